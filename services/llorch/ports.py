@@ -1,0 +1,113 @@
+"""Addresses to listen on: splitting, testing, and saying who holds a port that is taken."""
+
+import os
+import socket
+from pathlib import Path
+
+from llorch.errors import FailedPrecondition, Reason, invalid_field
+
+
+class PortTaken(FailedPrecondition):
+    """Somebody else listens there; the message names the holder and a free port."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(Reason.INVALID_FIELD, describe_taken(host, port), metadata={"port": str(port)})
+
+
+def split_address(bind: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` in two; refuses anything else."""
+    host, separator, port = bind.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (separator and host and port.isdecimal() and int(port) <= 65535):
+        raise invalid_field(
+            "bind", f"{bind!r} is not host:port, e.g. 127.0.0.1:8090 (port 0 takes any free one)"
+        )
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def resolve_bind(host: str) -> str:
+    """The one numeric address that a host name stands for, IPv4 first.
+
+    Listening on a name is listening on several addresses, of which some may fail without a word.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise invalid_field("bind", f"the host name {host!r} has no address on this machine") from error
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return str(found[0][4][0])
+
+
+def ensure_free(host: str, port: int) -> None:
+    """Raises PortTaken where nobody could listen now. `host` is numeric."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except PermissionError as error:
+            raise invalid_field("bind", f"port {port} needs root; take one above 1023") from error
+        except OSError as error:
+            raise PortTaken(host, port) from error
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody holds now; prefer to bind port 0."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def describe_taken(host: str, port: int) -> str:
+    """`port 8080 is taken by python3 (pid 123); 8081 is free: use --bind 127.0.0.1:8081`."""
+    free = _next_free(host, port)
+    return f"port {port} is taken by {_holder(port)}; {free} is free: use --bind {join_address(host, free)}"
+
+
+def announce_address(path: Path, address: str) -> None:
+    """Writes `address` and a newline to `path` at once, so that a reader sees all or nothing."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(f"{address}\n")
+    partial.replace(path)
+
+
+def _next_free(host: str, port: int) -> int:
+    """The first free port of the next twenty, which is easy to remember; else any."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in range(port + 1, min(port + 21, 65536)):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex((host, candidate)) != 0 and _can_bind(probe, host, candidate):
+                return candidate
+    return free_port(host)
+
+
+def _can_bind(probe: socket.socket, host: str, port: int) -> bool:
+    try:
+        probe.bind((host, port))
+    except OSError:
+        return False
+    return True
+
+
+def _holder(port: int) -> str:
+    import psutil  # 1 MB that only this message needs
+
+    try:
+        listeners = psutil.net_connections("tcp")
+    except psutil.Error:
+        listeners = []
+    pid = next(
+        (c.pid for c in listeners if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port),
+        None,
+    )
+    if pid is None:
+        return "a process of another user"
+    try:
+        return f"{psutil.Process(pid).name()} (pid {pid})"
+    except psutil.Error:
+        return f"pid {pid}"

@@ -1,0 +1,16 @@
+"""gRPC, set up once for all daemons and clients.
+
+Servers are an `llorch.rpc.server.RpcServer`; clients use `open_channel`, `call`, `open_stream` and `DuplexCall` of
+`llorch.rpc.client`. Where the sharp edges of grpc.aio are taken care of:
+
+    a handler's own CancelledError, exceptions' texts, abort      call_guard
+    cancellation that a handler swallowed, running handlers       call_guard
+    handlers that are generators or not coroutines                call_guard refuses them at start
+    too many calls at once                                        call_guard
+    drain, `finally` blocks before stop, SO_REUSEPORT             server
+    health that follows the state                                 health
+    keepalive, message sizes, compression                         transport_options
+    slow readers                                                  slow_reader
+    reads with a timeout, leaving a stream, call deadlines        client
+    tokens and correlation ids without client interceptors        client
+"""

@@ -1,0 +1,37 @@
+"""What a handler may know about the call that it serves, without being handed it."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+CORRELATION_ID = "x-correlation-id"
+"""The metadata entry that names a request on its way through all daemons."""
+
+
+@dataclass(slots=True)
+class CallInfo:
+    """One per call; never changed after the guard made it (not frozen: that costs a microsecond per call).
+
+    `identity` is `localhost` or `token:<6 hex>`. `deadline_s` is the time that the client gave, as it stood when
+    the call came in; None is no deadline.
+    """
+
+    correlation_id: str
+    identity: str
+    peer: str
+    deadline_s: float | None
+
+
+_CALL: ContextVar[CallInfo | None] = ContextVar("llorch_call", default=None)
+
+enter_call = _CALL.set
+"""The guard's: every call runs in a task of its own, so nothing needs to be reset."""
+
+call_or_none = _CALL.get
+
+
+def current_call() -> CallInfo:
+    """The call that this task serves. Raises LookupError outside of a handler."""
+    call = _CALL.get()
+    if call is None:
+        raise LookupError("no call is being served here")
+    return call

@@ -1,0 +1,34 @@
+"""Writing to a reader that may have stopped reading.
+
+After about 64 KiB a write to a slow peer waits without a word and without an end.
+"""
+
+import asyncio
+from typing import TypeVar
+
+import grpc
+
+from llorch.errors import Reason, Unavailable
+
+Message = TypeVar("Message")
+
+
+async def write_with_deadline(
+    context: "grpc.aio.ServicerContext[object, Message]", message: Message, timeout_s: float
+) -> None:
+    """Writes one message of a server stream; raises Unavailable(SLOW_READER) when that takes longer.
+
+    Let the error go up: it ends this reader's stream and nothing else. The reader may come back with its cursor.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            await context.write(message)
+    except TimeoutError:
+        raise slow_reader(timeout_s) from None
+
+
+def slow_reader(timeout_s: float) -> Unavailable:
+    return Unavailable(
+        Reason.SLOW_READER,
+        f"this stream was not read for {timeout_s:g} s and was given up; read again from the last cursor",
+    )

@@ -1,0 +1,156 @@
+"""Between the error tree and `google.rpc.Status`, in both directions."""
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from llorch import errors
+from llorch.errors import FieldViolation, LlorchError, Reason
+
+DOMAIN = "llama-orch"
+DETAILS_KEY = "grpc-status-details-bin"
+
+# Trailing metadata larger than 8 KiB is dropped by most peers, and the whole status with it.
+_MAX_TEXT = 1024
+_MAX_VIOLATIONS = 8
+
+_LEAVES: dict[str, type[LlorchError]] = {
+    leaf.code: leaf
+    for leaf in (
+        errors.InvalidArgument,
+        errors.NotFound,
+        errors.AlreadyExists,
+        errors.FailedPrecondition,
+        errors.Unauthenticated,
+        errors.PermissionDenied,
+        errors.ResourceExhausted,
+        errors.Unavailable,
+        errors.DeadlineExceeded,
+        errors.Aborted,
+        errors.Unimplemented,
+        errors.Internal,
+    )
+}
+
+
+# Statuses that no llama-orch server made: grpc itself, on either side, or a stranger.
+_BARE: dict[StatusCode, tuple[type[LlorchError], Reason, str]] = {
+    StatusCode.INVALID_ARGUMENT: (
+        errors.InvalidArgument,
+        Reason.MALFORMED_REQUEST,
+        "the server refused the request",
+    ),
+    StatusCode.DEADLINE_EXCEEDED: (
+        errors.DeadlineExceeded,
+        Reason.DEADLINE_PASSED,
+        "no answer came within the time given",
+    ),
+    StatusCode.PERMISSION_DENIED: (
+        errors.PermissionDenied,
+        Reason.NOT_PERMITTED,
+        "the server does not permit this",
+    ),
+    StatusCode.RESOURCE_EXHAUSTED: (errors.ResourceExhausted, Reason.TOO_MANY_CALLS, "the server is busy"),
+    StatusCode.UNAUTHENTICATED: (
+        errors.Unauthenticated,
+        Reason.TOKEN_INVALID,
+        "the server wants a valid token",
+    ),
+    StatusCode.UNAVAILABLE: (
+        errors.Unavailable,
+        Reason.UPSTREAM_UNAVAILABLE,
+        "the server can't be reached; see whether it runs",
+    ),
+    StatusCode.UNIMPLEMENTED: (
+        errors.Unimplemented,
+        Reason.NOT_IMPLEMENTED,
+        "the server does not have this method",
+    ),
+    StatusCode.CANCELLED: (errors.Unavailable, Reason.UPSTREAM_UNAVAILABLE, "the other side ended the call"),
+}
+
+
+def error_from_rpc(error: grpc.aio.AioRpcError) -> LlorchError:
+    """The leaf that a failed call stands for; never holds text that did not come from a llama-orch server."""
+    told = _told(error)
+    if told is not None:
+        return told
+    if error.code() is StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
+        return errors.InvalidArgument(
+            Reason.REQUEST_TOO_LARGE, "the message is larger than what one call may carry"
+        )
+    leaf, reason, message = _BARE.get(
+        error.code(), (errors.Internal, Reason.INTERNAL, f"the call failed with {error.code().name}")
+    )
+    return leaf(reason, message)
+
+
+def _told(error: grpc.aio.AioRpcError) -> LlorchError | None:
+    metadata = error.trailing_metadata()
+    raw = metadata.get(DETAILS_KEY) if metadata is not None else None
+    if not isinstance(raw, bytes):
+        return None
+    try:
+        return error_from_status(status_pb2.Status.FromString(raw))
+    except DecodeError:
+        return None
+
+
+def status_code(error: LlorchError) -> StatusCode:
+    return StatusCode[error.code]
+
+
+def status_message(error: LlorchError) -> str:
+    return error.message[:_MAX_TEXT]
+
+
+def status_details(error: LlorchError) -> bytes:
+    """The serialized `google.rpc.Status`: exactly one ErrorInfo, and RetryInfo and BadRequest where they fit."""
+    code: int = status_code(error).value[0]
+    status = status_pb2.Status(code=code, message=status_message(error))
+    info = error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=error.metadata)
+    status.details.add().Pack(info)
+    if error.retry_after_ms is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(error.retry_after_ms)
+        status.details.add().Pack(retry)
+    if error.violations:
+        status.details.add().Pack(_bad_request(error.violations[:_MAX_VIOLATIONS]))
+    return status.SerializeToString()
+
+
+def error_from_status(status: status_pb2.Status) -> LlorchError | None:
+    """The leaf that `status_details` was made of; None where the status is somebody else's."""
+    info = error_details_pb2.ErrorInfo()
+    retry = error_details_pb2.RetryInfo()
+    bad_request = error_details_pb2.BadRequest()
+    for detail in status.details:
+        _ = detail.Unpack(info) or detail.Unpack(retry) or detail.Unpack(bad_request)
+    leaf = leaf_of(status.code)
+    if info.domain != DOMAIN or leaf is None:
+        return None
+    return leaf(
+        # A newer server may have reasons that this release does not know.
+        Reason(info.reason) if info.reason in Reason.__members__ else Reason.INTERNAL,
+        status.message,
+        violations=tuple(FieldViolation(v.field, v.description) for v in bad_request.field_violations),
+        retry_after_ms=retry.retry_delay.ToMilliseconds() if retry.HasField("retry_delay") else None,
+        metadata=dict(info.metadata),
+    )
+
+
+def leaf_of(code: int) -> type[LlorchError] | None:
+    """The leaf of a numeric gRPC code, or None where no leaf has it (CANCELLED, UNKNOWN, …)."""
+    return next((_LEAVES.get(known.name) for known in StatusCode if known.value[0] == code), None)
+
+
+def _bad_request(violations: tuple[FieldViolation, ...]) -> error_details_pb2.BadRequest:
+    return error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(
+                field=v.field, description=v.description[: _MAX_TEXT // 4]
+            )
+            for v in violations
+        ]
+    )

@@ -1,0 +1,45 @@
+"""Channel arguments of gRPC, for both sides in one place because they have to fit together."""
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+Options = tuple[tuple[str, int], ...]
+
+_PING_EVERY_MS = 20_000
+# A server ends a connection whose pings come more often than this; it is lower than anybody's sensible interval.
+_SHORTEST_PING_INTERVAL_MS = 5_000
+_PING_ANSWER_WITHIN_MS = 10_000
+_IDENTITY_ONLY = 1
+
+
+def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
+    return (
+        *_both_sides(max_message_bytes),
+        # By default two servers share a port, and each gets some of the connections.
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS),
+    )
+
+
+def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
+    return (
+        *_both_sides(max_message_bytes),
+        # Two channels to one address are two connections: a stalled stream can't hold up the other's calls.
+        ("grpc.use_local_subchannel_pool", 1),
+        # A server that has just come back is found again soon; the default backs off to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.enable_retries", 0),
+    )
+
+
+def _both_sides(max_message_bytes: int) -> Options:
+    return (
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        # Silent prefill is no reason to end a connection: unlimited pings, also while no data flows.
+        ("grpc.keepalive_time_ms", _PING_EVERY_MS),
+        ("grpc.keepalive_timeout_ms", _PING_ANSWER_WITHIN_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
+    )

@@ -1,0 +1,81 @@
+"""From `__main__` into the event loop and out again: signals, exit codes, and no traceback for a user."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import uvloop
+
+from llorch.errors import Internal, InvalidArgument, LlorchError, Reason
+from llorch.logs import configure_logging, get_logger
+from llorch.ports import PortTaken
+
+EXIT_FAILED = 1
+EXIT_SETTINGS = 2
+_EXIT_INTERRUPTED = 130
+
+Main = Callable[[asyncio.Event], Awaitable[None]]
+
+
+def run(main: Main, name: str, *, log_level: str = "info") -> NoReturn:
+    """Runs a daemon until it is done, and exits the process.
+
+    `main` gets an event that the first SIGTERM or SIGINT sets: it then drains and returns. A second signal cancels
+    it, a third ends the process where it stands. A `LlorchError` that leaves `main` becomes one line on stderr and
+    exit code 2 if settings are to be corrected, else 1; so does any other exception, whose traceback is in the log.
+    """
+    configure_logging(name, log_level)
+    sys.exit(_run(main, name))
+
+
+def _run(main: Main, name: str) -> int:
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_signalled(main))
+    except (Exception, asyncio.CancelledError) as error:
+        return _report(name, error)
+    return 0
+
+
+async def _until_signalled(main: Main) -> None:
+    stop = asyncio.Event()
+    running = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if not stop.is_set():
+            stop.set()
+        elif running is not None and not running.cancelling():
+            running.cancel()
+        else:
+            os._exit(_EXIT_INTERRUPTED)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await main(stop)
+
+
+def _report(name: str, error: BaseException) -> int:
+    cause = _root(error)
+    if isinstance(cause, asyncio.CancelledError):
+        return _EXIT_INTERRUPTED
+    if isinstance(cause, LlorchError) and not isinstance(cause, Internal):
+        print(f"{name}: {cause.message}", file=sys.stderr)  # noqa: T201  # the one line for the user
+        return EXIT_SETTINGS if _is_about_settings(cause) else EXIT_FAILED
+    get_logger(name).error("daemon_failed", exc_info=cause)
+    return EXIT_FAILED
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first thing that went wrong inside of nested groups; errors with a message for people go first."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    roots = [_root(inner) for inner in error.exceptions]
+    return next((root for root in roots if isinstance(root, LlorchError)), roots[0])
+
+
+def _is_about_settings(error: LlorchError) -> bool:
+    return isinstance(error, (PortTaken, InvalidArgument)) or error.reason is Reason.TOKEN_MISSING

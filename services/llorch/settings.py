@@ -1,0 +1,223 @@
+"""Settings of a daemon: flag > environment > TOML file > default.
+
+A daemon declares one class:
+
+    class OrchestratorSettings(DaemonSettings, section="orchestrator"):
+        bind: str = Field("127.0.0.1:8090", description="Address to listen on, host:port.")
+
+and gets `--bind`, `LLORCH_ORCHESTRATOR_BIND`, `bind` in the section `[orchestrator]` of the settings file, and a
+`--help` that shows descriptions and defaults. Descriptions say the unit.
+"""
+
+import difflib
+import os
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings.exceptions import SettingsError as BadFlag
+
+from llorch.errors import InvalidArgument, Reason
+
+KNOWN_SECTIONS = frozenset(
+    {"orchestrator", "pool_manager", "gateway", "worker", "models", "apps", "models_dir", "logging"}
+)
+_EXIT_SETTINGS = 2
+
+
+class SettingsError(InvalidArgument):
+    """Settings that can't be right; the message is one line that names the place and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.INVALID_FIELD, message)
+
+
+class DaemonSettings(BaseSettings):
+    """What all daemons have in common. Frozen; unknown keys are errors."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", cli_kebab_case=True, cli_implicit_flags=True
+    )
+    section: ClassVar[str]
+    """The settings file's section, and the middle of the environment's names. Set as a class argument."""
+
+    config: Path | None = Field(None, description="Settings file (TOML). Environment: LLORCH_CONFIG.")
+    address_file: Path | None = Field(
+        None, description="File to write the bound host:port to once this daemon is serving."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="How much is logged. For all daemons: `level` in the section [logging]."
+    )
+
+    def __init_subclass__(cls, *, section: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if section:
+            cls.section = section
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_others: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """An instance holds what it was given: `load` alone reads flags, environment and file."""
+        return (init_settings,)
+
+
+Settings = TypeVar("Settings", bound=DaemonSettings)
+
+
+def load(
+    settings_class: type[Settings], argv: Sequence[str], *, env: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings of this process. Bad ones end it with one line on stderr and exit code 2, `--help` with 0."""
+    try:
+        return read(settings_class, argv, os.environ if env is None else env)
+    except SettingsError as error:
+        print(f"{_program(settings_class)}: {error.message}", file=sys.stderr)  # noqa: T201  # nothing else is up yet
+        sys.exit(_EXIT_SETTINGS)
+
+
+def read(settings_class: type[Settings], argv: Sequence[str], env: Mapping[str, str]) -> Settings:
+    """As `load`, but raises SettingsError."""
+    flags = _read_flags(settings_class, argv)
+    variables = _read_environment(settings_class, env)
+    file = _find_file(flags.get("config"), env)
+    keys = _read_file(settings_class, file) if file else {}
+    values: dict[str, Any] = {**keys, **variables, **flags}
+    if file:
+        values["config"] = file
+    try:
+        return settings_class(**values)
+    except ValidationError as error:
+        raise SettingsError(_describe(settings_class, error, flags, variables, file)) from None
+
+
+def _read_flags(settings_class: type[DaemonSettings], argv: Sequence[str]) -> dict[str, Any]:
+    program = _program(settings_class)
+    try:
+        return CliSettingsSource(
+            settings_class,
+            cli_prog_name=program,
+            cli_parse_args=list(argv),
+            cli_exit_on_error=False,
+            cli_hide_none_type=True,
+        )()
+    except BadFlag as error:
+        text = str(error).removeprefix("error parsing CLI: ")
+        unknown = text.removeprefix("unrecognized arguments: ").split(" ")[0]
+        if unknown == text.split(" ")[0]:
+            raise SettingsError(text) from None
+        known = [_flag(name) for name in settings_class.model_fields]
+        raise SettingsError(f"{unknown} is no flag of {program}{_nearest(unknown, known)}") from None
+
+
+def _read_environment(settings_class: type[DaemonSettings], env: Mapping[str, str]) -> dict[str, Any]:
+    prefix = _variable(settings_class, "")
+    known = {_variable(settings_class, name) for name in settings_class.model_fields}
+    for name in env:
+        if name.startswith(prefix) and name not in known:
+            raise SettingsError(f"the environment sets {name}, which means nothing{_nearest(name, known)}")
+    source = EnvSettingsSource(settings_class, env_prefix=prefix)
+    source.env_vars = {name.lower(): value for name, value in env.items() if name in known}
+    try:
+        return source()
+    except BadFlag as error:
+        raise SettingsError(f"{error}; in the environment, lists and tables are written as JSON") from None
+
+
+def _find_file(flag: str | None, env: Mapping[str, str]) -> Path | None:
+    """A file that was asked for has to be there; the usual places are looked at only otherwise."""
+    named = flag or env.get("LLORCH_CONFIG")
+    if named:
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise SettingsError(f"the settings file {path} does not exist")
+        return path
+    home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME", "/")) / ".config")
+    usual = (home / "llama-orch" / "llama-orch.toml", Path("/etc/llama-orch/llama-orch.toml"))
+    return next((path for path in usual if path.is_file()), None)
+
+
+def _read_file(settings_class: type[DaemonSettings], file: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} can't be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}") from None
+    for name in content:
+        if name not in KNOWN_SECTIONS:
+            raise SettingsError(
+                f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}"
+            )
+    shared = _section(file, content, "logging", {"level"})
+    known = settings_class.model_fields.keys() - {"config"}
+    keys = _section(file, content, settings_class.section, known)
+    if "level" in shared:
+        keys.setdefault("log_level", shared["level"])
+    return keys
+
+
+def _section(file: Path, content: Mapping[str, Any], section: str, known: Iterable[str]) -> dict[str, Any]:
+    keys = content.get(section, {})
+    if not isinstance(keys, dict):
+        raise SettingsError(f"{file}: {section} has to be a section, [{section}]")
+    for key in keys:
+        if key not in set(known):
+            raise SettingsError(f"{file}, section [{section}]: unknown key {key!r}{_nearest(key, known)}")
+    return dict(keys)
+
+
+def _describe(
+    settings_class: type[DaemonSettings],
+    error: ValidationError,
+    flags: Mapping[str, Any],
+    variables: Mapping[str, Any],
+    file: Path | None,
+) -> str:
+    """The first of the bad values: where it was set, what it is, and what would be right."""
+    first = error.errors(include_url=False)[0]
+    name, *inner = (str(part) for part in first["loc"]) if first["loc"] else ("",)
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing" and not inner:
+        return (
+            f"{_flag(name)} is not set: {settings_class.model_fields[name].description or 'it is required'}"
+        )
+    if name in flags:
+        place = _flag(name)
+    elif name in variables:
+        place = _variable(settings_class, name)
+    elif file:
+        place = f"{file}, section [{settings_class.section}]: {name}"
+    else:
+        place = name or "settings"
+    path = "".join(f".{part}" for part in inner)
+    shown = "" if "token" in name else f" (got {first['input']!r})"
+    return f"{place}{path}: {what[:1].lower()}{what[1:]}{shown}"
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _variable(settings_class: type[DaemonSettings], name: str) -> str:
+    return f"LLORCH_{settings_class.section}_{name}".upper()
+
+
+def _program(settings_class: type[DaemonSettings]) -> str:
+    names = {"orchestrator": "orchestratord", "pool_manager": "pool-managerd", "worker": "worker-orcd"}
+    return names.get(settings_class.section, f"{settings_class.section}d")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
