@@ -1,0 +1,65 @@
+# Every target sets the checkout up as far as it needs; a repeated set-up costs about 0.1 s.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON ?= python3
+BIN := .venv/bin
+# CPU=1: take a CPU build of the engine although the machine has an NVIDIA GPU.
+SET_UP := $(PYTHON) scripts/set_up.py $(if $(CPU),--cpu)
+PYTEST := $(BIN)/python -m pytest
+suites = $(wildcard $(addprefix tests/,$(1)))
+
+.PHONY: help demo test unit up bench gen check lint type drift format clean set-up set-up-without-engine
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: set-up ## Show a real model answering, over HTTP and over gRPC (CPU=1: on the CPU, even with a GPU)
+	@$(BIN)/python scripts/demo.py $(if $(CPU),--cpu)
+
+test: set-up check ## Everything that has to pass: check, then all test suites
+	$(PYTEST) $(call suites,unit contract sim integration chaos e2e)
+
+unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
+	$(PYTEST) -m "not native" $(call suites,unit contract sim)
+
+up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …": options of `llorch up`)
+	@$(BIN)/llorch up $(ARGS)
+
+bench: set-up ## Measure speed; figures are no part of any test
+	$(BIN)/python -m tests.bench $(ARGS)
+
+check: lint type drift ## Lint, types, import rules, contract lint, and that generated files are up to date
+
+lint: set-up-without-engine ## ruff, import rules (import-linter) and the contract (buf)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	@$(BIN)/python scripts/generate.py --googleapis-only
+	$(BIN)/buf lint
+
+type: set-up-without-engine ## mypy, strict
+	$(BIN)/mypy
+
+drift: set-up-without-engine ## Fail if gen/ is not what proto/ gives
+	$(BIN)/python scripts/generate.py --check
+
+gen: set-up-without-engine ## Generate gen/ from proto/
+	$(BIN)/python scripts/generate.py
+
+format: set-up-without-engine ## Format the Python files, and put the imports in order
+	$(BIN)/ruff check --select I --fix
+	$(BIN)/ruff format
+
+clean: ## Remove everything that make has made here, .venv included
+	rm -rf .venv .deps build dist bench-results
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find services gen tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+set-up:
+	@$(SET_UP)
+
+set-up-without-engine:
+	@$(SET_UP) --without-engine
