@@ -1,0 +1,1 @@
+"""orchestratord: the brain. Admission, queue, placement, dispatch, streams. All decisions; needs no GPU."""

@@ -1,0 +1,96 @@
+"""Waiting tasks meet free slots. A task is bound to a worker only when that worker has a free slot."""
+
+from orchestratord.core.effects import AnnouncePlacement, CancelRun, Narrate, Placement, ReleaseRuns, StartRun
+from orchestratord.core.fleet import NodeState, Worker
+from orchestratord.core.state import BrainState
+from orchestratord.core.task import Attempt, Task, TaskState
+
+
+def dispatch_model(state: BrainState, model: str) -> None:
+    """Give the free slots of a model's workers to those who wait, in the queue's order."""
+    while (task_id := state.queue.next_for(model)) and (worker := _best_worker(state, model)):
+        _start_attempt(state, state.tasks[task_id], worker)
+
+
+def free_slot(state: BrainState, attempt: Attempt) -> None:
+    """The attempt is over on its worker; whoever waits for the model gets the slot."""
+    attempt.ended = True
+    state.attempts.pop(attempt.attempt_id, None)
+    worker = state.fleet.workers.get(attempt.worker_id)
+    if worker is None:
+        return
+    worker.attempts.discard(attempt.attempt_id)
+    worker.last_used_at = state.now
+    release_if_done(state, attempt)
+    dispatch_model(state, worker.spec.model)
+    state.look_again = True
+
+
+def release_if_done(state: BrainState, attempt: Attempt) -> None:
+    """The worker may forget a run once it is over there and its task's terminal is visible here."""
+    task = state.tasks.get(attempt.task_id)
+    shown = task is None or task.terminal_shown or task.attempt is not attempt
+    if attempt.ended and shown and attempt.worker_id in state.fleet.workers:
+        state.emit(ReleaseRuns(attempt.worker_id, (attempt.attempt_id,)))
+
+
+def cancel_attempt(state: BrainState, task: Task) -> None:
+    """Tell the worker; the slot is free when the worker says so."""
+    if task.attempt is not None and not task.attempt.ended:
+        state.emit(CancelRun(task.attempt.worker_id, task.attempt.attempt_id))
+
+
+def _best_worker(state: BrainState, model: str) -> Worker | None:
+    """The worker of the model with most free slots; nothing new goes to a node whose link has lapsed."""
+    usable = [
+        worker
+        for worker in state.fleet.workers_of_model(model)
+        if worker.takes_runs and state.fleet.nodes[worker.node_id].state is NodeState.READY
+    ]
+    return min(usable, key=lambda worker: (-worker.slots_free, worker.worker_id), default=None)
+
+
+def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
+    state.queue.remove(task.task_id)
+    state.queue.rate.departed(state.now)
+    task.move_to(TaskState.RUNNING)
+    task.attempts += 1
+    attempt = Attempt(state.new_id("attempt"), task.attempts, task.task_id, worker.worker_id)
+    task.attempt = attempt
+    task.started_at = state.now
+    state.attempts[attempt.attempt_id] = attempt
+    worker.attempts.add(attempt.attempt_id)
+    worker.last_used_at = state.now
+    placement = placement_of(state, worker, attempt.number)
+    state.emit(
+        AnnouncePlacement(task.task_id, placement),
+        Narrate(task.task_id, _describe(placement)),
+        StartRun(worker.worker_id, attempt.attempt_id, task.request, _remaining_s(state, task)),
+    )
+
+
+def placement_of(state: BrainState, worker: Worker, attempt_number: int) -> Placement:
+    assert worker.engine is not None  # takes_runs needs a ready worker, and ready workers have told their engine
+    devices = state.fleet.nodes[worker.node_id].devices
+    return Placement(
+        attempt=attempt_number,
+        worker_id=worker.worker_id,
+        node_id=worker.node_id,
+        devices=tuple(devices[device_id] for device_id in worker.spec.device_ids if device_id in devices),
+        engine=worker.engine,
+    )
+
+
+def _describe(placement: Placement) -> str:
+    names = " + ".join(device.name for device in placement.devices)
+    marks = [
+        mark for mark, is_set in (("CPU", placement.engine.cpu), ("simulated", placement.engine.simulated)) if is_set
+    ]
+    suffix = f" ({', '.join(marks)})" if marks else ""
+    return f"running on {names} of {placement.node_id}{suffix}"
+
+
+def _remaining_s(state: BrainState, task: Task) -> float | None:
+    if task.request.deadline_s is None:
+        return None
+    return max(0.001, task.created_at + task.request.deadline_s - state.now)

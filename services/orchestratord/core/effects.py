@@ -1,0 +1,141 @@
+"""What the brain wants done. The shell does it; what comes of it returns as an event."""
+
+from dataclasses import dataclass
+
+from orchestratord.core.fleet import Device, Endpoint, EngineFacts, WorkerSpec
+from orchestratord.core.task import TaskRequest, Terminal
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLog:
+    """A task was admitted: its log begins."""
+
+    request: TaskRequest
+    queue_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an attempt runs; told to every reader, with marks for CPU and simulation."""
+
+    attempt: int
+    worker_id: str
+    node_id: str
+    devices: tuple[Device, ...]
+    engine: EngineFacts
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncePlacement:
+    task_id: str
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Narrate:
+    """A sentence for the people who read the task's stream."""
+
+    task_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppendTerminal:
+    """The one terminal of a task becomes visible."""
+
+    task_id: str
+    terminal: Terminal
+
+
+@dataclass(frozen=True, slots=True)
+class PersistTask:
+    request: TaskRequest
+
+
+@dataclass(frozen=True, slots=True)
+class PersistTerminal:
+    """Answered by TerminalPersisted."""
+
+    task_id: str
+    terminal: Terminal
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetTask:
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageModel:
+    """Answered by ModelStaged or StagingFailed."""
+
+    node_id: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Answered by WorkerStartAccepted or WorkerStartFailed."""
+
+    node_id: str
+    spec: WorkerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    node_id: str
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttachWorker:
+    """Open the link to a worker and keep it; answered by WorkerAttached and RunsFound."""
+
+    worker_id: str
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class DetachWorker:
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """From now on only this attempt may write into the task's log."""
+
+    worker_id: str
+    attempt_id: str
+    request: TaskRequest
+    remaining_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRun:
+    worker_id: str
+    attempt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRuns:
+    worker_id: str
+    attempt_ids: tuple[str, ...]
+
+
+Effect = (
+    OpenLog
+    | AnnouncePlacement
+    | Narrate
+    | AppendTerminal
+    | PersistTask
+    | PersistTerminal
+    | ForgetTask
+    | StageModel
+    | StartWorker
+    | StopWorker
+    | AttachWorker
+    | DetachWorker
+    | StartRun
+    | CancelRun
+    | ReleaseRuns
+)

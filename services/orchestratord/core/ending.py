@@ -1,0 +1,178 @@
+"""Tasks end: with an answer, an error, a cancel or a deadline. Exactly one terminal each."""
+
+from llorch.errors import Reason
+from orchestratord.core import dispatch
+from orchestratord.core.effects import AppendTerminal, ForgetTask, PersistTerminal
+from orchestratord.core.events import (
+    AttemptEnded,
+    AttemptFirstToken,
+    AttemptStarted,
+    AttemptUnknown,
+    ReaderAttached,
+    ReaderLeft,
+    TaskCancelled,
+    TerminalPersisted,
+)
+from orchestratord.core.state import BrainState
+from orchestratord.core.task import (
+    Attempt,
+    FinishReason,
+    RunResult,
+    Stopped,
+    Task,
+    TaskEnd,
+    TaskError,
+    TaskState,
+    Terminal,
+)
+from orchestratord.core.timers import TimerKind
+
+EXPIRED_IDS_KEPT = 100_000
+
+
+def attempt_started(state: BrainState, event: AttemptStarted) -> None:
+    if task := _task_of(state, event.attempt_id):
+        task.started_at = state.now
+
+
+def attempt_first_token(state: BrainState, event: AttemptFirstToken) -> None:
+    task = _task_of(state, event.attempt_id)
+    if task is not None and task.first_token_at is None:
+        task.first_token_at = state.now
+
+
+def attempt_ended(state: BrainState, event: AttemptEnded) -> None:
+    attempt = state.attempts.get(event.attempt_id)
+    if attempt is None:
+        return
+    task = state.tasks.get(attempt.task_id)
+    if task is not None and not task.is_finished and task.attempt is attempt:
+        if isinstance(event.outcome, RunResult):
+            finish(state, task, TaskState.COMPLETED, TaskEnd(event.outcome, *_times(task)))
+        else:
+            finish(state, task, TaskState.FAILED, event.outcome)
+    dispatch.free_slot(state, attempt)
+
+
+def attempt_unknown(state: BrainState, event: AttemptUnknown) -> None:
+    if attempt := state.attempts.get(event.attempt_id):
+        lose_attempt(state, attempt, "the worker does not know the task any more")
+
+
+def lose_attempt(state: BrainState, attempt: Attempt, what_happened: str) -> None:
+    """The attempt is gone with its worker. Trying again elsewhere comes with failover; until then the task fails."""
+    task = state.tasks.get(attempt.task_id)
+    if task is not None and not task.is_finished and task.attempt is attempt:
+        error = TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again", retryable=True)
+        finish(state, task, TaskState.FAILED, error)
+    dispatch.free_slot(state, attempt)
+
+
+def cancel(state: BrainState, event: TaskCancelled) -> None:
+    """Idempotent: a finished task stays as it is. An unknown one is refused as NOT_FOUND."""
+    task = state.task(event.task_id)
+    if not task.is_finished:
+        stop(state, task, TaskState.CANCELLED, FinishReason.CANCELLED)
+
+
+def stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishReason) -> None:
+    """End a task early: its terminal at once, its slot when the worker has stopped."""
+    finish(state, task, final, Stopped(finish_reason, *_times(task)))
+    dispatch.cancel_attempt(state, task)
+
+
+def fail_waiting(state: BrainState, model: str, error: TaskError) -> None:
+    """Everybody who waits for the model hears why it does not come."""
+    for task_id in state.queue.waiting_for(model):
+        finish(state, state.tasks[task_id], TaskState.FAILED, error)
+
+
+def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) -> None:
+    if task.task_id in state.queue:
+        state.queue.remove(task.task_id)
+        state.queue.rate.departed(state.now)
+    task.move_to(final)
+    task.terminal = terminal
+    task.finished_at = state.now
+    state.finished[task.task_id] = None
+    state.timers.at(state.now + state.config.task_retention_s, TimerKind.RETENTION, task.task_id)
+    if task.request.durable:
+        state.emit(PersistTerminal(task.task_id, terminal))
+    else:
+        _show(state, task, terminal)
+    while len(state.finished) > state.config.tasks_retained:
+        forget(state, next(iter(state.finished)))
+
+
+def terminal_persisted(state: BrainState, event: TerminalPersisted) -> None:
+    task = state.tasks.get(event.task_id)
+    if task is not None and task.terminal is not None and not task.terminal_shown:
+        _show(state, task, task.terminal)
+
+
+def reader_attached(state: BrainState, event: ReaderAttached) -> None:
+    state.task(event.task_id).readers += 1
+
+
+def reader_left(state: BrainState, event: ReaderLeft) -> None:
+    task = state.tasks.get(event.task_id)
+    if task is None:
+        return
+    task.readers -= 1
+    if task.readers == 0 and not task.request.durable and not task.is_finished:
+        state.timers.at(state.now + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
+
+
+def reader_grace_over(state: BrainState, task_id: str) -> None:
+    task = state.tasks.get(task_id)
+    if task is not None and not task.is_finished and task.readers == 0:
+        stop(state, task, TaskState.CANCELLED, FinishReason.CANCELLED)
+
+
+def deadline_passed(state: BrainState, task_id: str) -> None:
+    task = state.tasks.get(task_id)
+    if task is None or task.is_finished:
+        return
+    if task.state is TaskState.RUNNING:
+        stop(state, task, TaskState.EXPIRED, FinishReason.DEADLINE)
+        return
+    message = (
+        f"the deadline of {task.request.deadline_s:g} s passed while the task waited; allow more time or ask for less"
+    )
+    finish(state, task, TaskState.EXPIRED, TaskError(Reason.DEADLINE_PASSED, message))
+
+
+def forget(state: BrainState, task_id: str) -> None:
+    """A finished task is no longer kept; its id is remembered for a while, so that the answer can be EXPIRED."""
+    if task_id not in state.finished:
+        return
+    del state.finished[task_id]
+    task = state.tasks.pop(task_id)
+    if task.request.request_id:
+        state.by_request_id.pop((task.request.app, task.request.request_id), None)
+    state.expired[task_id] = None
+    while len(state.expired) > EXPIRED_IDS_KEPT:
+        state.expired.popitem(last=False)
+    state.emit(ForgetTask(task_id))
+
+
+def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
+    task.terminal_shown = True
+    state.emit(AppendTerminal(task.task_id, terminal))
+    if task.attempt is not None:
+        dispatch.release_if_done(state, task.attempt)
+
+
+def _task_of(state: BrainState, attempt_id: str) -> Task | None:
+    attempt = state.attempts.get(attempt_id)
+    task = state.tasks.get(attempt.task_id) if attempt else None
+    return task if task is not None and not task.is_finished else None
+
+
+def _times(task: Task) -> tuple[int, int]:
+    """(queue_ms, first_token_ms), both from admission; 0 where it never came to that."""
+    started, first = task.started_at, task.first_token_at
+    return (
+        0 if started is None else round((started - task.created_at) * 1000),
+        0 if first is None else round((first - task.created_at) * 1000),
+    )

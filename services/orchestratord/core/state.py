@@ -1,0 +1,91 @@
+"""Everything that the brain knows, and the outbox of what it wants done."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from llorch.errors import NotFound, Reason
+from orchestratord.core.admission import AdmissionQueue
+from orchestratord.core.catalog import Catalog
+from orchestratord.core.effects import Effect
+from orchestratord.core.fleet import Fleet
+from orchestratord.core.ledger import Ledger
+from orchestratord.core.task import Attempt, Task, TaskError
+from orchestratord.core.timers import Timers
+
+
+@dataclass(frozen=True, slots=True)
+class BrainConfig:
+    """Limits and times of the brain; seconds unless the name says otherwise."""
+
+    priorities: tuple[str, ...] = ("interactive", "batch")
+    queue_capacity: int = 1000
+    disconnect_grace_s: float = 2.0
+    task_retention_s: float = 600.0
+    tasks_retained: int = 10_000
+    node_lease_s: float = 5.0
+    reattach_s: float = 2.0
+    no_device_grace_s: float = 30.0
+    stall_s: float = 1.0
+
+
+class LoadPhase(Enum):
+    STAGING = auto()
+    MAKING_ROOM = auto()
+    STARTING = auto()
+
+
+@dataclass(slots=True)
+class Load:
+    """A model on its way into memory, at most one per model. `waits_for`: workers whose memory has to return first."""
+
+    model: str
+    node_id: str
+    phase: LoadPhase
+    worker_id: str = ""
+    waits_for: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class BrainState:
+    config: BrainConfig
+    new_id: Callable[[str], str]
+    queue: AdmissionQueue
+    now: float = 0.0
+    last_tick: float | None = None
+    no_device_since: float | None = None
+    catalog: Catalog = field(default_factory=Catalog)
+    fleet: Fleet = field(default_factory=Fleet)
+    ledger: Ledger = field(default_factory=Ledger)
+    timers: Timers = field(default_factory=Timers)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    expired: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    by_request_id: dict[tuple[str, str], str] = field(default_factory=dict)
+    loads: dict[str, Load] = field(default_factory=dict)
+    refusals: dict[str, dict[str, TaskError]] = field(default_factory=dict)
+    outbox: list[Effect] = field(default_factory=list)
+    look_again: bool = False
+    """Something became free or came: after this event, whoever waits for a model is looked at again."""
+
+    def emit(self, *effects: Effect) -> None:
+        self.outbox.extend(effects)
+
+    def task(self, task_id: str) -> Task:
+        """A task that is kept, or NOT_FOUND; the reason tells a finished and forgotten one from an unknown one."""
+        if task := self.tasks.get(task_id):
+            return task
+        if task_id in self.expired:
+            kept_s = round(self.config.task_retention_s)
+            raise NotFound(
+                Reason.EXPIRED, f"task '{task_id}' is finished and no longer kept; results are kept for {kept_s} s"
+            )
+        raise NotFound(
+            Reason.TASK_NOT_FOUND, f"no task has the id '{task_id[:128]}'; use the id that the submission answered"
+        )
+
+    @property
+    def running(self) -> int:
+        return len(self.attempts)
