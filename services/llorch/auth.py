@@ -93,8 +93,8 @@ def refuse_open_bind(bind: str, token: str | None) -> None:
         return
     raise FailedPrecondition(
         Reason.TOKEN_MISSING,
-        f"bind {bind} can be reached from other machines, but no token is set; set one (--token, or `token` in the "
-        f"settings file), or bind to 127.0.0.1",
+        f"bind {bind} can be reached from other machines, but no token is set; set one (--token, or `token` "
+        f"in the settings file), or bind to 127.0.0.1",
     )
 
 

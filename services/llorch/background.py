@@ -21,9 +21,9 @@ class TaskEndedEarly(Internal):
 class TaskSupervisor:
     """The background tasks of one owner, as an async context manager.
 
-    A task that fails, or that was spawned with `forever=True` and returns, is logged under its name and ends the
-    `async with` block with an exception group, as in `asyncio.TaskGroup`. Leaving the block cancels what still runs
-    and waits for its `finally` blocks.
+    A task that fails, or that was spawned with `forever=True` and returns, is logged under its name and ends
+    the `async with` block with an exception group, as in `asyncio.TaskGroup`. Leaving the block cancels what
+    still runs and waits for its `finally` blocks.
     """
 
     def __init__(self, owner: str) -> None:

@@ -1,7 +1,7 @@
 """Structured logs on stderr: JSON for machines, readable lines on a terminal.
 
-Events are named in snake_case with facts as fields. Prompts and outputs are never logged, and tokens only as their
-fingerprint; fields whose names say that they hold a secret are redacted all the same.
+Events are named in snake_case with facts as fields. Prompts and outputs are never logged, and tokens only as
+their fingerprint; fields whose names say that they hold a secret are redacted all the same.
 """
 
 import logging

@@ -10,6 +10,7 @@ from typing import NoReturn
 import uvloop
 
 from llorch.errors import Internal, InvalidArgument, LlorchError, Reason
+from llorch.exception_groups import root_of
 from llorch.logs import configure_logging, get_logger
 from llorch.ports import PortTaken
 
@@ -23,10 +24,13 @@ Main = Callable[[asyncio.Event], Awaitable[None]]
 def run(main: Main, name: str, *, log_level: str = "info") -> NoReturn:
     """Runs a daemon until it is done, and exits the process.
 
-    `main` gets an event that the first SIGTERM or SIGINT sets: it then drains and returns. A second signal cancels
-    it, a third ends the process where it stands. A `LlorchError` that leaves `main` becomes one line on stderr and
-    exit code 2 if settings are to be corrected, else 1; so does any other exception, whose traceback is in the log.
+    `main` gets an event that the first SIGTERM or SIGINT sets: it then drains and returns. A second signal
+    cancels it, a third ends the process where it stands. A `LlorchError` that leaves `main` becomes one line
+    on stderr and exit code 2 if settings are to be corrected, else 1. Any other exception goes to the log,
+    and is 1.
     """
+    # The core of gRPC writes to stderr by itself; what matters of it comes as a status.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     configure_logging(name, log_level)
     sys.exit(_run(main, name))
 
@@ -35,7 +39,7 @@ def _run(main: Main, name: str) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_signalled(main))
-    except (Exception, asyncio.CancelledError) as error:
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the last one who can report it
         return _report(name, error)
     return 0
 
@@ -59,7 +63,7 @@ async def _until_signalled(main: Main) -> None:
 
 
 def _report(name: str, error: BaseException) -> int:
-    cause = _root(error)
+    cause = root_of(error)
     if isinstance(cause, asyncio.CancelledError):
         return _EXIT_INTERRUPTED
     if isinstance(cause, LlorchError) and not isinstance(cause, Internal):
@@ -67,14 +71,6 @@ def _report(name: str, error: BaseException) -> int:
         return EXIT_SETTINGS if _is_about_settings(cause) else EXIT_FAILED
     get_logger(name).error("daemon_failed", exc_info=cause)
     return EXIT_FAILED
-
-
-def _root(error: BaseException) -> BaseException:
-    """The first thing that went wrong inside of nested groups; errors with a message for people go first."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    roots = [_root(inner) for inner in error.exceptions]
-    return next((root for root in roots if isinstance(root, LlorchError)), roots[0])
 
 
 def _is_about_settings(error: LlorchError) -> bool:

@@ -5,8 +5,8 @@ A daemon declares one class:
     class OrchestratorSettings(DaemonSettings, section="orchestrator"):
         bind: str = Field("127.0.0.1:8090", description="Address to listen on, host:port.")
 
-and gets `--bind`, `LLORCH_ORCHESTRATOR_BIND`, `bind` in the section `[orchestrator]` of the settings file, and a
-`--help` that shows descriptions and defaults. Descriptions say the unit.
+and gets `--bind`, `LLORCH_ORCHESTRATOR_BIND`, `bind` in the section `[orchestrator]` of the settings file,
+and a `--help` that shows descriptions and defaults. Descriptions say the unit.
 """
 
 import difflib
@@ -45,9 +45,7 @@ class SettingsError(InvalidArgument):
 class DaemonSettings(BaseSettings):
     """What all daemons have in common. Frozen; unknown keys are errors."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", cli_kebab_case=True, cli_implicit_flags=True
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", cli_kebab_case=True, cli_implicit_flags=True)
     section: ClassVar[str]
     """The settings file's section, and the middle of the environment's names. Set as a class argument."""
 
@@ -66,7 +64,11 @@ class DaemonSettings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_others: Any
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # pydantic-settings' interface
+        init_settings: PydanticBaseSettingsSource,
+        *_args: Any,
+        **_kwargs: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """An instance holds what it was given: `load` alone reads flags, environment and file."""
         return (init_settings,)
@@ -75,10 +77,8 @@ class DaemonSettings(BaseSettings):
 Settings = TypeVar("Settings", bound=DaemonSettings)
 
 
-def load(
-    settings_class: type[Settings], argv: Sequence[str], *, env: Mapping[str, str] | None = None
-) -> Settings:
-    """The settings of this process. Bad ones end it with one line on stderr and exit code 2, `--help` with 0."""
+def load(settings_class: type[Settings], argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process; bad ones end it with one line on stderr and exit code 2."""
     try:
         return read(settings_class, argv, os.environ if env is None else env)
     except SettingsError as error:
@@ -156,9 +156,7 @@ def _read_file(settings_class: type[DaemonSettings], file: Path) -> dict[str, An
         raise SettingsError(f"{file} is not TOML: {error}") from None
     for name in content:
         if name not in KNOWN_SECTIONS:
-            raise SettingsError(
-                f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}"
-            )
+            raise SettingsError(f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}")
     shared = _section(file, content, "logging", {"level"})
     known = settings_class.model_fields.keys() - {"config"}
     keys = _section(file, content, settings_class.section, known)
@@ -189,9 +187,7 @@ def _describe(
     name, *inner = (str(part) for part in first["loc"]) if first["loc"] else ("",)
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing" and not inner:
-        return (
-            f"{_flag(name)} is not set: {settings_class.model_fields[name].description or 'it is required'}"
-        )
+        return f"{_flag(name)} is not set: {settings_class.model_fields[name].description or 'it is required'}"
     if name in flags:
         place = _flag(name)
     elif name in variables:

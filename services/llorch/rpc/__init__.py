@@ -1,7 +1,7 @@
 """gRPC, set up once for all daemons and clients.
 
-Servers are an `llorch.rpc.server.RpcServer`; clients use `open_channel`, `call`, `open_stream` and `DuplexCall` of
-`llorch.rpc.client`. Where the sharp edges of grpc.aio are taken care of:
+A server is an `RpcServer` of `llorch.rpc.server`; clients use `open_channel`, `call`, `open_stream` and
+`DuplexCall` of `llorch.rpc.client`. Where the sharp edges of grpc.aio are taken care of:
 
     a handler's own CancelledError, exceptions' texts, abort      call_guard
     cancellation that a handler swallowed, running handlers       call_guard

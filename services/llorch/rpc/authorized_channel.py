@@ -1,6 +1,6 @@
 """A channel whose every call shows a token.
 
-Not an interceptor: those of grpc.aio can lose the cancellation of a stream. Not call credentials: those need TLS.
+Not an interceptor: those of grpc.aio can lose a stream's cancellation. Not call credentials: they need TLS.
 """
 
 from collections.abc import Callable

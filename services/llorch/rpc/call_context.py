@@ -9,10 +9,10 @@ CORRELATION_ID = "x-correlation-id"
 
 @dataclass(slots=True)
 class CallInfo:
-    """One per call; never changed after the guard made it (not frozen: that costs a microsecond per call).
+    """One per call, made by the guard and never changed after that.
 
-    `identity` is `localhost` or `token:<6 hex>`. `deadline_s` is the time that the client gave, as it stood when
-    the call came in; None is no deadline.
+    `identity` is what the server's authenticator calls the caller, e.g. `localhost` or `token:<6 hex>`.
+    `deadline_s` is the time that the client gave, as it stood when the call came in; None is no deadline.
     """
 
     correlation_id: str

@@ -1,7 +1,7 @@
 """What stands around every handler: identity, correlation id, errors, cancellation, and who is running.
 
-Handlers are wrapped once, when they are registered, rather than by a server interceptor that would build its chain
-anew for every call. The cost is per call; writing to a stream passes nothing of this.
+Handlers are wrapped once, when they are registered, rather than by a server interceptor, which would build
+its chain anew for every call. The cost is per call; a message written to a stream passes nothing of this.
 """
 
 import asyncio
@@ -14,53 +14,56 @@ import grpc
 
 from llorch.auth import Authenticator
 from llorch.errors import Internal, InvalidArgument, LlorchError, Reason, ResourceExhausted, Unavailable
+from llorch.exception_groups import root_of
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.rpc import status
 from llorch.rpc.call_context import CORRELATION_ID, CallInfo, enter_call
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
+Tasks = set[asyncio.Task[Any]]
 
 _CORRELATION = re.compile(r"[\x21-\x7e]{1,128}")
 _RETRY_WHEN_BUSY_MS = 100
 _RETRY_WHEN_DRAINING_MS = 1000
-# A status waits behind messages that the peer does not read; after this the handler ends without it.
-_STATUS_WITHIN_S = 2.0
+# A status waits behind messages that the peer does not read; no handler waits longer than this for it to go.
+_STATUS_WITHIN_S = 1.0
 
 
 class CallGuard:
-    """Wraps the handlers of one server and knows which of them are running."""
+    """Wraps the handlers of one server and knows which of them are running.
+
+    `max_calls` bounds the unary calls that are served at once; streams do not count.
+    """
 
     def __init__(self, name: str, authenticator: Authenticator, max_calls: int) -> None:
         self._log = get_logger(name)
         self._authenticator = authenticator
         self._max_calls = max_calls
-        self._calls: set[asyncio.Task[Any]] = set()
-        self._streams: set[asyncio.Task[Any]] = set()
-        self._background: set[asyncio.Task[Any]] = set()
-        self._cancelled_by_us: set[asyncio.Task[Any]] = set()
+        self._calls: Tasks = set()
+        self._streams: Tasks = set()
+        self._probes: Tasks = set()
+        self._cancelled_by_us: Tasks = set()
         self._draining = False
 
-    def wrap(self, method: str, handler: Any, *, background: bool = False) -> Any:
+    def wrap(self, method: str, handler: Any, *, is_probe: bool = False) -> Any:
         """The same method handler, guarded.
 
-        `background` methods (health, reflection) are served while draining, and nobody waits for them to end.
+        Probes (health, reflection) are served while draining too, and no drain waits for their end.
         """
-        kind = ("stream_" if handler.request_streaming else "unary_") + (
-            "stream" if handler.response_streaming else "unary"
-        )
+        kind = _kind_of(handler)
         behaviour = getattr(handler, kind)
         if not inspect.iscoroutinefunction(behaviour):
-            raise TypeError(f"{method} has to be a coroutine (async def without yield)")
-        running = self._background if background else self._streams if "stream" in kind else self._calls
-        # Decoding and encoding happen inside of the guard, so that their errors are treated like all others.
-        decode, encode = _decoder(handler.request_deserializer), handler.response_serializer
+            raise TypeError(f"{method} has to be a coroutine (async def, and no yield in it)")
+        running = self._probes if is_probe else self._calls if kind == "unary_unary" else self._streams
+        # Single messages are decoded and encoded in here, so that errors in them are treated like all others.
+        decode, encode = _refusing(handler.request_deserializer), handler.response_serializer
         guarded = self._guarded(
             method,
             behaviour,
             running,
-            decode=None if handler.request_streaming else decode,
-            encode=None if handler.response_streaming else encode,
+            decode=_unchanged if handler.request_streaming else decode,
+            encode=_unchanged if handler.response_streaming else encode,
         )
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
@@ -76,41 +79,43 @@ class CallGuard:
     async def wait_ended(self, timeout_s: float) -> bool:
         """Waits until no handler runs; False if some still did when the time was over."""
         running = self._calls | self._streams
-        if running:
-            await asyncio.wait(running, timeout=timeout_s)
-        return not (self._calls or self._streams)
+        if not running:
+            return True
+        _, still_running = await asyncio.wait(running, timeout=timeout_s)
+        return not still_running
 
     async def cancel_all(self, timeout_s: float) -> None:
         """Cancels what still runs, tells its clients, and waits for the `finally` blocks."""
-        running = self._calls | self._streams | self._background
+        running = self._calls | self._streams | self._probes
+        if not running:
+            return
         self._cancelled_by_us |= running
         for task in running:
             task.cancel()
-        if running:
-            await asyncio.wait(running, timeout=timeout_s)
-        for task in self._calls | self._streams | self._background:
-            self._log.warning("handler_did_not_end", task=task.get_name())
+        _, still_running = await asyncio.wait(running, timeout=timeout_s)
+        for task in still_running:
+            self._log.warning("handler_did_not_end", task=task.get_name(), waited_s=timeout_s)
 
     def _guarded(
         self,
         method: str,
         behaviour: Handler,
-        running: set[asyncio.Task[Any]],
+        running: Tasks,
         *,
-        decode: Callable[[bytes], Any] | None,
-        encode: Callable[[Any], bytes] | None,
+        decode: Callable[[Any], Any],
+        encode: Callable[[Any], Any],
     ) -> Handler:
         async def guarded(request: Any, context: Any) -> Any:
             task = _this_task()
             try:
                 self._admit(running, context)
                 running.add(task)
-                response = await behaviour(decode(request) if decode else request, context)
+                response = await behaviour(decode(request), context)
                 if task.cancelling():
                     # The handler kept its cancellation to itself; a normal return would leak the call.
                     raise asyncio.CancelledError
-                return encode(response) if encode else response
-            except (Exception, asyncio.CancelledError) as error:
+                return encode(response)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # every one ends the call
                 await self._end_with(error, method, task, context)
             finally:
                 running.discard(task)
@@ -118,15 +123,22 @@ class CallGuard:
 
         return guarded
 
-    def _admit(self, running: set[asyncio.Task[Any]], context: Any) -> None:
+    def _admit(self, running: Tasks, context: Any) -> None:
+        """Says who calls, and refuses what may not or can't be served."""
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         peer = context.peer()
         shown_id = metadata.get(CORRELATION_ID, "")
-        correlation_id = shown_id if _CORRELATION.fullmatch(shown_id) else new_id("cor")
-        call = CallInfo(correlation_id, "", peer, context.time_remaining())
+        call = CallInfo(
+            correlation_id=shown_id if _CORRELATION.fullmatch(shown_id) else new_id("cor"),
+            identity="",
+            peer=peer,
+            deadline_s=context.time_remaining(),
+        )
         enter_call(call)
         call.identity = self._authenticator.authenticate(metadata, peer).name
-        if self._draining and running is not self._background:
+        if running is self._probes:
+            return
+        if self._draining:
             raise _draining()
         if running is self._calls and len(running) >= self._max_calls:
             raise ResourceExhausted(
@@ -135,26 +147,26 @@ class CallGuard:
                 retry_after_ms=_RETRY_WHEN_BUSY_MS,
             )
 
-    async def _end_with(
-        self, error: BaseException, method: str, task: asyncio.Task[Any], context: Any
-    ) -> NoReturn:
-        """Ends the call with the status that the error stands for."""
+    async def _end_with(self, raised: BaseException, method: str, task: asyncio.Task[Any], context: Any) -> NoReturn:
+        """Ends the call with the status that an exception stands for."""
+        error = root_of(raised)
         if isinstance(error, grpc.aio.AbortError):
             raise error
-        if isinstance(error, asyncio.CancelledError):
-            if task in self._cancelled_by_us:
-                await _abort(context, _draining())
-            if task.cancelling():
-                # The client went away, or its deadline passed: nobody is there to be told.
-                raise error
+        if task in self._cancelled_by_us:
+            await _abort(context, _draining())
+        if task.cancelling():
+            # The client went away, or its deadline passed: nobody is there to be told.
+            raise asyncio.CancelledError from raised
         if isinstance(error, LlorchError) and not isinstance(error, Internal):
             await _abort(context, error)
-        await _abort(context, self._internal(error, method))
+        await _abort(context, self._internal(error, raised, method))
 
-    def _internal(self, error: BaseException, method: str) -> Internal:
+    def _internal(self, error: BaseException, raised: BaseException, method: str) -> Internal:
         """Logs what happened under an id, and makes the error that tells the client nothing but the id."""
         error_id = new_id("err")
-        self._log.error("handler_failed", method=method, error_id=error_id, exc_info=error)
+        # A batch of operations fails where the connection broke, which is nobody's fault.
+        log = self._log.debug if isinstance(error, grpc.aio.InternalError) else self._log.error
+        log("handler_failed", method=method, error_id=error_id, exc_info=raised)
         return Internal(
             Reason.INTERNAL,
             f"an internal error occurred; the log of this server has the details under {error_id}",
@@ -167,10 +179,12 @@ async def _abort(context: Any, error: LlorchError) -> NoReturn:
     try:
         async with asyncio.timeout(_STATUS_WITHIN_S):
             await context.abort(status.status_code(error), status.status_message(error), details)
-    except TimeoutError:
-        pass
-    # grpc takes this as the end of a call whose peer is gone.
-    raise asyncio.CancelledError
+    except grpc.aio.AbortError:
+        raise
+    except (TimeoutError, grpc.aio.BaseError):
+        # The peer does not read, or is gone. To the library this is a call that its client cancelled.
+        raise asyncio.CancelledError from None
+    raise AssertionError("abort always raises")
 
 
 def _draining() -> Unavailable:
@@ -181,10 +195,7 @@ def _draining() -> Unavailable:
     )
 
 
-def _decoder(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    if decode is None:
-        return None
-
+def _refusing(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def decode_or_refuse(raw: bytes) -> Any:
         try:
             return decode(raw)
@@ -194,6 +205,16 @@ def _decoder(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | 
             ) from error
 
     return decode_or_refuse
+
+
+def _unchanged(message: Any) -> Any:
+    return message
+
+
+def _kind_of(handler: Any) -> str:
+    request = "stream" if handler.request_streaming else "unary"
+    response = "stream" if handler.response_streaming else "unary"
+    return f"{request}_{response}"
 
 
 def _this_task() -> asyncio.Task[Any]:

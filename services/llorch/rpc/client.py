@@ -7,32 +7,32 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import grpc
 
 from llorch.auth import AUTHORIZATION
-from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
+from llorch.errors import LlorchError
 from llorch.rpc.authorized_channel import AuthorizedChannel
 from llorch.rpc.call_context import CORRELATION_ID, call_or_none
+from llorch.rpc.incoming import Incoming, ended_by_peer, is_being_cancelled
 from llorch.rpc.slow_reader import slow_reader
 from llorch.rpc.status import error_from_rpc
 from llorch.rpc.transport_options import channel_options
+
+__all__ = ["DuplexCall", "call", "error_from_rpc", "open_channel", "open_stream"]
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Metadata = Sequence[tuple[str, str]]
 
-# When our own loop stood still for longer, what the peer sent in the meantime has not been looked at yet.
-_OWN_STALL_S = 1.0
-
 
 def open_channel(
     address: str, *, token: str | None = None, tls: grpc.ChannelCredentials | None = None
 ) -> grpc.aio.Channel:
-    """A channel to `host:port` that connects when it is used; close it. Call this inside of the running loop.
+    """A channel to `host:port`; it connects when it is used, and is to be closed.
 
-    With a token every call on the channel shows it.
+    Has to be made inside of the running loop. With a token every call on the channel shows it.
     """
     if tls is None:
         channel = grpc.aio.insecure_channel(address, options=channel_options())
@@ -49,15 +49,15 @@ async def call(
     token: str | None = None,
     metadata: Metadata = (),
 ) -> Response:
-    """One unary call, e.g. `await call(stub.GetState, request, timeout_s=5)`. Raises a leaf of the error tree."""
+    """One unary request, e.g. of `stub.GetState`. What fails is raised as a leaf of the error tree."""
     try:
         return await method(request, timeout=timeout_s, metadata=_with_context(metadata, token))
     except grpc.aio.AioRpcError as error:
         raise error_from_rpc(error) from error
     except asyncio.CancelledError:
-        if _is_being_cancelled():
+        if is_being_cancelled():
             raise
-        raise _ended_by_peer() from None
+        raise ended_by_peer() from None
 
 
 @asynccontextmanager
@@ -72,9 +72,9 @@ async def open_stream(
 ) -> AsyncIterator[AsyncIterator[Response]]:
     """A server stream; leaving the block cancels the call.
 
-    `timeout_s` bounds the whole stream, `idle_timeout_s` the wait for one message: past it the stream is over and
-    DeadlineExceeded is raised. A timeout of your own around a single message would end the whole stream as well,
-    because grpc.aio cancels the call with the read.
+    `timeout_s` bounds the whole stream, `idle_timeout_s` the wait for one message: past it the stream is
+    over and DeadlineExceeded is raised. A timeout of your own around a single message would end the whole
+    stream as well, because grpc.aio cancels the call with the read.
     """
     rpc = method(request, timeout=timeout_s, metadata=_with_context(metadata, token))
     incoming: Incoming[Response] = Incoming(rpc, idle_timeout_s)
@@ -88,7 +88,7 @@ async def open_stream(
 class DuplexCall(Generic[Request, Response]):
     """A bidirectional stream, as an async context manager; iterate over what comes in.
 
-    One task reads and one task writes. Leaving the block cancels the call; `close` before it ends it in order.
+    One task reads and one task writes. Leaving the block cancels the call; `close` ends it in order.
     `write_timeout_s` bounds each `send`: past it the peer does not read any more, and the call is over.
     """
 
@@ -130,73 +130,24 @@ class DuplexCall(Generic[Request, Response]):
             raise slow_reader(self._write_timeout_s) from None
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
-        except asyncio.InvalidStateError as error:
-            raise _ended_by_peer() from error
+        except asyncio.InvalidStateError:
+            raise await self._how_it_ended() from None
         except asyncio.CancelledError:
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 raise
-            raise _ended_by_peer() from None
+            raise ended_by_peer() from None
 
     async def close(self) -> None:
         """Says that nothing more will be sent; what the peer still has to say can be read."""
         await self._rpc.done_writing()
 
-
-class Incoming(Generic[Response]):
-    """What a stream brings: an async iterator over one call's messages."""
-
-    def __init__(self, rpc: Any, idle_timeout_s: float | None) -> None:
-        self._rpc = rpc
-        self._loop = asyncio.get_running_loop()
-        self._idle_timeout_s = idle_timeout_s
-        self._waiting_since: float | None = None
-        self._gave_up = False
-        self._timer: asyncio.TimerHandle | None = None
-        if idle_timeout_s is not None:
-            self._look_again_at(self._loop.time() + idle_timeout_s)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Response:
-        self._waiting_since = self._loop.time()
-        try:
-            message = await self._rpc.read()
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
-        except asyncio.CancelledError:
-            if _is_being_cancelled():
-                raise
-            raise self._why_it_ended() from None
-        finally:
-            self._waiting_since = None
-        if message is grpc.aio.EOF:
-            raise StopAsyncIteration
-        return message  # type: ignore[no-any-return]  # the call is untyped here, for two kinds share this
-
-    def stop_watching(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _look_again_at(self, when: float) -> None:
-        self._timer = self._loop.call_at(when, self._look, when)
-
-    def _look(self, due: float) -> None:
-        """One timer per stream, not one per message: it looks how long the present read has been waiting."""
-        assert self._idle_timeout_s is not None
-        now = self._loop.time()
-        if self._waiting_since is None or now - due > _OWN_STALL_S:
-            self._look_again_at(now + self._idle_timeout_s)
-        elif now < self._waiting_since + self._idle_timeout_s:
-            self._look_again_at(self._waiting_since + self._idle_timeout_s)
-        else:
-            self._gave_up = True
-            self._rpc.cancel()
-
-    def _why_it_ended(self) -> LlorchError:
-        if self._gave_up:
-            return DeadlineExceeded(Reason.DEADLINE_PASSED, f"nothing came for {self._idle_timeout_s:g} s")
-        return _ended_by_peer()
+    async def _how_it_ended(self) -> LlorchError:
+        """grpc.aio does not say it to who writes after the end."""
+        code = await self._rpc.code()
+        if code is grpc.StatusCode.OK:
+            return ended_by_peer()
+        trailing = await self._rpc.trailing_metadata()
+        return error_from_rpc(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, await self._rpc.details()))
 
 
 def _with_context(metadata: Metadata, token: str | None) -> tuple[tuple[str, str], ...]:
@@ -208,13 +159,3 @@ def _with_context(metadata: Metadata, token: str | None) -> tuple[tuple[str, str
     if served is not None and not any(key == CORRELATION_ID for key, _ in entries):
         entries += ((CORRELATION_ID, served.correlation_id),)
     return entries
-
-
-def _is_being_cancelled() -> bool:
-    """Tells a cancellation of this task from the one that grpc.aio raises when the *call* was cancelled."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _ended_by_peer() -> Unavailable:
-    return Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the other side ended the call")

@@ -13,11 +13,11 @@ SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _Status = health_pb2.HealthCheckResponse
 
 
-class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the base is untyped
+class HealthServicer(health_pb2_grpc.HealthServicer):
     """One state for the server and each of its services; not serving until told.
 
-    The library's own servicer is not used: it writes to its watchers under a lock, so that one who does not read
-    keeps the state from changing.
+    The library's own servicer is not used: it writes to its watchers under a lock, so that one who does not
+    read keeps the state from changing.
     """
 
     def __init__(self, services: Iterable[str]) -> None:
@@ -30,7 +30,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # t
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # the contract's name
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # its name
         if request.service not in self._services:
             raise NotFound(Reason.INVALID_FIELD, f"no service named {request.service!r} is served here")
         return self._response(request.service)

@@ -1,36 +1,22 @@
 """Server reflection, so that `buf curl` and `grpcurl` need no proto files."""
 
+from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Any
 
-import grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
-from grpc_reflection.v1alpha._base import BaseReflectionServicer
+from grpc_reflection.v1alpha import reflection
 
-SERVICE = reflection.SERVICE_NAME
+SERVICE: str = reflection.SERVICE_NAME
 
 
-class ReflectionServicer(BaseReflectionServicer):  # type: ignore[misc]  # the base is untyped
-    """The library's answers behind a coroutine: its own asynchronous servicer is a generator, which is never closed."""
+class ReflectionServicer:
+    """The library's servicer behind a coroutine: it is a generator, and grpc.aio does not close those."""
 
-    async def ServerReflectionInfo(self, requests: Any, context: Any) -> None:  # noqa: N802  # the contract's name
-        async for request in requests:
-            await context.write(self._answer(request))
+    def __init__(self, services: Sequence[str]) -> None:
+        make: Any = reflection.aio.ReflectionServicer
+        self._library = make(services)
 
-    def _answer(self, request: Any) -> Any:
-        match request.WhichOneof("message_request"):
-            case "file_by_filename":
-                return self._file_by_filename(request, request.file_by_filename)
-            case "file_containing_symbol":
-                return self._file_containing_symbol(request, request.file_containing_symbol)
-            case "file_containing_extension":
-                extension = request.file_containing_extension
-                return self._file_containing_extension(
-                    request, extension.containing_type, extension.extension_number
-                )
-            case "all_extension_numbers_of_type":
-                return self._all_extension_numbers_of_type(request, request.all_extension_numbers_of_type)
-            case "list_services":
-                return self._list_services(request)
-        code, text = grpc.StatusCode.INVALID_ARGUMENT.value
-        error = reflection_pb2.ErrorResponse(error_code=code, error_message=text)
-        return reflection_pb2.ServerReflectionResponse(error_response=error, original_request=request)
+    async def ServerReflectionInfo(self, requests: Any, context: Any) -> None:  # noqa: N802  # its name
+        async with aclosing(self._library.ServerReflectionInfo(requests, context)) as answers:
+            async for answer in answers:
+                await context.write(answer)

@@ -16,19 +16,21 @@ from llorch.rpc.transport_options import MAX_MESSAGE_BYTES, server_options
 
 AddToServer = Callable[[Any, grpc.aio.Server], None]
 
-# How long handlers have for their `finally` blocks once they are cancelled, and the library to close its sockets.
+# For the `finally` blocks of handlers that were cancelled.
 _CLEANUP_S = 2.0
+# For statuses that are on their way, and for the library to close its sockets.
+_CLOSE_GRACE_S = 0.2
 _CLOSE_S = 2.0
 
 
 class RpcServer:
     """Health, reflection, errors, authentication and drain, around the servicers that are added.
 
-    Handlers are `async def` methods that raise `LlorchError`s and never call `abort`; those of server streams use
-    `await context.write(message)`. Build and use it inside of a running loop; use it once.
+    Handlers are `async def` methods that raise `LlorchError`s and never call `abort`; those of server streams
+    use `await context.write(message)`. Build and use it inside of a running loop; use it once.
 
-    `bind` is `host:port`, port 0 for any. `tls` None means plain text. `max_calls` bounds the unary calls that are
-    served at once; streams do not count.
+    `bind` is `host:port`, port 0 for any. `tls` None means plain text. `max_calls` bounds the unary calls
+    that are served at once; streams do not count.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class RpcServer:
         self._services: list[str] = []
         self._health: health.HealthServicer | None = None
         self.draining = asyncio.Event()
-        """Set when the drain begins: handlers of endless streams end by themselves when they see it."""
+        """Set when the drain begins: handlers of endless streams see it and end by themselves."""
 
     def add(self, full_service_name: str, add_to_server: AddToServer, servicer: object) -> None:
         """Before `start`. `add_to_server` is the generated `add_<Service>Servicer_to_server`."""
@@ -57,14 +59,14 @@ class RpcServer:
         self._register(add_to_server, servicer)
 
     async def start(self) -> str:
-        """Listens, and returns the bound `host:port`. Raises PortTaken; health says NOT_SERVING until told."""
+        """Listens, and returns the bound `host:port`; not serving yet, says health. Raises PortTaken."""
         from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
         from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
         self._health = health.HealthServicer(self._services)
-        self._register(add_HealthServicer_to_server, self._health, background=True)
+        self._register(add_HealthServicer_to_server, self._health, is_probe=True)
         shown = reflection.ReflectionServicer([*self._services, health.SERVICE, reflection.SERVICE])
-        self._register(add_ServerReflectionServicer_to_server, shown, background=True)
+        self._register(add_ServerReflectionServicer_to_server, shown, is_probe=True)
         self._server.add_generic_rpc_handlers((_UnknownMethods(self._guard),))
         address = self._listen()
         await self._server.start()
@@ -87,12 +89,12 @@ class RpcServer:
         await self._guard.cancel_all(_CLEANUP_S)
         try:
             async with asyncio.timeout(_CLOSE_S):
-                await self._server.stop(None)
+                await self._server.stop(_CLOSE_GRACE_S)
         except TimeoutError:
             self._log.warning("server_did_not_close", waited_s=_CLOSE_S)
 
-    def _register(self, add_to_server: AddToServer, servicer: object, *, background: bool = False) -> None:
-        registry = _Registry(self._server, self._guard, background=background)
+    def _register(self, add_to_server: AddToServer, servicer: object, *, is_probe: bool = False) -> None:
+        registry = _Registry(self._server, self._guard, is_probe=is_probe)
         add_to_server(servicer, cast("grpc.aio.Server", registry))
 
     def _listen(self) -> str:
@@ -115,20 +117,21 @@ class RpcServer:
 class _Registry:
     """Stands in for the server while generated code registers, and hands on guarded handlers.
 
-    Only the generic table is used: a server with registered methods waits on one future per method, for every call.
+    Only the generic table is used: a server with registered methods waits on one future per method for every
+    call that comes.
     """
 
-    def __init__(self, server: grpc.aio.Server, guard: CallGuard, *, background: bool) -> None:
+    def __init__(self, server: grpc.aio.Server, guard: CallGuard, *, is_probe: bool) -> None:
         self._server = server
         self._guard = guard
-        self._background = background
+        self._is_probe = is_probe
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """The same handlers come once more, by name, through the next method."""
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         guarded = {
-            method: self._guard.wrap(f"/{service}/{method}", handler, background=self._background)
+            method: self._guard.wrap(f"/{service}/{method}", handler, is_probe=self._is_probe)
             for method, handler in handlers.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
@@ -145,6 +148,4 @@ class _UnknownMethods(grpc.GenericRpcHandler):
 
 
 async def _refuse_unknown(_requests: Any, _context: Any) -> None:
-    raise Unimplemented(
-        Reason.NOT_IMPLEMENTED, "this server has no such method; reflection lists what it has"
-    )
+    raise Unimplemented(Reason.NOT_IMPLEMENTED, "this server has no such method; reflection lists what it has")

@@ -4,21 +4,16 @@ After about 64 KiB a write to a slow peer waits without a word and without an en
 """
 
 import asyncio
-from typing import TypeVar
-
-import grpc
+from typing import Any
 
 from llorch.errors import Reason, Unavailable
 
-Message = TypeVar("Message")
 
-
-async def write_with_deadline(
-    context: "grpc.aio.ServicerContext[object, Message]", message: Message, timeout_s: float
-) -> None:
+async def write_with_deadline(context: Any, message: Any, timeout_s: float) -> None:
     """Writes one message of a server stream; raises Unavailable(SLOW_READER) when that takes longer.
 
-    Let the error go up: it ends this reader's stream and nothing else. The reader may come back with its cursor.
+    Let the error go up: it ends this reader's stream and nothing else. The reader may come back with its
+    cursor. `context` is the handler's.
     """
     try:
         async with asyncio.timeout(timeout_s):

@@ -77,9 +77,7 @@ def error_from_rpc(error: grpc.aio.AioRpcError) -> LlorchError:
     if told is not None:
         return told
     if error.code() is StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
-        return errors.InvalidArgument(
-            Reason.REQUEST_TOO_LARGE, "the message is larger than what one call may carry"
-        )
+        return errors.InvalidArgument(Reason.REQUEST_TOO_LARGE, "the message is larger than what one call may carry")
     leaf, reason, message = _BARE.get(
         error.code(), (errors.Internal, Reason.INTERNAL, f"the call failed with {error.code().name}")
     )
@@ -106,7 +104,7 @@ def status_message(error: LlorchError) -> str:
 
 
 def status_details(error: LlorchError) -> bytes:
-    """The serialized `google.rpc.Status`: exactly one ErrorInfo, and RetryInfo and BadRequest where they fit."""
+    """The serialized `google.rpc.Status`: one ErrorInfo, and RetryInfo and BadRequest where they fit."""
     code: int = status_code(error).value[0]
     status = status_pb2.Status(code=code, message=status_message(error))
     info = error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=error.metadata)
@@ -117,7 +115,8 @@ def status_details(error: LlorchError) -> bytes:
         status.details.add().Pack(retry)
     if error.violations:
         status.details.add().Pack(_bad_request(error.violations[:_MAX_VIOLATIONS]))
-    return status.SerializeToString()
+    serialized: bytes = status.SerializeToString()
+    return serialized
 
 
 def error_from_status(status: status_pb2.Status) -> LlorchError | None:
@@ -148,9 +147,7 @@ def leaf_of(code: int) -> type[LlorchError] | None:
 def _bad_request(violations: tuple[FieldViolation, ...]) -> error_details_pb2.BadRequest:
     return error_details_pb2.BadRequest(
         field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(
-                field=v.field, description=v.description[: _MAX_TEXT // 4]
-            )
+            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description[: _MAX_TEXT // 4])
             for v in violations
         ]
     )

@@ -5,10 +5,12 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 Options = tuple[tuple[str, int], ...]
 
 _PING_EVERY_MS = 20_000
-# A server ends a connection whose pings come more often than this; it is lower than anybody's sensible interval.
-_SHORTEST_PING_INTERVAL_MS = 5_000
 _PING_ANSWER_WITHIN_MS = 10_000
+# A server ends a connection whose pings come more often than this. Its default of 300 s is longer than
+# `_PING_EVERY_MS`, and so would end every connection that is silent for a while.
+_SHORTEST_PING_INTERVAL_MS = 5_000
 _IDENTITY_ONLY = 1
+_METADATA_BYTES = 32 * 1024
 
 
 def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
@@ -23,11 +25,12 @@ def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
 def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
     return (
         *_both_sides(max_message_bytes),
-        # Two channels to one address are two connections: a stalled stream can't hold up the other's calls.
+        # Two channels to one address are two connections; else they share one, and its fate.
         ("grpc.use_local_subchannel_pool", 1),
         # A server that has just come back is found again soon; the default backs off to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        # Who calls knows what may be repeated.
         ("grpc.enable_retries", 0),
     )
 
@@ -36,10 +39,13 @@ def _both_sides(max_message_bytes: int) -> Options:
     return (
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
-        # Silent prefill is no reason to end a connection: unlimited pings, also while no data flows.
+        # A status with its details travels as metadata; the default of 8 KiB drops it when it is longer.
+        ("grpc.max_metadata_size", _METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", 2 * _METADATA_BYTES),
         ("grpc.keepalive_time_ms", _PING_EVERY_MS),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_WITHIN_MS),
         ("grpc.keepalive_permit_without_calls", 1),
+        # No bound on the pings of a connection without data: a silent prefill is no reason to end it.
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
     )
