@@ -1,0 +1,1 @@
+"""The worker's door: converts, calls the keeper of the runs, converts back."""

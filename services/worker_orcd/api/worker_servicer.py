@@ -1,0 +1,192 @@
+"""`WorkerService`."""
+
+import asyncio
+import secrets
+from bisect import bisect_right
+from typing import Any
+
+import grpc
+from llama_orch.v2 import control_pb2, run_pb2, worker_pb2, worker_service_pb2, worker_service_pb2_grpc
+from llorch.errors import Aborted, Reason, Unavailable, invalid_field
+from llorch.identifiers import check_id, new_id
+from llorch.rpc.slow_reader import write_with_deadline
+
+from worker_orcd import convert
+from worker_orcd.api.run_stream import WRITE_DEADLINE_S, RunStream, StreamContext
+from worker_orcd.api.single_run import SingleRun
+from worker_orcd.control_guard import ControlGuard
+from worker_orcd.resident_memory import resident_mib
+from worker_orcd.run_keeper import RunKeeper
+
+MAX_TASK_RECORD_BYTES = 256 * 1024
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+
+Context = grpc.aio.ServicerContext[Any, Any]
+ExecuteContext = grpc.aio.ServicerContext[object, worker_service_pb2.ExecuteResponse]
+
+
+class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
+    """Answers UNAVAILABLE / WORKER_NOT_READY until `open`; the Shutdown RPC sets `stop`."""
+
+    def __init__(self, worker_id: str, stop: asyncio.Event) -> None:
+        self._worker_id = worker_id
+        self._keeper: RunKeeper | None = None
+        self._guard = ControlGuard()
+        self._stream: RunStream | None = None
+        self._stop = stop
+
+    def open(self, keeper: RunKeeper) -> None:
+        """The engine is loaded and tested: calls are served from here on."""
+        self._keeper = keeper
+
+    def close(self) -> None:
+        """The runs are over: the stream ends once everything is sent."""
+        if self._stream is not None:
+            self._stream.close()
+
+    async def StartRun(  # noqa: N802  the contract's name
+        self, request: worker_service_pb2.StartRunRequest, context: Context
+    ) -> worker_service_pb2.StartRunResponse:
+        keeper = self._ready_keeper()
+        self._check_control(request.control)
+        check_id(request.attempt_id, "attempt_id")
+        if len(request.task_record) > MAX_TASK_RECORD_BYTES:
+            raise invalid_field("task_record", f"has at most {MAX_TASK_RECORD_BYTES} bytes")
+        spec = convert.run_spec(request.spec)
+        if not request.spec.generate.sampling.HasField("seed"):
+            raise invalid_field("spec.generate.sampling.seed", "has to be set")
+        await keeper.start(
+            request.attempt_id,
+            convert.spec_fingerprint(request.spec, request.prefix),
+            spec,
+            task_record=request.task_record,
+            prefix=convert.log_prefix(request.prefix),
+        )
+        return worker_service_pb2.StartRunResponse(slots_free=keeper.slots_free)
+
+    async def StreamRuns(  # noqa: N802
+        self, request: worker_service_pb2.StreamRunsRequest, context: StreamContext
+    ) -> None:
+        keeper = self._ready_keeper()
+        self._check_control(request.control)
+        stream = RunStream(keeper, request.from_seq)
+        self._take_over(stream)
+        keeper.watch(stream)
+        keeper.table.attach()
+        try:
+            await stream.write_to(context)
+        finally:
+            keeper.unwatch(stream)
+            if self._stream is stream:
+                self._stream = None
+                keeper.table.detach()
+
+    async def CancelRun(  # noqa: N802
+        self, request: worker_service_pb2.CancelRunRequest, context: Context
+    ) -> worker_service_pb2.CancelRunResponse:
+        keeper = self._ready_keeper()
+        self._check_control(request.control)
+        outcome = keeper.cancel(check_id(request.attempt_id, "attempt_id"))
+        return worker_service_pb2.CancelRunResponse(outcome=convert.cancel_outcome(outcome))
+
+    async def ReleaseRuns(  # noqa: N802
+        self, request: worker_service_pb2.ReleaseRunsRequest, context: Context
+    ) -> worker_service_pb2.ReleaseRunsResponse:
+        keeper = self._ready_keeper()
+        self._check_control(request.control)
+        for attempt_id in request.attempt_ids:
+            check_id(attempt_id, "attempt_ids")
+        for attempt_id in request.attempt_ids:
+            keeper.release(attempt_id)
+        return worker_service_pb2.ReleaseRunsResponse(slots_free=keeper.slots_free)
+
+    async def ListRuns(  # noqa: N802
+        self, request: worker_service_pb2.ListRunsRequest, context: Context
+    ) -> worker_service_pb2.ListRunsResponse:
+        """Pages by attempt id; the token of a page is the last id of the page before."""
+        if request.page_size > MAX_PAGE_SIZE:
+            raise invalid_field("page_size", f"is at most {MAX_PAGE_SIZE}")
+        size = request.page_size or DEFAULT_PAGE_SIZE
+        runs = sorted(self._ready_keeper().table.shown(), key=lambda run: run.attempt_id)
+        first = bisect_right(runs, request.page_token, key=lambda run: run.attempt_id)
+        page = runs[first : first + size]
+        return worker_service_pb2.ListRunsResponse(
+            runs=[convert.listed_run(run) for run in page],
+            next_page_token=page[-1].attempt_id if first + size < len(runs) else "",
+        )
+
+    async def Execute(  # noqa: N802
+        self, request: worker_service_pb2.ExecuteRequest, context: ExecuteContext
+    ) -> None:
+        keeper = self._ready_keeper()
+        spec = run_pb2.RunSpec()
+        spec.CopyFrom(request.spec)
+        if not spec.generate.sampling.HasField("seed"):
+            spec.generate.sampling.seed = secrets.randbits(64)
+        attempt_id = new_id("execute")
+        single = SingleRun(attempt_id)
+        keeper.watch(single)
+        try:
+            await keeper.start(attempt_id, b"", convert.run_spec(spec), private=True)
+            ended = False
+            while not ended:
+                delta = await single.next_delta()
+                await write_with_deadline(
+                    context, worker_service_pb2.ExecuteResponse(delta=delta), WRITE_DEADLINE_S
+                )
+                ended = delta.HasField("end")
+        finally:
+            keeper.unwatch(single)
+            keeper.release(attempt_id)
+
+    async def GetInfo(  # noqa: N802
+        self, request: worker_service_pb2.GetInfoRequest, context: Context
+    ) -> worker_service_pb2.GetInfoResponse:
+        """Answers the worker's id even while it loads, for whoever has to find out whose process this is."""
+        response = worker_service_pb2.GetInfoResponse(worker_id=self._worker_id)
+        if self._keeper is not None:
+            response.engine.CopyFrom(convert.engine_info(self._keeper.engine.info()))
+        return response
+
+    async def GetStats(  # noqa: N802
+        self, request: worker_service_pb2.GetStatsRequest, context: Context
+    ) -> worker_service_pb2.GetStatsResponse:
+        keeper = self._ready_keeper()
+        stats = keeper.engine.stats()
+        return worker_service_pb2.GetStatsResponse(
+            stats=worker_pb2.WorkerStats(
+                slots_busy=stats.slots_busy,
+                runs_kept=len(keeper.table),
+                steps=stats.steps,
+                tokens_generated=stats.tokens_generated,
+                tokens_prefilled=stats.tokens_prefilled,
+                tokens_per_second=keeper.tokens_per_second,
+                kv_used_tokens=stats.kv_used_tokens,
+                rss_mib=resident_mib(),
+            )
+        )
+
+    async def Shutdown(  # noqa: N802
+        self, request: worker_service_pb2.ShutdownRequest, context: Context
+    ) -> worker_service_pb2.ShutdownResponse:
+        if request.HasField("control"):
+            self._check_control(request.control)
+        self._stop.set()
+        return worker_service_pb2.ShutdownResponse()
+
+    def _ready_keeper(self) -> RunKeeper:
+        if self._keeper is None:
+            raise Unavailable(
+                Reason.WORKER_NOT_READY, "this worker is still loading its model", retry_after_ms=1000
+            )
+        return self._keeper
+
+    def _check_control(self, control: control_pb2.ControlHeader) -> None:
+        self._guard.check(control.cluster_id, control.control_epoch, attached=self._stream is not None)
+
+    def _take_over(self, stream: RunStream) -> None:
+        """The guard has let the new reader pass, so that it is of the same epoch or a higher one."""
+        if self._stream is not None:
+            self._stream.supersede(Aborted(Reason.STALE_EPOCH, "a newer stream took this one's place"))
+        self._stream = stream

@@ -1,0 +1,154 @@
+"""The composition root: builds everything once, runs it, and takes it down in order."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llama_orch.v2 import worker_service_pb2, worker_service_pb2_grpc
+from llorch.auth import BearerAuth, refuse_open_bind
+from llorch.background import TaskSupervisor
+from llorch.clock import Clock, SystemClock
+from llorch.errors import LlorchError
+from llorch.logs import get_logger
+from llorch.rpc.server import RpcServer
+
+from worker_orcd.api.worker_servicer import WorkerServicer
+from worker_orcd.engines.factory import build_engine
+from worker_orcd.engines.protocol import Engine
+from worker_orcd.pool_manager_link import PoolManagerLink
+from worker_orcd.run_keeper import RunKeeper
+from worker_orcd.run_table import RunTable
+from worker_orcd.self_test import self_test
+from worker_orcd.settings import WorkerSettings
+
+DRAIN_S = 2.0
+"""How long cancelled runs have to end, and then streams to send what they have."""
+
+SERVICE = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
+
+T = TypeVar("T")
+_log = get_logger("worker-orcd")
+
+
+async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
+    """Until `stop` is set, the Shutdown RPC comes, or the pool manager is gone for good."""
+    refuse_open_bind(settings.bind, settings.access_token)
+    clock = SystemClock()
+    servicer = WorkerServicer(settings.worker_id, stop)
+    server = _build_server(settings, servicer)
+    address = await server.start()
+    _log.info("listening", address=address, worker_id=settings.worker_id)
+    link = _open_link(settings, clock)
+    try:
+        async with TaskSupervisor("worker-orcd") as tasks:
+            stopped = tasks.spawn("wait for the end", stop.wait())
+            engine = await _built(settings, link)
+            try:
+                keeper = await _unless(stopped, _load(engine, link, clock))
+                if keeper is None:
+                    return
+                tasks.spawn("engine", engine.watch(), forever=True)
+                tasks.spawn("sweep of the runs", keeper.sweep_forever(), forever=True)
+                servicer.open(keeper)
+                server.set_serving(True)
+                _write_address_file(settings.address_file, address)
+                if link is not None:
+                    tasks.spawn("watch for the pool manager", _end_as_orphan(link, stop))
+                    await _unless(stopped, link.report_ready(address, engine.info()))
+                _log.info("ready", address=address)
+                await stopped
+                server.set_serving(False)
+                await _drain(keeper, servicer)
+            finally:
+                await server.stop(grace_s=DRAIN_S)
+                await engine.close()
+    finally:
+        if link is not None:
+            await link.close()
+
+
+def _build_server(settings: WorkerSettings, servicer: WorkerServicer) -> RpcServer:
+    """With an access token everybody has to show it, neighbours on this machine as well."""
+    authenticator = BearerAuth(settings.access_token, loopback_bypass=settings.access_token is None)
+    server = RpcServer(name="worker-orcd", bind=settings.bind, authenticator=authenticator)
+    server.add(SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, servicer)
+    return server
+
+
+def _open_link(settings: WorkerSettings, clock: Clock) -> PoolManagerLink | None:
+    if settings.ready_address is None:
+        return None
+    return PoolManagerLink(
+        settings.ready_address, settings.ready_token, settings.worker_id, settings.orphan_grace_s, clock
+    )
+
+
+async def _built(settings: WorkerSettings, link: PoolManagerLink | None) -> Engine:
+    try:
+        return build_engine(settings)
+    except LlorchError as error:
+        await _report_failure(link, error)
+        raise
+
+
+async def _load(engine: Engine, link: PoolManagerLink | None, clock: Clock) -> RunKeeper:
+    """Loads and tests the engine."""
+    try:
+        await engine.load()
+        info = engine.info()
+        keeper = RunKeeper(engine, RunTable(clock, info.max_admitted), clock)
+        report = await self_test(keeper, clock)
+    except LlorchError as error:
+        await _report_failure(link, error)
+        raise
+    _log.info(
+        "engine_ready",
+        engine=info.engine,
+        model=info.model,
+        slots=info.slots,
+        load_ms=info.load_ms,
+        first_token_ms=report.first_token_ms,
+        decode_ms=report.decode_ms,
+        cancel_ms=report.cancel_ms,
+    )
+    return keeper
+
+
+async def _report_failure(link: PoolManagerLink | None, error: LlorchError) -> None:
+    if link is not None:
+        await link.report_failure(error)
+
+
+async def _end_as_orphan(link: PoolManagerLink, stop: asyncio.Event) -> None:
+    await link.wait_orphaned()
+    stop.set()
+
+
+async def _drain(keeper: RunKeeper, servicer: WorkerServicer) -> None:
+    """Cancels what runs, waits until the engine let go of it, and lets the stream send the ends."""
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            await keeper.drain()
+    except TimeoutError:
+        _log.warning("runs_did_not_end", unfinished=keeper.table.unfinished, waited_s=DRAIN_S)
+    servicer.close()
+
+
+async def _unless(stopped: "asyncio.Task[Any]", work: Coroutine[Any, Any, T]) -> T | None:
+    """The work's result; None if the end came first, after the work was cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def _write_address_file(path: Path | None, address: str) -> None:
+    """Whole or not at all, for somebody waits for it."""
+    if path is not None:
+        unfinished = path.with_name(f"{path.name}.tmp")
+        unfinished.write_text(f"{address}\n")
+        unfinished.replace(path)

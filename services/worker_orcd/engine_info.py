@@ -1,0 +1,89 @@
+"""What an engine says of itself. Capabilities are declared, never assumed."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class ResumeSupport(StrEnum):
+    NONE = "NONE"
+    TEXT_PREFIX = "TEXT_PREFIX"
+    EXACT_IDS = "EXACT_IDS"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """`sampling_options` are names of fields of the contract's `Sampling`."""
+
+    resume: ResumeSupport = ResumeSupport.NONE
+    deterministic: bool = False
+    logprobs: bool = False
+    grammar: bool = False
+    json_schema: bool = False
+    tools: bool = False
+    chat: bool = False
+    embeddings: bool = False
+    multiple_choices: bool = False
+    sampling_options: frozenset[str] = frozenset()
+
+    def declared(self) -> frozenset[str]:
+        """The names of everything that may be asked for, as `Demand.capability` uses them."""
+        flags = (
+            "deterministic",
+            "logprobs",
+            "grammar",
+            "json_schema",
+            "tools",
+            "chat",
+            "embeddings",
+            "multiple_choices",
+        )
+        return self.sampling_options | {name for name in flags if getattr(self, name)}
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Everything that the bytes of an answer depend on apart from the request."""
+
+    engine_version: str = ""
+    build: str = ""
+    device_kind: str = ""
+    device: str = ""
+    model_digest: str = ""
+    sampler_profile: int = 0
+    prefill_chunk: int = 0
+    threads: int = 0
+    flash_attention: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """An engine with its model loaded. Contexts are in tokens; `memory_mib` has one figure per device.
+
+    `slots` run at once; `max_admitted` may be here at once, running or waiting for a slot.
+    """
+
+    engine: str
+    engine_version: str
+    model: str
+    context_per_slot: int
+    slots: int
+    max_admitted: int
+    context_trained: int = 0
+    vocabulary_size: int = 0
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
+    simulated: bool = False
+    cpu: bool = False
+    load_ms: int = 0
+    memory_mib: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters since the start. `kv_used_tokens` is what the caches hold now."""
+
+    slots_busy: int = 0
+    steps: int = 0
+    tokens_generated: int = 0
+    tokens_prefilled: int = 0
+    kv_used_tokens: int = 0

@@ -1,0 +1,75 @@
+"""The one interface of all engines.
+
+An engine starts its work in `load`, hands over what its steps brought through one callback, and decides
+nothing but the order of its own batches.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from worker_orcd.engine_info import EngineInfo, EngineStats
+from worker_orcd.log_entry import FinishReason, LogEntry
+from worker_orcd.run_spec import RunSpec
+from worker_orcd.token_step import TokenStep
+
+StepCallback = Callable[[Sequence[TokenStep]], None]
+"""Called on the event loop's thread, once per step, with what the step brought for all runs together."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRun:
+    """A run as it is submitted. `prefix` are the log entries of earlier attempts, which the run continues.
+
+    A `rehearsal` is the worker's self-test: a simulated engine takes no time for it and does not misbehave.
+    """
+
+    attempt_id: str
+    spec: RunSpec
+    prefix: tuple[LogEntry, ...] = ()
+    rehearsal: bool = False
+
+
+class Engine(Protocol):
+    async def load(self) -> None:
+        """Loads the model. Raises `LlorchError` in words for the operator when it can't."""
+        ...
+
+    def info(self) -> EngineInfo:
+        """What it is and can do. Known after `load`."""
+        ...
+
+    def deliver_to(self, on_steps: StepCallback) -> None:
+        """Where steps go. Called once, before the first `submit`."""
+        ...
+
+    async def watch(self) -> None:
+        """Never returns; raises `LlorchError` when the engine can't go on. Runs for as long as the worker
+        does.
+        """
+        ...
+
+    async def submit(self, run: EngineRun) -> None:
+        """Takes a run; its steps follow until one with an end. Raises `LlorchError` if the run is refused.
+
+        The caller submits no more than `max_admitted` unfinished runs, and no attempt id twice.
+        """
+        ...
+
+    def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """Ends a run within a step, in mid-prefill within a chunk; its end arrives as a step. Unknown ids
+        pass.
+        """
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector per text. Raises `Unimplemented` if the engine does not declare embeddings."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Counters; cheap, from the event loop at any time."""
+        ...
+
+    async def close(self) -> None:
+        """Ends every run without a further step and frees what `load` took. Called once."""
+        ...

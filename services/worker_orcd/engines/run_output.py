@@ -1,0 +1,132 @@
+"""From an engine's tokens to a run's log entries and its end; the same for every engine. Pure.
+
+An engine feeds the tokens of each choice in order and, once per step, collects what became final.
+"""
+
+from collections.abc import Callable
+
+from worker_orcd.engines.protocol import EngineRun
+from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, RunEnd, RunFailure
+from worker_orcd.run_spec import RunSpec
+from worker_orcd.text.output_text import OutputText, Released
+from worker_orcd.token_step import TokenStep
+
+
+class ChoiceOutput:
+    """One choice. `index` is the output index of the next token, counted over all attempts.
+
+    `room` is how many tokens of output the context has place for, those of earlier attempts included.
+    """
+
+    def __init__(self, choice: int, spec: RunSpec, emitted: int, room: int) -> None:
+        self.index = emitted
+        self.finish: FinishReason | None = None
+        self.entries: list[LogEntry] = []
+        self._choice = choice
+        self._first_index = emitted
+        self._text = OutputText(spec.stop)
+        self._stop_string = ""
+        self._stop_ids = spec.stop_token_ids
+        self._limit, self._limit_reason = room, FinishReason.CONTEXT_FULL
+        if spec.max_tokens is not None and spec.max_tokens <= room:
+            self._limit, self._limit_reason = spec.max_tokens, FinishReason.LENGTH
+        if emitted >= self._limit:
+            self.close(self._limit_reason)
+
+    def take(self, token_id: int, piece: str | bytes) -> None:
+        """The next token, which does not end the text by itself."""
+        if token_id in self._stop_ids:
+            self.close(FinishReason.STOP_STRING)
+            return
+        self.index += 1
+        released = self._text.push(token_id, piece)
+        if released is not None:
+            self._append(released)
+            if released.stop:
+                self._stop_string = released.stop
+                self.finish = FinishReason.STOP_STRING
+                return
+        if self.index >= self._limit:
+            self.close(self._limit_reason)
+
+    def close(self, reason: FinishReason) -> None:
+        """No token follows: what was held back is released. Does nothing if the choice has ended."""
+        if self.finish is not None:
+            return
+        self.finish = reason
+        released = self._text.flush()
+        if released is not None:
+            self._append(released)
+
+    def end(self) -> ChoiceEnd:
+        assert self.finish is not None  # noqa: S101  called by RunOutput when every choice has ended
+        return ChoiceEnd(self._choice, self.finish, self.index - self._first_index, self._stop_string)
+
+    def _append(self, released: Released) -> None:
+        self.entries.append(LogEntry(self._choice, released.token_ids, released.text))
+
+
+class RunOutput:
+    """All choices of one run, its times and its end. `now` is a monotonic clock in seconds."""
+
+    def __init__(self, run: EngineRun, tokens_in: int, context: int, now: Callable[[], float]) -> None:
+        self.attempt_id = run.attempt_id
+        self.tokens_in = tokens_in
+        self.cached_tokens = 0
+        emitted = [0] * run.spec.choices
+        for entry in run.prefix:
+            emitted[entry.choice] += len(entry.token_ids)
+        self.choices = [
+            ChoiceOutput(number, run.spec, count, context - tokens_in) for number, count in enumerate(emitted)
+        ]
+        self._failure: RunFailure | None = None
+        self._now = now
+        self._started_at: float | None = None
+        self._start_reported = False
+        self._first_token_at: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self._failure is not None or all(choice.finish is not None for choice in self.choices)
+
+    def start(self) -> None:
+        """The run got its slot."""
+        self._started_at = self._now()
+
+    def first_token(self) -> None:
+        """The prompt is evaluated; decoding begins."""
+        self._first_token_at = self._now()
+
+    def close(self, reason: FinishReason) -> None:
+        for choice in self.choices:
+            choice.close(reason)
+
+    def fail(self, failure: RunFailure) -> None:
+        self._failure = failure
+
+    def collect(self) -> TokenStep | None:
+        """What became final since the last call; None if nothing did."""
+        entries: list[LogEntry] = []
+        for choice in self.choices:
+            if choice.entries:
+                entries.extend(choice.entries)
+                choice.entries = []
+        started = self._started_at is not None and not self._start_reported
+        end = self._end() if self.ended else None
+        if not entries and end is None and not started:
+            return None
+        self._start_reported = self._start_reported or started
+        return TokenStep(self.attempt_id, started, tuple(entries), end)
+
+    def _end(self) -> RunEnd:
+        now = self._now()
+        started_at = self._started_at if self._started_at is not None else now
+        first_token_at = self._first_token_at if self._first_token_at is not None else now
+        return RunEnd(
+            choices=tuple(choice.end() for choice in self.choices if choice.finish is not None),
+            failure=self._failure,
+            tokens_in=self.tokens_in,
+            cached_tokens=self.cached_tokens,
+            prefill_ms=round((first_token_at - started_at) * 1000),
+            decode_ms=round((now - first_token_at) * 1000),
+        )

@@ -1,0 +1,5 @@
+"""The simulated engine: costs as parameters, and output that anybody can recompute."""
+
+from worker_orcd.engines.sim.tokens import SimToken, sim_text, sim_tokens
+
+__all__ = ["SimToken", "sim_text", "sim_tokens"]

@@ -1,0 +1,43 @@
+"""What the simulated engine says: token i of a choice is a hash of (seed, choice, i). Pure.
+
+So whoever knows the seed can check any stream, from any index, across any number of workers.
+"""
+
+from hashlib import blake2b
+from struct import pack
+from typing import NamedTuple
+
+VOCABULARY_SIZE = 4096
+_CONSONANTS = "bdfghjklmnprstvz"
+_VOWELS = "aeoü"
+
+
+class SimToken(NamedTuple):
+    token_id: int
+    text: str
+
+
+def sim_token(seed: int, choice: int, index: int) -> SimToken:
+    """One token: a made-up word of two syllables with a space before it."""
+    digest = blake2b(pack("<QIQ", seed, choice, index), digest_size=2).digest()
+    token_id = int.from_bytes(digest, "little") % VOCABULARY_SIZE
+    return SimToken(token_id, f" {_syllable(token_id >> 6)}{_syllable(token_id & 63)}")
+
+
+def sim_tokens(seed: int, choice: int, n: int) -> list[SimToken]:
+    """The first n tokens of a choice."""
+    return [sim_token(seed, choice, index) for index in range(n)]
+
+
+def sim_text(seed: int, choice: int, n: int) -> str:
+    """The text of the first n tokens of a choice."""
+    return "".join(token.text for token in sim_tokens(seed, choice, n))
+
+
+def sim_prompt_tokens(prompt: str) -> int:
+    """Length of a prompt in simulated tokens: one per four bytes, at least one."""
+    return max(1, (len(prompt.encode()) + 3) // 4)
+
+
+def _syllable(number: int) -> str:
+    return _CONSONANTS[number >> 2] + _VOWELS[number & 3]

@@ -1,0 +1,81 @@
+"""The entries of a run's output log, and how a run ends.
+
+Pure data. An entry is final: it exists only once its text can't change any more, and every token that was
+sampled, but for the one that ends the answer, is in exactly one entry. Its `seq` is its place in the log.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from llorch.errors import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """The next piece of tool call `index`; `call_id` and `name` come with the first piece only."""
+
+    index: int
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """At most one of `reasoning` and `tool_call` is set; `text` is the content where neither is."""
+
+    choice: int
+    token_ids: tuple[int, ...]
+    text: str = ""
+    reasoning: str | None = None
+    tool_call: ToolCallDelta | None = None
+    sampler_state: bytes = b""
+
+
+class FinishReason(StrEnum):
+    EOS = "EOS"
+    STOP_STRING = "STOP_STRING"
+    LENGTH = "LENGTH"
+    CONTEXT_FULL = "CONTEXT_FULL"
+    TOOL_CALLS = "TOOL_CALLS"
+    CANCELLED = "CANCELLED"
+    DEADLINE = "DEADLINE"
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceEnd:
+    """`tokens_out` counts this attempt only; `stop_string` is the one that ended the choice, else empty."""
+
+    choice: int
+    finish_reason: FinishReason
+    tokens_out: int
+    stop_string: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailure:
+    """Why a run ended without an answer. `retryable`: the same run may well succeed elsewhere or later."""
+
+    reason: Reason
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """The terminal of a run: one end per choice, or a failure. Times and counts are of this attempt alone.
+
+    `tokens_in` counts the prompt, `cached_tokens` the part of it that did not have to be evaluated; a prefix
+    that was resumed counts nowhere.
+    """
+
+    choices: tuple[ChoiceEnd, ...] = ()
+    failure: RunFailure | None = None
+    tokens_in: int = 0
+    cached_tokens: int = 0
+    prefill_ms: int = 0
+    decode_ms: int = 0
+
+    @property
+    def tokens_out(self) -> int:
+        return sum(choice.tokens_out for choice in self.choices)

@@ -1,0 +1,146 @@
+"""Runs, and the engine that works on them: the one place that changes either."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from llorch.clock import Clock
+from llorch.errors import Reason, Unavailable
+
+from worker_orcd.engines.protocol import Engine, EngineRun
+from worker_orcd.log_entry import FinishReason, LogEntry
+from worker_orcd.run_spec import RunSpec
+from worker_orcd.run_table import CancelOutcome, Run, RunTable
+from worker_orcd.token_rate import TokenRate
+from worker_orcd.token_step import TokenStep
+from worker_orcd.validation import check_run
+
+SWEEP_S = 1.0
+
+
+class RunWatcher(Protocol):
+    def on_runs(self, runs: Sequence[Run]) -> None:
+        """These runs have something new. Must not block."""
+        ...
+
+
+class RunKeeper:
+    """Takes runs, hands them to the engine, and tells the watchers what came of them."""
+
+    def __init__(self, engine: Engine, table: RunTable, clock: Clock) -> None:
+        self.engine = engine
+        self.table = table
+        self._watchers: list[RunWatcher] = []
+        self._submitting: dict[str, asyncio.Future[None]] = {}
+        self._deadlines: dict[str, asyncio.TimerHandle] = {}
+        self._draining = False
+        self._idle = asyncio.Event()
+        """Set when a drain is done."""
+        self._rate = TokenRate(clock)
+        engine.deliver_to(self.on_steps)
+
+    @property
+    def slots_free(self) -> int:
+        return max(0, self.engine.info().slots - self.table.unfinished)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over the last seconds, all runs together."""
+        return self._rate.per_second
+
+    def watch(self, watcher: RunWatcher) -> None:
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: RunWatcher) -> None:
+        self._watchers.remove(watcher)
+
+    async def start(
+        self,
+        attempt_id: str,
+        fingerprint: bytes,
+        spec: RunSpec,
+        *,
+        task_record: bytes = b"",
+        prefix: Sequence[LogEntry] = (),
+        private: bool = False,
+        rehearsal: bool = False,
+    ) -> Run:
+        """Starts a run; the same start again is the same run. Raises `LlorchError` if it can't run here."""
+        if self._draining:
+            raise Unavailable(Reason.DRAINING, "this worker is shutting down")
+        same = self.table.find_same(attempt_id, fingerprint)
+        if same is not None:
+            if attempt_id in self._submitting:
+                await asyncio.shield(self._submitting[attempt_id])
+            return same
+        check_run(spec, prefix, self.engine.info().capabilities)
+        run = self.table.admit(
+            attempt_id, fingerprint, task_record=task_record, prefix=prefix, private=private
+        )
+        await self._submit(run, EngineRun(attempt_id, spec, tuple(prefix), rehearsal))
+        if spec.remaining_ms is not None:
+            self._deadlines[attempt_id] = asyncio.get_running_loop().call_later(
+                spec.remaining_ms / 1000, self.engine.cancel, attempt_id, FinishReason.DEADLINE
+            )
+        return run
+
+    def cancel(self, attempt_id: str) -> CancelOutcome:
+        outcome = self.table.cancel(attempt_id)
+        if outcome is CancelOutcome.CANCELLED:
+            self.engine.cancel(attempt_id)
+        return outcome
+
+    def release(self, attempt_id: str) -> None:
+        if self.table.release(attempt_id) is not None:
+            self.engine.cancel(attempt_id)
+
+    def on_steps(self, steps: Sequence[TokenStep]) -> None:
+        """The engine's callback, on the event loop's thread."""
+        changed = []
+        for step in steps:
+            run = self.table.apply(step)
+            if run is not None:
+                changed.append(run)
+            if step.end is not None and (deadline := self._deadlines.pop(step.attempt_id, None)):
+                deadline.cancel()
+        for watcher in self._watchers:
+            watcher.on_runs(changed)
+        if self._draining and not self.table.unfinished:
+            self._idle.set()
+
+    async def sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._rate.observe(self.engine.stats().tokens_generated)
+            for run in self.table.sweep():
+                self.engine.cancel(run.attempt_id)
+
+    async def drain(self) -> None:
+        """Takes nothing new, cancels what runs, and waits until the engine let go of it."""
+        self._draining = True
+        for run in self.table.unfinished_runs():
+            self.cancel(run.attempt_id)
+        if self.table.unfinished:
+            await self._idle.wait()
+
+    async def _submit(self, run: Run, engine_run: EngineRun) -> None:
+        """The same start may come again meanwhile, and a cancel too: the first waits, the second is kept."""
+        submission = asyncio.get_running_loop().create_future()
+        self._submitting[run.attempt_id] = submission
+        try:
+            await self.engine.submit(engine_run)
+        except BaseException:
+            self.table.withdraw(run)
+            submission.set_exception(
+                Unavailable(
+                    Reason.WORKER_NOT_READY, f"attempt {run.attempt_id} was not taken; start it again"
+                )
+            )
+            submission.exception()  # marks it as seen, for nobody may be waiting
+            raise
+        else:
+            submission.set_result(None)
+        finally:
+            del self._submitting[run.attempt_id]
+        if run.cancelling:
+            self.engine.cancel(run.attempt_id)

@@ -1,0 +1,44 @@
+"""What a worker is told when it starts. Usually its pool manager tells it; a person may, too."""
+
+from pathlib import Path
+from typing import Literal
+
+from llorch.settings import DaemonSettings
+from pydantic import Field
+
+CacheType = Literal["f16", "q8_0", "q4_0"]
+
+
+class WorkerSettings(DaemonSettings, section="worker"):
+    """Secrets belong into the environment: LLORCH_WORKER_ACCESS_TOKEN and LLORCH_WORKER_READY_TOKEN."""
+
+    worker_id: str = Field("worker", description="Id under which the pool manager knows this worker.")
+    bind: str = Field(
+        "127.0.0.1:0", description="Address to listen on, host:port; port 0 takes any free one."
+    )
+    access_token: str | None = Field(None, description="Secret that callers have to show.", repr=False)
+    ready_address: str | None = Field(
+        None, description="host:port of the pool manager that hears when this worker is ready."
+    )
+    ready_token: str | None = Field(None, description="Secret to show to the pool manager.", repr=False)
+    orphan_grace_s: float = Field(
+        600.0, ge=1, description="Seconds without the pool manager after which the worker ends by itself."
+    )
+
+    engine: Literal["llama_cpp", "sim"] = Field("llama_cpp", description="What computes the answers.")
+    model_path: Path | None = Field(None, description="The model's file, GGUF. The sim engine needs none.")
+    model_name: str = Field("model", description="Name of the model in the catalog.")
+    device: str = Field(
+        "", description="cuda:<uuid>[,<uuid>…], or cpu together with --allow-cpu, or sim:<id>[,<id>…]."
+    )
+    allow_cpu: bool = Field(False, description="Whether the model may compute on the CPU.")
+    slots: int = Field(1, ge=1, le=256, description="Requests that run at once.")
+    context_per_slot: int = Field(
+        4096, ge=256, le=4_194_304, description="Tokens that one request may use, prompt and answer."
+    )
+    cache_type_k: CacheType = Field("f16", description="Type of the keys in the KV cache.")
+    cache_type_v: CacheType = Field("f16", description="Type of the values in the KV cache.")
+    threads: int | None = Field(
+        None, ge=1, le=512, description="Threads that compute. Default: the physical cores of this process."
+    )
+    sim: str = Field("{}", description="Parameters of the sim engine, a JSON object.")

@@ -1,0 +1,1 @@
+"""From tokens to text: whole characters, stop strings, and what has to wait for either."""

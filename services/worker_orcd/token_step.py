@@ -1,0 +1,19 @@
+"""What one step of an engine brought for one run."""
+
+from dataclasses import dataclass
+
+from worker_orcd.log_entry import LogEntry, RunEnd
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStep:
+    """`entries` follow the run's log without a gap; after a step with an `end` nothing more comes for this
+    run.
+
+    `started` is set once, when the run got its slot.
+    """
+
+    attempt_id: str
+    started: bool = False
+    entries: tuple[LogEntry, ...] = ()
+    end: RunEnd | None = None
