@@ -1,0 +1,1 @@
+"""What this node answers to calls: thin, convert and hand on."""

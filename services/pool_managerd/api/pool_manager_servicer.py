@@ -1,0 +1,146 @@
+"""`PoolManagerService`."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from llama_orch.v2 import node_link_pb2
+from llama_orch.v2 import pool_manager_service_pb2 as pb
+from llorch.errors import PermissionDenied, Reason
+from llorch.identifiers import check_id
+from llorch.rpc.call_context import current_call
+from pool_managerd import convert
+from pool_managerd.api.authenticator import is_this_worker, is_worker
+from pool_managerd.bell import Bell
+from pool_managerd.control import ControlGuard
+from pool_managerd.models.shelf import ModelShelf
+from pool_managerd.node_state import NodeState, changes, is_empty
+from pool_managerd.workers.log_file import read_log
+from pool_managerd.workers.supervisor import Supervisor
+
+_LOOK_EVERY_S = 1.0
+_DEFAULT_TAIL_LINES = 100
+_MOST_TAIL_LINES = 10_000
+_LINES_PER_MESSAGE = 500
+
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class PoolManagerServicer:
+    """Streams are written to the context, so the generated base class, whose streams are generators, does not fit."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        supervisor: Supervisor,
+        shelf: ModelShelf,
+        guard: ControlGuard,
+        state: Callable[[], NodeState],
+        bell: Bell,
+        draining: asyncio.Event,
+    ) -> None:
+        self._node_id = node_id
+        self._supervisor = supervisor
+        self._shelf = shelf
+        self._guard = guard
+        self._state = state
+        self._bell = bell
+        self._draining = draining
+
+    async def GetState(
+        self, request: pb.PoolManagerServiceGetStateRequest, context: Context
+    ) -> pb.PoolManagerServiceGetStateResponse:
+        _refuse_workers()
+        applied = self._guard.applied_command_seq
+        return pb.PoolManagerServiceGetStateResponse(
+            node_id=self._node_id, snapshot=self._snapshot(self._state()), applied_command_seq=applied
+        )
+
+    async def WatchState(self, request: pb.PoolManagerServiceWatchStateRequest, context: Context) -> None:
+        _refuse_workers()
+        told = self._state()
+        seen = self._bell.rings
+        await context.write(pb.PoolManagerServiceWatchStateResponse(snapshot=self._snapshot(told)))
+        while not self._draining.is_set():
+            await self._bell.wait_rung(seen, _LOOK_EVERY_S)
+            seen = self._bell.rings
+            now = self._state()
+            news = changes(told, now)
+            told = now
+            if not is_empty(news):
+                await context.write(pb.PoolManagerServiceWatchStateResponse(snapshot=self._snapshot(news)))
+
+    async def StartWorker(
+        self, request: pb.PoolManagerServiceStartWorkerRequest, context: Context
+    ) -> pb.PoolManagerServiceStartWorkerResponse:
+        _refuse_workers()
+        with self._guard.applying(convert.command_header(request.control)):
+            status = await self._supervisor.start(convert.worker_spec(request.spec))
+        return pb.PoolManagerServiceStartWorkerResponse(state=convert.worker_state(status.state))
+
+    async def StopWorker(
+        self, request: pb.PoolManagerServiceStopWorkerRequest, context: Context
+    ) -> pb.PoolManagerServiceStopWorkerResponse:
+        _refuse_workers()
+        with self._guard.applying(convert.command_header(request.control)):
+            state = await self._supervisor.stop(check_id(request.worker_id, "worker_id"))
+        return pb.PoolManagerServiceStopWorkerResponse(state=convert.worker_state(state))
+
+    async def StageModel(self, request: pb.StageModelRequest, context: Context) -> None:
+        _refuse_workers()
+        with self._guard.applying(convert.command_header(request.control)):
+            model = await self._shelf.find(request.source)
+        self._bell.ring()
+        await context.write(pb.StageModelResponse(progress=convert.complete_progress(model)))
+
+    async def DeleteStagedModel(
+        self, request: pb.DeleteStagedModelRequest, context: Context
+    ) -> pb.DeleteStagedModelResponse:
+        _refuse_workers()
+        with self._guard.applying(convert.command_header(request.control)):
+            self._shelf.forget(request.source, in_use=self._supervisor.uses(request.source))
+        self._bell.ring()
+        return pb.DeleteStagedModelResponse(freed_mib=0)
+
+    async def StreamWorkerLog(self, request: pb.PoolManagerServiceStreamWorkerLogRequest, context: Context) -> None:
+        _refuse_workers()
+        path, ended = self._supervisor.log_of(check_id(request.worker_id, "worker_id"))
+        count = min(request.tail_lines or _DEFAULT_TAIL_LINES, _MOST_TAIL_LINES)
+
+        def is_over() -> bool:
+            return not request.follow or ended.is_set() or self._draining.is_set()
+
+        async for lines in read_log(path, count, is_over):
+            for first in range(0, len(lines), _LINES_PER_MESSAGE):
+                part = lines[first : first + _LINES_PER_MESSAGE]
+                await context.write(pb.PoolManagerServiceStreamWorkerLogResponse(lines=part))
+
+    async def ReportWorkerReady(
+        self, request: pb.ReportWorkerReadyRequest, context: Context
+    ) -> pb.ReportWorkerReadyResponse:
+        if not is_this_worker(current_call().identity, request.worker_id):
+            raise PermissionDenied(Reason.NOT_PERMITTED, "only a worker itself says that it is ready")
+        if request.failure_reason:
+            self._supervisor.report_failed(
+                request.worker_id, convert.reason(request.failure_reason), request.failure_message
+            )
+        else:
+            await self._supervisor.report_ready(
+                request.worker_id,
+                request.address,
+                convert.engine_bytes(request.engine),
+                tuple(request.engine.memory_mib),
+            )
+        return pb.ReportWorkerReadyResponse()
+
+    def _snapshot(self, state: NodeState) -> node_link_pb2.NodeSnapshot:
+        return convert.snapshot(state, self._node_id, with_endpoints=False)
+
+
+def _refuse_workers() -> None:
+    if is_worker(current_call().identity):
+        raise PermissionDenied(Reason.NOT_PERMITTED, "a worker's token is good for ReportWorkerReady only")

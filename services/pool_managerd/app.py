@@ -1,0 +1,155 @@
+"""The composition root: builds everything once, runs it, ends it in order."""
+
+import asyncio
+import os
+from importlib.metadata import version
+
+from llama_orch.v2.pool_manager_service_pb2_grpc import add_PoolManagerServiceServicer_to_server
+from llorch.auth import BearerAuth, refuse_open_bind
+from llorch.background import TaskSupervisor
+from llorch.clock import SystemClock
+from llorch.identifiers import new_id
+from llorch.logs import get_logger
+from llorch.ports import announce_address, join_address, split_address
+from llorch.rpc.server import RpcServer
+from pool_managerd.advertise import advertised_host, local_address
+from pool_managerd.api.authenticator import PoolManagerAuth
+from pool_managerd.api.pool_manager_servicer import PoolManagerServicer
+from pool_managerd.bell import Bell
+from pool_managerd.control import ControlGuard
+from pool_managerd.data_dir import DataDir
+from pool_managerd.devices.choose import open_inventory
+from pool_managerd.devices.inventory import DeviceInventory
+from pool_managerd.devices.monitor import DeviceMonitor
+from pool_managerd.link.node_link import NodeIdentity, NodeLink
+from pool_managerd.link.worker_shutdown import shut_down
+from pool_managerd.models.shelf import ModelShelf
+from pool_managerd.node_state import NodeState, Pool
+from pool_managerd.settings import PoolManagerSettings
+from pool_managerd.workers.command import EnginePolicy
+from pool_managerd.workers.journal import Journal
+from pool_managerd.workers.supervisor import Supervisor, WorkerRules
+
+log = get_logger(__name__)
+
+_SERVICE = "llama_orch.v2.PoolManagerService"
+_DRAIN_S = 1.0
+_EXIT_GRACE_S = 1.0  # between SIGTERM and SIGKILL of workers when the pool manager itself ends
+
+
+async def serve(settings: PoolManagerSettings, stop: asyncio.Event) -> None:
+    """Runs until `stop` is set. Raises `LlorchError` where it can't start."""
+    refuse_open_bind(settings.bind, settings.token)
+    inventory = open_inventory(
+        simulate_gpu=settings.simulate_gpu, allow_cpu=settings.allow_cpu, reserve_mib=settings.reserve_mib
+    )
+    try:
+        with DataDir(settings.data_dir) as data_dir:
+            async with TaskSupervisor("pool-managerd") as tasks:
+                await PoolManager(settings, data_dir, inventory, tasks).run(stop)
+    finally:
+        inventory.close()
+
+
+class PoolManager:
+    def __init__(
+        self, settings: PoolManagerSettings, data_dir: DataDir, inventory: DeviceInventory, tasks: TaskSupervisor
+    ) -> None:
+        self._settings = settings
+        self._tasks = tasks
+        self._clock = SystemClock()
+        self._bell = Bell()
+        self._guard = ControlGuard(data_dir.control)
+        self._shelf = ModelShelf()
+        self._monitor = DeviceMonitor(inventory, self._bell.ring)
+        self._supervisor = Supervisor(
+            rules=_rules(settings, data_dir),
+            journal=Journal(data_dir.workers),
+            devices=self._monitor,
+            find_model=self._shelf.find,
+            shut_down=shut_down,
+            changed=self._bell.ring,
+            tasks=tasks,
+            clock=self._clock,
+        )
+        self._server = RpcServer(
+            name="pool-managerd",
+            bind=settings.bind,
+            authenticator=PoolManagerAuth(BearerAuth(settings.token), self._supervisor.worker_by_ready_token),
+        )
+        servicer = PoolManagerServicer(
+            node_id=settings.node_id,
+            supervisor=self._supervisor,
+            shelf=self._shelf,
+            guard=self._guard,
+            state=self.state,
+            bell=self._bell,
+            draining=self._server.draining,
+        )
+        self._server.add(_SERVICE, add_PoolManagerServiceServicer_to_server, servicer)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        bound = await self._server.start()
+        try:
+            await self._open(bound)
+            await stop.wait()
+            log.info("stopping")
+            if self._settings.stop_workers_on_exit:
+                await self._supervisor.close(_EXIT_GRACE_S)
+            await self._server.stop(_DRAIN_S)
+        finally:
+            # Reached with living workers only where the way here was cut short, by an error or a second signal.
+            if self._settings.stop_workers_on_exit:
+                self._supervisor.kill_all()
+
+    def state(self) -> NodeState:
+        devices = self._monitor.devices()
+        pool = Pool(self._settings.node_id, tuple(device.device_id for device in devices))
+        return NodeState(
+            devices=devices,
+            pools=(pool,),
+            workers=self._supervisor.statuses(),
+            models=self._shelf.models(),
+        )
+
+    async def _open(self, bound: str) -> None:
+        host = advertised_host(bound, self._settings.orchestrator, self._settings.advertise_host)
+        await self._monitor.sample(self._supervisor.own_use())
+        await self._supervisor.open(ready_address=local_address(bound), advertise_host=host)
+        self._tasks.spawn("device monitor", self._monitor.run(self._supervisor.own_use), forever=True)
+        self._tasks.spawn("node link", self._link(join_address(host, split_address(bound)[1])).run(), forever=True)
+        self._server.set_serving(True)
+        if self._settings.address_file is not None:
+            announce_address(self._settings.address_file, bound)
+        log.info(
+            "serving",
+            address=bound,
+            node_id=self._settings.node_id,
+            devices=[f"{device.name} ({device.kind})" for device in self._monitor.devices()],
+        )
+
+    def _link(self, advertise_address: str) -> NodeLink:
+        return NodeLink(
+            orchestrator=self._settings.orchestrator,
+            token=self._settings.token,
+            identity=NodeIdentity(self._settings.node_id, new_id("pm"), version("llama-orch"), advertise_address),
+            state=self.state,
+            bell=self._bell,
+            guard=self._guard,
+            ends_known=self._supervisor.forget_ended,
+            clock=self._clock,
+        )
+
+
+def _rules(settings: PoolManagerSettings, data_dir: DataDir) -> WorkerRules:
+    environment = dict(os.environ)
+    if settings.config is not None:
+        environment["LLORCH_CONFIG"] = str(settings.config.absolute())
+    bind_host, _ = split_address(settings.bind)
+    return WorkerRules(
+        bind_host=bind_host,
+        stop_grace_s=settings.worker_stop_grace_s,
+        policy=EnginePolicy(settings.allow_cpu, settings.simulated_engine, settings.sim),
+        logs=data_dir.logs,
+        environment=environment,
+    )

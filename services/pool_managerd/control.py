@@ -1,0 +1,92 @@
+"""Which orchestrator may command this node, and how far its commands have been carried out.
+
+Epochs of one cluster are compared; those of two clusters can't be. Which cluster this node belongs to is decided
+by the link that the node itself opened, and kept on disk.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llorch.errors import FailedPrecondition, Reason, invalid_field
+from pool_managerd.durable_file import write_durably
+
+
+@dataclass(frozen=True, slots=True)
+class CommandHeader:
+    cluster_id: str
+    control_epoch: int
+    command_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    cluster_id: str = ""
+    control_epoch: int = 0
+
+
+class ControlGuard:
+    """Writes to disk when the cluster or the epoch changes, which is when an orchestrator starts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._authority = _read(path)
+        self._highest_done = 0
+        self._in_progress: set[int] = set()
+
+    @property
+    def applied_command_seq(self) -> int:
+        """Every command of this epoch that came in, up to this one, is part of the state."""
+        before_the_first_open = min(self._in_progress, default=self._highest_done + 1) - 1
+        return min(self._highest_done, before_the_first_open)
+
+    def follow(self, cluster_id: str, control_epoch: int) -> None:
+        """The orchestrator that this node has registered with. Raises `FailedPrecondition` for a superseded one."""
+        if cluster_id == self._authority.cluster_id:
+            self._refuse_older(control_epoch)
+        self._accept(Authority(cluster_id, control_epoch))
+
+    @contextmanager
+    def applying(self, header: CommandHeader) -> Iterator[None]:
+        """Around the execution of a command. Raises `FailedPrecondition` (STALE_EPOCH) for one without authority."""
+        self._check(header)
+        epoch = self._authority.control_epoch
+        self._in_progress.add(header.command_seq)
+        try:
+            yield
+        finally:
+            if epoch == self._authority.control_epoch:
+                self._in_progress.discard(header.command_seq)
+                self._highest_done = max(self._highest_done, header.command_seq)
+
+    def _check(self, header: CommandHeader) -> None:
+        if not header.cluster_id or header.control_epoch < 1 or header.command_seq < 1:
+            raise invalid_field("control", "a command names its cluster_id, its control_epoch and its command_seq")
+        if self._authority.cluster_id not in ("", header.cluster_id):
+            raise FailedPrecondition(Reason.STALE_EPOCH, "this node follows the orchestrator of another cluster")
+        self._refuse_older(header.control_epoch)
+        self._accept(Authority(header.cluster_id, header.control_epoch))
+
+    def _refuse_older(self, control_epoch: int) -> None:
+        if control_epoch < self._authority.control_epoch:
+            raise FailedPrecondition(
+                Reason.STALE_EPOCH,
+                f"this orchestrator (epoch {control_epoch}) was superseded (epoch {self._authority.control_epoch})",
+            )
+
+    def _accept(self, authority: Authority) -> None:
+        if authority == self._authority:
+            return
+        write_durably(self._path, asdict(authority))
+        self._authority = authority
+        self._highest_done = 0
+        self._in_progress = set()
+
+
+def _read(path: Path) -> Authority:
+    try:
+        return Authority(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return Authority()

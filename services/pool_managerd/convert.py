@@ -1,0 +1,223 @@
+"""Between protobuf and this daemon's own words; the only place where the two meet."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from llama_orch.v2 import (
+    control_pb2,
+    device_pb2,
+    engine_pb2,
+    error_reason_pb2,
+    node_link_pb2,
+    node_pb2,
+    pool_manager_service_pb2,
+    pool_pb2,
+    worker_pb2,
+)
+from llorch.errors import Reason, invalid_field
+from llorch.identifiers import check_id
+from pool_managerd.control import CommandHeader
+from pool_managerd.devices.device import Device, DeviceKind, DeviceState
+from pool_managerd.models.locate import LocatedModel
+from pool_managerd.node_state import NodeState, Pool
+from pool_managerd.workers.lifecycle import WorkerState
+from pool_managerd.workers.spec import CacheType, WorkerSpec
+from pool_managerd.workers.status import WorkerExit, WorkerStatus
+
+_MIB = 2**20
+_REASON_PREFIX = "ERROR_REASON_"
+
+_DEVICE_KINDS = {
+    DeviceKind.CUDA: device_pb2.DEVICE_KIND_CUDA,
+    DeviceKind.CPU: device_pb2.DEVICE_KIND_CPU,
+    DeviceKind.SIMULATED: device_pb2.DEVICE_KIND_SIMULATED,
+}
+_DEVICE_STATES = {
+    DeviceState.OK: device_pb2.DEVICE_STATE_OK,
+    DeviceState.LOST: device_pb2.DEVICE_STATE_LOST,
+}
+_WORKER_STATES = {
+    WorkerState.STARTING: worker_pb2.WORKER_STATE_STARTING,
+    WorkerState.READY: worker_pb2.WORKER_STATE_READY,
+    WorkerState.DRAINING: worker_pb2.WORKER_STATE_DRAINING,
+    WorkerState.STOPPING: worker_pb2.WORKER_STATE_STOPPING,
+    WorkerState.EXITED: worker_pb2.WORKER_STATE_EXITED,
+    WorkerState.FAILED: worker_pb2.WORKER_STATE_FAILED,
+}
+_CACHE_TYPES = {
+    worker_pb2.CACHE_TYPE_UNSPECIFIED: CacheType.F16,
+    worker_pb2.CACHE_TYPE_F16: CacheType.F16,
+    worker_pb2.CACHE_TYPE_Q8_0: CacheType.Q8_0,
+    worker_pb2.CACHE_TYPE_Q4_0: CacheType.Q4_0,
+}
+_CACHE_TYPE_VALUES = {
+    CacheType.F16: worker_pb2.CACHE_TYPE_F16,
+    CacheType.Q8_0: worker_pb2.CACHE_TYPE_Q8_0,
+    CacheType.Q4_0: worker_pb2.CACHE_TYPE_Q4_0,
+}
+
+
+def command_header(message: control_pb2.ControlHeader) -> CommandHeader:
+    return CommandHeader(message.cluster_id, message.control_epoch, message.command_seq)
+
+
+def worker_spec(message: worker_pb2.WorkerSpec) -> WorkerSpec:
+    """Raises `InvalidArgument` naming the first field that can't be right."""
+    check_id(message.worker_id, "spec.worker_id")
+    _require(bool(message.model), "spec.model", "name the model")
+    _require(bool(message.source), "spec.source", "name the model's file")
+    _require(len(message.device_ids) > 0, "spec.device_ids", "name at least one device")
+    _require(1 <= message.slots <= 256, "spec.slots", f"1 to 256, not {message.slots}")
+    _require(
+        256 <= message.context_per_slot <= 4_194_304,
+        "spec.context_per_slot",
+        f"256 to 4194304 tokens, not {message.context_per_slot}",
+    )
+    _require(not message.adapters, "spec.adapters", "adapters are not supported by this release")
+    _require(not message.tensor_split, "spec.tensor_split", "shares per device are not supported by this release")
+    devices, reserved = len(message.device_ids), len(message.reservation_mib)
+    _require(reserved in (0, devices), "spec.reservation_mib", f"one value per device ({devices}), not {reserved}")
+    return WorkerSpec(
+        worker_id=message.worker_id,
+        model=message.model,
+        source=message.source,
+        device_ids=tuple(message.device_ids),
+        slots=message.slots,
+        context_per_slot=message.context_per_slot,
+        cache_type_k=_cache_type(message.cache_type_k, "spec.cache_type_k"),
+        cache_type_v=_cache_type(message.cache_type_v, "spec.cache_type_v"),
+        tensor_split=tuple(message.tensor_split),
+        reservation_mib=tuple(message.reservation_mib),
+    )
+
+
+def reason(value: int) -> Reason:
+    """INTERNAL stands for reasons that this release does not know yet."""
+    if value not in error_reason_pb2.ErrorReason.values():
+        return Reason.INTERNAL
+    name = error_reason_pb2.ErrorReason.Name(error_reason_pb2.ErrorReason.ValueType(value))
+    short = name.removeprefix(_REASON_PREFIX)
+    return Reason(short) if short in Reason.__members__ else Reason.INTERNAL
+
+
+def engine_bytes(message: engine_pb2.EngineInfo) -> bytes:
+    return message.SerializeToString()
+
+
+def worker_state(state: WorkerState) -> worker_pb2.WorkerState.ValueType:
+    return _WORKER_STATES[state]
+
+
+def snapshot(state: NodeState, node_id: str, *, with_endpoints: bool) -> node_link_pb2.NodeSnapshot:
+    """`with_endpoints` only for the orchestrator: they hold the workers' secrets."""
+    return node_link_pb2.NodeSnapshot(
+        full=state.full,
+        devices=[_device(device) for device in state.devices],
+        pools=[_pool(pool, node_id) for pool in state.pools],
+        workers=[_worker_report(worker, node_id, with_endpoint=with_endpoints) for worker in state.workers],
+        staged_models=[_staged_model(model) for model in state.models],
+    )
+
+
+def complete_progress(model: LocatedModel) -> pool_manager_service_pb2.StageProgress:
+    size_mib = _size_mib(model)
+    return pool_manager_service_pb2.StageProgress(done_mib=size_mib, total_mib=size_mib, complete=True)
+
+
+def _device(device: Device) -> device_pb2.Device:
+    return device_pb2.Device(
+        device_id=device.device_id,
+        kind=_DEVICE_KINDS[device.kind],
+        index=device.index,
+        name=device.name,
+        state=_DEVICE_STATES[device.state],
+        memory_total_mib=device.memory_total_mib,
+        memory_used_mib=device.memory_used_mib,
+        memory_others_mib=device.used_by_others_mib,
+        reserve_mib=device.reserve_mib,
+        utilization_percent=device.utilisation_percent,
+        temperature_c=device.temperature_c,
+        power_w=device.power_w,
+        compute_capability=device.compute_capability,
+        driver_version=device.driver_version,
+    )
+
+
+def _pool(pool: Pool, node_id: str) -> pool_pb2.Pool:
+    return pool_pb2.Pool(
+        pool_id=pool.pool_id, node_id=node_id, device_ids=pool.device_ids, state=pool_pb2.POOL_STATE_READY
+    )
+
+
+def _worker_report(status: WorkerStatus, node_id: str, *, with_endpoint: bool) -> node_link_pb2.WorkerReport:
+    endpoint = None
+    if with_endpoint and status.address:
+        endpoint = worker_pb2.WorkerEndpoint(advertise_address=status.address, access_token=status.access_token)
+    return node_link_pb2.WorkerReport(worker=_worker(status, node_id), endpoint=endpoint)
+
+
+def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:
+    start_time, ready_time = Timestamp(), None
+    start_time.FromDatetime(status.start_time)
+    if status.ready_time is not None:
+        ready_time = Timestamp()
+        ready_time.FromDatetime(status.ready_time)
+    return worker_pb2.Worker(
+        spec=_spec(status.spec),
+        node_id=node_id,
+        state=_WORKER_STATES[status.state],
+        engine=engine_pb2.EngineInfo.FromString(status.engine) if status.engine else None,
+        exit=_exit(status.exit) if status.exit else None,
+        pid=status.pid,
+        start_time=start_time,
+        ready_time=ready_time,
+    )
+
+
+def _spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
+    return worker_pb2.WorkerSpec(
+        worker_id=spec.worker_id,
+        model=spec.model,
+        source=spec.source,
+        device_ids=spec.device_ids,
+        tensor_split=spec.tensor_split,
+        slots=spec.slots,
+        context_per_slot=spec.context_per_slot,
+        cache_type_k=_CACHE_TYPE_VALUES[spec.cache_type_k],
+        cache_type_v=_CACHE_TYPE_VALUES[spec.cache_type_v],
+        reservation_mib=spec.reservation_mib,
+    )
+
+
+def _exit(how: WorkerExit) -> worker_pb2.WorkerExit:
+    return worker_pb2.WorkerExit(
+        exit_code=how.exit_code,
+        signal=how.signal,
+        last_lines=how.last_lines,
+        reason=_reason_value(how.reason),
+        message=how.message,
+    )
+
+
+def _reason_value(value: Reason | None) -> error_reason_pb2.ErrorReason.ValueType:
+    if value is None:
+        return error_reason_pb2.ERROR_REASON_UNSPECIFIED
+    return error_reason_pb2.ErrorReason.Value(f"{_REASON_PREFIX}{value}")
+
+
+def _staged_model(model: LocatedModel) -> node_pb2.StagedModel:
+    return node_pb2.StagedModel(source=model.reference, size_mib=_size_mib(model))
+
+
+def _size_mib(model: LocatedModel) -> int:
+    return -(-model.size_bytes // _MIB)
+
+
+def _cache_type(value: worker_pb2.CacheType.ValueType, field: str) -> CacheType:
+    if value not in _CACHE_TYPES:
+        raise invalid_field(field, "f16, q8_0 or q4_0")
+    return _CACHE_TYPES[value]
+
+
+def _require(condition: bool, field: str, description: str) -> None:
+    if not condition:
+        raise invalid_field(field, description)

@@ -1,0 +1,53 @@
+"""Which inventory this host gets, by what its owner allowed. Never a CPU that nobody asked for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llorch.errors import FailedPrecondition, Reason
+from llorch.logs import get_logger
+from pool_managerd.devices.cpu import CpuInventory
+from pool_managerd.devices.inventory import CombinedInventory, DeviceInventory, InventoryUnavailable
+from pool_managerd.devices.nvml import NvmlInventory
+from pool_managerd.devices.simulated import SimulatedInventory, parse_simulated_gpu
+
+log = get_logger(__name__)
+
+
+def open_inventory(
+    *, simulate_gpu: Sequence[str], allow_cpu: bool, reserve_mib: Mapping[str, int], nvml_binding: Any = None
+) -> DeviceInventory:
+    """The opened inventory.
+
+    Simulated devices stand alone: beside real ones, a real request could land on an imaginary card. Otherwise
+    the GPUs of this host, and its CPU as well where that is allowed. Raises `FailedPrecondition` (NO_DEVICE)
+    where nothing is left.
+    """
+    if simulate_gpu:
+        simulated = SimulatedInventory([parse_simulated_gpu(text) for text in simulate_gpu], reserve_mib)
+        simulated.open()
+        return simulated
+    parts: list[DeviceInventory] = []
+    gpus = NvmlInventory(reserve_mib, nvml_binding)
+    try:
+        gpus.open()
+        parts.append(gpus)
+    except InventoryUnavailable as exc:
+        if not allow_cpu:
+            raise _no_device(str(exc)) from exc
+        log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(exc), instead="the CPU, as allowed")
+    if allow_cpu:
+        cpu = CpuInventory(reserve_mib)
+        cpu.open()
+        parts.append(cpu)
+    return CombinedInventory(parts)
+
+
+def _no_device(found: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.NO_DEVICE,
+        "No device to run models on. Looked for: NVIDIA GPUs through the driver's library (NVML). "
+        f"Found: {found}. "
+        "What to do: install the NVIDIA driver (nvidia-smi must list the card); "
+        "or run models on the CPU with --cpu (pool-managerd: --allow-cpu); "
+        'or try things out on an imaginary card with --simulate-gpu "RTX 3090:24GiB".',
+    )

@@ -1,0 +1,54 @@
+"""One device as the node reports it. Pure: no driver, no files, no time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class DeviceKind(StrEnum):
+    CUDA = "cuda"
+    CPU = "cpu"
+    SIMULATED = "simulated"
+
+
+class DeviceState(StrEnum):
+    OK = "ok"
+    LOST = "lost"  # it was there and does not answer any more: fell off the bus, or its driver failed
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A sample of one device.
+
+    `memory_used_mib` counts everybody; `used_by_others_mib` is the part of it that none of this node's workers
+    holds. `reserve_mib` is what the owner of the machine keeps for other programs; whoever places models
+    subtracts it, `memory_free_mib` does not. What a driver can't tell is None.
+    """
+
+    device_id: str  # GPU UUID, "sim-<n>" or "cpu"; stable over restarts
+    kind: DeviceKind
+    index: int  # as nvidia-smi shows it; 0 for the CPU
+    name: str
+    memory_total_mib: int
+    memory_used_mib: int
+    memory_free_mib: int
+    used_by_others_mib: int
+    reserve_mib: int = 0
+    utilisation_percent: int | None = None
+    temperature_c: int | None = None
+    power_w: int | None = None
+    compute_capability: str = ""  # "8.6"; empty where the word means nothing
+    driver_version: str = ""
+    state: DeviceState = DeviceState.OK
+    marks: tuple[str, ...] = ()  # "simulated", "cpu": shown to people wherever the device is named
+
+
+@dataclass(frozen=True, slots=True)
+class OwnUse:
+    """What this node's workers hold: lets an inventory tell their memory from everybody else's.
+
+    `memory_mib` is per device id, as the workers measured it or, before they did, as the brain reserved it.
+    """
+
+    pids: frozenset[int] = frozenset()
+    memory_mib: Mapping[str, int] = field(default_factory=dict)

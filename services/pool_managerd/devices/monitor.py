@@ -1,0 +1,56 @@
+"""The devices of this node as they were a moment ago, asked again every second."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from pool_managerd.devices.device import Device, OwnUse
+from pool_managerd.devices.inventory import DeviceInventory
+
+_SAMPLE_INTERVAL_S = 1.0
+_MEMORY_POLL_S = 0.1
+_WORTH_TELLING_MIB = 64
+
+
+class DeviceMonitor:
+    """Asks the driver from a thread, one question at a time: a driver that hangs must not stop the node's link."""
+
+    def __init__(self, inventory: DeviceInventory, changed: Callable[[], None]) -> None:
+        self._inventory = inventory
+        self._changed = changed
+        self._driver = asyncio.Lock()
+        self.by_id: Mapping[str, Device] = {}
+
+    async def sample(self, own: OwnUse) -> None:
+        async with self._driver:
+            devices = await asyncio.to_thread(self._inventory.sample, own)
+        before, self.by_id = self.by_id, {device.device_id: device for device in devices}
+        if any(_worth_telling(before.get(device.device_id), device) for device in devices):
+            self._changed()
+
+    async def run(self, own_use: Callable[[], OwnUse]) -> None:
+        while True:
+            await asyncio.sleep(_SAMPLE_INTERVAL_S)
+            await self.sample(own_use())
+
+    async def memory_back(self, pid: int, within_s: float) -> bool:
+        """Waits until no device holds memory of this process, which has ended. False: one still does."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        while await self._holds_memory(pid):
+            if asyncio.get_running_loop().time() >= deadline:
+                return False
+            await asyncio.sleep(_MEMORY_POLL_S)
+        return True
+
+    def devices(self) -> tuple[Device, ...]:
+        return tuple(self.by_id.values())
+
+    async def _holds_memory(self, pid: int) -> bool:
+        async with self._driver:
+            return await asyncio.to_thread(self._inventory.holds_memory, pid)
+
+
+def _worth_telling(before: Device | None, now: Device) -> bool:
+    """Whether the orchestrator should know before the next heartbeat."""
+    if before is None or before.state is not now.state:
+        return True
+    return abs(before.used_by_others_mib - now.used_by_others_mib) >= _WORTH_TELLING_MIB

@@ -1,0 +1,63 @@
+"""From a reference to a checked file on this host."""
+
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from llorch.errors import NotFound, PermissionDenied, Reason, invalid_field
+from pool_managerd.models.gguf import check_gguf
+from pool_managerd.models.references import FileReference, ModelReference, PackageReference
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedModel:
+    """A model file that is there and looks like one."""
+
+    reference: str
+    path: Path
+    size_bytes: int
+
+
+def locate(reference: ModelReference) -> LocatedModel:
+    """Blocks on the disk for a moment; call it in a thread.
+
+    Raises `NotFound` (MODEL_FILE_MISSING), `PermissionDenied` (MODEL_FILE_INVALID: not readable) or
+    `FailedPrecondition` (MODEL_FILE_INVALID: not a GGUF file). Messages name the file without its folder:
+    they travel to clients, and the folder is this host's business.
+    """
+    path = _path_of(reference)
+    if not path.is_file():
+        what = "is a folder, not a model file" if path.is_dir() else "is not there"
+        raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference.text}: {path.name} {what}")
+    if not os.access(path, os.R_OK):
+        raise PermissionDenied(
+            Reason.MODEL_FILE_INVALID, f"{path.name} may not be read by the user who runs the pool manager"
+        )
+    check_gguf(path)
+    return LocatedModel(reference.text, path, path.stat().st_size)
+
+
+def _path_of(reference: ModelReference) -> Path:
+    match reference:
+        case FileReference():
+            return Path(reference.path).expanduser()
+        case PackageReference():
+            return _path_in_package(reference)
+
+
+def _path_in_package(reference: PackageReference) -> Path:
+    """Finds the package without importing it: a model's package must not run code here."""
+    importlib.invalidate_caches()  # it may have been installed after this process started
+    spec = importlib.util.find_spec(reference.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise NotFound(
+            Reason.MODEL_FILE_MISSING,
+            f"{reference.text}: the Python package {reference.package} is not installed where the pool manager runs",
+        )
+    root = Path(next(iter(spec.submodule_search_locations))).resolve()
+    path = (root / reference.file).resolve()
+    if not path.is_relative_to(root):
+        raise invalid_field("model.reference", f'"{reference.text}" leads out of the package')
+    return path

@@ -1,0 +1,49 @@
+"""Everything that there is on this node at one moment, and what of it changed between two moments. Pure."""
+
+from dataclasses import dataclass
+
+from pool_managerd.devices.device import Device
+from pool_managerd.models.locate import LocatedModel
+from pool_managerd.workers.status import WorkerStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Devices that are managed together. By default all of a node's, under the node's name."""
+
+    pool_id: str
+    device_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """`full`: what is missing here is gone. Otherwise only what changed, and then no pools and no models."""
+
+    full: bool = True
+    devices: tuple[Device, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    workers: tuple[WorkerStatus, ...] = ()
+    models: tuple[LocatedModel, ...] = ()
+
+
+def changes(before: NodeState, now: NodeState) -> NodeState:
+    """What a reader of `before` has to be told. Everything, where something vanished or is told in full only."""
+    if before.pools != now.pools or before.models != now.models or _vanished(before, now):
+        return now
+    return NodeState(
+        full=False,
+        devices=tuple(device for device in now.devices if device not in before.devices),
+        workers=tuple(worker for worker in now.workers if worker not in before.workers),
+    )
+
+
+def is_empty(state: NodeState) -> bool:
+    return not (state.full or state.devices or state.workers)
+
+
+def _vanished(before: NodeState, now: NodeState) -> bool:
+    workers = {worker.spec.worker_id for worker in now.workers}
+    devices = {device.device_id for device in now.devices}
+    return any(worker.spec.worker_id not in workers for worker in before.workers) or any(
+        device.device_id not in devices for device in before.devices
+    )

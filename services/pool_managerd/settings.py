@@ -1,0 +1,96 @@
+"""What an owner of a GPU host can set."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator
+
+from llorch.errors import LlorchError
+from llorch.identifiers import check_id
+from llorch.settings import DaemonSettings
+from pool_managerd.devices.simulated import parse_simulated_gpu
+
+
+def _default_data_dir() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "llama-orch" / "pool-managerd"
+
+
+class PoolManagerSettings(DaemonSettings, section="pool_manager"):
+    """`[pool_manager]` in the settings file."""
+
+    bind: str = Field("127.0.0.1:9200", description="Address to listen on, host:port; port 0 takes a free one.")
+    orchestrator: str = Field("127.0.0.1:8090", description="Address of the orchestrator, host:port.")
+    node_id: str = Field(
+        default_factory=socket.gethostname,
+        description="Name of this machine in the cluster; the host name by default.",
+    )
+    advertise_host: str = Field(
+        "",
+        description="Host under which the orchestrator reaches this machine. By default the address that this "
+        "machine uses toward the orchestrator.",
+    )
+    token: str | None = Field(
+        None,
+        description="Bearer token: shown to the orchestrator, and asked for from callers of other machines.",
+    )
+    data_dir: Path = Field(
+        default_factory=_default_data_dir, description="Folder for records of workers and their logs."
+    )
+    allow_cpu: bool = Field(False, description="Models may run on the CPU of this machine.")
+    simulate_gpu: list[str] = Field(
+        [],
+        description='Imaginary GPU instead of the real ones, NAME:SIZE, e.g. "RTX 3090:24GiB"; may be repeated.',
+    )
+    simulated_engine: Literal["sim", "llama_cpp"] = Field(
+        "sim",
+        description="What runs behind simulated GPUs: made-up answers (sim), or a real model on the CPU (llama_cpp; "
+        "needs allow_cpu).",
+    )
+    sim: str = Field("", description="Parameters of the sim engine, JSON, handed to every sim worker.")
+    reserve_mib: dict[str, NonNegativeInt] = Field(
+        {}, description="Memory kept free for other programs, in MiB, per device id (GPU UUID, sim-0, cpu)."
+    )
+    worker_stop_grace_s: PositiveFloat = Field(
+        30.0, description="Time between SIGTERM and SIGKILL for a worker that is stopped, in seconds."
+    )
+    stop_workers_on_exit: bool = Field(
+        True,
+        description="End all workers when the pool manager ends. If false they go on without it; but this release "
+        "does not take them back: the next start ends them.",
+    )
+
+    @field_validator("node_id")
+    @classmethod
+    def _node_id_is_an_id(cls, value: str) -> str:
+        with _told_to_people():
+            return check_id(value, "node_id")
+
+    @field_validator("simulate_gpu")
+    @classmethod
+    def _gpus_can_be_read(cls, value: list[str]) -> list[str]:
+        with _told_to_people():
+            for text in value:
+                parse_simulated_gpu(text)
+        return value
+
+    @field_validator("sim")
+    @classmethod
+    def _sim_is_an_object(cls, value: str) -> str:
+        if value and not isinstance(json.loads(value), dict):
+            raise ValueError("has to be a JSON object")
+        return value
+
+
+@contextmanager
+def _told_to_people() -> Iterator[None]:
+    """A refusal of ours as the kind of error that validation understands."""
+    try:
+        yield
+    except LlorchError as exc:
+        raise ValueError(exc.violations[0].description if exc.violations else exc.message) from exc

@@ -1,0 +1,114 @@
+"""Command line and environment of a worker process. Pure."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llorch.errors import FailedPrecondition, NotFound, PermissionDenied, Reason, invalid_field
+from pool_managerd.devices.device import Device, DeviceKind, DeviceState
+from pool_managerd.workers.spec import WorkerSpec
+
+ACCESS_TOKEN_VARIABLE = "LLORCH_WORKER_ACCESS_TOKEN"  # noqa: S105 - a name, not a secret
+READY_TOKEN_VARIABLE = "LLORCH_WORKER_READY_TOKEN"  # noqa: S105 - a name, not a secret
+
+# -P: the folder that the daemon was started in must not shadow a package.
+WORKER_PROGRAM = (sys.executable, "-P", "-m", "worker_orcd")
+
+# What a worker inherits. Everything else, and with it every secret of the pool manager, stays here.
+_INHERITED = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "LLORCH_CONFIG",
+    "LD_LIBRARY_PATH",
+    "CUDA_PATH",
+    "CUDA_CACHE_PATH",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePolicy:
+    """What may run behind which kind of device on this host."""
+
+    allow_cpu: bool = False
+    simulated_engine: str = "sim"  # "sim", or "llama_cpp": a real model on the CPU behind a simulated device
+    sim_parameters: str = ""  # JSON for the sim engine
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    engine: str
+    device_argument: str
+    on_cpu: bool
+    visible_gpus: str
+
+
+def choose_engine(device_ids: Sequence[str], devices: Mapping[str, Device], policy: EnginePolicy) -> EngineChoice:
+    """Raises where a device is unknown, lost or not allowed, or where kinds are mixed."""
+    chosen = [_usable(device_id, devices) for device_id in device_ids]
+    kinds = {device.kind for device in chosen}
+    if len(kinds) != 1:
+        raise invalid_field("spec.device_ids", "name at least one device, and only devices of one kind")
+    listed = ",".join(device_ids)
+    match kinds.pop():
+        case DeviceKind.CUDA:
+            return EngineChoice("llama_cpp", f"cuda:{listed}", on_cpu=False, visible_gpus=listed)
+        case DeviceKind.SIMULATED if policy.simulated_engine == "sim":
+            return EngineChoice("sim", f"sim:{listed}", on_cpu=False, visible_gpus="")
+        case _:
+            if not policy.allow_cpu:
+                raise PermissionDenied(Reason.CPU_NOT_ALLOWED, "models may not run on the CPU of this node")
+            return EngineChoice("llama_cpp", "cpu", on_cpu=True, visible_gpus="")
+
+
+def worker_command(
+    spec: WorkerSpec,
+    choice: EngineChoice,
+    policy: EnginePolicy,
+    *,
+    model_path: Path,
+    bind: str,
+    ready_address: str,
+    program: Sequence[str] = WORKER_PROGRAM,
+) -> list[str]:
+    command = [*program]
+    command += ["--worker-id", spec.worker_id, "--engine", choice.engine]
+    command += ["--model-path", str(model_path), "--model-name", spec.model]
+    command += ["--device", choice.device_argument]
+    command += ["--slots", str(spec.slots), "--context-per-slot", str(spec.context_per_slot)]
+    command += ["--cache-type-k", spec.cache_type_k, "--cache-type-v", spec.cache_type_v]
+    command += ["--bind", bind, "--ready-address", ready_address]
+    if choice.on_cpu:
+        command.append("--allow-cpu")
+    if choice.engine == "sim" and policy.sim_parameters:
+        command += ["--sim", policy.sim_parameters]
+    return command
+
+
+def worker_environment(
+    inherited: Mapping[str, str], choice: EngineChoice, *, access_token: str, ready_token: str
+) -> dict[str, str]:
+    environment = {name: inherited[name] for name in _INHERITED if name in inherited}
+    environment["PYTHONUNBUFFERED"] = "1"  # the last words of a crash must reach the log
+    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    environment["CUDA_VISIBLE_DEVICES"] = choice.visible_gpus
+    environment[ACCESS_TOKEN_VARIABLE] = access_token
+    environment[READY_TOKEN_VARIABLE] = ready_token
+    return environment
+
+
+def _usable(device_id: str, devices: Mapping[str, Device]) -> Device:
+    device = devices.get(device_id)
+    if device is None:
+        raise NotFound(
+            Reason.DEVICE_NOT_FOUND, f'no device "{device_id}" on this node; it has {", ".join(devices) or "none"}'
+        )
+    if device.state is not DeviceState.OK:
+        raise FailedPrecondition(
+            Reason.DEVICE_NOT_FOUND, f'device "{device_id}" ({device.name}) does not answer its driver any more'
+        )
+    return device

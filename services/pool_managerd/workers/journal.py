@@ -1,0 +1,90 @@
+"""What this pool manager started, on disk, so that its next life knows: one small JSON file per worker.
+
+The intent is on disk before the process exists, the process's identity right after.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from llorch.logs import get_logger
+from pool_managerd.durable_file import write_durably
+from pool_managerd.workers.identity import ProcessIdentity
+from pool_managerd.workers.spec import WorkerSpec
+
+log = get_logger(__name__)
+
+_KEEP_ENDED = 1000
+
+
+class Stage(StrEnum):
+    INTENDED = "intended"  # about to be executed, or executed without a note of its process id
+    STARTED = "started"
+    ENDED = "ended"
+    REFUSED = "refused"  # a stop came before its start: a tombstone, so that a late start can't revive it
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """`secrets` are the worker's; the file is readable by its owner only."""
+
+    worker_id: str
+    stage: Stage
+    spec: WorkerSpec | None = None
+    access_token: str = ""
+    ready_token: str = ""
+    process: ProcessIdentity | None = None
+    address: str = ""  # where it listens, once it said so
+
+    def as_ended(self) -> "WorkerRecord":
+        """Keeps the id, so that it stays used, and forgets the secrets."""
+        return replace(self, stage=Stage.ENDED, access_token="", ready_token="", process=None, address="")
+
+
+class Journal:
+    """Calls block until the disk has it; call them in a thread. One writer at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, record: WorkerRecord) -> None:
+        write_durably(self._path(record.worker_id), asdict(record))
+
+    def read_all(self) -> list[WorkerRecord]:
+        """Every record that can be read, the oldest first; says so about one that can't."""
+        records = []
+        for path in self._files():
+            try:
+                records.append(_from_json(json.loads(path.read_text())))
+            except (OSError, ValueError, KeyError, TypeError) as exc:
+                log.error("worker_record_unreadable", file=path.name, error=str(exc))
+        return records
+
+    def forget_oldest_ended(self) -> None:
+        """Bounds the folder; ids are never used again by an orchestrator, only repeated soon after."""
+        done = [record for record in self.read_all() if record.stage in (Stage.ENDED, Stage.REFUSED)]
+        for record in done[:-_KEEP_ENDED]:
+            self._path(record.worker_id).unlink(missing_ok=True)
+
+    def _path(self, worker_id: str) -> Path:
+        # Ids are [A-Za-z0-9._:-]; the suffix keeps "." and ".." from being folders.
+        return self._folder / f"{worker_id}.json"
+
+    def _files(self) -> Iterator[Path]:
+        yield from sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def _from_json(fields: dict[str, Any]) -> WorkerRecord:
+    spec, process = fields["spec"], fields["process"]
+    return WorkerRecord(
+        worker_id=fields["worker_id"],
+        stage=Stage(fields["stage"]),
+        spec=WorkerSpec.from_json(spec) if spec else None,
+        access_token=fields["access_token"],
+        ready_token=fields["ready_token"],
+        process=ProcessIdentity(**process) if process else None,
+        address=fields["address"],
+    )

@@ -1,0 +1,64 @@
+"""The log of one worker: written by its process, read here."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import BinaryIO
+
+_TAIL_BYTES = 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
+_FOLLOW_INTERVAL_S = 0.25
+_KEEP_LOGS = 100
+
+
+def last_lines(path: Path, count: int) -> tuple[str, ...]:
+    """The last `count` lines, oldest first; empty where there is no log."""
+    try:
+        with path.open("rb") as file:
+            complete, rest = _tail(file)
+    except FileNotFoundError:
+        return ()
+    lines = [*complete, rest] if rest else complete
+    return tuple(_text(line) for line in lines[-count:])
+
+
+async def read_log(path: Path, count: int, is_over: Callable[[], bool]) -> AsyncIterator[tuple[str, ...]]:
+    """The last `count` lines, then every line as it is written, until `is_over` and all was told.
+
+    A line is told when it is complete, or when nothing can come after it.
+    """
+    with path.open("rb") as file:
+        complete, rest = _tail(file)
+        complete = complete[-count:]
+        while True:
+            if complete:
+                yield tuple(_text(line) for line in complete)
+            nothing_comes = is_over()
+            chunk = file.read(_CHUNK_BYTES)
+            if not chunk and nothing_comes:
+                break
+            if not chunk:
+                await asyncio.sleep(_FOLLOW_INTERVAL_S)
+            *complete, rest = (rest + chunk).split(b"\n")
+        if rest:
+            yield (_text(rest),)
+
+
+def forget_oldest_logs(folder: Path) -> None:
+    """Bounds the folder; call it when no worker writes there."""
+    files = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
+    for path in files[:-_KEEP_LOGS]:
+        path.unlink(missing_ok=True)
+
+
+def _tail(file: BinaryIO) -> tuple[list[bytes], bytes]:
+    """Complete lines of the last MiB, and what follows the last line end. Leaves the file at its end."""
+    size = file.seek(0, os.SEEK_END)
+    start = file.seek(max(0, size - _TAIL_BYTES))
+    *complete, rest = file.read().split(b"\n")
+    return (complete[1:] if start else complete), rest
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip("\r")

@@ -1,0 +1,48 @@
+"""What is known and told about a worker."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from llorch.errors import Reason
+from pool_managerd.workers.lifecycle import TERMINAL, WorkerState
+from pool_managerd.workers.spec import WorkerSpec
+
+LAST_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExit:
+    """How a process ended. One of `exit_code` and `signal` is set, unless it never ran or nobody saw it end.
+
+    `reason` is None if it ended as told.
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+    last_lines: tuple[str, ...] = ()
+    reason: Reason | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker at one moment.
+
+    `engine` is the worker's EngineInfo as it came over the wire: it is handed on and not looked into.
+    `access_token` is for the orchestrator only.
+    """
+
+    spec: WorkerSpec
+    state: WorkerState
+    start_time: datetime
+    pid: int = 0
+    address: str = ""  # "host:port" as the orchestrator reaches it; empty until ready
+    access_token: str = ""
+    engine: bytes = b""
+    memory_mib: tuple[int, ...] = ()  # measured after the load, in the order of the spec's devices
+    ready_time: datetime | None = None
+    exit: WorkerExit | None = None
+
+    def held_mib(self) -> tuple[int, ...]:
+        """What it holds per device: measured once it is loaded, reserved before; nothing once it has ended."""
+        return () if self.state in TERMINAL else self.memory_mib or self.spec.reservation_mib
