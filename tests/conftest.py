@@ -1,0 +1,63 @@
+"""Rules for every test: nothing is left behind, and a requirement that a test claims to prove exists.
+
+- A test fails if it, or a fixture of it, leaves an asyncio task, a child process (also a grandchild whose
+  parent died) or a file descriptor behind. Ending may take `support.leaks.GRACE_S`.
+- `@pytest.mark.req("WORK-3001")` names a row of docs/requirements.md; an unknown one stops the run.
+"""
+
+import contextlib
+import inspect
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import grpc.aio
+import pytest
+
+from support import leaks, requirements
+
+
+def pytest_sessionstart() -> None:
+    leaks.adopt_orphans()
+    # gRPC's poller, with its sockets, lives from the first channel or server to the last; this one holds it
+    # for the whole session, so that no test seems to have left it behind.
+    grpc.aio.init_grpc_aio()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    known = requirements.read()
+    for item in items:
+        for mark in item.iter_markers("req"):
+            if unknown := [identifier for identifier in mark.args if identifier not in known]:
+                raise pytest.UsageError(
+                    f"{item.nodeid} claims to prove {', '.join(unknown)}, which docs/requirements.md does not have"
+                )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    descriptors = leaks.file_descriptors()
+    children = leaks.child_processes()
+    yield
+    left = leaks.wait_until_none(lambda: leaks.child_processes() - children)
+    described = leaks.describe_processes(left)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left, f"left running (and killed now): {described}"
+    open_now = leaks.wait_until_none(lambda: leaks.new_file_descriptors(descriptors))
+    assert not open_now, f"left open: {dict(open_now)}"
+
+
+@pytest.fixture(autouse=True)
+def _no_task_left_behind(request: pytest.FixtureRequest, _nothing_left_behind: None) -> None:
+    """Comes after the other one, so that the event loop is made, and closed, between its two looks."""
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("_look_for_tasks")
+
+
+@pytest.fixture
+async def _look_for_tasks() -> AsyncIterator[None]:
+    yield
+    left = await leaks.tasks_left()
+    assert not left, f"tasks left running: {left}"
