@@ -1,0 +1,1 @@
+"""The Python SDK: `llorch.AsyncClient`, and `llorch.Client` for programs without an event loop."""

@@ -1,0 +1,187 @@
+"""`llorch.AsyncClient`: the orchestrator's API for programs with an event loop."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+
+from llama_orch.v2 import (
+    cancel_pb2,
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    model_pb2,
+    task_pb2,
+    task_service_pb2,
+    task_service_pb2_grpc,
+)
+from llorch.errors import DeadlineExceeded, Reason, Unavailable
+from llorch.rpc.client import call, open_channel, open_stream
+from llorch.sdk.connection import find_connection
+from llorch.sdk.failures import Unreachable
+from llorch.sdk.task_spec import GenerateOptions, Prompt, generate_spec
+from llorch.sdk.task_stream import Messages, TaskStream
+
+Item = TypeVar("Item")
+
+# Streams carry heartbeats; this much silence means that nobody is there any more.
+_SILENCE_S = 45.0
+
+
+class AsyncClient:
+    """One connection to an orchestrator; an async context manager, or `await close()` it.
+
+    `address` is `host:port` (default: LLORCH_ADDRESS, else 127.0.0.1:8090), `token` the bearer token (default:
+    LLORCH_API_TOKEN). `timeout_s` bounds each call that is not a stream. `reconnect_for_s` is how long a stream that
+    broke looks for its orchestrator. Calls raise leaves of `llorch.LlorchError`; `llorch.Unreachable` where nobody
+    answers. Models, tasks and the state are the contract's messages (`llama_orch.v2`).
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        reconnect_for_s: float = 30.0,
+    ) -> None:
+        self._connection = find_connection(address, token)
+        self._timeout_s = timeout_s
+        self._reconnect_for_s = reconnect_for_s
+        self._open: _Stubs | None = None
+
+    @property
+    def address(self) -> str:
+        return self._connection.address
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._open is not None:
+            await self._open.channel.close()
+            self._open = None
+
+    def generate(self, model: str, prompt: Prompt, **options: Unpack[GenerateOptions]) -> TaskStream:
+        """Submits and streams. The task lives as long as somebody reads it, give or take two seconds."""
+        request = task_service_pb2.GenerateRequest(task=generate_spec(model, prompt, options))
+        return self._task_stream(self._stubs.tasks.Generate, request)
+
+    async def submit(self, model: str, prompt: Prompt, **options: Unpack[GenerateOptions]) -> str:
+        """Submits a task that goes on without a reader, and returns its id for `stream`."""
+        request = task_service_pb2.SubmitTaskRequest(task=generate_spec(model, prompt, options))
+        answer: task_service_pb2.SubmitTaskResponse = await self._call(self._stubs.tasks.SubmitTask, request)
+        return answer.task_id
+
+    def stream(self, task_id: str, *, after: str = "") -> TaskStream:
+        """The events of a task from its beginning, or after the cursor of an event."""
+        request = task_service_pb2.StreamTaskRequest(task_id=task_id, after=after)
+        return self._task_stream(self._stubs.tasks.StreamTask, request, task_id=task_id, after=after)
+
+    async def cancel(self, task_id: str) -> bool:
+        """Whether this call cancelled it; False if it had ended before, or nobody knows it."""
+        request = task_service_pb2.CancelTaskRequest(task_id=task_id)
+        answer: task_service_pb2.CancelTaskResponse = await self._call(self._stubs.tasks.CancelTask, request)
+        return answer.outcome == cancel_pb2.CANCEL_OUTCOME_CANCELLED
+
+    async def tasks(
+        self, state: "task_pb2.TaskState.ValueType" = task_pb2.TASK_STATE_UNSPECIFIED
+    ) -> list[task_pb2.Task]:
+        """The tasks that are kept, newest first; only those in a state, if one is given."""
+        request = task_service_pb2.ListTasksRequest(state=state)
+        return await self._all_pages(self._stubs.tasks.ListTasks, request, lambda page: page.tasks)
+
+    async def models(self) -> list[model_pb2.Model]:
+        """All models, by name."""
+        request = catalog_service_pb2.ListModelsRequest()
+        return await self._all_pages(self._stubs.catalog.ListModels, request, lambda page: page.models)
+
+    async def model(self, name: str) -> model_pb2.Model:
+        """One model, by name or alias."""
+        request = catalog_service_pb2.GetModelRequest(model=name)
+        answer: catalog_service_pb2.GetModelResponse = await self._call(self._stubs.catalog.GetModel, request)
+        return answer.model
+
+    async def register_model(self, name: str, source: str, **settings: Any) -> model_pb2.Model:
+        """Adds a model; `source` is `file:<absolute path>` or `pkg:<package>/<file>` on the machine that runs it.
+
+        `settings` are other fields of the contract's `ModelSpec`, e.g. `context=8192, slots=2`.
+        """
+        spec = model_pb2.ModelSpec(name=name, source=source, **settings)
+        request = catalog_service_pb2.RegisterModelRequest(model=spec)
+        answer: catalog_service_pb2.RegisterModelResponse = await self._call(self._stubs.catalog.RegisterModel, request)
+        return answer.model
+
+    async def state(self) -> fleet_service_pb2.State:
+        """Nodes, devices with their ledger, workers and queues, all at one moment."""
+        request = fleet_service_pb2.GetStateRequest()
+        answer: fleet_service_pb2.GetStateResponse = await self._call(self._stubs.fleet.GetState, request)
+        return answer.state
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        with self._explaining():
+            return await call(method, request, timeout_s=self._timeout_s)
+
+    async def _all_pages(self, method: Any, request: Any, items: Callable[[Any], Sequence[Item]]) -> list[Item]:
+        found: list[Item] = []
+        while True:
+            page = await self._call(method, request)
+            found.extend(items(page))
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    def _task_stream(self, method: Any, request: Any, *, task_id: str = "", after: str = "") -> TaskStream:
+        return TaskStream(
+            self._messages(method, request),
+            self._open_again,
+            reconnect_for_s=self._reconnect_for_s,
+            task_id=task_id,
+            after=after,
+        )
+
+    def _open_again(self, task_id: str, cursor: str) -> Messages:
+        request = task_service_pb2.StreamTaskRequest(task_id=task_id, after=cursor)
+        return self._messages(self._stubs.tasks.StreamTask, request)
+
+    @asynccontextmanager
+    async def _messages(self, method: Any, request: Any) -> AsyncIterator[AsyncIterator[Any]]:
+        with self._explaining():
+            async with open_stream(method, request, idle_timeout_s=_SILENCE_S) as messages:
+                yield messages
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Says whom nobody could reach, where the library says only that it was so."""
+        try:
+            yield
+        except DeadlineExceeded as error:
+            raise Unreachable(self.address) from error
+        except Unavailable as error:
+            if error.reason is Reason.UPSTREAM_UNAVAILABLE:
+                raise Unreachable(self.address) from error
+            raise
+
+    @property
+    def _stubs(self) -> "_Stubs":
+        if self._open is None:
+            self._open = _Stubs(open_channel(self._connection.address, token=self._connection.token))
+        return self._open
+
+
+class _Stubs:
+    """The channel and what is called through it. Made at its first use, because that is inside of the loop."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.tasks = task_service_pb2_grpc.TaskServiceStub(channel)
+        self.catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
+        self.fleet = fleet_service_pb2_grpc.FleetServiceStub(channel)

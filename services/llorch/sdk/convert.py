@@ -1,0 +1,140 @@
+"""The only place where the SDK's dataclasses meet the contract's messages."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llama_orch.v2 import device_pb2, error_reason_pb2, task_event_pb2
+from llorch.errors import Reason
+from llorch.sdk import events
+
+_DEVICE_KINDS: Mapping[int, str] = {
+    device_pb2.DEVICE_KIND_CUDA: "cuda",
+    device_pb2.DEVICE_KIND_CPU: "cpu",
+    device_pb2.DEVICE_KIND_SIMULATED: "simulated",
+}
+
+
+def event_from_message(message: task_event_pb2.TaskEvent) -> events.Event | None:
+    """None for heartbeats, and for kinds that a newer orchestrator may send."""
+    kind = message.WhichOneof("event")
+    build = _BUILDERS.get(kind) if kind else None
+    return build(message, getattr(message, str(kind))) if build else None
+
+
+def device_kind(kind: int) -> str:
+    """The name of a DeviceKind, as users know it."""
+    return _DEVICE_KINDS.get(kind, "unknown")
+
+
+def reason_from_message(reason: int) -> Reason:
+    """INTERNAL where a newer orchestrator has a reason that this release does not know."""
+    name = _enum_name(error_reason_pb2.ErrorReason, reason, "ERROR_REASON_")
+    return Reason(name) if name in Reason.__members__ else Reason.INTERNAL
+
+
+def _started(message: task_event_pb2.TaskEvent, started: task_event_pb2.Started) -> events.Started:
+    return events.Started(
+        task_id=message.task_id,
+        cursor=message.cursor,
+        model=started.model,
+        queue_position=started.queue_position,
+        predicted_start_ms=_optional(started, "predicted_start_ms"),
+        seed=started.seed,
+    )
+
+
+def _placed(message: task_event_pb2.TaskEvent, placed: task_event_pb2.Placed) -> events.Placed:
+    return events.Placed(
+        task_id=message.task_id,
+        cursor=message.cursor,
+        attempt=placed.attempt,
+        worker_id=placed.worker_id,
+        node_id=placed.node_id,
+        devices=tuple(
+            events.PlacedDevice(device.device_id, device.name, device_kind(device.kind)) for device in placed.devices
+        ),
+        engine=placed.engine,
+        engine_version=placed.engine_version,
+        simulated=placed.simulated,
+        cpu=placed.cpu,
+    )
+
+
+def _tokens(message: task_event_pb2.TaskEvent, tokens: task_event_pb2.Tokens) -> events.Tokens:
+    call = tokens.tool_call if tokens.HasField("tool_call") else None
+    return events.Tokens(
+        task_id=message.task_id,
+        cursor=message.cursor,
+        index=tokens.index,
+        count=tokens.count,
+        choice=tokens.choice,
+        text=tokens.text,
+        reasoning=tokens.reasoning,
+        tool_call=events.ToolCallDelta(call.index, call.call_id, call.name, call.arguments) if call else None,
+        token_ids=tuple(tokens.token_ids),
+    )
+
+
+def _metrics(message: task_event_pb2.TaskEvent, metrics: task_event_pb2.Metrics) -> events.Metrics:
+    return events.Metrics(
+        task_id=message.task_id,
+        cursor=message.cursor,
+        queue_depth=metrics.queue_depth,
+        on_time_probability=_optional(metrics, "on_time_probability"),
+        tokens_per_second=metrics.tokens_per_second,
+    )
+
+
+def _narration(message: task_event_pb2.TaskEvent, narration: task_event_pb2.Narration) -> events.Narration:
+    return events.Narration(task_id=message.task_id, cursor=message.cursor, text=narration.text)
+
+
+def _end(message: task_event_pb2.TaskEvent, end: task_event_pb2.End) -> events.End:
+    return events.End(
+        task_id=message.task_id,
+        cursor=message.cursor,
+        finish_reasons=tuple(_finish_reason(choice.finish_reason) for choice in end.choices),
+        tokens_in=end.tokens_in,
+        tokens_out=end.tokens_out,
+        cached_tokens=end.cached_tokens,
+        queue_ms=end.queue_ms,
+        first_token_ms=end.first_token_ms,
+        decode_time_ms=end.decode_time_ms,
+    )
+
+
+def _failed(message: task_event_pb2.TaskEvent, error: task_event_pb2.Error) -> events.Failed:
+    return events.Failed(
+        task_id=message.task_id,
+        cursor=message.cursor,
+        reason=reason_from_message(error.reason),
+        message=error.message,
+        retryable=error.retryable,
+        retry_after_ms=_optional(error, "retry_after_ms"),
+    )
+
+
+_BUILDERS: Mapping[str, Callable[[task_event_pb2.TaskEvent, Any], events.Event]] = {
+    "started": _started,
+    "placed": _placed,
+    "tokens": _tokens,
+    "metrics": _metrics,
+    "narration": _narration,
+    "end": _end,
+    "error": _failed,
+}
+
+
+def _finish_reason(reason: int) -> events.FinishReason:
+    name = _enum_name(task_event_pb2.FinishReason, reason, "FINISH_REASON_")
+    known = events.FinishReason.__members__
+    return known.get(name, events.FinishReason.UNKNOWN)
+
+
+def _enum_name(enum: Any, value: int, prefix: str) -> str:
+    """The name without its prefix; empty for a number that this release does not know."""
+    return str(enum.Name(value)).removeprefix(prefix) if value in enum.values() else ""
+
+
+def _optional(message: Any, field: str) -> Any:
+    return getattr(message, field) if message.HasField(field) else None

@@ -1,0 +1,153 @@
+"""The events of a task's stream, in the order in which they come.
+
+    Started, then Placed once per attempt, Tokens with Metrics and Narration between them, and one End or Failed.
+
+    async for event in client.generate("smollm2", "Name three colours."):
+        match event:
+            case Tokens(text=text):
+                print(text, end="")
+            case End(finish_reason=reason):
+                print(f"[{reason}]")
+
+`cursor` is where to go on after an event, for `stream(task_id, after=cursor)`. Times are in milliseconds.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from llorch.errors import Reason
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended; UNKNOWN is one that this release of the SDK does not know."""
+
+    UNKNOWN = "unknown"
+    EOS = "eos"
+    STOP_STRING = "stop_string"
+    LENGTH = "length"
+    CONTEXT_FULL = "context_full"
+    TOOL_CALLS = "tool_calls"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """Always first. `queue_position` is how many tasks wait before this one."""
+
+    task_id: str
+    cursor: str
+    model: str
+    queue_position: int
+    predicted_start_ms: int | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedDevice:
+    """`kind` is "cuda", "cpu" or "simulated"."""
+
+    device_id: str
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """An attempt begins: where, and whether it is the CPU or the simulation that answers. `attempt` is from 1."""
+
+    task_id: str
+    cursor: str
+    attempt: int
+    worker_id: str
+    node_id: str
+    devices: tuple[PlacedDevice, ...]
+    engine: str
+    engine_version: str
+    simulated: bool
+    cpu: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call; the `arguments` of pieces with the same index concatenate to JSON."""
+
+    index: int
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Output. `index` is that of its first token in the output of its choice, `count` how many tokens it has."""
+
+    task_id: str
+    cursor: str
+    index: int
+    count: int
+    choice: int
+    text: str
+    reasoning: str
+    tool_call: ToolCallDelta | None
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """How it goes; `on_time_probability` is 0 to 1, None without a deadline."""
+
+    task_id: str
+    cursor: str
+    queue_depth: int
+    on_time_probability: float | None
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narration:
+    """A sentence for people."""
+
+    task_id: str
+    cursor: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The task ended with an answer, or was cancelled. `finish_reasons` has one per choice."""
+
+    task_id: str
+    cursor: str
+    finish_reasons: tuple[FinishReason, ...]
+    tokens_in: int
+    tokens_out: int
+    cached_tokens: int
+    queue_ms: int
+    first_token_ms: int
+    decode_time_ms: int
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Of the first choice."""
+        return self.finish_reasons[0] if self.finish_reasons else FinishReason.UNKNOWN
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed after the first token; None where there was no time to measure."""
+        return (self.tokens_out - 1) * 1000 / self.decode_time_ms if self.decode_time_ms else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The task ended with an error; `retryable` says that the same request may succeed later."""
+
+    task_id: str
+    cursor: str
+    reason: Reason
+    message: str
+    retryable: bool
+    retry_after_ms: int | None
+
+
+Event = Started | Placed | Tokens | Metrics | Narration | End | Failed

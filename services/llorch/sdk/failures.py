@@ -1,0 +1,25 @@
+"""What only a client can say went wrong; everything else is as the orchestrator says it."""
+
+from llorch.errors import Aborted, Reason, Unavailable
+
+
+class Unreachable(Unavailable):
+    """Nobody answers at the address, or not in time."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            Reason.UPSTREAM_UNAVAILABLE, f"no orchestrator answers at {address}: start one with `llorch up`"
+        )
+        self.address = address
+
+
+class TaskFailed(Aborted):
+    """The task was accepted and failed.
+
+    The call that told so was fine, which is why streams *yield* failures; this is raised where only text is
+    asked for.
+    """
+
+    def __init__(self, reason: Reason, message: str, *, retryable: bool, retry_after_ms: int | None) -> None:
+        super().__init__(reason, message, retry_after_ms=retry_after_ms)
+        self.retryable = retryable

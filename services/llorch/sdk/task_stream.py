@@ -1,0 +1,144 @@
+"""One task's events, as one stream, whatever happens to the connections that bring them."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Protocol, Self
+
+from llama_orch.v2 import task_event_pb2
+from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
+from llorch.sdk.convert import event_from_message
+from llorch.sdk.events import End, Event, Failed, Placed, Started, Tokens
+from llorch.sdk.failures import TaskFailed
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+
+
+class _Message(Protocol):
+    @property
+    def event(self) -> task_event_pb2.TaskEvent: ...
+
+
+Messages = AbstractAsyncContextManager[AsyncIterator[_Message]]
+OpenAgain = Callable[[str, str], Messages]
+"""Opens a stream of a task (first argument) after a cursor (second)."""
+
+
+class TaskStream(AsyncIterator[Event]):
+    """Iterate over it, or over `text()`; leave it early with `aclose()` or as an async context manager.
+
+    A connection that breaks is opened again after the last cursor, until `reconnect_for_s` have passed without an
+    event; then the error is raised. It is raised at once where the task's id is not known yet. A reader never sees
+    an event twice, and never a second `Started`.
+    """
+
+    def __init__(
+        self,
+        first: Messages,
+        open_again: OpenAgain,
+        *,
+        reconnect_for_s: float,
+        task_id: str = "",
+        after: str = "",
+    ) -> None:
+        self._open_again = open_again
+        self._reconnect_for_s = reconnect_for_s
+        self._attempts_seen: set[int] = set()
+        self._started = False
+        self._finished = False
+        self._events = self._read(first)
+        self.task_id = task_id
+        self.cursor = after
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        """Stops reading. A task of `generate` is then cancelled by the orchestrator within seconds."""
+        await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def text(self) -> AsyncGenerator[str, None]:
+        """The text of the first choice, as it comes. Raises TaskFailed if the task fails."""
+        async for event in self:
+            match event:
+                case Tokens(choice=0, text=text) if text:
+                    yield text
+                case Failed():
+                    raise TaskFailed(
+                        event.reason,
+                        event.message,
+                        retryable=event.retryable,
+                        retry_after_ms=event.retry_after_ms,
+                    )
+
+    async def _read(self, messages: Messages) -> AsyncGenerator[Event, None]:
+        pauses = _Pauses(self._reconnect_for_s)
+        while True:
+            broken: LlorchError = Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the stream ended before its task did")
+            try:
+                async with messages as incoming:
+                    async for message in incoming:
+                        pauses.start_over()
+                        event = event_from_message(message.event)
+                        if event is not None and self._is_news(event):
+                            yield event
+            except (Unavailable, DeadlineExceeded) as error:
+                broken = error
+            if self._finished:
+                return
+            if not self.task_id or not await pauses.wait():
+                raise broken
+            messages = self._open_again(self.task_id, self.cursor)
+
+    def _is_news(self, event: Event) -> bool:
+        """Takes note of an event, and tells whether the reader has not had it yet."""
+        self.task_id = event.task_id
+        self.cursor = event.cursor or self.cursor
+        match event:
+            case Started():
+                first, self._started = not self._started, True
+                return first
+            case Placed(attempt=attempt):
+                first = attempt not in self._attempts_seen
+                self._attempts_seen.add(attempt)
+                return first
+            case End() | Failed():
+                self._finished = True
+        return True
+
+
+class _Pauses:
+    """Between attempts to connect: longer each time, never the same for two clients, bounded in sum."""
+
+    def __init__(self, within_s: float) -> None:
+        self._within_s = within_s
+        self.start_over()
+
+    def start_over(self) -> None:
+        self._next_s = _FIRST_PAUSE_S
+        self._broken_since: float | None = None
+
+    async def wait(self) -> bool:
+        """False when the time is over."""
+        now = asyncio.get_running_loop().time()
+        if self._broken_since is None:
+            self._broken_since = now
+        if now - self._broken_since >= self._within_s:
+            return False
+        await asyncio.sleep(self._next_s * random.uniform(0.5, 1.0))  # noqa: S311  # no secret depends on it
+        self._next_s = min(self._next_s * 2, _LONGEST_PAUSE_S)
+        return True
