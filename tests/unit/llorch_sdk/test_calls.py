@@ -1,0 +1,47 @@
+import pytest
+
+from llorch import AsyncClient, Unreachable
+from llorch.errors import Unauthenticated
+from llorch.ports import free_port
+from support.fake_orchestrator import TASK_ID, FakeOrchestrator, serving, smollm2
+
+
+async def test_models_reads_all_pages(client: AsyncClient, fake: FakeOrchestrator) -> None:
+    fake.models = [smollm2(), smollm2(), smollm2()]
+
+    assert len(await client.models()) == 3
+
+
+async def test_register_model_sends_name_source_and_settings(client: AsyncClient) -> None:
+    model = await client.register_model("coder", "file:/models/coder.gguf", context=8192)
+
+    assert (model.spec.name, model.spec.source, model.spec.context) == ("coder", "file:/models/coder.gguf", 8192)
+
+
+async def test_state_has_nodes_and_devices(client: AsyncClient) -> None:
+    state = await client.state()
+
+    assert [node.node_id for node in state.nodes] == ["garage"]
+    assert len(state.devices) == 2
+
+
+async def test_cancel_names_the_task(client: AsyncClient, fake: FakeOrchestrator) -> None:
+    assert await client.cancel(TASK_ID)
+    assert fake.cancelled == [TASK_ID]
+
+
+async def test_where_nobody_answers_the_address_and_the_remedy_are_named() -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    async with AsyncClient(address) as client:
+        with pytest.raises(Unreachable, match=f"no orchestrator answers at {address}: start one with `llorch up`"):
+            await client.state()
+
+
+async def test_the_token_is_shown(fake: FakeOrchestrator) -> None:
+    async with serving(fake, token="secret") as address:
+        async with AsyncClient(address, token="secret") as client:
+            await client.state()
+        async with AsyncClient(address) as client:
+            with pytest.raises(Unauthenticated):
+                await client.state()
