@@ -58,7 +58,7 @@ clean: ## Remove everything that make has made here, .venv included
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find services gen tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
-set-up:
+set-up: ## Set this checkout up in .venv; the other targets do it by themselves
 	@$(SET_UP)
 
 set-up-without-engine:
