@@ -29,9 +29,15 @@ def adopt_orphans() -> None:
 
 def child_processes() -> frozenset[int]:
     """Process ids of our living children; a zombie is no leak but a child that nobody has asked about yet."""
-    threads = Path("/proc/self/task").iterdir()
-    pids = {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
+    pids = {pid for thread in Path("/proc/self/task").iterdir() for pid in _children_of(thread)}
     return frozenset(pid for pid in pids if not _is_zombie(pid))
+
+
+def _children_of(thread: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (thread / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):  # the thread ended meanwhile; another one has its children now
+        return []
 
 
 def describe_processes(pids: Iterable[int]) -> list[str]:

@@ -94,6 +94,7 @@ class Supervisor:
         self._tasks = tasks
         self._clock = clock
         self._workers: dict[str, Worker] = {}
+        self._lives: set[asyncio.Task[None]] = set()
         self._records: dict[str, WorkerRecord] = {}
         self._used_ids: set[str] = set()
         self._command_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -136,7 +137,9 @@ class Supervisor:
             choice = choose_engine(spec.device_ids, self._devices.by_id, self._rules.policy)
             model = await self._find_model(spec.source)
             worker = await self._accept(spec, choice, model)
-        self._tasks.spawn(f"worker {spec.worker_id}", self._live(worker))
+        life = self._tasks.spawn(f"worker {spec.worker_id}", self._live(worker))
+        self._lives.add(life)
+        life.add_done_callback(self._lives.discard)
         self.status_changed()
         return worker.status
 
@@ -201,16 +204,13 @@ class Supervisor:
     async def close(self, grace_s: float) -> None:
         """Starts nothing any more, ends every worker and waits for it, within a bound."""
         self._is_open = False
-        living = [worker for worker in self._workers.values() if not worker.ended.is_set()]
-        for worker in living:
+        for worker in self._workers.values():
             worker.stop(grace_s)
-        try:
-            async with asyncio.timeout(grace_s + _CLOSE_BEYOND_GRACE_S):
-                for worker in living:
-                    await worker.ended.wait()
-        except TimeoutError:
-            left = [worker.status.pid for worker in living if not worker.ended.is_set()]
-            log.error("workers_did_not_end", pids=left)
+        if not self._lives:
+            return
+        _, left = await asyncio.wait(self._lives, timeout=grace_s + _CLOSE_BEYOND_GRACE_S)
+        if left:
+            log.error("workers_did_not_end", workers=[life.get_name() for life in left])
 
     def kill_all(self) -> None:
         """Leaves nothing running, at once and without a word to anybody."""

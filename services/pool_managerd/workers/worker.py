@@ -72,9 +72,7 @@ class Worker:
             self._finish(WorkerEvent.ENDED_AS_TOLD, WorkerExit(message="stopped before its process was made"))
             return
         try:
-            self.process = WorkerProcess.spawn(
-                self._launch.command, self._launch.environment, self._launch.log_path
-            )
+            self.process = WorkerProcess.spawn(self._launch.command, self._launch.environment, self._launch.log_path)
         except OSError as exc:
             self._never_ran(exc)
             return
