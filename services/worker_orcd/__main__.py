@@ -5,7 +5,6 @@ import sys
 
 from llorch.run_daemon import run
 from llorch.settings import load
-
 from worker_orcd import app
 from worker_orcd.settings import WorkerSettings
 

@@ -12,7 +12,6 @@ from llorch.clock import Clock, SystemClock
 from llorch.errors import LlorchError
 from llorch.logs import get_logger
 from llorch.rpc.server import RpcServer
-
 from worker_orcd.api.worker_servicer import WorkerServicer
 from worker_orcd.engines.factory import build_engine
 from worker_orcd.engines.protocol import Engine

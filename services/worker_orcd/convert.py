@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from google.protobuf.message import Message as ProtoMessage
+
 from llama_orch.v2 import (
     cancel_pb2,
     engine_pb2,
@@ -16,7 +17,6 @@ from llama_orch.v2 import (
     task_pb2,
 )
 from llorch.errors import InvalidArgument, Reason, invalid_field
-
 from worker_orcd.engine_info import EngineInfo, ResumeSupport
 from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, RunEnd, RunFailure, ToolCallDelta
 from worker_orcd.run_spec import Demand, Message, Role, RunSpec, Sampling
@@ -91,9 +91,7 @@ def log_prefix(entries: Sequence[log_entry_pb2.LogEntry]) -> tuple[LogEntry, ...
     """The log of earlier attempts; refuses one with a gap."""
     for at, entry in enumerate(entries):
         if entry.seq != at:
-            raise invalid_field(
-                "prefix", f"entry {at} has seq {entry.seq}; a prefix begins at 0 and has no gaps"
-            )
+            raise invalid_field("prefix", f"entry {at} has seq {entry.seq}; a prefix begins at 0 and has no gaps")
     return tuple(_log_entry(entry) for entry in entries)
 
 
@@ -123,9 +121,7 @@ def listed_run(run: Run) -> run_pb2.Run:
         state = run_pb2.RUN_STATE_RUNNING
     else:
         state = run_pb2.RUN_STATE_WAITING
-    return run_pb2.Run(
-        attempt_id=run.attempt_id, state=state, log_entries=len(run.log), task_record=run.task_record
-    )
+    return run_pb2.Run(attempt_id=run.attempt_id, state=state, log_entries=len(run.log), task_record=run.task_record)
 
 
 def cancel_outcome(outcome: CancelOutcome) -> cancel_pb2.CancelOutcome.ValueType:
@@ -262,9 +258,7 @@ def _log_entry(proto: log_entry_pb2.LogEntry) -> LogEntry:
         token_ids=tuple(proto.token_ids),
         text=proto.text,
         reasoning=proto.reasoning if kind == "reasoning" else None,
-        tool_call=ToolCallDelta(call.index, call.call_id, call.name, call.arguments)
-        if kind == "tool_call"
-        else None,
+        tool_call=ToolCallDelta(call.index, call.call_id, call.name, call.arguments) if kind == "tool_call" else None,
         sampler_state=proto.sampler_state,
     )
 

@@ -33,6 +33,4 @@ def parse_device(text: str, *, allow_cpu: bool) -> DeviceSet:
         return DeviceSet(DeviceKind.CPU, ("cpu",))
     if kind in (DeviceKind.CUDA, DeviceKind.SIM) and ids and all(ids):
         return DeviceSet(DeviceKind(kind), ids)
-    raise invalid_field(
-        "device", f"is {text!r}; it has to be cuda:<uuid>[,<uuid>…], cpu, or sim:<id>[,<id>…]"
-    )
+    raise invalid_field("device", f"is {text!r}; it has to be cuda:<uuid>[,<uuid>…], cpu, or sim:<id>[,<id>…]")

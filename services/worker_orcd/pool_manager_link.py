@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from llama_orch.v2 import pool_manager_service_pb2, pool_manager_service_pb2_grpc
 from llorch.clock import Clock
 from llorch.errors import DeadlineExceeded, LlorchError, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel
-
 from worker_orcd import convert
 from worker_orcd.engine_info import EngineInfo
 
@@ -24,9 +24,7 @@ _log = get_logger("worker-orcd")
 class PoolManagerLink:
     """Calls to the pool manager at `address`. Away for `orphan_grace_s`, it counts as gone for good."""
 
-    def __init__(
-        self, address: str, token: str | None, worker_id: str, orphan_grace_s: float, clock: Clock
-    ) -> None:
+    def __init__(self, address: str, token: str | None, worker_id: str, orphan_grace_s: float, clock: Clock) -> None:
         self._channel = open_channel(address, token=token)
         self._worker_id = worker_id
         self._orphan_grace_s = orphan_grace_s
@@ -55,7 +53,7 @@ class PoolManagerLink:
 
     async def wait_orphaned(self) -> None:
         """Returns when the pool manager has not answered for the grace. Any answer counts, a refusal too."""
-        stub = health_pb2_grpc.HealthStub(self._channel)
+        stub = health_pb2_grpc.HealthStub(self._channel)  # type: ignore[no-untyped-call]  # no stubs
         while not self._is_orphan():
             await asyncio.sleep(min(PULSE_S, self._orphan_grace_s / 2))
             if await _answers(stub.Check, health_pb2.HealthCheckRequest()):

@@ -6,7 +6,6 @@ from typing import Protocol
 
 from llorch.clock import Clock
 from llorch.errors import Reason, Unavailable
-
 from worker_orcd.engines.protocol import Engine, EngineRun
 from worker_orcd.log_entry import FinishReason, LogEntry
 from worker_orcd.run_spec import RunSpec
@@ -74,9 +73,7 @@ class RunKeeper:
                 await asyncio.shield(self._submitting[attempt_id])
             return same
         check_run(spec, prefix, self.engine.info().capabilities)
-        run = self.table.admit(
-            attempt_id, fingerprint, task_record=task_record, prefix=prefix, private=private
-        )
+        run = self.table.admit(attempt_id, fingerprint, task_record=task_record, prefix=prefix, private=private)
         await self._submit(run, EngineRun(attempt_id, spec, tuple(prefix), rehearsal))
         if spec.remaining_ms is not None:
             self._deadlines[attempt_id] = asyncio.get_running_loop().call_later(
@@ -132,9 +129,7 @@ class RunKeeper:
         except BaseException:
             self.table.withdraw(run)
             submission.set_exception(
-                Unavailable(
-                    Reason.WORKER_NOT_READY, f"attempt {run.attempt_id} was not taken; start it again"
-                )
+                Unavailable(Reason.WORKER_NOT_READY, f"attempt {run.attempt_id} was not taken; start it again")
             )
             submission.exception()  # marks it as seen, for nobody may be waiting
             raise

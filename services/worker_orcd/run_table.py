@@ -14,7 +14,6 @@ from enum import Enum, auto
 
 from llorch.clock import Clock
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted
-
 from worker_orcd.log_entry import LogEntry, RunEnd
 from worker_orcd.token_step import TokenStep
 
@@ -125,9 +124,7 @@ class RunTable:
                 Reason.NO_FREE_SLOT,
                 f"this worker has {self._unfinished} unfinished runs and takes {self._max_admitted}",
             )
-        run = Run(
-            attempt_id, fingerprint, task_record, private, self._clock.monotonic(), len(prefix), list(prefix)
-        )
+        run = Run(attempt_id, fingerprint, task_record, private, self._clock.monotonic(), len(prefix), list(prefix))
         self._runs[attempt_id] = run
         self._unfinished += 1
         return run

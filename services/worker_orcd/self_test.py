@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from llorch.clock import Clock
 from llorch.errors import FailedPrecondition, Internal, Reason
-
 from worker_orcd.log_entry import FinishReason, RunEnd
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_spec import RunSpec, Sampling
@@ -54,9 +53,7 @@ async def self_test(keeper: RunKeeper, clock: Clock) -> SelfTestReport:
         ) from None
     for end in (decoded, cancelled):
         if end.failure is not None:
-            raise FailedPrecondition(
-                Reason.ENGINE_FAILED, f"the engine failed its self-test: {end.failure.message}"
-            )
+            raise FailedPrecondition(Reason.ENGINE_FAILED, f"the engine failed its self-test: {end.failure.message}")
     if cancelled.choices[0].finish_reason not in (FinishReason.CANCELLED, FinishReason.EOS):
         raise FailedPrecondition(Reason.ENGINE_FAILED, "the engine did not cancel a run in its self-test")
     return SelfTestReport(decoded.prefill_ms, decoded.decode_ms, cancel_ms)

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from llorch.settings import DaemonSettings
 from pydantic import Field
+
+from llorch.settings import DaemonSettings
 
 CacheType = Literal["f16", "q8_0", "q4_0"]
 
@@ -13,9 +14,7 @@ class WorkerSettings(DaemonSettings, section="worker"):
     """Secrets belong into the environment: LLORCH_WORKER_ACCESS_TOKEN and LLORCH_WORKER_READY_TOKEN."""
 
     worker_id: str = Field("worker", description="Id under which the pool manager knows this worker.")
-    bind: str = Field(
-        "127.0.0.1:0", description="Address to listen on, host:port; port 0 takes any free one."
-    )
+    bind: str = Field("127.0.0.1:0", description="Address to listen on, host:port; port 0 takes any free one.")
     access_token: str | None = Field(None, description="Secret that callers have to show.", repr=False)
     ready_address: str | None = Field(
         None, description="host:port of the pool manager that hears when this worker is ready."
@@ -28,9 +27,7 @@ class WorkerSettings(DaemonSettings, section="worker"):
     engine: Literal["llama_cpp", "sim"] = Field("llama_cpp", description="What computes the answers.")
     model_path: Path | None = Field(None, description="The model's file, GGUF. The sim engine needs none.")
     model_name: str = Field("model", description="Name of the model in the catalog.")
-    device: str = Field(
-        "", description="cuda:<uuid>[,<uuid>…], or cpu together with --allow-cpu, or sim:<id>[,<id>…]."
-    )
+    device: str = Field("", description="cuda:<uuid>[,<uuid>…], or cpu together with --allow-cpu, or sim:<id>[,<id>…].")
     allow_cpu: bool = Field(False, description="Whether the model may compute on the CPU.")
     slots: int = Field(1, ge=1, le=256, description="Requests that run at once.")
     context_per_slot: int = Field(

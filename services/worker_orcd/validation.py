@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 
 from llorch.errors import InvalidArgument, Reason, invalid_field
-
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import RunSpec, Sampling

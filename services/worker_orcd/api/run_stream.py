@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import grpc
+
 from llama_orch.v2 import run_pb2, worker_service_pb2
 from llorch.errors import InvalidArgument, LlorchError, Reason
 from llorch.rpc.slow_reader import write_with_deadline
-
 from worker_orcd import convert
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_table import Run
@@ -33,9 +33,7 @@ class RunStream:
         """Attempt → next entry to send, for the runs that this reader has heard of."""
         self._started_sent: set[str] = set()
         self._changed: dict[str, Run] = {}
-        self._unknown = [
-            attempt_id for attempt_id in from_seq if not self._open(attempt_id, from_seq[attempt_id])
-        ]
+        self._unknown = [attempt_id for attempt_id in from_seq if not self._open(attempt_id, from_seq[attempt_id])]
         self._wake = asyncio.Event()
         self._end: LlorchError | None = None
         self._closing = False
@@ -62,9 +60,7 @@ class RunStream:
         """Until the stream is superseded or closed, or the reader goes away."""
         while not self._closing or self._changed:
             frame = self._next_frame()
-            await write_with_deadline(
-                context, worker_service_pb2.StreamRunsResponse(frame=frame), WRITE_DEADLINE_S
-            )
+            await write_with_deadline(context, worker_service_pb2.StreamRunsResponse(frame=frame), WRITE_DEADLINE_S)
             await self._wait_for_change()
             if self._end is not None:
                 raise self._end

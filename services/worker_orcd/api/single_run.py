@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 
 from llama_orch.v2 import run_pb2
-
 from worker_orcd import convert
 from worker_orcd.run_table import Run
 

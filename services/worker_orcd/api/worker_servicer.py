@@ -6,11 +6,11 @@ from bisect import bisect_right
 from typing import Any
 
 import grpc
+
 from llama_orch.v2 import control_pb2, run_pb2, worker_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.errors import Aborted, Reason, Unavailable, invalid_field
 from llorch.identifiers import check_id, new_id
 from llorch.rpc.slow_reader import write_with_deadline
-
 from worker_orcd import convert
 from worker_orcd.api.run_stream import WRITE_DEADLINE_S, RunStream, StreamContext
 from worker_orcd.api.single_run import SingleRun
@@ -45,7 +45,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         if self._stream is not None:
             self._stream.close()
 
-    async def StartRun(  # noqa: N802  the contract's name
+    async def StartRun(
         self, request: worker_service_pb2.StartRunRequest, context: Context
     ) -> worker_service_pb2.StartRunResponse:
         keeper = self._ready_keeper()
@@ -65,7 +65,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         )
         return worker_service_pb2.StartRunResponse(slots_free=keeper.slots_free)
 
-    async def StreamRuns(  # noqa: N802
+    async def StreamRuns(  # type: ignore[override]  # a coroutine that writes, not a generator
         self, request: worker_service_pb2.StreamRunsRequest, context: StreamContext
     ) -> None:
         keeper = self._ready_keeper()
@@ -82,7 +82,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
                 self._stream = None
                 keeper.table.detach()
 
-    async def CancelRun(  # noqa: N802
+    async def CancelRun(
         self, request: worker_service_pb2.CancelRunRequest, context: Context
     ) -> worker_service_pb2.CancelRunResponse:
         keeper = self._ready_keeper()
@@ -90,7 +90,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         outcome = keeper.cancel(check_id(request.attempt_id, "attempt_id"))
         return worker_service_pb2.CancelRunResponse(outcome=convert.cancel_outcome(outcome))
 
-    async def ReleaseRuns(  # noqa: N802
+    async def ReleaseRuns(
         self, request: worker_service_pb2.ReleaseRunsRequest, context: Context
     ) -> worker_service_pb2.ReleaseRunsResponse:
         keeper = self._ready_keeper()
@@ -101,7 +101,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             keeper.release(attempt_id)
         return worker_service_pb2.ReleaseRunsResponse(slots_free=keeper.slots_free)
 
-    async def ListRuns(  # noqa: N802
+    async def ListRuns(
         self, request: worker_service_pb2.ListRunsRequest, context: Context
     ) -> worker_service_pb2.ListRunsResponse:
         """Pages by attempt id; the token of a page is the last id of the page before."""
@@ -116,7 +116,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             next_page_token=page[-1].attempt_id if first + size < len(runs) else "",
         )
 
-    async def Execute(  # noqa: N802
+    async def Execute(  # type: ignore[override]  # as StreamRuns
         self, request: worker_service_pb2.ExecuteRequest, context: ExecuteContext
     ) -> None:
         keeper = self._ready_keeper()
@@ -132,15 +132,13 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             ended = False
             while not ended:
                 delta = await single.next_delta()
-                await write_with_deadline(
-                    context, worker_service_pb2.ExecuteResponse(delta=delta), WRITE_DEADLINE_S
-                )
+                await write_with_deadline(context, worker_service_pb2.ExecuteResponse(delta=delta), WRITE_DEADLINE_S)
                 ended = delta.HasField("end")
         finally:
             keeper.unwatch(single)
             keeper.release(attempt_id)
 
-    async def GetInfo(  # noqa: N802
+    async def GetInfo(
         self, request: worker_service_pb2.GetInfoRequest, context: Context
     ) -> worker_service_pb2.GetInfoResponse:
         """Answers the worker's id even while it loads, for whoever has to find out whose process this is."""
@@ -149,7 +147,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             response.engine.CopyFrom(convert.engine_info(self._keeper.engine.info()))
         return response
 
-    async def GetStats(  # noqa: N802
+    async def GetStats(
         self, request: worker_service_pb2.GetStatsRequest, context: Context
     ) -> worker_service_pb2.GetStatsResponse:
         keeper = self._ready_keeper()
@@ -167,7 +165,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             )
         )
 
-    async def Shutdown(  # noqa: N802
+    async def Shutdown(
         self, request: worker_service_pb2.ShutdownRequest, context: Context
     ) -> worker_service_pb2.ShutdownResponse:
         if request.HasField("control"):
@@ -177,9 +175,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     def _ready_keeper(self) -> RunKeeper:
         if self._keeper is None:
-            raise Unavailable(
-                Reason.WORKER_NOT_READY, "this worker is still loading its model", retry_after_ms=1000
-            )
+            raise Unavailable(Reason.WORKER_NOT_READY, "this worker is still loading its model", retry_after_ms=1000)
         return self._keeper
 
     def _check_control(self, control: control_pb2.ControlHeader) -> None:

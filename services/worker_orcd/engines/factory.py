@@ -1,7 +1,6 @@
 """From settings to an engine. Only the engine that was chosen is imported."""
 
 from llorch.errors import invalid_field
-
 from worker_orcd.device import DeviceKind, parse_device
 from worker_orcd.engines.protocol import Engine
 from worker_orcd.settings import WorkerSettings

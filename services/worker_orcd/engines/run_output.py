@@ -59,7 +59,7 @@ class ChoiceOutput:
             self._append(released)
 
     def end(self) -> ChoiceEnd:
-        assert self.finish is not None  # noqa: S101  called by RunOutput when every choice has ended
+        assert self.finish is not None
         return ChoiceEnd(self._choice, self.finish, self.index - self._first_index, self._stop_string)
 
     def _append(self, released: Released) -> None:

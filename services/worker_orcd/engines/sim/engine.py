@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason, Unimplemented
-
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, Fingerprint, ResumeSupport
 from worker_orcd.engines.protocol import EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
@@ -109,9 +108,7 @@ class SimEngine:
         self._costs = SimParameters() if run.rehearsal else self._parameters
         prompt = run.spec.prompt or "\n".join(message.content for message in run.spec.messages)
         if any(fault.kind is FaultKind.REFUSE and fault.marker in prompt for fault in self._costs.faults):
-            raise FailedPrecondition(
-                Reason.ENGINE_FAILED, "the simulated engine refuses this run, as it was told to"
-            )
+            raise FailedPrecondition(Reason.ENGINE_FAILED, "the simulated engine refuses this run, as it was told to")
         tokens_in = sim_prompt_tokens(prompt)
         if tokens_in >= self._shape.context_per_slot:
             raise InvalidArgument(
@@ -122,9 +119,7 @@ class SimEngine:
         replayed = sum(len(entry.token_ids) for entry in run.prefix)
         output.start()
         faults = [fault for fault in self._costs.faults if fault.marker in prompt]
-        self._runs[run.attempt_id] = _SimRun(
-            run.spec, output, self._book_prefill(tokens_in + replayed), faults
-        )
+        self._runs[run.attempt_id] = _SimRun(run.spec, output, self._book_prefill(tokens_in + replayed), faults)
         self._schedule()
 
     def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
@@ -143,8 +138,7 @@ class SimEngine:
             tokens_generated=self._tokens_generated,
             tokens_prefilled=self._tokens_prefilled,
             kv_used_tokens=sum(
-                run.output.tokens_in + sum(choice.index for choice in run.output.choices)
-                for run in self._runs.values()
+                run.output.tokens_in + sum(choice.index for choice in run.output.choices) for run in self._runs.values()
             ),
         )
 
@@ -178,9 +172,7 @@ class SimEngine:
                 wake_at = min(wake_at, run.prefilled_at)
         if any(run.decoding for run in self._runs.values()):
             wake_at = min(wake_at, self._next_step_at)
-        self._timer = (
-            self._loop.call_soon(self._step) if wake_at <= now else self._loop.call_at(wake_at, self._step)
-        )
+        self._timer = self._loop.call_soon(self._step) if wake_at <= now else self._loop.call_at(wake_at, self._step)
 
     def _step(self) -> None:
         self._timer = None
@@ -256,9 +248,7 @@ class SimEngine:
         elif fault.kind is FaultKind.SLOW:
             self._next_step_at = self._loop.time() + fault.delay_s
         else:
-            run.output.fail(
-                RunFailure(Reason.ENGINE_FAILED, "the simulated engine failed, as it was told to", True)
-            )
+            run.output.fail(RunFailure(Reason.ENGINE_FAILED, "the simulated engine failed, as it was told to", True))
         return True
 
     def _collect(self) -> list[TokenStep]:

@@ -82,9 +82,7 @@ def parse_parameters(text: str) -> SimParameters:
     if not isinstance(faults, list):
         raise invalid_field("sim.faults", "has to be a list")
     known = _checked(values, SimParameters, "sim")
-    return SimParameters(
-        **known, faults=tuple(_fault(value, f"sim.faults[{at}]") for at, value in enumerate(faults))
-    )
+    return SimParameters(**known, faults=tuple(_fault(value, f"sim.faults[{at}]") for at, value in enumerate(faults)))
 
 
 def _fault(value: object, path: str) -> Fault:

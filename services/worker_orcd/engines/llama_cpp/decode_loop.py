@@ -1,0 +1,191 @@
+"""The steps of the engine: which sequences are evaluated next, and what comes of it.
+
+Runs on the engine's thread, which alone touches the context. Sequences that decode come first, all of them in
+one batch; then one piece of one prompt, so that a long prompt neither stalls the others nor outlasts a
+cancel.
+"""
+
+import time
+from collections import deque
+
+from llorch.errors import Reason
+from llorch.logs import get_logger
+from worker_orcd.engine_info import EngineStats
+from worker_orcd.engines.llama_cpp.batch import Batch
+from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
+from worker_orcd.engines.llama_cpp.context import Context, DecodeError
+from worker_orcd.engines.llama_cpp.draws import draw_seed
+from worker_orcd.engines.llama_cpp.model import Model
+from worker_orcd.engines.llama_cpp.native import Native
+from worker_orcd.engines.llama_cpp.sampler import Sampler
+from worker_orcd.engines.llama_cpp.sequence import Sequence
+from worker_orcd.engines.llama_cpp.shape import BATCH_TOKENS
+from worker_orcd.engines.protocol import EngineRun
+from worker_orcd.engines.run_output import RunOutput
+from worker_orcd.log_entry import FinishReason, RunFailure
+from worker_orcd.token_step import TokenStep
+
+_log = get_logger("llama.cpp")
+
+
+class DecodeLoop:
+    """`slots` sequences at once. Every method belongs to the engine's thread; `stats` may be read anywhere."""
+
+    def __init__(self, native: Native, model: Model, context: Context, slots: int) -> None:
+        self.stats = EngineStats()
+        self._lib = native.lib
+        self._model = model
+        self._context = context
+        self._batch = Batch(native.lib, BATCH_TOKENS)
+        self._chunk = ChunkSize(BATCH_TOKENS)
+        self._free_slots = list(range(slots))
+        self._waiting: deque[tuple[EngineRun, RunOutput, list[int]]] = deque()
+        self._active: dict[str, Sequence] = {}
+        self._steps = 0
+        self._generated = 0
+        self._prefilled = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._active or self._waiting)
+
+    def add(self, run: EngineRun, output: RunOutput, tokens: list[int]) -> None:
+        """`tokens` are the prompt's and those of the output so far."""
+        self._waiting.append((run, output, tokens))
+
+    def cancel(self, attempt_id: str, reason: FinishReason) -> None:
+        sequence = self._active.get(attempt_id)
+        if sequence is not None:
+            sequence.output.close(reason)
+        for run, output, _ in self._waiting:
+            if run.attempt_id == attempt_id:
+                output.close(reason)
+
+    def step(self) -> list[TokenStep]:
+        """One batch of decoding and one piece of a prompt; what both brought."""
+        ended_waiting = self._fill_slots()
+        self._decode()
+        self._prefill()
+        steps = ended_waiting + self._collect()
+        self._steps += 1
+        self.stats = EngineStats(
+            slots_busy=len(self._active),
+            steps=self._steps,
+            tokens_generated=self._generated,
+            tokens_prefilled=self._prefilled,
+            kv_used_tokens=sum(sequence.evaluated for sequence in self._active.values()),
+        )
+        return steps
+
+    def fail_all(self, message: str) -> list[TokenStep]:
+        """The engine can't go on: every run ends with a failure."""
+        outputs = [sequence.output for sequence in self._active.values()]
+        outputs += [output for _, output, _ in self._waiting]
+        for output in outputs:
+            output.fail(RunFailure(Reason.ENGINE_FAILED, message, retryable=True))
+        self._waiting.clear()
+        return [step for output in outputs if (step := output.collect()) is not None]
+
+    def close(self) -> None:
+        """Frees what sequences hold; before the context."""
+        for sequence in self._active.values():
+            sequence.sampler.close()
+        self._active.clear()
+
+    def _fill_slots(self) -> list[TokenStep]:
+        """Gives free slots to those who wait; returns the ends of runs that were cancelled while they waited."""
+        steps = []
+        while self._waiting and (self._free_slots or self._waiting[0][1].ended):
+            run, output, tokens = self._waiting.popleft()
+            if output.ended:
+                step = output.collect()
+                if step is not None:
+                    steps.append(step)
+                continue
+            output.start()
+            slot = self._free_slots.pop(0)
+            sampler = Sampler(self._lib, run.spec.sampling)
+            self._active[run.attempt_id] = Sequence(slot, run.spec, output, sampler, tokens)
+        return steps
+
+    def _decode(self) -> None:
+        """The next token of every sequence that decodes. Slots in ascending order share one pass through the
+        model.
+        """
+        decoding = sorted(
+            (sequence for sequence in self._active.values() if sequence.decoding and not sequence.output.ended),
+            key=lambda sequence: sequence.slot,
+        )
+        if not decoding:
+            return
+        self._batch.fill_step(
+            [sequence.tokens[-1] for sequence in decoding],
+            [sequence.evaluated for sequence in decoding],
+            [sequence.slot for sequence in decoding],
+        )
+        if not self._evaluate(decoding):
+            return
+        for row, sequence in enumerate(decoding):
+            sequence.evaluated += 1
+            self._pick(sequence, row)
+
+    def _prefill(self) -> None:
+        """A piece of the prompt that came first."""
+        sequence = next(
+            (other for other in self._active.values() if not other.decoding and not other.output.ended), None
+        )
+        if sequence is None:
+            return
+        begin = sequence.evaluated
+        chunk = sequence.tokens[begin : begin + self._chunk.tokens]
+        is_last = begin + len(chunk) == len(sequence.tokens)
+        self._batch.fill_chunk(chunk, begin, sequence.slot, wants_output=is_last)
+        began_at = time.monotonic()
+        if not self._evaluate([sequence]):
+            return
+        self._lib.llama_synchronize(self._context.handle)
+        self._chunk.observe(len(chunk), time.monotonic() - began_at)
+        self._prefilled += len(chunk)
+        sequence.evaluated += len(chunk)
+        if is_last:
+            sequence.decoding = True
+            sequence.output.first_token()
+            self._pick(sequence, len(chunk) - 1)
+
+    def _evaluate(self, sequences: list[Sequence]) -> bool:
+        """Runs the batch; if that fails, those who are in it fail, and the others go on."""
+        try:
+            self._context.decode(self._batch)
+        except DecodeError as error:
+            _log.error("decode_failed", code=error.code, sequences=len(sequences))
+            for sequence in sequences:
+                sequence.output.fail(
+                    RunFailure(Reason.ENGINE_FAILED, f"the engine failed with code {error.code}", retryable=True)
+                )
+            return False
+        return True
+
+    def _pick(self, sequence: Sequence, row: int) -> None:
+        choice = sequence.choice
+        seed = draw_seed(sequence.spec.seed, 0, choice.index)
+        token_id = sequence.sampler.pick(self._context.handle, row, seed)
+        self._generated += 1
+        if token_id in self._model.ends_text and not sequence.spec.ignore_eos:
+            choice.close(FinishReason.EOS)
+            return
+        choice.take(token_id, self._model.pieces[token_id])
+        sequence.tokens.append(token_id)
+
+    def _collect(self) -> list[TokenStep]:
+        steps = [step for run in self._active.values() if (step := run.output.collect()) is not None]
+        for step in steps:
+            if step.end is not None:
+                self._free(self._active.pop(step.attempt_id))
+        return steps
+
+    def _free(self, sequence: Sequence) -> None:
+        """Low slots are given out first: the fewer gaps between used ones, the larger the shared batches."""
+        sequence.sampler.close()
+        self._context.forget(sequence.slot)
+        self._free_slots.append(sequence.slot)
+        self._free_slots.sort()

@@ -1,0 +1,128 @@
+"""The llama.cpp engine, as the event loop sees it."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from llorch.clock import Clock, SystemClock
+from llorch.errors import Internal, Reason, Unavailable, Unimplemented
+from llorch.logs import get_logger
+from worker_orcd.device import DeviceKind
+from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, Fingerprint, ResumeSupport
+from worker_orcd.engines.llama_cpp import draws
+from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
+from worker_orcd.engines.llama_cpp.prompt import PromptBuilder
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.engines.protocol import EngineRun, StepCallback
+from worker_orcd.engines.run_output import RunOutput
+from worker_orcd.log_entry import FinishReason
+from worker_orcd.token_step import TokenStep
+
+SAMPLING_OPTIONS = frozenset({"temperature", "top_k", "top_p", "min_p", "seed"})
+CLOSE_S = 10.0
+"""A step that takes longer than this is not waited for: the process exits, and the system takes the memory
+back.
+"""
+
+_log = get_logger("llama.cpp")
+
+
+class LlamaCppEngine:
+    def __init__(self, shape: LlamaCppShape, clock: Clock | None = None) -> None:
+        self._shape = shape
+        self._clock = clock or SystemClock()
+        self._on_steps: StepCallback | None = None
+        self._thread: EngineThread | None = None
+        self._loaded: Loaded | None = None
+        self._prompts: PromptBuilder | None = None
+
+    async def load(self) -> None:
+        self._thread = EngineThread(self._shape, self._deliver)
+        self._thread.start()
+        self._loaded = await self._thread.loaded
+        self._prompts = PromptBuilder(self._loaded.model, self._shape.context_per_slot, self._clock)
+
+    def deliver_to(self, on_steps: StepCallback) -> None:
+        self._on_steps = on_steps
+
+    async def watch(self) -> None:
+        await asyncio.shield(self._running.ended)
+        raise Internal(Reason.ENGINE_FAILED, "the engine's thread ended")
+
+    def info(self) -> EngineInfo:
+        loaded = self._known
+        shape = self._shape
+        on_cuda = shape.devices.kind is DeviceKind.CUDA
+        return EngineInfo(
+            engine="llama_cpp",
+            engine_version=loaded.version,
+            model=shape.model,
+            context_per_slot=shape.context_per_slot,
+            slots=shape.slots,
+            max_admitted=shape.slots,
+            context_trained=loaded.model.context_trained,
+            vocabulary_size=loaded.model.vocabulary_size,
+            capabilities=Capabilities(
+                resume=ResumeSupport.EXACT_IDS,
+                chat=self._prompts is not None and self._prompts.has_template,
+                sampling_options=SAMPLING_OPTIONS,
+            ),
+            fingerprint=Fingerprint(
+                engine_version=f"llama_cpp {loaded.version}",
+                build=loaded.system_info,
+                device_kind="cuda" if on_cuda else "cpu",
+                device=", ".join(loaded.gpus),
+                sampler_profile=draws.PROFILE,
+                threads=shape.threads,
+                flash_attention=True,
+            ),
+            cpu=not on_cuda,
+            load_ms=loaded.load_ms,
+            memory_mib=loaded.memory_mib,
+        )
+
+    async def submit(self, run: EngineRun) -> None:
+        """Templates and tokenizing take their time with long prompts: beside the event loop."""
+        prompt, replayed = await asyncio.to_thread(self._token_ids, run)
+        output = RunOutput(run, len(prompt), self._shape.context_per_slot, time.monotonic)
+        self._running.send(lambda decode_loop: decode_loop.add(run, output, prompt + replayed))
+
+    def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        self._running.send(lambda decode_loop: decode_loop.cancel(attempt_id, reason))
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        raise Unimplemented(Reason.UNSUPPORTED_OPTION, "this engine has no embeddings yet")
+
+    def stats(self) -> EngineStats:
+        return self._running.stats()
+
+    async def close(self) -> None:
+        if self._thread is None:
+            return
+        self._thread.close()
+        done, _ = await asyncio.wait({self._thread.ended}, timeout=CLOSE_S)
+        if not done:
+            _log.warning("engine_did_not_close", waited_s=CLOSE_S)
+
+    @property
+    def _running(self) -> EngineThread:
+        if self._thread is None:
+            raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
+        return self._thread
+
+    @property
+    def _known(self) -> Loaded:
+        if self._loaded is None:
+            raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
+        return self._loaded
+
+    def _token_ids(self, run: EngineRun) -> tuple[list[int], list[int]]:
+        """The model is not freed while this reads its vocabulary."""
+        with self._running.model_lock:
+            if self._running.closing.is_set() or self._prompts is None:
+                raise Unavailable(Reason.DRAINING, "this worker is shutting down")
+            return self._prompts.token_ids(run)
+
+    def _deliver(self, steps: Sequence[TokenStep]) -> None:
+        if self._on_steps is not None:
+            self._on_steps(steps)

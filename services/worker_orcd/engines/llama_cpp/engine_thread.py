@@ -1,0 +1,178 @@
+"""The thread that owns the native context, from loading to freeing.
+
+It knows one queue in and one callback out: the event loop is told once per step, with the whole step.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from llorch.errors import Internal, LlorchError, Reason
+from llorch.logs import get_logger
+from worker_orcd.device import DeviceKind
+from worker_orcd.engine_info import EngineStats
+from worker_orcd.engines.llama_cpp.context import Context
+from worker_orcd.engines.llama_cpp.decode_loop import DecodeLoop
+from worker_orcd.engines.llama_cpp.gguf_header import check_gguf
+from worker_orcd.engines.llama_cpp.gpus import Gpu, list_gpus, require_gpus
+from worker_orcd.engines.llama_cpp.model import Model
+from worker_orcd.engines.llama_cpp.native import Native
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.engines.protocol import StepCallback
+from worker_orcd.resident_memory import resident_mib
+
+Command = Callable[[DecodeLoop], None]
+_MIB = 1024 * 1024
+_log = get_logger("llama.cpp")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the load brought. `memory_mib` is what it took, per device."""
+
+    model: Model
+    version: str
+    system_info: str
+    gpus: tuple[str, ...]
+    memory_mib: tuple[int, ...]
+    load_ms: int
+
+
+class EngineThread:
+    """`loaded` and `ended` are futures of the event loop that it is made in; `on_steps` is called there.
+
+    Whoever uses the model on another thread holds `model_lock` and sees that `closing` is not set.
+    """
+
+    def __init__(self, shape: LlamaCppShape, on_steps: StepCallback) -> None:
+        self._shape = shape
+        self._on_steps = on_steps
+        self._event_loop = asyncio.get_running_loop()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._decode_loop: DecodeLoop | None = None
+        self.closing = threading.Event()
+        self.model_lock = threading.Lock()
+        self.loaded: asyncio.Future[Loaded] = self._event_loop.create_future()
+        self.ended: asyncio.Future[None] = self._event_loop.create_future()
+
+    def start(self) -> None:
+        """The thread never keeps the process alive: one that hangs in native code can't be ended."""
+        threading.Thread(target=self._run, name="llama.cpp", daemon=True).start()
+
+    def send(self, command: Command) -> None:
+        """Carried out between two steps."""
+        self._commands.put(command)
+
+    def close(self) -> None:
+        """Ends the thread after the step that it is in, or in the middle of a load; `ended` follows."""
+        self.closing.set()
+        self.send(_nothing)
+
+    def stats(self) -> EngineStats:
+        return self._decode_loop.stats if self._decode_loop is not None else EngineStats()
+
+    def _run(self) -> None:
+        try:
+            with ExitStack() as opened:
+                self._load_and_serve(opened)
+        except LlorchError as error:
+            self._tell(_settle, self.loaded, error)
+            self._tell(_settle, self.ended, error)
+        except Exception as error:  # noqa: BLE001  a thread's end must not be silent: it is logged and told
+            _log.error("engine_thread_failed", exc_info=error)
+            failure = Internal(Reason.ENGINE_FAILED, "the engine failed; its log says how")
+            self._tell(_settle, self.loaded, failure)
+            self._tell(_settle, self.ended, failure)
+        else:
+            self._tell(_settle, self.ended, None)
+
+    def _load_and_serve(self, opened: ExitStack) -> None:
+        """Whatever is opened is closed in reverse: sequences, context, model."""
+        began_at = time.monotonic()
+        check_gguf(self._shape.model_path)
+        native = Native()
+        if self._shape.devices.kind is DeviceKind.CUDA:
+            require_gpus(native, self._shape.devices)
+        before = self._measure()
+        model = Model(native, self._shape, go_on=lambda: not self.closing.is_set())
+        opened.callback(self._close_model, model)
+        context = Context(native, model, self._shape)
+        opened.callback(context.close)
+        decode_loop = DecodeLoop(native, model, context, self._shape.slots)
+        opened.callback(decode_loop.close)
+        self._decode_loop = decode_loop
+        after = self._measure()
+        loaded = Loaded(
+            model=model,
+            version=native.version,
+            system_info=native.system_info(),
+            gpus=tuple(gpu.description for gpu in self._gpus()),
+            memory_mib=tuple(max(0, now - then) for then, now in zip(before, after, strict=True)),
+            load_ms=round((time.monotonic() - began_at) * 1000),
+        )
+        self._tell(_settle, self.loaded, None, loaded)
+        self._serve(decode_loop)
+
+    def _serve(self, decode_loop: DecodeLoop) -> None:
+        try:
+            while not self.closing.is_set():
+                self._carry_out(decode_loop)
+                if decode_loop.has_work:
+                    self._deliver(decode_loop.step())
+        except Exception:
+            self._deliver(decode_loop.fail_all("the engine failed and ends"))
+            raise
+
+    def _carry_out(self, decode_loop: DecodeLoop) -> None:
+        """The commands that are there; without work, the thread sleeps until there is one."""
+        if not decode_loop.has_work:
+            self._commands.get()(decode_loop)
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            command(decode_loop)
+
+    def _deliver(self, steps: list[Any]) -> None:
+        if steps:
+            self._tell(self._on_steps, steps)
+
+    def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._event_loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            _log.debug("event_loop_closed")  # the process is about to exit; there is nobody to tell
+
+    def _close_model(self, model: Model) -> None:
+        self.closing.set()
+        with self.model_lock:
+            model.close()
+
+    def _gpus(self) -> list[Gpu]:
+        return list_gpus() if self._shape.devices.kind is DeviceKind.CUDA else []
+
+    def _measure(self) -> list[int]:
+        """MiB in use: per GPU what is not free, or else what this process holds."""
+        gpus = self._gpus()
+        return [-gpu.free_bytes // _MIB for gpu in gpus] if gpus else [resident_mib()]
+
+
+def _nothing(_decode_loop: DecodeLoop) -> None:
+    """Wakes the thread."""
+
+
+def _settle(future: "asyncio.Future[Any]", error: LlorchError | None, result: Any = None) -> None:
+    """On the event loop. Whoever waited may have gone, and nobody has to look at an error."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+        future.exception()

@@ -1,0 +1,103 @@
+"""A model in memory: its weights, its vocabulary and its chat template."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from llorch.errors import FailedPrecondition, LlorchError, Reason
+from worker_orcd.device import DeviceKind
+from worker_orcd.engines.llama_cpp.gguf_header import check_gguf
+from worker_orcd.engines.llama_cpp.native import Native
+from worker_orcd.engines.llama_cpp.pieces import piece_table, special_texts
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+
+_ALL_LAYERS = -1
+
+_AMX = "AMX_INT8 = 1"
+"""A build with these instructions crashes in its first matrix product (ggml-org/llama.cpp pull request
+26954): weights must not be moved into the buffers that they work on.
+"""
+
+
+class Model:
+    """Loaded on construction; `close` frees it after every context of it. What it holds is never changed."""
+
+    def __init__(self, native: Native, shape: LlamaCppShape, go_on: Callable[[], bool]) -> None:
+        check_gguf(shape.model_path)
+        self._lib: Any = native.lib
+        self.handle = _load(native, shape, go_on)
+        self.vocab = self._lib.llama_model_get_vocab(self.handle)
+        refusal = self._refusal()
+        if refusal:
+            self.close()
+            raise FailedPrecondition(Reason.MODEL_LOAD_FAILED, f"{shape.model_path.name}: {refusal}")
+        self.vocabulary_size = int(self._lib.llama_vocab_n_tokens(self.vocab))
+        self.context_trained = int(self._lib.llama_model_n_ctx_train(self.handle))
+        self.pieces = piece_table(self._lib, self.vocab, self.vocabulary_size)
+        self.longest_piece_bytes = max(len(_as_bytes(piece)) for piece in self.pieces)
+        self.special_texts = special_texts(self._lib, self.vocab, self.vocabulary_size)
+        self.ends_text = frozenset(
+            token_id for token_id in range(self.vocabulary_size) if self._lib.llama_vocab_is_eog(self.vocab, token_id)
+        )
+        self.adds_bos = bool(self._lib.llama_vocab_get_add_bos(self.vocab))
+        self.bos_id = int(self._lib.llama_vocab_bos(self.vocab))
+        self.bos_text = self._text_of(self.bos_id)
+        self.eos_text = self._text_of(self._lib.llama_vocab_eos(self.vocab))
+        template = self._lib.llama_model_chat_template(self.handle, None)
+        self.chat_template = template.decode(errors="replace") if template else ""
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        """Token ids of a text, and nothing around them. Safe on any thread while the model is open."""
+        content = text.encode()
+        room = len(content) + 8
+        while True:
+            ids = (self._lib.llama_token * room)()
+            count = self._lib.llama_tokenize(self.vocab, content, len(content), ids, room, False, parse_special)
+            if count >= 0:
+                return list(ids[:count])
+            room = -count
+
+    def close(self) -> None:
+        self._lib.llama_model_free(self.handle)
+
+    def _refusal(self) -> str:
+        """Why this engine can't serve the model; empty if it can."""
+        if self._lib.llama_model_has_encoder(self.handle):
+            return "encoder models are not supported, it has to be one that generates text by itself"
+        if not self._lib.llama_model_has_decoder(self.handle):
+            return "it does not generate text"
+        return ""
+
+    def _text_of(self, token_id: int) -> str:
+        if token_id < 0:
+            return ""
+        return bytes(self._lib.llama_vocab_get_text(self.vocab, token_id)).decode(errors="replace")
+
+
+def _load(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool]) -> Any:
+    lib = native.lib
+    params = lib.llama_model_default_params()
+    on_cuda = shape.devices.kind is DeviceKind.CUDA
+    params.n_gpu_layers = _ALL_LAYERS if on_cuda else 0
+    no_devices = (ctypes.c_void_p * 1)(None)
+    if not on_cuda:
+        params.devices = ctypes.cast(no_devices, ctypes.c_void_p)
+    progress = lib.llama_progress_callback(lambda _share, _data: go_on())
+    params.use_extra_bufts = _AMX not in native.system_info()
+    params.progress_callback = progress
+    handle = lib.llama_model_load_from_file(str(shape.model_path).encode(), params)
+    if not handle:
+        raise load_failure(native, shape)
+    return handle
+
+
+def load_failure(native: Native, shape: LlamaCppShape) -> LlorchError:
+    """In the library's own words, without the path."""
+    complaint = native.log.last_complaint().replace(str(shape.model_path), shape.model_path.name)
+    return FailedPrecondition(
+        Reason.MODEL_LOAD_FAILED, f"llama.cpp could not load {shape.model_path.name}: {complaint}"
+    )
+
+
+def _as_bytes(piece: str | bytes) -> bytes:
+    return piece.encode() if isinstance(piece, str) else piece

@@ -1,0 +1,77 @@
+"""From a request to the token ids that are evaluated. Runs beside the event loop; touches no context."""
+
+from collections.abc import Sequence
+
+from llorch.clock import Clock
+from llorch.errors import InvalidArgument, Reason, invalid_field
+from worker_orcd.engines.llama_cpp.chat_template import ChatTemplate
+from worker_orcd.engines.llama_cpp.masking import Masking, Part
+from worker_orcd.engines.llama_cpp.model import Model
+from worker_orcd.engines.protocol import EngineRun
+from worker_orcd.run_spec import RunSpec
+
+
+class PromptBuilder:
+    def __init__(self, model: Model, context_per_slot: int, clock: Clock) -> None:
+        self._model = model
+        self._context = context_per_slot
+        self._template: ChatTemplate | None = None
+        if model.chat_template:
+            masking = Masking(model.special_texts)
+            self._template = ChatTemplate(model.chat_template, model.bos_text, model.eos_text, masking, clock)
+
+    @property
+    def has_template(self) -> bool:
+        return self._template is not None
+
+    def token_ids(self, run: EngineRun) -> tuple[list[int], list[int]]:
+        """The prompt's ids, and those of the output so far. Refuses what does not fit and what is no token."""
+        replayed = [token_id for entry in run.prefix for token_id in entry.token_ids]
+        self._check_ids("prefix", replayed)
+        self._check_ids("generate.stop_token_ids", sorted(run.spec.stop_token_ids))
+        parts = self._parts(run.spec)
+        self._refuse_far_too_long(parts)
+        prompt = self._tokenize(parts)
+        if not prompt:
+            raise invalid_field("generate.prompt", "has no tokens")
+        if len(prompt) + len(replayed) >= self._context:
+            raise self._too_long(str(len(prompt) + len(replayed)))
+        return prompt, replayed
+
+    def _parts(self, spec: RunSpec) -> list[Part]:
+        if not spec.messages:
+            return [Part(spec.prompt, literal=True)]
+        if self._template is None:
+            raise InvalidArgument(
+                Reason.UNSUPPORTED_OPTION, "generate.chat: this model has no chat template; send a plain prompt"
+            )
+        return self._template.render(spec.messages, spec.template_values)
+
+    def _tokenize(self, parts: Sequence[Part]) -> list[int]:
+        """The token that begins a text comes first where the model wants it, unless the template has written
+        them itself.
+        """
+        first = parts[0] if parts else Part("", literal=True)
+        writes_bos = not first.literal and first.text.startswith(self._model.bos_text)
+        ids = [self._model.bos_id] if self._model.adds_bos and not writes_bos else []
+        for part in parts:
+            ids += self._model.tokenize(part.text, parse_special=not part.literal)
+        return ids
+
+    def _refuse_far_too_long(self, parts: Sequence[Part]) -> None:
+        """Before ten megabytes are tokenized for nothing: no token is longer than the longest piece."""
+        least = sum(len(part.text.encode()) for part in parts) // self._model.longest_piece_bytes
+        if least >= self._context:
+            raise self._too_long(f"at least {least}")
+
+    def _too_long(self, tokens: str) -> InvalidArgument:
+        return InvalidArgument(
+            Reason.PROMPT_TOO_LONG, f"the prompt has {tokens} tokens, and the context holds {self._context}"
+        )
+
+    def _check_ids(self, field: str, token_ids: Sequence[int]) -> None:
+        for token_id in token_ids:
+            if token_id >= self._model.vocabulary_size:
+                raise invalid_field(
+                    field, f"has the token id {token_id}; this model has {self._model.vocabulary_size} tokens"
+                )
