@@ -22,7 +22,7 @@ from orchestratord.core.events import (
     WorkerStartFailed,
     WorkerStopAsked,
 )
-from orchestratord.core.fleet import Endpoint, EngineFacts, Worker, WorkerSpec, WorkerState
+from orchestratord.core.fleet import Endpoint, EngineFacts, NodeState, Worker, WorkerSpec, WorkerState
 from orchestratord.core.memory_estimate import estimate_mib
 from orchestratord.core.placement import Candidate, Decision, place
 from orchestratord.core.state import BrainState, Load, LoadPhase
@@ -129,9 +129,13 @@ def worker_silent(state: BrainState, event: WorkerSilent) -> None:
 
 
 def reattach_overdue(state: BrainState) -> None:
-    for worker in state.fleet.workers.values():
-        if worker.reattach_until is not None and state.now >= worker.reattach_until and worker.attempts:
-            _lose_all(state, worker, "the worker that ran the task no longer answers")
+    """Attaching took too long: what ran there is lost. A worker whose node still answers is stuck, and is stopped."""
+    for worker in list(state.fleet.workers.values()):
+        if worker.reattach_until is None or state.now < worker.reattach_until:
+            continue
+        _lose_all(state, worker, "the worker that ran the task no longer answers")
+        if state.fleet.nodes[worker.node_id].state is NodeState.READY:
+            _stop(state, worker)
 
 
 def runs_found(state: BrainState, event: RunsFound) -> None:

@@ -64,7 +64,7 @@ def _admit(state: BrainState, request: TaskRequest, model: Model) -> None:
 
 
 def _refuse_if_hopeless(state: BrainState, model: Model) -> None:
-    """A task that can never run does not wait for it: no node at all, or a model that fits no device even when empty."""
+    """A task that can never run does not wait: there is no node at all, or the model fits no device even when empty."""
     if not state.fleet.nodes:
         raise Unavailable(
             Reason.NO_DEVICE,

@@ -84,14 +84,13 @@ class ChoiceEnd:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a worker says at the end of a run. `extra` is carried through to the client unread (receipt, vectors)."""
+    """What a worker says at the end of a run."""
 
     choices: tuple[ChoiceEnd, ...]
     tokens_in: int = 0
     tokens_out: int = 0
     cached_tokens: int = 0
     decode_ms: int = 0
-    extra: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

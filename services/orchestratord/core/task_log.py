@@ -87,6 +87,10 @@ class TaskLog(Generic[EntryT]):
     def tokens_of_choice(self, choice: int) -> int:
         return self._tokens_of_choice.get(choice, 0)
 
+    def choices(self) -> list[int]:
+        """The choices that have output, in order."""
+        return sorted(self._tokens_of_choice)
+
     def resume_at(self, cursor: Cursor) -> int:
         """The seq to read from, or an error for a cursor of another log or beyond the end of this one."""
         if cursor.log_epoch != self.log_epoch:

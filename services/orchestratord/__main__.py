@@ -1,0 +1,17 @@
+"""`orchestratord`, or `python -m orchestratord`."""
+
+import sys
+
+from llorch.run_daemon import run
+from llorch.settings import load
+from orchestratord import app
+from orchestratord.settings import OrchestratorSettings
+
+
+def main() -> None:
+    settings = load(OrchestratorSettings, sys.argv[1:])
+    run(lambda stop: app.run(settings, stop), "orchestratord", log_level=settings.log_level)
+
+
+if __name__ == "__main__":
+    main()

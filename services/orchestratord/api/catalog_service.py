@@ -1,0 +1,78 @@
+"""CatalogService: the models that tasks may name."""
+
+from datetime import timedelta
+from typing import Any
+
+from llama_orch.v2 import catalog_service_pb2 as pb2
+from llama_orch.v2 import model_pb2
+from llorch.clock import Clock
+from llorch.errors import invalid_field
+from orchestratord.api.not_yet import PartialServicer
+from orchestratord.api.pages import page_of
+from orchestratord.convert import models
+from orchestratord.core import events
+from orchestratord.core.catalog import Model, Origin
+from orchestratord.core.fleet import WorkerState
+from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.store.interface import Store
+
+
+class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["CatalogService"]):
+    def __init__(self, owner: BrainOwner, store: Store, clock: Clock) -> None:
+        self._owner = owner
+        self._store = store
+        self._clock = clock
+
+    async def RegisterModel(self, request: pb2.RegisterModelRequest, context: Any) -> pb2.RegisterModelResponse:
+        spec = models.to_spec(request.model)
+        self._owner.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call"))
+        model = self._owner.state.catalog.get(spec.name)
+        await self._store.save_model(model)
+        return pb2.RegisterModelResponse(model=self._shown(model))
+
+    async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
+        return pb2.GetModelResponse(model=self._shown(self._find(request.model)))
+
+    async def ListModels(self, request: pb2.ListModelsRequest, context: Any) -> pb2.ListModelsResponse:
+        page, following = self._page(request.page_size, request.page_token)
+        return pb2.ListModelsResponse(models=[self._shown(model) for model in page], next_page_token=following)
+
+    async def SetModelState(self, request: pb2.SetModelStateRequest, context: Any) -> pb2.SetModelStateResponse:
+        model = self._find(request.model)
+        self._owner.ask(events.ModelStateSet(model.name, models.to_state(request.state)))
+        await self._store.save_model(model)
+        return pb2.SetModelStateResponse(model=self._shown(model))
+
+    async def DeleteModel(self, request: pb2.DeleteModelRequest, context: Any) -> pb2.DeleteModelResponse:
+        model = self._find(request.model)
+        self._owner.ask(events.ModelDeleted(model.name))
+        await self._store.delete_model(model.name)
+        return pb2.DeleteModelResponse()
+
+    async def GetAvailability(self, request: pb2.GetAvailabilityRequest, context: Any) -> pb2.GetAvailabilityResponse:
+        page, following = self._page(request.page_size, request.page_token)
+        return pb2.GetAvailabilityResponse(
+            models=[self._availability(model) for model in page], next_page_token=following
+        )
+
+    def _find(self, name: str) -> Model:
+        if not name:
+            raise invalid_field("model", "must not be empty; `llorch models` lists the models")
+        return self._owner.state.catalog.get(name)
+
+    def _page(self, page_size: int, page_token: str) -> tuple[list[Model], str]:
+        return page_of(self._owner.state.catalog.all(), lambda model: model.name, page_size, page_token)
+
+    def _shown(self, model: Model) -> model_pb2.Model:
+        registered = self._clock.wall() - timedelta(seconds=self._owner.now() - model.registered_at)
+        return models.to_proto(model, self._owner.state.fleet.workers_of_model(model.name), registered)
+
+    def _availability(self, model: Model) -> pb2.ModelAvailability:
+        fleet = self._owner.state.fleet
+        return pb2.ModelAvailability(
+            model=model.name,
+            staged_node_ids=sorted(n.node_id for n in fleet.nodes.values() if model.spec.source in n.staged),
+            ready_worker_ids=sorted(
+                w.worker_id for w in fleet.workers_of_model(model.name) if w.state is WorkerState.READY
+            ),
+        )

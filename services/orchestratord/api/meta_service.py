@@ -1,0 +1,56 @@
+"""MetaService: what this system is."""
+
+from typing import Any
+
+from llama_orch.v2 import meta_service_pb2 as pb2
+from llorch.request_limits import MAX_INPUT_BYTES
+from orchestratord.api.not_yet import PartialServicer
+from orchestratord.core.catalog import Model
+from orchestratord.core.fleet import WorkerState
+from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.version import VERSION
+
+
+class MetaService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["MetaService"]):
+    def __init__(self, owner: BrainOwner, unimplemented: tuple[str, ...]) -> None:
+        self._owner = owner
+        self._unimplemented = sorted((*unimplemented, *self.unimplemented))
+
+    async def GetCapabilities(self, request: pb2.GetCapabilitiesRequest, context: Any) -> pb2.GetCapabilitiesResponse:
+        state = self._owner.state
+        return pb2.GetCapabilitiesResponse(
+            api_version="v2",
+            version=VERSION,
+            models=[self._model(model) for model in state.catalog.all()],
+            pools=self._pools(),
+            limits=pb2.Limits(
+                queue_capacity=state.config.queue_capacity,
+                request_max_kib=MAX_INPUT_BYTES // 1024,
+                task_retention_ms=round(state.config.task_retention_s * 1000),
+            ),
+            priorities=state.config.priorities,
+            unimplemented=self._unimplemented,
+        )
+
+    def _model(self, model: Model) -> pb2.ModelCapabilities:
+        """Capabilities are what an engine declares, so they are absent while no worker has the model."""
+        shown = pb2.ModelCapabilities(model=model.name, context_max=model.context)
+        for worker in self._owner.state.fleet.workers_of_model(model.name):
+            report: Any = worker.report
+            if worker.state is WorkerState.READY and report is not None and report.HasField("engine"):
+                shown.context_max = report.engine.context_per_slot
+                shown.capabilities.CopyFrom(report.engine.capabilities)
+        return shown
+
+    def _pools(self) -> list[pb2.PoolEngines]:
+        state = self._owner.state
+        engines: dict[str, set[str]] = {}
+        for node in state.fleet.nodes.values():
+            for pool in node.pools:
+                named: Any = pool
+                engines[named.pool_id] = {
+                    f"{worker.engine.engine} {worker.engine.engine_version}"
+                    for worker in state.fleet.workers_on(node.node_id)
+                    if worker.engine and set(worker.spec.device_ids) <= set(named.device_ids)
+                }
+        return [pb2.PoolEngines(pool_id=pool, engine_versions=sorted(found)) for pool, found in sorted(engines.items())]

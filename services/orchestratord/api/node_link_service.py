@@ -1,0 +1,132 @@
+"""NodeLinkService: nodes register here and stay registered."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from llama_orch.v2 import node_link_pb2
+from llama_orch.v2 import node_link_service_pb2 as pb2
+from llorch.errors import DeadlineExceeded, InvalidArgument, Reason, invalid_field
+from llorch.identifiers import check_id, new_id
+from llorch.logs import get_logger
+from orchestratord.convert.nodes import to_snapshot
+from orchestratord.convert.runs import from_reason
+from orchestratord.core import events
+from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.store.interface import Incarnation
+from orchestratord.version import VERSION
+
+SERVICE = pb2.DESCRIPTOR.services_by_name["NodeLinkService"]
+PROTOCOL = 1
+OLDEST_PROTOCOL = 1
+HEARTBEAT_MS = 1000
+
+_FIRST_REPORT_S = 10.0
+
+_log = get_logger("orchestratord")
+
+
+class NodeLinkService:
+    """`draining` is set when this server ends: links end then by themselves, and pool managers look for us again."""
+
+    def __init__(self, owner: BrainOwner, incarnation: Incarnation, draining: asyncio.Event) -> None:
+        self._owner = owner
+        self._incarnation = incarnation
+        self._draining = draining
+
+    async def Connect(self, requests: AsyncIterator[pb2.ConnectRequest], context: Any) -> None:
+        register = await _first(requests)
+        if refusal := _refusal(register):
+            await context.write(_directive(refused=refusal))
+            return
+        session = new_id("link")
+        self._owner.ask(
+            events.NodeRegistered(
+                node_id=register.node_id,
+                session=session,
+                address=register.advertise_address,
+                version=register.version,
+                snapshot=to_snapshot(register.snapshot),
+                labels=dict(register.labels),
+            )
+        )
+        _log.info("node_registered", node_id=register.node_id, version=register.version)
+        await context.write(_directive(registered=self._registered(session)))
+        await self._take_reports(register.node_id, session, requests, context)
+        _log.info("node_link_ended", node_id=register.node_id)
+
+    async def _take_reports(
+        self, node_id: str, session: str, requests: AsyncIterator[pb2.ConnectRequest], context: Any
+    ) -> None:
+        draining = asyncio.create_task(self._draining.wait(), name=f"drain of the link to {node_id}")
+        try:
+            while (request := await _next_before(requests, draining)) is not None:
+                report = request.report
+                self._owner.ask(
+                    events.NodeReported(
+                        node_id, session, report.applied_command_seq, to_snapshot(report.heartbeat.snapshot)
+                    )
+                )
+                await context.write(_directive(ack=node_link_pb2.ReportAck(report_seq=report.report_seq)))
+        finally:
+            draining.cancel()
+
+    def _registered(self, session: str) -> node_link_pb2.Registered:
+        return node_link_pb2.Registered(
+            node_session=session,
+            cluster_id=self._incarnation.cluster_id,
+            control_epoch=self._incarnation.control_epoch,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            lease_ms=round(self._owner.state.config.node_lease_s * 1000),
+            version=VERSION,
+        )
+
+
+async def _first(requests: AsyncIterator[pb2.ConnectRequest]) -> node_link_pb2.Register:
+    try:
+        async with asyncio.timeout(_FIRST_REPORT_S):
+            request = await anext(requests)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            Reason.INVALID_FIELD, f"no report came within {_FIRST_REPORT_S:g} s; a link begins with Register"
+        ) from None
+    except StopAsyncIteration:
+        raise invalid_field("report", "the link ended before its first report") from None
+    if request.report.WhichOneof("report") != "register":
+        raise InvalidArgument(Reason.INVALID_FIELD, "report: the first report of a link has to be Register")
+    register = request.report.register
+    check_id(register.node_id, "register.node_id")
+    if not register.advertise_address:
+        raise invalid_field("register.advertise_address", "must not be empty: commands are sent there")
+    return register
+
+
+async def _next_before(
+    requests: AsyncIterator[pb2.ConnectRequest], ending: "asyncio.Task[Any]"
+) -> pb2.ConnectRequest | None:
+    """The next report; None when the peer has closed the link, or `ending` came first."""
+    reading = asyncio.ensure_future(anext(requests, None))
+    try:
+        await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+        return reading.result() if reading.done() else None
+    finally:
+        reading.cancel()
+
+
+def _refusal(register: node_link_pb2.Register) -> node_link_pb2.Refused | None:
+    if register.protocol_min <= PROTOCOL and register.protocol_max >= OLDEST_PROTOCOL:
+        return None
+    message = (
+        f"this orchestrator ({VERSION}) speaks protocol {OLDEST_PROTOCOL} to {PROTOCOL}, node '{register.node_id}' "
+        f"({register.version}) speaks {register.protocol_min} to {register.protocol_max}; upgrade the older of the "
+        "two with `pip install --upgrade llama-orch`, the orchestrator first"
+    )
+    return node_link_pb2.Refused(reason=from_reason(Reason.VERSION_SKEW), message=message)
+
+
+def _directive(
+    registered: node_link_pb2.Registered | None = None,
+    ack: node_link_pb2.ReportAck | None = None,
+    refused: node_link_pb2.Refused | None = None,
+) -> pb2.ConnectResponse:
+    return pb2.ConnectResponse(directive=node_link_pb2.NodeDirective(registered=registered, ack=ack, refused=refused))

@@ -1,0 +1,114 @@
+"""TaskService: tasks come in, and their streams go out."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from llama_orch.v2 import cancel_pb2, task_pb2
+from llama_orch.v2 import task_service_pb2 as pb2
+from llorch.errors import NotFound, invalid_field
+from llorch.identifiers import new_id
+from llorch.rpc.call_context import current_call
+from llorch.rpc.slow_reader import write_with_deadline
+from orchestratord.api.not_yet import PartialServicer
+from orchestratord.api.pages import page_of
+from orchestratord.convert import tasks
+from orchestratord.core import events
+from orchestratord.core.submission import find_repeated
+from orchestratord.core.task import Task
+from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.task_reader import TaskReader
+from orchestratord.runtime.task_streams import TaskStreams
+
+
+class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["TaskService"]):
+    """`write_deadline_s`: a reader that does not read for so long is dropped, with its cursor."""
+
+    def __init__(self, owner: BrainOwner, streams: TaskStreams, effects: EffectRunner, write_deadline_s: float) -> None:
+        self._owner = owner
+        self._streams = streams
+        self._effects = effects
+        self._write_deadline_s = write_deadline_s
+
+    async def SubmitTask(self, request: pb2.SubmitTaskRequest, context: Any) -> pb2.SubmitTaskResponse:
+        task = self._submit(request.task, durable=True)
+        await self._effects.wait_kept(task.task_id)
+        queue = self._owner.state.queue
+        return pb2.SubmitTaskResponse(
+            task_id=task.task_id,
+            correlation_id=current_call().correlation_id,
+            queue_position=queue.position(task.task_id) if task.task_id in queue else 0,
+        )
+
+    async def StreamTask(self, request: pb2.StreamTaskRequest, context: Any) -> None:
+        await self._follow(request.task_id, request.after, context, pb2.StreamTaskResponse)
+
+    async def Generate(self, request: pb2.GenerateRequest, context: Any) -> None:
+        task = self._submit(request.task, durable=False)
+        await self._follow(task.task_id, "", context, pb2.GenerateResponse)
+
+    async def CancelTask(self, request: pb2.CancelTaskRequest, context: Any) -> pb2.CancelTaskResponse:
+        _check_task_id(request.task_id)
+        return pb2.CancelTaskResponse(outcome=self._cancel(request.task_id))
+
+    async def GetTask(self, request: pb2.GetTaskRequest, context: Any) -> pb2.GetTaskResponse:
+        _check_task_id(request.task_id)
+        return pb2.GetTaskResponse(task=self._shown(self._owner.state.task(request.task_id)))
+
+    async def ListTasks(self, request: pb2.ListTasksRequest, context: Any) -> pb2.ListTasksResponse:
+        kept: Iterable[Task] = self._owner.state.tasks.values()
+        if request.state:
+            wanted = tasks.STATE_BY_PROTO.get(request.state)
+            kept = [task for task in kept if task.state is wanted]
+        # Ids sort by the time at which they were made.
+        page, following = page_of(
+            kept, lambda task: task.task_id, request.page_size, request.page_token, newest_first=True
+        )
+        return pb2.ListTasksResponse(tasks=[self._shown(task) for task in page], next_page_token=following)
+
+    def _submit(self, spec: task_pb2.TaskSpec, *, durable: bool) -> Task:
+        """Admitted, or the same task as before if the client repeats its request_id."""
+        request = tasks.to_request(
+            spec, task_id=new_id("task"), correlation_id=current_call().correlation_id, durable=durable
+        )
+        self._owner.ask(events.TaskSubmitted(request))
+        return find_repeated(self._owner.state, request) or self._owner.state.task(request.task_id)
+
+    async def _follow(
+        self,
+        task_id: str,
+        after: str,
+        context: Any,
+        response: type[pb2.StreamTaskResponse] | type[pb2.GenerateResponse],
+    ) -> None:
+        _check_task_id(task_id)
+        self._owner.state.task(task_id)
+        stream = self._streams.get(task_id)
+        reader = TaskReader(stream, after, self._owner.now())
+        self._owner.ask(events.ReaderAttached(task_id))
+        try:
+            while True:
+                for event in reader.take(self._owner.now()):
+                    await write_with_deadline(context, response(event=event), self._write_deadline_s)
+                if reader.is_done:
+                    return
+                await stream.changed()
+        finally:
+            self._owner.post(events.ReaderLeft(task_id))
+
+    def _cancel(self, task_id: str) -> "cancel_pb2.CancelOutcome.ValueType":
+        try:
+            was_finished = self._owner.state.task(task_id).is_finished
+        except NotFound:
+            return cancel_pb2.CANCEL_OUTCOME_UNKNOWN
+        self._owner.ask(events.TaskCancelled(task_id))
+        return cancel_pb2.CANCEL_OUTCOME_ALREADY_FINISHED if was_finished else cancel_pb2.CANCEL_OUTCOME_CANCELLED
+
+    def _shown(self, task: Task) -> task_pb2.Task:
+        stream = self._streams.get(task.task_id)
+        return tasks.to_proto(task, self._owner.state, len(stream.log), stream.admitted_at)
+
+
+def _check_task_id(task_id: str) -> None:
+    if not task_id:
+        raise invalid_field("task_id", "must not be empty; use the id that the submission answered")

@@ -1,0 +1,141 @@
+"""The composition root of orchestratord: builds everything once, runs it, ends it in order."""
+
+import asyncio
+
+from llama_orch.v2 import (
+    app_service_pb2,
+    app_service_pb2_grpc,
+    catalog_service_pb2_grpc,
+    fleet_service_pb2_grpc,
+    meta_service_pb2_grpc,
+    node_link_service_pb2_grpc,
+    placement_service_pb2,
+    placement_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
+    task_service_pb2_grpc,
+)
+from llorch.address_file import write_address
+from llorch.auth import BearerAuth, refuse_open_bind
+from llorch.background import TaskSupervisor
+from llorch.clock import SystemClock
+from llorch.identifiers import new_id
+from llorch.logs import get_logger
+from llorch.rpc.server import RpcServer
+from orchestratord.api import catalog_service, fleet_service, meta_service, node_link_service, task_service
+from orchestratord.api.not_yet import not_yet
+from orchestratord.core import events
+from orchestratord.core.brain import Brain
+from orchestratord.core.state import BrainConfig
+from orchestratord.model_sources import models_of_file, models_of_packages
+from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.task_streams import TaskStreams
+from orchestratord.settings import OrchestratorSettings
+from orchestratord.store.interface import Incarnation, Store
+from orchestratord.store.memory import MemoryStore
+
+TICK_S = 0.25
+WAKE_READERS_EVERY_TICKS = 8
+
+_log = get_logger("orchestratord")
+
+
+async def run(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain and end."""
+    refuse_open_bind(settings.bind, settings.token)
+    store = MemoryStore()
+    try:
+        await _serve(settings, store, stop)
+    finally:
+        await store.close()
+
+
+async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Event) -> None:
+    incarnation = await store.begin_incarnation()
+    clock = SystemClock()
+    owner = BrainOwner(Brain(_brain_config(settings), new_id), clock)
+    streams = TaskStreams()
+    server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=BearerAuth(settings.token))
+    async with TaskSupervisor("orchestratord") as tasks:
+        node_token = settings.node_token or settings.token
+        effects = EffectRunner(owner, streams, store, incarnation, clock, tasks, node_token)
+        owner.connect(effects.perform)
+        await _register_models(settings, store, owner)
+        _add_services(server, settings, owner, streams, effects, store, incarnation, clock)
+        tasks.spawn("tick", _tick(owner, streams), forever=True)
+        try:
+            address = await server.start()
+            server.set_serving(True)
+            write_address(settings.address_file, address)
+            _log.info("serving", address=address, control_epoch=incarnation.control_epoch)
+            await stop.wait()
+        finally:
+            await server.stop(settings.drain_s)
+            await effects.close()
+
+
+def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
+    return BrainConfig(
+        queue_capacity=settings.queue_capacity,
+        task_retention_s=settings.task_retention_s,
+        tasks_retained=settings.tasks_retained,
+        disconnect_grace_s=settings.disconnect_grace_s,
+    )
+
+
+async def _register_models(settings: OrchestratorSettings, store: Store, owner: BrainOwner) -> None:
+    """From the weakest origin to the strongest, so that the settings file has the last word."""
+    if settings.package_models:
+        for event in models_of_packages():
+            owner.ask(event)
+    for model in await store.models():
+        owner.ask(events.ModelRegistered(model.spec, model.origin, model.provenance))
+    for event in models_of_file(settings.config):
+        owner.ask(event)
+
+
+def _add_services(
+    server: RpcServer,
+    settings: OrchestratorSettings,
+    owner: BrainOwner,
+    streams: TaskStreams,
+    effects: EffectRunner,
+    store: Store,
+    incarnation: Incarnation,
+    clock: SystemClock,
+) -> None:
+    tasks = task_service.TaskService(owner, streams, effects, settings.write_deadline_s)
+    catalog = catalog_service.CatalogService(owner, store, clock)
+    fleet = fleet_service.FleetService(owner, effects, incarnation, clock, settings.write_deadline_s)
+    links = node_link_service.NodeLinkService(owner, incarnation, server.draining)
+    sessions = not_yet(session_service_pb2.DESCRIPTOR.services_by_name["SessionService"])
+    placement = not_yet(placement_service_pb2.DESCRIPTOR.services_by_name["PlacementService"])
+    apps = not_yet(app_service_pb2.DESCRIPTOR.services_by_name["AppService"])
+    partial = (tasks, catalog, fleet, sessions, placement, apps)
+    meta = meta_service.MetaService(owner, tuple(name for servicer in partial for name in servicer.unimplemented))
+    for service, add, servicer in (
+        (tasks.service.full_name, task_service_pb2_grpc.add_TaskServiceServicer_to_server, tasks),
+        (catalog.service.full_name, catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server, catalog),
+        (fleet.service.full_name, fleet_service_pb2_grpc.add_FleetServiceServicer_to_server, fleet),
+        (node_link_service.SERVICE.full_name, node_link_service_pb2_grpc.add_NodeLinkServiceServicer_to_server, links),
+        (meta.service.full_name, meta_service_pb2_grpc.add_MetaServiceServicer_to_server, meta),
+        (sessions.service.full_name, session_service_pb2_grpc.add_SessionServiceServicer_to_server, sessions),
+        (
+            placement.service.full_name,
+            placement_service_pb2_grpc.add_PlacementServiceServicer_to_server,
+            placement,
+        ),
+        (apps.service.full_name, app_service_pb2_grpc.add_AppServiceServicer_to_server, apps),
+    ):
+        server.add(service, add, servicer)
+
+
+async def _tick(owner: BrainOwner, streams: TaskStreams) -> None:
+    count = 0
+    while True:
+        await asyncio.sleep(TICK_S)
+        owner.post(events.Tick())
+        count += 1
+        if count % WAKE_READERS_EVERY_TICKS == 0:
+            streams.wake_all()

@@ -1,0 +1,147 @@
+"""Models: what owners say, and what everybody is shown."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from llama_orch.v2 import model_pb2, worker_pb2
+from llorch.errors import InvalidArgument, Reason, invalid_field
+from llorch.identifiers import check_id
+from orchestratord.core.catalog import DEFAULT_CONTEXT, DEFAULT_SLOTS, Model, ModelSpec, ModelState, Origin
+from orchestratord.core.fleet import Worker, WorkerState
+
+EnumValue = TypeVar("EnumValue", bound=int)
+
+SOURCE_KINDS = ("file:", "pkg:", "hf:", "https:")
+
+_CACHE_TYPES = {
+    worker_pb2.CACHE_TYPE_UNSPECIFIED: "f16",
+    worker_pb2.CACHE_TYPE_F16: "f16",
+    worker_pb2.CACHE_TYPE_Q8_0: "q8_0",
+    worker_pb2.CACHE_TYPE_Q4_0: "q4_0",
+}
+CACHE_TYPE_PROTOS = {
+    "f16": worker_pb2.CACHE_TYPE_F16,
+    "q8_0": worker_pb2.CACHE_TYPE_Q8_0,
+    "q4_0": worker_pb2.CACHE_TYPE_Q4_0,
+}
+_SPLITS = {
+    model_pb2.SPLIT_MODE_UNSPECIFIED: "auto",
+    model_pb2.SPLIT_MODE_AUTO: "auto",
+    model_pb2.SPLIT_MODE_LAYER: "layer",
+    model_pb2.SPLIT_MODE_NONE: "none",
+}
+_SPLIT_PROTOS = {
+    "auto": model_pb2.SPLIT_MODE_AUTO,
+    "layer": model_pb2.SPLIT_MODE_LAYER,
+    "none": model_pb2.SPLIT_MODE_NONE,
+}
+_STATES = {
+    ModelState.ACTIVE: model_pb2.MODEL_STATE_ACTIVE,
+    ModelState.RETIRED: model_pb2.MODEL_STATE_RETIRED,
+}
+_ORIGINS = {
+    Origin.DEFAULT: model_pb2.VALUE_ORIGIN_DEFAULT,
+    Origin.FILE: model_pb2.VALUE_ORIGIN_FILE,
+    Origin.CALL: model_pb2.VALUE_ORIGIN_CALL,
+    Origin.PACKAGE: model_pb2.VALUE_ORIGIN_PACKAGE,
+}
+
+
+def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
+    """Check what an owner sent, and make the spec that the catalog keeps."""
+    check_id(spec.name, "name")
+    for alias in spec.aliases:
+        check_id(alias, "aliases")
+    check_source(spec.source)
+    _check_ranges(spec)
+    return ModelSpec(
+        name=spec.name,
+        source=spec.source,
+        aliases=tuple(spec.aliases),
+        context=spec.context if spec.HasField("context") else None,
+        slots=spec.slots if spec.HasField("slots") else None,
+        cache_type=_known(_CACHE_TYPES, spec.cache_type, "cache_type"),
+        split=_known(_SPLITS, spec.split, "split"),
+        split_shares=tuple(spec.split_shares),
+        idle_unload_s=spec.idle_unload_ms / 1000 if spec.HasField("idle_unload_ms") else None,
+        vram_claim_mib=spec.vram_claim_mib if spec.HasField("vram_claim_mib") else None,
+    )
+
+
+def check_source(source: str) -> None:
+    if not source:
+        raise invalid_field("source", "must not be empty; for example file:/models/coder.gguf")
+    if not source.startswith(SOURCE_KINDS):
+        raise InvalidArgument(
+            Reason.UNSUPPORTED_SOURCE,
+            f"source: '{source[:80]}' has no kind that is known; begin it with one of: {', '.join(SOURCE_KINDS)}",
+        )
+
+
+def to_state(state: "model_pb2.ModelState.ValueType") -> ModelState:
+    for known, proto in _STATES.items():
+        if proto == state:
+            return known
+    raise invalid_field("state", "has to be MODEL_STATE_ACTIVE or MODEL_STATE_RETIRED")
+
+
+def to_proto(model: Model, workers: Iterable[Worker], registered: datetime) -> model_pb2.Model:
+    ready = [worker for worker in workers if worker.state is WorkerState.READY and worker.engine]
+    create_time = Timestamp()
+    create_time.FromDatetime(registered)
+    return model_pb2.Model(
+        spec=_spec_proto(model.spec),
+        state=_STATES[model.state],
+        size_mib=model.size_mib,
+        context=min((w.engine.context_per_slot for w in ready if w.engine), default=model.context),
+        workers_ready=len(ready),
+        create_time=create_time,
+        origins=_origins(model),
+        provenance=model.provenance,
+    )
+
+
+def _spec_proto(spec: ModelSpec) -> model_pb2.ModelSpec:
+    return model_pb2.ModelSpec(
+        name=spec.name,
+        source=spec.source,
+        aliases=spec.aliases,
+        context=spec.context or DEFAULT_CONTEXT,
+        slots=spec.slots or DEFAULT_SLOTS,
+        cache_type=CACHE_TYPE_PROTOS[spec.cache_type],
+        split=_SPLIT_PROTOS[spec.split],
+        split_shares=spec.split_shares,
+        idle_unload_ms=None if spec.idle_unload_s is None else round(spec.idle_unload_s * 1000),
+        vram_claim_mib=spec.vram_claim_mib,
+    )
+
+
+def _origins(model: Model) -> "dict[str, model_pb2.ValueOrigin.ValueType]":
+    """Where each value came from: who registered the model, or the default."""
+    own, default = _ORIGINS[model.origin], _ORIGINS[Origin.DEFAULT]
+    spec = model.spec
+    return {
+        "source": own,
+        "context": default if spec.context is None else own,
+        "slots": default if spec.slots is None else own,
+    }
+
+
+def _check_ranges(spec: model_pb2.ModelSpec) -> None:
+    if spec.HasField("context") and not 256 <= spec.context <= 4_194_304:
+        raise invalid_field("context", f"is {spec.context}; it has to be from 256 to 4194304 tokens")
+    if spec.HasField("slots") and not 1 <= spec.slots <= 256:
+        raise invalid_field("slots", f"is {spec.slots}; it has to be from 1 to 256")
+    if spec.split == model_pb2.SPLIT_MODE_LAYER or spec.split_shares:
+        raise InvalidArgument(
+            Reason.UNSUPPORTED_OPTION, "split: spreading a model over several devices comes with a later release"
+        )
+
+
+def _known(table: Mapping[EnumValue, str], value: EnumValue, field: str) -> str:
+    if value not in table:
+        raise invalid_field(field, f"{value} is none of its values")
+    return table[value]

@@ -1,0 +1,120 @@
+"""Nodes: what they report."""
+
+from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, worker_pb2
+from llorch.errors import Reason
+from orchestratord.convert.models import CACHE_TYPE_PROTOS
+from orchestratord.convert.runs import to_reason
+from orchestratord.core.fleet import (
+    Device,
+    DeviceKind,
+    Endpoint,
+    EngineFacts,
+    Snapshot,
+    WorkerReported,
+    WorkerSpec,
+    WorkerState,
+)
+
+_KINDS = {
+    device_pb2.DEVICE_KIND_CUDA: DeviceKind.CUDA,
+    device_pb2.DEVICE_KIND_CPU: DeviceKind.CPU,
+    device_pb2.DEVICE_KIND_SIMULATED: DeviceKind.SIMULATED,
+}
+_STATES = {
+    worker_pb2.WORKER_STATE_STARTING: WorkerState.STARTING,
+    worker_pb2.WORKER_STATE_READY: WorkerState.READY,
+    worker_pb2.WORKER_STATE_DRAINING: WorkerState.STOPPING,
+    worker_pb2.WORKER_STATE_STOPPING: WorkerState.STOPPING,
+    worker_pb2.WORKER_STATE_EXITED: WorkerState.ENDED,
+    worker_pb2.WORKER_STATE_FAILED: WorkerState.ENDED,
+}
+_CACHE_NAMES = {proto: name for name, proto in CACHE_TYPE_PROTOS.items()}
+
+
+def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
+    """States and kinds of a newer pool manager that this version does not know are left out."""
+    return Snapshot(
+        full=snapshot.full,
+        devices=tuple(_device(device) for device in snapshot.devices if device.kind in _KINDS),
+        workers=tuple(_worker(report) for report in snapshot.workers if report.worker.state in _STATES),
+        staged={model.source: model.size_mib for model in snapshot.staged_models},
+        pools=tuple(snapshot.pools),
+    )
+
+
+def from_spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
+    cache_type = CACHE_TYPE_PROTOS[spec.cache_type]
+    return worker_pb2.WorkerSpec(
+        worker_id=spec.worker_id,
+        model=spec.model,
+        source=spec.source,
+        device_ids=spec.device_ids,
+        slots=spec.slots,
+        context_per_slot=spec.context_per_slot,
+        cache_type_k=cache_type,
+        cache_type_v=cache_type,
+        reservation_mib=spec.reservation_mib,
+    )
+
+
+def _device(device: device_pb2.Device) -> Device:
+    return Device(
+        device_id=device.device_id,
+        kind=_KINDS[device.kind],
+        index=device.index,
+        name=device.name,
+        usable=device.state == device_pb2.DEVICE_STATE_OK,
+        total_mib=device.memory_total_mib,
+        others_mib=device.memory_others_mib,
+        reserve_mib=device.reserve_mib,
+        report=device,
+    )
+
+
+def _worker(report: node_link_pb2.WorkerReport) -> WorkerReported:
+    worker = report.worker
+    return WorkerReported(
+        spec=_spec(worker.spec),
+        state=_STATES[worker.state],
+        engine=_engine(worker.engine) if worker.HasField("engine") else None,
+        endpoint=_endpoint(report.endpoint) if report.HasField("endpoint") else None,
+        failure=_failure(worker),
+        report=worker,
+    )
+
+
+def _spec(spec: worker_pb2.WorkerSpec) -> WorkerSpec:
+    return WorkerSpec(
+        worker_id=spec.worker_id,
+        model=spec.model,
+        source=spec.source,
+        device_ids=tuple(spec.device_ids),
+        slots=spec.slots,
+        context_per_slot=spec.context_per_slot,
+        cache_type=_CACHE_NAMES.get(spec.cache_type_k, "f16"),
+        reservation_mib=tuple(spec.reservation_mib),
+    )
+
+
+def _engine(engine: engine_pb2.EngineInfo) -> EngineFacts:
+    return EngineFacts(
+        engine=engine.engine,
+        engine_version=engine.engine_version,
+        slots=engine.slots,
+        context_per_slot=engine.context_per_slot,
+        simulated=engine.simulated,
+        cpu=engine.cpu,
+        memory_mib=tuple(engine.memory_mib),
+    )
+
+
+def _endpoint(endpoint: worker_pb2.WorkerEndpoint) -> Endpoint:
+    return Endpoint(endpoint.advertise_address, endpoint.access_token)
+
+
+def _failure(worker: worker_pb2.Worker) -> tuple[Reason, str] | None:
+    if worker.state != worker_pb2.WORKER_STATE_FAILED:
+        return None
+    exit_ = worker.exit
+    reason = to_reason(exit_.reason) if exit_.reason else Reason.MODEL_LOAD_FAILED
+    return reason, exit_.message or "\n".join(exit_.last_lines[-3:]) or "it ended without a word"

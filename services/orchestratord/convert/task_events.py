@@ -1,0 +1,144 @@
+"""Events of a task's stream. `tokens` is on the hot path: it runs once per message of every reader."""
+
+from collections.abc import Sequence
+
+from llama_orch.v2 import device_pb2, log_entry_pb2, task_event_pb2
+from orchestratord.convert.runs import from_finish_reason, from_reason
+from orchestratord.core.effects import Placement
+from orchestratord.core.fleet import DeviceKind
+from orchestratord.core.task import Stopped, TaskEnd, TaskError, TaskRequest, Terminal
+from orchestratord.core.task_log import Cursor, TaskLog
+
+OutputLog = TaskLog[log_entry_pb2.LogEntry]
+
+_KINDS = {
+    DeviceKind.CUDA: device_pb2.DEVICE_KIND_CUDA,
+    DeviceKind.CPU: device_pb2.DEVICE_KIND_CPU,
+    DeviceKind.SIMULATED: device_pb2.DEVICE_KIND_SIMULATED,
+}
+
+
+def started(request: TaskRequest, cursor: Cursor, queue_position: int) -> task_event_pb2.TaskEvent:
+    return task_event_pb2.TaskEvent(
+        task_id=request.task_id,
+        cursor=str(cursor),
+        started=task_event_pb2.Started(queue_position=queue_position, model=request.model, seed=request.seed),
+    )
+
+
+def placed(placement: Placement) -> task_event_pb2.Placed:
+    return task_event_pb2.Placed(
+        attempt=placement.attempt,
+        worker_id=placement.worker_id,
+        node_id=placement.node_id,
+        devices=[
+            task_event_pb2.PlacedDevice(device_id=device.device_id, name=device.name, kind=_KINDS[device.kind])
+            for device in placement.devices
+        ],
+        engine=placement.engine.engine,
+        engine_version=placement.engine.engine_version,
+        simulated=placement.engine.simulated,
+        cpu=placement.engine.cpu,
+    )
+
+
+def tokens(task_id: str, log: OutputLog, begin: int, end: int) -> task_event_pb2.TaskEvent:
+    """One event for the log entries `begin` to `end` (exclusive), which `run_length` has found to belong together."""
+    first = log.entries[begin]
+    event = task_event_pb2.TaskEvent(task_id=task_id, cursor=f"{log.log_epoch}.{end}")
+    said = event.tokens
+    said.index = log.first_index[begin]
+    said.choice = first.choice
+    entries: Sequence[log_entry_pb2.LogEntry] = (first,) if end == begin + 1 else log.entries[begin:end]
+    for entry in entries:
+        said.token_ids.extend(entry.token_ids)
+        if entry.logprobs:
+            said.logprobs.extend(entry.logprobs)
+    said.count = len(said.token_ids)
+    kind = first.WhichOneof("content")
+    if kind == "tool_call":
+        said.tool_call.CopyFrom(first.tool_call)
+    elif kind == "reasoning":
+        said.reasoning = "".join(entry.reasoning for entry in entries)
+    else:
+        said.text = "".join(entry.text for entry in entries)
+    return event
+
+
+def run_length(log: OutputLog, begin: int, limit: int) -> int:
+    """The end (exclusive) of the entries from `begin` on, below `limit`, that fit into one event.
+
+    They have the same choice and the same kind of content; a piece of a tool call stands alone.
+    """
+    end = begin + 1
+    if end >= limit:
+        return end
+    first = log.entries[begin]
+    kind = first.WhichOneof("content")
+    if kind == "tool_call":
+        return end
+    while end < limit:
+        entry = log.entries[end]
+        if entry.choice != first.choice or entry.WhichOneof("content") != kind:
+            break
+        end += 1
+    return end
+
+
+def terminal(task_id: str, log: OutputLog, ending: Terminal) -> task_event_pb2.TaskEvent:
+    event = task_event_pb2.TaskEvent(task_id=task_id, cursor=str(log.end))
+    if isinstance(ending, TaskError):
+        event.error.CopyFrom(error(ending))
+    elif isinstance(ending, TaskEnd):
+        event.end.CopyFrom(_end(ending))
+    else:
+        event.end.CopyFrom(_stopped(ending, log))
+    return event
+
+
+def error(failed: TaskError) -> task_event_pb2.Error:
+    return task_event_pb2.Error(
+        reason=from_reason(failed.reason),
+        message=failed.message,
+        retryable=failed.retryable,
+        retry_after_ms=failed.retry_after_ms,
+    )
+
+
+def _end(ending: TaskEnd) -> task_event_pb2.End:
+    result = ending.result
+    return task_event_pb2.End(
+        choices=[
+            task_event_pb2.ChoiceEnd(
+                choice=choice.choice,
+                finish_reason=from_finish_reason(choice.finish_reason),
+                tokens_out=choice.tokens_out,
+                stop_string=choice.stop_string,
+            )
+            for choice in result.choices
+        ],
+        tokens_in=result.tokens_in,
+        tokens_out=result.tokens_out,
+        cached_tokens=result.cached_tokens,
+        queue_ms=ending.queue_ms,
+        first_token_ms=ending.first_token_ms,
+        decode_time_ms=result.decode_ms,
+    )
+
+
+def _stopped(ending: Stopped, log: OutputLog) -> task_event_pb2.End:
+    """Ended early: every choice that has output, or the first one if none has, counted by the log."""
+    choices = [
+        task_event_pb2.ChoiceEnd(
+            choice=choice,
+            finish_reason=from_finish_reason(ending.finish_reason),
+            tokens_out=log.tokens_of_choice(choice),
+        )
+        for choice in (log.choices() or [0])
+    ]
+    return task_event_pb2.End(
+        choices=choices,
+        tokens_out=sum(choice.tokens_out for choice in choices),
+        queue_ms=ending.queue_ms,
+        first_token_ms=ending.first_token_ms,
+    )

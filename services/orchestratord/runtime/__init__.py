@@ -1,0 +1,1 @@
+"""The shell around the brain: it carries events in and effects out, and decides nothing."""

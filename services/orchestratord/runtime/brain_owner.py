@@ -1,0 +1,65 @@
+"""The one owner of the brain. Reading its state to report it is fine; to act on it, ask here."""
+
+from collections import deque
+from collections.abc import Callable
+
+from llorch.clock import Clock
+from orchestratord.core.brain import Brain
+from orchestratord.core.effects import Effect
+from orchestratord.core.events import Event
+from orchestratord.core.state import BrainState
+
+Perform = Callable[[Effect], None]
+
+
+class BrainOwner:
+    """Feeds events to the brain, one after the other, on the event loop's thread.
+
+    `perform` starts an effect and never waits for it; what comes of it is posted later. An event that is posted while
+    another is handled waits its turn, so the brain never sees half of one.
+    """
+
+    def __init__(self, brain: Brain, clock: Clock) -> None:
+        self._brain = brain
+        self._clock = clock
+        self._perform: Perform | None = None
+        self._pending: deque[Event] = deque()
+        self._is_handling = False
+
+    def connect(self, perform: Perform) -> None:
+        """Once, before the first event: who carries out the effects."""
+        self._perform = perform
+
+    @property
+    def state(self) -> BrainState:
+        """For reports only."""
+        return self._brain.state
+
+    def now(self) -> float:
+        return self._clock.monotonic()
+
+    def post(self, event: Event) -> None:
+        """Something happened. The brain refuses no facts, so this raises nothing but bugs."""
+        self._pending.append(event)
+        if not self._is_handling:
+            self._handle_pending()
+
+    def ask(self, event: Event) -> None:
+        """Somebody wants something: done when this returns, or refused by an error of `llorch.errors`."""
+        if self._is_handling:
+            raise RuntimeError("a command came from inside of an effect; effects post what came of them")
+        self._handle(event)
+        self._handle_pending()
+
+    def _handle_pending(self) -> None:
+        while self._pending:
+            self._handle(self._pending.popleft())
+
+    def _handle(self, event: Event) -> None:
+        assert self._perform is not None
+        self._is_handling = True
+        try:
+            for effect in self._brain.handle(event, self.now()):
+                self._perform(effect)
+        finally:
+            self._is_handling = False

@@ -1,0 +1,166 @@
+"""Carries out what the brain wants done. Nothing here waits: slow work is a background task that posts an event."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llama_orch.v2 import task_event_pb2
+from llorch.background import TaskSupervisor
+from llorch.clock import Clock
+from llorch.errors import LlorchError
+from llorch.logs import get_logger
+from orchestratord.convert import task_events
+from orchestratord.core import effects, events
+from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.runtime.control import CommandSequence
+from orchestratord.runtime.node_commands import NodeCommands
+from orchestratord.runtime.task_streams import TaskStreams
+from orchestratord.runtime.worker_link import WorkerLink
+from orchestratord.store.interface import Incarnation, Store
+
+_log = get_logger("orchestratord")
+
+
+class EffectRunner:
+    """One method per kind of effect; owns the links to workers and the channels to pool managers."""
+
+    def __init__(
+        self,
+        owner: BrainOwner,
+        streams: TaskStreams,
+        store: Store,
+        incarnation: Incarnation,
+        clock: Clock,
+        tasks: TaskSupervisor,
+        node_token: str | None,
+    ) -> None:
+        self._owner = owner
+        self._streams = streams
+        self._store = store
+        self._incarnation = incarnation
+        self._clock = clock
+        self._tasks = tasks
+        self._node_token = node_token
+        self._nodes: dict[str, NodeCommands] = {}
+        self._links: dict[str, _RunningLink] = {}
+        self._keeping: dict[str, asyncio.Task[LlorchError | None]] = {}
+        self._run: dict[type, Callable[[Any], None]] = {
+            effects.OpenLog: self._open_log,
+            effects.AnnouncePlacement: self._announce_placement,
+            effects.Narrate: self._narrate,
+            effects.AppendTerminal: self._append_terminal,
+            effects.PersistTask: self._persist_task,
+            effects.PersistTerminal: self._persist_terminal,
+            effects.ForgetTask: self._forget_task,
+            effects.StageModel: lambda effect: self.node(effect.node_id).stage_model(effect),
+            effects.StartWorker: lambda effect: self.node(effect.node_id).start_worker(effect),
+            effects.StopWorker: lambda effect: self.node(effect.node_id).stop_worker(effect),
+            effects.AttachWorker: self._attach_worker,
+            effects.DetachWorker: self._detach_worker,
+            effects.StartRun: self._start_run,
+            effects.CancelRun: self._cancel_run,
+            effects.ReleaseRuns: self._release_runs,
+        }
+
+    def perform(self, effect: effects.Effect) -> None:
+        self._run[type(effect)](effect)
+
+    def node(self, node_id: str) -> NodeCommands:
+        """The channel to a node's pool manager; a node that registered with another address gets a new one."""
+        address = self._owner.state.fleet.nodes[node_id].address
+        commands = self._nodes.get(node_id)
+        if commands is not None and commands.address != address:
+            self._tasks.spawn(f"close the old channel to {node_id}", commands.close())
+            commands = None
+        if commands is None:
+            sequence = CommandSequence(self._incarnation)
+            commands = NodeCommands(node_id, address, self._node_token, sequence, self._owner.post, self._tasks)
+            self._nodes[node_id] = commands
+        return commands
+
+    async def close(self) -> None:
+        """Links are tasks of the supervisor and end with it; the channels to nodes end here."""
+        for commands in self._nodes.values():
+            await commands.close()
+
+    def _open_log(self, effect: effects.OpenLog) -> None:
+        self._streams.open(effect.request, effect.queue_position, self._clock.wall())
+
+    def _announce_placement(self, effect: effects.AnnouncePlacement) -> None:
+        self._streams.get(effect.task_id).note(task_events.placed(effect.placement))
+
+    def _narrate(self, effect: effects.Narrate) -> None:
+        self._streams.get(effect.task_id).note(task_event_pb2.Narration(text=effect.text))
+
+    def _append_terminal(self, effect: effects.AppendTerminal) -> None:
+        self._streams.get(effect.task_id).end(effect.terminal)
+
+    def _forget_task(self, effect: effects.ForgetTask) -> None:
+        self._streams.forget(effect.task_id)
+        self._tasks.spawn(f"forget {effect.task_id}", self._store.forget_task(effect.task_id))
+
+    def _persist_task(self, effect: effects.PersistTask) -> None:
+        task_id = effect.request.task_id
+        self._keeping[task_id] = self._tasks.spawn(f"keep {task_id}", self._save_task(effect))
+
+    async def _save_task(self, effect: effects.PersistTask) -> LlorchError | None:
+        try:
+            await self._store.save_task(effect.request)
+        except LlorchError as error:
+            return error
+        return None
+
+    async def wait_kept(self, task_id: str) -> None:
+        """Returns when the store has the task; raises what the store said if it could not keep it."""
+        keeping = self._keeping.get(task_id)
+        if keeping is None:
+            return
+        error = await asyncio.shield(keeping)
+        self._keeping.pop(task_id, None)
+        if error is not None:
+            self._owner.post(events.TaskCancelled(task_id))
+            raise error
+
+    def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
+        self._tasks.spawn(f"keep the end of {effect.task_id}", self._save_terminal(effect))
+
+    async def _save_terminal(self, effect: effects.PersistTerminal) -> None:
+        """A terminal that can't be kept is shown all the same: readers must not hang on a full disk."""
+        try:
+            await self._store.save_terminal(effect.task_id, effect.terminal)
+        except LlorchError as error:
+            _log.error("terminal_not_kept", task_id=effect.task_id, error=error.message)
+        self._owner.post(events.TerminalPersisted(effect.task_id))
+
+    def _attach_worker(self, effect: effects.AttachWorker) -> None:
+        link = WorkerLink(
+            effect.worker_id,
+            effect.endpoint,
+            CommandSequence(self._incarnation),
+            self._streams,
+            self._owner.post,
+            self._tasks,
+        )
+        task = self._tasks.spawn(f"link to {effect.worker_id}", link.run())
+        self._links[effect.worker_id] = _RunningLink(link, task.cancel)
+
+    def _detach_worker(self, effect: effects.DetachWorker) -> None:
+        if running := self._links.pop(effect.worker_id, None):
+            running.cancel()
+
+    def _start_run(self, effect: effects.StartRun) -> None:
+        self._streams.begin_attempt(effect.request.task_id, effect.attempt_id)
+        self._links[effect.worker_id].link.start_run(effect)
+
+    def _cancel_run(self, effect: effects.CancelRun) -> None:
+        self._links[effect.worker_id].link.cancel_run(effect.attempt_id)
+
+    def _release_runs(self, effect: effects.ReleaseRuns) -> None:
+        self._links[effect.worker_id].link.release_runs(effect.attempt_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _RunningLink:
+    link: WorkerLink
+    cancel: Callable[[], object]

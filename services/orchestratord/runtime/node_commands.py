@@ -1,0 +1,99 @@
+"""Commands to the pool manager of one node."""
+
+from collections.abc import Callable
+
+from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
+from llama_orch.v2 import pool_manager_service_pb2_grpc
+from llorch.background import TaskSupervisor
+from llorch.errors import LlorchError, Reason, Unavailable
+from llorch.logs import get_logger
+from llorch.rpc.client import call, open_channel, open_stream
+from orchestratord.convert.nodes import from_spec
+from orchestratord.core import events
+from orchestratord.core.effects import StageModel, StartWorker, StopWorker
+from orchestratord.core.events import Event
+from orchestratord.runtime.control import CommandSequence
+
+_CALL_S = 10.0
+_STAGING_SILENT_S = 60.0
+
+_log = get_logger("orchestratord")
+
+
+class NodeCommands:
+    """Unary, idempotent by the ids that the brain chose. What came of each is posted as an event."""
+
+    def __init__(
+        self,
+        node_id: str,
+        address: str,
+        token: str | None,
+        commands: CommandSequence,
+        post: Callable[[Event], None],
+        tasks: TaskSupervisor,
+    ) -> None:
+        self.address = address
+        self._node_id = node_id
+        self._commands = commands
+        self._post = post
+        self._tasks = tasks
+        self._channel = open_channel(address, token=token)
+        self._stub = pool_manager_service_pb2_grpc.PoolManagerServiceStub(self._channel)
+
+    @property
+    def stub(self) -> pool_manager_service_pb2_grpc.PoolManagerServiceStub:
+        """For reading: logs and state. Commands go through the methods here."""
+        return self._stub
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    def start_worker(self, effect: StartWorker) -> None:
+        self._tasks.spawn(f"start worker {effect.spec.worker_id}", self._start_worker(effect))
+
+    def stop_worker(self, effect: StopWorker) -> None:
+        self._tasks.spawn(f"stop worker {effect.worker_id}", self._stop_worker(effect))
+
+    def stage_model(self, effect: StageModel) -> None:
+        self._tasks.spawn(f"stage {effect.source}", self._stage_model(effect))
+
+    async def _start_worker(self, effect: StartWorker) -> None:
+        worker_id = effect.spec.worker_id
+        control = self._commands.next()
+        request = pool_pb2.PoolManagerServiceStartWorkerRequest(control=control, spec=from_spec(effect.spec))
+        try:
+            await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
+        except LlorchError as error:
+            self._post(events.WorkerStartFailed(worker_id, error.reason, error.message))
+        else:
+            self._post(events.WorkerStartAccepted(worker_id, control.command_seq))
+
+    async def _stop_worker(self, effect: StopWorker) -> None:
+        """Its end is reported by the node; if the node is gone, so is the worker or will be."""
+        request = pool_pb2.PoolManagerServiceStopWorkerRequest(
+            control=self._commands.next(), worker_id=effect.worker_id
+        )
+        try:
+            await call(self._stub.StopWorker, request, timeout_s=_CALL_S)
+        except LlorchError as error:
+            _log.warning("stop_worker_failed", worker_id=effect.worker_id, reason=error.reason, error=error.message)
+
+    async def _stage_model(self, effect: StageModel) -> None:
+        request = pool_pb2.StageModelRequest(control=self._commands.next(), source=effect.source)
+        try:
+            size_mib = await self._follow_staging(request)
+        except LlorchError as error:
+            self._post(events.StagingFailed(self._node_id, effect.source, error.reason, error.message))
+        else:
+            self._post(events.ModelStaged(self._node_id, effect.source, size_mib))
+
+    async def _follow_staging(self, request: pool_pb2.StageModelRequest) -> int:
+        """The size of the file once it is there, in MiB."""
+        async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
+            async for answer in answers:
+                if answer.progress.complete:
+                    return answer.progress.done_mib
+        raise Unavailable(
+            Reason.UPSTREAM_UNAVAILABLE,
+            f"node '{self._node_id}' stopped staging before the file was complete; try again",
+        )

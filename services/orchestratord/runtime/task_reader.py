@@ -1,0 +1,102 @@
+"""A reader of a task's stream: a cursor, and what it has not been told yet."""
+
+from collections.abc import Iterator
+
+from llama_orch.v2 import task_event_pb2
+from orchestratord.convert import task_events
+from orchestratord.core.task_log import Cursor
+from orchestratord.runtime.task_streams import Note, TaskStream
+
+HEARTBEAT_S = 10.0
+
+
+class TaskReader:
+    """Gives events in order, each output once: Started, then where it runs, then output, then the terminal.
+
+    With a cursor it goes on after it: Started again, the present place again, no old narration, no output twice.
+    """
+
+    def __init__(self, stream: TaskStream, after: str, now: float) -> None:
+        self._stream = stream
+        self._seq = stream.log.resume_at(Cursor.parse(after)) if after else 0
+        self._note = 0
+        self._is_resumed = bool(after)
+        self._told_started = False
+        self._last_told = now
+        self.is_done = False
+
+    def take(self, now: float) -> Iterator[task_event_pb2.TaskEvent]:
+        """Everything that there is to tell now; a heartbeat if there is nothing and was nothing for a while."""
+        was_done = self.is_done
+        told = False
+        for event in self._fresh():
+            told = True
+            yield event
+        if told:
+            self._last_told = now
+        elif not was_done and now - self._last_told >= HEARTBEAT_S:
+            self._last_told = now
+            yield self._event(heartbeat=task_event_pb2.Heartbeat())
+
+    def _fresh(self) -> Iterator[task_event_pb2.TaskEvent]:
+        if not self._told_started:
+            self._told_started = True
+            yield task_events.started(self._stream.request, self._cursor, self._stream.queue_position)
+            if self._is_resumed:
+                yield from self._present_place()
+        log = self._stream.log
+        while self._seq < len(log) or self._note < len(self._stream.notes):
+            yield from self._notes_up_to(self._seq)
+            if self._seq < len(log):
+                end = task_events.run_length(log, self._seq, self._next_note_at(len(log)))
+                yield task_events.tokens(self._stream.request.task_id, log, self._seq, end)
+                self._seq = end
+        if self._stream.terminal is not None and not self.is_done:
+            self.is_done = True
+            yield self._stream.terminal
+
+    def _notes_up_to(self, seq: int) -> Iterator[task_event_pb2.TaskEvent]:
+        notes = self._stream.notes
+        while self._note < len(notes) and notes[self._note].at_seq <= seq:
+            note = notes[self._note]
+            self._note += 1
+            yield self._say(note)
+
+    def _next_note_at(self, end: int) -> int:
+        """Output is told up to the next note; then it is the note's turn."""
+        notes = self._stream.notes
+        return min(end, notes[self._note].at_seq) if self._note < len(notes) else end
+
+    def _present_place(self) -> Iterator[task_event_pb2.TaskEvent]:
+        """Skip the notes that an earlier reading has told, but for the place where the task runs now."""
+        notes = self._stream.notes
+        place: Note | None = None
+        while self._note < len(notes) and notes[self._note].at_seq <= self._seq:
+            if isinstance(notes[self._note].said, task_event_pb2.Placed):
+                place = notes[self._note]
+            self._note += 1
+        if place is not None:
+            yield self._say(place)
+
+    def _say(self, note: Note) -> task_event_pb2.TaskEvent:
+        if isinstance(note.said, task_event_pb2.Placed):
+            return self._event(placed=note.said)
+        return self._event(narration=note.said)
+
+    def _event(
+        self,
+        placed: task_event_pb2.Placed | None = None,
+        narration: task_event_pb2.Narration | None = None,
+        heartbeat: task_event_pb2.Heartbeat | None = None,
+    ) -> task_event_pb2.TaskEvent:
+        return task_event_pb2.TaskEvent(
+            task_id=self._stream.request.task_id,
+            cursor=str(self._cursor),
+            placed=placed,
+            narration=narration,
+            heartbeat=heartbeat,
+        )
+
+    @property
+    def _cursor(self) -> Cursor:
+        return Cursor(self._stream.log.log_epoch, self._seq)

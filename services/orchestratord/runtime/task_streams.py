@@ -1,0 +1,108 @@
+"""The streams of all tasks that are kept: logs that workers write and any number of readers follow."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from llama_orch.v2 import log_entry_pb2, task_event_pb2
+from orchestratord.convert import task_events
+from orchestratord.convert.task_events import OutputLog
+from orchestratord.core.task import TaskRequest, Terminal
+from orchestratord.core.task_log import TaskLog
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something beside the output, told when a reader comes to `at_seq`."""
+
+    at_seq: int
+    said: task_event_pb2.Placed | task_event_pb2.Narration
+
+
+@dataclass(slots=True)
+class TaskStream:
+    """One task's output. Readers wait for `changed`; whoever changes something calls `wake`."""
+
+    request: TaskRequest
+    queue_position: int
+    admitted_at: datetime
+    log: OutputLog = field(default_factory=TaskLog)
+    notes: list[Note] = field(default_factory=list)
+    terminal: task_event_pb2.TaskEvent | None = None
+    _waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> bool:
+        """Take in what an attempt says; late words of a superseded one are dropped. True if something was taken."""
+        before = len(self.log)
+        for entry in entries:
+            self.log.append(attempt_id, entry)
+        if len(self.log) == before:
+            return False
+        self.wake()
+        return True
+
+    def note(self, said: task_event_pb2.Placed | task_event_pb2.Narration) -> None:
+        if self.terminal is None:
+            self.notes.append(Note(len(self.log), said))
+            self.wake()
+
+    def end(self, terminal: Terminal) -> None:
+        if self.terminal is not None:
+            raise RuntimeError(f"task {self.request.task_id} was given a second terminal")
+        self.log.seal()
+        self.terminal = task_events.terminal(self.request.task_id, self.log, terminal)
+        self.wake()
+
+    def wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def changed(self) -> None:
+        """Returns after the next `wake`. Look at the stream first: what happened before this call wakes nobody."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        finally:
+            if not waiter.done() or waiter.cancelled():
+                self._waiting = [other for other in self._waiting if other is not waiter]
+
+
+class TaskStreams:
+    """By task, and by the attempt that writes."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, TaskStream] = {}
+        self._writing: dict[str, TaskStream] = {}
+
+    def open(self, request: TaskRequest, queue_position: int, admitted_at: datetime) -> None:
+        self._streams[request.task_id] = TaskStream(request, queue_position, admitted_at)
+
+    def get(self, task_id: str) -> TaskStream:
+        """For tasks that the brain knows; it opens a log before it knows of anything else."""
+        return self._streams[task_id]
+
+    def begin_attempt(self, task_id: str, attempt_id: str) -> TaskStream:
+        stream = self._streams[task_id]
+        if stream.log.attempt_id is not None:
+            self._writing.pop(stream.log.attempt_id, None)
+        stream.log.begin_attempt(attempt_id)
+        self._writing[attempt_id] = stream
+        return stream
+
+    def writer(self, attempt_id: str) -> TaskStream | None:
+        """The stream that this attempt may write to; None for a superseded or forgotten one."""
+        return self._writing.get(attempt_id)
+
+    def forget(self, task_id: str) -> None:
+        stream = self._streams.pop(task_id)
+        if stream.log.attempt_id is not None:
+            self._writing.pop(stream.log.attempt_id, None)
+
+    def wake_all(self) -> None:
+        """So that readers to whom nothing was said for a while can send a heartbeat."""
+        for stream in self._streams.values():
+            stream.wake()

@@ -1,0 +1,177 @@
+"""The link to one worker: its step frames come in, commands about runs go out."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import grpc
+
+from llama_orch.v2 import run_pb2, worker_service_pb2, worker_service_pb2_grpc
+from llorch.background import TaskSupervisor
+from llorch.errors import DeadlineExceeded, LlorchError, Unavailable
+from llorch.logs import get_logger
+from llorch.rpc.client import call, open_channel, open_stream
+from orchestratord.convert.runs import to_outcome
+from orchestratord.convert.tasks import to_run_spec
+from orchestratord.core import events
+from orchestratord.core.effects import StartRun
+from orchestratord.core.events import Event
+from orchestratord.core.fleet import Endpoint
+from orchestratord.core.task import TaskError
+from orchestratord.runtime.control import CommandSequence
+from orchestratord.runtime.task_streams import TaskStreams
+
+FRAMES_SILENT_S = 3.0
+_CALL_S = 5.0
+_ATTACH_AGAIN_AFTER_S = 0.2
+
+_log = get_logger("orchestratord")
+
+Post = Callable[[Event], None]
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class WorkerLink:
+    """Follows a worker for as long as `run` runs, and attaches again whenever the stream of frames breaks.
+
+    What a frame says goes into the logs at once, without the brain; the brain hears of starts, first tokens and ends.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        endpoint: Endpoint,
+        commands: CommandSequence,
+        streams: TaskStreams,
+        post: Post,
+        tasks: TaskSupervisor,
+    ) -> None:
+        self._worker_id = worker_id
+        self._commands = commands
+        self._streams = streams
+        self._post = post
+        self._tasks = tasks
+        self._channel = open_channel(endpoint.address, token=endpoint.access_token)
+        self._stub = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
+        self._attempts: set[str] = set()
+        self._to_release: set[str] = set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                try:
+                    await self._follow()
+                except LlorchError as error:
+                    _log.info("worker_link_broke", worker_id=self._worker_id, reason=error.reason, error=error.message)
+                self._post(events.WorkerSilent(self._worker_id))
+                await asyncio.sleep(_ATTACH_AGAIN_AFTER_S)
+        finally:
+            await self._channel.close()
+
+    def start_run(self, effect: StartRun) -> None:
+        self._attempts.add(effect.attempt_id)
+        self._tasks.spawn(f"start {effect.attempt_id}", self._start_run(effect))
+
+    def cancel_run(self, attempt_id: str) -> None:
+        self._tasks.spawn(f"cancel {attempt_id}", self._cancel_run(attempt_id))
+
+    def release_runs(self, attempt_ids: tuple[str, ...]) -> None:
+        """Coalesces: what is to be released while a release is on its way goes with the next one."""
+        self._attempts.difference_update(attempt_ids)
+        is_on_its_way = bool(self._to_release)
+        self._to_release.update(attempt_ids)
+        if not is_on_its_way:
+            self._tasks.spawn(f"release runs of {self._worker_id}", self._release_runs())
+
+    async def _follow(self) -> None:
+        """One life of the stream; returns or raises when it is over."""
+        await self._report_runs()
+        request = worker_service_pb2.StreamRunsRequest(control=self._commands.next(), from_seq=self._positions())
+        is_attached = False
+        async with open_stream(self._stub.StreamRuns, request, idle_timeout_s=FRAMES_SILENT_S) as frames:
+            async for response in frames:
+                if not is_attached:
+                    is_attached = True
+                    self._post(events.WorkerAttached(self._worker_id))
+                self._take_in(response.frame)
+
+    def _take_in(self, frame: run_pb2.StepFrame) -> None:
+        for delta in frame.deltas:
+            attempt_id = delta.attempt_id
+            if delta.HasField("started_after_ms"):
+                self._post(events.AttemptStarted(attempt_id))
+            if delta.entries:
+                self._write(attempt_id, delta)
+            if delta.HasField("end"):
+                self._post(events.AttemptEnded(attempt_id, to_outcome(delta.end)))
+        for attempt_id in frame.unknown_attempt_ids:
+            self._post(events.AttemptUnknown(attempt_id))
+
+    def _write(self, attempt_id: str, delta: run_pb2.RunDelta) -> None:
+        stream = self._streams.writer(attempt_id)
+        if stream is None:
+            return
+        was_empty = not stream.log
+        if stream.append(attempt_id, delta.entries) and was_empty:
+            self._post(events.AttemptFirstToken(attempt_id))
+
+    def _positions(self) -> dict[str, int]:
+        """Where each log ends: what the worker said after that has not been seen here."""
+        return {
+            attempt_id: len(stream.log)
+            for attempt_id in self._attempts
+            if (stream := self._streams.writer(attempt_id)) is not None
+        }
+
+    async def _report_runs(self) -> None:
+        found: list[str] = []
+        page_token = ""
+        while True:
+            request = worker_service_pb2.ListRunsRequest(page_size=1000, page_token=page_token)
+            answer = await call(self._stub.ListRuns, request, timeout_s=_CALL_S)
+            found.extend(run.attempt_id for run in answer.runs)
+            page_token = answer.next_page_token
+            if not page_token:
+                break
+        self._post(events.RunsFound(self._worker_id, tuple(found)))
+
+    async def _start_run(self, effect: StartRun) -> None:
+        stream = self._streams.writer(effect.attempt_id)
+        request = worker_service_pb2.StartRunRequest(
+            control=self._commands.next(),
+            attempt_id=effect.attempt_id,
+            spec=to_run_spec(effect.request, effect.remaining_s),
+            prefix=stream.log.entries if stream else (),
+        )
+        try:
+            await call(self._stub.StartRun, request, timeout_s=_CALL_S)
+        except (Unavailable, DeadlineExceeded) as error:
+            # Whether it arrived is unknown; the tombstone keeps it from running if it still does.
+            _log.info("start_run_failed", attempt_id=effect.attempt_id, reason=error.reason)
+            await self._cancel_run(effect.attempt_id)
+            self._post(events.AttemptUnknown(effect.attempt_id))
+        except LlorchError as error:
+            failed = TaskError(error.reason, error.message, retryable=error.retry_after_ms is not None)
+            self._post(events.AttemptEnded(effect.attempt_id, failed))
+
+    async def _cancel_run(self, attempt_id: str) -> None:
+        """If this fails the worker is gone or silent, and the brain hears of that by itself."""
+        request = worker_service_pb2.CancelRunRequest(control=self._commands.next(), attempt_id=attempt_id)
+        await self._try(self._stub.CancelRun, request, "cancel_run_failed")
+
+    async def _release_runs(self) -> None:
+        """If this fails the worker forgets the runs by itself, 10 min after their end."""
+        while self._to_release:
+            releasing = sorted(self._to_release)
+            request = worker_service_pb2.ReleaseRunsRequest(control=self._commands.next(), attempt_ids=releasing)
+            await self._try(self._stub.ReleaseRuns, request, "release_runs_failed")
+            self._to_release.difference_update(releasing)
+
+    async def _try(
+        self, method: "grpc.aio.UnaryUnaryMultiCallable[Request, Response]", request: Request, failure: str
+    ) -> None:
+        try:
+            await call(method, request, timeout_s=_CALL_S)
+        except LlorchError as error:
+            _log.info(failure, worker_id=self._worker_id, reason=error.reason)
