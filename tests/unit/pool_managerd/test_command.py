@@ -1,0 +1,90 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, NotFound, PermissionDenied, Reason
+from pool_managerd.devices.device import Device, DeviceKind, DeviceState
+from pool_managerd.workers.command import EnginePolicy, choose_engine, worker_command, worker_environment
+from support.worker_host import worker_spec
+
+DEVICES = {
+    device_id: Device(device_id, kind, 0, device_id, 1000, 0, 1000, 0)
+    for device_id, kind in {
+        "GPU-a": DeviceKind.CUDA,
+        "GPU-b": DeviceKind.CUDA,
+        "cpu": DeviceKind.CPU,
+        "sim-0": DeviceKind.SIMULATED,
+        "sim-1": DeviceKind.SIMULATED,
+    }.items()
+}
+CPU_ALLOWED = EnginePolicy(allow_cpu=True)
+
+
+def test_a_worker_on_gpus_sees_these_and_no_others_in_this_order() -> None:
+    choice = choose_engine(["GPU-b", "GPU-a"], DEVICES, EnginePolicy())
+    assert (choice.engine, choice.device_argument) == ("llama_cpp", "cuda:GPU-b,GPU-a")
+    environment = worker_environment({}, choice, access_token="a", ready_token="r")
+    assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-b,GPU-a"
+
+
+def test_a_worker_on_the_cpu_sees_no_gpu() -> None:
+    choice = choose_engine(["cpu"], DEVICES, CPU_ALLOWED)
+    assert (choice.engine, choice.device_argument, choice.on_cpu) == ("llama_cpp", "cpu", True)
+    assert worker_environment({}, choice, access_token="a", ready_token="r")["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_behind_simulated_devices_runs_the_simulation() -> None:
+    choice = choose_engine(["sim-0", "sim-1"], DEVICES, EnginePolicy())
+    assert (choice.engine, choice.device_argument) == ("sim", "sim:sim-0,sim-1")
+
+
+@pytest.mark.req("POOL-2002")
+def test_a_real_model_behind_a_simulated_device_needs_the_cpu_to_be_allowed() -> None:
+    with pytest.raises(PermissionDenied) as refused:
+        choose_engine(["sim-0"], DEVICES, EnginePolicy(simulated_engine="llama_cpp"))
+    assert refused.value.reason is Reason.CPU_NOT_ALLOWED
+    choice = choose_engine(["sim-0"], DEVICES, EnginePolicy(allow_cpu=True, simulated_engine="llama_cpp"))
+    assert (choice.engine, choice.device_argument) == ("llama_cpp", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device_ids", "error"),
+    [(["GPU-x"], NotFound), (["GPU-a", "cpu"], InvalidArgument), ([], InvalidArgument), (["cpu"], PermissionDenied)],
+)
+def test_sets_of_devices_that_can_not_be_used_are_refused(device_ids: list[str], error: type[LlorchError]) -> None:
+    with pytest.raises(error):
+        choose_engine(device_ids, DEVICES, EnginePolicy())
+
+
+def test_a_lost_device_is_refused() -> None:
+    devices = {"GPU-a": replace(DEVICES["GPU-a"], state=DeviceState.LOST)}
+    with pytest.raises(FailedPrecondition):
+        choose_engine(["GPU-a"], devices, EnginePolicy())
+
+
+def test_parameters_of_the_simulation_reach_the_simulation_only() -> None:
+    policy = EnginePolicy(allow_cpu=True, sim_parameters='{"load_s": 1}')
+    assert "--sim" in command_on("sim-0", policy)
+    assert "--sim" not in command_on("cpu", policy)
+    assert "--allow-cpu" in command_on("cpu", policy)
+    assert "--allow-cpu" not in command_on("sim-0", policy)
+
+
+def command_on(device_id: str, policy: EnginePolicy) -> list[str]:
+    choice = choose_engine([device_id], DEVICES, policy)
+    spec = worker_spec("file:/tiny.gguf")
+    return worker_command(
+        spec, choice, policy, model_path=Path("/tiny.gguf"), bind="127.0.0.1:0", ready_address="127.0.0.1:1"
+    )
+
+
+def test_secrets_are_in_the_environment_and_not_on_the_command_line() -> None:
+    choice = choose_engine(["sim-0"], DEVICES, EnginePolicy())
+    environment = worker_environment(
+        {"PATH": "/bin", "LLORCH_POOL_MANAGER_TOKEN": "secret"}, choice, access_token="aaa", ready_token="rrr"
+    )
+    assert environment["LLORCH_WORKER_ACCESS_TOKEN"] == "aaa"
+    assert environment["LLORCH_WORKER_READY_TOKEN"] == "rrr"
+    assert environment["PATH"] == "/bin"
+    assert "secret" not in environment.values()

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+from pool_managerd.workers import log_file
+from pool_managerd.workers.log_file import forget_oldest_logs, last_lines, read_log
+from support.worker_host import eventually
+
+
+def test_the_last_lines_are_the_last_ones_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "w.log"
+    path.write_text("".join(f"line {number}\n" for number in range(50)))
+    assert last_lines(path, 3) == ("line 47", "line 48", "line 49")
+
+
+def test_a_last_line_that_was_cut_off_is_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "w.log"
+    path.write_text("first\nlast words")
+    assert last_lines(path, 5) == ("first", "last words")
+
+
+def test_no_log_has_no_lines(tmp_path: Path) -> None:
+    assert last_lines(tmp_path / "w.log", 5) == ()
+
+
+def test_bytes_that_are_no_text_do_not_hide_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "w.log"
+    path.write_bytes(b"fine\n\xff\xfe\r\nfine too\n")
+    assert last_lines(path, 5) == ("fine", "��", "fine too")
+
+
+async def test_reading_ends_where_nothing_more_comes(tmp_path: Path) -> None:
+    path = tmp_path / "w.log"
+    path.write_text("a\nb\nc")
+    assert [lines async for lines in read_log(path, 2, lambda: True)] == [("a", "b"), ("c",)]
+
+
+async def test_following_tells_every_line_once_however_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "w.log"
+    path.write_text("old\nbefore\nhal")
+    said: list[str] = []
+    with path.open("a", buffering=1) as worker:
+        async for lines in read_log(path, 1, lambda: "end" in said):
+            said.extend(lines)
+            if said[-1] == "before":
+                worker.write("f\nnew\nend\n")
+    await eventually(lambda: said == ["before", "half", "new", "end"])
+
+
+def test_only_the_newest_logs_are_kept(tmp_path: Path, monkeypatch: object) -> None:
+    kept = log_file._KEEP_LOGS
+    for number in range(kept + 3):
+        path = tmp_path / f"{number}.log"
+        path.touch()
+    forget_oldest_logs(tmp_path)
+    assert len(list(tmp_path.iterdir())) == kept
