@@ -1,0 +1,22 @@
+"""`gatewayd`, and `python -m gatewayd`."""
+
+import asyncio
+import sys
+
+from gatewayd import app
+from gatewayd.settings import GatewaySettings
+from llorch.run_daemon import run
+from llorch.settings import load
+
+
+def main() -> None:
+    settings = load(GatewaySettings, sys.argv[1:])
+
+    async def serve(stop: asyncio.Event) -> None:
+        await app.run(settings, stop)
+
+    run(serve, "gatewayd", log_level=settings.log_level)
+
+
+if __name__ == "__main__":
+    main()

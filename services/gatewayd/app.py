@@ -1,0 +1,93 @@
+"""The composition root: builds everything once, runs it, and takes it down in order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
+from gatewayd.door import Door
+from gatewayd.event_stream import EventStream
+from gatewayd.health import Health
+from gatewayd.http_server import HttpServer
+from gatewayd.route_table import RouteTable
+from gatewayd.routes import read_routes
+from gatewayd.rpc_door import RpcDoor
+from gatewayd.security import ClientCheck, HostGuard
+from gatewayd.settings import GatewaySettings
+from gatewayd.upstream import Upstream
+from llama_orch.v2 import (
+    app_service_pb2,
+    catalog_service_pb2,
+    fleet_service_pb2,
+    meta_service_pb2,
+    placement_service_pb2,
+    session_service_pb2,
+    task_service_pb2,
+)
+from llorch.auth import refuse_open_bind
+from llorch.background import TaskSupervisor
+from llorch.logs import get_logger
+from llorch.ports import announce_address, split_address
+from llorch.rpc.client import open_channel
+
+DRAIN_S = 2.0
+"""How long streams have to say that they end, and calls to be answered."""
+
+_SERVICES = (
+    task_service_pb2,
+    session_service_pb2,
+    catalog_service_pb2,
+    placement_service_pb2,
+    fleet_service_pb2,
+    app_service_pb2,
+    meta_service_pb2,
+)
+_log = get_logger("gatewayd")
+
+
+async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
+    """Until `stop` is set. Then nothing new is accepted, streams end with DRAINING, and the rest is closed."""
+    refuse_open_bind(settings.bind, settings.token)
+    server = HttpServer(settings.bind)
+    address = server.listen()
+    async with _orchestrator(settings.orchestrator) as channel, TaskSupervisor("gatewayd") as tasks:
+        door = build_door(settings, channel, stop)
+        serving = tasks.spawn("http server", server.serve(door, stop, DRAIN_S))
+        _log.info("ready", address=address, orchestrator=settings.orchestrator)
+        if settings.address_file is not None:
+            announce_address(settings.address_file, address)
+        await serving
+
+
+def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, draining: asyncio.Event) -> Door:
+    upstream = Upstream(channel, settings.call_timeout_s)
+    health = Health(upstream)
+    rpc_door = RpcDoor(
+        RouteTable(read_routes(orchestrator_services())),
+        upstream,
+        EventStream(draining),
+        max_body_bytes=settings.max_body_mib * 2**20,
+        body_timeout_s=settings.body_timeout_s,
+    )
+    return Door(
+        HostGuard(split_address(settings.bind)[0], settings.allowed_host, settings.allowed_origin),
+        ClientCheck(settings.token),
+        {"/healthz": health.answer_alive, "/readyz": health.answer_ready},
+        rpc_door,
+        settings.max_requests,
+    )
+
+
+def orchestrator_services() -> list[ServiceDescriptor]:
+    return [service for module in _SERVICES for service in module.DESCRIPTOR.services_by_name.values()]
+
+
+@asynccontextmanager
+async def _orchestrator(address: str) -> AsyncIterator[grpc.aio.Channel]:
+    channel = open_channel(address)
+    try:
+        yield channel
+    finally:
+        await channel.close()

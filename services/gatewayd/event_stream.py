@@ -1,0 +1,92 @@
+"""A server-streaming RPC as server-sent events, for as long as client, orchestrator and gateway are there."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from gatewayd.exchange import Exchange
+from gatewayd.outbox import Outbox
+from gatewayd.sse import KEEP_ALIVE, encode_error, encode_response
+from llorch.errors import Internal, LlorchError, Reason, Unavailable
+from llorch.logs import get_logger
+
+KEEP_ALIVE_EVERY_S = 15.0
+# An error before the first event is an HTTP status. A stream with nothing to say begins all the same.
+_FIRST_EVENT_WITHIN_S = 5.0
+_RETRY_WHEN_DRAINING_MS = 1000
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+    (b"x-content-type-options", b"nosniff"),
+]
+_log = get_logger("gatewayd")
+
+
+class EventStream:
+    """The streams of one gateway. `draining` ends them all."""
+
+    def __init__(self, draining: asyncio.Event, keep_alive_every_s: float = KEEP_ALIVE_EVERY_S) -> None:
+        self._draining = draining
+        self._keep_alive_every_s = keep_alive_every_s
+
+    async def relay(self, exchange: Exchange, stream: AbstractAsyncContextManager[AsyncIterator[Any]]) -> None:
+        """Raises LlorchError as long as nothing was sent; after that the stream itself says it."""
+        outbox = Outbox()
+        async with stream as responses, asyncio.TaskGroup() as tasks:
+            watchers = [
+                tasks.create_task(_read(responses, outbox), name="read the orchestrator's stream"),
+                tasks.create_task(_end_when_gone(exchange, outbox), name="watch for the client's leaving"),
+                tasks.create_task(self._end_when_draining(outbox), name="watch for the gateway's end"),
+            ]
+            try:
+                await self._write(exchange, outbox)
+            finally:
+                for watcher in watchers:
+                    watcher.cancel()
+        if outbox.error is not None and not exchange.started:
+            raise outbox.error
+
+    async def _write(self, exchange: Exchange, outbox: Outbox) -> None:
+        await outbox.wait_ready(_FIRST_EVENT_WITHIN_S)
+        if exchange.is_gone or (outbox.is_over and outbox.error is not None):
+            return
+        await exchange.start(200, _HEADERS)
+        while not (outbox.is_over or exchange.is_gone):
+            ready = await outbox.wait_ready(self._keep_alive_every_s)
+            await exchange.write(outbox.take() if ready else KEEP_ALIVE)
+        if outbox.error is not None:
+            await exchange.write(encode_error(outbox.error))
+        await exchange.end()
+
+    async def _end_when_draining(self, outbox: Outbox) -> None:
+        await self._draining.wait()
+        outbox.end(
+            Unavailable(
+                Reason.DRAINING,
+                "this gateway is shutting down; connect again and go on from the last event",
+                retry_after_ms=_RETRY_WHEN_DRAINING_MS,
+            )
+        )
+
+
+async def _end_when_gone(exchange: Exchange, outbox: Outbox) -> None:
+    await exchange.wait_gone()
+    outbox.end()
+
+
+async def _read(responses: AsyncIterator[Any], outbox: Outbox) -> None:
+    try:
+        async for response in responses:
+            frame = encode_response(response)
+            if frame:
+                await outbox.put(frame)
+    except LlorchError as error:
+        outbox.end(error)
+    except Exception as error:  # noqa: BLE001  # a stream never ends without a word
+        _log.error("stream_failed", exc_info=error)
+        outbox.end(Internal(Reason.INTERNAL, "an internal error ended this stream; the gateway's log has it"))
+    else:
+        outbox.end()

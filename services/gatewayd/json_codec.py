@@ -1,0 +1,73 @@
+"""JSON text in and out, strictly: what RFC 8259 allows and nothing that Python adds to it."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from llorch.errors import InvalidArgument, Reason
+
+MAX_DEPTH = 100
+
+_encode: Callable[[Any], str] = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+).encode
+
+
+def encode_json(value: Any) -> bytes:
+    return _encode(value).encode()
+
+
+def decode_json(text: bytes) -> Any:
+    """Raises MALFORMED_REQUEST, which says where the text stops being JSON."""
+    try:
+        value = json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise _malformed(f"the body is not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        what = error.msg[:1].lower() + error.msg[1:]
+        raise _malformed(f"the body is not JSON at line {error.lineno}, column {error.colno}: {what}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:
+        # The one value that is JSON and that Python does not read: a whole number of thousands of digits.
+        raise _malformed("the body has a number with too many digits") from None
+    if _is_deeper_than(value, MAX_DEPTH):
+        raise _too_deep()
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two values under one name: readers disagree on which counts, so nobody may send that."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise _malformed(f"the body has {twice!r} twice in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _malformed(f"the body has {name}, which is not JSON; numbers have to be finite")
+
+
+def _is_deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return False
+    return any(isinstance(node, (dict, list)) for node in level)
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return list(node.values())
+    return node if isinstance(node, list) else []
+
+
+def _too_deep() -> InvalidArgument:
+    return _malformed(f"the body is nested more than {MAX_DEPTH} levels deep")
+
+
+def _malformed(message: str) -> InvalidArgument:
+    return InvalidArgument(Reason.MALFORMED_REQUEST, message)

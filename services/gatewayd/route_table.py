@@ -1,0 +1,41 @@
+"""Finding the route of a request, or saying what would have been one."""
+
+import difflib
+from collections.abc import Iterable
+
+from gatewayd.routes import Route
+from llorch.errors import InvalidArgument, NotFound, Reason
+
+
+class MethodNotAllowed(InvalidArgument):
+    """The path exists, with other methods."""
+
+    def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
+        self.allowed = ", ".join(sorted(set(allowed)))
+        super().__init__(Reason.METHOD_NOT_ALLOWED, f"{path} does not take {method}; it takes {self.allowed}")
+
+
+class RouteTable:
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = tuple(routes)
+        self._by_method: dict[str, list[Route]] = {}
+        for route in self._routes:
+            self._by_method.setdefault(route.http_method, []).append(route)
+
+    def find(self, method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
+        """The route, and what its path variables stand for. Raises NotFound and MethodNotAllowed."""
+        for route in self._by_method.get(method, ()):
+            variables = route.template.match(raw_path)
+            if variables is not None:
+                return route, variables
+        allowed = [route.http_method for route in self._routes if route.template.pattern.fullmatch(raw_path)]
+        if allowed:
+            raise MethodNotAllowed(method, raw_path, allowed)
+        raise self._not_found(raw_path)
+
+    def _not_found(self, raw_path: str) -> NotFound:
+        known = list(dict.fromkeys(route.template.text for route in self._routes))
+        near = difflib.get_close_matches(raw_path, known, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]}?" if near else "; all paths begin with /v2/"
+        shown = raw_path if len(raw_path) <= 200 else f"{raw_path[:200]}…"
+        return NotFound(Reason.ROUTE_NOT_FOUND, f"no route has the path {shown}{hint}")

@@ -1,0 +1,63 @@
+"""The routes of the contract: every RPC that has one, unary or streaming."""
+
+import asyncio
+from collections.abc import Mapping
+
+from google.protobuf.message import Message
+
+from gatewayd.event_stream import EventStream
+from gatewayd.exchange import Exchange
+from gatewayd.route_table import RouteTable
+from gatewayd.routes import Route
+from gatewayd.transcode import build_answer, build_request
+from gatewayd.upstream import Upstream
+from llorch.rpc.client import Metadata
+
+_AFTER = "after"
+_LAST_EVENT_ID = "last-event-id"
+
+# What takes longer to read than the streams can wait goes to a thread.
+_LARGE_BODY_BYTES = 128 * 1024
+
+
+class RpcDoor:
+    def __init__(
+        self,
+        routes: RouteTable,
+        upstream: Upstream,
+        streams: EventStream,
+        *,
+        max_body_bytes: int,
+        body_timeout_s: float,
+    ) -> None:
+        self._routes = routes
+        self._upstream = upstream
+        self._streams = streams
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, exchange: Exchange, metadata: Metadata) -> None:
+        route, variables = self._routes.find(exchange.method, exchange.raw_path)
+        request = await self._read_request(exchange, route, variables)
+        if route.rpc.server_streaming:
+            _resume(request, exchange)
+            await self._streams.relay(exchange, self._upstream.open_stream(route.rpc, request, metadata))
+        else:
+            response = await self._upstream.call(route.rpc, request, metadata)
+            content = build_answer(route, response)
+            await exchange.answer(route.success_status, content.content_type, content.data)
+
+    async def _read_request(self, exchange: Exchange, route: Route, variables: Mapping[str, str]) -> Message:
+        if not route.body:
+            return build_request(route, variables, exchange.query, b"")
+        body = await exchange.read_body(self._max_body_bytes, self._body_timeout_s)
+        if len(body) < _LARGE_BODY_BYTES:
+            return build_request(route, variables, exchange.query, body)
+        return await asyncio.to_thread(build_request, route, variables, exchange.query, body)
+
+
+def _resume(request: Message, exchange: Exchange) -> None:
+    """A browser that reconnects sends the old query and a newer Last-Event-ID, so the header wins."""
+    last = exchange.headers.get(_LAST_EVENT_ID)
+    if last and _AFTER in request.DESCRIPTOR.fields_by_name:
+        setattr(request, _AFTER, last)

@@ -1,0 +1,114 @@
+"""Who may come in: the names this gateway answers to, pages of other origins, and tokens.
+
+Everything is checked for every request, whatever its path and method; what is open is listed in the door.
+"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from gatewayd.exchange import Exchange
+from llorch.auth import AUTHORIZATION, CLIENT_CLASS, BearerAuth, Identity, bearer_token, is_loopback
+from llorch.errors import InvalidArgument, PermissionDenied, Reason, Unauthenticated
+from llorch.ports import join_address
+
+# Who sends one of these speaks for somebody else, who need not be on this machine.
+_FORWARDING_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
+
+
+class HostGuard:
+    """Against DNS rebinding and foreign pages: a browser is made to talk to us under a name of ours only.
+
+    An address is no name that an attacker could point here, so numeric hosts are always fine.
+    """
+
+    def __init__(self, bind_host: str, allowed_hosts: Iterable[str], allowed_origins: Iterable[str]) -> None:
+        machine = socket.gethostname().lower()
+        short = machine.partition(".")[0]
+        own = {"localhost", bind_host.lower(), machine, short, f"{short}.local"}
+        self._hosts = own | {host.lower().rstrip(".") for host in allowed_hosts}
+        self._origins = {origin.lower().rstrip("/") for origin in allowed_origins}
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        host = headers.get("host", "")
+        name = _host_name(host)
+        if name is None:
+            raise InvalidArgument(Reason.MALFORMED_REQUEST, "the request has no valid Host header")
+        if name not in self._hosts and not _is_address(name):
+            raise PermissionDenied(
+                Reason.NOT_PERMITTED,
+                f"this gateway does not answer to the name {name}; allow it with --allowed-host {name}",
+            )
+        origin = headers.get("origin")
+        if origin is not None and not self._is_ours(origin.lower(), host.lower()):
+            raise PermissionDenied(
+                Reason.NOT_PERMITTED,
+                f"pages of {origin} may not use this gateway; allow them with --allowed-origin {origin}",
+            )
+
+    def _is_ours(self, origin: str, host: str) -> bool:
+        return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
+
+
+class ClientCheck:
+    """Tokens, and what the orchestrator is told about the client."""
+
+    def __init__(self, token: str | None) -> None:
+        self._auth = BearerAuth(token)
+        self._own_token = token
+
+    def admit(self, exchange: Exchange) -> tuple[Identity, tuple[tuple[str, str], ...]]:
+        """The client's identity, and the metadata with which to call the orchestrator on its behalf.
+
+        A client that needs no token here, and shows none, is vouched for by the gateway's own.
+        """
+        peer = peer_of(exchange.client)
+        client_class = "loopback" if is_loopback(peer) and not _is_forwarded(exchange.headers) else "remote"
+        shown = _shown_token(exchange.headers)
+        metadata = {CLIENT_CLASS: client_class, **({AUTHORIZATION: f"Bearer {shown}"} if shown else {})}
+        identity = self._auth.authenticate(metadata, peer)
+        if self._own_token:
+            metadata.setdefault(AUTHORIZATION, f"Bearer {self._own_token}")
+        return identity, tuple(metadata.items())
+
+
+def peer_of(client: tuple[str, int] | None) -> str:
+    """A client's address in gRPC's form, e.g. `ipv4:127.0.0.1:5000`."""
+    if client is None:
+        return "unknown"
+    host, port = client
+    return f"{'ipv6' if ':' in host else 'ipv4'}:{join_address(host, port)}"
+
+
+def _shown_token(headers: Mapping[str, str]) -> str | None:
+    shown = bearer_token(headers)
+    if shown is not None and _TOKEN.fullmatch(shown) is None:
+        raise Unauthenticated(Reason.TOKEN_INVALID, "the bearer token has characters that no token has")
+    return shown
+
+
+def _is_forwarded(headers: Mapping[str, str]) -> bool:
+    return any(name in headers for name in _FORWARDING_HEADERS)
+
+
+def _host_name(host: str) -> str | None:
+    """The name in `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`; None where it is none of these."""
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port
+    except ValueError:
+        return None
+    if parts.netloc != host or parts.username is not None or not parts.hostname:
+        return None
+    return parts.hostname.rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return True

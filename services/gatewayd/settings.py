@@ -1,0 +1,32 @@
+"""What a gateway is told when it starts."""
+
+from pydantic import Field
+
+from llorch.settings import DaemonSettings
+
+
+class GatewaySettings(DaemonSettings, section="gateway"):
+    """The token belongs into the environment (LLORCH_GATEWAY_TOKEN) or the settings file."""
+
+    bind: str = Field("127.0.0.1:8080", description="Address to listen on, host:port; port 0 takes any free one.")
+    orchestrator: str = Field("127.0.0.1:8090", description="host:port of the orchestrator.")
+    token: str | None = Field(
+        None,
+        repr=False,
+        min_length=16,
+        description="Secret that clients on other machines have to show; needed to listen beyond this machine.",
+    )
+    allowed_host: list[str] = Field(
+        default_factory=list,
+        description="Name under which clients reach this gateway, e.g. gpu-box.lan. Repeatable.",
+    )
+    allowed_origin: list[str] = Field(
+        default_factory=list,
+        description="Origin of a web page that may use this gateway, e.g. https://chat.lan. Repeatable.",
+    )
+    max_body_mib: int = Field(4, ge=1, le=12, description="Largest request body, in MiB.")
+    max_requests: int = Field(1024, ge=1, le=65536, description="Requests that are served at once, streams included.")
+    body_timeout_s: float = Field(30.0, gt=0, description="Seconds in which a request body has to arrive.")
+    call_timeout_s: float = Field(
+        120.0, gt=0, description="Seconds that the orchestrator has for an answer that is not a stream."
+    )

@@ -1,0 +1,55 @@
+"""Calls to the orchestrator, for RPCs that are known by their descriptors only."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, cast
+
+import grpc
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from llorch.errors import Reason, Unavailable
+from llorch.rpc.client import Metadata, call, open_stream
+
+_HEALTH_TIMEOUT_S = 2.0
+
+
+class Upstream:
+    def __init__(self, channel: grpc.aio.Channel, call_timeout_s: float) -> None:
+        self._channel = channel
+        self._call_timeout_s = call_timeout_s
+        self._methods: dict[str, Any] = {}
+        self._health = cast("Any", health_pb2_grpc.HealthStub)(channel)
+
+    async def call(self, rpc: MethodDescriptor, request: Message, metadata: Metadata) -> Message:
+        """Raises leaves of the error tree."""
+        method = self._method(rpc)
+        response: Message = await call(method, request, timeout_s=self._call_timeout_s, metadata=metadata)
+        return response
+
+    def open_stream(
+        self, rpc: MethodDescriptor, request: Message, metadata: Metadata
+    ) -> AbstractAsyncContextManager[AsyncIterator[Any]]:
+        """The responses of a server-streaming RPC; leaving the block cancels it."""
+        return open_stream(self._method(rpc), request, metadata=metadata)
+
+    async def check_health(self) -> None:
+        """Raises Unavailable unless the orchestrator says that it is serving."""
+        response = await call(self._health.Check, health_pb2.HealthCheckRequest(), timeout_s=_HEALTH_TIMEOUT_S)
+        if response.status != health_pb2.HealthCheckResponse.SERVING:
+            raise Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the orchestrator answers but is not serving")
+
+    def _method(self, rpc: MethodDescriptor) -> Any:
+        """Made once per RPC: building one costs more than a call."""
+        method = self._methods.get(rpc.full_name)
+        if method is None:
+            make = self._channel.unary_stream if rpc.server_streaming else self._channel.unary_unary
+            method = make(
+                f"/{rpc.containing_service.full_name}/{rpc.name}",
+                request_serializer=message_factory.GetMessageClass(rpc.input_type).SerializeToString,
+                response_deserializer=message_factory.GetMessageClass(rpc.output_type).FromString,
+            )
+            self._methods[rpc.full_name] = method
+        return method
