@@ -1,0 +1,147 @@
+"""Drives the brain by hand: turns the clock, hands in events, and keeps the effects that came."""
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TypeVar
+
+from orchestratord.core import events
+from orchestratord.core.brain import Brain
+from orchestratord.core.catalog import ModelSpec, Origin
+from orchestratord.core.effects import Effect, StageModel, StartWorker
+from orchestratord.core.fleet import (
+    Device,
+    DeviceKind,
+    Endpoint,
+    EngineFacts,
+    Snapshot,
+    WorkerReported,
+    WorkerSpec,
+    WorkerState,
+)
+from orchestratord.core.state import BrainConfig, BrainState
+from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, Task, TaskRequest
+
+EffectT = TypeVar("EffectT")
+
+GIB = 1024
+
+
+@dataclass
+class BrainDriver:
+    """`effects` are all that came since `forget_effects`; `now` is turned by `advance`."""
+
+    config: BrainConfig = field(default_factory=BrainConfig)
+    now: float = 100.0
+    effects: list[Effect] = field(default_factory=list)
+    sessions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        numbers = count(1)
+        self.brain = Brain(self.config, lambda prefix: f"{prefix}-{next(numbers)}")
+        self._task_numbers = count(1)
+
+    @property
+    def state(self) -> BrainState:
+        return self.brain.state
+
+    def handle(self, event: events.Event) -> list[Effect]:
+        new = self.brain.handle(event, self.now)
+        self.effects.extend(new)
+        return new
+
+    def advance(self, seconds: float, step: float = 0.25) -> None:
+        """Turn the clock, ticking as the daemon does; nodes that are connected keep reporting."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(self.now + step, end)
+            self.handle(events.Tick())
+
+    def all_of(self, kind: type[EffectT]) -> list[EffectT]:
+        return [effect for effect in self.effects if isinstance(effect, kind)]
+
+    def only(self, kind: type[EffectT]) -> EffectT:
+        found = self.all_of(kind)
+        assert len(found) == 1, f"{len(found)} effects of {kind.__name__}: {found}"
+        return found[0]
+
+    def last(self, kind: type[EffectT]) -> EffectT:
+        return self.all_of(kind)[-1]
+
+    def forget_effects(self) -> None:
+        self.effects.clear()
+
+    # What the world does.
+
+    def add_model(self, name: str = "coder", size_mib: int | None = None, **options: object) -> None:
+        spec = ModelSpec(name, f"file:/models/{name}.gguf", **options)  # type: ignore[arg-type]  # tests name fields
+        self.handle(events.ModelRegistered(spec, Origin.CALL, "a test"))
+        if size_mib is not None:
+            self.state.catalog.get(name).size_mib = size_mib
+
+    def add_node(self, node_id: str = "garage", *devices: Device, staged: dict[str, int] | None = None) -> None:
+        session = f"link-{node_id}-{self.now}"
+        self.sessions[node_id] = session
+        snapshot = Snapshot(full=True, devices=devices or (gpu(),), staged=staged or {})
+        self.handle(events.NodeRegistered(node_id, session, f"{node_id}:9200", "0", snapshot))
+
+    def report(self, node_id: str = "garage", snapshot: Snapshot | None = None, applied: int = 0) -> None:
+        self.handle(events.NodeReported(node_id, self.sessions[node_id], applied, snapshot or Snapshot(full=False)))
+
+    def submit(self, model: str = "coder", **options: object) -> str:
+        number = next(self._task_numbers)
+        fields: dict[str, object] = {
+            "task_id": f"task-{number}",
+            "model": model,
+            "payload": b"",
+            "content_digest": "digest",
+            "seed": 1,
+        }
+        request = TaskRequest(**(fields | options))  # type: ignore[arg-type]  # tests name fields
+        self.handle(events.TaskSubmitted(request))
+        if not request.durable and request.task_id in self.state.tasks:
+            self.handle(events.ReaderAttached(request.task_id))
+        return request.task_id
+
+    def task(self, task_id: str) -> Task:
+        return self.state.tasks[task_id]
+
+    def stage(self, model: str = "coder", node_id: str = "garage", size_mib: int = 4096) -> None:
+        self.handle(events.ModelStaged(node_id, f"file:/models/{model}.gguf", size_mib))
+
+    def worker_ready(self, spec: WorkerSpec, node_id: str = "garage", slots: int | None = None) -> None:
+        """The node reports the worker as ready, and the link to it comes up."""
+        facts = EngineFacts("sim", "1", slots or spec.slots, spec.context_per_slot, True, False, spec.reservation_mib)
+        reported = WorkerReported(spec, WorkerState.READY, facts, Endpoint("127.0.0.1:9300", "secret"))
+        self.report(node_id, Snapshot(full=False, workers=(reported,)))
+        self.handle(events.WorkerAttached(spec.worker_id))
+
+    def worker_ended(self, spec: WorkerSpec, node_id: str = "garage", **options: object) -> None:
+        reported = WorkerReported(spec, WorkerState.ENDED, **options)  # type: ignore[arg-type]  # tests name fields
+        self.report(node_id, Snapshot(full=False, workers=(reported,)))
+
+    def load(self, model: str = "coder", node_id: str = "garage", slots: int | None = None) -> WorkerSpec:
+        """Bring up a worker for a model that somebody waits for, from staging to attached."""
+        if any(isinstance(effect, StageModel) for effect in self.effects):
+            self.stage(model, node_id)
+        spec = self.last(StartWorker).spec
+        self.handle(events.WorkerStartAccepted(spec.worker_id, 1))
+        self.worker_ready(spec, node_id, slots)
+        return spec
+
+    def finish_attempt(self, attempt_id: str, tokens_out: int = 3) -> None:
+        choices = (ChoiceEnd(0, FinishReason.EOS, tokens_out),)
+        self.handle(events.AttemptEnded(attempt_id, RunResult(choices, tokens_in=5, tokens_out=tokens_out)))
+
+
+def gpu(device_id: str = "GPU-1", total_mib: int = 24 * GIB, **options: object) -> Device:
+    fields: dict[str, object] = {
+        "device_id": device_id,
+        "kind": DeviceKind.CUDA,
+        "index": 0,
+        "name": "RTX 3090",
+        "usable": True,
+        "total_mib": total_mib,
+        "others_mib": 0,
+        "reserve_mib": 0,
+    }
+    return Device(**(fields | options))  # type: ignore[arg-type]  # tests name fields

@@ -1,0 +1,164 @@
+"""Nodes and workers come, fall silent and go; nobody waits for ever and nothing is counted twice."""
+
+import pytest
+
+from llorch.errors import Aborted, FailedPrecondition, Reason
+from orchestratord.core import effects, events
+from orchestratord.core.fleet import Endpoint, EngineFacts, NodeState, Snapshot, WorkerReported, WorkerSpec, WorkerState
+from orchestratord.core.task import TaskError, TaskState
+from support.brain_driver import BrainDriver, gpu
+
+
+def running_brain() -> tuple[BrainDriver, str, WorkerSpec]:
+    """A task that runs on a worker with one slot."""
+    driver = BrainDriver()
+    driver.add_model("coder", slots=1)
+    driver.add_node()
+    task_id = driver.submit()
+    spec = driver.load()
+    driver.forget_effects()
+    return driver, task_id, spec
+
+
+def failed_with(driver: BrainDriver) -> Reason:
+    terminal = driver.only(effects.AppendTerminal).terminal
+    assert isinstance(terminal, TaskError)
+    return terminal.reason
+
+
+@pytest.mark.req("ORCH-1021")
+def test_a_silent_node_becomes_suspect_and_its_running_task_goes_on() -> None:
+    driver, task_id, _ = running_brain()
+    driver.advance(5)
+    assert driver.state.fleet.nodes["garage"].state is NodeState.SUSPECT
+    assert driver.task(task_id).state is TaskState.RUNNING
+
+
+def test_nothing_new_goes_to_a_suspect_node_until_it_reports_again() -> None:
+    driver, _, _ = running_brain()
+    waiting = driver.submit()
+    driver.advance(5)
+    driver.finish_attempt(next(iter(driver.state.attempts)))
+    assert driver.task(waiting).state is TaskState.QUEUED
+    driver.report()
+    assert driver.task(waiting).state is TaskState.RUNNING
+
+
+def test_waiting_tasks_end_when_no_node_comes_back() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    driver.add_node()
+    task_id = driver.submit()
+    driver.advance(5 + 30.25)
+    assert driver.task(task_id).state is TaskState.FAILED
+    assert failed_with(driver) is Reason.NO_DEVICE
+
+
+def test_a_stall_of_our_own_gives_every_node_a_fresh_lease() -> None:
+    driver, _, _ = running_brain()
+    driver.handle(events.Tick())
+    driver.now += 20
+    driver.handle(events.Tick())
+    assert driver.state.fleet.nodes["garage"].state is NodeState.READY
+
+
+def test_a_report_over_an_older_link_is_refused() -> None:
+    driver, _, _ = running_brain()
+    old = driver.sessions["garage"]
+    driver.now += 1
+    driver.add_node()
+    with pytest.raises(Aborted) as refused:
+        driver.handle(events.NodeReported("garage", old, 0, Snapshot(full=False)))
+    assert refused.value.reason is Reason.STALE_SESSION
+
+
+def test_a_worker_whose_exit_is_reported_loses_its_attempts_and_its_memory() -> None:
+    driver, task_id, spec = running_brain()
+    driver.worker_ended(spec, failure=(Reason.WORKER_LOST, "killed by signal 9"))
+    assert driver.task(task_id).state is TaskState.FAILED
+    assert failed_with(driver) is Reason.WORKER_LOST
+    assert driver.state.ledger.held(("garage", "GPU-1")) == 0
+    assert driver.only(effects.DetachWorker).worker_id == spec.worker_id
+
+
+def test_a_worker_that_does_not_come_back_in_time_loses_its_attempts_and_is_stopped() -> None:
+    driver, task_id, spec = running_brain()
+    driver.handle(events.WorkerSilent(spec.worker_id))
+    driver.advance(1.75)
+    assert driver.task(task_id).state is TaskState.RUNNING
+    driver.advance(0.5)
+    assert failed_with(driver) is Reason.WORKER_LOST
+    assert driver.only(effects.StopWorker).worker_id == spec.worker_id
+
+
+def test_a_worker_that_attaches_again_in_time_loses_nothing() -> None:
+    driver, task_id, spec = running_brain()
+    driver.handle(events.WorkerSilent(spec.worker_id))
+    driver.advance(1)
+    driver.handle(events.WorkerAttached(spec.worker_id))
+    driver.advance(3)
+    assert driver.task(task_id).state is TaskState.RUNNING
+
+
+def test_an_attempt_that_the_worker_does_not_know_is_lost() -> None:
+    driver, task_id, _ = running_brain()
+    driver.handle(events.AttemptUnknown(next(iter(driver.state.attempts))))
+    assert driver.task(task_id).state is TaskState.FAILED
+    assert not driver.state.attempts
+
+
+def test_runs_of_an_earlier_life_are_released() -> None:
+    driver, _, spec = running_brain()
+    known = next(iter(driver.state.attempts))
+    driver.handle(events.RunsFound(spec.worker_id, (known, "attempt-old")))
+    assert driver.only(effects.ReleaseRuns).attempt_ids == ("attempt-old",)
+
+
+def test_a_worker_missing_from_a_full_report_is_gone_only_if_the_report_knows_its_start() -> None:
+    driver, task_id, _ = running_brain()
+    driver.report(snapshot=Snapshot(full=True, devices=(gpu(),)), applied=0)
+    assert driver.task(task_id).state is TaskState.RUNNING
+    driver.report(snapshot=Snapshot(full=True, devices=(gpu(),)), applied=1)
+    assert driver.task(task_id).state is TaskState.FAILED
+
+
+def test_a_worker_that_nobody_here_knows_is_adopted_and_charged() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder")
+    driver.add_node()
+    spec = WorkerSpec("worker-x", "coder", "file:/models/coder.gguf", ("GPU-1",), 2, 4096, "f16", (5000,))
+    facts = EngineFacts("llama_cpp", "0.3.36", 2, 4096, False, False, (5100,))
+    reported = WorkerReported(spec, WorkerState.READY, facts, Endpoint("a:1", "secret"))
+    driver.report(snapshot=Snapshot(full=False, workers=(reported,)))
+    assert driver.state.ledger.held(("garage", "GPU-1")) == 5100
+    assert driver.only(effects.AttachWorker).worker_id == "worker-x"
+    driver.handle(events.WorkerAttached("worker-x"))
+    assert driver.task(driver.submit()).state is TaskState.RUNNING
+
+
+def test_a_busy_worker_is_stopped_only_if_told_so() -> None:
+    driver, _, spec = running_brain()
+    with pytest.raises(FailedPrecondition, match="even_if_busy"):
+        driver.handle(events.WorkerStopAsked(spec.worker_id, even_if_busy=False))
+    driver.handle(events.WorkerStopAsked(spec.worker_id, even_if_busy=True))
+    assert driver.only(effects.StopWorker)
+
+
+def test_a_node_is_forgotten_only_when_it_is_silent() -> None:
+    driver, task_id, _ = running_brain()
+    with pytest.raises(FailedPrecondition):
+        driver.handle(events.NodeForgotten("garage"))
+    driver.advance(6)
+    driver.handle(events.NodeForgotten("garage"))
+    assert driver.task(task_id).state is TaskState.FAILED
+    assert not driver.state.fleet.workers
+    assert driver.state.ledger.capacity(("garage", "GPU-1")) == 0
+
+
+def test_a_device_that_does_not_answer_is_not_used() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    driver.add_node("garage", gpu(usable=False), gpu("GPU-2", total_mib=8192))
+    driver.submit()
+    driver.stage(size_mib=1000)
+    assert driver.only(effects.StartWorker).spec.device_ids == ("GPU-2",)

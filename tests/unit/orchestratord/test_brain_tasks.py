@@ -1,0 +1,279 @@
+"""The way of a task through the brain, from submission to its one terminal."""
+
+import pytest
+
+from llorch.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+)
+from orchestratord.core import effects, events
+from orchestratord.core.state import BrainConfig
+from orchestratord.core.task import FinishReason, Stopped, TaskEnd, TaskError, TaskState
+from support.brain_driver import BrainDriver, gpu
+
+
+def ready_brain(slots: int = 1, **config: object) -> BrainDriver:
+    """One node, one model, one worker that is loaded and attached; the task that brought it is finished."""
+    driver = BrainDriver(BrainConfig(**config))  # type: ignore[arg-type]  # tests name fields
+    driver.add_model("coder", slots=slots)
+    driver.add_node()
+    driver.submit()
+    driver.load()
+    driver.finish_attempt(driver.only(effects.StartRun).attempt_id)
+    driver.forget_effects()
+    return driver
+
+
+@pytest.mark.req("ORCH-1015", "ORCH-1004")
+def test_a_first_task_stages_loads_runs_and_ends() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder")
+    driver.add_node()
+    task_id = driver.submit()
+    assert driver.only(effects.StageModel).source == "file:/models/coder.gguf"
+    driver.stage()
+    spec = driver.only(effects.StartWorker).spec
+    assert driver.state.ledger.held(("garage", "GPU-1")) == spec.reservation_mib[0] > 4096
+    driver.worker_ready(spec)
+    run = driver.only(effects.StartRun)
+    assert run.request.task_id == task_id
+    assert driver.only(effects.AnnouncePlacement).placement.devices[0].name == "RTX 3090"
+    driver.now += 0.5
+    driver.handle(events.AttemptFirstToken(run.attempt_id))
+    driver.finish_attempt(run.attempt_id)
+    terminal = driver.only(effects.AppendTerminal).terminal
+    assert isinstance(terminal, TaskEnd)
+    assert terminal.first_token_ms == 500
+    assert driver.only(effects.ReleaseRuns).attempt_ids == (run.attempt_id,)
+    assert driver.task(task_id).state is TaskState.COMPLETED
+
+
+@pytest.mark.req("ORCH-1010")
+def test_a_task_is_bound_only_when_a_slot_is_free() -> None:
+    driver = ready_brain(slots=2)
+    ids = [driver.submit() for _ in range(3)]
+    runs = driver.all_of(effects.StartRun)
+    assert [run.request.task_id for run in runs] == ids[:2]
+    assert driver.task(ids[2]).state is TaskState.QUEUED
+    driver.finish_attempt(runs[1].attempt_id)
+    assert driver.last(effects.StartRun).request.task_id == ids[2]
+
+
+def test_an_unknown_model_is_refused_and_nothing_changes() -> None:
+    driver = ready_brain()
+    with pytest.raises(NotFound):
+        driver.submit("coda")
+    assert not driver.effects
+
+
+def test_an_unknown_priority_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="interactive, batch"):
+        ready_brain().submit(priority="urgent")
+
+
+def test_without_any_node_a_task_is_refused_at_once() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    with pytest.raises(Unavailable) as refused:
+        driver.submit()
+    assert refused.value.reason is Reason.NO_DEVICE
+
+
+def test_a_full_queue_refuses_and_keeps_those_who_wait() -> None:
+    driver = ready_brain(queue_capacity=1)
+    driver.submit()
+    waiting = driver.submit()
+    with pytest.raises(ResourceExhausted):
+        driver.submit()
+    assert driver.task(waiting).state is TaskState.QUEUED
+
+
+def test_a_model_that_fits_no_device_is_refused_when_its_size_is_known() -> None:
+    driver = BrainDriver()
+    driver.add_model("huge", size_mib=40_000)
+    driver.add_node()
+    with pytest.raises(FailedPrecondition) as refused:
+        driver.submit("huge")
+    assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
+    assert "24576 MiB when empty" in refused.value.message
+
+
+def test_a_model_that_turns_out_too_large_ends_its_tasks_with_the_reason() -> None:
+    driver = BrainDriver()
+    driver.add_model("huge")
+    driver.add_node()
+    driver.submit("huge")
+    driver.stage("huge", size_mib=40_000)
+    terminal = driver.only(effects.AppendTerminal).terminal
+    assert isinstance(terminal, TaskError)
+    assert terminal.reason is Reason.MODEL_FITS_NO_DEVICE
+
+
+def test_a_file_that_can_not_be_staged_ends_the_tasks_and_is_tried_again_for_the_next() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    driver.add_node()
+    driver.submit()
+    driver.handle(
+        events.StagingFailed("garage", "file:/models/coder.gguf", Reason.MODEL_FILE_INVALID, "coder.gguf is HTML")
+    )
+    terminal = driver.only(effects.AppendTerminal).terminal
+    assert isinstance(terminal, TaskError)
+    assert (terminal.reason, terminal.message) == (Reason.MODEL_FILE_INVALID, "coder.gguf is HTML")
+    driver.submit()
+    assert len(driver.all_of(effects.StageModel)) == 2
+
+
+def test_a_worker_that_fails_to_load_ends_the_tasks_with_its_last_words_and_frees_the_memory() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    driver.add_node()
+    driver.submit()
+    driver.stage()
+    spec = driver.only(effects.StartWorker).spec
+    driver.worker_ended(spec, failure=(Reason.MODEL_LOAD_FAILED, "out of memory"))
+    terminal = driver.only(effects.AppendTerminal).terminal
+    assert isinstance(terminal, TaskError)
+    assert terminal.message == "out of memory"
+    assert driver.state.ledger.held(("garage", "GPU-1")) == 0
+
+
+@pytest.mark.req("ORCH-1006")
+def test_a_queued_task_is_cancelled_at_once() -> None:
+    driver = ready_brain()
+    driver.submit()
+    queued = driver.submit()
+    driver.handle(events.TaskCancelled(queued))
+    terminal = driver.only(effects.AppendTerminal).terminal
+    assert isinstance(terminal, Stopped)
+    assert terminal.finish_reason is FinishReason.CANCELLED
+    assert not driver.all_of(effects.CancelRun)
+
+
+@pytest.mark.req("ORCH-1006")
+def test_a_running_task_is_cancelled_at_once_and_its_slot_is_free_when_the_worker_says_so() -> None:
+    driver = ready_brain()
+    running, waiting = driver.submit(), driver.submit()
+    driver.handle(events.TaskCancelled(running))
+    assert driver.only(effects.AppendTerminal).task_id == running
+    cancelled = driver.only(effects.CancelRun).attempt_id
+    assert driver.task(waiting).state is TaskState.QUEUED
+    driver.finish_attempt(cancelled)
+    assert driver.task(waiting).state is TaskState.RUNNING
+    assert len(driver.all_of(effects.AppendTerminal)) == 1
+
+
+def test_cancelling_twice_changes_nothing() -> None:
+    driver = ready_brain()
+    task_id = driver.submit()
+    driver.handle(events.TaskCancelled(task_id))
+    driver.forget_effects()
+    driver.handle(events.TaskCancelled(task_id))
+    assert not driver.effects
+
+
+@pytest.mark.req("ORCH-1007")
+def test_a_task_without_a_reader_is_cancelled_after_the_grace() -> None:
+    driver = ready_brain()
+    task_id = driver.submit()
+    driver.handle(events.ReaderLeft(task_id))
+    driver.advance(1.9)
+    driver.report()
+    assert driver.task(task_id).state is TaskState.RUNNING
+    driver.advance(0.2)
+    assert driver.task(task_id).state is TaskState.CANCELLED
+
+
+def test_a_reader_that_comes_back_within_the_grace_keeps_the_task() -> None:
+    driver = ready_brain()
+    task_id = driver.submit()
+    driver.handle(events.ReaderLeft(task_id))
+    driver.advance(1)
+    driver.handle(events.ReaderAttached(task_id))
+    driver.advance(2)
+    assert driver.task(task_id).state is TaskState.RUNNING
+
+
+def test_a_durable_task_needs_no_reader_and_shows_its_terminal_only_when_it_is_kept() -> None:
+    driver = ready_brain()
+    task_id = driver.submit(durable=True)
+    driver.advance(4)
+    run = driver.only(effects.StartRun)
+    driver.finish_attempt(run.attempt_id)
+    assert driver.only(effects.PersistTask).request.task_id == task_id
+    assert driver.only(effects.PersistTerminal).task_id == task_id
+    assert not driver.all_of(effects.AppendTerminal)
+    assert not driver.all_of(effects.ReleaseRuns)
+    driver.handle(events.TerminalPersisted(task_id))
+    assert driver.only(effects.AppendTerminal).task_id == task_id
+    assert driver.only(effects.ReleaseRuns).attempt_ids == (run.attempt_id,)
+
+
+@pytest.mark.req("ORCH-1003")
+def test_a_deadline_ends_a_waiting_task_with_an_error_and_a_running_one_with_what_there_is() -> None:
+    driver = ready_brain()
+    running, waiting = driver.submit(deadline_s=1.0), driver.submit(deadline_s=1.0)
+    driver.advance(1.25)
+    ends = {effect.task_id: effect.terminal for effect in driver.all_of(effects.AppendTerminal)}
+    assert isinstance(ends[running], Stopped)
+    expired = ends[waiting]
+    assert isinstance(expired, TaskError)
+    assert expired.reason is Reason.DEADLINE_PASSED
+    assert driver.task(running).state is driver.task(waiting).state is TaskState.EXPIRED
+    assert driver.only(effects.CancelRun)
+
+
+def test_the_same_request_id_is_the_same_task_and_with_other_content_is_refused() -> None:
+    driver = ready_brain()
+    first = driver.submit(request_id="r1")
+    driver.submit(request_id="r1")
+    assert [task.task_id for task in driver.state.tasks.values() if task.request.request_id] == [first]
+    with pytest.raises(AlreadyExists) as refused:
+        driver.submit(request_id="r1", content_digest="other")
+    assert refused.value.reason is Reason.REQUEST_ID_REUSED
+
+
+def test_a_finished_task_is_forgotten_after_its_retention_and_its_id_is_then_expired() -> None:
+    driver = ready_brain(task_retention_s=5)
+    task_id = driver.submit()
+    driver.finish_attempt(driver.only(effects.StartRun).attempt_id)
+    driver.advance(6)
+    assert task_id in [effect.task_id for effect in driver.all_of(effects.ForgetTask)]
+    with pytest.raises(NotFound) as refused:
+        driver.state.task(task_id)
+    assert refused.value.reason is Reason.EXPIRED
+    with pytest.raises(NotFound) as unknown:
+        driver.state.task("task-x")
+    assert unknown.value.reason is Reason.TASK_NOT_FOUND
+
+
+def test_finished_tasks_are_also_bounded_by_count() -> None:
+    driver = ready_brain(tasks_retained=2)
+    for _ in range(4):
+        driver.submit()
+        driver.finish_attempt(driver.last(effects.StartRun).attempt_id)
+    assert len(driver.state.tasks) == 2
+
+
+def test_idle_models_leave_for_one_that_somebody_waits_for() -> None:
+    driver = BrainDriver()
+    driver.add_node("garage", gpu(total_mib=12_000))
+    for name in ("first", "second"):
+        driver.add_model(name, context=256, slots=1)
+    driver.submit("first")
+    driver.stage("first", size_mib=8000)
+    first = driver.last(effects.StartWorker).spec
+    driver.worker_ready(first)
+    run = driver.only(effects.StartRun)
+    driver.submit("second")
+    driver.stage("second", size_mib=8000)
+    assert not driver.all_of(effects.StopWorker), "a busy worker stays"
+    driver.finish_attempt(run.attempt_id)
+    assert driver.only(effects.StopWorker).worker_id == first.worker_id
+    driver.worker_ended(first)
+    assert driver.last(effects.StartWorker).spec.model == "second"
