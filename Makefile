@@ -43,11 +43,13 @@ lint: set-up-without-engine ## ruff, import rules (import-linter) and the contra
 type: set-up-without-engine ## mypy, strict
 	$(BIN)/mypy
 
-drift: set-up-without-engine ## Fail if gen/ is not what proto/ gives
+drift: set-up-without-engine ## Fail if something generated is not up to date
 	$(BIN)/python scripts/generate.py --check
+	$(BIN)/python scripts/document_settings.py --check
 
-gen: set-up-without-engine ## Generate gen/ from proto/
+gen: set-up-without-engine ## Generate gen/ from proto/, and the tables of docs/configuration.md
 	$(BIN)/python scripts/generate.py
+	$(BIN)/python scripts/document_settings.py
 
 format: set-up-without-engine ## Format the Python files, and put the imports in order
 	$(BIN)/ruff check --select I --fix

@@ -1,0 +1,108 @@
+"""Write the tables of docs/configuration.md from the settings classes, so that they can't drift apart.
+
+Run by `make gen`; `--check` only tells whether the document is up to date.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from gatewayd.settings import GatewaySettings
+from llorch.settings import DaemonSettings
+from orchestratord.model_sources import ModelTable
+from orchestratord.settings import OrchestratorSettings
+from pool_managerd.settings import PoolManagerSettings
+from worker_orcd.settings import WorkerSettings
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+DAEMONS: tuple[type[DaemonSettings], ...] = (
+    OrchestratorSettings,
+    PoolManagerSettings,
+    GatewaySettings,
+    WorkerSettings,
+)
+
+
+def tables() -> dict[str, str]:
+    """By the name that the document's markers give them."""
+    own = {daemon.section: _own_fields(daemon) for daemon in DAEMONS}
+    documented = {"common": _daemon_table("daemon", DaemonSettings.model_fields)}
+    documented |= {section: _daemon_table(section, fields) for section, fields in own.items()}
+    documented["models"] = _model_table(ModelTable)
+    return documented
+
+
+def filled_in(document: str) -> str:
+    """`document` with every table between its markers, `<!-- settings: NAME -->` and `<!-- end -->`."""
+    for name, table in tables().items():
+        start = f"<!-- settings: {name} -->\n"
+        before, found, rest = document.partition(start)
+        _, end, after = rest.partition("<!-- end -->")
+        if not (found and end):
+            raise ValueError(f"{DOCUMENT.name} has no place for the settings of {name}: {start.strip()} … <!-- end -->")
+        document = f"{before}{start}\n{table}\n{end}{after}"
+    return document
+
+
+def _own_fields(daemon: type[DaemonSettings]) -> dict[str, FieldInfo]:
+    return {name: field for name, field in daemon.model_fields.items() if name not in DaemonSettings.model_fields}
+
+
+def _daemon_table(section: str, fields: Mapping[str, FieldInfo]) -> str:
+    rows = [
+        (f"`{name}`", f"`--{name.replace('_', '-')}`", f"`{_variable(section, name)}`", *_facts(field))
+        for name, field in fields.items()
+    ]
+    return _markdown(("Key", "Flag", "Environment", "Default", "Meaning"), rows)
+
+
+def _variable(section: str, name: str) -> str:
+    return "LLORCH_CONFIG" if name == "config" else f"LLORCH_{section.upper()}_{name.upper()}"
+
+
+def _model_table(model: type[BaseModel]) -> str:
+    rows = [(f"`{name}`", *_facts(field)) for name, field in model.model_fields.items()]
+    return _markdown(("Key", "Default", "Meaning"), rows)
+
+
+def _facts(field: FieldInfo) -> tuple[str, str]:
+    meaning = field.description or ""
+    return _default(field), meaning.replace("<", "&lt;").replace("|", "\\|")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory in (list, dict, tuple):
+        return "none"
+    if field.default_factory is not None:
+        return "see there"
+    value: Any = field.default
+    if value is PydanticUndefined:
+        return "required"
+    if value is None or value in ("", "{}", [], {}, ()):
+        return "none"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    present = DOCUMENT.read_text()
+    wanted = filled_in(present)
+    if arguments != ["--check"]:
+        DOCUMENT.write_text(wanted)
+        return 0
+    if present != wanted:
+        print(f"{DOCUMENT} is not what the settings classes say; run `make gen`", file=sys.stderr)
+    return int(present != wanted)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
