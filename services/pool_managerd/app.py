@@ -96,11 +96,11 @@ class PoolManager:
             log.info("stopping")
             if self._settings.stop_workers_on_exit:
                 await self._supervisor.close(_EXIT_GRACE_S)
-            await self._server.stop(_DRAIN_S)
         finally:
-            # Reached with living workers only where the way here was cut short, by an error or a second signal.
+            # Workers live here only where the way was cut short, by an error or a second signal.
             if self._settings.stop_workers_on_exit:
                 self._supervisor.kill_all()
+            await self._server.stop(_DRAIN_S)
 
     def state(self) -> NodeState:
         devices = self._monitor.devices()
@@ -116,6 +116,7 @@ class PoolManager:
         host = advertised_host(bound, self._settings.orchestrator, self._settings.advertise_host)
         await self._monitor.sample(self._supervisor.own_use())
         await self._supervisor.open(ready_address=local_address(bound), advertise_host=host)
+        self._warn_of_unused_reserves()
         self._tasks.spawn("device monitor", self._monitor.run(self._supervisor.own_use), forever=True)
         self._tasks.spawn("node link", self._link(join_address(host, split_address(bound)[1])).run(), forever=True)
         self._server.set_serving(True)
@@ -127,6 +128,10 @@ class PoolManager:
             node_id=self._settings.node_id,
             devices=[f"{device.name} ({device.kind})" for device in self._monitor.devices()],
         )
+
+    def _warn_of_unused_reserves(self) -> None:
+        for device_id in self._settings.reserve_mib.keys() - self._monitor.by_id.keys():
+            log.warning("reserve_names_no_device", device_id=device_id, known=list(self._monitor.by_id))
 
     def _link(self, advertise_address: str) -> NodeLink:
         return NodeLink(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llorch.errors import FailedPrecondition, Reason, invalid_field
+from llorch.errors import FailedPrecondition, Reason, Unavailable, invalid_field
 from pool_managerd.durable_file import write_durably
 
 
@@ -79,7 +79,12 @@ class ControlGuard:
     def _accept(self, authority: Authority) -> None:
         if authority == self._authority:
             return
-        write_durably(self._path, asdict(authority))
+        try:
+            write_durably(self._path, asdict(authority))
+        except OSError as exc:
+            raise Unavailable(
+                Reason.STORE_FAILED, f"the node can't write to its data directory: {exc.strerror}"
+            ) from exc
         self._authority = authority
         self._highest_done = 0
         self._in_progress = set()
@@ -90,3 +95,7 @@ def _read(path: Path) -> Authority:
         return Authority(**json.loads(path.read_text()))
     except FileNotFoundError:
         return Authority()
+    except (ValueError, TypeError) as exc:
+        raise FailedPrecondition(
+            Reason.STORE_FAILED, f"{path} does not hold what this program writes there; remove it and start again"
+        ) from exc

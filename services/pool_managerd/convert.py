@@ -17,7 +17,7 @@ from llorch.errors import Reason, invalid_field
 from llorch.identifiers import check_id
 from pool_managerd.control import CommandHeader
 from pool_managerd.devices.device import Device, DeviceKind, DeviceState
-from pool_managerd.models.locate import LocatedModel
+from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.spec import CacheType, WorkerSpec

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pool_managerd.devices.device import Device
-from pool_managerd.models.locate import LocatedModel
+from pool_managerd.models.references import LocatedModel
 from pool_managerd.workers.status import WorkerStatus
 
 

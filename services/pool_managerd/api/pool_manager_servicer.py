@@ -11,6 +11,7 @@ from llama_orch.v2 import pool_manager_service_pb2 as pb
 from llorch.errors import PermissionDenied, Reason
 from llorch.identifiers import check_id
 from llorch.rpc.call_context import current_call
+from llorch.rpc.slow_reader import write_with_deadline
 from pool_managerd import convert
 from pool_managerd.api.authenticator import is_this_worker, is_worker
 from pool_managerd.bell import Bell
@@ -21,6 +22,7 @@ from pool_managerd.workers.log_file import read_log
 from pool_managerd.workers.supervisor import Supervisor
 
 _LOOK_EVERY_S = 1.0
+_READ_WITHIN_S = 10.0  # a reader that takes longer is dropped
 _DEFAULT_TAIL_LINES = 100
 _MOST_TAIL_LINES = 10_000
 _LINES_PER_MESSAGE = 500
@@ -64,7 +66,7 @@ class PoolManagerServicer:
         _refuse_workers()
         told = self._state()
         seen = self._bell.rings
-        await context.write(pb.PoolManagerServiceWatchStateResponse(snapshot=self._snapshot(told)))
+        await _tell(context, pb.PoolManagerServiceWatchStateResponse(snapshot=self._snapshot(told)))
         while not self._draining.is_set():
             await self._bell.wait_rung(seen, _LOOK_EVERY_S)
             seen = self._bell.rings
@@ -72,7 +74,7 @@ class PoolManagerServicer:
             news = changes(told, now)
             told = now
             if not is_empty(news):
-                await context.write(pb.PoolManagerServiceWatchStateResponse(snapshot=self._snapshot(news)))
+                await _tell(context, pb.PoolManagerServiceWatchStateResponse(snapshot=self._snapshot(news)))
 
     async def StartWorker(
         self, request: pb.PoolManagerServiceStartWorkerRequest, context: Context
@@ -95,7 +97,7 @@ class PoolManagerServicer:
         with self._guard.applying(convert.command_header(request.control)):
             model = await self._shelf.find(request.source)
         self._bell.ring()
-        await context.write(pb.StageModelResponse(progress=convert.complete_progress(model)))
+        await _tell(context, pb.StageModelResponse(progress=convert.complete_progress(model)))
 
     async def DeleteStagedModel(
         self, request: pb.DeleteStagedModelRequest, context: Context
@@ -117,7 +119,7 @@ class PoolManagerServicer:
         async for lines in read_log(path, count, is_over):
             for first in range(0, len(lines), _LINES_PER_MESSAGE):
                 part = lines[first : first + _LINES_PER_MESSAGE]
-                await context.write(pb.PoolManagerServiceStreamWorkerLogResponse(lines=part))
+                await _tell(context, pb.PoolManagerServiceStreamWorkerLogResponse(lines=part))
 
     async def ReportWorkerReady(
         self, request: pb.ReportWorkerReadyRequest, context: Context
@@ -139,6 +141,10 @@ class PoolManagerServicer:
 
     def _snapshot(self, state: NodeState) -> node_link_pb2.NodeSnapshot:
         return convert.snapshot(state, self._node_id, with_endpoints=False)
+
+
+async def _tell(context: Context, message: Any) -> None:
+    await write_with_deadline(context, message, _READ_WITHIN_S)
 
 
 def _refuse_workers() -> None:

@@ -136,7 +136,7 @@ class NvmlInventory:
     def _optional(self, read: Callable[[], int]) -> int | None:
         """A figure that a card need not have (a passively cooled one, a virtual one)."""
         try:
-            return int(read())
+            return max(0, int(read()))
         except self._nvml.NVMLError:
             return None
 

@@ -148,8 +148,10 @@ class NodeLink:
         refused = isinstance(problem, (LinkRefused, Unauthenticated, PermissionDenied))
         if told != self._told:
             self._told = told
-            event = "orchestrator_refuses_this_node" if refused else "orchestrator_link_down"
-            log.error(event, orchestrator=self._orchestrator, reason=problem.reason, why=problem.message)
+            say, event = (
+                (log.error, "orchestrator_refuses_this_node") if refused else (log.warning, "orchestrator_link_down")
+            )
+            say(event, orchestrator=self._orchestrator, reason=problem.reason, why=problem.message)
         return _RETRY_WHEN_REFUSED_S if refused else self._backoff.next_s()
 
 

@@ -3,21 +3,11 @@
 import importlib
 import importlib.util
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from llorch.errors import NotFound, PermissionDenied, Reason, invalid_field
 from pool_managerd.models.gguf import check_gguf
-from pool_managerd.models.references import FileReference, ModelReference, PackageReference
-
-
-@dataclass(frozen=True, slots=True)
-class LocatedModel:
-    """A model file that is there and looks like one."""
-
-    reference: str
-    path: Path
-    size_bytes: int
+from pool_managerd.models.references import FileReference, LocatedModel, ModelReference, PackageReference
 
 
 def locate(reference: ModelReference) -> LocatedModel:

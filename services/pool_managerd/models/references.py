@@ -1,8 +1,9 @@
-"""What a model reference names. Parsing is pure; finding the file comes in `locate.py`."""
+"""What a model reference names, and what it led to. Pure; `locate.py` looks at the disk."""
 
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from llorch.errors import LlorchError, Reason, Unimplemented, invalid_field
 
@@ -36,6 +37,15 @@ class PackageReference:
 
 
 ModelReference = FileReference | PackageReference
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedModel:
+    """A model file that is there and looks like one."""
+
+    reference: str
+    path: Path
+    size_bytes: int
 
 
 def parse_reference(text: str) -> ModelReference:

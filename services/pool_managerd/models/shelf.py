@@ -3,8 +3,8 @@
 import asyncio
 
 from llorch.errors import FailedPrecondition, Reason
-from pool_managerd.models.locate import LocatedModel, locate
-from pool_managerd.models.references import parse_reference
+from pool_managerd.models.locate import locate
+from pool_managerd.models.references import LocatedModel, parse_reference
 
 
 class ModelShelf:

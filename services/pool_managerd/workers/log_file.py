@@ -10,6 +10,7 @@ _TAIL_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _FOLLOW_INTERVAL_S = 0.25
 _KEEP_LOGS = 100
+_LONGEST_LINE_BYTES = 4000  # what is longer is cut: lines travel in messages of bounded size
 
 
 def last_lines(path: Path, count: int) -> tuple[str, ...]:
@@ -61,4 +62,4 @@ def _tail(file: BinaryIO) -> tuple[list[bytes], bytes]:
 
 
 def _text(line: bytes) -> str:
-    return line.decode(errors="replace").rstrip("\r")
+    return line[:_LONGEST_LINE_BYTES].decode(errors="replace").rstrip("\r")

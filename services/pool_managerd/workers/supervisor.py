@@ -15,7 +15,7 @@ from llorch.identifiers import secret_token
 from llorch.logs import get_logger
 from llorch.ports import join_address, split_address
 from pool_managerd.devices.device import Device, OwnUse
-from pool_managerd.models.locate import LocatedModel
+from pool_managerd.models.references import LocatedModel
 from pool_managerd.workers.command import (
     WORKER_PROGRAM,
     EngineChoice,
@@ -37,7 +37,7 @@ log = get_logger(__name__)
 
 _KEEP_ENDED = 200  # statuses of ended workers that nobody has acknowledged
 _RETRY_MS = 1000
-_CLOSE_BEYOND_GRACE_S = 5.0
+_CLOSE_BEYOND_GRACE_S = 3.0
 _GIB = 2**30
 
 
@@ -160,7 +160,7 @@ class Supervisor:
         _, port = split_address(address)
         worker.became_ready(join_address(self._advertise_host, port), engine, memory_mib)
         if worker.status.state is WorkerState.READY:
-            await self._write_if_possible(replace(self._records[worker_id], address=address))
+            await self._renew(replace(self._records[worker_id], address=address))
 
     def report_failed(self, worker_id: str, reason: Reason, message: str) -> None:
         self._known(worker_id).said_it_failed(reason, message)
@@ -222,7 +222,7 @@ class Supervisor:
         return any(status.spec.source == source and status.state not in TERMINAL for status in self.statuses())
 
     async def note_started(self, worker_id: str, process: ProcessIdentity | None) -> None:
-        await self._write_if_possible(replace(self._records[worker_id], stage=Stage.STARTED, process=process))
+        await self._renew(replace(self._records[worker_id], stage=Stage.STARTED, process=process))
 
     async def ask_shutdown(self, status: WorkerStatus) -> bool:
         return await self._shut_down(status.address, status.access_token)
@@ -235,6 +235,7 @@ class Supervisor:
             spec.worker_id, Stage.INTENDED, spec, access_token=secret_token(), ready_token=secret_token()
         )
         await self._write(record)
+        self._records[spec.worker_id] = record
         self._used_ids.add(spec.worker_id)
         status = WorkerStatus(
             spec, WorkerState.STARTING, start_time=self._clock.wall(), access_token=record.access_token
@@ -282,8 +283,10 @@ class Supervisor:
             raise Unavailable(
                 Reason.STORE_FAILED, f"the node can't write to its data directory: {exc.strerror}"
             ) from exc
-        if record.stage in (Stage.INTENDED, Stage.STARTED):
-            self._records[record.worker_id] = record
+
+    async def _renew(self, record: WorkerRecord) -> None:
+        self._records[record.worker_id] = record
+        await self._write_if_possible(record)
 
     async def _write_if_possible(self, record: WorkerRecord) -> None:
         """For what has happened already, on disk or not; the log says so if it is not."""

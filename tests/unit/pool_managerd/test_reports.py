@@ -9,7 +9,7 @@ import pytest
 from pool_managerd.devices.device import Device, DeviceKind
 from pool_managerd.link.backoff import Backoff
 from pool_managerd.link.report_plan import ReportPlan
-from pool_managerd.models.locate import LocatedModel
+from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, changes, is_empty
 from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.status import WorkerStatus
