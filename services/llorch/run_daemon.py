@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import uvloop
 
+from llorch import lifeline
 from llorch.errors import Internal, InvalidArgument, LlorchError, Reason
 from llorch.exception_groups import root_of
 from llorch.logs import configure_logging, get_logger
@@ -16,6 +17,7 @@ from llorch.ports import PortTaken
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
+EXIT_NO_DEVICE = 4
 _EXIT_INTERRUPTED = 130
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
@@ -26,8 +28,9 @@ def run(main: Main, name: str, *, log_level: str = "info") -> NoReturn:
 
     `main` gets an event that the first SIGTERM or SIGINT sets: it then drains and returns. A second signal
     cancels it, a third ends the process where it stands. A `LlorchError` that leaves `main` becomes one line
-    on stderr and exit code 2 if settings are to be corrected, else 1. Any other exception goes to the log,
-    and is 1.
+    on stderr and exit code 2 if settings are to be corrected, 4 if there is no device to run models on, else 1.
+    Any other exception goes to the log, and is 1. Where the process that started this one says so
+    (`llorch.lifeline`), its end is a first signal as well.
     """
     # The core of gRPC writes to stderr by itself; what matters of it comes as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -59,6 +62,7 @@ async def _until_signalled(main: Main) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    lifeline.watch(stop.set)
     await main(stop)
 
 
@@ -68,9 +72,15 @@ def _report(name: str, error: BaseException) -> int:
         return _EXIT_INTERRUPTED
     if isinstance(cause, LlorchError) and not isinstance(cause, Internal):
         print(f"{name}: {cause.message}", file=sys.stderr)  # noqa: T201  # the one line for the user
-        return EXIT_SETTINGS if _is_about_settings(cause) else EXIT_FAILED
+        return _exit_code(cause)
     get_logger(name).error("daemon_failed", exc_info=cause)
     return EXIT_FAILED
+
+
+def _exit_code(error: LlorchError) -> int:
+    if error.reason is Reason.NO_DEVICE:
+        return EXIT_NO_DEVICE
+    return EXIT_SETTINGS if _is_about_settings(error) else EXIT_FAILED
 
 
 def _is_about_settings(error: LlorchError) -> bool:

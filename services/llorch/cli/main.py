@@ -1,0 +1,54 @@
+"""`llorch`: the commands, and what becomes of their errors."""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from llorch.cli import exit_codes, gpus, models, ps, run, up, version
+from llorch.errors import LlorchError, Reason
+from llorch.sdk.failures import Unreachable
+
+app = typer.Typer(
+    name="llorch",
+    help="Local LLMs on your GPUs: say which model runs where, and use it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(up.up)
+app.command()(run.run)
+app.command()(ps.ps)
+app.add_typer(models.app)
+app.command()(gpus.gpus)
+app.command()(version.version)
+
+
+def main() -> NoReturn:
+    """The console script: every error is one line on stderr, and an exit code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        return int(app(standalone_mode=False) or exit_codes.DONE)
+    except typer.TyperException as error:
+        # With nothing to say the help has been shown already.
+        if message := error.format_message():
+            _say(f"{message} See `llorch --help`.")
+        return error.exit_code
+    except LlorchError as error:
+        _say(error.message)
+        return _exit_code(error)
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+
+
+def _exit_code(error: LlorchError) -> int:
+    if isinstance(error, Unreachable):
+        return exit_codes.UNREACHABLE
+    return exit_codes.USAGE if error.reason is Reason.INVALID_FIELD else exit_codes.FAILED
+
+
+def _say(message: str) -> None:
+    print(f"llorch: {message}", file=sys.stderr)  # noqa: T201  # the one line for the user

@@ -1,0 +1,138 @@
+"""`llorch models`: the models that tasks may name, where they come from, and where they are loaded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llorch.cli.connecting import Address, Token, ask
+from llorch.cli.naming import enum_word, worker_place
+from llorch.cli.output import AsJson, as_data, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from llama_orch.v2 import fleet_service_pb2, model_pb2
+    from llorch.sdk.async_client import AsyncClient
+
+app = typer.Typer(name="models", help="List the models, show one, or add one.", invoke_without_command=True)
+
+_ORIGIN_WORDS = {
+    "default": "default",
+    "file": "settings file",
+    "call": "given when it was added",
+    "package": "its package",
+    "model": "the model's own file",
+}
+
+
+@app.callback()
+def models(context: typer.Context, *, address: Address = None, token: Token = None, json: AsJson = False) -> None:
+    """List the models with their size, context, origin, and where they are loaded."""
+    if context.invoked_subcommand is not None:
+        return
+    found, state = ask(address, token, _look)
+    if json:
+        print_json({"models": [as_data(model) for model in found]})
+    elif found:
+        rows = [_row(model, state) for model in found]
+        print_table(("NAME", ">MiB", ">CONTEXT", "STATE", "LOADED ON", "FROM"), rows)
+    else:
+        note("No models yet. Add one: llorch models add NAME /path/to/model.gguf")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name or alias.")],
+    *,
+    address: Address = None,
+    token: Token = None,
+    json: AsJson = False,
+) -> None:
+    """Show what is known of a model, and where each value came from."""
+    model = ask(address, token, lambda client: client.model(name))
+    if json:
+        print_json(as_data(model))
+    else:
+        _print_model(model)
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Name that tasks use.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="A .gguf file on the machine that runs it, or pkg:<python package>/<file>."),
+    ],
+    *,
+    context: Annotated[
+        int | None, typer.Option(min=256, help="Tokens that one request may use, prompt and answer.")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=256, help="Requests at once.")] = None,
+    alias: Annotated[list[str] | None, typer.Option(help="Another name for it; may be repeated.")] = None,
+    address: Address = None,
+    token: Token = None,
+    json: AsJson = False,
+) -> None:
+    """Add a model, or change one that was added."""
+    given = {"context": context, "slots": slots, "aliases": alias}
+    settings = {field: value for field, value in given.items() if value}
+    model = ask(address, token, lambda client: client.register_model(name, _reference(source), **settings))
+    if json:
+        print_json(as_data(model))
+    else:
+        _print_model(model)
+
+
+async def _look(
+    client: "AsyncClient",
+) -> "tuple[list[model_pb2.Model], fleet_service_pb2.State]":
+    return await client.models(), await client.state()
+
+
+def _reference(source: str) -> str:
+    """A path is a file; anything with a scheme is handed on as it is."""
+    scheme, colon, _ = source.partition(":")
+    if colon and "/" not in scheme:
+        return source
+    return f"file:{Path(source).expanduser().absolute()}"
+
+
+def _row(model: "model_pb2.Model", state: "fleet_service_pb2.State") -> tuple[str, ...]:
+    from llama_orch.v2 import model_pb2, worker_pb2
+
+    loaded = [
+        worker_place(worker, state.devices)
+        for worker in state.workers
+        if worker.spec.model == model.spec.name and worker.state == worker_pb2.WORKER_STATE_READY
+    ]
+    return (
+        ", ".join((model.spec.name, *model.spec.aliases)),
+        str(model.size_mib) if model.HasField("size_mib") else "",
+        str(model.context or ""),
+        enum_word(model_pb2.ModelState, model.state, "MODEL_STATE_"),
+        ", ".join(loaded),
+        model.provenance or model.spec.source,
+    )
+
+
+def _print_model(model: "model_pb2.Model") -> None:
+    from llama_orch.v2 import model_pb2
+
+    def origin(field: str) -> str:
+        word = enum_word(model_pb2.ValueOrigin, model.origins[field], "VALUE_ORIGIN_")
+        return _ORIGIN_WORDS.get(word, "")
+
+    values = {field.name: value for field, value in model.spec.ListFields()}
+    values.pop("name")
+    rows = [("name", model.spec.name, model.provenance)]
+    rows += [(field, _shown(value), origin(field)) for field, value in values.items()]
+    if "context" not in values and model.context:
+        rows.append(("context", str(model.context), origin("context")))
+    rows.append(("state", enum_word(model_pb2.ModelState, model.state, "MODEL_STATE_"), ""))
+    if model.HasField("size_mib"):
+        rows.append(("size", f"{model.size_mib} MiB", ""))
+    rows.append(("ready workers", str(model.workers_ready), ""))
+    print_table(("", "", ""), rows)
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,37 @@
+"""The words for states and places in tables."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_orch.v2 import fleet_service_pb2, worker_pb2
+
+
+def enum_word(enum: Any, value: int, prefix: str) -> str:
+    """`WORKER_STATE_READY` is "ready"; a value of a newer release is its number."""
+    return str(enum.Name(value)).removeprefix(prefix).lower() if value in enum.values() else str(value)
+
+
+def device_marks(ledger: "fleet_service_pb2.DeviceLedger") -> list[str]:
+    """What must not be overlooked about a device."""
+    from llama_orch.v2 import device_pb2
+
+    device = ledger.device
+    marks = {device_pb2.DEVICE_KIND_CPU: ["cpu"], device_pb2.DEVICE_KIND_SIMULATED: ["simulated"]}.get(device.kind, [])
+    if device.state not in (device_pb2.DEVICE_STATE_OK, device_pb2.DEVICE_STATE_UNSPECIFIED):
+        marks.append(enum_word(device_pb2.DeviceState, device.state, "DEVICE_STATE_"))
+    if device.throttled:
+        marks.append("throttled")
+    return marks
+
+
+def worker_place(worker: "worker_pb2.Worker", devices: "Iterable[fleet_service_pb2.DeviceLedger]") -> str:
+    """The node and its devices, e.g. `garage/RTX 3090+RTX 3060`."""
+    names = {(ledger.node_id, ledger.device.device_id): ledger.device.name for ledger in devices}
+    found = [names.get((worker.node_id, device_id), device_id) for device_id in worker.spec.device_ids]
+    return f"{worker.node_id}/{'+'.join(found)}"
+
+
+def worker_marks(worker: "worker_pb2.Worker") -> list[str]:
+    """Who answers: nobody should have to guess that it is not a GPU."""
+    return [name for name in ("cpu", "simulated") if getattr(worker.engine, name)]

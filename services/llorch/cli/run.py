@@ -1,0 +1,138 @@
+"""`llorch run MODEL PROMPT`: an answer on the terminal, as it comes."""
+
+import asyncio
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llorch.cli import exit_codes
+from llorch.cli.connecting import Address, Token, ask
+from llorch.cli.output import note
+from llorch.errors import LlorchError
+
+if TYPE_CHECKING:
+    from llorch.sdk.async_client import AsyncClient
+    from llorch.sdk.events import End, Placed
+    from llorch.sdk.task_spec import GenerateOptions
+    from llorch.sdk.task_stream import TaskStream
+
+_CANCEL_WITHIN_S = 2.0
+# Everything below a space but tab and newline: an answer must not be able to steer a terminal.
+_CONTROL = {code: None for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\t\n"}
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="Name or alias of a model; `llorch models` lists them.")],
+    prompt: Annotated[str, typer.Argument(help="What to say to it; - reads it from stdin.")],
+    *,
+    system: Annotated[str | None, typer.Option(help="Instructions that go before the prompt.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of the answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 takes the most likely token always.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the likely tokens to draw from.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="Draw from so many tokens; 0 is all.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same draws.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without chat template.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary on stderr.")] = False,
+    address: Address = None,
+    token: Token = None,
+) -> None:
+    """Ask a model and stream its answer to the terminal. Ctrl-C cancels."""
+    options: GenerateOptions = {
+        "system": system,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "seed": seed,
+        "stop": stop or [],
+        "raw": raw,
+    }
+    said = sys.stdin.read() if prompt == "-" else prompt
+    code = ask(address, token, lambda client: _answer(client, model, said, options, quiet=quiet))
+    if code:
+        raise typer.Exit(code)
+
+
+async def _answer(client: "AsyncClient", model: str, prompt: str, options: "GenerateOptions", *, quiet: bool) -> int:
+    async with client.generate(model, prompt, **options) as stream:
+        try:
+            return await _show(stream, model, quiet=quiet)
+        except asyncio.CancelledError:
+            await _cancel(client, stream.task_id)
+            raise
+
+
+async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
+    from llorch.sdk.events import End, Failed, FinishReason, Narration, Placed, Tokens
+
+    printer = _Printer()
+    place: Placed | None = None
+    async for event in stream:
+        match event:
+            case Placed():
+                place = event
+            case Narration(text=text) if not quiet and not printer.has_begun and sys.stderr.isatty():
+                note(text)
+            case Tokens(choice=0, text=text):
+                printer.write(text)
+            case End():
+                printer.end()
+                if not quiet:
+                    note(_summary(model, place, event))
+                return exit_codes.FAILED if event.finish_reason is FinishReason.CANCELLED else exit_codes.DONE
+            case Failed(message=message):
+                printer.end()
+                note(f"llorch: {message}")
+                return exit_codes.FAILED
+    return exit_codes.FAILED
+
+
+async def _cancel(client: "AsyncClient", task_id: str) -> None:
+    """Best effort: if it can't be said, the orchestrator notices by itself that nobody reads any more."""
+    if task_id:
+        with suppress(LlorchError, TimeoutError):
+            async with asyncio.timeout(_CANCEL_WITHIN_S):
+                await client.cancel(task_id)
+
+
+class _Printer:
+    """Writes text as it comes; control characters only to what is no terminal."""
+
+    def __init__(self) -> None:
+        self._to_terminal = sys.stdout.isatty()
+        self._last = ""
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._last)
+
+    def write(self, text: str) -> None:
+        if text:
+            sys.stdout.write(text.translate(_CONTROL) if self._to_terminal else text)
+            sys.stdout.flush()
+            self._last = text[-1]
+
+    def end(self) -> None:
+        if self._last != "\n":
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+
+def _summary(model: str, place: "Placed | None", end: "End") -> str:
+    speed = end.tokens_per_second
+    parts = [
+        model,
+        f"{end.tokens_out} tokens",
+        f"{speed:.1f} tokens/s" if speed is not None else "",
+        f"first token {end.first_token_ms} ms",
+        f"queued {end.queue_ms} ms",
+        end.finish_reason.value,
+    ]
+    if place is not None:
+        devices = " + ".join(device.name for device in place.devices)
+        parts.insert(1, f"{place.engine} {place.engine_version} on {place.node_id}/{devices}")
+        parts += [mark for mark in ("cpu", "simulated") if getattr(place, mark)]
+    return "[" + " · ".join(part for part in parts if part) + "]"

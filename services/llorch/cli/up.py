@@ -1,0 +1,179 @@
+"""`llorch up`: a whole system on this machine, until Ctrl-C."""
+
+import textwrap
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llorch.cli import exit_codes
+from llorch.cli.naming import device_marks
+from llorch.cli.output import gib, note
+from llorch.errors import FailedPrecondition, Reason
+
+if TYPE_CHECKING:
+    from llama_orch.v2 import fleet_service_pb2
+    from llorch.system.daemon import DaemonFailed
+    from llorch.system.local_system import LocalSystem
+    from llorch.system.options import SystemOptions
+
+_NEEDED = ("grpc_health", "grpc_reflection", "hypercorn", "psutil", "starlette", "structlog", "uvloop")
+
+
+def up(
+    *,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Models may run on the CPU of this machine.")] = False,
+    simulate_gpu: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:SIZE", help='An imaginary GPU, e.g. "RTX 3090:24GiB"; may be repeated.'),
+    ] = None,
+    simulated_engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sim|llama_cpp",
+            help="What answers behind imaginary GPUs: made-up text, or a model on the CPU (needs --cpu).",
+        ),
+    ] = None,
+    sim: Annotated[str | None, typer.Option(metavar="JSON", help="Parameters of the simulated engine.")] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where the HTTP API listens; else 127.0.0.1:8080."),
+    ] = None,
+    grpc: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the gRPC API listens; else 127.0.0.1:8090.")
+    ] = None,
+    pool_manager: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where the pool manager listens; else 127.0.0.1:9200."),
+    ] = None,
+    any_ports: Annotated[bool, typer.Option("--any-ports", help="Take free ports wherever none is given.")] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder for logs and records; else ~/.local/state/llama-orch.", show_default=False),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file (TOML) for all daemons.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LLORCH_API_TOKEN",
+            show_envvar=False,
+            help="Bearer token that other machines have to show. Better in LLORCH_API_TOKEN.",
+        ),
+    ] = None,
+) -> None:
+    """Run a whole system on this machine: orchestrator, pool manager, gateway. Ctrl-C ends it."""
+    _refuse_without_server_packages()
+    from llorch.system.options import ANY_PORT, CpuUse, SystemOptions, default_data_dir
+
+    otherwise = ANY_PORT if any_ports else None
+    options = SystemOptions(
+        data_dir=(data_dir or default_data_dir()).expanduser().absolute(),
+        cpu=CpuUse.ALLOWED if cpu else CpuUse.NEVER,
+        simulate_gpu=tuple(simulate_gpu or ()),
+        simulated_engine=simulated_engine,
+        sim=sim,
+        http=http or otherwise,
+        grpc=grpc or otherwise,
+        pool_manager=pool_manager or otherwise,
+        config=config.expanduser().absolute() if config else None,
+        token=token,
+    )
+    raise typer.Exit(_Run(options).code())
+
+
+class _Run:
+    """One run of the system, and what is said about it on the way."""
+
+    def __init__(self, options: "SystemOptions") -> None:
+        self._options = options
+        self._begin = time.monotonic()
+        self._ready = False
+
+    def code(self) -> int:
+        """Runs until the end, and says how the process should exit."""
+        from llorch.system.daemon import DaemonFailed
+        from llorch.system.lifetime import with_system
+
+        try:
+            failure = with_system(self._options, self._report, self._use)
+        except DaemonFailed as error:
+            failure = error
+        except KeyboardInterrupt:
+            self._report("", "all processes have ended")
+            # Once it is up, Ctrl-C is how it is meant to end.
+            return exit_codes.DONE if self._ready else exit_codes.INTERRUPTED
+        self._say_failure(failure)
+        return exit_codes.USAGE if self._is_refusal(failure) else exit_codes.FAILED
+
+    async def _use(self, system: "LocalSystem", state: "fleet_service_pb2.State") -> "DaemonFailed":
+        from llorch.sdk.async_client import AsyncClient
+
+        async with AsyncClient(system.grpc_address, self._options.token) as client:
+            models = await client.models()
+        self._ready = True
+        _say_ready(system, state, [(model.spec.name, model.provenance) for model in models])
+        return await system.wait_failed()
+
+    def _report(self, who: str, what: str) -> None:
+        typer.echo(f"{time.monotonic() - self._begin:6.1f} s  {who:14} {what}")
+
+    def _say_failure(self, failure: "DaemonFailed") -> None:
+        if not self._is_refusal(failure):
+            for line in failure.last_lines:
+                note(f"  {failure.name}: {line}")
+            note(f"The whole log: {failure.log_path}")
+        note(_in_lines(f"llorch: {failure.message}"))
+
+    def _is_refusal(self, failure: "DaemonFailed") -> bool:
+        """Whether a daemon said at its start what the user has to change; its log has no more to tell then."""
+        from llorch.run_daemon import EXIT_NO_DEVICE, EXIT_SETTINGS
+
+        return not self._ready and failure.exit_code in (EXIT_NO_DEVICE, EXIT_SETTINGS)
+
+
+def _refuse_without_server_packages() -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise FailedPrecondition(
+            Reason.NOT_IMPLEMENTED,
+            f"`llorch up` needs packages that are not installed ({', '.join(missing)}): "
+            "pip install 'llama-orch[server,llamacpp,gpu]'",
+        )
+
+
+def _say_ready(system: "LocalSystem", state: "fleet_service_pb2.State", models: list[tuple[str, str]]) -> None:
+    lines = ["", f"  HTTP     {system.http_url}", f"  gRPC     {system.grpc_address}"]
+    for ledger in state.devices:
+        marks = "".join(f" [{mark}]" for mark in device_marks(ledger))
+        lines.append(f"  Device   {ledger.device.name}, {gib(ledger.device.memory_total_mib)} GiB{marks}")
+    for name, provenance in models:
+        lines.append(f"  Model    {name}" + (f" ({provenance})" if provenance else ""))
+    lines += [
+        "",
+        "Try in another terminal:",
+        *_hints(system, [name for name, _ in models]),
+        "",
+        "Ctrl-C ends everything.",
+    ]
+    typer.echo("\n".join(lines))
+
+
+def _hints(system: "LocalSystem", models: list[str]) -> list[str]:
+    from llorch.sdk.connection import DEFAULT_ADDRESS
+
+    to_here = "" if system.grpc_address == DEFAULT_ADDRESS else f" --address {system.grpc_address}"
+    if not models:
+        return [f"  llorch models add{to_here} NAME /path/to/model.gguf"]
+    return [
+        f'  llorch run{to_here} {models[0]} "Name three colours."',
+        f"  llorch gpus{to_here}",
+        f"  curl -N {system.http_url}/v2/generate -H 'Content-Type: application/json' \\",
+        f"""    -d '{{"model": "{models[0]}", "generate": {{"prompt": "Once upon a time"}}}}'""",
+    ]
+
+
+def _in_lines(text: str) -> str:
+    """Wrapped at words to what a terminal of 80 columns shows."""
+    return "\n".join(textwrap.wrap(text, 80, break_long_words=False, break_on_hyphens=False))

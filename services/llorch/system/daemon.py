@@ -1,0 +1,127 @@
+"""One daemon as a child process."""
+
+import asyncio
+import contextlib
+import json
+import signal
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llorch.errors import FailedPrecondition, Reason
+from llorch.system.plan import DaemonPlan
+
+_POLL_S = 0.02
+_LAST_LINES = 8
+_LOG_LIMIT_BYTES = 10 * 2**20
+
+
+class DaemonFailed(FailedPrecondition):
+    """A daemon ended although nobody told it to, or does not come up.
+
+    The message is its own last word, if it had one. `exit_code` is its exit code, minus the signal that ended it,
+    or None if it still runs.
+    """
+
+    def __init__(
+        self, name: str, exit_code: int | None, message: str, last_lines: tuple[str, ...], log_path: Path
+    ) -> None:
+        super().__init__(Reason.UPSTREAM_UNAVAILABLE, message)
+        self.name = name
+        self.exit_code = exit_code
+        self.last_lines = last_lines
+        self.log_path = log_path
+
+
+class Daemon:
+    """Made by `spawn`. Leads a session of its own, so that a terminal's Ctrl-C does not reach it."""
+
+    def __init__(self, plan: DaemonPlan, process: Process, address_file: Path, log_path: Path, log_start: int) -> None:
+        self.name = plan.name
+        self.pid = process.pid
+        self.log_path = log_path
+        self._bind_option = plan.bind_option
+        self._process = process
+        self._address_file = address_file
+        self._log_start = log_start
+
+    @classmethod
+    async def spawn(cls, plan: DaemonPlan, environment: Mapping[str, str], data_dir: Path) -> "Daemon":
+        """Appends to a log in `data_dir`/logs."""
+        log_path = data_dir / "logs" / f"{plan.name}.log"
+        address_file = data_dir / "run" / f"{plan.name}.address"
+        for folder in (log_path.parent, address_file.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        address_file.unlink(missing_ok=True)
+        if log_path.exists() and log_path.stat().st_size > _LOG_LIMIT_BYTES:
+            log_path.replace(log_path.with_suffix(".log.1"))
+        with log_path.open("ab") as log:
+            log_start = log.tell()
+            process = await asyncio.create_subprocess_exec(
+                *plan.command,
+                "--address-file",
+                str(address_file),
+                stdin=PIPE,
+                stdout=log,
+                stderr=STDOUT,
+                env=dict(environment),
+                cwd="/",
+                start_new_session=True,
+            )
+        return cls(plan, process, address_file, log_path, log_start)
+
+    async def wait_serving(self, timeout_s: float) -> str:
+        """Its `host:port`. Raises DaemonFailed if it ends before it serves, or has not begun to in time."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while not self._address_file.exists():
+            if self._process.returncode is not None:
+                raise self._ended(self._process.returncode)
+            if asyncio.get_running_loop().time() > deadline:
+                raise self._failed(f"{self.name} does not serve after {timeout_s:g} s", None)
+            await asyncio.sleep(_POLL_S)
+        return self._address_file.read_text().strip()
+
+    async def wait_ended(self) -> DaemonFailed:
+        return self._ended(await self._process.wait())
+
+    def terminate(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    def _ended(self, code: int) -> DaemonFailed:
+        said = self._last_word()
+        if said is not None:
+            return self._failed(said.replace("--bind", self._bind_option), code)
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return self._failed(f"{self.name} ended {how}", code)
+
+    def _failed(self, message: str, code: int | None) -> DaemonFailed:
+        last_lines = tuple(self._lines()[-_LAST_LINES:])
+        return DaemonFailed(self.name, code, message, last_lines=last_lines, log_path=self.log_path)
+
+    def _last_word(self) -> str | None:
+        """The line for people with which a daemon refuses to start."""
+        prefix = f"{self.name}: "
+        told = [line for line in self._lines() if line.startswith(prefix)]
+        return told[-1].removeprefix(prefix) if told else None
+
+    def _lines(self) -> list[str]:
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_start)
+            return [_readable(line) for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+
+
+def _readable(line: str) -> str:
+    """A line of a JSON log as a person would write it; any other line as it is."""
+    try:
+        entry: dict[str, Any] = json.loads(line)
+        time, level, event = entry.pop("timestamp"), entry.pop("level"), entry.pop("event")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return line
+    facts = " ".join(f"{name}={value}" for name, value in entry.items() if name not in ("service", "component"))
+    return f"{time} {level} {event} {facts}".rstrip()

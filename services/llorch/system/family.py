@@ -1,0 +1,58 @@
+"""Every process that comes from this one, also where its parent has died."""
+
+import ctypes
+import os
+import time
+from contextlib import suppress
+
+import psutil
+
+_PR_SET_CHILD_SUBREAPER = 36
+_KILL_FOR_S = 2.0
+_POLL_S = 0.01
+
+
+class Family:
+    """The processes that have come from this one since this was made.
+
+    Workers lead sessions of their own and outlive a pool manager that is killed; as the subreaper this process
+    then becomes their parent, so that they stay in the family.
+    """
+
+    def __init__(self) -> None:
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+        self._before = frozenset(psutil.Process().children(recursive=True))
+
+    def members(self) -> list[psutil.Process]:
+        """Those that live. Collects the end of those that don't."""
+        found = set(psutil.Process().children(recursive=True)) - self._before
+        return [process for process in found if not _is_over(process)]
+
+    def end(self, grace_s: float) -> None:
+        """Terminates all, kills those that are left after `grace_s`, and returns when none is left."""
+        members = self.members()
+        for process in members:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        psutil.wait_procs(members, timeout=grace_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kills all, also what is started or orphaned meanwhile. Needs no event loop."""
+        deadline = time.monotonic() + _KILL_FOR_S
+        while (members := self.members()) and time.monotonic() < deadline:
+            for process in members:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            time.sleep(_POLL_S)
+
+
+def _is_over(process: psutil.Process) -> bool:
+    """Whether it has ended; collects the end of an orphan that came to this process."""
+    with suppress(psutil.Error):
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return False
+        if process.ppid() == os.getpid():
+            process.wait(timeout=0)
+    return True

@@ -1,0 +1,129 @@
+"""Starts the daemons in order, watches them, and ends all of them together."""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from llama_orch.v2 import fleet_service_pb2, node_pb2
+from llorch.errors import Reason, Unavailable
+from llorch.exception_groups import root_of
+from llorch.ports import join_address, split_address
+from llorch.run_daemon import EXIT_NO_DEVICE
+from llorch.sdk.async_client import AsyncClient
+from llorch.system import plan
+from llorch.system.daemon import Daemon, DaemonFailed
+from llorch.system.family import Family
+from llorch.system.gateway_check import wait_answering
+from llorch.system.options import CpuUse, SystemOptions
+
+Report = Callable[[str, str], None]
+"""Told who does what, a line per step: `("gatewayd", "answers at …")`."""
+
+_SERVING_WITHIN_S = 30.0
+_REGISTERED_WITHIN_S = 15.0
+_POLL_S = 0.05
+# Together below the five seconds in which everything has to be gone.
+_DRAIN_S = 3.0
+_LEFTOVERS_S = 0.5
+
+
+class LocalSystem:
+    """`start`, then use it, then always `stop`, also when `start` failed or was cancelled.
+
+    `grpc_address` and `http_url` are known once it has started.
+    """
+
+    def __init__(self, options: SystemOptions, report: Report) -> None:
+        self._options = options
+        self._report = report
+        self._daemons: list[Daemon] = []
+        self._family = Family()
+        self.grpc_address = ""
+        self.http_url = ""
+
+    async def start(self) -> fleet_service_pb2.State:
+        """Returns when every daemon answers and the node with its devices is registered. Raises DaemonFailed."""
+        orchestrator = plan.orchestrator(self._options)
+        self.grpc_address = reachable(await self._serve(orchestrator))
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._start_pool_manager())
+                both.create_task(self._start_gateway())
+        except BaseExceptionGroup as group:
+            raise root_of(group) from group
+        return await self._wait_registered()
+
+    async def wait_failed(self) -> DaemonFailed:
+        """The first daemon that ends by itself."""
+        waiting = [asyncio.create_task(daemon.wait_ended(), name=daemon.name) for daemon in self._daemons]
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        return done.pop().result()
+
+    async def stop(self) -> None:
+        """Ends the daemons, their workers, and whatever came of them, within five seconds."""
+        for daemon in self._daemons:
+            daemon.terminate()
+        ended = asyncio.gather(*(daemon.wait_ended() for daemon in self._daemons))
+        try:
+            await asyncio.wait_for(asyncio.shield(ended), _DRAIN_S)
+        except TimeoutError:
+            for daemon in self._daemons:
+                daemon.kill()
+            await ended
+        await asyncio.to_thread(self._family.end, _LEFTOVERS_S)
+
+    def kill(self) -> None:
+        """Ends everything at once. Needs no event loop."""
+        self._family.kill()
+
+    async def _serve(self, daemon_plan: plan.DaemonPlan) -> str:
+        environment = plan.environment(daemon_plan, self._options, os.environ)
+        daemon = await Daemon.spawn(daemon_plan, environment, self._options.data_dir)
+        self._daemons.append(daemon)
+        self._report(daemon.name, f"starts (pid {daemon.pid})")
+        address = await daemon.wait_serving(_SERVING_WITHIN_S)
+        self._report(daemon.name, f"answers at {address}")
+        return address
+
+    async def _start_pool_manager(self) -> None:
+        allowed = self._options.cpu is CpuUse.ALLOWED
+        try:
+            await self._serve(plan.pool_manager(self._options, self.grpc_address, allow_cpu=allowed))
+        except DaemonFailed as failure:
+            if self._options.cpu is not CpuUse.IF_NO_GPU or failure.exit_code != EXIT_NO_DEVICE:
+                raise
+            self._daemons = [daemon for daemon in self._daemons if daemon.name != failure.name]
+            self._report(failure.name, "no GPU was found, so models run on the CPU")
+            await self._serve(plan.pool_manager(self._options, self.grpc_address, allow_cpu=True))
+
+    async def _start_gateway(self) -> None:
+        address = reachable(await self._serve(plan.gateway(self._options, self.grpc_address)))
+        await wait_answering(address, _SERVING_WITHIN_S)
+        self.http_url = f"http://{address}"
+
+    async def _wait_registered(self) -> fleet_service_pb2.State:
+        async with AsyncClient(self.grpc_address, self._options.token) as client:
+            deadline = asyncio.get_running_loop().time() + _REGISTERED_WITHIN_S
+            while True:
+                state = await client.state()
+                ready = [node.node_id for node in state.nodes if node.state == node_pb2.NODE_STATE_READY]
+                if ready and state.devices:
+                    self._report("orchestratord", f"has the machine {ready[0]} with its devices")
+                    return state
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Unavailable(
+                        Reason.NO_DEVICE,
+                        f"the pool manager did not register with its devices within {_REGISTERED_WITHIN_S:g} s; its "
+                        f"log is {self._options.data_dir / 'logs' / 'pool-managerd.log'}",
+                    )
+                await asyncio.sleep(_POLL_S)
+
+
+def reachable(address: str) -> str:
+    """Where this machine reaches a listener: one on all addresses answers on loopback."""
+    host, port = split_address(address)
+    return join_address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104  # compared only

@@ -1,0 +1,40 @@
+"""What may be said about a system on one machine."""
+
+import os
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+ANY_PORT = "127.0.0.1:0"
+
+
+class CpuUse(Enum):
+    NEVER = "never"
+    IF_NO_GPU = "if_no_gpu"
+    """Only where no GPU was found."""
+    ALLOWED = "allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class SystemOptions:
+    """Addresses are `host:port`, port 0 for any; None is what the settings file says, or the daemon's default.
+
+    `token` is asked for from callers of other machines, by all daemons. `simulate_gpu` has entries like
+    `RTX 3090:24GiB`, `sim` the parameters of the simulated engine as JSON.
+    """
+
+    data_dir: Path
+    cpu: CpuUse = CpuUse.NEVER
+    simulate_gpu: tuple[str, ...] = ()
+    simulated_engine: str | None = None
+    sim: str | None = None
+    http: str | None = None
+    grpc: str | None = None
+    pool_manager: str | None = None
+    config: Path | None = None
+    token: str | None = field(default=None, repr=False)
+
+
+def default_data_dir() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "llama-orch"

@@ -1,0 +1,71 @@
+"""Which command each daemon is, and in which environment it runs. Pure."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llorch import lifeline
+from llorch.system.options import SystemOptions
+
+_PASSED_ON = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"}
+)
+_PASSED_ON_PREFIXES = ("LC_", "XDG_", "LLORCH_", "PYTHON", "CUDA_", "NVIDIA_", "GGML_")
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonPlan:
+    """`bind_option` is what a user of this system says instead of the daemon's `--bind`."""
+
+    name: str
+    section: str
+    arguments: tuple[str, ...]
+    bind_option: str
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", self.name.replace("-", "_"), *self.arguments]
+
+
+def orchestrator(options: SystemOptions) -> DaemonPlan:
+    return DaemonPlan("orchestratord", "orchestrator", _common(options, options.grpc), "--grpc")
+
+
+def pool_manager(options: SystemOptions, orchestrator_address: str, *, allow_cpu: bool) -> DaemonPlan:
+    folder = options.data_dir / "pool-managerd"
+    arguments = ["--data-dir", str(folder), "--orchestrator", orchestrator_address]
+    if allow_cpu:
+        arguments.append("--allow-cpu")
+    for card in options.simulate_gpu:
+        arguments += ["--simulate-gpu", card]
+    if options.simulated_engine is not None:
+        arguments += ["--simulated-engine", options.simulated_engine]
+    if options.sim is not None:
+        arguments += ["--sim", options.sim]
+    arguments += _common(options, options.pool_manager)
+    return DaemonPlan("pool-managerd", "pool_manager", tuple(arguments), "--pool-manager")
+
+
+def gateway(options: SystemOptions, orchestrator_address: str) -> DaemonPlan:
+    arguments = ("--orchestrator", orchestrator_address, *_common(options, options.http))
+    return DaemonPlan("gatewayd", "gateway", arguments, "--http")
+
+
+def environment(plan: DaemonPlan, options: SystemOptions, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What a daemon needs of ours. The token goes this way because everybody can read a command line."""
+    passed = {
+        name: value for name, value in inherited.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+    passed[lifeline.VARIABLE] = lifeline.STDIN
+    if options.token is not None:
+        passed[f"LLORCH_{plan.section.upper()}_TOKEN"] = options.token
+    return passed
+
+
+def _common(options: SystemOptions, bind: str | None) -> tuple[str, ...]:
+    found: tuple[str, ...] = ()
+    if bind is not None:
+        found += ("--bind", bind)
+    if options.config is not None:
+        found += ("--config", str(options.config))
+    return found
