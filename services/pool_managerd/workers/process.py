@@ -39,7 +39,13 @@ class WorkerProcess:
 
         Blocks for a millisecond or two, on purpose: nothing can come between exec and our knowing of it.
         """
-        return cls(_execute(command, environment, log_path))
+        process = _execute(command, environment, log_path)
+        try:
+            return cls(process)
+        except OSError:  # it can't be watched (no descriptor is free), so it must not run
+            process.kill()
+            process.wait()
+            raise
 
     async def wait(self) -> ProcessEnd:
         return await asyncio.shield(self._ended)

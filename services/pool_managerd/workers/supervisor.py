@@ -1,7 +1,8 @@
 """The one owner of this node's workers: starts and ends them as told, idempotently by worker id."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -137,6 +138,8 @@ class Supervisor:
             choice = choose_engine(spec.device_ids, self._devices.by_id, self._rules.policy)
             model = await self._find_model(spec.source)
             worker = await self._accept(spec, choice, model)
+        if not self._is_open:  # the end began while the disk was busy: whoever ends the workers did not see this one
+            worker.kill()
         life = self._tasks.spawn(f"worker {spec.worker_id}", self._live(worker))
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)
@@ -234,13 +237,14 @@ class Supervisor:
         record = WorkerRecord(
             spec.worker_id, Stage.INTENDED, spec, access_token=secret_token(), ready_token=secret_token()
         )
+        with _disk_errors_told(spec.worker_id):
+            self._log_path(spec.worker_id).touch(mode=0o600)
         await self._write(record)
         self._records[spec.worker_id] = record
         self._used_ids.add(spec.worker_id)
         status = WorkerStatus(
             spec, WorkerState.STARTING, start_time=self._clock.wall(), access_token=record.access_token
         )
-        self._log_path(spec.worker_id).touch(mode=0o600)
         worker = Worker(status, self._launch(spec, record, choice, model), self, self._clock)
         self._workers[spec.worker_id] = worker
         return worker
@@ -275,14 +279,9 @@ class Supervisor:
 
     async def _write(self, record: WorkerRecord) -> None:
         """Raises `Unavailable` where the disk does not take it."""
-        try:
-            async with self._journal_lock:
+        async with self._journal_lock:
+            with _disk_errors_told(record.worker_id):
                 await asyncio.to_thread(self._journal.write, record)
-        except OSError as exc:
-            log.error("worker_record_not_written", worker_id=record.worker_id, error=exc.strerror)
-            raise Unavailable(
-                Reason.STORE_FAILED, f"the node can't write to its data directory: {exc.strerror}"
-            ) from exc
 
     async def _renew(self, record: WorkerRecord) -> None:
         self._records[record.worker_id] = record
@@ -309,6 +308,15 @@ class Supervisor:
 
     def _log_path(self, worker_id: str) -> Path:
         return self._rules.logs / f"{worker_id}.log"
+
+
+@contextmanager
+def _disk_errors_told(worker_id: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        log.error("worker_record_not_written", worker_id=worker_id, error=exc.strerror)
+        raise Unavailable(Reason.STORE_FAILED, f"the node can't write to its data directory: {exc.strerror}") from exc
 
 
 def _unknown(worker_id: str) -> NotFound:
