@@ -9,6 +9,7 @@ import pytest
 
 from llorch.background import TaskSupervisor
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, Unavailable
+from pool_managerd.models.references import LocatedModel
 from pool_managerd.workers import leftovers
 from pool_managerd.workers.identity import ProcessIdentity, identify, is_alive
 from pool_managerd.workers.lifecycle import WorkerState
@@ -283,6 +284,24 @@ async def test_nothing_starts_once_the_end_has_begun(host: Host, model: str) -> 
     assert supervisor.statuses()[0].state is WorkerState.EXITED
     with pytest.raises(Unavailable):
         await supervisor.start(worker_spec(model, "w-2"))
+
+
+async def test_a_start_that_is_overtaken_by_the_end_makes_no_process(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    find_model, go_on = supervisor._find_model, asyncio.Event()
+
+    async def slow_disk(source: str) -> LocatedModel:
+        await go_on.wait()
+        return await find_model(source)
+
+    supervisor._find_model = slow_disk
+    starting = asyncio.create_task(supervisor.start(worker_spec(model)))
+    await asyncio.sleep(0)
+    await supervisor.close(grace_s=5)
+    go_on.set()
+    await starting
+    status = await host.wait_state("w-1", WorkerState.EXITED)
+    assert status.pid == 0
 
 
 async def test_a_data_directory_that_takes_nothing_refuses_the_start(host: Host, model: str) -> None:
