@@ -35,7 +35,7 @@ def _run() -> int:
     except typer.TyperException as error:
         # With nothing to say the help has been shown already.
         if message := error.format_message():
-            _say(f"{message} See `llorch --help`.")
+            _say(f"{message.rstrip('.')}; see `llorch --help`")
         return error.exit_code
     except LlorchError as error:
         _say(error.message)

@@ -1,7 +1,8 @@
 """`llorch models`: the models that tasks may name, where they come from, and where they are loaded."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +11,8 @@ from llorch.cli.naming import enum_word, worker_place
 from llorch.cli.output import AsJson, as_data, note, print_json, print_table
 
 if TYPE_CHECKING:
+    from google.protobuf.descriptor import FieldDescriptor
+
     from llama_orch.v2 import fleet_service_pb2, model_pb2
     from llorch.sdk.async_client import AsyncClient
 
@@ -118,15 +121,14 @@ def _print_model(model: "model_pb2.Model") -> None:
     from llama_orch.v2 import model_pb2
 
     def origin(field: str) -> str:
-        word = enum_word(model_pb2.ValueOrigin, model.origins[field], "VALUE_ORIGIN_")
+        word = enum_word(model_pb2.ValueOrigin, model.origins.get(field, 0), "VALUE_ORIGIN_")
         return _ORIGIN_WORDS.get(word, "")
 
-    values = {field.name: value for field, value in model.spec.ListFields()}
+    values = {field.name: _shown(field, value) for field, value in model.spec.ListFields()}
+    values.setdefault("context", str(model.context or "not known yet"))
     values.pop("name")
     rows = [("name", model.spec.name, model.provenance)]
-    rows += [(field, _shown(value), origin(field)) for field, value in values.items()]
-    if "context" not in values and model.context:
-        rows.append(("context", str(model.context), origin("context")))
+    rows += [(field, value, origin(field)) for field, value in values.items()]
     rows.append(("state", enum_word(model_pb2.ModelState, model.state, "MODEL_STATE_"), ""))
     if model.HasField("size_mib"):
         rows.append(("size", f"{model.size_mib} MiB", ""))
@@ -134,5 +136,12 @@ def _print_model(model: "model_pb2.Model") -> None:
     print_table(("", "", ""), rows)
 
 
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _shown(field: "FieldDescriptor", value: Any) -> str:
+    """A value of the contract in words: enums without their prefix, lists with commas."""
+    if field.enum_type is not None:
+        name = field.enum_type.values_by_number[value].name
+        prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+        return name.removeprefix(prefix).lower()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llorch.system.options import SystemOptions
 
 _NEEDED = ("grpc_health", "grpc_reflection", "hypercorn", "psutil", "starlette", "structlog", "uvloop")
+_SHORT = 160  # characters
 
 
 def up(
@@ -175,5 +176,7 @@ def _hints(system: "LocalSystem", models: list[str]) -> list[str]:
 
 
 def _in_lines(text: str) -> str:
-    """Wrapped at words to what a terminal of 80 columns shows."""
+    """A long text wrapped at words to what a terminal of 80 columns shows; a short one stays easy to copy from."""
+    if len(text) <= _SHORT:
+        return text
     return "\n".join(textwrap.wrap(text, 80, break_long_words=False, break_on_hyphens=False))

@@ -1,0 +1,190 @@
+"""`llorch up` as a user runs it, with the simulated engine: what ends it, and that nothing is left."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llorch import AsyncClient, End, Event, Started, Tokens
+from llorch.errors import LlorchError
+
+CARD = "RTX 3090:24GiB"
+ENDS_WITHIN_S = 5.0
+
+
+@dataclass
+class Up:
+    process: Process
+    output: str = ""
+
+    async def read_until(self, pattern: str) -> re.Match[str]:
+        assert self.process.stdout is not None
+        async with asyncio.timeout(30):
+            while (found := re.search(pattern, self.output)) is None:
+                line = await self.process.stdout.readline()
+                assert line, f"it ended without saying {pattern!r}:\n{self.output}"
+                self.output += line.decode()
+        return found
+
+    async def ready(self) -> str:
+        """The gRPC address."""
+        await self.read_until("Ctrl-C ends everything")
+        return (await self.read_until(r"gRPC +(\S+)")).group(1)
+
+    async def end(self) -> int:
+        """Waits for its end, which may not take longer than promised."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            self.output += (await self.process.stdout.read()).decode()
+            return await self.process.wait()
+
+    def family(self) -> dict[str, psutil.Process]:
+        """What runs below it, by program name."""
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return {_program(process): process for process in found}
+
+
+def _program(process: psutil.Process) -> str:
+    return next((name for name in process.cmdline() if re.fullmatch(r"\w+(d|_orcd)", name)), "")
+
+
+async def start(folder: Path, *arguments: str) -> Up:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "llorch",
+        "up",
+        "--any-ports",
+        "--data-dir",
+        str(folder),
+        *arguments,
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    return Up(process)
+
+
+@pytest.fixture
+async def up(tmp_path: Path) -> AsyncIterator[Up]:
+    running = await start(tmp_path, "--simulate-gpu", CARD, "--sim", '{"decode_tokens_per_s": 50}')
+    yield running
+    if running.process.returncode is None:
+        running.process.kill()
+        await running.process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_when_idle_ends_everything_in_order(up: Up, number: signal.Signals) -> None:
+    await up.ready()
+
+    up.process.send_signal(number)
+
+    assert await up.end() == 0
+    assert "all processes have ended" in up.output
+
+
+@pytest.mark.parametrize("at", ["starts", "orchestratord  answers", "pool-managerd  starts", "gatewayd       answers"])
+async def test_a_signal_during_start_up_ends_everything(up: Up, at: str) -> None:
+    await up.read_until(at)
+
+    up.process.send_signal(signal.SIGINT)
+
+    assert await up.end() == 130
+
+
+async def test_a_signal_during_a_stream_ends_everything_and_the_stream(up: Up) -> None:
+    async with AsyncClient(await up.ready(), reconnect_for_s=0.5) as client:
+        stream = client.generate("smollm2", "Tell me a story.", max_tokens=2000)
+        events: list[Event] = []
+        # The task is told to have been cut short, or the connection breaks first.
+        with suppress(LlorchError):
+            async for event in stream:
+                events.append(event)
+                if isinstance(event, Tokens) and event.index == 0:
+                    up.process.send_signal(signal.SIGINT)
+
+    assert any(isinstance(event, Tokens) for event in events)
+    assert not any(isinstance(event, End) and event.finish_reason != "cancelled" for event in events)
+    assert await up.end() == 0
+
+
+async def test_a_second_signal_ends_everything_at_once(up: Up) -> None:
+    async with AsyncClient(await up.ready()) as client:
+        await _first_token(client)
+    stopped = up.family()["orchestratord"]
+    stopped.suspend()
+
+    up.process.send_signal(signal.SIGINT)
+    await up.read_until("once more")
+    up.process.send_signal(signal.SIGINT)
+
+    async with asyncio.timeout(1.0):
+        assert await up.process.wait() == 130
+
+
+@pytest.mark.parametrize("name", ["orchestratord", "pool_managerd", "gatewayd"])
+async def test_a_daemon_that_is_killed_is_named_and_the_rest_ends(up: Up, name: str) -> None:
+    async with AsyncClient(await up.ready()) as client:
+        await _first_token(client)
+
+    up.family()[name].kill()
+
+    assert await up.end() == 1
+    assert f"{name.replace('_', '-')} ended by SIGKILL" in up.output
+
+
+async def test_killing_it_ends_its_daemons_and_workers_too(up: Up) -> None:
+    async with AsyncClient(await up.ready()) as client:
+        await _first_token(client)
+    family = list(up.family().values())
+    assert len(family) == 4
+
+    up.process.kill()
+    await up.process.wait()
+
+    _, left = await asyncio.to_thread(psutil.wait_procs, family, timeout=ENDS_WITHIN_S)
+    assert not left
+
+
+async def test_without_a_device_it_says_what_to_do(tmp_path: Path, no_gpu: None) -> None:
+    up = await start(tmp_path)
+
+    assert await up.end() == 2
+    assert "--cpu" in up.output
+    assert "--simulate-gpu" in up.output
+    assert "Traceback" not in up.output
+
+
+async def test_a_taken_port_is_named_with_its_holder_and_a_free_one(up: Up, tmp_path: Path) -> None:
+    taken = await up.ready()
+
+    second = await start(tmp_path / "second", "--simulate-gpu", CARD, "--grpc", taken)
+
+    assert await second.end() == 2
+    assert re.search(rf"port {taken.partition(':')[2]} is taken by .*pid \d+.* use --grpc 127", second.output)
+    assert "Traceback" not in second.output
+
+
+@pytest.fixture
+def no_gpu() -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a GPU")
+
+
+async def _first_token(client: AsyncClient) -> None:
+    """A worker runs after this."""
+    async with client.generate("smollm2", "Hello", max_tokens=3) as stream:
+        assert isinstance(await anext(stream), Started)
+        async for _ in stream:
+            pass
