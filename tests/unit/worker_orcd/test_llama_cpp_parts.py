@@ -1,0 +1,153 @@
+"""The parts of the llama.cpp engine that need no native library."""
+
+import contextlib
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llorch.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
+from worker_orcd.device import DeviceKind, DeviceSet, parse_device
+from worker_orcd.engines.llama_cpp import gpus
+from worker_orcd.engines.llama_cpp.chunk_size import FIRST, SMALLEST, ChunkSize
+from worker_orcd.engines.llama_cpp.draws import draw_seed
+from worker_orcd.engines.llama_cpp.gguf_header import check_gguf
+from worker_orcd.engines.llama_cpp.threads import usable_cores
+
+
+def test_a_draw_depends_on_every_part_of_its_key() -> None:
+    keys = [(1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1), (2**64 - 1, 0, 0, 0)]
+    seeds = {draw_seed(*key) for key in keys}
+    assert len(seeds) == len(keys)
+    assert all(0 <= seed < 0xFFFFFFFF for seed in seeds)
+    assert draw_seed(1, 0, 0) == draw_seed(1, 0, 0, 0)
+
+
+def test_a_piece_of_a_prompt_takes_about_the_time_it_may() -> None:
+    chunk = ChunkSize(512)
+    assert chunk.tokens == FIRST
+    for _ in range(20):
+        chunk.observe(chunk.tokens, chunk.tokens / 400)
+    assert chunk.tokens == 48
+    for _ in range(20):
+        chunk.observe(chunk.tokens, chunk.tokens / 1_000_000)
+    assert chunk.tokens == 512
+    for _ in range(40):
+        chunk.observe(chunk.tokens, chunk.tokens / 5)
+    assert chunk.tokens == SMALLEST
+
+
+def test_a_tiny_piece_says_nothing_about_the_speed() -> None:
+    chunk = ChunkSize(512)
+    chunk.observe(1, 1.0)
+    assert chunk.tokens == FIRST
+
+
+def gguf(version: int = 3, tensors: int = 2, entries: int = 1) -> bytes:
+    return struct.pack("<4sIQQ", b"GGUF", version, tensors, entries)
+
+
+def test_a_gguf_header_passes(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(gguf())
+    check_gguf(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "empty"),
+        (b"PK\x03\x04 a zip file", "PK"),
+        (b"GGUF\x03", "5 bytes"),
+        (gguf(version=1), "version is 1"),
+        (gguf(version=0x03000000), "version"),
+        (gguf(tensors=1 << 40), "tensors"),
+        (gguf(entries=1 << 40), "metadata"),
+    ],
+)
+def test_what_is_not_gguf_is_refused_with_its_name_and_what_was_found(
+    tmp_path: Path, content: bytes, found: str
+) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(content)
+    with pytest.raises(InvalidArgument) as refused:
+        check_gguf(file)
+    assert refused.value.reason is Reason.MODEL_FILE_INVALID
+    assert "model.gguf" in refused.value.message
+    assert found in refused.value.message
+    assert str(tmp_path) not in refused.value.message
+
+
+def test_a_missing_file_is_named_without_its_path(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"^the model file gone\.gguf does not exist$"):
+        check_gguf(tmp_path / "gone.gguf")
+    with pytest.raises(InvalidArgument):
+        check_gguf(tmp_path)
+
+
+@given(st.binary(max_size=64))
+def test_no_header_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.gguf"
+    file.write_bytes(content)
+    with contextlib.suppress(InvalidArgument):
+        check_gguf(file)
+
+
+def test_devices_are_read() -> None:
+    assert parse_device("cuda:GPU-1,GPU-2", allow_cpu=False) == DeviceSet(DeviceKind.CUDA, ("GPU-1", "GPU-2"))
+    assert parse_device("sim:0", allow_cpu=False) == DeviceSet(DeviceKind.SIM, ("0",))
+    assert parse_device("cpu", allow_cpu=True) == DeviceSet(DeviceKind.CPU, ("cpu",))
+
+
+@pytest.mark.req("WORK-3001")
+def test_the_cpu_is_never_used_without_permission() -> None:
+    with pytest.raises(FailedPrecondition) as refused:
+        parse_device("cpu", allow_cpu=False)
+    assert refused.value.reason is Reason.CPU_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("text", ["", "cuda", "cuda:", "cuda:a,", "cpu:0", "tpu:0", "sim:"])
+def test_what_is_no_device_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        parse_device(text, allow_cpu=True)
+
+
+def native(*, offload: bool) -> Any:
+    return SimpleNamespace(lib=SimpleNamespace(llama_supports_gpu_offload=lambda: offload))
+
+
+GPU = DeviceSet(DeviceKind.CUDA, ("GPU-1",))
+
+
+@pytest.mark.req("WORK-3001")
+def test_a_build_without_gpu_support_is_refused_with_the_remedy() -> None:
+    with pytest.raises(FailedPrecondition, match="GGML_CUDA=on") as refused:
+        gpus.require_gpus(native(offload=False), GPU, {"CUDA_VISIBLE_DEVICES": "GPU-1"})
+    assert refused.value.reason is Reason.GPU_BUILD_MISSING
+
+
+@pytest.mark.parametrize("environment", [{}, {"CUDA_VISIBLE_DEVICES": "GPU-2"}])
+def test_another_card_is_never_used(environment: dict[str, str]) -> None:
+    with pytest.raises(FailedPrecondition, match="CUDA_VISIBLE_DEVICES=GPU-1"):
+        gpus.require_gpus(native(offload=True), GPU, environment)
+
+
+@pytest.mark.parametrize("seen", [0, 2])
+def test_a_gpu_that_the_engine_does_not_see_is_refused(monkeypatch: pytest.MonkeyPatch, seen: int) -> None:
+    monkeypatch.setattr(gpus, "list_gpus", lambda: [gpus.Gpu("RTX 3090", 0)] * seen)
+    with pytest.raises(FailedPrecondition, match=f"sees {seen}"):
+        gpus.require_gpus(native(offload=True), GPU, {"CUDA_VISIBLE_DEVICES": "GPU-1"})
+
+
+def test_hyper_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1, 2, 3})
+    for cpu, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
+    assert usable_cores(tmp_path) == 2
+    assert usable_cores(tmp_path / "hidden") == 4

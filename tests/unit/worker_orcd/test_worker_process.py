@@ -1,0 +1,250 @@
+"""The worker as a process: how it begins, what it tells its pool manager, and how it ends."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from llama_orch.v2 import (
+    error_reason_pb2,
+    pool_manager_service_pb2,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
+from llorch.auth import BearerAuth
+from llorch.errors import Unauthenticated, Unavailable
+from llorch.rpc.client import call, open_channel, open_stream
+from llorch.rpc.server import RpcServer
+from support.worker_service import CONTROL, run_spec
+
+READY_TOKEN, ACCESS_TOKEN = "ready-secret", "access-secret"
+POOL_MANAGER = pool_manager_service_pb2.DESCRIPTOR.services_by_name["PoolManagerService"].full_name
+
+
+@dataclass
+class PoolManager:
+    """Hears the reports of workers; of its service, that is all that a worker calls."""
+
+    address: str = ""
+    reports: list[pool_manager_service_pb2.ReportWorkerReadyRequest] = field(default_factory=list)
+    reported: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def hear(
+        self, request: pool_manager_service_pb2.ReportWorkerReadyRequest, context: Any
+    ) -> pool_manager_service_pb2.ReportWorkerReadyResponse:
+        self.reports.append(request)
+        self.reported.set()
+        return pool_manager_service_pb2.ReportWorkerReadyResponse()
+
+    def add_to_server(self, _servicer: object, server: Any) -> None:
+        """What generated code does."""
+        hear = grpc.unary_unary_rpc_method_handler(
+            self.hear,
+            request_deserializer=pool_manager_service_pb2.ReportWorkerReadyRequest.FromString,
+            response_serializer=pool_manager_service_pb2.ReportWorkerReadyResponse.SerializeToString,
+        )
+        server.add_registered_method_handlers(POOL_MANAGER, {"ReportWorkerReady": hear})
+
+    async def report(self) -> pool_manager_service_pb2.ReportWorkerReadyRequest:
+        async with asyncio.timeout(20):
+            await self.reported.wait()
+        return self.reports[0]
+
+
+@asynccontextmanager
+async def serve_pool_manager(bind: str = "127.0.0.1:0") -> AsyncIterator[PoolManager]:
+    manager = PoolManager()
+    server = RpcServer(name="pool", bind=bind, authenticator=BearerAuth(READY_TOKEN, loopback_bypass=False))
+    server.add(POOL_MANAGER, manager.add_to_server, manager)
+    manager.address = await server.start()
+    server.set_serving(True)
+    try:
+        yield manager
+    finally:
+        await server.stop(grace_s=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    process: asyncio.subprocess.Process
+    address_file: Path
+
+    async def address(self) -> str:
+        async with asyncio.timeout(20):
+            while not self.address_file.exists():
+                assert self.process.returncode is None, "the worker ended before it was ready"
+                await asyncio.sleep(0.01)
+        return self.address_file.read_text().strip()
+
+    async def exit(self) -> tuple[int, str]:
+        """The exit code, and the last line on stderr."""
+        async with asyncio.timeout(20):
+            _, errors = await self.process.communicate()
+        lines = errors.decode().strip().splitlines()
+        return self.process.returncode or 0, lines[-1] if lines else ""
+
+
+StartProcess = Callable[..., Awaitable[Worker]]
+
+
+@pytest.fixture
+async def start_process(tmp_path: Path) -> AsyncIterator[StartProcess]:
+    """`await start_process(sim={...}, flag=value, ...)`."""
+    async with AsyncExitStack() as started:
+
+        async def start(sim: dict[str, object] | None = None, **flags: str) -> Worker:
+            return await started.enter_async_context(_process(tmp_path, sim or {}, flags))
+
+        yield start
+
+
+@asynccontextmanager
+async def _process(folder: Path, sim: dict[str, object], flags: dict[str, str]) -> AsyncIterator[Worker]:
+    address_file = folder / "address"
+    given = {"engine": "sim", "worker_id": "w1", "address_file": str(address_file), "sim": json.dumps(sim), **flags}
+    arguments = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
+    environment = {"LLORCH_WORKER_ACCESS_TOKEN": ACCESS_TOKEN, "LLORCH_WORKER_READY_TOKEN": READY_TOKEN}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "worker_orcd",
+        *arguments,
+        env={"PATH": os.environ["PATH"], **environment},
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield Worker(process, address_file)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@asynccontextmanager
+async def connect(address: str, token: str = ACCESS_TOKEN) -> AsyncIterator[worker_service_pb2_grpc.WorkerServiceStub]:
+    channel = open_channel(address, token=token)
+    try:
+        yield worker_service_pb2_grpc.WorkerServiceStub(channel)
+    finally:
+        await channel.close(None)
+
+
+@pytest.mark.req("WORK-3001")
+async def test_a_worker_reports_that_it_is_ready_and_serves(start_process: StartProcess) -> None:
+    async with serve_pool_manager() as manager:
+        worker = await start_process(ready_address=manager.address, slots="3", sim={"vram_mib": 900})
+        report = await manager.report()
+        assert (report.worker_id, report.engine.slots, list(report.engine.memory_mib)) == ("w1", 3, [900])
+        assert report.failure_reason == error_reason_pb2.ERROR_REASON_UNSPECIFIED
+        assert report.address == await worker.address()
+        async with connect(report.address) as stub:
+            info = await call(stub.GetInfo, worker_service_pb2.GetInfoRequest(), timeout_s=5)
+            assert info.worker_id == "w1"
+            await call(stub.Shutdown, worker_service_pb2.ShutdownRequest(), timeout_s=5)
+        assert (await worker.exit())[0] == 0
+
+
+async def test_a_caller_without_the_secret_is_refused(start_process: StartProcess) -> None:
+    worker = await start_process()
+    for token in ("", "wrong"):
+        async with connect(await worker.address(), token) as stub:
+            with pytest.raises(Unauthenticated):
+                await call(stub.GetInfo, worker_service_pb2.GetInfoRequest(), timeout_s=5)
+
+
+async def test_a_load_that_fails_is_reported_and_said_on_stderr(start_process: StartProcess) -> None:
+    async with serve_pool_manager() as manager:
+        worker = await start_process(ready_address=manager.address, sim={"fail_load": "the card is on fire"})
+        report = await manager.report()
+        assert report.failure_reason == error_reason_pb2.ERROR_REASON_MODEL_LOAD_FAILED
+        assert report.failure_message == "the card is on fire"
+        assert await worker.exit() == (1, "worker-orcd: the card is on fire")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"sim": '{"speed": 1}'}, "sim.speed"),
+        ({"device": "tpu:0"}, "device"),
+        ({"device": "cpu"}, "--allow-cpu"),
+        ({"engine": "llama_cpp", "device": "cuda:GPU-1"}, "model_path"),
+        ({"slots": "0"}, "--slots"),
+        ({"bind": "0.0.0.0:0x"}, "bind"),
+    ],
+)
+async def test_wrong_settings_end_it_with_one_line(
+    start_process: StartProcess, flags: dict[str, Any], named: str
+) -> None:
+    if "sim" in flags:
+        flags = {"sim": json.loads(flags["sim"])}
+    code, line = await (await start_process(**flags)).exit()
+    assert code in (1, 2)
+    assert line.startswith("worker-orcd: ")
+    assert named in line
+
+
+async def test_a_signal_while_it_loads_ends_it(start_process: StartProcess) -> None:
+    async with serve_pool_manager() as manager:
+        worker = await start_process(ready_address=manager.address, sim={"load_s": 60})
+        assert worker.process.stderr is not None
+        async with asyncio.timeout(20):
+            await worker.process.stderr.readline()
+        worker.process.send_signal(signal.SIGTERM)
+        assert (await worker.exit())[0] == 0
+        assert manager.reports == []
+
+
+async def test_a_signal_cancels_what_runs_and_the_reader_hears_the_end(start_process: StartProcess) -> None:
+    worker = await start_process(sim={"decode_tokens_per_s": 100})
+    async with connect(await worker.address()) as stub:
+        request = worker_service_pb2.StartRunRequest(control=CONTROL, attempt_id="a", spec=run_spec(max_tokens=None))
+        await call(stub.StartRun, request, timeout_s=5)
+        ends = []
+        async with open_stream(stub.StreamRuns, worker_service_pb2.StreamRunsRequest(control=CONTROL)) as frames:
+            await anext(frames)
+            worker.process.send_signal(signal.SIGTERM)
+            async for answer in frames:
+                ends += [delta.end for delta in answer.frame.deltas if delta.HasField("end")]
+        assert len(ends) == 1
+    assert (await worker.exit())[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [({"kind": "abort"}, -signal.SIGABRT), ({"kind": "exit", "exit_code": 71}, 71)]
+)
+async def test_a_simulated_crash_ends_the_process(
+    start_process: StartProcess, fault: dict[str, object], code: int
+) -> None:
+    worker = await start_process(sim={"faults": [{**fault, "at_token": 3, "marker": "boom"}]})
+    async with connect(await worker.address()) as stub:
+        with pytest.raises(Unavailable):
+            async with open_stream(stub.Execute, worker_service_pb2.ExecuteRequest(spec=run_spec("boom"))) as answers:
+                async for _ in answers:
+                    pass
+    assert (await worker.exit())[0] == code
+
+
+async def test_a_worker_whose_pool_manager_is_gone_ends_by_itself(start_process: StartProcess) -> None:
+    async with serve_pool_manager() as manager:
+        worker = await start_process(ready_address=manager.address, orphan_grace_s="1")
+        await manager.report()
+    assert (await worker.exit())[0] == 0
+
+
+async def test_a_pool_manager_that_comes_late_is_told_all_the_same(start_process: StartProcess) -> None:
+    async with serve_pool_manager() as before:
+        address = before.address
+    worker = await start_process(ready_address=address)
+    await worker.address()
+    async with serve_pool_manager(address) as manager:
+        assert (await manager.report()).worker_id == "w1"
