@@ -29,7 +29,7 @@ up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …":
 	@$(BIN)/llorch up $(ARGS)
 
 bench: set-up ## Measure speed; figures are no part of any test
-	$(BIN)/python -m tests.bench $(ARGS)
+	@for measurement in tests/bench/bench_*.py; do $(BIN)/python $$measurement || exit 1; done
 
 check: lint type drift ## Lint, types, import rules, contract lint, and that generated files are up to date
 

@@ -36,7 +36,7 @@ def generate(target: Path) -> None:
 
     well_known = Path(protoc.__file__).parent / "_proto"
     protos = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
-    status = protoc.main(
+    status = protoc.main(  # type: ignore[no-untyped-call]  # the package ships no types
         [
             "protoc",
             f"-I{PROTO}",

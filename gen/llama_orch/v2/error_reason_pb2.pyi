@@ -127,7 +127,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ATTEMPT_NOT_FOUND: _ErrorReason.ValueType  # 44
     """The worker does not know the attempt. What to do: treat it as lost."""
     ERROR_REASON_ATTEMPT_RELEASED: _ErrorReason.ValueType  # 45
-    """The attempt was cancelled or released before this start came; a late start can't revive it."""
+    """The attempt was cancelled or released before this start came; a late start can't revive it.
+    What to do: nothing; the attempt is meant to stay away.
+    """
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 46
     """No session has this id, or its time is over. What to do: start a new one by using a new session_id."""
     ERROR_REASON_ASSIGNMENT_NOT_FOUND: _ErrorReason.ValueType  # 47
@@ -143,13 +145,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WORKER_NOT_FOUND: _ErrorReason.ValueType  # 63
     """No worker has this id. What to do: `llorch ps` lists the workers."""
     ERROR_REASON_WORKER_ID_USED: _ErrorReason.ValueType  # 64
-    """The worker id was used before, with another spec, or was stopped before it started. Ids are single-use."""
+    """The worker id was used before, with another spec, or was stopped before it started. Ids are single-use.
+    What to do: draw a new id.
+    """
     ERROR_REASON_WORKER_LOST: _ErrorReason.ValueType  # 65
     """The worker that ran the task is gone, or no longer answers. What to do: send the request again."""
     ERROR_REASON_WORKER_NOT_READY: _ErrorReason.ValueType  # 66
-    """The worker has not finished loading, or is shutting down."""
+    """The worker has not finished loading, or is shutting down.
+    What to do: try again after the delay given, or use another worker.
+    """
     ERROR_REASON_NO_FREE_SLOT: _ErrorReason.ValueType  # 67
-    """All slots of the worker are taken. Only somebody who speaks to a worker directly sees this."""
+    """All slots of the worker are taken. Only somebody who speaks to a worker directly sees this.
+    What to do: wait until a run has ended, or submit a task to the orchestrator, which queues.
+    """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 80
     """The queue of this priority is full; RetryInfo has a delay computed from how fast it drains.
     What to do: wait that long, then send the request again.
@@ -157,7 +165,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 81
     """This server serves as many calls as it may. What to do: try again shortly."""
     ERROR_REASON_DROPPED_FROM_QUEUE: _ErrorReason.ValueType  # 82
-    """The task waited longest in the lowest priority when the queue was full, and the policy is drop-lru."""
+    """The task waited longest in the lowest priority when the queue was full, and the policy is drop-lru.
+    What to do: submit it again later, or with a higher priority.
+    """
     ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 83
     """The task's deadline passed before it was finished. What to do: a later deadline, or a smaller request."""
     ERROR_REASON_SLOW_READER: _ErrorReason.ValueType  # 84
@@ -175,9 +185,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STALE_EPOCH: _ErrorReason.ValueType  # 100
     """The command came from an orchestrator that has been superseded. What to do: nothing; a newer one is in charge."""
     ERROR_REASON_STALE_SESSION: _ErrorReason.ValueType  # 101
-    """The message came over a link that has been superseded by a newer registration of the same node."""
+    """The message came over a link that has been superseded by a newer registration of the same node.
+    What to do: let the newest link speak; two pool managers with one node id need two ids.
+    """
     ERROR_REASON_NOT_LEADER: _ErrorReason.ValueType  # 102
-    """Another orchestrator leads; ErrorInfo.metadata has its address under "leader"."""
+    """Another orchestrator leads; ErrorInfo.metadata has its address under "leader".
+    What to do: send the request there.
+    """
     ERROR_REASON_VERSION_SKEW: _ErrorReason.ValueType  # 103
     """The two sides have no protocol version in common. What to do: upgrade the older; the orchestrator first."""
     ERROR_REASON_DETERMINISM_UNAVAILABLE: _ErrorReason.ValueType  # 104
@@ -199,7 +213,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 143
     """A daemon behind this one does not answer. What to do: see whether it runs; try again."""
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 144
-    """The contract names this, and this release does not do it yet."""
+    """The contract names this, and this release does not do it yet.
+    What to do: use what the message names, or a later release.
+    """
     ERROR_REASON_STORE_FAILED: _ErrorReason.ValueType  # 145
     """The store could not keep what was asked; nothing was acknowledged. What to do: see to the disk; try again."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 146
@@ -318,7 +334,9 @@ ERROR_REASON_ATTEMPT_EXISTS: ErrorReason.ValueType  # 43
 ERROR_REASON_ATTEMPT_NOT_FOUND: ErrorReason.ValueType  # 44
 """The worker does not know the attempt. What to do: treat it as lost."""
 ERROR_REASON_ATTEMPT_RELEASED: ErrorReason.ValueType  # 45
-"""The attempt was cancelled or released before this start came; a late start can't revive it."""
+"""The attempt was cancelled or released before this start came; a late start can't revive it.
+What to do: nothing; the attempt is meant to stay away.
+"""
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 46
 """No session has this id, or its time is over. What to do: start a new one by using a new session_id."""
 ERROR_REASON_ASSIGNMENT_NOT_FOUND: ErrorReason.ValueType  # 47
@@ -334,13 +352,19 @@ ERROR_REASON_DEVICE_NOT_FOUND: ErrorReason.ValueType  # 62
 ERROR_REASON_WORKER_NOT_FOUND: ErrorReason.ValueType  # 63
 """No worker has this id. What to do: `llorch ps` lists the workers."""
 ERROR_REASON_WORKER_ID_USED: ErrorReason.ValueType  # 64
-"""The worker id was used before, with another spec, or was stopped before it started. Ids are single-use."""
+"""The worker id was used before, with another spec, or was stopped before it started. Ids are single-use.
+What to do: draw a new id.
+"""
 ERROR_REASON_WORKER_LOST: ErrorReason.ValueType  # 65
 """The worker that ran the task is gone, or no longer answers. What to do: send the request again."""
 ERROR_REASON_WORKER_NOT_READY: ErrorReason.ValueType  # 66
-"""The worker has not finished loading, or is shutting down."""
+"""The worker has not finished loading, or is shutting down.
+What to do: try again after the delay given, or use another worker.
+"""
 ERROR_REASON_NO_FREE_SLOT: ErrorReason.ValueType  # 67
-"""All slots of the worker are taken. Only somebody who speaks to a worker directly sees this."""
+"""All slots of the worker are taken. Only somebody who speaks to a worker directly sees this.
+What to do: wait until a run has ended, or submit a task to the orchestrator, which queues.
+"""
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 80
 """The queue of this priority is full; RetryInfo has a delay computed from how fast it drains.
 What to do: wait that long, then send the request again.
@@ -348,7 +372,9 @@ What to do: wait that long, then send the request again.
 ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 81
 """This server serves as many calls as it may. What to do: try again shortly."""
 ERROR_REASON_DROPPED_FROM_QUEUE: ErrorReason.ValueType  # 82
-"""The task waited longest in the lowest priority when the queue was full, and the policy is drop-lru."""
+"""The task waited longest in the lowest priority when the queue was full, and the policy is drop-lru.
+What to do: submit it again later, or with a higher priority.
+"""
 ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 83
 """The task's deadline passed before it was finished. What to do: a later deadline, or a smaller request."""
 ERROR_REASON_SLOW_READER: ErrorReason.ValueType  # 84
@@ -366,9 +392,13 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 87
 ERROR_REASON_STALE_EPOCH: ErrorReason.ValueType  # 100
 """The command came from an orchestrator that has been superseded. What to do: nothing; a newer one is in charge."""
 ERROR_REASON_STALE_SESSION: ErrorReason.ValueType  # 101
-"""The message came over a link that has been superseded by a newer registration of the same node."""
+"""The message came over a link that has been superseded by a newer registration of the same node.
+What to do: let the newest link speak; two pool managers with one node id need two ids.
+"""
 ERROR_REASON_NOT_LEADER: ErrorReason.ValueType  # 102
-"""Another orchestrator leads; ErrorInfo.metadata has its address under "leader"."""
+"""Another orchestrator leads; ErrorInfo.metadata has its address under "leader".
+What to do: send the request there.
+"""
 ERROR_REASON_VERSION_SKEW: ErrorReason.ValueType  # 103
 """The two sides have no protocol version in common. What to do: upgrade the older; the orchestrator first."""
 ERROR_REASON_DETERMINISM_UNAVAILABLE: ErrorReason.ValueType  # 104
@@ -390,7 +420,9 @@ ERROR_REASON_ENGINE_FAILED: ErrorReason.ValueType  # 142
 ERROR_REASON_UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 143
 """A daemon behind this one does not answer. What to do: see whether it runs; try again."""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 144
-"""The contract names this, and this release does not do it yet."""
+"""The contract names this, and this release does not do it yet.
+What to do: use what the message names, or a later release.
+"""
 ERROR_REASON_STORE_FAILED: ErrorReason.ValueType  # 145
 """The store could not keep what was asked; nothing was acknowledged. What to do: see to the disk; try again."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 146

@@ -13,8 +13,7 @@ from llorch.logs import get_logger
 
 INSTALL = (
     'pip install "llama-orch[llamacpp]"; for a GPU: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall '
-    "--no-cache-dir llama-cpp-python==0.3.36, or a prebuilt CUDA wheel from "
-    "https://abetlen.github.io/llama-cpp-python/whl/"
+    "--no-cache-dir llama-cpp-python==0.3.36, or a prebuilt CUDA wheel from the index that its README names"
 )
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
 """GGML_LOG_LEVEL_*; the numbers in the package's own Python logger are out of date."""
