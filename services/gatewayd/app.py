@@ -1,8 +1,8 @@
 """The composition root: builds everything once, runs it, and takes it down in order."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -50,15 +50,14 @@ _log = get_logger("gatewayd")
 async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Until `stop` is set. Then nothing new is accepted, streams end with DRAINING, and the rest is closed."""
     refuse_open_bind(settings.bind, settings.token)
-    server = HttpServer(settings.bind)
-    address = server.listen()
-    async with _orchestrator(settings.orchestrator) as channel, TaskSupervisor("gatewayd") as tasks:
-        door = build_door(settings, channel, stop)
-        serving = tasks.spawn("http server", server.serve(door, stop, DRAIN_S))
-        _log.info("ready", address=address, orchestrator=settings.orchestrator)
-        if settings.address_file is not None:
-            announce_address(settings.address_file, address)
-        await serving
+    with _listening(settings) as (server, address):
+        async with _orchestrator(settings.orchestrator) as channel, TaskSupervisor("gatewayd") as tasks:
+            door = build_door(settings, channel, stop)
+            serving = tasks.spawn("http server", server.serve(door, stop, DRAIN_S))
+            _log.info("ready", address=address, orchestrator=settings.orchestrator)
+            if settings.address_file is not None:
+                announce_address(settings.address_file, address)
+            await serving
 
 
 def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, draining: asyncio.Event) -> Door:
@@ -82,6 +81,15 @@ def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, draining: a
 
 def orchestrator_services() -> list[ServiceDescriptor]:
     return [service for module in _SERVICES for service in module.DESCRIPTOR.services_by_name.values()]
+
+
+@contextmanager
+def _listening(settings: GatewaySettings) -> Iterator[tuple[HttpServer, str]]:
+    server = HttpServer(settings.bind, settings.max_connections)
+    try:
+        yield server, server.listen()
+    finally:
+        server.close()
 
 
 @asynccontextmanager

@@ -43,8 +43,6 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._serve(Exchange(scope, receive, send))
-        elif scope["type"] == "lifespan":
-            await _follow_lifespan(receive, send)
         else:
             await send({"type": "websocket.close"})
 
@@ -101,10 +99,3 @@ def _internal(exchange: Exchange) -> Internal:
         Reason.INTERNAL,
         f"an internal error occurred; the gateway's log has the details under {exchange.correlation_id}",
     )
-
-
-async def _follow_lifespan(receive: Receive, send: Send) -> None:
-    """Nothing to do at either end: the composition root builds and closes everything."""
-    for moment in ("startup", "shutdown"):
-        await receive()
-        await send({"type": f"lifespan.{moment}.complete"})

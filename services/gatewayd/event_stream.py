@@ -13,7 +13,7 @@ from llorch.logs import get_logger
 
 KEEP_ALIVE_EVERY_S = 15.0
 # An error before the first event is an HTTP status. A stream with nothing to say begins all the same.
-_FIRST_EVENT_WITHIN_S = 5.0
+FIRST_EVENT_WITHIN_S = 5.0
 _RETRY_WHEN_DRAINING_MS = 1000
 
 _HEADERS = [
@@ -28,9 +28,8 @@ _log = get_logger("gatewayd")
 class EventStream:
     """The streams of one gateway. `draining` ends them all."""
 
-    def __init__(self, draining: asyncio.Event, keep_alive_every_s: float = KEEP_ALIVE_EVERY_S) -> None:
+    def __init__(self, draining: asyncio.Event) -> None:
         self._draining = draining
-        self._keep_alive_every_s = keep_alive_every_s
 
     async def relay(self, exchange: Exchange, stream: AbstractAsyncContextManager[AsyncIterator[Any]]) -> None:
         """Raises LlorchError as long as nothing was sent; after that the stream itself says it."""
@@ -50,12 +49,12 @@ class EventStream:
             raise outbox.error
 
     async def _write(self, exchange: Exchange, outbox: Outbox) -> None:
-        await outbox.wait_ready(_FIRST_EVENT_WITHIN_S)
+        await outbox.wait_ready(FIRST_EVENT_WITHIN_S)
         if exchange.is_gone or (outbox.is_over and outbox.error is not None):
             return
         await exchange.start(200, _HEADERS)
         while not (outbox.is_over or exchange.is_gone):
-            ready = await outbox.wait_ready(self._keep_alive_every_s)
+            ready = await outbox.wait_ready(KEEP_ALIVE_EVERY_S)
             await exchange.write(outbox.take() if ready else KEEP_ALIVE)
         if outbox.error is not None:
             await exchange.write(encode_error(outbox.error))

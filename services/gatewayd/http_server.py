@@ -1,36 +1,44 @@
-"""The HTTP server, embedded: hypercorn in our own event loop, on a socket that we bind ourselves.
+"""The HTTP server: hypercorn's protocols on a socket and on connections that are ours.
 
-Why this one, and what its settings are for: docs/adr/0003-http-server.md.
+hypercorn speaks HTTP/1.1 and HTTP/2 on each connection. Its own `serve` is not used, because it can neither
+bound the connections nor end one whose client takes nothing: docs/adr/0003-http-server.md.
 """
 
 import asyncio
 import logging
 import socket
-from typing import Any, cast
+from typing import cast
 
-from hypercorn.asyncio import serve
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 
 from gatewayd.door import Door
+from llorch.exception_groups import root_of
 from llorch.logs import get_logger
 from llorch.ports import PortTaken, ensure_free, join_address, resolve_bind, split_address
+
+UNREAD_MS = 30_000
+"""A client that takes nothing for so long is disconnected by the kernel."""
 
 _HEADER_BYTES = 32 * 1024
 # Between requests, and for the whole head of a request: one that trickles in is given up.
 _IDLE_S = 30.0
-# A client that is connected and takes nothing. The kernel resets the connection; nobody has to notice.
-_UNREAD_MS = 30_000
 _BACKLOG = 512
+# Time that a connection has to end after it was aborted.
+_ABORT_S = 1.0
 _log = get_logger("http")
 
 
 class HttpServer:
-    def __init__(self, bind: str, unread_ms: int = _UNREAD_MS) -> None:
+    def __init__(self, bind: str, max_connections: int) -> None:
         host, self._port = split_address(bind)
         self._host = resolve_bind(host)
-        self._unread_ms = unread_ms
-        self._socket: socket.socket | None = None
+        self._max_connections = max_connections
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._listener: socket.socket | None = None
 
     def listen(self) -> str:
         """Takes the port and returns `host:port`. Raises PortTaken, which names the holder."""
@@ -40,37 +48,69 @@ class HttpServer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Connections inherit these from the socket that accepts them.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._unread_ms)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
             listener.bind((self._host, self._port))
             listener.listen(_BACKLOG)
         except OSError as error:
             listener.close()
             raise PortTaken(self._host, self._port) from error
-        listener.setblocking(False)
-        self._socket = listener
+        self._listener = listener
         host, port, *_ = listener.getsockname()
         return join_address(host, port)
 
+    def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+
     async def serve(self, door: Door, closing: asyncio.Event, grace_s: float) -> None:
         """Until `closing` is set; then nothing new is accepted, and what runs has `grace_s` to end."""
-        if self._socket is None:
-            raise RuntimeError("listen before you serve")
-        config = _config(self._socket.detach(), grace_s)
-        await serve(cast("ASGIFramework", door), config, shutdown_trigger=_trigger(closing), mode="asgi")
+        context = WorkerContext(max_requests=None)
+        application = ASGIWrapper(cast("ASGIFramework", door))
+        config = _config()
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if len(self._connections) >= self._max_connections:
+                writer.transport.abort()
+                return
+            loop = asyncio.get_running_loop()
+            await self._follow(TCPServer(application, loop, config, context, {}, reader, writer), writer)
+
+        server = await asyncio.start_server(connected, sock=self._listener, backlog=_BACKLOG)
+        try:
+            await closing.wait()
+        finally:
+            server.close()
+            await context.terminated.set()
+            await self._end_connections(grace_s)
+
+    async def _follow(self, connection: TCPServer, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a connection runs in a task")
+        self._connections[task] = writer
+        try:
+            await connection
+        except Exception as error:  # noqa: BLE001  # one connection is nobody else's business
+            # A peer that vanishes is everyday life.
+            log = _log.debug if isinstance(root_of(error), OSError) else _log.warning
+            log("connection_failed", exc_info=root_of(error))
+        finally:
+            del self._connections[task]
+
+    async def _end_connections(self, grace_s: float) -> None:
+        """A client that takes nothing would keep its connection, and us, for as long as it likes."""
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=grace_s)
+        unfinished = dict(self._connections)
+        for task, writer in unfinished.items():
+            writer.transport.abort()
+            task.cancel()
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=_ABORT_S)
 
 
-def _trigger(closing: asyncio.Event) -> Any:
-    async def wait_closing() -> None:
-        await closing.wait()
-
-    return wait_closing
-
-
-def _config(file_descriptor: int, grace_s: float) -> Config:
+def _config() -> Config:
     config = Config()
-    config.bind = [f"fd://{file_descriptor}"]
-    config.backlog = _BACKLOG
-    config.graceful_timeout = grace_s
     config.keep_alive_timeout = _IDLE_S
     config.h11_max_incomplete_size = _HEADER_BYTES
     config.h2_max_header_list_size = _HEADER_BYTES

@@ -26,6 +26,9 @@ class GatewaySettings(DaemonSettings, section="gateway"):
     )
     max_body_mib: int = Field(4, ge=1, le=12, description="Largest request body, in MiB.")
     max_requests: int = Field(1024, ge=1, le=65536, description="Requests that are served at once, streams included.")
+    max_connections: int = Field(
+        2048, ge=1, le=65536, description="Connections that are open at once; more are closed."
+    )
     body_timeout_s: float = Field(30.0, gt=0, description="Seconds in which a request body has to arrive.")
     call_timeout_s: float = Field(
         120.0, gt=0, description="Seconds that the orchestrator has for an answer that is not a stream."

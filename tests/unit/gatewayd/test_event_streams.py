@@ -1,0 +1,336 @@
+"""Server-sent events: shapes, resume, errors before and after the first event, and who notices an end."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gatewayd import event_stream, http_server
+from gatewayd.events_json import _SHOWN
+from llama_orch.v2 import fleet_service_pb2, task_event_pb2
+from llama_orch.v2 import task_service_pb2 as tasks
+from llama_orch.v2.task_event_pb2 import Started, TaskEvent
+from llorch.errors import InvalidArgument, NotFound, Reason, Unavailable
+
+from .conftest import RunningGateway, StartGateway
+from .fake_orchestrator import FakeOrchestrator
+from .sse_reader import SseReader
+
+STARTED = tasks.StreamTaskResponse(
+    event=TaskEvent(task_id="t1", cursor="1.0", started=Started(queue_position=0, model="m", seed=2**63))
+)
+END = tasks.StreamTaskResponse(
+    event=TaskEvent(
+        task_id="t1",
+        cursor="1.9",
+        end=task_event_pb2.End(
+            choices=[task_event_pb2.ChoiceEnd(finish_reason=task_event_pb2.FINISH_REASON_EOS)], tokens_out=2
+        ),
+    )
+)
+HEARTBEAT = tasks.StreamTaskResponse(event=TaskEvent(heartbeat=task_event_pb2.Heartbeat()))
+EVENTS = "/v2/tasks/t1/events"
+
+
+def token(index: int, text: str) -> tasks.StreamTaskResponse:
+    tokens = task_event_pb2.Tokens(index=index, count=1, text=text)
+    return tasks.StreamTaskResponse(event=TaskEvent(cursor=f"1.{index + 1}", tokens=tokens))
+
+
+async def test_events_have_type_cursor_and_published_shape(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    orchestrator.stream("StreamTask", STARTED, token(0, "a\n\ndata: x"), HEARTBEAT, token(1, "🙂"), END)
+    stream = await SseReader.open(gateway.address, EVENTS)
+    assert stream.status == 200
+    assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert stream.headers["cache-control"] == "no-cache"
+    assert stream.headers["x-accel-buffering"] == "no"
+    assert stream.headers["x-correlation-id"]
+    events = await stream.events()
+    await stream.close()
+    assert [event.type for event in events] == ["started", "token", "token", "end"]
+    assert [event.id for event in events] == ["1.0", "1.1", "1.2", "1.9"]
+    assert events[0].data == {
+        "type": "started",
+        "task_id": "t1",
+        "queue_position": 0,
+        "model": "m",
+        "seed": "9223372036854775808",
+    }
+    assert events[1].data == {"type": "token", "t": "a\n\ndata: x", "i": 0, "n": 1}
+    assert events[2].data["t"] == "🙂"
+    assert events[3].data["finish_reason"] == "eos"
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "after"),
+    [
+        (EVENTS, {}, ""),
+        (f"{EVENTS}?after=1.4", {}, "1.4"),
+        (EVENTS, {"Last-Event-ID": "1.5"}, "1.5"),
+        (f"{EVENTS}?after=1.4", {"Last-Event-ID": "1.5"}, "1.5"),
+    ],
+)
+async def test_a_stream_resumes_after_the_newest_cursor_told(
+    orchestrator: FakeOrchestrator,
+    gateway: RunningGateway,
+    target: str,
+    headers: dict[str, str],
+    after: str,
+) -> None:
+    orchestrator.stream("StreamTask", STARTED, END)
+    stream = await SseReader.open(gateway.address, target, headers)
+    await stream.events()
+    await stream.close()
+    assert orchestrator.requests["StreamTask"].after == after
+
+
+async def test_generate_submits_and_streams_in_one_request(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    orchestrator.stream("Generate", tasks.GenerateResponse(event=STARTED.event))
+    body = b'{"model": "m", "generate": {"prompt": "hi"}}'
+    stream = await SseReader.open(gateway.address, "/v2/generate", body=body)
+    assert [event.type for event in await stream.events()] == ["started"]
+    await stream.close()
+    assert orchestrator.requests["Generate"].task.generate.prompt == "hi"
+
+
+async def test_an_error_before_the_first_event_is_an_http_status(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    async def refuse(_request: Any, _context: Any) -> None:
+        raise NotFound(Reason.TASK_NOT_FOUND, "no task t1")
+
+    orchestrator.on("StreamTask", refuse)
+    answer = await gateway.client.get(EVENTS)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "TASK_NOT_FOUND")
+
+
+async def test_an_error_after_the_first_event_is_the_last_event(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    async def break_off(_request: Any, context: Any) -> None:
+        await context.write(STARTED)
+        raise Unavailable(Reason.SLOW_READER, "not read", retry_after_ms=10)
+
+    orchestrator.on("StreamTask", break_off)
+    stream = await SseReader.open(gateway.address, EVENTS)
+    events = await stream.events()
+    await stream.close()
+    assert [event.type for event in events] == ["started", "error"]
+    assert events[1].id == ""
+    assert events[1].data == {
+        "type": "error",
+        "code": "SLOW_READER",
+        "message": "not read",
+        "retryable": True,
+        "retry_after_ms": 10,
+    }
+
+
+async def test_a_bad_body_of_a_stream_is_an_http_status(gateway: RunningGateway) -> None:
+    answer = await gateway.client.post("/v2/generate", content=b'{"model": "m",}')
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "MALFORMED_REQUEST")
+
+
+async def test_an_orchestrator_that_dies_ends_the_stream_with_an_error(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    orchestrator.stream("StreamTask", STARTED, then_wait=True)
+    stream = await SseReader.open(gateway.address, EVENTS)
+    await stream.events(1)
+    await orchestrator.stop()
+    events = await stream.events()
+    await stream.close()
+    assert events[-1].type == "error"
+    assert events[-1].data["retryable"] is True
+
+
+async def test_a_client_that_leaves_is_noticed_within_250_ms(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    for leave in (_hang_up, _reset):
+        orchestrator.ended.clear()
+        orchestrator.stream("StreamTask", STARTED, then_wait=True)
+        stream = await SseReader.open(gateway.address, EVENTS)
+        await stream.events(1)
+        left_at = time.monotonic()
+        await leave(stream)
+        async with asyncio.timeout(5):
+            await orchestrator.ended.wait()
+        assert time.monotonic() - left_at < 0.25
+
+
+async def test_a_client_that_leaves_before_the_first_event_is_noticed(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    entered = asyncio.Event()
+
+    async def silent(_request: Any, _context: Any) -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            orchestrator.ended.set()
+
+    orchestrator.on("StreamTask", silent)
+    _, writer = await asyncio.open_connection(*gateway.address.split(":"))
+    writer.write(f"GET {EVENTS} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    await entered.wait()
+    writer.close()
+    await writer.wait_closed()
+    async with asyncio.timeout(5):
+        await orchestrator.ended.wait()
+
+
+async def test_a_silent_stream_shows_that_it_lives(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_EVERY_S", 0.05)
+    monkeypatch.setattr(event_stream, "FIRST_EVENT_WITHIN_S", 0.05)
+    release = asyncio.Event()
+
+    async def speak_late(_request: Any, context: Any) -> None:
+        await release.wait()
+        await context.write(STARTED)
+
+    orchestrator.on("StreamTask", speak_late)
+    stream = await SseReader.open(gateway.address, EVENTS)
+    reading = asyncio.create_task(stream.events())
+    while len(stream.comments) < 2:
+        await asyncio.wait({reading}, timeout=0.01)
+    release.set()
+    assert [event.type for event in await reading] == ["started"]
+    await stream.close()
+    assert set(stream.comments) == {": keep-alive"}
+
+
+async def test_a_gateway_that_shuts_down_tells_its_streams(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    orchestrator.stream("StreamTask", STARTED, then_wait=True)
+    stream = await SseReader.open(gateway.address, EVENTS)
+    await stream.events(1)
+    stopped_at = time.monotonic()
+    gateway.stop.set()
+    events = await stream.events()
+    await stream.close()
+    assert (events[-1].data["code"], events[-1].data["retryable"]) == ("DRAINING", True)
+    await gateway.task
+    assert time.monotonic() - stopped_at < 2
+
+
+@asynccontextmanager
+async def _stalled_client(orchestrator: FakeOrchestrator, address: str) -> AsyncIterator[None]:
+    """A client that asked for an endless stream and takes none of it, once all buffers on the way are full."""
+    written = 0
+
+    async def flood(_request: Any, context: Any) -> None:
+        nonlocal written
+        try:
+            while True:
+                await context.write(token(0, "x" * 10_000))
+                written += 1
+        finally:
+            orchestrator.ended.set()
+
+    orchestrator.on("StreamTask", flood)
+    reader, writer = await asyncio.open_connection(*address.split(":"), limit=1024)
+    writer.write(f"GET {EVENTS} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    await reader.readline()
+    try:
+        before = -1
+        while written != before:
+            before = written
+            await asyncio.sleep(0.1)
+        yield
+    finally:
+        writer.transport.abort()
+
+
+async def test_a_client_that_takes_nothing_does_not_hold_up_the_shutdown(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    async with _stalled_client(orchestrator, gateway.address):
+        stopped_at = time.monotonic()
+        gateway.stop.set()
+        await gateway.task
+        assert time.monotonic() - stopped_at < 4
+
+
+async def test_a_client_that_takes_nothing_is_disconnected(
+    orchestrator: FakeOrchestrator, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "UNREAD_MS", 500)
+    gateway = await start_gateway()
+    async with _stalled_client(orchestrator, gateway.address), asyncio.timeout(10):
+        await orchestrator.ended.wait()
+
+
+async def test_other_streams_are_messages_in_protobufs_json(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    orchestrator.stream("StreamWorkerLog", fleet_service_pb2.StreamWorkerLogResponse(lines=["a", "b"]))
+    stream = await SseReader.open(gateway.address, "/v2/workers/w1/log?follow=true&tail_lines=5")
+    events = await stream.events()
+    await stream.close()
+    assert [(event.type, event.data) for event in events] == [("message", {"lines": ["a", "b"]})]
+    asked = orchestrator.requests["StreamWorkerLog"]
+    assert (asked.worker_id, asked.follow, asked.tail_lines) == ("w1", True, 5)
+
+
+async def test_a_stream_without_events_ends_in_order(orchestrator: FakeOrchestrator, gateway: RunningGateway) -> None:
+    orchestrator.stream("StreamTask")
+    stream = await SseReader.open(gateway.address, EVENTS)
+    assert (stream.status, await stream.events()) == (200, [])
+    await stream.close()
+
+
+async def test_many_readers_at_once_each_get_everything(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    orchestrator.stream("StreamTask", STARTED, *(token(i, f"{i} ") for i in range(200)), END)
+
+    async def read() -> str:
+        stream = await SseReader.open(gateway.address, EVENTS)
+        events = await stream.events()
+        await stream.close()
+        return "".join(event.data["t"] for event in events if event.type == "token")
+
+    expected = "".join(f"{i} " for i in range(200))
+    assert await asyncio.gather(*(read() for _ in range(16))) == [expected] * 16
+
+
+async def test_an_error_that_comes_late_keeps_what_came_before(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    async def tokens_then_error(_request: Any, context: Any) -> None:
+        for index in range(50):
+            await context.write(token(index, "x"))
+        raise InvalidArgument(Reason.INVALID_CURSOR, "no")
+
+    orchestrator.on("StreamTask", tokens_then_error)
+    stream = await SseReader.open(gateway.address, EVENTS)
+    events = await stream.events()
+    await stream.close()
+    assert [event.type for event in events] == ["token"] * 50 + ["error"]
+    assert events[-1].data["retryable"] is False
+
+
+async def _hang_up(stream: SseReader) -> None:
+    await stream.close()
+
+
+async def _reset(stream: SseReader) -> None:
+    stream.writer.transport.abort()
+
+
+def test_the_shown_types_are_those_of_the_contract() -> None:
+    """A new kind of event is either shown or left out on purpose."""
+    kinds = {field.name for field in task_event_pb2.TaskEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
+    assert kinds - set(_SHOWN) == {"heartbeat"}
