@@ -11,6 +11,16 @@ from llorch.logs import get_logger
 T = TypeVar("T")
 
 
+def raise_if_cancelled() -> None:
+    """For loops that catch errors and go on: a cancellation of this task that an error has covered is not lost.
+
+    Before Python 3.13 a task group whose child fails while its own task is being cancelled tells of the failure only.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class TaskEndedEarly(Internal):
     """A task that runs for as long as its owner does returned by itself."""
 

@@ -15,12 +15,12 @@ from llama_orch.v2 import (
     session_service_pb2_grpc,
     task_service_pb2_grpc,
 )
-from llorch.address_file import write_address
 from llorch.auth import BearerAuth, refuse_open_bind
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
+from llorch.ports import announce_address
 from llorch.rpc.server import RpcServer
 from orchestratord.api import catalog_service, fleet_service, meta_service, node_link_service, task_service
 from orchestratord.api.not_yet import not_yet
@@ -67,7 +67,8 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
         try:
             address = await server.start()
             server.set_serving(True)
-            write_address(settings.address_file, address)
+            if settings.address_file is not None:
+                announce_address(settings.address_file, address)
             _log.info("serving", address=address, control_epoch=incarnation.control_epoch)
             await stop.wait()
         finally:

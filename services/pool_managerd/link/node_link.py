@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llama_orch.v2 import node_link_pb2, node_link_service_pb2
 from llama_orch.v2.node_link_service_pb2_grpc import NodeLinkServiceStub
+from llorch.background import raise_if_cancelled
 from llorch.clock import Clock
 from llorch.errors import FailedPrecondition, LlorchError, PermissionDenied, Reason, Unauthenticated, Unavailable
 from llorch.logs import get_logger
@@ -77,6 +78,7 @@ class NodeLink:
                     await self._hold(NodeLinkServiceStub(channel))
             except* LlorchError as problems:
                 wait_s = self._after(_first(problems))
+            raise_if_cancelled()
             await asyncio.sleep(wait_s)
 
     async def _hold(self, stub: NodeLinkServiceStub) -> None:

@@ -1,0 +1,182 @@
+"""Orchestrator, pool manager and gateway in this event loop, with worker processes that run the simulated engine."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx
+
+import gatewayd.app
+import orchestratord.app
+import pool_managerd.app
+from gatewayd.settings import GatewaySettings
+from llama_orch.v2 import (
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    meta_service_pb2_grpc,
+    model_pb2,
+    node_pb2,
+    task_event_pb2,
+    task_pb2,
+    task_service_pb2,
+    task_service_pb2_grpc,
+)
+from llorch.rpc.client import call, open_channel, open_stream
+from orchestratord.settings import OrchestratorSettings
+from pool_managerd.settings import PoolManagerSettings
+
+SERVING_WITHIN_S = 10.0
+CALL_S = 5.0
+SILENT_S = 15.0
+
+CRASH = "[crash]"
+"""A prompt with this makes the worker abort at its sixth token, as native code does."""
+STUCK = "[stuck]"
+FAIL = "[fail]"
+
+SIM = {
+    "decode_tokens_per_s": 400,
+    "faults": [
+        {"kind": "abort", "at_token": 5, "marker": CRASH},
+        {"kind": "hang", "at_token": 5, "marker": STUCK},
+        {"kind": "fail_run", "at_token": 5, "marker": FAIL},
+    ],
+}
+
+
+@dataclass
+class WholeSystem:
+    address: str
+    http: httpx.AsyncClient
+    channel: grpc.aio.Channel
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.tasks = task_service_pb2_grpc.TaskServiceStub(self.channel)
+        self.catalog = catalog_service_pb2_grpc.CatalogServiceStub(self.channel)
+        self.fleet = fleet_service_pb2_grpc.FleetServiceStub(self.channel)
+        self.meta = meta_service_pb2_grpc.MetaServiceStub(self.channel)
+
+    async def generate(self, task: task_pb2.TaskSpec) -> list[task_event_pb2.TaskEvent]:
+        request = task_service_pb2.GenerateRequest(task=task)
+        async with open_stream(self.tasks.Generate, request, idle_timeout_s=SILENT_S) as answers:
+            return [answer.event async for answer in answers]
+
+    async def submit(self, task: task_pb2.TaskSpec) -> str:
+        answer = await call(self.tasks.SubmitTask, task_service_pb2.SubmitTaskRequest(task=task), timeout_s=CALL_S)
+        return answer.task_id
+
+    async def stream(self, task_id: str, after: str = "") -> list[task_event_pb2.TaskEvent]:
+        request = task_service_pb2.StreamTaskRequest(task_id=task_id, after=after)
+        async with open_stream(self.tasks.StreamTask, request, idle_timeout_s=SILENT_S) as answers:
+            return [answer.event async for answer in answers]
+
+    async def task(self, task_id: str) -> task_pb2.Task:
+        answer = await call(self.tasks.GetTask, task_service_pb2.GetTaskRequest(task_id=task_id), timeout_s=CALL_S)
+        return answer.task
+
+    async def state(self) -> fleet_service_pb2.State:
+        answer = await call(self.fleet.GetState, fleet_service_pb2.GetStateRequest(), timeout_s=CALL_S)
+        return answer.state
+
+    async def register(self, name: str, source: str, **options: int) -> model_pb2.Model:
+        spec = model_pb2.ModelSpec(name=name, source=source, **options)  # type: ignore[arg-type]  # tests name fields
+        request = catalog_service_pb2.RegisterModelRequest(model=spec)
+        return (await call(self.catalog.RegisterModel, request, timeout_s=CALL_S)).model
+
+
+def task(prompt: str = "hello", model: str = "sim", max_tokens: int = 8, **options: object) -> task_pb2.TaskSpec:
+    """A task for the simulated model; `seed` 7, so that its text is known."""
+    work = task_pb2.GenerateWork(prompt=prompt, max_tokens=max_tokens)
+    work.sampling.seed = 7
+    return task_pb2.TaskSpec(model=model, generate=work, **options)  # type: ignore[arg-type]  # tests name fields
+
+
+async def wait_until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+    """Returns when the condition holds; fails the test if it does not in time."""
+    async with asyncio.timeout(timeout_s):
+        while not await holds():  # noqa: ASYNC110  # what is waited for is in other processes too
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def whole_system(folder: Path, slots: int = 4) -> AsyncIterator[WholeSystem]:
+    """A system with the model `sim`, whose file only looks like one."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as daemons:
+        try:
+            orchestrator = await _start(
+                daemons,
+                folder / "orchestratord",
+                lambda file: orchestratord.app.run(
+                    OrchestratorSettings(bind="127.0.0.1:0", address_file=file, drain_s=0, package_models=False), stop
+                ),
+            )
+            await _start(
+                daemons,
+                folder / "pool-managerd",
+                lambda file: pool_managerd.app.serve(_pool_manager(folder, orchestrator, file), stop),
+            )
+            gateway = await _start(
+                daemons,
+                folder / "gatewayd",
+                lambda file: gatewayd.app.run(
+                    GatewaySettings(bind="127.0.0.1:0", orchestrator=orchestrator, address_file=file), stop
+                ),
+            )
+            async with httpx.AsyncClient(base_url=f"http://{gateway}", timeout=SILENT_S, trust_env=False) as http:
+                channel = open_channel(orchestrator)
+                system = WholeSystem(orchestrator, http, channel, folder)
+                try:
+                    await wait_until(lambda: _has_node(system))
+                    await system.register("sim", f"file:{gguf(folder)}", slots=slots)
+                    yield system
+                finally:
+                    await channel.close()
+        finally:
+            stop.set()
+
+
+def gguf(folder: Path, name: str = "sim.gguf") -> Path:
+    """A file that begins like a model's; the simulated engine reads no further."""
+    path = folder / name
+    path.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(100))
+    return path
+
+
+def _pool_manager(folder: Path, orchestrator: str, address_file: Path) -> PoolManagerSettings:
+    return PoolManagerSettings(
+        bind="127.0.0.1:0",
+        orchestrator=orchestrator,
+        node_id="garage",
+        data_dir=folder / "pool-manager",
+        simulate_gpu=["RTX 3090:24GiB"],
+        sim=json.dumps(SIM),
+        address_file=address_file,
+        worker_stop_grace_s=2,
+    )
+
+
+async def _start(daemons: asyncio.TaskGroup, file: Path, run: Callable[[Path], Awaitable[None]]) -> str:
+    """The address under which the daemon serves."""
+
+    async def daemon() -> None:
+        await run(file)
+
+    daemons.create_task(daemon(), name=file.name)
+
+    async def serves() -> bool:
+        return file.exists()  # noqa: ASYNC240  # a local file, in a test
+
+    await wait_until(serves, SERVING_WITHIN_S)
+    return file.read_text().strip()  # noqa: ASYNC240  # the same
+
+
+async def _has_node(system: WholeSystem) -> bool:
+    return any(node.state == node_pb2.NODE_STATE_READY for node in (await system.state()).nodes)
