@@ -1,7 +1,6 @@
 """`llorch.AsyncClient`: the orchestrator's API for programs with an event loop."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -18,7 +17,7 @@ from llama_orch.v2 import (
     task_service_pb2,
     task_service_pb2_grpc,
 )
-from llorch.errors import DeadlineExceeded, Reason, Unavailable
+from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.sdk.connection import find_connection
 from llorch.sdk.failures import Unreachable
@@ -127,8 +126,10 @@ class AsyncClient:
         return answer.state
 
     async def _call(self, method: Any, request: Any) -> Any:
-        with self._explaining():
+        try:
             return await call(method, request, timeout_s=self._timeout_s)
+        except (Unavailable, DeadlineExceeded) as error:
+            raise self._explained(error) from error
 
     async def _all_pages(self, method: Any, request: Any, items: Callable[[Any], Sequence[Item]]) -> list[Item]:
         found: list[Item] = []
@@ -143,6 +144,7 @@ class AsyncClient:
         return TaskStream(
             self._messages(method, request),
             self._open_again,
+            self._explained,
             reconnect_for_s=self._reconnect_for_s,
             task_id=task_id,
             after=after,
@@ -152,23 +154,14 @@ class AsyncClient:
         request = task_service_pb2.StreamTaskRequest(task_id=task_id, after=cursor)
         return self._messages(self._stubs.tasks.StreamTask, request)
 
-    @asynccontextmanager
-    async def _messages(self, method: Any, request: Any) -> AsyncIterator[AsyncIterator[Any]]:
-        with self._explaining():
-            async with open_stream(method, request, idle_timeout_s=_SILENCE_S) as messages:
-                yield messages
+    def _messages(self, method: Any, request: Any) -> Messages:
+        return open_stream(method, request, idle_timeout_s=_SILENCE_S)
 
-    @contextmanager
-    def _explaining(self) -> Iterator[None]:
+    def _explained(self, error: LlorchError) -> LlorchError:
         """Says whom nobody could reach, where the library says only that it was so."""
-        try:
-            yield
-        except DeadlineExceeded as error:
-            raise Unreachable(self.address) from error
-        except Unavailable as error:
-            if error.reason is Reason.UPSTREAM_UNAVAILABLE:
-                raise Unreachable(self.address) from error
-            raise
+        if isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE:
+            return Unreachable(self.address)
+        return error
 
     @property
     def _stubs(self) -> "_Stubs":

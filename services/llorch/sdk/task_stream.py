@@ -32,24 +32,30 @@ class TaskStream(AsyncIterator[Event]):
 
     A connection that breaks is opened again after the last cursor, until `reconnect_for_s` have passed without an
     event; then the error is raised. It is raised at once where the task's id is not known yet. A reader never sees
-    an event twice, and never a second `Started`.
+    an event twice, and never a second `Started`. `explain` says what an error means to the user of this client.
     """
+
+    # Not a generator: one that is dropped half-read is ended by the event loop at a time when what it holds may be
+    # ended already.
 
     def __init__(
         self,
         first: Messages,
         open_again: OpenAgain,
+        explain: Callable[[LlorchError], LlorchError],
         *,
         reconnect_for_s: float,
         task_id: str = "",
         after: str = "",
     ) -> None:
+        self._messages: Messages | None = first
+        self._incoming: AsyncIterator[_Message] | None = None
         self._open_again = open_again
-        self._reconnect_for_s = reconnect_for_s
+        self._explain = explain
+        self._pauses = _Pauses(reconnect_for_s)
         self._attempts_seen: set[int] = set()
         self._started = False
         self._finished = False
-        self._events = self._read(first)
         self.task_id = task_id
         self.cursor = after
 
@@ -57,11 +63,26 @@ class TaskStream(AsyncIterator[Event]):
         return self
 
     async def __anext__(self) -> Event:
-        return await anext(self._events)
+        try:
+            while self._messages is not None:
+                try:
+                    event = await self._next_event(self._messages)
+                except (Unavailable, DeadlineExceeded) as error:
+                    await self._reconnect(error)
+                else:
+                    if event is not None and self._is_news(event):
+                        return event
+        except BaseException:
+            await self.aclose()
+            raise
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Stops reading. A task of `generate` is then cancelled by the orchestrator within seconds."""
-        await self._events.aclose()
+        messages, incoming = self._messages, self._incoming
+        self._messages = self._incoming = None
+        if messages is not None and incoming is not None:
+            await messages.__aexit__(None, None, None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,24 +106,24 @@ class TaskStream(AsyncIterator[Event]):
                         retry_after_ms=event.retry_after_ms,
                     )
 
-    async def _read(self, messages: Messages) -> AsyncGenerator[Event, None]:
-        pauses = _Pauses(self._reconnect_for_s)
-        while True:
-            broken: LlorchError = Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the stream ended before its task did")
-            try:
-                async with messages as incoming:
-                    async for message in incoming:
-                        pauses.start_over()
-                        event = event_from_message(message.event)
-                        if event is not None and self._is_news(event):
-                            yield event
-            except (Unavailable, DeadlineExceeded) as error:
-                broken = error
-            if self._finished:
-                return
-            if not self.task_id or not await pauses.wait():
-                raise broken
-            messages = self._open_again(self.task_id, self.cursor)
+    async def _next_event(self, messages: Messages) -> Event | None:
+        """None for a message that is no event for users. Raises Unavailable where the stream ends, too."""
+        if self._incoming is None:
+            self._incoming = await messages.__aenter__()
+        message = await anext(self._incoming, None)
+        if message is None:
+            raise Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the stream ended before its task did")
+        self._pauses.start_over()
+        return event_from_message(message.event)
+
+    async def _reconnect(self, broken: LlorchError) -> None:
+        """Prepares the next connection; where the task has ended there is none."""
+        await self.aclose()
+        if self._finished:
+            return
+        if not self.task_id or not await self._pauses.wait():
+            raise self._explain(broken) from broken
+        self._messages = self._open_again(self.task_id, self.cursor)
 
     def _is_news(self, event: Event) -> bool:
         """Takes note of an event, and tells whether the reader has not had it yet."""
@@ -126,11 +147,12 @@ class _Pauses:
 
     def __init__(self, within_s: float) -> None:
         self._within_s = within_s
-        self.start_over()
+        self._next_s = _FIRST_PAUSE_S
+        self._broken_since: float | None = None
 
     def start_over(self) -> None:
         self._next_s = _FIRST_PAUSE_S
-        self._broken_since: float | None = None
+        self._broken_since = None
 
     async def wait(self) -> bool:
         """False when the time is over."""
