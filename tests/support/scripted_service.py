@@ -76,9 +76,7 @@ class Serving:
 async def serving(
     script: Script, *, authenticator: Authenticator | None = None, token: str | None = None, **options: Any
 ) -> AsyncIterator[Serving]:
-    server = RpcServer(
-        name="scripted", bind="127.0.0.1:0", authenticator=authenticator or BearerAuth(None), **options
-    )
+    server = RpcServer(name="scripted", bind="127.0.0.1:0", authenticator=authenticator or BearerAuth(None), **options)
     server.add(SERVICE, add_to_server, script)
     address = await server.start()
     server.set_serving(True)

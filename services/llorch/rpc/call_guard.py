@@ -110,11 +110,7 @@ class CallGuard:
             try:
                 self._admit(running, context)
                 running.add(task)
-                response = await behaviour(decode(request), context)
-                if task.cancelling():
-                    # The handler kept its cancellation to itself; a normal return would leak the call.
-                    raise asyncio.CancelledError
-                return encode(response)
+                return encode(await behaviour(decode(request), context))
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # every one ends the call
                 await self._end_with(error, method, task, context)
             finally:
@@ -152,20 +148,21 @@ class CallGuard:
         error = root_of(raised)
         if isinstance(error, grpc.aio.AbortError):
             raise error
-        if task in self._cancelled_by_us:
-            await _abort(context, _draining())
-        if task.cancelling():
-            # The client went away, or its deadline passed: nobody is there to be told.
-            raise asyncio.CancelledError from raised
+        if isinstance(error, asyncio.CancelledError):
+            if task in self._cancelled_by_us:
+                await _abort(context, _draining())
+            if task.cancelling():
+                # The client went away, or its deadline passed. A status for nobody would never be freed.
+                raise error
         if isinstance(error, LlorchError) and not isinstance(error, Internal):
             await _abort(context, error)
-        await _abort(context, self._internal(error, raised, method))
+        await _abort(context, self._internal(raised, method))
 
-    def _internal(self, error: BaseException, raised: BaseException, method: str) -> Internal:
+    def _internal(self, raised: BaseException, method: str) -> Internal:
         """Logs what happened under an id, and makes the error that tells the client nothing but the id."""
         error_id = new_id("err")
         # A batch of operations fails where the connection broke, which is nobody's fault.
-        log = self._log.debug if isinstance(error, grpc.aio.InternalError) else self._log.error
+        log = self._log.debug if isinstance(raised, grpc.aio.InternalError) else self._log.error
         log("handler_failed", method=method, error_id=error_id, exc_info=raised)
         return Internal(
             Reason.INTERNAL,

@@ -19,7 +19,7 @@ AddToServer = Callable[[Any, grpc.aio.Server], None]
 # For the `finally` blocks of handlers that were cancelled.
 _CLEANUP_S = 2.0
 # For statuses that are on their way, and for the library to close its sockets.
-_CLOSE_GRACE_S = 0.2
+_CLOSE_GRACE_S = 0.5
 _CLOSE_S = 2.0
 
 

@@ -11,8 +11,10 @@ from llorch.errors import FieldViolation, LlorchError, Reason
 DOMAIN = "llama-orch"
 DETAILS_KEY = "grpc-status-details-bin"
 
-# Trailing metadata larger than 8 KiB is dropped by most peers, and the whole status with it.
-_MAX_TEXT = 1024
+# Most peers drop trailing metadata of more than 8 KiB, and the whole status with it. The message travels twice,
+# once percent-encoded.
+_MAX_MESSAGE = 300
+_MAX_TEXT = 100
 _MAX_VIOLATIONS = 8
 
 _LEAVES: dict[str, type[LlorchError]] = {
@@ -70,17 +72,21 @@ _BARE: dict[StatusCode, tuple[type[LlorchError], Reason, str]] = {
     StatusCode.CANCELLED: (errors.Unavailable, Reason.UPSTREAM_UNAVAILABLE, "the other side ended the call"),
 }
 
+# What grpc.aio makes of a write that fails because the call has ended; the status of the end is lost to it.
+_WRITE_AFTER_END = "Internal error from Core"
+
 
 def error_from_rpc(error: grpc.aio.AioRpcError) -> LlorchError:
     """The leaf that a failed call stands for; never holds text that did not come from a llama-orch server."""
     told = _told(error)
     if told is not None:
         return told
-    if error.code() is StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
+    code, details = error.code(), error.details() or ""
+    if code is StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return errors.InvalidArgument(Reason.REQUEST_TOO_LARGE, "the message is larger than what one call may carry")
-    leaf, reason, message = _BARE.get(
-        error.code(), (errors.Internal, Reason.INTERNAL, f"the call failed with {error.code().name}")
-    )
+    if code is StatusCode.INTERNAL and details == _WRITE_AFTER_END:
+        code = StatusCode.CANCELLED
+    leaf, reason, message = _BARE.get(code, (errors.Internal, Reason.INTERNAL, f"the call failed with {code.name}"))
     return leaf(reason, message)
 
 
@@ -100,14 +106,15 @@ def status_code(error: LlorchError) -> StatusCode:
 
 
 def status_message(error: LlorchError) -> str:
-    return error.message[:_MAX_TEXT]
+    return _short(error.message, _MAX_MESSAGE)
 
 
 def status_details(error: LlorchError) -> bytes:
     """The serialized `google.rpc.Status`: one ErrorInfo, and RetryInfo and BadRequest where they fit."""
     code: int = status_code(error).value[0]
     status = status_pb2.Status(code=code, message=status_message(error))
-    info = error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=error.metadata)
+    info = error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN)
+    info.metadata.update({key: _short(value) for key, value in error.metadata.items()})
     status.details.add().Pack(info)
     if error.retry_after_ms is not None:
         retry = error_details_pb2.RetryInfo()
@@ -147,7 +154,11 @@ def leaf_of(code: int) -> type[LlorchError] | None:
 def _bad_request(violations: tuple[FieldViolation, ...]) -> error_details_pb2.BadRequest:
     return error_details_pb2.BadRequest(
         field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description[: _MAX_TEXT // 4])
+            error_details_pb2.BadRequest.FieldViolation(field=_short(v.field), description=_short(v.description))
             for v in violations
         ]
     )
+
+
+def _short(text: str, most: int = _MAX_TEXT) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
