@@ -1,5 +1,6 @@
 """Models that are there at start: from tables of the settings file, and from installed packages."""
 
+import difflib
 import importlib.metadata
 import importlib.util
 import tomllib
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llorch.errors import LlorchError
+from llorch.identifiers import check_id
 from llorch.settings import SettingsError
 from orchestratord.convert.models import check_source
 from orchestratord.core.catalog import ModelSpec, Origin
@@ -47,16 +49,24 @@ def models_of_file(file: Path | None) -> Iterator[ModelRegistered]:
     tables: dict[str, Any] = tomllib.loads(file.read_text()).get("models", {})
     for name, table in tables.items():
         try:
+            check_id(name, "the model's name")
             checked = ModelTable.model_validate(table)
             check_source(checked.source)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(str(part) for part in first["loc"])
-            known = ", ".join(ModelTable.model_fields)
-            hint = f"; known are {known}" if first["type"] == "extra_forbidden" else ""
-            raise SettingsError(f"{file}, table [models.{name}]: {key}: {first['msg'].lower()}{hint}") from None
+            raise SettingsError(f"{file}, table [models.{name}]: {_first_fault(error)}") from None
         except LlorchError as error:
             raise SettingsError(f"{file}, table [models.{name}]: {error.message}") from None
         yield ModelRegistered(
             ModelSpec(name=name, **checked.model_dump()), Origin.FILE, f"settings file, [models.{name}]"
         )
+
+
+def _first_fault(error: ValidationError) -> str:
+    """An unknown key comes first: a key that is missing is often one that was mistyped."""
+    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in faults[0]["loc"])
+    if faults[0]["type"] != "extra_forbidden":
+        return f"{key}: {faults[0]['msg'].lower()}"
+    near = difflib.get_close_matches(key, ModelTable.model_fields, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ModelTable.model_fields)}"
+    return f"unknown key {key}; {hint}"

@@ -1,7 +1,6 @@
 """Pages of lists: in one order, from a token that names the last item of the page before."""
 
 import base64
-import binascii
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -35,7 +34,7 @@ def _token_of(key: str) -> str:
 def _key_of(token: str) -> str:
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         raise InvalidArgument(
             Reason.INVALID_PAGE_TOKEN, "page_token: not a token of this server; list again from the first page"
         ) from None

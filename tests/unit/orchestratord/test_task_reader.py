@@ -1,0 +1,178 @@
+"""What a reader is told, in which order, whenever it comes and goes."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_orch.v2 import log_entry_pb2, task_event_pb2
+from llorch.errors import InvalidArgument
+from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, Stopped, TaskEnd, TaskRequest
+from orchestratord.runtime.task_reader import HEARTBEAT_S, TaskReader
+from orchestratord.runtime.task_streams import TaskStream
+from support.streams import check_stream
+
+
+def stream() -> TaskStream:
+    request = TaskRequest(task_id="task-1", model="coder", payload=b"", content_digest="", seed=5)
+    made = TaskStream(request, queue_position=2, admitted_at=datetime(2026, 1, 1, tzinfo=UTC))
+    made.log.begin_attempt("a1")
+    return made
+
+
+def say(made: TaskStream, text: str, choice: int = 0, kind: str = "text") -> None:
+    seq = len(made.log)
+    entry = log_entry_pb2.LogEntry(seq=seq, choice=choice, token_ids=[seq], **{kind: text})  # type: ignore[arg-type]
+    assert made.append("a1", [entry])
+
+
+def place(made: TaskStream, attempt: int) -> None:
+    made.note(task_event_pb2.Placed(attempt=attempt, worker_id=f"w{attempt}"))
+
+
+def end(made: TaskStream, tokens: int) -> None:
+    made.end(TaskEnd(RunResult((ChoiceEnd(0, FinishReason.EOS, tokens),), tokens_out=tokens), 1, 2))
+
+
+def read(made: TaskStream, after: str = "", now: float = 0) -> list[task_event_pb2.TaskEvent]:
+    return list(TaskReader(made, after, 0).take(now))
+
+
+def kinds(events: list[task_event_pb2.TaskEvent]) -> list[str | None]:
+    return [event.WhichOneof("event") for event in events]
+
+
+def test_a_late_reader_gets_what_it_missed_in_one_message() -> None:
+    made = stream()
+    place(made, 1)
+    for text in ("a", "b", "c"):
+        say(made, text)
+    end(made, 3)
+    events = read(made)
+    assert kinds(events) == ["started", "placed", "tokens", "end"]
+    assert (events[2].tokens.text, events[2].tokens.count, events[2].cursor) == ("abc", 3, "1.3")
+    assert check_stream(events) == "abc"
+
+
+def test_output_of_other_choices_and_kinds_comes_apart() -> None:
+    made = stream()
+    say(made, "x", choice=0)
+    say(made, "y", choice=1)
+    say(made, "z", choice=1, kind="reasoning")
+    assert kinds(read(made)) == ["started", "tokens", "tokens", "tokens"]
+
+
+def test_a_new_place_is_told_between_the_output_before_and_after_it() -> None:
+    made = stream()
+    place(made, 1)
+    say(made, "a")
+    place(made, 2)
+    say(made, "b")
+    events = read(made)
+    assert kinds(events) == ["started", "placed", "tokens", "placed", "tokens"]
+    assert [event.placed.attempt for event in events if event.HasField("placed")] == [1, 2]
+
+
+@pytest.mark.req("ORCH-1005")
+def test_a_resumed_reader_is_told_where_it_runs_now_and_no_output_twice() -> None:
+    made = stream()
+    place(made, 1)
+    made.note(task_event_pb2.Narration(text="old news"))
+    say(made, "a")
+    place(made, 2)
+    say(made, "b")
+    events = read(made, after="1.1")
+    assert kinds(events) == ["started", "placed", "tokens"]
+    assert events[1].placed.attempt == 2
+    assert events[2].tokens.text == "b"
+    assert events[2].tokens.index == 1
+
+
+def test_a_cursor_behind_the_terminal_brings_the_terminal_again() -> None:
+    made = stream()
+    say(made, "a")
+    end(made, 1)
+    assert kinds(read(made, after="1.1")) == ["started", "end"]
+
+
+def test_a_cursor_of_the_future_is_refused() -> None:
+    with pytest.raises(InvalidArgument):
+        read(stream(), after="1.5")
+
+
+def test_a_silent_stream_is_given_a_heartbeat_now_and_then() -> None:
+    reader = TaskReader(stream(), "", now=0)
+    assert kinds(list(reader.take(0))) == ["started"]
+    assert kinds(list(reader.take(HEARTBEAT_S - 1))) == []
+    assert kinds(list(reader.take(HEARTBEAT_S))) == ["heartbeat"]
+    assert kinds(list(reader.take(HEARTBEAT_S + 1))) == []
+
+
+def test_a_stopped_task_counts_what_its_log_has() -> None:
+    made = stream()
+    say(made, "a")
+    say(made, "b", choice=1)
+    say(made, "c", choice=1)
+    made.end(Stopped(FinishReason.CANCELLED, 3, 4))
+    ending = read(made)[-1].end
+    assert [(choice.choice, choice.tokens_out) for choice in ending.choices] == [(0, 1), (1, 2)]
+    assert ending.tokens_out == 3
+
+
+def test_nothing_is_told_after_the_terminal_and_a_second_one_is_a_bug() -> None:
+    made = stream()
+    end(made, 0)
+    made.note(task_event_pb2.Narration(text="too late"))
+    assert kinds(read(made)) == ["started", "end"]
+    with pytest.raises(RuntimeError):
+        end(made, 0)
+
+
+def test_what_a_superseded_attempt_says_is_dropped() -> None:
+    made = stream()
+    say(made, "a")
+    made.log.begin_attempt("a2")
+    assert not made.append("a1", [log_entry_pb2.LogEntry(seq=1, text="late")])
+    assert made.append("a2", [log_entry_pb2.LogEntry(seq=1, text="b", token_ids=[1])])
+
+
+async def test_a_wake_up_is_never_lost() -> None:
+    made = stream()
+    reader = TaskReader(made, "", 0)
+    assert kinds(list(reader.take(0))) == ["started"]
+    say(made, "a")
+    assert kinds(list(reader.take(0))) == ["tokens"], "what came before waiting needs no wake-up"
+
+
+Step = tuple[str, int]
+
+
+@pytest.mark.req("ORCH-1004", "ORCH-1005")
+@given(st.lists(st.tuples(st.sampled_from(["say", "think", "place", "narrate", "read"]), st.integers(0, 2))))
+def test_however_reading_and_writing_mix_a_reader_gets_everything_once(steps: list[Step]) -> None:
+    made = stream()
+    steady = TaskReader(made, "", 0)
+    told: list[task_event_pb2.TaskEvent] = []
+    said: dict[int, int] = {}
+    for verb, choice in steps:
+        if verb == "read":
+            told.extend(steady.take(0))
+        elif verb == "place":
+            place(made, 1)
+        elif verb == "narrate":
+            made.note(task_event_pb2.Narration(text="hm"))
+        else:
+            say(made, "x", choice, "text" if verb == "say" else "reasoning")
+            said[choice] = said.get(choice, 0) + 1
+    made.end(Stopped(FinishReason.CANCELLED, 0, 0))
+    told.extend(steady.take(0))
+    check_stream(told)
+    check_stream(read(made))
+    for event in told:
+        if event.HasField("tokens"):
+            said[event.tokens.choice] -= event.tokens.count
+    assert not any(said.values())
+    resumed = read(made, after=told[len(told) // 2].cursor)
+    rest = sum(event.tokens.count for event in told[len(told) // 2 + 1 :])
+    assert sum(event.tokens.count for event in resumed) == rest
