@@ -1,0 +1,55 @@
+from pathlib import Path
+
+from llorch.system import plan
+from llorch.system.options import ANY_PORT, SystemOptions
+
+OPTIONS = SystemOptions(
+    data_dir=Path("/data"),
+    simulate_gpu=("RTX 3090:24GiB", "RTX 3060:12GiB"),
+    sim="{}",
+    grpc=ANY_PORT,
+    config=Path("/etc/l.toml"),
+    token="a-secret-of-16-letters",
+)
+
+
+def test_what_is_not_said_is_left_to_the_daemons() -> None:
+    options = SystemOptions(data_dir=Path("/data"))
+
+    assert plan.orchestrator(options).arguments == ()
+    assert plan.gateway(options, "127.0.0.1:1").arguments == ("--orchestrator", "127.0.0.1:1")
+    assert "--allow-cpu" not in plan.pool_manager(options, "127.0.0.1:1", allow_cpu=False).arguments
+
+
+def test_the_pool_manager_gets_every_imaginary_card() -> None:
+    arguments = plan.pool_manager(OPTIONS, "127.0.0.1:1", allow_cpu=True).arguments
+
+    assert [arguments[at + 1] for at, name in enumerate(arguments) if name == "--simulate-gpu"] == [
+        "RTX 3090:24GiB",
+        "RTX 3060:12GiB",
+    ]
+    assert "--allow-cpu" in arguments
+
+
+def test_every_daemon_reads_the_same_settings_file() -> None:
+    for daemon in (
+        plan.orchestrator(OPTIONS),
+        plan.pool_manager(OPTIONS, "127.0.0.1:1", allow_cpu=False),
+        plan.gateway(OPTIONS, "127.0.0.1:1"),
+    ):
+        assert daemon.arguments[-2:] == ("--config", "/etc/l.toml")
+
+
+def test_the_token_goes_through_the_environment_and_never_through_the_command_line() -> None:
+    gateway = plan.gateway(OPTIONS, "127.0.0.1:1")
+
+    assert OPTIONS.token not in gateway.command
+    assert plan.environment(gateway, OPTIONS, {})["LLORCH_GATEWAY_TOKEN"] == OPTIONS.token
+    assert "a-secret" not in repr(OPTIONS)
+
+
+def test_the_environment_is_passed_on_by_name() -> None:
+    inherited = {"PATH": "/bin", "LLORCH_WORKER_THREADS": "2", "LC_ALL": "C", "http_proxy": "x", "SECRET_KEY": "x"}
+
+    passed = plan.environment(plan.orchestrator(OPTIONS), OPTIONS, inherited)
+    assert passed.keys() & inherited.keys() == {"PATH", "LLORCH_WORKER_THREADS", "LC_ALL"}
