@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from pathlib import Path
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from llama_orch.v2 import worker_service_pb2, worker_service_pb2_grpc
@@ -11,6 +11,7 @@ from llorch.background import TaskSupervisor
 from llorch.clock import Clock, SystemClock
 from llorch.errors import LlorchError
 from llorch.logs import get_logger
+from llorch.ports import announce_address
 from llorch.rpc.server import RpcServer
 from worker_orcd.api.worker_servicer import WorkerServicer
 from worker_orcd.engines.factory import build_engine
@@ -31,40 +32,42 @@ _log = get_logger("worker-orcd")
 
 
 async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
-    """Until `stop` is set, the Shutdown RPC comes, or the pool manager is gone for good."""
+    """Until `stop` is set, the Shutdown RPC comes, or the pool manager is gone for good.
+
+    What is opened is closed in reverse: the server, the background tasks, the engine, the link.
+    """
     refuse_open_bind(settings.bind, settings.access_token)
     clock = SystemClock()
-    servicer = WorkerServicer(settings.worker_id, stop)
-    server = _build_server(settings, servicer)
-    address = await server.start()
-    _log.info("listening", address=address, worker_id=settings.worker_id)
-    link = _open_link(settings, clock)
-    try:
-        async with TaskSupervisor("worker-orcd") as tasks:
-            stopped = tasks.spawn("wait for the end", stop.wait())
-            engine = await _built(settings, link)
-            try:
-                keeper = await _unless(stopped, _load(engine, link, clock))
-                if keeper is None:
-                    return
-                tasks.spawn("engine", engine.watch(), forever=True)
-                tasks.spawn("sweep of the runs", keeper.sweep_forever(), forever=True)
-                servicer.open(keeper)
-                server.set_serving(True)
-                _write_address_file(settings.address_file, address)
-                if link is not None:
-                    tasks.spawn("watch for the pool manager", _end_as_orphan(link, stop))
-                    await _unless(stopped, link.report_ready(address, engine.info()))
-                _log.info("ready", address=address)
-                await stopped
-                server.set_serving(False)
-                await _drain(keeper, servicer)
-            finally:
-                await server.stop(grace_s=DRAIN_S)
-                await engine.close()
-    finally:
+    async with AsyncExitStack() as opened:
+        link = _open_link(settings, clock)
         if link is not None:
-            await link.close()
+            opened.push_async_callback(link.close)
+        engine = await _built(settings, link)
+        opened.push_async_callback(engine.close)
+        tasks = await opened.enter_async_context(TaskSupervisor("worker-orcd"))
+        servicer = WorkerServicer(settings.worker_id, stop)
+        server = _build_server(settings, servicer)
+        address = await server.start()
+        opened.push_async_callback(server.stop, DRAIN_S)
+        _log.info("listening", address=address, worker_id=settings.worker_id)
+
+        stopped = tasks.spawn("wait for the end", stop.wait())
+        keeper = await _unless(stopped, _load(engine, link, clock))
+        if keeper is None:
+            return
+        tasks.spawn("engine", engine.watch(), forever=True)
+        tasks.spawn("sweep of the runs", keeper.sweep_forever(), forever=True)
+        servicer.open(keeper)
+        server.set_serving(True)
+        if settings.address_file is not None:
+            announce_address(settings.address_file, address)
+        if link is not None:
+            tasks.spawn("watch for the pool manager", _end_as_orphan(link, stop))
+            await _unless(stopped, link.report_ready(address, engine.info()))
+        _log.info("ready", address=address)
+        await stopped
+        server.set_serving(False)
+        await _drain(keeper, servicer)
 
 
 def _build_server(settings: WorkerSettings, servicer: WorkerServicer) -> RpcServer:
@@ -143,11 +146,3 @@ async def _unless(stopped: "asyncio.Task[Any]", work: Coroutine[Any, Any, T]) ->
     finally:
         task.cancel()
         await asyncio.wait({task})
-
-
-def _write_address_file(path: Path | None, address: str) -> None:
-    """Whole or not at all, for somebody waits for it."""
-    if path is not None:
-        unfinished = path.with_name(f"{path.name}.tmp")
-        unfinished.write_text(f"{address}\n")
-        unfinished.replace(path)

@@ -17,6 +17,7 @@ import pytest
 from llama_orch.v2 import (
     error_reason_pb2,
     pool_manager_service_pb2,
+    run_pb2,
     worker_service_pb2,
     worker_service_pb2_grpc,
 )
@@ -139,6 +140,13 @@ async def connect(address: str, token: str = ACCESS_TOKEN) -> AsyncIterator[work
         await channel.close(None)
 
 
+async def execute(stub: worker_service_pb2_grpc.WorkerServiceStub, spec: run_pb2.RunSpec) -> None:
+    """One run to its end."""
+    async with open_stream(stub.Execute, worker_service_pb2.ExecuteRequest(spec=spec)) as answers:
+        async for _ in answers:
+            pass
+
+
 @pytest.mark.req("WORK-3001")
 async def test_a_worker_reports_that_it_is_ready_and_serves(start_process: StartProcess) -> None:
     async with serve_pool_manager() as manager:
@@ -228,9 +236,7 @@ async def test_a_simulated_crash_ends_the_process(
     worker = await start_process(sim={"faults": [{**fault, "at_token": 3, "marker": "boom"}]})
     async with connect(await worker.address()) as stub:
         with pytest.raises(Unavailable):
-            async with open_stream(stub.Execute, worker_service_pb2.ExecuteRequest(spec=run_spec("boom"))) as answers:
-                async for _ in answers:
-                    pass
+            await execute(stub, run_spec("boom"))
     assert (await worker.exit())[0] == code
 
 

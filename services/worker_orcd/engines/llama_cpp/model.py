@@ -93,7 +93,7 @@ def _load(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool]) -> An
 
 def load_failure(native: Native, shape: LlamaCppShape) -> LlorchError:
     """In the library's own words, without the path."""
-    complaint = native.log.last_complaint().replace(str(shape.model_path), shape.model_path.name)
+    complaint = native.log.first_complaint().replace(str(shape.model_path), shape.model_path.name)
     return FailedPrecondition(
         Reason.MODEL_LOAD_FAILED, f"llama.cpp could not load {shape.model_path.name}: {complaint}"
     )

@@ -1,11 +1,10 @@
 """llama.cpp's library: found, imported once, and silenced.
 
-The library logs to stderr by itself; its lines come here instead, and the last complaints are kept, for they
+The library logs to stderr by itself; its lines come here instead, and the first complaints are kept, for they
 are all that it says about why a load failed.
 """
 
 import ctypes
-from collections import deque
 from typing import Any
 
 from llorch.errors import FailedPrecondition, Reason
@@ -15,6 +14,7 @@ INSTALL = (
     'pip install "llama-orch[llamacpp]"; for a GPU: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall '
     "--no-cache-dir llama-cpp-python==0.3.36, or a prebuilt CUDA wheel from the index that its README names"
 )
+MAX_COMPLAINTS = 20
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
 """GGML_LOG_LEVEL_*; the numbers in the package's own Python logger are out of date."""
 
@@ -25,19 +25,20 @@ class NativeLog:
     """Takes the library's lines, from any of its threads. Has to outlive the library."""
 
     def __init__(self, lib: Any) -> None:
-        self._complaints: deque[str] = deque(maxlen=20)
+        self._complaints: list[str] = []
         self._level = 0
         self._callback = lib.llama_log_callback(self._on_line)
         lib.llama_log_set(self._callback, ctypes.c_void_p(0))
 
-    def last_complaint(self) -> str:
-        return self._complaints[-1] if self._complaints else "it does not say why"
+    def first_complaint(self) -> str:
+        """What went wrong; the later lines say only that something did."""
+        return self._complaints[0] if self._complaints else "it does not say why"
 
     def _on_line(self, level: int, text: bytes, _user_data: object) -> None:
         if level != _CONTINUED:
             self._level = level
         line = text.decode(errors="replace").strip()
-        if line and self._level == _ERROR:
+        if line and self._level == _ERROR and len(self._complaints) < MAX_COMPLAINTS:
             self._complaints.append(line)
         if line and self._level in (_WARN, _ERROR):
             _log.debug("native_log", line=line)
