@@ -1,0 +1,72 @@
+import io
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from llorch.logs import configure_logging, get_logger
+from llorch.rpc.call_context import CallInfo, enter_call
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
+
+
+def test_a_line_is_json_with_level_service_and_facts(stderr: io.StringIO) -> None:
+    configure_logging("gatewayd")
+    get_logger("routes").info("started", port=8080)
+    line = json.loads(stderr.getvalue())
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"event": "started", "level": "info", "service": "gatewayd", "component": "routes", "port": 8080}
+
+
+def test_a_terminal_gets_readable_lines_without_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    configure_logging("gatewayd")
+    try:
+        raise KeyError("x")
+    except KeyError as error:
+        get_logger("routes").error("handler_failed", exc_info=error)
+    text = terminal.getvalue()
+    assert "handler_failed" in text
+    assert "KeyError: 'x'" in text
+    assert "Traceback" not in text
+    assert not text.startswith("{")
+
+
+def test_secrets_are_redacted(stderr: io.StringIO) -> None:
+    configure_logging("gatewayd")
+    get_logger("auth").warning("refused", token="s3cret", authorization="Bearer s3cret", identity="token:1ec1c2")
+    text = stderr.getvalue()
+    assert "s3cret" not in text
+    assert "token:1ec1c2" in text
+
+
+async def test_the_call_that_is_served_is_named(stderr: io.StringIO) -> None:
+    configure_logging("gatewayd")
+    enter_call(CallInfo("cor-1", "localhost", "ipv4:127.0.0.1:1", None))
+    get_logger("routes").info("seen")
+    assert json.loads(stderr.getvalue())["correlation_id"] == "cor-1"
+
+
+def test_the_level_is_kept(stderr: io.StringIO) -> None:
+    configure_logging("gatewayd", "warning")
+    get_logger("routes").info("not_seen")
+    assert stderr.getvalue() == ""
