@@ -1,5 +1,6 @@
 """`llorch`: the commands, and what becomes of their errors."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -44,6 +45,12 @@ def execute(arguments: Sequence[str]) -> int:
         return _exit_code(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
+    except Exception as error:
+        if os.environ.get("LLORCH_DEBUG"):
+            raise
+        kind = type(error).__name__
+        _say(f"something unexpected went wrong ({kind}: {error}); LLORCH_DEBUG=1 shows where")
+        return exit_codes.FAILED
 
 
 def _exit_code(error: LlorchError) -> int:

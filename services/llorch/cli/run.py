@@ -116,7 +116,7 @@ class _Printer:
             self._last = text[-1]
 
     def end(self) -> None:
-        if self._last != "\n":
+        if self._last not in ("", "\n"):
             sys.stdout.write("\n")
             sys.stdout.flush()
 

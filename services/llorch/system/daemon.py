@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llorch.errors import FailedPrecondition, Reason
+from llorch.errors import FailedPrecondition, Reason, invalid_field
 from llorch.system.plan import DaemonPlan
 
 _POLL_S = 0.02
@@ -39,9 +39,9 @@ class Daemon:
 
     def __init__(self, plan: DaemonPlan, process: Process, address_file: Path, log_path: Path, log_start: int) -> None:
         self.name = plan.name
+        self._plan = plan
         self.pid = process.pid
         self.log_path = log_path
-        self._bind_option = plan.bind_option
         self._process = process
         self._address_file = address_file
         self._log_start = log_start
@@ -51,8 +51,7 @@ class Daemon:
         """Appends to a log in `data_dir`/logs."""
         log_path = data_dir / "logs" / f"{plan.name}.log"
         address_file = data_dir / "run" / f"{plan.name}.address"
-        for folder in (log_path.parent, address_file.parent):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folders(log_path.parent, address_file.parent)
         address_file.unlink(missing_ok=True)
         if log_path.exists() and log_path.stat().st_size > _LOG_LIMIT_BYTES:
             log_path.replace(log_path.with_suffix(".log.1"))
@@ -96,7 +95,7 @@ class Daemon:
     def _ended(self, code: int) -> DaemonFailed:
         said = self._last_word()
         if said is not None:
-            return self._failed(said.replace("--bind", self._bind_option), code)
+            return self._failed(self._plan.in_words_of_the_system(said), code)
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         return self._failed(f"{self.name} ended {how}", code)
 
@@ -114,6 +113,14 @@ class Daemon:
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
             return [_readable(line) for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+
+
+def _make_folders(*folders: Path) -> None:
+    for folder in folders:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise invalid_field("data_dir", f"{folder} can't be made: {error.strerror}") from error
 
 
 def _readable(line: str) -> str:

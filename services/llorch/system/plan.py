@@ -15,7 +15,7 @@ _PASSED_ON_PREFIXES = ("LC_", "XDG_", "LLORCH_", "PYTHON", "CUDA_", "NVIDIA_", "
 
 @dataclass(frozen=True, slots=True)
 class DaemonPlan:
-    """`bind_option` is what a user of this system says instead of the daemon's `--bind`."""
+    """`bind_option` is what a user of this system says where the daemon has `--bind`."""
 
     name: str
     section: str
@@ -25,6 +25,14 @@ class DaemonPlan:
     @property
     def command(self) -> list[str]:
         return [sys.executable, "-m", self.name.replace("-", "_"), *self.arguments]
+
+    @property
+    def token_variable(self) -> str:
+        return f"LLORCH_{self.section.upper()}_TOKEN"
+
+    def in_words_of_the_system(self, message: str) -> str:
+        """What the daemon says about its own settings, as its user here has to say it."""
+        return message.replace("--bind", self.bind_option).replace(self.token_variable, "--token")
 
 
 def orchestrator(options: SystemOptions) -> DaemonPlan:
@@ -58,7 +66,7 @@ def environment(plan: DaemonPlan, options: SystemOptions, inherited: Mapping[str
     }
     passed[lifeline.VARIABLE] = lifeline.STDIN
     if options.token is not None:
-        passed[f"LLORCH_{plan.section.upper()}_TOKEN"] = options.token
+        passed[plan.token_variable] = options.token
     return passed
 
 

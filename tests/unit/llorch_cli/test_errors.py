@@ -53,3 +53,28 @@ def test_wrong_usage_names_the_thing_and_is_exit_code_2(
 def test_version_works_where_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.execute(["version", "--address", f"127.0.0.1:{free_port()}"]) == 0
     assert "no orchestrator answers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_traceback_is_shown_only_to_those_who_ask(
+    debug: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLORCH_DEBUG", "1" if debug else "")
+    monkeypatch.setattr("llorch.cli.connecting.asyncio.run", _break)
+
+    if debug:
+        with pytest.raises(ZeroDivisionError):
+            main.execute(["ps"])
+    else:
+        assert main.execute(["ps"]) == 1
+        assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def _break(work: Any) -> None:
+    work.close()
+    raise ZeroDivisionError
+
+
+def test_a_data_folder_that_cannot_be_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.execute(["up", "--any-ports", "--data-dir", "/dev/null/x"]) == 2
+    assert capsys.readouterr().err == "llorch: data_dir: /dev/null/x/logs can't be made: Not a directory\n"

@@ -53,3 +53,10 @@ def test_the_environment_is_passed_on_by_name() -> None:
 
     passed = plan.environment(plan.orchestrator(OPTIONS), OPTIONS, inherited)
     assert passed.keys() & inherited.keys() == {"PATH", "LLORCH_WORKER_THREADS", "LC_ALL"}
+
+
+def test_what_a_daemon_says_about_its_settings_is_told_in_those_of_the_system() -> None:
+    gateway = plan.gateway(OPTIONS, "127.0.0.1:1")
+
+    said = gateway.in_words_of_the_system("LLORCH_GATEWAY_TOKEN: too short; use --bind 127.0.0.1:2")
+    assert said == "--token: too short; use --http 127.0.0.1:2"
