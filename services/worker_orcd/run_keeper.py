@@ -75,7 +75,7 @@ class RunKeeper:
         check_run(spec, prefix, self.engine.info().capabilities)
         run = self.table.admit(attempt_id, fingerprint, task_record=task_record, prefix=prefix, private=private)
         await self._submit(run, EngineRun(attempt_id, spec, tuple(prefix), rehearsal))
-        if spec.remaining_ms is not None:
+        if spec.remaining_ms is not None and run.end is None:
             self._deadlines[attempt_id] = asyncio.get_running_loop().call_later(
                 spec.remaining_ms / 1000, self.engine.cancel, attempt_id, FinishReason.DEADLINE
             )

@@ -34,8 +34,8 @@ class Model:
         self.vocabulary_size = int(self._lib.llama_vocab_n_tokens(self.vocab))
         self.context_trained = int(self._lib.llama_model_n_ctx_train(self.handle))
         self.pieces = piece_table(self._lib, self.vocab, self.vocabulary_size)
-        self.longest_piece_bytes = max(len(_as_bytes(piece)) for piece in self.pieces)
         self.special_texts = special_texts(self._lib, self.vocab, self.vocabulary_size)
+        self.longest_piece_bytes = max(len(_as_bytes(piece)) for piece in (*self.pieces, *self.special_texts))
         self.ends_text = frozenset(
             token_id for token_id in range(self.vocabulary_size) if self._lib.llama_vocab_is_eog(self.vocab, token_id)
         )

@@ -93,7 +93,6 @@ class SimEngine:
             vocabulary_size=VOCABULARY_SIZE,
             capabilities=Capabilities(
                 resume=ResumeSupport.EXACT_IDS,
-                deterministic=True,
                 chat=True,
                 multiple_choices=True,
                 sampling_options=_SAMPLING_OPTIONS,
