@@ -51,7 +51,7 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Until `stop` is set. Then nothing new is accepted, streams end with DRAINING, and the rest is closed."""
     refuse_open_bind(settings.bind, settings.token)
     with _listening(settings) as (server, address):
-        async with _orchestrator(settings.orchestrator) as channel, TaskSupervisor("gatewayd") as tasks:
+        async with _orchestrator(settings) as channel, TaskSupervisor("gatewayd") as tasks:
             door = build_door(settings, channel, stop)
             serving = tasks.spawn("http server", server.serve(door, stop, DRAIN_S))
             _log.info("ready", address=address, orchestrator=settings.orchestrator)
@@ -93,8 +93,8 @@ def _listening(settings: GatewaySettings) -> Iterator[tuple[HttpServer, str]]:
 
 
 @asynccontextmanager
-async def _orchestrator(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    channel = open_channel(address)
+async def _orchestrator(settings: GatewaySettings) -> AsyncIterator[grpc.aio.Channel]:
+    channel = open_channel(settings.orchestrator, token=settings.token)
     try:
         yield channel
     finally:

@@ -62,17 +62,17 @@ class Door:
             self._serving -= 1
 
     async def _admit_and_handle(self, exchange: Exchange, call: CallInfo) -> None:
+        self._hosts.check(exchange.headers)
+        open_handler = self._open_paths.get(exchange.raw_path)
+        if open_handler is not None:
+            await open_handler(exchange)
+            return
         if self._serving > self._max_requests:
             raise ResourceExhausted(
                 Reason.TOO_MANY_CALLS,
                 f"this gateway serves {self._max_requests} requests already",
                 retry_after_ms=_RETRY_WHEN_FULL_MS,
             )
-        self._hosts.check(exchange.headers)
-        open_handler = self._open_paths.get(exchange.raw_path)
-        if open_handler is not None:
-            await open_handler(exchange)
-            return
         identity, metadata = self._clients.admit(exchange)
         call.identity = identity.name
         await self._handler(exchange, (*metadata, (CORRELATION_ID, exchange.correlation_id)))

@@ -1,12 +1,13 @@
 """One HTTP request and its answer, over ASGI."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, TypeVar
 
 from gatewayd.errors import Headers
 from llorch.errors import DeadlineExceeded, InvalidArgument, Reason
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -62,6 +63,19 @@ class Exchange:
                 await self._receive_part()
         except ClientGone:
             return
+
+    async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
+        """The work's result. Raises ClientGone, and cancels the work, when there is nobody left to answer."""
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self.wait_gone())
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientGone
+            return working.result()
+        finally:
+            working.cancel()
+            leaving.cancel()
+            await asyncio.wait({working, leaving})
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True

@@ -23,9 +23,10 @@ from llorch.ports import PortTaken, ensure_free, join_address, resolve_bind, spl
 UNREAD_MS = 30_000
 """A client that takes nothing for so long is disconnected by the kernel."""
 
+IDLE_S = 30.0
+"""Between requests, and for the whole head of a request: one that trickles in is given up."""
+
 _HEADER_BYTES = 32 * 1024
-# Between requests, and for the whole head of a request: one that trickles in is given up.
-_IDLE_S = 30.0
 _BACKLOG = 512
 # Time that a connection has to end after it was aborted.
 _ABORT_S = 1.0
@@ -111,7 +112,7 @@ class HttpServer:
 
 def _config() -> Config:
     config = Config()
-    config.keep_alive_timeout = _IDLE_S
+    config.keep_alive_timeout = IDLE_S
     config.h11_max_incomplete_size = _HEADER_BYTES
     config.h2_max_header_list_size = _HEADER_BYTES
     config.include_server_header = False

@@ -43,7 +43,7 @@ class RpcDoor:
             _resume(request, exchange)
             await self._streams.relay(exchange, self._upstream.open_stream(route.rpc, request, metadata))
         else:
-            response = await self._upstream.call(route.rpc, request, metadata)
+            response = await exchange.unless_gone(self._upstream.call(route.rpc, request, metadata))
             content = build_answer(route, response)
             await exchange.answer(route.success_status, content.content_type, content.data)
 

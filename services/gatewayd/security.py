@@ -58,21 +58,17 @@ class ClientCheck:
 
     def __init__(self, token: str | None) -> None:
         self._auth = BearerAuth(token)
-        self._own_token = token
 
     def admit(self, exchange: Exchange) -> tuple[Identity, tuple[tuple[str, str], ...]]:
         """The client's identity, and the metadata with which to call the orchestrator on its behalf.
 
-        A client that needs no token here, and shows none, is vouched for by the gateway's own.
+        A client that needs no token here, and shows none, is vouched for by the channel's own.
         """
         peer = peer_of(exchange.client)
         client_class = "loopback" if is_loopback(peer) and not _is_forwarded(exchange.headers) else "remote"
         shown = _shown_token(exchange.headers)
         metadata = {CLIENT_CLASS: client_class, **({AUTHORIZATION: f"Bearer {shown}"} if shown else {})}
-        identity = self._auth.authenticate(metadata, peer)
-        if self._own_token:
-            metadata.setdefault(AUTHORIZATION, f"Bearer {self._own_token}")
-        return identity, tuple(metadata.items())
+        return self._auth.authenticate(metadata, peer), tuple(metadata.items())
 
 
 def peer_of(client: tuple[str, int] | None) -> str:

@@ -13,7 +13,6 @@ class GatewaySettings(DaemonSettings, section="gateway"):
     token: str | None = Field(
         None,
         repr=False,
-        min_length=16,
         description="Secret that clients on other machines have to show; needed to listen beyond this machine.",
     )
     allowed_host: list[str] = Field(

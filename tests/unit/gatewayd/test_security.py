@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gatewayd import http_server
 from gatewayd.exchange import Exchange
 from gatewayd.security import ClientCheck, HostGuard, peer_of
 from llama_orch.v2 import task_service_pb2
@@ -102,7 +103,7 @@ LOCAL, REMOTE = ("127.0.0.1", 5000), ("192.168.1.9", 5000)
         (None, REMOTE, {}, Reason.TOKEN_MISSING),
         (None, LOCAL, {"x_forwarded_for": "1.2.3.4"}, Reason.TOKEN_MISSING),
         (None, LOCAL, {"forwarded": "for=1.2.3.4"}, Reason.TOKEN_MISSING),
-        (TOKEN, LOCAL, {}, {"x-llorch-client": "loopback", "authorization": f"Bearer {TOKEN}"}),
+        (TOKEN, LOCAL, {}, {"x-llorch-client": "loopback"}),
         (TOKEN, LOCAL, {"authorization": "Bearer wrong"}, Reason.TOKEN_INVALID),
         (TOKEN, REMOTE, {}, Reason.TOKEN_MISSING),
         (TOKEN, REMOTE, {"authorization": "Basic dTpw"}, Reason.TOKEN_MISSING),
@@ -172,6 +173,16 @@ async def test_a_client_that_shows_its_token_gets_in(
     assert orchestrator.metadata["GetTask"]["authorization"] == f"Bearer {TOKEN}"
 
 
+async def test_the_gateway_vouches_for_its_neighbours_with_its_own_token(
+    orchestrator: FakeOrchestrator, start_gateway: StartGateway
+) -> None:
+    orchestrator.answer("GetTask", task_service_pb2.GetTaskResponse())
+    gateway = await start_gateway(token=TOKEN)
+    assert (await gateway.client.get("/v2/tasks/t")).status_code == 200
+    assert orchestrator.metadata["GetTask"]["authorization"] == f"Bearer {TOKEN}"
+    assert orchestrator.metadata["GetTask"]["x-llorch-client"] == "loopback"
+
+
 async def test_a_correlation_id_that_could_break_a_header_is_replaced(client: httpx.AsyncClient) -> None:
     for bad in ("a b", "x" * 129, "ü"):
         answer = await client.get("/healthz", headers=[(b"X-Correlation-Id", bad.encode())])
@@ -192,11 +203,12 @@ async def test_too_many_requests_are_refused_until_some_ended(
     gateway = await start_gateway(max_requests=1)
     first = asyncio.create_task(gateway.client.get("/v2/tasks/t"))
     await entered.wait()
-    refused = await gateway.client.get("/healthz")
+    assert (await gateway.client.get("/healthz")).status_code == 200
+    refused = await gateway.client.get("/v2/tasks/t")
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "TOO_MANY_CALLS")
     release.set()
     assert (await first).status_code == 200
-    assert (await gateway.client.get("/healthz")).status_code == 200
+    assert (await gateway.client.get("/v2/tasks/t")).status_code == 200
 
 
 async def test_too_many_connections_are_closed(start_gateway: StartGateway) -> None:
@@ -227,6 +239,23 @@ async def test_malformed_http_is_refused_and_harms_nobody(gateway: RunningGatewa
         assert b" 4" in await reader.readline()
     writer.close()
     assert (await gateway.client.get("/healthz")).status_code == 200
+
+
+async def test_a_request_that_trickles_in_is_given_up(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "IDLE_S", 0.3)
+    gateway = await start_gateway()
+    reader, writer = await asyncio.open_connection(*gateway.address.split(":"))
+    ended = asyncio.create_task(reader.read())
+    async with asyncio.timeout(5):
+        for byte in b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1000:
+            writer.write(bytes([byte]))
+            await asyncio.wait({ended}, timeout=0.02)
+            if ended.done():
+                break
+    assert ended.done()
+    writer.close()
 
 
 async def test_a_websocket_is_refused(gateway: RunningGateway) -> None:

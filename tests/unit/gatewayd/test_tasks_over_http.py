@@ -11,9 +11,10 @@ from google.api.httpbody_pb2 import HttpBody
 from llama_orch.v2 import catalog_service_pb2 as catalog
 from llama_orch.v2 import meta_service_pb2, placement_service_pb2, session_service_pb2, task_pb2
 from llama_orch.v2 import task_service_pb2 as tasks
+from llama_orch.v2.task_event_pb2 import Started, TaskEvent
 from llorch.errors import InvalidArgument, NotFound, Reason, ResourceExhausted
 
-from .conftest import StartGateway
+from .conftest import RunningGateway, StartGateway
 from .fake_orchestrator import FakeOrchestrator
 
 WORK = {"model": "m", "generate": {"prompt": "hi", "max_tokens": 3}}
@@ -247,11 +248,38 @@ async def test_a_model_registered_by_name_keeps_what_the_body_says(
     assert orchestrator.requests["GetModel"].model == "org/model q4"
 
 
-async def test_http_2_is_spoken_with_prior_knowledge(gateway: Any) -> None:
-    """What TLS negotiates later; here without TLS, by hand: preface and SETTINGS are answered by SETTINGS."""
-    reader, writer = await asyncio.open_connection(*gateway.address.split(":"))
-    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-    async with asyncio.timeout(5):
-        assert (await reader.readexactly(9))[3] == 4
+async def test_a_call_whose_client_left_is_cancelled(orchestrator: FakeOrchestrator, gateway: RunningGateway) -> None:
+    entered = asyncio.Event()
+
+    async def never(_request: Any, _context: Any) -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            orchestrator.ended.set()
+
+    orchestrator.on("GetTask", never)
+    _, writer = await asyncio.open_connection(*gateway.address.split(":"))
+    writer.write(b"GET /v2/tasks/t HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await entered.wait()
     writer.close()
+    async with asyncio.timeout(1):
+        await orchestrator.ended.wait()
     await writer.wait_closed()
+
+
+@pytest.mark.req("GATE-4007")
+async def test_http_2_carries_calls_and_streams(orchestrator: FakeOrchestrator, gateway: RunningGateway) -> None:
+    """Without TLS a client has to know beforehand; with TLS it will be negotiated."""
+    orchestrator.answer("GetTask", tasks.GetTaskResponse())
+    event = tasks.StreamTaskResponse(event=TaskEvent(cursor="1.0", started=Started(model="m")))
+    orchestrator.stream("StreamTask", event, then_wait=True)
+    async with httpx.AsyncClient(base_url=f"http://{gateway.address}", http1=False, http2=True) as client:
+        answer = await client.get("/v2/tasks/t")
+        assert (answer.status_code, answer.http_version) == (200, "HTTP/2")
+        async with client.stream("GET", "/v2/tasks/t/events") as stream:
+            async for line in stream.aiter_lines():
+                assert line == "event: started"
+                break
+    async with asyncio.timeout(5):
+        await orchestrator.ended.wait()
