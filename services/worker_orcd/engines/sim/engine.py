@@ -187,8 +187,6 @@ class SimEngine:
                 self._decode(run, due)
             elif now >= run.prefilled_at:
                 self._begin_decoding(run, now)
-        if self._hung:
-            return
         steps = self._collect()
         self._schedule()
         if steps:

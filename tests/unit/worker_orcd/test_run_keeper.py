@@ -1,0 +1,147 @@
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from llorch.clock import ManualClock
+from llorch.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
+from worker_orcd.engine_info import EngineInfo, EngineStats
+from worker_orcd.engines.protocol import EngineRun, StepCallback
+from worker_orcd.log_entry import ChoiceEnd, FinishReason, RunEnd
+from worker_orcd.run_keeper import RunKeeper
+from worker_orcd.run_spec import RunSpec
+from worker_orcd.run_table import RunTable
+from worker_orcd.token_step import TokenStep
+
+SPEC = RunSpec(prompt="hi")
+
+
+@dataclass
+class SlowEngine:
+    """Takes a run when the test lets it, and ends one when it is cancelled."""
+
+    admit: asyncio.Event = field(default_factory=asyncio.Event)
+    refusal: Exception | None = None
+    submitted: list[str] = field(default_factory=list)
+    cancelled: list[tuple[str, FinishReason]] = field(default_factory=list)
+    on_steps: StepCallback | None = None
+
+    async def load(self) -> None: ...
+
+    def info(self) -> EngineInfo:
+        return EngineInfo("slow", "1", "m", context_per_slot=100, slots=2, max_admitted=2)
+
+    def deliver_to(self, on_steps: StepCallback) -> None:
+        self.on_steps = on_steps
+
+    async def watch(self) -> None: ...
+
+    async def submit(self, run: EngineRun) -> None:
+        await self.admit.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        self.submitted.append(run.attempt_id)
+
+    def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        self.cancelled.append((attempt_id, reason))
+        if attempt_id in self.submitted and self.on_steps is not None:
+            end = RunEnd(choices=(ChoiceEnd(0, reason, 0),))
+            asyncio.get_running_loop().call_soon(self.on_steps, [TokenStep(attempt_id, end=end)])
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        return []
+
+    def stats(self) -> EngineStats:
+        return EngineStats()
+
+    async def close(self) -> None: ...
+
+
+def keeper_of(engine: SlowEngine) -> RunKeeper:
+    clock = ManualClock()
+    return RunKeeper(engine, RunTable(clock, 2), clock)
+
+
+async def turn() -> None:
+    """Lets every task that can go on go on."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_start_that_comes_again_meanwhile_waits_for_the_first(engine: SlowEngine) -> None:
+    keeper = keeper_of(engine)
+    first = asyncio.ensure_future(keeper.start("a", b"x", SPEC))
+    await turn()
+    again = asyncio.ensure_future(keeper.start("a", b"x", SPEC))
+    await turn()
+    assert not again.done()
+    engine.admit.set()
+    assert await first is await again
+    assert engine.submitted == ["a"]
+
+
+async def test_a_start_that_is_refused_is_refused_to_all_who_wait(engine: SlowEngine) -> None:
+    engine.refusal = InvalidArgument(Reason.PROMPT_TOO_LONG, "too long")
+    keeper = keeper_of(engine)
+    first = asyncio.ensure_future(keeper.start("a", b"x", SPEC))
+    await turn()
+    again = asyncio.ensure_future(keeper.start("a", b"x", SPEC))
+    await turn()
+    engine.admit.set()
+    with pytest.raises(InvalidArgument):
+        await first
+    with pytest.raises(Unavailable):
+        await again
+    assert (len(keeper.table), keeper.slots_free) == (0, 2)
+
+
+async def test_a_caller_that_leaves_before_its_run_is_taken_leaves_no_run(engine: SlowEngine) -> None:
+    keeper = keeper_of(engine)
+    start = asyncio.ensure_future(keeper.start("a", b"x", SPEC))
+    await turn()
+    start.cancel()
+    await asyncio.wait({start})
+    assert (len(keeper.table), keeper.slots_free) == (0, 2)
+
+
+async def test_a_cancel_before_the_engine_has_taken_the_run_is_not_lost(engine: SlowEngine) -> None:
+    keeper = keeper_of(engine)
+    start = asyncio.ensure_future(keeper.start("a", b"x", SPEC))
+    await turn()
+    keeper.cancel("a")
+    engine.admit.set()
+    run = await start
+    await turn()
+    assert run.end is not None
+    assert run.end.choices[0].finish_reason is FinishReason.CANCELLED
+
+
+async def test_a_release_before_the_engine_has_taken_the_run_frees_its_slot(engine: SlowEngine) -> None:
+    keeper = keeper_of(engine)
+    start = asyncio.ensure_future(keeper.start("a", b"x", SPEC))
+    await turn()
+    keeper.release("a")
+    engine.admit.set()
+    await start
+    await turn()
+    assert (len(keeper.table), keeper.slots_free) == (0, 2)
+    with pytest.raises(FailedPrecondition):
+        await keeper.start("a", b"x", SPEC)
+
+
+async def test_a_drain_cancels_what_runs_and_takes_nothing_new(engine: SlowEngine) -> None:
+    engine.admit.set()
+    keeper = keeper_of(engine)
+    run = await keeper.start("a", b"x", SPEC)
+    async with asyncio.timeout(5):
+        await keeper.drain()
+    assert run.end is not None
+    with pytest.raises(Unavailable) as refused:
+        await keeper.start("b", b"x", SPEC)
+    assert refused.value.reason is Reason.DRAINING
+
+
+@pytest.fixture
+async def engine() -> SlowEngine:
+    return SlowEngine()
