@@ -67,7 +67,7 @@ def add(
     ],
     *,
     context: Annotated[
-        int | None, typer.Option(min=256, help="Tokens that one request may use, prompt and answer.")
+        int | None, typer.Option(min=256, max=4_194_304, help="Tokens that one request may use, prompt and answer.")
     ] = None,
     slots: Annotated[int | None, typer.Option(min=1, max=256, help="Requests at once.")] = None,
     alias: Annotated[list[str] | None, typer.Option(help="Another name for it; may be repeated.")] = None,

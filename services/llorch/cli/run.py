@@ -10,7 +10,7 @@ import typer
 from llorch.cli import exit_codes
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.output import note
-from llorch.errors import LlorchError
+from llorch.errors import LlorchError, invalid_field
 
 if TYPE_CHECKING:
     from llorch.sdk.async_client import AsyncClient
@@ -50,10 +50,17 @@ def run(
         "stop": stop or [],
         "raw": raw,
     }
-    said = sys.stdin.read() if prompt == "-" else prompt
+    said = _stdin() if prompt == "-" else prompt
     code = ask(address, token, lambda client: _answer(client, model, said, options, quiet=quiet))
     if code:
         raise typer.Exit(code)
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise invalid_field("prompt", "what comes from stdin is not text in UTF-8") from error
 
 
 async def _answer(client: "AsyncClient", model: str, prompt: str, options: "GenerateOptions", *, quiet: bool) -> int:

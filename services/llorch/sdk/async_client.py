@@ -21,13 +21,14 @@ from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.sdk.connection import find_connection
 from llorch.sdk.failures import Unreachable
+from llorch.sdk.refusal import refusing
 from llorch.sdk.task_spec import GenerateOptions, Prompt, generate_spec
 from llorch.sdk.task_stream import Messages, TaskStream
 
 Item = TypeVar("Item")
 
-# Streams carry heartbeats; this much silence means that nobody is there any more.
-_SILENCE_S = 45.0
+# Streams carry a heartbeat every 10 s; this much silence means that nobody is there any more.
+_SILENCE_S = 30.0
 
 
 class AsyncClient:
@@ -114,7 +115,10 @@ class AsyncClient:
 
         `settings` are other fields of the contract's `ModelSpec`, e.g. `context=8192, slots=2`.
         """
-        spec = model_pb2.ModelSpec(name=name, source=source, **settings)
+        spec = model_pb2.ModelSpec()
+        for field, value in {"name": name, "source": source, **settings}.items():
+            with refusing(field, value):
+                spec.MergeFrom(model_pb2.ModelSpec(**{field: value}))
         request = catalog_service_pb2.RegisterModelRequest(model=spec)
         answer: catalog_service_pb2.RegisterModelResponse = await self._call(self._stubs.catalog.RegisterModel, request)
         return answer.model

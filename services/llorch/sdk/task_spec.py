@@ -1,11 +1,11 @@
 """From what a caller says to the contract's description of a task."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from llama_orch.v2 import task_pb2
-from llorch.errors import LlorchError, invalid_field
+from llorch.errors import invalid_field
+from llorch.sdk.refusal import refusing
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, which becomes the one message of a user; or messages like `{"role": "user", "content": "Hello"}`."""
@@ -61,10 +61,10 @@ def generate_spec(model: str, prompt: Prompt, options: GenerateOptions) -> task_
         known = ", ".join(sorted(GenerateOptions.__annotations__))
         raise invalid_field(min(unknown), f"is no option; there are {known}")
     spec = task_pb2.TaskSpec()
-    with _refusing("model", model):
+    with refusing("model", model):
         spec.model = model
     _set_input(spec.generate, prompt, options)
-    with _refusing("stop", options.get("stop")):
+    with refusing("stop", options.get("stop")):
         spec.generate.stop.extend(options.get("stop", ()))
     _set(spec.generate, _WORK, options)
     _set(spec.generate.sampling, _SAMPLING, options)
@@ -77,7 +77,7 @@ def _set_input(work: task_pb2.GenerateWork, prompt: Prompt, options: GenerateOpt
     if options.get("raw"):
         if not isinstance(prompt, str) or system:
             raise invalid_field("raw", "goes with a text prompt, and without a system message")
-        with _refusing("prompt", prompt):
+        with refusing("prompt", prompt):
             work.prompt = prompt
         return
     if system:
@@ -89,7 +89,7 @@ def _set_input(work: task_pb2.GenerateWork, prompt: Prompt, options: GenerateOpt
 def _add_message(chat: task_pb2.ChatInput, message: Mapping[str, str]) -> None:
     if message.keys() != {"role", "content"}:
         raise invalid_field("messages", 'a message has "role" and "content", and nothing else')
-    with _refusing("messages", message):
+    with refusing("messages", message):
         chat.messages.add(role=message["role"], content=[task_pb2.ContentPart(text=message["content"])])
 
 
@@ -97,20 +97,5 @@ def _set(target: Any, fields: Sequence[str], options: GenerateOptions) -> None:
     for field in fields:
         value = options.get(field)
         if value is not None:
-            with _refusing(field, value):
+            with refusing(field, value):
                 setattr(target, field, value)
-
-
-@contextmanager
-def _refusing(field: str, value: object) -> Iterator[None]:
-    """Turns what protobuf says about a value into a refusal that names the field."""
-    try:
-        yield
-    except LlorchError:
-        raise
-    except UnicodeEncodeError as error:
-        raise invalid_field(field, "is not text that UTF-8 can carry") from error
-    except ValueError as error:
-        raise invalid_field(field, f"{value!r} is out of range") from error
-    except TypeError as error:
-        raise invalid_field(field, f"{value!r} is of the wrong type") from error

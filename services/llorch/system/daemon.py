@@ -65,7 +65,6 @@ class Daemon:
                 stdout=log,
                 stderr=STDOUT,
                 env=dict(environment),
-                cwd="/",
                 start_new_session=True,
             )
         return cls(plan, process, address_file, log_path, log_start)

@@ -46,6 +46,13 @@ async def test_a_dash_reads_the_prompt_from_stdin(
     assert fake.tasks_seen[0].generate.chat.messages[0].content[0].text == "From a file."
 
 
+async def test_stdin_that_is_no_text_is_refused(llorch: Llorch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
+
+    result = await llorch("run", "smollm2", "-")
+    assert (result.code, result.err) == (2, "llorch: prompt: what comes from stdin is not text in UTF-8\n")
+
+
 async def test_an_answer_goes_to_a_pipe_as_it_is(llorch: Llorch, fake: FakeOrchestrator) -> None:
     fake.words = ("\x1b[2J", "gone\n")
 

@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 
 from llorch import AsyncClient, Unreachable
-from llorch.errors import Unauthenticated
+from llorch.errors import InvalidArgument, Unauthenticated
 from llorch.ports import free_port
 from support.fake_orchestrator import TASK_ID, FakeOrchestrator, serving, smollm2
 
@@ -45,3 +47,12 @@ async def test_the_token_is_shown(fake: FakeOrchestrator) -> None:
         async with AsyncClient(address) as client:
             with pytest.raises(Unauthenticated):
                 await client.state()
+
+
+@pytest.mark.parametrize("settings", [{"context": -1}, {"contxt": 4096}, {"slots": "many"}, {"aliases": "\udcff"}])
+async def test_settings_that_a_model_cannot_have_are_refused_by_name(
+    client: AsyncClient, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        await client.register_model("coder", "file:/models/coder.gguf", **settings)
+    assert refused.value.violations[0].field in settings
