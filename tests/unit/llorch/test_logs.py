@@ -21,15 +21,15 @@ def _unconfigured() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.fixture
-def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    return stream
+def configured(monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO, level: str = "info") -> io.StringIO:
+    """Logging to `stderr`; not a fixture, because pytest puts its own stderr in place when a test begins."""
+    monkeypatch.setattr(sys, "stderr", stderr)
+    configure_logging("gatewayd", level)
+    return stderr
 
 
-def test_a_line_is_json_with_level_service_and_facts(stderr: io.StringIO) -> None:
-    configure_logging("gatewayd")
+def test_a_line_is_json_with_level_service_and_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = configured(monkeypatch, io.StringIO())
     get_logger("routes").info("started", port=8080)
     line = json.loads(stderr.getvalue())
     assert line.pop("timestamp").endswith("Z")
@@ -37,9 +37,7 @@ def test_a_line_is_json_with_level_service_and_facts(stderr: io.StringIO) -> Non
 
 
 def test_a_terminal_gets_readable_lines_without_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    configure_logging("gatewayd")
+    terminal = configured(monkeypatch, Terminal())
     try:
         raise KeyError("x")
     except KeyError as error:
@@ -51,22 +49,22 @@ def test_a_terminal_gets_readable_lines_without_tracebacks(monkeypatch: pytest.M
     assert not text.startswith("{")
 
 
-def test_secrets_are_redacted(stderr: io.StringIO) -> None:
-    configure_logging("gatewayd")
+def test_secrets_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = configured(monkeypatch, io.StringIO())
     get_logger("auth").warning("refused", token="s3cret", authorization="Bearer s3cret", identity="token:1ec1c2")
     text = stderr.getvalue()
     assert "s3cret" not in text
     assert "token:1ec1c2" in text
 
 
-async def test_the_call_that_is_served_is_named(stderr: io.StringIO) -> None:
-    configure_logging("gatewayd")
+async def test_the_call_that_is_served_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = configured(monkeypatch, io.StringIO())
     enter_call(CallInfo("cor-1", "localhost", "ipv4:127.0.0.1:1", None))
     get_logger("routes").info("seen")
     assert json.loads(stderr.getvalue())["correlation_id"] == "cor-1"
 
 
-def test_the_level_is_kept(stderr: io.StringIO) -> None:
-    configure_logging("gatewayd", "warning")
+def test_the_level_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = configured(monkeypatch, io.StringIO(), "warning")
     get_logger("routes").info("not_seen")
     assert stderr.getvalue() == ""
