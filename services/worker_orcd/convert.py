@@ -57,6 +57,8 @@ def run_spec(proto: run_pb2.RunSpec) -> RunSpec:
             metadata={"field": kind},
         )
     work = proto.generate
+    if work.HasField("chat") and not work.chat.messages:
+        raise invalid_field("generate.chat.messages", "at least one message is needed")
     return RunSpec(
         messages=tuple(_messages(work.chat)),
         prompt=work.prompt,
@@ -200,7 +202,7 @@ def _template_values(text: str) -> Mapping[str, object]:
         return {}
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise invalid_field("generate.chat.template_values", f"is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise invalid_field("generate.chat.template_values", "has to be a JSON object")

@@ -14,7 +14,7 @@ from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engines.llama_cpp.chat_template import ChatTemplate
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.model import Model
-from worker_orcd.engines.llama_cpp.native import Native
+from worker_orcd.engines.llama_cpp.native import load_native
 from worker_orcd.engines.llama_cpp.prompt import PromptBuilder
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun
@@ -44,7 +44,7 @@ def shape(path: Path, devices: DeviceSet = CPU) -> LlamaCppShape:
 
 @pytest.fixture
 def model(model_path: Path) -> Iterator[Model]:
-    loaded = Model(Native(), shape(model_path), lambda: True)
+    loaded = Model(load_native(), shape(model_path), lambda: True)
     yield loaded
     loaded.close()
 

@@ -68,6 +68,14 @@ def test_template_values_reach_the_template_but_not_its_own_variables() -> None:
         render("", "hi", messages=[])
 
 
+def test_template_values_that_nest_without_end_are_refused() -> None:
+    nested: list[object] = []
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(InvalidArgument):
+        render("", "hi", documents=nested)
+
+
 def test_a_template_can_refuse_messages_in_its_own_words() -> None:
     with pytest.raises(InvalidArgument, match="only two messages") as refused:
         render("{{ raise_exception('only two messages') }}", "hi")

@@ -419,6 +419,7 @@ def with_image(spec: run_pb2.RunSpec) -> None:
         (lambda spec: spec.ClearField("work"), Reason.INVALID_FIELD, "spec.work"),
         (lambda spec: spec.embed.inputs.append("x"), Reason.UNSUPPORTED_OPTION, "embed"),
         (lambda spec: spec.generate.chat.messages.add(role="boss"), Reason.INVALID_FIELD, "messages[0].role"),
+        (lambda spec: spec.generate.chat.SetInParent(), Reason.INVALID_FIELD, "chat.messages"),
         (lambda spec: spec.generate.ClearField("input"), Reason.INVALID_FIELD, "generate.prompt"),
         (lambda spec: setattr(spec.generate, "max_tokens", 0), Reason.INVALID_FIELD, "max_tokens"),
         (

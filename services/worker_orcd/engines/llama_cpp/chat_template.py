@@ -53,9 +53,9 @@ class ChatTemplate:
         for name in values:
             if name == "messages" or name in self._own_values:
                 raise invalid_field("generate.chat.template_values", f"must not set {name}")
-        given = {name: self._masking.mask_all(value) for name, value in values.items()}
-        shown = [self._shown(message) for message in messages]
         try:
+            given = {name: self._masking.mask_all(value) for name, value in values.items()}
+            shown = [self._shown(message) for message in messages]
             rendered = call_within(MAX_RENDER_S, lambda: self._render({**given, **self._own_values, "messages": shown}))
         except TimeIsUp:
             raise _invalid(f"took longer than {MAX_RENDER_S:g} s") from None

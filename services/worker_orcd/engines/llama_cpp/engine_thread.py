@@ -21,7 +21,7 @@ from worker_orcd.engines.llama_cpp.decode_loop import DecodeLoop
 from worker_orcd.engines.llama_cpp.gguf_header import check_gguf
 from worker_orcd.engines.llama_cpp.gpus import Gpu, list_gpus, require_gpus
 from worker_orcd.engines.llama_cpp.model import Model
-from worker_orcd.engines.llama_cpp.native import Native
+from worker_orcd.engines.llama_cpp.native import load_native
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import StepCallback
 from worker_orcd.resident_memory import resident_mib
@@ -95,7 +95,7 @@ class EngineThread:
         """Whatever is opened is closed in reverse: sequences, context, model."""
         began_at = time.monotonic()
         check_gguf(self._shape.model_path)
-        native = Native()
+        native = load_native()
         if self._shape.devices.kind is DeviceKind.CUDA:
             require_gpus(native, self._shape.devices)
         before = self._measure()

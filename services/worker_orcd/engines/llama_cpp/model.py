@@ -76,6 +76,7 @@ class Model:
 
 def _load(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool]) -> Any:
     lib = native.lib
+    native.log.forget()
     params = lib.llama_model_default_params()
     on_cuda = shape.devices.kind is DeviceKind.CUDA
     params.n_gpu_layers = _ALL_LAYERS if on_cuda else 0

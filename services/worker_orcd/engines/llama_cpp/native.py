@@ -5,6 +5,7 @@ are all that it says about why a load failed.
 """
 
 import ctypes
+from functools import cache
 from typing import Any
 
 from llorch.errors import FailedPrecondition, Reason
@@ -22,13 +23,17 @@ _log = get_logger("llama.cpp")
 
 
 class NativeLog:
-    """Takes the library's lines, from any of its threads. Has to outlive the library."""
+    """Takes the library's lines, from any of its threads."""
 
     def __init__(self, lib: Any) -> None:
         self._complaints: list[str] = []
         self._level = 0
         self._callback = lib.llama_log_callback(self._on_line)
         lib.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def forget(self) -> None:
+        """A load begins: what was said before is not about it."""
+        self._complaints.clear()
 
     def first_complaint(self) -> str:
         """What went wrong; the later lines say only that something did."""
@@ -45,7 +50,7 @@ class NativeLog:
 
 
 class Native:
-    """The imported library. `lib` has its functions under their C names."""
+    """The imported library; made by `load_native` alone. `lib` has its functions under their C names."""
 
     def __init__(self) -> None:
         try:
@@ -62,3 +67,9 @@ class Native:
     def system_info(self) -> str:
         """Build flags and instruction sets, as the library prints them."""
         return bytes(self.lib.llama_print_system_info()).decode(errors="replace").strip()
+
+
+@cache
+def load_native() -> Native:
+    """The one library of this process. It is kept for good: the library calls back until the process ends."""
+    return Native()
