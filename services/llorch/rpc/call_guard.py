@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import grpc
 
 from llorch.auth import Authenticator
-from llorch.errors import Internal, InvalidArgument, LlorchError, Reason, ResourceExhausted, Unavailable
+from llorch.errors import Internal, InvalidArgument, LlorchError, Reason, ResourceExhausted, Unavailable, Unimplemented
 from llorch.exception_groups import root_of
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
@@ -53,6 +53,8 @@ class CallGuard:
         """
         kind = _kind_of(handler)
         behaviour = getattr(handler, kind)
+        if _is_generated(behaviour):
+            behaviour = _refuse_not_implemented
         if not inspect.iscoroutinefunction(behaviour):
             raise TypeError(f"{method} has to be a coroutine (async def, and no yield in it)")
         running = self._probes if is_probe else self._calls if kind == "unary_unary" else self._streams
@@ -182,6 +184,15 @@ async def _abort(context: Any, error: LlorchError) -> NoReturn:
         # The peer does not read, or is gone. To the library this is a call that its client cancelled.
         raise asyncio.CancelledError from None
     raise AssertionError("abort always raises")
+
+
+def _is_generated(behaviour: Any) -> bool:
+    """Whether the servicer has left this method to the generated base class."""
+    return str(behaviour.__module__).endswith("_pb2_grpc")
+
+
+async def _refuse_not_implemented(_request: Any, _context: Any) -> NoReturn:
+    raise Unimplemented(Reason.NOT_IMPLEMENTED, "this release does not do this yet; the contract only names it")
 
 
 def _draining() -> Unavailable:

@@ -7,11 +7,15 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2_grpc
 from structlog.testing import capture_logs
 
 from llorch import errors
+from llorch.auth import BearerAuth
 from llorch.errors import FieldViolation, LlorchError, Reason
-from llorch.rpc.client import call, open_stream
+from llorch.ports import free_port
+from llorch.rpc.client import call, open_channel, open_stream
+from llorch.rpc.server import RpcServer
 from llorch.rpc.status import DETAILS_KEY, error_from_rpc
 from support.scripted_service import Script, Serving
 
@@ -171,6 +175,17 @@ async def test_an_unknown_method_is_refused_with_a_reason(served: Serving) -> No
     assert "reflection" in caught.value.message
 
 
+async def test_a_method_left_to_the_generated_base_is_refused_with_a_reason() -> None:
+    server = RpcServer(name="empty", bind="127.0.0.1:0", authenticator=BearerAuth(None))
+    server.add("grpc.health.v1.Health", health_pb2_grpc.add_HealthServicer_to_server, health_pb2_grpc.HealthServicer())
+    async with open_channel(await server.start()) as channel:
+        method: Any = channel.unary_unary("/grpc.health.v1.Health/List")
+        with pytest.raises(errors.Unimplemented) as caught:
+            await call(method, b"", timeout_s=5)
+        assert caught.value.reason is Reason.NOT_IMPLEMENTED
+        await server.stop(0)
+
+
 async def test_a_message_that_is_too_large_is_named_as_such(served: Serving) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         await call(served.methods.unary, StringValue(value="x" * 17 * 1024 * 1024), timeout_s=5)
@@ -178,9 +193,6 @@ async def test_a_message_that_is_too_large_is_named_as_such(served: Serving) -> 
 
 
 async def test_a_server_that_is_not_there_is_unavailable_and_names_no_address() -> None:
-    from llorch.ports import free_port
-    from llorch.rpc.client import open_channel
-
     async with open_channel(f"127.0.0.1:{free_port()}") as channel:
         method: Any = channel.unary_unary("/test.Scripted/Unary")
         with pytest.raises(errors.Unavailable) as caught:
