@@ -411,6 +411,11 @@ def with_image(spec: run_pb2.RunSpec) -> None:
     part.image.media_type = "image/png"
 
 
+def with_tool(spec: run_pb2.RunSpec) -> None:
+    spec.generate.chat.messages.add(role="user").content.add().text = "hi"
+    spec.generate.chat.tools.add(name="f")
+
+
 @pytest.mark.parametrize(
     ("change", "reason", "named"),
     [
@@ -431,7 +436,7 @@ def with_image(spec: run_pb2.RunSpec) -> None:
         (lambda spec: setattr(spec.generate, "top_logprobs", 0), Reason.UNSUPPORTED_OPTION, "top_logprobs"),
         (lambda spec: setattr(spec.generate.output_constraint, "grammar", "x"), Reason.UNSUPPORTED_OPTION, "grammar"),
         (lambda spec: spec.adapters.append("x"), Reason.UNSUPPORTED_OPTION, "adapters"),
-        (lambda spec: spec.generate.chat.tools.add(name="f"), Reason.UNSUPPORTED_OPTION, "tools"),
+        (with_tool, Reason.UNSUPPORTED_OPTION, "tools"),
         (lambda spec: setattr(spec.generate, "prompt", "x" * 20_000), Reason.PROMPT_TOO_LONG, "4096"),
     ],
 )

@@ -6,7 +6,8 @@ heard. So its size follows from the speed that was measured on the pieces before
 
 TARGET_S = 0.15
 SMALLEST = 16
-FIRST = 64
+"""Also the size of the first piece, when nothing is measured yet."""
+
 _WEIGHT = 0.5
 
 
@@ -18,10 +19,8 @@ class ChunkSize:
     @property
     def tokens(self) -> int:
         """Tokens of the next piece, at most."""
-        if self._tokens_per_s is None:
-            return min(FIRST, self._largest)
-        fitting = int(self._tokens_per_s * TARGET_S) // SMALLEST * SMALLEST
-        return max(min(SMALLEST, self._largest), min(fitting, self._largest))
+        fitting = int((self._tokens_per_s or 0) * TARGET_S) // SMALLEST * SMALLEST
+        return max(SMALLEST, min(fitting, self._largest))
 
     def observe(self, tokens: int, seconds: float) -> None:
         """A piece of this size took so long. Tiny ones say little and are left out."""
