@@ -16,6 +16,7 @@ from llama_orch.v2.task_event_pb2 import Started, TaskEvent
 from llorch.errors import InvalidArgument, NotFound, Reason, Unavailable
 
 from .conftest import RunningGateway, StartGateway
+from .cuttable_line import cuttable
 from .fake_orchestrator import FakeOrchestrator
 from .sse_reader import SseReader
 
@@ -66,6 +67,7 @@ async def test_events_have_type_cursor_and_published_shape(
     assert events[3].data["finish_reason"] == "eos"
 
 
+@pytest.mark.req("GATE-4002")
 @pytest.mark.parametrize(
     ("target", "headers", "after"),
     [
@@ -151,6 +153,24 @@ async def test_an_orchestrator_that_dies_ends_the_stream_with_an_error(
     assert events[-1].data["retryable"] is True
 
 
+async def test_a_broken_connection_to_the_orchestrator_ends_the_stream_with_an_error(
+    orchestrator: FakeOrchestrator, start_gateway: StartGateway
+) -> None:
+    """What a killed orchestrator looks like: the connection is gone without a word."""
+    orchestrator.stream("StreamTask", STARTED, then_wait=True)
+    async with cuttable(orchestrator.address) as line:
+        gateway = await start_gateway(orchestrator=line.address)
+        stream = await SseReader.open(gateway.address, EVENTS)
+        await stream.events(1)
+        cut_at = time.monotonic()
+        line.cut()
+        events = await stream.events()
+        await stream.close()
+    assert time.monotonic() - cut_at < 1
+    assert [event.data["code"] for event in events] == ["UPSTREAM_UNAVAILABLE"]
+    assert events[0].data["retryable"] is True
+
+
 async def test_a_client_that_leaves_is_noticed_within_250_ms(
     orchestrator: FakeOrchestrator, gateway: RunningGateway
 ) -> None:
@@ -188,6 +208,7 @@ async def test_a_client_that_leaves_before_the_first_event_is_noticed(
         await orchestrator.ended.wait()
 
 
+@pytest.mark.req("GATE-4002")
 async def test_a_silent_stream_shows_that_it_lives(
     orchestrator: FakeOrchestrator, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

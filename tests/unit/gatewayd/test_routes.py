@@ -15,6 +15,7 @@ from llorch.errors import InvalidArgument
 ROUTES = read_routes(orchestrator_services())
 
 
+@pytest.mark.req("GATE-4001")
 def test_every_rpc_of_the_orchestrator_has_a_route() -> None:
     routed = {route.rpc.full_name for route in ROUTES}
     assert routed == {rpc.full_name for service in orchestrator_services() for rpc in service.methods}
