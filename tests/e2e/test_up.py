@@ -1,14 +1,10 @@
 """`llorch up` as a user runs it, with the simulated engine: what ends it, and that nothing is left."""
 
 import asyncio
-import os
 import re
 import signal
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -16,72 +12,15 @@ import pytest
 
 from llorch import AsyncClient, End, Event, Started, Tokens
 from llorch.errors import LlorchError
+from support.up import ENDS_WITHIN_S, Up, running_up, start
 
 CARD = "RTX 3090:24GiB"
-ENDS_WITHIN_S = 5.0
-
-
-@dataclass
-class Up:
-    process: Process
-    output: str = ""
-
-    async def read_until(self, pattern: str) -> re.Match[str]:
-        assert self.process.stdout is not None
-        async with asyncio.timeout(30):
-            while (found := re.search(pattern, self.output)) is None:
-                line = await self.process.stdout.readline()
-                assert line, f"it ended without saying {pattern!r}:\n{self.output}"
-                self.output += line.decode()
-        return found
-
-    async def ready(self) -> str:
-        """The gRPC address."""
-        await self.read_until("Ctrl-C ends everything")
-        return (await self.read_until(r"gRPC +(\S+)")).group(1)
-
-    async def end(self) -> int:
-        """Waits for its end, which may not take longer than promised."""
-        assert self.process.stdout is not None
-        async with asyncio.timeout(ENDS_WITHIN_S):
-            self.output += (await self.process.stdout.read()).decode()
-            return await self.process.wait()
-
-    def family(self) -> dict[str, psutil.Process]:
-        """What runs below it, by program name."""
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return {_program(process): process for process in found}
-
-
-def _program(process: psutil.Process) -> str:
-    return next((name for name in process.cmdline() if re.fullmatch(r"\w+(d|_orcd)", name)), "")
-
-
-async def start(folder: Path, *arguments: str) -> Up:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "llorch",
-        "up",
-        "--any-ports",
-        "--data-dir",
-        str(folder),
-        *arguments,
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    return Up(process)
 
 
 @pytest.fixture
 async def up(tmp_path: Path) -> AsyncIterator[Up]:
-    running = await start(tmp_path, "--simulate-gpu", CARD, "--sim", '{"decode_tokens_per_s": 50}')
-    yield running
-    if running.process.returncode is None:
-        running.process.kill()
-        await running.process.wait()
+    async with running_up(tmp_path, "--simulate-gpu", CARD, "--sim", '{"decode_tokens_per_s": 50}') as running:
+        yield running
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -47,11 +47,22 @@ def attempt_ended(state: BrainState, event: AttemptEnded) -> None:
         return
     task = state.tasks.get(attempt.task_id)
     if task is not None and not task.is_finished and task.attempt is attempt:
-        if isinstance(event.outcome, RunResult):
-            finish(state, task, TaskState.COMPLETED, TaskEnd(event.outcome, *_times(task)))
-        else:
-            finish(state, task, TaskState.FAILED, event.outcome)
+        _conclude(state, task, event.outcome)
     dispatch.free_slot(state, attempt)
+
+
+def _conclude(state: BrainState, task: Task, outcome: RunResult | TaskError) -> None:
+    """What the end of the present attempt means for its task."""
+    reasons = {choice.finish_reason for choice in outcome.choices} if isinstance(outcome, RunResult) else set()
+    if isinstance(outcome, TaskError):
+        finish(state, task, TaskState.FAILED, outcome)
+    elif FinishReason.CANCELLED in reasons:
+        # Nobody here asked for it: the worker was told to end by somebody else.
+        finish(state, task, TaskState.FAILED, _lost("the worker that ran the task was stopped"))
+    elif FinishReason.DEADLINE in reasons:
+        finish(state, task, TaskState.EXPIRED, TaskEnd(outcome, *_times(task)))
+    else:
+        finish(state, task, TaskState.COMPLETED, TaskEnd(outcome, *_times(task)))
 
 
 def attempt_unknown(state: BrainState, event: AttemptUnknown) -> None:
@@ -63,8 +74,7 @@ def lose_attempt(state: BrainState, attempt: Attempt, what_happened: str) -> Non
     """The attempt is gone with its worker. Trying again elsewhere comes with failover; until then the task fails."""
     task = state.tasks.get(attempt.task_id)
     if task is not None and not task.is_finished and task.attempt is attempt:
-        error = TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again", retryable=True)
-        finish(state, task, TaskState.FAILED, error)
+        finish(state, task, TaskState.FAILED, _lost(what_happened))
     dispatch.free_slot(state, attempt)
 
 
@@ -161,6 +171,10 @@ def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
     state.emit(AppendTerminal(task.task_id, terminal))
     if task.attempt is not None:
         dispatch.release_if_done(state, task.attempt)
+
+
+def _lost(what_happened: str) -> TaskError:
+    return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again", retryable=True)
 
 
 def _task_of(state: BrainState, attempt_id: str) -> Task | None:

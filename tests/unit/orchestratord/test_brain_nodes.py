@@ -5,7 +5,7 @@ import pytest
 from llorch.errors import Aborted, FailedPrecondition, Reason
 from orchestratord.core import effects, events
 from orchestratord.core.fleet import Endpoint, EngineFacts, NodeState, Snapshot, WorkerReported, WorkerSpec, WorkerState
-from orchestratord.core.task import TaskError, TaskState
+from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskEnd, TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 
 
@@ -105,6 +105,22 @@ def test_an_attempt_that_the_worker_does_not_know_is_lost() -> None:
     driver.handle(events.AttemptUnknown(next(iter(driver.state.attempts))))
     assert driver.task(task_id).state is TaskState.FAILED
     assert not driver.state.attempts
+
+
+def test_a_run_that_its_worker_cancels_by_itself_is_no_answer() -> None:
+    driver, task_id, _ = running_brain()
+    cancelled = RunResult((ChoiceEnd(0, FinishReason.CANCELLED, 4),), tokens_out=4)
+    driver.handle(events.AttemptEnded(next(iter(driver.state.attempts)), cancelled))
+    assert driver.task(task_id).state is TaskState.FAILED
+    assert failed_with(driver) is Reason.WORKER_LOST
+
+
+def test_a_run_that_ends_at_its_deadline_expires_with_what_there_is() -> None:
+    driver, task_id, _ = running_brain()
+    late = RunResult((ChoiceEnd(0, FinishReason.DEADLINE, 4),), tokens_out=4)
+    driver.handle(events.AttemptEnded(next(iter(driver.state.attempts)), late))
+    assert driver.task(task_id).state is TaskState.EXPIRED
+    assert isinstance(driver.only(effects.AppendTerminal).terminal, TaskEnd)
 
 
 def test_runs_of_an_earlier_life_are_released() -> None:

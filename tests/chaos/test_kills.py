@@ -1,0 +1,111 @@
+"""Whatever is killed while an answer streams: every client hears of its end within five seconds."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from llama_orch.v2 import task_pb2, task_service_pb2, task_service_pb2_grpc
+from llorch.errors import LlorchError
+from llorch.rpc.client import open_channel, open_stream
+from support.up import Up, running_up
+
+ENDS_WITHIN_S = 5.0
+READ_WITHIN_S = 60.0
+# Frames may be silent for 3 s, and attaching again may take 2 s; then the brain ticks and the reader is told.
+STOPPED_ENDS_WITHIN_S = 7.0
+
+
+@pytest.fixture
+async def up(tmp_path: Path) -> AsyncIterator[Up]:
+    arguments = ("--simulate-gpu", "RTX 3090:24GiB", "--sim", '{"decode_tokens_per_s": 20}')
+    async with running_up(tmp_path, *arguments) as running:
+        await running.ready()
+        yield running
+
+
+async def read_grpc(address: str, streams: asyncio.Event) -> str:
+    """How the stream ended: the terminal's kind, or the reason of the status."""
+    work = task_pb2.GenerateWork(prompt="a long story", max_tokens=3000)
+    request = task_service_pb2.GenerateRequest(task=task_pb2.TaskSpec(model="smollm2", generate=work))
+    channel = open_channel(address)
+    kind = ""
+    try:
+        async with open_stream(task_service_pb2_grpc.TaskServiceStub(channel).Generate, request) as answers:
+            async for answer in answers:
+                kind = answer.event.WhichOneof("event") or ""
+                if kind == "tokens":
+                    streams.set()
+    except LlorchError as error:
+        return error.reason
+    finally:
+        await channel.close()
+    return kind
+
+
+async def read_sse(url: str, streams: asyncio.Event) -> str:
+    """How the stream ended: the last message's type, or the name of the transport's error."""
+    body = {"model": "smollm2", "generate": {"prompt": "a long story", "max_tokens": 3000}}
+    kind = ""
+    async with httpx.AsyncClient(timeout=READ_WITHIN_S, trust_env=False) as http:
+        try:
+            async with http.stream("POST", f"{url}/v2/generate", json=body) as answer:
+                async for line in answer.aiter_lines():
+                    if line.startswith("data:"):
+                        kind = json.loads(line[5:])["type"]
+                        if kind == "token":
+                            streams.set()
+        except httpx.TransportError as error:
+            return type(error).__name__
+    return kind
+
+
+async def readers(up: Up) -> list[asyncio.Task[str]]:
+    """One reader per door; both have seen output when this returns."""
+    url = (await up.read_until(r"HTTP +(\S+)")).group(1)
+    address = (await up.read_until(r"gRPC +(\S+)")).group(1)
+    over_grpc, over_sse = asyncio.Event(), asyncio.Event()
+    reading = [asyncio.create_task(read_grpc(address, over_grpc)), asyncio.create_task(read_sse(url, over_sse))]
+    async with asyncio.timeout(30):
+        await over_grpc.wait()
+        await over_sse.wait()
+    return reading
+
+
+async def endings(reading: list[asyncio.Task[str]], within_s: float) -> list[str]:
+    async with asyncio.timeout(within_s):
+        return list(await asyncio.gather(*reading))
+
+
+def find(up: Up, program: str) -> psutil.Process:
+    return up.family()[program]
+
+
+@pytest.mark.req("TEST-7003")
+async def test_a_killed_worker_ends_its_streams_with_an_error_event(up: Up) -> None:
+    reading = await readers(up)
+    find(up, "worker_orcd").kill()
+    assert await endings(reading, ENDS_WITHIN_S) == ["error", "error"]
+
+
+async def test_a_stopped_worker_ends_its_streams_when_its_lease_is_over(up: Up) -> None:
+    reading = await readers(up)
+    find(up, "worker_orcd").send_signal(signal.SIGSTOP)
+    assert await endings(reading, STOPPED_ENDS_WITHIN_S) == ["error", "error"]
+    up.process.terminate()
+    assert await up.end() == 0
+
+
+@pytest.mark.req("TEST-7003")
+@pytest.mark.parametrize("program", ["pool_managerd", "gatewayd", "orchestratord"])
+async def test_a_killed_daemon_leaves_no_hung_client(up: Up, program: str) -> None:
+    reading = await readers(up)
+    find(up, program).kill()
+    ended = await endings(reading, ENDS_WITHIN_S)
+    assert "end" not in ended, "an answer that was cut short does not look whole"
+    assert await up.end() == 1
