@@ -1,10 +1,11 @@
 """Addresses to listen on: splitting, testing, and saying who holds a port that is taken."""
 
+import errno
 import os
 import socket
 from pathlib import Path
 
-from llorch.errors import FailedPrecondition, Reason, invalid_field
+from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
 
 
 class PortTaken(FailedPrecondition):
@@ -19,9 +20,7 @@ def split_address(bind: str) -> tuple[str, int]:
     host, separator, port = bind.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (separator and host and port.isdecimal() and int(port) <= 65535):
-        raise invalid_field(
-            "bind", f"{bind!r} is not host:port, e.g. 127.0.0.1:8090 (port 0 takes any free one)"
-        )
+        raise invalid_field("bind", f"{bind!r} is not host:port, e.g. 127.0.0.1:8090 (port 0 takes any free one)")
     return host, int(port)
 
 
@@ -43,16 +42,14 @@ def resolve_bind(host: str) -> str:
 
 
 def ensure_free(host: str, port: int) -> None:
-    """Raises PortTaken where nobody could listen now. `host` is numeric."""
+    """Raises what is wrong where nobody could listen now, mostly PortTaken. `host` is numeric."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except PermissionError as error:
-            raise invalid_field("bind", f"port {port} needs root; take one above 1023") from error
         except OSError as error:
-            raise PortTaken(host, port) from error
+            raise _refusal(error, host, port) from error
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -76,12 +73,24 @@ def announce_address(path: Path, address: str) -> None:
     partial.replace(path)
 
 
+def _refusal(error: OSError, host: str, port: int) -> LlorchError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return PortTaken(host, port)
+        case errno.EADDRNOTAVAIL:
+            return invalid_field("bind", f"{host} is no address of this machine; 0.0.0.0 stands for all that it has")
+        case errno.EACCES:
+            return invalid_field("bind", f"port {port} needs root; take one above 1023")
+        case _:
+            return invalid_field("bind", f"can't listen on {join_address(host, port)}: {error.strerror}")
+
+
 def _next_free(host: str, port: int) -> int:
     """The first free port of the next twenty, which is easy to remember; else any."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port + 1, min(port + 21, 65536)):
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            if probe.connect_ex((host, candidate)) != 0 and _can_bind(probe, host, candidate):
+            if _can_bind(probe, host, candidate):
                 return candidate
     return free_port(host)
 

@@ -197,7 +197,7 @@ def _describe(
     else:
         place = name or "settings"
     path = "".join(f".{part}" for part in inner)
-    shown = "" if "token" in name else f" (got {first['input']!r})"
+    shown = "" if "token" in name or not name else f" (got {first['input']!r})"
     return f"{place}{path}: {what[:1].lower()}{what[1:]}{shown}"
 
 

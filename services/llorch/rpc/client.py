@@ -4,7 +4,7 @@ Every call carries a deadline, or is a stream that notices when nothing comes an
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -124,9 +124,16 @@ class DuplexCall(Generic[Request, Response]):
         return self._incoming
 
     async def send(self, message: Request) -> None:
+        await self._within_deadline(self._rpc.write(message))
+
+    async def close(self) -> None:
+        """Says that nothing more will be sent; what the peer still has to say can be read."""
+        await self._within_deadline(self._rpc.done_writing())
+
+    async def _within_deadline(self, writing: Awaitable[None]) -> None:
         try:
             async with asyncio.timeout(self._write_timeout_s):
-                await self._rpc.write(message)
+                await writing
         except TimeoutError:
             raise slow_reader(self._write_timeout_s) from None
         except grpc.aio.AioRpcError as error:
@@ -137,10 +144,6 @@ class DuplexCall(Generic[Request, Response]):
             if is_being_cancelled():
                 raise
             raise ended_by_peer() from None
-
-    async def close(self) -> None:
-        """Says that nothing more will be sent; what the peer still has to say can be read."""
-        await self._rpc.done_writing()
 
     async def _how_it_ended(self) -> LlorchError:
         """grpc.aio does not say it to who writes after the end."""

@@ -100,17 +100,17 @@ class RpcServer:
     def _listen(self) -> str:
         host, port = ports.split_address(self._bind)
         host = ports.resolve_bind(host)
-        if port:
-            ports.ensure_free(host, port)
+        ports.ensure_free(host, port)
         address = ports.join_address(host, port)
         try:
             if self._tls is None:
                 bound = self._server.add_insecure_port(address)
             else:
                 bound = self._server.add_secure_port(address, self._tls)
-        except RuntimeError as error:
-            # Somebody was faster.
-            raise ports.PortTaken(host, port) from error
+        except RuntimeError:
+            # Somebody was faster, or the certificate is of no use.
+            ports.ensure_free(host, port)
+            raise
         return ports.join_address(host, bound)
 
 

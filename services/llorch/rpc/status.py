@@ -11,10 +11,11 @@ from llorch.errors import FieldViolation, LlorchError, Reason
 DOMAIN = "llama-orch"
 DETAILS_KEY = "grpc-status-details-bin"
 
-# Most peers drop trailing metadata of more than 8 KiB, and the whole status with it. The message travels twice,
-# once percent-encoded.
-_MAX_MESSAGE = 300
-_MAX_TEXT = 100
+# In ASCII characters. Most peers drop trailing metadata of more than 8 KiB, and the whole status with it; these
+# bounds keep it below. The message travels twice.
+_MAX_MESSAGE = 1000
+_MAX_DESCRIPTION = 300
+_MAX_NAME = 100
 _MAX_VIOLATIONS = 8
 
 _LEAVES: dict[str, type[LlorchError]] = {
@@ -34,7 +35,6 @@ _LEAVES: dict[str, type[LlorchError]] = {
         errors.Internal,
     )
 }
-
 
 # Statuses that no llama-orch server made: grpc itself, on either side, or a stranger.
 _BARE: dict[StatusCode, tuple[type[LlorchError], Reason, str]] = {
@@ -114,7 +114,7 @@ def status_details(error: LlorchError) -> bytes:
     code: int = status_code(error).value[0]
     status = status_pb2.Status(code=code, message=status_message(error))
     info = error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN)
-    info.metadata.update({key: _short(value) for key, value in error.metadata.items()})
+    info.metadata.update({key: _short(value, _MAX_NAME) for key, value in error.metadata.items()})
     status.details.add().Pack(info)
     if error.retry_after_ms is not None:
         retry = error_details_pb2.RetryInfo()
@@ -154,11 +154,15 @@ def leaf_of(code: int) -> type[LlorchError] | None:
 def _bad_request(violations: tuple[FieldViolation, ...]) -> error_details_pb2.BadRequest:
     return error_details_pb2.BadRequest(
         field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=_short(v.field), description=_short(v.description))
+            error_details_pb2.BadRequest.FieldViolation(
+                field=_short(v.field, _MAX_NAME), description=_short(v.description, _MAX_DESCRIPTION)
+            )
             for v in violations
         ]
     )
 
 
-def _short(text: str, most: int = _MAX_TEXT) -> str:
+def _short(text: str, most: int) -> str:
+    """Other characters take several bytes, and percent-encoded up to twelve."""
+    most = most if text.isascii() else most // 3
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -30,6 +30,8 @@ def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
         # A server that has just come back is found again soon; the default backs off to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        # Daemons are reached directly, whatever proxy the environment names for the web.
+        ("grpc.enable_http_proxy", 0),
         # Who calls knows what may be repeated.
         ("grpc.enable_retries", 0),
     )

@@ -45,6 +45,11 @@ def test_a_taken_port_is_refused_and_a_free_one_not(taken: int) -> None:
     ports.ensure_free("127.0.0.1", ports.free_port())
 
 
+def test_an_address_of_another_machine_is_refused_as_such() -> None:
+    with pytest.raises(InvalidArgument, match=r"192\.0\.2\.7 is no address of this machine"):
+        ports.ensure_free("192.0.2.7", 0)
+
+
 @pytest.mark.parametrize(
     ("bind", "expected"),
     [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:0", ("::1", 0)), ("localhost:65535", ("localhost", 65535))],

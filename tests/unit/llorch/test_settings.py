@@ -1,8 +1,9 @@
 import re
 from pathlib import Path
+from typing import Self
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from llorch.settings import DaemonSettings, SettingsError, load, read
 
@@ -108,6 +109,7 @@ def test_a_mistake_in_the_file_is_named_with_its_place(
         (["--slots"], r"argument --slots: expected one argument"),
         (["--heartbeat-s", "0"], r"--heartbeat-s: input should be greater than 0"),
         (["--config", "/no/such.toml"], r"the settings file /no/such.toml does not exist"),
+        (["--slot", "3"], r"--slot is no flag of gatewayd; did you mean --slots\?"),
         (["stray"], r"stray is no flag of gatewayd"),
     ],
 )
@@ -142,6 +144,17 @@ def test_a_bad_token_is_not_shown(file: Path, env: dict[str, str]) -> None:
     with pytest.raises(SettingsError) as caught:
         read(GatewaySettings, ["--config", str(file)], env)
     assert "12345" not in caught.value.message
+
+
+def test_a_rule_over_several_settings_does_not_show_them_all(env: dict[str, str]) -> None:
+    class Paired(GatewaySettings, section="gateway"):
+        @model_validator(mode="after")
+        def refuse(self) -> Self:
+            raise ValueError("Slots and token do not go together")
+
+    with pytest.raises(SettingsError) as caught:
+        read(Paired, ["--token", "s3cret"], env)
+    assert caught.value.message == "settings: slots and token do not go together"
 
 
 def test_load_ends_with_one_line_and_code_2(capsys: pytest.CaptureFixture[str], env: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from llorch import errors
+from llorch import errors, ports
 from llorch.auth import BearerAuth
 from llorch.errors import Reason
 from llorch.ports import PortTaken
@@ -189,7 +189,16 @@ async def test_a_port_that_is_taken_is_refused_with_its_holder_and_a_free_one(se
 
 
 async def test_a_port_that_is_taken_meanwhile_is_refused_too(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llorch.ports.ensure_free", lambda host, port: None)
+    really_ensure_free = ports.ensure_free
+    looks = 0
+
+    def free_at_first(host: str, port: int) -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            really_ensure_free(host, port)
+
+    monkeypatch.setattr("llorch.ports.ensure_free", free_at_first)
     second = RpcServer(name="second", bind=served.address, authenticator=BearerAuth(None))
     with pytest.raises(PortTaken):
         await second.start()
