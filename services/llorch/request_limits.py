@@ -27,7 +27,7 @@ class Range:
         return isfinite(value) and self.low <= value <= self.high and not (self.open_low and value == self.low)
 
     def __str__(self) -> str:
-        return f"above {self.low:g}, to {self.high:g}" if self.open_low else f"from {self.low:g} to {self.high:g}"
+        return f"{'above' if self.open_low else 'from'} {self.low:.10g} to {self.high:.10g}"
 
 
 SAMPLING_RANGES: Mapping[str, Range] = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llorch.system.local_system import LocalSystem
     from llorch.system.options import SystemOptions
 
-_NEEDED = ("grpc_health", "grpc_reflection", "hypercorn", "psutil", "starlette", "structlog", "uvloop")
+_NEEDED = ("grpc_health", "grpc_reflection", "hypercorn", "psutil", "structlog", "uvloop")
 _SHORT = 160  # characters
 
 

@@ -96,4 +96,4 @@ def _check_optional(message: task_pb2.GenerateWork | task_pb2.Sampling, name: st
         return
     value = getattr(message, name)
     if value not in allowed:
-        raise invalid_field(f"{path}.{name}", f"is {value:g}; it has to be {allowed}")
+        raise invalid_field(f"{path}.{name}", f"is {value:.10g}; it has to be {allowed}")

@@ -62,11 +62,15 @@ class DecodeLoop:
                 output.close(reason)
 
     def step(self) -> list[TokenStep]:
-        """One batch of decoding and one piece of a prompt; what both brought."""
-        ended_waiting = self._fill_slots()
+        """One batch of decoding and one piece of a prompt; what both brought.
+
+        Runs that got a slot are told before their prompts are evaluated, which takes its time: in a step of their own.
+        """
+        if told := self._fill_slots():
+            return told
         self._decode()
         self._prefill()
-        steps = ended_waiting + self._collect()
+        steps = self._collect()
         self._steps += 1
         self.stats = EngineStats(
             slots_busy=len(self._active),
@@ -93,20 +97,19 @@ class DecodeLoop:
         self._active.clear()
 
     def _fill_slots(self) -> list[TokenStep]:
-        """Gives free slots to those who wait; returns the ends of runs that were cancelled while they waited."""
-        steps = []
+        """Gives free slots to those who wait; returns their starts, and ends of runs cancelled meanwhile."""
+        steps: list[TokenStep | None] = []
         while self._waiting and (self._free_slots or self._waiting[0][1].ended):
             run, output, tokens = self._waiting.popleft()
             if output.ended:
-                step = output.collect()
-                if step is not None:
-                    steps.append(step)
+                steps.append(output.collect())
                 continue
             output.start()
             slot = self._free_slots.pop(0)
             sampler = Sampler(self._lib, run.spec.sampling)
             self._active[run.attempt_id] = Sequence(slot, run.spec, output, sampler, tokens)
-        return steps
+            steps.append(output.collect())
+        return [step for step in steps if step is not None]
 
     def _decode(self) -> None:
         """The next token of every sequence that decodes. Slots in ascending order share one pass through the
