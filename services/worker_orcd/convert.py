@@ -70,6 +70,7 @@ def run_spec(proto: run_pb2.RunSpec) -> RunSpec:
         stop_token_ids=frozenset(work.stop_token_ids),
         ignore_eos=work.ignore_eos,
         choices=work.n if work.HasField("n") else 1,
+        deterministic=proto.deterministic,
         remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
         demands=tuple(_demands(proto)),
     )

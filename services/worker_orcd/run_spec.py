@@ -51,7 +51,8 @@ class RunSpec:
     """One request as an engine gets it: `messages` for the model's chat template, or else a plain `prompt`.
 
     `max_tokens` None means as many as the context holds. `remaining_ms` is the time from now in which the run
-    has to be finished. `seed` is 64 bits wide. `template_values` are variables for the chat template.
+    has to be finished. `seed` is 64 bits wide. `template_values` are variables for the chat template. A
+    `deterministic` run gives the same bytes as when it runs alone.
     """
 
     messages: tuple[Message, ...] = ()
@@ -64,5 +65,6 @@ class RunSpec:
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
     choices: int = 1
+    deterministic: bool = False
     remaining_ms: int | None = None
     demands: tuple[Demand, ...] = ()

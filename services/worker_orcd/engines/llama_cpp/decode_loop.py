@@ -14,6 +14,7 @@ from worker_orcd.engine_info import EngineStats
 from worker_orcd.engines.llama_cpp.batch import Batch
 from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
 from worker_orcd.engines.llama_cpp.context import Context, DecodeError
+from worker_orcd.engines.llama_cpp.determinism import FixedChunks, calls
 from worker_orcd.engines.llama_cpp.draws import draw_seed
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.engines.llama_cpp.native import Native
@@ -29,15 +30,23 @@ _log = get_logger("llama.cpp")
 
 
 class DecodeLoop:
-    """`slots` sequences at once. Every method belongs to the engine's thread; `stats` may be read anywhere."""
+    """`slots` sequences at once. Every method belongs to the engine's thread; `stats` may be read anywhere.
 
-    def __init__(self, native: Native, model: Model, context: Context, slots: int) -> None:
+    Of deterministic runs, each of which takes calls of its own, `most_deterministic` run at once; further ones
+    wait, and others pass them.
+    """
+
+    def __init__(
+        self, native: Native, model: Model, context: Context, slots: int, fixed: FixedChunks, most_deterministic: int
+    ) -> None:
         self.stats = EngineStats()
         self._lib = native.lib
         self._model = model
         self._context = context
         self._batch = Batch(native.lib, BATCH_TOKENS)
         self._chunk = ChunkSize(BATCH_TOKENS)
+        self._fixed = fixed
+        self._most_deterministic = most_deterministic
         self._free_slots = list(range(slots))
         self._waiting: deque[tuple[EngineRun, RunOutput, list[int]]] = deque()
         self._active: dict[str, Sequence] = {}
@@ -99,8 +108,8 @@ class DecodeLoop:
     def _fill_slots(self) -> list[TokenStep]:
         """Gives free slots to those who wait; returns their starts, and ends of runs cancelled meanwhile."""
         steps: list[TokenStep | None] = []
-        while self._waiting and (self._free_slots or self._waiting[0][1].ended):
-            run, output, tokens = self._waiting.popleft()
+        while (waiting := self._next_waiting()) is not None:
+            run, output, tokens = waiting
             if output.ended:
                 steps.append(output.collect())
                 continue
@@ -111,18 +120,33 @@ class DecodeLoop:
             steps.append(output.collect())
         return [step for step in steps if step is not None]
 
+    def _next_waiting(self) -> tuple[EngineRun, RunOutput, list[int]] | None:
+        """The first of those who wait that ended meanwhile, or may run now."""
+        deterministic = sum(sequence.deterministic for sequence in self._active.values())
+        for at, (run, output, _) in enumerate(self._waiting):
+            may_run = self._free_slots and (not run.spec.deterministic or deterministic < self._most_deterministic)
+            if output.ended or may_run:
+                waiting = self._waiting[at]
+                del self._waiting[at]
+                return waiting
+        return None
+
     def _decode(self) -> None:
-        """The next token of every sequence that decodes. Slots in ascending order share one pass through the
-        model.
-        """
+        """The next token of every sequence that decodes."""
         decoding = sorted(
             (sequence for sequence in self._active.values() if sequence.decoding and not sequence.output.ended),
             key=lambda sequence: sequence.slot,
         )
-        if not decoding:
-            return
+        for together in calls(decoding):
+            self._decode_together(together)
+
+    def _decode_together(self, decoding: list[Sequence]) -> None:
+        """Slots in ascending order share one pass through the model.
+
+        A token that is replayed is followed by a known one, and none is picked.
+        """
         self._batch.fill_step(
-            [sequence.tokens[-1] for sequence in decoding],
+            [sequence.tokens[sequence.evaluated] for sequence in decoding],
             [sequence.evaluated for sequence in decoding],
             [sequence.slot for sequence in decoding],
         )
@@ -130,7 +154,8 @@ class DecodeLoop:
             return
         for row, sequence in enumerate(decoding):
             sequence.evaluated += 1
-            self._pick(sequence, row)
+            if sequence.evaluated == len(sequence.tokens):
+                self._pick(sequence, row)
 
     def _prefill(self) -> None:
         """A piece of the prompt that came first."""
@@ -140,8 +165,8 @@ class DecodeLoop:
         if sequence is None:
             return
         begin = sequence.evaluated
-        chunk = sequence.tokens[begin : begin + self._chunk.tokens]
-        is_last = begin + len(chunk) == len(sequence.tokens)
+        chunk = sequence.tokens[begin : self._end_of_chunk(sequence)]
+        is_last = begin + len(chunk) == sequence.prefill_tokens
         self._batch.fill_chunk(chunk, begin, sequence.slot, wants_output=is_last)
         began_at = time.monotonic()
         if not self._evaluate([sequence]):
@@ -153,7 +178,13 @@ class DecodeLoop:
         if is_last:
             sequence.decoding = True
             sequence.output.first_token()
-            self._pick(sequence, len(chunk) - 1)
+            if sequence.evaluated == len(sequence.tokens):
+                self._pick(sequence, len(chunk) - 1)
+
+    def _end_of_chunk(self, sequence: Sequence) -> int:
+        if sequence.deterministic:
+            return self._fixed.end(sequence.evaluated, sequence.prefill_tokens)
+        return min(sequence.evaluated + self._chunk.tokens, sequence.prefill_tokens)
 
     def _evaluate(self, sequences: list[Sequence]) -> bool:
         """Runs the batch; if that fails, those who are in it fail, and the others go on."""

@@ -18,6 +18,7 @@ from worker_orcd.device import DeviceKind
 from worker_orcd.engine_info import EngineStats
 from worker_orcd.engines.llama_cpp.context import Context
 from worker_orcd.engines.llama_cpp.decode_loop import DecodeLoop
+from worker_orcd.engines.llama_cpp.determinism import FixedChunks
 from worker_orcd.engines.llama_cpp.gguf_header import check_gguf
 from worker_orcd.engines.llama_cpp.gpus import Gpu, list_gpus, require_gpus
 from worker_orcd.engines.llama_cpp.model import Model
@@ -103,7 +104,8 @@ class EngineThread:
         opened.callback(self._close_model, model)
         context = Context(native, model, self._shape)
         opened.callback(context.close)
-        decode_loop = DecodeLoop(native, model, context, self._shape.slots)
+        fixed = FixedChunks(self._shape.fixed_chunk)
+        decode_loop = DecodeLoop(native, model, context, self._shape.slots, fixed, self._shape.deterministic_runs)
         opened.callback(decode_loop.close)
         self._decode_loop = decode_loop
         after = self._measure()

@@ -11,7 +11,7 @@ from worker_orcd.run_spec import RunSpec
 class Sequence:
     """`tokens` are all ids of the prompt and the output, `evaluated` how many of them the context has seen.
 
-    As long as more than the last one is not evaluated, the sequence is in prefill.
+    Until the first `prefill_tokens` of them are evaluated, the sequence is in prefill; it decodes from there on.
     """
 
     slot: int
@@ -21,6 +21,18 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     evaluated: int = 0
     decoding: bool = False
+
+    prefill_tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """A run that resumes evaluates its output so far with its prompt, where that may change bits; where not,
+        token by token, as it did at first.
+        """
+        self.prefill_tokens = self.output.tokens_in if self.deterministic else len(self.tokens)
+
+    @property
+    def deterministic(self) -> bool:
+        return self.spec.deterministic
 
     @property
     def choice(self) -> ChoiceOutput:

@@ -3,15 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker_orcd.device import DeviceSet
+from worker_orcd.device import DeviceKind, DeviceSet
 
 BATCH_TOKENS = 512
 """Most tokens of one call of `llama_decode`. A larger batch aborts the process."""
 
+_FIXED_CHUNK = {DeviceKind.CUDA: 256}
+_FIXED_CHUNK_CPU = 32
+
 
 @dataclass(frozen=True, slots=True)
 class LlamaCppShape:
-    """`model` is the name in the catalog. Contexts are in tokens, per slot."""
+    """`model` is the name in the catalog. Contexts are in tokens, per slot. `deterministic_runs` is how many
+    deterministic runs there may be at once.
+    """
 
     model_path: Path
     model: str
@@ -21,3 +26,11 @@ class LlamaCppShape:
     cache_type_k: str
     cache_type_v: str
     threads: int
+    deterministic_runs: int = 4
+
+    @property
+    def fixed_chunk(self) -> int:
+        """Tokens of a prompt that a deterministic run evaluates at once: what a device of this kind does in a
+        fraction of a second. At most BATCH_TOKENS.
+        """
+        return _FIXED_CHUNK.get(self.devices.kind, _FIXED_CHUNK_CPU)
