@@ -55,6 +55,9 @@ class Seen:
     def token_ids(self) -> list[int]:
         return [token_id for entry in self.log for token_id in entry.token_ids]
 
+    def choice_ids(self, choice: int) -> list[int]:
+        return [token_id for entry in self.log if entry.choice == choice for token_id in entry.token_ids]
+
     @property
     def finish(self) -> FinishReason:
         assert self.end is not None
@@ -259,6 +262,33 @@ async def test_what_is_not_declared_is_not_done(bench: Bench) -> None:
     assert not bench.engine.info().capabilities.embeddings
     with pytest.raises(Unimplemented):
         await bench.engine.embed(["x"])
+
+
+async def test_choices_share_the_prompt_and_end_one_by_one(bench: Bench) -> None:
+    assert bench.engine.info().capabilities.multiple_choices
+    before = bench.engine.stats().tokens_prefilled
+    seen = await bench.run("a", replace(SPEC, choices=SLOTS))
+    assert seen.end is not None
+    assert bench.engine.stats().tokens_prefilled - before == seen.end.tokens_in
+    assert [choice.finish_reason for choice in seen.end.choices] == [FinishReason.LENGTH] * SLOTS
+    answers = [seen.choice_ids(number) for number in range(SLOTS)]
+    assert [len(answer) for answer in answers] == [12] * SLOTS
+    assert len({tuple(answer) for answer in answers}) == SLOTS
+
+
+async def test_there_may_be_more_choices_than_slots(bench: Bench) -> None:
+    seen = await bench.run("a", replace(SPEC, choices=SLOTS + 2, max_tokens=5))
+    assert seen.end is not None
+    assert (seen.starts, seen.end.tokens_out) == (1, 5 * (SLOTS + 2))
+    assert bench.engine.stats().slots_busy == 0
+
+
+async def test_each_choice_resumes_where_it_was(bench: Bench) -> None:
+    whole = await bench.run("whole", replace(SPEC, choices=2, sampling=GREEDY))
+    prefix = [entry for entry in whole.log if entry.choice == 1][:4]
+    resumed = await bench.run("resumed", replace(SPEC, choices=2, sampling=GREEDY), prefix)
+    assert resumed.choice_ids(0) == whole.choice_ids(0)
+    assert resumed.choice_ids(1) == whole.choice_ids(1)[4:]
 
 
 async def test_steps_are_counted(bench: Bench) -> None:

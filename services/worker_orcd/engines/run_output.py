@@ -89,13 +89,18 @@ class RunOutput:
     def ended(self) -> bool:
         return self._failure is not None or all(choice.finish is not None for choice in self.choices)
 
+    @property
+    def started(self) -> bool:
+        return self._started_at is not None
+
     def start(self) -> None:
         """The run got its slot."""
         self._started_at = self._now()
 
     def first_token(self) -> None:
-        """The prompt is evaluated; decoding begins."""
-        self._first_token_at = self._now()
+        """The prompt is evaluated; decoding begins, with the first of the choices."""
+        if self._first_token_at is None:
+            self._first_token_at = self._now()
 
     def close(self, reason: FinishReason) -> None:
         for choice in self.choices:

@@ -36,6 +36,13 @@ class Context:
         """Empties a slot. Whole sequences can be removed whatever the model's architecture is."""
         self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
+    def copy(self, source: int, target: int) -> None:
+        """Makes the slot `target` what `source` is. Only whole sequences can be copied between slots: a part
+        aborts the process.
+        """
+        self.forget(target)
+        self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
     def close(self) -> None:
         self._lib.llama_free(self.handle)
 

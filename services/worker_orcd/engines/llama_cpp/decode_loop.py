@@ -19,7 +19,7 @@ from worker_orcd.engines.llama_cpp.draws import draw_seed
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.sampler import Sampler
-from worker_orcd.engines.llama_cpp.sequence import Sequence
+from worker_orcd.engines.llama_cpp.sequence import Sequence, TokensOfChoices, WaitingChoice
 from worker_orcd.engines.llama_cpp.shape import BATCH_TOKENS
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.run_output import RunOutput
@@ -48,27 +48,28 @@ class DecodeLoop:
         self._fixed = fixed
         self._most_deterministic = most_deterministic
         self._free_slots = list(range(slots))
-        self._waiting: deque[tuple[EngineRun, RunOutput, list[int]]] = deque()
-        self._active: dict[str, Sequence] = {}
+        self._runs: dict[str, RunOutput] = {}
+        self._waiting: deque[WaitingChoice] = deque()
+        self._active: dict[tuple[str, int], Sequence] = {}
         self._steps = 0
         self._generated = 0
         self._prefilled = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self._active or self._waiting)
+        return bool(self._runs)
 
-    def add(self, run: EngineRun, output: RunOutput, tokens: list[int]) -> None:
-        """`tokens` are the prompt's and those of the output so far."""
-        self._waiting.append((run, output, tokens))
+    def add(self, run: EngineRun, output: RunOutput, tokens: TokensOfChoices) -> None:
+        """`tokens` has one list per choice: the prompt's and those of the choice's output so far."""
+        self._runs[run.attempt_id] = output
+        for number, choice in enumerate(output.choices):
+            if choice.finish is None:
+                self._waiting.append(WaitingChoice(run, output, number, tokens[number]))
 
     def cancel(self, attempt_id: str, reason: FinishReason) -> None:
-        sequence = self._active.get(attempt_id)
-        if sequence is not None:
-            sequence.output.close(reason)
-        for run, output, _ in self._waiting:
-            if run.attempt_id == attempt_id:
-                output.close(reason)
+        output = self._runs.get(attempt_id)
+        if output is not None:
+            output.close(reason)
 
     def step(self) -> list[TokenStep]:
         """One batch of decoding and one piece of a prompt; what both brought.
@@ -92,12 +93,10 @@ class DecodeLoop:
 
     def fail_all(self, message: str) -> list[TokenStep]:
         """The engine can't go on: every run ends with a failure."""
-        outputs = [sequence.output for sequence in self._active.values()]
-        outputs += [output for _, output, _ in self._waiting]
-        for output in outputs:
+        for output in self._runs.values():
             output.fail(RunFailure(Reason.ENGINE_FAILED, message, retryable=True))
         self._waiting.clear()
-        return [step for output in outputs if (step := output.collect()) is not None]
+        return [step for output in self._runs.values() if (step := output.collect()) is not None]
 
     def close(self) -> None:
         """Frees what sequences hold; before the context."""
@@ -106,27 +105,27 @@ class DecodeLoop:
         self._active.clear()
 
     def _fill_slots(self) -> list[TokenStep]:
-        """Gives free slots to those who wait; returns their starts, and ends of runs cancelled meanwhile."""
-        steps: list[TokenStep | None] = []
+        """Gives free slots to the choices that wait; returns the starts of runs of which one is the first."""
+        started: list[RunOutput] = []
         while (waiting := self._next_waiting()) is not None:
-            run, output, tokens = waiting
-            if output.ended:
-                steps.append(output.collect())
-                continue
-            output.start()
+            run, output = waiting.run, waiting.output
+            if not output.started:
+                output.start()
+                started.append(output)
             slot = self._free_slots.pop(0)
             sampler = Sampler(self._lib, run.spec.sampling)
-            self._active[run.attempt_id] = Sequence(slot, run.spec, output, sampler, tokens)
-            steps.append(output.collect())
-        return [step for step in steps if step is not None]
+            sequence = Sequence(slot, run.spec, output, sampler, waiting.tokens, number=waiting.number)
+            self._active[run.attempt_id, waiting.number] = sequence
+        return [step for output in started if (step := output.collect()) is not None]
 
-    def _next_waiting(self) -> tuple[EngineRun, RunOutput, list[int]] | None:
-        """The first of those who wait that ended meanwhile, or may run now."""
+    def _next_waiting(self) -> WaitingChoice | None:
+        """The first of those who wait that may run now. Those that ended meanwhile wait no more."""
+        if not self._free_slots or not self._waiting:
+            return None
         deterministic = sum(sequence.deterministic for sequence in self._active.values())
-        for at, (run, output, _) in enumerate(self._waiting):
-            may_run = self._free_slots and (not run.spec.deterministic or deterministic < self._most_deterministic)
-            if output.ended or may_run:
-                waiting = self._waiting[at]
+        self._waiting = deque(waiting for waiting in self._waiting if not waiting.ended)
+        for at, waiting in enumerate(self._waiting):
+            if not waiting.run.spec.deterministic or deterministic < self._most_deterministic:
                 del self._waiting[at]
                 return waiting
         return None
@@ -134,7 +133,7 @@ class DecodeLoop:
     def _decode(self) -> None:
         """The next token of every sequence that decodes."""
         decoding = sorted(
-            (sequence for sequence in self._active.values() if sequence.decoding and not sequence.output.ended),
+            (sequence for sequence in self._active.values() if sequence.decoding and not sequence.ended),
             key=lambda sequence: sequence.slot,
         )
         for together in calls(decoding):
@@ -159,9 +158,7 @@ class DecodeLoop:
 
     def _prefill(self) -> None:
         """A piece of the prompt that came first."""
-        sequence = next(
-            (other for other in self._active.values() if not other.decoding and not other.output.ended), None
-        )
+        sequence = next((other for other in self._active.values() if not other.decoding and not other.ended), None)
         if sequence is None:
             return
         begin = sequence.evaluated
@@ -176,10 +173,22 @@ class DecodeLoop:
         self._prefilled += len(chunk)
         sequence.evaluated += len(chunk)
         if is_last:
-            sequence.decoding = True
-            sequence.output.first_token()
-            if sequence.evaluated == len(sequence.tokens):
-                self._pick(sequence, len(chunk) - 1)
+            twins = self._share_prompt(sequence)
+            for other in (sequence, *twins):
+                other.decoding = True
+                other.output.first_token()
+                if other.evaluated == len(other.tokens):
+                    self._pick(other, len(chunk) - 1)
+
+    def _share_prompt(self, sequence: Sequence) -> list[Sequence]:
+        """The choices of the same run that wait in slots with the same tokens: they get a copy of what was
+        evaluated, and pick from the same logits.
+        """
+        twins = [other for other in self._active.values() if other.is_twin_of(sequence)]
+        for other in twins:
+            self._context.copy(sequence.slot, other.slot)
+            other.evaluated = sequence.evaluated
+        return twins
 
     def _end_of_chunk(self, sequence: Sequence) -> int:
         if sequence.deterministic:
@@ -201,7 +210,7 @@ class DecodeLoop:
 
     def _pick(self, sequence: Sequence, row: int) -> None:
         choice = sequence.choice
-        seed = draw_seed(sequence.spec.seed, 0, choice.index)
+        seed = draw_seed(sequence.spec.seed, sequence.number, choice.index)
         token_id = sequence.sampler.pick(self._context.handle, row, seed)
         self._generated += 1
         if token_id in self._model.ends_text and not sequence.spec.ignore_eos:
@@ -211,10 +220,13 @@ class DecodeLoop:
         sequence.tokens.append(token_id)
 
     def _collect(self) -> list[TokenStep]:
-        steps = [step for run in self._active.values() if (step := run.output.collect()) is not None]
+        """A slot is free once its choice has ended, whether the run goes on or not."""
+        for key in [key for key, sequence in self._active.items() if sequence.ended]:
+            self._free(self._active.pop(key))
+        steps = [step for output in self._runs.values() if (step := output.collect()) is not None]
         for step in steps:
             if step.end is not None:
-                self._free(self._active.pop(step.attempt_id))
+                del self._runs[step.attempt_id]
         return steps
 
     def _free(self, sequence: Sequence) -> None:

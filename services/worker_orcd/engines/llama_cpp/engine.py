@@ -12,6 +12,7 @@ from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, Finge
 from worker_orcd.engines.llama_cpp import draws
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
 from worker_orcd.engines.llama_cpp.prompt import PromptBuilder
+from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
@@ -65,6 +66,7 @@ class LlamaCppEngine:
             capabilities=Capabilities(
                 resume=ResumeSupport.EXACT_IDS,
                 chat=self._prompts is not None and self._prompts.has_template,
+                multiple_choices=True,
                 sampling_options=SAMPLING_OPTIONS,
             ),
             fingerprint=Fingerprint(
@@ -85,7 +87,8 @@ class LlamaCppEngine:
         """Templates and tokenizing take their time with long prompts: beside the event loop."""
         prompt, replayed = await asyncio.to_thread(self._token_ids, run)
         output = RunOutput(run, len(prompt), self._shape.context_per_slot, time.monotonic)
-        self._running.send(lambda decode_loop: decode_loop.add(run, output, prompt + replayed))
+        tokens = [prompt + output_so_far for output_so_far in replayed]
+        self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens))
 
     def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
         self._running.send(lambda decode_loop: decode_loop.cancel(attempt_id, reason))
@@ -116,7 +119,7 @@ class LlamaCppEngine:
             raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
         return self._loaded
 
-    def _token_ids(self, run: EngineRun) -> tuple[list[int], list[int]]:
+    def _token_ids(self, run: EngineRun) -> tuple[list[int], TokensOfChoices]:
         """The model is not freed while this reads its vocabulary."""
         with self._running.model_lock:
             if self._running.closing.is_set() or self._prompts is None:

@@ -24,18 +24,23 @@ class PromptBuilder:
     def has_template(self) -> bool:
         return self._template is not None
 
-    def token_ids(self, run: EngineRun) -> tuple[list[int], list[int]]:
-        """The prompt's ids, and those of the output so far. Refuses what does not fit and what is no token."""
-        replayed = [token_id for entry in run.prefix for token_id in entry.token_ids]
-        self._check_ids("prefix", replayed)
+    def token_ids(self, run: EngineRun) -> tuple[list[int], list[list[int]]]:
+        """The prompt's ids, and those of each choice's output so far. Refuses what does not fit and what is no
+        token.
+        """
+        replayed: list[list[int]] = [[] for _ in range(run.spec.choices)]
+        for entry in run.prefix:
+            replayed[entry.choice] += entry.token_ids
+            self._check_ids("prefix", entry.token_ids)
         self._check_ids("generate.stop_token_ids", sorted(run.spec.stop_token_ids))
         parts = self._parts(run.spec)
         self._refuse_far_too_long(parts)
         prompt = self._tokenize(parts)
         if not prompt:
             raise invalid_field("generate.prompt", "has no tokens")
-        if len(prompt) + len(replayed) >= self._context:
-            raise self._too_long(str(len(prompt) + len(replayed)))
+        longest = len(prompt) + max(len(output_so_far) for output_so_far in replayed)
+        if longest >= self._context:
+            raise self._too_long(str(longest))
         return prompt, replayed
 
     def _parts(self, spec: RunSpec) -> list[Part]:

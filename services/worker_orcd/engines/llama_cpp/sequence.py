@@ -1,15 +1,34 @@
-"""A run in a slot."""
+"""A choice of a run, waiting or in a slot. A run has as many of these as it has choices, each on its own."""
 
 from dataclasses import dataclass, field
 
 from worker_orcd.engines.llama_cpp.sampler import Sampler
+from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.run_output import ChoiceOutput, RunOutput
 from worker_orcd.run_spec import RunSpec
+
+TokensOfChoices = list[list[int]]
+"""One list of token ids per choice of a run, in order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WaitingChoice:
+    """Choice `number` of a run, before it has a slot."""
+
+    run: EngineRun
+    output: RunOutput
+    number: int
+    tokens: list[int]
+
+    @property
+    def ended(self) -> bool:
+        return self.output.ended
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """`tokens` are all ids of the prompt and the output, `evaluated` how many of them the context has seen.
+    """Choice `number` of a run. `tokens` are all ids of the prompt and the output, `evaluated` how many of them
+    the context has seen.
 
     Until the first `prefill_tokens` of them are evaluated, the sequence is in prefill; it decodes from there on.
     """
@@ -21,6 +40,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     evaluated: int = 0
     decoding: bool = False
+    number: int = 0
 
     prefill_tokens: int = field(init=False)
 
@@ -36,4 +56,19 @@ class Sequence:
 
     @property
     def choice(self) -> ChoiceOutput:
-        return self.output.choices[0]
+        return self.output.choices[self.number]
+
+    @property
+    def ended(self) -> bool:
+        """The choice has ended, or the run with all of its choices."""
+        return self.choice.finish is not None or self.output.ended
+
+    def is_twin_of(self, other: "Sequence") -> bool:
+        """Another choice of the same run that still has all of the same tokens before it."""
+        return (
+            self is not other
+            and self.output is other.output
+            and not self.decoding
+            and not self.ended
+            and self.tokens == other.tokens
+        )
