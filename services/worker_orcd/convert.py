@@ -17,8 +17,8 @@ from llama_orch.v2 import (
     task_pb2,
 )
 from llorch.errors import InvalidArgument, Reason, invalid_field
-from worker_orcd.engine_info import EngineInfo, ResumeSupport
-from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, RunEnd, RunFailure, ToolCallDelta
+from worker_orcd.engine_info import EngineInfo, Fingerprint, ResumeSupport
+from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, Receipt, RunEnd, RunFailure, ToolCallDelta
 from worker_orcd.run_spec import Demand, Message, Role, RunSpec, Sampling
 from worker_orcd.run_table import CancelOutcome, Run
 
@@ -133,7 +133,6 @@ def cancel_outcome(outcome: CancelOutcome) -> cancel_pb2.CancelOutcome.ValueType
 
 def engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
     can = info.capabilities
-    bytes_depend_on = info.fingerprint
     return engine_pb2.EngineInfo(
         engine=info.engine,
         engine_version=info.engine_version,
@@ -155,17 +154,7 @@ def engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
             multiple_choices=can.multiple_choices,
             sampling_options=sorted(can.sampling_options),
         ),
-        fingerprint=engine_pb2.EngineFingerprint(
-            engine_version=bytes_depend_on.engine_version,
-            build=bytes_depend_on.build,
-            device_kind=bytes_depend_on.device_kind,
-            device=bytes_depend_on.device,
-            model_digest=bytes_depend_on.model_digest,
-            sampler_profile=bytes_depend_on.sampler_profile,
-            prefill_chunk=bytes_depend_on.prefill_chunk,
-            threads=bytes_depend_on.threads,
-            flash_attention=bytes_depend_on.flash_attention,
-        ),
+        fingerprint=_fingerprint(info.fingerprint),
         simulated=info.simulated,
         cpu=info.cpu,
         load_ms=info.load_ms,
@@ -288,7 +277,31 @@ def _run_end(end: RunEnd) -> run_pb2.RunEnd:
         cached_tokens=end.cached_tokens,
         prefill_ms=end.prefill_ms,
         decode_ms=end.decode_ms,
+        receipt=_receipt(end.receipt) if end.receipt is not None else None,
         error=_error(end.failure) if end.failure is not None else None,
+    )
+
+
+def _receipt(receipt: Receipt) -> task_event_pb2.DeterminismReceipt:
+    return task_event_pb2.DeterminismReceipt(
+        fingerprint=_fingerprint(receipt.fingerprint), seed=receipt.seed, token_digest=receipt.token_digest
+    )
+
+
+def _fingerprint(fingerprint: Fingerprint) -> engine_pb2.EngineFingerprint:
+    return engine_pb2.EngineFingerprint(
+        engine_version=fingerprint.engine_version,
+        build=fingerprint.build,
+        device_kind=fingerprint.device_kind,
+        device=fingerprint.device,
+        model_digest=fingerprint.model_digest,
+        sampler_profile=fingerprint.sampler_profile,
+        prefill_chunk=fingerprint.prefill_chunk,
+        threads=fingerprint.threads,
+        flash_attention=fingerprint.flash_attention,
+        cache_type_k=fingerprint.cache_type_k,
+        cache_type_v=fingerprint.cache_type_v,
+        context_per_slot=fingerprint.context_per_slot,
     )
 
 

@@ -53,6 +53,9 @@ class Fingerprint:
     prefill_chunk: int = 0
     threads: int = 0
     flash_attention: bool = False
+    cache_type_k: str = ""
+    cache_type_v: str = ""
+    context_per_slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)

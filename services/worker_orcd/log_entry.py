@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from llorch.errors import Reason
+from worker_orcd.engine_info import Fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,22 @@ class RunFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the bytes of a deterministic run depend on, and the SHA-256, in hexadecimal, of its token ids: those of
+    all attempts, choice by choice, each id as 4 bytes, little-endian.
+    """
+
+    fingerprint: Fingerprint
+    seed: int
+    token_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnd:
     """The terminal of a run: one end per choice, or a failure. Times and counts are of this attempt alone.
 
     `tokens_in` counts the prompt, `cached_tokens` the part of it that did not have to be evaluated; a prefix
-    that was resumed counts nowhere.
+    that was resumed counts nowhere. A deterministic run that did not fail has a `receipt`.
     """
 
     choices: tuple[ChoiceEnd, ...] = ()
@@ -75,6 +87,7 @@ class RunEnd:
     cached_tokens: int = 0
     prefill_ms: int = 0
     decode_ms: int = 0
+    receipt: Receipt | None = None
 
     @property
     def tokens_out(self) -> int:

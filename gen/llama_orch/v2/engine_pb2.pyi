@@ -122,6 +122,9 @@ class EngineFingerprint(_message.Message):
     PREFILL_CHUNK_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
     FLASH_ATTENTION_FIELD_NUMBER: _builtins.int
+    CACHE_TYPE_K_FIELD_NUMBER: _builtins.int
+    CACHE_TYPE_V_FIELD_NUMBER: _builtins.int
+    CONTEXT_PER_SLOT_FIELD_NUMBER: _builtins.int
     engine_version: _builtins.str
     """Engine name and version, e.g. "llama_cpp 0.3.36"."""
     build: _builtins.str
@@ -140,6 +143,12 @@ class EngineFingerprint(_message.Message):
     """Threads used for computing."""
     flash_attention: _builtins.bool
     """Flash attention was on."""
+    cache_type_k: _builtins.str
+    """Type of the keys in the KV cache, e.g. "f16"; empty if the engine has no such cache."""
+    cache_type_v: _builtins.str
+    """Type of the values in the KV cache."""
+    context_per_slot: _builtins.int
+    """Context that one request may use, in tokens: answers end with it, and some models scale positions by it."""
     def __init__(
         self,
         *,
@@ -152,10 +161,13 @@ class EngineFingerprint(_message.Message):
         prefill_chunk: _builtins.int = ...,
         threads: _builtins.int = ...,
         flash_attention: _builtins.bool = ...,
+        cache_type_k: _builtins.str = ...,
+        cache_type_v: _builtins.str = ...,
+        context_per_slot: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "device", b"device", "device_kind", b"device_kind", "engine_version", b"engine_version", "flash_attention", b"flash_attention", "model_digest", b"model_digest", "prefill_chunk", b"prefill_chunk", "sampler_profile", b"sampler_profile", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "cache_type_k", b"cache_type_k", "cache_type_v", b"cache_type_v", "context_per_slot", b"context_per_slot", "device", b"device", "device_kind", b"device_kind", "engine_version", b"engine_version", "flash_attention", b"flash_attention", "model_digest", b"model_digest", "prefill_chunk", b"prefill_chunk", "sampler_profile", b"sampler_profile", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,7 +5,9 @@ An engine feeds the tokens of each choice in order and, once per step, collects 
 
 from collections.abc import Callable
 
+from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.protocol import EngineRun
+from worker_orcd.engines.receipt import receipt_writer
 from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, RunEnd, RunFailure
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.text.output_text import OutputText, Released
@@ -67,9 +69,13 @@ class ChoiceOutput:
 
 
 class RunOutput:
-    """All choices of one run, its times and its end. `now` is a monotonic clock in seconds."""
+    """All choices of one run, its times and its end. `now` is a monotonic clock in seconds; the engine's
+    `fingerprint` goes into the receipt of a deterministic run.
+    """
 
-    def __init__(self, run: EngineRun, tokens_in: int, context: int, now: Callable[[], float]) -> None:
+    def __init__(
+        self, run: EngineRun, tokens_in: int, context: int, now: Callable[[], float], fingerprint: Fingerprint
+    ) -> None:
         self.attempt_id = run.attempt_id
         self.tokens_in = tokens_in
         self.cached_tokens = 0
@@ -79,6 +85,7 @@ class RunOutput:
         self.choices = [
             ChoiceOutput(number, run.spec, count, context - tokens_in) for number, count in enumerate(emitted)
         ]
+        self._receipt = receipt_writer(run, fingerprint)
         self._failure: RunFailure | None = None
         self._now = now
         self._started_at: float | None = None
@@ -117,6 +124,8 @@ class RunOutput:
                 entries.extend(choice.entries)
                 choice.entries = []
         started = self._started_at is not None and not self._start_reported
+        if self._receipt is not None:
+            self._receipt.add(entries)
         end = self._end() if self.ended else None
         if not entries and end is None and not started:
             return None
@@ -134,4 +143,5 @@ class RunOutput:
             cached_tokens=self.cached_tokens,
             prefill_ms=round((first_token_at - started_at) * 1000),
             decode_ms=round((now - first_token_at) * 1000),
+            receipt=self._receipt.receipt() if self._receipt is not None and self._failure is None else None,
         )

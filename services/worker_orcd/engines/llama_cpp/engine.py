@@ -8,8 +8,7 @@ from llorch.clock import Clock, SystemClock
 from llorch.errors import Internal, Reason, Unavailable, Unimplemented
 from llorch.logs import get_logger
 from worker_orcd.device import DeviceKind
-from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, Fingerprint, ResumeSupport
-from worker_orcd.engines.llama_cpp import draws
+from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, ResumeSupport
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
 from worker_orcd.engines.llama_cpp.prompt import PromptBuilder
 from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
@@ -65,19 +64,12 @@ class LlamaCppEngine:
             vocabulary_size=loaded.model.vocabulary_size,
             capabilities=Capabilities(
                 resume=ResumeSupport.EXACT_IDS,
+                deterministic=loaded.deterministic,
                 chat=self._prompts is not None and self._prompts.has_template,
                 multiple_choices=True,
                 sampling_options=SAMPLING_OPTIONS,
             ),
-            fingerprint=Fingerprint(
-                engine_version=f"llama_cpp {loaded.version}",
-                build=loaded.system_info,
-                device_kind="cuda" if on_cuda else "cpu",
-                device=", ".join(loaded.gpus),
-                sampler_profile=draws.PROFILE,
-                threads=shape.threads,
-                flash_attention=True,
-            ),
+            fingerprint=loaded.fingerprint,
             cpu=not on_cuda,
             load_ms=loaded.load_ms,
             memory_mib=loaded.memory_mib,
@@ -86,7 +78,8 @@ class LlamaCppEngine:
     async def submit(self, run: EngineRun) -> None:
         """Templates and tokenizing take their time with long prompts: beside the event loop."""
         prompt, replayed = await asyncio.to_thread(self._token_ids, run)
-        output = RunOutput(run, len(prompt), self._shape.context_per_slot, time.monotonic)
+        fingerprint = self._known.fingerprint
+        output = RunOutput(run, len(prompt), self._shape.context_per_slot, time.monotonic, fingerprint)
         tokens = [prompt + output_so_far for output_so_far in replayed]
         self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens))
 

@@ -15,14 +15,17 @@ from typing import Any
 from llorch.errors import Internal, LlorchError, Reason
 from llorch.logs import get_logger
 from worker_orcd.device import DeviceKind
-from worker_orcd.engine_info import EngineStats
+from worker_orcd.engine_info import EngineStats, Fingerprint
 from worker_orcd.engines.llama_cpp.context import Context
 from worker_orcd.engines.llama_cpp.decode_loop import DecodeLoop
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks
+from worker_orcd.engines.llama_cpp.determinism_proof import DeterminismProof
+from worker_orcd.engines.llama_cpp.fingerprint import fingerprint
 from worker_orcd.engines.llama_cpp.gguf_header import check_gguf
 from worker_orcd.engines.llama_cpp.gpus import Gpu, list_gpus, require_gpus
 from worker_orcd.engines.llama_cpp.model import Model
-from worker_orcd.engines.llama_cpp.native import load_native
+from worker_orcd.engines.llama_cpp.model_digest import ModelDigest
+from worker_orcd.engines.llama_cpp.native import Native, load_native
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import StepCallback
 from worker_orcd.resident_memory import resident_mib
@@ -34,12 +37,12 @@ _log = get_logger("llama.cpp")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the load brought. `memory_mib` is what it took, per device."""
+    """What the load brought. `deterministic`: it was proven. `memory_mib` is what it took, per device."""
 
     model: Model
     version: str
-    system_info: str
-    gpus: tuple[str, ...]
+    fingerprint: Fingerprint
+    deterministic: bool
     memory_mib: tuple[int, ...]
     load_ms: int
 
@@ -100,7 +103,8 @@ class EngineThread:
         if self._shape.devices.kind is DeviceKind.CUDA:
             require_gpus(native, self._shape.devices)
         before = self._measure()
-        model = Model(native, self._shape, go_on=lambda: not self.closing.is_set())
+        digest = ModelDigest(self._shape.model_path, self._shape.digest_folder, self._goes_on)
+        model = Model(native, self._shape, self._goes_on)
         opened.callback(self._close_model, model)
         context = Context(native, model, self._shape)
         opened.callback(context.close)
@@ -108,17 +112,35 @@ class EngineThread:
         decode_loop = DecodeLoop(native, model, context, self._shape.slots, fixed, self._shape.deterministic_runs)
         opened.callback(decode_loop.close)
         self._decode_loop = decode_loop
+        model_digest = digest.wait()
+        deterministic = self._prove_determinism(native, model, context) and bool(model_digest)
         after = self._measure()
         loaded = Loaded(
             model=model,
             version=native.version,
-            system_info=native.system_info(),
-            gpus=tuple(gpu.description for gpu in self._gpus()),
+            fingerprint=self._fingerprint(native, model_digest, deterministic=deterministic),
+            deterministic=deterministic,
             memory_mib=tuple(max(0, now - then) for then, now in zip(before, after, strict=True)),
             load_ms=round((time.monotonic() - began_at) * 1000),
         )
         self._tell(_settle, self.loaded, None, loaded)
         self._serve(decode_loop)
+
+    def _goes_on(self) -> bool:
+        return not self.closing.is_set()
+
+    def _prove_determinism(self, native: Native, model: Model, context: Context) -> bool:
+        proof = DeterminismProof(
+            native.lib, context, self._shape.slots, model.vocabulary_size, FixedChunks(self._shape.fixed_chunk)
+        )
+        began_at = time.monotonic()
+        holds = proof.holds()
+        _log.info("determinism", proven=holds, took_ms=round((time.monotonic() - began_at) * 1000))
+        return holds
+
+    def _fingerprint(self, native: Native, model_digest: str, *, deterministic: bool) -> Fingerprint:
+        gpus = [gpu.description for gpu in self._gpus()]
+        return fingerprint(native, self._shape, gpus, model_digest, deterministic=deterministic)
 
     def _serve(self, decode_loop: DecodeLoop) -> None:
         try:

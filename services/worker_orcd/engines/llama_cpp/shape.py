@@ -15,7 +15,7 @@ _FIXED_CHUNK_CPU = 32
 @dataclass(frozen=True, slots=True)
 class LlamaCppShape:
     """`model` is the name in the catalog. Contexts are in tokens, per slot. `deterministic_runs` is how many
-    deterministic runs there may be at once.
+    deterministic runs there may be at once; in `digest_folder` the digests of model files are kept.
     """
 
     model_path: Path
@@ -27,10 +27,11 @@ class LlamaCppShape:
     cache_type_v: str
     threads: int
     deterministic_runs: int = 4
+    digest_folder: Path | None = None
 
     @property
     def fixed_chunk(self) -> int:
         """Tokens of a prompt that a deterministic run evaluates at once: what a device of this kind does in a
-        fraction of a second. At most BATCH_TOKENS.
+        fraction of a second. At most BATCH_TOKENS, and half of the context.
         """
-        return _FIXED_CHUNK.get(self.devices.kind, _FIXED_CHUNK_CPU)
+        return min(_FIXED_CHUNK.get(self.devices.kind, _FIXED_CHUNK_CPU), self.context_per_slot // 2)

@@ -93,11 +93,12 @@ class SimEngine:
             vocabulary_size=VOCABULARY_SIZE,
             capabilities=Capabilities(
                 resume=ResumeSupport.EXACT_IDS,
+                deterministic=True,
                 chat=True,
                 multiple_choices=True,
                 sampling_options=_SAMPLING_OPTIONS,
             ),
-            fingerprint=Fingerprint(engine_version=f"sim {VERSION}", device_kind="simulated"),
+            fingerprint=self._fingerprint(),
             simulated=True,
             load_ms=self._load_ms,
             memory_mib=(self._parameters.vram_mib // self._shape.devices,) * self._shape.devices,
@@ -114,7 +115,7 @@ class SimEngine:
                 Reason.PROMPT_TOO_LONG,
                 f"the prompt has {tokens_in} tokens, and the context holds {self._shape.context_per_slot}",
             )
-        output = RunOutput(run, tokens_in, self._shape.context_per_slot, self._loop.time)
+        output = RunOutput(run, tokens_in, self._shape.context_per_slot, self._loop.time, self._fingerprint())
         replayed = sum(len(entry.token_ids) for entry in run.prefix)
         output.start()
         faults = [fault for fault in self._costs.faults if fault.marker in prompt]
@@ -145,6 +146,15 @@ class SimEngine:
         if self._timer is not None:
             self._timer.cancel()
         self._runs.clear()
+
+    def _fingerprint(self) -> Fingerprint:
+        """Its tokens depend on the seed, its answers' lengths on the context and on `eos_after`."""
+        return Fingerprint(
+            engine_version=f"sim {VERSION}",
+            build=f"eos_after={self._parameters.eos_after}",
+            device_kind="simulated",
+            context_per_slot=self._shape.context_per_slot,
+        )
 
     def _book_prefill(self, tokens: int) -> float:
         """When a prompt that comes now is evaluated, after those that came before it."""

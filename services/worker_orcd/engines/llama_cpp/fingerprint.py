@@ -1,0 +1,43 @@
+"""Everything that the bytes of an answer depend on apart from the request."""
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from worker_orcd.device import DeviceKind
+from worker_orcd.engine_info import Fingerprint
+from worker_orcd.engines.llama_cpp import draws
+from worker_orcd.engines.llama_cpp.native import Native
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def fingerprint(
+    native: Native, shape: LlamaCppShape, gpus: Sequence[str], model_digest: str, *, deterministic: bool
+) -> Fingerprint:
+    """`gpus` are the models of the GPUs, in the engine's order."""
+    on_cuda = shape.devices.kind is DeviceKind.CUDA
+    return Fingerprint(
+        engine_version=f"llama_cpp {native.version}",
+        build=f"{native.system_info()} | {' '.join(platform.libc_ver())}",
+        device_kind="cuda" if on_cuda else "cpu",
+        device=", ".join([*gpus, nvidia_driver()]) if on_cuda else "",
+        model_digest=model_digest,
+        sampler_profile=draws.PROFILE,
+        prefill_chunk=shape.fixed_chunk if deterministic else 0,
+        threads=shape.threads,
+        flash_attention=True,
+        cache_type_k=shape.cache_type_k,
+        cache_type_v=shape.cache_type_v,
+        context_per_slot=shape.context_per_slot,
+    )
+
+
+def nvidia_driver(path: Path = _NVIDIA_DRIVER) -> str:
+    """The version of the driver, in the kernel module's own words; it compiles what a build brings as PTX."""
+    try:
+        first_line = path.read_text().partition("\n")[0]
+    except OSError:
+        return "driver unknown"
+    return " ".join(first_line.removeprefix("NVRM version:").split())
