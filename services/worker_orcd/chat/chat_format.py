@@ -1,0 +1,83 @@
+"""How a model writes down its thoughts and its tool calls; known from its chat template. Pure."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class ToolStyle(StrEnum):
+    NONE = "none"
+    HERMES = "hermes"
+    """`<tool_call>{"name": …, "arguments": {…}}</tool_call>`; Qwen and Hermes."""
+    LLAMA3 = "llama3"
+    """`{"name": …, "parameters": {…}}` as the whole answer, with or without `<|python_tag|>` before it."""
+    MISTRAL = "mistral"
+    """`[TOOL_CALLS][{"name": …, "arguments": {…}}, …]`, in later models `[TOOL_CALLS]name[ARGS]{…}`."""
+    DEEPSEEK = "deepseek"
+    """`<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>name` and the arguments in a JSON block."""
+
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+
+_OPENINGS = {
+    ToolStyle.NONE: "",
+    ToolStyle.HERMES: "<tool_call>",
+    ToolStyle.LLAMA3: "<|python_tag|>",
+    ToolStyle.MISTRAL: "[TOOL_CALLS]",
+    ToolStyle.DEEPSEEK: "<｜tool▁calls▁begin｜>",
+}
+_FURTHER_MARKS = {
+    ToolStyle.HERMES: ("</tool_call>",),
+    ToolStyle.MISTRAL: ("[ARGS]", "[CALL_ID]"),
+    ToolStyle.DEEPSEEK: (
+        "<｜tool▁calls▁end｜>",
+        "<｜tool▁call▁begin｜>",
+        "<｜tool▁call▁end｜>",
+        "<｜tool▁sep｜>",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    tools: ToolStyle = ToolStyle.NONE
+    thinks: bool = False
+    """Thoughts stand between `<think>` and `</think>` before the answer."""
+
+    @property
+    def tool_opening(self) -> str:
+        """What begins tool calls; empty if there are none."""
+        return _OPENINGS[self.tools]
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Everything that may be one token of the vocabulary and has to be seen, control token or not."""
+        thoughts = (THINK_OPEN, THINK_CLOSE) if self.thinks else ()
+        calls = (self.tool_opening, *_FURTHER_MARKS.get(self.tools, ())) if self.tool_opening else ()
+        return thoughts + calls
+
+    def without_tools(self) -> "ChatFormat":
+        return replace(self, tools=ToolStyle.NONE)
+
+
+def format_of(template: str) -> ChatFormat:
+    """What a chat template teaches the model, by the marks that it writes itself."""
+    return ChatFormat(tools=_tool_style(template), thinks=THINK_CLOSE in template)
+
+
+def _tool_style(template: str) -> ToolStyle:
+    if "tools" not in template and "tool_calls" not in template:
+        return ToolStyle.NONE
+    if _OPENINGS[ToolStyle.HERMES] in template:
+        return ToolStyle.HERMES
+    if _OPENINGS[ToolStyle.DEEPSEEK] in template:
+        return ToolStyle.DEEPSEEK
+    if "[TOOL_CALLS]" in template or "[AVAILABLE_TOOLS]" in template:
+        return ToolStyle.MISTRAL
+    if "<|python_tag|>" in template or ("<|start_header_id|>" in template and "ipython" in template):
+        return ToolStyle.LLAMA3
+    return ToolStyle.NONE
+
+
+def is_thinking(prompt_end: str) -> bool:
+    """Whether the prompt has opened the thoughts already, so that the answer begins inside of them."""
+    return prompt_end.rstrip().endswith(THINK_OPEN)

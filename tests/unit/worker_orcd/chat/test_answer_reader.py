@@ -1,0 +1,269 @@
+"""What an answer means must not depend on the pieces in which it comes."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker_orcd.chat.answer_reader import AnswerReader, Content, Said
+from worker_orcd.chat.chat_format import ChatFormat, ToolStyle
+from worker_orcd.chat.tool_syntax import Found
+from worker_orcd.log_entry import ToolCallDelta
+
+HERMES = ChatFormat(ToolStyle.HERMES, thinks=True)
+LLAMA3 = ChatFormat(ToolStyle.LLAMA3)
+MISTRAL = ChatFormat(ToolStyle.MISTRAL)
+DEEPSEEK = ChatFormat(ToolStyle.DEEPSEEK, thinks=True)
+TOOLS = ("weather", "add")
+
+DEEPSEEK_CALL = '<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n{"a": 1}\n```<｜tool▁call▁end｜>'
+
+
+def reader(chat_format: ChatFormat, *, tools: tuple[str, ...] = TOOLS, thinking: bool = False) -> AnswerReader:
+    return AnswerReader(chat_format, tools=tools, thinking=thinking, call_id="call{}".format)
+
+
+def joined(contents: list[Content]) -> list[Content]:
+    whole: list[Content] = []
+    for content in contents:
+        last = whole[-1] if whole else None
+        if isinstance(content, Said) and isinstance(last, Said) and content.is_thought == last.is_thought:
+            whole[-1] = Said(last.text + content.text, content.is_thought)
+        else:
+            whole.append(content)
+    return whole
+
+
+def read(source: AnswerReader, pieces: list[str]) -> list[Content]:
+    contents: list[Content] = []
+    for piece in pieces:
+        contents += source.read(piece) or []
+    return joined(contents + source.flush())
+
+
+def call(index: int, name: str, arguments: str) -> ToolCallDelta:
+    return ToolCallDelta(index, f"call{index}", name, arguments)
+
+
+CASES = [
+    pytest.param(HERMES, "Hello <b>you</b>.", [Said("Hello <b>you</b>.")], id="text"),
+    pytest.param(HERMES, " \n\nHello", [Said(" \n\nHello")], id="white-space-at-the-start"),
+    pytest.param(
+        HERMES, "<think>\nHm.\n</think>\n\nYes.", [Said("Hm.\n", is_thought=True), Said("Yes.")], id="thoughts"
+    ),
+    pytest.param(HERMES, "<think>Hm", [Said("Hm", is_thought=True)], id="thoughts-that-stop"),
+    pytest.param(HERMES, "Say <think> aloud", [Said("Say <think> aloud")], id="no-thoughts-in-the-middle"),
+    pytest.param(
+        HERMES,
+        'Wait.\n<tool_call>\n{"name": "add", "arguments": {"a": "</tool_call>", "b": [1, {}]}}\n</tool_call>\n'
+        '<tool_call>{"name": "weather"}</tool_call> Done',
+        [
+            Said("Wait.\n"),
+            call(0, "add", '{"a": "</tool_call>", "b": [1, {}]}'),
+            call(1, "weather", "{}"),
+            Said("Done"),
+        ],
+        id="hermes-calls",
+    ),
+    pytest.param(
+        HERMES, '<tool_call>{"name": "add", "arguments": {"a": 1}}', [call(0, "add", '{"a": 1}')], id="no-closing"
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"name": "add", "arguments": {"a": 1',
+        [Said('<tool_call>{"name": "add", "arguments": {"a": 1')],
+        id="call-that-stops",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>\n{"name": add, "arguments": {}}</tool_call> <tool_call>{"name": "add"}</tool_call>',
+        [Said('<tool_call>\n{"name": add, "arguments": {}}</tool_call> '), call(0, "add", "{}")],
+        id="malformed-call",
+    ),
+    pytest.param(HERMES, '<tool_call>{"a": 1}</tool_call>', [Said('<tool_call>{"a": 1}</tool_call>')], id="no-name"),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>',
+        [Said('<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>')],
+        id="not-a-number",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"name": "add", "arguments": "{\\"a\\": 1}"}</tool_call>',
+        [call(0, "add", '{"a": 1}')],
+        id="arguments-as-text",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"name": "add", "arguments": {"a": "x\ny"}}</tool_call>',
+        [call(0, "add", '{"a": "x\\ny"}')],
+        id="line-end-in-a-string",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"name": "add", "arguments": {"a": "\\ud800"}}</tool_call>',
+        [call(0, "add", '{"a": "\\ud800"}')],
+        id="half-a-character",
+    ),
+    pytest.param(LLAMA3, '{"name": "add", "parameters": {"a": 1}}', [call(0, "add", '{"a": 1}')], id="llama-bare"),
+    pytest.param(
+        LLAMA3,
+        '<|python_tag|>{"name": "add", "parameters": {}}; {"name": "weather", "parameters": {"at": "x"}}',
+        [call(0, "add", "{}"), call(1, "weather", '{"at": "x"}')],
+        id="llama-two",
+    ),
+    pytest.param(LLAMA3, '{"name": "Ann", "age": 3}', [Said('{"name": "Ann", "age": 3}')], id="llama-json-answer"),
+    pytest.param(LLAMA3, "{x} is a set, {} too", [Said("{x} is a set, {} too")], id="llama-braces"),
+    pytest.param(LLAMA3, "<|python_tag|>print(1)\n{}", [Said("<|python_tag|>print(1)\n{}")], id="llama-code-is-text"),
+    pytest.param(
+        LLAMA3,
+        '{ <|python_tag|>{"name": "add"}',
+        [Said("{ "), call(0, "add", "{}")],
+        id="llama-mark-after-a-brace",
+    ),
+    pytest.param(
+        MISTRAL,
+        '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 1}}, {"name": "weather", "arguments": {}}]',
+        [call(0, "add", '{"a": 1}'), call(1, "weather", "{}")],
+        id="mistral-list",
+    ),
+    pytest.param(
+        MISTRAL,
+        'Ok. [TOOL_CALLS]add[CALL_ID]abc123DEF[ARGS]{"a": 1}[TOOL_CALLS]weather{"at": "x"}',
+        [Said("Ok. "), call(0, "add", '{"a": 1}'), call(1, "weather", '{"at": "x"}')],
+        id="mistral-names",
+    ),
+    pytest.param(
+        MISTRAL,
+        '[TOOL_CALLS][{"name": "add"}, 3]',
+        [Said('[TOOL_CALLS][{"name": "add"}, 3]')],
+        id="mistral-half-a-list",
+    ),
+    pytest.param(MISTRAL, "[TOOL_CALLS]", [Said("[TOOL_CALLS]")], id="mistral-mark-alone"),
+    pytest.param(
+        DEEPSEEK,
+        f"<think>\n</think>\n<｜tool▁calls▁begin｜>{DEEPSEEK_CALL}\n"
+        "<｜tool▁call▁begin｜>weather<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        [call(0, "add", '{"a": 1}'), call(1, "weather", "{}")],
+        id="deepseek",
+    ),
+    pytest.param(
+        DEEPSEEK,
+        "<｜tool▁calls▁begin｜>well<｜tool▁calls▁end｜>",
+        [Said("<｜tool▁calls▁begin｜>well<｜tool▁calls▁end｜>")],
+        id="deepseek-malformed",
+    ),
+]
+
+
+@pytest.mark.parametrize(("chat_format", "text", "expected"), CASES)
+def test_an_answer_is_read(chat_format: ChatFormat, text: str, expected: list[Content]) -> None:
+    assert read(reader(chat_format), [text]) == expected
+
+
+@pytest.mark.parametrize(("chat_format", "text", "expected"), CASES)
+def test_every_split_in_two_and_single_characters_read_the_same(
+    chat_format: ChatFormat, text: str, expected: list[Content]
+) -> None:
+    assert read(reader(chat_format), list(text)) == expected
+    for at in range(1, len(text)):
+        assert read(reader(chat_format), [text[:at], text[at:]]) == expected
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        "a", " ", "\n", "{", "}", "[", "]", '"', ",", ":", ";", "<", ">", "\\",
+        "<think>", "</think>", "<tool_call>", "</tool_call>", "<|python_tag|>", "[TOOL_CALLS]", "[ARGS]", "add",
+        '{"name": "add", "arguments": {"a": 1}}', '{"name": "add", "parameters": {}}', '"name"', '{"a": "',
+        "<｜tool▁calls▁begin｜>", DEEPSEEK_CALL, "<｜tool▁calls▁end｜>", "<｜tool▁sep｜>",
+    ]
+)  # fmt: skip
+FORMATS = st.sampled_from([HERMES, LLAMA3, MISTRAL, DEEPSEEK, ChatFormat(ToolStyle.LLAMA3, thinks=True)])
+
+
+@settings(max_examples=400, deadline=None)
+@given(FORMATS, st.lists(FRAGMENTS, max_size=14), st.booleans(), st.data())
+def test_any_pieces_give_the_same_and_nothing_is_lost(
+    chat_format: ChatFormat, fragments: list[str], thinking: bool, data: st.DataObject
+) -> None:
+    text = "".join(fragments)
+    whole = read(reader(chat_format, thinking=thinking), [text])
+    assert read(reader(chat_format, thinking=thinking), list(text)) == whole
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert read(reader(chat_format, thinking=thinking), pieces) == whole
+    if not any(isinstance(content, ToolCallDelta) for content in whole):
+        said = "".join(content.text for content in whole if isinstance(content, Said))
+        marks = "<think>", "</think>"
+        assert _bare(said, marks) == _bare(text, marks)
+
+
+def _bare(text: str, marks: tuple[str, ...]) -> str:
+    """Without the marks of thoughts and without white space, which is dropped after marks."""
+    for mark in marks:
+        text = text.replace(mark, "")
+    return "".join(text.split())
+
+
+@settings(max_examples=200, deadline=None)
+@given(FORMATS, st.lists(FRAGMENTS, max_size=14), st.data())
+def test_a_reader_that_replays_what_was_released_goes_on_alike(
+    chat_format: ChatFormat, fragments: list[str], data: st.DataObject
+) -> None:
+    first = reader(chat_format)
+    contents: list[Content] = []
+    released_at = 0
+    for at, fragment in enumerate(fragments):
+        said = first.read(fragment)
+        if said is not None:
+            contents.append(Said(""))
+            contents += said
+            released_at = at + 1
+    again = reader(chat_format)
+    assert again.read("".join(fragments[:released_at])) is not None
+    rest = fragments[released_at:]
+    assert read(again, rest) == joined(first.flush()) or not rest
+
+
+@given(st.text(max_size=200))
+@settings(deadline=None)
+def test_what_a_call_says_is_json(text: str) -> None:
+    for chat_format in (HERMES, LLAMA3, MISTRAL, DEEPSEEK):
+        for content in read(reader(chat_format), [chat_format.tool_opening, text]):
+            if isinstance(content, ToolCallDelta):
+                assert isinstance(json.loads(content.arguments), dict)
+
+
+def test_without_tools_calls_are_text() -> None:
+    text = '<tool_call>{"name": "add"}</tool_call>'
+    assert read(reader(HERMES, tools=()), [text]) == [Said(text)]
+
+
+def test_an_answer_that_begins_inside_of_thoughts_is_read_from_there() -> None:
+    assert read(reader(HERMES, thinking=True), ["\nHm.</think>\nYes."]) == [Said("Hm.", is_thought=True), Said("Yes.")]
+
+
+def test_text_comes_as_soon_as_it_is_known() -> None:
+    source = reader(HERMES)
+    assert source.read("Hello") == [Said("Hello")]
+    assert source.read(" <tool") is None
+    assert source.read("box>") == [Said(" <toolbox>")]
+
+
+def test_a_long_call_is_not_read_again_with_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = reader(HERMES)
+    seen: list[int] = []
+    scan = source._scan
+    assert scan is not None
+
+    def counting(text: str, is_whole: bool) -> Found | None:
+        seen.append(len(text))
+        return scan(text, is_whole)
+
+    monkeypatch.setattr(source, "_scan", counting)
+    source.read('<tool_call>{"name": "add", "arguments": {"a": "')
+    for _ in range(10_000):
+        source.read("word ")
+    assert source.read('"}}</tool_call>') == [call(0, "add", json.dumps({"a": "word " * 10_000}))]
+    assert len(seen) < 100
