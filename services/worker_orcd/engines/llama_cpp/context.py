@@ -1,12 +1,21 @@
 """The memory and the compute buffers that sequences are decoded in. Belongs to the engine's thread."""
 
+import ctypes
 from typing import Any
 
+import numpy as np
+
 from worker_orcd.device import DeviceKind
+from worker_orcd.engines.llama_cpp.abort_switch import AbortSwitch
 from worker_orcd.engines.llama_cpp.batch import Batch
+from worker_orcd.engines.llama_cpp.host_cache import State
+from worker_orcd.engines.llama_cpp.memory_kind import MemoryKind
 from worker_orcd.engines.llama_cpp.model import Model, load_failure
 from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.shape import BATCH_TOKENS, LlamaCppShape
+
+ABORTED = 2
+"""What `llama_decode` returns when it was told to stop."""
 
 
 class DecodeError(Exception):
@@ -22,12 +31,17 @@ class Context:
 
     def __init__(self, native: Native, model: Model, shape: LlamaCppShape) -> None:
         self._lib: Any = native.lib
-        self.handle = self._lib.llama_init_from_model(model.handle, _params(self._lib, shape))
+        self.handle = self._lib.llama_init_from_model(model.handle, context_params(self._lib, shape))
         if not self.handle:
             raise load_failure(native, shape)
         self._memory = self._lib.llama_get_memory(self.handle)
+        self.kind = _memory_kind(self._lib, model)
+        self.abort_switch = AbortSwitch(self._lib, self.handle)
+        self._copies_pending = False
+        """The library copies slots when it decodes next; until then it must not read or write states."""
 
     def decode(self, batch: Batch) -> None:
+        self._copies_pending = False
         code = self._lib.llama_decode(self.handle, batch.struct)
         if code != 0:
             raise DecodeError(code)
@@ -42,12 +56,51 @@ class Context:
         """
         self.forget(target)
         self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._copies_pending = True
+
+    def trim(self, sequence: int, keep: int) -> bool:
+        """Forgets all but the first `keep` tokens; False if this kind of memory can't, and nothing is changed."""
+        return bool(self._lib.llama_memory_seq_rm(self._memory, sequence, keep, -1))
+
+    def first_position(self, sequence: int) -> int:
+        """The oldest position that every layer still has; -1 for an empty slot."""
+        return int(self._lib.llama_memory_seq_pos_min(self._memory, sequence))
+
+    def last_position(self, sequence: int) -> int:
+        """-1 for an empty slot."""
+        return int(self._lib.llama_memory_seq_pos_max(self._memory, sequence))
+
+    def state_bytes(self, sequence: int) -> int:
+        return int(self._lib.llama_state_seq_get_size_ext(self.handle, sequence, 0))
+
+    def save(self, sequence: int) -> State | None:
+        """All that the slot holds; None if it can't be read now."""
+        if self._copies_pending:
+            return None
+        state = np.empty(self.state_bytes(sequence), np.uint8)
+        written = self._lib.llama_state_seq_get_data_ext(self.handle, _bytes_of(state), state.nbytes, sequence, 0)
+        return state if written == state.nbytes else None
+
+    def restore(self, sequence: int, state: State) -> bool:
+        """Makes the slot what was saved. If it can't be done, the slot is empty."""
+        self.forget(sequence)
+        if self._copies_pending:
+            return False
+        read = self._lib.llama_state_seq_set_data_ext(self.handle, _bytes_of(state), state.nbytes, sequence, 0)
+        if read != state.nbytes:
+            self.forget(sequence)
+        return bool(read == state.nbytes)
+
+    def wait_computed(self) -> None:
+        """A GPU computes while `decode` has returned already."""
+        self._lib.llama_synchronize(self.handle)
 
     def close(self) -> None:
         self._lib.llama_free(self.handle)
 
 
-def _params(lib: Any, shape: LlamaCppShape) -> Any:
+def context_params(lib: Any, shape: LlamaCppShape) -> Any:
+    """What a context is made with; also what its memory is estimated with."""
     on_cuda = shape.devices.kind is DeviceKind.CUDA
     params = lib.llama_context_default_params()
     params.n_ctx = shape.context_per_slot * shape.slots
@@ -63,6 +116,15 @@ def _params(lib: Any, shape: LlamaCppShape) -> Any:
     params.swa_full = False
     params.no_perf = True
     return params
+
+
+def _memory_kind(lib: Any, model: Model) -> MemoryKind:
+    keeps_states = lib.llama_model_is_recurrent(model.handle) or lib.llama_model_is_hybrid(model.handle)
+    return MemoryKind(trims=not keeps_states, window=max(0, int(lib.llama_model_n_swa(model.handle))))
+
+
+def _bytes_of(state: State) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def _cache_type(lib: Any, name: str) -> int:

@@ -25,7 +25,7 @@ class Model:
     def __init__(self, native: Native, shape: LlamaCppShape, go_on: Callable[[], bool]) -> None:
         check_gguf(shape.model_path)
         self._lib: Any = native.lib
-        self.handle = _load(native, shape, go_on)
+        self.handle = open_model(native, shape, go_on)
         self.vocab = self._lib.llama_model_get_vocab(self.handle)
         refusal = self._refusal()
         if refusal:
@@ -74,7 +74,8 @@ class Model:
         return bytes(self._lib.llama_vocab_get_text(self.vocab, token_id)).decode(errors="replace")
 
 
-def _load(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool]) -> Any:
+def open_model(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool], *, with_weights: bool = True) -> Any:
+    """The library's handle. Without its weights a model only serves to ask how much memory it would take."""
     lib = native.lib
     native.log.forget()
     params = lib.llama_model_default_params()
@@ -86,6 +87,8 @@ def _load(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool]) -> An
     progress = lib.llama_progress_callback(lambda _share, _data: go_on())
     params.use_extra_bufts = _AMX not in native.system_info()
     params.progress_callback = progress
+    if not with_weights:
+        params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
     handle = lib.llama_model_load_from_file(str(shape.model_path).encode(), params)
     if not handle:
         raise load_failure(native, shape)

@@ -1,0 +1,148 @@
+"""What a model is, from its header: the numbers that memory and contexts follow from. Pure.
+
+A model may be split into several files; its facts are those of all of them together. Numbers that native code relies
+on without looking are checked here.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llorch.gguf.cursor import Malformed
+from llorch.gguf.header import Header, PassedOver, Tensor, Value
+from llorch.gguf.layers import Layer, read_layers, window_of
+from llorch.gguf.metadata import Metadata
+
+_FILE_TYPES: Mapping[int, str] = {
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    7: "Q8_0",
+    8: "Q5_0",
+    9: "Q5_1",
+    10: "Q2_K",
+    11: "Q3_K_S",
+    12: "Q3_K_M",
+    13: "Q3_K_L",
+    14: "Q4_K_S",
+    15: "Q4_K_M",
+    16: "Q5_K_S",
+    17: "Q5_K_M",
+    18: "Q6_K",
+    19: "IQ2_XXS",
+    20: "IQ2_XS",
+    21: "Q2_K_S",
+    22: "IQ3_XS",
+    23: "IQ3_XXS",
+    24: "IQ1_S",
+    25: "IQ4_NL",
+    26: "IQ3_S",
+    27: "IQ3_M",
+    28: "IQ2_S",
+    29: "IQ2_M",
+    30: "IQ4_XS",
+    31: "IQ1_M",
+    32: "BF16",
+    36: "TQ1_0",
+    37: "TQ2_0",
+    38: "MXFP4_MOE",
+}
+"""Names of `general.file_type`, as llama.cpp's quantization tool has them."""
+
+_GUESSED = 1024
+"""Added to a file type that was guessed when the file was made."""
+
+_UNKNOWN_FILE_TYPE = 1 << 16
+MAX_FILES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Sizes in bytes, contexts in tokens.
+
+    `file_type` is what the file says of itself, `quantization` how many bytes are stored in which type.
+    `embedding_bytes` are the token embeddings; `output_bytes` is the matrix that makes logits, which may be the same
+    tensor (`tied_output`). `weight_bytes` counts every tensor once.
+    """
+
+    architecture: str
+    name: str
+    context_trained: int
+    embedding_length: int
+    feed_forward_length: int
+    vocabulary_size: int
+    layers: tuple[Layer, ...]
+    window: int
+    file_type: str
+    quantization: Mapping[str, int]
+    weight_bytes: int
+    embedding_bytes: int
+    output_bytes: int
+    tied_output: bool
+    has_chat_template: bool
+    file_bytes: int
+    files: int
+
+    @property
+    def is_recurrent(self) -> bool:
+        return any(layer.state_bytes for layer in self.layers)
+
+
+def read_facts(headers: Sequence[Header]) -> ModelFacts:
+    """`headers` are of all files of the model, the first one first. Raises Malformed."""
+    metadata = Metadata(headers[0].metadata)
+    if not metadata.architecture:
+        raise Malformed("does not name its architecture (general.architecture)")
+    tensors = {tensor.name: tensor for header in headers for tensor in header.tensors}
+    embedding = _size_of(tensors, "token_embd.weight")
+    output = _size_of(tensors, "output.weight")
+    sizes: Counter[str] = Counter()
+    for tensor in tensors.values():
+        sizes[tensor.type.name] += tensor.size_bytes
+    return ModelFacts(
+        architecture=metadata.architecture,
+        name=metadata.text("general.name"),
+        context_trained=metadata.whole("context_length", 1, 1 << 31),
+        embedding_length=metadata.whole("embedding_length", 1, 1 << 24),
+        feed_forward_length=max(metadata.per_layer("feed_forward_length", metadata.layer_count, default=0)),
+        vocabulary_size=_vocabulary_size(metadata, tensors),
+        layers=read_layers(metadata, tensors),
+        window=window_of(metadata),
+        file_type=_file_type(metadata),
+        quantization=dict(sizes.most_common()),
+        weight_bytes=sum(sizes.values()),
+        embedding_bytes=embedding,
+        output_bytes=output or embedding,
+        tied_output=output == 0,
+        has_chat_template="tokenizer.chat_template" in headers[0].metadata,
+        file_bytes=sum(header.file_bytes for header in headers),
+        files=len(headers),
+    )
+
+
+def split_of(header: Header) -> tuple[int, int]:
+    """Which file of how many this is; (0, 1) for a model in one file."""
+    metadata = Metadata(header.metadata)
+    count = metadata.whole_of("split.count", 0, MAX_FILES, default=0)
+    return (metadata.whole_of("split.no", 0, count - 1, default=0), count) if count > 1 else (0, 1)
+
+
+def _vocabulary_size(metadata: Metadata, tensors: Mapping[str, Tensor]) -> int:
+    """The list of tokens; or what the file says; or the rows of the embeddings."""
+    tokens: Value | None = metadata.values.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, PassedOver):
+        return tokens.length
+    said = metadata.whole("vocab_size", 0, 1 << 31, default=0)
+    embedding = tensors.get("token_embd.weight")
+    return said or (embedding.dimensions[-1] if embedding is not None and embedding.dimensions else 0)
+
+
+def _file_type(metadata: Metadata) -> str:
+    number = metadata.whole_of("general.file_type", 0, 1 << 31, default=_UNKNOWN_FILE_TYPE)
+    return _FILE_TYPES.get(number & ~_GUESSED, "")
+
+
+def _size_of(tensors: Mapping[str, Tensor], name: str) -> int:
+    tensor = tensors.get(name)
+    return tensor.size_bytes if tensor is not None else 0

@@ -1,0 +1,132 @@
+"""How much memory a model takes, from its header. Pure.
+
+    weights         every tensor of the layers on the device, and the output matrix
+    KV cache        per layer: cells × slots × (a row of keys + a row of values); windowed layers have fewer cells
+    state           of recurrent layers, per slot
+    compute buffer  the largest intermediate results of a batch
+    runtime         what CUDA takes for a context of its own
+
+The formula is that of llama.cpp with one stream per slot and flash attention, as the worker sets it up; the constants
+of the compute buffer were fitted to what the library itself says (`worker_orcd.estimate`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from llorch.gguf.facts import ModelFacts
+from llorch.gguf.layers import Layer
+from llorch.gguf.tensor_types import row_bytes
+
+CELLS_AT_ONCE = 256
+"""The KV cache grows in steps of this many tokens."""
+
+BATCH_TOKENS = 512
+"""Tokens of one batch in the worker's engine."""
+
+RUNTIME_BYTES = 450 * 2**20
+"""A CUDA context with its kernels; measured values are from 300 to 500 MiB, by card and driver."""
+
+_F32_BYTES = 4
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class LoadShape:
+    """What is decided before a load. `context_per_slot` in tokens; cache types by their names in GGUF files."""
+
+    slots: int
+    context_per_slot: int
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    on_gpu: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes on one device."""
+
+    weights: int
+    cache: int
+    state: int
+    compute: int
+    runtime: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.state + self.compute + self.runtime
+
+    @property
+    def total_mib(self) -> int:
+        return -(-self.total // _MIB)
+
+
+def estimate(facts: ModelFacts, shape: LoadShape) -> MemoryEstimate:
+    """On one device."""
+    (whole,) = estimate_split(facts, shape, (1.0,))
+    return whole
+
+
+def estimate_split(facts: ModelFacts, shape: LoadShape, shares: Sequence[float]) -> tuple[MemoryEstimate, ...]:
+    """Per device: whole layers go by the shares, in order; the output matrix goes where the last layer is.
+
+    On GPUs, the token embeddings stay in the host's memory. `shares` are proportions, one per device.
+    """
+    return tuple(
+        _on_device(facts, shape, layers, has_output=number == len(shares) - 1)
+        for number, layers in enumerate(_layers_by_device(facts.layers, shares))
+    )
+
+
+def kv_bytes(layer: Layer, window: int, shape: LoadShape) -> int:
+    """The KV cache of one layer for all slots."""
+    if layer.key_width + layer.value_width == 0:
+        return 0
+    cells = _padded(shape.context_per_slot)
+    if layer.windowed:
+        cells = min(cells, _padded(window + BATCH_TOKENS))
+    row = row_bytes(shape.cache_type_k, layer.key_width) + row_bytes(shape.cache_type_v, layer.value_width)
+    return cells * shape.slots * row
+
+
+def _on_device(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> MemoryEstimate:
+    return MemoryEstimate(
+        weights=_weights(facts, shape, layers, has_output=has_output),
+        cache=sum(kv_bytes(layer, facts.window, shape) for layer in layers),
+        state=sum(layer.state_bytes for layer in layers) * shape.slots,
+        compute=_compute(facts, shape, has_output=has_output),
+        runtime=RUNTIME_BYTES if shape.on_gpu else 0,
+    )
+
+
+def _weights(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> int:
+    """What belongs to no layer goes with the output; on a CPU nothing is there twice."""
+    own = sum(layer.weight_bytes for layer in layers)
+    if not has_output:
+        return own
+    rest = facts.weight_bytes - sum(layer.weight_bytes for layer in facts.layers)
+    if shape.on_gpu:
+        rest -= facts.embedding_bytes
+        rest += facts.output_bytes if facts.tied_output else 0
+    return own + rest
+
+
+def _compute(facts: ModelFacts, shape: LoadShape, *, has_output: bool) -> int:
+    """Logits are made for one token per slot; activations for a whole batch."""
+    logits = _F32_BYTES * facts.vocabulary_size * min(BATCH_TOKENS, shape.slots) if has_output else 0
+    widest = 3 * facts.embedding_length + 2 * facts.feed_forward_length
+    return max(logits, _F32_BYTES * BATCH_TOKENS * widest)
+
+
+def _layers_by_device(layers: Sequence[Layer], shares: Sequence[float]) -> list[Sequence[Layer]]:
+    whole = sum(shares)
+    bounds = [0]
+    reached = 0.0
+    for share in shares:
+        reached += share
+        bounds.append(round(len(layers) * reached / whole))
+    return [layers[begin:end] for begin, end in pairwise(bounds)]
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // CELLS_AT_ONCE) * CELLS_AT_ONCE
