@@ -1,7 +1,6 @@
 """The only place where the worker's protobuf messages meet its dataclasses."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
@@ -17,9 +16,31 @@ from llama_orch.v2 import (
     task_pb2,
 )
 from llorch.errors import InvalidArgument, Reason, invalid_field
+from worker_orcd.chat import tools as chat_tools
 from worker_orcd.engine_info import EngineInfo, Fingerprint, ResumeSupport
-from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, Receipt, RunEnd, RunFailure, ToolCallDelta
-from worker_orcd.run_spec import Demand, Message, Role, RunSpec, Sampling
+from worker_orcd.log_entry import (
+    ChoiceEnd,
+    FinishReason,
+    LogEntry,
+    PositionLogprobs,
+    Receipt,
+    RunEnd,
+    RunFailure,
+    TokenLogprob,
+    ToolCallDelta,
+)
+from worker_orcd.run_spec import (
+    ConstraintKind,
+    Demand,
+    Message,
+    OutputConstraint,
+    Role,
+    RunSpec,
+    Sampling,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from worker_orcd.run_table import CancelOutcome, Run
 
 PROTOCOL_MIN = 1
@@ -62,7 +83,9 @@ def run_spec(proto: run_pb2.RunSpec) -> RunSpec:
     return RunSpec(
         messages=tuple(_messages(work.chat)),
         prompt=work.prompt,
-        template_values=_template_values(work.chat.template_values),
+        tools=tuple(_tools(work.chat)),
+        tool_choice=work.chat.tool_choice or ToolChoice.AUTO,
+        template_values=chat_tools.json_object("generate.chat.template_values", work.chat.template_values),
         seed=work.sampling.seed,
         max_tokens=work.max_tokens if work.HasField("max_tokens") else None,
         sampling=_sampling(work.sampling),
@@ -70,6 +93,8 @@ def run_spec(proto: run_pb2.RunSpec) -> RunSpec:
         stop_token_ids=frozenset(work.stop_token_ids),
         ignore_eos=work.ignore_eos,
         choices=work.n if work.HasField("n") else 1,
+        constraint=_constraint(work.output_constraint),
+        top_logprobs=work.top_logprobs if work.HasField("top_logprobs") else None,
         deterministic=proto.deterministic,
         remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
         demands=tuple(_demands(proto)),
@@ -109,7 +134,7 @@ def fill_delta(delta: run_pb2.RunDelta, run: Run, from_seq: int, *, with_start: 
     add = delta.entries.add
     for seq in range(from_seq, len(run.log)):
         entry = run.log[seq]
-        if entry.reasoning is None and entry.tool_call is None and not entry.sampler_state:
+        if entry.reasoning is None and entry.tool_call is None and not entry.sampler_state and not entry.logprobs:
             add(seq=seq, choice=entry.choice, token_ids=entry.token_ids, text=entry.text)
         else:
             _fill_rare_entry(add(seq=seq, choice=entry.choice, token_ids=entry.token_ids), entry)
@@ -173,7 +198,13 @@ def _messages(chat: task_pb2.ChatInput) -> Iterator[Message]:
         path = f"generate.chat.messages[{number}]"
         if message.role not in list(Role):
             raise invalid_field(f"{path}.role", f"has to be one of {', '.join(Role)}")
-        yield Message(Role(message.role), "".join(_texts(message.content, path)), message.name)
+        yield Message(
+            role=Role(message.role),
+            content="".join(_texts(message.content, path)),
+            name=message.name,
+            tool_calls=tuple(_tool_calls(message.tool_calls, path)),
+            tool_call_id=message.tool_call_id,
+        )
 
 
 def _texts(parts: Sequence[task_pb2.ContentPart], path: str) -> Iterator[str]:
@@ -187,27 +218,25 @@ def _texts(parts: Sequence[task_pb2.ContentPart], path: str) -> Iterator[str]:
         yield part.text
 
 
-def _template_values(text: str) -> Mapping[str, object]:
-    if not text:
-        return {}
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise invalid_field("generate.chat.template_values", f"is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise invalid_field("generate.chat.template_values", "has to be a JSON object")
-    return values
+def _tool_calls(calls: Sequence[task_pb2.ToolCall], path: str) -> Iterator[ToolCall]:
+    for number, call in enumerate(calls):
+        yield chat_tools.tool_call(f"{path}.tool_calls[{number}]", call.call_id, call.name, call.arguments)
+
+
+def _tools(chat: task_pb2.ChatInput) -> Iterator[Tool]:
+    for number, tool in enumerate(chat.tools):
+        path = f"generate.chat.tools[{number}]"
+        yield chat_tools.tool(path, tool.name, tool.description, tool.parameters)
 
 
 def _sampling(proto: task_pb2.Sampling) -> Sampling:
-    given = {name for name in ("temperature", "top_k", "top_p", "min_p") if proto.HasField(name)}
-    defaults = Sampling()
-    return Sampling(
-        temperature=proto.temperature if "temperature" in given else defaults.temperature,
-        top_k=proto.top_k if "top_k" in given else defaults.top_k,
-        top_p=proto.top_p if "top_p" in given else defaults.top_p,
-        min_p=proto.min_p if "min_p" in given else defaults.min_p,
-    )
+    given = {field.name: value for field, value in proto.ListFields() if field.name not in ("logit_bias", "seed")}
+    return Sampling(**given, logit_bias=dict(proto.logit_bias))
+
+
+def _constraint(proto: task_pb2.OutputConstraint) -> OutputConstraint | None:
+    kind = proto.WhichOneof("constraint")
+    return None if kind is None else OutputConstraint(ConstraintKind(kind), getattr(proto, kind))
 
 
 def _demands(proto: run_pb2.RunSpec) -> Iterator[Demand]:
@@ -233,10 +262,11 @@ def _demands(proto: run_pb2.RunSpec) -> Iterator[Demand]:
 
 
 def _tool_demands(chat: task_pb2.ChatInput) -> Iterator[Demand]:
-    if chat.tools:
+    choice = chat.tool_choice or ToolChoice.AUTO
+    if chat.tools and choice != ToolChoice.NONE:
         yield Demand("generate.chat.tools", "tools")
-    if chat.tool_choice not in ("", "none", "auto"):
-        yield Demand("generate.chat.tool_choice", "tools")
+    if choice not in (ToolChoice.AUTO, ToolChoice.NONE):
+        yield Demand("generate.chat.tool_choice", "required_tools")
     for number, message in enumerate(chat.messages):
         if message.tool_calls or message.tool_call_id or message.role == Role.TOOL:
             yield Demand(f"generate.chat.messages[{number}]", "tools")
@@ -252,11 +282,24 @@ def _log_entry(proto: log_entry_pb2.LogEntry) -> LogEntry:
         reasoning=proto.reasoning if kind == "reasoning" else None,
         tool_call=ToolCallDelta(call.index, call.call_id, call.name, call.arguments) if kind == "tool_call" else None,
         sampler_state=proto.sampler_state,
+        logprobs=tuple(
+            PositionLogprobs(_token_logprob(position.chosen), tuple(_token_logprob(token) for token in position.top))
+            for position in proto.logprobs
+        ),
     )
+
+
+def _token_logprob(proto: log_entry_pb2.TokenLogprob) -> TokenLogprob:
+    return TokenLogprob(proto.token_id, proto.logprob, proto.raw)
 
 
 def _fill_rare_entry(proto: log_entry_pb2.LogEntry, entry: LogEntry) -> None:
     proto.sampler_state = entry.sampler_state
+    for position in entry.logprobs:
+        told = proto.logprobs.add()
+        _fill_logprob(told.chosen, position.chosen)
+        for token in position.top:
+            _fill_logprob(told.top.add(), token)
     if entry.reasoning is not None:
         proto.reasoning = entry.reasoning
     elif entry.tool_call is not None:
@@ -267,6 +310,13 @@ def _fill_rare_entry(proto: log_entry_pb2.LogEntry, entry: LogEntry) -> None:
         proto.tool_call.arguments = call.arguments
     else:
         proto.text = entry.text
+
+
+def _fill_logprob(proto: log_entry_pb2.TokenLogprob, token: TokenLogprob) -> None:
+    proto.token_id = token.token_id
+    proto.text = token.raw.decode(errors="replace")
+    proto.logprob = token.logprob
+    proto.raw = token.raw
 
 
 def _run_end(end: RunEnd) -> run_pb2.RunEnd:

@@ -83,10 +83,15 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counters since the start. `kv_used_tokens` is what the caches hold now."""
+    """Counters since the start. `kv_used_tokens` is what the slots hold now, those included in which nothing runs;
+    `warm_prefixes` are conversations whose next turn need not be evaluated from its beginning.
+    """
 
     slots_busy: int = 0
     steps: int = 0
     tokens_generated: int = 0
     tokens_prefilled: int = 0
+    tokens_cached: int = 0
     kv_used_tokens: int = 0
+    warm_prefixes: int = 0
+    host_cache_bytes: int = 0

@@ -22,8 +22,31 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """`raw` are the bytes of the token, which may be a part of a character."""
+
+    token_id: int
+    logprob: float
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PositionLogprobs:
+    """The token that was chosen, and the most likely ones, best first. All from the model alone, before any
+    sampling option or constraint.
+    """
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LogEntry:
-    """At most one of `reasoning` and `tool_call` is set; `text` is the content where neither is."""
+    """At most one of `reasoning` and `tool_call` is set; `text` is the content where neither is.
+
+    `logprobs` has one position per token id, if any. `sampler_state` is what a resumed run can't rebuild from
+    the ids.
+    """
 
     choice: int
     token_ids: tuple[int, ...]
@@ -31,6 +54,7 @@ class LogEntry:
     reasoning: str | None = None
     tool_call: ToolCallDelta | None = None
     sampler_state: bytes = b""
+    logprobs: tuple[PositionLogprobs, ...] = ()
 
 
 class FinishReason(StrEnum):

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from llorch.errors import InvalidArgument, Reason, invalid_field
+from worker_orcd.chat.tools import check_tools
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import RunSpec, Sampling
@@ -16,14 +17,37 @@ MAX_TOKENS = 1_048_576
 MAX_TOP_K = 1_000_000
 MAX_TEMPERATURE = 100.0
 MAX_CHOICES = 16
+MAX_TOP_LOGPROBS = 20
+MAX_BIASES = 1024
 MAX_STOPS = 64
 MAX_STOP_BYTES = 1024
+
+MAX_LOOK_BACK = 65_536
+
+_SAMPLING_RANGES = {
+    "min_p": (0.0, 1.0),
+    "typical_p": (0.0, 1.0),
+    "repeat_penalty": (0.0, 10.0),
+    "repeat_last_n": (0, MAX_LOOK_BACK),
+    "frequency_penalty": (-2.0, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "dry_multiplier": (0.0, 100.0),
+    "dry_base": (1.0, 10.0),
+    "dry_allowed_length": (0, MAX_LOOK_BACK),
+    "dry_penalty_last_n": (0, MAX_LOOK_BACK),
+    "xtc_probability": (0.0, 1.0),
+    "xtc_threshold": (0.0, 0.5),
+    "mirostat": (0, 2),
+    "mirostat_tau": (0.0, 100.0),
+    "mirostat_eta": (0.0, 1.0),
+}
 
 
 def check_run(spec: RunSpec, prefix: Sequence[LogEntry], capabilities: Capabilities) -> None:
     """Raises InvalidArgument that names the first field that can't be right."""
     refuse_undeclared(spec, capabilities)
     _check_input(spec)
+    check_tools(spec)
     _check_length(spec)
     _check_sampling(spec.sampling)
     for entry in prefix:
@@ -55,6 +79,7 @@ def _check_length(spec: RunSpec) -> None:
     if spec.max_tokens is not None:
         _check_range("generate.max_tokens", spec.max_tokens, 1, MAX_TOKENS)
     _check_range("generate.n", spec.choices, 1, MAX_CHOICES)
+    _check_range("generate.top_logprobs", spec.top_logprobs or 0, 0, MAX_TOP_LOGPROBS)
     if spec.remaining_ms is not None and spec.remaining_ms < 1:
         raise invalid_field("remaining_ms", "must be at least 1")
     _check_range("generate.stop: the number of strings", len(spec.stop), 0, MAX_STOPS)
@@ -69,7 +94,15 @@ def _check_sampling(sampling: Sampling) -> None:
     _check_range("generate.sampling.top_p", sampling.top_p, 0.0, 1.0)
     if sampling.top_p == 0:
         raise invalid_field("generate.sampling.top_p", "must be above 0, up to 1")
-    _check_range("generate.sampling.min_p", sampling.min_p, 0.0, 1.0)
+    if sampling.typical_p == 0:
+        raise invalid_field("generate.sampling.typical_p", "must be above 0, up to 1")
+    if sampling.repeat_penalty == 0:
+        raise invalid_field("generate.sampling.repeat_penalty", "must be above 0, up to 10")
+    for name, (low, high) in _SAMPLING_RANGES.items():
+        _check_range(f"generate.sampling.{name}", getattr(sampling, name), low, high)
+    _check_range("generate.sampling.logit_bias: the number of entries", len(sampling.logit_bias), 0, MAX_BIASES)
+    for token_id, bias in sampling.logit_bias.items():
+        _check_range(f"generate.sampling.logit_bias[{token_id}]", bias, -100.0, 100.0)
 
 
 def _check_range(field: str, value: float, low: float, high: float) -> None:

@@ -182,6 +182,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The orchestrator has just started and does not know yet what is running. What to do: try again in RetryInfo's time."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 87
     """The server is shutting down and takes nothing new. What to do: try again, or elsewhere."""
+    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 88
+    """Somebody cancelled the task while its answer was awaited, and the API has no other word for such an end.
+    Example: CancelTask for a chat completion of the OpenAI API. What to do: nothing, or send the request again.
+    """
     ERROR_REASON_STALE_EPOCH: _ErrorReason.ValueType  # 100
     """The command came from an orchestrator that has been superseded. What to do: nothing; a newer one is in charge."""
     ERROR_REASON_STALE_SESSION: _ErrorReason.ValueType  # 101
@@ -389,6 +393,10 @@ ERROR_REASON_RECOVERING: ErrorReason.ValueType  # 86
 """The orchestrator has just started and does not know yet what is running. What to do: try again in RetryInfo's time."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 87
 """The server is shutting down and takes nothing new. What to do: try again, or elsewhere."""
+ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 88
+"""Somebody cancelled the task while its answer was awaited, and the API has no other word for such an end.
+Example: CancelTask for a chat completion of the OpenAI API. What to do: nothing, or send the request again.
+"""
 ERROR_REASON_STALE_EPOCH: ErrorReason.ValueType  # 100
 """The command came from an orchestrator that has been superseded. What to do: nothing; a newer one is in charge."""
 ERROR_REASON_STALE_SESSION: ErrorReason.ValueType  # 101

@@ -51,5 +51,7 @@ def _build_llama_cpp(settings: WorkerSettings) -> Engine:
             cache_type_k=settings.cache_type_k,
             cache_type_v=settings.cache_type_v,
             threads=settings.threads or usable_cores(),
+            deterministic_runs=settings.deterministic_runs,
+            digest_folder=settings.digest_folder,
         )
     )

@@ -3,15 +3,27 @@
 An engine feeds the tokens of each choice in order and, once per step, collects what became final.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from worker_orcd.chat.answer_reader import Content, Said
+from worker_orcd.chat.answers import Answers
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.receipt import receipt_writer
-from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, RunEnd, RunFailure
+from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, PositionLogprobs, RunEnd, RunFailure, ToolCallDelta
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.text.output_text import OutputText, Released
 from worker_orcd.token_step import TokenStep
+
+
+@dataclass(frozen=True, slots=True)
+class Particulars:
+    """What some runs have to tell of a token besides its text. A run has them for every token or for none."""
+
+    logprobs: PositionLogprobs | None = None
+    sampler_state: bytes = b""
 
 
 class ChoiceOutput:
@@ -20,13 +32,20 @@ class ChoiceOutput:
     `room` is how many tokens of output the context has place for, those of earlier attempts included.
     """
 
-    def __init__(self, choice: int, spec: RunSpec, emitted: int, room: int) -> None:
+    def __init__(
+        self, choice: int, spec: RunSpec, emitted: int, room: int, answers: Answers | None = None
+    ) -> None:
         self.index = emitted
         self.finish: FinishReason | None = None
         self.entries: list[LogEntry] = []
         self._choice = choice
         self._first_index = emitted
         self._text = OutputText(spec.stop)
+        self._reader = answers.readers[choice] if answers is not None else None
+        self._marks = answers.marks if answers is not None else {}
+        self._unread: list[int] = []
+        """Tokens that the reader holds back."""
+        self._particulars: deque[Particulars] = deque()
         self._stop_string = ""
         self._stop_ids = spec.stop_token_ids
         self._limit, self._limit_reason = room, FinishReason.CONTEXT_FULL
@@ -35,18 +54,20 @@ class ChoiceOutput:
         if emitted >= self._limit:
             self.close(self._limit_reason)
 
-    def take(self, token_id: int, piece: str | bytes) -> None:
+    def take(self, token_id: int, piece: str | bytes, particulars: Particulars | None = None) -> None:
         """The next token, which does not end the text by itself."""
         if token_id in self._stop_ids:
             self.close(FinishReason.STOP_STRING)
             return
         self.index += 1
-        released = self._text.push(token_id, piece)
+        if particulars is not None:
+            self._particulars.append(particulars)
+        released = self._text.push(token_id, self._marks.get(token_id, piece) if self._marks else piece)
         if released is not None:
             self._append(released)
             if released.stop:
                 self._stop_string = released.stop
-                self.finish = FinishReason.STOP_STRING
+                self._finish(FinishReason.STOP_STRING)
                 return
         if self.index >= self._limit:
             self.close(self._limit_reason)
@@ -55,26 +76,74 @@ class ChoiceOutput:
         """No token follows: what was held back is released. Does nothing if the choice has ended."""
         if self.finish is not None:
             return
-        self.finish = reason
         released = self._text.flush()
         if released is not None:
             self._append(released)
+        self._finish(reason)
 
     def end(self) -> ChoiceEnd:
         assert self.finish is not None
         return ChoiceEnd(self._choice, self.finish, self.index - self._first_index, self._stop_string)
 
+    def _finish(self, reason: FinishReason) -> None:
+        if self._reader is not None:
+            self._append_contents(self._reader.flush())
+            if reason is FinishReason.EOS and self._reader.calls:
+                reason = FinishReason.TOOL_CALLS
+        self.finish = reason
+
     def _append(self, released: Released) -> None:
-        self.entries.append(LogEntry(self._choice, released.token_ids, released.text))
+        if self._reader is None:
+            self._add(LogEntry(self._choice, released.token_ids, released.text))
+            return
+        self._unread += released.token_ids
+        contents = self._reader.read(released.text)
+        if contents is not None:
+            self._append_contents(contents)
+
+    def _append_contents(self, contents: Sequence[Content]) -> None:
+        """One entry for each; the first one has the tokens of all, and there is one if there are tokens."""
+        if not contents and not self._unread:
+            return
+        token_ids, self._unread = tuple(self._unread), []
+        for content in contents or (Said(""),):
+            self._add(_entry(self._choice, token_ids, content))
+            token_ids = ()
+
+    def _add(self, entry: LogEntry) -> None:
+        if self._particulars and entry.token_ids:
+            entry = self._with_particulars(entry)
+        self.entries.append(entry)
+
+    def _with_particulars(self, entry: LogEntry) -> LogEntry:
+        """Those of the entry's tokens; the state is that after the last of them."""
+        particulars = [self._particulars.popleft() for _ in entry.token_ids]
+        logprobs = tuple(of_token.logprobs for of_token in particulars if of_token.logprobs is not None)
+        return replace(entry, logprobs=logprobs, sampler_state=particulars[-1].sampler_state)
+
+
+def _entry(choice: int, token_ids: tuple[int, ...], content: Content) -> LogEntry:
+    if isinstance(content, ToolCallDelta):
+        return LogEntry(choice, token_ids, tool_call=content)
+    if content.is_thought:
+        return LogEntry(choice, token_ids, reasoning=content.text)
+    return LogEntry(choice, token_ids, content.text)
 
 
 class RunOutput:
     """All choices of one run, its times and its end. `now` is a monotonic clock in seconds; the engine's
-    `fingerprint` goes into the receipt of a deterministic run.
+    `fingerprint` goes into the receipt of a deterministic run. With `answers`, what the model says is read as
+    text, thoughts and tool calls; without, it is text.
     """
 
     def __init__(
-        self, run: EngineRun, tokens_in: int, context: int, now: Callable[[], float], fingerprint: Fingerprint
+        self,
+        run: EngineRun,
+        tokens_in: int,
+        context: int,
+        now: Callable[[], float],
+        fingerprint: Fingerprint,
+        answers: Answers | None = None,
     ) -> None:
         self.attempt_id = run.attempt_id
         self.tokens_in = tokens_in
@@ -83,7 +152,7 @@ class RunOutput:
         for entry in run.prefix:
             emitted[entry.choice] += len(entry.token_ids)
         self.choices = [
-            ChoiceOutput(number, run.spec, count, context - tokens_in) for number, count in enumerate(emitted)
+            ChoiceOutput(number, run.spec, count, context - tokens_in, answers) for number, count in enumerate(emitted)
         ]
         self._receipt = receipt_writer(run, fingerprint)
         self._failure: RunFailure | None = None

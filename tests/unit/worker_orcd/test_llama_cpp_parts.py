@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from llorch.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
 from worker_orcd.device import DeviceKind, DeviceSet, parse_device
 from worker_orcd.engines.llama_cpp import gpus
-from worker_orcd.engines.llama_cpp.chunk_size import SMALLEST, ChunkSize
 from worker_orcd.engines.llama_cpp.draws import draw_seed
 from worker_orcd.engines.llama_cpp.gguf_header import check_gguf
 from worker_orcd.engines.llama_cpp.threads import usable_cores
@@ -25,26 +24,6 @@ def test_a_draw_depends_on_every_part_of_its_key() -> None:
     assert len(seeds) == len(keys)
     assert all(0 <= seed < 0xFFFFFFFF for seed in seeds)
     assert draw_seed(1, 0, 0) == draw_seed(1, 0, 0, 0)
-
-
-def test_a_piece_of_a_prompt_takes_about_the_time_it_may() -> None:
-    chunk = ChunkSize(512)
-    assert chunk.tokens == SMALLEST
-    for _ in range(20):
-        chunk.observe(chunk.tokens, chunk.tokens / 400)
-    assert chunk.tokens == 48
-    for _ in range(20):
-        chunk.observe(chunk.tokens, chunk.tokens / 1_000_000)
-    assert chunk.tokens == 512
-    for _ in range(40):
-        chunk.observe(chunk.tokens, chunk.tokens / 5)
-    assert chunk.tokens == SMALLEST
-
-
-def test_a_tiny_piece_says_nothing_about_the_speed() -> None:
-    chunk = ChunkSize(512)
-    chunk.observe(1, 1.0)
-    assert chunk.tokens == SMALLEST
 
 
 def gguf(version: int = 3, tensors: int = 2, entries: int = 1) -> bytes:

@@ -1,33 +1,59 @@
 """How long a piece of a prompt may be. Pure.
 
-A piece is evaluated in one call that nothing interrupts: while it runs, nobody's tokens come and no cancel is
-heard. So its size follows from the speed that was measured on the pieces before it.
+While a piece is evaluated, nobody's tokens come. So its size follows from the speed that was measured on
+pieces before it. Speed falls with the position, since every token looks at all tokens before it: each range of
+positions has its own.
 """
 
-TARGET_S = 0.15
+from math import inf
+
 SMALLEST = 16
-"""Also the size of the first piece, when nothing is measured yet."""
+"""Also the size of a piece where nothing is measured yet, and sizes are multiples of it."""
+
+SAFETY = 0.8
+"""Part of the allowed time that is planned for: a piece should seldom take longer."""
 
 _WEIGHT = 0.5
+_RANGE = 1024
+_SLOWER_PER_RANGE = 0.7
+"""What is expected of a range that nothing is known about, from the one below it."""
 
 
 class ChunkSize:
     def __init__(self, largest: int) -> None:
         self._largest = largest
-        self._tokens_per_s: float | None = None
+        self._tokens_per_s: dict[int, float] = {}
+        """By the number of bits of position / 1024: 0, 1, 2-3, 4-7 …"""
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of the next piece, at most."""
-        fitting = int((self._tokens_per_s or 0) * TARGET_S) // SMALLEST * SMALLEST
+    def within(self, position: int, seconds: float | None) -> int:
+        """Tokens that take about so long at this position; at least SMALLEST, at most the largest. None: no hurry."""
+        if seconds is None:
+            return self._largest
+        fitting = int(self._speed(position) * seconds * SAFETY) // SMALLEST * SMALLEST
         return max(SMALLEST, min(fitting, self._largest))
 
-    def observe(self, tokens: int, seconds: float) -> None:
+    def seconds(self, position: int, tokens: int) -> float:
+        """How long so many tokens take; for ever if nothing is known."""
+        speed = self._speed(position)
+        return tokens / speed if speed else inf
+
+    def observe(self, position: int, tokens: int, seconds: float) -> None:
         """A piece of this size took so long. Tiny ones say little and are left out."""
         if tokens < SMALLEST or seconds <= 0:
             return
-        measured = tokens / seconds
-        if self._tokens_per_s is None:
-            self._tokens_per_s = measured
-        else:
-            self._tokens_per_s += _WEIGHT * (measured - self._tokens_per_s)
+        key = _range_of(position)
+        before = self._tokens_per_s.get(key, tokens / seconds)
+        self._tokens_per_s[key] = before + _WEIGHT * (tokens / seconds - before)
+
+    def _speed(self, position: int) -> float:
+        wanted = _range_of(position)
+        if wanted in self._tokens_per_s:
+            return self._tokens_per_s[wanted]
+        below = [known for known in self._tokens_per_s if known < wanted]
+        if below:
+            return self._tokens_per_s[max(below)] * _SLOWER_PER_RANGE ** (wanted - max(below))
+        return min(self._tokens_per_s.values(), default=0.0)
+
+
+def _range_of(position: int) -> int:
+    return (position // _RANGE).bit_length()

@@ -1,8 +1,7 @@
 """The steps of the engine: which sequences are evaluated next, and what comes of it.
 
-Runs on the engine's thread, which alone touches the context. Sequences that decode come first, all of them in
-one batch; then one piece of one prompt, so that a long prompt neither stalls the others nor outlasts a
-cancel.
+Runs on the engine's thread, which alone touches the context. A step is either one token of every sequence that
+decodes, all of them in one batch, or a piece of one prompt; whose turn it is, PromptTurns says.
 """
 
 import time
@@ -12,15 +11,19 @@ from llorch.errors import Reason
 from llorch.logs import get_logger
 from worker_orcd.engine_info import EngineStats
 from worker_orcd.engines.llama_cpp.batch import Batch
+from worker_orcd.engines.llama_cpp.candidates import Candidates
 from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
-from worker_orcd.engines.llama_cpp.context import Context, DecodeError
+from worker_orcd.engines.llama_cpp.context import ABORTED, Context, DecodeError
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks, calls
-from worker_orcd.engines.llama_cpp.draws import draw_seed
+from worker_orcd.engines.llama_cpp.host_cache import HostCache
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.engines.llama_cpp.native import Native
-from worker_orcd.engines.llama_cpp.sampler import Sampler
+from worker_orcd.engines.llama_cpp.prompt_turns import Piece, PromptTurns
+from worker_orcd.engines.llama_cpp.sampler import NothingToPick, Sampler, Workbench
 from worker_orcd.engines.llama_cpp.sequence import Sequence, TokensOfChoices, WaitingChoice
-from worker_orcd.engines.llama_cpp.shape import BATCH_TOKENS
+from worker_orcd.engines.llama_cpp.shape import BATCH_TOKENS, LlamaCppShape
+from worker_orcd.engines.llama_cpp.slot_keeper import SlotKeeper
+from worker_orcd.engines.llama_cpp.slots import Slots
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.log_entry import FinishReason, RunFailure
@@ -30,30 +33,31 @@ _log = get_logger("llama.cpp")
 
 
 class DecodeLoop:
-    """`slots` sequences at once. Every method belongs to the engine's thread; `stats` may be read anywhere.
+    """Every method belongs to the engine's thread; `stats` may be read anywhere.
 
-    Of deterministic runs, each of which takes calls of its own, `most_deterministic` run at once; further ones
-    wait, and others pass them.
+    Of deterministic runs, each of which takes calls of its own, only so many as the shape says run at once;
+    further ones wait, and others pass them.
     """
 
-    def __init__(
-        self, native: Native, model: Model, context: Context, slots: int, fixed: FixedChunks, most_deterministic: int
-    ) -> None:
+    def __init__(self, native: Native, model: Model, context: Context, shape: LlamaCppShape) -> None:
         self.stats = EngineStats()
         self._lib = native.lib
         self._model = model
         self._context = context
         self._batch = Batch(native.lib, BATCH_TOKENS)
-        self._chunk = ChunkSize(BATCH_TOKENS)
-        self._fixed = fixed
-        self._most_deterministic = most_deterministic
-        self._free_slots = list(range(slots))
+        fixed = FixedChunks(shape.fixed_chunk)
+        self._turns = PromptTurns(ChunkSize(BATCH_TOKENS), fixed, shape.decode_gap_s)
+        slots = Slots(shape.slots, shape.context_per_slot)
+        self._slots = SlotKeeper(context, slots, HostCache(shape.host_cache_bytes, _identity(native, shape)), fixed)
+        self._most_deterministic = shape.deterministic_runs
+        self._workbench = Workbench(native.lib, model, Candidates(native.lib, model.vocabulary_size))
         self._runs: dict[str, RunOutput] = {}
         self._waiting: deque[WaitingChoice] = deque()
         self._active: dict[tuple[str, int], Sequence] = {}
         self._steps = 0
         self._generated = 0
         self._prefilled = 0
+        self._cached = 0
 
     @property
     def has_work(self) -> bool:
@@ -72,14 +76,18 @@ class DecodeLoop:
             output.close(reason)
 
     def step(self) -> list[TokenStep]:
-        """One batch of decoding and one piece of a prompt; what both brought.
+        """One token of every sequence that decodes, or a piece of one prompt; what it brought.
 
         Runs that got a slot are told before their prompts are evaluated, which takes its time: in a step of their own.
         """
         if told := self._fill_slots():
             return told
-        self._decode()
-        self._prefill()
+        decoding = [sequence for sequence in self._active.values() if sequence.decoding and not sequence.ended]
+        piece = self._turns.next_piece(self._prompts(), others_decode=bool(decoding))
+        if piece is not None:
+            self._prefill(piece)
+        elif decoding:
+            self._decode(decoding)
         steps = self._collect()
         self._steps += 1
         self.stats = EngineStats(
@@ -87,7 +95,10 @@ class DecodeLoop:
             steps=self._steps,
             tokens_generated=self._generated,
             tokens_prefilled=self._prefilled,
-            kv_used_tokens=sum(sequence.evaluated for sequence in self._active.values()),
+            tokens_cached=self._cached,
+            kv_used_tokens=self._slots.held_tokens,
+            warm_prefixes=self._slots.warm_prefixes,
+            host_cache_bytes=self._slots.host_bytes,
         )
         return steps
 
@@ -109,18 +120,28 @@ class DecodeLoop:
         started: list[RunOutput] = []
         while (waiting := self._next_waiting()) is not None:
             run, output = waiting.run, waiting.output
+            self._active[run.attempt_id, waiting.number] = self._place(waiting)
             if not output.started:
                 output.start()
                 started.append(output)
-            slot = self._free_slots.pop(0)
-            sampler = Sampler(self._lib, run.spec.sampling)
-            sequence = Sequence(slot, run.spec, output, sampler, waiting.tokens, number=waiting.number)
-            self._active[run.attempt_id, waiting.number] = sequence
         return [step for output in started if (step := output.collect()) is not None]
+
+    def _place(self, waiting: WaitingChoice) -> Sequence:
+        """What the slot has of the prompt already is the run's, if this is its first choice."""
+        run, output = waiting.run, waiting.output
+        slot, reused = self._slots.place(waiting)
+        if not output.started:
+            output.cached_tokens = min(reused, output.tokens_in)
+            self._cached += output.cached_tokens
+        sampler = Sampler(self._workbench, run, waiting.number, waiting.tokens)
+        sequence = Sequence(slot, run.attempt_id, run.spec, output, sampler, waiting.tokens, number=waiting.number)
+        sequence.evaluated = reused
+        self._slots.take(sequence)
+        return sequence
 
     def _next_waiting(self) -> WaitingChoice | None:
         """The first of those who wait that may run now. Those that ended meanwhile wait no more."""
-        if not self._free_slots or not self._waiting:
+        if not self._waiting or not self._slots.any_free:
             return None
         deterministic = sum(sequence.deterministic for sequence in self._active.values())
         self._waiting = deque(waiting for waiting in self._waiting if not waiting.ended)
@@ -130,14 +151,12 @@ class DecodeLoop:
                 return waiting
         return None
 
-    def _decode(self) -> None:
-        """The next token of every sequence that decodes."""
-        decoding = sorted(
-            (sequence for sequence in self._active.values() if sequence.decoding and not sequence.ended),
-            key=lambda sequence: sequence.slot,
-        )
+    def _decode(self, decoding: list[Sequence]) -> None:
+        """The next token of each."""
+        decoding.sort(key=lambda sequence: sequence.slot)
         for together in calls(decoding):
             self._decode_together(together)
+        self._turns.decoded()
 
     def _decode_together(self, decoding: list[Sequence]) -> None:
         """Slots in ascending order share one pass through the model.
@@ -156,29 +175,32 @@ class DecodeLoop:
             if sequence.evaluated == len(sequence.tokens):
                 self._pick(sequence, row)
 
-    def _prefill(self) -> None:
-        """A piece of the prompt that came first."""
-        sequence = next((other for other in self._active.values() if not other.decoding and not other.ended), None)
-        if sequence is None:
-            return
-        begin = sequence.evaluated
-        chunk = sequence.tokens[begin : self._end_of_chunk(sequence)]
-        is_last = begin + len(chunk) == sequence.prefill_tokens
-        self._batch.fill_chunk(chunk, begin, sequence.slot, wants_output=is_last)
+    def _prompts(self) -> list[Sequence]:
+        """Those whose prompts are being evaluated; one for all choices of a run that begin with the same tokens."""
+        found: list[Sequence] = []
+        for sequence in self._active.values():
+            if not sequence.decoding and not sequence.ended and not any(map(sequence.is_twin_of, found)):
+                found.append(sequence)
+        return found
+
+    def _prefill(self, piece: Piece) -> None:
+        sequence = piece.sequence
+        tokens = sequence.tokens[piece.begin : piece.end]
+        self._batch.fill_chunk(tokens, piece.begin, sequence.slot, wants_output=piece.is_last)
         began_at = time.monotonic()
-        if not self._evaluate([sequence]):
-            return
-        self._lib.llama_synchronize(self._context.handle)
-        self._chunk.observe(len(chunk), time.monotonic() - began_at)
-        self._prefilled += len(chunk)
-        sequence.evaluated += len(chunk)
-        if is_last:
-            twins = self._share_prompt(sequence)
-            for other in (sequence, *twins):
+        with self._context.abort_switch.watching(sequence.attempt_id):
+            if not self._evaluate([sequence]):
+                return
+            self._context.wait_computed()
+        self._turns.evaluated(piece, time.monotonic() - began_at)
+        self._prefilled += len(tokens)
+        self._slots.advance(sequence, piece.end)
+        if piece.is_last:
+            for other in (sequence, *self._share_prompt(sequence)):
                 other.decoding = True
                 other.output.first_token()
                 if other.evaluated == len(other.tokens):
-                    self._pick(other, len(chunk) - 1)
+                    self._pick(other, len(tokens) - 1)
 
     def _share_prompt(self, sequence: Sequence) -> list[Sequence]:
         """The choices of the same run that wait in slots with the same tokens: they get a copy of what was
@@ -186,22 +208,21 @@ class DecodeLoop:
         """
         twins = [other for other in self._active.values() if other.is_twin_of(sequence)]
         for other in twins:
-            self._context.copy(sequence.slot, other.slot)
-            other.evaluated = sequence.evaluated
+            self._slots.copy(sequence, other)
         return twins
-
-    def _end_of_chunk(self, sequence: Sequence) -> int:
-        if sequence.deterministic:
-            return self._fixed.end(sequence.evaluated, sequence.prefill_tokens)
-        return min(sequence.evaluated + self._chunk.tokens, sequence.prefill_tokens)
 
     def _evaluate(self, sequences: list[Sequence]) -> bool:
         """Runs the batch; if that fails, those who are in it fail, and the others go on."""
         try:
             self._context.decode(self._batch)
         except DecodeError as error:
+            if error.code == ABORTED:
+                for sequence in sequences:
+                    self._slots.cut(sequence)
+                return False
             _log.error("decode_failed", code=error.code, sequences=len(sequences))
             for sequence in sequences:
+                self._slots.forget(sequence)
                 sequence.output.fail(
                     RunFailure(Reason.ENGINE_FAILED, f"the engine failed with code {error.code}", retryable=True)
                 )
@@ -210,13 +231,18 @@ class DecodeLoop:
 
     def _pick(self, sequence: Sequence, row: int) -> None:
         choice = sequence.choice
-        seed = draw_seed(sequence.spec.seed, sequence.number, choice.index)
-        token_id = sequence.sampler.pick(self._context.handle, row, seed)
+        sampler = sequence.sampler
+        try:
+            token_id = sampler.pick(self._context.handle, row, choice.index)
+        except NothingToPick as nothing:
+            sequence.output.fail(RunFailure(Reason.ENGINE_FAILED, str(nothing), retryable=False))
+            return
         self._generated += 1
         if token_id in self._model.ends_text and not sequence.spec.ignore_eos:
             choice.close(FinishReason.EOS)
             return
-        choice.take(token_id, self._model.pieces[token_id])
+        particulars = sampler.particulars(self._context.handle, row, token_id)
+        choice.take(token_id, self._model.pieces[token_id], particulars)
         sequence.tokens.append(token_id)
 
     def _collect(self) -> list[TokenStep]:
@@ -230,8 +256,12 @@ class DecodeLoop:
         return steps
 
     def _free(self, sequence: Sequence) -> None:
-        """Low slots are given out first: the fewer gaps between used ones, the larger the shared batches."""
+        """Its tokens stay in the slot, for whoever continues them."""
         sequence.sampler.close()
-        self._context.forget(sequence.slot)
-        self._free_slots.append(sequence.slot)
-        self._free_slots.sort()
+        self._slots.release(sequence)
+
+
+def _identity(native: Native, shape: LlamaCppShape) -> str:
+    """What a saved sequence belongs to."""
+    size = shape.model_path.stat().st_size
+    return f"{shape.model} {size} {native.version} {shape.cache_type_k} {shape.cache_type_v}"

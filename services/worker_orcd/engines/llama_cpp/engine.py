@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 
 from llorch.clock import Clock, SystemClock
 from llorch.errors import Internal, Reason, Unavailable, Unimplemented
@@ -11,14 +12,16 @@ from worker_orcd.device import DeviceKind
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, ResumeSupport
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
 from worker_orcd.engines.llama_cpp.prompt import PromptBuilder
+from worker_orcd.engines.llama_cpp.run_checks import check_sampling
 from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.log_entry import FinishReason
+from worker_orcd.run_spec import Sampling
 from worker_orcd.token_step import TokenStep
 
-SAMPLING_OPTIONS = frozenset({"temperature", "top_k", "top_p", "min_p", "seed"})
+SAMPLING_OPTIONS = frozenset(field.name for field in fields(Sampling)) | {"seed"}
 CLOSE_S = 10.0
 """A step that takes longer than this is not waited for: the process exits, and the system takes the memory
 back.
@@ -66,6 +69,7 @@ class LlamaCppEngine:
                 resume=ResumeSupport.EXACT_IDS,
                 deterministic=loaded.deterministic,
                 chat=self._prompts is not None and self._prompts.has_template,
+                logprobs=True,
                 multiple_choices=True,
                 sampling_options=SAMPLING_OPTIONS,
             ),
@@ -84,7 +88,7 @@ class LlamaCppEngine:
         self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens))
 
     def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        self._running.send(lambda decode_loop: decode_loop.cancel(attempt_id, reason))
+        self._running.cancel(attempt_id, reason)
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         raise Unimplemented(Reason.UNSUPPORTED_OPTION, "this engine has no embeddings yet")
@@ -117,6 +121,7 @@ class LlamaCppEngine:
         with self._running.model_lock:
             if self._running.closing.is_set() or self._prompts is None:
                 raise Unavailable(Reason.DRAINING, "this worker is shutting down")
+            check_sampling(run, self._known.model)
             return self._prompts.token_ids(run)
 
     def _deliver(self, steps: Sequence[TokenStep]) -> None:

@@ -16,6 +16,7 @@ from llorch.errors import Internal, LlorchError, Reason
 from llorch.logs import get_logger
 from worker_orcd.device import DeviceKind
 from worker_orcd.engine_info import EngineStats, Fingerprint
+from worker_orcd.engines.llama_cpp.abort_switch import AbortSwitch
 from worker_orcd.engines.llama_cpp.context import Context
 from worker_orcd.engines.llama_cpp.decode_loop import DecodeLoop
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks
@@ -28,6 +29,7 @@ from worker_orcd.engines.llama_cpp.model_digest import ModelDigest
 from worker_orcd.engines.llama_cpp.native import Native, load_native
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import StepCallback
+from worker_orcd.log_entry import FinishReason
 from worker_orcd.resident_memory import resident_mib
 
 Command = Callable[[DecodeLoop], None]
@@ -59,6 +61,7 @@ class EngineThread:
         self._event_loop = asyncio.get_running_loop()
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._decode_loop: DecodeLoop | None = None
+        self._abort_switch: AbortSwitch | None = None
         self.closing = threading.Event()
         self.model_lock = threading.Lock()
         self.loaded: asyncio.Future[Loaded] = self._event_loop.create_future()
@@ -72,10 +75,18 @@ class EngineThread:
         """Carried out between two steps."""
         self._commands.put(command)
 
+    def cancel(self, attempt_id: str, reason: FinishReason) -> None:
+        """Ends a run within a step, or within moments while a piece of its prompt is evaluated."""
+        self.send(lambda decode_loop: decode_loop.cancel(attempt_id, reason))
+        if self._abort_switch is not None:
+            self._abort_switch.abort(attempt_id)
+
     def close(self) -> None:
         """Ends the thread after the step that it is in, or in the middle of a load; `ended` follows."""
         self.closing.set()
         self.send(_nothing)
+        if self._abort_switch is not None:
+            self._abort_switch.abort()
 
     def stats(self) -> EngineStats:
         return self._decode_loop.stats if self._decode_loop is not None else EngineStats()
@@ -108,8 +119,8 @@ class EngineThread:
         opened.callback(self._close_model, model)
         context = Context(native, model, self._shape)
         opened.callback(context.close)
-        fixed = FixedChunks(self._shape.fixed_chunk)
-        decode_loop = DecodeLoop(native, model, context, self._shape.slots, fixed, self._shape.deterministic_runs)
+        self._abort_switch = context.abort_switch
+        decode_loop = DecodeLoop(native, model, context, self._shape)
         opened.callback(decode_loop.close)
         self._decode_loop = decode_loop
         model_digest = digest.wait()

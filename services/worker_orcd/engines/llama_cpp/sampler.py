@@ -1,46 +1,128 @@
-"""Picks the next token, in C."""
+"""Picks the next token, in C where that can be."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from worker_orcd.run_spec import Sampling
+import numpy as np
+
+from worker_orcd.engines.llama_cpp.candidates import Candidates, Row
+from worker_orcd.engines.llama_cpp.draws import Purpose, draw_seed
+from worker_orcd.engines.llama_cpp.logprobs import position_logprobs
+from worker_orcd.engines.llama_cpp.mirostat import Mirostat
+from worker_orcd.engines.llama_cpp.model import Model
+from worker_orcd.engines.llama_cpp.sampler_chain import lasting_stages, memory_tokens, xtc_stages
+from worker_orcd.engines.protocol import EngineRun
+from worker_orcd.engines.run_output import Particulars
+
+
+class NothingToPick(Exception):
+    """No token is left by what the run asks for. In words for its client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What the samplers of one engine share, one after the other."""
+
+    lib: Any
+    model: Model
+    candidates: Candidates
 
 
 class Sampler:
-    """llama.cpp's chain in its usual order, without its last stage: that is made anew for every draw.
+    """The sampler of one choice. `tokens` are the prompt's and those of the output so far: the stages that look
+    back see them as if they had been there from the beginning.
 
-    Used by the engine's thread only. `close` frees it, before its context is freed.
+    The last stage, the draw, is made anew for every token, with a seed that depends on nothing but the token's
+    place. Used by the engine's thread only. `close` frees it, before its context is freed.
     """
 
-    def __init__(self, lib: Any, sampling: Sampling) -> None:
-        self._lib = lib
-        self._greedy = sampling.temperature == 0
-        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        for stage in _stages(lib, sampling):
-            lib.llama_sampler_chain_add(self._chain, stage)
-        self._length = lib.llama_sampler_chain_n(self._chain)
+    def __init__(self, bench: Workbench, run: EngineRun, number: int, tokens: list[int]) -> None:
+        self._lib = bench.lib
+        self._model = bench.model
+        self._candidates = bench.candidates
+        self._spec = run.spec
+        self._sampling = run.spec.sampling
+        self._number = number
+        self._greedy = self._sampling.temperature == 0
+        self._mirostat = self._new_mirostat(run) if self._sampling.uses_mirostat else None
+        self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
+        for stage in lasting_stages(self._lib, self._model, self._sampling):
+            self._lib.llama_sampler_chain_add(self._chain, stage)
+        self._length = self._lib.llama_sampler_chain_n(self._chain)
+        memory = memory_tokens(self._sampling)
+        for token_id in tokens[-memory:] if memory else ():
+            self._lib.llama_sampler_accept(self._chain, token_id)
 
-    def pick(self, context: int, output: int, seed: int) -> int:
-        """The token for row `output` of the last decoded batch."""
-        if self._greedy:
-            return int(self._lib.llama_sampler_sample(self._chain, context, output))
-        self._lib.llama_sampler_chain_add(self._chain, self._lib.llama_sampler_init_dist(seed))
-        token_id = int(self._lib.llama_sampler_sample(self._chain, context, output))
-        self._lib.llama_sampler_free(self._lib.llama_sampler_chain_remove(self._chain, self._length))
+    def pick(self, context: int, output: int, index: int) -> int:
+        """The token at `index` of the choice's output, from row `output` of the last decoded batch.
+
+        Raises NothingToPick.
+        """
+        if self._mirostat is None:
+            return self._sample(context, output, index)
+        self._candidates.fill(self._row(context, output))
+        token_id, probability = self._draw(index, 0)
+        self._mirostat.observe(probability)
+        self._lib.llama_sampler_accept(self._chain, token_id)
         return token_id
+
+    def particulars(self, context: int, output: int, token_id: int) -> Particulars | None:
+        """What the run's log tells of the token that was picked last."""
+        top = self._spec.top_logprobs
+        if top is None and self._mirostat is None:
+            return None
+        logprobs = None
+        if top is not None:
+            logprobs = position_logprobs(self._row(context, output), token_id, top, self._model.pieces)
+        return Particulars(logprobs, self._mirostat.state if self._mirostat is not None else b"")
 
     def close(self) -> None:
         self._lib.llama_sampler_free(self._chain)
 
+    def _sample(self, context: int, output: int, index: int) -> int:
+        """All of it in one call."""
+        passing = self._add_passing_stages(index, 0)
+        token_id = int(self._lib.llama_sampler_sample(self._chain, context, output))
+        self._remove(passing)
+        return token_id
 
-def _stages(lib: Any, sampling: Sampling) -> list[Any]:
-    if sampling.temperature == 0:
-        return [lib.llama_sampler_init_greedy()]
-    stages = []
-    if sampling.top_k > 0:
-        stages.append(lib.llama_sampler_init_top_k(sampling.top_k))
-    if sampling.top_p < 1:
-        stages.append(lib.llama_sampler_init_top_p(sampling.top_p, 1))
-    if sampling.min_p > 0:
-        stages.append(lib.llama_sampler_init_min_p(sampling.min_p, 1))
-    stages.append(lib.llama_sampler_init_temp(sampling.temperature))
-    return stages
+    def _draw(self, index: int, draw: int) -> tuple[int, float]:
+        """One of the candidates, and its probability among those that the stages left; nothing remembers it."""
+        passing = self._add_passing_stages(index, draw)
+        self._candidates.apply(self._chain)
+        self._remove(passing)
+        picked = self._candidates.picked
+        if picked is None:
+            raise NothingToPick("every token is forbidden")
+        return picked
+
+    def _add_passing_stages(self, index: int, draw: int) -> int:
+        """Completes the chain for one draw; returns by how many stages."""
+        if self._greedy:
+            return 0
+        stages = self._passing_stages(index, draw)
+        for stage in stages:
+            self._lib.llama_sampler_chain_add(self._chain, stage)
+        return len(stages)
+
+    def _passing_stages(self, index: int, draw: int) -> list[Any]:
+        seed = draw_seed(self._spec.seed, self._number, index, draw)
+        if self._mirostat is not None:
+            return [self._mirostat.stage(seed)]
+        last = self._lib.llama_sampler_init_dist(seed)
+        if not self._sampling.uses_xtc:
+            return [last]
+        xtc_seed = draw_seed(self._spec.seed, self._number, index, draw, Purpose.XTC)
+        return [*xtc_stages(self._lib, self._sampling, xtc_seed), last]
+
+    def _remove(self, stages: int) -> None:
+        for _ in range(stages):
+            self._lib.llama_sampler_free(self._lib.llama_sampler_chain_remove(self._chain, self._length))
+
+    def _row(self, context: int, output: int) -> Row:
+        """A view that is gone with the next batch."""
+        return np.ctypeslib.as_array(self._lib.llama_get_logits_ith(context, output), (self._model.vocabulary_size,))
+
+    def _new_mirostat(self, run: EngineRun) -> Mirostat:
+        states = [entry.sampler_state for entry in run.prefix if entry.choice == self._number]
+        return Mirostat(self._lib, self._model.vocabulary_size, self._sampling, states[-1] if states else b"")

@@ -34,6 +34,7 @@ class Sequence:
     """
 
     slot: int
+    attempt_id: str
     spec: RunSpec
     output: RunOutput
     sampler: Sampler
@@ -41,6 +42,8 @@ class Sequence:
     evaluated: int = 0
     decoding: bool = False
     number: int = 0
+    last_turn: int = 0
+    """When a piece of its prompt was evaluated last, in turns of all prompts."""
 
     prefill_tokens: int = field(init=False)
 

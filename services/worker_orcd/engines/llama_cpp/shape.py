@@ -16,6 +16,9 @@ _FIXED_CHUNK_CPU = 32
 class LlamaCppShape:
     """`model` is the name in the catalog. Contexts are in tokens, per slot. `deterministic_runs` is how many
     deterministic runs there may be at once; in `digest_folder` the digests of model files are kept.
+    `decode_gap_s` is how long a running answer may wait for its next token while prompts are evaluated.
+    `host_cache_bytes` of the host's memory hold conversations that had to leave their slots. `split` and
+    `tensor_split` say how the model is spread over several devices: the shares by device, or none for as it fits.
     """
 
     model_path: Path
@@ -28,6 +31,10 @@ class LlamaCppShape:
     threads: int
     deterministic_runs: int = 4
     digest_folder: Path | None = None
+    decode_gap_s: float = 0.2
+    host_cache_bytes: int = 0
+    split: str = "layer"
+    tensor_split: tuple[float, ...] = ()
 
     @property
     def fixed_chunk(self) -> int:

@@ -1,0 +1,129 @@
+"""Gives runs their slots, with as much of their prompts in them as is known already.
+
+It comes from the slot itself, from another slot, or from the memory of the host. Belongs to the engine's thread.
+"""
+
+from worker_orcd.engines.llama_cpp.context import Context
+from worker_orcd.engines.llama_cpp.determinism import FixedChunks
+from worker_orcd.engines.llama_cpp.host_cache import HostCache, SavedSequence
+from worker_orcd.engines.llama_cpp.sequence import Sequence, WaitingChoice
+from worker_orcd.engines.llama_cpp.slots import MIN_REUSE, Slot, Slots, common_prefix
+
+
+class SlotKeeper:
+    def __init__(self, context: Context, slots: Slots, host: HostCache, fixed: FixedChunks) -> None:
+        self._context = context
+        self._slots = slots
+        self._host = host
+        self._fixed = fixed
+
+    @property
+    def any_free(self) -> bool:
+        return self._slots.any_free
+
+    @property
+    def held_tokens(self) -> int:
+        return self._slots.held_tokens
+
+    @property
+    def warm_prefixes(self) -> int:
+        """Conversations that could go on without their beginning being evaluated again."""
+        return self._slots.warm + len(self._host)
+
+    @property
+    def host_bytes(self) -> int:
+        return self._host.used_bytes
+
+    def place(self, choice: WaitingChoice) -> tuple[int, int]:
+        """The number of a free slot, and how many of the choice's tokens it has now."""
+        placement = self._slots.choose(lambda slot: self._reusable_of_slot(slot, choice))
+        found = self._host.find(lambda saved: self._reusable_of_saved(saved, choice))
+        if found is not None and found[1] >= placement.reused + MIN_REUSE:
+            slot = self._slots.least_wanted()
+            self._save(slot)
+            if self._restore(slot, found[0]):
+                return slot.number, self._trimmed(slot, found[1])
+        slot = placement.slot
+        if placement.loses:
+            self._save(slot)
+        if placement.source is not slot:
+            self._copy(placement.source, slot)
+        return slot.number, self._trimmed(slot, placement.reused)
+
+    def take(self, sequence: Sequence) -> None:
+        self._slots.take(self._slots[sequence.slot], sequence)
+
+    def release(self, sequence: Sequence) -> None:
+        self._slots.release(self._slots[sequence.slot])
+
+    def forget(self, sequence: Sequence) -> None:
+        """Nobody knows what is in the slot."""
+        self._context.forget(sequence.slot)
+        sequence.evaluated = 0
+        self._slots[sequence.slot].watermark = 0
+
+    def cut(self, sequence: Sequence) -> None:
+        """An evaluation was given up: what is left of the sequence counts."""
+        left = min(sequence.evaluated, self._context.last_position(sequence.slot) + 1)
+        if self._context.kind.trims and self._context.trim(sequence.slot, left):
+            sequence.evaluated = left
+        else:
+            self.forget(sequence)
+
+    def copy(self, source: Sequence, target: Sequence) -> None:
+        """All that `source` has evaluated, which `target` begins with."""
+        self._context.copy(source.slot, target.slot)
+        target.evaluated = source.evaluated
+        self._slots[target.slot].watermark = self._slots[source.slot].watermark
+
+    def advance(self, sequence: Sequence, end: int) -> None:
+        """A piece of the prompt was evaluated, up to `end`."""
+        if sequence.deterministic:
+            slot = self._slots[sequence.slot]
+            slot.watermark = self._fixed.watermark(slot.watermark, sequence.evaluated, end)
+        sequence.evaluated = end
+
+    def _reusable_of_slot(self, slot: Slot, choice: WaitingChoice) -> int:
+        first = self._context.first_position(slot.number) if self._context.kind.window else 0
+        return self._reusable(slot.tokens, slot.held, slot.watermark, first, choice)
+
+    def _reusable_of_saved(self, saved: SavedSequence, choice: WaitingChoice) -> int:
+        return self._reusable(saved.tokens, len(saved.tokens), saved.watermark, saved.first_position, choice)
+
+    def _reusable(self, tokens: list[int], held: int, watermark: int, first: int, choice: WaitingChoice) -> int:
+        """At least one token is left to evaluate: the next one is picked from its logits."""
+        wanted = common_prefix(tokens, choice.tokens, min(held, len(choice.tokens) - 1))
+        if choice.run.spec.deterministic:
+            wanted = self._fixed.reusable(wanted, watermark, choice.output.tokens_in)
+        return self._context.kind.usable(held, wanted, first) if wanted else 0
+
+    def _trimmed(self, slot: Slot, keep: int) -> int:
+        """How many tokens the slot has after all but the first `keep` were removed: those, or none."""
+        kept = keep if keep and self._context.trim(slot.number, keep) else 0
+        if not kept:
+            self._context.forget(slot.number)
+        slot.watermark = min(slot.watermark, kept)
+        return kept
+
+    def _copy(self, source: Slot, target: Slot) -> None:
+        self._context.copy(source.number, target.number)
+        target.watermark = source.watermark
+
+    def _save(self, slot: Slot) -> None:
+        tokens = slot.tokens[: slot.held]
+        if not tokens or not self._host.wants(tokens, self._context.state_bytes(slot.number)):
+            return
+        first = self._context.first_position(slot.number)
+        state = self._context.save(slot.number)
+        if state is not None:
+            self._host.add(tokens, state, first, slot.watermark)
+
+    def _restore(self, slot: Slot, saved: SavedSequence) -> bool:
+        """If it fails, the slot is empty."""
+        self._slots.empty(slot)
+        if not self._host.is_intact(saved) or not self._context.restore(slot.number, saved.state):
+            self._host.drop(saved)
+            return False
+        self._host.want(saved)
+        slot.watermark = saved.watermark
+        return True
