@@ -154,7 +154,7 @@ def _rules(settings: PoolManagerSettings, data_dir: DataDir) -> WorkerRules:
     return WorkerRules(
         bind_host=bind_host,
         stop_grace_s=settings.worker_stop_grace_s,
-        policy=EnginePolicy(settings.allow_cpu, settings.simulated_engine, settings.sim),
+        policy=EnginePolicy(settings.allow_cpu, settings.simulated_engine, settings.sim, data_dir.digests),
         logs=data_dir.logs,
         environment=environment,
     )

@@ -16,6 +16,7 @@ class DataDir:
         self._root = root.expanduser().absolute()
         self.logs = self._root / "logs"
         self.workers = self._root / "workers"
+        self.digests = self._root / "digests"
         self.control = self._root / "control.json"
 
     def __enter__(self) -> Self:

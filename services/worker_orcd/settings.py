@@ -39,7 +39,7 @@ class WorkerSettings(DaemonSettings, section="worker"):
         None, ge=1, le=512, description="Threads that compute. Default: the physical cores of this process."
     )
     deterministic_runs: int = Field(
-        4, ge=0, le=256, description="Deterministic runs at once; each costs one more call of the engine per token."
+        4, ge=1, le=256, description="Deterministic runs at once; each costs one more call of the engine per token."
     )
     digest_folder: Path | None = Field(
         None, description="Folder where digests of model files are kept, so that a restart needs not compute them."

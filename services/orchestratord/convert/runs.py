@@ -21,7 +21,8 @@ def to_outcome(end: run_pb2.RunEnd) -> RunResult | TaskError:
         ChoiceEnd(choice.choice, to_finish_reason(choice.finish_reason), choice.tokens_out, choice.stop_string)
         for choice in end.choices
     )
-    return RunResult(choices, end.tokens_in, end.tokens_out, end.cached_tokens, end.decode_ms)
+    receipt = end.receipt.SerializeToString() if end.HasField("receipt") else b""
+    return RunResult(choices, end.tokens_in, end.tokens_out, end.cached_tokens, end.decode_ms, receipt)
 
 
 def to_reason(reason: "error_reason_pb2.ErrorReason.ValueType") -> Reason:

@@ -123,6 +123,7 @@ def _end(ending: TaskEnd) -> task_event_pb2.End:
         queue_ms=ending.queue_ms,
         first_token_ms=ending.first_token_ms,
         decode_time_ms=result.decode_ms,
+        receipt=task_event_pb2.DeterminismReceipt.FromString(result.receipt) if result.receipt else None,
     )
 
 

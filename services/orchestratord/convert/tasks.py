@@ -111,7 +111,6 @@ def _refuse_unsupported(spec: task_pb2.TaskSpec) -> None:
     """What this release does not do is refused by name, never ignored."""
     for name, is_set in (
         ("placement", spec.HasField("placement")),
-        ("deterministic", spec.deterministic),
         ("adapters", bool(spec.adapters)),
     ):
         if is_set:

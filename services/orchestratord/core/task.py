@@ -84,13 +84,14 @@ class ChoiceEnd:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a worker says at the end of a run."""
+    """What a worker says at the end of a run. `receipt`, of a deterministic run, is serialized and opaque here."""
 
     choices: tuple[ChoiceEnd, ...]
     tokens_in: int = 0
     tokens_out: int = 0
     cached_tokens: int = 0
     decode_ms: int = 0
+    receipt: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class EnginePolicy:
     allow_cpu: bool = False
     simulated_engine: str = "sim"  # "sim", or "llama_cpp": a real model on the CPU behind a simulated device
     sim_parameters: str = ""  # JSON for the sim engine
+    digest_folder: Path | None = None  # where workers keep the digests of model files between their starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,8 @@ def worker_command(
     command += ["--bind", bind, "--ready-address", ready_address]
     if choice.on_cpu:
         command.append("--allow-cpu")
+    if choice.engine == "llama_cpp" and policy.digest_folder is not None:
+        command += ["--digest-folder", str(policy.digest_folder)]
     if choice.engine == "sim" and policy.sim_parameters:
         command += ["--sim", policy.sim_parameters]
     return command

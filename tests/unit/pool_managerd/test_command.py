@@ -71,6 +71,13 @@ def test_parameters_of_the_simulation_reach_the_simulation_only() -> None:
     assert "--allow-cpu" not in command_on("sim-0", policy)
 
 
+def test_digests_of_files_are_kept_for_engines_that_read_files() -> None:
+    policy = EnginePolicy(allow_cpu=True, digest_folder=Path("/data/digests"))
+    command = command_on("cpu", policy)
+    assert command[command.index("--digest-folder") + 1] == "/data/digests"
+    assert "--digest-folder" not in command_on("sim-0", policy)
+
+
 def command_on(device_id: str, policy: EnginePolicy) -> list[str]:
     choice = choose_engine([device_id], DEVICES, policy)
     spec = worker_spec("file:/tiny.gguf")
