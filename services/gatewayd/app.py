@@ -7,10 +7,14 @@ from contextlib import asynccontextmanager, contextmanager
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
-from gatewayd.door import Door
+from gatewayd import errors
+from gatewayd.door import Api, Door
 from gatewayd.event_stream import EventStream
 from gatewayd.health import Health
 from gatewayd.http_server import HttpServer
+from gatewayd.openai import errors as openai_errors
+from gatewayd.openai.openai_door import OpenAiDoor
+from gatewayd.request_body import BodyReader
 from gatewayd.route_table import RouteTable
 from gatewayd.routes import read_routes
 from gatewayd.rpc_door import RpcDoor
@@ -28,6 +32,7 @@ from llama_orch.v2 import (
 )
 from llorch.auth import refuse_open_bind
 from llorch.background import TaskSupervisor
+from llorch.clock import SystemClock
 from llorch.logs import get_logger
 from llorch.ports import announce_address, split_address
 from llorch.rpc.client import open_channel
@@ -62,19 +67,16 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
 
 def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, draining: asyncio.Event) -> Door:
     upstream = Upstream(channel, settings.call_timeout_s)
+    streams = EventStream(draining)
+    bodies = BodyReader(settings.max_body_mib * 2**20, settings.body_timeout_s)
     health = Health(upstream)
-    rpc_door = RpcDoor(
-        RouteTable(read_routes(orchestrator_services())),
-        upstream,
-        EventStream(draining),
-        max_body_bytes=settings.max_body_mib * 2**20,
-        body_timeout_s=settings.body_timeout_s,
-    )
+    rpc_door = RpcDoor(RouteTable(read_routes(orchestrator_services())), upstream, streams, bodies)
+    openai_door = OpenAiDoor(upstream, streams, bodies, SystemClock())
     return Door(
         HostGuard(split_address(settings.bind)[0], settings.allowed_host, settings.allowed_origin),
         ClientCheck(settings.token),
         {"/healthz": health.answer_alive, "/readyz": health.answer_ready},
-        rpc_door,
+        (Api("/v1/", openai_door, openai_errors), Api("", rpc_door, errors)),
         settings.max_requests,
     )
 

@@ -1,9 +1,11 @@
 """The ASGI application: what is done for every request, whichever door it takes."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from gatewayd.errors import error_body, error_headers, http_status
+from gatewayd.errors import Headers, http_status
 from gatewayd.exchange import ClientGone, Exchange, Receive, Scope, Send
 from gatewayd.json_codec import encode_json
 from gatewayd.security import ClientCheck, HostGuard, peer_of
@@ -17,26 +19,47 @@ from llorch.rpc.client import Metadata
 Handler = Callable[[Exchange, Metadata], Awaitable[None]]
 OpenHandler = Callable[[Exchange], Awaitable[None]]
 
+
+class ErrorShape(Protocol):
+    """How errors are told; `gatewayd.errors` is how /v2 does it."""
+
+    def error_body(self, error: LlorchError, correlation_id: str, /) -> dict[str, Any]: ...
+
+    def error_headers(self, error: LlorchError, /) -> Headers: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """All paths that begin with `prefix`: who answers them, and how they hear of errors."""
+
+    prefix: str
+    handler: Handler
+    errors: ErrorShape
+
+
 _CORRELATION = re.compile(r"[\x21-\x7e]{1,128}")
 _RETRY_WHEN_FULL_MS = 1000
 _log = get_logger("gatewayd")
 
 
 class Door:
-    """`open_paths` are the only paths that need no token; they are compared as they came over the wire."""
+    """`open_paths` are the only paths that need no token; they are compared as they came over the wire.
+
+    Of the `apis` the first whose prefix fits answers; the last one takes every path.
+    """
 
     def __init__(
         self,
         hosts: HostGuard,
         clients: ClientCheck,
         open_paths: Mapping[str, OpenHandler],
-        handler: Handler,
+        apis: Sequence[Api],
         max_requests: int,
     ) -> None:
         self._hosts = hosts
         self._clients = clients
         self._open_paths = open_paths
-        self._handler = handler
+        self._apis = apis
         self._max_requests = max_requests
         self._serving = 0
 
@@ -48,20 +71,21 @@ class Door:
 
     async def _serve(self, exchange: Exchange) -> None:
         call = _enter_call(exchange)
+        api = next(api for api in self._apis if exchange.raw_path.startswith(api.prefix))
         self._serving += 1
         try:
-            await self._admit_and_handle(exchange, call)
+            await self._admit_and_handle(exchange, call, api.handler)
         except ClientGone:
             _log.debug("client_gone", path=exchange.raw_path)
         except LlorchError as error:
-            await _refuse(exchange, error)
+            await _refuse(exchange, error, api.errors)
         except Exception as error:  # noqa: BLE001  # the last one who can answer
             _log.error("request_failed", path=exchange.raw_path, exc_info=error)
-            await _refuse(exchange, _internal(exchange))
+            await _refuse(exchange, _internal(exchange), api.errors)
         finally:
             self._serving -= 1
 
-    async def _admit_and_handle(self, exchange: Exchange, call: CallInfo) -> None:
+    async def _admit_and_handle(self, exchange: Exchange, call: CallInfo, handler: Handler) -> None:
         self._hosts.check(exchange.headers)
         open_handler = self._open_paths.get(exchange.raw_path)
         if open_handler is not None:
@@ -75,7 +99,7 @@ class Door:
             )
         identity, metadata = self._clients.admit(exchange)
         call.identity = identity.name
-        await self._handler(exchange, (*metadata, (CORRELATION_ID, exchange.correlation_id)))
+        await handler(exchange, (*metadata, (CORRELATION_ID, exchange.correlation_id)))
 
 
 def _enter_call(exchange: Exchange) -> CallInfo:
@@ -86,12 +110,12 @@ def _enter_call(exchange: Exchange) -> CallInfo:
     return call
 
 
-async def _refuse(exchange: Exchange, error: LlorchError) -> None:
+async def _refuse(exchange: Exchange, error: LlorchError, shape: ErrorShape) -> None:
     if exchange.started:
         _log.error("answer_broken_off", path=exchange.raw_path, reason=error.reason.value)
         return
-    body = encode_json(error_body(error, exchange.correlation_id))
-    await exchange.answer(http_status(error), JSON, body, error_headers(error))
+    body = encode_json(shape.error_body(error, exchange.correlation_id))
+    await exchange.answer(http_status(error), JSON, body, shape.error_headers(error))
 
 
 def _internal(exchange: Exchange) -> Internal:

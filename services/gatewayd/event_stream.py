@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Protocol
 
+from gatewayd import sse
 from gatewayd.exchange import Exchange
 from gatewayd.outbox import Outbox
-from gatewayd.sse import KEEP_ALIVE, encode_error, encode_response
 from llorch.errors import Internal, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 
@@ -25,39 +25,54 @@ _HEADERS = [
 _log = get_logger("gatewayd")
 
 
+class Frames(Protocol):
+    """How the messages of a stream are written; `gatewayd.sse` is how /v2 does it."""
+
+    def encode_response(self, response: Any) -> bytes:
+        """Empty where there is nothing to show. Raises LlorchError where the stream is to end with it."""
+        ...
+
+    def encode_error(self, error: LlorchError) -> bytes: ...
+
+
 class EventStream:
     """The streams of one gateway. `draining` ends them all."""
 
     def __init__(self, draining: asyncio.Event) -> None:
         self._draining = draining
 
-    async def relay(self, exchange: Exchange, stream: AbstractAsyncContextManager[AsyncIterator[Any]]) -> None:
+    async def relay(
+        self,
+        exchange: Exchange,
+        stream: AbstractAsyncContextManager[AsyncIterator[Any]],
+        frames: Frames = sse,
+    ) -> None:
         """Raises LlorchError as long as nothing was sent; after that the stream itself says it."""
         outbox = Outbox()
         async with stream as responses, asyncio.TaskGroup() as tasks:
             watchers = [
-                tasks.create_task(_read(responses, outbox), name="read the orchestrator's stream"),
+                tasks.create_task(_read(responses, outbox, frames), name="read the orchestrator's stream"),
                 tasks.create_task(_end_when_gone(exchange, outbox), name="watch for the client's leaving"),
                 tasks.create_task(self._end_when_draining(outbox), name="watch for the gateway's end"),
             ]
             try:
-                await self._write(exchange, outbox)
+                await self._write(exchange, outbox, frames)
             finally:
                 for watcher in watchers:
                     watcher.cancel()
         if outbox.error is not None and not exchange.started:
             raise outbox.error
 
-    async def _write(self, exchange: Exchange, outbox: Outbox) -> None:
+    async def _write(self, exchange: Exchange, outbox: Outbox, frames: Frames) -> None:
         await outbox.wait_ready(FIRST_EVENT_WITHIN_S)
         if exchange.is_gone or (outbox.is_over and outbox.error is not None):
             return
         await exchange.start(200, _HEADERS)
         while not (outbox.is_over or exchange.is_gone):
             ready = await outbox.wait_ready(KEEP_ALIVE_EVERY_S)
-            await exchange.write(outbox.take() if ready else KEEP_ALIVE)
+            await exchange.write(outbox.take() if ready else sse.KEEP_ALIVE)
         if outbox.error is not None:
-            await exchange.write(encode_error(outbox.error))
+            await exchange.write(frames.encode_error(outbox.error))
         await exchange.end()
 
     async def _end_when_draining(self, outbox: Outbox) -> None:
@@ -76,10 +91,10 @@ async def _end_when_gone(exchange: Exchange, outbox: Outbox) -> None:
     outbox.end()
 
 
-async def _read(responses: AsyncIterator[Any], outbox: Outbox) -> None:
+async def _read(responses: AsyncIterator[Any], outbox: Outbox, frames: Frames) -> None:
     try:
         async for response in responses:
-            frame = encode_response(response)
+            frame = frames.encode_response(response)
             if frame:
                 await outbox.put(frame)
     except LlorchError as error:

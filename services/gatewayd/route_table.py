@@ -2,9 +2,23 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Generic, Protocol, TypeVar
 
-from gatewayd.routes import Route
+from gatewayd.template import PathTemplate
 from llorch.errors import InvalidArgument, NotFound, Reason
+
+
+class HasPath(Protocol):
+    """What every route has, whatever answers it."""
+
+    @property
+    def http_method(self) -> str: ...
+
+    @property
+    def template(self) -> PathTemplate: ...
+
+
+R = TypeVar("R", bound=HasPath)
 
 
 class MethodNotAllowed(InvalidArgument):
@@ -15,14 +29,16 @@ class MethodNotAllowed(InvalidArgument):
         super().__init__(Reason.METHOD_NOT_ALLOWED, f"{path} does not take {method}; it takes {self.allowed}")
 
 
-class RouteTable:
-    def __init__(self, routes: Iterable[Route]) -> None:
+class RouteTable(Generic[R]):
+    """Routes are tried in the order given."""
+
+    def __init__(self, routes: Iterable[R]) -> None:
         self._routes = tuple(routes)
-        self._by_method: dict[str, list[Route]] = {}
+        self._by_method: dict[str, list[R]] = {}
         for route in self._routes:
             self._by_method.setdefault(route.http_method, []).append(route)
 
-    def find(self, method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
+    def find(self, method: str, raw_path: str) -> tuple[R, dict[str, str]]:
         """The route, and what its path variables stand for. Raises NotFound and MethodNotAllowed."""
         for route in self._by_method.get(method, ()):
             variables = route.template.match(raw_path)
@@ -36,6 +52,6 @@ class RouteTable:
     def _not_found(self, raw_path: str) -> NotFound:
         known = list(dict.fromkeys(route.template.text for route in self._routes))
         near = difflib.get_close_matches(raw_path, known, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]}?" if near else "; all paths begin with /v2/"
+        hint = f"; did you mean {near[0]}?" if near else "; paths begin with /v2/, those of OpenAI's API with /v1/"
         shown = raw_path if len(raw_path) <= 200 else f"{raw_path[:200]}…"
         return NotFound(Reason.ROUTE_NOT_FOUND, f"no route has the path {shown}{hint}")

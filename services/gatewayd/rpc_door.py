@@ -1,12 +1,13 @@
 """The routes of the contract: every RPC that has one, unary or streaming."""
 
-import asyncio
 from collections.abc import Mapping
+from functools import partial
 
 from google.protobuf.message import Message
 
 from gatewayd.event_stream import EventStream
 from gatewayd.exchange import Exchange
+from gatewayd.request_body import BodyReader
 from gatewayd.route_table import RouteTable
 from gatewayd.routes import Route
 from gatewayd.transcode import build_answer, build_request
@@ -16,25 +17,13 @@ from llorch.rpc.client import Metadata
 _AFTER = "after"
 _LAST_EVENT_ID = "last-event-id"
 
-# What takes longer to read than the streams can wait goes to a thread.
-_LARGE_BODY_BYTES = 128 * 1024
-
 
 class RpcDoor:
-    def __init__(
-        self,
-        routes: RouteTable,
-        upstream: Upstream,
-        streams: EventStream,
-        *,
-        max_body_bytes: int,
-        body_timeout_s: float,
-    ) -> None:
+    def __init__(self, routes: RouteTable[Route], upstream: Upstream, streams: EventStream, bodies: BodyReader) -> None:
         self._routes = routes
         self._upstream = upstream
         self._streams = streams
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
+        self._bodies = bodies
 
     async def __call__(self, exchange: Exchange, metadata: Metadata) -> None:
         route, variables = self._routes.find(exchange.method, exchange.raw_path)
@@ -50,10 +39,7 @@ class RpcDoor:
     async def _read_request(self, exchange: Exchange, route: Route, variables: Mapping[str, str]) -> Message:
         if not route.body:
             return build_request(route, variables, exchange.query, b"")
-        body = await exchange.read_body(self._max_body_bytes, self._body_timeout_s)
-        if len(body) < _LARGE_BODY_BYTES:
-            return build_request(route, variables, exchange.query, body)
-        return await asyncio.to_thread(build_request, route, variables, exchange.query, body)
+        return await self._bodies.read(exchange, partial(build_request, route, variables, exchange.query))
 
 
 def _resume(request: Message, exchange: Exchange) -> None:

@@ -1,0 +1,98 @@
+"""Errors as OpenAI's clients know them.
+
+{"error": {"message": "…", "type": "invalid_request_error", "param": "top_p", "code": "invalid_field"}}
+
+A task's own error is told the same way: as the answer, or as the last thing in a stream that has begun.
+"""
+
+import re
+from typing import Any
+
+from gatewayd import errors
+from gatewayd.errors import Headers, http_status, is_retryable
+from llama_orch.v2 import error_reason_pb2, task_event_pb2
+from llorch.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    LlorchError,
+    NotFound,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+)
+
+_RETRY_HEADER = b"x-should-retry"
+
+_CODES = {
+    Reason.CONTEXT_TOO_LONG: "context_length_exceeded",
+    Reason.PROMPT_TOO_LONG: "context_length_exceeded",
+    Reason.TOKEN_MISSING: "invalid_api_key",
+    Reason.TOKEN_INVALID: "invalid_api_key",
+}
+"""Codes that programs act on. Every other reason is its own code, in lower case."""
+
+# Failures of a task that are its client's doing, or that waiting cures. The rest is ours.
+_LEAVES: dict[Reason, type[LlorchError]] = {
+    Reason.INVALID_FIELD: InvalidArgument,
+    Reason.UNKNOWN_FIELD: InvalidArgument,
+    Reason.MALFORMED_REQUEST: InvalidArgument,
+    Reason.REQUEST_TOO_LARGE: InvalidArgument,
+    Reason.UNSUPPORTED_CONTENT: InvalidArgument,
+    Reason.UNSUPPORTED_OPTION: InvalidArgument,
+    Reason.CONTEXT_TOO_LONG: InvalidArgument,
+    Reason.PROMPT_TOO_LONG: InvalidArgument,
+    Reason.INVALID_GRAMMAR: InvalidArgument,
+    Reason.INVALID_TEMPLATE: InvalidArgument,
+    Reason.MODEL_NOT_FOUND: NotFound,
+    Reason.QUEUE_FULL: ResourceExhausted,
+    Reason.DROPPED_FROM_QUEUE: ResourceExhausted,
+    Reason.DEADLINE_PASSED: DeadlineExceeded,
+}
+
+_CONTRACT_PATH = re.compile(r"\bgenerate\.(?:output_constraint\.json_schema|(?:sampling\.|chat\.)?(?=\w))")
+_PREFIX = error_reason_pb2.ErrorReason.DESCRIPTOR.values[0].name.removesuffix("UNSPECIFIED")
+
+
+def error_body(error: LlorchError, _correlation_id: str) -> dict[str, Any]:
+    """The correlation id is in the answer's header; this envelope has no place for it."""
+    return {
+        "error": {
+            "message": _in_openais_words(error.message),
+            "type": _type(error),
+            "param": _param(error),
+            "code": _CODES.get(error.reason, error.reason.value.lower()),
+        }
+    }
+
+
+def error_headers(error: LlorchError) -> Headers:
+    """OpenAI's clients send again by status alone, unless they are told what is right."""
+    return [*errors.error_headers(error), (_RETRY_HEADER, b"true" if is_retryable(error) else b"false")]
+
+
+def failure_of(error: task_event_pb2.Error) -> LlorchError:
+    """The error that a failed task stands for."""
+    name = error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_number.get(error.reason)
+    reason = Reason.__members__.get(name.name.removeprefix(_PREFIX) if name else "", Reason.INTERNAL)
+    leaf = _LEAVES.get(reason, Unavailable if error.retryable else Internal)
+    return leaf(
+        reason, error.message, retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None
+    )
+
+
+def _type(error: LlorchError) -> str:
+    status = http_status(error)
+    if status >= 500:
+        return "server_error"
+    return "rate_limit_error" if status == 429 else "invalid_request_error"
+
+
+def _param(error: LlorchError) -> str | None:
+    field = error.violations[0].field if error.violations else error.metadata.get("field")
+    return _in_openais_words(field) if field else None
+
+
+def _in_openais_words(text: str) -> str:
+    """`generate.sampling.top_p` is `top_p` to who reads this."""
+    return _CONTRACT_PATH.sub(lambda path: "response_format" if path[0].endswith("json_schema") else "", text)

@@ -1,0 +1,106 @@
+"""The routes of OpenAI's API. They are not in the contract, so they are written here, one call each."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gatewayd.event_stream import EventStream
+from gatewayd.exchange import Exchange
+from gatewayd.json_codec import encode_json
+from gatewayd.openai.answer import WholeAnswer
+from gatewayd.openai.chat_request import read_chat
+from gatewayd.openai.chunks import ChunkFrames
+from gatewayd.openai.completion_request import read_completion
+from gatewayd.openai.fields import Json
+from gatewayd.openai.generation import Generation
+from gatewayd.openai.models import model_json, takes_tasks
+from gatewayd.request_body import BodyReader
+from gatewayd.route_table import RouteTable
+from gatewayd.template import PathTemplate, parse_template
+from gatewayd.transcode import JSON
+from gatewayd.upstream import Upstream
+from llama_orch.v2 import catalog_service_pb2, task_service_pb2
+from llorch.clock import Clock
+from llorch.errors import InvalidArgument, Reason
+from llorch.rpc.client import Metadata
+
+Variables = Mapping[str, str]
+
+_GENERATE = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"].methods_by_name["Generate"]
+_CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].methods_by_name
+_PAGE_SIZE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAiRoute:
+    http_method: str
+    template: PathTemplate
+    handle: Callable[[Exchange, Variables, Metadata], Awaitable[None]]
+
+
+class OpenAiDoor:
+    def __init__(self, upstream: Upstream, streams: EventStream, bodies: BodyReader, clock: Clock) -> None:
+        self._upstream = upstream
+        self._streams = streams
+        self._bodies = bodies
+        self._clock = clock
+        self._routes = RouteTable(
+            (
+                OpenAiRoute("POST", parse_template("/v1/chat/completions"), self._chat),
+                OpenAiRoute("POST", parse_template("/v1/completions"), self._complete),
+                OpenAiRoute("GET", parse_template("/v1/models"), self._list_models),
+                OpenAiRoute("GET", parse_template("/v1/models/{model}"), self._show_model),
+            )
+        )
+
+    async def __call__(self, exchange: Exchange, metadata: Metadata) -> None:
+        route, variables = self._routes.find(exchange.method, exchange.raw_path)
+        if exchange.query:
+            raise InvalidArgument(Reason.UNKNOWN_FIELD, f"{route.template.text} takes no query parameters")
+        await route.handle(exchange, variables, metadata)
+
+    async def _chat(self, exchange: Exchange, _variables: Variables, metadata: Metadata) -> None:
+        await self._generate(exchange, await self._bodies.read(exchange, read_chat), metadata)
+
+    async def _complete(self, exchange: Exchange, _variables: Variables, metadata: Metadata) -> None:
+        await self._generate(exchange, await self._bodies.read(exchange, read_completion), metadata)
+
+    async def _generate(self, exchange: Exchange, generation: Generation, metadata: Metadata) -> None:
+        request = task_service_pb2.GenerateRequest(task=generation.task)
+        events = self._upstream.open_stream(_GENERATE, request, metadata)
+        created = int(self._clock.wall().timestamp())
+        if generation.stream.wanted:
+            await self._streams.relay(exchange, events, ChunkFrames(generation, created))
+            return
+        answer = WholeAnswer(generation.shape, created)
+        await exchange.unless_gone(_collect(events, answer))
+        await _answer(exchange, answer.show())
+
+    async def _list_models(self, exchange: Exchange, _variables: Variables, metadata: Metadata) -> None:
+        models = await exchange.unless_gone(self._all_models(metadata))
+        await _answer(exchange, {"object": "list", "data": models})
+
+    async def _all_models(self, metadata: Metadata) -> list[Json]:
+        found: list[Json] = []
+        request = catalog_service_pb2.ListModelsRequest(page_size=_PAGE_SIZE)
+        while True:
+            page: Any = await self._upstream.call(_CATALOG["ListModels"], request, metadata)
+            found += [model_json(model) for model in page.models if takes_tasks(model)]
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    async def _show_model(self, exchange: Exchange, variables: Variables, metadata: Metadata) -> None:
+        request = catalog_service_pb2.GetModelRequest(model=variables["model"])
+        response: Any = await exchange.unless_gone(self._upstream.call(_CATALOG["GetModel"], request, metadata))
+        await _answer(exchange, model_json(response.model))
+
+
+async def _collect(events: Any, answer: WholeAnswer) -> None:
+    async with events as responses:
+        async for response in responses:
+            answer.take(response.event)
+
+
+async def _answer(exchange: Exchange, shown: Json) -> None:
+    await exchange.answer(200, JSON, encode_json(shown))
