@@ -20,6 +20,6 @@ def check_sampling(run: EngineRun, model: Model) -> None:
     if forbidden >= model.vocabulary_size:
         raise invalid_field("generate.sampling.logit_bias", "forbids every token of this model")
     if sampling.uses_mirostat:
-        last_states = {entry.choice: entry.sampler_state for entry in run.prefix}
+        last_states = {entry.choice: entry.sampler_state for entry in run.prefix if entry.token_ids}
         for state in last_states.values():
             check_state(state)

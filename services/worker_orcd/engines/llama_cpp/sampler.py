@@ -124,5 +124,5 @@ class Sampler:
         return np.ctypeslib.as_array(self._lib.llama_get_logits_ith(context, output), (self._model.vocabulary_size,))
 
     def _new_mirostat(self, run: EngineRun) -> Mirostat:
-        states = [entry.sampler_state for entry in run.prefix if entry.choice == self._number]
+        states = [entry.sampler_state for entry in run.prefix if entry.choice == self._number and entry.token_ids]
         return Mirostat(self._lib, self._model.vocabulary_size, self._sampling, states[-1] if states else b"")
