@@ -32,9 +32,7 @@ class ChoiceOutput:
     `room` is how many tokens of output the context has place for, those of earlier attempts included.
     """
 
-    def __init__(
-        self, choice: int, spec: RunSpec, emitted: int, room: int, answers: Answers | None = None
-    ) -> None:
+    def __init__(self, choice: int, spec: RunSpec, emitted: int, room: int, answers: Answers | None = None) -> None:
         self.index = emitted
         self.finish: FinishReason | None = None
         self.entries: list[LogEntry] = []

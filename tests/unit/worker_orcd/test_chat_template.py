@@ -1,11 +1,16 @@
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
 from llorch.clock import ManualClock
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
-from worker_orcd.engines.llama_cpp import chat_template
 from worker_orcd.engines.llama_cpp.chat_template import ChatTemplate
 from worker_orcd.engines.llama_cpp.masking import Masking, Part
-from worker_orcd.run_spec import Message, Role
+from worker_orcd.rendering.renderer import RenderLimits
+from worker_orcd.run_spec import Message, Role, Tool, ToolCall
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] | trim }}<|im_end|>\n"
@@ -14,12 +19,27 @@ CHATML = (
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|im_end|>x"]
 
 
-def template(source: str) -> ChatTemplate:
-    return ChatTemplate(source, "<s>", "</s>", Masking(SPECIAL), ManualClock())
+LIMITS = RenderLimits(seconds=0.3)
+
+
+@contextmanager
+def opened(source: str) -> Iterator[ChatTemplate]:
+    template = ChatTemplate(source, "<s>", "</s>", Masking(SPECIAL), ManualClock(), LIMITS)
+    try:
+        template.open()
+        yield template
+    finally:
+        template.close()
 
 
 def render(source: str, content: str, **values: object) -> list[Part]:
-    return template(source).render([Message(Role.USER, content)], values)
+    with opened(source) as template:
+        return template.render([Message(Role.USER, content)], values)
+
+
+def conversation(source: str, *messages: Message, tools: Sequence[Tool] = ()) -> str:
+    with opened(source) as template:
+        return "".join(part.text for part in template.render(messages, {}, tools))
 
 
 def text(source: str, content: str = "hi", **values: object) -> str:
@@ -88,16 +108,61 @@ def test_an_error_in_a_template_does_not_show_what_the_user_sent() -> None:
     assert "secret" not in refused.value.message
 
 
+def test_tools_come_as_transformers_hands_them_over() -> None:
+    tools = [Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "<|im_end|>"}}})]
+    source = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}"
+    assert json.loads(conversation(source, tools=tools)) == {
+        "type": "function",
+        "function": {"name": "add", "description": "Adds.", "parameters": dict(tools[0].parameters)},
+    }
+    assert conversation("{{ tools is none }}") == "True"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{{ call.arguments | tojson }}",
+        "{{ call.arguments }}",
+        "{{ '' + call.arguments }}",
+        "{{ call.arguments + '' }}",
+        "{{ call['arguments'] ~ '' }}",
+        "{% if call.arguments is string %}{{ call.arguments }}{% else %}{{ call.arguments | tojson }}{% endif %}",
+    ],
+)
+def test_arguments_of_earlier_calls_are_json_however_a_template_writes_them(written: str) -> None:
+    call = ToolCall("c1", "add", {"a": [1, "<|im_end|>"]})
+    source = "{% for m in messages %}{% for c in m.tool_calls %}{% set call = c.function %}" + written
+    shown = conversation(source + "{% endfor %}{% endfor %}", Message(Role.ASSISTANT, "", tool_calls=(call,)))
+    assert json.loads(shown) == {"a": [1, "<|im_end|>"]}
+
+
+def test_a_tools_result_has_the_name_of_its_call() -> None:
+    shown = "{{ m.role }}:{{ m.name }}:{{ m.tool_call_id }}:{{ m.tool_calls is defined }};"
+    messages = (
+        Message(Role.ASSISTANT, "", tool_calls=(ToolCall("c1", "add"),)),
+        Message(Role.TOOL, "3", tool_call_id="c1"),
+    )
+    source = "{% for m in messages %}" + shown + "{% endfor %}"
+    assert conversation(source, *messages) == "assistant:::True;tool:add:c1:False;"
+
+
 @pytest.mark.parametrize(
     "source",
     [
         "{{ ''.__class__.__mro__ }}",
         "{{ messages.append(1) }}",
         "{{ messages.__init__.__globals__ }}",
+        "{{ strftime_now.__globals__.x }}",
         "{{ 'a' * 1000000000 }}",
-        "{{ 1000000000 * 'a' }}",
-        "{{ 9 ** 999999999 }}",
+        "{{ 'a'.ljust(10**10) }}",
+        "{{ '%09999999999d' % messages | length }}",
+        "{{ '{:>9999999999}'.format(messages | length) }}",
+        "{{ [1] | batch(999999999, 'x') | list }}",
+        "{{ messages | tojson(indent=999999999) }}",
+        "{% set n = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
         "{% for i in range(1000000000) %}x{% endfor %}",
+        "{% for i in range(9999) %}{{ 'x' * 99999 }}{% endfor %}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     ],
 )
 def test_a_template_reaches_nothing_and_takes_no_more_than_it_may(source: str) -> None:
@@ -106,21 +171,42 @@ def test_a_template_reaches_nothing_and_takes_no_more_than_it_may(source: str) -
     assert refused.value.reason is Reason.INVALID_TEMPLATE
 
 
-def test_an_endless_template_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "MAX_RENDER_S", 0.05)
-    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
-    with pytest.raises(InvalidArgument, match="took longer"):
-        render(endless, "hi")
+@pytest.mark.parametrize(
+    "endless",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ (messages | length + 9) ** 999999999 }}",
+        "{{ lipsum(n=100000000) }}",
+    ],
+)
+def test_an_endless_template_is_stopped_and_the_next_one_is_served(endless: str) -> None:
+    source = "{% if messages[0].content == 'evil' %}" + endless + "{% endif %}fine"
+    with opened(source) as template:
+        with pytest.raises(InvalidArgument, match=r"took longer than 0\.3 s"):
+            template.render([Message(Role.USER, "evil")], {})
+        assert template.render([Message(Role.USER, "good")], {}) == [Part("fine", literal=False)]
 
 
-def test_too_much_output_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "MAX_RENDERED_CHARACTERS", 100)
-    with pytest.raises(InvalidArgument, match="more than 100 characters"):
-        render("{% for i in range(99) %}{{ messages[0].content }}{% endfor %}", "hi")
+def test_the_process_of_a_template_knows_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLORCH_WORKER_ACCESS_TOKEN", "secret")
+    with opened("x") as template:
+        process = template._renderer._process
+        assert process is not None
+        assert b"secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
 
 
-@pytest.mark.parametrize("source", ["{% if %}", "x" * 300_000])
+def test_a_process_that_was_killed_is_started_anew() -> None:
+    with opened("fine") as template:
+        process = template._renderer._process
+        assert process is not None
+        process.kill()
+        with pytest.raises(InvalidArgument, match="ended its process"):
+            template.render([Message(Role.USER, "x")], {})
+        assert template.render([Message(Role.USER, "x")], {}) == [Part("fine", literal=False)]
+
+
+@pytest.mark.parametrize("source", ["{% if %}", "x" * 300_000, "{{ 9 ** 999999999 }}"])
 def test_a_template_that_can_not_be_one_fails_the_load(source: str) -> None:
-    with pytest.raises(FailedPrecondition) as refused:
-        template(source)
+    with pytest.raises(FailedPrecondition) as refused, opened(source):
+        pass
     assert refused.value.reason is Reason.MODEL_LOAD_FAILED

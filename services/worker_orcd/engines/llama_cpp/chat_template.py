@@ -13,7 +13,7 @@ MAX_TEMPLATE_CHARACTERS = 256 * 1024
 
 
 class ChatTemplate:
-    """Compiled on construction, in a process of its own; raises if the template of the model is not one."""
+    """Runs in a process of its own, from `open` to `close`."""
 
     def __init__(
         self,
@@ -24,16 +24,21 @@ class ChatTemplate:
         clock: Clock,
         limits: RenderLimits | None = None,
     ) -> None:
-        if len(source) > MAX_TEMPLATE_CHARACTERS:
-            raise FailedPrecondition(
-                Reason.MODEL_LOAD_FAILED,
-                f"the model's chat template has {len(source)} characters, {MAX_TEMPLATE_CHARACTERS} are allowed",
-            )
         self._masking = masking
         self._clock = clock
         self._own_values = {"bos_token": bos_text, "eos_token": eos_text, "add_generation_prompt": True}
+        self._source = source
+        self._renderer = Renderer(source, limits)
+
+    def open(self) -> None:
+        """Compiles the template; raises FailedPrecondition if it is none."""
+        if len(self._source) > MAX_TEMPLATE_CHARACTERS:
+            raise FailedPrecondition(
+                Reason.MODEL_LOAD_FAILED,
+                f"the model's chat template has {len(self._source)} characters, {MAX_TEMPLATE_CHARACTERS} are allowed",
+            )
         try:
-            self._renderer = Renderer(source, limits)
+            self._renderer.open()
         except RenderFailed as failure:
             raise FailedPrecondition(Reason.MODEL_LOAD_FAILED, f"the model's chat template {failure}") from None
 

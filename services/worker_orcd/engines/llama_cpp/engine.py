@@ -11,9 +11,8 @@ from llorch.logs import get_logger
 from worker_orcd.device import DeviceKind
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, ResumeSupport
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
-from worker_orcd.engines.llama_cpp.prompt import PromptBuilder
+from worker_orcd.engines.llama_cpp.prompt import Prepared, PromptBuilder
 from worker_orcd.engines.llama_cpp.run_checks import check_sampling
-from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
@@ -44,6 +43,7 @@ class LlamaCppEngine:
         self._thread.start()
         self._loaded = await self._thread.loaded
         self._prompts = PromptBuilder(self._loaded.model, self._shape.context_per_slot, self._clock)
+        await asyncio.to_thread(self._prompts.open)
 
     def deliver_to(self, on_steps: StepCallback) -> None:
         self._on_steps = on_steps
@@ -71,6 +71,7 @@ class LlamaCppEngine:
                 chat=self._prompts is not None and self._prompts.has_template,
                 logprobs=True,
                 multiple_choices=True,
+                tools=self._prompts is not None and self._prompts.has_tools,
                 sampling_options=SAMPLING_OPTIONS,
             ),
             fingerprint=loaded.fingerprint,
@@ -81,9 +82,9 @@ class LlamaCppEngine:
 
     async def submit(self, run: EngineRun) -> None:
         """Templates and tokenizing take their time with long prompts: beside the event loop."""
-        prompt, replayed = await asyncio.to_thread(self._token_ids, run)
+        prompt, replayed, answers = await asyncio.to_thread(self._prepare, run)
         fingerprint = self._known.fingerprint
-        output = RunOutput(run, len(prompt), self._shape.context_per_slot, time.monotonic, fingerprint)
+        output = RunOutput(run, len(prompt), self._shape.context_per_slot, time.monotonic, fingerprint, answers)
         tokens = [prompt + output_so_far for output_so_far in replayed]
         self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens))
 
@@ -103,6 +104,8 @@ class LlamaCppEngine:
         done, _ = await asyncio.wait({self._thread.ended}, timeout=CLOSE_S)
         if not done:
             _log.warning("engine_did_not_close", waited_s=CLOSE_S)
+        if self._prompts is not None:
+            await asyncio.to_thread(self._prompts.close)
 
     @property
     def _running(self) -> EngineThread:
@@ -116,13 +119,13 @@ class LlamaCppEngine:
             raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
         return self._loaded
 
-    def _token_ids(self, run: EngineRun) -> tuple[list[int], TokensOfChoices]:
+    def _prepare(self, run: EngineRun) -> Prepared:
         """The model is not freed while this reads its vocabulary."""
         with self._running.model_lock:
             if self._running.closing.is_set() or self._prompts is None:
                 raise Unavailable(Reason.DRAINING, "this worker is shutting down")
             check_sampling(run, self._known.model)
-            return self._prompts.token_ids(run)
+            return self._prompts.prepare(run)
 
     def _deliver(self, steps: Sequence[TokenStep]) -> None:
         if self._on_steps is not None:

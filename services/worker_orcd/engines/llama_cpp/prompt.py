@@ -1,9 +1,12 @@
 """From a request to the token ids that are evaluated. Runs beside the event loop; touches no context."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from llorch.clock import Clock
 from llorch.errors import InvalidArgument, Reason, invalid_field
+from worker_orcd.chat.answers import Answers, answers_of, mark_tokens
+from worker_orcd.chat.chat_format import format_of
 from worker_orcd.engines.llama_cpp.chat_template import ChatTemplate
 from worker_orcd.engines.llama_cpp.masking import Masking, Part
 from worker_orcd.engines.llama_cpp.model import Model
@@ -11,11 +14,23 @@ from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.run_spec import RunSpec
 
 
+class Prepared(NamedTuple):
+    """`tokens` are the prompt's, `replayed` those of each choice's output so far; `answers` reads what follows."""
+
+    tokens: list[int]
+    replayed: list[list[int]]
+    answers: Answers | None
+
+
 class PromptBuilder:
+    """Has a process that renders the model's template, from `open` to `close`."""
+
     def __init__(self, model: Model, context_per_slot: int, clock: Clock) -> None:
         self._model = model
         self._context = context_per_slot
         self._template: ChatTemplate | None = None
+        self._format = format_of(model.chat_template)
+        self._marks = mark_tokens(self._format.marks, self._tokenize_mark, model.pieces)
         if model.chat_template:
             masking = Masking(model.special_texts)
             self._template = ChatTemplate(model.chat_template, model.bos_text, model.eos_text, masking, clock)
@@ -24,10 +39,21 @@ class PromptBuilder:
     def has_template(self) -> bool:
         return self._template is not None
 
-    def token_ids(self, run: EngineRun) -> tuple[list[int], list[list[int]]]:
-        """The prompt's ids, and those of each choice's output so far. Refuses what does not fit and what is no
-        token.
-        """
+    @property
+    def has_tools(self) -> bool:
+        """Whether the model was taught to call tools, in a way that is understood here."""
+        return self._template is not None and bool(self._format.tool_opening)
+
+    def open(self) -> None:
+        if self._template is not None:
+            self._template.open()
+
+    def close(self) -> None:
+        if self._template is not None:
+            self._template.close()
+
+    def prepare(self, run: EngineRun) -> Prepared:
+        """Refuses what does not fit and what is no token."""
         replayed: list[list[int]] = [[] for _ in range(run.spec.choices)]
         for entry in run.prefix:
             replayed[entry.choice] += entry.token_ids
@@ -41,7 +67,22 @@ class PromptBuilder:
         longest = len(prompt) + max(len(output_so_far) for output_so_far in replayed)
         if longest >= self._context:
             raise self._too_long(str(longest))
-        return prompt, replayed
+        return Prepared(prompt, replayed, self._answers(run.spec, parts, replayed))
+
+    def _answers(self, spec: RunSpec, parts: Sequence[Part], replayed: Sequence[Sequence[int]]) -> Answers | None:
+        if not spec.messages:
+            return None
+        texts = [self._text(token_ids) for token_ids in replayed]
+        return answers_of(spec, self._format, parts[-1].text, self._marks, texts)
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        pieces = (self._marks.get(token_id, self._model.pieces[token_id]) for token_id in token_ids)
+        return b"".join(piece.encode() if isinstance(piece, str) else piece for piece in pieces).decode(
+            errors="replace"
+        )
+
+    def _tokenize_mark(self, mark: str) -> list[int]:
+        return self._model.tokenize(mark, parse_special=True)
 
     def _parts(self, spec: RunSpec) -> list[Part]:
         if not spec.messages:
@@ -50,7 +91,7 @@ class PromptBuilder:
             raise InvalidArgument(
                 Reason.UNSUPPORTED_OPTION, "generate.chat: this model has no chat template; send a plain prompt"
             )
-        return self._template.render(spec.messages, spec.template_values)
+        return self._template.render(spec.messages, spec.template_values, spec.offered_tools)
 
     def _tokenize(self, parts: Sequence[Part]) -> list[int]:
         """The token that begins a text comes first where the model wants it, unless the template has written

@@ -1,0 +1,68 @@
+"""How the answers of one run are read, decided before its first token. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from worker_orcd.chat.answer_reader import AnswerReader
+from worker_orcd.chat.chat_format import ChatFormat, is_thinking
+from worker_orcd.run_spec import RunSpec
+
+_CALL_ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+_CALL_ID_LENGTH = 9
+"""Nine letters and digits: templates of Mistral take no other ids back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One reader per choice. `marks` are tokens that the readers have to see though they have no text."""
+
+    readers: tuple[AnswerReader, ...]
+    marks: Mapping[int, str] = field(default_factory=dict)
+
+
+def answers_of(
+    spec: RunSpec,
+    chat_format: ChatFormat,
+    prompt_end: str,
+    marks: Mapping[int, str],
+    texts_so_far: Sequence[str],
+) -> Answers | None:
+    """None where there is nothing to read: the model's text is the answer. `texts_so_far` has what each choice said
+    in earlier attempts.
+    """
+    tools = [tool.name for tool in spec.offered_tools]
+    if not tools:
+        chat_format = chat_format.without_tools()
+    if not chat_format.marks:
+        return None
+    thinking = chat_format.thinks and is_thinking(prompt_end)
+    readers = tuple(
+        AnswerReader(chat_format, tools=tools, thinking=thinking, call_id=_call_ids(spec.seed, choice))
+        for choice in range(spec.choices)
+    )
+    for reader, text in zip(readers, texts_so_far, strict=True):
+        reader.read(text)
+    return Answers(readers, {token_id: mark for token_id, mark in marks.items() if mark in chat_format.marks})
+
+
+def mark_tokens(
+    marks: Iterable[str], tokenize: Callable[[str], Sequence[int]], pieces: Sequence[str | bytes]
+) -> dict[int, str]:
+    """The marks that are one token without a text of its own in this vocabulary, by token id."""
+    found = {}
+    for mark in marks:
+        ids = tokenize(mark)
+        if len(ids) == 1 and not pieces[ids[0]]:
+            found[ids[0]] = mark
+    return found
+
+
+def _call_ids(seed: int, choice: int) -> Callable[[int], str]:
+    """An id is a hash of (seed, choice, number of the call): a resumed run gives the ids that it would have given."""
+
+    def call_id(number: int) -> str:
+        digest = blake2b(f"{seed}/{choice}/{number}".encode(), digest_size=_CALL_ID_LENGTH).digest()
+        return "".join(_CALL_ID_CHARACTERS[byte % len(_CALL_ID_CHARACTERS)] for byte in digest)
+
+    return call_id
