@@ -12,7 +12,8 @@ from llama_orch.v2 import task_pb2
 from llorch.errors import invalid_field
 
 _SAMPLING = tuple(field.name for field in task_pb2.Sampling.DESCRIPTOR.fields)
-_TASK = tuple(field.name for field in task_pb2.TaskSpec.DESCRIPTOR.fields if field.containing_oneof is None)
+_KINDS_OF_WORK = {field.name for field in task_pb2.TaskSpec.DESCRIPTOR.oneofs_by_name["work"].fields}
+_TASK = tuple(field.name for field in task_pb2.TaskSpec.DESCRIPTOR.fields if field.name not in _KINDS_OF_WORK)
 _WORK = ("max_tokens", "stop_token_ids", "ignore_eos", "n")
 
 # They say who asks, or are hints for OpenAI's own machines; an answer does not depend on them.
