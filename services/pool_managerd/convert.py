@@ -1,5 +1,7 @@
 """Between protobuf and this daemon's own words; the only place where the two meet."""
 
+from math import inf
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import (
@@ -73,8 +75,13 @@ def worker_spec(message: worker_pb2.WorkerSpec) -> WorkerSpec:
         f"256 to 4194304 tokens, not {message.context_per_slot}",
     )
     _require(not message.adapters, "spec.adapters", "adapters are not supported by this release")
-    _require(not message.tensor_split, "spec.tensor_split", "shares per device are not supported by this release")
-    devices, reserved = len(message.device_ids), len(message.reservation_mib)
+    devices, reserved, shares = len(message.device_ids), len(message.reservation_mib), len(message.tensor_split)
+    _require(shares in (0, devices), "spec.tensor_split", f"one value per device ({devices}), not {shares}")
+    _require(
+        all(0 <= share < inf for share in message.tensor_split) and (not shares or sum(message.tensor_split) > 0),
+        "spec.tensor_split",
+        "shares are numbers from 0, and not all of them 0",
+    )
     _require(reserved in (0, devices), "spec.reservation_mib", f"one value per device ({devices}), not {reserved}")
     return WorkerSpec(
         worker_id=message.worker_id,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from llorch.errors import FailedPrecondition, Reason, invalid_field
 
@@ -34,3 +35,16 @@ def parse_device(text: str, *, allow_cpu: bool) -> DeviceSet:
     if kind in (DeviceKind.CUDA, DeviceKind.SIM) and ids and all(ids):
         return DeviceSet(DeviceKind(kind), ids)
     raise invalid_field("device", f"is {text!r}; it has to be cuda:<uuid>[,<uuid>…], cpu, or sim:<id>[,<id>…]")
+
+
+def parse_shares(text: str, devices: int) -> tuple[float, ...]:
+    """The shares of a model by device, like "3,1"; none where the text is empty."""
+    if not text:
+        return ()
+    try:
+        shares = tuple(float(share) for share in text.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != devices or not all(0 <= share < inf for share in shares) or not sum(shares):
+        raise invalid_field("tensor_split", f"is {text!r}; it has to be one share per device ({devices}), like 3,1")
+    return shares

@@ -38,6 +38,24 @@ class WorkerSettings(DaemonSettings, section="worker"):
     threads: int | None = Field(
         None, ge=1, le=512, description="Threads that compute. Default: the physical cores of this process."
     )
+    split: Literal["layer", "row", "none"] = Field(
+        "layer", description="How the model is spread over several devices: by layers, by rows, or only on the first."
+    )
+    tensor_split: str = Field(
+        "", description="Shares of the model by device, like 3,1; empty: as their free memory allows."
+    )
+    max_decode_gap_ms: int = Field(
+        200,
+        ge=10,
+        le=60_000,
+        description="Milliseconds that a running answer may wait for its next token while prompts are evaluated.",
+    )
+    host_cache_mib: int = Field(
+        512,
+        ge=0,
+        le=1_048_576,
+        description="MiB of the host's memory for conversations that had to leave their slots; 0 keeps none.",
+    )
     deterministic_runs: int = Field(
         4, ge=1, le=256, description="Deterministic runs at once; each costs one more call of the engine per token."
     )

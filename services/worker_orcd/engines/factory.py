@@ -1,7 +1,8 @@
 """From settings to an engine. Only the engine that was chosen is imported."""
 
 from llorch.errors import invalid_field
-from worker_orcd.device import DeviceKind, parse_device
+from worker_orcd.device import DeviceKind, parse_device, parse_shares
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import Engine
 from worker_orcd.settings import WorkerSettings
 
@@ -31,27 +32,35 @@ def _build_sim(settings: WorkerSettings) -> Engine:
     )
 
 
-def _build_llama_cpp(settings: WorkerSettings) -> Engine:
+def llama_cpp_shape(settings: WorkerSettings) -> LlamaCppShape:
+    """What the llama.cpp engine is told to load."""
     devices = parse_device(settings.device, allow_cpu=settings.allow_cpu)
     if settings.model_path is None:
         raise invalid_field("model_path", "the llama_cpp engine needs the model's file")
     if devices.kind is DeviceKind.SIM and not settings.allow_cpu:
         parse_device("cpu", allow_cpu=False)
-    from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
-    from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
     from worker_orcd.engines.llama_cpp.threads import usable_cores
 
-    return LlamaCppEngine(
-        LlamaCppShape(
-            model_path=settings.model_path,
-            model=settings.model_name,
-            devices=devices,
-            slots=settings.slots,
-            context_per_slot=settings.context_per_slot,
-            cache_type_k=settings.cache_type_k,
-            cache_type_v=settings.cache_type_v,
-            threads=settings.threads or usable_cores(),
-            deterministic_runs=settings.deterministic_runs,
-            digest_folder=settings.digest_folder,
-        )
+    return LlamaCppShape(
+        model_path=settings.model_path,
+        model=settings.model_name,
+        devices=devices,
+        slots=settings.slots,
+        context_per_slot=settings.context_per_slot,
+        cache_type_k=settings.cache_type_k,
+        cache_type_v=settings.cache_type_v,
+        threads=settings.threads or usable_cores(),
+        split=settings.split,
+        tensor_split=parse_shares(settings.tensor_split, len(devices.ids)),
+        decode_gap_s=settings.max_decode_gap_ms / 1000,
+        host_cache_bytes=settings.host_cache_mib * 1024 * 1024,
+        deterministic_runs=settings.deterministic_runs,
+        digest_folder=settings.digest_folder,
     )
+
+
+def _build_llama_cpp(settings: WorkerSettings) -> Engine:
+    shape = llama_cpp_shape(settings)
+    from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+
+    return LlamaCppEngine(shape)

@@ -228,7 +228,8 @@ async def test_another_cluster_may_not_command_a_node_that_follows_one(
         ({"cache_type_k": 9}, "spec.cache_type_k"),
         ({"reservation_mib": [1, 2]}, "spec.reservation_mib"),
         ({"adapters": ["x"]}, "spec.adapters"),
-        ({"tensor_split": [1.0]}, "spec.tensor_split"),
+        ({"tensor_split": [1.0, 1.0]}, "spec.tensor_split"),
+        ({"tensor_split": [0.0]}, "spec.tensor_split"),
         ({"source": "tiny.gguf"}, "model.reference"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llorch.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
-from worker_orcd.device import DeviceKind, DeviceSet, parse_device
+from worker_orcd.device import DeviceKind, DeviceSet, parse_device, parse_shares
 from worker_orcd.engines.llama_cpp import gpus
 from worker_orcd.engines.llama_cpp.draws import draw_seed
 from worker_orcd.engines.llama_cpp.gguf_header import check_gguf
@@ -130,3 +130,14 @@ def test_hyper_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: pytes
         (folder / "thread_siblings_list").write_text(f"{siblings}\n")
     assert usable_cores(tmp_path) == 2
     assert usable_cores(tmp_path / "hidden") == 4
+
+
+def test_shares_of_a_model_by_device_are_read() -> None:
+    assert parse_shares("", 2) == ()
+    assert parse_shares("3,1", 2) == (3.0, 1.0)
+
+
+@pytest.mark.parametrize("text", ["3", "1,2,3", "a,b", "1,-1", "0,0", "inf,1", "nan,1"])
+def test_shares_that_do_not_fit_the_devices_are_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="tensor_split"):
+        parse_shares(text, 2)
