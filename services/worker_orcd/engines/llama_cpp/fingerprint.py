@@ -22,7 +22,7 @@ def fingerprint(
         engine_version=f"llama_cpp {native.version}",
         build=f"{native.system_info()} | {' '.join(platform.libc_ver())}",
         device_kind="cuda" if on_cuda else "cpu",
-        device=", ".join([*gpus, nvidia_driver()]) if on_cuda else "",
+        device=", ".join(_cuda(shape, gpus)) if on_cuda else "",
         model_digest=model_digest,
         sampler_profile=draws.PROFILE,
         prefill_chunk=shape.fixed_chunk if deterministic else 0,
@@ -32,6 +32,12 @@ def fingerprint(
         cache_type_v=shape.cache_type_v,
         context_per_slot=shape.context_per_slot,
     )
+
+
+def _cuda(shape: LlamaCppShape, gpus: Sequence[str]) -> list[str]:
+    shares = ":".join(f"{share:g}" for share in shape.tensor_split)
+    spread = [f"split {shape.split} {shares}".rstrip()] if len(gpus) > 1 else []
+    return [*gpus, *spread, nvidia_driver()]
 
 
 def nvidia_driver(path: Path = _NVIDIA_DRIVER) -> str:

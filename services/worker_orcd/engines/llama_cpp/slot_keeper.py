@@ -94,8 +94,14 @@ class SlotKeeper:
         """At least one token is left to evaluate: the next one is picked from its logits."""
         wanted = common_prefix(tokens, choice.tokens, min(held, len(choice.tokens) - 1))
         if choice.run.spec.deterministic:
-            wanted = self._fixed.reusable(wanted, watermark, choice.output.tokens_in)
+            wanted = self._reusable_bits(wanted, watermark, choice.output.tokens_in)
         return self._context.kind.usable(held, wanted, first) if wanted else 0
+
+    def _reusable_bits(self, common: int, watermark: int, prompt: int) -> int:
+        """Layers with a window keep their tokens in an order that depends on what was there before, and sums
+        depend on the order.
+        """
+        return 0 if self._context.kind.window else self._fixed.reusable(common, watermark, prompt)
 
     def _trimmed(self, slot: Slot, keep: int) -> int:
         """How many tokens the slot has after all but the first `keep` were removed: those, or none."""
