@@ -101,6 +101,22 @@ async def test_a_streamed_chat_answer(orchestrator: FakeOrchestrator, client: ht
     assert [choice["finish_reason"] for choice in choices] == [None, None, None, "stop"]
 
 
+async def test_what_has_no_place_in_an_answer_is_left_out(
+    orchestrator: FakeOrchestrator, client: httpx.AsyncClient
+) -> None:
+    """Also a second attempt: the answer goes on, and is marked with what goes on with it."""
+    aside = (
+        TaskEvent(heartbeat=task_event_pb2.Heartbeat()),
+        TaskEvent(metrics=task_event_pb2.Metrics(queue_depth=1)),
+        TaskEvent(narration=task_event_pb2.Narration(text="Loading.")),
+        TaskEvent(placed=Placed(attempt=2, engine="sim", engine_version="1", simulated=True)),
+    )
+    answer_with(orchestrator, say("a"), *aside, say("b"), end())
+    *chunks, _done = await stream(client, CHAT)
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks] == ["", "a", "b", None]
+    assert [chunk["system_fingerprint"] for chunk in chunks][1:3] == ["llama_cpp-0.3.36-cpu", "sim-1-simulated"]
+
+
 async def test_usage_comes_last_where_it_is_asked_for(
     orchestrator: FakeOrchestrator, client: httpx.AsyncClient
 ) -> None:
