@@ -11,7 +11,7 @@ SET_UP := $(PYTHON) scripts/set_up.py $(if $(CPU),--cpu)
 PYTEST := $(BIN)/python -m pytest
 suites = $(wildcard $(addprefix tests/,$(1)))
 
-.PHONY: help demo test unit up bench gen check lint type drift format clean set-up set-up-without-engine
+.PHONY: help demo test unit chaos up bench gen check lint type drift format clean set-up set-up-without-engine
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: set-up check ## Everything that has to pass: check, then all test suites
 
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
 	$(PYTEST) -m "not native" $(call suites,unit contract sim)
+
+chaos: set-up ## The chaos tests with their full counts
+	LLORCH_TEST_MUTATIONS=100000 $(PYTEST) $(call suites,chaos)
 
 up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …": options of `llorch up`)
 	@$(BIN)/llorch up $(ARGS)

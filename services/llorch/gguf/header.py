@@ -17,16 +17,15 @@ from llorch.gguf.tensor_types import TENSOR_TYPES, TensorType
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_ENTRIES = 4096
-MAX_TENSORS = 16384
+MAX_TENSORS = 8192
 MAX_DIMENSIONS = 4
 MAX_KEY_BYTES = 1024
 MAX_NAME_BYTES = 63
-MAX_STRING_BYTES = 8 * 1024 * 1024
 KEPT_STRING_BYTES = 1024
 """Longer texts, such as chat templates, are passed over; that they are there is known."""
 
-KEPT_NUMBERS = 1024
-"""Longer lists, such as the scores of a vocabulary, are passed over. A list per layer has up to 512."""
+KEPT_NUMBERS = 512
+"""Longer lists, such as the scores of a vocabulary, are passed over. This is the most layers that there can be."""
 
 _ALIGNMENT_KEY = "general.alignment"
 _DEFAULT_ALIGNMENT = 32
@@ -82,12 +81,12 @@ def read_header(file: BinaryIO, size: int) -> Header:
 def _read_start(cursor: Cursor, size: int) -> tuple[int, int, int]:
     if size == 0:
         raise Malformed("is empty")
-    start = bytes(int(byte) for byte in cursor.numbers("B", 1, min(size, len(MAGIC))))
+    start = cursor.raw(min(size, len(MAGIC)))
     if start != MAGIC:
         raise Malformed(f"begins with {start!r}, and GGUF files begin with {MAGIC!r}")
     version = cursor.u32()
     if version not in VERSIONS:
-        swapped = " (it seems to be written for big-endian machines)" if version & 0xFFFF == 0 else ""
+        swapped = " (it seems to be written for big-endian machines)" if version and version & 0xFFFF == 0 else ""
         raise Malformed(f"has the GGUF version {version}{swapped}, and {' and '.join(map(str, VERSIONS))} are read")
     tensors, entries = cursor.u64(), cursor.u64()
     if tensors > MAX_TENSORS or entries > MAX_ENTRIES:
@@ -102,20 +101,27 @@ def _read_metadata(cursor: Cursor, count: int) -> dict[str, Value]:
     for _ in range(count):
         key = _readable(cursor.string(MAX_KEY_BYTES, "a key"), "a key")
         if not key or key in metadata:
-            raise Malformed(f"has the key {key!r} twice" if key else "has an empty key")
+            raise Malformed(f"has the key {_shown(key)} twice" if key else "has an empty key")
         metadata[key] = _read_value(cursor, key, cursor.u32())
     return metadata
 
 
 def _read_value(cursor: Cursor, key: str, kind: int) -> Value:
     if kind == _STRING:
-        text = cursor.string(MAX_STRING_BYTES, f"a text {key!r}")
-        return PassedOver(len(text)) if len(text) > KEPT_STRING_BYTES else text.decode(errors="replace")
+        return _read_text(cursor)
     if kind == _ARRAY:
         return _read_list(cursor, key, cursor.u32(), cursor.u64())
     if kind not in _SCALARS:
-        raise Malformed(f"has a value of the unknown type {kind} for {key!r}")
+        raise Malformed(f"has a value of the unknown type {kind} for {_shown(key)}")
     return cursor.unpack(_SCALARS[kind])
+
+
+def _read_text(cursor: Cursor) -> Value:
+    length = cursor.u64()
+    if length > KEPT_STRING_BYTES:
+        cursor.skip(length)
+        return PassedOver(length)
+    return cursor.raw(length).decode(errors="replace")
 
 
 def _read_list(cursor: Cursor, key: str, kind: int, count: int) -> Value:
@@ -123,7 +129,7 @@ def _read_list(cursor: Cursor, key: str, kind: int, count: int) -> Value:
         cursor.skip_strings(count)
         return PassedOver(count)
     if kind not in _SCALARS:
-        raise Malformed(f"has a list of the unknown type {kind} for {key!r}")
+        raise Malformed(f"has a list of the unknown type {kind} for {_shown(key)}")
     form = _SCALARS[kind]
     if count > KEPT_NUMBERS:
         cursor.skip(form.size * count)
@@ -188,6 +194,10 @@ def _alignment(metadata: Mapping[str, Value]) -> int:
 
 def _padded(size: int, alignment: int) -> int:
     return -(-size // alignment) * alignment
+
+
+def _shown(key: str) -> str:
+    return repr(key[:60])
 
 
 def _readable(text: bytes, what: str) -> str:

@@ -3,7 +3,7 @@
     weights         every tensor of the layers on the device, and the output matrix
     KV cache        per layer: cells × slots × (a row of keys + a row of values); windowed layers have fewer cells
     state           of recurrent layers, per slot
-    compute buffer  the largest intermediate results of a batch
+    compute buffer  the largest intermediate results of a batch, and the masks of attention
     runtime         what CUDA takes for a context of its own
 
 The formula is that of llama.cpp with one stream per slot and flash attention, as the worker sets it up; the constants
@@ -27,7 +27,7 @@ BATCH_TOKENS = 512
 RUNTIME_BYTES = 450 * 2**20
 """A CUDA context with its kernels; measured values are from 300 to 500 MiB, by card and driver."""
 
-_F32_BYTES = 4
+_F16_BYTES, _F32_BYTES = 2, 4
 _MIB = 2**20
 
 
@@ -82,11 +82,8 @@ def kv_bytes(layer: Layer, window: int, shape: LoadShape) -> int:
     """The KV cache of one layer for all slots."""
     if layer.key_width + layer.value_width == 0:
         return 0
-    cells = _padded(shape.context_per_slot)
-    if layer.windowed:
-        cells = min(cells, _padded(window + BATCH_TOKENS))
     row = row_bytes(shape.cache_type_k, layer.key_width) + row_bytes(shape.cache_type_v, layer.value_width)
-    return cells * shape.slots * row
+    return _cells(layer, window, shape) * shape.slots * row
 
 
 def _on_device(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> MemoryEstimate:
@@ -112,10 +109,19 @@ def _weights(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, ha
 
 
 def _compute(facts: ModelFacts, shape: LoadShape, *, has_output: bool) -> int:
-    """Logits are made for one token per slot; activations for a whole batch."""
+    """Activations are there for a whole batch, logits for one token per slot, and for each token of a batch a mask over
+    the cells that it may look at.
+    """
     logits = _F32_BYTES * facts.vocabulary_size * min(BATCH_TOKENS, shape.slots) if has_output else 0
-    widest = 3 * facts.embedding_length + 2 * facts.feed_forward_length
-    return max(logits, _F32_BYTES * BATCH_TOKENS * widest)
+    cells = {(layer.windowed, _cells(layer, facts.window, shape)) for layer in facts.layers if layer.key_width}
+    masks = _F16_BYTES * BATCH_TOKENS * sum(count for _, count in cells)
+    return max(logits, _F32_BYTES * BATCH_TOKENS * facts.activation_width) + masks
+
+
+def _cells(layer: Layer, window: int, shape: LoadShape) -> int:
+    """Tokens of one slot that the layer keeps."""
+    cells = _padded(shape.context_per_slot)
+    return min(cells, _padded(window + BATCH_TOKENS)) if layer.windowed else cells
 
 
 def _layers_by_device(layers: Sequence[Layer], shares: Sequence[float]) -> list[Sequence[Layer]]:

@@ -1,0 +1,82 @@
+"""How close the estimates come: from the header, from the engine without a load, and what the load then took."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llorch.gguf.memory_estimate import LoadShape, MemoryEstimate, estimate
+from llorch.gguf.model_file import read_model
+from support.real_model import smollm2
+from support.tiny_models import ARCHITECTURES, write_tiny_model
+from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+
+pytestmark = pytest.mark.native
+
+SHAPES = [
+    LoadShape(1, 4096, on_gpu=False),
+    LoadShape(4, 2048, "q8_0", "q8_0", on_gpu=False),
+    LoadShape(16, 512, "q4_0", "q4_0", on_gpu=False),
+]
+
+
+def ask_engine(path: Path, shape: LoadShape) -> dict[str, int]:
+    """What the engine says in a process of its own, in bytes."""
+    flags = {
+        "--model-path": str(path),
+        "--slots": str(shape.slots),
+        "--context-per-slot": str(shape.context_per_slot),
+        "--cache-type-k": shape.cache_type_k,
+        "--cache-type-v": shape.cache_type_v,
+        "--device": "cpu",
+    }
+    given = [word for flag in flags.items() for word in flag]
+    command = [sys.executable, "-m", "worker_orcd.estimate", "--allow-cpu", *given]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
+    (on_cpu,) = json.loads(done.stdout)["memory_bytes"]
+    assert on_cpu.pop("memory") == "CPU"
+    return dict(on_cpu)
+
+
+def check_close(ours: MemoryEstimate, theirs: dict[str, int], *, compute_tolerance: float) -> None:
+    assert ours.weights == theirs["weights"]
+    assert ours.cache + ours.state == theirs["cache"]
+    assert abs(ours.compute - theirs["compute"]) <= compute_tolerance * theirs["compute"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_header_says_what_the_engine_says(shape: LoadShape) -> None:
+    path = smollm2()
+    theirs = ask_engine(path, shape)
+    ours = estimate(read_model(path), shape)
+    check_close(ours, theirs, compute_tolerance=0.15)
+    assert abs(ours.total - sum(theirs.values())) <= 0.01 * ours.total
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_the_header_says_what_the_engine_says_for_every_architecture(tmp_path: Path, architecture: str) -> None:
+    path = write_tiny_model(tmp_path, architecture)
+    check_close(estimate(read_model(path), SHAPES[1]), ask_engine(path, SHAPES[1]), compute_tolerance=0.5)
+
+
+def test_a_file_that_is_no_model_is_answered_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        ask_engine(path, SHAPES[0])
+    assert failed.value.stderr.strip().startswith("worker-orcd: no estimate: x.gguf is not a model that can be loaded")
+
+
+async def test_what_a_load_takes_is_measured() -> None:
+    """Resident memory counts a cache only once it was used, and weights that are mapped only once they were read."""
+    path = smollm2()
+    shape = LlamaCppShape(path, "m", DeviceSet(DeviceKind.CPU, ("cpu",)), 1, 4096, "f16", "f16", threads=1)
+    engine = LlamaCppEngine(shape)
+    await engine.load()
+    (measured,) = engine.info().memory_mib
+    await engine.close()
+    assert 0 < measured <= 1.3 * estimate(read_model(path), SHAPES[0]).total_mib
