@@ -6,6 +6,7 @@ decodes, all of them in one batch, or a piece of one prompt; whose turn it is, P
 
 import time
 from collections import deque
+from collections.abc import Iterable
 
 from llorch.errors import Reason
 from llorch.logs import get_logger
@@ -13,6 +14,7 @@ from worker_orcd.engine_info import EngineStats
 from worker_orcd.engines.llama_cpp.batch import Batch
 from worker_orcd.engines.llama_cpp.candidates import Candidates
 from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
+from worker_orcd.engines.llama_cpp.constraints import Constraint
 from worker_orcd.engines.llama_cpp.context import ABORTED, Context, DecodeError
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks, calls
 from worker_orcd.engines.llama_cpp.host_cache import HostCache
@@ -63,12 +65,16 @@ class DecodeLoop:
     def has_work(self) -> bool:
         return bool(self._runs)
 
-    def add(self, run: EngineRun, output: RunOutput, tokens: TokensOfChoices) -> None:
-        """`tokens` has one list per choice: the prompt's and those of the choice's output so far."""
+    def add(
+        self, run: EngineRun, output: RunOutput, tokens: TokensOfChoices, constraints: Iterable[Constraint | None]
+    ) -> None:
+        """`tokens` has one list per choice: the prompt's and those of the choice's output so far. `constraints`
+        are in that state, too.
+        """
         self._runs[run.attempt_id] = output
-        for number, choice in enumerate(output.choices):
+        for number, (choice, constraint) in enumerate(zip(output.choices, constraints, strict=True)):
             if choice.finish is None:
-                self._waiting.append(WaitingChoice(run, output, number, tokens[number]))
+                self._waiting.append(WaitingChoice(run, output, number, tokens[number], constraint))
 
     def cancel(self, attempt_id: str, reason: FinishReason) -> None:
         output = self._runs.get(attempt_id)
@@ -133,7 +139,7 @@ class DecodeLoop:
         if not output.started:
             output.cached_tokens = min(reused, output.tokens_in)
             self._cached += output.cached_tokens
-        sampler = Sampler(self._workbench, run, waiting.number, waiting.tokens)
+        sampler = Sampler(self._workbench, run, waiting.number, waiting.tokens, waiting.constraint)
         sequence = Sequence(slot, run.attempt_id, run.spec, output, sampler, waiting.tokens, number=waiting.number)
         sequence.evaluated = reused
         self._slots.take(sequence)
@@ -235,15 +241,17 @@ class DecodeLoop:
         try:
             token_id = sampler.pick(self._context.handle, row, choice.index)
         except NothingToPick as nothing:
-            sequence.output.fail(RunFailure(Reason.ENGINE_FAILED, str(nothing), retryable=False))
+            sequence.output.fail(RunFailure(nothing.reason, str(nothing), retryable=False))
             return
         self._generated += 1
-        if token_id in self._model.ends_text and not sequence.spec.ignore_eos:
+        if token_id in self._model.ends_text and (sampler.is_constrained or not sequence.spec.ignore_eos):
             choice.close(FinishReason.EOS)
             return
         particulars = sampler.particulars(self._context.handle, row, token_id)
         choice.take(token_id, self._model.pieces[token_id], particulars)
         sequence.tokens.append(token_id)
+        if sampler.output_is_complete:
+            choice.close(FinishReason.EOS)
 
     def _collect(self) -> list[TokenStep]:
         """A slot is free once its choice has ended, whether the run goes on or not."""

@@ -10,9 +10,11 @@ from llorch.errors import Internal, Reason, Unavailable, Unimplemented
 from llorch.logs import get_logger
 from worker_orcd.device import DeviceKind
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, ResumeSupport
+from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintCompiler
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
 from worker_orcd.engines.llama_cpp.prompt import Prepared, PromptBuilder
 from worker_orcd.engines.llama_cpp.run_checks import check_sampling
+from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
@@ -35,6 +37,7 @@ class LlamaCppEngine:
         self._clock = clock or SystemClock()
         self._on_steps: StepCallback | None = None
         self._thread: EngineThread | None = None
+        self._compiler: ConstraintCompiler | None = None
         self._loaded: Loaded | None = None
         self._prompts: PromptBuilder | None = None
 
@@ -70,6 +73,8 @@ class LlamaCppEngine:
                 deterministic=loaded.deterministic,
                 chat=self._prompts is not None and self._prompts.has_template,
                 logprobs=True,
+                grammar=True,
+                json_schema=True,
                 multiple_choices=True,
                 tools=self._prompts is not None and self._prompts.has_tools,
                 sampling_options=SAMPLING_OPTIONS,
@@ -86,7 +91,8 @@ class LlamaCppEngine:
         fingerprint = self._known.fingerprint
         output = RunOutput(run, len(prompt), self._shape.context_per_slot, time.monotonic, fingerprint, answers)
         tokens = [prompt + output_so_far for output_so_far in replayed]
-        self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens))
+        constraints = await asyncio.to_thread(self._constraints, run, replayed)
+        self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens, constraints))
 
     def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
         self._running.cancel(attempt_id, reason)
@@ -126,6 +132,15 @@ class LlamaCppEngine:
                 raise Unavailable(Reason.DRAINING, "this worker is shutting down")
             check_sampling(run, self._known.model)
             return self._prompts.prepare(run)
+
+    def _constraints(self, run: EngineRun, replayed: TokensOfChoices) -> list[Constraint | None]:
+        """One per choice, where its output so far has brought it."""
+        if run.spec.constraint is None:
+            return [None] * run.spec.choices
+        if self._compiler is None:
+            self._compiler = ConstraintCompiler(self._known.model)
+        compiled = self._compiler.compile(run.spec.constraint)
+        return [compiled.after(output_so_far) for output_so_far in replayed]
 
     def _deliver(self, steps: Sequence[TokenStep]) -> None:
         if self._on_steps is not None:

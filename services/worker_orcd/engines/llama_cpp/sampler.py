@@ -1,11 +1,13 @@
 """Picks the next token, in C where that can be."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from llorch.errors import Reason
 from worker_orcd.engines.llama_cpp.candidates import Candidates, Row
+from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintFailed
 from worker_orcd.engines.llama_cpp.draws import Purpose, draw_seed
 from worker_orcd.engines.llama_cpp.logprobs import position_logprobs
 from worker_orcd.engines.llama_cpp.mirostat import Mirostat
@@ -17,6 +19,10 @@ from worker_orcd.engines.run_output import Particulars
 
 class NothingToPick(Exception):
     """No token is left by what the run asks for. In words for its client."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,14 @@ class Sampler:
     place. Used by the engine's thread only. `close` frees it, before its context is freed.
     """
 
-    def __init__(self, bench: Workbench, run: EngineRun, number: int, tokens: list[int]) -> None:
+    def __init__(
+        self,
+        bench: Workbench,
+        run: EngineRun,
+        number: int,
+        tokens: list[int],
+        constraint: Constraint | None = None,
+    ) -> None:
         self._lib = bench.lib
         self._model = bench.model
         self._candidates = bench.candidates
@@ -44,6 +57,7 @@ class Sampler:
         self._sampling = run.spec.sampling
         self._number = number
         self._greedy = self._sampling.temperature == 0
+        self._constraint = constraint
         self._mirostat = self._new_mirostat(run) if self._sampling.uses_mirostat else None
         self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
         for stage in lasting_stages(self._lib, self._model, self._sampling):
@@ -58,13 +72,26 @@ class Sampler:
 
         Raises NothingToPick.
         """
-        if self._mirostat is None:
+        if self._mirostat is None and self._constraint is None:
             return self._sample(context, output, index)
-        self._candidates.fill(self._row(context, output))
-        token_id, probability = self._draw(index, 0)
-        self._mirostat.observe(probability)
+        try:
+            token_id, probability = self._draw_allowed(self._row(context, output), index)
+        except ConstraintFailed as failed:
+            raise NothingToPick(Reason.INVALID_GRAMMAR, str(failed)) from None
+        if self._mirostat is not None:
+            self._mirostat.observe(probability)
         self._lib.llama_sampler_accept(self._chain, token_id)
         return token_id
+
+    @property
+    def is_constrained(self) -> bool:
+        """The output ends where its constraint lets it, and with nothing else."""
+        return self._constraint is not None
+
+    @property
+    def output_is_complete(self) -> bool:
+        """The constraint lets nothing follow."""
+        return self._constraint is not None and self._constraint.complete
 
     def particulars(self, context: int, output: int, token_id: int) -> Particulars | None:
         """What the run's log tells of the token that was picked last."""
@@ -86,15 +113,30 @@ class Sampler:
         self._remove(passing)
         return token_id
 
-    def _draw(self, index: int, draw: int) -> tuple[int, float]:
+    def _draw_allowed(self, row: Row, index: int) -> tuple[int, float]:
+        """A token is drawn as if there were no constraint, and that one token is checked, which is cheap; only if
+        it is rejected, one is drawn among all that are allowed. Returns it with its probability.
+        """
+        self._candidates.fill(row)
+        picked = self._draw(index, 0)
+        if self._constraint is None:
+            return picked or self._nothing()
+        if picked is None or not self._constraint.allows(picked[0]):
+            self._candidates.fill(row, only=self._constraint.allowed())
+            picked = self._draw(index, 1) or self._nothing()
+        if picked[0] not in self._model.ends_text:
+            self._constraint.accept(picked[0])
+        return picked
+
+    def _nothing(self) -> NoReturn:
+        raise NothingToPick(Reason.INVALID_FIELD, "logit bias and output constraint together leave no token to pick")
+
+    def _draw(self, index: int, draw: int) -> tuple[int, float] | None:
         """One of the candidates, and its probability among those that the stages left; nothing remembers it."""
         passing = self._add_passing_stages(index, draw)
         self._candidates.apply(self._chain)
         self._remove(passing)
-        picked = self._candidates.picked
-        if picked is None:
-            raise NothingToPick("every token is forbidden")
-        return picked
+        return self._candidates.picked
 
     def _add_passing_stages(self, index: int, draw: int) -> int:
         """Completes the chain for one draw; returns by how many stages."""

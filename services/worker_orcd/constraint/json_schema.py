@@ -1,0 +1,67 @@
+"""JSON schemas from clients: bounded before anything with a stack of its own sees them. Pure."""
+
+import json
+from collections.abc import Iterator
+
+from worker_orcd.constraint.bounds import MAX_NESTING, invalid_constraint
+from worker_orcd.run_spec import OutputConstraint
+
+MAX_REFERENCES = 500
+"""The matcher follows chains of them on its stack."""
+
+_OPTIONS = "x-guidance"
+_OWN_OPTIONS = {"coerce_one_of": True}
+"""The matcher's own options may stand in a schema; these replace them. `oneOf` is taken as `anyOf`."""
+
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+def json_schema(constraint: OutputConstraint) -> dict[str, object]:
+    """The schema as the matcher gets it. Raises InvalidArgument."""
+    nesting = json_nesting(constraint.text)
+    if nesting > MAX_NESTING:
+        raise invalid_constraint(constraint, f"is nested {nesting} deep; {MAX_NESTING} are allowed")
+    try:
+        schema = json.loads(constraint.text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise invalid_constraint(constraint, f"is not JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise invalid_constraint(constraint, "has to be a JSON object")
+    references = sum("$ref" in values for values in _objects(schema))
+    if references > MAX_REFERENCES:
+        raise invalid_constraint(constraint, f"has {references} references; {MAX_REFERENCES} are allowed")
+    return {**schema, _OPTIONS: _OWN_OPTIONS}
+
+
+def json_nesting(text: str) -> int:
+    """How deep brackets are nested outside of strings, whether the text is JSON or not."""
+    depth = deepest = 0
+    in_string = escaped = False
+    for character in text:
+        if in_string:
+            in_string = escaped or character != '"'
+            escaped = not escaped and character == "\\"
+        elif character == '"':
+            in_string = True
+        elif character in _OPENING:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in _CLOSING:
+            depth -= 1
+    return deepest
+
+
+def _objects(schema: object) -> Iterator[dict[str, object]]:
+    """All objects in a schema, at any depth."""
+    left = [schema]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            yield value
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON value")
