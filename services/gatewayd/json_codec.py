@@ -9,13 +9,15 @@ from llorch.errors import InvalidArgument, Reason
 
 MAX_DEPTH = 100
 
-_encode: Callable[[Any], str] = json.JSONEncoder(
+json_text: Callable[[Any], str] = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
 ).encode
+"""A value as text. Raises ValueError for an infinite number."""
 
 
 def encode_json(value: Any) -> bytes:
-    return _encode(value).encode()
+    """An error may repeat half of a surrogate pair that its client sent; it is shown as a question mark."""
+    return json_text(value).encode(errors="replace")
 
 
 def decode_json(text: bytes) -> Any:
@@ -43,7 +45,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise _malformed(f"the body has {twice!r} twice in one object")
+    for name in found:
+        if not name.isascii():
+            _refuse_half_pair(name)
     return found
+
+
+def _refuse_half_pair(name: str) -> None:
+    """In a value it is refused where the value's place is known; descriptors can't be asked for such a name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise _malformed(f"the body has the name {name!a}, which has half of a surrogate pair and is no text") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from gatewayd.json_codec import encode_json
+from gatewayd.json_codec import json_text
 from gatewayd.message_shape import check_message, join
 from gatewayd.scalar_shape import wrong_type
 from llorch.errors import FieldViolation, InvalidArgument, Reason, invalid_field
@@ -50,7 +50,10 @@ class Fields:
     def take_json(self, name: str) -> str:
         """An object as JSON text; empty where it is absent."""
         value = self._typed(name, dict, "an object")
-        return "" if value is None else encode_json(value).decode()
+        try:
+            return "" if value is None else json_text(value)
+        except ValueError:
+            raise invalid_field(self.place(name), "it has a number that is too large") from None
 
     def take_object(self, name: str) -> "Fields | None":
         value = self.take(name)

@@ -60,7 +60,7 @@ def take_constraint(fields: Fields, work: task_pb2.GenerateWork) -> None:
     if schema and grammar is not None:
         raise invalid_field("grammar", "it can't be given together with response_format")
     if schema:
-        fill(work, {"output_constraint": {"json_schema": schema}})
+        fill(work.output_constraint, {"json_schema": schema}, "response_format")
     elif grammar is not None:
         fill(work.output_constraint, {"grammar": grammar})
 

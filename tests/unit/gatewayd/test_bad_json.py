@@ -33,6 +33,7 @@ def refusal(value: Any, message: Descriptor = SPEC) -> InvalidArgument:
         (b'{"a": -Infinity}', "-Infinity"),
         (b'{"a": "\xff"}', "byte 7"),
         (b'{"a": 1, "b": 2, "a": 3}', "'a' twice"),
+        (b'{"\\ud800": 1}', "is no text"),
         (b"9" * 5000, "too many digits"),
         (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "levels deep"),
         (b"[" * 1_000_000, "levels deep"),

@@ -252,12 +252,25 @@ def test_a_prompt_is_one_text() -> None:
         ),
         ({"response_format": {"type": "json_object"}, "grammar": "x"}, Reason.INVALID_FIELD, "grammar"),
         ({"template_values": "x"}, Reason.MALFORMED_REQUEST, "template_values"),
+        ({"template_values": {"a": "\ud800"}}, Reason.INVALID_FIELD, "template_values"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"a": "\ud800"}}}},
+            Reason.INVALID_FIELD,
+            "response_format.json_schema",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(fields: dict[str, Any], reason: Reason, param: str) -> None:
     error = refusal(chat, **fields)
     assert (error.reason, error.violations[0].field) == (reason, param)
     assert error.message.startswith(param)
+
+
+def test_a_number_that_no_json_holds_is_named() -> None:
+    tools = b'[{"type": "function", "function": {"name": "f", "parameters": {"maximum": 1e999}}}]'
+    with pytest.raises(InvalidArgument, match="too large") as caught:
+        read_chat(b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": %b}' % tools)
+    assert caught.value.violations[0].field == "tools[0].function.parameters"
 
 
 @pytest.mark.parametrize(
@@ -283,9 +296,11 @@ def test_a_wrong_name_brings_the_right_one() -> None:
     assert "did you mean temperature?" in refusal(chat, temprature=1).message
 
 
+ANY_TEXT = st.text(st.characters(codec=None, categories=("L", "N", "P", "Cs")), max_size=5)
+"""Halves of surrogate pairs too."""
 JSON = st.recursive(
-    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
     max_leaves=8,
 )
 FIELDS = [
@@ -316,6 +331,14 @@ async def test_a_refused_field_is_a_400_that_names_it(
         "code": "unsupported_option",
     }
     assert "Generate" not in orchestrator.requests
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v2/tasks"])
+async def test_what_is_no_text_can_be_told_about(client: httpx.AsyncClient, path: str) -> None:
+    """An error repeats what was wrong, and has to be text all the same."""
+    for body in (b'{"\\ud800": 1}', b'{"model": "m", "deadline_ms": "\\ud800"}', b'{"model": 7, "x": "\\ud800"}'):
+        answer = await client.post(path, content=body)
+        assert answer.status_code == 400, answer.text
 
 
 async def test_fields_that_the_orchestrator_refuses_have_openais_names(
