@@ -10,6 +10,7 @@ MAX_STOPS = 64
 MAX_STOP_BYTES = 1024
 MAX_LOGIT_BIASES = 1024
 MAX_TOP_LOGPROBS = 20
+MAX_EMBED_INPUTS = 256
 MAX_INPUT_BYTES = 4 * 1024 * 1024
 """Text of one request, all messages together, in UTF-8."""
 

@@ -71,6 +71,8 @@ def run_spec(proto: run_pb2.RunSpec) -> RunSpec:
     kind = proto.WhichOneof("work")
     if kind is None:
         raise invalid_field("spec.work", "one of generate, embed and rerank has to be set")
+    if kind == "embed":
+        return _embed_spec(proto)
     if kind != "generate":
         raise InvalidArgument(
             Reason.UNSUPPORTED_OPTION,
@@ -98,6 +100,16 @@ def run_spec(proto: run_pb2.RunSpec) -> RunSpec:
         deterministic=proto.deterministic,
         remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
         demands=tuple(_demands(proto)),
+    )
+
+
+def _embed_spec(proto: run_pb2.RunSpec) -> RunSpec:
+    if not proto.embed.inputs:
+        raise invalid_field("embed.inputs", "at least one text is needed")
+    return RunSpec(
+        inputs=tuple(proto.embed.inputs),
+        remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
+        demands=(Demand("embed", "embeddings"), *_demands(proto)),
     )
 
 
@@ -327,6 +339,7 @@ def _run_end(end: RunEnd) -> run_pb2.RunEnd:
         cached_tokens=end.cached_tokens,
         prefill_ms=end.prefill_ms,
         decode_ms=end.decode_ms,
+        embeddings=[run_pb2.Embedding(values=vector) for vector in end.embeddings],
         receipt=_receipt(end.receipt) if end.receipt is not None else None,
         error=_error(end.failure) if end.failure is not None else None,
     )

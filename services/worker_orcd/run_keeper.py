@@ -6,6 +6,7 @@ from typing import Protocol
 
 from llorch.clock import Clock
 from llorch.errors import Reason, Unavailable
+from worker_orcd.embed_runs import EmbedRuns
 from worker_orcd.engines.protocol import Engine, EngineRun
 from worker_orcd.log_entry import FinishReason, LogEntry
 from worker_orcd.run_spec import RunSpec
@@ -37,6 +38,7 @@ class RunKeeper:
         """Set when a drain is done."""
         self._rate = TokenRate(clock)
         engine.deliver_to(self.on_steps)
+        self._embeds = EmbedRuns(engine, self.on_steps)
 
     @property
     def slots_free(self) -> int:
@@ -77,19 +79,19 @@ class RunKeeper:
         await self._submit(run, EngineRun(attempt_id, spec, tuple(prefix), rehearsal))
         if spec.remaining_ms is not None and run.end is None:
             self._deadlines[attempt_id] = asyncio.get_running_loop().call_later(
-                spec.remaining_ms / 1000, self.engine.cancel, attempt_id, FinishReason.DEADLINE
+                spec.remaining_ms / 1000, self._end, attempt_id, FinishReason.DEADLINE
             )
         return run
 
     def cancel(self, attempt_id: str) -> CancelOutcome:
         outcome = self.table.cancel(attempt_id)
         if outcome is CancelOutcome.CANCELLED:
-            self.engine.cancel(attempt_id)
+            self._end(attempt_id)
         return outcome
 
     def release(self, attempt_id: str) -> None:
         if self.table.release(attempt_id) is not None:
-            self.engine.cancel(attempt_id)
+            self._end(attempt_id)
 
     def on_steps(self, steps: Sequence[TokenStep]) -> None:
         """The engine's callback, on the event loop's thread."""
@@ -110,7 +112,7 @@ class RunKeeper:
             await asyncio.sleep(SWEEP_S)
             self._rate.observe(self.engine.stats().tokens_generated)
             for run in self.table.sweep():
-                self.engine.cancel(run.attempt_id)
+                self._end(run.attempt_id)
 
     async def drain(self) -> None:
         """Takes nothing new, cancels what runs, and waits until the engine let go of it."""
@@ -120,12 +122,19 @@ class RunKeeper:
         if self.table.unfinished:
             await self._idle.wait()
 
+    def _end(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        self.engine.cancel(attempt_id, reason)
+        self._embeds.cancel(attempt_id, reason)
+
     async def _submit(self, run: Run, engine_run: EngineRun) -> None:
         """The same start may come again meanwhile, and a cancel too: the first waits, the second is kept."""
         submission = asyncio.get_running_loop().create_future()
         self._submitting[run.attempt_id] = submission
         try:
-            await self.engine.submit(engine_run)
+            if engine_run.spec.inputs:
+                self._embeds.start(engine_run)
+            else:
+                await self.engine.submit(engine_run)
         except BaseException:
             self.table.withdraw(run)
             submission.set_exception(
@@ -138,4 +147,4 @@ class RunKeeper:
         finally:
             del self._submitting[run.attempt_id]
         if run.cancelling:
-            self.engine.cancel(run.attempt_id)
+            self._end(run.attempt_id)

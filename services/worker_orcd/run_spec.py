@@ -123,7 +123,8 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One request as an engine gets it: `messages` for the model's chat template, or else a plain `prompt`.
+    """One request as an engine gets it: `inputs` to embed, or `messages` for the model's chat template, or else a
+    plain `prompt`. With `inputs` nothing is generated, and what follows here has no meaning.
 
     `max_tokens` None means as many as the context holds. `remaining_ms` is the time from now in which the run
     has to be finished. `seed` is 64 bits wide. `template_values` are variables for the chat template. A
@@ -131,6 +132,7 @@ class RunSpec:
     told per token; None: no log probabilities at all.
     """
 
+    inputs: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
     prompt: str = ""
     tools: tuple[Tool, ...] = ()

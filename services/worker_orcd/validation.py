@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from llorch.errors import InvalidArgument, Reason, invalid_field
+from llorch.request_limits import MAX_EMBED_INPUTS
 from worker_orcd.chat.tools import check_tools
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.log_entry import LogEntry
@@ -68,11 +69,20 @@ def refuse_undeclared(spec: RunSpec, capabilities: Capabilities) -> None:
 
 
 def _check_input(spec: RunSpec) -> None:
-    if spec.messages:
+    if spec.inputs:
+        _check_inputs(spec.inputs)
+    elif spec.messages:
         if not any(message.content for message in spec.messages):
             raise invalid_field("generate.chat.messages", "at least one message needs text")
     elif not spec.prompt:
         raise invalid_field("generate.prompt", "must not be empty")
+
+
+def _check_inputs(inputs: Sequence[str]) -> None:
+    _check_range("embed.inputs: their number", len(inputs), 1, MAX_EMBED_INPUTS)
+    for number, text in enumerate(inputs):
+        if not text:
+            raise invalid_field(f"embed.inputs[{number}]", "must not be empty")
 
 
 def _check_length(spec: RunSpec) -> None:

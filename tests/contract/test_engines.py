@@ -2,13 +2,14 @@
 
 import asyncio
 import importlib.util
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from llorch.errors import InvalidArgument, Reason, Unimplemented
+from llorch.errors import InvalidArgument, Reason
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engine_info import ResumeSupport
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
@@ -258,37 +259,35 @@ async def test_a_conversation_is_answered(bench: Bench) -> None:
     assert seen.text
 
 
-async def test_what_is_not_declared_is_not_done(bench: Bench) -> None:
-    assert not bench.engine.info().capabilities.embeddings
-    with pytest.raises(Unimplemented):
-        await bench.engine.embed(["x"])
+def dot(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
 
 
-async def test_choices_share_the_prompt_and_end_one_by_one(bench: Bench) -> None:
-    assert bench.engine.info().capabilities.multiple_choices
-    before = bench.engine.stats().tokens_prefilled
-    seen = await bench.run("a", replace(SPEC, choices=SLOTS))
-    assert seen.end is not None
-    assert bench.engine.stats().tokens_prefilled - before == seen.end.tokens_in
-    assert [choice.finish_reason for choice in seen.end.choices] == [FinishReason.LENGTH] * SLOTS
-    answers = [seen.choice_ids(number) for number in range(SLOTS)]
-    assert [len(answer) for answer in answers] == [12] * SLOTS
-    assert len({tuple(answer) for answer in answers}) == SLOTS
+async def test_embeddings_have_length_one_and_say_what_is_alike(bench: Bench) -> None:
+    assert bench.engine.info().capabilities.embeddings
+    texts = ["The cat sits on the mat.", "Revenue grew by ten percent.", "The cat sits on the mat."]
+    embedded = await bench.engine.embed(texts)
+    assert embedded.tokens_in >= 3 * 5
+    for vector in embedded.vectors:
+        assert math.hypot(*vector) == pytest.approx(1, abs=1e-4)
+    first, other, again = embedded.vectors
+    assert dot(first, again) == pytest.approx(1, abs=0.01)
+    assert dot(first, other) < 0.97
 
 
-async def test_there_may_be_more_choices_than_slots(bench: Bench) -> None:
-    seen = await bench.run("a", replace(SPEC, choices=SLOTS + 2, max_tokens=5))
-    assert seen.end is not None
-    assert (seen.starts, seen.end.tokens_out) == (1, 5 * (SLOTS + 2))
-    assert bench.engine.stats().slots_busy == 0
+async def test_embeddings_come_while_runs_go_on(bench: Bench) -> None:
+    seen = await bench.submit("a", ENDLESS)
+    await until(seen, lambda seen: bool(seen.log))
+    assert len((await bench.engine.embed(["word"] * 40)).vectors) == 40
+    assert seen.end is None
+    bench.engine.cancel("a")
+    await ended(seen)
 
 
-async def test_each_choice_resumes_where_it_was(bench: Bench) -> None:
-    whole = await bench.run("whole", replace(SPEC, choices=2, sampling=GREEDY))
-    prefix = [entry for entry in whole.log if entry.choice == 1][:4]
-    resumed = await bench.run("resumed", replace(SPEC, choices=2, sampling=GREEDY), prefix)
-    assert resumed.choice_ids(0) == whole.choice_ids(0)
-    assert resumed.choice_ids(1) == whole.choice_ids(1)[4:]
+async def test_a_text_that_is_too_long_to_embed_is_refused_with_both_numbers(bench: Bench) -> None:
+    with pytest.raises(InvalidArgument, match=rf"inputs\[1\] has \d+ tokens, and at most {CONTEXT}") as refused:
+        await bench.engine.embed(["x", "word " * 600])
+    assert refused.value.reason is Reason.PROMPT_TOO_LONG
 
 
 async def test_steps_are_counted(bench: Bench) -> None:

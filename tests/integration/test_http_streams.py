@@ -90,4 +90,4 @@ async def test_plain_routes_answer_with_the_names_of_the_contract(system: WholeS
     assert models[0]["spec"]["name"] == "sim"
     capabilities = (await system.http.get("/v2/meta/capabilities")).json()
     assert capabilities["api_version"] == "v2"
-    assert "TaskService/Embed" in capabilities["unimplemented"]
+    assert "TaskService/Embed" not in capabilities["unimplemented"]

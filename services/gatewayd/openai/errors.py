@@ -11,16 +11,8 @@ from typing import Any
 from gatewayd import errors
 from gatewayd.errors import Headers, http_status, is_retryable
 from llama_orch.v2 import error_reason_pb2, task_event_pb2
-from llorch.errors import (
-    DeadlineExceeded,
-    Internal,
-    InvalidArgument,
-    LlorchError,
-    NotFound,
-    Reason,
-    ResourceExhausted,
-    Unavailable,
-)
+from llorch.errors import LlorchError, Reason
+from llorch.task_failure import failure_of_task
 
 _RETRY_HEADER = b"x-should-retry"
 
@@ -31,24 +23,6 @@ _CODES = {
     Reason.TOKEN_INVALID: "invalid_api_key",
 }
 """Codes that programs act on. Every other reason is its own code, in lower case."""
-
-# Failures of a task that are its client's doing, or that waiting cures. The rest is ours.
-_LEAVES: dict[Reason, type[LlorchError]] = {
-    Reason.INVALID_FIELD: InvalidArgument,
-    Reason.UNKNOWN_FIELD: InvalidArgument,
-    Reason.MALFORMED_REQUEST: InvalidArgument,
-    Reason.REQUEST_TOO_LARGE: InvalidArgument,
-    Reason.UNSUPPORTED_CONTENT: InvalidArgument,
-    Reason.UNSUPPORTED_OPTION: InvalidArgument,
-    Reason.CONTEXT_TOO_LONG: InvalidArgument,
-    Reason.PROMPT_TOO_LONG: InvalidArgument,
-    Reason.INVALID_GRAMMAR: InvalidArgument,
-    Reason.INVALID_TEMPLATE: InvalidArgument,
-    Reason.MODEL_NOT_FOUND: NotFound,
-    Reason.QUEUE_FULL: ResourceExhausted,
-    Reason.DROPPED_FROM_QUEUE: ResourceExhausted,
-    Reason.DEADLINE_PASSED: DeadlineExceeded,
-}
 
 _CONTRACT_PATH = re.compile(r"\bgenerate\.(?:output_constraint\.json_schema|(?:sampling\.|chat\.)?(?=\w))")
 _PREFIX = error_reason_pb2.ErrorReason.DESCRIPTOR.values[0].name.removesuffix("UNSPECIFIED")
@@ -75,9 +49,11 @@ def failure_of(error: task_event_pb2.Error) -> LlorchError:
     """The error that a failed task stands for."""
     name = error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_number.get(error.reason)
     reason = Reason.__members__.get(name.name.removeprefix(_PREFIX) if name else "", Reason.INTERNAL)
-    leaf = _LEAVES.get(reason, Unavailable if error.retryable else Internal)
-    return leaf(
-        reason, error.message, retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None
+    return failure_of_task(
+        reason,
+        error.message,
+        retryable=error.retryable,
+        retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None,
     )
 
 

@@ -12,6 +12,7 @@ from llorch.rpc.slow_reader import write_with_deadline
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import tasks
+from orchestratord.convert.embeddings import embed_response
 from orchestratord.core import events
 from orchestratord.core.submission import find_repeated
 from orchestratord.core.task import Task
@@ -47,6 +48,21 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         task = self._submit(request.task, durable=False)
         await self._follow(task.task_id, "", context, pb2.GenerateResponse)
 
+    async def Embed(self, request: pb2.EmbedRequest, context: Any) -> pb2.EmbedResponse:
+        """Whoever goes away before it is done cancels it, as with Generate."""
+        task_id = self._submit(request.task, durable=False, work="embed").task_id
+        stream = self._streams.get(task_id)
+        self._owner.ask(events.ReaderAttached(task_id))
+        try:
+            while stream.terminal is None:
+                await stream.changed()
+        finally:
+            self._owner.post(events.ReaderLeft(task_id))
+        answer = embed_response(stream.terminal, stream.embeddings)
+        if not request.task.request_id:  # nobody can ask for this task's vectors again
+            stream.embeddings = ()
+        return answer
+
     async def CancelTask(self, request: pb2.CancelTaskRequest, context: Any) -> pb2.CancelTaskResponse:
         _check_task_id(request.task_id)
         return pb2.CancelTaskResponse(outcome=self._cancel(request.task_id))
@@ -66,10 +82,10 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         )
         return pb2.ListTasksResponse(tasks=[self._shown(task) for task in page], next_page_token=following)
 
-    def _submit(self, spec: task_pb2.TaskSpec, *, durable: bool) -> Task:
+    def _submit(self, spec: task_pb2.TaskSpec, *, durable: bool, work: tasks.Work = "generate") -> Task:
         """Admitted, or the same task as before if the client repeats its request_id."""
         request = tasks.to_request(
-            spec, task_id=new_id("task"), correlation_id=current_call().correlation_id, durable=durable
+            spec, work=work, task_id=new_id("task"), correlation_id=current_call().correlation_id, durable=durable
         )
         self._owner.ask(events.TaskSubmitted(request))
         return find_repeated(self._owner.state, request) or self._owner.state.task(request.task_id)

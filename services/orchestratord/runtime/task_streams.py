@@ -1,11 +1,11 @@
 """The streams of all tasks that are kept: logs that workers write and any number of readers follow."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from llama_orch.v2 import log_entry_pb2, task_event_pb2
+from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
 from orchestratord.convert import task_events
 from orchestratord.convert.task_events import OutputLog
 from orchestratord.core.task import TaskRequest, Terminal
@@ -30,6 +30,7 @@ class TaskStream:
     log: OutputLog = field(default_factory=TaskLog)
     notes: list[Note] = field(default_factory=list)
     terminal: task_event_pb2.TaskEvent | None = None
+    embeddings: Sequence[run_pb2.Embedding] = ()
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> bool:

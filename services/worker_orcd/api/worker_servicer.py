@@ -54,7 +54,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         if len(request.task_record) > MAX_TASK_RECORD_BYTES:
             raise invalid_field("task_record", f"has at most {MAX_TASK_RECORD_BYTES} bytes")
         spec = convert.run_spec(request.spec)
-        if not request.spec.generate.sampling.HasField("seed"):
+        if request.spec.HasField("generate") and not request.spec.generate.sampling.HasField("seed"):
             raise invalid_field("spec.generate.sampling.seed", "has to be set")
         await keeper.start(
             request.attempt_id,
@@ -122,7 +122,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         keeper = self._ready_keeper()
         spec = run_pb2.RunSpec()
         spec.CopyFrom(request.spec)
-        if not spec.generate.sampling.HasField("seed"):
+        if spec.HasField("generate") and not spec.generate.sampling.HasField("seed"):
             spec.generate.sampling.seed = secrets.randbits(64)
         attempt_id = new_id("execute")
         single = SingleRun(attempt_id)

@@ -30,6 +30,14 @@ class EngineRun:
     rehearsal: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """One vector per text. `tokens_in` counts the tokens of all texts."""
+
+    vectors: list[list[float]]
+    tokens_in: int
+
+
 class Engine(Protocol):
     async def load(self) -> None:
         """Loads the model. Raises `LlorchError` in words for the operator when it can't."""
@@ -62,8 +70,8 @@ class Engine(Protocol):
         """
         ...
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector per text. Raises `Unimplemented` if the engine does not declare embeddings."""
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """One vector per text, of length 1. Raises `Unimplemented` if the engine does not declare embeddings."""
         ...
 
     def stats(self) -> EngineStats:

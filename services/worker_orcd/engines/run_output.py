@@ -4,7 +4,7 @@ An engine feeds the tokens of each choice in order and, once per step, collects 
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from worker_orcd.chat.answer_reader import Content, Said
@@ -38,6 +38,7 @@ class ChoiceOutput:
         self.entries: list[LogEntry] = []
         self._choice = choice
         self._first_index = emitted
+        self._stops = spec.stop
         self._text = OutputText(spec.stop)
         self._reader = answers.readers[choice] if answers is not None else None
         self._marks = answers.marks if answers is not None else {}
@@ -51,6 +52,18 @@ class ChoiceOutput:
             self._limit, self._limit_reason = spec.max_tokens, FinishReason.LENGTH
         if emitted >= self._limit:
             self.close(self._limit_reason)
+
+    def replay(self, output: Iterable[tuple[int, str | bytes]]) -> None:
+        """The tokens of earlier attempts, with their pieces: what a stop string ended stays ended."""
+        if not self._stops:
+            return
+        text = OutputText(self._stops)
+        for token_id, piece in output:
+            released = text.push(token_id, self._marks.get(token_id, piece))
+            if released is not None and released.stop:
+                self._stop_string = released.stop
+                self._finish(FinishReason.STOP_STRING)
+                return
 
     def take(self, token_id: int, piece: str | bytes, particulars: Particulars | None = None) -> None:
         """The next token, which does not end the text by itself."""

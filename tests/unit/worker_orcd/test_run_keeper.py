@@ -1,13 +1,13 @@
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from llorch.clock import ManualClock
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
-from worker_orcd.engine_info import EngineInfo, EngineStats
-from worker_orcd.engines.protocol import EngineRun, StepCallback
+from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats
+from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.log_entry import ChoiceEnd, FinishReason, RunEnd
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_spec import RunSpec
@@ -22,6 +22,7 @@ class SlowEngine:
     """Takes a run when the test lets it, and ends one when it is cancelled."""
 
     admit: asyncio.Event = field(default_factory=asyncio.Event)
+    embedding: asyncio.Event = field(default_factory=asyncio.Event)
     refusal: Exception | None = None
     submitted: list[str] = field(default_factory=list)
     cancelled: list[tuple[str, FinishReason]] = field(default_factory=list)
@@ -30,7 +31,8 @@ class SlowEngine:
     async def load(self) -> None: ...
 
     def info(self) -> EngineInfo:
-        return EngineInfo("slow", "1", "m", context_per_slot=100, slots=2, max_admitted=2)
+        can = Capabilities(embeddings=True)
+        return EngineInfo("slow", "1", "m", context_per_slot=100, slots=2, max_admitted=2, capabilities=can)
 
     def deliver_to(self, on_steps: StepCallback) -> None:
         self.on_steps = on_steps
@@ -49,8 +51,11 @@ class SlowEngine:
             end = RunEnd(choices=(ChoiceEnd(0, reason, 0),))
             asyncio.get_running_loop().call_soon(self.on_steps, [TokenStep(attempt_id, end=end)])
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        return []
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        await self.embedding.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        return Embedded([[1.0] for _ in texts], len(texts))
 
     def stats(self) -> EngineStats:
         return EngineStats()
@@ -145,3 +150,56 @@ async def test_a_drain_cancels_what_runs_and_takes_nothing_new(engine: SlowEngin
 @pytest.fixture
 async def engine() -> SlowEngine:
     return SlowEngine()
+
+
+EMBED = RunSpec(inputs=("x", "y"))
+
+
+async def test_embeddings_are_the_end_of_a_run_that_holds_a_slot(engine: SlowEngine) -> None:
+    keeper = keeper_of(engine)
+    run = await keeper.start("a", b"x", EMBED)
+    assert (run.started_after_ms, run.end, keeper.slots_free) == (0, None, 1)
+    engine.embedding.set()
+    await turn()
+    assert run.end == RunEnd(tokens_in=2, prefill_ms=run.end.prefill_ms if run.end else 0, embeddings=((1.0,), (1.0,)))
+    assert keeper.slots_free == 2
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_embeddings_are_cancelled_at_any_time(engine: SlowEngine, turns: int) -> None:
+    keeper = keeper_of(engine)
+    run = await keeper.start("a", b"x", EMBED)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    keeper.cancel("a")
+    await turn()
+    assert run.end == RunEnd(choices=(ChoiceEnd(0, FinishReason.CANCELLED, 0),))
+
+
+async def test_embeddings_end_at_their_deadline(engine: SlowEngine) -> None:
+    run = await keeper_of(engine).start("a", b"x", replace(EMBED, remaining_ms=1))
+    async with asyncio.timeout(5):
+        while run.end is None:
+            await asyncio.sleep(0.001)
+    assert run.end.choices[0].finish_reason is FinishReason.DEADLINE
+
+
+async def test_embeddings_that_fail_say_why(engine: SlowEngine) -> None:
+    engine.embedding.set()
+    for error, reason, message in (
+        (InvalidArgument(Reason.PROMPT_TOO_LONG, "too long"), Reason.PROMPT_TOO_LONG, "too long"),
+        (RuntimeError("secret"), Reason.ENGINE_FAILED, "its log says how"),
+    ):
+        engine.refusal = error
+        run = await keeper_of(engine).start("a", b"x", EMBED)
+        await turn()
+        assert run.end is not None
+        assert run.end.failure is not None
+        assert (run.end.failure.reason, message in run.end.failure.message) == (reason, True)
+
+
+async def test_a_drain_cancels_embeddings(engine: SlowEngine) -> None:
+    keeper = keeper_of(engine)
+    run = await keeper.start("a", b"x", EMBED)
+    await keeper.drain()
+    assert run.end is not None

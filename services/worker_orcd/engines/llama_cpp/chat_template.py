@@ -1,6 +1,7 @@
 """The model's own chat template: from messages and tools to the text that the model knows."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from llorch.clock import Clock
@@ -43,9 +44,16 @@ class ChatTemplate:
             raise FailedPrecondition(Reason.MODEL_LOAD_FAILED, f"the model's chat template {failure}") from None
 
     def render(
-        self, messages: Sequence[Message], values: Mapping[str, object], tools: Sequence[Tool] = ()
+        self,
+        messages: Sequence[Message],
+        values: Mapping[str, object],
+        tools: Sequence[Tool] = (),
+        now: datetime | None = None,
     ) -> list[Part]:
-        """The conversation as the model knows it, ready for its answer. `tools` as Transformers hands them over."""
+        """The conversation as the model knows it, ready for its answer. `tools` as Transformers hands them over.
+
+        `now` is what it takes for the present, where that is not the clock's time.
+        """
         own = {**self._own_values, "messages": _shown_messages(messages), "tools": [_shown_tool(t) for t in tools]}
         for name in values:
             if name in own:
@@ -54,7 +62,7 @@ class ChatTemplate:
             masked = {name: self._masking.mask_all(value) for name, value in values.items()}
             masked["messages"] = self._masking.mask_all(own.pop("messages"))
             masked["tools"] = self._masking.mask_all(own.pop("tools")) or None
-            rendered = self._renderer.render({**masked, **own}, self._clock.wall())
+            rendered = self._renderer.render({**masked, **own}, now or self._clock.wall())
         except RenderFailed as failure:
             raise _invalid(str(failure)) from None
         except RecursionError:

@@ -9,7 +9,11 @@ were evaluated just like that.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol, TypeVar
+
+TEMPLATE_DATE = datetime(2024, 7, 26, tzinfo=UTC)
+"""What a chat template is told that today is: the day that templates fall back on when they are not told."""
 
 
 class _Runs(Protocol):

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from llorch.clock import Clock, SystemClock
-from llorch.errors import Internal, Reason, Unavailable, Unimplemented
+from llorch.errors import Internal, Reason, Unavailable
 from llorch.logs import get_logger
 from worker_orcd.device import DeviceKind
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, ResumeSupport
 from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintCompiler
+from worker_orcd.engines.llama_cpp.embeddings import Embeddings
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
+from worker_orcd.engines.llama_cpp.native import load_native
 from worker_orcd.engines.llama_cpp.prompt import Prepared, PromptBuilder
 from worker_orcd.engines.llama_cpp.run_checks import check_sampling
 from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
-from worker_orcd.engines.protocol import EngineRun, StepCallback
+from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.log_entry import FinishReason
 from worker_orcd.run_spec import Sampling
@@ -40,11 +42,14 @@ class LlamaCppEngine:
         self._compiler: ConstraintCompiler | None = None
         self._loaded: Loaded | None = None
         self._prompts: PromptBuilder | None = None
+        self._embeddings: Embeddings | None = None
 
     async def load(self) -> None:
         self._thread = EngineThread(self._shape, self._deliver)
         self._thread.start()
         self._loaded = await self._thread.loaded
+        self._embeddings = Embeddings(load_native(), self._loaded.model, self._shape)
+        self._thread.before_model_closes.append(self._embeddings.close)
         self._prompts = PromptBuilder(self._loaded.model, self._shape.context_per_slot, self._clock)
         await asyncio.to_thread(self._prompts.open)
 
@@ -75,6 +80,7 @@ class LlamaCppEngine:
                 logprobs=True,
                 grammar=True,
                 json_schema=True,
+                embeddings=True,
                 multiple_choices=True,
                 tools=self._prompts is not None and self._prompts.has_tools,
                 sampling_options=SAMPLING_OPTIONS,
@@ -90,6 +96,9 @@ class LlamaCppEngine:
         prompt, replayed, answers = await asyncio.to_thread(self._prepare, run)
         fingerprint = self._known.fingerprint
         output = RunOutput(run, len(prompt), self._shape.context_per_slot, time.monotonic, fingerprint, answers)
+        pieces = self._known.model.pieces
+        for choice, token_ids in zip(output.choices, replayed, strict=True):
+            choice.replay((token_id, pieces[token_id]) for token_id in token_ids)
         tokens = [prompt + output_so_far for output_so_far in replayed]
         constraints = await asyncio.to_thread(self._constraints, run, replayed)
         self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens, constraints))
@@ -97,8 +106,10 @@ class LlamaCppEngine:
     def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
         self._running.cancel(attempt_id, reason)
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        raise Unimplemented(Reason.UNSUPPORTED_OPTION, "this engine has no embeddings yet")
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        if self._embeddings is None:
+            raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
+        return await self._embeddings.embed(texts)
 
     def stats(self) -> EngineStats:
         return self._running.stats()

@@ -46,13 +46,15 @@ class Model:
         template = self._lib.llama_model_chat_template(self.handle, None)
         self.chat_template = template.decode(errors="replace") if template else ""
 
-    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
-        """Token ids of a text, and nothing around them. Safe on any thread while the model is open."""
+    def tokenize(self, text: str, *, parse_special: bool, add_special: bool = False) -> list[int]:
+        """Token ids of a text; with `add_special` also those that the model wants around a text. Safe on any thread
+        while the model is open.
+        """
         content = text.encode()
         room = len(content) + 8
         while True:
             ids = (self._lib.llama_token * room)()
-            count = self._lib.llama_tokenize(self.vocab, content, len(content), ids, room, False, parse_special)
+            count = self._lib.llama_tokenize(self.vocab, content, len(content), ids, room, add_special, parse_special)
             if count >= 0:
                 return list(ids[:count])
             room = -count
@@ -84,6 +86,7 @@ def open_model(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool], 
     no_devices = (ctypes.c_void_p * 1)(None)
     if not on_cuda:
         params.devices = ctypes.cast(no_devices, ctypes.c_void_p)
+    _fill_split(lib, params, shape)
     progress = lib.llama_progress_callback(lambda _share, _data: go_on())
     params.use_extra_bufts = _AMX not in native.system_info()
     params.progress_callback = progress
@@ -93,6 +96,15 @@ def open_model(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool], 
     if not handle:
         raise load_failure(native, shape)
     return handle
+
+
+def _fill_split(lib: Any, params: Any, shape: LlamaCppShape) -> None:
+    """How the model is spread over devices."""
+    params.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{shape.split.upper()}")
+    if not shape.tensor_split:
+        return
+    shares = (ctypes.c_float * lib.llama_max_devices())(*shape.tensor_split)
+    params.tensor_split = shares  # the structure keeps the array alive
 
 
 def load_failure(native: Native, shape: LlamaCppShape) -> LlorchError:

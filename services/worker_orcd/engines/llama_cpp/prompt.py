@@ -8,6 +8,7 @@ from llorch.errors import InvalidArgument, Reason, invalid_field
 from worker_orcd.chat.answers import Answers, answers_of, mark_tokens
 from worker_orcd.chat.chat_format import format_of
 from worker_orcd.engines.llama_cpp.chat_template import ChatTemplate
+from worker_orcd.engines.llama_cpp.determinism import TEMPLATE_DATE
 from worker_orcd.engines.llama_cpp.masking import Masking, Part
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.engines.protocol import EngineRun
@@ -65,7 +66,7 @@ class PromptBuilder:
         if not prompt:
             raise invalid_field("generate.prompt", "has no tokens")
         longest = len(prompt) + max(len(output_so_far) for output_so_far in replayed)
-        if longest >= self._context:
+        if len(prompt) >= self._context or longest > self._context:
             raise self._too_long(str(longest))
         return Prepared(prompt, replayed, self._answers(run.spec, parts, replayed))
 
@@ -91,7 +92,8 @@ class PromptBuilder:
             raise InvalidArgument(
                 Reason.UNSUPPORTED_OPTION, "generate.chat: this model has no chat template; send a plain prompt"
             )
-        return self._template.render(spec.messages, spec.template_values, spec.offered_tools)
+        now = TEMPLATE_DATE if spec.deterministic else None
+        return self._template.render(spec.messages, spec.template_values, spec.offered_tools, now)
 
     def _tokenize(self, parts: Sequence[Part]) -> list[int]:
         """The token that begins a text comes first where the model wants it, unless the template has written

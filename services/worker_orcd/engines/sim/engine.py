@@ -10,12 +10,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llorch.errors import FailedPrecondition, InvalidArgument, Reason, Unimplemented
+from llorch.errors import FailedPrecondition, InvalidArgument, Reason
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, Fingerprint, ResumeSupport
-from worker_orcd.engines.protocol import EngineRun, StepCallback
+from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.engines.sim.parameters import Fault, FaultKind, SimParameters
-from worker_orcd.engines.sim.tokens import VOCABULARY_SIZE, sim_prompt_tokens, sim_token
+from worker_orcd.engines.sim.tokens import VOCABULARY_SIZE, sim_embedding, sim_prompt_tokens, sim_token, sim_tokens
 from worker_orcd.log_entry import FinishReason, RunFailure
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
@@ -95,6 +95,7 @@ class SimEngine:
                 resume=ResumeSupport.EXACT_IDS,
                 deterministic=True,
                 chat=True,
+                embeddings=True,
                 multiple_choices=True,
                 sampling_options=_SAMPLING_OPTIONS,
             ),
@@ -116,7 +117,9 @@ class SimEngine:
                 f"the prompt has {tokens_in} tokens, and the context holds {self._shape.context_per_slot}",
             )
         output = RunOutput(run, tokens_in, self._shape.context_per_slot, self._loop.time, self._fingerprint())
-        replayed = sum(len(entry.token_ids) for entry in run.prefix)
+        replayed = sum(choice.index for choice in output.choices)
+        for number, choice in enumerate(output.choices):
+            choice.replay((token.token_id, token.text) for token in sim_tokens(run.spec.seed, number, choice.index))
         output.start()
         faults = [fault for fault in self._costs.faults if fault.marker in prompt]
         self._runs[run.attempt_id] = _SimRun(run.spec, output, self._book_prefill(tokens_in + replayed), faults)
@@ -128,8 +131,17 @@ class SimEngine:
             run.output.close(reason)
             self._step_now()
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        raise Unimplemented(Reason.UNSUPPORTED_OPTION, "the simulated engine has no embeddings")
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """At the speed of prompts, one request after the other like those."""
+        tokens = [sim_prompt_tokens(text) for text in texts]
+        for number, count in enumerate(tokens):
+            if count > self._shape.context_per_slot:
+                raise InvalidArgument(
+                    Reason.PROMPT_TOO_LONG,
+                    f"embed.inputs[{number}] has {count} tokens, and at most {self._shape.context_per_slot} fit",
+                )
+        await asyncio.sleep(self._book_prefill(sum(tokens)) - self._loop.time())
+        return Embedded([sim_embedding(text) for text in texts], sum(tokens))
 
     def stats(self) -> EngineStats:
         return EngineStats(

@@ -4,10 +4,12 @@ So whoever knows the seed can check any stream, from any index, across any numbe
 """
 
 from hashlib import blake2b
+from math import hypot
 from struct import pack
 from typing import NamedTuple
 
 VOCABULARY_SIZE = 4096
+EMBEDDING_WIDTH = 16
 _CONSONANTS = "bdfghjklmnprstvz"
 _VOWELS = "aeoü"
 
@@ -37,6 +39,14 @@ def sim_text(seed: int, choice: int, n: int) -> str:
 def sim_prompt_tokens(prompt: str) -> int:
     """Length of a prompt in simulated tokens: one per four bytes, at least one."""
     return max(1, (len(prompt.encode()) + 3) // 4)
+
+
+def sim_embedding(text: str) -> list[float]:
+    """A vector of length 1 that is a hash of the text."""
+    digest = blake2b(text.encode(), digest_size=EMBEDDING_WIDTH).digest()
+    numbers = [byte - 127.5 for byte in digest]
+    length = hypot(*numbers)
+    return [number / length for number in numbers]
 
 
 def _syllable(number: int) -> str:

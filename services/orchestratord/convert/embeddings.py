@@ -1,0 +1,28 @@
+"""Embeddings: what a finished task answers."""
+
+from collections.abc import Sequence
+
+from llama_orch.v2 import run_pb2, task_event_pb2
+from llama_orch.v2 import task_service_pb2 as pb2
+from llorch.errors import Aborted, DeadlineExceeded, Reason
+from llorch.task_failure import failure_of_task
+from orchestratord.convert.runs import to_reason
+
+
+def embed_response(terminal: task_event_pb2.TaskEvent, embeddings: Sequence[run_pb2.Embedding]) -> pb2.EmbedResponse:
+    """The answer of a task that ended so. Raises the error that the task failed with."""
+    task_id = terminal.task_id
+    if terminal.HasField("error"):
+        error = terminal.error
+        raise failure_of_task(
+            to_reason(error.reason),
+            error.message,
+            retryable=error.retryable,
+            retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None,
+        )
+    reasons = [choice.finish_reason for choice in terminal.end.choices]
+    if task_event_pb2.FINISH_REASON_DEADLINE in reasons:
+        raise DeadlineExceeded(Reason.DEADLINE_PASSED, f"the deadline of task {task_id} passed while it ran")
+    if task_event_pb2.FINISH_REASON_CANCELLED in reasons:
+        raise Aborted(Reason.CANCELLED, f"task {task_id} was cancelled")
+    return pb2.EmbedResponse(task_id=task_id, embeddings=embeddings, tokens_in=terminal.end.tokens_in)

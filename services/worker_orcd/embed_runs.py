@@ -1,0 +1,63 @@
+"""Runs that compute embeddings: each is a call of the engine, told as a run's start and end."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from llorch.errors import Internal, LlorchError, Reason
+from llorch.logs import get_logger
+from worker_orcd.engines.protocol import Engine, EngineRun
+from worker_orcd.log_entry import ChoiceEnd, FinishReason, RunEnd, RunFailure
+from worker_orcd.token_step import TokenStep
+
+_log = get_logger("worker-orcd")
+
+
+class EmbedRuns:
+    """`on_steps` hears of every run, on the event loop: at once of its start, and later of its end."""
+
+    def __init__(self, engine: Engine, on_steps: Callable[[Sequence[TokenStep]], None]) -> None:
+        self._engine = engine
+        self._on_steps = on_steps
+        self._running: dict[str, asyncio.Task[RunEnd]] = {}
+        self._why_ended: dict[str, FinishReason] = {}
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def start(self, run: EngineRun) -> None:
+        task = asyncio.create_task(self._embed(run.spec.inputs), name=f"embed {run.attempt_id}")
+        self._running[run.attempt_id] = task
+        task.add_done_callback(lambda _: self._tell_end(run.attempt_id, task))
+        self._on_steps([TokenStep(run.attempt_id, started=True)])
+
+    def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """Its end follows at once; what the engine computes at the moment it finishes. Unknown ids pass."""
+        if task := self._running.get(attempt_id):
+            self._why_ended.setdefault(attempt_id, reason)
+            task.cancel()
+
+    async def _embed(self, texts: Sequence[str]) -> RunEnd:
+        began_at = asyncio.get_running_loop().time()
+        embedded = await self._engine.embed(texts)
+        took_ms = round((asyncio.get_running_loop().time() - began_at) * 1000)
+        vectors = tuple(tuple(vector) for vector in embedded.vectors)
+        return RunEnd(tokens_in=embedded.tokens_in, prefill_ms=took_ms, embeddings=vectors)
+
+    def _tell_end(self, attempt_id: str, task: "asyncio.Task[RunEnd]") -> None:
+        del self._running[attempt_id]
+        reason = self._why_ended.pop(attempt_id, FinishReason.CANCELLED)
+        if task.cancelled():
+            end = RunEnd(choices=(ChoiceEnd(0, reason, 0),))
+        elif (error := task.exception()) is not None:
+            end = RunEnd(failure=_failure(error))
+        else:
+            end = task.result()
+        self._on_steps([TokenStep(attempt_id, end=end)])
+
+
+def _failure(error: BaseException) -> RunFailure:
+    if not isinstance(error, LlorchError):
+        _log.error("embed_failed", exc_info=error)
+        error = Internal(Reason.ENGINE_FAILED, "the engine failed; its log says how")
+    return RunFailure(error.reason, error.message, retryable=error.code in ("UNAVAILABLE", "INTERNAL"))
