@@ -290,6 +290,33 @@ async def test_a_text_that_is_too_long_to_embed_is_refused_with_both_numbers(ben
     assert refused.value.reason is Reason.PROMPT_TOO_LONG
 
 
+async def test_choices_share_the_prompt_and_end_one_by_one(bench: Bench) -> None:
+    assert bench.engine.info().capabilities.multiple_choices
+    before = bench.engine.stats().tokens_prefilled
+    seen = await bench.run("a", replace(SPEC, choices=SLOTS))
+    assert seen.end is not None
+    assert bench.engine.stats().tokens_prefilled - before == seen.end.tokens_in
+    assert [choice.finish_reason for choice in seen.end.choices] == [FinishReason.LENGTH] * SLOTS
+    answers = [seen.choice_ids(number) for number in range(SLOTS)]
+    assert [len(answer) for answer in answers] == [12] * SLOTS
+    assert len({tuple(answer) for answer in answers}) == SLOTS
+
+
+async def test_there_may_be_more_choices_than_slots(bench: Bench) -> None:
+    seen = await bench.run("a", replace(SPEC, choices=SLOTS + 2, max_tokens=5))
+    assert seen.end is not None
+    assert (seen.starts, seen.end.tokens_out) == (1, 5 * (SLOTS + 2))
+    assert bench.engine.stats().slots_busy == 0
+
+
+async def test_each_choice_resumes_where_it_was(bench: Bench) -> None:
+    whole = await bench.run("whole", replace(SPEC, choices=2, sampling=GREEDY))
+    prefix = [entry for entry in whole.log if entry.choice == 1][:4]
+    resumed = await bench.run("resumed", replace(SPEC, choices=2, sampling=GREEDY), prefix)
+    assert resumed.choice_ids(0) == whole.choice_ids(0)
+    assert resumed.choice_ids(1) == whole.choice_ids(1)[4:]
+
+
 async def test_steps_are_counted(bench: Bench) -> None:
     before = bench.engine.stats()
     await bench.run("a", SPEC)
