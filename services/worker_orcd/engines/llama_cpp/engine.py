@@ -96,11 +96,9 @@ class LlamaCppEngine:
         prompt, replayed, answers = await asyncio.to_thread(self._prepare, run)
         fingerprint = self._known.fingerprint
         output = RunOutput(run, len(prompt), self._shape.context_per_slot, time.monotonic, fingerprint, answers)
-        pieces = self._known.model.pieces
-        for choice, token_ids in zip(output.choices, replayed, strict=True):
-            choice.replay((token_id, pieces[token_id]) for token_id in token_ids)
         tokens = [prompt + output_so_far for output_so_far in replayed]
         constraints = await asyncio.to_thread(self._constraints, run, replayed)
+        self._replay(output, replayed, constraints)
         self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens, constraints))
 
     def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
@@ -143,6 +141,16 @@ class LlamaCppEngine:
                 raise Unavailable(Reason.DRAINING, "this worker is shutting down")
             check_sampling(run, self._known.model)
             return self._prompts.prepare(run)
+
+    def _replay(
+        self, output: RunOutput, replayed: TokensOfChoices, constraints: Sequence[Constraint | None]
+    ) -> None:
+        """An answer that had come to its end in an earlier attempt stays there."""
+        pieces = self._known.model.pieces
+        for choice, token_ids, constraint in zip(output.choices, replayed, constraints, strict=True):
+            choice.replay((token_id, pieces[token_id]) for token_id in token_ids)
+            if constraint is not None and constraint.complete:
+                choice.close(FinishReason.EOS)
 
     def _constraints(self, run: EngineRun, replayed: TokensOfChoices) -> list[Constraint | None]:
         """One per choice, where its output so far has brought it."""
