@@ -24,5 +24,6 @@ def position_logprobs(row: Row, chosen: int, top: int, pieces: Sequence[str | by
 def _most_likely(row: Row, count: int) -> list[int]:
     if count == 0:
         return []
-    best = np.argpartition(row, -count)[-count:] if count < len(row) else np.arange(len(row))
-    return sorted(best.tolist(), key=lambda token_id: (-row[token_id], token_id))
+    least = np.partition(row, -count)[-count] if count < len(row) else row.min()
+    best = np.flatnonzero(row >= least).tolist()
+    return sorted(best, key=lambda token_id: (-row[token_id], token_id))[:count]
