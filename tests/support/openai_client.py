@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import openai
 
-ANSWERS_WITHIN_S = 60
+ANSWERS_WITHIN_S = 100
 
 
 @asynccontextmanager
