@@ -73,10 +73,14 @@ class _Memory:
             return ""
 
     def keep(self, identity: dict[str, int], digest: str) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=self._folder, delete=False) as file:
-            json.dump({"identity": identity, "sha256": digest}, file)
-        Path(file.name).replace(self._path)
+        """If it can't be kept, the next start computes again."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile("w", dir=self._folder, delete=False) as file:
+                json.dump({"identity": identity, "sha256": digest}, file)
+            Path(file.name).replace(self._path)
+        except OSError as error:
+            _log.warning("model_digest_not_kept", error=error.strerror)
 
 
 def _identity(status: os.stat_result) -> dict[str, int]:
