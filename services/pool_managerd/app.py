@@ -23,6 +23,7 @@ from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.monitor import DeviceMonitor
 from pool_managerd.link.node_link import NodeIdentity, NodeLink
 from pool_managerd.link.worker_shutdown import shut_down
+from pool_managerd.link.worker_stats import WorkerStats
 from pool_managerd.models.shelf import ModelShelf
 from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.settings import PoolManagerSettings
@@ -118,6 +119,8 @@ class PoolManager:
         await self._supervisor.open(ready_address=local_address(bound), advertise_host=host)
         self._warn_of_unused_reserves()
         self._tasks.spawn("device monitor", self._monitor.run(self._supervisor.own_use), forever=True)
+        stats = WorkerStats(self._supervisor.statuses, self._supervisor.note_stats)
+        self._tasks.spawn("stats of the workers", stats.run(), forever=True)
         self._tasks.spawn("node link", self._link(join_address(host, split_address(bound)[1])).run(), forever=True)
         self._server.set_serving(True)
         if self._settings.address_file is not None:

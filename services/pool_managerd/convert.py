@@ -173,6 +173,7 @@ def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:
         node_id=node_id,
         state=_WORKER_STATES[status.state],
         engine=engine_pb2.EngineInfo.FromString(status.engine) if status.engine else None,
+        stats=worker_pb2.WorkerStats.FromString(status.stats) if status.stats else None,
         exit=_exit(status.exit) if status.exit else None,
         pid=status.pid,
         start_time=start_time,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_orch.v2 import worker_service_pb2, worker_service_pb2_grpc
 from llorch.auth import BearerAuth, refuse_open_bind
@@ -22,6 +22,9 @@ from worker_orcd.run_table import RunTable
 from worker_orcd.self_test import self_test
 from worker_orcd.settings import WorkerSettings
 
+if TYPE_CHECKING:
+    from llorch.metrics_server import MetricsServer
+
 DRAIN_S = 2.0
 """How long cancelled runs have to end, and then streams to send what they have."""
 
@@ -37,6 +40,8 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
     What is opened is closed in reverse: the server, the background tasks, the engine, the link.
     """
     refuse_open_bind(settings.bind, settings.access_token)
+    if settings.metrics_bind is not None:
+        refuse_open_bind(settings.metrics_bind, settings.access_token)
     clock = SystemClock()
     async with AsyncExitStack() as opened:
         link = _open_link(settings, clock)
@@ -57,6 +62,8 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
             return
         tasks.spawn("engine", engine.watch(), forever=True)
         tasks.spawn("sweep of the runs", keeper.sweep_forever(), forever=True)
+        if settings.metrics_bind is not None:
+            opened.push_async_callback(asyncio.to_thread, _serve_metrics(settings, keeper).stop)
         servicer.open(keeper)
         server.set_serving(True)
         if settings.address_file is not None:
@@ -75,6 +82,17 @@ def _build_server(settings: WorkerSettings, servicer: WorkerServicer) -> RpcServ
     authenticator = BearerAuth(settings.access_token, loopback_bypass=settings.access_token is None)
     server = RpcServer(name="worker-orcd", bind=settings.bind, authenticator=authenticator)
     server.add(SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, servicer)
+    return server
+
+
+def _serve_metrics(settings: WorkerSettings, keeper: RunKeeper) -> "MetricsServer":
+    # Most workers serve none, and the library takes memory.
+    from llorch.metrics_server import MetricsServer
+    from worker_orcd.metrics import registry_of
+
+    assert settings.metrics_bind is not None  # the caller looked
+    server = MetricsServer(settings.metrics_bind, registry_of(keeper), settings.access_token)
+    _log.info("metrics", address=server.start())
     return server
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from worker_orcd.step_times import StepTimes
+
 
 class ResumeSupport(StrEnum):
     NONE = "NONE"
@@ -84,7 +86,8 @@ class EngineInfo:
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """Counters since the start. `kv_used_tokens` is what the slots hold now, those included in which nothing runs;
-    `warm_prefixes` are conversations whose next turn need not be evaluated from its beginning.
+    `warm_prefixes` are conversations whose next turn need not be evaluated from its beginning. `step_times` goes
+    on counting.
     """
 
     slots_busy: int = 0
@@ -95,3 +98,4 @@ class EngineStats:
     kv_used_tokens: int = 0
     warm_prefixes: int = 0
     host_cache_bytes: int = 0
+    step_times: StepTimes | None = None

@@ -1,6 +1,7 @@
 """Runs, and the engine that works on them: the one place that changes either."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -8,7 +9,7 @@ from llorch.clock import Clock
 from llorch.errors import Reason, Unavailable
 from worker_orcd.embed_runs import EmbedRuns
 from worker_orcd.engines.protocol import Engine, EngineRun
-from worker_orcd.log_entry import FinishReason, LogEntry
+from worker_orcd.log_entry import FinishReason, LogEntry, RunEnd
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.run_table import CancelOutcome, Run, RunTable
 from worker_orcd.token_rate import TokenRate
@@ -37,6 +38,8 @@ class RunKeeper:
         self._idle = asyncio.Event()
         """Set when a drain is done."""
         self._rate = TokenRate(clock)
+        self.finished: Counter[str] = Counter()
+        """How the choices of runs ended, in lower case: a finish reason, "failed", or "embedded"."""
         engine.deliver_to(self.on_steps)
         self._embeds = EmbedRuns(engine, self.on_steps)
 
@@ -97,6 +100,8 @@ class RunKeeper:
         """The engine's callback, on the event loop's thread."""
         changed = []
         for step in steps:
+            if step.end is not None:
+                self.finished.update(_ways_to_end(step.end))
             run = self.table.apply(step)
             if run is not None:
                 changed.append(run)
@@ -148,3 +153,9 @@ class RunKeeper:
             del self._submitting[run.attempt_id]
         if run.cancelling:
             self._end(run.attempt_id)
+
+
+def _ways_to_end(end: RunEnd) -> list[str]:
+    if end.failure is not None:
+        return ["failed"]
+    return [choice.finish_reason.lower() for choice in end.choices] or ["embedded"]

@@ -62,4 +62,9 @@ class WorkerSettings(DaemonSettings, section="worker"):
     digest_folder: Path | None = Field(
         None, description="Folder where digests of model files are kept, so that a restart needs not compute them."
     )
+    metrics_bind: str | None = Field(
+        None,
+        description="Address for Prometheus metrics, host:port, answered at /metrics. Beyond this machine the access "
+        "token is asked for. Default: none are served.",
+    )
     sim: str = Field("{}", description="Parameters of the sim engine, a JSON object.")

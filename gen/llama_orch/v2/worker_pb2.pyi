@@ -221,6 +221,9 @@ class WorkerStats(_message.Message):
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     KV_USED_TOKENS_FIELD_NUMBER: _builtins.int
     RSS_MIB_FIELD_NUMBER: _builtins.int
+    TOKENS_CACHED_FIELD_NUMBER: _builtins.int
+    WARM_PREFIXES_FIELD_NUMBER: _builtins.int
+    HOST_CACHE_MIB_FIELD_NUMBER: _builtins.int
     slots_busy: _builtins.int
     """Runs that occupy a slot."""
     runs_kept: _builtins.int
@@ -237,6 +240,12 @@ class WorkerStats(_message.Message):
     """Tokens that the KV cache holds."""
     rss_mib: _builtins.int
     """Resident memory of the process, in MiB."""
+    tokens_cached: _builtins.int
+    """Prompt tokens since the start that did not have to be evaluated."""
+    warm_prefixes: _builtins.int
+    """Conversations whose next turn need not be evaluated from its beginning."""
+    host_cache_mib: _builtins.int
+    """Memory of the host that holds idle conversations, in MiB."""
     def __init__(
         self,
         *,
@@ -248,10 +257,13 @@ class WorkerStats(_message.Message):
         tokens_per_second: _builtins.float = ...,
         kv_used_tokens: _builtins.int = ...,
         rss_mib: _builtins.int = ...,
+        tokens_cached: _builtins.int = ...,
+        warm_prefixes: _builtins.int = ...,
+        host_cache_mib: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_used_tokens", b"kv_used_tokens", "rss_mib", b"rss_mib", "runs_kept", b"runs_kept", "slots_busy", b"slots_busy", "steps", b"steps", "tokens_generated", b"tokens_generated", "tokens_per_second", b"tokens_per_second", "tokens_prefilled", b"tokens_prefilled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_cache_mib", b"host_cache_mib", "kv_used_tokens", b"kv_used_tokens", "rss_mib", b"rss_mib", "runs_kept", b"runs_kept", "slots_busy", b"slots_busy", "steps", b"steps", "tokens_cached", b"tokens_cached", "tokens_generated", b"tokens_generated", "tokens_per_second", b"tokens_per_second", "tokens_prefilled", b"tokens_prefilled", "warm_prefixes", b"warm_prefixes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

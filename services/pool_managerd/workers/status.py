@@ -28,7 +28,8 @@ class WorkerExit:
 class WorkerStatus:
     """A worker at one moment.
 
-    `engine` is the worker's EngineInfo as it came over the wire: it is handed on and not looked into.
+    `engine` is the worker's EngineInfo and `stats` its WorkerStats as they came over the wire: they are handed on
+    and not looked into.
     `access_token` is for the orchestrator only.
     """
 
@@ -42,6 +43,7 @@ class WorkerStatus:
     memory_mib: tuple[int, ...] = ()  # measured after the load, in the order of the spec's devices
     ready_time: datetime | None = None
     exit: WorkerExit | None = None
+    stats: bytes = b""
 
     def held_mib(self) -> tuple[int, ...]:
         """What it holds per device: measured once it is loaded, reserved before; nothing once it has ended."""

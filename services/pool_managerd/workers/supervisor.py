@@ -168,6 +168,11 @@ class Supervisor:
     def report_failed(self, worker_id: str, reason: Reason, message: str) -> None:
         self._known(worker_id).said_it_failed(reason, message)
 
+    def note_stats(self, worker_id: str, stats: bytes) -> None:
+        worker = self._workers.get(worker_id)
+        if worker is not None and worker.status.state is WorkerState.READY:
+            worker.said_what_it_does(stats)
+
     def worker_by_ready_token(self, token: str) -> str | None:
         for record in self._records.values():
             if same_token(token, record.ready_token):

@@ -101,6 +101,10 @@ class Worker:
             ready_time=self._clock.wall(),
         )
 
+    def said_what_it_does(self, stats: bytes) -> None:
+        """Tells nobody: there is time until somebody looks."""
+        self.status = replace(self.status, stats=stats)
+
     def said_it_failed(self, reason: Reason, message: str) -> None:
         """Why it is about to end, in its own words; its end follows."""
         self._failure = (reason, message)

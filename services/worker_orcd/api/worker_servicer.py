@@ -162,6 +162,9 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
                 tokens_per_second=keeper.tokens_per_second,
                 kv_used_tokens=stats.kv_used_tokens,
                 rss_mib=resident_mib(),
+                tokens_cached=stats.tokens_cached,
+                warm_prefixes=stats.warm_prefixes,
+                host_cache_mib=stats.host_cache_bytes // 2**20,
             )
         )
 

@@ -29,6 +29,7 @@ from worker_orcd.engines.llama_cpp.slots import Slots
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.log_entry import FinishReason, RunFailure
+from worker_orcd.step_times import StepTimes
 from worker_orcd.token_step import TokenStep
 
 _log = get_logger("llama.cpp")
@@ -42,7 +43,8 @@ class DecodeLoop:
     """
 
     def __init__(self, native: Native, model: Model, context: Context, shape: LlamaCppShape) -> None:
-        self.stats = EngineStats()
+        self._step_times = StepTimes()
+        self.stats = EngineStats(step_times=self._step_times)
         self._lib = native.lib
         self._model = model
         self._context = context
@@ -88,6 +90,7 @@ class DecodeLoop:
         """
         if told := self._fill_slots():
             return told
+        began_at = time.monotonic()
         decoding = [sequence for sequence in self._active.values() if sequence.decoding and not sequence.ended]
         piece = self._turns.next_piece(self._prompts(), others_decode=bool(decoding))
         if piece is not None:
@@ -96,6 +99,7 @@ class DecodeLoop:
             self._decode(decoding)
         steps = self._collect()
         self._steps += 1
+        self._step_times.observe(time.monotonic() - began_at)
         self.stats = EngineStats(
             slots_busy=len(self._active),
             steps=self._steps,
@@ -105,6 +109,7 @@ class DecodeLoop:
             kv_used_tokens=self._slots.held_tokens,
             warm_prefixes=self._slots.warm_prefixes,
             host_cache_bytes=self._slots.host_bytes,
+            step_times=self._step_times,
         )
         return steps
 

@@ -1,0 +1,63 @@
+"""Asking the workers what they do, so that heartbeats can tell it."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import grpc
+
+from llama_orch.v2.worker_service_pb2 import GetStatsRequest
+from llama_orch.v2.worker_service_pb2_grpc import WorkerServiceStub
+from llorch.errors import LlorchError
+from llorch.logs import get_logger
+from llorch.rpc.client import call, open_channel
+from pool_managerd.workers.lifecycle import WorkerState
+from pool_managerd.workers.status import WorkerStatus
+
+EVERY_S = 2.0
+_ANSWER_WITHIN_S = 1.0
+
+log = get_logger(__name__)
+
+
+class WorkerStats:
+    """Asks every ready worker, all at once. What a worker says rings no bell: the next heartbeat has it."""
+
+    def __init__(self, statuses: Callable[[], Iterable[WorkerStatus]], note: Callable[[str, bytes], None]) -> None:
+        self._statuses = statuses
+        self._note = note
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(EVERY_S)
+                await self.ask_all()
+        finally:
+            await self.close()
+
+    async def ask_all(self) -> None:
+        ready = {
+            status.spec.worker_id: status
+            for status in self._statuses()
+            if status.state is WorkerState.READY and status.address
+        }
+        for worker_id in self._channels.keys() - ready.keys():
+            await self._channels.pop(worker_id).close()
+        await asyncio.gather(*(self._ask(status) for status in ready.values()))
+
+    async def close(self) -> None:
+        while self._channels:
+            await self._channels.popitem()[1].close()
+
+    async def _ask(self, status: WorkerStatus) -> None:
+        """A worker that does not answer keeps the stats that it had; whether it lives is found out elsewhere."""
+        worker_id = status.spec.worker_id
+        channel = self._channels.get(worker_id)
+        if channel is None:
+            channel = self._channels[worker_id] = open_channel(status.address, token=status.access_token)
+        try:
+            answer = await call(WorkerServiceStub(channel).GetStats, GetStatsRequest(), timeout_s=_ANSWER_WITHIN_S)
+        except LlorchError as exc:
+            log.debug("worker_did_not_answer_stats", worker_id=worker_id, reason=exc.reason)
+            return
+        self._note(worker_id, answer.stats.SerializeToString(deterministic=True))
