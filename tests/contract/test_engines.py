@@ -231,6 +231,22 @@ async def test_a_resumed_run_says_what_it_would_have_said(bench: Bench) -> None:
         assert resumed.end.tokens_out == 7
 
 
+@pytest.mark.req("WORK-3003")
+async def test_a_deterministic_run_brings_a_receipt_and_its_resumption_the_same_one(bench: Bench) -> None:
+    assert bench.engine.info().capabilities.deterministic
+    spec = replace(SPEC, deterministic=True)
+    whole = await bench.run("whole", spec)
+    resumed = await bench.run("resumed", spec, whole.log[:4])
+    ordinary = await bench.run("ordinary", SPEC)
+    assert whole.end is not None
+    assert resumed.end is not None
+    assert ordinary.end is not None
+    assert whole.end.receipt is not None
+    assert whole.end.receipt.fingerprint == bench.engine.info().fingerprint
+    assert resumed.end.receipt == whole.end.receipt
+    assert ordinary.end.receipt is None
+
+
 async def test_a_run_resumed_at_its_limit_ends_at_once(bench: Bench) -> None:
     whole = await bench.run("a", SPEC)
     resumed = await bench.run("b", SPEC, whole.log)
