@@ -7,7 +7,7 @@ code has to be right whoever calls.
 import math
 from collections.abc import Sequence
 
-from llorch.errors import InvalidArgument, Reason, invalid_field
+from llorch.errors import FailedPrecondition, InvalidArgument, Reason, invalid_field
 from llorch.request_limits import MAX_EMBED_INPUTS
 from worker_orcd.chat.tools import check_tools
 from worker_orcd.engine_info import Capabilities
@@ -60,12 +60,19 @@ def refuse_undeclared(spec: RunSpec, capabilities: Capabilities) -> None:
     """An option that the engine does not declare is refused by name, never ignored."""
     declared = capabilities.declared()
     for demand in spec.demands:
-        if demand.capability not in declared:
-            raise InvalidArgument(
-                Reason.UNSUPPORTED_OPTION,
-                f"{demand.field}: this model's engine has no support for {demand.capability}",
+        if demand.capability in declared:
+            continue
+        if demand.capability == "deterministic":
+            raise FailedPrecondition(
+                Reason.DETERMINISM_UNAVAILABLE,
+                "deterministic: this worker's start-up test did not show that it gives equal bytes under load",
                 metadata={"field": demand.field, "capability": demand.capability},
             )
+        raise InvalidArgument(
+            Reason.UNSUPPORTED_OPTION,
+            f"{demand.field}: this model's engine has no support for {demand.capability}",
+            metadata={"field": demand.field, "capability": demand.capability},
+        )
 
 
 def _check_input(spec: RunSpec) -> None:

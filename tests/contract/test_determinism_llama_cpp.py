@@ -196,6 +196,20 @@ async def test_what_a_slot_keeps_of_a_deterministic_prompt_changes_nothing(open_
         assert reused % CHUNK == 0
 
 
+async def test_what_is_copied_from_a_running_neighbour_changes_nothing(open_bench: OpenBench) -> None:
+    other_seed = replace(SPEC, seed=6)
+    async with open_bench() as bench:
+        alone = await bench.run("alone", other_seed)
+    async with open_bench(slots=3) as bench:
+        neighbour = await bench.submit("neighbour", replace(SPEC, max_tokens=300))
+        while not neighbour.log:
+            await asyncio.sleep(0)
+        beside = await bench.run("beside", other_seed)
+        assert not neighbour.end.done()
+        assert ((await beside.end).cached_tokens > CHUNK) == keeps_bits(bench)
+    assert beside.said() == alone.said()
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_what_other_runs_left_in_a_slot_is_not_used(open_bench: OpenBench, times: int) -> None:
     """Twice the story is more than a layer with a window keeps."""

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from llorch.errors import InvalidArgument, Reason
+from llorch.errors import FailedPrecondition, InvalidArgument, Reason
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import Demand, Message, Role, RunSpec, Sampling
@@ -71,3 +71,12 @@ def test_an_option_that_is_not_declared_is_refused_by_name() -> None:
     assert refused.value.reason is Reason.UNSUPPORTED_OPTION
     assert "generate.top_logprobs" in refused.value.message
     check_run(spec, (), Capabilities(logprobs=True))
+
+
+@pytest.mark.req("WORK-3003")
+def test_equal_bytes_are_promised_only_where_they_were_proven() -> None:
+    spec = replace(GOOD, deterministic=True, demands=(Demand("deterministic", "deterministic"),))
+    with pytest.raises(FailedPrecondition) as refused:
+        check_run(spec, (), Capabilities())
+    assert refused.value.reason is Reason.DETERMINISM_UNAVAILABLE
+    check_run(spec, (), Capabilities(deterministic=True))
