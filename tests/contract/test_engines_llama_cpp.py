@@ -139,7 +139,7 @@ async def test_a_damaged_file_is_refused_in_words(model_path: Path, tmp_path: Pa
     with pytest.raises(FailedPrecondition, match=r"damaged\.gguf") as refused:
         await engine.load()
     await engine.close()
-    assert refused.value.reason is Reason.MODEL_LOAD_FAILED
+    assert refused.value.reason is Reason.MODEL_FILE_INVALID
     assert str(tmp_path) not in refused.value.message
 
 

@@ -87,8 +87,8 @@ def _llama(weights: _Weights) -> tuple[Metadata, Tensors]:
 
 
 def _gemma2(weights: _Weights) -> tuple[Metadata, Tensors]:
-    """Every other layer sees a window only."""
-    tensors = _embeddings(weights, tied=True)
+    """Every other layer sees a window only. The architecture itself enlarges the embeddings."""
+    tensors = _embeddings(weights, tied=True, scale=0.2)
     for number in range(LAYERS):
         norms: Tensors = {"post_attention_norm": weights.ones(WIDTH), "post_ffw_norm": weights.ones(WIDTH)}
         tensors |= _named(number, _attention(weights) | norms | _gated_feed_forward(weights))
@@ -196,10 +196,10 @@ def _state_space_metadata() -> Metadata:
     }
 
 
-def _embeddings(weights: _Weights, *, tied: bool = False) -> Tensors:
+def _embeddings(weights: _Weights, *, tied: bool = False, scale: float = 8.0) -> Tensors:
     size = len(_sentence_piece_tokens())
     tensors: Tensors = {
-        "token_embd.weight": weights.matrix(size, WIDTH, 8.0),
+        "token_embd.weight": weights.matrix(size, WIDTH, scale),
         "output_norm.weight": weights.ones(WIDTH),
     }
     return tensors if tied else tensors | {"output.weight": weights.matrix(size, WIDTH, 4.0)}
@@ -257,8 +257,14 @@ def _sentence_piece_tokens() -> list[tuple[str, int]]:
     special = [("<unk>", _UNKNOWN), ("<s>", _CONTROL), ("</s>", _CONTROL)]
     special += [("<|im_start|>", _CONTROL), ("<|im_end|>", _CONTROL)]
     byte_tokens = [(f"<0x{byte:02X}>", _BYTE) for byte in range(256)]
-    words = [(f"▁{word}", _NORMAL) for word in _WORDS]
-    return [*special, *byte_tokens, ("▁", _NORMAL), *((letter, _NORMAL) for letter in _LETTERS), *words]
+    # A word is put together letter by letter, so that all of its beginnings have to be there.
+    beginnings = dict.fromkeys(f"▁{word[:end]}" for word in _WORDS for end in range(len(word) + 1))
+    return [
+        *special,
+        *byte_tokens,
+        *((letter, _NORMAL) for letter in _LETTERS),
+        *((text, _NORMAL) for text in beginnings),
+    ]
 
 
 def _sentence_pieces(chat_template: str) -> Metadata:

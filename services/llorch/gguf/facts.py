@@ -88,8 +88,9 @@ class ModelFacts:
     files: int
 
     @property
-    def is_recurrent(self) -> bool:
-        return any(layer.state_bytes for layer in self.layers)
+    def generates(self) -> bool:
+        """Whether anything is kept of the tokens before; models without that read a text as a whole."""
+        return any(layer.key_width or layer.state_bytes for layer in self.layers)
 
 
 def read_facts(headers: Sequence[Header]) -> ModelFacts:

@@ -22,10 +22,10 @@ from worker_orcd.engines.llama_cpp.decode_loop import DecodeLoop
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks
 from worker_orcd.engines.llama_cpp.determinism_proof import DeterminismProof
 from worker_orcd.engines.llama_cpp.fingerprint import fingerprint
-from worker_orcd.engines.llama_cpp.gguf_header import check_gguf
 from worker_orcd.engines.llama_cpp.gpus import Gpu, list_gpus, require_gpus
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.engines.llama_cpp.model_digest import ModelDigest
+from worker_orcd.engines.llama_cpp.model_file import check_model_file
 from worker_orcd.engines.llama_cpp.native import Native, load_native
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import StepCallback
@@ -111,7 +111,7 @@ class EngineThread:
     def _load_and_serve(self, opened: ExitStack) -> None:
         """Whatever is opened is closed in reverse: sequences, context, model."""
         began_at = time.monotonic()
-        check_gguf(self._shape.model_path)
+        check_model_file(self._shape.model_path)
         native = load_native()
         if self._shape.devices.kind is DeviceKind.CUDA:
             require_gpus(native, self._shape.devices)

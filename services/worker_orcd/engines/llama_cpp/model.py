@@ -6,7 +6,6 @@ from typing import Any
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason
 from worker_orcd.device import DeviceKind
-from worker_orcd.engines.llama_cpp.gguf_header import check_gguf
 from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.pieces import piece_table, special_texts
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
@@ -23,7 +22,6 @@ class Model:
     """Loaded on construction; `close` frees it after every context of it. What it holds is never changed."""
 
     def __init__(self, native: Native, shape: LlamaCppShape, go_on: Callable[[], bool]) -> None:
-        check_gguf(shape.model_path)
         self._lib: Any = native.lib
         self.handle = open_model(native, shape, go_on)
         self.vocab = self._lib.llama_model_get_vocab(self.handle)

@@ -58,7 +58,7 @@ def test_windowed_layers_are_known_by_the_architecture(facts: ModelFacts) -> Non
 
 @pytest.mark.parametrize("facts", ["mamba"], indirect=True)
 def test_a_recurrent_model_has_a_state_and_no_cache(facts: ModelFacts) -> None:
-    assert facts.is_recurrent
+    assert facts.generates
     for layer in facts.layers:
         assert (layer.key_width, layer.value_width) == (0, 0)
         assert layer.state_bytes == 4 * (3 * 256 + 16 * 256)
@@ -73,6 +73,7 @@ def test_a_hybrid_model_has_both_by_layer(facts: ModelFacts) -> None:
 @pytest.mark.parametrize("facts", ["bert"], indirect=True)
 def test_an_encoder_has_no_cache(facts: ModelFacts) -> None:
     assert all(layer.key_width == 0 for layer in facts.layers)
+    assert not facts.generates
     assert not facts.has_chat_template
 
 
