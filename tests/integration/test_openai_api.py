@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from llama_orch.v2 import task_pb2
 from support.openai_client import openai_client
-from support.whole_system import CRASH, FAIL, WholeSystem, wait_until
+from support.whole_system import CRASH, FAIL, WholeSystem, wait_until, whole_system
 from worker_orcd.engines.sim.tokens import sim_prompt_tokens, sim_text
 
 SEED = 7
@@ -153,6 +153,12 @@ async def test_what_breaks_in_mid_stream_is_an_exception(client: openai.AsyncOpe
         await chat(client, prompt, max_tokens=50)
 
 
+async def _in_states(system: WholeSystem, states: set[str]) -> bool:
+    """Whether the tasks are in these, and in no others."""
+    answer = await system.http.get("/v2/tasks")
+    return {task["state"] for task in answer.json()["tasks"]} == states
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_ends_its_task(
     client: openai.AsyncOpenAI, system: WholeSystem, stream: bool
@@ -163,16 +169,29 @@ async def test_a_client_that_leaves_ends_its_task(
             pass
 
     asking = asyncio.create_task(ask())
-    await wait_until(lambda: _in_state(system, task_pb2.TASK_STATE_RUNNING))
+    await wait_until(lambda: _in_states(system, {"TASK_STATE_RUNNING"}))
     asking.cancel()
     await asyncio.wait({asking})
-    await wait_until(lambda: _in_state(system, task_pb2.TASK_STATE_CANCELLED))
+    await wait_until(lambda: _in_states(system, {"TASK_STATE_CANCELLED"}))
 
 
-async def _in_state(system: WholeSystem, state: "task_pb2.TaskState.ValueType") -> bool:
-    """Whether the only task is in it."""
-    answer = await system.http.get("/v2/tasks")
-    return [task["state"] for task in answer.json()["tasks"]] == [task_pb2.TaskState.Name(state)]
+@pytest.mark.req("GATE-4003")
+async def test_a_full_queue_is_a_rate_limit(tmp_path: Path) -> None:
+    async with (
+        whole_system(tmp_path, slots=1, queue_capacity=1) as system,
+        openai_client(str(system.http.base_url)) as client,
+    ):
+        asking = {asyncio.create_task(chat(client, max_tokens=100_000))}
+        await wait_until(lambda: _in_states(system, {"TASK_STATE_RUNNING"}))
+        asking.add(asyncio.create_task(chat(client)))
+        await wait_until(lambda: _in_states(system, {"TASK_STATE_RUNNING", "TASK_STATE_QUEUED"}))
+        with pytest.raises(openai.RateLimitError) as caught:
+            await chat(client)
+        for each in asking:
+            each.cancel()
+        await asyncio.wait(asking)
+    assert caught.value.code == "queue_full"
+    assert int(caught.value.response.headers["retry-after"]) >= 1
 
 
 async def test_many_clients_at_once(client: openai.AsyncOpenAI) -> None:

@@ -106,7 +106,7 @@ async def wait_until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 10
 
 
 @asynccontextmanager
-async def whole_system(folder: Path, slots: int = 4) -> AsyncIterator[WholeSystem]:
+async def whole_system(folder: Path, slots: int = 4, queue_capacity: int = 1000) -> AsyncIterator[WholeSystem]:
     """A system with the model `sim`, whose file only looks like one."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as daemons:
@@ -115,7 +115,14 @@ async def whole_system(folder: Path, slots: int = 4) -> AsyncIterator[WholeSyste
                 daemons,
                 folder / "orchestratord",
                 lambda file: orchestratord.app.run(
-                    OrchestratorSettings(bind="127.0.0.1:0", address_file=file, drain_s=0, package_models=False), stop
+                    OrchestratorSettings(
+                        bind="127.0.0.1:0",
+                        address_file=file,
+                        drain_s=0,
+                        package_models=False,
+                        queue_capacity=queue_capacity,
+                    ),
+                    stop,
                 ),
             )
             await _start(
