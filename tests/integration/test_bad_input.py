@@ -76,7 +76,7 @@ BAD_TASKS: dict[str, tuple[Change, Reason, str]] = {
     "an app by name": (lambda spec: setattr(spec, "app", "aider"), Reason.NOT_PERMITTED, "app"),
     "a bad request_id": (lambda spec: setattr(spec, "request_id", "a b"), Reason.INVALID_FIELD, "request_id"),
     "adapters": (lambda spec: spec.adapters.append("x"), Reason.UNSUPPORTED_OPTION, "adapters"),
-    "embeddings": (lambda spec: spec.embed.inputs.append("x"), Reason.NOT_IMPLEMENTED, "embed"),
+    "embeddings": (lambda spec: spec.embed.inputs.append("x"), Reason.INVALID_FIELD, "embed"),
 }
 
 
