@@ -95,7 +95,7 @@ def run_spec(proto: run_pb2.RunSpec) -> RunSpec:
         stop_token_ids=frozenset(work.stop_token_ids),
         ignore_eos=work.ignore_eos,
         choices=work.n if work.HasField("n") else 1,
-        constraint=_constraint(work.output_constraint),
+        constraint=_forced_call(work) or _constraint(work.output_constraint),
         top_logprobs=work.top_logprobs if work.HasField("top_logprobs") else None,
         deterministic=proto.deterministic,
         remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
@@ -235,6 +235,15 @@ def _tool_calls(calls: Sequence[task_pb2.ToolCall], path: str) -> Iterator[ToolC
         yield chat_tools.tool_call(f"{path}.tool_calls[{number}]", call.call_id, call.name, call.arguments)
 
 
+def _forced_call(work: task_pb2.GenerateWork) -> OutputConstraint | None:
+    schema = chat_tools.forced_call_schema(tuple(_tools(work.chat)), work.chat.tool_choice or ToolChoice.AUTO)
+    if schema is None:
+        return None
+    if work.HasField("output_constraint"):
+        raise invalid_field("generate.output_constraint", "can't be set where a tool has to be called")
+    return OutputConstraint(ConstraintKind.JSON_SCHEMA, schema)
+
+
 def _tools(chat: task_pb2.ChatInput) -> Iterator[Tool]:
     for number, tool in enumerate(chat.tools):
         path = f"generate.chat.tools[{number}]"
@@ -278,7 +287,8 @@ def _tool_demands(chat: task_pb2.ChatInput) -> Iterator[Demand]:
     if chat.tools and choice != ToolChoice.NONE:
         yield Demand("generate.chat.tools", "tools")
     if choice not in (ToolChoice.AUTO, ToolChoice.NONE):
-        yield Demand("generate.chat.tool_choice", "required_tools")
+        yield Demand("generate.chat.tool_choice", "tools")
+        yield Demand("generate.chat.tool_choice", "json_schema")
     for number, message in enumerate(chat.messages):
         if message.tool_calls or message.tool_call_id or message.role == Role.TOOL:
             yield Demand(f"generate.chat.messages[{number}]", "tools")

@@ -152,6 +152,11 @@ class RunSpec:
     demands: tuple[Demand, ...] = ()
 
     @property
+    def must_call(self) -> bool:
+        """Whether the answer has to be a tool call."""
+        return bool(self.tools) and self.tool_choice not in (ToolChoice.AUTO, ToolChoice.NONE)
+
+    @property
     def offered_tools(self) -> tuple[Tool, ...]:
         """Those that the model hears of."""
         return () if self.tool_choice == ToolChoice.NONE else self.tools

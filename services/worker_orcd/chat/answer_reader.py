@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from worker_orcd.chat.chat_format import THINK_CLOSE, THINK_OPEN, ChatFormat, ToolStyle
-from worker_orcd.chat.tool_syntax import SCANS
+from worker_orcd.chat.tool_syntax import SCANS, object_alone
 from worker_orcd.log_entry import ToolCallDelta
 from worker_orcd.text.stop_strings import earliest_stop, held_from
 
@@ -42,7 +42,8 @@ class _At(Enum):
 class AnswerReader:
     """`tools` are the names of those that the model was offered; without any, calls are not looked for.
 
-    `thinking`: the prompt has opened the thoughts already. `call_id` gives call number n its id.
+    `thinking`: the prompt has opened the thoughts already. `must_call`: the answer is a call from its beginning, and
+    nothing else. `call_id` gives call number n its id.
     """
 
     def __init__(
@@ -51,15 +52,16 @@ class AnswerReader:
         *,
         tools: Collection[str] = (),
         thinking: bool = False,
+        must_call: bool = False,
         call_id: Callable[[int], str] = str,
     ) -> None:
         self._thinks = chat_format.thinks
         self._tools = frozenset(tools)
         self._opening = chat_format.tool_opening if tools else ""
-        self._scan = SCANS.get(chat_format.tools)
+        self._scan = object_alone if must_call else SCANS.get(chat_format.tools)
         self._takes_bare_calls = bool(tools) and chat_format.tools is ToolStyle.LLAMA3
         self._call_id = call_id
-        self._at = _At.THOUGHTS if thinking else _At.START
+        self._at = _At.CALL if must_call else _At.THOUGHTS if thinking else _At.START
         self._after_mark = thinking
         self._mark = ""
         """The opening of the call that is being read; empty for one without."""

@@ -38,7 +38,13 @@ def answers_of(
         return None
     thinking = chat_format.thinks and is_thinking(prompt_end)
     readers = tuple(
-        AnswerReader(chat_format, tools=tools, thinking=thinking, call_id=_call_ids(spec.seed, choice))
+        AnswerReader(
+            chat_format,
+            tools=tools,
+            thinking=thinking,
+            must_call=spec.must_call,
+            call_id=_call_ids(spec.seed, choice),
+        )
         for choice in range(spec.choices)
     )
     for reader, text in zip(readers, texts_so_far, strict=True):

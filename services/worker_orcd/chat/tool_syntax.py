@@ -52,7 +52,7 @@ def hermes(text: str, is_whole: bool) -> Found | None:
     return None
 
 
-def llama3(text: str, is_whole: bool) -> Found | None:
+def object_alone(text: str, is_whole: bool) -> Found | None:
     value = _object_at(text, is_whole)
     if not isinstance(value, Value):
         return value
@@ -90,7 +90,7 @@ def deepseek(text: str, is_whole: bool) -> Found | None:
 
 SCANS: dict[ToolStyle, Scan] = {
     ToolStyle.HERMES: hermes,
-    ToolStyle.LLAMA3: llama3,
+    ToolStyle.LLAMA3: object_alone,
     ToolStyle.MISTRAL: mistral,
     ToolStyle.DEEPSEEK: deepseek,
 }

@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from llorch.errors import invalid_field
 from worker_orcd.run_spec import RunSpec, Tool, ToolCall, ToolChoice
 
 MAX_TOOLS = 128
+_DEFINITIONS = ("$defs", "definitions")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -34,6 +35,40 @@ def json_object(path: str, text: str) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise invalid_field(path, "has to be a JSON object")
     return value
+
+
+def forced_call_schema(tools: Sequence[Tool], choice: str) -> str | None:
+    """The JSON schema of a call of one of the tools that have to be called; None if none has to be."""
+    if choice in (ToolChoice.AUTO, ToolChoice.NONE):
+        return None
+    wanted = [tool for tool in tools if choice in (ToolChoice.REQUIRED, tool.name)]
+    definitions: dict[str, object] = {}
+    for tool in wanted:
+        for keyword in _DEFINITIONS:
+            _merge(definitions, keyword, tool.parameters.get(keyword))
+    calls = [_call_schema(tool) for tool in wanted]
+    return json.dumps({**(calls[0] if len(calls) == 1 else {"anyOf": calls}), **definitions})
+
+
+def _call_schema(tool: Tool) -> dict[str, object]:
+    parameters = {name: value for name, value in tool.parameters.items() if name not in _DEFINITIONS}
+    return {
+        "type": "object",
+        "properties": {"name": {"const": tool.name}, "arguments": parameters or {"type": "object"}},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _merge(definitions: dict[str, object], keyword: str, given: object) -> None:
+    """References start at the root of a schema: what they refer to has to be there."""
+    if not isinstance(given, dict):
+        return
+    known = definitions.setdefault(keyword, {})
+    assert isinstance(known, dict)  # the line above put it there
+    for name, schema in given.items():
+        if known.setdefault(name, schema) != schema:
+            raise invalid_field("generate.chat.tools", f"two tools define {keyword}/{name} in different ways")
 
 
 def check_tools(spec: RunSpec) -> None:

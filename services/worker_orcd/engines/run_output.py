@@ -61,8 +61,7 @@ class ChoiceOutput:
         for token_id, piece in output:
             released = text.push(token_id, self._marks.get(token_id, piece))
             if released is not None and released.stop:
-                self._stop_string = released.stop
-                self._finish(FinishReason.STOP_STRING)
+                self._stop_string, self.finish = released.stop, FinishReason.STOP_STRING
                 return
 
     def take(self, token_id: int, piece: str | bytes, particulars: Particulars | None = None) -> None:
@@ -174,7 +173,16 @@ class RunOutput:
 
     @property
     def ended(self) -> bool:
-        return self._failure is not None or all(choice.finish is not None for choice in self.choices)
+        if self._failure is not None:
+            return True
+        for choice in self.choices:  # noqa: SIM110  asked several times per token: a generator costs more than all else
+            if choice.finish is None:
+                return False
+        return True
+
+    @property
+    def failed(self) -> bool:
+        return self._failure is not None
 
     @property
     def started(self) -> bool:

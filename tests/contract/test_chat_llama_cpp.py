@@ -1,0 +1,109 @@
+"""Tools, thoughts and hostile templates with the real engine, over a tiny model that knows a family's template."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from llorch.errors import InvalidArgument, Reason
+from support.engine_bench import Bench
+from support.tiny_models import ENDLESS_TEMPLATE, GENERATING, write_tiny_model
+from worker_orcd.chat.tools import forced_call_schema
+from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.log_entry import FinishReason
+from worker_orcd.run_spec import ConstraintKind, Message, OutputConstraint, Role, RunSpec, Tool, ToolCall
+
+pytestmark = pytest.mark.native
+
+TEMPLATE = (
+    "{% if tools %}<tools>{{ tools | tojson }}</tools> answer with <tool_call></tool_call>\n{% endif %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}"
+    "{% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}\n{% endfor %}"
+    "assistant:{% if enable_thinking %}<think>\n{% endif %}{% if false %}</think>{% endif %}"
+)
+TOOLS = (
+    Tool("add", "Adds.", {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"],
+                          "additionalProperties": False}),
+    Tool("stop", "Stops.", {"type": "object", "properties": {}, "additionalProperties": False}),
+)  # fmt: skip
+MESSAGES = (
+    Message(Role.USER, "hello"),
+    Message(Role.ASSISTANT, "", tool_calls=(ToolCall("c1", "add", {"a": 1}),)),
+    Message(Role.TOOL, "2", tool_call_id="c1"),
+)
+
+
+async def load(path: Path) -> AsyncIterator[Bench]:
+    devices = DeviceSet(DeviceKind.CPU, ("cpu",))
+    engine = LlamaCppEngine(LlamaCppShape(path, "m", devices, 2, 1024, "f16", "f16", threads=1))
+    await engine.load()
+    try:
+        yield Bench(engine)
+    finally:
+        await engine.close()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async for loaded in load(write_tiny_model(tmp_path, "llama", chat_template=TEMPLATE)):
+        yield loaded
+
+
+@pytest.mark.parametrize("choice", ["required", "add", "stop"])
+async def test_a_tool_that_has_to_be_called_is_called(bench: Bench, choice: str) -> None:
+    assert bench.engine.info().capabilities.tools
+    schema = forced_call_schema(TOOLS, choice)
+    assert schema is not None
+    seen = await bench.run(
+        "a",
+        RunSpec(
+            messages=MESSAGES,
+            tools=TOOLS,
+            tool_choice=choice,
+            constraint=OutputConstraint(ConstraintKind.JSON_SCHEMA, schema),
+            seed=3,
+        ),
+    )
+    calls = [entry.tool_call for entry in seen.log if entry.tool_call]
+    assert seen.finish is FinishReason.TOOL_CALLS
+    assert len(calls) == 1
+    assert calls[0].name in (["add", "stop"] if choice == "required" else [choice])
+    assert json.loads(calls[0].arguments) in ([{"a": 1}, {"a": 2}] if calls[0].name == "add" else [{}])
+    assert seen.text == ""
+
+
+async def test_template_values_reach_the_template_and_open_the_thoughts(bench: Bench) -> None:
+    spec = RunSpec(messages=MESSAGES, template_values={"enable_thinking": True}, max_tokens=12, ignore_eos=True)
+    seen = await bench.run("a", spec)
+    assert seen.text == ""
+    assert len("".join(entry.reasoning or "" for entry in seen.log)) > 0
+    plain = await bench.run("b", RunSpec(messages=MESSAGES, max_tokens=12, ignore_eos=True))
+    assert plain.text
+
+
+async def test_tools_make_the_prompt_longer(bench: Bench) -> None:
+    with_tools = await bench.run("a", RunSpec(messages=MESSAGES, tools=TOOLS, max_tokens=1))
+    without = await bench.run("b", RunSpec(messages=MESSAGES, tools=TOOLS, tool_choice="none", max_tokens=1))
+    assert with_tools.end is not None
+    assert without.end is not None
+    assert with_tools.end.tokens_in > without.end.tokens_in + 50
+
+
+async def test_an_endless_template_is_refused_and_the_worker_lives_on(tmp_path: Path) -> None:
+    async for bench in load(write_tiny_model(tmp_path, "llama", chat_template=ENDLESS_TEMPLATE)):
+        with pytest.raises(InvalidArgument, match="took longer") as refused:
+            await bench.submit("a", RunSpec(messages=(Message(Role.USER, "x"),)))
+        assert refused.value.reason is Reason.INVALID_TEMPLATE
+        assert (await bench.run("b", RunSpec(prompt="hello", max_tokens=3, ignore_eos=True))).text
+
+
+@pytest.mark.parametrize("architecture", GENERATING)
+async def test_models_of_every_kind_embed(tmp_path: Path, architecture: str) -> None:
+    async for bench in load(write_tiny_model(tmp_path, architecture)):
+        embedded = await bench.engine.embed(["hello world", "who are you", "hello world"])
+        first, other, again = embedded.vectors
+        assert sum(a * b for a, b in zip(first, again, strict=True)) == pytest.approx(1, abs=1e-3)
+        assert sum(a * b for a, b in zip(first, other, strict=True)) < 0.999

@@ -1,0 +1,156 @@
+"""What a model says comes into the log as text, thoughts and tool calls, whatever tokens it says it with."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker_orcd.chat.answers import answers_of, mark_tokens
+from worker_orcd.chat.chat_format import ChatFormat, ToolStyle
+from worker_orcd.engine_info import Fingerprint
+from worker_orcd.engines.protocol import EngineRun
+from worker_orcd.engines.run_output import RunOutput
+from worker_orcd.log_entry import FinishReason, LogEntry, RunEnd, ToolCallDelta
+from worker_orcd.run_spec import Message, Role, RunSpec, Tool, ToolChoice
+
+HERMES = ChatFormat(ToolStyle.HERMES, thinks=True)
+MISTRAL = ChatFormat(ToolStyle.MISTRAL)
+MARK_ID = 1000
+SPEC = RunSpec(messages=(Message(Role.USER, "hi"),), tools=(Tool("add"),), seed=7)
+CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+
+
+def output_of(
+    spec: RunSpec, chat_format: ChatFormat, prefix: Sequence[LogEntry] = (), prompt_end: str = ""
+) -> RunOutput:
+    texts = ["".join(map(chr, (i for entry in prefix for i in entry.token_ids)))]
+    answers = answers_of(spec, chat_format, prompt_end, {MARK_ID: "[TOOL_CALLS]"}, texts)
+    return RunOutput(EngineRun("a", spec, tuple(prefix)), 3, 4096, lambda: 0.0, Fingerprint(), answers)
+
+
+def say(
+    output: RunOutput, text: str, end: FinishReason | None = FinishReason.EOS
+) -> tuple[list[LogEntry], RunEnd | None]:
+    """One token per character, whose id is the character's number."""
+    log: list[LogEntry] = []
+    for character in text:
+        output.choices[0].take(ord(character), character)
+        step = output.collect()
+        log += step.entries if step else ()
+    if end is not None:
+        output.close(end)
+    step = output.collect()
+    return [*log, *(step.entries if step else ())], step.end if step else None
+
+
+def ids(log: Sequence[LogEntry]) -> str:
+    return "".join(chr(token_id) for entry in log for token_id in entry.token_ids)
+
+
+def test_thoughts_calls_and_text_have_entries_of_their_own() -> None:
+    said = f"<think>Hm.</think>Yes. {CALL}"
+    log, end = say(output_of(SPEC, HERMES), said)
+    assert "".join(entry.reasoning or "" for entry in log) == "Hm."
+    assert "".join(entry.text for entry in log) == "Yes. "
+    calls = [entry.tool_call for entry in log if entry.tool_call]
+    assert [(call.index, call.name, call.arguments) for call in calls] == [(0, "add", '{"a": 1}')]
+    assert ids(log) == said
+    assert end is not None
+    assert end.choices[0].finish_reason is FinishReason.TOOL_CALLS
+
+
+def test_an_answer_that_is_cut_off_keeps_its_reason() -> None:
+    _, end = say(output_of(replace(SPEC, max_tokens=len(CALL)), HERMES), CALL, None)
+    assert end is not None
+    assert end.choices[0].finish_reason is FinishReason.LENGTH
+
+
+def test_a_call_that_never_ended_is_text() -> None:
+    log, end = say(output_of(SPEC, HERMES), CALL[:40])
+    assert "".join(entry.text for entry in log) == CALL[:40] == ids(log)
+    assert end is not None
+    assert end.choices[0].finish_reason is FinishReason.EOS
+
+
+def test_marks_that_are_control_tokens_are_seen() -> None:
+    output = output_of(SPEC, MISTRAL)
+    output.choices[0].take(MARK_ID, "")
+    log, _ = say(output, '[{"name": "add"}]')
+    assert [entry.tool_call.name for entry in log if entry.tool_call] == ["add"]
+    assert log[0].token_ids[0] == MARK_ID
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [replace(SPEC, tools=()), replace(SPEC, tool_choice=ToolChoice.NONE)],
+)
+def test_without_tools_that_may_be_called_a_call_is_text(spec: RunSpec) -> None:
+    log, end = say(output_of(spec, HERMES), CALL)
+    assert "".join(entry.text for entry in log) == CALL
+    assert end is not None
+    assert end.choices[0].finish_reason is FinishReason.EOS
+
+
+def test_a_model_without_thoughts_and_tools_needs_no_reader() -> None:
+    assert answers_of(SPEC, ChatFormat(), "", {}, [""]) is None
+
+
+def test_an_answer_begins_inside_of_thoughts_where_the_prompt_opened_them() -> None:
+    log, _ = say(output_of(SPEC, HERMES, prompt_end="<think>\n"), "Hm.</think>Yes.")
+    assert "".join(entry.reasoning or "" for entry in log) == "Hm."
+    assert "".join(entry.text for entry in log) == "Yes."
+
+
+def test_call_ids_depend_on_seed_and_number_alone() -> None:
+    def call_ids(seed: int) -> list[str]:
+        log, _ = say(output_of(replace(SPEC, seed=seed), HERMES), CALL + CALL)
+        return [entry.tool_call.call_id for entry in log if entry.tool_call]
+
+    assert call_ids(7) == call_ids(7)
+    assert len({*call_ids(7), *call_ids(8)}) == 4
+    assert all(len(call_id) == 9 and call_id.isalnum() for call_id in call_ids(7))
+
+
+SAID = st.lists(
+    st.sampled_from(["<think>", "</think>", CALL, CALL[:30], "x", " ", "\n", "<", "tool_call>", "{}"]), max_size=6
+).map("".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SAID, st.data())
+def test_a_resumed_answer_goes_on_as_it_would_have(said: str, data: st.DataObject) -> None:
+    whole, whole_end = say(output_of(SPEC, HERMES), said)
+    kept = data.draw(st.integers(0, max(0, len(whole) - 1)))
+    while kept and not whole[kept].token_ids:  # entries of one step are never parted
+        kept -= 1
+    prefix = whole[:kept]
+    resumed, end = say(output_of(SPEC, HERMES, prefix), said[len(ids(prefix)) :])
+    assert [*prefix, *resumed] == whole
+    assert end is not None
+    assert whole_end is not None
+    assert end.choices[0].finish_reason == whole_end.choices[0].finish_reason
+
+
+def test_marks_are_found_in_a_vocabulary() -> None:
+    vocabulary = {"<think>": [1], "</think>": [2], "<tool_call>": [3, 4], "</tool_call>": [5]}
+    pieces: list[str | bytes] = ["", "", "</think>", "a", "b", ""]
+    assert mark_tokens(HERMES.marks, vocabulary.__getitem__, pieces) == {1: "<think>", 5: "</tool_call>"}
+
+
+def test_what_a_call_says_is_whole() -> None:
+    log, _ = say(output_of(SPEC, HERMES), CALL)
+    assert [entry.tool_call for entry in log] == [ToolCallDelta(0, log[0].tool_call.call_id, "add", '{"a": 1}')]  # type: ignore[union-attr]  # the list shows it
+
+
+def test_a_call_that_has_to_be_made_is_the_whole_answer() -> None:
+    spec = replace(SPEC, tool_choice="add")
+    for prompt_end in ("", "<think>\n"):
+        output = output_of(spec, HERMES, prompt_end=prompt_end)
+        log, end = say(output, '{"name": "add", "arguments": {"a": 1}}')
+        assert [entry.tool_call.arguments for entry in log if entry.tool_call] == ['{"a": 1}']
+        assert end is not None
+        assert end.choices[0].finish_reason is FinishReason.TOOL_CALLS
+    log, end = say(output_of(spec, HERMES), '{"name": "add", "arg', FinishReason.LENGTH)
+    assert "".join(entry.text for entry in log) == '{"name": "add", "arg'
