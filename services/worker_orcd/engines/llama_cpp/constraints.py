@@ -18,6 +18,7 @@ from worker_orcd.constraint.bounds import check_size, invalid_constraint
 from worker_orcd.constraint.gbnf import lark_from_gbnf
 from worker_orcd.constraint.gbnf_tokens import GbnfError
 from worker_orcd.constraint.json_schema import json_schema
+from worker_orcd.engines.llama_cpp.deep_stack import call_on_deep_stack
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.run_spec import ConstraintKind, OutputConstraint
 
@@ -109,7 +110,11 @@ class ConstraintCompiler:
     def compile(self, constraint: OutputConstraint) -> Constraint:
         """Raises InvalidArgument that says what is wrong. Takes up to a part of a second: beside the event loop."""
         check_size(constraint)
-        matcher = LLMatcher(self._tokenizer, _grammar(constraint), log_level=0, limits=_limits())
+        grammar = _grammar(constraint)
+        return call_on_deep_stack(lambda: self._compile(constraint, grammar))
+
+    def _compile(self, constraint: OutputConstraint, grammar: str) -> Constraint:
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_limits())
         if matcher.is_error():
             raise invalid_constraint(constraint, _complaint(matcher.get_error()))
         compiled = Constraint(matcher, self._ends_text, self._vocabulary_size)
