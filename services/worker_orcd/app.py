@@ -41,7 +41,7 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
     """
     refuse_open_bind(settings.bind, settings.access_token)
     if settings.metrics_bind is not None:
-        refuse_open_bind(settings.metrics_bind, settings.access_token)
+        refuse_open_bind(settings.metrics_bind, settings.metrics_token)
     clock = SystemClock()
     async with AsyncExitStack() as opened:
         link = _open_link(settings, clock)
@@ -91,7 +91,7 @@ def _serve_metrics(settings: WorkerSettings, keeper: RunKeeper) -> "MetricsServe
     from worker_orcd.metrics import registry_of
 
     assert settings.metrics_bind is not None  # the caller looked
-    server = MetricsServer(settings.metrics_bind, registry_of(keeper), settings.access_token)
+    server = MetricsServer(settings.metrics_bind, registry_of(keeper), settings.metrics_token)
     _log.info("metrics", address=server.start())
     return server
 

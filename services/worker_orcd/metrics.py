@@ -28,7 +28,7 @@ class WorkerMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         info, stats = self._keeper.engine.info(), self._keeper.engine.stats()
         labels = (info.engine, info.engine_version, info.model)
-        for name, text, amount in _gauges(info, stats, len(self._keeper.table)):
+        for name, text, amount in _gauges(info, stats, self._keeper):
             gauge = GaugeMetricFamily(f"llorch_worker_{name}", text, labels=LABELS)
             gauge.add_metric(labels, amount)
             yield gauge
@@ -55,11 +55,11 @@ def registry_of(keeper: RunKeeper) -> CollectorRegistry:
     return registry
 
 
-def _gauges(info: EngineInfo, stats: EngineStats, runs_kept: int) -> list[tuple[str, str, float]]:
+def _gauges(info: EngineInfo, stats: EngineStats, keeper: RunKeeper) -> list[tuple[str, str, float]]:
     return [
         ("slots", "Requests that run at once.", info.slots),
-        ("slots_busy", "Requests that occupy a slot.", stats.slots_busy),
-        ("runs_kept", "Runs that are kept, finished ones included.", runs_kept),
+        ("slots_busy", "Requests that occupy a slot.", stats.slots_busy + keeper.embedding),
+        ("runs_kept", "Runs that are kept, finished ones included.", len(keeper.table)),
         ("kv_used_tokens", "Tokens that the KV cache holds.", stats.kv_used_tokens),
         ("kv_capacity_tokens", "Tokens that the KV cache has place for.", info.slots * info.context_per_slot),
         ("warm_prefixes", "Conversations that need not be evaluated from their beginning.", stats.warm_prefixes),

@@ -52,6 +52,11 @@ class RunKeeper:
         """Over the last seconds, all runs together."""
         return self._rate.per_second
 
+    @property
+    def embedding(self) -> int:
+        """Runs that compute embeddings now; the engine does not count them among those in its slots."""
+        return self._embeds.running
+
     def watch(self, watcher: RunWatcher) -> None:
         self._watchers.append(watcher)
 

@@ -64,7 +64,9 @@ class WorkerSettings(DaemonSettings, section="worker"):
     )
     metrics_bind: str | None = Field(
         None,
-        description="Address for Prometheus metrics, host:port, answered at /metrics. Beyond this machine the access "
-        "token is asked for. Default: none are served.",
+        description="Address for Prometheus metrics, host:port, answered at /metrics. Default: none are served.",
+    )
+    metrics_token: str | None = Field(
+        None, description="Secret that scrapers have to show; without one, metrics stay on this machine.", repr=False
     )
     sim: str = Field("{}", description="Parameters of the sim engine, a JSON object.")

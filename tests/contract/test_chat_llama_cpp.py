@@ -52,6 +52,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         yield loaded
 
 
+@pytest.mark.req("WORK-3006")
 @pytest.mark.parametrize("choice", ["required", "add", "stop"])
 async def test_a_tool_that_has_to_be_called_is_called(bench: Bench, choice: str) -> None:
     assert bench.engine.info().capabilities.tools

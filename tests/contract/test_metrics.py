@@ -62,6 +62,7 @@ def full_name(metric: Metric) -> str:
     return f"{metric.name}_total" if metric.type == "counter" else metric.name
 
 
+@pytest.mark.req("OPS-6001")
 def test_every_metric_is_documented_and_the_other_way_round(families: list[Metric]) -> None:
     documented = {row["name"]: row["type"] for row in ROW.finditer(DOCUMENT.read_text())}
     assert documented == {full_name(metric): metric.type for metric in families}

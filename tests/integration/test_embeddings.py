@@ -20,6 +20,7 @@ async def embed(system: WholeSystem, spec: task_pb2.TaskSpec) -> task_service_pb
     return await call(system.tasks.Embed, task_service_pb2.EmbedRequest(task=spec), timeout_s=CALL_S)
 
 
+@pytest.mark.req("WORK-3007")
 async def test_vectors_come_in_the_order_of_their_texts(system: WholeSystem) -> None:
     answer = await embed(system, embed_task("one", "two"))
     assert [list(vector.values) for vector in answer.embeddings] == [

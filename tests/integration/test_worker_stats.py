@@ -1,9 +1,12 @@
 """What the workers do reaches whoever asks for the state, through heartbeats."""
 
+import pytest
+
 from llama_orch.v2 import worker_pb2
 from support.whole_system import WholeSystem, task, wait_until
 
 
+@pytest.mark.req("WORK-3009")
 async def test_the_state_tells_what_a_worker_did(system: WholeSystem) -> None:
     await system.generate(task(max_tokens=30))
     seen = worker_pb2.WorkerStats()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 
 from llama_orch.v2 import (
@@ -23,6 +24,7 @@ from llama_orch.v2 import (
 )
 from llorch.auth import BearerAuth
 from llorch.errors import Unauthenticated, Unavailable
+from llorch.ports import free_port
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.server import RpcServer
 from support.worker_service import CONTROL, run_spec
@@ -145,6 +147,26 @@ async def execute(stub: worker_service_pb2_grpc.WorkerServiceStub, spec: run_pb2
     async with open_stream(stub.Execute, worker_service_pb2.ExecuteRequest(spec=spec)) as answers:
         async for _ in answers:
             pass
+
+
+@pytest.mark.req("WORK-3009")
+async def test_a_worker_serves_metrics_where_it_is_told_to(start_process: StartProcess) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    worker = await start_process(metrics_bind=address)
+    async with connect(await worker.address()) as stub:
+        await execute(stub, run_spec(max_tokens=5))
+    async with httpx.AsyncClient(trust_env=False) as http:
+        metrics = (await http.get(f"http://{address}/metrics")).text
+    assert 'llorch_worker_runs_total{engine="sim",engine_version="1",finish_reason="length",model="model"}' in metrics
+    worker.process.terminate()
+    assert (await worker.exit())[0] == 0
+
+
+async def test_metrics_for_other_machines_need_a_token(start_process: StartProcess) -> None:
+    worker = await start_process(metrics_bind="0.0.0.0:0")
+    code, line = await worker.exit()
+    assert code != 0
+    assert "0.0.0.0:0 can be reached from other machines" in line
 
 
 @pytest.mark.req("WORK-3001")

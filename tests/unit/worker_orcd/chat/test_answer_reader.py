@@ -182,6 +182,7 @@ FRAGMENTS = st.sampled_from(
 FORMATS = st.sampled_from([HERMES, LLAMA3, MISTRAL, DEEPSEEK, ChatFormat(ToolStyle.LLAMA3, thinks=True)])
 
 
+@pytest.mark.req("WORK-3006")
 @settings(max_examples=400, deadline=None)
 @given(FORMATS, st.lists(FRAGMENTS, max_size=14), st.booleans(), st.data())
 def test_any_pieces_give_the_same_and_nothing_is_lost(
