@@ -149,3 +149,15 @@ async def test_a_model_that_generates_nothing_is_refused_in_words(tmp_path: Path
         async for _ in load(path, slots=1):
             pass
     assert refused.value.reason is Reason.MODEL_LOAD_FAILED
+
+
+@pytest.mark.req("WORK-3005")
+async def test_choices_share_one_evaluation_of_the_prompt(bench: Bench) -> None:
+    alone = await bench.run("a", replace(SPEC, prompt=LONG))
+    before = bench.engine.stats().tokens_prefilled
+    seen = await bench.run("b", replace(SPEC, prompt=LONG, choices=SLOTS))
+    assert seen.end is not None
+    assert bench.engine.stats().tokens_prefilled - before == seen.end.tokens_in - seen.end.cached_tokens
+    for number in range(SLOTS):
+        ids = [token_id for entry in seen.log if entry.choice == number for token_id in entry.token_ids]
+        assert ids == alone.token_ids

@@ -19,7 +19,7 @@ from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import RunSpec, Sampling
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.req("WORK-3005")]
 
 SIZE = 8
 ROW = np.log(np.array([0.30, 0.25, 0.15, 0.10, 0.08, 0.06, 0.04, 0.02], np.float32))

@@ -16,7 +16,7 @@ from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.log_entry import FinishReason, LogEntry
 from worker_orcd.run_spec import ConstraintKind, OutputConstraint, RunSpec, Sampling
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.req("WORK-3005")]
 
 SPEC = RunSpec(prompt="The weather in Paris is nice. The weather in", seed=11, max_tokens=12)
 GREEDY = Sampling(temperature=0.0)
