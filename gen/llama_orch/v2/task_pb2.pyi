@@ -339,7 +339,9 @@ class Sampling(_message.Message):
     xtc_threshold: _builtins.float
     """XTC: probability from which a token counts as a top one. 0 to 0.5. Default 0.1."""
     mirostat: _builtins.int
-    """Mirostat version: 0 = off, 1 or 2. Default 0. A stream with it can't be resumed unless the engine keeps its state."""
+    """Mirostat version: 0 = off, 1 or 2. Default 0. It stands in place of top-k, typical, top-p, min-p and XTC. A stream with
+    it can't be resumed unless the engine keeps its state.
+    """
     mirostat_tau: _builtins.float
     """Mirostat: target entropy. 0 to 100. Default 5."""
     mirostat_eta: _builtins.float
@@ -468,7 +470,9 @@ class OutputConstraint(_message.Message):
     grammar: _builtins.str
     """A GBNF grammar. At most 64 KiB, nested at most 200 deep."""
     json_schema: _builtins.str
-    """A JSON schema. At most 64 KiB, nested at most 200 deep."""
+    """A JSON schema, an object. At most 64 KiB, nested at most 200 deep. What the engine does not support of it is refused
+    by name; oneOf is taken as anyOf.
+    """
     def __init__(
         self,
         *,
