@@ -8,7 +8,8 @@ import pytest
 
 from llorch.errors import InvalidArgument, Reason
 from support.engine_bench import Bench
-from support.tiny_models import ENDLESS_TEMPLATE, GENERATING, write_tiny_model
+from support.gguf_writer import write_gguf
+from support.tiny_models import ENDLESS_TEMPLATE, GENERATING, tiny_model, write_tiny_model
 from worker_orcd.chat.tools import forced_call_schema
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
@@ -99,6 +100,18 @@ async def test_an_endless_template_is_refused_and_the_worker_lives_on(tmp_path: 
             await bench.submit("a", RunSpec(messages=(Message(Role.USER, "x"),)))
         assert refused.value.reason is Reason.INVALID_TEMPLATE
         assert (await bench.run("b", RunSpec(prompt="hello", max_tokens=3, ignore_eos=True))).text
+
+
+async def test_a_template_for_tools_is_used_for_those_who_have_some(tmp_path: Path) -> None:
+    metadata, tensors = tiny_model("llama")
+    write_gguf(tmp_path / "m.gguf", metadata | {"tokenizer.chat_template.tool_use": TEMPLATE}, tensors)
+    async for bench in load(tmp_path / "m.gguf"):
+        assert bench.engine.info().capabilities.tools
+        with_tools = await bench.run("a", RunSpec(messages=MESSAGES, tools=TOOLS, max_tokens=1))
+        without = await bench.run("b", RunSpec(messages=MESSAGES, max_tokens=1))
+        assert with_tools.end is not None
+        assert without.end is not None
+        assert with_tools.end.tokens_in > without.end.tokens_in + 50
 
 
 @pytest.mark.parametrize("architecture", GENERATING)

@@ -41,8 +41,9 @@ class Model:
         self.bos_id = int(self._lib.llama_vocab_bos(self.vocab))
         self.bos_text = self._text_of(self.bos_id)
         self.eos_text = self._text_of(self._lib.llama_vocab_eos(self.vocab))
-        template = self._lib.llama_model_chat_template(self.handle, None)
-        self.chat_template = template.decode(errors="replace") if template else ""
+        self.chat_template = self._template_named(None)
+        self.tool_template = self._template_named(b"tool_use")
+        """For conversations with tools, where the model has one of its own for these; else empty."""
 
     def tokenize(self, text: str, *, parse_special: bool, add_special: bool = False) -> list[int]:
         """Token ids of a text; with `add_special` also those that the model wants around a text. Safe on any thread
@@ -67,6 +68,10 @@ class Model:
         if not self._lib.llama_model_has_decoder(self.handle):
             return "it does not generate text"
         return ""
+
+    def _template_named(self, name: bytes | None) -> str:
+        template = self._lib.llama_model_chat_template(self.handle, name)
+        return template.decode(errors="replace") if template else ""
 
     def _text_of(self, token_id: int) -> str:
         if token_id < 0:

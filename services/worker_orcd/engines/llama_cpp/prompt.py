@@ -1,12 +1,13 @@
 """From a request to the token ids that are evaluated. Runs beside the event loop; touches no context."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from llorch.clock import Clock
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from worker_orcd.chat.answers import Answers, answers_of, mark_tokens
-from worker_orcd.chat.chat_format import format_of
+from worker_orcd.chat.chat_format import ChatFormat, format_of
 from worker_orcd.engines.llama_cpp.chat_template import ChatTemplate
 from worker_orcd.engines.llama_cpp.determinism import TEMPLATE_DATE
 from worker_orcd.engines.llama_cpp.masking import Masking, Part
@@ -23,35 +24,45 @@ class Prepared(NamedTuple):
     answers: Answers | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chat:
+    """A template of the model, what it teaches the model, and the tokens that are marks in it."""
+
+    template: ChatTemplate
+    format: ChatFormat
+    marks: Mapping[int, str]
+
+
 class PromptBuilder:
-    """Has a process that renders the model's template, from `open` to `close`."""
+    """Has a process for each template of the model, from `open` to `close`."""
 
     def __init__(self, model: Model, context_per_slot: int, clock: Clock) -> None:
         self._model = model
         self._context = context_per_slot
-        self._template: ChatTemplate | None = None
-        self._format = format_of(model.chat_template)
-        self._marks = mark_tokens(self._format.marks, self._tokenize_mark, model.pieces)
-        if model.chat_template:
-            masking = Masking(model.special_texts)
-            self._template = ChatTemplate(model.chat_template, model.bos_text, model.eos_text, masking, clock)
+        self._clock = clock
+        self._plain = self._chat(model.chat_template) if model.chat_template else None
+        self._with_tools = self._chat(model.tool_template) if model.tool_template else self._plain
 
     @property
     def has_template(self) -> bool:
-        return self._template is not None
+        return self._plain is not None
 
     @property
     def has_tools(self) -> bool:
         """Whether the model was taught to call tools, in a way that is understood here."""
-        return self._template is not None and bool(self._format.tool_opening)
+        return self._with_tools is not None and bool(self._with_tools.format.tool_opening)
+
+    @property
+    def _chats(self) -> set[_Chat]:
+        return {chat for chat in (self._plain, self._with_tools) if chat is not None}
 
     def open(self) -> None:
-        if self._template is not None:
-            self._template.open()
+        for chat in self._chats:
+            chat.template.open()
 
     def close(self) -> None:
-        if self._template is not None:
-            self._template.close()
+        for chat in self._chats:
+            chat.template.close()
 
     def prepare(self, run: EngineRun) -> Prepared:
         """Refuses what does not fit and what is no token."""
@@ -71,13 +82,26 @@ class PromptBuilder:
         return Prepared(prompt, replayed, self._answers(run.spec, parts, replayed))
 
     def _answers(self, spec: RunSpec, parts: Sequence[Part], replayed: Sequence[Sequence[int]]) -> Answers | None:
-        if not spec.messages:
+        chat = self._chat_of(spec)
+        if chat is None or not spec.messages:
             return None
-        texts = [self._text(token_ids) for token_ids in replayed]
-        return answers_of(spec, self._format, parts[-1].text, self._marks, texts)
+        texts = [self._text(token_ids, chat.marks) for token_ids in replayed]
+        return answers_of(spec, chat.format, parts[-1].text if parts else "", chat.marks, texts)
 
-    def _text(self, token_ids: Sequence[int]) -> str:
-        pieces = (self._marks.get(token_id, self._model.pieces[token_id]) for token_id in token_ids)
+    def _chat(self, template: str) -> _Chat:
+        masking = Masking(self._model.special_texts)
+        chat_format = format_of(template)
+        return _Chat(
+            ChatTemplate(template, self._model.bos_text, self._model.eos_text, masking, self._clock),
+            chat_format,
+            mark_tokens(chat_format.marks, self._tokenize_mark, self._model.pieces),
+        )
+
+    def _chat_of(self, spec: RunSpec) -> _Chat | None:
+        return self._with_tools if spec.offered_tools else self._plain
+
+    def _text(self, token_ids: Sequence[int], marks: Mapping[int, str]) -> str:
+        pieces = (marks.get(token_id, self._model.pieces[token_id]) for token_id in token_ids)
         return b"".join(piece.encode() if isinstance(piece, str) else piece for piece in pieces).decode(
             errors="replace"
         )
@@ -88,12 +112,13 @@ class PromptBuilder:
     def _parts(self, spec: RunSpec) -> list[Part]:
         if not spec.messages:
             return [Part(spec.prompt, literal=True)]
-        if self._template is None:
+        chat = self._chat_of(spec)
+        if chat is None:
             raise InvalidArgument(
                 Reason.UNSUPPORTED_OPTION, "generate.chat: this model has no chat template; send a plain prompt"
             )
         now = TEMPLATE_DATE if spec.deterministic else None
-        return self._template.render(spec.messages, spec.template_values, spec.offered_tools, now)
+        return chat.template.render(spec.messages, spec.template_values, spec.offered_tools, now)
 
     def _tokenize(self, parts: Sequence[Part]) -> list[int]:
         """The token that begins a text comes first where the model wants it, unless the template has written
