@@ -179,6 +179,8 @@ class DecodeLoop:
             [sequence.evaluated for sequence in decoding],
             [sequence.slot for sequence in decoding],
         )
+        for sequence in decoding:
+            sequence.sampler.prepare(sequence.choice.index)
         if not self._evaluate(decoding):
             return
         for row, sequence in enumerate(decoding):

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import numpy as np
-
 from llorch.errors import Reason
 from worker_orcd.engines.llama_cpp.candidates import Candidates, Row
 from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintFailed
@@ -63,9 +61,17 @@ class Sampler:
         for stage in lasting_stages(self._lib, self._model, self._sampling):
             self._lib.llama_sampler_chain_add(self._chain, stage)
         self._length = self._lib.llama_sampler_chain_n(self._chain)
+        self._passing: int | None = None
+        """Stages that were added for the next draw."""
+        self._top = self._likeliest_that_matter()
         memory = memory_tokens(self._sampling)
         for token_id in tokens[-memory:] if memory else ():
             self._lib.llama_sampler_accept(self._chain, token_id)
+
+    def prepare(self, index: int) -> None:
+        """Before a batch is decoded: what can be done now does not wait until caches are full of something else."""
+        if self._mirostat is None and self._constraint is None and self._passing is None:
+            self._passing = self._add_passing_stages(index, 0)
 
     def pick(self, context: int, output: int, index: int) -> int:
         """The token at `index` of the choice's output, from row `output` of the last decoded batch.
@@ -107,11 +113,31 @@ class Sampler:
         self._lib.llama_sampler_free(self._chain)
 
     def _sample(self, context: int, output: int, index: int) -> int:
-        """All of it in one call."""
-        passing = self._add_passing_stages(index, 0)
-        token_id = int(self._lib.llama_sampler_sample(self._chain, context, output))
-        self._remove(passing)
+        self.prepare(index)
+        if self._top:
+            token_id = self._sample_top(context, output)
+        else:
+            token_id = int(self._lib.llama_sampler_sample(self._chain, context, output))
+        self._remove(self._passing or 0)
+        self._passing = None
         return token_id
+
+    def _sample_top(self, context: int, output: int) -> int:
+        """As llama.cpp picks it from all tokens: the others would be left out by the first stage."""
+        row = self._candidates.row(context, output)
+        if self._greedy:
+            return int(row.argmax())
+        self._candidates.fill_top(row, self._top)
+        self._candidates.apply(self._chain)
+        return (self._candidates.picked or self._nothing())[0]
+
+    def _likeliest_that_matter(self) -> int:
+        """How many, if the first stage leaves the rest out whatever was said before; else 0."""
+        sampling = self._sampling
+        if sampling.logit_bias or sampling.uses_penalties or sampling.uses_dry or sampling.uses_mirostat:
+            return 0
+        top = 1 if self._greedy else sampling.top_k
+        return top if top <= self._candidates.most_top else 0
 
     def _draw_allowed(self, row: Row, index: int) -> tuple[int, float]:
         """A token is drawn as if there were no constraint, and that one token is checked, which is cheap; only if
@@ -163,7 +189,7 @@ class Sampler:
 
     def _row(self, context: int, output: int) -> Row:
         """A view that is gone with the next batch."""
-        return np.ctypeslib.as_array(self._lib.llama_get_logits_ith(context, output), (self._model.vocabulary_size,))
+        return self._candidates.row(context, output)
 
     def _new_mirostat(self, run: EngineRun) -> Mirostat:
         states = [entry.sampler_state for entry in run.prefix if entry.choice == self._number and entry.token_ids]

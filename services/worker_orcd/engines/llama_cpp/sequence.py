@@ -48,11 +48,13 @@ class Sequence:
     """When a piece of its prompt was evaluated last, in turns of all prompts."""
 
     prefill_tokens: int = field(init=False)
+    choice: ChoiceOutput = field(init=False)
 
     def __post_init__(self) -> None:
         """A run that resumes evaluates its output so far with its prompt, where that may change bits; where not,
         token by token, as it did at first.
         """
+        self.choice = self.output.choices[self.number]
         self.prefill_tokens = self.output.tokens_in if self.deterministic else len(self.tokens)
 
     @property
@@ -60,13 +62,9 @@ class Sequence:
         return self.spec.deterministic
 
     @property
-    def choice(self) -> ChoiceOutput:
-        return self.output.choices[self.number]
-
-    @property
     def ended(self) -> bool:
         """The choice has ended, or the run with all of its choices."""
-        return self.choice.finish is not None or self.output.ended
+        return self.choice.finish is not None or self.output.failed
 
     def is_twin_of(self, other: "Sequence") -> bool:
         """Another choice of the same run that still has all of the same tokens before it."""
