@@ -48,6 +48,18 @@ def write_gguf(path: Path, metadata: Mapping[str, MetadataValue], tensors: Mappi
     return path
 
 
+def smallest_model() -> bytes:
+    """A file that says what a model has to say, for those who look at no more than that."""
+    metadata: dict[str, MetadataValue] = {
+        "general.architecture": "llama",
+        "llama.context_length": 8192,
+        "llama.embedding_length": 64,
+        "llama.block_count": 1,
+        "llama.attention.head_count": 1,
+    }
+    return header_bytes(metadata, {})
+
+
 def header_bytes(metadata: Mapping[str, MetadataValue], tensors: Mapping[str, TensorData]) -> bytes:
     """The header with its padding."""
     parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata))]

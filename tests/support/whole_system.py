@@ -30,6 +30,7 @@ from llama_orch.v2 import (
 from llorch.rpc.client import call, open_channel, open_stream
 from orchestratord.settings import OrchestratorSettings
 from pool_managerd.settings import PoolManagerSettings
+from support.gguf_writer import smallest_model
 
 SERVING_WITHIN_S = 10.0
 CALL_S = 5.0
@@ -151,9 +152,9 @@ async def whole_system(folder: Path, slots: int = 4, queue_capacity: int = 1000)
 
 
 def gguf(folder: Path, name: str = "sim.gguf") -> Path:
-    """A file that begins like a model's; the simulated engine reads no further."""
+    """A model without weights; the simulated engine needs none."""
     path = folder / name
-    path.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(100))
+    path.write_bytes(smallest_model())
     return path
 
 

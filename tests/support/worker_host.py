@@ -22,6 +22,7 @@ from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.status import WorkerStatus
 from pool_managerd.workers.supervisor import Supervisor, WorkerRules
+from support.gguf_writer import smallest_model
 
 # What the played worker does is its first argument; the worker's own flags follow and are printed.
 FAKE_WORKER = """
@@ -40,7 +41,7 @@ print("loading", flush=True)
 time.sleep(600)
 """
 
-GGUF = b"GGUF\x03\x00\x00\x00" + bytes(100)
+GGUF = smallest_model()
 
 
 def worker_spec(source: str, worker_id: str = "w-1") -> WorkerSpec:

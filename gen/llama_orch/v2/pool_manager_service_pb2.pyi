@@ -253,6 +253,7 @@ class StageProgress(_message.Message):
     TOTAL_MIB_FIELD_NUMBER: _builtins.int
     MIB_PER_SECOND_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
     done_mib: _builtins.int
     """MiB that are here."""
     total_mib: _builtins.int
@@ -261,6 +262,10 @@ class StageProgress(_message.Message):
     """MiB per second over the last seconds."""
     complete: _builtins.bool
     """The file is here, whole and checked. The last message has it."""
+    @_builtins.property
+    def facts(self) -> Global___ModelFacts:
+        """What the file's header says; with `complete` alone, and absent from releases that do not read it."""
+
     def __init__(
         self,
         *,
@@ -268,16 +273,67 @@ class StageProgress(_message.Message):
         total_mib: _builtins.int | None = ...,
         mib_per_second: _builtins.float = ...,
         complete: _builtins.bool = ...,
+        facts: Global___ModelFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_mib", b"_total_mib", "total_mib", b"total_mib"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_mib", b"_total_mib", "facts", b"facts", "total_mib", b"total_mib"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_mib", b"_total_mib", "complete", b"complete", "done_mib", b"done_mib", "mib_per_second", b"mib_per_second", "total_mib", b"total_mib"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_mib", b"_total_mib", "complete", b"complete", "done_mib", b"done_mib", "facts", b"facts", "mib_per_second", b"mib_per_second", "total_mib", b"total_mib"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__total_mib: _TypeAlias = _typing.Literal["total_mib"]  # noqa: Y015
     _WhichOneofArgType__total_mib: _TypeAlias = _typing.Literal["_total_mib", b"_total_mib"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__total_mib) -> _WhichOneofReturnType__total_mib | None: ...
 
 Global___StageProgress: _TypeAlias = StageProgress  # noqa: Y015
+
+@_typing.final
+class ModelFacts(_message.Message):
+    """What the memory of a model follows from, by its file's header, as it would be on one GPU."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    CONTEXT_TRAINED_FIELD_NUMBER: _builtins.int
+    WEIGHTS_MIB_FIELD_NUMBER: _builtins.int
+    KV_BYTES_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    WINDOW_KV_BYTES_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    WINDOW_TOKENS_FIELD_NUMBER: _builtins.int
+    STATE_KIB_PER_SLOT_FIELD_NUMBER: _builtins.int
+    COMPUTE_MIB_FIELD_NUMBER: _builtins.int
+    architecture: _builtins.str
+    """Architecture as the file names it, e.g. "llama"."""
+    context_trained: _builtins.int
+    """Tokens of context that the model was trained with."""
+    weights_mib: _builtins.int
+    """MiB of weights, the output matrix included."""
+    kv_bytes_per_token: _builtins.int
+    """Bytes of KV cache at 16 bits per token, in layers that keep the whole context."""
+    window_kv_bytes_per_token: _builtins.int
+    """Bytes of KV cache at 16 bits per token, in layers that keep no more than `window_tokens`."""
+    window_tokens: _builtins.int
+    """Tokens that such layers keep; 0 without any."""
+    state_kib_per_slot: _builtins.int
+    """KiB of recurrent state per slot; 0 for models without."""
+    compute_mib: _builtins.int
+    """MiB of compute buffers."""
+    def __init__(
+        self,
+        *,
+        architecture: _builtins.str = ...,
+        context_trained: _builtins.int = ...,
+        weights_mib: _builtins.int = ...,
+        kv_bytes_per_token: _builtins.int = ...,
+        window_kv_bytes_per_token: _builtins.int = ...,
+        window_tokens: _builtins.int = ...,
+        state_kib_per_slot: _builtins.int = ...,
+        compute_mib: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "compute_mib", b"compute_mib", "context_trained", b"context_trained", "kv_bytes_per_token", b"kv_bytes_per_token", "state_kib_per_slot", b"state_kib_per_slot", "weights_mib", b"weights_mib", "window_kv_bytes_per_token", b"window_kv_bytes_per_token", "window_tokens", b"window_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelFacts: _TypeAlias = ModelFacts  # noqa: Y015
 
 @_typing.final
 class StageModelResponse(_message.Message):

@@ -1,9 +1,10 @@
 """Nodes: what they report."""
 
-from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, worker_pb2
+from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, worker_pb2
 from llorch.errors import Reason
 from orchestratord.convert.models import CACHE_TYPE_PROTOS
 from orchestratord.convert.runs import to_reason
+from orchestratord.core.catalog import ModelFacts
 from orchestratord.core.fleet import (
     Device,
     DeviceKind,
@@ -39,6 +40,22 @@ def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
         workers=tuple(_worker(report) for report in snapshot.workers if report.worker.state in _STATES),
         staged={model.source: model.size_mib for model in snapshot.staged_models},
         pools=tuple(snapshot.pools),
+    )
+
+
+def to_facts(progress: pool_manager_service_pb2.StageProgress) -> ModelFacts | None:
+    """None from a pool manager that does not tell."""
+    if not progress.HasField("facts"):
+        return None
+    facts = progress.facts
+    return ModelFacts(
+        context_trained=facts.context_trained,
+        weights_mib=facts.weights_mib,
+        kv_bytes_per_token=facts.kv_bytes_per_token,
+        window_kv_bytes_per_token=facts.window_kv_bytes_per_token,
+        window_tokens=facts.window_tokens,
+        state_kib_per_slot=facts.state_kib_per_slot,
+        compute_mib=facts.compute_mib,
     )
 
 

@@ -44,6 +44,21 @@ class ModelSpec:
     vram_claim_mib: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the memory of a model follows from, by its file. KV bytes are at 16 bits; `window_tokens` is the most that
+    layers with a window keep.
+    """
+
+    context_trained: int
+    weights_mib: int
+    kv_bytes_per_token: int
+    window_kv_bytes_per_token: int
+    window_tokens: int
+    state_kib_per_slot: int
+    compute_mib: int
+
+
 @dataclass(slots=True)
 class Model:
     spec: ModelSpec
@@ -52,6 +67,7 @@ class Model:
     registered_at: float
     state: ModelState = ModelState.ACTIVE
     size_mib: int | None = None
+    facts: ModelFacts | None = None
 
     @property
     def name(self) -> str:
@@ -86,7 +102,7 @@ class Catalog:
             self._forget_aliases(old)
         model = Model(spec, origin, provenance, now)
         if old is not None and old.spec.source == spec.source:
-            model.size_mib = old.size_mib
+            model.size_mib, model.facts = old.size_mib, old.facts
         self._models[spec.name] = model
         for alias in spec.aliases:
             self._aliases[alias] = spec.name

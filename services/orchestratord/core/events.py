@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llorch.errors import Reason
-from orchestratord.core.catalog import ModelSpec, ModelState, Origin
+from orchestratord.core.catalog import ModelFacts, ModelSpec, ModelState, Origin
 from orchestratord.core.fleet import Snapshot
 from orchestratord.core.task import RunResult, TaskError, TaskRequest
 
@@ -90,6 +90,7 @@ class ModelStaged:
     node_id: str
     source: str
     size_mib: int
+    facts: ModelFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

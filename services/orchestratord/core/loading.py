@@ -80,7 +80,7 @@ def staged(state: BrainState, event: ModelStaged) -> None:
         node.staged[event.source] = event.size_mib
     for model in state.catalog.all():
         if model.spec.source == event.source:
-            model.size_mib = event.size_mib
+            model.size_mib, model.facts = event.size_mib, event.facts or model.facts
             _end_staging(state, model.name, event.node_id)
 
 

@@ -8,7 +8,7 @@ from llorch.background import TaskSupervisor
 from llorch.errors import LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
-from orchestratord.convert.nodes import from_spec
+from orchestratord.convert.nodes import from_spec, to_facts
 from orchestratord.core import events
 from orchestratord.core.effects import StageModel, StartWorker, StopWorker
 from orchestratord.core.events import Event
@@ -81,18 +81,18 @@ class NodeCommands:
     async def _stage_model(self, effect: StageModel) -> None:
         request = pool_pb2.StageModelRequest(control=self._commands.next(), source=effect.source)
         try:
-            size_mib = await self._follow_staging(request)
+            staged = await self._follow_staging(request)
         except LlorchError as error:
             self._post(events.StagingFailed(self._node_id, effect.source, error.reason, error.message))
         else:
-            self._post(events.ModelStaged(self._node_id, effect.source, size_mib))
+            self._post(events.ModelStaged(self._node_id, effect.source, staged.done_mib, to_facts(staged)))
 
-    async def _follow_staging(self, request: pool_pb2.StageModelRequest) -> int:
-        """The size of the file once it is there, in MiB."""
+    async def _follow_staging(self, request: pool_pb2.StageModelRequest) -> pool_pb2.StageProgress:
+        """The last word: the file is there."""
         async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
             async for answer in answers:
                 if answer.progress.complete:
-                    return answer.progress.done_mib
+                    return answer.progress
         raise Unavailable(
             Reason.UPSTREAM_UNAVAILABLE,
             f"node '{self._node_id}' stopped staging before the file was complete; try again",

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from llorch.errors import NotFound, PermissionDenied, Reason, invalid_field
+from llorch.gguf.model_file import read_model
 from pool_managerd.models.gguf import check_gguf
 from pool_managerd.models.references import FileReference, LocatedModel, ModelReference, PackageReference
 
@@ -14,8 +15,8 @@ def locate(reference: ModelReference) -> LocatedModel:
     """Blocks on the disk for a moment; call it in a thread.
 
     Raises `NotFound` (MODEL_FILE_MISSING), `PermissionDenied` (MODEL_FILE_INVALID: not readable) or
-    `FailedPrecondition` (MODEL_FILE_INVALID: not a GGUF file). Messages name the file without its folder:
-    they travel to clients, and the folder is this host's business.
+    `FailedPrecondition` (MODEL_FILE_INVALID: not a GGUF file, or not a whole one). Messages name the file without its
+    folder: they travel to clients, and the folder is this host's business.
     """
     path = _path_of(reference)
     if not path.is_file():
@@ -26,7 +27,7 @@ def locate(reference: ModelReference) -> LocatedModel:
             Reason.MODEL_FILE_INVALID, f"{path.name} may not be read by the user who runs the pool manager"
         )
     check_gguf(path)
-    return LocatedModel(reference.text, path, path.stat().st_size)
+    return LocatedModel(reference.text, path, read_model(path))
 
 
 def _path_of(reference: ModelReference) -> Path:

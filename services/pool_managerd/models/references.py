@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from llorch.errors import LlorchError, Reason, Unimplemented, invalid_field
+from llorch.gguf.facts import ModelFacts
 
 _PACKAGE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
@@ -45,7 +46,12 @@ class LocatedModel:
 
     reference: str
     path: Path
-    size_bytes: int
+    facts: ModelFacts
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all of its files."""
+        return self.facts.file_bytes
 
 
 def parse_reference(text: str) -> ModelReference:

@@ -7,8 +7,9 @@ import pytest
 from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, NotFound, Reason, Unimplemented
 from pool_managerd.models.locate import locate
 from pool_managerd.models.references import FileReference, PackageReference, parse_reference
+from support.gguf_writer import smallest_model
 
-GGUF = b"GGUF\x03\x00\x00\x00" + bytes(100)
+GGUF = smallest_model()
 
 
 @pytest.fixture

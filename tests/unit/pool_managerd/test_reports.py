@@ -1,11 +1,14 @@
 """What reports say: differences between states, and what is told until it is acknowledged."""
 
+import io
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from llorch.gguf.facts import read_facts
+from llorch.gguf.header import read_header
 from pool_managerd.devices.device import Device, DeviceKind
 from pool_managerd.link.backoff import Backoff
 from pool_managerd.link.report_plan import ReportPlan
@@ -13,6 +16,7 @@ from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, changes, is_empty
 from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.status import WorkerStatus
+from support.gguf_writer import smallest_model
 from support.worker_host import worker_spec
 
 DEVICE = Device("sim-0", DeviceKind.SIMULATED, 0, "RTX 3090", 24576, 0, 24576, 0)
@@ -45,7 +49,9 @@ def test_what_vanished_is_told_by_a_full_state() -> None:
 
 
 def test_models_are_told_in_full() -> None:
-    model = LocatedModel("file:/tiny.gguf", Path("/tiny.gguf"), 100)
+    content = smallest_model()
+    facts = read_facts([read_header(io.BytesIO(content), len(content))])
+    model = LocatedModel("file:/tiny.gguf", Path("/tiny.gguf"), facts)
     news = changes(state(), replace(state(), models=(model,)))
     assert news.full
     assert news.models == (model,)
