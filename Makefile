@@ -11,7 +11,7 @@ SET_UP := $(PYTHON) scripts/set_up.py $(if $(CPU),--cpu)
 PYTEST := $(BIN)/python -m pytest
 suites = $(wildcard $(addprefix tests/,$(1)))
 
-.PHONY: help demo test unit chaos up bench gen check lint type drift format clean set-up set-up-without-engine
+.PHONY: help demo test unit chaos test-gpu up bench bench-engine bench-gpu gen check lint type drift format clean set-up set-up-without-engine
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,17 @@ up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …":
 
 bench: set-up ## Measure speed; figures are no part of any test
 	@for measurement in tests/bench/bench_*.py; do $(BIN)/python $$measurement || exit 1; done
+
+bench-engine: set-up ## Compare the engine with llama.cpp's own server core (ARGS="--rounds 5 --full")
+	@$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	@$(BIN)/python tests/bench/bench_engine.py $(ARGS)
+
+# On a machine without a GPU these two do nothing.
+test-gpu bench-gpu: set-up
+	@if ! nvidia-smi --list-gpus >/dev/null 2>&1; then echo "skipped: no GPU"; \
+	elif [ $@ = test-gpu ]; then $(PYTEST) -m gpu tests/contract; \
+	else CUDA_VISIBLE_DEVICES=$$(nvidia-smi --query-gpu=uuid --format=csv,noheader | head -1) \
+	  $(BIN)/python tests/bench/bench_engine.py $(ARGS); fi
 
 check: lint type drift ## Lint, types, import rules, contract lint, and that generated files are up to date
 

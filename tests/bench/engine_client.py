@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import itertools
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -27,6 +28,14 @@ def model_path() -> Path:
     if package is None or not package.submodule_search_locations:
         sys.exit("the model is missing: install the extra `demo`")
     return Path(package.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def devices() -> DeviceSet:
+    """The GPUs that CUDA_VISIBLE_DEVICES names by id, or else the CPU."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if visible:
+        return DeviceSet(DeviceKind.CUDA, tuple(visible.split(",")))
+    return DeviceSet(DeviceKind.CPU, ("cpu",))
 
 
 _numbers = itertools.count(1000)
@@ -115,7 +124,7 @@ def engine_shape(*, slots: int, context: int, threads: int | None = None, host_m
     return LlamaCppShape(
         model_path=model_path(),
         model="smollm2",
-        devices=DeviceSet(DeviceKind.CPU, ("cpu",)),
+        devices=devices(),
         slots=slots,
         context_per_slot=context,
         cache_type_k="f16",

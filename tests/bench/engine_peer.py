@@ -4,6 +4,7 @@ Reads one JSON command per line, `{"prompts": […], "max_tokens": N}`, answers 
 JSON line with the tokens and the seconds it took. What it is compared with runs in the other process.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -55,14 +56,15 @@ def open_peer(model: Path, *, slots: int, context: int, threads: int) -> Iterato
 def _serve(model: str, slots: int, context: int, threads: int) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the library prints
-    import xllamacpp  # not part of the project: only here
+    core: Any = importlib.import_module("xllamacpp")  # only here, and without types
 
-    params = xllamacpp.CommonParams()
+    params = core.CommonParams()
     params.model.path = model
     params.n_ctx, params.n_parallel, params.kv_unified = slots * context, slots, False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.n_gpu_layers, params.cache_ram_mib, params.verbosity = 0, 0, -1
-    server = xllamacpp.Server(params)
+    layers = -1 if os.environ.get("CUDA_VISIBLE_DEVICES") else 0  # a wheel without CUDA stays on the CPU
+    params.n_gpu_layers, params.cache_ram_mib, params.verbosity = layers, 0, -1
+    server = core.Server(params)
 
     def complete(request: tuple[str, int]) -> int:
         prompt, max_tokens = request
