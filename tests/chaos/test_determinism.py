@@ -19,7 +19,9 @@ from support.worker_process import Stub, execute, worker_on_cpu
 pytestmark = pytest.mark.native
 
 SEEDS = int(os.environ.get("LLORCH_TEST_SEEDS", "8"))
-LOADERS = 3
+LOADERS = 3 if SEEDS <= 8 else 14
+"""Two deterministic requests run at a time, so that each has this many neighbours and one more."""
+
 SLOTS = LOADERS + 2
 CONTEXT = 512
 ANSWER = 12
