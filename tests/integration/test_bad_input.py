@@ -53,7 +53,13 @@ def _image(spec: task_pb2.TaskSpec) -> None:
     spec.generate.chat.messages[0].content.add().image.media_type = "image/png"
 
 
+def _huge_tool(spec: task_pb2.TaskSpec) -> None:
+    _chat("user", "hi")(spec)
+    spec.generate.chat.tools.add(name="f", description="x" * 5_000_000)
+
+
 BAD_TASKS: dict[str, tuple[Change, Reason, str]] = {
+    "too many tools": (_huge_tool, Reason.REQUEST_TOO_LARGE, "generate"),
     "unknown model": (_model("smi"), Reason.MODEL_NOT_FOUND, "sim"),
     "no model": (_model(""), Reason.INVALID_FIELD, "model"),
     "empty prompt": (_set(prompt=""), Reason.INVALID_FIELD, "generate.prompt"),

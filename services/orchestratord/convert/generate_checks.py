@@ -37,7 +37,7 @@ def _check_input(work: task_pb2.GenerateWork) -> None:
             raise invalid_field("generate.prompt", "must not be empty")
         size = len(work.prompt.encode())
     else:
-        size = _check_messages(work.chat)
+        size = _check_messages(work.chat) + _size_of_tools(work.chat)
     if size > MAX_INPUT_BYTES:
         raise InvalidArgument(
             Reason.REQUEST_TOO_LARGE,
@@ -57,6 +57,16 @@ def _check_messages(chat: task_pb2.ChatInput) -> int:
     if size == 0:
         raise invalid_field("generate.chat.messages", "at least one message needs text")
     return size
+
+
+def _size_of_tools(chat: task_pb2.ChatInput) -> int:
+    """In bytes, with the calls of earlier turns. What they mean, the worker reads."""
+    calls = [call for message in chat.messages for call in message.tool_calls]
+    return (
+        sum(tool.ByteSize() for tool in chat.tools)
+        + sum(call.ByteSize() for call in calls)
+        + len(chat.template_values.encode())
+    )
 
 
 def _check_part(part: task_pb2.ContentPart, field: str) -> int:
