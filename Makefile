@@ -9,6 +9,7 @@ BIN := .venv/bin
 # CPU=1: take a CPU build of the engine although the machine has an NVIDIA GPU.
 SET_UP := $(PYTHON) scripts/set_up.py $(if $(CPU),--cpu)
 PYTEST := $(BIN)/python -m pytest
+HAS_GPU := nvidia-smi --list-gpus >/dev/null 2>&1
 suites = $(wildcard $(addprefix tests/,$(1)))
 
 .PHONY: help demo test unit chaos test-gpu up bench bench-engine bench-gpu gen check lint type drift format clean set-up set-up-without-engine
@@ -38,12 +39,13 @@ bench-engine: set-up ## Compare the engine with llama.cpp's own server core (ARG
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	@$(BIN)/python tests/bench/bench_engine.py $(ARGS)
 
-# On a machine without a GPU these two do nothing.
-test-gpu bench-gpu: set-up
-	@if ! nvidia-smi --list-gpus >/dev/null 2>&1; then echo "skipped: no GPU"; \
-	elif [ $@ = test-gpu ]; then $(PYTEST) -m gpu tests/contract; \
-	else CUDA_VISIBLE_DEVICES=$$(nvidia-smi --query-gpu=uuid --format=csv,noheader | head -1) \
-	  $(BIN)/python tests/bench/bench_engine.py $(ARGS); fi
+test-gpu: set-up ## The tests that need a GPU; without one it says so and passes
+	@$(HAS_GPU) || { echo "skipped: no GPU"; exit 0; }; $(PYTEST) -m gpu tests/contract
+
+bench-gpu: set-up ## The same comparison on the first GPU; without one it says so and passes
+	@$(HAS_GPU) || { echo "skipped: no GPU"; exit 0; }; \
+	CUDA_VISIBLE_DEVICES=$$(nvidia-smi --query-gpu=uuid --format=csv,noheader | head -1) \
+	  $(BIN)/python tests/bench/bench_engine.py $(ARGS)
 
 check: lint type drift ## Lint, types, import rules, contract lint, and that generated files are up to date
 

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -202,6 +203,9 @@ def main() -> None:
         "prompt": lambda: asyncio.run(long_prompt(options.rounds, options.threads)),
         "memory": lambda: [asyncio.run(memory_growth(2000 if options.full else 400, options.threads))],
     }
+    if find_spec("xllamacpp") is None:
+        Console().print("skipped: the comparison with the server core, which needs the extra `bench`")
+        del measurements["speed"]
     rows: list[Row] = []
     for name, measure in measurements.items():
         if options.only in (None, name):
