@@ -143,7 +143,10 @@ class Sampler:
         """A token is drawn as if there were no constraint, and that one token is checked, which is cheap; only if
         it is rejected, one is drawn among all that are allowed. Returns it with its probability.
         """
-        self._candidates.fill(row)
+        if self._top:
+            self._candidates.fill_top(row, self._top)
+        else:
+            self._candidates.fill(row)
         picked = self._draw(index, 0)
         if self._constraint is None:
             return picked or self._nothing()

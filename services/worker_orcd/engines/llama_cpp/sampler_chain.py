@@ -22,6 +22,11 @@ _DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 _NEARLY_ZERO = 1e-30
 """Relative probability below which a token is left out before the typical stage, which takes logarithms."""
 
+_HARDLY_EVER = 1e-8
+"""Relative probability below which mirostat gets no token: it sorts what it gets, which takes milliseconds for a whole
+vocabulary.
+"""
+
 
 def lasting_stages(lib: Any, model: Model, sampling: Sampling) -> list[Any]:
     """The stages that live as long as their choice: some remember the tokens that were picked."""
@@ -29,6 +34,7 @@ def lasting_stages(lib: Any, model: Model, sampling: Sampling) -> list[Any]:
     if sampling.temperature == 0:
         stages.append(lib.llama_sampler_init_greedy())
     elif sampling.mirostat:
+        stages.append(lib.llama_sampler_init_min_p(_HARDLY_EVER, 1))
         stages.append(lib.llama_sampler_init_temp(sampling.temperature))
     else:
         stages += _narrowing(lib, sampling)
