@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import grpc.aio
 import pytest
+import uvloop
 
 from support import leaks, requirements
 
@@ -22,6 +23,8 @@ def pytest_sessionstart() -> None:
     # gRPC's poller, with its sockets, lives from the first channel or server to the last; this one holds it
     # for the whole session, so that no test seems to have left it behind.
     grpc.aio.init_grpc_aio()
+    # libuv keeps a pipe from its first loop on.
+    uvloop.new_event_loop().close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
