@@ -12,10 +12,17 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 
 import grpc.aio
+import hypothesis
 import pytest
 import uvloop
 
 from support import leaks, requirements
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile(
+    "shared_machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared_machine")
 
 
 def pytest_sessionstart() -> None:
