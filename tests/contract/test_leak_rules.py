@@ -38,7 +38,7 @@ async def test_clean():
 UNKNOWN = """
 import pytest
 
-@pytest.mark.req("ORCH-9999")
+@pytest.mark.req("{unknown}")
 def test_claims_too_much():
     pass
 """
@@ -71,7 +71,7 @@ def test_every_kind_of_leak_fails_its_test_and_no_other(tmp_path: Path) -> None:
 
 @pytest.mark.req("TEST-7007")
 def test_a_claim_to_prove_an_unknown_requirement_stops_the_run(tmp_path: Path) -> None:
-    output = run_pytest(tmp_path, UNKNOWN)
+    output = run_pytest(tmp_path, UNKNOWN.format(unknown="ORCH-9999"))
     assert "ORCH-9999" in output
     assert "docs/requirements.md" in output
     assert "passed" not in output
