@@ -60,11 +60,15 @@ class WorkerStopAsked:
 
 @dataclass(frozen=True, slots=True)
 class NodeRegistered:
+    """`instance_id` is another one after the pool manager was restarted."""
+
     node_id: str
     session: str
+    instance_id: str
     address: str
     version: str
     snapshot: Snapshot
+    applied_command_seq: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
