@@ -243,6 +243,14 @@ def _devices_of(state: BrainState, load: Load) -> str:
 
 
 def _refuse(state: BrainState, name: str, node_id: str, reason: Reason, message: str) -> None:
+    """The node is out for this model until somebody asks again.
+
+    One that is just ending is asked again by itself: when it is back, or if it reports all the same.
+    """
+    node = state.fleet.nodes.get(node_id)
+    if node is not None and reason is Reason.DRAINING:
+        node.state = NodeState.SUSPECT
+        return
     state.refusals.setdefault(name, {})[node_id] = TaskError(reason, message)
 
 

@@ -113,6 +113,20 @@ def test_a_model_whose_only_host_is_silent_for_a_moment_waits_for_it() -> None:
     assert reason_of(driver, task_id) is Reason.MODEL_FITS_NO_DEVICE
 
 
+def test_a_host_that_is_just_ending_is_waited_for() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    driver.add_node(staged={"file:/models/coder.gguf": 4096})
+    task_id = driver.submit()
+    spec = driver.only(effects.StartWorker).spec
+    driver.handle(events.WorkerStartFailed(spec.worker_id, Reason.DRAINING, "it ends"))
+    assert len(driver.all_of(effects.StartWorker)) == 1
+    driver.advance(10)
+    driver.add_node(instance_id="restarted", staged={"file:/models/coder.gguf": 4096})
+    driver.load()
+    assert driver.task(task_id).state is TaskState.RUNNING
+
+
 def test_a_worker_that_can_not_be_reached_is_not_loaded_again_and_again() -> None:
     driver, task_id = starting_brain()
     spec = next(iter(driver.state.fleet.workers.values())).spec
