@@ -43,7 +43,7 @@ def find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
 
 def _admit(state: BrainState, request: TaskRequest, model: Model) -> None:
     task = Task(request, created_at=state.now)
-    position = state.queue.depth(request.priority)
+    position = state.queue.ahead(model.name, request.priority)
     state.tasks[task.task_id] = task
     if request.request_id:
         state.by_request_id[(request.app, request.request_id)] = task.task_id
