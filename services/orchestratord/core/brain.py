@@ -74,6 +74,7 @@ _HANDLERS: dict[type, Handler] = {
     events.AttemptFirstToken: ending.attempt_first_token,
     events.AttemptEnded: ending.attempt_ended,
     events.AttemptUnknown: ending.attempt_unknown,
+    events.TaskNotKept: ending.not_kept,
     events.TerminalPersisted: ending.terminal_persisted,
     events.Tick: _tick,
 }

@@ -11,6 +11,7 @@ from orchestratord.core.events import (
     ReaderAttached,
     ReaderLeft,
     TaskCancelled,
+    TaskNotKept,
     TerminalPersisted,
 )
 from orchestratord.core.state import BrainState
@@ -111,6 +112,13 @@ def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) 
         state.emit(PersistTerminal(task.task_id, terminal))
     else:
         _show(state, task, terminal)
+
+
+def not_kept(state: BrainState, event: TaskNotKept) -> None:
+    task = state.tasks.get(event.task_id)
+    if task is not None and not task.is_finished:
+        finish(state, task, TaskState.FAILED, TaskError(Reason.STORE_FAILED, event.message, retryable=True))
+        dispatch.cancel_attempt(state, task)
 
 
 def terminal_persisted(state: BrainState, event: TerminalPersisted) -> None:

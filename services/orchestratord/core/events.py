@@ -169,6 +169,14 @@ class AttemptUnknown:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskNotKept:
+    """The store could not take an accepted task; whoever submitted it is told so."""
+
+    task_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class TerminalPersisted:
     task_id: str
 
@@ -201,6 +209,7 @@ Event = (
     | AttemptFirstToken
     | AttemptEnded
     | AttemptUnknown
+    | TaskNotKept
     | TerminalPersisted
     | Tick
 )

@@ -293,3 +293,16 @@ def test_a_task_that_runs_at_once_has_nobody_before_it_however_many_wait_for_oth
     running = driver.submit("tiny")
     assert driver.task(running).state is TaskState.RUNNING
     assert driver.only(effects.OpenLog).queue_position == 0
+
+
+def test_a_task_that_the_store_could_not_take_fails_and_frees_its_slot() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    driver.add_node()
+    task_id = driver.submit(durable=True)
+    driver.load()
+    driver.handle(events.TaskNotKept(task_id, "the disk is full"))
+    assert driver.task(task_id).state is TaskState.FAILED
+    assert driver.only(effects.CancelRun)
+    driver.handle(events.TaskNotKept(task_id, "the disk is full"))
+    driver.handle(events.TaskNotKept("task-forgotten", "the disk is full"))
