@@ -103,9 +103,15 @@ def start_accepted(state: BrainState, event: WorkerStartAccepted) -> None:
 
 
 def start_failed(state: BrainState, event: WorkerStartFailed) -> None:
-    if worker := state.fleet.workers.get(event.worker_id):
-        _refuse(state, worker.spec.model, worker.node_id, event.reason, event.message)
-        worker_gone(state, worker, event.message)
+    """If the node has reported the worker as ready meanwhile, only the answer got lost: its reports count from now."""
+    worker = state.fleet.workers.get(event.worker_id)
+    if worker is None:
+        return
+    if worker.state is WorkerState.READY:
+        worker.start_seq = 0
+        return
+    _refuse(state, worker.spec.model, worker.node_id, event.reason, event.message)
+    worker_gone(state, worker, event.message)
 
 
 def worker_ready(state: BrainState, worker: Worker, engine: EngineFacts, endpoint: Endpoint) -> None:

@@ -167,6 +167,19 @@ def test_a_stop_that_did_not_arrive_is_said_again() -> None:
     assert [effect.worker_id for effect in driver.all_of(effects.StopWorker)] == [spec.worker_id] * 2
 
 
+def test_a_start_whose_answer_got_lost_takes_no_worker_that_is_ready() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    driver.add_node(staged={"file:/models/coder.gguf": 4096})
+    task_id = driver.submit()
+    spec = driver.only(effects.StartWorker).spec
+    driver.worker_ready(spec)
+    driver.handle(events.WorkerStartFailed(spec.worker_id, Reason.DEADLINE_PASSED, "no answer within 10 s"))
+    assert driver.task(task_id).state is TaskState.RUNNING
+    driver.report(snapshot=Snapshot(full=True, devices=(gpu(),)))
+    assert driver.task(task_id).state is TaskState.FAILED
+
+
 def test_a_worker_that_its_node_stops_gets_nothing_new() -> None:
     driver, _, spec = loaded_brain()
     waiting = driver.submit()
