@@ -32,7 +32,8 @@ def to_request(spec: task_pb2.TaskSpec, *, task_id: str, correlation_id: str, du
     A seed is drawn here if the client gave none, so that the task can be repeated.
     """
     _check_spec(spec)
-    digest = hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+    # Whether it outlives its reader is part of what was asked for, so a repeated request_id does not change it.
+    digest = hashlib.sha256(spec.SerializeToString(deterministic=True) + bytes([durable])).hexdigest()
     work = run_pb2.RunSpec(generate=spec.generate, deterministic=spec.deterministic)
     sampling = work.generate.sampling
     if not sampling.HasField("seed"):
