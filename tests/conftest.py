@@ -12,9 +12,17 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 
 import grpc.aio
+import hypothesis
 import pytest
+import uvloop
 
 from support import leaks, requirements
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile(
+    "shared_machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared_machine")
 
 
 def pytest_sessionstart() -> None:
@@ -22,6 +30,8 @@ def pytest_sessionstart() -> None:
     # gRPC's poller, with its sockets, lives from the first channel or server to the last; this one holds it
     # for the whole session, so that no test seems to have left it behind.
     grpc.aio.init_grpc_aio()
+    # libuv keeps a pipe from its first loop on.
+    uvloop.new_event_loop().close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -54,6 +54,8 @@ class Plan:
     """For the user, before it begins."""
     environment: dict[str, str] = field(default_factory=dict)
     """Additions to the environment of the compilation."""
+    hint: str = ""
+    """For the user, if it fails."""
 
 
 def choose_engine_build(facts: Facts) -> Plan:
@@ -80,21 +82,39 @@ def _with_gpu(facts: Facts, driver: str) -> Plan:
             f"NVIDIA driver found ({driver}): building the engine with CUDA by {facts.nvcc}. "
             "This takes 10-30 minutes, once; the result is kept for the next time.",
             {"CMAKE_ARGS": CUDA_CMAKE_ARGS, "CUDACXX": str(facts.nvcc)},
+            hint=_if_the_cuda_build_fails(facts),
         )
-    return Plan(Build.STOP, _what_to_do(facts, driver))
+    return Plan(Build.STOP, _without_nvcc(facts, driver))
 
 
-def _what_to_do(facts: Facts, driver: str) -> str:
+def _without_nvcc(facts: Facts, driver: str) -> str:
     return f"""\
 This machine has an NVIDIA driver ({driver}), but no engine built for it, and no nvcc to build one.
 Do one of these, then run the same make command again:
 
-  1. Install upstream's prebuilt CUDA wheel. Its README lists one index per CUDA version under "Installation":
-       {facts.pip} install "{facts.requirement}" --only-binary llama-cpp-python \\
-         --extra-index-url INDEX_FOR_YOUR_CUDA
-  2. Install the CUDA toolkit (Debian, Ubuntu: sudo apt install nvidia-cuda-toolkit); the engine is then
-     built here.
-  3. Run on the CPU all the same, which is much slower:
-       make demo CPU=1
+{_prebuilt(facts)}
+  - Install the CUDA toolkit (Debian, Ubuntu: sudo apt install nvidia-cuda-toolkit); the engine is then built here.
+{_ON_THE_CPU}"""
+
+
+def _if_the_cuda_build_fails(facts: Facts) -> str:
+    return f"""\
+nvcc is there, but the build needs the whole CUDA toolkit, cuBLAS included, in a version that fits the driver and
+the compiler. If that can't be had, do one of these, then run the same make command again:
+
+{_prebuilt(facts)}
+{_ON_THE_CPU}"""
+
+
+def _prebuilt(facts: Facts) -> str:
+    return f"""\
+  - Install upstream's prebuilt CUDA wheel. Its README lists one index per CUDA version under "Installation":
+      {facts.pip} install "{facts.requirement}" --force-reinstall --only-binary llama-cpp-python \\
+        --extra-index-url INDEX_FOR_YOUR_CUDA"""
+
+
+_ON_THE_CPU = """\
+  - Run on the CPU all the same, which is much slower:
+      make demo CPU=1
 
 No CPU build is installed on a machine with a GPU unless you say so."""

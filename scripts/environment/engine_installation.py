@@ -62,7 +62,7 @@ def _install(venv: VirtualEnvironment, what: tuple[str, ...] | list[str], plan: 
         title="Installing the engine",
         log="engine.log",
         environment=plan.environment,
-        hint="" if machine.has_cpp_compiler() else NO_COMPILER,
+        hint=plan.hint if machine.has_cpp_compiler() else NO_COMPILER,
     )
 
 
@@ -79,7 +79,7 @@ def _build_cuda_wheel(venv: VirtualEnvironment, project: ProjectFile, plan: Plan
         title="Building the engine with CUDA",
         log="engine-cuda.log",
         environment=plan.environment,
-        hint="" if machine.has_cpp_compiler() else NO_COMPILER,
+        hint=plan.hint if machine.has_cpp_compiler() else NO_COMPILER,
     )
     return next(folder.glob(f"*-{project.engine_version}-*.whl"))
 

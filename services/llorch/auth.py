@@ -54,13 +54,9 @@ class BearerAuth:
                 "this server has no token set and so accepts callers from its own machine only",
             )
         if shown is None:
-            raise Unauthenticated(
-                Reason.TOKEN_MISSING, "a bearer token is needed: authorization: Bearer <token>"
-            )
+            raise Unauthenticated(Reason.TOKEN_MISSING, "a bearer token is needed: authorization: Bearer <token>")
         if not same_token(shown, self._token):
-            raise Unauthenticated(
-                Reason.TOKEN_INVALID, "the bearer token is not the one that this server expects"
-            )
+            raise Unauthenticated(Reason.TOKEN_INVALID, "the bearer token is not the one that this server expects")
         return self._identity
 
 

@@ -56,6 +56,8 @@ class TaskSupervisor:
 
     def spawn(self, name: str, work: Coroutine[Any, Any, T], *, forever: bool = False) -> asyncio.Task[T]:
         task = self._group.create_task(self._watched(name, work, forever=forever), name=name)
+        # A task that is cancelled before its first step never comes to its work.
+        task.add_done_callback(lambda _: work.close())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task

@@ -21,9 +21,7 @@ def new_id(prefix: str) -> str:
 def check_id(value: str, field: str) -> str:
     """Returns an id that came from outside, or refuses the field that carried it."""
     if _ID.fullmatch(value) is None:
-        raise invalid_field(
-            field, "an id has 1 to 128 characters out of A-Z, a-z, 0-9, '.', '_', ':' and '-'"
-        )
+        raise invalid_field(field, "an id has 1 to 128 characters out of A-Z, a-z, 0-9, '.', '_', ':' and '-'")
     return value
 
 

@@ -13,9 +13,7 @@ import structlog
 
 from llorch.rpc.call_context import call_or_none
 
-_SECRET_FIELDS = frozenset(
-    {"token", "authorization", "access_token", "ready_token", "secret", "api_key", "password"}
-)
+_SECRET_FIELDS = frozenset({"token", "authorization", "access_token", "ready_token", "secret", "api_key", "password"})
 
 
 def configure_logging(service: str, level: str = "info") -> None:
@@ -42,9 +40,7 @@ def get_logger(name: str) -> Any:
     return structlog.get_logger(component=name)
 
 
-def add_correlation_id(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def add_correlation_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Names the call that a line was written in, if there is one."""
     call = call_or_none()
     if call is not None:
@@ -77,9 +73,7 @@ def _readable(level: int) -> list[structlog.typing.Processor]:
     return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
 
 
-def _error_in_one_line(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def _error_in_one_line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     error = event.pop("exc_info", None)
     if isinstance(error, BaseException):
         event["error"] = f"{type(error).__name__}: {error}"

@@ -29,9 +29,9 @@ from pydantic_settings.exceptions import SettingsError as BadFlag
 
 from llorch.errors import InvalidArgument, Reason
 
-KNOWN_SECTIONS = frozenset(
-    {"orchestrator", "pool_manager", "gateway", "worker", "models", "apps", "models_dir", "logging"}
-)
+KNOWN_SECTIONS = frozenset({"orchestrator", "pool_manager", "gateway", "worker", "models", "logging"})
+_LATER_SECTIONS = frozenset({"apps", "models_dir"})
+"""Not known to this release; refused by name rather than ignored."""
 _EXIT_SETTINGS = 2
 
 
@@ -122,7 +122,8 @@ def _read_flags(settings_class: type[DaemonSettings], argv: Sequence[str]) -> di
 
 def _read_environment(settings_class: type[DaemonSettings], env: Mapping[str, str]) -> dict[str, Any]:
     prefix = _variable(settings_class, "")
-    known = {_variable(settings_class, name) for name in settings_class.model_fields}
+    # Which file is read, LLORCH_CONFIG tells all daemons alike.
+    known = {_variable(settings_class, name) for name in settings_class.model_fields if name != "config"}
     for name in env:
         if name.startswith(prefix) and name not in known:
             raise SettingsError(f"the environment sets {name}, which means nothing{_nearest(name, known)}")
@@ -155,6 +156,8 @@ def _read_file(settings_class: type[DaemonSettings], file: Path) -> dict[str, An
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}") from None
     for name in content:
+        if name in _LATER_SECTIONS:
+            raise SettingsError(f"{file} sets {name}, which comes with a later release; take it out")
         if name not in KNOWN_SECTIONS:
             raise SettingsError(f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}")
     shared = _section(file, content, "logging", {"level"})

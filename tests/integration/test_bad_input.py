@@ -186,3 +186,15 @@ async def test_a_model_that_fits_no_device_is_refused_with_both_numbers(system: 
         return not (await system.state()).workers
 
     await wait_until(is_idle)
+
+
+@pytest.mark.req("ORCH-1019")
+async def test_a_source_that_can_not_be_right_is_refused_when_it_is_registered(system: WholeSystem) -> None:
+    for source, reason in (
+        ("", Reason.INVALID_FIELD),
+        ("file:relative.gguf", Reason.INVALID_FIELD),
+        ("ftp://host/model.gguf", Reason.UNSUPPORTED_SOURCE),
+    ):
+        with pytest.raises(LlorchError) as refused:
+            await system.register("bad", source)
+        assert refused.value.reason is reason

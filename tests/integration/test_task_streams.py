@@ -146,6 +146,8 @@ async def test_a_repeated_request_id_is_the_same_task(system: WholeSystem) -> No
     with pytest.raises(AlreadyExists) as refused:
         await system.submit(task(request_id="r1", max_tokens=9))
     assert refused.value.reason is Reason.REQUEST_ID_REUSED
+    with pytest.raises(AlreadyExists):
+        await system.generate(task(request_id="r1"))
 
 
 async def test_a_stream_of_an_unknown_task_is_refused(system: WholeSystem) -> None:

@@ -78,11 +78,13 @@ class BrainDriver:
         if size_mib is not None:
             self.state.catalog.get(name).size_mib = size_mib
 
-    def add_node(self, node_id: str = "garage", *devices: Device, staged: dict[str, int] | None = None) -> None:
+    def add_node(
+        self, node_id: str = "garage", *devices: Device, staged: dict[str, int] | None = None, instance_id: str = "pm"
+    ) -> None:
         session = f"link-{node_id}-{self.now}"
         self.sessions[node_id] = session
         snapshot = Snapshot(full=True, devices=devices or (gpu(),), staged=staged or {})
-        self.handle(events.NodeRegistered(node_id, session, f"{node_id}:9200", "0", snapshot))
+        self.handle(events.NodeRegistered(node_id, session, instance_id, f"{node_id}:9200", "0", snapshot))
 
     def report(self, node_id: str = "garage", snapshot: Snapshot | None = None, applied: int = 0) -> None:
         self.handle(events.NodeReported(node_id, self.sessions[node_id], applied, snapshot or Snapshot(full=False)))

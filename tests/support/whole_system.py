@@ -102,7 +102,7 @@ def task(prompt: str = "hello", model: str = "sim", max_tokens: int = 8, **optio
 async def wait_until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
     """Returns when the condition holds; fails the test if it does not in time."""
     async with asyncio.timeout(timeout_s):
-        while not await holds():  # noqa: ASYNC110  # what is waited for is in other processes too
+        while not await holds():  # what is waited for is in other processes too
             await asyncio.sleep(0.02)
 
 

@@ -128,5 +128,5 @@ class Host:
 async def eventually(condition: Callable[[], bool]) -> None:
     """For what another process brings about: nobody can tell us of it."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.005)

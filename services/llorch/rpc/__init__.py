@@ -4,13 +4,14 @@ A server is an `RpcServer` of `llorch.rpc.server`; clients use `open_channel`, `
 `DuplexCall` of `llorch.rpc.client`. Where the sharp edges of grpc.aio are taken care of:
 
     a handler's own CancelledError, exceptions' texts, abort      call_guard
-    cancellation that a handler swallowed, running handlers       call_guard
+    who cancelled a handler, and which handlers are running       call_guard
     handlers that are generators or not coroutines                call_guard refuses them at start
     too many calls at once                                        call_guard
     drain, `finally` blocks before stop, SO_REUSEPORT             server
     health that follows the state                                 health
     keepalive, message sizes, compression                         transport_options
     slow readers                                                  slow_reader
-    reads with a timeout, leaving a stream, call deadlines        client
+    reads with a timeout, our own stalls                          incoming
+    leaving a stream, call and write deadlines                    client
     tokens and correlation ids without client interceptors        client
 """

@@ -12,7 +12,7 @@ from typing import Generic, Self, TypeVar
 import grpc
 
 from llorch.auth import AUTHORIZATION
-from llorch.errors import LlorchError
+from llorch.errors import LlorchError, Reason, Unavailable
 from llorch.rpc.authorized_channel import AuthorizedChannel
 from llorch.rpc.call_context import CORRELATION_ID, call_or_none
 from llorch.rpc.incoming import Incoming, ended_by_peer, is_being_cancelled
@@ -58,6 +58,9 @@ async def call(
         if is_being_cancelled():
             raise
         raise ended_by_peer() from None
+    except grpc.aio.UsageError as error:
+        # A call that comes as its channel is closed is no bug: who closed it does not know of every caller.
+        raise Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the channel to the other side is closed") from error
 
 
 @asynccontextmanager

@@ -35,7 +35,8 @@ class NodeLinkService:
         self._draining = draining
 
     async def Connect(self, requests: AsyncIterator[pb2.ConnectRequest], context: Any) -> None:
-        register = await _first(requests)
+        report = await _first(requests)
+        register = report.register
         if refusal := _refusal(register):
             await context.write(_directive(refused=refusal))
             return
@@ -44,10 +45,12 @@ class NodeLinkService:
             events.NodeRegistered(
                 node_id=register.node_id,
                 session=session,
+                instance_id=register.instance_id,
                 address=register.advertise_address,
                 version=register.version,
                 snapshot=to_snapshot(register.snapshot),
                 labels=dict(register.labels),
+                applied_command_seq=report.applied_command_seq,
             )
         )
         _log.info("node_registered", node_id=register.node_id, version=register.version)
@@ -82,7 +85,8 @@ class NodeLinkService:
         )
 
 
-async def _first(requests: AsyncIterator[pb2.ConnectRequest]) -> node_link_pb2.Register:
+async def _first(requests: AsyncIterator[pb2.ConnectRequest]) -> node_link_pb2.NodeReport:
+    """Always one with a checked `register`."""
     try:
         async with asyncio.timeout(_FIRST_REPORT_S):
             request = await anext(requests)
@@ -98,7 +102,7 @@ async def _first(requests: AsyncIterator[pb2.ConnectRequest]) -> node_link_pb2.R
     check_id(register.node_id, "register.node_id")
     if not register.advertise_address:
         raise invalid_field("register.advertise_address", "must not be empty: commands are sent there")
-    return register
+    return request.report
 
 
 async def _next_before(

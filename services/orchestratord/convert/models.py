@@ -79,6 +79,8 @@ def check_source(source: str) -> None:
             Reason.UNSUPPORTED_SOURCE,
             f"source: '{source[:80]}' has no kind that is known; begin it with one of: {', '.join(SOURCE_KINDS)}",
         )
+    if source.startswith("file:") and not source.startswith(("file:/", "file:~")):
+        raise invalid_field("source", f"'{source[:80]}' needs an absolute path, or one that begins with ~")
 
 
 def to_state(state: "model_pb2.ModelState.ValueType") -> ModelState:

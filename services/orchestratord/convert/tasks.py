@@ -42,7 +42,8 @@ def to_request(spec: task_pb2.TaskSpec, *, work: Work, task_id: str, correlation
     repeated.
     """
     _check_spec(spec, work)
-    digest = hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+    # Whether it outlives its reader is part of what was asked for, so a repeated request_id does not change it.
+    digest = hashlib.sha256(spec.SerializeToString(deterministic=True) + bytes([durable])).hexdigest()
     run = run_pb2.RunSpec(embed=spec.embed) if work == "embed" else _generate_run(spec)
     return TaskRequest(
         task_id=task_id,

@@ -103,12 +103,16 @@ class AdmissionQueue:
         )
         return iter(dict.fromkeys(model for _, _, model in sorted(heads)))
 
+    def ahead(self, model: str, priority: str) -> int:
+        """How many would go before a task that came now: those who wait for its model, in its class or a higher one."""
+        classes = self._by_model.get(model, {})
+        not_lower = self.priorities[: self.priorities.index(priority) + 1]
+        return sum(len(classes.get(name, ())) for name in not_lower)
+
     def position(self, task_id: str) -> int:
-        """How many tasks of its class wait before it. Linear: for reports, not for decisions."""
-        priority, _ = self._home[task_id]
-        waiting = self._classes[priority]
-        mine = waiting[task_id]
-        return sum(1 for arrival in waiting.values() if arrival < mine)
+        """How many tasks get a slot of its model before it. Linear: for reports, not for decisions."""
+        _, model = self._home[task_id]
+        return self.waiting_for(model).index(task_id)
 
     def depth(self, priority: str) -> int:
         return len(self._classes[priority])

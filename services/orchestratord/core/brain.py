@@ -3,36 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from llorch.errors import FailedPrecondition, Reason
-from orchestratord.core import ending, events, loading, nodes, submission
+from orchestratord.core import ending, events, loading, model_changes, nodes, submission
 from orchestratord.core.admission import AdmissionQueue
 from orchestratord.core.effects import Effect
 from orchestratord.core.state import BrainConfig, BrainState
 from orchestratord.core.timers import TimerKind
 
 Handler = Callable[[BrainState, Any], None]
-
-
-def _model_registered(state: BrainState, event: events.ModelRegistered) -> None:
-    state.catalog.register(event.spec, event.origin, event.provenance, state.now)
-    state.refusals.pop(event.spec.name, None)
-
-
-def _model_state_set(state: BrainState, event: events.ModelStateSet) -> None:
-    state.catalog.get(event.model).state = event.state
-
-
-def _model_deleted(state: BrainState, event: events.ModelDeleted) -> None:
-    model = state.catalog.get(event.model)
-    busy = state.queue.next_for(model.name) or any(w.attempts for w in state.fleet.workers_of_model(model.name))
-    if busy or model.name in state.loads:
-        raise FailedPrecondition(
-            Reason.MODEL_IN_USE,
-            f"model '{model.name}' is in use; wait for its tasks or cancel them, then delete it",
-        )
-    state.catalog.delete(model.name)
-    for worker in list(state.fleet.workers_of_model(model.name)):
-        loading.stop_asked(state, events.WorkerStopAsked(worker.worker_id, even_if_busy=False))
 
 
 def _tick(state: BrainState, _: events.Tick) -> None:
@@ -56,9 +33,9 @@ _HANDLERS: dict[type, Handler] = {
     events.TaskCancelled: ending.cancel,
     events.ReaderAttached: ending.reader_attached,
     events.ReaderLeft: ending.reader_left,
-    events.ModelRegistered: _model_registered,
-    events.ModelStateSet: _model_state_set,
-    events.ModelDeleted: _model_deleted,
+    events.ModelRegistered: model_changes.registered,
+    events.ModelStateSet: model_changes.state_set,
+    events.ModelDeleted: model_changes.deleted,
     events.WorkerStopAsked: loading.stop_asked,
     events.NodeRegistered: nodes.register,
     events.NodeReported: nodes.report,
@@ -74,6 +51,7 @@ _HANDLERS: dict[type, Handler] = {
     events.AttemptFirstToken: ending.attempt_first_token,
     events.AttemptEnded: ending.attempt_ended,
     events.AttemptUnknown: ending.attempt_unknown,
+    events.TaskNotKept: ending.not_kept,
     events.TerminalPersisted: ending.terminal_persisted,
     events.Tick: _tick,
 }

@@ -1,7 +1,7 @@
 """Waiting tasks meet free slots. A task is bound to a worker only when that worker has a free slot."""
 
 from orchestratord.core.effects import AnnouncePlacement, CancelRun, Narrate, Placement, ReleaseRuns, StartRun
-from orchestratord.core.fleet import NodeState, Worker
+from orchestratord.core.fleet import Worker
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Attempt, Task, TaskState
 
@@ -40,12 +40,20 @@ def cancel_attempt(state: BrainState, task: Task) -> None:
         state.emit(CancelRun(task.attempt.worker_id, task.attempt.attempt_id))
 
 
+def cancel_again(state: BrainState, worker: Worker) -> None:
+    """Runs whose task is over already: a cancel may have got lost while the worker could not be reached."""
+    for attempt_id in sorted(worker.attempts):
+        task = state.tasks.get(state.attempts[attempt_id].task_id)
+        if task is None or task.is_finished:
+            state.emit(CancelRun(worker.worker_id, attempt_id))
+
+
 def _best_worker(state: BrainState, model: str) -> Worker | None:
-    """The worker of the model with most free slots; nothing new goes to a node whose link has lapsed."""
+    """The worker of the model with most free slots."""
     usable = [
         worker
         for worker in state.fleet.workers_of_model(model)
-        if worker.takes_runs and state.fleet.nodes[worker.node_id].state is NodeState.READY
+        if worker.takes_runs and state.fleet.node_is_ready(worker)
     ]
     return min(usable, key=lambda worker: (-worker.slots_free, worker.worker_id), default=None)
 

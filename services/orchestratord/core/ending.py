@@ -11,6 +11,7 @@ from orchestratord.core.events import (
     ReaderAttached,
     ReaderLeft,
     TaskCancelled,
+    TaskNotKept,
     TerminalPersisted,
 )
 from orchestratord.core.state import BrainState
@@ -31,8 +32,12 @@ EXPIRED_IDS_KEPT = 100_000
 
 
 def attempt_started(state: BrainState, event: AttemptStarted) -> None:
-    if task := _task_of(state, event.attempt_id):
-        task.started_at = state.now
+    """A worker that is attached to again tells it again; the first time counts."""
+    attempt = state.attempts.get(event.attempt_id)
+    if attempt is not None and not attempt.started:
+        attempt.started = True
+        if task := _task_of(state, event.attempt_id):
+            task.started_at = state.now
 
 
 def attempt_first_token(state: BrainState, event: AttemptFirstToken) -> None:
@@ -103,15 +108,17 @@ def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) 
         state.queue.rate.departed(state.now)
     task.move_to(final)
     task.terminal = terminal
-    task.finished_at = state.now
-    state.finished[task.task_id] = None
-    state.timers.at(state.now + state.config.task_retention_s, TimerKind.RETENTION, task.task_id)
     if task.request.durable:
         state.emit(PersistTerminal(task.task_id, terminal))
     else:
         _show(state, task, terminal)
-    while len(state.finished) > state.config.tasks_retained:
-        forget(state, next(iter(state.finished)))
+
+
+def not_kept(state: BrainState, event: TaskNotKept) -> None:
+    task = state.tasks.get(event.task_id)
+    if task is not None and not task.is_finished:
+        finish(state, task, TaskState.FAILED, TaskError(Reason.STORE_FAILED, event.message, retryable=True))
+        dispatch.cancel_attempt(state, task)
 
 
 def terminal_persisted(state: BrainState, event: TerminalPersisted) -> None:
@@ -130,12 +137,20 @@ def reader_left(state: BrainState, event: ReaderLeft) -> None:
         return
     task.readers -= 1
     if task.readers == 0 and not task.request.durable and not task.is_finished:
-        state.timers.at(state.now + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
+        begin_reader_grace(state, task)
+
+
+def begin_reader_grace(state: BrainState, task: Task) -> None:
+    """Nobody reads the task: somebody has to come within the grace."""
+    task.unread_since = state.now
+    state.timers.at(state.now + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
 
 
 def reader_grace_over(state: BrainState, task_id: str) -> None:
     task = state.tasks.get(task_id)
-    if task is not None and not task.is_finished and task.readers == 0:
+    if task is None or task.is_finished or task.readers or task.unread_since is None:
+        return
+    if state.now >= task.unread_since + state.config.disconnect_grace_s:
         stop(state, task, TaskState.CANCELLED, FinishReason.CANCELLED)
 
 
@@ -167,10 +182,15 @@ def forget(state: BrainState, task_id: str) -> None:
 
 
 def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
+    """From here on the task is kept for a while. Not before: its readers still wait for this."""
     task.terminal_shown = True
     state.emit(AppendTerminal(task.task_id, terminal))
     if task.attempt is not None:
         dispatch.release_if_done(state, task.attempt)
+    state.finished[task.task_id] = None
+    state.timers.at(state.now + state.config.task_retention_s, TimerKind.RETENTION, task.task_id)
+    while len(state.finished) > state.config.tasks_retained:
+        forget(state, next(iter(state.finished)))
 
 
 def _lost(what_happened: str) -> TaskError:

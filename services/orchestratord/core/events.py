@@ -60,11 +60,15 @@ class WorkerStopAsked:
 
 @dataclass(frozen=True, slots=True)
 class NodeRegistered:
+    """`instance_id` is another one after the pool manager was restarted."""
+
     node_id: str
     session: str
+    instance_id: str
     address: str
     version: str
     snapshot: Snapshot
+    applied_command_seq: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -166,6 +170,14 @@ class AttemptUnknown:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskNotKept:
+    """The store could not take an accepted task; whoever submitted it is told so."""
+
+    task_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class TerminalPersisted:
     task_id: str
 
@@ -198,6 +210,7 @@ Event = (
     | AttemptFirstToken
     | AttemptEnded
     | AttemptUnknown
+    | TaskNotKept
     | TerminalPersisted
     | Tick
 )

@@ -108,6 +108,7 @@ class Worker:
     engine: EngineFacts | None = None
     endpoint: Endpoint | None = None
     attached: bool = False
+    was_attached: bool = False
     reattach_until: float | None = None
     start_seq: int | None = None
     last_used_at: float = 0.0
@@ -137,6 +138,7 @@ class Node:
 
     node_id: str
     session: str
+    instance_id: str
     address: str
     version: str
     registered_at: float
@@ -181,3 +183,10 @@ class Fleet:
 
     def ready_nodes(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.state is NodeState.READY]
+
+    def node_is_ready(self, worker: Worker) -> bool:
+        """Nothing new goes to a node whose link has lapsed."""
+        return self.nodes[worker.node_id].state is NodeState.READY
+
+    def usable_devices(self) -> list[Device]:
+        return [device for node in self.ready_nodes() for device in node.devices.values() if device.usable]

@@ -22,7 +22,7 @@ from orchestratord.core.events import (
     WorkerStartFailed,
     WorkerStopAsked,
 )
-from orchestratord.core.fleet import Endpoint, EngineFacts, NodeState, Worker, WorkerSpec, WorkerState
+from orchestratord.core.fleet import Endpoint, EngineFacts, Node, NodeState, Worker, WorkerSpec, WorkerState
 from orchestratord.core.memory_estimate import estimate_mib
 from orchestratord.core.placement import Candidate, Decision, place
 from orchestratord.core.state import BrainState, Load, LoadPhase
@@ -34,7 +34,7 @@ def ensure_loaded(state: BrainState, name: str) -> None:
     model = state.catalog.find(name)
     if model is None or state.queue.next_for(name) is None or name in state.loads:
         return
-    if any(worker.state is not WorkerState.STOPPING for worker in state.fleet.workers_of_model(name)):
+    if is_served(state, name):
         return
     refused = state.refusals.get(name, {})
     needed_mib = 0 if model.size_mib is None else estimate_mib(model, model.size_mib)
@@ -43,6 +43,12 @@ def ensure_loaded(state: BrainState, name: str) -> None:
         _load_on(state, model, decision.chosen, needed_mib)
     elif not decision.waits and (error := _why_nowhere(state, model, decision, refused)):
         ending.fail_waiting(state, name, error)
+
+
+def is_served(state: BrainState, name: str) -> bool:
+    """Whether a worker of the model is there or on its way, on a node that can be reached."""
+    workers = state.fleet.workers_of_model(name)
+    return any(worker.state is not WorkerState.STOPPING and state.fleet.node_is_ready(worker) for worker in workers)
 
 
 def look_again(state: BrainState) -> None:
@@ -81,14 +87,14 @@ def staged(state: BrainState, event: ModelStaged) -> None:
     for model in state.catalog.all():
         if model.spec.source == event.source:
             model.size_mib, model.facts = event.size_mib, event.facts or model.facts
-            _end_staging(state, model.name, event.node_id)
+    _end_staging(state, event.node_id, event.source)
 
 
 def staging_failed(state: BrainState, event: StagingFailed) -> None:
     for model in state.catalog.all():
         if model.spec.source == event.source:
             _refuse(state, model.name, event.node_id, event.reason, event.message)
-            _end_staging(state, model.name, event.node_id)
+    _end_staging(state, event.node_id, event.source)
 
 
 def start_accepted(state: BrainState, event: WorkerStartAccepted) -> None:
@@ -97,9 +103,15 @@ def start_accepted(state: BrainState, event: WorkerStartAccepted) -> None:
 
 
 def start_failed(state: BrainState, event: WorkerStartFailed) -> None:
-    if worker := state.fleet.workers.get(event.worker_id):
-        _refuse(state, worker.spec.model, worker.node_id, event.reason, event.message)
-        worker_gone(state, worker, event.message)
+    """If the node has reported the worker as ready meanwhile, only the answer got lost: its reports count from now."""
+    worker = state.fleet.workers.get(event.worker_id)
+    if worker is None:
+        return
+    if worker.state is WorkerState.READY:
+        worker.start_seq = 0
+        return
+    _refuse(state, worker.spec.model, worker.node_id, event.reason, event.message)
+    worker_gone(state, worker, event.message)
 
 
 def worker_ready(state: BrainState, worker: Worker, engine: EngineFacts, endpoint: Endpoint) -> None:
@@ -116,7 +128,8 @@ def worker_ready(state: BrainState, worker: Worker, engine: EngineFacts, endpoin
 
 def worker_attached(state: BrainState, event: WorkerAttached) -> None:
     if worker := state.fleet.workers.get(event.worker_id):
-        worker.attached, worker.reattach_until = True, None
+        worker.attached, worker.was_attached, worker.reattach_until = True, True, None
+        dispatch.cancel_again(state, worker)
         dispatch.dispatch_model(state, worker.spec.model)
 
 
@@ -129,13 +142,25 @@ def worker_silent(state: BrainState, event: WorkerSilent) -> None:
 
 
 def reattach_overdue(state: BrainState) -> None:
-    """Attaching took too long: what ran there is lost. A worker whose node still answers is stuck, and is stopped."""
+    """Attaching took too long: what ran there is lost. A worker whose node still answers is stuck, and is stopped.
+
+    One that could never be reached would not be next time: its node is out for this model until somebody asks again.
+    """
     for worker in list(state.fleet.workers.values()):
         if worker.reattach_until is None or state.now < worker.reattach_until:
             continue
         _lose_all(state, worker, "the worker that ran the task no longer answers")
-        if state.fleet.nodes[worker.node_id].state is NodeState.READY:
+        if worker.state is WorkerState.READY and state.fleet.node_is_ready(worker):
+            if not worker.was_attached:
+                _refuse(state, worker.spec.model, worker.node_id, Reason.UPSTREAM_UNAVAILABLE, _unreachable(worker))
             _stop(state, worker)
+            state.look_again = True
+
+
+def give_up_loads(state: BrainState, node_id: str) -> None:
+    """The node can't be reached: nobody waits for its loads. A worker that it brings all the same is used."""
+    for load in [load for load in state.loads.values() if load.node_id == node_id]:
+        del state.loads[load.model]
 
 
 def runs_found(state: BrainState, event: RunsFound) -> None:
@@ -175,10 +200,11 @@ def stop_asked(state: BrainState, event: WorkerStopAsked) -> None:
 def _load_on(state: BrainState, model: Model, place_: Candidate, needed_mib: int) -> None:
     node_id = place_.node.node_id
     if model.spec.source not in place_.node.staged:
-        state.loads[model.name] = Load(model.name, node_id, LoadPhase.STAGING)
+        state.loads[model.name] = Load(model.name, model.spec.source, node_id, LoadPhase.STAGING)
         state.emit(StageModel(node_id, model.spec.source))
     elif place_.evicts:
-        state.loads[model.name] = Load(model.name, node_id, LoadPhase.MAKING_ROOM, waits_for=set(place_.evicts))
+        load = Load(model.name, model.spec.source, node_id, LoadPhase.MAKING_ROOM, waits_for=set(place_.evicts))
+        state.loads[model.name] = load
         for worker_id in place_.evicts:
             _stop(state, state.fleet.workers[worker_id])
     else:
@@ -200,7 +226,7 @@ def _start(state: BrainState, model: Model, place_: Candidate, needed_mib: int) 
     )
     state.ledger.reserve(spec.worker_id, {(node_id, device_id): needed_mib})
     state.fleet.add_worker(Worker(spec, node_id, asked_at=state.now))
-    state.loads[model.name] = Load(model.name, node_id, LoadPhase.STARTING, spec.worker_id)
+    state.loads[model.name] = Load(model.name, spec.source, node_id, LoadPhase.STARTING, spec.worker_id)
     state.emit(StartWorker(node_id, spec))
 
 
@@ -223,14 +249,31 @@ def _devices_of(state: BrainState, load: Load) -> str:
 
 
 def _refuse(state: BrainState, name: str, node_id: str, reason: Reason, message: str) -> None:
+    """The node is out for this model until somebody asks again.
+
+    One that is just ending is asked again by itself: when it is back, or if it reports all the same.
+    """
+    node = state.fleet.nodes.get(node_id)
+    if node is not None and reason is Reason.DRAINING:
+        node.state = NodeState.SUSPECT
+        return
     state.refusals.setdefault(name, {})[node_id] = TaskError(reason, message)
 
 
-def _end_staging(state: BrainState, name: str, node_id: str) -> None:
-    load = state.loads.get(name)
-    if load is not None and load.phase is LoadPhase.STAGING and load.node_id == node_id:
-        del state.loads[name]
-        state.look_again = True
+def _unreachable(worker: Worker) -> str:
+    address = worker.endpoint.address if worker.endpoint else "its address"
+    return (
+        f"the worker on node '{worker.node_id}' is ready but can't be reached at {address} from the orchestrator; open "
+        "its ports in the firewall, or set advertise_host there"
+    )
+
+
+def _end_staging(state: BrainState, node_id: str, source: str) -> None:
+    """Found by the source: the model may have got another one since, and then needs another file."""
+    for load in list(state.loads.values()):
+        if load.phase is LoadPhase.STAGING and (load.node_id, load.source) == (node_id, source):
+            del state.loads[load.model]
+            state.look_again = True
 
 
 def _end_loads_waiting_for(state: BrainState, worker: Worker) -> None:
@@ -250,9 +293,16 @@ def _lose_all(state: BrainState, worker: Worker, why: str) -> None:
 def _why_nowhere(
     state: BrainState, model: Model, decision: Decision, refused: dict[str, TaskError]
 ) -> TaskError | None:
-    """The error for those who wait; None if a node may still come."""
-    if decision.removed and model.size_mib is not None:
-        return TaskError(Reason.MODEL_FITS_NO_DEVICE, fits_nowhere(model, decision))
-    if refused and all(node.node_id in refused for node in state.fleet.ready_nodes()):
+    """The error for those who wait, now that no place is left; None if a node or a device may still come."""
+    if any(_may_come_back(state, node) for node in state.fleet.nodes.values()):
+        return None
+    if refused:
         return next(iter(refused.values()))
+    if model.size_mib is not None and decision.has_usable:
+        return TaskError(Reason.MODEL_FITS_NO_DEVICE, fits_nowhere(model, decision))
     return None
+
+
+def _may_come_back(state: BrainState, node: Node) -> bool:
+    is_lost = state.now - node.last_report_at >= state.config.no_device_grace_s
+    return node.state is NodeState.SUSPECT and not is_lost

@@ -1,7 +1,11 @@
 """Nodes come, report and fall silent."""
 
+import math
+from collections.abc import Iterable
+
 from llorch.errors import Aborted, FailedPrecondition, Reason
 from orchestratord.core import ending, loading
+from orchestratord.core.effects import StopWorker
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported
 from orchestratord.core.fleet import Node, NodeState, Snapshot, Worker, WorkerReported, WorkerState
 from orchestratord.core.state import BrainState
@@ -9,11 +13,15 @@ from orchestratord.core.task import TaskError
 
 
 def register(state: BrainState, event: NodeRegistered) -> None:
-    """A node's link begins. The newest link wins; what still comes over an older one is dropped."""
+    """A node's link begins. The newest link wins; what still comes over an older one is dropped.
+
+    A pool manager that was restarted numbers no commands of before; what it does not report went with its predecessor.
+    """
     old = state.fleet.nodes.get(event.node_id)
     node = Node(
         node_id=event.node_id,
         session=event.session,
+        instance_id=event.instance_id,
         address=event.address,
         version=event.version,
         registered_at=state.now,
@@ -21,9 +29,10 @@ def register(state: BrainState, event: NodeRegistered) -> None:
         labels=event.labels,
     )
     if old is not None:
-        node.devices, node.staged = old.devices, old.staged
+        node.devices = old.devices
     state.fleet.nodes[event.node_id] = node
-    _take_in(state, node, event.snapshot, applied_command_seq=0)
+    is_restarted = old is not None and old.instance_id != event.instance_id
+    _take_in(state, node, event.snapshot, math.inf if is_restarted else event.applied_command_seq)
 
 
 def report(state: BrainState, event: NodeReported) -> None:
@@ -45,18 +54,18 @@ def forget(state: BrainState, event: NodeForgotten) -> None:
         )
     for worker in state.fleet.workers_on(node.node_id):
         loading.worker_gone(state, worker, f"node '{node.node_id}' was forgotten")
-    for load in [load for load in state.loads.values() if load.node_id == node.node_id]:
-        del state.loads[load.model]
-    for device_id in node.devices:
-        state.ledger.set_device((node.node_id, device_id), 0, 0, 0)
+    loading.give_up_loads(state, node.node_id)
+    _forget_devices(state, node, node.devices)
     del state.fleet.nodes[node.node_id]
 
 
 def check_leases(state: BrainState) -> None:
-    """A node that is silent for its lease gets nothing new. What runs there goes on."""
+    """A node that is silent for its lease gets nothing new. What runs there goes on; who waits is served elsewhere."""
     for node in state.fleet.nodes.values():
-        if state.now - node.last_report_at >= state.config.node_lease_s:
+        if node.state is not NodeState.SUSPECT and state.now - node.last_report_at >= state.config.node_lease_s:
             node.state = NodeState.SUSPECT
+            loading.give_up_loads(state, node.node_id)
+            state.look_again = True
     _fail_if_no_device_comes(state)
 
 
@@ -69,7 +78,7 @@ def renew_leases(state: BrainState) -> None:
             worker.reattach_until = state.now + state.config.reattach_s
 
 
-def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: int) -> None:
+def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:
     node.last_report_at = state.now
     node.state = NodeState.READY
     for device in snapshot.devices:
@@ -77,8 +86,9 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
         usable_mib = device.total_mib if device.usable else 0
         state.ledger.set_device((node.node_id, device.device_id), usable_mib, device.reserve_mib, device.others_mib)
     if snapshot.full:
+        _forget_devices(state, node, node.devices.keys() - {device.device_id for device in snapshot.devices})
         node.pools = snapshot.pools
-        node.staged.update(snapshot.staged)
+        node.staged = dict(snapshot.staged)
         _notice_missing(state, node, snapshot, applied_command_seq)
     for reported in snapshot.workers:
         _take_in_worker(state, node, reported)
@@ -94,14 +104,22 @@ def _take_in_worker(state: BrainState, node: Node, reported: WorkerReported) -> 
     if worker is None:
         worker = _adopt(state, node, reported)
     worker.report = reported.report
-    is_news = worker.state is WorkerState.STARTING
-    if reported.state is WorkerState.READY and is_news and reported.engine and reported.endpoint:
+    is_ready_now = (worker.state, reported.state) == (WorkerState.STARTING, WorkerState.READY)
+    if reported.state is WorkerState.STOPPING:
+        if worker.state is WorkerState.READY:
+            worker.state = WorkerState.STOPPING
+    elif worker.state is WorkerState.STOPPING:
+        # It knows of no stop: that got lost, or this report was on its way before it.
+        state.emit(StopWorker(worker.node_id, worker.worker_id))
+    elif is_ready_now and reported.engine and reported.endpoint:
         loading.worker_ready(state, worker, reported.engine, reported.endpoint)
 
 
 def _adopt(state: BrainState, node: Node, reported: WorkerReported) -> Worker:
     """A worker that runs already, started before this orchestrator was: it is charged and used."""
-    worker = Worker(reported.spec, node.node_id, asked_at=state.now, start_seq=0)
+    stopping = reported.state is WorkerState.STOPPING
+    begins_as = WorkerState.STOPPING if stopping else WorkerState.STARTING
+    worker = Worker(reported.spec, node.node_id, asked_at=state.now, state=begins_as, start_seq=0)
     state.fleet.add_worker(worker)
     claims = zip(reported.spec.device_ids, reported.spec.reservation_mib, strict=False)
     state.ledger.charge(worker.worker_id, {(node.node_id, device_id): mib for device_id, mib in claims})
@@ -115,7 +133,13 @@ def _worker_ended(state: BrainState, worker: Worker, reported: WorkerReported) -
         loading.worker_failed(state, worker, *reported.failure)
 
 
-def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: int) -> None:
+def _forget_devices(state: BrainState, node: Node, device_ids: Iterable[str]) -> None:
+    for device_id in list(device_ids):
+        state.ledger.set_device((node.node_id, device_id), 0, 0, 0)
+        del node.devices[device_id]
+
+
+def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:
     """A worker that a full report does not name is gone, if the report knows of the command that started it."""
     named = {reported.spec.worker_id for reported in snapshot.workers}
     for worker in state.fleet.workers_on(node.node_id):
@@ -125,14 +149,15 @@ def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_c
 
 
 def _fail_if_no_device_comes(state: BrainState) -> None:
-    """Nobody waits for ever: without any usable node for the grace, waiting tasks end with the reason."""
-    if state.fleet.ready_nodes() or not len(state.queue):
+    """Nobody waits for ever: with nothing to compute on for the grace, waiting tasks end with the reason."""
+    if state.fleet.usable_devices() or not len(state.queue):
         state.no_device_since = None
         return
     if state.no_device_since is None:
         state.no_device_since = state.now
     if state.now - state.no_device_since < state.config.no_device_grace_s:
         return
-    error = TaskError(Reason.NO_DEVICE, "no GPU host is connected any more; see to pool-managerd there", retryable=True)
+    message = "no GPU host with a usable device is connected any more; see `llorch gpus`, and to pool-managerd there"
     for model in list(state.queue.models()):
-        ending.fail_waiting(state, model, error)
+        if not loading.is_served(state, model):
+            ending.fail_waiting(state, model, TaskError(Reason.NO_DEVICE, message, retryable=True))

@@ -40,6 +40,11 @@ class Decision:
         return self.ranked[0] if self.ranked else None
 
     @property
+    def has_usable(self) -> bool:
+        """Whether a device was there that could have been used, had it been larger."""
+        return any(removed.candidate.device.usable for removed in self.removed)
+
+    @property
     def largest_mib(self) -> int:
         """The most that any usable device could hold; for the message when nothing can."""
         return max((removed.candidate.capacity_mib for removed in self.removed), default=0)

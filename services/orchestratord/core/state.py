@@ -38,9 +38,13 @@ class LoadPhase(Enum):
 
 @dataclass(slots=True)
 class Load:
-    """A model on its way into memory, at most one per model. `waits_for`: workers whose memory has to return first."""
+    """A model on its way into memory, at most one per model. `waits_for`: workers whose memory has to return first.
+
+    `source` is what the model's file was when the load began.
+    """
 
     model: str
+    source: str
     node_id: str
     phase: LoadPhase
     worker_id: str = ""

@@ -1,7 +1,7 @@
 """Tasks come in: admit, or refuse with the reason and nothing changed."""
 
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, Unavailable, invalid_field
-from orchestratord.core import dispatch, loading
+from orchestratord.core import dispatch, ending, loading
 from orchestratord.core.catalog import Model
 from orchestratord.core.effects import Narrate, OpenLog, PersistTask
 from orchestratord.core.events import TaskSubmitted
@@ -43,7 +43,7 @@ def find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
 
 def _admit(state: BrainState, request: TaskRequest, model: Model) -> None:
     task = Task(request, created_at=state.now)
-    position = state.queue.depth(request.priority)
+    position = state.queue.ahead(model.name, request.priority)
     state.tasks[task.task_id] = task
     if request.request_id:
         state.by_request_id[(request.app, request.request_id)] = task.task_id
@@ -51,7 +51,7 @@ def _admit(state: BrainState, request: TaskRequest, model: Model) -> None:
     if request.deadline_s is not None:
         state.timers.at(state.now + request.deadline_s, TimerKind.DEADLINE, task.task_id)
     if not request.durable:
-        state.timers.at(state.now + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
+        ending.begin_reader_grace(state, task)
     state.emit(OpenLog(request, position))
     if request.durable:
         state.emit(PersistTask(request))
@@ -64,16 +64,22 @@ def _admit(state: BrainState, request: TaskRequest, model: Model) -> None:
 
 
 def _refuse_if_hopeless(state: BrainState, model: Model) -> None:
-    """A task that can never run does not wait: there is no node at all, or the model fits no device even when empty."""
+    """A task that can never run does not wait: there is nothing to run it on, or no device could hold the model."""
     if not state.fleet.nodes:
         raise Unavailable(
             Reason.NO_DEVICE,
             "no GPU host is connected; start pool-managerd there and point it at this orchestrator",
             retry_after_ms=1000,
         )
+    if not any(device.usable for node in state.fleet.nodes.values() for device in node.devices.values()):
+        raise Unavailable(
+            Reason.NO_DEVICE,
+            "no GPU host that is connected has a device that can be used; see `llorch gpus`",
+            retry_after_ms=1000,
+        )
     size = model.size_mib
     if size is None or any(True for _ in state.fleet.workers_of_model(model.name)) or not state.fleet.ready_nodes():
         return
     decision = place(state.fleet, state.ledger, estimate_mib(model, size))
-    if decision.chosen is None and not decision.waits:
+    if decision.chosen is None and not decision.waits and decision.has_usable:
         raise FailedPrecondition(Reason.MODEL_FITS_NO_DEVICE, loading.fits_nowhere(model, decision))

@@ -133,6 +133,7 @@ class Attempt:
     number: int
     task_id: str
     worker_id: str
+    started: bool = False
     ended: bool = False
 
 
@@ -146,9 +147,9 @@ class Task:
     attempt: Attempt | None = None
     attempts: int = 0
     readers: int = 0
+    unread_since: float | None = None
     started_at: float | None = None
     first_token_at: float | None = None
-    finished_at: float | None = None
     terminal: Terminal | None = None
     terminal_shown: bool = False
 

@@ -102,24 +102,25 @@ class EffectRunner:
 
     def _persist_task(self, effect: effects.PersistTask) -> None:
         task_id = effect.request.task_id
-        self._keeping[task_id] = self._tasks.spawn(f"keep {task_id}", self._save_task(effect))
+        keeping = self._tasks.spawn(f"keep {task_id}", self._save_task(effect))
+        self._keeping[task_id] = keeping
+        keeping.add_done_callback(lambda _: self._keeping.pop(task_id, None))
 
     async def _save_task(self, effect: effects.PersistTask) -> LlorchError | None:
         try:
             await self._store.save_task(effect.request)
         except LlorchError as error:
+            self._owner.post(events.TaskNotKept(effect.request.task_id, error.message))
             return error
         return None
 
     async def wait_kept(self, task_id: str) -> None:
-        """Returns when the store has the task; raises what the store said if it could not keep it."""
+        """Returns when the store has the task; raises what it said if it could not keep it, and then the task fails."""
         keeping = self._keeping.get(task_id)
         if keeping is None:
             return
         error = await asyncio.shield(keeping)
-        self._keeping.pop(task_id, None)
         if error is not None:
-            self._owner.post(events.TaskCancelled(task_id))
             raise error
 
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:

@@ -55,6 +55,7 @@ class WorkerLink:
         self._channel = open_channel(endpoint.address, token=endpoint.access_token)
         self._stub = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
         self._attempts: set[str] = set()
+        self._starting: set[str] = set()
         self._to_release: set[str] = set()
 
     async def run(self) -> None:
@@ -71,6 +72,7 @@ class WorkerLink:
 
     def start_run(self, effect: StartRun) -> None:
         self._attempts.add(effect.attempt_id)
+        self._starting.add(effect.attempt_id)
         self._tasks.spawn(f"start {effect.attempt_id}", self._start_run(effect))
 
     def cancel_run(self, attempt_id: str) -> None:
@@ -123,12 +125,12 @@ class WorkerLink:
             stream.embeddings = tuple(end.embeddings)
 
     def _positions(self) -> dict[str, int]:
-        """Where each log ends: what the worker said after that has not been seen here."""
-        return {
-            attempt_id: len(stream.log)
-            for attempt_id in self._attempts
-            if (stream := self._streams.writer(attempt_id)) is not None
-        }
+        """Where each log ends: what the worker said after that has not been seen here.
+
+        Without those that it may not have heard of yet: it would call them unknown. They come by themselves.
+        """
+        logs = {attempt_id: self._streams.writer(attempt_id) for attempt_id in self._attempts - self._starting}
+        return {attempt_id: 0 if stream is None else len(stream.log) for attempt_id, stream in logs.items()}
 
     async def _report_runs(self) -> None:
         found: list[str] = []
@@ -160,6 +162,8 @@ class WorkerLink:
         except LlorchError as error:
             failed = TaskError(error.reason, error.message, retryable=error.retry_after_ms is not None)
             self._post(events.AttemptEnded(effect.attempt_id, failed))
+        finally:
+            self._starting.discard(effect.attempt_id)
 
     async def _cancel_run(self, attempt_id: str) -> None:
         """If this fails the worker is gone or silent, and the brain hears of that by itself."""

@@ -57,3 +57,10 @@ async def test_an_early_end_of_an_endless_task_ends_the_owner() -> None:
 async def test_a_task_that_may_end_gives_its_result() -> None:
     async with TaskSupervisor("owner") as tasks:
         assert await tasks.spawn("add", asyncio.sleep(0, 42)) == 42
+
+
+async def test_work_that_never_began_is_closed_without_a_warning() -> None:
+    work = forever()
+    async with TaskSupervisor("owner") as tasks:
+        tasks.spawn("work", work)
+    assert work.cr_frame is None, "a closed coroutine has no frame"  # type: ignore[attr-defined]  # a Coroutine's own

@@ -71,7 +71,7 @@ def test_the_usual_place_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_sections_of_others_are_no_concern(file: Path, env: dict[str, str]) -> None:
-    file.write_text('models_dir = "/models"\n[orchestrator]\nanything = 1\n[models.coder]\nsource = "file:x"\n')
+    file.write_text('[orchestrator]\nanything = 1\n[models.coder]\nsource = "file:x"\n')
     assert read(GatewaySettings, ["--config", str(file)], env).slots == 4
 
 
@@ -189,3 +189,10 @@ def test_settings_are_frozen_and_take_nothing_unknown() -> None:
 def test_an_instance_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLOTS", "9")
     assert GatewaySettings().slots == 4
+
+
+@pytest.mark.parametrize("text", ['models_dir = "/models"', "[apps.aider]"])
+def test_what_comes_with_a_later_release_is_refused_by_name(file: Path, env: dict[str, str], text: str) -> None:
+    file.write_text(f"{text}\n")
+    with pytest.raises(SettingsError, match="later release"):
+        read(GatewaySettings, ["--config", str(file)], env)

@@ -51,12 +51,16 @@ def test_models_come_in_the_order_of_who_waits_longest() -> None:
     assert list(waiting.models()) == ["second", "third", "late"]
 
 
-def test_a_position_counts_those_before_it_in_its_class() -> None:
+def test_a_position_counts_those_who_get_a_slot_of_the_model_before() -> None:
     waiting = queue()
+    waiting.add("other", "tiny", "interactive")
+    waiting.add("later", "coder", "batch")
     for name in ("a", "b", "c"):
         waiting.add(name, "coder", "interactive")
     waiting.remove("a")
-    assert (waiting.position("b"), waiting.position("c")) == (0, 1)
+    assert [waiting.position(name) for name in ("b", "c", "later")] == [0, 1, 2]
+    assert (waiting.ahead("coder", "interactive"), waiting.ahead("coder", "batch")) == (2, 3)
+    assert waiting.ahead("new", "batch") == 0
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from(["interactive", "batch"]), st.booleans())))

@@ -277,3 +277,32 @@ def test_idle_models_leave_for_one_that_somebody_waits_for() -> None:
     assert driver.only(effects.StopWorker).worker_id == first.worker_id
     driver.worker_ended(first)
     assert driver.last(effects.StartWorker).spec.model == "second"
+
+
+def test_a_task_that_runs_at_once_has_nobody_before_it_however_many_wait_for_other_models() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", size_mib=8000, slots=1)
+    driver.add_model("tiny", size_mib=500, slots=1)
+    driver.add_node(staged={"file:/models/coder.gguf": 8000, "file:/models/tiny.gguf": 500})
+    for model in ("tiny", "coder"):
+        driver.submit(model)
+        driver.load(model)
+    driver.finish_attempt(next(iter(driver.state.attempts)))
+    driver.submit("coder")
+    driver.forget_effects()
+    running = driver.submit("tiny")
+    assert driver.task(running).state is TaskState.RUNNING
+    assert driver.only(effects.OpenLog).queue_position == 0
+
+
+def test_a_task_that_the_store_could_not_take_fails_and_frees_its_slot() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    driver.add_node()
+    task_id = driver.submit(durable=True)
+    driver.load()
+    driver.handle(events.TaskNotKept(task_id, "the disk is full"))
+    assert driver.task(task_id).state is TaskState.FAILED
+    assert driver.only(effects.CancelRun)
+    driver.handle(events.TaskNotKept(task_id, "the disk is full"))
+    driver.handle(events.TaskNotKept("task-forgotten", "the disk is full"))

@@ -70,6 +70,8 @@ def test_with_a_gpu_and_nvcc_a_cuda_build_is_made_and_the_wait_is_told(installed
     assert "-DGGML_CUDA=on" in plan.environment["CMAKE_ARGS"]
     assert plan.environment["CUDACXX"] == str(NVCC)
     assert "10-30 minutes" in plan.say
+    assert '.venv/bin/pip install "llama-cpp-python==0.3.36"' in plan.hint
+    assert "make demo CPU=1" in plan.hint
 
 
 @pytest.mark.parametrize("installed", [Engine.NONE, Engine.CPU])

@@ -142,9 +142,7 @@ class LlamaCppEngine:
             check_sampling(run, self._known.model)
             return self._prompts.prepare(run)
 
-    def _replay(
-        self, output: RunOutput, replayed: TokensOfChoices, constraints: Sequence[Constraint | None]
-    ) -> None:
+    def _replay(self, output: RunOutput, replayed: TokensOfChoices, constraints: Sequence[Constraint | None]) -> None:
         """An answer that had come to its end in an earlier attempt stays there."""
         pieces = self._known.model.pieces
         for choice, token_ids, constraint in zip(output.choices, replayed, constraints, strict=True):

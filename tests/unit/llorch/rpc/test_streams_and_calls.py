@@ -311,3 +311,9 @@ def test_there_is_no_current_call_outside_of_a_handler() -> None:
 def test_every_leaf_has_an_http_status() -> None:
     for leaf in errors.LlorchError.__subclasses__():
         assert 400 <= HTTP_STATUS[leaf.code] < 600
+
+
+async def test_a_call_on_a_channel_that_was_closed_is_an_error_of_the_tree(served: Serving) -> None:
+    await served.methods.channel.close()
+    with pytest.raises(errors.Unavailable, match="closed"):
+        await call(served.methods.unary, REQUEST, timeout_s=5)

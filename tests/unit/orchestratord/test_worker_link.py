@@ -1,0 +1,104 @@
+"""The link to a worker whose channel goes away, or whose answers come late."""
+
+# ruff: noqa: N802  # RPCs are named as the contract names them
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from llama_orch.v2 import run_pb2, worker_service_pb2, worker_service_pb2_grpc
+from llorch.auth import BearerAuth
+from llorch.background import TaskSupervisor
+from llorch.clock import SystemClock
+from llorch.rpc.server import RpcServer
+from orchestratord.core import events
+from orchestratord.core.effects import StartRun
+from orchestratord.core.fleet import Endpoint
+from orchestratord.core.task import TaskRequest
+from orchestratord.runtime.control import CommandSequence
+from orchestratord.runtime.task_streams import TaskStreams
+from orchestratord.runtime.worker_link import WorkerLink
+from orchestratord.store.interface import Incarnation
+
+SERVICE = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
+REQUEST = TaskRequest("task-1", "m", run_pb2.RunSpec().SerializeToString(), "digest", 1)
+
+
+class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
+    """Answers a StartRun only when `go_on` is set. Its streams end when `breaks` is set."""
+
+    def __init__(self) -> None:
+        self.start_came = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.breaks = asyncio.Event()
+        self.positions: list[dict[str, int]] = []
+
+    async def StartRun(self, request: Any, context: Any) -> worker_service_pb2.StartRunResponse:
+        self.start_came.set()
+        await self.go_on.wait()
+        return worker_service_pb2.StartRunResponse()
+
+    async def ListRuns(self, request: Any, context: Any) -> worker_service_pb2.ListRunsResponse:
+        return worker_service_pb2.ListRunsResponse()
+
+    async def StreamRuns(self, request: Any, context: Any) -> None:  # type: ignore[override]  # a coroutine
+        self.positions.append(dict(request.from_seq))
+        unknown = [attempt_id for attempt_id in request.from_seq if not self.go_on.is_set()]
+        frame = run_pb2.StepFrame(unknown_attempt_ids=unknown)
+        await context.write(worker_service_pb2.StreamRunsResponse(frame=frame))
+        await self.breaks.wait()
+        self.breaks.clear()
+
+
+@asynccontextmanager
+async def linked(posted: list[events.Event]) -> AsyncIterator[tuple[SlowWorker, WorkerLink, "asyncio.Task[None]"]]:
+    worker = SlowWorker()  # type: ignore[abstract]  # what it lacks answers UNIMPLEMENTED
+    server = RpcServer(name="worker", bind="127.0.0.1:0", authenticator=BearerAuth(None))
+    server.add(SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, worker)
+    streams = TaskStreams()
+    streams.open(REQUEST, 0, SystemClock().wall())
+    streams.begin_attempt(REQUEST.task_id, "attempt-1")
+    commands = CommandSequence(Incarnation("cluster", 1))
+    endpoint = Endpoint(await server.start(), "")
+    try:
+        async with TaskSupervisor("test") as tasks:
+            link = WorkerLink("worker-1", endpoint, commands, streams, posted.append, tasks)
+            yield worker, link, tasks.spawn("link", link.run())
+    finally:
+        await server.stop(0)
+
+
+async def wait_posted(posted: list[events.Event], event: events.Event, times: int = 1) -> None:
+    async with asyncio.timeout(5):
+        while posted.count(event) < times:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_worker_that_goes_while_a_run_is_started_takes_nobody_with_it() -> None:
+    posted: list[events.Event] = []
+    async with linked(posted) as (worker, link, running):
+        await wait_posted(posted, events.WorkerAttached("worker-1"))
+        link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None))
+        await worker.start_came.wait()
+        running.cancel()
+        await wait_posted(posted, events.AttemptUnknown("attempt-1"))
+        link.cancel_run("attempt-1")
+        link.release_runs(("attempt-1",))
+        await asyncio.sleep(0.05)
+
+
+async def test_a_run_that_is_just_being_started_is_not_lost_when_the_stream_breaks() -> None:
+    posted: list[events.Event] = []
+    async with linked(posted) as (worker, link, _):
+        await wait_posted(posted, events.WorkerAttached("worker-1"))
+        link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None))
+        await worker.start_came.wait()
+        worker.breaks.set()
+        await wait_posted(posted, events.WorkerAttached("worker-1"), times=2)
+        worker.go_on.set()
+        await asyncio.sleep(0.05)
+        worker.breaks.set()
+        await wait_posted(posted, events.WorkerAttached("worker-1"), times=3)
+        assert worker.positions == [{}, {}, {"attempt-1": 0}]
+        assert events.AttemptUnknown("attempt-1") not in posted
