@@ -32,8 +32,8 @@ chaos: set-up ## The chaos tests with their full counts
 up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …": options of `llorch up`)
 	@$(BIN)/llorch up $(ARGS)
 
-bench: set-up ## Measure speed; figures are no part of any test
-	@for measurement in tests/bench/bench_*.py; do $(BIN)/python $$measurement || exit 1; done
+bench: set-up ## Measure what llama-orch itself costs; figures are no part of any test
+	@for measurement in streams idle; do $(BIN)/python tests/bench/bench_$$measurement.py || exit 1; done
 
 bench-engine: set-up ## Compare the engine with llama.cpp's own server core (ARGS="--rounds 5 --full")
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]"
