@@ -25,6 +25,7 @@ from engine_step_cost import measure_step_cost
 from rich.console import Console
 from rich.table import Table
 
+from llorch.logs import configure_logging
 from worker_orcd.engines.llama_cpp.threads import usable_cores
 from worker_orcd.run_spec import RunSpec, Sampling
 
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="memory over 2,000 requests")
     parser.add_argument("--only", choices=("speed", "step", "reuse", "prompt", "memory"), help="one measurement")
     options = parser.parse_args()
+    configure_logging("bench", "warning")
     measurements: dict[str, Callable[[], list[Row]]] = {
         "step": step_cost,
         "speed": lambda: asyncio.run(compare_speed(options.rounds, options.tokens, options.threads)),
