@@ -24,7 +24,7 @@ test: set-up check ## Everything that has to pass: check, then all test suites
 	$(PYTEST) $(call suites,unit contract sim integration chaos e2e)
 
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
-	$(PYTEST) -m "not native" $(call suites,unit contract sim)
+	LLORCH_SIM_SEEDS=25 $(PYTEST) -m "not native" $(call suites,unit contract sim)
 
 chaos: set-up ## The chaos tests with their full counts
 	LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 $(PYTEST) $(call suites,chaos)
