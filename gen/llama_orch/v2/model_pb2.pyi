@@ -130,7 +130,9 @@ class ModelSpec(_message.Message):
     source: _builtins.str
     """Reference to its file: "file:<absolute path>" or "pkg:<python package>/<file>"; later "hf:…" and "https:…"."""
     context: _builtins.int
-    """Tokens that ONE request may use, prompt and answer. 256 to 4194304. Default: min(trained, 32768)."""
+    """Tokens that ONE request may use, prompt and answer. 256 to 4194304. Default: 4096, or what the model was
+    trained with if that is less.
+    """
     slots: _builtins.int
     """Requests at once. 1 to 256. Default 4."""
     cache_type: _worker_pb2.CacheType.ValueType
