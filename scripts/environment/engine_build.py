@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from pathlib import Path
 
-CPU_CMAKE_ARGS = "-DLLAVA_BUILD=OFF -DGGML_OPENMP=OFF"
+CPU_CMAKE_ARGS = "-DLLAVA_BUILD=OFF -DGGML_OPENMP=OFF -DCMAKE_CXX_FLAGS=-fno-dse"
+"""GCC before 15 drops stores that its AMX intrinsics read, and the engine crashes; `-fno-dse` prevents that, and costs
+nothing that can be measured.
+"""
+
 CUDA_CMAKE_ARGS = f"-DGGML_CUDA=on {CPU_CMAKE_ARGS}"
 
 

@@ -9,6 +9,7 @@ from environment.errors import SetUpError
 from environment.project_file import ENGINE, ProjectFile
 from environment.virtual_environment import VirtualEnvironment
 
+AMX_PROBE = Path(__file__).resolve().parents[2] / "services/worker_orcd/engines/llama_cpp/amx_probe.py"
 NO_COMPILER = "No C++ compiler is on the PATH. Debian, Ubuntu: sudo apt install g++"
 
 
@@ -22,6 +23,8 @@ def install_engine(venv: VirtualEnvironment, project: ProjectFile, *, cpu_asked_
         print(plan.say, flush=True)
     if plan.build is Build.CPU:
         _install(venv, project.engine_requirements, plan)
+        if facts.in_pip_cache and not venv.engine_is_sound(AMX_PROBE):
+            _build_again(venv, project, plan)
     elif plan.build is Build.CUDA:
         _install(venv, [str(_build_cuda_wheel(venv, project, plan))], plan)
     elif plan.build is Build.CUDA_WHEEL:
@@ -53,9 +56,11 @@ def _installed(venv: VirtualEnvironment, project: ProjectFile) -> Engine:
     return Engine.GPU if gpu else Engine.CPU
 
 
-def _install(venv: VirtualEnvironment, what: tuple[str, ...] | list[str], plan: Plan) -> None:
-    # A CPU build of the same version may be there, which pip would keep.
-    replace = [] if plan.build is Build.CPU else ["--force-reinstall"]
+def _install(
+    venv: VirtualEnvironment, what: tuple[str, ...] | list[str], plan: Plan, *, anew: bool = False
+) -> None:
+    # Another build of the same version may be there, which pip would keep.
+    replace = [] if plan.build is Build.CPU and not anew else ["--force-reinstall"]
     venv.pip(
         "install",
         [*replace, *what],
@@ -64,6 +69,13 @@ def _install(venv: VirtualEnvironment, what: tuple[str, ...] | list[str], plan: 
         environment=plan.environment,
         hint=plan.hint if machine.has_cpp_compiler() else NO_COMPILER,
     )
+
+
+def _build_again(venv: VirtualEnvironment, project: ProjectFile, plan: Plan) -> None:
+    """A wheel in pip's cache was built with other flags, and pip does not tell one from another."""
+    print("The engine in pip's cache does not work with this processor's AMX; it is built anew, once.", flush=True)
+    venv.forget_cached_wheel(ENGINE)
+    _install(venv, project.engine_requirements, plan, anew=True)
 
 
 def _build_cuda_wheel(venv: VirtualEnvironment, project: ProjectFile, plan: Plan) -> Path:

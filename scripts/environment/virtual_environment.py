@@ -69,6 +69,13 @@ class VirtualEnvironment:
             raise SetUpError(f"the engine does not load: {last[0]}")
         return words[-2], words[-1] == "True"
 
+    def engine_is_sound(self, probe: Path) -> bool:
+        """Whether the engine's fastest instructions work, if it has them. `probe` is the script that tries them."""
+        return self._ask(str(probe)).returncode in (0, 3)
+
+    def forget_cached_wheel(self, name: str) -> None:
+        self._ask("-m", "pip", "cache", "remove", name.replace("-", "_"))
+
     def _is_usable(self) -> bool:
         if not self.python.exists():
             return False

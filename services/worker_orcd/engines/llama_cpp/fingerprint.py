@@ -7,6 +7,7 @@ from pathlib import Path
 from worker_orcd.device import DeviceKind
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.llama_cpp import draws
+from worker_orcd.engines.llama_cpp.amx import may_repack
 from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 
@@ -20,7 +21,7 @@ def fingerprint(
     on_cuda = shape.devices.kind is DeviceKind.CUDA
     return Fingerprint(
         engine_version=f"llama_cpp {native.version}",
-        build=f"{native.system_info()} | {' '.join(platform.libc_ver())}",
+        build=" | ".join((native.system_info(), " ".join(platform.libc_ver()), *_repacking(native, shape))),
         device_kind="cuda" if on_cuda else "cpu",
         device=", ".join(_cuda(shape, gpus)) if on_cuda else "",
         model_digest=model_digest,
@@ -32,6 +33,11 @@ def fingerprint(
         cache_type_v=shape.cache_type_v,
         context_per_slot=shape.context_per_slot,
     )
+
+
+def _repacking(native: Native, shape: LlamaCppShape) -> list[str]:
+    """Weights in the order of a machine's instructions are multiplied by other code, which rounds otherwise."""
+    return ["repacked"] if may_repack(native) and shape.devices.kind is not DeviceKind.CUDA else []
 
 
 def _cuda(shape: LlamaCppShape, gpus: Sequence[str]) -> list[str]:

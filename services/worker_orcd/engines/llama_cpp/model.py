@@ -6,16 +6,12 @@ from typing import Any
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason
 from worker_orcd.device import DeviceKind
+from worker_orcd.engines.llama_cpp.amx import may_repack
 from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.pieces import piece_table, special_texts
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 
 _ALL_LAYERS = -1
-
-_AMX = "AMX_INT8 = 1"
-"""A build with these instructions crashes in its first matrix product (ggml-org/llama.cpp pull request
-26954): weights must not be moved into the buffers that they work on.
-"""
 
 
 class Model:
@@ -91,7 +87,7 @@ def open_model(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool], 
         params.devices = ctypes.cast(no_devices, ctypes.c_void_p)
     _fill_split(lib, params, shape)
     progress = lib.llama_progress_callback(lambda _share, _data: go_on())
-    params.use_extra_bufts = _AMX not in native.system_info()
+    params.use_extra_bufts = not on_cuda and may_repack(native)
     params.progress_callback = progress
     if not with_weights:
         params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
