@@ -6,6 +6,7 @@ sampled, but for the one that ends the answer, is in exactly one entry. Its `seq
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from llorch.errors import Reason
 from worker_orcd.engine_info import Fingerprint
@@ -40,9 +41,8 @@ class PositionLogprobs:
     top: tuple[TokenLogprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """At most one of `reasoning` and `tool_call` is set; `text` is the content where neither is.
+class LogEntry(NamedTuple):
+    """One is made per token, and a tuple in a third of a dataclass's time. At most one of `reasoning` and `tool_call` is set; `text` is the content where neither is.
 
     `logprobs` has one position per token id, if any. `sampler_state` is what a resumed run can't rebuild from
     the ids.

@@ -1,12 +1,11 @@
 """What one step of an engine brought for one run."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from worker_orcd.log_entry import LogEntry, RunEnd
 
 
-@dataclass(frozen=True, slots=True)
-class TokenStep:
+class TokenStep(NamedTuple):
     """`entries` follow the run's log without a gap; after a step with an `end` nothing more comes for this
     run.
 

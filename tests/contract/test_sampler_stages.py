@@ -38,7 +38,9 @@ class Stages:
 
     def __init__(self, lib: Any) -> None:
         model: Any = SimpleNamespace(vocabulary_size=SIZE, vocab=None, ends_text=frozenset(), pieces=["x"] * SIZE)
-        self._bench = Workbench(lib, model, Candidates(lib, SIZE))
+        candidates: Any = Candidates(lib, SIZE)
+        candidates.row = lambda _context, _output: ROW
+        self._bench = Workbench(lib, model, candidates)
         self._open: list[Sampler] = []
 
     def picks(
@@ -53,9 +55,6 @@ class Stages:
         """The tokens of a choice that goes on after `log`."""
         sampler = Sampler(self._bench, EngineRun("a", RunSpec(seed=seed, sampling=sampling), log), 0, list(tokens))
         self._open.append(sampler)
-        patched: Any = sampler
-        patched._row = lambda _context, _output: ROW
-        patched._sample = lambda _context, _output, index: self._sample(sampler, index)
         begin = sum(len(entry.token_ids) for entry in log)
         picked = []
         self.states = []
@@ -68,14 +67,6 @@ class Stages:
     def close(self) -> None:
         for sampler in self._open:
             sampler.close()
-
-    def _sample(self, sampler: Sampler, index: int) -> int:
-        """What the library does in one call, without a context."""
-        self._bench.candidates.fill(ROW)
-        picked = sampler._draw(index, 0)
-        assert picked is not None
-        self._bench.lib.llama_sampler_accept(sampler._chain, picked[0])
-        return picked[0]
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def test_mirostat_is_not_resumed_without_its_state(engine: EngineRuns) -> None:
     assert all(len(entry.sampler_state) == 8 for entry in whole.log)
     for state in (b"", b"12345678x", b"\xff" * 8):
         with pytest.raises(InvalidArgument, match="sampler state"):
-            engine.run(spec, [replace(entry, sampler_state=state) for entry in whole.log[:3]])
+            engine.run(spec, [entry._replace(sampler_state=state) for entry in whole.log[:3]])
 
 
 def test_what_a_neighbour_does_changes_nothing(engine: EngineRuns) -> None:

@@ -5,7 +5,7 @@ An engine feeds the tokens of each choice in order and, once per step, collects 
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from worker_orcd.chat.answer_reader import Content, Said
 from worker_orcd.chat.answers import Answers
@@ -129,7 +129,7 @@ class ChoiceOutput:
         """Those of the entry's tokens; the state is that after the last of them."""
         particulars = [self._particulars.popleft() for _ in entry.token_ids]
         logprobs = tuple(of_token.logprobs for of_token in particulars if of_token.logprobs is not None)
-        return replace(entry, logprobs=logprobs, sampler_state=particulars[-1].sampler_state)
+        return entry._replace(logprobs=logprobs, sampler_state=particulars[-1].sampler_state)
 
 
 def _entry(choice: int, token_ids: tuple[int, ...], content: Content) -> LogEntry:

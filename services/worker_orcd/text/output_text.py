@@ -7,13 +7,12 @@ part in a later stop string, and a run that resumes therefore starts with empty 
 
 import codecs
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from worker_orcd.text.stop_strings import earliest_stop, held_from
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(NamedTuple):
     """`text` is final, and so are the tokens it came from. `stop` is the stop string that was met; the text
     ends before it, and the answer with the text.
     """

@@ -44,7 +44,6 @@ class DecodeLoop:
 
     def __init__(self, native: Native, model: Model, context: Context, shape: LlamaCppShape) -> None:
         self._step_times = StepTimes()
-        self.stats = EngineStats(step_times=self._step_times)
         self._lib = native.lib
         self._model = model
         self._context = context
@@ -62,6 +61,21 @@ class DecodeLoop:
         self._generated = 0
         self._prefilled = 0
         self._cached = 0
+
+    @property
+    def stats(self) -> EngineStats:
+        """Every figure is right; a step may come between two of them."""
+        return EngineStats(
+            slots_busy=len(self._active),
+            steps=self._steps,
+            tokens_generated=self._generated,
+            tokens_prefilled=self._prefilled,
+            tokens_cached=self._cached,
+            kv_used_tokens=self._slots.held_tokens,
+            warm_prefixes=self._slots.warm_prefixes,
+            host_cache_bytes=self._slots.host_bytes,
+            step_times=self._step_times,
+        )
 
     @property
     def has_work(self) -> bool:
@@ -100,17 +114,6 @@ class DecodeLoop:
         steps = self._collect()
         self._steps += 1
         self._step_times.observe(time.monotonic() - began_at)
-        self.stats = EngineStats(
-            slots_busy=len(self._active),
-            steps=self._steps,
-            tokens_generated=self._generated,
-            tokens_prefilled=self._prefilled,
-            tokens_cached=self._cached,
-            kv_used_tokens=self._slots.held_tokens,
-            warm_prefixes=self._slots.warm_prefixes,
-            host_cache_bytes=self._slots.host_bytes,
-            step_times=self._step_times,
-        )
         return steps
 
     def fail_all(self, message: str) -> list[TokenStep]:

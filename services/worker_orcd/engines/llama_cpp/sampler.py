@@ -1,7 +1,7 @@
 """Picks the next token, in C where that can be."""
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from llorch.errors import Reason
 from worker_orcd.engines.llama_cpp.candidates import Candidates, Row
@@ -60,33 +60,44 @@ class Sampler:
         self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
         for stage in lasting_stages(self._lib, self._model, self._sampling):
             self._lib.llama_sampler_chain_add(self._chain, stage)
-        self._length = self._lib.llama_sampler_chain_n(self._chain)
-        self._passing: int | None = None
-        """Stages that were added for the next draw."""
+        self._prepared: list[Any] = []
+        """Stages for the next draw."""
         self._top = self._likeliest_that_matter()
+        self._takes_likeliest = self._greedy and self._top == 1 and constraint is None
         memory = memory_tokens(self._sampling)
+        self._looks_back = memory > 0
         for token_id in tokens[-memory:] if memory else ():
             self._lib.llama_sampler_accept(self._chain, token_id)
 
     def prepare(self, index: int) -> None:
         """Before a batch is decoded: what can be done now does not wait until caches are full of something else."""
-        if self._mirostat is None and self._constraint is None and self._passing is None:
-            self._passing = self._add_passing_stages(index, 0)
+        if self._mirostat is None and not self._prepared:
+            self._prepared = self._passing_stages(index, 0)
 
     def pick(self, context: int, output: int, index: int) -> int:
         """The token at `index` of the choice's output, from row `output` of the last decoded batch.
 
         Raises NothingToPick.
         """
-        if self._mirostat is None and self._constraint is None:
-            return self._sample(context, output, index)
-        try:
-            token_id, probability = self._draw_allowed(self._row(context, output), index)
-        except ConstraintFailed as failed:
-            raise NothingToPick(Reason.INVALID_GRAMMAR, str(failed)) from None
+        row = self._candidates.row(context, output)
+        if self._takes_likeliest:
+            return int(row.argmax())
+        if self._top:
+            self._candidates.fill_top(row, self._top)
+        else:
+            self._candidates.fill(row)
+        picked = self._draw(index, 0)
+        if self._constraint is not None:
+            picked = self._constrained(self._constraint, picked, row, index)
+        if picked is None:
+            raise NothingToPick(
+                Reason.INVALID_FIELD, "logit bias and output constraint together leave no token to pick"
+            )
+        token_id, probability = picked
         if self._mirostat is not None:
             self._mirostat.observe(probability)
-        self._lib.llama_sampler_accept(self._chain, token_id)
+        if self._looks_back:
+            self._lib.llama_sampler_accept(self._chain, token_id)
         return token_id
 
     @property
@@ -106,30 +117,13 @@ class Sampler:
             return None
         logprobs = None
         if top is not None:
-            logprobs = position_logprobs(self._row(context, output), token_id, top, self._model.pieces)
+            logprobs = position_logprobs(self._candidates.row(context, output), token_id, top, self._model.pieces)
         return Particulars(logprobs, self._mirostat.state if self._mirostat is not None else b"")
 
     def close(self) -> None:
+        for stage in self._prepared:
+            self._lib.llama_sampler_free(stage)
         self._lib.llama_sampler_free(self._chain)
-
-    def _sample(self, context: int, output: int, index: int) -> int:
-        self.prepare(index)
-        if self._top:
-            token_id = self._sample_top(context, output)
-        else:
-            token_id = int(self._lib.llama_sampler_sample(self._chain, context, output))
-        self._remove(self._passing or 0)
-        self._passing = None
-        return token_id
-
-    def _sample_top(self, context: int, output: int) -> int:
-        """As llama.cpp picks it from all tokens: the others would be left out by the first stage."""
-        row = self._candidates.row(context, output)
-        if self._greedy:
-            return int(row.argmax())
-        self._candidates.fill_top(row, self._top)
-        self._candidates.apply(self._chain)
-        return (self._candidates.picked or self._nothing())[0]
 
     def _likeliest_that_matter(self) -> int:
         """How many, if the first stage leaves the rest out whatever was said before; else 0."""
@@ -139,44 +133,35 @@ class Sampler:
         top = 1 if self._greedy else sampling.top_k
         return top if top <= self._candidates.most_top else 0
 
-    def _draw_allowed(self, row: Row, index: int) -> tuple[int, float]:
-        """A token is drawn as if there were no constraint, and that one token is checked, which is cheap; only if
-        it is rejected, one is drawn among all that are allowed. Returns it with its probability.
+    def _constrained(
+        self, constraint: Constraint, picked: tuple[int, float] | None, row: Row, index: int
+    ) -> tuple[int, float] | None:
+        """A token was drawn as if there were no constraint, and that one token is checked, which is cheap; only if
+        it is rejected, one is drawn among all that are allowed.
         """
-        if self._top:
-            self._candidates.fill_top(row, self._top)
-        else:
-            self._candidates.fill(row)
-        picked = self._draw(index, 0)
-        if self._constraint is None:
-            return picked or self._nothing()
-        if picked is None or not self._constraint.allows(picked[0]):
-            self._candidates.fill(row, only=self._constraint.allowed())
-            picked = self._draw(index, 1) or self._nothing()
-        if picked[0] not in self._model.ends_text:
-            self._constraint.accept(picked[0])
+        try:
+            if picked is None or not constraint.allows(picked[0]):
+                self._candidates.fill(row, only=constraint.allowed())
+                picked = self._draw(index, 1)
+            if picked is not None and picked[0] not in self._model.ends_text:
+                constraint.accept(picked[0])
+        except ConstraintFailed as failed:
+            raise NothingToPick(Reason.INVALID_GRAMMAR, str(failed)) from None
         return picked
-
-    def _nothing(self) -> NoReturn:
-        raise NothingToPick(Reason.INVALID_FIELD, "logit bias and output constraint together leave no token to pick")
 
     def _draw(self, index: int, draw: int) -> tuple[int, float] | None:
         """One of the candidates, and its probability among those that the stages left; nothing remembers it."""
-        passing = self._add_passing_stages(index, draw)
+        passing, self._prepared = self._prepared or self._passing_stages(index, draw), []
         self._candidates.apply(self._chain)
-        self._remove(passing)
+        for stage in passing:
+            self._candidates.apply(stage)
+            self._lib.llama_sampler_free(stage)
         return self._candidates.picked
 
-    def _add_passing_stages(self, index: int, draw: int) -> int:
-        """Completes the chain for one draw; returns by how many stages."""
-        if self._greedy:
-            return 0
-        stages = self._passing_stages(index, draw)
-        for stage in stages:
-            self._lib.llama_sampler_chain_add(self._chain, stage)
-        return len(stages)
-
     def _passing_stages(self, index: int, draw: int) -> list[Any]:
+        """What completes the chain for one draw."""
+        if self._greedy:
+            return []
         seed = draw_seed(self._spec.seed, self._number, index, draw)
         if self._mirostat is not None:
             return [self._mirostat.stage(seed)]
@@ -185,14 +170,6 @@ class Sampler:
             return [last]
         xtc_seed = draw_seed(self._spec.seed, self._number, index, draw, Purpose.XTC)
         return [*xtc_stages(self._lib, self._sampling, xtc_seed), last]
-
-    def _remove(self, stages: int) -> None:
-        for _ in range(stages):
-            self._lib.llama_sampler_free(self._lib.llama_sampler_chain_remove(self._chain, self._length))
-
-    def _row(self, context: int, output: int) -> Row:
-        """A view that is gone with the next batch."""
-        return self._candidates.row(context, output)
 
     def _new_mirostat(self, run: EngineRun) -> Mirostat:
         states = [entry.sampler_state for entry in run.prefix if entry.choice == self._number and entry.token_ids]
