@@ -40,6 +40,8 @@ class ChoiceOutput:
         self._first_index = emitted
         self._stops = spec.stop
         self._text = OutputText(spec.stop)
+        self._is_plain = not spec.stop and answers is None
+        """Nothing looks for anything in the text."""
         self._reader = answers.readers[choice] if answers is not None else None
         self._marks = answers.marks if answers is not None else {}
         self._unread: list[int] = []
@@ -72,6 +74,11 @@ class ChoiceOutput:
         self.index += 1
         if particulars is not None:
             self._particulars.append(particulars)
+        elif self._is_plain and isinstance(piece, str) and self._text.is_empty:
+            self.entries.append(LogEntry(self._choice, (token_id,), piece))
+            if self.index >= self._limit:
+                self.close(self._limit_reason)
+            return
         released = self._text.push(token_id, self._marks.get(token_id, piece) if self._marks else piece)
         if released is not None:
             self._append(released)

@@ -38,6 +38,11 @@ class OutputText:
         """Length of `_held_text` after each held token; None where the token ends inside a character."""
         self._held_text = ""
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is held back."""
+        return not self._held_ids
+
     def push(self, token_id: int, piece: str | bytes) -> Released | None:
         """Takes the next token; returns what became final with it. After a stop nothing may be pushed."""
         if not self._held_ids and not self._stops and isinstance(piece, str):

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker_orcd.engines.llama_cpp.draws import Purpose, draw_seed
+from worker_orcd.engines.llama_cpp.draws import FirstDraws, Purpose, draw_seed
 
 seeds = st.integers(0, 2**64 - 1)
 small = st.integers(0, 2**20)
@@ -30,3 +30,10 @@ def test_draws_of_different_places_have_nothing_to_do_with_each_other(
 def test_draws_are_spread_evenly() -> None:
     highest_bits = Counter(draw_seed(7, 0, index) >> 29 for index in range(8000))
     assert all(850 < count < 1150 for count in highest_bits.values())
+
+
+@given(seeds, small, st.lists(small, max_size=5))
+def test_seeds_that_are_asked_for_in_turn_are_the_same(seed: int, choice: int, indices: list[int]) -> None:
+    first = FirstDraws(seed, choice)
+    for index in [*range(20), *indices]:
+        assert first.seed(index) == draw_seed(seed, choice, index)

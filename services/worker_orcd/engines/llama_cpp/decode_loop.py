@@ -182,14 +182,14 @@ class DecodeLoop:
             [sequence.evaluated for sequence in decoding],
             [sequence.slot for sequence in decoding],
         )
-        for sequence in decoding:
-            sequence.sampler.prepare(sequence.choice.index)
         if not self._evaluate(decoding):
             return
+        picking = []
         for row, sequence in enumerate(decoding):
             sequence.evaluated += 1
             if sequence.evaluated == len(sequence.tokens):
-                self._pick(sequence, row)
+                picking.append((sequence, row))
+        self._pick(picking)
 
     def _prompts(self) -> list[Sequence]:
         """Those whose prompts are being evaluated; one for all choices of a run that begin with the same tokens."""
@@ -212,11 +212,11 @@ class DecodeLoop:
         self._prefilled += len(tokens)
         self._slots.advance(sequence, piece.end)
         if piece.is_last:
-            for other in (sequence, *self._share_prompt(sequence)):
+            twins = (sequence, *self._share_prompt(sequence))
+            for other in twins:
                 other.decoding = True
                 other.output.first_token()
-                if other.evaluated == len(other.tokens):
-                    self._pick(other, len(tokens) - 1)
+            self._pick((other, len(tokens) - 1) for other in twins if other.evaluated == len(other.tokens))
 
     def _share_prompt(self, sequence: Sequence) -> list[Sequence]:
         """The choices of the same run that wait in slots with the same tokens: they get a copy of what was
@@ -245,14 +245,22 @@ class DecodeLoop:
             return False
         return True
 
-    def _pick(self, sequence: Sequence, row: int) -> None:
+    def _pick(self, picking: Iterable[tuple[Sequence, int]]) -> None:
+        """The next token of each, from its row of the last batch. All are picked before the first is looked at: what
+        picking streams through the processor's caches would else make everything between slow.
+        """
+        picked = []
+        for sequence, row in picking:
+            try:
+                picked.append((sequence, row, sequence.sampler.pick(self._context.handle, row, sequence.choice.index)))
+            except NothingToPick as nothing:
+                sequence.output.fail(RunFailure(nothing.reason, str(nothing), retryable=False))
+        for sequence, row, token_id in picked:
+            self._take(sequence, row, token_id)
+
+    def _take(self, sequence: Sequence, row: int, token_id: int) -> None:
         choice = sequence.choice
         sampler = sequence.sampler
-        try:
-            token_id = sampler.pick(self._context.handle, row, choice.index)
-        except NothingToPick as nothing:
-            sequence.output.fail(RunFailure(nothing.reason, str(nothing), retryable=False))
-            return
         self._generated += 1
         if token_id in self._model.ends_text and (sampler.is_constrained or not sequence.spec.ignore_eos):
             choice.close(FinishReason.EOS)
@@ -260,6 +268,7 @@ class DecodeLoop:
         particulars = sampler.particulars(self._context.handle, row, token_id)
         choice.take(token_id, self._model.pieces[token_id], particulars)
         sequence.tokens.append(token_id)
+        sampler.prepare(choice.index)
         if sampler.output_is_complete:
             choice.close(FinishReason.EOS)
 

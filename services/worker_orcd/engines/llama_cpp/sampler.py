@@ -6,7 +6,7 @@ from typing import Any
 from llorch.errors import Reason
 from worker_orcd.engines.llama_cpp.candidates import Candidates, Row
 from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintFailed
-from worker_orcd.engines.llama_cpp.draws import Purpose, draw_seed
+from worker_orcd.engines.llama_cpp.draws import FirstDraws, Purpose, draw_seed
 from worker_orcd.engines.llama_cpp.logprobs import position_logprobs
 from worker_orcd.engines.llama_cpp.mirostat import Mirostat
 from worker_orcd.engines.llama_cpp.model import Model
@@ -54,6 +54,7 @@ class Sampler:
         self._spec = run.spec
         self._sampling = run.spec.sampling
         self._number = number
+        self._first_draws = FirstDraws(run.spec.seed, number)
         self._greedy = self._sampling.temperature == 0
         self._constraint = constraint
         self._mirostat = self._new_mirostat(run) if self._sampling.uses_mirostat else None
@@ -70,7 +71,9 @@ class Sampler:
             self._lib.llama_sampler_accept(self._chain, token_id)
 
     def prepare(self, index: int) -> None:
-        """Before a batch is decoded: what can be done now does not wait until caches are full of something else."""
+        """For the token at `index`, which comes next: what can be done now does not wait until caches are full of
+        something else.
+        """
         if self._mirostat is None and not self._prepared:
             self._prepared = self._passing_stages(index, 0)
 
@@ -162,7 +165,10 @@ class Sampler:
         """What completes the chain for one draw."""
         if self._greedy:
             return []
-        seed = draw_seed(self._spec.seed, self._number, index, draw)
+        if draw:
+            seed = draw_seed(self._spec.seed, self._number, index, draw)
+        else:
+            seed = self._first_draws.seed(index)
         if self._mirostat is not None:
             return [self._mirostat.stage(seed)]
         last = self._lib.llama_sampler_init_dist(seed)

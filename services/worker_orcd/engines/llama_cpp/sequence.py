@@ -49,17 +49,15 @@ class Sequence:
 
     prefill_tokens: int = field(init=False)
     choice: ChoiceOutput = field(init=False)
+    deterministic: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """A run that resumes evaluates its output so far with its prompt, where that may change bits; where not,
         token by token, as it did at first.
         """
         self.choice = self.output.choices[self.number]
+        self.deterministic = self.spec.deterministic
         self.prefill_tokens = self.output.tokens_in if self.deterministic else len(self.tokens)
-
-    @property
-    def deterministic(self) -> bool:
-        return self.spec.deterministic
 
     @property
     def ended(self) -> bool:
