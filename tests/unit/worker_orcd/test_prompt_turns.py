@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from worker_orcd.engines.llama_cpp.chunk_size import SAFETY, SMALLEST, ChunkSize
+from worker_orcd.engines.llama_cpp.chunk_size import SAFETY, ChunkSize
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks
 from worker_orcd.engines.llama_cpp.prompt_turns import Piece, PromptTurns
 
 GAP_S = 0.2
 LARGEST = 512
+SMALLEST = 16
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Prompt:
 
 
 def turns(tokens_per_s: float = 0.0) -> PromptTurns:
-    chunk = ChunkSize(LARGEST)
+    chunk = ChunkSize(LARGEST, SMALLEST)
     if tokens_per_s:
         chunk.observe(0, 100, 100 / tokens_per_s)
     return PromptTurns(chunk, FixedChunks(32), GAP_S)
@@ -40,11 +41,11 @@ def evaluate(plan: PromptTurns, piece: Piece | None, seconds: float) -> int:
 
 
 def test_nothing_is_known_at_first() -> None:
-    assert ChunkSize(LARGEST).within(0, 10.0) == SMALLEST
+    assert ChunkSize(LARGEST, SMALLEST).within(0, 10.0) == SMALLEST
 
 
 def test_a_piece_takes_about_the_time_it_may() -> None:
-    chunk = ChunkSize(LARGEST)
+    chunk = ChunkSize(LARGEST, SMALLEST)
     for _ in range(20):
         chunk.observe(0, 64, 64 / 400)
     assert chunk.within(0, GAP_S) == int(400 * GAP_S * SAFETY) // SMALLEST * SMALLEST
@@ -54,7 +55,7 @@ def test_a_piece_takes_about_the_time_it_may() -> None:
 
 
 def test_speed_falls_with_the_position() -> None:
-    chunk = ChunkSize(LARGEST)
+    chunk = ChunkSize(LARGEST, SMALLEST)
     chunk.observe(0, 100, 0.1)
     expected = chunk.within(30_000, GAP_S)
     assert expected < chunk.within(0, GAP_S)
@@ -64,7 +65,7 @@ def test_speed_falls_with_the_position() -> None:
 
 
 def test_a_tiny_piece_says_nothing_about_the_speed() -> None:
-    chunk = ChunkSize(LARGEST)
+    chunk = ChunkSize(LARGEST, SMALLEST)
     chunk.observe(0, 1, 1.0)
     assert chunk.within(0, GAP_S) == SMALLEST
 

@@ -7,9 +7,6 @@ positions has its own.
 
 from math import inf
 
-SMALLEST = 16
-"""Also the size of a piece where nothing is measured yet, and sizes are multiples of it."""
-
 SAFETY = 0.8
 """Part of the allowed time that is planned for: a piece should seldom take longer."""
 
@@ -20,17 +17,20 @@ _SLOWER_PER_RANGE = 0.7
 
 
 class ChunkSize:
-    def __init__(self, largest: int) -> None:
+    """`smallest` is also the size of a piece where nothing is measured yet, and sizes are multiples of it."""
+
+    def __init__(self, largest: int, smallest: int) -> None:
         self._largest = largest
+        self._smallest = smallest
         self._tokens_per_s: dict[int, float] = {}
         """By the number of bits of position / 1024: 0, 1, 2-3, 4-7 …"""
 
     def within(self, position: int, seconds: float | None) -> int:
-        """Tokens that take about so long at this position; at least SMALLEST, at most the largest. None: no hurry."""
+        """Tokens that take about so long at this position; at least the smallest piece, at most the largest. None: no hurry."""
         if seconds is None:
             return self._largest
-        fitting = int(self._speed(position) * seconds * SAFETY) // SMALLEST * SMALLEST
-        return max(SMALLEST, min(fitting, self._largest))
+        fitting = int(self._speed(position) * seconds * SAFETY) // self._smallest * self._smallest
+        return max(self._smallest, min(fitting, self._largest))
 
     def seconds(self, position: int, tokens: int) -> float:
         """How long so many tokens take; for ever if nothing is known."""
@@ -39,7 +39,7 @@ class ChunkSize:
 
     def observe(self, position: int, tokens: int, seconds: float) -> None:
         """A piece of this size took so long. Tiny ones say little and are left out."""
-        if tokens < SMALLEST or seconds <= 0:
+        if tokens < self._smallest or seconds <= 0:
             return
         key = _range_of(position)
         before = self._tokens_per_s.get(key, tokens / seconds)

@@ -104,11 +104,11 @@ def context_params(lib: Any, shape: LlamaCppShape) -> Any:
     on_cuda = shape.devices.kind is DeviceKind.CUDA
     params = lib.llama_context_default_params()
     params.n_ctx = shape.context_per_slot * shape.slots
-    params.n_batch = params.n_ubatch = BATCH_TOKENS
+    params.n_batch, params.n_ubatch = BATCH_TOKENS, shape.compute_tokens
     params.n_seq_max = shape.slots
     params.n_outputs_max = shape.slots
     params.n_threads = params.n_threads_batch = shape.threads
-    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    params.flash_attn_type = _flash_attention(lib, shape)
     params.type_k = _cache_type(lib, shape.cache_type_k)
     params.type_v = _cache_type(lib, shape.cache_type_v)
     params.offload_kqv = params.op_offload = on_cuda
@@ -116,6 +116,11 @@ def context_params(lib: Any, shape: LlamaCppShape) -> Any:
     params.swa_full = False
     params.no_perf = True
     return params
+
+
+def _flash_attention(lib: Any, shape: LlamaCppShape) -> int:
+    """Said one way or the other: left to the library, the bits of an answer would depend on what it finds."""
+    return int(lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if shape.flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED)
 
 
 def _memory_kind(lib: Any, model: Model) -> MemoryKind:

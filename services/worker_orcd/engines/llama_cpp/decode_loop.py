@@ -49,7 +49,7 @@ class DecodeLoop:
         self._context = context
         self._batch = Batch(native.lib, BATCH_TOKENS)
         fixed = FixedChunks(shape.fixed_chunk)
-        self._turns = PromptTurns(ChunkSize(BATCH_TOKENS), fixed, shape.decode_gap_s)
+        self._turns = PromptTurns(ChunkSize(BATCH_TOKENS, shape.smallest_piece), fixed, shape.decode_gap_s)
         slots = Slots(shape.slots, shape.context_per_slot)
         self._slots = SlotKeeper(context, slots, HostCache(shape.host_cache_bytes, _identity(native, shape)), fixed)
         self._most_deterministic = shape.deterministic_runs

@@ -28,7 +28,7 @@ def fingerprint(
         sampler_profile=draws.PROFILE,
         prefill_chunk=shape.fixed_chunk if deterministic else 0,
         threads=shape.threads,
-        flash_attention=True,
+        flash_attention=shape.flash_attention,
         cache_type_k=shape.cache_type_k,
         cache_type_v=shape.cache_type_v,
         context_per_slot=shape.context_per_slot,

@@ -8,6 +8,14 @@ from worker_orcd.device import DeviceKind, DeviceSet
 BATCH_TOKENS = 512
 """Most tokens of one call of `llama_decode`. A larger batch aborts the process."""
 
+_BATCH_TOKENS_WITH_SCORES = 128
+"""Most tokens that are computed at once where the scores of attention take memory: for each, as many as the context
+has tokens, per head.
+"""
+
+_SMALLEST_PIECE = 16
+_SMALLEST_PIECE_FLASH_CPU = 64
+
 _FIXED_CHUNK = {DeviceKind.CUDA: 256}
 _FIXED_CHUNK_CPU = 32
 
@@ -35,6 +43,24 @@ class LlamaCppShape:
     host_cache_bytes: int = 0
     split: str = "layer"
     tensor_split: tuple[float, ...] = ()
+
+    @property
+    def flash_attention(self) -> bool:
+        """Not on a CPU if it can be helped: llama.cpp has a slow way there for up to 63 tokens at once, which takes two
+        to ten times as long as attention by matrix products. A quantized cache of values can't do without.
+        """
+        return self.devices.kind is DeviceKind.CUDA or self.cache_type_v not in ("f16", "bf16", "f32")
+
+    @property
+    def compute_tokens(self) -> int:
+        """Most tokens that are computed at once, whatever the size of a batch."""
+        return BATCH_TOKENS if self.flash_attention else _BATCH_TOKENS_WITH_SCORES
+
+    @property
+    def smallest_piece(self) -> int:
+        """Tokens of a prompt below which a piece is hardly faster than one of this size."""
+        on_cpu = self.devices.kind is not DeviceKind.CUDA
+        return _SMALLEST_PIECE_FLASH_CPU if self.flash_attention and on_cpu else _SMALLEST_PIECE
 
     @property
     def fixed_chunk(self) -> int:
