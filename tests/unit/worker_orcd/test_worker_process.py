@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from llorch.ports import free_port
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.server import RpcServer
 from support.worker_service import CONTROL, run_spec
+from worker_orcd.own_log import OwnLog
 
 READY_TOKEN, ACCESS_TOKEN = "ready-secret", "access-secret"
 POOL_MANAGER = pool_manager_service_pb2.DESCRIPTOR.services_by_name["PoolManagerService"].full_name
@@ -57,10 +59,13 @@ class PoolManager:
         )
         server.add_registered_method_handlers(POOL_MANAGER, {"ReportWorkerReady": hear})
 
-    async def report(self) -> pool_manager_service_pb2.ReportWorkerReadyRequest:
+    async def report(self, *, loading: bool = False) -> pool_manager_service_pb2.ReportWorkerReadyRequest:
+        """The first one from a worker that loads, or else from one that does so no more."""
         async with asyncio.timeout(20):
-            await self.reported.wait()
-        return self.reports[0]
+            while not (found := [report for report in self.reports if report.loading == loading]):
+                self.reported.clear()
+                await self.reported.wait()
+        return found[0]
 
 
 @asynccontextmanager
@@ -73,7 +78,7 @@ async def serve_pool_manager(bind: str = "127.0.0.1:0") -> AsyncIterator[PoolMan
     try:
         yield manager
     finally:
-        await server.stop(grace_s=0.5)
+        await server.stop(grace_s=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +231,10 @@ async def test_wrong_settings_end_it_with_one_line(
 async def test_a_signal_while_it_loads_ends_it(start_process: StartProcess) -> None:
     async with serve_pool_manager() as manager:
         worker = await start_process(ready_address=manager.address, sim={"load_s": 60})
-        assert worker.process.stderr is not None
-        async with asyncio.timeout(20):
-            await worker.process.stderr.readline()
+        await manager.report(loading=True)
         worker.process.send_signal(signal.SIGTERM)
         assert (await worker.exit())[0] == 0
-        assert manager.reports == []
+        assert all(report.loading for report in manager.reports)
 
 
 async def test_a_signal_cancels_what_runs_and_the_reader_hears_the_end(start_process: StartProcess) -> None:
@@ -276,3 +279,91 @@ async def test_a_pool_manager_that_comes_late_is_told_all_the_same(start_process
     await worker.address()
     async with serve_pool_manager(address) as manager:
         assert (await manager.report()).worker_id == "w1"
+
+
+@pytest.mark.req("POOL-2005")
+async def test_a_worker_tells_how_its_load_goes_and_where_it_listens(start_process: StartProcess) -> None:
+    async with serve_pool_manager() as manager:
+        worker = await start_process(ready_address=manager.address, orphan_grace_s="1", sim={"load_s": 0.8})
+        first = await manager.report(loading=True)
+        assert first.address.startswith("127.0.0.1:")
+        await manager.report()
+        shares = [report.load_progress for report in manager.reports if report.loading]
+        assert shares == sorted(shares)
+        assert shares[-1] > 0
+        worker.process.terminate()
+        assert (await worker.exit())[0] == 0
+
+
+@pytest.mark.req("POOL-2005")
+async def test_a_pool_manager_that_does_not_know_the_worker_is_not_its_own(start_process: StartProcess) -> None:
+    """Another one may have the address by now: its refusals do not keep an orphan alive."""
+    stranger = RpcServer(name="pool", bind="127.0.0.1:0", authenticator=BearerAuth("other", loopback_bypass=False))
+    manager = PoolManager()
+    stranger.add(POOL_MANAGER, manager.add_to_server, manager)
+    address = await stranger.start()
+    try:
+        worker = await start_process(ready_address=address, orphan_grace_s="1")
+        assert (await worker.exit())[0] == 0
+    finally:
+        await stranger.stop(grace_s=0.0)
+    assert manager.reports == []
+
+
+@pytest.mark.req("POOL-2005")
+async def test_an_orphan_does_not_wait_for_a_load_that_hangs(start_process: StartProcess) -> None:
+    async with serve_pool_manager() as manager:
+        worker = await start_process(ready_address=manager.address, orphan_grace_s="1", sim={"load_s": 600})
+        await manager.report(loading=True)
+    assert (await worker.exit())[0] == 0
+
+
+@pytest.mark.req("POOL-2005")
+@pytest.mark.parametrize("load_s", [0.0, 600.0])
+async def test_a_worker_that_is_adopted_says_who_it_is_and_reports_to_its_new_pool_manager(
+    start_process: StartProcess, load_s: float
+) -> None:
+    async with serve_pool_manager() as before:
+        await start_process(ready_address=before.address, sim={"load_s": load_s})
+        told = await before.report(loading=load_s > 0)
+    async with serve_pool_manager() as manager, connect(told.address) as stub:
+        request = worker_service_pb2.AdoptRequest(ready_address=manager.address)
+        answer = await call(stub.Adopt, request, timeout_s=5)
+        assert (answer.worker_id, answer.HasField("engine")) == ("w1", load_s == 0)
+        assert (await manager.report(loading=load_s > 0)).worker_id == "w1"
+
+
+async def test_the_log_of_a_worker_is_rotated_and_nothing_in_it_is_lost(
+    start_process: StartProcess, tmp_path: Path
+) -> None:
+    code = """
+        import os, sys
+        from pathlib import Path
+        from worker_orcd.own_log import OwnLog
+
+        log = OwnLog(Path(sys.argv[1]), limit_bytes=1000)
+        rotations = 0
+        for number in range(200):
+            os.write(1, b"out %d\\n" % number)  # as native code writes
+            print("err", number, file=sys.stderr, flush=True)
+            rotations += log.rotate_if_long()
+        assert rotations == 2, rotations
+    """
+    path = tmp_path / "w.log"
+    with path.open("ab") as log:
+        program = (sys.executable, "-c", textwrap.dedent(code), str(path))
+        process = await asyncio.create_subprocess_exec(*program, stdout=log, stderr=log)
+    assert await process.wait() == 0, path.read_text()
+    kept = (tmp_path / "w.log.1").read_text() + path.read_text()
+    lines = kept.splitlines()
+    first = int(lines[0].split()[1])
+    assert lines == [f"{stream} {number}" for number in range(first, 200) for stream in ("out", "err")]
+    assert path.stat().st_size < 1000
+
+
+def test_a_log_that_is_not_ones_own_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "w.log"
+    path.write_bytes(b"x" * 100)
+    assert not OwnLog(path, limit_bytes=10).rotate_if_long()
+    assert not OwnLog(tmp_path / "none.log", limit_bytes=10).rotate_if_long()
+    assert path.stat().st_size == 100
