@@ -21,11 +21,13 @@ from pool_managerd.data_dir import DataDir
 from pool_managerd.devices.choose import open_inventory
 from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.monitor import DeviceMonitor
+from pool_managerd.devices.naming import devices_named
 from pool_managerd.link.node_link import NodeIdentity, NodeLink
 from pool_managerd.link.worker_shutdown import shut_down
 from pool_managerd.link.worker_stats import WorkerStats
 from pool_managerd.models.shelf import ModelShelf
 from pool_managerd.node_state import NodeState, Pool
+from pool_managerd.pools import plan_pools
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal
@@ -41,9 +43,7 @@ _EXIT_GRACE_S = 1.0  # between SIGTERM and SIGKILL of workers when the pool mana
 async def serve(settings: PoolManagerSettings, stop: asyncio.Event) -> None:
     """Runs until `stop` is set. Raises `LlorchError` where it can't start."""
     refuse_open_bind(settings.bind, settings.token)
-    inventory = open_inventory(
-        simulate_gpu=settings.simulate_gpu, allow_cpu=settings.allow_cpu, reserve_mib=settings.reserve_mib
-    )
+    inventory = open_inventory(simulate_gpu=settings.simulate_gpu, allow_cpu=settings.allow_cpu)
     try:
         with DataDir(settings.data_dir) as data_dir:
             async with TaskSupervisor("pool-managerd") as tasks:
@@ -61,8 +61,9 @@ class PoolManager:
         self._clock = SystemClock()
         self._bell = Bell()
         self._guard = ControlGuard(data_dir.control)
+        self._pools: tuple[Pool, ...] = ()
         self._shelf = ModelShelf()
-        self._monitor = DeviceMonitor(inventory, self._bell.ring)
+        self._monitor = DeviceMonitor(inventory, self._bell.ring, settings.reserve_mib)
         self._supervisor = Supervisor(
             rules=_rules(settings, data_dir),
             journal=Journal(data_dir.workers),
@@ -104,11 +105,9 @@ class PoolManager:
             await self._server.stop(_DRAIN_S)
 
     def state(self) -> NodeState:
-        devices = self._monitor.devices()
-        pool = Pool(self._settings.node_id, tuple(device.device_id for device in devices))
         return NodeState(
-            devices=devices,
-            pools=(pool,),
+            devices=self._monitor.devices(),
+            pools=self._pools,
             workers=self._supervisor.statuses(),
             models=self._shelf.models(),
         )
@@ -117,7 +116,7 @@ class PoolManager:
         host = advertised_host(bound, self._settings.orchestrator, self._settings.advertise_host)
         await self._monitor.sample(self._supervisor.own_use())
         await self._supervisor.open(ready_address=local_address(bound), advertise_host=host)
-        self._warn_of_unused_reserves()
+        self._pools = self._plan_pools()
         self._tasks.spawn("device monitor", self._monitor.run(self._supervisor.own_use), forever=True)
         stats = WorkerStats(self._supervisor.statuses, self._supervisor.note_stats)
         self._tasks.spawn("stats of the workers", stats.run(), forever=True)
@@ -132,15 +131,27 @@ class PoolManager:
             devices=[f"{device.name} ({device.kind})" for device in self._monitor.devices()],
         )
 
-    def _warn_of_unused_reserves(self) -> None:
-        for device_id in self._settings.reserve_mib.keys() - self._monitor.by_id.keys():
-            log.warning("reserve_names_no_device", device_id=device_id, known=list(self._monitor.by_id))
+    def _plan_pools(self) -> tuple[Pool, ...]:
+        """Also says which names in the settings fit nothing that is here."""
+        devices = self._monitor.devices()
+        plan = plan_pools(self._settings.node_id, self._settings.pools, devices)
+        reserves = [name for name in self._settings.reserve_mib if not devices_named(name, devices)]
+        if plan.unknown or reserves:
+            known = [f"{device.index}: {device.name} ({device.device_id})" for device in devices]
+            log.warning("settings_name_no_device", pools=plan.unknown, reserve_mib=reserves, known=known)
+        return plan.pools
 
     def _link(self, advertise_address: str) -> NodeLink:
         return NodeLink(
             orchestrator=self._settings.orchestrator,
             token=self._settings.token,
-            identity=NodeIdentity(self._settings.node_id, new_id("pm"), version("llama-orch"), advertise_address),
+            identity=NodeIdentity(
+                self._settings.node_id,
+                new_id("pm"),
+                version("llama-orch"),
+                advertise_address,
+                self._settings.labels,
+            ),
             state=self.state,
             bell=self._bell,
             guard=self._guard,

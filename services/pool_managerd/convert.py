@@ -20,7 +20,7 @@ from llorch.gguf.facts import ModelFacts
 from llorch.gguf.memory_estimate import BATCH_TOKENS, LoadShape, estimate
 from llorch.identifiers import check_id
 from pool_managerd.control import CommandHeader
-from pool_managerd.devices.device import Device, DeviceKind, DeviceState
+from pool_managerd.devices.device import Device, DeviceKind, DeviceProcess, DeviceState, ThrottleReason
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.workers.lifecycle import WorkerState
@@ -39,6 +39,12 @@ _DEVICE_STATES = {
     DeviceState.OK: device_pb2.DEVICE_STATE_OK,
     DeviceState.LOST: device_pb2.DEVICE_STATE_LOST,
 }
+_THROTTLE_REASONS = {
+    ThrottleReason.HEAT: device_pb2.THROTTLE_REASON_HEAT,
+    ThrottleReason.POWER: device_pb2.THROTTLE_REASON_POWER,
+    ThrottleReason.HARDWARE: device_pb2.THROTTLE_REASON_HARDWARE,
+}
+_MOST_PROCESSES = 16  # per device, in a report
 _WORKER_STATES = {
     WorkerState.STARTING: worker_pb2.WORKER_STATE_STARTING,
     WorkerState.READY: worker_pb2.WORKER_STATE_READY,
@@ -167,6 +173,16 @@ def _device(device: Device) -> device_pb2.Device:
         power_w=device.power_w,
         compute_capability=device.compute_capability,
         driver_version=device.driver_version,
+        ecc_errors=device.ecc_errors,
+        throttled=bool(device.throttle_reasons),
+        throttle_reasons=[_THROTTLE_REASONS[reason] for reason in device.throttle_reasons],
+        processes=[_process(process) for process in device.processes[:_MOST_PROCESSES]],
+    )
+
+
+def _process(process: DeviceProcess) -> device_pb2.DeviceProcess:
+    return device_pb2.DeviceProcess(
+        pid=process.pid, name=process.name, memory_mib=process.memory_mib, worker_id=process.worker_id
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from llorch.errors import LlorchError
 from llorch.identifiers import check_id
 from llorch.settings import DaemonSettings
 from pool_managerd.devices.simulated import parse_simulated_gpu
+
+_LABEL = re.compile(r"[A-Za-z0-9._/-]{1,63}")
+_LONGEST_LABEL = 63
 
 
 def _default_data_dir() -> Path:
@@ -54,7 +58,17 @@ class PoolManagerSettings(DaemonSettings, section="pool_manager"):
     )
     sim: str = Field("", description="Parameters of the sim engine, JSON, handed to every sim worker.")
     reserve_mib: dict[str, NonNegativeInt] = Field(
-        {}, description="Memory kept free for other programs, in MiB, per device id (GPU UUID, sim-0, cpu)."
+        {},
+        description="Memory kept free for other programs, in MiB, per device: GPU UUID or its beginning, index, "
+        "words of the card's name, sim-0, or cpu.",
+    )
+    pools: dict[str, list[str]] = Field(
+        {},
+        description="Pools besides the one of the whole machine: the devices of each, named as in reserve_mib. "
+        "A pool's id is <node_id>:<name>; devices in none of them stay in the pool <node_id>.",
+    )
+    labels: dict[str, str] = Field(
+        {}, description='Labels of this machine, e.g. zone = "attic"; shown, and there to choose machines by.'
     )
     worker_stop_grace_s: PositiveFloat = Field(
         30.0, description="Time between SIGTERM and SIGKILL for a worker that is stopped, in seconds."
@@ -70,6 +84,27 @@ class PoolManagerSettings(DaemonSettings, section="pool_manager"):
     def _node_id_is_an_id(cls, value: str) -> str:
         with _told_to_people():
             return check_id(value, "node_id")
+
+    @field_validator("pools")
+    @classmethod
+    def _pools_have_names_and_devices(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        with _told_to_people():
+            for name, devices in value.items():
+                check_id(name, "pools")
+                if not devices:
+                    raise ValueError(f'the pool "{name}" names no device; name one, or take the pool out')
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_short_words(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not _LABEL.fullmatch(name) or len(text) > _LONGEST_LABEL or not text.isprintable():
+                raise ValueError(
+                    f'"{name}" is no label: its name has 1 to 63 characters out of A-Z, a-z, 0-9, ".", "_", "/" and '
+                    f'"-", its value at most {_LONGEST_LABEL} printable ones'
+                )
+        return value
 
     @field_validator("simulate_gpu")
     @classmethod

@@ -1,11 +1,12 @@
 """Which inventory this host gets, by what its owner allowed. Never a CPU that nobody asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llorch.errors import FailedPrecondition, Reason
 from llorch.logs import get_logger
 from pool_managerd.devices.cpu import CpuInventory
+from pool_managerd.devices.deadline import DeadlineInventory
 from pool_managerd.devices.inventory import CombinedInventory, DeviceInventory, InventoryUnavailable
 from pool_managerd.devices.nvml import NvmlInventory
 from pool_managerd.devices.simulated import SimulatedInventory, parse_simulated_gpu
@@ -13,9 +14,7 @@ from pool_managerd.devices.simulated import SimulatedInventory, parse_simulated_
 log = get_logger(__name__)
 
 
-def open_inventory(
-    *, simulate_gpu: Sequence[str], allow_cpu: bool, reserve_mib: Mapping[str, int], nvml_binding: Any = None
-) -> DeviceInventory:
+def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding: Any = None) -> DeviceInventory:
     """The opened inventory.
 
     Simulated devices stand alone: beside real ones, a real request could land on an imaginary card. Otherwise
@@ -23,11 +22,11 @@ def open_inventory(
     where nothing is left.
     """
     if simulate_gpu:
-        simulated = SimulatedInventory([parse_simulated_gpu(text) for text in simulate_gpu], reserve_mib)
+        simulated = SimulatedInventory([parse_simulated_gpu(text) for text in simulate_gpu])
         simulated.open()
         return simulated
     parts: list[DeviceInventory] = []
-    gpus = NvmlInventory(reserve_mib, nvml_binding)
+    gpus = DeadlineInventory(NvmlInventory(nvml_binding))
     try:
         gpus.open()
         parts.append(gpus)
@@ -36,7 +35,7 @@ def open_inventory(
             raise _no_device(str(exc)) from exc
         log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(exc), instead="the CPU, as allowed")
     if allow_cpu:
-        cpu = CpuInventory(reserve_mib)
+        cpu = CpuInventory()
         cpu.open()
         parts.append(cpu)
     return CombinedInventory(parts)

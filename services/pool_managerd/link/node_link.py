@@ -1,8 +1,8 @@
 """The client side of `NodeLinkService.Connect`: kept up for as long as the pool manager runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from llama_orch.v2 import node_link_pb2, node_link_service_pb2
 from llama_orch.v2.node_link_service_pb2_grpc import NodeLinkServiceStub
@@ -39,6 +39,7 @@ class NodeIdentity:
     instance_id: str
     version: str
     advertise_address: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class LinkRefused(FailedPrecondition):
@@ -120,6 +121,7 @@ class NodeLink:
             protocol_min=_PROTOCOL_VERSION,
             protocol_max=_PROTOCOL_VERSION,
             advertise_address=self._identity.advertise_address,
+            labels=self._identity.labels,
             snapshot=snapshot,
         )
 

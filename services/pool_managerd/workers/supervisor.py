@@ -187,8 +187,8 @@ class Supervisor:
         for status in self.statuses():
             for device_id, held in zip(status.spec.device_ids, status.held_mib(), strict=False):
                 memory_mib[device_id] = memory_mib.get(device_id, 0) + held
-        pids = frozenset(status.pid for status in self.statuses() if status.pid and status.state not in TERMINAL)
-        return OwnUse(pids, memory_mib)
+        alive = [status for status in self.statuses() if status.pid and status.state not in TERMINAL]
+        return OwnUse({status.pid: status.spec.worker_id for status in alive}, memory_mib)
 
     def log_of(self, worker_id: str) -> tuple[Path, asyncio.Event]:
         """Its log file, and what is set once nothing will be added to it."""

@@ -22,7 +22,7 @@ def kinds(inventory: DeviceInventory) -> list[DeviceKind]:
 @pytest.mark.req("POOL-2001", "POOL-2002")
 def test_no_gpu_and_nothing_else_allowed_says_what_was_looked_for_found_and_what_to_do() -> None:
     with pytest.raises(FailedPrecondition) as refused:
-        open_inventory(simulate_gpu=[], allow_cpu=False, reserve_mib={}, nvml_binding=NoDriver())
+        open_inventory(simulate_gpu=[], allow_cpu=False, nvml_binding=NoDriver())
     assert refused.value.reason is Reason.NO_DEVICE
     for words in ("NVML Shared Library Not Found", "install the NVIDIA driver", "--cpu", '--simulate-gpu "RTX 3090'):
         assert words in refused.value.message
@@ -30,13 +30,13 @@ def test_no_gpu_and_nothing_else_allowed_says_what_was_looked_for_found_and_what
 
 @pytest.mark.req("POOL-2001")
 def test_the_cpu_is_a_device_only_where_it_is_allowed() -> None:
-    inventory = open_inventory(simulate_gpu=[], allow_cpu=True, reserve_mib={}, nvml_binding=NoDriver())
+    inventory = open_inventory(simulate_gpu=[], allow_cpu=True, nvml_binding=NoDriver())
     assert kinds(inventory) == [DeviceKind.CPU]
 
 
 @pytest.mark.req("POOL-2001")
 def test_simulated_devices_stand_alone() -> None:
-    inventory = open_inventory(simulate_gpu=["A:1GiB", "B:2GiB"], allow_cpu=True, reserve_mib={})
+    inventory = open_inventory(simulate_gpu=["A:1GiB", "B:2GiB"], allow_cpu=True)
     assert kinds(inventory) == [DeviceKind.SIMULATED, DeviceKind.SIMULATED]
 
 

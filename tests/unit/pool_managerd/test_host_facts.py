@@ -52,6 +52,10 @@ def test_the_reserve_is_given_per_device() -> None:
         (("--sim", "{"), "sim"),
         (("--worker-stop-grace-s", "0"), "greater than 0"),
         (("--simulated-engine", "vllm"), "simulated-engine"),
+        (("--pools", '{"big": []}'), "names no device"),
+        (("--pools", '{"a b": ["0"]}'), "1 to 128 characters"),
+        (("--labels", '{"a b": "c"}'), "is no label"),
+        (("--labels", '{"zone": "two\\nlines"}'), "is no label"),
     ],
 )
 def test_settings_that_can_not_be_right_are_named(argv: tuple[str, ...], words: str) -> None:
@@ -164,6 +168,14 @@ async def test_only_news_that_can_not_wait_ring_the_bell() -> None:
     seen(inventory, state=DeviceState.LOST)
     await monitor.sample(OwnUse())
     assert bell.rings == 3
+
+
+async def test_the_reserve_of_the_owner_is_shown_by_any_name_and_not_subtracted() -> None:
+    monitor = DeviceMonitor(ScriptedInventory(), lambda: None, {"card": 300, "another": 7})
+    for _ in range(2):
+        await monitor.sample(OwnUse())
+        (device,) = monitor.devices()
+        assert (device.reserve_mib, device.memory_free_mib) == (300, 1000)
 
 
 @pytest.mark.req("POOL-2003")
