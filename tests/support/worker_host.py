@@ -72,7 +72,7 @@ class Host:
         script.write_text(FAKE_WORKER)
         for name in ("logs", "workers"):
             (self.folder / name).mkdir(exist_ok=True)
-        inventory = SimulatedInventory([SimulatedGpu("RTX 3090", 24576)], {})
+        inventory = SimulatedInventory([SimulatedGpu("RTX 3090", 24576)])
         monitor = DeviceMonitor(inventory, self.bell.ring)
         await monitor.sample(OwnUse())
         standard = WorkerRules(
