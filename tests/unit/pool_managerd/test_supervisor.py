@@ -203,7 +203,7 @@ async def test_memory_counts_as_reserved_then_as_measured_then_not_at_all(host: 
     await supervisor.stop("w-1")
     await host.wait_state("w-1", WorkerState.EXITED)
     assert supervisor.own_use().memory_mib == {}
-    assert supervisor.own_use().pids == frozenset()
+    assert not supervisor.own_use().pids
 
 
 async def test_a_ready_token_stands_for_its_worker_only_while_it_lives(host: Host, model: str) -> None:
