@@ -23,7 +23,7 @@ from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.monitor import DeviceMonitor
 from pool_managerd.devices.naming import devices_named
 from pool_managerd.link.node_link import NodeIdentity, NodeLink
-from pool_managerd.link.worker_shutdown import shut_down
+from pool_managerd.link.worker_calls import WorkerCalls
 from pool_managerd.link.worker_stats import WorkerStats
 from pool_managerd.models.shelf import ModelShelf
 from pool_managerd.node_state import NodeState, Pool
@@ -31,7 +31,9 @@ from pool_managerd.pools import plan_pools
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal
-from pool_managerd.workers.supervisor import Supervisor, WorkerRules
+from pool_managerd.workers.ports import parse_worker_ports
+from pool_managerd.workers.rules import WorkerRules
+from pool_managerd.workers.supervisor import Supervisor
 
 log = get_logger(__name__)
 
@@ -69,7 +71,7 @@ class PoolManager:
             journal=Journal(data_dir.workers),
             devices=self._monitor,
             find_model=self._shelf.find,
-            shut_down=shut_down,
+            calls=WorkerCalls(),
             changed=self._bell.ring,
             tasks=tasks,
             clock=self._clock,
@@ -91,6 +93,7 @@ class PoolManager:
         self._server.add(_SERVICE, add_PoolManagerServiceServicer_to_server, servicer)
 
     async def run(self, stop: asyncio.Event) -> None:
+        await self._supervisor.recall()
         bound = await self._server.start()
         try:
             await self._open(bound)
@@ -98,6 +101,8 @@ class PoolManager:
             log.info("stopping")
             if self._settings.stop_workers_on_exit:
                 await self._supervisor.close(_EXIT_GRACE_S)
+            else:
+                self._supervisor.leave()
         finally:
             # Workers live here only where the way was cut short, by an error or a second signal.
             if self._settings.stop_workers_on_exit:
@@ -118,7 +123,7 @@ class PoolManager:
         await self._supervisor.open(ready_address=local_address(bound), advertise_host=host)
         self._pools = self._plan_pools()
         self._tasks.spawn("device monitor", self._monitor.run(self._supervisor.own_use), forever=True)
-        stats = WorkerStats(self._supervisor.statuses, self._supervisor.note_stats)
+        stats = WorkerStats(self._supervisor.statuses, self._supervisor.note_stats, self._supervisor.note_silence)
         self._tasks.spawn("stats of the workers", stats.run(), forever=True)
         self._tasks.spawn("node link", self._link(join_address(host, split_address(bound)[1])).run(), forever=True)
         self._server.set_serving(True)
@@ -171,4 +176,7 @@ def _rules(settings: PoolManagerSettings, data_dir: DataDir) -> WorkerRules:
         policy=EnginePolicy(settings.allow_cpu, settings.simulated_engine, settings.sim, data_dir.digests),
         logs=data_dir.logs,
         environment=environment,
+        ports=parse_worker_ports(settings.worker_ports),
+        stall_s=settings.engine_stall_s,
+        orphan_grace_s=settings.orphan_grace_s,
     )

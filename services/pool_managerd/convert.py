@@ -1,5 +1,6 @@
 """Between protobuf and this daemon's own words; the only place where the two meet."""
 
+from datetime import datetime
 from math import inf
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -200,11 +201,6 @@ def _worker_report(status: WorkerStatus, node_id: str, *, with_endpoint: bool) -
 
 
 def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:
-    start_time, ready_time = Timestamp(), None
-    start_time.FromDatetime(status.start_time)
-    if status.ready_time is not None:
-        ready_time = Timestamp()
-        ready_time.FromDatetime(status.ready_time)
     return worker_pb2.Worker(
         spec=_spec(status.spec),
         node_id=node_id,
@@ -213,9 +209,18 @@ def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:
         stats=worker_pb2.WorkerStats.FromString(status.stats) if status.stats else None,
         exit=_exit(status.exit) if status.exit else None,
         pid=status.pid,
-        start_time=start_time,
-        ready_time=ready_time,
+        start_time=_timestamp(status.start_time),
+        ready_time=_timestamp(status.ready_time),
+        load_progress=status.load_progress,
     )
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp
 
 
 def _spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
@@ -240,6 +245,8 @@ def _exit(how: WorkerExit) -> worker_pb2.WorkerExit:
         last_lines=how.last_lines,
         reason=_reason_value(how.reason),
         message=how.message,
+        end_time=_timestamp(how.end_time),
+        failures_in_a_row=how.failures_in_a_row,
     )
 
 

@@ -15,6 +15,7 @@ from llorch.errors import LlorchError
 from llorch.identifiers import check_id
 from llorch.settings import DaemonSettings
 from pool_managerd.devices.simulated import parse_simulated_gpu
+from pool_managerd.workers.ports import parse_worker_ports
 
 _LABEL = re.compile(r"[A-Za-z0-9._/-]{1,63}")
 _LONGEST_LABEL = 63
@@ -73,10 +74,23 @@ class PoolManagerSettings(DaemonSettings, section="pool_manager"):
     worker_stop_grace_s: PositiveFloat = Field(
         30.0, description="Time between SIGTERM and SIGKILL for a worker that is stopped, in seconds."
     )
+    worker_ports: str = Field(
+        "9300-9399",
+        description='Ports on which workers listen, e.g. 9300-9399; "any" lets the system choose.',
+    )
+    engine_stall_s: PositiveFloat = Field(
+        30.0,
+        description="A worker that does nothing for so long, in seconds, although it has work, is stuck, and is ended.",
+    )
     stop_workers_on_exit: bool = Field(
-        True,
-        description="End all workers when the pool manager ends. If false they go on without it; but this release "
-        "does not take them back: the next start ends them.",
+        False,
+        description="End all workers when the pool manager is told to end. By default they go on, and the pool manager "
+        "takes them back when it is there again. (`llorch up` sets it.)",
+    )
+    orphan_grace_s: float = Field(
+        600.0,
+        ge=1,
+        description="Workers whose pool manager stays away for so long, in seconds, end by themselves.",
     )
 
     @field_validator("node_id")
@@ -112,6 +126,13 @@ class PoolManagerSettings(DaemonSettings, section="pool_manager"):
         with _told_to_people():
             for text in value:
                 parse_simulated_gpu(text)
+        return value
+
+    @field_validator("worker_ports")
+    @classmethod
+    def _ports_are_a_range(cls, value: str) -> str:
+        with _told_to_people():
+            parse_worker_ports(value)
         return value
 
     @field_validator("sim")

@@ -151,6 +151,25 @@ async def whole_system(folder: Path, slots: int = 4, queue_capacity: int = 1000)
             stop.set()
 
 
+@asynccontextmanager
+async def orchestrator_alone(folder: Path) -> AsyncIterator[WholeSystem]:
+    """For pool managers that the test brings. There is no gateway: `http` leads nowhere."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as daemons:
+        try:
+            address = await _start(
+                daemons,
+                folder / "orchestratord",
+                lambda file: orchestratord.app.run(
+                    OrchestratorSettings(bind="127.0.0.1:0", address_file=file, drain_s=0, package_models=False), stop
+                ),
+            )
+            async with httpx.AsyncClient() as http, open_channel(address) as channel:
+                yield WholeSystem(address, http, channel, folder)
+        finally:
+            stop.set()
+
+
 def gguf(folder: Path, name: str = "sim.gguf") -> Path:
     """A model without weights; the simulated engine needs none."""
     path = folder / name
@@ -168,6 +187,8 @@ def _pool_manager(folder: Path, orchestrator: str, address_file: Path) -> PoolMa
         sim=json.dumps(SIM),
         address_file=address_file,
         worker_stop_grace_s=2,
+        worker_ports="any",
+        stop_workers_on_exit=True,
     )
 
 

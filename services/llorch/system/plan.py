@@ -41,7 +41,7 @@ def orchestrator(options: SystemOptions) -> DaemonPlan:
 
 def pool_manager(options: SystemOptions, orchestrator_address: str, *, allow_cpu: bool) -> DaemonPlan:
     folder = options.data_dir / "pool-managerd"
-    arguments = ["--data-dir", str(folder), "--orchestrator", orchestrator_address]
+    arguments = ["--data-dir", str(folder), "--orchestrator", orchestrator_address, "--stop-workers-on-exit"]
     if allow_cpu:
         arguments.append("--allow-cpu")
     for card in options.simulate_gpu:

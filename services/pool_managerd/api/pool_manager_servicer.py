@@ -130,6 +130,9 @@ class PoolManagerServicer:
             self._supervisor.report_failed(
                 request.worker_id, convert.reason(request.failure_reason), request.failure_message
             )
+        elif request.loading:
+            progress = request.load_progress if request.HasField("load_progress") else None
+            await self._supervisor.report_loading(request.worker_id, request.address, progress)
         else:
             await self._supervisor.report_ready(
                 request.worker_id,

@@ -92,6 +92,8 @@ async def running(
             "data_dir": folder / "data",
             "simulate_gpu": ["RTX 3090:24GiB"],
             "address_file": address_file,
+            "worker_ports": "any",
+            "stop_workers_on_exit": True,
             **settings,
         }
     )

@@ -1,19 +1,14 @@
 import asyncio
 import json
-import os
 import signal
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from llorch.background import TaskSupervisor
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, Unavailable
 from pool_managerd.models.references import LocatedModel
-from pool_managerd.workers import leftovers
-from pool_managerd.workers.identity import ProcessIdentity, identify, is_alive
+from pool_managerd.workers.identity import identify
 from pool_managerd.workers.lifecycle import WorkerState
-from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.status import WorkerExit
 from support.worker_host import Host, worker_spec
 
@@ -162,7 +157,7 @@ async def test_a_ready_worker_is_asked_to_end_before_it_is_signalled(host: Host,
     await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
     await supervisor.stop("w-1")
     await host.wait_state("w-1", WorkerState.EXITED)
-    assert host.asked_to_shut_down == ["10.0.0.7:4321"]
+    assert host.calls.asked_to_shut_down == ["10.0.0.7:4321"]
 
 
 @pytest.mark.req("POOL-2003")
@@ -217,63 +212,6 @@ async def test_a_ready_token_stands_for_its_worker_only_while_it_lives(host: Hos
     await supervisor.stop("w-1")
     await host.wait_record("w-1", "ended")
     assert supervisor.worker_by_ready_token(token) is None
-
-
-@pytest.mark.req("POOL-2005")
-async def test_a_worker_outlives_its_pool_manager_and_the_next_life_ends_it(
-    host: Host, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leftovers, "_TERMINATE_S", 0.05)
-    left = await left_by_a_life_before(host.folder, worker_spec(model), "stubborn")
-    assert is_alive(left)
-    supervisor = await host.open()
-    assert not is_alive(left)
-    assert reap(left) == -signal.SIGKILL
-    with pytest.raises(AlreadyExists):
-        await supervisor.start(worker_spec(model))
-
-
-@pytest.mark.req("POOL-2005")
-async def test_a_process_whose_id_was_never_noted_is_found_by_its_secret(host: Host, model: str) -> None:
-    left = await left_by_a_life_before(host.folder, worker_spec(model))
-    change_record(host.folder, stage="intended", process=None)
-    await host.open()
-    assert not is_alive(left)
-    reap(left)
-
-
-@pytest.mark.req("POOL-2005")
-@pytest.mark.parametrize(("field", "value"), [("start_ticks", 1), ("boot_id", "another boot")])
-async def test_a_foreign_process_that_has_the_noted_id_now_is_not_touched(
-    host: Host, model: str, field: str, value: object
-) -> None:
-    foreign = await left_by_a_life_before(host.folder, worker_spec(model))
-    change_record(host.folder, process={**asdict(foreign), field: value})
-    await host.open()
-    assert is_alive(foreign)
-    host.kill(foreign.pid)
-    reap(foreign)
-
-
-async def left_by_a_life_before(folder: Path, spec: WorkerSpec, part: str = "patient") -> ProcessIdentity:
-    """A worker whose pool manager has ended without ending it."""
-    async with TaskSupervisor("a life before") as tasks:
-        before = Host(folder, tasks)
-        await (await before.open(part)).start(spec)
-        await before.wait_log(spec.worker_id, "loading")
-        await before.wait_record(spec.worker_id, "started")
-        identity = identify(before.supervisor.statuses()[0].pid)
-    assert identity is not None
-    return identity
-
-
-def reap(left: ProcessIdentity) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(left.pid, 0)[1])
-
-
-def change_record(folder: Path, **fields: object) -> None:
-    path = folder / "workers" / "w-1.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 async def test_nothing_starts_once_the_end_has_begun(host: Host, model: str) -> None:
