@@ -172,9 +172,8 @@ class Internet(httpcore2.AsyncNetworkBackend):
 
     def __init__(self, server: DownloadServer, names: Mapping[str, Sequence[Sequence[str]]] | None = None) -> None:
         self._server = server
-        self._names: dict[str, list[Sequence[str]]] = {host: [[PUBLIC]] for host in HOSTS} | {
-            host: list(found) for host, found in (names or {}).items()
-        }
+        self._names: dict[str, list[Sequence[str]]] = {host: [(PUBLIC,)] for host in HOSTS}
+        self._names.update((host, list(answers)) for host, answers in (names or {}).items())
         self._real = httpcore2.AnyIOBackend()
         self.dialled: list[tuple[str, int]] = []
 

@@ -112,7 +112,7 @@ class WorkerSpec(_message.Message):
     model: _builtins.str
     """Name of the model in the catalog."""
     source: _builtins.str
-    """Reference to the model's file: "file:…", "pkg:<python package>/<file>", later "hf:…" and "https:…"."""
+    """Reference to the model's file, as in ModelSpec."""
     slots: _builtins.int
     """Requests at once. 1 to 256."""
     context_per_slot: _builtins.int
@@ -286,6 +286,40 @@ class WorkerStats(_message.Message):
 Global___WorkerStats: _TypeAlias = WorkerStats  # noqa: Y015
 
 @_typing.final
+class ModelReading(_message.Message):
+    """How the files of a model came from the disk for a load; they are read ahead while the worker starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_MIB_FIELD_NUMBER: _builtins.int
+    CACHED_MIB_FIELD_NUMBER: _builtins.int
+    READ_MS_FIELD_NUMBER: _builtins.int
+    DISK_MIB_PER_SECOND_FIELD_NUMBER: _builtins.int
+    file_mib: _builtins.int
+    """Size of the files, in MiB."""
+    cached_mib: _builtins.int
+    """MiB of them that memory held already."""
+    read_ms: _builtins.int
+    """Time that reading took, in ms."""
+    disk_mib_per_second: _builtins.int
+    """MiB per second at which the disk gave what memory did not hold; 0 if that was too little to tell."""
+    def __init__(
+        self,
+        *,
+        file_mib: _builtins.int = ...,
+        cached_mib: _builtins.int = ...,
+        read_ms: _builtins.int = ...,
+        disk_mib_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_mib", b"cached_mib", "disk_mib_per_second", b"disk_mib_per_second", "file_mib", b"file_mib", "read_ms", b"read_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelReading: _TypeAlias = ModelReading  # noqa: Y015
+
+@_typing.final
 class Worker(_message.Message):
     """A worker as anybody may see it."""
 
@@ -301,6 +335,7 @@ class Worker(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     READY_TIME_FIELD_NUMBER: _builtins.int
     LOAD_PROGRESS_FIELD_NUMBER: _builtins.int
+    READING_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Node that it runs on."""
     state: Global___WorkerState.ValueType
@@ -333,6 +368,10 @@ class Worker(_message.Message):
     def ready_time(self) -> _timestamp_pb2.Timestamp:
         """When it became ready; absent until then."""
 
+    @_builtins.property
+    def reading(self) -> Global___ModelReading:
+        """How its model's files were read; absent before they were, and after its pool manager was restarted."""
+
     def __init__(
         self,
         *,
@@ -346,10 +385,11 @@ class Worker(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         ready_time: _timestamp_pb2.Timestamp | None = ...,
         load_progress: _builtins.float | None = ...,
+        reading: Global___ModelReading | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "reading", b"reading", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "node_id", b"node_id", "pid", b"pid", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "node_id", b"node_id", "pid", b"pid", "reading", b"reading", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stats", b"stats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load_progress: _TypeAlias = _typing.Literal["load_progress"]  # noqa: Y015
     _WhichOneofArgType__load_progress: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress"]  # noqa: Y015

@@ -1,6 +1,6 @@
 """Commands to the pool manager of one node."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llama_orch.v2 import pool_manager_service_pb2_grpc
@@ -13,6 +13,8 @@ from orchestratord.core import events
 from orchestratord.core.effects import StageModel, StartWorker, StopWorker
 from orchestratord.core.events import Event
 from orchestratord.runtime.control import CommandSequence
+
+Tell = Callable[[pool_pb2.StageProgress], Awaitable[None]]
 
 _CALL_S = 10.0
 _STAGING_SILENT_S = 60.0
@@ -57,6 +59,23 @@ class NodeCommands:
     def stage_model(self, effect: StageModel) -> None:
         self._tasks.spawn(f"stage {effect.source}", self._stage_model(effect))
 
+    async def stage(self, source: str, tell: Tell | None = None) -> None:
+        """Returns when the file is on the node, which the brain then knows. `tell` hears how it goes."""
+        request = pool_pb2.StageModelRequest(control=self._commands.next(), source=source)
+        async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
+            async for answer in answers:
+                staged = answer.progress
+                if staged.complete:
+                    self._post(events.ModelStaged(self._node_id, source, staged.done_mib, to_facts(staged)))
+                if tell is not None:
+                    await tell(staged)
+                if staged.complete:
+                    return
+        raise Unavailable(
+            Reason.UPSTREAM_UNAVAILABLE,
+            f"node '{self._node_id}' stopped staging before the file was complete; try again",
+        )
+
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id = effect.spec.worker_id
         control = self._commands.next()
@@ -79,21 +98,7 @@ class NodeCommands:
             _log.warning("stop_worker_failed", worker_id=effect.worker_id, reason=error.reason, error=error.message)
 
     async def _stage_model(self, effect: StageModel) -> None:
-        request = pool_pb2.StageModelRequest(control=self._commands.next(), source=effect.source)
         try:
-            staged = await self._follow_staging(request)
+            await self.stage(effect.source)
         except LlorchError as error:
             self._post(events.StagingFailed(self._node_id, effect.source, error.reason, error.message))
-        else:
-            self._post(events.ModelStaged(self._node_id, effect.source, staged.done_mib, to_facts(staged)))
-
-    async def _follow_staging(self, request: pool_pb2.StageModelRequest) -> pool_pb2.StageProgress:
-        """The last word: the file is there."""
-        async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
-            async for answer in answers:
-                if answer.progress.complete:
-                    return answer.progress
-        raise Unavailable(
-            Reason.UPSTREAM_UNAVAILABLE,
-            f"node '{self._node_id}' stopped staging before the file was complete; try again",
-        )
