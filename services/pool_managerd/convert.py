@@ -131,6 +131,7 @@ def snapshot(state: NodeState, node_id: str, *, with_endpoints: bool) -> node_li
         pools=[_pool(pool, node_id) for pool in state.pools],
         workers=[_worker_report(worker, node_id, with_endpoint=with_endpoints) for worker in state.workers],
         staged_models=[_staged_model(model) for model in state.models],
+        worker_activity=[_activity(worker) for worker in state.active],
     )
 
 
@@ -198,6 +199,11 @@ def _worker_report(status: WorkerStatus, node_id: str, *, with_endpoint: bool) -
     if with_endpoint and status.address:
         endpoint = worker_pb2.WorkerEndpoint(advertise_address=status.address, access_token=status.access_token)
     return node_link_pb2.WorkerReport(worker=_worker(status, node_id), endpoint=endpoint)
+
+
+def _activity(status: WorkerStatus) -> node_link_pb2.WorkerActivity:
+    stats = worker_pb2.WorkerStats.FromString(status.stats)
+    return node_link_pb2.WorkerActivity(worker_id=status.spec.worker_id, stats=stats)
 
 
 def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:

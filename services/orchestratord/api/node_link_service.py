@@ -9,7 +9,7 @@ from llama_orch.v2 import node_link_service_pb2 as pb2
 from llorch.errors import DeadlineExceeded, InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id, new_id
 from llorch.logs import get_logger
-from orchestratord.convert.nodes import to_snapshot
+from orchestratord.convert.link_snapshots import LinkSnapshots
 from orchestratord.convert.runs import from_reason
 from orchestratord.core import events
 from orchestratord.runtime.brain_owner import BrainOwner
@@ -41,6 +41,7 @@ class NodeLinkService:
             await context.write(_directive(refused=refusal))
             return
         session = new_id("link")
+        snapshots = LinkSnapshots()
         self._owner.ask(
             events.NodeRegistered(
                 node_id=register.node_id,
@@ -48,18 +49,23 @@ class NodeLinkService:
                 instance_id=register.instance_id,
                 address=register.advertise_address,
                 version=register.version,
-                snapshot=to_snapshot(register.snapshot),
+                snapshot=snapshots.take(register.snapshot),
                 labels=dict(register.labels),
                 applied_command_seq=report.applied_command_seq,
             )
         )
         _log.info("node_registered", node_id=register.node_id, version=register.version)
         await context.write(_directive(registered=self._registered(session)))
-        await self._take_reports(register.node_id, session, requests, context)
+        await self._take_reports(register.node_id, session, snapshots, requests, context)
         _log.info("node_link_ended", node_id=register.node_id)
 
     async def _take_reports(
-        self, node_id: str, session: str, requests: AsyncIterator[pb2.ConnectRequest], context: Any
+        self,
+        node_id: str,
+        session: str,
+        snapshots: LinkSnapshots,
+        requests: AsyncIterator[pb2.ConnectRequest],
+        context: Any,
     ) -> None:
         draining = asyncio.create_task(self._draining.wait(), name=f"drain of the link to {node_id}")
         try:
@@ -67,7 +73,7 @@ class NodeLinkService:
                 report = request.report
                 self._owner.ask(
                     events.NodeReported(
-                        node_id, session, report.applied_command_seq, to_snapshot(report.heartbeat.snapshot)
+                        node_id, session, report.applied_command_seq, snapshots.take(report.heartbeat.snapshot)
                     )
                 )
                 await context.write(_directive(ack=node_link_pb2.ReportAck(report_seq=report.report_seq)))
