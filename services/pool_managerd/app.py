@@ -110,6 +110,7 @@ class PoolManager:
             await self._server.stop(_DRAIN_S)
 
     def state(self) -> NodeState:
+        self._supervisor.require_complete()
         return NodeState(
             devices=self._monitor.devices(),
             pools=self._pools,

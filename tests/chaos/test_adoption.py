@@ -62,12 +62,17 @@ class Reader:
         raise AssertionError(f"the stream of {self.model} ended")
 
 
+async def all_begun(readers: list[Reader]) -> None:
+    for reader in readers:
+        await reader.begun.wait()
+
+
 @asynccontextmanager
 async def streaming(system: WholeSystem) -> AsyncIterator[list[Reader]]:
     """One reader per model, and so one worker each; all of them have seen tokens."""
     readers = [Reader(model) for model in MODELS]
     reading = [asyncio.create_task(reader.read(system), name=f"reader of {reader.model}") for reader in readers]
-    begun = asyncio.gather(*(reader.begun.wait() for reader in readers))
+    begun = asyncio.create_task(all_begun(readers), name="first tokens")
     try:
         await asyncio.wait({begun, *reading}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
         for task in reading:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +34,9 @@ class PoolManagerProcess:
 
     folder: Path
     orchestrator: str
-    sim: dict[str, object] = field(default_factory=dict)
+    sim: Mapping[str, object] = field(default_factory=dict)
     flags: dict[str, object] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: Process | None = None
 
     def __post_init__(self) -> None:
@@ -56,11 +57,11 @@ class PoolManagerProcess:
             "worker_ports": "any",
             **self.flags,
         }
-        arguments = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        arguments = [part for name, value in given.items() for part in _flag(name, value)]
         with (self.folder / "pool-managerd.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "pool_managerd", *arguments),
-                env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+                env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.environment},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -110,9 +111,17 @@ class PoolManagerProcess:
         return (self.folder / "data" / "logs" / f"{worker_id}.log").read_text()
 
 
+def _flag(name: str, value: object) -> tuple[str, ...]:
+    """None leaves a flag out that is given otherwise."""
+    if value is None:
+        return ()
+    flag = f"--{name.replace('_', '-')}"
+    return (flag,) if value is True else (flag, str(value))
+
+
 @asynccontextmanager
 async def pool_manager_process(
-    folder: Path, orchestrator: str, *, sim: dict[str, object] | None = None, **flags: object
+    folder: Path, orchestrator: str, *, sim: Mapping[str, object] | None = None, **flags: object
 ) -> AsyncIterator[PoolManagerProcess]:
     """Not started yet. At the end it and all workers are killed."""
     folder.mkdir(exist_ok=True)  # noqa: ASYNC240  # a local folder, in a test

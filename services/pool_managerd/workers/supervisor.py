@@ -88,6 +88,7 @@ class Supervisor:
         self._lives: set[asyncio.Task[None]] = set()
         self._command_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_open = False
+        self._is_complete = False
         self._ready_address = ""
         self._advertise_host = ""
 
@@ -104,7 +105,7 @@ class Supervisor:
         self._ready_address = ready_address
         self._advertise_host = advertise_host
         await asyncio.gather(*(self._take_back(record) for record in self._records.living))
-        self._is_open = True
+        self._is_complete = self._is_open = True
 
     async def start(self, spec: WorkerSpec) -> WorkerStatus:
         """Returns once the start is on disk; the process follows.
@@ -171,6 +172,11 @@ class Supervisor:
 
     def worker_by_ready_token(self, token: str) -> str | None:
         return self._records.worker_by_ready_token(token)
+
+    def require_complete(self) -> None:
+        """Raises `Unavailable` while workers of earlier lives are taken back: what is not told of counts as gone."""
+        if not self._is_complete:
+            raise _not_open()
 
     def statuses(self) -> tuple[WorkerStatus, ...]:
         return tuple(worker.status for worker in self._workers.values())
