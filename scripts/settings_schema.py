@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from llorch.settings import DaemonSettings
+from llorch.settings import TOP_KEYS, DaemonSettings
 
 _Node = dict[str, Any]
 
@@ -31,13 +31,15 @@ def schema(daemons: Iterable[type[DaemonSettings]], model_table: type[BaseModel]
             "properties": {"level": level},
         },
     }
+    fields = {name: field for section in sections.values() for name, field in section["properties"].items()}
+    tops = {name: fields[name] for name in sorted(TOP_KEYS)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "llama-orch.toml",
         "description": "The settings file of llama-orch. One file serves all daemons of a machine.",
         "type": "object",
         "additionalProperties": False,
-        "properties": sections | tables,
+        "properties": tops | sections | tables,
     }
 
 

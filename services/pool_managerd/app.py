@@ -25,12 +25,14 @@ from pool_managerd.devices.naming import devices_named
 from pool_managerd.link.node_link import NodeIdentity, NodeLink
 from pool_managerd.link.worker_calls import WorkerCalls
 from pool_managerd.link.worker_stats import WorkerStats
-from pool_managerd.models.shelf import ModelShelf
+from pool_managerd.models.make_shelf import NodeFacts, make_shelf
+from pool_managerd.models.where_it_fits import where_it_fits
 from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.pools import plan_pools
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal
+from pool_managerd.workers.lifecycle import TERMINAL
 from pool_managerd.workers.ports import parse_worker_ports
 from pool_managerd.workers.rules import WorkerRules
 from pool_managerd.workers.supervisor import Supervisor
@@ -64,7 +66,8 @@ class PoolManager:
         self._bell = Bell()
         self._guard = ControlGuard(data_dir.control)
         self._pools: tuple[Pool, ...] = ()
-        self._shelf = ModelShelf()
+        facts = NodeFacts(self._sources_in_use, self._where_it_fits, self._bell.ring)
+        self._shelf = make_shelf(settings, data_dir.models, facts, tasks, self._clock)
         self._monitor = DeviceMonitor(inventory, self._bell.ring, settings.reserve_mib)
         self._supervisor = Supervisor(
             rules=_rules(settings, data_dir),
@@ -121,6 +124,7 @@ class PoolManager:
     async def _open(self, bound: str) -> None:
         host = advertised_host(bound, self._settings.orchestrator, self._settings.advertise_host)
         await self._monitor.sample(self._supervisor.own_use())
+        await self._shelf.open()
         await self._supervisor.open(ready_address=local_address(bound), advertise_host=host)
         self._pools = self._plan_pools()
         self._tasks.spawn("device monitor", self._monitor.run(self._supervisor.own_use), forever=True)
@@ -146,6 +150,12 @@ class PoolManager:
             known = [f"{device.index}: {device.name} ({device.device_id})" for device in devices]
             log.warning("settings_name_no_device", pools=plan.unknown, reserve_mib=reserves, known=known)
         return plan.pools
+
+    def _sources_in_use(self) -> set[str]:
+        return {status.spec.source for status in self._supervisor.statuses() if status.state not in TERMINAL}
+
+    def _where_it_fits(self, size_bytes: int) -> str:
+        return where_it_fits(size_bytes, self._monitor.devices())
 
     def _link(self, advertise_address: str) -> NodeLink:
         return NodeLink(

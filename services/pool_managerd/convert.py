@@ -22,6 +22,7 @@ from llorch.gguf.memory_estimate import BATCH_TOKENS, LoadShape, estimate
 from llorch.identifiers import check_id
 from pool_managerd.control import CommandHeader
 from pool_managerd.devices.device import Device, DeviceKind, DeviceProcess, DeviceState, ThrottleReason
+from pool_managerd.models.download.progress import Progress
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.workers.lifecycle import WorkerState
@@ -132,6 +133,16 @@ def snapshot(state: NodeState, node_id: str, *, with_endpoints: bool) -> node_li
         workers=[_worker_report(worker, node_id, with_endpoint=with_endpoints) for worker in state.workers],
         staged_models=[_staged_model(model) for model in state.models],
         worker_activity=[_activity(worker) for worker in state.active],
+    )
+
+
+def progress(progress: Progress) -> pool_manager_service_pb2.StageProgress:
+    """Of a file that is still coming."""
+    total = progress.total
+    return pool_manager_service_pb2.StageProgress(
+        done_mib=progress.done // _MIB,
+        total_mib=None if total is None else -(-total // _MIB),
+        mib_per_second=progress.bytes_per_s / _MIB,
     )
 
 
@@ -263,7 +274,9 @@ def _reason_value(value: Reason | None) -> error_reason_pb2.ErrorReason.ValueTyp
 
 
 def _staged_model(model: LocatedModel) -> node_pb2.StagedModel:
-    return node_pb2.StagedModel(source=model.reference, size_mib=_size_mib(model))
+    return node_pb2.StagedModel(
+        source=model.reference, size_mib=_size_mib(model), digest=model.digest, name=model.offered_as
+    )
 
 
 def _size_mib(model: LocatedModel) -> int:

@@ -13,8 +13,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator
 
 from llorch.errors import LlorchError
 from llorch.identifiers import check_id
-from llorch.settings import DaemonSettings
 from pool_managerd.devices.simulated import parse_simulated_gpu
+from pool_managerd.models.settings import ModelSettings
 from pool_managerd.workers.ports import parse_worker_ports
 
 _LABEL = re.compile(r"[A-Za-z0-9._/-]{1,63}")
@@ -26,7 +26,7 @@ def _default_data_dir() -> Path:
     return Path(state) / "llama-orch" / "pool-managerd"
 
 
-class PoolManagerSettings(DaemonSettings, section="pool_manager"):
+class PoolManagerSettings(ModelSettings, section="pool_manager"):
     """`[pool_manager]` in the settings file."""
 
     bind: str = Field("127.0.0.1:9200", description="Address to listen on, host:port; port 0 takes a free one.")

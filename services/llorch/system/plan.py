@@ -12,7 +12,7 @@ POOL_MANAGER = "pool-managerd"
 _PASSED_ON = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"}
 )
-_PASSED_ON_PREFIXES = ("LC_", "XDG_", "LLORCH_", "PYTHON", "CUDA_", "NVIDIA_", "GGML_")
+_PASSED_ON_PREFIXES = ("LC_", "XDG_", "LLORCH_", "PYTHON", "CUDA_", "NVIDIA_", "GGML_", "HF_", "SSL_CERT_")
 
 
 @dataclass(frozen=True, slots=True)

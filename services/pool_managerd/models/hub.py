@@ -37,24 +37,33 @@ class Hub:
         self._policy = policy
         self._network = network
         self._where_it_fits = where_it_fits
+        self._first = asyncio.Lock()
+        self._is_prepared = False
 
     async def files(self, reference: HubReference) -> list[RemoteFile]:
         """The files of the model that is meant, of one commit, the first one first.
 
         Raises what the Hub refuses, in words, and the list of what there is where the reference is not clear.
         """
-        transport = _GuardedTransport(self._policy, self._network, asyncio.get_running_loop())
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
-                return await asyncio.to_thread(self._look, reference, transport)
+                await self._prepare()
+                return await asyncio.to_thread(self._look, reference)
         except TimeoutError:
             raise Interrupted(f"the Hub did not say in time what {reference.repo} holds") from None
 
-    def _look(self, reference: HubReference, transport: "httpx2.BaseTransport") -> list[RemoteFile]:
-        # Late: most nodes never ask the Hub, and the library is not small.
-        from huggingface_hub import HfApi, get_token, hf_hub_url, set_client_factory
+    async def _prepare(self) -> None:
+        """Once: the library has one client for the whole process, and closes it when it gets another."""
+        async with self._first:
+            if not self._is_prepared:
+                transport = _GuardedTransport(self._policy, self._network, asyncio.get_running_loop())
+                await asyncio.to_thread(_hand_to_library, transport)
+                self._is_prepared = True
 
-        set_client_factory(lambda: httpx2.Client(transport=transport, trust_env=False, timeout=None))
+    def _look(self, reference: HubReference) -> list[RemoteFile]:
+        # Late: most nodes never ask the Hub, and the library is not small.
+        from huggingface_hub import HfApi, get_token, hf_hub_url
+
         api = HfApi()
         info = self._ask(api.model_info, reference)
         files = [
@@ -125,6 +134,12 @@ class _GuardedTransport(httpx2.BaseTransport):
                     raise refused(f"{answer.location.host} answers without an end")
         headers = {name: value for name, value in answer.headers.items() if name in _PASSED_ON}
         return httpx2.Response(answer.status, headers=headers, content=bytes(content), request=request)
+
+
+def _hand_to_library(transport: httpx2.BaseTransport) -> None:
+    from huggingface_hub import set_client_factory
+
+    set_client_factory(lambda: httpx2.Client(transport=transport, trust_env=False, timeout=None))
 
 
 def _not_given(message: str) -> LlorchError:

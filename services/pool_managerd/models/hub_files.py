@@ -10,7 +10,8 @@ from llorch.gguf.split_name import split_name
 from pool_managerd.models.references import GGUF_SUFFIX, HubReference
 
 _QUANTIZATION = re.compile(
-    r"(?:^|[-._])(?P<label>(?:UD-)?(?:I?Q\d(?:_[A-Z0-9]+)*|BF16|F16|F32|TQ\d_\d|MXFP4(?:_MOE)?))$", re.IGNORECASE
+    r"(?:^|[-._])(?P<label>(?:UD-)?(?:I?Q\d(?:_(?:\d|K|NL|X*[SL]|M))*|BF16|F16|F32|TQ\d_\d|MXFP4(?:_MOE)?))$",
+    re.IGNORECASE,
 )
 _NO_MODELS = re.compile(r"(?:^|[-_.])(?:mmproj|imatrix)(?:[-_.]|$)", re.IGNORECASE)
 _GIB = 2**30

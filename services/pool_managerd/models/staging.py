@@ -51,13 +51,16 @@ class Staging:
             self._end()
 
     async def follow(self) -> AsyncGenerator[Progress, None]:
-        """How it goes, now and then, until it is over; raises its failure. Close it when you go."""
+        """How it goes, now and then, until it is over; raises its failure. What is quick is over before that. Close it
+        when you go.
+        """
         self._followers += 1
         self._watch_for_loneliness()
         try:
             while not self._over.is_set():
-                yield self.progress
                 await self._wait_news()
+                if not self._over.is_set():
+                    yield self.progress
             if self.failure is not None:
                 raise self.failure
         finally:

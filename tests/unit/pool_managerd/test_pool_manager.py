@@ -343,7 +343,8 @@ async def test_deleting_a_file_outside_the_cache_forgets_it_and_leaves_it(manage
 
 async def test_staging_what_can_not_be_had_is_an_error_of_the_call(manager: PoolManager) -> None:
     for source, reason in (
-        ("hf:org/repo", Reason.UNSUPPORTED_SOURCE),
+        ("https://127.0.0.1/x.gguf", Reason.NOT_PERMITTED),
+        ("ftp://example.org/x.gguf", Reason.INVALID_FIELD),
         ("file:/nowhere.gguf", Reason.MODEL_FILE_MISSING),
     ):
         request = pb.StageModelRequest(control=manager.control(), source=source)
