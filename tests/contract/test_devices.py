@@ -18,6 +18,8 @@ from pool_managerd.devices.simulated import SimulatedGpu, SimulatedInventory
 from support.nvml_stand_in import (
     DRIVER_NOT_LOADED,
     GPU_IS_LOST,
+    NO_PERMISSION,
+    UNKNOWN_ERROR,
     VERSION_MISMATCH,
     NvmlStandIn,
     StandInGpu,
@@ -264,11 +266,23 @@ def test_nvml_knows_whether_a_process_still_holds_memory(tmp_path: Path) -> None
     assert not host.inventory.holds_memory(11)
 
 
-def test_a_driver_that_fails_at_the_start_says_why(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "found", "remedy"),
+    [
+        (VERSION_MISMATCH, "NVML", "reboot: the driver was upgraded"),
+        (DRIVER_NOT_LOADED, "Driver Not Loaded", "modprobe nvidia"),
+        (NO_PERMISSION, "Insufficient Permissions", "/dev/nvidia"),
+        (UNKNOWN_ERROR, "Unknown Error", "install the NVIDIA driver"),
+    ],
+)
+def test_a_driver_that_fails_at_the_start_says_why_and_what_to_do(
+    tmp_path: Path, code: int, found: str, remedy: str
+) -> None:
     library = NvmlStandIn(tmp_path)
-    library.show(init_error=VERSION_MISMATCH)
-    with pytest.raises(InventoryUnavailable, match=r"(?i)driver/library version mismatch|rm has detected an nvml"):
+    library.show(init_error=code)
+    with pytest.raises(InventoryUnavailable, match=found) as unavailable:
         NvmlInventory(library.binding()).open()
+    assert remedy in unavailable.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,12 @@ from typing import Any
 SOURCE = Path(__file__).with_suffix(".c")
 LIBRARY_NAME = "libnvidia-ml.so.1"
 
-GPU_IS_LOST = 15
+# Codes of nvml.h (nvmlReturn_t).
+NO_PERMISSION = 4
 DRIVER_NOT_LOADED = 9
+GPU_IS_LOST = 15
 VERSION_MISMATCH = 18
+UNKNOWN_ERROR = 999
 
 
 @dataclass

@@ -32,7 +32,7 @@ def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding
         parts.append(gpus)
     except InventoryUnavailable as exc:
         if not allow_cpu:
-            raise _no_device(str(exc)) from exc
+            raise _no_device(exc) from exc
         log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(exc), instead="the CPU, as allowed")
     if allow_cpu:
         cpu = CpuInventory()
@@ -41,12 +41,12 @@ def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding
     return CombinedInventory(parts)
 
 
-def _no_device(found: str) -> FailedPrecondition:
+def _no_device(unavailable: InventoryUnavailable) -> FailedPrecondition:
     return FailedPrecondition(
         Reason.NO_DEVICE,
         "No device to run models on. Looked for: NVIDIA GPUs through the driver's library (NVML). "
-        f"Found: {found}. "
-        "What to do: install the NVIDIA driver (nvidia-smi must list the card); "
+        f"Found: {unavailable}. "
+        f"What to do: {unavailable.remedy}; "
         "or run models on the CPU with --cpu (pool-managerd: --allow-cpu); "
         'or try things out on an imaginary card with --simulate-gpu "RTX 3090:24GiB".',
     )

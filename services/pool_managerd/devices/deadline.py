@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from llorch.logs import get_logger
 from pool_managerd.devices.device import Device, DeviceState, OwnUse
 from pool_managerd.devices.inventory import DeviceInventory, InventoryUnavailable
+from pool_managerd.devices.nvml_remedies import LOOK_AT_THE_CARD
 
 Answer = TypeVar("Answer")
 
@@ -55,7 +56,9 @@ class DeadlineInventory:
             self._last = tuple(self._ask(lambda: self._inner.sample(OwnUse()), self._open_within_s))
         except DriverSilentError as exc:
             self.close()
-            raise InventoryUnavailable(f"the devices' driver did not answer within {self._open_within_s:g} s") from exc
+            raise InventoryUnavailable(
+                f"the devices' driver did not answer within {self._open_within_s:g} s", LOOK_AT_THE_CARD
+            ) from exc
         except InventoryUnavailable:
             self.close()
             raise

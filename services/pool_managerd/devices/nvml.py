@@ -9,6 +9,7 @@ from llorch.logs import get_logger
 from pool_managerd.devices.device import Device, DeviceKind, DeviceState, OwnUse
 from pool_managerd.devices.inventory import InventoryUnavailable
 from pool_managerd.devices.nvml_processes import holders, holds_memory, memory_of_own, sees_host_processes
+from pool_managerd.devices.nvml_remedies import INSTALL_BINDING, LOOK_AT_THE_CARD, remedy
 from pool_managerd.devices.nvml_sensors import read_sensors
 
 _MIB = 2**20
@@ -53,12 +54,16 @@ class NvmlInventory:
             count = self._nvml.nvmlDeviceGetCount()
         except self._nvml.NVMLError as exc:
             self.close()
-            raise InventoryUnavailable(f"the NVIDIA driver's library (NVML) answered: {exc}") from exc
+            raise InventoryUnavailable(
+                f"the NVIDIA driver's library (NVML) answered: {exc}", remedy(getattr(exc, "value", None))
+            ) from exc
         problems = self._find_all(count)
         if not self._gpus:
             self.close()
             shown = f"{count} that can't be used ({'; '.join(problems)})" if count else "no GPU"
-            raise InventoryUnavailable(f"NVIDIA driver {self._driver_version} works, but shows {shown}")
+            raise InventoryUnavailable(
+                f"NVIDIA driver {self._driver_version} works, but shows {shown}", LOOK_AT_THE_CARD
+            )
 
     def sample(self, own: OwnUse) -> Sequence[Device]:
         if all(gpu.last.state is DeviceState.LOST for gpu in self._gpus) and self._samples % _REVIVE_EVERY == 0:
@@ -152,9 +157,7 @@ def _import_binding() -> Any:
     try:
         return importlib.import_module("pynvml")
     except ModuleNotFoundError as exc:
-        raise InventoryUnavailable(
-            'the Python package "nvidia-ml-py" is not installed (it comes with llama-orch[gpu])'
-        ) from exc
+        raise InventoryUnavailable('the Python package "nvidia-ml-py" is not installed', INSTALL_BINDING) from exc
 
 
 def _short_name(name: str) -> str:
