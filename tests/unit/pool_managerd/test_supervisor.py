@@ -1,14 +1,18 @@
 import asyncio
 import json
 import signal
+import socket
 from dataclasses import replace
 
 import pytest
 
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, Unavailable
+from llorch.ports import free_port
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.workers.identity import identify
 from pool_managerd.workers.lifecycle import WorkerState
+from pool_managerd.workers.ports import PortRange
+from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import WorkerExit
 from support.worker_host import Host, worker_spec
 
@@ -138,7 +142,7 @@ async def test_a_worker_says_why_it_fails_in_its_own_words(host: Host, model: st
 
 @pytest.mark.req("POOL-2003")
 async def test_a_stop_ends_the_process_and_is_idempotent(host: Host, model: str) -> None:
-    supervisor = await host.open()
+    supervisor = await host.open("stubborn", stop_grace_s=0.2)
     await supervisor.start(worker_spec(model))
     await host.wait_log("w-1", "loading")
     assert await supervisor.stop("w-1") is WorkerState.STOPPING
@@ -266,3 +270,87 @@ async def test_an_end_that_was_taken_note_of_is_forgotten_and_its_id_stays_used(
     assert supervisor.statuses() == ()
     with pytest.raises(AlreadyExists):
         await supervisor.start(worker_spec(model))
+
+
+@pytest.mark.req("POOL-2004")
+async def test_a_worker_whose_engine_is_stuck_is_killed_and_told_of(host: Host, model: str) -> None:
+    supervisor = await host.open("stubborn", stall_s=0.0)
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    supervisor.note_silence("w-1")  # one that loads is not asked yet
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+    supervisor.note_stats("w-1", b"stats", EngineSigns(decoding=1, work_done=7))
+    how = exit_of(await host.wait_state("w-1", WorkerState.FAILED))
+    assert (how.signal, how.reason) == (signal.SIGKILL, Reason.ENGINE_FAILED)
+    assert "made no step" in how.message
+    assert host.calls.asked_to_shut_down == []
+
+
+@pytest.mark.req("POOL-2004")
+async def test_failures_in_a_row_are_told_for_who_decides_on_the_next_start(host: Host, model: str) -> None:
+    supervisor = await host.open("crash")
+    for number in (1, 2):
+        await supervisor.start(worker_spec(model, f"w-{number}"))
+        how = exit_of(await host.wait_state(f"w-{number}", WorkerState.FAILED))
+        assert how.failures_in_a_row == number
+        assert how.end_time is not None
+
+
+async def test_a_worker_that_ends_as_told_has_not_failed(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.stop("w-1")
+    assert exit_of(await host.wait_state("w-1", WorkerState.EXITED)).failures_in_a_row == 0
+
+
+@pytest.mark.req("POOL-2004")
+async def test_how_far_a_load_came_is_told_while_it_lasts_and_when_it_took_too_long(host: Host, model: str) -> None:
+    supervisor = await host.open("stubborn", load_base_s=0.3, stop_grace_s=0.05)
+    await supervisor.start(worker_spec(model))
+    await supervisor.report_loading("w-1", "127.0.0.1:4321", 0.25)
+    assert supervisor.statuses()[0].load_progress == 0.25
+    assert "it had come to 25%" in exit_of(await host.wait_state("w-1", WorkerState.FAILED)).message
+
+
+async def test_a_worker_listens_on_a_port_of_the_range_and_no_two_on_the_same(host: Host, model: str) -> None:
+    first = free_port()
+    supervisor = await host.open(ports=PortRange(first, min(first + 50, 65535)))
+    for number in (1, 2):
+        await supervisor.start(worker_spec(model, f"w-{number}"))
+    ports = [json.loads((host.folder / "workers" / f"w-{number}.json").read_text())["address"] for number in (1, 2)]
+    assert len(set(ports)) == 2
+    for number, address in enumerate(ports, 1):
+        assert f"--bind {address}" in await host.wait_log(f"w-{number}", "loading")
+
+
+async def test_a_start_without_a_port_is_refused_and_leaves_its_id_free(host: Host, model: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        supervisor = await host.open(ports=PortRange(port, port))
+        with pytest.raises(FailedPrecondition, match="worker_ports"):
+            await supervisor.start(worker_spec(model))
+    assert (await supervisor.start(worker_spec(model))).state is WorkerState.STARTING
+
+
+async def test_a_report_that_comes_late_does_not_bring_an_ended_worker_back(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+    await supervisor.stop("w-1")
+    await host.wait_record("w-1", "ended")
+    await supervisor.report_ready("w-1", "127.0.0.1:4322", b"", ())
+    assert json.loads((host.folder / "workers" / "w-1.json").read_text())["stage"] == "ended"
+
+
+async def test_a_report_that_says_nothing_new_costs_no_write(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_record("w-1", "started")
+    for _ in range(2):
+        await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+        if (record := host.folder / "workers" / "w-1.json").exists():
+            assert json.loads(record.read_text())["ready_time"]
+            record.unlink()
+    assert not record.exists()
