@@ -15,14 +15,16 @@ CDN = "cdn.example.net"
 
 @dataclass
 class FakeHub:
-    """A repository `org/repo` on a server. Large files redirect to another host, as the real one's do.
+    """A repository `org/repo` on a server. Its files redirect to another host, as large ones of the real one do.
 
-    `refusal` is (status, error code, message) of every question; `token` has to be shown if it is set.
+    `blobs_at` is where they redirect to, empty for the server itself. `refusal` is (status, error code, message) of
+    every question; `token` has to be shown if it is set.
     """
 
     server: DownloadServer
     files: Mapping[str, bytes]
     repo: str = "org/repo"
+    blobs_at: str = f"https://{CDN}"
     token: str = ""
     refusal: tuple[int, str, str] | None = None
     says: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +59,7 @@ class FakeHub:
         if self._lacks_token(request):
             writer.write(head(401, {"Content-Length": "0"}))
         else:
-            writer.write(head(302, {"Location": f"https://{CDN}/blobs/{path}?sig=x", "Content-Length": "0"}))
+            writer.write(head(302, {"Location": f"{self.blobs_at}/blobs/{path}?sig=x", "Content-Length": "0"}))
 
     async def _serve(self, request: Request, writer: asyncio.StreamWriter) -> None:
         self.cdn_authorizations.append(request.headers.get("authorization"))
