@@ -80,7 +80,8 @@ class PoolManagerSettings(ModelSettings, section="pool_manager"):
     )
     engine_stall_s: PositiveFloat = Field(
         30.0,
-        description="A worker that does nothing for so long, in seconds, although it has work, is stuck, and is ended.",
+        description="A worker that does nothing for so long, in seconds, although it has work, is stuck, and is ended; "
+        "one on the CPU after ten times as long.",
     )
     stop_workers_on_exit: bool = Field(
         False,

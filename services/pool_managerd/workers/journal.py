@@ -42,6 +42,7 @@ class WorkerRecord:
     process: ProcessIdentity | None = None
     address: str = ""  # where it listens, as it was told to or as it said
     load_deadline_s: float = 300.0  # from its start
+    stall_s: float = 30.0
     start_time: datetime | None = None
     ready_time: datetime | None = None
 
@@ -103,6 +104,7 @@ def _from_json(fields: dict[str, Any]) -> WorkerRecord:
         process=ProcessIdentity(**process) if process else None,
         address=fields["address"],
         load_deadline_s=fields["load_deadline_s"],
+        stall_s=fields["stall_s"],
         start_time=_time(fields["start_time"]),
         ready_time=_time(fields["ready_time"]),
     )

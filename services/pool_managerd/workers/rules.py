@@ -19,6 +19,7 @@ from pool_managerd.workers.ports import PortRange
 from pool_managerd.workers.spec import WorkerSpec
 
 _GIB = 2**30
+_TIMES_ON_CPU = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class WorkerRules:
 
     `bind_host` and `ports` are where workers listen, on any port if None. `stop_grace_s` lies between SIGTERM and
     SIGKILL. `environment` is the pool manager's own, of which workers get very little. A worker whose engine does
-    nothing for `stall_s` counts as stuck; one that has no pool manager for `orphan_grace_s` ends by itself.
+    nothing for `stall_s` counts as stuck; on a CPU ten times as long, since a piece of a prompt may take minutes there.
+    One that has no pool manager for `orphan_grace_s` ends by itself.
     """
 
     bind_host: str
@@ -44,6 +46,9 @@ class WorkerRules:
 
     def load_deadline_s(self, model: LocatedModel) -> float:
         return self.load_base_s + self.load_s_per_gib * model.size_bytes / _GIB
+
+    def stall_limit_s(self, choice: EngineChoice) -> float:
+        return self.stall_s * (_TIMES_ON_CPU if choice.on_cpu else 1)
 
     def log_path(self, worker_id: str) -> Path:
         return self.logs / f"{worker_id}.log"

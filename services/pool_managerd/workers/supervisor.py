@@ -255,6 +255,7 @@ class Supervisor:
             ready_token=secret_token(),
             address=join_address(self._rules.bind_host, port) if port else "",
             load_deadline_s=self._rules.load_deadline_s(model),
+            stall_s=self._rules.stall_limit_s(choice),
             start_time=self._clock.wall(),
         )
         with disk_errors_told(spec.worker_id):
@@ -271,7 +272,7 @@ class Supervisor:
             access_token=record.access_token,
             ready_time=record.ready_time,
         )
-        limits = Limits(record.load_deadline_s, self._rules.stall_s)
+        limits = Limits(record.load_deadline_s, record.stall_s)
         return Worker(status, self._rules.log_path(spec.worker_id), limits, self, self._clock)
 
     def _begin_life(self, worker: Worker, life: Coroutine[None, None, None]) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 
 from pool_managerd.workers.stall import EngineSigns, StallWatch
@@ -8,7 +10,7 @@ LIMIT_S = 30.0
 EVERY_S = 2
 
 
-def first_complaint(signs: list[EngineSigns | None]) -> tuple[int, str] | None:
+def first_complaint(signs: Sequence[EngineSigns | None]) -> tuple[int, str] | None:
     """The second at which one of these looks, one every two seconds, finds something wrong; and what."""
     watch = StallWatch(LIMIT_S)
     for number, sign in enumerate(signs):
