@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ async def node(
     """A pool manager that takes the local server for the Hub, and trusts its certificate."""
     authority = folder / "authority.pem"
     server.authority.cert_pem.write_to_path(authority)
-    given = {"download_private_hosts": "localhost", "download_ca_file": authority, **flags}
+    given: dict[str, Any] = {"download_private_hosts": "localhost", "download_ca_file": authority, **flags}
     async with pool_manager_process(folder / "node", system.address, **given) as process:
         process.environment = {"HF_ENDPOINT": here(server)}
         await process.start()

@@ -12,7 +12,7 @@ from hashlib import sha256
 import httpcore2
 import trustme
 
-from pool_managerd.models.download.network import Network
+from pool_managerd.models.download.network import Network, resolve
 from pool_managerd.models.download.policy import Address
 
 PUBLIC = "93.184.216.34"
@@ -173,6 +173,7 @@ class Internet(httpcore2.AsyncNetworkBackend):
     def __init__(self, server: DownloadServer, names: Mapping[str, Sequence[Sequence[str]]] | None = None) -> None:
         self._server = server
         self._names: dict[str, list[Sequence[str]]] = {host: [(PUBLIC,)] for host in HOSTS}
+        self._names["localhost"] = [("127.0.0.1",)]
         self._names.update((host, list(answers)) for host, answers in (names or {}).items())
         self._real = httpcore2.AnyIOBackend()
         self.dialled: list[tuple[str, int]] = []
@@ -187,8 +188,8 @@ class Internet(httpcore2.AsyncNetworkBackend):
         return Network(trusted, dial=self, resolve=self.resolve)
 
     async def resolve(self, host: str, port: int) -> Sequence[Address]:
-        with suppress(ValueError):
-            return [ipaddress.ip_address(host)]
+        if host[0].isdigit() or ":" in host:  # 127.1 is an address, too, to the system
+            return await resolve(host, port)
         answers = self._names.get(host, [[]])
         found = answers.pop(0) if len(answers) > 1 else answers[0]
         return [ipaddress.ip_address(address) for address in found]
