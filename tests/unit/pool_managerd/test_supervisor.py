@@ -14,7 +14,8 @@ from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.ports import PortRange
 from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import WorkerExit
-from support.worker_host import Host, worker_spec
+from pool_managerd.workers.supervisor import NodeDevices
+from support.worker_host import Host, eventually, worker_spec
 
 
 def exit_of(status: object) -> WorkerExit:
@@ -354,3 +355,51 @@ async def test_a_report_that_says_nothing_new_costs_no_write(host: Host, model: 
             assert json.loads(record.read_text())["ready_time"]
             record.unlink()
     assert not record.exists()
+
+
+class HeldMemory:
+    """Devices on which the memory of ended workers stays until it is given back."""
+
+    def __init__(self, real: NodeDevices) -> None:
+        self.by_id = real.by_id
+        self.waited_s: list[float] = []
+        self.back: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def memory_back(self, pid: int, within_s: float) -> bool:
+        self.waited_s.append(within_s)
+        return await self.back
+
+
+@pytest.mark.req("POOL-2003")
+async def test_a_stopped_worker_has_exited_when_its_memory_is_back_and_not_before(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    devices = supervisor._devices = HeldMemory(supervisor._devices)
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.stop("w-1")
+    await eventually(lambda: devices.waited_s == [10.0])
+    assert supervisor.statuses()[0].state is WorkerState.STOPPING
+    assert supervisor.own_use().memory_mib == {"sim-0": 500}
+    devices.back.set_result(True)
+    assert exit_of(await host.wait_state("w-1", WorkerState.EXITED)).message == ""
+
+
+@pytest.mark.req("POOL-2003", "POOL-2004")
+@pytest.mark.parametrize(
+    ("crash", "state", "waits_s"), [(False, WorkerState.EXITED, 10.0), (True, WorkerState.FAILED, 0.5)]
+)
+async def test_memory_that_does_not_come_back_is_waited_for_within_bounds_and_told(
+    host: Host, model: str, crash: bool, state: WorkerState, waits_s: float
+) -> None:
+    supervisor = await host.open()
+    devices = supervisor._devices = HeldMemory(supervisor._devices)
+    devices.back.set_result(False)
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    if crash:
+        host.kill(supervisor.statuses()[0].pid)
+    else:
+        await supervisor.stop("w-1")
+    how = exit_of(await host.wait_state("w-1", state))
+    assert devices.waited_s == [waits_s]
+    assert f"after {waits_s:g} s a device still counted memory of it" in how.message
