@@ -19,7 +19,7 @@ from pool_managerd.models.gguf import ENOUGH_TO_TELL, check_head
 log = get_logger(__name__)
 
 _MIB = 2**20
-_WRITE_BYTES = 2 * _MIB
+WRITE_BYTES = 2 * _MIB
 _ROOM_STEP_BYTES = 256 * _MIB
 _FAILURES_IN_A_ROW = 5
 FIRST_WAIT_S = 0.5
@@ -183,7 +183,7 @@ class Download:
                     raise refused(f"{answer.location.host} sends {self._file.name} too slowly")
                 gathered += piece
                 self._arrived(self._part.length + len(gathered), self._part.state.total)
-                if len(gathered) >= _WRITE_BYTES:
+                if len(gathered) >= WRITE_BYTES:
                     await self._write(gathered)
         finally:
             # What came before the connection broke counts, too; what broke says so itself.

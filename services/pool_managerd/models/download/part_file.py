@@ -14,7 +14,7 @@ from pathlib import Path
 from pool_managerd.durable_file import sync_folder, write_durably
 from pool_managerd.models.gguf import ENOUGH_TO_TELL
 
-_SYNC_EVERY_BYTES = 64 * 2**20
+SYNC_EVERY_BYTES = 64 * 2**20
 _READ_BYTES = 4 * 2**20
 
 
@@ -77,7 +77,7 @@ class PartFile:
             view = view[os.write(self._file, view) :]
         self._take(content)
         self._unsynced += len(content)
-        if self._unsynced >= _SYNC_EVERY_BYTES:
+        if self._unsynced >= SYNC_EVERY_BYTES:
             self.sync()
 
     def sync(self) -> None:
