@@ -270,7 +270,7 @@ async def test_workers_go_on_without_an_orchestrator_and_are_reported_to_the_nex
 async def test_a_wrong_token_is_told_once_and_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stub = OrchestratorStub()
     async with serving(stub, token="right") as address, running(tmp_path, stub, address, token="wrong"):
-        await wait_output(capsys, "orchestrator_refuses_this_node")
+        await wait_output(capsys, "set token in [pool_manager]")
     assert stub.reports == []
 
 
