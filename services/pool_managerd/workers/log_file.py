@@ -5,7 +5,7 @@ What was written before the last rotation is in a second file, `<name>.1`.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,10 +55,10 @@ async def read_log(path: Path, count: int, is_over: Callable[[], bool]) -> Async
         file.close()
 
 
-def forget_oldest_logs(folder: Path) -> None:
-    """Bounds the folder; call it when no worker writes there."""
+def forget_oldest_logs(folder: Path, living: Collection[str]) -> None:
+    """Bounds the folder. The logs of `living` workers stay, however long ago they wrote something."""
     files = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
-    for path in files[:-_KEEP_LOGS]:
+    for path in [path for path in files if path.stem not in living][:-_KEEP_LOGS]:
         path.unlink(missing_ok=True)
         _rotated(path).unlink(missing_ok=True)
 

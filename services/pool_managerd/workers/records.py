@@ -12,6 +12,8 @@ from pool_managerd.workers.journal import Journal, Stage, WorkerRecord
 
 log = get_logger(__name__)
 
+_FORGET_EVERY = 100  # ends
+
 
 class WorkerRecords:
     """Worker ids are single-use: one that was ever written stays used. Only records of living workers are kept here."""
@@ -21,6 +23,7 @@ class WorkerRecords:
         self._disk = asyncio.Lock()
         self._living: dict[str, WorkerRecord] = {}
         self._used_ids: set[str] = set()
+        self._ended = 0
 
     async def recall(self) -> None:
         """What earlier lives of this pool manager wrote; those that had not ended count as living until `end`."""
@@ -77,7 +80,11 @@ class WorkerRecords:
     async def end(self, worker_id: str) -> None:
         """Its process is no more: the id stays used, the secrets are forgotten."""
         record = self._living.pop(worker_id)
-        await self._write_if_possible(record.as_ended())
+        async with self._disk:
+            await self._try(record.as_ended())
+            self._ended += 1
+            if self._ended % _FORGET_EVERY == 0:
+                await asyncio.to_thread(self._journal.forget_oldest_ended)
 
     async def _write(self, record: WorkerRecord) -> None:
         async with self._disk:
@@ -90,10 +97,6 @@ class WorkerRecords:
             record = self._living.get(worker_id)
             if record is not None:
                 await self._try(record)
-
-    async def _write_if_possible(self, record: WorkerRecord) -> None:
-        async with self._disk:
-            await self._try(record)
 
     async def _try(self, record: WorkerRecord) -> None:
         try:

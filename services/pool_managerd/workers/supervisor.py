@@ -95,7 +95,7 @@ class Supervisor:
     async def recall(self) -> None:
         """Remembers what earlier lives of this pool manager started, so that its workers are known when they call."""
         await self._records.recall()
-        await asyncio.to_thread(forget_oldest_logs, self._rules.logs)
+        await self._forget_oldest_logs()
 
     async def open(self, *, ready_address: str, advertise_host: str) -> None:
         """Takes back the workers that earlier lives left; commands are taken from then on.
@@ -284,8 +284,13 @@ class Supervisor:
     async def _live(self, worker: Worker, life: Coroutine[None, None, None]) -> None:
         await life
         await self._records.end(worker.status.spec.worker_id)
+        await self._forget_oldest_logs()
         ended = [known for known, other in self._workers.items() if other.status.state in TERMINAL]
         self.forget_ended(ended[:-_KEEP_ENDED])
+
+    async def _forget_oldest_logs(self) -> None:
+        living = {record.worker_id for record in self._records.living}
+        await asyncio.to_thread(forget_oldest_logs, self._rules.logs, living)
 
     async def _take_back(self, record: WorkerRecord) -> None:
         """Adopts what lives and is proven to be ours; ends what can't go on; tells of the end of what is gone."""

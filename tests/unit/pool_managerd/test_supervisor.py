@@ -9,6 +9,7 @@ import pytest
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, Unavailable
 from llorch.ports import free_port
 from pool_managerd.models.references import LocatedModel
+from pool_managerd.workers import journal, records
 from pool_managerd.workers.identity import identify
 from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.ports import PortRange
@@ -403,3 +404,17 @@ async def test_memory_that_does_not_come_back_is_waited_for_within_bounds_and_to
     how = exit_of(await host.wait_state("w-1", state))
     assert devices.waited_s == [waits_s]
     assert f"after {waits_s:g} s a device still counted memory of it" in how.message
+
+
+async def test_records_of_ended_workers_are_bounded_while_it_runs(
+    host: Host, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_FORGET_EVERY", 2)
+    monkeypatch.setattr(journal, "_KEEP_ENDED", 1)
+    supervisor = await host.open("crash")
+    for number in range(4):
+        await supervisor.start(worker_spec(model, f"w-{number}"))
+        await host.wait_state(f"w-{number}", WorkerState.FAILED)
+    await eventually(lambda: [path.stem for path in (host.folder / "workers").glob("*.json")] == ["w-3"])
+    with pytest.raises(AlreadyExists):
+        await supervisor.start(replace(worker_spec(model, "w-0"), slots=3))
