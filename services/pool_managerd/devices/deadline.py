@@ -16,6 +16,7 @@ Answer = TypeVar("Answer")
 
 _OPEN_WITHIN_S = 60.0  # a host with many GPUs and no persistence mode wakes them one after the other
 _ANSWER_WITHIN_S = 2.0
+_SAY_SO_AFTER_S = 3.0
 
 log = get_logger(__name__)
 
@@ -51,6 +52,10 @@ class DeadlineInventory:
     def open(self) -> None:
         self._thread = threading.Thread(target=self._answer, name="device driver", daemon=True)
         self._thread.start()
+        patience = threading.Timer(
+            _SAY_SO_AFTER_S, log.warning, ["waiting_for_the_driver"], {"at_most_s": self._open_within_s}
+        )
+        patience.start()
         try:
             self._ask(self._inner.open, self._open_within_s)
             self._last = tuple(self._ask(lambda: self._inner.sample(OwnUse()), self._open_within_s))
@@ -59,9 +64,11 @@ class DeadlineInventory:
             raise InventoryUnavailable(
                 f"the devices' driver did not answer within {self._open_within_s:g} s", LOOK_AT_THE_CARD
             ) from exc
-        except InventoryUnavailable:
+        except BaseException:
             self.close()
             raise
+        finally:
+            patience.cancel()
 
     def sample(self, own: OwnUse) -> Sequence[Device]:
         try:

@@ -14,7 +14,7 @@ from pool_managerd.devices.nvml_sensors import read_sensors
 
 _MIB = 2**20
 _SENSORS_EVERY = 4  # samples; memory changes faster than temperature, and is far cheaper to ask for
-_REVIVE_EVERY = 20  # samples
+_REVIVE_EVERY = 6  # samples
 
 log = get_logger(__name__)
 
