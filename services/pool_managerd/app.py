@@ -26,6 +26,8 @@ from pool_managerd.link.node_link import NodeIdentity, NodeLink
 from pool_managerd.link.worker_calls import WorkerCalls
 from pool_managerd.link.worker_stats import WorkerStats
 from pool_managerd.models.make_shelf import NodeFacts, make_shelf
+from pool_managerd.models.read_ahead import ReadAhead
+from pool_managerd.models.reading import Reading
 from pool_managerd.models.where_it_fits import where_it_fits
 from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.pools import plan_pools
@@ -69,11 +71,13 @@ class PoolManager:
         facts = NodeFacts(self._sources_in_use, self._where_it_fits, self._bell.ring)
         self._shelf = make_shelf(settings, data_dir.models, facts, tasks, self._clock)
         self._monitor = DeviceMonitor(inventory, self._bell.ring, settings.reserve_mib)
+        self._read_ahead = ReadAhead(tasks, self._note_reading)
         self._supervisor = Supervisor(
             rules=_rules(settings, data_dir),
             journal=Journal(data_dir.workers),
             devices=self._monitor,
             find_model=self._shelf.find,
+            read_ahead=self._read_ahead.begin,
             calls=WorkerCalls(),
             changed=self._bell.ring,
             tasks=tasks,
@@ -153,6 +157,9 @@ class PoolManager:
 
     def _sources_in_use(self) -> set[str]:
         return {status.spec.source for status in self._supervisor.statuses() if status.state not in TERMINAL}
+
+    def _note_reading(self, source: str, reading: Reading) -> None:
+        self._supervisor.note_reading(source, reading)
 
     def _where_it_fits(self, size_bytes: int) -> str:
         return where_it_fits(size_bytes, self._monitor.devices())

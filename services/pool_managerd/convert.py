@@ -23,6 +23,7 @@ from llorch.identifiers import check_id
 from pool_managerd.control import CommandHeader
 from pool_managerd.devices.device import Device, DeviceKind, DeviceProcess, DeviceState, ThrottleReason
 from pool_managerd.models.download.progress import Progress
+from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.workers.lifecycle import WorkerState
@@ -226,6 +227,7 @@ def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:
         stats=worker_pb2.WorkerStats.FromString(status.stats) if status.stats else None,
         exit=_exit(status.exit) if status.exit else None,
         pid=status.pid,
+        reading=_reading(status.reading) if status.reading else None,
         start_time=_timestamp(status.start_time),
         ready_time=_timestamp(status.ready_time),
         load_progress=status.load_progress,
@@ -238,6 +240,15 @@ def _timestamp(time: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(time)
     return stamp
+
+
+def _reading(reading: Reading) -> worker_pb2.ModelReading:
+    return worker_pb2.ModelReading(
+        file_mib=-(-reading.file_bytes // _MIB),
+        cached_mib=reading.cached_bytes // _MIB,
+        read_ms=round(reading.seconds * 1000),
+        disk_mib_per_second=round((reading.bytes_per_s or 0) / _MIB),
+    )
 
 
 def _spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from llorch.errors import Reason
+from pool_managerd.models.reading import Reading
 from pool_managerd.workers.lifecycle import TERMINAL, WorkerState
 from pool_managerd.workers.spec import WorkerSpec
 
@@ -47,6 +48,7 @@ class WorkerStatus:
     exit: WorkerExit | None = None
     stats: bytes = b""
     load_progress: float | None = None
+    reading: Reading | None = None  # of its model's files, ahead of its load
 
     def held_mib(self) -> tuple[int, ...]:
         """What it holds per device: measured once it is loaded, reserved before; nothing once it has ended."""

@@ -13,6 +13,7 @@ from llorch.identifiers import secret_token
 from llorch.logs import get_logger
 from llorch.ports import join_address, split_address
 from pool_managerd.devices.device import Device, OwnUse
+from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.workers.adopted_process import find_living
 from pool_managerd.workers.command import EngineChoice, Launch, choose_engine
@@ -73,11 +74,13 @@ class Supervisor:
         changed: Callable[[], None],
         tasks: TaskSupervisor,
         clock: Clock,
+        read_ahead: Callable[[LocatedModel], None] = lambda _: None,
     ) -> None:
         self._rules = rules
         self._records = WorkerRecords(journal)
         self._devices = devices
         self._find_model = find_model
+        self._read_ahead = read_ahead
         self._calls = calls
         self._ports = PortChooser(rules.ports)
         self._failures = FailureCount()
@@ -126,6 +129,7 @@ class Supervisor:
             choice = choose_engine(spec.device_ids, self._devices.by_id, self._rules.policy)
             model = await self._find_model(spec.source)
             worker, launch = await self._accept(spec, choice, model)
+            self._read_ahead(model)  # the disk begins while the process is still being made
         if not self._is_open:  # the end began while the disk was busy: whoever ends the workers did not see this one
             worker.kill()
         self._begin_life(worker, worker.run(launch))
@@ -163,6 +167,12 @@ class Supervisor:
         worker = self._workers.get(worker_id)
         if worker is not None and worker.status.state is WorkerState.READY:
             worker.said_what_it_does(stats, signs)
+
+    def note_reading(self, source: str, reading: Reading) -> None:
+        """The files of this reference were read ahead, for the workers that start with it."""
+        for worker in self._workers.values():
+            if worker.status.spec.source == source and worker.status.reading is None:
+                worker.was_read(reading)
 
     def note_silence(self, worker_id: str) -> None:
         """It was asked what it does, and did not answer."""

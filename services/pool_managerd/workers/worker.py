@@ -8,6 +8,7 @@ from typing import Protocol
 from llorch.clock import Clock
 from llorch.errors import Reason
 from llorch.logs import get_logger
+from pool_managerd.models.reading import Reading
 from pool_managerd.workers.adopted_process import AdoptedProcess
 from pool_managerd.workers.command import Launch
 from pool_managerd.workers.identity import ProcessIdentity
@@ -121,6 +122,10 @@ class Worker:
         """Tells nobody: there is time until somebody looks."""
         if self.status.state is WorkerState.STARTING:
             self.status = replace(self.status, load_progress=progress)
+
+    def was_read(self, reading: Reading) -> None:
+        """Its model's files. Tells nobody either."""
+        self.status = replace(self.status, reading=reading)
 
     def said_what_it_does(self, stats: bytes, signs: EngineSigns) -> None:
         """Tells nobody either."""

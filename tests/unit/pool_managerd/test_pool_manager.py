@@ -341,6 +341,16 @@ async def test_deleting_a_file_outside_the_cache_forgets_it_and_leaves_it(manage
     assert not (await manager.state()).snapshot.staged_models
 
 
+@pytest.mark.req("POOL-2012")
+async def test_how_the_files_of_a_model_were_read_is_told_of_its_worker(manager: PoolManager, model: str) -> None:
+    await manager.start(model)
+    await manager.wait_worker(READY)
+    async with asyncio.timeout(10):
+        while not (worker := (await manager.state()).snapshot.workers[0].worker).HasField("reading"):
+            await asyncio.sleep(0.01)
+    assert worker.reading.file_mib == 1
+
+
 async def test_staging_what_can_not_be_had_is_an_error_of_the_call(manager: PoolManager) -> None:
     for source, reason in (
         ("https://127.0.0.1/x.gguf", Reason.NOT_PERMITTED),
