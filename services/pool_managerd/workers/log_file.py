@@ -56,11 +56,18 @@ async def read_log(path: Path, count: int, is_over: Callable[[], bool]) -> Async
 
 
 def forget_oldest_logs(folder: Path, living: Collection[str]) -> None:
-    """Bounds the folder. The logs of `living` workers stay, however long ago they wrote something."""
-    files = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
+    """Bounds the folder. The logs of `living` workers stay, however long ago they wrote something. Raises OSError."""
+    files = sorted(folder.glob("*.log"), key=_changed_at)
     for path in [path for path in files if path.stem not in living][:-_KEEP_LOGS]:
         path.unlink(missing_ok=True)
         _rotated(path).unlink(missing_ok=True)
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # somebody else was faster
+        return 0
 
 
 def _rotated(path: Path) -> Path:

@@ -31,7 +31,7 @@ class WorkerRecords:
         self._used_ids.update(record.worker_id for record in records)
         left = [record for record in records if record.stage not in (Stage.ENDED, Stage.REFUSED)]
         self._living.update((record.worker_id, record) for record in left)
-        await asyncio.to_thread(self._journal.forget_oldest_ended)
+        await self._forget_oldest()
 
     @property
     def living(self) -> list[WorkerRecord]:
@@ -84,7 +84,7 @@ class WorkerRecords:
             await self._try(record.as_ended())
             self._ended += 1
             if self._ended % _FORGET_EVERY == 0:
-                await asyncio.to_thread(self._journal.forget_oldest_ended)
+                await self._forget_oldest()
 
     async def _write(self, record: WorkerRecord) -> None:
         async with self._disk:
@@ -97,6 +97,12 @@ class WorkerRecords:
             record = self._living.get(worker_id)
             if record is not None:
                 await self._try(record)
+
+    async def _forget_oldest(self) -> None:
+        try:
+            await asyncio.to_thread(self._journal.forget_oldest_ended)
+        except OSError as exc:
+            log.warning("old_worker_records_not_removed", error=exc.strerror)
 
     async def _try(self, record: WorkerRecord) -> None:
         try:

@@ -248,9 +248,8 @@ class Supervisor:
     async def ask_shutdown(self, status: WorkerStatus) -> bool:
         return await self._calls.shut_down(status.address, status.access_token)
 
-    def count_failure(self, status: WorkerStatus) -> int:
-        ready_s = (self._clock.wall() - status.ready_time).total_seconds() if status.ready_time else 0.0
-        return self._failures.failed(status.spec, ready_s)
+    def count_failure(self, spec: WorkerSpec, ready_s: float) -> int:
+        return self._failures.failed(spec, ready_s)
 
     async def memory_back(self, pid: int, within_s: float) -> bool:
         return await self._devices.memory_back(pid, within_s)
@@ -300,7 +299,10 @@ class Supervisor:
 
     async def _forget_oldest_logs(self) -> None:
         living = {record.worker_id for record in self._records.living}
-        await asyncio.to_thread(forget_oldest_logs, self._rules.logs, living)
+        try:
+            await asyncio.to_thread(forget_oldest_logs, self._rules.logs, living)
+        except OSError as exc:
+            log.warning("old_logs_not_removed", error=exc.strerror)
 
     async def _take_back(self, record: WorkerRecord) -> None:
         """Adopts what lives and is proven to be ours; ends what can't go on; tells of the end of what is gone."""

@@ -15,6 +15,7 @@ from pool_managerd.workers.identity import ProcessIdentity
 from pool_managerd.workers.lifecycle import WorkerEvent, WorkerState, after, may
 from pool_managerd.workers.log_file import last_lines
 from pool_managerd.workers.process import ChildProcess, ProcessEnd, RunningProcess
+from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.stall import EngineSigns, StallWatch
 from pool_managerd.workers.status import LAST_LINES, WorkerExit, WorkerStatus
 
@@ -52,8 +53,8 @@ class WorkerHost(Protocol):
         """Waits until no device holds memory of this process, which has ended."""
         ...
 
-    def count_failure(self, status: WorkerStatus) -> int:
-        """How many workers like this one failed in a row, now that it did."""
+    def count_failure(self, spec: WorkerSpec, ready_s: float) -> int:
+        """How many workers like this one failed in a row, now that it did after having been ready for `ready_s`."""
         ...
 
 
@@ -70,6 +71,7 @@ class Worker:
         self._load_is_over = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._grace_s = 0.0
+        self._ready_at: float | None = None
         self._failure: tuple[Reason, str] | None = None
 
     async def run(self, launch: Launch) -> None:
@@ -108,6 +110,7 @@ class Worker:
         if not may(self.status.state, WorkerEvent.BECAME_READY):
             return
         self._load_is_over.set()
+        self._ready_at = self._clock.monotonic()
         self._change(
             WorkerEvent.BECAME_READY,
             address=address,
@@ -232,9 +235,14 @@ class Worker:
         self._finish(WorkerEvent.ENDED_BROKEN, WorkerExit(last_lines=lines, reason=reason, message=message))
 
     def _finish(self, event: WorkerEvent, how: WorkerExit) -> None:
-        failures = 0 if event is WorkerEvent.ENDED_AS_TOLD else self._host.count_failure(self.status)
+        as_told = event is WorkerEvent.ENDED_AS_TOLD
+        failures = 0 if as_told else self._host.count_failure(self.status.spec, self._ready_s())
         self._change(event, exit=replace(how, end_time=self._clock.wall(), failures_in_a_row=failures))
         self.ended.set()
+
+    def _ready_s(self) -> float:
+        """In this life of the pool manager."""
+        return 0.0 if self._ready_at is None else self._clock.monotonic() - self._ready_at
 
     def _change(self, event: WorkerEvent | None = None, **facts: object) -> None:
         state = self.status.state if event is None else after(self.status.state, event)
