@@ -76,6 +76,8 @@ def test_an_example_tells_editors_where_its_schema_is(file: Path) -> None:
     "settings",
     [
         "[pool_manger]",
+        "models_dir = 1",
+        'model_dir = "/srv/models"',
         '[pool_manager]\nreserve = "1"',
         "[pool_manager]\nallow_cpu = 1",
         '[pool_manager]\npools = { big = "0" }',
