@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pool_managerd.devices.cpu import CpuInventory
@@ -143,6 +144,16 @@ def test_nvml_tells_what_the_driver_says(tmp_path: Path) -> None:
     assert (device.ecc_errors, device.throttle_reasons) == (2, (ThrottleReason.POWER,))
 
 
+@pytest.mark.req("POOL-2001")
+def test_a_gpu_that_shares_the_memory_of_its_host_has_that_and_can_be_lost(tmp_path: Path) -> None:
+    gpu = StandInGpu("GPU-a", name="NVIDIA GB10", total_mib=None)
+    host = Host(tmp_path, gpu)
+    assert host.device().memory_total_mib == psutil.virtual_memory().total // MIB
+    gpu.error = GPU_IS_LOST
+    host.library.show()
+    assert host.states() == [DeviceState.LOST]
+
+
 @pytest.mark.parametrize(
     ("bits", "reasons"),
     [
@@ -184,6 +195,11 @@ def test_a_program_that_computes_and_draws_is_told_once(tmp_path: Path) -> None:
     programs = [StandInProcess(99, 2500), StandInProcess(99, 2700, draws=True)]
     device = Host(tmp_path, StandInGpu("GPU-a", processes=programs)).device()
     assert [(process.pid, process.memory_mib) for process in device.processes] == [(99, 2700)]
+
+
+def test_what_a_worker_holds_beyond_what_it_says_is_not_given_to_anybody(tmp_path: Path) -> None:
+    device = Host(tmp_path, StandInGpu("GPU-a", used_mib=9000, processes=[StandInProcess(11, 5400)])).device(OWN)
+    assert device.used_by_others_mib == 9000 - 5000
 
 
 def test_a_worker_that_does_not_hold_its_memory_yet_hides_nobody_elses(tmp_path: Path) -> None:

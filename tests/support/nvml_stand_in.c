@@ -229,6 +229,8 @@ int nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory) {
     World world;
     Gpu *gpu;
     int code = enter_gpu(&world, device, &gpu);
+    if (code == SUCCESS && gpu->total_mib < 0)
+        return NOT_SUPPORTED;
     if (code == SUCCESS)
         *memory = (nvmlMemory_t){.total = gpu->total_mib * MIB,
                                  .free = (gpu->total_mib - gpu->used_mib) * MIB,

@@ -41,7 +41,7 @@ class StandInGpu:
 
     uuid: str
     name: str = "NVIDIA GeForce RTX 3090"
-    total_mib: int = 24576
+    total_mib: int | None = 24576
     used_mib: int = 1000
     error: int = 0
     utilisation_percent: int | None = 37
@@ -126,7 +126,7 @@ def _compiled(*, process_lists: bool) -> bytes:
 
 def _gpu_line(gpu: StandInGpu) -> str:
     figures = (gpu.utilisation_percent, gpu.temperature_c, gpu.power_mw, gpu.ecc_errors, gpu.throttle_bits)
-    memory = (gpu.error, gpu.total_mib, gpu.used_mib)
+    memory = (gpu.error, _figure(gpu.total_mib), gpu.used_mib)
     return _line("gpu", gpu.uuid, gpu.name, *memory, *map(_figure, figures), *gpu.capability)
 
 

@@ -178,7 +178,7 @@ class Device(_message.Message):
     memory_used_mib: _builtins.int
     """Memory in use by anybody, in MiB."""
     memory_others_mib: _builtins.int
-    """Memory in use by programs that are not our workers, in MiB."""
+    """Memory in use by programs that are not our workers, in MiB, with what workers hold beyond what they say they do."""
     reserve_mib: _builtins.int
     """Memory that the owner keeps free, in MiB. Default 0."""
     utilization_percent: _builtins.int

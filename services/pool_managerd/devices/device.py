@@ -37,7 +37,7 @@ class Device:
     """A sample of one device.
 
     `memory_used_mib` counts everybody; `used_by_others_mib` is the part of it that none of this node's workers
-    holds. `reserve_mib` is what the owner of the machine keeps for other programs; whoever places models
+    is known to hold. `reserve_mib` is what the owner of the machine keeps for other programs; whoever places models
     subtracts it, `memory_free_mib` does not. What a driver can't tell is None.
     """
 

@@ -8,11 +8,11 @@ from typing import Any
 from llorch.logs import get_logger
 from pool_managerd.devices.device import Device, DeviceKind, DeviceState, OwnUse
 from pool_managerd.devices.inventory import InventoryUnavailable
+from pool_managerd.devices.nvml_memory import read_memory
 from pool_managerd.devices.nvml_processes import holders, holds_memory, memory_of_own, sees_host_processes
 from pool_managerd.devices.nvml_remedies import INSTALL_BINDING, LOOK_AT_THE_CARD, remedy
 from pool_managerd.devices.nvml_sensors import read_sensors
 
-_MIB = 2**20
 _SENSORS_EVERY = 4  # samples; memory changes faster than temperature, and is far cheaper to ask for
 _REVIVE_EVERY = 6  # samples
 
@@ -99,7 +99,7 @@ class NvmlInventory:
 
     def _find(self, index: int) -> _Gpu:
         handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-        total = self._nvml.nvmlDeviceGetMemoryInfo(handle).total // _MIB
+        total = read_memory(self._nvml, handle).total_mib
         device = Device(
             device_id=_text(self._nvml.nvmlDeviceGetUUID(handle)),
             kind=DeviceKind.CUDA,
@@ -122,24 +122,22 @@ class NvmlInventory:
         try:
             if gpu.last.state is DeviceState.LOST:
                 gpu.handle = self._nvml.nvmlDeviceGetHandleByUUID(gpu.last.device_id)
-            memory = self._nvml.nvmlDeviceGetMemoryInfo(gpu.handle)
+            memory = read_memory(self._nvml, gpu.handle)
         except self._nvml.NVMLError as exc:
             if gpu.last.state is not DeviceState.LOST:
                 log.error("device_lost", device=gpu.last.device_id, name=gpu.last.name, error=str(exc))
             return replace(gpu.last, state=DeviceState.LOST)
         if gpu.last.state is DeviceState.LOST:
             log.info("device_is_back", device=gpu.last.device_id, name=gpu.last.name)
-        # What the driver keeps for itself counts as used, and so as used by others: nobody can be given it.
-        used = memory.used // _MIB
         processes = holders(self._nvml, gpu.handle, own)
-        measured = own.memory_mib.get(gpu.last.device_id, 0)
-        ours = memory_of_own(processes, measured, host_pids=self._host_pids)
+        known_mib = own.memory_mib.get(gpu.last.device_id, 0)
+        ours = memory_of_own(processes, known_mib, host_pids=self._host_pids)
         return replace(
             gpu.last,
             state=DeviceState.OK,
-            memory_used_mib=used,
-            memory_free_mib=memory.free // _MIB,
-            used_by_others_mib=max(0, used - ours),
+            memory_used_mib=memory.used_mib,
+            memory_free_mib=memory.free_mib,
+            used_by_others_mib=max(0, memory.used_mib - ours),
             processes=processes or (),
             **(read_sensors(self._nvml, gpu.handle) if with_sensors else {}),
         )

@@ -37,18 +37,21 @@ def holders(nvml: Any, handle: Any, own: OwnUse) -> tuple[DeviceProcess, ...] | 
     return tuple(processes)
 
 
-def memory_of_own(processes: Sequence[DeviceProcess] | None, measured_mib: int, *, host_pids: bool) -> int:
-    """MiB that our workers hold: as the driver says, or `measured_mib`, what they say themselves.
+def memory_of_own(processes: Sequence[DeviceProcess] | None, known_mib: int, *, host_pids: bool) -> int:
+    """MiB that our workers hold: as the driver says, but no more than `known_mib`, what they say themselves.
+
+    The orchestrator reckons with what it knows. What a worker holds beyond that, such as a driver's context, has to
+    count as somebody else's, or it would be given away once more.
 
     The driver's word counts where it lists us, and where it lists others and would list us if we held anything. In
     a container it lists nobody, or ids that mean nothing here; on some cards it knows processes and no figures.
     """
     if not processes:
-        return measured_mib
+        return known_mib
     ours = [process.memory_mib for process in processes if process.worker_id]
     if None in ours or not (ours or host_pids):
-        return measured_mib
-    return sum(figure for figure in ours if figure is not None)
+        return known_mib
+    return min(known_mib, sum(figure for figure in ours if figure is not None))
 
 
 def holds_memory(nvml: Any, handle: Any, pid: int) -> bool:
