@@ -9,6 +9,7 @@ from pool_managerd.devices.cpu import CpuInventory
 from pool_managerd.devices.deadline import DeadlineInventory
 from pool_managerd.devices.inventory import CombinedInventory, DeviceInventory, InventoryUnavailable
 from pool_managerd.devices.nvml import NvmlInventory
+from pool_managerd.devices.pci import cards_on_the_bus
 from pool_managerd.devices.simulated import SimulatedInventory, parse_simulated_gpu
 
 log = get_logger(__name__)
@@ -45,8 +46,15 @@ def _no_device(unavailable: InventoryUnavailable) -> FailedPrecondition:
     return FailedPrecondition(
         Reason.NO_DEVICE,
         "No device to run models on. Looked for: NVIDIA GPUs through the driver's library (NVML). "
-        f"Found: {unavailable}. "
+        f"Found: {unavailable}; plugged in: {_plugged_in(cards_on_the_bus())}. "
         f"What to do: {unavailable.remedy}; "
         "or run models on the CPU with --cpu (pool-managerd: --allow-cpu); "
         'or try things out on an imaginary card with --simulate-gpu "RTX 3090:24GiB".',
     )
+
+
+def _plugged_in(cards: Sequence[str]) -> str:
+    """Whoever has a card of another maker learns here why it is no use."""
+    if not cards:
+        return "no graphics card that the system knows"
+    return ", ".join(card if "NVIDIA" in card else f"{card}, which this release can't use" for card in cards)

@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import pytest
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from pool_managerd.devices import choose
 from pool_managerd.devices.choose import open_inventory
 from pool_managerd.devices.device import DeviceKind, OwnUse
 from pool_managerd.devices.inventory import DeviceInventory
+from pool_managerd.devices.pci import cards_on_the_bus
 from pool_managerd.devices.simulated import parse_simulated_gpu
 
 
@@ -26,6 +30,26 @@ def test_no_gpu_and_nothing_else_allowed_says_what_was_looked_for_found_and_what
     assert refused.value.reason is Reason.NO_DEVICE
     for words in ("NVML Shared Library Not Found", "install the NVIDIA driver", "--cpu", '--simulate-gpu "RTX 3090'):
         assert words in refused.value.message
+
+
+def plug_in(bus: Path, slot: str, vendor: str, kind: str) -> None:
+    (bus / slot).mkdir(parents=True)
+    (bus / slot / "vendor").write_text(f"{vendor}\n")
+    (bus / slot / "class").write_text(f"{kind}\n")
+
+
+@pytest.mark.req("POOL-2002")
+def test_cards_without_a_working_driver_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(tmp_path, "0000:01:00.0", "0x10de", "0x030000")
+    plug_in(tmp_path, "0000:01:00.1", "0x10de", "0x040300")  # the sound of the same card
+    plug_in(tmp_path, "0000:02:00.0", "0x1002", "0x038000")
+    plug_in(tmp_path, "0000:03:00.0", "0x1af4", "0x030000")  # a virtual machine's screen
+    (tmp_path / "0000:04:00.0").mkdir()
+    cards = cards_on_the_bus(tmp_path)
+    assert cards == ["a card of NVIDIA (0000:01:00.0)", "a card of AMD (0000:02:00.0)"]
+    monkeypatch.setattr(choose, "cards_on_the_bus", lambda: cards)
+    with pytest.raises(FailedPrecondition, match=r"AMD \(0000:02:00\.0\), which this release can't use\."):
+        open_inventory(simulate_gpu=[], allow_cpu=False, nvml_binding=NoDriver())
 
 
 @pytest.mark.req("POOL-2001")
