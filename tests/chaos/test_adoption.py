@@ -25,6 +25,7 @@ pytestmark = pytest.mark.req("POOL-2005")
 log = get_logger("chaos")
 
 KILLS = chaos_count.of(200)
+KILLS_OF_STARTS = chaos_count.of(50)
 ADOPTED_WITHIN_S = 5.0
 MODELS = ("first", "second", "third")
 TOKENS_PER_S = 50
@@ -113,6 +114,7 @@ def workers_in(state: fleet_service_pb2.State) -> dict[str, tuple[int, worker_pb
     return {worker.spec.worker_id: (worker.pid, worker.state) for worker in state.workers}
 
 
+@pytest.mark.timeout(120 + 6 * KILLS)
 async def test_a_killed_pool_manager_takes_its_workers_back_and_no_stream_notices(tmp_path: Path) -> None:
     chance = random.Random(1)  # noqa: S311  made up, not secret
     async with running(tmp_path) as (system, manager), streaming(system) as readers:
@@ -168,16 +170,18 @@ async def test_no_worker_outlives_its_pool_manager_for_longer_than_the_grace(tmp
         await manager.wait_no_worker(within_s=2 + 5)
 
 
+@pytest.mark.timeout(120 + 10 * KILLS_OF_STARTS)
 async def test_a_kill_at_any_moment_of_a_start_loses_no_worker(tmp_path: Path) -> None:
     """Every process that there is, is known; what was asked for comes, or its failure is told."""
     chance = random.Random(2)  # noqa: S311  the same
     async with running(tmp_path, orphan_grace_s=60) as (system, manager):
-        for number in range(chance_count := chaos_count.of(50)):
+        for number in range(KILLS_OF_STARTS):
             name = f"model-{number}"
             await system.register(name, f"file:{gguf(tmp_path, f'{name}.gguf')}", slots=1, context=1024)
             asking = asyncio.create_task(system.submit(task(name)), name=name)
             await asking
-            await asyncio.sleep(chance.uniform(0.0, 0.6))
+            # While the command is on its way, or later, in the middle of the worker's start.
+            await asyncio.sleep(chance.uniform(0.0, chance.choice((0.02, 0.6))))
             await manager.kill()
             await manager.start()
             await manager.snapshot()
@@ -190,7 +194,7 @@ async def test_a_kill_at_any_moment_of_a_start_loses_no_worker(tmp_path: Path) -
         snapshot = await manager.snapshot()
         known = {worker.worker.pid for worker in snapshot.workers if worker.worker.state == READY}
         assert manager.worker_pids() == known
-        assert len(known) == chance_count
+        assert len(known) == KILLS_OF_STARTS
 
 
 async def all_are_ready(system: WholeSystem) -> bool:

@@ -27,8 +27,6 @@ from support.pool_manager_commands import PoolManagerCommands, commanding
 from support.pool_manager_process import PoolManagerProcess, pool_manager_process, reap_orphans
 from support.whole_system import gguf
 
-pytestmark = pytest.mark.req("POOL-2004")
-
 KILLS = chaos_count.of(300)
 SIDE_BY_SIDE = 3
 ADOPTED_PER_ROUND = 3
@@ -150,6 +148,8 @@ def parent_of(pid: int) -> int | None:
         return None
 
 
+@pytest.mark.req("POOL-2004")
+@pytest.mark.timeout(120 + 5 * KILLS)
 async def test_every_killed_worker_is_told_of_and_nothing_is_left_of_it(tmp_path: Path) -> None:
     orchestrator = OrchestratorStub()
     async with (

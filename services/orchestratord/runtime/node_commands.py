@@ -1,5 +1,6 @@
 """Commands to the pool manager of one node."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
@@ -8,6 +9,7 @@ from llorch.background import TaskSupervisor
 from llorch.errors import LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
+from llorch.rpc.status import is_from_server
 from orchestratord.convert.nodes import from_spec, to_facts
 from orchestratord.core import events
 from orchestratord.core.effects import StageModel, StartWorker, StopWorker
@@ -18,6 +20,7 @@ Tell = Callable[[pool_pb2.StageProgress], Awaitable[None]]
 
 _CALL_S = 10.0
 _STAGING_SILENT_S = 60.0
+_RESTARTS_WITHIN_S = 10.0
 
 _log = get_logger("orchestratord")
 
@@ -39,6 +42,7 @@ class NodeCommands:
         self._commands = commands
         self._post = post
         self._tasks = tasks
+        self._unreachable_since: float | None = None
         self._channel = open_channel(address, token=token)
         self._stub = pool_manager_service_pb2_grpc.PoolManagerServiceStub(self._channel)
 
@@ -83,8 +87,9 @@ class NodeCommands:
         try:
             await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:
-            self._post(events.WorkerStartFailed(worker_id, error.reason, error.message))
+            self._post(events.WorkerStartFailed(worker_id, self._why(error), error.message))
         else:
+            self._unreachable_since = None
             self._post(events.WorkerStartAccepted(worker_id, control.command_seq))
 
     async def _stop_worker(self, effect: StopWorker) -> None:
@@ -101,4 +106,19 @@ class NodeCommands:
         try:
             await self.stage(effect.source)
         except LlorchError as error:
-            self._post(events.StagingFailed(self._node_id, effect.source, error.reason, error.message))
+            self._post(events.StagingFailed(self._node_id, effect.source, self._why(error), error.message))
+        else:
+            self._unreachable_since = None
+
+    def _why(self, error: LlorchError) -> Reason:
+        """A node that can't be reached is most likely just starting again: it will report, and is asked again then.
+
+        But not for ever: commands may not get to it at all, although its own reports come.
+        """
+        if not isinstance(error, Unavailable) or is_from_server(error):
+            self._unreachable_since = None
+            return error.reason
+        now = asyncio.get_running_loop().time()
+        if self._unreachable_since is None:
+            self._unreachable_since = now
+        return Reason.DRAINING if now - self._unreachable_since < _RESTARTS_WITHIN_S else error.reason
