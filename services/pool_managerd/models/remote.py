@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from llorch.clock import Clock
@@ -21,6 +21,7 @@ from pool_managerd.models.references import HubReference, LocatedModel, RemoteRe
 log = get_logger(__name__)
 
 _AT_ONCE = 4
+_TELL_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +130,29 @@ class _Teller:
         self._tell = tell
         self._clock = clock
         self._meter = SpeedMeter()
+        self._told_at_s = 0.0
 
     def file_is_here(self, number: int, size: int) -> None:
         self._lay_here[number] = size
         self.arrived(number, size, size)
 
     def arrived(self, number: int, done: int, total: int | None) -> None:
+        """Called for every piece; told a few times a second, and when a file is whole."""
         if self._lay_here[number] is None:
-            self._lay_here[number] = self._done[number] = done
+            self._lay_here[number] = done
         self._done[number] = done
-        self._totals[number] = total if total is not None else self._totals[number]
-        all_done, lay_here = sum(self._done), sum(size or 0 for size in self._lay_here)
+        if total is not None:
+            self._totals[number] = total
+        now_s = self._clock.monotonic()
+        if done == total or now_s >= self._told_at_s + _TELL_EVERY_S:
+            self._told_at_s = now_s
+            self._tell(self._sum(now_s))
+
+    def _sum(self, now_s: float) -> Progress:
+        done, lay_here = sum(self._done), sum(size or 0 for size in self._lay_here)
         known = [size for size in self._totals if size is not None]
-        progress = Progress(all_done, sum(known) if len(known) == len(self._totals) else None)
-        speed = self._meter.note(self._clock.monotonic(), all_done - lay_here)
-        self._tell(replace(progress, bytes_per_s=max(0.0, speed)))
+        total = sum(known) if len(known) == len(self._totals) else None
+        return Progress(done, total, max(0.0, self._meter.note(now_s, done - lay_here)))
 
 
 def _files_of_url(reference: UrlReference) -> list[RemoteFile]:

@@ -120,6 +120,9 @@ class ModelShelf:
         return self._remote
 
     def _note(self, model: LocatedModel) -> None:
+        """Of what the folder has, the folder itself tells."""
+        if self._folder is not None and model.reference in self._folder.models:
+            return
         if self._models.get(model.reference) != model:
             self._models[model.reference] = model
             self._changed()

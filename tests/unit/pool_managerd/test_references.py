@@ -105,6 +105,8 @@ def test_a_url_can_not_choose_a_dangerous_name(path: str) -> None:
         ("hf:org/repo/../x.gguf", "hf:<org>/<repo>"),
         ("hf:org/repo/x.safetensors", "hf:<org>/<repo>"),
         ("hf:org/repo:", "hf:<org>/<repo>"),
+        ("hf:org/repo\n", "hf:<org>/<repo>"),
+        ("https://example.org/x.gguf\n", "encoded"),
         ("http://example.org/x.gguf", "not encrypted"),
         ("https:x.gguf", "https://<host>"),
         ("https:///x.gguf", "https://<host>"),

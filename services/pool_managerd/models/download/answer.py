@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, PermissionDenied, Reason, Unavailable
 
-_RANGE = re.compile(r"^bytes (\d{1,19})-(\d{1,19})/(\d{1,19})$", re.ASCII)
-_LENGTH = re.compile(r"^\d{1,19}$", re.ASCII)
+_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
+_LENGTH = re.compile(r"\d{1,19}", re.ASCII)
 _TRY_AGAIN = frozenset({408, 425, 429})
 
 
@@ -49,7 +49,7 @@ def read_answer(host: str, status: int, headers: Mapping[str, str], asked_from: 
 
 
 def _partial(host: str, headers: Mapping[str, str], asked_from: int, validator: str) -> Body:
-    found = _RANGE.match(headers.get("content-range", ""))
+    found = _RANGE.fullmatch(headers.get("content-range", ""))
     if found is None or not asked_from:
         raise RangeRefused(f"{host} sends a part of the file that was not asked for")
     first, last, total = (int(number) for number in found.groups())
@@ -62,7 +62,7 @@ def _length(host: str, headers: Mapping[str, str]) -> int | None:
     text = headers.get("content-length")
     if text is None:
         return None
-    if not _LENGTH.match(text):
+    if not _LENGTH.fullmatch(text):
         raise Interrupted(f"{host} does not answer as HTTP has it")
     return int(text)
 

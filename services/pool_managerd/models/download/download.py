@@ -176,29 +176,30 @@ class Download:
         watch = SlownessWatch(
             self._policy.slow_window_s, self._policy.slowest_bytes_per_s, self._around.clock.monotonic()
         )
-        gathered = bytearray()
+        gathered: list[bytes] = []
+        size = 0
         try:
             async for piece in answer.body:
                 if watch.is_too_slow(self._around.clock.monotonic(), len(piece)):
                     raise refused(f"{answer.location.host} sends {self._file.name} too slowly")
-                gathered += piece
-                self._arrived(self._part.length + len(gathered), self._part.state.total)
-                if len(gathered) >= WRITE_BYTES:
-                    await self._write(gathered)
+                gathered.append(piece)
+                size += len(piece)
+                self._arrived(self._part.length + size, self._part.state.total)
+                if size >= WRITE_BYTES:
+                    pieces, gathered, size = gathered, [], 0
+                    await self._write(pieces)
         finally:
             # What came before the connection broke counts, too; what broke says so itself.
             if gathered:
                 await self._write(gathered)
         self._check_head(is_all=True)
 
-    async def _write(self, gathered: bytearray) -> None:
-        content = bytes(gathered)
-        gathered.clear()
-        after = self._part.length + len(content)
+    async def _write(self, pieces: list[bytes]) -> None:
+        after = self._part.length + sum(map(len, pieces))
         if after > self._room:
             await self._around.make_room(after + _ROOM_STEP_BYTES - self._room)
             self._room = after + _ROOM_STEP_BYTES
-        await asyncio.to_thread(self._part.append, content)
+        await asyncio.to_thread(self._part.append, pieces)
         self._check_size()
         self._check_head(is_all=False)
 

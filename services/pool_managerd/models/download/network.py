@@ -10,6 +10,7 @@ from pathlib import Path
 import httpcore2
 
 from llorch.errors import LlorchError, Reason, Unavailable, invalid_field
+from pool_managerd.models.download.connection import AsyncioBackend
 from pool_managerd.models.download.policy import Address
 
 CheckAddresses = Callable[[str, Sequence[Address]], None]
@@ -38,7 +39,7 @@ class Network:
         resolve: Resolve = resolve,
     ) -> None:
         self._tls = tls
-        self._dial = dial or httpcore2.AnyIOBackend()
+        self._dial = dial or AsyncioBackend()
         self._resolve = resolve
 
     def pool(self, check: CheckAddresses) -> httpcore2.AsyncConnectionPool:

@@ -8,6 +8,7 @@ disk; call it in a thread, one call at a time.
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -71,12 +72,13 @@ class PartFile:
         self._forget_content()
         self.state = state
 
-    def append(self, content: bytes) -> None:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(self._file, view) :]
-        self._take(content)
-        self._unsynced += len(content)
+    def append(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(self._file, view) :]
+            self._take(piece)
+            self._unsynced += len(piece)
         if self._unsynced >= SYNC_EVERY_BYTES:
             self.sync()
 

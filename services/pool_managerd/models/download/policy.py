@@ -16,8 +16,8 @@ from llorch.errors import LlorchError, PermissionDenied, Reason
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_HOST = re.compile(r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?$", re.ASCII)
-_TARGET = re.compile(r"^[!-~]*$")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?", re.ASCII)
+_TARGET = re.compile(r"[!-~]*")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _HTTPS_PORT = 443
 _LONGEST_URL = 8192
@@ -107,7 +107,7 @@ def _inner(address: Address) -> ipaddress.IPv4Address | None:
 
 
 def _parse(url: str) -> Location:
-    if len(url) > _LONGEST_URL or not _TARGET.match(url) or "\\" in url:
+    if len(url) > _LONGEST_URL or not _TARGET.fullmatch(url) or "\\" in url:
         raise _no_url(url)
     try:
         parts = urlsplit(url)
@@ -118,7 +118,7 @@ def _parse(url: str) -> Location:
         raise refused(f"{parts.scheme or 'a URL without a scheme'} is not https")
     if parts.username is not None or parts.password is not None:
         raise refused("the URL holds a name or a password")
-    if not (_HOST.match(host) or _is_ipv6(host)):
+    if not (_HOST.fullmatch(host) or _is_ipv6(host)):
         raise _no_url(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Location(host.rstrip("."), port, target)
