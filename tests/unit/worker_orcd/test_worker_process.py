@@ -2,149 +2,29 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 
-from llama_orch.v2 import (
-    error_reason_pb2,
-    pool_manager_service_pb2,
-    run_pb2,
-    worker_service_pb2,
-    worker_service_pb2_grpc,
-)
-from llorch.auth import BearerAuth
+from llama_orch.v2 import error_reason_pb2, run_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.errors import Unauthenticated, Unavailable
 from llorch.ports import free_port
-from llorch.rpc.client import call, open_channel, open_stream
-from llorch.rpc.server import RpcServer
+from llorch.rpc.client import call, open_stream
+from support.worker_alone import StartProcess, connect, serve_pool_manager, worker_processes
 from support.worker_service import CONTROL, run_spec
 from worker_orcd.own_log import OwnLog
-
-READY_TOKEN, ACCESS_TOKEN = "ready-secret", "access-secret"
-POOL_MANAGER = pool_manager_service_pb2.DESCRIPTOR.services_by_name["PoolManagerService"].full_name
-
-
-@dataclass
-class PoolManager:
-    """Hears the reports of workers; of its service, that is all that a worker calls."""
-
-    address: str = ""
-    reports: list[pool_manager_service_pb2.ReportWorkerReadyRequest] = field(default_factory=list)
-    reported: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def hear(
-        self, request: pool_manager_service_pb2.ReportWorkerReadyRequest, context: Any
-    ) -> pool_manager_service_pb2.ReportWorkerReadyResponse:
-        self.reports.append(request)
-        self.reported.set()
-        return pool_manager_service_pb2.ReportWorkerReadyResponse()
-
-    def add_to_server(self, _servicer: object, server: Any) -> None:
-        """What generated code does."""
-        hear = grpc.unary_unary_rpc_method_handler(
-            self.hear,
-            request_deserializer=pool_manager_service_pb2.ReportWorkerReadyRequest.FromString,
-            response_serializer=pool_manager_service_pb2.ReportWorkerReadyResponse.SerializeToString,
-        )
-        server.add_registered_method_handlers(POOL_MANAGER, {"ReportWorkerReady": hear})
-
-    async def report(self, *, loading: bool = False) -> pool_manager_service_pb2.ReportWorkerReadyRequest:
-        """The first one from a worker that loads, or else from one that does so no more."""
-        async with asyncio.timeout(20):
-            while not (found := [report for report in self.reports if report.loading == loading]):
-                self.reported.clear()
-                await self.reported.wait()
-        return found[0]
-
-
-@asynccontextmanager
-async def serve_pool_manager(bind: str = "127.0.0.1:0") -> AsyncIterator[PoolManager]:
-    manager = PoolManager()
-    server = RpcServer(name="pool", bind=bind, authenticator=BearerAuth(READY_TOKEN, loopback_bypass=False))
-    server.add(POOL_MANAGER, manager.add_to_server, manager)
-    manager.address = await server.start()
-    server.set_serving(True)
-    try:
-        yield manager
-    finally:
-        await server.stop(grace_s=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    process: asyncio.subprocess.Process
-    address_file: Path
-
-    async def address(self) -> str:
-        async with asyncio.timeout(20):
-            while not self.address_file.exists():
-                assert self.process.returncode is None, "the worker ended before it was ready"
-                await asyncio.sleep(0.01)
-        return self.address_file.read_text().strip()
-
-    async def exit(self) -> tuple[int, str]:
-        """The exit code, and the last line on stderr."""
-        async with asyncio.timeout(20):
-            _, errors = await self.process.communicate()
-        lines = errors.decode().strip().splitlines()
-        return self.process.returncode or 0, lines[-1] if lines else ""
-
-
-StartProcess = Callable[..., Awaitable[Worker]]
 
 
 @pytest.fixture
 async def start_process(tmp_path: Path) -> AsyncIterator[StartProcess]:
-    """`await start_process(sim={...}, flag=value, ...)`."""
-    async with AsyncExitStack() as started:
-
-        async def start(sim: dict[str, object] | None = None, **flags: str) -> Worker:
-            return await started.enter_async_context(_process(tmp_path, sim or {}, flags))
-
+    async with worker_processes(tmp_path) as start:
         yield start
-
-
-@asynccontextmanager
-async def _process(folder: Path, sim: dict[str, object], flags: dict[str, str]) -> AsyncIterator[Worker]:
-    address_file = folder / "address"
-    given = {"engine": "sim", "worker_id": "w1", "address_file": str(address_file), "sim": json.dumps(sim), **flags}
-    arguments = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
-    environment = {"LLORCH_WORKER_ACCESS_TOKEN": ACCESS_TOKEN, "LLORCH_WORKER_READY_TOKEN": READY_TOKEN}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "worker_orcd",
-        *arguments,
-        env={"PATH": os.environ["PATH"], **environment},
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        yield Worker(process, address_file)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-@asynccontextmanager
-async def connect(address: str, token: str = ACCESS_TOKEN) -> AsyncIterator[worker_service_pb2_grpc.WorkerServiceStub]:
-    channel = open_channel(address, token=token)
-    try:
-        yield worker_service_pb2_grpc.WorkerServiceStub(channel)
-    finally:
-        await channel.close(None)
 
 
 async def execute(stub: worker_service_pb2_grpc.WorkerServiceStub, spec: run_pb2.RunSpec) -> None:
@@ -279,58 +159,6 @@ async def test_a_pool_manager_that_comes_late_is_told_all_the_same(start_process
     await worker.address()
     async with serve_pool_manager(address) as manager:
         assert (await manager.report()).worker_id == "w1"
-
-
-@pytest.mark.req("POOL-2005")
-async def test_a_worker_tells_how_its_load_goes_and_where_it_listens(start_process: StartProcess) -> None:
-    async with serve_pool_manager() as manager:
-        worker = await start_process(ready_address=manager.address, orphan_grace_s="1", sim={"load_s": 0.8})
-        first = await manager.report(loading=True)
-        assert first.address.startswith("127.0.0.1:")
-        await manager.report()
-        shares = [report.load_progress for report in manager.reports if report.loading]
-        assert shares == sorted(shares)
-        assert shares[-1] > 0
-        worker.process.terminate()
-        assert (await worker.exit())[0] == 0
-
-
-@pytest.mark.req("POOL-2005")
-async def test_a_pool_manager_that_does_not_know_the_worker_is_not_its_own(start_process: StartProcess) -> None:
-    """Another one may have the address by now: its refusals do not keep an orphan alive."""
-    stranger = RpcServer(name="pool", bind="127.0.0.1:0", authenticator=BearerAuth("other", loopback_bypass=False))
-    manager = PoolManager()
-    stranger.add(POOL_MANAGER, manager.add_to_server, manager)
-    address = await stranger.start()
-    try:
-        worker = await start_process(ready_address=address, orphan_grace_s="1")
-        assert (await worker.exit())[0] == 0
-    finally:
-        await stranger.stop(grace_s=0.0)
-    assert manager.reports == []
-
-
-@pytest.mark.req("POOL-2005")
-async def test_an_orphan_does_not_wait_for_a_load_that_hangs(start_process: StartProcess) -> None:
-    async with serve_pool_manager() as manager:
-        worker = await start_process(ready_address=manager.address, orphan_grace_s="1", sim={"load_s": 600})
-        await manager.report(loading=True)
-    assert (await worker.exit())[0] == 0
-
-
-@pytest.mark.req("POOL-2005")
-@pytest.mark.parametrize("load_s", [0.0, 600.0])
-async def test_a_worker_that_is_adopted_says_who_it_is_and_reports_to_its_new_pool_manager(
-    start_process: StartProcess, load_s: float
-) -> None:
-    async with serve_pool_manager() as before:
-        await start_process(ready_address=before.address, sim={"load_s": load_s})
-        told = await before.report(loading=load_s > 0)
-    async with serve_pool_manager() as manager, connect(told.address) as stub:
-        request = worker_service_pb2.AdoptRequest(ready_address=manager.address)
-        answer = await call(stub.Adopt, request, timeout_s=5)
-        assert (answer.worker_id, answer.HasField("engine")) == ("w1", load_s == 0)
-        assert (await manager.report(loading=load_s > 0)).worker_id == "w1"
 
 
 async def test_the_log_of_a_worker_is_rotated_and_nothing_in_it_is_lost(
