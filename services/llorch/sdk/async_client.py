@@ -111,7 +111,7 @@ class AsyncClient:
         return answer.model
 
     async def register_model(self, name: str, source: str, **settings: Any) -> model_pb2.Model:
-        """Adds a model; `source` is `file:<absolute path>` or `pkg:<package>/<file>` on the machine that runs it.
+        """Adds a model; `source` is a reference such as `file:<absolute path>` or `hf:<org>/<repo>:<quantization>`.
 
         `settings` are other fields of the contract's `ModelSpec`, e.g. `context=8192, slots=2`.
         """
