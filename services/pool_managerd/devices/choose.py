@@ -34,12 +34,27 @@ def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding
     except InventoryUnavailable as exc:
         if not allow_cpu:
             raise _no_device(exc) from exc
-        log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(exc), instead="the CPU, as allowed")
+        _tell_that_the_cpu_is_all(exc, cards_on_the_bus())
     if allow_cpu:
         cpu = CpuInventory()
         cpu.open()
         parts.append(cpu)
     return CombinedInventory(parts)
+
+
+def _tell_that_the_cpu_is_all(unavailable: InventoryUnavailable, cards: Sequence[str]) -> None:
+    """A machine that was to compute on its GPU, and started before its driver, must not go unnoticed."""
+    instead = "the CPU, as allowed"
+    if any("NVIDIA" in card for card in cards):
+        log.warning(
+            "gpu_without_driver",
+            plugged_in=cards,
+            found=str(unavailable),
+            what_to_do=f"{unavailable.remedy}, and start again",
+            instead=instead,
+        )
+    else:
+        log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(unavailable), instead=instead)
 
 
 def _no_device(unavailable: InventoryUnavailable) -> FailedPrecondition:

@@ -58,6 +58,16 @@ def test_the_cpu_is_a_device_only_where_it_is_allowed() -> None:
     assert kinds(inventory) == [DeviceKind.CPU]
 
 
+@pytest.mark.req("POOL-2002")
+def test_a_gpu_that_was_there_and_has_no_driver_does_not_go_unnoticed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choose, "cards_on_the_bus", lambda: ["a card of NVIDIA (0000:01:00.0)"])
+    inventory = open_inventory(simulate_gpu=[], allow_cpu=True, nvml_binding=NoDriver())
+    assert kinds(inventory) == [DeviceKind.CPU]
+    assert "gpu_without_driver" in "".join(capsys.readouterr())
+
+
 @pytest.mark.req("POOL-2001")
 def test_simulated_devices_stand_alone() -> None:
     inventory = open_inventory(simulate_gpu=["A:1GiB", "B:2GiB"], allow_cpu=True)
