@@ -24,6 +24,7 @@ log = get_logger(__name__)
 _SHUTDOWN_EXIT_S = 2.0  # a worker that answered Shutdown gets this long before SIGTERM
 _CRASH_MEMORY_S = 0.5  # a crash is reported within 1 s, so its memory is not waited for any longer
 _STOP_MEMORY_S = 10.0
+_SAY_READY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,13 @@ class Worker:
         self._change(pid=process.pid)
 
     async def run_adopted(self, process: AdoptedProcess) -> None:
-        """As `run`, for a process of an earlier life of the pool manager, which is held already."""
-        await self._watch(process, max(0.0, self._limits.load_deadline_s - process.age_s))
+        """As `run`, for a process of an earlier life of the pool manager, which is held already.
+
+        One that was ready is not asked how long it took; one that became so meanwhile has a moment to say it.
+        """
+        if self.status.ready_time is not None:
+            self._load_is_over.set()
+        await self._watch(process, max(_SAY_READY_S, self._limits.load_deadline_s - process.age_s))
 
     async def was_gone(self, *, as_told: bool) -> None:
         """It ended while no pool manager was there, and nobody saw how."""

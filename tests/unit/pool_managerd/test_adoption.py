@@ -1,5 +1,6 @@
 """What a restarted pool manager does with the workers that it finds."""
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from llorch.background import TaskSupervisor
 from llorch.errors import AlreadyExists, NotFound, Reason, Unavailable
+from pool_managerd.workers import worker
 from pool_managerd.workers.identity import ProcessIdentity, identify, is_alive
 from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.spec import WorkerSpec
@@ -113,7 +115,25 @@ async def test_a_worker_that_still_loads_becomes_ready_when_it_says_so(host: Hos
         await host.wait_state("w-1", WorkerState.READY)
 
 
-async def test_a_load_has_no_more_time_than_it_had_in_the_life_before(host: Host, model: str) -> None:
+@pytest.mark.parametrize("noted", [True, False])
+async def test_a_worker_that_is_older_than_its_load_might_have_taken_is_ready_all_the_same(
+    host: Host, model: str, noted: bool
+) -> None:
+    """Also if it became ready while no pool manager was there to note it."""
+    left = await left_by_a_life_before(host.folder, worker_spec(model))
+    change_record(host.folder, load_deadline_s=0.0, **({} if noted else {"ready_time": None}))
+    host.calls.adopt_answer = ENGINE
+    supervisor = await host.open()
+    async with ended_at_the_end(left):
+        for _ in range(10):  # whatever is due at once
+            await asyncio.sleep(0)
+        assert supervisor.statuses()[0].state is WorkerState.READY
+
+
+async def test_a_load_has_no_more_time_than_it_had_in_the_life_before(
+    host: Host, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_SAY_READY_S", 0.0)
     left = await left_by_a_life_before(host.folder, worker_spec(model), "stubborn", ready=False)
     change_record(host.folder, load_deadline_s=0.0)
     await host.open()
