@@ -122,11 +122,16 @@ async def test_a_worker_that_is_older_than_its_load_might_have_taken_is_ready_al
     """Also if it became ready while no pool manager was there to note it."""
     left = await left_by_a_life_before(host.folder, worker_spec(model))
     change_record(host.folder, load_deadline_s=0.0, **({} if noted else {"ready_time": None}))
-    host.calls.adopt_answer = ENGINE
+
+    class TakeTheirTime(PlayedCalls):
+        async def adopt(self, address: str, access_token: str, ready_address: str) -> AdoptAnswer | None:
+            for _ in range(10):  # whatever is due at once comes first
+                await asyncio.sleep(0)
+            return ENGINE
+
+    host.calls = TakeTheirTime()
     supervisor = await host.open()
     async with ended_at_the_end(left):
-        for _ in range(10):  # whatever is due at once
-            await asyncio.sleep(0)
         assert supervisor.statuses()[0].state is WorkerState.READY
 
 
