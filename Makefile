@@ -33,7 +33,7 @@ up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …":
 	@$(BIN)/llorch up $(ARGS)
 
 bench: set-up ## Measure what llama-orch itself costs; figures are no part of any test
-	@for measurement in streams idle heartbeat; do PYTHONPATH=tests $(BIN)/python tests/bench/bench_$$measurement.py || exit 1; done
+	@for measurement in streams idle heartbeat swap; do PYTHONPATH=tests $(BIN)/python tests/bench/bench_$$measurement.py || exit 1; done
 
 bench-engine: set-up ## Compare the engine with llama.cpp's own server core (ARGS="--rounds 5 --full")
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]"
