@@ -27,13 +27,13 @@ unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and 
 	LLORCH_SIM_SEEDS=25 $(PYTEST) -m "not native" $(call suites,unit contract sim)
 
 chaos: set-up ## The chaos tests with their full counts
-	LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 $(PYTEST) $(call suites,chaos)
+	LLORCH_CHAOS=full LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 $(PYTEST) $(call suites,chaos)
 
 up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …": options of `llorch up`)
 	@$(BIN)/llorch up $(ARGS)
 
 bench: set-up ## Measure what llama-orch itself costs; figures are no part of any test
-	@for measurement in streams idle; do $(BIN)/python tests/bench/bench_$$measurement.py || exit 1; done
+	@for measurement in streams idle heartbeat swap; do PYTHONPATH=tests $(BIN)/python tests/bench/bench_$$measurement.py || exit 1; done
 
 bench-engine: set-up ## Compare the engine with llama.cpp's own server core (ARGS="--rounds 5 --full")
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]"

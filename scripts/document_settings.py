@@ -1,6 +1,7 @@
-"""Write the tables of docs/configuration.md from the settings classes, so that they can't drift apart.
+"""Write what documents the settings from their classes, so that they can't drift apart.
 
-Run by `make gen`; `--check` only tells whether the document is up to date.
+These are the tables of docs/configuration.md, and docs/llama-orch.schema.json, by which editors check a settings file.
+Run by `make gen`; `--check` only tells whether both are up to date.
 """
 
 import sys
@@ -17,9 +18,12 @@ from llorch.settings import DaemonSettings
 from orchestratord.model_sources import ModelTable
 from orchestratord.settings import OrchestratorSettings
 from pool_managerd.settings import PoolManagerSettings
+from settings_schema import schema_text
 from worker_orcd.settings import WorkerSettings
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCUMENT = DOCS / "configuration.md"
+SCHEMA = DOCS / "llama-orch.schema.json"
 DAEMONS: tuple[type[DaemonSettings], ...] = (
     OrchestratorSettings,
     PoolManagerSettings,
@@ -93,15 +97,20 @@ def _markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
+def wanted() -> dict[Path, str]:
+    """Every file that is made from the settings classes, with what it has to say."""
+    return {DOCUMENT: filled_in(DOCUMENT.read_text()), SCHEMA: schema_text(DAEMONS, ModelTable)}
+
+
 def main(arguments: list[str]) -> int:
-    present = DOCUMENT.read_text()
-    wanted = filled_in(present)
-    if arguments != ["--check"]:
-        DOCUMENT.write_text(wanted)
-        return 0
-    if present != wanted:
-        print(f"{DOCUMENT} is not what the settings classes say; run `make gen`", file=sys.stderr)
-    return int(present != wanted)
+    outdated = [file for file, content in wanted().items() if not file.is_file() or file.read_text() != content]
+    if arguments == ["--check"]:
+        for file in outdated:
+            print(f"{file} is not what the settings classes say; run `make gen`", file=sys.stderr)
+        return int(bool(outdated))
+    for file, content in wanted().items():
+        file.write_text(content)
+    return 0
 
 
 if __name__ == "__main__":

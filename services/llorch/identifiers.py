@@ -18,9 +18,13 @@ def new_id(prefix: str) -> str:
     return f"{prefix}-{base64.b32hexencode(value)[:26].decode().lower()}"
 
 
+def is_id(value: str) -> bool:
+    return _ID.fullmatch(value) is not None
+
+
 def check_id(value: str, field: str) -> str:
     """Returns an id that came from outside, or refuses the field that carried it."""
-    if _ID.fullmatch(value) is None:
+    if not is_id(value):
         raise invalid_field(field, "an id has 1 to 128 characters out of A-Z, a-z, 0-9, '.', '_', ':' and '-'")
     return value
 

@@ -30,7 +30,9 @@ from pydantic_settings.exceptions import SettingsError as BadFlag
 from llorch.errors import InvalidArgument, Reason
 
 KNOWN_SECTIONS = frozenset({"orchestrator", "pool_manager", "gateway", "worker", "models", "logging"})
-_LATER_SECTIONS = frozenset({"apps", "models_dir"})
+TOP_KEYS = frozenset({"models_dir"})
+"""May stand above all sections; the daemon that has such a setting reads it."""
+_LATER_SECTIONS = frozenset({"apps"})
 """Not known to this release; refused by name rather than ignored."""
 _EXIT_SETTINGS = 2
 
@@ -158,13 +160,15 @@ def _read_file(settings_class: type[DaemonSettings], file: Path) -> dict[str, An
     for name in content:
         if name in _LATER_SECTIONS:
             raise SettingsError(f"{file} sets {name}, which comes with a later release; take it out")
-        if name not in KNOWN_SECTIONS:
+        if name not in KNOWN_SECTIONS | TOP_KEYS:
             raise SettingsError(f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}")
     shared = _section(file, content, "logging", {"level"})
     known = settings_class.model_fields.keys() - {"config"}
     keys = _section(file, content, settings_class.section, known)
     if "level" in shared:
         keys.setdefault("log_level", shared["level"])
+    for name in TOP_KEYS & content.keys() & known:
+        keys.setdefault(name, content[name])
     return keys
 
 

@@ -26,7 +26,7 @@ class ModelTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field(description="Reference to the file: file:<path> or pkg:<python package>/<file>.")
+    source: str = Field(description="Reference to the file: file:, dir:, hf:, https: or pkg:.")
     aliases: tuple[str, ...] = Field((), description="Other names for the model.")
     context: int | None = Field(None, ge=256, le=4_194_304, description="Tokens that one request may use.")
     slots: int | None = Field(None, ge=1, le=256, description="Requests at once.")

@@ -21,15 +21,23 @@ from pool_managerd.data_dir import DataDir
 from pool_managerd.devices.choose import open_inventory
 from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.monitor import DeviceMonitor
+from pool_managerd.devices.naming import devices_named
 from pool_managerd.link.node_link import NodeIdentity, NodeLink
-from pool_managerd.link.worker_shutdown import shut_down
+from pool_managerd.link.worker_calls import WorkerCalls
 from pool_managerd.link.worker_stats import WorkerStats
-from pool_managerd.models.shelf import ModelShelf
+from pool_managerd.models.make_shelf import NodeFacts, make_shelf
+from pool_managerd.models.read_ahead import ReadAhead
+from pool_managerd.models.reading import Reading
+from pool_managerd.models.where_it_fits import where_it_fits
 from pool_managerd.node_state import NodeState, Pool
+from pool_managerd.pools import plan_pools
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal
-from pool_managerd.workers.supervisor import Supervisor, WorkerRules
+from pool_managerd.workers.lifecycle import TERMINAL
+from pool_managerd.workers.ports import parse_worker_ports
+from pool_managerd.workers.rules import WorkerRules
+from pool_managerd.workers.supervisor import Supervisor
 
 log = get_logger(__name__)
 
@@ -41,9 +49,7 @@ _EXIT_GRACE_S = 1.0  # between SIGTERM and SIGKILL of workers when the pool mana
 async def serve(settings: PoolManagerSettings, stop: asyncio.Event) -> None:
     """Runs until `stop` is set. Raises `LlorchError` where it can't start."""
     refuse_open_bind(settings.bind, settings.token)
-    inventory = open_inventory(
-        simulate_gpu=settings.simulate_gpu, allow_cpu=settings.allow_cpu, reserve_mib=settings.reserve_mib
-    )
+    inventory = open_inventory(simulate_gpu=settings.simulate_gpu, allow_cpu=settings.allow_cpu)
     try:
         with DataDir(settings.data_dir) as data_dir:
             async with TaskSupervisor("pool-managerd") as tasks:
@@ -61,14 +67,18 @@ class PoolManager:
         self._clock = SystemClock()
         self._bell = Bell()
         self._guard = ControlGuard(data_dir.control)
-        self._shelf = ModelShelf()
-        self._monitor = DeviceMonitor(inventory, self._bell.ring)
+        self._pools: tuple[Pool, ...] = ()
+        facts = NodeFacts(self._sources_in_use, self._where_it_fits, self._bell.ring)
+        self._shelf = make_shelf(settings, data_dir.models, facts, tasks, self._clock)
+        self._monitor = DeviceMonitor(inventory, self._bell.ring, settings.reserve_mib)
+        self._read_ahead = ReadAhead(tasks, self._note_reading)
         self._supervisor = Supervisor(
             rules=_rules(settings, data_dir),
             journal=Journal(data_dir.workers),
             devices=self._monitor,
             find_model=self._shelf.find,
-            shut_down=shut_down,
+            read_ahead=self._read_ahead.begin,
+            calls=WorkerCalls(),
             changed=self._bell.ring,
             tasks=tasks,
             clock=self._clock,
@@ -90,6 +100,7 @@ class PoolManager:
         self._server.add(_SERVICE, add_PoolManagerServiceServicer_to_server, servicer)
 
     async def run(self, stop: asyncio.Event) -> None:
+        await self._supervisor.recall()
         bound = await self._server.start()
         try:
             await self._open(bound)
@@ -97,6 +108,8 @@ class PoolManager:
             log.info("stopping")
             if self._settings.stop_workers_on_exit:
                 await self._supervisor.close(_EXIT_GRACE_S)
+            else:
+                self._supervisor.leave()
         finally:
             # Workers live here only where the way was cut short, by an error or a second signal.
             if self._settings.stop_workers_on_exit:
@@ -104,11 +117,10 @@ class PoolManager:
             await self._server.stop(_DRAIN_S)
 
     def state(self) -> NodeState:
-        devices = self._monitor.devices()
-        pool = Pool(self._settings.node_id, tuple(device.device_id for device in devices))
+        self._supervisor.require_complete()
         return NodeState(
-            devices=devices,
-            pools=(pool,),
+            devices=self._monitor.devices(),
+            pools=self._pools,
             workers=self._supervisor.statuses(),
             models=self._shelf.models(),
         )
@@ -116,10 +128,11 @@ class PoolManager:
     async def _open(self, bound: str) -> None:
         host = advertised_host(bound, self._settings.orchestrator, self._settings.advertise_host)
         await self._monitor.sample(self._supervisor.own_use())
+        await self._shelf.open()
         await self._supervisor.open(ready_address=local_address(bound), advertise_host=host)
-        self._warn_of_unused_reserves()
+        self._pools = self._plan_pools()
         self._tasks.spawn("device monitor", self._monitor.run(self._supervisor.own_use), forever=True)
-        stats = WorkerStats(self._supervisor.statuses, self._supervisor.note_stats)
+        stats = WorkerStats(self._supervisor.statuses, self._supervisor.note_stats, self._supervisor.note_silence)
         self._tasks.spawn("stats of the workers", stats.run(), forever=True)
         self._tasks.spawn("node link", self._link(join_address(host, split_address(bound)[1])).run(), forever=True)
         self._server.set_serving(True)
@@ -132,15 +145,36 @@ class PoolManager:
             devices=[f"{device.name} ({device.kind})" for device in self._monitor.devices()],
         )
 
-    def _warn_of_unused_reserves(self) -> None:
-        for device_id in self._settings.reserve_mib.keys() - self._monitor.by_id.keys():
-            log.warning("reserve_names_no_device", device_id=device_id, known=list(self._monitor.by_id))
+    def _plan_pools(self) -> tuple[Pool, ...]:
+        """Also says which names in the settings fit nothing that is here."""
+        devices = self._monitor.devices()
+        plan = plan_pools(self._settings.node_id, self._settings.pools, devices)
+        reserves = [name for name in self._settings.reserve_mib if not devices_named(name, devices)]
+        if plan.unknown or reserves:
+            known = [f"{device.index}: {device.name} ({device.device_id})" for device in devices]
+            log.warning("settings_name_no_device", pools=plan.unknown, reserve_mib=reserves, known=known)
+        return plan.pools
+
+    def _sources_in_use(self) -> set[str]:
+        return {status.spec.source for status in self._supervisor.statuses() if status.state not in TERMINAL}
+
+    def _note_reading(self, source: str, reading: Reading) -> None:
+        self._supervisor.note_reading(source, reading)
+
+    def _where_it_fits(self, size_bytes: int) -> str:
+        return where_it_fits(size_bytes, self._monitor.devices())
 
     def _link(self, advertise_address: str) -> NodeLink:
         return NodeLink(
             orchestrator=self._settings.orchestrator,
             token=self._settings.token,
-            identity=NodeIdentity(self._settings.node_id, new_id("pm"), version("llama-orch"), advertise_address),
+            identity=NodeIdentity(
+                self._settings.node_id,
+                new_id("pm"),
+                version("llama-orch"),
+                advertise_address,
+                self._settings.labels,
+            ),
             state=self.state,
             bell=self._bell,
             guard=self._guard,
@@ -160,4 +194,7 @@ def _rules(settings: PoolManagerSettings, data_dir: DataDir) -> WorkerRules:
         policy=EnginePolicy(settings.allow_cpu, settings.simulated_engine, settings.sim, data_dir.digests),
         logs=data_dir.logs,
         environment=environment,
+        ports=parse_worker_ports(settings.worker_ports),
+        stall_s=settings.engine_stall_s,
+        orphan_grace_s=settings.orphan_grace_s,
     )

@@ -1,5 +1,6 @@
 """Between protobuf and this daemon's own words; the only place where the two meet."""
 
+from datetime import datetime
 from math import inf
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,7 +21,9 @@ from llorch.gguf.facts import ModelFacts
 from llorch.gguf.memory_estimate import BATCH_TOKENS, LoadShape, estimate
 from llorch.identifiers import check_id
 from pool_managerd.control import CommandHeader
-from pool_managerd.devices.device import Device, DeviceKind, DeviceState
+from pool_managerd.devices.device import Device, DeviceKind, DeviceProcess, DeviceState, ThrottleReason
+from pool_managerd.models.download.progress import Progress
+from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.workers.lifecycle import WorkerState
@@ -39,6 +42,12 @@ _DEVICE_STATES = {
     DeviceState.OK: device_pb2.DEVICE_STATE_OK,
     DeviceState.LOST: device_pb2.DEVICE_STATE_LOST,
 }
+_THROTTLE_REASONS = {
+    ThrottleReason.HEAT: device_pb2.THROTTLE_REASON_HEAT,
+    ThrottleReason.POWER: device_pb2.THROTTLE_REASON_POWER,
+    ThrottleReason.HARDWARE: device_pb2.THROTTLE_REASON_HARDWARE,
+}
+_MOST_PROCESSES = 16  # per device, in a report
 _WORKER_STATES = {
     WorkerState.STARTING: worker_pb2.WORKER_STATE_STARTING,
     WorkerState.READY: worker_pb2.WORKER_STATE_READY,
@@ -124,6 +133,17 @@ def snapshot(state: NodeState, node_id: str, *, with_endpoints: bool) -> node_li
         pools=[_pool(pool, node_id) for pool in state.pools],
         workers=[_worker_report(worker, node_id, with_endpoint=with_endpoints) for worker in state.workers],
         staged_models=[_staged_model(model) for model in state.models],
+        worker_activity=[_activity(worker) for worker in state.active],
+    )
+
+
+def progress(progress: Progress) -> pool_manager_service_pb2.StageProgress:
+    """Of a file that is still coming."""
+    total = progress.total
+    return pool_manager_service_pb2.StageProgress(
+        done_mib=progress.done // _MIB,
+        total_mib=None if total is None else -(-total // _MIB),
+        mib_per_second=progress.bytes_per_s / _MIB,
     )
 
 
@@ -167,6 +187,16 @@ def _device(device: Device) -> device_pb2.Device:
         power_w=device.power_w,
         compute_capability=device.compute_capability,
         driver_version=device.driver_version,
+        ecc_errors=device.ecc_errors,
+        throttled=bool(device.throttle_reasons),
+        throttle_reasons=[_THROTTLE_REASONS[reason] for reason in device.throttle_reasons],
+        processes=[_process(process) for process in device.processes[:_MOST_PROCESSES]],
+    )
+
+
+def _process(process: DeviceProcess) -> device_pb2.DeviceProcess:
+    return device_pb2.DeviceProcess(
+        pid=process.pid, name=process.name, memory_mib=process.memory_mib, worker_id=process.worker_id
     )
 
 
@@ -183,12 +213,12 @@ def _worker_report(status: WorkerStatus, node_id: str, *, with_endpoint: bool) -
     return node_link_pb2.WorkerReport(worker=_worker(status, node_id), endpoint=endpoint)
 
 
+def _activity(status: WorkerStatus) -> node_link_pb2.WorkerActivity:
+    stats = worker_pb2.WorkerStats.FromString(status.stats)
+    return node_link_pb2.WorkerActivity(worker_id=status.spec.worker_id, stats=stats)
+
+
 def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:
-    start_time, ready_time = Timestamp(), None
-    start_time.FromDatetime(status.start_time)
-    if status.ready_time is not None:
-        ready_time = Timestamp()
-        ready_time.FromDatetime(status.ready_time)
     return worker_pb2.Worker(
         spec=_spec(status.spec),
         node_id=node_id,
@@ -197,8 +227,27 @@ def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:
         stats=worker_pb2.WorkerStats.FromString(status.stats) if status.stats else None,
         exit=_exit(status.exit) if status.exit else None,
         pid=status.pid,
-        start_time=start_time,
-        ready_time=ready_time,
+        reading=_reading(status.reading) if status.reading else None,
+        start_time=_timestamp(status.start_time),
+        ready_time=_timestamp(status.ready_time),
+        load_progress=status.load_progress,
+    )
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp
+
+
+def _reading(reading: Reading) -> worker_pb2.ModelReading:
+    return worker_pb2.ModelReading(
+        file_mib=-(-reading.file_bytes // _MIB),
+        cached_mib=reading.cached_bytes // _MIB,
+        read_ms=round(reading.seconds * 1000),
+        disk_mib_per_second=round((reading.bytes_per_s or 0) / _MIB),
     )
 
 
@@ -224,6 +273,8 @@ def _exit(how: WorkerExit) -> worker_pb2.WorkerExit:
         last_lines=how.last_lines,
         reason=_reason_value(how.reason),
         message=how.message,
+        end_time=_timestamp(how.end_time),
+        failures_in_a_row=how.failures_in_a_row,
     )
 
 
@@ -234,7 +285,9 @@ def _reason_value(value: Reason | None) -> error_reason_pb2.ErrorReason.ValueTyp
 
 
 def _staged_model(model: LocatedModel) -> node_pb2.StagedModel:
-    return node_pb2.StagedModel(source=model.reference, size_mib=_size_mib(model))
+    return node_pb2.StagedModel(
+        source=model.reference, size_mib=_size_mib(model), digest=model.digest, name=model.offered_as
+    )
 
 
 def _size_mib(model: LocatedModel) -> int:

@@ -17,6 +17,7 @@ class DataDir:
         self.logs = self._root / "logs"
         self.workers = self._root / "workers"
         self.digests = self._root / "digests"
+        self.models = self._root / "models"
         self.control = self._root / "control.json"
 
     def __enter__(self) -> Self:

@@ -15,10 +15,10 @@ def write_durably(path: Path, content: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.rename(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
 """Everything that there is on this node at one moment, and what of it changed between two moments. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pool_managerd.devices.device import Device
 from pool_managerd.models.references import LocatedModel
@@ -17,28 +17,37 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """`full`: what is missing here is gone. Otherwise only what changed, and then no pools and no models."""
+    """`full`: what is missing here is gone. Otherwise only what changed, and then no pools and no models.
+
+    `active` are workers of which only the stats changed.
+    """
 
     full: bool = True
     devices: tuple[Device, ...] = ()
     pools: tuple[Pool, ...] = ()
     workers: tuple[WorkerStatus, ...] = ()
     models: tuple[LocatedModel, ...] = ()
+    active: tuple[WorkerStatus, ...] = ()
 
 
 def changes(before: NodeState, now: NodeState) -> NodeState:
     """What a reader of `before` has to be told. Everything, where something vanished or is told in full only."""
     if before.pools != now.pools or before.models != now.models or _vanished(before, now):
         return now
+    known_devices = {device.device_id: device for device in before.devices}
+    known_workers = {worker.spec.worker_id: worker for worker in before.workers}
+    changed = [worker for worker in now.workers if worker != known_workers.get(worker.spec.worker_id)]
+    active = [worker for worker in changed if _only_does_more(known_workers.get(worker.spec.worker_id), worker)]
     return NodeState(
         full=False,
-        devices=tuple(device for device in now.devices if device not in before.devices),
-        workers=tuple(worker for worker in now.workers if worker not in before.workers),
+        devices=tuple(device for device in now.devices if device != known_devices.get(device.device_id)),
+        workers=tuple(worker for worker in changed if worker not in active),
+        active=tuple(active),
     )
 
 
 def is_empty(state: NodeState) -> bool:
-    return not (state.full or state.devices or state.workers)
+    return not (state.full or state.devices or state.workers or state.active)
 
 
 def _vanished(before: NodeState, now: NodeState) -> bool:
@@ -47,3 +56,7 @@ def _vanished(before: NodeState, now: NodeState) -> bool:
     return any(worker.spec.worker_id not in workers for worker in before.workers) or any(
         device.device_id not in devices for device in before.devices
     )
+
+
+def _only_does_more(before: WorkerStatus | None, now: WorkerStatus) -> bool:
+    return before is not None and replace(before, stats=now.stats) == now

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,12 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator
 
 from llorch.errors import LlorchError
 from llorch.identifiers import check_id
-from llorch.settings import DaemonSettings
 from pool_managerd.devices.simulated import parse_simulated_gpu
+from pool_managerd.models.settings import ModelSettings
+from pool_managerd.workers.ports import parse_worker_ports
+
+_LABEL = re.compile(r"[A-Za-z0-9._/-]{1,63}")
+_LONGEST_LABEL = 63
 
 
 def _default_data_dir() -> Path:
@@ -21,7 +26,7 @@ def _default_data_dir() -> Path:
     return Path(state) / "llama-orch" / "pool-managerd"
 
 
-class PoolManagerSettings(DaemonSettings, section="pool_manager"):
+class PoolManagerSettings(ModelSettings, section="pool_manager"):
     """`[pool_manager]` in the settings file."""
 
     bind: str = Field("127.0.0.1:9200", description="Address to listen on, host:port; port 0 takes a free one.")
@@ -54,15 +59,39 @@ class PoolManagerSettings(DaemonSettings, section="pool_manager"):
     )
     sim: str = Field("", description="Parameters of the sim engine, JSON, handed to every sim worker.")
     reserve_mib: dict[str, NonNegativeInt] = Field(
-        {}, description="Memory kept free for other programs, in MiB, per device id (GPU UUID, sim-0, cpu)."
+        {},
+        description="Memory kept free for other programs, in MiB, per device: GPU UUID or its beginning, index, "
+        "words of the card's name, sim-0, or cpu.",
+    )
+    pools: dict[str, list[str]] = Field(
+        {},
+        description="Pools besides the one of the whole machine: the devices of each, named as in reserve_mib. "
+        "A pool's id is <node_id>:<name>; devices in none of them stay in the pool <node_id>.",
+    )
+    labels: dict[str, str] = Field(
+        {}, description='Labels of this machine, e.g. zone = "attic"; shown, and there to choose machines by.'
     )
     worker_stop_grace_s: PositiveFloat = Field(
         30.0, description="Time between SIGTERM and SIGKILL for a worker that is stopped, in seconds."
     )
+    worker_ports: str = Field(
+        "9300-9399",
+        description='Ports on which workers listen, e.g. 9300-9399; "any" lets the system choose.',
+    )
+    engine_stall_s: PositiveFloat = Field(
+        30.0,
+        description="A worker that does nothing for so long, in seconds, although it has work, is stuck, and is ended; "
+        "one on the CPU after ten times as long.",
+    )
     stop_workers_on_exit: bool = Field(
-        True,
-        description="End all workers when the pool manager ends. If false they go on without it; but this release "
-        "does not take them back: the next start ends them.",
+        False,
+        description="End all workers when the pool manager is told to end. By default they go on, and the pool manager "
+        "takes them back when it is there again. (`llorch up` sets it.)",
+    )
+    orphan_grace_s: float = Field(
+        600.0,
+        ge=1,
+        description="Workers whose pool manager stays away for so long, in seconds, end by themselves.",
     )
 
     @field_validator("node_id")
@@ -71,12 +100,40 @@ class PoolManagerSettings(DaemonSettings, section="pool_manager"):
         with _told_to_people():
             return check_id(value, "node_id")
 
+    @field_validator("pools")
+    @classmethod
+    def _pools_have_names_and_devices(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        with _told_to_people():
+            for name, devices in value.items():
+                check_id(name, "pools")
+                if not devices:
+                    raise ValueError(f'the pool "{name}" names no device; name one, or take the pool out')
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_short_words(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not _LABEL.fullmatch(name) or len(text) > _LONGEST_LABEL or not text.isprintable():
+                raise ValueError(
+                    f'"{name}" is no label: its name has 1 to 63 characters out of A-Z, a-z, 0-9, ".", "_", "/" and '
+                    f'"-", its value at most {_LONGEST_LABEL} printable ones'
+                )
+        return value
+
     @field_validator("simulate_gpu")
     @classmethod
     def _gpus_can_be_read(cls, value: list[str]) -> list[str]:
         with _told_to_people():
             for text in value:
                 parse_simulated_gpu(text)
+        return value
+
+    @field_validator("worker_ports")
+    @classmethod
+    def _ports_are_a_range(cls, value: str) -> str:
+        with _told_to_people():
+            parse_worker_ports(value)
         return value
 
     @field_validator("sim")

@@ -16,6 +16,7 @@ from llorch.rpc.server import RpcServer
 from worker_orcd.api.worker_servicer import WorkerServicer
 from worker_orcd.engines.factory import build_engine
 from worker_orcd.engines.protocol import Engine
+from worker_orcd.own_log import OwnLog
 from worker_orcd.pool_manager_link import PoolManagerLink
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_table import RunTable
@@ -50,13 +51,19 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
         engine = await _built(settings, link)
         opened.push_async_callback(engine.close)
         tasks = await opened.enter_async_context(TaskSupervisor("worker-orcd"))
-        servicer = WorkerServicer(settings.worker_id, stop)
+        if settings.log_file is not None:
+            own_log = OwnLog(settings.log_file, settings.log_limit_mib * 2**20)
+            tasks.spawn("own log", own_log.rotate_forever(), forever=True)
+        servicer = WorkerServicer(settings.worker_id, stop, link.move_to if link is not None else None)
         server = _build_server(settings, servicer)
         address = await server.start()
         opened.push_async_callback(server.stop, DRAIN_S)
         _log.info("listening", address=address, worker_id=settings.worker_id)
 
         stopped = tasks.spawn("wait for the end", stop.wait())
+        if link is not None:
+            link.listens(address, engine.load_progress)
+            tasks.spawn("reports to the pool manager", _end_as_orphan(link, stop))
         keeper = await _unless(stopped, _load(engine, link, clock))
         if keeper is None:
             return
@@ -69,8 +76,7 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
         if settings.address_file is not None:
             announce_address(settings.address_file, address)
         if link is not None:
-            tasks.spawn("watch for the pool manager", _end_as_orphan(link, stop))
-            await _unless(stopped, link.report_ready(address, engine.info()))
+            link.is_ready(address, engine.info())
         _log.info("ready", address=address)
         await stopped
         server.set_serving(False)

@@ -57,6 +57,11 @@ class RunKeeper:
         """Runs that compute embeddings now; the engine does not count them among those in its slots."""
         return self._embeds.running
 
+    @property
+    def decoding(self) -> int:
+        """Runs that wait for steps of the engine: for as long as there are any, it makes steps."""
+        return max(0, self.table.unfinished - self._embeds.running)
+
     def watch(self, watcher: RunWatcher) -> None:
         self._watchers.append(watcher)
 

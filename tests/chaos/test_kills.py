@@ -102,10 +102,23 @@ async def test_a_stopped_worker_ends_its_streams_when_its_lease_is_over(up: Up) 
 
 
 @pytest.mark.req("TEST-7003")
-@pytest.mark.parametrize("program", ["pool_managerd", "gatewayd", "orchestratord"])
+@pytest.mark.parametrize("program", ["gatewayd", "orchestratord"])
 async def test_a_killed_daemon_leaves_no_hung_client(up: Up, program: str) -> None:
     reading = await readers(up)
     find(up, program).kill()
     ended = await endings(reading, ENDS_WITHIN_S)
     assert "end" not in ended, "an answer that was cut short does not look whole"
     assert await up.end() == 1
+
+
+@pytest.mark.req("POOL-2005")
+async def test_no_client_hears_of_a_killed_pool_manager(up: Up) -> None:
+    reading = await readers(up)
+    worker = find(up, "worker_orcd")
+    find(up, "pool_managerd").kill()
+    await up.read_until("(?s)takes its models over.*pool-managerd  answers")
+    assert find(up, "worker_orcd") == worker
+    await asyncio.sleep(1.0)
+    assert [task for task in reading if task.done()] == []
+    worker.kill()
+    assert await endings(reading, ENDS_WITHIN_S) == ["error", "error"]

@@ -12,6 +12,7 @@ import pytest
 
 from llorch import AsyncClient, End, Event, Started, Tokens
 from llorch.errors import LlorchError
+from llorch.system.restarts import MOST
 from support.up import ENDS_WITHIN_S, Up, running_up, start
 
 CARD = "RTX 3090:24GiB"
@@ -72,7 +73,7 @@ async def test_a_second_signal_ends_everything_at_once(up: Up) -> None:
         assert await up.process.wait() == 130
 
 
-@pytest.mark.parametrize("name", ["orchestratord", "pool_managerd", "gatewayd"])
+@pytest.mark.parametrize("name", ["orchestratord", "gatewayd"])
 async def test_a_daemon_that_is_killed_is_named_and_the_rest_ends(up: Up, name: str) -> None:
     async with AsyncClient(await up.ready()) as client:
         await _first_token(client)
@@ -81,6 +82,39 @@ async def test_a_daemon_that_is_killed_is_named_and_the_rest_ends(up: Up, name: 
 
     assert await up.end() == 1
     assert f"{name.replace('_', '-')} ended by SIGKILL" in up.output
+
+
+async def test_a_pool_manager_that_is_killed_is_started_again_and_keeps_its_worker(up: Up) -> None:
+    async with AsyncClient(await up.ready()) as client:
+        await _first_token(client)
+        before = up.family()
+
+        before["pool_managerd"].kill()
+
+        await up.read_until("a new one takes its models over")
+        await up.read_until("(?s)takes its models over.*pool-managerd  answers")
+        await _first_token(client)
+        after = up.family()
+        assert after["worker_orcd"] == before["worker_orcd"]
+        assert after["pool_managerd"] != before["pool_managerd"]
+    up.process.send_signal(signal.SIGINT)
+    assert await up.end() == 0
+    assert not after["worker_orcd"].is_running()
+
+
+async def test_a_pool_manager_that_dies_again_and_again_is_given_up(up: Up) -> None:
+    await up.ready()
+    for _ in range(MOST):
+        known = up.family()["pool_managerd"]
+        known.kill()
+        await up.read_until("takes its models over")
+        await up.read_until("(?s)takes its models over.*pool-managerd  answers")
+        up.output = ""
+
+    up.family()["pool_managerd"].kill()
+
+    assert await up.end() == 1
+    assert "pool-managerd ended by SIGKILL" in up.output
 
 
 async def test_killing_it_ends_its_daemons_and_workers_too(up: Up) -> None:

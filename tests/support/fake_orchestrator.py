@@ -17,6 +17,7 @@ from llama_orch.v2 import (
     fleet_service_pb2_grpc,
     model_pb2,
     node_pb2,
+    pool_manager_service_pb2,
     task_event_pb2,
     task_pb2,
     task_service_pb2,
@@ -24,7 +25,7 @@ from llama_orch.v2 import (
     worker_pb2,
 )
 from llorch.auth import BearerAuth
-from llorch.errors import NotFound, Reason, Unavailable
+from llorch.errors import LlorchError, NotFound, Reason, Unavailable
 from llorch.rpc.server import RpcServer
 
 TASK_ID = "task-1"
@@ -45,6 +46,9 @@ class FakeOrchestrator:
     running: list[task_pb2.Task] = field(default_factory=list)
     tasks_seen: list[task_pb2.TaskSpec] = field(default_factory=list)
     cursors_seen: list[str] = field(default_factory=list)
+    pulls_seen: list[fleet_service_pb2.PullModelRequest] = field(default_factory=list)
+    pull_progress: list[pool_manager_service_pb2.StageProgress] = field(default_factory=list)
+    pull_refusal: LlorchError | None = None
     cancelled: list[str] = field(default_factory=list)
 
     def events(self) -> list[task_event_pb2.TaskEvent]:
@@ -163,6 +167,14 @@ class _Fleet:
 
     async def GetState(self, request: Any, context: Any) -> Any:
         return fleet_service_pb2.GetStateResponse(state=self._fake.state)
+
+    async def PullModel(self, request: Any, context: Any) -> None:
+        self._fake.pulls_seen.append(request)
+        for progress in self._fake.pull_progress:
+            answer = fleet_service_pb2.PullModelResponse(node_id="garage", progress=progress)
+            await context.write(answer)
+        if self._fake.pull_refusal is not None:
+            raise self._fake.pull_refusal
 
 
 def smollm2() -> model_pb2.Model:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +107,10 @@ async def wait_until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 10
 
 
 @asynccontextmanager
-async def whole_system(folder: Path, slots: int = 4, queue_capacity: int = 1000) -> AsyncIterator[WholeSystem]:
-    """A system with the model `sim`, whose file only looks like one."""
+async def whole_system(
+    folder: Path, slots: int = 4, queue_capacity: int = 1000, **pool_manager: object
+) -> AsyncIterator[WholeSystem]:
+    """A system with the model `sim`, whose file only looks like one. `pool_manager`: settings of that one."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as daemons:
         try:
@@ -129,7 +131,7 @@ async def whole_system(folder: Path, slots: int = 4, queue_capacity: int = 1000)
             await _start(
                 daemons,
                 folder / "pool-managerd",
-                lambda file: pool_managerd.app.serve(_pool_manager(folder, orchestrator, file), stop),
+                lambda file: pool_managerd.app.serve(_pool_manager(folder, orchestrator, file, pool_manager), stop),
             )
             gateway = await _start(
                 daemons,
@@ -151,6 +153,25 @@ async def whole_system(folder: Path, slots: int = 4, queue_capacity: int = 1000)
             stop.set()
 
 
+@asynccontextmanager
+async def orchestrator_alone(folder: Path) -> AsyncIterator[WholeSystem]:
+    """For pool managers that the test brings. There is no gateway: `http` leads nowhere."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as daemons:
+        try:
+            address = await _start(
+                daemons,
+                folder / "orchestratord",
+                lambda file: orchestratord.app.run(
+                    OrchestratorSettings(bind="127.0.0.1:0", address_file=file, drain_s=0, package_models=False), stop
+                ),
+            )
+            async with httpx.AsyncClient() as http, open_channel(address) as channel:
+                yield WholeSystem(address, http, channel, folder)
+        finally:
+            stop.set()
+
+
 def gguf(folder: Path, name: str = "sim.gguf") -> Path:
     """A model without weights; the simulated engine needs none."""
     path = folder / name
@@ -158,16 +179,23 @@ def gguf(folder: Path, name: str = "sim.gguf") -> Path:
     return path
 
 
-def _pool_manager(folder: Path, orchestrator: str, address_file: Path) -> PoolManagerSettings:
-    return PoolManagerSettings(
-        bind="127.0.0.1:0",
-        orchestrator=orchestrator,
-        node_id="garage",
-        data_dir=folder / "pool-manager",
-        simulate_gpu=["RTX 3090:24GiB"],
-        sim=json.dumps(SIM),
-        address_file=address_file,
-        worker_stop_grace_s=2,
+def _pool_manager(
+    folder: Path, orchestrator: str, address_file: Path, settings: Mapping[str, object]
+) -> PoolManagerSettings:
+    return PoolManagerSettings.model_validate(
+        {
+            "bind": "127.0.0.1:0",
+            "orchestrator": orchestrator,
+            "node_id": "garage",
+            "data_dir": folder / "pool-manager",
+            "simulate_gpu": ["RTX 3090:24GiB"],
+            "sim": json.dumps(SIM),
+            "address_file": address_file,
+            "worker_stop_grace_s": 2,
+            "worker_ports": "any",
+            "stop_workers_on_exit": True,
+            **settings,
+        }
     )
 
 

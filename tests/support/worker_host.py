@@ -19,9 +19,10 @@ from pool_managerd.models.shelf import ModelShelf
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal
 from pool_managerd.workers.lifecycle import WorkerState
+from pool_managerd.workers.rules import WorkerRules
 from pool_managerd.workers.spec import WorkerSpec
-from pool_managerd.workers.status import WorkerStatus
-from pool_managerd.workers.supervisor import Supervisor, WorkerRules
+from pool_managerd.workers.status import AdoptAnswer, WorkerStatus
+from pool_managerd.workers.supervisor import Supervisor
 from support.gguf_writer import smallest_model
 
 # What the played worker does is its first argument; the worker's own flags follow and are printed.
@@ -64,7 +65,7 @@ class Host:
     tasks: TaskSupervisor
     supervisor: Supervisor = field(init=False)
     bell: Bell = field(default_factory=Bell)
-    asked_to_shut_down: list[str] = field(default_factory=list)
+    calls: "PlayedCalls" = field(default_factory=lambda: PlayedCalls())  # noqa: PLW0108  # it is defined below
 
     async def open(self, part: str = "patient", **rules: object) -> Supervisor:
         """A supervisor whose workers play this part; called again, the next life of the same one."""
@@ -72,7 +73,7 @@ class Host:
         script.write_text(FAKE_WORKER)
         for name in ("logs", "workers"):
             (self.folder / name).mkdir(exist_ok=True)
-        inventory = SimulatedInventory([SimulatedGpu("RTX 3090", 24576)], {})
+        inventory = SimulatedInventory([SimulatedGpu("RTX 3090", 24576)])
         monitor = DeviceMonitor(inventory, self.bell.ring)
         await monitor.sample(OwnUse())
         standard = WorkerRules(
@@ -88,11 +89,12 @@ class Host:
             journal=Journal(self.folder / "workers"),
             devices=monitor,
             find_model=ModelShelf().find,
-            shut_down=self._shut_down,
+            calls=self.calls,
             changed=self.bell.ring,
             tasks=self.tasks,
             clock=SystemClock(),
         )
+        await self.supervisor.recall()
         await self.supervisor.open(ready_address="127.0.0.1:1", advertise_host="10.0.0.7")
         return self.supervisor
 
@@ -120,9 +122,22 @@ class Host:
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
-    async def _shut_down(self, address: str, access_token: str) -> bool:
+
+@dataclass
+class PlayedCalls:
+    """Played workers don't listen: what they answer is set by the test."""
+
+    asked_to_shut_down: list[str] = field(default_factory=list)
+    asked_to_adopt: list[tuple[str, str]] = field(default_factory=list)
+    adopt_answer: AdoptAnswer | None = None
+
+    async def shut_down(self, address: str, access_token: str) -> bool:
         self.asked_to_shut_down.append(address)
         return False
+
+    async def adopt(self, address: str, access_token: str, ready_address: str) -> AdoptAnswer | None:
+        self.asked_to_adopt.append((address, ready_address))
+        return self.adopt_answer
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

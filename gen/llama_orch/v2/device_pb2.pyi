@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -73,6 +75,70 @@ DEVICE_STATE_RELEASED: DeviceState.ValueType  # 3
 """Its owner took it back for something else; nothing is placed on it."""
 Global___DeviceState: _TypeAlias = DeviceState  # noqa: Y015
 
+class _ThrottleReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ThrottleReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ThrottleReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    THROTTLE_REASON_UNSPECIFIED: _ThrottleReason.ValueType  # 0
+    """Not told."""
+    THROTTLE_REASON_HEAT: _ThrottleReason.ValueType  # 1
+    """It is too hot."""
+    THROTTLE_REASON_POWER: _ThrottleReason.ValueType  # 2
+    """It draws as much power as it may, or its supply asked it to draw less."""
+    THROTTLE_REASON_HARDWARE: _ThrottleReason.ValueType  # 3
+    """The hardware slowed it down for another reason."""
+
+class ThrottleReason(_ThrottleReason, metaclass=_ThrottleReasonEnumTypeWrapper):
+    """What holds a device's clocks down."""
+
+THROTTLE_REASON_UNSPECIFIED: ThrottleReason.ValueType  # 0
+"""Not told."""
+THROTTLE_REASON_HEAT: ThrottleReason.ValueType  # 1
+"""It is too hot."""
+THROTTLE_REASON_POWER: ThrottleReason.ValueType  # 2
+"""It draws as much power as it may, or its supply asked it to draw less."""
+THROTTLE_REASON_HARDWARE: ThrottleReason.ValueType  # 3
+"""The hardware slowed it down for another reason."""
+Global___ThrottleReason: _TypeAlias = ThrottleReason  # noqa: Y015
+
+@_typing.final
+class DeviceProcess(_message.Message):
+    """A program that holds memory of a device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MEMORY_MIB_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """Process id, as the driver tells it: in a container it may be the host's."""
+    name: _builtins.str
+    """Name of the program, at most 64 characters; empty if unknown."""
+    memory_mib: _builtins.int
+    """Memory that it holds there, in MiB; absent where the driver does not tell."""
+    worker_id: _builtins.str
+    """Our worker that it is; empty for everybody else's programs."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        name: _builtins.str = ...,
+        memory_mib: _builtins.int | None = ...,
+        worker_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_mib", b"_memory_mib", "memory_mib", b"memory_mib"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_mib", b"_memory_mib", "memory_mib", b"memory_mib", "name", b"name", "pid", b"pid", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__memory_mib: _TypeAlias = _typing.Literal["memory_mib"]  # noqa: Y015
+    _WhichOneofArgType__memory_mib: _TypeAlias = _typing.Literal["_memory_mib", b"_memory_mib"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mib) -> _WhichOneofReturnType__memory_mib | None: ...
+
+Global___DeviceProcess: _TypeAlias = DeviceProcess  # noqa: Y015
+
 @_typing.final
 class Device(_message.Message):
     """A device as its node reports it. Memory figures are what the driver measures, not what was reserved."""
@@ -95,6 +161,8 @@ class Device(_message.Message):
     DRIVER_VERSION_FIELD_NUMBER: _builtins.int
     ECC_ERRORS_FIELD_NUMBER: _builtins.int
     THROTTLED_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    THROTTLE_REASONS_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """GPU UUID ("GPU-…"), "cpu", or "sim-<index>". Stable across restarts."""
     kind: Global___DeviceKind.ValueType
@@ -110,7 +178,7 @@ class Device(_message.Message):
     memory_used_mib: _builtins.int
     """Memory in use by anybody, in MiB."""
     memory_others_mib: _builtins.int
-    """Memory in use by programs that are not our workers, in MiB."""
+    """Memory in use by programs that are not our workers, in MiB, with what workers hold beyond what they say they do."""
     reserve_mib: _builtins.int
     """Memory that the owner keeps free, in MiB. Default 0."""
     utilization_percent: _builtins.int
@@ -127,6 +195,14 @@ class Device(_message.Message):
     """Uncorrected memory errors since the driver was loaded; absent if the card does not count them."""
     throttled: _builtins.bool
     """Clocks are held down for heat or power."""
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceProcess]:
+        """Programs that hold memory there, ours first, then the largest, at most 16; empty where the driver does not tell."""
+
+    @_builtins.property
+    def throttle_reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___ThrottleReason.ValueType]:
+        """Why the clocks are held down; empty if they are not."""
+
     def __init__(
         self,
         *,
@@ -146,10 +222,12 @@ class Device(_message.Message):
         driver_version: _builtins.str = ...,
         ecc_errors: _builtins.int | None = ...,
         throttled: _builtins.bool = ...,
+        processes: _abc.Iterable[Global___DeviceProcess] | None = ...,
+        throttle_reasons: _abc.Iterable[Global___ThrottleReason.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ecc_errors", b"_ecc_errors", "_power_w", b"_power_w", "_temperature_c", b"_temperature_c", "_utilization_percent", b"_utilization_percent", "ecc_errors", b"ecc_errors", "power_w", b"power_w", "temperature_c", b"temperature_c", "utilization_percent", b"utilization_percent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ecc_errors", b"_ecc_errors", "_power_w", b"_power_w", "_temperature_c", b"_temperature_c", "_utilization_percent", b"_utilization_percent", "compute_capability", b"compute_capability", "device_id", b"device_id", "driver_version", b"driver_version", "ecc_errors", b"ecc_errors", "index", b"index", "kind", b"kind", "memory_others_mib", b"memory_others_mib", "memory_total_mib", b"memory_total_mib", "memory_used_mib", b"memory_used_mib", "name", b"name", "power_w", b"power_w", "reserve_mib", b"reserve_mib", "state", b"state", "temperature_c", b"temperature_c", "throttled", b"throttled", "utilization_percent", b"utilization_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ecc_errors", b"_ecc_errors", "_power_w", b"_power_w", "_temperature_c", b"_temperature_c", "_utilization_percent", b"_utilization_percent", "compute_capability", b"compute_capability", "device_id", b"device_id", "driver_version", b"driver_version", "ecc_errors", b"ecc_errors", "index", b"index", "kind", b"kind", "memory_others_mib", b"memory_others_mib", "memory_total_mib", b"memory_total_mib", "memory_used_mib", b"memory_used_mib", "name", b"name", "power_w", b"power_w", "processes", b"processes", "reserve_mib", b"reserve_mib", "state", b"state", "temperature_c", b"temperature_c", "throttle_reasons", b"throttle_reasons", "throttled", b"throttled", "utilization_percent", b"utilization_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ecc_errors: _TypeAlias = _typing.Literal["ecc_errors"]  # noqa: Y015
     _WhichOneofArgType__ecc_errors: _TypeAlias = _typing.Literal["_ecc_errors", b"_ecc_errors"]  # noqa: Y015

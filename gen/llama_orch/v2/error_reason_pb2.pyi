@@ -158,6 +158,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """All slots of the worker are taken. Only somebody who speaks to a worker directly sees this.
     What to do: wait until a run has ended, or submit a task to the orchestrator, which queues.
     """
+    ERROR_REASON_NODE_ID_TAKEN: _ErrorReason.ValueType  # 68
+    """Another machine is connected under this node id. Only pool managers see this.
+    What to do: give one of the two another node_id in its settings.
+    """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 80
     """The queue of this priority is full; RetryInfo has a delay computed from how fast it drains.
     What to do: wait that long, then send the request again.
@@ -368,6 +372,10 @@ What to do: try again after the delay given, or use another worker.
 ERROR_REASON_NO_FREE_SLOT: ErrorReason.ValueType  # 67
 """All slots of the worker are taken. Only somebody who speaks to a worker directly sees this.
 What to do: wait until a run has ended, or submit a task to the orchestrator, which queues.
+"""
+ERROR_REASON_NODE_ID_TAKEN: ErrorReason.ValueType  # 68
+"""Another machine is connected under this node id. Only pool managers see this.
+What to do: give one of the two another node_id in its settings.
 """
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 80
 """The queue of this priority is full; RetryInfo has a delay computed from how fast it drains.

@@ -708,7 +708,7 @@ class PullModelRequest(_message.Message):
     """Name of a model of the catalog, or a reference."""
     @_builtins.property
     def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Nodes; empty = those where it would be placed."""
+        """Nodes; empty = one that has it already, or else the one with the largest device."""
 
     def __init__(
         self,

@@ -91,6 +91,8 @@ class _ValueOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ValueOrig
     """A package that brings the model."""
     VALUE_ORIGIN_MODEL: _ValueOrigin.ValueType  # 5
     """The model's own file."""
+    VALUE_ORIGIN_NODE: _ValueOrigin.ValueType  # 6
+    """A node that has the model in the folder that its setting models_dir names."""
 
 class ValueOrigin(_ValueOrigin, metaclass=_ValueOriginEnumTypeWrapper):
     """Where a value of a model's settings came from."""
@@ -107,6 +109,8 @@ VALUE_ORIGIN_PACKAGE: ValueOrigin.ValueType  # 4
 """A package that brings the model."""
 VALUE_ORIGIN_MODEL: ValueOrigin.ValueType  # 5
 """The model's own file."""
+VALUE_ORIGIN_NODE: ValueOrigin.ValueType  # 6
+"""A node that has the model in the folder that its setting models_dir names."""
 Global___ValueOrigin: _TypeAlias = ValueOrigin  # noqa: Y015
 
 @_typing.final
@@ -128,7 +132,10 @@ class ModelSpec(_message.Message):
     name: _builtins.str
     """Name: 1 to 128 characters of [A-Za-z0-9._:-]."""
     source: _builtins.str
-    """Reference to its file: "file:<absolute path>" or "pkg:<python package>/<file>"; later "hf:…" and "https:…"."""
+    """Reference to its file: "file:<absolute path>", "dir:<file>" (in the folder that a node's setting models_dir names),
+    "pkg:<python package>/<file>", "hf:<org>/<repo>:<quantization>" or "hf:<org>/<repo>/<file>", either with
+    "@<revision>", or "https://…", with "#sha256=<digest>" if that is known.
+    """
     context: _builtins.int
     """Tokens that ONE request may use, prompt and answer. 256 to 4194304. Default: 4096, or what the model was
     trained with if that is less.

@@ -54,6 +54,34 @@ class WorkerReport(_message.Message):
 Global___WorkerReport: _TypeAlias = WorkerReport  # noqa: Y015
 
 @_typing.final
+class WorkerActivity(_message.Message):
+    """What a worker does, of which nothing else changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    STATS_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    """The worker; an earlier report of this link had it whole."""
+    @_builtins.property
+    def stats(self) -> _worker_pb2.WorkerStats:
+        """What it does now."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        stats: _worker_pb2.WorkerStats | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerActivity: _TypeAlias = WorkerActivity  # noqa: Y015
+
+@_typing.final
 class NodeSnapshot(_message.Message):
     """What there is on a node. In a full report everything; in a delta only what changed."""
 
@@ -64,6 +92,7 @@ class NodeSnapshot(_message.Message):
     POOLS_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     STAGED_MODELS_FIELD_NUMBER: _builtins.int
+    WORKER_ACTIVITY_FIELD_NUMBER: _builtins.int
     full: _builtins.bool
     """True: this is all there is, and what is missing here is gone. False: only what changed."""
     @_builtins.property
@@ -82,6 +111,10 @@ class NodeSnapshot(_message.Message):
     def staged_models(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.StagedModel]:
         """Model files that lie there; in full reports only."""
 
+    @_builtins.property
+    def worker_activity(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerActivity]:
+        """Workers of which only the stats changed; never in full reports."""
+
     def __init__(
         self,
         *,
@@ -90,10 +123,11 @@ class NodeSnapshot(_message.Message):
         pools: _abc.Iterable[_pool_pb2.Pool] | None = ...,
         workers: _abc.Iterable[Global___WorkerReport] | None = ...,
         staged_models: _abc.Iterable[_node_pb2.StagedModel] | None = ...,
+        worker_activity: _abc.Iterable[Global___WorkerActivity] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "full", b"full", "pools", b"pools", "staged_models", b"staged_models", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "full", b"full", "pools", b"pools", "staged_models", b"staged_models", "worker_activity", b"worker_activity", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

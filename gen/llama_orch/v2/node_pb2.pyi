@@ -64,22 +64,26 @@ class StagedModel(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     SIZE_MIB_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """Reference that it came from."""
     size_mib: _builtins.int
     """Size of the file, in MiB, rounded up."""
     digest: _builtins.str
     """SHA-256 in hexadecimal; empty until it was computed."""
+    name: _builtins.str
+    """Name under which the node offers it, of a file in the folder that its setting models_dir names; else empty."""
     def __init__(
         self,
         *,
         source: _builtins.str = ...,
         size_mib: _builtins.int = ...,
         digest: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "size_mib", b"size_mib", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name", "size_mib", b"size_mib", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -474,6 +474,8 @@ class ReportWorkerReadyRequest(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     FAILURE_MESSAGE_FIELD_NUMBER: _builtins.int
+    LOADING_FIELD_NUMBER: _builtins.int
+    LOAD_PROGRESS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """The worker."""
     address: _builtins.str
@@ -482,6 +484,10 @@ class ReportWorkerReadyRequest(_message.Message):
     """Why it failed; UNSPECIFIED if it is ready."""
     failure_message: _builtins.str
     """Why it failed, for people."""
+    loading: _builtins.bool
+    """Still loading; then there is neither an engine nor a failure."""
+    load_progress: _builtins.float
+    """How the load goes, 0 to 1; absent if unknown."""
     @_builtins.property
     def engine(self) -> _engine_pb2.EngineInfo:
         """The engine with its model; absent if it failed."""
@@ -494,12 +500,16 @@ class ReportWorkerReadyRequest(_message.Message):
         engine: _engine_pb2.EngineInfo | None = ...,
         failure_reason: _error_reason_pb2.ErrorReason.ValueType = ...,
         failure_message: _builtins.str = ...,
+        loading: _builtins.bool = ...,
+        load_progress: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "load_progress", b"load_progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "engine", b"engine", "failure_message", b"failure_message", "failure_reason", b"failure_reason", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "address", b"address", "engine", b"engine", "failure_message", b"failure_message", "failure_reason", b"failure_reason", "load_progress", b"load_progress", "loading", b"loading", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__load_progress: _TypeAlias = _typing.Literal["load_progress"]  # noqa: Y015
+    _WhichOneofArgType__load_progress: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load_progress) -> _WhichOneofReturnType__load_progress | None: ...
 
 Global___ReportWorkerReadyRequest: _TypeAlias = ReportWorkerReadyRequest  # noqa: Y015
 

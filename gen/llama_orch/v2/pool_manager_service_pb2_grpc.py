@@ -132,7 +132,8 @@ class PoolManagerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportWorkerReady(self, request, context):
-        """Called by a worker when it is ready, or when it failed to become so.
+        """Called by a worker when it is ready, or when it failed to become so, and again every few seconds from its start on, so
+        that each of the two knows of the other. NOT_FOUND: this pool manager does not have it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,7 +33,9 @@ class PoolManagerServiceStub:
     StreamWorkerLog: _aio.UnaryStreamMultiCallable[_pool_manager_service_pb2.PoolManagerServiceStreamWorkerLogRequest, _pool_manager_service_pb2.PoolManagerServiceStreamWorkerLogResponse]
     """Lines of a worker's log."""
     ReportWorkerReady: _aio.UnaryUnaryMultiCallable[_pool_manager_service_pb2.ReportWorkerReadyRequest, _pool_manager_service_pb2.ReportWorkerReadyResponse]
-    """Called by a worker when it is ready, or when it failed to become so."""
+    """Called by a worker when it is ready, or when it failed to become so, and again every few seconds from its start on, so
+    that each of the two knows of the other. NOT_FOUND: this pool manager does not have it.
+    """
 
 class PoolManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by pool-managerd, for the orchestrator and for its own workers. It does what it is told, idempotently."""
@@ -102,6 +104,8 @@ class PoolManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pool_manager_service_pb2.ReportWorkerReadyRequest,
         context: _aio.ServicerContext[_pool_manager_service_pb2.ReportWorkerReadyRequest, _abc.Awaitable[_pool_manager_service_pb2.ReportWorkerReadyResponse]],
     ) -> _abc.Awaitable[_pool_manager_service_pb2.ReportWorkerReadyResponse]:
-        """Called by a worker when it is ready, or when it failed to become so."""
+        """Called by a worker when it is ready, or when it failed to become so, and again every few seconds from its start on, so
+        that each of the two knows of the other. NOT_FOUND: this pool manager does not have it.
+        """
 
 def add_PoolManagerServiceServicer_to_server(servicer: PoolManagerServiceServicer, server: _aio.Server) -> None: ...

@@ -112,7 +112,7 @@ class WorkerSpec(_message.Message):
     model: _builtins.str
     """Name of the model in the catalog."""
     source: _builtins.str
-    """Reference to the model's file: "file:…", "pkg:<python package>/<file>", later "hf:…" and "https:…"."""
+    """Reference to the model's file, as in ModelSpec."""
     slots: _builtins.int
     """Requests at once. 1 to 256."""
     context_per_slot: _builtins.int
@@ -171,6 +171,8 @@ class WorkerExit(_message.Message):
     LAST_LINES_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    FAILURES_IN_A_ROW_FIELD_NUMBER: _builtins.int
     exit_code: _builtins.int
     """Exit code, if it exited by itself."""
     signal: _builtins.int
@@ -179,9 +181,17 @@ class WorkerExit(_message.Message):
     """Why it failed, in the contract's words; UNSPECIFIED if it ended as told."""
     message: _builtins.str
     """Why it failed, for people."""
+    failures_in_a_row: _builtins.int
+    """Workers of the same file on the same devices that failed one after the other, this one included, since one of them
+    was ready for 5 min; 0 if it ended as told. Who starts workers waits the longer the higher it is.
+    """
     @_builtins.property
     def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The last lines of its log, oldest first, at most 20."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When its end was noticed."""
 
     def __init__(
         self,
@@ -191,10 +201,12 @@ class WorkerExit(_message.Message):
         last_lines: _abc.Iterable[_builtins.str] | None = ...,
         reason: _error_reason_pb2.ErrorReason.ValueType = ...,
         message: _builtins.str = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        failures_in_a_row: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "exit_code", b"exit_code", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "end_time", b"end_time", "exit_code", b"exit_code", "signal", b"signal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "exit_code", b"exit_code", "last_lines", b"last_lines", "message", b"message", "reason", b"reason", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "end_time", b"end_time", "exit_code", b"exit_code", "failures_in_a_row", b"failures_in_a_row", "last_lines", b"last_lines", "message", b"message", "reason", b"reason", "signal", b"signal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -224,6 +236,7 @@ class WorkerStats(_message.Message):
     TOKENS_CACHED_FIELD_NUMBER: _builtins.int
     WARM_PREFIXES_FIELD_NUMBER: _builtins.int
     HOST_CACHE_MIB_FIELD_NUMBER: _builtins.int
+    RUNS_DECODING_FIELD_NUMBER: _builtins.int
     slots_busy: _builtins.int
     """Runs that occupy a slot."""
     runs_kept: _builtins.int
@@ -246,6 +259,8 @@ class WorkerStats(_message.Message):
     """Conversations whose next turn need not be evaluated from its beginning."""
     host_cache_mib: _builtins.int
     """Memory of the host that holds idle conversations, in MiB."""
+    runs_decoding: _builtins.int
+    """Runs that wait for decode steps: while there are any, `steps` grows, or the engine is stuck. Without embeddings."""
     def __init__(
         self,
         *,
@@ -260,14 +275,49 @@ class WorkerStats(_message.Message):
         tokens_cached: _builtins.int = ...,
         warm_prefixes: _builtins.int = ...,
         host_cache_mib: _builtins.int = ...,
+        runs_decoding: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_cache_mib", b"host_cache_mib", "kv_used_tokens", b"kv_used_tokens", "rss_mib", b"rss_mib", "runs_kept", b"runs_kept", "slots_busy", b"slots_busy", "steps", b"steps", "tokens_cached", b"tokens_cached", "tokens_generated", b"tokens_generated", "tokens_per_second", b"tokens_per_second", "tokens_prefilled", b"tokens_prefilled", "warm_prefixes", b"warm_prefixes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_cache_mib", b"host_cache_mib", "kv_used_tokens", b"kv_used_tokens", "rss_mib", b"rss_mib", "runs_decoding", b"runs_decoding", "runs_kept", b"runs_kept", "slots_busy", b"slots_busy", "steps", b"steps", "tokens_cached", b"tokens_cached", "tokens_generated", b"tokens_generated", "tokens_per_second", b"tokens_per_second", "tokens_prefilled", b"tokens_prefilled", "warm_prefixes", b"warm_prefixes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerStats: _TypeAlias = WorkerStats  # noqa: Y015
+
+@_typing.final
+class ModelReading(_message.Message):
+    """How the files of a model came from the disk for a load; they are read ahead while the worker starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_MIB_FIELD_NUMBER: _builtins.int
+    CACHED_MIB_FIELD_NUMBER: _builtins.int
+    READ_MS_FIELD_NUMBER: _builtins.int
+    DISK_MIB_PER_SECOND_FIELD_NUMBER: _builtins.int
+    file_mib: _builtins.int
+    """Size of the files, in MiB."""
+    cached_mib: _builtins.int
+    """MiB of them that memory held already."""
+    read_ms: _builtins.int
+    """Time that reading took, in ms."""
+    disk_mib_per_second: _builtins.int
+    """MiB per second at which the disk gave what memory did not hold; 0 if that was too little to tell."""
+    def __init__(
+        self,
+        *,
+        file_mib: _builtins.int = ...,
+        cached_mib: _builtins.int = ...,
+        read_ms: _builtins.int = ...,
+        disk_mib_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_mib", b"cached_mib", "disk_mib_per_second", b"disk_mib_per_second", "file_mib", b"file_mib", "read_ms", b"read_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelReading: _TypeAlias = ModelReading  # noqa: Y015
 
 @_typing.final
 class Worker(_message.Message):
@@ -285,6 +335,7 @@ class Worker(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     READY_TIME_FIELD_NUMBER: _builtins.int
     LOAD_PROGRESS_FIELD_NUMBER: _builtins.int
+    READING_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Node that it runs on."""
     state: Global___WorkerState.ValueType
@@ -317,6 +368,10 @@ class Worker(_message.Message):
     def ready_time(self) -> _timestamp_pb2.Timestamp:
         """When it became ready; absent until then."""
 
+    @_builtins.property
+    def reading(self) -> Global___ModelReading:
+        """How its model's files were read; absent before they were, and after its pool manager was restarted."""
+
     def __init__(
         self,
         *,
@@ -330,10 +385,11 @@ class Worker(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         ready_time: _timestamp_pb2.Timestamp | None = ...,
         load_progress: _builtins.float | None = ...,
+        reading: Global___ModelReading | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "reading", b"reading", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "node_id", b"node_id", "pid", b"pid", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "node_id", b"node_id", "pid", b"pid", "reading", b"reading", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stats", b"stats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load_progress: _TypeAlias = _typing.Literal["load_progress"]  # noqa: Y015
     _WhichOneofArgType__load_progress: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress"]  # noqa: Y015

@@ -414,6 +414,56 @@ class GetInfoResponse(_message.Message):
 Global___GetInfoResponse: _TypeAlias = GetInfoResponse  # noqa: Y015
 
 @_typing.final
+class AdoptRequest(_message.Message):
+    """Request of Adopt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READY_ADDRESS_FIELD_NUMBER: _builtins.int
+    ready_address: _builtins.str
+    """"host:port" of the pool manager: the worker reports there from now on."""
+    def __init__(
+        self,
+        *,
+        ready_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ready_address", b"ready_address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptRequest: _TypeAlias = AdoptRequest  # noqa: Y015
+
+@_typing.final
+class AdoptResponse(_message.Message):
+    """Answer of Adopt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    """Id of the worker."""
+    @_builtins.property
+    def engine(self) -> _engine_pb2.EngineInfo:
+        """The engine with its model; absent while it loads."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        engine: _engine_pb2.EngineInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptResponse: _TypeAlias = AdoptResponse  # noqa: Y015
+
+@_typing.final
 class GetStatsRequest(_message.Message):
     """Request of GetStats."""
 

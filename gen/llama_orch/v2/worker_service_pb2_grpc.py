@@ -70,6 +70,11 @@ class WorkerServiceStub:
                 request_serializer=llama__orch_dot_v2_dot_worker__service__pb2.GetInfoRequest.SerializeToString,
                 response_deserializer=llama__orch_dot_v2_dot_worker__service__pb2.GetInfoResponse.FromString,
                 _registered_method=True)
+        self.Adopt = channel.unary_unary(
+                '/llama_orch.v2.WorkerService/Adopt',
+                request_serializer=llama__orch_dot_v2_dot_worker__service__pb2.AdoptRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_worker__service__pb2.AdoptResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/llama_orch.v2.WorkerService/GetStats',
                 request_serializer=llama__orch_dot_v2_dot_worker__service__pb2.GetStatsRequest.SerializeToString,
@@ -137,6 +142,14 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Adopt(self, request, context):
+        """Called by a pool manager that was restarted: proves whose process this is, and says where the pool manager is now.
+        Answered at any time, also while the model loads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
         """What the worker does.
         """
@@ -188,6 +201,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.GetInfo,
                     request_deserializer=llama__orch_dot_v2_dot_worker__service__pb2.GetInfoRequest.FromString,
                     response_serializer=llama__orch_dot_v2_dot_worker__service__pb2.GetInfoResponse.SerializeToString,
+            ),
+            'Adopt': grpc.unary_unary_rpc_method_handler(
+                    servicer.Adopt,
+                    request_deserializer=llama__orch_dot_v2_dot_worker__service__pb2.AdoptRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_worker__service__pb2.AdoptResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -390,6 +408,33 @@ class WorkerService:
             '/llama_orch.v2.WorkerService/GetInfo',
             llama__orch_dot_v2_dot_worker__service__pb2.GetInfoRequest.SerializeToString,
             llama__orch_dot_v2_dot_worker__service__pb2.GetInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Adopt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llama_orch.v2.WorkerService/Adopt',
+            llama__orch_dot_v2_dot_worker__service__pb2.AdoptRequest.SerializeToString,
+            llama__orch_dot_v2_dot_worker__service__pb2.AdoptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,10 @@ class WorkerServiceStub:
     """One run from start to end, for a person with a command line and for conformance tests. Leaving cancels it."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.GetInfoRequest, _worker_service_pb2.GetInfoResponse]
     """What the worker is."""
+    Adopt: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.AdoptRequest, _worker_service_pb2.AdoptResponse]
+    """Called by a pool manager that was restarted: proves whose process this is, and says where the pool manager is now.
+    Answered at any time, also while the model loads.
+    """
     GetStats: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.GetStatsRequest, _worker_service_pb2.GetStatsResponse]
     """What the worker does."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ShutdownRequest, _worker_service_pb2.ShutdownResponse]
@@ -101,6 +105,16 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_worker_service_pb2.GetInfoRequest, _abc.Awaitable[_worker_service_pb2.GetInfoResponse]],
     ) -> _abc.Awaitable[_worker_service_pb2.GetInfoResponse]:
         """What the worker is."""
+
+    @_abc_1.abstractmethod
+    def Adopt(
+        self,
+        request: _worker_service_pb2.AdoptRequest,
+        context: _aio.ServicerContext[_worker_service_pb2.AdoptRequest, _abc.Awaitable[_worker_service_pb2.AdoptResponse]],
+    ) -> _abc.Awaitable[_worker_service_pb2.AdoptResponse]:
+        """Called by a pool manager that was restarted: proves whose process this is, and says where the pool manager is now.
+        Answered at any time, also while the model loads.
+        """
 
     @_abc_1.abstractmethod
     def GetStats(

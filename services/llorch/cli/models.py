@@ -9,6 +9,7 @@ import typer
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import enum_word, worker_place
 from llorch.cli.output import AsJson, as_data, note, print_json, print_table
+from llorch.cli.pull import pull
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from llama_orch.v2 import fleet_service_pb2, model_pb2
     from llorch.sdk.async_client import AsyncClient
 
-app = typer.Typer(name="models", help="List the models, show one, or add one.", invoke_without_command=True)
+app = typer.Typer(
+    name="models", help="List the models, show one, add one, or download one.", invoke_without_command=True
+)
 
 _ORIGIN_WORDS = {
     "default": "default",
@@ -24,6 +27,7 @@ _ORIGIN_WORDS = {
     "call": "given when it was added",
     "package": "its package",
     "model": "the model's own file",
+    "node": "the folder of a machine",
 }
 
 
@@ -39,7 +43,9 @@ def models(context: typer.Context, *, address: Address = None, token: Token = No
         rows = [_row(model, state) for model in found]
         print_table(("NAME", ">MiB", ">CONTEXT", "STATE", "LOADED ON", "FROM"), rows)
     else:
-        note("No models yet. Add one: llorch models add NAME /path/to/model.gguf")
+        note(
+            "No model yet. Add one: llorch models add NAME /path/to/model.gguf, or llorch pull hf:ORG/REPO:QUANTIZATION"
+        )
 
 
 @app.command()
@@ -63,7 +69,9 @@ def add(
     name: Annotated[str, typer.Argument(help="Name that tasks use.")],
     source: Annotated[
         str,
-        typer.Argument(help="A .gguf file on the machine that runs it, or pkg:<python package>/<file>."),
+        typer.Argument(
+            help="A .gguf file on the machine that runs it, or a reference such as hf:ORG/REPO:QUANTIZATION."
+        ),
     ],
     *,
     context: Annotated[
@@ -83,6 +91,9 @@ def add(
         print_json(as_data(model))
     else:
         _print_model(model)
+
+
+app.command()(pull)
 
 
 async def _look(

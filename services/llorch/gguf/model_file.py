@@ -1,15 +1,13 @@
 """From a path to the facts of the model in it, over all of its files. Blocks on the disk for a moment."""
 
 import os
-import re
 from pathlib import Path
 
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason
 from llorch.gguf.cursor import Malformed
 from llorch.gguf.facts import ModelFacts, read_facts, split_of
 from llorch.gguf.header import Header, read_header
-
-_SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
+from llorch.gguf.split_name import split_name
 
 
 def read_model(path: Path) -> ModelFacts:
@@ -33,10 +31,10 @@ def _further(path: Path, count: int) -> list[Path]:
     """The files of a split model after its first."""
     if count == 1:
         return []
-    name = _SPLIT_NAME.match(path.name)
-    if name is None or int(name["count"]) != count:
+    name = split_name(path.name)
+    if name is None or name.count != count:
         raise invalid(path, f"is the first of {count} files, and has to be called NAME-00001-of-{count:05}.gguf")
-    return [path.with_name(f"{name['stem']}-{number:05}-of-{count:05}.gguf") for number in range(2, count + 1)]
+    return [path.with_name(file) for file in name.all()[1:]]
 
 
 def _further_header(path: Path, number: int, count: int) -> Header:

@@ -90,6 +90,12 @@ def error_from_rpc(error: grpc.aio.AioRpcError) -> LlorchError:
     return leaf(reason, message)
 
 
+def is_from_server(error: LlorchError) -> bool:
+    """Whether a llama-orch server said so. Otherwise the call came to nothing on its way, whatever it is called."""
+    cause = error.__cause__
+    return isinstance(cause, grpc.aio.AioRpcError) and _told(cause) is not None
+
+
 def _told(error: grpc.aio.AioRpcError) -> LlorchError | None:
     metadata = error.trailing_metadata()
     raw = metadata.get(DETAILS_KEY) if metadata is not None else None

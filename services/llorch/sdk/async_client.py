@@ -1,6 +1,6 @@
 """`llorch.AsyncClient`: the orchestrator's API for programs with an event loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -111,7 +111,7 @@ class AsyncClient:
         return answer.model
 
     async def register_model(self, name: str, source: str, **settings: Any) -> model_pb2.Model:
-        """Adds a model; `source` is `file:<absolute path>` or `pkg:<package>/<file>` on the machine that runs it.
+        """Adds a model; `source` is a reference such as `file:<absolute path>` or `hf:<org>/<repo>:<quantization>`.
 
         `settings` are other fields of the contract's `ModelSpec`, e.g. `context=8192, slots=2`.
         """
@@ -122,6 +122,22 @@ class AsyncClient:
         request = catalog_service_pb2.RegisterModelRequest(model=spec)
         answer: catalog_service_pb2.RegisterModelResponse = await self._call(self._stubs.catalog.RegisterModel, request)
         return answer.model
+
+    async def pull_model(
+        self, source: str, node_ids: Sequence[str] = ()
+    ) -> AsyncGenerator[fleet_service_pb2.PullModelResponse, None]:
+        """Brings a model's file onto nodes, and says how it goes; the last message of each node is `complete`.
+
+        `source` is a model's name or a reference such as `hf:org/repo:Q4_K_M`. Without `node_ids` the orchestrator
+        chooses. Leaving the iteration leaves the download alone for a while; asking again goes on with it.
+        """
+        request = fleet_service_pb2.PullModelRequest(source=source, node_ids=node_ids)
+        try:
+            async with open_stream(self._stubs.fleet.PullModel, request, idle_timeout_s=_SILENCE_S) as answers:
+                async for answer in answers:
+                    yield answer
+        except (Unavailable, DeadlineExceeded) as error:
+            raise self._explained(error) from error
 
     async def state(self) -> fleet_service_pb2.State:
         """Nodes, devices with their ledger, workers and queues, all at one moment."""

@@ -39,7 +39,7 @@ class Daemon:
 
     def __init__(self, plan: DaemonPlan, process: Process, address_file: Path, log_path: Path, log_start: int) -> None:
         self.name = plan.name
-        self._plan = plan
+        self.plan = plan
         self.pid = process.pid
         self.log_path = log_path
         self._process = process
@@ -94,7 +94,7 @@ class Daemon:
     def _ended(self, code: int) -> DaemonFailed:
         said = self._last_word()
         if said is not None:
-            return self._failed(self._plan.in_words_of_the_system(said), code)
+            return self._failed(self.plan.in_words_of_the_system(said), code)
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         return self._failed(f"{self.name} ended {how}", code)
 

@@ -15,6 +15,7 @@ from llorch.system.daemon import Daemon, DaemonFailed
 from llorch.system.family import Family
 from llorch.system.gateway_check import wait_answering
 from llorch.system.options import CpuUse, SystemOptions
+from llorch.system.restarts import RestartLimit
 
 Report = Callable[[str, str], None]
 """Told who does what, a line per step: `("gatewayd", "answers at …")`."""
@@ -22,6 +23,7 @@ Report = Callable[[str, str], None]
 _SERVING_WITHIN_S = 30.0
 _REGISTERED_WITHIN_S = 15.0
 _POLL_S = 0.05
+_COLLECT_EVERY_S = 1.0
 # Together below the five seconds in which everything has to be gone.
 _DRAIN_S = 3.0
 _LEFTOVERS_S = 0.5
@@ -37,6 +39,7 @@ class LocalSystem:
         self._options = options
         self._report = report
         self._daemons: list[Daemon] = []
+        self._addresses: dict[str, str] = {}
         self._family = Family()
         self.grpc_address = ""
         self.http_url = ""
@@ -54,14 +57,36 @@ class LocalSystem:
         return await self._wait_registered()
 
     async def wait_failed(self) -> DaemonFailed:
-        """The first daemon that ends by itself."""
-        waiting = [asyncio.create_task(daemon.wait_ended(), name=daemon.name) for daemon in self._daemons]
+        """The first daemon that ends by itself and is not started again.
+
+        A pool manager is: its workers live on without it, and the next one takes them back while they answer.
+        """
+        limit = RestartLimit()
+        while True:
+            ended, failure = await self._wait_ended()
+            self._daemons.remove(ended)
+            if ended.name != plan.POOL_MANAGER or not limit.allows(asyncio.get_running_loop().time()):
+                return failure
+            self._report(
+                ended.name, f"{failure.message.removeprefix(f'{ended.name} ')}; a new one takes its models over"
+            )
+            try:
+                await self._serve(ended.plan.bound_to(self._addresses[ended.name]))
+            except DaemonFailed as another:
+                return another
+
+    async def _wait_ended(self) -> tuple[Daemon, DaemonFailed]:
+        waiting = {asyncio.create_task(daemon.wait_ended(), name=daemon.name): daemon for daemon in self._daemons}
         try:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            while True:
+                done, _ = await asyncio.wait(waiting, timeout=_COLLECT_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                if done:
+                    first = done.pop()
+                    return waiting[first], first.result()
+                self._family.collect_orphans({daemon.pid for daemon in self._daemons})
         finally:
             for task in waiting:
                 task.cancel()
-        return done.pop().result()
 
     async def stop(self) -> None:
         """Ends the daemons, their workers, and whatever came of them, within five seconds."""
@@ -85,7 +110,7 @@ class LocalSystem:
         daemon = await Daemon.spawn(daemon_plan, environment, self._options.data_dir)
         self._daemons.append(daemon)
         self._report(daemon.name, f"starts (pid {daemon.pid})")
-        address = await daemon.wait_serving(_SERVING_WITHIN_S)
+        address = self._addresses[daemon.name] = await daemon.wait_serving(_SERVING_WITHIN_S)
         self._report(daemon.name, f"answers at {address}")
         return address
 

@@ -2,15 +2,17 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llorch import lifeline
-from llorch.system.options import SystemOptions
+from llorch.system.options import ANY_PORT, SystemOptions
+
+POOL_MANAGER = "pool-managerd"
 
 _PASSED_ON = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"}
 )
-_PASSED_ON_PREFIXES = ("LC_", "XDG_", "LLORCH_", "PYTHON", "CUDA_", "NVIDIA_", "GGML_")
+_PASSED_ON_PREFIXES = ("LC_", "XDG_", "LLORCH_", "PYTHON", "CUDA_", "NVIDIA_", "GGML_", "HF_", "SSL_CERT_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,13 @@ class DaemonPlan:
     def token_variable(self) -> str:
         return f"LLORCH_{self.section.upper()}_TOKEN"
 
+    def bound_to(self, address: str) -> "DaemonPlan":
+        """The same one, listening where it listened when any port would do; else where its settings say."""
+        if "--bind" not in self.arguments:
+            return self
+        at = self.arguments.index("--bind") + 1
+        return replace(self, arguments=(*self.arguments[:at], address, *self.arguments[at + 1 :]))
+
     def in_words_of_the_system(self, message: str) -> str:
         """What the daemon says about its own settings, as its user here has to say it."""
         return message.replace("--bind", self.bind_option).replace(self.token_variable, "--token")
@@ -41,7 +50,7 @@ def orchestrator(options: SystemOptions) -> DaemonPlan:
 
 def pool_manager(options: SystemOptions, orchestrator_address: str, *, allow_cpu: bool) -> DaemonPlan:
     folder = options.data_dir / "pool-managerd"
-    arguments = ["--data-dir", str(folder), "--orchestrator", orchestrator_address]
+    arguments = ["--data-dir", str(folder), "--orchestrator", orchestrator_address, "--stop-workers-on-exit"]
     if allow_cpu:
         arguments.append("--allow-cpu")
     for card in options.simulate_gpu:
@@ -50,8 +59,10 @@ def pool_manager(options: SystemOptions, orchestrator_address: str, *, allow_cpu
         arguments += ["--simulated-engine", options.simulated_engine]
     if options.sim is not None:
         arguments += ["--sim", options.sim]
+    if options.pool_manager == ANY_PORT:
+        arguments += ["--worker-ports", "any"]
     arguments += _common(options, options.pool_manager)
-    return DaemonPlan("pool-managerd", "pool_manager", tuple(arguments), "--pool-manager")
+    return DaemonPlan(POOL_MANAGER, "pool_manager", tuple(arguments), "--pool-manager")
 
 
 def gateway(options: SystemOptions, orchestrator_address: str) -> DaemonPlan:

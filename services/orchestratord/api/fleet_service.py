@@ -4,16 +4,19 @@ from typing import Any
 
 from llama_orch.v2 import fleet_service_pb2 as pb2
 from llama_orch.v2 import pool_manager_service_pb2
+from llama_orch.v2.pool_manager_service_pb2 import StageProgress
 from llorch.clock import Clock
 from llorch.rpc.client import open_stream
 from llorch.rpc.slow_reader import write_with_deadline
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import state as convert_state
-from orchestratord.core import events
+from orchestratord.convert.models import check_source
+from orchestratord.core import events, pulls
 from orchestratord.core.fleet import Node, WorkerState
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.pulls import pull
 from orchestratord.store.interface import Incarnation
 from orchestratord.version import VERSION
 
@@ -80,6 +83,17 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
             async for answer in answers:
                 lines = pb2.StreamWorkerLogResponse(lines=answer.lines)
                 await write_with_deadline(context, lines, self._write_deadline_s)
+
+    async def PullModel(self, request: pb2.PullModelRequest, context: Any) -> None:
+        source = pulls.source_of(self._owner.state, request.source)
+        check_source(source)
+        nodes = pulls.nodes_for(self._owner.state, source, request.node_ids)
+
+        async def tell(node_id: str, progress: StageProgress) -> None:
+            answer = pb2.PullModelResponse(node_id=node_id, progress=progress)
+            await write_with_deadline(context, answer, self._write_deadline_s)
+
+        await pull({node.node_id: self._effects.node(node.node_id) for node in nodes}, source, tell)
 
     def _shown(self, node: Node) -> Any:
         return convert_state.node_with_contents(self._owner.state, node, self._owner.now(), self._clock.wall())

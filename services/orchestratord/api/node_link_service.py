@@ -9,9 +9,10 @@ from llama_orch.v2 import node_link_service_pb2 as pb2
 from llorch.errors import DeadlineExceeded, InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id, new_id
 from llorch.logs import get_logger
-from orchestratord.convert.nodes import to_snapshot
+from orchestratord.convert.link_snapshots import LinkSnapshots
 from orchestratord.convert.runs import from_reason
 from orchestratord.core import events
+from orchestratord.core.fleet import NodeState
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.store.interface import Incarnation
 from orchestratord.version import VERSION
@@ -33,14 +34,16 @@ class NodeLinkService:
         self._owner = owner
         self._incarnation = incarnation
         self._draining = draining
+        self._open_sessions: set[str] = set()
 
     async def Connect(self, requests: AsyncIterator[pb2.ConnectRequest], context: Any) -> None:
         report = await _first(requests)
         register = report.register
-        if refusal := _refusal(register):
+        if refusal := _refusal(register) or self._refusal_of_a_namesake(register):
             await context.write(_directive(refused=refusal))
             return
         session = new_id("link")
+        snapshots = LinkSnapshots()
         self._owner.ask(
             events.NodeRegistered(
                 node_id=register.node_id,
@@ -48,18 +51,27 @@ class NodeLinkService:
                 instance_id=register.instance_id,
                 address=register.advertise_address,
                 version=register.version,
-                snapshot=to_snapshot(register.snapshot),
+                snapshot=snapshots.take(register.snapshot),
                 labels=dict(register.labels),
                 applied_command_seq=report.applied_command_seq,
             )
         )
         _log.info("node_registered", node_id=register.node_id, version=register.version)
-        await context.write(_directive(registered=self._registered(session)))
-        await self._take_reports(register.node_id, session, requests, context)
+        self._open_sessions.add(session)
+        try:
+            await context.write(_directive(registered=self._registered(session)))
+            await self._take_reports(register.node_id, session, snapshots, requests, context)
+        finally:
+            self._open_sessions.discard(session)
         _log.info("node_link_ended", node_id=register.node_id)
 
     async def _take_reports(
-        self, node_id: str, session: str, requests: AsyncIterator[pb2.ConnectRequest], context: Any
+        self,
+        node_id: str,
+        session: str,
+        snapshots: LinkSnapshots,
+        requests: AsyncIterator[pb2.ConnectRequest],
+        context: Any,
     ) -> None:
         draining = asyncio.create_task(self._draining.wait(), name=f"drain of the link to {node_id}")
         try:
@@ -67,12 +79,28 @@ class NodeLinkService:
                 report = request.report
                 self._owner.ask(
                     events.NodeReported(
-                        node_id, session, report.applied_command_seq, to_snapshot(report.heartbeat.snapshot)
+                        node_id, session, report.applied_command_seq, snapshots.take(report.heartbeat.snapshot)
                     )
                 )
                 await context.write(_directive(ack=node_link_pb2.ReportAck(report_seq=report.report_seq)))
         finally:
             draining.cancel()
+
+    def _refusal_of_a_namesake(self, register: node_link_pb2.Register) -> node_link_pb2.Refused | None:
+        """Two machines under one id would take turns at being it; that of the second is refused.
+
+        A pool manager that was restarted is none, nor is a machine whose link broke or fell silent.
+        """
+        known = self._owner.state.fleet.nodes.get(register.node_id)
+        if known is None or known.session not in self._open_sessions or known.state is not NodeState.READY:
+            return None
+        if register.instance_id == known.instance_id or register.advertise_address == known.address:
+            return None
+        message = (
+            f"another machine, at {known.address}, is connected as '{register.node_id}'; set node_id in [pool_manager] "
+            "of one of the two to another name"
+        )
+        return node_link_pb2.Refused(reason=from_reason(Reason.NODE_ID_TAKEN), message=message)
 
     def _registered(self, session: str) -> node_link_pb2.Registered:
         return node_link_pb2.Registered(

@@ -14,7 +14,7 @@ from orchestratord.core.fleet import Worker, WorkerState
 
 EnumValue = TypeVar("EnumValue", bound=int)
 
-SOURCE_KINDS = ("file:", "pkg:", "hf:", "https:")
+SOURCE_KINDS = ("file:", "dir:", "pkg:", "hf:", "https:")
 
 _CACHE_TYPES = {
     worker_pb2.CACHE_TYPE_UNSPECIFIED: "f16",
@@ -47,6 +47,7 @@ _ORIGINS = {
     Origin.FILE: model_pb2.VALUE_ORIGIN_FILE,
     Origin.CALL: model_pb2.VALUE_ORIGIN_CALL,
     Origin.PACKAGE: model_pb2.VALUE_ORIGIN_PACKAGE,
+    Origin.NODE: model_pb2.VALUE_ORIGIN_NODE,
 }
 
 

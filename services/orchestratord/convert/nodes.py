@@ -2,6 +2,7 @@
 
 from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, worker_pb2
 from llorch.errors import Reason
+from llorch.identifiers import is_id
 from orchestratord.convert.models import CACHE_TYPE_PROTOS
 from orchestratord.convert.runs import to_reason
 from orchestratord.core.catalog import ModelFacts
@@ -40,6 +41,7 @@ def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
         workers=tuple(_worker(report) for report in snapshot.workers if report.worker.state in _STATES),
         staged={model.source: model.size_mib for model in snapshot.staged_models},
         pools=tuple(snapshot.pools),
+        offered={model.name: model.source for model in snapshot.staged_models if is_id(model.name)},
     )
 
 

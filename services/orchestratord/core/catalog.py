@@ -22,10 +22,11 @@ class Origin(StrEnum):
     FILE = "FILE"
     CALL = "CALL"
     PACKAGE = "PACKAGE"
+    NODE = "NODE"
 
 
 # A later registration replaces an earlier one only if its origin is at least as strong: the settings file wins.
-_STRENGTH: Mapping[Origin, int] = {Origin.DEFAULT: 0, Origin.PACKAGE: 1, Origin.CALL: 2, Origin.FILE: 3}
+_STRENGTH: Mapping[Origin, int] = {Origin.DEFAULT: 0, Origin.NODE: 0, Origin.PACKAGE: 1, Origin.CALL: 2, Origin.FILE: 3}
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,13 +88,17 @@ class WorkerReported:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a node reports: with `full` all there is, otherwise what changed. `staged` maps sources to sizes in MiB."""
+    """What a node reports: with `full` all there is, otherwise what changed.
+
+    `staged` maps sources to sizes in MiB, `offered` the names of models in the node's own folder to their sources.
+    """
 
     full: bool
     devices: tuple[Device, ...] = ()
     workers: tuple[WorkerReported, ...] = ()
     staged: Mapping[str, int] = field(default_factory=dict)
     pools: tuple[object, ...] = ()
+    offered: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -134,7 +138,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Node:
-    """A GPU host. `session` fences its links: reports of an older one are dropped."""
+    """A GPU host. `session` fences its links: reports of an older one are dropped. `offered` as in its reports."""
 
     node_id: str
     session: str
@@ -148,6 +152,7 @@ class Node:
     devices: dict[str, Device] = field(default_factory=dict)
     staged: dict[str, int] = field(default_factory=dict)
     pools: tuple[object, ...] = ()
+    offered: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

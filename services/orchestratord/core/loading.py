@@ -199,7 +199,8 @@ def stop_asked(state: BrainState, event: WorkerStopAsked) -> None:
 
 def _load_on(state: BrainState, model: Model, place_: Candidate, needed_mib: int) -> None:
     node_id = place_.node.node_id
-    if model.spec.source not in place_.node.staged:
+    # The size decides on the memory: a node that has the file tells it at once.
+    if model.spec.source not in place_.node.staged or model.size_mib is None:
         state.loads[model.name] = Load(model.name, model.spec.source, node_id, LoadPhase.STAGING)
         state.emit(StageModel(node_id, model.spec.source))
     elif place_.evicts:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from llorch.errors import Aborted, FailedPrecondition, Reason
-from orchestratord.core import ending, loading
+from orchestratord.core import ending, loading, offered_models
 from orchestratord.core.effects import StopWorker
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported
 from orchestratord.core.fleet import Node, NodeState, Snapshot, Worker, WorkerReported, WorkerState
@@ -89,6 +89,8 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
         _forget_devices(state, node, node.devices.keys() - {device.device_id for device in snapshot.devices})
         node.pools = snapshot.pools
         node.staged = dict(snapshot.staged)
+        node.offered = snapshot.offered
+        offered_models.take_in(state, node)
         _notice_missing(state, node, snapshot, applied_command_seq)
     for reported in snapshot.workers:
         _take_in_worker(state, node, reported)

@@ -1,6 +1,7 @@
 """Commands to the pool manager of one node."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llama_orch.v2 import pool_manager_service_pb2_grpc
@@ -8,14 +9,18 @@ from llorch.background import TaskSupervisor
 from llorch.errors import LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
+from llorch.rpc.status import is_from_server
 from orchestratord.convert.nodes import from_spec, to_facts
 from orchestratord.core import events
 from orchestratord.core.effects import StageModel, StartWorker, StopWorker
 from orchestratord.core.events import Event
 from orchestratord.runtime.control import CommandSequence
 
+Tell = Callable[[pool_pb2.StageProgress], Awaitable[None]]
+
 _CALL_S = 10.0
 _STAGING_SILENT_S = 60.0
+_RESTARTS_WITHIN_S = 10.0
 
 _log = get_logger("orchestratord")
 
@@ -37,6 +42,7 @@ class NodeCommands:
         self._commands = commands
         self._post = post
         self._tasks = tasks
+        self._unreachable_since: float | None = None
         self._channel = open_channel(address, token=token)
         self._stub = pool_manager_service_pb2_grpc.PoolManagerServiceStub(self._channel)
 
@@ -57,6 +63,23 @@ class NodeCommands:
     def stage_model(self, effect: StageModel) -> None:
         self._tasks.spawn(f"stage {effect.source}", self._stage_model(effect))
 
+    async def stage(self, source: str, tell: Tell | None = None) -> None:
+        """Returns when the file is on the node, which the brain then knows. `tell` hears how it goes."""
+        request = pool_pb2.StageModelRequest(control=self._commands.next(), source=source)
+        async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
+            async for answer in answers:
+                staged = answer.progress
+                if staged.complete:
+                    self._post(events.ModelStaged(self._node_id, source, staged.done_mib, to_facts(staged)))
+                if tell is not None:
+                    await tell(staged)
+                if staged.complete:
+                    return
+        raise Unavailable(
+            Reason.UPSTREAM_UNAVAILABLE,
+            f"node '{self._node_id}' stopped staging before the file was complete; try again",
+        )
+
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id = effect.spec.worker_id
         control = self._commands.next()
@@ -64,8 +87,9 @@ class NodeCommands:
         try:
             await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:
-            self._post(events.WorkerStartFailed(worker_id, error.reason, error.message))
+            self._post(events.WorkerStartFailed(worker_id, self._why(error), error.message))
         else:
+            self._unreachable_since = None
             self._post(events.WorkerStartAccepted(worker_id, control.command_seq))
 
     async def _stop_worker(self, effect: StopWorker) -> None:
@@ -79,21 +103,22 @@ class NodeCommands:
             _log.warning("stop_worker_failed", worker_id=effect.worker_id, reason=error.reason, error=error.message)
 
     async def _stage_model(self, effect: StageModel) -> None:
-        request = pool_pb2.StageModelRequest(control=self._commands.next(), source=effect.source)
         try:
-            staged = await self._follow_staging(request)
+            await self.stage(effect.source)
         except LlorchError as error:
-            self._post(events.StagingFailed(self._node_id, effect.source, error.reason, error.message))
+            self._post(events.StagingFailed(self._node_id, effect.source, self._why(error), error.message))
         else:
-            self._post(events.ModelStaged(self._node_id, effect.source, staged.done_mib, to_facts(staged)))
+            self._unreachable_since = None
 
-    async def _follow_staging(self, request: pool_pb2.StageModelRequest) -> pool_pb2.StageProgress:
-        """The last word: the file is there."""
-        async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
-            async for answer in answers:
-                if answer.progress.complete:
-                    return answer.progress
-        raise Unavailable(
-            Reason.UPSTREAM_UNAVAILABLE,
-            f"node '{self._node_id}' stopped staging before the file was complete; try again",
-        )
+    def _why(self, error: LlorchError) -> Reason:
+        """A node that can't be reached is most likely just starting again: it will report, and is asked again then.
+
+        But not for ever: commands may not get to it at all, although its own reports come.
+        """
+        if not isinstance(error, Unavailable) or is_from_server(error):
+            self._unreachable_since = None
+            return error.reason
+        now = asyncio.get_running_loop().time()
+        if self._unreachable_since is None:
+            self._unreachable_since = now
+        return Reason.DRAINING if now - self._unreachable_since < _RESTARTS_WITHIN_S else error.reason

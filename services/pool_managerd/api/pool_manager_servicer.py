@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from pool_managerd.node_state import NodeState, changes, is_empty
 from pool_managerd.workers.log_file import read_log
 from pool_managerd.workers.supervisor import Supervisor
 
+_MIB = 2**20
 _LOOK_EVERY_S = 1.0
 _READ_WITHIN_S = 10.0  # a reader that takes longer is dropped
 _DEFAULT_TAIL_LINES = 100
@@ -95,18 +97,19 @@ class PoolManagerServicer:
     async def StageModel(self, request: pb.StageModelRequest, context: Context) -> None:
         _refuse_workers()
         with self._guard.applying(convert.command_header(request.control)):
-            model = await self._shelf.find(request.source)
-        self._bell.ring()
-        await _tell(context, pb.StageModelResponse(progress=convert.complete_progress(model)))
+            staging = self._shelf.stage(request.source)
+        async with aclosing(staging.follow()) as progresses:
+            async for progress in progresses:
+                await _tell(context, pb.StageModelResponse(progress=convert.progress(progress)))
+        await _tell(context, pb.StageModelResponse(progress=convert.complete_progress(await staging.wait())))
 
     async def DeleteStagedModel(
         self, request: pb.DeleteStagedModelRequest, context: Context
     ) -> pb.DeleteStagedModelResponse:
         _refuse_workers()
         with self._guard.applying(convert.command_header(request.control)):
-            self._shelf.forget(request.source, in_use=self._supervisor.uses(request.source))
-        self._bell.ring()
-        return pb.DeleteStagedModelResponse(freed_mib=0)
+            freed = await self._shelf.forget(request.source, in_use=self._supervisor.uses(request.source))
+        return pb.DeleteStagedModelResponse(freed_mib=freed // _MIB)
 
     async def StreamWorkerLog(self, request: pb.PoolManagerServiceStreamWorkerLogRequest, context: Context) -> None:
         _refuse_workers()
@@ -130,6 +133,9 @@ class PoolManagerServicer:
             self._supervisor.report_failed(
                 request.worker_id, convert.reason(request.failure_reason), request.failure_message
             )
+        elif request.loading:
+            progress = request.load_progress if request.HasField("load_progress") else None
+            await self._supervisor.report_loading(request.worker_id, request.address, progress)
         else:
             await self._supervisor.report_ready(
                 request.worker_id,

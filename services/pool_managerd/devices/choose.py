@@ -1,21 +1,21 @@
 """Which inventory this host gets, by what its owner allowed. Never a CPU that nobody asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llorch.errors import FailedPrecondition, Reason
 from llorch.logs import get_logger
 from pool_managerd.devices.cpu import CpuInventory
+from pool_managerd.devices.deadline import DeadlineInventory
 from pool_managerd.devices.inventory import CombinedInventory, DeviceInventory, InventoryUnavailable
 from pool_managerd.devices.nvml import NvmlInventory
+from pool_managerd.devices.pci import cards_on_the_bus
 from pool_managerd.devices.simulated import SimulatedInventory, parse_simulated_gpu
 
 log = get_logger(__name__)
 
 
-def open_inventory(
-    *, simulate_gpu: Sequence[str], allow_cpu: bool, reserve_mib: Mapping[str, int], nvml_binding: Any = None
-) -> DeviceInventory:
+def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding: Any = None) -> DeviceInventory:
     """The opened inventory.
 
     Simulated devices stand alone: beside real ones, a real request could land on an imaginary card. Otherwise
@@ -23,31 +23,53 @@ def open_inventory(
     where nothing is left.
     """
     if simulate_gpu:
-        simulated = SimulatedInventory([parse_simulated_gpu(text) for text in simulate_gpu], reserve_mib)
+        simulated = SimulatedInventory([parse_simulated_gpu(text) for text in simulate_gpu])
         simulated.open()
         return simulated
     parts: list[DeviceInventory] = []
-    gpus = NvmlInventory(reserve_mib, nvml_binding)
+    gpus = DeadlineInventory(NvmlInventory(nvml_binding))
     try:
         gpus.open()
         parts.append(gpus)
     except InventoryUnavailable as exc:
         if not allow_cpu:
-            raise _no_device(str(exc)) from exc
-        log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(exc), instead="the CPU, as allowed")
+            raise _no_device(exc) from exc
+        _tell_that_the_cpu_is_all(exc, cards_on_the_bus())
     if allow_cpu:
-        cpu = CpuInventory(reserve_mib)
+        cpu = CpuInventory()
         cpu.open()
         parts.append(cpu)
     return CombinedInventory(parts)
 
 
-def _no_device(found: str) -> FailedPrecondition:
+def _tell_that_the_cpu_is_all(unavailable: InventoryUnavailable, cards: Sequence[str]) -> None:
+    """A machine that was to compute on its GPU, and started before its driver, must not go unnoticed."""
+    instead = "the CPU, as allowed"
+    if any("NVIDIA" in card for card in cards):
+        log.warning(
+            "gpu_without_driver",
+            plugged_in=cards,
+            found=str(unavailable),
+            what_to_do=f"{unavailable.remedy}, and start again",
+            instead=instead,
+        )
+    else:
+        log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(unavailable), instead=instead)
+
+
+def _no_device(unavailable: InventoryUnavailable) -> FailedPrecondition:
     return FailedPrecondition(
         Reason.NO_DEVICE,
         "No device to run models on. Looked for: NVIDIA GPUs through the driver's library (NVML). "
-        f"Found: {found}. "
-        "What to do: install the NVIDIA driver (nvidia-smi must list the card); "
+        f"Found: {unavailable}; plugged in: {_plugged_in(cards_on_the_bus())}. "
+        f"What to do: {unavailable.remedy}; "
         "or run models on the CPU with --cpu (pool-managerd: --allow-cpu); "
         'or try things out on an imaginary card with --simulate-gpu "RTX 3090:24GiB".',
     )
+
+
+def _plugged_in(cards: Sequence[str]) -> str:
+    """Whoever has a card of another maker learns here why it is no use."""
+    if not cards:
+        return "no graphics card that the system knows"
+    return ", ".join(card if "NVIDIA" in card else f"{card}, which this release can't use" for card in cards)

@@ -1,7 +1,7 @@
 """The host's processor and main memory as a device; listed only where the settings allow it."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -15,8 +15,7 @@ DEVICE_ID = "cpu"
 class CpuInventory:
     """Free memory is what the kernel calls available, within the limit of this process's control group."""
 
-    def __init__(self, reserve_mib: Mapping[str, int], cgroup_root: Path = Path("/sys/fs/cgroup")) -> None:
-        self._reserve_mib = reserve_mib
+    def __init__(self, cgroup_root: Path = Path("/sys/fs/cgroup")) -> None:
         self._cgroup_root = cgroup_root
         self._name = ""
 
@@ -39,7 +38,6 @@ class CpuInventory:
             memory_used_mib=used,
             memory_free_mib=available,
             used_by_others_mib=max(0, used - own.memory_mib.get(DEVICE_ID, 0)),
-            reserve_mib=self._reserve_mib.get(DEVICE_ID, 0),
             marks=("cpu",),
         )
         return (device,)

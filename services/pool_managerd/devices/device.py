@@ -16,12 +16,28 @@ class DeviceState(StrEnum):
     LOST = "lost"  # it was there and does not answer any more: fell off the bus, or its driver failed
 
 
+class ThrottleReason(StrEnum):
+    HEAT = "heat"
+    POWER = "power"
+    HARDWARE = "hardware"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProcess:
+    """A program that holds memory of a device; `worker_id` is empty for everybody else's programs."""
+
+    pid: int
+    name: str = ""
+    memory_mib: int | None = None
+    worker_id: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """A sample of one device.
 
     `memory_used_mib` counts everybody; `used_by_others_mib` is the part of it that none of this node's workers
-    holds. `reserve_mib` is what the owner of the machine keeps for other programs; whoever places models
+    is known to hold. `reserve_mib` is what the owner of the machine keeps for other programs; whoever places models
     subtracts it, `memory_free_mib` does not. What a driver can't tell is None.
     """
 
@@ -39,6 +55,9 @@ class Device:
     power_w: int | None = None
     compute_capability: str = ""  # "8.6"; empty where the word means nothing
     driver_version: str = ""
+    ecc_errors: int | None = None  # uncorrected ones, since the driver was loaded
+    throttle_reasons: tuple[ThrottleReason, ...] = ()
+    processes: tuple[DeviceProcess, ...] = ()  # the largest first; empty where the driver does not tell
     state: DeviceState = DeviceState.OK
     marks: tuple[str, ...] = ()  # "simulated", "cpu": shown to people wherever the device is named
 
@@ -47,8 +66,9 @@ class Device:
 class OwnUse:
     """What this node's workers hold: lets an inventory tell their memory from everybody else's.
 
-    `memory_mib` is per device id, as the workers measured it or, before they did, as the brain reserved it.
+    `pids` tells the worker of each process. `memory_mib` is per device id, as the workers measured it or, before they
+    did, as the brain reserved it.
     """
 
-    pids: frozenset[int] = frozenset()
+    pids: Mapping[int, str] = field(default_factory=dict)
     memory_mib: Mapping[str, int] = field(default_factory=dict)

@@ -29,7 +29,11 @@ class DeviceInventory(Protocol):
 
 
 class InventoryUnavailable(Exception):
-    """Nothing to find here; the text says what was looked for and what was found."""
+    """Nothing to find here; the text says what was found instead, and `remedy` what the owner can do."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(found)
+        self.remedy = remedy
 
 
 class CombinedInventory:

@@ -1,29 +1,38 @@
-"""The devices of this node as they were a moment ago, asked again every second."""
+"""The devices of this node as they were a moment ago, asked again twice a second."""
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from pool_managerd.devices.device import Device, OwnUse
 from pool_managerd.devices.inventory import DeviceInventory
+from pool_managerd.devices.naming import by_device_id
 
-_SAMPLE_INTERVAL_S = 1.0
+_SAMPLE_INTERVAL_S = 0.5  # what other programs take is to be known within a second
 _MEMORY_POLL_S = 0.1
 _WORTH_TELLING_MIB = 64
 
 
 class DeviceMonitor:
-    """Asks the driver from a thread, one question at a time: a driver that hangs must not stop the node's link."""
+    """Asks the inventory from a thread, one question at a time."""
 
-    def __init__(self, inventory: DeviceInventory, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, inventory: DeviceInventory, changed: Callable[[], None], reserve_mib: Mapping[str, int] | None = None
+    ) -> None:
+        """`reserve_mib`: memory that the owner keeps for other programs, by device as it is named in the settings."""
         self._inventory = inventory
         self._changed = changed
+        self._named_reserve_mib = reserve_mib or {}
+        self._reserve_mib: Mapping[str, int] | None = None
         self._driver = asyncio.Lock()
         self.by_id: Mapping[str, Device] = {}
 
     async def sample(self, own: OwnUse) -> None:
         async with self._driver:
             devices = await asyncio.to_thread(self._inventory.sample, own)
-        before, self.by_id = self.by_id, {device.device_id: device for device in devices}
+        if self._reserve_mib is None:
+            self._reserve_mib = by_device_id(self._named_reserve_mib, devices)
+        before, self.by_id = self.by_id, {device.device_id: self._with_reserve(device) for device in devices}
         if any(_worth_telling(before.get(device.device_id), device) for device in devices):
             self._changed()
 
@@ -47,6 +56,10 @@ class DeviceMonitor:
     async def _holds_memory(self, pid: int) -> bool:
         async with self._driver:
             return await asyncio.to_thread(self._inventory.holds_memory, pid)
+
+    def _with_reserve(self, device: Device) -> Device:
+        reserve_mib = (self._reserve_mib or {}).get(device.device_id, 0)
+        return replace(device, reserve_mib=reserve_mib) if reserve_mib else device
 
 
 def _worth_telling(before: Device | None, now: Device) -> bool:

@@ -1,15 +1,21 @@
 """NVIDIA GPUs through NVML (`nvidia-ml-py`, imported when this inventory is opened and not before)."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llorch.logs import get_logger
 from pool_managerd.devices.device import Device, DeviceKind, DeviceState, OwnUse
 from pool_managerd.devices.inventory import InventoryUnavailable
+from pool_managerd.devices.nvml_memory import read_memory
+from pool_managerd.devices.nvml_processes import holders, holds_memory, memory_of_own, sees_host_processes
+from pool_managerd.devices.nvml_remedies import INSTALL_BINDING, LOOK_AT_THE_CARD, remedy
+from pool_managerd.devices.nvml_sensors import read_sensors
 
-_MIB = 2**20
+_SENSORS_EVERY = 4  # samples; memory changes faster than temperature, and is far cheaper to ask for
+_REVIVE_EVERY = 6  # samples
+
 log = get_logger(__name__)
 
 
@@ -24,17 +30,19 @@ class _Gpu:
 class NvmlInventory:
     """Every call goes to the driver and may block; nothing here is safe to call from two threads at once.
 
-    A failure while sampling makes that device LOST and leaves the others as they are. A LOST device is asked
-    again with every sample, so it comes back by itself if the driver does.
+    A failure while sampling makes that device LOST and leaves the others as they are. A LOST device is looked for
+    again with every sample, and with all of them LOST the driver's library is opened anew now and then: a driver
+    that was reloaded knows nothing of those who used it before.
     """
 
-    def __init__(self, reserve_mib: Mapping[str, int], binding: Any = None) -> None:
-        """`binding` stands in for the module `pynvml`."""
-        self._reserve_mib = reserve_mib
+    def __init__(self, binding: Any = None, *, host_pids: bool | None = None) -> None:
+        """`binding` stands in for the module `pynvml`, `host_pids` for what is found out about process ids."""
         self._nvml = binding
+        self._host_pids = sees_host_processes() if host_pids is None else host_pids
         self._gpus: list[_Gpu] = []
         self._driver_version = ""
         self._initialised = False
+        self._samples = 0
 
     def open(self) -> None:
         if self._nvml is None:
@@ -44,21 +52,30 @@ class NvmlInventory:
             self._initialised = True
             self._driver_version = _text(self._nvml.nvmlSystemGetDriverVersion())
             count = self._nvml.nvmlDeviceGetCount()
-            self._gpus = [self._find(index) for index in range(count)]
         except self._nvml.NVMLError as exc:
             self.close()
-            raise InventoryUnavailable(f"the NVIDIA driver's library (NVML) answered: {exc}") from exc
+            raise InventoryUnavailable(
+                f"the NVIDIA driver's library (NVML) answered: {exc}", remedy(getattr(exc, "value", None))
+            ) from exc
+        problems = self._find_all(count)
         if not self._gpus:
             self.close()
-            raise InventoryUnavailable(f"NVIDIA driver {self._driver_version} works, but shows no GPU")
+            shown = f"{count} that can't be used ({'; '.join(problems)})" if count else "no GPU"
+            raise InventoryUnavailable(
+                f"NVIDIA driver {self._driver_version} works, but shows {shown}", LOOK_AT_THE_CARD
+            )
 
     def sample(self, own: OwnUse) -> Sequence[Device]:
+        if all(gpu.last.state is DeviceState.LOST for gpu in self._gpus) and self._samples % _REVIVE_EVERY == 0:
+            self._open_library_anew()
+        with_sensors = self._samples % _SENSORS_EVERY == 0
+        self._samples += 1
         for gpu in self._gpus:
-            gpu.last = self._sample_one(gpu, own)
+            gpu.last = self._sample_one(gpu, own, with_sensors=with_sensors)
         return tuple(gpu.last for gpu in self._gpus)
 
     def holds_memory(self, pid: int) -> bool:
-        return any(self._holds_memory(gpu, pid) for gpu in self._gpus)
+        return any(holds_memory(self._nvml, gpu.handle, pid) for gpu in self._gpus)
 
     def close(self) -> None:
         if not self._initialised:
@@ -69,20 +86,29 @@ class NvmlInventory:
         except self._nvml.NVMLError as exc:
             log.warning("nvml_shutdown_failed", error=str(exc))
 
+    def _find_all(self, count: int) -> list[str]:
+        """What is wrong with the GPUs that had to be left out: one broken card must not cost the others."""
+        problems = []
+        for index in range(count):
+            try:
+                self._gpus.append(self._find(index))
+            except self._nvml.NVMLError as exc:
+                problems.append(f"GPU {index}: {exc}")
+                log.error("gpu_left_out", index=index, error=str(exc))
+        return problems
+
     def _find(self, index: int) -> _Gpu:
         handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-        uuid = _text(self._nvml.nvmlDeviceGetUUID(handle))
-        total = self._nvml.nvmlDeviceGetMemoryInfo(handle).total // _MIB
+        total = read_memory(self._nvml, handle).total_mib
         device = Device(
-            device_id=uuid,
+            device_id=_text(self._nvml.nvmlDeviceGetUUID(handle)),
             kind=DeviceKind.CUDA,
             index=index,
-            name=_text(self._nvml.nvmlDeviceGetName(handle)),
+            name=_short_name(_text(self._nvml.nvmlDeviceGetName(handle))),
             memory_total_mib=total,
             memory_used_mib=0,
             memory_free_mib=total,
             used_by_others_mib=0,
-            reserve_mib=self._reserve_mib.get(uuid, 0),
             compute_capability=self._compute_capability(handle),
             driver_version=self._driver_version,
         )
@@ -92,62 +118,49 @@ class NvmlInventory:
         major, minor = self._nvml.nvmlDeviceGetCudaComputeCapability(handle)
         return f"{major}.{minor}"
 
-    def _sample_one(self, gpu: _Gpu, own: OwnUse) -> Device:
+    def _sample_one(self, gpu: _Gpu, own: OwnUse, *, with_sensors: bool) -> Device:
         try:
-            memory = self._nvml.nvmlDeviceGetMemoryInfo(gpu.handle)
-            used = memory.used // _MIB
-            ours = self._used_by_own(gpu, own)
+            if gpu.last.state is DeviceState.LOST:
+                gpu.handle = self._nvml.nvmlDeviceGetHandleByUUID(gpu.last.device_id)
+            memory = read_memory(self._nvml, gpu.handle)
         except self._nvml.NVMLError as exc:
             if gpu.last.state is not DeviceState.LOST:
                 log.error("device_lost", device=gpu.last.device_id, name=gpu.last.name, error=str(exc))
             return replace(gpu.last, state=DeviceState.LOST)
+        if gpu.last.state is DeviceState.LOST:
+            log.info("device_is_back", device=gpu.last.device_id, name=gpu.last.name)
+        processes = holders(self._nvml, gpu.handle, own)
+        known_mib = own.memory_mib.get(gpu.last.device_id, 0)
+        ours = memory_of_own(processes, known_mib, host_pids=self._host_pids)
         return replace(
             gpu.last,
             state=DeviceState.OK,
-            memory_used_mib=used,
-            memory_free_mib=memory.free // _MIB,
-            used_by_others_mib=max(0, used - ours),
-            utilisation_percent=self._optional(lambda: self._nvml.nvmlDeviceGetUtilizationRates(gpu.handle).gpu),
-            temperature_c=self._optional(
-                lambda: self._nvml.nvmlDeviceGetTemperature(gpu.handle, self._nvml.NVML_TEMPERATURE_GPU)
-            ),
-            power_w=self._optional(lambda: self._nvml.nvmlDeviceGetPowerUsage(gpu.handle) // 1000),
+            memory_used_mib=memory.used_mib,
+            memory_free_mib=memory.free_mib,
+            used_by_others_mib=max(0, memory.used_mib - ours),
+            processes=processes or (),
+            **(read_sensors(self._nvml, gpu.handle) if with_sensors else {}),
         )
 
-    def _used_by_own(self, gpu: _Gpu, own: OwnUse) -> int:
-        """MiB of this GPU that our workers hold.
-
-        The driver says so per process, except in containers and on some consumer cards, where it knows no
-        process or no figure; then the workers' own measurement counts.
-        """
-        stated = 0
-        for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(gpu.handle):
-            if process.pid in own.pids and process.usedGpuMemory is not None:
-                stated += process.usedGpuMemory // _MIB
-        return stated or own.memory_mib.get(gpu.last.device_id, 0)
-
-    def _holds_memory(self, gpu: _Gpu, pid: int) -> bool:
-        try:
-            processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(gpu.handle)
-        except self._nvml.NVMLError:
-            return False  # a device that does not answer can't be waited for; sampling reports it as lost
-        return any(process.pid == pid for process in processes)
-
-    def _optional(self, read: Callable[[], int]) -> int | None:
-        """A figure that a card need not have (a passively cooled one, a virtual one)."""
-        try:
-            return max(0, int(read()))
-        except self._nvml.NVMLError:
-            return None
+    def _open_library_anew(self) -> None:
+        calls: tuple[Callable[[], None], ...] = (self._nvml.nvmlShutdown, self._nvml.nvmlInit)
+        for call in calls:
+            try:
+                call()
+            except self._nvml.NVMLError as exc:
+                log.debug("nvml_is_still_lost", error=str(exc))
 
 
 def _import_binding() -> Any:
     try:
         return importlib.import_module("pynvml")
     except ModuleNotFoundError as exc:
-        raise InventoryUnavailable(
-            'the Python package "nvidia-ml-py" is not installed (it comes with llama-orch[gpu])'
-        ) from exc
+        raise InventoryUnavailable('the Python package "nvidia-ml-py" is not installed', INSTALL_BINDING) from exc
+
+
+def _short_name(name: str) -> str:
+    """As people say it: "RTX 3090", not "NVIDIA GeForce RTX 3090"."""
+    return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
 def _text(value: str | bytes) -> str:

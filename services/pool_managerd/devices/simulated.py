@@ -1,7 +1,7 @@
 """Devices that exist in the settings only: for tests, demonstrations and planning. Marked as such everywhere."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llorch.errors import invalid_field
@@ -31,9 +31,8 @@ def parse_simulated_gpu(text: str) -> SimulatedGpu:
 class SimulatedInventory:
     """Its memory is used by exactly what this node's workers say they hold; nobody else is on it."""
 
-    def __init__(self, gpus: Sequence[SimulatedGpu], reserve_mib: Mapping[str, int]) -> None:
+    def __init__(self, gpus: Sequence[SimulatedGpu]) -> None:
         self._gpus = tuple(gpus)
-        self._reserve_mib = reserve_mib
 
     def open(self) -> None:
         """Nothing to open."""
@@ -60,6 +59,5 @@ class SimulatedInventory:
             memory_used_mib=used,
             memory_free_mib=gpu.memory_mib - used,
             used_by_others_mib=0,
-            reserve_mib=self._reserve_mib.get(device_id, 0),
             marks=("simulated",),
         )

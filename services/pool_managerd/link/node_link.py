@@ -1,8 +1,8 @@
 """The client side of `NodeLinkService.Connect`: kept up for as long as the pool manager runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from llama_orch.v2 import node_link_pb2, node_link_service_pb2
 from llama_orch.v2.node_link_service_pb2_grpc import NodeLinkServiceStub
@@ -26,9 +26,13 @@ _PROTOCOL_VERSION = 1
 _FIRST_RETRY_S = 0.1
 _HIGHEST_RETRY_S = 3.0
 _RETRY_WHEN_REFUSED_S = 30.0
+_RETRY_WHEN_TAKEN_S = 5.0  # the other machine may be this one, before its power failed
 _DEFAULT_HEARTBEAT_S = 1.0
 _SILENCE_S = 10.0  # the orchestrator acknowledges every heartbeat: this long means that several were lost
 _SHORTEST_GAP_S = 0.02  # changes that come together become one report
+_WHEN_UNAUTHENTICATED = (
+    "set token in [pool_manager] (LLORCH_POOL_MANAGER_TOKEN) to the token of the orchestrator and start again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class NodeIdentity:
     instance_id: str
     version: str
     advertise_address: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class LinkRefused(FailedPrecondition):
@@ -120,6 +125,7 @@ class NodeLink:
             protocol_min=_PROTOCOL_VERSION,
             protocol_max=_PROTOCOL_VERSION,
             advertise_address=self._identity.advertise_address,
+            labels=self._identity.labels,
             snapshot=snapshot,
         )
 
@@ -153,7 +159,15 @@ class NodeLink:
             say, event = (
                 (log.error, "orchestrator_refuses_this_node") if refused else (log.warning, "orchestrator_link_down")
             )
-            say(event, orchestrator=self._orchestrator, reason=problem.reason, why=problem.message)
+            say(
+                event,
+                orchestrator=self._orchestrator,
+                reason=problem.reason,
+                why=problem.message,
+                **({"what_to_do": _WHEN_UNAUTHENTICATED} if isinstance(problem, Unauthenticated) else {}),
+            )
+        if problem.reason is Reason.NODE_ID_TAKEN:
+            return _RETRY_WHEN_TAKEN_S
         return _RETRY_WHEN_REFUSED_S if refused else self._backoff.next_s()
 
 

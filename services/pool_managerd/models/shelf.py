@@ -1,33 +1,132 @@
-"""The models that this node was asked for and has."""
+"""The models that this node has, by reference: what was asked for, what was downloaded, what its folder offers."""
 
 import asyncio
+from collections.abc import Callable, Iterable, Mapping
 
-from llorch.errors import FailedPrecondition, Reason
+from llorch.background import TaskSupervisor
+from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason, Unimplemented
+from pool_managerd.models.download.progress import Progress
+from pool_managerd.models.folder import ModelsFolder
 from pool_managerd.models.locate import locate
-from pool_managerd.models.references import LocatedModel, parse_reference
+from pool_managerd.models.references import (
+    FolderReference,
+    LocatedModel,
+    ModelReference,
+    RemoteReference,
+    parse_reference,
+)
+from pool_managerd.models.remote import RemoteModels
+from pool_managerd.models.staging import Bring, Staging
 
 
 class ModelShelf:
-    """What lies ready, by reference. Files are used where they lie and are never removed from here."""
+    """Files that are used where they lie are never removed from here.
 
-    def __init__(self) -> None:
+    Without `remote` nothing is downloaded, without `tasks` nothing is staged. `changed` is called when other models are
+    here than before.
+    """
+
+    def __init__(
+        self,
+        remote: RemoteModels | None = None,
+        folder: ModelsFolder | None = None,
+        tasks: TaskSupervisor | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._remote = remote
+        self._folder = folder
+        self._tasks = tasks
+        self._changed = changed
         self._models: dict[str, LocatedModel] = {}
+        self._stagings: dict[str, Staging] = {}
+
+    async def open(self) -> None:
+        """Looks at the cache and at the folder, and goes on to look at the folder."""
+        if self._remote is not None:
+            self._models.update((model.reference, model) for model in await self._remote.open(self._evicted))
+        if self._folder is not None and self._tasks is not None:
+            await self._folder.look()
+            self._tasks.spawn("folder of models", self._folder.run(), forever=True)
 
     async def find(self, reference: str) -> LocatedModel:
-        """Looks again every time: a file can vanish. Raises what `parse_reference` and `locate` raise."""
+        """What is here. Looks again every time: a file can vanish. Raises what `parse_reference` and `locate` raise,
+        and `NotFound` for what was not brought yet.
+        """
         try:
-            model = await asyncio.to_thread(locate, parse_reference(reference))
+            model = await self._find(parse_reference(reference))
         except Exception:
-            self._models.pop(reference, None)
+            self._evicted([reference])
             raise
-        self._models[reference] = model
+        self._note(model)
         return model
 
-    def forget(self, reference: str, *, in_use: bool) -> None:
-        """The file stays. Idempotent. Raises `FailedPrecondition` (MODEL_IN_USE) while a worker has it."""
+    def stage(self, reference: str) -> Staging:
+        """Brings it here, if it is not here yet; everybody who asks for the same gets the same staging.
+
+        Raises what `parse_reference` raises.
+        """
+        parsed = parse_reference(reference)
+        staging = self._stagings.get(reference)
+        if staging is None:
+            assert self._tasks is not None, "whoever stages gives the shelf its tasks"
+            staging = self._stagings[reference] = Staging(reference)
+            work = self._tasks.spawn(f"staging of {reference}", staging.run(self._bringing(parsed)))
+            work.add_done_callback(lambda _: self._stagings.pop(reference, None))
+        return staging
+
+    async def forget(self, reference: str, *, in_use: bool) -> int:
+        """Bytes that became free: only downloads are removed. Idempotent.
+
+        Raises `FailedPrecondition` (MODEL_IN_USE) while a worker has it, or while it comes.
+        """
         if in_use:
             raise FailedPrecondition(Reason.MODEL_IN_USE, f"{reference} is used by a worker; stop it first")
-        self._models.pop(reference, None)
+        if reference in self._stagings:
+            raise FailedPrecondition(Reason.MODEL_IN_USE, f"{reference} is just coming; wait for it")
+        self._evicted([reference])
+        if self._remote is None or not isinstance(parse_reference(reference), RemoteReference):
+            return 0
+        return await self._remote.remove(reference)
 
     def models(self) -> tuple[LocatedModel, ...]:
-        return tuple(self._models.values())
+        offered: Mapping[str, LocatedModel] = self._folder.models if self._folder is not None else {}
+        return tuple({**self._models, **offered}.values())
+
+    async def _find(self, reference: ModelReference) -> LocatedModel:
+        if isinstance(reference, RemoteReference):
+            return await self._downloads(reference).find(reference.text)
+        if isinstance(reference, FolderReference):
+            if self._folder is None:
+                raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference.text}: this node has no `models_dir`")
+            return await asyncio.to_thread(self._folder.find, reference)
+        return await asyncio.to_thread(locate, reference)
+
+    def _bringing(self, reference: ModelReference) -> Bring:
+        async def bring(tell: Callable[[Progress], None]) -> LocatedModel:
+            try:
+                return await self.find(reference.text)
+            except LlorchError as error:
+                if not isinstance(reference, RemoteReference) or error.reason is not Reason.MODEL_FILE_MISSING:
+                    raise
+            model = await self._downloads(reference).bring(reference, tell)
+            self._note(model)
+            return model
+
+        return bring
+
+    def _downloads(self, reference: RemoteReference) -> RemoteModels:
+        if self._remote is None:
+            raise Unimplemented(Reason.UNSUPPORTED_SOURCE, f"{reference.text}: nothing is downloaded to this node")
+        return self._remote
+
+    def _note(self, model: LocatedModel) -> None:
+        """Of what the folder has, the folder itself tells."""
+        if self._folder is not None and model.reference in self._folder.models:
+            return
+        if self._models.get(model.reference) != model:
+            self._models[model.reference] = model
+            self._changed()
+
+    def _evicted(self, references: Iterable[str]) -> None:
+        if [reference for reference in references if self._models.pop(reference, None) is not None]:
+            self._changed()

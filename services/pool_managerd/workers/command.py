@@ -41,6 +41,14 @@ class EnginePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """How a process is made."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class EngineChoice:
     engine: str
     device_argument: str
@@ -74,6 +82,8 @@ def worker_command(
     model_path: Path,
     bind: str,
     ready_address: str,
+    log_path: Path,
+    orphan_grace_s: float,
     program: Sequence[str] = WORKER_PROGRAM,
 ) -> list[str]:
     command = [*program]
@@ -85,6 +95,7 @@ def worker_command(
     if spec.tensor_split:
         command += ["--tensor-split", ",".join(f"{share:g}" for share in spec.tensor_split)]
     command += ["--bind", bind, "--ready-address", ready_address]
+    command += ["--orphan-grace-s", f"{orphan_grace_s:g}", "--log-file", str(log_path)]
     if choice.on_cpu:
         command.append("--allow-cpu")
     if choice.engine == "llama_cpp" and policy.digest_folder is not None:

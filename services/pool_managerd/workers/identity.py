@@ -1,17 +1,19 @@
 """Whether a process is the one that was started, proven and not guessed: process ids are used again.
 
-A process is known by its id, the clock tick at which it started, and the boot in which that tick counts. A
-worker whose id was never recorded (the pool manager died between exec and its note) is known by the secret in
-its environment, which nobody else has.
+A process is known by its id, the clock tick at which it started, and the boot in which that tick counts. A worker is
+known by the secret in its environment as well, which nobody else has: it is the last word on a process of an earlier
+life, and finds one whose id was never recorded (the pool manager died between exec and its note).
 """
 
 import os
-import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
 _START_TICKS_FIELD = 22  # in /proc/<pid>/stat, counted from 1; see proc(5)
+_EXIT_STATUS_FIELD = 52
+_ENDED = ("Z", "X")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +25,27 @@ class ProcessIdentity:
 
 def identify(pid: int) -> ProcessIdentity | None:
     """None where no such process lives; a zombie does not live."""
+    fields = _stat(pid)
+    if fields is None or fields[0] in _ENDED:
+        return None
+    return ProcessIdentity(pid, int(fields[_START_TICKS_FIELD - 3]), boot_id())
+
+
+def exit_status_of_zombie(identity: ProcessIdentity) -> int | None:
+    """As wait(2) tells it to the parent, which has not asked yet; None where it has, or the process lives."""
+    fields = _stat(identity.pid)
+    if fields is None or fields[0] not in _ENDED or int(fields[_START_TICKS_FIELD - 3]) != identity.start_ticks:
+        return None
+    return int(fields[_EXIT_STATUS_FIELD - 3])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/<pid>/stat from the third on, which is the state."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    after_name = stat.rpartition(")")[2].split()  # the name may hold spaces and brackets; it ends at the last ")"
-    if after_name[0] in ("Z", "X"):
-        return None
-    return ProcessIdentity(pid, int(after_name[_START_TICKS_FIELD - 3]), boot_id())
+    return stat.rpartition(")")[2].split()  # the name may hold spaces and brackets; it ends at the last ")"
 
 
 def boot_id() -> str:
@@ -41,36 +56,33 @@ def is_alive(identity: ProcessIdentity) -> bool:
     return identify(identity.pid) == identity
 
 
-def signal_proven(identity: ProcessIdentity, number: signal.Signals) -> bool:
-    """Sends the signal to exactly this process, never to a later one with its id. False: it is gone.
+def age_s(identity: ProcessIdentity) -> float:
+    """Seconds since it started; sleep of the machine counts."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start_ticks / os.sysconf("SC_CLK_TCK")
 
-    The descriptor is bound to whoever has the id now; after that, the id can't change hands unnoticed.
-    """
+
+def has_variable(pid: int, name: str, value: str) -> bool:
+    """Whether the process was started with this environment variable; False where that can't be seen."""
     try:
-        descriptor = os.pidfd_open(identity.pid)
-    except ProcessLookupError:
-        return False
-    try:
-        if not is_alive(identity):
-            return False
-        signal.pidfd_send_signal(descriptor, number)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+        variables = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False  # another user's process, or one that ended meanwhile
+    return f"{name}={value}".encode() in variables
 
 
 def find_by_environment(name: str, value: str) -> ProcessIdentity | None:
-    """The process of this user that was started with this variable; reads every environment, so ask rarely."""
-    wanted = f"{name}={value}".encode()
+    """The process of this user that was started with this variable; reads every environment, so ask rarely.
+
+    Its children have the variable too; unlike them it leads a session.
+    """
     for entry in _PROC.iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            variables = (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue  # another user's process, or one that ended meanwhile
-        if wanted in variables:
+        if entry.name.isdigit() and has_variable(int(entry.name), name, value) and _leads_session(int(entry.name)):
             return identify(int(entry.name))
     return None
+
+
+def _leads_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False

@@ -5,12 +5,14 @@ The intent is on disk before the process exists, the process's identity right af
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from llorch.logs import get_logger
+from llorch.ports import split_address
 from pool_managerd.durable_file import write_durably
 from pool_managerd.workers.identity import ProcessIdentity
 from pool_managerd.workers.spec import WorkerSpec
@@ -23,13 +25,14 @@ _KEEP_ENDED = 1000
 class Stage(StrEnum):
     INTENDED = "intended"  # about to be executed, or executed without a note of its process id
     STARTED = "started"
+    STOPPING = "stopping"  # told to end: a pool manager that comes after goes on with it
     ENDED = "ended"
     REFUSED = "refused"  # a stop came before its start: a tombstone, so that a late start can't revive it
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """`secrets` are the worker's; the file is readable by its owner only."""
+    """What is needed to take the worker back. The tokens are secrets: the file is readable by its owner only."""
 
     worker_id: str
     stage: Stage
@@ -37,11 +40,19 @@ class WorkerRecord:
     access_token: str = ""
     ready_token: str = ""
     process: ProcessIdentity | None = None
-    address: str = ""  # where it listens, once it said so
+    address: str = ""  # where it listens, as it was told to or as it said
+    load_deadline_s: float = 300.0  # from its start
+    stall_s: float = 30.0
+    start_time: datetime | None = None
+    ready_time: datetime | None = None
+
+    @property
+    def port(self) -> int:
+        return split_address(self.address)[1] if self.address else 0
 
     def as_ended(self) -> "WorkerRecord":
         """Keeps the id, so that it stays used, and forgets the secrets."""
-        return replace(self, stage=Stage.ENDED, access_token="", ready_token="", process=None, address="")
+        return WorkerRecord(self.worker_id, Stage.ENDED, self.spec)
 
 
 class Journal:
@@ -51,7 +62,7 @@ class Journal:
         self._folder = folder
 
     def write(self, record: WorkerRecord) -> None:
-        write_durably(self._path(record.worker_id), asdict(record))
+        write_durably(self._path(record.worker_id), _to_json(record))
 
     def read_all(self) -> list[WorkerRecord]:
         """Every record that can be read, the oldest first; says so about one that can't."""
@@ -77,6 +88,11 @@ class Journal:
         yield from sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
 
 
+def _to_json(record: WorkerRecord) -> dict[str, Any]:
+    times = {"start_time": record.start_time, "ready_time": record.ready_time}
+    return {**asdict(record), **{name: time.isoformat() if time else None for name, time in times.items()}}
+
+
 def _from_json(fields: dict[str, Any]) -> WorkerRecord:
     spec, process = fields["spec"], fields["process"]
     return WorkerRecord(
@@ -87,4 +103,12 @@ def _from_json(fields: dict[str, Any]) -> WorkerRecord:
         ready_token=fields["ready_token"],
         process=ProcessIdentity(**process) if process else None,
         address=fields["address"],
+        load_deadline_s=fields["load_deadline_s"],
+        stall_s=fields["stall_s"],
+        start_time=_time(fields["start_time"]),
+        ready_time=_time(fields["ready_time"]),
     )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,8 +1,11 @@
-"""The log of one worker: written by its process, read here."""
+"""The log of one worker: written, and when it is long rotated, by its process; read here.
+
+What was written before the last rotation is in a second file, `<name>.1`.
+"""
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,12 +18,10 @@ _LONGEST_LINE_BYTES = 4000  # what is longer is cut: lines travel in messages of
 
 def last_lines(path: Path, count: int) -> tuple[str, ...]:
     """The last `count` lines, oldest first; empty where there is no log."""
-    try:
-        with path.open("rb") as file:
-            complete, rest = _tail(file)
-    except FileNotFoundError:
-        return ()
-    lines = [*complete, rest] if rest else complete
+    lines: list[bytes] = []
+    for part in (path, _rotated(path)):
+        if len(lines) < count:
+            lines = _lines_of(part) + lines
     return tuple(_text(line) for line in lines[-count:])
 
 
@@ -29,28 +30,65 @@ async def read_log(path: Path, count: int, is_over: Callable[[], bool]) -> Async
 
     A line is told when it is complete, or when nothing can come after it.
     """
-    with path.open("rb") as file:
+    file = path.open("rb")
+    try:
         complete, rest = _tail(file)
+        if len(complete) < count:
+            complete = _lines_of(_rotated(path)) + complete
         complete = complete[-count:]
         while True:
             if complete:
                 yield tuple(_text(line) for line in complete)
-            nothing_comes = is_over()
+            nothing_comes, is_rotated = is_over(), _is_another(path, file)
             chunk = file.read(_CHUNK_BYTES)
-            if not chunk and nothing_comes:
+            if not chunk and is_rotated:
+                file.close()
+                file = path.open("rb")
+            elif not chunk and nothing_comes:
                 break
-            if not chunk:
+            elif not chunk:
                 await asyncio.sleep(_FOLLOW_INTERVAL_S)
             *complete, rest = (rest + chunk).split(b"\n")
         if rest:
             yield (_text(rest),)
+    finally:
+        file.close()
 
 
-def forget_oldest_logs(folder: Path) -> None:
-    """Bounds the folder; call it when no worker writes there."""
-    files = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
-    for path in files[:-_KEEP_LOGS]:
+def forget_oldest_logs(folder: Path, living: Collection[str]) -> None:
+    """Bounds the folder. The logs of `living` workers stay, however long ago they wrote something. Raises OSError."""
+    files = sorted(folder.glob("*.log"), key=_changed_at)
+    for path in [path for path in files if path.stem not in living][:-_KEEP_LOGS]:
         path.unlink(missing_ok=True)
+        _rotated(path).unlink(missing_ok=True)
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # somebody else was faster
+        return 0
+
+
+def _rotated(path: Path) -> Path:
+    return path.with_name(f"{path.name}.1")
+
+
+def _is_another(path: Path, file: BinaryIO) -> bool:
+    """Whether the log goes on in another file than this one, which has ended then."""
+    try:
+        return not os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False  # just being rotated, or removed
+
+
+def _lines_of(path: Path) -> list[bytes]:
+    try:
+        with path.open("rb") as file:
+            complete, rest = _tail(file)
+    except FileNotFoundError:
+        return []
+    return [*complete, rest] if rest else complete
 
 
 def _tail(file: BinaryIO) -> tuple[list[bytes], bytes]:

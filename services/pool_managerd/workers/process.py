@@ -1,9 +1,12 @@
-"""One child process: started by exec in a session of its own, watched until it ended."""
+"""One worker's process, watched until it ended."""
 
 import asyncio
 import os
+import signal
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,40 +15,29 @@ from pool_managerd.workers.identity import ProcessIdentity, identify
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """How the kernel says that it ended; exactly one is set."""
+    """How the kernel says that it ended: exactly one is set, or none where it was nobody's to see."""
 
     exit_code: int | None = None
     signal: int | None = None
 
+    @classmethod
+    def of_return_code(cls, code: int) -> "ProcessEnd":
+        """`code` is the exit code, or minus the signal."""
+        return cls(signal=-code) if code < 0 else cls(exit_code=code)
 
-class WorkerProcess:
-    """A process that we are the parent of: its id stays its own until its end was collected here.
 
-    Not asyncio's own subprocess: that one kills the child when the event loop closes, and workers must be able
-    to outlive the pool manager. The end is seen through a descriptor of the process (pidfd), without a thread.
+class RunningProcess(ABC):
+    """Held by a descriptor (pidfd), which stays bound to this very process: signals reach it or nobody, and its end is
+    seen without a thread.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+    def __init__(self, pid: int, identity: ProcessIdentity | None, descriptor: int) -> None:
+        """`identity` None: it has ended already."""
+        self.pid = pid
+        self.identity = identity
+        self._descriptor = descriptor
         self._ended: asyncio.Future[ProcessEnd] = asyncio.get_running_loop().create_future()
-        self._watch = os.pidfd_open(process.pid)
-        asyncio.get_running_loop().add_reader(self._watch, self._collect)
-        self.pid = process.pid
-        self.identity: ProcessIdentity | None = identify(process.pid)  # None: it has ended already
-
-    @classmethod
-    def spawn(cls, command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> "WorkerProcess":
-        """Raises OSError where the process can't be made.
-
-        Blocks for a millisecond or two, on purpose: nothing can come between exec and our knowing of it.
-        """
-        process = _execute(command, environment, log_path)
-        try:
-            return cls(process)
-        except OSError:  # it can't be watched (no descriptor is free), so it must not run
-            process.kill()
-            process.wait()
-            raise
+        asyncio.get_running_loop().add_reader(descriptor, self._see_end)
 
     async def wait(self) -> ProcessEnd:
         return await asyncio.shield(self._ended)
@@ -59,27 +51,68 @@ class WorkerProcess:
         return True
 
     def terminate(self) -> None:
-        self._process.terminate()
+        self._send(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._process.kill()
+        self._send(signal.SIGKILL)
 
     def abandon(self) -> None:
         """Watches it no longer and leaves it running."""
-        if self._ended.done():
-            return
-        self._ended.cancel()
-        self._stop_watching()
-        self._process.returncode = 0  # or its destructor would complain about a child that still runs
+        if not self._ended.done():
+            self._ended.cancel()
+            self._let_go()
 
-    def _collect(self) -> None:
-        code = self._process.wait()  # it has ended, so this does not block
-        self._stop_watching()
-        self._ended.set_result(ProcessEnd(signal=-code) if code < 0 else ProcessEnd(exit_code=code))
+    @abstractmethod
+    def _how_it_ended(self) -> ProcessEnd:
+        """Called once, when it has ended. Must not block."""
 
-    def _stop_watching(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._watch)
-        os.close(self._watch)
+    def _send(self, number: signal.Signals) -> None:
+        if not self._ended.done():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+
+    def _see_end(self) -> None:
+        how = self._how_it_ended()
+        self._let_go()
+        self._ended.set_result(how)
+
+    def _let_go(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
+
+
+class ChildProcess(RunningProcess):
+    """A process that we are the parent of, started by exec in a session of its own.
+
+    Not asyncio's own subprocess: that one kills the child when the event loop closes, and workers must be able to
+    outlive the pool manager.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        super().__init__(process.pid, identify(process.pid), os.pidfd_open(process.pid))
+        self._process = process
+
+    @classmethod
+    def spawn(cls, command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> "ChildProcess":
+        """Raises OSError where the process can't be made.
+
+        Blocks for a millisecond or two, on purpose: nothing can come between exec and our knowing of it.
+        """
+        process = _execute(command, environment, log_path)
+        try:
+            return cls(process)
+        except OSError:  # it can't be watched (no descriptor is free), so it must not run
+            process.kill()
+            process.wait()
+            raise
+
+    def abandon(self) -> None:
+        super().abandon()
+        if self._process.returncode is None:
+            self._process.returncode = 0  # or its destructor would complain about a child that still runs
+
+    def _how_it_ended(self) -> ProcessEnd:
+        return ProcessEnd.of_return_code(self._process.wait())  # it has ended, so this does not block
 
 
 def _execute(command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> subprocess.Popen[bytes]:

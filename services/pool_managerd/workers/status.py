@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from llorch.errors import Reason
+from pool_managerd.models.reading import Reading
 from pool_managerd.workers.lifecycle import TERMINAL, WorkerState
 from pool_managerd.workers.spec import WorkerSpec
 
@@ -14,7 +15,7 @@ LAST_LINES = 20
 class WorkerExit:
     """How a process ended. One of `exit_code` and `signal` is set, unless it never ran or nobody saw it end.
 
-    `reason` is None if it ended as told.
+    `reason` is None if it ended as told. `end_time` is when its end was noticed.
     """
 
     exit_code: int | None = None
@@ -22,6 +23,8 @@ class WorkerExit:
     last_lines: tuple[str, ...] = ()
     reason: Reason | None = None
     message: str = ""
+    end_time: datetime | None = None
+    failures_in_a_row: int = 0  # of workers like it, this one included; 0 if it ended as told
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,18 @@ class WorkerStatus:
     ready_time: datetime | None = None
     exit: WorkerExit | None = None
     stats: bytes = b""
+    load_progress: float | None = None
+    reading: Reading | None = None  # of its model's files, ahead of its load
 
     def held_mib(self) -> tuple[int, ...]:
         """What it holds per device: measured once it is loaded, reserved before; nothing once it has ended."""
         return () if self.state in TERMINAL else self.memory_mib or self.spec.reservation_mib
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptAnswer:
+    """What a worker says to a pool manager that takes it over; `engine` and `memory_mib` as in its status, or empty."""
+
+    worker_id: str
+    engine: bytes = b""
+    memory_mib: tuple[int, ...] = ()

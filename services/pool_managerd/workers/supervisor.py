@@ -1,45 +1,40 @@
 """The one owner of this node's workers: starts and ends them as told, idempotently by worker id."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from llorch.auth import same_token
 from llorch.background import TaskSupervisor
 from llorch.clock import Clock
-from llorch.errors import AlreadyExists, NotFound, Reason, Unavailable
+from llorch.errors import AlreadyExists, FailedPrecondition, LlorchError, NotFound, Reason, Unavailable
 from llorch.identifiers import secret_token
 from llorch.logs import get_logger
 from llorch.ports import join_address, split_address
 from pool_managerd.devices.device import Device, OwnUse
+from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
-from pool_managerd.workers.command import (
-    WORKER_PROGRAM,
-    EngineChoice,
-    EnginePolicy,
-    choose_engine,
-    worker_command,
-    worker_environment,
-)
+from pool_managerd.workers.adopted_process import find_living
+from pool_managerd.workers.command import EngineChoice, Launch, choose_engine
+from pool_managerd.workers.failures import FailureCount
 from pool_managerd.workers.identity import ProcessIdentity
 from pool_managerd.workers.journal import Journal, Stage, WorkerRecord
-from pool_managerd.workers.leftovers import end_leftover
 from pool_managerd.workers.lifecycle import TERMINAL, WorkerState
 from pool_managerd.workers.log_file import forget_oldest_logs
+from pool_managerd.workers.ports import PortChooser
+from pool_managerd.workers.records import WorkerRecords, disk_errors_told
+from pool_managerd.workers.rules import WorkerRules
 from pool_managerd.workers.spec import WorkerSpec
-from pool_managerd.workers.status import WorkerStatus
-from pool_managerd.workers.worker import Launch, Worker
+from pool_managerd.workers.stall import EngineSigns
+from pool_managerd.workers.status import AdoptAnswer, WorkerStatus
+from pool_managerd.workers.worker import Limits, Worker
 
 log = get_logger(__name__)
 
 _KEEP_ENDED = 200  # statuses of ended workers that nobody has acknowledged
 _RETRY_MS = 1000
 _CLOSE_BEYOND_GRACE_S = 3.0
-_GIB = 2**30
 
 
 class NodeDevices(Protocol):
@@ -49,22 +44,16 @@ class NodeDevices(Protocol):
     async def memory_back(self, pid: int, within_s: float) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerRules:
-    """How workers of this node are run, by its settings.
+class WorkerCalls(Protocol):
+    """Calls to workers: `address` is where one listens."""
 
-    `bind_host` is where they listen. `stop_grace_s` lies between SIGTERM and SIGKILL. `environment` is the pool
-    manager's own, of which workers get very little.
-    """
+    async def shut_down(self, address: str, access_token: str) -> bool:
+        """Whether it answered that it will end."""
+        ...
 
-    bind_host: str
-    stop_grace_s: float
-    policy: EnginePolicy
-    logs: Path
-    environment: Mapping[str, str]
-    program: tuple[str, ...] = WORKER_PROGRAM
-    load_base_s: float = 300.0
-    load_s_per_gib: float = 20.0
+    async def adopt(self, address: str, access_token: str, ready_address: str) -> AdoptAnswer | None:
+        """Tells it where this pool manager is. None where it does not answer."""
+        ...
 
 
 class Supervisor:
@@ -81,43 +70,45 @@ class Supervisor:
         journal: Journal,
         devices: NodeDevices,
         find_model: Callable[[str], Awaitable[LocatedModel]],
-        shut_down: Callable[[str, str], Awaitable[bool]],
+        calls: WorkerCalls,
         changed: Callable[[], None],
         tasks: TaskSupervisor,
         clock: Clock,
+        read_ahead: Callable[[LocatedModel], None] = lambda _: None,
     ) -> None:
         self._rules = rules
-        self._journal = journal
+        self._records = WorkerRecords(journal)
         self._devices = devices
         self._find_model = find_model
-        self._shut_down = shut_down
+        self._read_ahead = read_ahead
+        self._calls = calls
+        self._ports = PortChooser(rules.ports)
+        self._failures = FailureCount()
         self.status_changed = changed
         self._tasks = tasks
         self._clock = clock
         self._workers: dict[str, Worker] = {}
         self._lives: set[asyncio.Task[None]] = set()
-        self._records: dict[str, WorkerRecord] = {}
-        self._used_ids: set[str] = set()
         self._command_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._journal_lock = asyncio.Lock()
         self._is_open = False
+        self._is_complete = False
         self._ready_address = ""
         self._advertise_host = ""
 
+    async def recall(self) -> None:
+        """Remembers what earlier lives of this pool manager started, so that its workers are known when they call."""
+        await self._records.recall()
+        await self._forget_oldest_logs()
+
     async def open(self, *, ready_address: str, advertise_host: str) -> None:
-        """Ends what an earlier life of this pool manager left running, and remembers the ids that it used.
+        """Takes back the workers that earlier lives left; commands are taken from then on.
 
         Workers report to `ready_address`; the orchestrator finds them at `advertise_host`.
         """
         self._ready_address = ready_address
         self._advertise_host = advertise_host
-        records = await asyncio.to_thread(self._journal.read_all)
-        self._used_ids.update(record.worker_id for record in records)
-        left = [record for record in records if record.stage in (Stage.INTENDED, Stage.STARTED)]
-        await asyncio.gather(*(self._end_leftover(record) for record in left))
-        await asyncio.to_thread(self._journal.forget_oldest_ended)
-        await asyncio.to_thread(forget_oldest_logs, self._rules.logs)
-        self._is_open = True
+        await asyncio.gather(*(self._take_back(record) for record in self._records.living))
+        self._is_complete = self._is_open = True
 
     async def start(self, spec: WorkerSpec) -> WorkerStatus:
         """Returns once the start is on disk; the process follows.
@@ -126,24 +117,22 @@ class Supervisor:
         something else.
         """
         if not self._is_open:
-            raise Unavailable(Reason.DRAINING, "this pool manager is just starting or ending", retry_after_ms=_RETRY_MS)
+            raise _not_open()
         async with self._one_at_a_time(spec.worker_id):
             known = self._workers.get(spec.worker_id)
             if known is not None and known.status.spec == spec:
                 return known.status
-            if known is not None or spec.worker_id in self._used_ids:
+            if known is not None or self._records.is_used(spec.worker_id):
                 raise AlreadyExists(
                     Reason.WORKER_ID_USED, f'the worker id "{spec.worker_id}" was used before; choose a new one'
                 )
             choice = choose_engine(spec.device_ids, self._devices.by_id, self._rules.policy)
             model = await self._find_model(spec.source)
-            worker = await self._accept(spec, choice, model)
+            worker, launch = await self._accept(spec, choice, model)
+            self._read_ahead(model)  # the disk begins while the process is still being made
         if not self._is_open:  # the end began while the disk was busy: whoever ends the workers did not see this one
             worker.kill()
-        life = self._tasks.spawn(f"worker {spec.worker_id}", self._live(worker))
-        self._lives.add(life)
-        life.add_done_callback(self._lives.discard)
-        self.status_changed()
+        self._begin_life(worker, worker.run(launch))
         return worker.status
 
     async def stop(self, worker_id: str) -> WorkerState:
@@ -152,32 +141,52 @@ class Supervisor:
             worker = self._workers.get(worker_id)
             if worker is not None:
                 worker.stop(self._rules.stop_grace_s)
-                return worker.status.state
-            if worker_id not in self._used_ids:
-                await self._write(WorkerRecord(worker_id, Stage.REFUSED))
-                self._used_ids.add(worker_id)
+                state = worker.status.state
+                await self._records.renew(worker_id, stage=Stage.STOPPING)
+                return state
+            await self._records.refuse(worker_id)
             return WorkerState.EXITED
 
     async def report_ready(self, worker_id: str, address: str, engine: bytes, memory_mib: tuple[int, ...]) -> None:
+        """Said when it is ready, and every few seconds from then on."""
         worker = self._known(worker_id)
-        _, port = split_address(address)
-        worker.became_ready(join_address(self._advertise_host, port), engine, memory_mib)
+        worker.became_ready(self._advertised(address), engine, memory_mib)
         if worker.status.state is WorkerState.READY:
-            await self._renew(replace(self._records[worker_id], address=address))
+            await self._records.renew(worker_id, address=address, ready_time=worker.status.ready_time)
+
+    async def report_loading(self, worker_id: str, address: str, progress: float | None) -> None:
+        """Said every few seconds until it is ready."""
+        self._known(worker_id).said_how_it_loads(progress)
+        if address:
+            await self._records.renew(worker_id, address=address)
 
     def report_failed(self, worker_id: str, reason: Reason, message: str) -> None:
         self._known(worker_id).said_it_failed(reason, message)
 
-    def note_stats(self, worker_id: str, stats: bytes) -> None:
+    def note_stats(self, worker_id: str, stats: bytes, signs: EngineSigns) -> None:
         worker = self._workers.get(worker_id)
         if worker is not None and worker.status.state is WorkerState.READY:
-            worker.said_what_it_does(stats)
+            worker.said_what_it_does(stats, signs)
+
+    def note_reading(self, source: str, reading: Reading) -> None:
+        """The files of this reference were read ahead, for the workers that start with it."""
+        for worker in self._workers.values():
+            if worker.status.spec.source == source and worker.status.reading is None:
+                worker.was_read(reading)
+
+    def note_silence(self, worker_id: str) -> None:
+        """It was asked what it does, and did not answer."""
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            worker.said_nothing()
 
     def worker_by_ready_token(self, token: str) -> str | None:
-        for record in self._records.values():
-            if same_token(token, record.ready_token):
-                return record.worker_id
-        return None
+        return self._records.worker_by_ready_token(token)
+
+    def require_complete(self) -> None:
+        """Raises `Unavailable` while workers of earlier lives are taken back: what is not told of counts as gone."""
+        if not self._is_complete:
+            raise _not_open()
 
     def statuses(self) -> tuple[WorkerStatus, ...]:
         return tuple(worker.status for worker in self._workers.values())
@@ -187,15 +196,15 @@ class Supervisor:
         for status in self.statuses():
             for device_id, held in zip(status.spec.device_ids, status.held_mib(), strict=False):
                 memory_mib[device_id] = memory_mib.get(device_id, 0) + held
-        pids = frozenset(status.pid for status in self.statuses() if status.pid and status.state not in TERMINAL)
-        return OwnUse(pids, memory_mib)
+        alive = [status for status in self.statuses() if status.pid and status.state not in TERMINAL]
+        return OwnUse({status.pid: status.spec.worker_id for status in alive}, memory_mib)
 
     def log_of(self, worker_id: str) -> tuple[Path, asyncio.Event]:
         """Its log file, and what is set once nothing will be added to it."""
         worker = self._workers.get(worker_id)
         if worker is not None:
             return worker.log_path, worker.ended
-        path = self._log_path(worker_id)
+        path = self._rules.log_path(worker_id)
         if not path.is_file():
             raise _unknown(worker_id)
         ended = asyncio.Event()
@@ -220,6 +229,10 @@ class Supervisor:
         if left:
             log.error("workers_did_not_end", workers=[life.get_name() for life in left])
 
+    def leave(self) -> None:
+        """Starts nothing any more; workers go on without this pool manager, and the next one takes them back."""
+        self._is_open = False
+
     def kill_all(self) -> None:
         """Leaves nothing running, at once and without a word to anybody."""
         for worker in self._workers.values():
@@ -230,80 +243,118 @@ class Supervisor:
         return any(status.spec.source == source and status.state not in TERMINAL for status in self.statuses())
 
     async def note_started(self, worker_id: str, process: ProcessIdentity | None) -> None:
-        await self._renew(replace(self._records[worker_id], stage=Stage.STARTED, process=process))
+        await self._records.renew(worker_id, process=process)
 
     async def ask_shutdown(self, status: WorkerStatus) -> bool:
-        return await self._shut_down(status.address, status.access_token)
+        return await self._calls.shut_down(status.address, status.access_token)
+
+    def count_failure(self, spec: WorkerSpec, ready_s: float) -> int:
+        return self._failures.failed(spec, ready_s)
 
     async def memory_back(self, pid: int, within_s: float) -> bool:
         return await self._devices.memory_back(pid, within_s)
 
-    async def _accept(self, spec: WorkerSpec, choice: EngineChoice, model: LocatedModel) -> Worker:
+    async def _accept(self, spec: WorkerSpec, choice: EngineChoice, model: LocatedModel) -> tuple[Worker, Launch]:
+        port = self._ports.choose(self._rules.bind_host, self._records.ports())
         record = WorkerRecord(
-            spec.worker_id, Stage.INTENDED, spec, access_token=secret_token(), ready_token=secret_token()
-        )
-        with _disk_errors_told(spec.worker_id):
-            self._log_path(spec.worker_id).touch(mode=0o600)
-        await self._write(record)
-        self._records[spec.worker_id] = record
-        self._used_ids.add(spec.worker_id)
-        status = WorkerStatus(
-            spec, WorkerState.STARTING, start_time=self._clock.wall(), access_token=record.access_token
-        )
-        worker = Worker(status, self._launch(spec, record, choice, model), self, self._clock)
-        self._workers[spec.worker_id] = worker
-        return worker
-
-    def _launch(self, spec: WorkerSpec, record: WorkerRecord, choice: EngineChoice, model: LocatedModel) -> Launch:
-        command = worker_command(
+            spec.worker_id,
+            Stage.INTENDED,
             spec,
-            choice,
-            self._rules.policy,
-            model_path=model.path,
-            bind=join_address(self._rules.bind_host, 0),
-            ready_address=self._ready_address,
-            program=self._rules.program,
+            access_token=secret_token(),
+            ready_token=secret_token(),
+            address=join_address(self._rules.bind_host, port) if port else "",
+            load_deadline_s=self._rules.load_deadline_s(model),
+            stall_s=self._rules.stall_limit_s(choice),
+            start_time=self._clock.wall(),
         )
-        environment = worker_environment(
-            self._rules.environment, choice, access_token=record.access_token, ready_token=record.ready_token
-        )
-        deadline_s = self._rules.load_base_s + self._rules.load_s_per_gib * model.size_bytes / _GIB
-        return Launch(command, environment, self._log_path(spec.worker_id), deadline_s)
+        with disk_errors_told(spec.worker_id):
+            self._rules.log_path(spec.worker_id).touch(mode=0o600)
+        await self._records.intend(record)
+        worker = self._workers[spec.worker_id] = self._worker_of(record, spec)
+        return worker, self._rules.launch(record, spec, choice, model, self._ready_address)
 
-    async def _live(self, worker: Worker) -> None:
-        await worker.run()
-        worker_id = worker.status.spec.worker_id
-        record = self._records.pop(worker_id)
-        await self._write_if_possible(record.as_ended())
+    def _worker_of(self, record: WorkerRecord, spec: WorkerSpec) -> Worker:
+        status = WorkerStatus(
+            spec,
+            WorkerState.STARTING,
+            start_time=record.start_time or self._clock.wall(),
+            access_token=record.access_token,
+            ready_time=record.ready_time,
+        )
+        limits = Limits(record.load_deadline_s, record.stall_s)
+        return Worker(status, self._rules.log_path(spec.worker_id), limits, self, self._clock)
+
+    def _begin_life(self, worker: Worker, life: Coroutine[None, None, None]) -> None:
+        task = self._tasks.spawn(f"worker {worker.status.spec.worker_id}", self._live(worker, life))
+        self._lives.add(task)
+        task.add_done_callback(self._lives.discard)
+        self.status_changed()
+
+    async def _live(self, worker: Worker, life: Coroutine[None, None, None]) -> None:
+        await life
+        await self._records.end(worker.status.spec.worker_id)
+        await self._forget_oldest_logs()
         ended = [known for known, other in self._workers.items() if other.status.state in TERMINAL]
         self.forget_ended(ended[:-_KEEP_ENDED])
 
-    async def _end_leftover(self, record: WorkerRecord) -> None:
-        await end_leftover(record)
-        await self._write(record.as_ended())
-
-    async def _write(self, record: WorkerRecord) -> None:
-        """Raises `Unavailable` where the disk does not take it."""
-        async with self._journal_lock:
-            with _disk_errors_told(record.worker_id):
-                await asyncio.to_thread(self._journal.write, record)
-
-    async def _renew(self, record: WorkerRecord) -> None:
-        self._records[record.worker_id] = record
-        await self._write_if_possible(record)
-
-    async def _write_if_possible(self, record: WorkerRecord) -> None:
-        """For what has happened already, on disk or not; the log says so if it is not."""
+    async def _forget_oldest_logs(self) -> None:
+        living = {record.worker_id for record in self._records.living}
         try:
-            await self._write(record)
-        except Unavailable:
+            await asyncio.to_thread(forget_oldest_logs, self._rules.logs, living)
+        except OSError as exc:
+            log.warning("old_logs_not_removed", error=exc.strerror)
+
+    async def _take_back(self, record: WorkerRecord) -> None:
+        """Adopts what lives and is proven to be ours; ends what can't go on; tells of the end of what is gone."""
+        assert record.spec is not None  # a start is recorded with it
+        worker = self._workers[record.worker_id] = self._worker_of(record, record.spec)
+        process = await find_living(record)
+        if process is None:
+            log.info("worker_gone_meanwhile", worker_id=record.worker_id)
+            await worker.was_gone(as_told=record.stage is Stage.STOPPING)
+            await self._records.end(record.worker_id)
             return
+        worker.hold(process)
+        self._begin_life(worker, worker.run_adopted(process))
+        if record.stage is Stage.STOPPING:
+            worker.stop(self._rules.stop_grace_s)
+        elif problem := self._why_not_here(record.spec):
+            worker.fail(problem.reason, f"the worker was ended: {problem.message}")
+        else:
+            await self._reach(worker, record)
+
+    def _why_not_here(self, spec: WorkerSpec) -> LlorchError | None:
+        """What forbids this worker by the settings of today; a device that fails is nothing of that kind."""
+        try:
+            choose_engine(spec.device_ids, self._devices.by_id, self._rules.policy)
+        except FailedPrecondition:
+            return None
+        except LlorchError as problem:
+            return problem
+        return None
+
+    async def _reach(self, worker: Worker, record: WorkerRecord) -> None:
+        """One that loads may not listen yet; it will report, or its deadline ends it."""
+        answer = None
+        if record.address:
+            answer = await self._calls.adopt(record.address, record.access_token, self._ready_address)
+        is_it = answer is not None and answer.worker_id == record.worker_id
+        log.info("worker_adopted", worker_id=record.worker_id, pid=worker.status.pid, answered=is_it)
+        if answer is not None and is_it and answer.engine:
+            worker.became_ready(self._advertised(record.address), answer.engine, answer.memory_mib)
+        elif not is_it and record.ready_time is not None:
+            worker.fail(Reason.ENGINE_FAILED, "the worker was ended: it did not answer the restarted pool manager")
+
+    def _advertised(self, address: str) -> str:
+        return join_address(self._advertise_host, split_address(address)[1])
 
     def _known(self, worker_id: str) -> Worker:
         worker = self._workers.get(worker_id)
-        if worker is None:
-            raise _unknown(worker_id)
-        return worker
+        if worker is not None:
+            return worker
+        if not self._is_open:  # it may be one of those that are being taken back
+            raise _not_open()
+        raise _unknown(worker_id)
 
     def _one_at_a_time(self, worker_id: str) -> asyncio.Lock:
         lock = self._command_locks.get(worker_id)
@@ -311,17 +362,9 @@ class Supervisor:
             lock = self._command_locks[worker_id] = asyncio.Lock()
         return lock
 
-    def _log_path(self, worker_id: str) -> Path:
-        return self._rules.logs / f"{worker_id}.log"
 
-
-@contextmanager
-def _disk_errors_told(worker_id: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        log.error("worker_record_not_written", worker_id=worker_id, error=exc.strerror)
-        raise Unavailable(Reason.STORE_FAILED, f"the node can't write to its data directory: {exc.strerror}") from exc
+def _not_open() -> Unavailable:
+    return Unavailable(Reason.DRAINING, "this pool manager is just starting or ending", retry_after_ms=_RETRY_MS)
 
 
 def _unknown(worker_id: str) -> NotFound:

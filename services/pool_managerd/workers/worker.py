@@ -1,7 +1,6 @@
 """One worker from its acceptance to its end: the only writer of its status."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -9,10 +8,15 @@ from typing import Protocol
 from llorch.clock import Clock
 from llorch.errors import Reason
 from llorch.logs import get_logger
+from pool_managerd.models.reading import Reading
+from pool_managerd.workers.adopted_process import AdoptedProcess
+from pool_managerd.workers.command import Launch
 from pool_managerd.workers.identity import ProcessIdentity
 from pool_managerd.workers.lifecycle import WorkerEvent, WorkerState, after, may
 from pool_managerd.workers.log_file import last_lines
-from pool_managerd.workers.process import ProcessEnd, WorkerProcess
+from pool_managerd.workers.process import ChildProcess, ProcessEnd, RunningProcess
+from pool_managerd.workers.spec import WorkerSpec
+from pool_managerd.workers.stall import EngineSigns, StallWatch
 from pool_managerd.workers.status import LAST_LINES, WorkerExit, WorkerStatus
 
 log = get_logger(__name__)
@@ -20,16 +24,15 @@ log = get_logger(__name__)
 _SHUTDOWN_EXIT_S = 2.0  # a worker that answered Shutdown gets this long before SIGTERM
 _CRASH_MEMORY_S = 0.5  # a crash is reported within 1 s, so its memory is not waited for any longer
 _STOP_MEMORY_S = 10.0
+_SAY_READY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
-    """How the process is made. `load_deadline_s`: it is ended if it is not ready by then."""
+class Limits:
+    """It is ended if it is not ready so long after its start, or does nothing for so long although it has work."""
 
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    log_path: Path
     load_deadline_s: float
+    stall_s: float
 
 
 class WorkerHost(Protocol):
@@ -51,59 +54,95 @@ class WorkerHost(Protocol):
         """Waits until no device holds memory of this process, which has ended."""
         ...
 
+    def count_failure(self, spec: WorkerSpec, ready_s: float) -> int:
+        """How many workers like this one failed in a row, now that it did after having been ready for `ready_s`."""
+        ...
+
 
 class Worker:
-    def __init__(self, status: WorkerStatus, launch: Launch, host: WorkerHost, clock: Clock) -> None:
+    def __init__(self, status: WorkerStatus, log_path: Path, limits: Limits, host: WorkerHost, clock: Clock) -> None:
         self.status = status
-        self.log_path = launch.log_path
-        self.process: WorkerProcess | None = None
+        self.log_path = log_path
+        self.process: RunningProcess | None = None
         self.ended = asyncio.Event()
-        self._launch = launch
+        self._limits = limits
         self._host = host
         self._clock = clock
+        self._stall = StallWatch(limits.stall_s)
         self._load_is_over = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._grace_s = 0.0
+        self._ready_at: float | None = None
         self._failure: tuple[Reason, str] | None = None
 
-    async def run(self) -> None:
+    async def run(self, launch: Launch) -> None:
         """From exec to the end of the process. Cancelling it leaves the process alone."""
         if self._stop_asked.is_set():
             self._finish(WorkerEvent.ENDED_AS_TOLD, WorkerExit(message="stopped before its process was made"))
             return
         try:
-            self.process = WorkerProcess.spawn(self._launch.command, self._launch.environment, self._launch.log_path)
+            process = ChildProcess.spawn(launch.command, launch.environment, self.log_path)
         except OSError as exc:
-            self._never_ran(exc)
+            self._fail_without_process(f"the worker process could not be started: {exc.strerror}")
             return
-        self._change(pid=self.process.pid)
-        ender = asyncio.create_task(self._end_when_due(self.process), name=f"ender of {self.status.spec.worker_id}")
-        try:
-            await self._host.note_started(self.status.spec.worker_id, self.process.identity)
-            await self._settle(self.process.pid, await self.process.wait())
-        except asyncio.CancelledError:
-            self.process.abandon()
-            raise
-        finally:
-            ender.cancel()
-            await asyncio.gather(ender, return_exceptions=True)
+        self.hold(process)
+        await self._watch(process, self._limits.load_deadline_s)
+
+    def hold(self, process: RunningProcess) -> None:
+        """From here on it can be ended."""
+        self.process = process
+        self._change(pid=process.pid)
+
+    async def run_adopted(self, process: AdoptedProcess) -> None:
+        """As `run`, for a process of an earlier life of the pool manager, which is held already.
+
+        One that was ready is not asked how long it took; one that became so meanwhile has a moment to say it.
+        """
+        if self.status.ready_time is not None:
+            self._load_is_over.set()
+        await self._watch(process, max(_SAY_READY_S, self._limits.load_deadline_s - process.age_s))
+
+    async def was_gone(self, *, as_told: bool) -> None:
+        """It ended while no pool manager was there, and nobody saw how."""
+        if as_told:
+            self.stop(grace_s=0.0)
+            self._finish(WorkerEvent.ENDED_AS_TOLD, WorkerExit())
+        else:
+            lines = await asyncio.to_thread(last_lines, self.log_path, LAST_LINES)
+            self._fail_without_process("the worker ended while the pool manager of its node was away", lines)
 
     def became_ready(self, address: str, engine: bytes, memory_mib: tuple[int, ...]) -> None:
         """The worker says so itself. Too late if it was told to stop; then nothing happens."""
         if not may(self.status.state, WorkerEvent.BECAME_READY):
             return
         self._load_is_over.set()
+        self._ready_at = self._clock.monotonic()
         self._change(
             WorkerEvent.BECAME_READY,
             address=address,
             engine=engine,
             memory_mib=memory_mib,
-            ready_time=self._clock.wall(),
+            ready_time=self.status.ready_time or self._clock.wall(),
+            load_progress=None,
         )
+        self._warn_of_too_much_memory()
 
-    def said_what_it_does(self, stats: bytes) -> None:
+    def said_how_it_loads(self, progress: float | None) -> None:
         """Tells nobody: there is time until somebody looks."""
+        if self.status.state is WorkerState.STARTING:
+            self.status = replace(self.status, load_progress=progress)
+
+    def was_read(self, reading: Reading) -> None:
+        """Its model's files. Tells nobody either."""
+        self.status = replace(self.status, reading=reading)
+
+    def said_what_it_does(self, stats: bytes, signs: EngineSigns) -> None:
+        """Tells nobody either."""
         self.status = replace(self.status, stats=stats)
+        self._end_if_stuck(signs)
+
+    def said_nothing(self) -> None:
+        self._end_if_stuck(None)
 
     def said_it_failed(self, reason: Reason, message: str) -> None:
         """Why it is about to end, in its own words; its end follows."""
@@ -117,13 +156,32 @@ class Worker:
         self._load_is_over.set()
         self._stop_asked.set()
 
-    def kill(self) -> None:
-        self.stop(grace_s=0.0)
-        if self.process is not None and not self.ended.is_set():
+    def fail(self, reason: Reason, message: str) -> None:
+        """Ends it at once for what it did wrong: what can't be helped is not asked to end in order."""
+        log.warning("worker_ended_for_cause", worker_id=self.status.spec.worker_id, reason=reason, why=message)
+        self.said_it_failed(reason, message)
+        if self.process is not None:
             self.process.kill()
 
-    async def _end_when_due(self, process: WorkerProcess) -> None:
-        await self._wait_end_is_due()
+    def kill(self) -> None:
+        self.stop(grace_s=0.0)
+        if self.process is not None:
+            self.process.kill()
+
+    async def _watch(self, process: RunningProcess, load_s: float) -> None:
+        ender = asyncio.create_task(self._end_when_due(process, load_s), name=f"ender of {self.status.spec.worker_id}")
+        try:
+            await self._host.note_started(self.status.spec.worker_id, process.identity)
+            await self._settle(process.pid, await process.wait())
+        except asyncio.CancelledError:
+            process.abandon()
+            raise
+        finally:
+            ender.cancel()
+            await asyncio.gather(ender, return_exceptions=True)
+
+    async def _end_when_due(self, process: RunningProcess, load_s: float) -> None:
+        await self._wait_end_is_due(load_s)
         if await self._ends_by_itself(process):
             return
         process.terminate()
@@ -131,27 +189,40 @@ class Worker:
             log.warning("worker_killed", worker_id=self.status.spec.worker_id, after_s=self._grace_s)
             process.kill()
 
-    async def _ends_by_itself(self, process: WorkerProcess) -> bool:
+    async def _ends_by_itself(self, process: RunningProcess) -> bool:
         if not self.status.address or not await self._host.ask_shutdown(self.status):
             return False
         return await process.ended_within(min(_SHUTDOWN_EXIT_S, self._grace_s))
 
-    async def _wait_end_is_due(self) -> None:
+    async def _wait_end_is_due(self, load_s: float) -> None:
         try:
-            async with asyncio.timeout(self._launch.load_deadline_s):
+            async with asyncio.timeout(load_s):
                 await self._load_is_over.wait()
         except TimeoutError:
-            seconds = round(self._launch.load_deadline_s)
-            self.said_it_failed(Reason.MODEL_LOAD_FAILED, f"it was not ready within {seconds} s and was ended")
+            self.said_it_failed(Reason.MODEL_LOAD_FAILED, self._why_load_took_too_long())
             self.stop(grace_s=self._grace_s)
         await self._stop_asked.wait()
 
+    def _why_load_took_too_long(self) -> str:
+        progress = self.status.load_progress
+        how_far = "" if progress is None else f" (it had come to {progress:.0%})"
+        return f"it was not ready within {self._limits.load_deadline_s:.0f} s{how_far} and was ended"
+
+    def _end_if_stuck(self, signs: EngineSigns | None) -> None:
+        if self._failure is not None or self.status.state not in (WorkerState.READY, WorkerState.DRAINING):
+            return
+        problem = self._stall.look(signs, self._clock.monotonic())
+        if problem is not None:
+            self.fail(Reason.ENGINE_FAILED, f"the worker was ended: {problem}")
+
     async def _settle(self, pid: int, end: ProcessEnd) -> None:
         as_told = self._stop_asked.is_set() and self._failure is None
-        lines = await asyncio.to_thread(last_lines, self._launch.log_path, LAST_LINES)
+        lines = await asyncio.to_thread(last_lines, self.log_path, LAST_LINES)
         reason, message = (None, "") if as_told else self._why(end)
-        if not await self._host.memory_back(pid, _STOP_MEMORY_S if as_told else _CRASH_MEMORY_S):
+        waits_s = _STOP_MEMORY_S if as_told else _CRASH_MEMORY_S
+        if not await self._host.memory_back(pid, waits_s):
             log.warning("worker_memory_not_back", worker_id=self.status.spec.worker_id, pid=pid)
+            message = f"{message or 'it ended'}; after {waits_s:g} s a device still counted memory of it"
         self._finish(
             WorkerEvent.ENDED_AS_TOLD if as_told else WorkerEvent.ENDED_BROKEN,
             WorkerExit(end.exit_code, end.signal, lines, reason, message),
@@ -160,18 +231,24 @@ class Worker:
     def _why(self, end: ProcessEnd) -> tuple[Reason, str]:
         if self._failure is not None:
             return self._failure
-        how = f"ended by signal {end.signal}" if end.signal is not None else f"exited with code {end.exit_code}"
+        how = _in_words(end)
         if self.status.state is WorkerState.STARTING:
             return Reason.MODEL_LOAD_FAILED, f"the worker {how} while it loaded {self.status.spec.model}"
         return Reason.ENGINE_FAILED, f"the worker {how}"
 
-    def _never_ran(self, exc: OSError) -> None:
-        message = f"the worker process could not be started: {exc.strerror}"
-        self._finish(WorkerEvent.ENDED_BROKEN, WorkerExit(reason=Reason.MODEL_LOAD_FAILED, message=message))
+    def _fail_without_process(self, message: str, lines: tuple[str, ...] = ()) -> None:
+        reason = Reason.MODEL_LOAD_FAILED if self.status.ready_time is None else Reason.ENGINE_FAILED
+        self._finish(WorkerEvent.ENDED_BROKEN, WorkerExit(last_lines=lines, reason=reason, message=message))
 
     def _finish(self, event: WorkerEvent, how: WorkerExit) -> None:
-        self._change(event, exit=how)
+        as_told = event is WorkerEvent.ENDED_AS_TOLD
+        failures = 0 if as_told else self._host.count_failure(self.status.spec, self._ready_s())
+        self._change(event, exit=replace(how, end_time=self._clock.wall(), failures_in_a_row=failures))
         self.ended.set()
+
+    def _ready_s(self) -> float:
+        """In this life of the pool manager."""
+        return 0.0 if self._ready_at is None else self._clock.monotonic() - self._ready_at
 
     def _change(self, event: WorkerEvent | None = None, **facts: object) -> None:
         state = self.status.state if event is None else after(self.status.state, event)
@@ -179,3 +256,23 @@ class Worker:
             log.info("worker_state", worker_id=self.status.spec.worker_id, was=self.status.state, now=state)
         self.status = replace(self.status, state=state, **facts)  # type: ignore[arg-type]  # checked by replace
         self._host.status_changed()
+
+    def _warn_of_too_much_memory(self) -> None:
+        spec, held = self.status.spec, self.status.memory_mib
+        for device_id, reserved, measured in zip(spec.device_ids, spec.reservation_mib, held, strict=False):
+            if measured > reserved:
+                log.warning(
+                    "worker_over_its_reservation",
+                    worker_id=spec.worker_id,
+                    device_id=device_id,
+                    reserved_mib=reserved,
+                    measured_mib=measured,
+                )
+
+
+def _in_words(end: ProcessEnd) -> str:
+    if end.signal is not None:
+        return f"ended by signal {end.signal}"
+    if end.exit_code is not None:
+        return f"exited with code {end.exit_code}"
+    return "ended; how is not known, because it was started by an earlier life of the pool manager"

@@ -3,13 +3,15 @@
 import asyncio
 import secrets
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from llama_orch.v2 import control_pb2, run_pb2, worker_pb2, worker_service_pb2, worker_service_pb2_grpc
-from llorch.errors import Aborted, Reason, Unavailable, invalid_field
+from llorch.errors import Aborted, FailedPrecondition, Reason, Unavailable, invalid_field
 from llorch.identifiers import check_id, new_id
+from llorch.ports import split_address
 from llorch.rpc.slow_reader import write_with_deadline
 from worker_orcd import convert
 from worker_orcd.api.run_stream import WRITE_DEADLINE_S, RunStream, StreamContext
@@ -27,10 +29,14 @@ ExecuteContext = grpc.aio.ServicerContext[object, worker_service_pb2.ExecuteResp
 
 
 class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
-    """Answers UNAVAILABLE / WORKER_NOT_READY until `open`; the Shutdown RPC sets `stop`."""
+    """Answers UNAVAILABLE / WORKER_NOT_READY until `open`; the Shutdown RPC sets `stop`.
 
-    def __init__(self, worker_id: str, stop: asyncio.Event) -> None:
+    `adopted` hears where the pool manager is that took this worker over; None where it has no pool manager.
+    """
+
+    def __init__(self, worker_id: str, stop: asyncio.Event, adopted: Callable[[str], None] | None = None) -> None:
         self._worker_id = worker_id
+        self._adopted = adopted
         self._keeper: RunKeeper | None = None
         self._guard = ControlGuard()
         self._stream: RunStream | None = None
@@ -147,6 +153,18 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             response.engine.CopyFrom(convert.engine_info(self._keeper.engine.info()))
         return response
 
+    async def Adopt(
+        self, request: worker_service_pb2.AdoptRequest, context: Context
+    ) -> worker_service_pb2.AdoptResponse:
+        split_address(request.ready_address)
+        if self._adopted is None:
+            raise FailedPrecondition(Reason.NOT_PERMITTED, "this worker was started by hand and has no pool manager")
+        self._adopted(request.ready_address)
+        response = worker_service_pb2.AdoptResponse(worker_id=self._worker_id)
+        if self._keeper is not None:
+            response.engine.CopyFrom(convert.engine_info(self._keeper.engine.info()))
+        return response
+
     async def GetStats(
         self, request: worker_service_pb2.GetStatsRequest, context: Context
     ) -> worker_service_pb2.GetStatsResponse:
@@ -165,6 +183,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
                 tokens_cached=stats.tokens_cached,
                 warm_prefixes=stats.warm_prefixes,
                 host_cache_mib=stats.host_cache_bytes // 2**20,
+                runs_decoding=keeper.decoding,
             )
         )
 

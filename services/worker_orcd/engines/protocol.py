@@ -43,6 +43,10 @@ class Engine(Protocol):
         """Loads the model. Raises `LlorchError` in words for the operator when it can't."""
         ...
 
+    def load_progress(self) -> float | None:
+        """How far `load` is, 0 to 1; None where it can't tell."""
+        ...
+
     def info(self) -> EngineInfo:
         """What it is and can do. Known after `load`."""
         ...

@@ -14,9 +14,9 @@ from llama_orch.v2 import fleet_service_pb2, task_event_pb2
 from llama_orch.v2 import task_service_pb2 as tasks
 from llama_orch.v2.task_event_pb2 import Started, TaskEvent
 from llorch.errors import InvalidArgument, NotFound, Reason, Unavailable
+from support.cuttable_line import cuttable
 
 from .conftest import RunningGateway, StartGateway
-from .cuttable_line import cuttable
 from .fake_orchestrator import FakeOrchestrator
 from .sse_reader import SseReader
 

@@ -46,6 +46,17 @@ def test_flag_beats_environment_beats_file_beats_default(file: Path, env: dict[s
     assert settings.config == file
 
 
+def test_the_folder_of_models_may_stand_above_all_sections(file: Path, env: dict[str, str]) -> None:
+    class PoolManagerSettings(DaemonSettings, section="pool_manager"):
+        models_dir: str = Field("", description="Folder.")
+
+    file.write_text('models_dir = "/models"\n[gateway]\n')
+    assert read(PoolManagerSettings, ["--config", str(file)], env).models_dir == "/models"
+    assert read(GatewaySettings, ["--config", str(file)], env).slots == 4
+    file.write_text('models_dir = "/models"\n[pool_manager]\nmodels_dir = "/other"\n')
+    assert read(PoolManagerSettings, ["--config", str(file)], env).models_dir == "/other"
+
+
 def test_flags_are_kebab_case_and_switches_need_no_value(env: dict[str, str]) -> None:
     assert read(GatewaySettings, ["--allow-cpu"], env).allow_cpu
     assert not read(GatewaySettings, ["--no-allow-cpu"], env).allow_cpu
@@ -191,7 +202,7 @@ def test_an_instance_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert GatewaySettings().slots == 4
 
 
-@pytest.mark.parametrize("text", ['models_dir = "/models"', "[apps.aider]"])
+@pytest.mark.parametrize("text", ["[apps.aider]"])
 def test_what_comes_with_a_later_release_is_refused_by_name(file: Path, env: dict[str, str], text: str) -> None:
     file.write_text(f"{text}\n")
     with pytest.raises(SettingsError, match="later release"):

@@ -1,7 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 from llorch.system import plan
 from llorch.system.options import ANY_PORT, SystemOptions
+from llorch.system.restarts import MOST, WITHIN_S, RestartLimit
 
 OPTIONS = SystemOptions(
     data_dir=Path("/data"),
@@ -60,3 +62,26 @@ def test_what_a_daemon_says_about_its_settings_is_told_in_those_of_the_system() 
 
     said = gateway.in_words_of_the_system("LLORCH_GATEWAY_TOKEN: too short; use --bind 127.0.0.1:2")
     assert said == "--token: too short; use --http 127.0.0.1:2"
+
+
+def test_workers_end_with_the_system_and_take_any_port_where_the_pool_manager_does() -> None:
+    fixed = plan.pool_manager(OPTIONS, "127.0.0.1:1", allow_cpu=False)
+    assert "--stop-workers-on-exit" in fixed.arguments
+    assert "--worker-ports" not in fixed.arguments
+    anywhere = plan.pool_manager(replace(OPTIONS, pool_manager=ANY_PORT), "127.0.0.1:1", allow_cpu=False)
+    assert anywhere.arguments[anywhere.arguments.index("--worker-ports") + 1] == "any"
+
+
+def test_a_daemon_that_is_started_again_listens_where_it_listened() -> None:
+    anywhere = plan.gateway(replace(OPTIONS, http=ANY_PORT), "127.0.0.1:1").bound_to("127.0.0.1:4711")
+    assert anywhere.arguments[anywhere.arguments.index("--bind") + 1] == "127.0.0.1:4711"
+    assert anywhere.arguments[-2:] == ("--config", "/etc/l.toml")
+    by_its_settings = plan.gateway(OPTIONS, "127.0.0.1:1")
+    assert by_its_settings.bound_to("127.0.0.1:4711") == by_its_settings
+
+
+def test_a_daemon_is_started_again_a_few_times_a_minute_and_no_more() -> None:
+    limit = RestartLimit()
+    assert [limit.allows(float(second)) for second in range(MOST + 2)] == [True] * MOST + [False] * 2
+    assert limit.allows(WITHIN_S)
+    assert not limit.allows(WITHIN_S + 0.5)

@@ -108,6 +108,25 @@ async def test_a_process_whose_parent_died_stays_in_the_family(tmp_path: Path) -
     assert not psutil.pid_exists(int(out))
 
 
+async def test_the_ends_of_orphans_are_taken_note_of_and_those_of_others_left_to_them() -> None:
+    family = Family()
+    code = """
+        import subprocess, sys
+        print(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE).pid, flush=True)
+    """
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", textwrap.dedent(code), stdout=PIPE)
+    out, _ = await parent.communicate()
+    orphan = psutil.Process(int(out))  # its input ended with its parent
+
+    async with asyncio.timeout(10):
+        while orphan.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
+    family.collect_orphans({orphan.pid})
+    assert psutil.pid_exists(orphan.pid)
+    family.collect_orphans(())
+    assert not psutil.pid_exists(orphan.pid)
+
+
 async def test_processes_from_before_are_not_in_the_family() -> None:
     older = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=PIPE)
     try:

@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import pytest
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from pool_managerd.devices import choose
 from pool_managerd.devices.choose import open_inventory
 from pool_managerd.devices.device import DeviceKind, OwnUse
 from pool_managerd.devices.inventory import DeviceInventory
+from pool_managerd.devices.pci import cards_on_the_bus
 from pool_managerd.devices.simulated import parse_simulated_gpu
 
 
@@ -22,21 +26,51 @@ def kinds(inventory: DeviceInventory) -> list[DeviceKind]:
 @pytest.mark.req("POOL-2001", "POOL-2002")
 def test_no_gpu_and_nothing_else_allowed_says_what_was_looked_for_found_and_what_to_do() -> None:
     with pytest.raises(FailedPrecondition) as refused:
-        open_inventory(simulate_gpu=[], allow_cpu=False, reserve_mib={}, nvml_binding=NoDriver())
+        open_inventory(simulate_gpu=[], allow_cpu=False, nvml_binding=NoDriver())
     assert refused.value.reason is Reason.NO_DEVICE
     for words in ("NVML Shared Library Not Found", "install the NVIDIA driver", "--cpu", '--simulate-gpu "RTX 3090'):
         assert words in refused.value.message
 
 
+def plug_in(bus: Path, slot: str, vendor: str, kind: str) -> None:
+    (bus / slot).mkdir(parents=True)
+    (bus / slot / "vendor").write_text(f"{vendor}\n")
+    (bus / slot / "class").write_text(f"{kind}\n")
+
+
+@pytest.mark.req("POOL-2002")
+def test_cards_without_a_working_driver_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(tmp_path, "0000:01:00.0", "0x10de", "0x030000")
+    plug_in(tmp_path, "0000:01:00.1", "0x10de", "0x040300")  # the sound of the same card
+    plug_in(tmp_path, "0000:02:00.0", "0x1002", "0x038000")
+    plug_in(tmp_path, "0000:03:00.0", "0x1af4", "0x030000")  # a virtual machine's screen
+    (tmp_path / "0000:04:00.0").mkdir()
+    cards = cards_on_the_bus(tmp_path)
+    assert cards == ["a card of NVIDIA (0000:01:00.0)", "a card of AMD (0000:02:00.0)"]
+    monkeypatch.setattr(choose, "cards_on_the_bus", lambda: cards)
+    with pytest.raises(FailedPrecondition, match=r"AMD \(0000:02:00\.0\), which this release can't use\."):
+        open_inventory(simulate_gpu=[], allow_cpu=False, nvml_binding=NoDriver())
+
+
 @pytest.mark.req("POOL-2001")
 def test_the_cpu_is_a_device_only_where_it_is_allowed() -> None:
-    inventory = open_inventory(simulate_gpu=[], allow_cpu=True, reserve_mib={}, nvml_binding=NoDriver())
+    inventory = open_inventory(simulate_gpu=[], allow_cpu=True, nvml_binding=NoDriver())
     assert kinds(inventory) == [DeviceKind.CPU]
+
+
+@pytest.mark.req("POOL-2002")
+def test_a_gpu_that_was_there_and_has_no_driver_does_not_go_unnoticed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choose, "cards_on_the_bus", lambda: ["a card of NVIDIA (0000:01:00.0)"])
+    inventory = open_inventory(simulate_gpu=[], allow_cpu=True, nvml_binding=NoDriver())
+    assert kinds(inventory) == [DeviceKind.CPU]
+    assert "gpu_without_driver" in "".join(capsys.readouterr())
 
 
 @pytest.mark.req("POOL-2001")
 def test_simulated_devices_stand_alone() -> None:
-    inventory = open_inventory(simulate_gpu=["A:1GiB", "B:2GiB"], allow_cpu=True, reserve_mib={})
+    inventory = open_inventory(simulate_gpu=["A:1GiB", "B:2GiB"], allow_cpu=True)
     assert kinds(inventory) == [DeviceKind.SIMULATED, DeviceKind.SIMULATED]
 
 

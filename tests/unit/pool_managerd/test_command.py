@@ -82,7 +82,14 @@ def command_on(device_id: str, policy: EnginePolicy) -> list[str]:
     choice = choose_engine([device_id], DEVICES, policy)
     spec = worker_spec("file:/tiny.gguf")
     return worker_command(
-        spec, choice, policy, model_path=Path("/tiny.gguf"), bind="127.0.0.1:0", ready_address="127.0.0.1:1"
+        spec,
+        choice,
+        policy,
+        model_path=Path("/tiny.gguf"),
+        bind="127.0.0.1:0",
+        ready_address="127.0.0.1:1",
+        log_path=Path("/logs/w-1.log"),
+        orphan_grace_s=600.0,
     )
 
 

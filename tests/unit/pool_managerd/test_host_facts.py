@@ -10,6 +10,7 @@ import pytest
 
 from llorch.errors import FailedPrecondition, InvalidArgument
 from llorch.settings import SettingsError, read
+from pool_managerd import advertise
 from pool_managerd.advertise import advertised_host, local_address
 from pool_managerd.bell import Bell
 from pool_managerd.data_dir import DataDir
@@ -52,6 +53,10 @@ def test_the_reserve_is_given_per_device() -> None:
         (("--sim", "{"), "sim"),
         (("--worker-stop-grace-s", "0"), "greater than 0"),
         (("--simulated-engine", "vllm"), "simulated-engine"),
+        (("--pools", '{"big": []}'), "names no device"),
+        (("--pools", '{"a b": ["0"]}'), "1 to 128 characters"),
+        (("--labels", '{"a b": "c"}'), "is no label"),
+        (("--labels", '{"zone": "two\\nlines"}'), "is no label"),
     ],
 )
 def test_settings_that_can_not_be_right_are_named(argv: tuple[str, ...], words: str) -> None:
@@ -71,6 +76,22 @@ def test_a_node_that_listens_everywhere_advertises_its_address_toward_the_orches
 def test_a_node_that_finds_no_way_to_the_orchestrator_asks_for_its_address() -> None:
     with pytest.raises(InvalidArgument, match="advertise_host"):
         advertised_host("0.0.0.0:9200", "no.such.host.invalid:8090", "")
+
+
+def test_a_node_that_listens_to_itself_alone_is_no_use_to_an_orchestrator_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(advertise, "_way_to", lambda _: ("192.168.1.20", "192.168.1.10"))
+    with pytest.raises(InvalidArgument, match="bind"):
+        advertised_host("127.0.0.1:9200", "192.168.1.10:8090", "")
+    assert advertised_host("127.0.0.1:9200", "192.168.1.10:8090", "tunnel.lan") == "tunnel.lan"
+    monkeypatch.setattr(advertise, "_way_to", lambda _: ("192.168.1.20", "192.168.1.20"))
+    assert advertised_host("127.0.0.1:9200", "192.168.1.20:8090", "") == "127.0.0.1"
+
+
+def test_a_node_beside_its_orchestrator_listens_to_itself_alone() -> None:
+    assert advertised_host("127.0.0.1:9200", "localhost:8090", "") == "127.0.0.1"
+    assert advertised_host("127.0.0.1:9200", "no.such.host.invalid:8090", "") == "127.0.0.1"
 
 
 def test_workers_report_to_this_machine() -> None:
@@ -164,6 +185,14 @@ async def test_only_news_that_can_not_wait_ring_the_bell() -> None:
     seen(inventory, state=DeviceState.LOST)
     await monitor.sample(OwnUse())
     assert bell.rings == 3
+
+
+async def test_the_reserve_of_the_owner_is_shown_by_any_name_and_not_subtracted() -> None:
+    monitor = DeviceMonitor(ScriptedInventory(), lambda: None, {"card": 300, "another": 7})
+    for _ in range(2):
+        await monitor.sample(OwnUse())
+        (device,) = monitor.devices()
+        assert (device.reserve_mib, device.memory_free_mib) == (300, 1000)
 
 
 @pytest.mark.req("POOL-2003")

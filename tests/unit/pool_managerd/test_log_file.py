@@ -1,4 +1,7 @@
+import os
 from pathlib import Path
+
+import pytest
 
 from pool_managerd.workers import log_file
 from pool_managerd.workers.log_file import forget_oldest_logs, last_lines, read_log
@@ -45,10 +48,54 @@ async def test_following_tells_every_line_once_however_it_is_written(tmp_path: P
     await eventually(lambda: said == ["before", "half", "new", "end"])
 
 
-def test_only_the_newest_logs_are_kept(tmp_path: Path, monkeypatch: object) -> None:
+def rotate(path: Path) -> None:
+    path.replace(path.with_name(f"{path.name}.1"))
+    path.touch()
+
+
+def test_the_last_lines_reach_back_over_a_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "w.log"
+    path.write_text("one\ntwo\nthree\n")
+    rotate(path)
+    path.write_text("four\n")
+    assert last_lines(path, 3) == ("two", "three", "four")
+    assert last_lines(path, 1) == ("four",)
+
+
+async def test_reading_reaches_back_over_a_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "w.log"
+    path.write_text("one\ntwo\n")
+    rotate(path)
+    path.write_text("three\n")
+    assert [lines async for lines in read_log(path, 2, lambda: True)] == [("two", "three")]
+
+
+async def test_following_goes_on_in_the_new_file_after_a_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_file, "_FOLLOW_INTERVAL_S", 0.001)
+    path = tmp_path / "w.log"
+    path.write_text("old\n")
+    said: list[str] = []
+    async for lines in read_log(path, 1, lambda: "end" in said):
+        said.extend(lines)
+        if said[-1] == "old":
+            with path.open("a") as before:
+                rotate(path)
+                before.write("last of the old\n")
+            path.write_text("new\nend\n")
+    assert said == ["old", "last of the old", "new", "end"]
+
+
+def test_only_the_newest_logs_are_kept(tmp_path: Path) -> None:
     kept = log_file._KEEP_LOGS
     for number in range(kept + 3):
         path = tmp_path / f"{number}.log"
         path.touch()
-    forget_oldest_logs(tmp_path)
-    assert len(list(tmp_path.iterdir())) == kept
+        os.utime(path, (number, number))
+        (tmp_path / f"{number}.log.1").touch()
+    forget_oldest_logs(tmp_path, living={"1"})
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2 * (kept + 1)
+    assert "0.log.1" not in left
+    assert {"1.log", "1.log.1"} <= left

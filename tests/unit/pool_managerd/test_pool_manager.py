@@ -92,6 +92,8 @@ async def running(
             "data_dir": folder / "data",
             "simulate_gpu": ["RTX 3090:24GiB"],
             "address_file": address_file,
+            "worker_ports": "any",
+            "stop_workers_on_exit": True,
             **settings,
         }
     )
@@ -268,7 +270,7 @@ async def test_workers_go_on_without_an_orchestrator_and_are_reported_to_the_nex
 async def test_a_wrong_token_is_told_once_and_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stub = OrchestratorStub()
     async with serving(stub, token="right") as address, running(tmp_path, stub, address, token="wrong"):
-        await wait_output(capsys, "orchestrator_refuses_this_node")
+        await wait_output(capsys, "set token in [pool_manager]")
     assert stub.reports == []
 
 
@@ -339,9 +341,20 @@ async def test_deleting_a_file_outside_the_cache_forgets_it_and_leaves_it(manage
     assert not (await manager.state()).snapshot.staged_models
 
 
+@pytest.mark.req("POOL-2012")
+async def test_how_the_files_of_a_model_were_read_is_told_of_its_worker(manager: PoolManager, model: str) -> None:
+    await manager.start(model)
+    await manager.wait_worker(READY)
+    async with asyncio.timeout(10):
+        while not (worker := (await manager.state()).snapshot.workers[0].worker).HasField("reading"):
+            await asyncio.sleep(0.01)
+    assert worker.reading.file_mib == 1
+
+
 async def test_staging_what_can_not_be_had_is_an_error_of_the_call(manager: PoolManager) -> None:
     for source, reason in (
-        ("hf:org/repo", Reason.UNSUPPORTED_SOURCE),
+        ("https://127.0.0.1/x.gguf", Reason.NOT_PERMITTED),
+        ("ftp://example.org/x.gguf", Reason.INVALID_FIELD),
         ("file:/nowhere.gguf", Reason.MODEL_FILE_MISSING),
     ):
         request = pb.StageModelRequest(control=manager.control(), source=source)

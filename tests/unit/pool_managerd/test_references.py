@@ -4,9 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, NotFound, Reason, Unimplemented
+from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, NotFound, Reason
 from pool_managerd.models.locate import locate
-from pool_managerd.models.references import FileReference, PackageReference, parse_reference
+from pool_managerd.models.references import (
+    FileReference,
+    HubReference,
+    PackageReference,
+    UrlReference,
+    parse_reference,
+)
 from support.gguf_writer import smallest_model
 
 GGUF = smallest_model()
@@ -25,8 +31,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refusal(reference: str) -> LlorchError:
+    parsed = parse_reference(reference)
+    assert isinstance(parsed, FileReference | PackageReference)
     with pytest.raises(LlorchError) as refused:
-        locate(parse_reference(reference))
+        locate(parsed)
     return refused.value
 
 
@@ -50,31 +58,91 @@ def test_what_names_no_source_is_refused_with_what_would(text: str) -> None:
     assert refused.value.violations[0].field == "model.reference"
 
 
-@pytest.mark.parametrize("text", ["hf:org/repo:Q4_K_M", "https://example.org/x.gguf"])
-def test_sources_of_later_releases_say_so_and_what_works_now(text: str) -> None:
-    with pytest.raises(Unimplemented) as refused:
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hf:org/repo", ("org/repo", "", "", "")),
+        ("hf:org/repo:Q4_K_M", ("org/repo", "", "Q4_K_M", "")),
+        ("hf:org/repo@v1.0", ("org/repo", "", "", "v1.0")),
+        ("hf:org/my.repo-7B_x/sub/x.gguf", ("org/my.repo-7B_x", "sub/x.gguf", "", "")),
+        ("hf:org/repo:Q8_0@refs/pr/1", ("org/repo", "", "Q8_0", "refs/pr/1")),
+    ],
+)
+def test_a_model_of_the_hub_is_named_by_quantization_or_file(text: str, expected: tuple[str, str, str, str]) -> None:
+    assert parse_reference(text) == HubReference(text, *expected)
+
+
+def test_a_url_is_fetched_without_its_digest() -> None:
+    digest = "ab" * 32
+    text = f"https://example.org:8443/a%20b/x-Q4.gguf?download=true#sha256={digest}"
+    assert parse_reference(text) == UrlReference(
+        text, "https://example.org:8443/a%20b/x-Q4.gguf?download=true", "x-Q4.gguf", digest
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/x",
+        "/..%2f..%2fetc%2fpasswd.gguf",
+        "/%2e%2e%2fx.gguf",
+        "/.hidden.gguf",
+        "/a%00.gguf",
+        "/" + "x" * 300 + ".gguf",
+    ],
+)
+def test_a_url_can_not_choose_a_dangerous_name(path: str) -> None:
+    reference = parse_reference(f"https://example.org{path}")
+    assert isinstance(reference, UrlReference)
+    assert reference.file == "model.gguf"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("hf:repo", "hf:<org>/<repo>"),
+        ("hf:org/repo/../x.gguf", "hf:<org>/<repo>"),
+        ("hf:org/repo/x.safetensors", "hf:<org>/<repo>"),
+        ("hf:org/repo:", "hf:<org>/<repo>"),
+        ("hf:org/repo\n", "hf:<org>/<repo>"),
+        ("https://example.org/x.gguf\n", "encoded"),
+        ("http://example.org/x.gguf", "not encrypted"),
+        ("https:x.gguf", "https://<host>"),
+        ("https:///x.gguf", "https://<host>"),
+        ("https://me:secret@example.org/x.gguf", "password"),
+        ("https://example.org/a b.gguf", "encoded"),
+        ("https://example.org/x.gguf#sha256=zz", "64 hexadecimal"),
+        ("https://example.org/x-00002-of-00003.gguf", "first file"),
+        ("https://example.org/x-00001-of-99999.gguf", "first file"),
+        ("dir:../x.gguf", "dir:<file>"),
+        ("dir:/etc/x.gguf", "dir:<file>"),
+    ],
+)
+def test_what_can_not_be_fetched_is_refused_with_the_reason(text: str, why: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
         parse_reference(text)
-    assert refused.value.reason is Reason.UNSUPPORTED_SOURCE
-    assert "file:/" in refused.value.message
+    assert why in refused.value.message
+    assert "secret" not in refused.value.message
 
 
 @pytest.mark.req("POOL-2006")
 def test_a_file_is_found_with_its_size(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     path.write_bytes(GGUF)
-    model = locate(parse_reference(f"file:{path}"))
+    model = locate(FileReference(f"file:{path}", str(path)))
     assert (model.path, model.size_bytes) == (path, len(GGUF))
 
 
 def test_a_tilde_is_the_home_of_whoever_runs_the_pool_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tiny.gguf").write_bytes(GGUF)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert locate(parse_reference("file:~/tiny.gguf")).path == tmp_path / "tiny.gguf"
+    assert locate(FileReference("file:~/tiny.gguf", "~/tiny.gguf")).path == tmp_path / "tiny.gguf"
 
 
 @pytest.mark.req("POOL-2006")
 def test_a_file_in_a_package_is_found_without_importing_the_package(package: Path) -> None:
-    assert locate(parse_reference("pkg:some_model/tiny.gguf")).path == package / "tiny.gguf"
+    assert locate(PackageReference("pkg:some_model/tiny.gguf", "some_model", "tiny.gguf")).path == package / "tiny.gguf"
     assert "some_model" not in sys.modules
 
 

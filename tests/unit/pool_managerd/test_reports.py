@@ -1,14 +1,17 @@
 """What reports say: differences between states, and what is told until it is acknowledged."""
 
 import io
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 from llorch.gguf.facts import read_facts
 from llorch.gguf.header import read_header
+from pool_managerd import convert
 from pool_managerd.devices.device import Device, DeviceKind
 from pool_managerd.link.backoff import Backoff
 from pool_managerd.link.report_plan import ReportPlan
@@ -17,6 +20,7 @@ from pool_managerd.node_state import NodeState, changes, is_empty
 from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.status import WorkerStatus
 from support.gguf_writer import smallest_model
+from support.large_node import large_node
 from support.worker_host import worker_spec
 
 DEVICE = Device("sim-0", DeviceKind.SIMULATED, 0, "RTX 3090", 24576, 0, 24576, 0)
@@ -41,6 +45,33 @@ def test_a_difference_holds_what_changed_and_nothing_else() -> None:
     assert news.devices == ()
     hotter = replace(DEVICE, temperature_c=80)
     assert changes(state(), state(device=hotter)).devices == (hotter,)
+
+
+def test_a_worker_that_only_does_more_is_told_by_its_stats_alone() -> None:
+    before, busier = worker("a"), replace(worker("a"), stats=b"more")
+    news = changes(state(before, worker("b")), state(busier, worker("b")))
+    assert (news.workers, news.active) == ((), (busier,))
+    assert not is_empty(news)
+    stopping = replace(busier, state=WorkerState.STOPPING)
+    assert changes(state(before), state(stopping)).workers == (stopping,)
+    assert changes(state(), state(busier)).workers == (busier,)
+
+
+@pytest.mark.req("POOL-2007")
+@pytest.mark.parametrize("busy_workers", [0, 2, 16])
+def test_a_heartbeat_of_a_large_node_is_small_and_cheap(busy_workers: int) -> None:
+    """8 GPUs, all of them warmer or cooler than a second ago, and 16 workers: 4 KB and 2 ms of a processor."""
+    plan = ReportPlan()
+    spent_s, sizes = [], []
+    for second in range(30):
+        now = large_node(second, busy_workers=busy_workers)
+        began = time.process_time()
+        news = plan.next_report(now, float(second))
+        told = convert.snapshot(news, "garage", with_endpoints=True).SerializeToString()
+        spent_s.append(time.process_time() - began)
+        sizes.append(len(told))
+    assert max(sizes[1:]) <= 4096
+    assert median(spent_s[1:]) <= 0.002
 
 
 def test_what_vanished_is_told_by_a_full_state() -> None:

@@ -1,21 +1,22 @@
 import asyncio
 import json
-import os
 import signal
-from dataclasses import asdict, replace
-from pathlib import Path
+import socket
+from dataclasses import replace
 
 import pytest
 
-from llorch.background import TaskSupervisor
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, Unavailable
+from llorch.ports import free_port
 from pool_managerd.models.references import LocatedModel
-from pool_managerd.workers import leftovers
-from pool_managerd.workers.identity import ProcessIdentity, identify, is_alive
+from pool_managerd.workers import journal, records
+from pool_managerd.workers.identity import identify
 from pool_managerd.workers.lifecycle import WorkerState
-from pool_managerd.workers.spec import WorkerSpec
+from pool_managerd.workers.ports import PortRange
+from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import WorkerExit
-from support.worker_host import Host, worker_spec
+from pool_managerd.workers.supervisor import NodeDevices
+from support.worker_host import Host, eventually, worker_spec
 
 
 def exit_of(status: object) -> WorkerExit:
@@ -143,7 +144,7 @@ async def test_a_worker_says_why_it_fails_in_its_own_words(host: Host, model: st
 
 @pytest.mark.req("POOL-2003")
 async def test_a_stop_ends_the_process_and_is_idempotent(host: Host, model: str) -> None:
-    supervisor = await host.open()
+    supervisor = await host.open("stubborn", stop_grace_s=0.2)
     await supervisor.start(worker_spec(model))
     await host.wait_log("w-1", "loading")
     assert await supervisor.stop("w-1") is WorkerState.STOPPING
@@ -162,7 +163,7 @@ async def test_a_ready_worker_is_asked_to_end_before_it_is_signalled(host: Host,
     await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
     await supervisor.stop("w-1")
     await host.wait_state("w-1", WorkerState.EXITED)
-    assert host.asked_to_shut_down == ["10.0.0.7:4321"]
+    assert host.calls.asked_to_shut_down == ["10.0.0.7:4321"]
 
 
 @pytest.mark.req("POOL-2003")
@@ -203,7 +204,7 @@ async def test_memory_counts_as_reserved_then_as_measured_then_not_at_all(host: 
     await supervisor.stop("w-1")
     await host.wait_state("w-1", WorkerState.EXITED)
     assert supervisor.own_use().memory_mib == {}
-    assert supervisor.own_use().pids == frozenset()
+    assert not supervisor.own_use().pids
 
 
 async def test_a_ready_token_stands_for_its_worker_only_while_it_lives(host: Host, model: str) -> None:
@@ -217,63 +218,6 @@ async def test_a_ready_token_stands_for_its_worker_only_while_it_lives(host: Hos
     await supervisor.stop("w-1")
     await host.wait_record("w-1", "ended")
     assert supervisor.worker_by_ready_token(token) is None
-
-
-@pytest.mark.req("POOL-2005")
-async def test_a_worker_outlives_its_pool_manager_and_the_next_life_ends_it(
-    host: Host, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leftovers, "_TERMINATE_S", 0.05)
-    left = await left_by_a_life_before(host.folder, worker_spec(model), "stubborn")
-    assert is_alive(left)
-    supervisor = await host.open()
-    assert not is_alive(left)
-    assert reap(left) == -signal.SIGKILL
-    with pytest.raises(AlreadyExists):
-        await supervisor.start(worker_spec(model))
-
-
-@pytest.mark.req("POOL-2005")
-async def test_a_process_whose_id_was_never_noted_is_found_by_its_secret(host: Host, model: str) -> None:
-    left = await left_by_a_life_before(host.folder, worker_spec(model))
-    change_record(host.folder, stage="intended", process=None)
-    await host.open()
-    assert not is_alive(left)
-    reap(left)
-
-
-@pytest.mark.req("POOL-2005")
-@pytest.mark.parametrize(("field", "value"), [("start_ticks", 1), ("boot_id", "another boot")])
-async def test_a_foreign_process_that_has_the_noted_id_now_is_not_touched(
-    host: Host, model: str, field: str, value: object
-) -> None:
-    foreign = await left_by_a_life_before(host.folder, worker_spec(model))
-    change_record(host.folder, process={**asdict(foreign), field: value})
-    await host.open()
-    assert is_alive(foreign)
-    host.kill(foreign.pid)
-    reap(foreign)
-
-
-async def left_by_a_life_before(folder: Path, spec: WorkerSpec, part: str = "patient") -> ProcessIdentity:
-    """A worker whose pool manager has ended without ending it."""
-    async with TaskSupervisor("a life before") as tasks:
-        before = Host(folder, tasks)
-        await (await before.open(part)).start(spec)
-        await before.wait_log(spec.worker_id, "loading")
-        await before.wait_record(spec.worker_id, "started")
-        identity = identify(before.supervisor.statuses()[0].pid)
-    assert identity is not None
-    return identity
-
-
-def reap(left: ProcessIdentity) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(left.pid, 0)[1])
-
-
-def change_record(folder: Path, **fields: object) -> None:
-    path = folder / "workers" / "w-1.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 async def test_nothing_starts_once_the_end_has_begun(host: Host, model: str) -> None:
@@ -328,3 +272,149 @@ async def test_an_end_that_was_taken_note_of_is_forgotten_and_its_id_stays_used(
     assert supervisor.statuses() == ()
     with pytest.raises(AlreadyExists):
         await supervisor.start(worker_spec(model))
+
+
+@pytest.mark.req("POOL-2004")
+async def test_a_worker_whose_engine_is_stuck_is_killed_and_told_of(host: Host, model: str) -> None:
+    supervisor = await host.open("stubborn", stall_s=0.0)
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    supervisor.note_silence("w-1")  # one that loads is not asked yet
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+    supervisor.note_stats("w-1", b"stats", EngineSigns(decoding=1, work_done=7))
+    how = exit_of(await host.wait_state("w-1", WorkerState.FAILED))
+    assert (how.signal, how.reason) == (signal.SIGKILL, Reason.ENGINE_FAILED)
+    assert "made no step" in how.message
+    assert host.calls.asked_to_shut_down == []
+
+
+@pytest.mark.req("POOL-2004")
+async def test_failures_in_a_row_are_told_for_who_decides_on_the_next_start(host: Host, model: str) -> None:
+    supervisor = await host.open("crash")
+    for number in (1, 2):
+        await supervisor.start(worker_spec(model, f"w-{number}"))
+        how = exit_of(await host.wait_state(f"w-{number}", WorkerState.FAILED))
+        assert how.failures_in_a_row == number
+        assert how.end_time is not None
+
+
+async def test_a_worker_that_ends_as_told_has_not_failed(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.stop("w-1")
+    assert exit_of(await host.wait_state("w-1", WorkerState.EXITED)).failures_in_a_row == 0
+
+
+@pytest.mark.req("POOL-2004")
+async def test_how_far_a_load_came_is_told_while_it_lasts_and_when_it_took_too_long(host: Host, model: str) -> None:
+    supervisor = await host.open("stubborn", load_base_s=0.3, stop_grace_s=0.05)
+    await supervisor.start(worker_spec(model))
+    await supervisor.report_loading("w-1", "127.0.0.1:4321", 0.25)
+    assert supervisor.statuses()[0].load_progress == 0.25
+    assert "it had come to 25%" in exit_of(await host.wait_state("w-1", WorkerState.FAILED)).message
+
+
+async def test_a_worker_listens_on_a_port_of_the_range_and_no_two_on_the_same(host: Host, model: str) -> None:
+    first = free_port()
+    supervisor = await host.open(ports=PortRange(first, min(first + 50, 65535)))
+    for number in (1, 2):
+        await supervisor.start(worker_spec(model, f"w-{number}"))
+    ports = [json.loads((host.folder / "workers" / f"w-{number}.json").read_text())["address"] for number in (1, 2)]
+    assert len(set(ports)) == 2
+    for number, address in enumerate(ports, 1):
+        assert f"--bind {address}" in await host.wait_log(f"w-{number}", "loading")
+
+
+async def test_a_start_without_a_port_is_refused_and_leaves_its_id_free(host: Host, model: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        supervisor = await host.open(ports=PortRange(port, port))
+        with pytest.raises(FailedPrecondition, match="worker_ports"):
+            await supervisor.start(worker_spec(model))
+    assert (await supervisor.start(worker_spec(model))).state is WorkerState.STARTING
+
+
+async def test_a_report_that_comes_late_does_not_bring_an_ended_worker_back(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+    await supervisor.stop("w-1")
+    await host.wait_record("w-1", "ended")
+    await supervisor.report_ready("w-1", "127.0.0.1:4322", b"", ())
+    assert json.loads((host.folder / "workers" / "w-1.json").read_text())["stage"] == "ended"
+
+
+async def test_a_report_that_says_nothing_new_costs_no_write(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_record("w-1", "started")
+    for _ in range(2):
+        await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+        if (record := host.folder / "workers" / "w-1.json").exists():
+            assert json.loads(record.read_text())["ready_time"]
+            record.unlink()
+    assert not record.exists()
+
+
+class HeldMemory:
+    """Devices on which the memory of ended workers stays until it is given back."""
+
+    def __init__(self, real: NodeDevices) -> None:
+        self.by_id = real.by_id
+        self.waited_s: list[float] = []
+        self.back: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def memory_back(self, pid: int, within_s: float) -> bool:
+        self.waited_s.append(within_s)
+        return await self.back
+
+
+@pytest.mark.req("POOL-2003")
+async def test_a_stopped_worker_has_exited_when_its_memory_is_back_and_not_before(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    devices = supervisor._devices = HeldMemory(supervisor._devices)
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.stop("w-1")
+    await eventually(lambda: devices.waited_s == [10.0])
+    assert supervisor.statuses()[0].state is WorkerState.STOPPING
+    assert supervisor.own_use().memory_mib == {"sim-0": 500}
+    devices.back.set_result(True)
+    assert exit_of(await host.wait_state("w-1", WorkerState.EXITED)).message == ""
+
+
+@pytest.mark.req("POOL-2003", "POOL-2004")
+@pytest.mark.parametrize(
+    ("crash", "state", "waits_s"), [(False, WorkerState.EXITED, 10.0), (True, WorkerState.FAILED, 0.5)]
+)
+async def test_memory_that_does_not_come_back_is_waited_for_within_bounds_and_told(
+    host: Host, model: str, crash: bool, state: WorkerState, waits_s: float
+) -> None:
+    supervisor = await host.open()
+    devices = supervisor._devices = HeldMemory(supervisor._devices)
+    devices.back.set_result(False)
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    if crash:
+        host.kill(supervisor.statuses()[0].pid)
+    else:
+        await supervisor.stop("w-1")
+    how = exit_of(await host.wait_state("w-1", state))
+    assert devices.waited_s == [waits_s]
+    assert f"after {waits_s:g} s a device still counted memory of it" in how.message
+
+
+async def test_records_of_ended_workers_are_bounded_while_it_runs(
+    host: Host, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_FORGET_EVERY", 2)
+    monkeypatch.setattr(journal, "_KEEP_ENDED", 1)
+    supervisor = await host.open("crash")
+    for number in range(4):
+        await supervisor.start(worker_spec(model, f"w-{number}"))
+        await host.wait_state(f"w-{number}", WorkerState.FAILED)
+    await eventually(lambda: [path.stem for path in (host.folder / "workers").glob("*.json")] == ["w-3"])
+    with pytest.raises(AlreadyExists):
+        await supervisor.start(replace(worker_spec(model, "w-0"), slots=3))

@@ -30,6 +30,8 @@ class SlowEngine:
 
     async def load(self) -> None: ...
 
+    def load_progress(self) -> float | None: ...
+
     def info(self) -> EngineInfo:
         can = Capabilities(embeddings=True)
         return EngineInfo("slow", "1", "m", context_per_slot=100, slots=2, max_admitted=2, capabilities=can)
@@ -163,6 +165,20 @@ async def test_embeddings_are_the_end_of_a_run_that_holds_a_slot(engine: SlowEng
     await turn()
     assert run.end == RunEnd(tokens_in=2, prefill_ms=run.end.prefill_ms if run.end else 0, embeddings=((1.0,), (1.0,)))
     assert keeper.slots_free == 2
+
+
+@pytest.mark.req("POOL-2004")
+async def test_embeddings_wait_for_no_decode_step(engine: SlowEngine) -> None:
+    """An engine that makes none while it computes them is not stuck."""
+    engine.admit.set()
+    keeper = keeper_of(engine)
+    await keeper.start("a", b"x", EMBED)
+    assert (keeper.embedding, keeper.decoding) == (1, 0)
+    await keeper.start("b", b"y", SPEC)
+    assert (keeper.embedding, keeper.decoding) == (1, 1)
+    keeper.cancel("a")
+    await turn()
+    assert (keeper.embedding, keeper.decoding) == (0, 1)
 
 
 @pytest.mark.parametrize("turns", [0, 1])

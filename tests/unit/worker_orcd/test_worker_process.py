@@ -2,144 +2,29 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+import textwrap
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 
-from llama_orch.v2 import (
-    error_reason_pb2,
-    pool_manager_service_pb2,
-    run_pb2,
-    worker_service_pb2,
-    worker_service_pb2_grpc,
-)
-from llorch.auth import BearerAuth
+from llama_orch.v2 import error_reason_pb2, run_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.errors import Unauthenticated, Unavailable
 from llorch.ports import free_port
-from llorch.rpc.client import call, open_channel, open_stream
-from llorch.rpc.server import RpcServer
+from llorch.rpc.client import call, open_stream
+from support.worker_alone import StartProcess, connect, serve_pool_manager, worker_processes
 from support.worker_service import CONTROL, run_spec
-
-READY_TOKEN, ACCESS_TOKEN = "ready-secret", "access-secret"
-POOL_MANAGER = pool_manager_service_pb2.DESCRIPTOR.services_by_name["PoolManagerService"].full_name
-
-
-@dataclass
-class PoolManager:
-    """Hears the reports of workers; of its service, that is all that a worker calls."""
-
-    address: str = ""
-    reports: list[pool_manager_service_pb2.ReportWorkerReadyRequest] = field(default_factory=list)
-    reported: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def hear(
-        self, request: pool_manager_service_pb2.ReportWorkerReadyRequest, context: Any
-    ) -> pool_manager_service_pb2.ReportWorkerReadyResponse:
-        self.reports.append(request)
-        self.reported.set()
-        return pool_manager_service_pb2.ReportWorkerReadyResponse()
-
-    def add_to_server(self, _servicer: object, server: Any) -> None:
-        """What generated code does."""
-        hear = grpc.unary_unary_rpc_method_handler(
-            self.hear,
-            request_deserializer=pool_manager_service_pb2.ReportWorkerReadyRequest.FromString,
-            response_serializer=pool_manager_service_pb2.ReportWorkerReadyResponse.SerializeToString,
-        )
-        server.add_registered_method_handlers(POOL_MANAGER, {"ReportWorkerReady": hear})
-
-    async def report(self) -> pool_manager_service_pb2.ReportWorkerReadyRequest:
-        async with asyncio.timeout(20):
-            await self.reported.wait()
-        return self.reports[0]
-
-
-@asynccontextmanager
-async def serve_pool_manager(bind: str = "127.0.0.1:0") -> AsyncIterator[PoolManager]:
-    manager = PoolManager()
-    server = RpcServer(name="pool", bind=bind, authenticator=BearerAuth(READY_TOKEN, loopback_bypass=False))
-    server.add(POOL_MANAGER, manager.add_to_server, manager)
-    manager.address = await server.start()
-    server.set_serving(True)
-    try:
-        yield manager
-    finally:
-        await server.stop(grace_s=0.5)
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    process: asyncio.subprocess.Process
-    address_file: Path
-
-    async def address(self) -> str:
-        async with asyncio.timeout(20):
-            while not self.address_file.exists():
-                assert self.process.returncode is None, "the worker ended before it was ready"
-                await asyncio.sleep(0.01)
-        return self.address_file.read_text().strip()
-
-    async def exit(self) -> tuple[int, str]:
-        """The exit code, and the last line on stderr."""
-        async with asyncio.timeout(20):
-            _, errors = await self.process.communicate()
-        lines = errors.decode().strip().splitlines()
-        return self.process.returncode or 0, lines[-1] if lines else ""
-
-
-StartProcess = Callable[..., Awaitable[Worker]]
+from worker_orcd.own_log import OwnLog
 
 
 @pytest.fixture
 async def start_process(tmp_path: Path) -> AsyncIterator[StartProcess]:
-    """`await start_process(sim={...}, flag=value, ...)`."""
-    async with AsyncExitStack() as started:
-
-        async def start(sim: dict[str, object] | None = None, **flags: str) -> Worker:
-            return await started.enter_async_context(_process(tmp_path, sim or {}, flags))
-
+    async with worker_processes(tmp_path) as start:
         yield start
-
-
-@asynccontextmanager
-async def _process(folder: Path, sim: dict[str, object], flags: dict[str, str]) -> AsyncIterator[Worker]:
-    address_file = folder / "address"
-    given = {"engine": "sim", "worker_id": "w1", "address_file": str(address_file), "sim": json.dumps(sim), **flags}
-    arguments = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
-    environment = {"LLORCH_WORKER_ACCESS_TOKEN": ACCESS_TOKEN, "LLORCH_WORKER_READY_TOKEN": READY_TOKEN}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "worker_orcd",
-        *arguments,
-        env={"PATH": os.environ["PATH"], **environment},
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        yield Worker(process, address_file)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-@asynccontextmanager
-async def connect(address: str, token: str = ACCESS_TOKEN) -> AsyncIterator[worker_service_pb2_grpc.WorkerServiceStub]:
-    channel = open_channel(address, token=token)
-    try:
-        yield worker_service_pb2_grpc.WorkerServiceStub(channel)
-    finally:
-        await channel.close(None)
 
 
 async def execute(stub: worker_service_pb2_grpc.WorkerServiceStub, spec: run_pb2.RunSpec) -> None:
@@ -226,12 +111,10 @@ async def test_wrong_settings_end_it_with_one_line(
 async def test_a_signal_while_it_loads_ends_it(start_process: StartProcess) -> None:
     async with serve_pool_manager() as manager:
         worker = await start_process(ready_address=manager.address, sim={"load_s": 60})
-        assert worker.process.stderr is not None
-        async with asyncio.timeout(20):
-            await worker.process.stderr.readline()
+        await manager.report(loading=True)
         worker.process.send_signal(signal.SIGTERM)
         assert (await worker.exit())[0] == 0
-        assert manager.reports == []
+        assert all(report.loading for report in manager.reports)
 
 
 async def test_a_signal_cancels_what_runs_and_the_reader_hears_the_end(start_process: StartProcess) -> None:
@@ -276,3 +159,39 @@ async def test_a_pool_manager_that_comes_late_is_told_all_the_same(start_process
     await worker.address()
     async with serve_pool_manager(address) as manager:
         assert (await manager.report()).worker_id == "w1"
+
+
+async def test_the_log_of_a_worker_is_rotated_and_nothing_in_it_is_lost(
+    start_process: StartProcess, tmp_path: Path
+) -> None:
+    code = """
+        import os, sys
+        from pathlib import Path
+        from worker_orcd.own_log import OwnLog
+
+        log = OwnLog(Path(sys.argv[1]), limit_bytes=1000)
+        rotations = 0
+        for number in range(200):
+            os.write(1, b"out %d\\n" % number)  # as native code writes
+            print("err", number, file=sys.stderr, flush=True)
+            rotations += log.rotate_if_long()
+        assert rotations == 2, rotations
+    """
+    path = tmp_path / "w.log"
+    with path.open("ab") as log:
+        program = (sys.executable, "-c", textwrap.dedent(code), str(path))
+        process = await asyncio.create_subprocess_exec(*program, stdout=log, stderr=log)
+    assert await process.wait() == 0, path.read_text()
+    kept = (tmp_path / "w.log.1").read_text() + path.read_text()
+    lines = kept.splitlines()
+    first = int(lines[0].split()[1])
+    assert lines == [f"{stream} {number}" for number in range(first, 200) for stream in ("out", "err")]
+    assert path.stat().st_size < 1000
+
+
+def test_a_log_that_is_not_ones_own_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "w.log"
+    path.write_bytes(b"x" * 100)
+    assert not OwnLog(path, limit_bytes=10).rotate_if_long()
+    assert not OwnLog(tmp_path / "none.log", limit_bytes=10).rotate_if_long()
+    assert path.stat().st_size == 100

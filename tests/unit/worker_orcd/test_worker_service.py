@@ -469,3 +469,29 @@ async def test_a_bad_attempt_id_is_refused(start_worker: StartWorker, attempt_id
     worker = await start_worker()
     with pytest.raises(InvalidArgument, match="attempt_id"):
         await start_run(worker, attempt_id)
+
+
+async def test_a_worker_that_was_started_by_hand_can_not_be_adopted(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    request = worker_service_pb2.AdoptRequest(ready_address="127.0.0.1:9200")
+    with pytest.raises(FailedPrecondition, match="no pool manager"):
+        await call(worker.stub.Adopt, request, timeout_s=5)
+
+
+@pytest.mark.parametrize("address", ["", "nowhere", "127.0.0.1:99999"])
+async def test_an_address_that_is_none_is_no_pool_manager(start_worker: StartWorker, address: str) -> None:
+    worker = await start_worker()
+    with pytest.raises(InvalidArgument):
+        await call(worker.stub.Adopt, worker_service_pb2.AdoptRequest(ready_address=address), timeout_s=5)
+
+
+@pytest.mark.req("POOL-2004")
+async def test_runs_that_wait_for_steps_are_told_apart_from_those_that_ended(start_worker: StartWorker) -> None:
+    worker = await start_worker(FOREVER)
+    await start_run(worker, "a", run_spec(max_tokens=None))
+    stats = await call(worker.stub.GetStats, worker_service_pb2.GetStatsRequest(), timeout_s=5)
+    assert stats.stats.runs_decoding == 1
+    await cancel_run(worker, "a")
+    async with asyncio.timeout(5):
+        while (await call(worker.stub.GetStats, worker_service_pb2.GetStatsRequest(), timeout_s=5)).stats.runs_decoding:
+            await asyncio.sleep(0.01)

@@ -53,6 +53,9 @@ class LlamaCppEngine:
         self._prompts = PromptBuilder(self._loaded.model, self._shape.context_per_slot, self._clock)
         await asyncio.to_thread(self._prompts.open)
 
+    def load_progress(self) -> float | None:
+        return None if self._thread is None else self._thread.load_progress
+
     def deliver_to(self, on_steps: StepCallback) -> None:
         self._on_steps = on_steps
 

@@ -62,6 +62,7 @@ class EngineThread:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._decode_loop: DecodeLoop | None = None
         self._abort_switch: AbortSwitch | None = None
+        self.load_progress: float | None = None
         self.closing = threading.Event()
         self.model_lock = threading.Lock()
         self.before_model_closes: list[Callable[[], None]] = []
@@ -117,7 +118,7 @@ class EngineThread:
             require_gpus(native, self._shape.devices)
         before = self._measure()
         digest = ModelDigest(self._shape.model_path, self._shape.digest_folder, self._goes_on)
-        model = Model(native, self._shape, self._goes_on)
+        model = Model(native, self._shape, self._goes_on, self._hear_share)
         opened.callback(self._close_model, model)
         context = Context(native, model, self._shape)
         opened.callback(context.close)
@@ -138,6 +139,9 @@ class EngineThread:
         )
         self._tell(_settle, self.loaded, None, loaded)
         self._serve(decode_loop)
+
+    def _hear_share(self, share: float) -> None:
+        self.load_progress = share
 
     def _goes_on(self) -> bool:
         return not self.closing.is_set()

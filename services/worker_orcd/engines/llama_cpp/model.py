@@ -17,9 +17,16 @@ _ALL_LAYERS = -1
 class Model:
     """Loaded on construction; `close` frees it after every context of it. What it holds is never changed."""
 
-    def __init__(self, native: Native, shape: LlamaCppShape, go_on: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        native: Native,
+        shape: LlamaCppShape,
+        go_on: Callable[[], bool],
+        hear_share: Callable[[float], None] = lambda _share: None,
+    ) -> None:
+        """`hear_share` is told how much of it is loaded, 0 to 1, whenever `go_on` is asked."""
         self._lib: Any = native.lib
-        self.handle = open_model(native, shape, go_on)
+        self.handle = open_model(native, shape, go_on, hear_share)
         self.vocab = self._lib.llama_model_get_vocab(self.handle)
         refusal = self._refusal()
         if refusal:
@@ -75,7 +82,14 @@ class Model:
         return bytes(self._lib.llama_vocab_get_text(self.vocab, token_id)).decode(errors="replace")
 
 
-def open_model(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool], *, with_weights: bool = True) -> Any:
+def open_model(
+    native: Native,
+    shape: LlamaCppShape,
+    go_on: Callable[[], bool],
+    hear_share: Callable[[float], None] = lambda _share: None,
+    *,
+    with_weights: bool = True,
+) -> Any:
     """The library's handle. Without its weights a model only serves to ask how much memory it would take."""
     lib = native.lib
     native.log.forget()
@@ -86,7 +100,12 @@ def open_model(native: Native, shape: LlamaCppShape, go_on: Callable[[], bool], 
     if not on_cuda:
         params.devices = ctypes.cast(no_devices, ctypes.c_void_p)
     _fill_split(lib, params, shape)
-    progress = lib.llama_progress_callback(lambda _share, _data: go_on())
+
+    def heard(share: float, _data: object) -> bool:
+        hear_share(share)
+        return go_on()
+
+    progress = lib.llama_progress_callback(heard)
     params.use_extra_bufts = not on_cuda and may_repack(native)
     params.progress_callback = progress
     if not with_weights:

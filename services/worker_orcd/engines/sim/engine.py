@@ -63,6 +63,7 @@ class SimEngine:
         self._next_step_at = 0.0
         self._prefill_free_at = 0.0
         self._hung = False
+        self._load_began_at: float | None = None
         self._load_ms = 0
         self._steps = 0
         self._tokens_generated = 0
@@ -70,10 +71,16 @@ class SimEngine:
 
     async def load(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._load_began_at = self._loop.time()
         await asyncio.sleep(self._parameters.load_s)
         self._load_ms = round(self._parameters.load_s * 1000)
         if self._parameters.fail_load:
             raise FailedPrecondition(Reason.MODEL_LOAD_FAILED, self._parameters.fail_load)
+
+    def load_progress(self) -> float | None:
+        if self._load_began_at is None or not self._parameters.load_s:
+            return None
+        return min(1.0, (self._loop.time() - self._load_began_at) / self._parameters.load_s)
 
     def deliver_to(self, on_steps: StepCallback) -> None:
         self._on_steps = on_steps

@@ -1,0 +1,81 @@
+"""The JSON Schema of the settings file, made from the settings classes. `document_settings.py` writes it."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+from llorch.settings import TOP_KEYS, DaemonSettings
+
+_Node = dict[str, Any]
+
+
+def schema_text(daemons: Iterable[type[DaemonSettings]], model_table: type[BaseModel]) -> str:
+    return json.dumps(schema(daemons, model_table), indent=2, ensure_ascii=False) + "\n"
+
+
+def schema(daemons: Iterable[type[DaemonSettings]], model_table: type[BaseModel]) -> _Node:
+    sections = {daemon.section: _section(daemon) for daemon in daemons}
+    level = {**_fields(DaemonSettings)["log_level"], "description": "How much all daemons log."}
+    tables: _Node = {
+        "models": {
+            "description": "One table for each model, [models.NAME]; NAME is what clients say.",
+            "type": "object",
+            "additionalProperties": _table(model_table),
+        },
+        "logging": {
+            "description": "What all daemons log.",
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"level": level},
+        },
+    }
+    fields = {name: field for section in sections.values() for name, field in section["properties"].items()}
+    tops = {name: fields[name] for name in sorted(TOP_KEYS)}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "llama-orch.toml",
+        "description": "The settings file of llama-orch. One file serves all daemons of a machine.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": tops | sections | tables,
+    }
+
+
+def _section(daemon: type[DaemonSettings]) -> _Node:
+    """A file may set everything but which file is read. Nothing is required of it: flags and environment are there."""
+    fields = {name: field for name, field in _fields(daemon).items() if name != "config"}
+    return {
+        "description": f"Settings of {daemon.section.replace('_', ' ')}s.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": fields,
+    }
+
+
+def _table(model: type[BaseModel]) -> _Node:
+    whole = model.model_json_schema()
+    return {
+        "description": f"{model.__doc__}",
+        "type": "object",
+        "additionalProperties": False,
+        "required": whole.get("required", []),
+        "properties": _fields(model),
+    }
+
+
+def _fields(model: type[BaseModel]) -> dict[str, _Node]:
+    whole = model.model_json_schema()
+    if "$defs" in whole:
+        raise NotImplementedError(f"{model.__name__} has nested models; teach this script to carry their schemas over")
+    return {name: _without_noise(field) for name, field in whole["properties"].items()}
+
+
+def _without_noise(field: _Node) -> _Node:
+    """TOML has no null, and titles made from names say nothing."""
+    kept = {key: value for key, value in field.items() if key != "title" and (key, value) != ("default", None)}
+    choices: list[_Node] = [choice for choice in kept.pop("anyOf", []) if choice != {"type": "null"}]
+    if len(choices) == 1:
+        return choices[0] | kept
+    return kept | ({"anyOf": choices} if choices else {})

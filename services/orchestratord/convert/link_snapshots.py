@@ -1,0 +1,24 @@
+"""The reports of one link, each made whole by what earlier ones said."""
+
+from llama_orch.v2 import node_link_pb2
+from orchestratord.convert.nodes import to_snapshot
+from orchestratord.core.fleet import Snapshot
+
+
+class LinkSnapshots:
+    """Of a worker that only does more than before, a report has the stats alone; the rest is remembered here."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, node_link_pb2.WorkerReport] = {}
+
+    def take(self, message: node_link_pb2.NodeSnapshot) -> Snapshot:
+        if message.full:
+            self._workers.clear()
+        for activity in message.worker_activity:
+            known = self._workers.get(activity.worker_id)
+            if known is not None:
+                report = message.workers.add()
+                report.CopyFrom(known)
+                report.worker.stats.CopyFrom(activity.stats)
+        self._workers.update((report.worker.spec.worker_id, report) for report in message.workers)
+        return to_snapshot(message)

@@ -1,0 +1,115 @@
+"""Who may be a node, and whom it follows: the real link, without workers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from llorch.clock import SystemClock
+from llorch.identifiers import new_id
+from pool_managerd.bell import Bell
+from pool_managerd.control import ControlGuard
+from pool_managerd.devices.device import Device, DeviceKind
+from pool_managerd.link.node_link import NodeIdentity, NodeLink
+from pool_managerd.node_state import NodeState
+from support.orchestrator_stub import OrchestratorStub, serving
+from support.whole_system import WholeSystem, orchestrator_alone, wait_until
+
+
+@pytest.fixture
+async def orchestrator(tmp_path: Path) -> AsyncIterator[WholeSystem]:
+    async with orchestrator_alone(tmp_path) as alone:
+        yield alone
+
+
+@asynccontextmanager
+async def machine(orchestrator: WholeSystem, address: str, card: str) -> AsyncIterator[None]:
+    """A machine that calls itself garage, has this card, and wants to be a node for as long as the block lasts."""
+    async with linked(orchestrator.address, address, card, orchestrator.folder / f"control of {card}"):
+        yield
+
+
+@asynccontextmanager
+async def linked(orchestrator: str, address: str, card: str, control: Path) -> AsyncIterator[None]:
+    state = NodeState(devices=(Device(card, DeviceKind.SIMULATED, 0, card, 24576, 0, 24576, 0),))
+    link = NodeLink(
+        orchestrator=orchestrator,
+        token=None,
+        identity=NodeIdentity("garage", new_id("pm"), "0", address),
+        state=lambda: state,
+        bell=Bell(),
+        guard=ControlGuard(control),
+        ends_known=lambda _: None,
+        clock=SystemClock(),
+    )
+    holding = asyncio.create_task(link.run(), name=f"link of {card}")
+    try:
+        yield
+    finally:
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+
+
+async def wait_card(orchestrator: WholeSystem, card: str) -> None:
+    async def is_it() -> bool:
+        return [ledger.device.name for ledger in (await orchestrator.state()).devices] == [card]
+
+    await wait_until(is_it)
+
+
+async def wait_said(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    seen = ""
+
+    async def was_said() -> bool:
+        nonlocal seen
+        seen += "".join(capsys.readouterr())
+        return words in seen
+
+    await wait_until(was_said)
+
+
+@pytest.mark.req("POOL-2007")
+async def test_a_second_machine_under_the_same_name_is_refused_with_what_to_do(
+    orchestrator: WholeSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with machine(orchestrator, "192.168.1.20:9200", "first"):
+        await wait_card(orchestrator, "first")
+        async with machine(orchestrator, "192.168.1.21:9200", "second"):
+            await wait_said(capsys, "another machine, at 192.168.1.20:9200, is connected as 'garage'; set node_id")
+            await wait_card(orchestrator, "first")
+
+
+@pytest.mark.req("POOL-2007")
+async def test_a_pool_manager_that_was_restarted_is_the_same_machine(orchestrator: WholeSystem) -> None:
+    async with machine(orchestrator, "192.168.1.20:9200", "first"):
+        await wait_card(orchestrator, "first")
+        async with machine(orchestrator, "192.168.1.20:9200", "after the restart"):
+            await wait_card(orchestrator, "after the restart")
+
+
+@pytest.mark.req("POOL-2007")
+async def test_a_name_is_free_again_as_soon_as_its_machine_has_gone(orchestrator: WholeSystem) -> None:
+    async with machine(orchestrator, "192.168.1.20:9200", "first"):
+        await wait_card(orchestrator, "first")
+    async with machine(orchestrator, "192.168.1.21:9200", "second"):
+        await wait_card(orchestrator, "second")
+
+
+@pytest.mark.req("POOL-2007")
+async def test_a_node_does_not_follow_an_orchestrator_that_was_superseded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub = OrchestratorStub()
+    stub.control_epoch = 3
+    async with serving(stub) as address:
+        async with linked(address, "192.168.1.20:9200", "card", tmp_path / "control"):
+            await stub.wait_report(lambda report: report.report_seq == 2)
+        stub.reports.clear()
+        stub.control_epoch = 2
+        async with linked(address, "192.168.1.20:9200", "card", tmp_path / "control"):
+            await wait_said(capsys, "this orchestrator (epoch 2) was superseded (epoch 3)")
+            assert {report.report_seq for report in stub.reports} == {1}
+            stub.control_epoch = 4
+            await stub.wait_report(lambda report: report.report_seq == 2)
