@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from orchestratord.core import ending, events, loading, model_changes, nodes, submission
+from orchestratord.core import ending, events, loading, model_changes, nodes, restoring, submission
 from orchestratord.core.admission import AdmissionQueue
 from orchestratord.core.effects import Effect
 from orchestratord.core.state import BrainConfig, BrainState
@@ -53,6 +53,8 @@ _HANDLERS: dict[type, Handler] = {
     events.AttemptUnknown: ending.attempt_unknown,
     events.TaskNotKept: ending.not_kept,
     events.TerminalPersisted: ending.terminal_persisted,
+    events.RecordsFound: restoring.records_found,
+    events.RecordNotKept: restoring.record_not_kept,
     events.Tick: _tick,
 }
 

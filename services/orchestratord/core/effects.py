@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from orchestratord.core.fleet import Device, Endpoint, EngineFacts, WorkerSpec
+from orchestratord.core.records import Record
 from orchestratord.core.task import TaskRequest, Terminal
 
 
@@ -58,6 +59,14 @@ class PersistTerminal:
 
     task_id: str
     terminal: Terminal
+
+
+@dataclass(frozen=True, slots=True)
+class PersistRecord:
+    """A record is new (no `before`), changed, or gone (no `after`). Answered by RecordNotKept if it can't be kept."""
+
+    before: Record | None
+    after: Record | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +138,7 @@ Effect = (
     | AppendTerminal
     | PersistTask
     | PersistTerminal
+    | PersistRecord
     | ForgetTask
     | StageModel
     | StartWorker

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from llorch.errors import Reason
 from orchestratord.core.catalog import ModelFacts, ModelSpec, ModelState, Origin
 from orchestratord.core.fleet import Snapshot
+from orchestratord.core.records import Record
 from orchestratord.core.task import RunResult, TaskError, TaskRequest
 
 # From clients. The brain may refuse these by raising an error of `llorch.errors`; then nothing has changed.
@@ -183,6 +184,21 @@ class TerminalPersisted:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsFound:
+    """What an earlier life of the orchestrator kept; comes before anything else."""
+
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordNotKept:
+    """The store could not take a change: `lost` was in force until now (None = it was gone), `kept` is what it has."""
+
+    kept: Record | None
+    lost: Record | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Comes several times a second; what is due happens."""
 
@@ -212,5 +228,7 @@ Event = (
     | AttemptUnknown
     | TaskNotKept
     | TerminalPersisted
+    | RecordsFound
+    | RecordNotKept
     | Tick
 )
