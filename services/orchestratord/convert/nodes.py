@@ -1,6 +1,6 @@
 """Nodes: what they report."""
 
-from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, worker_pb2
+from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, pool_pb2, worker_pb2
 from llorch.errors import Reason
 from orchestratord.convert.models import CACHE_TYPE_PROTOS
 from orchestratord.convert.runs import to_reason
@@ -10,6 +10,7 @@ from orchestratord.core.fleet import (
     DeviceKind,
     Endpoint,
     EngineFacts,
+    Pool,
     Snapshot,
     WorkerReported,
     WorkerSpec,
@@ -39,7 +40,7 @@ def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
         devices=tuple(_device(device) for device in snapshot.devices if device.kind in _KINDS),
         workers=tuple(_worker(report) for report in snapshot.workers if report.worker.state in _STATES),
         staged={model.source: model.size_mib for model in snapshot.staged_models},
-        pools=tuple(snapshot.pools),
+        pools=tuple(_pool(pool) for pool in snapshot.pools),
     )
 
 
@@ -84,8 +85,14 @@ def _device(device: device_pb2.Device) -> Device:
         total_mib=device.memory_total_mib,
         others_mib=device.memory_others_mib,
         reserve_mib=device.reserve_mib,
+        used_mib=device.memory_used_mib,
+        compute_capability=device.compute_capability,
         report=device,
     )
+
+
+def _pool(pool: pool_pb2.Pool) -> Pool:
+    return Pool(pool.pool_id, pool.node_id, tuple(pool.device_ids), report=pool)
 
 
 def _worker(report: node_link_pb2.WorkerReport) -> WorkerReported:

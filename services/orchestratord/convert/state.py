@@ -13,6 +13,7 @@ _NODE_STATES = {
     NodeState.JOINING: node_pb2.NODE_STATE_JOINING,
     NodeState.READY: node_pb2.NODE_STATE_READY,
     NodeState.SUSPECT: node_pb2.NODE_STATE_SUSPECT,
+    NodeState.LOST: node_pb2.NODE_STATE_LOST,
 }
 _WORKER_STATES = {
     WorkerState.STARTING: worker_pb2.WORKER_STATE_STARTING,
@@ -58,7 +59,7 @@ def node_to_proto(node: Node, now: float, wall: datetime) -> node_pb2.Node:
         node_id=node.node_id,
         state=_NODE_STATES[node.state],
         version=node.version,
-        pools=[pool for pool in node.pools if isinstance(pool, pool_pb2.Pool)],
+        pools=[pool.report for pool in node.pools.values() if isinstance(pool.report, pool_pb2.Pool)],
         labels=dict(node.labels),
         staged_models=[
             node_pb2.StagedModel(source=source, size_mib=size) for source, size in sorted(node.staged.items())

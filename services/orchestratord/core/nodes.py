@@ -87,7 +87,7 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
         state.ledger.set_device((node.node_id, device.device_id), usable_mib, device.reserve_mib, device.others_mib)
     if snapshot.full:
         _forget_devices(state, node, node.devices.keys() - {device.device_id for device in snapshot.devices})
-        node.pools = snapshot.pools
+        node.pools = {pool.pool_id: pool for pool in snapshot.pools}
         node.staged = dict(snapshot.staged)
         _notice_missing(state, node, snapshot, applied_command_seq)
     for reported in snapshot.workers:
