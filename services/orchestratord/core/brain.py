@@ -59,6 +59,10 @@ _HANDLERS: dict[type, Handler] = {
 }
 
 
+def _queue_of(config: BrainConfig) -> AdmissionQueue:
+    return AdmissionQueue(config.priorities, config.queue_capacity, config.queue_policy, config.max_starvation_s)
+
+
 class Brain:
     """A deterministic state machine: equal events at equal times give equal effects.
 
@@ -67,11 +71,11 @@ class Brain:
     """
 
     def __init__(self, config: BrainConfig, new_id: Callable[[str], str]) -> None:
-        self.state = BrainState(config, new_id, AdmissionQueue(config.priorities, config.queue_capacity))
+        self.state = BrainState(config, new_id, _queue_of(config))
 
     def handle(self, event: events.Event, now: float) -> list[Effect]:
         """Take one event in. `now` is monotonic, in seconds, and never less than before."""
-        self.state.now = now
+        self.state.now = self.state.queue.now = now
         try:
             _HANDLERS[type(event)](self.state, event)
             while self.state.look_again:

@@ -8,8 +8,8 @@ from orchestratord.core.task import Attempt, Task, TaskState
 
 def dispatch_model(state: BrainState, model: str) -> None:
     """Give the free slots of a model's workers to those who wait, in the queue's order."""
-    while (task_id := state.queue.next_for(model)) and (worker := _best_worker(state, model)):
-        _start_attempt(state, state.tasks[task_id], worker)
+    while found := _next_start(state, model):
+        _start_attempt(state, *found)
 
 
 def free_slot(state: BrainState, attempt: Attempt) -> None:
@@ -48,6 +48,21 @@ def cancel_again(state: BrainState, worker: Worker) -> None:
             state.emit(CancelRun(worker.worker_id, attempt_id))
 
 
+def _next_start(state: BrainState, model: str) -> tuple[Task, Worker] | None:
+    """The first in the queue's order for whom a slot is free that it may use."""
+    if not state.queue.has_waiting(model) or not any(w.takes_runs for w in state.fleet.workers_of_model(model)):
+        return None
+    for task_id in state.queue.heads(model):
+        task = state.tasks[task_id]
+        if worker := _worker_for(state, task):
+            return task, worker
+    return None
+
+
+def _worker_for(state: BrainState, task: Task) -> Worker | None:
+    return _best_worker(state, state.queue[task.task_id].model)
+
+
 def _best_worker(state: BrainState, model: str) -> Worker | None:
     """The worker of the model with most free slots."""
     usable = [
@@ -59,11 +74,11 @@ def _best_worker(state: BrainState, model: str) -> Worker | None:
 
 
 def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
-    state.queue.remove(task.task_id)
-    state.queue.rate.departed(state.now)
+    charged = 1
+    place = state.queue.take(task.task_id, charged)
     task.move_to(TaskState.RUNNING)
     task.attempts += 1
-    attempt = Attempt(state.new_id("attempt"), task.attempts, task.task_id, worker.worker_id)
+    attempt = Attempt(state.new_id("attempt"), task.attempts, task.task_id, worker.worker_id, place, charged)
     task.attempt = attempt
     task.started_at = state.now
     state.attempts[attempt.attempt_id] = attempt

@@ -105,7 +105,6 @@ def fail_waiting(state: BrainState, model: str, error: TaskError) -> None:
 def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) -> None:
     if task.task_id in state.queue:
         state.queue.remove(task.task_id)
-        state.queue.rate.departed(state.now)
     task.move_to(final)
     task.terminal = terminal
     if task.request.durable:

@@ -32,7 +32,7 @@ from orchestratord.core.task import TaskError
 def ensure_loaded(state: BrainState, name: str) -> None:
     """If somebody waits for the model and no worker of it is there or on its way, take the next step towards one."""
     model = state.catalog.find(name)
-    if model is None or state.queue.next_for(name) is None or name in state.loads:
+    if model is None or not state.queue.has_waiting(name) or name in state.loads:
         return
     if is_served(state, name):
         return

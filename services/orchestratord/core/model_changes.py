@@ -25,7 +25,7 @@ def state_set(state: BrainState, event: ModelStateSet) -> None:
 
 def deleted(state: BrainState, event: ModelDeleted) -> None:
     model = state.catalog.get(event.model)
-    if state.queue.next_for(model.name) is not None or model.name in state.loads:
+    if state.queue.has_waiting(model.name) or model.name in state.loads:
         raise _in_use(model, "delete it")
     _refuse_if_running(state, model, "delete it")
     state.catalog.delete(model.name)

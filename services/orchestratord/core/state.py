@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from llorch.errors import NotFound, Reason
-from orchestratord.core.admission import AdmissionQueue
+from orchestratord.core.admission import AdmissionQueue, QueuePolicy
 from orchestratord.core.catalog import Catalog
 from orchestratord.core.effects import Effect
 from orchestratord.core.fleet import Fleet
@@ -21,6 +21,8 @@ class BrainConfig:
 
     priorities: tuple[str, ...] = ("interactive", "batch")
     queue_capacity: int = 1000
+    queue_policy: QueuePolicy = QueuePolicy.REJECT
+    max_starvation_s: float = 60.0
     disconnect_grace_s: float = 2.0
     task_retention_s: float = 600.0
     tasks_retained: int = 10_000

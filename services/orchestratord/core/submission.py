@@ -8,7 +8,7 @@ from orchestratord.core.events import TaskSubmitted
 from orchestratord.core.memory_estimate import estimate_mib
 from orchestratord.core.placement import place
 from orchestratord.core.state import BrainState
-from orchestratord.core.task import Task, TaskRequest
+from orchestratord.core.task import Task, TaskError, TaskRequest, TaskState
 from orchestratord.core.timers import TimerKind
 
 
@@ -21,7 +21,7 @@ def submit(state: BrainState, event: TaskSubmitted) -> None:
     if request.priority not in state.config.priorities:
         raise invalid_field("priority", f"'{request.priority}' is none of: {', '.join(state.config.priorities)}")
     _refuse_if_hopeless(state, model)
-    state.queue.check_room(request.priority)
+    _make_room(state, request.priority)
     _admit(state, request, model)
 
 
@@ -39,6 +39,19 @@ def find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
             f"request_id '{request.request_id}' belongs to another request; use a new one for a new request",
         )
     return task
+
+
+def _make_room(state: BrainState, priority: str) -> None:
+    victim = state.queue.make_room(priority)
+    if victim is None:
+        return
+    task = state.tasks[victim]
+    message = (
+        f"the queue was full and this task had waited longest in priority '{task.request.priority}'; submit it again "
+        "later, or with a higher priority"
+    )
+    dropped = TaskError(Reason.DROPPED_FROM_QUEUE, message, retryable=True)
+    ending.finish(state, task, TaskState.FAILED, dropped)
 
 
 def _admit(state: BrainState, request: TaskRequest, model: Model) -> None:

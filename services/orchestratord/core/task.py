@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from llorch.errors import Reason
+from orchestratord.core.admission import Waiting
 
 
 class TaskState(StrEnum):
@@ -127,12 +128,17 @@ Terminal = TaskEnd | TaskError | Stopped
 
 @dataclass(slots=True)
 class Attempt:
-    """One execution of a task on one worker. Its slot is held until the attempt ended, is unknown, or is lost."""
+    """One execution of a task on one worker. Its slot is held until the attempt ended, is unknown, or is lost.
+
+    `place` is where the task waited, `charged` the tokens that its app was charged with at the start.
+    """
 
     attempt_id: str
     number: int
     task_id: str
     worker_id: str
+    place: Waiting
+    charged: int
     started: bool = False
     ended: bool = False
 
