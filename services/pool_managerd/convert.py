@@ -148,6 +148,23 @@ def model_facts(facts: ModelFacts) -> pool_manager_service_pb2.ModelFacts:
         window_tokens=facts.window + BATCH_TOKENS if windowed else 0,
         state_kib_per_slot=-(-whole.state // 1024),
         compute_mib=-(-whole.compute // _MIB),
+        layers=[
+            pool_manager_service_pb2.LayerFacts(
+                weight_bytes=layer.weight_bytes,
+                key_width=layer.key_width,
+                value_width=layer.value_width,
+                windowed=layer.windowed,
+                state_bytes=layer.state_bytes,
+            )
+            for layer in facts.layers
+        ],
+        window=facts.window,
+        vocabulary_size=facts.vocabulary_size,
+        activation_width=facts.activation_width,
+        weight_bytes=facts.weight_bytes,
+        embedding_bytes=facts.embedding_bytes,
+        output_bytes=facts.output_bytes,
+        tied_output=facts.tied_output,
     )
 
 

@@ -2,6 +2,7 @@
 
 from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, pool_pb2, worker_pb2
 from llorch.errors import Reason
+from llorch.gguf.layers import Layer
 from orchestratord.convert.models import CACHE_TYPE_PROTOS
 from orchestratord.convert.runs import to_reason
 from orchestratord.core.catalog import ModelFacts
@@ -45,18 +46,21 @@ def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
 
 
 def to_facts(progress: pool_manager_service_pb2.StageProgress) -> ModelFacts | None:
-    """None from a pool manager that does not tell."""
-    if not progress.HasField("facts"):
-        return None
+    """None from a pool manager that does not tell of the layers."""
     facts = progress.facts
+    if not facts.layers:
+        return None
     return ModelFacts(
+        architecture=facts.architecture,
         context_trained=facts.context_trained,
-        weights_mib=facts.weights_mib,
-        kv_bytes_per_token=facts.kv_bytes_per_token,
-        window_kv_bytes_per_token=facts.window_kv_bytes_per_token,
-        window_tokens=facts.window_tokens,
-        state_kib_per_slot=facts.state_kib_per_slot,
-        compute_mib=facts.compute_mib,
+        layers=tuple(_layer(layer) for layer in facts.layers),
+        window=facts.window,
+        vocabulary_size=facts.vocabulary_size,
+        activation_width=facts.activation_width,
+        weight_bytes=facts.weight_bytes,
+        embedding_bytes=facts.embedding_bytes,
+        output_bytes=facts.output_bytes,
+        tied_output=facts.tied_output,
     )
 
 
@@ -72,6 +76,19 @@ def from_spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
         cache_type_k=cache_type,
         cache_type_v=cache_type,
         reservation_mib=spec.reservation_mib,
+    )
+
+
+def _layer(layer: pool_manager_service_pb2.LayerFacts) -> Layer:
+    """Heads matter to the reader of the file alone: the widths follow from them."""
+    return Layer(
+        heads=0,
+        kv_heads=0,
+        key_width=layer.key_width,
+        value_width=layer.value_width,
+        windowed=layer.windowed,
+        state_bytes=layer.state_bytes,
+        weight_bytes=layer.weight_bytes,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
+from llorch.gguf.layers import Layer
 
 # Conservative until a worker reads the model's own metadata before it is placed: small enough to load everywhere.
 DEFAULT_CONTEXT = 4096
@@ -46,17 +47,18 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the memory of a model follows from, by its file. KV bytes are at 16 bits; `window_tokens` is the most that
-    layers with a window keep.
-    """
+    """What the memory of a model follows from, by its file. The fields are those of `llorch.gguf.facts.ModelFacts`."""
 
+    architecture: str
     context_trained: int
-    weights_mib: int
-    kv_bytes_per_token: int
-    window_kv_bytes_per_token: int
-    window_tokens: int
-    state_kib_per_slot: int
-    compute_mib: int
+    layers: tuple[Layer, ...]
+    window: int
+    vocabulary_size: int
+    activation_width: int
+    weight_bytes: int
+    embedding_bytes: int
+    output_bytes: int
+    tied_output: bool
 
 
 @dataclass(slots=True)
@@ -81,6 +83,22 @@ class Model:
     @property
     def slots(self) -> int:
         return self.spec.slots or DEFAULT_SLOTS
+
+    @property
+    def cache_type(self) -> str:
+        return self.spec.cache_type
+
+    @property
+    def split(self) -> str:
+        return self.spec.split
+
+    @property
+    def split_shares(self) -> tuple[float, ...]:
+        return self.spec.split_shares
+
+    @property
+    def vram_claim_mib(self) -> int | None:
+        return self.spec.vram_claim_mib
 
 
 @dataclass(slots=True)
