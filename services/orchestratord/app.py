@@ -28,12 +28,16 @@ from orchestratord.core import events
 from orchestratord.core.brain import Brain
 from orchestratord.core.state import BrainConfig
 from orchestratord.model_sources import models_of_file, models_of_packages
+from orchestratord.runtime import restart
+from orchestratord.runtime.audit_trail import AuditTrail
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.keeper import Keeper
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.settings import OrchestratorSettings
+from orchestratord.store.data_dir import DataDir
 from orchestratord.store.interface import Incarnation, Store
-from orchestratord.store.memory import MemoryStore
+from orchestratord.store.sqlite import open_sqlite
 
 TICK_S = 0.25
 WAKE_READERS_EVERY_TICKS = 8
@@ -44,11 +48,12 @@ _log = get_logger("orchestratord")
 async def run(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain and end."""
     refuse_open_bind(settings.bind, settings.token)
-    store = MemoryStore()
-    try:
-        await _serve(settings, store, stop)
-    finally:
-        await store.close()
+    with DataDir(settings.data_dir) as folder:
+        store = await asyncio.to_thread(open_sqlite, folder)
+        try:
+            await _serve(settings, store, stop)
+        finally:
+            await store.close()
 
 
 async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Event) -> None:
@@ -59,11 +64,14 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
     server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=BearerAuth(settings.token))
     async with TaskSupervisor("orchestratord") as tasks:
         node_token = settings.node_token or settings.token
-        effects = EffectRunner(owner, streams, store, incarnation, clock, tasks, node_token)
+        keeper = Keeper(store, owner.post, clock, tasks)
+        effects = EffectRunner(owner, streams, keeper, incarnation, clock, tasks, node_token)
         owner.connect(effects.perform)
-        await _register_models(settings, store, owner)
-        _add_services(server, settings, owner, streams, effects, store, incarnation, clock)
+        owner.watch(AuditTrail(keeper, clock).observe)
+        await _restore(settings, store, owner, streams, incarnation, clock)
+        _add_services(server, settings, owner, streams, effects, incarnation, clock)
         tasks.spawn("tick", _tick(owner, streams), forever=True)
+        tasks.spawn("keep what was learnt", keeper.run(), forever=True)
         try:
             address = await server.start()
             server.set_serving(True)
@@ -74,6 +82,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
         finally:
             await server.stop(settings.drain_s)
             await effects.close()
+            await keeper.write_lagging()
 
 
 def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
@@ -85,15 +94,24 @@ def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
     )
 
 
-async def _register_models(settings: OrchestratorSettings, store: Store, owner: BrainOwner) -> None:
-    """From the weakest origin to the strongest, so that the settings file has the last word."""
+async def _restore(
+    settings: OrchestratorSettings,
+    store: Store,
+    owner: BrainOwner,
+    streams: TaskStreams,
+    incarnation: Incarnation,
+    clock: SystemClock,
+) -> None:
+    """What was kept, what packages bring, what the settings file says; then the tasks that need it."""
+    await restart.restore_records(store, owner)
     if settings.package_models:
         for event in models_of_packages():
             owner.ask(event)
-    for model in await store.models():
-        owner.ask(events.ModelRegistered(model.spec, model.origin, model.provenance))
     for event in models_of_file(settings.config):
         owner.ask(event)
+    waiting = await restart.restore_tasks(store, owner, streams, incarnation, clock)
+    if waiting:
+        _log.info("tasks_restored", waiting=waiting)
 
 
 def _add_services(
@@ -102,12 +120,11 @@ def _add_services(
     owner: BrainOwner,
     streams: TaskStreams,
     effects: EffectRunner,
-    store: Store,
     incarnation: Incarnation,
     clock: SystemClock,
 ) -> None:
     tasks = task_service.TaskService(owner, streams, effects, settings.write_deadline_s)
-    catalog = catalog_service.CatalogService(owner, store, clock)
+    catalog = catalog_service.CatalogService(owner, effects, clock)
     fleet = fleet_service.FleetService(owner, effects, incarnation, clock, settings.write_deadline_s)
     links = node_link_service.NodeLinkService(owner, incarnation, server.draining)
     sessions = not_yet(session_service_pb2.DESCRIPTOR.services_by_name["SessionService"])

@@ -1,8 +1,16 @@
 """Settings of orchestratord."""
 
+import os
+from pathlib import Path
+
 from pydantic import Field
 
 from llorch.settings import DaemonSettings
+
+
+def _default_data_dir() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "llama-orch" / "orchestratord"
 
 
 class OrchestratorSettings(DaemonSettings, section="orchestrator"):
@@ -12,6 +20,10 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     )
     node_token: str | None = Field(
         None, description="Bearer token to show to pool managers. Default: the value of token."
+    )
+    data_dir: Path = Field(
+        default_factory=_default_data_dir,
+        description="Folder for what has to survive a restart: tasks, models, apps, assignments.",
     )
     queue_capacity: int = Field(1000, ge=1, le=1_000_000, description="Tasks that may wait per priority class.")
     task_retention_s: float = Field(600, gt=0, description="Time that finished tasks are kept, in seconds.")

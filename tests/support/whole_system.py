@@ -119,6 +119,7 @@ async def whole_system(folder: Path, slots: int = 4, queue_capacity: int = 1000)
                     OrchestratorSettings(
                         bind="127.0.0.1:0",
                         address_file=file,
+                        data_dir=folder / "orchestrator",
                         drain_s=0,
                         package_models=False,
                         queue_capacity=queue_capacity,

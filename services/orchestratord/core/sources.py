@@ -1,0 +1,24 @@
+"""What is known of the files that references lead to."""
+
+from orchestratord.core.catalog import ModelFacts, SourceFacts
+from orchestratord.core.effects import PersistRecord
+from orchestratord.core.state import BrainState
+
+
+def learnt(state: BrainState, source: str, *, size_mib: int, facts: ModelFacts | None = None, digest: str = "") -> None:
+    """A node has looked at the file of a source. What was known of a file of another size is void."""
+    before = state.catalog.known_of(source)
+    is_same = before.size_mib in (None, size_mib)
+    after = SourceFacts(
+        source, size_mib, facts or (before.facts if is_same else None), digest or (before.digest if is_same else "")
+    )
+    if after != before:
+        state.catalog.learn(after)
+        state.emit(PersistRecord(before, after))
+
+
+def restore_source(state: BrainState, kept: SourceFacts | None, lost: SourceFacts | None) -> None:
+    if kept is not None:
+        state.catalog.learn(kept)
+    elif lost is not None:
+        state.catalog.forget_source(lost.source)
