@@ -76,6 +76,7 @@ def from_spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
         cache_type_k=cache_type,
         cache_type_v=cache_type,
         reservation_mib=spec.reservation_mib,
+        tensor_split=spec.tensor_split,
     )
 
 
@@ -134,6 +135,7 @@ def _spec(spec: worker_pb2.WorkerSpec) -> WorkerSpec:
         context_per_slot=spec.context_per_slot,
         cache_type=_CACHE_NAMES.get(spec.cache_type_k, "f16"),
         reservation_mib=tuple(spec.reservation_mib),
+        tensor_split=tuple(spec.tensor_split),
     )
 
 

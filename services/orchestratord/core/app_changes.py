@@ -47,7 +47,7 @@ def updated(state: BrainState, event: AppUpdated) -> None:
 
 
 def deleted(state: BrainState, event: AppDeleted) -> None:
-    """Its key is worth nothing from now on; what it has sent goes on. An app of the settings file loses its key only."""
+    """Its key is worth nothing from now on; what it sent goes on. An app of the settings file loses its key only."""
     old = state.apps.get(event.name)
     if old.origin is not Origin.FILE:
         state.emit(PersistRecord(old, None))

@@ -1,5 +1,6 @@
 """Waiting tasks meet free slots. A task is bound to a worker only when that worker has a free slot."""
 
+from orchestratord.core import app_changes, learning, prediction, unloading
 from orchestratord.core.effects import AnnouncePlacement, CancelRun, Narrate, Placement, ReleaseRuns, StartRun
 from orchestratord.core.fleet import Worker
 from orchestratord.core.state import BrainState
@@ -16,6 +17,7 @@ def free_slot(state: BrainState, attempt: Attempt) -> None:
     """The attempt is over on its worker; whoever waits for the model gets the slot."""
     attempt.ended = True
     state.attempts.pop(attempt.attempt_id, None)
+    was_held = app_changes.attempt_ended(state, attempt)
     worker = state.fleet.workers.get(attempt.worker_id)
     if worker is None:
         return
@@ -23,7 +25,17 @@ def free_slot(state: BrainState, attempt: Attempt) -> None:
     worker.last_used_at = state.now
     release_if_done(state, attempt)
     dispatch_model(state, worker.spec.model)
-    state.look_again = True
+    if was_held:
+        _dispatch_app(state, attempt.place.app)
+    if not worker.attempts:
+        unloading.leave_if_due(state, worker)
+        state.look_again = True
+
+
+def _dispatch_app(state: BrainState, app: str) -> None:
+    """The app is below its limit of tasks at once again, whichever model it waits for."""
+    for model in state.queue.models_of_app(app):
+        dispatch_model(state, model)
 
 
 def release_if_done(state: BrainState, attempt: Attempt) -> None:
@@ -74,11 +86,24 @@ def _best_worker(state: BrainState, model: str) -> Worker | None:
 
 
 def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
-    charged = 1
+    charged = prediction.expected_tokens(state, task.request)
     place = state.queue.take(task.task_id, charged)
     task.move_to(TaskState.RUNNING)
     task.attempts += 1
-    attempt = Attempt(state.new_id("attempt"), task.attempts, task.task_id, worker.worker_id, place, charged)
+    batch = len(worker.attempts) + 1
+    attempt = Attempt(
+        attempt_id=state.new_id("attempt"),
+        number=task.attempts,
+        task_id=task.task_id,
+        worker_id=worker.worker_id,
+        place=place,
+        charged=charged,
+        began_at=state.now,
+        batch=batch,
+        expected=prediction.service_ms(state, task.request, worker, batch),
+    )
+    learning.judge_start(state, task)
+    app_changes.attempt_began(state, attempt)
     task.attempt = attempt
     task.started_at = state.now
     state.attempts[attempt.attempt_id] = attempt

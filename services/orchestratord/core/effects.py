@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from orchestratord.core.fleet import Device, Endpoint, EngineFacts, WorkerSpec
+from orchestratord.core.fleet import Device, Endpoint, EngineFacts, Leaving, WorkerSpec
 from orchestratord.core.records import Record
 from orchestratord.core.task import TaskRequest, Terminal
 
@@ -13,6 +13,7 @@ class OpenLog:
 
     request: TaskRequest
     queue_position: int
+    predicted_start_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,23 @@ class PersistRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictionJudged:
+    """What was predicted has come, and can be compared. `kind` is what was predicted, e.g. "start"."""
+
+    kind: str
+    predicted_ms: float
+    actual_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class OnTimeJudged:
+    """A task with a deadline has ended: was it done in time, and how probable had that been called."""
+
+    probability: float
+    met: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetTask:
     task_id: str
 
@@ -94,6 +112,7 @@ class StartWorker:
 class StopWorker:
     node_id: str
     worker_id: str
+    why: Leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +158,8 @@ Effect = (
     | PersistTask
     | PersistTerminal
     | PersistRecord
+    | PredictionJudged
+    | OnTimeJudged
     | ForgetTask
     | StageModel
     | StartWorker

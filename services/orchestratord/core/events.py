@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llorch.errors import Reason
+from orchestratord.core.apps import App
 from orchestratord.core.catalog import ModelFacts, ModelSpec, ModelState, Origin
 from orchestratord.core.fleet import Snapshot
 from orchestratord.core.records import Record
-from orchestratord.core.task import RunResult, TaskError, TaskRequest
+from orchestratord.core.targets import Place
+from orchestratord.core.task import RunResult, TaskError, TaskRequest, TaskState, Terminal
 
 # From clients. The brain may refuse these by raising an error of `llorch.errors`; then nothing has changed.
 
@@ -34,9 +36,12 @@ class ReaderLeft:
 
 @dataclass(frozen=True, slots=True)
 class ModelRegistered:
+    """`at_ms` is in milliseconds since 1970."""
+
     spec: ModelSpec
     origin: Origin
     provenance: str
+    at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,53 @@ class ModelDeleted:
 class WorkerStopAsked:
     worker_id: str
     even_if_busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoadAsked:
+    """`load_id` becomes the worker's id, if one is started. Without `places` it is chosen where."""
+
+    model: str
+    load_id: str
+    places: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnloadAsked:
+    model: str
+    even_if_busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AppCreated:
+    """An app gets a key, of which `app` has the hash."""
+
+    app: App
+
+
+@dataclass(frozen=True, slots=True)
+class AppDefined:
+    """The settings file has an app; its key is made by a call."""
+
+    app: App
+
+
+@dataclass(frozen=True, slots=True)
+class AppUpdated:
+    """All of the app but its key."""
+
+    app: App
+
+
+@dataclass(frozen=True, slots=True)
+class AppDeleted:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDeleted:
+    app: str
+    session_id: str
 
 
 # From nodes.
@@ -114,9 +166,12 @@ class WorkerStartAccepted:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStartFailed:
+    """`command_seq` is the command's number if nobody knows whether it arrived; None: it was refused."""
+
     worker_id: str
     reason: Reason
     message: str
+    command_seq: int | None = None
 
 
 # From the links to workers.
@@ -184,6 +239,15 @@ class TerminalPersisted:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskRestored:
+    """A durable task that an earlier life has accepted, `age_s` ago; `ended` is how and how long ago, if it did."""
+
+    request: TaskRequest
+    age_s: float
+    ended: tuple[TaskState, Terminal, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RecordsFound:
     """What an earlier life of the orchestrator kept; comes before anything else."""
 
@@ -212,6 +276,13 @@ Event = (
     | ModelStateSet
     | ModelDeleted
     | WorkerStopAsked
+    | AppCreated
+    | AppDefined
+    | AppUpdated
+    | AppDeleted
+    | SessionDeleted
+    | ModelLoadAsked
+    | ModelUnloadAsked
     | NodeRegistered
     | NodeReported
     | NodeForgotten
@@ -228,6 +299,7 @@ Event = (
     | AttemptUnknown
     | TaskNotKept
     | TerminalPersisted
+    | TaskRestored
     | RecordsFound
     | RecordNotKept
     | Tick

@@ -71,6 +71,7 @@ class WorkerSpec:
     context_per_slot: int
     cache_type: str
     reservation_mib: tuple[int, ...]
+    tensor_split: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,8 @@ class Leaving(StrEnum):
 class Worker:
     """A worker that the brain wants or has found. `attempts` are the slots taken, by attempt id.
 
-    `asked`: somebody wanted this very worker, so it is not one too many when demand falls.
+    `ready_at` is when tasks could first come to it. `asked`: somebody wanted this very worker, so it is not one too
+    many when demand falls. `idle_watched`: a look at how long it has been idle is due.
     """
 
     spec: WorkerSpec
@@ -149,6 +151,7 @@ class Worker:
     last_used_at: float = 0.0
     leaving: Leaving | None = None
     asked: bool = False
+    idle_watched: bool = False
     attempts: set[str] = field(default_factory=set)
     report: object = None
 

@@ -98,6 +98,17 @@ class Ledger:
         account = self._accounts.get(device)
         return 0 if account is None else _free(account) - account.promised_mib
 
+    def room(self, device: DeviceKey) -> tuple[int, int]:
+        """`available` and `capacity` at once: a decision asks for both of every device of a fleet."""
+        account = self._accounts.get(device)
+        if account is None:
+            return 0, 0
+        capacity = account.total_mib - account.reserve_mib - account.others_mib
+        taken = account.held_mib + account.promised_mib
+        if account.returning:
+            taken += account.returning_mib
+        return capacity - taken, capacity
+
     def promise(self, load_id: str, claims: Mapping[DeviceKey, int]) -> None:
         """Keep memory for a load that can't have it yet; `reserve` under the same id redeems it."""
         self._promises[load_id] = tuple(claims)

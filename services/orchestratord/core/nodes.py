@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable
 
 from llorch.errors import Aborted, FailedPrecondition, Reason
-from orchestratord.core import ending, loading
+from orchestratord.core import ending, loading, worker_life
 from orchestratord.core.effects import StopWorker
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported
-from orchestratord.core.fleet import Node, NodeState, Snapshot, Worker, WorkerReported, WorkerState
+from orchestratord.core.fleet import Leaving, Node, NodeState, Snapshot, Worker, WorkerReported, WorkerState
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import TaskError
 
@@ -53,7 +53,7 @@ def forget(state: BrainState, event: NodeForgotten) -> None:
             f"node '{node.node_id}' is connected; stop its pool manager first, then forget it",
         )
     for worker in state.fleet.workers_on(node.node_id):
-        loading.worker_gone(state, worker, f"node '{node.node_id}' was forgotten")
+        worker_life.gone(state, worker, f"node '{node.node_id}' was forgotten")
     loading.give_up_loads(state, node.node_id)
     _forget_devices(state, node, node.devices)
     del state.fleet.nodes[node.node_id]
@@ -110,9 +110,9 @@ def _take_in_worker(state: BrainState, node: Node, reported: WorkerReported) -> 
             worker.state = WorkerState.STOPPING
     elif worker.state is WorkerState.STOPPING:
         # It knows of no stop: that got lost, or this report was on its way before it.
-        state.emit(StopWorker(worker.node_id, worker.worker_id))
+        state.emit(StopWorker(worker.node_id, worker.worker_id, worker.leaving or Leaving.ASKED))
     elif is_ready_now and reported.engine and reported.endpoint:
-        loading.worker_ready(state, worker, reported.engine, reported.endpoint)
+        worker_life.became_ready(state, worker, reported.engine, reported.endpoint)
 
 
 def _adopt(state: BrainState, node: Node, reported: WorkerReported) -> Worker:
@@ -128,24 +128,31 @@ def _adopt(state: BrainState, node: Node, reported: WorkerReported) -> Worker:
 
 def _worker_ended(state: BrainState, worker: Worker, reported: WorkerReported) -> None:
     if reported.failure is None or worker.state is WorkerState.STOPPING:
-        loading.worker_gone(state, worker, "the worker that ran the task was stopped")
+        worker_life.gone(state, worker, "the worker that ran the task was stopped")
     else:
-        loading.worker_failed(state, worker, *reported.failure)
+        worker_life.failed(state, worker, *reported.failure)
 
 
 def _forget_devices(state: BrainState, node: Node, device_ids: Iterable[str]) -> None:
     for device_id in list(device_ids):
-        state.ledger.set_device((node.node_id, device_id), 0, 0, 0)
+        state.ledger.forget_device((node.node_id, device_id))
         del node.devices[device_id]
 
 
 def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:
-    """A worker that a full report does not name is gone, if the report knows of the command that started it."""
+    """A worker that a full report does not name is gone, if the report knows of the command that started it.
+
+    One that should end, and may still be started by a command that is on its way, is told to end again: a node that has
+    heard that never starts it.
+    """
     named = {reported.spec.worker_id for reported in snapshot.workers}
     for worker in state.fleet.workers_on(node.node_id):
-        if worker.worker_id in named or worker.start_seq is None or worker.start_seq > applied_command_seq:
+        if worker.worker_id in named or worker.start_seq is None:
             continue
-        loading.worker_gone(state, worker, "the worker that ran the task is gone")
+        if worker.start_seq <= applied_command_seq:
+            worker_life.gone(state, worker, "the worker that ran the task is gone")
+        elif worker.state is WorkerState.STOPPING:
+            state.emit(StopWorker(worker.node_id, worker.worker_id, worker.leaving or Leaving.ASKED))
 
 
 def _fail_if_no_device_comes(state: BrainState) -> None:

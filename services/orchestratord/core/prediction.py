@@ -129,19 +129,18 @@ def _at_least(estimate: Estimate | None) -> float:
 
 def _slots(state: BrainState, model: str) -> list[Estimate]:
     """When each slot of the model's workers is free next, soonest first; without those of which it is not known."""
-    found: list[Estimate] = []
-    for worker in state.fleet.workers_of_model(model):
-        if worker.state is WorkerState.STOPPING or not state.fleet.node_is_ready(worker):
-            continue
-        if worker.state is WorkerState.STARTING:
-            if ready := _ready_in_ms(state, worker):
-                found.extend([ready] * worker.spec.slots)
-            continue
-        found.extend([AT_ONCE] * worker.slots_free)
-        for attempt_id in worker.attempts:
-            if left := _left_ms(state, state.attempts[attempt_id], model):
-                found.append(left)
-    return sorted(found, key=lambda slot: slot.mean)
+    workers = (worker for worker in state.fleet.workers_of_model(model) if state.fleet.node_is_ready(worker))
+    slots = (slot for worker in workers for slot in _slots_of_worker(state, worker) if slot is not None)
+    return sorted(slots, key=lambda slot: slot.mean)
+
+
+def _slots_of_worker(state: BrainState, worker: Worker) -> list[Estimate | None]:
+    if worker.state is WorkerState.STARTING:
+        return [_ready_in_ms(state, worker)] * worker.spec.slots
+    if worker.state is not WorkerState.READY:
+        return []
+    running = [_left_ms(state, state.attempts[attempt_id], worker.spec.model) for attempt_id in worker.attempts]
+    return [*running, *[AT_ONCE] * worker.slots_free]
 
 
 def _ready_in_ms(state: BrainState, worker: Worker) -> Estimate | None:

@@ -14,6 +14,8 @@ from enum import StrEnum
 
 from llorch.errors import Reason
 from orchestratord.core.admission import Waiting
+from orchestratord.core.estimates import Estimate
+from orchestratord.core.sessions import Budget
 
 
 class TaskState(StrEnum):
@@ -57,8 +59,9 @@ class FinishReason(StrEnum):
 class TaskRequest:
     """What was asked for. `payload` is the work for the worker, opaque here; everything that decides is beside it.
 
-    `content_digest` tells whether two requests with the same `request_id` are the same request. `deadline_s` is
-    relative to admission.
+    `prompt_tokens` is a guess from the text's length; `max_tokens` bounds each of the `choices`, and is 0 where nothing is
+    generated. Without a `priority` it is the app's. `content_digest` tells whether two requests with the same
+    `request_id` are the same request. `deadline_s` is relative to admission.
     """
 
     task_id: str
@@ -73,6 +76,10 @@ class TaskRequest:
     correlation_id: str = ""
     deadline_s: float | None = None
     durable: bool = False
+    prompt_tokens: int = 0
+    max_tokens: int | None = None
+    choices: int = 1
+    session_budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ class RunResult:
     cached_tokens: int = 0
     decode_ms: int = 0
     receipt: bytes = b""
+    prefill_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,9 @@ Terminal = TaskEnd | TaskError | Stopped
 class Attempt:
     """One execution of a task on one worker. Its slot is held until the attempt ended, is unknown, or is lost.
 
-    `place` is where the task waited, `charged` the tokens that its app was charged with at the start.
+    `place` is where the task waited, `charged` the tokens that its app was charged with at the start, `served` those
+    that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
+    began, itself included.
     """
 
     attempt_id: str
@@ -139,13 +149,21 @@ class Attempt:
     worker_id: str
     place: Waiting
     charged: int
+    began_at: float
+    batch: int
+    expected: Estimate | None = None
+    served: int | None = None
     started: bool = False
     ended: bool = False
 
 
 @dataclass(slots=True)
 class Task:
-    """A task as the brain keeps it. Times are on the brain's clock, in seconds."""
+    """A task as the brain keeps it. Times are on the brain's clock, in seconds.
+
+    `predicted_start_ms` and `on_time` are what was predicted at its admission: the wait, and the probability that it is
+    done in time.
+    """
 
     request: TaskRequest
     created_at: float
@@ -158,6 +176,8 @@ class Task:
     first_token_at: float | None = None
     terminal: Terminal | None = None
     terminal_shown: bool = False
+    predicted_start_ms: int | None = None
+    on_time: float | None = None
 
     @property
     def task_id(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llama_orch.v2 import pool_manager_service_pb2_grpc
 from llorch.background import TaskSupervisor
-from llorch.errors import LlorchError, Reason, Unavailable
+from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from orchestratord.convert.nodes import from_spec, to_facts
@@ -64,7 +64,8 @@ class NodeCommands:
         try:
             await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:
-            self._post(events.WorkerStartFailed(worker_id, error.reason, error.message))
+            arrived = control.command_seq if _may_have_arrived(error) else None
+            self._post(events.WorkerStartFailed(worker_id, error.reason, error.message, arrived))
         else:
             self._post(events.WorkerStartAccepted(worker_id, control.command_seq))
 
@@ -97,3 +98,8 @@ class NodeCommands:
             Reason.UPSTREAM_UNAVAILABLE,
             f"node '{self._node_id}' stopped staging before the file was complete; try again",
         )
+
+
+def _may_have_arrived(error: LlorchError) -> bool:
+    """The call broke or its answer did not come in time; what the other side said itself comes with another reason."""
+    return isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE
