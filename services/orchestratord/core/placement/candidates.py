@@ -13,15 +13,20 @@ ALL_SETS_UP_TO = 4
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """A node with those of its devices that filters have left, by index."""
+    """A node with those of its devices that filters have left, each as a place of its own."""
 
     node: Node
-    devices: tuple[Device, ...]
+    sites: Sequence[Site]
+
+    @property
+    def devices(self) -> list[Device]:
+        """By index, as an engine would see them."""
+        return sorted((site.devices[0] for site in self.sites), key=lambda device: (device.index, device.device_id))
 
 
 def sizes_to_try(query: Query, usable: Sequence[Usable]) -> range:
     """How many devices at once, the least first: one before two, unless the owner wants the model spread."""
-    most = max((len(here.devices) for here in usable), default=0)
+    most = max((len(here.sites) for here in usable), default=0)
     match query.model.split:
         case "none":
             return range(1, 2)
@@ -32,25 +37,24 @@ def sizes_to_try(query: Query, usable: Sequence[Usable]) -> range:
             return range(1, most + 1)
 
 
-def sites_of_size(query: Query, usable: Sequence[Usable], size: int) -> Iterator[Site]:
+def sites_of_size(query: Query, here: Usable, size: int) -> Iterator[Site]:
     """Places of so many devices. Those that a rule names together come in the order in which it names them."""
+    if size == 1:
+        yield from here.sites
+        return
     named = query.rules.sets()
-    for here in usable:
-        if size == 1:
-            for device in here.devices:
-                yield Site(here.node, (device,), (device.device_id,))
-            continue
-        orders = [place.device_ids for place in named if place.node_id == here.node.node_id]
-        for devices in _sets(query, here, size):
-            yield _in_order(here.node, devices, orders)
+    orders = [place.device_ids for place in named if place.node_id == here.node.node_id]
+    for devices in _sets(query, here, size):
+        yield _in_order(here.node, devices, orders)
 
 
 def _sets(query: Query, here: Usable, size: int) -> Iterator[tuple[Device, ...]]:
-    if len(here.devices) <= ALL_SETS_UP_TO or query.rules.sets():
-        yield from combinations(here.devices, size)
+    devices = here.devices
+    if len(devices) <= ALL_SETS_UP_TO or query.rules.sets():
+        yield from combinations(devices, size)
         return
     ledger, node_id = query.state.ledger, here.node.node_id
-    by_room = sorted(here.devices, key=lambda device: (-ledger.available((node_id, device.device_id)), device.index))
+    by_room = sorted(devices, key=lambda device: (-ledger.available((node_id, device.device_id)), device.index))
     for begin in range(len(by_room) - size + 1):
         yield tuple(sorted(by_room[begin : begin + size], key=lambda device: (device.index, device.device_id)))
 

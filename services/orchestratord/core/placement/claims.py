@@ -23,20 +23,15 @@ class Claims:
         """MiB per device. `shares` are proportions of the model. 0, as long as nobody has seen the file."""
         key = tuple(f"{device.kind}/{device.name}" for device in devices), shares
         if key not in self._known:
-            self._known[key] = self._look(devices, key[0], shares)
+            self._known[key] = self._look(devices, shares)
         return self._known[key]
 
-    def _look(self, devices: Sequence[Device], kinds: tuple[str, ...], shares: Shares) -> tuple[int, ...]:
+    def _look(self, devices: Sequence[Device], shares: Shares) -> tuple[int, ...]:
         model, context = self.query.model, self.query.request.context
         if model.size_mib is None:
             return (0,) * len(devices)
         on_cpu = all(device.kind is DeviceKind.CPU for device in devices)
         kind = DeviceKind.CPU if on_cpu else DeviceKind.CUDA
         estimated = estimate_split_mib(model, model.size_mib, context, shares, kind)
-        measured = self.query.state.calibrations.known(model, context, kinds)
-        if measured is None or model.vram_claim_mib is not None:
-            return estimated
-        if len(devices) == 1:
-            return measured
-        # It was measured with shares that followed the memory that was free then; the sum is what can be relied on.
-        return tuple(-(-part * sum(measured) // max(1, sum(estimated))) for part in estimated)
+        measured = self.query.state.calibrations.known(model, context, devices, shares if len(devices) > 1 else ())
+        return estimated if measured is None else measured

@@ -12,11 +12,10 @@ What was measured counts. What is not known yet is guessed from what the work is
 orders places; it is never told as a prediction.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestratord.core.estimates import Estimate
-from orchestratord.core.fleet import DeviceKind, Worker
+from orchestratord.core.fleet import DeviceKind, Node, Worker
 from orchestratord.core.placement.decision import Term
 from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.rates import device_key
@@ -44,24 +43,31 @@ class Costs:
     _loads: dict[str, Term] = field(default_factory=dict)
 
     def base_ms(self, site: Site) -> float:
-        """What loading and working there costs, before evictions and pressure: nothing of the place costs less."""
-        return self.load(site).ms + sum(term.ms for term in self.work(site, batch=1))
+        """What loading and working there costs, before evictions and pressure."""
+        return self.load(site.node).ms + self.work_ms(site)
 
-    def load(self, site: Site) -> Term:
-        node_id = site.node.node_id
-        if node_id not in self._loads:
-            self._loads[node_id] = Term("load", load_ms(self.query, node_id))
-        return self._loads[node_id]
+    def load(self, node: Node) -> Term:
+        if node.node_id not in self._loads:
+            self._loads[node.node_id] = Term("load", load_ms(self.query, node.node_id))
+        return self._loads[node.node_id]
+
+    def work_ms(self, site: Site) -> float:
+        prefill, decode = self.work(site, batch=1)
+        return prefill.ms + decode.ms
 
     def work(self, site: Site, batch: int) -> tuple[Term, Term]:
         """Prefill and decode there, with so many runs at once."""
-        key = device_key(device.name for device in site.devices), batch
+        key = device_key([device.name for device in site.devices]), batch
         if key not in self._work:
             self._work[key] = (
                 Term("prefill", _prefill_ms(self.query, site, key[0])),
                 Term("decode", _decode_ms(self.query, site, *key)),
             )
         return self._work[key]
+
+    def pressure(self, site: Site, cost_ms: float) -> Term:
+        """The rest of a cost whose other parts are known."""
+        return Term("pressure", cost_ms - self.base_ms(site))
 
 
 def load_ms(query: Query, node_id: str) -> float:
@@ -70,12 +76,14 @@ def load_ms(query: Query, node_id: str) -> float:
     return known.mean if known else _START_MS + (size_mib or UNKNOWN_SIZE_MIB) / _READ_MIB_PER_MS
 
 
-def pressure_ms(site_capacity_mib: Iterable[int], left_mib: Iterable[int]) -> float:
-    whole = sum(site_capacity_mib)
-    return PRESSURE_MS * (1 - sum(left_mib) / whole) if whole > 0 else 0.0
+def pressure_ms(capacity_mib: int, left_mib: int) -> float:
+    """For a place that would have so much left; a place that does not have it is as full as can be."""
+    return PRESSURE_MS * (1 - max(0, left_mib) / capacity_mib) if capacity_mib > 0 else PRESSURE_MS
 
 
-def worker_terms(query: Query, costs: Costs, site: Site, worker: Worker, *, queue_ms: float, warm_tokens: int) -> tuple[Term, ...]:
+def worker_terms(
+    query: Query, costs: Costs, site: Site, worker: Worker, *, queue_ms: float, warm_tokens: int
+) -> tuple[Term, ...]:
     """For a worker that is there: what is warm in its cache need not be evaluated again."""
     prefill, decode = costs.work(site, batch=len(worker.attempts) + 1)
     tokens = query.request.prompt_tokens

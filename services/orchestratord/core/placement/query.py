@@ -40,7 +40,10 @@ class Query:
 
 @dataclass(slots=True)
 class Site:
-    """Devices of one node, in the order in which an engine would see them; with `worker`, what runs there already."""
+    """Devices of one node, in the order in which an engine would see them; with `worker`, what runs there already.
+
+    Filters of devices get one device at a time.
+    """
 
     node: Node
     devices: tuple[Device, ...]

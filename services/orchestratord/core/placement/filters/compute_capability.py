@@ -1,6 +1,8 @@
 """Cards that are older than the engine's code for GPUs."""
 
-from orchestratord.core.fleet import Device, DeviceKind
+from functools import cache
+
+from orchestratord.core.fleet import DeviceKind
 from orchestratord.core.placement.filters.filter import Filter
 from orchestratord.core.placement.query import Query, Site
 
@@ -9,21 +11,20 @@ OLDEST = (5, 0)
 
 
 def removes(_: Query, site: Site) -> bool:
-    return any(_is_too_old(device) for device in site.devices)
+    """A card that does not tell is given the benefit of the doubt: the load says so if it was too old."""
+    told = site.devices[0].compute_capability
+    return told != "" and _is_too_old(site.devices[0].kind, told)
 
 
 def detail(_: Query, site: Site) -> str:
-    old = next(device for device in site.devices if _is_too_old(device))
-    return (
-        f"{old.name} has compute capability {old.compute_capability}; the engine needs {'.'.join(map(str, OLDEST))} or more"
-    )
+    needed = ".".join(map(str, OLDEST))
+    return f"{site.name} has compute capability {site.devices[0].compute_capability}; the engine needs {needed} or more"
 
 
-def _is_too_old(device: Device) -> bool:
-    """A card that does not tell is given the benefit of the doubt: the load says so if it was too old."""
-    major, _, minor = device.compute_capability.partition(".")
-    is_told = device.kind is DeviceKind.CUDA and major.isdigit() and minor.isdigit()
-    return is_told and (int(major), int(minor)) < OLDEST
+@cache
+def _is_too_old(kind: DeviceKind, capability: str) -> bool:
+    major, _, minor = capability.partition(".")
+    return kind is DeviceKind.CUDA and major.isdigit() and minor.isdigit() and (int(major), int(minor)) < OLDEST
 
 
 COMPUTE_CAPABILITY = Filter("compute_capability", removes, detail)

@@ -5,12 +5,11 @@ from orchestratord.core.placement.query import Query, Site
 
 
 def removes(_: Query, site: Site) -> bool:
-    return not all(device.usable for device in site.devices)
+    return not site.devices[0].usable
 
 
 def detail(_: Query, site: Site) -> str:
-    lost = " and ".join(device.name for device in site.devices if not device.usable)
-    return f"{lost} does not answer"
+    return f"{site.name} does not answer"
 
 
 DEVICE_USABLE = Filter("device_usable", removes, detail)

@@ -1,0 +1,133 @@
+"""Where a model goes: candidates → filters → cost → one total order. Reads the brain's state and changes nothing.
+
+Of a place that was removed nothing is kept but a count, unless details are asked for. Who would be evicted is looked up
+in the order of what a place costs without that, and only as long as the place can still win.
+"""
+
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from orchestratord.core import eviction
+from orchestratord.core.eviction import NOBODY, Eviction
+from orchestratord.core.placement import filters
+from orchestratord.core.placement.candidates import Usable, sizes_to_try
+from orchestratord.core.placement.claims import Claims
+from orchestratord.core.placement.cost import EVICT_MS, Costs
+from orchestratord.core.placement.decision import Candidate, Decision, Term
+from orchestratord.core.placement.places import Order, Place, Surveyor
+from orchestratord.core.placement.query import LoadRequest, Query, Site
+from orchestratord.core.placement.rules import rules_of, with_target
+from orchestratord.core.placement.tally import Tally
+from orchestratord.core.state import BrainState
+
+CANDIDATES_KEPT = 8
+
+PLACES_WITH_EVICTIONS = 32
+"""In a fleet where nothing is free, so many places that could be made free are compared: those that lack least."""
+
+
+_NOTHING = (0, math.inf)
+
+
+@dataclass(slots=True)
+class _Possible:
+    """A place that can be had now, if those leave who have to."""
+
+    place: Place
+    eviction: Eviction
+    order: Order
+
+
+def place_load(state: BrainState, request: LoadRequest, *, details: bool = False) -> Decision:
+    """Where the model would be loaded now: on as few devices as will do, there where it costs least."""
+    query = Query(state, request, with_target(rules_of(state.assignments, state.fleet, request.lane), request.only))
+    tally = Tally(query, details)
+    surveyor = Surveyor(query, Claims(query), Costs(query))
+    usable = list(_usable(query, tally))
+    possible: list[_Possible] = []
+    waits = False
+    for size in sizes_to_try(query, usable):
+        places = [place for here in usable for place in _left(surveyor, tally, here, size)]
+        possible = _possible(state, places)
+        if possible:
+            break
+        waits = waits or any(eviction.fits_when_all_left(state, place.claims) for place in places)
+        tally.lack_room(place.site for place in places)
+    best = sorted(possible, key=_order) if details else heapq.nsmallest(CANDIDATES_KEPT, possible, key=_order)
+    return Decision(
+        model=request.model.name,
+        ranked=tuple(_candidate(surveyor.costs, one) for one in best),
+        removed=tally.counts,
+        details=tuple(tally.details),
+        considered=tally.considered,
+        waits=waits and not possible,
+        pinned=bool(query.rules.pins),
+        fallback_used=query.rules.fallback_used,
+        largest_mib=tally.largest_mib,
+    )
+
+
+def _usable(query: Query, tally: Tally) -> Iterator[Usable]:
+    """Nodes and devices that the filters leave."""
+    of_nodes = [one for one in filters.OF_NODES if one.matters(query)]
+    of_devices = [one for one in filters.OF_DEVICES if one.matters(query)]
+    for node in query.state.fleet.nodes.values():
+        sites = [Site(node, (device,), (device.device_id,)) for device in node.devices.values()]
+        tally.considered += len(sites)
+        if tally.passes(of_nodes, Site(node, (), ()), sites):
+            left = [site for site in sites if tally.passes(of_devices, site, (site,))]
+            if left:
+                yield Usable(node, left)
+
+
+def _left(surveyor: Surveyor, tally: Tally, here: Usable, size: int) -> Iterator[Place]:
+    """Places that the rules leave, and that are large enough when empty."""
+    of_sets = [one for one in filters.OF_SETS if one.matters(surveyor.query)]
+    for place in surveyor.places(here, size):
+        if of_sets and not tally.passes(of_sets, place.site, (place.site,)):
+            continue
+        if place.fits_when_empty:
+            yield place
+        else:
+            tally.too_small(place.site, place.claims_mib, place.capacity_mib)
+
+
+def _possible(state: BrainState, places: Sequence[Place]) -> list[_Possible]:
+    """A place where somebody has to leave is looked at as long as it could still be the best."""
+    possible = [_Possible(place, NOBODY, place.order()) for place in places if place.fits_now]
+    best = min((one.order[:2] for one in possible), default=_NOTHING)
+    bounds = ((-place.preferred, place.cost_ms + EVICT_MS, place) for place in places if not place.fits_now)
+    occupied = [place for *bound, place in bounds if tuple(bound) <= best]
+    occupied.sort(key=Place.order)
+    found = 0
+    for place in occupied:
+        if found >= PLACES_WITH_EVICTIONS or place.order(EVICT_MS)[:2] > best:
+            break
+        chosen = eviction.cheapest(state, place.claims)
+        if chosen is not None:
+            found += 1
+            possible.append(_Possible(place, chosen, place.order(EVICT_MS + chosen.regret_ms)))
+            best = min(best, possible[-1].order[:2])
+    return possible
+
+
+def _order(one: _Possible) -> Order:
+    return one.order
+
+
+def _candidate(costs: Costs, one: _Possible) -> Candidate:
+    place, chosen = one.place, one.eviction
+    terms = [costs.load(place.site.node), *costs.work(place.site, batch=1), costs.pressure(place.site, place.cost_ms)]
+    if chosen.worker_ids:
+        terms += [Term("evict", EVICT_MS), Term("regret", chosen.regret_ms)]
+    return Candidate(
+        node_id=place.site.node.node_id,
+        device_ids=place.site.device_ids,
+        claims_mib=place.claims_mib,
+        tensor_split=place.shares,
+        evicts=chosen.worker_ids,
+        evicts_mib=chosen.freed_mib,
+        terms=tuple(terms),
+    )
