@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from gatewayd.settings import GatewaySettings
 from llorch.settings import DaemonSettings
+from orchestratord.app_sources import AppTable
 from orchestratord.model_sources import ModelTable
 from orchestratord.settings import OrchestratorSettings
 from pool_managerd.settings import PoolManagerSettings
@@ -34,6 +35,7 @@ def tables() -> dict[str, str]:
     documented = {"common": _daemon_table("daemon", DaemonSettings.model_fields)}
     documented |= {section: _daemon_table(section, fields) for section, fields in own.items()}
     documented["models"] = _model_table(ModelTable)
+    documented["apps"] = _model_table(AppTable)
     return documented
 
 

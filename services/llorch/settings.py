@@ -29,8 +29,10 @@ from pydantic_settings.exceptions import SettingsError as BadFlag
 
 from llorch.errors import InvalidArgument, Reason
 
-KNOWN_SECTIONS = frozenset({"orchestrator", "pool_manager", "gateway", "worker", "models", "logging"})
-_LATER_SECTIONS = frozenset({"apps", "models_dir"})
+KNOWN_SECTIONS = frozenset(
+    {"orchestrator", "pool_manager", "gateway", "worker", "models", "apps", "assignments", "logging"}
+)
+_LATER_SECTIONS = frozenset({"models_dir"})
 """Not known to this release; refused by name rather than ignored."""
 _EXIT_SETTINGS = 2
 

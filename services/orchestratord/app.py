@@ -1,9 +1,9 @@
 """The composition root of orchestratord: builds everything once, runs it, ends it in order."""
 
 import asyncio
+import itertools
 
 from llama_orch.v2 import (
-    app_service_pb2,
     app_service_pb2_grpc,
     catalog_service_pb2_grpc,
     fleet_service_pb2_grpc,
@@ -11,7 +11,6 @@ from llama_orch.v2 import (
     node_link_service_pb2_grpc,
     placement_service_pb2,
     placement_service_pb2_grpc,
-    session_service_pb2,
     session_service_pb2_grpc,
     task_service_pb2_grpc,
 )
@@ -22,9 +21,20 @@ from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.ports import announce_address
 from llorch.rpc.server import RpcServer
-from orchestratord.api import catalog_service, fleet_service, meta_service, node_link_service, task_service
+from orchestratord.api import (
+    app_service,
+    catalog_service,
+    fleet_service,
+    meta_service,
+    node_link_service,
+    session_service,
+    task_service,
+)
+from orchestratord.api.app_keys import AppAuth
 from orchestratord.api.not_yet import not_yet
+from orchestratord.app_sources import apps_of_file
 from orchestratord.core import events
+from orchestratord.core.admission import QueuePolicy
 from orchestratord.core.brain import Brain
 from orchestratord.core.state import BrainConfig
 from orchestratord.model_sources import models_of_file, models_of_packages
@@ -61,7 +71,8 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
     clock = SystemClock()
     owner = BrainOwner(Brain(_brain_config(settings), new_id), clock)
     streams = TaskStreams()
-    server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=BearerAuth(settings.token))
+    auth = AppAuth(owner.state.apps.by_key_hash, BearerAuth(settings.token))
+    server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=auth)
     async with TaskSupervisor("orchestratord") as tasks:
         node_token = settings.node_token or settings.token
         keeper = Keeper(store, owner.post, clock, tasks)
@@ -88,6 +99,9 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
 def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
     return BrainConfig(
         queue_capacity=settings.queue_capacity,
+        queue_policy=QueuePolicy(settings.queue_policy),
+        max_starvation_s=settings.max_starvation_s,
+        session_ttl_s=settings.session_ttl_s,
         task_retention_s=settings.task_retention_s,
         tasks_retained=settings.tasks_retained,
         disconnect_grace_s=settings.disconnect_grace_s,
@@ -107,8 +121,9 @@ async def _restore(
     if settings.package_models:
         for event in models_of_packages():
             owner.ask(event)
-    for event in models_of_file(settings.config):
-        owner.ask(event)
+    for heading, event_of_file in itertools.chain(models_of_file(settings.config), apps_of_file(settings.config)):
+        with heading:
+            owner.ask(event_of_file)
     waiting = await restart.restore_tasks(store, owner, streams, incarnation, clock)
     if waiting:
         _log.info("tasks_restored", waiting=waiting)
@@ -127,9 +142,9 @@ def _add_services(
     catalog = catalog_service.CatalogService(owner, effects, clock)
     fleet = fleet_service.FleetService(owner, effects, incarnation, clock, settings.write_deadline_s)
     links = node_link_service.NodeLinkService(owner, incarnation, server.draining)
-    sessions = not_yet(session_service_pb2.DESCRIPTOR.services_by_name["SessionService"])
+    sessions = session_service.SessionService(owner, clock)
     placement = not_yet(placement_service_pb2.DESCRIPTOR.services_by_name["PlacementService"])
-    apps = not_yet(app_service_pb2.DESCRIPTOR.services_by_name["AppService"])
+    apps = app_service.AppService(owner, effects, clock)
     partial = (tasks, catalog, fleet, sessions, placement, apps)
     meta = meta_service.MetaService(owner, tuple(name for servicer in partial for name in servicer.unimplemented))
     for service, add, servicer in (

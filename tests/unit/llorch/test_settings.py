@@ -191,7 +191,7 @@ def test_an_instance_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert GatewaySettings().slots == 4
 
 
-@pytest.mark.parametrize("text", ['models_dir = "/models"', "[apps.aider]"])
+@pytest.mark.parametrize("text", ['models_dir = "/models"'])
 def test_what_comes_with_a_later_release_is_refused_by_name(file: Path, env: dict[str, str], text: str) -> None:
     file.write_text(f"{text}\n")
     with pytest.raises(SettingsError, match="later release"):
