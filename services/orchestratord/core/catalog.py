@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, invalid_field
+from llorch.gguf.layers import Layer
 
 DEFAULT_CONTEXT = 32768
 """Unless the model was trained with less."""
@@ -56,17 +57,18 @@ VALUES = tuple(value.name for value in fields(ModelSpec) if value.name != "name"
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the memory of a model follows from, by its file. KV bytes are at 16 bits; `window_tokens` is the most that
-    layers with a window keep.
-    """
+    """What the memory of a model follows from, by its file. The fields are those of `llorch.gguf.facts.ModelFacts`."""
 
+    architecture: str
     context_trained: int
-    weights_mib: int
-    kv_bytes_per_token: int
-    window_kv_bytes_per_token: int
-    window_tokens: int
-    state_kib_per_slot: int
-    compute_mib: int
+    layers: tuple[Layer, ...]
+    window: int
+    vocabulary_size: int
+    activation_width: int
+    weight_bytes: int
+    embedding_bytes: int
+    output_bytes: int
+    tied_output: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,10 @@ class Model:
     @property
     def split(self) -> str:
         return self.spec.split or "auto"
+
+    @property
+    def split_shares(self) -> tuple[float, ...]:
+        return self.spec.split_shares
 
     @property
     def idle_unload_s(self) -> float | None:

@@ -13,7 +13,7 @@ from orchestratord.core.catalog import (
     SourceFacts,
 )
 
-TRAINED_8K = ModelFacts(8192, 100, 1000, 0, 0, 0, 10)
+TRAINED_8K = ModelFacts("llama", 8192, (), 0, 32_000, 512, 1000, 100, 100, tied_output=True)
 
 
 def catalog() -> Catalog:
