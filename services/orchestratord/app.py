@@ -117,7 +117,7 @@ async def _restore(
     clock: SystemClock,
 ) -> None:
     """What was kept, what packages bring, what the settings file says; then the tasks that need it."""
-    await restart.restore_records(store, owner)
+    await restart.restore_records(store, owner, clock)
     if settings.package_models:
         for event in models_of_packages():
             owner.ask(event)

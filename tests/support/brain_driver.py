@@ -56,6 +56,14 @@ class BrainDriver:
             self.now = min(self.now + step, end)
             self.handle(events.Tick())
 
+    def let_pass(self, seconds: float) -> None:
+        """Time passes, and every node says once a second that it is there."""
+        end = self.now + seconds
+        while self.now < end:
+            self.advance(min(1.0, end - self.now))
+            for node_id in self.sessions:
+                self.report(node_id)
+
     def all_of(self, kind: type[EffectT]) -> list[EffectT]:
         return [effect for effect in self.effects if isinstance(effect, kind)]
 

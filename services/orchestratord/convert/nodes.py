@@ -148,6 +148,7 @@ def _engine(engine: engine_pb2.EngineInfo) -> EngineFacts:
         simulated=engine.simulated,
         cpu=engine.cpu,
         memory_mib=tuple(engine.memory_mib),
+        resumes=engine.capabilities.resume == engine_pb2.RESUME_SUPPORT_EXACT_IDS,
     )
 
 

@@ -5,11 +5,13 @@ from typing import Any
 
 from orchestratord.core import (
     app_changes,
+    devices,
     ending,
     events,
     loading,
     model_changes,
     nodes,
+    pools,
     restoring,
     session_life,
     submission,
@@ -44,6 +46,10 @@ _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
     TimerKind.RESIDENCY: worker_life.residency_over,
     TimerKind.MEMORY_BACK: worker_life.memory_wait_over,
     TimerKind.RETRY_LOAD: loading.retry,
+    TimerKind.NODE_GRACE: nodes.grace_over,
+    TimerKind.PRESSURE: devices.relieve,
+    TimerKind.RESUME_DEVICE: devices.time_is_over,
+    TimerKind.DRAIN_DEADLINE: pools.deadline_passed,
 }
 
 _HANDLERS: dict[type, Handler] = {
@@ -57,6 +63,10 @@ _HANDLERS: dict[type, Handler] = {
     events.WorkerStopAsked: unloading.stop_asked,
     events.ModelLoadAsked: loading.load_asked,
     events.ModelUnloadAsked: unloading.unload_asked,
+    events.DeviceReleaseAsked: devices.release_asked,
+    events.DeviceResumeAsked: devices.resume_asked,
+    events.PoolDrainAsked: pools.drain_asked,
+    events.StagedModelDeleted: pools.staged_model_deleted,
     events.AppCreated: app_changes.created,
     events.AppDefined: app_changes.defined,
     events.AppUpdated: app_changes.updated,

@@ -101,6 +101,14 @@ class StageModel:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteStagedModel:
+    """Answered by StagedModelDeleted, unless it can't be done; then the file stays."""
+
+    node_id: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class StartWorker:
     """Answered by WorkerStartAccepted or WorkerStartFailed."""
 
@@ -162,6 +170,7 @@ Effect = (
     | OnTimeJudged
     | ForgetTask
     | StageModel
+    | DeleteStagedModel
     | StartWorker
     | StopWorker
     | AttachWorker

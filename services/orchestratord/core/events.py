@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from llorch.errors import Reason
 from orchestratord.core.apps import App
 from orchestratord.core.catalog import ModelFacts, ModelSpec, ModelState, Origin
+from orchestratord.core.drains import AfterDrain, DrainPolicy
 from orchestratord.core.fleet import Snapshot
 from orchestratord.core.records import Record
 from orchestratord.core.targets import Place
@@ -74,6 +75,30 @@ class ModelLoadAsked:
 class ModelUnloadAsked:
     model: str
     even_if_busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReleaseAsked:
+    """`until_ms`, since 1970, and `duration_s` say the same, for the record and for the clock; None = until resumed."""
+
+    node_id: str
+    device_ids: tuple[str, ...]
+    duration_s: float | None = None
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceResumeAsked:
+    node_id: str
+    device_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDrainAsked:
+    pool_id: str
+    deadline_s: float = 30.0
+    policy: DrainPolicy = DrainPolicy.REQUEUE
+    after: AfterDrain = AfterDrain.STAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +173,14 @@ class ModelStaged:
     source: str
     size_mib: int
     facts: ModelFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StagedModelDeleted:
+    """The node has no file of the source any more."""
+
+    node_id: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +285,7 @@ class RecordsFound:
     """What an earlier life of the orchestrator kept; comes before anything else."""
 
     records: tuple[Record, ...]
+    at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,10 +317,14 @@ Event = (
     | SessionDeleted
     | ModelLoadAsked
     | ModelUnloadAsked
+    | DeviceReleaseAsked
+    | DeviceResumeAsked
+    | PoolDrainAsked
     | NodeRegistered
     | NodeReported
     | NodeForgotten
     | ModelStaged
+    | StagedModelDeleted
     | StagingFailed
     | WorkerStartAccepted
     | WorkerStartFailed

@@ -93,10 +93,11 @@ def regret_ms(state: BrainState, worker: Worker) -> float:
 
 
 def reload_ms(state: BrainState, worker: Worker) -> float:
-    """Measured by earlier loads; by its size, as long as nothing is known."""
+    """As earlier loads took there; by its size, as long as nothing is known."""
     model = state.catalog.find(worker.spec.model)
     size_mib = model.size_mib if model is not None and model.size_mib is not None else _UNKNOWN_SIZE_MIB
-    return size_mib / _UNKNOWN_LOAD_MIB_PER_MS
+    known = state.rates.load_ms(worker.spec.model, worker.node_id, size_mib)
+    return size_mib / _UNKNOWN_LOAD_MIB_PER_MS if known is None else known.mean
 
 
 def _best_set(

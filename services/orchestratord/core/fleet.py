@@ -76,6 +76,8 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
+    """`resumes`: it takes up a run where another attempt's output ends, as if nothing had happened."""
+
     engine: str
     engine_version: str
     slots: int
@@ -83,6 +85,7 @@ class EngineFacts:
     simulated: bool
     cpu: bool
     memory_mib: tuple[int, ...]
+    resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

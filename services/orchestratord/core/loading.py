@@ -105,8 +105,8 @@ def describe_load(state: BrainState, name: str) -> str | None:
 def fits_nowhere(model: Model, looked: Outlook) -> str:
     return (
         f"model '{model.name}' needs about {looked.needed_mib} MiB with context {model.context} and {model.slots} "
-        f"slots; the largest device holds {looked.decision.largest_mib} MiB when empty; lower its context or slots, take "
-        "a smaller quantization, or a larger device"
+        f"slots; the largest device holds {looked.decision.largest_mib} MiB when empty; lower its context or slots, "
+        "take a smaller quantization, or a larger device"
     )
 
 
@@ -162,13 +162,20 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
     """
     node = state.fleet.nodes.get(node_id)
     if node is not None and reason is Reason.DRAINING:
-        node.state = NodeState.SUSPECT
+        suspect(state, node)
         return
     state.refusals.setdefault(name, {})[node_id] = TaskError(reason, message)
     before = state.load_failures.get(name)
     in_a_row = 1 if before is None else before.in_a_row + 1
     state.load_failures[name] = LoadFailure(name, node_id, reason, message, state.now, in_a_row)
     state.timers.at(state.now + _retry_after_s(state, name), TimerKind.RETRY_LOAD, name)
+
+
+def suspect(state: BrainState, node: Node) -> None:
+    """Nothing new goes to the node until it reports again. Who waits is served elsewhere, or waits for its grace."""
+    node.state = NodeState.SUSPECT
+    state.timers.at(state.now + state.config.no_device_grace_s, TimerKind.NODE_GRACE, node.node_id)
+    state.look_again = True
 
 
 def retry(state: BrainState, name: str) -> None:
@@ -309,8 +316,8 @@ def _may_try(state: BrainState, name: str) -> bool:
 
 
 def _retry_after_s(state: BrainState, name: str) -> float:
-    doublings = min(state.load_failures[name].in_a_row - 1, 16)
-    return min(state.config.load_retry_s * 2**doublings, state.config.load_retry_max_s)
+    factor: int = 1 << min(state.load_failures[name].in_a_row - 1, 16)
+    return min(state.config.load_retry_s * factor, state.config.load_retry_max_s)
 
 
 def _fail_waiting(state: BrainState, lane: Lane, error: TaskError) -> None:

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable
 
 from llorch.errors import Aborted, FailedPrecondition, Reason
-from orchestratord.core import ending, loading, worker_life
+from orchestratord.core import devices, ending, loading, worker_life
 from orchestratord.core.effects import StopWorker
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported
-from orchestratord.core.fleet import Leaving, Node, NodeState, Snapshot, Worker, WorkerReported, WorkerState
+from orchestratord.core.fleet import Device, Leaving, Node, NodeState, Snapshot, Worker, WorkerReported, WorkerState
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import TaskError
 
@@ -47,7 +47,7 @@ def report(state: BrainState, event: NodeReported) -> None:
 
 def forget(state: BrainState, event: NodeForgotten) -> None:
     node = state.fleet.node(event.node_id)
-    if node.state is not NodeState.SUSPECT:
+    if node.state not in (NodeState.SUSPECT, NodeState.LOST):
         raise FailedPrecondition(
             Reason.NOT_PERMITTED,
             f"node '{node.node_id}' is connected; stop its pool manager first, then forget it",
@@ -62,11 +62,21 @@ def forget(state: BrainState, event: NodeForgotten) -> None:
 def check_leases(state: BrainState) -> None:
     """A node that is silent for its lease gets nothing new. What runs there goes on; who waits is served elsewhere."""
     for node in state.fleet.nodes.values():
-        if node.state is not NodeState.SUSPECT and state.now - node.last_report_at >= state.config.node_lease_s:
-            node.state = NodeState.SUSPECT
+        silent_s = state.now - node.last_report_at
+        if node.state is NodeState.SUSPECT:
+            if silent_s >= state.config.node_lost_s and not _is_heard_of(state, node):
+                _lose(state, node)
+        elif node.state is not NodeState.LOST and silent_s >= state.config.node_lease_s:
+            loading.suspect(state, node)
             loading.give_up_loads(state, node.node_id)
-            state.look_again = True
     _fail_if_no_device_comes(state)
+
+
+def grace_over(state: BrainState, node_id: str) -> None:
+    """The node has been silent for so long that nobody waits for it any more, if it was not heard of since."""
+    node = state.fleet.nodes.get(node_id)
+    if node is not None and node.state is not NodeState.READY:
+        state.look_again = True
 
 
 def renew_leases(state: BrainState) -> None:
@@ -78,21 +88,48 @@ def renew_leases(state: BrainState) -> None:
             worker.reattach_until = state.now + state.config.reattach_s
 
 
+def _is_heard_of(state: BrainState, node: Node) -> bool:
+    """A pool manager may be away while its workers go on; then the machine is not lost."""
+    return any(worker.attached for worker in state.fleet.workers_on(node.node_id))
+
+
+def _lose(state: BrainState, node: Node) -> None:
+    """Nobody waits for its workers any more. If it comes back with them, they are adopted like others' workers."""
+    node.state = NodeState.LOST
+    for worker in state.fleet.workers_on(node.node_id):
+        worker_life.gone(state, worker, f"node '{node.node_id}' is lost")
+    state.look_again = True
+
+
 def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:
+    """Those who wait are looked at again only if this may be good news for them: most reports are not."""
     node.last_report_at = state.now
-    node.state = NodeState.READY
+    if node.state is not NodeState.READY:
+        node.state = NodeState.READY
+        state.look_again = True
     for device in snapshot.devices:
-        node.devices[device.device_id] = device
-        usable_mib = device.total_mib if device.usable else 0
-        state.ledger.set_device((node.node_id, device.device_id), usable_mib, device.reserve_mib, device.others_mib)
+        _take_in_device(state, node, device)
     if snapshot.full:
         _forget_devices(state, node, node.devices.keys() - {device.device_id for device in snapshot.devices})
         node.pools = {pool.pool_id: pool for pool in snapshot.pools}
-        node.staged = dict(snapshot.staged)
+        if node.staged != snapshot.staged:
+            node.staged = dict(snapshot.staged)
+            state.look_again = True
         _notice_missing(state, node, snapshot, applied_command_seq)
     for reported in snapshot.workers:
         _take_in_worker(state, node, reported)
-    state.look_again = True
+
+
+def _take_in_device(state: BrainState, node: Node, device: Device) -> None:
+    key = (node.node_id, device.device_id)
+    before, had_mib = node.devices.get(device.device_id), state.ledger.available(key)
+    node.devices[device.device_id] = device
+    usable_mib = device.total_mib if device.usable else 0
+    state.ledger.set_device(key, usable_mib, device.reserve_mib, device.others_mib)
+    if before is None or before.usable is not device.usable or state.ledger.available(key) > had_mib:
+        state.look_again = True
+    if device.usable:
+        devices.notice_pressure(state, key)
 
 
 def _take_in_worker(state: BrainState, node: Node, reported: WorkerReported) -> None:

@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llorch.errors import LlorchError
-from orchestratord.core import ending, model_changes, sources, submission
+from orchestratord.core import app_changes, devices, ending, measuring, model_changes, session_life, sources, submission
+from orchestratord.core.apps import App
+from orchestratord.core.calibration import Calibration
 from orchestratord.core.catalog import ModelRecord, SourceFacts
 from orchestratord.core.events import RecordNotKept, RecordsFound, TaskRestored
+from orchestratord.core.released import ReleasedDevice
+from orchestratord.core.sessions import Session
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Task, TaskError, TaskState
 from orchestratord.core.timers import TimerKind
@@ -17,10 +21,15 @@ Restore = Callable[[BrainState, Any, Any], None]
 _RESTORE: Mapping[type, Restore] = {
     ModelRecord: model_changes.restore_model,
     SourceFacts: sources.restore_source,
+    App: app_changes.restore_app,
+    Session: session_life.restore_session,
+    Calibration: measuring.restore,
+    ReleasedDevice: devices.restore,
 }
 
 
 def records_found(state: BrainState, event: RecordsFound) -> None:
+    state.clock_began_ms = event.at_ms - state.now * 1000
     for record in event.records:
         _RESTORE[type(record)](state, record, None)
 

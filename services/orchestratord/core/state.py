@@ -11,14 +11,16 @@ from orchestratord.core.assignments import Assignments
 from orchestratord.core.calibration import Calibrations
 from orchestratord.core.catalog import Catalog
 from orchestratord.core.demand import Demand
+from orchestratord.core.drains import Drains
 from orchestratord.core.effects import Effect
 from orchestratord.core.fleet import Fleet
-from orchestratord.core.ledger import Ledger
+from orchestratord.core.ledger import DeviceKey, Ledger
 from orchestratord.core.loads import LoadFailure, Loads
 from orchestratord.core.placement.decision import Decisions
 from orchestratord.core.rates import Rates
+from orchestratord.core.released import ReleasedDevices
 from orchestratord.core.sessions import Sessions
-from orchestratord.core.task import Attempt, Task, TaskError
+from orchestratord.core.task import Attempt, Task, TaskError, unknown_task
 from orchestratord.core.timers import Timers
 
 
@@ -43,6 +45,7 @@ class BrainConfig:
     memory_return_s: float = 5.0
     load_retry_s: float = 5.0
     load_retry_max_s: float = 300.0
+    node_lost_s: float = 60.0
 
 
 @dataclass(slots=True)
@@ -51,6 +54,8 @@ class BrainState:
     new_id: Callable[[str], str]
     queue: AdmissionQueue
     now: float = 0.0
+    clock_began_ms: float = 0.0
+    """When the brain's clock was 0, in milliseconds since 1970; for what has to happen at a time of day."""
     last_tick: float | None = None
     no_device_since: float | None = None
     catalog: Catalog = field(default_factory=Catalog)
@@ -69,6 +74,9 @@ class BrainState:
     refusals: dict[str, dict[str, TaskError]] = field(default_factory=dict)
     load_failures: dict[str, LoadFailure] = field(default_factory=dict)
     demand: Demand = field(default_factory=Demand)
+    released: ReleasedDevices = field(default_factory=ReleasedDevices)
+    pressed: set[DeviceKey] = field(default_factory=set)
+    drains: Drains = field(default_factory=Drains)
     calibrations: Calibrations = field(default_factory=Calibrations)
     assignments: Assignments = field(default_factory=Assignments)
     decisions: Decisions = field(default_factory=Decisions)
@@ -88,9 +96,7 @@ class BrainState:
             raise NotFound(
                 Reason.EXPIRED, f"task '{task_id}' is finished and no longer kept; results are kept for {kept_s} s"
             )
-        raise NotFound(
-            Reason.TASK_NOT_FOUND, f"no task has the id '{task_id[:128]}'; use the id that the submission answered"
-        )
+        raise unknown_task(task_id)
 
     @property
     def running(self) -> int:

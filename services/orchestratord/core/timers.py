@@ -16,6 +16,10 @@ class TimerKind(Enum):
     RESIDENCY = auto()
     MEMORY_BACK = auto()
     RETRY_LOAD = auto()
+    NODE_GRACE = auto()
+    PRESSURE = auto()
+    RESUME_DEVICE = auto()
+    DRAIN_DEADLINE = auto()
 
 
 @dataclass(slots=True)

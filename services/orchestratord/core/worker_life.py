@@ -1,7 +1,7 @@
 """Workers become ready, fall silent, and end; what ran on them and what they held goes with them."""
 
 from llorch.errors import Reason
-from orchestratord.core import dispatch, ending, loading, measuring, unloading
+from orchestratord.core import dispatch, ending, loading, measuring, pools, unloading
 from orchestratord.core.effects import AttachWorker, DetachWorker, ReleaseRuns
 from orchestratord.core.events import RunsFound, WorkerAttached, WorkerSilent, WorkerStartFailed
 from orchestratord.core.fleet import Endpoint, EngineFacts, Leaving, Worker, WorkerState
@@ -39,6 +39,7 @@ def became_ready(state: BrainState, worker: Worker, engine: EngineFacts, endpoin
     keys = [(worker.node_id, device_id) for device_id in worker.spec.device_ids]
     state.ledger.measured(worker.worker_id, dict(zip(keys, engine.memory_mib, strict=False)))
     measuring.learn(state, worker)
+    _learn_load_time(state, worker)
     state.load_failures.pop(worker.spec.model, None)
     state.loads.remove(worker.worker_id)
     state.emit(AttachWorker(worker.worker_id, endpoint))
@@ -125,12 +126,21 @@ def _begin_residency(state: BrainState, worker: Worker) -> None:
     unloading.watch_idleness(state, worker)
 
 
+def _learn_load_time(state: BrainState, worker: Worker) -> None:
+    """Of a load that was watched from its beginning; an adopted worker was loaded before anybody here looked."""
+    if state.loads.get(worker.worker_id) is not None:
+        model = state.catalog.find(worker.spec.model)
+        size_mib = model.size_mib if model is not None else None
+        state.rates.loaded(worker.spec.model, worker.node_id, size_mib, (state.now - worker.asked_at) * 1000)
+
+
 def _forget(state: BrainState, worker: Worker, why: str) -> None:
     state.fleet.remove_worker(worker.worker_id)
     state.emit(DetachWorker(worker.worker_id))
     _lose_all(state, worker, why)
     state.loads.remove(worker.worker_id)
     loading.memory_came_back(state, worker.worker_id)
+    pools.worker_gone(state, worker)
     state.look_again = True
 
 

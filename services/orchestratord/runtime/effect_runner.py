@@ -48,8 +48,11 @@ class EffectRunner:
             effects.PersistTask: self._persist_task,
             effects.PersistTerminal: self._persist_terminal,
             effects.PersistRecord: self._persist_record,
+            effects.PredictionJudged: _only_watched,
+            effects.OnTimeJudged: _only_watched,
             effects.ForgetTask: self._forget_task,
             effects.StageModel: lambda effect: self.node(effect.node_id).stage_model(effect),
+            effects.DeleteStagedModel: lambda effect: self.node(effect.node_id).delete_staged_model(effect),
             effects.StartWorker: lambda effect: self.node(effect.node_id).start_worker(effect),
             effects.StopWorker: lambda effect: self.node(effect.node_id).stop_worker(effect),
             effects.AttachWorker: self._attach_worker,
@@ -81,7 +84,7 @@ class EffectRunner:
             await commands.close()
 
     def _open_log(self, effect: effects.OpenLog) -> None:
-        self._streams.open(effect.request, effect.queue_position, self._clock.wall())
+        self._streams.open(effect.request, effect.queue_position, self._clock.wall(), effect.predicted_start_ms)
 
     def _announce_placement(self, effect: effects.AnnouncePlacement) -> None:
         self._streams.get(effect.task_id).note(task_events.placed(effect.placement))
@@ -150,3 +153,7 @@ class EffectRunner:
 class _RunningLink:
     link: WorkerLink
     cancel: Callable[[], object]
+
+
+def _only_watched(_effect: effects.Effect) -> None:
+    """For those who watch what the brain says, such as the metrics; there is nothing to do."""

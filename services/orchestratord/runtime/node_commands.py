@@ -10,7 +10,7 @@ from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from orchestratord.convert.nodes import from_spec, to_facts
 from orchestratord.core import events
-from orchestratord.core.effects import StageModel, StartWorker, StopWorker
+from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
 from orchestratord.core.events import Event
 from orchestratord.runtime.control import CommandSequence
 
@@ -57,6 +57,9 @@ class NodeCommands:
     def stage_model(self, effect: StageModel) -> None:
         self._tasks.spawn(f"stage {effect.source}", self._stage_model(effect))
 
+    def delete_staged_model(self, effect: DeleteStagedModel) -> None:
+        self._tasks.spawn(f"delete {effect.source}", self._delete_staged_model(effect))
+
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id = effect.spec.worker_id
         control = self._commands.next()
@@ -78,6 +81,16 @@ class NodeCommands:
             await call(self._stub.StopWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:
             _log.warning("stop_worker_failed", worker_id=effect.worker_id, reason=error.reason, error=error.message)
+
+    async def _delete_staged_model(self, effect: DeleteStagedModel) -> None:
+        """A file that stays costs disk space and nothing else; the node's next full report tells what is there."""
+        request = pool_pb2.DeleteStagedModelRequest(control=self._commands.next(), source=effect.source)
+        try:
+            await call(self._stub.DeleteStagedModel, request, timeout_s=_CALL_S)
+        except LlorchError as error:
+            _log.warning("delete_model_failed", node_id=self._node_id, reason=error.reason, error=error.message)
+        else:
+            self._post(events.StagedModelDeleted(self._node_id, effect.source))
 
     async def _stage_model(self, effect: StageModel) -> None:
         request = pool_pb2.StageModelRequest(control=self._commands.next(), source=effect.source)

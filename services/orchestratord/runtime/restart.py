@@ -12,9 +12,10 @@ from orchestratord.store.interface import Incarnation, KeptTask, Store
 _FIRST_LOG_EPOCH = 1
 
 
-async def restore_records(store: Store, owner: BrainOwner) -> None:
+async def restore_records(store: Store, owner: BrainOwner, clock: Clock) -> None:
     """Before anything else: models, apps and assignments have to be there when something names them."""
-    owner.ask(events.RecordsFound(tuple(await store.records())))
+    at_ms = round(clock.wall().timestamp() * 1000)
+    owner.ask(events.RecordsFound(tuple(await store.records()), at_ms))
 
 
 async def restore_tasks(
@@ -43,6 +44,10 @@ async def restore_tasks(
 
 def _waits(kept: KeptTask) -> bool:
     return kept.ending is None
+
+
+def _now_ms(clock: Clock) -> int:
+    return round(clock.wall().timestamp() * 1000)
 
 
 def _ago_s(at_ms: int, clock: Clock) -> float:

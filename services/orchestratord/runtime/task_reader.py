@@ -41,7 +41,8 @@ class TaskReader:
     def _fresh(self) -> Iterator[task_event_pb2.TaskEvent]:
         if not self._told_started:
             self._told_started = True
-            yield task_events.started(self._stream.request, self._cursor, self._stream.queue_position)
+            stream = self._stream
+            yield task_events.started(stream.request, self._cursor, stream.queue_position, stream.predicted_start_ms)
             if self._is_resumed:
                 yield from self._present_place()
         log = self._stream.log

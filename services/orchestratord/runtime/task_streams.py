@@ -30,6 +30,7 @@ class TaskStream:
     request: TaskRequest
     queue_position: int
     admitted_at: datetime
+    predicted_start_ms: int | None = None
     log: OutputLog = field(default_factory=TaskLog)
     notes: list[Note] = field(default_factory=list)
     terminal: task_event_pb2.TaskEvent | None = None
@@ -82,8 +83,10 @@ class TaskStreams:
         self._streams: dict[str, TaskStream] = {}
         self._writing: dict[str, TaskStream] = {}
 
-    def open(self, request: TaskRequest, queue_position: int, admitted_at: datetime) -> None:
-        self._streams[request.task_id] = TaskStream(request, queue_position, admitted_at)
+    def open(
+        self, request: TaskRequest, queue_position: int, admitted_at: datetime, predicted_start_ms: int | None = None
+    ) -> None:
+        self._streams[request.task_id] = TaskStream(request, queue_position, admitted_at, predicted_start_ms)
 
     def restore(
         self, request: TaskRequest, admitted_at: datetime, log_epoch: int, entries: Iterable[log_entry_pb2.LogEntry]
