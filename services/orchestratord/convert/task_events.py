@@ -18,11 +18,18 @@ _KINDS = {
 }
 
 
-def started(request: TaskRequest, cursor: Cursor, queue_position: int) -> task_event_pb2.TaskEvent:
+def started(
+    request: TaskRequest, cursor: Cursor, queue_position: int, predicted_start_ms: int | None
+) -> task_event_pb2.TaskEvent:
     return task_event_pb2.TaskEvent(
         task_id=request.task_id,
         cursor=str(cursor),
-        started=task_event_pb2.Started(queue_position=queue_position, model=request.model, seed=request.seed),
+        started=task_event_pb2.Started(
+            queue_position=queue_position,
+            predicted_start_ms=predicted_start_ms,
+            model=request.model,
+            seed=request.seed,
+        ),
     )
 
 
