@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -26,6 +27,17 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
         description="Folder for what has to survive a restart: tasks, models, apps, assignments.",
     )
     queue_capacity: int = Field(1000, ge=1, le=1_000_000, description="Tasks that may wait per priority class.")
+    queue_policy: Literal["reject", "drop-lru"] = Field(
+        "reject",
+        description="What happens to a task that comes when the queue is full: it is refused (reject), or the task "
+        "that has waited longest in the lowest priority gives it its place (drop-lru).",
+    )
+    max_starvation_s: float = Field(
+        60, gt=0, description="Time after which tasks of a lower priority get a slot before higher ones, in seconds."
+    )
+    session_ttl_s: float = Field(
+        600, gt=0, description="Time after its last use at which a session is forgotten, in seconds."
+    )
     task_retention_s: float = Field(600, gt=0, description="Time that finished tasks are kept, in seconds.")
     tasks_retained: int = Field(10_000, ge=1, description="Finished tasks that are kept at most.")
     disconnect_grace_s: float = Field(

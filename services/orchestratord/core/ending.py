@@ -197,8 +197,8 @@ def latest_start_passed(state: BrainState, task_id: str) -> None:
         watch_latest_start(state, task)
         return
     message = (
-        f"the task still waits, and of its deadline of {task.request.deadline_s:g} s {max(0.0, left_s):.1f} s are left, "
-        f"while it needs at least {least_ms / 1000:.1f} s; allow more time or ask for less"
+        f"the task still waits, and of its deadline of {task.request.deadline_s:g} s only {max(0.0, left_s):.1f} s are "
+        f"left, while it needs at least {least_ms / 1000:.1f} s; allow more time or ask for less"
     )
     finish(state, task, TaskState.EXPIRED, TaskError(Reason.DEADLINE_PASSED, message))
 

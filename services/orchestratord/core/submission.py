@@ -122,7 +122,7 @@ def _priority_of(state: BrainState, request: TaskRequest) -> str:
 
 
 def _lane_of(state: BrainState, request: TaskRequest) -> Lane:
-    return Lane(request.model)
+    return Lane(request.model, request.app if state.assignments.names_app(request.app) else "")
 
 
 def _refuse_if_too_long(model: Model, request: TaskRequest) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from llorch.errors import Reason
+from llorch.errors import NotFound, Reason
 from orchestratord.core.admission import Waiting
 from orchestratord.core.estimates import Estimate
 from orchestratord.core.sessions import Budget
@@ -59,8 +59,8 @@ class FinishReason(StrEnum):
 class TaskRequest:
     """What was asked for. `payload` is the work for the worker, opaque here; everything that decides is beside it.
 
-    `prompt_tokens` is a guess from the text's length; `max_tokens` bounds each of the `choices`, and is 0 where nothing is
-    generated. Without a `priority` it is the app's. `content_digest` tells whether two requests with the same
+    `prompt_tokens` is a guess from the text's length; `max_tokens` bounds each of the `choices`, and is 0 where nothing
+    is generated. Without a `priority` it is the app's. `content_digest` tells whether two requests with the same
     `request_id` are the same request. `deadline_s` is relative to admission.
     """
 
@@ -132,6 +132,12 @@ class Stopped:
 
 
 Terminal = TaskEnd | TaskError | Stopped
+
+
+def unknown_task(task_id: str) -> NotFound:
+    return NotFound(
+        Reason.TASK_NOT_FOUND, f"no task has the id '{task_id[:128]}'; use the id that the submission answered"
+    )
 
 
 @dataclass(slots=True)
