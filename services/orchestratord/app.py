@@ -1,7 +1,6 @@
 """The composition root of orchestratord: builds everything once, runs it, ends it in order."""
 
 import asyncio
-import itertools
 
 from llama_orch.v2 import (
     app_service_pb2_grpc,
@@ -32,12 +31,11 @@ from orchestratord.api import (
 )
 from orchestratord.api.app_keys import AppAuth
 from orchestratord.api.not_yet import not_yet
-from orchestratord.app_sources import apps_of_file
 from orchestratord.core import events
 from orchestratord.core.admission import QueuePolicy
 from orchestratord.core.brain import Brain
 from orchestratord.core.state import BrainConfig
-from orchestratord.model_sources import models_of_file, models_of_packages
+from orchestratord.model_sources import models_of_packages
 from orchestratord.runtime import restart
 from orchestratord.runtime.audit_trail import AuditTrail
 from orchestratord.runtime.brain_owner import BrainOwner
@@ -45,6 +43,7 @@ from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.settings import OrchestratorSettings
+from orchestratord.settings_file import events_of_file
 from orchestratord.store.data_dir import DataDir
 from orchestratord.store.interface import Incarnation, Store
 from orchestratord.store.sqlite import open_sqlite
@@ -121,7 +120,7 @@ async def _restore(
     if settings.package_models:
         for event in models_of_packages():
             owner.ask(event)
-    for heading, event_of_file in itertools.chain(models_of_file(settings.config), apps_of_file(settings.config)):
+    for heading, event_of_file in events_of_file(settings.config):
         with heading:
             owner.ask(event_of_file)
     waiting = await restart.restore_tasks(store, owner, streams, incarnation, clock)

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-from orchestratord.core.calibration import Calibration
 from orchestratord.core.apps import App
 from orchestratord.core.calibration import Calibration
 from orchestratord.core.catalog import ModelRecord, SourceFacts
 from orchestratord.core.records import Record
 from orchestratord.core.released import ReleasedDevice
 from orchestratord.core.sessions import Session
-from orchestratord.core.released import ReleasedDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +28,6 @@ KINDS: tuple[Kind, ...] = (
     Kind("sources", SourceFacts, volatile=True),
     Kind("apps", App),
     Kind("sessions", Session, volatile=True),
-    Kind("calibrations", Calibration, volatile=True),
-    Kind("released_devices", ReleasedDevice),
     Kind("calibrations", Calibration, volatile=True),
     Kind("released_devices", ReleasedDevice),
 )

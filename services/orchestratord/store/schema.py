@@ -34,7 +34,7 @@ records = Table(
     "records",
     metadata,
     Column("kind", String(32), primary_key=True),
-    Column("record_key", String(512), primary_key=True),
+    Column("record_key", Text, primary_key=True),
     Column("body", Text, nullable=False),
 )
 """One row per thing that there is: models, apps, assignments, …"""
@@ -44,7 +44,7 @@ journal = Table(
     metadata,
     Column("seq", Integer, primary_key=True),
     Column("kind", String(32), nullable=False),
-    Column("record_key", String(512), nullable=False),
+    Column("record_key", Text, nullable=False),
     Column("body", Text, nullable=False),
     Index("journal_by_kind", "kind", "seq"),
 )

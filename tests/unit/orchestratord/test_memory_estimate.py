@@ -56,9 +56,10 @@ def test_the_host_needs_no_runtime_of_a_gpu(tmp_path: Path) -> None:
 
 
 def test_without_facts_the_size_has_to_do() -> None:
-    small, large = estimate_mib(model(), 1000), estimate_mib(model(), 8000)
+    usual = {"context": 4096}
+    small, large = estimate_mib(model(**usual), 1000), estimate_mib(model(**usual), 8000)
     assert 1000 < small < 8000 < large
-    assert estimate_mib(model(context=32768), 1000) > small > estimate_mib(model(cache_type="q4_0"), 1000)
+    assert estimate_mib(model(context=32768), 1000) > small > estimate_mib(model(cache_type="q4_0", **usual), 1000)
 
 
 def test_a_claim_of_the_owner_wins(tmp_path: Path) -> None:

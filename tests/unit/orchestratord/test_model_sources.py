@@ -120,4 +120,5 @@ def test_an_app_that_can_not_be_right_is_refused_with_its_table(tmp_path: Path, 
 
 
 def test_without_a_file_there_are_no_tables() -> None:
-    assert list(models_of_file(None)) == list(apps_of_file(None)) == []
+    assert list(models_of_file(None)) == []
+    assert list(apps_of_file(None)) == []

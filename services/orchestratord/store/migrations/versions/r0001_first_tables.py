@@ -28,14 +28,14 @@ def upgrade() -> None:
     op.create_table(
         "records",
         sa.Column("kind", sa.String(32), primary_key=True),
-        sa.Column("record_key", sa.String(512), primary_key=True),
+        sa.Column("record_key", sa.Text, primary_key=True),
         sa.Column("body", sa.Text, nullable=False),
     )
     op.create_table(
         "journal",
         sa.Column("seq", sa.Integer, primary_key=True),
         sa.Column("kind", sa.String(32), nullable=False),
-        sa.Column("record_key", sa.String(512), nullable=False),
+        sa.Column("record_key", sa.Text, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
     )
     op.create_index("journal_by_kind", "journal", ["kind", "seq"])
