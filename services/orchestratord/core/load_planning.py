@@ -1,12 +1,14 @@
 """Where a model would be loaded now, with how much context, and what if it can't be."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from orchestratord.core.catalog import Model
 from orchestratord.core.contexts import contexts_to_try
 from orchestratord.core.loads import Plan
 from orchestratord.core.memory_estimate import estimate_mib
-from orchestratord.core.placement import Decision, place
+from orchestratord.core.placement.decision import Decision
+from orchestratord.core.placement.pipeline import place_load
+from orchestratord.core.placement.query import LoadRequest
 from orchestratord.core.placement.rules import Lane
 from orchestratord.core.state import BrainState
 from orchestratord.core.targets import Place
@@ -35,7 +37,8 @@ def outlook(
     """The largest context that fits anywhere at all; less only where the owner left it open."""
     first: Outlook | None = None
     for context in contexts_to_try(model):
-        looked = _with_context(state, model, context, excluded_nodes)
+        request = LoadRequest(model, lane, context, excluded_nodes, places)
+        looked = _with(state, request)
         if looked.plan is not None or looked.waits:
             return looked
         first = first or looked
@@ -43,13 +46,19 @@ def outlook(
     return first
 
 
-def _with_context(state: BrainState, model: Model, context: int, excluded_nodes: frozenset[str]) -> Outlook:
-    needed_mib = 0
-    if model.size_mib is not None:
-        needed_mib = estimate_mib(replace(model, spec=replace(model.spec, context=context)), model.size_mib)
-    decision = place(state.fleet, state.ledger, needed_mib, excluded_nodes)
+def _with(state: BrainState, request: LoadRequest) -> Outlook:
+    model, context = request.model, request.context
+    needed_mib = 0 if model.size_mib is None else estimate_mib(model, model.size_mib, context)
+    decision = place_load(state, request)
     chosen = decision.chosen
     if chosen is None:
         return Outlook(decision, None, needed_mib)
-    plan = Plan(chosen.node.node_id, (chosen.device.device_id,), (needed_mib,), context, evicts=chosen.evicts)
+    plan = Plan(
+        node_id=chosen.node_id,
+        device_ids=chosen.device_ids,
+        claims_mib=chosen.claims_mib,
+        context=context,
+        tensor_split=chosen.tensor_split,
+        evicts=chosen.evicts,
+    )
     return Outlook(decision, plan, needed_mib)

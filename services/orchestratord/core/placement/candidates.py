@@ -31,7 +31,7 @@ def sizes_to_try(query: Query, usable: Sequence[Usable]) -> range:
         case "none":
             return range(1, 2)
         case "layer":
-            wanted = len(query.model.split_shares)
+            wanted = len(query.model.spec.split_shares)
             return range(wanted, wanted + 1) if wanted else range(2, most + 1)
         case _:
             return range(1, most + 1)

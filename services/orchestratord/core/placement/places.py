@@ -87,7 +87,7 @@ class Surveyor:
 
     def _spread(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Place:
         """Shares go by what is free; by what could be free, where that is not enough; or as the owner says."""
-        for shares in _shares_to_try(self.query.model.split_shares, available, capacity):
+        for shares in _shares_to_try(self.query.model.spec.split_shares, available, capacity):
             claims = self.claims.on(site.devices, shares)
             fits_now = all(map(int.__le__, claims, available))
             if fits_now:
