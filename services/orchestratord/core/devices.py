@@ -39,7 +39,8 @@ def resume_asked(state: BrainState, event: DeviceResumeAsked) -> None:
 def time_is_over(state: BrainState, subject: str) -> None:
     """The time for which the device was released has passed, unless it was released for longer meanwhile."""
     key = _key(subject)
-    if state.released.is_due(key, state.now):
+    due = state.released.due_at(key)
+    if due is not None and state.now >= due:
         _resume(state, key)
 
 

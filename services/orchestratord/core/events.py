@@ -64,11 +64,15 @@ class WorkerStopAsked:
 
 @dataclass(frozen=True, slots=True)
 class ModelLoadAsked:
-    """`load_id` becomes the worker's id, if one is started. Without `places` it is chosen where."""
+    """`load_id` becomes the worker's id, if one is started. Without `places` it is chosen where.
+
+    `anew`: a worker that is there already will not do.
+    """
 
     model: str
     load_id: str
     places: tuple[Place, ...] = ()
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,12 +51,12 @@ def is_served(state: BrainState, name: str) -> bool:
 
 
 def load_asked(state: BrainState, event: ModelLoadAsked) -> None:
-    """Load the model whether tasks wait or not. Without places, one that is there or on its way will do.
+    """Load the model whether tasks wait or not. One that is there or on its way will do, unless another is wanted.
 
     Refused if it could not be loaded even if everybody left; otherwise it waits for its turn.
     """
     model = state.catalog.get_active(event.model)
-    if not event.places and (is_served(state, model.name) or model.name in state.loads):
+    if not event.anew and _there_already(state, model, event.places):
         return
     _refuse_without_device(state)
     state.refusals.pop(model.name, None)
@@ -73,11 +73,9 @@ def load_asked(state: BrainState, event: ModelLoadAsked) -> None:
 
 def answer_to(state: BrainState, event: ModelLoadAsked) -> str:
     """The worker that has the model or will: by its own load, or by what was there already."""
-    model = state.catalog.get(event.model)
     if state.loads.get(event.load_id) or event.load_id in state.fleet.workers:
         return event.load_id
-    there = [worker.worker_id for worker in state.fleet.workers_of_model(model.name) if worker.serves]
-    return min(there, default="") or min(load.load_id for load in state.loads.of_model(model.name))
+    return _there_already(state, state.catalog.get(event.model), event.places)
 
 
 def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> None:
@@ -93,12 +91,19 @@ def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> None:
 def describe_load(state: BrainState, name: str) -> str | None:
     """What a task that waits for this model waits for, for its reader."""
     load = min(state.loads.of_model(name), key=lambda load: load.since, default=None)
-    if load is None or load.plan is None:
-        return None
+    return None if load is None else describe(state, load)
+
+
+def describe(state: BrainState, load: Load) -> str:
+    """What the load does now, for people."""
+    name = load.model
+    if load.plan is None:
+        return f"waiting for a place where {name} fits"
     if load.phase is LoadPhase.STAGING:
         return f"looking for the file of {name} on {load.node_id}"
     if load.phase is LoadPhase.MAKING_ROOM:
-        return f"making room for {name} on {load.node_id}: {len(load.waits_for)} idle model(s) leave"
+        leaving = sorted(state.fleet.workers[worker_id].spec.model for worker_id in load.waits_for)
+        return f"making room for {name} on {load.node_id}: {' and '.join(leaving)} leave{'s' * (len(leaving) == 1)}"
     return f"loading {name} on {_devices_of(state, load.plan)} of {load.node_id}{_less_context(state, load.plan, name)}"
 
 
@@ -183,6 +188,22 @@ def retry(state: BrainState, name: str) -> None:
     if name in state.load_failures and _may_try(state, name):
         state.refusals.pop(name, None)
         state.look_again = True
+
+
+def _there_already(state: BrainState, model: Model, places: tuple[Place, ...]) -> str:
+    """The id of a worker at one of the places, there or on its way; empty if there is none."""
+
+    def will_do(node_id: str, device_ids: tuple[str, ...]) -> bool:
+        node = state.fleet.nodes.get(node_id)
+        return not places or (node is not None and any(place.covers(node, device_ids) for place in places))
+
+    for worker in state.fleet.workers_of_model(model.name):
+        if worker.serves and state.fleet.node_is_ready(worker) and will_do(worker.node_id, worker.spec.device_ids):
+            return worker.worker_id
+    for load in state.loads.of_model(model.name):
+        if load.places == places or (load.plan is not None and will_do(load.plan.node_id, load.plan.device_ids)):
+            return load.load_id
+    return ""
 
 
 def _lanes(state: BrainState, model: Model) -> Iterator[Lane]:

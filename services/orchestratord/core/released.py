@@ -34,8 +34,8 @@ class ReleasedDevices:
     def find(self, key: DeviceKey) -> ReleasedDevice | None:
         return self._by_key.get(key)
 
-    def is_due(self, key: DeviceKey, now: float) -> bool:
-        return key in self._due and now >= self._due[key]
+    def due_at(self, key: DeviceKey) -> float | None:
+        return self._due.get(key)
 
     def put(self, released: ReleasedDevice, due: float | None) -> None:
         key = (released.node_id, released.device_id)
