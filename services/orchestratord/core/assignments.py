@@ -1,7 +1,7 @@
 """Who goes where: the rules that people set for models, for apps, and for models of apps.
 
-A rule for a model of an app is more specific than one for the model or for the app, and stands in their stead. Otherwise
-all rules hold at once; two that together leave no place are refused when the second is set.
+A pin for a model of an app is more specific than what is said for the model or for the app, and stands in its stead.
+Otherwise all rules hold at once; two that together leave no place are refused when the second is set.
 """
 
 from collections.abc import Iterable
@@ -28,16 +28,16 @@ _WORDS = {Mode.PIN: "only on", Mode.PREFER: "preferably on", Mode.AVOID: "not on
 class Assignment:
     """A rule. `targets` are the places as they were written; `places` what they meant when their nodes were there.
 
-    The two are of one length; a place is None as long as its node has never been seen, which only a rule of the settings
-    file can have. `replicas_min` and `replicas_max` are 0 where nothing was said.
+    The two are of one length once the rule is set. A place is None as long as its node has never been seen, which only
+    a rule of the settings file can have. `replicas_min` and `replicas_max` are 0 where nothing was said.
     """
 
     assignment_id: str
     model: str
     app: str
     targets: tuple[str, ...]
-    places: tuple[Place | None, ...]
     mode: Mode
+    places: tuple[Place | None, ...] = ()
     keep_loaded: bool = False
     replicas_min: int = 0
     replicas_max: int = 0
@@ -122,6 +122,9 @@ class Assignments:
             for name, rules in self._by_model.items()
             if any(rule.keep_loaded or rule.replicas_min for rule in rules.values())
         )
+
+    def unresolved(self) -> list[Assignment]:
+        return [rule for rule in self.all() if None in rule.places]
 
     def put(self, rule: Assignment) -> None:
         self.discard(rule.assignment_id)

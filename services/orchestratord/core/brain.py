@@ -5,6 +5,7 @@ from typing import Any
 
 from orchestratord.core import (
     app_changes,
+    assignment_changes,
     devices,
     ending,
     events,
@@ -17,6 +18,7 @@ from orchestratord.core import (
     submission,
     unloading,
     worker_life,
+    yielding,
 )
 from orchestratord.core.admission import AdmissionQueue
 from orchestratord.core.effects import Effect
@@ -46,6 +48,7 @@ _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
     TimerKind.RESIDENCY: worker_life.residency_over,
     TimerKind.MEMORY_BACK: worker_life.memory_wait_over,
     TimerKind.RETRY_LOAD: loading.retry,
+    TimerKind.YIELD: yielding.patience_over,
     TimerKind.NODE_GRACE: nodes.grace_over,
     TimerKind.PRESSURE: devices.relieve,
     TimerKind.RESUME_DEVICE: devices.time_is_over,
@@ -57,6 +60,8 @@ _HANDLERS: dict[type, Handler] = {
     events.TaskCancelled: ending.cancel,
     events.ReaderAttached: ending.reader_attached,
     events.ReaderLeft: ending.reader_left,
+    events.AssignmentSet: assignment_changes.assignment_set,
+    events.AssignmentDeleted: assignment_changes.assignment_deleted,
     events.ModelRegistered: model_changes.registered,
     events.ModelStateSet: model_changes.state_set,
     events.ModelDeleted: model_changes.deleted,

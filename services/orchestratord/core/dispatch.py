@@ -3,6 +3,10 @@
 from orchestratord.core import app_changes, learning, prediction, unloading
 from orchestratord.core.effects import AnnouncePlacement, CancelRun, Narrate, Placement, ReleaseRuns, StartRun
 from orchestratord.core.fleet import Worker
+from orchestratord.core.placement import recording
+from orchestratord.core.placement.decision import Outcome
+from orchestratord.core.placement.rules import Lane
+from orchestratord.core.placement.workers import place_task
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Attempt, Task, TaskState
 
@@ -72,17 +76,12 @@ def _next_start(state: BrainState, model: str) -> tuple[Task, Worker] | None:
 
 
 def _worker_for(state: BrainState, task: Task) -> Worker | None:
-    return _best_worker(state, state.queue[task.task_id].model)
-
-
-def _best_worker(state: BrainState, model: str) -> Worker | None:
-    """The worker of the model with most free slots."""
-    usable = [
-        worker
-        for worker in state.fleet.workers_of_model(model)
-        if worker.takes_runs and state.fleet.node_is_ready(worker)
-    ]
-    return min(usable, key=lambda worker: (-worker.slots_free, worker.worker_id), default=None)
+    lane = state.queue[task.task_id].lane
+    decision = place_task(state, task.request, lane if isinstance(lane, Lane) else Lane(task.request.model))
+    if decision.chosen is None:
+        return None
+    recording.note(state, decision, Outcome.CHOSEN, task.task_id)
+    return state.fleet.workers[decision.chosen.worker_id]
 
 
 def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:

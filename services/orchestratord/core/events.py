@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from llorch.errors import Reason
 from orchestratord.core.apps import App
+from orchestratord.core.assignments import Assignment
 from orchestratord.core.catalog import ModelFacts, ModelSpec, ModelState, Origin
 from orchestratord.core.drains import AfterDrain, DrainPolicy
 from orchestratord.core.fleet import Snapshot
@@ -60,6 +61,22 @@ class ModelDeleted:
 class WorkerStopAsked:
     worker_id: str
     even_if_busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentSet:
+    """The draft names its targets as people write them; where they are is for the brain to find out.
+
+    `at_ms` is in milliseconds since 1970.
+    """
+
+    draft: Assignment
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentDeleted:
+    assignment_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +336,8 @@ Event = (
     | AppUpdated
     | AppDeleted
     | SessionDeleted
+    | AssignmentSet
+    | AssignmentDeleted
     | ModelLoadAsked
     | ModelUnloadAsked
     | DeviceReleaseAsked

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from llorch.errors import Aborted, FailedPrecondition, Reason
-from orchestratord.core import devices, ending, loading, worker_life
+from orchestratord.core import assignment_changes, devices, ending, loading, worker_life
 from orchestratord.core.effects import StopWorker
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported
 from orchestratord.core.fleet import Device, Leaving, Node, NodeState, Snapshot, Worker, WorkerReported, WorkerState
@@ -33,6 +33,7 @@ def register(state: BrainState, event: NodeRegistered) -> None:
     state.fleet.nodes[event.node_id] = node
     is_restarted = old is not None and old.instance_id != event.instance_id
     _take_in(state, node, event.snapshot, math.inf if is_restarted else event.applied_command_seq)
+    assignment_changes.node_came(state)
 
 
 def report(state: BrainState, event: NodeReported) -> None:

@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llorch.errors import LlorchError
-from orchestratord.core import app_changes, devices, ending, measuring, model_changes, session_life, sources, submission
+from orchestratord.core import app_changes, assignment_changes, devices, ending, measuring, model_changes, session_life, sources, submission
 from orchestratord.core.apps import App
+from orchestratord.core.assignments import Assignment
 from orchestratord.core.calibration import Calibration
 from orchestratord.core.catalog import ModelRecord, SourceFacts
 from orchestratord.core.events import RecordNotKept, RecordsFound, TaskRestored
+from orchestratord.core.placement import recording
+from orchestratord.core.placement.decision import DecisionRecord
 from orchestratord.core.released import ReleasedDevice
 from orchestratord.core.sessions import Session
 from orchestratord.core.state import BrainState
@@ -25,6 +28,8 @@ _RESTORE: Mapping[type, Restore] = {
     Session: session_life.restore_session,
     Calibration: measuring.restore,
     ReleasedDevice: devices.restore,
+    Assignment: assignment_changes.restore,
+    DecisionRecord: recording.restore,
 }
 
 

@@ -17,6 +17,7 @@ from orchestratord.core.fleet import Fleet
 from orchestratord.core.ledger import DeviceKey, Ledger
 from orchestratord.core.loads import LoadFailure, Loads
 from orchestratord.core.placement.decision import Decisions
+from orchestratord.core.placement.rules import OverridePolicy
 from orchestratord.core.rates import Rates
 from orchestratord.core.released import ReleasedDevices
 from orchestratord.core.sessions import Sessions
@@ -33,6 +34,7 @@ class BrainConfig:
     queue_policy: QueuePolicy = QueuePolicy.REJECT
     max_starvation_s: float = 60.0
     session_ttl_s: float = 600.0
+    override_policy: OverridePolicy = OverridePolicy.WITHIN
     disconnect_grace_s: float = 2.0
     task_retention_s: float = 600.0
     tasks_retained: int = 10_000
@@ -41,6 +43,7 @@ class BrainConfig:
     no_device_grace_s: float = 30.0
     stall_s: float = 1.0
     min_residency_s: float = 20.0
+    model_wait_s: float = 20.0
     replica_idle_s: float = 300.0
     memory_return_s: float = 5.0
     load_retry_s: float = 5.0

@@ -8,6 +8,7 @@ from orchestratord.core.apps import DEFAULT_PRIORITY
 from orchestratord.core.catalog import Model
 from orchestratord.core.effects import Narrate, OpenLog, PersistTask
 from orchestratord.core.events import TaskSubmitted
+from orchestratord.core.placement.lanes import lane_of, overrides_of, refuse_if_excluded
 from orchestratord.core.placement.rules import Lane
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Task, TaskError, TaskRequest, TaskState
@@ -19,11 +20,17 @@ def submit(state: BrainState, event: TaskSubmitted) -> None:
     if find_repeated(state, event.request) is not None:
         return
     model = state.catalog.get_active(state.apps.model_name(event.request.app, event.request.model))
-    request = replace(event.request, model=model.name, priority=_priority_of(state, event.request))
+    request = replace(
+        event.request,
+        model=model.name,
+        priority=_priority_of(state, event.request),
+        overrides=overrides_of(state, event.request.wishes),
+    )
     _refuse_if_too_long(model, request)
     app_changes.refuse_if_used_up(state, request.app)
     session_life.refuse_if_spent(state, request)
-    lane = _lane_of(state, request)
+    lane = lane_of(state, request)
+    refuse_if_excluded(state, lane)
     loading.refuse_if_hopeless(state, model, lane)
     _make_room(state, request.priority)
     _admit(state, request, lane)
@@ -37,7 +44,7 @@ def readmit(state: BrainState, task: Task) -> None:
     request = task.request
     session_life.turn_goes_on(state, request)
     model = state.catalog.get_active(request.model)
-    state.queue.add(task.task_id, model.name, request.priority, app=request.app, lane=_lane_of(state, request))
+    state.queue.add(task.task_id, model.name, request.priority, app=request.app, lane=lane_of(state, request))
     if request.deadline_s is not None:
         state.timers.at(task.created_at + request.deadline_s, TimerKind.DEADLINE, task.task_id)
 
@@ -119,10 +126,6 @@ def _priority_of(state: BrainState, request: TaskRequest) -> str:
     if priority not in state.config.priorities:
         raise invalid_field("priority", f"'{priority}' is none of: {', '.join(state.config.priorities)}")
     return priority
-
-
-def _lane_of(state: BrainState, request: TaskRequest) -> Lane:
-    return Lane(request.model, request.app if state.assignments.names_app(request.app) else "")
 
 
 def _refuse_if_too_long(model: Model, request: TaskRequest) -> None:

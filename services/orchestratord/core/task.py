@@ -15,6 +15,7 @@ from enum import StrEnum
 from llorch.errors import NotFound, Reason
 from orchestratord.core.admission import Waiting
 from orchestratord.core.estimates import Estimate
+from orchestratord.core.placement.rules import NO_OVERRIDES, Overrides, Wishes
 from orchestratord.core.sessions import Budget
 
 
@@ -61,7 +62,8 @@ class TaskRequest:
 
     `prompt_tokens` is a guess from the text's length; `max_tokens` bounds each of the `choices`, and is 0 where nothing
     is generated. Without a `priority` it is the app's. `content_digest` tells whether two requests with the same
-    `request_id` are the same request. `deadline_s` is relative to admission.
+    `request_id` are the same request. `deadline_s` is relative to admission. `wishes` about the place become `overrides`
+    when the task is admitted.
     """
 
     task_id: str
@@ -80,6 +82,8 @@ class TaskRequest:
     max_tokens: int | None = None
     choices: int = 1
     session_budget: Budget | None = None
+    wishes: Wishes | None = None
+    overrides: Overrides = NO_OVERRIDES
 
 
 @dataclass(frozen=True, slots=True)

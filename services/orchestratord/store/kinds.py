@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from orchestratord.core.apps import App
+from orchestratord.core.assignments import Assignment
 from orchestratord.core.calibration import Calibration
 from orchestratord.core.catalog import ModelRecord, SourceFacts
+from orchestratord.core.placement.decision import DecisionRecord
 from orchestratord.core.records import Record
 from orchestratord.core.released import ReleasedDevice
 from orchestratord.core.sessions import Session
@@ -30,6 +32,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("sessions", Session, volatile=True),
     Kind("calibrations", Calibration, volatile=True),
     Kind("released_devices", ReleasedDevice),
+    Kind("assignments", Assignment),
+    Kind("decisions", DecisionRecord, volatile=True, keep_last=1000),
 )
 
 BY_TYPE = {kind.type: kind for kind in KINDS}

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 DECISIONS_KEPT = 1000
 
@@ -16,23 +17,45 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
+class Evicted:
+    """A worker that would have to leave, and what that frees. `idle_s`: time since it was used."""
+
+    worker_id: str
+    model: str
+    idle_s: float
+    mib: int
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A place that was considered: a worker that is there, or devices on which one would be started.
 
-    `claims_mib` and `tensor_split` are per device. `evicts` are workers that would have to leave, `evicts_mib` what that
-    frees. `filtered_by` names the filter that removed it, if one did, and `filter_detail` says why.
+    `where` is the place for people. `claims_mib` and `tensor_split` are per device. `filtered_by` names the filter that
+    removed it, if one did, and `filter_detail` says why.
     """
 
     node_id: str
     device_ids: tuple[str, ...]
+    where: str
     worker_id: str = ""
     claims_mib: tuple[int, ...] = ()
     tensor_split: tuple[float, ...] = ()
-    evicts: tuple[str, ...] = ()
-    evicts_mib: int = 0
+    evicted: tuple[Evicted, ...] = ()
     terms: tuple[Term, ...] = ()
     filtered_by: str = ""
     filter_detail: str = ""
+
+    @property
+    def evicts(self) -> tuple[str, ...]:
+        return tuple(worker.worker_id for worker in self.evicted)
+
+    @property
+    def evicts_mib(self) -> int:
+        return sum(worker.mib for worker in self.evicted)
+
+    def ms(self, *names: str) -> float:
+        """The sum of these terms."""
+        return sum(term.ms for term in self.terms if term.name in names)
 
     @property
     def score_ms(self) -> float:
@@ -41,11 +64,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`ranked` best first; empty if nothing is possible now. `waits`: it would be, if workers were gone that can't leave
-    yet.
+    """`ranked` best first; empty if nothing is possible now. `waits`: it will be, when workers are gone that can't leave
+    yet, or when one that is there has a slot.
 
     `removed` counts the places by the filter that took them out; `details` has them one by one, if that was asked for.
-    `largest_mib` is the most that a place could hold that was there but too small: for the message when nothing can.
+    `blocked` are some of the places where it would fit if everybody left who may have to. `largest_mib` is the most that
+    a place could hold that was there but too small: for the message when nothing can.
     """
 
     model: str
@@ -54,10 +78,10 @@ class Decision:
     details: tuple[Candidate, ...] = ()
     considered: int = 0
     waits: bool = False
+    blocked: tuple[Candidate, ...] = ()
     pinned: bool = False
     fallback_used: bool = False
     largest_mib: int = 0
-    pin_labels: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> Candidate | None:
@@ -69,22 +93,28 @@ class Decision:
         return self.largest_mib > 0
 
 
+class Outcome(StrEnum):
+    """The values are labels of metrics."""
+
+    CHOSEN = "chosen"
+    WAITS = "waits"
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """A decision as it is kept. `candidates` are the best and some of the removed; `removed` counts all of these.
+    """A decision as it is kept. `task_id` is empty for a load that no single task asked for.
 
-    `chosen` is a position in `candidates`. `outcome`: "chosen", "waits" or "refused"; a label of metrics.
+    `candidates` are the best, then some of those that were removed; `removed` counts all of these by filter. If the
+    outcome is CHOSEN, it is the first. `at_ms` is in milliseconds since 1970.
     """
 
     decision_id: str
     model: str
-    outcome: str
-    summary: str
+    outcome: Outcome
+    at_ms: int
     task_id: str = ""
-    app: str = ""
-    at_ms: int = 0
     candidates: tuple[Candidate, ...] = ()
-    chosen: int | None = None
     removed: Mapping[str, int] = field(default_factory=dict)
     considered: int = 0
     pinned: bool = False

@@ -8,6 +8,7 @@ import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from orchestratord.core import eviction
 from orchestratord.core.eviction import NOBODY, Eviction
@@ -15,7 +16,7 @@ from orchestratord.core.placement import filters
 from orchestratord.core.placement.candidates import Usable, sizes_to_try
 from orchestratord.core.placement.claims import Claims
 from orchestratord.core.placement.cost import EVICT_MS, Costs
-from orchestratord.core.placement.decision import Candidate, Decision, Term
+from orchestratord.core.placement.decision import Candidate, Decision, Evicted, Term
 from orchestratord.core.placement.places import Order, Place, Surveyor
 from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.rules import rules_of, with_target
@@ -47,22 +48,24 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
     surveyor = Surveyor(query, Claims(query), Costs(query))
     usable = list(_usable(query, tally))
     possible: list[_Possible] = []
-    waits = False
+    blocked: list[Place] = []
     for size in sizes_to_try(query, usable):
         places = [place for here in usable for place in _left(surveyor, tally, here, size)]
         possible = _possible(state, places)
         if possible:
             break
-        waits = waits or any(eviction.fits_when_all_left(state, place.claims) for place in places)
+        large_enough = (place for place in places if eviction.fits_when_all_left(state, place.claims))
+        blocked += islice(large_enough, CANDIDATES_KEPT - len(blocked))
         tally.lack_room(place.site for place in places)
     best = sorted(possible, key=_order) if details else heapq.nsmallest(CANDIDATES_KEPT, possible, key=_order)
     return Decision(
         model=request.model.name,
-        ranked=tuple(_candidate(surveyor.costs, one) for one in best),
+        ranked=tuple(_candidate(surveyor, one) for one in best),
         removed=tally.counts,
         details=tuple(tally.details),
         considered=tally.considered,
-        waits=waits and not possible,
+        waits=bool(blocked) and not possible,
+        blocked=() if possible else tuple(_blocked(place) for place in blocked),
         pinned=bool(query.rules.pins),
         fallback_used=query.rules.fallback_used,
         largest_mib=tally.largest_mib,
@@ -117,17 +120,33 @@ def _order(one: _Possible) -> Order:
     return one.order
 
 
-def _candidate(costs: Costs, one: _Possible) -> Candidate:
-    place, chosen = one.place, one.eviction
+def _blocked(place: Place) -> Candidate:
+    site = place.site
+    return Candidate(site.node.node_id, site.device_ids, site.where, claims_mib=place.claims_mib)
+
+
+def _candidate(surveyor: Surveyor, one: _Possible) -> Candidate:
+    place, costs = one.place, surveyor.costs
     terms = [costs.load(place.site.node), *costs.work(place.site, batch=1), costs.pressure(place.site, place.cost_ms)]
-    if chosen.worker_ids:
-        terms += [Term("evict", EVICT_MS), Term("regret", chosen.regret_ms)]
+    if one.eviction.worker_ids:
+        terms += [Term("evict", EVICT_MS), Term("regret", one.eviction.regret_ms)]
     return Candidate(
         node_id=place.site.node.node_id,
         device_ids=place.site.device_ids,
+        where=place.site.where,
         claims_mib=place.claims_mib,
         tensor_split=place.shares,
-        evicts=chosen.worker_ids,
-        evicts_mib=chosen.freed_mib,
+        evicted=tuple(_evicted(surveyor.query.state, worker_id) for worker_id in one.eviction.worker_ids),
         terms=tuple(terms),
+    )
+
+
+def _evicted(state: BrainState, worker_id: str) -> Evicted:
+    worker = state.fleet.workers[worker_id]
+    keys = ((worker.node_id, device_id) for device_id in worker.spec.device_ids)
+    return Evicted(
+        worker_id=worker_id,
+        model=worker.spec.model,
+        idle_s=state.now - worker.last_used_at,
+        mib=sum(state.ledger.held_by(worker_id, key) for key in keys),
     )

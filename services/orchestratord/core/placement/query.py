@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from orchestratord.core.catalog import Model
-from orchestratord.core.fleet import Device, Node, Worker
+from orchestratord.core.fleet import Device, DeviceKind, Node, Worker
 from orchestratord.core.placement.rules import Lane, Rules
 from orchestratord.core.state import BrainState
 from orchestratord.core.targets import Place
@@ -13,7 +13,8 @@ from orchestratord.core.targets import Place
 class LoadRequest:
     """A model that needs a worker. `context` is what one request may use, in tokens; `only` a place that somebody named.
 
-    The tokens are of the task at the head of those who wait, as far as they are known.
+    The tokens are those of a task, as far as they are known. A length that is guessed from the text orders workers; only
+    one that is exact excludes any.
     """
 
     model: Model
@@ -23,6 +24,7 @@ class LoadRequest:
     only: tuple[Place, ...] = ()
     prompt_tokens: int = 0
     output_tokens: int = 0
+    prompt_is_exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +54,15 @@ class Site:
 
     @property
     def name(self) -> str:
+        """The devices for people, without their node."""
         return " + ".join(device.name for device in self.devices) or self.node.node_id
+
+    @property
+    def where(self) -> str:
+        """For example: GPU 0 (RTX 3090) + GPU 1 (RTX 3060) of garage."""
+        labels = (_label(device) for device in self.devices)
+        return f"{' + '.join(labels)} of {self.node.node_id}" if self.devices else self.node.node_id
+
+
+def _label(device: Device) -> str:
+    return "the CPU" if device.kind is DeviceKind.CPU else f"GPU {device.index} ({device.name})"

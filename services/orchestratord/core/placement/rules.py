@@ -2,21 +2,45 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from orchestratord.core.assignments import Assignment, Assignments, Mode, describe
 from orchestratord.core.fleet import Fleet, Node, NodeState
 from orchestratord.core.targets import Place, devices_of, show
 
 
+class OverridePolicy(StrEnum):
+    """What a request may wish about its place: nothing, what the assignments leave open, or anything."""
+
+    NONE = "none"
+    WITHIN = "within"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What one request says about its place, in its own words: targets as people write them.
+
+    `device_mask` are the ids of devices that may be used at all; none = all.
+    """
+
+    pin: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    device_mask: tuple[str, ...] = ()
+    fallback: bool | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """Wishes of one request. `device_mask`: the devices that may be used at all; none = all."""
+    """Wishes of one request, once it is admitted. `above_rules`: pins and avoids of assignments do not bind it."""
 
     pin: tuple[Place, ...] = ()
     prefer: tuple[Place, ...] = ()
     avoid: tuple[Place, ...] = ()
     device_mask: tuple[str, ...] = ()
     fallback: bool | None = None
+    above_rules: bool = False
 
     def __bool__(self) -> bool:
         return self != NO_OVERRIDES
@@ -92,6 +116,11 @@ class Rules:
         """How many of the preferences a worker on these devices meets."""
         return sum(any(place.covers(node, device_ids) for place in rule.places) for rule in self.prefers)
 
+    def labels(self, fleet: Fleet) -> list[str]:
+        """All that can exclude a place, for people."""
+        told = [rule.label(fleet) for rule in (*self.pins, *self.avoids)]
+        return [*told, f"the request's device_mask {', '.join(sorted(self.device_mask))}"] if self.device_mask else told
+
     def sets(self) -> tuple[Place, ...]:
         """Devices that somebody wants together, in their order."""
         return tuple(
@@ -137,6 +166,8 @@ def _with_overrides(rules: Rules, wishes: Overrides) -> Rules:
     own_pin = Rule(wishes.pin, words="the request's pin to", fallback=bool(wishes.fallback))
     own_avoid = Rule(wishes.avoid, words="the request avoids")
     own_preference = Rule(wishes.prefer, words="the request prefers")
+    if wishes.above_rules:
+        pins, rules = () if wishes.pin else pins, replace(rules, avoids=())
     return Rules(
         pins=(*pins, own_pin) if wishes.pin else pins,
         avoids=(*rules.avoids, own_avoid) if wishes.avoid else rules.avoids,

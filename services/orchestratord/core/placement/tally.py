@@ -42,7 +42,8 @@ class Tally:
         self.counts[name] = self.counts.get(name, 0) + len(sites)
         if self.with_details:
             self.details += [
-                Candidate(site.node.node_id, site.device_ids, filtered_by=name, filter_detail=detail) for site in sites
+                Candidate(site.node.node_id, site.device_ids, site.where, filtered_by=name, filter_detail=detail)
+                for site in sites
             ]
 
 
