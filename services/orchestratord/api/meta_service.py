@@ -2,18 +2,23 @@
 
 from typing import Any
 
+from google.api import httpbody_pb2
+from prometheus_client import CONTENT_TYPE_LATEST
+
 from llama_orch.v2 import meta_service_pb2 as pb2
 from llorch.request_limits import MAX_INPUT_BYTES
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.core.catalog import Model
 from orchestratord.core.fleet import WorkerState
+from orchestratord.metrics.collector import OrchestratorMetrics
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.version import VERSION
 
 
 class MetaService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["MetaService"]):
-    def __init__(self, owner: BrainOwner, unimplemented: tuple[str, ...]) -> None:
+    def __init__(self, owner: BrainOwner, metrics: OrchestratorMetrics, unimplemented: tuple[str, ...]) -> None:
         self._owner = owner
+        self._metrics = metrics
         self._unimplemented = sorted((*unimplemented, *self.unimplemented))
 
     async def GetCapabilities(self, request: pb2.GetCapabilitiesRequest, context: Any) -> pb2.GetCapabilitiesResponse:
@@ -31,6 +36,10 @@ class MetaService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Meta
             priorities=state.config.priorities,
             unimplemented=self._unimplemented,
         )
+
+    async def GetMetrics(self, request: pb2.GetMetricsRequest, context: Any) -> pb2.GetMetricsResponse:
+        body = httpbody_pb2.HttpBody(content_type=CONTENT_TYPE_LATEST, data=self._metrics.text())
+        return pb2.GetMetricsResponse(body=body)
 
     def _model(self, model: Model) -> pb2.ModelCapabilities:
         """Capabilities are what an engine declares, so they are absent while no worker has the model."""

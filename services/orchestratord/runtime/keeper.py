@@ -43,6 +43,8 @@ class Keeper:
         self._changing: set[_Writing] = set()
         self._writes: dict[_Place, _Writes] = {}
         self._lagging: dict[_Place, RecordChange] = {}
+        self.failures = 0
+        """Writes that the store could not do."""
 
     def keep_task(self, request: TaskRequest) -> None:
         writing = self._tasks.spawn(f"keep {request.task_id}", self._save_task(request))
@@ -96,6 +98,7 @@ class Keeper:
         try:
             await self._store.save_records(list(lagging.values()))
         except LlorchError as error:
+            self.failures += 1
             _log.warning("records_lag", records=len(lagging), error=error.message)
             self._lagging = lagging | self._lagging
 
@@ -103,6 +106,7 @@ class Keeper:
         try:
             await self._store.save_task(request, self._now_ms())
         except LlorchError as error:
+            self.failures += 1
             self._post(events.TaskNotKept(request.task_id, error.message))
             return error
         return None
@@ -112,6 +116,7 @@ class Keeper:
         try:
             await self._store.save_ending(task_id, ending)
         except LlorchError as error:
+            self.failures += 1
             _log.error("terminal_not_kept", task_id=task_id, error=error.message)
         self._post(events.TerminalPersisted(task_id))
 
@@ -120,6 +125,7 @@ class Keeper:
         try:
             await self._store.forget_task(task_id)
         except LlorchError as error:
+            self.failures += 1
             _log.warning("task_not_forgotten", task_id=task_id, error=error.message)
 
     async def _save_record(self, place: _Place, change: RecordChange, writes: _Writes) -> LlorchError | None:
@@ -129,6 +135,7 @@ class Keeper:
             await self._store.save_records([change])
             writes.kept = change.after
         except LlorchError as error:
+            self.failures += 1
             refusal = error
         writes.count -= 1
         if writes.count == 0:
@@ -141,6 +148,7 @@ class Keeper:
         try:
             await self._store.append_audit(entry)
         except LlorchError as error:
+            self.failures += 1
             _log.error("audit_not_kept", action=entry.action, actor=entry.actor, error=error.message)
 
     def _now_ms(self) -> int:
