@@ -39,6 +39,11 @@ class Drain:
     is_drained: bool = False
 
     @property
+    def comes_back(self) -> bool:
+        """By itself, and soon: its devices are waited for."""
+        return self.after is AfterDrain.RELOAD
+
+    @property
     def keys(self) -> Iterator[DeviceKey]:
         return ((self.node_id, device_id) for device_id in self.device_ids)
 
@@ -52,6 +57,9 @@ class Drains:
 
     def __len__(self) -> int:
         return len(self._by_pool)
+
+    def all(self) -> list[Drain]:
+        return list(self._by_pool.values())
 
     def find(self, pool_id: str) -> Drain | None:
         return self._by_pool.get(pool_id)

@@ -15,6 +15,7 @@ REGRET_HORIZON_S = 60.0
 _TRY_ALL_UP_TO = 8
 _UNKNOWN_LOAD_MIB_PER_MS = 1.5
 _UNKNOWN_SIZE_MIB = 4096
+_PROCESS_START_MS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ NOBODY = Eviction((), 0, 0.0)
 def cheapest(state: BrainState, claims: Mapping[DeviceKey, int]) -> Eviction | None:
     """Who has to leave so that all claims fit; nobody, if they fit now; None, if they don't fit even then.
 
-    The set that will be missed least, the smaller one if equal. Every set is tried where few could leave; where many
-    could, who is missed least goes first, until there is room.
+    The set that will be missed least; if equal, the smaller one, and who was not used for longest. Every set is tried
+    where few could leave; where many could, who is missed least goes first, until there is room.
     """
     lacking = {key: mib - state.ledger.available(key) for key, mib in claims.items()}
     lacking = {key: mib for key, mib in lacking.items() if mib > 0}
@@ -43,7 +44,7 @@ def cheapest(state: BrainState, claims: Mapping[DeviceKey, int]) -> Eviction | N
     if not _is_enough(state, may_go, lacking):
         return None
     regrets = {worker.worker_id: regret_ms(state, worker) for worker in may_go}
-    may_go.sort(key=lambda worker: (regrets[worker.worker_id], worker.worker_id))
+    may_go.sort(key=lambda worker: (regrets[worker.worker_id], worker.last_used_at, worker.worker_id))
     chosen = _best_set(state, may_go, regrets, lacking)
     return Eviction(
         worker_ids=tuple(worker.worker_id for worker in chosen),
@@ -53,10 +54,8 @@ def cheapest(state: BrainState, claims: Mapping[DeviceKey, int]) -> Eviction | N
 
 
 def fits_when_all_left(state: BrainState, claims: Mapping[DeviceKey, int]) -> bool:
-    """Whether it would fit if everybody who may ever have to leave had left: busy and young workers as well."""
-    lacking = {key: mib - state.ledger.available(key) for key, mib in claims.items()}
-    may_go = [worker for worker in _holders(state, lacking) if not is_kept(state, worker)]
-    return _is_enough(state, may_go, {key: mib for key, mib in lacking.items() if mib > 0})
+    """Whether it would fit if everybody who may ever have to leave had left: busy, young and promised ones as well."""
+    return all(mib <= state.ledger.capacity(key) - _kept_mib(state, key) for key, mib in claims.items())
 
 
 def may_leave(state: BrainState, worker: Worker) -> bool:
@@ -97,7 +96,7 @@ def reload_ms(state: BrainState, worker: Worker) -> float:
     model = state.catalog.find(worker.spec.model)
     size_mib = model.size_mib if model is not None and model.size_mib is not None else _UNKNOWN_SIZE_MIB
     known = state.rates.load_ms(worker.spec.model, worker.node_id, size_mib)
-    return size_mib / _UNKNOWN_LOAD_MIB_PER_MS if known is None else known.mean
+    return max(_PROCESS_START_MS, size_mib / _UNKNOWN_LOAD_MIB_PER_MS if known is None else known.mean)
 
 
 def _best_set(
@@ -135,6 +134,13 @@ def _is_enough(state: BrainState, leaving: Iterable[Worker], lacking: Mapping[De
 def _holders(state: BrainState, keys: Iterable[DeviceKey]) -> list[Worker]:
     load_ids = dict.fromkeys(load_id for key in keys for load_id in state.ledger.loads_on(key))
     return [state.fleet.workers[load_id] for load_id in load_ids if load_id in state.fleet.workers]
+
+
+def _kept_mib(state: BrainState, key: DeviceKey) -> int:
+    if not len(state.assignments):
+        return 0
+    kept = (worker for worker in _holders(state, (key,)) if is_kept(state, worker))
+    return sum(state.ledger.held_by(worker.worker_id, key) for worker in kept)
 
 
 def _keys(worker: Worker) -> list[DeviceKey]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from llorch.errors import FailedPrecondition, Reason, Unavailable
-from orchestratord.core import dispatch, ending, replicas, sources, unloading
+from orchestratord.core import dispatch, ending, replicas, sources, unloading, yielding
 from orchestratord.core.catalog import Model, ModelState
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
 from orchestratord.core.events import ModelLoadAsked, ModelStaged, StagingFailed, WorkerStartAccepted
@@ -16,6 +16,9 @@ from orchestratord.core.state import BrainState
 from orchestratord.core.targets import Place
 from orchestratord.core.task import TaskError, TaskState
 from orchestratord.core.timers import TimerKind
+
+_GIVEN_AWAY = {"device_released": "released to its owner", "pool_draining": "in a drained pool"}
+"""Filters that leave no device for a time that somebody else decides; whoever waits is told instead."""
 
 _TOLD_AT_MOST = 32
 """Readers of this many tasks hear what they wait for; the rest of a long queue hears it when its turn is near."""
@@ -84,7 +87,7 @@ def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> None:
     if model.size_mib is None or not state.fleet.ready_nodes() or replicas.serving(state, lane):
         return
     looked = outlook(state, model, lane)
-    if looked.plan is None and not looked.waits and (error := _no_place(model, looked)):
+    if looked.plan is None and not looked.waits and (error := _no_place(state, model, looked)):
         raise FailedPrecondition(error.reason, error.message)
 
 
@@ -218,7 +221,9 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
     """Begin a load; False if there is no place for it now. Then those who wait go on waiting, or hear why not."""
     looked = _look(state, model, lane)
     if looked.plan is None:
-        if not looked.waits and (error := _why_nowhere(state, model, looked)):
+        if looked.waits:
+            yielding.make_way(state, lane, looked.decision)
+        elif error := _why_nowhere(state, model, looked):
             _fail_waiting(state, lane, error)
         return False
     load = Load(state.new_id("worker"), model.name, model.spec.source, lane, state.now)
@@ -354,13 +359,19 @@ def _why_nowhere(state: BrainState, model: Model, looked: Outlook) -> TaskError 
         return None
     if refused := state.refusals.get(model.name):
         return next(iter(refused.values()))
-    return _no_place(model, looked)
+    return _no_place(state, model, looked)
 
 
-def _no_place(model: Model, looked: Outlook) -> TaskError | None:
-    """None if nothing is known about how much it takes, or there is no device that could be asked."""
+def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | None:
+    """None if nothing is known about how much it takes, or no device is there that could be asked."""
     if model.size_mib is not None and looked.decision.has_usable:
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, fits_nowhere(model, looked))
+    if any(drain.comes_back for drain in state.drains.all()):
+        return None
+    removed = [words for name, words in _GIVEN_AWAY.items() if looked.decision.removed.get(name)]
+    if removed:
+        message = f"no device is left for '{model.name}': what could take it is {' or '.join(removed)}; see `llorch gpus`"
+        return TaskError(Reason.NO_DEVICE, message, retryable=True)
     return None
 
 

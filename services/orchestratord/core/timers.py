@@ -16,6 +16,7 @@ class TimerKind(Enum):
     RESIDENCY = auto()
     MEMORY_BACK = auto()
     RETRY_LOAD = auto()
+    YIELD = auto()
     NODE_GRACE = auto()
     PRESSURE = auto()
     RESUME_DEVICE = auto()
