@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from gatewayd.settings import GatewaySettings
 from llorch.settings import DaemonSettings
 from orchestratord.app_sources import AppTable
+from orchestratord.assignment_sources import AssignmentTable
 from orchestratord.model_sources import ModelTable
 from orchestratord.settings import OrchestratorSettings
 from pool_managerd.settings import PoolManagerSettings
@@ -36,6 +37,7 @@ def tables() -> dict[str, str]:
     documented |= {section: _daemon_table(section, fields) for section, fields in own.items()}
     documented["models"] = _model_table(ModelTable)
     documented["apps"] = _model_table(AppTable)
+    documented["assignments"] = _model_table(AssignmentTable)
     return documented
 
 

@@ -1,6 +1,7 @@
 """Everything on its way to the store. Writes run in the background; whoever may answer only after them waits here."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -92,7 +93,7 @@ class Keeper:
 
     async def write_lagging(self) -> None:
         """What can't be written now is tried again next time, unless it has changed by then."""
-        lagging, self._lagging = self._lagging, {}
+        lagging, self._lagging = _without_what_would_not_last(self._lagging), {}
         if not lagging:
             return
         try:
@@ -153,3 +154,15 @@ class Keeper:
 
     def _now_ms(self) -> int:
         return round(self._clock.wall().timestamp() * 1000)
+
+
+def _without_what_would_not_last(lagging: dict[_Place, RecordChange]) -> dict[_Place, RecordChange]:
+    """Of kinds of which only the newest are kept there may be more already."""
+    count: Counter[str] = Counter()
+    kept = {}
+    for place, change in reversed(lagging.items()):
+        keep_last = kind_of(change.record).keep_last
+        count[place[0]] += 1
+        if keep_last is None or count[place[0]] <= keep_last:
+            kept[place] = change
+    return dict(reversed(kept.items()))

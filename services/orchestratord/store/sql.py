@@ -52,10 +52,10 @@ class SqlStore:
         return await self._write(_read_tasks)
 
     async def save_records(self, changes: Sequence[RecordChange]) -> None:
-        rows = [(kind_of(change.record), change.record.record_key, _body(change.after)) for change in changes]
-
         def save(connection: Connection) -> None:
-            for kind, key, body in rows:
+            """Records are frozen, so the writer's thread may read them."""
+            for change in changes:
+                kind, key, body = kind_of(change.record), change.record.record_key, _body(change.after)
                 (_save if kind.keep_last is None else _append)(connection, kind, key, body)
 
         await self._write(save)

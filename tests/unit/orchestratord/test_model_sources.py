@@ -4,7 +4,9 @@ import pytest
 
 from llorch.settings import SettingsError
 from orchestratord.app_sources import apps_of_file
+from orchestratord.assignment_sources import assignments_of_file
 from orchestratord.core.apps import App
+from orchestratord.core.assignments import Assignment, Mode
 from orchestratord.core.catalog import Catalog, ModelSpec, Origin
 from orchestratord.model_sources import models_of_file
 
@@ -119,6 +121,45 @@ def test_an_app_that_can_not_be_right_is_refused_with_its_table(tmp_path: Path, 
     assert "[apps." in refused.value.message
 
 
+def test_a_table_becomes_an_assignment(tmp_path: Path) -> None:
+    file = tables(
+        tmp_path,
+        """
+        [[assignments]]
+        model = "coder"
+        to = ["garage/3090"]
+        mode = "pin"
+        keep_loaded = true
+
+        [[assignments]]
+        app = "open-webui"
+        to = ["attic", "garage/3060"]
+        mode = "avoid"
+        """,
+    )
+    drafts = [event.draft for _, event in assignments_of_file(file)]
+    assert drafts == [
+        Assignment("", "coder", "", ("garage/3090",), Mode.PIN, keep_loaded=True, origin=Origin.FILE),
+        Assignment("", "", "open-webui", ("attic", "garage/3060"), Mode.AVOID, origin=Origin.FILE),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[[assignments]]\nmodel = "a"\nto = ["x"]\n', "number 1: mode"),
+        ('[[assignments]]\nmodel = "a"\nto = ["x"]\nmode = "nail"\n', "mode"),
+        ('[[assignments]]\nmodel = "a b"\nto = ["x"]\nmode = "pin"\n', "model"),
+        ('[assignments]\nmodel = "a"\n', "[[assignments]]"),
+    ],
+)
+def test_an_assignment_that_can_not_be_right_is_refused_with_its_number(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        list(assignments_of_file(tables(tmp_path, text)))
+    assert named in refused.value.message
+
+
 def test_without_a_file_there_are_no_tables() -> None:
     assert list(models_of_file(None)) == []
     assert list(apps_of_file(None)) == []
+    assert list(assignments_of_file(None)) == []
