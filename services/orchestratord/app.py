@@ -10,7 +10,6 @@ from llama_orch.v2 import (
     fleet_service_pb2_grpc,
     meta_service_pb2_grpc,
     node_link_service_pb2_grpc,
-    placement_service_pb2,
     placement_service_pb2_grpc,
     session_service_pb2_grpc,
     task_service_pb2_grpc,
@@ -29,14 +28,15 @@ from orchestratord.api import (
     fleet_service,
     meta_service,
     node_link_service,
+    placement_service,
     session_service,
     task_service,
 )
 from orchestratord.api.app_keys import AppAuth
-from orchestratord.api.not_yet import not_yet
 from orchestratord.core import events
 from orchestratord.core.admission import QueuePolicy
 from orchestratord.core.brain import Brain
+from orchestratord.core.placement.rules import OverridePolicy
 from orchestratord.core.state import BrainConfig
 from orchestratord.metrics.collector import OrchestratorMetrics
 from orchestratord.metrics.watcher import Watcher
@@ -124,6 +124,7 @@ def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
         queue_policy=QueuePolicy(settings.queue_policy),
         max_starvation_s=settings.max_starvation_s,
         session_ttl_s=settings.session_ttl_s,
+        override_policy=OverridePolicy(settings.placement_overrides),
         task_retention_s=settings.task_retention_s,
         tasks_retained=settings.tasks_retained,
         disconnect_grace_s=settings.disconnect_grace_s,
@@ -166,7 +167,7 @@ def _add_services(
     fleet = fleet_service.FleetService(owner, effects, incarnation, clock, settings.write_deadline_s)
     links = node_link_service.NodeLinkService(owner, incarnation, server.draining)
     sessions = session_service.SessionService(owner, clock)
-    placement = not_yet(placement_service_pb2.DESCRIPTOR.services_by_name["PlacementService"])
+    placement = placement_service.PlacementService(owner, effects, clock)
     apps = app_service.AppService(owner, effects, clock)
     partial = (tasks, catalog, fleet, sessions, placement, apps)
     unimplemented = tuple(name for servicer in partial for name in servicer.unimplemented)

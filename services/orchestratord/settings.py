@@ -38,6 +38,11 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     session_ttl_s: float = Field(
         600, gt=0, description="Time after its last use at which a session is forgotten, in seconds."
     )
+    placement_overrides: Literal["none", "within", "any"] = Field(
+        "within",
+        description="What a request may say about where it runs: nothing (none), whatever the assignments leave open "
+        "(within), or anything, above the assignments (any).",
+    )
     task_retention_s: float = Field(600, gt=0, description="Time that finished tasks are kept, in seconds.")
     tasks_retained: int = Field(10_000, ge=1, description="Finished tasks that are kept at most.")
     disconnect_grace_s: float = Field(

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llama_orch.v2 import run_pb2, task_pb2
 from llorch.errors import InvalidArgument, PermissionDenied, Reason, Unimplemented, invalid_field
 from llorch.identifiers import check_id
+from orchestratord.convert.assignments import to_wishes
 from orchestratord.convert.embed_checks import check_embed
 from orchestratord.convert.generate_checks import check_generate
 from orchestratord.convert.prompt_size import guess_prompt_tokens
@@ -65,6 +66,7 @@ def to_request(
         max_tokens=_most_tokens(spec),
         choices=spec.generate.n if spec.generate.HasField("n") else 1,
         session_budget=to_budget(spec.session_budget) if spec.HasField("session_budget") else None,
+        wishes=to_wishes(spec.placement) if spec.HasField("placement") else None,
     )
 
 
@@ -150,11 +152,9 @@ def _check_ids_and_times(spec: task_pb2.TaskSpec) -> None:
 
 def _refuse_unsupported(spec: task_pb2.TaskSpec) -> None:
     """What this release does not do is refused by name, never ignored."""
-    for name, is_set in (
-        ("placement", spec.HasField("placement")),
-        ("adapters", bool(spec.adapters)),
-    ):
-        if is_set:
-            raise InvalidArgument(
-                Reason.UNSUPPORTED_OPTION, f"{name}: comes with a later release; leave it out", metadata={"field": name}
-            )
+    if spec.adapters:
+        raise InvalidArgument(
+            Reason.UNSUPPORTED_OPTION,
+            "adapters: comes with a later release; leave it out",
+            metadata={"field": "adapters"},
+        )

@@ -11,6 +11,9 @@ from orchestratord.core.events import ModelLoadAsked, ModelStaged, StagingFailed
 from orchestratord.core.fleet import Leaving, Node, NodeState, Worker, WorkerSpec
 from orchestratord.core.load_planning import Outlook, outlook
 from orchestratord.core.loads import Load, LoadFailure, LoadPhase, Plan
+from orchestratord.core.placement import recording
+from orchestratord.core.placement.decision import Outcome
+from orchestratord.core.placement.lanes import no_place_left
 from orchestratord.core.placement.rules import Lane
 from orchestratord.core.state import BrainState
 from orchestratord.core.targets import Place
@@ -71,7 +74,7 @@ def load_asked(state: BrainState, event: ModelLoadAsked) -> None:
         raise FailedPrecondition(error.reason, error.message)
     state.loads.add(load)
     if looked.plan is not None:
-        _carry_out(state, model, load, looked.plan)
+        _carry_out(state, model, load, looked)
 
 
 def answer_to(state: BrainState, event: ModelLoadAsked) -> str:
@@ -228,7 +231,7 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
         return False
     load = Load(state.new_id("worker"), model.name, model.spec.source, lane, state.now)
     state.loads.add(load)
-    _carry_out(state, model, load, looked.plan)
+    _carry_out(state, model, load, looked)
     return True
 
 
@@ -241,7 +244,7 @@ def _try_again(state: BrainState, load: Load) -> None:
     looked = _look(state, model, load.lane, load.places)
     if looked.plan is not None:
         load.source = model.spec.source
-        _carry_out(state, model, load, looked.plan)
+        _carry_out(state, model, load, looked)
     elif not looked.waits and _why_nowhere(state, model, looked):
         state.loads.remove(load.load_id)
 
@@ -250,12 +253,17 @@ def _look(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...]
     return outlook(state, model, lane, frozenset(state.refusals.get(model.name, ())), places)
 
 
-def _carry_out(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
+def _carry_out(state: BrainState, model: Model, load: Load, looked: Outlook) -> None:
+    plan = looked.plan
+    assert plan is not None  # or there is nothing to carry out
     load.plan = plan
     if model.spec.source not in state.fleet.nodes[plan.node_id].staged:
         load.phase = LoadPhase.STAGING
         state.emit(StageModel(plan.node_id, model.spec.source))
-    elif plan.evicts:
+        _tell_waiting(state, model.name)
+        return
+    recording.note(state, looked.decision, Outcome.CHOSEN)
+    if plan.evicts:
         load.phase = LoadPhase.MAKING_ROOM
         load.waits_for = set(plan.evicts)
         state.ledger.promise(load.load_id, plan.claims)
@@ -368,10 +376,12 @@ def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | N
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, fits_nowhere(model, looked))
     if any(drain.comes_back for drain in state.drains.all()):
         return None
+    if looked.decision.excluded_by:
+        return TaskError(Reason.PIN_EXCLUDES_ALL, no_place_left(model.name, looked.decision.excluded_by))
     removed = [words for name, words in _GIVEN_AWAY.items() if looked.decision.removed.get(name)]
     if removed:
-        message = f"no device is left for '{model.name}': what could take it is {' or '.join(removed)}; see `llorch gpus`"
-        return TaskError(Reason.NO_DEVICE, message, retryable=True)
+        message = f"no device is left for '{model.name}': what could take it is {' or '.join(removed)}"
+        return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`", retryable=True)
     return None
 
 

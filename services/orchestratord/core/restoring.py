@@ -4,7 +4,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llorch.errors import LlorchError
-from orchestratord.core import app_changes, assignment_changes, devices, ending, measuring, model_changes, session_life, sources, submission
+from orchestratord.core import (
+    app_changes,
+    assignment_changes,
+    devices,
+    ending,
+    measuring,
+    model_changes,
+    session_life,
+    sources,
+    submission,
+)
 from orchestratord.core.apps import App
 from orchestratord.core.assignments import Assignment
 from orchestratord.core.calibration import Calibration

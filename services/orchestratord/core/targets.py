@@ -93,8 +93,8 @@ def _pool(fleet: Fleet, pool_id: str) -> Place:
     nodes = ", ".join(sorted(fleet.nodes)) or "none"
     raise NotFound(
         Reason.NODE_NOT_FOUND,
-        f"no node or pool is called '{pool_id[:128]}'; the nodes are: {nodes}; a GPU is named as node/card, for example "
-        "garage/3090",
+        f"no node or pool is called '{pool_id[:128]}'; the nodes are: {nodes}; a GPU is named as node/card, for "
+        "example garage/3090",
     )
 
 

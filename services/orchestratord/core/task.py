@@ -62,8 +62,8 @@ class TaskRequest:
 
     `prompt_tokens` is a guess from the text's length; `max_tokens` bounds each of the `choices`, and is 0 where nothing
     is generated. Without a `priority` it is the app's. `content_digest` tells whether two requests with the same
-    `request_id` are the same request. `deadline_s` is relative to admission. `wishes` about the place become `overrides`
-    when the task is admitted.
+    `request_id` are the same request. `deadline_s` is relative to admission. `wishes` about the place become
+    `overrides` when the task is admitted.
     """
 
     task_id: str
@@ -172,7 +172,7 @@ class Task:
     """A task as the brain keeps it. Times are on the brain's clock, in seconds.
 
     `predicted_start_ms` and `on_time` are what was predicted at its admission: the wait, and the probability that it is
-    done in time.
+    done in time, which is `on_time_forecast` corrected by how such forecasts came true.
     """
 
     request: TaskRequest
@@ -188,6 +188,7 @@ class Task:
     terminal_shown: bool = False
     predicted_start_ms: int | None = None
     on_time: float | None = None
+    on_time_forecast: float | None = None
 
     @property
     def task_id(self) -> str:

@@ -81,12 +81,14 @@ def pressure_ms(capacity_mib: int, left_mib: int) -> float:
     return PRESSURE_MS * (1 - max(0, left_mib) / capacity_mib) if capacity_mib > 0 else PRESSURE_MS
 
 
-def worker_terms(query: Query, costs: Costs, site: Site, worker: Worker, *, warm_tokens: int) -> tuple[Term, ...]:
+def worker_terms(
+    query: Query, costs: Costs, site: Site, worker: Worker, *, queue_ms: float, warm_tokens: int
+) -> tuple[Term, ...]:
     """For a worker that is there: what is warm in its cache need not be evaluated again."""
     prefill, decode = costs.work(site, batch=len(worker.attempts) + 1)
     tokens = query.request.prompt_tokens
     cold_share = 1 - min(warm_tokens, tokens) / tokens if tokens else 1.0
-    return Term("prefill", prefill.ms * cold_share), decode
+    return Term("queue", queue_ms), Term("prefill", prefill.ms * cold_share), decode
 
 
 def _prefill_ms(query: Query, site: Site, device: str) -> float:

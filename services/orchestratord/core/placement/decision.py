@@ -64,12 +64,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`ranked` best first; empty if nothing is possible now. `waits`: it will be, when workers are gone that can't leave
-    yet, or when one that is there has a slot.
+    """`ranked` best first; empty if nothing is possible now. `waits`: it will be, when workers are gone that can't
+    leave yet.
 
     `removed` counts the places by the filter that took them out; `details` has them one by one, if that was asked for.
-    `blocked` are some of the places where it would fit if everybody left who may have to. `largest_mib` is the most that
-    a place could hold that was there but too small: for the message when nothing can.
+    `blocked` are some of the places where it would fit if everybody left who may have to. `largest_mib` is the most
+    that a place could hold that was there but too small: for the message when nothing can. `excluded_by` tells the
+    rules that took places out, if nothing is left.
     """
 
     model: str
@@ -82,6 +83,7 @@ class Decision:
     pinned: bool = False
     fallback_used: bool = False
     largest_mib: int = 0
+    excluded_by: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> Candidate | None:

@@ -16,8 +16,8 @@ def overrides_of(state: BrainState, wishes: Wishes | None) -> Overrides:
     if policy is OverridePolicy.NONE:
         raise PermissionDenied(
             Reason.NOT_PERMITTED,
-            "placement: requests may not say where they run here (setting placement_overrides); leave it out, or have an "
-            "assignment set",
+            "placement: requests may not say where they run here (setting placement_overrides); leave it out, or have "
+            "an assignment set",
         )
     return Overrides(
         pin=_places(state, wishes.pin),
@@ -48,8 +48,8 @@ def refuse_if_excluded(state: BrainState, lane: Lane) -> None:
 
 def no_place_left(model: str, labels: list[str] | tuple[str, ...]) -> str:
     return (
-        f"no device that is there is left for '{model}' by {' and '.join(labels)}; change the rule, allow a fallback, or "
-        "bring the place back; `llorch assignments` and `llorch gpus` show both"
+        f"no device that is there is left for '{model}' by {' and '.join(labels)}; change the rule, allow a fallback, "
+        "or bring the place back; `llorch assignments` and `llorch gpus` show both"
     )
 
 

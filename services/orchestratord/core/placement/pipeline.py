@@ -69,7 +69,14 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
         pinned=bool(query.rules.pins),
         fallback_used=query.rules.fallback_used,
         largest_mib=tally.largest_mib,
+        excluded_by=() if possible or blocked else _excluded_by(query, tally),
     )
+
+
+def _excluded_by(query: Query, tally: Tally) -> tuple[str, ...]:
+    """The rules, where they and not the devices are why nothing is left."""
+    by_rules = tally.counts.keys() & {one.name for one in filters.OF_RULES}
+    return tuple(query.rules.labels(query.state.fleet)) if by_rules else ()
 
 
 def _usable(query: Query, tally: Tally) -> Iterator[Usable]:

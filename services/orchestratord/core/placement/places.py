@@ -30,7 +30,7 @@ class Place:
     fits_when_empty: bool
 
     def order(self, eviction_ms: float = 0.0) -> Order:
-        """Best first: what is preferred, the cost, free memory, names. Total, so that equal snapshots decide equally."""
+        """Best first: what is preferred, cost, free memory, names. Total, so that equal snapshots decide equally."""
         site = self.site
         return -self.preferred, self.cost_ms + eviction_ms, -sum(self.available_mib), site.node.node_id, site.device_ids
 

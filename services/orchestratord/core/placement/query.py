@@ -11,10 +11,10 @@ from orchestratord.core.targets import Place
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """A model that needs a worker. `context` is what one request may use, in tokens; `only` a place that somebody named.
+    """A model that needs a worker. `context` is what one request may use, in tokens; `only` is a place that was named.
 
-    The tokens are those of a task, as far as they are known. A length that is guessed from the text orders workers; only
-    one that is exact excludes any.
+    The tokens are those of a task, as far as they are known. A length that is guessed from the text orders workers;
+    only one that is exact excludes any.
     """
 
     model: Model

@@ -34,7 +34,7 @@ def record_of(
     )
 
 
-def restore(state: BrainState, kept: DecisionRecord | None, lost: DecisionRecord | None) -> None:
+def restore(state: BrainState, kept: DecisionRecord | None, lost: DecisionRecord | None) -> None:  # noqa: ARG001  as all of its kind
     """One that could not be written is no reason to forget it here."""
     if kept is not None:
         state.decisions.add(kept)

@@ -1,6 +1,6 @@
 """Which of the workers that have a model a task goes to: filters and costs as for a load."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from orchestratord.core import prediction
 from orchestratord.core.fleet import Device, Node, Worker
@@ -33,13 +33,22 @@ def place_task(state: BrainState, request: TaskRequest, lane: Lane) -> Decision:
     return weigh(query, Tally(query, with_details=False), ready, request)
 
 
-def weigh(query: Query, tally: Tally, workers: Iterable[Worker], request: TaskRequest) -> Decision:
-    """Best first: where the prompt should fit, what is preferred, the cost, free slots, names. Total, so that equal snapshots decide equally."""
+def weigh(
+    query: Query,
+    tally: Tally,
+    workers: Iterable[Worker],
+    request: TaskRequest,
+    queue_ms: Callable[[Worker], float] = lambda _: 0.0,
+) -> Decision:
+    """Best first: where the prompt should fit, what is preferred, cost, free slots, names.
+
+    Total, so that equal snapshots decide equally. `queue_ms`: how long a worker has no slot.
+    """
     costs = Costs(query)
     ranked = []
     for site, worker in _left(query, tally, workers):
         warm = query.state.sessions.warm_tokens(request.app, request.session_id, worker.worker_id)
-        terms = worker_terms(query, costs, site, worker, warm_tokens=warm)
+        terms = worker_terms(query, costs, site, worker, queue_ms=queue_ms(worker), warm_tokens=warm)
         candidate = Candidate(
             worker.node_id, worker.spec.device_ids, site.where, worker_id=worker.worker_id, terms=terms
         )

@@ -28,5 +28,8 @@ OF_DEVICES: tuple[Filter, ...] = (
 OF_SETS: tuple[Filter, ...] = (PINNED, CONTEXT)
 """Asked per set of devices, be it one device or several."""
 
+OF_RULES: tuple[Filter, ...] = (DEVICE_MASK, AVOIDED, PINNED)
+"""Of all these, those that follow what people say."""
+
 OF_WORKERS: tuple[Filter, ...] = (NODE_READY, DEVICE_MASK, AVOIDED, PINNED, CONTEXT)
 """Asked per worker that is there already."""
