@@ -4,7 +4,7 @@ from orchestratord.core import session_life
 from orchestratord.core.effects import OnTimeJudged, PredictionJudged
 from orchestratord.core.fleet import Worker
 from orchestratord.core.prediction import device_of
-from orchestratord.core.rates import Run
+from orchestratord.core.rates import Answer, Run
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Attempt, FinishReason, RunResult, Task, TaskState
 
@@ -22,6 +22,9 @@ def run_ended(state: BrainState, attempt: Attempt, task: Task | None, result: Ru
     reasons = {choice.finish_reason for choice in result.choices}
     if not reasons & _CUT_SHORT:
         state.rates.ran(_run(state, attempt, task, worker, result, was_cut=FinishReason.LENGTH in reasons))
+    elif result.tokens_out:
+        tokens = result.tokens_out // len(result.choices)
+        state.rates.answered(attempt.place.app, attempt.place.model, Answer(tokens, was_cut=True))
 
 
 def judge_start(state: BrainState, task: Task) -> None:
@@ -34,7 +37,10 @@ def judge_start(state: BrainState, task: Task) -> None:
 def judge_end(state: BrainState, task: Task) -> None:
     """Only of tasks that were done, or that time ran out for: others say nothing about time."""
     if task.on_time is not None and task.state in (TaskState.COMPLETED, TaskState.EXPIRED):
-        state.emit(OnTimeJudged(task.on_time, met=task.state is TaskState.COMPLETED))
+        met = task.state is TaskState.COMPLETED
+        if task.on_time_forecast is not None:
+            state.rates.on_time.came(task.on_time_forecast, met)
+        state.emit(OnTimeJudged(task.on_time, met))
 
 
 def _run(state: BrainState, attempt: Attempt, task: Task, worker: Worker, result: RunResult, *, was_cut: bool) -> Run:

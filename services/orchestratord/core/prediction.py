@@ -5,9 +5,9 @@ Times are in ms from now. None = not known; then nothing is said.
 
 import math
 
-from orchestratord.core.estimates import Estimate
+from orchestratord.core.estimates import Estimate, Remaining
 from orchestratord.core.fleet import Worker, WorkerState
-from orchestratord.core.rates import SMALLEST_PROMPT, device_key
+from orchestratord.core.rates import SMALLEST_PROMPT, device_key, lengths_within
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Attempt, Task, TaskRequest
 
@@ -15,8 +15,11 @@ GUESSED_ANSWER = 256
 """Tokens of an answer of which nothing is known; only for shares, never for what people are told."""
 
 _LENGTHS_LOOKED_AT = 16
-_OVERDUE_SHARE = 0.2
+_BISECTIONS = 8
+_LONGEST_MS = 1e9
+_FROM_20_TO_80_PERCENT = 1.683  # standard deviations
 AT_ONCE = Estimate(0.0, 0.0)
+_FREE = Remaining.of(AT_ONCE, passed=0.0)
 
 
 def expected_tokens(state: BrainState, request: TaskRequest) -> int:
@@ -37,7 +40,7 @@ def answer_lengths(state: BrainState, request: TaskRequest) -> list[int]:
     """How long the answer may become, each as likely as the others, in order; empty if nothing is known."""
     if request.max_tokens == 0:
         return [0]
-    return sorted(answer.within(request.max_tokens) for answer in state.rates.answers(request.app, request.model))
+    return lengths_within(state.rates.answers(request.app, request.model), request.max_tokens)
 
 
 def service_ms(state: BrainState, request: TaskRequest, worker: Worker, batch: int) -> Estimate | None:
@@ -63,23 +66,24 @@ def prefill_ms(state: BrainState, request: TaskRequest, worker: Worker) -> Estim
     return state.rates.prefill_ms(request.model, device_of(state, worker), cold)
 
 
-def predict_start(state: BrainState, model: str, ahead: int) -> Estimate | None:
-    """Time until a task of the model gets a slot that has `ahead` tasks before it."""
+def predict_start(state: BrainState, model: str, ahead: int, *, with_spread: bool = False) -> Estimate | None:
+    """Time until a task of the model gets a slot that has `ahead` tasks before it. Its spread costs extra."""
     slots = _slots(state, model)
     if not slots:
         return None
     rounds, place = divmod(ahead, len(slots))
+    begin = _nth_free(slots, place, with_spread=with_spread)
     if not rounds:
-        return slots[place]
+        return begin
     holding = state.rates.holding_ms(model)
     if holding is None:
         return None
     # A round is over when its mean run is: the more slots, the closer.
     wait = Estimate(holding.mean * rounds, holding.spread * math.sqrt(rounds / len(slots)), holding.count)
-    return slots[place] + wait
+    return begin + wait
 
 
-def on_time_probability(state: BrainState, task: Task, start: Estimate) -> float | None:
+def on_time_forecast(state: BrainState, task: Task, start: Estimate) -> float | None:
     """How likely the last token comes before the deadline, if the task starts then. None without a deadline."""
     request = task.request
     if request.deadline_s is None:
@@ -127,37 +131,63 @@ def _at_least(estimate: Estimate | None) -> float:
     return max(0.0, estimate.mean - 2 * estimate.spread) if estimate else 0.0
 
 
-def _slots(state: BrainState, model: str) -> list[Estimate]:
-    """When each slot of the model's workers is free next, soonest first; without those of which it is not known."""
+def _slots(state: BrainState, model: str) -> list[Remaining]:
+    """When each slot of the model's workers will be free; without those of which it is not known."""
     workers = (worker for worker in state.fleet.workers_of_model(model) if state.fleet.node_is_ready(worker))
-    slots = (slot for worker in workers for slot in _slots_of_worker(state, worker) if slot is not None)
-    return sorted(slots, key=lambda slot: slot.mean)
+    return [slot for worker in workers for slot in _slots_of_worker(state, worker) if slot is not None]
 
 
-def _slots_of_worker(state: BrainState, worker: Worker) -> list[Estimate | None]:
+def _slots_of_worker(state: BrainState, worker: Worker) -> list[Remaining | None]:
     if worker.state is WorkerState.STARTING:
-        return [_ready_in_ms(state, worker)] * worker.spec.slots
+        load = state.rates.load_ms(worker.spec.model, worker.node_id)
+        return [_left(state, load, worker.asked_at)] * worker.spec.slots
     if worker.state is not WorkerState.READY:
         return []
-    running = [_left_ms(state, state.attempts[attempt_id], worker.spec.model) for attempt_id in worker.attempts]
-    return [*running, *[AT_ONCE] * worker.slots_free]
+    holding = state.rates.holding_ms(worker.spec.model)
+    attempts = (state.attempts[attempt_id] for attempt_id in worker.attempts)
+    running = [
+        _left(state, attempt.expected or holding, attempt.began_at, _time_left_ms(state, attempt))
+        for attempt in attempts
+    ]
+    return [*running, *[_FREE] * worker.slots_free]
 
 
-def _ready_in_ms(state: BrainState, worker: Worker) -> Estimate | None:
-    load = state.rates.load_ms(worker.spec.model, worker.node_id)
-    if load is None:
-        return None
-    left_ms = load.mean - (state.now - worker.asked_at) * 1000
-    return Estimate(max(left_ms, _OVERDUE_SHARE * load.mean), load.spread, load.count)
+def _time_left_ms(state: BrainState, attempt: Attempt) -> float:
+    """Until its task is ended by its deadline."""
+    task = state.tasks.get(attempt.task_id)
+    if task is None or task.request.deadline_s is None:
+        return math.inf
+    return max(0.0, task.created_at + task.request.deadline_s - state.now) * 1000
 
 
-def _left_ms(state: BrainState, attempt: Attempt, model: str) -> Estimate | None:
-    """Until a run gives its slot back. One that takes longer than expected goes on for a part of that."""
-    expected = attempt.expected or state.rates.holding_ms(model)
-    if expected is None:
-        return None
-    left_ms = expected.mean - (state.now - attempt.began_at) * 1000
-    return Estimate(max(left_ms, _OVERDUE_SHARE * expected.spread), expected.spread, expected.count)
+def _left(state: BrainState, whole: Estimate | None, began_at: float, at_most_ms: float = math.inf) -> Remaining | None:
+    return None if whole is None else Remaining.of(whole, (state.now - began_at) * 1000, at_most_ms)
+
+
+def _nth_free(slots: list[Remaining], place: int, *, with_spread: bool) -> Estimate:
+    """When the slot number `place` gets free, whichever it is: of many that may end any time, one ends soon.
+
+    It is the time by which half a slot more than `place` should have ended. Normal quantiles around it give the spread.
+    """
+    mean = _time_until(slots, place + 0.5)
+    if not with_spread or not mean:
+        return Estimate(mean, 0.0)
+    return Estimate(mean, (_time_until(slots, place + 0.8) - _time_until(slots, place + 0.2)) / _FROM_20_TO_80_PERCENT)
+
+
+def _time_until(slots: list[Remaining], ended: float) -> float:
+    """The time by which so many slots should be free, found by doubling and bisection."""
+    high = 1.0
+    while sum(slot.chance_within(high) for slot in slots) < ended and high < _LONGEST_MS:
+        high *= 4
+    low = high / 4 if high > 1.0 else 0.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if sum(slot.chance_within(middle) for slot in slots) < ended:
+            low = middle
+        else:
+            high = middle
+    return high if high > 1.0 else 0.0
 
 
 def _slots_of(worker: Worker) -> int:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from orchestratord.core.estimates import Estimate, Learnt
+from orchestratord.core.estimates import Estimate, Learnt, Reliability
 
 ANSWERS_REMEMBERED = 64
 SMALLEST_PROMPT = 4
@@ -44,20 +44,36 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Tokens of one answer; one that was cut off by its limit would have gone on."""
+    """Tokens of one answer; one that was cut off, by its limit, its deadline or its reader, would have gone on."""
 
     tokens: int
     was_cut: bool
 
-    def within(self, limit: int | None) -> int:
-        """How long it would be with another limit."""
-        if limit is None or (not self.was_cut and self.tokens < limit):
-            return self.tokens
-        return limit
+
+def lengths_within(answers: Iterable[Answer], limit: int | None) -> list[int]:
+    """How long such answers would be within another limit, in order.
+
+    One that was cut off is taken to go on as those did that came further and were not; if none did, to the limit. To
+    leave it out would make answers look shorter than they are just when many miss their deadline.
+    """
+    known = sorted(answers, key=lambda answer: answer.tokens, reverse=True)
+    lengths: list[int] = []
+    longer_total = longer_count = 0
+    for answer in known:
+        if not answer.was_cut:
+            longer_total, longer_count = longer_total + answer.tokens, longer_count + 1
+            length = answer.tokens
+        elif longer_count:
+            length = round(longer_total / longer_count)
+        else:
+            length = answer.tokens if limit is None else limit
+        lengths.append(length if limit is None else min(length, limit))
+    return sorted(lengths)
 
 
 @dataclass(slots=True)
 class Rates:
+    on_time: Reliability = field(default_factory=Reliability)
     _prefill: dict[_Key, dict[int, Learnt]] = field(default_factory=dict)
     _decode: dict[_Key, dict[int, Learnt]] = field(default_factory=dict)
     _holding: dict[str, Learnt] = field(default_factory=dict)
@@ -79,8 +95,10 @@ class Rates:
             factor = run.tokens_in / run.prompt_tokens_guessed
             self._prompt_factor.setdefault(run.model, Learnt()).take_in(factor)
         if run.tokens_out:
-            answers = self._answers.setdefault((run.app, run.model), deque(maxlen=ANSWERS_REMEMBERED))
-            answers.append(Answer(run.tokens_out // run.choices, run.was_cut))
+            self.answered(run.app, run.model, Answer(run.tokens_out // run.choices, run.was_cut))
+
+    def answered(self, app: str, model: str, answer: Answer) -> None:
+        self._answers.setdefault((app, model), deque(maxlen=ANSWERS_REMEMBERED)).append(answer)
 
     def held(self, model: str, took_ms: float) -> None:
         """A run has given its slot back after so long, however it ended."""

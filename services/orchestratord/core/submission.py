@@ -7,6 +7,7 @@ from orchestratord.core import app_changes, dispatch, ending, loading, predictio
 from orchestratord.core.apps import DEFAULT_PRIORITY
 from orchestratord.core.catalog import Model
 from orchestratord.core.effects import Narrate, OpenLog, PersistTask
+from orchestratord.core.estimates import Estimate
 from orchestratord.core.events import TaskSubmitted
 from orchestratord.core.placement.lanes import lane_of, overrides_of, refuse_if_excluded
 from orchestratord.core.placement.rules import Lane
@@ -113,11 +114,14 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
 
 def _predict(state: BrainState, task: Task, ahead: int) -> None:
     """When it will start, and whether it will be done in time; left open where it is not known."""
-    waits = task.task_id in state.queue
-    start = prediction.predict_start(state, task.request.model, ahead) if waits else prediction.AT_ONCE
+    start: Estimate | None = prediction.AT_ONCE
+    if task.task_id in state.queue:
+        with_spread = task.request.deadline_s is not None
+        start = prediction.predict_start(state, task.request.model, ahead, with_spread=with_spread)
     if start is not None and not task.is_finished:
         task.predicted_start_ms = round(start.mean)
-        task.on_time = prediction.on_time_probability(state, task, start)
+        task.on_time_forecast = prediction.on_time_forecast(state, task, start)
+        task.on_time = None if task.on_time_forecast is None else state.rates.on_time.corrected(task.on_time_forecast)
 
 
 def _priority_of(state: BrainState, request: TaskRequest) -> str:
