@@ -24,7 +24,8 @@ def brain(*devices: Device) -> tuple[BrainDriver, WorkerSpec]:
 
 
 def release(driver: BrainDriver, for_s: float | None = None) -> None:
-    driver.handle(events.DeviceReleaseAsked("garage", ("GPU-1",), for_s, None if for_s is None else round(for_s * 1000)))
+    until_ms = None if for_s is None else round(for_s * 1000)
+    driver.handle(events.DeviceReleaseAsked("garage", ("GPU-1",), for_s, until_ms))
 
 
 def others_take(driver: BrainDriver, mib: int) -> None:
@@ -178,6 +179,6 @@ def test_a_device_that_does_not_answer_is_not_pressed() -> None:
     driver.report(snapshot=Snapshot(full=False, devices=(gpu("GPU-1", total_mib=10_000, usable=False),)))
     driver.let_pass(5)
     assert not driver.all_of(effects.StopWorker)
+    driver.add_model("next")
     with pytest.raises(Unavailable):
-        driver.add_model("next")
         driver.submit("next")
