@@ -1,4 +1,4 @@
-"""The fleet, looked after over its service: models come and go, devices are released, pools are drained and reloaded."""
+"""The fleet, looked after over its service: models come and go, devices are released, pools drained and reloaded."""
 
 import asyncio
 from collections.abc import AsyncIterator
