@@ -34,6 +34,7 @@ def _tick(state: BrainState, _: events.Tick) -> None:
     state.last_tick = state.now
     for kind, subject in state.timers.due(state.now):
         _TIMERS[kind](state, subject)
+    loading.go_on_looking(state)
     worker_life.reattach_overdue(state)
     nodes.check_leases(state)
 

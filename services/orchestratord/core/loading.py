@@ -23,6 +23,9 @@ from orchestratord.core.timers import TimerKind
 _GIVEN_AWAY = {"device_released": "released to its owner", "pool_draining": "in a drained pool"}
 """Filters that leave no device for a time that somebody else decides; whoever waits is told instead."""
 
+LOOKS_AT_ONCE = 16
+"""Models for which a place is looked for after one event."""
+
 _TOLD_AT_MOST = 32
 """Readers of this many tasks hear what they wait for; the rest of a long queue hears it when its turn is near."""
 
@@ -39,15 +42,26 @@ def ensure_loaded(state: BrainState, name: str) -> None:
 
 
 def look_again(state: BrainState) -> None:
-    """Something became free or came: serve whoever waits for a model, the longest waiting first."""
+    """Something became free or came: serve whoever waits for a model, the longest waiting first.
+
+    To find no place costs time for every model that waits for one, so where very many do, the rest has to wait for the
+    next event or tick. Who was looked at last comes last then.
+    """
     state.look_again = False
     for load in state.loads.values():
         if load.phase is LoadPhase.WAITING:
             _try_again(state, load)
     for name in state.queue.models():
         dispatch.dispatch_model(state, name)
-        ensure_loaded(state, name)
+        state.to_look_at[name] = None
     for name in state.assignments.kept_models():
+        state.to_look_at[name] = None
+    go_on_looking(state)
+
+
+def go_on_looking(state: BrainState) -> None:
+    for name in list(islice(state.to_look_at, LOOKS_AT_ONCE)):
+        del state.to_look_at[name]
         ensure_loaded(state, name)
 
 
@@ -227,6 +241,7 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
         if looked.waits:
             yielding.make_way(state, lane, looked.decision)
         elif error := _why_nowhere(state, model, looked):
+            recording.note(state, looked.decision, Outcome.REFUSED)
             _fail_waiting(state, lane, error)
         return False
     load = Load(state.new_id("worker"), model.name, model.spec.source, lane, state.now)

@@ -37,7 +37,7 @@ class ReleasedDevices:
     def due_at(self, key: DeviceKey) -> float | None:
         return self._due.get(key)
 
-    def put(self, released: ReleasedDevice, due: float | None) -> None:
+    def put(self, released: ReleasedDevice, due: float | None = None) -> None:
         key = (released.node_id, released.device_id)
         self._by_key[key] = released
         self._due.pop(key, None)

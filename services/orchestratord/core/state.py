@@ -84,6 +84,7 @@ class BrainState:
     assignments: Assignments = field(default_factory=Assignments)
     decisions: Decisions = field(default_factory=Decisions)
     outbox: list[Effect] = field(default_factory=list)
+    to_look_at: dict[str, None] = field(default_factory=dict)
     look_again: bool = False
     """Something became free or came: after this event, whoever waits for a model is looked at again."""
 
