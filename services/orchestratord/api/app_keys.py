@@ -9,7 +9,8 @@ from llama_orch.v2 import (
     session_service_pb2,
     task_service_pb2,
 )
-from llorch.auth import Authenticator, Identity, bearer_token, is_app_key, key_hash
+from llorch.auth import LOCALHOST, Authenticator, Identity, bearer_token, is_app_key, key_hash
+from llorch.errors import Reason, Unauthenticated
 from orchestratord.core.apps import App
 
 FindApp = Callable[[str], App | None]
@@ -35,14 +36,23 @@ METHODS_OF_APPS = frozenset(
 
 
 class AppAuth:
-    """Knows the apps by their keys, and leaves everybody else to `others`."""
+    """Knows the apps by their keys, and leaves everybody else to `others`.
+
+    A key that is no longer one does not become the trust in this machine: its bearer means to be an app.
+    """
 
     def __init__(self, find_app: FindApp, others: Authenticator) -> None:
         self._find_app = find_app
         self._others = others
 
     def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        shown = bearer_token(metadata)
-        if shown is not None and is_app_key(shown) and (app := self._find_app(key_hash(shown))):
+        shown = bearer_token(metadata) or ""
+        is_key = is_app_key(shown)
+        if is_key and (app := self._find_app(key_hash(shown))):
             return Identity(f"app:{app.name}", app=app.name, methods=METHODS_OF_APPS)
-        return self._others.authenticate(metadata, peer)
+        identity = self._others.authenticate(metadata, peer)
+        if is_key and identity == LOCALHOST:
+            raise Unauthenticated(
+                Reason.TOKEN_INVALID, "no app has this key, or its app was deleted; `llorch apps` lists the apps"
+            )
+        return identity
