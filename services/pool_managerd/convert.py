@@ -21,6 +21,7 @@ from llorch.gguf.memory_estimate import BATCH_TOKENS, LoadShape, estimate
 from llorch.identifiers import check_id
 from pool_managerd.control import CommandHeader
 from pool_managerd.devices.device import Device, DeviceKind, DeviceState
+from pool_managerd.models.digest import Reading
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.workers.lifecycle import WorkerState
@@ -131,6 +132,12 @@ def complete_progress(model: LocatedModel) -> pool_manager_service_pb2.StageProg
     size_mib = _size_mib(model)
     return pool_manager_service_pb2.StageProgress(
         done_mib=size_mib, total_mib=size_mib, complete=True, facts=model_facts(model.facts)
+    )
+
+
+def verification(reading: Reading, model: LocatedModel) -> pool_manager_service_pb2.VerifyStagedModelResponse:
+    return pool_manager_service_pb2.VerifyStagedModelResponse(
+        done_mib=reading.done_bytes // _MIB, total_mib=_size_mib(model), digest=reading.digest
     )
 
 

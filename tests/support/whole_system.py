@@ -173,7 +173,8 @@ def _pool_manager(folder: Path, orchestrator: str, address_file: Path) -> PoolMa
 
 
 async def _start(daemons: asyncio.TaskGroup, file: Path, run: Callable[[Path], Awaitable[None]]) -> str:
-    """The address under which the daemon serves."""
+    """The address under which the daemon serves; what an earlier life has left there does not count."""
+    file.unlink(missing_ok=True)  # noqa: ASYNC240  # a local file, in a test
 
     async def daemon() -> None:
         await run(file)

@@ -91,6 +91,8 @@ class _ValueOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ValueOrig
     """A package that brings the model."""
     VALUE_ORIGIN_MODEL: _ValueOrigin.ValueType  # 5
     """The model's own file."""
+    VALUE_ORIGIN_NODE: _ValueOrigin.ValueType  # 6
+    """A node that has the model in the folder that its setting models_dir names."""
 
 class ValueOrigin(_ValueOrigin, metaclass=_ValueOriginEnumTypeWrapper):
     """Where a value of a model's settings came from."""
@@ -107,6 +109,8 @@ VALUE_ORIGIN_PACKAGE: ValueOrigin.ValueType  # 4
 """A package that brings the model."""
 VALUE_ORIGIN_MODEL: ValueOrigin.ValueType  # 5
 """The model's own file."""
+VALUE_ORIGIN_NODE: ValueOrigin.ValueType  # 6
+"""A node that has the model in the folder that its setting models_dir names."""
 Global___ValueOrigin: _TypeAlias = ValueOrigin  # noqa: Y015
 
 @_typing.final
@@ -130,7 +134,7 @@ class ModelSpec(_message.Message):
     source: _builtins.str
     """Reference to its file: "file:<absolute path>" or "pkg:<python package>/<file>"; later "hf:…" and "https:…"."""
     context: _builtins.int
-    """Tokens that ONE request may use, prompt and answer. 256 to 4194304. Default: 4096, or what the model was
+    """Tokens that ONE request may use, prompt and answer. 256 to 4194304. Default: 32768, or what the model was
     trained with if that is less.
     """
     slots: _builtins.int
@@ -228,7 +232,7 @@ class Model(_message.Message):
     size_mib: _builtins.int
     """Size of its file, in MiB; absent until a node has looked."""
     digest: _builtins.str
-    """SHA-256 of its file, in hexadecimal; empty until it was computed."""
+    """SHA-256 of its files, one after the other, in hexadecimal; empty until they were verified."""
     context: _builtins.int
     """Context that a request may use now, in tokens; may be less than asked for where more could not fit."""
     workers_ready: _builtins.int

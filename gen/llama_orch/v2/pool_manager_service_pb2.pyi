@@ -484,6 +484,58 @@ class DeleteStagedModelResponse(_message.Message):
 Global___DeleteStagedModelResponse: _TypeAlias = DeleteStagedModelResponse  # noqa: Y015
 
 @_typing.final
+class VerifyStagedModelRequest(_message.Message):
+    """Request of VerifyStagedModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Reference to the file."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyStagedModelRequest: _TypeAlias = VerifyStagedModelRequest  # noqa: Y015
+
+@_typing.final
+class VerifyStagedModelResponse(_message.Message):
+    """One message of VerifyStagedModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_MIB_FIELD_NUMBER: _builtins.int
+    TOTAL_MIB_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    done_mib: _builtins.int
+    """MiB that were read."""
+    total_mib: _builtins.int
+    """MiB in all."""
+    digest: _builtins.str
+    """SHA-256 of the files, one after the other, in hexadecimal; the last message alone has it."""
+    def __init__(
+        self,
+        *,
+        done_mib: _builtins.int = ...,
+        total_mib: _builtins.int = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "done_mib", b"done_mib", "total_mib", b"total_mib"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyStagedModelResponse: _TypeAlias = VerifyStagedModelResponse  # noqa: Y015
+
+@_typing.final
 class PoolManagerServiceStreamWorkerLogRequest(_message.Message):
     """Request of StreamWorkerLog."""
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from llama_orch.v2 import model_pb2, worker_pb2
+from llama_orch.v2 import catalog_service_pb2, model_pb2, worker_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id
 from orchestratord.core.catalog import VALUES, Model, ModelSpec, ModelState, Origin
@@ -48,6 +48,7 @@ _ORIGINS = {
     Origin.FILE: model_pb2.VALUE_ORIGIN_FILE,
     Origin.CALL: model_pb2.VALUE_ORIGIN_CALL,
     Origin.PACKAGE: model_pb2.VALUE_ORIGIN_PACKAGE,
+    Origin.NODE: model_pb2.VALUE_ORIGIN_NODE,
 }
 _FIELD_NAMES = {"idle_unload_s": "idle_unload_ms"}
 """Values whose field in the contract is called otherwise."""
@@ -109,6 +110,13 @@ def to_proto(model: Model, workers: Iterable[Worker]) -> model_pb2.Model:
         origins={_FIELD_NAMES.get(value, value): _ORIGINS[model.origin_of(value)] for value in VALUES},
         provenance=model.provenance,
     )
+
+
+def verification(node_id: str, digest: str, failure: str, known: str) -> catalog_service_pb2.NodeVerification:
+    """What a node found, beside the digest that the model has."""
+    if digest and digest != known:
+        failure = f"the file is another one than that of digest {known[:12]}…; bring the right file there"
+    return catalog_service_pb2.NodeVerification(node_id=node_id, ok=not failure, digest=digest, message=failure)
 
 
 def _spec_proto(model: Model) -> model_pb2.ModelSpec:

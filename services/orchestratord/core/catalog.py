@@ -23,16 +23,17 @@ class ModelState(StrEnum):
 
 
 class Origin(StrEnum):
-    """Who said a value. MODEL is the model's own file."""
+    """Who said a value. MODEL is the model's own file, NODE a GPU host that has the model in a folder of its own."""
 
     DEFAULT = "DEFAULT"
     MODEL = "MODEL"
+    NODE = "NODE"
     PACKAGE = "PACKAGE"
     CALL = "CALL"
     FILE = "FILE"
 
 
-_STRONGEST_FIRST = (Origin.FILE, Origin.CALL, Origin.PACKAGE)
+_STRONGEST_FIRST = (Origin.FILE, Origin.CALL, Origin.PACKAGE, Origin.NODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,18 +212,13 @@ class Catalog:
             self.withdraw(record.name, Origin.CALL)
             return
         said_then = Description(record.spec, Origin.CALL, record.provenance, record.at_ms)
-        descriptions = self._descriptions.setdefault(record.name, {})
-        descriptions[Origin.CALL] = said_then
-        self._put(_merge(descriptions))
+        self._descriptions.setdefault(record.name, {})[Origin.CALL] = said_then
+        self._describe_anew(record.name)
 
     def withdraw(self, name: str, origin: Origin) -> None:
-        """Forget what one of them said of a model; it is gone if nobody else describes it."""
-        descriptions = self._descriptions.get(name, {})
-        descriptions.pop(origin, None)
-        if descriptions and (merged := _merge(descriptions)).spec.source:
-            self._put(merged)
-        else:
-            self._remove(name)
+        """Forget what one of them said of a model; it is gone if nobody else says where its file is."""
+        self._descriptions.get(name, {}).pop(origin, None)
+        self._describe_anew(name)
 
     def delete(self, name: str) -> Model:
         """Take back what calls have said; refused where somebody else keeps the model in the catalog."""
@@ -235,7 +231,7 @@ class Catalog:
         if Origin.CALL not in descriptions:
             raise FailedPrecondition(
                 Reason.NOT_PERMITTED,
-                f"model '{model.name}' comes with {model.provenance}; retire it, or set package_models = false",
+                f"model '{model.name}' comes with {model.provenance}; retire it to keep tasks from it",
             )
         self.withdraw(model.name, Origin.CALL)
         return model
@@ -300,8 +296,18 @@ class Catalog:
     def __len__(self) -> int:
         return len(self._models)
 
+    def _describe_anew(self, name: str) -> None:
+        """What calls said of a model is kept also while the package or the node is gone that had its file."""
+        descriptions = self._descriptions.get(name, {})
+        if descriptions and (merged := _merge(descriptions)).spec.source:
+            self._put(merged)
+            return
+        self._remove(name)
+        if not descriptions:
+            self._descriptions.pop(name, None)
+
     def _put(self, model: Model) -> Model:
-        self._remove(model.name, keep_descriptions=True)
+        self._remove(model.name)
         model.state = ModelState.RETIRED if model.name in self._retired else ModelState.ACTIVE
         _know(model, self.known_of(model.spec.source))
         self._models[model.name] = model
@@ -311,9 +317,7 @@ class Catalog:
         self._aliases.update((alias, model.name) for alias in free)
         return model
 
-    def _remove(self, name: str, *, keep_descriptions: bool = False) -> None:
-        if not keep_descriptions:
-            self._descriptions.pop(name, None)
+    def _remove(self, name: str) -> None:
         model = self._models.pop(name, None)
         if model is None:
             return

@@ -205,6 +205,14 @@ class StagedModelDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelVerified:
+    """Nodes have read the file of a source again and found this digest."""
+
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class StagingFailed:
     node_id: str
     source: str
@@ -348,6 +356,7 @@ Event = (
     | NodeForgotten
     | ModelStaged
     | StagedModelDeleted
+    | ModelVerified
     | StagingFailed
     | WorkerStartAccepted
     | WorkerStartFailed

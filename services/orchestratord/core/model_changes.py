@@ -2,7 +2,7 @@
 
 from llorch.errors import FailedPrecondition, Reason
 from orchestratord.core import unloading
-from orchestratord.core.catalog import Description, Model, ModelRecord
+from orchestratord.core.catalog import Description, Model, ModelRecord, Origin
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import ModelDeleted, ModelRegistered, ModelStateSet
 from orchestratord.core.fleet import Leaving
@@ -33,13 +33,21 @@ def state_set(state: BrainState, event: ModelStateSet) -> None:
 
 def deleted(state: BrainState, event: ModelDeleted) -> None:
     model = state.catalog.get(event.model)
-    if state.queue.has_waiting(model.name) or model.name in state.loads:
-        raise _in_use(model, "delete it")
-    _refuse_if_running(state, model, "delete it")
+    _refuse_if_used(state, model, "delete it")
     before = state.catalog.record_of(model.name)
     state.catalog.delete(model.name)
     _keep(state, model.name, before)
     _stop_workers(state, model.name)
+
+
+def withdrawn(state: BrainState, name: str, origin: Origin) -> None:
+    """What one of them said of a model is no more. Refused while somebody uses the model and it would be gone."""
+    model = state.catalog.get(name)
+    if model.origin_of("source") is origin:
+        _refuse_if_used(state, model, "take it away")
+    state.catalog.withdraw(model.name, origin)
+    if state.catalog.find(model.name) is None:
+        _stop_workers(state, model.name)
 
 
 def restore_model(state: BrainState, kept: ModelRecord | None, lost: ModelRecord | None) -> None:
@@ -59,6 +67,12 @@ def _loads_as(model: Model) -> tuple[object, ...]:
     """What a worker is started with; the rest may change under it."""
     spec = model.spec
     return spec.source, model.context, model.slots, model.cache_type, model.split, spec.split_shares
+
+
+def _refuse_if_used(state: BrainState, model: Model, then: str) -> None:
+    if state.queue.has_waiting(model.name) or model.name in state.loads:
+        raise _in_use(model, then)
+    _refuse_if_running(state, model, then)
 
 
 def _refuse_if_running(state: BrainState, model: Model, then: str) -> None:

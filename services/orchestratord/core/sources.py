@@ -1,7 +1,10 @@
 """What is known of the files that references lead to."""
 
+from dataclasses import replace
+
 from orchestratord.core.catalog import ModelFacts, SourceFacts
 from orchestratord.core.effects import PersistRecord
+from orchestratord.core.events import ModelVerified
 from orchestratord.core.state import BrainState
 
 
@@ -13,6 +16,15 @@ def learnt(state: BrainState, source: str, *, size_mib: int, facts: ModelFacts |
         source, size_mib, facts or (before.facts if is_same else None), digest or (before.digest if is_same else "")
     )
     if after != before:
+        state.catalog.learn(after)
+        state.emit(PersistRecord(before, after))
+
+
+def verified(state: BrainState, event: ModelVerified) -> None:
+    """The first digest that was found is what later ones are compared with."""
+    before = state.catalog.known_of(event.source)
+    if not before.digest:
+        after = replace(before, digest=event.digest)
         state.catalog.learn(after)
         state.emit(PersistRecord(before, after))
 

@@ -16,6 +16,7 @@ from orchestratord.runtime.control import CommandSequence
 
 _CALL_S = 10.0
 _STAGING_SILENT_S = 60.0
+_VERIFYING_SILENT_S = 60.0
 
 _log = get_logger("orchestratord")
 
@@ -59,6 +60,17 @@ class NodeCommands:
 
     def delete_staged_model(self, effect: DeleteStagedModel) -> None:
         self._tasks.spawn(f"delete {effect.source}", self._delete_staged_model(effect))
+
+    async def verify_model(self, source: str) -> str:
+        """The digest of the file as it lies there now. Raises what the node says."""
+        request = pool_pb2.VerifyStagedModelRequest(source=source)
+        async with open_stream(self._stub.VerifyStagedModel, request, idle_timeout_s=_VERIFYING_SILENT_S) as answers:
+            async for answer in answers:
+                if answer.digest:
+                    return answer.digest
+        raise Unavailable(
+            Reason.UPSTREAM_UNAVAILABLE, f"node '{self._node_id}' stopped reading before the end of the file; try again"
+        )
 
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id = effect.spec.worker_id

@@ -176,3 +176,14 @@ def test_a_restored_record_meets_the_settings_file_in_any_order(*, file_first: b
     made.restore(ModelRecord("coder"))
     assert (made.get("coder").slots, made.get("coder").state) == (4, ModelState.ACTIVE)
     assert made.find("c") is None
+
+
+def test_what_a_call_said_of_a_nodes_model_waits_for_the_node() -> None:
+    made = Catalog()
+    made.restore(ModelRecord("phi", spec=ModelSpec("phi", slots=2)))
+    assert made.find("phi") is None
+    made.register(ModelSpec("phi", "dir:phi.gguf"), Origin.NODE, "models_dir of garage")
+    assert (made.get("phi").slots, made.get("phi").origin_of("source")) == (2, Origin.NODE)
+    made.withdraw("phi", Origin.NODE)
+    assert made.find("phi") is None
+    assert made.record_of("phi") == ModelRecord("phi", spec=ModelSpec("phi", slots=2))
