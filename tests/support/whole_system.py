@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +107,10 @@ async def wait_until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 10
 
 
 @asynccontextmanager
-async def whole_system(folder: Path, slots: int = 4, queue_capacity: int = 1000) -> AsyncIterator[WholeSystem]:
-    """A system with the model `sim`, whose file only looks like one."""
+async def whole_system(
+    folder: Path, slots: int = 4, queue_capacity: int = 1000, gpus: Sequence[str] = ("RTX 3090:24GiB",)
+) -> AsyncIterator[WholeSystem]:
+    """A system with the model `sim`, whose file only looks like one, on the node `garage`."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as daemons:
         try:
@@ -130,7 +132,7 @@ async def whole_system(folder: Path, slots: int = 4, queue_capacity: int = 1000)
             await _start(
                 daemons,
                 folder / "pool-managerd",
-                lambda file: pool_managerd.app.serve(_pool_manager(folder, orchestrator, file), stop),
+                lambda file: pool_managerd.app.serve(_pool_manager(folder, orchestrator, file, gpus), stop),
             )
             gateway = await _start(
                 daemons,
@@ -159,13 +161,13 @@ def gguf(folder: Path, name: str = "sim.gguf") -> Path:
     return path
 
 
-def _pool_manager(folder: Path, orchestrator: str, address_file: Path) -> PoolManagerSettings:
+def _pool_manager(folder: Path, orchestrator: str, address_file: Path, gpus: Sequence[str]) -> PoolManagerSettings:
     return PoolManagerSettings(
         bind="127.0.0.1:0",
         orchestrator=orchestrator,
         node_id="garage",
         data_dir=folder / "pool-manager",
-        simulate_gpu=["RTX 3090:24GiB"],
+        simulate_gpu=list(gpus),
         sim=json.dumps(SIM),
         address_file=address_file,
         worker_stop_grace_s=2,
