@@ -1,10 +1,11 @@
 """What comes of work is learnt from, and compared with what was predicted."""
 
 from orchestratord.core import session_life
+from orchestratord.core.answer_lengths import Answer
 from orchestratord.core.effects import OnTimeJudged, PredictionJudged
 from orchestratord.core.fleet import Worker
 from orchestratord.core.prediction import device_of
-from orchestratord.core.rates import Answer, Run
+from orchestratord.core.rates import Run
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Attempt, FinishReason, RunResult, Task, TaskState
 
@@ -24,7 +25,7 @@ def run_ended(state: BrainState, attempt: Attempt, task: Task | None, result: Ru
         state.rates.ran(_run(state, attempt, task, worker, result, was_cut=FinishReason.LENGTH in reasons))
     elif result.tokens_out:
         tokens = result.tokens_out // len(result.choices)
-        state.rates.answered(attempt.place.app, attempt.place.model, Answer(tokens, was_cut=True))
+        state.rates.answers.came(attempt.place.app, attempt.place.model, Answer(tokens, was_cut=True))
 
 
 def judge_start(state: BrainState, task: Task) -> None:

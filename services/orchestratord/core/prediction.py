@@ -5,9 +5,10 @@ Times are in ms from now. None = not known; then nothing is said.
 
 import math
 
+from orchestratord.core.answer_lengths import NO_ANSWER, Lengths
 from orchestratord.core.estimates import Estimate, Remaining
 from orchestratord.core.fleet import Worker, WorkerState
-from orchestratord.core.rates import SMALLEST_PROMPT, device_key, lengths_within
+from orchestratord.core.rates import SMALLEST_PROMPT, device_key
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Attempt, Task, TaskRequest
 
@@ -31,30 +32,28 @@ def expected_tokens(state: BrainState, request: TaskRequest) -> int:
 def expected_output(state: BrainState, request: TaskRequest) -> int:
     """Tokens of one answer: as the last ones were, within what was asked for."""
     lengths = answer_lengths(state, request)
-    if lengths:
-        return round(sum(lengths) / len(lengths))
+    if lengths.values:
+        return round(lengths.mean)
     return GUESSED_ANSWER if request.max_tokens is None else min(GUESSED_ANSWER, request.max_tokens)
 
 
-def answer_lengths(state: BrainState, request: TaskRequest) -> list[int]:
-    """How long the answer may become, each as likely as the others, in order; empty if nothing is known."""
+def answer_lengths(state: BrainState, request: TaskRequest) -> Lengths:
+    """How long one answer may become."""
     if request.max_tokens == 0:
-        return [0]
-    return lengths_within(state.rates.answers(request.app, request.model), request.max_tokens)
+        return NO_ANSWER
+    return state.rates.answers.lengths(request.app, request.model, request.max_tokens)
 
 
 def service_ms(state: BrainState, request: TaskRequest, worker: Worker, batch: int) -> Estimate | None:
     """Time from getting a slot of this worker, as one of `batch` runs, to the last token."""
     lengths = answer_lengths(state, request)
     prefill = prefill_ms(state, request, worker)
-    if not lengths or prefill is None:
+    if not lengths.values or prefill is None:
         return None
-    mean = sum(lengths) / len(lengths)
-    decode = state.rates.decode_ms(request.model, device_of(state, worker), batch, 1) if mean else AT_ONCE
+    decode = _per_token_ms(state, request, worker, batch, lengths)
     if decode is None:
         return None
-    spread = math.sqrt(sum((length - mean) ** 2 for length in lengths) / len(lengths))
-    return prefill + decode.times(mean) + Estimate(0.0, spread * decode.mean)
+    return prefill + decode.times(lengths.mean) + Estimate(0.0, lengths.spread * decode.mean, decode.count)
 
 
 def prefill_ms(state: BrainState, request: TaskRequest, worker: Worker) -> Estimate | None:
@@ -91,25 +90,34 @@ def on_time_forecast(state: BrainState, task: Task, start: Estimate) -> float | 
     left_ms = (task.created_at + request.deadline_s - state.now) * 1000
     worker = next(iter(state.fleet.workers_of_model(request.model)), None)
     lengths = answer_lengths(state, request)
-    if worker is None or not lengths:
+    if worker is None or not lengths.values:
         return None
     prefill = prefill_ms(state, request, worker)
     batch = min(_slots_of(worker), len(worker.attempts) + 1)
-    decode = state.rates.decode_ms(request.model, device_of(state, worker), batch, 1) if lengths[-1] else AT_ONCE
+    decode = _per_token_ms(state, request, worker, batch, lengths)
     if prefill is None or decode is None:
         return None
-    sample = lengths[:: max(1, len(lengths) // _LENGTHS_LOOKED_AT)]
+    sample = lengths.values[:: max(1, len(lengths.values) // _LENGTHS_LOOKED_AT)]
     begin = start + prefill
     return sum((begin + decode.times(length)).chance_below(left_ms) for length in sample) / len(sample)
+
+
+def _per_token_ms(
+    state: BrainState, request: TaskRequest, worker: Worker, batch: int, lengths: Lengths
+) -> Estimate | None:
+    if not lengths.mean:
+        return AT_ONCE
+    return state.rates.decode_ms(request.model, device_of(state, worker), batch, 1)
 
 
 def least_service_ms(state: BrainState, request: TaskRequest) -> float | None:
     """A time in which no such task was ever done: on the fastest device, alone, with the shortest answer."""
     lengths = answer_lengths(state, request)
-    if not lengths:
+    if not lengths.values:
         return None
     times = [
-        _at_least(state.rates.decode_ms(request.model, device, 1, lengths[0])) + _least_prefill(state, request, device)
+        _at_least(state.rates.decode_ms(request.model, device, 1, lengths.values[0]))
+        + _least_prefill(state, request, device)
         for device in state.rates.devices_of(request.model)
     ]
     return min(times, default=None)

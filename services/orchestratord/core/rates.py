@@ -3,13 +3,12 @@
 What was never seen is None: nothing is invented here. Times are in ms.
 """
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from orchestratord.core.answer_lengths import Answer, Answers
 from orchestratord.core.estimates import Estimate, Learnt, Reliability
 
-ANSWERS_REMEMBERED = 64
 SMALLEST_PROMPT = 4
 """With fewer tokens to evaluate, what is measured is the step and not the prompt."""
 
@@ -42,44 +41,15 @@ class Run:
     decode_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Tokens of one answer; one that was cut off, by its limit, its deadline or its reader, would have gone on."""
-
-    tokens: int
-    was_cut: bool
-
-
-def lengths_within(answers: Iterable[Answer], limit: int | None) -> list[int]:
-    """How long such answers would be within another limit, in order.
-
-    One that was cut off is taken to go on as those did that came further and were not; if none did, to the limit. To
-    leave it out would make answers look shorter than they are just when many miss their deadline.
-    """
-    known = sorted(answers, key=lambda answer: answer.tokens, reverse=True)
-    lengths: list[int] = []
-    longer_total = longer_count = 0
-    for answer in known:
-        if not answer.was_cut:
-            longer_total, longer_count = longer_total + answer.tokens, longer_count + 1
-            length = answer.tokens
-        elif longer_count:
-            length = round(longer_total / longer_count)
-        else:
-            length = answer.tokens if limit is None else limit
-        lengths.append(length if limit is None else min(length, limit))
-    return sorted(lengths)
-
-
 @dataclass(slots=True)
 class Rates:
     on_time: Reliability = field(default_factory=Reliability)
+    answers: Answers = field(default_factory=Answers)
     _prefill: dict[_Key, dict[int, Learnt]] = field(default_factory=dict)
     _decode: dict[_Key, dict[int, Learnt]] = field(default_factory=dict)
     _holding: dict[str, Learnt] = field(default_factory=dict)
     _loads: dict[_Key, Learnt] = field(default_factory=dict)
     _bandwidth: dict[str, Learnt] = field(default_factory=dict)
-    _answers: dict[_Key, deque[Answer]] = field(default_factory=dict)
     _prompt_factor: dict[str, Learnt] = field(default_factory=dict)
 
     def ran(self, run: Run) -> None:
@@ -95,10 +65,7 @@ class Rates:
             factor = run.tokens_in / run.prompt_tokens_guessed
             self._prompt_factor.setdefault(run.model, Learnt()).take_in(factor)
         if run.tokens_out:
-            self.answered(run.app, run.model, Answer(run.tokens_out // run.choices, run.was_cut))
-
-    def answered(self, app: str, model: str, answer: Answer) -> None:
-        self._answers.setdefault((app, model), deque(maxlen=ANSWERS_REMEMBERED)).append(answer)
+            self.answers.came(run.app, run.model, Answer(run.tokens_out // run.choices, run.was_cut))
 
     def held(self, model: str, took_ms: float) -> None:
         """A run has given its slot back after so long, however it ended."""
@@ -151,13 +118,6 @@ class Rates:
             return None
         took_ms = size_mib / known.mean
         return Estimate(took_ms, took_ms * known.spread / known.mean, known.count)
-
-    def answers(self, app: str, model: str) -> tuple[Answer, ...]:
-        """The last answers that the app got of the model; of others, as long as it got none."""
-        if own := self._answers.get((app, model)):
-            return tuple(own)
-        others = [tuple(answers) for (_, name), answers in self._answers.items() if name == model]
-        return max(others, key=len, default=())
 
     def prompt_tokens(self, model: str, guessed: int) -> int:
         """The guess, corrected by how such guesses turned out for this model."""
