@@ -17,7 +17,6 @@ from llorch.rpc.client import call
 from support.whole_system import CALL_S, WholeSystem, gguf, task, whole_system
 
 PIN, AVOID = assignment_pb2.ASSIGNMENT_MODE_PIN, assignment_pb2.ASSIGNMENT_MODE_AVOID
-Mode = assignment_pb2.AssignmentMode.ValueType
 
 
 @pytest.fixture
@@ -30,7 +29,9 @@ def stub(system: WholeSystem) -> placement_service_pb2_grpc.PlacementServiceStub
     return placement_service_pb2_grpc.PlacementServiceStub(system.channel)
 
 
-async def assign(system: WholeSystem, mode: "Mode", target: str, model: str = "sim") -> assignment_pb2.Assignment:
+async def assign(
+    system: WholeSystem, mode: "assignment_pb2.AssignmentMode.ValueType", target: str, model: str = "sim"
+) -> assignment_pb2.Assignment:
     rule = assignment_pb2.Assignment(model=model, targets=[target], mode=mode)
     request = placement_service_pb2.SetAssignmentRequest(assignment=rule)
     return (await call(stub(system).SetAssignment, request, timeout_s=CALL_S)).assignment

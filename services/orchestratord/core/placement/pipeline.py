@@ -42,7 +42,10 @@ class _Possible:
 
 
 def place_load(state: BrainState, request: LoadRequest, *, details: bool = False) -> Decision:
-    """Where the model would be loaded now: on as few devices as will do, there where it costs least."""
+    """Where the model would be loaded now: on as few devices as will do, there where it costs least.
+
+    It waits for one device rather than take two, as long as those who are on that one may leave some time.
+    """
     query = Query(state, request, with_target(rules_of(state.assignments, state.fleet, request.lane), request.only))
     tally = Tally(query, details)
     surveyor = Surveyor(query, Claims(query), Costs(query))
@@ -54,9 +57,11 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
         possible = _possible(state, places)
         if possible:
             break
-        large_enough = (place for place in places if eviction.fits_when_all_left(state, place.claims))
-        blocked += islice(large_enough, CANDIDATES_KEPT - len(blocked))
         tally.lack_room(place.site for place in places)
+        large_enough = (place for place in places if eviction.fits_when_all_left(state, place.claims))
+        blocked = list(islice(large_enough, CANDIDATES_KEPT))
+        if blocked:
+            break
     best = sorted(possible, key=_order) if details else heapq.nsmallest(CANDIDATES_KEPT, possible, key=_order)
     return Decision(
         model=request.model.name,

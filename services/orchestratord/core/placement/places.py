@@ -108,5 +108,10 @@ class Surveyor:
 def _shares_to_try(said: Shares, available: tuple[int, ...], capacity: tuple[int, ...]) -> list[Shares]:
     if len(said) == len(available):
         return [said]
-    by_capacity = tuple(float(max(1, mib)) for mib in capacity)
-    return [tuple(map(float, available)), by_capacity] if min(available) > 0 else [by_capacity]
+    by_capacity = _in_gib(capacity)
+    return [_in_gib(available), by_capacity] if min(available) > 0 else [by_capacity]
+
+
+def _in_gib(memory_mib: tuple[int, ...]) -> Shares:
+    """Rounded: what is learnt about a split is of use again only if the same split comes again."""
+    return tuple(float(max(1, mib // 1024)) for mib in memory_mib)

@@ -98,9 +98,7 @@ def test_it_waits_for_who_is_busy_and_says_so(scene: Scene) -> None:
     scene.worker("writer", 20 * GIB, BIG.device_id, busy=1)
     scene.worker("writer", 10 * GIB, SMALL.device_id, busy=1)
     decision = scene.place()
-    assert (decision.chosen, decision.waits, decision.removed) == (None, True, {"room": 3}), (
-        "two cards, and both together"
-    )
+    assert (decision.chosen, decision.waits, decision.removed) == (None, True, {"room": 2})
 
 
 def test_it_does_not_wait_for_what_can_never_be(scene: Scene) -> None:
@@ -135,6 +133,15 @@ def test_rules_that_exclude_all_are_named(scene: Scene) -> None:
 
 
 @pytest.mark.req("ORCH-1034")
+def test_it_waits_for_one_device_rather_than_take_two(scene: Scene) -> None:
+    scene.model("coder", 14 * GIB)
+    scene.worker("writer", 12 * GIB, BIG.device_id, busy=1)
+    decision = scene.place()
+    assert (decision.chosen, decision.waits) == (None, True)
+    assert [one.device_ids for one in decision.blocked] == [(BIG.device_id,)]
+
+
+@pytest.mark.req("ORCH-1034")
 def test_one_device_goes_before_two(scene: Scene) -> None:
     scene.model("coder", 13 * GIB)
     assert scene.chosen() == (G3090,)
@@ -147,12 +154,12 @@ def test_shares_go_by_free_memory_and_every_device_has_its_claim(scene: Scene) -
     scene.model("coder", 30 * GIB)
     chosen = scene.place().chosen
     assert chosen is not None
-    assert chosen.tensor_split == (24 * GIB, 12 * GIB)
+    assert chosen.tensor_split == (24.0, 12.0)
     assert chosen.claims_mib == (20 * GIB, 10 * GIB)
     scene.worker("writer", 2 * GIB, BIG.device_id)
     chosen = scene.place().chosen
     assert chosen is not None
-    assert chosen.tensor_split == (22 * GIB, 12 * GIB)
+    assert chosen.tensor_split == (22.0, 12.0)
     assert chosen.claims_mib[0] / chosen.claims_mib[1] == pytest.approx(22 / 12, rel=0.001)
 
 
