@@ -87,7 +87,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
         owner.watch(watcher.observe)
         metrics = OrchestratorMetrics(owner, keeper, watcher)
         await _restore(settings, store, owner, streams, incarnation, clock)
-        _add_services(server, settings, owner, streams, effects, metrics, incarnation, clock)
+        _add_services(server, settings, owner, streams, effects, metrics, store, incarnation, clock)
         tasks.spawn("tick", _tick(owner, streams), forever=True)
         tasks.spawn("keep what was learnt", keeper.run(), forever=True)
         async with _metrics_served(settings, metrics):
@@ -159,6 +159,7 @@ def _add_services(
     streams: TaskStreams,
     effects: EffectRunner,
     metrics: OrchestratorMetrics,
+    store: Store,
     incarnation: Incarnation,
     clock: SystemClock,
 ) -> None:
@@ -171,7 +172,7 @@ def _add_services(
     apps = app_service.AppService(owner, effects, clock)
     partial = (tasks, catalog, fleet, sessions, placement, apps)
     unimplemented = tuple(name for servicer in partial for name in servicer.unimplemented)
-    meta = meta_service.MetaService(owner, metrics, unimplemented)
+    meta = meta_service.MetaService(owner, metrics, store, unimplemented)
     for service, add, servicer in (
         (tasks.service.full_name, task_service_pb2_grpc.add_TaskServiceServicer_to_server, tasks),
         (catalog.service.full_name, catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server, catalog),

@@ -8,17 +8,23 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from llama_orch.v2 import meta_service_pb2 as pb2
 from llorch.request_limits import MAX_INPUT_BYTES
 from orchestratord.api.not_yet import PartialServicer
+from orchestratord.api.pages import key_of, size_of, token_of
+from orchestratord.convert import audit
 from orchestratord.core.catalog import Model
 from orchestratord.core.fleet import WorkerState
 from orchestratord.metrics.collector import OrchestratorMetrics
 from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.store.interface import Store
 from orchestratord.version import VERSION
 
 
 class MetaService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["MetaService"]):
-    def __init__(self, owner: BrainOwner, metrics: OrchestratorMetrics, unimplemented: tuple[str, ...]) -> None:
+    def __init__(
+        self, owner: BrainOwner, metrics: OrchestratorMetrics, store: Store, unimplemented: tuple[str, ...]
+    ) -> None:
         self._owner = owner
         self._metrics = metrics
+        self._store = store
         self._unimplemented = sorted((*unimplemented, *self.unimplemented))
 
     async def GetCapabilities(self, request: pb2.GetCapabilitiesRequest, context: Any) -> pb2.GetCapabilitiesResponse:
@@ -40,6 +46,15 @@ class MetaService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Meta
     async def GetMetrics(self, request: pb2.GetMetricsRequest, context: Any) -> pb2.GetMetricsResponse:
         body = httpbody_pb2.HttpBody(content_type=CONTENT_TYPE_LATEST, data=self._metrics.text())
         return pb2.GetMetricsResponse(body=body)
+
+    async def ListAudit(self, request: pb2.ListAuditRequest, context: Any) -> pb2.ListAuditResponse:
+        size, before_seq = size_of(request.page_size), audit.seq_of(key_of(request.page_token))
+        entries = await self._store.audit(before_seq, size + 1)
+        page = entries[:size]
+        return pb2.ListAuditResponse(
+            entries=[audit.to_proto(entry) for entry in page],
+            next_page_token=token_of(str(page[-1].seq)) if len(entries) > size else "",
+        )
 
     def _model(self, model: Model) -> pb2.ModelCapabilities:
         """Capabilities are what an engine declares, so they are absent while no worker has the model."""

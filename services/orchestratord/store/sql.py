@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Engine, Executable, delete, insert, select, u
 
 from llorch.errors import FailedPrecondition, Reason
 from llorch.identifiers import new_id
+from llorch.logs import get_logger
 from orchestratord.core.records import Record
 from orchestratord.core.task import TaskRequest, TaskState, Terminal
 from orchestratord.store import codec, schema
@@ -15,6 +16,8 @@ from orchestratord.store.kinds import BY_NAME, Kind, kind_of
 from orchestratord.store.writer import Writer
 
 _THE_CLUSTER = 1
+
+_log = get_logger("orchestratord")
 
 Result = TypeVar("Result")
 
@@ -161,7 +164,24 @@ def _read_records(connection: Connection) -> list[Record]:
     """Kinds of a release that was here before and that this one does not know stay where they are."""
     records, journal = schema.records, schema.journal
     rows = [
-        *connection.execute(select(records.c.kind, records.c.body).order_by(records.c.kind, records.c.record_key)),
-        *connection.execute(select(journal.c.kind, journal.c.body).order_by(journal.c.kind, journal.c.seq)),
+        *connection.execute(select(records).order_by(records.c.kind, records.c.record_key)),
+        *connection.execute(select(journal).order_by(journal.c.kind, journal.c.seq)),
     ]
-    return [codec.load(BY_NAME[row.kind].type, row.body) for row in rows if row.kind in BY_NAME]
+    found = (_record(BY_NAME[row.kind], row.record_key, row.body) for row in rows if row.kind in BY_NAME)
+    return [record for record in found if record is not None]
+
+
+def _record(kind: Kind, key: str, body: str) -> Record | None:
+    """What was only learnt is learnt again if it can't be read; what people have set is not passed over in silence."""
+    try:
+        record: Record = codec.load(kind.type, body)
+    except (ValueError, KeyError, TypeError) as error:
+        _log.warning("record_unreadable", kind=kind.name, key=key, error=repr(error))
+        if kind.volatile:
+            return None
+        raise FailedPrecondition(
+            Reason.STORE_FAILED,
+            f"the orchestrator's database has {kind.name} '{key}' in a form that this release can't read; install the "
+            "release again that wrote it, or bring back a copy of the database",
+        ) from None
+    return record

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
 
+from llorch.errors import FailedPrecondition, Reason
 from orchestratord.store import migrate
 from orchestratord.store.sql import SqlStore
 
@@ -24,7 +26,7 @@ _PRAGMAS = (
 def open_sqlite(folder: Path) -> SqlStore:
     """Makes the file if there is none, and brings it up to date; before that it is copied beside itself. Blocks.
 
-    Raises FailedPrecondition if a newer release has written it.
+    Raises FailedPrecondition if a newer release has written it, or if it is damaged.
     """
     path = folder / FILE
     if not path.exists():
@@ -32,6 +34,13 @@ def open_sqlite(folder: Path) -> SqlStore:
     engine = _engine(path)
     try:
         migrate.bring_up_to_date(engine, lambda revision: _copy(path, folder / f"{FILE}.before-{revision}"))
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise FailedPrecondition(
+            Reason.STORE_FAILED,
+            f"the database {path} can't be opened: {error.__cause__ or error}; bring back a copy of it, or move it "
+            "away to begin with an empty one",
+        ) from error
     except BaseException:
         engine.dispose()
         raise

@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from llorch.errors import FailedPrecondition, Reason, Unavailable
+from orchestratord.core.records import Record
 from orchestratord.core.task import TaskRequest
 from orchestratord.store import migrate, schema
 from orchestratord.store.interface import AuditEntry
@@ -48,6 +49,27 @@ def test_a_database_is_copied_before_it_is_changed(tmp_path: Path, monkeypatch: 
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
     assert copy.stat().st_mode & 0o077 == 0
+
+
+def test_a_damaged_file_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"this is no database, " * 100)
+    with pytest.raises(FailedPrecondition, match="file is not a database; bring back a copy") as refused:
+        open_sqlite(tmp_path)
+    assert refused.value.reason is Reason.STORE_FAILED
+
+
+async def test_what_people_have_set_is_not_passed_over_if_it_can_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="has models 'coder' in a form"):
+        await _read_with(tmp_path, "models", "coder")
+
+
+async def test_what_was_learnt_is_learnt_again_if_it_can_not_be_read(tmp_path: Path) -> None:
+    assert await _read_with(tmp_path, "sources", "file:/a") == []
+
+
+async def test_a_kind_that_is_not_known_any_more_stays_where_it_is(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert await _read_with(tmp_path, "spells", "abracadabra") == []
 
 
 def test_only_its_owner_can_read_the_file(tmp_path: Path) -> None:
@@ -108,6 +130,27 @@ async def test_a_forgotten_prompt_is_overwritten(tmp_path: Path) -> None:
     await store.forget_task(TASK.task_id)
     await store.close()
     assert b"YSBzZWNyZXQgcHJvbXB0" not in _contents(tmp_path)
+
+
+async def _read_with(folder: Path, kind: str, key: str) -> list[Record]:
+    """What the store reads when it holds a record that says nothing that it understands."""
+    store = open_sqlite(folder)
+    await store.begin_incarnation()
+    table = schema.records
+    row = {"kind": kind, "record_key": key, "body": '{"from": "the future"}'}
+    await store._writer.write(_executing(sqlalchemy.delete(table)))
+    await store._writer.write(_executing(sqlalchemy.insert(table).values(row)))
+    try:
+        return await store.records()
+    finally:
+        await store.close()
+
+
+def _executing(statement: sqlalchemy.Executable) -> Callable[[sqlalchemy.Connection], None]:
+    def execute(connection: sqlalchemy.Connection) -> None:
+        connection.execute(statement)
+
+    return execute
 
 
 def _contents(folder: Path) -> bytes:
