@@ -11,6 +11,7 @@ from llorch.rpc.call_context import current_call
 from llorch.rpc.slow_reader import write_with_deadline
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
+from orchestratord.api.task_metrics import TaskMetrics
 from orchestratord.convert import tasks
 from orchestratord.convert.embeddings import embed_response
 from orchestratord.core import events
@@ -108,9 +109,10 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         response: type[pb2.StreamTaskResponse] | type[pb2.GenerateResponse],
     ) -> None:
         _check_task_id(task_id)
-        self._find(task_id)
+        task = self._find(task_id)
         stream = self._streams.get(task_id)
-        reader = TaskReader(stream, after, self._owner.now())
+        now = self._owner.now()
+        reader = TaskReader(stream, after, now, TaskMetrics(self._owner, task, stream.log, now).take)
         self._owner.ask(events.ReaderAttached(task_id))
         try:
             while True:

@@ -10,7 +10,7 @@ from orchestratord.core.estimates import Estimate, Remaining
 from orchestratord.core.fleet import Worker, WorkerState
 from orchestratord.core.rates import SMALLEST_PROMPT, device_key
 from orchestratord.core.state import BrainState
-from orchestratord.core.task import Attempt, Task, TaskRequest
+from orchestratord.core.task import Attempt, Task, TaskRequest, TaskState
 
 GUESSED_ANSWER = 256
 """Tokens of an answer of which nothing is known; only for shares, never for what people are told."""
@@ -100,6 +100,15 @@ def on_time_forecast(state: BrainState, task: Task, start: Estimate) -> float | 
     sample = lengths.values[:: max(1, len(lengths.values) // _LENGTHS_LOOKED_AT)]
     begin = start + prefill
     return sum((begin + decode.times(length)).chance_below(left_ms) for length in sample) / len(sample)
+
+
+def on_time_now(state: BrainState, task: Task) -> float | None:
+    """The same, while the task goes on: by what is left of its run; while it waits, as it was at its admission."""
+    attempt = task.attempt
+    if task.state is not TaskState.RUNNING or attempt is None or attempt.expected is None or task.on_time is None:
+        return task.on_time
+    left = Remaining.of(attempt.expected, (state.now - attempt.began_at) * 1000)
+    return left.chance_within(_time_left_ms(state, attempt))
 
 
 def _per_token_ms(
