@@ -1,44 +1,27 @@
 """Where a model goes: candidates → filters → cost → one total order. Reads the brain's state and changes nothing.
 
-Of a place that was removed nothing is kept but a count, unless details are asked for. Who would be evicted is looked up
-in the order of what a place costs without that, and only as long as the place can still win.
+Of a place that was removed nothing is kept but a count, unless details are asked for.
 """
 
 import heapq
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import islice
+from operator import attrgetter
 
 from orchestratord.core import eviction
-from orchestratord.core.eviction import NOBODY, Eviction
 from orchestratord.core.placement import filters
 from orchestratord.core.placement.candidates import Usable, sizes_to_try
 from orchestratord.core.placement.claims import Claims
 from orchestratord.core.placement.cost import EVICT_MS, Costs
 from orchestratord.core.placement.decision import Candidate, Decision, Evicted, Term
-from orchestratord.core.placement.places import Order, Place, Surveyor
+from orchestratord.core.placement.places import Place, Surveyor
+from orchestratord.core.placement.possible import Possible, possible_places
 from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.rules import rules_of, with_target
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.state import BrainState
 
 CANDIDATES_KEPT = 8
-
-PLACES_WITH_EVICTIONS = 32
-"""In a fleet where nothing is free, so many places that could be made free are compared: those that lack least."""
-
-
-_NOTHING = (0, math.inf)
-
-
-@dataclass(slots=True)
-class _Possible:
-    """A place that can be had now, if those leave who have to."""
-
-    place: Place
-    eviction: Eviction
-    order: Order
 
 
 def place_load(state: BrainState, request: LoadRequest, *, details: bool = False) -> Decision:
@@ -48,21 +31,23 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
     """
     query = Query(state, request, with_target(rules_of(state.assignments, state.fleet, request.lane), request.only))
     tally = Tally(query, details)
-    surveyor = Surveyor(query, Claims(query), Costs(query))
+    only_cost_decides = not (details or query.rules.prefers or any(one.matters(query) for one in filters.OF_SETS))
+    surveyor = Surveyor(query, Claims(query), Costs(query), CANDIDATES_KEPT if only_cost_decides else None)
     usable = list(_usable(query, tally))
-    possible: list[_Possible] = []
+    possible: list[Possible] = []
     blocked: list[Place] = []
     for size in sizes_to_try(query, usable):
         places = [place for here in usable for place in _left(surveyor, tally, here, size)]
-        possible = _possible(state, places)
+        possible = possible_places(state, places)
         if possible:
             break
-        tally.lack_room(place.site for place in places)
+        tally.lack_room([place.site for place in places])
         large_enough = (place for place in places if eviction.fits_when_all_left(state, place.claims))
         blocked = list(islice(large_enough, CANDIDATES_KEPT))
         if blocked:
             break
-    best = sorted(possible, key=_order) if details else heapq.nsmallest(CANDIDATES_KEPT, possible, key=_order)
+    by_order = attrgetter("order")
+    best = sorted(possible, key=by_order) if details else heapq.nsmallest(CANDIDATES_KEPT, possible, key=by_order)
     return Decision(
         model=request.model.name,
         ranked=tuple(_candidate(surveyor, one) for one in best),
@@ -109,35 +94,12 @@ def _left(surveyor: Surveyor, tally: Tally, here: Usable, size: int) -> Iterator
             tally.too_small(place.site, place.claims_mib, place.capacity_mib)
 
 
-def _possible(state: BrainState, places: Sequence[Place]) -> list[_Possible]:
-    """A place where somebody has to leave is looked at as long as it could still be the best."""
-    possible = [_Possible(place, NOBODY, place.order()) for place in places if place.fits_now]
-    best = min((one.order[:2] for one in possible), default=_NOTHING)
-    bounds = ((-place.preferred, place.cost_ms + EVICT_MS, place) for place in places if not place.fits_now)
-    occupied = [place for *bound, place in bounds if tuple(bound) <= best]
-    occupied.sort(key=Place.order)
-    found = 0
-    for place in occupied:
-        if found >= PLACES_WITH_EVICTIONS or place.order(EVICT_MS)[:2] > best:
-            break
-        chosen = eviction.cheapest(state, place.claims)
-        if chosen is not None:
-            found += 1
-            possible.append(_Possible(place, chosen, place.order(EVICT_MS + chosen.regret_ms)))
-            best = min(best, possible[-1].order[:2])
-    return possible
-
-
-def _order(one: _Possible) -> Order:
-    return one.order
-
-
 def _blocked(place: Place) -> Candidate:
     site = place.site
     return Candidate(site.node.node_id, site.device_ids, site.where, claims_mib=place.claims_mib)
 
 
-def _candidate(surveyor: Surveyor, one: _Possible) -> Candidate:
+def _candidate(surveyor: Surveyor, one: Possible) -> Candidate:
     place, costs = one.place, surveyor.costs
     terms = [costs.load(place.site.node), *costs.work(place.site, batch=1), costs.pressure(place.site, place.cost_ms)]
     if one.eviction.worker_ids:

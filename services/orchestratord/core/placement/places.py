@@ -1,12 +1,14 @@
 """Places that the rules leave, with the memory that the model would take there and that there is."""
 
+import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from orchestratord.core.ledger import DeviceKey
 from orchestratord.core.placement.candidates import Usable, sites_of_size
 from orchestratord.core.placement.claims import Claims, Shares
-from orchestratord.core.placement.cost import Costs, pressure_ms
+from orchestratord.core.placement.cost import EVICT_MS, Costs, pressure_ms
 from orchestratord.core.placement.query import Query, Site
 
 Order = tuple[int, float, int, str, tuple[str, ...]]
@@ -42,11 +44,19 @@ class Place:
 
 @dataclass(slots=True)
 class Surveyor:
-    """Measures places for one query. Cards of one kind are alike: what they take and how fast they are is kept."""
+    """Measures places for one query. Cards of one kind are alike: what they take and how fast they are is kept.
+
+    `wanted` is how many of the best places matter, where nothing but their cost decides between them; those that can't
+    be among them any more are passed over. None = all matter.
+    """
 
     query: Query
     claims: Claims
     costs: Costs
+    wanted: int | None = None
+    _best: list[float] = field(default_factory=list)
+    """The costs of the best places so far, negated: a heap with the worst of them at its top."""
+    _least_ms: float = math.inf
     _cards: dict[tuple[str, str], tuple[tuple[int, ...], float]] = field(default_factory=dict)
 
     def places(self, here: Usable, size: int) -> Iterator[Place]:
@@ -61,18 +71,36 @@ class Surveyor:
         for site in here.sites:
             device = site.devices[0]
             claims, work_ms = self._cards.get((device.name, device.kind)) or self._card(site)
+            claim = claims[0]
             available, capacity = ledger.room((node_id, device.device_id))
+            cost_ms = load_ms + work_ms + pressure_ms(capacity, available - claim)
+            if self.wanted is not None and claim <= capacity and self._is_beaten(cost_ms, fits_now=claim <= available):
+                continue
+            preferred = self.query.rules.prefer(here.node, site.device_ids) if prefers else 0
             yield Place(
                 site,
                 claims,
                 (),
                 (available,),
                 (capacity,),
-                self.query.rules.prefer(here.node, site.device_ids) if prefers else 0,
-                load_ms + work_ms + pressure_ms(capacity, available - claims[0]),
-                claims[0] <= available,
-                claims[0] <= capacity,
+                preferred,
+                cost_ms,
+                claim <= available,
+                claim <= capacity,
             )
+
+    def _is_beaten(self, cost_ms: float, *, fits_now: bool) -> bool:
+        """Equal ones are not: free memory and names decide between them."""
+        if not fits_now:
+            return cost_ms + EVICT_MS > self._least_ms
+        self._least_ms = min(self._least_ms, cost_ms)
+        if len(self._best) < (self.wanted or 0):
+            heapq.heappush(self._best, -cost_ms)
+            return False
+        if cost_ms > -self._best[0]:
+            return True
+        heapq.heappushpop(self._best, -cost_ms)
+        return False
 
     def _card(self, site: Site) -> tuple[tuple[int, ...], float]:
         device = site.devices[0]
@@ -83,7 +111,17 @@ class Surveyor:
     def _sets(self, here: Usable, size: int) -> Iterator[Place]:
         for site in sites_of_size(self.query, here, size):
             rooms = [self.query.state.ledger.room((here.node.node_id, device_id)) for device_id in site.device_ids]
-            yield self._spread(site, tuple(room[0] for room in rooms), tuple(room[1] for room in rooms))
+            available, capacity = tuple(room[0] for room in rooms), tuple(room[1] for room in rooms)
+            yield self._too_small(site, available, capacity) or self._spread(site, available, capacity)
+
+    def _too_small(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Place | None:
+        """Seen at a glance: in parts a model takes no less than as a whole."""
+        (whole,) = self.claims.on(site.devices[:1])
+        if whole <= sum(capacity):
+            return None
+        shares = _in_gib(capacity)
+        claims = tuple(-(-int(whole * share) // int(sum(shares))) for share in shares)
+        return Place(site, claims, shares, available, capacity, 0, 0.0, fits_now=False, fits_when_empty=False)
 
     def _spread(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Place:
         """Shares go by what is free; by what could be free, where that is not enough; or as the owner says."""

@@ -1,6 +1,6 @@
 """What was considered and what was removed by what: counted always, told one by one when somebody asks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestratord.core.placement.decision import Candidate
@@ -33,13 +33,17 @@ class Tally:
         self.largest_mib = max(self.largest_mib, sum(capacity_mib))
         self._note(TOO_SMALL, (site,), _needs_more(site, claims_mib, capacity_mib) if self.with_details else "")
 
-    def lack_room(self, sites: Iterable[Site]) -> None:
+    def lack_room(self, sites: Sequence[Site]) -> None:
         """They would do, but what is there can't leave now."""
+        if not self.with_details:
+            self._note(NO_ROOM, sites, "")
+            return
         for site in sites:
-            self._note(NO_ROOM, (site,), who_stays(self.query, site) if self.with_details else "")
+            self._note(NO_ROOM, (site,), who_stays(self.query, site))
 
     def _note(self, name: str, sites: Sequence[Site], detail: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + len(sites)
+        if sites:
+            self.counts[name] = self.counts.get(name, 0) + len(sites)
         if self.with_details:
             self.details += [
                 Candidate(site.node.node_id, site.device_ids, site.where, filtered_by=name, filter_detail=detail)
