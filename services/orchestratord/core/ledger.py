@@ -15,12 +15,14 @@ class OverCommit(AssertionError):
 class _Returning:
     """Memory of a worker that has ended, until the device shows that it is back.
 
-    Until then the device counts it among the others: `others_before` tells it from what another program takes.
+    Until then the device counts it among the others: `others_before` tells it from what another program takes, and
+    `in_others` whether there was such a report yet.
     """
 
     mib: int
     others_before: int
     until: float
+    in_others: bool = False
 
 
 @dataclass(slots=True)
@@ -70,8 +72,8 @@ class Ledger:
         account = self._accounts.setdefault(device, _Account())
         account.total_mib, account.reserve_mib, account.others_mib = total_mib, reserve_mib, others_mib
         for entry in account.returning.values():
-            entry.mib = min(entry.mib, max(0, account.others_mib - entry.others_before))
-            account.others_mib -= entry.mib
+            entry.mib = min(entry.mib, max(0, others_mib - entry.others_before))
+            entry.in_others = True
 
     def forget_device(self, device: DeviceKey) -> None:
         """It is gone; what is held of it stays on the books until it is released."""
@@ -83,7 +85,7 @@ class Ledger:
         account = self._accounts.get(device)
         if account is None:
             return 0
-        return account.total_mib - account.reserve_mib - account.others_mib
+        return _capacity(account)
 
     def held(self, device: DeviceKey) -> int:
         account = self._accounts.get(device)
@@ -103,7 +105,7 @@ class Ledger:
         account = self._accounts.get(device)
         if account is None:
             return 0, 0
-        capacity = account.total_mib - account.reserve_mib - account.others_mib
+        capacity = _capacity(account)
         taken = account.held_mib + account.promised_mib
         if account.returning:
             taken += account.returning_mib
@@ -169,8 +171,8 @@ class Ledger:
             account.promised_mib -= account.promised.pop(load_id)
 
     def expire_returns(self, now: float) -> bool:
-        """The wait for memory is bounded; what is not back then, the next report counts as another program's. True if
-        a wait ended.
+        """The wait for memory is bounded. What is not back then counts as another program's; what no report told of
+        counts as free, and then the answer is True.
         """
         if not self._returns:
             return False
@@ -178,8 +180,7 @@ class Ledger:
         for device in sorted(self._returns):
             returning = self._accounts[device].returning
             for load_id in [load_id for load_id, entry in returning.items() if now >= entry.until]:
-                freed = True
-                del returning[load_id]
+                freed = freed or not returning.pop(load_id).in_others
             if not returning:
                 self._returns.discard(device)
         return freed
@@ -193,5 +194,12 @@ class Ledger:
         return [] if account is None else sorted(account.held)
 
 
+def _capacity(account: _Account) -> int:
+    others_mib = account.others_mib
+    if account.returning:
+        others_mib -= sum(entry.mib for entry in account.returning.values() if entry.in_others)
+    return account.total_mib - account.reserve_mib - others_mib
+
+
 def _free(account: _Account) -> int:
-    return account.total_mib - account.reserve_mib - account.others_mib - account.held_mib - account.returning_mib
+    return _capacity(account) - account.held_mib - account.returning_mib
