@@ -1,8 +1,10 @@
 """The composition root of orchestratord: builds everything once, runs it, ends it in order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from llama_orch.v2 import (
     app_service_pb2_grpc,
@@ -19,7 +21,6 @@ from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
-from llorch.metrics_server import MetricsServer
 from llorch.ports import announce_address
 from llorch.rpc.server import RpcServer
 from orchestratord.api import (
@@ -38,7 +39,6 @@ from orchestratord.core.admission import QueuePolicy
 from orchestratord.core.brain import Brain
 from orchestratord.core.placement.rules import OverridePolicy
 from orchestratord.core.state import BrainConfig
-from orchestratord.metrics.collector import OrchestratorMetrics
 from orchestratord.metrics.watcher import Watcher
 from orchestratord.model_sources import models_of_packages
 from orchestratord.runtime import restart
@@ -52,6 +52,9 @@ from orchestratord.settings_file import events_of_file
 from orchestratord.store.data_dir import DataDir
 from orchestratord.store.interface import Incarnation, Store
 from orchestratord.store.sqlite import open_sqlite
+
+if TYPE_CHECKING:
+    from orchestratord.metrics.collector import OrchestratorMetrics
 
 TICK_S = 0.25
 WAKE_READERS_EVERY_TICKS = 8
@@ -85,7 +88,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
         owner.watch(AuditTrail(keeper, clock).observe)
         watcher = Watcher(owner.state)
         owner.watch(watcher.observe)
-        metrics = OrchestratorMetrics(owner, keeper, watcher)
+        metrics = cache(partial(_make_metrics, owner, keeper, watcher))
         await _restore(settings, store, owner, streams, incarnation, clock)
         _add_services(server, settings, owner, streams, effects, metrics, store, incarnation, clock)
         tasks.spawn("tick", _tick(owner, streams), forever=True)
@@ -104,12 +107,23 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
                 await keeper.write_lagging()
 
 
+def _make_metrics(owner: BrainOwner, keeper: Keeper, watcher: Watcher) -> "OrchestratorMetrics":
+    # Most systems are never scraped, and the library takes memory.
+    from orchestratord.metrics.collector import OrchestratorMetrics
+
+    return OrchestratorMetrics(owner, keeper, watcher)
+
+
 @asynccontextmanager
-async def _metrics_served(settings: OrchestratorSettings, metrics: OrchestratorMetrics) -> AsyncIterator[None]:
+async def _metrics_served(
+    settings: OrchestratorSettings, metrics: Callable[[], "OrchestratorMetrics"]
+) -> AsyncIterator[None]:
     if settings.metrics_bind is None:
         yield
         return
-    registry = metrics.registry(asyncio.get_running_loop())
+    from llorch.metrics_server import MetricsServer
+
+    registry = metrics().registry(asyncio.get_running_loop())
     server = MetricsServer(settings.metrics_bind, registry, settings.metrics_token)
     _log.info("metrics", address=server.start())
     try:
@@ -158,7 +172,7 @@ def _add_services(
     owner: BrainOwner,
     streams: TaskStreams,
     effects: EffectRunner,
-    metrics: OrchestratorMetrics,
+    metrics: Callable[[], "OrchestratorMetrics"],
     store: Store,
     incarnation: Incarnation,
     clock: SystemClock,

@@ -137,7 +137,6 @@ def test_no_other_code_makes_metrics() -> None:
     found = {str(file.relative_to(SERVICES)) for file in SERVICES.rglob("*.py") if makers.search(file.read_text())}
     assert found == {
         "llorch/metrics_server.py",
-        "orchestratord/api/meta_service.py",
         "orchestratord/metrics/collector.py",
         "orchestratord/metrics/families.py",
         "orchestratord/metrics/fleet_families.py",

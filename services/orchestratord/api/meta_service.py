@@ -1,9 +1,9 @@
 """MetaService: what this system is."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from google.api import httpbody_pb2
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from llama_orch.v2 import meta_service_pb2 as pb2
 from llorch.request_limits import MAX_INPUT_BYTES
@@ -12,15 +12,21 @@ from orchestratord.api.pages import key_of, size_of, token_of
 from orchestratord.convert import audit
 from orchestratord.core.catalog import Model
 from orchestratord.core.fleet import WorkerState
-from orchestratord.metrics.collector import OrchestratorMetrics
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.store.interface import Store
 from orchestratord.version import VERSION
 
+if TYPE_CHECKING:
+    from orchestratord.metrics.collector import OrchestratorMetrics
+
 
 class MetaService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["MetaService"]):
     def __init__(
-        self, owner: BrainOwner, metrics: OrchestratorMetrics, store: Store, unimplemented: tuple[str, ...]
+        self,
+        owner: BrainOwner,
+        metrics: Callable[[], "OrchestratorMetrics"],
+        store: Store,
+        unimplemented: tuple[str, ...],
     ) -> None:
         self._owner = owner
         self._metrics = metrics
@@ -44,8 +50,10 @@ class MetaService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Meta
         )
 
     async def GetMetrics(self, request: pb2.GetMetricsRequest, context: Any) -> pb2.GetMetricsResponse:
-        body = httpbody_pb2.HttpBody(content_type=CONTENT_TYPE_LATEST, data=self._metrics.text())
-        return pb2.GetMetricsResponse(body=body)
+        metrics = self._metrics()
+        return pb2.GetMetricsResponse(
+            body=httpbody_pb2.HttpBody(content_type=metrics.content_type, data=metrics.text())
+        )
 
     async def ListAudit(self, request: pb2.ListAuditRequest, context: Any) -> pb2.ListAuditResponse:
         size, before_seq = size_of(request.page_size), audit.seq_of(key_of(request.page_token))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
 from prometheus_client.registry import Collector
 
 from orchestratord.metrics import families, fleet_families
@@ -16,6 +16,8 @@ _ANSWER_WITHIN_S = 5.0
 
 class OrchestratorMetrics:
     """`families` and `text` are for the event loop's thread."""
+
+    content_type = CONTENT_TYPE_LATEST
 
     def __init__(self, owner: BrainOwner, keeper: Keeper, watcher: Watcher) -> None:
         self._owner = owner

@@ -22,7 +22,7 @@ _IS_WORK = (
     events.NodeRegistered,
     events.NodeReported,
 )
-_IS_SECRET = ("key", "token", "hash", "secret")
+_SECRET_ENDINGS = ("key", "token", "hash", "secret")
 _LONGEST_DETAILS = 4096
 
 
@@ -56,7 +56,7 @@ def _plain(value: Any) -> Any:
         return {
             name: _plain(item)
             for name, item in fields
-            if item not in (None, "", (), {}) and not any(word in name for word in _IS_SECRET)
+            if item not in (None, "", (), {}) and not name.endswith(_SECRET_ENDINGS)
         }
     if isinstance(value, (tuple, list, frozenset)):
         return [_plain(item) for item in value]

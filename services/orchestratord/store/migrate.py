@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, insert, inspect, select
 
 from llorch.errors import FailedPrecondition, Reason
 from orchestratord.store import schema
@@ -15,23 +15,29 @@ def bring_up_to_date(engine: Engine, back_up: Callable[[str], None]) -> None:
     """Does nothing if it is. `back_up` is called before a database with contents is changed, with the new revision."""
     with engine.begin() as connection:
         present = _revision(connection)
-    if present == schema.REVISION:
-        return
-    if present is not None:
+        if present is None:
+            _create(connection)
+    if present not in (None, schema.REVISION):
         _refuse_if_newer(present)
         back_up(schema.REVISION)
-    with engine.begin() as connection:
-        _upgrade(connection)
+        with engine.begin() as connection:
+            upgrade(connection)
+
+
+def _create(connection: Connection) -> None:
+    """The tables as all steps together would have made them, without alembic, which takes memory and time to load."""
+    schema.metadata.create_all(connection)
+    connection.execute(insert(schema.alembic_version).values(version_num=schema.REVISION))
 
 
 def _revision(connection: Connection) -> str | None:
     """None for an empty database."""
-    if not inspect(connection).has_table("alembic_version"):
+    if not inspect(connection).has_table(schema.alembic_version.name):
         return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return connection.execute(select(schema.alembic_version.c.version_num)).scalar()
 
 
-def _refuse_if_newer(present: str) -> None:
+def _refuse_if_newer(present: str | None) -> None:
     from alembic.script import ScriptDirectory  # takes a third of a second, and is needed after an upgrade only
 
     known = {step.revision for step in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
@@ -43,7 +49,8 @@ def _refuse_if_newer(present: str) -> None:
         )
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection) -> None:
+    """All steps that are still to be taken."""
     from alembic import command
     from alembic.config import Config
 

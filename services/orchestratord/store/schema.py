@@ -1,6 +1,17 @@
 """The tables. A change here needs a step in `migrations/versions`; a test holds the two together."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
 
 REVISION = "0001"
 """The newest step in `migrations/versions`: what this release reads and writes."""
@@ -62,3 +73,11 @@ audit = Table(
     Column("outcome", String(64), nullable=False),
 )
 """Only ever appended to."""
+
+alembic_version = Table(
+    "alembic_version",
+    metadata,
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""One row: the newest step that was taken. As alembic makes it."""

@@ -210,6 +210,7 @@ class KeyMade:
     app: str
     key_hash: str
     payload: bytes = b"abc"
+    max_tokens: int = 3
 
 
 async def test_no_secret_is_noted() -> None:
@@ -219,4 +220,4 @@ async def test_no_secret_is_noted() -> None:
         AuditTrail(world.keeper, world.clock).observe(KeyMade("aider", "0123"), (), None, True)  # type: ignore[arg-type]  # stands for one
         await asyncio.sleep(0.01)
     (entry,) = await store.audit(None, 10)
-    assert entry.details == '{"app": "aider", "payload": "3 bytes"}'
+    assert entry.details == '{"app": "aider", "payload": "3 bytes", "max_tokens": 3}'

@@ -23,13 +23,31 @@ TASK = TaskRequest("task-1", "coder", b"a secret prompt", "digest", 1, durable=T
 ENTRY = AuditEntry(1, "localhost", "", "x", "{}", "done")
 
 
-def test_the_steps_lead_to_the_tables_that_the_release_uses(tmp_path: Path) -> None:
-    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'new.db'}")
-    migrate.bring_up_to_date(engine, lambda _: None)
+def test_the_steps_lead_to_the_tables_that_a_new_database_gets(tmp_path: Path) -> None:
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'stepped.db'}")
+    with engine.begin() as connection:
+        migrate.upgrade(connection)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        stepped = _statements(connection)
+    engine.dispose()
+    open_sqlite(tmp_path)
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / FILE}")
+    with engine.connect() as connection:
+        assert _statements(connection) == stepped
     engine.dispose()
     assert ScriptDirectory(str(migrate.MIGRATIONS)).get_heads() == [schema.REVISION]
+
+
+def test_an_older_database_is_brought_up_to_date_with_its_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _set_revision(tmp_path, "0000")
+    monkeypatch.setattr(migrate, "_refuse_if_newer", lambda _: None)
+    monkeypatch.setattr(migrate, "upgrade", _step_to_present)
+    open_sqlite(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (schema.REVISION,)
 
 
 def test_a_database_of_a_newer_release_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -42,7 +60,7 @@ def test_a_database_of_a_newer_release_is_refused_with_what_to_do(tmp_path: Path
 def test_a_database_is_copied_before_it_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _set_revision(tmp_path, "0001")
     monkeypatch.setattr(schema, "REVISION", "0002")
-    monkeypatch.setattr(migrate, "_upgrade", _fails)
+    monkeypatch.setattr(migrate, "upgrade", _fails)
     with pytest.raises(RuntimeError):
         open_sqlite(tmp_path)
     copy = tmp_path / f"{FILE}.before-0002"
@@ -162,6 +180,16 @@ def _pragma(text: str) -> Callable[[sqlalchemy.Connection], None]:
         connection.exec_driver_sql(text)
 
     return execute
+
+
+def _statements(connection: sqlalchemy.Connection) -> set[str]:
+    """What made the tables and indices, without line breaks and in any order."""
+    rows = connection.execute(sqlalchemy.text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    return {" ".join(row.sql.split()) for row in rows}
+
+
+def _step_to_present(connection: sqlalchemy.Connection) -> None:
+    connection.execute(sqlalchemy.update(schema.alembic_version).values(version_num=schema.REVISION))
 
 
 def _fails(_: sqlalchemy.Connection) -> None:
