@@ -15,7 +15,7 @@ pytestmark = pytest.mark.req("ORCH-1017")
 @pytest.fixture
 def driver() -> BrainDriver:
     driver = BrainDriver(BrainConfig(session_ttl_s=60))
-    driver.add_model("coder", slots=2)
+    driver.add_model("coder", slots=2, context=2048)
     driver.add_node()
     driver.submit()
     driver.load()
@@ -128,3 +128,18 @@ def test_a_session_of_an_earlier_life_has_its_whole_time_again() -> None:
     assert again.state.sessions.get("", "chat").turns == 3
     again.advance(61)
     assert again.state.sessions.find("", "chat") is None
+
+
+def test_the_next_turn_goes_where_the_session_is_warm(driver: BrainDriver) -> None:
+    driver.handle(events.ModelLoadAsked("coder", "worker-second", anew=True))
+    driver.load()
+    other = driver.submit("coder", prompt_tokens=1000)
+    busy = driver.last(effects.StartRun)
+    turn(driver, prompt_tokens=1000, tokens_in=1000)
+    warm_on = driver.last(effects.StartRun).worker_id
+    assert warm_on != busy.worker_id, "the worker that has nothing to do is faster"
+    driver.finish_attempt(busy.attempt_id)
+    assert driver.task(other).is_finished
+    for _ in range(2):
+        turn(driver, prompt_tokens=2000, tokens_in=2000)
+        assert driver.last(effects.StartRun).worker_id == warm_on
