@@ -43,6 +43,20 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
         description="What a request may say about where it runs: nothing (none), whatever the assignments leave open "
         "(within), or anything, above the assignments (any).",
     )
+    min_residency_s: float = Field(
+        20, ge=0, description="Time that a model stays in memory at least before another takes its place, in seconds."
+    )
+    model_wait_s: float = Field(
+        20,
+        gt=0,
+        description="Time after which a model that is always busy makes way for one that others wait for, in seconds.",
+    )
+    replica_idle_s: float = Field(
+        300, gt=0, description="Time without use after which a worker beyond the replicas asked for leaves, in seconds."
+    )
+    node_lost_s: float = Field(
+        60, ge=5, description="Silence after which a node counts as gone with all its workers, in seconds."
+    )
     task_retention_s: float = Field(600, gt=0, description="Time that finished tasks are kept, in seconds.")
     tasks_retained: int = Field(10_000, ge=1, description="Finished tasks that are kept at most.")
     disconnect_grace_s: float = Field(
