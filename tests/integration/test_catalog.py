@@ -7,8 +7,9 @@ import pytest
 
 from llama_orch.v2 import catalog_service_pb2 as pb2
 from llama_orch.v2 import model_pb2
-from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason
+from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason, Unavailable
 from llorch.rpc.client import call
+from orchestratord.store.sql import SqlStore
 from support.whole_system import CALL_S, WholeSystem, gguf, task, whole_system
 
 NAN = float("nan")
@@ -105,3 +106,27 @@ async def test_a_model_that_can_not_be_is_refused(
         await register(system, spec)
     with pytest.raises(NotFound):
         await shown(system, "new")
+
+
+async def test_a_change_that_the_disk_does_not_take_is_refused_and_undone(
+    system: WholeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await shown(system, "sim")
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(SqlStore, "save_records", _full)
+        full_disk.setattr(SqlStore, "save_task", _full)
+        for name in ("new", "sim"):
+            with pytest.raises(Unavailable, match="the disk is full") as refused:
+                await register(system, model_pb2.ModelSpec(name=name, source="file:/new.gguf"))
+            assert refused.value.reason is Reason.STORE_FAILED
+        with pytest.raises(Unavailable, match="the disk is full"):
+            await system.submit(task())
+    with pytest.raises(NotFound):
+        await shown(system, "new")
+    assert await shown(system, "sim") == before
+    await register(system, model_pb2.ModelSpec(name="new", source="file:/new.gguf"))
+    assert (await shown(system, "new")).spec.source == "file:/new.gguf"
+
+
+async def _full(*_: object) -> None:
+    raise Unavailable(Reason.STORE_FAILED, "the disk is full")
