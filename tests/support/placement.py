@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from orchestratord.core.admission import AdmissionQueue, Waiting
+from orchestratord.core.apps import App
+from orchestratord.core.assignment_changes import answer_to, assignment_set
 from orchestratord.core.assignments import Assignment, Mode
 from orchestratord.core.catalog import Model, ModelSpec, Origin
+from orchestratord.core.events import AssignmentSet
 from orchestratord.core.fleet import (
     Device,
     DeviceKind,
@@ -22,7 +25,6 @@ from orchestratord.core.placement.pipeline import place_load
 from orchestratord.core.placement.query import LoadRequest
 from orchestratord.core.placement.rules import Lane
 from orchestratord.core.state import BrainConfig, BrainState
-from orchestratord.core.targets import resolve
 from orchestratord.core.task import Attempt
 
 GIB = 1024
@@ -103,13 +105,19 @@ class Scene:
 
     def rule(self, mode: Mode, *targets: str, model: str = "coder", app: str = "", **options: object) -> Assignment:
         """Checked and in force."""
-        places = tuple(resolve(self.state.fleet, target) for target in targets)
-        draft = Assignment("", model, app, targets, mode, places, **options)  # type: ignore[arg-type]  # tests name fields
-        rules = self.state.assignments
-        rule = Assignment(rules.id_for(draft), model, app, targets, mode, places, **options)  # type: ignore[arg-type]
-        rules.check(self.state.fleet, rule)
-        rules.put(rule)
-        return rule
+        for name in {model, app} - {""}:
+            self._introduce(name, is_app=name == app)
+        draft = Assignment("", model, app, targets, mode, **options)  # type: ignore[arg-type]  # tests name fields
+        event = AssignmentSet(draft)
+        assignment_set(self.state, event)
+        self.state.outbox.clear()
+        return answer_to(self.state, event)
+
+    def _introduce(self, name: str, *, is_app: bool) -> None:
+        if is_app and self.state.apps.find(name) is None:
+            self.state.apps.put(App(name, key_hash=name))
+        elif not is_app and self.state.catalog.find(name) is None:
+            self.model(name)
 
     def place(self, model: str = "coder", *, details: bool = False, **options: object) -> Decision:
         options = {"lane": Lane(model), "context": 4096} | options

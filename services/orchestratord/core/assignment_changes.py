@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from llorch.errors import FailedPrecondition, LlorchError, Reason
+from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
 from orchestratord.core import unloading
-from orchestratord.core.assignments import Assignment
+from orchestratord.core.assignments import Assignment, Mode, describe
 from orchestratord.core.catalog import Origin
+from orchestratord.core.contradictions import contradiction
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import AssignmentDeleted, AssignmentSet
 from orchestratord.core.fleet import Fleet, Leaving
@@ -21,7 +22,8 @@ def assignment_set(state: BrainState, event: AssignmentSet) -> None:
     old = state.assignments.find(rule.assignment_id)
     if old is not None and old.origin is Origin.FILE and rule.origin is not Origin.FILE:
         raise _of_file(old, "change it there")
-    state.assignments.check(state.fleet, rule)
+    _refuse_if_meaningless(rule)
+    _refuse_if_contradictory(state, rule)
     state.assignments.put(rule)
     _keep(state, old, rule)
     _follow(state, rule)
@@ -73,6 +75,36 @@ def _complete(state: BrainState, event: AssignmentSet) -> Assignment:
         created_at_ms=event.at_ms,
     )
     return rule if rule.assignment_id else replace(rule, assignment_id=state.assignments.id_for(rule))
+
+
+def _refuse_if_meaningless(rule: Assignment) -> None:
+    if not rule.model and not rule.app:
+        raise invalid_field("model", "names nobody; say which model or which app is assigned")
+    if not rule.targets:
+        raise invalid_field("targets", "names no place; for example garage/3090")
+    if rule.replicas_max and rule.replicas_min > rule.replicas_max:
+        raise invalid_field("replicas_min", f"is {rule.replicas_min}, above replicas_max, {rule.replicas_max}")
+    if not rule.model and (rule.keep_loaded or rule.replicas_min or rule.replicas_max):
+        raise invalid_field("model", "is needed with keep_loaded and replicas: they say how often a model is loaded")
+    if rule.fallback and rule.mode is not Mode.PIN:
+        raise invalid_field(
+            "fallback", f"means something for pins alone; {rule.mode.lower()} always leaves other places"
+        )
+
+
+def _refuse_if_contradictory(state: BrainState, rule: Assignment) -> None:
+    """The message names all rules that contradict each other."""
+    others = [other for other in state.assignments.all() if other.assignment_id != rule.assignment_id]
+    found = contradiction(state.fleet, rule, others)
+    if found is None:
+        return
+    names = " and ".join(f"'{other.assignment_id}' ({describe(state.fleet, other)})" for other in found.others)
+    raise FailedPrecondition(
+        Reason.ASSIGNMENT_CONFLICT,
+        f"'{rule.assignment_id}' ({describe(state.fleet, rule)}) contradicts {names}: {found.why}; nothing was set; "
+        f"ask for something else, or first `llorch assignments delete {found.others[0].assignment_id}`",
+        metadata={"assignment_id": rule.assignment_id, "contradicts": found.others[0].assignment_id},
+    )
 
 
 def _place(fleet: Fleet, target: str, *, may_wait: bool) -> Place | None:

@@ -4,6 +4,7 @@ import pytest
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
 from orchestratord.core.assignments import LoadingRules, Mode, describe
+from orchestratord.core.catalog import Origin
 from orchestratord.core.placement.rules import NO_RULES, Lane, Overrides, Rules, rules_of
 from orchestratord.core.targets import resolve
 from support.placement import BIG, SMALL, Scene, card
@@ -158,6 +159,27 @@ def test_pins_of_model_and_app_that_exclude_each_other_are_fine_once_the_pair_ha
     scene.rule(Mode.PIN, "attic", model="", app="aider")
     assert admitted(scene, rules(scene, app="aider")) == {BIG.device_id}
     assert admitted(scene, rules(scene, "writer", app="aider")) == {"GPU-attic"}
+
+
+def test_rules_that_leave_no_place_only_together_are_refused_with_all_of_them_named(scene: Scene) -> None:
+    scene.rule(Mode.PIN, "garage/3090", "garage/3060")
+    scene.rule(Mode.AVOID, "garage/3090")
+    with pytest.raises(FailedPrecondition) as refused:
+        scene.rule(Mode.AVOID, "garage/3060")
+    assert "'coder.avoid-2' (coder not on garage/RTX 3060) contradicts 'coder.pin'" in refused.value.message
+    assert "and 'coder.avoid' (coder not on garage/RTX 3090): together they leave no place" in refused.value.message
+    with pytest.raises(FailedPrecondition, match="together they leave no place"):
+        scene.rule(Mode.AVOID, "garage/3060", model="", app="aider")
+    scene.rule(Mode.AVOID, "garage/3060", model="writer", app="aider")
+
+
+def test_of_places_that_nobody_has_seen_the_words_count(scene: Scene) -> None:
+    scene.rule(Mode.PIN, "shed/3090", origin=Origin.FILE)
+    for mode, target in ((Mode.AVOID, "shed"), (Mode.AVOID, "shed/3090"), (Mode.PIN, "garage")):
+        with pytest.raises(FailedPrecondition):
+            scene.rule(mode, target, origin=Origin.FILE)
+    scene.rule(Mode.PIN, "shed/0", origin=Origin.FILE)
+    scene.rule(Mode.AVOID, "shed/1", origin=Origin.FILE)
 
 
 def test_different_numbers_of_replicas_contradict(scene: Scene) -> None:
