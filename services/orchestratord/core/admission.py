@@ -142,6 +142,9 @@ class AdmissionQueue:
     def has_waiting(self, model: str) -> bool:
         return any(map(len, self._by_model.get(model, {}).values()))
 
+    def count(self, model: str) -> int:
+        return sum(len(queue) for queue in self._by_model.get(model, {}).values())
+
     def next_for(self, model: str) -> str | None:
         """The task that a free slot of `model` goes to, if it may use that slot."""
         return next(self.heads(model), None)

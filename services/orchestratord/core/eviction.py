@@ -9,9 +9,6 @@ from orchestratord.core.fleet import Worker
 from orchestratord.core.ledger import DeviceKey
 from orchestratord.core.state import BrainState
 
-REGRET_HORIZON_S = 60.0
-"""A model counts as missed if somebody asks for it within this time of leaving."""
-
 _TRY_ALL_UP_TO = 8
 _UNKNOWN_LOAD_MIB_PER_MS = 1.5
 _UNKNOWN_SIZE_MIB = 4096
@@ -84,11 +81,13 @@ def is_waited_for(state: BrainState, worker: Worker) -> bool:
 
 
 def regret_ms(state: BrainState, worker: Worker) -> float:
-    """Reload time × probability of use; nothing, where another worker of the model stays."""
+    """Reload time × probability of use while its place is taken at least; nothing, where another worker stays."""
     name = worker.spec.model
     if any(other.serves and other is not worker for other in state.fleet.workers_of_model(name)):
         return 0.0
-    return reload_ms(state, worker) * state.demand.probability(name, state.now, REGRET_HORIZON_S)
+    reload = reload_ms(state, worker)
+    place_taken_s = reload / 1000 + state.config.min_residency_s
+    return reload * state.demand.probability(name, state.now, place_taken_s)
 
 
 def reload_ms(state: BrainState, worker: Worker) -> float:

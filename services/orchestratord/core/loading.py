@@ -15,6 +15,7 @@ from orchestratord.core.placement import recording
 from orchestratord.core.placement.decision import Outcome
 from orchestratord.core.placement.lanes import no_place_left
 from orchestratord.core.placement.rules import Lane
+from orchestratord.core.placement.tally import NO_ROOM
 from orchestratord.core.state import BrainState
 from orchestratord.core.targets import Place
 from orchestratord.core.task import TaskError, TaskState
@@ -151,7 +152,7 @@ def staging_failed(state: BrainState, event: StagingFailed) -> None:
 
 def start_accepted(state: BrainState, event: WorkerStartAccepted) -> None:
     if worker := state.fleet.workers.get(event.worker_id):
-        worker.start_seq = event.command_seq
+        worker.start_seq = event.command_seq if worker.start_seq is None else worker.start_seq
 
 
 def give_up_loads(state: BrainState, node_id: str) -> None:
@@ -243,6 +244,8 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
         elif error := _why_nowhere(state, model, looked):
             recording.note(state, looked.decision, Outcome.REFUSED)
             _fail_waiting(state, lane, error)
+        return False
+    if looked.plan.evicts and not yielding.is_worth_evicting(state, lane, looked.plan.evicts):
         return False
     load = Load(state.new_id("worker"), model.name, model.spec.source, lane, state.now)
     state.loads.add(load)
@@ -389,6 +392,8 @@ def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | N
     """None if nothing is known about how much it takes, or no device is there that could be asked."""
     if model.size_mib is not None and looked.decision.has_usable:
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, fits_nowhere(model, looked))
+    if looked.decision.removed.get(NO_ROOM):
+        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _no_room_beside_the_kept(model, looked))
     if any(drain.comes_back for drain in state.drains.all()):
         return None
     if looked.decision.excluded_by:
@@ -398,6 +403,13 @@ def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | N
         message = f"no device is left for '{model.name}': what could take it is {' or '.join(removed)}"
         return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`", retryable=True)
     return None
+
+
+def _no_room_beside_the_kept(model: Model, looked: Outlook) -> str:
+    return (
+        f"model '{model.name}' needs about {looked.needed_mib} MiB, and the models that are to stay loaded leave no "
+        "room for it on any device; see `llorch assignments`"
+    )
 
 
 def _nothing_there(model: Model) -> TaskError:

@@ -141,6 +141,7 @@ def _take_in_worker(state: BrainState, node: Node, reported: WorkerReported) -> 
         return
     if worker is None:
         worker = _adopt(state, node, reported)
+    worker.start_seq = 0  # it is there: a full report that does not name it knows more, however commands are numbered
     worker.report = reported.report
     is_ready_now = (worker.state, reported.state) == (WorkerState.STARTING, WorkerState.READY)
     if reported.state is WorkerState.STOPPING:
@@ -165,7 +166,7 @@ def _adopt(state: BrainState, node: Node, reported: WorkerReported) -> Worker:
 
 
 def _worker_ended(state: BrainState, worker: Worker, reported: WorkerReported) -> None:
-    if reported.failure is None or worker.state is WorkerState.STOPPING:
+    if reported.failure is None:
         worker_life.gone(state, worker, "the worker that ran the task was stopped")
     else:
         worker_life.failed(state, worker, *reported.failure)

@@ -56,7 +56,7 @@ def _is_overloaded(state: BrainState, lane: Lane) -> bool:
         if worker.state is WorkerState.STARTING or worker.slots_free > 0:
             return False
         slots += len(worker.attempts)
-    return len(state.queue.waiting_for(lane.model)) >= slots
+    return state.queue.count(lane.model) >= slots
 
 
 def _workers(state: BrainState, lane: Lane) -> list[Worker]:

@@ -1,10 +1,11 @@
-"""Models that are always busy make way for one that has waited long: they take nothing new, finish, and leave.
+"""How long those who wait for a model have patience with those that are in its place.
 
-Idle workers leave at once when their memory is needed; without this, a model that never falls idle would keep everybody
-else out for as long as it is asked for.
+Models that are idle leave when as much was waited as their leaving is expected to cost. Models that are always busy make
+way for one that has waited long: they take nothing new, finish, and leave; without this, a model that never falls idle
+would keep everybody else out for as long as it is asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestratord.core import eviction, unloading
 from orchestratord.core.fleet import Leaving, Worker, WorkerState
@@ -35,6 +36,26 @@ def make_way(state: BrainState, lane: Lane, decision: Decision) -> None:
             for worker in yielding:
                 unloading.leave(state, worker, Leaving.EVICTED)
             return
+
+
+def is_worth_evicting(state: BrainState, lane: Lane, evicted: Sequence[str]) -> bool:
+    """Whether those who wait have waited, all together, as long as it is expected to cost that those leave.
+
+    Models that nobody misses leave at once. One that will be wanted back any moment stays for about as long as its
+    reload would take, because meanwhile another may fall idle that is missed less; so waiting and loading together
+    cost at most twice what they would have to.
+    """
+    head = _head(state, lane)
+    if head is None:
+        return True
+    workers = (state.fleet.workers[worker_id] for worker_id in evicted)
+    regret_s = sum(eviction.regret_ms(state, worker) for worker in workers) / 1000
+    waiting = max(1.0, state.queue.count(lane.model) / 2)
+    patience_s = min(regret_s / waiting, _patience_s(state, head))
+    if state.now - head.created_at >= patience_s:
+        return True
+    state.timers.at(head.created_at + patience_s, TimerKind.YIELD, head.task_id)
+    return False
 
 
 def patience_over(state: BrainState, task_id: str) -> None:

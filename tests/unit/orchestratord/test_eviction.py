@@ -172,3 +172,32 @@ def test_a_busy_worker_that_was_asked_to_leave_takes_nothing_new_and_goes_when_i
     assert not driver.all_of(effects.StopWorker)
     driver.finish_attempt(next(iter(driver.state.attempts)))
     assert driver.only(effects.StopWorker) == effects.StopWorker("garage", specs["coder"].worker_id, Leaving.RELEASED)
+
+
+@pytest.mark.req("ORCH-1015")
+def test_a_model_that_will_be_wanted_back_stays_for_as_long_as_its_reload_would_take() -> None:
+    driver, _ = brain_with(("loved", 9000))
+    driver.state.rates.loaded("loved", "garage", 9000, 6_000)
+    for _ in range(500):
+        driver.state.demand.note("loved", driver.now)
+    driver.add_model("next", size_mib=9000, slots=1, vram_claim_mib=9000)
+    driver.stage("next", size_mib=9000)
+    driver.submit("next")
+    driver.let_pass(2)
+    assert not driver.all_of(effects.StopWorker)
+    driver.let_pass(3)
+    assert driver.only(effects.StopWorker).why is Leaving.EVICTED
+
+
+@pytest.mark.req("ORCH-1015")
+def test_the_more_wait_the_sooner_it_goes() -> None:
+    driver, _ = brain_with(("loved", 9000))
+    driver.state.rates.loaded("loved", "garage", 9000, 6_000)
+    for _ in range(500):
+        driver.state.demand.note("loved", driver.now)
+    driver.add_model("next", size_mib=9000, slots=1, vram_claim_mib=9000)
+    driver.stage("next", size_mib=9000)
+    for _ in range(20):
+        driver.submit("next")
+    driver.let_pass(1)
+    assert driver.only(effects.StopWorker)
