@@ -60,6 +60,12 @@ def look_again(state: BrainState) -> None:
     go_on_looking(state)
 
 
+def look_is_due(state: BrainState, _: str) -> None:
+    if state.next_look_at is not None and state.now >= state.next_look_at:
+        state.next_look_at = None
+        state.look_again = True
+
+
 def go_on_looking(state: BrainState) -> None:
     for name in list(islice(state.to_look_at, LOOKS_AT_ONCE)):
         del state.to_look_at[name]
