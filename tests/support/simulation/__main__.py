@@ -17,12 +17,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seeds", help="one seed, or FROM-TO without TO")
     parser.add_argument("--tell", nargs="*", metavar="WORD", help="print what the brain hears and wants")
+    parser.add_argument("--digest", action="store_true", help="print a digest of each run, and nothing else")
     arguments = parser.parse_args()
     first, _, last = arguments.seeds.partition("-")
     seeds = range(int(first), int(last) if last else int(first) + 1)
     begin, told, violations = time.process_time(), 0, 0
     for seed in seeds:
-        world = World(draw(seed))
+        world = World(draw(seed), trace=arguments.digest)
         if arguments.tell is not None:
             tell(world, arguments.tell)
         try:
@@ -31,6 +32,10 @@ def main() -> None:
             violations += 1
             print(violation)
         told += world.events
+        if arguments.digest:
+            print(seed, world.digest())
+    if arguments.digest:
+        return
     took = time.process_time() - begin
     print(f"{len(seeds)} seeds, {told} events, {took:.1f} s of processor time, {violations} violations")
     sys.exit(violations > 0)

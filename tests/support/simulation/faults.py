@@ -7,6 +7,7 @@ from orchestratord.core import events
 from support.simulation.host import Card
 from support.simulation.pool_manager import PoolManager
 from support.simulation.process import Process
+from support.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World
@@ -31,8 +32,7 @@ class Faults:
         for manager in self.world.managers.values():
             for card in manager.host.cards.values():
                 card.other_program_mib = 0
-            if not manager.is_connected:
-                manager.connect()
+            manager.connect_if_gone()
         for link in self.world.links.values():
             link.cannot_be_reached_until = 0.0
 
@@ -60,9 +60,14 @@ class Faults:
             if not manager.is_connected:
                 manager.connect()
                 stale = events.NodeReported(manager.host.node_id, old_session, sequence, old)
-                self.world.schedule.after(self.world.random.uniform(0.1, 3), lambda: self.world.tell(stale))
+                self.world.schedule.after(self.world.random.uniform(0.1, 3), lambda: self._arrives_late(manager, stale))
 
         self.world.schedule.after(self.world.random.choice([0.3, 3.0, 8.0, 20.0]), come_back)
+
+    def _arrives_late(self, manager: PoolManager, stale: events.NodeReported) -> None:
+        is_over = manager.heard_session != stale.session
+        if self.world.tell(stale) and is_over:
+            raise Violation(self.world, f"a report of {stale.node_id} over an old link was believed")
 
     def _restart(self) -> None:
         """The pool manager comes again as another process: mostly with its workers, sometimes the machine went down."""
@@ -79,11 +84,7 @@ class Faults:
         manager.disconnect(lose_what_is_under_way=True)
         manager.host.instance += 1
         manager.host.applied_command_seq = 0
-        self.world.schedule.after(self.world.random.uniform(0.1, 2), lambda: self._connect_if_gone(manager))
-
-    def _connect_if_gone(self, manager: PoolManager) -> None:
-        if not manager.is_connected:
-            manager.connect()
+        self.world.schedule.after(self.world.random.uniform(0.1, 2), manager.connect_if_gone)
 
     def _crash(self) -> None:
         if alive := self._living():

@@ -24,6 +24,8 @@ class Card:
     plan: DevicePlan
     other_program_mib: int = 0
     lingering_mib: int = 0
+    sampled: tuple[int, int] = (0, 0)
+    """Both, as the pool manager has last read them from the driver."""
 
     @property
     def capacity_mib(self) -> int:
@@ -42,8 +44,8 @@ class Host:
     line: Line | None = None
     """The link's way up; None while the host is cut off."""
     applied_command_seq: int = 0
-    told_others_mib: dict[str, int] = field(default_factory=dict)
-    """By device: what the brain was last told that others use."""
+    told: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By device: what the brain was last told that other programs take, and what had not come back yet."""
     reports_sent: int = 0
 
     def __post_init__(self) -> None:
@@ -65,12 +67,21 @@ class Host:
                 return False
         return True
 
+    def _read_driver(self) -> None:
+        for card in self.cards.values():
+            card.sampled = card.other_program_mib, card.lingering_mib
+
+    def samples(self) -> dict[str, tuple[int, int]]:
+        return {device_id: card.sampled for device_id, card in self.cards.items()}
+
     def snapshot(self, *, full: bool, only: Process | None = None) -> Snapshot:
-        """All there is, or with `only` one worker that changed. Devices are always in it."""
+        """All there is; or with `only` one worker that changed; or what devices are like now, read from the driver."""
+        if only is None:
+            self._read_driver()
         chosen = list(self.processes.values()) if full else [only] if only else []
         return Snapshot(
             full=full,
-            devices=tuple(self._device(card) for card in self.cards.values()),
+            devices=() if only else tuple(self._device(card) for card in self.cards.values()),
             workers=tuple(reported(process) for process in chosen),
             staged=dict(self.staged) if full else {},
         )
@@ -83,7 +94,7 @@ class Host:
             name=card.plan.name,
             usable=True,
             total_mib=card.plan.total_mib,
-            others_mib=card.other_program_mib + card.lingering_mib,
+            others_mib=sum(card.sampled),
             reserve_mib=card.plan.reserve_mib,
         )
 

@@ -10,6 +10,7 @@ from orchestratord.core import effects, events
 from support.simulation.fairness_rules import FairnessRules
 from support.simulation.host import Host
 from support.simulation.memory_rules import MemoryRules
+from support.simulation.placement_rules import PlacementRules
 from support.simulation.process import Process, Run
 from support.simulation.task_rules import TaskRules
 from support.simulation.violation import Violation
@@ -23,16 +24,19 @@ class Invariants:
         self._world = world
         self.tasks = TaskRules(world)
         self.memory = MemoryRules(world)
-        self.fairness = FairnessRules(world, self.tasks)
+        self.fairness = FairnessRules(world)
+        self.placement = PlacementRules(world, self.tasks)
 
     def heard(self, event: events.Event) -> None:
         self.tasks.heard(event)
         self.memory.heard(event)
+        self.placement.heard(event)
 
     def wants(self, effect: effects.Effect) -> None:
         self.fairness.wants(effect)
         self.tasks.wants(effect)
         self.memory.wants(effect)
+        self.placement.wants(effect)
 
     def check(self, event: events.Event) -> None:
         self.tasks.check()
@@ -49,6 +53,9 @@ class Invariants:
 
     def process_began(self, host: Host, process: Process) -> None:
         self.memory.process_began(host, process)
+
+    def ran_out_of_memory(self, host: Host, process: Process) -> None:
+        self.memory.ran_out_of_memory(host, process)
 
     def all_have_ended(self) -> bool:
         return self.tasks.all_have_ended()

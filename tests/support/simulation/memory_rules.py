@@ -35,21 +35,30 @@ class MemoryRules:
         if len(set(process.spec.device_ids)) != len(process.spec.device_ids):
             self._fail(f"{process.worker_id} is to use a device twice: {process.spec.device_ids}")
 
+    def ran_out_of_memory(self, host: Host, process: Process) -> None:
+        """Only another program may have been faster."""
+        if not any(host.cards[device_id].other_program_mib for device_id in process.spec.device_ids):
+            self._fail(f"{process.spec.model} found its memory on {process.spec.device_ids} taken by our own")
+
     def at_rest(self) -> None:
-        """The brain knows the workers that there are, and each of them holds memory in its ledger."""
-        state = self._world.brain.state
+        if differences := self.differences():
+            self._fail("; ".join(differences))
+
+    def differences(self) -> list[str]:
+        """The brain has to know the workers that there are, and each of them to hold memory in its ledger."""
+        state, found = self._world.brain.state, []
         for manager in self._world.managers.values():
+            node_id = manager.host.node_id
             there = {process.worker_id for process in manager.host.processes.values() if process.is_alive}
-            known = {
-                worker.worker_id for worker in state.fleet.workers.values() if worker.node_id == manager.host.node_id
-            }
+            known = {worker.worker_id for worker in state.fleet.workers.values() if worker.node_id == node_id}
             if there != known:
-                self._fail(f"on {manager.host.node_id} are {sorted(there)}, the brain knows {sorted(known)}")
+                found.append(f"on {node_id} are {sorted(there)}, the brain knows {sorted(known)}")
             for device_id in manager.host.cards:
                 holders = {process.worker_id for process in manager.host.on_card(device_id) if process.is_alive}
-                booked = set(state.ledger.loads_on((manager.host.node_id, device_id)))
+                booked = set(state.ledger.loads_on((node_id, device_id)))
                 if holders != booked:
-                    self._fail(f"{device_id} is held by {sorted(holders)}, the ledger says {sorted(booked)}")
+                    found.append(f"{device_id} is held by {sorted(holders)}, the ledger says {sorted(booked)}")
+        return found
 
     def _check_fits(self, effect: effects.StartWorker) -> None:
         """What lives there, is on its way, or is wanted now has to fit beside what others were told to use."""
@@ -60,7 +69,8 @@ class MemoryRules:
                 self._claim(process.spec, device_id) for process in host.on_card(device_id) if process.is_alive
             )
             on_the_way = sum(self._claim(start.spec, device_id) for start in manager.in_flight.values())
-            room = host.cards[device_id].capacity_mib - host.told_others_mib.get(device_id, 0)
+            card, (told_programs_mib, _) = host.cards[device_id], host.told.get(device_id, (0, 0))
+            room = card.capacity_mib - told_programs_mib - card.lingering_mib
             if claimed + on_the_way + wanted_mib > room:
                 self._fail(
                     f"{effect.spec.model} is to take {wanted_mib} MiB of {device_id}, which has room for {room} MiB, "

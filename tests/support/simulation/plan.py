@@ -1,6 +1,6 @@
 """What a seed stands for: who is there, what is asked for, and what goes wrong."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 GIB = 1024
@@ -44,6 +44,21 @@ class AppPlan:
 
 
 @dataclass(frozen=True)
+class RulePlan:
+    """An assignment: of a model, of an app, or of a model for an app, to one device or to a whole host."""
+
+    model: str
+    app: str
+    mode: str
+    node_id: str
+    device_ids: tuple[str, ...] = ()
+    keep_loaded: bool = False
+
+    def covers(self, node_id: str, device_ids: tuple[str, ...]) -> bool:
+        return node_id == self.node_id and (not self.device_ids or device_ids == self.device_ids)
+
+
+@dataclass(frozen=True)
 class FaultPlan:
     """How often things go wrong, per virtual second and in the whole world; delays in seconds."""
 
@@ -78,7 +93,14 @@ class Plan:
     deadlines: float = 0.1
     batch_share: float = 0.3
     durable_share: float = 0.3
+    tokens_in: tuple[int, int] = (5, 400)
     tokens_out: tuple[int, int] = (5, 120)
+    rules: tuple[RulePlan, ...] = ()
+    max_starvation_s: float = 60.0
+    min_residency_s: float = 4.0
+
+    def with_(self, **changes: object) -> "Plan":
+        return replace(self, **changes)  # type: ignore[arg-type]  # scenarios name fields
 
 
 CARDS = (
@@ -95,16 +117,45 @@ def draw(seed: int) -> Plan:
     random = Random(seed)  # noqa: S311  # a schedule, not a secret
     hosts = random.choices([1, 2, 3, 6, 20], [30, 35, 25, 9, 1])[0]
     models = random.choices([2, 4, 8, 30], [20, 45, 30, 5])[0]
+    if random.random() < 0.15:
+        return _draw_contended(random, seed)
+    drawn_hosts = tuple(_draw_host(random, number) for number in range(hosts))
+    drawn_models = tuple(_draw_model(random, number) for number in range(models))
+    apps = _draw_apps(random)
     return Plan(
         seed=seed,
-        hosts=tuple(_draw_host(random, number) for number in range(hosts)),
-        models=tuple(_draw_model(random, number) for number in range(models)),
-        apps=_draw_apps(random),
+        hosts=drawn_hosts,
+        models=drawn_models,
+        apps=apps,
+        rules=_draw_rules(random, drawn_hosts, drawn_models, apps),
+        max_starvation_s=random.choice([2.0, 8.0, 60.0]),
+        min_residency_s=random.choice([0.0, 2.0, 6.0]),
         arrivals_per_s=random.choice([0.5, 1.5, 3.0, 8.0]),
         burst=random.choice([0, 3, 10, 40]),
         disturbed_s=random.choice([15.0, 25.0, 40.0]),
         faults=_draw_faults(random),
         queue_capacity=random.choice([5, 50, 200]),
+    )
+
+
+def _draw_contended(random: Random, seed: int) -> Plan:
+    """Several apps that all want more than one model can give, for long enough to see who gets what."""
+    names = ("first", "second", "third")[: random.choice([2, 2, 3])]
+    return Plan(
+        seed=seed,
+        hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 2.2),), 4000.0),),
+        models=(ModelPlan("model0", 9000, 9000, random.choice([2, 4]), 1.0, 45.0),),
+        apps=tuple(AppPlan(name, random.choice([1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 5.0])) for name in names),
+        arrivals_per_s=random.choice([15.0, 30.0]),
+        burst=0,
+        disturbed_s=20.0,
+        faults=FaultPlan(late_s=random.choice([0.0, 0.02])),
+        queue_capacity=1000,
+        cancels=0.02,
+        deadlines=0.0,
+        batch_share=random.choice([0.0, 0.2]),
+        tokens_in=(5, 60),
+        tokens_out=(5, 25),
     )
 
 
@@ -138,6 +189,27 @@ def _draw_apps(random: Random) -> tuple[AppPlan, ...]:
         AppPlan(f"app{number}", random.choice([1.0, 1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 20.0]))
         for number in range(count)
     )
+
+
+def _draw_rules(
+    random: Random, hosts: tuple[HostPlan, ...], models: tuple[ModelPlan, ...], apps: tuple[AppPlan, ...]
+) -> tuple[RulePlan, ...]:
+    """At most one of each subject, so that they do not contradict one another; pins that can be met."""
+    rules = []
+    for model in random.sample(models, random.choice([0, 0, 1, 2])):
+        host = random.choice(hosts)
+        large = [
+            device.device_id for device in host.devices if device.total_mib - device.reserve_mib >= model.claim_mib
+        ]
+        mode = random.choice(["PIN", "PIN", "PREFER", "AVOID"])
+        if large:
+            keep_loaded = mode == "PIN" and random.random() < 0.3
+            rules.append(RulePlan(model.name, "", mode, host.node_id, (random.choice(large),), keep_loaded))
+    if random.random() < 0.15 and not rules:
+        rules.append(
+            RulePlan("", random.choice(apps).name, random.choice(["PIN", "AVOID"]), random.choice(hosts).node_id)
+        )
+    return tuple(rules)
 
 
 def _draw_faults(random: Random) -> FaultPlan:

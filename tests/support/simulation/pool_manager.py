@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from llorch.errors import Reason
 from orchestratord.core import events
 from orchestratord.core.effects import StageModel, StartWorker, StopWorker
-from orchestratord.core.fleet import Snapshot, WorkerState
+from orchestratord.core.fleet import WorkerState
 from support.simulation.host import Host
 from support.simulation.process import Process
 from support.simulation.schedule import Line
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 1.0
 HEARTBEATS_PER_FULL_REPORT = 15
 CALL_TIMES_OUT_AFTER_S = 3.0
+CONNECTS_AGAIN_AFTER_S = 0.5
 UNLOAD_S = 0.3
+CRASH_IS_SEEN_AFTER_S = 0.02
 
 
 class PoolManager:
@@ -25,6 +27,8 @@ class PoolManager:
         self.world = world
         self.host = host
         self._commands = 0
+        self.heard_session = ""
+        """The newest session that the brain knows of."""
         self._registered_instance = 0
         """The one that the brain knows; until it has registered, a pool manager takes no commands."""
         self.in_flight: dict[str, StartWorker] = {}
@@ -37,7 +41,7 @@ class PoolManager:
         host = self.host
         host.session = f"{host.node_id}-{self.world.next_number()}"
         host.line = Line(self.world.schedule, self.world.delay_s)
-        snapshot = host.snapshot(full=True)
+        snapshot, samples = host.snapshot(full=True), host.samples()
         registered = events.NodeRegistered(
             node_id=host.node_id,
             session=host.session,
@@ -50,8 +54,8 @@ class PoolManager:
         instance = host.instance
 
         def arrive() -> None:
-            self._registered_instance = instance
-            self._tell(registered, snapshot)
+            self._registered_instance, self.heard_session = instance, registered.session
+            self._tell(registered, samples)
 
         host.line.send(arrive)
         self.world.schedule.after(HEARTBEAT_S, lambda: self._beat(registered.session))
@@ -70,17 +74,27 @@ class PoolManager:
         if host.line is None:
             return
         host.reports_sent += 1
-        snapshot = host.snapshot(full=full, only=only)
+        snapshot, samples = host.snapshot(full=full, only=only), host.samples()
         message = events.NodeReported(host.node_id, host.session, host.applied_command_seq, snapshot)
-        host.line.send(lambda: self._tell(message, snapshot))
+        host.line.send(lambda: self._tell(message, samples))
         if self.world.happens(self.world.plan.faults.duplicate):
-            host.line.send(lambda: self._tell(message, snapshot))
+            host.line.send(lambda: self._tell(message, samples))
 
-    def _tell(self, message: events.Event, snapshot: Snapshot) -> None:
-        before = self.host.told_others_mib
-        self.host.told_others_mib = {device.device_id: device.others_mib for device in snapshot.devices}
+    def _tell(self, message: events.NodeRegistered | events.NodeReported, samples: dict[str, tuple[int, int]]) -> None:
+        before, self.host.told = self.host.told, samples
         if not self.world.tell(message):
-            self.host.told_others_mib = before
+            self.host.told = before
+            self._link_is_over(message.session)
+
+    def _link_is_over(self, session: str) -> None:
+        """The brain holds another link to be the newest; where that is wrong, the host comes with a newer one."""
+        if self.is_connected and self.host.session == session:
+            self.disconnect(lose_what_is_under_way=True)
+            self.world.schedule.after(CONNECTS_AGAIN_AFTER_S, self.connect_if_gone)
+
+    def connect_if_gone(self) -> None:
+        if not self.is_connected:
+            self.connect()
 
     def _beat(self, session: str) -> None:
         if self.host.session != session or self.host.line is None:
@@ -121,7 +135,9 @@ class PoolManager:
 
         def fail() -> events.Event:
             self.in_flight.pop(spec.worker_id, None)
-            return events.WorkerStartFailed(spec.worker_id, Reason.UPSTREAM_UNAVAILABLE, "the node did not answer")
+            return events.WorkerStartFailed(
+                spec.worker_id, Reason.UPSTREAM_UNAVAILABLE, "the node did not answer", sequence
+            )
 
         self._call(carry_out, fail)
 
@@ -141,15 +157,17 @@ class PoolManager:
         self._call(carry_out, lambda: None)
 
     def exits(self, process: Process, failure: str) -> None:
-        """The process is no more at once; its end is reported when its memory is back, or that takes too long."""
+        """The process is no more at once. A failure is told right away, an end that was asked for when the memory is
+        back.
+        """
         if not process.is_alive:
             return
-        faults = self.world.plan.faults
-        for device_id in set(process.spec.device_ids):
-            self._linger(process, device_id, faults.memory_returns_after_s * self.world.random.random())
+        lingers_s = self.world.plan.faults.memory_returns_after_s * self.world.random.random()
+        for device_id in process.spec.device_ids:
+            self._linger(process, device_id, lingers_s)
         process.is_alive, process.failure = False, failure
         self.world.link_of(process).process_exited()
-        self.world.schedule.after(min(faults.memory_returns_after_s, 1.0), lambda: self._report_end(process))
+        self.world.schedule.after(CRASH_IS_SEEN_AFTER_S if failure else lingers_s, lambda: self._report_end(process))
 
     def _linger(self, process: Process, device_id: str, seconds: float) -> None:
         card, mib = self.host.cards[device_id], process.holds_mib(device_id)
@@ -184,6 +202,7 @@ class PoolManager:
         if not process.is_alive or process.state is not WorkerState.STARTING:
             return
         if not self.host.fits(process):
+            self.world.invariants.ran_out_of_memory(self.host, process)
             self.exits(process, "out of memory")
         elif self.world.happens(self.world.plan.faults.load_fails):
             self.exits(process, "the engine refused the file")

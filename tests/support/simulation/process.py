@@ -20,6 +20,8 @@ class Run:
     """What the worker said of it, in order: told again to whoever attaches."""
     outcome: RunResult | TaskError | None = None
     first_token_told: bool = False
+    seconds: float = 0.0
+    """That it takes if nobody ends it."""
 
     @property
     def is_active(self) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from support.simulation.world import World
 
 QUEUED, RUNNING, FINISHED = "queued", "running", "finished"
+_STATES = {TaskState.QUEUED: QUEUED, TaskState.RUNNING: RUNNING}
 DEADLINE_SLACK_S = 0.6
 LOOKS_AT_ALL_EVERY = 100
 
@@ -115,8 +116,17 @@ class TaskRules:
         for attempt_id in self._live.pop(effect.worker_id, ()):
             del self._worker_of[attempt_id]
 
+    def released(self, effect: effects.ReleaseRuns) -> None:
+        """The brain counts them as over, also those that it lost sight of."""
+        for attempt_id in effect.attempt_ids:
+            self._over(attempt_id)
+
     def stopped(self, effect: effects.StopWorker) -> None:
         self._stopped.add(effect.worker_id)
+
+    def live_on(self, worker_id: str) -> set[str]:
+        """Attempts that hold slots there, as far as the brain can know."""
+        return self._live.get(worker_id, set())
 
     # What has to hold.
 
@@ -162,11 +172,7 @@ class TaskRules:
             return
         if (task_id in state.queue) != (watched.state is QUEUED):
             self._fail(f"{task_id} is {watched.state}, and {'' if task_id in state.queue else 'not '}in the queue")
-        if (task.state is TaskState.QUEUED, task.state is TaskState.RUNNING, task.is_finished) != (
-            watched.state is QUEUED,
-            watched.state is RUNNING,
-            watched.state is FINISHED,
-        ):
+        if _STATES.get(task.state, FINISHED) is not watched.state:
             self._fail(f"{task_id} is {watched.state}; the brain holds it to be {task.state}")
         if task.state is TaskState.RUNNING and (task.attempt is None or task.attempt.attempt_id not in state.attempts):
             self._fail(f"{task_id} runs nowhere")
@@ -201,5 +207,6 @@ _NOTES: dict[type, Callable[[TaskRules, Any], None]] = {
     effects.AppendTerminal: TaskRules.ended,
     effects.ForgetTask: TaskRules.forgotten,
     effects.DetachWorker: TaskRules.detached,
+    effects.ReleaseRuns: TaskRules.released,
     effects.StopWorker: TaskRules.stopped,
 }

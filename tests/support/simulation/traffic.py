@@ -52,7 +52,7 @@ class Traffic:
             "durable": self.world.happens(plan.durable_share),
         }
         request = TaskRequest(**(drawn | fields))  # type: ignore[arg-type]  # tests name fields
-        self.work[request.task_id] = Work(random.randint(5, 400), random.randint(*plan.tokens_out))
+        self.work[request.task_id] = Work(random.randint(*plan.tokens_in), random.randint(*plan.tokens_out))
         if self.world.tell(events.TaskSubmitted(request)) and not request.durable:
             self.world.tell(events.ReaderAttached(request.task_id))
             self._perhaps_stop(request)

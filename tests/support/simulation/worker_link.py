@@ -9,11 +9,14 @@ from orchestratord.core.fleet import WorkerState
 from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskError
 from support.simulation.process import Process, Run
 from support.simulation.schedule import Action, Line
+from support.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World
 
 ATTACH_AGAIN_AFTER_S = 0.7
+CANCEL_IS_HEARD_WITHIN_S = 0.5
+PREFILL_SHARE = 0.25
 
 
 class WorkerLink:
@@ -25,6 +28,8 @@ class WorkerLink:
         self.line: Line | None = None
         self.is_wanted = False
         self.cannot_be_reached_until = 0.0
+        self._attached_at = 0.0
+        self._cancelled: dict[str, float] = {}
 
     # What the brain wants.
 
@@ -43,6 +48,8 @@ class WorkerLink:
         self.world.schedule.after(self.world.delay_s(), lambda: self._start_arrives(run))
 
     def cancel_run(self, attempt_id: str) -> None:
+        self._cancelled.setdefault(attempt_id, self.world.schedule.now)
+
         def arrive() -> None:
             run = self.process.runs.get(attempt_id)
             if run is None:
@@ -95,6 +102,7 @@ class WorkerLink:
             self._is_silent()
             return
         self.line = Line(self.world.schedule, self.world.delay_s)
+        self._attached_at = self.world.schedule.now
         self._send(events.RunsFound(self.process.worker_id, tuple(self.process.runs)))
         self._send(events.WorkerAttached(self.process.worker_id))
         for run in self.process.runs.values():
@@ -120,8 +128,8 @@ class WorkerLink:
             process.runs[run.attempt_id] = run
             self.world.invariants.run_began(process, run)
             self._say(run, events.AttemptStarted(run.attempt_id))
-            seconds = process.seconds_for(run)
-            self.world.schedule.after(seconds / 4, lambda: self._first_token(run))
+            seconds = run.seconds = process.seconds_for(run)
+            self.world.schedule.after(seconds * PREFILL_SHARE, lambda: self._first_token(run))
             self.world.schedule.after(seconds, lambda: self._end(run, FinishReason.EOS))
 
     def _first_token(self, run: Run) -> None:
@@ -131,9 +139,26 @@ class WorkerLink:
     def _end(self, run: Run, reason: FinishReason) -> None:
         if not run.is_active or not self.process.is_alive:
             return
+        if reason is FinishReason.EOS:
+            self._check_not_cancelled(run)
         tokens_out = run.tokens_out if reason is FinishReason.EOS else 0
-        run.outcome = RunResult((ChoiceEnd(0, reason, tokens_out),), run.tokens_in, tokens_out)
+        run.outcome = RunResult(
+            (ChoiceEnd(0, reason, tokens_out),),
+            run.tokens_in,
+            tokens_out,
+            decode_ms=round(run.seconds * (1 - PREFILL_SHARE) * 1000) if tokens_out else 0,
+            prefill_ms=round(run.seconds * PREFILL_SHARE * 1000) if tokens_out else 0,
+        )
         self._say(run, events.AttemptEnded(run.attempt_id, run.outcome))
+
+    def _check_not_cancelled(self, run: Run) -> None:
+        """A cancel may get lost while the worker can't be reached; not for longer."""
+        cancelled_at = self._cancelled.get(run.attempt_id)
+        if cancelled_at is None or self.line is None:
+            return
+        heard_by = max(cancelled_at, self._attached_at) + CANCEL_IS_HEARD_WITHIN_S
+        if self.world.schedule.now > heard_by + 2 * self.world.plan.faults.late_s:
+            raise Violation(self.world, f"{run.attempt_id} ran to its end although it was cancelled")
 
     def _say(self, run: Run, event: events.Event) -> None:
         run.said.append(event)

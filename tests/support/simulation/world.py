@@ -8,13 +8,15 @@ from typing import Any
 
 from llorch.errors import LlorchError
 from orchestratord.core import effects, events
+from orchestratord.core.apps import App
+from orchestratord.core.assignments import Assignment, Mode
 from orchestratord.core.brain import Brain
 from orchestratord.core.catalog import ModelSpec, Origin
 from orchestratord.core.state import BrainConfig
 from support.simulation.faults import Faults
 from support.simulation.host import Host
 from support.simulation.invariants import Invariants
-from support.simulation.plan import ModelPlan, Plan
+from support.simulation.plan import ModelPlan, Plan, RulePlan
 from support.simulation.pool_manager import PoolManager
 from support.simulation.process import Process
 from support.simulation.schedule import Schedule
@@ -22,7 +24,8 @@ from support.simulation.traffic import Traffic
 from support.simulation.worker_link import WorkerLink
 
 TICK_S = 0.25
-SETTLES_WITHIN_S = 300.0
+NOBODY_ENDS_FOR_S = 90.0
+FULL_REPORTS_UNTIL_REST = 5
 DUPLICATE_AFTER_S = (0.0, 1.0, 4.0)
 
 
@@ -39,6 +42,8 @@ class World:
         self.invariants = Invariants(self)
         self.traffic = Traffic(self)
         self.faults = Faults(self)
+        self.listeners: list[Callable[[effects.Effect], object]] = []
+        """Whoever measures: called with every effect, before it is carried out."""
         self.events = 0
         self.refused = 0
         self._trace = hashlib.sha256() if trace else None
@@ -53,8 +58,12 @@ class World:
         self.settle()
 
     def begin(self) -> None:
+        for app in self.plan.apps:
+            self.tell(events.AppDefined(App(app.name, weight=app.weight)))
         for model in self.plan.models:
             self.tell(events.ModelRegistered(_spec(model), Origin.CALL, "the simulation"))
+        for rule in self.plan.rules:
+            self.tell(events.AssignmentSet(_assignment(rule)))
         for manager in self.managers.values():
             manager.connect()
         self.schedule.after(TICK_S, self._tick)
@@ -65,19 +74,24 @@ class World:
     def settle(self) -> None:
         self.traffic.is_open = False
         self.faults.end()
-        until = self.schedule.now + SETTLES_WITHIN_S
-        while self.schedule.now < until and not self.invariants.all_have_ended():
+        open_tasks, since = self.invariants.tasks.open, self.schedule.now
+        while self.schedule.now < since + NOBODY_ENDS_FOR_S and not self.invariants.all_have_ended():
             self.schedule.run_until(self.schedule.now + 1.0)
+            if self.invariants.tasks.open < open_tasks:
+                open_tasks, since = self.invariants.tasks.open, self.schedule.now
         self._come_to_rest()
         self.invariants.at_rest()
 
     def _come_to_rest(self) -> None:
-        """What is under way arrives; then every host tells all there is, as it does every now and then."""
+        """What is under way arrives; every host tells all there is, as it does now and then; what is to end ends."""
         arrived_s = 2 * self.plan.faults.late_s + DUPLICATE_AFTER_S[-1]
         self.schedule.run_until(self.schedule.now + arrived_s)
-        for manager in self.managers.values():
-            manager.report(full=True)
-        self.schedule.run_until(self.schedule.now + arrived_s)
+        for _ in range(FULL_REPORTS_UNTIL_REST):
+            for manager in self.managers.values():
+                manager.report(full=True)
+            self.schedule.run_until(self.schedule.now + arrived_s)
+            if not self.invariants.memory.differences():
+                break
 
     def _tick(self) -> None:
         self.tell(events.Tick())
@@ -97,6 +111,8 @@ class World:
         self.invariants.heard(event)
         for effect in wanted:
             self.invariants.wants(effect)
+            for listen in self.listeners:
+                listen(effect)
             if perform := _PERFORM.get(type(effect)):
                 perform(self, effect)
         self.invariants.check(event)
@@ -161,7 +177,13 @@ class World:
 
 
 def _config(plan: Plan) -> BrainConfig:
-    return BrainConfig(queue_capacity=plan.queue_capacity, task_retention_s=20.0, no_device_grace_s=10.0)
+    return BrainConfig(
+        queue_capacity=plan.queue_capacity,
+        task_retention_s=20.0,
+        no_device_grace_s=10.0,
+        max_starvation_s=plan.max_starvation_s,
+        min_residency_s=plan.min_residency_s,
+    )
 
 
 def _spec(model: ModelPlan) -> ModelSpec:
@@ -171,6 +193,20 @@ def _spec(model: ModelPlan) -> ModelSpec:
         slots=model.slots,
         vram_claim_mib=model.claim_mib,
         idle_unload_s=model.idle_unload_s,
+    )
+
+
+def _assignment(rule: RulePlan) -> Assignment:
+    """As the settings file sets it: before its host was ever seen."""
+    return Assignment(
+        assignment_id="",
+        model=rule.model,
+        app=rule.app,
+        targets=("/".join((rule.node_id, *rule.device_ids)),),
+        places=(),
+        mode=Mode(rule.mode),
+        keep_loaded=rule.keep_loaded,
+        origin=Origin.FILE,
     )
 
 
