@@ -55,7 +55,7 @@ class Rates:
     def ran(self, run: Run) -> None:
         key = (run.model, run.device)
         evaluated = run.tokens_in - run.cached_tokens
-        if evaluated >= SMALLEST_PROMPT and run.prefill_ms:
+        if evaluated >= SMALLEST_PROMPT and (run.prefill_ms or run.decode_ms):
             size = evaluated.bit_length()
             self._prefill.setdefault(key, {}).setdefault(size, Learnt()).take_in(run.prefill_ms / evaluated)
         if run.tokens_out > run.choices and run.decode_ms:
