@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest
 HAS_GPU := nvidia-smi --list-gpus >/dev/null 2>&1
 suites = $(wildcard $(addprefix tests/,$(1)))
 
-.PHONY: help demo test unit chaos test-gpu up bench bench-engine bench-gpu gen check lint type drift format clean set-up set-up-without-engine
+.PHONY: help demo test unit chaos test-gpu up bench bench-brain bench-engine bench-gpu gen check lint type drift format clean set-up set-up-without-engine
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,16 +24,19 @@ test: set-up check ## Everything that has to pass: check, then all test suites
 	$(PYTEST) $(call suites,unit contract sim integration chaos e2e)
 
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
-	LLORCH_SIM_SEEDS=25 $(PYTEST) -m "not native" $(call suites,unit contract sim)
+	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 $(PYTEST) -m "not native" $(call suites,unit contract sim)
 
 chaos: set-up ## The chaos tests with their full counts
-	LLORCH_CHAOS=full LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 $(PYTEST) $(call suites,chaos)
+	LLORCH_CHAOS=full LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10 $(PYTEST) $(call suites,chaos)
 
 up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …": options of `llorch up`)
 	@$(BIN)/llorch up $(ARGS)
 
 bench: set-up ## Measure what llama-orch itself costs; figures are no part of any test
 	@for measurement in streams idle heartbeat swap; do PYTHONPATH=tests $(BIN)/python tests/bench/bench_$$measurement.py || exit 1; done
+
+bench-brain: set-up-without-engine ## Measure how fast the brain decides, and how well (ARGS="--quick")
+	@$(BIN)/python tests/bench/bench_brain.py $(ARGS)
 
 bench-engine: set-up ## Compare the engine with llama.cpp's own server core (ARGS="--rounds 5 --full")
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]"

@@ -15,6 +15,8 @@ from pydantic_core import PydanticUndefined
 
 from gatewayd.settings import GatewaySettings
 from llorch.settings import DaemonSettings
+from orchestratord.app_sources import AppTable
+from orchestratord.assignment_sources import AssignmentTable
 from orchestratord.model_sources import ModelTable
 from orchestratord.settings import OrchestratorSettings
 from pool_managerd.settings import PoolManagerSettings
@@ -38,6 +40,8 @@ def tables() -> dict[str, str]:
     documented = {"common": _daemon_table("daemon", DaemonSettings.model_fields)}
     documented |= {section: _daemon_table(section, fields) for section, fields in own.items()}
     documented["models"] = _model_table(ModelTable)
+    documented["apps"] = _model_table(AppTable)
+    documented["assignments"] = _model_table(AssignmentTable)
     return documented
 
 

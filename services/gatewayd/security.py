@@ -10,8 +10,17 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from gatewayd.exchange import Exchange
-from llorch.auth import AUTHORIZATION, CLIENT_CLASS, BearerAuth, Identity, bearer_token, is_loopback
+from llorch.auth import (
+    AUTHORIZATION,
+    CLIENT_CLASS,
+    BearerAuth,
+    Identity,
+    bearer_token,
+    is_app_key,
+    is_loopback,
+)
 from llorch.errors import InvalidArgument, PermissionDenied, Reason, Unauthenticated
+from llorch.identifiers import token_fingerprint
 from llorch.ports import join_address
 
 # Who sends one of these speaks for somebody else, who need not be on this machine.
@@ -62,12 +71,15 @@ class ClientCheck:
     def admit(self, exchange: Exchange) -> tuple[Identity, tuple[tuple[str, str], ...]]:
         """The client's identity, and the metadata with which to call the orchestrator on its behalf.
 
-        A client that needs no token here, and shows none, is vouched for by the channel's own.
+        A client that needs no token here, and shows none, is vouched for by the channel's own. Keys of apps are known
+        to the orchestrator alone, which sees them with every call that is made for them.
         """
         peer = peer_of(exchange.client)
         client_class = "loopback" if is_loopback(peer) and not _is_forwarded(exchange.headers) else "remote"
         shown = _shown_token(exchange.headers)
         metadata = {CLIENT_CLASS: client_class, **({AUTHORIZATION: f"Bearer {shown}"} if shown else {})}
+        if shown is not None and is_app_key(shown):
+            return Identity(token_fingerprint(shown)), tuple(metadata.items())
         return self._auth.authenticate(metadata, peer), tuple(metadata.items())
 
 

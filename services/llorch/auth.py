@@ -1,5 +1,6 @@
 """Who is calling: bearer tokens, and the trust that a loopback peer gets by default."""
 
+import hashlib
 import hmac
 import ipaddress
 from collections.abc import Mapping
@@ -8,18 +9,30 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from llorch.errors import FailedPrecondition, Reason, Unauthenticated
-from llorch.identifiers import token_fingerprint
+from llorch.identifiers import secret_token, token_fingerprint
 
 AUTHORIZATION = "authorization"
 CLIENT_CLASS = "x-llorch-client"
 """Set by the gateway about its own peer: `remote` or `loopback`."""
 
 
+APP_KEY_PREFIX = "llorch-"
+"""What keys of apps begin with, so that people and programs that look for leaked secrets know one when they see it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`name` is what logs and records show: `localhost`, or `token:<6 hex>`; never a token."""
+    """`name` is what logs and records show: `localhost`, `token:<6 hex>` or `app:<name>`; never a token.
+
+    `app` is empty for those who are no app. `methods` are all that it may call, as `/<service>/<method>`; None = all.
+    """
 
     name: str
+    app: str = ""
+    methods: frozenset[str] | None = None
+
+    def may_call(self, method: str) -> bool:
+        return self.methods is None or method in self.methods
 
 
 LOCALHOST = Identity("localhost")
@@ -64,6 +77,20 @@ def bearer_token(metadata: Mapping[str, str]) -> str | None:
     """The token of an `authorization: Bearer …` entry, or None."""
     scheme, _, token = metadata.get(AUTHORIZATION, "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def new_app_key() -> str:
+    return f"{APP_KEY_PREFIX}{secret_token()}"
+
+
+def is_app_key(token: str) -> bool:
+    """Whether it looks like the key of an app. Whether it is one, only the orchestrator knows."""
+    return token.startswith(APP_KEY_PREFIX)
+
+
+def key_hash(key: str) -> str:
+    """How keys are kept. They have 256 random bits, so that nobody can find one by trying; no salt is needed."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def same_token(shown: str, expected: str) -> bool:

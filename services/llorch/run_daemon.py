@@ -1,6 +1,7 @@
 """From `__main__` into the event loop and out again: signals, exit codes, and no traceback for a user."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -39,6 +40,9 @@ def run(main: Main, name: str, *, log_level: str = "info") -> NoReturn:
 
 
 def _run(main: Main, name: str) -> int:
+    # What was imported until now is no garbage and never will be: the collector needs not look at it again.
+    gc.collect()
+    gc.freeze()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_signalled(main))

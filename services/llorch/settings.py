@@ -29,11 +29,11 @@ from pydantic_settings.exceptions import SettingsError as BadFlag
 
 from llorch.errors import InvalidArgument, Reason
 
-KNOWN_SECTIONS = frozenset({"orchestrator", "pool_manager", "gateway", "worker", "models", "logging"})
+KNOWN_SECTIONS = frozenset(
+    {"orchestrator", "pool_manager", "gateway", "worker", "models", "apps", "assignments", "logging"}
+)
 TOP_KEYS = frozenset({"models_dir"})
 """May stand above all sections; the daemon that has such a setting reads it."""
-_LATER_SECTIONS = frozenset({"apps"})
-"""Not known to this release; refused by name rather than ignored."""
 _EXIT_SETTINGS = 2
 
 
@@ -158,8 +158,6 @@ def _read_file(settings_class: type[DaemonSettings], file: Path) -> dict[str, An
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}") from None
     for name in content:
-        if name in _LATER_SECTIONS:
-            raise SettingsError(f"{file} sets {name}, which comes with a later release; take it out")
         if name not in KNOWN_SECTIONS | TOP_KEYS:
             raise SettingsError(f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}")
     shared = _section(file, content, "logging", {"level"})

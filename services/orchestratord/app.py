@@ -1,17 +1,18 @@
 """The composition root of orchestratord: builds everything once, runs it, ends it in order."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from llama_orch.v2 import (
-    app_service_pb2,
     app_service_pb2_grpc,
     catalog_service_pb2_grpc,
     fleet_service_pb2_grpc,
     meta_service_pb2_grpc,
     node_link_service_pb2_grpc,
-    placement_service_pb2,
     placement_service_pb2_grpc,
-    session_service_pb2,
     session_service_pb2_grpc,
     task_service_pb2_grpc,
 )
@@ -22,18 +23,38 @@ from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.ports import announce_address
 from llorch.rpc.server import RpcServer
-from orchestratord.api import catalog_service, fleet_service, meta_service, node_link_service, task_service
-from orchestratord.api.not_yet import not_yet
+from orchestratord.api import (
+    app_service,
+    catalog_service,
+    fleet_service,
+    meta_service,
+    node_link_service,
+    placement_service,
+    session_service,
+    task_service,
+)
+from orchestratord.api.app_keys import AppAuth
 from orchestratord.core import events
+from orchestratord.core.admission import QueuePolicy
 from orchestratord.core.brain import Brain
+from orchestratord.core.placement.rules import OverridePolicy
 from orchestratord.core.state import BrainConfig
-from orchestratord.model_sources import models_of_file, models_of_packages
+from orchestratord.metrics.watcher import Watcher
+from orchestratord.model_sources import models_of_packages
+from orchestratord.runtime import restart
+from orchestratord.runtime.audit_trail import AuditTrail
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.keeper import Keeper
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.settings import OrchestratorSettings
+from orchestratord.settings_file import events_of_file
+from orchestratord.store.data_dir import DataDir
 from orchestratord.store.interface import Incarnation, Store
-from orchestratord.store.memory import MemoryStore
+from orchestratord.store.sqlite import open_sqlite
+
+if TYPE_CHECKING:
+    from orchestratord.metrics.collector import OrchestratorMetrics
 
 TICK_S = 0.25
 WAKE_READERS_EVERY_TICKS = 8
@@ -44,11 +65,12 @@ _log = get_logger("orchestratord")
 async def run(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain and end."""
     refuse_open_bind(settings.bind, settings.token)
-    store = MemoryStore()
-    try:
-        await _serve(settings, store, stop)
-    finally:
-        await store.close()
+    with DataDir(settings.data_dir) as folder:
+        store = await asyncio.to_thread(open_sqlite, folder)
+        try:
+            await _serve(settings, store, stop)
+        finally:
+            await store.close()
 
 
 async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Event) -> None:
@@ -56,44 +78,96 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
     clock = SystemClock()
     owner = BrainOwner(Brain(_brain_config(settings), new_id), clock)
     streams = TaskStreams()
-    server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=BearerAuth(settings.token))
+    auth = AppAuth(owner.state.apps.by_key_hash, BearerAuth(settings.token))
+    server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=auth)
     async with TaskSupervisor("orchestratord") as tasks:
         node_token = settings.node_token or settings.token
-        effects = EffectRunner(owner, streams, store, incarnation, clock, tasks, node_token)
+        keeper = Keeper(store, owner.post, clock, tasks)
+        effects = EffectRunner(owner, streams, keeper, incarnation, clock, tasks, node_token)
         owner.connect(effects.perform)
-        await _register_models(settings, store, owner)
-        _add_services(server, settings, owner, streams, effects, store, incarnation, clock)
+        owner.watch(AuditTrail(keeper, clock).observe)
+        watcher = Watcher(owner.state)
+        owner.watch(watcher.observe)
+        metrics = cache(partial(_make_metrics, owner, keeper, watcher))
+        await _restore(settings, store, owner, streams, incarnation, clock)
+        _add_services(server, settings, owner, streams, effects, metrics, store, incarnation, clock)
         tasks.spawn("tick", _tick(owner, streams), forever=True)
-        try:
-            address = await server.start()
-            server.set_serving(True)
-            if settings.address_file is not None:
-                announce_address(settings.address_file, address)
-            _log.info("serving", address=address, control_epoch=incarnation.control_epoch)
-            await stop.wait()
-        finally:
-            await server.stop(settings.drain_s)
-            await effects.close()
+        tasks.spawn("keep what was learnt", keeper.run(), forever=True)
+        async with _metrics_served(settings, metrics):
+            try:
+                address = await server.start()
+                server.set_serving(True)
+                if settings.address_file is not None:
+                    announce_address(settings.address_file, address)
+                _log.info("serving", address=address, control_epoch=incarnation.control_epoch)
+                await stop.wait()
+            finally:
+                await server.stop(settings.drain_s)
+                await effects.close()
+                await keeper.write_lagging()
+
+
+def _make_metrics(owner: BrainOwner, keeper: Keeper, watcher: Watcher) -> "OrchestratorMetrics":
+    # Most systems are never scraped, and the library takes memory.
+    from orchestratord.metrics.collector import OrchestratorMetrics
+
+    return OrchestratorMetrics(owner, keeper, watcher)
+
+
+@asynccontextmanager
+async def _metrics_served(
+    settings: OrchestratorSettings, metrics: Callable[[], "OrchestratorMetrics"]
+) -> AsyncIterator[None]:
+    if settings.metrics_bind is None:
+        yield
+        return
+    from llorch.metrics_server import MetricsServer
+
+    registry = metrics().registry(asyncio.get_running_loop())
+    server = MetricsServer(settings.metrics_bind, registry, settings.metrics_token)
+    _log.info("metrics", address=server.start())
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.stop)
 
 
 def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
     return BrainConfig(
         queue_capacity=settings.queue_capacity,
+        queue_policy=QueuePolicy(settings.queue_policy),
+        max_starvation_s=settings.max_starvation_s,
+        session_ttl_s=settings.session_ttl_s,
+        override_policy=OverridePolicy(settings.placement_overrides),
+        min_residency_s=settings.min_residency_s,
+        model_wait_s=settings.model_wait_s,
+        replica_idle_s=settings.replica_idle_s,
+        node_lost_s=settings.node_lost_s,
         task_retention_s=settings.task_retention_s,
         tasks_retained=settings.tasks_retained,
         disconnect_grace_s=settings.disconnect_grace_s,
     )
 
 
-async def _register_models(settings: OrchestratorSettings, store: Store, owner: BrainOwner) -> None:
-    """From the weakest origin to the strongest, so that the settings file has the last word."""
+async def _restore(
+    settings: OrchestratorSettings,
+    store: Store,
+    owner: BrainOwner,
+    streams: TaskStreams,
+    incarnation: Incarnation,
+    clock: SystemClock,
+) -> None:
+    """What was kept, what packages bring, what the settings file says; then the tasks that need it."""
+    await restart.restore_records(store, owner, clock)
     if settings.package_models:
         for event in models_of_packages():
             owner.ask(event)
-    for model in await store.models():
-        owner.ask(events.ModelRegistered(model.spec, model.origin, model.provenance))
-    for event in models_of_file(settings.config):
-        owner.ask(event)
+    for heading, event_of_file in events_of_file(settings.config):
+        with heading:
+            owner.ask(event_of_file)
+    waiting = await restart.restore_tasks(store, owner, streams, incarnation, clock)
+    if waiting:
+        _log.info("tasks_restored", waiting=waiting)
 
 
 def _add_services(
@@ -102,19 +176,21 @@ def _add_services(
     owner: BrainOwner,
     streams: TaskStreams,
     effects: EffectRunner,
+    metrics: Callable[[], "OrchestratorMetrics"],
     store: Store,
     incarnation: Incarnation,
     clock: SystemClock,
 ) -> None:
     tasks = task_service.TaskService(owner, streams, effects, settings.write_deadline_s)
-    catalog = catalog_service.CatalogService(owner, store, clock)
+    catalog = catalog_service.CatalogService(owner, effects, clock)
     fleet = fleet_service.FleetService(owner, effects, incarnation, clock, settings.write_deadline_s)
     links = node_link_service.NodeLinkService(owner, incarnation, server.draining)
-    sessions = not_yet(session_service_pb2.DESCRIPTOR.services_by_name["SessionService"])
-    placement = not_yet(placement_service_pb2.DESCRIPTOR.services_by_name["PlacementService"])
-    apps = not_yet(app_service_pb2.DESCRIPTOR.services_by_name["AppService"])
+    sessions = session_service.SessionService(owner, clock)
+    placement = placement_service.PlacementService(owner, effects, clock)
+    apps = app_service.AppService(owner, effects, clock)
     partial = (tasks, catalog, fleet, sessions, placement, apps)
-    meta = meta_service.MetaService(owner, tuple(name for servicer in partial for name in servicer.unimplemented))
+    unimplemented = tuple(name for servicer in partial for name in servicer.unimplemented)
+    meta = meta_service.MetaService(owner, metrics, store, unimplemented)
     for service, add, servicer in (
         (tasks.service.full_name, task_service_pb2_grpc.add_TaskServiceServicer_to_server, tasks),
         (catalog.service.full_name, catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server, catalog),

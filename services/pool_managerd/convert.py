@@ -22,6 +22,7 @@ from llorch.gguf.memory_estimate import BATCH_TOKENS, LoadShape, estimate
 from llorch.identifiers import check_id
 from pool_managerd.control import CommandHeader
 from pool_managerd.devices.device import Device, DeviceKind, DeviceProcess, DeviceState, ThrottleReason
+from pool_managerd.models.digest import DigestProgress
 from pool_managerd.models.download.progress import Progress
 from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
@@ -154,6 +155,12 @@ def complete_progress(model: LocatedModel) -> pool_manager_service_pb2.StageProg
     )
 
 
+def verification(reading: DigestProgress, model: LocatedModel) -> pool_manager_service_pb2.VerifyStagedModelResponse:
+    return pool_manager_service_pb2.VerifyStagedModelResponse(
+        done_mib=reading.done_bytes // _MIB, total_mib=_size_mib(model), digest=reading.digest
+    )
+
+
 def model_facts(facts: ModelFacts) -> pool_manager_service_pb2.ModelFacts:
     """For one token in one slot, so that who decides on slots and contexts can multiply."""
     whole = estimate(facts, LoadShape(slots=1, context_per_slot=1))
@@ -168,6 +175,23 @@ def model_facts(facts: ModelFacts) -> pool_manager_service_pb2.ModelFacts:
         window_tokens=facts.window + BATCH_TOKENS if windowed else 0,
         state_kib_per_slot=-(-whole.state // 1024),
         compute_mib=-(-whole.compute // _MIB),
+        layers=[
+            pool_manager_service_pb2.LayerFacts(
+                weight_bytes=layer.weight_bytes,
+                key_width=layer.key_width,
+                value_width=layer.value_width,
+                windowed=layer.windowed,
+                state_bytes=layer.state_bytes,
+            )
+            for layer in facts.layers
+        ],
+        window=facts.window,
+        vocabulary_size=facts.vocabulary_size,
+        activation_width=facts.activation_width,
+        weight_bytes=facts.weight_bytes,
+        embedding_bytes=facts.embedding_bytes,
+        output_bytes=facts.output_bytes,
+        tied_output=facts.tied_output,
     )
 
 

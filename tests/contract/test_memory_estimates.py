@@ -9,9 +9,16 @@ import pytest
 
 from llorch.gguf.memory_estimate import LoadShape, MemoryEstimate, estimate
 from llorch.gguf.model_file import read_model
+from orchestratord.convert.nodes import to_facts
+from orchestratord.core.catalog import Model, ModelSpec, Origin
+from orchestratord.core.fleet import DeviceKind
+from orchestratord.core.memory_estimate import estimate_split_mib
+from pool_managerd.convert import complete_progress
+from pool_managerd.models.references import LocatedModel
 from support.real_model import smollm2
 from support.tiny_models import ARCHITECTURES, write_tiny_model
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceKind as WorkerDeviceKind
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 
@@ -63,6 +70,23 @@ def test_the_header_says_what_the_engine_says_for_every_architecture(tmp_path: P
     check_close(estimate(read_model(path), SHAPES[1]), ask_engine(path, SHAPES[1]), compute_tolerance=0.5)
 
 
+@pytest.mark.req("ORCH-1014")
+@pytest.mark.parametrize(
+    ("slots", "context", "cache_type"),
+    [(1, 8192, "f16"), (4, 2048, "f16"), (32, 512, "f16"), (1, 2048, "q8_0"), (32, 8192, "q8_0"), (4, 512, "q4_0")],
+)
+def test_what_the_brain_sets_aside_is_what_the_engine_allocates(slots: int, context: int, cache_type: str) -> None:
+    """All the way: from the file's header over the wire to the claim, within 5 % or 64 MiB."""
+    path = smollm2()
+    told = complete_progress(LocatedModel("file:/m.gguf", path, read_model(path)))
+    spec = ModelSpec("m", "file:/m.gguf", slots=slots, context=context, cache_type=cache_type)
+    model = Model(spec, Origin.CALL, "a test", 0)
+    model.facts = to_facts(told)
+    (ours_mib,) = estimate_split_mib(model, told.done_mib, context, (1.0,), DeviceKind.CPU)
+    theirs = sum(ask_engine(path, LoadShape(slots, context, cache_type, cache_type, on_gpu=False)).values()) / 2**20
+    assert abs(ours_mib - theirs) <= max(0.05 * theirs, 64)
+
+
 def test_a_file_that_is_no_model_is_answered_in_words(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(b"GGUF" + bytes(100))
@@ -74,7 +98,7 @@ def test_a_file_that_is_no_model_is_answered_in_words(tmp_path: Path) -> None:
 async def test_what_a_load_takes_is_measured() -> None:
     """Resident memory counts a cache only once it was used, and weights that are mapped only once they were read."""
     path = smollm2()
-    shape = LlamaCppShape(path, "m", DeviceSet(DeviceKind.CPU, ("cpu",)), 1, 4096, "f16", "f16", threads=1)
+    shape = LlamaCppShape(path, "m", DeviceSet(WorkerDeviceKind.CPU, ("cpu",)), 1, 4096, "f16", "f16", threads=1)
     engine = LlamaCppEngine(shape)
     await engine.load()
     (measured,) = engine.info().memory_mib

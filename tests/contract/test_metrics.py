@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llorch.clock import SystemClock
 from llorch.errors import FailedPrecondition, Reason
 from llorch.metrics_server import MetricsServer
+from support.orchestrator_metrics import orchestrator_with_everything
 from worker_orcd.engine_info import EngineStats
 from worker_orcd.engines.sim.engine import SimEngine, SimShape
 from worker_orcd.engines.sim.parameters import SimParameters
@@ -23,10 +25,42 @@ from worker_orcd.run_table import RunTable
 from worker_orcd.step_times import StepTimes
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+SERVICES = Path(__file__).parents[2] / "services"
 ROW = re.compile(r"^\| `(?P<name>llorch_[a-z_]+)` \| (?P<type>\w+) \|(?P<labels>[^|]*)\|", re.MULTILINE)
-NAME = re.compile(r"llorch_[a-z]+(_[a-z]+)+")
-UNITS = ("_seconds", "_bytes", "_tokens", "_total")
-COUNTS_WITHOUT_UNIT = ("slots", "slots_busy", "runs_kept", "warm_prefixes")
+NAME = re.compile(r"llorch_[a-z]+(_[a-z]+)*")
+UNITS = ("_seconds", "_bytes", "_tokens", "_total", "_tasks", "_ratio", "_celsius", "_watts")
+WITHOUT_UNIT = {
+    "llorch_worker_slots",
+    "llorch_worker_slots_busy",
+    "llorch_worker_runs_kept",
+    "llorch_worker_warm_prefixes",
+    "llorch_admission_share",
+    "llorch_on_time_brier_score",
+    "llorch_placement_candidates_considered",
+    "llorch_nodes",
+    "llorch_model_workers",
+    "llorch_replica_slots",
+    "llorch_replica_slots_busy",
+    "llorch_device_usable",
+    "llorch_device_ecc_errors",
+    "llorch_device_throttled",
+}
+"""Counts of things that have no unit, shares, and flags."""
+
+
+@dataclass(frozen=True)
+class Documented:
+    type: str
+    labels: frozenset[str]
+
+
+def documented(daemon: str) -> dict[str, Documented]:
+    """The rows of a daemon's section."""
+    section = DOCUMENT.read_text().partition(f"## {daemon}\n")[2].partition("\n## ")[0]
+    return {
+        row["name"]: Documented(row["type"], frozenset(re.findall(r"`(\w+)`", row["labels"])))
+        for row in ROW.finditer(section)
+    }
 
 
 class TimedEngine(SimEngine):
@@ -64,24 +98,65 @@ def full_name(metric: Metric) -> str:
 
 @pytest.mark.req("OPS-6001")
 def test_every_metric_is_documented_and_the_other_way_round(families: list[Metric]) -> None:
-    documented = {row["name"]: row["type"] for row in ROW.finditer(DOCUMENT.read_text())}
-    assert documented == {full_name(metric): metric.type for metric in families}
+    rows = documented("worker-orcd")
+    assert rows
+    assert {name: row.type for name, row in rows.items()} == {full_name(metric): metric.type for metric in families}
 
 
 def test_names_tell_their_unit(families: list[Metric]) -> None:
     for metric in families:
-        name = full_name(metric)
-        assert NAME.fullmatch(name)
-        assert name.endswith(UNITS) or name.removeprefix("llorch_worker_") in COUNTS_WITHOUT_UNIT
         assert metric.documentation.endswith(".")
+    for name in {**documented("worker-orcd"), **documented("orchestratord")}:
+        assert NAME.fullmatch(name)
+        assert name.endswith(UNITS) != (name in WITHOUT_UNIT), name
 
 
 def test_labels_are_those_of_the_document(families: list[Metric]) -> None:
-    further = {row["name"]: set(re.findall(r"`(\w+)`", row["labels"])) for row in ROW.finditer(DOCUMENT.read_text())}
+    rows = documented("worker-orcd")
     for metric in families:
         assert metric.samples
         for sample in metric.samples:
-            assert set(sample.labels) - {"le"} == {*LABELS, *further[full_name(metric)]}
+            assert set(sample.labels) - {"le"} == {*LABELS, *rows[full_name(metric)].labels}
+
+
+@pytest.mark.req("OPS-6001")
+def test_what_the_orchestrator_says_is_what_the_document_says() -> None:
+    """Every metric has samples here, so that its labels are seen as well."""
+    said = {full_name(metric): metric for metric in orchestrator_with_everything().families()}
+    rows = documented("orchestratord")
+    assert {name: row.type for name, row in rows.items()} == {name: metric.type for name, metric in said.items()}
+    for name, metric in said.items():
+        assert metric.documentation.endswith("."), name
+        assert metric.samples, name
+        assert {frozenset(sample.labels) - {"le"} for sample in metric.samples} == {rows[name].labels}, name
+
+
+def test_no_other_code_makes_metrics() -> None:
+    """A metric that is made elsewhere would be in no list that these tests compare."""
+    makers = re.compile(r"prometheus_client")
+    found = {str(file.relative_to(SERVICES)) for file in SERVICES.rglob("*.py") if makers.search(file.read_text())}
+    assert found == {
+        "llorch/metrics_server.py",
+        "orchestratord/metrics/collector.py",
+        "orchestratord/metrics/families.py",
+        "orchestratord/metrics/fleet_families.py",
+        "worker_orcd/metrics.py",
+    }
+
+
+def test_alerts_of_the_operations_manual_have_their_names() -> None:
+    assert {
+        "llorch_admissions_total",
+        "llorch_admission_share",
+        "llorch_deadlines_met_ratio",
+        "llorch_placement_decisions_total",
+        "llorch_placement_candidates_considered",
+        "llorch_prediction_error_ratio",
+        "llorch_device_power_watts",
+        "llorch_device_temperature_celsius",
+        "llorch_device_ecc_errors",
+        "llorch_device_throttled",
+    } <= documented("orchestratord").keys()
 
 
 async def test_a_scrape_tells_what_happened(keeper: RunKeeper) -> None:

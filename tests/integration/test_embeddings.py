@@ -64,7 +64,7 @@ async def test_the_same_request_id_is_answered_again_without_computing(system: W
         (embed_task(), "embed.inputs"),
         (embed_task("x", ""), r"embed.inputs\[1\]"),
         (embed_task(*["x"] * 257), "257"),
-        (embed_task("x" * 20_000), r"5000 tokens, and at most 4096"),
+        (embed_task("x" * 140_000), r"35000 tokens, and at most 8192"),
         (task("x"), "Generate and SubmitTask"),
     ],
 )

@@ -5,6 +5,7 @@ from itertools import count
 from typing import TypeVar
 
 from orchestratord.core import events
+from orchestratord.core.assignments import Assignment, Mode
 from orchestratord.core.brain import Brain
 from orchestratord.core.catalog import ModelSpec, Origin
 from orchestratord.core.effects import Effect, StageModel, StartWorker
@@ -55,6 +56,14 @@ class BrainDriver:
         while self.now < end:
             self.now = min(self.now + step, end)
             self.handle(events.Tick())
+
+    def let_pass(self, seconds: float) -> None:
+        """Time passes, and every node says once a second that it is there."""
+        end = self.now + seconds
+        while self.now < end:
+            self.advance(min(1.0, end - self.now))
+            for node_id in self.sessions:
+                self.report(node_id)
 
     def all_of(self, kind: type[EffectT]) -> list[EffectT]:
         return [effect for effect in self.effects if isinstance(effect, kind)]
@@ -129,6 +138,23 @@ class BrainDriver:
         self.handle(events.WorkerStartAccepted(spec.worker_id, 1))
         self.worker_ready(spec, node_id, slots)
         return spec
+
+    def load_idle(self, model: str, node_id: str = "garage") -> WorkerSpec:
+        """Somebody asks for the model to be loaded, and it comes up; nobody uses it yet."""
+        self.handle(events.ModelLoadAsked(model, f"worker-of-{model}"))
+        known = self.state.catalog.get(model)
+        if known.spec.source not in self.state.fleet.nodes[node_id].staged:
+            self.stage(model, node_id, known.size_mib or 4096)
+        spec = self.last(StartWorker).spec
+        assert spec.model == model
+        self.handle(events.WorkerStartAccepted(spec.worker_id, 1))
+        self.worker_ready(spec, node_id)
+        return spec
+
+    def assign(self, model: str, target: str, mode: Mode = Mode.PREFER, **options: object) -> None:
+        fields: dict[str, object] = {"assignment_id": "", "model": model, "app": "", "places": (None,), "mode": mode}
+        draft = Assignment(targets=(target,), **(fields | options))  # type: ignore[arg-type]  # tests name fields
+        self.handle(events.AssignmentSet(draft))
 
     def finish_attempt(self, attempt_id: str, tokens_out: int = 3) -> None:
         choices = (ChoiceEnd(0, FinishReason.EOS, tokens_out),)

@@ -13,7 +13,8 @@ from llorch.errors import LlorchError, Reason
 from orchestratord.core import effects, events
 from orchestratord.core.catalog import ModelSpec, Origin
 from orchestratord.core.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec, WorkerState
-from orchestratord.core.state import BrainConfig, LoadPhase
+from orchestratord.core.loads import LoadPhase
+from orchestratord.core.state import BrainConfig
 from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskRequest, TaskState
 from support.brain_driver import BrainDriver, gpu
 
@@ -132,7 +133,7 @@ class RandomWorld:
             assert state.ledger.held(key) <= DEVICE_MIB, "memory was over-committed"
             assert set(state.ledger.loads_on(key)) <= set(state.fleet.workers), "memory is held by nobody"
         for load in state.loads.values():
-            assert not load.worker_id or load.worker_id in state.fleet.workers
+            assert (load.phase is LoadPhase.STARTING) == (load.load_id in state.fleet.workers)
             assert load.phase is not LoadPhase.MAKING_ROOM or load.waits_for, "a load waits for nobody"
 
     def _let_processes_go_on(self) -> None:

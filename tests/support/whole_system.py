@@ -110,7 +110,9 @@ async def wait_until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 10
 async def whole_system(
     folder: Path, slots: int = 4, queue_capacity: int = 1000, **pool_manager: object
 ) -> AsyncIterator[WholeSystem]:
-    """A system with the model `sim`, whose file only looks like one. `pool_manager`: settings of that one."""
+    """A system with the model `sim`, whose file only looks like one, on the node `garage`. `pool_manager`: settings of
+    that one.
+    """
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as daemons:
         try:
@@ -121,6 +123,7 @@ async def whole_system(
                     OrchestratorSettings(
                         bind="127.0.0.1:0",
                         address_file=file,
+                        data_dir=folder / "orchestrator",
                         drain_s=0,
                         package_models=False,
                         queue_capacity=queue_capacity,
@@ -200,7 +203,8 @@ def _pool_manager(
 
 
 async def _start(daemons: asyncio.TaskGroup, file: Path, run: Callable[[Path], Awaitable[None]]) -> str:
-    """The address under which the daemon serves."""
+    """The address under which the daemon serves; what an earlier life has left there does not count."""
+    file.unlink(missing_ok=True)  # noqa: ASYNC240  # a local file, in a test
 
     async def daemon() -> None:
         await run(file)

@@ -60,9 +60,9 @@ class App(_message.Message):
     weight: _builtins.float
     """Share within its class relative to other apps. 0.01 to 100. Default 1."""
     max_concurrent_tasks: _builtins.int
-    """Tasks at once; 0 = no limit."""
+    """Tasks that run at once, further ones wait in the queue; 0 = no limit."""
     max_tokens_per_minute: _builtins.int
-    """Tokens per minute, in and out; 0 = no limit."""
+    """Tokens per minute, in and out; while they are used up, further tasks are refused with QUOTA_EXCEEDED; 0 = no limit."""
     key_fingerprint: _builtins.str
     """First 6 hexadecimal digits of the SHA-256 of its key."""
     @_builtins.property

@@ -98,7 +98,8 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyModel(self, request, context):
-        """Checks the files of a model on the nodes that hold it against its digest.
+        """Reads the files of a model on the nodes that hold it again, and compares their digest with that of the model. A
+        model that has none yet gets the one that most nodes found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,7 +23,9 @@ class CatalogServiceStub:
     ListModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]
     """All models, by name."""
     VerifyModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.VerifyModelRequest, _catalog_service_pb2.VerifyModelResponse]
-    """Checks the files of a model on the nodes that hold it against its digest."""
+    """Reads the files of a model on the nodes that hold it again, and compares their digest with that of the model. A
+    model that has none yet gets the one that most nodes found.
+    """
     SetModelState: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.SetModelStateRequest, _catalog_service_pb2.SetModelStateResponse]
     """Makes a model take tasks or not."""
     DeleteModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]
@@ -64,7 +66,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.VerifyModelRequest,
         context: _aio.ServicerContext[_catalog_service_pb2.VerifyModelRequest, _abc.Awaitable[_catalog_service_pb2.VerifyModelResponse]],
     ) -> _abc.Awaitable[_catalog_service_pb2.VerifyModelResponse]:
-        """Checks the files of a model on the nodes that hold it against its digest."""
+        """Reads the files of a model on the nodes that hold it again, and compares their digest with that of the model. A
+        model that has none yet gets the one that most nodes found.
+        """
 
     @_abc_1.abstractmethod
     def SetModelState(

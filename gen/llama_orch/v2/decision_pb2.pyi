@@ -59,6 +59,9 @@ class PlacementCandidate(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     EVICTS_WORKER_IDS_FIELD_NUMBER: _builtins.int
     EVICTS_MIB_FIELD_NUMBER: _builtins.int
+    CLAIMS_MIB_FIELD_NUMBER: _builtins.int
+    TENSOR_SPLIT_FIELD_NUMBER: _builtins.int
+    WHERE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Node."""
     worker_id: _builtins.str
@@ -69,6 +72,8 @@ class PlacementCandidate(_message.Message):
     """Why it was removed, for people."""
     evicts_mib: _builtins.int
     """Memory that the evictions would free, in MiB."""
+    where: _builtins.str
+    """The place for people, e.g. "GPU 1 (RTX 3060) of garage"."""
     @_builtins.property
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Devices."""
@@ -81,6 +86,14 @@ class PlacementCandidate(_message.Message):
     def evicts_worker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Workers that would be evicted."""
 
+    @_builtins.property
+    def claims_mib(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Memory that the model takes there, in MiB per device."""
+
+    @_builtins.property
+    def tensor_split(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Shares of the model per device; empty on one device."""
+
     def __init__(
         self,
         *,
@@ -92,10 +105,13 @@ class PlacementCandidate(_message.Message):
         score: _abc.Iterable[Global___ScoreTerm] | None = ...,
         evicts_worker_ids: _abc.Iterable[_builtins.str] | None = ...,
         evicts_mib: _builtins.int = ...,
+        claims_mib: _abc.Iterable[_builtins.int] | None = ...,
+        tensor_split: _abc.Iterable[_builtins.float] | None = ...,
+        where: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_ids", b"device_ids", "evicts_mib", b"evicts_mib", "evicts_worker_ids", b"evicts_worker_ids", "filter_detail", b"filter_detail", "filtered_by", b"filtered_by", "node_id", b"node_id", "score", b"score", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claims_mib", b"claims_mib", "device_ids", b"device_ids", "evicts_mib", b"evicts_mib", "evicts_worker_ids", b"evicts_worker_ids", "filter_detail", b"filter_detail", "filtered_by", b"filtered_by", "node_id", b"node_id", "score", b"score", "tensor_split", b"tensor_split", "where", b"where", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -107,6 +123,26 @@ class DecisionLog(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RemovedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DECISION_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
@@ -116,6 +152,8 @@ class DecisionLog(_message.Message):
     PINNED_FIELD_NUMBER: _builtins.int
     FALLBACK_USED_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    CONSIDERED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Id."""
     task_id: _builtins.str
@@ -130,6 +168,8 @@ class DecisionLog(_message.Message):
     """The place asked for was lost and another was taken."""
     summary: _builtins.str
     """The decision in a sentence."""
+    considered: _builtins.int
+    """Places that were considered; `candidates` has all of them only where it was asked for explanations."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -137,6 +177,10 @@ class DecisionLog(_message.Message):
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacementCandidate]:
         """Everything that was considered, best first, then the removed."""
+
+    @_builtins.property
+    def removed(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many places each filter removed, by its name."""
 
     def __init__(
         self,
@@ -150,10 +194,12 @@ class DecisionLog(_message.Message):
         pinned: _builtins.bool = ...,
         fallback_used: _builtins.bool = ...,
         summary: _builtins.str = ...,
+        considered: _builtins.int = ...,
+        removed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "chosen", b"chosen", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "candidates", b"candidates", "chosen", b"chosen", "decision_id", b"decision_id", "fallback_used", b"fallback_used", "model", b"model", "pinned", b"pinned", "summary", b"summary", "task_id", b"task_id", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "candidates", b"candidates", "chosen", b"chosen", "considered", b"considered", "decision_id", b"decision_id", "fallback_used", b"fallback_used", "model", b"model", "pinned", b"pinned", "removed", b"removed", "summary", b"summary", "task_id", b"task_id", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chosen: _TypeAlias = _typing.Literal["chosen"]  # noqa: Y015
     _WhichOneofArgType__chosen: _TypeAlias = _typing.Literal["_chosen", b"_chosen"]  # noqa: Y015

@@ -190,6 +190,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Somebody cancelled the task while its answer was awaited, and the API has no other word for such an end.
     Example: CancelTask for a chat completion of the OpenAI API. What to do: nothing, or send the request again.
     """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 89
+    """The app has used the tokens that it may use in a minute; RetryInfo says when it may go on.
+    What to do: wait that long, or raise the app's max_tokens_per_minute.
+    """
+    ERROR_REASON_BUDGET_SPENT: _ErrorReason.ValueType  # 90
+    """The turns, tokens or time that the session was given are spent; the message names which.
+    What to do: go on in a new session, or send a larger session_budget.
+    """
     ERROR_REASON_STALE_EPOCH: _ErrorReason.ValueType  # 100
     """The command came from an orchestrator that has been superseded. What to do: nothing; a newer one is in charge."""
     ERROR_REASON_STALE_SESSION: _ErrorReason.ValueType  # 101
@@ -404,6 +412,14 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 87
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 88
 """Somebody cancelled the task while its answer was awaited, and the API has no other word for such an end.
 Example: CancelTask for a chat completion of the OpenAI API. What to do: nothing, or send the request again.
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 89
+"""The app has used the tokens that it may use in a minute; RetryInfo says when it may go on.
+What to do: wait that long, or raise the app's max_tokens_per_minute.
+"""
+ERROR_REASON_BUDGET_SPENT: ErrorReason.ValueType  # 90
+"""The turns, tokens or time that the session was given are spent; the message names which.
+What to do: go on in a new session, or send a larger session_budget.
 """
 ERROR_REASON_STALE_EPOCH: ErrorReason.ValueType  # 100
 """The command came from an orchestrator that has been superseded. What to do: nothing; a newer one is in charge."""

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llama_orch.v2 import device_pb2 as _device_pb2
+from llama_orch.v2 import error_reason_pb2 as _error_reason_pb2
 from llama_orch.v2 import node_pb2 as _node_pb2
 from llama_orch.v2 import pool_manager_service_pb2 as _pool_manager_service_pb2
 from llama_orch.v2 import pool_pb2 as _pool_pb2
@@ -24,6 +25,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LoadPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LoadPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoadPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOAD_PHASE_UNSPECIFIED: _LoadPhase.ValueType  # 0
+    """Not told."""
+    LOAD_PHASE_WAITING: _LoadPhase.ValueType  # 1
+    """There is no place for it yet."""
+    LOAD_PHASE_STAGING: _LoadPhase.ValueType  # 2
+    """The model's file is looked for, or on its way to the node."""
+    LOAD_PHASE_MAKING_ROOM: _LoadPhase.ValueType  # 3
+    """Other models leave memory for it."""
+    LOAD_PHASE_STARTING: _LoadPhase.ValueType  # 4
+    """Its worker starts."""
+
+class LoadPhase(_LoadPhase, metaclass=_LoadPhaseEnumTypeWrapper):
+    """What a load does now."""
+
+LOAD_PHASE_UNSPECIFIED: LoadPhase.ValueType  # 0
+"""Not told."""
+LOAD_PHASE_WAITING: LoadPhase.ValueType  # 1
+"""There is no place for it yet."""
+LOAD_PHASE_STAGING: LoadPhase.ValueType  # 2
+"""The model's file is looked for, or on its way to the node."""
+LOAD_PHASE_MAKING_ROOM: LoadPhase.ValueType  # 3
+"""Other models leave memory for it."""
+LOAD_PHASE_STARTING: LoadPhase.ValueType  # 4
+"""Its worker starts."""
+Global___LoadPhase: _TypeAlias = LoadPhase  # noqa: Y015
 
 class _DrainPolicy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -64,12 +97,16 @@ class DeviceLedger(_message.Message):
     RESERVED_MIB_FIELD_NUMBER: _builtins.int
     AVAILABLE_MIB_FIELD_NUMBER: _builtins.int
     WORKER_IDS_FIELD_NUMBER: _builtins.int
+    RETURNING_MIB_FIELD_NUMBER: _builtins.int
+    RELEASE_END_TIME_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Node that it is in."""
     reserved_mib: _builtins.int
     """Memory reserved by loads and workers, in MiB."""
     available_mib: _builtins.int
     """Memory that can be given to a new worker, in MiB."""
+    returning_mib: _builtins.int
+    """Memory of ended workers that the device does not show as free yet, in MiB."""
     @_builtins.property
     def device(self) -> _device_pb2.Device:
         """The device."""
@@ -77,6 +114,10 @@ class DeviceLedger(_message.Message):
     @_builtins.property
     def worker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Workers that hold memory on it."""
+
+    @_builtins.property
+    def release_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When a released device comes back by itself; absent if it is not released, or until it is resumed."""
 
     def __init__(
         self,
@@ -86,14 +127,100 @@ class DeviceLedger(_message.Message):
         reserved_mib: _builtins.int = ...,
         available_mib: _builtins.int = ...,
         worker_ids: _abc.Iterable[_builtins.str] | None = ...,
+        returning_mib: _builtins.int = ...,
+        release_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "release_end_time", b"release_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_mib", b"available_mib", "device", b"device", "node_id", b"node_id", "reserved_mib", b"reserved_mib", "worker_ids", b"worker_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_mib", b"available_mib", "device", b"device", "node_id", b"node_id", "release_end_time", b"release_end_time", "reserved_mib", b"reserved_mib", "returning_mib", b"returning_mib", "worker_ids", b"worker_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeviceLedger: _TypeAlias = DeviceLedger  # noqa: Y015
+
+@_typing.final
+class LoadState(_message.Message):
+    """A model on its way into memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    """Id of the worker that it becomes."""
+    model: _builtins.str
+    """Name of the model."""
+    phase: Global___LoadPhase.ValueType
+    """What it does now."""
+    node_id: _builtins.str
+    """Node; empty while there is no place for it."""
+    message: _builtins.str
+    """What it does now, for people."""
+    @_builtins.property
+    def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Devices of that node."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        phase: Global___LoadPhase.ValueType = ...,
+        node_id: _builtins.str = ...,
+        device_ids: _abc.Iterable[_builtins.str] | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_ids", b"device_ids", "message", b"message", "model", b"model", "node_id", b"node_id", "phase", b"phase", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadState: _TypeAlias = LoadState  # noqa: Y015
+
+@_typing.final
+class LoadFailure(_message.Message):
+    """The last load of a model, if it failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model."""
+    node_id: _builtins.str
+    """Node on which it failed."""
+    reason: _error_reason_pb2.ErrorReason.ValueType
+    """Why."""
+    message: _builtins.str
+    """Why, for people."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        reason: _error_reason_pb2.ErrorReason.ValueType = ...,
+        message: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "model", b"model", "node_id", b"node_id", "reason", b"reason", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadFailure: _TypeAlias = LoadFailure  # noqa: Y015
 
 @_typing.final
 class QueueState(_message.Message):
@@ -140,6 +267,8 @@ class State(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
     TASKS_RUNNING_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
+    LOAD_FAILURES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """Identity of the cluster."""
     control_epoch: _builtins.int
@@ -168,6 +297,14 @@ class State(_message.Message):
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueState]:
         """Queues, highest priority first."""
 
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadState]:
+        """Models on their way into memory, by worker."""
+
+    @_builtins.property
+    def load_failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadFailure]:
+        """Models whose last load failed, by name."""
+
     def __init__(
         self,
         *,
@@ -180,10 +317,12 @@ class State(_message.Message):
         workers: _abc.Iterable[_worker_pb2.Worker] | None = ...,
         queues: _abc.Iterable[Global___QueueState] | None = ...,
         tasks_running: _builtins.int = ...,
+        loads: _abc.Iterable[Global___LoadState] | None = ...,
+        load_failures: _abc.Iterable[Global___LoadFailure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "control_epoch", b"control_epoch", "devices", b"devices", "nodes", b"nodes", "queues", b"queues", "tasks_running", b"tasks_running", "time", b"time", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "control_epoch", b"control_epoch", "devices", b"devices", "load_failures", b"load_failures", "loads", b"loads", "nodes", b"nodes", "queues", b"queues", "tasks_running", b"tasks_running", "time", b"time", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

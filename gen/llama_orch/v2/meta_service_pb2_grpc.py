@@ -45,6 +45,11 @@ class MetaServiceStub:
                 request_serializer=llama__orch_dot_v2_dot_meta__service__pb2.GetMetricsRequest.SerializeToString,
                 response_deserializer=llama__orch_dot_v2_dot_meta__service__pb2.GetMetricsResponse.FromString,
                 _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/llama_orch.v2.MetaService/ListAudit',
+                request_serializer=llama__orch_dot_v2_dot_meta__service__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_meta__service__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
 
 
 class MetaServiceServicer:
@@ -65,6 +70,13 @@ class MetaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAudit(self, request, context):
+        """Changes that were asked for, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MetaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_MetaServiceServicer_to_server(servicer, server):
                     servicer.GetMetrics,
                     request_deserializer=llama__orch_dot_v2_dot_meta__service__pb2.GetMetricsRequest.FromString,
                     response_serializer=llama__orch_dot_v2_dot_meta__service__pb2.GetMetricsResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=llama__orch_dot_v2_dot_meta__service__pb2.ListAuditRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_meta__service__pb2.ListAuditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class MetaService:
             '/llama_orch.v2.MetaService/GetMetrics',
             llama__orch_dot_v2_dot_meta__service__pb2.GetMetricsRequest.SerializeToString,
             llama__orch_dot_v2_dot_meta__service__pb2.GetMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llama_orch.v2.MetaService/ListAudit',
+            llama__orch_dot_v2_dot_meta__service__pb2.ListAuditRequest.SerializeToString,
+            llama__orch_dot_v2_dot_meta__service__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,8 @@ class MetaServiceStub:
     """Versions, models, limits and features."""
     GetMetrics: _aio.UnaryUnaryMultiCallable[_meta_service_pb2.GetMetricsRequest, _meta_service_pb2.GetMetricsResponse]
     """Metrics in Prometheus' text exposition format."""
+    ListAudit: _aio.UnaryUnaryMultiCallable[_meta_service_pb2.ListAuditRequest, _meta_service_pb2.ListAuditResponse]
+    """Changes that were asked for, newest first."""
 
 class MetaServiceServicer(metaclass=_abc_1.ABCMeta):
     """What this system is and how it does. Served by the orchestrator."""
@@ -39,5 +41,13 @@ class MetaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_meta_service_pb2.GetMetricsRequest, _abc.Awaitable[_meta_service_pb2.GetMetricsResponse]],
     ) -> _abc.Awaitable[_meta_service_pb2.GetMetricsResponse]:
         """Metrics in Prometheus' text exposition format."""
+
+    @_abc_1.abstractmethod
+    def ListAudit(
+        self,
+        request: _meta_service_pb2.ListAuditRequest,
+        context: _aio.ServicerContext[_meta_service_pb2.ListAuditRequest, _abc.Awaitable[_meta_service_pb2.ListAuditResponse]],
+    ) -> _abc.Awaitable[_meta_service_pb2.ListAuditResponse]:
+        """Changes that were asked for, newest first."""
 
 def add_MetaServiceServicer_to_server(servicer: MetaServiceServicer, server: _aio.Server) -> None: ...

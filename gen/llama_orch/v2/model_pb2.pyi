@@ -137,7 +137,7 @@ class ModelSpec(_message.Message):
     "@<revision>", or "https://…", with "#sha256=<digest>" if that is known.
     """
     context: _builtins.int
-    """Tokens that ONE request may use, prompt and answer. 256 to 4194304. Default: 4096, or what the model was
+    """Tokens that ONE request may use, prompt and answer. 256 to 4194304. Default: 32768, or what the model was
     trained with if that is less.
     """
     slots: _builtins.int
@@ -235,7 +235,7 @@ class Model(_message.Message):
     size_mib: _builtins.int
     """Size of its file, in MiB; absent until a node has looked."""
     digest: _builtins.str
-    """SHA-256 of its file, in hexadecimal; empty until it was computed."""
+    """SHA-256 of its files, one after the other, in hexadecimal; empty until they were verified."""
     context: _builtins.int
     """Context that a request may use now, in tokens; may be less than asked for where more could not fit."""
     workers_ready: _builtins.int

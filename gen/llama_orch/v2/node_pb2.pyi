@@ -39,6 +39,8 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     """Its link has lapsed: nothing new is placed there, what runs there goes on."""
     NODE_STATE_DRAINING: _NodeState.ValueType  # 4
     """Takes nothing new."""
+    NODE_STATE_LOST: _NodeState.ValueType  # 5
+    """Its link has lapsed long ago, and nothing that ran there could be reached since: it counts as gone."""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """Whether a node can be used."""
@@ -53,6 +55,8 @@ NODE_STATE_SUSPECT: NodeState.ValueType  # 3
 """Its link has lapsed: nothing new is placed there, what runs there goes on."""
 NODE_STATE_DRAINING: NodeState.ValueType  # 4
 """Takes nothing new."""
+NODE_STATE_LOST: NodeState.ValueType  # 5
+"""Its link has lapsed long ago, and nothing that ran there could be reached since: it counts as gone."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final

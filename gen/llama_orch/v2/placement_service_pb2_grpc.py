@@ -55,6 +55,11 @@ class PlacementServiceStub:
                 request_serializer=llama__orch_dot_v2_dot_placement__service__pb2.ExplainPlacementRequest.SerializeToString,
                 response_deserializer=llama__orch_dot_v2_dot_placement__service__pb2.ExplainPlacementResponse.FromString,
                 _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/llama_orch.v2.PlacementService/ListDecisions',
+                request_serializer=llama__orch_dot_v2_dot_placement__service__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_placement__service__pb2.ListDecisionsResponse.FromString,
+                _registered_method=True)
 
 
 class PlacementServiceServicer:
@@ -89,6 +94,13 @@ class PlacementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDecisions(self, request, context):
+        """The last decisions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PlacementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_PlacementServiceServicer_to_server(servicer, server):
                     servicer.ExplainPlacement,
                     request_deserializer=llama__orch_dot_v2_dot_placement__service__pb2.ExplainPlacementRequest.FromString,
                     response_serializer=llama__orch_dot_v2_dot_placement__service__pb2.ExplainPlacementResponse.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=llama__orch_dot_v2_dot_placement__service__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_placement__service__pb2.ListDecisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +239,33 @@ class PlacementService:
             '/llama_orch.v2.PlacementService/ExplainPlacement',
             llama__orch_dot_v2_dot_placement__service__pb2.ExplainPlacementRequest.SerializeToString,
             llama__orch_dot_v2_dot_placement__service__pb2.ExplainPlacementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llama_orch.v2.PlacementService/ListDecisions',
+            llama__orch_dot_v2_dot_placement__service__pb2.ListDecisionsRequest.SerializeToString,
+            llama__orch_dot_v2_dot_placement__service__pb2.ListDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

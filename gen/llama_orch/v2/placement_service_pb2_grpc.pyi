@@ -24,6 +24,8 @@ class PlacementServiceStub:
     """Takes an assignment away."""
     ExplainPlacement: _aio.UnaryUnaryMultiCallable[_placement_service_pb2.ExplainPlacementRequest, _placement_service_pb2.ExplainPlacementResponse]
     """What would happen to such a task now, and why. Changes nothing."""
+    ListDecisions: _aio.UnaryUnaryMultiCallable[_placement_service_pb2.ListDecisionsRequest, _placement_service_pb2.ListDecisionsResponse]
+    """The last decisions, newest first."""
 
 class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who goes where, and why. Served by the orchestrator."""
@@ -59,5 +61,13 @@ class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_placement_service_pb2.ExplainPlacementRequest, _abc.Awaitable[_placement_service_pb2.ExplainPlacementResponse]],
     ) -> _abc.Awaitable[_placement_service_pb2.ExplainPlacementResponse]:
         """What would happen to such a task now, and why. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ListDecisions(
+        self,
+        request: _placement_service_pb2.ListDecisionsRequest,
+        context: _aio.ServicerContext[_placement_service_pb2.ListDecisionsRequest, _abc.Awaitable[_placement_service_pb2.ListDecisionsResponse]],
+    ) -> _abc.Awaitable[_placement_service_pb2.ListDecisionsResponse]:
+        """The last decisions, newest first."""
 
 def add_PlacementServiceServicer_to_server(servicer: PlacementServiceServicer, server: _aio.Server) -> None: ...

@@ -286,8 +286,48 @@ class StageProgress(_message.Message):
 Global___StageProgress: _TypeAlias = StageProgress  # noqa: Y015
 
 @_typing.final
+class LayerFacts(_message.Message):
+    """One layer of a model, as far as memory goes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHT_BYTES_FIELD_NUMBER: _builtins.int
+    KEY_WIDTH_FIELD_NUMBER: _builtins.int
+    VALUE_WIDTH_FIELD_NUMBER: _builtins.int
+    WINDOWED_FIELD_NUMBER: _builtins.int
+    STATE_BYTES_FIELD_NUMBER: _builtins.int
+    weight_bytes: _builtins.int
+    """Bytes of its weights."""
+    key_width: _builtins.int
+    """Numbers that the KV cache keeps per token as keys; 0 without one."""
+    value_width: _builtins.int
+    """Numbers that the KV cache keeps per token as values."""
+    windowed: _builtins.bool
+    """It keeps a window of the context alone."""
+    state_bytes: _builtins.int
+    """Bytes of recurrent state per slot; 0 without one."""
+    def __init__(
+        self,
+        *,
+        weight_bytes: _builtins.int = ...,
+        key_width: _builtins.int = ...,
+        value_width: _builtins.int = ...,
+        windowed: _builtins.bool = ...,
+        state_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_width", b"key_width", "state_bytes", b"state_bytes", "value_width", b"value_width", "weight_bytes", b"weight_bytes", "windowed", b"windowed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayerFacts: _TypeAlias = LayerFacts  # noqa: Y015
+
+@_typing.final
 class ModelFacts(_message.Message):
-    """What the memory of a model follows from, by its file's header, as it would be on one GPU."""
+    """What the memory of a model follows from, by its file's header. Fields 3 to 8 are sums for one GPU; the others say how
+    much of it goes to which of several devices.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -299,6 +339,14 @@ class ModelFacts(_message.Message):
     WINDOW_TOKENS_FIELD_NUMBER: _builtins.int
     STATE_KIB_PER_SLOT_FIELD_NUMBER: _builtins.int
     COMPUTE_MIB_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    VOCABULARY_SIZE_FIELD_NUMBER: _builtins.int
+    ACTIVATION_WIDTH_FIELD_NUMBER: _builtins.int
+    WEIGHT_BYTES_FIELD_NUMBER: _builtins.int
+    EMBEDDING_BYTES_FIELD_NUMBER: _builtins.int
+    OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    TIED_OUTPUT_FIELD_NUMBER: _builtins.int
     architecture: _builtins.str
     """Architecture as the file names it, e.g. "llama"."""
     context_trained: _builtins.int
@@ -315,6 +363,24 @@ class ModelFacts(_message.Message):
     """KiB of recurrent state per slot; 0 for models without."""
     compute_mib: _builtins.int
     """MiB of compute buffers."""
+    window: _builtins.int
+    """Tokens that windowed layers look back; 0 without a window."""
+    vocabulary_size: _builtins.int
+    """Tokens that the model knows."""
+    activation_width: _builtins.int
+    """Numbers per token of a batch where the model is at its widest."""
+    weight_bytes: _builtins.int
+    """Bytes of all weights, each tensor counted once."""
+    embedding_bytes: _builtins.int
+    """Bytes of the token embeddings."""
+    output_bytes: _builtins.int
+    """Bytes of the matrix that makes logits."""
+    tied_output: _builtins.bool
+    """That matrix is the token embeddings."""
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerFacts]:
+        """Layers in their order; empty from releases that do not tell."""
+
     def __init__(
         self,
         *,
@@ -326,10 +392,18 @@ class ModelFacts(_message.Message):
         window_tokens: _builtins.int = ...,
         state_kib_per_slot: _builtins.int = ...,
         compute_mib: _builtins.int = ...,
+        layers: _abc.Iterable[Global___LayerFacts] | None = ...,
+        window: _builtins.int = ...,
+        vocabulary_size: _builtins.int = ...,
+        activation_width: _builtins.int = ...,
+        weight_bytes: _builtins.int = ...,
+        embedding_bytes: _builtins.int = ...,
+        output_bytes: _builtins.int = ...,
+        tied_output: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "compute_mib", b"compute_mib", "context_trained", b"context_trained", "kv_bytes_per_token", b"kv_bytes_per_token", "state_kib_per_slot", b"state_kib_per_slot", "weights_mib", b"weights_mib", "window_kv_bytes_per_token", b"window_kv_bytes_per_token", "window_tokens", b"window_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_width", b"activation_width", "architecture", b"architecture", "compute_mib", b"compute_mib", "context_trained", b"context_trained", "embedding_bytes", b"embedding_bytes", "kv_bytes_per_token", b"kv_bytes_per_token", "layers", b"layers", "output_bytes", b"output_bytes", "state_kib_per_slot", b"state_kib_per_slot", "tied_output", b"tied_output", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes", "weights_mib", b"weights_mib", "window", b"window", "window_kv_bytes_per_token", b"window_kv_bytes_per_token", "window_tokens", b"window_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,6 +482,58 @@ class DeleteStagedModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteStagedModelResponse: _TypeAlias = DeleteStagedModelResponse  # noqa: Y015
+
+@_typing.final
+class VerifyStagedModelRequest(_message.Message):
+    """Request of VerifyStagedModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Reference to the file."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyStagedModelRequest: _TypeAlias = VerifyStagedModelRequest  # noqa: Y015
+
+@_typing.final
+class VerifyStagedModelResponse(_message.Message):
+    """One message of VerifyStagedModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_MIB_FIELD_NUMBER: _builtins.int
+    TOTAL_MIB_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    done_mib: _builtins.int
+    """MiB that were read."""
+    total_mib: _builtins.int
+    """MiB in all."""
+    digest: _builtins.str
+    """SHA-256 of the files, one after the other, in hexadecimal; the last message alone has it."""
+    def __init__(
+        self,
+        *,
+        done_mib: _builtins.int = ...,
+        total_mib: _builtins.int = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "done_mib", b"done_mib", "total_mib", b"total_mib"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyStagedModelResponse: _TypeAlias = VerifyStagedModelResponse  # noqa: Y015
 
 @_typing.final
 class PoolManagerServiceStreamWorkerLogRequest(_message.Message):

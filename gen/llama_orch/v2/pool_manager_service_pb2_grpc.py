@@ -65,6 +65,11 @@ class PoolManagerServiceStub:
                 request_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelRequest.SerializeToString,
                 response_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelResponse.FromString,
                 _registered_method=True)
+        self.VerifyStagedModel = channel.unary_stream(
+                '/llama_orch.v2.PoolManagerService/VerifyStagedModel',
+                request_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelResponse.FromString,
+                _registered_method=True)
         self.StreamWorkerLog = channel.unary_stream(
                 '/llama_orch.v2.PoolManagerService/StreamWorkerLog',
                 request_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.PoolManagerServiceStreamWorkerLogRequest.SerializeToString,
@@ -124,6 +129,13 @@ class PoolManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyStagedModel(self, request, context):
+        """Reads the files of a model that is here from the disk again, and answers their digest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamWorkerLog(self, request, context):
         """Lines of a worker's log.
         """
@@ -171,6 +183,11 @@ def add_PoolManagerServiceServicer_to_server(servicer, server):
                     servicer.DeleteStagedModel,
                     request_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelRequest.FromString,
                     response_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelResponse.SerializeToString,
+            ),
+            'VerifyStagedModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyStagedModel,
+                    request_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelResponse.SerializeToString,
             ),
             'StreamWorkerLog': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamWorkerLog,
@@ -346,6 +363,33 @@ class PoolManagerService:
             '/llama_orch.v2.PoolManagerService/DeleteStagedModel',
             llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelRequest.SerializeToString,
             llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyStagedModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/llama_orch.v2.PoolManagerService/VerifyStagedModel',
+            llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelRequest.SerializeToString,
+            llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,8 @@ class PoolManagerServiceStub:
     """Brings a model's file onto the node; one download for all who ask."""
     DeleteStagedModel: _aio.UnaryUnaryMultiCallable[_pool_manager_service_pb2.DeleteStagedModelRequest, _pool_manager_service_pb2.DeleteStagedModelResponse]
     """Removes a model's file from the node's cache. Files outside the cache are never removed."""
+    VerifyStagedModel: _aio.UnaryStreamMultiCallable[_pool_manager_service_pb2.VerifyStagedModelRequest, _pool_manager_service_pb2.VerifyStagedModelResponse]
+    """Reads the files of a model that is here from the disk again, and answers their digest."""
     StreamWorkerLog: _aio.UnaryStreamMultiCallable[_pool_manager_service_pb2.PoolManagerServiceStreamWorkerLogRequest, _pool_manager_service_pb2.PoolManagerServiceStreamWorkerLogResponse]
     """Lines of a worker's log."""
     ReportWorkerReady: _aio.UnaryUnaryMultiCallable[_pool_manager_service_pb2.ReportWorkerReadyRequest, _pool_manager_service_pb2.ReportWorkerReadyResponse]
@@ -89,6 +91,14 @@ class PoolManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_manager_service_pb2.DeleteStagedModelRequest, _abc.Awaitable[_pool_manager_service_pb2.DeleteStagedModelResponse]],
     ) -> _abc.Awaitable[_pool_manager_service_pb2.DeleteStagedModelResponse]:
         """Removes a model's file from the node's cache. Files outside the cache are never removed."""
+
+    @_abc_1.abstractmethod
+    def VerifyStagedModel(
+        self,
+        request: _pool_manager_service_pb2.VerifyStagedModelRequest,
+        context: _aio.ServicerContext[_pool_manager_service_pb2.VerifyStagedModelRequest, _abc.AsyncIterator[_pool_manager_service_pb2.VerifyStagedModelResponse]],
+    ) -> _abc.AsyncIterator[_pool_manager_service_pb2.VerifyStagedModelResponse]:
+        """Reads the files of a model that is here from the disk again, and answers their digest."""
 
     @_abc_1.abstractmethod
     def StreamWorkerLog(

@@ -32,7 +32,7 @@ class _PoolStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PoolState.V
     POOL_STATE_DRAINING: _PoolState.ValueType  # 2
     """It takes nothing new."""
     POOL_STATE_DRAINED: _PoolState.ValueType  # 3
-    """Everything on it is stopped."""
+    """Everything on it is stopped. It takes work again when it is reloaded."""
 
 class PoolState(_PoolState, metaclass=_PoolStateEnumTypeWrapper):
     """Whether a pool takes work."""
@@ -44,7 +44,7 @@ POOL_STATE_READY: PoolState.ValueType  # 1
 POOL_STATE_DRAINING: PoolState.ValueType  # 2
 """It takes nothing new."""
 POOL_STATE_DRAINED: PoolState.ValueType  # 3
-"""Everything on it is stopped."""
+"""Everything on it is stopped. It takes work again when it is reloaded."""
 Global___PoolState: _TypeAlias = PoolState  # noqa: Y015
 
 @_typing.final

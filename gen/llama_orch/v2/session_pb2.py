@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bllama_orch/v2/session.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\x01\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05turns\x18\x04 \x01(\r\x12\x0e\n\x06tokens\x18\x05 \x01(\x04\x12\x11\n\tworker_id\x18\x06 \x01(\t\x12\x16\n\x0ekv_warm_tokens\x18\x07 \x01(\r\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bllama_orch/v2/session.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\rSessionBudget\x12\x12\n\x05turns\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06tokens\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x07\x62usy_ms\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\x08\n\x06_turnsB\t\n\x07_tokensB\n\n\x08_busy_ms\"\xf3\x01\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05turns\x18\x04 \x01(\r\x12\x0e\n\x06tokens\x18\x05 \x01(\x04\x12\x11\n\tworker_id\x18\x06 \x01(\t\x12\x16\n\x0ekv_warm_tokens\x18\x07 \x01(\r\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x06\x62udget\x18\t \x01(\x0b\x32\x1c.llama_orch.v2.SessionBudget\x12\x0f\n\x07\x62usy_ms\x18\n \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llama_orch.v2.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSION']._serialized_start=80
-  _globals['_SESSION']._serialized_end=260
+  _globals['_SESSIONBUDGET']._serialized_start=79
+  _globals['_SESSIONBUDGET']._serialized_end=190
+  _globals['_SESSION']._serialized_start=193
+  _globals['_SESSION']._serialized_end=436
 # @@protoc_insertion_point(module_scope)

@@ -18,6 +18,47 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class SessionBudget(_message.Message):
+    """What a session may use before its requests are refused with BUDGET_SPENT. What is absent is not limited."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURNS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    BUSY_MS_FIELD_NUMBER: _builtins.int
+    turns: _builtins.int
+    """Requests. At least 1."""
+    tokens: _builtins.int
+    """Tokens, in and out. At least 1."""
+    busy_ms: _builtins.int
+    """Time that its requests run, together, in ms. At least 1."""
+    def __init__(
+        self,
+        *,
+        turns: _builtins.int | None = ...,
+        tokens: _builtins.int | None = ...,
+        busy_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_busy_ms", b"_busy_ms", "_tokens", b"_tokens", "_turns", b"_turns", "busy_ms", b"busy_ms", "tokens", b"tokens", "turns", b"turns"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_busy_ms", b"_busy_ms", "_tokens", b"_tokens", "_turns", b"_turns", "busy_ms", b"busy_ms", "tokens", b"tokens", "turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__busy_ms: _TypeAlias = _typing.Literal["busy_ms"]  # noqa: Y015
+    _WhichOneofArgType__busy_ms: _TypeAlias = _typing.Literal["_busy_ms", b"_busy_ms"]  # noqa: Y015
+    _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
+    _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__turns: _TypeAlias = _typing.Literal["turns"]  # noqa: Y015
+    _WhichOneofArgType__turns: _TypeAlias = _typing.Literal["_turns", b"_turns"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__busy_ms) -> _WhichOneofReturnType__busy_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__turns) -> _WhichOneofReturnType__turns | None: ...
+
+Global___SessionBudget: _TypeAlias = SessionBudget  # noqa: Y015
+
+@_typing.final
 class Session(_message.Message):
     """Requests that belong together, so that they run where their KV cache is warm."""
 
@@ -31,6 +72,8 @@ class Session(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     KV_WARM_TOKENS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    BUSY_MS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Chosen by the client."""
     app: _builtins.str
@@ -45,9 +88,15 @@ class Session(_message.Message):
     """Worker where it is warm; empty if none."""
     kv_warm_tokens: _builtins.int
     """Tokens of it that are in that worker's KV cache."""
+    busy_ms: _builtins.int
+    """Time that its requests ran so far, together, in ms."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it ends unless it is used before."""
+
+    @_builtins.property
+    def budget(self) -> Global___SessionBudget:
+        """What it may use; absent = no limit."""
 
     def __init__(
         self,
@@ -60,10 +109,12 @@ class Session(_message.Message):
         worker_id: _builtins.str = ...,
         kv_warm_tokens: _builtins.int = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        budget: Global___SessionBudget | None = ...,
+        busy_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "expire_time", b"expire_time", "kv_warm_tokens", b"kv_warm_tokens", "model", b"model", "session_id", b"session_id", "tokens", b"tokens", "turns", b"turns", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "budget", b"budget", "busy_ms", b"busy_ms", "expire_time", b"expire_time", "kv_warm_tokens", b"kv_warm_tokens", "model", b"model", "session_id", b"session_id", "tokens", b"tokens", "turns", b"turns", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from llama_orch.v2 import session_pb2 as _session_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -694,6 +695,7 @@ class TaskSpec(_message.Message):
     DETERMINISTIC_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SESSION_BUDGET_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name or alias of a model in the catalog."""
     app: _builtins.str
@@ -701,7 +703,7 @@ class TaskSpec(_message.Message):
     session_id: _builtins.str
     """Ties requests to where their KV cache is warm. May be empty. At most 128 characters of [A-Za-z0-9._:-]."""
     priority: _builtins.str
-    """"interactive" (default) or "batch"."""
+    """"interactive" or "batch". Default: the app's, else "interactive"."""
     deadline_ms: _builtins.int
     """Time from now in which the task has to be finished, in ms; absent = no deadline. At least 1."""
     deterministic: _builtins.bool
@@ -730,6 +732,10 @@ class TaskSpec(_message.Message):
     def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Adapters to apply; none are supported yet."""
 
+    @_builtins.property
+    def session_budget(self) -> _session_pb2.SessionBudget:
+        """What the session may use from its beginning on; replaces the budget that it had. Needs session_id."""
+
     def __init__(
         self,
         *,
@@ -745,10 +751,11 @@ class TaskSpec(_message.Message):
         deterministic: _builtins.bool = ...,
         adapters: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        session_budget: _session_pb2.SessionBudget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "deadline_ms", b"deadline_ms", "embed", b"embed", "generate", b"generate", "placement", b"placement", "rerank", b"rerank", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "deadline_ms", b"deadline_ms", "embed", b"embed", "generate", b"generate", "placement", b"placement", "rerank", b"rerank", "session_budget", b"session_budget", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "adapters", b"adapters", "app", b"app", "deadline_ms", b"deadline_ms", "deterministic", b"deterministic", "embed", b"embed", "generate", b"generate", "model", b"model", "placement", b"placement", "priority", b"priority", "request_id", b"request_id", "rerank", b"rerank", "session_id", b"session_id", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "adapters", b"adapters", "app", b"app", "deadline_ms", b"deadline_ms", "deterministic", b"deterministic", "embed", b"embed", "generate", b"generate", "model", b"model", "placement", b"placement", "priority", b"priority", "request_id", b"request_id", "rerank", b"rerank", "session_budget", b"session_budget", "session_id", b"session_id", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline_ms: _TypeAlias = _typing.Literal["deadline_ms"]  # noqa: Y015
     _WhichOneofArgType__deadline_ms: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms"]  # noqa: Y015

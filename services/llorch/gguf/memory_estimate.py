@@ -10,11 +10,12 @@ The formula is that of llama.cpp with one stream per slot and flash attention, a
 of the compute buffer were fitted to what the library itself says (`worker_orcd.estimate`).
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
+from typing import Protocol
 
-from llorch.gguf.facts import ModelFacts
 from llorch.gguf.layers import Layer
 from llorch.gguf.tensor_types import row_bytes
 
@@ -42,6 +43,34 @@ class LoadShape:
     on_gpu: bool = True
 
 
+class MemoryFacts(Protocol):
+    """What the formula reads of a model; `llorch.gguf.facts.ModelFacts` says what each means."""
+
+    @property
+    def layers(self) -> Sequence[Layer]: ...
+
+    @property
+    def window(self) -> int: ...
+
+    @property
+    def vocabulary_size(self) -> int: ...
+
+    @property
+    def activation_width(self) -> int: ...
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    @property
+    def embedding_bytes(self) -> int: ...
+
+    @property
+    def output_bytes(self) -> int: ...
+
+    @property
+    def tied_output(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
     """Bytes on one device."""
@@ -61,20 +90,26 @@ class MemoryEstimate:
         return -(-self.total // _MIB)
 
 
-def estimate(facts: ModelFacts, shape: LoadShape) -> MemoryEstimate:
+def estimate(facts: MemoryFacts, shape: LoadShape) -> MemoryEstimate:
     """On one device."""
     (whole,) = estimate_split(facts, shape, (1.0,))
     return whole
 
 
-def estimate_split(facts: ModelFacts, shape: LoadShape, shares: Sequence[float]) -> tuple[MemoryEstimate, ...]:
-    """Per device: whole layers go by the shares, in order; the output matrix goes where the last layer is.
+def estimate_split(facts: MemoryFacts, shape: LoadShape, shares: Sequence[float]) -> tuple[MemoryEstimate, ...]:
+    """Per device: whole layers go by the shares, in order, and the output matrix counts as one more layer.
 
     On GPUs, the token embeddings stay in the host's memory. `shares` are proportions, one per device.
     """
+    homes = _device_of_each_layer(len(facts.layers), shares)
     return tuple(
-        _on_device(facts, shape, layers, has_output=number == len(shares) - 1)
-        for number, layers in enumerate(_layers_by_device(facts.layers, shares))
+        _on_device(
+            facts,
+            shape,
+            [layer for layer, home in zip(facts.layers, homes, strict=False) if home == device],
+            has_output=homes[-1] == device,
+        )
+        for device in range(len(shares))
     )
 
 
@@ -86,7 +121,7 @@ def kv_bytes(layer: Layer, window: int, shape: LoadShape) -> int:
     return _cells(layer, window, shape) * shape.slots * row
 
 
-def _on_device(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> MemoryEstimate:
+def _on_device(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> MemoryEstimate:
     return MemoryEstimate(
         weights=_weights(facts, shape, layers, has_output=has_output),
         cache=sum(kv_bytes(layer, facts.window, shape) for layer in layers),
@@ -96,7 +131,7 @@ def _on_device(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, 
     )
 
 
-def _weights(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> int:
+def _weights(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> int:
     """What belongs to no layer goes with the output; on a CPU nothing is there twice."""
     own = sum(layer.weight_bytes for layer in layers)
     if not has_output:
@@ -108,7 +143,7 @@ def _weights(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, ha
     return own + rest
 
 
-def _compute(facts: ModelFacts, shape: LoadShape, *, has_output: bool) -> int:
+def _compute(facts: MemoryFacts, shape: LoadShape, *, has_output: bool) -> int:
     """Activations are there for a whole batch, logits for one token per slot, and for each token of a batch a mask over
     the cells that it may look at.
     """
@@ -124,14 +159,11 @@ def _cells(layer: Layer, window: int, shape: LoadShape) -> int:
     return min(cells, _padded(window + BATCH_TOKENS)) if layer.windowed else cells
 
 
-def _layers_by_device(layers: Sequence[Layer], shares: Sequence[float]) -> list[Sequence[Layer]]:
+def _device_of_each_layer(count: int, shares: Sequence[float]) -> list[int]:
+    """And of the output, last. By llama.cpp's rule: a layer goes where its first byte would be if all were equal."""
     whole = sum(shares)
-    bounds = [0]
-    reached = 0.0
-    for share in shares:
-        reached += share
-        bounds.append(round(len(layers) * reached / whole))
-    return [layers[begin:end] for begin, end in pairwise(bounds)]
+    bounds = [reached / whole for reached in accumulate(shares)]
+    return [min(bisect_right(bounds, number / (count + 1)), len(shares) - 1) for number in range(count + 1)]
 
 
 def _padded(tokens: int) -> int:

@@ -27,6 +27,11 @@ def read_model(path: Path) -> ModelFacts:
         raise invalid(path, str(problem)) from None
 
 
+def files_of(path: Path) -> list[Path]:
+    """All files of the model whose first file this is. Raises as `read_model`."""
+    return [path, *_further(path, _split_of(path, _header_of(path))[1])]
+
+
 def _further(path: Path, count: int) -> list[Path]:
     """The files of a split model after its first."""
     if count == 1:

@@ -11,7 +11,8 @@ CORRELATION_ID = "x-correlation-id"
 class CallInfo:
     """One per call, made by the guard and never changed after that.
 
-    `identity` is what the server's authenticator calls the caller, e.g. `localhost` or `token:<6 hex>`.
+    `identity` is what the server's authenticator calls the caller, e.g. `localhost` or `token:<6 hex>`; `app` is the
+    name of the app that it is, or empty.
     `deadline_s` is the time that the client gave, as it stood when the call came in; None is no deadline.
     """
 
@@ -19,6 +20,7 @@ class CallInfo:
     identity: str
     peer: str
     deadline_s: float | None
+    app: str = ""
 
 
 _CALL: ContextVar[CallInfo | None] = ContextVar("llorch_call", default=None)

@@ -12,8 +12,17 @@ from typing import Any, NoReturn
 
 import grpc
 
-from llorch.auth import Authenticator
-from llorch.errors import Internal, InvalidArgument, LlorchError, Reason, ResourceExhausted, Unavailable, Unimplemented
+from llorch.auth import Authenticator, Identity
+from llorch.errors import (
+    Internal,
+    InvalidArgument,
+    LlorchError,
+    PermissionDenied,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+)
 from llorch.exception_groups import root_of
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
@@ -110,7 +119,7 @@ class CallGuard:
         async def guarded(request: Any, context: Any) -> Any:
             task = _this_task()
             try:
-                self._admit(running, context)
+                self._admit(method, running, context)
                 running.add(task)
                 return encode(await behaviour(decode(request), context))
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # every one ends the call
@@ -121,7 +130,7 @@ class CallGuard:
 
         return guarded
 
-    def _admit(self, running: Tasks, context: Any) -> None:
+    def _admit(self, method: str, running: Tasks, context: Any) -> None:
         """Says who calls, and refuses what may not or can't be served."""
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         peer = context.peer()
@@ -133,9 +142,12 @@ class CallGuard:
             deadline_s=context.time_remaining(),
         )
         enter_call(call)
-        call.identity = self._authenticator.authenticate(metadata, peer).name
+        identity = self._authenticator.authenticate(metadata, peer)
+        call.identity, call.app = identity.name, identity.app
         if running is self._probes:
             return
+        if not identity.may_call(method):
+            raise _not_permitted(identity, method)
         if self._draining:
             raise _draining()
         if running is self._calls and len(running) >= self._max_calls:
@@ -200,6 +212,13 @@ def _draining() -> Unavailable:
         Reason.DRAINING,
         "this server is shutting down and takes nothing new; try again, or elsewhere",
         retry_after_ms=_RETRY_WHEN_DRAINING_MS,
+    )
+
+
+def _not_permitted(identity: Identity, method: str) -> PermissionDenied:
+    name = method.rpartition(".")[2]
+    return PermissionDenied(
+        Reason.NOT_PERMITTED, f"{identity.name} may not call {name}; use the token of this server's operator"
     )
 
 

@@ -45,7 +45,8 @@ class DaemonPlan:
 
 
 def orchestrator(options: SystemOptions) -> DaemonPlan:
-    return DaemonPlan("orchestratord", "orchestrator", _common(options, options.grpc), "--grpc")
+    arguments = ("--data-dir", str(options.data_dir / "orchestratord"), *_common(options, options.grpc))
+    return DaemonPlan("orchestratord", "orchestrator", arguments, "--grpc")
 
 
 def pool_manager(options: SystemOptions, orchestrator_address: str, *, allow_cpu: bool) -> DaemonPlan:

@@ -1,34 +1,36 @@
 """CatalogService: the models that tasks may name."""
 
-from datetime import timedelta
 from typing import Any
 
 from llama_orch.v2 import catalog_service_pb2 as pb2
 from llama_orch.v2 import model_pb2
 from llorch.clock import Clock
-from llorch.errors import invalid_field
+from llorch.errors import FailedPrecondition, Reason, invalid_field
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import models
 from orchestratord.core import events
 from orchestratord.core.catalog import Model, Origin
-from orchestratord.core.fleet import WorkerState
+from orchestratord.core.fleet import Node, WorkerState
 from orchestratord.runtime.brain_owner import BrainOwner
-from orchestratord.store.interface import Store
+from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.verification import found_by_most, read_on_nodes
 
 
 class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["CatalogService"]):
-    def __init__(self, owner: BrainOwner, store: Store, clock: Clock) -> None:
+    """A change is answered once it is kept."""
+
+    def __init__(self, owner: BrainOwner, effects: EffectRunner, clock: Clock) -> None:
         self._owner = owner
-        self._store = store
+        self._effects = effects
         self._clock = clock
 
     async def RegisterModel(self, request: pb2.RegisterModelRequest, context: Any) -> pb2.RegisterModelResponse:
         spec = models.to_spec(request.model)
-        self._owner.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call"))
-        model = self._owner.state.catalog.get(spec.name)
-        await self._store.save_model(model)
-        return pb2.RegisterModelResponse(model=self._shown(model))
+        now_ms = round(self._clock.wall().timestamp() * 1000)
+        self._owner.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
+        await self._effects.wait_all_kept()
+        return pb2.RegisterModelResponse(model=self._shown(self._find(spec.name)))
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
         return pb2.GetModelResponse(model=self._shown(self._find(request.model)))
@@ -37,16 +39,34 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         page, following = self._page(request.page_size, request.page_token)
         return pb2.ListModelsResponse(models=[self._shown(model) for model in page], next_page_token=following)
 
+    async def VerifyModel(self, request: pb2.VerifyModelRequest, context: Any) -> pb2.VerifyModelResponse:
+        model = self._find(request.model)
+        source = model.spec.source
+        nodes = {node.node_id: self._effects.node(node.node_id) for node in self._ready_nodes_with(source)}
+        if not nodes:
+            raise FailedPrecondition(
+                Reason.MODEL_FILE_MISSING,
+                f"no node that is connected holds the file of model '{model.name}'; bring it there with `llorch pull "
+                f"{model.name}`, or use the model once",
+            )
+        found = await read_on_nodes(nodes, source)
+        known = model.digest or found_by_most(found)
+        if known:
+            self._owner.ask(events.ModelVerified(source, known))
+        return pb2.VerifyModelResponse(
+            nodes=[models.verification(one.node_id, one.digest, one.failure, known) for one in found]
+        )
+
     async def SetModelState(self, request: pb2.SetModelStateRequest, context: Any) -> pb2.SetModelStateResponse:
         model = self._find(request.model)
         self._owner.ask(events.ModelStateSet(model.name, models.to_state(request.state)))
-        await self._store.save_model(model)
-        return pb2.SetModelStateResponse(model=self._shown(model))
+        await self._effects.wait_all_kept()
+        return pb2.SetModelStateResponse(model=self._shown(self._find(model.name)))
 
     async def DeleteModel(self, request: pb2.DeleteModelRequest, context: Any) -> pb2.DeleteModelResponse:
         model = self._find(request.model)
         self._owner.ask(events.ModelDeleted(model.name))
-        await self._store.delete_model(model.name)
+        await self._effects.wait_all_kept()
         return pb2.DeleteModelResponse()
 
     async def GetAvailability(self, request: pb2.GetAvailabilityRequest, context: Any) -> pb2.GetAvailabilityResponse:
@@ -63,9 +83,11 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
     def _page(self, page_size: int, page_token: str) -> tuple[list[Model], str]:
         return page_of(self._owner.state.catalog.all(), lambda model: model.name, page_size, page_token)
 
+    def _ready_nodes_with(self, source: str) -> list[Node]:
+        return [node for node in self._owner.state.fleet.ready_nodes() if source in node.staged]
+
     def _shown(self, model: Model) -> model_pb2.Model:
-        registered = self._clock.wall() - timedelta(seconds=self._owner.now() - model.registered_at)
-        return models.to_proto(model, self._owner.state.fleet.workers_of_model(model.name), registered)
+        return models.to_proto(model, self._owner.state.fleet.workers_of_model(model.name))
 
     def _availability(self, model: Model) -> pb2.ModelAvailability:
         fleet = self._owner.state.fleet

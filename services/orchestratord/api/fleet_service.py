@@ -6,17 +6,23 @@ from llama_orch.v2 import fleet_service_pb2 as pb2
 from llama_orch.v2 import pool_manager_service_pb2
 from llama_orch.v2.pool_manager_service_pb2 import StageProgress
 from llorch.clock import Clock
+from llorch.errors import invalid_field
+from llorch.identifiers import new_id
 from llorch.rpc.client import open_stream
 from llorch.rpc.slow_reader import write_with_deadline
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
+from orchestratord.convert import pools
 from orchestratord.convert import state as convert_state
 from orchestratord.convert.models import check_source
-from orchestratord.core import events, pulls
-from orchestratord.core.fleet import Node, WorkerState
+from orchestratord.core import devices, events, loading, pulls, targets
+from orchestratord.core.drains import AfterDrain
+from orchestratord.core.fleet import Node
+from orchestratord.core.targets import Place
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.pulls import pull
+from orchestratord.runtime.state_changes import StateChanges
 from orchestratord.store.interface import Incarnation
 from orchestratord.version import VERSION
 
@@ -35,17 +41,10 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         self._incarnation = incarnation
         self._clock = clock
         self._write_deadline_s = write_deadline_s
+        self._changes = StateChanges(owner)
 
     async def GetState(self, request: pb2.GetStateRequest, context: Any) -> pb2.GetStateResponse:
-        state = convert_state.to_proto(
-            self._owner.state,
-            cluster_id=self._incarnation.cluster_id,
-            control_epoch=self._incarnation.control_epoch,
-            version=VERSION,
-            now=self._owner.now(),
-            wall=self._clock.wall(),
-        )
-        return pb2.GetStateResponse(state=state)
+        return pb2.GetStateResponse(state=self._state())
 
     async def ListNodes(self, request: pb2.ListNodesRequest, context: Any) -> pb2.ListNodesResponse:
         nodes = self._owner.state.fleet.nodes.values()
@@ -63,16 +62,64 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         self._owner.ask(events.WorkerStopAsked(request.worker_id, request.even_if_busy))
         return pb2.StopWorkerResponse()
 
+    async def LoadModel(self, request: pb2.LoadModelRequest, context: Any) -> pb2.LoadModelResponse:
+        places = (targets.resolve(self._owner.state.fleet, request.target),) if request.target else ()
+        return pb2.LoadModelResponse(worker_id=self._load(events.ModelLoadAsked(request.model, _new_id(), places)))
+
+    async def StartWorker(self, request: pb2.StartWorkerRequest, context: Any) -> pb2.StartWorkerResponse:
+        node = self._owner.state.fleet.node(request.node_id)
+        for device_id in request.device_ids:
+            targets.resolve(self._owner.state.fleet, f"{node.node_id}/{device_id}")
+        places = (Place(node.node_id, tuple(request.device_ids)),)
+        asked = events.ModelLoadAsked(request.model, _new_id(), places, anew=True)
+        return pb2.StartWorkerResponse(worker_id=self._load(asked))
+
     async def UnloadModel(self, request: pb2.UnloadModelRequest, context: Any) -> pb2.UnloadModelResponse:
         model = self._owner.state.catalog.get(request.model)
-        workers = [
-            worker.worker_id
-            for worker in self._owner.state.fleet.workers_of_model(model.name)
-            if worker.state is not WorkerState.STOPPING
-        ]
-        for worker_id in workers:
-            self._owner.ask(events.WorkerStopAsked(worker_id, request.even_if_busy))
-        return pb2.UnloadModelResponse(worker_ids=workers)
+        workers = [worker for worker in self._owner.state.fleet.workers_of_model(model.name) if worker.serves]
+        self._owner.ask(events.ModelUnloadAsked(model.name, request.even_if_busy))
+        return pb2.UnloadModelResponse(worker_ids=sorted(worker.worker_id for worker in workers))
+
+    async def ReleaseDevice(self, request: pb2.ReleaseDeviceRequest, context: Any) -> pb2.ReleaseDeviceResponse:
+        place = self._devices(request.device)
+        duration_s = request.duration_ms / 1000 if request.HasField("duration_ms") else None
+        if duration_s == 0:
+            raise invalid_field("duration_ms", "is 0; leave it out to release the device until it is resumed")
+        until_ms = None if duration_s is None else round((self._clock.wall().timestamp() + duration_s) * 1000)
+        self._owner.ask(events.DeviceReleaseAsked(place.node_id, place.device_ids, duration_s, until_ms))
+        await self._effects.wait_all_kept()
+        leaving = devices.leaving(self._owner.state, place.node_id, place.device_ids)
+        return pb2.ReleaseDeviceResponse(worker_ids=leaving)
+
+    async def ResumeDevice(self, request: pb2.ResumeDeviceRequest, context: Any) -> pb2.ResumeDeviceResponse:
+        place = self._devices(request.device)
+        self._owner.ask(events.DeviceResumeAsked(place.node_id, place.device_ids))
+        await self._effects.wait_all_kept()
+        return pb2.ResumeDeviceResponse()
+
+    async def GetPoolHealth(self, request: pb2.GetPoolHealthRequest, context: Any) -> pb2.GetPoolHealthResponse:
+        return pools.health_to_proto(self._owner.state, self._owner.state.fleet.pool(request.pool_id))
+
+    async def DrainPool(self, request: pb2.DrainPoolRequest, context: Any) -> pb2.DrainPoolResponse:
+        self._owner.ask(pools.to_drain(request, AfterDrain.STAY))
+        return pb2.DrainPoolResponse()
+
+    async def ReloadPool(self, request: pb2.ReloadPoolRequest, context: Any) -> pb2.ReloadPoolResponse:
+        self._owner.ask(pools.to_drain(request, AfterDrain.RELOAD))
+        return pb2.ReloadPoolResponse()
+
+    async def PurgePool(self, request: pb2.PurgePoolRequest, context: Any) -> pb2.PurgePoolResponse:
+        self._owner.ask(pools.to_drain(request, AfterDrain.PURGE))
+        return pb2.PurgePoolResponse()
+
+    async def WatchState(self, request: pb2.WatchStateRequest, context: Any) -> None:
+        """Told again only if something changed that matters: a clock that goes on is no change."""
+        told = None
+        async for _ in self._changes.follow():
+            shown = self._state()
+            if told is None or not _same_but_for_time(told, shown):
+                told = shown
+                await write_with_deadline(context, pb2.WatchStateResponse(state=shown), self._write_deadline_s)
 
     async def StreamWorkerLog(self, request: pb2.StreamWorkerLogRequest, context: Any) -> None:
         worker = self._owner.state.fleet.worker(request.worker_id)
@@ -97,3 +144,49 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
 
     def _shown(self, node: Node) -> Any:
         return convert_state.node_with_contents(self._owner.state, node, self._owner.now(), self._clock.wall())
+
+    def _state(self) -> pb2.State:
+        return convert_state.to_proto(
+            self._owner.state,
+            cluster_id=self._incarnation.cluster_id,
+            control_epoch=self._incarnation.control_epoch,
+            version=VERSION,
+            now=self._owner.now(),
+            wall=self._clock.wall(),
+        )
+
+    def _load(self, asked: events.ModelLoadAsked) -> str:
+        if not asked.model:
+            raise invalid_field("model", "must not be empty; `llorch models` lists the models")
+        self._owner.ask(asked)
+        return loading.answer_to(self._owner.state, asked)
+
+    def _devices(self, text: str) -> Place:
+        """Devices that somebody named. A whole node is not meant by accident."""
+        if not text:
+            raise invalid_field("device", "must not be empty; for example garage/3090")
+        place = targets.resolve(self._owner.state.fleet, text)
+        node = self._owner.state.fleet.node(place.node_id)
+        return Place(node.node_id, targets.devices_of(node, place))
+
+
+def _new_id() -> str:
+    return new_id("worker")
+
+
+def _same_but_for_time(one: pb2.State, other: pb2.State) -> bool:
+    return _timeless(one) == _timeless(other)
+
+
+def _timeless(state: pb2.State) -> pb2.State:
+    copy = pb2.State()
+    copy.CopyFrom(state)
+    copy.ClearField("time")
+    for node in copy.nodes:
+        node.ClearField("last_report_age_ms")
+        node.ClearField("register_time")
+    for failure in copy.load_failures:
+        failure.ClearField("time")
+    for device in copy.devices:
+        device.ClearField("release_end_time")
+    return copy

@@ -16,22 +16,28 @@ def page_of(
     items: Iterable[Item], key: Callable[[Item], str], page_size: int, page_token: str, *, newest_first: bool = False
 ) -> tuple[list[Item], str]:
     """The items of one page and the token of the next, which is empty on the last page. Keys are unique."""
-    if page_size > LARGEST_PAGE:
-        raise invalid_field("page_size", f"is {page_size}; at most {LARGEST_PAGE}")
-    size = page_size or DEFAULT_PAGE
-    after = _key_of(page_token) if page_token else None
+    size, after = size_of(page_size), key_of(page_token)
     ordered = sorted(items, key=key, reverse=newest_first)
     if after is not None:
         ordered = [item for item in ordered if (key(item) < after if newest_first else key(item) > after)]
     page = ordered[:size]
-    return page, _token_of(key(page[-1])) if len(ordered) > size else ""
+    return page, token_of(key(page[-1])) if len(ordered) > size else ""
 
 
-def _token_of(key: str) -> str:
+def size_of(page_size: int) -> int:
+    if page_size > LARGEST_PAGE:
+        raise invalid_field("page_size", f"is {page_size}; at most {LARGEST_PAGE}")
+    return page_size or DEFAULT_PAGE
+
+
+def token_of(key: str) -> str:
     return base64.urlsafe_b64encode(key.encode()).decode()
 
 
-def _key_of(token: str) -> str:
+def key_of(token: str) -> str | None:
+    """Of the last item of the page before; None for the first page."""
+    if not token:
+        return None
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except ValueError:

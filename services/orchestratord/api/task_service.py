@@ -11,11 +11,12 @@ from llorch.rpc.call_context import current_call
 from llorch.rpc.slow_reader import write_with_deadline
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
+from orchestratord.api.task_metrics import TaskMetrics
 from orchestratord.convert import tasks
 from orchestratord.convert.embeddings import embed_response
 from orchestratord.core import events
 from orchestratord.core.submission import find_repeated
-from orchestratord.core.task import Task
+from orchestratord.core.task import Task, unknown_task
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.task_reader import TaskReader
@@ -35,10 +36,12 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         task = self._submit(request.task, durable=True)
         await self._effects.wait_kept(task.task_id)
         queue = self._owner.state.queue
+        waits = task.task_id in queue
         return pb2.SubmitTaskResponse(
             task_id=task.task_id,
             correlation_id=current_call().correlation_id,
-            queue_position=queue.position(task.task_id) if task.task_id in queue else 0,
+            queue_position=queue.position(task.task_id) if waits else 0,
+            predicted_start_ms=task.predicted_start_ms if waits else 0,
         )
 
     async def StreamTask(self, request: pb2.StreamTaskRequest, context: Any) -> None:
@@ -69,10 +72,13 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
 
     async def GetTask(self, request: pb2.GetTaskRequest, context: Any) -> pb2.GetTaskResponse:
         _check_task_id(request.task_id)
-        return pb2.GetTaskResponse(task=self._shown(self._owner.state.task(request.task_id)))
+        return pb2.GetTaskResponse(task=self._shown(self._find(request.task_id)))
 
     async def ListTasks(self, request: pb2.ListTasksRequest, context: Any) -> pb2.ListTasksResponse:
+        app = current_call().app
         kept: Iterable[Task] = self._owner.state.tasks.values()
+        if app:
+            kept = [task for task in kept if task.request.app == app]
         if request.state:
             wanted = tasks.STATE_BY_PROTO.get(request.state)
             kept = [task for task in kept if task.state is wanted]
@@ -85,7 +91,12 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
     def _submit(self, spec: task_pb2.TaskSpec, *, durable: bool, work: tasks.Work = "generate") -> Task:
         """Admitted, or the same task as before if the client repeats its request_id."""
         request = tasks.to_request(
-            spec, work=work, task_id=new_id("task"), correlation_id=current_call().correlation_id, durable=durable
+            spec,
+            work=work,
+            app=current_call().app,
+            task_id=new_id("task"),
+            correlation_id=current_call().correlation_id,
+            durable=durable,
         )
         self._owner.ask(events.TaskSubmitted(request))
         return find_repeated(self._owner.state, request) or self._owner.state.task(request.task_id)
@@ -98,9 +109,10 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         response: type[pb2.StreamTaskResponse] | type[pb2.GenerateResponse],
     ) -> None:
         _check_task_id(task_id)
-        self._owner.state.task(task_id)
+        task = self._find(task_id)
         stream = self._streams.get(task_id)
-        reader = TaskReader(stream, after, self._owner.now())
+        now = self._owner.now()
+        reader = TaskReader(stream, after, now, TaskMetrics(self._owner, task, stream.log, now).take)
         self._owner.ask(events.ReaderAttached(task_id))
         try:
             while True:
@@ -114,11 +126,19 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
 
     def _cancel(self, task_id: str) -> "cancel_pb2.CancelOutcome.ValueType":
         try:
-            was_finished = self._owner.state.task(task_id).is_finished
+            was_finished = self._find(task_id).is_finished
         except NotFound:
             return cancel_pb2.CANCEL_OUTCOME_UNKNOWN
         self._owner.ask(events.TaskCancelled(task_id))
         return cancel_pb2.CANCEL_OUTCOME_ALREADY_FINISHED if was_finished else cancel_pb2.CANCEL_OUTCOME_CANCELLED
+
+    def _find(self, task_id: str) -> Task:
+        """A task that the caller may see: an app sees its own, and to it the others are not there."""
+        app = current_call().app
+        task = self._owner.state.task(task_id)
+        if app and task.request.app != app:
+            raise unknown_task(task_id)
+        return task
 
     def _shown(self, task: Task) -> task_pb2.Task:
         stream = self._streams.get(task.task_id)

@@ -1,23 +1,24 @@
 """Models: what owners say, and what everybody is shown."""
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from llama_orch.v2 import model_pb2, worker_pb2
+from llama_orch.v2 import catalog_service_pb2, model_pb2, worker_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id
-from orchestratord.core.catalog import DEFAULT_CONTEXT, DEFAULT_SLOTS, Model, ModelSpec, ModelState, Origin
+from orchestratord.core.catalog import VALUES, Model, ModelSpec, ModelState, Origin
 from orchestratord.core.fleet import Worker, WorkerState
 
 EnumValue = TypeVar("EnumValue", bound=int)
 
+MOST_SHARES = 16
+
 SOURCE_KINDS = ("file:", "dir:", "pkg:", "hf:", "https:")
 
 _CACHE_TYPES = {
-    worker_pb2.CACHE_TYPE_UNSPECIFIED: "f16",
     worker_pb2.CACHE_TYPE_F16: "f16",
     worker_pb2.CACHE_TYPE_Q8_0: "q8_0",
     worker_pb2.CACHE_TYPE_Q4_0: "q4_0",
@@ -28,7 +29,6 @@ CACHE_TYPE_PROTOS = {
     "q4_0": worker_pb2.CACHE_TYPE_Q4_0,
 }
 _SPLITS = {
-    model_pb2.SPLIT_MODE_UNSPECIFIED: "auto",
     model_pb2.SPLIT_MODE_AUTO: "auto",
     model_pb2.SPLIT_MODE_LAYER: "layer",
     model_pb2.SPLIT_MODE_NONE: "none",
@@ -44,11 +44,14 @@ _STATES = {
 }
 _ORIGINS = {
     Origin.DEFAULT: model_pb2.VALUE_ORIGIN_DEFAULT,
+    Origin.MODEL: model_pb2.VALUE_ORIGIN_MODEL,
     Origin.FILE: model_pb2.VALUE_ORIGIN_FILE,
     Origin.CALL: model_pb2.VALUE_ORIGIN_CALL,
     Origin.PACKAGE: model_pb2.VALUE_ORIGIN_PACKAGE,
     Origin.NODE: model_pb2.VALUE_ORIGIN_NODE,
 }
+_FIELD_NAMES = {"idle_unload_s": "idle_unload_ms"}
+"""Values whose field in the contract is called otherwise."""
 
 
 def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
@@ -56,7 +59,8 @@ def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
     check_id(spec.name, "name")
     for alias in spec.aliases:
         check_id(alias, "aliases")
-    check_source(spec.source)
+    if spec.source:  # else somebody else may have told it
+        check_source(spec.source)
     _check_ranges(spec)
     return ModelSpec(
         name=spec.name,
@@ -64,8 +68,8 @@ def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
         aliases=tuple(spec.aliases),
         context=spec.context if spec.HasField("context") else None,
         slots=spec.slots if spec.HasField("slots") else None,
-        cache_type=_known(_CACHE_TYPES, spec.cache_type, "cache_type"),
-        split=_known(_SPLITS, spec.split, "split"),
+        cache_type=_known(_CACHE_TYPES, spec.cache_type, "cache_type") if spec.cache_type else None,
+        split=_known(_SPLITS, spec.split, "split") if spec.split else None,
         split_shares=tuple(spec.split_shares),
         idle_unload_s=spec.idle_unload_ms / 1000 if spec.HasField("idle_unload_ms") else None,
         vram_claim_mib=spec.vram_claim_mib if spec.HasField("vram_claim_mib") else None,
@@ -91,46 +95,49 @@ def to_state(state: "model_pb2.ModelState.ValueType") -> ModelState:
     raise invalid_field("state", "has to be MODEL_STATE_ACTIVE or MODEL_STATE_RETIRED")
 
 
-def to_proto(model: Model, workers: Iterable[Worker], registered: datetime) -> model_pb2.Model:
+def to_proto(model: Model, workers: Iterable[Worker]) -> model_pb2.Model:
     ready = [worker for worker in workers if worker.state is WorkerState.READY and worker.engine]
     create_time = Timestamp()
-    create_time.FromDatetime(registered)
+    create_time.FromMilliseconds(round(model.registered_ms))
     return model_pb2.Model(
-        spec=_spec_proto(model.spec),
+        spec=_spec_proto(model),
         state=_STATES[model.state],
         size_mib=model.size_mib,
-        context=min((w.engine.context_per_slot for w in ready if w.engine), default=model.context),
+        digest=model.digest,
+        context=min((w.engine.context_per_slot for w in ready if w.engine), default=_context(model) or 0),
         workers_ready=len(ready),
-        create_time=create_time,
-        origins=_origins(model),
+        create_time=create_time if model.registered_ms else None,
+        origins={_FIELD_NAMES.get(value, value): _ORIGINS[model.origin_of(value)] for value in VALUES},
         provenance=model.provenance,
     )
 
 
-def _spec_proto(spec: ModelSpec) -> model_pb2.ModelSpec:
+def verification(node_id: str, digest: str, failure: str, known: str) -> catalog_service_pb2.NodeVerification:
+    """What a node found, beside the digest that the model has."""
+    if digest and digest != known:
+        failure = f"the file is another one than that of digest {known[:12]}…; bring the right file there"
+    return catalog_service_pb2.NodeVerification(node_id=node_id, ok=not failure, digest=digest, message=failure)
+
+
+def _spec_proto(model: Model) -> model_pb2.ModelSpec:
+    spec = model.spec
     return model_pb2.ModelSpec(
         name=spec.name,
         source=spec.source,
         aliases=spec.aliases,
-        context=spec.context or DEFAULT_CONTEXT,
-        slots=spec.slots or DEFAULT_SLOTS,
-        cache_type=CACHE_TYPE_PROTOS[spec.cache_type],
-        split=_SPLIT_PROTOS[spec.split],
+        context=_context(model),
+        slots=model.slots,
+        cache_type=CACHE_TYPE_PROTOS[model.cache_type],
+        split=_SPLIT_PROTOS[model.split],
         split_shares=spec.split_shares,
         idle_unload_ms=None if spec.idle_unload_s is None else round(spec.idle_unload_s * 1000),
         vram_claim_mib=spec.vram_claim_mib,
     )
 
 
-def _origins(model: Model) -> "dict[str, model_pb2.ValueOrigin.ValueType]":
-    """Where each value came from: who registered the model, or the default."""
-    own, default = _ORIGINS[model.origin], _ORIGINS[Origin.DEFAULT]
-    spec = model.spec
-    return {
-        "source": own,
-        "context": default if spec.context is None else own,
-        "slots": default if spec.slots is None else own,
-    }
+def _context(model: Model) -> int | None:
+    """None as long as it depends on a file that nobody has looked at."""
+    return model.context if model.spec.context or model.facts else None
 
 
 def _check_ranges(spec: model_pb2.ModelSpec) -> None:
@@ -138,9 +145,18 @@ def _check_ranges(spec: model_pb2.ModelSpec) -> None:
         raise invalid_field("context", f"is {spec.context}; it has to be from 256 to 4194304 tokens")
     if spec.HasField("slots") and not 1 <= spec.slots <= 256:
         raise invalid_field("slots", f"is {spec.slots}; it has to be from 1 to 256")
-    if spec.split == model_pb2.SPLIT_MODE_LAYER or spec.split_shares:
-        raise InvalidArgument(
-            Reason.UNSUPPORTED_OPTION, "split: spreading a model over several devices comes with a later release"
+    if spec.HasField("vram_claim_mib") and spec.vram_claim_mib < 1:
+        raise invalid_field("vram_claim_mib", "has to be at least 1; leave it out for the estimate")
+    check_shares(spec.split_shares)
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """One per device, of any sum; NaN and infinities are refused with the rest."""
+    if not shares:
+        return
+    if len(shares) > MOST_SHARES or not all(0 <= share < math.inf for share in shares) or sum(shares) <= 0:
+        raise invalid_field(
+            "split_shares", f"has to be 1 to {MOST_SHARES} numbers from 0 on that are not all 0, such as 24, 12"
         )
 
 

@@ -1,7 +1,8 @@
 """Nodes: what they report."""
 
-from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, worker_pb2
+from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, pool_pb2, worker_pb2
 from llorch.errors import Reason
+from llorch.gguf.layers import Layer
 from llorch.identifiers import is_id
 from orchestratord.convert.models import CACHE_TYPE_PROTOS
 from orchestratord.convert.runs import to_reason
@@ -11,6 +12,7 @@ from orchestratord.core.fleet import (
     DeviceKind,
     Endpoint,
     EngineFacts,
+    Pool,
     Snapshot,
     WorkerReported,
     WorkerSpec,
@@ -40,24 +42,27 @@ def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
         devices=tuple(_device(device) for device in snapshot.devices if device.kind in _KINDS),
         workers=tuple(_worker(report) for report in snapshot.workers if report.worker.state in _STATES),
         staged={model.source: model.size_mib for model in snapshot.staged_models},
-        pools=tuple(snapshot.pools),
+        pools=tuple(_pool(pool) for pool in snapshot.pools),
         offered={model.name: model.source for model in snapshot.staged_models if is_id(model.name)},
     )
 
 
 def to_facts(progress: pool_manager_service_pb2.StageProgress) -> ModelFacts | None:
-    """None from a pool manager that does not tell."""
-    if not progress.HasField("facts"):
-        return None
+    """None from a pool manager that does not tell of the layers."""
     facts = progress.facts
+    if not facts.layers:
+        return None
     return ModelFacts(
+        architecture=facts.architecture,
         context_trained=facts.context_trained,
-        weights_mib=facts.weights_mib,
-        kv_bytes_per_token=facts.kv_bytes_per_token,
-        window_kv_bytes_per_token=facts.window_kv_bytes_per_token,
-        window_tokens=facts.window_tokens,
-        state_kib_per_slot=facts.state_kib_per_slot,
-        compute_mib=facts.compute_mib,
+        layers=tuple(_layer(layer) for layer in facts.layers),
+        window=facts.window,
+        vocabulary_size=facts.vocabulary_size,
+        activation_width=facts.activation_width,
+        weight_bytes=facts.weight_bytes,
+        embedding_bytes=facts.embedding_bytes,
+        output_bytes=facts.output_bytes,
+        tied_output=facts.tied_output,
     )
 
 
@@ -73,6 +78,20 @@ def from_spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
         cache_type_k=cache_type,
         cache_type_v=cache_type,
         reservation_mib=spec.reservation_mib,
+        tensor_split=spec.tensor_split,
+    )
+
+
+def _layer(layer: pool_manager_service_pb2.LayerFacts) -> Layer:
+    """Heads matter to the reader of the file alone: the widths follow from them."""
+    return Layer(
+        heads=0,
+        kv_heads=0,
+        key_width=layer.key_width,
+        value_width=layer.value_width,
+        windowed=layer.windowed,
+        state_bytes=layer.state_bytes,
+        weight_bytes=layer.weight_bytes,
     )
 
 
@@ -86,8 +105,14 @@ def _device(device: device_pb2.Device) -> Device:
         total_mib=device.memory_total_mib,
         others_mib=device.memory_others_mib,
         reserve_mib=device.reserve_mib,
+        used_mib=device.memory_used_mib,
+        compute_capability=device.compute_capability,
         report=device,
     )
+
+
+def _pool(pool: pool_pb2.Pool) -> Pool:
+    return Pool(pool.pool_id, pool.node_id, tuple(pool.device_ids), report=pool)
 
 
 def _worker(report: node_link_pb2.WorkerReport) -> WorkerReported:
@@ -112,6 +137,7 @@ def _spec(spec: worker_pb2.WorkerSpec) -> WorkerSpec:
         context_per_slot=spec.context_per_slot,
         cache_type=_CACHE_NAMES.get(spec.cache_type_k, "f16"),
         reservation_mib=tuple(spec.reservation_mib),
+        tensor_split=tuple(spec.tensor_split),
     )
 
 
@@ -124,6 +150,7 @@ def _engine(engine: engine_pb2.EngineInfo) -> EngineFacts:
         simulated=engine.simulated,
         cpu=engine.cpu,
         memory_mib=tuple(engine.memory_mib),
+        resumes=engine.capabilities.resume == engine_pb2.RESUME_SUPPORT_EXACT_IDS,
     )
 
 

@@ -22,7 +22,7 @@ def to_outcome(end: run_pb2.RunEnd) -> RunResult | TaskError:
         for choice in end.choices
     )
     receipt = end.receipt.SerializeToString() if end.HasField("receipt") else b""
-    return RunResult(choices, end.tokens_in, end.tokens_out, end.cached_tokens, end.decode_ms, receipt)
+    return RunResult(choices, end.tokens_in, end.tokens_out, end.cached_tokens, end.decode_ms, receipt, end.prefill_ms)
 
 
 def to_reason(reason: "error_reason_pb2.ErrorReason.ValueType") -> Reason:

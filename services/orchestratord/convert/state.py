@@ -4,8 +4,10 @@ from datetime import datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, pool_pb2, worker_pb2
+from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, worker_pb2
+from orchestratord.convert.loads import failure_to_proto, load_to_proto
 from orchestratord.convert.nodes import from_spec
+from orchestratord.convert.pools import pool_to_proto
 from orchestratord.core.fleet import Device, Node, NodeState, Worker, WorkerState
 from orchestratord.core.state import BrainState
 
@@ -13,6 +15,7 @@ _NODE_STATES = {
     NodeState.JOINING: node_pb2.NODE_STATE_JOINING,
     NodeState.READY: node_pb2.NODE_STATE_READY,
     NodeState.SUSPECT: node_pb2.NODE_STATE_SUSPECT,
+    NodeState.LOST: node_pb2.NODE_STATE_LOST,
 }
 _WORKER_STATES = {
     WorkerState.STARTING: worker_pb2.WORKER_STATE_STARTING,
@@ -32,8 +35,8 @@ def to_proto(
         cluster_id=cluster_id,
         control_epoch=control_epoch,
         version=version,
-        nodes=[node_to_proto(node, now, wall) for node in nodes],
-        devices=[_ledger(state, node, device) for node in nodes for device in _by_index(node)],
+        nodes=[node_to_proto(state, node, now, wall) for node in nodes],
+        devices=[_ledger(state, node, device, now, wall) for node in nodes for device in _by_index(node)],
         workers=[worker_to_proto(worker) for worker in sorted(state.fleet.workers.values(), key=lambda w: w.worker_id)],
         queues=[
             fleet_service_pb2.QueueState(
@@ -42,23 +45,27 @@ def to_proto(
             for priority in state.queue.priorities
         ],
         tasks_running=state.running,
+        loads=[load_to_proto(state, load) for load in sorted(state.loads.values(), key=lambda load: load.load_id)],
+        load_failures=[
+            failure_to_proto(state.load_failures[name], now, wall) for name in sorted(state.load_failures)
+        ],
     )
 
 
 def node_with_contents(state: BrainState, node: Node, now: float, wall: datetime) -> node_pb2.Node:
     """A node with its devices and workers, for those who ask for one node."""
-    shown = node_to_proto(node, now, wall)
-    shown.devices.extend(_report_of(device) for device in _by_index(node))
+    shown = node_to_proto(state, node, now, wall)
+    shown.devices.extend(_device(state, node, device) for device in _by_index(node))
     shown.workers.extend(worker_to_proto(worker) for worker in state.fleet.workers_on(node.node_id))
     return shown
 
 
-def node_to_proto(node: Node, now: float, wall: datetime) -> node_pb2.Node:
+def node_to_proto(state: BrainState, node: Node, now: float, wall: datetime) -> node_pb2.Node:
     return node_pb2.Node(
         node_id=node.node_id,
-        state=_NODE_STATES[node.state],
+        state=_node_state(state, node),
         version=node.version,
-        pools=[pool for pool in node.pools if isinstance(pool, pool_pb2.Pool)],
+        pools=[pool_to_proto(state, node.pools[pool_id]) for pool_id in sorted(node.pools)],
         labels=dict(node.labels),
         staged_models=[
             node_pb2.StagedModel(source=source, size_mib=size) for source, size in sorted(node.staged.items())
@@ -75,25 +82,46 @@ def worker_to_proto(worker: Worker) -> worker_pb2.Worker:
         shown.CopyFrom(worker.report)
     shown.node_id = worker.node_id
     shown.state = _WORKER_STATES[worker.state]
+    if worker.state is WorkerState.READY and worker.leaving is not None:
+        shown.state = worker_pb2.WORKER_STATE_DRAINING
     if worker.state is WorkerState.READY:
         shown.stats.slots_busy = len(worker.attempts)
     return shown
 
 
-def _ledger(state: BrainState, node: Node, device: Device) -> fleet_service_pb2.DeviceLedger:
+def _node_state(state: BrainState, node: Node) -> "node_pb2.NodeState.ValueType":
+    """It is draining when everything that it has is."""
+    is_emptied = bool(node.pools) and all(state.drains.find(pool_id) is not None for pool_id in node.pools)
+    if node.state is NodeState.READY and is_emptied:
+        return node_pb2.NODE_STATE_DRAINING
+    return _NODE_STATES[node.state]
+
+
+def _ledger(
+    state: BrainState, node: Node, device: Device, now: float, wall: datetime
+) -> fleet_service_pb2.DeviceLedger:
     key = (node.node_id, device.device_id)
+    due = state.released.due_at(key)
     return fleet_service_pb2.DeviceLedger(
-        device=_report_of(device),
+        device=_device(state, node, device),
         node_id=node.node_id,
         reserved_mib=state.ledger.held(key),
         available_mib=max(0, state.ledger.available(key)),
         worker_ids=state.ledger.loads_on(key),
+        returning_mib=state.ledger.returning(key),
+        release_end_time=None if due is None else _timestamp(wall + timedelta(seconds=due - now)),
     )
 
 
-def _report_of(device: Device) -> device_pb2.Device:
+def _device(state: BrainState, node: Node, device: Device) -> device_pb2.Device:
+    """As its node reports it; that its owner took it back is known here alone."""
     assert isinstance(device.report, device_pb2.Device)  # convert.nodes put it there
-    return device.report
+    if (node.node_id, device.device_id) not in state.released:
+        return device.report
+    shown = device_pb2.Device()
+    shown.CopyFrom(device.report)
+    shown.state = device_pb2.DEVICE_STATE_RELEASED
+    return shown
 
 
 def _by_index(node: Node) -> list[Device]:

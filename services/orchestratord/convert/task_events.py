@@ -18,11 +18,18 @@ _KINDS = {
 }
 
 
-def started(request: TaskRequest, cursor: Cursor, queue_position: int) -> task_event_pb2.TaskEvent:
+def started(
+    request: TaskRequest, cursor: Cursor, queue_position: int, predicted_start_ms: int | None
+) -> task_event_pb2.TaskEvent:
     return task_event_pb2.TaskEvent(
         task_id=request.task_id,
         cursor=str(cursor),
-        started=task_event_pb2.Started(queue_position=queue_position, model=request.model, seed=request.seed),
+        started=task_event_pb2.Started(
+            queue_position=queue_position,
+            predicted_start_ms=predicted_start_ms,
+            model=request.model,
+            seed=request.seed,
+        ),
     )
 
 
@@ -90,7 +97,7 @@ def terminal(task_id: str, log: OutputLog, ending: Terminal) -> task_event_pb2.T
     if isinstance(ending, TaskError):
         event.error.CopyFrom(error(ending))
     elif isinstance(ending, TaskEnd):
-        event.end.CopyFrom(_end(ending))
+        event.end.CopyFrom(_end(ending, log))
     else:
         event.end.CopyFrom(_stopped(ending, log))
     return event
@@ -105,20 +112,22 @@ def error(failed: TaskError) -> task_event_pb2.Error:
     )
 
 
-def _end(ending: TaskEnd) -> task_event_pb2.End:
+def _end(ending: TaskEnd, log: OutputLog) -> task_event_pb2.End:
+    """A worker counts what it did itself; the log has what earlier attempts did as well."""
     result = ending.result
+    choices = [
+        task_event_pb2.ChoiceEnd(
+            choice=choice.choice,
+            finish_reason=from_finish_reason(choice.finish_reason),
+            tokens_out=max(choice.tokens_out, log.tokens_of_choice(choice.choice)),
+            stop_string=choice.stop_string,
+        )
+        for choice in result.choices
+    ]
     return task_event_pb2.End(
-        choices=[
-            task_event_pb2.ChoiceEnd(
-                choice=choice.choice,
-                finish_reason=from_finish_reason(choice.finish_reason),
-                tokens_out=choice.tokens_out,
-                stop_string=choice.stop_string,
-            )
-            for choice in result.choices
-        ],
+        choices=choices,
         tokens_in=result.tokens_in,
-        tokens_out=result.tokens_out,
+        tokens_out=sum(choice.tokens_out for choice in choices),
         cached_tokens=result.cached_tokens,
         queue_ms=ending.queue_ms,
         first_token_ms=ending.first_token_ms,

@@ -3,7 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
-from orchestratord.core import ending, events, loading, model_changes, nodes, submission
+from orchestratord.core import (
+    app_changes,
+    assignment_changes,
+    devices,
+    ending,
+    events,
+    loading,
+    model_changes,
+    nodes,
+    pools,
+    restoring,
+    session_life,
+    sources,
+    submission,
+    unloading,
+    worker_life,
+    yielding,
+)
 from orchestratord.core.admission import AdmissionQueue
 from orchestratord.core.effects import Effect
 from orchestratord.core.state import BrainConfig, BrainState
@@ -18,14 +35,26 @@ def _tick(state: BrainState, _: events.Tick) -> None:
     state.last_tick = state.now
     for kind, subject in state.timers.due(state.now):
         _TIMERS[kind](state, subject)
-    loading.reattach_overdue(state)
+    loading.go_on_looking(state)
+    worker_life.reattach_overdue(state)
     nodes.check_leases(state)
 
 
 _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
     TimerKind.DEADLINE: ending.deadline_passed,
+    TimerKind.LATEST_START: ending.latest_start_passed,
+    TimerKind.SESSION: session_life.time_over,
     TimerKind.READER_GRACE: ending.reader_grace_over,
     TimerKind.RETENTION: ending.forget,
+    TimerKind.IDLE: unloading.idle_check,
+    TimerKind.RESIDENCY: worker_life.residency_over,
+    TimerKind.MEMORY_BACK: worker_life.memory_wait_over,
+    TimerKind.RETRY_LOAD: loading.retry,
+    TimerKind.YIELD: yielding.patience_over,
+    TimerKind.NODE_GRACE: nodes.grace_over,
+    TimerKind.PRESSURE: devices.relieve,
+    TimerKind.RESUME_DEVICE: devices.time_is_over,
+    TimerKind.DRAIN_DEADLINE: pools.deadline_passed,
 }
 
 _HANDLERS: dict[type, Handler] = {
@@ -33,28 +62,49 @@ _HANDLERS: dict[type, Handler] = {
     events.TaskCancelled: ending.cancel,
     events.ReaderAttached: ending.reader_attached,
     events.ReaderLeft: ending.reader_left,
+    events.AssignmentSet: assignment_changes.assignment_set,
+    events.AssignmentDeleted: assignment_changes.assignment_deleted,
     events.ModelRegistered: model_changes.registered,
     events.ModelStateSet: model_changes.state_set,
     events.ModelDeleted: model_changes.deleted,
-    events.WorkerStopAsked: loading.stop_asked,
+    events.WorkerStopAsked: unloading.stop_asked,
+    events.ModelLoadAsked: loading.load_asked,
+    events.ModelUnloadAsked: unloading.unload_asked,
+    events.DeviceReleaseAsked: devices.release_asked,
+    events.DeviceResumeAsked: devices.resume_asked,
+    events.PoolDrainAsked: pools.drain_asked,
+    events.StagedModelDeleted: pools.staged_model_deleted,
+    events.AppCreated: app_changes.created,
+    events.AppDefined: app_changes.defined,
+    events.AppUpdated: app_changes.updated,
+    events.AppDeleted: app_changes.deleted,
+    events.SessionDeleted: session_life.deleted,
     events.NodeRegistered: nodes.register,
     events.NodeReported: nodes.report,
     events.NodeForgotten: nodes.forget,
     events.ModelStaged: loading.staged,
+    events.ModelVerified: sources.verified,
     events.StagingFailed: loading.staging_failed,
     events.WorkerStartAccepted: loading.start_accepted,
-    events.WorkerStartFailed: loading.start_failed,
-    events.WorkerAttached: loading.worker_attached,
-    events.WorkerSilent: loading.worker_silent,
-    events.RunsFound: loading.runs_found,
+    events.WorkerStartFailed: worker_life.start_failed,
+    events.WorkerAttached: worker_life.attached,
+    events.WorkerSilent: worker_life.silent,
+    events.RunsFound: worker_life.runs_found,
     events.AttemptStarted: ending.attempt_started,
     events.AttemptFirstToken: ending.attempt_first_token,
     events.AttemptEnded: ending.attempt_ended,
     events.AttemptUnknown: ending.attempt_unknown,
     events.TaskNotKept: ending.not_kept,
     events.TerminalPersisted: ending.terminal_persisted,
+    events.TaskRestored: restoring.task_restored,
+    events.RecordsFound: restoring.records_found,
+    events.RecordNotKept: restoring.record_not_kept,
     events.Tick: _tick,
 }
+
+
+def _queue_of(config: BrainConfig) -> AdmissionQueue:
+    return AdmissionQueue(config.priorities, config.queue_capacity, config.queue_policy, config.max_starvation_s)
 
 
 class Brain:
@@ -65,11 +115,11 @@ class Brain:
     """
 
     def __init__(self, config: BrainConfig, new_id: Callable[[str], str]) -> None:
-        self.state = BrainState(config, new_id, AdmissionQueue(config.priorities, config.queue_capacity))
+        self.state = BrainState(config, new_id, _queue_of(config))
 
     def handle(self, event: events.Event, now: float) -> list[Effect]:
         """Take one event in. `now` is monotonic, in seconds, and never less than before."""
-        self.state.now = now
+        self.state.now = self.state.queue.now = now
         try:
             _HANDLERS[type(event)](self.state, event)
             while self.state.look_again:

@@ -1,14 +1,19 @@
-"""The models that tasks may name."""
+"""The models that tasks may name.
+
+A model may be described by several: by the package that brings it, by a call, by the settings file. Each may leave out
+what it has no opinion on; value by value the strongest that says something is heard, and the rest is the default.
+"""
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
-from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason
+from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, invalid_field
+from llorch.gguf.layers import Layer
 
-# Conservative until a worker reads the model's own metadata before it is placed: small enough to load everywhere.
-DEFAULT_CONTEXT = 4096
+DEFAULT_CONTEXT = 32768
+"""Unless the model was trained with less."""
 DEFAULT_SLOTS = 4
 
 
@@ -18,57 +23,110 @@ class ModelState(StrEnum):
 
 
 class Origin(StrEnum):
+    """Who said a value. MODEL is the model's own file, NODE a GPU host that has the model in a folder of its own."""
+
     DEFAULT = "DEFAULT"
-    FILE = "FILE"
-    CALL = "CALL"
-    PACKAGE = "PACKAGE"
+    MODEL = "MODEL"
     NODE = "NODE"
+    PACKAGE = "PACKAGE"
+    CALL = "CALL"
+    FILE = "FILE"
 
 
-# A later registration replaces an earlier one only if its origin is at least as strong: the settings file wins.
-_STRENGTH: Mapping[Origin, int] = {Origin.DEFAULT: 0, Origin.NODE: 0, Origin.PACKAGE: 1, Origin.CALL: 2, Origin.FILE: 3}
+_STRONGEST_FIRST = (Origin.FILE, Origin.CALL, Origin.PACKAGE, Origin.NODE)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model as its owner describes it; None = the default. `context` is in tokens, the rest as the names say."""
+    """A model as somebody describes it; None or empty = not said. `context` is in tokens, the rest as the names say."""
 
     name: str
-    source: str
+    source: str = ""
     aliases: tuple[str, ...] = ()
     context: int | None = None
     slots: int | None = None
-    cache_type: str = "f16"
-    split: str = "auto"
+    cache_type: str | None = None
+    split: str | None = None
     split_shares: tuple[float, ...] = ()
     idle_unload_s: float | None = None
     vram_claim_mib: int | None = None
 
 
+VALUES = tuple(value.name for value in fields(ModelSpec) if value.name != "name")
+"""What may be said of a model, by name."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the memory of a model follows from, by its file. KV bytes are at 16 bits; `window_tokens` is the most that
-    layers with a window keep.
-    """
+    """What the memory of a model follows from, by its file. The fields are those of `llorch.gguf.facts.ModelFacts`."""
 
+    architecture: str
     context_trained: int
-    weights_mib: int
-    kv_bytes_per_token: int
-    window_kv_bytes_per_token: int
-    window_tokens: int
-    state_kib_per_slot: int
-    compute_mib: int
+    layers: tuple[Layer, ...]
+    window: int
+    vocabulary_size: int
+    activation_width: int
+    weight_bytes: int
+    embedding_bytes: int
+    output_bytes: int
+    tied_output: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What is known of the file that a reference leads to. `digest` is its SHA-256 in hexadecimal, once asked for."""
+
+    source: str
+    size_mib: int | None = None
+    facts: ModelFacts | None = None
+    digest: str = ""
+
+    @property
+    def record_key(self) -> str:
+        return self.source
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """What calls have made of a model: what they said of it, if they did, and whether it takes tasks."""
+
+    name: str
+    state: ModelState = ModelState.ACTIVE
+    spec: ModelSpec | None = None
+    provenance: str = ""
+    at_ms: int = 0
+
+    @property
+    def record_key(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What one of them said. `at_ms` is in milliseconds since 1970."""
+
+    spec: ModelSpec
+    origin: Origin
+    provenance: str
+    at_ms: float = 0
 
 
 @dataclass(slots=True)
 class Model:
+    """`spec` is what all who describe it come to; `origin`, `provenance` and `registered_ms` are of the strongest.
+
+    The properties are what counts: with defaults for what nobody said.
+    """
+
     spec: ModelSpec
     origin: Origin
     provenance: str
-    registered_at: float
+    registered_ms: float
     state: ModelState = ModelState.ACTIVE
     size_mib: int | None = None
     facts: ModelFacts | None = None
+    digest: str = ""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -76,47 +134,140 @@ class Model:
 
     @property
     def context(self) -> int:
-        """Tokens that one request may use, as asked for; a worker lowers it to what the model was trained with."""
-        return self.spec.context or DEFAULT_CONTEXT
+        """Tokens that one request may use: as asked for, else the default; never more than it was trained with."""
+        wanted = self.spec.context or DEFAULT_CONTEXT
+        return min(wanted, self.facts.context_trained) if self.facts and self.facts.context_trained else wanted
 
     @property
     def slots(self) -> int:
         return self.spec.slots or DEFAULT_SLOTS
 
+    @property
+    def cache_type(self) -> str:
+        return self.spec.cache_type or "f16"
+
+    @property
+    def split(self) -> str:
+        return self.spec.split or "auto"
+
+    @property
+    def split_shares(self) -> tuple[float, ...]:
+        return self.spec.split_shares
+
+    @property
+    def idle_unload_s(self) -> float | None:
+        return self.spec.idle_unload_s
+
+    @property
+    def vram_claim_mib(self) -> int | None:
+        return self.spec.vram_claim_mib
+
+    def origin_of(self, value: str) -> Origin:
+        """Who said one of VALUES."""
+        trained = self.facts.context_trained if self.facts else 0
+        if value == "context" and 0 < trained < (self.spec.context or DEFAULT_CONTEXT):
+            return Origin.MODEL
+        return self.origins.get(value, Origin.DEFAULT)
+
 
 @dataclass(slots=True)
 class Catalog:
-    """Models by name and alias. Names are unique over both."""
+    """Models by name and alias. Names are unique over both; where a stronger one needs an alias, a weaker gives it up.
 
+    A model is made anew whenever something is said of it: keep its name, not the object.
+    """
+
+    _descriptions: dict[str, dict[Origin, Description]] = field(default_factory=dict)
+    _retired: set[str] = field(default_factory=set)
+    _sources: dict[str, SourceFacts] = field(default_factory=dict)
     _models: dict[str, Model] = field(default_factory=dict)
     _aliases: dict[str, str] = field(default_factory=dict)
+    _by_source: dict[str, set[str]] = field(default_factory=dict)
 
-    def register(self, spec: ModelSpec, origin: Origin, provenance: str, now: float) -> Model:
-        old = self._models.get(spec.name)
-        if old is not None and _STRENGTH[old.origin] > _STRENGTH[origin]:
-            raise FailedPrecondition(
-                Reason.NOT_PERMITTED,
-                f"model '{spec.name}' is defined in the settings file, which wins; change it there",
-            )
-        self._check_names_are_free(spec)
-        if old is not None:
-            self._forget_aliases(old)
-        model = Model(spec, origin, provenance, now)
-        if old is not None and old.spec.source == spec.source:
-            model.size_mib, model.facts = old.size_mib, old.facts
-        self._models[spec.name] = model
-        for alias in spec.aliases:
-            self._aliases[alias] = spec.name
-        return model
+    def register(self, spec: ModelSpec, origin: Origin, provenance: str, at_ms: float = 0) -> Model:
+        """Take in what one of them says, in place of what it said before; refused if that can't be, or is overruled."""
+        said_now = Description(spec, origin, provenance, at_ms)
+        merged = self.preview(said_now)
+        for alias in self._names_to_take_over(said_now):
+            self._give_up_alias(alias)
+        self._descriptions.setdefault(spec.name, {})[origin] = said_now
+        return self._put(merged)
+
+    def preview(self, said_now: Description) -> Model:
+        """What a model would come to. Refuses what `register` refuses, and changes nothing."""
+        descriptions = self._descriptions.get(said_now.spec.name, {})
+        _refuse_overruled(said_now, descriptions.values())
+        merged = _merge({**descriptions, said_now.origin: said_now})
+        if not merged.spec.source:
+            name = said_now.spec.name
+            raise invalid_field("source", f"model '{name}' has none yet; for example file:/models/{name}.gguf")
+        self._names_to_take_over(said_now)
+        _know(merged, self.known_of(merged.spec.source))
+        return merged
+
+    def restore(self, record: ModelRecord) -> None:
+        """What calls had made of a model is in force again, whatever there is."""
+        self.set_state(record.name, record.state)
+        if record.spec is None:
+            self.withdraw(record.name, Origin.CALL)
+            return
+        said_then = Description(record.spec, Origin.CALL, record.provenance, record.at_ms)
+        self._descriptions.setdefault(record.name, {})[Origin.CALL] = said_then
+        self._describe_anew(record.name)
+
+    def withdraw(self, name: str, origin: Origin) -> None:
+        """Forget what one of them said of a model; it is gone if nobody else says where its file is."""
+        self._descriptions.get(name, {}).pop(origin, None)
+        self._describe_anew(name)
 
     def delete(self, name: str) -> Model:
+        """Take back what calls have said; refused where somebody else keeps the model in the catalog."""
         model = self.get(name)
-        if model.origin is Origin.FILE:
+        descriptions = self._descriptions[model.name]
+        if Origin.FILE in descriptions:
             raise FailedPrecondition(
                 Reason.NOT_PERMITTED, f"model '{model.name}' is defined in the settings file; remove it there"
             )
-        self._forget_aliases(model)
-        return self._models.pop(model.name)
+        if Origin.CALL not in descriptions:
+            raise FailedPrecondition(
+                Reason.NOT_PERMITTED,
+                f"model '{model.name}' comes with {model.provenance}; retire it to keep tasks from it",
+            )
+        self.withdraw(model.name, Origin.CALL)
+        return model
+
+    def set_state(self, name: str, state: ModelState) -> None:
+        """Kept for a name, also while no model has it."""
+        if state is ModelState.RETIRED:
+            self._retired.add(name)
+        else:
+            self._retired.discard(name)
+        if model := self._models.get(name):
+            model.state = state
+
+    def learn(self, learnt: SourceFacts) -> None:
+        """What the file of a source is; counts for every model that has it."""
+        self._sources[learnt.source] = learnt
+        for name in self._by_source.get(learnt.source, ()):
+            _know(self._models[name], learnt)
+
+    def forget_source(self, source: str) -> None:
+        self._sources.pop(source, None)
+
+    def known_of(self, source: str) -> SourceFacts:
+        return self._sources.get(source) or SourceFacts(source)
+
+    def described(self, name: str, origin: Origin) -> Description | None:
+        """What one of them says of a model."""
+        return self._descriptions.get(name, {}).get(origin)
+
+    def record_of(self, name: str) -> ModelRecord | None:
+        """What has to be kept of a model, because only calls know it; None for nothing."""
+        said = self.described(name, Origin.CALL)
+        state = ModelState.RETIRED if name in self._retired else ModelState.ACTIVE
+        if said is None:
+            return ModelRecord(name, state) if state is ModelState.RETIRED else None
+        return ModelRecord(name, state, said.spec, said.provenance, round(said.at_ms))
 
     def get(self, name: str) -> Model:
         """By exact name, then by alias; otherwise refused with the nearest names. Never a silent substitution."""
@@ -139,25 +290,115 @@ class Catalog:
     def all(self) -> list[Model]:
         return [self._models[name] for name in sorted(self._models)]
 
-    def _check_names_are_free(self, spec: ModelSpec) -> None:
-        if owner := self._aliases.get(spec.name):
-            raise AlreadyExists(
-                Reason.INVALID_FIELD, f"'{spec.name}' is an alias of model '{owner}'; choose another name"
-            )
-        for alias in spec.aliases:
-            owner = alias if alias in self._models and alias != spec.name else self._aliases.get(alias)
-            if owner is not None and owner != spec.name:
-                raise AlreadyExists(
-                    Reason.INVALID_FIELD, f"alias '{alias}' already means model '{owner}'; choose another"
-                )
+    def by_source(self, source: str) -> list[Model]:
+        return [self._models[name] for name in sorted(self._by_source.get(source, ()))]
 
-    def _forget_aliases(self, model: Model) -> None:
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def _describe_anew(self, name: str) -> None:
+        """What calls said of a model is kept also while the package or the node is gone that had its file."""
+        descriptions = self._descriptions.get(name, {})
+        if descriptions and (merged := _merge(descriptions)).spec.source:
+            self._put(merged)
+            return
+        self._remove(name)
+        if not descriptions:
+            self._descriptions.pop(name, None)
+
+    def _put(self, model: Model) -> Model:
+        self._remove(model.name)
+        model.state = ModelState.RETIRED if model.name in self._retired else ModelState.ACTIVE
+        _know(model, self.known_of(model.spec.source))
+        self._models[model.name] = model
+        self._by_source.setdefault(model.spec.source, set()).add(model.name)
+        free = tuple(alias for alias in model.spec.aliases if alias not in self._models and alias not in self._aliases)
+        model.spec = replace(model.spec, aliases=free)
+        self._aliases.update((alias, model.name) for alias in free)
+        return model
+
+    def _remove(self, name: str) -> None:
+        model = self._models.pop(name, None)
+        if model is None:
+            return
         for alias in model.spec.aliases:
-            self._aliases.pop(alias, None)
+            if self._aliases.get(alias) == name:
+                del self._aliases[alias]
+        sharing = self._by_source[model.spec.source]
+        sharing.discard(name)
+        if not sharing:
+            del self._by_source[model.spec.source]
+
+    def _give_up_alias(self, alias: str) -> None:
+        owner = self._models.get(self._aliases.pop(alias, ""))
+        if owner is not None:
+            rest = tuple(other for other in owner.spec.aliases if other != alias)
+            owner.spec = replace(owner.spec, aliases=rest)
+
+    def _names_to_take_over(self, said_now: Description) -> list[str]:
+        """Aliases that others have and would give up; refused if one that does not give way has the name.
+
+        What calls have set gives way to the settings file, so that it can never keep the orchestrator from starting.
+        """
+        spec, taken = said_now.spec, []
+        for name in (spec.name, *spec.aliases):
+            is_model = name != spec.name and name in self._models
+            owner = name if is_model else self._aliases.get(name)
+            if owner is None or owner == spec.name:
+                continue
+            if is_model or not self._gives_way(owner, said_now.origin):
+                message = f"'{name}' already means model '{owner}'; choose another name"
+                raise AlreadyExists(Reason.INVALID_FIELD, message)
+            taken.append(name)
+        return taken
+
+    def _gives_way(self, owner: str, origin: Origin) -> bool:
+        return origin is Origin.FILE and self._models[owner].origin is not Origin.FILE
 
     def _unknown(self, name: str) -> str:
         known = [*self._models, *self._aliases]
         if not known:
             return f"no model is called '{name[:128]}', and none is registered yet; add one with `llorch models add`"
-        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+        nearest = difflib.get_close_matches(name[:128], known, n=3, cutoff=0.0)
         return f"no model is called '{name[:128]}'; the nearest names are: {', '.join(nearest)}"
+
+
+def said(spec: ModelSpec) -> list[str]:
+    """Which of VALUES it has an opinion on."""
+    return [value for value in VALUES if getattr(spec, value) not in (None, "", ())]
+
+
+def _merge(descriptions: Mapping[Origin, Description]) -> Model:
+    """Value by value the strongest that says something."""
+    heard = [descriptions[origin] for origin in _STRONGEST_FIRST if origin in descriptions]
+    origins: dict[str, Origin] = {}
+    values: dict[str, object] = {}
+    for description in reversed(heard):
+        for value in said(description.spec):
+            origins[value] = description.origin
+            values[value] = getattr(description.spec, value)
+    first = heard[0]
+    spec = ModelSpec(name=first.spec.name, **values)  # type: ignore[arg-type]  # they are of a ModelSpec
+    return Model(spec, first.origin, first.provenance, first.at_ms, origins=origins)
+
+
+def _refuse_overruled(said_now: Description, descriptions: Iterable[Description]) -> None:
+    """A call whose words would not be heard is told so. Packages just give way."""
+    if said_now.origin is not Origin.CALL:
+        return
+    spec = said_now.spec
+    for file in (description.spec for description in descriptions if description.origin is Origin.FILE):
+        overruled = [value for value in said(spec) if value in said(file) and _differ(spec, file, value)]
+        if overruled:
+            raise FailedPrecondition(
+                Reason.NOT_PERMITTED,
+                f"{', '.join(overruled)} of model '{spec.name}': set in the settings file, which wins; change it there",
+            )
+
+
+def _differ(one: ModelSpec, other: ModelSpec, value: str) -> bool:
+    return bool(getattr(one, value) != getattr(other, value))
+
+
+def _know(model: Model, known: SourceFacts) -> None:
+    model.size_mib, model.facts, model.digest = known.size_mib, known.facts, known.digest

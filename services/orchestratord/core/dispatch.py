@@ -1,21 +1,27 @@
 """Waiting tasks meet free slots. A task is bound to a worker only when that worker has a free slot."""
 
+from orchestratord.core import app_changes, learning, prediction, unloading
 from orchestratord.core.effects import AnnouncePlacement, CancelRun, Narrate, Placement, ReleaseRuns, StartRun
 from orchestratord.core.fleet import Worker
+from orchestratord.core.placement import recording
+from orchestratord.core.placement.decision import Outcome
+from orchestratord.core.placement.rules import Lane
+from orchestratord.core.placement.workers import place_task
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Attempt, Task, TaskState
 
 
 def dispatch_model(state: BrainState, model: str) -> None:
     """Give the free slots of a model's workers to those who wait, in the queue's order."""
-    while (task_id := state.queue.next_for(model)) and (worker := _best_worker(state, model)):
-        _start_attempt(state, state.tasks[task_id], worker)
+    while found := _next_start(state, model):
+        _start_attempt(state, *found)
 
 
 def free_slot(state: BrainState, attempt: Attempt) -> None:
     """The attempt is over on its worker; whoever waits for the model gets the slot."""
     attempt.ended = True
     state.attempts.pop(attempt.attempt_id, None)
+    was_held = app_changes.attempt_ended(state, attempt)
     worker = state.fleet.workers.get(attempt.worker_id)
     if worker is None:
         return
@@ -23,7 +29,17 @@ def free_slot(state: BrainState, attempt: Attempt) -> None:
     worker.last_used_at = state.now
     release_if_done(state, attempt)
     dispatch_model(state, worker.spec.model)
-    state.look_again = True
+    if was_held:
+        _dispatch_app(state, attempt.place.app)
+    if not worker.attempts:
+        unloading.leave_if_due(state, worker)
+        state.look_again = True
+
+
+def _dispatch_app(state: BrainState, app: str) -> None:
+    """The app is below its limit of tasks at once again, whichever model it waits for."""
+    for model in state.queue.models_of_app(app):
+        dispatch_model(state, model)
 
 
 def release_if_done(state: BrainState, attempt: Attempt) -> None:
@@ -48,22 +64,45 @@ def cancel_again(state: BrainState, worker: Worker) -> None:
             state.emit(CancelRun(worker.worker_id, attempt_id))
 
 
-def _best_worker(state: BrainState, model: str) -> Worker | None:
-    """The worker of the model with most free slots."""
-    usable = [
-        worker
-        for worker in state.fleet.workers_of_model(model)
-        if worker.takes_runs and state.fleet.node_is_ready(worker)
-    ]
-    return min(usable, key=lambda worker: (-worker.slots_free, worker.worker_id), default=None)
+def _next_start(state: BrainState, model: str) -> tuple[Task, Worker] | None:
+    """The first in the queue's order for whom a slot is free that it may use."""
+    if not state.queue.has_waiting(model) or not any(w.takes_runs for w in state.fleet.workers_of_model(model)):
+        return None
+    for task_id in state.queue.heads(model):
+        task = state.tasks[task_id]
+        if worker := _worker_for(state, task):
+            return task, worker
+    return None
+
+
+def _worker_for(state: BrainState, task: Task) -> Worker | None:
+    lane = state.queue[task.task_id].lane
+    decision = place_task(state, task.request, lane if isinstance(lane, Lane) else Lane(task.request.model))
+    if decision.chosen is None:
+        return None
+    recording.note(state, decision, Outcome.CHOSEN, task.task_id)
+    return state.fleet.workers[decision.chosen.worker_id]
 
 
 def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
-    state.queue.remove(task.task_id)
-    state.queue.rate.departed(state.now)
+    charged = prediction.expected_tokens(state, task.request)
+    place = state.queue.take(task.task_id, charged)
     task.move_to(TaskState.RUNNING)
     task.attempts += 1
-    attempt = Attempt(state.new_id("attempt"), task.attempts, task.task_id, worker.worker_id)
+    batch = len(worker.attempts) + 1
+    attempt = Attempt(
+        attempt_id=state.new_id("attempt"),
+        number=task.attempts,
+        task_id=task.task_id,
+        worker_id=worker.worker_id,
+        place=place,
+        charged=charged,
+        began_at=state.now,
+        batch=batch,
+        expected=prediction.service_ms(state, task.request, worker, batch),
+    )
+    learning.judge_start(state, task)
+    app_changes.attempt_began(state, attempt)
     task.attempt = attempt
     task.started_at = state.now
     state.attempts[attempt.attempt_id] = attempt

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from orchestratord.core.fleet import Device, Endpoint, EngineFacts, WorkerSpec
+from orchestratord.core.fleet import Device, Endpoint, EngineFacts, Leaving, WorkerSpec
+from orchestratord.core.records import Record
 from orchestratord.core.task import TaskRequest, Terminal
 
 
@@ -12,6 +13,7 @@ class OpenLog:
 
     request: TaskRequest
     queue_position: int
+    predicted_start_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,31 @@ class PersistTerminal:
 
 
 @dataclass(frozen=True, slots=True)
+class PersistRecord:
+    """A record is new (no `before`), changed, or gone (no `after`). Answered by RecordNotKept if it can't be kept."""
+
+    before: Record | None
+    after: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionJudged:
+    """What was predicted has come, and can be compared. `kind` is what was predicted, e.g. "start"."""
+
+    kind: str
+    predicted_ms: float
+    actual_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class OnTimeJudged:
+    """A task with a deadline has ended: was it done in time, and how probable had that been called."""
+
+    probability: float
+    met: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetTask:
     task_id: str
 
@@ -68,6 +95,14 @@ class ForgetTask:
 @dataclass(frozen=True, slots=True)
 class StageModel:
     """Answered by ModelStaged or StagingFailed."""
+
+    node_id: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteStagedModel:
+    """Answered by StagedModelDeleted, unless it can't be done; then the file stays."""
 
     node_id: str
     source: str
@@ -85,6 +120,7 @@ class StartWorker:
 class StopWorker:
     node_id: str
     worker_id: str
+    why: Leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +165,12 @@ Effect = (
     | AppendTerminal
     | PersistTask
     | PersistTerminal
+    | PersistRecord
+    | PredictionJudged
+    | OnTimeJudged
     | ForgetTask
     | StageModel
+    | DeleteStagedModel
     | StartWorker
     | StopWorker
     | AttachWorker

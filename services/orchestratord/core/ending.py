@@ -1,7 +1,7 @@
 """Tasks end: with an answer, an error, a cancel or a deadline. Exactly one terminal each."""
 
 from llorch.errors import Reason
-from orchestratord.core import dispatch
+from orchestratord.core import dispatch, learning, prediction, session_life
 from orchestratord.core.effects import AppendTerminal, ForgetTask, PersistTerminal
 from orchestratord.core.events import (
     AttemptEnded,
@@ -30,6 +30,8 @@ from orchestratord.core.timers import TimerKind
 
 EXPIRED_IDS_KEPT = 100_000
 
+_CLOSE_TO_DEADLINE_S = 0.1
+
 
 def attempt_started(state: BrainState, event: AttemptStarted) -> None:
     """A worker that is attached to again tells it again; the first time counts."""
@@ -51,6 +53,8 @@ def attempt_ended(state: BrainState, event: AttemptEnded) -> None:
     if attempt is None:
         return
     task = state.tasks.get(attempt.task_id)
+    if isinstance(event.outcome, RunResult):
+        learning.run_ended(state, attempt, task, event.outcome)
     if task is not None and not task.is_finished and task.attempt is attempt:
         _conclude(state, task, event.outcome)
     dispatch.free_slot(state, attempt)
@@ -105,9 +109,10 @@ def fail_waiting(state: BrainState, model: str, error: TaskError) -> None:
 def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) -> None:
     if task.task_id in state.queue:
         state.queue.remove(task.task_id)
-        state.queue.rate.departed(state.now)
     task.move_to(final)
     task.terminal = terminal
+    session_life.turn_ended(state, task.request)
+    learning.judge_end(state, task)
     if task.request.durable:
         state.emit(PersistTerminal(task.task_id, terminal))
     else:
@@ -163,6 +168,37 @@ def deadline_passed(state: BrainState, task_id: str) -> None:
         return
     message = (
         f"the deadline of {task.request.deadline_s:g} s passed while the task waited; allow more time or ask for less"
+    )
+    finish(state, task, TaskState.EXPIRED, TaskError(Reason.DEADLINE_PASSED, message))
+
+
+def watch_latest_start(state: BrainState, task: Task) -> None:
+    """A task that waits with a deadline is looked at again at the last moment at which it could still be done in time.
+
+    As long as nothing is known of such tasks, it is looked at again after half of the time that is left.
+    """
+    if task.request.deadline_s is None or task.task_id not in state.queue:
+        return
+    ends_at = task.created_at + task.request.deadline_s
+    least_ms = prediction.least_service_ms(state, task.request)
+    look_at = (state.now + ends_at) / 2 if least_ms is None else ends_at - least_ms / 1000
+    if look_at < ends_at - _CLOSE_TO_DEADLINE_S:
+        state.timers.at(look_at, TimerKind.LATEST_START, task.task_id)
+
+
+def latest_start_passed(state: BrainState, task_id: str) -> None:
+    """If even a start now would be too late, nobody has to wait for the deadline to know how it ends."""
+    task = state.tasks.get(task_id)
+    if task is None or task.task_id not in state.queue or task.request.deadline_s is None:
+        return
+    least_ms = prediction.least_service_ms(state, task.request)
+    left_s = task.created_at + task.request.deadline_s - state.now
+    if least_ms is None or left_s * 1000 > least_ms:
+        watch_latest_start(state, task)
+        return
+    message = (
+        f"the task still waits, and of its deadline of {task.request.deadline_s:g} s only {max(0.0, left_s):.1f} s are "
+        f"left, while it needs at least {least_ms / 1000:.1f} s; allow more time or ask for less"
     )
     finish(state, task, TaskState.EXPIRED, TaskError(Reason.DEADLINE_PASSED, message))
 

@@ -4,9 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llorch.errors import Reason
+from orchestratord.core.apps import App
+from orchestratord.core.assignments import Assignment
 from orchestratord.core.catalog import ModelFacts, ModelSpec, ModelState, Origin
+from orchestratord.core.drains import AfterDrain, DrainPolicy
 from orchestratord.core.fleet import Snapshot
-from orchestratord.core.task import RunResult, TaskError, TaskRequest
+from orchestratord.core.records import Record
+from orchestratord.core.targets import Place
+from orchestratord.core.task import RunResult, TaskError, TaskRequest, TaskState, Terminal
 
 # From clients. The brain may refuse these by raising an error of `llorch.errors`; then nothing has changed.
 
@@ -33,9 +38,12 @@ class ReaderLeft:
 
 @dataclass(frozen=True, slots=True)
 class ModelRegistered:
+    """`at_ms` is in milliseconds since 1970."""
+
     spec: ModelSpec
     origin: Origin
     provenance: str
+    at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,97 @@ class ModelDeleted:
 class WorkerStopAsked:
     worker_id: str
     even_if_busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentSet:
+    """The draft names its targets as people write them; where they are is for the brain to find out.
+
+    `at_ms` is in milliseconds since 1970.
+    """
+
+    draft: Assignment
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentDeleted:
+    assignment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoadAsked:
+    """`load_id` becomes the worker's id, if one is started. Without `places` it is chosen where.
+
+    `anew`: a worker that is there already will not do.
+    """
+
+    model: str
+    load_id: str
+    places: tuple[Place, ...] = ()
+    anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnloadAsked:
+    model: str
+    even_if_busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReleaseAsked:
+    """`until_ms`, since 1970, and `duration_s` say the same, for the record and for the clock; None = until resumed."""
+
+    node_id: str
+    device_ids: tuple[str, ...]
+    duration_s: float | None = None
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceResumeAsked:
+    node_id: str
+    device_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDrainAsked:
+    pool_id: str
+    deadline_s: float = 30.0
+    policy: DrainPolicy = DrainPolicy.REQUEUE
+    after: AfterDrain = AfterDrain.STAY
+
+
+@dataclass(frozen=True, slots=True)
+class AppCreated:
+    """An app gets a key, of which `app` has the hash."""
+
+    app: App
+
+
+@dataclass(frozen=True, slots=True)
+class AppDefined:
+    """The settings file has an app; its key is made by a call."""
+
+    app: App
+
+
+@dataclass(frozen=True, slots=True)
+class AppUpdated:
+    """All of the app but its key."""
+
+    app: App
+
+
+@dataclass(frozen=True, slots=True)
+class AppDeleted:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDeleted:
+    app: str
+    session_id: str
 
 
 # From nodes.
@@ -98,6 +197,22 @@ class ModelStaged:
 
 
 @dataclass(frozen=True, slots=True)
+class StagedModelDeleted:
+    """The node has no file of the source any more."""
+
+    node_id: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVerified:
+    """Nodes have read the file of a source again and found this digest."""
+
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class StagingFailed:
     node_id: str
     source: str
@@ -113,9 +228,12 @@ class WorkerStartAccepted:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStartFailed:
+    """`command_seq` is the command's number if nobody knows whether it arrived; None: it was refused."""
+
     worker_id: str
     reason: Reason
     message: str
+    command_seq: int | None = None
 
 
 # From the links to workers.
@@ -183,6 +301,31 @@ class TerminalPersisted:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskRestored:
+    """A durable task that an earlier life has accepted, `age_s` ago; `ended` is how and how long ago, if it did."""
+
+    request: TaskRequest
+    age_s: float
+    ended: tuple[TaskState, Terminal, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsFound:
+    """What an earlier life of the orchestrator kept; comes before anything else."""
+
+    records: tuple[Record, ...]
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordNotKept:
+    """The store could not take a change: `lost` was in force until now (None = it was gone), `kept` is what it has."""
+
+    kept: Record | None
+    lost: Record | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Comes several times a second; what is due happens."""
 
@@ -196,10 +339,24 @@ Event = (
     | ModelStateSet
     | ModelDeleted
     | WorkerStopAsked
+    | AppCreated
+    | AppDefined
+    | AppUpdated
+    | AppDeleted
+    | SessionDeleted
+    | AssignmentSet
+    | AssignmentDeleted
+    | ModelLoadAsked
+    | ModelUnloadAsked
+    | DeviceReleaseAsked
+    | DeviceResumeAsked
+    | PoolDrainAsked
     | NodeRegistered
     | NodeReported
     | NodeForgotten
     | ModelStaged
+    | StagedModelDeleted
+    | ModelVerified
     | StagingFailed
     | WorkerStartAccepted
     | WorkerStartFailed
@@ -212,5 +369,8 @@ Event = (
     | AttemptUnknown
     | TaskNotKept
     | TerminalPersisted
+    | TaskRestored
+    | RecordsFound
+    | RecordNotKept
     | Tick
 )

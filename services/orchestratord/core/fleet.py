@@ -8,9 +8,12 @@ from llorch.errors import NotFound, Reason
 
 
 class NodeState(StrEnum):
+    """SUSPECT: its link has lapsed, what runs there goes on. LOST: and nothing there could be reached for long."""
+
     JOINING = "JOINING"
     READY = "READY"
     SUSPECT = "SUSPECT"
+    LOST = "LOST"
 
 
 class DeviceKind(StrEnum):
@@ -28,7 +31,10 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device as reported. `report` is the report itself, carried to whoever asks and never read here."""
+    """A device as reported. `report` is the report itself, carried to whoever asks and never read here.
+
+    `used_mib` counts everybody, `others_mib` those of them that are none of our workers.
+    """
 
     device_id: str
     kind: DeviceKind
@@ -38,6 +44,18 @@ class Device:
     total_mib: int
     others_mib: int
     reserve_mib: int
+    used_mib: int = 0
+    compute_capability: str = ""
+    report: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Devices of a node that are managed together. `report` is the report itself, never read here."""
+
+    pool_id: str
+    node_id: str
+    device_ids: tuple[str, ...]
     report: object = None
 
 
@@ -53,10 +71,13 @@ class WorkerSpec:
     context_per_slot: int
     cache_type: str
     reservation_mib: tuple[int, ...]
+    tensor_split: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
+    """`resumes`: it takes up a run where another attempt's output ends, as if nothing had happened."""
+
     engine: str
     engine_version: str
     slots: int
@@ -64,6 +85,7 @@ class EngineFacts:
     simulated: bool
     cpu: bool
     memory_mib: tuple[int, ...]
+    resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +119,30 @@ class Snapshot:
     devices: tuple[Device, ...] = ()
     workers: tuple[WorkerReported, ...] = ()
     staged: Mapping[str, int] = field(default_factory=dict)
-    pools: tuple[object, ...] = ()
+    pools: tuple[Pool, ...] = ()
     offered: Mapping[str, str] = field(default_factory=dict)
+
+
+class Leaving(StrEnum):
+    """Why a worker takes nothing new, and ends as soon as nothing runs on it. The values are labels of metrics."""
+
+    EVICTED = "evicted"
+    IDLE = "idle"
+    ASKED = "asked"
+    CHANGED = "changed"
+    RELEASED = "released"
+    PRESSURE = "pressure"
+    DRAINED = "drained"
+    STUCK = "stuck"
 
 
 @dataclass(slots=True)
 class Worker:
-    """A worker that the brain wants or has found. `attempts` are the slots taken, by attempt id."""
+    """A worker that the brain wants or has found. `attempts` are the slots taken, by attempt id.
+
+    `ready_at` is when tasks could first come to it. `asked`: somebody wanted this very worker, so it is not one too
+    many when demand falls. `idle_watched`: a look at how long it has been idle is due.
+    """
 
     spec: WorkerSpec
     node_id: str
@@ -115,7 +154,11 @@ class Worker:
     was_attached: bool = False
     reattach_until: float | None = None
     start_seq: int | None = None
+    ready_at: float | None = None
     last_used_at: float = 0.0
+    leaving: Leaving | None = None
+    asked: bool = False
+    idle_watched: bool = False
     attempts: set[str] = field(default_factory=set)
     report: object = None
 
@@ -129,11 +172,16 @@ class Worker:
 
     @property
     def takes_runs(self) -> bool:
-        return self.state is WorkerState.READY and self.attached and self.slots_free > 0
+        return self.state is WorkerState.READY and self.attached and self.leaving is None and self.slots_free > 0
 
     @property
     def is_idle(self) -> bool:
         return self.state is WorkerState.READY and not self.attempts
+
+    @property
+    def serves(self) -> bool:
+        """It is there or on its way, and stays."""
+        return self.state is not WorkerState.STOPPING and self.leaving is None
 
 
 @dataclass(slots=True)
@@ -151,15 +199,19 @@ class Node:
     state: NodeState = NodeState.JOINING
     devices: dict[str, Device] = field(default_factory=dict)
     staged: dict[str, int] = field(default_factory=dict)
-    pools: tuple[object, ...] = ()
+    pools: dict[str, Pool] = field(default_factory=dict)
     offered: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Fleet:
+    """Workers are found by id, by model, by node and by device; `silent` are those whose frames have stopped."""
+
     nodes: dict[str, Node] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
     _by_model: dict[str, dict[str, Worker]] = field(default_factory=dict)
+    _by_node: dict[str, dict[str, Worker]] = field(default_factory=dict)
 
     def node(self, node_id: str) -> Node:
         if node := self.nodes.get(node_id):
@@ -172,19 +224,32 @@ class Fleet:
             return worker
         raise NotFound(Reason.WORKER_NOT_FOUND, f"no worker is called '{worker_id[:128]}'; `llorch ps` lists them")
 
+    def pool(self, pool_id: str) -> Pool:
+        for node in self.nodes.values():
+            if pool := node.pools.get(pool_id):
+                return pool
+        known = ", ".join(sorted(pool_id for node in self.nodes.values() for pool_id in node.pools)) or "none"
+        raise NotFound(Reason.POOL_NOT_FOUND, f"no pool is called '{pool_id[:128]}'; the pools are: {known}")
+
     def add_worker(self, worker: Worker) -> None:
         self.workers[worker.worker_id] = worker
         self._by_model.setdefault(worker.spec.model, {})[worker.worker_id] = worker
+        self._by_node.setdefault(worker.node_id, {})[worker.worker_id] = worker
 
     def remove_worker(self, worker_id: str) -> None:
         worker = self.workers.pop(worker_id)
         del self._by_model[worker.spec.model][worker_id]
+        del self._by_node[worker.node_id][worker_id]
+        self.silent.discard(worker_id)
 
     def workers_of_model(self, model: str) -> Iterator[Worker]:
         return iter(self._by_model.get(model, {}).values())
 
     def workers_on(self, node_id: str) -> list[Worker]:
-        return [worker for worker in self.workers.values() if worker.node_id == node_id]
+        return list(self._by_node.get(node_id, {}).values())
+
+    def workers_on_device(self, node_id: str, device_id: str) -> list[Worker]:
+        return [worker for worker in self.workers_on(node_id) if device_id in worker.spec.device_ids]
 
     def ready_nodes(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.state is NodeState.READY]

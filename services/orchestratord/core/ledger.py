@@ -12,69 +12,194 @@ class OverCommit(AssertionError):
 
 
 @dataclass(slots=True)
+class _Returning:
+    """Memory of a worker that has ended, until the device shows that it is back.
+
+    Until then the device counts it among the others: `others_before` tells it from what another program takes, and
+    `in_others` whether there was such a report yet.
+    """
+
+    mib: int
+    others_before: int
+    until: float
+    in_others: bool = False
+
+
+@dataclass(slots=True)
 class _Account:
+    """`held_mib` and `promised_mib` are the sums over their tables, kept because they are asked for all the time."""
+
     total_mib: int = 0
     reserve_mib: int = 0
     others_mib: int = 0
     held: dict[str, int] = field(default_factory=dict)
+    held_mib: int = 0
+    promised: dict[str, int] = field(default_factory=dict)
+    promised_mib: int = 0
+    returning: dict[str, _Returning] = field(default_factory=dict)
+
+    def hold(self, load_id: str, mib: int) -> None:
+        self.held_mib += mib - self.held.get(load_id, 0)
+        self.held[load_id] = mib
+
+    def let_go(self, load_id: str) -> int:
+        mib = self.held.pop(load_id)
+        self.held_mib -= mib
+        return mib
+
+    @property
+    def returning_mib(self) -> int:
+        return sum(returning.mib for returning in self.returning.values()) if self.returning else 0
 
 
 @dataclass(slots=True)
 class Ledger:
-    """available = total − reserve − what others use − Σ max(reserved, measured), per device, in MiB.
+    """available = total − reserve − others − Σ max(reserved, measured) − returning − promised, per device, in MiB.
 
     Reservations are made for a set of devices at once or not at all, under the id of the load (the worker's id), and
-    released under that id only. Another program that takes memory lowers `available`, also below zero; that is an
-    event to react to, not a fault of the ledger.
+    released under that id only. A promise keeps memory for a load that waits until evicted workers have left; it may
+    exceed what is there. Another program that takes memory lowers `available`, also below zero; that is an event to
+    react to, not a fault of the ledger.
     """
 
     _accounts: dict[DeviceKey, _Account] = field(default_factory=dict)
     _loads: dict[str, tuple[DeviceKey, ...]] = field(default_factory=dict)
+    _promises: dict[str, tuple[DeviceKey, ...]] = field(default_factory=dict)
+    _returns: set[DeviceKey] = field(default_factory=set)
 
     def set_device(self, device: DeviceKey, total_mib: int, reserve_mib: int, others_mib: int) -> None:
+        """What the device's node reports of it."""
         account = self._accounts.setdefault(device, _Account())
         account.total_mib, account.reserve_mib, account.others_mib = total_mib, reserve_mib, others_mib
+        for entry in account.returning.values():
+            entry.mib = min(entry.mib, max(0, others_mib - entry.others_before))
+            entry.in_others = True
+
+    def forget_device(self, device: DeviceKey) -> None:
+        """It is gone; what is held of it stays on the books until it is released."""
+        self.set_device(device, 0, 0, 0)
+        self._accounts[device].returning.clear()
 
     def capacity(self, device: DeviceKey) -> int:
         """What the device could hold if nobody of ours were on it."""
-        account = self._accounts.get(device, _Account())
-        return account.total_mib - account.reserve_mib - account.others_mib
+        account = self._accounts.get(device)
+        if account is None:
+            return 0
+        return _capacity(account)
 
     def held(self, device: DeviceKey) -> int:
-        return sum(self._accounts.get(device, _Account()).held.values())
+        account = self._accounts.get(device)
+        return 0 if account is None else account.held_mib
+
+    def returning(self, device: DeviceKey) -> int:
+        account = self._accounts.get(device)
+        return 0 if account is None else account.returning_mib
 
     def available(self, device: DeviceKey) -> int:
-        return self.capacity(device) - self.held(device)
+        """What a load that was not promised anything can have now."""
+        account = self._accounts.get(device)
+        return 0 if account is None else _free(account) - account.promised_mib
+
+    def room(self, device: DeviceKey) -> tuple[int, int]:
+        """`available` and `capacity` at once: a decision asks for both of every device of a fleet."""
+        account = self._accounts.get(device)
+        if account is None:
+            return 0, 0
+        capacity = _capacity(account)
+        taken = account.held_mib + account.promised_mib
+        if account.returning:
+            taken += account.returning_mib
+        return capacity - taken, capacity
+
+    def promise(self, load_id: str, claims: Mapping[DeviceKey, int]) -> None:
+        """Keep memory for a load that can't have it yet; `reserve` under the same id redeems it."""
+        self._promises[load_id] = tuple(claims)
+        for device, mib in claims.items():
+            account = self._accounts.setdefault(device, _Account())
+            account.promised[load_id] = mib
+            account.promised_mib += mib
+
+    def fits(self, load_id: str, claims: Mapping[DeviceKey, int]) -> bool:
+        """Whether `reserve` would succeed: what was promised to this load is its own."""
+        for device, mib in claims.items():
+            account = self._accounts.get(device, _Account())
+            if mib > _free(account) - account.promised_mib + account.promised.get(load_id, 0):
+                return False
+        return True
 
     def reserve(self, load_id: str, claims: Mapping[DeviceKey, int]) -> None:
         if load_id in self._loads:
             raise OverCommit(f"load {load_id} has reserved already")
-        for device, mib in claims.items():
-            if mib > self.available(device):
-                raise OverCommit(
-                    f"load {load_id} asks for {mib} MiB of {device}; {self.available(device)} are available"
-                )
+        if not self.fits(load_id, claims):
+            there = {device: self.available(device) for device in claims}
+            raise OverCommit(f"load {load_id} asks for {dict(claims)} MiB; available are {there}")
+        self.withdraw_promise(load_id)
         self.charge(load_id, claims)
 
     def charge(self, load_id: str, claims: Mapping[DeviceKey, int]) -> None:
         """Book what is there already, whether it fits or not: a worker that was found running."""
         self._loads[load_id] = tuple(claims)
         for device, mib in claims.items():
-            self._accounts.setdefault(device, _Account()).held[load_id] = mib
+            self._accounts.setdefault(device, _Account()).hold(load_id, mib)
 
     def measured(self, load_id: str, measurements: Mapping[DeviceKey, int]) -> None:
         """A load came to an end and takes this much: the larger of claim and measurement counts from now on."""
         for device in self._loads.get(load_id, ()):
-            held = self._accounts[device].held
-            held[load_id] = max(held[load_id], measurements.get(device, 0))
+            account = self._accounts[device]
+            account.hold(load_id, max(account.held[load_id], measurements.get(device, 0)))
 
     def release(self, load_id: str) -> None:
-        """Idempotent; an unknown id releases nothing, so a late release can't free what another load holds."""
+        """The memory is there again, and nothing is kept for the load any more.
+
+        Idempotent; an unknown id releases nothing, so a late release can't free what another load holds.
+        """
+        self.withdraw_promise(load_id)
         for device in self._loads.pop(load_id, ()):
-            del self._accounts[device].held[load_id]
+            self._accounts[device].let_go(load_id)
+
+    def release_when_back(self, load_id: str, until: float) -> None:
+        """The worker has ended by itself: its memory counts again once its device shows it free, or after `until`."""
+        self.withdraw_promise(load_id)
+        for device in self._loads.pop(load_id, ()):
+            account = self._accounts[device]
+            account.returning[load_id] = _Returning(account.let_go(load_id), account.others_mib, until)
+            self._returns.add(device)
+
+    def withdraw_promise(self, load_id: str) -> None:
+        for device in self._promises.pop(load_id, ()):
+            account = self._accounts[device]
+            account.promised_mib -= account.promised.pop(load_id)
+
+    def expire_returns(self, now: float) -> bool:
+        """The wait for memory is bounded. What is not back then counts as another program's; what no report told of
+        counts as free, and then the answer is True.
+        """
+        if not self._returns:
+            return False
+        freed = False
+        for device in sorted(self._returns):
+            returning = self._accounts[device].returning
+            for load_id in [load_id for load_id, entry in returning.items() if now >= entry.until]:
+                freed = freed or not returning.pop(load_id).in_others
+            if not returning:
+                self._returns.discard(device)
+        return freed
 
     def held_by(self, load_id: str, device: DeviceKey) -> int:
-        return self._accounts.get(device, _Account()).held.get(load_id, 0)
+        account = self._accounts.get(device)
+        return 0 if account is None else account.held.get(load_id, 0)
 
     def loads_on(self, device: DeviceKey) -> list[str]:
-        return sorted(self._accounts.get(device, _Account()).held)
+        account = self._accounts.get(device)
+        return [] if account is None else sorted(account.held)
+
+
+def _capacity(account: _Account) -> int:
+    others_mib = account.others_mib
+    if account.returning:
+        others_mib -= sum(entry.mib for entry in account.returning.values() if entry.in_others)
+    return account.total_mib - account.reserve_mib - others_mib
+
+
+def _free(account: _Account) -> int:
+    return _capacity(account) - account.held_mib - account.returning_mib

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from llorch.errors import LlorchError
 from orchestratord.core import model_changes
-from orchestratord.core.catalog import Model, ModelSpec, Origin
-from orchestratord.core.events import ModelDeleted, ModelRegistered
+from orchestratord.core.catalog import ModelSpec, Origin
+from orchestratord.core.events import ModelRegistered
 from orchestratord.core.fleet import Node
 from orchestratord.core.state import BrainState
 
@@ -17,11 +17,12 @@ def take_in(state: BrainState, node: Node) -> None:
             spec = ModelSpec(name, source)
             model_changes.registered(state, ModelRegistered(spec, Origin.NODE, f"models_dir of {node.node_id}"))
     for model in state.catalog.all():
-        if model.origin is Origin.NODE and not _is_offered(state, model):
+        said = state.catalog.described(model.name, Origin.NODE)
+        if said is not None and not _is_offered(state, said.spec):
             with suppress(LlorchError):
-                model_changes.deleted(state, ModelDeleted(model.name))
+                model_changes.withdrawn(state, model.name, Origin.NODE)
 
 
-def _is_offered(state: BrainState, model: Model) -> bool:
+def _is_offered(state: BrainState, spec: ModelSpec) -> bool:
     """Also by a node that can't be reached now: it may come back."""
-    return any(node.offered.get(model.name) == model.spec.source for node in state.fleet.nodes.values())
+    return any(node.offered.get(spec.name) == spec.source for node in state.fleet.nodes.values())

@@ -3,15 +3,25 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
 from llorch.errors import NotFound, Reason
-from orchestratord.core.admission import AdmissionQueue
+from orchestratord.core.admission import AdmissionQueue, QueuePolicy
+from orchestratord.core.apps import Apps
+from orchestratord.core.assignments import Assignments
+from orchestratord.core.calibration import Calibrations
 from orchestratord.core.catalog import Catalog
+from orchestratord.core.demand import Demand
+from orchestratord.core.drains import Drains
 from orchestratord.core.effects import Effect
 from orchestratord.core.fleet import Fleet
-from orchestratord.core.ledger import Ledger
-from orchestratord.core.task import Attempt, Task, TaskError
+from orchestratord.core.ledger import DeviceKey, Ledger
+from orchestratord.core.loads import LoadFailure, Loads
+from orchestratord.core.placement.decision import Decisions
+from orchestratord.core.placement.rules import OverridePolicy
+from orchestratord.core.rates import Rates
+from orchestratord.core.released import ReleasedDevices
+from orchestratord.core.sessions import Sessions
+from orchestratord.core.task import Attempt, Task, TaskError, unknown_task
 from orchestratord.core.timers import Timers
 
 
@@ -21,6 +31,10 @@ class BrainConfig:
 
     priorities: tuple[str, ...] = ("interactive", "batch")
     queue_capacity: int = 1000
+    queue_policy: QueuePolicy = QueuePolicy.REJECT
+    max_starvation_s: float = 60.0
+    session_ttl_s: float = 600.0
+    override_policy: OverridePolicy = OverridePolicy.WITHIN
     disconnect_grace_s: float = 2.0
     task_retention_s: float = 600.0
     tasks_retained: int = 10_000
@@ -28,27 +42,13 @@ class BrainConfig:
     reattach_s: float = 2.0
     no_device_grace_s: float = 30.0
     stall_s: float = 1.0
-
-
-class LoadPhase(Enum):
-    STAGING = auto()
-    MAKING_ROOM = auto()
-    STARTING = auto()
-
-
-@dataclass(slots=True)
-class Load:
-    """A model on its way into memory, at most one per model. `waits_for`: workers whose memory has to return first.
-
-    `source` is what the model's file was when the load began.
-    """
-
-    model: str
-    source: str
-    node_id: str
-    phase: LoadPhase
-    worker_id: str = ""
-    waits_for: set[str] = field(default_factory=set)
+    min_residency_s: float = 20.0
+    model_wait_s: float = 20.0
+    replica_idle_s: float = 300.0
+    memory_return_s: float = 5.0
+    load_retry_s: float = 5.0
+    load_retry_max_s: float = 300.0
+    node_lost_s: float = 60.0
 
 
 @dataclass(slots=True)
@@ -57,20 +57,34 @@ class BrainState:
     new_id: Callable[[str], str]
     queue: AdmissionQueue
     now: float = 0.0
+    clock_began_ms: float = 0.0
+    """When the brain's clock was 0, in milliseconds since 1970; for what has to happen at a time of day."""
     last_tick: float | None = None
     no_device_since: float | None = None
     catalog: Catalog = field(default_factory=Catalog)
     fleet: Fleet = field(default_factory=Fleet)
     ledger: Ledger = field(default_factory=Ledger)
     timers: Timers = field(default_factory=Timers)
+    apps: Apps = field(default_factory=Apps)
+    sessions: Sessions = field(default_factory=Sessions)
+    rates: Rates = field(default_factory=Rates)
     tasks: dict[str, Task] = field(default_factory=dict)
     finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
     expired: OrderedDict[str, None] = field(default_factory=OrderedDict)
     attempts: dict[str, Attempt] = field(default_factory=dict)
     by_request_id: dict[tuple[str, str], str] = field(default_factory=dict)
-    loads: dict[str, Load] = field(default_factory=dict)
+    loads: Loads = field(default_factory=Loads)
     refusals: dict[str, dict[str, TaskError]] = field(default_factory=dict)
+    load_failures: dict[str, LoadFailure] = field(default_factory=dict)
+    demand: Demand = field(default_factory=Demand)
+    released: ReleasedDevices = field(default_factory=ReleasedDevices)
+    pressed: set[DeviceKey] = field(default_factory=set)
+    drains: Drains = field(default_factory=Drains)
+    calibrations: Calibrations = field(default_factory=Calibrations)
+    assignments: Assignments = field(default_factory=Assignments)
+    decisions: Decisions = field(default_factory=Decisions)
     outbox: list[Effect] = field(default_factory=list)
+    to_look_at: dict[str, None] = field(default_factory=dict)
     look_again: bool = False
     """Something became free or came: after this event, whoever waits for a model is looked at again."""
 
@@ -86,9 +100,7 @@ class BrainState:
             raise NotFound(
                 Reason.EXPIRED, f"task '{task_id}' is finished and no longer kept; results are kept for {kept_s} s"
             )
-        raise NotFound(
-            Reason.TASK_NOT_FOUND, f"no task has the id '{task_id[:128]}'; use the id that the submission answered"
-        )
+        raise unknown_task(task_id)
 
     @property
     def running(self) -> int:

@@ -1,28 +1,53 @@
 """Tasks come in: admit, or refuse with the reason and nothing changed."""
 
-from llorch.errors import AlreadyExists, FailedPrecondition, Reason, Unavailable, invalid_field
-from orchestratord.core import dispatch, ending, loading
+from dataclasses import replace
+
+from llorch.errors import AlreadyExists, InvalidArgument, Reason, invalid_field
+from orchestratord.core import app_changes, dispatch, ending, loading, prediction, session_life
+from orchestratord.core.apps import DEFAULT_PRIORITY
 from orchestratord.core.catalog import Model
 from orchestratord.core.effects import Narrate, OpenLog, PersistTask
+from orchestratord.core.estimates import Estimate
 from orchestratord.core.events import TaskSubmitted
-from orchestratord.core.memory_estimate import estimate_mib
-from orchestratord.core.placement import place
+from orchestratord.core.placement.lanes import lane_of, overrides_of, refuse_if_excluded
+from orchestratord.core.placement.rules import Lane
 from orchestratord.core.state import BrainState
-from orchestratord.core.task import Task, TaskRequest
+from orchestratord.core.task import Task, TaskError, TaskRequest, TaskState
 from orchestratord.core.timers import TimerKind
 
 
 def submit(state: BrainState, event: TaskSubmitted) -> None:
     """Admit a task. A repeated `request_id` with the same content is the task that exists; nothing happens again."""
-    request = event.request
-    if find_repeated(state, request) is not None:
+    if find_repeated(state, event.request) is not None:
         return
+    model = state.catalog.get_active(state.apps.model_name(event.request.app, event.request.model))
+    request = replace(
+        event.request,
+        model=model.name,
+        priority=_priority_of(state, event.request),
+        overrides=overrides_of(state, event.request.wishes),
+    )
+    _refuse_if_too_long(model, request)
+    app_changes.refuse_if_used_up(state, request.app)
+    session_life.refuse_if_spent(state, request)
+    lane = lane_of(state, request)
+    refuse_if_excluded(state, lane)
+    loading.refuse_if_hopeless(state, model, lane)
+    _make_room(state, request.priority)
+    _admit(state, request, lane)
+
+
+def readmit(state: BrainState, task: Task) -> None:
+    """A task that was let in before waits again, at the end of the queue and whether there is room or not.
+
+    Raises NotFound or FailedPrecondition if its model is no longer there.
+    """
+    request = task.request
+    session_life.turn_goes_on(state, request)
     model = state.catalog.get_active(request.model)
-    if request.priority not in state.config.priorities:
-        raise invalid_field("priority", f"'{request.priority}' is none of: {', '.join(state.config.priorities)}")
-    _refuse_if_hopeless(state, model)
-    state.queue.check_room(request.priority)
-    _admit(state, request, model)
+    state.queue.add(task.task_id, model.name, request.priority, app=request.app, lane=lane_of(state, request))
+    if request.deadline_s is not None:
+        state.timers.at(task.created_at + request.deadline_s, TimerKind.DEADLINE, task.task_id)
 
 
 def find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
@@ -41,45 +66,78 @@ def find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
     return task
 
 
-def _admit(state: BrainState, request: TaskRequest, model: Model) -> None:
+def _make_room(state: BrainState, priority: str) -> None:
+    victim = state.queue.make_room(priority)
+    if victim is None:
+        return
+    task = state.tasks[victim]
+    message = (
+        f"the queue was full and this task had waited longest in priority '{task.request.priority}'; submit it again "
+        "later, or with a higher priority"
+    )
+    dropped = TaskError(Reason.DROPPED_FROM_QUEUE, message, retryable=True)
+    ending.finish(state, task, TaskState.FAILED, dropped)
+
+
+def _admit(state: BrainState, request: TaskRequest, lane: Lane) -> None:
     task = Task(request, created_at=state.now)
-    position = state.queue.ahead(model.name, request.priority)
+    ahead = state.queue.ahead(request.model, request.priority, request.app)
     state.tasks[task.task_id] = task
     if request.request_id:
         state.by_request_id[(request.app, request.request_id)] = task.task_id
-    state.queue.add(task.task_id, model.name, request.priority)
+    state.queue.add(task.task_id, request.model, request.priority, app=request.app, lane=lane)
+    state.demand.note(request.model, state.now)
+    session_life.turn_begins(state, request)
     if request.deadline_s is not None:
         state.timers.at(state.now + request.deadline_s, TimerKind.DEADLINE, task.task_id)
     if not request.durable:
         ending.begin_reader_grace(state, task)
-    state.emit(OpenLog(request, position))
+    _start_or_wait(state, task, ahead)
+    ending.watch_latest_start(state, task)
+
+
+def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
+    """The log opens before anything is said in it; what it opens with is known only when all the rest is."""
+    request = task.request
+    begin = len(state.outbox)
     if request.durable:
         state.emit(PersistTask(request))
-    if model.name not in state.loads:
-        state.refusals.pop(model.name, None)
-    dispatch.dispatch_model(state, model.name)
-    if task.task_id in state.queue and (sentence := loading.describe_load(state, model.name)):
+    if request.model not in state.loads:
+        state.refusals.pop(request.model, None)
+    dispatch.dispatch_model(state, request.model)
+    if task.task_id in state.queue and (sentence := loading.describe_load(state, request.model)):
         state.emit(Narrate(task.task_id, sentence))
-    loading.ensure_loaded(state, model.name)
+    loading.ensure_loaded(state, request.model)
+    _predict(state, task, ahead)
+    state.outbox.insert(begin, OpenLog(request, ahead, task.predicted_start_ms))
 
 
-def _refuse_if_hopeless(state: BrainState, model: Model) -> None:
-    """A task that can never run does not wait: there is nothing to run it on, or no device could hold the model."""
-    if not state.fleet.nodes:
-        raise Unavailable(
-            Reason.NO_DEVICE,
-            "no GPU host is connected; start pool-managerd there and point it at this orchestrator",
-            retry_after_ms=1000,
+def _predict(state: BrainState, task: Task, ahead: int) -> None:
+    """When it will start, and whether it will be done in time; left open where it is not known."""
+    start: Estimate | None = prediction.AT_ONCE
+    if task.task_id in state.queue:
+        with_spread = task.request.deadline_s is not None
+        start = prediction.predict_start(state, task.request.model, ahead, with_spread=with_spread)
+    if start is not None and not task.is_finished:
+        task.predicted_start_ms = round(start.mean)
+        task.on_time_forecast = prediction.on_time_forecast(state, task, start)
+        task.on_time = None if task.on_time_forecast is None else state.rates.on_time.corrected(task.on_time_forecast)
+
+
+def _priority_of(state: BrainState, request: TaskRequest) -> str:
+    app = state.apps.find(request.app)
+    priority = request.priority or (app.priority if app else DEFAULT_PRIORITY)
+    if priority not in state.config.priorities:
+        raise invalid_field("priority", f"'{priority}' is none of: {', '.join(state.config.priorities)}")
+    return priority
+
+
+def _refuse_if_too_long(model: Model, request: TaskRequest) -> None:
+    """The answer alone would not fit. Whether the prompt does, the worker knows, which can count its tokens."""
+    if request.max_tokens is not None and request.max_tokens > model.context:
+        raise InvalidArgument(
+            Reason.CONTEXT_TOO_LONG,
+            f"max_tokens: {request.max_tokens} tokens do not fit into the {model.context} tokens that a "
+            f"request of model '{model.name}' may use; ask for less, or raise the model's context",
+            metadata={"model": model.name},
         )
-    if not any(device.usable for node in state.fleet.nodes.values() for device in node.devices.values()):
-        raise Unavailable(
-            Reason.NO_DEVICE,
-            "no GPU host that is connected has a device that can be used; see `llorch gpus`",
-            retry_after_ms=1000,
-        )
-    size = model.size_mib
-    if size is None or any(True for _ in state.fleet.workers_of_model(model.name)) or not state.fleet.ready_nodes():
-        return
-    decision = place(state.fleet, state.ledger, estimate_mib(model, size))
-    if decision.chosen is None and not decision.waits and decision.has_usable:
-        raise FailedPrecondition(Reason.MODEL_FITS_NO_DEVICE, loading.fits_nowhere(model, decision))

@@ -12,7 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from llorch.errors import Reason
+from llorch.errors import NotFound, Reason
+from orchestratord.core.admission import Waiting
+from orchestratord.core.estimates import Estimate
+from orchestratord.core.placement.rules import NO_OVERRIDES, Overrides, Wishes
+from orchestratord.core.sessions import Budget
 
 
 class TaskState(StrEnum):
@@ -56,8 +60,10 @@ class FinishReason(StrEnum):
 class TaskRequest:
     """What was asked for. `payload` is the work for the worker, opaque here; everything that decides is beside it.
 
-    `content_digest` tells whether two requests with the same `request_id` are the same request. `deadline_s` is
-    relative to admission.
+    `prompt_tokens` is a guess from the text's length; `max_tokens` bounds each of the `choices`, and is 0 where nothing
+    is generated. Without a `priority` it is the app's. `content_digest` tells whether two requests with the same
+    `request_id` are the same request. `deadline_s` is relative to admission. `wishes` about the place become
+    `overrides` when the task is admitted.
     """
 
     task_id: str
@@ -72,6 +78,12 @@ class TaskRequest:
     correlation_id: str = ""
     deadline_s: float | None = None
     durable: bool = False
+    prompt_tokens: int = 0
+    max_tokens: int | None = None
+    choices: int = 1
+    session_budget: Budget | None = None
+    wishes: Wishes | None = None
+    overrides: Overrides = NO_OVERRIDES
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,7 @@ class RunResult:
     cached_tokens: int = 0
     decode_ms: int = 0
     receipt: bytes = b""
+    prefill_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +138,42 @@ class Stopped:
 Terminal = TaskEnd | TaskError | Stopped
 
 
+def unknown_task(task_id: str) -> NotFound:
+    return NotFound(
+        Reason.TASK_NOT_FOUND, f"no task has the id '{task_id[:128]}'; use the id that the submission answered"
+    )
+
+
 @dataclass(slots=True)
 class Attempt:
-    """One execution of a task on one worker. Its slot is held until the attempt ended, is unknown, or is lost."""
+    """One execution of a task on one worker. Its slot is held until the attempt ended, is unknown, or is lost.
+
+    `place` is where the task waited, `charged` the tokens that its app was charged with at the start, `served` those
+    that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
+    began, itself included.
+    """
 
     attempt_id: str
     number: int
     task_id: str
     worker_id: str
+    place: Waiting
+    charged: int
+    began_at: float
+    batch: int
+    expected: Estimate | None = None
+    served: int | None = None
     started: bool = False
     ended: bool = False
 
 
 @dataclass(slots=True)
 class Task:
-    """A task as the brain keeps it. Times are on the brain's clock, in seconds."""
+    """A task as the brain keeps it. Times are on the brain's clock, in seconds.
+
+    `predicted_start_ms` and `on_time` are what was predicted at its admission: the wait, and the probability that it is
+    done in time, which is `on_time_forecast` corrected by how such forecasts came true.
+    """
 
     request: TaskRequest
     created_at: float
@@ -152,6 +186,9 @@ class Task:
     first_token_at: float | None = None
     terminal: Terminal | None = None
     terminal_shown: bool = False
+    predicted_start_ms: int | None = None
+    on_time: float | None = None
+    on_time_forecast: float | None = None
 
     @property
     def task_id(self) -> str:

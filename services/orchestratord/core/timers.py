@@ -8,8 +8,19 @@ from enum import Enum, auto
 
 class TimerKind(Enum):
     DEADLINE = auto()
+    LATEST_START = auto()
+    SESSION = auto()
     READER_GRACE = auto()
     RETENTION = auto()
+    IDLE = auto()
+    RESIDENCY = auto()
+    MEMORY_BACK = auto()
+    RETRY_LOAD = auto()
+    YIELD = auto()
+    NODE_GRACE = auto()
+    PRESSURE = auto()
+    RESUME_DEVICE = auto()
+    DRAIN_DEADLINE = auto()
 
 
 @dataclass(slots=True)

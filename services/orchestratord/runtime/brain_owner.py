@@ -1,15 +1,18 @@
 """The one owner of the brain. Reading its state to report it is fine; to act on it, ask here."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llorch.clock import Clock
+from llorch.errors import LlorchError
 from orchestratord.core.brain import Brain
 from orchestratord.core.effects import Effect
 from orchestratord.core.events import Event
 from orchestratord.core.state import BrainState
 
 Perform = Callable[[Effect], None]
+Observe = Callable[[Event, Sequence[Effect], LlorchError | None, bool], None]
+"""Told of an event that was handled: what is to be done, or why it was refused; whether somebody asked for it."""
 
 
 class BrainOwner:
@@ -23,12 +26,17 @@ class BrainOwner:
         self._brain = brain
         self._clock = clock
         self._perform: Perform | None = None
+        self._observers: list[Observe] = []
         self._pending: deque[Event] = deque()
         self._is_handling = False
 
     def connect(self, perform: Perform) -> None:
         """Once, before the first event: who carries out the effects."""
         self._perform = perform
+
+    def watch(self, observe: Observe) -> None:
+        """For those who count and note down. They see every event and change nothing."""
+        self._observers.append(observe)
 
     @property
     def state(self) -> BrainState:
@@ -48,18 +56,27 @@ class BrainOwner:
         """Somebody wants something: done when this returns, or refused by an error of `llorch.errors`."""
         if self._is_handling:
             raise RuntimeError("a command came from inside of an effect; effects post what came of them")
-        self._handle(event)
+        self._handle(event, asked=True)
         self._handle_pending()
 
     def _handle_pending(self) -> None:
         while self._pending:
-            self._handle(self._pending.popleft())
+            self._handle(self._pending.popleft(), asked=False)
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event, *, asked: bool) -> None:
         assert self._perform is not None
         self._is_handling = True
         try:
-            for effect in self._brain.handle(event, self.now()):
+            effects = self._brain.handle(event, self.now())
+            self._tell(event, effects, None, asked)
+            for effect in effects:
                 self._perform(effect)
+        except LlorchError as refusal:
+            self._tell(event, (), refusal, asked)
+            raise
         finally:
             self._is_handling = False
+
+    def _tell(self, event: Event, effects: Sequence[Effect], refusal: LlorchError | None, asked: bool) -> None:
+        for observe in self._observers:
+            observe(event, effects, refusal, asked)

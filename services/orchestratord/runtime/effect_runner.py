@@ -1,6 +1,5 @@
 """Carries out what the brain wants done. Nothing here waits: slow work is a background task that posts an event."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,18 +7,15 @@ from typing import Any
 from llama_orch.v2 import task_event_pb2
 from llorch.background import TaskSupervisor
 from llorch.clock import Clock
-from llorch.errors import LlorchError
-from llorch.logs import get_logger
-from orchestratord.convert import task_events
-from orchestratord.core import effects, events
+from orchestratord.convert import task_events, task_output
+from orchestratord.core import effects
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.control import CommandSequence
+from orchestratord.runtime.keeper import Keeper
 from orchestratord.runtime.node_commands import NodeCommands
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.runtime.worker_link import WorkerLink
-from orchestratord.store.interface import Incarnation, Store
-
-_log = get_logger("orchestratord")
+from orchestratord.store.interface import Ending, Incarnation
 
 
 class EffectRunner:
@@ -29,7 +25,7 @@ class EffectRunner:
         self,
         owner: BrainOwner,
         streams: TaskStreams,
-        store: Store,
+        keeper: Keeper,
         incarnation: Incarnation,
         clock: Clock,
         tasks: TaskSupervisor,
@@ -37,14 +33,13 @@ class EffectRunner:
     ) -> None:
         self._owner = owner
         self._streams = streams
-        self._store = store
+        self._keeper = keeper
         self._incarnation = incarnation
         self._clock = clock
         self._tasks = tasks
         self._node_token = node_token
         self._nodes: dict[str, NodeCommands] = {}
         self._links: dict[str, _RunningLink] = {}
-        self._keeping: dict[str, asyncio.Task[LlorchError | None]] = {}
         self._run: dict[type, Callable[[Any], None]] = {
             effects.OpenLog: self._open_log,
             effects.AnnouncePlacement: self._announce_placement,
@@ -52,8 +47,14 @@ class EffectRunner:
             effects.AppendTerminal: self._append_terminal,
             effects.PersistTask: self._persist_task,
             effects.PersistTerminal: self._persist_terminal,
+            effects.PersistRecord: self._persist_record,
+            effects.PredictionJudged: _only_watched,
+            effects.OnTimeJudged: _only_watched,
+            effects.PredictionJudged: _only_watched,
+            effects.OnTimeJudged: _only_watched,
             effects.ForgetTask: self._forget_task,
             effects.StageModel: lambda effect: self.node(effect.node_id).stage_model(effect),
+            effects.DeleteStagedModel: lambda effect: self.node(effect.node_id).delete_staged_model(effect),
             effects.StartWorker: lambda effect: self.node(effect.node_id).start_worker(effect),
             effects.StopWorker: lambda effect: self.node(effect.node_id).stop_worker(effect),
             effects.AttachWorker: self._attach_worker,
@@ -85,7 +86,7 @@ class EffectRunner:
             await commands.close()
 
     def _open_log(self, effect: effects.OpenLog) -> None:
-        self._streams.open(effect.request, effect.queue_position, self._clock.wall())
+        self._streams.open(effect.request, effect.queue_position, self._clock.wall(), effect.predicted_start_ms)
 
     def _announce_placement(self, effect: effects.AnnouncePlacement) -> None:
         self._streams.get(effect.task_id).note(task_events.placed(effect.placement))
@@ -97,42 +98,31 @@ class EffectRunner:
         self._streams.get(effect.task_id).end(effect.terminal)
 
     def _forget_task(self, effect: effects.ForgetTask) -> None:
+        if self._streams.get(effect.task_id).request.durable:
+            self._keeper.forget_task(effect.task_id)
         self._streams.forget(effect.task_id)
-        self._tasks.spawn(f"forget {effect.task_id}", self._store.forget_task(effect.task_id))
 
     def _persist_task(self, effect: effects.PersistTask) -> None:
-        task_id = effect.request.task_id
-        keeping = self._tasks.spawn(f"keep {task_id}", self._save_task(effect))
-        self._keeping[task_id] = keeping
-        keeping.add_done_callback(lambda _: self._keeping.pop(task_id, None))
-
-    async def _save_task(self, effect: effects.PersistTask) -> LlorchError | None:
-        try:
-            await self._store.save_task(effect.request)
-        except LlorchError as error:
-            self._owner.post(events.TaskNotKept(effect.request.task_id, error.message))
-            return error
-        return None
+        self._keeper.keep_task(effect.request)
 
     async def wait_kept(self, task_id: str) -> None:
-        """Returns when the store has the task; raises what it said if it could not keep it, and then the task fails."""
-        keeping = self._keeping.get(task_id)
-        if keeping is None:
-            return
-        error = await asyncio.shield(keeping)
-        if error is not None:
-            raise error
+        """See `Keeper.wait_task_kept`."""
+        await self._keeper.wait_task_kept(task_id)
+
+    async def wait_all_kept(self) -> None:
+        """See `Keeper.wait_all_kept`."""
+        await self._keeper.wait_all_kept()
 
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
-        self._tasks.spawn(f"keep the end of {effect.task_id}", self._save_terminal(effect))
+        state = self._owner.state.tasks[effect.task_id].state
+        output = task_output.to_bytes(self._streams.get(effect.task_id).log.entries)
+        self._keeper.keep_ending(effect.task_id, Ending(state, effect.terminal, output, self._now_ms()))
 
-    async def _save_terminal(self, effect: effects.PersistTerminal) -> None:
-        """A terminal that can't be kept is shown all the same: readers must not hang on a full disk."""
-        try:
-            await self._store.save_terminal(effect.task_id, effect.terminal)
-        except LlorchError as error:
-            _log.error("terminal_not_kept", task_id=effect.task_id, error=error.message)
-        self._owner.post(events.TerminalPersisted(effect.task_id))
+    def _persist_record(self, effect: effects.PersistRecord) -> None:
+        self._keeper.keep_record(effect)
+
+    def _now_ms(self) -> int:
+        return round(self._clock.wall().timestamp() * 1000)
 
     def _attach_worker(self, effect: effects.AttachWorker) -> None:
         link = WorkerLink(
@@ -165,3 +155,11 @@ class EffectRunner:
 class _RunningLink:
     link: WorkerLink
     cancel: Callable[[], object]
+
+
+def _only_watched(_effect: effects.Effect) -> None:
+    """For those who watch what the brain says, such as the metrics; there is nothing to do."""
+
+
+def _only_watched(_effect: effects.Effect) -> None:
+    """For those who watch what the brain says, such as the metrics; there is nothing to do."""

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llama_orch.v2 import pool_manager_service_pb2_grpc
 from llorch.background import TaskSupervisor
-from llorch.errors import LlorchError, Reason, Unavailable
+from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.status import is_from_server
 from orchestratord.convert.nodes import from_spec, to_facts
 from orchestratord.core import events
-from orchestratord.core.effects import StageModel, StartWorker, StopWorker
+from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
 from orchestratord.core.events import Event
 from orchestratord.runtime.control import CommandSequence
 
@@ -21,6 +21,7 @@ Tell = Callable[[pool_pb2.StageProgress], Awaitable[None]]
 _CALL_S = 10.0
 _STAGING_SILENT_S = 60.0
 _RESTARTS_WITHIN_S = 10.0
+_VERIFYING_SILENT_S = 60.0
 
 _log = get_logger("orchestratord")
 
@@ -80,6 +81,20 @@ class NodeCommands:
             f"node '{self._node_id}' stopped staging before the file was complete; try again",
         )
 
+    def delete_staged_model(self, effect: DeleteStagedModel) -> None:
+        self._tasks.spawn(f"delete {effect.source}", self._delete_staged_model(effect))
+
+    async def verify_model(self, source: str) -> str:
+        """The digest of the file as it lies there now. Raises what the node says."""
+        request = pool_pb2.VerifyStagedModelRequest(source=source)
+        async with open_stream(self._stub.VerifyStagedModel, request, idle_timeout_s=_VERIFYING_SILENT_S) as answers:
+            async for answer in answers:
+                if answer.digest:
+                    return answer.digest
+        raise Unavailable(
+            Reason.UPSTREAM_UNAVAILABLE, f"node '{self._node_id}' stopped reading before the end of the file; try again"
+        )
+
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id = effect.spec.worker_id
         control = self._commands.next()
@@ -87,7 +102,8 @@ class NodeCommands:
         try:
             await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:
-            self._post(events.WorkerStartFailed(worker_id, self._why(error), error.message))
+            arrived = control.command_seq if _may_have_arrived(error) else None
+            self._post(events.WorkerStartFailed(worker_id, self._why(error), error.message, arrived))
         else:
             self._unreachable_since = None
             self._post(events.WorkerStartAccepted(worker_id, control.command_seq))
@@ -101,6 +117,16 @@ class NodeCommands:
             await call(self._stub.StopWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:
             _log.warning("stop_worker_failed", worker_id=effect.worker_id, reason=error.reason, error=error.message)
+
+    async def _delete_staged_model(self, effect: DeleteStagedModel) -> None:
+        """A file that stays costs disk space and nothing else; the node's next full report tells what is there."""
+        request = pool_pb2.DeleteStagedModelRequest(control=self._commands.next(), source=effect.source)
+        try:
+            await call(self._stub.DeleteStagedModel, request, timeout_s=_CALL_S)
+        except LlorchError as error:
+            _log.warning("delete_model_failed", node_id=self._node_id, reason=error.reason, error=error.message)
+        else:
+            self._post(events.StagedModelDeleted(self._node_id, effect.source))
 
     async def _stage_model(self, effect: StageModel) -> None:
         try:
@@ -122,3 +148,8 @@ class NodeCommands:
         if self._unreachable_since is None:
             self._unreachable_since = now
         return Reason.DRAINING if now - self._unreachable_since < _RESTARTS_WITHIN_S else error.reason
+
+
+def _may_have_arrived(error: LlorchError) -> bool:
+    """The call broke or its answer did not come in time; what the other side said itself comes with another reason."""
+    return isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE

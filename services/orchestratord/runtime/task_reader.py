@@ -1,6 +1,6 @@
 """A reader of a task's stream: a cursor, and what it has not been told yet."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from llama_orch.v2 import task_event_pb2
 from orchestratord.convert import task_events
@@ -8,6 +8,9 @@ from orchestratord.core.task_log import Cursor
 from orchestratord.runtime.task_streams import Note, TaskStream
 
 HEARTBEAT_S = 10.0
+METRICS_S = 1.0
+
+TakeMetrics = Callable[[], task_event_pb2.Metrics]
 
 
 class TaskReader:
@@ -16,32 +19,41 @@ class TaskReader:
     With a cursor it goes on after it: Started again, the present place again, no old narration, no output twice.
     """
 
-    def __init__(self, stream: TaskStream, after: str, now: float) -> None:
+    def __init__(self, stream: TaskStream, after: str, now: float, metrics: TakeMetrics | None = None) -> None:
         self._stream = stream
+        self._metrics = metrics
         self._seq = stream.log.resume_at(Cursor.parse(after)) if after else 0
         self._note = 0
         self._is_resumed = bool(after)
         self._told_started = False
         self._last_told = now
+        self._last_metrics = now
         self.is_done = False
 
     def take(self, now: float) -> Iterator[task_event_pb2.TaskEvent]:
-        """Everything that there is to tell now; a heartbeat if there is nothing and was nothing for a while."""
+        """Everything that there is to tell now; a heartbeat if there is nothing and was nothing for a while.
+
+        Metrics come with what is told, at most once a second, and in place of heartbeats.
+        """
         was_done = self.is_done
         told = False
         for event in self._fresh():
             told = True
             yield event
-        if told:
+        is_silent = not told and not was_done and now - self._last_told >= HEARTBEAT_S
+        if told or is_silent:
             self._last_told = now
-        elif not was_done and now - self._last_told >= HEARTBEAT_S:
-            self._last_told = now
-            yield self._event(heartbeat=task_event_pb2.Heartbeat())
+            if self._metrics is not None and not self.is_done and now - self._last_metrics >= METRICS_S:
+                self._last_metrics = now
+                yield self._event(metrics=self._metrics())
+            elif is_silent:
+                yield self._event(heartbeat=task_event_pb2.Heartbeat())
 
     def _fresh(self) -> Iterator[task_event_pb2.TaskEvent]:
         if not self._told_started:
             self._told_started = True
-            yield task_events.started(self._stream.request, self._cursor, self._stream.queue_position)
+            stream = self._stream
+            yield task_events.started(stream.request, self._cursor, stream.queue_position, stream.predicted_start_ms)
             if self._is_resumed:
                 yield from self._present_place()
         log = self._stream.log
@@ -88,6 +100,7 @@ class TaskReader:
         placed: task_event_pb2.Placed | None = None,
         narration: task_event_pb2.Narration | None = None,
         heartbeat: task_event_pb2.Heartbeat | None = None,
+        metrics: task_event_pb2.Metrics | None = None,
     ) -> task_event_pb2.TaskEvent:
         return task_event_pb2.TaskEvent(
             task_id=self._stream.request.task_id,
@@ -95,6 +108,7 @@ class TaskReader:
             placed=placed,
             narration=narration,
             heartbeat=heartbeat,
+            metrics=metrics,
         )
 
     @property

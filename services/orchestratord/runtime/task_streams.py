@@ -11,6 +11,9 @@ from orchestratord.convert.task_events import OutputLog
 from orchestratord.core.task import TaskRequest, Terminal
 from orchestratord.core.task_log import TaskLog
 
+_EARLIER_LIFE = "earlier"
+"""Who wrote the output that the store has kept; no attempt has this id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -27,6 +30,7 @@ class TaskStream:
     request: TaskRequest
     queue_position: int
     admitted_at: datetime
+    predicted_start_ms: int | None = None
     log: OutputLog = field(default_factory=TaskLog)
     notes: list[Note] = field(default_factory=list)
     terminal: task_event_pb2.TaskEvent | None = None
@@ -79,8 +83,21 @@ class TaskStreams:
         self._streams: dict[str, TaskStream] = {}
         self._writing: dict[str, TaskStream] = {}
 
-    def open(self, request: TaskRequest, queue_position: int, admitted_at: datetime) -> None:
-        self._streams[request.task_id] = TaskStream(request, queue_position, admitted_at)
+    def open(
+        self, request: TaskRequest, queue_position: int, admitted_at: datetime, predicted_start_ms: int | None = None
+    ) -> None:
+        self._streams[request.task_id] = TaskStream(request, queue_position, admitted_at, predicted_start_ms)
+
+    def restore(
+        self, request: TaskRequest, admitted_at: datetime, log_epoch: int, entries: Iterable[log_entry_pb2.LogEntry]
+    ) -> TaskStream:
+        """The stream of a task that an earlier life of the orchestrator has accepted."""
+        self.open(request, 0, admitted_at)
+        stream = self._streams[request.task_id]
+        stream.log.log_epoch = log_epoch
+        stream.log.begin_attempt(_EARLIER_LIFE)
+        stream.append(_EARLIER_LIFE, entries)
+        return stream
 
     def get(self, task_id: str) -> TaskStream:
         """For tasks that the brain knows; it opens a log before it knows of anything else."""

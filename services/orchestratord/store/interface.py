@@ -1,10 +1,11 @@
 """The interface of every store. One contract suite runs over all of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestratord.core.catalog import Model
-from orchestratord.core.task import TaskRequest, Terminal
+from orchestratord.core.records import Record
+from orchestratord.core.task import TaskRequest, TaskState, Terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,30 +16,91 @@ class Incarnation:
     control_epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a task ended, with its output, which is opaque here. `at_ms` is in milliseconds since 1970."""
+
+    state: TaskState
+    terminal: Terminal
+    output: bytes
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTask:
+    """An accepted task, and how it ended if it did. `accepted_at_ms` is in milliseconds since 1970."""
+
+    request: TaskRequest
+    accepted_at_ms: int
+    ending: Ending | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordChange:
+    """`after` takes the place of `before`; without it the record goes."""
+
+    before: Record | None
+    after: Record | None
+
+    @property
+    def record(self) -> Record:
+        record = self.after if self.after is not None else self.before
+        assert record is not None  # a change is of something
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who asked for which change, and what came of it: "done", or the reason of the refusal.
+
+    `details` is JSON without secrets. `seq` is given by the store and grows.
+    """
+
+    at_ms: int
+    actor: str
+    correlation_id: str
+    action: str
+    details: str
+    outcome: str
+    seq: int = 0
+
+
 class Store(Protocol):
     """Every call returns only when what it was given is kept, or raises Unavailable / STORE_FAILED.
 
-    A call that failed has kept nothing. Calls come from one event loop, several may be under way at once.
+    A call that failed has kept nothing. Calls come from one event loop, several may be under way at once; they take
+    effect in the order in which they were made. When a later incarnation has begun, the earlier one can write no more:
+    FailedPrecondition / STALE_EPOCH.
     """
 
     async def begin_incarnation(self) -> Incarnation:
         """A new life: the epoch is one higher than ever before, and kept before anybody sees it."""
         ...
 
-    async def save_task(self, request: TaskRequest) -> None: ...
+    async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None: ...
 
-    async def save_terminal(self, task_id: str, terminal: Terminal) -> None: ...
+    async def save_ending(self, task_id: str, ending: Ending) -> None: ...
 
     async def forget_task(self, task_id: str) -> None: ...
 
-    async def unfinished_tasks(self) -> list[TaskRequest]:
-        """Accepted tasks without a terminal, in the order in which they were accepted."""
+    async def tasks(self) -> list[KeptTask]:
+        """In the order in which they were accepted."""
         ...
 
-    async def save_model(self, model: Model) -> None: ...
+    async def save_records(self, changes: Sequence[RecordChange]) -> None:
+        """All of them or none."""
+        ...
 
-    async def delete_model(self, name: str) -> None: ...
+    async def records(self) -> list[Record]:
+        """All that are kept, by kind and key; of kinds with `keep_last` in the order in which they came."""
+        ...
 
-    async def models(self) -> list[Model]: ...
+    async def append_audit(self, entry: AuditEntry) -> None: ...
 
-    async def close(self) -> None: ...
+    async def audit(self, before_seq: int | None, limit: int) -> list[AuditEntry]:
+        """The newest first, from before `before_seq` on."""
+        ...
+
+    async def close(self) -> None:
+        """Keeps what was asked for before, then lets go. Idempotent."""
+        ...

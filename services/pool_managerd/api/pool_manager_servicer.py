@@ -17,6 +17,7 @@ from pool_managerd import convert
 from pool_managerd.api.authenticator import is_this_worker, is_worker
 from pool_managerd.bell import Bell
 from pool_managerd.control import ControlGuard
+from pool_managerd.models.digest import read_digest
 from pool_managerd.models.shelf import ModelShelf
 from pool_managerd.node_state import NodeState, changes, is_empty
 from pool_managerd.workers.log_file import read_log
@@ -110,6 +111,13 @@ class PoolManagerServicer:
         with self._guard.applying(convert.command_header(request.control)):
             freed = await self._shelf.forget(request.source, in_use=self._supervisor.uses(request.source))
         return pb.DeleteStagedModelResponse(freed_mib=freed // _MIB)
+
+    async def VerifyStagedModel(self, request: pb.VerifyStagedModelRequest, context: Context) -> None:
+        _refuse_workers()
+        model = await self._shelf.find(request.source)
+        async with aclosing(read_digest(model)) as readings:
+            async for reading in readings:
+                await _tell(context, convert.verification(reading, model))
 
     async def StreamWorkerLog(self, request: pb.PoolManagerServiceStreamWorkerLogRequest, context: Context) -> None:
         _refuse_workers()

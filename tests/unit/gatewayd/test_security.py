@@ -116,6 +116,15 @@ LOCAL, REMOTE = ("127.0.0.1", 5000), ("192.168.1.9", 5000)
             {"authorization": f"bearer {TOKEN}"},
             {"x-llorch-client": "remote", "authorization": f"Bearer {TOKEN}"},
         ),
+        *(
+            (
+                token,
+                REMOTE,
+                {"authorization": "Bearer llorch-of-some-app"},
+                {"x-llorch-client": "remote", "authorization": "Bearer llorch-of-some-app"},
+            )
+            for token in (None, TOKEN)
+        ),
     ],
 )
 def test_tokens(token: str | None, client: tuple[str, int], headers: dict[str, str], outcome: Any) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from llorch.auth import BearerAuth, Identity, is_loopback, refuse_open_bind
+from llorch.auth import BearerAuth, Identity, is_app_key, is_loopback, key_hash, new_app_key, refuse_open_bind
 from llorch.errors import FailedPrecondition, Reason, Unauthenticated
 
 HERE = "ipv4:127.0.0.1:5000"
@@ -93,3 +93,18 @@ def test_an_open_bind_needs_a_token(bind: str) -> None:
     with pytest.raises(FailedPrecondition, match=r"bind .*--token") as caught:
         refuse_open_bind(bind, None)
     assert caught.value.reason is Reason.TOKEN_MISSING
+
+
+def test_keys_of_apps_are_known_by_their_looks_and_kept_as_hashes() -> None:
+    key = new_app_key()
+    assert is_app_key(key)
+    assert key != new_app_key()
+    assert len(key_hash(key)) == 64
+    assert not is_app_key("s3cret")
+
+
+def test_an_identity_may_call_what_is_listed_or_everything() -> None:
+    assert Identity("localhost").may_call("/x.Y/Z")
+    app = Identity("app:aider", app="aider", methods=frozenset({"/x.Y/Z"}))
+    assert app.may_call("/x.Y/Z")
+    assert not app.may_call("/x.Y/Other")

@@ -200,10 +200,3 @@ def test_settings_are_frozen_and_take_nothing_unknown() -> None:
 def test_an_instance_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLOTS", "9")
     assert GatewaySettings().slots == 4
-
-
-@pytest.mark.parametrize("text", ["[apps.aider]"])
-def test_what_comes_with_a_later_release_is_refused_by_name(file: Path, env: dict[str, str], text: str) -> None:
-    file.write_text(f"{text}\n")
-    with pytest.raises(SettingsError, match="later release"):
-        read(GatewaySettings, ["--config", str(file)], env)

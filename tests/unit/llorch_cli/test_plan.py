@@ -18,7 +18,7 @@ OPTIONS = SystemOptions(
 def test_what_is_not_said_is_left_to_the_daemons() -> None:
     options = SystemOptions(data_dir=Path("/data"))
 
-    assert plan.orchestrator(options).arguments == ()
+    assert plan.orchestrator(options).arguments == ("--data-dir", "/data/orchestratord")
     assert plan.gateway(options, "127.0.0.1:1").arguments == ("--orchestrator", "127.0.0.1:1")
     assert "--allow-cpu" not in plan.pool_manager(options, "127.0.0.1:1", allow_cpu=False).arguments
 

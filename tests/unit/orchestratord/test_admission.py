@@ -3,11 +3,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llorch.errors import Reason, ResourceExhausted
-from orchestratord.core.admission import DEFAULT_RETRY_AFTER_MS, AdmissionQueue, DrainRate
+from orchestratord.core.admission import AdmissionQueue, QueuePolicy
+from orchestratord.core.drain_rate import DEFAULT_RETRY_AFTER_MS, DrainRate
 
 
-def queue(capacity: int = 10) -> AdmissionQueue:
-    return AdmissionQueue(("interactive", "batch"), capacity)
+def queue(capacity: int = 10, policy: QueuePolicy = QueuePolicy.REJECT) -> AdmissionQueue:
+    return AdmissionQueue(("interactive", "batch"), capacity, policy, max_starvation_s=60)
+
+
+def served(waiting: AdmissionQueue, model: str = "coder", tokens: int = 100) -> list[str]:
+    """Everybody who waits for the model, in the order in which they get a slot."""
+    order = []
+    while task_id := waiting.next_for(model):
+        order.append(task_id)
+        waiting.take(task_id, tokens)
+    return order
 
 
 @pytest.mark.req("ORCH-1002")
@@ -15,18 +25,65 @@ def test_a_full_class_is_refused_with_a_delay_and_the_other_is_not() -> None:
     full = queue(capacity=1)
     full.add("t1", "coder", "interactive")
     with pytest.raises(ResourceExhausted) as refused:
-        full.check_room("interactive")
+        full.make_room("interactive")
     assert refused.value.reason is Reason.QUEUE_FULL
     assert refused.value.retry_after_ms == DEFAULT_RETRY_AFTER_MS
     assert refused.value.metadata["policy_label"] == "reject"
-    full.check_room("batch")
+    assert full.make_room("batch") is None
 
 
 def test_the_delay_follows_from_how_fast_the_queue_drains() -> None:
     rate = DrainRate()
     for second in range(20):
         rate.departed(second * 0.25)
-    assert rate.retry_after_ms() == 250
+    assert rate.retry_after_ms(19 * 0.25) == 250
+    assert rate.retry_after_ms(19 * 0.25 + 2) == 2000, "it stands still, so it is slower than it was"
+
+
+def test_those_who_were_sent_away_are_not_told_to_come_back_all_at_once() -> None:
+    full = queue(capacity=1)
+    for second in range(3):
+        full.now = second
+        full.add(f"t{second}", "coder", "batch")
+        full.take(f"t{second}", 1)
+    full.add("last", "coder", "batch")
+    delays = []
+    for _ in range(3):
+        with pytest.raises(ResourceExhausted) as refused:
+            full.make_room("batch")
+        delays.append(refused.value.retry_after_ms)
+    assert delays == [1000, 2000, 3000]
+
+
+@pytest.mark.req("ORCH-1002")
+def test_drop_lru_takes_the_longest_waiting_of_the_lowest_class_and_never_a_higher_one() -> None:
+    full = queue(capacity=2, policy=QueuePolicy.DROP_LRU)
+    for name, priority in (("b1", "batch"), ("i1", "interactive"), ("b2", "batch")):
+        assert full.make_room(priority) is None
+        full.add(name, "coder", priority)
+    full.add("i2", "coder", "interactive")
+    assert full.make_room("interactive") == "b1"
+    full.remove("b1")
+    full.add("i3", "coder", "interactive")
+    assert full.make_room("batch") == "b2"
+    full.remove("b2")
+    full.add("i4", "coder", "interactive")
+    with pytest.raises(ResourceExhausted) as refused:
+        full.make_room("batch")
+    assert refused.value.metadata["policy_label"] == "drop-lru"
+    assert full.make_room("interactive") == "i1"
+
+
+def test_a_task_that_comes_back_has_its_old_place_and_is_not_dropped() -> None:
+    full = queue(capacity=1, policy=QueuePolicy.DROP_LRU)
+    for name in ("first", "second"):
+        full.add(name, "coder", "batch")
+    places = {name: full.take(name, 100) for name in ("first", "second")}
+    full.add("third", "coder", "batch")
+    for name in ("second", "first"):
+        full.add(name, "coder", "batch", arrival=places[name].arrival)
+    assert full.make_room("batch") == "third"
+    assert served(full) == ["first", "second", "third"]
 
 
 def test_a_free_slot_goes_to_the_higher_class_and_then_to_the_longest_waiting() -> None:
@@ -35,12 +92,101 @@ def test_a_free_slot_goes_to_the_higher_class_and_then_to_the_longest_waiting() 
     waiting.add("first", "coder", "interactive")
     waiting.add("second", "coder", "interactive")
     waiting.add("other", "writer", "interactive")
-    served = []
-    while task_id := waiting.next_for("coder"):
-        served.append(task_id)
-        waiting.remove(task_id)
-    assert served == ["first", "second", "slow"]
+    assert served(waiting) == ["first", "second", "slow"]
     assert waiting.next_for("writer") == "other"
+
+
+@pytest.mark.req("ORCH-1003")
+def test_a_lower_class_is_passed_over_for_no_longer_than_the_bound() -> None:
+    waiting = queue()
+    waiting.add("slow", "coder", "batch")
+    waiting.add("slower", "coder", "batch")
+    waiting.now = 59
+    waiting.add("fast", "coder", "interactive")
+    assert waiting.next_for("coder") == "fast"
+    waiting.now = 60
+    assert list(waiting.heads("coder")) == ["slow", "fast"]
+    waiting.take("slow", 1)
+    assert waiting.next_for("coder") == "fast", "the class was served, so the higher one has its turn again"
+    waiting.now = 120
+    assert waiting.next_for("coder") == "slower"
+
+
+@pytest.mark.req("ORCH-1003")
+@pytest.mark.parametrize(("weights", "share"), [({}, 0.5), ({"flood": 3.0}, 0.75), ({"calm": 4.0}, 0.2)])
+def test_apps_that_always_wait_are_served_by_weight(weights: dict[str, float], share: float) -> None:
+    waiting = queue(capacity=10_000)
+    waiting.weights = weights
+    for number in range(600):
+        waiting.add(f"flood-{number}", "coder", "batch", app="flood")
+    for number in range(500):
+        waiting.add(f"calm-{number}", "coder", "batch", app="calm")
+    tokens = {"flood": 0, "calm": 0}
+    for step in range(500):
+        task_id = waiting.next_for("coder")
+        assert task_id is not None
+        app, actual = task_id.partition("-")[0], 50 + step * 37 % 300
+        place = waiting.take(task_id, 200)
+        waiting.settle(place, 200, actual)
+        tokens[app] += actual
+    assert tokens["flood"] / sum(tokens.values()) == pytest.approx(share, rel=0.02)
+
+
+@pytest.mark.req("ORCH-1003")
+def test_a_flood_delays_nobody_but_its_own_app() -> None:
+    waiting = queue(capacity=10_000)
+    for number in range(1000):
+        waiting.add(f"flood-{number}", "coder", "interactive", app="flood")
+    for _ in range(50):
+        task_id = waiting.next_for("coder")
+        assert task_id is not None
+        waiting.take(task_id, 100)
+    waiting.add("calm", "coder", "interactive", app="calm")
+    assert waiting.next_for("coder") == "calm"
+
+
+def test_a_pause_earns_nothing() -> None:
+    waiting = queue(capacity=10_000)
+    waiting.add("early", "coder", "batch", app="sleeper")
+    waiting.take("early", 10)
+    for number in range(200):
+        waiting.add(f"worker-{number}", "coder", "batch", app="worker")
+        if number < 100:
+            waiting.take(f"worker-{number}", 100)
+    for number in range(100):
+        waiting.add(f"sleeper-{number}", "coder", "batch", app="sleeper")
+    first = [task_id.partition("-")[0] for task_id in served(waiting)[:20]]
+    assert first.count("worker") >= 9, "the app that slept may not make up for what it did not ask for"
+
+
+def test_an_app_pays_for_what_it_got_and_not_for_what_was_expected() -> None:
+    waiting = queue()
+    for app in ("long", "short"):
+        for number in range(3):
+            waiting.add(f"{app}-{number}", "coder", "batch", app=app)
+    waiting.settle(waiting.take("long-0", 100), 100, 1000)
+    waiting.settle(waiting.take("short-0", 100), 100, 10)
+    assert served(waiting)[:2] == ["short-1", "short-2"]
+
+
+def test_a_task_that_may_not_use_a_worker_does_not_hold_up_its_app() -> None:
+    waiting = queue()
+    waiting.add("pinned", "coder", "batch", app="aider", lane="only on gpu 1")
+    waiting.add("pinned too", "coder", "batch", app="aider", lane="only on gpu 1")
+    waiting.add("free", "coder", "batch", app="aider")
+    assert list(waiting.heads("coder")) == ["pinned", "free"]
+    assert waiting.lanes_of("coder") == ["only on gpu 1", None]
+
+
+def test_an_app_at_its_limit_is_passed_over() -> None:
+    waiting = queue()
+    waiting.add("t1", "coder", "interactive", app="greedy")
+    waiting.add("t2", "coder", "batch")
+    waiting.held.add("greedy")
+    assert waiting.next_for("coder") == "t2"
+    assert waiting.models_of_app("greedy") == ["coder"]
+    waiting.held.clear()
+    assert waiting.next_for("coder") == "t1"
 
 
 def test_models_come_in_the_order_of_who_waits_longest() -> None:
@@ -63,16 +209,45 @@ def test_a_position_counts_those_who_get_a_slot_of_the_model_before() -> None:
     assert waiting.ahead("new", "batch") == 0
 
 
-@given(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from(["interactive", "batch"]), st.booleans())))
-def test_both_views_of_the_queue_agree(steps: list[tuple[str, str, bool]]) -> None:
+def test_a_position_knows_that_apps_take_turns() -> None:
+    waiting = queue(capacity=1000)
+    for number in range(100):
+        waiting.add(f"flood-{number}", "coder", "interactive", app="flood")
+    assert waiting.ahead("coder", "interactive", "calm") == 1
+    waiting.add("calm", "coder", "interactive", app="calm")
+    assert waiting.position("calm") == served(waiting).index("calm")
+
+
+Step = tuple[str, str, str, str, bool]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("xyz"),
+            st.sampled_from(["interactive", "batch"]),
+            st.sampled_from("ab"),
+            st.sampled_from(["here", "there"]),
+            st.booleans(),
+        )
+    )
+)
+def test_all_views_of_the_queue_agree(steps: list[Step]) -> None:
     waiting = queue(capacity=1000)
     present: list[str] = []
-    for number, (model, priority, removes) in enumerate(steps):
+    for number, (model, priority, app, lane, removes) in enumerate(steps):
+        waiting.now += 20
         if removes and present:
-            waiting.remove(present.pop(number % len(present)))
+            place = waiting.take(present.pop(number % len(present)), 10)
+            waiting.settle(place, 10, number)
         else:
-            waiting.add(f"t{number}", model, priority)
+            waiting.add(f"t{number}", model, priority, app=app, lane=lane)
             present.append(f"t{number}")
         assert len(waiting) == len(present) == sum(waiting.depth(p) for p in waiting.priorities)
         assert sorted(task for model in "xyz" for task in waiting.waiting_for(model)) == sorted(present)
         assert set(waiting.models()) == {model for model in "xyz" if waiting.next_for(model)}
+        assert set(waiting.models()) == {model for model in "xyz" if waiting.has_waiting(model)}
+        assert {model for app in "ab" for model in waiting.models_of_app(app)} == set(waiting.models())
+        for name in "xyz":
+            heads = list(waiting.heads(name))
+            assert len(heads) == len({(waiting[t].priority, waiting[t].app, waiting[t].lane) for t in heads})

@@ -131,10 +131,23 @@ def test_runs_of_an_earlier_life_are_released() -> None:
 
 
 def test_a_worker_missing_from_a_full_report_is_gone_only_if_the_report_knows_its_start() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder")
+    driver.add_node("garage", gpu(), staged={"file:/models/coder.gguf": 4096})
+    driver.submit()
+    worker_id = driver.only(effects.StartWorker).spec.worker_id
+    driver.handle(events.WorkerStartAccepted(worker_id, 1))
+    everything = Snapshot(full=True, devices=(gpu(),), staged={"file:/models/coder.gguf": 4096})
+    driver.report(snapshot=everything, applied=0)
+    assert worker_id in driver.state.fleet.workers
+    driver.report(snapshot=everything, applied=1)
+    assert worker_id not in driver.state.fleet.workers
+
+
+def test_a_worker_that_was_reported_once_and_is_no_more_is_gone_whatever_commands_its_node_has_heard() -> None:
+    """A pool manager that was restarted has adopted it, and has heard no command of ours yet."""
     driver, task_id, _ = running_brain()
     driver.report(snapshot=Snapshot(full=True, devices=(gpu(),)), applied=0)
-    assert driver.task(task_id).state is TaskState.RUNNING
-    driver.report(snapshot=Snapshot(full=True, devices=(gpu(),)), applied=1)
     assert driver.task(task_id).state is TaskState.FAILED
 
 

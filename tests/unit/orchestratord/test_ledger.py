@@ -72,3 +72,97 @@ def test_whatever_happens_no_device_is_over_committed(steps: list[tuple[str, int
             made.reserve(f"w{load}", {GPU: mib, OTHER: mib // 2})
         assert made.available(GPU) >= 0
         assert made.available(OTHER) >= 0
+
+
+def test_a_promise_is_kept_from_everybody_but_the_load_that_it_was_made_to() -> None:
+    made = ledger()
+    made.reserve("old", {OTHER: 400})
+    made.promise("new", {OTHER: 450})
+    assert made.available(OTHER) < 0
+    made.release("old")
+    assert made.available(OTHER) == 50
+    assert not made.fits("somebody else", {OTHER: 100})
+    made.reserve("new", {OTHER: 450})
+    assert (made.held(OTHER), made.available(OTHER)) == (450, 50)
+
+
+def test_a_promise_that_is_given_up_leaves_nothing_behind() -> None:
+    made = ledger()
+    made.promise("new", {GPU: 300, OTHER: 300})
+    made.release("new")
+    assert (made.available(GPU), made.available(OTHER)) == (850, 500)
+
+
+@pytest.mark.req("POOL-2003")
+def test_memory_of_a_crashed_worker_counts_again_only_when_its_device_shows_it_free() -> None:
+    made = ledger()
+    made.reserve("w1", {OTHER: 400})
+    made.release_when_back("w1", until=10)
+    assert (made.held(OTHER), made.returning(OTHER), made.available(OTHER)) == (0, 400, 100)
+    made.set_device(OTHER, total_mib=500, reserve_mib=0, others_mib=150)
+    assert (made.returning(OTHER), made.available(OTHER), made.capacity(OTHER)) == (150, 350, 500)
+    made.set_device(OTHER, total_mib=500, reserve_mib=0, others_mib=0)
+    assert made.available(OTHER) == 500
+
+
+def test_another_program_is_told_from_memory_that_is_coming_back() -> None:
+    made = ledger()
+    made.reserve("w1", {OTHER: 100})
+    made.release_when_back("w1", until=10)
+    made.set_device(OTHER, total_mib=500, reserve_mib=0, others_mib=300)
+    assert (made.returning(OTHER), made.capacity(OTHER)) == (100, 300)
+
+
+def test_the_wait_for_memory_is_bounded() -> None:
+    made = ledger()
+    made.reserve("w1", {OTHER: 400})
+    made.release_when_back("w1", until=10)
+    assert not made.expire_returns(9.9)
+    assert made.expire_returns(10)
+    assert made.available(OTHER) == 500
+
+
+@pytest.mark.req("ORCH-1014")
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["reserve", "promise", "measure", "release", "crash", "report", "time"]),
+            st.integers(0, 8),
+            st.integers(0, 600),
+        )
+    )
+)
+def test_whatever_happens_the_sums_are_those_of_the_parts_and_nothing_is_over_committed(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    made, held, promised = ledger(), dict[str, int](), dict[str, int]()
+    for now, (verb, load, mib) in enumerate(steps):
+        name = f"w{load}"
+        match verb:
+            case "reserve" if name not in held:
+                with contextlib.suppress(OverCommit):
+                    made.reserve(name, {OTHER: mib})
+                    held[name] = mib
+                    promised.pop(name, None)
+                    assert sum(held.values()) + made.returning(OTHER) <= made.capacity(OTHER)
+            case "promise" if name not in held and name not in promised:
+                made.promise(name, {OTHER: mib})
+                promised[name] = mib
+            case "measure" if name in held and mib <= held[name]:
+                made.measured(name, {OTHER: mib})
+            case "release":
+                made.release(name)
+                held.pop(name, None)
+                promised.pop(name, None)
+            case "crash":
+                made.release_when_back(name, until=now + 3)
+                held.pop(name, None)
+                promised.pop(name, None)
+            case "report":
+                made.set_device(OTHER, total_mib=500, reserve_mib=0, others_mib=mib % 200)
+            case "time":
+                made.expire_returns(now)
+        assert made.held(OTHER) == sum(held.values())
+        assert made.available(OTHER) == (
+            made.capacity(OTHER) - sum(held.values()) - made.returning(OTHER) - sum(promised.values())
+        )

@@ -176,3 +176,19 @@ def test_however_reading_and_writing_mix_a_reader_gets_everything_once(steps: li
     resumed = read(made, after=told[len(told) // 2].cursor)
     rest = sum(event.tokens.count for event in told[len(told) // 2 + 1 :])
     assert sum(event.tokens.count for event in resumed) == rest
+
+
+def test_metrics_come_with_output_once_a_second_at_most_and_stand_for_heartbeats() -> None:
+    made = stream()
+    reader = TaskReader(made, "", 0, lambda: task_event_pb2.Metrics(queue_depth=3))
+    say(made, "a")
+    assert kinds(list(reader.take(0.5))) == ["started", "tokens"], "a short task hears nothing of it"
+    say(made, "b")
+    assert kinds(list(reader.take(1.2))) == ["tokens", "metrics"]
+    say(made, "c")
+    assert kinds(list(reader.take(2.1))) == ["tokens"]
+    assert kinds(list(reader.take(5))) == []
+    (alone,) = reader.take(2.1 + HEARTBEAT_S)
+    assert (alone.metrics.queue_depth, alone.cursor) == (3, "1.3")
+    end(made, 3)
+    assert kinds(list(reader.take(60))) == ["end"], "nothing follows the end"

@@ -66,13 +66,27 @@ def test_a_gpu_holds_the_output_matrix_and_not_the_embeddings(llama: ModelFacts,
 
 def test_a_split_goes_by_whole_layers_and_loses_nothing(llama: ModelFacts) -> None:
     whole = estimate(llama, SHAPE)
-    first, second = estimate_split(llama, SHAPE, (3, 1))
+    first, second = estimate_split(llama, SHAPE, (3, 2))
+    assert LAYERS == 4, "the output counts as one more layer: 3 go here, and 1 with the output there"
     assert first.cache == 3 * second.cache
     assert first.cache + second.cache == whole.cache
     assert first.weights + second.weights == whole.weights
     assert second.weights > llama.output_bytes
     assert first.compute <= whole.compute
     assert first.runtime == second.runtime == whole.runtime
+
+
+@pytest.mark.parametrize("shares", [(1, 1), (24, 12), (1, 3), (5, 1, 1), (1e-9, 1)])
+def test_layers_go_where_llama_cpp_puts_them(llama: ModelFacts, shares: tuple[float, ...]) -> None:
+    """Its rule, written as its source has it: the first bound above il / (n + 1)."""
+    parts = estimate_split(llama, SHAPE, shares)
+    bounds = [sum(shares[: device + 1]) / sum(shares) for device in range(len(shares))]
+    per_layer = estimate(llama, SHAPE).cache // LAYERS
+    for device, part in enumerate(parts):
+        here = [
+            il for il in range(LAYERS) if device == next(at for at, it in enumerate(bounds) if it > il / (LAYERS + 1))
+        ]
+        assert part.cache == len(here) * per_layer
 
 
 def test_a_total_is_rounded_up(llama: ModelFacts) -> None:

@@ -1,0 +1,58 @@
+"""Keys of apps: who shows one is that app, and may use what programs use and nothing that people manage with."""
+
+from collections.abc import Callable, Mapping
+
+from llama_orch.v2 import (
+    catalog_service_pb2,
+    meta_service_pb2,
+    placement_service_pb2,
+    session_service_pb2,
+    task_service_pb2,
+)
+from llorch.auth import LOCALHOST, Authenticator, Identity, bearer_token, is_app_key, key_hash
+from llorch.errors import Reason, Unauthenticated
+from orchestratord.core.apps import App
+
+FindApp = Callable[[str], App | None]
+"""By the hash of its key."""
+
+_TASKS = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"]
+_SESSIONS = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"]
+_CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"]
+_PLACEMENT = placement_service_pb2.DESCRIPTOR.services_by_name["PlacementService"]
+_META = meta_service_pb2.DESCRIPTOR.services_by_name["MetaService"]
+
+METHODS_OF_APPS = frozenset(
+    f"/{service.full_name}/{method}"
+    for service, methods in (
+        (_TASKS, [method.name for method in _TASKS.methods]),
+        (_SESSIONS, [method.name for method in _SESSIONS.methods]),
+        (_CATALOG, ["GetModel", "ListModels", "GetAvailability"]),
+        (_PLACEMENT, ["ExplainPlacement"]),
+        (_META, ["GetCapabilities"]),
+    )
+    for method in methods
+)
+
+
+class AppAuth:
+    """Knows the apps by their keys, and leaves everybody else to `others`.
+
+    A key that is no longer one does not become the trust in this machine: its bearer means to be an app.
+    """
+
+    def __init__(self, find_app: FindApp, others: Authenticator) -> None:
+        self._find_app = find_app
+        self._others = others
+
+    def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
+        shown = bearer_token(metadata) or ""
+        is_key = is_app_key(shown)
+        if is_key and (app := self._find_app(key_hash(shown))):
+            return Identity(f"app:{app.name}", app=app.name, methods=METHODS_OF_APPS)
+        identity = self._others.authenticate(metadata, peer)
+        if is_key and identity == LOCALHOST:
+            raise Unauthenticated(
+                Reason.TOKEN_INVALID, "no app has this key, or its app was deleted; `llorch apps` lists the apps"
+            )
+        return identity

@@ -1,0 +1,46 @@
+"""AppService: the programs that use llama-orch, and their keys."""
+
+from typing import Any
+
+from llama_orch.v2 import app_service_pb2 as pb2
+from llorch.auth import key_hash, new_app_key
+from llorch.clock import Clock
+from llorch.identifiers import check_id
+from orchestratord.api.not_yet import PartialServicer
+from orchestratord.api.pages import page_of
+from orchestratord.convert import apps
+from orchestratord.core import events
+from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.runtime.effect_runner import EffectRunner
+
+
+class AppService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["AppService"]):
+    """A key leaves this class once, in the answer that it was made for; everybody else sees its hash."""
+
+    def __init__(self, owner: BrainOwner, effects: EffectRunner, clock: Clock) -> None:
+        self._owner = owner
+        self._effects = effects
+        self._clock = clock
+
+    async def CreateApp(self, request: pb2.CreateAppRequest, context: Any) -> pb2.CreateAppResponse:
+        key = new_app_key()
+        app = apps.to_app(request.app, key_hash(key), at_ms=round(self._clock.wall().timestamp() * 1000))
+        self._owner.ask(events.AppCreated(app))
+        await self._effects.wait_all_kept()
+        return pb2.CreateAppResponse(app=apps.to_proto(self._owner.state.apps.get(app.name)), key=key)
+
+    async def ListApps(self, request: pb2.ListAppsRequest, context: Any) -> pb2.ListAppsResponse:
+        known = self._owner.state.apps.all()
+        page, following = page_of(known, lambda app: app.name, request.page_size, request.page_token)
+        return pb2.ListAppsResponse(apps=[apps.to_proto(app) for app in page], next_page_token=following)
+
+    async def UpdateApp(self, request: pb2.UpdateAppRequest, context: Any) -> pb2.UpdateAppResponse:
+        app = apps.to_app(request.app)
+        self._owner.ask(events.AppUpdated(app))
+        await self._effects.wait_all_kept()
+        return pb2.UpdateAppResponse(app=apps.to_proto(self._owner.state.apps.get(app.name)))
+
+    async def DeleteApp(self, request: pb2.DeleteAppRequest, context: Any) -> pb2.DeleteAppResponse:
+        self._owner.ask(events.AppDeleted(check_id(request.app, "app")))
+        await self._effects.wait_all_kept()
+        return pb2.DeleteAppResponse()

@@ -1,0 +1,76 @@
+"""PlacementService: who goes where, and why."""
+
+from typing import Any
+
+from llama_orch.v2 import placement_service_pb2 as pb2
+from llorch.clock import Clock
+from llorch.errors import invalid_field
+from llorch.identifiers import check_id
+from orchestratord.api.not_yet import PartialServicer
+from orchestratord.api.pages import page_of
+from orchestratord.convert import assignments, decisions
+from orchestratord.core import assignment_changes, events
+from orchestratord.core.placement.decision import DecisionRecord
+from orchestratord.core.placement.explain import explain
+from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.runtime.effect_runner import EffectRunner
+
+
+class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["PlacementService"]):
+    def __init__(self, owner: BrainOwner, effects: EffectRunner, clock: Clock) -> None:
+        self._owner = owner
+        self._effects = effects
+        self._clock = clock
+
+    async def SetAssignment(self, request: pb2.SetAssignmentRequest, context: Any) -> pb2.SetAssignmentResponse:
+        draft = assignments.to_draft(request.assignment)
+        event = events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000))
+        self._owner.ask(event)
+        rule = assignment_changes.answer_to(self._owner.state, event)
+        await self._effects.wait_all_kept()
+        return pb2.SetAssignmentResponse(assignment=assignments.to_proto(rule, self._owner.state.fleet))
+
+    async def ListAssignments(self, request: pb2.ListAssignmentsRequest, context: Any) -> pb2.ListAssignmentsResponse:
+        rules = self._owner.state.assignments.all()
+        page, following = page_of(rules, lambda rule: rule.assignment_id, request.page_size, request.page_token)
+        fleet = self._owner.state.fleet
+        return pb2.ListAssignmentsResponse(
+            assignments=[assignments.to_proto(rule, fleet) for rule in page], next_page_token=following
+        )
+
+    async def DeleteAssignment(
+        self, request: pb2.DeleteAssignmentRequest, context: Any
+    ) -> pb2.DeleteAssignmentResponse:
+        self._owner.ask(events.AssignmentDeleted(check_id(request.assignment_id, "assignment_id")))
+        await self._effects.wait_all_kept()
+        return pb2.DeleteAssignmentResponse()
+
+    async def ExplainPlacement(
+        self, request: pb2.ExplainPlacementRequest, context: Any
+    ) -> pb2.ExplainPlacementResponse:
+        if not request.model:
+            raise invalid_field("model", "must not be empty; `llorch models` lists the models")
+        record = explain(
+            self._owner.state,
+            request.model,
+            request.app,
+            request.prompt_tokens,
+            request.output_tokens,
+            assignments.to_wishes(request.placement),
+        )
+        return pb2.ExplainPlacementResponse(decision=decisions.to_proto(record, is_dry_run=True))
+
+    async def ListDecisions(self, request: pb2.ListDecisionsRequest, context: Any) -> pb2.ListDecisionsResponse:
+        wanted = [record for record in self._owner.state.decisions.newest_first() if _is_wanted(record, request)]
+        page, following = page_of(wanted, _age_key, request.page_size, request.page_token, newest_first=True)
+        return pb2.ListDecisionsResponse(
+            decisions=[decisions.to_proto(record) for record in page], next_page_token=following
+        )
+
+
+def _is_wanted(record: DecisionRecord, request: pb2.ListDecisionsRequest) -> bool:
+    return request.model in ("", record.model) and request.task_id in ("", record.task_id)
+
+
+def _age_key(record: DecisionRecord) -> str:
+    return f"{record.at_ms:020d}.{record.decision_id}"

@@ -1,0 +1,35 @@
+"""How a task and its queue are doing, for one reader of its stream."""
+
+from llama_orch.v2 import task_event_pb2
+from orchestratord.convert.task_events import OutputLog
+from orchestratord.core.prediction import on_time_now
+from orchestratord.core.task import Task
+from orchestratord.runtime.brain_owner import BrainOwner
+
+
+class TaskMetrics:
+    """Tokens per second are those since the last time, or since the reader came."""
+
+    def __init__(self, owner: BrainOwner, task: Task, log: OutputLog, now: float) -> None:
+        self._owner = owner
+        self._task = task
+        self._log = log
+        self._taken_at = now
+        self._tokens = _tokens_of(log)
+
+    def take(self) -> task_event_pb2.Metrics:
+        now, tokens = self._owner.now(), _tokens_of(self._log)
+        rate = (tokens - self._tokens) / max(now - self._taken_at, 0.001)
+        self._taken_at, self._tokens = now, tokens
+        state, request = self._owner.state, self._task.request
+        worker_id = self._task.attempt.worker_id if self._task.attempt else ""
+        return task_event_pb2.Metrics(
+            queue_depth=state.queue.depth(request.priority),
+            on_time_probability=on_time_now(state, self._task),
+            tokens_per_second=rate,
+            kv_warm_tokens=state.sessions.warm_tokens(request.app, request.session_id, worker_id),
+        )
+
+
+def _tokens_of(log: OutputLog) -> int:
+    return sum(log.tokens_of_choice(choice) for choice in log.choices())

@@ -1,0 +1,39 @@
+"""Apps of the settings file: what it says of them. Their keys are made by a call."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from llorch.identifiers import check_id
+from orchestratord.core.app_changes import LARGEST_WEIGHT, LEAST_WEIGHT
+from orchestratord.core.apps import DEFAULT_PRIORITY, App
+from orchestratord.core.catalog import Origin
+from orchestratord.core.events import AppDefined
+from orchestratord.settings_tables import Heading, SettingsTable, named_tables
+
+
+class AppTable(SettingsTable):
+    """One table [apps.NAME]."""
+
+    models: dict[str, str] = Field(
+        {}, description='The app\'s own names for models, such as { "gpt-4o-mini" = "small" }.'
+    )
+    priority: str = Field(DEFAULT_PRIORITY, description="Priority class of its tasks unless they say otherwise.")
+    weight: float = Field(
+        1.0, ge=LEAST_WEIGHT, le=LARGEST_WEIGHT, description="Its share within the class, relative to other apps."
+    )
+    max_concurrent_tasks: int = Field(0, ge=0, le=1_000_000, description="Tasks at once; 0 = no limit.")
+    max_tokens_per_minute: int = Field(
+        0, ge=0, le=1_000_000_000, description="Tokens per minute, in and out; 0 = no limit."
+    )
+
+
+def apps_of_file(file: Path | None) -> Iterator[tuple[Heading, AppDefined]]:
+    """With the place of each. Raises SettingsError that names the file, the table and the key."""
+    for heading, name, table in named_tables(file, "apps", AppTable):
+        with heading:
+            for own_name, model in table.models.items():
+                check_id(own_name, "models")
+                check_id(model, f'models."{own_name}"')
+        yield heading, AppDefined(App(name=name, origin=Origin.FILE, **table.model_dump()))

@@ -1,0 +1,56 @@
+"""Assignments of the settings file. They may name nodes that have not been seen yet."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from llorch.identifiers import check_id
+from orchestratord.core.assignments import Assignment, Mode
+from orchestratord.core.catalog import Origin
+from orchestratord.core.events import AssignmentSet
+from orchestratord.settings_tables import Heading, SettingsTable, listed_tables
+
+
+class AssignmentTable(SettingsTable):
+    """One table [[assignments]]."""
+
+    id: str = Field("", description="Name of the rule; made from what it says if there is none.")
+    model: str = Field("", description="The model that it is about; else every model of the app.")
+    app: str = Field("", description="The app that it is about; else every app.")
+    to: tuple[str, ...] = Field(
+        description="Places: a node, a GPU such as garage/3090, GPUs together such as garage/3090+3060, or a pool."
+    )
+    mode: Literal["pin", "prefer", "avoid"] = Field(
+        description="Only there (pin), there if it can (prefer), or not there (avoid)."
+    )
+    keep_loaded: bool = Field(False, description="Load it at start and never evict it.")
+    replicas_min: int = Field(0, ge=0, le=256, description="Workers to keep at least.")
+    replicas_max: int = Field(0, ge=0, le=256, description="Workers to have at most; 0 = one.")
+    fallback: bool = Field(False, description="With pin: go elsewhere when the place is lost.")
+
+
+def assignments_of_file(file: Path | None) -> Iterator[tuple[Heading, AssignmentSet]]:
+    """With the place of each. Raises SettingsError that names the file, the table and the key."""
+    for heading, _, table in listed_tables(file, "assignments", AssignmentTable):
+        with heading:
+            for key, value in (("id", table.id), ("model", table.model), ("app", table.app)):
+                if value:
+                    check_id(value, key)
+        yield heading, AssignmentSet(_draft(table))
+
+
+def _draft(table: AssignmentTable) -> Assignment:
+    return Assignment(
+        assignment_id=table.id,
+        model=table.model,
+        app=table.app,
+        targets=table.to,
+        mode=Mode(table.mode.upper()),
+        keep_loaded=table.keep_loaded,
+        replicas_min=table.replicas_min,
+        replicas_max=table.replicas_max,
+        fallback=table.fallback,
+        origin=Origin.FILE,
+    )

@@ -1,0 +1,82 @@
+"""Assignments, and what a request wishes about its place."""
+
+from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from llama_orch.v2 import assignment_pb2, task_pb2
+from llorch.errors import invalid_field
+from llorch.identifiers import check_id
+from orchestratord.core.assignments import Assignment, Mode
+from orchestratord.core.fleet import Fleet
+from orchestratord.core.placement.rules import Wishes
+from orchestratord.core.targets import show
+
+MAX_TARGETS = 64
+MAX_TARGET_CHARACTERS = 512
+
+_MODES = {
+    Mode.PIN: assignment_pb2.ASSIGNMENT_MODE_PIN,
+    Mode.PREFER: assignment_pb2.ASSIGNMENT_MODE_PREFER,
+    Mode.AVOID: assignment_pb2.ASSIGNMENT_MODE_AVOID,
+}
+_MODE_BY_PROTO = {proto: mode for mode, proto in _MODES.items()}
+
+
+def to_draft(assignment: assignment_pb2.Assignment) -> Assignment:
+    for name in ("assignment_id", "model", "app"):
+        if value := getattr(assignment, name):
+            check_id(value, name)
+    if assignment.mode not in _MODE_BY_PROTO:
+        raise invalid_field("mode", "has to be ASSIGNMENT_MODE_PIN, ASSIGNMENT_MODE_PREFER or ASSIGNMENT_MODE_AVOID")
+    return Assignment(
+        assignment_id=assignment.assignment_id,
+        model=assignment.model,
+        app=assignment.app,
+        targets=_targets("targets", assignment.targets),
+        mode=_MODE_BY_PROTO[assignment.mode],
+        keep_loaded=assignment.keep_loaded,
+        replicas_min=assignment.replicas_min,
+        replicas_max=assignment.replicas_max,
+        fallback=assignment.fallback,
+    )
+
+
+def to_proto(rule: Assignment, fleet: Fleet) -> assignment_pb2.Assignment:
+    """Places by the names that they have now."""
+    create_time = Timestamp()
+    create_time.FromMilliseconds(rule.created_at_ms)
+    return assignment_pb2.Assignment(
+        assignment_id=rule.assignment_id,
+        model=rule.model,
+        app=rule.app,
+        targets=[
+            target if place is None else show(fleet, place)
+            for target, place in zip(rule.targets, rule.places, strict=True)
+        ],
+        mode=_MODES[rule.mode],
+        keep_loaded=rule.keep_loaded,
+        replicas_min=rule.replicas_min,
+        replicas_max=rule.replicas_max,
+        fallback=rule.fallback,
+        create_time=create_time,
+    )
+
+
+def to_wishes(overrides: task_pb2.PlacementOverrides) -> Wishes:
+    return Wishes(
+        pin=_targets("placement.pin", overrides.pin),
+        prefer=_targets("placement.prefer", overrides.prefer),
+        avoid=_targets("placement.avoid", overrides.avoid),
+        device_mask=_targets("placement.device_mask", overrides.device_mask),
+        fallback=overrides.fallback if overrides.HasField("fallback") else None,
+    )
+
+
+def _targets(field: str, targets: Sequence[str]) -> tuple[str, ...]:
+    if len(targets) > MAX_TARGETS:
+        raise invalid_field(field, f"has {len(targets)} entries; at most {MAX_TARGETS}")
+    for target in targets:
+        if not 0 < len(target) <= MAX_TARGET_CHARACTERS:
+            raise invalid_field(field, f"has an entry of {len(target)} characters; 1 to {MAX_TARGET_CHARACTERS}")
+    return tuple(targets)

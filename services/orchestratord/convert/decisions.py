@@ -1,0 +1,41 @@
+"""Decisions: where something goes, and why."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from llama_orch.v2 import decision_pb2
+from orchestratord.core.placement.decision import Candidate, DecisionRecord, Outcome
+from orchestratord.core.placement.sentences import sentence
+
+
+def to_proto(record: DecisionRecord, *, is_dry_run: bool = False) -> decision_pb2.DecisionLog:
+    time = Timestamp()
+    time.FromMilliseconds(record.at_ms)
+    return decision_pb2.DecisionLog(
+        decision_id=record.decision_id,
+        task_id=record.task_id,
+        model=record.model,
+        time=time,
+        candidates=[_candidate(candidate) for candidate in record.candidates],
+        chosen=0 if record.outcome is Outcome.CHOSEN else None,
+        pinned=record.pinned,
+        fallback_used=record.fallback_used,
+        summary=sentence(record, is_dry_run=is_dry_run),
+        considered=record.considered,
+        removed=record.removed,
+    )
+
+
+def _candidate(candidate: Candidate) -> decision_pb2.PlacementCandidate:
+    return decision_pb2.PlacementCandidate(
+        node_id=candidate.node_id,
+        device_ids=candidate.device_ids,
+        worker_id=candidate.worker_id,
+        filtered_by=candidate.filtered_by,
+        filter_detail=candidate.filter_detail,
+        score=[decision_pb2.ScoreTerm(name=term.name, ms=term.ms) for term in candidate.terms],
+        evicts_worker_ids=candidate.evicts,
+        evicts_mib=candidate.evicts_mib,
+        claims_mib=candidate.claims_mib,
+        tensor_split=candidate.tensor_split,
+        where=candidate.where,
+    )

@@ -1,0 +1,38 @@
+"""Models on their way into memory, and those that did not get there."""
+
+from datetime import datetime, timedelta
+
+from llama_orch.v2 import fleet_service_pb2 as pb2
+from orchestratord.convert.runs import from_reason
+from orchestratord.core import loading
+from orchestratord.core.loads import Load, LoadFailure, LoadPhase
+from orchestratord.core.state import BrainState
+
+_PHASES = {
+    LoadPhase.WAITING: pb2.LOAD_PHASE_WAITING,
+    LoadPhase.STAGING: pb2.LOAD_PHASE_STAGING,
+    LoadPhase.MAKING_ROOM: pb2.LOAD_PHASE_MAKING_ROOM,
+    LoadPhase.STARTING: pb2.LOAD_PHASE_STARTING,
+}
+
+
+def load_to_proto(state: BrainState, load: Load) -> pb2.LoadState:
+    return pb2.LoadState(
+        worker_id=load.load_id,
+        model=load.model,
+        phase=_PHASES[load.phase],
+        node_id=load.node_id,
+        device_ids=load.plan.device_ids if load.plan else (),
+        message=loading.describe(state, load),
+    )
+
+
+def failure_to_proto(failure: LoadFailure, now: float, wall: datetime) -> pb2.LoadFailure:
+    shown = pb2.LoadFailure(
+        model=failure.model,
+        node_id=failure.node_id,
+        reason=from_reason(failure.reason),
+        message=failure.message,
+    )
+    shown.time.FromDatetime(wall - timedelta(seconds=now - failure.at))
+    return shown

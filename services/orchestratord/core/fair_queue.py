@@ -1,0 +1,124 @@
+"""Who is next among those who wait for one model in one class.
+
+Apps share the model's slots by weight, in tokens served; within an app it is first come, first served. The method is
+start-time fair queueing (Goyal, Vin and Cheng, 1996): every app has a virtual time, the tokens that it got divided by
+its weight, and the app that is furthest behind is next. An app that comes back after a pause starts where those are
+that were served meanwhile: a pause earns nothing, and a flood delays nobody but its own app.
+"""
+
+import heapq
+from collections.abc import Collection, Hashable, Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Lane:
+    """Tasks of one app that may run on the same workers, by arrival.
+
+    The order within a lane is one key per task, so another order, such as the earliest deadline, would be another key.
+    """
+
+    _heap: list[tuple[int, str]] = field(default_factory=list)
+    _arrival: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._arrival)
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        return iter((arrival, task_id) for task_id, arrival in self._arrival.items())
+
+    def add(self, task_id: str, arrival: int) -> None:
+        self._arrival[task_id] = arrival
+        heapq.heappush(self._heap, (arrival, task_id))
+
+    def remove(self, task_id: str) -> None:
+        """What was removed stays in the heap until it comes up, or until it is the larger part."""
+        del self._arrival[task_id]
+        if len(self._heap) > 2 * len(self._arrival) + 16:
+            self._heap = [(arrival, task_id) for task_id, arrival in self._arrival.items()]
+            heapq.heapify(self._heap)
+
+    def first(self) -> tuple[int, str]:
+        """(arrival, task id) of the one that waits longest. The lane must not be empty."""
+        while self._arrival.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0]
+
+
+@dataclass(slots=True, eq=False)
+class FairQueue:
+    """`unserved_since`: when the last of them got a slot, or when the queue began to have somebody in it."""
+
+    unserved_since: float = 0.0
+    _clock: float = 0.0
+    _virtual_times: dict[str, float] = field(default_factory=dict)
+    _lanes: dict[str, dict[Hashable, Lane]] = field(default_factory=dict)
+    _count: int = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, task_id: str, app: str, lane: Hashable, arrival: int, now: float) -> None:
+        if not self._count:
+            self.unserved_since = now
+        if app not in self._lanes:
+            self._lanes[app] = {}
+            self._virtual_times[app] = max(self._virtual_times.get(app, 0.0), self._clock)
+        self._lanes[app].setdefault(lane, Lane()).add(task_id, arrival)
+        self._count += 1
+
+    def remove(self, task_id: str, app: str, lane: Hashable) -> None:
+        lanes = self._lanes[app]
+        lanes[lane].remove(task_id)
+        if not lanes[lane]:
+            del lanes[lane]
+        if not lanes:
+            del self._lanes[app]
+        self._count -= 1
+
+    def charge(self, app: str, tokens: float, weight: float, now: float) -> None:
+        """One of the app's tasks gets a slot, and is expected to take so many tokens."""
+        virtual_time = self._virtual_times.get(app, self._clock)
+        self._clock = max(self._clock, virtual_time)
+        self._virtual_times[app] = virtual_time + tokens / weight
+        self.unserved_since = now
+
+    def correct(self, app: str, tokens: float, weight: float) -> None:
+        """The task took so many tokens more than it was charged for, or fewer if below 0."""
+        self._virtual_times[app] = self._virtual_times.get(app, self._clock) + tokens / weight
+        self._forget_who_owes_nothing(app)
+
+    def in_order(self, held: Collection[str] = ()) -> Iterator[str]:
+        """The first task of every lane, those of the app that is furthest behind first; `held` apps left out."""
+        heads = [
+            (self._virtual_times[app], *lane.first())
+            for app, lanes in self._lanes.items()
+            if app not in held
+            for lane in lanes.values()
+        ]
+        heads.sort()
+        return (task_id for _, _, task_id in heads)
+
+    def first_arrival(self) -> int:
+        return min(lane.first()[0] for lanes in self._lanes.values() for lane in lanes.values())
+
+    def by_arrival(self) -> list[str]:
+        """All of them; linear, for reports and for those who have to tell everybody."""
+        return [task_id for _, task_id in sorted(self._waiting())]
+
+    def lanes(self) -> Iterator[Hashable]:
+        return iter(dict.fromkeys(lane for lanes in self._lanes.values() for lane in lanes))
+
+    def waiting_per_app(self) -> dict[str, int]:
+        return {app: sum(map(len, lanes.values())) for app, lanes in self._lanes.items()}
+
+    def rank(self, app: str, arrival: int) -> int:
+        """How many of the app's own tasks came before this arrival; linear, for reports."""
+        return sum(1 for lane in self._lanes.get(app, {}).values() for came, _ in lane if came < arrival)
+
+    def _waiting(self) -> Iterator[tuple[int, str]]:
+        return (entry for lanes in self._lanes.values() for lane in lanes.values() for entry in lane)
+
+    def _forget_who_owes_nothing(self, app: str) -> None:
+        if app not in self._lanes and self._virtual_times[app] <= self._clock:
+            del self._virtual_times[app]

@@ -1,0 +1,64 @@
+"""Where a model would be loaded now, with how much context, and what if it can't be."""
+
+from dataclasses import dataclass
+
+from orchestratord.core.catalog import Model
+from orchestratord.core.contexts import contexts_to_try
+from orchestratord.core.loads import Plan
+from orchestratord.core.memory_estimate import estimate_mib
+from orchestratord.core.placement.decision import Decision
+from orchestratord.core.placement.pipeline import place_load
+from orchestratord.core.placement.query import LoadRequest
+from orchestratord.core.placement.rules import Lane
+from orchestratord.core.state import BrainState
+from orchestratord.core.targets import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """`plan` is None if nothing is possible now. `waits`: it would be, if workers were gone that can't leave yet."""
+
+    decision: Decision
+    plan: Plan | None
+    needed_mib: int
+
+    @property
+    def waits(self) -> bool:
+        return self.plan is None and self.decision.waits
+
+
+def outlook(
+    state: BrainState,
+    model: Model,
+    lane: Lane,
+    excluded_nodes: frozenset[str] = frozenset(),
+    places: tuple[Place, ...] = (),
+) -> Outlook:
+    """The largest context that fits anywhere at all; less only where the owner left it open."""
+    first: Outlook | None = None
+    for context in contexts_to_try(model):
+        request = LoadRequest(model, lane, context, excluded_nodes, places)
+        looked = _with(state, request)
+        if looked.plan is not None or looked.waits:
+            return looked
+        first = first or looked
+    assert first is not None  # there is always a context to try
+    return first
+
+
+def _with(state: BrainState, request: LoadRequest) -> Outlook:
+    model, context = request.model, request.context
+    needed_mib = 0 if model.size_mib is None else estimate_mib(model, model.size_mib, context)
+    decision = place_load(state, request)
+    chosen = decision.chosen
+    if chosen is None:
+        return Outlook(decision, None, needed_mib)
+    plan = Plan(
+        node_id=chosen.node_id,
+        device_ids=chosen.device_ids,
+        claims_mib=chosen.claims_mib,
+        context=context,
+        tensor_split=chosen.tensor_split,
+        evicts=chosen.evicts,
+    )
+    return Outlook(decision, plan, needed_mib)

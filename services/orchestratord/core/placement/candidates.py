@@ -1,0 +1,68 @@
+"""Places where a model could be loaded: devices of a node, alone or several together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from orchestratord.core.fleet import Device, Node
+from orchestratord.core.placement.query import Query, Site
+
+ALL_SETS_UP_TO = 4
+"""Devices of a node of which every set is looked at; with more, those are that are next to each other in size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """A node with those of its devices that filters have left, each as a place of its own."""
+
+    node: Node
+    sites: Sequence[Site]
+
+    @property
+    def devices(self) -> list[Device]:
+        """By index, as an engine would see them."""
+        return sorted((site.devices[0] for site in self.sites), key=lambda device: (device.index, device.device_id))
+
+
+def sizes_to_try(query: Query, usable: Sequence[Usable]) -> range:
+    """How many devices at once, the least first: one before two, unless the owner wants the model spread."""
+    most = max((len(here.sites) for here in usable), default=0)
+    match query.model.split:
+        case "none":
+            return range(1, 2)
+        case "layer":
+            wanted = len(query.model.spec.split_shares)
+            return range(wanted, wanted + 1) if wanted else range(2, most + 1)
+        case _:
+            return range(1, most + 1)
+
+
+def sites_of_size(query: Query, here: Usable, size: int) -> Iterator[Site]:
+    """Places of so many devices. Those that a rule names together come in the order in which it names them."""
+    if size == 1:
+        yield from here.sites
+        return
+    named = query.rules.sets()
+    orders = [place.device_ids for place in named if place.node_id == here.node.node_id]
+    for devices in _sets(query, here, size):
+        yield _in_order(here.node, devices, orders)
+
+
+def _sets(query: Query, here: Usable, size: int) -> Iterator[tuple[Device, ...]]:
+    devices = here.devices
+    if len(devices) <= ALL_SETS_UP_TO or query.rules.sets():
+        yield from combinations(devices, size)
+        return
+    ledger, node_id = query.state.ledger, here.node.node_id
+    by_room = sorted(devices, key=lambda device: (-ledger.available((node_id, device.device_id)), device.index))
+    for begin in range(len(by_room) - size + 1):
+        yield tuple(sorted(by_room[begin : begin + size], key=lambda device: (device.index, device.device_id)))
+
+
+def _in_order(node: Node, devices: tuple[Device, ...], orders: Sequence[tuple[str, ...]]) -> Site:
+    ids = tuple(device.device_id for device in devices)
+    for order in orders:
+        if set(order) == set(ids):
+            by_id = {device.device_id: device for device in devices}
+            return Site(node, tuple(by_id[device_id] for device_id in order), order)
+    return Site(node, devices, ids)

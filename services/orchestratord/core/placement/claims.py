@@ -1,0 +1,37 @@
+"""What a model will take of every device of a place: measured before, or estimated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from orchestratord.core.fleet import Device, DeviceKind
+from orchestratord.core.memory_estimate import estimate_split_mib
+from orchestratord.core.placement.query import Query
+
+Shares = tuple[float, ...]
+
+_WHOLE: Shares = (1.0,)
+
+
+@dataclass(slots=True)
+class Claims:
+    """For one query: devices of one kind and card take the same, so most places of a fleet share a few answers."""
+
+    query: Query
+    _known: dict[tuple[tuple[str, ...], Shares], tuple[int, ...]] = field(default_factory=dict)
+
+    def on(self, devices: Sequence[Device], shares: Shares = _WHOLE) -> tuple[int, ...]:
+        """MiB per device. `shares` are proportions of the model. 0, as long as nobody has seen the file."""
+        key = tuple(f"{device.kind}/{device.name}" for device in devices), shares
+        if key not in self._known:
+            self._known[key] = self._look(devices, shares)
+        return self._known[key]
+
+    def _look(self, devices: Sequence[Device], shares: Shares) -> tuple[int, ...]:
+        model, context = self.query.model, self.query.request.context
+        if model.size_mib is None:
+            return (0,) * len(devices)
+        on_cpu = all(device.kind is DeviceKind.CPU for device in devices)
+        kind = DeviceKind.CPU if on_cpu else DeviceKind.CUDA
+        estimated = estimate_split_mib(model, model.size_mib, context, shares, kind)
+        measured = self.query.state.calibrations.known(model, context, devices, shares if len(devices) > 1 else ())
+        return estimated if measured is None else measured

@@ -1,0 +1,114 @@
+"""What a place costs: the predicted time from now to the last token, in ms, as a sum of named terms.
+
+load      bring the model into memory there, if it is not
+evict     stop those who have to leave, and wait for their memory
+queue     wait until a slot is free
+prefill   evaluate the tokens of the prompt that are not in the KV cache there already
+decode    generate the answer, with as many others as there are at once
+regret    time that those who are evicted for it will cost when they are asked for again, by how likely that is
+pressure  how full the place gets; decides between places that are otherwise equal
+
+What was measured counts. What is not known yet is guessed from what the work is bound by: reading weights. Such a guess
+orders places; it is never told as a prediction.
+"""
+
+from dataclasses import dataclass, field
+
+from orchestratord.core.estimates import Estimate
+from orchestratord.core.fleet import DeviceKind, Node, Worker
+from orchestratord.core.placement.decision import Term
+from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.rates import device_key
+
+EVICT_MS = 500.0
+"""A worker ends, and the driver gives its memory back; bounded waiting for it is the ledger's."""
+
+PRESSURE_MS = 20.0
+"""For a place that is full: less than anything else that anybody would notice."""
+
+UNKNOWN_SIZE_MIB = 4096
+_READ_MIB_PER_MS = 1.5  # a disk or page cache, into a GPU
+_START_MS = 1500.0  # a process and a CUDA context
+_WEIGHTS_MIB_PER_MS = {DeviceKind.CUDA: 400.0, DeviceKind.SIMULATED: 400.0, DeviceKind.CPU: 30.0}
+_PREFILL_SPEEDUP = 30.0  # tokens of a prompt share one reading of the weights
+_OUTPUT_TOKENS = 256
+
+
+@dataclass(slots=True)
+class Costs:
+    """Costs for one query. What is the same for many places is computed once: rates go by card, loads by node."""
+
+    query: Query
+    _work: dict[tuple[str, int], tuple[Term, Term]] = field(default_factory=dict)
+    _loads: dict[str, Term] = field(default_factory=dict)
+
+    def base_ms(self, site: Site) -> float:
+        """What loading and working there costs, before evictions and pressure."""
+        return self.load(site.node).ms + self.work_ms(site)
+
+    def load(self, node: Node) -> Term:
+        if node.node_id not in self._loads:
+            self._loads[node.node_id] = Term("load", load_ms(self.query, node.node_id))
+        return self._loads[node.node_id]
+
+    def work_ms(self, site: Site) -> float:
+        prefill, decode = self.work(site, batch=1)
+        return prefill.ms + decode.ms
+
+    def work(self, site: Site, batch: int) -> tuple[Term, Term]:
+        """Prefill and decode there, with so many runs at once."""
+        key = device_key([device.name for device in site.devices]), batch
+        if key not in self._work:
+            self._work[key] = (
+                Term("prefill", _prefill_ms(self.query, site, key[0])),
+                Term("decode", _decode_ms(self.query, site, *key)),
+            )
+        return self._work[key]
+
+    def pressure(self, site: Site, cost_ms: float) -> Term:
+        """The rest of a cost whose other parts are known."""
+        return Term("pressure", cost_ms - self.base_ms(site))
+
+
+def load_ms(query: Query, node_id: str) -> float:
+    size_mib = query.model.size_mib
+    known = query.state.rates.load_ms(query.model.name, node_id, size_mib)
+    return known.mean if known else _START_MS + (size_mib or UNKNOWN_SIZE_MIB) / _READ_MIB_PER_MS
+
+
+def pressure_ms(capacity_mib: int, left_mib: int) -> float:
+    """For a place that would have so much left; a place that does not have it is as full as can be."""
+    return PRESSURE_MS * (1 - max(0, left_mib) / capacity_mib) if capacity_mib > 0 else PRESSURE_MS
+
+
+def worker_terms(
+    query: Query, costs: Costs, site: Site, worker: Worker, *, queue_ms: float, warm_tokens: int
+) -> tuple[Term, ...]:
+    """For a worker that is there: what is warm in its cache need not be evaluated again."""
+    prefill, decode = costs.work(site, batch=len(worker.attempts) + 1)
+    tokens = query.request.prompt_tokens
+    cold_share = 1 - min(warm_tokens, tokens) / tokens if tokens else 1.0
+    return Term("queue", queue_ms), Term("prefill", prefill.ms * cold_share), decode
+
+
+def _prefill_ms(query: Query, site: Site, device: str) -> float:
+    tokens = query.request.prompt_tokens
+    known = query.state.rates.prefill_ms(query.model.name, device, tokens)
+    return _or(known, tokens * _token_ms(query, site) / _PREFILL_SPEEDUP)
+
+
+def _decode_ms(query: Query, site: Site, device: str, batch: int) -> float:
+    tokens = query.request.output_tokens or _OUTPUT_TOKENS
+    known = query.state.rates.decode_ms(query.model.name, device, batch, tokens)
+    return _or(known, tokens * _token_ms(query, site))
+
+
+def _token_ms(query: Query, site: Site) -> float:
+    """A token of one run reads every weight once, whatever device of the set it is on."""
+    return (query.model.size_mib or UNKNOWN_SIZE_MIB) / _WEIGHTS_MIB_PER_MS[
+        site.devices[0].kind if site.devices else DeviceKind.CUDA
+    ]
+
+
+def _or(known: Estimate | None, guess: float) -> float:
+    return guess if known is None else known.mean

@@ -1,0 +1,140 @@
+"""What was considered, what it would cost, what ruled it out, and what was chosen."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+DECISIONS_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A part of what a place costs, in ms."""
+
+    name: str
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """A worker that would have to leave, and what that frees. `idle_s`: time since it was used."""
+
+    worker_id: str
+    model: str
+    idle_s: float
+    mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A place that was considered: a worker that is there, or devices on which one would be started.
+
+    `where` is the place for people. `claims_mib` and `tensor_split` are per device. `filtered_by` names the filter that
+    removed it, if one did, and `filter_detail` says why.
+    """
+
+    node_id: str
+    device_ids: tuple[str, ...]
+    where: str
+    worker_id: str = ""
+    claims_mib: tuple[int, ...] = ()
+    tensor_split: tuple[float, ...] = ()
+    evicted: tuple[Evicted, ...] = ()
+    terms: tuple[Term, ...] = ()
+    filtered_by: str = ""
+    filter_detail: str = ""
+
+    @property
+    def evicts(self) -> tuple[str, ...]:
+        return tuple(worker.worker_id for worker in self.evicted)
+
+    @property
+    def evicts_mib(self) -> int:
+        return sum(worker.mib for worker in self.evicted)
+
+    def ms(self, *names: str) -> float:
+        """The sum of these terms."""
+        return sum(term.ms for term in self.terms if term.name in names)
+
+    @property
+    def score_ms(self) -> float:
+        return sum(term.ms for term in self.terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`ranked` best first; empty if nothing is possible now. `waits`: it will be, when workers are gone that can't
+    leave yet.
+
+    `removed` counts the places by the filter that took them out; `details` has them one by one, if that was asked for.
+    `blocked` are some of the places where it would fit if everybody left who may have to. `largest_mib` is the most
+    that a place could hold that was there but too small: for the message when nothing can. `excluded_by` tells the
+    rules that took places out, if nothing is left.
+    """
+
+    model: str
+    ranked: tuple[Candidate, ...] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)
+    details: tuple[Candidate, ...] = ()
+    considered: int = 0
+    waits: bool = False
+    blocked: tuple[Candidate, ...] = ()
+    pinned: bool = False
+    fallback_used: bool = False
+    largest_mib: int = 0
+    excluded_by: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> Candidate | None:
+        return self.ranked[0] if self.ranked else None
+
+    @property
+    def has_usable(self) -> bool:
+        """Whether a place was there that could have been used, had it been larger."""
+        return self.largest_mib > 0
+
+
+class Outcome(StrEnum):
+    """The values are labels of metrics."""
+
+    CHOSEN = "chosen"
+    WAITS = "waits"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A decision as it is kept. `task_id` is empty for a load that no single task asked for.
+
+    `candidates` are the best, then some of those that were removed; `removed` counts all of these by filter. If the
+    outcome is CHOSEN, it is the first. `at_ms` is in milliseconds since 1970.
+    """
+
+    decision_id: str
+    model: str
+    outcome: Outcome
+    at_ms: int
+    task_id: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)
+    considered: int = 0
+    pinned: bool = False
+    fallback_used: bool = False
+
+    @property
+    def record_key(self) -> str:
+        return self.decision_id
+
+
+@dataclass(slots=True)
+class Decisions:
+    """The last decisions, oldest first."""
+
+    _ring: deque[DecisionRecord] = field(default_factory=lambda: deque(maxlen=DECISIONS_KEPT))
+
+    def add(self, record: DecisionRecord) -> None:
+        self._ring.append(record)
+
+    def newest_first(self) -> Iterator[DecisionRecord]:
+        return reversed(self._ring)

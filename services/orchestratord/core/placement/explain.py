@@ -1,0 +1,90 @@
+"""What would become of a task that came now: the same decisions, with every reason. Changes nothing."""
+
+from dataclasses import replace
+
+from orchestratord.core import prediction
+from orchestratord.core.catalog import Model
+from orchestratord.core.fleet import Worker
+from orchestratord.core.load_planning import outlook
+from orchestratord.core.placement.decision import Decision, DecisionRecord, Outcome
+from orchestratord.core.placement.lanes import lane_of, overrides_of
+from orchestratord.core.placement.pipeline import place_load
+from orchestratord.core.placement.query import LoadRequest, Query
+from orchestratord.core.placement.recording import record_of
+from orchestratord.core.placement.rules import Lane, Wishes, rules_of
+from orchestratord.core.placement.tally import Tally
+from orchestratord.core.placement.workers import weigh
+from orchestratord.core.state import BrainState
+from orchestratord.core.task import TaskRequest
+
+
+def explain(
+    state: BrainState, name: str, app: str, prompt_tokens: int, output_tokens: int, wishes: Wishes | None = None
+) -> DecisionRecord:
+    """Raises NotFound, FailedPrecondition or PermissionDenied where the task would be refused for what it names."""
+    if app:
+        state.apps.get(app)
+    model = state.catalog.get_active(state.apps.model_name(app, name))
+    task = TaskRequest(
+        task_id="",
+        model=model.name,
+        payload=b"",
+        content_digest="",
+        seed=0,
+        app=app,
+        prompt_tokens=prompt_tokens,
+        overrides=overrides_of(state, wishes),
+    )
+    lane = lane_of(state, task)
+    request = LoadRequest(
+        model=model,
+        lane=lane,
+        context=_context(state, model, lane),
+        excluded_nodes=frozenset(state.refusals.get(model.name, ())),
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        prompt_is_exact=True,
+    )
+    there = _workers(state, request, task)
+    elsewhere = place_load(state, request, details=True)
+    if there.chosen is None:
+        return record_of(state, _with_removed(elsewhere, there), outcome_of(elsewhere), decision_id="")
+    is_free = state.fleet.workers[there.chosen.worker_id].takes_runs
+    outcome = Outcome.CHOSEN if is_free else Outcome.WAITS
+    return record_of(state, _with_removed(there, elsewhere), outcome, decision_id="")
+
+
+def outcome_of(decision: Decision) -> Outcome:
+    if decision.chosen is not None:
+        return Outcome.CHOSEN
+    return Outcome.WAITS if decision.waits else Outcome.REFUSED
+
+
+def _workers(state: BrainState, request: LoadRequest, task: TaskRequest) -> Decision:
+    """Those that have the model or are loading it, with the time until they have a slot."""
+    query = Query(state, request, rules_of(state.assignments, state.fleet, request.lane))
+    serving = [worker for worker in state.fleet.workers_of_model(request.model.name) if worker.serves]
+    ahead = state.queue.ahead(request.model.name, task.priority, task.app) if serving else 0
+    start = prediction.predict_start(state, request.model.name, ahead)
+
+    def queue_ms(worker: Worker) -> float:
+        return 0.0 if worker.takes_runs or start is None else start.mean
+
+    return weigh(query, Tally(query, with_details=True), serving, task, queue_ms)
+
+
+def _with_removed(decision: Decision, other: Decision) -> Decision:
+    """The decision, and what else was looked at and removed."""
+    names = {**decision.removed, **other.removed}
+    return replace(
+        decision,
+        details=decision.details + other.details,
+        considered=decision.considered + other.considered,
+        removed={name: decision.removed.get(name, 0) + other.removed.get(name, 0) for name in names},
+    )
+
+
+def _context(state: BrainState, model: Model, lane: Lane) -> int:
+    """Less than asked for, where nothing else would fit."""
+    plan = outlook(state, model, lane).plan
+    return plan.context if plan else model.context

@@ -1,0 +1,38 @@
+"""Who is in the way on a place, and why they don't leave now; for people who ask."""
+
+from collections.abc import Iterator
+
+from orchestratord.core import eviction
+from orchestratord.core.fleet import Worker, WorkerState
+from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.state import BrainState
+
+
+def who_stays(query: Query, site: Site) -> str:
+    """For example: RTX 3060: writer works on 2 tasks, coder stays loaded by a rule."""
+    return "; ".join(
+        f"{device.name}: {reasons}"
+        for device in site.devices
+        if (reasons := ", ".join(_reasons(query.state, site.node.node_id, device.device_id)))
+    )
+
+
+def _reasons(state: BrainState, node_id: str, device_id: str) -> Iterator[str]:
+    for load_id in state.ledger.loads_on((node_id, device_id)):
+        worker = state.fleet.workers.get(load_id)
+        if worker is not None and not eviction.may_leave(state, worker):
+            yield f"{worker.spec.model} {_why_it_stays(state, worker)}"
+
+
+def _why_it_stays(state: BrainState, worker: Worker) -> str:
+    if eviction.is_kept(state, worker):
+        return "stays loaded by a rule"
+    if worker.attempts:
+        return f"works on {len(worker.attempts)} task(s)"
+    if worker.state is WorkerState.STARTING:
+        return "is loading"
+    if worker.state is WorkerState.STOPPING or worker.leaving is not None:
+        return "is just leaving"
+    if not eviction.residency_over(state, worker):
+        return "was loaded only just now"
+    return "is about to be used"

@@ -1,0 +1,126 @@
+"""Where a model goes: candidates → filters → cost → one total order. Reads the brain's state and changes nothing.
+
+Of a place that was removed nothing is kept but a count, unless details are asked for.
+"""
+
+import heapq
+from collections.abc import Iterator
+from itertools import islice
+from operator import attrgetter
+
+from orchestratord.core import eviction
+from orchestratord.core.placement import filters
+from orchestratord.core.placement.candidates import Usable, sizes_to_try
+from orchestratord.core.placement.claims import Claims
+from orchestratord.core.placement.cost import EVICT_MS, Costs
+from orchestratord.core.placement.decision import Candidate, Decision, Evicted, Term
+from orchestratord.core.placement.places import Place, Surveyor
+from orchestratord.core.placement.possible import Possible, possible_places
+from orchestratord.core.placement.query import LoadRequest, Query, Site
+from orchestratord.core.placement.rules import rules_of, with_target
+from orchestratord.core.placement.tally import Tally
+from orchestratord.core.state import BrainState
+
+CANDIDATES_KEPT = 8
+
+
+def place_load(state: BrainState, request: LoadRequest, *, details: bool = False) -> Decision:
+    """Where the model would be loaded now: on as few devices as will do, there where it costs least.
+
+    It waits for one device rather than take two, as long as those who are on that one may leave some time.
+    """
+    query = Query(state, request, with_target(rules_of(state.assignments, state.fleet, request.lane), request.only))
+    tally = Tally(query, details)
+    only_cost_decides = not (details or query.rules.prefers or any(one.matters(query) for one in filters.OF_SETS))
+    surveyor = Surveyor(query, Claims(query), Costs(query), CANDIDATES_KEPT if only_cost_decides else None)
+    usable = list(_usable(query, tally))
+    possible: list[Possible] = []
+    blocked: list[Place] = []
+    for size in sizes_to_try(query, usable):
+        places = [place for here in usable for place in _left(surveyor, tally, here, size)]
+        possible = possible_places(state, places)
+        if possible:
+            break
+        tally.lack_room([place.site for place in places])
+        large_enough = (place for place in places if eviction.fits_when_all_left(state, place.claims))
+        blocked = list(islice(large_enough, CANDIDATES_KEPT))
+        if blocked:
+            break
+    by_order = attrgetter("order")
+    best = sorted(possible, key=by_order) if details else heapq.nsmallest(CANDIDATES_KEPT, possible, key=by_order)
+    return Decision(
+        model=request.model.name,
+        ranked=tuple(_candidate(surveyor, one) for one in best),
+        removed=tally.counts,
+        details=tuple(tally.details),
+        considered=tally.considered,
+        waits=bool(blocked) and not possible,
+        blocked=() if possible else tuple(_blocked(place) for place in blocked),
+        pinned=bool(query.rules.pins),
+        fallback_used=query.rules.fallback_used,
+        largest_mib=tally.largest_mib,
+        excluded_by=() if possible or blocked else _excluded_by(query, tally),
+    )
+
+
+def _excluded_by(query: Query, tally: Tally) -> tuple[str, ...]:
+    """The rules, where they and not the devices are why nothing is left."""
+    by_rules = tally.counts.keys() & {one.name for one in filters.OF_RULES}
+    return tuple(query.rules.labels(query.state.fleet)) if by_rules else ()
+
+
+def _usable(query: Query, tally: Tally) -> Iterator[Usable]:
+    """Nodes and devices that the filters leave."""
+    of_nodes = [one for one in filters.OF_NODES if one.matters(query)]
+    of_devices = [one for one in filters.OF_DEVICES if one.matters(query)]
+    for node in query.state.fleet.nodes.values():
+        sites = [Site(node, (device,), (device.device_id,)) for device in node.devices.values()]
+        tally.considered += len(sites)
+        if tally.passes(of_nodes, Site(node, (), ()), sites):
+            left = [site for site in sites if tally.passes(of_devices, site, (site,))]
+            if left:
+                yield Usable(node, left)
+
+
+def _left(surveyor: Surveyor, tally: Tally, here: Usable, size: int) -> Iterator[Place]:
+    """Places that the rules leave, and that are large enough when empty."""
+    of_sets = [one for one in filters.OF_SETS if one.matters(surveyor.query)]
+    for place in surveyor.places(here, size):
+        if of_sets and not tally.passes(of_sets, place.site, (place.site,)):
+            continue
+        if place.fits_when_empty:
+            yield place
+        else:
+            tally.too_small(place.site, place.claims_mib, place.capacity_mib)
+
+
+def _blocked(place: Place) -> Candidate:
+    site = place.site
+    return Candidate(site.node.node_id, site.device_ids, site.where, claims_mib=place.claims_mib)
+
+
+def _candidate(surveyor: Surveyor, one: Possible) -> Candidate:
+    place, costs = one.place, surveyor.costs
+    terms = [costs.load(place.site.node), *costs.work(place.site, batch=1), costs.pressure(place.site, place.cost_ms)]
+    if one.eviction.worker_ids:
+        terms += [Term("evict", EVICT_MS), Term("regret", one.eviction.regret_ms)]
+    return Candidate(
+        node_id=place.site.node.node_id,
+        device_ids=place.site.device_ids,
+        where=place.site.where,
+        claims_mib=place.claims_mib,
+        tensor_split=place.shares,
+        evicted=tuple(_evicted(surveyor.query.state, worker_id) for worker_id in one.eviction.worker_ids),
+        terms=tuple(terms),
+    )
+
+
+def _evicted(state: BrainState, worker_id: str) -> Evicted:
+    worker = state.fleet.workers[worker_id]
+    keys = ((worker.node_id, device_id) for device_id in worker.spec.device_ids)
+    return Evicted(
+        worker_id=worker_id,
+        model=worker.spec.model,
+        idle_s=state.now - worker.last_used_at,
+        mib=sum(state.ledger.held_by(worker_id, key) for key in keys),
+    )

@@ -1,0 +1,155 @@
+"""Places that the rules leave, with the memory that the model would take there and that there is."""
+
+import heapq
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from orchestratord.core.ledger import DeviceKey
+from orchestratord.core.placement.candidates import Usable, sites_of_size
+from orchestratord.core.placement.claims import Claims, Shares
+from orchestratord.core.placement.cost import EVICT_MS, Costs, pressure_ms
+from orchestratord.core.placement.query import Query, Site
+
+Order = tuple[int, float, int, str, tuple[str, ...]]
+
+
+@dataclass(slots=True)
+class Place:
+    """Memory in MiB per device. `shares` of the model are empty on one device. `preferred` counts wishes that it meets.
+
+    `cost_ms` is what it costs if nobody has to leave for it.
+    """
+
+    site: Site
+    claims_mib: tuple[int, ...]
+    shares: Shares
+    available_mib: tuple[int, ...]
+    capacity_mib: tuple[int, ...]
+    preferred: int
+    cost_ms: float
+    fits_now: bool
+    fits_when_empty: bool
+
+    def order(self, eviction_ms: float = 0.0) -> Order:
+        """Best first: what is preferred, cost, free memory, names. Total, so that equal snapshots decide equally."""
+        site = self.site
+        return -self.preferred, self.cost_ms + eviction_ms, -sum(self.available_mib), site.node.node_id, site.device_ids
+
+    @property
+    def claims(self) -> dict[DeviceKey, int]:
+        keys = ((self.site.node.node_id, device_id) for device_id in self.site.device_ids)
+        return dict(zip(keys, self.claims_mib, strict=True))
+
+
+@dataclass(slots=True)
+class Surveyor:
+    """Measures places for one query. Cards of one kind are alike: what they take and how fast they are is kept.
+
+    `wanted` is how many of the best places matter, where nothing but their cost decides between them; those that can't
+    be among them any more are passed over. None = all matter.
+    """
+
+    query: Query
+    claims: Claims
+    costs: Costs
+    wanted: int | None = None
+    _best: list[float] = field(default_factory=list)
+    """The costs of the best places so far, negated: a heap with the worst of them at its top."""
+    _least_ms: float = math.inf
+    _cards: dict[tuple[str, str], tuple[tuple[int, ...], float]] = field(default_factory=dict)
+
+    def places(self, here: Usable, size: int) -> Iterator[Place]:
+        """All places of a node with so many devices, whatever fits."""
+        return self._single(here) if size == 1 else self._sets(here, size)
+
+    def _single(self, here: Usable) -> Iterator[Place]:
+        """The path of almost every decision, over every device of the fleet."""
+        node_id, ledger = here.node.node_id, self.query.state.ledger
+        prefers = bool(self.query.rules.prefers)
+        load_ms = self.costs.load(here.node).ms
+        for site in here.sites:
+            device = site.devices[0]
+            claims, work_ms = self._cards.get((device.name, device.kind)) or self._card(site)
+            claim = claims[0]
+            available, capacity = ledger.room((node_id, device.device_id))
+            cost_ms = load_ms + work_ms + pressure_ms(capacity, available - claim)
+            if self.wanted is not None and claim <= capacity and self._is_beaten(cost_ms, fits_now=claim <= available):
+                continue
+            preferred = self.query.rules.prefer(here.node, site.device_ids) if prefers else 0
+            yield Place(
+                site,
+                claims,
+                (),
+                (available,),
+                (capacity,),
+                preferred,
+                cost_ms,
+                claim <= available,
+                claim <= capacity,
+            )
+
+    def _is_beaten(self, cost_ms: float, *, fits_now: bool) -> bool:
+        """Equal ones are not: free memory and names decide between them."""
+        if not fits_now:
+            return cost_ms + EVICT_MS > self._least_ms
+        self._least_ms = min(self._least_ms, cost_ms)
+        if len(self._best) < (self.wanted or 0):
+            heapq.heappush(self._best, -cost_ms)
+            return False
+        if cost_ms > -self._best[0]:
+            return True
+        heapq.heappushpop(self._best, -cost_ms)
+        return False
+
+    def _card(self, site: Site) -> tuple[tuple[int, ...], float]:
+        device = site.devices[0]
+        known = self.claims.on(site.devices), self.costs.work_ms(site)
+        self._cards[device.name, device.kind] = known
+        return known
+
+    def _sets(self, here: Usable, size: int) -> Iterator[Place]:
+        for site in sites_of_size(self.query, here, size):
+            rooms = [self.query.state.ledger.room((here.node.node_id, device_id)) for device_id in site.device_ids]
+            available, capacity = tuple(room[0] for room in rooms), tuple(room[1] for room in rooms)
+            yield self._too_small(site, available, capacity) or self._spread(site, available, capacity)
+
+    def _too_small(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Place | None:
+        """Seen at a glance: in parts a model takes no less than as a whole."""
+        (whole,) = self.claims.on(site.devices[:1])
+        if whole <= sum(capacity):
+            return None
+        shares = _in_gib(capacity)
+        claims = tuple(-(-int(whole * share) // int(sum(shares))) for share in shares)
+        return Place(site, claims, shares, available, capacity, 0, 0.0, fits_now=False, fits_when_empty=False)
+
+    def _spread(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Place:
+        """Shares go by what is free; by what could be free, where that is not enough; or as the owner says."""
+        for shares in _shares_to_try(self.query.model.spec.split_shares, available, capacity):
+            claims = self.claims.on(site.devices, shares)
+            fits_now = all(map(int.__le__, claims, available))
+            if fits_now:
+                break
+        return Place(
+            site,
+            claims,
+            shares,
+            available,
+            capacity,
+            self.query.rules.prefer(site.node, site.device_ids),
+            self.costs.base_ms(site) + pressure_ms(sum(capacity), sum(available) - sum(claims)),
+            fits_now,
+            all(map(int.__le__, claims, capacity)),
+        )
+
+
+def _shares_to_try(said: Shares, available: tuple[int, ...], capacity: tuple[int, ...]) -> list[Shares]:
+    if len(said) == len(available):
+        return [said]
+    by_capacity = _in_gib(capacity)
+    return [_in_gib(available), by_capacity] if min(available) > 0 else [by_capacity]
+
+
+def _in_gib(memory_mib: tuple[int, ...]) -> Shares:
+    """Rounded: what is learnt about a split is of use again only if the same split comes again."""
+    return tuple(float(max(1, mib // 1024)) for mib in memory_mib)

@@ -1,0 +1,80 @@
+"""Places that can be had now, at once or after an eviction.
+
+Who would be evicted is looked up in the order of what a place costs without that, and only as long as the place can
+still win.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestratord.core import eviction
+from orchestratord.core.eviction import NOBODY, Eviction
+from orchestratord.core.ledger import DeviceKey
+from orchestratord.core.placement.cost import EVICT_MS
+from orchestratord.core.placement.places import Order, Place
+from orchestratord.core.state import BrainState
+
+EVICTIONS_COMPARED = 32
+"""In a fleet where nothing is free, so many places that could be made free: those that lack least."""
+
+_NOTHING = (0, math.inf)
+
+
+@dataclass(slots=True)
+class Possible:
+    """A place, and those who have to leave for it."""
+
+    place: Place
+    eviction: Eviction
+    order: Order
+
+
+def possible_places(state: BrainState, places: Sequence[Place]) -> list[Possible]:
+    """In no order. Of those that cost an eviction, only such as could still be the best."""
+    possible = [Possible(place, NOBODY, place.order()) for place in places if place.fits_now]
+    best = min((one.order[:2] for one in possible), default=_NOTHING)
+    occupied = [
+        place for place in places if not place.fits_now and (-place.preferred, place.cost_ms + EVICT_MS) <= best
+    ]
+    return possible + _with_evictions(state, occupied, best)
+
+
+def _with_evictions(state: BrainState, occupied: list[Place], best: tuple[int, float]) -> list[Possible]:
+    found: list[Possible] = []
+    in_vain = 0
+    idle_mib: Mapping[DeviceKey, int] | None = None
+    for place in sorted(occupied, key=Place.order):
+        if len(found) >= EVICTIONS_COMPARED or place.order(EVICT_MS)[:2] > best:
+            break
+        if idle_mib is None and in_vain == EVICTIONS_COMPARED:
+            idle_mib = _idle_mib(state)
+        chosen = eviction.cheapest(state, place.claims) if _may_become_free(place, idle_mib) else None
+        if chosen is None:
+            in_vain += 1
+        else:
+            found.append(Possible(place, chosen, place.order(EVICT_MS + chosen.regret_ms)))
+            best = min(best, found[-1].order[:2])
+    return found
+
+
+def _idle_mib(state: BrainState) -> dict[DeviceKey, int]:
+    """How much memory idle workers hold, by device: more than that no eviction can free."""
+    held: dict[DeviceKey, int] = {}
+    for worker in state.fleet.workers.values():
+        if worker.is_idle:
+            for device_id in worker.spec.device_ids:
+                key = worker.node_id, device_id
+                held[key] = held.get(key, 0) + state.ledger.held_by(worker.worker_id, key)
+    return held
+
+
+def _may_become_free(place: Place, idle_mib: Mapping[DeviceKey, int] | None) -> bool:
+    """Spares the search for whom to evict where only busy workers are, once it was in vain many times."""
+    if idle_mib is None:
+        return True
+    node_id = place.site.node.node_id
+    return all(
+        claim <= free + idle_mib.get((node_id, device_id), 0)
+        for claim, free, device_id in zip(place.claims_mib, place.available_mib, place.site.device_ids, strict=True)
+    )

@@ -1,0 +1,86 @@
+"""Decisions in the words of somebody who explains them."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from orchestratord.core.placement.decision import Candidate, DecisionRecord, Evicted, Outcome
+from orchestratord.core.placement.tally import NO_ROOM
+
+_REASONS_TOLD = 4
+
+
+def sentence(record: DecisionRecord, *, is_dry_run: bool = False) -> str:
+    """For example: would load on GPU 1 (RTX 3060) of garage: 3.1 s to load, evicts phi-4 (idle 14 min, frees 8.9 GiB);
+    GPU 0 (RTX 3090) of garage excluded: rule 'coder only on garage/RTX 3060'.
+    """
+    parts = [_what(record, is_dry_run=is_dry_run)]
+    if record.fallback_used:
+        parts.append("the place of a rule is lost, and its fallback allows another")
+    parts += _exclusions(record)
+    return "; ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """One number and its unit: 0.3 s, 14 min, 2 h, 3 days."""
+    for limit, unit_s, unit in ((10, 1, "s"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds:.1f} {unit}" if limit == 10 else f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def _what(record: DecisionRecord, *, is_dry_run: bool) -> str:
+    best = record.candidates[0] if record.candidates and not record.candidates[0].filtered_by else None
+    match record.outcome:
+        case Outcome.CHOSEN if best is not None and best.worker_id:
+            return f"{'would run' if is_dry_run else 'ran'} on {best.where}, where {record.model} is loaded"
+        case Outcome.CHOSEN if best is not None:
+            return f"{'would load' if is_dry_run else 'loaded'} on {best.where}: {_load(best)}"
+        case Outcome.WAITS if best is not None:
+            queue_ms = best.ms("queue")
+            how_long = f" about {duration(queue_ms / 1000)}" if queue_ms else ""
+            return f"{'would wait' if is_dry_run else 'waited'}{how_long} for a slot on {best.where}"
+        case Outcome.WAITS:
+            return f"{'would wait' if is_dry_run else 'waited'} until there is room for {record.model}"
+        case _:
+            return f"{record.model} can't be placed"
+
+
+def _load(chosen: Candidate) -> str:
+    told = f"{duration(chosen.ms('load') / 1000)} to load"
+    if len(chosen.device_ids) > 1:
+        told += f", {' + '.join(_gib(mib) for mib in chosen.claims_mib)}"
+    return f"{told}, evicts {' and '.join(map(_evicted, chosen.evicted))}" if chosen.evicted else told
+
+
+def _evicted(worker: Evicted) -> str:
+    return f"{worker.model} (idle {duration(worker.idle_s)}, frees {_gib(worker.mib)})"
+
+
+def _exclusions(record: DecisionRecord) -> Iterator[str]:
+    """What removed the others: one by one with the reasons, as far as they are known, or counted."""
+    told = [candidate for candidate in record.candidates if candidate.filtered_by]
+    if not told:
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(record.removed.items()))
+        if counts:
+            yield f"other places excluded by: {counts}"
+        return
+    groups = [list(group) for _, group in groupby(sorted(told, key=_reason), key=_reason)]
+    groups.sort(key=lambda group: told.index(group[0]))
+    yield from map(_exclusion, groups[:_REASONS_TOLD])
+    if rest := sum(map(len, groups[_REASONS_TOLD:])):
+        yield f"{rest} more excluded"
+
+
+def _exclusion(group: Sequence[Candidate]) -> str:
+    first = group[0]
+    where = ", ".join(candidate.where for candidate in group[:_REASONS_TOLD])
+    more = f" and {len(group) - _REASONS_TOLD} more" if len(group) > _REASONS_TOLD else ""
+    return f"{where}{more} {'taken' if first.filtered_by == NO_ROOM else 'excluded'}: {first.filter_detail}"
+
+
+def _reason(candidate: Candidate) -> tuple[str, str]:
+    return candidate.filtered_by, candidate.filter_detail
+
+
+def _gib(mib: int) -> str:
+    return f"{mib / 1024:.1f} GiB"

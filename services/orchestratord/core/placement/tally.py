@@ -1,0 +1,60 @@
+"""What was considered and what was removed by what: counted always, told one by one when somebody asks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from orchestratord.core.placement.decision import Candidate
+from orchestratord.core.placement.filters.filter import Filter
+from orchestratord.core.placement.occupants import who_stays
+from orchestratord.core.placement.query import Query, Site
+
+TOO_SMALL = "fits_when_empty"
+NO_ROOM = "room"
+
+
+@dataclass(slots=True)
+class Tally:
+    query: Query
+    with_details: bool
+    counts: dict[str, int] = field(default_factory=dict)
+    details: list[Candidate] = field(default_factory=list)
+    considered: int = 0
+    largest_mib: int = 0
+
+    def passes(self, asked: Sequence[Filter], site: Site, stands_for: Sequence[Site]) -> bool:
+        """Whether every filter leaves the site; the first that does not is noted for all sites that it stands for."""
+        for one in asked:
+            if one.removes(self.query, site):
+                self._note(one.name, stands_for, one.detail(self.query, site) if self.with_details else "")
+                return False
+        return True
+
+    def too_small(self, site: Site, claims_mib: tuple[int, ...], capacity_mib: tuple[int, ...]) -> None:
+        self.largest_mib = max(self.largest_mib, sum(capacity_mib))
+        self._note(TOO_SMALL, (site,), _needs_more(site, claims_mib, capacity_mib) if self.with_details else "")
+
+    def lack_room(self, sites: Sequence[Site]) -> None:
+        """They would do, but what is there can't leave now."""
+        if not self.with_details:
+            self._note(NO_ROOM, sites, "")
+            return
+        for site in sites:
+            self._note(NO_ROOM, (site,), who_stays(self.query, site))
+
+    def _note(self, name: str, sites: Sequence[Site], detail: str) -> None:
+        if sites:
+            self.counts[name] = self.counts.get(name, 0) + len(sites)
+        if self.with_details:
+            self.details += [
+                Candidate(site.node.node_id, site.device_ids, site.where, filtered_by=name, filter_detail=detail)
+                for site in sites
+            ]
+
+
+def _needs_more(site: Site, claims_mib: tuple[int, ...], capacity_mib: tuple[int, ...]) -> str:
+    lacking = [
+        f"needs {claim} MiB, {device.name} has {whole} MiB when empty"
+        for device, claim, whole in zip(site.devices, claims_mib, capacity_mib, strict=True)
+        if claim > whole
+    ]
+    return "; ".join(lacking)

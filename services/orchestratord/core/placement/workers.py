@@ -1,0 +1,82 @@
+"""Which of the workers that have a model a task goes to: filters and costs as for a load."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from orchestratord.core import prediction
+from orchestratord.core.fleet import Device, Node, Worker
+from orchestratord.core.placement import filters
+from orchestratord.core.placement.cost import Costs, worker_terms
+from orchestratord.core.placement.decision import Candidate, Decision
+from orchestratord.core.placement.filters.context import context_of
+from orchestratord.core.placement.query import LoadRequest, Query, Site
+from orchestratord.core.placement.rules import Lane, rules_of
+from orchestratord.core.placement.tally import Tally
+from orchestratord.core.state import BrainState
+from orchestratord.core.task import TaskRequest
+
+
+def place_task(state: BrainState, request: TaskRequest, lane: Lane) -> Decision:
+    """The worker that has a slot for the task now and would be done with it first."""
+    model = state.catalog.get(request.model)
+    query = Query(
+        state,
+        LoadRequest(
+            model=model,
+            lane=lane,
+            context=model.context,
+            prompt_tokens=state.rates.prompt_tokens(request.model, request.prompt_tokens),
+            output_tokens=prediction.expected_output(state, request),
+        ),
+        rules_of(state.assignments, state.fleet, lane),
+    )
+    ready = (worker for worker in state.fleet.workers_of_model(model.name) if worker.takes_runs)
+    return weigh(query, Tally(query, with_details=False), ready, request)
+
+
+def weigh(
+    query: Query,
+    tally: Tally,
+    workers: Iterable[Worker],
+    request: TaskRequest,
+    queue_ms: Callable[[Worker], float] = lambda _: 0.0,
+) -> Decision:
+    """Best first: where the prompt should fit, what is preferred, cost, free slots, names.
+
+    Total, so that equal snapshots decide equally. `queue_ms`: how long a worker has no slot.
+    """
+    costs = Costs(query)
+    ranked = []
+    for site, worker in _left(query, tally, workers):
+        warm = query.state.sessions.warm_tokens(request.app, request.session_id, worker.worker_id)
+        terms = worker_terms(query, costs, site, worker, queue_ms=queue_ms(worker), warm_tokens=warm)
+        candidate = Candidate(
+            worker.node_id, worker.spec.device_ids, site.where, worker_id=worker.worker_id, terms=terms
+        )
+        preferred = query.rules.prefer(site.node, site.device_ids) if query.rules.prefers else 0
+        is_short = query.request.prompt_tokens >= context_of(query, site)
+        order = (is_short, -preferred, candidate.score_ms, -worker.slots_free, worker.worker_id)
+        ranked.append((order, candidate))
+    return Decision(
+        model=query.model.name,
+        ranked=tuple(candidate for _, candidate in sorted(ranked, key=lambda one: one[0])),
+        removed=tally.counts,
+        details=tuple(tally.details),
+        considered=tally.considered,
+        pinned=bool(query.rules.pins),
+        fallback_used=query.rules.fallback_used,
+    )
+
+
+def _left(query: Query, tally: Tally, workers: Iterable[Worker]) -> Iterator[tuple[Site, Worker]]:
+    asked = [one for one in filters.OF_WORKERS if one.matters(query)]
+    for worker in workers:
+        node = query.state.fleet.nodes[worker.node_id]
+        site = Site(node, _devices(node, worker), worker.spec.device_ids, worker)
+        tally.considered += 1
+        if tally.passes(asked, site, (site,)):
+            yield site, worker
+
+
+def _devices(node: Node, worker: Worker) -> tuple[Device, ...]:
+    """Those that its node still reports."""
+    return tuple(node.devices[device_id] for device_id in worker.spec.device_ids if device_id in node.devices)

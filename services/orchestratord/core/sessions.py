@@ -1,0 +1,113 @@
+"""Requests that belong together: what they may use, and where what they said last is still warm."""
+
+from dataclasses import dataclass, field
+
+from llorch.errors import NotFound, Reason, ResourceExhausted
+
+_Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """None = no limit. `busy_ms` is the time that the session's tasks run, together."""
+
+    turns: int | None = None
+    tokens: int | None = None
+    busy_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """`warm_tokens` of it should be in the KV cache of `worker_id`, as its last run left it."""
+
+    app: str
+    session_id: str
+    model: str = ""
+    budget: Budget = Budget()
+    turns: int = 0
+    tokens: int = 0
+    busy_ms: int = 0
+    worker_id: str = ""
+    warm_tokens: int = 0
+
+    @property
+    def record_key(self) -> str:
+        """Neither names of apps nor ids have a space in them."""
+        return f"{self.app} {self.session_id}"
+
+    def refuse_if_spent(self) -> None:
+        for name, used, budget in (
+            ("turns", self.turns, self.budget.turns),
+            ("tokens", self.tokens, self.budget.tokens),
+            ("ms of running", self.busy_ms, self.budget.busy_ms),
+        ):
+            if budget is not None and used >= budget:
+                raise ResourceExhausted(
+                    Reason.BUDGET_SPENT,
+                    f"session '{self.session_id}' has used {used} of its {budget} {name}; begin a new session, or send "
+                    "a larger session_budget",
+                    metadata={"session_id": self.session_id, "budget": name},
+                )
+
+
+@dataclass(slots=True)
+class Sessions:
+    """Each ends some time after it was used last; while a task of it waits or runs, it does not end."""
+
+    _sessions: dict[_Key, Session] = field(default_factory=dict)
+    _expires: dict[_Key, float] = field(default_factory=dict)
+    _tasks: dict[_Key, int] = field(default_factory=dict)
+
+    def find(self, app: str, session_id: str) -> Session | None:
+        return self._sessions.get((app, session_id))
+
+    def get(self, app: str, session_id: str) -> Session:
+        if session := self.find(app, session_id):
+            return session
+        raise NotFound(
+            Reason.SESSION_NOT_FOUND,
+            f"no session has the id '{session_id[:128]}', or its time is over; a session begins when a task names it",
+        )
+
+    def all(self) -> list[Session]:
+        return [self._sessions[key] for key in sorted(self._sessions)]
+
+    def by_record_key(self, record_key: str) -> Session | None:
+        app, _, session_id = record_key.partition(" ")
+        return self.find(app, session_id)
+
+    def worker_of(self, app: str, session_id: str) -> str | None:
+        """The worker that ran it last; ids of workers are used once, so one that is gone is no other worker's."""
+        session = self.find(app, session_id)
+        return session.worker_id or None if session else None
+
+    def warm_tokens(self, app: str, session_id: str, worker_id: str) -> int:
+        """Tokens that this worker would not have to evaluate again; 0 if it is cold there."""
+        session = self.find(app, session_id)
+        return session.warm_tokens if session and session.worker_id == worker_id else 0
+
+    def expires_at(self, session: Session) -> float:
+        return self._expires[(session.app, session.session_id)]
+
+    def put(self, session: Session, ends_at: float) -> None:
+        """It was used just now, and ends then unless it is used again."""
+        key = (session.app, session.session_id)
+        self._sessions[key] = session
+        self._expires[key] = ends_at
+
+    def remove(self, app: str, session_id: str) -> None:
+        del self._sessions[(app, session_id)]
+        del self._expires[(app, session_id)]
+
+    def task_came(self, app: str, session_id: str) -> None:
+        key = (app, session_id)
+        self._tasks[key] = self._tasks.get(key, 0) + 1
+
+    def task_went(self, app: str, session_id: str) -> None:
+        key = (app, session_id)
+        self._tasks[key] -= 1
+        if not self._tasks[key]:
+            del self._tasks[key]
+
+    def is_busy(self, session: Session) -> bool:
+        return (session.app, session.session_id) in self._tasks

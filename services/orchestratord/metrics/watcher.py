@@ -1,0 +1,136 @@
+"""Counts what the brain hears and decides, without the brain's knowing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llorch.errors import LlorchError
+from orchestratord.core import effects, events
+from orchestratord.core.placement.decision import DecisionRecord
+from orchestratord.core.state import BrainState
+from orchestratord.core.task import Task, TaskEnd, TaskState, Terminal
+from orchestratord.metrics.tallies import Bounded, Tallies
+
+ADMITTED = "admitted"
+NO_APP = "none"
+UNKNOWN = "unknown"
+
+_DEADLINE_OUTCOMES = {TaskState.COMPLETED: "met", TaskState.EXPIRED: "missed"}
+
+
+@dataclass(slots=True)
+class _Loading:
+    model: str
+    since: float
+    stopped: bool = False
+
+
+class Watcher:
+    """An observer of the brain's owner."""
+
+    def __init__(self, state: BrainState) -> None:
+        self.tallies = Tallies()
+        self._state = state
+        self._app = Bounded()
+        self._model = Bounded()
+        self._loading: dict[str, _Loading] = {}
+        self._of_effect: Mapping[type, Callable[[Any], None]] = {
+            effects.AppendTerminal: lambda effect: self._task_ended(effect.task_id, effect.terminal),
+            effects.PersistRecord: self._recorded,
+            effects.PredictionJudged: self._prediction_judged,
+            effects.OnTimeJudged: self._chance_judged,
+            effects.StartWorker: self._load_began,
+            effects.AttachWorker: self._load_ready,
+            effects.StopWorker: self._stopped,
+            effects.DetachWorker: self._worker_gone,
+        }
+
+    def observe(
+        self, event: events.Event, results: Sequence[effects.Effect], refusal: LlorchError | None, _asked: bool
+    ) -> None:
+        self.tallies.events += 1
+        if isinstance(event, events.TaskSubmitted):
+            self._submitted(event, results, refusal)
+        for effect in results:
+            count = self._of_effect.get(type(effect))
+            if count is not None:
+                count(effect)
+
+    def _submitted(
+        self, event: events.TaskSubmitted, results: Sequence[effects.Effect], refusal: LlorchError | None
+    ) -> None:
+        """A request that was sent again is no second admission; one that drops another is admitted itself."""
+        if refusal is not None:
+            self.tallies.admissions[self._priority(event.request.priority), refusal.reason.lower()] += 1
+        for effect in results:
+            if isinstance(effect, effects.OpenLog):
+                self.tallies.admissions[self._priority(effect.request.priority), ADMITTED] += 1
+
+    def _task_ended(self, task_id: str, terminal: Terminal) -> None:
+        task = self._state.tasks.get(task_id)
+        if task is None:
+            return
+        priority = self._priority(task.request.priority)
+        self.tallies.ended[priority, task.state.lower()] += 1
+        if task.request.deadline_s is not None and (outcome := _DEADLINE_OUTCOMES.get(task.state)):
+            self.tallies.deadlines[priority, outcome] += 1
+            self.tallies.recent_deadlines.add((priority, outcome), 1, self._state.now)
+        if isinstance(terminal, TaskEnd):
+            self._answered(priority, task, terminal)
+
+    def _answered(self, priority: str, task: Task, end: TaskEnd) -> None:
+        model, result = self._model(task.request.model), end.result
+        for direction, amount in (
+            ("in", result.tokens_in),
+            ("out", result.tokens_out),
+            ("cached", result.cached_tokens),
+        ):
+            self.tallies.tokens[model, direction] += amount
+        app = self._app(task.request.app or NO_APP)
+        self.tallies.recent_tokens.add((priority, app), result.tokens_in + result.tokens_out, self._state.now)
+        self.tallies.queue_wait[priority].observe(end.queue_ms / 1000)
+        if end.first_token_ms:
+            self.tallies.first_token[priority].observe(end.first_token_ms / 1000)
+
+    def _recorded(self, effect: effects.PersistRecord) -> None:
+        record = effect.after
+        if effect.before is None and isinstance(record, DecisionRecord):
+            labels = (record.outcome.value, _yes_or_no(record.pinned), _yes_or_no(record.fallback_used))
+            self.tallies.decisions[labels] += 1
+            self.tallies.considered.observe(record.considered)
+
+    def _prediction_judged(self, effect: effects.PredictionJudged) -> None:
+        """Relative to what came; what came at once is judged as if it had taken a millisecond."""
+        error = abs(effect.predicted_ms - effect.actual_ms) / max(1.0, effect.actual_ms)
+        self.tallies.prediction_error[effect.kind].observe(error)
+
+    def _chance_judged(self, effect: effects.OnTimeJudged) -> None:
+        self.tallies.recent_chances.add("count", 1, self._state.now)
+        self.tallies.recent_chances.add("squared_error", (effect.probability - effect.met) ** 2, self._state.now)
+
+    def _load_began(self, effect: effects.StartWorker) -> None:
+        self._loading[effect.spec.worker_id] = _Loading(self._model(effect.spec.model), self._state.now)
+
+    def _load_ready(self, effect: effects.AttachWorker) -> None:
+        """One that was found running has not been loaded now."""
+        loading = self._loading.pop(effect.worker_id, None)
+        if loading is not None:
+            self.tallies.loads[loading.model, "ready"] += 1
+            self.tallies.load_seconds.observe(self._state.now - loading.since)
+
+    def _stopped(self, effect: effects.StopWorker) -> None:
+        self.tallies.stops[effect.why.value,] += 1
+        if loading := self._loading.get(effect.worker_id):
+            loading.stopped = True
+
+    def _worker_gone(self, effect: effects.DetachWorker) -> None:
+        loading = self._loading.pop(effect.worker_id, None)
+        if loading is not None:
+            self.tallies.loads[loading.model, "stopped" if loading.stopped else "failed"] += 1
+
+    def _priority(self, priority: str) -> str:
+        return priority if priority in self._state.config.priorities else UNKNOWN
+
+
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,55 @@
+"""A new life begins with what the earlier ones have kept."""
+
+from datetime import UTC, datetime
+
+from llorch.clock import Clock
+from orchestratord.convert import task_output
+from orchestratord.core import events
+from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.runtime.task_streams import TaskStreams
+from orchestratord.store.interface import Incarnation, KeptTask, Store
+
+_FIRST_LOG_EPOCH = 1
+
+
+async def restore_records(store: Store, owner: BrainOwner, clock: Clock) -> None:
+    """Before anything else: models, apps and assignments have to be there when something names them."""
+    at_ms = round(clock.wall().timestamp() * 1000)
+    owner.ask(events.RecordsFound(tuple(await store.records()), at_ms))
+
+
+async def restore_tasks(
+    store: Store, owner: BrainOwner, streams: TaskStreams, incarnation: Incarnation, clock: Clock
+) -> int:
+    """Accepted tasks go on waiting, and finished ones can be read for the rest of their time. Answers how many wait.
+
+    Output of a task that was not finished is not kept; it starts over in a log with a higher epoch, so that a reader
+    with a cursor of before is told to begin anew.
+    """
+    kept_tasks = await store.tasks()
+    for kept in kept_tasks:
+        admitted_at = datetime.fromtimestamp(kept.accepted_at_ms / 1000, UTC)
+        age_s = _ago_s(kept.accepted_at_ms, clock)
+        if kept.ending is None:
+            streams.restore(kept.request, admitted_at, incarnation.control_epoch, ())
+            owner.ask(events.TaskRestored(kept.request, age_s))
+        else:
+            entries = task_output.from_bytes(kept.ending.output)
+            stream = streams.restore(kept.request, admitted_at, _FIRST_LOG_EPOCH, entries)
+            stream.end(kept.ending.terminal)
+            ended = (kept.ending.state, kept.ending.terminal, _ago_s(kept.ending.at_ms, clock))
+            owner.ask(events.TaskRestored(kept.request, age_s, ended))
+    return sum(_waits(kept) for kept in kept_tasks)
+
+
+def _waits(kept: KeptTask) -> bool:
+    return kept.ending is None
+
+
+def _now_ms(clock: Clock) -> int:
+    return round(clock.wall().timestamp() * 1000)
+
+
+def _ago_s(at_ms: int, clock: Clock) -> float:
+    """Never negative, though the machine's clock may have been set back."""
+    return max(0.0, clock.wall().timestamp() - at_ms / 1000)

@@ -1,0 +1,83 @@
+"""The tables. A change here needs a step in `migrations/versions`; a test holds the two together."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
+
+REVISION = "0001"
+"""The newest step in `migrations/versions`: what this release reads and writes."""
+
+metadata = MetaData()
+
+cluster = Table(
+    "cluster",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("cluster_id", String(128), nullable=False),
+    Column("control_epoch", BigInteger, nullable=False),
+)
+"""One row."""
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("task_id", String(128), nullable=False, unique=True),
+    Column("request", Text, nullable=False),
+    Column("accepted_at_ms", BigInteger, nullable=False),
+    Column("state", String(16)),
+    Column("terminal", Text),
+    Column("output", LargeBinary),
+    Column("ended_at_ms", BigInteger),
+)
+"""Durable tasks. `state` and what follows are null until the task ended."""
+
+records = Table(
+    "records",
+    metadata,
+    Column("kind", String(32), primary_key=True),
+    Column("record_key", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+"""One row per thing that there is: models, apps, assignments, …"""
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("record_key", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("journal_by_kind", "kind", "seq"),
+)
+"""Records of which only the newest are kept, in the order in which they came."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("correlation_id", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("details", Text, nullable=False),
+    Column("outcome", String(64), nullable=False),
+)
+"""Only ever appended to."""
+
+alembic_version = Table(
+    "alembic_version",
+    metadata,
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""One row: the newest step that was taken. As alembic makes it."""

@@ -1,0 +1,187 @@
+"""The store in an SQL database. It speaks no dialect: SQLite and PostgreSQL take the same statements."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, Executable, delete, insert, select, update
+
+from llorch.errors import FailedPrecondition, Reason
+from llorch.identifiers import new_id
+from llorch.logs import get_logger
+from orchestratord.core.records import Record
+from orchestratord.core.task import TaskRequest, TaskState, Terminal
+from orchestratord.store import codec, schema
+from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask, RecordChange
+from orchestratord.store.kinds import BY_NAME, Kind, kind_of
+from orchestratord.store.writer import Writer
+
+_THE_CLUSTER = 1
+
+_log = get_logger("orchestratord")
+
+Result = TypeVar("Result")
+
+
+class SqlStore:
+    """Over an engine whose database is up to date (`store.migrate`). Blocking work is the writer's thread's."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._writer = Writer(engine)
+        self._epoch = 0
+
+    async def begin_incarnation(self) -> Incarnation:
+        incarnation = await self._writer.write(_begin_incarnation)
+        self._epoch = incarnation.control_epoch
+        return incarnation
+
+    async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
+        body = codec.dump(TaskRequest, request)
+        row = {"task_id": request.task_id, "accepted_at_ms": accepted_at_ms, "request": body}
+        await self._write(_executing(insert(schema.tasks).values(row)))
+
+    async def save_ending(self, task_id: str, ending: Ending) -> None:
+        row = {
+            "state": ending.state.value,
+            "terminal": codec.dump(Terminal, ending.terminal),
+            "output": ending.output,
+            "ended_at_ms": ending.at_ms,
+        }
+        await self._write(_executing(update(schema.tasks).where(schema.tasks.c.task_id == task_id).values(row)))
+
+    async def forget_task(self, task_id: str) -> None:
+        await self._write(_executing(delete(schema.tasks).where(schema.tasks.c.task_id == task_id)))
+
+    async def tasks(self) -> list[KeptTask]:
+        return await self._write(_read_tasks)
+
+    async def save_records(self, changes: Sequence[RecordChange]) -> None:
+        def save(connection: Connection) -> None:
+            """Records are frozen, so the writer's thread may read them."""
+            for change in changes:
+                kind, key, body = kind_of(change.record), change.record.record_key, _body(change.after)
+                (_save if kind.keep_last is None else _append)(connection, kind, key, body)
+
+        await self._write(save)
+
+    async def records(self) -> list[Record]:
+        return await self._write(_read_records)
+
+    async def append_audit(self, entry: AuditEntry) -> None:
+        row = {column.name: getattr(entry, column.name) for column in schema.audit.c if column.name != "seq"}
+        await self._write(_executing(insert(schema.audit).values(row)))
+
+    async def audit(self, before_seq: int | None, limit: int) -> list[AuditEntry]:
+        table = schema.audit
+        query = select(table).order_by(table.c.seq.desc()).limit(limit)
+        if before_seq is not None:
+            query = query.where(table.c.seq < before_seq)
+        return await self._write(lambda connection: [AuditEntry(**row) for row in connection.execute(query).mappings()])
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+    async def _write(self, operation: Callable[[Connection], Result]) -> Result:
+        epoch = self._epoch
+
+        def fenced(connection: Connection) -> Result:
+            _refuse_if_superseded(connection, epoch)
+            return operation(connection)
+
+        return await self._writer.write(fenced)
+
+
+def _executing(statement: Executable) -> Callable[[Connection], None]:
+    def execute(connection: Connection) -> None:
+        connection.execute(statement)
+
+    return execute
+
+
+def _begin_incarnation(connection: Connection) -> Incarnation:
+    row = connection.execute(select(schema.cluster).with_for_update()).one_or_none()
+    if row is None:
+        cluster_id, epoch = new_id("cluster"), 1
+        values = {"id": _THE_CLUSTER, "cluster_id": cluster_id, "control_epoch": epoch}
+        connection.execute(insert(schema.cluster).values(values))
+    else:
+        cluster_id, epoch = row.cluster_id, row.control_epoch + 1
+        connection.execute(update(schema.cluster).values(control_epoch=epoch))
+    return Incarnation(cluster_id, epoch)
+
+
+def _refuse_if_superseded(connection: Connection, epoch: int) -> None:
+    """Nobody may begin a life between this look and the end of the transaction: the row is locked for as long."""
+    present = connection.execute(select(schema.cluster.c.control_epoch).with_for_update(read=True)).scalar()
+    if present != epoch:
+        raise FailedPrecondition(
+            Reason.STALE_EPOCH,
+            f"another orchestrator has taken over this one's store (epoch {present} after {epoch}); end this one",
+        )
+
+
+def _read_tasks(connection: Connection) -> list[KeptTask]:
+    rows = connection.execute(select(schema.tasks).order_by(schema.tasks.c.seq))
+    return [
+        KeptTask(
+            codec.load(TaskRequest, row.request),
+            row.accepted_at_ms,
+            None
+            if row.state is None
+            else Ending(TaskState(row.state), codec.load(Terminal, row.terminal), row.output, row.ended_at_ms),
+        )
+        for row in rows
+    ]
+
+
+def _body(record: Record | None) -> str | None:
+    return None if record is None else codec.dump(type(record), record)
+
+
+def _save(connection: Connection, kind: Kind, key: str, body: str | None) -> None:
+    """Update, else insert: there is one writer, so nobody comes in between."""
+    table = schema.records
+    is_it = (table.c.kind == kind.name) & (table.c.record_key == key)
+    if body is None:
+        connection.execute(delete(table).where(is_it))
+    elif connection.execute(update(table).where(is_it).values(body=body)).rowcount == 0:
+        connection.execute(insert(table).values(kind=kind.name, record_key=key, body=body))
+
+
+def _append(connection: Connection, kind: Kind, key: str, body: str | None) -> None:
+    """The same key may come again and takes the place of the earlier one; the oldest go."""
+    table = schema.journal
+    of_kind = table.c.kind == kind.name
+    connection.execute(delete(table).where(of_kind & (table.c.record_key == key)))
+    if body is not None:
+        connection.execute(insert(table).values(kind=kind.name, record_key=key, body=body))
+    newest = select(table.c.seq).where(of_kind).order_by(table.c.seq.desc()).offset(kind.keep_last).limit(1)
+    last_to_go = connection.execute(newest).scalar()
+    if last_to_go is not None:
+        connection.execute(delete(table).where(of_kind & (table.c.seq <= last_to_go)))
+
+
+def _read_records(connection: Connection) -> list[Record]:
+    """Kinds of a release that was here before and that this one does not know stay where they are."""
+    records, journal = schema.records, schema.journal
+    rows = [
+        *connection.execute(select(records).order_by(records.c.kind, records.c.record_key)),
+        *connection.execute(select(journal).order_by(journal.c.kind, journal.c.seq)),
+    ]
+    found = (_record(BY_NAME[row.kind], row.record_key, row.body) for row in rows if row.kind in BY_NAME)
+    return [record for record in found if record is not None]
+
+
+def _record(kind: Kind, key: str, body: str) -> Record | None:
+    """What was only learnt is learnt again if it can't be read; what people have set is not passed over in silence."""
+    try:
+        record: Record = codec.load(kind.type, body)
+    except (ValueError, KeyError, TypeError) as error:
+        _log.warning("record_unreadable", kind=kind.name, key=key, error=repr(error))
+        if kind.volatile:
+            return None
+        raise FailedPrecondition(
+            Reason.STORE_FAILED,
+            f"the orchestrator's database has {kind.name} '{key}' in a form that this release can't read; install the "
+            "release again that wrote it, or bring back a copy of the database",
+        ) from None
+    return record

@@ -1,0 +1,130 @@
+"""The one writer of a store: a thread that carries out operations in order, many to a transaction.
+
+A commit costs a wait for the disk, whatever is in it; what was asked for while one was under way shares the next.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from llorch.errors import Reason, Unavailable
+from llorch.logs import get_logger
+
+LARGEST_GROUP = 256
+_RETRY_AFTER_MS = 1000
+
+_log = get_logger("orchestratord")
+
+Result = TypeVar("Result")
+Operation = Callable[[Connection], Any]
+"""Works on the connection that it is given and on nothing else: it may be carried out twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    operation: Operation
+    future: "asyncio.Future[Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    future: "asyncio.Future[Any]"
+    result: Any = None
+    error: Exception | None = None
+
+    def tell(self) -> None:
+        if self.future.done():  # whoever asked went away; it is done all the same
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Writer:
+    """Started by the first `write`; ended by `close`, after everything that was asked for before."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    async def write(self, operation: Callable[[Connection], Result]) -> Result:
+        """The operation's result, once it is committed. Raises Unavailable / STORE_FAILED, and then nothing is kept."""
+        if self._is_closed:
+            raise Unavailable(Reason.STORE_FAILED, "the store is closed; the orchestrator is ending")
+        loop = asyncio.get_running_loop()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, args=(loop,), name="store", daemon=True)
+            self._thread.start()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._asked.put(_Asked(operation, future))
+        return await future
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._thread is not None:
+            self._asked.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+        self._engine.dispose()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        is_open = True
+        while is_open:
+            group, is_open = self._next_group()
+            outcomes = self._carry_out(group)
+            loop.call_soon_threadsafe(_tell, outcomes)
+
+    def _next_group(self) -> tuple[list[_Asked], bool]:
+        """Waits for something to do, then takes what else is there; False: it was the last."""
+        group: list[_Asked] = []
+        asked = self._asked.get()
+        while asked is not None:
+            group.append(asked)
+            if len(group) == LARGEST_GROUP or self._asked.empty():
+                return group, True
+            asked = self._asked.get()
+        return group, False
+
+    def _carry_out(self, group: list[_Asked]) -> list[_Outcome]:
+        """Together; and if that fails each by itself, so that one that can't be done takes no other along."""
+        if len(group) > 1:
+            try:
+                with self._engine.begin() as connection:
+                    results = [asked.operation(connection) for asked in group]
+                return [_Outcome(asked.future, result) for asked, result in zip(group, results, strict=True)]
+            except Exception:  # noqa: BLE001  # whose it is shows below
+                _log.info("group_not_written", operations=len(group))
+        return [self._carry_out_alone(asked) for asked in group]
+
+    def _carry_out_alone(self, asked: _Asked) -> _Outcome:
+        try:
+            with self._engine.begin() as connection:
+                result = asked.operation(connection)
+            return _Outcome(asked.future, result)
+        except SQLAlchemyError as error:
+            _log.error("store_failed", error=str(error.__cause__ or error))
+            return _Outcome(asked.future, error=_failed())
+        except Exception as error:  # noqa: BLE001  # whoever asked gets it, and the thread goes on
+            return _Outcome(asked.future, error=error)
+
+
+def _tell(outcomes: list[_Outcome]) -> None:
+    for outcome in outcomes:
+        outcome.tell()
+
+
+def _failed() -> Unavailable:
+    return Unavailable(
+        Reason.STORE_FAILED,
+        "the orchestrator could not write to its disk, and nothing was changed; see its log, make room, and try again",
+        retry_after_ms=_RETRY_AFTER_MS,
+    )

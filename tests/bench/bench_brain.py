@@ -1,0 +1,183 @@
+"""How fast the brain decides, and how well (`make bench-brain`).
+
+Times are processor time of one thread; on a shared machine they are upper bounds. How well it decides is measured in
+the simulation, in virtual time, so these figures are the same on every machine. `--quick` takes a tenth of everything.
+The result goes to `bench-results/brain.json` and to the terminal.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from brain_fleet import Fleet, Size
+from rich.console import Console
+from rich.table import Table
+
+from orchestratord.core import events
+
+RESULTS = Path(__file__).resolve().parents[2] / "bench-results"
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    value: str
+    bar: str
+    is_met: bool
+
+
+@dataclass(frozen=True)
+class Times:
+    """In ms."""
+
+    median: float
+    p99: float
+
+
+def times_of(actions: Iterator[Callable[[], object]]) -> Times:
+    """Each action by itself; what makes the actions is not counted."""
+    taken = []
+    gc.collect()
+    gc.disable()
+    try:
+        for action in actions:
+            begin = time.thread_time_ns()
+            action()
+            taken.append((time.thread_time_ns() - begin) / 1e6)
+    finally:
+        gc.enable()
+    return Times(statistics.median(taken), statistics.quantiles(taken, n=100)[98])
+
+
+def decisions(quick: bool) -> Iterator[Row]:
+    fleet = Fleet(Size())
+    fleet.fill()
+    for number in range(10_000):
+        fleet.submit(number % fleet.size.models)
+    rounds = 300 if quick else 3000
+
+    def ends() -> Iterator[Callable[[], object]]:
+        for _ in range(rounds):
+            event = fleet.ended()
+            yield partial(fleet.handle, event)
+            fleet.handle(events.TerminalPersisted(fleet.finished))
+            fleet.submit(int(fleet.finished.removeprefix("task-")) % fleet.size.models)
+
+    def new_tasks() -> Iterator[Callable[[], object]]:
+        for number in range(rounds):
+            request = fleet.request(number % fleet.size.models)
+            yield partial(fleet.handle, events.TaskSubmitted(request))
+
+    def loads() -> Iterator[Callable[[], object]]:
+        """A model that is nowhere: every device is looked at for room, and for who could leave."""
+        for number in range(rounds // 10):
+            request = fleet.request(fleet.size.models + number % fleet.size.spare)
+            yield partial(fleet.handle, events.TaskSubmitted(request))
+            fleet.handle(events.TaskCancelled(request.task_id))
+
+    for what, actions in (
+        ("a slot gets free and goes to the next task", ends()),
+        ("a task comes and is placed", new_tasks()),
+        ("a task comes for a model that is not loaded", loads()),
+    ):
+        times = times_of(actions)
+        is_met = times.median <= 2 and times.p99 <= 5
+        yield Row(f"decision: {what} (ms)", f"{times.median:.3f}, p99 {times.p99:.3f}", "≤ 2, p99 ≤ 5", is_met)
+
+
+def events_per_second(quick: bool) -> Iterator[Row]:
+    """The life of tasks beside heartbeats and ticks, as a busy home lab hears it."""
+    fleet = Fleet(Size(nodes=4, devices=2, models=10, workers=16, spare=0))
+    fleet.fill()
+    for number in range(200):
+        fleet.submit(number % 10)
+    count = 0
+
+    def tell(event: events.Event) -> None:
+        nonlocal count
+        count += 1
+        fleet.handle(event)
+
+    gc.collect()
+    begin = time.thread_time_ns()
+    for number in range(500 if quick else 5000):
+        end = fleet.ended()
+        task_id = fleet.finished
+        tell(events.AttemptStarted(end.attempt_id))
+        tell(events.AttemptFirstToken(end.attempt_id))
+        tell(end)
+        tell(events.TerminalPersisted(task_id))
+        tell(events.TaskSubmitted(fleet.request(number % 10)))
+        if number % 4 == 0:
+            tell(fleet.heartbeat(number % 4))
+            tell(events.Tick())
+    per_s = count / (time.thread_time_ns() - begin) * 1e9
+    yield Row("events per second, one core", f"{per_s:,.0f}", "≥ 10,000", per_s >= 10_000)
+
+
+def growth(quick: bool) -> Iterator[Row]:
+    """The same events with few and with many waiting."""
+    medians = {}
+    for waiting in (100, 100_000):
+        fleet = Fleet(Size(nodes=4, devices=2, models=10, workers=16, spare=0))
+        fleet.fill()
+        for number in range(waiting):
+            fleet.submit(number % 10)
+        medians[waiting] = statistics.mean(times_of(kind).median for kind in _all_kinds(fleet, 200 if quick else 1000))
+    ratio = medians[100_000] / medians[100]
+    value = f"{ratio:.2f} ({medians[100]:.3f} → {medians[100_000]:.3f} ms)"
+    yield Row("cost of an event, 100,000 against 100 waiting", value, "≤ 2", ratio <= 2)
+
+
+def _all_kinds(fleet: Fleet, rounds: int) -> Iterator[Iterator[Callable[[], object]]]:
+    def life() -> Iterator[Callable[[], object]]:
+        for number in range(rounds):
+            event = fleet.ended()
+            yield partial(fleet.handle, event)
+            fleet.handle(events.TerminalPersisted(fleet.finished))
+            request = fleet.request(number % 10)
+            yield partial(fleet.handle, events.TaskSubmitted(request))
+
+    def cancels() -> Iterator[Callable[[], object]]:
+        for number in range(rounds):
+            request = fleet.request(number % 10)
+            fleet.handle(events.TaskSubmitted(request))
+            yield partial(fleet.handle, events.TaskCancelled(request.task_id))
+
+    def reports() -> Iterator[Callable[[], object]]:
+        for number in range(rounds):
+            event = fleet.heartbeat(number % 4)
+            yield partial(fleet.handle, event)
+            yield partial(fleet.handle, events.Tick())
+
+    yield life()
+    yield cancels()
+    yield reports()
+
+
+MEASUREMENTS: tuple[Callable[[bool], Iterator[Row]], ...] = (decisions, events_per_second, growth)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=[measure.__name__ for measure in MEASUREMENTS])
+    arguments = parser.parse_args()
+    chosen = [measure for measure in MEASUREMENTS if arguments.only in (None, measure.__name__)]
+    rows = [row for measure in chosen for row in measure(arguments.quick)]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "brain.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    table = Table("what", "measured", "bar", "met")
+    for row in rows:
+        table.add_row(row.what, row.value, row.bar, "yes" if row.is_met else "NO")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

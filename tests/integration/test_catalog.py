@@ -1,0 +1,132 @@
+"""The catalog as its owner uses it, and what of it is there after a restart."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from llama_orch.v2 import catalog_service_pb2 as pb2
+from llama_orch.v2 import model_pb2
+from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason, Unavailable
+from llorch.rpc.client import call
+from orchestratord.store.sql import SqlStore
+from support.whole_system import CALL_S, WholeSystem, gguf, task, whole_system
+
+NAN = float("nan")
+
+
+async def shown(system: WholeSystem, name: str) -> model_pb2.Model:
+    return (await call(system.catalog.GetModel, pb2.GetModelRequest(model=name), timeout_s=CALL_S)).model
+
+
+async def register(system: WholeSystem, spec: model_pb2.ModelSpec) -> model_pb2.Model:
+    return (await call(system.catalog.RegisterModel, pb2.RegisterModelRequest(model=spec), timeout_s=CALL_S)).model
+
+
+async def verify(system: WholeSystem, name: str) -> list[pb2.NodeVerification]:
+    answer = await call(system.catalog.VerifyModel, pb2.VerifyModelRequest(model=name), timeout_s=CALL_S)
+    return list(answer.nodes)
+
+
+@pytest.mark.req("ORCH-1019")
+async def test_what_was_registered_retired_and_learnt_is_there_after_a_restart(tmp_path: Path) -> None:
+    async with whole_system(tmp_path) as system:
+        await system.generate(task())
+        await register(system, model_pb2.ModelSpec(name="own", source="file:/m.gguf", aliases=["mine"], slots=2))
+        await register(system, model_pb2.ModelSpec(name="gone", source="file:/g.gguf"))
+        await call(system.catalog.DeleteModel, pb2.DeleteModelRequest(model="gone"), timeout_s=CALL_S)
+        retired = pb2.SetModelStateRequest(model="mine", state=model_pb2.MODEL_STATE_RETIRED)
+        await call(system.catalog.SetModelState, retired, timeout_s=CALL_S)
+        created = (await shown(system, "own")).create_time
+    async with whole_system(tmp_path) as system:
+        own = await shown(system, "mine")
+        assert (own.spec.name, own.spec.slots, own.state) == ("own", 2, model_pb2.MODEL_STATE_RETIRED)
+        assert own.create_time == created
+        assert own.origins["slots"] == model_pb2.VALUE_ORIGIN_CALL
+        assert own.origins["context"] == model_pb2.VALUE_ORIGIN_DEFAULT
+        assert (await shown(system, "sim")).HasField("size_mib")
+        with pytest.raises(NotFound, match="nearest names are"):
+            await shown(system, "gone")
+
+
+@pytest.mark.req("ORCH-1019")
+async def test_a_model_is_verified_on_the_nodes_that_hold_it(system: WholeSystem) -> None:
+    path = gguf(system.folder)
+    right = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(FailedPrecondition, match="llorch pull sim") as nowhere:
+        await verify(system, "sim")
+    assert nowhere.value.reason is Reason.MODEL_FILE_MISSING
+    await system.generate(task())
+    assert await verify(system, "sim") == [pb2.NodeVerification(node_id="garage", ok=True, digest=right)]
+    assert (await shown(system, "sim")).digest == right
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    (changed,) = await verify(system, "sim")
+    assert (changed.ok, changed.digest != right) == (False, True)
+    assert right[:12] in changed.message
+    path.unlink()
+    (missing,) = await verify(system, "sim")
+    assert (missing.ok, missing.digest) == (False, "")
+    assert "sim.gguf is not there" in missing.message
+    assert (await shown(system, "sim")).digest == right
+
+
+@pytest.mark.req("ORCH-1019")
+async def test_models_are_listed_by_pages(system: WholeSystem) -> None:
+    for number in range(5):
+        await register(system, model_pb2.ModelSpec(name=f"m{number}", source="file:/m.gguf"))
+    names, page_token, pages = [], "", 0
+    while pages == 0 or page_token:
+        request = pb2.ListModelsRequest(page_size=2, page_token=page_token)
+        answer = await call(system.catalog.ListModels, request, timeout_s=CALL_S)
+        names += [model.spec.name for model in answer.models]
+        page_token, pages = answer.next_page_token, pages + 1
+    assert (names, pages) == (["m0", "m1", "m2", "m3", "m4", "sim"], 3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "named"),
+    [
+        (model_pb2.ModelSpec(name="new"), InvalidArgument, "source"),
+        (model_pb2.ModelSpec(name="a b", source="file:/m"), InvalidArgument, "name"),
+        (model_pb2.ModelSpec(name="new", source="file:/m", aliases=["sim"]), AlreadyExists, "'sim' already means"),
+        (
+            model_pb2.ModelSpec(name="new", source="file:/m", split_shares=[float("nan")]),
+            InvalidArgument,
+            "split_shares",
+        ),
+        (model_pb2.ModelSpec(name="new", source="file:/m", context=10), InvalidArgument, "256"),
+        (model_pb2.ModelSpec(name="new", source="file:/m", vram_claim_mib=0), InvalidArgument, "vram_claim_mib"),
+    ],
+    ids=lambda value: getattr(value, "name", None) or str(value),
+)
+async def test_a_model_that_can_not_be_is_refused(
+    system: WholeSystem, spec: model_pb2.ModelSpec, error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        await register(system, spec)
+    with pytest.raises(NotFound):
+        await shown(system, "new")
+
+
+async def test_a_change_that_the_disk_does_not_take_is_refused_and_undone(
+    system: WholeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await shown(system, "sim")
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(SqlStore, "save_records", _full)
+        full_disk.setattr(SqlStore, "save_task", _full)
+        for name in ("new", "sim"):
+            with pytest.raises(Unavailable, match="the disk is full") as refused:
+                await register(system, model_pb2.ModelSpec(name=name, source="file:/new.gguf"))
+            assert refused.value.reason is Reason.STORE_FAILED
+        with pytest.raises(Unavailable, match="the disk is full"):
+            await system.submit(task())
+    with pytest.raises(NotFound):
+        await shown(system, "new")
+    assert await shown(system, "sim") == before
+    await register(system, model_pb2.ModelSpec(name="new", source="file:/new.gguf"))
+    assert (await shown(system, "new")).spec.source == "file:/new.gguf"
+
+
+async def _full(*_: object) -> None:
+    raise Unavailable(Reason.STORE_FAILED, "the disk is full")

@@ -1,0 +1,132 @@
+"""Rules, explanations and decisions over the wire: what is said is what then happens."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from llama_orch.v2 import (
+    assignment_pb2,
+    decision_pb2,
+    placement_service_pb2,
+    placement_service_pb2_grpc,
+    task_pb2,
+)
+from llorch.errors import FailedPrecondition, NotFound, Reason
+from llorch.rpc.client import call
+from support.whole_system import CALL_S, WholeSystem, gguf, task, whole_system
+
+PIN, AVOID = assignment_pb2.ASSIGNMENT_MODE_PIN, assignment_pb2.ASSIGNMENT_MODE_AVOID
+
+
+@pytest.fixture
+async def system(tmp_path: Path) -> AsyncIterator[WholeSystem]:
+    async with whole_system(tmp_path, simulate_gpu=["RTX 3090:24GiB", "RTX 3060:12GiB"]) as running:
+        yield running
+
+
+def stub(system: WholeSystem) -> placement_service_pb2_grpc.PlacementServiceStub:
+    return placement_service_pb2_grpc.PlacementServiceStub(system.channel)
+
+
+async def assign(
+    system: WholeSystem, mode: "assignment_pb2.AssignmentMode.ValueType", target: str, model: str = "sim"
+) -> assignment_pb2.Assignment:
+    rule = assignment_pb2.Assignment(model=model, targets=[target], mode=mode)
+    request = placement_service_pb2.SetAssignmentRequest(assignment=rule)
+    return (await call(stub(system).SetAssignment, request, timeout_s=CALL_S)).assignment
+
+
+async def explain(
+    system: WholeSystem, model: str = "sim", wishes: task_pb2.PlacementOverrides | None = None
+) -> decision_pb2.DecisionLog:
+    request = placement_service_pb2.ExplainPlacementRequest(model=model, prompt_tokens=10, placement=wishes)
+    return (await call(stub(system).ExplainPlacement, request, timeout_s=CALL_S)).decision
+
+
+async def devices_of_workers(system: WholeSystem, model: str = "sim") -> list[list[str]]:
+    return [list(worker.spec.device_ids) for worker in (await system.state()).workers if worker.spec.model == model]
+
+
+@pytest.mark.req("ORCH-1012")
+async def test_a_pinned_model_runs_where_it_is_pinned_and_the_explanation_said_so(system: WholeSystem) -> None:
+    rule = await assign(system, PIN, "garage/3060")
+    assert (rule.assignment_id, list(rule.targets)) == ("sim.pin", ["garage/RTX 3060"])
+    before = await explain(system)
+    assert before.summary.startswith("would load on GPU 1 (RTX 3060) of garage: ")
+    assert "GPU 0 (RTX 3090) of garage excluded: rule 'sim only on garage/RTX 3060'" in before.summary
+    assert before.pinned
+    await system.generate(task())
+    assert await devices_of_workers(system) == [["sim-1"]]
+    after = await explain(system)
+    assert after.summary.startswith("would run on GPU 1 (RTX 3060) of garage, where sim is loaded")
+
+
+@pytest.mark.req("ORCH-1012")
+async def test_a_contradiction_is_refused_with_both_rules_named(system: WholeSystem) -> None:
+    await assign(system, PIN, "garage/3060")
+    with pytest.raises(FailedPrecondition) as refused:
+        await assign(system, AVOID, "garage/3060")
+    assert refused.value.reason is Reason.ASSIGNMENT_CONFLICT
+    assert "'sim.avoid' (sim not on garage/RTX 3060)" in refused.value.message
+    assert "'sim.pin' (sim only on garage/RTX 3060)" in refused.value.message
+    listed = await call(stub(system).ListAssignments, placement_service_pb2.ListAssignmentsRequest(), timeout_s=CALL_S)
+    assert [rule.assignment_id for rule in listed.assignments] == ["sim.pin"]
+
+
+@pytest.mark.req("ORCH-1012")
+async def test_rules_are_kept_over_a_restart(tmp_path: Path) -> None:
+    gpus = ("RTX 3090:24GiB", "RTX 3060:12GiB")
+    async with whole_system(tmp_path, simulate_gpu=list(gpus)) as system:
+        await assign(system, PIN, "garage/3060")
+        await system.generate(task())
+    async with whole_system(tmp_path, simulate_gpu=list(gpus)) as system:
+        request = placement_service_pb2.ListDecisionsRequest(model="sim")
+        kept = await call(stub(system).ListDecisions, request, timeout_s=CALL_S)
+        assert any(decision.pinned for decision in kept.decisions)
+        deleted = placement_service_pb2.DeleteAssignmentRequest(assignment_id="sim.pin")
+        await call(stub(system).DeleteAssignment, deleted, timeout_s=CALL_S)
+        with pytest.raises(NotFound):
+            await call(stub(system).DeleteAssignment, deleted, timeout_s=CALL_S)
+
+
+@pytest.mark.req("ORCH-1012")
+async def test_a_request_says_itself_where_it_runs(system: WholeSystem) -> None:
+    await system.generate(task(placement=task_pb2.PlacementOverrides(pin=["garage/3060"])))
+    await system.generate(task(placement=task_pb2.PlacementOverrides(avoid=["garage/3060"])))
+    assert sorted(await devices_of_workers(system)) == [["sim-0"], ["sim-1"]]
+
+
+@pytest.mark.req("ORCH-1034")
+async def test_a_pin_to_two_cards_loads_over_both_with_one_reservation(system: WholeSystem) -> None:
+    await assign(system, PIN, "garage/3090+3060")
+    await system.generate(task())
+    assert await devices_of_workers(system) == [["sim-0", "sim-1"]]
+    (worker,) = (await system.state()).workers
+    assert len(worker.spec.tensor_split) == len(worker.spec.reservation_mib) == 2
+    held = {ledger.device.device_id: ledger.reserved_mib for ledger in (await system.state()).devices}
+    assert all(
+        held[device] >= mib for device, mib in zip(worker.spec.device_ids, worker.spec.reservation_mib, strict=True)
+    )
+    assert "GPU 0 (RTX 3090) + GPU 1 (RTX 3060) of garage" in (await explain(system)).summary
+
+
+@pytest.mark.req("ORCH-1011")
+async def test_decisions_are_listed_newest_first_and_by_task(system: WholeSystem) -> None:
+    await system.register("other", f"file:{gguf(system.folder, 'other.gguf')}")
+    ids = [await system.submit(task()), await system.submit(task(model="other"))]
+    for task_id in ids:
+        await system.stream(task_id)
+
+    async def listed(**options: str) -> list[decision_pb2.DecisionLog]:
+        request = placement_service_pb2.ListDecisionsRequest(**options)  # type: ignore[arg-type]  # fields by name
+        return list((await call(stub(system).ListDecisions, request, timeout_s=CALL_S)).decisions)
+
+    everything = await listed()
+    assert [one.time.ToNanoseconds() for one in everything] == sorted(
+        (one.time.ToNanoseconds() for one in everything), reverse=True
+    )
+    (of_task,) = await listed(task_id=ids[1])
+    assert (of_task.model, of_task.chosen) == ("other", 0)
+    assert of_task.summary.startswith("ran on GPU ")
+    assert {one.model for one in await listed(model="sim")} == {"sim"}

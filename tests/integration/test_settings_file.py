@@ -1,0 +1,69 @@
+"""An orchestrator that begins with a settings file: what it says is in force, or the start is refused."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from llorch.exception_groups import root_of
+from llorch.settings import SettingsError
+from orchestratord import app
+from orchestratord.settings import OrchestratorSettings
+
+RIGHT = """
+[models.coder]
+source = "file:/m/coder.gguf"
+aliases = ["small"]
+
+[apps.aider]
+models = { "gpt-4o-mini" = "small" }
+
+[[assignments]]
+model = "coder"
+to = ["garage/3090"]
+mode = "pin"
+"""
+
+
+async def start(folder: Path, text: str) -> None:
+    """Returns after a start and an end; raises what the start is refused with."""
+    file = folder / "llama-orch.toml"
+    file.write_text(text)
+    settings = OrchestratorSettings(
+        config=file, bind="127.0.0.1:0", data_dir=folder / "data", drain_s=0, package_models=False
+    )
+    stop = asyncio.Event()
+    stop.set()
+    await app.run(settings, stop)
+
+
+async def test_places_of_machines_that_are_not_there_yet_are_no_hindrance(tmp_path: Path) -> None:
+    for _ in range(2):
+        await start(tmp_path, RIGHT)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[models.coder]\nslots = 2\n", r"\[models\.coder\]: source"),
+        (
+            '[models.a]\nsource = "file:/a"\naliases = ["x"]\n[models.b]\nsource = "file:/b"\naliases = ["x"]\n',
+            r"\[models\.b\]: 'x' already means model 'a'",
+        ),
+        ('[apps.a]\npriority = "urgent"\n', r"\[apps\.a\]: priority"),
+    ],
+    ids=["no source", "one alias, two models", "unknown priority"],
+)
+async def test_what_can_not_be_in_force_is_refused_at_the_start(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ExceptionGroup) as refused:
+        await start(tmp_path, text)
+    cause = root_of(refused.value)
+    assert isinstance(cause, SettingsError)
+    assert re.search(named, cause.message)
+
+
+async def test_a_second_start_reads_the_file_anew(tmp_path: Path) -> None:
+    """What was in the file and is not any more is gone; it was never the store's."""
+    await start(tmp_path, RIGHT)
+    await start(tmp_path, '[models.small]\nsource = "file:/m/small.gguf"\n')

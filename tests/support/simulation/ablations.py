@@ -1,0 +1,111 @@
+"""Safeguards of the brain that can be taken out, each to show that the simulation would notice.
+
+Nothing of this is a switch in the brain: a safeguard is one named function there, and here stands what it is replaced
+by. A name that is gone makes the patch fail, and so the test.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+from orchestratord.core import brain, dispatch, events, eviction, loading, nodes, worker_life
+from orchestratord.core.admission import AdmissionQueue
+from orchestratord.core.fair_queue import FairQueue
+from orchestratord.core.fleet import Worker
+from orchestratord.core.ledger import Ledger
+from orchestratord.core.placement.rules import Rules
+from orchestratord.core.state import BrainState
+from orchestratord.core.task import Task, TaskState
+from orchestratord.core.timers import TimerKind
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """`violates` is a part of what the simulation has to say when the safeguard is out."""
+
+    safeguard: str
+    violates: str
+    take_out: Callable[[ExitStack], object]
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            self.take_out(stack)
+            yield
+
+
+def _replace(owner: object, name: str, by: object) -> Callable[[ExitStack], object]:
+    return lambda stack: stack.enter_context(mock.patch.object(owner, name, by))
+
+
+def _handle(event: type, by: Callable[[BrainState, Any], None]) -> Callable[[ExitStack], object]:
+    return lambda stack: stack.enter_context(mock.patch.dict(brain._HANDLERS, {event: by}))
+
+
+def _report_of_any_session(state: BrainState, event: events.NodeReported) -> None:
+    node = state.fleet.nodes[event.node_id]
+    nodes.report(state, replace(event, session=node.session))
+
+
+def _gone(state: BrainState, event: events.WorkerStartFailed) -> None:
+    worker_life.start_failed(state, replace(event, command_seq=None))
+
+
+def _release_now(ledger: Ledger, load_id: str, *_: object) -> None:
+    ledger.release(load_id)
+
+
+def _look_away(state: BrainState) -> None:
+    state.look_again = False
+
+
+def _time(kind: TimerKind) -> Callable[[ExitStack], object]:
+    """The timer comes to nothing."""
+    return lambda stack: stack.enter_context(mock.patch.dict(brain._TIMERS, {kind: lambda *_: None}))
+
+
+def _let_virtual_time_stand_still(stack: ExitStack) -> None:
+    stack.enter_context(mock.patch.object(FairQueue, "charge", _nothing))
+    stack.enter_context(mock.patch.object(FairQueue, "correct", _nothing))
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def _let_tasks_end_again(stack: ExitStack) -> None:
+    stack.enter_context(mock.patch.object(Task, "is_finished", property(lambda _: False)))
+    stack.enter_context(mock.patch.object(Task, "move_to", _move_whatever_was))
+
+
+def _move_whatever_was(task: Task, state: TaskState) -> None:
+    task.state = state
+
+
+ABLATIONS = (
+    Ablation(
+        "a worker gets as many runs as it has slots", "slots", _replace(Worker, "slots_free", property(lambda _: 1))
+    ),
+    Ablation("memory that is held is not available", "spoken for", _replace(Ledger, "available", Ledger.capacity)),
+    Ablation(
+        "reports over an old link are dropped", "over an old link", _handle(events.NodeReported, _report_of_any_session)
+    ),
+    Ablation("only who is idle leaves for others", "while it runs", _replace(eviction, "may_leave", lambda *_: True)),
+    Ablation("who was just loaded stays", "is evicted", _replace(eviction, "residency_over", lambda *_: True)),
+    Ablation("what is to be kept stays", "is to be kept", _replace(eviction, "is_kept", lambda *_: False)),
+    Ablation("pins hold", "against", _replace(Rules, "excluded_by_pin", lambda *_: None)),
+    Ablation("no class starves", "goes before those in", _replace(AdmissionQueue, "_is_overdue", lambda *_: False)),
+    Ablation("apps share by weight", "its weight means", _let_virtual_time_stand_still),
+    Ablation("deadlines end tasks", "after its deadline", _time(TimerKind.DEADLINE)),
+    Ablation("memory counts when it is back", "spoken for", _replace(Ledger, "release_when_back", _release_now)),
+    Ablation("a task ends once", "second terminal", _let_tasks_end_again),
+    Ablation("who waits is looked at again", "never ended", _replace(loading, "look_again", _look_away)),
+    Ablation(
+        "a cancel that got lost is sent again",
+        "although it was cancelled",
+        _replace(dispatch, "cancel_again", lambda *_: None),
+    ),
+    Ablation("a start that may have arrived holds its memory", "spoken for", _handle(events.WorkerStartFailed, _gone)),
+)

@@ -1,0 +1,85 @@
+"""What has to hold after every event, whatever happens.
+
+Each rule keeps its own small account of what the brain was told and what it wanted; none repeats the brain's reckoning.
+"""
+
+from typing import TYPE_CHECKING
+
+from llorch.errors import Aborted, LlorchError
+from orchestratord.core import effects, events
+from support.simulation.fairness_rules import FairnessRules
+from support.simulation.host import Host
+from support.simulation.memory_rules import MemoryRules
+from support.simulation.placement_rules import PlacementRules
+from support.simulation.process import Process, Run
+from support.simulation.task_rules import TaskRules
+from support.simulation.violation import Violation
+
+if TYPE_CHECKING:
+    from support.simulation.world import World
+
+
+class Invariants:
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.tasks = TaskRules(world)
+        self.memory = MemoryRules(world)
+        self.fairness = FairnessRules(world)
+        self.placement = PlacementRules(world, self.tasks)
+
+    def heard(self, event: events.Event) -> None:
+        self.tasks.heard(event)
+        self.memory.heard(event)
+        self.placement.heard(event)
+
+    def wants(self, effect: effects.Effect) -> None:
+        self.fairness.wants(effect)
+        self.tasks.wants(effect)
+        self.memory.wants(effect)
+        self.placement.wants(effect)
+
+    def check(self, event: events.Event) -> None:
+        self.tasks.check()
+        if isinstance(event, events.Tick):
+            self.tasks.check_deadlines()
+
+    def refused(self, event: events.Event, error: LlorchError) -> None:
+        """Nodes and workers tell what is so; the one thing to refuse of theirs is what comes over an old link."""
+        if isinstance(event, _FACTS) and not isinstance(error, Aborted):
+            raise Violation(self._world, f"{event} was refused: {error}")
+
+    def run_began(self, process: Process, run: Run) -> None:
+        self.tasks.run_began(process, run)
+
+    def process_began(self, host: Host, process: Process) -> None:
+        self.memory.process_began(host, process)
+
+    def ran_out_of_memory(self, host: Host, process: Process) -> None:
+        self.memory.ran_out_of_memory(host, process)
+
+    def all_have_ended(self) -> bool:
+        return self.tasks.all_have_ended()
+
+    def at_rest(self) -> None:
+        self.tasks.at_rest()
+        self.memory.at_rest()
+
+
+_FACTS = (
+    events.NodeRegistered,
+    events.NodeReported,
+    events.WorkerAttached,
+    events.WorkerSilent,
+    events.RunsFound,
+    events.AttemptStarted,
+    events.AttemptFirstToken,
+    events.AttemptEnded,
+    events.AttemptUnknown,
+    events.WorkerStartAccepted,
+    events.WorkerStartFailed,
+    events.ModelStaged,
+    events.StagingFailed,
+    events.TerminalPersisted,
+    events.TaskNotKept,
+    events.Tick,
+)

@@ -1,0 +1,235 @@
+"""What a seed stands for: who is there, what is asked for, and what goes wrong."""
+
+from dataclasses import dataclass, field, replace
+from random import Random
+
+GIB = 1024
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    device_id: str
+    name: str
+    total_mib: int
+    reserve_mib: int
+    speed: float
+    """Relative to the slowest card."""
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    node_id: str
+    devices: tuple[DevicePlan, ...]
+    disk_mib_per_s: float
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """`claim_mib` is what the brain reckons with; `needs_mib` what a process of it really takes."""
+
+    name: str
+    claim_mib: int
+    needs_mib: int
+    slots: int
+    popularity: float
+    decode_tokens_per_s: float
+    idle_unload_s: float | None = None
+
+
+@dataclass(frozen=True)
+class AppPlan:
+    name: str
+    weight: float
+    traffic: float
+
+
+@dataclass(frozen=True)
+class RulePlan:
+    """An assignment: of a model, of an app, or of a model for an app, to one device or to a whole host."""
+
+    model: str
+    app: str
+    mode: str
+    node_id: str
+    device_ids: tuple[str, ...] = ()
+    keep_loaded: bool = False
+
+    def covers(self, node_id: str, device_ids: tuple[str, ...]) -> bool:
+        return node_id == self.node_id and (not self.device_ids or device_ids == self.device_ids)
+
+
+@dataclass(frozen=True)
+class FaultPlan:
+    """How often things go wrong, per virtual second and in the whole world; delays in seconds."""
+
+    node_cut_off: float = 0.0
+    pool_manager_restarts: float = 0.0
+    worker_crashes: float = 0.0
+    worker_link_breaks: float = 0.0
+    other_program_comes: float = 0.0
+    load_fails: float = 0.0
+    """Chance per load."""
+    answer_lost: float = 0.0
+    """Chance per command: it was carried out, but its answer never comes."""
+    duplicate: float = 0.0
+    """Chance per message that may come twice."""
+    late_s: float = 0.02
+    memory_returns_after_s: float = 0.2
+
+
+@dataclass(frozen=True)
+class Plan:
+    seed: int
+    hosts: tuple[HostPlan, ...]
+    models: tuple[ModelPlan, ...]
+    apps: tuple[AppPlan, ...]
+    arrivals_per_s: float
+    burst: int
+    """A burst brings this many tasks at once, now and then."""
+    disturbed_s: float
+    faults: FaultPlan = field(default_factory=FaultPlan)
+    queue_capacity: int = 200
+    cancels: float = 0.05
+    deadlines: float = 0.1
+    batch_share: float = 0.3
+    durable_share: float = 0.3
+    tokens_in: tuple[int, int] = (5, 400)
+    tokens_out: tuple[int, int] = (5, 120)
+    rules: tuple[RulePlan, ...] = ()
+    max_starvation_s: float = 60.0
+    min_residency_s: float = 4.0
+
+    def with_(self, **changes: object) -> "Plan":
+        return replace(self, **changes)  # type: ignore[arg-type]  # scenarios name fields
+
+
+CARDS = (
+    ("RTX 3060", 12 * GIB, 1.0),
+    ("RTX 3090", 24 * GIB, 2.2),
+    ("RTX A2000", 6 * GIB, 0.8),
+    ("RTX 4090", 24 * GIB, 3.5),
+    ("A100", 80 * GIB, 5.0),
+)
+
+
+def draw(seed: int) -> Plan:
+    """Mostly small worlds, because small ones break in the same ways and run fast; now and then a large one."""
+    random = Random(seed)  # noqa: S311  # a schedule, not a secret
+    hosts = random.choices([1, 2, 3, 6, 20], [30, 35, 25, 9, 1])[0]
+    models = random.choices([2, 4, 8, 30], [20, 45, 30, 5])[0]
+    if random.random() < 0.15:
+        return _draw_contended(random, seed)
+    drawn_hosts = tuple(_draw_host(random, number) for number in range(hosts))
+    drawn_models = tuple(_draw_model(random, number) for number in range(models))
+    apps = _draw_apps(random)
+    return Plan(
+        seed=seed,
+        hosts=drawn_hosts,
+        models=drawn_models,
+        apps=apps,
+        rules=_draw_rules(random, drawn_hosts, drawn_models, apps),
+        max_starvation_s=random.choice([2.0, 8.0, 60.0]),
+        min_residency_s=random.choice([0.0, 2.0, 6.0]),
+        arrivals_per_s=random.choice([0.5, 1.5, 3.0, 8.0]),
+        burst=random.choice([0, 3, 10, 40]),
+        disturbed_s=random.choice([15.0, 25.0, 40.0]),
+        faults=_draw_faults(random),
+        queue_capacity=random.choice([5, 50, 200]),
+    )
+
+
+def _draw_contended(random: Random, seed: int) -> Plan:
+    """Several apps that all want more than one model can give, for long enough to see who gets what."""
+    names = ("first", "second", "third")[: random.choice([2, 2, 3])]
+    return Plan(
+        seed=seed,
+        hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 2.2),), 4000.0),),
+        models=(ModelPlan("model0", 9000, 9000, random.choice([2, 4]), 1.0, 45.0),),
+        apps=tuple(AppPlan(name, random.choice([1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 5.0])) for name in names),
+        arrivals_per_s=random.choice([15.0, 30.0]),
+        burst=0,
+        disturbed_s=20.0,
+        faults=FaultPlan(late_s=random.choice([0.0, 0.02])),
+        queue_capacity=1000,
+        cancels=0.02,
+        deadlines=0.0,
+        batch_share=random.choice([0.0, 0.2]),
+        tokens_in=(5, 60),
+        tokens_out=(5, 25),
+    )
+
+
+def _draw_host(random: Random, number: int) -> HostPlan:
+    node_id = f"host{number}"
+    count = random.choices([1, 2, 4], [50, 40, 10])[0]
+    return HostPlan(node_id, tuple(_draw_device(random, node_id, index) for index in range(count)), 4000.0)
+
+
+def _draw_device(random: Random, node_id: str, index: int) -> DevicePlan:
+    name, total_mib, speed = random.choice(CARDS)
+    return DevicePlan(f"GPU-{node_id}-{index}", name, total_mib, random.choice([0, 0, 512]), speed)
+
+
+def _draw_model(random: Random, number: int) -> ModelPlan:
+    claim_mib = random.choice([900, 2500, 5000, 5500, 9000, 11_000, 20_000])
+    return ModelPlan(
+        name=f"model{number}",
+        claim_mib=claim_mib,
+        needs_mib=round(claim_mib * random.choice([0.8, 0.97, 1.0])),
+        slots=random.choice([1, 2, 4]),
+        popularity=1 / (number + 1),
+        decode_tokens_per_s=random.choice([20.0, 45.0, 90.0]),
+        idle_unload_s=random.choice([None, None, None, 8.0]),
+    )
+
+
+def _draw_apps(random: Random) -> tuple[AppPlan, ...]:
+    count = random.choice([1, 2, 3])
+    return tuple(
+        AppPlan(f"app{number}", random.choice([1.0, 1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 20.0]))
+        for number in range(count)
+    )
+
+
+def _draw_rules(
+    random: Random, hosts: tuple[HostPlan, ...], models: tuple[ModelPlan, ...], apps: tuple[AppPlan, ...]
+) -> tuple[RulePlan, ...]:
+    """At most one of each subject, so that they do not contradict one another; pins that can be met."""
+    rules = []
+    for model in random.sample(models, random.choice([0, 0, 1, 2])):
+        host = random.choice(hosts)
+        large = [
+            device.device_id for device in host.devices if device.total_mib - device.reserve_mib >= model.claim_mib
+        ]
+        mode = random.choice(["PIN", "PIN", "PREFER", "AVOID"])
+        if large:
+            keep_loaded = mode == "PIN" and random.random() < 0.3
+            rules.append(RulePlan(model.name, "", mode, host.node_id, (random.choice(large),), keep_loaded))
+    if random.random() < 0.15 and not rules:
+        rules.append(
+            RulePlan("", random.choice(apps).name, random.choice(["PIN", "AVOID"]), random.choice(hosts).node_id)
+        )
+    return tuple(rules)
+
+
+def _draw_faults(random: Random) -> FaultPlan:
+    """A quarter of the worlds is healthy: what goes wrong there is nobody else's fault."""
+    if random.random() < 0.25:
+        return FaultPlan()
+    often = random.choice([0.01, 0.05, 0.15])
+
+    def rate() -> float:
+        return random.choice([0.0, often, often])
+
+    return FaultPlan(
+        node_cut_off=rate(),
+        pool_manager_restarts=rate(),
+        worker_crashes=rate(),
+        worker_link_breaks=rate(),
+        other_program_comes=rate(),
+        load_fails=random.choice([0.0, 0.1, 0.3]),
+        answer_lost=random.choice([0.0, 0.1]),
+        duplicate=random.choice([0.0, 0.2]),
+        late_s=random.choice([0.0, 0.02, 0.3, 1.5]),
+        memory_returns_after_s=random.choice([0.0, 0.2, 2.0]),
+    )

@@ -1,0 +1,65 @@
+"""A worker process as it really is: memory, slots, runs. The brain knows of it only what is told."""
+
+from dataclasses import dataclass, field
+
+from orchestratord.core.events import Event
+from orchestratord.core.fleet import WorkerSpec, WorkerState
+from orchestratord.core.task import RunResult, TaskError
+
+BATCH_PENALTY = 0.15
+"""How much every further run slows all of them down."""
+
+
+@dataclass
+class Run:
+    attempt_id: str
+    task_id: str
+    tokens_in: int
+    tokens_out: int
+    said: list[Event] = field(default_factory=list)
+    """What the worker said of it, in order: told again to whoever attaches."""
+    outcome: RunResult | TaskError | None = None
+    first_token_told: bool = False
+    seconds: float = 0.0
+    """That it takes if nobody ends it."""
+
+    @property
+    def is_active(self) -> bool:
+        return self.outcome is None
+
+
+@dataclass
+class Process:
+    """`needs_mib` is what it takes of each device once it has begun to load, from its exec to its exit."""
+
+    node_id: str
+    spec: WorkerSpec
+    needs_mib: tuple[int, ...]
+    started_at: float
+    decode_tokens_per_s: float
+    state: WorkerState = WorkerState.STARTING
+    is_alive: bool = True
+    failure: str = ""
+    runs: dict[str, Run] = field(default_factory=dict)
+    tombstones: set[str] = field(default_factory=set)
+    """Attempts that were cancelled or released before they came: they never start."""
+
+    @property
+    def worker_id(self) -> str:
+        return self.spec.worker_id
+
+    @property
+    def active(self) -> int:
+        return sum(run.is_active for run in self.runs.values())
+
+    def holds_mib(self, device_id: str) -> int:
+        return sum(
+            mib
+            for held, mib in zip(self.spec.device_ids, self.needs_mib, strict=True)
+            if held == device_id and self.is_alive
+        )
+
+    def seconds_for(self, run: Run) -> float:
+        """From the start of a run to its end, in the batch that it meets when it starts."""
+        slowed = 1 + BATCH_PENALTY * (self.active - 1)
+        return (run.tokens_in / 20 + run.tokens_out) * slowed / self.decode_tokens_per_s

@@ -1,0 +1,230 @@
+"""Worlds with a question: what comes of a flood, of many models on few devices, of predictions."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from unittest import mock
+
+from orchestratord.core import effects, eviction
+from orchestratord.core.fleet import Worker
+from orchestratord.core.state import BrainConfig, BrainState
+from support.simulation.plan import GIB, AppPlan, DevicePlan, FaultPlan, HostPlan, ModelPlan, Plan
+from support.simulation.world import World
+
+CARD = DevicePlan("GPU-a", "RTX 3090", 24 * GIB, 0, 1.0)
+HOST = HostPlan("garage", (CARD,), 2000.0)
+SMALL = ModelPlan("small", 4 * GIB, 4 * GIB, slots=4, popularity=1.0, decode_tokens_per_s=40.0)
+ONE_HOST = Plan(
+    seed=0,
+    hosts=(HOST,),
+    models=(SMALL,),
+    apps=(AppPlan("only", 1.0, 1.0),),
+    arrivals_per_s=0.0,
+    burst=0,
+    disturbed_s=0.0,
+    faults=FaultPlan(late_s=0.002),
+    queue_capacity=100_000,
+    cancels=0.0,
+    deadlines=0.0,
+    batch_share=0.0,
+    durable_share=1.0,
+)
+
+
+@dataclass
+class Times:
+    """When tasks came, started and were answered, by task; in virtual seconds."""
+
+    world: World
+    came: dict[str, float] = field(default_factory=dict)
+    started: dict[str, float] = field(default_factory=dict)
+    answered: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.world.listeners.append(self._listen)
+
+    def waited_s(self) -> list[float]:
+        """From coming to the answer."""
+        return [self.answered[task_id] - came for task_id, came in self.came.items() if task_id in self.answered]
+
+    def _listen(self, effect: effects.Effect) -> None:
+        now = self.world.schedule.now
+        if isinstance(effect, effects.OpenLog):
+            self.came[effect.request.task_id] = now
+        elif isinstance(effect, effects.StartRun):
+            self.started.setdefault(effect.request.task_id, now)
+        elif isinstance(effect, effects.AppendTerminal):
+            self.answered[effect.task_id] = now
+
+
+# Two apps of equal weight; one of them sends a hundred times as much.
+
+QUIET_PER_S = 0.3
+"""About a third of what the model can serve."""
+
+
+def wait_beside(flood: bool, seed: int = 1) -> float:
+    """Median seconds from a quiet app's request to its answer, alone or beside an app that sends 100 times as much."""
+    apps = (AppPlan("quiet", 1.0, 1.0), AppPlan("loud", 1.0, 100.0))
+    world = World(ONE_HOST.with_(seed=seed, apps=apps))
+    times = Times(world)
+    world.begin()
+    quiet = _send_every(world, QUIET_PER_S, "quiet")
+    if flood:
+        _send_every(world, 100 * QUIET_PER_S, "loud")
+    world.schedule.run_until(300.0)
+    return statistics.median(
+        times.answered[task_id] - times.came[task_id] for task_id in quiet if task_id in times.answered
+    )
+
+
+def _send_every(world: World, per_s: float, app: str) -> list[str]:
+    sent: list[str] = []
+
+    def send() -> None:
+        sent.append(world.traffic.submit(app=app))
+        world.schedule.after(world.random.expovariate(per_s), send)
+
+    world.schedule.after(1.0, send)
+    return sent
+
+
+# Agents take turns among six models; the two devices hold two each.
+
+
+@dataclass(frozen=True)
+class Swapping:
+    loads_per_1000: float
+    median_wait_s: float
+
+
+def swapping(policy: Callable[[], AbstractContextManager[None]], requests: int = 1000, seed: int = 1) -> Swapping:
+    world = World(_agents_plan(seed), config=BrainConfig(queue_capacity=100_000))
+    times, loads = Times(world), []
+    world.listeners.append(lambda effect: loads.append(effect) if isinstance(effect, effects.StartWorker) else None)
+    with policy():
+        world.begin()
+        for number in range(AGENTS):
+            _agent(world, times, number)
+        while len(times.answered) < requests:
+            world.schedule.run_until(world.schedule.now + 10.0)
+    return Swapping(1000 * len(loads) / len(times.answered), statistics.median(times.waited_s()))
+
+
+AGENTS = 8
+THINKS_S = (0.5, 8.0)
+
+
+def _agents_plan(seed: int) -> Plan:
+    models = tuple(ModelPlan(f"model{number}", 11 * GIB, 11 * GIB, 2, 1 / (number + 1), 40.0) for number in range(6))
+    cards = (CARD, DevicePlan("GPU-b", "RTX 3090", 24 * GIB, 0, 1.0))
+    return ONE_HOST.with_(seed=seed, hosts=(HostPlan("garage", cards, 2000.0),), models=models)
+
+
+def _agent(world: World, times: Times, number: int) -> None:
+    """Asks, waits for the answer, thinks, asks again; most for what is popular."""
+    sent: list[str] = []
+
+    def ask() -> None:
+        sent.append(world.traffic.submit())
+
+    def listen(effect: effects.Effect) -> None:
+        if isinstance(effect, effects.AppendTerminal) and sent and effect.task_id == sent[-1]:
+            world.schedule.after(world.random.uniform(*THINKS_S), ask)
+
+    world.listeners.append(listen)
+    world.schedule.after(1.0 + number * 0.1, ask)
+
+
+@contextmanager
+def by_cost() -> Iterator[None]:
+    """As it is."""
+    yield
+
+
+@contextmanager
+def least_recently_used() -> Iterator[None]:
+    with mock.patch.object(eviction, "regret_ms", _last_used):
+        yield
+
+
+@contextmanager
+def idle_for_a_while() -> Iterator[None]:
+    """Whoever was idle for 30 s leaves, and otherwise the least recently used."""
+    with mock.patch.object(eviction, "regret_ms", _last_used):
+        yield
+
+
+def _last_used(_: BrainState, worker: Worker) -> float:
+    return worker.last_used_at
+
+
+# What is predicted, and what comes.
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`errors`: relative, of predicted starts; `on_time`: (probability, whether it was) of tasks with a deadline."""
+
+    errors: list[float]
+    on_time: list[tuple[float, bool]]
+
+    @property
+    def median_error(self) -> float:
+        return statistics.median(self.errors)
+
+    @property
+    def brier(self) -> float:
+        return statistics.mean((probability - met) ** 2 for probability, met in self.on_time)
+
+    @property
+    def brier_of_base_rate(self) -> float:
+        base = statistics.mean(met for _, met in self.on_time)
+        return base * (1 - base)
+
+
+LEARNS_FROM = 50
+
+
+def predictions(seed: int = 1) -> Judged:
+    """A model with more to do than it can, now and then: what was foretold after the first 50 tasks, and what came."""
+    world = World(ONE_HOST.with_(seed=seed, tokens_in=(20, 200)))
+    times, foretold, on_time = Times(world), {}, []
+
+    def listen(effect: effects.Effect) -> None:
+        if isinstance(effect, effects.OpenLog) and effect.predicted_start_ms is not None:
+            foretold[effect.request.task_id] = effect.predicted_start_ms / 1000
+        elif isinstance(effect, effects.OnTimeJudged):
+            on_time.append((effect.probability, effect.met))
+
+    world.listeners.append(listen)
+    world.begin()
+    _send_in_waves(world, until_s=WAVES * WAVE_S)
+    world.schedule.run_until(WAVES * WAVE_S + 60.0)
+    judged = list(times.started)[LEARNS_FROM:]
+    errors = [
+        abs(foretold[task_id] - waited) / max(waited, AT_ONCE_S)
+        for task_id in judged
+        if task_id in foretold and (waited := times.started[task_id] - times.came[task_id]) is not None
+    ]
+    return Judged(errors, on_time[LEARNS_FROM:])
+
+
+WAVES = 40
+WAVE_S = 12.0
+AT_ONCE_S = 0.1
+"""Whoever starts within this time did not wait; an error is told in parts of this then."""
+
+
+def _send_in_waves(world: World, until_s: float) -> None:
+    """Between hardly anything and three times what can be done; every second task has a deadline, easy or hard."""
+
+    def send() -> None:
+        in_wave = world.schedule.now % WAVE_S < WAVE_S / 3
+        deadline_s = world.random.uniform(1.0, 12.0) if world.happens(0.5) else None
+        world.traffic.submit(deadline_s=deadline_s)
+        if world.schedule.now < until_s:
+            world.schedule.after(world.random.expovariate(4.0 if in_wave else 0.5), send)
+
+    world.schedule.after(1.0, send)

@@ -1,0 +1,212 @@
+"""Tasks: none lost, none twice, one terminal each; slots: none used twice."""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from orchestratord.core import effects, events
+from orchestratord.core.fleet import WorkerState
+from orchestratord.core.task import TaskRequest, TaskState
+from support.simulation.process import Process, Run
+from support.simulation.violation import Violation
+
+if TYPE_CHECKING:
+    from support.simulation.world import World
+
+QUEUED, RUNNING, FINISHED = "queued", "running", "finished"
+_STATES = {TaskState.QUEUED: QUEUED, TaskState.RUNNING: RUNNING}
+DEADLINE_SLACK_S = 0.6
+LOOKS_AT_ALL_EVERY = 100
+
+
+@dataclass(slots=True)
+class Watched:
+    """A task as it must be, by what was told and wanted."""
+
+    request: TaskRequest
+    submitted_at: float
+    state: str = QUEUED
+    shown: bool = False
+    attempts: int = 0
+
+    @property
+    def model(self) -> str:
+        return self.request.model
+
+
+class TaskRules:
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.tasks: dict[str, Watched] = {}
+        self.queued: dict[str, Watched] = {}
+        self.open = 0
+        self._deadlines: list[tuple[float, str]] = []
+        self._live: dict[str, set[str]] = {}
+        """By worker: attempts that were started there and that the brain was not told are over."""
+        self._worker_of: dict[str, str] = {}
+        self._stopped: set[str] = set()
+        self._touched: set[str] = set()
+        self._checks = 0
+
+    # What happens.
+
+    def heard(self, event: events.Event) -> None:
+        if isinstance(event, events.AttemptEnded | events.AttemptUnknown):
+            self._over(event.attempt_id)
+
+    def wants(self, effect: effects.Effect) -> None:
+        if note := _NOTES.get(type(effect)):
+            note(self, effect)
+
+    def run_began(self, process: Process, run: Run) -> None:
+        """The truth at the worker: it never has more to do than slots."""
+        if process.active > process.spec.slots:
+            self._fail(f"worker {process.worker_id} runs {process.active} tasks in {process.spec.slots} slots")
+        twice = [other for other in process.runs.values() if other.task_id == run.task_id and other.is_active]
+        if len(twice) > 1:
+            self._fail(f"task {run.task_id} runs twice on {process.worker_id}")
+
+    def opened(self, effect: effects.OpenLog) -> None:
+        request = effect.request
+        if request.task_id in self.tasks:
+            self._fail(f"{request.task_id} was opened twice")
+        now = self._world.schedule.now
+        task = self.tasks[request.task_id] = self.queued[request.task_id] = Watched(request, now)
+        self.open += 1
+        self._touched.add(request.task_id)
+        if request.deadline_s is not None:
+            heapq.heappush(self._deadlines, (now + request.deadline_s + DEADLINE_SLACK_S, task.request.task_id))
+
+    def started(self, effect: effects.StartRun) -> None:
+        task = self._known(effect.request.task_id)
+        if task.state is not QUEUED:
+            self._fail(f"{task.request.task_id} is started while it is {task.state}")
+        self._check_worker(effect.worker_id)
+        live = self._live.setdefault(effect.worker_id, set())
+        live.add(effect.attempt_id)
+        slots = self._world.links[effect.worker_id].process.spec.slots
+        if len(live) > slots:
+            self._fail(f"{len(live)} attempts were started in the {slots} slots of {effect.worker_id}")
+        self._worker_of[effect.attempt_id] = effect.worker_id
+        task.state = RUNNING
+        task.attempts += 1
+        del self.queued[effect.request.task_id]
+        self._touched.add(effect.request.task_id)
+
+    def ended(self, effect: effects.PersistTerminal | effects.AppendTerminal) -> None:
+        task = self._known(effect.task_id)
+        is_shown_now = isinstance(effect, effects.AppendTerminal)
+        if task.shown or (task.state is FINISHED and not is_shown_now):
+            self._fail(f"{effect.task_id} gets a second terminal: {effect.terminal}")
+        if task.state is not FINISHED:
+            if is_shown_now and task.request.durable:
+                self._fail(f"the terminal of {effect.task_id} is shown before it was kept")
+            self.open -= 1
+        task.state, task.shown = FINISHED, is_shown_now
+        self.queued.pop(effect.task_id, None)
+        self._touched.add(effect.task_id)
+
+    def forgotten(self, effect: effects.ForgetTask) -> None:
+        if not self._known(effect.task_id).shown:
+            self._fail(f"{effect.task_id} is forgotten before its readers had its terminal")
+        del self.tasks[effect.task_id]
+
+    def detached(self, effect: effects.DetachWorker) -> None:
+        for attempt_id in self._live.pop(effect.worker_id, ()):
+            del self._worker_of[attempt_id]
+
+    def released(self, effect: effects.ReleaseRuns) -> None:
+        """The brain counts them as over, also those that it lost sight of."""
+        for attempt_id in effect.attempt_ids:
+            self._over(attempt_id)
+
+    def stopped(self, effect: effects.StopWorker) -> None:
+        self._stopped.add(effect.worker_id)
+
+    def live_on(self, worker_id: str) -> set[str]:
+        """Attempts that hold slots there, as far as the brain can know."""
+        return self._live.get(worker_id, set())
+
+    # What has to hold.
+
+    def check(self) -> None:
+        state = self._world.brain.state
+        if len(state.queue) != len(self.queued):
+            self._fail(f"{len(self.queued)} tasks have to wait, {len(state.queue)} are in the queue")
+        self._checks += 1
+        looked_at = self.tasks if self._checks % LOOKS_AT_ALL_EVERY == 0 else self._touched
+        for task_id in looked_at:
+            self._check_task(task_id)
+        self._touched.clear()
+
+    def check_deadlines(self) -> None:
+        while self._deadlines and self._deadlines[0][0] <= self._world.schedule.now:
+            _, task_id = heapq.heappop(self._deadlines)
+            task = self.tasks.get(task_id)
+            if task is not None and task.state is not FINISHED:
+                self._fail(f"{task_id} is {task.state} after its deadline")
+
+    def all_have_ended(self) -> bool:
+        return not self.open and all(task.shown for task in self.tasks.values())
+
+    def at_rest(self) -> None:
+        """Long after everything was healed: nobody waits, nothing runs, no slot is held."""
+        left = sorted(task_id for task_id, task in self.tasks.items() if not task.shown)
+        if left:
+            waiting = [task_id for task_id in left if task_id in self.queued]
+            self._fail(f"never ended: {', '.join(left[:10])} (waiting of them: {len(waiting)} of {len(left)})")
+        state = self._world.brain.state
+        if state.attempts:
+            self._fail(f"attempts are left: {sorted(state.attempts)}")
+        held = {worker.worker_id: sorted(worker.attempts) for worker in state.fleet.workers.values() if worker.attempts}
+        if held:
+            self._fail(f"slots are held by nobody: {held}")
+
+    def _check_task(self, task_id: str) -> None:
+        state = self._world.brain.state
+        task, watched = state.tasks.get(task_id), self.tasks.get(task_id)
+        if watched is None or task is None:
+            if (watched is None) != (task is None):
+                self._fail(f"{task_id} is known to one side only")
+            return
+        if (task_id in state.queue) != (watched.state is QUEUED):
+            self._fail(f"{task_id} is {watched.state}, and {'' if task_id in state.queue else 'not '}in the queue")
+        if _STATES.get(task.state, FINISHED) is not watched.state:
+            self._fail(f"{task_id} is {watched.state}; the brain holds it to be {task.state}")
+        if task.state is TaskState.RUNNING and (task.attempt is None or task.attempt.attempt_id not in state.attempts):
+            self._fail(f"{task_id} runs nowhere")
+
+    def _check_worker(self, worker_id: str) -> None:
+        if worker_id in self._stopped:
+            self._fail(f"a run is sent to {worker_id}, which was told to stop")
+        link = self._world.links.get(worker_id)
+        if link is None or not link.is_wanted:
+            self._fail(f"a run is sent to {worker_id}, to which there is no link")
+        elif link.process.state is WorkerState.STARTING:
+            self._fail(f"a run is sent to {worker_id}, which is not loaded yet")
+
+    def _over(self, attempt_id: str) -> None:
+        if worker_id := self._worker_of.pop(attempt_id, None):
+            self._live[worker_id].discard(attempt_id)
+
+    def _known(self, task_id: str) -> Watched:
+        task = self.tasks.get(task_id)
+        if task is None:
+            self._fail(f"{task_id} was never opened, or is forgotten")
+        return task
+
+    def _fail(self, what: str) -> NoReturn:
+        raise Violation(self._world, what)
+
+
+_NOTES: dict[type, Callable[[TaskRules, Any], None]] = {
+    effects.OpenLog: TaskRules.opened,
+    effects.StartRun: TaskRules.started,
+    effects.PersistTerminal: TaskRules.ended,
+    effects.AppendTerminal: TaskRules.ended,
+    effects.ForgetTask: TaskRules.forgotten,
+    effects.DetachWorker: TaskRules.detached,
+    effects.ReleaseRuns: TaskRules.released,
+    effects.StopWorker: TaskRules.stopped,
+}

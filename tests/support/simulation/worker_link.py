@@ -1,0 +1,177 @@
+"""The link from the orchestrator to one worker, and what runs there."""
+
+from typing import TYPE_CHECKING
+
+from llorch.errors import Reason
+from orchestratord.core import events
+from orchestratord.core.effects import StartRun
+from orchestratord.core.fleet import WorkerState
+from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskError
+from support.simulation.process import Process, Run
+from support.simulation.schedule import Action, Line
+from support.simulation.violation import Violation
+
+if TYPE_CHECKING:
+    from support.simulation.world import World
+
+ATTACH_AGAIN_AFTER_S = 0.7
+CANCEL_IS_HEARD_WITHIN_S = 0.5
+PREFILL_SHARE = 0.25
+
+
+class WorkerLink:
+    """Exists from AttachWorker to DetachWorker. What a worker says while nobody listens is said again on attaching."""
+
+    def __init__(self, world: "World", process: Process) -> None:
+        self.world = world
+        self.process = process
+        self.line: Line | None = None
+        self.is_wanted = False
+        self.cannot_be_reached_until = 0.0
+        self._attached_at = 0.0
+        self._cancelled: dict[str, float] = {}
+
+    # What the brain wants.
+
+    def attach(self) -> None:
+        self.is_wanted = True
+        self.world.schedule.after(self.world.delay_s(), self._try_to_attach)
+
+    def detach(self) -> None:
+        self.is_wanted = False
+        self._cut()
+
+    def start_run(self, effect: StartRun) -> None:
+        request = effect.request
+        tokens_in, tokens_out = self.world.tokens_of(request.task_id)
+        run = Run(effect.attempt_id, request.task_id, tokens_in, tokens_out)
+        self.world.schedule.after(self.world.delay_s(), lambda: self._start_arrives(run))
+
+    def cancel_run(self, attempt_id: str) -> None:
+        self._cancelled.setdefault(attempt_id, self.world.schedule.now)
+
+        def arrive() -> None:
+            run = self.process.runs.get(attempt_id)
+            if run is None:
+                self.process.tombstones.add(attempt_id)
+            elif run.is_active:
+                self._end(run, FinishReason.CANCELLED)
+
+        self._call(arrive)
+
+    def release_runs(self, attempt_ids: tuple[str, ...]) -> None:
+        def arrive() -> None:
+            for attempt_id in attempt_ids:
+                self.process.tombstones.add(attempt_id)
+                self.process.runs.pop(attempt_id, None)
+
+        self._call(arrive)
+
+    # What happens to it.
+
+    def breaks(self, for_s: float) -> None:
+        """Frames stop; the orchestrator notices and tries to attach again."""
+        self.cannot_be_reached_until = self.world.schedule.now + for_s
+        if self.line is not None:
+            self._cut()
+            self._is_silent()
+
+    def process_exited(self) -> None:
+        if self.line is not None:
+            self._cut()
+            self.world.schedule.after(self.world.delay_s(), self._is_silent)
+
+    @property
+    def _reachable(self) -> bool:
+        return self.process.is_alive and self.world.schedule.now >= self.cannot_be_reached_until
+
+    def _cut(self) -> None:
+        if self.line is not None:
+            self.line.cut()
+            self.line = None
+
+    def _is_silent(self) -> None:
+        if self.is_wanted:
+            self.world.tell(events.WorkerSilent(self.process.worker_id))
+            self.world.schedule.after(ATTACH_AGAIN_AFTER_S, self._try_to_attach)
+
+    def _try_to_attach(self) -> None:
+        if not self.is_wanted or self.line is not None:
+            return
+        if not self._reachable:
+            self._is_silent()
+            return
+        self.line = Line(self.world.schedule, self.world.delay_s)
+        self._attached_at = self.world.schedule.now
+        self._send(events.RunsFound(self.process.worker_id, tuple(self.process.runs)))
+        self._send(events.WorkerAttached(self.process.worker_id))
+        for run in self.process.runs.values():
+            for said in run.said:
+                self._send(said)
+
+    def _send(self, event: events.Event) -> None:
+        if self.line is not None:
+            self.line.send(lambda: self.world.tell_perhaps_twice(event))
+
+    # Runs.
+
+    def _start_arrives(self, run: Run) -> None:
+        process = self.process
+        if not self._reachable:
+            # Whether it arrived is not known to the caller: it cancels, so that it can't start later.
+            process.tombstones.add(run.attempt_id)
+            self.world.schedule.after(self.world.delay_s(), lambda: self._tell(events.AttemptUnknown(run.attempt_id)))
+        elif process.state is not WorkerState.READY or run.attempt_id in process.tombstones:
+            refused = TaskError(Reason.DRAINING, "the worker is stopping, or the run was cancelled", retryable=True)
+            self._tell(events.AttemptEnded(run.attempt_id, refused))
+        elif run.attempt_id not in process.runs:
+            process.runs[run.attempt_id] = run
+            self.world.invariants.run_began(process, run)
+            self._say(run, events.AttemptStarted(run.attempt_id))
+            seconds = run.seconds = process.seconds_for(run)
+            self.world.schedule.after(seconds * PREFILL_SHARE, lambda: self._first_token(run))
+            self.world.schedule.after(seconds, lambda: self._end(run, FinishReason.EOS))
+
+    def _first_token(self, run: Run) -> None:
+        if run.is_active and self.process.is_alive:
+            self._say(run, events.AttemptFirstToken(run.attempt_id))
+
+    def _end(self, run: Run, reason: FinishReason) -> None:
+        if not run.is_active or not self.process.is_alive:
+            return
+        if reason is FinishReason.EOS:
+            self._check_not_cancelled(run)
+        tokens_out = run.tokens_out if reason is FinishReason.EOS else 0
+        run.outcome = RunResult(
+            (ChoiceEnd(0, reason, tokens_out),),
+            run.tokens_in,
+            tokens_out,
+            decode_ms=round(run.seconds * (1 - PREFILL_SHARE) * 1000) if tokens_out else 0,
+            prefill_ms=round(run.seconds * PREFILL_SHARE * 1000) if tokens_out else 0,
+        )
+        self._say(run, events.AttemptEnded(run.attempt_id, run.outcome))
+
+    def _check_not_cancelled(self, run: Run) -> None:
+        """A cancel may get lost while the worker can't be reached; not for longer."""
+        cancelled_at = self._cancelled.get(run.attempt_id)
+        if cancelled_at is None or self.line is None:
+            return
+        heard_by = max(cancelled_at, self._attached_at) + CANCEL_IS_HEARD_WITHIN_S
+        if self.world.schedule.now > heard_by + 2 * self.world.plan.faults.late_s:
+            raise Violation(self.world, f"{run.attempt_id} ran to its end although it was cancelled")
+
+    def _say(self, run: Run, event: events.Event) -> None:
+        run.said.append(event)
+        self._send(event)
+
+    def _tell(self, event: events.Event) -> None:
+        self.world.tell_perhaps_twice(event)
+
+    def _call(self, arrive: Action) -> None:
+        """A command that nobody waits for: it gets lost if the worker can't be reached when it comes."""
+
+        def arrive_if_reachable() -> None:
+            if self._reachable:
+                arrive()
+
+        self.world.schedule.after(self.world.delay_s(), arrive_if_reachable)

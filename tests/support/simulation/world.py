@@ -1,0 +1,224 @@
+"""The world of one plan: the brain in the middle, everything else around it."""
+
+import hashlib
+from collections.abc import Callable
+from itertools import count
+from random import Random
+from typing import Any
+
+from llorch.errors import LlorchError
+from orchestratord.core import effects, events
+from orchestratord.core.apps import App
+from orchestratord.core.assignments import Assignment, Mode
+from orchestratord.core.brain import Brain
+from orchestratord.core.catalog import ModelSpec, Origin
+from orchestratord.core.state import BrainConfig
+from support.simulation.faults import Faults
+from support.simulation.host import Host
+from support.simulation.invariants import Invariants
+from support.simulation.plan import ModelPlan, Plan, RulePlan
+from support.simulation.pool_manager import PoolManager
+from support.simulation.process import Process
+from support.simulation.schedule import Schedule
+from support.simulation.traffic import Traffic
+from support.simulation.worker_link import WorkerLink
+
+TICK_S = 0.25
+NOBODY_ENDS_FOR_S = 90.0
+FULL_REPORTS_UNTIL_REST = 5
+DUPLICATE_AFTER_S = (0.0, 1.0, 4.0)
+
+
+class World:
+    def __init__(self, plan: Plan, *, config: BrainConfig | None = None, trace: bool = False) -> None:
+        numbers = count(1)
+        self.plan = plan
+        self.random = Random(plan.seed)  # noqa: S311  # a schedule, not a secret
+        self.schedule = Schedule()
+        self.models = {model.name: model for model in plan.models}
+        self.brain = Brain(config or _config(plan), lambda prefix: f"{prefix}-{next(numbers)}")
+        self.managers = {host.node_id: PoolManager(self, Host(host)) for host in plan.hosts}
+        self.links: dict[str, WorkerLink] = {}
+        self.invariants = Invariants(self)
+        self.traffic = Traffic(self)
+        self.faults = Faults(self)
+        self.listeners: list[Callable[[effects.Effect], object]] = []
+        """Whoever measures: called with every effect, before it is carried out."""
+        self.events = 0
+        self.refused = 0
+        self._trace = hashlib.sha256() if trace else None
+        self._numbers = count(1)
+
+    # Its life.
+
+    def run(self) -> None:
+        """Disturbed for as long as the plan says, then healed, until everything has ended."""
+        self.begin()
+        self.schedule.run_until(self.plan.disturbed_s)
+        self.settle()
+
+    def begin(self) -> None:
+        for app in self.plan.apps:
+            self.tell(events.AppDefined(App(app.name, weight=app.weight)))
+        for model in self.plan.models:
+            self.tell(events.ModelRegistered(_spec(model), Origin.CALL, "the simulation"))
+        for rule in self.plan.rules:
+            self.tell(events.AssignmentSet(_assignment(rule)))
+        for manager in self.managers.values():
+            manager.connect()
+        self.schedule.after(TICK_S, self._tick)
+        # Clients come when the hosts are there: before that they are refused, and that is soon told.
+        self.schedule.after(0.5, self.traffic.begin)
+        self.schedule.after(0.5, self.faults.begin)
+
+    def settle(self) -> None:
+        self.traffic.is_open = False
+        self.faults.end()
+        open_tasks, since = self.invariants.tasks.open, self.schedule.now
+        while self.schedule.now < since + NOBODY_ENDS_FOR_S and not self.invariants.all_have_ended():
+            self.schedule.run_until(self.schedule.now + 1.0)
+            if self.invariants.tasks.open < open_tasks:
+                open_tasks, since = self.invariants.tasks.open, self.schedule.now
+        self._come_to_rest()
+        self.invariants.at_rest()
+
+    def _come_to_rest(self) -> None:
+        """What is under way arrives; every host tells all there is, as it does now and then; what is to end ends."""
+        arrived_s = 2 * self.plan.faults.late_s + DUPLICATE_AFTER_S[-1]
+        self.schedule.run_until(self.schedule.now + arrived_s)
+        for _ in range(FULL_REPORTS_UNTIL_REST):
+            for manager in self.managers.values():
+                manager.report(full=True)
+            self.schedule.run_until(self.schedule.now + arrived_s)
+            if not self.invariants.memory.differences():
+                break
+
+    def _tick(self) -> None:
+        self.tell(events.Tick())
+        self.schedule.after(TICK_S, self._tick)
+
+    # Between the brain and the rest.
+
+    def tell(self, event: events.Event) -> bool:
+        """Hand an event to the brain, and carry out what it wants; False if it refused. Everything is looked at."""
+        self.events += 1
+        try:
+            wanted = self.brain.handle(event, self.schedule.now)
+        except LlorchError as error:
+            self.refused += 1
+            self.invariants.refused(event, error)
+            return False
+        self.invariants.heard(event)
+        for effect in wanted:
+            self.invariants.wants(effect)
+            for listen in self.listeners:
+                listen(effect)
+            if perform := _PERFORM.get(type(effect)):
+                perform(self, effect)
+        self.invariants.check(event)
+        if self._trace is not None:
+            self._trace.update(repr((self.schedule.now, wanted)).encode())
+        return True
+
+    def tell_perhaps_twice(self, event: events.Event) -> None:
+        """Answers of calls and frames of workers may come again, right away or much later."""
+        self.tell(event)
+        if self.happens(self.plan.faults.duplicate):
+            self.schedule.after(self.random.choice(DUPLICATE_AFTER_S), lambda: self.tell(event))
+
+    def digest(self) -> str:
+        """Of everything that the brain wanted, in order and with times; needs `trace`."""
+        assert self._trace is not None
+        return self._trace.hexdigest()
+
+    # What the parts ask for.
+
+    def happens(self, chance: float) -> bool:
+        return bool(chance) and self.random.random() < chance
+
+    def delay_s(self) -> float:
+        late_s = self.plan.faults.late_s
+        return late_s * self.random.random() if late_s else 0.0
+
+    def next_number(self) -> int:
+        return next(self._numbers)
+
+    def model_of_source(self, source: str) -> ModelPlan:
+        return self.models[source.removeprefix("file:/models/").removesuffix(".gguf")]
+
+    def tokens_of(self, task_id: str) -> tuple[int, int]:
+        work = self.traffic.work[task_id]
+        return work.tokens_in, work.tokens_out
+
+    def link_of(self, process: Process) -> WorkerLink:
+        link = self.links.get(process.worker_id)
+        if link is None or link.process is not process:
+            link = self.links[process.worker_id] = WorkerLink(self, process)
+        return link
+
+    def attach(self, worker_id: str) -> None:
+        for manager in self.managers.values():
+            if process := manager.host.processes.get(worker_id):
+                self.link_of(process).attach()
+                return
+
+    def detach(self, worker_id: str) -> None:
+        if link := self.links.get(worker_id):
+            link.detach()
+
+    def persist_terminal(self, effect: effects.PersistTerminal) -> None:
+        persisted = events.TerminalPersisted(effect.task_id)
+        self.schedule.after(self.delay_s(), lambda: self.tell_perhaps_twice(persisted))
+
+    def persist_task(self, effect: effects.PersistTask) -> None:
+        if self.plan.faults.answer_lost and self.happens(0.02):
+            not_kept = events.TaskNotKept(effect.request.task_id, "the disk is full")
+            self.schedule.after(self.delay_s(), lambda: self.tell(not_kept))
+
+
+def _config(plan: Plan) -> BrainConfig:
+    return BrainConfig(
+        queue_capacity=plan.queue_capacity,
+        task_retention_s=20.0,
+        no_device_grace_s=10.0,
+        max_starvation_s=plan.max_starvation_s,
+        min_residency_s=plan.min_residency_s,
+    )
+
+
+def _spec(model: ModelPlan) -> ModelSpec:
+    return ModelSpec(
+        model.name,
+        f"file:/models/{model.name}.gguf",
+        slots=model.slots,
+        vram_claim_mib=model.claim_mib,
+        idle_unload_s=model.idle_unload_s,
+    )
+
+
+def _assignment(rule: RulePlan) -> Assignment:
+    """As the settings file sets it: before its host was ever seen."""
+    return Assignment(
+        assignment_id="",
+        model=rule.model,
+        app=rule.app,
+        targets=("/".join((rule.node_id, *rule.device_ids)),),
+        places=(),
+        mode=Mode(rule.mode),
+        keep_loaded=rule.keep_loaded,
+        origin=Origin.FILE,
+    )
+
+
+_PERFORM: dict[type, Callable[[World, Any], None]] = {
+    effects.StageModel: lambda world, effect: world.managers[effect.node_id].stage(effect),
+    effects.StartWorker: lambda world, effect: world.managers[effect.node_id].start(effect),
+    effects.StopWorker: lambda world, effect: world.managers[effect.node_id].stop(effect),
+    effects.AttachWorker: lambda world, effect: world.attach(effect.worker_id),
+    effects.DetachWorker: lambda world, effect: world.detach(effect.worker_id),
+    effects.StartRun: lambda world, effect: world.links[effect.worker_id].start_run(effect),
+    effects.CancelRun: lambda world, effect: world.links[effect.worker_id].cancel_run(effect.attempt_id),
+    effects.ReleaseRuns: lambda world, effect: world.links[effect.worker_id].release_runs(effect.attempt_ids),
+    effects.PersistTask: World.persist_task,
+    effects.PersistTerminal: World.persist_terminal,
+}

@@ -1,0 +1,116 @@
+"""Explanations are the decision itself, in the words of somebody who explains it."""
+
+import pytest
+
+from llorch.errors import NotFound
+from orchestratord.core.assignments import Mode
+from orchestratord.core.placement.decision import Outcome
+from orchestratord.core.placement.explain import explain
+from orchestratord.core.placement.rules import Wishes
+from orchestratord.core.placement.sentences import duration, sentence
+from support.placement import BIG, GIB, SMALL, Scene, card
+
+pytestmark = pytest.mark.req("ORCH-1013")
+
+
+@pytest.fixture
+def scene() -> Scene:
+    scene = Scene()
+    scene.node()
+    scene.model("coder", 9 * GIB)
+    scene.model("phi-4", 9 * GIB)
+    return scene
+
+
+def said(scene: Scene, model: str = "coder", app: str = "", wishes: Wishes | None = None) -> str:
+    return sentence(explain(scene.state, model, app, 100, 100, wishes), is_dry_run=True)
+
+
+def test_a_load_that_evicts_beside_a_rule_that_excludes(scene: Scene) -> None:
+    scene.rule(Mode.PIN, "garage/3060")
+    scene.worker("phi-4", round(8.9 * GIB), SMALL.device_id, age_s=14 * 60)
+    scene.state.rates.loaded("coder", "garage", 9 * GIB, 3100)
+    assert said(scene) == (
+        "would load on GPU 1 (RTX 3060) of garage: 3.1 s to load, evicts phi-4 (idle 14 min, frees 8.9 GiB); "
+        "GPU 0 (RTX 3090) of garage excluded: rule 'coder only on garage/RTX 3060'"
+    )
+
+
+def test_a_worker_that_is_there(scene: Scene) -> None:
+    scene.worker("coder", 9 * GIB)
+    assert said(scene) == "would run on GPU 0 (RTX 3090) of garage, where coder is loaded"
+
+
+def test_a_worker_that_is_full_is_waited_for(scene: Scene) -> None:
+    scene.worker("coder", 9 * GIB, slots=1, busy=1)
+    record = explain(scene.state, "coder", "", 0, 0)
+    assert record.outcome is Outcome.WAITS
+    assert sentence(record, is_dry_run=True) == "would wait for a slot on GPU 0 (RTX 3090) of garage"
+
+
+def test_a_model_over_two_devices(scene: Scene) -> None:
+    scene.model("large", 30 * GIB)
+    scene.state.rates.loaded("large", "garage", 30 * GIB, 20_000)
+    assert said(scene, "large") == (
+        "would load on GPU 0 (RTX 3090) + GPU 1 (RTX 3060) of garage: 20 s to load, 20.0 GiB + 10.0 GiB; "
+        "GPU 0 (RTX 3090) of garage excluded: needs 30720 MiB, RTX 3090 has 24576 MiB when empty; "
+        "GPU 1 (RTX 3060) of garage excluded: needs 30720 MiB, RTX 3060 has 12288 MiB when empty"
+    )
+
+
+def test_what_has_to_wait_says_for_whom(scene: Scene) -> None:
+    scene.worker("phi-4", 20 * GIB, BIG.device_id, busy=2)
+    scene.worker("phi-4", 10 * GIB, SMALL.device_id, busy=1)
+    told = said(scene)
+    assert told.startswith("would wait until there is room for coder; ")
+    assert "GPU 0 (RTX 3090) of garage taken: RTX 3090: phi-4 works on 2 task(s)" in told
+
+
+def test_what_can_not_be_says_why(scene: Scene) -> None:
+    scene.model("huge", 90 * GIB)
+    assert explain(scene.state, "huge", "", 0, 0).outcome is Outcome.REFUSED
+    assert said(scene, "huge").startswith("huge can't be placed; GPU 0 (RTX 3090) of garage excluded: needs 92160 MiB")
+
+
+def test_a_fallback_is_told(scene: Scene) -> None:
+    scene.node("attic", card("GPU-attic", "RTX 4090"))
+    scene.rule(Mode.PIN, "attic", fallback=True)
+    scene.node("attic", card("GPU-attic", "RTX 4090", usable=False))
+    assert "its fallback allows another" in said(scene)
+
+
+def test_wishes_count_as_they_would_for_a_task(scene: Scene) -> None:
+    assert "GPU 1 (RTX 3060)" in said(scene, wishes=Wishes(pin=("garage/3060",))).partition(";")[0]
+    assert "the request's pin to garage/RTX 3060" in said(scene, wishes=Wishes(pin=("garage/3060",)))
+
+
+def test_many_places_are_told_in_groups() -> None:
+    scene = Scene()
+    for number in range(10):
+        scene.node(f"n{number}", card(f"GPU-{number}", "RTX 3060", 12))
+    scene.node("garage")
+    scene.model("coder", 13 * GIB)
+    told = said(scene)
+    assert "of n3 and 7 more excluded: needs 13312 MiB, RTX 3060 has 12288 MiB when empty" in told
+    assert len(told) < 400
+
+
+def test_an_explanation_changes_nothing(scene: Scene) -> None:
+    explain(scene.state, "coder", "", 0, 0)
+    assert scene.state.outbox == []
+    assert list(scene.state.decisions.newest_first()) == []
+
+
+def test_unknown_names_are_refused_as_for_a_task(scene: Scene) -> None:
+    with pytest.raises(NotFound, match="nearest names"):
+        explain(scene.state, "codr", "", 0, 0)
+    with pytest.raises(NotFound):
+        explain(scene.state, "coder", "nobody", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, "0.0 s"), (3.14, "3.1 s"), (45, "45 s"), (840, "14 min"), (7300, "2 h"), (200_000, "2 days")],
+)
+def test_times_are_told_in_one_unit(seconds: float, told: str) -> None:
+    assert duration(seconds) == told

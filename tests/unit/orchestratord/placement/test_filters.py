@@ -1,0 +1,148 @@
+"""Every filter takes out what it is for, says why, and leaves the rest alone."""
+
+from collections.abc import Callable
+
+import pytest
+
+from llorch.errors import Reason
+from orchestratord.core.assignments import Mode
+from orchestratord.core.fleet import DeviceKind, NodeState
+from orchestratord.core.placement.rules import Lane, Overrides
+from orchestratord.core.released import ReleasedDevice
+from orchestratord.core.targets import Place
+from orchestratord.core.task import TaskError
+from support.placement import BIG, SMALL, Scene, card
+
+pytestmark = pytest.mark.req("ORCH-1011")
+
+
+def removed_by(scene: Scene, **options: object) -> dict[str, tuple[str, str]]:
+    """Device → (filter, reason)."""
+    decision = scene.place(details=True, **options)  # type: ignore[arg-type]  # tests name fields
+    assert sum(decision.removed.values()) == len(decision.details)
+    return {"+".join(one.device_ids): (one.filtered_by, one.filter_detail) for one in decision.details}
+
+
+def scene_with(*cards: object, **options: object) -> Scene:
+    scene = Scene()
+    scene.node("garage", *cards, **options)  # type: ignore[arg-type]  # tests name fields
+    scene.model()
+    return scene
+
+
+def test_a_node_that_can_not_be_reached() -> None:
+    scene = scene_with(state=NodeState.SUSPECT)
+    assert removed_by(scene)[BIG.device_id] == ("node_ready", "garage is suspect: nothing new is placed there")
+
+
+def test_a_node_where_loading_it_failed() -> None:
+    scene = scene_with()
+    scene.state.refusals["coder"] = {"garage": TaskError(Reason.MODEL_LOAD_FAILED, "no such tensor")}
+    found = removed_by(scene, excluded_nodes=frozenset({"garage"}))
+    assert found[SMALL.device_id] == ("load_failed", "loading it there failed: no such tensor")
+
+
+def test_a_device_that_does_not_answer() -> None:
+    assert removed_by(scene_with(card(usable=False), SMALL)) == {
+        BIG.device_id: ("device_usable", "RTX 3090 does not answer")
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "is_removed"), [("3.5", True), ("5.0", False), ("8.6", False), ("", False), ("new", False)]
+)
+def test_a_card_older_than_the_engines_code(told: str, is_removed: bool) -> None:
+    found = removed_by(scene_with(card(compute_capability=told), SMALL))
+    assert (BIG.device_id in found) == is_removed
+    if is_removed:
+        assert found[BIG.device_id] == (
+            "compute_capability",
+            "RTX 3090 has compute capability 3.5; the engine needs 5.0 or more",
+        )
+
+
+def test_only_gpus_have_a_compute_capability() -> None:
+    assert removed_by(scene_with(card(compute_capability="3.5", kind=DeviceKind.SIMULATED))) == {}
+
+
+def test_a_device_outside_of_the_mask_of_the_request() -> None:
+    lane = Lane("coder", overrides=Overrides(device_mask=(SMALL.device_id,)))
+    assert removed_by(scene_with(), lane=lane) == {
+        BIG.device_id: ("device_mask", "the request's device_mask leaves RTX 3090 out")
+    }
+
+
+def test_a_device_that_a_rule_avoids() -> None:
+    scene = scene_with()
+    scene.rule(Mode.AVOID, "garage/3090")
+    assert removed_by(scene) == {BIG.device_id: ("avoided", "rule 'coder not on garage/RTX 3090'")}
+
+
+def test_a_place_beside_the_pin() -> None:
+    scene = scene_with()
+    scene.rule(Mode.PIN, "garage/3060")
+    assert removed_by(scene) == {BIG.device_id: ("pinned", "rule 'coder only on garage/RTX 3060'")}
+
+
+def test_a_place_beside_the_one_that_was_asked_for() -> None:
+    scene = scene_with()
+    found = removed_by(scene, only=(Place("garage", (SMALL.device_id,)),))
+    assert found == {BIG.device_id: ("pinned", "asked for garage/RTX 3060")}
+
+
+def test_a_context_that_the_prompt_exceeds() -> None:
+    scene = scene_with()
+    found = removed_by(scene, context=4096, prompt_tokens=5000, prompt_is_exact=True)
+    assert found[BIG.device_id] == ("context", "the prompt has 5000 tokens, and the context 4096")
+    assert removed_by(scene, context=4096, prompt_tokens=5000) == {}, "a guess is no reason"
+
+
+def test_a_device_that_is_too_small_even_when_empty() -> None:
+    scene = scene_with()
+    scene.model("coder", 20_000)
+    assert removed_by(scene)[SMALL.device_id] == (
+        "fits_when_empty",
+        "needs 20000 MiB, RTX 3060 has 12288 MiB when empty",
+    )
+
+
+def make_busy(scene: Scene) -> None:
+    scene.worker("writer", 10_000, SMALL.device_id, busy=2)
+
+
+def make_young(scene: Scene) -> None:
+    scene.worker("writer", 10_000, SMALL.device_id, age_s=5)
+
+
+def make_kept(scene: Scene) -> None:
+    scene.rule(Mode.PREFER, "garage", model="writer", keep_loaded=True)
+    scene.worker("writer", 10_000, SMALL.device_id)
+
+
+@pytest.mark.parametrize(
+    ("occupy", "why"),
+    [
+        (make_busy, "works on 2 task(s)"),
+        (make_young, "was loaded only just now"),
+        (make_kept, "stays loaded by a rule"),
+    ],
+)
+def test_a_device_whose_workers_do_not_leave(occupy: Callable[[Scene], None], why: str) -> None:
+    scene = scene_with(SMALL)
+    scene.model("writer")
+    occupy(scene)
+    assert removed_by(scene)[SMALL.device_id] == ("room", f"RTX 3060: writer {why}")
+
+
+def test_a_device_that_its_owner_took_back() -> None:
+    scene = scene_with()
+    scene.state.released.put(ReleasedDevice("garage", BIG.device_id), None)
+    assert removed_by(scene)[BIG.device_id][0] == "device_released"
+
+
+def test_nothing_is_told_that_nobody_asked_for() -> None:
+    scene = scene_with()
+    scene.rule(Mode.PIN, "garage/3060")
+    decision = scene.place()
+    assert decision.removed == {"pinned": 1}
+    assert decision.details == ()

@@ -1,0 +1,203 @@
+"""What the file on disk adds to the contract of stores: migrations, fencing, full disks."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from llorch.errors import FailedPrecondition, Reason, Unavailable
+from orchestratord.core.records import Record
+from orchestratord.core.task import TaskRequest
+from orchestratord.store import migrate, schema
+from orchestratord.store.interface import AuditEntry
+from orchestratord.store.sqlite import FILE, open_sqlite
+
+TASK = TaskRequest("task-1", "coder", b"a secret prompt", "digest", 1, durable=True)
+ENTRY = AuditEntry(1, "localhost", "", "x", "{}", "done")
+
+
+def test_the_steps_lead_to_the_tables_that_a_new_database_gets(tmp_path: Path) -> None:
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'stepped.db'}")
+    with engine.begin() as connection:
+        migrate.upgrade(connection)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        stepped = _statements(connection)
+    engine.dispose()
+    open_sqlite(tmp_path)
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / FILE}")
+    with engine.connect() as connection:
+        assert _statements(connection) == stepped
+    engine.dispose()
+    assert ScriptDirectory(str(migrate.MIGRATIONS)).get_heads() == [schema.REVISION]
+
+
+def test_an_older_database_is_brought_up_to_date_with_its_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _set_revision(tmp_path, "0000")
+    monkeypatch.setattr(migrate, "_refuse_if_newer", lambda _: None)
+    monkeypatch.setattr(migrate, "upgrade", _step_to_present)
+    open_sqlite(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (schema.REVISION,)
+
+
+def test_a_database_of_a_newer_release_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    _set_revision(tmp_path, "9999")
+    with pytest.raises(FailedPrecondition, match="newer release") as refused:
+        open_sqlite(tmp_path)
+    assert refused.value.reason is Reason.VERSION_SKEW
+
+
+def test_a_database_is_copied_before_it_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _set_revision(tmp_path, "0001")
+    monkeypatch.setattr(schema, "REVISION", "0002")
+    monkeypatch.setattr(migrate, "upgrade", _fails)
+    with pytest.raises(RuntimeError):
+        open_sqlite(tmp_path)
+    copy = tmp_path / f"{FILE}.before-0002"
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+    assert copy.stat().st_mode & 0o077 == 0
+
+
+def test_a_damaged_file_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"this is no database, " * 100)
+    with pytest.raises(FailedPrecondition, match="file is not a database; bring back a copy") as refused:
+        open_sqlite(tmp_path)
+    assert refused.value.reason is Reason.STORE_FAILED
+
+
+async def test_what_people_have_set_is_not_passed_over_if_it_can_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="has models 'coder' in a form"):
+        await _read_with(tmp_path, "models", "coder")
+
+
+async def test_what_was_learnt_is_learnt_again_if_it_can_not_be_read(tmp_path: Path) -> None:
+    assert await _read_with(tmp_path, "sources", "file:/a") == []
+
+
+async def test_a_kind_that_is_not_known_any_more_stays_where_it_is(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert await _read_with(tmp_path, "spells", "abracadabra") == []
+
+
+def test_only_its_owner_can_read_the_file(tmp_path: Path) -> None:
+    open_sqlite(tmp_path)
+    assert {file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {0}
+
+
+async def test_a_superseded_orchestrator_can_write_no_more(tmp_path: Path) -> None:
+    old, new = open_sqlite(tmp_path), open_sqlite(tmp_path)
+    await old.begin_incarnation()
+    await new.begin_incarnation()
+    with pytest.raises(FailedPrecondition, match="taken over") as refused:
+        await old.save_task(TASK, 1)
+    assert refused.value.reason is Reason.STALE_EPOCH
+    assert await new.tasks() == []
+    await old.close()
+    await new.close()
+
+
+async def test_what_can_not_be_written_is_refused_and_takes_nothing_else_along(tmp_path: Path) -> None:
+    store = open_sqlite(tmp_path)
+    await store.begin_incarnation()
+    twice = [store.save_task(TASK, 1), store.save_task(TASK, 2), store.append_audit(ENTRY)]
+    outcomes = await asyncio.gather(*twice, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), Unavailable, type(None)]
+    assert [outcome.reason for outcome in outcomes if isinstance(outcome, Unavailable)] == [Reason.STORE_FAILED]
+    assert len(await store.tasks()) == len(await store.audit(None, 10)) == 1
+    await store.close()
+
+
+async def test_a_full_disk_is_told_and_over_when_there_is_room_again(tmp_path: Path) -> None:
+    store = open_sqlite(tmp_path)
+    await store.begin_incarnation()
+    await store._writer.write(_pragma("PRAGMA max_page_count = 1"))
+    with pytest.raises(Unavailable, match="disk") as refused:
+        await store.save_task(TaskRequest("task-2", "coder", b"x" * 100_000, "digest", 1, durable=True), 1)
+    assert refused.value.reason is Reason.STORE_FAILED
+    assert refused.value.retry_after_ms
+    await store._writer.write(_pragma("PRAGMA max_page_count = 100000"))
+    await store.save_task(TASK, 1)
+    assert [kept.request.task_id for kept in await store.tasks()] == ["task-1"]
+    await store.close()
+
+
+async def test_a_closed_store_takes_nothing(tmp_path: Path) -> None:
+    store = open_sqlite(tmp_path)
+    await store.begin_incarnation()
+    await store.close()
+    with pytest.raises(Unavailable, match="closed"):
+        await store.save_task(TASK, 1)
+
+
+async def test_a_forgotten_prompt_is_overwritten(tmp_path: Path) -> None:
+    store = open_sqlite(tmp_path)
+    await store.begin_incarnation()
+    await store.save_task(TASK, 1)
+    assert b"YSBzZWNyZXQgcHJvbXB0" in _contents(tmp_path)  # the prompt in base64
+    await store.forget_task(TASK.task_id)
+    await store.close()
+    assert b"YSBzZWNyZXQgcHJvbXB0" not in _contents(tmp_path)
+
+
+async def _read_with(folder: Path, kind: str, key: str) -> list[Record]:
+    """What the store reads when it holds a record that says nothing that it understands."""
+    store = open_sqlite(folder)
+    await store.begin_incarnation()
+    table = schema.records
+    row = {"kind": kind, "record_key": key, "body": '{"from": "the future"}'}
+    await store._writer.write(_executing(sqlalchemy.delete(table)))
+    await store._writer.write(_executing(sqlalchemy.insert(table).values(row)))
+    try:
+        return await store.records()
+    finally:
+        await store.close()
+
+
+def _executing(statement: sqlalchemy.Executable) -> Callable[[sqlalchemy.Connection], None]:
+    def execute(connection: sqlalchemy.Connection) -> None:
+        connection.execute(statement)
+
+    return execute
+
+
+def _contents(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+def _pragma(text: str) -> Callable[[sqlalchemy.Connection], None]:
+    def execute(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql(text)
+
+    return execute
+
+
+def _statements(connection: sqlalchemy.Connection) -> set[str]:
+    """What made the tables and indices, without line breaks and in any order."""
+    rows = connection.execute(sqlalchemy.text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    return {" ".join(row.sql.split()) for row in rows}
+
+
+def _step_to_present(connection: sqlalchemy.Connection) -> None:
+    connection.execute(sqlalchemy.update(schema.alembic_version).values(version_num=schema.REVISION))
+
+
+def _fails(_: sqlalchemy.Connection) -> None:
+    raise RuntimeError
+
+
+def _set_revision(folder: Path, revision: str) -> None:
+    open_sqlite(folder)
+    with closing(sqlite3.connect(folder / FILE)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+        connection.commit()

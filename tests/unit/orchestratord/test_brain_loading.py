@@ -1,0 +1,281 @@
+"""Models come into memory: as many workers as people and tasks want, no more, and with what is known of their size."""
+
+from itertools import pairwise
+
+import pytest
+
+from llorch.errors import FailedPrecondition, NotFound, Reason, Unavailable
+from orchestratord.core import effects, events, memory_estimate
+from orchestratord.core.effects import PersistRecord
+from orchestratord.core.fleet import Endpoint, EngineFacts, Leaving, Snapshot, WorkerReported, WorkerState
+from orchestratord.core.loads import LoadPhase
+from orchestratord.core.targets import Place
+from orchestratord.core.task import TaskState
+from support.brain_driver import BrainDriver, gpu
+
+
+def brain(*devices: object, **options: object) -> BrainDriver:
+    """A node, and a model of 8000 MiB whose file is there."""
+    driver = BrainDriver()
+    driver.add_model("coder", size_mib=8000, **({"slots": 1, "vram_claim_mib": 8000} | options))
+    driver.add_node("garage", *devices, staged={"file:/models/coder.gguf": 8000})  # type: ignore[arg-type]
+    return driver
+
+
+def two_cards(**options: object) -> BrainDriver:
+    return brain(gpu("GPU-1", total_mib=10_000), gpu("GPU-2", total_mib=10_000, index=1, name="RTX 3060"), **options)
+
+
+# Because somebody asks.
+
+
+@pytest.mark.req("ORCH-1036")
+def test_a_model_is_loaded_on_request_and_once() -> None:
+    driver = two_cards()
+    driver.handle(events.ModelLoadAsked("coder", "worker-a"))
+    assert driver.only(effects.StartWorker).spec.worker_id == "worker-a"
+    driver.handle(events.ModelLoadAsked("coder", "worker-b"))
+    assert driver.only(effects.StartWorker)
+
+
+@pytest.mark.req("ORCH-1036")
+def test_it_is_loaded_where_somebody_wants_it() -> None:
+    driver = two_cards()
+    driver.handle(events.ModelLoadAsked("coder", "worker-a", (Place("garage", ("GPU-2",)),)))
+    assert driver.only(effects.StartWorker).spec.device_ids == ("GPU-2",)
+
+
+@pytest.mark.req("ORCH-1036")
+def test_another_worker_is_started_beside_the_one_that_is_there() -> None:
+    driver = two_cards()
+    driver.load_idle("coder")
+    driver.handle(events.ModelLoadAsked("coder", "worker-b", (Place("garage"),), anew=True))
+    assert driver.last(effects.StartWorker).spec.worker_id == "worker-b"
+
+
+def test_a_load_that_has_no_place_now_waits_for_one() -> None:
+    driver = brain(gpu(total_mib=10_000))
+    driver.add_model("other", size_mib=5000, vram_claim_mib=5000)
+    driver.load_idle("other")
+    driver.handle(events.ModelLoadAsked("coder", "worker-a"))
+    load = driver.state.loads.get("worker-a")
+    assert load is not None
+    assert load.phase is LoadPhase.WAITING
+    driver.let_pass(driver.config.min_residency_s)
+    assert driver.only(effects.StopWorker).why is Leaving.EVICTED
+
+
+def test_a_load_that_can_never_succeed_is_refused() -> None:
+    driver = brain(gpu(total_mib=4000))
+    with pytest.raises(FailedPrecondition) as refused:
+        driver.handle(events.ModelLoadAsked("coder", "worker-a"))
+    assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
+    assert not len(driver.state.loads)
+
+
+def test_a_load_without_any_host_is_refused() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder")
+    with pytest.raises(Unavailable):
+        driver.handle(events.ModelLoadAsked("coder", "worker-a"))
+    with pytest.raises(NotFound):
+        driver.handle(events.ModelLoadAsked("nobody", "worker-a"))
+
+
+@pytest.mark.req("ORCH-1036")
+def test_a_model_is_unloaded_everywhere_unless_it_is_busy() -> None:
+    driver = two_cards()
+    driver.load_idle("coder")
+    driver.submit("coder")
+    with pytest.raises(FailedPrecondition):
+        driver.handle(events.ModelUnloadAsked("coder", even_if_busy=False))
+    driver.handle(events.ModelUnloadAsked("coder", even_if_busy=True))
+    assert driver.only(effects.StopWorker).why is Leaving.ASKED
+
+
+# Because it is used, or is not.
+
+
+@pytest.mark.req("ORCH-1015")
+def test_a_model_leaves_when_nobody_used_it_for_its_time() -> None:
+    driver = brain(idle_unload_s=60.0)
+    driver.load_idle("coder")
+    driver.let_pass(50)
+    driver.submit("coder")
+    driver.finish_attempt(next(iter(driver.state.attempts)))
+    driver.let_pass(58)
+    assert not driver.all_of(effects.StopWorker)
+    driver.let_pass(3)
+    assert driver.only(effects.StopWorker).why is Leaving.IDLE
+
+
+def test_a_model_that_works_for_longer_than_its_idle_time_stays() -> None:
+    driver = brain(idle_unload_s=60.0)
+    driver.load_idle("coder")
+    driver.submit("coder")
+    driver.let_pass(200)
+    assert not driver.all_of(effects.StopWorker)
+
+
+@pytest.mark.req("ORCH-1015")
+def test_without_an_idle_time_a_model_stays() -> None:
+    driver = brain()
+    driver.load_idle("coder")
+    driver.let_pass(3600)
+    assert not driver.all_of(effects.StopWorker)
+
+
+@pytest.mark.req("ORCH-1012")
+def test_a_model_that_is_to_be_kept_is_loaded_at_once_and_again_when_its_worker_has_ended() -> None:
+    driver = brain()
+    driver.assign("coder", "garage", keep_loaded=True)
+    first = driver.only(effects.StartWorker).spec
+    driver.handle(events.WorkerStartAccepted(first.worker_id, 1))
+    driver.worker_ready(first)
+    driver.worker_ended(first, failure=(Reason.ENGINE_FAILED, "killed by signal 9"))
+    driver.let_pass(driver.config.memory_return_s)
+    assert len(driver.all_of(effects.StartWorker)) == 2
+
+
+def test_a_kept_model_that_fails_to_load_is_tried_again_ever_more_seldom() -> None:
+    driver = brain()
+    driver.assign("coder", "garage", keep_loaded=True)
+    began: list[float] = []
+    for _ in range(200):
+        if len(driver.all_of(effects.StartWorker)) > len(began):
+            began.append(driver.now)
+            driver.worker_ended(driver.last(effects.StartWorker).spec, failure=(Reason.MODEL_LOAD_FAILED, "no"))
+        driver.let_pass(1)
+    pauses = [later - earlier for earlier, later in pairwise(began)]
+    assert len(pauses) >= 3
+    assert all(later >= 1.5 * earlier for earlier, later in pairwise(pauses)), pauses
+
+
+@pytest.mark.req("ORCH-1012")
+def test_tasks_get_another_replica_when_all_slots_are_taken_and_as_many_wait() -> None:
+    driver = two_cards()
+    driver.assign("coder", "garage", replicas_max=2)
+    driver.submit("coder")
+    driver.load("coder")
+    assert len(driver.all_of(effects.StartWorker)) == 1
+    driver.submit("coder")
+    second = driver.last(effects.StartWorker).spec
+    assert second.device_ids == ("GPU-2",)
+    driver.submit("coder")
+    driver.submit("coder")
+    assert len(driver.all_of(effects.StartWorker)) == 2, "there is room for no more, and nobody wants more"
+
+
+def test_without_a_word_about_replicas_one_worker_serves_all() -> None:
+    driver = two_cards()
+    driver.submit("coder")
+    driver.load("coder")
+    for _ in range(5):
+        driver.submit("coder")
+    assert len(driver.all_of(effects.StartWorker)) == 1
+
+
+@pytest.mark.req("ORCH-1012")
+def test_a_replica_that_is_no_longer_needed_leaves() -> None:
+    driver = two_cards()
+    driver.assign("coder", "garage", replicas_max=2)
+    tasks = [driver.submit("coder")]
+    driver.load("coder")
+    tasks.append(driver.submit("coder"))
+    driver.load("coder")
+    for attempt_id in list(driver.state.attempts):
+        driver.finish_attempt(attempt_id)
+    driver.let_pass(driver.config.replica_idle_s + 2)
+    assert driver.only(effects.StopWorker).why is Leaving.IDLE
+    driver.let_pass(3600)
+    assert driver.only(effects.StopWorker), "the last one stays"
+
+
+@pytest.mark.req("ORCH-1012")
+def test_as_many_replicas_as_somebody_wants_at_least_are_loaded() -> None:
+    driver = two_cards()
+    driver.assign("coder", "garage", replicas_min=2)
+    assert {effect.spec.device_ids for effect in driver.all_of(effects.StartWorker)} == {("GPU-1",), ("GPU-2",)}
+
+
+# What it takes.
+
+
+@pytest.mark.req("ORCH-1014")
+def test_what_a_load_really_took_is_known_for_the_next_one() -> None:
+    driver = brain(vram_claim_mib=None, context=4096)
+    driver.handle(events.ModelLoadAsked("coder", "worker-a"))
+    spec = driver.only(effects.StartWorker).spec
+    measured = EngineFacts("llama_cpp", "1", 1, 4096, False, False, (8321,))
+    ready = WorkerReported(spec, WorkerState.READY, measured, Endpoint("a:1", "secret"))
+    driver.report(snapshot=Snapshot(full=False, workers=(ready,)))
+    assert any(getattr(effect.after, "mib", None) == (8321,) for effect in driver.all_of(PersistRecord))
+    driver.worker_ended(spec)
+    driver.handle(events.ModelLoadAsked("coder", "worker-b"))
+    assert driver.last(effects.StartWorker).spec.reservation_mib == (8321,)
+
+
+@pytest.mark.req("ORCH-1014")
+def test_what_the_owner_says_goes_before_what_was_measured() -> None:
+    driver = brain(vram_claim_mib=9000)
+    first = driver.load_idle("coder")
+    driver.worker_ended(first)
+    driver.handle(events.ModelLoadAsked("coder", "worker-b"))
+    assert driver.last(effects.StartWorker).spec.reservation_mib == (9000,)
+
+
+@pytest.mark.req("ORCH-1033")
+def test_the_default_context_is_halved_until_it_fits_and_the_reader_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def estimate(_model: object, _size: int, context: int, shares: object, _kind: object) -> tuple[int, ...]:
+        return (8000 + context // 4,)
+
+    monkeypatch.setattr("orchestratord.core.placement.claims.estimate_split_mib", estimate)
+    monkeypatch.setattr(memory_estimate, "estimate_split_mib", estimate)
+    driver = brain(gpu(total_mib=11_000), vram_claim_mib=None)
+    task_id = driver.submit("coder")
+    assert driver.only(effects.StartWorker).spec.context_per_slot == 8192
+    told = [effect.text for effect in driver.all_of(effects.Narrate) if effect.task_id == task_id]
+    assert any("with context 8192: 32768 would fit on no device" in text for text in told), told
+
+
+@pytest.mark.req("ORCH-1033")
+def test_a_context_that_somebody_asked_for_is_never_lowered() -> None:
+    driver = brain(gpu(total_mib=9000), vram_claim_mib=None, context=262_144)
+    with pytest.raises(FailedPrecondition) as refused:
+        driver.submit("coder")
+    assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
+
+
+# When nobody knows.
+
+
+def test_a_start_that_may_have_arrived_keeps_its_memory_until_the_node_shows_that_it_did_not() -> None:
+    driver = brain(gpu(total_mib=10_000))
+    driver.submit("coder")
+    spec = driver.only(effects.StartWorker).spec
+    driver.handle(events.WorkerStartFailed(spec.worker_id, Reason.UPSTREAM_UNAVAILABLE, "no answer", command_seq=7))
+    key = ("garage", "GPU-1")
+    assert driver.only(effects.StopWorker).worker_id == spec.worker_id
+    assert driver.state.ledger.held(key) == 8000
+    driver.report(snapshot=Snapshot(full=True, devices=(gpu(total_mib=10_000),)), applied=6)
+    assert driver.state.ledger.held(key) == 8000
+    assert len(driver.all_of(effects.StopWorker)) == 2, "the command that takes it back is sent again"
+    driver.report(snapshot=Snapshot(full=True, devices=(gpu(total_mib=10_000),)), applied=8)
+    assert driver.state.ledger.held(key) == 0
+
+
+def test_workers_of_a_node_that_was_silent_for_long_are_given_up() -> None:
+    driver = brain()
+    spec = driver.load_idle("coder")
+    driver.handle(events.WorkerSilent(spec.worker_id))
+    driver.advance(driver.config.node_lost_s + 1)
+    assert not driver.state.fleet.workers
+    assert driver.state.ledger.held(("garage", "GPU-1")) == 0
+
+
+def test_a_node_whose_workers_can_be_heard_is_not_lost() -> None:
+    driver = brain()
+    driver.load_idle("coder")
+    task_id = driver.submit("coder")
+    driver.advance(driver.config.node_lost_s + 1)
+    assert driver.task(task_id).state is TaskState.RUNNING

@@ -1,0 +1,203 @@
+"""Who leaves memory for another model: nobody who must stay, as little as will do, and what is missed least."""
+
+import pytest
+
+from llorch.errors import Reason
+from orchestratord.core import effects, events, eviction
+from orchestratord.core.fleet import Leaving, WorkerSpec
+from orchestratord.core.task import TaskState
+from support.brain_driver import BrainDriver, gpu
+
+KEY = ("garage", "GPU-1")
+
+
+def brain_with(*models: tuple[str, int], total_mib: int = 12_000) -> tuple[BrainDriver, dict[str, WorkerSpec]]:
+    """One device, on which these models (name, MiB) are loaded and idle, and have been for a while."""
+    driver = BrainDriver()
+    driver.add_node("garage", gpu(total_mib=total_mib))
+    specs: dict[str, WorkerSpec] = {}
+    for name, mib in models:
+        driver.add_model(name, size_mib=mib, slots=1, vram_claim_mib=mib)
+        specs[name] = driver.load_idle(name)
+    driver.let_pass(driver.config.min_residency_s)
+    driver.forget_effects()
+    return driver, specs
+
+
+def evicted(driver: BrainDriver, mib: int) -> list[str] | None:
+    found = eviction.cheapest(driver.state, {KEY: mib})
+    if found is None:
+        return None
+    return sorted(driver.state.fleet.workers[worker_id].spec.model for worker_id in found.worker_ids)
+
+
+def test_nobody_leaves_where_there_is_room() -> None:
+    driver, _ = brain_with(("one", 4000))
+    assert eviction.cheapest(driver.state, {KEY: 8000}) == eviction.NOBODY
+
+
+@pytest.mark.req("ORCH-1015")
+def test_a_model_that_is_asked_for_often_is_spared() -> None:
+    driver, _ = brain_with(("often", 5000), ("seldom", 5000))
+    for _ in range(20):
+        driver.state.demand.note("often", driver.now)
+    assert evicted(driver, 6000) == ["seldom"]
+
+
+@pytest.mark.req("ORCH-1015")
+def test_what_takes_long_to_load_is_spared() -> None:
+    driver, _ = brain_with(("quick", 5000), ("slow", 5000))
+    for name, took_ms in (("quick", 1_000), ("slow", 60_000)):
+        driver.state.rates.loaded(name, "garage", 5000, took_ms)
+        driver.state.rates.loaded(name, "garage", 5000, took_ms)
+    assert evicted(driver, 6000) == ["quick"]
+
+
+def test_no_more_leave_than_have_to() -> None:
+    driver, _ = brain_with(("a", 3000), ("b", 3000), ("c", 3000))
+    found = eviction.cheapest(driver.state, {KEY: 6000})
+    assert found is not None
+    assert len(found.worker_ids) == 1
+    assert found.freed_mib == 3000
+
+
+def test_two_that_nobody_misses_go_before_one_that_everybody_uses() -> None:
+    driver, _ = brain_with(("small", 2000), ("tiny", 2000), ("loved", 4000))
+    for _ in range(20):
+        driver.state.demand.note("loved", driver.now)
+    assert evicted(driver, 8000) == ["small", "tiny"]
+
+
+@pytest.mark.req("ORCH-1015")
+def test_a_model_that_somebody_keeps_loaded_never_leaves() -> None:
+    driver, _ = brain_with(("kept", 5000), ("other", 5000))
+    driver.assign("kept", "garage/3090", keep_loaded=True)
+    assert evicted(driver, 6000) == ["other"]
+    assert evicted(driver, 8000) is None
+
+
+@pytest.mark.req("ORCH-1015")
+def test_a_model_that_has_just_been_loaded_does_not_leave() -> None:
+    driver, _ = brain_with()
+    driver.add_model("young", size_mib=9000, slots=1, vram_claim_mib=9000)
+    driver.load_idle("young")
+    driver.let_pass(driver.config.min_residency_s - 1)
+    assert evicted(driver, 6000) is None
+    driver.let_pass(1)
+    assert evicted(driver, 6000) == ["young"]
+
+
+@pytest.mark.req("ORCH-1015")
+def test_what_could_never_fit_evicts_nobody() -> None:
+    driver, _ = brain_with(("one", 5000), ("two", 5000))
+    driver.add_model("huge", size_mib=20_000, vram_claim_mib=20_000)
+    with pytest.raises(Exception, match="largest device holds 12000 MiB") as refused:
+        driver.submit("huge")
+    assert getattr(refused.value, "reason", None) is Reason.MODEL_FITS_NO_DEVICE
+    assert not driver.all_of(effects.StopWorker)
+
+
+@pytest.mark.req("ORCH-1015")
+def test_the_room_that_was_made_for_a_model_is_not_taken_by_another() -> None:
+    driver, specs = brain_with(("old", 10_000))
+    for name in ("first", "second"):
+        driver.add_model(name, size_mib=9000, slots=1, vram_claim_mib=9000)
+        driver.stage(name, size_mib=9000)
+    first, second = driver.submit("first"), driver.submit("second")
+    assert driver.only(effects.StopWorker).why is Leaving.EVICTED
+    driver.worker_ended(specs["old"])
+    assert driver.only(effects.StartWorker).spec.model == "first"
+    driver.load("first")
+    assert driver.task(first).state is TaskState.RUNNING
+    assert driver.task(second).state is TaskState.QUEUED
+
+
+@pytest.mark.req("ORCH-1015")
+def test_a_loading_model_blocks_only_those_who_wait_for_it() -> None:
+    driver, _ = brain_with(("ready", 4000))
+    driver.add_model("slow", size_mib=6000, slots=1, vram_claim_mib=6000)
+    driver.stage("slow", size_mib=6000)
+    driver.submit("slow")
+    assert driver.only(effects.StartWorker)
+    assert driver.task(driver.submit("ready")).state is TaskState.RUNNING
+
+
+@pytest.mark.req("ORCH-1003")
+def test_a_model_that_is_always_busy_makes_way_for_one_that_has_waited_long() -> None:
+    driver, specs = brain_with()
+    for name in ("busy", "patient"):
+        driver.add_model(name, size_mib=9000, slots=1, vram_claim_mib=9000)
+        driver.stage(name, size_mib=9000)
+    specs["busy"] = driver.load_idle("busy")
+    driver.let_pass(60)
+    driver.submit("busy")
+    patient = driver.submit("patient")
+    keep_asking(driver, "busy", driver.config.model_wait_s - 2)
+    assert not driver.all_of(effects.StopWorker)
+    keep_asking(driver, "busy", 4)
+    assert driver.only(effects.StopWorker).worker_id == specs["busy"].worker_id
+    driver.worker_ended(specs["busy"])
+    driver.load("patient")
+    assert driver.task(patient).state is TaskState.RUNNING
+
+
+def keep_asking(driver: BrainDriver, model: str, seconds: float) -> None:
+    """Whenever a task of the model has ended, the next ones wait already."""
+    for _ in range(round(seconds)):
+        driver.submit(model)
+        for attempt_id in list(driver.state.attempts):
+            driver.finish_attempt(attempt_id)
+        driver.let_pass(1)
+
+
+def test_a_worker_that_ends_by_itself_while_room_is_made_does_not_lose_the_load() -> None:
+    driver, specs = brain_with(("old", 10_000))
+    driver.add_model("next", size_mib=9000, slots=1, vram_claim_mib=9000)
+    driver.stage("next", size_mib=9000)
+    driver.submit("next")
+    driver.worker_ended(specs["old"], failure=(Reason.ENGINE_FAILED, "killed by signal 9"))
+    driver.let_pass(driver.config.memory_return_s)
+    assert driver.only(effects.StartWorker).spec.model == "next"
+
+
+def test_a_busy_worker_that_was_asked_to_leave_takes_nothing_new_and_goes_when_it_is_done() -> None:
+    driver, specs = brain_with(("coder", 9000))
+    running = driver.submit("coder")
+    driver.handle(events.DeviceReleaseAsked("garage", ("GPU-1",)))
+    waiting = None
+    with pytest.raises(Exception, match="released to its owner"):
+        waiting = driver.submit("coder")
+    assert waiting is None
+    assert driver.task(running).state is TaskState.RUNNING
+    assert not driver.all_of(effects.StopWorker)
+    driver.finish_attempt(next(iter(driver.state.attempts)))
+    assert driver.only(effects.StopWorker) == effects.StopWorker("garage", specs["coder"].worker_id, Leaving.RELEASED)
+
+
+@pytest.mark.req("ORCH-1015")
+def test_a_model_that_will_be_wanted_back_stays_for_as_long_as_its_reload_would_take() -> None:
+    driver, _ = brain_with(("loved", 9000))
+    driver.state.rates.loaded("loved", "garage", 9000, 6_000)
+    for _ in range(500):
+        driver.state.demand.note("loved", driver.now)
+    driver.add_model("next", size_mib=9000, slots=1, vram_claim_mib=9000)
+    driver.stage("next", size_mib=9000)
+    driver.submit("next")
+    driver.let_pass(2)
+    assert not driver.all_of(effects.StopWorker)
+    driver.let_pass(3)
+    assert driver.only(effects.StopWorker).why is Leaving.EVICTED
+
+
+@pytest.mark.req("ORCH-1015")
+def test_the_more_wait_the_sooner_it_goes() -> None:
+    driver, _ = brain_with(("loved", 9000))
+    driver.state.rates.loaded("loved", "garage", 9000, 6_000)
+    for _ in range(500):
+        driver.state.demand.note("loved", driver.now)
+    driver.add_model("next", size_mib=9000, slots=1, vram_claim_mib=9000)
+    driver.stage("next", size_mib=9000)
+    for _ in range(20):
+        driver.submit("next")
+    driver.let_pass(1)
+    assert driver.only(effects.StopWorker)

@@ -1,0 +1,223 @@
+"""What is on its way to the store: who waits for it, and what happens when it can't be kept."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from llorch.background import TaskSupervisor
+from llorch.clock import ManualClock
+from llorch.errors import NotFound, Reason, Unavailable
+from llorch.rpc.call_context import CallInfo, enter_call
+from orchestratord.core import effects, events
+from orchestratord.core.catalog import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
+from orchestratord.core.placement.decision import DecisionRecord, Outcome
+from orchestratord.core.task import FinishReason, Stopped, TaskRequest, TaskState
+from orchestratord.runtime.audit_trail import AuditTrail
+from orchestratord.runtime.keeper import Keeper
+from orchestratord.store.interface import Ending, RecordChange
+from orchestratord.store.memory import MemoryStore
+
+REQUEST = TaskRequest("task-1", "coder", b"", "digest", 1, durable=True)
+FIRST, SECOND = ModelRecord("coder", at_ms=1), ModelRecord("coder", at_ms=2)
+FULL = Unavailable(Reason.STORE_FAILED, "the disk is full")
+
+
+class FullDisk(MemoryStore):
+    """Refuses the next `failures` writes."""
+
+    def __init__(self, failures: int = 1) -> None:
+        super().__init__()
+        self.failures = failures
+
+    async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
+        await self._fail()
+        await super().save_task(request, accepted_at_ms)
+
+    async def save_ending(self, task_id: str, ending: Ending) -> None:
+        await self._fail()
+        await super().save_ending(task_id, ending)
+
+    async def save_records(self, changes: Sequence[RecordChange]) -> None:
+        await self._fail()
+        await super().save_records(changes)
+
+    async def _fail(self) -> None:
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise FULL
+
+
+@dataclass
+class World:
+    keeper: Keeper
+    posted: list[events.Event]
+    clock: ManualClock
+
+
+@asynccontextmanager
+async def keeping(store: MemoryStore) -> AsyncIterator[World]:
+    posted: list[events.Event] = []
+    clock = ManualClock()
+    async with TaskSupervisor("test") as tasks:
+        yield World(Keeper(store, posted.append, clock, tasks), posted, clock)
+
+
+async def test_a_task_that_can_not_be_kept_is_refused_and_does_not_run_on() -> None:
+    async with keeping(FullDisk()) as world:
+        world.keeper.keep_task(REQUEST)
+        with pytest.raises(Unavailable, match="the disk is full"):
+            await world.keeper.wait_task_kept("task-1")
+        assert world.posted == [events.TaskNotKept("task-1", "the disk is full")]
+
+
+async def test_a_task_whose_submitter_went_away_fails_too_if_it_can_not_be_kept() -> None:
+    async with keeping(FullDisk()) as world:
+        world.keeper.keep_task(REQUEST)
+        waiting = asyncio.create_task(world.keeper.wait_task_kept("task-1"))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(0.01)
+        assert world.posted == [events.TaskNotKept("task-1", "the disk is full")]
+        await world.keeper.wait_task_kept("task-1")  # forgotten, so nobody waits
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_the_end_of_a_task_is_shown_after_it_was_kept_and_also_if_it_can_not_be(failures: int) -> None:
+    store = FullDisk(failures)
+    async with keeping(store) as world:
+        ending = Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 0, 0), b"", 1)
+        world.keeper.keep_ending("task-1", ending)
+        assert world.posted == []
+        await asyncio.sleep(0.01)
+        assert world.posted == [events.TerminalPersisted("task-1")]
+
+
+async def test_a_change_is_waited_for_and_kept() -> None:
+    store = FullDisk(0)
+    async with keeping(store) as world:
+        world.keeper.keep_record(effects.PersistRecord(None, FIRST))
+        await world.keeper.wait_all_kept()
+        assert await store.records() == [FIRST]
+        assert world.posted == []
+
+
+async def test_a_change_that_can_not_be_kept_is_undone_before_it_is_refused() -> None:
+    async with keeping(FullDisk()) as world:
+        world.keeper.keep_record(effects.PersistRecord(FIRST, SECOND))
+        with pytest.raises(Unavailable, match="the disk is full"):
+            await world.keeper.wait_all_kept()
+        assert world.posted == [events.RecordNotKept(kept=FIRST, lost=SECOND)]
+
+
+async def test_a_deletion_that_can_not_be_kept_is_undone() -> None:
+    async with keeping(FullDisk()) as world:
+        world.keeper.keep_record(effects.PersistRecord(FIRST, None))
+        with pytest.raises(Unavailable):
+            await world.keeper.wait_all_kept()
+        assert world.posted == [events.RecordNotKept(kept=FIRST, lost=None)]
+
+
+@pytest.mark.parametrize(
+    ("failures", "undone"),
+    [(1, []), (2, [events.RecordNotKept(kept=None, lost=SECOND)])],
+    ids=["the first is lost", "both are lost"],
+)
+async def test_of_two_changes_at_once_the_later_decides_what_is_in_force(
+    failures: int, undone: list[events.Event]
+) -> None:
+    async with keeping(FullDisk(failures)) as world:
+        world.keeper.keep_record(effects.PersistRecord(None, FIRST))
+        world.keeper.keep_record(effects.PersistRecord(FIRST, SECOND))
+        with pytest.raises(Unavailable):
+            await world.keeper.wait_all_kept()
+        assert world.posted == undone
+
+
+async def test_what_was_learnt_is_written_later_the_last_state_of_it_and_again_if_the_disk_was_full() -> None:
+    store = FullDisk(1)
+    async with keeping(store) as world:
+        for size in (1, 2, 3):
+            world.keeper.keep_record(effects.PersistRecord(None, SourceFacts("file:/a", size)))
+        await world.keeper.wait_all_kept()
+        assert await store.records() == []
+        await world.keeper.write_lagging()
+        assert (await store.records(), world.posted) == ([], [])
+        world.keeper.keep_record(effects.PersistRecord(None, SourceFacts("file:/b", 4)))
+        await world.keeper.write_lagging()
+        assert await store.records() == [SourceFacts("file:/a", 3), SourceFacts("file:/b", 4)]
+
+
+class CountingStore(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    async def save_records(self, changes: Sequence[RecordChange]) -> None:
+        self.written.extend(change.record.record_key for change in changes)
+
+
+async def test_of_decisions_no_more_are_written_than_are_kept() -> None:
+    store = CountingStore()
+    async with keeping(store) as world:
+        for number in range(1500):
+            record = DecisionRecord(f"decision-{number}", "coder", Outcome.CHOSEN, number)
+            world.keeper.keep_record(effects.PersistRecord(None, record))
+        await world.keeper.write_lagging()
+    assert store.written == [f"decision-{number}" for number in range(500, 1500)]
+
+
+@pytest.mark.req("ORCH-1032")
+async def test_commands_are_noted_with_who_asked_and_what_came_of_it() -> None:
+    store = MemoryStore()
+    async with keeping(store) as world:
+        trail = AuditTrail(world.keeper, world.clock)
+        enter_call(CallInfo("corr-1", "token:abc123", "ipv4:10.0.0.7:5", None))
+        spec = ModelSpec("coder", "file:/c.gguf", slots=2)
+        trail.observe(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call"), (), None, True)
+        trail.observe(
+            events.ModelStateSet("nope", ModelState.RETIRED), (), NotFound(Reason.MODEL_NOT_FOUND, "no"), True
+        )
+        await asyncio.sleep(0.01)
+        refused, done = await store.audit(None, 10)
+    assert (done.actor, done.correlation_id, done.action, done.outcome) == (
+        "token:abc123",
+        "corr-1",
+        "ModelRegistered",
+        "done",
+    )
+    assert '"source": "file:/c.gguf", "slots": 2' in done.details
+    assert (refused.action, refused.outcome) == ("ModelStateSet", "MODEL_NOT_FOUND")
+
+
+async def test_work_and_what_comes_of_commands_is_not_noted() -> None:
+    store = MemoryStore()
+    async with keeping(store) as world:
+        trail = AuditTrail(world.keeper, world.clock)
+        trail.observe(events.ModelStateSet("before any call", ModelState.RETIRED), (), None, True)
+        enter_call(CallInfo("corr-1", "localhost", "ipv4:127.0.0.1:5", None))
+        trail.observe(events.TaskSubmitted(REQUEST), (), None, True)
+        trail.observe(events.WorkerStartAccepted("worker-1", 1), (), None, False)
+        await asyncio.sleep(0.01)
+    assert await store.audit(None, 10) == []
+
+
+@dataclass(frozen=True)
+class KeyMade:
+    app: str
+    key_hash: str
+    payload: bytes = b"abc"
+    max_tokens: int = 3
+
+
+async def test_no_secret_is_noted() -> None:
+    store = MemoryStore()
+    async with keeping(store) as world:
+        enter_call(CallInfo("corr-1", "localhost", "ipv4:127.0.0.1:5", None))
+        AuditTrail(world.keeper, world.clock).observe(KeyMade("aider", "0123"), (), None, True)  # type: ignore[arg-type]  # stands for one
+        await asyncio.sleep(0.01)
+    (entry,) = await store.audit(None, 10)
+    assert entry.details == '{"app": "aider", "payload": "3 bytes", "max_tokens": 3}'
