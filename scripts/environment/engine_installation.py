@@ -56,9 +56,7 @@ def _installed(venv: VirtualEnvironment, project: ProjectFile) -> Engine:
     return Engine.GPU if gpu else Engine.CPU
 
 
-def _install(
-    venv: VirtualEnvironment, what: tuple[str, ...] | list[str], plan: Plan, *, anew: bool = False
-) -> None:
+def _install(venv: VirtualEnvironment, what: tuple[str, ...] | list[str], plan: Plan, *, anew: bool = False) -> None:
     # Another build of the same version may be there, which pip would keep.
     replace = [] if plan.build is Build.CPU and not anew else ["--force-reinstall"]
     venv.pip(

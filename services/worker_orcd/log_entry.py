@@ -42,10 +42,10 @@ class PositionLogprobs:
 
 
 class LogEntry(NamedTuple):
-    """One is made per token, and a tuple in a third of a dataclass's time. At most one of `reasoning` and `tool_call` is set; `text` is the content where neither is.
+    """At most one of `reasoning` and `tool_call` is set; `text` is the content where neither is.
 
-    `logprobs` has one position per token id, if any. `sampler_state` is what a resumed run can't rebuild from
-    the ids.
+    `logprobs` has one position per token id, if any. `sampler_state` is what a resumed run can't rebuild from the ids.
+    One is made per token: a tuple takes a third of the time that a dataclass does.
     """
 
     choice: int

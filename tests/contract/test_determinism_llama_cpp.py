@@ -4,7 +4,7 @@ Equal tokens alone would prove little: a small difference in the logits seldom s
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ctypes import string_at
 from dataclasses import dataclass, field, replace
@@ -119,11 +119,13 @@ def open_bench(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenBench:
         seen: dict[str, Seen] = {}
         pick = DecodeLoop._pick
 
-        def look_and_pick(loop: DecodeLoop, sequence: RunningSequence, row: int) -> None:
-            logits = loop._lib.llama_get_logits_ith(loop._context.handle, row)
-            digest = sha256(string_at(logits, 4 * loop._model.vocabulary_size)).hexdigest()
-            seen[sequence.attempt_id].witness.setdefault(sequence.number, []).append(digest)
-            pick(loop, sequence, row)
+        def look_and_pick(loop: DecodeLoop, picking: Iterable[tuple[RunningSequence, int]]) -> None:
+            found = list(picking)
+            for sequence, row in found:
+                logits = loop._lib.llama_get_logits_ith(loop._context.handle, row)
+                digest = sha256(string_at(logits, 4 * loop._model.vocabulary_size)).hexdigest()
+                seen[sequence.attempt_id].witness.setdefault(sequence.number, []).append(digest)
+            pick(loop, found)
 
         with monkeypatch.context() as patched:
             patched.setattr(DecodeLoop, "_pick", look_and_pick)

@@ -46,9 +46,7 @@ def to_proto(
         ],
         tasks_running=state.running,
         loads=[load_to_proto(state, load) for load in sorted(state.loads.values(), key=lambda load: load.load_id)],
-        load_failures=[
-            failure_to_proto(state.load_failures[name], now, wall) for name in sorted(state.load_failures)
-        ],
+        load_failures=[failure_to_proto(state.load_failures[name], now, wall) for name in sorted(state.load_failures)],
     )
 
 

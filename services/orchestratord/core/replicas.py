@@ -74,6 +74,4 @@ def _admits(state: BrainState, rules: Rules, worker: Worker) -> bool:
 
 def _on_the_way(state: BrainState, lane: Lane) -> int:
     """Loads that have no worker yet; one that has is counted as a worker."""
-    return sum(
-        load.phase is not LoadPhase.STARTING and load.lane == lane for load in state.loads.of_model(lane.model)
-    )
+    return sum(load.phase is not LoadPhase.STARTING and load.lane == lane for load in state.loads.of_model(lane.model))

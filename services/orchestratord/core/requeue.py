@@ -22,8 +22,6 @@ def requeue(state: BrainState, attempt: Attempt, because: str) -> None:
     task.move_to(TaskState.QUEUED)
     task.attempt = None
     place = attempt.place
-    state.queue.add(
-        task.task_id, place.model, place.priority, app=place.app, lane=place.lane, arrival=place.arrival
-    )
+    state.queue.add(task.task_id, place.model, place.priority, app=place.app, lane=place.lane, arrival=place.arrival)
     state.emit(CancelRun(attempt.worker_id, attempt.attempt_id), Narrate(task.task_id, because))
     state.look_again = True

@@ -69,7 +69,8 @@ def test_a_model_in_use_stays_until_it_is_not() -> None:
     offering(driver, "garage")
     assert names(driver) == ["coder"]
     driver.handle(events.TaskCancelled(task_id))
-    driver.state.loads.clear()
+    for load in list(driver.state.loads.values()):
+        driver.state.loads.remove(load.load_id)
     offering(driver, "garage")
     assert names(driver) == []
 

@@ -1,4 +1,4 @@
-"""Whether weights may be moved into the memory that AMX works on, which makes a CPU with it two to four times as fast."""
+"""Whether weights may be moved into the memory that AMX works on: a CPU with it is two to four times as fast then."""
 
 import subprocess
 import sys

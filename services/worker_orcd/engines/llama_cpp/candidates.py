@@ -9,10 +9,15 @@ import numpy.typing as npt
 
 _ENTRY = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
+_PEAKS_OF = 64
+"""Tokens of which the likeliest one is looked at first when only the likeliest are wanted."""
+
+Row = npt.NDArray[np.float32]
+"""The logits of one position, by token id."""
 
 
 class _Array(ctypes.Structure):
-    """llama.cpp's `llama_token_data_array`, with an address for its pointer: numbers are read in a tenth of the time."""
+    """llama.cpp's `llama_token_data_array`, with an address for its pointer: its numbers are read in no time."""
 
     _fields_ = (
         ("data", ctypes.c_size_t),
@@ -20,13 +25,6 @@ class _Array(ctypes.Structure):
         ("selected", ctypes.c_int64),
         ("sorted", ctypes.c_bool),
     )
-
-
-_PEAKS_OF = 64
-"""Tokens of which the likeliest one is looked at first when only the likeliest are wanted."""
-
-Row = npt.NDArray[np.float32]
-"""The logits of one position, by token id."""
 
 
 class Candidates:

@@ -26,7 +26,7 @@ class ChunkSize:
         """By the number of bits of position / 1024: 0, 1, 2-3, 4-7 …"""
 
     def within(self, position: int, seconds: float | None) -> int:
-        """Tokens that take about so long at this position; at least the smallest piece, at most the largest. None: no hurry."""
+        """Tokens that take about so long at this position, from the smallest piece to the largest. None: no hurry."""
         if seconds is None:
             return self._largest
         fitting = int(self._speed(position) * seconds * SAFETY) // self._smallest * self._smallest

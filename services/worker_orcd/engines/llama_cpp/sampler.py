@@ -165,10 +165,8 @@ class Sampler:
         """What completes the chain for one draw."""
         if self._greedy:
             return []
-        if draw:
-            seed = draw_seed(self._spec.seed, self._number, index, draw)
-        else:
-            seed = self._first_draws.seed(index)
+        again = draw > 0
+        seed = draw_seed(self._spec.seed, self._number, index, draw) if again else self._first_draws.seed(index)
         if self._mirostat is not None:
             return [self._mirostat.stage(seed)]
         last = self._lib.llama_sampler_init_dist(seed)
