@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from orchestratord.core import ending, events, loading, model_changes, nodes, submission
+from orchestratord.core import ending, events, loading, model_changes, nodes, staging_news, submission
 from orchestratord.core.admission import AdmissionQueue
 from orchestratord.core.effects import Effect
 from orchestratord.core.state import BrainConfig, BrainState
@@ -41,6 +41,7 @@ _HANDLERS: dict[type, Handler] = {
     events.NodeReported: nodes.report,
     events.NodeForgotten: nodes.forget,
     events.ModelStaged: loading.staged,
+    events.ModelComing: staging_news.coming,
     events.StagingFailed: loading.staging_failed,
     events.WorkerStartAccepted: loading.start_accepted,
     events.WorkerStartFailed: loading.start_failed,

@@ -20,6 +20,8 @@ Tell = Callable[[pool_pb2.StageProgress], Awaitable[None]]
 
 _CALL_S = 10.0
 _STAGING_SILENT_S = 60.0
+_FIRST_NEWS_AFTER_S = 1.0
+_NEWS_EVERY_S = 10.0
 _RESTARTS_WITHIN_S = 10.0
 
 _log = get_logger("orchestratord")
@@ -103,8 +105,9 @@ class NodeCommands:
             _log.warning("stop_worker_failed", worker_id=effect.worker_id, reason=error.reason, error=error.message)
 
     async def _stage_model(self, effect: StageModel) -> None:
+        news = _News(self._node_id, effect.source, self._post)
         try:
-            await self.stage(effect.source)
+            await self.stage(effect.source, news.tell)
         except LlorchError as error:
             self._post(events.StagingFailed(self._node_id, effect.source, self._why(error), error.message))
         else:
@@ -122,3 +125,23 @@ class NodeCommands:
         if self._unreachable_since is None:
             self._unreachable_since = now
         return Reason.DRAINING if now - self._unreachable_since < _RESTARTS_WITHIN_S else error.reason
+
+
+class _News:
+    """Of a staging that somebody waits for: seldom enough to be read."""
+
+    def __init__(self, node_id: str, source: str, post: Callable[[Event], None]) -> None:
+        self._node_id = node_id
+        self._source = source
+        self._post = post
+        self._due_at = asyncio.get_running_loop().time() + _FIRST_NEWS_AFTER_S
+
+    async def tell(self, progress: pool_pb2.StageProgress) -> None:
+        now = asyncio.get_running_loop().time()
+        if progress.complete or now < self._due_at:
+            return
+        self._due_at = now + _NEWS_EVERY_S
+        total_mib = progress.total_mib if progress.HasField("total_mib") else None
+        self._post(
+            events.ModelComing(self._node_id, self._source, progress.done_mib, total_mib, progress.mib_per_second)
+        )
