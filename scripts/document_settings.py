@@ -20,7 +20,7 @@ from orchestratord.assignment_sources import AssignmentTable
 from orchestratord.model_sources import ModelTable
 from orchestratord.settings import OrchestratorSettings
 from pool_managerd.settings import PoolManagerSettings
-from settings_schema import schema_text
+from settings_schema import Tables, schema_text
 from worker_orcd.settings import WorkerSettings
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -103,7 +103,7 @@ def _markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def wanted() -> dict[Path, str]:
     """Every file that is made from the settings classes, with what it has to say."""
-    return {DOCUMENT: filled_in(DOCUMENT.read_text()), SCHEMA: schema_text(DAEMONS, ModelTable)}
+    return {DOCUMENT: filled_in(DOCUMENT.read_text()), SCHEMA: schema_text(DAEMONS, Tables(ModelTable, AppTable, AssignmentTable))}
 
 
 def main(arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,18 +12,37 @@ from llorch.settings import TOP_KEYS, DaemonSettings
 _Node = dict[str, Any]
 
 
-def schema_text(daemons: Iterable[type[DaemonSettings]], model_table: type[BaseModel]) -> str:
-    return json.dumps(schema(daemons, model_table), indent=2, ensure_ascii=False) + "\n"
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """One table of each kind that the file may have any number of."""
+
+    models: type[BaseModel]
+    apps: type[BaseModel]
+    assignments: type[BaseModel]
 
 
-def schema(daemons: Iterable[type[DaemonSettings]], model_table: type[BaseModel]) -> _Node:
+def schema_text(daemons: Iterable[type[DaemonSettings]], tables: Tables) -> str:
+    return json.dumps(schema(daemons, tables), indent=2, ensure_ascii=False) + "\n"
+
+
+def schema(daemons: Iterable[type[DaemonSettings]], tables: Tables) -> _Node:
     sections = {daemon.section: _section(daemon) for daemon in daemons}
     level = {**_fields(DaemonSettings)["log_level"], "description": "How much all daemons log."}
-    tables: _Node = {
+    others: _Node = {
         "models": {
             "description": "One table for each model, [models.NAME]; NAME is what clients say.",
             "type": "object",
-            "additionalProperties": _table(model_table),
+            "additionalProperties": _table(tables.models),
+        },
+        "apps": {
+            "description": "One table for each program that has a key of its own, [apps.NAME].",
+            "type": "object",
+            "additionalProperties": _table(tables.apps),
+        },
+        "assignments": {
+            "description": "Who goes where, one table [[assignments]] for each rule.",
+            "type": "array",
+            "items": _table(tables.assignments),
         },
         "logging": {
             "description": "What all daemons log.",
@@ -39,7 +59,7 @@ def schema(daemons: Iterable[type[DaemonSettings]], model_table: type[BaseModel]
         "description": "The settings file of llama-orch. One file serves all daemons of a machine.",
         "type": "object",
         "additionalProperties": False,
-        "properties": tops | sections | tables,
+        "properties": tops | sections | others,
     }
 
 

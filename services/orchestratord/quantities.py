@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 _TIME = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -25,5 +25,11 @@ def _mib(value: object) -> int:
     return round(float(match["amount"]) * _MIB[match["unit"]])
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
+def _in_words(written: re.Pattern[str]) -> WithJsonSchema:
+    """As JSON Schema has it, whose patterns know no named groups."""
+    pattern = written.pattern.replace("?P<amount>", "?:").replace("?P<unit>", "?:")
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "pattern": f"^{_TIME.pattern}$"})]
 MiB = Annotated[int, BeforeValidator(_mib)]

@@ -115,9 +115,9 @@ async def measure(folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # not in memory, as /tmp may be
-        figures = asyncio.run(measure(Path(folder)))
     RESULTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=RESULTS) as folder:  # not in memory, as /tmp may be
+        figures = asyncio.run(measure(Path(folder)))
     (RESULTS / "swap.json").write_text(json.dumps(figures, indent=2) + "\n")
     table = Table("", "", title="Another model on the same device")
     table.add_row("file", f"{figures['file_mib']:.0f} MiB")

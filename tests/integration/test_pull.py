@@ -91,6 +91,25 @@ async def test_a_task_for_a_model_that_is_not_there_yet_waits_for_its_download(
         assert events[-1].WhichOneof("event") == "end"
 
 
+async def test_who_waits_for_a_download_is_told_how_it_goes(
+    tmp_path: Path, system: WholeSystem, server: DownloadServer, client: AsyncClient
+) -> None:
+    content = model_bytes(4 * 2**20)
+
+    async def slowly(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode())
+        for start in range(0, len(content), 2**18):
+            writer.write(content[start : start + 2**18])
+            await writer.drain()
+            await asyncio.sleep(0.15)
+
+    server.answers["/x.gguf"] = slowly
+    async with node(tmp_path, system, server):
+        await client.register_model("x", here(server, "/x.gguf"))
+        events = await system.generate(task(model="x"))
+    assert any("downloading x to garage" in event.narration.text for event in events)
+
+
 async def test_why_a_model_can_not_be_had_is_told_to_who_asked(
     tmp_path: Path, system: WholeSystem, server: DownloadServer, client: AsyncClient
 ) -> None:

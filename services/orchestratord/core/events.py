@@ -213,6 +213,17 @@ class ModelVerified:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelComing:
+    """The file of a source is on its way to a node, and takes its time. `total_mib` is None if nobody knows it."""
+
+    node_id: str
+    source: str
+    done_mib: int
+    total_mib: int | None
+    mib_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class StagingFailed:
     node_id: str
     source: str
@@ -357,6 +368,7 @@ Event = (
     | ModelStaged
     | StagedModelDeleted
     | ModelVerified
+    | ModelComing
     | StagingFailed
     | WorkerStartAccepted
     | WorkerStartFailed

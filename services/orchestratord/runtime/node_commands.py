@@ -20,6 +20,8 @@ Tell = Callable[[pool_pb2.StageProgress], Awaitable[None]]
 
 _CALL_S = 10.0
 _STAGING_SILENT_S = 60.0
+_FIRST_NEWS_AFTER_S = 1.0
+_NEWS_EVERY_S = 10.0
 _RESTARTS_WITHIN_S = 10.0
 _VERIFYING_SILENT_S = 60.0
 
@@ -129,8 +131,9 @@ class NodeCommands:
             self._post(events.StagedModelDeleted(self._node_id, effect.source))
 
     async def _stage_model(self, effect: StageModel) -> None:
+        news = _News(self._node_id, effect.source, self._post)
         try:
-            await self.stage(effect.source)
+            await self.stage(effect.source, news.tell)
         except LlorchError as error:
             self._post(events.StagingFailed(self._node_id, effect.source, self._why(error), error.message))
         else:
@@ -153,3 +156,23 @@ class NodeCommands:
 def _may_have_arrived(error: LlorchError) -> bool:
     """The call broke or its answer did not come in time; what the other side said itself comes with another reason."""
     return isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE
+
+
+class _News:
+    """Of a staging that somebody waits for: seldom enough to be read."""
+
+    def __init__(self, node_id: str, source: str, post: Callable[[Event], None]) -> None:
+        self._node_id = node_id
+        self._source = source
+        self._post = post
+        self._due_at = asyncio.get_running_loop().time() + _FIRST_NEWS_AFTER_S
+
+    async def tell(self, progress: pool_pb2.StageProgress) -> None:
+        now = asyncio.get_running_loop().time()
+        if progress.complete or now < self._due_at:
+            return
+        self._due_at = now + _NEWS_EVERY_S
+        total_mib = progress.total_mib if progress.HasField("total_mib") else None
+        self._post(
+            events.ModelComing(self._node_id, self._source, progress.done_mib, total_mib, progress.mib_per_second)
+        )

@@ -16,6 +16,7 @@ from pool_managerd.models.download.part_file import PartFile
 from pool_managerd.models.download.policy import DownloadPolicy
 from pool_managerd.models.download.progress import Progress, SpeedMeter
 from pool_managerd.models.hub import Hub
+from pool_managerd.models.on_disk import on_disk
 from pool_managerd.models.references import HubReference, LocatedModel, RemoteReference, UrlReference
 
 log = get_logger(__name__)
@@ -54,17 +55,17 @@ class RemoteModels:
         """What is in the cache. `evicted` hears from now on of the references that have to go."""
         self._evicted = evicted
         async with self._disk:
-            return await asyncio.to_thread(self._cache.open)
+            return await on_disk(self._cache.open)
 
     async def find(self, reference: str) -> LocatedModel:
         """Raises `NotFound` where it was not brought yet."""
         async with self._disk:
-            return await asyncio.to_thread(self._cache.find, reference)
+            return await on_disk(self._cache.find, reference)
 
     async def remove(self, reference: str) -> int:
         """Bytes that became free."""
         async with self._disk:
-            return await asyncio.to_thread(self._cache.remove, reference)
+            return await on_disk(self._cache.remove, reference)
 
     async def bring(self, reference: RemoteReference, tell: Callable[[Progress], None]) -> LocatedModel:
         """The model in the cache. Raises whatever keeps it from getting there."""
@@ -76,7 +77,7 @@ class RemoteModels:
                 for number, file in enumerate(files):
                     arrived.append(await self._fetch(reference, number, file, teller, open_parts))
                 async with self._disk:
-                    model = await asyncio.to_thread(self._cache.add, reference.text, arrived)
+                    model = await on_disk(self._cache.add, reference.text, arrived)
         log.info("model_staged", source=reference.text, size_mib=model.size_bytes // 2**20)
         return model
 
@@ -94,8 +95,8 @@ class RemoteModels:
             teller.file_is_here(number, file.size)
             return ArrivedFile(file.name, file.sha256, file.size, None)
         part = PartFile(self._cache.parts, key_of(f"{reference.text} {file.name}"))
-        await asyncio.to_thread(part.open)
-        open_parts.push_async_callback(asyncio.to_thread, part.close)
+        await on_disk(part.open)
+        open_parts.push_async_callback(on_disk, part.close)
         around = Surroundings(
             self._rules.policy,
             self._rules.network,
@@ -116,7 +117,7 @@ class RemoteModels:
         async with self._disk:
             promised = sum(download.missing for other, download in self._coming.items() if other != path)
             parts = {beside for other in self._coming for beside in (other, other.with_suffix(".json"))}
-            gone = await asyncio.to_thread(self._cache.make_room, needed + promised, self._rules.in_use(), parts)
+            gone = await on_disk(self._cache.make_room, needed + promised, self._rules.in_use(), parts)
         self._evicted(gone)
 
 

@@ -84,6 +84,22 @@ def test_what_somebody_named_on_purpose_keeps_its_name() -> None:
     assert names(driver) == ["coder"]
 
 
+def test_who_waits_for_a_download_is_told_how_far_it_is() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    driver.add_node()
+    task_id = driver.submit()
+    driver.forget_effects()
+    source = "file:/models/coder.gguf"
+    driver.handle(events.ModelComing("garage", source, 1536, 4608, 85.4))
+    driver.handle(events.ModelComing("garage", source, 2048, None, 0.0))
+    driver.handle(events.ModelComing("attic", source, 2048, None, 0.0))
+    assert driver.effects == [
+        effects.Narrate(task_id, "downloading coder to garage: 1.5 of 4.5 GiB, 85 MiB/s"),
+        effects.Narrate(task_id, "downloading coder to garage: 2.0 GiB"),
+    ]
+
+
 def test_a_pull_goes_where_the_file_is_else_to_the_largest_device() -> None:
     driver = BrainDriver()
     driver.add_node("attic", gpu(total_mib=12288), staged={"hf:a/b:Q4_0": 100})

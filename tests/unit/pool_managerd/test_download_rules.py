@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llorch.errors import LlorchError, PermissionDenied, ResourceExhausted
+from llorch.errors import FailedPrecondition, LlorchError, PermissionDenied, ResourceExhausted
 from pool_managerd.devices.device import Device, DeviceKind
 from pool_managerd.models.cache_room import LEFT_FREE_BYTES, Disk, Kept, make_room
 from pool_managerd.models.download.answer import Interrupted, RangeRefused, read_answer
@@ -116,6 +116,11 @@ def test_a_status_says_whether_to_try_again(status: int, tries_again: bool) -> N
     with pytest.raises(LlorchError) as refused:
         read_answer("h", status, {}, 0)
     assert isinstance(refused.value, Interrupted) is tries_again
+
+
+def test_a_file_that_comes_compressed_is_refused_by_name() -> None:
+    with pytest.raises(FailedPrecondition, match="compressed"):
+        read_answer("h", 200, {"content-encoding": "gzip"}, 0)
 
 
 def test_speed_is_that_of_the_last_seconds() -> None:

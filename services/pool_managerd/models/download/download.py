@@ -15,6 +15,7 @@ from pool_managerd.models.download.part_file import PartFile, PartState
 from pool_managerd.models.download.policy import DownloadPolicy, refused
 from pool_managerd.models.download.progress import SlownessWatch
 from pool_managerd.models.gguf import ENOUGH_TO_TELL, check_head
+from pool_managerd.models.on_disk import on_disk
 
 log = get_logger(__name__)
 
@@ -80,6 +81,17 @@ class Download:
         kept for the next time if it can be gone on with.
         """
         try:
+            await self._within_time()
+        except (Interrupted, ResourceExhausted):
+            if not self._can_be_resumed():
+                await on_disk(self._part.drop)
+            raise
+        except Exception:
+            await on_disk(self._part.drop)
+            raise
+
+    async def _within_time(self) -> None:
+        try:
             async with asyncio.timeout(self._policy.max_duration_s):
                 await asyncio.to_thread(self._part.resume, self._file.url)
                 self._is_pieced = self._part.length > 0
@@ -92,13 +104,6 @@ class Download:
         except TimeoutError:
             hours = self._policy.max_duration_s / 3600
             raise Interrupted(f"{self._file.name} was not here within {hours:g} h") from None
-        except (Interrupted, ResourceExhausted):
-            if not self._can_be_resumed():
-                await asyncio.to_thread(self._part.drop)
-            raise
-        except Exception:
-            await asyncio.to_thread(self._part.drop)
-            raise
 
     async def _until_whole(self) -> None:
         """A connection that brought something is no failure in a row."""
@@ -155,7 +160,7 @@ class Download:
             self._room = total
 
     async def _restart(self, state: PartState | None = None) -> None:
-        await asyncio.to_thread(self._part.restart, state or PartState(self._file.url))
+        await on_disk(self._part.restart, state or PartState(self._file.url))
         self._room, self._is_pieced = 0, False
 
     def _check_size(self) -> None:
@@ -199,7 +204,7 @@ class Download:
         if after > self._room:
             await self._around.make_room(after + _ROOM_STEP_BYTES - self._room)
             self._room = after + _ROOM_STEP_BYTES
-        await asyncio.to_thread(self._part.append, pieces)
+        await on_disk(self._part.append, pieces)
         self._check_size()
         self._check_head(is_all=False)
 

@@ -54,29 +54,29 @@ class PartFile:
                 self._close()
 
     def resume(self, url: str) -> None:
-        """Takes up what is certain of an earlier download of this URL, if anything."""
+        """Takes up what is certain of an earlier download of this URL, if anything. Reads all of it, which may take
+        long: it may be left alone, and ends when the file is closed.
+        """
         state = _read(self._record)
         if state.url != url:
             self.restart(PartState(url))
             return
         os.ftruncate(self._file, min(state.certain, os.fstat(self._file).st_size))
-        os.lseek(self._file, 0, os.SEEK_SET)
         self._forget_content()
         self.state = state
-        while piece := os.read(self._file, _READ_BYTES):
+        while piece := os.pread(self._file, _READ_BYTES, self.length):
             self._take(piece)
 
     def restart(self, state: PartState) -> None:
         os.ftruncate(self._file, 0)
-        os.lseek(self._file, 0, os.SEEK_SET)
         self._forget_content()
         self.state = state
 
     def append(self, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(self._file, view) :]
+            written = 0
+            while written < len(piece):
+                written += os.pwrite(self._file, piece[written:], self.length + written)
             self._take(piece)
             self._unsynced += len(piece)
         if self._unsynced >= SYNC_EVERY_BYTES:
