@@ -36,6 +36,21 @@ def test_a_load_that_evicts_beside_a_rule_that_excludes(scene: Scene) -> None:
     )
 
 
+def test_a_time_that_was_never_measured_is_not_told_as_if_it_were(scene: Scene) -> None:
+    assert " to load for the first time" in said(scene)
+    scene.state.rates.loaded("coder", "garage", 9 * GIB, 3100)
+    assert ": 3.1 s to load" in said(scene)
+
+
+def test_where_it_is_loaded_only_rules_are_told_of_other_places(scene: Scene) -> None:
+    scene.rule(Mode.AVOID, "garage/3060")
+    scene.worker("coder", 20 * GIB, age_s=1)
+    assert said(scene) == (
+        "would run on GPU 0 (RTX 3090) of garage, where coder is loaded; "
+        "GPU 1 (RTX 3060) of garage excluded: rule 'coder not on garage/RTX 3060'"
+    )
+
+
 def test_a_worker_that_is_there(scene: Scene) -> None:
     scene.worker("coder", 9 * GIB)
     assert said(scene) == "would run on GPU 0 (RTX 3090) of garage, where coder is loaded"
