@@ -43,7 +43,7 @@ async def acting_as(system: WholeSystem, key: str) -> AsyncIterator[WholeSystem]
     """The same system for whoever shows this key."""
     channel = open_channel(system.address, token=key)
     try:
-        yield WholeSystem(system.address, system.http, channel, system.folder)
+        yield WholeSystem(system.address, system.http, channel, system.folder, system.lives)
     finally:
         await channel.close()
 
