@@ -104,9 +104,11 @@ class Rates:
         learnt = self._holding.get(model)
         return learnt.estimate if learnt else None
 
-    def devices_of(self, model: str) -> list[str]:
-        """Devices on which the model has generated something."""
-        return [device for name, device in self._decode if name == model]
+    def fastest_token_ms(self, model: str) -> float | None:
+        """The least time that a token of an answer takes, on any device and in any batch; 0 if that is uncertain."""
+        batches = (learnt for (name, _), known in self._decode.items() if name == model for learnt in known.values())
+        estimates = (learnt.estimate for learnt in batches)
+        return min((max(0.0, one.mean - 2 * one.spread) for one in estimates if one), default=None)
 
     def load_ms(self, model: str, node_id: str, size_mib: int | None = None) -> Estimate | None:
         """As measured before; for a model that is new to the node, by its size and what others took there."""
