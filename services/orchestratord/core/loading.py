@@ -280,8 +280,9 @@ def _look(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...]
 def _carry_out(state: BrainState, model: Model, load: Load, looked: Outlook) -> None:
     plan = looked.plan
     assert plan is not None  # or there is nothing to carry out
-    load.plan = plan
-    if model.spec.source not in state.fleet.nodes[plan.node_id].staged:
+    load.plan, load.shape = plan, _shape(model)
+    is_there = model.spec.source in state.fleet.nodes[plan.node_id].staged
+    if model.size_mib is None or not is_there:  # staging what is there tells at once what it is
         load.phase = LoadPhase.STAGING
         state.emit(StageModel(plan.node_id, model.spec.source))
         _tell_waiting(state, model.name)
@@ -306,7 +307,7 @@ def _take_the_room(state: BrainState, load: Load) -> None:
     if (
         model is None
         or plan is None
-        or load.source != model.spec.source
+        or (load.source, load.shape) != (model.spec.source, _shape(model))
         or not _is_usable(node, plan)
         or not state.ledger.fits(load.load_id, plan.claims)
     ):
@@ -332,6 +333,11 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
     state.fleet.add_worker(Worker(spec, plan.node_id, asked_at=state.now, asked=load.asked))
     load.phase = LoadPhase.STARTING
     state.emit(StartWorker(plan.node_id, spec))
+
+
+def _shape(model: Model) -> tuple[object, ...]:
+    """What the memory was counted for."""
+    return model.slots, model.cache_type, model.context, model.vram_claim_mib
 
 
 def _is_usable(node: Node | None, plan: Plan) -> bool:

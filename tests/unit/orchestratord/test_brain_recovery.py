@@ -115,7 +115,7 @@ def test_a_model_whose_only_host_is_silent_for_a_moment_waits_for_it() -> None:
 
 def test_a_host_that_is_just_ending_is_waited_for() -> None:
     driver = BrainDriver()
-    driver.add_model()
+    driver.add_model(size_mib=4096)
     driver.add_node(staged={"file:/models/coder.gguf": 4096})
     task_id = driver.submit()
     spec = driver.only(effects.StartWorker).spec
@@ -169,7 +169,7 @@ def test_a_stop_that_did_not_arrive_is_said_again() -> None:
 
 def test_a_start_whose_answer_got_lost_takes_no_worker_that_is_ready() -> None:
     driver = BrainDriver()
-    driver.add_model()
+    driver.add_model(size_mib=4096)
     driver.add_node(staged={"file:/models/coder.gguf": 4096})
     task_id = driver.submit()
     spec = driver.only(effects.StartWorker).spec
