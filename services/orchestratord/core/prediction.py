@@ -18,7 +18,7 @@ GUESSED_ANSWER = 256
 _LENGTHS_LOOKED_AT = 16
 _MANY_ANSWERS = 16
 _BISECTIONS = 8
-_LONGEST_MS = 1e9
+_SOON_MS, _LONGEST_MS = 64.0, 1e9
 _FROM_20_TO_80_PERCENT = 1.683  # standard deviations
 AT_ONCE = Estimate(0.0, 0.0)
 _FREE = Remaining.of(AT_ONCE, passed=0.0)
@@ -180,17 +180,17 @@ def _nth_free(slots: list[Remaining], place: int, *, with_spread: bool) -> Estim
 
 def _time_until(slots: list[Remaining], ended: float) -> float:
     """The time by which so many slots should be free, found by doubling and bisection."""
-    high = 1.0
+    high = _SOON_MS
     while sum(slot.chance_within(high) for slot in slots) < ended and high < _LONGEST_MS:
         high *= 4
-    low = high / 4 if high > 1.0 else 0.0
+    low = high / 4 if high > _SOON_MS else 0.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         if sum(slot.chance_within(middle) for slot in slots) < ended:
             low = middle
         else:
             high = middle
-    return high if high > 1.0 else 0.0
+    return high if high >= 1 else 0.0
 
 
 def _slots_of(worker: Worker) -> int:
