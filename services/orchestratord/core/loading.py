@@ -9,7 +9,7 @@ from orchestratord.core.catalog import Model, ModelState
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
 from orchestratord.core.events import ModelLoadAsked, ModelStaged, StagingFailed, WorkerStartAccepted
 from orchestratord.core.fleet import Leaving, Node, NodeState, Worker, WorkerSpec
-from orchestratord.core.load_planning import Outlook, outlook
+from orchestratord.core.load_planning import Outlook, may_ever_fit, outlook
 from orchestratord.core.loads import Load, LoadFailure, LoadPhase, Plan
 from orchestratord.core.placement import recording
 from orchestratord.core.placement.decision import Outcome
@@ -109,6 +109,8 @@ def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> None:
     """A task that can never run does not wait: there is nothing to run it on, or no device could hold the model."""
     _refuse_without_device(state)
     if model.size_mib is None or not state.fleet.ready_nodes() or replicas.serving(state, lane):
+        return
+    if may_ever_fit(state, model, lane):
         return
     looked = outlook(state, model, lane)
     if looked.plan is None and not looked.waits and (error := _no_place(state, model, looked)):

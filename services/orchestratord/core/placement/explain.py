@@ -66,7 +66,7 @@ def _workers(state: BrainState, request: LoadRequest, task: TaskRequest) -> Deci
     query = Query(state, request, rules_of(state.assignments, state.fleet, request.lane))
     serving = [worker for worker in state.fleet.workers_of_model(request.model.name) if worker.serves]
     ahead = state.queue.ahead(request.model.name, task.priority, task.app) if serving else 0
-    start = prediction.predict_start(state, request.model.name, ahead)
+    start = prediction.predict_start(state, request.lane, ahead)
 
     def queue_ms(worker: Worker) -> float:
         return 0.0 if worker.takes_runs or start is None else start.mean
