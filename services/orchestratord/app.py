@@ -104,7 +104,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
             finally:
                 await server.stop(settings.drain_s)
                 await effects.close()
-                await keeper.write_lagging()
+                await keeper.finish()
 
 
 def _make_metrics(owner: BrainOwner, keeper: Keeper, watcher: Watcher) -> "OrchestratorMetrics":

@@ -43,7 +43,7 @@ async def acting_as(system: WholeSystem, key: str) -> AsyncIterator[WholeSystem]
     """The same system for whoever shows this key."""
     channel = open_channel(system.address, token=key)
     try:
-        yield WholeSystem(system.address, system.http, channel, system.folder)
+        yield WholeSystem(system.address, system.http, channel, system.folder, system.lives)
     finally:
         await channel.close()
 
@@ -150,3 +150,33 @@ async def test_sessions_are_read_listed_and_ended(system: WholeSystem) -> None:
     with pytest.raises(NotFound) as gone:
         await call(sessions.DeleteSession, ended, timeout_s=CALL_S)
     assert gone.value.reason is Reason.SESSION_NOT_FOUND
+
+
+async def test_apps_and_sessions_over_http(system: WholeSystem) -> None:
+    made = await system.http.post("/v2/apps", json={"app": "aider", "models": {"gpt-4o": "sim"}})
+    assert made.status_code == 200
+    as_aider = {"authorization": f"Bearer {made.json()['key']}"}
+    work = {"model": "gpt-4o", "session_id": "chat", "generate": {"prompt": "hello", "max_tokens": 4}}
+    task_id = (await system.http.post("/v2/tasks", json=work, headers=as_aider)).json()["task_id"]
+    stream = await system.http.get(f"/v2/tasks/{task_id}/events", headers=as_aider)
+    assert '"type":"end"' in stream.text
+    assert (await system.http.get(f"/v2/tasks/{task_id}", headers=as_aider)).json()["task"]["app"] == "aider"
+    session = (await system.http.get("/v2/sessions/chat", headers=as_aider)).json()["session"]
+    assert (session["app"], session["turns"]) == ("aider", 1)
+    refused = await system.http.get("/v2/apps", headers=as_aider)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "NOT_PERMITTED")
+    assert (await system.http.delete("/v2/apps/aider")).status_code == 200
+    gone = await system.http.post("/v2/tasks", json=work, headers=as_aider)
+    assert (gone.status_code, gone.json()["error"]["code"]) == (401, "TOKEN_INVALID")
+
+
+@pytest.mark.req("ORCH-1025")
+async def test_a_used_up_quota_is_told_with_the_time_to_come_back(system: WholeSystem) -> None:
+    made = await system.http.post("/v2/apps", json={"app": "aider", "max_tokens_per_minute": 5})
+    as_aider = {"authorization": f"Bearer {made.json()['key']}"}
+    async with acting_as(system, made.json()["key"]) as aider:
+        await aider.generate(task(max_tokens=20))
+    work = {"model": "sim", "generate": {"prompt": "hello", "max_tokens": 4}}
+    refused = await system.http.post("/v2/tasks", json=work, headers=as_aider)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "QUOTA_EXCEEDED")
+    assert int(refused.headers["retry-after"]) > 60

@@ -139,7 +139,7 @@ async def test_a_10_mb_body_is_refused_with_413(system: WholeSystem) -> None:
         ("GET", "/v2/tasks?page_token=!", 400, "INVALID_PAGE_TOKEN"),
         ("GET", "/v2/catalog/models/smi", 404, "MODEL_NOT_FOUND"),
         ("GET", "/v2/nodes/cellar", 404, "NODE_NOT_FOUND"),
-        ("GET", "/v2/sessions", 501, "NOT_IMPLEMENTED"),
+        ("POST", "/v2/nodes/join-tokens", 501, "NOT_IMPLEMENTED"),
     ],
 )
 async def test_requests_that_can_not_be_served_have_their_status(

@@ -119,11 +119,11 @@ async def test_a_change_that_the_disk_does_not_take_is_refused_and_undone(
             with pytest.raises(Unavailable, match="the disk is full") as refused:
                 await register(system, model_pb2.ModelSpec(name=name, source="file:/new.gguf"))
             assert refused.value.reason is Reason.STORE_FAILED
+        assert await shown(system, "sim") == before
         with pytest.raises(Unavailable, match="the disk is full"):
             await system.submit(task())
     with pytest.raises(NotFound):
         await shown(system, "new")
-    assert await shown(system, "sim") == before
     await register(system, model_pb2.ModelSpec(name="new", source="file:/new.gguf"))
     assert (await shown(system, "new")).spec.source == "file:/new.gguf"
 

@@ -164,7 +164,7 @@ async def test_a_client_that_leaves_ends_its_task(
     client: openai.AsyncOpenAI, system: WholeSystem, stream: bool
 ) -> None:
     async def ask() -> None:
-        answer = await chat(client, stream=stream, max_tokens=100_000)
+        answer = await chat(client, stream=stream, max_tokens=3_000)
         async for _ in answer:
             pass
 
@@ -181,7 +181,7 @@ async def test_a_full_queue_is_a_rate_limit(tmp_path: Path) -> None:
         whole_system(tmp_path, slots=1, queue_capacity=1) as system,
         openai_client(str(system.http.base_url)) as client,
     ):
-        asking = {asyncio.create_task(chat(client, max_tokens=100_000))}
+        asking = {asyncio.create_task(chat(client, max_tokens=3_000))}
         await wait_until(lambda: _in_states(system, {"TASK_STATE_RUNNING"}))
         asking.add(asyncio.create_task(chat(client)))
         await wait_until(lambda: _in_states(system, {"TASK_STATE_RUNNING", "TASK_STATE_QUEUED"}))

@@ -43,6 +43,22 @@ async def test_places_of_machines_that_are_not_there_yet_are_no_hindrance(tmp_pa
         await start(tmp_path, RIGHT)
 
 
+CONTRADICTION = """
+[models.coder]
+source = "file:/m/coder.gguf"
+
+[[assignments]]
+model = "coder"
+to = ["garage"]
+mode = "pin"
+
+[[assignments]]
+model = "coder"
+to = ["garage"]
+mode = "avoid"
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -52,8 +68,9 @@ async def test_places_of_machines_that_are_not_there_yet_are_no_hindrance(tmp_pa
             r"\[models\.b\]: 'x' already means model 'a'",
         ),
         ('[apps.a]\npriority = "urgent"\n', r"\[apps\.a\]: priority"),
+        (CONTRADICTION, r"\[\[assignments\]\] number 2: .*coder\.avoid.* contradicts .*coder\.pin"),
     ],
-    ids=["no source", "one alias, two models", "unknown priority"],
+    ids=["no source", "one alias, two models", "unknown priority", "contradiction"],
 )
 async def test_what_can_not_be_in_force_is_refused_at_the_start(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(ExceptionGroup) as refused:

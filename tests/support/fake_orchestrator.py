@@ -50,6 +50,7 @@ class FakeOrchestrator:
     pull_progress: list[pool_manager_service_pb2.StageProgress] = field(default_factory=list)
     pull_refusal: LlorchError | None = None
     cancelled: list[str] = field(default_factory=list)
+    verified: list[catalog_service_pb2.NodeVerification] = field(default_factory=list)
 
     def events(self) -> list[task_event_pb2.TaskEvent]:
         device = task_event_pb2.PlacedDevice(device_id="cpu", name="Ryzen", kind=device_pb2.DEVICE_KIND_CPU)
@@ -159,6 +160,20 @@ class _Catalog:
         model = model_pb2.Model(spec=request.model, state=model_pb2.MODEL_STATE_ACTIVE)
         self._fake.models.append(model)
         return catalog_service_pb2.RegisterModelResponse(model=model)
+
+    async def DeleteModel(self, request: Any, context: Any) -> Any:
+        self._fake.models = [model for model in self._fake.models if model.spec.name != request.model]
+        return catalog_service_pb2.DeleteModelResponse()
+
+    async def SetModelState(self, request: Any, context: Any) -> Any:
+        await self.GetModel(request, context)
+        for model in self._fake.models:
+            if model.spec.name == request.model:
+                model.state = request.state
+        return catalog_service_pb2.SetModelStateResponse()
+
+    async def VerifyModel(self, request: Any, context: Any) -> Any:
+        return catalog_service_pb2.VerifyModelResponse(nodes=self._fake.verified)
 
 
 class _Fleet:

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -57,6 +57,7 @@ class WholeSystem:
     http: httpx.AsyncClient
     channel: grpc.aio.Channel
     folder: Path
+    lives: "OrchestratorLives"
 
     def __post_init__(self) -> None:
         self.tasks = task_service_pb2_grpc.TaskServiceStub(self.channel)
@@ -92,6 +93,42 @@ class WholeSystem:
         return (await call(self.catalog.RegisterModel, request, timeout_s=CALL_S)).model
 
 
+@dataclass
+class OrchestratorLives:
+    """The orchestrator, and those that take its place, its address and its data."""
+
+    daemons: asyncio.TaskGroup
+    folder: Path
+    queue_capacity: int
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def begin(self, bind: str) -> str:
+        """The address under which it serves."""
+        return await _start(self.daemons, self.folder / "orchestratord", lambda file: self._live(bind, file, self.stop))
+
+    async def begin_next(self, bind: str) -> None:
+        self.stop.set()
+        self.stop = asyncio.Event()
+        self.ended.clear()
+        await self.ended.wait()
+        await self.begin(bind)
+
+    async def _live(self, bind: str, address_file: Path, stop: asyncio.Event) -> None:
+        settings = OrchestratorSettings(
+            bind=bind,
+            address_file=address_file,
+            data_dir=self.folder / "orchestrator",
+            drain_s=0,
+            package_models=False,
+            queue_capacity=self.queue_capacity,
+        )
+        try:
+            await orchestratord.app.run(settings, stop)
+        finally:
+            self.ended.set()
+
+
 def task(prompt: str = "hello", model: str = "sim", max_tokens: int = 8, **options: object) -> task_pb2.TaskSpec:
     """A task for the simulated model; `seed` 7, so that its text is known."""
     work = task_pb2.GenerateWork(prompt=prompt, max_tokens=max_tokens)
@@ -115,22 +152,9 @@ async def whole_system(
     """
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as daemons:
+        lives = OrchestratorLives(daemons, folder, queue_capacity)
         try:
-            orchestrator = await _start(
-                daemons,
-                folder / "orchestratord",
-                lambda file: orchestratord.app.run(
-                    OrchestratorSettings(
-                        bind="127.0.0.1:0",
-                        address_file=file,
-                        data_dir=folder / "orchestrator",
-                        drain_s=0,
-                        package_models=False,
-                        queue_capacity=queue_capacity,
-                    ),
-                    stop,
-                ),
-            )
+            orchestrator = await lives.begin("127.0.0.1:0")
             await _start(
                 daemons,
                 folder / "pool-managerd",
@@ -145,7 +169,7 @@ async def whole_system(
             )
             async with httpx.AsyncClient(base_url=f"http://{gateway}", timeout=SILENT_S, trust_env=False) as http:
                 channel = open_channel(orchestrator)
-                system = WholeSystem(orchestrator, http, channel, folder)
+                system = WholeSystem(orchestrator, http, channel, folder, lives)
                 try:
                     await wait_until(lambda: _has_node(system))
                     await system.register("sim", f"file:{gguf(folder)}", slots=slots)
@@ -154,6 +178,7 @@ async def whole_system(
                     await channel.close()
         finally:
             stop.set()
+            lives.stop.set()
 
 
 @asynccontextmanager

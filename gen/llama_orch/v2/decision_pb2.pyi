@@ -27,19 +27,23 @@ class ScoreTerm(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     MS_FIELD_NUMBER: _builtins.int
+    GUESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, e.g. "load", "queue", "prefill", "decode"."""
     ms: _builtins.float
     """Milliseconds that it adds to the predicted time to the last token."""
+    guess: _builtins.bool
+    """It orders places and predicts nothing: such a time was never measured there."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         ms: _builtins.float = ...,
+        guess: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ms", b"ms", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guess", b"guess", "ms", b"ms", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from llorch.cli import exit_codes, gpus, models, ps, pull, run, up, version
+from llorch.cli import exit_codes, gpus, model_care, ps, pull, run, up, version
 from llorch.errors import LlorchError, Reason
 from llorch.sdk.failures import Unreachable
 
@@ -21,7 +21,7 @@ app = typer.Typer(
 app.command()(up.up)
 app.command()(run.run)
 app.command()(ps.ps)
-app.add_typer(models.app)
+app.add_typer(model_care.app)
 app.command()(pull.pull)
 app.command()(gpus.gpus)
 app.command()(version.version)

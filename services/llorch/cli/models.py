@@ -143,6 +143,8 @@ def _print_model(model: "model_pb2.Model") -> None:
     rows.append(("state", enum_word(model_pb2.ModelState, model.state, "MODEL_STATE_"), ""))
     if model.HasField("size_mib"):
         rows.append(("size", f"{model.size_mib} MiB", ""))
+    if model.digest:
+        rows.append(("sha256", model.digest, ""))
     rows.append(("ready workers", str(model.workers_ready), ""))
     print_table(("", "", ""), rows)
 

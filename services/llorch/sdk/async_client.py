@@ -29,6 +29,7 @@ Item = TypeVar("Item")
 
 # Streams carry a heartbeat every 10 s; this much silence means that nobody is there any more.
 _SILENCE_S = 30.0
+_VERIFY_S = 3600.0  # as long as the largest models take from the slowest disks
 
 
 class AsyncClient:
@@ -139,15 +140,40 @@ class AsyncClient:
         except (Unavailable, DeadlineExceeded) as error:
             raise self._explained(error) from error
 
+    async def delete_model(self, name: str) -> None:
+        """Takes a model that was added out of the catalog; its file stays."""
+        await self._call(self._stubs.catalog.DeleteModel, catalog_service_pb2.DeleteModelRequest(model=name))
+
+    async def retire_model(self, name: str) -> model_pb2.Model:
+        """Gives a model no new tasks; what runs may finish."""
+        return await self._set_model_state(name, model_pb2.MODEL_STATE_RETIRED)
+
+    async def activate_model(self, name: str) -> model_pb2.Model:
+        """Gives a retired model tasks again."""
+        return await self._set_model_state(name, model_pb2.MODEL_STATE_ACTIVE)
+
+    async def verify_model(self, name: str) -> list[catalog_service_pb2.NodeVerification]:
+        """Reads a model's files again on every node that holds them. Large files take minutes."""
+        request = catalog_service_pb2.VerifyModelRequest(model=name)
+        answer: catalog_service_pb2.VerifyModelResponse = await self._call(
+            self._stubs.catalog.VerifyModel, request, timeout_s=_VERIFY_S
+        )
+        return list(answer.nodes)
+
     async def state(self) -> fleet_service_pb2.State:
         """Nodes, devices with their ledger, workers and queues, all at one moment."""
         request = fleet_service_pb2.GetStateRequest()
         answer: fleet_service_pb2.GetStateResponse = await self._call(self._stubs.fleet.GetState, request)
         return answer.state
 
-    async def _call(self, method: Any, request: Any) -> Any:
+    async def _set_model_state(self, name: str, state: "model_pb2.ModelState.ValueType") -> model_pb2.Model:
+        request = catalog_service_pb2.SetModelStateRequest(model=name, state=state)
+        answer: catalog_service_pb2.SetModelStateResponse = await self._call(self._stubs.catalog.SetModelState, request)
+        return answer.model
+
+    async def _call(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
         try:
-            return await call(method, request, timeout_s=self._timeout_s)
+            return await call(method, request, timeout_s=timeout_s or self._timeout_s)
         except (Unavailable, DeadlineExceeded) as error:
             raise self._explained(error) from error
 

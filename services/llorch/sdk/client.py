@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from llama_orch.v2 import fleet_service_pb2, model_pb2, task_pb2
+from llama_orch.v2 import catalog_service_pb2, fleet_service_pb2, model_pb2, task_pb2
 from llorch.sdk.async_client import AsyncClient
 from llorch.sdk.events import Event
 from llorch.sdk.task_spec import GenerateOptions, Prompt
@@ -78,6 +78,18 @@ class Client:
 
     def register_model(self, name: str, source: str, **settings: Any) -> model_pb2.Model:
         return self._wait(self._client.register_model(name, source, **settings))
+
+    def delete_model(self, name: str) -> None:
+        self._wait(self._client.delete_model(name))
+
+    def retire_model(self, name: str) -> model_pb2.Model:
+        return self._wait(self._client.retire_model(name))
+
+    def activate_model(self, name: str) -> model_pb2.Model:
+        return self._wait(self._client.activate_model(name))
+
+    def verify_model(self, name: str) -> list[catalog_service_pb2.NodeVerification]:
+        return self._wait(self._client.verify_model(name))
 
     def state(self) -> fleet_service_pb2.State:
         return self._wait(self._client.state())

@@ -78,11 +78,10 @@ class MetaService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Meta
         state = self._owner.state
         engines: dict[str, set[str]] = {}
         for node in state.fleet.nodes.values():
-            for pool in node.pools:
-                named: Any = pool
-                engines[named.pool_id] = {
+            for pool in node.pools.values():
+                engines[pool.pool_id] = {
                     f"{worker.engine.engine} {worker.engine.engine_version}"
                     for worker in state.fleet.workers_on(node.node_id)
-                    if worker.engine and set(worker.spec.device_ids) <= set(named.device_ids)
+                    if worker.engine and set(worker.spec.device_ids) <= set(pool.device_ids)
                 }
         return [pb2.PoolEngines(pool_id=pool, engine_versions=sorted(found)) for pool, found in sorted(engines.items())]

@@ -32,7 +32,7 @@ def _candidate(candidate: Candidate) -> decision_pb2.PlacementCandidate:
         worker_id=candidate.worker_id,
         filtered_by=candidate.filtered_by,
         filter_detail=candidate.filter_detail,
-        score=[decision_pb2.ScoreTerm(name=term.name, ms=term.ms) for term in candidate.terms],
+        score=[decision_pb2.ScoreTerm(name=term.name, ms=term.ms, guess=term.is_guess) for term in candidate.terms],
         evicts_worker_ids=candidate.evicts,
         evicts_mib=candidate.evicts_mib,
         claims_mib=candidate.claims_mib,

@@ -20,7 +20,6 @@ from orchestratord.core import (
     submission,
     unloading,
     worker_life,
-    yielding,
 )
 from orchestratord.core.admission import AdmissionQueue
 from orchestratord.core.effects import Effect
@@ -49,9 +48,9 @@ _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
     TimerKind.RETENTION: ending.forget,
     TimerKind.IDLE: unloading.idle_check,
     TimerKind.RESIDENCY: worker_life.residency_over,
+    TimerKind.LOOK_AGAIN: loading.look_is_due,
     TimerKind.MEMORY_BACK: worker_life.memory_wait_over,
     TimerKind.RETRY_LOAD: loading.retry,
-    TimerKind.YIELD: yielding.patience_over,
     TimerKind.NODE_GRACE: nodes.grace_over,
     TimerKind.PRESSURE: devices.relieve,
     TimerKind.RESUME_DEVICE: devices.time_is_over,

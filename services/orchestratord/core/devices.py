@@ -44,6 +44,13 @@ def time_is_over(state: BrainState, subject: str) -> None:
         _resume(state, key)
 
 
+def show_out(state: BrainState, worker: Worker) -> None:
+    """A worker was found on devices that are not ours to use now: an earlier life of the orchestrator started it."""
+    keys = [(worker.node_id, device_id) for device_id in worker.spec.device_ids]
+    if any(key in state.released for key in keys):
+        unloading.leave(state, worker, Leaving.RELEASED)
+
+
 def leaving(state: BrainState, node_id: str, device_ids: Iterable[str]) -> list[str]:
     """Workers that still have to leave these devices."""
     keys = set(device_ids)

@@ -81,6 +81,11 @@ class Learnt:
     _variance: float = 0.0
     _count: int = 0
 
+    @classmethod
+    def going_on(cls, estimate: Estimate, weight: float) -> "Learnt":
+        """From what was known before."""
+        return cls(weight, estimate.mean, estimate.spread**2, estimate.count)
+
     def take_in(self, value: float) -> None:
         self._count += 1
         weight = max(self.weight, 1 / self._count)

@@ -2,10 +2,10 @@
 
 from orchestratord.core import session_life
 from orchestratord.core.answer_lengths import Answer
-from orchestratord.core.effects import OnTimeJudged, PredictionJudged
+from orchestratord.core.effects import OnTimeJudged, PersistRecord, PredictionJudged
 from orchestratord.core.fleet import Worker
 from orchestratord.core.prediction import device_of
-from orchestratord.core.rates import Run
+from orchestratord.core.rates import Rate, Run
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Attempt, FinishReason, RunResult, Task, TaskState
 
@@ -26,6 +26,17 @@ def run_ended(state: BrainState, attempt: Attempt, task: Task | None, result: Ru
     elif result.tokens_out:
         tokens = result.tokens_out // len(result.choices)
         state.rates.answers.came(attempt.place.app, attempt.place.model, Answer(tokens, was_cut=True))
+    _keep(state)
+
+
+def worker_loaded(state: BrainState, worker: Worker, size_mib: int | None, took_ms: float) -> None:
+    state.rates.loaded(worker.spec.model, worker.node_id, size_mib, took_ms)
+    _keep(state)
+
+
+def restore_rate(state: BrainState, kept: Rate | None, _lost: Rate | None) -> None:
+    if kept is not None:
+        state.rates.restore(kept)
 
 
 def judge_start(state: BrainState, task: Task) -> None:
@@ -42,6 +53,11 @@ def judge_end(state: BrainState, task: Task) -> None:
         if task.on_time_forecast is not None:
             state.rates.on_time.came(task.on_time_forecast, met)
         state.emit(OnTimeJudged(task.on_time, met))
+
+
+def _keep(state: BrainState) -> None:
+    for rate in state.rates.take_to_keep():
+        state.emit(PersistRecord(None, rate))
 
 
 def _run(state: BrainState, attempt: Attempt, task: Task, worker: Worker, result: RunResult, *, was_cut: bool) -> Run:

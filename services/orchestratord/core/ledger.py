@@ -105,11 +105,10 @@ class Ledger:
         account = self._accounts.get(device)
         if account is None:
             return 0, 0
-        capacity = _capacity(account)
-        taken = account.held_mib + account.promised_mib
         if account.returning:
-            taken += account.returning_mib
-        return capacity - taken, capacity
+            return _free(account) - account.promised_mib, _capacity(account)
+        capacity = account.total_mib - account.reserve_mib - account.others_mib
+        return capacity - account.held_mib - account.promised_mib, capacity
 
     def promise(self, load_id: str, claims: Mapping[DeviceKey, int]) -> None:
         """Keep memory for a load that can't have it yet; `reserve` under the same id redeems it."""

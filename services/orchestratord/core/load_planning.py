@@ -6,8 +6,8 @@ from orchestratord.core.catalog import Model
 from orchestratord.core.contexts import contexts_to_try
 from orchestratord.core.loads import Plan
 from orchestratord.core.memory_estimate import estimate_mib
+from orchestratord.core.placement import pipeline
 from orchestratord.core.placement.decision import Decision
-from orchestratord.core.placement.pipeline import place_load
 from orchestratord.core.placement.query import LoadRequest
 from orchestratord.core.placement.rules import Lane
 from orchestratord.core.state import BrainState
@@ -46,10 +46,15 @@ def outlook(
     return first
 
 
+def may_ever_fit(state: BrainState, model: Model, lane: Lane) -> bool:
+    """With as much context as asked for. If not, the outlook says whether less would do, and why not."""
+    return pipeline.may_ever_fit(state, LoadRequest(model, lane, model.context))
+
+
 def _with(state: BrainState, request: LoadRequest) -> Outlook:
     model, context = request.model, request.context
     needed_mib = 0 if model.size_mib is None else estimate_mib(model, model.size_mib, context)
-    decision = place_load(state, request)
+    decision = pipeline.place_load(state, request)
     chosen = decision.chosen
     if chosen is None:
         return Outlook(decision, None, needed_mib)

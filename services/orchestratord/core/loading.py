@@ -9,7 +9,7 @@ from orchestratord.core.catalog import Model, ModelState
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
 from orchestratord.core.events import ModelLoadAsked, ModelStaged, StagingFailed, WorkerStartAccepted
 from orchestratord.core.fleet import Leaving, Node, NodeState, Worker, WorkerSpec
-from orchestratord.core.load_planning import Outlook, outlook
+from orchestratord.core.load_planning import Outlook, may_ever_fit, outlook
 from orchestratord.core.loads import Load, LoadFailure, LoadPhase, Plan
 from orchestratord.core.placement import recording
 from orchestratord.core.placement.decision import Outcome
@@ -109,6 +109,8 @@ def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> None:
     """A task that can never run does not wait: there is nothing to run it on, or no device could hold the model."""
     _refuse_without_device(state)
     if model.size_mib is None or not state.fleet.ready_nodes() or replicas.serving(state, lane):
+        return
+    if may_ever_fit(state, model, lane):
         return
     looked = outlook(state, model, lane)
     if looked.plan is None and not looked.waits and (error := _no_place(state, model, looked)):
@@ -280,9 +282,9 @@ def _look(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...]
 def _carry_out(state: BrainState, model: Model, load: Load, looked: Outlook) -> None:
     plan = looked.plan
     assert plan is not None  # or there is nothing to carry out
-    load.plan = plan
-    # The size decides on the memory: a node that has the file tells it at once.
-    if model.spec.source not in state.fleet.nodes[plan.node_id].staged or model.size_mib is None:
+    load.plan, load.shape = plan, _shape(model)
+    is_there = model.spec.source in state.fleet.nodes[plan.node_id].staged
+    if model.size_mib is None or not is_there:  # staging what is there tells at once what it is
         load.phase = LoadPhase.STAGING
         state.emit(StageModel(plan.node_id, model.spec.source))
         _tell_waiting(state, model.name)
@@ -307,7 +309,7 @@ def _take_the_room(state: BrainState, load: Load) -> None:
     if (
         model is None
         or plan is None
-        or load.source != model.spec.source
+        or (load.source, load.shape) != (model.spec.source, _shape(model))
         or not _is_usable(node, plan)
         or not state.ledger.fits(load.load_id, plan.claims)
     ):
@@ -333,6 +335,11 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
     state.fleet.add_worker(Worker(spec, plan.node_id, asked_at=state.now, asked=load.asked))
     load.phase = LoadPhase.STARTING
     state.emit(StartWorker(plan.node_id, spec))
+
+
+def _shape(model: Model) -> tuple[object, ...]:
+    """What the memory was counted for."""
+    return model.slots, model.cache_type, model.context, model.vram_claim_mib
 
 
 def _is_usable(node: Node | None, plan: Plan) -> bool:

@@ -43,9 +43,9 @@ class Plan:
 class Load:
     """One attempt to load a model. `load_id` becomes the worker's id, and memory is reserved under it.
 
-    `source` is what the model's file was when the load began. `lane` is what may wait for it. `waits_for` are workers
-    whose memory has to return first. `asked`: somebody wants the model loaded, whether tasks wait or not; `places`
-    are then the only ones that will do.
+    `source` is what the model's file was when the load began, `shape` all else that it was to be loaded with. `lane` is
+    what may wait for it. `waits_for` are workers whose memory has to return first. `asked`: somebody wants the model
+    loaded, whether tasks wait or not; `places` are then the only ones that will do.
     """
 
     load_id: str
@@ -55,6 +55,7 @@ class Load:
     since: float
     phase: LoadPhase = LoadPhase.WAITING
     plan: Plan | None = None
+    shape: tuple[object, ...] = ()
     waits_for: set[str] = field(default_factory=set)
     asked: bool = False
     places: tuple[Place, ...] = ()

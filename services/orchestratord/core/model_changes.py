@@ -37,7 +37,15 @@ def deleted(state: BrainState, event: ModelDeleted) -> None:
     before = state.catalog.record_of(model.name)
     state.catalog.delete(model.name)
     _keep(state, model.name, before)
+    _forget(state, model.name)
     _stop_workers(state, model.name)
+
+
+def _forget(state: BrainState, name: str) -> None:
+    """What was noted of a model that is no more."""
+    state.demand.forget(name)
+    state.refusals.pop(name, None)
+    state.load_failures.pop(name, None)
 
 
 def withdrawn(state: BrainState, name: str, origin: Origin) -> None:
@@ -47,6 +55,7 @@ def withdrawn(state: BrainState, name: str, origin: Origin) -> None:
         _refuse_if_used(state, model, "take it away")
     state.catalog.withdraw(model.name, origin)
     if state.catalog.find(model.name) is None:
+        _forget(state, model.name)
         _stop_workers(state, model.name)
 
 

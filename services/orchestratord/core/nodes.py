@@ -143,6 +143,7 @@ def _take_in_worker(state: BrainState, node: Node, reported: WorkerReported) -> 
         return
     if worker is None:
         worker = _adopt(state, node, reported)
+        devices.show_out(state, worker)
     worker.start_seq = 0  # it is there: a full report that does not name it knows more, however commands are numbered
     worker.report = reported.report
     is_ready_now = (worker.state, reported.state) == (WorkerState.STARTING, WorkerState.READY)

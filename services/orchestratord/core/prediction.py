@@ -16,8 +16,9 @@ GUESSED_ANSWER = 256
 """Tokens of an answer of which nothing is known; only for shares, never for what people are told."""
 
 _LENGTHS_LOOKED_AT = 16
+_MANY_ANSWERS = 16
 _BISECTIONS = 8
-_LONGEST_MS = 1e9
+_SOON_MS, _LONGEST_MS = 64.0, 1e9
 _FROM_20_TO_80_PERCENT = 1.683  # standard deviations
 AT_ONCE = Estimate(0.0, 0.0)
 _FREE = Remaining.of(AT_ONCE, passed=0.0)
@@ -120,32 +121,17 @@ def _per_token_ms(
 
 
 def least_service_ms(state: BrainState, request: TaskRequest) -> float | None:
-    """A time in which no such task was ever done: on the fastest device, alone, with the shortest answer."""
+    """A time in which no such task was done yet: the shortest of many answers at the highest speed, its prompt warm."""
     lengths = answer_lengths(state, request)
-    if not lengths.values:
+    per_token_ms = state.rates.fastest_token_ms(request.model)
+    if per_token_ms is None or len(lengths.values) < _MANY_ANSWERS:
         return None
-    times = [
-        _at_least(state.rates.decode_ms(request.model, device, 1, lengths.values[0]))
-        + _least_prefill(state, request, device)
-        for device in state.rates.devices_of(request.model)
-    ]
-    return min(times, default=None)
+    return lengths.values[0] * per_token_ms
 
 
 def device_of(state: BrainState, worker: Worker) -> str:
     devices = state.fleet.nodes[worker.node_id].devices
     return device_key(devices[device_id].name for device_id in worker.spec.device_ids if device_id in devices)
-
-
-def _least_prefill(state: BrainState, request: TaskRequest, device: str) -> float:
-    """Nothing for a session: its prompt may be warm."""
-    if request.session_id:
-        return 0.0
-    return _at_least(state.rates.prefill_ms(request.model, device, request.prompt_tokens // 2))
-
-
-def _at_least(estimate: Estimate | None) -> float:
-    return max(0.0, estimate.mean - 2 * estimate.spread) if estimate else 0.0
 
 
 def _slots(state: BrainState, model: str) -> list[Remaining]:
@@ -194,17 +180,17 @@ def _nth_free(slots: list[Remaining], place: int, *, with_spread: bool) -> Estim
 
 def _time_until(slots: list[Remaining], ended: float) -> float:
     """The time by which so many slots should be free, found by doubling and bisection."""
-    high = 1.0
+    high = _SOON_MS
     while sum(slot.chance_within(high) for slot in slots) < ended and high < _LONGEST_MS:
         high *= 4
-    low = high / 4 if high > 1.0 else 0.0
+    low = high / 4 if high > _SOON_MS else 0.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         if sum(slot.chance_within(middle) for slot in slots) < ended:
             low = middle
         else:
             high = middle
-    return high if high > 1.0 else 0.0
+    return high if high >= 1 else 0.0
 
 
 def _slots_of(worker: Worker) -> int:

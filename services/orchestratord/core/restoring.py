@@ -9,6 +9,7 @@ from orchestratord.core import (
     assignment_changes,
     devices,
     ending,
+    learning,
     measuring,
     model_changes,
     session_life,
@@ -22,6 +23,7 @@ from orchestratord.core.catalog import ModelRecord, SourceFacts
 from orchestratord.core.events import RecordNotKept, RecordsFound, TaskRestored
 from orchestratord.core.placement import recording
 from orchestratord.core.placement.decision import DecisionRecord
+from orchestratord.core.rates import Rate
 from orchestratord.core.released import ReleasedDevice
 from orchestratord.core.sessions import Session
 from orchestratord.core.state import BrainState
@@ -37,6 +39,7 @@ _RESTORE: Mapping[type, Restore] = {
     App: app_changes.restore_app,
     Session: session_life.restore_session,
     Calibration: measuring.restore,
+    Rate: learning.restore_rate,
     ReleasedDevice: devices.restore,
     Assignment: assignment_changes.restore,
     DecisionRecord: recording.restore,

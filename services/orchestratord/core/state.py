@@ -22,7 +22,7 @@ from orchestratord.core.rates import Rates
 from orchestratord.core.released import ReleasedDevices
 from orchestratord.core.sessions import Sessions
 from orchestratord.core.task import Attempt, Task, TaskError, unknown_task
-from orchestratord.core.timers import Timers
+from orchestratord.core.timers import TimerKind, Timers
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,19 @@ class BrainState:
     assignments: Assignments = field(default_factory=Assignments)
     decisions: Decisions = field(default_factory=Decisions)
     outbox: list[Effect] = field(default_factory=list)
+    next_look_at: float | None = None
     to_look_at: dict[str, None] = field(default_factory=dict)
     look_again: bool = False
     """Something became free or came: after this event, whoever waits for a model is looked at again."""
 
     def emit(self, *effects: Effect) -> None:
         self.outbox.extend(effects)
+
+    def look_by(self, when: float) -> None:
+        """At this time somebody may have waited long enough; earlier looks ask for it again if it is still so."""
+        if self.next_look_at is None or when < self.next_look_at:
+            self.next_look_at = when
+            self.timers.at(when, TimerKind.LOOK_AGAIN, "")
 
     def task(self, task_id: str) -> Task:
         """A task that is kept, or NOT_FOUND; the reason tells a finished and forgotten one from an unknown one."""

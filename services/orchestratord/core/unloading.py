@@ -40,6 +40,11 @@ def stop_asked(state: BrainState, event: WorkerStopAsked) -> None:
 def unload_asked(state: BrainState, event: ModelUnloadAsked) -> None:
     """All workers of the model go, or none: while one is busy it is refused, unless busy ones are to go as well."""
     model = state.catalog.get(event.model)
+    if replicas.least(state, model.name):
+        raise FailedPrecondition(
+            Reason.NOT_PERMITTED,
+            f"model '{model.name}' is to stay loaded by an assignment; change that first (`llorch assignments`)",
+        )
     workers = [worker for worker in state.fleet.workers_of_model(model.name) if worker.serves]
     if not event.even_if_busy:
         for worker in workers:

@@ -1,7 +1,7 @@
 """Workers become ready, fall silent, and end; what ran on them and what they held goes with them."""
 
 from llorch.errors import Reason
-from orchestratord.core import dispatch, ending, loading, measuring, pools, unloading
+from orchestratord.core import dispatch, ending, learning, loading, measuring, pools, unloading
 from orchestratord.core.effects import AttachWorker, DetachWorker, ReleaseRuns
 from orchestratord.core.events import RunsFound, WorkerAttached, WorkerSilent, WorkerStartFailed
 from orchestratord.core.fleet import Endpoint, EngineFacts, Leaving, Worker, WorkerState
@@ -131,7 +131,7 @@ def _learn_load_time(state: BrainState, worker: Worker) -> None:
     if state.loads.get(worker.worker_id) is not None:
         model = state.catalog.find(worker.spec.model)
         size_mib = model.size_mib if model is not None else None
-        state.rates.loaded(worker.spec.model, worker.node_id, size_mib, (state.now - worker.asked_at) * 1000)
+        learning.worker_loaded(state, worker, size_mib, (state.now - worker.asked_at) * 1000)
 
 
 def _forget(state: BrainState, worker: Worker, why: str) -> None:

@@ -1,8 +1,8 @@
 """How long those who wait for a model have patience with those that are in its place.
 
-Models that are idle leave when as much was waited as their leaving is expected to cost. Models that are always busy make
-way for one that has waited long: they take nothing new, finish, and leave; without this, a model that never falls idle
-would keep everybody else out for as long as it is asked for.
+Models that are idle leave when as much was waited as their leaving is expected to cost. Models that are always busy
+make way for one that has waited long: they take nothing new, finish, and leave; without this, a model that never falls
+idle would keep everybody else out for as long as it is asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,6 @@ from orchestratord.core.placement.decision import Decision
 from orchestratord.core.placement.rules import Lane
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Task
-from orchestratord.core.timers import TimerKind
 
 WORTH_OF_A_LOAD = 4
 """A worker keeps its place for so many times what its load took: models that take turns shall not only load."""
@@ -27,7 +26,7 @@ def make_way(state: BrainState, lane: Lane, decision: Decision) -> None:
         return
     patience_s = _patience_s(state, head)
     if state.now - head.created_at < patience_s:
-        state.timers.at(head.created_at + patience_s, TimerKind.YIELD, head.task_id)
+        state.look_by(head.created_at + patience_s)
         return
     for place in decision.blocked:
         keys = [(place.node_id, device_id) for device_id in place.device_ids]
@@ -54,13 +53,8 @@ def is_worth_evicting(state: BrainState, lane: Lane, evicted: Sequence[str]) -> 
     patience_s = min(regret_s / waiting, _patience_s(state, head))
     if state.now - head.created_at >= patience_s:
         return True
-    state.timers.at(head.created_at + patience_s, TimerKind.YIELD, head.task_id)
+    state.look_by(head.created_at + patience_s)
     return False
-
-
-def patience_over(state: BrainState, task_id: str) -> None:
-    if task_id in state.queue:
-        state.look_again = True
 
 
 def may_yield(state: BrainState, worker: Worker, head: Task) -> bool:
@@ -111,7 +105,7 @@ def _has_paid_off(state: BrainState, worker: Worker) -> bool:
         return False
     wait_s = worker.ready_at + least_s - state.now
     if wait_s > 0:
-        state.timers.at(state.now + wait_s, TimerKind.RESIDENCY, worker.worker_id)
+        state.look_by(state.now + wait_s)
     return wait_s <= 0
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from llorch.background import TaskSupervisor
 from llorch.clock import Clock
@@ -19,8 +20,11 @@ from orchestratord.store.kinds import kind_of
 LAG_S = 2.0
 """Volatile records are written this often, the last state of each."""
 
+_FINISH_WITHIN_S = 5.0
+
 _log = get_logger("orchestratord")
 
+Result = TypeVar("Result")
 _Writing = asyncio.Task[LlorchError | None]
 _Place = tuple[str, str]
 """(kind, key) of a record."""
@@ -44,11 +48,12 @@ class Keeper:
         self._changing: set[_Writing] = set()
         self._writes: dict[_Place, _Writes] = {}
         self._lagging: dict[_Place, RecordChange] = {}
+        self._under_way: set[asyncio.Task[Any]] = set()
         self.failures = 0
         """Writes that the store could not do."""
 
     def keep_task(self, request: TaskRequest) -> None:
-        writing = self._tasks.spawn(f"keep {request.task_id}", self._save_task(request))
+        writing = self._begin(f"keep {request.task_id}", self._save_task(request))
         self._accepting[request.task_id] = writing
         writing.add_done_callback(lambda _: self._accepting.pop(request.task_id, None))
 
@@ -59,10 +64,10 @@ class Keeper:
             raise error
 
     def keep_ending(self, task_id: str, ending: Ending) -> None:
-        self._tasks.spawn(f"keep the end of {task_id}", self._save_ending(task_id, ending))
+        self._begin(f"keep the end of {task_id}", self._save_ending(task_id, ending))
 
     def forget_task(self, task_id: str) -> None:
-        self._tasks.spawn(f"forget {task_id}", self._forget_task(task_id))
+        self._begin(f"forget {task_id}", self._forget_task(task_id))
 
     def keep_record(self, effect: effects.PersistRecord) -> None:
         change = RecordChange(effect.before, effect.after)
@@ -73,7 +78,7 @@ class Keeper:
             return
         writes = self._writes.setdefault(place, _Writes(effect.before))
         writes.count += 1
-        writing = self._tasks.spawn(f"keep {' '.join(place)}", self._save_record(place, change, writes))
+        writing = self._begin(f"keep {' '.join(place)}", self._save_record(place, change, writes))
         self._changing.add(writing)
         writing.add_done_callback(self._changing.discard)
 
@@ -84,7 +89,7 @@ class Keeper:
                 raise error
 
     def keep_audit(self, entry: AuditEntry) -> None:
-        self._tasks.spawn(f"note {entry.action}", self._append_audit(entry))
+        self._begin(f"note {entry.action}", self._append_audit(entry))
 
     async def run(self) -> None:
         while True:
@@ -102,6 +107,18 @@ class Keeper:
             self.failures += 1
             _log.warning("records_lag", records=len(lagging), error=error.message)
             self._lagging = lagging | self._lagging
+
+    async def finish(self) -> None:
+        """At the end: what is on its way gets there, and what lags behind is written, as far as the disk allows."""
+        await self.write_lagging()
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=_FINISH_WITHIN_S)
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        task = self._tasks.spawn(name, work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
 
     async def _save_task(self, request: TaskRequest) -> LlorchError | None:
         try:

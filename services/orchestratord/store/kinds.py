@@ -7,6 +7,7 @@ from orchestratord.core.assignments import Assignment
 from orchestratord.core.calibration import Calibration
 from orchestratord.core.catalog import ModelRecord, SourceFacts
 from orchestratord.core.placement.decision import DecisionRecord
+from orchestratord.core.rates import Rate
 from orchestratord.core.records import Record
 from orchestratord.core.released import ReleasedDevice
 from orchestratord.core.sessions import Session
@@ -31,6 +32,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("apps", App),
     Kind("sessions", Session, volatile=True),
     Kind("calibrations", Calibration, volatile=True),
+    Kind("rates", Rate, volatile=True),
     Kind("released_devices", ReleasedDevice),
     Kind("assignments", Assignment),
     Kind("decisions", DecisionRecord, volatile=True, keep_last=1000),

@@ -92,7 +92,7 @@ def worker_command(
     command += ["--device", choice.device_argument]
     command += ["--slots", str(spec.slots), "--context-per-slot", str(spec.context_per_slot)]
     command += ["--cache-type-k", spec.cache_type_k, "--cache-type-v", spec.cache_type_v]
-    if spec.tensor_split:
+    if spec.tensor_split and not choice.on_cpu:  # the CPU is one device, however many are simulated before it
         command += ["--tensor-split", ",".join(f"{share:g}" for share in spec.tensor_split)]
     command += ["--bind", bind, "--ready-address", ready_address]
     command += ["--orphan-grace-s", f"{orphan_grace_s:g}", "--log-file", str(log_path)]

@@ -1,7 +1,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from llama_orch.v2 import device_pb2, node_pb2, task_pb2
+from llama_orch.v2 import catalog_service_pb2, device_pb2, model_pb2, node_pb2, task_pb2
 from support.fake_orchestrator import FakeOrchestrator
 
 Llorch = Callable[..., Awaitable[Any]]
@@ -87,6 +87,30 @@ async def test_models_add_hands_on_a_reference_as_it_is(llorch: Llorch, fake: Fa
     await llorch("models", "add", "coder", "pkg:some_package/coder.gguf")
 
     assert fake.models[-1].spec.source == "pkg:some_package/coder.gguf"
+
+
+async def test_models_are_retired_activated_and_removed(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    assert (await llorch("models", "retire", "smollm2")).code == 0
+    assert fake.models[0].state == model_pb2.MODEL_STATE_RETIRED
+    assert (await llorch("models", "activate", "smollm2")).code == 0
+    assert fake.models[0].state == model_pb2.MODEL_STATE_ACTIVE
+    assert (await llorch("models", "retire", "other")).code == 1
+    assert (await llorch("models", "rm", "smollm2")).code == 0
+    assert fake.models == []
+
+
+async def test_models_verify_says_what_each_machine_has_and_fails_if_one_is_wrong(
+    llorch: Llorch, fake: FakeOrchestrator
+) -> None:
+    right = catalog_service_pb2.NodeVerification(node_id="garage", ok=True, digest="0f" * 32)
+    fake.verified = [right]
+    result = await llorch("models", "verify", "smollm2")
+    assert (result.code, result.out.splitlines()[1].split()) == (0, ["garage", "right", "0f" * 32])
+    fake.verified = [right, catalog_service_pb2.NodeVerification(node_id="attic", message="the file is another one")]
+    result = await llorch("models", "verify", "smollm2")
+    assert result.code == 1
+    assert "the file is another one" in result.out
+    assert len((await llorch("models", "verify", "smollm2", "--json")).data()["nodes"]) == 2
 
 
 async def test_json_has_the_names_of_the_contract_and_nothing_else_is_on_stdout(llorch: Llorch) -> None:

@@ -5,7 +5,7 @@ import pytest
 from llorch.errors import Reason, Unavailable
 from orchestratord.core import effects, events
 from orchestratord.core.effects import PersistRecord
-from orchestratord.core.fleet import Device, Leaving, Snapshot, WorkerSpec
+from orchestratord.core.fleet import Device, EngineFacts, Leaving, Snapshot, WorkerReported, WorkerSpec, WorkerState
 from orchestratord.core.released import ReleasedDevice
 from orchestratord.core.task import TaskState
 from support.brain_driver import BrainDriver, gpu
@@ -182,3 +182,16 @@ def test_a_device_that_does_not_answer_is_not_pressed() -> None:
     driver.add_model("next")
     with pytest.raises(Unavailable):
         driver.submit("next")
+
+
+def test_a_worker_that_is_found_on_a_released_device_leaves_it() -> None:
+    driver, spec = brain(CARD)
+    release(driver)
+    kept = next(effect.after for effect in driver.all_of(PersistRecord) if isinstance(effect.after, ReleasedDevice))
+    again = BrainDriver()
+    again.add_model("coder")
+    again.handle(events.RecordsFound((kept,), at_ms=0))
+    again.add_node("garage", CARD)
+    found = WorkerReported(spec, WorkerState.READY, EngineFacts("sim", "1", 1, 4096, True, False, (6000,)))
+    again.report(snapshot=Snapshot(full=False, workers=(found,)))
+    assert again.last(effects.StopWorker).worker_id == spec.worker_id

@@ -279,3 +279,33 @@ def test_a_node_whose_workers_can_be_heard_is_not_lost() -> None:
     task_id = driver.submit("coder")
     driver.advance(driver.config.node_lost_s + 1)
     assert driver.task(task_id).state is TaskState.RUNNING
+
+
+def test_a_model_that_is_to_stay_loaded_is_not_unloaded() -> None:
+    driver = brain()
+    driver.assign("coder", "garage", keep_loaded=True)
+    with pytest.raises(FailedPrecondition, match="to stay loaded by an assignment"):
+        driver.handle(events.ModelUnloadAsked("coder", even_if_busy=True))
+
+
+def test_a_model_that_changes_while_room_is_made_for_it_is_planned_anew() -> None:
+    driver = brain(gpu(total_mib=10_000))
+    driver.add_model("old", size_mib=9000, vram_claim_mib=9000)
+    old = driver.load_idle("old")
+    driver.let_pass(driver.config.min_residency_s)
+    driver.submit("coder")
+    assert driver.only(effects.StopWorker)
+    driver.add_model("coder", size_mib=8000, slots=1, vram_claim_mib=9500)
+    driver.worker_ended(old)
+    assert driver.last(effects.StartWorker).spec.reservation_mib == (9500,)
+
+
+@pytest.mark.req("ORCH-1014")
+def test_nothing_is_started_before_it_is_known_how_large_it_is() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder")
+    driver.add_node("garage", staged={"file:/models/coder.gguf": 8000})
+    driver.submit("coder")
+    assert driver.only(effects.StageModel)
+    driver.stage("coder", size_mib=8000)
+    assert driver.only(effects.StartWorker).spec.reservation_mib > (8000,)

@@ -132,7 +132,7 @@ def test_runs_of_an_earlier_life_are_released() -> None:
 
 def test_a_worker_missing_from_a_full_report_is_gone_only_if_the_report_knows_its_start() -> None:
     driver = BrainDriver()
-    driver.add_model("coder")
+    driver.add_model("coder", size_mib=4096)
     driver.add_node("garage", gpu(), staged={"file:/models/coder.gguf": 4096})
     driver.submit()
     worker_id = driver.only(effects.StartWorker).spec.worker_id

@@ -5,6 +5,7 @@ import pytest
 from llorch.errors import InvalidArgument, Reason, ResourceExhausted
 from orchestratord.core import effects, events
 from orchestratord.core.admission import QueuePolicy
+from orchestratord.core.answer_lengths import Answer
 from orchestratord.core.state import BrainConfig
 from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskState
 from support.brain_driver import BrainDriver
@@ -19,6 +20,8 @@ def driver_with_worker(**config: object) -> BrainDriver:
     driver.load("coder")
     driver.let_pass(10)
     answer(driver)
+    for _ in range(15):
+        driver.state.rates.answers.came("", "coder", Answer(101, was_cut=False))
     driver.forget_effects()
     return driver
 
@@ -78,7 +81,7 @@ def test_a_task_that_can_not_be_done_in_time_any_more_ends_before_its_deadline()
     assert driver.task(late).state is TaskState.QUEUED
     driver.let_pass(2)
     task = driver.task(late)
-    assert task.state is TaskState.EXPIRED, "even at once it would take 9.5 s at least, and 9 are left"
+    assert task.state is TaskState.EXPIRED, "even at once it would take 9.1 s, and 8 are left"
     assert isinstance(task.terminal, TaskError)
     assert task.terminal.reason is Reason.DEADLINE_PASSED
     assert "needs at least" in task.terminal.message
@@ -93,6 +96,15 @@ def test_a_task_that_was_late_and_is_not_any_more_goes_on() -> None:
     driver.handle(events.AttemptEnded(next(iter(driver.state.attempts)), fast))
     driver.let_pass(8)
     assert driver.task(task_id).state is TaskState.RUNNING
+
+
+def test_from_few_answers_nobody_says_that_a_task_is_too_late() -> None:
+    driver = driver_with_worker()
+    driver.submit()
+    task_id = driver.submit(app="another", prompt_tokens=100, deadline_s=15)
+    driver.state.rates.answers.came("another", "coder", Answer(101, was_cut=False))
+    driver.let_pass(14)
+    assert driver.task(task_id).state is TaskState.QUEUED
 
 
 def test_of_a_task_whose_like_was_never_seen_nobody_says_that_it_is_too_late() -> None:

@@ -151,6 +151,17 @@ async def test_what_was_learnt_is_written_later_the_last_state_of_it_and_again_i
         assert await store.records() == [SourceFacts("file:/a", 3), SourceFacts("file:/b", 4)]
 
 
+async def test_at_the_end_everything_gets_to_the_disk() -> None:
+    store = FullDisk(0)
+    async with keeping(store) as world:
+        world.keeper.keep_task(REQUEST)
+        world.keeper.keep_record(effects.PersistRecord(None, FIRST))
+        world.keeper.keep_record(effects.PersistRecord(None, SourceFacts("file:/a", 1)))
+        await world.keeper.finish()
+    assert [kept.request for kept in await store.tasks()] == [REQUEST]
+    assert await store.records() == [FIRST, SourceFacts("file:/a", 1)]
+
+
 class CountingStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from orchestratord.core.answer_lengths import Answer, Answers
 from orchestratord.core.estimates import Estimate, Learnt, Reliability, Remaining
-from orchestratord.core.rates import Rates, Run, device_key
+from orchestratord.core.rates import Quantity, Rates, Run, device_key
 
 CARD = device_key(["RTX 3090"])
 
@@ -149,3 +149,23 @@ def test_forecasts_that_came_true_stay_as_they_are_and_new_ones_are_believed() -
         reliability.came(forecast, outcome=(number // 10 % 10) / 10 < forecast)
     assert reliability.corrected(0.8) == pytest.approx(0.8, abs=0.1)
     assert 0 <= reliability.corrected(0.0) <= reliability.corrected(1.0) <= 1
+
+
+def test_what_was_learnt_is_kept_now_and_then_and_goes_on_after_a_restart() -> None:
+    rates = Rates()
+    for _ in range(40):
+        rates.ran(run())
+    rates.loaded("coder", "garage", 4000, took_ms=2000)
+    kept = rates.take_to_keep()
+    assert rates.take_to_keep() == []
+    counts = [rate.estimate.count for rate in kept if rate.quantity is Quantity.DECODE]
+    assert counts == [1, 2, 4, 8, 16, 32], "not each of forty"
+    again = Rates()
+    for rate in kept:
+        again.restore(rate)
+    assert mean(again.prefill_ms("coder", CARD, 200)) == 100
+    assert mean(again.decode_ms("coder", CARD, 1, 10)) == 200
+    assert mean(again.load_ms("writer", "garage", 8000)) == 4000
+    assert again.prompt_tokens("coder", 10) == 10
+    again.ran(run(decode_ms=4000))
+    assert mean(again.decode_ms("coder", CARD, 1, 10)) > 200

@@ -19,6 +19,7 @@ DEVICES = {
     }.items()
 }
 CPU_ALLOWED = EnginePolicy(allow_cpu=True)
+SIMULATED_BY_CPU = EnginePolicy(allow_cpu=True, simulated_engine="llama_cpp")
 
 
 def test_a_worker_on_gpus_sees_these_and_no_others_in_this_order() -> None:
@@ -69,6 +70,17 @@ def test_parameters_of_the_simulation_reach_the_simulation_only() -> None:
     assert "--sim" not in command_on("cpu", policy)
     assert "--allow-cpu" in command_on("cpu", policy)
     assert "--allow-cpu" not in command_on("sim-0", policy)
+
+
+@pytest.mark.parametrize(("policy", "is_told"), [(EnginePolicy(), True), (SIMULATED_BY_CPU, False)])
+def test_shares_go_to_engines_that_see_several_devices(policy: EnginePolicy, is_told: bool) -> None:
+    choice = choose_engine(["sim-0", "sim-1"], DEVICES, policy)
+    spec = replace(worker_spec("file:/tiny.gguf"), device_ids=("sim-0", "sim-1"), tensor_split=(24.0, 12.0))
+    command = worker_command(
+        spec, choice, policy, model_path=Path("/tiny.gguf"), bind="127.0.0.1:0", ready_address="127.0.0.1:1"
+    )
+    assert ("--tensor-split" in command) == is_told
+    assert not is_told or command[command.index("--tensor-split") + 1] == "24,12"
 
 
 def test_digests_of_files_are_kept_for_engines_that_read_files() -> None:

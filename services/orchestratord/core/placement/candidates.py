@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from orchestratord.core.fleet import Device, Node
+from orchestratord.core.fleet import Device, DeviceKind, Node
 from orchestratord.core.placement.query import Query, Site
 
 ALL_SETS_UP_TO = 4
@@ -49,12 +49,19 @@ def sites_of_size(query: Query, here: Usable, size: int) -> Iterator[Site]:
 
 
 def _sets(query: Query, here: Usable, size: int) -> Iterator[tuple[Device, ...]]:
-    devices = here.devices
-    if len(devices) <= ALL_SETS_UP_TO or query.rules.sets():
-        yield from combinations(devices, size)
-        return
-    ledger, node_id = query.state.ledger, here.node.node_id
-    by_room = sorted(devices, key=lambda device: (-ledger.available((node_id, device.device_id)), device.index))
+    """An engine spreads a model over devices of one kind; and the CPU is one device."""
+    for kind in (DeviceKind.CUDA, DeviceKind.SIMULATED):
+        alike = [device for device in here.devices if device.kind is kind]
+        if len(alike) <= ALL_SETS_UP_TO or query.rules.sets():
+            yield from combinations(alike, size)
+        else:
+            yield from _next_to_each_other(query, here.node, alike, size)
+
+
+def _next_to_each_other(query: Query, node: Node, devices: Sequence[Device], size: int) -> Iterator[tuple[Device, ...]]:
+    """Those with most room together, then those with a little less."""
+    ledger = query.state.ledger
+    by_room = sorted(devices, key=lambda device: (-ledger.available((node.node_id, device.device_id)), device.index))
     for begin in range(len(by_room) - size + 1):
         yield tuple(sorted(by_room[begin : begin + size], key=lambda device: (device.index, device.device_id)))
 

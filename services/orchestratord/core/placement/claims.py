@@ -20,7 +20,7 @@ class Claims:
     _known: dict[tuple[tuple[str, ...], Shares], tuple[int, ...]] = field(default_factory=dict)
 
     def on(self, devices: Sequence[Device], shares: Shares = _WHOLE) -> tuple[int, ...]:
-        """MiB per device. `shares` are proportions of the model. 0, as long as nobody has seen the file."""
+        """MiB per device. `shares` are proportions of the model. 0, as long as nobody has seen the file or says."""
         key = tuple(f"{device.kind}/{device.name}" for device in devices), shares
         if key not in self._known:
             self._known[key] = self._look(devices, shares)
@@ -28,10 +28,10 @@ class Claims:
 
     def _look(self, devices: Sequence[Device], shares: Shares) -> tuple[int, ...]:
         model, context = self.query.model, self.query.request.context
-        if model.size_mib is None:
+        if model.size_mib is None and model.vram_claim_mib is None:
             return (0,) * len(devices)
         on_cpu = all(device.kind is DeviceKind.CPU for device in devices)
         kind = DeviceKind.CPU if on_cpu else DeviceKind.CUDA
-        estimated = estimate_split_mib(model, model.size_mib, context, shares, kind)
+        estimated = estimate_split_mib(model, model.size_mib or 0, context, shares, kind)
         measured = self.query.state.calibrations.known(model, context, devices, shares if len(devices) > 1 else ())
         return estimated if measured is None else measured

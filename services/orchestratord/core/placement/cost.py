@@ -12,7 +12,7 @@ What was measured counts. What is not known yet is guessed from what the work is
 orders places; it is never told as a prediction.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestratord.core.estimates import Estimate
 from orchestratord.core.fleet import DeviceKind, Node, Worker
@@ -48,7 +48,7 @@ class Costs:
 
     def load(self, node: Node) -> Term:
         if node.node_id not in self._loads:
-            self._loads[node.node_id] = Term("load", load_ms(self.query, node.node_id))
+            self._loads[node.node_id] = _load(self.query, node.node_id)
         return self._loads[node.node_id]
 
     def work_ms(self, site: Site) -> float:
@@ -60,8 +60,8 @@ class Costs:
         key = device_key([device.name for device in site.devices]), batch
         if key not in self._work:
             self._work[key] = (
-                Term("prefill", _prefill_ms(self.query, site, key[0])),
-                Term("decode", _decode_ms(self.query, site, *key)),
+                _prefill(self.query, site, key[0]),
+                _decode(self.query, site, *key),
             )
         return self._work[key]
 
@@ -70,10 +70,10 @@ class Costs:
         return Term("pressure", cost_ms - self.base_ms(site))
 
 
-def load_ms(query: Query, node_id: str) -> float:
+def _load(query: Query, node_id: str) -> Term:
     size_mib = query.model.size_mib
     known = query.state.rates.load_ms(query.model.name, node_id, size_mib)
-    return known.mean if known else _START_MS + (size_mib or UNKNOWN_SIZE_MIB) / _READ_MIB_PER_MS
+    return _term("load", known, _START_MS + (size_mib or UNKNOWN_SIZE_MIB) / _READ_MIB_PER_MS)
 
 
 def pressure_ms(capacity_mib: int, left_mib: int) -> float:
@@ -88,19 +88,19 @@ def worker_terms(
     prefill, decode = costs.work(site, batch=len(worker.attempts) + 1)
     tokens = query.request.prompt_tokens
     cold_share = 1 - min(warm_tokens, tokens) / tokens if tokens else 1.0
-    return Term("queue", queue_ms), Term("prefill", prefill.ms * cold_share), decode
+    return Term("queue", queue_ms), replace(prefill, ms=prefill.ms * cold_share), decode
 
 
-def _prefill_ms(query: Query, site: Site, device: str) -> float:
+def _prefill(query: Query, site: Site, device: str) -> Term:
     tokens = query.request.prompt_tokens
     known = query.state.rates.prefill_ms(query.model.name, device, tokens)
-    return _or(known, tokens * _token_ms(query, site) / _PREFILL_SPEEDUP)
+    return _term("prefill", known, tokens * _token_ms(query, site) / _PREFILL_SPEEDUP)
 
 
-def _decode_ms(query: Query, site: Site, device: str, batch: int) -> float:
+def _decode(query: Query, site: Site, device: str, batch: int) -> Term:
     tokens = query.request.output_tokens or _OUTPUT_TOKENS
     known = query.state.rates.decode_ms(query.model.name, device, batch, tokens)
-    return _or(known, tokens * _token_ms(query, site))
+    return _term("decode", known, tokens * _token_ms(query, site))
 
 
 def _token_ms(query: Query, site: Site) -> float:
@@ -110,5 +110,5 @@ def _token_ms(query: Query, site: Site) -> float:
     ]
 
 
-def _or(known: Estimate | None, guess: float) -> float:
-    return guess if known is None else known.mean
+def _term(name: str, known: Estimate | None, guess_ms: float) -> Term:
+    return Term(name, guess_ms, is_guess=True) if known is None else Term(name, known.mean)

@@ -10,10 +10,11 @@ DECISIONS_KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A part of what a place costs, in ms."""
+    """A part of what a place costs, in ms. `is_guess`: nothing like it was ever measured."""
 
     name: str
     ms: float
+    is_guess: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,9 @@ class Candidate:
     @property
     def evicts_mib(self) -> int:
         return sum(worker.mib for worker in self.evicted)
+
+    def is_guess(self, name: str) -> bool:
+        return any(term.is_guess for term in self.terms if term.name == name)
 
     def ms(self, *names: str) -> float:
         """The sum of these terms."""

@@ -6,6 +6,7 @@ from orchestratord.core import prediction
 from orchestratord.core.catalog import Model
 from orchestratord.core.fleet import Worker
 from orchestratord.core.load_planning import outlook
+from orchestratord.core.placement import filters
 from orchestratord.core.placement.decision import Decision, DecisionRecord, Outcome
 from orchestratord.core.placement.lanes import lane_of, overrides_of
 from orchestratord.core.placement.pipeline import place_load
@@ -51,7 +52,7 @@ def explain(
         return record_of(state, _with_removed(elsewhere, there), outcome_of(elsewhere), decision_id="")
     is_free = state.fleet.workers[there.chosen.worker_id].takes_runs
     outcome = Outcome.CHOSEN if is_free else Outcome.WAITS
-    return record_of(state, _with_removed(there, elsewhere), outcome, decision_id="")
+    return record_of(state, _with_removed(there, _by_rules(elsewhere)), outcome, decision_id="")
 
 
 def outcome_of(decision: Decision) -> Outcome:
@@ -65,12 +66,22 @@ def _workers(state: BrainState, request: LoadRequest, task: TaskRequest) -> Deci
     query = Query(state, request, rules_of(state.assignments, state.fleet, request.lane))
     serving = [worker for worker in state.fleet.workers_of_model(request.model.name) if worker.serves]
     ahead = state.queue.ahead(request.model.name, task.priority, task.app) if serving else 0
-    start = prediction.predict_start(state, request.model.name, ahead)
+    start = prediction.predict_start(state, request.lane, ahead)
 
     def queue_ms(worker: Worker) -> float:
         return 0.0 if worker.takes_runs or start is None else start.mean
 
     return weigh(query, Tally(query, with_details=True), serving, task, queue_ms)
+
+
+def _by_rules(decision: Decision) -> Decision:
+    """Where a worker is there already, nobody asks where else there would be room; but what is forbidden still is."""
+    names = {one.name for one in filters.OF_RULES}
+    return replace(
+        decision,
+        details=tuple(one for one in decision.details if one.filtered_by in names),
+        removed={name: count for name, count in decision.removed.items() if name in names},
+    )
 
 
 def _with_removed(decision: Decision, other: Decision) -> Decision:

@@ -63,6 +63,24 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
     )
 
 
+def may_ever_fit(state: BrainState, request: LoadRequest) -> bool:
+    """Whether the model could be loaded now or later: by the first place that would do, so without weighing any."""
+    query = Query(state, request, with_target(rules_of(state.assignments, state.fleet, request.lane), request.only))
+    tally = Tally(query, with_details=False)
+    surveyor = Surveyor(query, Claims(query), Costs(query))
+
+    def has_room(here: Usable, size: int) -> bool:
+        places = _left(surveyor, tally, here, size)
+        return any(place.fits_now or eviction.fits_when_all_left(state, place.claims) for place in places)
+
+    usable = []
+    for here in _usable(query, tally):
+        if request.model.split != "layer" and has_room(here, 1):
+            return True
+        usable.append(here)
+    return any(has_room(here, size) for size in sizes_to_try(query, usable) if size > 1 for here in usable)
+
+
 def _excluded_by(query: Query, tally: Tally) -> tuple[str, ...]:
     """The rules, where they and not the devices are why nothing is left."""
     by_rules = tally.counts.keys() & {one.name for one in filters.OF_RULES}

@@ -41,18 +41,15 @@ def possible_places(state: BrainState, places: Sequence[Place]) -> list[Possible
 
 
 def _with_evictions(state: BrainState, occupied: list[Place], best: tuple[int, float]) -> list[Possible]:
+    if len(occupied) > EVICTIONS_COMPARED:
+        idle_mib = _idle_mib(state)
+        occupied = [place for place in occupied if _may_become_free(place, idle_mib)]
     found: list[Possible] = []
-    in_vain = 0
-    idle_mib: Mapping[DeviceKey, int] | None = None
     for place in sorted(occupied, key=Place.order):
         if len(found) >= EVICTIONS_COMPARED or place.order(EVICT_MS)[:2] > best:
             break
-        if idle_mib is None and in_vain == EVICTIONS_COMPARED:
-            idle_mib = _idle_mib(state)
-        chosen = eviction.cheapest(state, place.claims) if _may_become_free(place, idle_mib) else None
-        if chosen is None:
-            in_vain += 1
-        else:
+        chosen = eviction.cheapest(state, place.claims)
+        if chosen is not None:
             found.append(Possible(place, chosen, place.order(EVICT_MS + chosen.regret_ms)))
             best = min(best, found[-1].order[:2])
     return found
@@ -69,12 +66,10 @@ def _idle_mib(state: BrainState) -> dict[DeviceKey, int]:
     return held
 
 
-def _may_become_free(place: Place, idle_mib: Mapping[DeviceKey, int] | None) -> bool:
-    """Spares the search for whom to evict where only busy workers are, once it was in vain many times."""
-    if idle_mib is None:
-        return True
+def _may_become_free(place: Place, idle_mib: Mapping[DeviceKey, int]) -> bool:
+    """Spares the search for whom to evict where only busy workers are: in a large fleet, that may be everywhere."""
     node_id = place.site.node.node_id
-    return all(
-        claim <= free + idle_mib.get((node_id, device_id), 0)
-        for claim, free, device_id in zip(place.claims_mib, place.available_mib, place.site.device_ids, strict=True)
-    )
+    for device_id, claim, free in zip(place.site.device_ids, place.claims_mib, place.available_mib, strict=True):
+        if claim > free + idle_mib.get((node_id, device_id), 0):
+            return False
+    return True

@@ -47,6 +47,10 @@ def _what(record: DecisionRecord, *, is_dry_run: bool) -> str:
 
 def _load(chosen: Candidate) -> str:
     told = f"{duration(chosen.ms('load') / 1000)} to load"
+    if chosen.is_guess("load"):
+        told = f"about {told} for the first time"
+    if not any(chosen.claims_mib):
+        told += ", if there is room for it: what it takes is known once its file was looked at"
     if len(chosen.device_ids) > 1:
         told += f", {' + '.join(_gib(mib) for mib in chosen.claims_mib)}"
     return f"{told}, evicts {' and '.join(map(_evicted, chosen.evicted))}" if chosen.evicted else told

@@ -1,5 +1,7 @@
 """Explanations are the decision itself, in the words of somebody who explains it."""
 
+from dataclasses import replace
+
 import pytest
 
 from llorch.errors import NotFound
@@ -33,6 +35,33 @@ def test_a_load_that_evicts_beside_a_rule_that_excludes(scene: Scene) -> None:
     assert said(scene) == (
         "would load on GPU 1 (RTX 3060) of garage: 3.1 s to load, evicts phi-4 (idle 14 min, frees 8.9 GiB); "
         "GPU 0 (RTX 3090) of garage excluded: rule 'coder only on garage/RTX 3060'"
+    )
+
+
+def test_a_time_that_was_never_measured_is_not_told_as_if_it_were(scene: Scene) -> None:
+    assert " to load for the first time" in said(scene)
+    scene.state.rates.loaded("coder", "garage", 9 * GIB, 3100)
+    assert ": 3.1 s to load" in said(scene)
+
+
+def test_what_is_not_known_yet_is_said(scene: Scene) -> None:
+    model = scene.model("coder")
+    model.spec = replace(model.spec, vram_claim_mib=None)
+    model.size_mib = None
+    assert "what it takes is known once its file was looked at" in said(scene)
+
+
+def test_a_claim_of_the_owner_counts_before_anybody_has_seen_the_file(scene: Scene) -> None:
+    scene.model("coder", 30 * GIB).size_mib = None
+    assert "GPU 0 (RTX 3090) + GPU 1 (RTX 3060) of garage" in said(scene).partition(":")[0]
+
+
+def test_where_it_is_loaded_only_rules_are_told_of_other_places(scene: Scene) -> None:
+    scene.rule(Mode.AVOID, "garage/3060")
+    scene.worker("coder", 20 * GIB, age_s=1)
+    assert said(scene) == (
+        "would run on GPU 0 (RTX 3090) of garage, where coder is loaded; "
+        "GPU 1 (RTX 3060) of garage excluded: rule 'coder not on garage/RTX 3060'"
     )
 
 

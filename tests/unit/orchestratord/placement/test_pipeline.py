@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestratord.core.assignments import Mode
-from orchestratord.core.fleet import NodeState
+from orchestratord.core.fleet import DeviceKind, NodeState
 from orchestratord.core.placement.rules import Lane, Overrides
 from orchestratord.core.rates import Rates, Run
 from support.placement import BIG, GIB, SMALL, Scene, card
@@ -198,6 +198,16 @@ def test_a_pin_to_two_cards_spreads_the_model_over_both_in_that_order(scene: Sce
     scene.rule(Mode.PIN, "garage/3060+3090")
     assert scene.chosen() == (G3060, G3090)
     assert scene.place().removed == {"pinned": 2}
+
+
+@pytest.mark.req("ORCH-1034")
+def test_devices_of_different_kinds_make_no_set(scene: Scene) -> None:
+    cpu = card("cpu", "CPU", 64, kind=DeviceKind.CPU, index=2)
+    scene.node("garage", BIG, card("sim-0", "RTX 4090", 24, kind=DeviceKind.SIMULATED, index=1), cpu)
+    scene.model("coder", 70 * GIB)
+    assert scene.chosen() == ()
+    scene.model("coder", 40 * GIB)
+    assert scene.chosen() == ("garage/cpu",)
 
 
 @pytest.mark.req("ORCH-1034")

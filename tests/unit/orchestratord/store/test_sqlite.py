@@ -5,18 +5,23 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.schema import CreateTable
 
 from llorch.errors import FailedPrecondition, Reason, Unavailable
+from orchestratord.core.catalog import ModelRecord
+from orchestratord.core.placement.decision import DecisionRecord, Outcome
 from orchestratord.core.records import Record
-from orchestratord.core.task import TaskRequest
+from orchestratord.core.task import FinishReason, Stopped, TaskRequest, TaskState
 from orchestratord.store import migrate, schema
-from orchestratord.store.interface import AuditEntry
+from orchestratord.store.interface import AuditEntry, Ending, RecordChange
 from orchestratord.store.sqlite import FILE, open_sqlite
 
 TASK = TaskRequest("task-1", "coder", b"a secret prompt", "digest", 1, durable=True)
@@ -148,6 +153,35 @@ async def test_a_forgotten_prompt_is_overwritten(tmp_path: Path) -> None:
     await store.forget_task(TASK.task_id)
     await store.close()
     assert b"YSBzZWNyZXQgcHJvbXB0" not in _contents(tmp_path)
+
+
+async def test_every_statement_is_postgresqls_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may stand in the way of a store that outlives its machine."""
+    said: list[sqlalchemy.ClauseElement] = []
+    execute = sqlalchemy.Connection.execute
+
+    def noting(self: sqlalchemy.Connection, statement: Any, *arguments: Any) -> Any:
+        said.append(statement)
+        return execute(self, statement, *arguments)
+
+    monkeypatch.setattr(sqlalchemy.Connection, "execute", noting)
+    store = open_sqlite(tmp_path)
+    for _ in range(2):
+        await store.begin_incarnation()
+    await store.save_task(TASK, 1)
+    await store.save_ending(TASK.task_id, Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 0, 0), b"", 1))
+    model = ModelRecord("coder")
+    decision = DecisionRecord("decision-1", "coder", Outcome.CHOSEN, 1)
+    for before, after in ((None, model), (model, model), (model, None), (None, decision)):
+        await store.save_records([RecordChange(before, after)])
+    await store.append_audit(ENTRY)
+    assert len(await store.tasks()) == len(await store.records()) == len(await store.audit(5, 10)) == 1
+    await store.forget_task(TASK.task_id)
+    await store.close()
+    tables = [CreateTable(table) for table in schema.metadata.sorted_tables]
+    for statement in (*said, *tables):
+        assert str(statement.compile(dialect=PGDialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy types it not
+    assert len({str(statement) for statement in said}) > 10
 
 
 async def _read_with(folder: Path, kind: str, key: str) -> list[Record]:

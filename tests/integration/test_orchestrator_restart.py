@@ -1,0 +1,37 @@
+"""The orchestrator starts anew while its nodes and workers go on."""
+
+from pathlib import Path
+
+import pytest
+
+from llama_orch.v2 import worker_pb2
+from llorch.errors import InvalidArgument, Reason
+from support.whole_system import WholeSystem, task, wait_until, whole_system
+
+TOKENS = 200
+
+
+@pytest.mark.req("ORCH-1009")
+async def test_what_ran_and_what_waited_is_done_by_the_same_worker(tmp_path: Path) -> None:
+    async with whole_system(tmp_path, slots=1) as system:
+        tasks = [await system.submit(task(max_tokens=TOKENS)) for _ in range(3)]
+        await wait_until(lambda: _has_output(system, tasks[0]))
+        (before,) = (await system.state()).workers
+        await system.lives.begin_next(system.address)
+        await wait_until(lambda: _serves(system, before))
+        with pytest.raises(InvalidArgument) as reset:
+            await system.stream(tasks[0], after="1.1")
+        assert reset.value.reason is Reason.STREAM_RESET
+        for task_id in tasks:
+            events = await system.stream(task_id)
+            assert events[-1].end.tokens_out == TOKENS
+        assert len((await system.state()).workers) == 1
+
+
+async def _has_output(system: WholeSystem, task_id: str) -> bool:
+    return bool((await system.task(task_id)).log_entries)
+
+
+async def _serves(system: WholeSystem, worker: worker_pb2.Worker) -> bool:
+    workers = {known.spec.worker_id: known.state for known in (await system.state()).workers}
+    return workers.get(worker.spec.worker_id) == worker_pb2.WORKER_STATE_READY
