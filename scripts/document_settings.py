@@ -103,7 +103,8 @@ def _markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def wanted() -> dict[Path, str]:
     """Every file that is made from the settings classes, with what it has to say."""
-    return {DOCUMENT: filled_in(DOCUMENT.read_text()), SCHEMA: schema_text(DAEMONS, Tables(ModelTable, AppTable, AssignmentTable))}
+    tables = Tables(ModelTable, AppTable, AssignmentTable)
+    return {DOCUMENT: filled_in(DOCUMENT.read_text()), SCHEMA: schema_text(DAEMONS, tables)}
 
 
 def main(arguments: list[str]) -> int:

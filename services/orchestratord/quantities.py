@@ -31,5 +31,5 @@ def _in_words(written: re.Pattern[str]) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "pattern": f"^{_TIME.pattern}$"})]
-MiB = Annotated[int, BeforeValidator(_mib)]
+Seconds = Annotated[float, BeforeValidator(_seconds), _in_words(_TIME)]
+MiB = Annotated[int, BeforeValidator(_mib), _in_words(_SIZE)]

@@ -17,6 +17,7 @@ async def test_what_ran_and_what_waited_is_done_by_the_same_worker(tmp_path: Pat
         tasks = [await system.submit(task(max_tokens=TOKENS)) for _ in range(3)]
         await wait_until(lambda: _has_output(system, tasks[0]))
         (before,) = (await system.state()).workers
+        assert system.lives is not None
         await system.lives.begin_next(system.address)
         await wait_until(lambda: _serves(system, before))
         with pytest.raises(InvalidArgument) as reset:

@@ -57,7 +57,7 @@ class WholeSystem:
     http: httpx.AsyncClient
     channel: grpc.aio.Channel
     folder: Path
-    lives: "OrchestratorLives"
+    lives: "OrchestratorLives | None" = None
 
     def __post_init__(self) -> None:
         self.tasks = task_service_pb2_grpc.TaskServiceStub(self.channel)

@@ -2,7 +2,8 @@
 
 from orchestratord.core.effects import Narrate
 from orchestratord.core.events import ModelComing
-from orchestratord.core.state import BrainState, LoadPhase
+from orchestratord.core.loads import LoadPhase
+from orchestratord.core.state import BrainState
 
 _MIB_PER_GIB = 1024
 

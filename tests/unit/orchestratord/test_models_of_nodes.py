@@ -56,7 +56,7 @@ def test_a_model_of_a_node_that_is_away_for_a_while_stays() -> None:
     driver = BrainDriver()
     offering(driver, "garage", coder="dir:coder.gguf")
     offering(driver, "attic")
-    driver.advance(60)
+    driver.advance(30)
     driver.report("attic", Snapshot(full=True, devices=(gpu(),)))
     assert driver.state.fleet.node("garage").state is NodeState.SUSPECT
     assert names(driver) == ["coder"]

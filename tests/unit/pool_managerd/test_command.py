@@ -77,7 +77,14 @@ def test_shares_go_to_engines_that_see_several_devices(policy: EnginePolicy, is_
     choice = choose_engine(["sim-0", "sim-1"], DEVICES, policy)
     spec = replace(worker_spec("file:/tiny.gguf"), device_ids=("sim-0", "sim-1"), tensor_split=(24.0, 12.0))
     command = worker_command(
-        spec, choice, policy, model_path=Path("/tiny.gguf"), bind="127.0.0.1:0", ready_address="127.0.0.1:1"
+        spec,
+        choice,
+        policy,
+        model_path=Path("/tiny.gguf"),
+        bind="127.0.0.1:0",
+        ready_address="127.0.0.1:1",
+        log_path=Path("/log"),
+        orphan_grace_s=600,
     )
     assert ("--tensor-split" in command) == is_told
     assert not is_told or command[command.index("--tensor-split") + 1] == "24,12"
