@@ -178,15 +178,16 @@ async def test_a_kill_at_any_moment_of_a_start_loses_no_worker(tmp_path: Path) -
         for number in range(KILLS_OF_STARTS):
             name = f"model-{number}"
             await system.register(name, f"file:{gguf(tmp_path, f'{name}.gguf')}", slots=1, context=1024)
-            asking = asyncio.create_task(system.submit(task(name)), name=name)
-            await asking
+            task_id = await system.submit(task(name))
             # While the command is on its way, or later, in the middle of the worker's start.
             await asyncio.sleep(chance.uniform(0.0, chance.choice((0.02, 0.6))))
             await manager.kill()
             await manager.start()
             await manager.snapshot()
 
-            async def is_served(name: str = name) -> bool:
+            async def is_served(name: str = name, task_id: str = task_id) -> bool:
+                asked = await system.task(task_id)
+                assert asked.state != task_pb2.TASK_STATE_FAILED, await system.stream(task_id)
                 workers = (await system.state()).workers
                 return any(worker.spec.model == name and worker.state == READY for worker in workers)
 

@@ -91,3 +91,11 @@ async def test_plain_routes_answer_with_the_names_of_the_contract(system: WholeS
     capabilities = (await system.http.get("/v2/meta/capabilities")).json()
     assert capabilities["api_version"] == "v2"
     assert "TaskService/Embed" not in capabilities["unimplemented"]
+
+
+async def test_a_pull_is_a_stream_of_progress(system: WholeSystem) -> None:
+    async with system.http.stream("POST", "/v2/catalog/pull", json={"source": "sim"}) as response:
+        assert response.status_code == 200
+        lines = [line async for line in response.aiter_lines()]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert [(event["node_id"], event["progress"]["complete"]) for event in events] == [("garage", True)]

@@ -17,6 +17,7 @@ Show = Callable[["fleet_service_pb2.PullModelResponse"], None]
 
 _LINE_EVERY_PERCENT = 10
 _LONGEST_MACHINE = 16
+_MIB_PER_GIB = 1024
 
 
 @contextmanager
@@ -44,12 +45,17 @@ def amount(progress: "StageProgress") -> str:
     if not progress.HasField("total_mib"):
         return "  ".join(filter(None, (_size(progress.done_mib), speed)))
     percent = f"{_percent(progress):3}%"
-    done = f"{gib(progress.done_mib)} of {_size(progress.total_mib)}"
+    done = f"{_number(progress.done_mib, progress.total_mib)} of {_size(progress.total_mib)}"
     return "  ".join(filter(None, (percent, done, speed, _time_left(progress))))
 
 
 def _size(mib: int) -> str:
-    return f"{gib(mib)} GiB"
+    return f"{_number(mib, mib)} {'GiB' if mib >= _MIB_PER_GIB else 'MiB'}"
+
+
+def _number(mib: int, of_mib: int) -> str:
+    """In the unit of the whole."""
+    return gib(mib) if of_mib >= _MIB_PER_GIB else str(mib)
 
 
 def _percent(progress: "StageProgress") -> int:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llama_orch.v2 import pool_manager_service_pb2_grpc
 from llorch.background import TaskSupervisor
-from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
+from llorch.errors import DeadlineExceeded, Internal, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.status import is_from_server
@@ -144,7 +144,7 @@ class NodeCommands:
 
         But not for ever: commands may not get to it at all, although its own reports come.
         """
-        if not isinstance(error, Unavailable) or is_from_server(error):
+        if is_from_server(error) or not isinstance(error, Unavailable | Internal):
             self._unreachable_since = None
             return error.reason
         now = asyncio.get_running_loop().time()

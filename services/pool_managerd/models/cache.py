@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llorch.errors import LlorchError, NotFound, Reason
+from llorch.errors import LlorchError, NotFound, Reason, invalid_field
 from llorch.gguf.model_file import read_model
 from llorch.logs import get_logger
 from pool_managerd.durable_file import sync_folder, write_durably
@@ -61,9 +61,15 @@ class ModelCache:
         self.parts = root / "parts"
 
     def open(self) -> list[LocatedModel]:
-        """Makes the folders, removes what an interrupted life left, and says what is there."""
-        for folder in (self._blobs, self._models, self.parts):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Makes the folders, removes what an interrupted life left, and says what is there.
+
+        Raises `InvalidArgument` where nothing can be kept.
+        """
+        try:
+            for folder in (self._blobs, self._models, self.parts):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise invalid_field("model_cache_dir", f"{self.parts.parent} can't be written to: {exc.strerror}") from exc
         self._forget_old_parts()
         found = [model for reference in list(self._records()) if (model := self._if_whole(reference))]
         self._remove_orphans()

@@ -305,10 +305,16 @@ class Supervisor:
             log.warning("old_logs_not_removed", error=exc.strerror)
 
     async def _take_back(self, record: WorkerRecord) -> None:
-        """Adopts what lives and is proven to be ours; ends what can't go on; tells of the end of what is gone."""
+        """Adopts what lives and is proven to be ours; ends what can't go on; tells of the end of what is gone.
+
+        A worker whose process was never made is not told of: it has not failed, and may be started under another id.
+        """
         assert record.spec is not None  # a start is recorded with it
-        worker = self._workers[record.worker_id] = self._worker_of(record, record.spec)
         process = await find_living(record)
+        if process is None and record.stage is Stage.INTENDED:
+            await self._records.end(record.worker_id)
+            return
+        worker = self._workers[record.worker_id] = self._worker_of(record, record.spec)
         if process is None:
             log.info("worker_gone_meanwhile", worker_id=record.worker_id)
             await worker.was_gone(as_told=record.stage is Stage.STOPPING)

@@ -95,12 +95,12 @@ def test_where_no_name_can_be_made_one_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("progress", "shown"),
     [
-        (StageProgress(done_mib=512), "0.5 GiB"),
+        (StageProgress(done_mib=512), "512 MiB"),
         (
             StageProgress(done_mib=GIB, total_mib=200 * GIB, mib_per_second=10),
             "  0%  1.0 of 200.0 GiB  10 MiB/s  5:39:38",
         ),
-        (StageProgress(done_mib=10, total_mib=10), " 99%  0.0 of 0.0 GiB"),
+        (StageProgress(done_mib=10, total_mib=10), " 99%  10 of 10 MiB"),
     ],
 )
 def test_what_is_not_known_is_not_shown(progress: StageProgress, shown: str) -> None:

@@ -158,6 +158,16 @@ async def test_a_process_whose_id_was_never_noted_is_found_by_its_secret(host: H
         assert record_of(host.folder)["process"] == asdict(left)
 
 
+async def test_a_worker_whose_process_was_never_made_has_not_failed(host: Host, model: str) -> None:
+    left = await left_by_a_life_before(host.folder, worker_spec(model), ready=False)
+    os.kill(left.pid, signal.SIGKILL)
+    reap(left)
+    change_record(host.folder, stage="intended", process=None)
+    supervisor = await host.open()
+    assert supervisor.statuses() == ()
+    assert record_of(host.folder)["stage"] == "ended"
+
+
 @pytest.mark.parametrize("answer", [None, AdoptAnswer("another", b"engine", ())])
 async def test_a_ready_worker_that_does_not_answer_as_itself_is_ended(
     host: Host, model: str, answer: AdoptAnswer | None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llorch.background import TaskSupervisor
-from llorch.errors import FailedPrecondition, LlorchError, NotFound, PermissionDenied, Reason
+from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, NotFound, PermissionDenied, Reason
 from pool_managerd.models.download.policy import DownloadPolicy
 from support.download_server import DownloadServer, Internet, download_server
 from support.models import Downloads, model_bytes
@@ -233,6 +233,14 @@ async def test_the_cache_is_there_after_a_restart_and_what_is_broken_in_it_goes(
         again = await Downloads(downloads.folder, downloads.network, tasks).open()
         assert [model.reference for model in again.shelf.models()] == [kept.reference]
         assert sorted(path.name for path in (downloads.folder / "blobs").iterdir()) == [kept.digest]
+
+
+async def test_a_cache_that_can_not_be_is_named(server: DownloadServer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with TaskSupervisor("test") as tasks:
+        downloads = Downloads(tmp_path / "file" / "models", Internet(server).network(), tasks)
+        with pytest.raises(InvalidArgument, match="model_cache_dir"):
+            await downloads.open()
 
 
 async def test_a_private_host_is_reached_if_the_owner_says_so(server: DownloadServer, tmp_path: Path) -> None:
