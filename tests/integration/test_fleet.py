@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
 from llama_orch.v2 import device_pb2, error_reason_pb2, pool_pb2, task_event_pb2, worker_pb2
 from llama_orch.v2 import fleet_service_pb2 as pb2
-from llorch.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
+from llorch.errors import InvalidArgument, NotFound, Reason, Unavailable
 from llorch.rpc.client import call, open_stream
 from support.streams import check_stream
 from support.whole_system import CALL_S, SILENT_S, WholeSystem, task, wait_until
@@ -58,7 +59,7 @@ async def test_a_second_worker_is_started_where_somebody_says(system: WholeSyste
     second = (await call(system.fleet.StartWorker, request, timeout_s=CALL_S)).worker_id
     assert second != first
     for worker_id in (first, second):
-        await wait_until(lambda worker_id=worker_id: is_ready(system, worker_id))
+        await wait_until(partial(is_ready, system, worker_id))
 
 
 async def test_what_is_not_there_is_refused_by_name(system: WholeSystem) -> None:
@@ -86,7 +87,7 @@ async def test_a_released_device_is_empty_and_refuses_work_until_it_is_resumed(s
     shown = (await system.state()).devices[0]
     assert shown.device.state == device_pb2.DEVICE_STATE_RELEASED
     assert shown.HasField("release_end_time")
-    with pytest.raises(FailedPrecondition, match="released to its owner"):
+    with pytest.raises(Unavailable, match="released to its owner"):
         await system.generate(task())
     await call(system.fleet.ResumeDevice, pb2.ResumeDeviceRequest(device="garage/0"), timeout_s=CALL_S)
     assert check_stream(await system.generate(task())) == sim_text(7, 0, 8)
@@ -165,3 +166,19 @@ async def is_drained(system: WholeSystem) -> bool:
 async def has_ready_worker_other_than(system: WholeSystem, old: str) -> bool:
     workers = (await system.state()).workers
     return any(w.state == worker_pb2.WORKER_STATE_READY and w.spec.worker_id != old for w in workers)
+
+
+@pytest.mark.req("ORCH-1022", "ORCH-1036")
+async def test_the_same_over_http(system: WholeSystem) -> None:
+    loaded = await system.http.post("/v2/catalog/models/sim/load", json={"target": "garage/3090"})
+    worker_id = loaded.json()["worker_id"]
+    await wait_until(lambda: is_ready(system, worker_id))
+    assert (await system.http.post("/v2/pools/garage/drain", json={"policy": "DRAIN_POLICY_WAIT"})).status_code == 200
+    await wait_until(lambda: is_drained(system))
+    health = (await system.http.get("/v2/pools/garage/health")).json()
+    assert (health["pool"]["state"], health["ready"]) == ("POOL_STATE_DRAINED", False)
+    refused = await system.http.post("/v2/tasks", json={"model": "sim", "generate": {"prompt": "x"}})
+    assert refused.status_code == 503
+    assert "drained pool" in refused.text
+    released = await system.http.post("/v2/devices/release", json={"device": "garage/4090"})
+    assert released.status_code == 404

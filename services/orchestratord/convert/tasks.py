@@ -15,7 +15,8 @@ from orchestratord.convert.embed_checks import check_embed
 from orchestratord.convert.generate_checks import check_generate
 from orchestratord.convert.prompt_size import guess_prompt_tokens
 from orchestratord.convert.sessions import to_budget
-from orchestratord.core.prediction import predict_start
+from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.prediction import predict_start_of
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Task, TaskRequest, TaskState
 
@@ -113,7 +114,7 @@ def to_proto(task: Task, state: BrainState, log_entries: int, admitted_at: datet
     )
     if task.task_id in state.queue:
         shown.queue_position = state.queue.position(task.task_id)
-        if start := predict_start(state, request.model, shown.queue_position):
+        if start := predict_start_of(state, task, lane_of(state, request), shown.queue_position):
             shown.predicted_start_ms = round(start.mean)
     return shown
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from llorch.errors import FailedPrecondition, Reason, Unavailable
+from llorch.errors import FailedPrecondition, LlorchError, Reason, Unavailable
 from orchestratord.core import dispatch, ending, replicas, sources, unloading, yielding
 from orchestratord.core.catalog import Model, ModelState
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
@@ -86,13 +86,13 @@ def load_asked(state: BrainState, event: ModelLoadAsked) -> None:
     if not event.anew and _there_already(state, model, event.places):
         return
     _refuse_without_device(state)
-    state.refusals.pop(model.name, None)
     load = Load(event.load_id, model.name, model.spec.source, Lane(model.name), state.now, asked=True)
     load.places = event.places
     looked = outlook(state, model, load.lane, places=event.places)
     if looked.plan is None and not looked.waits:
         error = _why_nowhere(state, model, looked) or _nothing_there(model)
-        raise FailedPrecondition(error.reason, error.message)
+        raise _refusal(error)
+    state.refusals.pop(model.name, None)
     state.loads.add(load)
     if looked.plan is not None:
         _carry_out(state, model, load, looked)
@@ -114,7 +114,7 @@ def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> None:
         return
     looked = outlook(state, model, lane)
     if looked.plan is None and not looked.waits and (error := _no_place(state, model, looked)):
-        raise FailedPrecondition(error.reason, error.message)
+        raise _refusal(error)
 
 
 def describe_load(state: BrainState, name: str) -> str | None:
@@ -424,6 +424,13 @@ def _no_room_beside_the_kept(model: Model, looked: Outlook) -> str:
         f"model '{model.name}' needs about {looked.needed_mib} MiB, and the models that are to stay loaded leave no "
         "room for it on any device; see `llorch assignments`"
     )
+
+
+def _refusal(error: TaskError) -> LlorchError:
+    """What may be there again soon is worth another try."""
+    if error.reason is Reason.NO_DEVICE:
+        return Unavailable(error.reason, error.message, retry_after_ms=1000)
+    return FailedPrecondition(error.reason, error.message)
 
 
 def _nothing_there(model: Model) -> TaskError:

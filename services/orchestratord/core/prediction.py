@@ -5,9 +5,11 @@ Times are in ms from now. None = not known; then nothing is said.
 
 import math
 
+from orchestratord.core import replicas
 from orchestratord.core.answer_lengths import NO_ANSWER, Lengths
 from orchestratord.core.estimates import Estimate, Remaining
 from orchestratord.core.fleet import Worker, WorkerState
+from orchestratord.core.placement.rules import Lane
 from orchestratord.core.rates import SMALLEST_PROMPT, device_key
 from orchestratord.core.state import BrainState
 from orchestratord.core.task import Attempt, Task, TaskRequest, TaskState
@@ -66,16 +68,23 @@ def prefill_ms(state: BrainState, request: TaskRequest, worker: Worker) -> Estim
     return state.rates.prefill_ms(request.model, device_of(state, worker), cold)
 
 
-def predict_start(state: BrainState, model: str, ahead: int, *, with_spread: bool = False) -> Estimate | None:
-    """Time until a task of the model gets a slot that has `ahead` tasks before it. Its spread costs extra."""
-    slots = _slots(state, model)
+def predict_start_of(state: BrainState, task: Task, lane: Lane, ahead: int) -> Estimate | None:
+    """Of a task that waits. While its app is at its limit of tasks at once, free slots say nothing."""
+    if task.request.app in state.queue.held:
+        return None
+    return predict_start(state, lane, ahead, with_spread=task.request.deadline_s is not None)
+
+
+def predict_start(state: BrainState, lane: Lane, ahead: int, *, with_spread: bool = False) -> Estimate | None:
+    """Time until a task of the lane gets a slot that has `ahead` tasks before it. Its spread costs extra."""
+    slots = _slots(state, lane)
     if not slots:
         return None
     rounds, place = divmod(ahead, len(slots))
     begin = _nth_free(slots, place, with_spread=with_spread)
     if not rounds:
         return begin
-    holding = state.rates.holding_ms(model)
+    holding = state.rates.holding_ms(lane.model)
     if holding is None:
         return None
     # A round is over when its mean run is: the more slots, the closer.
@@ -134,9 +143,9 @@ def device_of(state: BrainState, worker: Worker) -> str:
     return device_key(devices[device_id].name for device_id in worker.spec.device_ids if device_id in devices)
 
 
-def _slots(state: BrainState, model: str) -> list[Remaining]:
-    """When each slot of the model's workers will be free; without those of which it is not known."""
-    workers = (worker for worker in state.fleet.workers_of_model(model) if state.fleet.node_is_ready(worker))
+def _slots(state: BrainState, lane: Lane) -> list[Remaining]:
+    """When each slot that the lane may use will be free; without those of which it is not known."""
+    workers = replicas.workers_for(state, lane)
     return [slot for worker in workers for slot in _slots_of_worker(state, worker) if slot is not None]
 
 

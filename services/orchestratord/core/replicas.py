@@ -30,7 +30,7 @@ def wants_another(state: BrainState, lane: Lane) -> bool:
 
 def serving(state: BrainState, lane: Lane) -> int:
     """Workers that tasks of the lane may use, or soon will."""
-    return len(_workers(state, lane))
+    return len(workers_for(state, lane))
 
 
 def idle_limit_s(state: BrainState, worker: Worker) -> float | None:
@@ -52,14 +52,15 @@ def _is_overloaded(state: BrainState, lane: Lane) -> bool:
     if lane.model in state.loads:
         return False
     slots = 0
-    for worker in _workers(state, lane):
+    for worker in workers_for(state, lane):
         if worker.state is WorkerState.STARTING or worker.slots_free > 0:
             return False
         slots += len(worker.attempts)
     return state.queue.count(lane.model) >= slots
 
 
-def _workers(state: BrainState, lane: Lane) -> list[Worker]:
+def workers_for(state: BrainState, lane: Lane) -> list[Worker]:
+    """Those that tasks of the lane may use, or soon will."""
     rules = rules_of(state.assignments, state.fleet, lane)
     return [
         worker

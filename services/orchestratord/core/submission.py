@@ -116,8 +116,7 @@ def _predict(state: BrainState, task: Task, ahead: int) -> None:
     """When it will start, and whether it will be done in time; left open where it is not known."""
     start: Estimate | None = prediction.AT_ONCE
     if task.task_id in state.queue:
-        with_spread = task.request.deadline_s is not None
-        start = prediction.predict_start(state, task.request.model, ahead, with_spread=with_spread)
+        start = prediction.predict_start_of(state, task, lane_of(state, task.request), ahead)
     if start is not None and not task.is_finished:
         task.predicted_start_ms = round(start.mean)
         task.on_time_forecast = prediction.on_time_forecast(state, task, start)

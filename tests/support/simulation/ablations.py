@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
-from orchestratord.core import brain, dispatch, events, eviction, loading, nodes, worker_life
+from orchestratord.core import brain, dispatch, events, eviction, loading, nodes, unloading, worker_life
 from orchestratord.core.admission import AdmissionQueue
 from orchestratord.core.fair_queue import FairQueue
 from orchestratord.core.fleet import Worker
@@ -71,6 +71,17 @@ def _let_virtual_time_stand_still(stack: ExitStack) -> None:
     stack.enter_context(mock.patch.object(FairQueue, "correct", _nothing))
 
 
+def _count_nothing_as_held(stack: ExitStack) -> None:
+    stack.enter_context(mock.patch.object(Ledger, "available", Ledger.capacity))
+    stack.enter_context(mock.patch.object(Ledger, "room", lambda self, key: (self.capacity(key),) * 2))
+    stack.enter_context(mock.patch.object(Ledger, "reserve", Ledger.charge))
+
+
+def _let_busy_ones_go(stack: ExitStack) -> None:
+    stack.enter_context(mock.patch.object(Worker, "is_idle", property(lambda worker: worker.serves)))
+    stack.enter_context(mock.patch.object(unloading, "leave", unloading.stop))
+
+
 def _nothing(*_: object) -> None:
     pass
 
@@ -88,11 +99,11 @@ ABLATIONS = (
     Ablation(
         "a worker gets as many runs as it has slots", "slots", _replace(Worker, "slots_free", property(lambda _: 1))
     ),
-    Ablation("memory that is held is not available", "spoken for", _replace(Ledger, "available", Ledger.capacity)),
+    Ablation("memory that is held is not available", "spoken for", _count_nothing_as_held),
     Ablation(
         "reports over an old link are dropped", "over an old link", _handle(events.NodeReported, _report_of_any_session)
     ),
-    Ablation("only who is idle leaves for others", "while it runs", _replace(eviction, "may_leave", lambda *_: True)),
+    Ablation("only who is idle leaves for others", "while it runs", _let_busy_ones_go),
     Ablation("who was just loaded stays", "is evicted", _replace(eviction, "residency_over", lambda *_: True)),
     Ablation("what is to be kept stays", "is to be kept", _replace(eviction, "is_kept", lambda *_: False)),
     Ablation("pins hold", "against", _replace(Rules, "excluded_by_pin", lambda *_: None)),

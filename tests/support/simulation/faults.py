@@ -94,7 +94,7 @@ class Faults:
     def _break_link(self) -> None:
         if alive := self._living():
             process = self.world.random.choice(alive)
-            self.world.link_of(process).breaks(self.world.random.choice([0.1, 1.0, 4.0]))
+            self.world.link_of(process).breaks(self.world.random.choice(self.world.plan.faults.link_breaks_for_s))
 
     def _other_program_comes(self) -> None:
         """Somebody starts a game on one of the devices."""

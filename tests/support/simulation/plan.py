@@ -66,6 +66,7 @@ class FaultPlan:
     pool_manager_restarts: float = 0.0
     worker_crashes: float = 0.0
     worker_link_breaks: float = 0.0
+    link_breaks_for_s: tuple[float, ...] = (0.1, 1.0, 4.0)
     other_program_comes: float = 0.0
     load_fails: float = 0.0
     """Chance per load."""
@@ -119,6 +120,8 @@ def draw(seed: int) -> Plan:
     models = random.choices([2, 4, 8, 30], [20, 45, 30, 5])[0]
     if random.random() < 0.15:
         return _draw_contended(random, seed)
+    if random.random() < 0.15:
+        return _draw_wavering(random, seed)
     drawn_hosts = tuple(_draw_host(random, number) for number in range(hosts))
     drawn_models = tuple(_draw_model(random, number) for number in range(models))
     apps = _draw_apps(random)
@@ -130,9 +133,9 @@ def draw(seed: int) -> Plan:
         rules=_draw_rules(random, drawn_hosts, drawn_models, apps),
         max_starvation_s=random.choice([2.0, 8.0, 60.0]),
         min_residency_s=random.choice([0.0, 2.0, 6.0]),
-        arrivals_per_s=random.choice([0.5, 1.5, 3.0, 8.0]),
-        burst=random.choice([0, 3, 10, 40]),
-        disturbed_s=random.choice([15.0, 25.0, 40.0]),
+        arrivals_per_s=random.choice([0.5, 1.5, 3.0, 6.0]),
+        burst=random.choice([0, 3, 10, 25]),
+        disturbed_s=random.choice([10.0, 15.0, 30.0]),
         faults=_draw_faults(random),
         queue_capacity=random.choice([5, 50, 200]),
     )
@@ -143,10 +146,10 @@ def _draw_contended(random: Random, seed: int) -> Plan:
     names = ("first", "second", "third")[: random.choice([2, 2, 3])]
     return Plan(
         seed=seed,
-        hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 2.2),), 4000.0),),
-        models=(ModelPlan("model0", 9000, 9000, random.choice([2, 4]), 1.0, 45.0),),
+        hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 1.0),), 4000.0),),
+        models=(ModelPlan("model0", 9000, 9000, random.choice([2, 4]), 1.0, 40.0),),
         apps=tuple(AppPlan(name, random.choice([1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 5.0])) for name in names),
-        arrivals_per_s=random.choice([15.0, 30.0]),
+        arrivals_per_s=random.choice([8.0, 12.0]),
         burst=0,
         disturbed_s=20.0,
         faults=FaultPlan(late_s=random.choice([0.0, 0.02])),
@@ -159,6 +162,25 @@ def _draw_contended(random: Random, seed: int) -> Plan:
     )
 
 
+def _draw_wavering(random: Random, seed: int) -> Plan:
+    """Links to workers break all the time, and clients change their minds."""
+    return Plan(
+        seed=seed,
+        hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 1.0),), 4000.0),),
+        models=(ModelPlan("model0", 9000, 9000, 8, 1.0, random.choice([20.0, 40.0])),),
+        apps=(AppPlan("app0", 1.0, 1.0),),
+        arrivals_per_s=random.choice([1.0, 2.0]),
+        burst=0,
+        disturbed_s=25.0,
+        faults=FaultPlan(
+            worker_link_breaks=0.7, link_breaks_for_s=(0.5, 1.0), late_s=0.02, duplicate=random.choice([0.0, 0.2])
+        ),
+        cancels=0.6,
+        durable_share=0.2,
+        tokens_out=(40, 200),
+    )
+
+
 def _draw_host(random: Random, number: int) -> HostPlan:
     node_id = f"host{number}"
     count = random.choices([1, 2, 4], [50, 40, 10])[0]
@@ -166,12 +188,12 @@ def _draw_host(random: Random, number: int) -> HostPlan:
 
 
 def _draw_device(random: Random, node_id: str, index: int) -> DevicePlan:
-    name, total_mib, speed = random.choice(CARDS)
+    name, total_mib, speed = random.choices(CARDS, [5, 3, 3, 2, 1])[0]
     return DevicePlan(f"GPU-{node_id}-{index}", name, total_mib, random.choice([0, 0, 512]), speed)
 
 
 def _draw_model(random: Random, number: int) -> ModelPlan:
-    claim_mib = random.choice([900, 2500, 5000, 5500, 9000, 11_000, 20_000])
+    claim_mib = random.choice([900, 2500, 5000, 5500, 9000, 11_000, 20_000, 30_000])
     return ModelPlan(
         name=f"model{number}",
         claim_mib=claim_mib,
@@ -196,14 +218,14 @@ def _draw_rules(
 ) -> tuple[RulePlan, ...]:
     """At most one of each subject, so that they do not contradict one another; pins that can be met."""
     rules = []
-    for model in random.sample(models, random.choice([0, 0, 1, 2])):
+    for model in random.sample(models, random.choice([0, 1, 2])):
         host = random.choice(hosts)
         large = [
             device.device_id for device in host.devices if device.total_mib - device.reserve_mib >= model.claim_mib
         ]
         mode = random.choice(["PIN", "PIN", "PREFER", "AVOID"])
         if large:
-            keep_loaded = mode == "PIN" and random.random() < 0.3
+            keep_loaded = mode == "PIN" and random.random() < 0.6
             rules.append(RulePlan(model.name, "", mode, host.node_id, (random.choice(large),), keep_loaded))
     if random.random() < 0.15 and not rules:
         rules.append(
@@ -216,7 +238,7 @@ def _draw_faults(random: Random) -> FaultPlan:
     """A quarter of the worlds is healthy: what goes wrong there is nobody else's fault."""
     if random.random() < 0.25:
         return FaultPlan()
-    often = random.choice([0.01, 0.05, 0.15])
+    often = random.choice([0.02, 0.1, 0.3])
 
     def rate() -> float:
         return random.choice([0.0, often, often])
@@ -228,8 +250,8 @@ def _draw_faults(random: Random) -> FaultPlan:
         worker_link_breaks=rate(),
         other_program_comes=rate(),
         load_fails=random.choice([0.0, 0.1, 0.3]),
-        answer_lost=random.choice([0.0, 0.1]),
+        answer_lost=random.choice([0.0, 0.1, 0.3]),
         duplicate=random.choice([0.0, 0.2]),
         late_s=random.choice([0.0, 0.02, 0.3, 1.5]),
-        memory_returns_after_s=random.choice([0.0, 0.2, 2.0]),
+        memory_returns_after_s=random.choice([0.0, 2.0, 4.0]),
     )

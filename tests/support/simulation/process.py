@@ -6,6 +6,7 @@ from orchestratord.core.events import Event
 from orchestratord.core.fleet import WorkerSpec, WorkerState
 from orchestratord.core.task import RunResult, TaskError
 
+PREFILL_TIMES_FASTER = 20
 BATCH_PENALTY = 0.15
 """How much every further run slows all of them down."""
 
@@ -19,9 +20,8 @@ class Run:
     said: list[Event] = field(default_factory=list)
     """What the worker said of it, in order: told again to whoever attaches."""
     outcome: RunResult | TaskError | None = None
-    first_token_told: bool = False
-    seconds: float = 0.0
-    """That it takes if nobody ends it."""
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
 
     @property
     def is_active(self) -> bool:
@@ -59,7 +59,7 @@ class Process:
             if held == device_id and self.is_alive
         )
 
-    def seconds_for(self, run: Run) -> float:
-        """From the start of a run to its end, in the batch that it meets when it starts."""
-        slowed = 1 + BATCH_PENALTY * (self.active - 1)
-        return (run.tokens_in / 20 + run.tokens_out) * slowed / self.decode_tokens_per_s
+    def seconds_for(self, run: Run) -> tuple[float, float]:
+        """To evaluate its prompt, and to decode its answer, in the batch that it meets when it starts."""
+        per_token_s = (1 + BATCH_PENALTY * (self.active - 1)) / self.decode_tokens_per_s
+        return run.tokens_in / PREFILL_TIMES_FASTER * per_token_s, run.tokens_out * per_token_s

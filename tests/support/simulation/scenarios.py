@@ -2,11 +2,11 @@
 
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from unittest import mock
 
-from orchestratord.core import effects, eviction
+from orchestratord.core import effects, eviction, yielding
 from orchestratord.core.fleet import Worker
 from orchestratord.core.state import BrainConfig, BrainState
 from support.simulation.plan import GIB, AppPlan, DevicePlan, FaultPlan, HostPlan, ModelPlan, Plan
@@ -93,17 +93,47 @@ def _send_every(world: World, per_s: float, app: str) -> list[str]:
 # Agents take turns among six models; the two devices hold two each.
 
 
+def _last_used(_: BrainState, worker: Worker) -> float:
+    return worker.last_used_at
+
+
+def _at_once(*_: object) -> bool:
+    return True
+
+
+@contextmanager
+def _by_last_use() -> Iterator[None]:
+    """Whoever was not used for longest leaves, as soon as somebody waits."""
+    with (
+        mock.patch.object(eviction, "regret_ms", _last_used),
+        mock.patch.object(yielding, "is_worth_evicting", _at_once),
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class Policy:
+    in_force: Callable[[], AbstractContextManager[None]]
+    idle_unload_s: float | None = None
+
+
+BY_COST = Policy(nullcontext)
+LEAST_RECENTLY_USED = Policy(_by_last_use)
+IDLE_FOR_A_WHILE = Policy(_by_last_use, idle_unload_s=20.0)
+
+
 @dataclass(frozen=True)
 class Swapping:
     loads_per_1000: float
     median_wait_s: float
 
 
-def swapping(policy: Callable[[], AbstractContextManager[None]], requests: int = 1000, seed: int = 1) -> Swapping:
-    world = World(_agents_plan(seed), config=BrainConfig(queue_capacity=100_000))
+def swapping(policy: Policy, requests: int = 1000, seed: int = 1) -> Swapping:
+    config = BrainConfig(queue_capacity=100_000)
+    world = World(_agents_plan(seed, policy.idle_unload_s, config.min_residency_s), config=config)
     times, loads = Times(world), []
     world.listeners.append(lambda effect: loads.append(effect) if isinstance(effect, effects.StartWorker) else None)
-    with policy():
+    with policy.in_force():
         world.begin()
         for number in range(AGENTS):
             _agent(world, times, number)
@@ -116,10 +146,14 @@ AGENTS = 8
 THINKS_S = (0.5, 8.0)
 
 
-def _agents_plan(seed: int) -> Plan:
-    models = tuple(ModelPlan(f"model{number}", 11 * GIB, 11 * GIB, 2, 1 / (number + 1), 40.0) for number in range(6))
+def _agents_plan(seed: int, idle_unload_s: float | None, min_residency_s: float) -> Plan:
+    models = tuple(
+        ModelPlan(f"model{number}", 11 * GIB, 11 * GIB, 2, 1 / (number + 1), 40.0, idle_unload_s) for number in range(6)
+    )
     cards = (CARD, DevicePlan("GPU-b", "RTX 3090", 24 * GIB, 0, 1.0))
-    return ONE_HOST.with_(seed=seed, hosts=(HostPlan("garage", cards, 2000.0),), models=models)
+    return ONE_HOST.with_(
+        seed=seed, hosts=(HostPlan("garage", cards, 2000.0),), models=models, min_residency_s=min_residency_s
+    )
 
 
 def _agent(world: World, times: Times, number: int) -> None:
@@ -135,29 +169,6 @@ def _agent(world: World, times: Times, number: int) -> None:
 
     world.listeners.append(listen)
     world.schedule.after(1.0 + number * 0.1, ask)
-
-
-@contextmanager
-def by_cost() -> Iterator[None]:
-    """As it is."""
-    yield
-
-
-@contextmanager
-def least_recently_used() -> Iterator[None]:
-    with mock.patch.object(eviction, "regret_ms", _last_used):
-        yield
-
-
-@contextmanager
-def idle_for_a_while() -> Iterator[None]:
-    """Whoever was idle for 30 s leaves, and otherwise the least recently used."""
-    with mock.patch.object(eviction, "regret_ms", _last_used):
-        yield
-
-
-def _last_used(_: BrainState, worker: Worker) -> float:
-    return worker.last_used_at
 
 
 # What is predicted, and what comes.

@@ -51,8 +51,10 @@ class Traffic:
             "deadline_s": random.uniform(0.5, 10.0) if self.world.happens(plan.deadlines) else None,
             "durable": self.world.happens(plan.durable_share),
         }
+        work = Work(random.randint(*plan.tokens_in), random.randint(*plan.tokens_out))
+        drawn["prompt_tokens"] = round(work.tokens_in * random.uniform(0.8, 1.3))
         request = TaskRequest(**(drawn | fields))  # type: ignore[arg-type]  # tests name fields
-        self.work[request.task_id] = Work(random.randint(*plan.tokens_in), random.randint(*plan.tokens_out))
+        self.work[request.task_id] = work
         if self.world.tell(events.TaskSubmitted(request)) and not request.durable:
             self.world.tell(events.ReaderAttached(request.task_id))
             self._perhaps_stop(request)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 ATTACH_AGAIN_AFTER_S = 0.7
 CANCEL_IS_HEARD_WITHIN_S = 0.5
-PREFILL_SHARE = 0.25
 
 
 class WorkerLink:
@@ -128,9 +127,9 @@ class WorkerLink:
             process.runs[run.attempt_id] = run
             self.world.invariants.run_began(process, run)
             self._say(run, events.AttemptStarted(run.attempt_id))
-            seconds = run.seconds = process.seconds_for(run)
-            self.world.schedule.after(seconds * PREFILL_SHARE, lambda: self._first_token(run))
-            self.world.schedule.after(seconds, lambda: self._end(run, FinishReason.EOS))
+            run.prefill_s, run.decode_s = process.seconds_for(run)
+            self.world.schedule.after(run.prefill_s, lambda: self._first_token(run))
+            self.world.schedule.after(run.prefill_s + run.decode_s, lambda: self._end(run, FinishReason.EOS))
 
     def _first_token(self, run: Run) -> None:
         if run.is_active and self.process.is_alive:
@@ -146,8 +145,8 @@ class WorkerLink:
             (ChoiceEnd(0, reason, tokens_out),),
             run.tokens_in,
             tokens_out,
-            decode_ms=round(run.seconds * (1 - PREFILL_SHARE) * 1000) if tokens_out else 0,
-            prefill_ms=round(run.seconds * PREFILL_SHARE * 1000) if tokens_out else 0,
+            decode_ms=round(run.decode_s * 1000) if tokens_out else 0,
+            prefill_ms=round(run.prefill_s * 1000) if tokens_out else 0,
         )
         self._say(run, events.AttemptEnded(run.attempt_id, run.outcome))
 

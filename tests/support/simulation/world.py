@@ -23,7 +23,7 @@ from support.simulation.schedule import Schedule
 from support.simulation.traffic import Traffic
 from support.simulation.worker_link import WorkerLink
 
-TICK_S = 0.25
+TICK_S = 0.5
 NOBODY_ENDS_FOR_S = 90.0
 FULL_REPORTS_UNTIL_REST = 5
 DUPLICATE_AFTER_S = (0.0, 1.0, 4.0)

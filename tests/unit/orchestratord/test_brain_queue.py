@@ -6,9 +6,12 @@ from llorch.errors import InvalidArgument, Reason, ResourceExhausted
 from orchestratord.core import effects, events
 from orchestratord.core.admission import QueuePolicy
 from orchestratord.core.answer_lengths import Answer
+from orchestratord.core.apps import App
+from orchestratord.core.assignments import Assignment, Mode
 from orchestratord.core.state import BrainConfig
+from orchestratord.core.targets import Place
 from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskState
-from support.brain_driver import BrainDriver
+from support.brain_driver import BrainDriver, gpu
 
 
 def driver_with_worker(**config: object) -> BrainDriver:
@@ -142,3 +145,27 @@ def test_the_log_opens_before_anything_is_said_in_it() -> None:
     kinds = [type(effect) for effect in driver.effects]
     assert kinds[0] is effects.OpenLog
     assert effects.Narrate in kinds
+
+
+def test_of_a_task_whose_app_is_at_its_limit_no_start_is_predicted() -> None:
+    driver = driver_with_worker()
+    driver.handle(events.AppDefined(App("aider", max_concurrent_tasks=1)))
+    for _ in range(2):
+        driver.submit(app="aider", prompt_tokens=100)
+    assert [opened.predicted_start_ms for opened in driver.all_of(effects.OpenLog)] == [0, None]
+
+
+def test_slots_that_a_task_may_not_use_do_not_count_for_its_start() -> None:
+    driver = driver_with_worker()
+    driver.add_node("attic", gpu("GPU-attic"), staged={"file:/models/coder.gguf": 4096})
+    driver.handle(events.ModelLoadAsked("coder", "worker-attic", (Place("attic"),), anew=True))
+    spec = driver.last(effects.StartWorker).spec
+    driver.worker_ready(spec, "attic")
+    driver.handle(events.AppDefined(App("aider")))
+    driver.handle(events.AssignmentSet(Assignment("", "coder", "aider", ("garage",), Mode.PIN)))
+    driver.forget_effects()
+    driver.submit(app="aider", prompt_tokens=100)
+    driver.submit(app="aider", prompt_tokens=100)
+    told = [opened.predicted_start_ms for opened in driver.all_of(effects.OpenLog)]
+    assert told[0] == 0
+    assert told[1] is None or told[1] > 1000, "a slot is free on the other node, but not for this app"

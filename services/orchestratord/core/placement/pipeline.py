@@ -14,7 +14,7 @@ from orchestratord.core.placement.candidates import Usable, sizes_to_try
 from orchestratord.core.placement.claims import Claims
 from orchestratord.core.placement.cost import EVICT_MS, Costs
 from orchestratord.core.placement.decision import Candidate, Decision, Evicted, Term
-from orchestratord.core.placement.places import Place, Surveyor
+from orchestratord.core.placement.places import Claimed, Place, Surveyor
 from orchestratord.core.placement.possible import Possible, possible_places
 from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.rules import rules_of, with_target
@@ -35,17 +35,19 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
     surveyor = Surveyor(query, Claims(query), Costs(query), CANDIDATES_KEPT if only_cost_decides else None)
     usable = list(_usable(query, tally))
     possible: list[Possible] = []
-    blocked: list[Place] = []
+    blocked: list[Claimed] = []
     for size in sizes_to_try(query, usable):
         places = [place for here in usable for place in _left(surveyor, tally, here, size)]
         possible = possible_places(state, places)
         if possible:
             break
-        tally.lack_room([place.site for place in places])
-        large_enough = (place for place in places if eviction.fits_when_all_left(state, place.claims))
+        occupied = [*places, *surveyor.taken]
+        tally.lack_room([place.site for place in occupied])
+        large_enough = (place for place in occupied if eviction.fits_when_all_left(state, place.claims))
         blocked = list(islice(large_enough, CANDIDATES_KEPT))
         if blocked:
             break
+        surveyor.taken.clear()
     by_order = attrgetter("order")
     best = sorted(possible, key=by_order) if details else heapq.nsmallest(CANDIDATES_KEPT, possible, key=by_order)
     return Decision(
@@ -112,7 +114,7 @@ def _left(surveyor: Surveyor, tally: Tally, here: Usable, size: int) -> Iterator
             tally.too_small(place.site, place.claims_mib, place.capacity_mib)
 
 
-def _blocked(place: Place) -> Candidate:
+def _blocked(place: Claimed) -> Candidate:
     site = place.site
     return Candidate(site.node.node_id, site.device_ids, site.where, claims_mib=place.claims_mib)
 

@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestratord.core.ledger import DeviceKey
@@ -10,19 +10,34 @@ from orchestratord.core.placement.candidates import Usable, sites_of_size
 from orchestratord.core.placement.claims import Claims, Shares
 from orchestratord.core.placement.cost import EVICT_MS, Costs, pressure_ms
 from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.state import BrainState
+
+LOOKED_AT_CLOSELY = 32
+"""Full places for which it is looked up who would have to leave, before a decision becomes stingy with that."""
 
 Order = tuple[int, float, int, str, tuple[str, ...]]
 
 
 @dataclass(slots=True)
-class Place:
+class Claimed:
+    """A place, and what the model would take there: MiB per device."""
+
+    site: Site
+    claims_mib: tuple[int, ...]
+
+    @property
+    def claims(self) -> dict[DeviceKey, int]:
+        keys = ((self.site.node.node_id, device_id) for device_id in self.site.device_ids)
+        return dict(zip(keys, self.claims_mib, strict=True))
+
+
+@dataclass(slots=True)
+class Place(Claimed):
     """Memory in MiB per device. `shares` of the model are empty on one device. `preferred` counts wishes that it meets.
 
     `cost_ms` is what it costs if nobody has to leave for it.
     """
 
-    site: Site
-    claims_mib: tuple[int, ...]
     shares: Shares
     available_mib: tuple[int, ...]
     capacity_mib: tuple[int, ...]
@@ -36,24 +51,23 @@ class Place:
         site = self.site
         return -self.preferred, self.cost_ms + eviction_ms, -sum(self.available_mib), site.node.node_id, site.device_ids
 
-    @property
-    def claims(self) -> dict[DeviceKey, int]:
-        keys = ((self.site.node.node_id, device_id) for device_id in self.site.device_ids)
-        return dict(zip(keys, self.claims_mib, strict=True))
-
 
 @dataclass(slots=True)
 class Surveyor:
     """Measures places for one query. Cards of one kind are alike: what they take and how fast they are is kept.
 
     `wanted` is how many of the best places matter, where nothing but their cost decides between them; those that can't
-    be among them any more are passed over. None = all matter.
+    be among them any more are passed over. None = all matter. Then, once many places were full, others where nobody
+    could leave go into `taken`, unweighed.
     """
 
     query: Query
     claims: Claims
     costs: Costs
     wanted: int | None = None
+    taken: list[Claimed] = field(default_factory=list)
+    _full: int = 0
+    _idle_mib: Mapping[DeviceKey, int] | None = None
     _best: list[float] = field(default_factory=list)
     """The costs of the best places so far, negated: a heap with the worst of them at its top."""
     _least_ms: float = math.inf
@@ -72,7 +86,11 @@ class Surveyor:
             device = site.devices[0]
             claims, work_ms = self._cards.get((device.name, device.kind)) or self._card(site)
             claim = claims[0]
-            available, capacity = ledger.room((node_id, device.device_id))
+            key = node_id, device.device_id
+            available, capacity = ledger.room(key)
+            if available < claim <= capacity and self._nobody_leaves(key, claim - available):
+                self.taken.append(Claimed(site, claims))
+                continue
             cost_ms = load_ms + work_ms + pressure_ms(capacity, available - claim)
             if self.wanted is not None and claim <= capacity and self._is_beaten(cost_ms, fits_now=claim <= available):
                 continue
@@ -101,6 +119,15 @@ class Surveyor:
             return True
         heapq.heappushpop(self._best, -cost_ms)
         return False
+
+    def _nobody_leaves(self, device: DeviceKey, lacking_mib: int) -> bool:
+        """By a table that is made only if many places are full: for a few, the search for whom to evict costs less."""
+        if self._idle_mib is None:
+            self._full += 1
+            if self.wanted is None or self._least_ms < math.inf or self._full <= LOOKED_AT_CLOSELY:
+                return False
+            self._idle_mib = _idle_mib(self.query.state)
+        return self._idle_mib.get(device, 0) < lacking_mib
 
     def _card(self, site: Site) -> tuple[tuple[int, ...], float]:
         device = site.devices[0]
@@ -153,3 +180,17 @@ def _shares_to_try(said: Shares, available: tuple[int, ...], capacity: tuple[int
 def _in_gib(memory_mib: tuple[int, ...]) -> Shares:
     """Rounded: what is learnt about a split is of use again only if the same split comes again."""
     return tuple(float(max(1, mib // 1024)) for mib in memory_mib)
+
+
+def _idle_mib(state: BrainState) -> dict[DeviceKey, int]:
+    """How much memory idle workers hold, by device: more than that no eviction can free.
+
+    In a large fleet it spares the search for whom to evict where everybody is busy, which may be everywhere.
+    """
+    held: dict[DeviceKey, int] = {}
+    for worker in state.fleet.workers.values():
+        if worker.is_idle:
+            for device_id in worker.spec.device_ids:
+                key = worker.node_id, device_id
+                held[key] = held.get(key, 0) + state.ledger.held_by(worker.worker_id, key)
+    return held

@@ -5,17 +5,16 @@ still win.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestratord.core import eviction
 from orchestratord.core.eviction import NOBODY, Eviction
-from orchestratord.core.ledger import DeviceKey
 from orchestratord.core.placement.cost import EVICT_MS
 from orchestratord.core.placement.places import Order, Place
 from orchestratord.core.state import BrainState
 
-EVICTIONS_COMPARED = 32
+EVICTIONS_COMPARED = 16
 """In a fleet where nothing is free, so many places that could be made free: those that lack least."""
 
 _NOTHING = (0, math.inf)
@@ -41,9 +40,6 @@ def possible_places(state: BrainState, places: Sequence[Place]) -> list[Possible
 
 
 def _with_evictions(state: BrainState, occupied: list[Place], best: tuple[int, float]) -> list[Possible]:
-    if len(occupied) > EVICTIONS_COMPARED:
-        idle_mib = _idle_mib(state)
-        occupied = [place for place in occupied if _may_become_free(place, idle_mib)]
     found: list[Possible] = []
     for place in sorted(occupied, key=Place.order):
         if len(found) >= EVICTIONS_COMPARED or place.order(EVICT_MS)[:2] > best:
@@ -53,23 +49,3 @@ def _with_evictions(state: BrainState, occupied: list[Place], best: tuple[int, f
             found.append(Possible(place, chosen, place.order(EVICT_MS + chosen.regret_ms)))
             best = min(best, found[-1].order[:2])
     return found
-
-
-def _idle_mib(state: BrainState) -> dict[DeviceKey, int]:
-    """How much memory idle workers hold, by device: more than that no eviction can free."""
-    held: dict[DeviceKey, int] = {}
-    for worker in state.fleet.workers.values():
-        if worker.is_idle:
-            for device_id in worker.spec.device_ids:
-                key = worker.node_id, device_id
-                held[key] = held.get(key, 0) + state.ledger.held_by(worker.worker_id, key)
-    return held
-
-
-def _may_become_free(place: Place, idle_mib: Mapping[DeviceKey, int]) -> bool:
-    """Spares the search for whom to evict where only busy workers are: in a large fleet, that may be everywhere."""
-    node_id = place.site.node.node_id
-    for device_id, claim, free in zip(place.site.device_ids, place.claims_mib, place.available_mib, strict=True):
-        if claim > free + idle_mib.get((node_id, device_id), 0):
-            return False
-    return True

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from orchestratord.core.assignments import Mode
 from orchestratord.core.fleet import DeviceKind, NodeState
+from orchestratord.core.placement.possible import EVICTIONS_COMPARED
 from orchestratord.core.placement.rules import Lane, Overrides
 from orchestratord.core.rates import Rates, Run
 from support.placement import BIG, GIB, SMALL, Scene, card
@@ -242,6 +243,26 @@ def test_equal_snapshots_give_equal_decisions_whatever_came_first() -> None:
         scene.model()
         found.add(scene.chosen())
     assert found == {("node-0/GPU-a",)}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_in_a_large_fleet_nothing_that_matters_is_passed_over(seed: int) -> None:
+    """Without details most places are not looked at closely; what comes of it is the same."""
+    random, scene = Random(seed), Scene()  # noqa: S311  a fleet, not a secret
+    scene.model("writer")
+    for number in range(12):
+        node_id = f"n{number:02}"
+        cards = [card(f"GPU-{index}", gib=random.choice([12, 24]), index=index) for index in range(4)]
+        scene.node(node_id, *cards)
+        for device in cards:
+            mib = device.total_mib - random.choice([0, 2, 9]) * GIB
+            scene.worker("writer", mib, device.device_id, node_id=node_id, busy=int(random.random() < seed / 9))
+    scene.model("coder", random.choice([8, 14]) * GIB)
+    closely, quickly = scene.place(details=True), scene.place()
+    assert closely.considered > EVICTIONS_COMPARED
+    assert quickly.ranked == closely.ranked[: len(quickly.ranked)]
+    assert (quickly.removed, quickly.waits) == (closely.removed, closely.waits)
+    assert {one.device_ids for one in quickly.blocked} <= {one.device_ids for one in closely.details}
 
 
 def test_a_decision_changes_nothing(scene: Scene) -> None:
