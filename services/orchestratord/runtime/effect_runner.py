@@ -50,8 +50,6 @@ class EffectRunner:
             effects.PersistRecord: self._persist_record,
             effects.PredictionJudged: _only_watched,
             effects.OnTimeJudged: _only_watched,
-            effects.PredictionJudged: _only_watched,
-            effects.OnTimeJudged: _only_watched,
             effects.ForgetTask: self._forget_task,
             effects.StageModel: lambda effect: self.node(effect.node_id).stage_model(effect),
             effects.DeleteStagedModel: lambda effect: self.node(effect.node_id).delete_staged_model(effect),
@@ -155,10 +153,6 @@ class EffectRunner:
 class _RunningLink:
     link: WorkerLink
     cancel: Callable[[], object]
-
-
-def _only_watched(_effect: effects.Effect) -> None:
-    """For those who watch what the brain says, such as the metrics; there is nothing to do."""
 
 
 def _only_watched(_effect: effects.Effect) -> None:
