@@ -182,6 +182,7 @@ def model_facts(facts: ModelFacts) -> pool_manager_service_pb2.ModelFacts:
                 value_width=layer.value_width,
                 windowed=layer.windowed,
                 state_bytes=layer.state_bytes,
+                heads=layer.heads,
             )
             for layer in facts.layers
         ],

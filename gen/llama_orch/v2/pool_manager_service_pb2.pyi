@@ -296,6 +296,7 @@ class LayerFacts(_message.Message):
     VALUE_WIDTH_FIELD_NUMBER: _builtins.int
     WINDOWED_FIELD_NUMBER: _builtins.int
     STATE_BYTES_FIELD_NUMBER: _builtins.int
+    HEADS_FIELD_NUMBER: _builtins.int
     weight_bytes: _builtins.int
     """Bytes of its weights."""
     key_width: _builtins.int
@@ -306,6 +307,8 @@ class LayerFacts(_message.Message):
     """It keeps a window of the context alone."""
     state_bytes: _builtins.int
     """Bytes of recurrent state per slot; 0 without one."""
+    heads: _builtins.int
+    """Heads of its attention; 0 without one."""
     def __init__(
         self,
         *,
@@ -314,10 +317,11 @@ class LayerFacts(_message.Message):
         value_width: _builtins.int = ...,
         windowed: _builtins.bool = ...,
         state_bytes: _builtins.int = ...,
+        heads: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_width", b"key_width", "state_bytes", b"state_bytes", "value_width", b"value_width", "weight_bytes", b"weight_bytes", "windowed", b"windowed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heads", b"heads", "key_width", b"key_width", "state_bytes", b"state_bytes", "value_width", b"value_width", "weight_bytes", b"weight_bytes", "windowed", b"windowed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

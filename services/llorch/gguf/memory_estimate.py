@@ -3,11 +3,12 @@
     weights         every tensor of the layers on the device, and the output matrix
     KV cache        per layer: cells × slots × (a row of keys + a row of values); windowed layers have fewer cells
     state           of recurrent layers, per slot
-    compute buffer  the largest intermediate results of a batch, and the masks of attention
+    compute buffer  the largest intermediate results of a batch, and the masks of attention; without flash attention
+                    also its scores, which are as many per head and token as there are cells
     runtime         what CUDA takes for a context of its own
 
-The formula is that of llama.cpp with one stream per slot and flash attention, as the worker sets it up; the constants
-of the compute buffer were fitted to what the library itself says (`worker_orcd.estimate`).
+The formula is that of llama.cpp with one stream per slot, as the worker sets it up; the constants of the compute
+buffer were fitted to what the library itself says (`worker_orcd.estimate`).
 """
 
 from bisect import bisect_right
@@ -25,6 +26,9 @@ CELLS_AT_ONCE = 256
 BATCH_TOKENS = 512
 """Tokens of one batch in the worker's engine."""
 
+TOKENS_WITH_SCORES = 128
+"""Most tokens that are computed at once where scores take memory."""
+
 RUNTIME_BYTES = 450 * 2**20
 """A CUDA context with its kernels; measured values are from 300 to 500 MiB, by card and driver."""
 
@@ -41,6 +45,14 @@ class LoadShape:
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     on_gpu: bool = True
+
+    @property
+    def flash_attention(self) -> bool:
+        return uses_flash_attention(self.cache_type_v, on_gpu=self.on_gpu)
+
+    @property
+    def tokens_at_once(self) -> int:
+        return tokens_at_once(flash_attention=self.flash_attention)
 
 
 class MemoryFacts(Protocol):
@@ -88,6 +100,18 @@ class MemoryEstimate:
     @property
     def total_mib(self) -> int:
         return -(-self.total // _MIB)
+
+
+def uses_flash_attention(cache_type_v: str, *, on_gpu: bool) -> bool:
+    """Not on a CPU if it can be helped: llama.cpp has a slow way there for up to 63 tokens at once, which takes two to
+    ten times as long as attention by matrix products. A quantized cache of values can't do without.
+    """
+    return on_gpu or cache_type_v not in ("f16", "bf16", "f32")
+
+
+def tokens_at_once(*, flash_attention: bool) -> int:
+    """Most tokens that the worker's engine computes at once, whatever the size of a batch."""
+    return BATCH_TOKENS if flash_attention else TOKENS_WITH_SCORES
 
 
 def estimate(facts: MemoryFacts, shape: LoadShape) -> MemoryEstimate:
@@ -144,19 +168,25 @@ def _weights(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *, h
 
 
 def _compute(facts: MemoryFacts, shape: LoadShape, *, has_output: bool) -> int:
-    """Activations are there for a whole batch, logits for one token per slot, and for each token of a batch a mask over
-    the cells that it may look at.
+    """Activations are there for all tokens that are computed at once, logits for one token per slot, and for each token
+    a mask over the cells that it may look at. While scores are, about half of the activations are.
     """
-    logits = _F32_BYTES * facts.vocabulary_size * min(BATCH_TOKENS, shape.slots) if has_output else 0
-    cells = {(layer.windowed, _cells(layer, facts.window, shape)) for layer in facts.layers if layer.key_width}
-    masks = _F16_BYTES * BATCH_TOKENS * sum(count for _, count in cells)
-    return max(logits, _F32_BYTES * BATCH_TOKENS * facts.activation_width) + masks
+    tokens = shape.tokens_at_once
+    logits = _F32_BYTES * facts.vocabulary_size * min(tokens, shape.slots) if has_output else 0
+    activations = _F32_BYTES * tokens * facts.activation_width
+    attending = [layer for layer in facts.layers if layer.key_width]
+    cells = {(layer.windowed, _cells(layer, facts.window, shape)) for layer in attending}
+    mask = tokens * sum(count for _, count in cells)
+    if shape.flash_attention:
+        return max(logits, activations) + _F16_BYTES * mask
+    scores = max((layer.heads * _cells(layer, facts.window, shape) for layer in attending), default=0)
+    return max(logits, activations, _F32_BYTES * tokens * scores + activations // 2) + _F32_BYTES * mask
 
 
 def _cells(layer: Layer, window: int, shape: LoadShape) -> int:
     """Tokens of one slot that the layer keeps."""
     cells = _padded(shape.context_per_slot)
-    return min(cells, _padded(window + BATCH_TOKENS)) if layer.windowed else cells
+    return min(cells, _padded(window + shape.tokens_at_once)) if layer.windowed else cells
 
 
 def _device_of_each_layer(count: int, shares: Sequence[float]) -> list[int]:

@@ -83,9 +83,9 @@ def from_spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
 
 
 def _layer(layer: pool_manager_service_pb2.LayerFacts) -> Layer:
-    """Heads matter to the reader of the file alone: the widths follow from them."""
+    """Heads of keys and values matter to the reader of the file alone: the widths follow from them."""
     return Layer(
-        heads=0,
+        heads=layer.heads,
         kv_heads=0,
         key_width=layer.key_width,
         value_width=layer.value_width,

@@ -102,7 +102,7 @@ def _refuse_if_contradictory(state: BrainState, rule: Assignment) -> None:
     raise FailedPrecondition(
         Reason.ASSIGNMENT_CONFLICT,
         f"'{rule.assignment_id}' ({describe(state.fleet, rule)}) contradicts {names}: {found.why}; nothing was set; "
-        f"ask for something else, or first `llorch assignments delete {found.others[0].assignment_id}`",
+        f"ask for something else, or first `llorch unassign {found.others[0].assignment_id}`",
         metadata={"assignment_id": rule.assignment_id, "contradicts": found.others[0].assignment_id},
     )
 

@@ -18,9 +18,14 @@ _REMEDY = (
 _log = get_logger("llama.cpp")
 
 
+def has_amx(native: Native) -> bool:
+    """Built for it; whether it works is another question."""
+    return _BUILT_IN in native.system_info()
+
+
 def may_repack(native: Native) -> bool:
     """False only for a build with AMX that a trial in another process showed to be broken."""
-    return _BUILT_IN not in native.system_info() or amx_works()
+    return not has_amx(native) or amx_works()
 
 
 @cache

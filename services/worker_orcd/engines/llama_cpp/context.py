@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from llorch.gguf.memory_estimate import BATCH_TOKENS
 from worker_orcd.device import DeviceKind
 from worker_orcd.engines.llama_cpp.abort_switch import AbortSwitch
 from worker_orcd.engines.llama_cpp.batch import Batch
@@ -12,7 +13,7 @@ from worker_orcd.engines.llama_cpp.host_cache import State
 from worker_orcd.engines.llama_cpp.memory_kind import MemoryKind
 from worker_orcd.engines.llama_cpp.model import Model, load_failure
 from worker_orcd.engines.llama_cpp.native import Native
-from worker_orcd.engines.llama_cpp.shape import BATCH_TOKENS, LlamaCppShape
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 
 ABORTED = 2
 """What `llama_decode` returns when it was told to stop."""

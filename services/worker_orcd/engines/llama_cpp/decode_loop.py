@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from llorch.errors import Reason
+from llorch.gguf.memory_estimate import BATCH_TOKENS
 from llorch.logs import get_logger
 from worker_orcd.engine_info import EngineStats
 from worker_orcd.engines.llama_cpp.batch import Batch
@@ -23,7 +24,7 @@ from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.prompt_turns import Piece, PromptTurns
 from worker_orcd.engines.llama_cpp.sampler import NothingToPick, Sampler, Workbench
 from worker_orcd.engines.llama_cpp.sequence import Sequence, TokensOfChoices, WaitingChoice
-from worker_orcd.engines.llama_cpp.shape import BATCH_TOKENS, LlamaCppShape
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.llama_cpp.slot_keeper import SlotKeeper
 from worker_orcd.engines.llama_cpp.slots import Slots
 from worker_orcd.engines.protocol import EngineRun

@@ -3,15 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from llorch.gguf.memory_estimate import BATCH_TOKENS, tokens_at_once, uses_flash_attention
 from worker_orcd.device import DeviceKind, DeviceSet
-
-BATCH_TOKENS = 512
-"""Most tokens of one call of `llama_decode`. A larger batch aborts the process."""
-
-_BATCH_TOKENS_WITH_SCORES = 128
-"""Most tokens that are computed at once where the scores of attention take memory: for each, as many as the context
-has tokens, per head.
-"""
 
 _SMALLEST_PIECE = 16
 _SMALLEST_PIECE_FLASH_CPU = 64
@@ -46,15 +39,12 @@ class LlamaCppShape:
 
     @property
     def flash_attention(self) -> bool:
-        """Not on a CPU if it can be helped: llama.cpp has a slow way there for up to 63 tokens at once, which takes two
-        to ten times as long as attention by matrix products. A quantized cache of values can't do without.
-        """
-        return self.devices.kind is DeviceKind.CUDA or self.cache_type_v not in ("f16", "bf16", "f32")
+        return uses_flash_attention(self.cache_type_v, on_gpu=self.devices.kind is DeviceKind.CUDA)
 
     @property
     def compute_tokens(self) -> int:
         """Most tokens that are computed at once, whatever the size of a batch."""
-        return BATCH_TOKENS if self.flash_attention else _BATCH_TOKENS_WITH_SCORES
+        return tokens_at_once(flash_attention=self.flash_attention)
 
     @property
     def smallest_piece(self) -> int:
