@@ -36,7 +36,7 @@ bench: set-up ## Measure what llama-orch itself costs; figures are no part of an
 	@for measurement in streams idle heartbeat swap; do PYTHONPATH=tests $(BIN)/python tests/bench/bench_$$measurement.py || exit 1; done
 
 bench-brain: set-up-without-engine ## Measure how fast the brain decides, and how well (ARGS="--quick")
-	@$(BIN)/python tests/bench/bench_brain.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_brain.py $(ARGS)
 
 bench-engine: set-up ## Compare the engine with llama.cpp's own server core (ARGS="--rounds 5 --full")
 	@$(BIN)/python -m pip install --quiet --editable ".[bench]"

@@ -20,6 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestratord.core import events
+from support.simulation import scenarios
+from support.simulation.plan import draw
+from support.simulation.violation import Violation
+from support.simulation.world import World
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench-results"
 
@@ -161,7 +165,57 @@ def _all_kinds(fleet: Fleet, rounds: int) -> Iterator[Iterator[Callable[[], obje
     yield reports()
 
 
-MEASUREMENTS: tuple[Callable[[bool], Iterator[Row]], ...] = (decisions, events_per_second, growth)
+def worlds(quick: bool) -> Iterator[Row]:
+    """Random data centres in which things go wrong, with every invariant looked at after every event."""
+    seeds, violations, begin = range(200 if quick else 2000), 0, time.thread_time_ns()
+    for seed in seeds:
+        try:
+            World(draw(seed)).run()
+        except Violation:
+            violations += 1
+    took_s = (time.thread_time_ns() - begin) / 1e9 * 2000 / len(seeds)
+    value = f"{took_s:.0f} s, {violations} violations of {len(seeds)}"
+    yield Row("2,000 simulated worlds", value, "≤ 90 s, 0", took_s <= 90 and not violations)
+
+
+def fairness(quick: bool) -> Iterator[Row]:
+    seeds = range(1, 2 if quick else 6)
+    alone = statistics.median(scenarios.wait_beside(flood=False, seed=seed) for seed in seeds)
+    beside = statistics.median(scenarios.wait_beside(flood=True, seed=seed) for seed in seeds)
+    value = f"{beside / alone:.2f} × ({alone:.2f} s → {beside:.2f} s)"
+    yield Row("wait beside an app that sends 100 times as much", value, "≤ 2 ×", beside <= 2 * alone)
+
+
+def eviction(quick: bool) -> Iterator[Row]:
+    seeds = range(1, 2 if quick else 6)
+    policies = {"by cost": scenarios.BY_COST, "LRU": scenarios.LEAST_RECENTLY_USED, "idle": scenarios.IDLE_FOR_A_WHILE}
+    loads = {
+        name: statistics.mean(scenarios.swapping(policy, seed=seed).loads_per_1000 for seed in seeds)
+        for name, policy in policies.items()
+    }
+    value = ", ".join(f"{name} {count:.0f}" for name, count in loads.items())
+    is_met = loads["by cost"] < min(loads["LRU"], loads["idle"])
+    yield Row("loads per 1,000 requests, six models, room for four", value, "fewer than both", is_met)
+
+
+def predictions(quick: bool) -> Iterator[Row]:
+    judged = [scenarios.predictions(seed) for seed in range(1, 2 if quick else 6)]
+    error = statistics.median(one.median_error for one in judged)
+    brier = statistics.mean(one.brier for one in judged)
+    base = statistics.mean(one.brier_of_base_rate for one in judged)
+    yield Row("predicted start, median error after 50 tasks", f"{error:.0%}", "≤ 25%", error <= 0.25)
+    yield Row("on time, Brier score", f"{brier:.3f} (base rate {base:.3f})", "below base rate", brier < base)
+
+
+MEASUREMENTS: tuple[Callable[[bool], Iterator[Row]], ...] = (
+    decisions,
+    events_per_second,
+    growth,
+    worlds,
+    fairness,
+    eviction,
+    predictions,
+)
 
 
 def main() -> None:

@@ -176,11 +176,11 @@ async def test_a_model_file_that_can_not_be_used_ends_the_task_with_what_was_fou
 @pytest.mark.req("ORCH-1014")
 async def test_a_model_that_fits_no_device_is_refused_with_both_numbers(system: WholeSystem, tmp_path: Path) -> None:
     await system.register("huge", f"file:{tmp_path}/sim.gguf", vram_claim_mib=50_000)
-    events = await system.generate(task(model="huge"))
-    error = events[-1].error
-    assert error.reason == error_reason_pb2.ERROR_REASON_MODEL_FITS_NO_DEVICE
-    assert "50000 MiB" in error.message
-    assert "24576 MiB" in error.message
+    with pytest.raises(LlorchError) as refused:
+        await system.generate(task(model="huge"))
+    assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
+    assert "50000 MiB" in refused.value.message
+    assert "24576 MiB" in refused.value.message
 
     async def is_idle() -> bool:
         return not (await system.state()).workers

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from orchestratord.core import effects
 from support.simulation.plan import draw
 from support.simulation.violation import Violation
-from support.simulation.world import World
+from support.simulation.world import ONLY_TOLD, PERFORMED, World
 
 WORLDS = int(os.environ.get("LLORCH_SIM_WORLDS", "2000"))
 PER_TEST = 50
@@ -28,6 +30,11 @@ def test_nothing_that_must_hold_is_violated(first: int) -> None:
         except Violation as violation:
             violations.append(str(violation))
     assert not violations
+
+
+def test_the_world_knows_what_to_do_about_every_effect() -> None:
+    known = PERFORMED | ONLY_TOLD
+    assert {kind.__name__ for kind in get_args(effects.Effect)} == {kind.__name__ for kind in known}
 
 
 def test_equal_seeds_give_equal_runs_in_any_process() -> None:

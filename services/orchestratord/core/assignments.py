@@ -72,9 +72,8 @@ class LoadingRules:
 
 @dataclass(slots=True)
 class Assignments:
-    """All rules, found by model and by app. `version` grows with every change."""
+    """All rules, found by id, by model and by app."""
 
-    version: int = 0
     _by_id: dict[str, Assignment] = field(default_factory=dict)
     _by_model: dict[str, dict[str, Assignment]] = field(default_factory=dict)
     _of_apps: dict[str, dict[str, Assignment]] = field(default_factory=dict)
@@ -131,7 +130,6 @@ class Assignments:
         for index, subject in ((self._by_model, rule.model), (self._of_apps, rule.app)):
             if subject:
                 index.setdefault(subject, {})[rule.assignment_id] = rule
-        self.version += 1
 
     def discard(self, assignment_id: str) -> None:
         rule = self._by_id.pop(assignment_id, None)
@@ -142,7 +140,6 @@ class Assignments:
                 del index[subject][assignment_id]
                 if not index[subject]:
                     del index[subject]
-        self.version += 1
 
     def id_for(self, rule: Assignment) -> str:
         """An id that reads well, for a rule without one; that of an equal rule if there is one."""

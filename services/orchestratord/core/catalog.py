@@ -159,6 +159,11 @@ class Model:
         return self.spec.idle_unload_s
 
     @property
+    def memory_is_known(self) -> bool:
+        """Whether it can be said what it takes: its file was looked at, or its owner says it."""
+        return self.size_mib is not None or self.vram_claim_mib is not None
+
+    @property
     def vram_claim_mib(self) -> int | None:
         return self.spec.vram_claim_mib
 

@@ -53,7 +53,9 @@ def may_ever_fit(state: BrainState, model: Model, lane: Lane) -> bool:
 
 def _with(state: BrainState, request: LoadRequest) -> Outlook:
     model, context = request.model, request.context
-    needed_mib = 0 if model.size_mib is None else estimate_mib(model, model.size_mib, context)
+    needed_mib = model.vram_claim_mib or 0
+    if model.size_mib is not None:
+        needed_mib = estimate_mib(model, model.size_mib, context)
     decision = pipeline.place_load(state, request)
     chosen = decision.chosen
     if chosen is None:

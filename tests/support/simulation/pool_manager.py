@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from llorch.errors import Reason
 from orchestratord.core import events
-from orchestratord.core.effects import StageModel, StartWorker, StopWorker
+from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
 from orchestratord.core.fleet import WorkerState
 from support.simulation.host import Host
 from support.simulation.process import Process
@@ -153,6 +153,12 @@ class PoolManager:
                 process.state = WorkerState.STOPPING
                 self.report(process)
                 self.world.schedule.after(UNLOAD_S, lambda: self.exits(process, ""))
+
+        self._call(carry_out, lambda: None)
+
+    def delete_staged(self, effect: DeleteStagedModel) -> None:
+        def carry_out() -> None:
+            self.host.staged.pop(effect.source, None)
 
         self._call(carry_out, lambda: None)
 

@@ -203,15 +203,29 @@ def _assignment(rule: RulePlan) -> Assignment:
         model=rule.model,
         app=rule.app,
         targets=("/".join((rule.node_id, *rule.device_ids)),),
-        places=(),
         mode=Mode(rule.mode),
         keep_loaded=rule.keep_loaded,
         origin=Origin.FILE,
     )
 
 
+ONLY_TOLD: frozenset[type] = frozenset(
+    {
+        effects.OpenLog,
+        effects.AnnouncePlacement,
+        effects.Narrate,
+        effects.AppendTerminal,
+        effects.ForgetTask,
+        effects.PersistRecord,
+        effects.PredictionJudged,
+        effects.OnTimeJudged,
+    }
+)
+"""Effects after which the world is as it was before; the invariants look at them all the same."""
+
 _PERFORM: dict[type, Callable[[World, Any], None]] = {
     effects.StageModel: lambda world, effect: world.managers[effect.node_id].stage(effect),
+    effects.DeleteStagedModel: lambda world, effect: world.managers[effect.node_id].delete_staged(effect),
     effects.StartWorker: lambda world, effect: world.managers[effect.node_id].start(effect),
     effects.StopWorker: lambda world, effect: world.managers[effect.node_id].stop(effect),
     effects.AttachWorker: lambda world, effect: world.attach(effect.worker_id),
@@ -222,3 +236,4 @@ _PERFORM: dict[type, Callable[[World, Any], None]] = {
     effects.PersistTask: World.persist_task,
     effects.PersistTerminal: World.persist_terminal,
 }
+PERFORMED = frozenset(_PERFORM)

@@ -4,6 +4,7 @@ import pytest
 
 from llorch.errors import FailedPrecondition, Reason
 from orchestratord.core import effects, events
+from orchestratord.core.assignments import Assignment, Mode
 from orchestratord.core.catalog import ModelSpec, Origin
 from support.brain_driver import BrainDriver
 
@@ -55,3 +56,29 @@ def test_a_model_is_deleted_only_when_nobody_uses_it() -> None:
     driver.handle(events.ModelDeleted("coder"))
     assert driver.only(effects.StopWorker)
     assert driver.state.catalog.find("coder") is None
+
+
+@pytest.mark.req("ORCH-1014")
+def test_what_its_owner_claims_for_a_model_counts_before_its_file_was_ever_seen() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", vram_claim_mib=30_000)
+    driver.add_node()
+    with pytest.raises(FailedPrecondition) as refused:
+        driver.submit()
+    assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
+    assert "30000 MiB" in refused.value.message
+
+
+@pytest.mark.req("ORCH-1014", "ORCH-1015")
+def test_a_model_that_has_no_room_beside_those_that_stay_loaded_is_refused_and_nobody_waits_for_ever() -> None:
+    driver = BrainDriver()
+    driver.add_model("kept", vram_claim_mib=20_000)
+    driver.add_model("coder", vram_claim_mib=10_000)
+    driver.add_node()
+    keep = Assignment("", model="kept", app="", targets=("garage",), mode=Mode.PIN, keep_loaded=True)
+    driver.handle(events.AssignmentSet(keep))
+    driver.load("kept")
+    with pytest.raises(FailedPrecondition) as refused:
+        driver.submit("coder")
+    assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
+    assert "leave no room" in refused.value.message

@@ -28,7 +28,7 @@ class Claims:
 
     def _look(self, devices: Sequence[Device], shares: Shares) -> tuple[int, ...]:
         model, context = self.query.model, self.query.request.context
-        if model.size_mib is None and model.vram_claim_mib is None:
+        if not model.memory_is_known:
             return (0,) * len(devices)
         on_cpu = all(device.kind is DeviceKind.CPU for device in devices)
         kind = DeviceKind.CPU if on_cpu else DeviceKind.CUDA
