@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
@@ -73,6 +74,36 @@ def announce_address(path: Path, address: str) -> None:
     partial.replace(path)
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process; name and command are empty where they can't be seen."""
+
+    pid: int
+    name: str = ""
+    command: tuple[str, ...] = ()
+
+
+def holder_of(port: int) -> Holder | None:
+    """Who listens on a TCP port of this machine; None where it can't be seen, because it is another user's."""
+    import psutil  # 1 MB that only this question needs
+
+    try:
+        listeners = psutil.net_connections("tcp")
+    except psutil.Error:
+        return None
+    pid = next(
+        (c.pid for c in listeners if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port),
+        None,
+    )
+    if pid is None:
+        return None
+    try:
+        process = psutil.Process(pid)
+        return Holder(pid, process.name(), tuple(process.cmdline()))
+    except psutil.Error:
+        return Holder(pid)
+
+
 def _refusal(error: OSError, host: str, port: int) -> LlorchError:
     match error.errno:
         case errno.EADDRINUSE:
@@ -104,19 +135,7 @@ def _can_bind(probe: socket.socket, host: str, port: int) -> bool:
 
 
 def _holder(port: int) -> str:
-    import psutil  # 1 MB that only this message needs
-
-    try:
-        listeners = psutil.net_connections("tcp")
-    except psutil.Error:
-        listeners = []
-    pid = next(
-        (c.pid for c in listeners if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port),
-        None,
-    )
-    if pid is None:
+    holder = holder_of(port)
+    if holder is None:
         return "a process of another user"
-    try:
-        return f"{psutil.Process(pid).name()} (pid {pid})"
-    except psutil.Error:
-        return f"pid {pid}"
+    return f"{holder.name} (pid {holder.pid})" if holder.name else f"pid {holder.pid}"

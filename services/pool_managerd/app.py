@@ -31,6 +31,8 @@ from pool_managerd.models.reading import Reading
 from pool_managerd.models.where_it_fits import where_it_fits
 from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.pools import plan_pools
+from pool_managerd.preflight.checks import look_beside_the_start
+from pool_managerd.preflight.finding import Level
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal
@@ -135,6 +137,7 @@ class PoolManager:
         stats = WorkerStats(self._supervisor.statuses, self._supervisor.note_stats, self._supervisor.note_silence)
         self._tasks.spawn("stats of the workers", stats.run(), forever=True)
         self._tasks.spawn("node link", self._link(join_address(host, split_address(bound)[1])).run(), forever=True)
+        self._tasks.spawn("preflight", self._preflight())
         self._server.set_serving(True)
         if self._settings.address_file is not None:
             announce_address(self._settings.address_file, bound)
@@ -144,6 +147,17 @@ class PoolManager:
             node_id=self._settings.node_id,
             devices=[f"{device.name} ({device.kind})" for device in self._monitor.devices()],
         )
+
+    async def _preflight(self) -> None:
+        """Beside the start, so that a slow driver does not delay workers that are to be taken back."""
+        try:
+            found = await look_beside_the_start(self._settings, self._monitor.devices())
+        except Exception as exc:  # noqa: BLE001 - advice; nothing depends on it
+            log.warning("preflight_failed", error=f"{type(exc).__name__}: {exc}")
+            return
+        for finding in found:
+            tell = log.error if finding.level is Level.FAILED else log.warning
+            tell("preflight", check=finding.check, found=finding.found, what_to_do=finding.fix)
 
     def _plan_pools(self) -> tuple[Pool, ...]:
         """Also says which names in the settings fit nothing that is here."""

@@ -41,7 +41,8 @@ class DaemonPlan:
 
     def in_words_of_the_system(self, message: str) -> str:
         """What the daemon says about its own settings, as its user here has to say it."""
-        return message.replace("--bind", self.bind_option).replace(self.token_variable, "--token")
+        said = message.replace("--bind", self.bind_option).replace(self.token_variable, "--token")
+        return said.replace("--allow-cpu", "--cpu")
 
 
 def orchestrator(options: SystemOptions) -> DaemonPlan:

@@ -15,12 +15,28 @@ from pool_managerd.devices.simulated import SimulatedInventory, parse_simulated_
 log = get_logger(__name__)
 
 
+class NoDevice(FailedPrecondition):
+    """Nothing here may run models. `found` is why there is no GPU, `what_to_do` what the owner can choose from."""
+
+    def __init__(self, unavailable: InventoryUnavailable, cards: Sequence[str]) -> None:
+        self.found = str(unavailable)
+        self.cards = cards
+        self.what_to_do = (
+            f"{unavailable.remedy}; or run models on the CPU with --allow-cpu; "
+            'or try things out on an imaginary card with --simulate-gpu "RTX 3090:24GiB"'
+        )
+        super().__init__(
+            Reason.NO_DEVICE,
+            "No device to run models on. Looked for: NVIDIA GPUs through the driver's library (NVML). "
+            f"Found: {self.found}. Plugged in: {describe_cards(cards)}. What to do: {self.what_to_do}.",
+        )
+
+
 def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding: Any = None) -> DeviceInventory:
     """The opened inventory.
 
     Simulated devices stand alone: beside real ones, a real request could land on an imaginary card. Otherwise
-    the GPUs of this host, and its CPU as well where that is allowed. Raises `FailedPrecondition` (NO_DEVICE)
-    where nothing is left.
+    the GPUs of this host, and its CPU as well where that is allowed. Raises `NoDevice` where nothing is left.
     """
     if simulate_gpu:
         simulated = SimulatedInventory([parse_simulated_gpu(text) for text in simulate_gpu])
@@ -33,7 +49,7 @@ def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding
         parts.append(gpus)
     except InventoryUnavailable as exc:
         if not allow_cpu:
-            raise _no_device(exc) from exc
+            raise NoDevice(exc, cards_on_the_bus()) from exc
         _tell_that_the_cpu_is_all(exc, cards_on_the_bus())
     if allow_cpu:
         cpu = CpuInventory()
@@ -57,18 +73,7 @@ def _tell_that_the_cpu_is_all(unavailable: InventoryUnavailable, cards: Sequence
         log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(unavailable), instead=instead)
 
 
-def _no_device(unavailable: InventoryUnavailable) -> FailedPrecondition:
-    return FailedPrecondition(
-        Reason.NO_DEVICE,
-        "No device to run models on. Looked for: NVIDIA GPUs through the driver's library (NVML). "
-        f"Found: {unavailable}; plugged in: {_plugged_in(cards_on_the_bus())}. "
-        f"What to do: {unavailable.remedy}; "
-        "or run models on the CPU with --cpu (pool-managerd: --allow-cpu); "
-        'or try things out on an imaginary card with --simulate-gpu "RTX 3090:24GiB".',
-    )
-
-
-def _plugged_in(cards: Sequence[str]) -> str:
+def describe_cards(cards: Sequence[str]) -> str:
     """Whoever has a card of another maker learns here why it is no use."""
     if not cards:
         return "no graphics card that the system knows"

@@ -28,7 +28,12 @@ def test_no_gpu_and_nothing_else_allowed_says_what_was_looked_for_found_and_what
     with pytest.raises(FailedPrecondition) as refused:
         open_inventory(simulate_gpu=[], allow_cpu=False, nvml_binding=NoDriver())
     assert refused.value.reason is Reason.NO_DEVICE
-    for words in ("NVML Shared Library Not Found", "install the NVIDIA driver", "--cpu", '--simulate-gpu "RTX 3090'):
+    for words in (
+        "NVML Shared Library Not Found",
+        "install the NVIDIA driver",
+        "--allow-cpu",
+        '--simulate-gpu "RTX 3090',
+    ):
         assert words in refused.value.message
 
 

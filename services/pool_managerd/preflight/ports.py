@@ -1,0 +1,59 @@
+"""Whether the pool manager and its workers can listen."""
+
+from llorch.errors import LlorchError
+from llorch.ports import PortTaken, ensure_free, holder_of, resolve_bind, split_address
+from pool_managerd.preflight.finding import Finding, failed, ok, warning
+from pool_managerd.settings import PoolManagerSettings
+from pool_managerd.workers.ports import parse_worker_ports
+
+_FEW = 8
+_OURS = frozenset({"pool_managerd", "pool-managerd"})  # words of its command line: `-m pool_managerd`, or the script
+
+
+def find_port(settings: PoolManagerSettings) -> Finding:
+    try:
+        host, port = split_address(settings.bind)
+        ensure_free(resolve_bind(host), port)
+    except PortTaken as taken:
+        return _taken(taken, settings.bind)
+    except LlorchError as error:
+        return failed("port", error.message, "correct --bind")
+    return ok("port", f"{settings.bind} is free")
+
+
+def find_worker_ports(settings: PoolManagerSettings) -> Finding:
+    ports = parse_worker_ports(settings.worker_ports)
+    if ports is None:
+        return ok("workers", "listen on any free port")
+    try:
+        host = resolve_bind(split_address(settings.bind)[0])
+    except LlorchError as error:
+        return failed("workers", error.message, "correct --bind")
+    free = sum(_is_free(host, port) for port in range(ports.first, ports.last + 1))
+    found = f"{free} of {ports.last - ports.first + 1} ports free in {ports}"
+    fix = 'set another range with worker_ports, or "any"'
+    if free == 0:
+        return failed("workers", found, fix)
+    return warning("workers", found, fix) if free < _FEW else ok("workers", found)
+
+
+def _taken(taken: PortTaken, bind: str) -> Finding:
+    holder = holder_of(int(taken.metadata["port"]))
+    if holder is None:
+        return warning(
+            "port",
+            f"{bind} is taken by a process of another user",
+            "if that is the pool manager's own service, all is well; else end it, or set another one with --bind",
+        )
+    if _OURS.intersection(word.rpartition("/")[2] for word in holder.command):
+        return ok("port", f"{bind}, where a pool manager runs (pid {holder.pid})")
+    what, _, use = taken.message.partition("; ")
+    return failed("port", what, use)
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        ensure_free(host, port)
+    except LlorchError:
+        return False
+    return True
