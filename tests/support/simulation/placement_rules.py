@@ -61,7 +61,8 @@ class PlacementRules:
         if effect.why not in LEAVES_UNASKED:
             return
         worker_id = effect.worker_id
-        if busy := self._tasks.live_on(worker_id):
+        is_out_of_reach = self._world.links[worker_id].line is None  # and what ran there may be given up
+        if not is_out_of_reach and (busy := self._tasks.live_on(worker_id)):
             self._fail(f"{worker_id} is stopped ({effect.why}) while it runs {sorted(busy)}")
         if self._model_of.get(worker_id) in self._kept:
             self._fail(f"{worker_id} is stopped ({effect.why}) although {self._model_of[worker_id]} is to be kept")
