@@ -9,14 +9,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llama_orch.v2 import (
+    app_pb2,
+    app_service_pb2,
+    app_service_pb2_grpc,
+    assignment_pb2,
     cancel_pb2,
     catalog_service_pb2,
     catalog_service_pb2_grpc,
+    decision_pb2,
     device_pb2,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     model_pb2,
     node_pb2,
+    placement_service_pb2,
+    placement_service_pb2_grpc,
     pool_manager_service_pb2,
     task_event_pb2,
     task_pb2,
@@ -29,6 +36,7 @@ from llorch.errors import LlorchError, NotFound, Reason, Unavailable
 from llorch.rpc.server import RpcServer
 
 TASK_ID = "task-1"
+APP_KEY = "llorch-a-key-of-no-use"
 Send = Callable[[task_event_pb2.TaskEvent], Awaitable[None]]
 
 
@@ -51,6 +59,18 @@ class FakeOrchestrator:
     pull_refusal: LlorchError | None = None
     cancelled: list[str] = field(default_factory=list)
     verified: list[catalog_service_pb2.NodeVerification] = field(default_factory=list)
+    rules: dict[str, assignment_pb2.Assignment] = field(default_factory=dict)
+    rule_refusal: LlorchError | None = None
+    explained: list[placement_service_pb2.ExplainPlacementRequest] = field(default_factory=list)
+    decisions: list[decision_pb2.DecisionLog] = field(default_factory=list)
+    """The first is the answer to ExplainPlacement."""
+    apps: dict[str, app_pb2.App] = field(default_factory=dict)
+    states_to_come: list[fleet_service_pb2.State] = field(default_factory=list)
+    """What WatchState tells, one after the other, before it ends."""
+    loads_seen: list[fleet_service_pb2.LoadModelRequest] = field(default_factory=list)
+    unloads_seen: list[fleet_service_pb2.UnloadModelRequest] = field(default_factory=list)
+    releases_seen: list[fleet_service_pb2.ReleaseDeviceRequest] = field(default_factory=list)
+    resumed: list[str] = field(default_factory=list)
 
     def events(self) -> list[task_event_pb2.TaskEvent]:
         device = task_event_pb2.PlacedDevice(device_id="cpu", name="Ryzen", kind=device_pb2.DEVICE_KIND_CPU)
@@ -183,6 +203,28 @@ class _Fleet:
     async def GetState(self, request: Any, context: Any) -> Any:
         return fleet_service_pb2.GetStateResponse(state=self._fake.state)
 
+    async def WatchState(self, request: Any, context: Any) -> None:
+        for state in self._fake.states_to_come:
+            await context.write(fleet_service_pb2.WatchStateResponse(state=state))
+
+    async def LoadModel(self, request: Any, context: Any) -> Any:
+        self._fake.loads_seen.append(request)
+        return fleet_service_pb2.LoadModelResponse(worker_id="worker-1")
+
+    async def UnloadModel(self, request: Any, context: Any) -> Any:
+        self._fake.unloads_seen.append(request)
+        loaded = [worker.spec.worker_id for worker in self._fake.state.workers if worker.spec.model == request.model]
+        return fleet_service_pb2.UnloadModelResponse(worker_ids=loaded)
+
+    async def ReleaseDevice(self, request: Any, context: Any) -> Any:
+        self._fake.releases_seen.append(request)
+        leaving = [worker.spec.worker_id for worker in self._fake.state.workers]
+        return fleet_service_pb2.ReleaseDeviceResponse(worker_ids=leaving)
+
+    async def ResumeDevice(self, request: Any, context: Any) -> Any:
+        self._fake.resumed.append(request.device)
+        return fleet_service_pb2.ResumeDeviceResponse()
+
     async def PullModel(self, request: Any, context: Any) -> None:
         self._fake.pulls_seen.append(request)
         for progress in self._fake.pull_progress:
@@ -190,6 +232,56 @@ class _Fleet:
             await context.write(answer)
         if self._fake.pull_refusal is not None:
             raise self._fake.pull_refusal
+
+
+class _Placement:
+    def __init__(self, fake: FakeOrchestrator) -> None:
+        self._fake = fake
+
+    async def SetAssignment(self, request: Any, context: Any) -> Any:
+        if self._fake.rule_refusal is not None:
+            raise self._fake.rule_refusal
+        rule = request.assignment
+        rule.assignment_id = f"{rule.model or rule.app}.rule"
+        self._fake.rules[rule.assignment_id] = rule
+        return placement_service_pb2.SetAssignmentResponse(assignment=rule)
+
+    async def ListAssignments(self, request: Any, context: Any) -> Any:
+        return placement_service_pb2.ListAssignmentsResponse(assignments=self._fake.rules.values())
+
+    async def DeleteAssignment(self, request: Any, context: Any) -> Any:
+        if self._fake.rules.pop(request.assignment_id, None) is None:
+            raise NotFound(Reason.ASSIGNMENT_NOT_FOUND, f"no assignment has the id '{request.assignment_id}'")
+        return placement_service_pb2.DeleteAssignmentResponse()
+
+    async def ExplainPlacement(self, request: Any, context: Any) -> Any:
+        self._fake.explained.append(request)
+        return placement_service_pb2.ExplainPlacementResponse(decision=self._fake.decisions[0])
+
+    async def ListDecisions(self, request: Any, context: Any) -> Any:
+        wanted = [one for one in self._fake.decisions if request.task_id in ("", one.task_id)]
+        return placement_service_pb2.ListDecisionsResponse(decisions=wanted)
+
+
+class _Apps:
+    def __init__(self, fake: FakeOrchestrator) -> None:
+        self._fake = fake
+
+    async def CreateApp(self, request: Any, context: Any) -> Any:
+        request.app.key_fingerprint = "0f0f0f"
+        self._fake.apps[request.app.app] = request.app
+        return app_service_pb2.CreateAppResponse(app=request.app, key=APP_KEY)
+
+    async def ListApps(self, request: Any, context: Any) -> Any:
+        return app_service_pb2.ListAppsResponse(apps=self._fake.apps.values())
+
+    async def UpdateApp(self, request: Any, context: Any) -> Any:
+        self._fake.apps[request.app.app] = request.app
+        return app_service_pb2.UpdateAppResponse(app=request.app)
+
+    async def DeleteApp(self, request: Any, context: Any) -> Any:
+        del self._fake.apps[request.app]
+        return app_service_pb2.DeleteAppResponse()
 
 
 def smollm2() -> model_pb2.Model:
@@ -259,6 +351,8 @@ async def serving(fake: FakeOrchestrator, *, token: str | None = None) -> AsyncI
         ("TaskService", task_service_pb2_grpc.add_TaskServiceServicer_to_server, _Tasks(fake)),
         ("CatalogService", catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server, _Catalog(fake)),
         ("FleetService", fleet_service_pb2_grpc.add_FleetServiceServicer_to_server, _Fleet(fake)),
+        ("PlacementService", placement_service_pb2_grpc.add_PlacementServiceServicer_to_server, _Placement(fake)),
+        ("AppService", app_service_pb2_grpc.add_AppServiceServicer_to_server, _Apps(fake)),
     ):
         server.add(f"llama_orch.v2.{name}", add, _Complete(servicer))
     address = await server.start()

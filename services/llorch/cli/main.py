@@ -7,7 +7,22 @@ from typing import NoReturn
 
 import typer
 
-from llorch.cli import exit_codes, gpus, model_care, ps, pull, run, up, version
+from llorch.cli import (
+    apps,
+    assign,
+    assignments,
+    exit_codes,
+    explain,
+    gpu,
+    gpus,
+    load,
+    model_care,
+    ps,
+    pull,
+    run,
+    up,
+    version,
+)
 from llorch.errors import LlorchError, Reason
 from llorch.sdk.failures import Unreachable
 
@@ -23,7 +38,15 @@ app.command()(run.run)
 app.command()(ps.ps)
 app.add_typer(model_care.app)
 app.command()(pull.pull)
+app.command()(load.load)
+app.command()(load.unload)
+app.command()(explain.explain)
+app.command()(assign.assign)
+app.command()(assignments.assignments)
+app.command()(assignments.unassign)
+app.add_typer(apps.app)
 app.command()(gpus.gpus)
+app.add_typer(gpu.app)
 app.command()(version.version)
 
 

@@ -1,6 +1,7 @@
 """`llorch models`: the models that tasks may name, where they come from, and where they are loaded."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,8 +9,9 @@ import typer
 
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import enum_word, worker_place
-from llorch.cli.output import AsJson, as_data, note, print_json, print_table
+from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_table
 from llorch.cli.pull import pull
+from llorch.cli.quantities import mib, milliseconds
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
@@ -29,6 +31,12 @@ _ORIGIN_WORDS = {
     "model": "the model's own file",
     "node": "the folder of a machine",
 }
+
+
+class Split(StrEnum):
+    AUTO = "auto"
+    LAYER = "layer"
+    NONE = "none"
 
 
 @app.callback()
@@ -78,14 +86,31 @@ def add(
         int | None, typer.Option(min=256, max=4_194_304, help="Tokens that one request may use, prompt and answer.")
     ] = None,
     slots: Annotated[int | None, typer.Option(min=1, max=256, help="Requests at once.")] = None,
+    split: Annotated[
+        Split | None,
+        typer.Option(help="Over several GPUs if none alone holds it (auto, the default), always (layer), or never."),
+    ] = None,
+    vram_claim: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory that it takes, e.g. 11GiB, instead of the estimate.")
+    ] = None,
+    idle_unload: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Unload after this time without use, e.g. 15m.")
+    ] = None,
     alias: Annotated[list[str] | None, typer.Option(help="Another name for it; may be repeated.")] = None,
     address: Address = None,
     token: Token = None,
     json: AsJson = False,
 ) -> None:
     """Add a model, or change one that was added."""
-    given = {"context": context, "slots": slots, "aliases": alias}
-    settings = {field: value for field, value in given.items() if value}
+    given = {
+        "context": context,
+        "slots": slots,
+        "split": None if split is None else f"SPLIT_MODE_{split.name}",
+        "vram_claim_mib": mib("--vram-claim", vram_claim),
+        "idle_unload_ms": milliseconds("--idle-unload", idle_unload),
+        "aliases": alias,
+    }
+    settings = {field: value for field, value in given.items() if value is not None}
     model = ask(address, token, lambda client: client.register_model(name, _reference(source), **settings))
     if json:
         print_json(as_data(model))
@@ -139,7 +164,7 @@ def _print_model(model: "model_pb2.Model") -> None:
     values.setdefault("context", str(model.context or "not known yet"))
     values.pop("name")
     rows = [("name", model.spec.name, model.provenance)]
-    rows += [(field, value, origin(field)) for field, value in values.items()]
+    rows += [(_label(field), value, origin(field)) for field, value in values.items()]
     rows.append(("state", enum_word(model_pb2.ModelState, model.state, "MODEL_STATE_"), ""))
     if model.HasField("size_mib"):
         rows.append(("size", f"{model.size_mib} MiB", ""))
@@ -149,8 +174,17 @@ def _print_model(model: "model_pb2.Model") -> None:
     print_table(("", "", ""), rows)
 
 
+def _label(field: str) -> str:
+    """The unit is told with the value."""
+    return field.removesuffix("_ms").removesuffix("_mib").replace("_", " ")
+
+
 def _shown(field: "FieldDescriptor", value: Any) -> str:
-    """A value of the contract in words: enums without their prefix, lists with commas."""
+    """A value of the contract in words: with its unit, enums without their prefix, lists with commas."""
+    if field.name.endswith("_mib"):
+        return f"{gib(value)} GiB"
+    if field.name.endswith("_ms"):
+        return f"{value / 60_000:g} min"
     if field.enum_type is not None:
         name = field.enum_type.values_by_number[value].name
         prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")

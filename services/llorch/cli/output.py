@@ -48,6 +48,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         typer.echo(line.rstrip())
 
 
+def print_text(text: str) -> None:
+    """Sentences, wrapped at words on a terminal."""
+    console = _console()
+    with console.capture() as captured:
+        console.print(text, markup=False, soft_wrap=not console.is_terminal)
+    typer.echo(captured.get().rstrip())
+
+
 def _console() -> "Console":
     from rich.console import Console
 

@@ -1,38 +1,32 @@
 """`llorch.AsyncClient`: the orchestrator's API for programs with an event loop."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
-
-import grpc
+from typing import Any, Self, Unpack
 
 from llama_orch.v2 import (
     cancel_pb2,
     catalog_service_pb2,
-    catalog_service_pb2_grpc,
     fleet_service_pb2,
-    fleet_service_pb2_grpc,
     model_pb2,
     task_pb2,
     task_service_pb2,
-    task_service_pb2_grpc,
 )
-from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
-from llorch.rpc.client import call, open_channel, open_stream
-from llorch.sdk.connection import find_connection
-from llorch.sdk.failures import Unreachable
+from llorch.errors import DeadlineExceeded, Unavailable
+from llorch.rpc.client import open_stream
+from llorch.sdk.app_calls import AppCalls
+from llorch.sdk.memory_calls import MemoryCalls
+from llorch.sdk.placement_calls import PlacementCalls
 from llorch.sdk.refusal import refusing
 from llorch.sdk.task_spec import GenerateOptions, Prompt, generate_spec
 from llorch.sdk.task_stream import Messages, TaskStream
-
-Item = TypeVar("Item")
 
 # Streams carry a heartbeat every 10 s; this much silence means that nobody is there any more.
 _SILENCE_S = 30.0
 _VERIFY_S = 3600.0  # as long as the largest models take from the slowest disks
 
 
-class AsyncClient:
+class AsyncClient(PlacementCalls, AppCalls, MemoryCalls):
     """One connection to an orchestrator; an async context manager, or `await close()` it.
 
     `address` is `host:port` (default: LLORCH_ADDRESS, else 127.0.0.1:8090), `token` the bearer token (default:
@@ -49,14 +43,8 @@ class AsyncClient:
         timeout_s: float = 10.0,
         reconnect_for_s: float = 30.0,
     ) -> None:
-        self._connection = find_connection(address, token)
-        self._timeout_s = timeout_s
+        super().__init__(address, token, timeout_s=timeout_s)
         self._reconnect_for_s = reconnect_for_s
-        self._open: _Stubs | None = None
-
-    @property
-    def address(self) -> str:
-        return self._connection.address
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,11 +53,6 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    async def close(self) -> None:
-        if self._open is not None:
-            await self._open.channel.close()
-            self._open = None
 
     def generate(self, model: str, prompt: Prompt, **options: Unpack[GenerateOptions]) -> TaskStream:
         """Submits and streams. The task lives as long as somebody reads it, give or take two seconds."""
@@ -166,25 +149,20 @@ class AsyncClient:
         answer: fleet_service_pb2.GetStateResponse = await self._call(self._stubs.fleet.GetState, request)
         return answer.state
 
+    async def watch_state(self) -> AsyncGenerator[fleet_service_pb2.State, None]:
+        """The state now, and again whenever it changed, at most ten times a second."""
+        request = fleet_service_pb2.WatchStateRequest()
+        try:
+            async with open_stream(self._stubs.fleet.WatchState, request) as answers:
+                async for answer in answers:
+                    yield answer.state
+        except (Unavailable, DeadlineExceeded) as error:
+            raise self._explained(error) from error
+
     async def _set_model_state(self, name: str, state: "model_pb2.ModelState.ValueType") -> model_pb2.Model:
         request = catalog_service_pb2.SetModelStateRequest(model=name, state=state)
         answer: catalog_service_pb2.SetModelStateResponse = await self._call(self._stubs.catalog.SetModelState, request)
         return answer.model
-
-    async def _call(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
-        try:
-            return await call(method, request, timeout_s=timeout_s or self._timeout_s)
-        except (Unavailable, DeadlineExceeded) as error:
-            raise self._explained(error) from error
-
-    async def _all_pages(self, method: Any, request: Any, items: Callable[[Any], Sequence[Item]]) -> list[Item]:
-        found: list[Item] = []
-        while True:
-            page = await self._call(method, request)
-            found.extend(items(page))
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
 
     def _task_stream(self, method: Any, request: Any, *, task_id: str = "", after: str = "") -> TaskStream:
         return TaskStream(
@@ -202,25 +180,3 @@ class AsyncClient:
 
     def _messages(self, method: Any, request: Any) -> Messages:
         return open_stream(method, request, idle_timeout_s=_SILENCE_S)
-
-    def _explained(self, error: LlorchError) -> LlorchError:
-        """Says whom nobody could reach, where the library says only that it was so."""
-        if isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE:
-            return Unreachable(self.address)
-        return error
-
-    @property
-    def _stubs(self) -> "_Stubs":
-        if self._open is None:
-            self._open = _Stubs(open_channel(self._connection.address, token=self._connection.token))
-        return self._open
-
-
-class _Stubs:
-    """The channel and what is called through it. Made at its first use, because that is inside of the loop."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.channel = channel
-        self.tasks = task_service_pb2_grpc.TaskServiceStub(channel)
-        self.catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
-        self.fleet = fleet_service_pb2_grpc.FleetServiceStub(channel)

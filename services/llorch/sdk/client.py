@@ -2,11 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from llama_orch.v2 import catalog_service_pb2, fleet_service_pb2, model_pb2, task_pb2
+from llama_orch.v2 import (
+    app_pb2,
+    assignment_pb2,
+    catalog_service_pb2,
+    decision_pb2,
+    fleet_service_pb2,
+    model_pb2,
+    task_pb2,
+)
 from llorch.sdk.async_client import AsyncClient
 from llorch.sdk.events import Event
 from llorch.sdk.task_spec import GenerateOptions, Prompt
@@ -94,11 +102,91 @@ class Client:
     def state(self) -> fleet_service_pb2.State:
         return self._wait(self._client.state())
 
+    def watch_state(self) -> Iterator[fleet_service_pb2.State]:
+        return self._iterate(self._client.watch_state)
+
+    def pull_model(self, source: str, node_ids: Sequence[str] = ()) -> Iterator[fleet_service_pb2.PullModelResponse]:
+        return self._iterate(lambda: self._client.pull_model(source, node_ids))
+
+    def assign(
+        self,
+        targets: Sequence[str],
+        mode: "assignment_pb2.AssignmentMode.ValueType",
+        *,
+        model: str = "",
+        app: str = "",
+        **settings: Any,
+    ) -> assignment_pb2.Assignment:
+        return self._wait(self._client.assign(targets, mode, model=model, app=app, **settings))
+
+    def assignments(self) -> list[assignment_pb2.Assignment]:
+        return self._wait(self._client.assignments())
+
+    def unassign(self, assignment_id: str) -> None:
+        self._wait(self._client.unassign(assignment_id))
+
+    def explain(
+        self,
+        model: str,
+        *,
+        app: str = "",
+        prompt_tokens: int = 0,
+        output_tokens: int = 0,
+        placement: task_pb2.PlacementOverrides | None = None,
+    ) -> decision_pb2.DecisionLog:
+        return self._wait(
+            self._client.explain(
+                model, app=app, prompt_tokens=prompt_tokens, output_tokens=output_tokens, placement=placement
+            )
+        )
+
+    def decisions(self, *, model: str = "", task_id: str = "") -> list[decision_pb2.DecisionLog]:
+        return self._wait(self._client.decisions(model=model, task_id=task_id))
+
+    def create_app(self, name: str, **settings: Any) -> tuple[app_pb2.App, str]:
+        return self._wait(self._client.create_app(name, **settings))
+
+    def apps(self) -> list[app_pb2.App]:
+        return self._wait(self._client.apps())
+
+    def app(self, name: str) -> app_pb2.App:
+        return self._wait(self._client.app(name))
+
+    def update_app(self, name: str, **settings: Any) -> app_pb2.App:
+        return self._wait(self._client.update_app(name, **settings))
+
+    def delete_app(self, name: str) -> None:
+        self._wait(self._client.delete_app(name))
+
+    def load_model(self, name: str, target: str = "") -> str:
+        return self._wait(self._client.load_model(name, target))
+
+    def unload_model(self, name: str, *, even_if_busy: bool = False) -> list[str]:
+        return self._wait(self._client.unload_model(name, even_if_busy=even_if_busy))
+
+    def release_gpu(self, gpu: str, for_ms: int | None = None) -> list[str]:
+        return self._wait(self._client.release_gpu(gpu, for_ms))
+
+    def resume_gpu(self, gpu: str) -> None:
+        self._wait(self._client.resume_gpu(gpu))
+
     def _stream(self, begin: Callable[[], TaskStream]) -> "SyncTaskStream":
         async def begin_inside() -> TaskStream:
             return begin()
 
         return SyncTaskStream(self._wait(begin_inside()), self._wait)
+
+    def _iterate(self, begin: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
+        """Leaving the iteration ends the call."""
+        items = begin()
+        try:
+            while True:
+                try:
+                    yield _next(self._wait, items.__anext__)
+                except StopIteration:
+                    return
+        finally:
+            self._wait(items.aclose())
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop.is_closed():
@@ -138,13 +226,13 @@ class SyncTaskStream(Iterator[Event]):
         return self._stream.cursor
 
     def __next__(self) -> Event:
-        return self._next(self._stream.__anext__)  # type: ignore[no-any-return]  # `wait` is generic, a field is not
+        return _next(self._wait, self._stream.__anext__)
 
     def text(self) -> Iterator[str]:
         pieces = self._stream.text()
         while True:
             try:
-                yield self._next(pieces.__anext__)
+                yield _next(self._wait, pieces.__anext__)
             except StopIteration:
                 return
 
@@ -159,14 +247,17 @@ class SyncTaskStream(Iterator[Event]):
     ) -> None:
         self.close()
 
-    def _next(self, pull: Callable[[], Awaitable[Any]]) -> Any:
-        async def pull_inside() -> Any:
-            try:
-                return True, await pull()
-            except StopAsyncIteration:
-                return False, None
 
-        more, value = self._wait(pull_inside())
-        if not more:
-            raise StopIteration
-        return value
+def _next(wait: Callable[[Coroutine[Any, Any, Any]], Any], pull: Callable[[], Awaitable[T]]) -> T:
+    """What comes next, or StopIteration."""
+
+    async def pull_inside() -> tuple[bool, T | None]:
+        try:
+            return True, await pull()
+        except StopAsyncIteration:
+            return False, None
+
+    more, value = wait(pull_inside())
+    if not more:
+        raise StopIteration
+    return value  # type: ignore[no-any-return]  # `wait` is generic, an argument is not

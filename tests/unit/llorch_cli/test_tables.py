@@ -83,6 +83,20 @@ async def test_models_add_makes_a_path_an_absolute_file_reference(
     assert list(spec.aliases) == ["gpt-4o"]
 
 
+async def test_models_add_takes_quantities_with_their_units(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    options = ("--split", "layer", "--vram-claim", "11GiB", "--idle-unload", "15m", "--json")
+    await llorch("models", "add", "coder", "hf:org/coder:Q4_K_M", *options)
+
+    spec = fake.models[-1].spec
+    assert (spec.split, spec.vram_claim_mib, spec.idle_unload_ms) == (model_pb2.SPLIT_MODE_LAYER, 11264, 900_000)
+    shown = [line.split() for line in (await llorch("models", "show", "coder")).out.splitlines()]
+    assert ["vram", "claim", "11.0", "GiB"] in shown
+    assert ["idle", "unload", "15", "min"] in shown
+    refused = await llorch("models", "add", "coder", "hf:org/coder:Q4_K_M", "--vram-claim", "11")
+    assert refused.code == 2
+    assert '"512MiB"' in refused.err
+
+
 async def test_models_add_hands_on_a_reference_as_it_is(llorch: Llorch, fake: FakeOrchestrator) -> None:
     await llorch("models", "add", "coder", "pkg:some_package/coder.gguf")
 

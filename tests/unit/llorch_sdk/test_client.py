@@ -1,10 +1,12 @@
 import asyncio
+import inspect
 
 import pytest
 
-from llorch import Client, End, Started
-from llorch.errors import NotFound
-from support.fake_orchestrator import TASK_ID, FakeOrchestrator
+from llama_orch.v2 import assignment_pb2, decision_pb2
+from llorch import AsyncClient, Client, End, Started
+from llorch.errors import InvalidArgument, NotFound
+from support.fake_orchestrator import APP_KEY, TASK_ID, FakeOrchestrator
 
 
 async def test_the_synchronous_client_streams(address: str) -> None:
@@ -28,6 +30,48 @@ async def test_the_synchronous_client_does_all_that_the_other_does(address: str,
             assert client.tasks() == []
             with pytest.raises(NotFound):
                 client.model("coder")
+
+    await asyncio.to_thread(use)
+
+
+def test_every_call_is_there_for_programs_without_an_event_loop() -> None:
+    calls = {name for name in dir(AsyncClient) if not name.startswith("_")}
+
+    assert calls <= set(dir(Client))
+    for name in calls - {"address", "close"}:
+        there, here = (inspect.signature(getattr(kind, name)).parameters for kind in (AsyncClient, Client))
+        assert [str(one) for one in there.values()] == [str(one) for one in here.values()], name
+
+
+async def test_the_synchronous_client_sets_the_world_in_order(address: str, fake: FakeOrchestrator) -> None:
+    fake.decisions = [decision_pb2.DecisionLog(model="coder", task_id=TASK_ID, summary="would load on GPU 0")]
+    fake.states_to_come = [fake.state, fake.state]
+
+    def use() -> None:
+        with Client(address) as client:
+            rule = client.assign(["garage/3090"], assignment_pb2.ASSIGNMENT_MODE_PIN, model="coder", keep_loaded=True)
+            assert client.assignments() == [rule]
+            assert client.explain("coder", prompt_tokens=9).summary == "would load on GPU 0"
+            assert len(client.decisions(task_id=TASK_ID)) == 1
+            client.unassign(rule.assignment_id)
+            assert client.assignments() == []
+            _, key = client.create_app("aider", models={"gpt-4o": "coder"}, weight=2)
+            assert key == APP_KEY
+            assert client.update_app("aider", priority="batch").weight == 2
+            assert client.app("aider") == client.apps()[0]
+            client.delete_app("aider")
+            worker_id = client.load_model("smollm2", "garage/3090")
+            assert client.unload_model("smollm2", even_if_busy=True) == [worker_id]
+            assert client.release_gpu("garage/3090", for_ms=5000) == [worker_id]
+            client.resume_gpu("garage/3090")
+            assert [state.version for state in client.watch_state()] == ["0.1.0", "0.1.0"]
+            assert next(client.watch_state()).version == "0.1.0"
+            with pytest.raises(NotFound, match="the apps are: none"):
+                client.update_app("aider", weight=1)
+            with pytest.raises(InvalidArgument, match="replicas_max"):
+                client.assign(["attic"], assignment_pb2.ASSIGNMENT_MODE_PIN, model="coder", replicas_max=-1)
+            with pytest.raises(InvalidArgument, match="for_ms"):
+                client.release_gpu("garage/3090", for_ms=2**40)
 
     await asyncio.to_thread(use)
 

@@ -1,0 +1,66 @@
+"""`llorch assignments`, `llorch unassign`: the rules that there are, and how one reads."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llorch.cli.connecting import Address, Token, ask
+from llorch.cli.naming import enum_word
+from llorch.cli.output import AsJson, as_data, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from llama_orch.v2 import assignment_pb2
+
+_WORDS = {"pin": "only on", "prefer": "preferably on", "avoid": "not on"}
+
+
+def assignments(*, address: Address = None, token: Token = None, json: AsJson = False) -> None:
+    """List who goes where: models, apps, and models of apps."""
+    rules = ask(address, token, lambda client: client.assignments())
+    if json:
+        print_json({"assignments": [as_data(rule) for rule in rules]})
+    elif rules:
+        rows = [(_subject(rule), _where(rule), ", ".join(_terms(rule)), rule.assignment_id) for rule in rules]
+        print_table(("WHO", "WHERE", "AND", "ID"), rows)
+    else:
+        note("Everything goes where there is room. Say otherwise: llorch assign MODEL --to MACHINE/GPU --pin")
+
+
+def unassign(
+    assignment_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the rule; `llorch assignments` has them.")],
+    *,
+    address: Address = None,
+    token: Token = None,
+) -> None:
+    """Take a rule about who goes where away."""
+    ask(address, token, lambda client: client.unassign(assignment_id))
+    note(f"{assignment_id} is no longer a rule")
+
+
+def sentence(rule: "assignment_pb2.Assignment") -> str:
+    """For example: coder for aider only on garage/RTX 3090, always loaded."""
+    return ", ".join((f"{_subject(rule)} {_where(rule)}", *_terms(rule)))
+
+
+def _subject(rule: "assignment_pb2.Assignment") -> str:
+    if rule.model and rule.app:
+        return f"{rule.model} for {rule.app}"
+    return rule.model or f"app {rule.app}"
+
+
+def _where(rule: "assignment_pb2.Assignment") -> str:
+    from llama_orch.v2 import assignment_pb2
+
+    mode = enum_word(assignment_pb2.AssignmentMode, rule.mode, "ASSIGNMENT_MODE_")
+    return f"{_WORDS.get(mode, mode)} {' or '.join(rule.targets)}"
+
+
+def _terms(rule: "assignment_pb2.Assignment") -> list[str]:
+    """What the rule says beside the place."""
+    least, most = rule.replicas_min, max(rule.replicas_min, rule.replicas_max)
+    terms = ["always loaded"] if rule.keep_loaded else []
+    if most:
+        terms.append(f"{most} times" if least == most else f"{least} to {most} times")
+    if rule.fallback:
+        terms.append("elsewhere if that is lost")
+    return terms

@@ -1,0 +1,79 @@
+"""`llorch explain`: where something would go, or where a task went, and why."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llorch.cli.connecting import Address, Token, ask
+from llorch.cli.output import AsJson, as_data, note, print_json, print_table, print_text
+from llorch.errors import invalid_field
+
+if TYPE_CHECKING:
+    from llama_orch.v2 import decision_pb2
+
+
+def explain(
+    model: Annotated[str | None, typer.Argument(help="Name or alias of a model, as the app would say it.")] = None,
+    *,
+    app: Annotated[str | None, typer.Option(help="As if this app asked.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=0, help="Tokens of the prompt.")] = 0,
+    output_tokens: Annotated[int, typer.Option(min=0, help="Tokens of the answer.")] = 0,
+    task: Annotated[str | None, typer.Option(metavar="ID", help="Where this task went, instead.")] = None,
+    address: Address = None,
+    token: Token = None,
+    json: AsJson = False,
+) -> None:
+    """Say where a task of a model would go now, and why. Changes nothing."""
+    if task is not None and model is None:
+        _tell_of_task(task, address, token, json=json)
+    elif model is not None and task is None:
+        _tell_of_model(model, app or "", prompt_tokens, output_tokens, address, token, json=json)
+    else:
+        raise invalid_field("MODEL", "is needed, or --task with the id of a task, and not both")
+
+
+def _tell_of_model(
+    model: str, app: str, prompt_tokens: int, output_tokens: int, address: str | None, token: str | None, *, json: bool
+) -> None:
+    decision = ask(
+        address,
+        token,
+        lambda client: client.explain(model, app=app, prompt_tokens=prompt_tokens, output_tokens=output_tokens),
+    )
+    if json:
+        print_json(as_data(decision))
+    else:
+        _print_decision(decision)
+
+
+def _tell_of_task(task: str, address: str | None, token: str | None, *, json: bool) -> None:
+    decisions = ask(address, token, lambda client: client.decisions(task_id=task))
+    if json:
+        print_json({"decisions": [as_data(decision) for decision in decisions]})
+        return
+    for decision in reversed(decisions):
+        print_text(f"{decision.model} {decision.summary}")
+    if not decisions:
+        note(f"Nothing was decided for {task}, or so long ago that it is not kept.")
+
+
+def _print_decision(decision: "decision_pb2.DecisionLog") -> None:
+    print_text(f"{decision.model} {decision.summary}")
+    places = [candidate for candidate in decision.candidates if not candidate.filtered_by]
+    names = list(dict.fromkeys(term.name for place in places for term in place.score))
+    if names:
+        rows = [(place.where, _seconds(_total(place)), *_terms(place, names)) for place in places]
+        print_table(("PLACE", ">SECONDS", *(f">{name.upper()}" for name in names)), rows)
+
+
+def _terms(place: "decision_pb2.PlacementCandidate", names: list[str]) -> list[str]:
+    ms = {term.name: term.ms for term in place.score}
+    return [_seconds(ms[name]) if name in ms else "" for name in names]
+
+
+def _total(place: "decision_pb2.PlacementCandidate") -> float:
+    return sum(term.ms for term in place.score)
+
+
+def _seconds(ms: float) -> str:
+    return f"{ms / 1000:.1f}"

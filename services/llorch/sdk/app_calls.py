@@ -1,0 +1,54 @@
+"""Calls about apps: the programs that use the system, each with a key of its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from llama_orch.v2 import app_pb2, app_service_pb2
+from llorch.errors import NotFound, Reason
+from llorch.sdk.caller import Caller
+from llorch.sdk.refusal import refusing
+
+
+class AppCalls(Caller):
+    async def create_app(self, name: str, **settings: Any) -> tuple[app_pb2.App, str]:
+        """The app and its key, which nobody can ask for again.
+
+        `settings` are fields of the contract's `App`, e.g. `models={"gpt-4o": "coder"}, priority="batch"`.
+        """
+        request = app_service_pb2.CreateAppRequest(app=_with(app_pb2.App(app=name), settings))
+        answer: app_service_pb2.CreateAppResponse = await self._call(self._stubs.apps.CreateApp, request)
+        return answer.app, answer.key
+
+    async def apps(self) -> list[app_pb2.App]:
+        """All apps, by name."""
+        request = app_service_pb2.ListAppsRequest()
+        return await self._all_pages(self._stubs.apps.ListApps, request, lambda page: page.apps)
+
+    async def app(self, name: str) -> app_pb2.App:
+        """One app, by name."""
+        apps = await self.apps()
+        for found in apps:
+            if found.app == name:
+                return found
+        known = ", ".join(found.app for found in apps) or "none"
+        raise NotFound(Reason.APP_NOT_FOUND, f"no app is called '{name}'; the apps are: {known}")
+
+    async def update_app(self, name: str, **settings: Any) -> app_pb2.App:
+        """Changes what is given, such as `weight=2`; the rest stays, and so does the key."""
+        request = app_service_pb2.UpdateAppRequest(app=_with(await self.app(name), settings))
+        answer: app_service_pb2.UpdateAppResponse = await self._call(self._stubs.apps.UpdateApp, request)
+        return answer.app
+
+    async def delete_app(self, name: str) -> None:
+        """Its key is refused from then on."""
+        await self._call(self._stubs.apps.DeleteApp, app_service_pb2.DeleteAppRequest(app=name))
+
+
+def _with(app: app_pb2.App, settings: Mapping[str, Any]) -> app_pb2.App:
+    """The app with other settings. A map that is given stands in the stead of the one that was there."""
+    for field, value in settings.items():
+        with refusing(field, value):
+            given = app_pb2.App(**{field: value})
+        app.ClearField(field)  # type: ignore[arg-type]  # fields by name
+        app.MergeFrom(given)
+    return app

@@ -1,0 +1,77 @@
+"""One connection to an orchestrator, and how anything is called through it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from llama_orch.v2 import (
+    app_service_pb2_grpc,
+    catalog_service_pb2_grpc,
+    fleet_service_pb2_grpc,
+    placement_service_pb2_grpc,
+    task_service_pb2_grpc,
+)
+from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
+from llorch.rpc.client import call, open_channel
+from llorch.sdk.connection import find_connection
+from llorch.sdk.failures import Unreachable
+
+Item = TypeVar("Item")
+
+
+class Caller:
+    """What the groups of calls of `AsyncClient` share."""
+
+    def __init__(self, address: str | None, token: str | None, *, timeout_s: float) -> None:
+        self._connection = find_connection(address, token)
+        self._timeout_s = timeout_s
+        self._open: Stubs | None = None
+
+    @property
+    def address(self) -> str:
+        return self._connection.address
+
+    async def close(self) -> None:
+        if self._open is not None:
+            await self._open.channel.close()
+            self._open = None
+
+    async def _call(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
+        try:
+            return await call(method, request, timeout_s=timeout_s or self._timeout_s)
+        except (Unavailable, DeadlineExceeded) as error:
+            raise self._explained(error) from error
+
+    async def _all_pages(self, method: Any, request: Any, items: Callable[[Any], Sequence[Item]]) -> list[Item]:
+        found: list[Item] = []
+        while True:
+            page = await self._call(method, request)
+            found.extend(items(page))
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    def _explained(self, error: LlorchError) -> LlorchError:
+        """Says whom nobody could reach, where the library says only that it was so."""
+        if isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE:
+            return Unreachable(self.address)
+        return error
+
+    @property
+    def _stubs(self) -> "Stubs":
+        if self._open is None:
+            self._open = Stubs(open_channel(self._connection.address, token=self._connection.token))
+        return self._open
+
+
+class Stubs:
+    """The channel and what is called through it. Made at its first use, because that is inside of the loop."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.tasks = task_service_pb2_grpc.TaskServiceStub(channel)
+        self.catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
+        self.fleet = fleet_service_pb2_grpc.FleetServiceStub(channel)
+        self.placement = placement_service_pb2_grpc.PlacementServiceStub(channel)
+        self.apps = app_service_pb2_grpc.AppServiceStub(channel)
