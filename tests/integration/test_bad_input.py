@@ -163,7 +163,6 @@ async def test_a_model_file_that_can_not_be_used_ends_the_task_with_what_was_fou
     for name, source, reason, named in (
         ("html", _html(tmp_path), error_reason_pb2.ERROR_REASON_MODEL_FILE_INVALID, "page.gguf"),
         ("gone", f"file:{tmp_path}/gone.gguf", error_reason_pb2.ERROR_REASON_MODEL_FILE_MISSING, "gone.gguf"),
-        ("hub", "hf:org/repo", error_reason_pb2.ERROR_REASON_UNSUPPORTED_SOURCE, "file:"),
         ("package", "pkg:no_such/x.gguf", error_reason_pb2.ERROR_REASON_MODEL_FILE_MISSING, "no_such"),
     ):
         await system.register(name, source)

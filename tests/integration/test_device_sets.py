@@ -28,7 +28,7 @@ def in_state(report: node_link_pb2.NodeReport, state: worker_pb2.WorkerState.Val
 async def test_a_worker_over_two_devices_is_reported_on_both_and_on_no_other(tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").write_bytes(smallest_model())
     orchestrator = OrchestratorStub()
-    node = pool_manager_process(tmp_path / "node", "", sim={"vram_mib": 9000}, simulate_gpu=None)
+    node = pool_manager_process(tmp_path / "node", "", sim={"vram_mib": 9000, "load_s": 3}, simulate_gpu=None)
     async with serving(orchestrator) as address, node as process:
         process.orchestrator = address
         process.config.write_text(SETTINGS)
