@@ -193,6 +193,7 @@ class LoadFailure(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model."""
     node_id: _builtins.str
@@ -201,6 +202,8 @@ class LoadFailure(_message.Message):
     """Why."""
     message: _builtins.str
     """Why, for people."""
+    worker_id: _builtins.str
+    """Worker that it was, whose log can still be read; empty if none was started."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -213,10 +216,11 @@ class LoadFailure(_message.Message):
         reason: _error_reason_pb2.ErrorReason.ValueType = ...,
         message: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        worker_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "model", b"model", "node_id", b"node_id", "reason", b"reason", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "model", b"model", "node_id", b"node_id", "reason", b"reason", "time", b"time", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -901,7 +905,7 @@ class StreamWorkerLogRequest(_message.Message):
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
-    """The worker."""
+    """The worker; also one that has ended, as long as its machine keeps its log."""
     tail_lines: _builtins.int
     """Begin this many lines before the end; 0 = 100. At most 10000."""
     follow: _builtins.bool

@@ -1,14 +1,13 @@
 """FleetService: nodes, devices, workers."""
 
+from contextlib import aclosing
 from typing import Any
 
 from llama_orch.v2 import fleet_service_pb2 as pb2
-from llama_orch.v2 import pool_manager_service_pb2
 from llama_orch.v2.pool_manager_service_pb2 import StageProgress
 from llorch.clock import Clock
 from llorch.errors import invalid_field
 from llorch.identifiers import new_id
-from llorch.rpc.client import open_stream
 from llorch.rpc.slow_reader import write_with_deadline
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
@@ -23,6 +22,7 @@ from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.pulls import pull
 from orchestratord.runtime.state_changes import StateChanges
+from orchestratord.runtime.worker_logs import read_worker_log
 from orchestratord.store.interface import Incarnation
 from orchestratord.version import VERSION
 
@@ -122,14 +122,10 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
                 await write_with_deadline(context, pb2.WatchStateResponse(state=shown), self._write_deadline_s)
 
     async def StreamWorkerLog(self, request: pb2.StreamWorkerLogRequest, context: Any) -> None:
-        worker = self._owner.state.fleet.worker(request.worker_id)
-        asked = pool_manager_service_pb2.PoolManagerServiceStreamWorkerLogRequest(
-            worker_id=worker.worker_id, tail_lines=request.tail_lines, follow=request.follow
-        )
-        async with open_stream(self._effects.node(worker.node_id).stub.StreamWorkerLog, asked) as answers:
-            async for answer in answers:
-                lines = pb2.StreamWorkerLogResponse(lines=answer.lines)
-                await write_with_deadline(context, lines, self._write_deadline_s)
+        async with aclosing(read_worker_log(self._owner.state.fleet, self._effects, request)) as parts:
+            async for lines in parts:
+                answer = pb2.StreamWorkerLogResponse(lines=lines)
+                await write_with_deadline(context, answer, self._write_deadline_s)
 
     async def PullModel(self, request: pb2.PullModelRequest, context: Any) -> None:
         source = pulls.source_of(self._owner.state, request.source)

@@ -33,6 +33,7 @@ def failure_to_proto(failure: LoadFailure, now: float, wall: datetime) -> pb2.Lo
         node_id=failure.node_id,
         reason=from_reason(failure.reason),
         message=failure.message,
+        worker_id=failure.worker_id,
     )
     shown.time.FromDatetime(wall - timedelta(seconds=now - failure.at))
     return shown

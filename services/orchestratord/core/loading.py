@@ -189,7 +189,7 @@ def memory_came_back(state: BrainState, worker_id: str) -> None:
                 _take_the_room(state, load)
 
 
-def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, message: str) -> None:
+def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, message: str, worker_id: str = "") -> None:
     """The node is out for this model until somebody asks again.
 
     One that is just ending is asked again by itself: when it is back, or if it reports all the same.
@@ -201,7 +201,7 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
     state.refusals.setdefault(name, {})[node_id] = TaskError(reason, message)
     before = state.load_failures.get(name)
     in_a_row = 1 if before is None else before.in_a_row + 1
-    state.load_failures[name] = LoadFailure(name, node_id, reason, message, state.now, in_a_row)
+    state.load_failures[name] = LoadFailure(name, node_id, reason, message, state.now, in_a_row, worker_id)
     state.timers.at(state.now + _retry_after_s(state, name), TimerKind.RETRY_LOAD, name)
 
 

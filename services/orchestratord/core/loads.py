@@ -75,6 +75,7 @@ class LoadFailure:
     message: str
     at: float
     in_a_row: int
+    worker_id: str = ""
 
 
 @dataclass(slots=True)

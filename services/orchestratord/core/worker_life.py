@@ -78,7 +78,9 @@ def reattach_overdue(state: BrainState) -> None:
         if worker.state is WorkerState.READY and state.fleet.node_is_ready(worker):
             if not worker.was_attached:
                 unreachable = Reason.UPSTREAM_UNAVAILABLE
-                loading.refuse_node(state, worker.spec.model, worker.node_id, unreachable, _unreachable(worker))
+                loading.refuse_node(
+                    state, worker.spec.model, worker.node_id, unreachable, _unreachable(worker), worker.worker_id
+                )
             unloading.stop(state, worker, Leaving.STUCK)
             state.look_again = True
 
@@ -105,7 +107,7 @@ def failed(state: BrainState, worker: Worker, reason: Reason, message: str) -> N
     state.ledger.release_when_back(worker.worker_id, until)
     state.timers.at(until, TimerKind.MEMORY_BACK, worker.worker_id)
     if worker.state is WorkerState.STARTING:
-        loading.refuse_node(state, worker.spec.model, worker.node_id, reason, message)
+        loading.refuse_node(state, worker.spec.model, worker.node_id, reason, message, worker.worker_id)
     _forget(state, worker, f"the worker that ran the task ended: {message}")
 
 
