@@ -57,6 +57,8 @@ class FakeOrchestrator:
     pulls_seen: list[fleet_service_pb2.PullModelRequest] = field(default_factory=list)
     pull_progress: list[pool_manager_service_pb2.StageProgress] = field(default_factory=list)
     pull_refusal: LlorchError | None = None
+    logs_seen: list[fleet_service_pb2.StreamWorkerLogRequest] = field(default_factory=list)
+    log_lines: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     verified: list[catalog_service_pb2.NodeVerification] = field(default_factory=list)
     rules: dict[str, assignment_pb2.Assignment] = field(default_factory=dict)
@@ -224,6 +226,11 @@ class _Fleet:
     async def ResumeDevice(self, request: Any, context: Any) -> Any:
         self._fake.resumed.append(request.device)
         return fleet_service_pb2.ResumeDeviceResponse()
+
+    async def StreamWorkerLog(self, request: Any, context: Any) -> None:
+        self._fake.logs_seen.append(request)
+        for line in self._fake.log_lines:
+            await context.write(fleet_service_pb2.StreamWorkerLogResponse(lines=[line]))
 
     async def PullModel(self, request: Any, context: Any) -> None:
         self._fake.pulls_seen.append(request)

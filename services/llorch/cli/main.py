@@ -11,11 +11,13 @@ from llorch.cli import (
     apps,
     assign,
     assignments,
+    doctor,
     exit_codes,
     explain,
     gpu,
     gpus,
     load,
+    logs,
     model_care,
     ps,
     pull,
@@ -47,6 +49,8 @@ app.command()(assignments.unassign)
 app.add_typer(apps.app)
 app.command()(gpus.gpus)
 app.add_typer(gpu.app)
+app.command()(logs.logs)
+app.command()(doctor.doctor)
 app.command()(version.version)
 
 

@@ -10,6 +10,7 @@ import typer
 from llorch.cli import exit_codes
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.output import note
+from llorch.cli.terminal_text import terminal_text
 from llorch.errors import LlorchError, invalid_field
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from llorch.sdk.task_stream import TaskStream
 
 _CANCEL_WITHIN_S = 2.0
-# Everything below a space but tab and newline: an answer must not be able to steer a terminal.
-_CONTROL = {code: None for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\t\n"}
 
 
 def run(
@@ -118,7 +117,7 @@ class _Printer:
 
     def write(self, text: str) -> None:
         if text:
-            sys.stdout.write(text.translate(_CONTROL) if self._to_terminal else text)
+            sys.stdout.write(terminal_text(text) if self._to_terminal else text)
             sys.stdout.flush()
             self._last = text[-1]
 

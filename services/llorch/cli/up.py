@@ -2,7 +2,6 @@
 
 import textwrap
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 from llorch.cli import exit_codes
 from llorch.cli.naming import device_marks
 from llorch.cli.output import gib, note
-from llorch.errors import FailedPrecondition, Reason
+from llorch.cli.server_packages import require_server_packages
 
 if TYPE_CHECKING:
     from llama_orch.v2 import fleet_service_pb2
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from llorch.system.local_system import LocalSystem
     from llorch.system.options import SystemOptions
 
-_NEEDED = ("grpc_health", "grpc_reflection", "hypercorn", "psutil", "structlog", "uvloop")
 _SHORT = 160  # characters
 
 
@@ -65,7 +63,7 @@ def up(
     ] = None,
 ) -> None:
     """Run a whole system on this machine: orchestrator, pool manager, gateway. Ctrl-C ends it."""
-    _refuse_without_server_packages()
+    require_server_packages("up")
     from llorch.system.options import ANY_PORT, CpuUse, SystemOptions, default_data_dir
 
     otherwise = ANY_PORT if any_ports else None
@@ -132,16 +130,6 @@ class _Run:
         from llorch.run_daemon import EXIT_NO_DEVICE, EXIT_SETTINGS
 
         return not self._ready and failure.exit_code in (EXIT_NO_DEVICE, EXIT_SETTINGS)
-
-
-def _refuse_without_server_packages() -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise FailedPrecondition(
-            Reason.NOT_IMPLEMENTED,
-            f"`llorch up` needs packages that are not installed ({', '.join(missing)}): "
-            "pip install 'llama-orch[server,llamacpp,gpu]'",
-        )
 
 
 def _say_ready(system: "LocalSystem", state: "fleet_service_pb2.State", models: list[tuple[str, str]]) -> None:

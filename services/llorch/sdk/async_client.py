@@ -15,6 +15,7 @@ from llama_orch.v2 import (
 from llorch.errors import DeadlineExceeded, Unavailable
 from llorch.rpc.client import open_stream
 from llorch.sdk.app_calls import AppCalls
+from llorch.sdk.log_calls import LogCalls
 from llorch.sdk.memory_calls import MemoryCalls
 from llorch.sdk.placement_calls import PlacementCalls
 from llorch.sdk.refusal import refusing
@@ -26,7 +27,7 @@ _SILENCE_S = 30.0
 _VERIFY_S = 3600.0  # as long as the largest models take from the slowest disks
 
 
-class AsyncClient(PlacementCalls, AppCalls, MemoryCalls):
+class AsyncClient(PlacementCalls, AppCalls, MemoryCalls, LogCalls):
     """One connection to an orchestrator; an async context manager, or `await close()` it.
 
     `address` is `host:port` (default: LLORCH_ADDRESS, else 127.0.0.1:8090), `token` the bearer token (default:

@@ -102,6 +102,9 @@ class Client:
     def state(self) -> fleet_service_pb2.State:
         return self._wait(self._client.state())
 
+    def worker_log(self, worker_id: str, *, tail_lines: int = 100, follow: bool = False) -> Iterator[str]:
+        return self._iterate(lambda: self._client.worker_log(worker_id, tail_lines=tail_lines, follow=follow))
+
     def watch_state(self) -> Iterator[fleet_service_pb2.State]:
         return self._iterate(self._client.watch_state)
 

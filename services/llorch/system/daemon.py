@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import json
 import signal
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from llorch.errors import FailedPrecondition, Reason, invalid_field
+from llorch.log_lines import readable
 from llorch.system.plan import DaemonPlan
 
 _POLL_S = 0.02
@@ -111,7 +110,7 @@ class Daemon:
     def _lines(self) -> list[str]:
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
-            return [_readable(line) for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+            return [readable(line) for line in log.read().decode(errors="replace").splitlines() if line.strip()]
 
 
 def _make_folders(*folders: Path) -> None:
@@ -120,14 +119,3 @@ def _make_folders(*folders: Path) -> None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise invalid_field("data_dir", f"{folder} can't be made: {error.strerror}") from error
-
-
-def _readable(line: str) -> str:
-    """A line of a JSON log as a person would write it; any other line as it is."""
-    try:
-        entry: dict[str, Any] = json.loads(line)
-        time, level, event = entry.pop("timestamp"), entry.pop("level"), entry.pop("event")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return line
-    facts = " ".join(f"{name}={value}" for name, value in entry.items() if name not in ("service", "component"))
-    return f"{time} {level} {event} {facts}".rstrip()

@@ -13,7 +13,7 @@ _ANSWER_S = 2.0
 async def wait_answering(address: str, timeout_s: float) -> None:
     """Raises Unavailable if `GET /v2/state` has no good answer in time. `address` is `host:port`."""
     deadline = asyncio.get_running_loop().time() + timeout_s
-    while (answer := await asyncio.to_thread(_ask, address)) != HTTPStatus.OK:
+    while (answer := await asyncio.to_thread(status_of, address)) != HTTPStatus.OK:
         if asyncio.get_running_loop().time() > deadline:
             raise Unavailable(
                 Reason.UPSTREAM_UNAVAILABLE, f"the gateway at {address} answers GET /v2/state with {answer}"
@@ -21,7 +21,7 @@ async def wait_answering(address: str, timeout_s: float) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-def _ask(address: str) -> int | str:
+def status_of(address: str) -> int | str:
     """The HTTP status, or what went wrong. Asks directly, whatever proxies the environment names."""
     connection = HTTPConnection(address, timeout=_ANSWER_S)
     try:

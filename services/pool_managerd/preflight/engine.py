@@ -49,7 +49,7 @@ def judge(answer: Mapping[str, Any], devices: Sequence[Device]) -> Finding:
     name = f"llama-cpp-python {answer['version']}"
     gpus = [device for device in devices if device.kind is DeviceKind.CUDA]
     if not gpus:
-        return ok("engine", f"{name}, on the CPU")
+        return ok("engine", f"{name}, built {'for GPUs' if answer['gpu_offload'] else 'for the CPU alone'}")
     if not answer["gpu_offload"]:
         return _no_use_of_gpus(devices)(
             "engine", f"{name} was built without GPU support", _BUILD_FOR_GPU.format(version=answer["version"])

@@ -129,7 +129,8 @@ WITH_GPU = {"version": "0.3.36", "gpu_offload": True, "gpus": ["NVIDIA GeForce R
     ("answer", "devices", "level", "words"),
     [
         (WITH_GPU, [CARD], Level.OK, "sees 1 GPU"),
-        (WITH_GPU, [CPU], Level.OK, "on the CPU"),
+        (WITH_GPU, [CPU], Level.OK, "built for GPUs"),
+        ({**WITH_GPU, "gpu_offload": False, "gpus": []}, [CPU], Level.OK, "for the CPU alone"),
         ({"missing": "llama-cpp-python can't be imported; x"}, [CPU], Level.FAILED, "can't be imported"),
         ({**WITH_GPU, "gpu_offload": False, "gpus": []}, [CARD], Level.FAILED, "without GPU support"),
         ({**WITH_GPU, "gpu_offload": False, "gpus": []}, [CARD, CPU], Level.WARNING, "without GPU support"),

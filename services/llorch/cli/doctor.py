@@ -1,0 +1,94 @@
+"""`llorch doctor`: whether this machine can run models, and what to do where it can't."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llorch.cli import exit_codes
+from llorch.cli.connecting import Address, Token, ask
+from llorch.cli.output import AsJson, note, print_json, print_table
+from llorch.cli.server_packages import require_server_packages
+
+if TYPE_CHECKING:
+    from llorch.system.host_check import Finding
+    from llorch.system.plan import DaemonPlan
+
+_HTTP = "127.0.0.1:8080"
+_PATIENCE_S = 2.0
+
+
+def doctor(
+    *,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Models may run on the CPU of this machine.")] = False,
+    simulate_gpu: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:SIZE", help="As for `llorch up`; may be repeated.")
+    ] = None,
+    http: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the gateway listens, or will.")] = _HTTP,
+    pool_manager: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the pool manager listens, or will.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="As for `llorch up`.", show_default=False)] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file (TOML) for all daemons.")] = None,
+    address: Address = None,
+    token: Token = None,
+    json: AsJson = False,
+) -> None:
+    """Look at this machine as a start would, and say what is wrong and how to mend it. Changes nothing."""
+    require_server_packages("doctor")
+    from llorch.system.host_check import check_host
+    from llorch.system.listener_check import check_gateway, check_orchestrator
+
+    findings = [
+        *check_host(_plan(cpu=cpu, cards=simulate_gpu or [], bind=pool_manager, data_dir=data_dir, config=config)),
+        ask(address, token, check_orchestrator, timeout_s=_PATIENCE_S),
+        check_gateway(http),
+    ]
+    if json:
+        print_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        _print(findings)
+    if any(finding.level == "failed" for finding in findings):
+        raise typer.Exit(exit_codes.FAILED)
+
+
+def _plan(
+    *, cpu: bool, cards: Sequence[str], bind: str | None, data_dir: Path | None, config: Path | None
+) -> "DaemonPlan":
+    """What is not said here is as the settings file, or the pool manager itself, has it."""
+    from llorch.system.plan import POOL_MANAGER, DaemonPlan
+
+    arguments = ["--allow-cpu"] if cpu else []
+    for card in cards:
+        arguments += ["--simulate-gpu", card]
+    if bind is not None:
+        arguments += ["--bind", bind]
+    if data_dir is not None:
+        arguments += ["--data-dir", str(data_dir.expanduser().absolute() / POOL_MANAGER)]
+    if config is not None:
+        arguments += ["--config", str(config.expanduser().absolute())]
+    return DaemonPlan(POOL_MANAGER, "pool_manager", tuple(arguments), "--pool-manager")
+
+
+def _print(findings: "Sequence[Finding]") -> None:
+    """The remedy stands below what it mends, where 80 columns have room for it."""
+    rows = []
+    for finding in findings:
+        level = finding.level.upper() if finding.level == "failed" else finding.level
+        rows.append((finding.check, level, finding.found))
+        if finding.fix:
+            rows.append(("", "", f"-> {finding.fix}"))
+    print_table(("CHECK", "STATE", "FOUND"), rows)
+    note(_summary(findings))
+
+
+def _summary(findings: "Sequence[Finding]") -> str:
+    failed = sum(finding.level == "failed" for finding in findings)
+    warnings = sum(finding.level == "warning" for finding in findings)
+    if failed:
+        return f"{failed} to mend before models run as they should."
+    if warnings:
+        return f"Models run; {warnings} {'thing' if warnings == 1 else 'things'} to look at."
+    return "All is well."

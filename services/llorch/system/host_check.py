@@ -1,0 +1,53 @@
+"""What the pool manager's preflight finds on this machine, asked of it as a program."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from llorch.errors import Internal, Reason
+from llorch.system.plan import DaemonPlan
+
+# Longer than it takes a driver that hangs to be given up on, and then the engine.
+_WITHIN_S = 150.0
+_EXIT_SETTINGS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`fix` says what to do about it; empty if all is well."""
+
+    check: str
+    level: Literal["ok", "warning", "failed"]
+    found: str
+    fix: str = ""
+
+
+def check_host(plan: DaemonPlan) -> list[Finding]:
+    """`plan` is how the pool manager would be started. Settings that can't be right are a finding too."""
+    command = [sys.executable, "-P", "-m", "pool_managerd.preflight", *plan.arguments]
+    try:
+        asked = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_WITHIN_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Internal(Reason.INTERNAL, f"the look at this machine is not done after {_WITHIN_S:g} s") from error
+    if asked.returncode == _EXIT_SETTINGS:
+        said = plan.in_words_of_the_system(_last_line(asked.stderr).removeprefix(f"{plan.name}: "))
+        return [Finding("settings", "failed", said, "correct it; docs/configuration.md has all settings")]
+    if asked.returncode != 0:
+        raise Internal(Reason.INTERNAL, f"the look at this machine failed: {_last_line(asked.stderr)}")
+    return [_in_words_of_the_system(plan, entry) for entry in json.loads(asked.stdout.splitlines()[-1])]
+
+
+def _in_words_of_the_system(plan: DaemonPlan, entry: dict[str, Any]) -> Finding:
+    finding = Finding(**entry)
+    return replace(
+        finding, found=plan.in_words_of_the_system(finding.found), fix=plan.in_words_of_the_system(finding.fix)
+    )
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "it says nothing"

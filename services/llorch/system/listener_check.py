@@ -1,0 +1,46 @@
+"""Whether the orchestrator and the gateway answer where they are looked for, or could be started there."""
+
+from http import HTTPStatus
+
+from llorch.errors import LlorchError
+from llorch.ports import PortTaken, ensure_free, resolve_bind, split_address
+from llorch.sdk.async_client import AsyncClient
+from llorch.sdk.failures import Unreachable
+from llorch.system.gateway_check import status_of
+from llorch.system.host_check import Finding
+
+
+async def check_orchestrator(client: AsyncClient) -> Finding:
+    """`client` should be one with little patience."""
+    try:
+        state = await client.state()
+    except Unreachable:
+        return _could_listen("orchestrator", client.address, "LLORCH_ADDRESS or --address")
+    except LlorchError as error:
+        return Finding("orchestrator", "failed", error.message, "set LLORCH_API_TOKEN to its token")
+    machines = f"{len(state.nodes)} {'machine' if len(state.nodes) == 1 else 'machines'}"
+    return Finding("orchestrator", "ok", f"{state.version} answers at {client.address}, with {machines}")
+
+
+def check_gateway(address: str) -> Finding:
+    answer = status_of(address)
+    if answer == HTTPStatus.OK:
+        return Finding("gateway", "ok", f"answers at http://{address}")
+    if isinstance(answer, int):
+        found = f"{address} answers GET /v2/state with {answer}"
+        return Finding("gateway", "warning", found, "if that is another program, give the gateway another --http")
+    return _could_listen("gateway", address, "--http")
+
+
+def _could_listen(check: str, address: str, option: str) -> Finding:
+    """Nobody answers; that is fine where one could be started."""
+    try:
+        host, port = split_address(address)
+        ensure_free(resolve_bind(host), port)
+    except PortTaken as taken:
+        what, _, _ = taken.message.partition("; ")
+        return Finding(check, "failed", f"{what}, which does not answer as the {check}", f"end it, or set {option}")
+    except LlorchError:
+        found = f"none answers at {address}"
+        return Finding(check, "failed", found, f"start it there, let the firewall pass it, or correct {option}")
+    return Finding(check, "ok", f"none runs at {address} yet; `llorch up` starts one")
