@@ -59,7 +59,7 @@ async def test_a_pinned_model_runs_where_it_is_pinned_and_the_explanation_said_s
     await system.generate(task())
     assert await devices_of_workers(system) == [["sim-1"]]
     after = await explain(system)
-    assert after.summary.startswith("would run on GPU 1 (RTX 3060) of garage, where sim is loaded")
+    assert after.summary.startswith("would run on GPU 1 (RTX 3060) of garage, where it is loaded")
 
 
 @pytest.mark.req("ORCH-1012")

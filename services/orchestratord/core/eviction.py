@@ -52,7 +52,12 @@ def cheapest(state: BrainState, claims: Mapping[DeviceKey, int]) -> Eviction | N
 
 def fits_when_all_left(state: BrainState, claims: Mapping[DeviceKey, int]) -> bool:
     """Whether it would fit if everybody who may ever have to leave had left: busy, young and promised ones as well."""
-    return all(mib <= state.ledger.capacity(key) - _kept_mib(state, key) for key, mib in claims.items())
+    return all(mib <= free_when_all_left(state, key) for key, mib in claims.items())
+
+
+def free_when_all_left(state: BrainState, device: DeviceKey) -> int:
+    """MiB beside those who stay because somebody said so."""
+    return state.ledger.capacity(device) - _kept_mib(state, device)
 
 
 def may_leave(state: BrainState, worker: Worker) -> bool:

@@ -404,10 +404,10 @@ def _why_nowhere(state: BrainState, model: Model, looked: Outlook) -> TaskError 
 
 def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | None:
     """None if nothing is known about how much it takes, or no device is there that could be asked."""
-    if not _is_unknown(model) and looked.decision.has_usable:
-        return TaskError(Reason.MODEL_FITS_NO_DEVICE, fits_nowhere(model, looked))
     if looked.decision.removed.get(NO_ROOM):
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, _no_room_beside_the_kept(model, looked))
+    if not _is_unknown(model) and looked.decision.has_usable:
+        return TaskError(Reason.MODEL_FITS_NO_DEVICE, fits_nowhere(model, looked))
     if any(drain.comes_back for drain in state.drains.all()):
         return None
     if looked.decision.excluded_by:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from orchestratord.core import eviction
 from orchestratord.core.ledger import DeviceKey
 from orchestratord.core.placement.candidates import Usable, sites_of_size
 from orchestratord.core.placement.claims import Claims, Shares
@@ -152,7 +153,7 @@ class Surveyor:
 
     def _spread(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Place:
         """Shares go by what is free; by what could be free, where that is not enough; or as the owner says."""
-        for shares in _shares_to_try(self.query.model.spec.split_shares, available, capacity):
+        for shares in self._shares_to_try(site, available, capacity):
             claims = self.claims.on(site.devices, shares)
             fits_now = all(map(int.__le__, claims, available))
             if fits_now:
@@ -169,12 +170,16 @@ class Surveyor:
             all(map(int.__le__, claims, capacity)),
         )
 
-
-def _shares_to_try(said: Shares, available: tuple[int, ...], capacity: tuple[int, ...]) -> list[Shares]:
-    if len(said) == len(available):
-        return [said]
-    by_capacity = _in_gib(capacity)
-    return [_in_gib(available), by_capacity] if min(available) > 0 else [by_capacity]
+    def _shares_to_try(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Iterator[Shares]:
+        said = self.query.model.spec.split_shares
+        if len(said) == len(available):
+            yield said
+            return
+        if min(available) > 0:
+            yield _in_gib(available)
+        keys = ((site.node.node_id, device_id) for device_id in site.device_ids)
+        could_be_free = tuple(eviction.free_when_all_left(self.query.state, key) for key in keys)
+        yield _in_gib(could_be_free if min(could_be_free) > 0 else capacity)
 
 
 def _in_gib(memory_mib: tuple[int, ...]) -> Shares:

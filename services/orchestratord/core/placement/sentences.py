@@ -32,7 +32,7 @@ def _what(record: DecisionRecord, *, is_dry_run: bool) -> str:
     best = record.candidates[0] if record.candidates and not record.candidates[0].filtered_by else None
     match record.outcome:
         case Outcome.CHOSEN if best is not None and best.worker_id:
-            return f"{'would run' if is_dry_run else 'ran'} on {best.where}, where {record.model} is loaded"
+            return f"{'would run' if is_dry_run else 'ran'} on {best.where}, where it is loaded"
         case Outcome.CHOSEN if best is not None:
             return f"{'would load' if is_dry_run else 'loaded'} on {best.where}: {_load(best)}"
         case Outcome.WAITS if best is not None:
@@ -40,9 +40,9 @@ def _what(record: DecisionRecord, *, is_dry_run: bool) -> str:
             how_long = f" about {duration(queue_ms / 1000)}" if queue_ms else ""
             return f"{'would wait' if is_dry_run else 'waited'}{how_long} for a slot on {best.where}"
         case Outcome.WAITS:
-            return f"{'would wait' if is_dry_run else 'waited'} until there is room for {record.model}"
+            return f"{'would wait' if is_dry_run else 'waited'} until there is room for it"
         case _:
-            return f"{record.model} can't be placed"
+            return "can't be placed" if is_dry_run else "could not be placed"
 
 
 def _load(chosen: Candidate) -> str:

@@ -60,14 +60,14 @@ def test_where_it_is_loaded_only_rules_are_told_of_other_places(scene: Scene) ->
     scene.rule(Mode.AVOID, "garage/3060")
     scene.worker("coder", 20 * GIB, age_s=1)
     assert said(scene) == (
-        "would run on GPU 0 (RTX 3090) of garage, where coder is loaded; "
+        "would run on GPU 0 (RTX 3090) of garage, where it is loaded; "
         "GPU 1 (RTX 3060) of garage excluded: rule 'coder not on garage/RTX 3060'"
     )
 
 
 def test_a_worker_that_is_there(scene: Scene) -> None:
     scene.worker("coder", 9 * GIB)
-    assert said(scene) == "would run on GPU 0 (RTX 3090) of garage, where coder is loaded"
+    assert said(scene) == "would run on GPU 0 (RTX 3090) of garage, where it is loaded"
 
 
 def test_a_worker_that_is_full_is_waited_for(scene: Scene) -> None:
@@ -91,14 +91,14 @@ def test_what_has_to_wait_says_for_whom(scene: Scene) -> None:
     scene.worker("phi-4", 20 * GIB, BIG.device_id, busy=2)
     scene.worker("phi-4", 10 * GIB, SMALL.device_id, busy=1)
     told = said(scene)
-    assert told.startswith("would wait until there is room for coder; ")
+    assert told.startswith("would wait until there is room for it; ")
     assert "GPU 0 (RTX 3090) of garage taken: RTX 3090: phi-4 works on 2 task(s)" in told
 
 
 def test_what_can_not_be_says_why(scene: Scene) -> None:
     scene.model("huge", 90 * GIB)
     assert explain(scene.state, "huge", "", 0, 0).outcome is Outcome.REFUSED
-    assert said(scene, "huge").startswith("huge can't be placed; GPU 0 (RTX 3090) of garage excluded: needs 92160 MiB")
+    assert said(scene, "huge").startswith("can't be placed; GPU 0 (RTX 3090) of garage excluded: needs 92160 MiB")
 
 
 def test_a_fallback_is_told(scene: Scene) -> None:

@@ -165,6 +165,20 @@ def test_shares_go_by_free_memory_and_every_device_has_its_claim(scene: Scene) -
 
 
 @pytest.mark.req("ORCH-1034")
+def test_shares_leave_out_what_is_kept(scene: Scene) -> None:
+    scene.rule(Mode.PIN, "garage/3090", model="writer", keep_loaded=True)
+    scene.worker("writer", 14 * GIB, BIG.device_id)
+    idle = scene.worker("phi-4", 9 * GIB, SMALL.device_id).worker_id
+    scene.model("coder", 20 * GIB)
+    chosen = scene.place().chosen
+    assert chosen is not None
+    assert (chosen.tensor_split, chosen.evicts) == ((10.0, 12.0), (idle,))
+    scene.model("coder", 23 * GIB)
+    decision = scene.place()
+    assert (decision.chosen, decision.waits) == (None, False)
+
+
+@pytest.mark.req("ORCH-1034")
 def test_a_set_is_made_free_on_all_of_its_devices(scene: Scene) -> None:
     scene.model("coder", 33 * GIB)
     workers = {scene.worker("writer", 9 * GIB, card_.device_id).worker_id for card_ in (BIG, SMALL)}
