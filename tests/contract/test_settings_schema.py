@@ -84,7 +84,7 @@ def test_an_example_tells_editors_where_its_schema_is(file: Path) -> None:
         "[pool_manager]\nreserve_mib = { 0 = -1 }",
         "[orchestrator]\nqueue_capacity = -5",
         "[models.coder]\nslots = 0",
-        '[models.coder]\nvram_claim = 11',
+        "[models.coder]\nvram_claim = 11",
         '[models.coder]\nidle_unload = "soon"',
         '[apps.aider]\nweight = "much"',
         '[[assignments]]\nmodel = "coder"',
