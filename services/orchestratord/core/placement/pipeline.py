@@ -4,7 +4,7 @@ Of a place that was removed nothing is kept but a count, unless details are aske
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 
@@ -40,6 +40,8 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
         places = [place for here in usable for place in _left(surveyor, tally, here, size)]
         possible = possible_places(state, places)
         if possible:
+            if details:
+                tally.tell_full(_full(state, places))
             break
         occupied = [*places, *surveyor.taken]
         tally.lack_room([place.site for place in occupied])
@@ -112,6 +114,11 @@ def _left(surveyor: Surveyor, tally: Tally, here: Usable, size: int) -> Iterator
             yield place
         else:
             tally.too_small(place.site, place.claims_mib, place.capacity_mib)
+
+
+def _full(state: BrainState, places: Sequence[Place]) -> list[Site]:
+    """Where nobody, or not enough, could leave now."""
+    return [place.site for place in places if not place.fits_now and eviction.cheapest(state, place.claims) is None]
 
 
 def _blocked(place: Claimed) -> Candidate:

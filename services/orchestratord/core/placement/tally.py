@@ -41,14 +41,19 @@ class Tally:
         for site in sites:
             self._note(NO_ROOM, (site,), who_stays(self.query, site))
 
+    def tell_full(self, sites: Sequence[Site]) -> None:
+        """Beside places that will do. Not counted, for without details nobody looks so closely."""
+        self.details += [_removed(site, NO_ROOM, who_stays(self.query, site)) for site in sites]
+
     def _note(self, name: str, sites: Sequence[Site], detail: str) -> None:
         if sites:
             self.counts[name] = self.counts.get(name, 0) + len(sites)
         if self.with_details:
-            self.details += [
-                Candidate(site.node.node_id, site.device_ids, site.where, filtered_by=name, filter_detail=detail)
-                for site in sites
-            ]
+            self.details += [_removed(site, name, detail) for site in sites]
+
+
+def _removed(site: Site, name: str, detail: str) -> Candidate:
+    return Candidate(site.node.node_id, site.device_ids, site.where, filtered_by=name, filter_detail=detail)
 
 
 def _needs_more(site: Site, claims_mib: tuple[int, ...], capacity_mib: tuple[int, ...]) -> str:

@@ -95,6 +95,13 @@ def test_what_has_to_wait_says_for_whom(scene: Scene) -> None:
     assert "GPU 0 (RTX 3090) of garage taken: RTX 3090: phi-4 works on 2 task(s)" in told
 
 
+def test_a_card_that_is_full_is_told_beside_the_one_that_will_do(scene: Scene) -> None:
+    scene.worker("writer", 20 * GIB, BIG.device_id, busy=1)
+    told = said(scene)
+    assert told.startswith("would load on GPU 1 (RTX 3060) of garage: ")
+    assert told.endswith("; GPU 0 (RTX 3090) of garage taken: RTX 3090: writer works on 1 task(s)")
+
+
 def test_what_can_not_be_says_why(scene: Scene) -> None:
     scene.model("huge", 90 * GIB)
     assert explain(scene.state, "huge", "", 0, 0).outcome is Outcome.REFUSED
