@@ -1,14 +1,31 @@
 """`llorch gpus`: machines, their devices, and who has their memory."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import device_marks, enum_word
-from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_table
+from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows
+
+if TYPE_CHECKING:
+    from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2
+
+Sensor = tuple[str, Literal["utilization_percent", "temperature_c", "power_w"], str]
+"""Column, field of a device, unit."""
+
+_MOST_PROGRAMS = 3
+_WORTH_NAMING_MIB = 64
+
+_COLUMNS = ("PLACE", "DEVICE", ">GiB", ">USED", ">OTHERS", ">RESERVED", ">FREE")
+_SENSORS: tuple[Sensor, ...] = (
+    ("BUSY", "utilization_percent", "%"),
+    ("TEMP", "temperature_c", "°C"),
+    ("POWER", "power_w", "W"),
+)
 
 
 def gpus(*, address: Address = None, token: Token = None, json: AsJson = False) -> None:
     """Show machines and devices: memory used, held by others, reserved, and what can still be given away."""
-    from llama_orch.v2 import node_pb2
-
     state = ask(address, token, lambda client: client.state())
     if json:
         data = as_data(state)
@@ -18,26 +35,60 @@ def gpus(*, address: Address = None, token: Token = None, json: AsJson = False) 
     if not nodes:
         note("No machine is connected. `llorch up` starts everything on this one.")
         return
-    rows = []
-    for ledger in state.devices:
-        device = ledger.device
-        marks = device_marks(ledger)
-        node = nodes.get(ledger.node_id)
-        if node is not None and node.state != node_pb2.NODE_STATE_READY:
-            marks.append(f"machine {enum_word(node_pb2.NodeState, node.state, 'NODE_STATE_')}")
-        rows.append(
-            (
-                ledger.node_id,
-                f"{device.index}",
-                device.name,
-                gib(device.memory_total_mib),
-                gib(device.memory_used_mib),
-                gib(device.memory_others_mib),
-                gib(ledger.reserved_mib),
-                gib(ledger.available_mib),
-                f"{device.utilization_percent}%" if device.HasField("utilization_percent") else "",
-                ", ".join(marks),
-            )
-        )
-    columns = ("MACHINE", ">#", "DEVICE", ">GiB", ">USED", ">OTHERS", ">RESERVED", ">FREE", ">BUSY", "MARKS")
-    print_table(columns, rows)
+    sensors = [sensor for sensor in _SENSORS if any(ledger.device.HasField(sensor[1]) for ledger in state.devices)]
+    print_rows(
+        (*_COLUMNS, *(f">{name}" for name, _, _ in sensors)),
+        [_row(ledger, sensors) for ledger in state.devices],
+        [_notes(ledger, nodes.get(ledger.node_id)) for ledger in state.devices],
+    )
+
+
+def _row(ledger: "fleet_service_pb2.DeviceLedger", sensors: Sequence[Sensor]) -> tuple[str, ...]:
+    """Sensors that no device here has are left out; the place is as `llorch assign --to` takes it."""
+    device = ledger.device
+    return (
+        _place(ledger),
+        device.name,
+        gib(device.memory_total_mib),
+        gib(device.memory_used_mib),
+        gib(device.memory_others_mib),
+        gib(ledger.reserved_mib),
+        gib(ledger.available_mib),
+        *(f"{getattr(device, field)}{unit}" if device.HasField(field) else "" for _, field, unit in sensors),
+    )
+
+
+def _place(ledger: "fleet_service_pb2.DeviceLedger") -> str:
+    from llama_orch.v2 import device_pb2
+
+    is_cpu = ledger.device.kind == device_pb2.DEVICE_KIND_CPU
+    return f"{ledger.node_id}/{'cpu' if is_cpu else ledger.device.index}"
+
+
+def _notes(ledger: "fleet_service_pb2.DeviceLedger", node: "node_pb2.Node | None") -> list[str]:
+    from llama_orch.v2 import node_pb2
+
+    device = ledger.device
+    notes = device_marks(ledger)
+    if node is not None and node.state != node_pb2.NODE_STATE_READY:
+        notes.append(f"machine {enum_word(node_pb2.NodeState, node.state, 'NODE_STATE_')}")
+    if device.ecc_errors:
+        notes.append(f"{device.ecc_errors} memory errors")
+    if device.reserve_mib:
+        notes.append(f"{gib(device.reserve_mib)} GiB kept free by its owner")
+    if ledger.returning_mib:
+        notes.append(f"{gib(ledger.returning_mib)} GiB on the way back")
+    if programs := _programs_of_others(device):
+        notes.append(f"others: {programs}")
+    return notes
+
+
+def _programs_of_others(device: "device_pb2.Device") -> str:
+    """The largest that hold memory there and are no workers of ours."""
+    found = [
+        process for process in device.processes if not process.worker_id and process.memory_mib >= _WORTH_NAMING_MIB
+    ]
+    found.sort(key=lambda process: -process.memory_mib)
+    named = [f"{process.name or 'a program'} (pid {process.pid}) {gib(process.memory_mib)} GiB" for process in found]
+    more = len(named) - _MOST_PROGRAMS
+    return " + ".join(named[:_MOST_PROGRAMS]) + (f" + {more} more" if more > 0 else "")

@@ -9,7 +9,7 @@ import typer
 
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import enum_word, worker_place
-from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_table
+from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows, print_table
 from llorch.cli.pull import pull
 from llorch.cli.quantities import mib, milliseconds
 
@@ -48,8 +48,8 @@ def models(context: typer.Context, *, address: Address = None, token: Token = No
     if json:
         print_json({"models": [as_data(model) for model in found]})
     elif found:
-        rows = [_row(model, state) for model in found]
-        print_table(("NAME", ">MiB", ">CONTEXT", "STATE", "LOADED ON", "FROM"), rows)
+        rows = [_row(model) for model in found]
+        print_rows(("NAME", ">MiB", ">CONTEXT", "STATE"), rows, [_notes(model, state) for model in found])
     else:
         note(
             "No model yet. Add one: llorch models add NAME /path/to/model.gguf, or llorch pull hf:ORG/REPO:QUANTIZATION"
@@ -135,22 +135,27 @@ def _reference(source: str) -> str:
     return f"file:{Path(source).expanduser().absolute()}"
 
 
-def _row(model: "model_pb2.Model", state: "fleet_service_pb2.State") -> tuple[str, ...]:
-    from llama_orch.v2 import model_pb2, worker_pb2
+def _row(model: "model_pb2.Model") -> tuple[str, ...]:
+    from llama_orch.v2 import model_pb2
 
-    loaded = [
-        worker_place(worker, state.devices)
-        for worker in state.workers
-        if worker.spec.model == model.spec.name and worker.state == worker_pb2.WORKER_STATE_READY
-    ]
     return (
         ", ".join((model.spec.name, *model.spec.aliases)),
         str(model.size_mib) if model.HasField("size_mib") else "",
         str(model.context or ""),
         enum_word(model_pb2.ModelState, model.state, "MODEL_STATE_"),
-        ", ".join(loaded),
-        model.provenance or model.spec.source,
     )
+
+
+def _notes(model: "model_pb2.Model", state: "fleet_service_pb2.State") -> list[str]:
+    """Where it is loaded, and where it comes from."""
+    from llama_orch.v2 import worker_pb2
+
+    loaded = [
+        f"on {worker_place(worker, state.devices)}"
+        for worker in state.workers
+        if worker.spec.model == model.spec.name and worker.state == worker_pb2.WORKER_STATE_READY
+    ]
+    return [*loaded, model.provenance or model.spec.source]
 
 
 def _print_model(model: "model_pb2.Model") -> None:

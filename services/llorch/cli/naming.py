@@ -1,9 +1,12 @@
 """The words for states and places in tables."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from llama_orch.v2 import fleet_service_pb2, worker_pb2
 
 
@@ -19,10 +22,18 @@ def device_marks(ledger: "fleet_service_pb2.DeviceLedger") -> list[str]:
     device = ledger.device
     marks = {device_pb2.DEVICE_KIND_CPU: ["cpu"], device_pb2.DEVICE_KIND_SIMULATED: ["simulated"]}.get(device.kind, [])
     if device.state not in (device_pb2.DEVICE_STATE_OK, device_pb2.DEVICE_STATE_UNSPECIFIED):
-        marks.append(enum_word(device_pb2.DeviceState, device.state, "DEVICE_STATE_"))
+        until = f" until {clock_time(ledger.release_end_time)}" if ledger.HasField("release_end_time") else ""
+        marks.append(enum_word(device_pb2.DeviceState, device.state, "DEVICE_STATE_") + until)
     if device.throttled:
-        marks.append("throttled")
+        reasons = [enum_word(device_pb2.ThrottleReason, it, "THROTTLE_REASON_") for it in device.throttle_reasons]
+        marks.append(f"slowed down by {' and '.join(reasons)}" if reasons else "slowed down")
     return marks
+
+
+def clock_time(time: "Timestamp") -> str:
+    """The time of day here, with the day if it is another one."""
+    when = time.ToDatetime(UTC).astimezone()
+    return when.strftime("%H:%M" if when.date() == datetime.now(UTC).astimezone().date() else "%Y-%m-%d %H:%M")
 
 
 def worker_place(worker: "worker_pb2.Worker", devices: "Iterable[fleet_service_pb2.DeviceLedger]") -> str:

@@ -1,6 +1,5 @@
 """`llorch up`: a whole system on this machine, until Ctrl-C."""
 
-import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,14 +10,13 @@ from llorch.cli import exit_codes
 from llorch.cli.naming import device_marks
 from llorch.cli.output import gib, note
 from llorch.cli.server_packages import require_server_packages
+from llorch.cli.wrapping import in_lines
 
 if TYPE_CHECKING:
     from llama_orch.v2 import fleet_service_pb2
     from llorch.system.daemon import DaemonFailed
     from llorch.system.local_system import LocalSystem
     from llorch.system.options import SystemOptions
-
-_SHORT = 160  # characters
 
 
 def up(
@@ -123,7 +121,9 @@ class _Run:
             for line in failure.last_lines:
                 note(f"  {failure.name}: {line}")
             note(f"The whole log: {failure.log_path}")
-        note(_in_lines(f"llorch: {failure.message}"))
+        note(in_lines(f"llorch: {failure.message}"))
+        if self._is_refusal(failure):
+            note("\n`llorch doctor` looks at all that a start needs.")
 
     def _is_refusal(self, failure: "DaemonFailed") -> bool:
         """Whether a daemon said at its start what the user has to change; its log has no more to tell then."""
@@ -161,10 +161,3 @@ def _hints(system: "LocalSystem", models: list[str]) -> list[str]:
         f"  curl -N {system.http_url}/v2/generate -H 'Content-Type: application/json' \\",
         f"""    -d '{{"model": "{models[0]}", "generate": {{"prompt": "Once upon a time"}}}}'""",
     ]
-
-
-def _in_lines(text: str) -> str:
-    """A long text wrapped at words to what a terminal of 80 columns shows; a short one stays easy to copy from."""
-    if len(text) <= _SHORT:
-        return text
-    return "\n".join(textwrap.wrap(text, 80, break_long_words=False, break_on_hyphens=False))

@@ -11,7 +11,7 @@ async def test_gpus_marks_what_is_no_gpu(llorch: Llorch) -> None:
     result = await llorch("gpus")
 
     header, card, processor = result.out.splitlines()
-    assert header.split() == ["MACHINE", "#", "DEVICE", "GiB", "USED", "OTHERS", "RESERVED", "FREE", "BUSY", "MARKS"]
+    assert header.split() == ["PLACE", "DEVICE", "GiB", "USED", "OTHERS", "RESERVED", "FREE", "NOTES"]
     assert card.endswith("simulated")
     assert processor.endswith("cpu")
     assert processor.split()[-6:] == ["62.5", "8.8", "7.8", "1.0", "53.7", "cpu"]
@@ -40,7 +40,7 @@ async def test_ps_shows_workers_and_running_tasks(llorch: Llorch, fake: FakeOrch
 
     lines = result.out.splitlines()
     assert lines[1].split()[:4] == ["smollm2", "ready", "1/4", "41.5"]
-    assert "garage/AMD Ryzen 9 7950X 16-Core Processor  cpu" in lines[1]
+    assert "garage/AMD Ryzen 9 7950X 16-Core Processor  rker-1  cpu" in lines[1]
     assert lines[3].split() == ["task-9", "smollm2", "running", "12"]
     assert result.err == "2 more tasks wait.\n"
 
@@ -128,7 +128,7 @@ async def test_models_verify_says_what_each_machine_has_and_fails_if_one_is_wron
 
 
 async def test_json_has_the_names_of_the_contract_and_nothing_else_is_on_stdout(llorch: Llorch) -> None:
-    assert (await llorch("ps", "--json")).data().keys() == {"workers", "queues", "tasks"}
+    assert (await llorch("ps", "--json")).data().keys() == {"workers", "loads", "load_failures", "queues", "tasks"}
     gpus = (await llorch("gpus", "--json")).data()
     assert gpus.keys() == {"nodes", "devices"}
     assert gpus["devices"][0]["device"]["memory_total_mib"] == 24576
