@@ -134,9 +134,15 @@ async def test_without_a_device_it_says_what_to_do(tmp_path: Path, no_gpu: None)
     up = await start(tmp_path)
 
     assert await up.end() == 2
-    assert "--cpu" in up.output
-    assert "--simulate-gpu" in up.output
+    screen = up.output.splitlines()
+    assert len(screen) <= 24
+    assert max(map(len, screen)) <= 80
+    for point in ("  Looked for:", "  Found:", "  Plugged in:", "  What to do:"):
+        assert point in screen
+    for way_out in ("install the NVIDIA driver", "--cpu", "--simulate-gpu", "llorch doctor"):
+        assert way_out in up.output
     assert "Traceback" not in up.output
+    assert "--allow-cpu" not in up.output
 
 
 async def test_a_taken_port_is_named_with_its_holder_and_a_free_one(up: Up, tmp_path: Path) -> None:

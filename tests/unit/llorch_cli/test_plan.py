@@ -62,6 +62,8 @@ def test_what_a_daemon_says_about_its_settings_is_told_in_those_of_the_system() 
 
     said = gateway.in_words_of_the_system("LLORCH_GATEWAY_TOKEN: too short; use --bind 127.0.0.1:2")
     assert said == "--token: too short; use --http 127.0.0.1:2"
+    pool_manager = plan.pool_manager(OPTIONS, "127.0.0.1:1", allow_cpu=False)
+    assert pool_manager.in_words_of_the_system("on the CPU with --allow-cpu") == "on the CPU with --cpu"
 
 
 def test_workers_end_with_the_system_and_take_any_port_where_the_pool_manager_does() -> None:

@@ -137,6 +137,7 @@ def test_a_model_that_is_to_be_kept_is_loaded_at_once_and_again_when_its_worker_
     assert len(driver.all_of(effects.StartWorker)) == 2
 
 
+@pytest.mark.req("POOL-2004")
 def test_a_kept_model_that_fails_to_load_is_tried_again_ever_more_seldom() -> None:
     driver = brain()
     driver.assign("coder", "garage", keep_loaded=True)
