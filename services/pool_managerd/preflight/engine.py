@@ -1,22 +1,24 @@
 """Whether there is an engine that can compute on the devices of this machine."""
 
-import asyncio
 import json
 import os
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pool_managerd.devices.device import Device, DeviceKind
 from pool_managerd.devices.nvml_remedies import LOOK_AT_THE_CARD
 from pool_managerd.preflight.finding import Finding, failed, ok, warning
 from pool_managerd.settings import PoolManagerSettings
+from pool_managerd.workers.process import ChildProcess, ProcessEnd
 
 # -P: the folder that somebody stands in must not shadow a package.
 ENGINE_CHECK = (sys.executable, "-P", "-m", "worker_orcd.engine_check")
 _ANSWERS_WITHIN_S = 70.0
+_HANGS = "the driver or the engine hangs when it is loaded"
 _INSTALL = "pip install 'llama-orch[llamacpp]'"
 _BUILD_FOR_GPU = (
     "install it again with the CUDA toolkit (nvcc) on the PATH: "
@@ -32,14 +34,14 @@ def needs_engine(settings: PoolManagerSettings) -> bool:
 async def find_engine(devices: Sequence[Device], command: Sequence[str] = ENGINE_CHECK) -> Finding:
     """Asks the engine in a process of its own, as a worker would load it; takes seconds."""
     try:
-        code, out, err = await _ask(command, _as_for_a_worker(os.environ, devices))
-        if code == 0:
-            return judge(json.loads(out.splitlines()[-1]), devices)
+        end, said = await _ask(command, _as_for_a_worker(os.environ, devices))
+        if end.exit_code == 0:
+            return judge(json.loads(said[-1]), devices)
     except TimeoutError:
-        return failed("engine", "the driver or the engine hangs when it is loaded", LOOK_AT_THE_CARD)
+        return failed("engine", _HANGS, LOOK_AT_THE_CARD)
     except (OSError, ValueError, LookupError) as error:
         return failed("engine", f"it can't be asked: {error}", _INSTALL)
-    return failed("engine", _how_it_died(code, err), f"{_INSTALL} --force-reinstall")
+    return failed("engine", _how_it_died(end, said), f"{_INSTALL} --force-reinstall")
 
 
 def judge(answer: Mapping[str, Any], devices: Sequence[Device]) -> Finding:
@@ -76,26 +78,27 @@ def _as_for_a_worker(inherited: Mapping[str, str], devices: Sequence[Device]) ->
     return {**inherited, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(visible)}
 
 
-async def _ask(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str]:
-    """Exit code, or minus the signal that ended it; what it said. Nothing of it is left, however this ends."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=dict(environment)
-    )
-    try:
-        async with asyncio.timeout(_ANSWERS_WITHIN_S):
-            out, err = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    assert process.returncode is not None  # it has ended
-    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+async def _ask(command: Sequence[str], environment: Mapping[str, str]) -> tuple[ProcessEnd, list[str]]:
+    """How it ended, and the lines that it wrote. Raises TimeoutError or OSError; nothing of it is left in any case.
+
+    Not by the loop's own subprocesses: uvloop forks, and a fork beside the threads of gRPC can stop both for good.
+    """
+    with TemporaryDirectory() as folder:
+        log = Path(folder) / "engine.log"
+        process = ChildProcess.spawn(command, environment, log)
+        try:
+            in_time = await process.ended_within(_ANSWERS_WITHIN_S)
+        finally:
+            process.kill()
+            end = await process.wait()
+        if not in_time:
+            raise TimeoutError
+        return end, log.read_text(errors="replace").split("\n")[:-1]
 
 
-def _how_it_died(code: int, err: str) -> str:
-    if code == -signal.SIGALRM:
-        return "the driver or the engine hangs when it is loaded"
-    if code < 0:
-        return f"it dies by {signal.Signals(-code).name} when it is loaded"
-    last = err.strip().splitlines()[-1:] or ["it says nothing"]
-    return f"it does not load: {last[0]}"
+def _how_it_died(end: ProcessEnd, said: Sequence[str]) -> str:
+    if end.signal == signal.SIGALRM:
+        return _HANGS
+    if end.signal is not None:
+        return f"it dies by {signal.Signals(end.signal).name} when it is loaded"
+    return f"it does not load: {said[-1] if said else 'it says nothing'}"
