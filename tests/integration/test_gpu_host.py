@@ -136,3 +136,16 @@ async def test_a_card_of_which_no_driver_tells_stops_the_start_with_what_to_do(t
     said = (tmp_path / "node" / "pool-managerd.log").read_text()
     assert "shows 1 that can't be used (GPU 0: GPU is lost)" in said.replace("\n", " ")
     assert "What to do: see what nvidia-smi" in said.replace("\n", " ")
+
+
+@pytest.mark.req("POOL-2002")
+async def test_an_engine_that_can_not_use_the_cards_is_told_at_the_start_and_stops_nothing(host: GpuHost) -> None:
+    """These cards are played, so no engine can use them."""
+    log = host.process.folder / "pool-managerd.log"
+    async with asyncio.timeout(30):
+        while not (told := [line for line in log.read_text().splitlines() if '"event": "preflight"' in line]):
+            await asyncio.sleep(0.05)
+    finding = next(json.loads(line) for line in told if '"check": "engine"' in line)
+    assert finding["level"] == "error"
+    assert finding["what_to_do"]
+    assert (await host.process.snapshot()).devices[0].state == OK
