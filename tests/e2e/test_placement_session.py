@@ -72,7 +72,7 @@ class Session:
 
     async def add_models(self) -> None:
         for name, gib in SIZES_GIB.items():
-            await self.llorch("models", "add", name, SOURCE, "--vram-claim", f"{gib}GiB")
+            await self.llorch("models", "add", name, SOURCE, "--vram-claim", f"{gib}GiB", "--context", "1024")
 
 
 @pytest.fixture
