@@ -99,6 +99,7 @@ async def two_slots() -> AsyncIterator[Answers]:
         yield answers
 
 
+@pytest.mark.req("WORK-3004")
 async def test_the_next_turn_evaluates_only_what_is_new(one_slot: Answers) -> None:
     first, end = await one_slot.ask("a", text("apple"))
     assert end.cached_tokens == 0
@@ -120,6 +121,7 @@ async def test_the_same_prompt_again_says_the_same_from_one_token(one_slot: Answ
     assert again == first
 
 
+@pytest.mark.req("WORK-3004")
 async def test_a_conversation_that_had_to_leave_comes_back_from_the_host(with_host_cache: Answers) -> None:
     first, _ = await with_host_cache.ask("a", text("apple"))
     await with_host_cache.ask("b", text("pear"))

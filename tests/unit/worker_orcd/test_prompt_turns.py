@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
+
 from worker_orcd.engines.llama_cpp.chunk_size import SAFETY, ChunkSize
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks
 from worker_orcd.engines.llama_cpp.prompt_turns import Piece, PromptTurns
@@ -77,6 +79,7 @@ def test_with_nobody_decoding_pieces_are_full() -> None:
     assert pieces == [512, 512, 176]
 
 
+@pytest.mark.req("WORK-3002")
 def test_a_long_prompt_lets_those_who_decode_have_every_second_turn() -> None:
     prompt = Prompt(4000)
     plan = turns(400)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from llorch.gguf.memory_estimate import BATCH_TOKENS, tokens_at_once, uses_flash_attention
+from llorch.gguf.memory_estimate import tokens_at_once, uses_flash_attention
 from worker_orcd.device import DeviceKind, DeviceSet
 
 _SMALLEST_PIECE = 16
