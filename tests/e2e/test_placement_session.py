@@ -85,7 +85,7 @@ async def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         yield Session(up, await up.ready())
 
 
-@pytest.mark.req("ORCH-1011", "ORCH-1012", "ORCH-1034")
+@pytest.mark.req("ORCH-1011", "ORCH-1012", "ORCH-1013", "ORCH-1034", "ORCH-1036")
 async def test_models_go_where_people_say_and_every_decision_is_explained(session: Session) -> None:
     await session.add_models()
     await check_a_pin_and_its_contradiction(session)
@@ -154,7 +154,7 @@ async def check_a_card_for_its_owner(session: Session) -> None:
     assert await session.run("writer") == "RTX 3060"
 
 
-@pytest.mark.req("ORCH-1012")
+@pytest.mark.req("ORCH-1012", "ORCH-1033")
 async def test_an_app_has_its_own_names_and_places(session: Session) -> None:
     await session.add_models()
     key = (await session.llorch("apps", "add", "aider", "--model", "gpt-4o=phi-4")).out.strip()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llorch.cli.connecting import Address, Token, ask
-from llorch.cli.output import AsJson, as_data, note, print_json, print_table
+from llorch.cli.output import AsJson, as_data, note, print_json, print_rows
 from llorch.errors import invalid_field
 
 if TYPE_CHECKING:
@@ -133,14 +133,19 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _print_apps(found: "list[app_pb2.App]") -> None:
-    print_table(("APP", "CLASS", ">WEIGHT", "LIMITS", "ITS NAMES", "KEY"), [_row(one) for one in found])
+    print_rows(("APP", "CLASS", ">WEIGHT", "KEY"), [_row(one) for one in found], [_notes(one) for one in found])
 
 
 def _row(one: "app_pb2.App") -> tuple[str, ...]:
-    limits = [
-        f"{one.max_concurrent_tasks} tasks" if one.max_concurrent_tasks else "",
-        f"{one.max_tokens_per_minute} tokens/min" if one.max_tokens_per_minute else "",
-    ]
-    names = [f"{name}={model}" for name, model in sorted(one.models.items())]
     key = f"{one.key_fingerprint}…" if one.key_fingerprint else "none"
-    return one.app, one.priority, f"{one.weight:g}", ", ".join(filter(None, limits)), ", ".join(names), key
+    return one.app, one.priority, f"{one.weight:g}", key
+
+
+def _notes(one: "app_pb2.App") -> list[str]:
+    """Its limits, and its names for models."""
+    notes = [f"{name} is {model}" for name, model in sorted(one.models.items())]
+    if one.max_concurrent_tasks:
+        notes.append(f"{one.max_concurrent_tasks} tasks at once")
+    if one.max_tokens_per_minute:
+        notes.append(f"{one.max_tokens_per_minute} tokens a minute")
+    return notes

@@ -6,7 +6,7 @@ import typer
 
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import enum_word
-from llorch.cli.output import AsJson, as_data, note, print_json, print_table
+from llorch.cli.output import AsJson, as_data, note, print_json, print_rows
 
 if TYPE_CHECKING:
     from llama_orch.v2 import assignment_pb2
@@ -20,8 +20,8 @@ def assignments(*, address: Address = None, token: Token = None, json: AsJson = 
     if json:
         print_json({"assignments": [as_data(rule) for rule in rules]})
     elif rules:
-        rows = [(_subject(rule), _where(rule), ", ".join(_terms(rule)), rule.assignment_id) for rule in rules]
-        print_table(("WHO", "WHERE", "AND", "ID"), rows)
+        rows = [(_subject(rule), _where(rule), rule.assignment_id) for rule in rules]
+        print_rows(("WHO", "WHERE", "ID"), rows, [_terms(rule) for rule in rules])
     else:
         note("Everything goes where there is room. Say otherwise: llorch assign MODEL --to MACHINE/GPU --pin")
 

@@ -103,10 +103,8 @@ def _indented(text: str, width: int) -> str:
 
 def print_text(text: str) -> None:
     """Sentences, wrapped at words on a terminal."""
-    console = _console()
-    with console.capture() as captured:
-        console.print(text, markup=False, soft_wrap=not console.is_terminal)
-    typer.echo(captured.get().rstrip())
+    width = terminal_width()
+    typer.echo(text if width is None else textwrap.fill(text, width, break_on_hyphens=False))
 
 
 def _console() -> "Console":

@@ -1,5 +1,8 @@
 """Whether the pool manager and its workers can listen."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from llorch.errors import LlorchError
 from llorch.ports import PortTaken, ensure_free, holder_of, resolve_bind, split_address
 from pool_managerd.preflight.finding import Finding, failed, ok, warning
@@ -7,7 +10,6 @@ from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers.ports import parse_worker_ports
 
 _FEW = 8
-_OURS = frozenset({"pool_managerd", "pool-managerd"})  # words of its command line: `-m pool_managerd`, or the script
 
 
 def find_port(settings: PoolManagerSettings) -> Finding:
@@ -45,10 +47,17 @@ def _taken(taken: PortTaken, bind: str) -> Finding:
             f"{bind} is taken by a process of another user",
             "if that is the pool manager's own service, all is well; else end it, or set another one with --bind",
         )
-    if _OURS.intersection(word.rpartition("/")[2] for word in holder.command):
+    if _is_pool_manager(holder.command):
         return ok("port", f"{bind}, where a pool manager runs (pid {holder.pid})")
     what, _, use = taken.message.partition("; ")
     return failed("port", what, use)
+
+
+def _is_pool_manager(command: Sequence[str]) -> bool:
+    """`python -m pool_managerd …`, or the script `pool-managerd`, by itself or after its interpreter."""
+    return ("-m", "pool_managerd") in pairwise(command) or any(
+        word.rpartition("/")[2] == "pool-managerd" for word in command[:2]
+    )
 
 
 def _is_free(host: str, port: int) -> bool:

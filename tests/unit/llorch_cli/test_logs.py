@@ -1,6 +1,9 @@
 """`llorch logs`: which worker is meant, and what is shown of its log."""
 
+import asyncio
+import shlex
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -85,6 +88,16 @@ async def test_a_model_with_several_workers_is_refused_with_the_list(llorch: Llo
         "  rker-1  smollm2 on garage/AMD Ryzen 9 7950X 16-Core Processor",
         "  rker-2  smollm2 on garage/RTX 3090",
     ]
+
+
+async def test_a_reader_who_has_seen_enough_hears_no_complaint(address: str, fake: FakeOrchestrator) -> None:
+    fake.log_lines = ["a line that is longer than nothing"] * 5000
+    llorch = f"{shlex.quote(sys.executable)} -m llorch logs smollm2 -n 5000 --address {address}"
+
+    asked = await asyncio.create_subprocess_exec("bash", "-c", f"{llorch} | head -1", stdout=PIPE, stderr=PIPE)
+    out, err = await asked.communicate()
+
+    assert (out, err) == (b"a line that is longer than nothing\n", b"")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from llama_orch.v2 import assignment_pb2, decision_pb2
+from llorch.cli import output
 from llorch.errors import FailedPrecondition, Reason
 from support.fake_orchestrator import FakeOrchestrator
 
@@ -111,8 +112,8 @@ async def test_rules_are_listed_and_taken_away(llorch: Llorch) -> None:
     await llorch("assign", "coder", "--to", "garage/RTX 3090", "--replicas", "2", "--json")
 
     header, line = (await llorch("assignments")).out.splitlines()
-    assert header.split() == ["WHO", "WHERE", "AND", "ID"]
-    assert line.split() == ["coder", "only", "on", "garage/RTX", "3090", "2", "times", "coder.rule"]
+    assert header.split() == ["WHO", "WHERE", "ID", "NOTES"]
+    assert " ".join(line.split()) == "coder only on garage/RTX 3090 coder.rule 2 times"
     assert (await llorch("assignments", "--json")).data()["assignments"][0]["mode"] == "ASSIGNMENT_MODE_PIN"
     assert (await llorch("unassign", "coder.rule")).code == 0
     missing = await llorch("unassign", "coder.rule")
@@ -156,3 +157,18 @@ async def test_explain_wants_a_model_or_a_task(llorch: Llorch) -> None:
         result = await llorch("explain", *arguments)
         assert result.code == 2
         assert "--task" in result.err
+
+
+async def test_on_a_terminal_of_80_columns_words_stay_whole(
+    llorch: Llorch, fake: FakeOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "terminal_width", lambda: 80)
+    fake.decisions = [decision()]
+
+    explained = (await llorch("explain", "coder")).out
+    await llorch("assign", "coder", "--app", "aider", "--to", "garage/RTX 3090+RTX 3060", "--keep-loaded", "--fallback")
+    listed = (await llorch("assignments")).out
+
+    assert max(map(len, (explained + listed).splitlines())) <= 80
+    assert " ".join(explained.split()).startswith(f"coder {SUMMARY} PLACE")
+    assert listed.splitlines()[-1] == "    always loaded, elsewhere if that is lost"

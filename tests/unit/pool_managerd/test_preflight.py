@@ -234,8 +234,9 @@ def test_a_port_of_a_stranger_is_told_with_a_free_one_and_that_of_a_pool_manager
         assert f"(pid {os.getpid()})" in finding.found
         assert "use --bind 127.0.0.1:" in finding.fix
 
-        monkeypatch.setattr(port_checks, "holder_of", lambda _: Holder(7, command=("python", "-m", "pool_managerd")))
-        assert find_port(asked).level is Level.OK
+        for command in (("python", "-P", "-m", "pool_managerd"), ("python", "/opt/bin/pool-managerd", "--bind", "x")):
+            monkeypatch.setattr(port_checks, "holder_of", lambda _, command=command: Holder(7, command=command))
+            assert find_port(asked).level is Level.OK
 
         monkeypatch.setattr(port_checks, "holder_of", lambda _: None)
         assert find_port(asked).level is Level.WARNING
