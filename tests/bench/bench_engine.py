@@ -79,6 +79,7 @@ def step_cost() -> list[Row]:
     detail = f"{cost['sampling_us']:.0f} / {cost['server_sampling_us']:.0f} µs"
     return [
         Row("Python's own time per token at 16, µs", cost["python_us"], 15),
+        Row("the same without a model in the caches, µs", cost["warm_python_us"], 15),
         Row("time in sampling, of the server core's chain", sampling, 1.0, detail=detail),
     ]
 
