@@ -102,8 +102,9 @@ class _ServerSampler:
 
 
 def measure_step_cost(sequences: int) -> dict[str, float]:
-    """µs per token: Python's own, of our samplers, and of the server core's chain in the same steps. Warm is without the
-    model in between, which fills this processor's caches with its weights.
+    """µs per token: Python's own, of our samplers, and of the server core's chain in the same steps.
+
+    Warm is without the model in between, which fills this processor's caches with its weights.
     """
     native = load_native()
     shape = replace(engine_shape(slots=sequences, context=1024), threads=1)
@@ -151,7 +152,7 @@ def _fill(loop: DecodeLoop, model: Model, sequences: int) -> None:
 
 def _measure_warm(loop: DecodeLoop, context: Context, clocked: ClockedLibrary) -> dict[str, float]:
     """As beside a GPU: what is picked from are the last logits again. Nothing can be decoded after it."""
-    context.decode = lambda _batch: None  # type: ignore[method-assign]  # the model is left out
+    context.decode = lambda _batch: None  # type: ignore[method-assign,assignment]  # the model is left out
     return _measure(loop, clocked)
 
 
