@@ -99,7 +99,7 @@ def _usable(query: Query, tally: Tally) -> Iterator[Usable]:
         sites = [Site(node, (device,), (device.device_id,)) for device in node.devices.values()]
         tally.considered += len(sites)
         if tally.passes(of_nodes, Site(node, (), ()), sites):
-            left = [site for site in sites if tally.passes(of_devices, site, (site,))]
+            left = tally.left_of(of_devices, sites)
             if left:
                 yield Usable(node, left)
 

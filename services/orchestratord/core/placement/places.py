@@ -194,7 +194,7 @@ def _idle_mib(state: BrainState) -> dict[DeviceKey, int]:
     """
     held: dict[DeviceKey, int] = {}
     for worker in state.fleet.workers.values():
-        if worker.is_idle:
+        if not worker.attempts and worker.is_idle:  # most are busy where this is asked
             for device_id in worker.spec.device_ids:
                 key = worker.node_id, device_id
                 held[key] = held.get(key, 0) + state.ledger.held_by(worker.worker_id, key)

@@ -29,6 +29,18 @@ class Tally:
                 return False
         return True
 
+    def left_of(self, asked: Sequence[Filter], sites: list[Site]) -> list[Site]:
+        """The sites that every filter leaves. Filter by filter: this is asked of every device of a fleet."""
+        left = sites
+        for one in asked:
+            removes, query = one.removes, self.query
+            kept = [site for site in left if not removes(query, site)]
+            for site in left if len(kept) < len(left) else ():
+                if removes(query, site):
+                    self._note(one.name, (site,), one.detail(query, site) if self.with_details else "")
+            left = kept
+        return left
+
     def too_small(self, site: Site, claims_mib: tuple[int, ...], capacity_mib: tuple[int, ...]) -> None:
         self.largest_mib = max(self.largest_mib, sum(capacity_mib))
         self._note(TOO_SMALL, (site,), _needs_more(site, claims_mib, capacity_mib) if self.with_details else "")
