@@ -108,7 +108,7 @@ def answer_to(state: BrainState, event: ModelLoadAsked) -> str:
 def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> None:
     """A task that can never run does not wait: there is nothing to run it on, or no device could hold the model."""
     _refuse_without_device(state)
-    if _is_unknown(model) or not state.fleet.ready_nodes() or replicas.serving(state, lane):
+    if not model.memory_is_known or not state.fleet.ready_nodes() or replicas.serving(state, lane):
         return
     if may_ever_fit(state, model, lane):
         return
@@ -406,7 +406,7 @@ def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | N
     """None if nothing is known about how much it takes, or no device is there that could be asked."""
     if looked.decision.removed.get(NO_ROOM):
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, _no_room_beside_the_kept(model, looked))
-    if not _is_unknown(model) and looked.decision.has_usable:
+    if model.memory_is_known and looked.decision.has_usable:
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, fits_nowhere(model, looked))
     if any(drain.comes_back for drain in state.drains.all()):
         return None
@@ -417,11 +417,6 @@ def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | N
         message = f"no device is left for '{model.name}': what could take it is {' or '.join(removed)}"
         return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`", retryable=True)
     return None
-
-
-def _is_unknown(model: Model) -> bool:
-    """Whether nobody can say yet how much memory it takes: not from its file, and its owner said nothing."""
-    return model.size_mib is None and model.vram_claim_mib is None
 
 
 def _no_room_beside_the_kept(model: Model, looked: Outlook) -> str:

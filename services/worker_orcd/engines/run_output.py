@@ -74,18 +74,10 @@ class ChoiceOutput:
         self.index += 1
         if particulars is not None:
             self._particulars.append(particulars)
-        elif self._is_plain and isinstance(piece, str) and self._text.is_empty:
-            self.entries.append(LogEntry(self._choice, (token_id,), piece))
-            if self.index >= self._limit:
-                self.close(self._limit_reason)
-            return
-        released = self._text.push(token_id, self._marks.get(token_id, piece) if self._marks else piece)
-        if released is not None:
-            self._append(released)
-            if released.stop:
-                self._stop_string = released.stop
-                self._finish(FinishReason.STOP_STRING)
-                return
+        if self._is_plain and isinstance(piece, str) and self._text.is_empty:
+            self._add(LogEntry(self._choice, (token_id,), piece))
+        else:
+            self._take_into_text(token_id, piece)
         if self.index >= self._limit:
             self.close(self._limit_reason)
 
@@ -101,6 +93,15 @@ class ChoiceOutput:
     def end(self) -> ChoiceEnd:
         assert self.finish is not None
         return ChoiceEnd(self._choice, self.finish, self.index - self._first_index, self._stop_string)
+
+    def _take_into_text(self, token_id: int, piece: str | bytes) -> None:
+        released = self._text.push(token_id, self._marks.get(token_id, piece))
+        if released is None:
+            return
+        self._append(released)
+        if released.stop:
+            self._stop_string = released.stop
+            self._finish(FinishReason.STOP_STRING)
 
     def _finish(self, reason: FinishReason) -> None:
         if self._reader is not None:
