@@ -35,9 +35,9 @@ from orchestratord.api import (
 )
 from orchestratord.api.app_keys import AppAuth
 from orchestratord.core import events
-from orchestratord.core.admission import QueuePolicy
 from orchestratord.core.brain import Brain
-from orchestratord.core.placement.rules import OverridePolicy
+from orchestratord.core.facts.admission import QueuePolicy
+from orchestratord.core.facts.rules import OverridePolicy
 from orchestratord.core.state import BrainConfig
 from orchestratord.metrics.watcher import Watcher
 from orchestratord.model_sources import models_of_packages

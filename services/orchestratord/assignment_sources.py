@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from llorch.identifiers import check_id
-from orchestratord.core.assignments import Assignment, Mode
-from orchestratord.core.catalog import Origin
 from orchestratord.core.events import AssignmentSet
+from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.catalog import Origin
 from orchestratord.settings_tables import Heading, SettingsTable, listed_tables
 
 

@@ -6,8 +6,8 @@ from itertools import count
 
 from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
-from orchestratord.core.catalog import ModelSpec, Origin
-from orchestratord.core.fleet import (
+from orchestratord.core.facts.catalog import ModelSpec, Origin
+from orchestratord.core.facts.fleet import (
     Device,
     DeviceKind,
     Endpoint,
@@ -17,8 +17,8 @@ from orchestratord.core.fleet import (
     WorkerSpec,
     WorkerState,
 )
+from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskRequest
 from orchestratord.core.state import BrainConfig
-from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskRequest
 
 GIB = 1024
 CLAIM_MIB = 9 * GIB

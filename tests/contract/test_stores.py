@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llorch.errors import Reason
-from orchestratord.core.task import (
+from orchestratord.core.facts.task import (
     ChoiceEnd,
     FinishReason,
     RunResult,

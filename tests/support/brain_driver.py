@@ -5,11 +5,11 @@ from itertools import count
 from typing import TypeVar
 
 from orchestratord.core import events
-from orchestratord.core.assignments import Assignment, Mode
 from orchestratord.core.brain import Brain
-from orchestratord.core.catalog import ModelSpec, Origin
 from orchestratord.core.effects import Effect, StageModel, StartWorker
-from orchestratord.core.fleet import (
+from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.catalog import ModelSpec, Origin
+from orchestratord.core.facts.fleet import (
     Device,
     DeviceKind,
     Endpoint,
@@ -19,8 +19,8 @@ from orchestratord.core.fleet import (
     WorkerSpec,
     WorkerState,
 )
+from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, Task, TaskRequest
 from orchestratord.core.state import BrainConfig, BrainState
-from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, Task, TaskRequest
 
 EffectT = TypeVar("EffectT")
 

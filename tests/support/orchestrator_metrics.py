@@ -9,8 +9,8 @@ from llorch.errors import LlorchError
 from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
 from orchestratord.core.effects import Effect
-from orchestratord.core.fleet import Leaving
-from orchestratord.core.placement.decision import DecisionRecord, Outcome
+from orchestratord.core.facts.decision import DecisionRecord, Outcome
+from orchestratord.core.facts.fleet import Leaving
 from orchestratord.metrics.collector import OrchestratorMetrics
 from orchestratord.metrics.watcher import Watcher
 from orchestratord.runtime.brain_owner import BrainOwner

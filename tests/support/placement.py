@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from itertools import count
 
-from orchestratord.core.admission import AdmissionQueue, Waiting
-from orchestratord.core.apps import App
-from orchestratord.core.assignment_changes import answer_to, assignment_set
-from orchestratord.core.assignments import Assignment, Mode
-from orchestratord.core.catalog import Model, ModelSpec, Origin
 from orchestratord.core.events import AssignmentSet
-from orchestratord.core.fleet import (
+from orchestratord.core.facts.admission import AdmissionQueue, Waiting
+from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.catalog import Model, ModelSpec, Origin
+from orchestratord.core.facts.decision import Decision
+from orchestratord.core.facts.fleet import (
     Device,
     DeviceKind,
     EngineFacts,
@@ -20,12 +20,12 @@ from orchestratord.core.fleet import (
     WorkerSpec,
     WorkerState,
 )
-from orchestratord.core.placement.decision import Decision
+from orchestratord.core.facts.rules import Lane
+from orchestratord.core.facts.task import Attempt
+from orchestratord.core.lives.assignment_changes import answer_to, assignment_set
 from orchestratord.core.placement.pipeline import place_load
 from orchestratord.core.placement.query import LoadRequest
-from orchestratord.core.placement.rules import Lane
 from orchestratord.core.state import BrainConfig, BrainState
-from orchestratord.core.task import Attempt
 
 GIB = 1024
 

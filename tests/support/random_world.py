@@ -11,11 +11,11 @@ from random import Random
 
 from llorch.errors import LlorchError, Reason
 from orchestratord.core import effects, events
-from orchestratord.core.catalog import ModelSpec, Origin
-from orchestratord.core.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec, WorkerState
-from orchestratord.core.loads import LoadPhase
+from orchestratord.core.facts.catalog import ModelSpec, Origin
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec, WorkerState
+from orchestratord.core.facts.loads import LoadPhase
+from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskRequest, TaskState
 from orchestratord.core.state import BrainConfig
-from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskRequest, TaskState
 from support.brain_driver import BrainDriver, gpu
 
 NODES = ("attic", "cellar")

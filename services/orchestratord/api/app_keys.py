@@ -11,7 +11,7 @@ from llama_orch.v2 import (
 )
 from llorch.auth import LOCALHOST, Authenticator, Identity, bearer_token, is_app_key, key_hash
 from llorch.errors import Reason, Unauthenticated
-from orchestratord.core.apps import App
+from orchestratord.core.facts.apps import App
 
 FindApp = Callable[[str], App | None]
 """By the hash of its key."""

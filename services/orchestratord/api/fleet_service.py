@@ -14,10 +14,12 @@ from orchestratord.api.pages import page_of
 from orchestratord.convert import pools
 from orchestratord.convert import state as convert_state
 from orchestratord.convert.models import check_source
-from orchestratord.core import devices, events, loading, pulls, targets
-from orchestratord.core.drains import AfterDrain
-from orchestratord.core.fleet import Node
-from orchestratord.core.targets import Place
+from orchestratord.core import events
+from orchestratord.core.facts import targets
+from orchestratord.core.facts.drains import AfterDrain
+from orchestratord.core.facts.fleet import Node
+from orchestratord.core.facts.targets import Place
+from orchestratord.core.lives import devices, model_loading, pulls
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.pulls import pull
@@ -155,7 +157,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         if not asked.model:
             raise invalid_field("model", "must not be empty; `llorch models` lists the models")
         self._owner.ask(asked)
-        return loading.answer_to(self._owner.state, asked)
+        return model_loading.answer_to(self._owner.state, asked)
 
     def _devices(self, text: str) -> Place:
         """Devices that somebody named. A whole node is not meant by accident."""

@@ -12,7 +12,7 @@ from llorch.logs import get_logger
 from orchestratord.convert.link_snapshots import LinkSnapshots
 from orchestratord.convert.runs import from_reason
 from orchestratord.core import events
-from orchestratord.core.fleet import NodeState
+from orchestratord.core.facts.fleet import NodeState
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.store.interface import Incarnation
 from orchestratord.version import VERSION

@@ -9,8 +9,9 @@ from llorch.identifiers import check_id
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import assignments, decisions
-from orchestratord.core import assignment_changes, events
-from orchestratord.core.placement.decision import DecisionRecord
+from orchestratord.core import events
+from orchestratord.core.facts.decision import DecisionRecord
+from orchestratord.core.lives import assignment_changes
 from orchestratord.core.placement.explain import explain
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner

@@ -11,7 +11,7 @@ from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import sessions
 from orchestratord.core import events
-from orchestratord.core.sessions import Session
+from orchestratord.core.facts.sessions import Session
 from orchestratord.runtime.brain_owner import BrainOwner
 
 

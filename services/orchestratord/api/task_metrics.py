@@ -2,8 +2,8 @@
 
 from llama_orch.v2 import task_event_pb2
 from orchestratord.convert.task_events import OutputLog
-from orchestratord.core.prediction import on_time_now
-from orchestratord.core.task import Task
+from orchestratord.core.facts.task import Task
+from orchestratord.core.placement.prediction import on_time_now
 from orchestratord.runtime.brain_owner import BrainOwner
 
 

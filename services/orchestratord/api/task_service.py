@@ -15,8 +15,8 @@ from orchestratord.api.task_metrics import TaskMetrics
 from orchestratord.convert import tasks
 from orchestratord.convert.embeddings import embed_response
 from orchestratord.core import events
-from orchestratord.core.submission import find_repeated
-from orchestratord.core.task import Task, unknown_task
+from orchestratord.core.facts.task import Task, unknown_task
+from orchestratord.core.lives.task_submission import find_repeated
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.task_reader import TaskReader

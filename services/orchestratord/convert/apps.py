@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llama_orch.v2 import app_pb2
 from llorch.errors import invalid_field
 from llorch.identifiers import check_id
-from orchestratord.core.apps import DEFAULT_PRIORITY, App
+from orchestratord.core.facts.apps import DEFAULT_PRIORITY, App
 
 MAX_NAMES = 256
 MAX_NAME = 128

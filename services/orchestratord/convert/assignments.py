@@ -7,10 +7,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llama_orch.v2 import assignment_pb2, task_pb2
 from llorch.errors import invalid_field
 from llorch.identifiers import check_id
-from orchestratord.core.assignments import Assignment, Mode
-from orchestratord.core.fleet import Fleet
-from orchestratord.core.placement.rules import Wishes
-from orchestratord.core.targets import show
+from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.fleet import Fleet
+from orchestratord.core.facts.rules import Wishes
+from orchestratord.core.facts.targets import show
 
 MAX_TARGETS = 64
 MAX_TARGET_CHARACTERS = 512

@@ -3,7 +3,7 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import decision_pb2
-from orchestratord.core.placement.decision import Candidate, DecisionRecord, Outcome
+from orchestratord.core.facts.decision import Candidate, DecisionRecord, Outcome
 from orchestratord.core.placement.sentences import sentence
 
 

@@ -2,7 +2,7 @@
 
 from llama_orch.v2 import node_link_pb2
 from orchestratord.convert.nodes import to_snapshot
-from orchestratord.core.fleet import Snapshot
+from orchestratord.core.facts.fleet import Snapshot
 
 
 class LinkSnapshots:

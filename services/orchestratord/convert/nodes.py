@@ -6,8 +6,8 @@ from llorch.gguf.layers import Layer
 from llorch.identifiers import is_id
 from orchestratord.convert.models import CACHE_TYPE_PROTOS
 from orchestratord.convert.runs import to_reason
-from orchestratord.core.catalog import ModelFacts
-from orchestratord.core.fleet import (
+from orchestratord.core.facts.catalog import ModelFacts
+from orchestratord.core.facts.fleet import (
     Device,
     DeviceKind,
     Endpoint,

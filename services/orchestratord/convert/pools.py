@@ -3,10 +3,10 @@
 from llama_orch.v2 import fleet_service_pb2 as pb2
 from llama_orch.v2 import pool_pb2
 from llorch.errors import invalid_field
-from orchestratord.core import pools
-from orchestratord.core.drains import AfterDrain, Drain, DrainPolicy
 from orchestratord.core.events import PoolDrainAsked
-from orchestratord.core.fleet import NodeState, Pool, Worker, WorkerState
+from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy
+from orchestratord.core.facts.fleet import NodeState, Pool, Worker, WorkerState
+from orchestratord.core.lives import pools
 from orchestratord.core.state import BrainState
 
 DEFAULT_DEADLINE_MS = 30_000

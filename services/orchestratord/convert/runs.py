@@ -2,7 +2,7 @@
 
 from llama_orch.v2 import error_reason_pb2, run_pb2, task_event_pb2
 from llorch.errors import Reason
-from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskError
+from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskError
 
 _PREFIX = "FINISH_REASON_"
 _REASON_PREFIX = "ERROR_REASON_"

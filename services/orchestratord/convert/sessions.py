@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import session_pb2
 from llorch.errors import invalid_field
-from orchestratord.core.sessions import Budget, Session
+from orchestratord.core.facts.sessions import Budget, Session
 from orchestratord.core.state import BrainState
 
 

@@ -8,7 +8,7 @@ from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, worker_pb2
 from orchestratord.convert.loads import failure_to_proto, load_to_proto
 from orchestratord.convert.nodes import from_spec
 from orchestratord.convert.pools import pool_to_proto
-from orchestratord.core.fleet import Device, Node, NodeState, Worker, WorkerState
+from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker, WorkerState
 from orchestratord.core.state import BrainState
 
 _NODE_STATES = {

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from llama_orch.v2 import device_pb2, log_entry_pb2, task_event_pb2
 from orchestratord.convert.runs import from_finish_reason, from_reason
 from orchestratord.core.effects import Placement
-from orchestratord.core.fleet import DeviceKind
-from orchestratord.core.task import Stopped, TaskEnd, TaskError, TaskRequest, Terminal
-from orchestratord.core.task_log import Cursor, TaskLog
+from orchestratord.core.facts.fleet import DeviceKind
+from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskRequest, Terminal
+from orchestratord.core.facts.task_log import Cursor, TaskLog
 
 OutputLog = TaskLog[log_entry_pb2.LogEntry]
 

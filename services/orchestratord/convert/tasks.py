@@ -15,10 +15,10 @@ from orchestratord.convert.embed_checks import check_embed
 from orchestratord.convert.generate_checks import check_generate
 from orchestratord.convert.prompt_size import guess_prompt_tokens
 from orchestratord.convert.sessions import to_budget
+from orchestratord.core.facts.task import Task, TaskRequest, TaskState
 from orchestratord.core.placement.lanes import lane_of
-from orchestratord.core.prediction import predict_start_of
+from orchestratord.core.placement.prediction import predict_start_of
 from orchestratord.core.state import BrainState
-from orchestratord.core.task import Task, TaskRequest, TaskState
 
 Work = Literal["generate", "embed"]
 

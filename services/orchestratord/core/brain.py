@@ -3,28 +3,28 @@
 from collections.abc import Callable
 from typing import Any
 
-from orchestratord.core import (
+from orchestratord.core import events
+from orchestratord.core.effects import Effect
+from orchestratord.core.facts.admission import AdmissionQueue
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.lives import (
     app_changes,
     assignment_changes,
     devices,
-    ending,
-    events,
-    loading,
     model_changes,
+    model_loading,
+    model_unloading,
     nodes,
     pools,
     restoring,
     session_life,
     sources,
     staging_news,
-    submission,
-    unloading,
+    task_life,
+    task_submission,
     worker_life,
 )
-from orchestratord.core.admission import AdmissionQueue
-from orchestratord.core.effects import Effect
 from orchestratord.core.state import BrainConfig, BrainState
-from orchestratord.core.timers import TimerKind
 
 Handler = Callable[[BrainState, Any], None]
 
@@ -35,22 +35,22 @@ def _tick(state: BrainState, _: events.Tick) -> None:
     state.last_tick = state.now
     for kind, subject in state.timers.due(state.now):
         _TIMERS[kind](state, subject)
-    loading.go_on_looking(state)
+    model_loading.go_on_looking(state)
     worker_life.reattach_overdue(state)
     nodes.check_leases(state)
 
 
 _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
-    TimerKind.DEADLINE: ending.deadline_passed,
-    TimerKind.LATEST_START: ending.latest_start_passed,
+    TimerKind.DEADLINE: task_life.deadline_passed,
+    TimerKind.LATEST_START: task_life.latest_start_passed,
     TimerKind.SESSION: session_life.time_over,
-    TimerKind.READER_GRACE: ending.reader_grace_over,
-    TimerKind.RETENTION: ending.forget,
-    TimerKind.IDLE: unloading.idle_check,
+    TimerKind.READER_GRACE: task_life.reader_grace_over,
+    TimerKind.RETENTION: task_life.forget,
+    TimerKind.IDLE: model_unloading.idle_check,
     TimerKind.RESIDENCY: worker_life.residency_over,
-    TimerKind.LOOK_AGAIN: loading.look_is_due,
+    TimerKind.LOOK_AGAIN: model_loading.look_is_due,
     TimerKind.MEMORY_BACK: worker_life.memory_wait_over,
-    TimerKind.RETRY_LOAD: loading.retry,
+    TimerKind.RETRY_LOAD: model_loading.retry,
     TimerKind.NODE_GRACE: nodes.grace_over,
     TimerKind.PRESSURE: devices.relieve,
     TimerKind.RESUME_DEVICE: devices.time_is_over,
@@ -58,18 +58,18 @@ _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
 }
 
 _HANDLERS: dict[type, Handler] = {
-    events.TaskSubmitted: submission.submit,
-    events.TaskCancelled: ending.cancel,
-    events.ReaderAttached: ending.reader_attached,
-    events.ReaderLeft: ending.reader_left,
+    events.TaskSubmitted: task_submission.submit,
+    events.TaskCancelled: task_life.cancel,
+    events.ReaderAttached: task_life.reader_attached,
+    events.ReaderLeft: task_life.reader_left,
     events.AssignmentSet: assignment_changes.assignment_set,
     events.AssignmentDeleted: assignment_changes.assignment_deleted,
     events.ModelRegistered: model_changes.registered,
     events.ModelStateSet: model_changes.state_set,
     events.ModelDeleted: model_changes.deleted,
-    events.WorkerStopAsked: unloading.stop_asked,
-    events.ModelLoadAsked: loading.load_asked,
-    events.ModelUnloadAsked: unloading.unload_asked,
+    events.WorkerStopAsked: model_unloading.stop_asked,
+    events.ModelLoadAsked: model_loading.load_asked,
+    events.ModelUnloadAsked: model_unloading.unload_asked,
     events.DeviceReleaseAsked: devices.release_asked,
     events.DeviceResumeAsked: devices.resume_asked,
     events.PoolDrainAsked: pools.drain_asked,
@@ -82,21 +82,21 @@ _HANDLERS: dict[type, Handler] = {
     events.NodeRegistered: nodes.register,
     events.NodeReported: nodes.report,
     events.NodeForgotten: nodes.forget,
-    events.ModelStaged: loading.staged,
+    events.ModelStaged: model_loading.staged,
     events.ModelVerified: sources.verified,
     events.ModelComing: staging_news.coming,
-    events.StagingFailed: loading.staging_failed,
-    events.WorkerStartAccepted: loading.start_accepted,
+    events.StagingFailed: model_loading.staging_failed,
+    events.WorkerStartAccepted: model_loading.start_accepted,
     events.WorkerStartFailed: worker_life.start_failed,
     events.WorkerAttached: worker_life.attached,
     events.WorkerSilent: worker_life.silent,
     events.RunsFound: worker_life.runs_found,
-    events.AttemptStarted: ending.attempt_started,
-    events.AttemptFirstToken: ending.attempt_first_token,
-    events.AttemptEnded: ending.attempt_ended,
-    events.AttemptUnknown: ending.attempt_unknown,
-    events.TaskNotKept: ending.not_kept,
-    events.TerminalPersisted: ending.terminal_persisted,
+    events.AttemptStarted: task_life.attempt_started,
+    events.AttemptFirstToken: task_life.attempt_first_token,
+    events.AttemptEnded: task_life.attempt_ended,
+    events.AttemptUnknown: task_life.attempt_unknown,
+    events.TaskNotKept: task_life.not_kept,
+    events.TerminalPersisted: task_life.terminal_persisted,
     events.TaskRestored: restoring.task_restored,
     events.RecordsFound: restoring.records_found,
     events.RecordNotKept: restoring.record_not_kept,
@@ -124,7 +124,7 @@ class Brain:
         try:
             _HANDLERS[type(event)](self.state, event)
             while self.state.look_again:
-                loading.look_again(self.state)
+                model_loading.look_again(self.state)
         finally:
             effects, self.state.outbox = self.state.outbox, []
         return effects

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from orchestratord.core.fleet import Device, Endpoint, EngineFacts, Leaving, WorkerSpec
-from orchestratord.core.records import Record
-from orchestratord.core.task import TaskRequest, Terminal
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Leaving, WorkerSpec
+from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.task import TaskRequest, Terminal
 
 
 @dataclass(frozen=True, slots=True)

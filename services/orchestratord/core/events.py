@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llorch.errors import Reason
-from orchestratord.core.apps import App
-from orchestratord.core.assignments import Assignment
-from orchestratord.core.catalog import ModelFacts, ModelSpec, ModelState, Origin
-from orchestratord.core.drains import AfterDrain, DrainPolicy
-from orchestratord.core.fleet import Snapshot
-from orchestratord.core.records import Record
-from orchestratord.core.targets import Place
-from orchestratord.core.task import RunResult, TaskError, TaskRequest, TaskState, Terminal
+from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.assignments import Assignment
+from orchestratord.core.facts.catalog import ModelFacts, ModelSpec, ModelState, Origin
+from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
+from orchestratord.core.facts.fleet import Snapshot
+from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.targets import Place
+from orchestratord.core.facts.task import RunResult, TaskError, TaskRequest, TaskState, Terminal
 
 # From clients. The brain may refuse these by raising an error of `llorch.errors`; then nothing has changed.
 

@@ -5,24 +5,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llorch.errors import NotFound, Reason
-from orchestratord.core.admission import AdmissionQueue, QueuePolicy
-from orchestratord.core.apps import Apps
-from orchestratord.core.assignments import Assignments
-from orchestratord.core.calibration import Calibrations
-from orchestratord.core.catalog import Catalog
-from orchestratord.core.demand import Demand
-from orchestratord.core.drains import Drains
 from orchestratord.core.effects import Effect
-from orchestratord.core.fleet import Fleet
-from orchestratord.core.ledger import DeviceKey, Ledger
-from orchestratord.core.loads import LoadFailure, Loads
-from orchestratord.core.placement.decision import Decisions
-from orchestratord.core.placement.rules import OverridePolicy
-from orchestratord.core.rates import Rates
-from orchestratord.core.released import ReleasedDevices
-from orchestratord.core.sessions import Sessions
-from orchestratord.core.task import Attempt, Task, TaskError, unknown_task
-from orchestratord.core.timers import TimerKind, Timers
+from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy
+from orchestratord.core.facts.apps import Apps
+from orchestratord.core.facts.assignments import Assignments
+from orchestratord.core.facts.calibration import Calibrations
+from orchestratord.core.facts.catalog import Catalog
+from orchestratord.core.facts.decision import Decisions
+from orchestratord.core.facts.drains import Drains
+from orchestratord.core.facts.fleet import Fleet
+from orchestratord.core.facts.ledger import DeviceKey, Ledger
+from orchestratord.core.facts.loads import LoadFailure, Loads
+from orchestratord.core.facts.released import ReleasedDevices
+from orchestratord.core.facts.rules import OverridePolicy
+from orchestratord.core.facts.sessions import Sessions
+from orchestratord.core.facts.task import Attempt, Task, TaskError, unknown_task
+from orchestratord.core.facts.timers import TimerKind, Timers
+from orchestratord.core.learnt.demand import Demand
+from orchestratord.core.learnt.rates import Rates
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import Metric
 
-from orchestratord.core.fleet import Device, Node, NodeState, Worker, WorkerState
+from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker, WorkerState
 from orchestratord.core.state import BrainState
 from orchestratord.metrics.families import Labels, gauge
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from llorch.errors import LlorchError
 from orchestratord.core import effects, events
-from orchestratord.core.placement.decision import DecisionRecord
+from orchestratord.core.facts.decision import DecisionRecord
+from orchestratord.core.facts.task import Task, TaskEnd, TaskState, Terminal
 from orchestratord.core.state import BrainState
-from orchestratord.core.task import Task, TaskEnd, TaskState, Terminal
 from orchestratord.metrics.tallies import Bounded, Tallies
 
 ADMITTED = "admitted"

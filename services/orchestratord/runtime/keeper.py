@@ -12,8 +12,8 @@ from llorch.errors import LlorchError
 from llorch.logs import get_logger
 from orchestratord.core import effects, events
 from orchestratord.core.events import Event
-from orchestratord.core.records import Record
-from orchestratord.core.task import TaskRequest
+from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.task import TaskRequest
 from orchestratord.store.interface import AuditEntry, Ending, RecordChange, Store
 from orchestratord.store.kinds import kind_of
 

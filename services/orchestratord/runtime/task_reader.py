@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from llama_orch.v2 import task_event_pb2
 from orchestratord.convert import task_events
-from orchestratord.core.task_log import Cursor
+from orchestratord.core.facts.task_log import Cursor
 from orchestratord.runtime.task_streams import Note, TaskStream
 
 HEARTBEAT_S = 10.0

@@ -8,8 +8,8 @@ from datetime import datetime
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
 from orchestratord.convert import task_events
 from orchestratord.convert.task_events import OutputLog
-from orchestratord.core.task import TaskRequest, Terminal
-from orchestratord.core.task_log import TaskLog
+from orchestratord.core.facts.task import TaskRequest, Terminal
+from orchestratord.core.facts.task_log import TaskLog
 
 _EARLIER_LIFE = "earlier"
 """Who wrote the output that the store has kept; no attempt has this id."""

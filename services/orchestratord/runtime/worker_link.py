@@ -16,8 +16,8 @@ from orchestratord.convert.tasks import to_run_spec
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.events import Event
-from orchestratord.core.fleet import Endpoint
-from orchestratord.core.task import TaskError
+from orchestratord.core.facts.fleet import Endpoint
+from orchestratord.core.facts.task import TaskError
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.task_streams import TaskStreams
 

@@ -6,7 +6,7 @@ from llama_orch.v2 import fleet_service_pb2, pool_manager_service_pb2
 from llorch.errors import NotFound, Unavailable
 from llorch.identifiers import is_id
 from llorch.rpc.client import open_stream
-from orchestratord.core.fleet import Fleet, Node, NodeState
+from orchestratord.core.facts.fleet import Fleet, Node, NodeState
 from orchestratord.runtime.effect_runner import EffectRunner
 
 

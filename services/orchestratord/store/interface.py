@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestratord.core.records import Record
-from orchestratord.core.task import TaskRequest, TaskState, Terminal
+from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 
 
 @dataclass(frozen=True, slots=True)

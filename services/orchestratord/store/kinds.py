@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from orchestratord.core.apps import App
-from orchestratord.core.assignments import Assignment
-from orchestratord.core.calibration import Calibration
-from orchestratord.core.catalog import ModelRecord, SourceFacts
-from orchestratord.core.placement.decision import DecisionRecord
-from orchestratord.core.rates import Rate
-from orchestratord.core.records import Record
-from orchestratord.core.released import ReleasedDevice
-from orchestratord.core.sessions import Session
+from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.assignments import Assignment
+from orchestratord.core.facts.calibration import Calibration
+from orchestratord.core.facts.catalog import ModelRecord, SourceFacts
+from orchestratord.core.facts.decision import DecisionRecord
+from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.released import ReleasedDevice
+from orchestratord.core.facts.sessions import Session
+from orchestratord.core.learnt.rates import Rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from llorch.identifiers import new_id
-from orchestratord.core.records import Record
-from orchestratord.core.task import TaskRequest
+from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.task import TaskRequest
 from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask, RecordChange
 from orchestratord.store.kinds import kind_of
 

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Engine, Executable, delete, insert, select, u
 from llorch.errors import FailedPrecondition, Reason
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
-from orchestratord.core.records import Record
-from orchestratord.core.task import TaskRequest, TaskState, Terminal
+from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 from orchestratord.store import codec, schema
 from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask, RecordChange
 from orchestratord.store.kinds import BY_NAME, Kind, kind_of

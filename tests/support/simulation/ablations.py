@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
-from orchestratord.core import brain, dispatch, events, eviction, loading, nodes, unloading, worker_life
-from orchestratord.core.admission import AdmissionQueue
-from orchestratord.core.fair_queue import FairQueue
-from orchestratord.core.fleet import Worker
-from orchestratord.core.ledger import Ledger
-from orchestratord.core.placement.rules import Rules
+from orchestratord.core import brain, events
+from orchestratord.core.facts.admission import AdmissionQueue
+from orchestratord.core.facts.fair_queue import FairQueue
+from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.ledger import Ledger
+from orchestratord.core.facts.rules import Rules
+from orchestratord.core.facts.task import Task, TaskState
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.lives import model_loading, model_unloading, nodes, task_dispatch, worker_life
+from orchestratord.core.placement import eviction
 from orchestratord.core.state import BrainState
-from orchestratord.core.task import Task, TaskState
-from orchestratord.core.timers import TimerKind
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _count_nothing_as_held(stack: ExitStack) -> None:
 
 def _let_busy_ones_go(stack: ExitStack) -> None:
     stack.enter_context(mock.patch.object(Worker, "is_idle", property(lambda worker: worker.serves)))
-    stack.enter_context(mock.patch.object(unloading, "leave", unloading.stop))
+    stack.enter_context(mock.patch.object(model_unloading, "leave", model_unloading.stop))
 
 
 def _nothing(*_: object) -> None:
@@ -112,11 +114,11 @@ ABLATIONS = (
     Ablation("deadlines end tasks", "after its deadline", _time(TimerKind.DEADLINE)),
     Ablation("memory counts when it is back", "spoken for", _replace(Ledger, "release_when_back", _release_now)),
     Ablation("a task ends once", "second terminal", _let_tasks_end_again),
-    Ablation("who waits is looked at again", "never ended", _replace(loading, "look_again", _look_away)),
+    Ablation("who waits is looked at again", "never ended", _replace(model_loading, "look_again", _look_away)),
     Ablation(
         "a cancel that got lost is sent again",
         "although it was cancelled",
-        _replace(dispatch, "cancel_again", lambda *_: None),
+        _replace(task_dispatch, "cancel_again", lambda *_: None),
     ),
     Ablation("a start that may have arrived holds its memory", "spoken for", _handle(events.WorkerStartFailed, _gone)),
 )

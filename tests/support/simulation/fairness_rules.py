@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestratord.core import effects
-from orchestratord.core.task import TaskRequest
+from orchestratord.core.facts.task import TaskRequest
 from support.simulation.violation import Violation
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from llorch.errors import Reason
-from orchestratord.core.fleet import (
+from orchestratord.core.facts.fleet import (
     Device,
     DeviceKind,
     Endpoint,

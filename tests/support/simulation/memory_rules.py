@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NoReturn
 
 from orchestratord.core import effects, events
-from orchestratord.core.fleet import WorkerSpec, WorkerState
+from orchestratord.core.facts.fleet import WorkerSpec, WorkerState
 from support.simulation.host import Host
 from support.simulation.process import Process
 from support.simulation.violation import Violation

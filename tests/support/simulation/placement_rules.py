@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NoReturn
 
 from orchestratord.core import effects, events
-from orchestratord.core.fleet import WorkerState
+from orchestratord.core.facts.fleet import WorkerState
 from support.simulation.plan import RulePlan
 from support.simulation.task_rules import TaskRules
 from support.simulation.violation import Violation

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from llorch.errors import Reason
 from orchestratord.core import events
 from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
-from orchestratord.core.fleet import WorkerState
+from orchestratord.core.facts.fleet import WorkerState
 from support.simulation.host import Host
 from support.simulation.process import Process
 from support.simulation.schedule import Line

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from orchestratord.core.events import Event
-from orchestratord.core.fleet import WorkerSpec, WorkerState
-from orchestratord.core.task import RunResult, TaskError
+from orchestratord.core.facts.fleet import WorkerSpec, WorkerState
+from orchestratord.core.facts.task import RunResult, TaskError
 
 PREFILL_TIMES_FASTER = 20
 BATCH_PENALTY = 0.15

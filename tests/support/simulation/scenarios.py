@@ -6,8 +6,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from unittest import mock
 
-from orchestratord.core import effects, eviction, yielding
-from orchestratord.core.fleet import Worker
+from orchestratord.core import effects
+from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.lives import yielding
+from orchestratord.core.placement import eviction
 from orchestratord.core.state import BrainConfig, BrainState
 from support.simulation.plan import GIB, AppPlan, DevicePlan, FaultPlan, HostPlan, ModelPlan, Plan
 from support.simulation.world import World

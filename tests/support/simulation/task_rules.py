@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestratord.core import effects, events
-from orchestratord.core.fleet import WorkerState
-from orchestratord.core.task import TaskRequest, TaskState
+from orchestratord.core.facts.fleet import WorkerState
+from orchestratord.core.facts.task import TaskRequest, TaskState
 from support.simulation.process import Process, Run
 from support.simulation.violation import Violation
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestratord.core import events
-from orchestratord.core.task import TaskRequest
+from orchestratord.core.facts.task import TaskRequest
 
 if TYPE_CHECKING:
     from support.simulation.world import World

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from llorch.errors import Reason
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
-from orchestratord.core.fleet import WorkerState
-from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskError
+from orchestratord.core.facts.fleet import WorkerState
+from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskError
 from support.simulation.process import Process, Run
 from support.simulation.schedule import Action, Line
 from support.simulation.violation import Violation

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llorch.errors import Reason, ResourceExhausted
-from orchestratord.core.admission import AdmissionQueue, QueuePolicy
-from orchestratord.core.drain_rate import DEFAULT_RETRY_AFTER_MS, DrainRate
+from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy
+from orchestratord.core.learnt.drain_rate import DEFAULT_RETRY_AFTER_MS, DrainRate
 
 
 def queue(capacity: int = 10, policy: QueuePolicy = QueuePolicy.REJECT) -> AdmissionQueue:

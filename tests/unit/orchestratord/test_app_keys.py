@@ -3,7 +3,7 @@ import pytest
 from llorch.auth import BearerAuth, Identity, key_hash, new_app_key
 from llorch.errors import Reason, Unauthenticated
 from orchestratord.api.app_keys import METHODS_OF_APPS, AppAuth
-from orchestratord.core.apps import App, Apps
+from orchestratord.core.facts.apps import App, Apps
 
 HERE = "ipv4:127.0.0.1:5000"
 ELSEWHERE = "ipv4:192.168.1.7:5000"

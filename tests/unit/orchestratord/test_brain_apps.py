@@ -4,10 +4,10 @@ import pytest
 
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason, ResourceExhausted
 from orchestratord.core import effects, events
-from orchestratord.core.apps import App
-from orchestratord.core.catalog import Origin
+from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.catalog import Origin
+from orchestratord.core.facts.task import TaskState
 from orchestratord.core.state import BrainConfig
-from orchestratord.core.task import TaskState
 from support.brain_driver import BrainDriver
 
 KEY = "ab" * 32

@@ -6,14 +6,14 @@ import pytest
 
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, PermissionDenied, Reason
 from orchestratord.core import effects, events
-from orchestratord.core.apps import App
-from orchestratord.core.assignments import Assignment, Mode
-from orchestratord.core.catalog import Origin
-from orchestratord.core.fleet import Leaving, Snapshot, WorkerReported, WorkerState
-from orchestratord.core.placement.decision import DecisionRecord, Outcome
-from orchestratord.core.placement.rules import OverridePolicy, Wishes
+from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.catalog import Origin
+from orchestratord.core.facts.decision import DecisionRecord, Outcome
+from orchestratord.core.facts.fleet import Leaving, Snapshot, WorkerReported, WorkerState
+from orchestratord.core.facts.rules import OverridePolicy, Wishes
+from orchestratord.core.facts.task import TaskError, TaskState
 from orchestratord.core.state import BrainConfig
-from orchestratord.core.task import TaskError, TaskState
 from support.brain_driver import GIB, BrainDriver, gpu
 
 pytestmark = pytest.mark.req("ORCH-1012")

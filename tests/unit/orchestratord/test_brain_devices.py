@@ -5,9 +5,17 @@ import pytest
 from llorch.errors import Reason, Unavailable
 from orchestratord.core import effects, events
 from orchestratord.core.effects import PersistRecord
-from orchestratord.core.fleet import Device, EngineFacts, Leaving, Snapshot, WorkerReported, WorkerSpec, WorkerState
-from orchestratord.core.released import ReleasedDevice
-from orchestratord.core.task import TaskState
+from orchestratord.core.facts.fleet import (
+    Device,
+    EngineFacts,
+    Leaving,
+    Snapshot,
+    WorkerReported,
+    WorkerSpec,
+    WorkerState,
+)
+from orchestratord.core.facts.released import ReleasedDevice
+from orchestratord.core.facts.task import TaskState
 from support.brain_driver import BrainDriver, gpu
 
 CARD, OTHER = gpu("GPU-1", total_mib=10_000), gpu("GPU-2", total_mib=10_000, index=1, name="RTX 3060")

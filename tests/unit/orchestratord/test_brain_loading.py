@@ -5,12 +5,13 @@ from itertools import pairwise
 import pytest
 
 from llorch.errors import FailedPrecondition, NotFound, Reason, Unavailable
-from orchestratord.core import effects, events, memory_estimate
+from orchestratord.core import effects, events
 from orchestratord.core.effects import PersistRecord
-from orchestratord.core.fleet import Endpoint, EngineFacts, Leaving, Snapshot, WorkerReported, WorkerState
-from orchestratord.core.loads import LoadPhase
-from orchestratord.core.targets import Place
-from orchestratord.core.task import TaskState
+from orchestratord.core.facts import memory_estimate
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Snapshot, WorkerReported, WorkerState
+from orchestratord.core.facts.loads import LoadPhase
+from orchestratord.core.facts.targets import Place
+from orchestratord.core.facts.task import TaskState
 from support.brain_driver import BrainDriver, gpu
 
 

@@ -4,8 +4,16 @@ import pytest
 
 from llorch.errors import Aborted, FailedPrecondition, Reason
 from orchestratord.core import effects, events
-from orchestratord.core.fleet import Endpoint, EngineFacts, NodeState, Snapshot, WorkerReported, WorkerSpec, WorkerState
-from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskEnd, TaskError, TaskState
+from orchestratord.core.facts.fleet import (
+    Endpoint,
+    EngineFacts,
+    NodeState,
+    Snapshot,
+    WorkerReported,
+    WorkerSpec,
+    WorkerState,
+)
+from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskEnd, TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 
 

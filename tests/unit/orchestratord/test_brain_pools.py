@@ -4,8 +4,8 @@ import pytest
 
 from llorch.errors import NotFound, Reason
 from orchestratord.core import effects, events
-from orchestratord.core.drains import AfterDrain, DrainPolicy
-from orchestratord.core.fleet import (
+from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
+from orchestratord.core.facts.fleet import (
     Endpoint,
     EngineFacts,
     Leaving,
@@ -15,7 +15,7 @@ from orchestratord.core.fleet import (
     WorkerSpec,
     WorkerState,
 )
-from orchestratord.core.task import TaskError, TaskState
+from orchestratord.core.facts.task import TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 
 FAST = Pool("fast", "garage", ("GPU-1",))

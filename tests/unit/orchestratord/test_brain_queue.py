@@ -4,13 +4,13 @@ import pytest
 
 from llorch.errors import InvalidArgument, Reason, ResourceExhausted
 from orchestratord.core import effects, events
-from orchestratord.core.admission import QueuePolicy
-from orchestratord.core.answer_lengths import Answer
-from orchestratord.core.apps import App
-from orchestratord.core.assignments import Assignment, Mode
+from orchestratord.core.facts.admission import QueuePolicy
+from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.targets import Place
+from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskState
+from orchestratord.core.learnt.answer_lengths import Answer
 from orchestratord.core.state import BrainConfig
-from orchestratord.core.targets import Place
-from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 
 

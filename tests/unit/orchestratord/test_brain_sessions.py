@@ -4,9 +4,9 @@ import pytest
 
 from llorch.errors import NotFound, Reason, ResourceExhausted
 from orchestratord.core import effects, events
-from orchestratord.core.sessions import Budget, Session
+from orchestratord.core.facts.sessions import Budget, Session
+from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult
 from orchestratord.core.state import BrainConfig
-from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult
 from support.brain_driver import BrainDriver
 
 pytestmark = pytest.mark.req("ORCH-1017")

@@ -12,8 +12,8 @@ from llorch.errors import (
     Unavailable,
 )
 from orchestratord.core import effects, events
+from orchestratord.core.facts.task import FinishReason, Stopped, TaskEnd, TaskError, TaskState
 from orchestratord.core.state import BrainConfig
-from orchestratord.core.task import FinishReason, Stopped, TaskEnd, TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason
-from orchestratord.core.catalog import (
+from orchestratord.core.facts.catalog import (
     DEFAULT_CONTEXT,
     VALUES,
     Catalog,

@@ -3,9 +3,10 @@
 import pytest
 
 from llorch.errors import Reason
-from orchestratord.core import effects, events, eviction
-from orchestratord.core.fleet import Leaving, WorkerSpec
-from orchestratord.core.task import TaskState
+from orchestratord.core import effects, events
+from orchestratord.core.facts.fleet import Leaving, WorkerSpec
+from orchestratord.core.facts.task import TaskState
+from orchestratord.core.placement import eviction
 from support.brain_driver import BrainDriver, gpu
 
 KEY = ("garage", "GPU-1")

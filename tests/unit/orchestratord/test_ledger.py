@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestratord.core.ledger import Ledger, OverCommit
+from orchestratord.core.facts.ledger import Ledger, OverCommit
 
 GPU = ("garage", "GPU-1")
 OTHER = ("garage", "GPU-2")

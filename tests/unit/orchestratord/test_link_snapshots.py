@@ -2,7 +2,7 @@
 
 from llama_orch.v2 import node_link_pb2, worker_pb2
 from orchestratord.convert.link_snapshots import LinkSnapshots
-from orchestratord.core.fleet import WorkerState
+from orchestratord.core.facts.fleet import WorkerState
 
 
 def whole(*worker_ids: str, full: bool = True) -> node_link_pb2.NodeSnapshot:

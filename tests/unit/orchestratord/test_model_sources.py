@@ -5,9 +5,9 @@ import pytest
 from llorch.settings import SettingsError
 from orchestratord.app_sources import apps_of_file
 from orchestratord.assignment_sources import assignments_of_file
-from orchestratord.core.apps import App
-from orchestratord.core.assignments import Assignment, Mode
-from orchestratord.core.catalog import Catalog, ModelSpec, Origin
+from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.catalog import Catalog, ModelSpec, Origin
 from orchestratord.model_sources import models_of_file
 
 

@@ -3,9 +3,10 @@
 import pytest
 
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason
-from orchestratord.core import effects, events, pulls
-from orchestratord.core.catalog import Origin
-from orchestratord.core.fleet import NodeState, Snapshot
+from orchestratord.core import effects, events
+from orchestratord.core.facts.catalog import Origin
+from orchestratord.core.facts.fleet import NodeState, Snapshot
+from orchestratord.core.lives import pulls
 from support.brain_driver import BrainDriver, gpu
 
 

@@ -16,7 +16,7 @@ from llorch.ports import free_port
 from llorch.rpc.server import RpcServer
 from orchestratord.core.effects import StageModel, StartWorker
 from orchestratord.core.events import Event, StagingFailed, WorkerStartFailed
-from orchestratord.core.fleet import WorkerSpec
+from orchestratord.core.facts.fleet import WorkerSpec
 from orchestratord.runtime import node_commands
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.node_commands import NodeCommands

@@ -8,8 +8,8 @@ import pytest
 
 from llorch.errors import Reason
 from orchestratord.core import effects, events
+from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskRequest
 from orchestratord.core.state import BrainConfig
-from orchestratord.core.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskRequest
 from support.brain_driver import BrainDriver
 
 pytestmark = pytest.mark.req("ORCH-1016")

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestratord.core.answer_lengths import Answer, Answers
-from orchestratord.core.estimates import Estimate, Learnt, Reliability, Remaining
-from orchestratord.core.rates import Quantity, Rates, Run, device_key
+from orchestratord.core.learnt.answer_lengths import Answer, Answers
+from orchestratord.core.learnt.estimates import Estimate, Learnt, Reliability, Remaining
+from orchestratord.core.learnt.rates import Quantity, Rates, Run, device_key
 
 CARD = device_key(["RTX 3090"])
 

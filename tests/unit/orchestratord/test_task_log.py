@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llorch.errors import InvalidArgument, Reason
-from orchestratord.core.task_log import Cursor, TaskLog
+from orchestratord.core.facts.task_log import Cursor, TaskLog
 
 
 @dataclass

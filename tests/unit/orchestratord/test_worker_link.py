@@ -14,8 +14,8 @@ from llorch.clock import SystemClock
 from llorch.rpc.server import RpcServer
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
-from orchestratord.core.fleet import Endpoint
-from orchestratord.core.task import TaskRequest
+from orchestratord.core.facts.fleet import Endpoint
+from orchestratord.core.facts.task import TaskRequest
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.runtime.worker_link import WorkerLink

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from orchestratord.core.fleet import Device, DeviceKind, Node
+from orchestratord.core.facts.fleet import Device, DeviceKind, Node
 from orchestratord.core.placement.query import Query, Site
 
 ALL_SETS_UP_TO = 4

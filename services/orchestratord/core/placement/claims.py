@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestratord.core.fleet import Device, DeviceKind
-from orchestratord.core.memory_estimate import estimate_split_mib
+from orchestratord.core.facts.fleet import Device, DeviceKind
+from orchestratord.core.facts.memory_estimate import estimate_split_mib
 from orchestratord.core.placement.query import Query
 
 Shares = tuple[float, ...]

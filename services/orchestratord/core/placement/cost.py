@@ -14,11 +14,11 @@ orders places; it is never told as a prediction.
 
 from dataclasses import dataclass, field, replace
 
-from orchestratord.core.estimates import Estimate
-from orchestratord.core.fleet import DeviceKind, Node, Worker
-from orchestratord.core.placement.decision import Term
+from orchestratord.core.facts.decision import Term
+from orchestratord.core.facts.fleet import DeviceKind, Node, Worker
+from orchestratord.core.learnt.estimates import Estimate
+from orchestratord.core.learnt.rates import device_key
 from orchestratord.core.placement.query import Query, Site
-from orchestratord.core.rates import device_key
 
 EVICT_MS = 500.0
 """A worker ends, and the driver gives its memory back; bounded waiting for it is the ledger's."""

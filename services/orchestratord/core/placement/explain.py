@@ -2,21 +2,20 @@
 
 from dataclasses import replace
 
-from orchestratord.core import prediction
-from orchestratord.core.catalog import Model
-from orchestratord.core.fleet import Worker
-from orchestratord.core.load_planning import outlook
-from orchestratord.core.placement import filters
-from orchestratord.core.placement.decision import Decision, DecisionRecord, Outcome
+from orchestratord.core.facts.catalog import Model
+from orchestratord.core.facts.decision import Decision, DecisionRecord, Outcome
+from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.rules import Lane, Wishes, rules_of
+from orchestratord.core.facts.task import TaskRequest
+from orchestratord.core.placement import filters, prediction
+from orchestratord.core.placement.decision_of import record_of
 from orchestratord.core.placement.lanes import lane_of, overrides_of
+from orchestratord.core.placement.load_planning import outlook
 from orchestratord.core.placement.pipeline import place_load
 from orchestratord.core.placement.query import LoadRequest, Query
-from orchestratord.core.placement.recording import record_of
-from orchestratord.core.placement.rules import Lane, Wishes, rules_of
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.placement.workers import weigh
 from orchestratord.core.state import BrainState
-from orchestratord.core.task import TaskRequest
 
 
 def explain(

@@ -1,11 +1,11 @@
 """What of a task decides where it may run, and what of that it may wish for itself."""
 
 from llorch.errors import FailedPrecondition, PermissionDenied, Reason
-from orchestratord.core.fleet import Node, NodeState
-from orchestratord.core.placement.rules import NO_OVERRIDES, Lane, OverridePolicy, Overrides, Rules, Wishes, rules_of
+from orchestratord.core.facts.fleet import Node, NodeState
+from orchestratord.core.facts.rules import NO_OVERRIDES, Lane, OverridePolicy, Overrides, Rules, Wishes, rules_of
+from orchestratord.core.facts.targets import Place, resolve
+from orchestratord.core.facts.task import TaskRequest
 from orchestratord.core.state import BrainState
-from orchestratord.core.targets import Place, resolve
-from orchestratord.core.task import TaskRequest
 
 
 def overrides_of(state: BrainState, wishes: Wishes | None) -> Overrides:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from orchestratord.core import eviction
-from orchestratord.core.fleet import Worker, WorkerState
+from orchestratord.core.facts.fleet import Worker, WorkerState
+from orchestratord.core.placement import eviction
 from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.state import BrainState
 

@@ -8,16 +8,15 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 
-from orchestratord.core import eviction
-from orchestratord.core.placement import filters
+from orchestratord.core.facts.decision import Candidate, Decision, Evicted, Term
+from orchestratord.core.facts.rules import rules_of, with_target
+from orchestratord.core.placement import eviction, filters
 from orchestratord.core.placement.candidates import Usable, sizes_to_try
 from orchestratord.core.placement.claims import Claims
 from orchestratord.core.placement.cost import EVICT_MS, Costs
-from orchestratord.core.placement.decision import Candidate, Decision, Evicted, Term
 from orchestratord.core.placement.places import Claimed, Place, Surveyor
 from orchestratord.core.placement.possible import Possible, possible_places
 from orchestratord.core.placement.query import LoadRequest, Query, Site
-from orchestratord.core.placement.rules import rules_of, with_target
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.state import BrainState
 

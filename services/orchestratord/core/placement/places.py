@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from orchestratord.core import eviction
-from orchestratord.core.ledger import DeviceKey
+from orchestratord.core.facts.ledger import DeviceKey
+from orchestratord.core.placement import eviction
 from orchestratord.core.placement.candidates import Usable, sites_of_size
 from orchestratord.core.placement.claims import Claims, Shares
 from orchestratord.core.placement.cost import EVICT_MS, Costs, pressure_ms

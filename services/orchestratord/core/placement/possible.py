@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestratord.core import eviction
-from orchestratord.core.eviction import NOBODY, Eviction
+from orchestratord.core.placement import eviction
 from orchestratord.core.placement.cost import EVICT_MS
+from orchestratord.core.placement.eviction import NOBODY, Eviction
 from orchestratord.core.placement.places import Order, Place
 from orchestratord.core.state import BrainState
 

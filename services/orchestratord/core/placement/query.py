@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from orchestratord.core.catalog import Model
-from orchestratord.core.fleet import Device, DeviceKind, Node, Worker
-from orchestratord.core.placement.rules import Lane, Rules
+from orchestratord.core.facts.catalog import Model
+from orchestratord.core.facts.fleet import Device, DeviceKind, Node, Worker
+from orchestratord.core.facts.rules import Lane, Rules
+from orchestratord.core.facts.targets import Place
 from orchestratord.core.state import BrainState
-from orchestratord.core.targets import Place
 
 
 @dataclass(frozen=True, slots=True)

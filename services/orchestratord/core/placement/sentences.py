@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from orchestratord.core.placement.decision import Candidate, DecisionRecord, Evicted, Outcome
+from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome
 from orchestratord.core.placement.tally import NO_ROOM
 
 _REASONS_TOLD = 4

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from orchestratord.core import prediction
-from orchestratord.core.fleet import Device, Node, Worker
-from orchestratord.core.placement import filters
+from orchestratord.core.facts.decision import Candidate, Decision
+from orchestratord.core.facts.fleet import Device, Node, Worker
+from orchestratord.core.facts.rules import Lane, rules_of
+from orchestratord.core.facts.task import TaskRequest
+from orchestratord.core.placement import filters, prediction
 from orchestratord.core.placement.cost import Costs, worker_terms
-from orchestratord.core.placement.decision import Candidate, Decision
 from orchestratord.core.placement.filters.context import context_of
 from orchestratord.core.placement.query import LoadRequest, Query, Site
-from orchestratord.core.placement.rules import Lane, rules_of
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.state import BrainState
-from orchestratord.core.task import TaskRequest
 
 
 def place_task(state: BrainState, request: TaskRequest, lane: Lane) -> Decision:

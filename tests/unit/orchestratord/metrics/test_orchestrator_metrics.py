@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llorch.errors import LlorchError
 from llorch.metrics_server import MetricsServer
 from orchestratord.core import effects, events
-from orchestratord.core.fleet import Leaving, Worker, WorkerSpec
+from orchestratord.core.facts.fleet import Leaving, Worker, WorkerSpec
 from orchestratord.core.state import BrainConfig
 from orchestratord.metrics.fleet_families import ReplicaNumbers
 from orchestratord.metrics.tallies import MOST_VALUES, OTHER, Bounded

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from llorch.errors import NotFound
-from orchestratord.core.assignments import Mode
-from orchestratord.core.placement.decision import Outcome
+from orchestratord.core.facts.assignments import Mode
+from orchestratord.core.facts.decision import Outcome
+from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.placement.explain import explain
-from orchestratord.core.placement.rules import Wishes
 from orchestratord.core.placement.sentences import duration, sentence
 from support.placement import BIG, GIB, SMALL, Scene, card
 

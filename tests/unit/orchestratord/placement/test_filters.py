@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from llorch.errors import Reason
-from orchestratord.core.assignments import Mode
-from orchestratord.core.fleet import DeviceKind, NodeState
-from orchestratord.core.placement.rules import Lane, Overrides
-from orchestratord.core.released import ReleasedDevice
-from orchestratord.core.targets import Place
-from orchestratord.core.task import TaskError
+from orchestratord.core.facts.assignments import Mode
+from orchestratord.core.facts.fleet import DeviceKind, NodeState
+from orchestratord.core.facts.released import ReleasedDevice
+from orchestratord.core.facts.rules import Lane, Overrides
+from orchestratord.core.facts.targets import Place
+from orchestratord.core.facts.task import TaskError
 from support.placement import BIG, SMALL, Scene, card
 
 pytestmark = pytest.mark.req("ORCH-1011")

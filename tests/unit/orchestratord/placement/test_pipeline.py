@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestratord.core.assignments import Mode
-from orchestratord.core.fleet import DeviceKind, NodeState
+from orchestratord.core.facts.assignments import Mode
+from orchestratord.core.facts.fleet import DeviceKind, NodeState
+from orchestratord.core.facts.rules import Lane, Overrides
+from orchestratord.core.learnt.rates import Rates, Run
 from orchestratord.core.placement.possible import EVICTIONS_COMPARED
-from orchestratord.core.placement.rules import Lane, Overrides
-from orchestratord.core.rates import Rates, Run
 from support.placement import BIG, GIB, SMALL, Scene, card
 
 pytestmark = pytest.mark.req("ORCH-1011")

@@ -3,7 +3,7 @@
 import pytest
 
 from llorch.errors import InvalidArgument, NotFound
-from orchestratord.core.targets import Place, devices_of, resolve, show
+from orchestratord.core.facts.targets import Place, devices_of, resolve, show
 from support.placement import BIG, SMALL, Scene, card
 
 

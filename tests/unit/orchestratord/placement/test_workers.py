@@ -2,14 +2,14 @@
 
 import pytest
 
-from orchestratord.core.assignments import Mode
-from orchestratord.core.fleet import Leaving, NodeState
-from orchestratord.core.placement.decision import Decision
+from orchestratord.core.facts.assignments import Mode
+from orchestratord.core.facts.decision import Decision
+from orchestratord.core.facts.fleet import Leaving, NodeState
+from orchestratord.core.facts.sessions import Session
+from orchestratord.core.facts.task import TaskRequest
+from orchestratord.core.learnt.rates import Run
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.placement.workers import place_task
-from orchestratord.core.rates import Run
-from orchestratord.core.sessions import Session
-from orchestratord.core.task import TaskRequest
 from support.placement import BIG, SMALL, Scene
 
 pytestmark = pytest.mark.req("ORCH-1011")

@@ -1,6 +1,6 @@
 """Nothing new goes to a node that can't be reached, or that is being emptied."""
 
-from orchestratord.core.fleet import NodeState
+from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.placement.filters.filter import Filter
 from orchestratord.core.placement.query import Query, Site
 

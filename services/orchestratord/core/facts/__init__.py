@@ -1,0 +1,1 @@
+"""What is: values and tables that the state holds. They know nothing of events, effects or one another's handlers."""

@@ -1,0 +1,243 @@
+"""The bounded queue: who waits, who is next, and who is sent away.
+
+Classes go first, the highest before the others, but a lower class is passed over for `max_starvation_s` at most. Within
+a class apps share by weight (`fair_queue`). What is shared is the slots of a model, so all of this is kept by model.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from llorch.errors import Reason, ResourceExhausted
+from orchestratord.core.facts.fair_queue import FairQueue
+from orchestratord.core.learnt.drain_rate import DrainRate
+
+
+class QueuePolicy(StrEnum):
+    """What happens to a task that comes when its class is full."""
+
+    REJECT = "reject"
+    """It is refused with a delay after which to come back."""
+    DROP_LRU = "drop-lru"
+    """The task that has waited longest in the lowest class gives it its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Where a task waits. `arrival` orders all tasks; `lane` stands for the workers that it may run on."""
+
+    model: str
+    priority: str
+    app: str
+    lane: Hashable
+    arrival: int
+
+
+@dataclass(slots=True)
+class _Class:
+    """One priority: how many wait, and in which order those came that may be dropped."""
+
+    depth: int = 0
+    droppable: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    rate: DrainRate = field(default_factory=DrainRate)
+
+
+@dataclass(slots=True)
+class AdmissionQueue:
+    """Waiting tasks. `capacity` bounds each class; under drop-lru it bounds all of them together, capacity each.
+
+    `now` is the brain's clock, `weights` has the apps whose weight is not 1, `held` those that may start nothing now.
+    """
+
+    priorities: Sequence[str]
+    capacity: int
+    policy: QueuePolicy = QueuePolicy.REJECT
+    max_starvation_s: float = 60.0
+    now: float = 0.0
+    weights: dict[str, float] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
+    _arrivals: int = 0
+    _places: dict[str, Waiting] = field(default_factory=dict)
+    _classes: dict[str, _Class] = field(default_factory=dict)
+    _by_model: dict[str, dict[str, FairQueue]] = field(default_factory=dict)
+    _waiting_of_app: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._classes = {priority: _Class() for priority in self.priorities}
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, task_id: str) -> Waiting:
+        return self._places[task_id]
+
+    def make_room(self, priority: str) -> str | None:
+        """See to it that one more task has a place.
+
+        Returns the task that has to leave for it, None if nobody has to. Raises ResourceExhausted with a delay that
+        follows from how fast the class drains.
+        """
+        if not self._is_full(priority):
+            return None
+        victim = self._victim(priority) if self.policy is QueuePolicy.DROP_LRU else None
+        if victim is None:
+            raise self._no_room(priority)
+        return victim
+
+    def add(
+        self,
+        task_id: str,
+        model: str,
+        priority: str,
+        *,
+        app: str = "",
+        lane: Hashable = None,
+        arrival: int | None = None,
+    ) -> None:
+        """A task waits from now on. With the `arrival` of an earlier wait it gets its old place, undroppable."""
+        if arrival is None:
+            self._arrivals += 1
+            self._classes[priority].droppable[task_id] = None
+        place = Waiting(model, priority, app, lane, self._arrivals if arrival is None else arrival)
+        self._places[task_id] = place
+        self._classes[priority].depth += 1
+        of_app = self._waiting_of_app.setdefault(app, {})
+        of_app[model] = of_app.get(model, 0) + 1
+        self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now)
+
+    def remove(self, task_id: str) -> Waiting:
+        """It waits no longer: it gets a slot, or ends without one."""
+        place = self._places.pop(task_id)
+        self._by_model[place.model][place.priority].remove(task_id, place.app, place.lane)
+        of_app = self._waiting_of_app[place.app]
+        of_app[place.model] -= 1
+        if not of_app[place.model]:
+            del of_app[place.model]
+        if not of_app:
+            del self._waiting_of_app[place.app]
+        of_class = self._classes[place.priority]
+        of_class.depth -= 1
+        of_class.droppable.pop(task_id, None)
+        of_class.rate.departed(self.now)
+        return place
+
+    def take(self, task_id: str, tokens: int) -> Waiting:
+        """It gets a slot, and its app is charged with the tokens that it will probably need."""
+        place = self.remove(task_id)
+        self.charge(place, tokens)
+        return place
+
+    def charge(self, place: Waiting, tokens: int) -> None:
+        queue = self._by_model[place.model][place.priority]
+        queue.charge(place.app, tokens, self.weights.get(place.app, 1.0), self.now)
+
+    def settle(self, place: Waiting, charged: int, served: int) -> None:
+        """The work is done: the app pays for what it got, not for what was expected."""
+        self._queue(place.model, place.priority).correct(place.app, served - charged, self.weights.get(place.app, 1.0))
+
+    def has_waiting(self, model: str) -> bool:
+        return any(map(len, self._by_model.get(model, {}).values()))
+
+    def count(self, model: str) -> int:
+        return sum(len(queue) for queue in self._by_model.get(model, {}).values())
+
+    def next_for(self, model: str) -> str | None:
+        """The task that a free slot of `model` goes to, if it may use that slot."""
+        return next(self.heads(model), None)
+
+    def heads(self, model: str) -> Iterator[str]:
+        """Those who may be next for a free slot of `model`, in order: one per class, app and lane.
+
+        Changes to the queue make what is left of the iteration worthless; ask again.
+        """
+        for queue in self._in_turn(model):
+            yield from queue.in_order(self.held)
+
+    def waiting_for(self, model: str) -> list[str]:
+        """Everybody who waits for it, by class and arrival. Linear."""
+        queues = self._by_model.get(model, {})
+        return [task_id for name in self.priorities if (queue := queues.get(name)) for task_id in queue.by_arrival()]
+
+    def lanes_of(self, model: str) -> list[Hashable]:
+        return list(dict.fromkeys(lane for queue in self._in_turn(model) for lane in queue.lanes()))
+
+    def models(self) -> Iterator[str]:
+        """Models that somebody waits for, the longest waiting first within the highest class."""
+        firsts = (
+            (self.priorities.index(priority), queue.first_arrival(), model)
+            for model, queues in self._by_model.items()
+            for priority, queue in queues.items()
+            if len(queue)
+        )
+        return iter(dict.fromkeys(model for _, _, model in sorted(firsts)))
+
+    def models_of_app(self, app: str) -> list[str]:
+        """Models that tasks of this app wait for."""
+        return sorted(self._waiting_of_app.get(app, ()))
+
+    def ahead(self, model: str, priority: str, app: str = "") -> int:
+        """About how many would get a slot of the model before a task that came now."""
+        return self._before(model, priority, app, own=self._waiting(model, priority).get(app, 0))
+
+    def position(self, task_id: str) -> int:
+        """About how many get a slot of its model before it. Linear: for reports, not for decisions."""
+        place = self._places[task_id]
+        own = self._by_model[place.model][place.priority].rank(place.app, place.arrival)
+        return self._before(place.model, place.priority, place.app, own)
+
+    def depth(self, priority: str) -> int:
+        return self._classes[priority].depth
+
+    def _queue(self, model: str, priority: str) -> FairQueue:
+        return self._by_model.setdefault(model, {}).setdefault(priority, FairQueue())
+
+    def _waiting(self, model: str, priority: str) -> dict[str, int]:
+        queue = self._by_model.get(model, {}).get(priority)
+        return queue.waiting_per_app() if queue else {}
+
+    def _in_turn(self, model: str) -> list[FairQueue]:
+        """The model's queues that have somebody in them: those that were passed over for too long first."""
+        queues = self._by_model.get(model, {})
+        by_class = [queue for name in self.priorities if (queue := queues.get(name)) and len(queue)]
+        overdue = [queue for queue in by_class[1:] if self._is_overdue(queue)]
+        return [*overdue, *(queue for queue in by_class if queue not in overdue)] if overdue else by_class
+
+    def _is_overdue(self, queue: FairQueue) -> bool:
+        return self.now - queue.unserved_since >= self.max_starvation_s
+
+    def _before(self, model: str, priority: str, app: str, own: int) -> int:
+        """With `own` tasks of its app before it; the others get their share of the slots meanwhile."""
+        higher = self.priorities[: self.priorities.index(priority)]
+        before = own + sum(sum(self._waiting(model, name).values()) for name in higher)
+        weight = self.weights.get(app, 1.0)
+        for other, waiting in self._waiting(model, priority).items():
+            if other != app:
+                before += min(waiting, int((own + 1) * self.weights.get(other, 1.0) / weight))
+        return before
+
+    def _is_full(self, priority: str) -> bool:
+        if self.policy is QueuePolicy.DROP_LRU:
+            return len(self) >= self.capacity * len(self.priorities)
+        return self._classes[priority].depth >= self.capacity
+
+    def _victim(self, priority: str) -> str | None:
+        """The task that waits longest in the lowest class; never one of a higher class than that of the newcomer."""
+        not_higher = self.priorities[self.priorities.index(priority) :]
+        for name in reversed(not_higher):
+            if droppable := self._classes[name].droppable:
+                return next(iter(droppable))
+        return None
+
+    def _no_room(self, priority: str) -> ResourceExhausted:
+        rate = self._classes[priority].rate
+        rate.refused()
+        return ResourceExhausted(
+            Reason.QUEUE_FULL,
+            f"the queue for priority '{priority}' is full ({self.depth(priority)} tasks wait); try again later",
+            retry_after_ms=rate.retry_after_ms(self.now),
+            metadata={"policy_label": self.policy.value, "priority": priority},
+        )

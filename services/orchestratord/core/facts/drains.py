@@ -1,0 +1,86 @@
+"""Pools that are being emptied, and what comes then."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from orchestratord.core.facts.ledger import DeviceKey
+
+
+class DrainPolicy(StrEnum):
+    """What becomes of work that is not finished at the deadline."""
+
+    REQUEUE = "REQUEUE"
+    WAIT = "WAIT"
+    FAIL = "FAIL"
+
+
+class AfterDrain(StrEnum):
+    """STAY: nothing is started there until the pool is reloaded. RELOAD: what ran there is started again. PURGE: model
+    files that nobody else uses are removed from the node's cache, and the pool stays empty.
+    """
+
+    STAY = "STAY"
+    RELOAD = "RELOAD"
+    PURGE = "PURGE"
+
+
+@dataclass(slots=True)
+class Drain:
+    """`ran` are the models that were there, with their devices, for RELOAD; `deadline_at` is on the brain's clock."""
+
+    pool_id: str
+    node_id: str
+    device_ids: tuple[str, ...]
+    policy: DrainPolicy
+    after: AfterDrain
+    deadline_at: float
+    ran: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    is_drained: bool = False
+
+    @property
+    def comes_back(self) -> bool:
+        """By itself, and soon: its devices are waited for."""
+        return self.after is AfterDrain.RELOAD
+
+    @property
+    def keys(self) -> Iterator[DeviceKey]:
+        return ((self.node_id, device_id) for device_id in self.device_ids)
+
+
+@dataclass(slots=True)
+class Drains:
+    """By pool; and whether a device is in one of them, which every placement asks."""
+
+    _by_pool: dict[str, Drain] = field(default_factory=dict)
+    _devices: dict[DeviceKey, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._by_pool)
+
+    def all(self) -> list[Drain]:
+        return list(self._by_pool.values())
+
+    def find(self, pool_id: str) -> Drain | None:
+        return self._by_pool.get(pool_id)
+
+    def on_node(self, node_id: str) -> list[Drain]:
+        return [drain for drain in self._by_pool.values() if drain.node_id == node_id]
+
+    def covers(self, key: DeviceKey) -> bool:
+        return key in self._devices
+
+    def put(self, drain: Drain) -> None:
+        self.discard(drain.pool_id)
+        self._by_pool[drain.pool_id] = drain
+        for key in drain.keys:
+            self._devices[key] = self._devices.get(key, 0) + 1
+
+    def discard(self, pool_id: str) -> None:
+        drain = self._by_pool.pop(pool_id, None)
+        if drain is None:
+            return
+        for key in drain.keys:
+            self._devices[key] -= 1
+            if not self._devices[key]:
+                del self._devices[key]

@@ -1,0 +1,142 @@
+"""Places as people name them: a node, a GPU of it, several of its GPUs together, or a pool.
+
+garage             the node
+garage/3090        the one GPU of garage whose name has "3090" in it
+garage/0           the GPU that nvidia-smi shows as 0
+garage/GPU-3f2a    the GPU whose UUID begins so
+garage/3090+3060   these GPUs, together and in this order
+fast               the pool that is called so
+
+Kept by UUID, so that a card stays meant when it moves to another slot; shown by the card's name.
+"""
+
+from dataclasses import dataclass
+
+from llorch.errors import NotFound, Reason, invalid_field
+from orchestratord.core.facts.fleet import Device, Fleet, Node
+
+TOGETHER = "+"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Without devices it is the whole node, or with `pool_id` whatever belongs to the pool. Several devices are meant
+    together, in this order.
+    """
+
+    node_id: str
+    device_ids: tuple[str, ...] = ()
+    pool_id: str = ""
+
+    def covers(self, node: Node, device_ids: tuple[str, ...]) -> bool:
+        """Whether a worker on these devices of the node is at this place."""
+        if node.node_id != self.node_id:
+            return False
+        if self.pool_id:
+            return self._devices_of_pool(node).issuperset(device_ids)
+        return not self.device_ids or self.device_ids == device_ids or set(self.device_ids) == set(device_ids)
+
+    def touches(self, node: Node, device_ids: tuple[str, ...]) -> bool:
+        """Whether a worker on these devices of the node would use anything of this place."""
+        if node.node_id != self.node_id:
+            return False
+        if self.pool_id:
+            return not self._devices_of_pool(node).isdisjoint(device_ids)
+        return not self.device_ids or not set(self.device_ids).isdisjoint(device_ids)
+
+    def _devices_of_pool(self, node: Node) -> frozenset[str]:
+        """As it is now: cards are put into pools by the node's settings."""
+        pool = node.pools.get(self.pool_id)
+        return frozenset(pool.device_ids) if pool is not None else frozenset()
+
+
+def resolve(fleet: Fleet, text: str) -> Place:
+    """The place that somebody means. Raises NotFound with what there is, or InvalidArgument for what is ambiguous."""
+    node_id, slash, devices = text.strip().partition("/")
+    if not slash and node_id not in fleet.nodes:
+        return _pool(fleet, node_id)
+    node = fleet.node(node_id)
+    if not slash:
+        return Place(node_id)
+    device_ids = tuple(_device(node, part).device_id for part in devices.split(TOGETHER))
+    if len(set(device_ids)) < len(device_ids):
+        raise invalid_field("target", f"'{text[:128]}' names the same GPU twice")
+    return Place(node_id, device_ids)
+
+
+def show(fleet: Fleet, place: Place) -> str:
+    """The place for people: cards by name, with the index where a node has two of a name, by UUID if they are gone."""
+    if place.pool_id:
+        return place.pool_id
+    if not place.device_ids:
+        return place.node_id
+    node = fleet.nodes.get(place.node_id)
+    names = (_name(node, device_id) for device_id in place.device_ids)
+    return f"{place.node_id}/{TOGETHER.join(names)}"
+
+
+def devices_of(node: Node, place: Place) -> tuple[str, ...]:
+    """The devices of the place that its node has now."""
+    if place.pool_id:
+        pool = node.pools.get(place.pool_id)
+        held = pool.device_ids if pool is not None else ()
+        return tuple(device_id for device_id in node.devices if device_id in held)
+    if place.device_ids:
+        return tuple(device_id for device_id in place.device_ids if device_id in node.devices)
+    return tuple(node.devices)
+
+
+def _pool(fleet: Fleet, pool_id: str) -> Place:
+    for node in fleet.nodes.values():
+        if pool_id in node.pools:
+            return Place(node.node_id, pool_id=pool_id)
+    nodes = ", ".join(sorted(fleet.nodes)) or "none"
+    raise NotFound(
+        Reason.NODE_NOT_FOUND,
+        f"no node or pool is called '{pool_id[:128]}'; the nodes are: {nodes}; a GPU is named as node/card, for "
+        "example garage/3090",
+    )
+
+
+def _device(node: Node, text: str) -> Device:
+    """By its id, then by its index, then by a beginning of its UUID, then by a part of its name."""
+    named = text.strip()
+    devices = sorted(node.devices.values(), key=lambda device: (device.index, device.device_id))
+    for found in (
+        [device for device in devices if device.device_id == named],
+        [device for device in devices if str(device.index) == named],
+        [device for device in devices if named and _begins_with(device, named)],
+        [device for device in devices if named and _plain(named) in _plain(device.name)],
+    ):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise invalid_field(
+                "target", f"'{node.node_id}/{named[:128]}' means {len(found)} GPUs; name one of: {_offer(found)}"
+            )
+    raise NotFound(
+        Reason.DEVICE_NOT_FOUND,
+        f"node '{node.node_id}' has no GPU that '{named[:128]}' means; it has: {_offer(devices)}",
+    )
+
+
+def _begins_with(device: Device, prefix: str) -> bool:
+    """With or without the driver's "GPU-" before it; short prefixes would be taken for names."""
+    begins = (device.device_id, device.device_id.removeprefix("GPU-"))
+    return len(prefix) >= 4 and any(begin.lower().startswith(prefix.lower()) for begin in begins)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "").replace("-", "")
+
+
+def _offer(devices: list[Device]) -> str:
+    return ", ".join(f"{device.index} ({device.name}, {device.device_id})" for device in devices) or "none"
+
+
+def _name(node: Node | None, device_id: str) -> str:
+    device = node.devices.get(device_id) if node is not None else None
+    if node is None or device is None:
+        return device_id
+    twins = sum(other.name == device.name for other in node.devices.values())
+    return device.name if twins == 1 else f"{device.index}"

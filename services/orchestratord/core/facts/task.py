@@ -1,0 +1,204 @@
+"""A task, its attempts, and the only legal ways from one state to another.
+
+QUEUED ──► RUNNING ──► COMPLETED
+│  ▲        │ ├────► FAILED
+│  └────────┘ ├────► CANCELLED
+│  (attempt   └────► EXPIRED
+│   lost)
+└──► FAILED, CANCELLED, EXPIRED
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from llorch.errors import NotFound, Reason
+from orchestratord.core.facts.admission import Waiting
+from orchestratord.core.facts.rules import NO_OVERRIDES, Overrides, Wishes
+from orchestratord.core.facts.sessions import Budget
+from orchestratord.core.learnt.estimates import Estimate
+
+
+class TaskState(StrEnum):
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+_ENDINGS = frozenset({TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED})
+
+TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = {
+    TaskState.QUEUED: _ENDINGS | {TaskState.RUNNING},
+    TaskState.RUNNING: _ENDINGS | {TaskState.COMPLETED, TaskState.QUEUED},
+    TaskState.COMPLETED: frozenset(),
+    TaskState.FAILED: frozenset(),
+    TaskState.CANCELLED: frozenset(),
+    TaskState.EXPIRED: frozenset(),
+}
+
+TERMINAL_STATES = frozenset(state for state, following in TRANSITIONS.items() if not following)
+
+
+class IllegalTransition(AssertionError):
+    """A decision tried a way that the table does not have; always a bug."""
+
+
+class FinishReason(StrEnum):
+    EOS = "EOS"
+    STOP_STRING = "STOP_STRING"
+    LENGTH = "LENGTH"
+    CONTEXT_FULL = "CONTEXT_FULL"
+    TOOL_CALLS = "TOOL_CALLS"
+    CANCELLED = "CANCELLED"
+    DEADLINE = "DEADLINE"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """What was asked for. `payload` is the work for the worker, opaque here; everything that decides is beside it.
+
+    `prompt_tokens` is a guess from the text's length; `max_tokens` bounds each of the `choices`, and is 0 where nothing
+    is generated. Without a `priority` it is the app's. `content_digest` tells whether two requests with the same
+    `request_id` are the same request. `deadline_s` is relative to admission. `wishes` about the place become
+    `overrides` when the task is admitted.
+    """
+
+    task_id: str
+    model: str
+    payload: bytes
+    content_digest: str
+    seed: int
+    priority: str = "interactive"
+    app: str = ""
+    session_id: str = ""
+    request_id: str = ""
+    correlation_id: str = ""
+    deadline_s: float | None = None
+    durable: bool = False
+    prompt_tokens: int = 0
+    max_tokens: int | None = None
+    choices: int = 1
+    session_budget: Budget | None = None
+    wishes: Wishes | None = None
+    overrides: Overrides = NO_OVERRIDES
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceEnd:
+    choice: int
+    finish_reason: FinishReason
+    tokens_out: int = 0
+    stop_string: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a worker says at the end of a run. `receipt`, of a deterministic run, is serialized and opaque here."""
+
+    choices: tuple[ChoiceEnd, ...]
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cached_tokens: int = 0
+    decode_ms: int = 0
+    receipt: bytes = b""
+    prefill_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """Terminal: an answer, or as much of it as there was when the task was cancelled."""
+
+    result: RunResult
+    queue_ms: int
+    first_token_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskError:
+    """Terminal: the task failed."""
+
+    reason: Reason
+    message: str
+    retryable: bool = False
+    retry_after_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Terminal: the task was ended early, by somebody or by its deadline. How much output there is, the log knows."""
+
+    finish_reason: FinishReason
+    queue_ms: int
+    first_token_ms: int
+
+
+Terminal = TaskEnd | TaskError | Stopped
+
+
+def unknown_task(task_id: str) -> NotFound:
+    return NotFound(
+        Reason.TASK_NOT_FOUND, f"no task has the id '{task_id[:128]}'; use the id that the submission answered"
+    )
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One execution of a task on one worker. Its slot is held until the attempt ended, is unknown, or is lost.
+
+    `place` is where the task waited, `charged` the tokens that its app was charged with at the start, `served` those
+    that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
+    began, itself included.
+    """
+
+    attempt_id: str
+    number: int
+    task_id: str
+    worker_id: str
+    place: Waiting
+    charged: int
+    began_at: float
+    batch: int
+    expected: Estimate | None = None
+    served: int | None = None
+    started: bool = False
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class Task:
+    """A task as the brain keeps it. Times are on the brain's clock, in seconds.
+
+    `predicted_start_ms` and `on_time` are what was predicted at its admission: the wait, and the probability that it is
+    done in time, which is `on_time_forecast` corrected by how such forecasts came true.
+    """
+
+    request: TaskRequest
+    created_at: float
+    state: TaskState = TaskState.QUEUED
+    attempt: Attempt | None = None
+    attempts: int = 0
+    readers: int = 0
+    unread_since: float | None = None
+    started_at: float | None = None
+    first_token_at: float | None = None
+    terminal: Terminal | None = None
+    terminal_shown: bool = False
+    predicted_start_ms: int | None = None
+    on_time: float | None = None
+    on_time_forecast: float | None = None
+
+    @property
+    def task_id(self) -> str:
+        return self.request.task_id
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in TERMINAL_STATES
+
+    def move_to(self, state: TaskState) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise IllegalTransition(f"task {self.task_id}: {self.state} → {state}")
+        self.state = state

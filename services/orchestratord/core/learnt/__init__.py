@@ -1,0 +1,1 @@
+"""What was learnt: statistics with bounds, which import nothing of the brain."""

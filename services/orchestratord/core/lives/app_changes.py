@@ -1,0 +1,153 @@
+"""Apps come, change and go; and what their limits mean for the tasks that they send."""
+
+from dataclasses import replace
+
+from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted, invalid_field
+from orchestratord.core.effects import PersistRecord
+from orchestratord.core.events import AppCreated, AppDefined, AppDeleted, AppUpdated
+from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.catalog import Origin
+from orchestratord.core.facts.task import Attempt
+from orchestratord.core.state import BrainState
+
+LEAST_WEIGHT, LARGEST_WEIGHT = 0.01, 100.0
+
+
+def created(state: BrainState, event: AppCreated) -> None:
+    """An app gets its key. One of the settings file has none yet, and keeps what the file says of it."""
+    old = state.apps.find(event.app.name)
+    if old is not None and old.key_hash:
+        raise AlreadyExists(
+            Reason.INVALID_FIELD,
+            f"an app is called '{old.name}' already; choose another name, or delete it to make a new key",
+        )
+    _check(state, event.app)
+    app = event.app if old is None else replace(old, key_hash=event.app.key_hash, created_at_ms=event.app.created_at_ms)
+    _put(state, old, app)
+
+
+def defined(state: BrainState, event: AppDefined) -> None:
+    """The settings file has an app. It says everything about it but the key, which was made by a call."""
+    _check(state, event.app)
+    old = state.apps.find(event.app.name)
+    app = replace(event.app, origin=Origin.FILE)
+    if old is not None:
+        app = replace(app, key_hash=old.key_hash, created_at_ms=old.created_at_ms)
+    _put(state, old, app)
+
+
+def updated(state: BrainState, event: AppUpdated) -> None:
+    old = state.apps.get(event.app.name)
+    if old.origin is Origin.FILE:
+        raise FailedPrecondition(
+            Reason.NOT_PERMITTED, f"app '{old.name}' is defined in the settings file, which wins; change it there"
+        )
+    _check(state, event.app)
+    _put(state, old, replace(event.app, key_hash=old.key_hash, created_at_ms=old.created_at_ms))
+
+
+def deleted(state: BrainState, event: AppDeleted) -> None:
+    """Its key is worth nothing from now on; what it sent goes on. An app of the settings file loses its key only."""
+    old = state.apps.get(event.name)
+    if old.origin is not Origin.FILE:
+        state.emit(PersistRecord(old, None))
+        _take_away(state, old.name)
+        return
+    if not old.key_hash:
+        raise FailedPrecondition(
+            Reason.NOT_PERMITTED, f"app '{old.name}' is defined in the settings file and has no key; remove it there"
+        )
+    _put(state, old, replace(old, key_hash=""))
+
+
+def restore_app(state: BrainState, kept: App | None, lost: App | None) -> None:
+    """Whether the settings file still defines it, it says itself, after this."""
+    if kept is not None:
+        _take_in(state, replace(kept, origin=Origin.CALL) if lost is None else kept)
+    elif lost is not None:
+        _take_away(state, lost.name)
+
+
+def refuse_if_used_up(state: BrainState, name: str) -> None:
+    """An app that has used its tokens of the minute is told when to come back."""
+    app = state.apps.find(name)
+    if app is None or not app.max_tokens_per_minute:
+        return
+    wait_s = state.apps.usage(name).wait_s(app.max_tokens_per_minute, state.now)
+    if wait_s > 0:
+        raise ResourceExhausted(
+            Reason.QUOTA_EXCEEDED,
+            f"app '{name}' has used its {app.max_tokens_per_minute} tokens per minute; wait, or raise its "
+            "max_tokens_per_minute",
+            retry_after_ms=max(1, round(wait_s * 1000)),
+            metadata={"app": name},
+        )
+
+
+def attempt_began(state: BrainState, attempt: Attempt) -> None:
+    usage = state.apps.usage(attempt.place.app)
+    usage.running += 1
+    _use_tokens(state, attempt.place.app, attempt.charged)
+    _hold_if_at_limit(state, attempt.place.app)
+
+
+def attempt_ended(state: BrainState, attempt: Attempt) -> bool:
+    """The tokens that it really took, if they are known, replace those that were expected.
+
+    Returns whether the app was at its limit of tasks at once, so that now another one may start.
+    """
+    name = attempt.place.app
+    state.apps.usage(name).running -= 1
+    if attempt.served is not None:
+        state.queue.settle(attempt.place, attempt.charged, attempt.served)
+        _use_tokens(state, name, attempt.served - attempt.charged)
+    was_held = name in state.queue.held
+    _hold_if_at_limit(state, name)
+    return was_held and name not in state.queue.held
+
+
+def _use_tokens(state: BrainState, name: str, tokens: int) -> None:
+    if app := state.apps.find(name):
+        state.apps.usage(name).use(tokens, app.max_tokens_per_minute, state.now)
+
+
+def _hold_if_at_limit(state: BrainState, name: str) -> None:
+    app = state.apps.find(name)
+    limit = app.max_concurrent_tasks if app else 0
+    if limit and state.apps.usage(name).running >= limit:
+        state.queue.held.add(name)
+    else:
+        state.queue.held.discard(name)
+
+
+def _check(state: BrainState, app: App) -> None:
+    if app.priority not in state.config.priorities:
+        raise invalid_field("priority", f"'{app.priority}' is none of: {', '.join(state.config.priorities)}")
+    if not LEAST_WEIGHT <= app.weight <= LARGEST_WEIGHT:
+        raise invalid_field("weight", f"is {app.weight:g}; it has to be {LEAST_WEIGHT:g} to {LARGEST_WEIGHT:g}")
+    if app.origin is not Origin.FILE:
+        for name in app.models.values():
+            state.catalog.get(name)
+
+
+def _put(state: BrainState, old: App | None, app: App) -> None:
+    if app == old:
+        return
+    state.emit(PersistRecord(old, app))
+    _take_in(state, app)
+
+
+def _take_in(state: BrainState, app: App) -> None:
+    state.apps.put(app)
+    state.queue.weights[app.name] = app.weight
+    _hold_if_at_limit(state, app.name)
+    state.look_again = True
+
+
+def _take_away(state: BrainState, name: str) -> None:
+    state.apps.remove(name)
+    state.queue.weights.pop(name, None)
+    state.queue.held.discard(name)
+    if not state.apps.usage(name).running:
+        state.apps.forget_usage(name)
+    state.look_again = True

@@ -1,0 +1,160 @@
+"""Assignments are set and taken away, and the world follows: who waits is sorted anew, and who is misplaced leaves."""
+
+from dataclasses import replace
+
+from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
+from orchestratord.core.effects import PersistRecord
+from orchestratord.core.events import AssignmentDeleted, AssignmentSet
+from orchestratord.core.facts.assignments import Assignment, Mode, describe
+from orchestratord.core.facts.catalog import Origin
+from orchestratord.core.facts.contradictions import contradiction
+from orchestratord.core.facts.fleet import Fleet, Leaving
+from orchestratord.core.facts.rules import Lane, rules_of
+from orchestratord.core.facts.targets import Place, resolve
+from orchestratord.core.lives import model_unloading
+from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.state import BrainState
+
+
+def assignment_set(state: BrainState, event: AssignmentSet) -> None:
+    """Set a rule, or change the one with its id. Refused if it names nothing, or contradicts another."""
+    rule = _complete(state, event)
+    old = state.assignments.find(rule.assignment_id)
+    if old is not None and old.origin is Origin.FILE and rule.origin is not Origin.FILE:
+        raise _of_file(old, "change it there")
+    _refuse_if_meaningless(rule)
+    _refuse_if_contradictory(state, rule)
+    state.assignments.put(rule)
+    _keep(state, old, rule)
+    _follow(state, rule)
+
+
+def assignment_deleted(state: BrainState, event: AssignmentDeleted) -> None:
+    rule = state.assignments.get(event.assignment_id)
+    if rule.origin is Origin.FILE:
+        raise _of_file(rule, "remove it there")
+    state.assignments.discard(rule.assignment_id)
+    _keep(state, rule, None)
+    _follow(state, rule)
+
+
+def answer_to(state: BrainState, event: AssignmentSet) -> Assignment:
+    """The rule as it was set, for who asked."""
+    return state.assignments.get(_complete(state, event).assignment_id)
+
+
+def node_came(state: BrainState) -> None:
+    """Rules of the settings file may name places that are known only now."""
+    for rule in state.assignments.unresolved():
+        places = tuple(
+            place or _place(state.fleet, target, may_wait=True)
+            for target, place in zip(rule.targets, rule.places, strict=True)
+        )
+        if places != rule.places:
+            state.assignments.put(replace(rule, places=places))
+            _follow(state, rule)
+
+
+def restore(state: BrainState, kept: Assignment | None, lost: Assignment | None) -> None:
+    if kept is not None:
+        state.assignments.put(kept)
+    elif lost is not None:
+        state.assignments.discard(lost.assignment_id)
+
+
+def _complete(state: BrainState, event: AssignmentSet) -> Assignment:
+    """The rule with the names and places that it means, and with an id."""
+    draft = event.draft
+    is_of_file = draft.origin is Origin.FILE
+    if draft.app and not is_of_file:
+        state.apps.get(draft.app)
+    rule = replace(
+        draft,
+        model=draft.model if is_of_file or not draft.model else state.catalog.get(draft.model).name,
+        places=tuple(_place(state.fleet, target, may_wait=is_of_file) for target in draft.targets),
+        created_at_ms=event.at_ms,
+    )
+    return rule if rule.assignment_id else replace(rule, assignment_id=state.assignments.id_for(rule))
+
+
+def _refuse_if_meaningless(rule: Assignment) -> None:
+    if not rule.model and not rule.app:
+        raise invalid_field("model", "names nobody; say which model or which app is assigned")
+    if not rule.targets:
+        raise invalid_field("targets", "names no place; for example garage/3090")
+    if rule.replicas_max and rule.replicas_min > rule.replicas_max:
+        raise invalid_field("replicas_min", f"is {rule.replicas_min}, above replicas_max, {rule.replicas_max}")
+    if not rule.model and (rule.keep_loaded or rule.replicas_min or rule.replicas_max):
+        raise invalid_field("model", "is needed with keep_loaded and replicas: they say how often a model is loaded")
+    if rule.fallback and rule.mode is not Mode.PIN:
+        raise invalid_field(
+            "fallback", f"means something for pins alone; {rule.mode.lower()} always leaves other places"
+        )
+
+
+def _refuse_if_contradictory(state: BrainState, rule: Assignment) -> None:
+    """The message names all rules that contradict each other."""
+    others = [other for other in state.assignments.all() if other.assignment_id != rule.assignment_id]
+    found = contradiction(state.fleet, rule, others)
+    if found is None:
+        return
+    names = " and ".join(f"'{other.assignment_id}' ({describe(state.fleet, other)})" for other in found.others)
+    raise FailedPrecondition(
+        Reason.ASSIGNMENT_CONFLICT,
+        f"'{rule.assignment_id}' ({describe(state.fleet, rule)}) contradicts {names}: {found.why}; nothing was set; "
+        f"ask for something else, or first `llorch unassign {found.others[0].assignment_id}`",
+        metadata={"assignment_id": rule.assignment_id, "contradicts": found.others[0].assignment_id},
+    )
+
+
+def _place(fleet: Fleet, target: str, *, may_wait: bool) -> Place | None:
+    """None for a place that is not there yet, where that may be."""
+    try:
+        return resolve(fleet, target)
+    except LlorchError:
+        if may_wait:
+            return None
+        raise
+
+
+def _keep(state: BrainState, old: Assignment | None, new: Assignment | None) -> None:
+    """What the settings file says is kept there."""
+    before = old if old is not None and old.origin is not Origin.FILE else None
+    after = new if new is not None and new.origin is not Origin.FILE else None
+    if before != after:
+        state.emit(PersistRecord(before, after))
+
+
+def _follow(state: BrainState, rule: Assignment) -> None:
+    if rule.app:
+        _sort_anew(state, rule.app)
+    for name in [rule.model] if rule.model else []:
+        state.refusals.pop(name, None)
+        _move_misplaced(state, name)
+    state.look_again = True
+
+
+def _sort_anew(state: BrainState, app: str) -> None:
+    """Whether a rule names the app decides the lane in which its tasks wait; they keep their places in the queue."""
+    for model in state.queue.models_of_app(app):
+        for task_id in state.queue.waiting_for(model):
+            waiting = state.queue[task_id]
+            lane = lane_of(state, state.tasks[task_id].request)
+            if waiting.app == app and waiting.lane != lane:
+                state.queue.remove(task_id)
+                state.queue.add(task_id, model, waiting.priority, app=app, lane=lane, arrival=waiting.arrival)
+
+
+def _move_misplaced(state: BrainState, model: str) -> None:
+    """Workers that are where no task of the model may go any more leave; what runs on them goes on."""
+    rules = rules_of(state.assignments, state.fleet, Lane(model))
+    for worker in list(state.fleet.workers_of_model(model)):
+        node = state.fleet.nodes.get(worker.node_id)
+        if worker.serves and node is not None and not rules.admits(node, worker.spec.device_ids):
+            model_unloading.leave(state, worker, Leaving.CHANGED)
+
+
+def _of_file(rule: Assignment, then: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.NOT_PERMITTED, f"assignment '{rule.assignment_id}' is defined in the settings file, which wins; {then}"
+    )

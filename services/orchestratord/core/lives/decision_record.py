@@ -1,0 +1,18 @@
+"""Decisions are kept: the last ones at hand, more of them in the store."""
+
+from orchestratord.core.effects import PersistRecord
+from orchestratord.core.facts.decision import Decision, DecisionRecord, Outcome
+from orchestratord.core.placement.decision_of import record_of
+from orchestratord.core.state import BrainState
+
+
+def note(state: BrainState, decision: Decision, outcome: Outcome, task_id: str = "") -> None:
+    record = record_of(state, decision, outcome, state.new_id("decision"), task_id)
+    state.decisions.add(record)
+    state.emit(PersistRecord(None, record))
+
+
+def restore(state: BrainState, kept: DecisionRecord | None, lost: DecisionRecord | None) -> None:  # noqa: ARG001  as all of its kind
+    """One that could not be written is no reason to forget it here."""
+    if kept is not None:
+        state.decisions.add(kept)

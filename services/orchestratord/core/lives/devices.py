@@ -1,0 +1,156 @@
+"""Devices go back to their owners: when somebody says so, and where another program takes memory."""
+
+from collections.abc import Iterable
+
+from orchestratord.core.effects import Narrate, PersistRecord
+from orchestratord.core.events import DeviceReleaseAsked, DeviceResumeAsked
+from orchestratord.core.facts.fleet import Leaving, Worker, WorkerState
+from orchestratord.core.facts.ledger import DeviceKey
+from orchestratord.core.facts.released import ReleasedDevice
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.lives import model_loading, model_unloading
+from orchestratord.core.placement import eviction, replicas
+from orchestratord.core.state import BrainState
+
+PRESSURE_LASTS_S = 2.0
+"""A program that takes memory for a moment only, and memory of a worker that has just ended, drive nobody away."""
+
+
+def release_asked(state: BrainState, event: DeviceReleaseAsked) -> None:
+    """Nothing is placed there any more; idle workers leave now, busy ones when their tasks have ended."""
+    node = state.fleet.node(event.node_id)
+    for device_id in event.device_ids:
+        before = state.released.find((node.node_id, device_id))
+        released = ReleasedDevice(node.node_id, device_id, event.until_ms)
+        _put(state, released, event.duration_s)
+        state.emit(PersistRecord(before, released))
+        name = node.devices[device_id].name if device_id in node.devices else device_id
+        for worker in state.fleet.workers_on_device(node.node_id, device_id):
+            _send_away(state, worker, Leaving.RELEASED, f"{name} of {node.node_id} goes back to its owner")
+        _give_up_loads_on(state, node.node_id, device_id)
+    state.look_again = True
+
+
+def resume_asked(state: BrainState, event: DeviceResumeAsked) -> None:
+    """Idempotent: a device that was not released stays as it is."""
+    for device_id in event.device_ids:
+        _resume(state, (event.node_id, device_id))
+
+
+def time_is_over(state: BrainState, subject: str) -> None:
+    """The time for which the device was released has passed, unless it was released for longer meanwhile."""
+    key = _key(subject)
+    due = state.released.due_at(key)
+    if due is not None and state.now >= due:
+        _resume(state, key)
+
+
+def show_out(state: BrainState, worker: Worker) -> None:
+    """A worker was found on devices that are not ours to use now: an earlier life of the orchestrator started it."""
+    keys = [(worker.node_id, device_id) for device_id in worker.spec.device_ids]
+    if any(key in state.released for key in keys):
+        model_unloading.leave(state, worker, Leaving.RELEASED)
+
+
+def leaving(state: BrainState, node_id: str, device_ids: Iterable[str]) -> list[str]:
+    """Workers that still have to leave these devices."""
+    keys = set(device_ids)
+    return sorted(worker.worker_id for worker in state.fleet.workers_on(node_id) if keys & {*worker.spec.device_ids})
+
+
+def restore(state: BrainState, kept: ReleasedDevice | None, lost: ReleasedDevice | None) -> None:
+    if kept is not None:
+        _put(state, kept, None if kept.until_ms is None else _time_until(state, kept.until_ms))
+    elif lost is not None:
+        state.released.discard((lost.node_id, lost.device_id))
+        state.look_again = True
+
+
+def notice_pressure(state: BrainState, key: DeviceKey) -> None:
+    """After a report: if our workers hold more than another program leaves, look again when it has lasted."""
+    if key not in state.pressed and shortage(state, key) > 0:
+        state.pressed.add(key)
+        state.timers.at(state.now + PRESSURE_LASTS_S, TimerKind.PRESSURE, _subject(key))
+
+
+def relieve(state: BrainState, subject: str) -> None:
+    """Workers leave until the rest has room: idle ones at once, those missed least first; then busy ones, when done."""
+    key = _key(subject)
+    state.pressed.discard(key)
+    lacking = shortage(state, key)
+    if lacking <= 0:
+        return
+    staying = sorted(_staying(state, key), key=lambda worker: _how_hard(state, worker))
+    for worker in staying:
+        lacking -= state.ledger.held_by(worker.worker_id, key)
+        _send_away(state, worker, Leaving.PRESSURE, f"another program took memory of {_name(state, key)}")
+        if lacking <= 0:
+            return
+
+
+def shortage(state: BrainState, key: DeviceKey) -> int:
+    """MiB that workers hold that stay, beyond what the device has for us."""
+    held = sum(state.ledger.held_by(worker.worker_id, key) for worker in _staying(state, key))
+    return held - state.ledger.capacity(key)
+
+
+def _staying(state: BrainState, key: DeviceKey) -> list[Worker]:
+    return [worker for worker in state.fleet.workers_on_device(*key) if worker.serves]
+
+
+def _how_hard(state: BrainState, worker: Worker) -> tuple[bool, bool, bool, float, str]:
+    """To let it go: busy before kept before loading, and then what it is worth."""
+    return (
+        bool(worker.attempts),
+        replicas.is_kept(state, worker),
+        worker.state is WorkerState.STARTING,
+        eviction.regret_ms(state, worker),
+        worker.worker_id,
+    )
+
+
+def _send_away(state: BrainState, worker: Worker, why: Leaving, because: str) -> None:
+    for attempt_id in sorted(worker.attempts):
+        task_id = state.attempts[attempt_id].task_id
+        state.emit(Narrate(task_id, f"{because}: this worker takes nothing new, and this task finishes here"))
+    model_unloading.leave(state, worker, why)
+
+
+def _give_up_loads_on(state: BrainState, node_id: str, device_id: str) -> None:
+    for load in state.loads.on_node(node_id):
+        if load.plan is not None and device_id in load.plan.device_ids and load.load_id not in state.fleet.workers:
+            model_loading.begin_anew(state, load)
+
+
+def _time_until(state: BrainState, at_ms: int) -> float:
+    return max(0.0, (at_ms - state.clock_began_ms) / 1000 - state.now)
+
+
+def _put(state: BrainState, released: ReleasedDevice, for_s: float | None) -> None:
+    key = (released.node_id, released.device_id)
+    due = None if for_s is None else state.now + for_s
+    state.released.put(released, due)
+    if due is not None:
+        state.timers.at(due, TimerKind.RESUME_DEVICE, _subject(key))
+
+
+def _resume(state: BrainState, key: DeviceKey) -> None:
+    released = state.released.discard(key)
+    if released is not None:
+        state.emit(PersistRecord(released, None))
+        state.look_again = True
+
+
+def _name(state: BrainState, key: DeviceKey) -> str:
+    node_id, device_id = key
+    device = state.fleet.nodes[node_id].devices.get(device_id)
+    return f"{device.name if device else device_id} of {node_id}"
+
+
+def _subject(key: DeviceKey) -> str:
+    return "/".join(key)
+
+
+def _key(subject: str) -> DeviceKey:
+    node_id, _, device_id = subject.partition("/")
+    return node_id, device_id

@@ -1,0 +1,37 @@
+"""A worker has its model in memory: what it takes is learnt for the next time."""
+
+from orchestratord.core.effects import PersistRecord
+from orchestratord.core.facts.calibration import Calibration, kinds_of, rounded
+from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.state import BrainState
+
+
+def learn(state: BrainState, worker: Worker) -> None:
+    """Only from engines that measure, and only if all devices of the worker are known."""
+    spec, engine = worker.spec, worker.engine
+    there = state.fleet.nodes[worker.node_id].devices
+    devices = [there[device_id] for device_id in spec.device_ids if device_id in there]
+    if engine is None or len(devices) != len(spec.device_ids) or len(engine.memory_mib) != len(devices):
+        return
+    if not any(engine.memory_mib):
+        return
+    measured = Calibration(
+        source=spec.source,
+        context=spec.context_per_slot,
+        slots=spec.slots,
+        cache_type=spec.cache_type,
+        devices=kinds_of(devices),
+        shares=rounded(spec.tensor_split),
+        mib=engine.memory_mib,
+    )
+    before = state.calibrations.find(measured.key)
+    if before != measured:
+        state.calibrations.put(measured)
+        state.emit(PersistRecord(before, measured))
+
+
+def restore(state: BrainState, kept: Calibration | None, lost: Calibration | None) -> None:
+    if kept is not None:
+        state.calibrations.put(kept)
+    elif lost is not None:
+        state.calibrations.discard(lost)

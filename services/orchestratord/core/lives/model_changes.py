@@ -1,0 +1,100 @@
+"""The catalog changes: models are registered, retired and deleted, and workers of what is no more leave."""
+
+from llorch.errors import FailedPrecondition, Reason
+from orchestratord.core.effects import PersistRecord
+from orchestratord.core.events import ModelDeleted, ModelRegistered, ModelStateSet
+from orchestratord.core.facts.catalog import Description, Model, ModelRecord, Origin
+from orchestratord.core.facts.fleet import Leaving
+from orchestratord.core.lives import model_unloading
+from orchestratord.core.state import BrainState
+
+
+def registered(state: BrainState, event: ModelRegistered) -> None:
+    """A model is new, or changes. Workers that the change makes wrong leave; while one is busy, it is refused."""
+    name = event.spec.name
+    old, before = state.catalog.find(name), state.catalog.record_of(name)
+    new = state.catalog.preview(Description(event.spec, event.origin, event.provenance, event.at_ms))
+    is_reload = old is not None and old.name == name and _loads_as(old) != _loads_as(new)
+    if is_reload:
+        _refuse_if_running(state, new, "change it")
+    state.catalog.register(event.spec, event.origin, event.provenance, event.at_ms)
+    _keep(state, name, before)
+    state.refusals.pop(name, None)
+    if is_reload:
+        _stop_workers(state, name)
+
+
+def state_set(state: BrainState, event: ModelStateSet) -> None:
+    name = state.catalog.get(event.model).name
+    before = state.catalog.record_of(name)
+    state.catalog.set_state(name, event.state)
+    _keep(state, name, before)
+
+
+def deleted(state: BrainState, event: ModelDeleted) -> None:
+    model = state.catalog.get(event.model)
+    _refuse_if_used(state, model, "delete it")
+    before = state.catalog.record_of(model.name)
+    state.catalog.delete(model.name)
+    _keep(state, model.name, before)
+    _forget(state, model.name)
+    _stop_workers(state, model.name)
+
+
+def _forget(state: BrainState, name: str) -> None:
+    """What was noted of a model that is no more."""
+    state.demand.forget(name)
+    state.refusals.pop(name, None)
+    state.load_failures.pop(name, None)
+
+
+def withdrawn(state: BrainState, name: str, origin: Origin) -> None:
+    """What one of them said of a model is no more. Refused while somebody uses the model and it would be gone."""
+    model = state.catalog.get(name)
+    if model.origin_of("source") is origin:
+        _refuse_if_used(state, model, "take it away")
+    state.catalog.withdraw(model.name, origin)
+    if state.catalog.find(model.name) is None:
+        _forget(state, model.name)
+        _stop_workers(state, model.name)
+
+
+def restore_model(state: BrainState, kept: ModelRecord | None, lost: ModelRecord | None) -> None:
+    if kept is not None:
+        state.catalog.restore(kept)
+    elif lost is not None:
+        state.catalog.restore(ModelRecord(lost.name))
+
+
+def _keep(state: BrainState, name: str, before: ModelRecord | None) -> None:
+    after = state.catalog.record_of(name)
+    if after != before:
+        state.emit(PersistRecord(before, after))
+
+
+def _loads_as(model: Model) -> tuple[object, ...]:
+    """What a worker is started with; the rest may change under it."""
+    spec = model.spec
+    return spec.source, model.context, model.slots, model.cache_type, model.split, spec.split_shares
+
+
+def _refuse_if_used(state: BrainState, model: Model, then: str) -> None:
+    if state.queue.has_waiting(model.name) or model.name in state.loads:
+        raise _in_use(model, then)
+    _refuse_if_running(state, model, then)
+
+
+def _refuse_if_running(state: BrainState, model: Model, then: str) -> None:
+    if any(worker.attempts for worker in state.fleet.workers_of_model(model.name)):
+        raise _in_use(model, then)
+
+
+def _in_use(model: Model, then: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.MODEL_IN_USE, f"model '{model.name}' is in use; wait for its tasks or cancel them, then {then}"
+    )
+
+
+def _stop_workers(state: BrainState, name: str) -> None:
+    for worker in list(state.fleet.workers_of_model(name)):
+        model_unloading.leave(state, worker, Leaving.CHANGED)

@@ -1,0 +1,89 @@
+"""Workers leave memory: because somebody asks, because nobody uses them, because the space is needed."""
+
+from llorch.errors import FailedPrecondition, Reason
+from orchestratord.core.effects import StopWorker
+from orchestratord.core.events import ModelUnloadAsked, WorkerStopAsked
+from orchestratord.core.facts.fleet import Leaving, Worker, WorkerState
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.placement import replicas
+from orchestratord.core.state import BrainState
+
+
+def leave(state: BrainState, worker: Worker, why: Leaving) -> None:
+    """The worker takes nothing new, and ends as soon as nothing runs on it: now, if nothing does."""
+    if worker.leaving is None:
+        worker.leaving = why
+    if not worker.attempts:
+        stop(state, worker, why)
+
+
+def leave_if_due(state: BrainState, worker: Worker) -> None:
+    """Its last run has ended: if it was only waiting for that, it goes."""
+    if worker.leaving is not None and not worker.attempts:
+        stop(state, worker, worker.leaving)
+
+
+def stop(state: BrainState, worker: Worker, why: Leaving) -> None:
+    """End the worker with whatever runs on it."""
+    if worker.state is not WorkerState.STOPPING:
+        worker.state, worker.leaving = WorkerState.STOPPING, why
+        state.emit(StopWorker(worker.node_id, worker.worker_id, why))
+
+
+def stop_asked(state: BrainState, event: WorkerStopAsked) -> None:
+    worker = state.fleet.worker(event.worker_id)
+    if not event.even_if_busy:
+        _refuse_if_busy(worker)
+    stop(state, worker, Leaving.ASKED)
+
+
+def unload_asked(state: BrainState, event: ModelUnloadAsked) -> None:
+    """All workers of the model go, or none: while one is busy it is refused, unless busy ones are to go as well."""
+    model = state.catalog.get(event.model)
+    if replicas.least(state, model.name):
+        raise FailedPrecondition(
+            Reason.NOT_PERMITTED,
+            f"model '{model.name}' is to stay loaded by an assignment; change that first (`llorch assignments`)",
+        )
+    workers = [worker for worker in state.fleet.workers_of_model(model.name) if worker.serves]
+    if not event.even_if_busy:
+        for worker in workers:
+            _refuse_if_busy(worker)
+    for load in state.loads.of_model(model.name):
+        state.ledger.withdraw_promise(load.load_id)
+        state.loads.remove(load.load_id)
+    for worker in workers:
+        stop(state, worker, Leaving.ASKED)
+
+
+def watch_idleness(state: BrainState, worker: Worker) -> None:
+    """Look at the worker when it will have been idle for its time, if it has one. At most one such look is due."""
+    limit_s = replicas.idle_limit_s(state, worker)
+    if limit_s is not None and not worker.idle_watched:
+        worker.idle_watched = True
+        state.timers.at(worker.last_used_at + limit_s, TimerKind.IDLE, worker.worker_id)
+
+
+def idle_check(state: BrainState, worker_id: str) -> None:
+    worker = state.fleet.workers.get(worker_id)
+    if worker is None or not worker.serves:
+        return
+    worker.idle_watched = False
+    limit_s = replicas.idle_limit_s(state, worker)
+    if limit_s is None:
+        return
+    if not worker.is_idle:
+        worker.idle_watched = True
+        state.timers.at(state.now + limit_s, TimerKind.IDLE, worker_id)
+    elif state.now - worker.last_used_at < limit_s:
+        watch_idleness(state, worker)
+    else:
+        leave(state, worker, Leaving.IDLE)
+
+
+def _refuse_if_busy(worker: Worker) -> None:
+    if worker.attempts:
+        raise FailedPrecondition(
+            Reason.MODEL_IN_USE,
+            f"worker '{worker.worker_id}' runs {len(worker.attempts)} task(s); wait for them, or ask with even_if_busy",
+        )

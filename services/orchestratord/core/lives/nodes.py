@@ -1,0 +1,221 @@
+"""Nodes come, report and fall silent."""
+
+import math
+from collections.abc import Iterable
+
+from llorch.errors import Aborted, FailedPrecondition, Reason
+from orchestratord.core.effects import StopWorker
+from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported
+from orchestratord.core.facts.fleet import (
+    Device,
+    Leaving,
+    Node,
+    NodeState,
+    Snapshot,
+    Worker,
+    WorkerReported,
+    WorkerState,
+)
+from orchestratord.core.facts.task import TaskError
+from orchestratord.core.lives import assignment_changes, devices, model_loading, offered_models, task_life, worker_life
+from orchestratord.core.state import BrainState
+
+
+def register(state: BrainState, event: NodeRegistered) -> None:
+    """A node's link begins. The newest link wins; what still comes over an older one is dropped.
+
+    A pool manager that was restarted numbers no commands of before; what it does not report went with its predecessor.
+    """
+    old = state.fleet.nodes.get(event.node_id)
+    node = Node(
+        node_id=event.node_id,
+        session=event.session,
+        instance_id=event.instance_id,
+        address=event.address,
+        version=event.version,
+        registered_at=state.now,
+        last_report_at=state.now,
+        labels=event.labels,
+    )
+    if old is not None:
+        node.devices = old.devices
+    state.fleet.nodes[event.node_id] = node
+    is_restarted = old is not None and old.instance_id != event.instance_id
+    _take_in(state, node, event.snapshot, math.inf if is_restarted else event.applied_command_seq)
+    assignment_changes.node_came(state)
+
+
+def report(state: BrainState, event: NodeReported) -> None:
+    node = state.fleet.nodes.get(event.node_id)
+    if node is None or node.session != event.session:
+        raise Aborted(
+            Reason.STALE_SESSION,
+            f"node '{event.node_id}' has registered anew since this link began; this link is over",
+        )
+    _take_in(state, node, event.snapshot, event.applied_command_seq)
+
+
+def forget(state: BrainState, event: NodeForgotten) -> None:
+    node = state.fleet.node(event.node_id)
+    if node.state not in (NodeState.SUSPECT, NodeState.LOST):
+        raise FailedPrecondition(
+            Reason.NOT_PERMITTED,
+            f"node '{node.node_id}' is connected; stop its pool manager first, then forget it",
+        )
+    for worker in state.fleet.workers_on(node.node_id):
+        worker_life.gone(state, worker, f"node '{node.node_id}' was forgotten")
+    model_loading.give_up_loads(state, node.node_id)
+    _forget_devices(state, node, node.devices)
+    del state.fleet.nodes[node.node_id]
+
+
+def check_leases(state: BrainState) -> None:
+    """A node that is silent for its lease gets nothing new. What runs there goes on; who waits is served elsewhere."""
+    for node in state.fleet.nodes.values():
+        silent_s = state.now - node.last_report_at
+        if node.state is NodeState.SUSPECT:
+            if silent_s >= state.config.node_lost_s and not _is_heard_of(state, node):
+                _lose(state, node)
+        elif node.state is not NodeState.LOST and silent_s >= state.config.node_lease_s:
+            model_loading.suspect(state, node)
+            model_loading.give_up_loads(state, node.node_id)
+    _fail_if_no_device_comes(state)
+
+
+def grace_over(state: BrainState, node_id: str) -> None:
+    """The node has been silent for so long that nobody waits for it any more, if it was not heard of since."""
+    node = state.fleet.nodes.get(node_id)
+    if node is not None and node.state is not NodeState.READY:
+        state.look_again = True
+
+
+def renew_leases(state: BrainState) -> None:
+    """Our own loop stood still, so nobody could be heard: everybody gets a fresh lease."""
+    for node in state.fleet.nodes.values():
+        node.last_report_at = state.now
+    for worker in state.fleet.workers.values():
+        if worker.reattach_until is not None:
+            worker.reattach_until = state.now + state.config.reattach_s
+
+
+def _is_heard_of(state: BrainState, node: Node) -> bool:
+    """A pool manager may be away while its workers go on; then the machine is not lost."""
+    return any(worker.attached for worker in state.fleet.workers_on(node.node_id))
+
+
+def _lose(state: BrainState, node: Node) -> None:
+    """Nobody waits for its workers any more. If it comes back with them, they are adopted like others' workers."""
+    node.state = NodeState.LOST
+    for worker in state.fleet.workers_on(node.node_id):
+        worker_life.gone(state, worker, f"node '{node.node_id}' is lost")
+    state.look_again = True
+
+
+def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:
+    """Those who wait are looked at again only if this may be good news for them: most reports are not."""
+    node.last_report_at = state.now
+    if node.state is not NodeState.READY:
+        node.state = NodeState.READY
+        state.look_again = True
+    for device in snapshot.devices:
+        _take_in_device(state, node, device)
+    if snapshot.full:
+        _forget_devices(state, node, node.devices.keys() - {device.device_id for device in snapshot.devices})
+        node.pools = {pool.pool_id: pool for pool in snapshot.pools}
+        if node.staged != snapshot.staged:
+            node.staged = dict(snapshot.staged)
+            state.look_again = True
+        node.offered = snapshot.offered
+        offered_models.take_in(state, node)
+        _notice_missing(state, node, snapshot, applied_command_seq)
+    for reported in snapshot.workers:
+        _take_in_worker(state, node, reported)
+
+
+def _take_in_device(state: BrainState, node: Node, device: Device) -> None:
+    key = (node.node_id, device.device_id)
+    before, had_mib = node.devices.get(device.device_id), state.ledger.available(key)
+    node.devices[device.device_id] = device
+    usable_mib = device.total_mib if device.usable else 0
+    state.ledger.set_device(key, usable_mib, device.reserve_mib, device.others_mib)
+    if before is None or before.usable is not device.usable or state.ledger.available(key) > had_mib:
+        state.look_again = True
+    if device.usable:
+        devices.notice_pressure(state, key)
+
+
+def _take_in_worker(state: BrainState, node: Node, reported: WorkerReported) -> None:
+    worker = state.fleet.workers.get(reported.spec.worker_id)
+    if reported.state is WorkerState.ENDED:
+        if worker is not None:
+            _worker_ended(state, worker, reported)
+        return
+    if worker is None:
+        worker = _adopt(state, node, reported)
+        devices.show_out(state, worker)
+    worker.start_seq = 0  # it is there: a full report that does not name it knows more, however commands are numbered
+    worker.report = reported.report
+    is_ready_now = (worker.state, reported.state) == (WorkerState.STARTING, WorkerState.READY)
+    if reported.state is WorkerState.STOPPING:
+        if worker.state is WorkerState.READY:
+            worker.state = WorkerState.STOPPING
+    elif worker.state is WorkerState.STOPPING:
+        # It knows of no stop: that got lost, or this report was on its way before it.
+        state.emit(StopWorker(worker.node_id, worker.worker_id, worker.leaving or Leaving.ASKED))
+    elif is_ready_now and reported.engine and reported.endpoint:
+        worker_life.became_ready(state, worker, reported.engine, reported.endpoint)
+
+
+def _adopt(state: BrainState, node: Node, reported: WorkerReported) -> Worker:
+    """A worker that runs already, started before this orchestrator was: it is charged and used."""
+    stopping = reported.state is WorkerState.STOPPING
+    begins_as = WorkerState.STOPPING if stopping else WorkerState.STARTING
+    worker = Worker(reported.spec, node.node_id, asked_at=state.now, state=begins_as, start_seq=0)
+    state.fleet.add_worker(worker)
+    claims = zip(reported.spec.device_ids, reported.spec.reservation_mib, strict=False)
+    state.ledger.charge(worker.worker_id, {(node.node_id, device_id): mib for device_id, mib in claims})
+    return worker
+
+
+def _worker_ended(state: BrainState, worker: Worker, reported: WorkerReported) -> None:
+    if reported.failure is None:
+        worker_life.gone(state, worker, "the worker that ran the task was stopped")
+    else:
+        worker_life.failed(state, worker, *reported.failure)
+
+
+def _forget_devices(state: BrainState, node: Node, device_ids: Iterable[str]) -> None:
+    for device_id in list(device_ids):
+        state.ledger.forget_device((node.node_id, device_id))
+        del node.devices[device_id]
+
+
+def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:
+    """A worker that a full report does not name is gone, if the report knows of the command that started it.
+
+    One that should end, and may still be started by a command that is on its way, is told to end again: a node that has
+    heard that never starts it.
+    """
+    named = {reported.spec.worker_id for reported in snapshot.workers}
+    for worker in state.fleet.workers_on(node.node_id):
+        if worker.worker_id in named or worker.start_seq is None:
+            continue
+        if worker.start_seq <= applied_command_seq:
+            worker_life.gone(state, worker, "the worker that ran the task is gone")
+        elif worker.state is WorkerState.STOPPING:
+            state.emit(StopWorker(worker.node_id, worker.worker_id, worker.leaving or Leaving.ASKED))
+
+
+def _fail_if_no_device_comes(state: BrainState) -> None:
+    """Nobody waits for ever: with nothing to compute on for the grace, waiting tasks end with the reason."""
+    if state.fleet.usable_devices() or not len(state.queue):
+        state.no_device_since = None
+        return
+    if state.no_device_since is None:
+        state.no_device_since = state.now
+    if state.now - state.no_device_since < state.config.no_device_grace_s:
+        return
+    message = "no GPU host with a usable device is connected any more; see `llorch gpus`, and to pool-managerd there"
+    for model in list(state.queue.models()):
+        if not model_loading.is_served(state, model):
+            task_life.fail_waiting(state, model, TaskError(Reason.NO_DEVICE, message, retryable=True))

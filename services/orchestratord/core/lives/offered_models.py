@@ -1,0 +1,28 @@
+"""Models that nodes have in a folder of their own: they are in the catalog for as long as a node has them."""
+
+from contextlib import suppress
+
+from llorch.errors import LlorchError
+from orchestratord.core.events import ModelRegistered
+from orchestratord.core.facts.catalog import ModelSpec, Origin
+from orchestratord.core.facts.fleet import Node
+from orchestratord.core.lives import model_changes
+from orchestratord.core.state import BrainState
+
+
+def take_in(state: BrainState, node: Node) -> None:
+    """After a full report. What somebody named on purpose keeps its name; what is in use stays until it is not."""
+    for name, source in node.offered.items():
+        if state.catalog.find(name) is None:
+            spec = ModelSpec(name, source)
+            model_changes.registered(state, ModelRegistered(spec, Origin.NODE, f"models_dir of {node.node_id}"))
+    for model in state.catalog.all():
+        said = state.catalog.described(model.name, Origin.NODE)
+        if said is not None and not _is_offered(state, said.spec):
+            with suppress(LlorchError):
+                model_changes.withdrawn(state, model.name, Origin.NODE)
+
+
+def _is_offered(state: BrainState, spec: ModelSpec) -> bool:
+    """Also by a node that can't be reached now: it may come back."""
+    return any(node.offered.get(spec.name) == spec.source for node in state.fleet.nodes.values())

@@ -1,0 +1,118 @@
+"""Pools are emptied, started afresh and cleared: the nodes only start, stop and delete as they are told."""
+
+from llorch.errors import Reason
+from orchestratord.core.effects import DeleteStagedModel, Narrate
+from orchestratord.core.events import PoolDrainAsked, StagedModelDeleted
+from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy
+from orchestratord.core.facts.fleet import Leaving, Pool, Worker
+from orchestratord.core.facts.loads import Load
+from orchestratord.core.facts.rules import Lane
+from orchestratord.core.facts.targets import Place
+from orchestratord.core.facts.task import TaskError, TaskState
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.lives import model_loading, model_unloading, task_life, task_requeue
+from orchestratord.core.state import BrainState
+
+
+def drain_asked(state: BrainState, event: PoolDrainAsked) -> None:
+    """Nothing new is placed in the pool, its idle workers end now, busy ones with their tasks or at the deadline.
+
+    Asked again, the later word counts; what ran there when the first drain began is not forgotten.
+    """
+    pool = state.fleet.pool(event.pool_id)
+    before = state.drains.find(pool.pool_id)
+    drain = Drain(
+        pool_id=pool.pool_id,
+        node_id=pool.node_id,
+        device_ids=pool.device_ids,
+        policy=event.policy,
+        after=event.after,
+        deadline_at=state.now + event.deadline_s,
+        ran=before.ran if before is not None else [],
+    )
+    workers = workers_in(state, drain)
+    drain.ran.extend((worker.spec.model, worker.spec.device_ids) for worker in workers if worker.serves)
+    state.drains.put(drain)
+    state.timers.at(drain.deadline_at, TimerKind.DRAIN_DEADLINE, drain.pool_id)
+    for load in state.loads.on_node(drain.node_id):
+        if load.load_id not in state.fleet.workers and load.plan and set(load.plan.device_ids) & set(pool.device_ids):
+            model_loading.begin_anew(state, load)
+    for worker in workers:
+        _tell_tasks(state, worker, f"{pool.pool_id} is being drained: this task finishes here, or goes on elsewhere")
+        model_unloading.leave(state, worker, Leaving.DRAINED)
+    _finish_if_empty(state, drain)
+
+
+def deadline_passed(state: BrainState, pool_id: str) -> None:
+    drain = state.drains.find(pool_id)
+    if drain is None or drain.is_drained or state.now < drain.deadline_at or drain.policy is DrainPolicy.WAIT:
+        return
+    for worker in workers_in(state, drain):
+        for attempt_id in sorted(worker.attempts):
+            _end_attempt(state, drain, attempt_id)
+        model_unloading.stop(state, worker, Leaving.DRAINED)
+
+
+def worker_gone(state: BrainState, worker: Worker) -> None:
+    for drain in state.drains.on_node(worker.node_id):
+        if not drain.is_drained:
+            _finish_if_empty(state, drain)
+
+
+def staged_model_deleted(state: BrainState, event: StagedModelDeleted) -> None:
+    if node := state.fleet.nodes.get(event.node_id):
+        node.staged.pop(event.source, None)
+
+
+def workers_in(state: BrainState, pool: Pool | Drain) -> list[Worker]:
+    """Those that use a device of the pool."""
+    devices = set(pool.device_ids)
+    workers = (worker for worker in state.fleet.workers_on(pool.node_id) if devices & set(worker.spec.device_ids))
+    return sorted(workers, key=lambda worker: worker.worker_id)
+
+
+def _end_attempt(state: BrainState, drain: Drain, attempt_id: str) -> None:
+    attempt = state.attempts[attempt_id]
+    if drain.policy is DrainPolicy.REQUEUE and task_requeue.can_go_on_elsewhere(state, attempt):
+        task_requeue.requeue(state, attempt, f"{drain.pool_id} was drained: going on elsewhere")
+        return
+    task = state.tasks.get(attempt.task_id)
+    if task is not None and not task.is_finished and task.attempt is attempt:
+        message = f"pool '{drain.pool_id}' was drained before the task was finished; send the request again"
+        task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.DRAINING, message, retryable=True))
+
+
+def _finish_if_empty(state: BrainState, drain: Drain) -> None:
+    if workers_in(state, drain):
+        return
+    drain.is_drained = True
+    if drain.after is AfterDrain.RELOAD:
+        state.drains.discard(drain.pool_id)
+        for model, device_ids in drain.ran:
+            _start_again(state, drain, model, device_ids)
+    elif drain.after is AfterDrain.PURGE:
+        _delete_models(state, drain)
+    state.look_again = True
+
+
+def _start_again(state: BrainState, drain: Drain, name: str, device_ids: tuple[str, ...]) -> None:
+    model = state.catalog.find(name)
+    if model is None:
+        return
+    load = Load(state.new_id("worker"), model.name, model.spec.source, Lane(model.name), state.now, asked=True)
+    load.places = (Place(drain.node_id, device_ids),)
+    state.loads.add(load)
+
+
+def _delete_models(state: BrainState, drain: Drain) -> None:
+    """What workers and loads elsewhere on the node need stays."""
+    node = state.fleet.nodes[drain.node_id]
+    needed = {worker.spec.source for worker in state.fleet.workers_on(node.node_id)}
+    needed |= {load.source for load in state.loads.on_node(node.node_id)}
+    for source in sorted(set(node.staged) - needed):
+        state.emit(DeleteStagedModel(node.node_id, source))
+
+
+def _tell_tasks(state: BrainState, worker: Worker, sentence: str) -> None:
+    for attempt_id in sorted(worker.attempts):
+        state.emit(Narrate(state.attempts[attempt_id].task_id, sentence))

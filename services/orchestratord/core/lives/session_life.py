@@ -1,0 +1,105 @@
+"""Sessions begin with a task that names them, are used, and end when nobody uses them any more."""
+
+from dataclasses import replace
+
+from orchestratord.core.effects import PersistRecord
+from orchestratord.core.events import SessionDeleted
+from orchestratord.core.facts.sessions import Session
+from orchestratord.core.facts.task import Attempt, RunResult, TaskRequest
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.state import BrainState
+
+
+def refuse_if_spent(state: BrainState, request: TaskRequest) -> None:
+    """A session whose budget is spent takes no more tasks, unless this one brings a larger budget."""
+    if request.session_id:
+        _with_budget(_session_of(state, request), request).refuse_if_spent()
+
+
+def turn_begins(state: BrainState, request: TaskRequest) -> None:
+    """A task of the session was admitted."""
+    if not request.session_id:
+        return
+    old = state.sessions.find(request.app, request.session_id)
+    session = _with_budget(_session_of(state, request), request)
+    state.sessions.task_came(request.app, request.session_id)
+    _put(state, old, replace(session, model=request.model, turns=session.turns + 1))
+
+
+def turn_goes_on(state: BrainState, request: TaskRequest) -> None:
+    """A task of the session was admitted in an earlier life, and counted then."""
+    if request.session_id:
+        state.sessions.task_came(request.app, request.session_id)
+
+
+def run_ended(state: BrainState, attempt: Attempt, request: TaskRequest, result: RunResult) -> None:
+    """What a run used counts, also that of a cancelled task; and its worker has the conversation in its cache now."""
+    session = state.sessions.find(request.app, request.session_id)
+    if session is None:
+        return
+    is_there = attempt.worker_id in state.fleet.workers
+    used = replace(
+        session,
+        tokens=session.tokens + result.tokens_in + result.tokens_out,
+        busy_ms=session.busy_ms + result.prefill_ms + result.decode_ms,
+        worker_id=attempt.worker_id if is_there else "",
+        warm_tokens=result.tokens_in + result.tokens_out if is_there else 0,
+    )
+    _put(state, session, used)
+
+
+def turn_ended(state: BrainState, request: TaskRequest) -> None:
+    """A task of the session has ended, in whichever way."""
+    if not request.session_id:
+        return
+    state.sessions.task_went(request.app, request.session_id)
+    if session := state.sessions.find(request.app, request.session_id):
+        _put(state, session, session)
+
+
+def time_over(state: BrainState, record_key: str) -> None:
+    """Its time may be over: it is not if it was used since."""
+    session = state.sessions.by_record_key(record_key)
+    if session is None or state.sessions.is_busy(session) or state.now < state.sessions.expires_at(session):
+        return
+    _remove(state, session)
+
+
+def deleted(state: BrainState, event: SessionDeleted) -> None:
+    """Ended by somebody. Its tasks go on."""
+    _remove(state, state.sessions.get(event.app, event.session_id))
+
+
+def restore_session(state: BrainState, kept: Session | None, lost: Session | None) -> None:
+    """A session of an earlier life has its whole time again, since nobody could use it meanwhile."""
+    if kept is not None:
+        _keep(state, kept)
+    elif lost is not None and state.sessions.find(lost.app, lost.session_id):
+        state.sessions.remove(lost.app, lost.session_id)
+
+
+def _session_of(state: BrainState, request: TaskRequest) -> Session:
+    known = state.sessions.find(request.app, request.session_id)
+    return known or Session(request.app, request.session_id)
+
+
+def _with_budget(session: Session, request: TaskRequest) -> Session:
+    return session if request.session_budget is None else replace(session, budget=request.session_budget)
+
+
+def _put(state: BrainState, old: Session | None, session: Session) -> None:
+    _keep(state, session)
+    if session != old:
+        state.emit(PersistRecord(old, session))
+
+
+def _keep(state: BrainState, session: Session) -> None:
+    ends_at = state.now + state.config.session_ttl_s
+    state.sessions.put(session, ends_at)
+    if not state.sessions.is_busy(session):
+        state.timers.at(ends_at, TimerKind.SESSION, session.record_key)
+
+
+def _remove(state: BrainState, session: Session) -> None:
+    state.sessions.remove(session.app, session.session_id)
+    state.emit(PersistRecord(session, None))

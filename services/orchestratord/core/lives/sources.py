@@ -1,0 +1,36 @@
+"""What is known of the files that references lead to."""
+
+from dataclasses import replace
+
+from orchestratord.core.effects import PersistRecord
+from orchestratord.core.events import ModelVerified
+from orchestratord.core.facts.catalog import ModelFacts, SourceFacts
+from orchestratord.core.state import BrainState
+
+
+def learnt(state: BrainState, source: str, *, size_mib: int, facts: ModelFacts | None = None, digest: str = "") -> None:
+    """A node has looked at the file of a source. What was known of a file of another size is void."""
+    before = state.catalog.known_of(source)
+    is_same = before.size_mib in (None, size_mib)
+    after = SourceFacts(
+        source, size_mib, facts or (before.facts if is_same else None), digest or (before.digest if is_same else "")
+    )
+    if after != before:
+        state.catalog.learn(after)
+        state.emit(PersistRecord(before, after))
+
+
+def verified(state: BrainState, event: ModelVerified) -> None:
+    """The first digest that was found is what later ones are compared with."""
+    before = state.catalog.known_of(event.source)
+    if not before.digest:
+        after = replace(before, digest=event.digest)
+        state.catalog.learn(after)
+        state.emit(PersistRecord(before, after))
+
+
+def restore_source(state: BrainState, kept: SourceFacts | None, lost: SourceFacts | None) -> None:
+    if kept is not None:
+        state.catalog.learn(kept)
+    elif lost is not None:
+        state.catalog.forget_source(lost.source)

@@ -1,0 +1,143 @@
+"""Waiting tasks meet free slots. A task is bound to a worker only when that worker has a free slot."""
+
+from orchestratord.core.effects import AnnouncePlacement, CancelRun, Narrate, Placement, ReleaseRuns, StartRun
+from orchestratord.core.facts.decision import Outcome
+from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.rules import Lane
+from orchestratord.core.facts.task import Attempt, Task, TaskState
+from orchestratord.core.lives import app_changes, decision_record, learning, model_unloading
+from orchestratord.core.placement import prediction
+from orchestratord.core.placement.workers import place_task
+from orchestratord.core.state import BrainState
+
+
+def dispatch_model(state: BrainState, model: str) -> None:
+    """Give the free slots of a model's workers to those who wait, in the queue's order."""
+    while found := _next_start(state, model):
+        _start_attempt(state, *found)
+
+
+def free_slot(state: BrainState, attempt: Attempt) -> None:
+    """The attempt is over on its worker; whoever waits for the model gets the slot."""
+    attempt.ended = True
+    state.attempts.pop(attempt.attempt_id, None)
+    was_held = app_changes.attempt_ended(state, attempt)
+    worker = state.fleet.workers.get(attempt.worker_id)
+    if worker is None:
+        return
+    worker.attempts.discard(attempt.attempt_id)
+    worker.last_used_at = state.now
+    release_if_done(state, attempt)
+    dispatch_model(state, worker.spec.model)
+    if was_held:
+        _dispatch_app(state, attempt.place.app)
+    if not worker.attempts:
+        model_unloading.leave_if_due(state, worker)
+        state.look_again = True
+
+
+def _dispatch_app(state: BrainState, app: str) -> None:
+    """The app is below its limit of tasks at once again, whichever model it waits for."""
+    for model in state.queue.models_of_app(app):
+        dispatch_model(state, model)
+
+
+def release_if_done(state: BrainState, attempt: Attempt) -> None:
+    """The worker may forget a run once it is over there and its task's terminal is visible here."""
+    task = state.tasks.get(attempt.task_id)
+    shown = task is None or task.terminal_shown or task.attempt is not attempt
+    if attempt.ended and shown and attempt.worker_id in state.fleet.workers:
+        state.emit(ReleaseRuns(attempt.worker_id, (attempt.attempt_id,)))
+
+
+def cancel_attempt(state: BrainState, task: Task) -> None:
+    """Tell the worker; the slot is free when the worker says so."""
+    if task.attempt is not None and not task.attempt.ended:
+        state.emit(CancelRun(task.attempt.worker_id, task.attempt.attempt_id))
+
+
+def cancel_again(state: BrainState, worker: Worker) -> None:
+    """Runs whose task is over already: a cancel may have got lost while the worker could not be reached."""
+    for attempt_id in sorted(worker.attempts):
+        task = state.tasks.get(state.attempts[attempt_id].task_id)
+        if task is None or task.is_finished:
+            state.emit(CancelRun(worker.worker_id, attempt_id))
+
+
+def _next_start(state: BrainState, model: str) -> tuple[Task, Worker] | None:
+    """The first in the queue's order for whom a slot is free that it may use."""
+    if not state.queue.has_waiting(model) or not any(w.takes_runs for w in state.fleet.workers_of_model(model)):
+        return None
+    for task_id in state.queue.heads(model):
+        task = state.tasks[task_id]
+        if worker := _worker_for(state, task):
+            return task, worker
+    return None
+
+
+def _worker_for(state: BrainState, task: Task) -> Worker | None:
+    lane = state.queue[task.task_id].lane
+    decision = place_task(state, task.request, lane if isinstance(lane, Lane) else Lane(task.request.model))
+    if decision.chosen is None:
+        return None
+    decision_record.note(state, decision, Outcome.CHOSEN, task.task_id)
+    return state.fleet.workers[decision.chosen.worker_id]
+
+
+def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
+    charged = prediction.expected_tokens(state, task.request)
+    place = state.queue.take(task.task_id, charged)
+    task.move_to(TaskState.RUNNING)
+    task.attempts += 1
+    batch = len(worker.attempts) + 1
+    attempt = Attempt(
+        attempt_id=state.new_id("attempt"),
+        number=task.attempts,
+        task_id=task.task_id,
+        worker_id=worker.worker_id,
+        place=place,
+        charged=charged,
+        began_at=state.now,
+        batch=batch,
+        expected=prediction.service_ms(state, task.request, worker, batch),
+    )
+    learning.judge_start(state, task)
+    app_changes.attempt_began(state, attempt)
+    task.attempt = attempt
+    task.started_at = state.now
+    state.attempts[attempt.attempt_id] = attempt
+    worker.attempts.add(attempt.attempt_id)
+    worker.last_used_at = state.now
+    placement = placement_of(state, worker, attempt.number)
+    state.emit(
+        AnnouncePlacement(task.task_id, placement),
+        Narrate(task.task_id, _describe(placement)),
+        StartRun(worker.worker_id, attempt.attempt_id, task.request, _remaining_s(state, task)),
+    )
+
+
+def placement_of(state: BrainState, worker: Worker, attempt_number: int) -> Placement:
+    assert worker.engine is not None  # takes_runs needs a ready worker, and ready workers have told their engine
+    devices = state.fleet.nodes[worker.node_id].devices
+    return Placement(
+        attempt=attempt_number,
+        worker_id=worker.worker_id,
+        node_id=worker.node_id,
+        devices=tuple(devices[device_id] for device_id in worker.spec.device_ids if device_id in devices),
+        engine=worker.engine,
+    )
+
+
+def _describe(placement: Placement) -> str:
+    names = " + ".join(device.name for device in placement.devices)
+    marks = [
+        mark for mark, is_set in (("CPU", placement.engine.cpu), ("simulated", placement.engine.simulated)) if is_set
+    ]
+    suffix = f" ({', '.join(marks)})" if marks else ""
+    return f"running on {names} of {placement.node_id}{suffix}"
+
+
+def _remaining_s(state: BrainState, task: Task) -> float | None:
+    if task.request.deadline_s is None:
+        return None
+    return max(0.001, task.created_at + task.request.deadline_s - state.now)

@@ -1,0 +1,249 @@
+"""Tasks end: with an answer, an error, a cancel or a deadline. Exactly one terminal each."""
+
+from llorch.errors import Reason
+from orchestratord.core.effects import AppendTerminal, ForgetTask, PersistTerminal
+from orchestratord.core.events import (
+    AttemptEnded,
+    AttemptFirstToken,
+    AttemptStarted,
+    AttemptUnknown,
+    ReaderAttached,
+    ReaderLeft,
+    TaskCancelled,
+    TaskNotKept,
+    TerminalPersisted,
+)
+from orchestratord.core.facts.task import (
+    Attempt,
+    FinishReason,
+    RunResult,
+    Stopped,
+    Task,
+    TaskEnd,
+    TaskError,
+    TaskState,
+    Terminal,
+)
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.lives import learning, session_life, task_dispatch
+from orchestratord.core.placement import prediction
+from orchestratord.core.state import BrainState
+
+EXPIRED_IDS_KEPT = 100_000
+
+_CLOSE_TO_DEADLINE_S = 0.1
+
+
+def attempt_started(state: BrainState, event: AttemptStarted) -> None:
+    """A worker that is attached to again tells it again; the first time counts."""
+    attempt = state.attempts.get(event.attempt_id)
+    if attempt is not None and not attempt.started:
+        attempt.started = True
+        if task := _task_of(state, event.attempt_id):
+            task.started_at = state.now
+
+
+def attempt_first_token(state: BrainState, event: AttemptFirstToken) -> None:
+    task = _task_of(state, event.attempt_id)
+    if task is not None and task.first_token_at is None:
+        task.first_token_at = state.now
+
+
+def attempt_ended(state: BrainState, event: AttemptEnded) -> None:
+    attempt = state.attempts.get(event.attempt_id)
+    if attempt is None:
+        return
+    task = state.tasks.get(attempt.task_id)
+    if isinstance(event.outcome, RunResult):
+        learning.run_ended(state, attempt, task, event.outcome)
+    if task is not None and not task.is_finished and task.attempt is attempt:
+        _conclude(state, task, event.outcome)
+    task_dispatch.free_slot(state, attempt)
+
+
+def _conclude(state: BrainState, task: Task, outcome: RunResult | TaskError) -> None:
+    """What the end of the present attempt means for its task."""
+    reasons = {choice.finish_reason for choice in outcome.choices} if isinstance(outcome, RunResult) else set()
+    if isinstance(outcome, TaskError):
+        finish(state, task, TaskState.FAILED, outcome)
+    elif FinishReason.CANCELLED in reasons:
+        # Nobody here asked for it: the worker was told to end by somebody else.
+        finish(state, task, TaskState.FAILED, _lost("the worker that ran the task was stopped"))
+    elif FinishReason.DEADLINE in reasons:
+        finish(state, task, TaskState.EXPIRED, TaskEnd(outcome, *_times(task)))
+    else:
+        finish(state, task, TaskState.COMPLETED, TaskEnd(outcome, *_times(task)))
+
+
+def attempt_unknown(state: BrainState, event: AttemptUnknown) -> None:
+    if attempt := state.attempts.get(event.attempt_id):
+        lose_attempt(state, attempt, "the worker does not know the task any more")
+
+
+def lose_attempt(state: BrainState, attempt: Attempt, what_happened: str) -> None:
+    """The attempt is gone with its worker. Trying again elsewhere comes with failover; until then the task fails."""
+    task = state.tasks.get(attempt.task_id)
+    if task is not None and not task.is_finished and task.attempt is attempt:
+        finish(state, task, TaskState.FAILED, _lost(what_happened))
+    task_dispatch.free_slot(state, attempt)
+
+
+def cancel(state: BrainState, event: TaskCancelled) -> None:
+    """Idempotent: a finished task stays as it is. An unknown one is refused as NOT_FOUND."""
+    task = state.task(event.task_id)
+    if not task.is_finished:
+        stop(state, task, TaskState.CANCELLED, FinishReason.CANCELLED)
+
+
+def stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishReason) -> None:
+    """End a task early: its terminal at once, its slot when the worker has stopped."""
+    finish(state, task, final, Stopped(finish_reason, *_times(task)))
+    task_dispatch.cancel_attempt(state, task)
+
+
+def fail_waiting(state: BrainState, model: str, error: TaskError) -> None:
+    """Everybody who waits for the model hears why it does not come."""
+    for task_id in state.queue.waiting_for(model):
+        finish(state, state.tasks[task_id], TaskState.FAILED, error)
+
+
+def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) -> None:
+    if task.task_id in state.queue:
+        state.queue.remove(task.task_id)
+    task.move_to(final)
+    task.terminal = terminal
+    session_life.turn_ended(state, task.request)
+    learning.judge_end(state, task)
+    if task.request.durable:
+        state.emit(PersistTerminal(task.task_id, terminal))
+    else:
+        _show(state, task, terminal)
+
+
+def not_kept(state: BrainState, event: TaskNotKept) -> None:
+    task = state.tasks.get(event.task_id)
+    if task is not None and not task.is_finished:
+        finish(state, task, TaskState.FAILED, TaskError(Reason.STORE_FAILED, event.message, retryable=True))
+        task_dispatch.cancel_attempt(state, task)
+
+
+def terminal_persisted(state: BrainState, event: TerminalPersisted) -> None:
+    task = state.tasks.get(event.task_id)
+    if task is not None and task.terminal is not None and not task.terminal_shown:
+        _show(state, task, task.terminal)
+
+
+def reader_attached(state: BrainState, event: ReaderAttached) -> None:
+    state.task(event.task_id).readers += 1
+
+
+def reader_left(state: BrainState, event: ReaderLeft) -> None:
+    task = state.tasks.get(event.task_id)
+    if task is None:
+        return
+    task.readers -= 1
+    if task.readers == 0 and not task.request.durable and not task.is_finished:
+        begin_reader_grace(state, task)
+
+
+def begin_reader_grace(state: BrainState, task: Task) -> None:
+    """Nobody reads the task: somebody has to come within the grace."""
+    task.unread_since = state.now
+    state.timers.at(state.now + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
+
+
+def reader_grace_over(state: BrainState, task_id: str) -> None:
+    task = state.tasks.get(task_id)
+    if task is None or task.is_finished or task.readers or task.unread_since is None:
+        return
+    if state.now >= task.unread_since + state.config.disconnect_grace_s:
+        stop(state, task, TaskState.CANCELLED, FinishReason.CANCELLED)
+
+
+def deadline_passed(state: BrainState, task_id: str) -> None:
+    task = state.tasks.get(task_id)
+    if task is None or task.is_finished:
+        return
+    if task.state is TaskState.RUNNING:
+        stop(state, task, TaskState.EXPIRED, FinishReason.DEADLINE)
+        return
+    message = (
+        f"the deadline of {task.request.deadline_s:g} s passed while the task waited; allow more time or ask for less"
+    )
+    finish(state, task, TaskState.EXPIRED, TaskError(Reason.DEADLINE_PASSED, message))
+
+
+def watch_latest_start(state: BrainState, task: Task) -> None:
+    """A task that waits with a deadline is looked at again at the last moment at which it could still be done in time.
+
+    As long as nothing is known of such tasks, it is looked at again after half of the time that is left.
+    """
+    if task.request.deadline_s is None or task.task_id not in state.queue:
+        return
+    ends_at = task.created_at + task.request.deadline_s
+    least_ms = prediction.least_service_ms(state, task.request)
+    look_at = (state.now + ends_at) / 2 if least_ms is None else ends_at - least_ms / 1000
+    if look_at < ends_at - _CLOSE_TO_DEADLINE_S:
+        state.timers.at(look_at, TimerKind.LATEST_START, task.task_id)
+
+
+def latest_start_passed(state: BrainState, task_id: str) -> None:
+    """If even a start now would be too late, nobody has to wait for the deadline to know how it ends."""
+    task = state.tasks.get(task_id)
+    if task is None or task.task_id not in state.queue or task.request.deadline_s is None:
+        return
+    least_ms = prediction.least_service_ms(state, task.request)
+    left_s = task.created_at + task.request.deadline_s - state.now
+    if least_ms is None or left_s * 1000 > least_ms:
+        watch_latest_start(state, task)
+        return
+    message = (
+        f"the task still waits, and of its deadline of {task.request.deadline_s:g} s only {max(0.0, left_s):.1f} s are "
+        f"left, while it needs at least {least_ms / 1000:.1f} s; allow more time or ask for less"
+    )
+    finish(state, task, TaskState.EXPIRED, TaskError(Reason.DEADLINE_PASSED, message))
+
+
+def forget(state: BrainState, task_id: str) -> None:
+    """A finished task is no longer kept; its id is remembered for a while, so that the answer can be EXPIRED."""
+    if task_id not in state.finished:
+        return
+    del state.finished[task_id]
+    task = state.tasks.pop(task_id)
+    if task.request.request_id:
+        state.by_request_id.pop((task.request.app, task.request.request_id), None)
+    state.expired[task_id] = None
+    while len(state.expired) > EXPIRED_IDS_KEPT:
+        state.expired.popitem(last=False)
+    state.emit(ForgetTask(task_id))
+
+
+def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
+    """From here on the task is kept for a while. Not before: its readers still wait for this."""
+    task.terminal_shown = True
+    state.emit(AppendTerminal(task.task_id, terminal))
+    if task.attempt is not None:
+        task_dispatch.release_if_done(state, task.attempt)
+    state.finished[task.task_id] = None
+    state.timers.at(state.now + state.config.task_retention_s, TimerKind.RETENTION, task.task_id)
+    while len(state.finished) > state.config.tasks_retained:
+        forget(state, next(iter(state.finished)))
+
+
+def _lost(what_happened: str) -> TaskError:
+    return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again", retryable=True)
+
+
+def _task_of(state: BrainState, attempt_id: str) -> Task | None:
+    attempt = state.attempts.get(attempt_id)
+    task = state.tasks.get(attempt.task_id) if attempt else None
+    return task if task is not None and not task.is_finished else None
+
+
+def _times(task: Task) -> tuple[int, int]:
+    """(queue_ms, first_token_ms), both from admission; 0 where it never came to that."""
+    started, first = task.started_at, task.first_token_at
+    return (
+        0 if started is None else round((started - task.created_at) * 1000),
+        0 if first is None else round((first - task.created_at) * 1000),
+    )

@@ -1,0 +1,143 @@
+"""Tasks come in: admit, or refuse with the reason and nothing changed."""
+
+from dataclasses import replace
+
+from llorch.errors import AlreadyExists, InvalidArgument, Reason, invalid_field
+from orchestratord.core.effects import Narrate, OpenLog, PersistTask
+from orchestratord.core.events import TaskSubmitted
+from orchestratord.core.facts.apps import DEFAULT_PRIORITY
+from orchestratord.core.facts.catalog import Model
+from orchestratord.core.facts.rules import Lane
+from orchestratord.core.facts.task import Task, TaskError, TaskRequest, TaskState
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.learnt.estimates import Estimate
+from orchestratord.core.lives import app_changes, model_loading, session_life, task_dispatch, task_life
+from orchestratord.core.placement import prediction
+from orchestratord.core.placement.lanes import lane_of, overrides_of, refuse_if_excluded
+from orchestratord.core.state import BrainState
+
+
+def submit(state: BrainState, event: TaskSubmitted) -> None:
+    """Admit a task. A repeated `request_id` with the same content is the task that exists; nothing happens again."""
+    if find_repeated(state, event.request) is not None:
+        return
+    model = state.catalog.get_active(state.apps.model_name(event.request.app, event.request.model))
+    request = replace(
+        event.request,
+        model=model.name,
+        priority=_priority_of(state, event.request),
+        overrides=overrides_of(state, event.request.wishes),
+    )
+    _refuse_if_too_long(model, request)
+    app_changes.refuse_if_used_up(state, request.app)
+    session_life.refuse_if_spent(state, request)
+    lane = lane_of(state, request)
+    refuse_if_excluded(state, lane)
+    model_loading.refuse_if_hopeless(state, model, lane)
+    _make_room(state, request.priority)
+    _admit(state, request, lane)
+
+
+def readmit(state: BrainState, task: Task) -> None:
+    """A task that was let in before waits again, at the end of the queue and whether there is room or not.
+
+    Raises NotFound or FailedPrecondition if its model is no longer there.
+    """
+    request = task.request
+    session_life.turn_goes_on(state, request)
+    model = state.catalog.get_active(request.model)
+    state.queue.add(task.task_id, model.name, request.priority, app=request.app, lane=lane_of(state, request))
+    if request.deadline_s is not None:
+        state.timers.at(task.created_at + request.deadline_s, TimerKind.DEADLINE, task.task_id)
+
+
+def find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
+    """The task that this request already is, if its `request_id` was used; with other content it is refused."""
+    if not request.request_id:
+        return None
+    task_id = state.by_request_id.get((request.app, request.request_id))
+    if task_id is None:
+        return None
+    task = state.tasks[task_id]
+    if task.request.content_digest != request.content_digest:
+        raise AlreadyExists(
+            Reason.REQUEST_ID_REUSED,
+            f"request_id '{request.request_id}' belongs to another request; use a new one for a new request",
+        )
+    return task
+
+
+def _make_room(state: BrainState, priority: str) -> None:
+    victim = state.queue.make_room(priority)
+    if victim is None:
+        return
+    task = state.tasks[victim]
+    message = (
+        f"the queue was full and this task had waited longest in priority '{task.request.priority}'; submit it again "
+        "later, or with a higher priority"
+    )
+    dropped = TaskError(Reason.DROPPED_FROM_QUEUE, message, retryable=True)
+    task_life.finish(state, task, TaskState.FAILED, dropped)
+
+
+def _admit(state: BrainState, request: TaskRequest, lane: Lane) -> None:
+    task = Task(request, created_at=state.now)
+    ahead = state.queue.ahead(request.model, request.priority, request.app)
+    state.tasks[task.task_id] = task
+    if request.request_id:
+        state.by_request_id[(request.app, request.request_id)] = task.task_id
+    state.queue.add(task.task_id, request.model, request.priority, app=request.app, lane=lane)
+    state.demand.note(request.model, state.now)
+    session_life.turn_begins(state, request)
+    if request.deadline_s is not None:
+        state.timers.at(state.now + request.deadline_s, TimerKind.DEADLINE, task.task_id)
+    if not request.durable:
+        task_life.begin_reader_grace(state, task)
+    _start_or_wait(state, task, ahead)
+    task_life.watch_latest_start(state, task)
+
+
+def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
+    """The log opens before anything is said in it; what it opens with is known only when all the rest is."""
+    request = task.request
+    begin = len(state.outbox)
+    if request.durable:
+        state.emit(PersistTask(request))
+    if request.model not in state.loads:
+        state.refusals.pop(request.model, None)
+    task_dispatch.dispatch_model(state, request.model)
+    if task.task_id in state.queue and (sentence := model_loading.describe_load(state, request.model)):
+        state.emit(Narrate(task.task_id, sentence))
+    model_loading.ensure_loaded(state, request.model)
+    _predict(state, task, ahead)
+    state.outbox.insert(begin, OpenLog(request, ahead, task.predicted_start_ms))
+
+
+def _predict(state: BrainState, task: Task, ahead: int) -> None:
+    """When it will start, and whether it will be done in time; left open where it is not known."""
+    start: Estimate | None = prediction.AT_ONCE
+    if task.task_id in state.queue:
+        start = prediction.predict_start_of(state, task, lane_of(state, task.request), ahead)
+    if start is not None and not task.is_finished:
+        task.predicted_start_ms = round(start.mean)
+        task.on_time_forecast = prediction.on_time_forecast(state, task, start)
+        task.on_time = None if task.on_time_forecast is None else state.rates.on_time.corrected(task.on_time_forecast)
+
+
+def _priority_of(state: BrainState, request: TaskRequest) -> str:
+    app = state.apps.find(request.app)
+    priority = request.priority or (app.priority if app else DEFAULT_PRIORITY)
+    if priority not in state.config.priorities:
+        raise invalid_field("priority", f"'{priority}' is none of: {', '.join(state.config.priorities)}")
+    return priority
+
+
+def _refuse_if_too_long(model: Model, request: TaskRequest) -> None:
+    """The answer alone would not fit. Whether the prompt does, the worker knows, which can count its tokens."""
+    if request.max_tokens is not None and request.max_tokens > model.context:
+        raise InvalidArgument(
+            Reason.CONTEXT_TOO_LONG,
+            f"max_tokens: {request.max_tokens} tokens do not fit into the {model.context} tokens that a "
+            f"request of model '{model.name}' may use; ask for less, or raise the model's context",
+            metadata={"model": model.name},
+        )

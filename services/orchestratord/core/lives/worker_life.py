@@ -1,0 +1,167 @@
+"""Workers become ready, fall silent, and end; what ran on them and what they held goes with them."""
+
+from llorch.errors import Reason
+from orchestratord.core.effects import AttachWorker, DetachWorker, ReleaseRuns
+from orchestratord.core.events import RunsFound, WorkerAttached, WorkerSilent, WorkerStartFailed
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Worker, WorkerState
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.lives import (
+    learning,
+    measuring,
+    model_loading,
+    model_unloading,
+    pools,
+    task_dispatch,
+    task_life,
+)
+from orchestratord.core.state import BrainState
+
+
+def start_failed(state: BrainState, event: WorkerStartFailed) -> None:
+    """If the node has reported the worker as ready meanwhile, only the answer got lost: its reports count from now.
+
+    Where nobody knows whether the command arrived, the worker may come to life all the same: it is told to end, and its
+    memory counts as taken until its node shows that it is not there.
+    """
+    worker = state.fleet.workers.get(event.worker_id)
+    if worker is None:
+        return
+    if event.command_seq is not None:
+        worker.start_seq = event.command_seq
+    if worker.state is WorkerState.READY:
+        worker.start_seq = worker.start_seq or 0
+        return
+    model_loading.refuse_node(state, worker.spec.model, worker.node_id, event.reason, event.message)
+    if event.command_seq is None:
+        gone(state, worker, event.message)
+    else:
+        state.loads.remove(worker.worker_id)
+        model_unloading.stop(state, worker, Leaving.STUCK)
+        state.look_again = True
+
+
+def became_ready(state: BrainState, worker: Worker, engine: EngineFacts, endpoint: Endpoint) -> None:
+    """Its node says that it is loaded: charge what it really takes, and open the link to it."""
+    worker.state, worker.engine, worker.endpoint = WorkerState.READY, engine, endpoint
+    worker.last_used_at = state.now
+    keys = [(worker.node_id, device_id) for device_id in worker.spec.device_ids]
+    state.ledger.measured(worker.worker_id, dict(zip(keys, engine.memory_mib, strict=False)))
+    measuring.learn(state, worker)
+    _learn_load_time(state, worker)
+    state.load_failures.pop(worker.spec.model, None)
+    state.loads.remove(worker.worker_id)
+    state.emit(AttachWorker(worker.worker_id, endpoint))
+
+
+def attached(state: BrainState, event: WorkerAttached) -> None:
+    worker = state.fleet.workers.get(event.worker_id)
+    if worker is None:
+        return
+    worker.attached, worker.was_attached, worker.reattach_until = True, True, None
+    state.fleet.silent.discard(worker.worker_id)
+    if worker.ready_at is None:
+        _begin_residency(state, worker)
+    task_dispatch.cancel_again(state, worker)
+    task_dispatch.dispatch_model(state, worker.spec.model)
+
+
+def silent(state: BrainState, event: WorkerSilent) -> None:
+    """Its frames stopped. Its attempts are lost if attaching again takes too long, or when its exit is reported."""
+    worker = state.fleet.workers.get(event.worker_id)
+    if worker is not None and worker.reattach_until is None:
+        worker.attached = False
+        worker.reattach_until = state.now + state.config.reattach_s
+        state.fleet.silent.add(worker.worker_id)
+
+
+def reattach_overdue(state: BrainState) -> None:
+    """Attaching took too long: what ran there is lost. A worker whose node still answers is stuck, and is stopped.
+
+    One that could never be reached would not be next time: its node is out for this model until somebody asks again.
+    """
+    for worker in [state.fleet.workers[worker_id] for worker_id in sorted(state.fleet.silent)]:
+        if worker.reattach_until is None or state.now < worker.reattach_until:
+            continue
+        _lose_all(state, worker, "the worker that ran the task no longer answers")
+        if worker.state is WorkerState.READY and state.fleet.node_is_ready(worker):
+            if not worker.was_attached:
+                unreachable = Reason.UPSTREAM_UNAVAILABLE
+                model_loading.refuse_node(
+                    state, worker.spec.model, worker.node_id, unreachable, _unreachable(worker), worker.worker_id
+                )
+            model_unloading.stop(state, worker, Leaving.STUCK)
+            state.look_again = True
+
+
+def runs_found(state: BrainState, event: RunsFound) -> None:
+    """Runs that nobody here knows any more are released; they are of an earlier life of the orchestrator."""
+    unknown = tuple(attempt_id for attempt_id in event.attempt_ids if attempt_id not in state.attempts)
+    if unknown:
+        state.emit(ReleaseRuns(event.worker_id, unknown))
+
+
+def gone(state: BrainState, worker: Worker, why: str) -> None:
+    """The process is no more and its memory is back: slots and reservation go with it."""
+    state.ledger.release(worker.worker_id)
+    _forget(state, worker, why)
+
+
+def failed(state: BrainState, worker: Worker, reason: Reason, message: str) -> None:
+    """It ended by itself: its memory counts again once its device shows it free.
+
+    If it was still loading, its node is out for this model until somebody asks again.
+    """
+    until = state.now + state.config.memory_return_s
+    state.ledger.release_when_back(worker.worker_id, until)
+    state.timers.at(until, TimerKind.MEMORY_BACK, worker.worker_id)
+    if worker.state is WorkerState.STARTING:
+        model_loading.refuse_node(state, worker.spec.model, worker.node_id, reason, message, worker.worker_id)
+    _forget(state, worker, f"the worker that ran the task ended: {message}")
+
+
+def memory_wait_over(state: BrainState, _: str) -> None:
+    if state.ledger.expire_returns(state.now):
+        state.look_again = True
+
+
+def residency_over(state: BrainState, worker_id: str) -> None:
+    """From now on it may be evicted; perhaps somebody waits for that."""
+    if worker_id in state.fleet.workers:
+        state.look_again = True
+
+
+def _begin_residency(state: BrainState, worker: Worker) -> None:
+    worker.ready_at = worker.last_used_at = state.now
+    state.timers.at(state.now + state.config.min_residency_s, TimerKind.RESIDENCY, worker.worker_id)
+    model_unloading.watch_idleness(state, worker)
+
+
+def _learn_load_time(state: BrainState, worker: Worker) -> None:
+    """Of a load that was watched from its beginning; an adopted worker was loaded before anybody here looked."""
+    if state.loads.get(worker.worker_id) is not None:
+        model = state.catalog.find(worker.spec.model)
+        size_mib = model.size_mib if model is not None else None
+        learning.worker_loaded(state, worker, size_mib, (state.now - worker.asked_at) * 1000)
+
+
+def _forget(state: BrainState, worker: Worker, why: str) -> None:
+    state.fleet.remove_worker(worker.worker_id)
+    state.emit(DetachWorker(worker.worker_id))
+    _lose_all(state, worker, why)
+    state.loads.remove(worker.worker_id)
+    model_loading.memory_came_back(state, worker.worker_id)
+    pools.worker_gone(state, worker)
+    state.look_again = True
+
+
+def _lose_all(state: BrainState, worker: Worker, why: str) -> None:
+    for attempt_id in sorted(worker.attempts):
+        task_life.lose_attempt(state, state.attempts[attempt_id], why)
+
+
+def _unreachable(worker: Worker) -> str:
+    address = worker.endpoint.address if worker.endpoint else "its address"
+    return (
+        f"the worker on node '{worker.node_id}' is ready but can't be reached at {address} from the orchestrator; open "
+        "its ports in the firewall, or set advertise_host there"
+    )

@@ -1,0 +1,206 @@
+"""When a waiting task will start, and whether it will be done in time: from what was learnt, or not at all.
+
+Times are in ms from now. None = not known; then nothing is said.
+"""
+
+import math
+
+from orchestratord.core.facts.fleet import Worker, WorkerState
+from orchestratord.core.facts.rules import Lane
+from orchestratord.core.facts.task import Attempt, Task, TaskRequest, TaskState
+from orchestratord.core.learnt.answer_lengths import NO_ANSWER, Lengths
+from orchestratord.core.learnt.estimates import Estimate, Remaining
+from orchestratord.core.learnt.rates import SMALLEST_PROMPT, device_key
+from orchestratord.core.placement import replicas
+from orchestratord.core.state import BrainState
+
+GUESSED_ANSWER = 256
+"""Tokens of an answer of which nothing is known; only for shares, never for what people are told."""
+
+_LENGTHS_LOOKED_AT = 16
+_MANY_ANSWERS = 16
+_BISECTIONS = 8
+_SOON_MS, _LONGEST_MS = 64.0, 1e9
+_FROM_20_TO_80_PERCENT = 1.683  # standard deviations
+AT_ONCE = Estimate(0.0, 0.0)
+_FREE = Remaining.of(AT_ONCE, passed=0.0)
+
+
+def expected_tokens(state: BrainState, request: TaskRequest) -> int:
+    """Tokens that a task will probably take, in and out; what its app is charged with until it is known better."""
+    prompt = state.rates.prompt_tokens(request.model, request.prompt_tokens)
+    return max(1, prompt + request.choices * expected_output(state, request))
+
+
+def expected_output(state: BrainState, request: TaskRequest) -> int:
+    """Tokens of one answer: as the last ones were, within what was asked for."""
+    lengths = answer_lengths(state, request)
+    if lengths.values:
+        return round(lengths.mean)
+    return GUESSED_ANSWER if request.max_tokens is None else min(GUESSED_ANSWER, request.max_tokens)
+
+
+def answer_lengths(state: BrainState, request: TaskRequest) -> Lengths:
+    """How long one answer may become."""
+    if request.max_tokens == 0:
+        return NO_ANSWER
+    return state.rates.answers.lengths(request.app, request.model, request.max_tokens)
+
+
+def service_ms(state: BrainState, request: TaskRequest, worker: Worker, batch: int) -> Estimate | None:
+    """Time from getting a slot of this worker, as one of `batch` runs, to the last token."""
+    lengths = answer_lengths(state, request)
+    prefill = prefill_ms(state, request, worker)
+    if not lengths.values or prefill is None:
+        return None
+    decode = _per_token_ms(state, request, worker, batch, lengths)
+    if decode is None:
+        return None
+    return prefill + decode.times(lengths.mean) + Estimate(0.0, lengths.spread * decode.mean, decode.count)
+
+
+def prefill_ms(state: BrainState, request: TaskRequest, worker: Worker) -> Estimate | None:
+    """Time to evaluate what is not warm on this worker."""
+    warm = state.sessions.warm_tokens(request.app, request.session_id, worker.worker_id)
+    cold = state.rates.prompt_tokens(request.model, request.prompt_tokens) - warm
+    if cold < SMALLEST_PROMPT:
+        return AT_ONCE
+    return state.rates.prefill_ms(request.model, device_of(state, worker), cold)
+
+
+def predict_start_of(state: BrainState, task: Task, lane: Lane, ahead: int) -> Estimate | None:
+    """Of a task that waits. While its app is at its limit of tasks at once, free slots say nothing."""
+    if task.request.app in state.queue.held:
+        return None
+    return predict_start(state, lane, ahead, with_spread=task.request.deadline_s is not None)
+
+
+def predict_start(state: BrainState, lane: Lane, ahead: int, *, with_spread: bool = False) -> Estimate | None:
+    """Time until a task of the lane gets a slot that has `ahead` tasks before it. Its spread costs extra."""
+    slots = _slots(state, lane)
+    if not slots:
+        return None
+    rounds, place = divmod(ahead, len(slots))
+    begin = _nth_free(slots, place, with_spread=with_spread)
+    if not rounds:
+        return begin
+    holding = state.rates.holding_ms(lane.model)
+    if holding is None:
+        return None
+    # A round is over when its mean run is: the more slots, the closer.
+    wait = Estimate(holding.mean * rounds, holding.spread * math.sqrt(rounds / len(slots)), holding.count)
+    return begin + wait
+
+
+def on_time_forecast(state: BrainState, task: Task, start: Estimate) -> float | None:
+    """How likely the last token comes before the deadline, if the task starts then. None without a deadline."""
+    request = task.request
+    if request.deadline_s is None:
+        return None
+    left_ms = (task.created_at + request.deadline_s - state.now) * 1000
+    worker = next(iter(state.fleet.workers_of_model(request.model)), None)
+    lengths = answer_lengths(state, request)
+    if worker is None or not lengths.values:
+        return None
+    prefill = prefill_ms(state, request, worker)
+    batch = min(_slots_of(worker), len(worker.attempts) + 1)
+    decode = _per_token_ms(state, request, worker, batch, lengths)
+    if prefill is None or decode is None:
+        return None
+    sample = lengths.values[:: max(1, len(lengths.values) // _LENGTHS_LOOKED_AT)]
+    begin = start + prefill
+    return sum((begin + decode.times(length)).chance_below(left_ms) for length in sample) / len(sample)
+
+
+def on_time_now(state: BrainState, task: Task) -> float | None:
+    """The same, while the task goes on: by what is left of its run; while it waits, as it was at its admission."""
+    attempt = task.attempt
+    if task.state is not TaskState.RUNNING or attempt is None or attempt.expected is None or task.on_time is None:
+        return task.on_time
+    left = Remaining.of(attempt.expected, (state.now - attempt.began_at) * 1000)
+    return left.chance_within(_time_left_ms(state, attempt))
+
+
+def _per_token_ms(
+    state: BrainState, request: TaskRequest, worker: Worker, batch: int, lengths: Lengths
+) -> Estimate | None:
+    if not lengths.mean:
+        return AT_ONCE
+    return state.rates.decode_ms(request.model, device_of(state, worker), batch, 1)
+
+
+def least_service_ms(state: BrainState, request: TaskRequest) -> float | None:
+    """A time in which no such task was done yet: the shortest of many answers at the highest speed, its prompt warm."""
+    lengths = answer_lengths(state, request)
+    per_token_ms = state.rates.fastest_token_ms(request.model)
+    if per_token_ms is None or len(lengths.values) < _MANY_ANSWERS:
+        return None
+    return lengths.values[0] * per_token_ms
+
+
+def device_of(state: BrainState, worker: Worker) -> str:
+    devices = state.fleet.nodes[worker.node_id].devices
+    return device_key(devices[device_id].name for device_id in worker.spec.device_ids if device_id in devices)
+
+
+def _slots(state: BrainState, lane: Lane) -> list[Remaining]:
+    """When each slot that the lane may use will be free; without those of which it is not known."""
+    workers = replicas.workers_for(state, lane)
+    return [slot for worker in workers for slot in _slots_of_worker(state, worker) if slot is not None]
+
+
+def _slots_of_worker(state: BrainState, worker: Worker) -> list[Remaining | None]:
+    if worker.state is WorkerState.STARTING:
+        load = state.rates.load_ms(worker.spec.model, worker.node_id)
+        return [_left(state, load, worker.asked_at)] * worker.spec.slots
+    if worker.state is not WorkerState.READY:
+        return []
+    holding = state.rates.holding_ms(worker.spec.model)
+    attempts = (state.attempts[attempt_id] for attempt_id in worker.attempts)
+    running = [
+        _left(state, attempt.expected or holding, attempt.began_at, _time_left_ms(state, attempt))
+        for attempt in attempts
+    ]
+    return [*running, *[_FREE] * worker.slots_free]
+
+
+def _time_left_ms(state: BrainState, attempt: Attempt) -> float:
+    """Until its task is ended by its deadline."""
+    task = state.tasks.get(attempt.task_id)
+    if task is None or task.request.deadline_s is None:
+        return math.inf
+    return max(0.0, task.created_at + task.request.deadline_s - state.now) * 1000
+
+
+def _left(state: BrainState, whole: Estimate | None, began_at: float, at_most_ms: float = math.inf) -> Remaining | None:
+    return None if whole is None else Remaining.of(whole, (state.now - began_at) * 1000, at_most_ms)
+
+
+def _nth_free(slots: list[Remaining], place: int, *, with_spread: bool) -> Estimate:
+    """When the slot number `place` gets free, whichever it is: of many that may end any time, one ends soon.
+
+    It is the time by which half a slot more than `place` should have ended. Normal quantiles around it give the spread.
+    """
+    mean = _time_until(slots, place + 0.5)
+    if not with_spread or not mean:
+        return Estimate(mean, 0.0)
+    return Estimate(mean, (_time_until(slots, place + 0.8) - _time_until(slots, place + 0.2)) / _FROM_20_TO_80_PERCENT)
+
+
+def _time_until(slots: list[Remaining], ended: float) -> float:
+    """The time by which so many slots should be free, found by doubling and bisection."""
+    high = _SOON_MS
+    while sum(slot.chance_within(high) for slot in slots) < ended and high < _LONGEST_MS:
+        high *= 4
+    low = high / 4 if high > _SOON_MS else 0.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if sum(slot.chance_within(middle) for slot in slots) < ended:
+            low = middle
+        else:
+            high = middle
+    return high if high >= 1 else 0.0
+
+
+def _slots_of(worker: Worker) -> int:
+    return worker.engine.slots if worker.engine else worker.spec.slots

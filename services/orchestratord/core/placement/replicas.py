@@ -1,0 +1,78 @@
+"""How many workers a model should have: what people want at least and at most, and what its tasks need."""
+
+from orchestratord.core.facts.fleet import Worker, WorkerState
+from orchestratord.core.facts.loads import LoadPhase
+from orchestratord.core.facts.rules import Lane, Rules, rules_of
+from orchestratord.core.state import BrainState
+
+
+def least(state: BrainState, name: str) -> int:
+    """Workers that the model has although nobody may use it."""
+    rules = state.assignments.loading(name)
+    return max(rules.replicas_min, int(rules.keep_loaded))
+
+
+def is_kept(state: BrainState, worker: Worker) -> bool:
+    """Without it there would be fewer than somebody wants to keep."""
+    minimum = least(state, worker.spec.model)
+    return minimum > 0 and serving(state, Lane(worker.spec.model)) <= minimum
+
+
+def wants_another(state: BrainState, lane: Lane) -> bool:
+    """Whether a load of the model should begin now, for those who wait in this lane or for its own sake."""
+    there = serving(state, lane) + _on_the_way(state, lane)
+    if lane == Lane(lane.model) and there < least(state, lane.model):
+        return True
+    if not state.queue.has_waiting(lane.model):
+        return False
+    return there == 0 or (there < state.assignments.loading(lane.model).replicas_max and _is_overloaded(state, lane))
+
+
+def serving(state: BrainState, lane: Lane) -> int:
+    """Workers that tasks of the lane may use, or soon will."""
+    return len(workers_for(state, lane))
+
+
+def idle_limit_s(state: BrainState, worker: Worker) -> float | None:
+    """How long the worker may be idle before it leaves; None = until its memory is needed."""
+    name = worker.spec.model
+    if is_kept(state, worker):
+        return None
+    limits: list[float] = []
+    model = state.catalog.find(name)
+    if model is not None and model.spec.idle_unload_s is not None:
+        limits.append(model.spec.idle_unload_s)
+    if not worker.asked and serving(state, Lane(name)) > max(1, least(state, name)):
+        limits.append(state.config.replica_idle_s)
+    return min(limits, default=None)
+
+
+def _is_overloaded(state: BrainState, lane: Lane) -> bool:
+    """Everybody is busy, nothing more is coming, and those who wait would fill all slots once more."""
+    if lane.model in state.loads:
+        return False
+    slots = 0
+    for worker in workers_for(state, lane):
+        if worker.state is WorkerState.STARTING or worker.slots_free > 0:
+            return False
+        slots += len(worker.attempts)
+    return state.queue.count(lane.model) >= slots
+
+
+def workers_for(state: BrainState, lane: Lane) -> list[Worker]:
+    """Those that tasks of the lane may use, or soon will."""
+    rules = rules_of(state.assignments, state.fleet, lane)
+    return [
+        worker
+        for worker in state.fleet.workers_of_model(lane.model)
+        if worker.serves and state.fleet.node_is_ready(worker) and _admits(state, rules, worker)
+    ]
+
+
+def _admits(state: BrainState, rules: Rules, worker: Worker) -> bool:
+    return rules.admits(state.fleet.nodes[worker.node_id], worker.spec.device_ids)
+
+
+def _on_the_way(state: BrainState, lane: Lane) -> int:
+    """Loads that have no worker yet; one that has is counted as a worker."""
+    return sum(load.phase is not LoadPhase.STARTING and load.lane == lane for load in state.loads.of_model(lane.model))
