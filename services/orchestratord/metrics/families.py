@@ -9,34 +9,15 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from orchestratord.core.state import BrainState
-from orchestratord.metrics.tallies import Histogram, Tallies
+from orchestratord.metrics.tallies import Count, Distribution, Histogram, Tallies
 
 Labels = tuple[str, ...]
 LabelsT = TypeVar("LabelsT", bound=Labels)
 
 
 def counted(tallies: Tallies) -> Iterator[Metric]:
-    yield counter("brain_events", "Events that the brain has handled.", tallies.events)
-    yield _counter(
-        "admissions", "Tasks that came, by whether they were let in.", ("priority", "reason"), tallies.admissions
-    )
-    yield _counter("tasks_ended", "Tasks that ended, by how.", ("priority", "state"), tallies.ended)
-    yield _counter("deadlines", "Tasks with a deadline that ended.", ("priority", "outcome"), tallies.deadlines)
-    yield _counter("tokens", "Tokens of tasks that were answered.", ("model", "direction"), tallies.tokens)
-    yield _counter(
-        "placement_decisions", "Decisions where to go.", ("outcome", "pinned", "fallback"), tallies.decisions
-    )
-    yield _counter("model_loads", "Loads that came to an end.", ("model", "outcome"), tallies.loads)
-    yield _counter("worker_stops", "Workers that were told to end, by why.", ("why",), tallies.stops)
-    yield _histogram("queue_wait_seconds", "From admission to the start of the work.", "priority", tallies.queue_wait)
-    yield _histogram("first_token_seconds", "From admission to the first token.", "priority", tallies.first_token)
-    yield _histogram(
-        "prediction_error_ratio", "Error of predictions, relative to what came.", "kind", tallies.prediction_error
-    )
-    yield _histogram("load_seconds", "From the start of a worker until it is ready.", None, {"": tallies.load_seconds})
-    yield _histogram(
-        "placement_candidates_considered", "Places that a decision looked at.", None, {"": tallies.considered}
-    )
+    for tally in tallies.declared():
+        yield _counter(tally) if isinstance(tally, Count) else _histogram(tally)
 
 
 def recent(tallies: Tallies, now: float) -> Iterator[Metric]:
@@ -75,21 +56,22 @@ def gauge(name: str, text: str, labels: Sequence[str], amounts: Mapping[LabelsT,
 
 
 def counter(name: str, text: str, count: int) -> Metric:
-    return _counter(name, text, (), {(): count})
+    tally = Count(name, text)
+    tally.add(amount=count)
+    return _counter(tally)
 
 
-def _counter(name: str, text: str, labels: Sequence[str], counts: Mapping[LabelsT, int]) -> Metric:
-    family = CounterMetricFamily(f"llorch_{name}", text, labels=labels)
-    for values, count in sorted(counts.items()):
+def _counter(tally: Count) -> Metric:
+    family = CounterMetricFamily(f"llorch_{tally.name}", tally.text, labels=tally.labels)
+    for values, count in sorted(tally.counts.items()):
         family.add_metric(values, count)
     return family
 
 
-def _histogram(name: str, text: str, label: str | None, found: Mapping[str, Histogram]) -> Metric:
-    family = HistogramMetricFamily(f"llorch_{name}", text, labels=() if label is None else (label,))
-    for value, histogram in sorted(found.items()):
-        labels = () if label is None else (value,)
-        family.add_metric(labels, _buckets(histogram), sum_value=histogram.sum)
+def _histogram(tally: Distribution) -> Metric:
+    family = HistogramMetricFamily(f"llorch_{tally.name}", tally.text, labels=tally.labels)
+    for values, histogram in sorted(tally.histograms.items()):
+        family.add_metric(values, _buckets(histogram), sum_value=histogram.sum)
     return family
 
 

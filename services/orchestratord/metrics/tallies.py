@@ -2,8 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
 from orchestratord.metrics.window import Window
 
@@ -30,6 +29,20 @@ class Bounded:
         return value
 
 
+class Count:
+    """A counter: how often each combination of label values came. Without labels the key is ()."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.text = text
+        self.labels = labels
+        self.counts: Counter[tuple[str, ...]] = Counter() if labels else Counter({(): 0})
+
+    def add(self, *values: str, amount: int = 1) -> None:
+        """`values` in the order of `labels`."""
+        self.counts[values] += amount
+
+
 class Histogram:
     """Counts by the first bound that an amount does not exceed; the last ones exceed all."""
 
@@ -43,30 +56,53 @@ class Histogram:
         self.sum += amount
 
 
-def _by_label(bounds: Sequence[float]) -> defaultdict[str, Histogram]:
-    return defaultdict(lambda: Histogram(bounds))
+class Distribution:
+    """One histogram for each value of a label, or a single one under the key () where there is no label."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float], label: str | None = None) -> None:
+        self.name = name
+        self.text = text
+        self.labels = () if label is None else (label,)
+        self.histograms: defaultdict[tuple[str, ...], Histogram] = defaultdict(lambda: Histogram(bounds))
+        if label is None:
+            self.histograms[()]
+
+    def observe(self, amount: float, *values: str) -> None:
+        self.histograms[values].observe(amount)
 
 
-@dataclass(slots=True)
 class Tallies:
-    """Keys are the values of labels, in the order in which docs/metrics.md has the labels."""
+    """A tally says what it is called and what it means; what is declared here is answered to scrapers as it stands."""
 
-    events: int = 0
-    admissions: Counter[tuple[str, str]] = field(default_factory=Counter)
-    ended: Counter[tuple[str, str]] = field(default_factory=Counter)
-    deadlines: Counter[tuple[str, str]] = field(default_factory=Counter)
-    tokens: Counter[tuple[str, str]] = field(default_factory=Counter)
-    queue_wait: defaultdict[str, Histogram] = field(default_factory=lambda: _by_label(SECONDS))
-    first_token: defaultdict[str, Histogram] = field(default_factory=lambda: _by_label(SECONDS))
-    decisions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    considered: Histogram = field(default_factory=lambda: Histogram(CANDIDATES))
-    prediction_error: defaultdict[str, Histogram] = field(default_factory=lambda: _by_label(ERRORS))
-    loads: Counter[tuple[str, str]] = field(default_factory=Counter)
-    load_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
-    stops: Counter[tuple[str]] = field(default_factory=Counter)
-    recent_tokens: Window[tuple[str, str]] = field(default_factory=Window)
-    """By priority and app."""
-    recent_deadlines: Window[tuple[str, str]] = field(default_factory=Window)
-    """By priority and outcome."""
-    recent_chances: Window[str] = field(default_factory=Window)
-    """`count` of probabilities that were judged, and the sum of their `squared_error`."""
+    def __init__(self) -> None:
+        self.events = Count("brain_events", "Events that the brain has handled.")
+        self.admissions = Count("admissions", "Tasks that came, by whether they were let in.", ("priority", "reason"))
+        self.ended = Count("tasks_ended", "Tasks that ended, by how.", ("priority", "state"))
+        self.deadlines = Count("deadlines", "Tasks with a deadline that ended.", ("priority", "outcome"))
+        self.tokens = Count("tokens", "Tokens of tasks that were answered.", ("model", "direction"))
+        self.decisions = Count("placement_decisions", "Decisions where to go.", ("outcome", "pinned", "fallback"))
+        self.loads = Count("model_loads", "Loads that came to an end.", ("model", "outcome"))
+        self.stops = Count("worker_stops", "Workers that were told to end, by why.", ("why",))
+        self.queue_wait = Distribution(
+            "queue_wait_seconds", "From admission to the start of the work.", SECONDS, "priority"
+        )
+        self.first_token = Distribution(
+            "first_token_seconds", "From admission to the first token.", SECONDS, "priority"
+        )
+        self.prediction_error = Distribution(
+            "prediction_error_ratio", "Error of predictions, relative to what came.", ERRORS, "kind"
+        )
+        self.load_seconds = Distribution("load_seconds", "From the start of a worker until it is ready.", SECONDS)
+        self.considered = Distribution(
+            "placement_candidates_considered", "Places that a decision looked at.", CANDIDATES
+        )
+        self.recent_tokens: Window[tuple[str, str]] = Window()
+        """By priority and app."""
+        self.recent_deadlines: Window[tuple[str, str]] = Window()
+        """By priority and outcome."""
+        self.recent_chances: Window[str] = Window()
+        """`count` of probabilities that were judged, and the sum of their `squared_error`."""
+
+    def declared(self) -> Iterator[Count | Distribution]:
+        """All that is counted since the start, in the order of the declarations."""
+        return (tally for tally in vars(self).values() if isinstance(tally, Count | Distribution))

@@ -48,7 +48,7 @@ class Watcher:
     def observe(
         self, event: events.Event, results: Sequence[effects.Effect], refusal: LlorchError | None, _asked: bool
     ) -> None:
-        self.tallies.events += 1
+        self.tallies.events.add()
         if isinstance(event, events.TaskSubmitted):
             self._submitted(event, results, refusal)
         for effect in results:
@@ -61,19 +61,19 @@ class Watcher:
     ) -> None:
         """A request that was sent again is no second admission; one that drops another is admitted itself."""
         if refusal is not None:
-            self.tallies.admissions[self._priority(event.request.priority), refusal.reason.lower()] += 1
+            self.tallies.admissions.add(self._priority(event.request.priority), refusal.reason.lower())
         for effect in results:
             if isinstance(effect, effects.OpenLog):
-                self.tallies.admissions[self._priority(effect.request.priority), ADMITTED] += 1
+                self.tallies.admissions.add(self._priority(effect.request.priority), ADMITTED)
 
     def _task_ended(self, task_id: str, terminal: Terminal) -> None:
         task = self._state.tasks.get(task_id)
         if task is None:
             return
         priority = self._priority(task.request.priority)
-        self.tallies.ended[priority, task.state.lower()] += 1
+        self.tallies.ended.add(priority, task.state.lower())
         if task.request.deadline_s is not None and (outcome := _DEADLINE_OUTCOMES.get(task.state)):
-            self.tallies.deadlines[priority, outcome] += 1
+            self.tallies.deadlines.add(priority, outcome)
             self.tallies.recent_deadlines.add((priority, outcome), 1, self._state.now)
         if isinstance(terminal, TaskEnd):
             self._answered(priority, task, terminal)
@@ -85,24 +85,24 @@ class Watcher:
             ("out", result.tokens_out),
             ("cached", result.cached_tokens),
         ):
-            self.tallies.tokens[model, direction] += amount
+            self.tallies.tokens.add(model, direction, amount=amount)
         app = self._app(task.request.app or NO_APP)
         self.tallies.recent_tokens.add((priority, app), result.tokens_in + result.tokens_out, self._state.now)
-        self.tallies.queue_wait[priority].observe(end.queue_ms / 1000)
+        self.tallies.queue_wait.observe(end.queue_ms / 1000, priority)
         if end.first_token_ms:
-            self.tallies.first_token[priority].observe(end.first_token_ms / 1000)
+            self.tallies.first_token.observe(end.first_token_ms / 1000, priority)
 
     def _recorded(self, effect: effects.PersistRecord) -> None:
         record = effect.after
         if effect.before is None and isinstance(record, DecisionRecord):
-            labels = (record.outcome.value, _yes_or_no(record.pinned), _yes_or_no(record.fallback_used))
-            self.tallies.decisions[labels] += 1
+            pinned, fallback = _yes_or_no(record.pinned), _yes_or_no(record.fallback_used)
+            self.tallies.decisions.add(record.outcome.value, pinned, fallback)
             self.tallies.considered.observe(record.considered)
 
     def _prediction_judged(self, effect: effects.PredictionJudged) -> None:
         """Relative to what came; what came at once is judged as if it had taken a millisecond."""
         error = abs(effect.predicted_ms - effect.actual_ms) / max(1.0, effect.actual_ms)
-        self.tallies.prediction_error[effect.kind].observe(error)
+        self.tallies.prediction_error.observe(error, effect.kind)
 
     def _chance_judged(self, effect: effects.OnTimeJudged) -> None:
         self.tallies.recent_chances.add("count", 1, self._state.now)
@@ -115,18 +115,18 @@ class Watcher:
         """One that was found running has not been loaded now."""
         loading = self._loading.pop(effect.worker_id, None)
         if loading is not None:
-            self.tallies.loads[loading.model, "ready"] += 1
+            self.tallies.loads.add(loading.model, "ready")
             self.tallies.load_seconds.observe(self._state.now - loading.since)
 
     def _stopped(self, effect: effects.StopWorker) -> None:
-        self.tallies.stops[effect.why.value,] += 1
+        self.tallies.stops.add(effect.why.value)
         if loading := self._loading.get(effect.worker_id):
             loading.stopped = True
 
     def _worker_gone(self, effect: effects.DetachWorker) -> None:
         loading = self._loading.pop(effect.worker_id, None)
         if loading is not None:
-            self.tallies.loads[loading.model, "stopped" if loading.stopped else "failed"] += 1
+            self.tallies.loads.add(loading.model, "stopped" if loading.stopped else "failed")
 
     def _priority(self, priority: str) -> str:
         return priority if priority in self._state.config.priorities else UNKNOWN
