@@ -74,12 +74,21 @@ class Costs:
 
 def load_term(state: BrainState, name: str, node_id: str) -> Term:
     """What bringing the model into memory of the node costs: as loads took there, else a guess by the model's size."""
-    model = state.catalog.find(name)
-    size_mib = None if model is None else model.size_mib
-    known = state.rates.load_ms(name, node_id, size_mib)
+    known = known_load_ms(state, name, node_id)
     if known is None:
-        return Term("load", _START_MS + (size_mib or _UNKNOWN_SIZE_MIB) / _READ_MIB_PER_MS, is_guess=True)
+        size_mib = _size_mib(state, name) or _UNKNOWN_SIZE_MIB
+        return Term("load", _START_MS + size_mib / _READ_MIB_PER_MS, is_guess=True)
     return Term("load", max(_LEAST_LOAD_MS, known.mean))
+
+
+def known_load_ms(state: BrainState, name: str, node_id: str) -> Estimate | None:
+    """By earlier loads of the model, or of others, on the node; None where there were none."""
+    return state.rates.load_ms(name, node_id, _size_mib(state, name))
+
+
+def _size_mib(state: BrainState, name: str) -> int | None:
+    model = state.catalog.find(name)
+    return None if model is None else model.size_mib
 
 
 def pressure_ms(capacity_mib: int, left_mib: int) -> float:
