@@ -6,10 +6,10 @@ from itertools import islice
 from llorch.errors import Reason
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
 from orchestratord.core.events import ModelLoadAsked, ModelStaged, StagingFailed, WorkerStartAccepted
-from orchestratord.core.facts.catalog import Model, ModelState
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.fleet import Leaving, Node, NodeState, Worker, WorkerSpec
 from orchestratord.core.facts.loads import Load, LoadFailure, LoadPhase, Plan
+from orchestratord.core.facts.model import Model, ModelState
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError, TaskState

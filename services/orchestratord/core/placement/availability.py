@@ -5,10 +5,10 @@ way, or a node that may come back does not answer. Never: an error that names th
 """
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason, Unavailable
-from orchestratord.core.facts.catalog import Model
 from orchestratord.core.facts.decision import Decision, Outcome
 from orchestratord.core.facts.fleet import Node, NodeState
 from orchestratord.core.facts.loads import Plan
+from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Rules, rules_of
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from orchestratord.core.facts.catalog import Model
 from orchestratord.core.facts.decision import Decision, DecisionRecord, Outcome
 from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Wishes, rules_of
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.core.placement import filters, prediction
