@@ -19,8 +19,8 @@ from orchestratord.core.facts import targets
 from orchestratord.core.facts.drains import AfterDrain
 from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.targets import Place
-from orchestratord.core.lives import devices, pulls
-from orchestratord.core.placement import availability
+from orchestratord.core.lives import devices
+from orchestratord.core.placement import availability, pulls
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.pulls import pull

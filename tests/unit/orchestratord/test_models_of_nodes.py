@@ -6,7 +6,7 @@ from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.fleet import NodeState, Snapshot
 from orchestratord.core.facts.model import Origin
-from orchestratord.core.lives import pulls
+from orchestratord.core.placement import pulls
 from support.brain_driver import BrainDriver, gpu
 
 
