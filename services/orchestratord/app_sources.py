@@ -8,7 +8,7 @@ from pydantic import Field
 from llorch.identifiers import check_id
 from orchestratord.core.events import AppDefined
 from orchestratord.core.facts.apps import DEFAULT_PRIORITY, App
-from orchestratord.core.facts.catalog import Origin
+from orchestratord.core.facts.model import Origin
 from orchestratord.core.lives.app_changes import LARGEST_WEIGHT, LEAST_WEIGHT
 from orchestratord.settings_tables import Heading, SettingsTable, named_tables
 

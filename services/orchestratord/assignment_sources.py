@@ -9,7 +9,7 @@ from pydantic import Field
 from llorch.identifiers import check_id
 from orchestratord.core.events import AssignmentSet
 from orchestratord.core.facts.assignments import Assignment, Mode
-from orchestratord.core.facts.catalog import Origin
+from orchestratord.core.facts.model import Origin
 from orchestratord.settings_tables import Heading, SettingsTable, listed_tables
 
 

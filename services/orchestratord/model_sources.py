@@ -11,7 +11,7 @@ from pydantic import Field
 from llorch.identifiers import check_id
 from orchestratord.convert.models import check_shares, check_source
 from orchestratord.core.events import ModelRegistered
-from orchestratord.core.facts.catalog import ModelSpec, Origin
+from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.quantities import MiB, Seconds
 from orchestratord.settings_tables import Heading, SettingsTable, named_tables
 

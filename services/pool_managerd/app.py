@@ -23,7 +23,7 @@ from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.monitor import DeviceMonitor
 from pool_managerd.devices.naming import devices_named
 from pool_managerd.link.node_link import NodeIdentity, NodeLink
-from pool_managerd.link.worker_calls import WorkerCalls
+from pool_managerd.link.worker_calls import GrpcWorkerCalls
 from pool_managerd.link.worker_stats import WorkerStats
 from pool_managerd.models.make_shelf import NodeFacts, make_shelf
 from pool_managerd.models.read_ahead import ReadAhead
@@ -80,7 +80,7 @@ class PoolManager:
             devices=self._monitor,
             find_model=self._shelf.find,
             read_ahead=self._read_ahead.begin,
-            calls=WorkerCalls(),
+            calls=GrpcWorkerCalls(),
             changed=self._bell.ring,
             tasks=tasks,
             clock=self._clock,

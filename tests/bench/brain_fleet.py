@@ -6,7 +6,6 @@ from itertools import count
 
 from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
-from orchestratord.core.facts.catalog import ModelSpec, Origin
 from orchestratord.core.facts.fleet import (
     Device,
     DeviceKind,
@@ -17,6 +16,7 @@ from orchestratord.core.facts.fleet import (
     WorkerSpec,
     WorkerState,
 )
+from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskRequest
 from orchestratord.core.state import BrainConfig
 

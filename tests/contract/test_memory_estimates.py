@@ -10,9 +10,9 @@ import pytest
 from llorch.gguf.memory_estimate import LoadShape, MemoryEstimate, estimate
 from llorch.gguf.model_file import read_model
 from orchestratord.convert.nodes import to_facts
-from orchestratord.core.facts.catalog import Model, ModelSpec, Origin
 from orchestratord.core.facts.fleet import DeviceKind
 from orchestratord.core.facts.memory_estimate import estimate_split_mib
+from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from pool_managerd.convert import complete_progress
 from pool_managerd.models.references import LocatedModel
 from support.real_model import smollm2

@@ -8,7 +8,6 @@ from orchestratord.core import events
 from orchestratord.core.brain import Brain
 from orchestratord.core.effects import Effect, StageModel, StartWorker
 from orchestratord.core.facts.assignments import Assignment, Mode
-from orchestratord.core.facts.catalog import ModelSpec, Origin
 from orchestratord.core.facts.fleet import (
     Device,
     DeviceKind,
@@ -19,6 +18,7 @@ from orchestratord.core.facts.fleet import (
     WorkerSpec,
     WorkerState,
 )
+from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, Task, TaskRequest
 from orchestratord.core.state import BrainConfig, BrainState
 

@@ -7,7 +7,6 @@ from orchestratord.core.events import AssignmentSet
 from orchestratord.core.facts.admission import AdmissionQueue, Waiting
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment, Mode
-from orchestratord.core.facts.catalog import Model, ModelSpec, Origin
 from orchestratord.core.facts.decision import Decision
 from orchestratord.core.facts.fleet import (
     Device,
@@ -20,6 +19,7 @@ from orchestratord.core.facts.fleet import (
     WorkerSpec,
     WorkerState,
 )
+from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt
 from orchestratord.core.lives.assignment_changes import answer_to, assignment_set

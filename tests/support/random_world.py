@@ -11,9 +11,9 @@ from random import Random
 
 from llorch.errors import LlorchError, Reason
 from orchestratord.core import effects, events
-from orchestratord.core.facts.catalog import ModelSpec, Origin
 from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec, WorkerState
 from orchestratord.core.facts.loads import LoadPhase
+from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskRequest, TaskState
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu

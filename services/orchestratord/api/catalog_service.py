@@ -10,8 +10,8 @@ from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import models
 from orchestratord.core import events
-from orchestratord.core.facts.catalog import Model, Origin
 from orchestratord.core.facts.fleet import Node, WorkerState
+from orchestratord.core.facts.model import Model, Origin
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.verification import found_by_most, read_on_nodes

@@ -19,7 +19,8 @@ from orchestratord.core.facts import targets
 from orchestratord.core.facts.drains import AfterDrain
 from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.targets import Place
-from orchestratord.core.lives import devices, model_loading, pulls
+from orchestratord.core.lives import devices
+from orchestratord.core.placement import availability, pulls
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.pulls import pull
@@ -157,7 +158,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         if not asked.model:
             raise invalid_field("model", "must not be empty; `llorch models` lists the models")
         self._owner.ask(asked)
-        return model_loading.answer_to(self._owner.state, asked)
+        return availability.worker_for(self._owner.state, asked.load_id, asked.model, asked.places)
 
     def _devices(self, text: str) -> Place:
         """Devices that somebody named. A whole node is not meant by accident."""

@@ -10,8 +10,8 @@ from llorch.request_limits import MAX_INPUT_BYTES
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import key_of, size_of, token_of
 from orchestratord.convert import audit
-from orchestratord.core.facts.catalog import Model
 from orchestratord.core.facts.fleet import WorkerState
+from orchestratord.core.facts.model import Model
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.store.interface import Store
 from orchestratord.version import VERSION

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from llama_orch.v2 import fleet_service_pb2 as pb2
 from orchestratord.convert.runs import from_reason
 from orchestratord.core.facts.loads import Load, LoadFailure, LoadPhase
-from orchestratord.core.lives import model_loading
+from orchestratord.core.placement.load_progress import describe
 from orchestratord.core.state import BrainState
 
 _PHASES = {
@@ -23,7 +23,7 @@ def load_to_proto(state: BrainState, load: Load) -> pb2.LoadState:
         phase=_PHASES[load.phase],
         node_id=load.node_id,
         device_ids=load.plan.device_ids if load.plan else (),
-        message=model_loading.describe(state, load),
+        message=describe(state, load),
     )
 
 

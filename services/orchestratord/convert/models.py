@@ -9,8 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llama_orch.v2 import catalog_service_pb2, model_pb2, worker_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id
-from orchestratord.core.facts.catalog import VALUES, Model, ModelSpec, ModelState, Origin
 from orchestratord.core.facts.fleet import Worker, WorkerState
+from orchestratord.core.facts.model import VALUES, Model, ModelSpec, ModelState, Origin
 
 EnumValue = TypeVar("EnumValue", bound=int)
 

@@ -6,7 +6,6 @@ from llorch.gguf.layers import Layer
 from llorch.identifiers import is_id
 from orchestratord.convert.models import CACHE_TYPE_PROTOS
 from orchestratord.convert.runs import to_reason
-from orchestratord.core.facts.catalog import ModelFacts
 from orchestratord.core.facts.fleet import (
     Device,
     DeviceKind,
@@ -18,6 +17,7 @@ from orchestratord.core.facts.fleet import (
     WorkerSpec,
     WorkerState,
 )
+from orchestratord.core.facts.model import ModelFacts
 
 _KINDS = {
     device_pb2.DEVICE_KIND_CUDA: DeviceKind.CUDA,

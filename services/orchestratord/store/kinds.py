@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
-from orchestratord.core.facts.catalog import ModelRecord, SourceFacts
 from orchestratord.core.facts.decision import DecisionRecord
+from orchestratord.core.facts.model import ModelRecord, SourceFacts
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.sessions import Session

@@ -17,7 +17,7 @@ _ADOPT_WITHIN_S = 3.0
 _ADOPT_AGAIN_AFTER_S = 0.1
 
 
-class WorkerCalls:
+class GrpcWorkerCalls:
     """No error is raised: a worker that does not answer is ended by a signal."""
 
     async def shut_down(self, address: str, access_token: str) -> bool:

@@ -11,7 +11,7 @@ from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment, Mode
-from orchestratord.core.facts.catalog import ModelSpec, Origin
+from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.state import BrainConfig
 from support.simulation.faults import Faults
 from support.simulation.host import Host

@@ -8,9 +8,9 @@ from llorch.errors import FailedPrecondition, LlorchError, NotFound, PermissionD
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment, Mode
-from orchestratord.core.facts.catalog import Origin
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
 from orchestratord.core.facts.fleet import Leaving, Snapshot, WorkerReported, WorkerState
+from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.rules import OverridePolicy, Wishes
 from orchestratord.core.facts.task import TaskError, TaskState
 from orchestratord.core.state import BrainConfig

@@ -5,7 +5,7 @@ import pytest
 from llorch.errors import FailedPrecondition, Reason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.assignments import Assignment, Mode
-from orchestratord.core.facts.catalog import ModelSpec, Origin
+from orchestratord.core.facts.model import ModelSpec, Origin
 from support.brain_driver import BrainDriver, gpu
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from llorch.errors import Reason, Unavailable
 from orchestratord.core import effects, events
-from orchestratord.core.facts.catalog import ModelSpec, Origin
 from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec, WorkerState
+from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.task import Stopped, TaskError, TaskState
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu

@@ -1,10 +1,10 @@
 import pytest
 
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason
-from orchestratord.core.facts.catalog import (
+from orchestratord.core.facts.catalog import Catalog
+from orchestratord.core.facts.model import (
     DEFAULT_CONTEXT,
     VALUES,
-    Catalog,
     ModelFacts,
     ModelRecord,
     ModelSpec,

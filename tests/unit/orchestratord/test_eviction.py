@@ -8,6 +8,7 @@ from orchestratord.core.facts.fleet import Leaving, WorkerSpec
 from orchestratord.core.facts.task import TaskState
 from orchestratord.core.placement import eviction
 from support.brain_driver import BrainDriver, gpu
+from support.placement import GIB, Scene
 
 KEY = ("garage", "GPU-1")
 
@@ -52,6 +53,20 @@ def test_what_takes_long_to_load_is_spared() -> None:
         driver.state.rates.loaded(name, "garage", 5000, took_ms)
         driver.state.rates.loaded(name, "garage", 5000, took_ms)
     assert evicted(driver, 6000) == ["quick"]
+
+
+@pytest.mark.req("ORCH-1015")
+@pytest.mark.parametrize("took_ms", [None, 20_000])
+def test_what_a_reload_costs_is_what_placing_it_there_would_cost(took_ms: float | None) -> None:
+    scene = Scene()
+    scene.node()
+    scene.model("coder")
+    if took_ms is not None:
+        scene.state.rates.loaded("coder", "garage", 8 * GIB, took_ms)
+    chosen = scene.place("coder").chosen
+    worker = scene.worker("coder", 8 * GIB)
+    assert chosen is not None
+    assert eviction.reload_ms(scene.state, worker) == chosen.ms("load")
 
 
 def test_no_more_leave_than_have_to() -> None:

@@ -8,9 +8,9 @@ from llorch.gguf.facts import ModelFacts as FileFacts
 from llorch.gguf.memory_estimate import LoadShape, estimate, estimate_split
 from llorch.gguf.model_file import read_model
 from orchestratord.convert.nodes import to_facts
-from orchestratord.core.facts.catalog import Model, ModelSpec, Origin
 from orchestratord.core.facts.fleet import DeviceKind
 from orchestratord.core.facts.memory_estimate import estimate_mib, estimate_split_mib
+from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from pool_managerd.convert import complete_progress
 from pool_managerd.models.references import LocatedModel
 from support.tiny_models import GENERATING, write_tiny_model

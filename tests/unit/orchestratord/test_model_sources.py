@@ -7,7 +7,8 @@ from orchestratord.app_sources import apps_of_file
 from orchestratord.assignment_sources import assignments_of_file
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment, Mode
-from orchestratord.core.facts.catalog import Catalog, ModelSpec, Origin
+from orchestratord.core.facts.catalog import Catalog
+from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.model_sources import models_of_file
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason
 from orchestratord.core import effects, events
-from orchestratord.core.facts.catalog import Origin
 from orchestratord.core.facts.fleet import NodeState, Snapshot
-from orchestratord.core.lives import pulls
+from orchestratord.core.facts.model import Origin
+from orchestratord.core.placement import pulls
 from support.brain_driver import BrainDriver, gpu
 
 

@@ -138,6 +138,18 @@ def test_nothing_is_predicted_of_what_was_never_seen() -> None:
     assert {task.on_time for task in tasks} == {None}
 
 
+def test_the_start_of_a_model_new_to_its_node_is_predicted_by_what_others_took_there() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", size_mib=4000)
+    driver.add_node()
+    driver.state.rates.loaded("writer", "garage", 8000, 20_000)
+    driver.stage("coder", size_mib=4000)
+    driver.submit("coder")
+    predicted_ms = driver.task(driver.submit("coder")).predicted_start_ms
+    assert predicted_ms is not None
+    assert 8000 < predicted_ms < 12_000
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_start_of_waiting_tasks_is_predicted(seed: int) -> None:
     engine = begin(seed)

@@ -7,7 +7,7 @@ import pytest
 from llorch.errors import NotFound, Reason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.catalog import ModelRecord, ModelSpec, ModelState, Origin
+from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin
 from orchestratord.core.facts.task import FinishReason, Stopped, TaskRequest, TaskState
 from orchestratord.core.lives import restoring
 from orchestratord.store import codec

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llorch.errors import NotFound, Reason
-from orchestratord.core.facts.catalog import Origin
+from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.quotas import Usage
 
 DEFAULT_PRIORITY = "interactive"

@@ -9,8 +9,8 @@ from enum import StrEnum
 from itertools import count
 
 from llorch.errors import NotFound, Reason
-from orchestratord.core.facts.catalog import Origin
 from orchestratord.core.facts.fleet import Fleet
+from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.targets import Place, show
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestratord.core.facts.catalog import Model
 from orchestratord.core.facts.fleet import Device
+from orchestratord.core.facts.model import Model
 
 Key = tuple[str, int, int, str, tuple[str, ...], tuple[float, ...]]
 

@@ -6,173 +6,21 @@ what it has no opinion on; value by value the strongest that says something is h
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, invalid_field
-from llorch.gguf.layers import Layer
-
-DEFAULT_CONTEXT = 32768
-"""Unless the model was trained with less."""
-DEFAULT_SLOTS = 4
-
-
-class ModelState(StrEnum):
-    ACTIVE = "ACTIVE"
-    RETIRED = "RETIRED"
-
-
-class Origin(StrEnum):
-    """Who said a value. MODEL is the model's own file, NODE a GPU host that has the model in a folder of its own."""
-
-    DEFAULT = "DEFAULT"
-    MODEL = "MODEL"
-    NODE = "NODE"
-    PACKAGE = "PACKAGE"
-    CALL = "CALL"
-    FILE = "FILE"
-
+from orchestratord.core.facts.model import (
+    Description,
+    Model,
+    ModelRecord,
+    ModelSpec,
+    ModelState,
+    Origin,
+    SourceFacts,
+    said,
+)
 
 _STRONGEST_FIRST = (Origin.FILE, Origin.CALL, Origin.PACKAGE, Origin.NODE)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """A model as somebody describes it; None or empty = not said. `context` is in tokens, the rest as the names say."""
-
-    name: str
-    source: str = ""
-    aliases: tuple[str, ...] = ()
-    context: int | None = None
-    slots: int | None = None
-    cache_type: str | None = None
-    split: str | None = None
-    split_shares: tuple[float, ...] = ()
-    idle_unload_s: float | None = None
-    vram_claim_mib: int | None = None
-
-
-VALUES = tuple(value.name for value in fields(ModelSpec) if value.name != "name")
-"""What may be said of a model, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What the memory of a model follows from, by its file. The fields are those of `llorch.gguf.facts.ModelFacts`."""
-
-    architecture: str
-    context_trained: int
-    layers: tuple[Layer, ...]
-    window: int
-    vocabulary_size: int
-    activation_width: int
-    weight_bytes: int
-    embedding_bytes: int
-    output_bytes: int
-    tied_output: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFacts:
-    """What is known of the file that a reference leads to. `digest` is its SHA-256 in hexadecimal, once asked for."""
-
-    source: str
-    size_mib: int | None = None
-    facts: ModelFacts | None = None
-    digest: str = ""
-
-    @property
-    def record_key(self) -> str:
-        return self.source
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRecord:
-    """What calls have made of a model: what they said of it, if they did, and whether it takes tasks."""
-
-    name: str
-    state: ModelState = ModelState.ACTIVE
-    spec: ModelSpec | None = None
-    provenance: str = ""
-    at_ms: int = 0
-
-    @property
-    def record_key(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What one of them said. `at_ms` is in milliseconds since 1970."""
-
-    spec: ModelSpec
-    origin: Origin
-    provenance: str
-    at_ms: float = 0
-
-
-@dataclass(slots=True)
-class Model:
-    """`spec` is what all who describe it come to; `origin`, `provenance` and `registered_ms` are of the strongest.
-
-    The properties are what counts: with defaults for what nobody said.
-    """
-
-    spec: ModelSpec
-    origin: Origin
-    provenance: str
-    registered_ms: float
-    state: ModelState = ModelState.ACTIVE
-    size_mib: int | None = None
-    facts: ModelFacts | None = None
-    digest: str = ""
-    origins: Mapping[str, Origin] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-    @property
-    def context(self) -> int:
-        """Tokens that one request may use: as asked for, else the default; never more than it was trained with."""
-        wanted = self.spec.context or DEFAULT_CONTEXT
-        return min(wanted, self.facts.context_trained) if self.facts and self.facts.context_trained else wanted
-
-    @property
-    def slots(self) -> int:
-        return self.spec.slots or DEFAULT_SLOTS
-
-    @property
-    def cache_type(self) -> str:
-        return self.spec.cache_type or "f16"
-
-    @property
-    def split(self) -> str:
-        return self.spec.split or "auto"
-
-    @property
-    def split_shares(self) -> tuple[float, ...]:
-        return self.spec.split_shares
-
-    @property
-    def idle_unload_s(self) -> float | None:
-        return self.spec.idle_unload_s
-
-    @property
-    def memory_is_known(self) -> bool:
-        """Whether it can be said what it takes: its file was looked at, or its owner says it."""
-        return self.size_mib is not None or self.vram_claim_mib is not None
-
-    @property
-    def vram_claim_mib(self) -> int | None:
-        return self.spec.vram_claim_mib
-
-    def origin_of(self, value: str) -> Origin:
-        """Who said one of VALUES."""
-        trained = self.facts.context_trained if self.facts else 0
-        if value == "context" and 0 < trained < (self.spec.context or DEFAULT_CONTEXT):
-            return Origin.MODEL
-        return self.origins.get(value, Origin.DEFAULT)
 
 
 @dataclass(slots=True)
@@ -366,11 +214,6 @@ class Catalog:
             return f"no model is called '{name[:128]}', and none is registered yet; add one with `llorch models add`"
         nearest = difflib.get_close_matches(name[:128], known, n=3, cutoff=0.0)
         return f"no model is called '{name[:128]}'; the nearest names are: {', '.join(nearest)}"
-
-
-def said(spec: ModelSpec) -> list[str]:
-    """Which of VALUES it has an opinion on."""
-    return [value for value in VALUES if getattr(spec, value) not in (None, "", ())]
 
 
 def _merge(descriptions: Mapping[Origin, Description]) -> Model:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from orchestratord.core.facts.catalog import Model
+from orchestratord.core.facts.model import Model
 
 SMALLEST_CONTEXT = 2048
 

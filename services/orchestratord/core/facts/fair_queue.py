@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Lane:
-    """Tasks of one app that may run on the same workers, by arrival.
+class AppTurn:
+    """Tasks of one app that may run on the same workers, that is of one lane, by arrival.
 
-    The order within a lane is one key per task, so another order, such as the earliest deadline, would be another key.
+    The order among them is one key per task, so another order, such as the earliest deadline, would be another key.
     """
 
     _heap: list[tuple[int, str]] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Lane:
             heapq.heapify(self._heap)
 
     def first(self) -> tuple[int, str]:
-        """(arrival, task id) of the one that waits longest. The lane must not be empty."""
+        """(arrival, task id) of the one that waits longest. There must be one."""
         while self._arrival.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0]
@@ -52,7 +52,7 @@ class FairQueue:
     unserved_since: float = 0.0
     _clock: float = 0.0
     _virtual_times: dict[str, float] = field(default_factory=dict)
-    _lanes: dict[str, dict[Hashable, Lane]] = field(default_factory=dict)
+    _lanes: dict[str, dict[Hashable, AppTurn]] = field(default_factory=dict)
     _count: int = 0
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class FairQueue:
         if app not in self._lanes:
             self._lanes[app] = {}
             self._virtual_times[app] = max(self._virtual_times.get(app, 0.0), self._clock)
-        self._lanes[app].setdefault(lane, Lane()).add(task_id, arrival)
+        self._lanes[app].setdefault(lane, AppTurn()).add(task_id, arrival)
         self._count += 1
 
     def remove(self, task_id: str, app: str, lane: Hashable) -> None:
@@ -91,16 +91,16 @@ class FairQueue:
     def in_order(self, held: Collection[str] = ()) -> Iterator[str]:
         """The first task of every lane, those of the app that is furthest behind first; `held` apps left out."""
         heads = [
-            (self._virtual_times[app], *lane.first())
+            (self._virtual_times[app], *turn.first())
             for app, lanes in self._lanes.items()
             if app not in held
-            for lane in lanes.values()
+            for turn in lanes.values()
         ]
         heads.sort()
         return (task_id for _, _, task_id in heads)
 
     def first_arrival(self) -> int:
-        return min(lane.first()[0] for lanes in self._lanes.values() for lane in lanes.values())
+        return min(turn.first()[0] for lanes in self._lanes.values() for turn in lanes.values())
 
     def by_arrival(self) -> list[str]:
         """All of them; linear, for reports and for those who have to tell everybody."""
@@ -114,10 +114,10 @@ class FairQueue:
 
     def rank(self, app: str, arrival: int) -> int:
         """How many of the app's own tasks came before this arrival; linear, for reports."""
-        return sum(1 for lane in self._lanes.get(app, {}).values() for came, _ in lane if came < arrival)
+        return sum(1 for turn in self._lanes.get(app, {}).values() for came, _ in turn if came < arrival)
 
     def _waiting(self) -> Iterator[tuple[int, str]]:
-        return (entry for lanes in self._lanes.values() for lane in lanes.values() for entry in lane)
+        return (entry for lanes in self._lanes.values() for turn in lanes.values() for entry in turn)
 
     def _forget_who_owes_nothing(self, app: str) -> None:
         if app not in self._lanes and self._virtual_times[app] <= self._clock:

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 from llorch.gguf.memory_estimate import RUNTIME_BYTES, LoadShape, estimate_split
-from orchestratord.core.facts.catalog import Model, ModelFacts
 from orchestratord.core.facts.fleet import DeviceKind
+from orchestratord.core.facts.model import Model, ModelFacts
 
 _REFERENCE_MIB = 4096  # a model of 7 to 8 billion weights at 4 bits …
 _REFERENCE_KV_KIB = 128  # … takes this much KV cache per token at 16 bits with grouped-query attention

@@ -6,7 +6,7 @@ from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExh
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import AppCreated, AppDefined, AppDeleted, AppUpdated
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.catalog import Origin
+from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.task import Attempt
 from orchestratord.core.state import BrainState
 

@@ -6,9 +6,9 @@ from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import AssignmentDeleted, AssignmentSet
 from orchestratord.core.facts.assignments import Assignment, Mode, describe
-from orchestratord.core.facts.catalog import Origin
 from orchestratord.core.facts.contradictions import contradiction
 from orchestratord.core.facts.fleet import Fleet, Leaving
+from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.targets import Place, resolve
 from orchestratord.core.lives import model_unloading

@@ -3,8 +3,8 @@
 from llorch.errors import FailedPrecondition, Reason
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import ModelDeleted, ModelRegistered, ModelStateSet
-from orchestratord.core.facts.catalog import Description, Model, ModelRecord, Origin
 from orchestratord.core.facts.fleet import Leaving
+from orchestratord.core.facts.model import Description, Model, ModelRecord, Origin
 from orchestratord.core.lives import model_unloading
 from orchestratord.core.state import BrainState
 

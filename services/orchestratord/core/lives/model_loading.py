@@ -3,26 +3,22 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from llorch.errors import FailedPrecondition, LlorchError, Reason, Unavailable
+from llorch.errors import Reason
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
 from orchestratord.core.events import ModelLoadAsked, ModelStaged, StagingFailed, WorkerStartAccepted
-from orchestratord.core.facts.catalog import Model, ModelState
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.fleet import Leaving, Node, NodeState, Worker, WorkerSpec
 from orchestratord.core.facts.loads import Load, LoadFailure, LoadPhase, Plan
+from orchestratord.core.facts.model import Model, ModelState
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import decision_record, model_unloading, sources, task_dispatch, task_life, yielding
-from orchestratord.core.placement import replicas
-from orchestratord.core.placement.lanes import no_place_left
-from orchestratord.core.placement.load_planning import Outlook, may_ever_fit, outlook
-from orchestratord.core.placement.tally import NO_ROOM
+from orchestratord.core.placement import availability, replicas
+from orchestratord.core.placement.load_planning import Outlook, outlook
+from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.state import BrainState
-
-_GIVEN_AWAY = {"device_released": "released to its owner", "pool_draining": "in a drained pool"}
-"""Filters that leave no device for a time that somebody else decides; whoever waits is told instead."""
 
 LOOKS_AT_ONCE = 16
 """Models for which a place is looked for after one event."""
@@ -37,7 +33,7 @@ def ensure_loaded(state: BrainState, name: str) -> None:
     if model is None:
         return
     for lane in _lanes(state, model):
-        while replicas.wants_another(state, lane) and _may_try(state, model.name):
+        while replicas.wants_another(state, lane) and availability.may_try(state, model.name):
             if not _begin(state, model, lane):
                 break
 
@@ -72,76 +68,23 @@ def go_on_looking(state: BrainState) -> None:
         ensure_loaded(state, name)
 
 
-def is_served(state: BrainState, name: str) -> bool:
-    """Whether a worker of the model is there or on its way, on a node that can be reached."""
-    return any(worker.serves and state.fleet.node_is_ready(worker) for worker in state.fleet.workers_of_model(name))
-
-
 def load_asked(state: BrainState, event: ModelLoadAsked) -> None:
     """Load the model whether tasks wait or not. One that is there or on its way will do, unless another is wanted.
 
     Refused if it could not be loaded even if everybody left; otherwise it waits for its turn.
     """
     model = state.catalog.get_active(event.model)
-    if not event.anew and _there_already(state, model, event.places):
+    if not event.anew and availability.there_already(state, model, event.places):
         return
-    _refuse_without_device(state)
+    availability.refuse_without_device(state)
     load = Load(event.load_id, model.name, model.spec.source, Lane(model.name), state.now, asked=True)
     load.places = event.places
     looked = outlook(state, model, load.lane, places=event.places)
-    if looked.plan is None and not looked.waits:
-        error = _why_nowhere(state, model, looked) or _nothing_there(model)
-        raise _refusal(error)
+    availability.refuse_if_nowhere(state, model, looked)
     state.refusals.pop(model.name, None)
     state.loads.add(load)
     if looked.plan is not None:
         _carry_out(state, model, load, looked)
-
-
-def answer_to(state: BrainState, event: ModelLoadAsked) -> str:
-    """The worker that has the model or will: by its own load, or by what was there already."""
-    if state.loads.get(event.load_id) or event.load_id in state.fleet.workers:
-        return event.load_id
-    return _there_already(state, state.catalog.get(event.model), event.places)
-
-
-def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> None:
-    """A task that can never run does not wait: there is nothing to run it on, or no device could hold the model."""
-    _refuse_without_device(state)
-    if not model.memory_is_known or not state.fleet.ready_nodes() or replicas.serving(state, lane):
-        return
-    if may_ever_fit(state, model, lane):
-        return
-    looked = outlook(state, model, lane)
-    if looked.plan is None and not looked.waits and (error := _no_place(state, model, looked)):
-        raise _refusal(error)
-
-
-def describe_load(state: BrainState, name: str) -> str | None:
-    """What a task that waits for this model waits for, for its reader."""
-    load = min(state.loads.of_model(name), key=lambda load: load.since, default=None)
-    return None if load is None else describe(state, load)
-
-
-def describe(state: BrainState, load: Load) -> str:
-    """What the load does now, for people."""
-    name = load.model
-    if load.plan is None:
-        return f"waiting for a place where {name} fits"
-    if load.phase is LoadPhase.STAGING:
-        return f"looking for the file of {name} on {load.node_id}"
-    if load.phase is LoadPhase.MAKING_ROOM:
-        leaving = sorted(state.fleet.workers[worker_id].spec.model for worker_id in load.waits_for)
-        return f"making room for {name} on {load.node_id}: {' and '.join(leaving)} leave{'s' * (len(leaving) == 1)}"
-    return f"loading {name} on {_devices_of(state, load.plan)} of {load.node_id}{_less_context(state, load.plan, name)}"
-
-
-def fits_nowhere(model: Model, looked: Outlook) -> str:
-    return (
-        f"model '{model.name}' needs about {looked.needed_mib} MiB with context {model.context} and {model.slots} "
-        f"slots; the largest device holds {looked.decision.largest_mib} MiB when empty; lower its context or slots, "
-        "take a smaller quantization, or a larger device"
-    )
 
 
 def staged(state: BrainState, event: ModelStaged) -> None:
@@ -202,7 +145,7 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
     before = state.load_failures.get(name)
     in_a_row = 1 if before is None else before.in_a_row + 1
     state.load_failures[name] = LoadFailure(name, node_id, reason, message, state.now, in_a_row, worker_id)
-    state.timers.at(state.now + _retry_after_s(state, name), TimerKind.RETRY_LOAD, name)
+    state.timers.at(state.now + availability.retry_after_s(state, name), TimerKind.RETRY_LOAD, name)
 
 
 def suspect(state: BrainState, node: Node) -> None:
@@ -214,25 +157,9 @@ def suspect(state: BrainState, node: Node) -> None:
 
 def retry(state: BrainState, name: str) -> None:
     """The wait after a failed load is over, for those who want the model kept; tasks have heard of it long ago."""
-    if name in state.load_failures and _may_try(state, name):
+    if name in state.load_failures and availability.may_try(state, name):
         state.refusals.pop(name, None)
         state.look_again = True
-
-
-def _there_already(state: BrainState, model: Model, places: tuple[Place, ...]) -> str:
-    """The id of a worker at one of the places, there or on its way; empty if there is none."""
-
-    def will_do(node_id: str, device_ids: tuple[str, ...]) -> bool:
-        node = state.fleet.nodes.get(node_id)
-        return not places or (node is not None and any(place.covers(node, device_ids) for place in places))
-
-    for worker in state.fleet.workers_of_model(model.name):
-        if worker.serves and state.fleet.node_is_ready(worker) and will_do(worker.node_id, worker.spec.device_ids):
-            return worker.worker_id
-    for load in state.loads.of_model(model.name):
-        if load.places == places or (load.plan is not None and will_do(load.plan.node_id, load.plan.device_ids)):
-            return load.load_id
-    return ""
 
 
 def _lanes(state: BrainState, model: Model) -> Iterator[Lane]:
@@ -249,7 +176,7 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
     if looked.plan is None:
         if looked.waits:
             yielding.make_way(state, lane, looked.decision)
-        elif error := _why_nowhere(state, model, looked):
+        elif error := availability.why_nowhere(state, model, looked):
             decision_record.note(state, looked.decision, Outcome.REFUSED)
             _fail_waiting(state, lane, error)
         return False
@@ -271,7 +198,7 @@ def _try_again(state: BrainState, load: Load) -> None:
     if looked.plan is not None:
         load.source = model.spec.source
         _carry_out(state, model, load, looked)
-    elif not looked.waits and _why_nowhere(state, model, looked):
+    elif not looked.waits and availability.why_nowhere(state, model, looked):
         state.loads.remove(load.load_id)
 
 
@@ -310,7 +237,7 @@ def _take_the_room(state: BrainState, load: Load) -> None:
         model is None
         or plan is None
         or (load.source, load.shape) != (model.spec.source, _shape(model))
-        or not _is_usable(node, plan)
+        or not availability.is_usable(node, plan)
         or not state.ledger.fits(load.load_id, plan.claims)
     ):
         begin_anew(state, load)
@@ -342,12 +269,6 @@ def _shape(model: Model) -> tuple[object, ...]:
     return model.slots, model.cache_type, model.context, model.vram_claim_mib
 
 
-def _is_usable(node: Node | None, plan: Plan) -> bool:
-    if node is None or node.state is not NodeState.READY:
-        return False
-    return all(device_id in node.devices and node.devices[device_id].usable for device_id in plan.device_ids)
-
-
 def _end_staging(state: BrainState, node_id: str, source: str) -> None:
     """Found by the source: the model may have got another one since, and then needs another file."""
     for load in state.loads.on_node(node_id):
@@ -361,97 +282,8 @@ def _tell_waiting(state: BrainState, name: str) -> None:
         state.emit(*(Narrate(task_id, sentence) for task_id in islice(state.queue.heads(name), _TOLD_AT_MOST)))
 
 
-def _devices_of(state: BrainState, plan: Plan) -> str:
-    devices = state.fleet.nodes[plan.node_id].devices
-    return " + ".join(devices[device_id].name for device_id in plan.device_ids if device_id in devices)
-
-
-def _less_context(state: BrainState, plan: Plan, name: str) -> str:
-    model = state.catalog.find(name)
-    if model is None or plan.context >= model.context:
-        return ""
-    return f" with context {plan.context}: {model.context} would fit on no device"
-
-
-def _may_try(state: BrainState, name: str) -> bool:
-    """Whoever has a task gets an answer now; who only wants the model kept waits longer after each failure."""
-    if state.queue.has_waiting(name):
-        return True
-    failure = state.load_failures.get(name)
-    return failure is None or state.now - failure.at >= _retry_after_s(state, name)
-
-
-def _retry_after_s(state: BrainState, name: str) -> float:
-    factor: int = 1 << min(state.load_failures[name].in_a_row - 1, 16)
-    return min(state.config.load_retry_s * factor, state.config.load_retry_max_s)
-
-
 def _fail_waiting(state: BrainState, lane: Lane, error: TaskError) -> None:
     """Everybody who waits in the lane hears why no worker comes."""
     for task_id in state.queue.waiting_for(lane.model):
         if state.queue[task_id].lane in (lane, None):
             task_life.finish(state, state.tasks[task_id], TaskState.FAILED, error)
-
-
-def _why_nowhere(state: BrainState, model: Model, looked: Outlook) -> TaskError | None:
-    """The error for those who wait, now that no place is left; None if a node or a device may still come."""
-    if any(_may_come_back(state, node) for node in state.fleet.nodes.values()):
-        return None
-    if refused := state.refusals.get(model.name):
-        return next(iter(refused.values()))
-    return _no_place(state, model, looked)
-
-
-def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | None:
-    """None if nothing is known about how much it takes, or no device is there that could be asked."""
-    if looked.decision.removed.get(NO_ROOM):
-        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _no_room_beside_the_kept(model, looked))
-    if model.memory_is_known and looked.decision.has_usable:
-        return TaskError(Reason.MODEL_FITS_NO_DEVICE, fits_nowhere(model, looked))
-    if any(drain.comes_back for drain in state.drains.all()):
-        return None
-    if looked.decision.excluded_by:
-        return TaskError(Reason.PIN_EXCLUDES_ALL, no_place_left(model.name, looked.decision.excluded_by))
-    removed = [words for name, words in _GIVEN_AWAY.items() if looked.decision.removed.get(name)]
-    if removed:
-        message = f"no device is left for '{model.name}': what could take it is {' or '.join(removed)}"
-        return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`", retryable=True)
-    return None
-
-
-def _no_room_beside_the_kept(model: Model, looked: Outlook) -> str:
-    return (
-        f"model '{model.name}' needs about {looked.needed_mib} MiB, and the models that are to stay loaded leave no "
-        "room for it on any device; see `llorch assignments`"
-    )
-
-
-def _refusal(error: TaskError) -> LlorchError:
-    """What may be there again soon is worth another try."""
-    if error.reason is Reason.NO_DEVICE:
-        return Unavailable(error.reason, error.message, retry_after_ms=1000)
-    return FailedPrecondition(error.reason, error.message)
-
-
-def _nothing_there(model: Model) -> TaskError:
-    return TaskError(Reason.NO_DEVICE, f"no device that could take '{model.name}' answers now; see `llorch gpus`")
-
-
-def _may_come_back(state: BrainState, node: Node) -> bool:
-    is_lost = state.now - node.last_report_at >= state.config.no_device_grace_s
-    return node.state is NodeState.SUSPECT and not is_lost
-
-
-def _refuse_without_device(state: BrainState) -> None:
-    if not state.fleet.nodes:
-        raise Unavailable(
-            Reason.NO_DEVICE,
-            "no GPU host is connected; start pool-managerd there and point it at this orchestrator",
-            retry_after_ms=1000,
-        )
-    if not any(device.usable for node in state.fleet.nodes.values() for device in node.devices.values()):
-        raise Unavailable(
-            Reason.NO_DEVICE,
-            "no GPU host that is connected has a device that can be used; see `llorch gpus`",
-            retry_after_ms=1000,
-        )

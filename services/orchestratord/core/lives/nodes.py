@@ -18,6 +18,7 @@ from orchestratord.core.facts.fleet import (
 )
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.lives import assignment_changes, devices, model_loading, offered_models, task_life, worker_life
+from orchestratord.core.placement import availability
 from orchestratord.core.state import BrainState
 
 
@@ -217,5 +218,5 @@ def _fail_if_no_device_comes(state: BrainState) -> None:
         return
     message = "no GPU host with a usable device is connected any more; see `llorch gpus`, and to pool-managerd there"
     for model in list(state.queue.models()):
-        if not model_loading.is_served(state, model):
+        if not availability.is_served(state, model):
             task_life.fail_waiting(state, model, TaskError(Reason.NO_DEVICE, message, retryable=True))

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from llorch.errors import LlorchError
 from orchestratord.core.events import ModelRegistered
-from orchestratord.core.facts.catalog import ModelSpec, Origin
 from orchestratord.core.facts.fleet import Node
+from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.lives import model_changes
 from orchestratord.core.state import BrainState
 

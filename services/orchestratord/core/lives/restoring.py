@@ -8,8 +8,8 @@ from orchestratord.core.events import RecordNotKept, RecordsFound, TaskRestored
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
-from orchestratord.core.facts.catalog import ModelRecord, SourceFacts
 from orchestratord.core.facts.decision import DecisionRecord
+from orchestratord.core.facts.model import ModelRecord, SourceFacts
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.sessions import Session
 from orchestratord.core.facts.task import Task, TaskError, TaskState

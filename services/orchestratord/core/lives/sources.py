@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import ModelVerified
-from orchestratord.core.facts.catalog import ModelFacts, SourceFacts
+from orchestratord.core.facts.model import ModelFacts, SourceFacts
 from orchestratord.core.state import BrainState
 
 

@@ -6,14 +6,15 @@ from llorch.errors import AlreadyExists, InvalidArgument, Reason, invalid_field
 from orchestratord.core.effects import Narrate, OpenLog, PersistTask
 from orchestratord.core.events import TaskSubmitted
 from orchestratord.core.facts.apps import DEFAULT_PRIORITY
-from orchestratord.core.facts.catalog import Model
+from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskError, TaskRequest, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.lives import app_changes, model_loading, session_life, task_dispatch, task_life
-from orchestratord.core.placement import prediction
-from orchestratord.core.placement.lanes import lane_of, overrides_of, refuse_if_excluded
+from orchestratord.core.placement import availability, prediction
+from orchestratord.core.placement.lanes import lane_of, overrides_of
+from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.state import BrainState
 
 
@@ -32,8 +33,8 @@ def submit(state: BrainState, event: TaskSubmitted) -> None:
     app_changes.refuse_if_used_up(state, request.app)
     session_life.refuse_if_spent(state, request)
     lane = lane_of(state, request)
-    refuse_if_excluded(state, lane)
-    model_loading.refuse_if_hopeless(state, model, lane)
+    availability.refuse_if_excluded(state, lane)
+    availability.refuse_if_hopeless(state, model, lane)
     _make_room(state, request.priority)
     _admit(state, request, lane)
 
@@ -106,7 +107,7 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
     if request.model not in state.loads:
         state.refusals.pop(request.model, None)
     task_dispatch.dispatch_model(state, request.model)
-    if task.task_id in state.queue and (sentence := model_loading.describe_load(state, request.model)):
+    if task.task_id in state.queue and (sentence := describe_load(state, request.model)):
         state.emit(Narrate(task.task_id, sentence))
     model_loading.ensure_loaded(state, request.model)
     _predict(state, task, ahead)

@@ -19,6 +19,7 @@ from orchestratord.core.facts.fleet import DeviceKind, Node, Worker
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.learnt.rates import device_key
 from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.state import BrainState
 
 EVICT_MS = 500.0
 """A worker ends, and the driver gives its memory back; bounded waiting for it is the ledger's."""
@@ -26,9 +27,10 @@ EVICT_MS = 500.0
 PRESSURE_MS = 20.0
 """For a place that is full: less than anything else that anybody would notice."""
 
-UNKNOWN_SIZE_MIB = 4096
+_UNKNOWN_SIZE_MIB = 4096
 _READ_MIB_PER_MS = 1.5  # a disk or page cache, into a GPU
 _START_MS = 1500.0  # a process and a CUDA context
+_LEAST_LOAD_MS = 100.0  # a process; evicting a model that loads in no time would cost nothing, however much it is used
 _WEIGHTS_MIB_PER_MS = {DeviceKind.CUDA: 400.0, DeviceKind.SIMULATED: 400.0, DeviceKind.CPU: 30.0}
 _PREFILL_SPEEDUP = 30.0  # tokens of a prompt share one reading of the weights
 _OUTPUT_TOKENS = 256
@@ -48,7 +50,7 @@ class Costs:
 
     def load(self, node: Node) -> Term:
         if node.node_id not in self._loads:
-            self._loads[node.node_id] = _load(self.query, node.node_id)
+            self._loads[node.node_id] = load_term(self.query.state, self.query.model.name, node.node_id)
         return self._loads[node.node_id]
 
     def work_ms(self, site: Site) -> float:
@@ -70,10 +72,23 @@ class Costs:
         return Term("pressure", cost_ms - self.base_ms(site))
 
 
-def _load(query: Query, node_id: str) -> Term:
-    size_mib = query.model.size_mib
-    known = query.state.rates.load_ms(query.model.name, node_id, size_mib)
-    return _term("load", known, _START_MS + (size_mib or UNKNOWN_SIZE_MIB) / _READ_MIB_PER_MS)
+def load_term(state: BrainState, name: str, node_id: str) -> Term:
+    """What bringing the model into memory of the node costs: as loads took there, else a guess by the model's size."""
+    known = known_load_ms(state, name, node_id)
+    if known is None:
+        size_mib = _size_mib(state, name) or _UNKNOWN_SIZE_MIB
+        return Term("load", _START_MS + size_mib / _READ_MIB_PER_MS, is_guess=True)
+    return Term("load", max(_LEAST_LOAD_MS, known.mean))
+
+
+def known_load_ms(state: BrainState, name: str, node_id: str) -> Estimate | None:
+    """By earlier loads of the model, or of others, on the node; None where there were none."""
+    return state.rates.load_ms(name, node_id, _size_mib(state, name))
+
+
+def _size_mib(state: BrainState, name: str) -> int | None:
+    model = state.catalog.find(name)
+    return None if model is None else model.size_mib
 
 
 def pressure_ms(capacity_mib: int, left_mib: int) -> float:
@@ -105,7 +120,7 @@ def _decode(query: Query, site: Site, device: str, batch: int) -> Term:
 
 def _token_ms(query: Query, site: Site) -> float:
     """A token of one run reads every weight once, whatever device of the set it is on."""
-    return (query.model.size_mib or UNKNOWN_SIZE_MIB) / _WEIGHTS_MIB_PER_MS[
+    return (query.model.size_mib or _UNKNOWN_SIZE_MIB) / _WEIGHTS_MIB_PER_MS[
         site.devices[0].kind if site.devices else DeviceKind.CUDA
     ]
 

@@ -7,12 +7,10 @@ from itertools import combinations
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.placement import replicas
+from orchestratord.core.placement.cost import load_term
 from orchestratord.core.state import BrainState
 
 _TRY_ALL_UP_TO = 8
-_UNKNOWN_LOAD_MIB_PER_MS = 1.5
-_UNKNOWN_SIZE_MIB = 4096
-_PROCESS_START_MS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +94,8 @@ def regret_ms(state: BrainState, worker: Worker) -> float:
 
 
 def reload_ms(state: BrainState, worker: Worker) -> float:
-    """As earlier loads took there; by its size, as long as nothing is known."""
-    model = state.catalog.find(worker.spec.model)
-    size_mib = model.size_mib if model is not None and model.size_mib is not None else _UNKNOWN_SIZE_MIB
-    known = state.rates.load_ms(worker.spec.model, worker.node_id, size_mib)
-    return max(_PROCESS_START_MS, size_mib / _UNKNOWN_LOAD_MIB_PER_MS if known is None else known.mean)
+    """What it costs to have the worker's model there again."""
+    return load_term(state, worker.spec.model, worker.node_id).ms
 
 
 def _best_set(

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-from orchestratord.core.facts.catalog import Model
 from orchestratord.core.facts.decision import Decision, DecisionRecord, Outcome
 from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Wishes, rules_of
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.core.placement import filters, prediction
+from orchestratord.core.placement.availability import outcome_of
 from orchestratord.core.placement.decision_of import record_of
 from orchestratord.core.placement.lanes import lane_of, overrides_of
 from orchestratord.core.placement.load_planning import outlook
@@ -52,12 +53,6 @@ def explain(
     is_free = state.fleet.workers[there.chosen.worker_id].takes_runs
     outcome = Outcome.CHOSEN if is_free else Outcome.WAITS
     return record_of(state, _with_removed(there, _by_rules(elsewhere)), outcome, decision_id="")
-
-
-def outcome_of(decision: Decision) -> Outcome:
-    if decision.chosen is not None:
-        return Outcome.CHOSEN
-    return Outcome.WAITS if decision.waits else Outcome.REFUSED
 
 
 def _workers(state: BrainState, request: LoadRequest, task: TaskRequest) -> Decision:

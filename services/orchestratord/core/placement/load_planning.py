@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from orchestratord.core.facts.catalog import Model
 from orchestratord.core.facts.contexts import contexts_to_try
 from orchestratord.core.facts.decision import Decision
 from orchestratord.core.facts.loads import Plan
 from orchestratord.core.facts.memory_estimate import estimate_mib
+from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.placement import pipeline

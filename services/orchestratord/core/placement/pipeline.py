@@ -14,7 +14,7 @@ from orchestratord.core.placement import eviction, filters
 from orchestratord.core.placement.candidates import Usable, sizes_to_try
 from orchestratord.core.placement.claims import Claims
 from orchestratord.core.placement.cost import EVICT_MS, Costs
-from orchestratord.core.placement.places import Claimed, Place, Surveyor
+from orchestratord.core.placement.places import Claimed, Fit, Surveyor
 from orchestratord.core.placement.possible import Possible, possible_places
 from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.tally import Tally
@@ -103,7 +103,7 @@ def _usable(query: Query, tally: Tally) -> Iterator[Usable]:
                 yield Usable(node, left)
 
 
-def _left(surveyor: Surveyor, tally: Tally, here: Usable, size: int) -> Iterator[Place]:
+def _left(surveyor: Surveyor, tally: Tally, here: Usable, size: int) -> Iterator[Fit]:
     """Places that the rules leave, and that are large enough when empty."""
     of_sets = [one for one in filters.OF_SETS if one.matters(surveyor.query)]
     for place in surveyor.places(here, size):
@@ -115,7 +115,7 @@ def _left(surveyor: Surveyor, tally: Tally, here: Usable, size: int) -> Iterator
             tally.too_small(place.site, place.claims_mib, place.capacity_mib)
 
 
-def _full(state: BrainState, places: Sequence[Place]) -> list[Site]:
+def _full(state: BrainState, places: Sequence[Fit]) -> list[Site]:
     """Where nobody, or not enough, could leave now."""
     return [place.site for place in places if not place.fits_now and eviction.cheapest(state, place.claims) is None]
 

@@ -33,10 +33,10 @@ class Claimed:
 
 
 @dataclass(slots=True)
-class Place(Claimed):
-    """Memory in MiB per device. `shares` of the model are empty on one device. `preferred` counts wishes that it meets.
+class Fit(Claimed):
+    """How the model fits on a place, with memory in MiB per device. `shares` of the model are empty on one device.
 
-    `cost_ms` is what it costs if nobody has to leave for it.
+    `preferred` counts wishes that the place meets. `cost_ms` is what it costs if nobody has to leave for it.
     """
 
     shares: Shares
@@ -74,11 +74,11 @@ class Surveyor:
     _least_ms: float = math.inf
     _cards: dict[tuple[str, str], tuple[tuple[int, ...], float]] = field(default_factory=dict)
 
-    def places(self, here: Usable, size: int) -> Iterator[Place]:
+    def places(self, here: Usable, size: int) -> Iterator[Fit]:
         """All places of a node with so many devices, whatever fits."""
         return self._single(here) if size == 1 else self._sets(here, size)
 
-    def _single(self, here: Usable) -> Iterator[Place]:
+    def _single(self, here: Usable) -> Iterator[Fit]:
         """The path of almost every decision, over every device of the fleet."""
         node_id, ledger = here.node.node_id, self.query.state.ledger
         prefers = bool(self.query.rules.prefers)
@@ -96,7 +96,7 @@ class Surveyor:
             if self.wanted is not None and claim <= capacity and self._is_beaten(cost_ms, fits_now=claim <= available):
                 continue
             preferred = self.query.rules.prefer(here.node, site.device_ids) if prefers else 0
-            yield Place(
+            yield Fit(
                 site,
                 claims,
                 (),
@@ -136,29 +136,29 @@ class Surveyor:
         self._cards[device.name, device.kind] = known
         return known
 
-    def _sets(self, here: Usable, size: int) -> Iterator[Place]:
+    def _sets(self, here: Usable, size: int) -> Iterator[Fit]:
         for site in sites_of_size(self.query, here, size):
             rooms = [self.query.state.ledger.room((here.node.node_id, device_id)) for device_id in site.device_ids]
             available, capacity = tuple(room[0] for room in rooms), tuple(room[1] for room in rooms)
             yield self._too_small(site, available, capacity) or self._spread(site, available, capacity)
 
-    def _too_small(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Place | None:
+    def _too_small(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Fit | None:
         """Seen at a glance: in parts a model takes no less than as a whole."""
         (whole,) = self.claims.on(site.devices[:1])
         if whole <= sum(capacity):
             return None
         shares = _in_gib(capacity)
         claims = tuple(-(-int(whole * share) // int(sum(shares))) for share in shares)
-        return Place(site, claims, shares, available, capacity, 0, 0.0, fits_now=False, fits_when_empty=False)
+        return Fit(site, claims, shares, available, capacity, 0, 0.0, fits_now=False, fits_when_empty=False)
 
-    def _spread(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Place:
+    def _spread(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Fit:
         """Shares go by what is free; by what could be free, where that is not enough; or as the owner says."""
         for shares in self._shares_to_try(site, available, capacity):
             claims = self.claims.on(site.devices, shares)
             fits_now = all(map(int.__le__, claims, available))
             if fits_now:
                 break
-        return Place(
+        return Fit(
             site,
             claims,
             shares,

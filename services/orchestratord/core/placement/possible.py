@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from orchestratord.core.placement import eviction
 from orchestratord.core.placement.cost import EVICT_MS
 from orchestratord.core.placement.eviction import NOBODY, Eviction
-from orchestratord.core.placement.places import Order, Place
+from orchestratord.core.placement.places import Fit, Order
 from orchestratord.core.state import BrainState
 
 EVICTIONS_COMPARED = 16
@@ -24,12 +24,12 @@ _NOTHING = (0, math.inf)
 class Possible:
     """A place, and those who have to leave for it."""
 
-    place: Place
+    place: Fit
     eviction: Eviction
     order: Order
 
 
-def possible_places(state: BrainState, places: Sequence[Place]) -> list[Possible]:
+def possible_places(state: BrainState, places: Sequence[Fit]) -> list[Possible]:
     """In no order. Of those that cost an eviction, only such as could still be the best."""
     possible = [Possible(place, NOBODY, place.order()) for place in places if place.fits_now]
     best = min((one.order[:2] for one in possible), default=_NOTHING)
@@ -39,9 +39,9 @@ def possible_places(state: BrainState, places: Sequence[Place]) -> list[Possible
     return possible + _with_evictions(state, occupied, best)
 
 
-def _with_evictions(state: BrainState, occupied: list[Place], best: tuple[int, float]) -> list[Possible]:
+def _with_evictions(state: BrainState, occupied: list[Fit], best: tuple[int, float]) -> list[Possible]:
     found: list[Possible] = []
-    for place in sorted(occupied, key=Place.order):
+    for place in sorted(occupied, key=Fit.order):
         if len(found) >= EVICTIONS_COMPARED or place.order(EVICT_MS)[:2] > best:
             break
         chosen = eviction.cheapest(state, place.claims)

@@ -12,6 +12,7 @@ from orchestratord.core.learnt.answer_lengths import NO_ANSWER, Lengths
 from orchestratord.core.learnt.estimates import Estimate, Remaining
 from orchestratord.core.learnt.rates import SMALLEST_PROMPT, device_key
 from orchestratord.core.placement import replicas
+from orchestratord.core.placement.cost import known_load_ms
 from orchestratord.core.state import BrainState
 
 GUESSED_ANSWER = 256
@@ -151,7 +152,7 @@ def _slots(state: BrainState, lane: Lane) -> list[Remaining]:
 
 def _slots_of_worker(state: BrainState, worker: Worker) -> list[Remaining | None]:
     if worker.state is WorkerState.STARTING:
-        load = state.rates.load_ms(worker.spec.model, worker.node_id)
+        load = known_load_ms(state, worker.spec.model, worker.node_id)
         return [_left(state, load, worker.asked_at)] * worker.spec.slots
     if worker.state is not WorkerState.READY:
         return []

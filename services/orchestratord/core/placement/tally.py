@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestratord.core.facts.decision import Candidate
-from orchestratord.core.placement.filters.filter import Filter
+from orchestratord.core.placement.filters import Filter
 from orchestratord.core.placement.occupants import who_stays
 from orchestratord.core.placement.query import Query, Site
 

@@ -8,7 +8,6 @@ from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.core.placement import filters, prediction
 from orchestratord.core.placement.cost import Costs, worker_terms
-from orchestratord.core.placement.filters.context import context_of
 from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.state import BrainState
@@ -52,7 +51,7 @@ def weigh(
             worker.node_id, worker.spec.device_ids, site.where, worker_id=worker.worker_id, terms=terms
         )
         preferred = query.rules.prefer(site.node, site.device_ids) if query.rules.prefers else 0
-        is_short = query.request.prompt_tokens >= context_of(query, site)
+        is_short = query.request.prompt_tokens >= filters.context_of(query, site)
         order = (is_short, -preferred, candidate.score_ms, -worker.slots_free, worker.worker_id)
         ranked.append((order, candidate))
     return Decision(

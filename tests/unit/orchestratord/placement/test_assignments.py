@@ -4,7 +4,7 @@ import pytest
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
 from orchestratord.core.facts.assignments import LoadingRules, Mode, describe
-from orchestratord.core.facts.catalog import Origin
+from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.rules import NO_RULES, Lane, Overrides, Rules, rules_of
 from orchestratord.core.facts.targets import resolve
 from support.placement import BIG, SMALL, Scene, card

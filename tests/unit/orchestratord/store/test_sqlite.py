@@ -16,8 +16,8 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.schema import CreateTable
 
 from llorch.errors import FailedPrecondition, Reason, Unavailable
-from orchestratord.core.facts.catalog import ModelRecord
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
+from orchestratord.core.facts.model import ModelRecord
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.task import FinishReason, Stopped, TaskRequest, TaskState
 from orchestratord.store import migrate, schema

@@ -1,4 +1,4 @@
-"""Where a model's file is brought to when somebody asks for that. Reads only."""
+"""Where a file is brought to when a client asks for a model to be pulled."""
 
 from collections.abc import Sequence
 

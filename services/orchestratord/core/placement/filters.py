@@ -1,0 +1,170 @@
+"""Filters: where a model can't be or must not be, and why. The tables at the end say in which order they are asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from orchestratord.core.facts.fleet import DeviceKind, NodeState
+from orchestratord.core.placement.query import Query, Site
+
+OLDEST_COMPUTE_CAPABILITY = (5, 0)
+"""Maxwell: the oldest that a CUDA 12 compiler makes code for, and llama.cpp with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Takes out places where the model can't be or must not be.
+
+    `matters` says once per decision whether it could remove anything at all; `removes` is asked for every place, so it
+    only decides; `detail` says why, to people who ask.
+    """
+
+    name: str
+    removes: Callable[[Query, Site], bool]
+    detail: Callable[[Query, Site], str]
+    matters: Callable[[Query], bool] = lambda _: True
+
+
+def context_of(query: Query, site: Site) -> int:
+    """Tokens that one request may use there: as the worker tells, else as asked for."""
+    if site.worker is not None and site.worker.engine is not None:
+        return site.worker.engine.context_per_slot
+    return query.request.context
+
+
+def _is_not_ready(_: Query, site: Site) -> bool:
+    """Nothing new goes to a node that can't be reached, or that is being emptied."""
+    return site.node.state is not NodeState.READY
+
+
+def _why_not_ready(_: Query, site: Site) -> str:
+    return f"{site.node.node_id} is {site.node.state.lower()}: nothing new is placed there"
+
+
+def _did_fail(query: Query, site: Site) -> bool:
+    """A node where loading the model failed is left out until the model is asked for anew."""
+    return site.node.node_id in query.request.excluded_nodes
+
+
+def _why_it_failed(query: Query, site: Site) -> str:
+    failure = query.state.refusals.get(query.model.name, {}).get(site.node.node_id)
+    return f"loading it there failed{f': {failure.message}' if failure else ''}"
+
+
+def _does_not_answer(_: Query, site: Site) -> bool:
+    return not site.devices[0].usable
+
+
+def _who_does_not_answer(_: Query, site: Site) -> str:
+    return f"{site.name} does not answer"
+
+
+def _is_released(query: Query, site: Site) -> bool:
+    """A device that its owner has taken back is not used until the owner gives it back."""
+    return any((site.node.node_id, device_id) in query.state.released for device_id in site.device_ids)
+
+
+def _what_was_released(_: Query, site: Site) -> str:
+    return f"{site.name} was released to its owner; `llorch gpu resume` gives it back"
+
+
+def _is_drained(query: Query, site: Site) -> bool:
+    """Nothing is placed in a pool that is being emptied, or was, until it is reloaded."""
+    return any(query.state.drains.covers((site.node.node_id, device_id)) for device_id in site.device_ids)
+
+
+def _what_was_drained(query: Query, site: Site) -> str:
+    drains = query.state.drains.on_node(site.node.node_id)
+    pools = " and ".join(drain.pool_id for drain in drains if set(drain.device_ids) & set(site.device_ids))
+    return f"pool {pools} is drained; `llorch pool reload` puts it to work again"
+
+
+def _is_older_than_the_engine(_: Query, site: Site) -> bool:
+    """A card that does not tell is given the benefit of the doubt: the load says so if it was too old."""
+    told = site.devices[0].compute_capability
+    return told != "" and _is_too_old(site.devices[0].kind, told)
+
+
+@cache
+def _is_too_old(kind: DeviceKind, capability: str) -> bool:
+    if kind is not DeviceKind.CUDA:
+        return False
+    major, _, minor = capability.partition(".")
+    return major.isdigit() and minor.isdigit() and (int(major), int(minor)) < OLDEST_COMPUTE_CAPABILITY
+
+
+def _how_old_it_is(_: Query, site: Site) -> str:
+    needed = ".".join(map(str, OLDEST_COMPUTE_CAPABILITY))
+    return f"{site.name} has compute capability {site.devices[0].compute_capability}; the engine needs {needed} or more"
+
+
+def _is_outside_of_the_mask(query: Query, site: Site) -> bool:
+    """A request may say which devices may be used at all."""
+    return query.rules.excluded_by_mask(site.device_ids)
+
+
+def _what_the_mask_leaves_out(_: Query, site: Site) -> str:
+    return f"the request's device_mask leaves {site.name} out"
+
+
+def _is_avoided(query: Query, site: Site) -> bool:
+    """Where a rule, or the request, does not want it."""
+    return query.rules.excluded_by_avoid(site.node, site.device_ids) is not None
+
+
+def _what_avoids(query: Query, site: Site) -> str:
+    rule = query.rules.excluded_by_avoid(site.node, site.device_ids)
+    return rule.label(query.state.fleet) if rule is not None else ""
+
+
+def _is_beside_the_pin(query: Query, site: Site) -> bool:
+    """Where a rule, or the request, wants it in another place and nowhere but there."""
+    return query.rules.excluded_by_pin(site.node, site.device_ids) is not None
+
+
+def _what_pins(query: Query, site: Site) -> str:
+    rule = query.rules.excluded_by_pin(site.node, site.device_ids)
+    return rule.label(query.state.fleet) if rule is not None else ""
+
+
+def _is_too_short(query: Query, site: Site) -> bool:
+    return query.request.prompt_tokens >= context_of(query, site)
+
+
+def _what_is_too_short(query: Query, site: Site) -> str:
+    return f"the prompt has {query.request.prompt_tokens} tokens, and the context {context_of(query, site)}"
+
+
+def _prompt_is_known(query: Query) -> bool:
+    return query.request.prompt_is_exact and query.request.prompt_tokens > 0
+
+
+_NODE_READY = Filter("node_ready", _is_not_ready, _why_not_ready)
+_LOAD_FAILED = Filter("load_failed", _did_fail, _why_it_failed, lambda query: bool(query.request.excluded_nodes))
+_DEVICE_USABLE = Filter("device_usable", _does_not_answer, _who_does_not_answer)
+_RELEASED = Filter("device_released", _is_released, _what_was_released, lambda query: len(query.state.released) > 0)
+_DRAINING = Filter("pool_draining", _is_drained, _what_was_drained, lambda query: len(query.state.drains) > 0)
+_COMPUTE_CAPABILITY = Filter("compute_capability", _is_older_than_the_engine, _how_old_it_is)
+_DEVICE_MASK = Filter(
+    "device_mask", _is_outside_of_the_mask, _what_the_mask_leaves_out, lambda query: bool(query.rules.device_mask)
+)
+_AVOIDED = Filter("avoided", _is_avoided, _what_avoids, lambda query: bool(query.rules.avoids))
+_PINNED = Filter("pinned", _is_beside_the_pin, _what_pins, lambda query: bool(query.rules.pins))
+_CONTEXT = Filter("context", _is_too_short, _what_is_too_short, _prompt_is_known)
+
+# What is told to people is the first that applies.
+
+OF_NODES = (_NODE_READY, _LOAD_FAILED)
+"""Asked once per node, with a site without devices."""
+
+OF_DEVICES = (_DEVICE_USABLE, _RELEASED, _DRAINING, _COMPUTE_CAPABILITY, _DEVICE_MASK, _AVOIDED)
+"""Asked per device; a set of devices is made of those that they leave."""
+
+OF_SETS = (_PINNED, _CONTEXT)
+"""Asked per set of devices, be it one device or several."""
+
+OF_RULES = (_DEVICE_MASK, _AVOIDED, _PINNED)
+"""Of all these, those that follow what people say."""
+
+OF_WORKERS = (_NODE_READY, _DEVICE_MASK, _AVOIDED, _PINNED, _CONTEXT)
+"""Asked per worker that is there already."""
