@@ -1,8 +1,8 @@
 import pytest
 
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason
+from llorch.options.model import DEFAULT_CONTEXT
 from orchestratord.core.facts.catalog import (
-    DEFAULT_CONTEXT,
     VALUES,
     Catalog,
     ModelFacts,

@@ -11,10 +11,7 @@ from enum import StrEnum
 
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, invalid_field
 from llorch.gguf.layers import Layer
-
-DEFAULT_CONTEXT = 32768
-"""Unless the model was trained with less."""
-DEFAULT_SLOTS = 4
+from llorch.options.model import DEFAULT_CONTEXT, DEFAULT_SLOTS
 
 
 class ModelState(StrEnum):
