@@ -5,4 +5,6 @@ from types import MappingProxyType
 from llorch.options.option import Table
 from llorch.options.task import places
 
-ASSIGNMENT: Table = MappingProxyType({"targets": places('Places: "node", "node/gpu", "node/gpu+gpu" or a pool id.')})
+ASSIGNMENT: Table = MappingProxyType(
+    {"targets": places('Places: "node", "node/gpu", "node/gpu+gpu" or a pool id.', least=1)}
+)

@@ -21,13 +21,13 @@ MODEL: Table = MappingProxyType(
         "cache_type": Option("Type of the KV cache.", default="f16"),
         "split": Option("Whether it is spread over devices.", default="auto"),
         "split_shares": Option(
-            "Shares per device, such as 24 and 12, not all of them 0.",
+            "Shares per device where it is spread, such as 24 and 12; not all of them are 0.",
             Range(0),
             default="by free memory",
             entries=Range(0, 16),
         ),
         "idle_unload_ms": Option(
-            "Unload after this time without use.", default="stay until the space is needed", unit="ms"
+            "Unload after this time without use, in ms.", default="stay until the space is needed"
         ),
         "vram_claim_mib": Option("Memory it takes.", Range(1), default="the estimate", unit="MiB"),
     }

@@ -58,7 +58,7 @@ SAMPLING: Table = MappingProxyType(
     {
         **table_of(Sampling),
         "seed": Option(
-            "Seed of the draws.", default="the orchestrator draws one when it admits the task, and the task shows it"
+            "Seed of the draws.", default="one that the orchestrator draws when it admits the task; the task shows it"
         ),
     }
 )

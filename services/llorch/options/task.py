@@ -17,7 +17,9 @@ TASK: Table = MappingProxyType(
         "deterministic": Option(
             "The same request with the same seed must give the same bytes, or fail.", default="false"
         ),
-        "request_id": Option("The same id with the same content is the same task, so that a retry is safe."),
+        "request_id": Option(
+            "Chosen by the client: the same id with the same content is the same task, so that a retry is safe."
+        ),
         "session_budget": Option(
             "What the session may use from its beginning on; replaces the budget that it had. Needs session_id."
         ),
@@ -25,8 +27,8 @@ TASK: Table = MappingProxyType(
 )
 
 
-def places(meaning: str) -> Option:
-    return Option(meaning, Range(1, 512), unit=CHARACTERS, entries=Range(0, 64))
+def places(meaning: str, least: int = 0) -> Option:
+    return Option(meaning, Range(1, 512), unit=CHARACTERS, entries=Range(least, 64))
 
 
 PLACEMENT: Table = MappingProxyType(
