@@ -1,8 +1,13 @@
 """The tables of options are what the contract says, field by field, and all that repeats them repeats them rightly."""
 
+import json
+from collections.abc import Callable
+
 import pytest
 from google.protobuf.descriptor import Descriptor
 
+from gatewayd.openai.chat_request import read_chat
+from gatewayd.openai.completion_request import read_completion
 from llama_orch.v2 import app_pb2, assignment_pb2, model_pb2, session_pb2, task_pb2, worker_pb2
 from llorch.options.app import APP
 from llorch.options.assignment import ASSIGNMENT
@@ -51,11 +56,46 @@ TABLES: dict[str, tuple[Descriptor, Table, set[str]]] = {
 }
 """With the fields that are no options: what the message is about, and what it holds of other messages."""
 
+EXAMPLES: dict[str, object] = {
+    "seed": 7,
+    "logit_bias": {"7": 1},
+    "max_tokens": 5,
+    "stop": ["END"],
+    "stop_token_ids": [2],
+    "ignore_eos": True,
+    "n": 2,
+    "tools": [{"type": "function", "function": {"name": "look"}}],
+    "tool_choice": "none",
+    "template_values": {"enable_thinking": False},
+    "grammar": 'root ::= "a"',
+    "session_id": "s",
+    "priority": "batch",
+    "deadline_ms": 5,
+    "placement": {"pin": ["garage"]},
+    "deterministic": True,
+    "request_id": "r",
+    "session_budget": {"turns": 1},
+}
+
 FIELDS = [
     pytest.param(message, field, id=f"{message}.{field}")
     for message, (_, table, _) in TABLES.items()
     for field in table
 ]
+
+
+def example(name: str) -> object:
+    """A value that is right for an option: its default where that is a number."""
+    return EXAMPLES[name] if name in EXAMPLES else SAMPLING[name].default
+
+
+def chat(**options: object) -> task_pb2.TaskSpec:
+    messages = [{"role": "user", "content": "Hi"}]
+    return read_chat(json.dumps({"model": "m", "messages": messages, **options}).encode()).task
+
+
+def completion(**options: object) -> task_pb2.TaskSpec:
+    return read_completion(json.dumps({"model": "m", "prompt": "Hi", **options}).encode()).task
 
 
 @pytest.mark.parametrize("message", TABLES)
@@ -72,6 +112,24 @@ def test_the_comment_of_a_field_says_what_the_table_says(message: str, field: st
     rest = field_comments(message)[field].removeprefix(told)
     assert field_comments(message)[field] == told + rest
     assert not any(word in rest for word in ("Default", "Range", "At least", "entries", " = off"))
+
+
+@pytest.mark.parametrize("ask", [chat, completion])
+@pytest.mark.parametrize("name", [*SAMPLING, *(GENERATION.keys() - {"top_logprobs"}), *TASK, "grammar"])
+def test_the_openai_door_takes_every_option_by_its_name(ask: Callable[..., task_pb2.TaskSpec], name: str) -> None:
+    """`response_format` has the JSON schemas; log probabilities have OpenAI's form, and tests of their own."""
+    assert ask(**{name: example(name)}) != ask()
+
+
+@pytest.mark.parametrize("name", CHAT)
+def test_the_openai_door_takes_the_options_of_a_chat_by_their_names(name: str) -> None:
+    assert chat(**{name: example(name)}) != chat()
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+def test_a_sampling_option_reaches_the_task_through_the_openai_door(name: str) -> None:
+    sampling = chat(**{name: example(name)}).generate.sampling
+    assert [field.name for field, _ in sampling.ListFields()] == [name]
 
 
 def test_a_worker_has_the_ranges_of_its_model() -> None:

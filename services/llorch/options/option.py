@@ -52,6 +52,13 @@ class Option:
         return " ".join(part for part in (self._default, self._off, self._entries, self._allowed) if part)
 
     @property
+    def entries_words(self) -> str:
+        """Such as "at most 64 entries"; empty for what is no list or map."""
+        if self.entries is None:
+            return ""
+        return f"{f'at most {self.entries.high:.10g}' if self.entries.low == 0 else self.entries} entries"
+
+    @property
     def help(self) -> str:
         """For command lines and settings, which show ranges by themselves."""
         return f"{self.meaning} {self._default}".rstrip()
@@ -73,9 +80,7 @@ class Option:
 
     @property
     def _entries(self) -> str:
-        if self.entries is None:
-            return ""
-        return f"At most {self.entries.high:.10g} entries." if self.entries.low == 0 else f"{self.entries} entries."
+        return f"{self.entries_words[0].upper()}{self.entries_words[1:]}." if self.entries else ""
 
     @property
     def _allowed(self) -> str:
