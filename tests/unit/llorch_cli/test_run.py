@@ -37,6 +37,34 @@ async def test_options_reach_the_task(llorch: Llorch, fake: FakeOrchestrator) ->
     assert [message.role for message in work.chat.messages] == ["system", "user"]
 
 
+async def test_every_option_reaches_its_place(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    sampling = {"top_k": 5, "top_p": 0.5, "min_p": 0.25, "repeat_penalty": 1.5}
+    penalties = {"frequency_penalty": -0.5, "presence_penalty": 0.5}
+    said = [f"--{name.replace('_', '-')}={value}" for name, value in {**sampling, **penalties}.items()]
+    place = ("--deterministic", "--priority", "batch", "--deadline", "1.5s", "--session", "s", "--stop", "END")
+    assert (await llorch("run", "smollm2", "Hi", *said, *place)).code == 0
+
+    task = fake.tasks_seen[0]
+    got = {field.name: value for field, value in task.generate.sampling.ListFields()}
+    assert got == {**sampling, **penalties}
+    assert (task.deterministic, task.priority, task.deadline_ms, task.session_id) == (True, "batch", 1500, "s")
+    assert task.generate.stop == ["END"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--temperature", "101"), ("--top-k", "-1"), ("--max-tokens", "0"), ("--presence-penalty", "-3")],
+)
+async def test_what_is_out_of_range_is_refused_before_anything_is_asked(
+    llorch: Llorch, fake: FakeOrchestrator, flag: str, value: str
+) -> None:
+    result = await llorch("run", "smollm2", "Hi", flag, value)
+
+    assert result.code == 2
+    assert flag in result.err
+    assert fake.tasks_seen == []
+
+
 async def test_a_dash_reads_the_prompt_from_stdin(
     llorch: Llorch, fake: FakeOrchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
