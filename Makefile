@@ -65,10 +65,12 @@ type: set-up-without-engine ## mypy, strict
 drift: set-up-without-engine ## Fail if something generated is not up to date
 	$(BIN)/python scripts/generate.py --check
 	$(BIN)/python scripts/document_settings.py --check
+	$(BIN)/python scripts/document_options.py --check
 
-gen: set-up-without-engine ## Generate gen/ from proto/, and the tables of docs/configuration.md
+gen: set-up-without-engine ## Generate gen/ from proto/, the tables of docs/configuration.md, and docs/options.md
 	$(BIN)/python scripts/generate.py
 	$(BIN)/python scripts/document_settings.py
+	$(BIN)/python scripts/document_options.py
 
 format: set-up-without-engine ## Format the Python files, and put the imports in order
 	$(BIN)/ruff check --select I --fix

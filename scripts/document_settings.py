@@ -5,7 +5,7 @@ Run by `make gen`; `--check` only tells whether both are up to date.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from gatewayd.settings import GatewaySettings
+from generated_documents import in_cell, markdown, write_or_check
 from llorch.settings import DaemonSettings
 from orchestratord.app_sources import AppTable
 from orchestratord.assignment_sources import AssignmentTable
@@ -66,7 +67,7 @@ def _daemon_table(section: str, fields: Mapping[str, FieldInfo]) -> str:
         (f"`{name}`", f"`--{name.replace('_', '-')}`", f"`{_variable(section, name)}`", *_facts(field))
         for name, field in fields.items()
     ]
-    return _markdown(("Key", "Flag", "Environment", "Default", "Meaning"), rows)
+    return markdown(("Key", "Flag", "Environment", "Default", "Meaning"), rows)
 
 
 def _variable(section: str, name: str) -> str:
@@ -75,12 +76,11 @@ def _variable(section: str, name: str) -> str:
 
 def _model_table(model: type[BaseModel]) -> str:
     rows = [(f"`{name}`", *_facts(field)) for name, field in model.model_fields.items()]
-    return _markdown(("Key", "Default", "Meaning"), rows)
+    return markdown(("Key", "Default", "Meaning"), rows)
 
 
 def _facts(field: FieldInfo) -> tuple[str, str]:
-    meaning = field.description or ""
-    return _default(field), meaning.replace("<", "&lt;").replace("|", "\\|")
+    return _default(field), in_cell(field.description or "")
 
 
 def _default(field: FieldInfo) -> str:
@@ -96,11 +96,6 @@ def _default(field: FieldInfo) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
-
-
 def wanted() -> dict[Path, str]:
     """Every file that is made from the settings classes, with what it has to say."""
     tables = Tables(ModelTable, AppTable, AssignmentTable)
@@ -108,14 +103,7 @@ def wanted() -> dict[Path, str]:
 
 
 def main(arguments: list[str]) -> int:
-    outdated = [file for file, content in wanted().items() if not file.is_file() or file.read_text() != content]
-    if arguments == ["--check"]:
-        for file in outdated:
-            print(f"{file} is not what the settings classes say; run `make gen`", file=sys.stderr)
-        return int(bool(outdated))
-    for file, content in wanted().items():
-        file.write_text(content)
-    return 0
+    return write_or_check(wanted(), "the settings classes", arguments)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ from pathlib import Path
 from pydantic import Field
 
 from llorch.identifiers import check_id
+from llorch.option_field import option_field
+from llorch.options.app import APP, DEFAULT_WEIGHT
+from llorch.options.task import DEFAULT_PRIORITY
 from orchestratord.core.events import AppDefined
-from orchestratord.core.facts.apps import DEFAULT_PRIORITY, App
+from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.model import Origin
-from orchestratord.core.lives.app_changes import LARGEST_WEIGHT, LEAST_WEIGHT
 from orchestratord.settings_tables import Heading, SettingsTable, named_tables
 
 
@@ -19,10 +21,8 @@ class AppTable(SettingsTable):
     models: dict[str, str] = Field(
         {}, description='The app\'s own names for models, such as { "gpt-4o-mini" = "small" }.'
     )
-    priority: str = Field(DEFAULT_PRIORITY, description="Priority class of its tasks unless they say otherwise.")
-    weight: float = Field(
-        1.0, ge=LEAST_WEIGHT, le=LARGEST_WEIGHT, description="Its share within the class, relative to other apps."
-    )
+    priority: str = option_field(DEFAULT_PRIORITY, APP["priority"])
+    weight: float = option_field(DEFAULT_WEIGHT, APP["weight"])
     max_concurrent_tasks: int = Field(0, ge=0, le=1_000_000, description="Tasks at once; 0 = no limit.")
     max_tokens_per_minute: int = Field(
         0, ge=0, le=1_000_000_000, description="Tokens per minute, in and out; 0 = no limit."

@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from llorch.identifiers import check_id
+from llorch.option_field import option_field
+from llorch.options.model import MODEL
 from orchestratord.convert.models import check_shares, check_source
 from orchestratord.core.events import ModelRegistered
 from orchestratord.core.facts.model import ModelSpec, Origin
@@ -28,15 +30,9 @@ class ModelTable(SettingsTable):
         "package.",
     )
     aliases: tuple[str, ...] = Field((), description="Other names for the model.")
-    context: int | None = Field(
-        None,
-        ge=256,
-        le=4_194_304,
-        description="Tokens that one request may use, prompt and answer. Default: 32768, or what the model was trained "
-        "with if that is less.",
-    )
-    slots: int | None = Field(None, ge=1, le=256, description="Requests at once. Default: 4.")
-    cache_type: Literal["f16", "q8_0", "q4_0"] | None = Field(None, description="Type of the KV cache. Default: f16.")
+    context: int | None = option_field(None, MODEL["context"])
+    slots: int | None = option_field(None, MODEL["slots"])
+    cache_type: Literal["f16", "q8_0", "q4_0"] | None = option_field(None, MODEL["cache_type"])
     split: Literal["auto", "layer", "none"] | None = Field(
         None,
         description="Over several devices if none alone holds it (auto, the default), always (layer), or never (none).",

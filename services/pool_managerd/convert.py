@@ -20,6 +20,8 @@ from llorch.errors import Reason, invalid_field
 from llorch.gguf.facts import ModelFacts
 from llorch.gguf.memory_estimate import BATCH_TOKENS, LoadShape, estimate
 from llorch.identifiers import check_id
+from llorch.options.checking import check_value
+from llorch.options.model import MODEL
 from pool_managerd.control import CommandHeader
 from pool_managerd.devices.device import Device, DeviceKind, DeviceProcess, DeviceState, ThrottleReason
 from pool_managerd.models.digest import DigestProgress
@@ -80,12 +82,8 @@ def worker_spec(message: worker_pb2.WorkerSpec) -> WorkerSpec:
     _require(bool(message.model), "spec.model", "name the model")
     _require(bool(message.source), "spec.source", "name the model's file")
     _require(len(message.device_ids) > 0, "spec.device_ids", "name at least one device")
-    _require(1 <= message.slots <= 256, "spec.slots", f"1 to 256, not {message.slots}")
-    _require(
-        256 <= message.context_per_slot <= 4_194_304,
-        "spec.context_per_slot",
-        f"256 to 4194304 tokens, not {message.context_per_slot}",
-    )
+    check_value("spec.slots", MODEL["slots"], message.slots)
+    check_value("spec.context_per_slot", MODEL["context"], message.context_per_slot)
     _require(not message.adapters, "spec.adapters", "adapters are not supported by this release")
     devices, reserved, shares = len(message.device_ids), len(message.reservation_mib), len(message.tensor_split)
     _require(shares in (0, devices), "spec.tensor_split", f"one value per device ({devices}), not {shares}")

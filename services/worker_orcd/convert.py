@@ -1,8 +1,7 @@
 """The only place where the worker's protobuf messages meet its dataclasses."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.message import Message as ProtoMessage
 
@@ -16,6 +15,7 @@ from llama_orch.v2 import (
     task_pb2,
 )
 from llorch.errors import InvalidArgument, Reason, invalid_field
+from llorch.options.sampling import SAMPLING, Sampling
 from worker_orcd.chat import tools as chat_tools
 from worker_orcd.engine_info import EngineInfo, Fingerprint, ResumeSupport
 from worker_orcd.log_entry import (
@@ -36,7 +36,6 @@ from worker_orcd.run_spec import (
     OutputConstraint,
     Role,
     RunSpec,
-    Sampling,
     Tool,
     ToolCall,
     ToolChoice,
@@ -45,19 +44,6 @@ from worker_orcd.run_table import CancelOutcome, Run
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
-
-_OFF: Mapping[str, float] = MappingProxyType(
-    {
-        "typical_p": 1.0,
-        "repeat_penalty": 1.0,
-        "frequency_penalty": 0.0,
-        "presence_penalty": 0.0,
-        "dry_multiplier": 0.0,
-        "xtc_probability": 0.0,
-        "mirostat": 0,
-    }
-)
-"""Values that switch a sampling option off: saying so asks nothing of an engine."""
 
 _OUTCOMES = {
     CancelOutcome.CANCELLED: cancel_pb2.CANCEL_OUTCOME_CANCELLED,
@@ -268,7 +254,7 @@ def _demands(proto: run_pb2.RunSpec) -> Iterator[Demand]:
     if proto.adapters:
         yield Demand("adapters", "adapters")
     for field, value in work.sampling.ListFields():
-        if field.name not in _OFF or value != _OFF[field.name]:
+        if value != SAMPLING[field.name].off:
             yield Demand(f"generate.sampling.{field.name}", field.name)
     constraint = work.output_constraint.WhichOneof("constraint")
     if constraint is not None:

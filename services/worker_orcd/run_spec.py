@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from llorch.options.sampling import Sampling
+
 
 class Role(StrEnum):
     SYSTEM = "system"
@@ -50,51 +52,6 @@ class Message:
     name: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is picked. The defaults are the contract's.
-
-    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0 and `typical_p` 1 switch their stage off.
-    """
-
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    typical_p: float = 1.0
-    repeat_penalty: float = 1.0
-    repeat_last_n: int = 64
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    dry_multiplier: float = 0.0
-    dry_base: float = 1.75
-    dry_allowed_length: int = 2
-    dry_penalty_last_n: int = 64
-    xtc_probability: float = 0.0
-    xtc_threshold: float = 0.1
-    mirostat: int = 0
-    mirostat_tau: float = 5.0
-    mirostat_eta: float = 0.1
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-
-    @property
-    def uses_penalties(self) -> bool:
-        penalties = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty)
-        return self.repeat_last_n > 0 and penalties != (1.0, 0.0, 0.0)
-
-    @property
-    def uses_dry(self) -> bool:
-        return self.dry_multiplier > 0 and self.dry_penalty_last_n > 0
-
-    @property
-    def uses_xtc(self) -> bool:
-        return self.xtc_probability > 0 and not self.mirostat and self.temperature > 0
-
-    @property
-    def uses_mirostat(self) -> bool:
-        return self.mirostat > 0 and self.temperature > 0
 
 
 class ConstraintKind(StrEnum):

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from llorch.option_field import option_field
+from llorch.options.model import MODEL
 from llorch.settings import DaemonSettings
 
 CacheType = Literal["f16", "q8_0", "q4_0"]
@@ -34,10 +36,8 @@ class WorkerSettings(DaemonSettings, section="worker"):
     model_name: str = Field("model", description="Name of the model in the catalog.")
     device: str = Field("", description="cuda:<uuid>[,<uuid>…], or cpu together with --allow-cpu, or sim:<id>[,<id>…].")
     allow_cpu: bool = Field(False, description="Whether the model may compute on the CPU.")
-    slots: int = Field(1, ge=1, le=256, description="Requests that run at once.")
-    context_per_slot: int = Field(
-        4096, ge=256, le=4_194_304, description="Tokens that one request may use, prompt and answer."
-    )
+    slots: int = option_field(1, MODEL["slots"])
+    context_per_slot: int = option_field(4096, MODEL["context"])
     cache_type_k: CacheType = Field("f16", description="Type of the keys in the KV cache.")
     cache_type_v: CacheType = Field("f16", description="Type of the values in the KV cache.")
     threads: int | None = Field(

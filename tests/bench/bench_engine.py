@@ -26,8 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from llorch.logs import configure_logging
+from llorch.options.sampling import Sampling
 from worker_orcd.engines.llama_cpp.threads import usable_cores
-from worker_orcd.run_spec import RunSpec, Sampling
+from worker_orcd.run_spec import RunSpec
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench-results"
 GAP_S = 0.2

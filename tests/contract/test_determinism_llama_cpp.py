@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from llorch.options.sampling import Sampling
 from support.tiny_models import GENERATING, write_tiny_model
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engines.llama_cpp import decode_loop
@@ -24,7 +25,7 @@ from worker_orcd.engines.llama_cpp.sequence import Sequence as RunningSequence
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.log_entry import LogEntry, Receipt, RunEnd
-from worker_orcd.run_spec import RunSpec, Sampling
+from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
 
 pytestmark = [pytest.mark.native, pytest.mark.req("WORK-3003")]

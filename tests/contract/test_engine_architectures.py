@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from llorch.errors import LlorchError, Reason
+from llorch.options.sampling import Sampling
 from support.engine_bench import Bench, ended, until
 from support.tiny_models import GENERATING, WINDOW, write_tiny_model
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.log_entry import FinishReason
-from worker_orcd.run_spec import Message, Role, RunSpec, Sampling
+from worker_orcd.run_spec import Message, Role, RunSpec
 
 pytestmark = pytest.mark.native
 

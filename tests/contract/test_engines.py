@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llorch.errors import InvalidArgument, Reason
+from llorch.options.sampling import Sampling
 from support.engine_bench import Bench, ended, until
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engine_info import ResumeSupport
@@ -18,7 +19,7 @@ from worker_orcd.engines.protocol import Engine
 from worker_orcd.engines.sim.engine import SimEngine, SimShape
 from worker_orcd.engines.sim.parameters import SimParameters
 from worker_orcd.log_entry import FinishReason
-from worker_orcd.run_spec import Message, Role, RunSpec, Sampling
+from worker_orcd.run_spec import Message, Role, RunSpec
 
 SLOTS = 3
 CONTEXT = 256

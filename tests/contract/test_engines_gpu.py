@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from llorch.options.sampling import Sampling
 from support.real_model import smollm2
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.log_entry import RunEnd
-from worker_orcd.run_spec import RunSpec, Sampling
+from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
 
 pytestmark = [pytest.mark.gpu, pytest.mark.native]

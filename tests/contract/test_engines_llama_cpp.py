@@ -10,6 +10,7 @@ import pytest
 
 from llorch.clock import ManualClock
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from llorch.options.sampling import Sampling
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.model import Model
@@ -18,7 +19,7 @@ from worker_orcd.engines.llama_cpp.prompt import PromptBuilder
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.log_entry import FinishReason, LogEntry, RunEnd
-from worker_orcd.run_spec import Message, Role, RunSpec, Sampling
+from worker_orcd.run_spec import Message, Role, RunSpec
 from worker_orcd.text.output_text import OutputText
 from worker_orcd.token_step import TokenStep
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import document_options
 import document_settings
 import generate
 from llorch.settings import DaemonSettings
@@ -38,6 +39,18 @@ def test_a_missing_a_foreign_and_a_changed_file_are_found(generated: Path, tmp_p
 def test_the_settings_are_documented_as_the_classes_have_them() -> None:
     document = document_settings.DOCUMENT.read_text()
     assert document_settings.filled_in(document) == document
+
+
+def test_the_options_are_documented_as_the_tables_have_them() -> None:
+    assert document_options.DOCUMENT.read_text() == document_options.text()
+
+
+def test_an_option_that_changed_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stale = tmp_path / "options.md"
+    stale.write_text(document_options.text().replace("`0.8`", "`0.7`"))
+    monkeypatch.setattr(document_options, "DOCUMENT", stale)
+    assert document_options.main(["--check"]) == 1
+    assert document_options.main([]) == document_options.main(["--check"]) == 0
 
 
 def test_every_setting_says_what_it_means() -> None:

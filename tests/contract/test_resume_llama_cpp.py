@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from llorch.options.sampling import Sampling
 from support.tiny_models import write_tiny_model
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.log_entry import LogEntry, RunEnd
-from worker_orcd.run_spec import ConstraintKind, Message, OutputConstraint, Role, RunSpec, Sampling
+from worker_orcd.run_spec import ConstraintKind, Message, OutputConstraint, Role, RunSpec
 from worker_orcd.token_step import TokenStep
 
 pytestmark = [pytest.mark.native, pytest.mark.req("WORK-3008")]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llorch.options.sampling import Sampling
 from worker_orcd.engines.llama_cpp.candidates import Candidates
 from worker_orcd.engines.llama_cpp.draws import draw_seed
 from worker_orcd.engines.llama_cpp.mirostat import Mirostat
@@ -17,7 +18,7 @@ from worker_orcd.engines.llama_cpp.native import load_native
 from worker_orcd.engines.llama_cpp.sampler import NothingToPick, Sampler, Workbench
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.log_entry import LogEntry
-from worker_orcd.run_spec import RunSpec, Sampling
+from worker_orcd.run_spec import RunSpec
 
 pytestmark = [pytest.mark.native, pytest.mark.req("WORK-3005")]
 

@@ -8,13 +8,14 @@ from dataclasses import asdict, replace
 import pytest
 
 from llorch.errors import InvalidArgument, Reason
+from llorch.options.sampling import Sampling
 from support.engine_runs import EngineRuns
 from support.real_model import smollm2
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.log_entry import FinishReason, LogEntry
-from worker_orcd.run_spec import ConstraintKind, OutputConstraint, RunSpec, Sampling
+from worker_orcd.run_spec import ConstraintKind, OutputConstraint, RunSpec
 
 pytestmark = [pytest.mark.native, pytest.mark.req("WORK-3005")]
 

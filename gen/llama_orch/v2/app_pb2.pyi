@@ -56,9 +56,9 @@ class App(_message.Message):
     app: _builtins.str
     """Name: 1 to 128 characters of [A-Za-z0-9._:-]."""
     priority: _builtins.str
-    """Priority class of its tasks unless they say otherwise. Default "interactive"."""
+    """Priority class of its tasks unless they say otherwise. Default: "interactive"."""
     weight: _builtins.float
-    """Share within its class relative to other apps. 0.01 to 100. Default 1."""
+    """Share within its class relative to other apps. Default 1. Range 0.01 to 100."""
     max_concurrent_tasks: _builtins.int
     """Tasks that run at once, further ones wait in the queue; 0 = no limit."""
     max_tokens_per_minute: _builtins.int

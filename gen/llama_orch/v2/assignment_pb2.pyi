@@ -82,7 +82,7 @@ class Assignment(_message.Message):
     """Whether it may run elsewhere when the place is lost. Default false."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Places: "node", "node/gpu", "node/gpu+gpu" or a pool id. At least one."""
+        """Places: "node", "node/gpu", "node/gpu+gpu" or a pool id. 1 to 64 entries. Each 1 to 512 characters."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

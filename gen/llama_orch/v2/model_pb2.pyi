@@ -137,26 +137,28 @@ class ModelSpec(_message.Message):
     "@<revision>", or "https://…", with "#sha256=<digest>" if that is known.
     """
     context: _builtins.int
-    """Tokens that ONE request may use, prompt and answer. 256 to 4194304. Default: 32768, or what the model was
-    trained with if that is less.
+    """Tokens that one request may use, prompt and answer. Default: 32768, or what the model was trained with if that is
+    less. Range 256 to 4194304 tokens.
     """
     slots: _builtins.int
-    """Requests at once. 1 to 256. Default 4."""
+    """Requests at once. Default 4. Range 1 to 256."""
     cache_type: _worker_pb2.CacheType.ValueType
-    """KV cache. Default f16."""
+    """Type of the KV cache. Default: f16."""
     split: Global___SplitMode.ValueType
-    """Spread over devices. Default auto."""
+    """Whether it is spread over devices. Default: auto."""
     idle_unload_ms: _builtins.int
-    """Unload after this time without use, in ms; absent = stay until the space is needed."""
+    """Unload after this time without use, in ms. Default: stay until the space is needed."""
     vram_claim_mib: _builtins.int
-    """Memory it takes, in MiB, instead of the estimate."""
+    """Memory it takes. Default: the estimate. At least 1 MiB."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names for it."""
 
     @_builtins.property
     def split_shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Shares per device with SPLIT_MODE_LAYER; empty = by free memory."""
+        """Shares per device where it is spread, such as 24 and 12; not all of them are 0. Default: by free memory. At most 16
+        entries. Each at least 0.
+        """
 
     def __init__(
         self,

@@ -27,11 +27,11 @@ class SessionBudget(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     BUSY_MS_FIELD_NUMBER: _builtins.int
     turns: _builtins.int
-    """Requests. At least 1."""
+    """Requests. Default: no limit. At least 1."""
     tokens: _builtins.int
-    """Tokens, in and out. At least 1."""
+    """Tokens, in and out. Default: no limit. At least 1."""
     busy_ms: _builtins.int
-    """Time that its requests run, together, in ms. At least 1."""
+    """Time that its requests run, together. Default: no limit. At least 1 ms."""
     def __init__(
         self,
         *,

@@ -206,7 +206,7 @@ class ChatInput(_message.Message):
     TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     TEMPLATE_VALUES_FIELD_NUMBER: _builtins.int
     tool_choice: _builtins.str
-    """"auto" (default), "none", "required", or the name of a tool."""
+    """"auto", "none", "required", or the name of a tool. Default: "auto"."""
     template_values: _builtins.str
     """Values for variables of the model's chat template, JSON object, e.g. {"enable_thinking": false}."""
     @_builtins.property
@@ -310,48 +310,48 @@ class Sampling(_message.Message):
     LOGIT_BIAS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """0 takes the most likely token always. 0 to 100. Default 0.8."""
+    """0 takes the most likely token always. Default 0.8. Range 0 to 100."""
     top_k: _builtins.int
-    """Only the k most likely tokens; 0 = all. 0 to 1000000. Default 40."""
+    """Only the k most likely tokens; 0 = all. Default 40. Range 0 to 1000000."""
     top_p: _builtins.float
-    """Only the most likely tokens that together have this probability; 1 = all. Above 0, to 1. Default 0.95."""
+    """Only the most likely tokens that together have this probability; 1 = all. Default 0.95. Range above 0 to 1."""
     min_p: _builtins.float
-    """Only tokens at least this likely relative to the most likely; 0 = all. 0 to 1. Default 0.05."""
+    """Only tokens at least this likely relative to the most likely; 0 = all. Default 0.05. Range 0 to 1."""
     typical_p: _builtins.float
-    """Locally typical sampling; 1 = off. Above 0, to 1. Default 1."""
+    """Locally typical sampling. Default 1. 1 = off. Range above 0 to 1."""
     repeat_penalty: _builtins.float
-    """Penalty on tokens that occurred; 1 = none. Above 0, to 10. Default 1."""
+    """Penalty on tokens that occurred. Default 1. 1 = off. Range above 0 to 10."""
     repeat_last_n: _builtins.int
-    """How many of the last tokens the penalties look at; 0 = none. 0 to 65536. Default 64."""
+    """How many of the last tokens the penalties look at; 0 = none. Default 64. Range 0 to 65536."""
     frequency_penalty: _builtins.float
-    """Penalty per occurrence. -2 to 2. Default 0."""
+    """Penalty per occurrence. Default 0. 0 = off. Range -2 to 2."""
     presence_penalty: _builtins.float
-    """Penalty for having occurred at all. -2 to 2. Default 0."""
+    """Penalty for having occurred at all. Default 0. 0 = off. Range -2 to 2."""
     dry_multiplier: _builtins.float
-    """DRY: strength of the penalty on repeated sequences; 0 = off. 0 to 100. Default 0."""
+    """DRY: strength of the penalty on repeated sequences. Default 0. 0 = off. Range 0 to 100."""
     dry_base: _builtins.float
-    """DRY: base of its growth. 1 to 10. Default 1.75."""
+    """DRY: base of its growth. Default 1.75. Range 1 to 10."""
     dry_allowed_length: _builtins.int
-    """DRY: length of a sequence that is allowed to repeat. 0 to 65536. Default 2."""
+    """DRY: length of a sequence that is allowed to repeat. Default 2. Range 0 to 65536."""
     dry_penalty_last_n: _builtins.int
-    """DRY: how many of the last tokens are searched; 0 = off. 0 to 65536. Default 64."""
+    """DRY: how many of the last tokens are searched; 0 = none. Default 64. Range 0 to 65536."""
     xtc_probability: _builtins.float
-    """XTC: chance to leave out the top tokens; 0 = off. 0 to 1. Default 0."""
+    """XTC: chance to leave out the top tokens. Default 0. 0 = off. Range 0 to 1."""
     xtc_threshold: _builtins.float
-    """XTC: probability from which a token counts as a top one. 0 to 0.5. Default 0.1."""
+    """XTC: probability from which a token counts as a top one. Default 0.1. Range 0 to 0.5."""
     mirostat: _builtins.int
-    """Mirostat version: 0 = off, 1 or 2. Default 0. It stands in place of top-k, typical, top-p, min-p and XTC. A stream with
+    """Mirostat version, in place of top-k, typical, top-p, min-p and XTC. Default 0. 0 = off. Range 0 to 2. A stream with
     it can't be resumed unless the engine keeps its state.
     """
     mirostat_tau: _builtins.float
-    """Mirostat: target entropy. 0 to 100. Default 5."""
+    """Mirostat: target entropy. Default 5. Range 0 to 100."""
     mirostat_eta: _builtins.float
-    """Mirostat: learning rate. 0 to 1. Default 0.1."""
+    """Mirostat: learning rate. Default 0.1. Range 0 to 1."""
     seed: _builtins.int
-    """Seed of the draws. If absent, the orchestrator draws one when it admits the task, and the task shows it."""
+    """Seed of the draws. Default: one that the orchestrator draws when it admits the task; the task shows it."""
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
-        """Added to the logits of tokens, by token id. -100 to 100; -100 forbids. At most 1024 entries."""
+        """Added to the logits of tokens, by token id; -100 forbids. At most 1024 entries. Each -100 to 100."""
 
     def __init__(
         self,
@@ -469,10 +469,10 @@ class OutputConstraint(_message.Message):
     GRAMMAR_FIELD_NUMBER: _builtins.int
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     grammar: _builtins.str
-    """A GBNF grammar. At most 64 KiB, nested at most 200 deep."""
+    """A GBNF grammar, nested at most 200 deep. Range 0 to 65536 bytes."""
     json_schema: _builtins.str
-    """A JSON schema, an object. At most 64 KiB, nested at most 200 deep. What the engine does not support of it is refused
-    by name; oneOf is taken as anyOf.
+    """A JSON schema, an object, nested at most 200 deep. Range 0 to 65536 bytes. What the engine does not support of it
+    is refused by name; oneOf is taken as anyOf.
     """
     def __init__(
         self,
@@ -509,24 +509,26 @@ class GenerateWork(_message.Message):
     prompt: _builtins.str
     """Plain text, given to the model as it is. Not empty."""
     max_tokens: _builtins.int
-    """Most tokens of an answer. 1 to 1048576. Default: what the context leaves."""
+    """Most tokens of an answer. Default: what the context leaves. Range 1 to 1048576 tokens."""
     ignore_eos: _builtins.bool
-    """Go on after the model's end-of-text token. Default false."""
+    """Go on after the model's end-of-text token. Default: false."""
     n: _builtins.int
-    """Choices to generate from the same prompt. 1 to 16. Default 1."""
+    """Choices to generate from the same prompt. Default 1. Range 1 to 16."""
     top_logprobs: _builtins.int
-    """Alternatives with log probabilities per token; absent = none, 0 = the chosen token only. 0 to 20."""
+    """Alternatives with log probabilities per token; 0 gives that of the chosen token only. Default: no log
+    probabilities. Range 0 to 20.
+    """
     @_builtins.property
     def chat(self) -> Global___ChatInput:
         """A conversation, put into the model's own chat template."""
 
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The answer ends before any of these, which is left out. At most 64, each 1 to 1024 bytes."""
+        """The answer ends before any of these, which is left out. At most 64 entries. Each 1 to 1024 bytes."""
 
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The answer ends at any of these tokens. At most 64."""
+        """The answer ends at any of these tokens. At most 64 entries."""
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
@@ -582,7 +584,7 @@ class EmbedWork(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts, 1 to 256, none empty."""
+        """Texts. 1 to 256 entries. Each 1 to 4194304 bytes. All together are at most as long as one may be."""
 
     def __init__(
         self,
@@ -644,19 +646,19 @@ class PlacementOverrides(_message.Message):
     """Whether it may run elsewhere when the pinned place is lost. Default: what the assignment says, else false."""
     @_builtins.property
     def pin(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only on these devices, nodes or pools, e.g. "garage/3090"."""
+        """Only on these devices, nodes or pools, e.g. "garage/3090". At most 64 entries. Each 1 to 512 characters."""
 
     @_builtins.property
     def prefer(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """There if it can."""
+        """There if it can. At most 64 entries. Each 1 to 512 characters."""
 
     @_builtins.property
     def avoid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Not there."""
+        """Not there. At most 64 entries. Each 1 to 512 characters."""
 
     @_builtins.property
     def device_mask(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Device ids that may be used at all; empty = all."""
+        """Device ids that may be used at all; empty = all. At most 64 entries. Each 1 to 512 characters."""
 
     def __init__(
         self,
@@ -705,12 +707,12 @@ class TaskSpec(_message.Message):
     priority: _builtins.str
     """"interactive" or "batch". Default: the app's, else "interactive"."""
     deadline_ms: _builtins.int
-    """Time from now in which the task has to be finished, in ms; absent = no deadline. At least 1."""
+    """Time from now in which the task has to be finished. Default: no deadline. At least 1 ms."""
     deterministic: _builtins.bool
-    """The same request with the same seed must give the same bytes, or fail."""
+    """The same request with the same seed must give the same bytes, or fail. Default: false."""
     request_id: _builtins.str
-    """Chosen by the client: the same id with the same content is the same task, so that a retry is safe.
-    At most 128 characters of [A-Za-z0-9._:-]. Empty = every call is a new task.
+    """Chosen by the client: the same id with the same content is the same task, so that a retry is safe. At most 128
+    characters of [A-Za-z0-9._:-]. Empty = every call is a new task.
     """
     @_builtins.property
     def generate(self) -> Global___GenerateWork:

@@ -114,9 +114,9 @@ class WorkerSpec(_message.Message):
     source: _builtins.str
     """Reference to the model's file, as in ModelSpec."""
     slots: _builtins.int
-    """Requests at once. 1 to 256."""
+    """Requests at once. Range 1 to 256."""
     context_per_slot: _builtins.int
-    """Tokens that one request may use, prompt and answer. 256 to 4194304."""
+    """Tokens that one request may use, prompt and answer. Range 256 to 4194304 tokens."""
     cache_type_k: Global___CacheType.ValueType
     """Type of the keys in the KV cache."""
     cache_type_v: Global___CacheType.ValueType

@@ -10,11 +10,15 @@ from typing import Any
 from gatewayd.openai.fields import Fields, fill, take_into
 from llama_orch.v2 import task_pb2
 from llorch.errors import invalid_field
+from llorch.options.generation import GENERATION
+from llorch.options.sampling import SAMPLING
+from llorch.options.task import TASK
 
-_SAMPLING = tuple(field.name for field in task_pb2.Sampling.DESCRIPTOR.fields)
-_KINDS_OF_WORK = {field.name for field in task_pb2.TaskSpec.DESCRIPTOR.oneofs_by_name["work"].fields}
-_TASK = tuple(field.name for field in task_pb2.TaskSpec.DESCRIPTOR.fields if field.name not in _KINDS_OF_WORK)
-_WORK = ("max_tokens", "stop_token_ids", "ignore_eos", "n")
+# The orchestrator refuses an app and adapters, by name.
+_TASK = ("model", "app", "adapters", *TASK)
+# OpenAI has these in a form of its own: one text in place of a list, and log probabilities only where a flag is set.
+_OF_OPENAI = ("stop", "top_logprobs")
+_WORK = tuple(name for name in GENERATION if name not in _OF_OPENAI)
 
 # They say who asks, or are hints for OpenAI's own machines; an answer does not depend on them.
 _HARMLESS = ("user", "metadata", "safety_identifier", "prompt_cache_key")
@@ -33,7 +37,7 @@ def take_task(fields: Fields) -> task_pb2.TaskSpec:
         fields.take(name)
     take_into(task, fields, _TASK)
     take_into(task.generate, fields, _WORK)
-    take_into(task.generate.sampling, fields, _SAMPLING)
+    take_into(task.generate.sampling, fields, SAMPLING)
     fill(task.generate, {"stop": _as_list(fields.take("stop"))})
     if not task.model:
         raise invalid_field("model", "it is missing; GET /v1/models lists the models")

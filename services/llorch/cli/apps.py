@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llorch.cli.connecting import Address, Token, ask
+from llorch.cli.option_flag import option_flag
 from llorch.cli.output import AsJson, as_data, note, print_json, print_rows
 from llorch.errors import invalid_field
+from llorch.options.app import APP
 
 if TYPE_CHECKING:
     from llama_orch.v2 import app_pb2
@@ -21,9 +23,7 @@ Models = Annotated[
     typer.Option("--model", metavar="NAME=MODEL", help="What it calls a model of the catalog; may be repeated."),
 ]
 Priority = Annotated[str | None, typer.Option(help="Class of its tasks: interactive (the default) or batch.")]
-Weight = Annotated[
-    float | None, typer.Option(min=0.01, max=100, help="Its share within the class, beside others with 1.")
-]
+Weight = Annotated[float | None, option_flag(APP["weight"])]
 MaxTasks = Annotated[int | None, typer.Option(min=0, help="Tasks at once; 0 is no limit.")]
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens-per-minute", min=0, help="Tokens in and out; 0 is no limit.")

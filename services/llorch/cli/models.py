@@ -9,9 +9,11 @@ import typer
 
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import enum_word, worker_place
+from llorch.cli.option_flag import option_flag
 from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows, print_table
 from llorch.cli.pull import pull
 from llorch.cli.quantities import mib, milliseconds
+from llorch.options.model import MODEL
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
@@ -82,10 +84,8 @@ def add(
         ),
     ],
     *,
-    context: Annotated[
-        int | None, typer.Option(min=256, max=4_194_304, help="Tokens that one request may use, prompt and answer.")
-    ] = None,
-    slots: Annotated[int | None, typer.Option(min=1, max=256, help="Requests at once.")] = None,
+    context: Annotated[int | None, option_flag(MODEL["context"])] = None,
+    slots: Annotated[int | None, option_flag(MODEL["slots"])] = None,
     split: Annotated[
         Split | None,
         typer.Option(help="Over several GPUs if none alone holds it (auto, the default), always (layer), or never."),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from google.api import httpbody_pb2
 
 from llama_orch.v2 import meta_service_pb2 as pb2
-from llorch.request_limits import MAX_INPUT_BYTES
+from llorch.options.generation import MAX_INPUT_BYTES
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import key_of, size_of, token_of
 from orchestratord.convert import audit

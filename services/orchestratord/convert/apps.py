@@ -7,7 +7,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llama_orch.v2 import app_pb2
 from llorch.errors import invalid_field
 from llorch.identifiers import check_id
-from orchestratord.core.facts.apps import DEFAULT_PRIORITY, App
+from llorch.options.app import DEFAULT_WEIGHT
+from llorch.options.task import DEFAULT_PRIORITY
+from orchestratord.core.facts.apps import App
 
 MAX_NAMES = 256
 MAX_NAME = 128
@@ -22,7 +24,7 @@ def to_app(app: app_pb2.App, key_hash: str = "", at_ms: int = 0) -> App:
         key_hash=key_hash,
         models=dict(app.models),
         priority=app.priority or DEFAULT_PRIORITY,
-        weight=app.weight if app.HasField("weight") else 1.0,
+        weight=app.weight if app.HasField("weight") else DEFAULT_WEIGHT,
         max_concurrent_tasks=app.max_concurrent_tasks,
         max_tokens_per_minute=app.max_tokens_per_minute,
         created_at_ms=at_ms,

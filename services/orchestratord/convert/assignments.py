@@ -1,19 +1,17 @@
 """Assignments, and what a request wishes about its place."""
 
-from collections.abc import Sequence
-
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import assignment_pb2, task_pb2
 from llorch.errors import invalid_field
 from llorch.identifiers import check_id
+from llorch.options.assignment import ASSIGNMENT
+from llorch.options.task import PLACEMENT
+from orchestratord.convert.option_checks import check_options
 from orchestratord.core.facts.assignments import Assignment, Mode
 from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.facts.targets import show
-
-MAX_TARGETS = 64
-MAX_TARGET_CHARACTERS = 512
 
 _MODES = {
     Mode.PIN: assignment_pb2.ASSIGNMENT_MODE_PIN,
@@ -29,11 +27,12 @@ def to_draft(assignment: assignment_pb2.Assignment) -> Assignment:
             check_id(value, name)
     if assignment.mode not in _MODE_BY_PROTO:
         raise invalid_field("mode", "has to be ASSIGNMENT_MODE_PIN, ASSIGNMENT_MODE_PREFER or ASSIGNMENT_MODE_AVOID")
+    check_options("", ASSIGNMENT, assignment)
     return Assignment(
         assignment_id=assignment.assignment_id,
         model=assignment.model,
         app=assignment.app,
-        targets=_targets("targets", assignment.targets),
+        targets=tuple(assignment.targets),
         mode=_MODE_BY_PROTO[assignment.mode],
         keep_loaded=assignment.keep_loaded,
         replicas_min=assignment.replicas_min,
@@ -64,19 +63,11 @@ def to_proto(rule: Assignment, fleet: Fleet) -> assignment_pb2.Assignment:
 
 
 def to_wishes(overrides: task_pb2.PlacementOverrides) -> Wishes:
+    check_options("placement", PLACEMENT, overrides)
     return Wishes(
-        pin=_targets("placement.pin", overrides.pin),
-        prefer=_targets("placement.prefer", overrides.prefer),
-        avoid=_targets("placement.avoid", overrides.avoid),
-        device_mask=_targets("placement.device_mask", overrides.device_mask),
+        pin=tuple(overrides.pin),
+        prefer=tuple(overrides.prefer),
+        avoid=tuple(overrides.avoid),
+        device_mask=tuple(overrides.device_mask),
         fallback=overrides.fallback if overrides.HasField("fallback") else None,
     )
-
-
-def _targets(field: str, targets: Sequence[str]) -> tuple[str, ...]:
-    if len(targets) > MAX_TARGETS:
-        raise invalid_field(field, f"has {len(targets)} entries; at most {MAX_TARGETS}")
-    for target in targets:
-        if not 0 < len(target) <= MAX_TARGET_CHARACTERS:
-            raise invalid_field(field, f"has an entry of {len(target)} characters; 1 to {MAX_TARGET_CHARACTERS}")
-    return tuple(targets)

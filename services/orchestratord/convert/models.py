@@ -1,6 +1,5 @@
 """Models: what owners say, and what everybody is shown."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -9,12 +8,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llama_orch.v2 import catalog_service_pb2, model_pb2, worker_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id
+from llorch.options.checking import check_value
+from llorch.options.model import MODEL
+from orchestratord.convert.option_checks import check_options
 from orchestratord.core.facts.fleet import Worker, WorkerState
 from orchestratord.core.facts.model import VALUES, Model, ModelSpec, ModelState, Origin
 
 EnumValue = TypeVar("EnumValue", bound=int)
-
-MOST_SHARES = 16
 
 SOURCE_KINDS = ("file:", "dir:", "pkg:", "hf:", "https:")
 
@@ -61,7 +61,8 @@ def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
         check_id(alias, "aliases")
     if spec.source:  # else somebody else may have told it
         check_source(spec.source)
-    _check_ranges(spec)
+    check_options("", MODEL, spec)
+    check_shares(spec.split_shares)
     return ModelSpec(
         name=spec.name,
         source=spec.source,
@@ -140,24 +141,11 @@ def _context(model: Model) -> int | None:
     return model.context if model.spec.context or model.facts else None
 
 
-def _check_ranges(spec: model_pb2.ModelSpec) -> None:
-    if spec.HasField("context") and not 256 <= spec.context <= 4_194_304:
-        raise invalid_field("context", f"is {spec.context}; it has to be from 256 to 4194304 tokens")
-    if spec.HasField("slots") and not 1 <= spec.slots <= 256:
-        raise invalid_field("slots", f"is {spec.slots}; it has to be from 1 to 256")
-    if spec.HasField("vram_claim_mib") and spec.vram_claim_mib < 1:
-        raise invalid_field("vram_claim_mib", "has to be at least 1; leave it out for the estimate")
-    check_shares(spec.split_shares)
-
-
 def check_shares(shares: Sequence[float]) -> None:
-    """One per device, of any sum; NaN and infinities are refused with the rest."""
-    if not shares:
-        return
-    if len(shares) > MOST_SHARES or not all(0 <= share < math.inf for share in shares) or sum(shares) <= 0:
-        raise invalid_field(
-            "split_shares", f"has to be 1 to {MOST_SHARES} numbers from 0 on that are not all 0, such as 24, 12"
-        )
+    """One per device, of any sum above 0."""
+    check_value("split_shares", MODEL["split_shares"], shares)
+    if shares and sum(shares) <= 0:
+        raise invalid_field("split_shares", "has to have numbers that are not all 0, such as 24, 12")
 
 
 def _known(table: Mapping[EnumValue, str], value: EnumValue, field: str) -> str:

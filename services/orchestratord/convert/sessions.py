@@ -5,17 +5,15 @@ from datetime import datetime, timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import session_pb2
-from llorch.errors import invalid_field
+from llorch.options.task import SESSION_BUDGET
+from orchestratord.convert.option_checks import check_options
 from orchestratord.core.facts.sessions import Budget, Session
 from orchestratord.core.state import BrainState
 
 
 def to_budget(budget: session_pb2.SessionBudget) -> Budget:
-    limits = {field.name: value for field, value in budget.ListFields()}
-    for name, value in limits.items():
-        if value < 1:
-            raise invalid_field(f"session_budget.{name}", "has to be at least 1; leave it out for no limit")
-    return Budget(**limits)
+    check_options("session_budget", SESSION_BUDGET, budget)
+    return Budget(**{field.name: value for field, value in budget.ListFields()})
 
 
 def to_proto(session: Session, state: BrainState, now: float, wall: datetime) -> session_pb2.Session:

@@ -10,9 +10,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llama_orch.v2 import run_pb2, task_pb2
 from llorch.errors import InvalidArgument, PermissionDenied, Reason, Unimplemented, invalid_field
 from llorch.identifiers import check_id
+from llorch.options.task import TASK
 from orchestratord.convert.assignments import to_wishes
 from orchestratord.convert.embed_checks import check_embed
 from orchestratord.convert.generate_checks import check_generate
+from orchestratord.convert.option_checks import check_options
 from orchestratord.convert.prompt_size import guess_prompt_tokens
 from orchestratord.convert.sessions import to_budget
 from orchestratord.core.facts.task import Task, TaskRequest, TaskState
@@ -147,8 +149,7 @@ def _check_ids_and_times(spec: task_pb2.TaskSpec) -> None:
             check_id(value, name)
     if spec.HasField("session_budget") and not spec.session_id:
         raise invalid_field("session_budget", "is for a session; give its session_id, too")
-    if spec.HasField("deadline_ms") and spec.deadline_ms < 1:
-        raise invalid_field("deadline_ms", "has to be at least 1")
+    check_options("", TASK, spec)
 
 
 def _refuse_unsupported(spec: task_pb2.TaskSpec) -> None:

@@ -8,7 +8,7 @@ grammar is not nested in its translation.
 import re
 from collections.abc import Iterator
 
-from worker_orcd.constraint.bounds import MAX_NESTING
+from llorch.options.generation import MAX_CONSTRAINT_NESTING
 from worker_orcd.constraint.gbnf_characters import class_term, literal_terms
 from worker_orcd.constraint.gbnf_tokens import GbnfError, Kind, Token, gbnf_tokens
 
@@ -97,8 +97,8 @@ class _Translation:
             raise GbnfError(f"line {token.line}: a group is not closed")
 
     def _open_group(self, token: Token) -> None:
-        if len(self._open) > MAX_NESTING:
-            raise GbnfError(f"line {token.line}: groups are nested more than {MAX_NESTING} deep")
+        if len(self._open) > MAX_CONSTRAINT_NESTING:
+            raise GbnfError(f"line {token.line}: groups are nested more than {MAX_CONSTRAINT_NESTING} deep")
         number = self._number(f"({len(self._numbers)}", token)
         self._terms.append(f"r{number}")
         self._bodies[number] = [[]]

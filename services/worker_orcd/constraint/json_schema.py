@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator
 
-from worker_orcd.constraint.bounds import MAX_NESTING, invalid_constraint
+from llorch.options.generation import MAX_CONSTRAINT_NESTING
+from worker_orcd.constraint.bounds import invalid_constraint
 from worker_orcd.run_spec import OutputConstraint
 
 MAX_REFERENCES = 500
@@ -19,8 +20,8 @@ _OPENING, _CLOSING = "([{", ")]}"
 def json_schema(constraint: OutputConstraint) -> dict[str, object]:
     """The schema as the matcher gets it. Raises InvalidArgument."""
     nesting = json_nesting(constraint.text)
-    if nesting > MAX_NESTING:
-        raise invalid_constraint(constraint, f"is nested {nesting} deep; {MAX_NESTING} are allowed")
+    if nesting > MAX_CONSTRAINT_NESTING:
+        raise invalid_constraint(constraint, f"is nested {nesting} deep; {MAX_CONSTRAINT_NESTING} are allowed")
     try:
         schema = json.loads(constraint.text, parse_constant=_refuse_constant)
     except ValueError as error:

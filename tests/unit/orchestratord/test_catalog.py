@@ -1,9 +1,9 @@
 import pytest
 
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason
+from llorch.options.model import DEFAULT_CONTEXT
 from orchestratord.core.facts.catalog import Catalog
 from orchestratord.core.facts.model import (
-    DEFAULT_CONTEXT,
     VALUES,
     ModelFacts,
     ModelRecord,

@@ -7,12 +7,13 @@ import pytest
 
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_pb2
 from llorch.errors import InvalidArgument
+from llorch.options.sampling import Sampling
 from worker_orcd import convert
 from worker_orcd.engine_info import Capabilities, Fingerprint
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.run_output import Particulars, RunOutput
 from worker_orcd.log_entry import LogEntry, PositionLogprobs, TokenLogprob
-from worker_orcd.run_spec import ConstraintKind, OutputConstraint, RunSpec, Sampling
+from worker_orcd.run_spec import ConstraintKind, OutputConstraint, RunSpec
 from worker_orcd.run_table import Run
 from worker_orcd.validation import check_run
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from llorch.options.sampling import Sampling
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.log_entry import LogEntry
-from worker_orcd.run_spec import Demand, Message, Role, RunSpec, Sampling
+from worker_orcd.run_spec import Demand, Message, Role, RunSpec
 from worker_orcd.validation import check_run
 
 GOOD = RunSpec(prompt="hi")

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llorch.errors import NotFound, Reason
+from llorch.options.app import DEFAULT_WEIGHT
+from llorch.options.task import DEFAULT_PRIORITY
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.quotas import Usage
 
-DEFAULT_PRIORITY = "interactive"
 FINGERPRINT_DIGITS = 6
 
 
@@ -19,7 +20,7 @@ class App:
     key_hash: str = field(default="", repr=False)
     models: Mapping[str, str] = field(default_factory=dict)
     priority: str = DEFAULT_PRIORITY
-    weight: float = 1.0
+    weight: float = DEFAULT_WEIGHT
     max_concurrent_tasks: int = 0
     max_tokens_per_minute: int = 0
     origin: Origin = Origin.CALL

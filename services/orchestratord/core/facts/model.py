@@ -5,10 +5,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from llorch.gguf.layers import Layer
-
-DEFAULT_CONTEXT = 32768
-"""Unless the model was trained with less."""
-DEFAULT_SLOTS = 4
+from llorch.options.model import DEFAULT_CONTEXT, DEFAULT_SLOTS
 
 
 class ModelState(StrEnum):

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted, invalid_field
+from llorch.options.app import APP
+from llorch.options.checking import check_value
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import AppCreated, AppDefined, AppDeleted, AppUpdated
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.task import Attempt
 from orchestratord.core.state import BrainState
-
-LEAST_WEIGHT, LARGEST_WEIGHT = 0.01, 100.0
 
 
 def created(state: BrainState, event: AppCreated) -> None:
@@ -123,8 +123,7 @@ def _hold_if_at_limit(state: BrainState, name: str) -> None:
 def _check(state: BrainState, app: App) -> None:
     if app.priority not in state.config.priorities:
         raise invalid_field("priority", f"'{app.priority}' is none of: {', '.join(state.config.priorities)}")
-    if not LEAST_WEIGHT <= app.weight <= LARGEST_WEIGHT:
-        raise invalid_field("weight", f"is {app.weight:g}; it has to be {LEAST_WEIGHT:g} to {LARGEST_WEIGHT:g}")
+    check_value("weight", APP["weight"], app.weight)
     if app.origin is not Origin.FILE:
         for name in app.models.values():
             state.catalog.get(name)

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from llorch.errors import AlreadyExists, InvalidArgument, Reason, invalid_field
+from llorch.options.task import DEFAULT_PRIORITY
 from orchestratord.core.effects import Narrate, OpenLog, PersistTask
 from orchestratord.core.events import TaskSubmitted
-from orchestratord.core.facts.apps import DEFAULT_PRIORITY
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskError, TaskRequest, TaskState

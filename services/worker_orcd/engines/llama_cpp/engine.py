@@ -8,6 +8,7 @@ from dataclasses import fields
 from llorch.clock import Clock, SystemClock
 from llorch.errors import Internal, Reason, Unavailable
 from llorch.logs import get_logger
+from llorch.options.sampling import Sampling
 from worker_orcd.device import DeviceKind
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, ResumeSupport
 from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintCompiler
@@ -21,7 +22,6 @@ from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.log_entry import FinishReason
-from worker_orcd.run_spec import Sampling
 from worker_orcd.token_step import TokenStep
 
 SAMPLING_OPTIONS = frozenset(field.name for field in fields(Sampling)) | {"seed"}

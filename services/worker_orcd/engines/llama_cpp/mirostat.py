@@ -10,7 +10,7 @@ import struct
 from typing import Any
 
 from llorch.errors import invalid_field
-from worker_orcd.run_spec import Sampling
+from llorch.options.sampling import Sampling
 
 _STATE = struct.Struct("<d")
 _ESTIMATED_FROM = 100

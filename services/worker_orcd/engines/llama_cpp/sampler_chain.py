@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from llorch.options.sampling import Sampling
 from worker_orcd.engines.llama_cpp.model import Model
-from worker_orcd.run_spec import Sampling
 
 FORBIDS = -100.0
 """A logit bias of this or less is no matter of degree."""

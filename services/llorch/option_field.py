@@ -1,0 +1,18 @@
+"""An option of the contract as a field of a settings class."""
+
+from math import inf
+from typing import Any
+
+from pydantic import Field
+
+from llorch.options.option import Option
+
+
+def option_field(default: Any, option: Option) -> Any:
+    """With the option's range and words. Without a default of its own, what holds instead is a part of the words."""
+    bounds: dict[str, Any] = {}
+    if option.allowed is not None:
+        bounds["gt" if option.allowed.open_low else "ge"] = option.allowed.low
+        if option.allowed.high < inf:
+            bounds["le"] = option.allowed.high
+    return Field(default, description=option.help if default is None else option.meaning, **bounds)

@@ -1,0 +1,57 @@
+"""What an answer may be: `GenerateWork`, `ChatInput` and `OutputConstraint` of the contract."""
+
+from types import MappingProxyType
+
+from llorch.options.option import BYTES, Option, Range, Table
+
+MAX_INPUT_BYTES = 4 * 1024 * 1024
+"""Text of one request, all messages together, in UTF-8."""
+
+MAX_CONSTRAINT_BYTES = 64 * 1024
+MAX_CONSTRAINT_NESTING = 200
+
+GENERATION: Table = MappingProxyType(
+    {
+        "max_tokens": Option(
+            "Most tokens of an answer.", Range(1, 1_048_576), default="what the context leaves", unit="tokens"
+        ),
+        "stop": Option(
+            "The answer ends before any of these, which is left out.",
+            Range(1, 1024),
+            unit=BYTES,
+            entries=Range(0, 64),
+        ),
+        "stop_token_ids": Option("The answer ends at any of these tokens.", entries=Range(0, 64)),
+        "ignore_eos": Option("Go on after the model's end-of-text token.", default="false"),
+        "n": Option("Choices to generate from the same prompt.", Range(1, 16), default=1),
+        "top_logprobs": Option(
+            "Alternatives with log probabilities per token; 0 gives that of the chosen token only.",
+            Range(0, 20),
+            default="no log probabilities",
+        ),
+    }
+)
+
+CHAT: Table = MappingProxyType(
+    {
+        "tools": Option("Tools that the model may call."),
+        "tool_choice": Option(
+            '"auto", "none", "required", or the name of a tool.',
+            default='"auto"',
+        ),
+        "template_values": Option(
+            'Values for variables of the model\'s chat template, JSON object, e.g. {"enable_thinking": false}.'
+        ),
+    }
+)
+
+_SIZE = Range(0, MAX_CONSTRAINT_BYTES)
+
+OUTPUT_CONSTRAINT: Table = MappingProxyType(
+    {
+        "grammar": Option(f"A GBNF grammar, nested at most {MAX_CONSTRAINT_NESTING} deep.", _SIZE, unit=BYTES),
+        "json_schema": Option(
+            f"A JSON schema, an object, nested at most {MAX_CONSTRAINT_NESTING} deep.", _SIZE, unit=BYTES
+        ),
+    }
+)
