@@ -19,13 +19,17 @@ from llorch.sdk.failures import Unreachable
 
 Item = TypeVar("Item")
 
+SILENCE_S = 30.0
+"""Streams carry a heartbeat every 10 s; after this much silence the orchestrator is taken to be gone."""
+
 
 class Caller:
     """What the groups of calls of `AsyncClient` share."""
 
-    def __init__(self, address: str | None, token: str | None, *, timeout_s: float) -> None:
+    def __init__(self, address: str | None, token: str | None, *, timeout_s: float, reconnect_for_s: float) -> None:
         self._connection = find_connection(address, token)
         self._timeout_s = timeout_s
+        self._reconnect_for_s = reconnect_for_s
         self._open: Stubs | None = None
 
     @property
