@@ -21,16 +21,6 @@ class AsyncClient(TaskCalls, ModelCalls, PlacementCalls, AppCalls, MemoryCalls, 
     answers. Models, tasks and the state are the contract's messages (`llama_orch.v2`).
     """
 
-    def __init__(
-        self,
-        address: str | None = None,
-        token: str | None = None,
-        *,
-        timeout_s: float = 10.0,
-        reconnect_for_s: float = 30.0,
-    ) -> None:
-        super().__init__(address, token, timeout_s=timeout_s, reconnect_for_s=reconnect_for_s)
-
     async def __aenter__(self) -> Self:
         return self
 

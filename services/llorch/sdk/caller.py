@@ -1,6 +1,6 @@
 """One connection to an orchestrator, and how anything is called through it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -13,7 +13,7 @@ from llama_orch.v2 import (
     task_service_pb2_grpc,
 )
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
-from llorch.rpc.client import call, open_channel
+from llorch.rpc.client import call, open_channel, open_stream
 from llorch.sdk.connection import find_connection
 from llorch.sdk.failures import Unreachable
 
@@ -26,7 +26,14 @@ SILENCE_S = 30.0
 class Caller:
     """What the groups of calls of `AsyncClient` share."""
 
-    def __init__(self, address: str | None, token: str | None, *, timeout_s: float, reconnect_for_s: float) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        reconnect_for_s: float = 30.0,
+    ) -> None:
         self._connection = find_connection(address, token)
         self._timeout_s = timeout_s
         self._reconnect_for_s = reconnect_for_s
@@ -55,6 +62,17 @@ class Caller:
             if not page.next_page_token:
                 return found
             request.page_token = page.next_page_token
+
+    async def _read(
+        self, method: Any, request: Any, *, idle_timeout_s: float | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """The messages of a stream that is not opened again when it breaks."""
+        try:
+            async with open_stream(method, request, idle_timeout_s=idle_timeout_s) as messages:
+                async for message in messages:
+                    yield message
+        except (Unavailable, DeadlineExceeded) as error:
+            raise self._explained(error) from error
 
     def _explained(self, error: LlorchError) -> LlorchError:
         """Says whom nobody could reach, where the library says only that it was so."""

@@ -1,10 +1,9 @@
 """Calls about what there is: nodes, devices, workers and queues."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from llama_orch.v2 import fleet_service_pb2
-from llorch.errors import DeadlineExceeded, Unavailable
-from llorch.rpc.client import open_stream
 from llorch.sdk.caller import Caller
 
 
@@ -18,9 +17,6 @@ class FleetCalls(Caller):
     async def watch_state(self) -> AsyncGenerator[fleet_service_pb2.State, None]:
         """The state now, and again whenever it changed, at most ten times a second."""
         request = fleet_service_pb2.WatchStateRequest()
-        try:
-            async with open_stream(self._stubs.fleet.WatchState, request) as answers:
-                async for answer in answers:
-                    yield answer.state
-        except (Unavailable, DeadlineExceeded) as error:
-            raise self._explained(error) from error
+        async with aclosing(self._read(self._stubs.fleet.WatchState, request)) as answers:
+            async for answer in answers:
+                yield answer.state

@@ -1,10 +1,9 @@
 """Calls about what workers write."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from llama_orch.v2 import fleet_service_pb2
-from llorch.errors import DeadlineExceeded, Unavailable
-from llorch.rpc.client import open_stream
 from llorch.sdk.caller import Caller
 
 
@@ -16,10 +15,7 @@ class LogCalls(Caller):
         worker has ended. Also of workers that have ended, as long as their machine keeps the log.
         """
         request = fleet_service_pb2.StreamWorkerLogRequest(worker_id=worker_id, tail_lines=tail_lines, follow=follow)
-        try:
-            async with open_stream(self._stubs.fleet.StreamWorkerLog, request) as answers:
-                async for answer in answers:
-                    for line in answer.lines:
-                        yield line
-        except (Unavailable, DeadlineExceeded) as error:
-            raise self._explained(error) from error
+        async with aclosing(self._read(self._stubs.fleet.StreamWorkerLog, request)) as answers:
+            async for answer in answers:
+                for line in answer.lines:
+                    yield line

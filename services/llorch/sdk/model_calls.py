@@ -1,11 +1,10 @@
 """Calls about the models that tasks may name."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from llama_orch.v2 import catalog_service_pb2, fleet_service_pb2, model_pb2
-from llorch.errors import DeadlineExceeded, Unavailable
-from llorch.rpc.client import open_stream
 from llorch.sdk.caller import SILENCE_S, Caller
 from llorch.sdk.refusal import refusing
 
@@ -46,12 +45,9 @@ class ModelCalls(Caller):
         chooses. Leaving the iteration leaves the download alone for a while; asking again goes on with it.
         """
         request = fleet_service_pb2.PullModelRequest(source=source, node_ids=node_ids)
-        try:
-            async with open_stream(self._stubs.fleet.PullModel, request, idle_timeout_s=SILENCE_S) as answers:
-                async for answer in answers:
-                    yield answer
-        except (Unavailable, DeadlineExceeded) as error:
-            raise self._explained(error) from error
+        async with aclosing(self._read(self._stubs.fleet.PullModel, request, idle_timeout_s=SILENCE_S)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def delete_model(self, name: str) -> None:
         """Takes a model that was added out of the catalog; its file stays."""
