@@ -16,7 +16,7 @@ from llorch.errors import LlorchError, invalid_field
 if TYPE_CHECKING:
     from llorch.sdk.async_client import AsyncClient
     from llorch.sdk.events import End, Placed
-    from llorch.sdk.task_spec import GenerateOptions
+    from llorch.sdk.task_options import GenerateOptions
     from llorch.sdk.task_stream import TaskStream
 
 _CANCEL_WITHIN_S = 2.0

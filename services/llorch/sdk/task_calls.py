@@ -5,7 +5,9 @@ from typing import Any, Unpack
 from llama_orch.v2 import cancel_pb2, task_pb2, task_service_pb2
 from llorch.rpc.client import open_stream
 from llorch.sdk.caller import SILENCE_S, Caller
-from llorch.sdk.task_spec import GenerateOptions, Prompt, generate_spec
+from llorch.sdk.fill import filled
+from llorch.sdk.task_options import GenerateOptions, Prompt
+from llorch.sdk.task_spec import generate_spec
 from llorch.sdk.task_stream import Messages, TaskStream
 
 
@@ -23,12 +25,12 @@ class TaskCalls(Caller):
 
     def stream(self, task_id: str, *, after: str = "") -> TaskStream:
         """The events of a task from its beginning, or after the cursor of an event."""
-        request = task_service_pb2.StreamTaskRequest(task_id=task_id, after=after)
+        request = filled(task_service_pb2.StreamTaskRequest, task_id=task_id, after=after)
         return self._task_stream(self._stubs.tasks.StreamTask, request, task_id=task_id, after=after)
 
     async def cancel(self, task_id: str) -> bool:
         """Whether this call cancelled it; False if it had ended before, or nobody knows it."""
-        request = task_service_pb2.CancelTaskRequest(task_id=task_id)
+        request = filled(task_service_pb2.CancelTaskRequest, task_id=task_id)
         answer: task_service_pb2.CancelTaskResponse = await self._call(self._stubs.tasks.CancelTask, request)
         return answer.outcome == cancel_pb2.CANCEL_OUTCOME_CANCELLED
 
@@ -36,7 +38,7 @@ class TaskCalls(Caller):
         self, state: "task_pb2.TaskState.ValueType" = task_pb2.TASK_STATE_UNSPECIFIED
     ) -> list[task_pb2.Task]:
         """The tasks that are kept, newest first; only those in a state, if one is given."""
-        request = task_service_pb2.ListTasksRequest(state=state)
+        request = filled(task_service_pb2.ListTasksRequest, state=state)
         return await self._all_pages(self._stubs.tasks.ListTasks, request, lambda page: page.tasks)
 
     def _task_stream(self, method: Any, request: Any, *, task_id: str = "", after: str = "") -> TaskStream:
