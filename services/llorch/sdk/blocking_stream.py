@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from llorch.sdk.answer import Answer
 from llorch.sdk.events import Event
 from llorch.sdk.task_stream import TaskStream
 
@@ -36,6 +37,10 @@ class SyncTaskStream(Iterator[Event]):
                 yield next_of(self._wait, pieces.__anext__)
             except StopIteration:
                 return
+
+    def answer(self) -> Answer:
+        answer: Answer = self._wait(self._stream.answer())
+        return answer
 
     def close(self) -> None:
         self._wait(self._stream.aclose())

@@ -6,6 +6,8 @@ import pytest
 from llama_orch.v2 import assignment_pb2, decision_pb2
 from llorch import AsyncClient, Client, End, Started
 from llorch.errors import InvalidArgument, NotFound
+from llorch.sdk.blocking_stream import SyncTaskStream
+from llorch.sdk.task_stream import TaskStream
 from support.fake_orchestrator import APP_KEY, TASK_ID, FakeOrchestrator
 
 
@@ -23,6 +25,7 @@ async def test_the_synchronous_client_does_all_that_the_other_does(address: str,
         with Client(address) as client:
             assert client.submit("smollm2", "Hi") == TASK_ID
             assert "".join(client.stream(TASK_ID).text()) == "Red, green, blue."
+            assert client.stream(TASK_ID).answer().text == "Red, green, blue."
             assert client.cancel(TASK_ID)
             assert [model.spec.name for model in client.models()] == ["smollm2"]
             assert client.model("smollm2").spec.name == "smollm2"
@@ -41,6 +44,12 @@ def test_every_call_is_there_for_programs_without_an_event_loop() -> None:
         assert getattr(Client, name).__wrapped__ is getattr(AsyncClient, name)
     assert {name for name in dir(Client) if not name.startswith("_")} == calls | {"address", "close"}
     assert str(inspect.signature(Client)) == str(inspect.signature(AsyncClient))
+
+
+def test_its_streams_do_all_that_the_others_do() -> None:
+    there, here = ({name for name in vars(kind) if not name.startswith("_")} for kind in (TaskStream, SyncTaskStream))
+
+    assert there - {"aclose"} | {"close"} | {"task_id", "cursor"} == here
 
 
 async def test_the_synchronous_client_sets_the_world_in_order(address: str, fake: FakeOrchestrator) -> None:
