@@ -7,12 +7,16 @@ from llorch.sdk.app_calls import AppCalls
 from llorch.sdk.fleet_calls import FleetCalls
 from llorch.sdk.log_calls import LogCalls
 from llorch.sdk.memory_calls import MemoryCalls
+from llorch.sdk.meta_calls import MetaCalls
 from llorch.sdk.model_calls import ModelCalls
 from llorch.sdk.placement_calls import PlacementCalls
+from llorch.sdk.session_calls import SessionCalls
 from llorch.sdk.task_calls import TaskCalls
 
 
-class AsyncClient(TaskCalls, ModelCalls, PlacementCalls, AppCalls, MemoryCalls, FleetCalls, LogCalls):
+class AsyncClient(
+    TaskCalls, SessionCalls, ModelCalls, PlacementCalls, AppCalls, MemoryCalls, FleetCalls, LogCalls, MetaCalls
+):
     """One connection to an orchestrator; an async context manager, or `await close()` it.
 
     `address` is `host:port` (default: LLORCH_ADDRESS, else 127.0.0.1:8090), `token` the bearer token (default:

@@ -14,10 +14,17 @@ class Client(Blocking):
     submit = waits(AsyncClient.submit)
     stream = streams(AsyncClient.stream)
     cancel = waits(AsyncClient.cancel)
+    task = waits(AsyncClient.task)
     tasks = waits(AsyncClient.tasks)
+    embed = waits(AsyncClient.embed)
+
+    session = waits(AsyncClient.session)
+    sessions = waits(AsyncClient.sessions)
+    delete_session = waits(AsyncClient.delete_session)
 
     models = waits(AsyncClient.models)
     model = waits(AsyncClient.model)
+    availability = waits(AsyncClient.availability)
     register_model = waits(AsyncClient.register_model)
     pull_model = iterates(AsyncClient.pull_model)
     delete_model = waits(AsyncClient.delete_model)
@@ -39,10 +46,19 @@ class Client(Blocking):
 
     load_model = waits(AsyncClient.load_model)
     unload_model = waits(AsyncClient.unload_model)
+    start_worker = waits(AsyncClient.start_worker)
+    stop_worker = waits(AsyncClient.stop_worker)
     release_gpu = waits(AsyncClient.release_gpu)
     resume_gpu = waits(AsyncClient.resume_gpu)
 
     state = waits(AsyncClient.state)
     watch_state = iterates(AsyncClient.watch_state)
-
+    nodes = waits(AsyncClient.nodes)
+    node = waits(AsyncClient.node)
+    deregister_node = waits(AsyncClient.deregister_node)
+    pool_health = waits(AsyncClient.pool_health)
     worker_log = iterates(AsyncClient.worker_log)
+
+    capabilities = waits(AsyncClient.capabilities)
+    metrics = waits(AsyncClient.metrics)
+    audit = waits(AsyncClient.audit)

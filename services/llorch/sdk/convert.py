@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llama_orch.v2 import device_pb2, error_reason_pb2, log_entry_pb2, task_event_pb2
+from llama_orch.v2 import device_pb2, error_reason_pb2, log_entry_pb2, task_event_pb2, task_service_pb2
 from llorch.errors import Reason
 from llorch.sdk import events
+from llorch.sdk.embeddings import Embeddings
 
 _DEVICE_KINDS: Mapping[int, str] = {
     device_pb2.DEVICE_KIND_CUDA: "cuda",
@@ -19,6 +20,11 @@ def event_from_message(message: task_event_pb2.TaskEvent) -> events.Event | None
     kind = message.WhichOneof("event")
     build = _BUILDERS.get(kind) if kind else None
     return build(message, getattr(message, str(kind))) if build else None
+
+
+def embeddings_from_message(message: task_service_pb2.EmbedResponse) -> Embeddings:
+    vectors = tuple(tuple(vector.values) for vector in message.embeddings)
+    return Embeddings(message.task_id, vectors, message.tokens_in)
 
 
 def device_kind(kind: int) -> str:

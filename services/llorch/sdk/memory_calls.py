@@ -3,6 +3,7 @@
 from llama_orch.v2 import fleet_service_pb2
 from llorch.sdk.caller import Caller
 from llorch.sdk.fill import filled
+from llorch.sdk.task_options import Texts
 
 
 class MemoryCalls(Caller):
@@ -17,6 +18,17 @@ class MemoryCalls(Caller):
         request = filled(fleet_service_pb2.UnloadModelRequest, model=name, even_if_busy=even_if_busy)
         answer: fleet_service_pb2.UnloadModelResponse = await self._call(self._stubs.fleet.UnloadModel, request)
         return list(answer.worker_ids)
+
+    async def start_worker(self, model: str, node_id: str, device_ids: Texts = ()) -> str:
+        """Loads a model once more, on a node or on devices of it; the id of the worker that will have it."""
+        request = filled(fleet_service_pb2.StartWorkerRequest, model=model, node_id=node_id, device_ids=device_ids)
+        answer: fleet_service_pb2.StartWorkerResponse = await self._call(self._stubs.fleet.StartWorker, request)
+        return answer.worker_id
+
+    async def stop_worker(self, worker_id: str, *, even_if_busy: bool = False) -> None:
+        """Takes one worker's model out of memory; a busy worker is refused unless told otherwise."""
+        request = filled(fleet_service_pb2.StopWorkerRequest, worker_id=worker_id, even_if_busy=even_if_busy)
+        await self._call(self._stubs.fleet.StopWorker, request)
 
     async def release_gpu(self, gpu: str, for_ms: int | None = None) -> list[str]:
         """Takes a GPU such as `garage/3090` away from llama-orch, for a time or until it is resumed; the ids of the

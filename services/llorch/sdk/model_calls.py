@@ -37,6 +37,11 @@ class ModelCalls(Caller):
         answer: catalog_service_pb2.GetModelResponse = await self._call(self._stubs.catalog.GetModel, request)
         return answer.model
 
+    async def availability(self) -> list[catalog_service_pb2.ModelAvailability]:
+        """Of each model, by name: the nodes that have its file, and the workers that have it loaded."""
+        request = catalog_service_pb2.GetAvailabilityRequest()
+        return await self._all_pages(self._stubs.catalog.GetAvailability, request, lambda page: page.models)
+
     async def register_model(self, name: str, source: str, **settings: Unpack[ModelSettings]) -> model_pb2.Model:
         """Adds a model; `source` is a reference such as `file:<absolute path>` or `hf:<org>/<repo>:<quantization>`."""
         spec = filled(model_pb2.ModelSpec, name=name, source=source, **settings)

@@ -5,10 +5,14 @@ from typing import Any, Unpack
 from llama_orch.v2 import cancel_pb2, task_pb2, task_service_pb2
 from llorch.rpc.client import open_stream
 from llorch.sdk.caller import SILENCE_S, Caller
+from llorch.sdk.convert import embeddings_from_message
+from llorch.sdk.embeddings import Embeddings
 from llorch.sdk.fill import filled
-from llorch.sdk.task_options import GenerateOptions, Prompt
-from llorch.sdk.task_spec import generate_spec
+from llorch.sdk.task_options import GenerateOptions, Prompt, TaskOptions, Texts
+from llorch.sdk.task_spec import embed_spec, generate_spec
 from llorch.sdk.task_stream import Messages, TaskStream
+
+_EMBED_S = 3600.0  # the queue, the load of a large model, and the work; a deadline of the task ends it before
 
 
 class TaskCalls(Caller):
@@ -33,6 +37,18 @@ class TaskCalls(Caller):
         request = filled(task_service_pb2.CancelTaskRequest, task_id=task_id)
         answer: task_service_pb2.CancelTaskResponse = await self._call(self._stubs.tasks.CancelTask, request)
         return answer.outcome == cancel_pb2.CANCEL_OUTCOME_CANCELLED
+
+    async def embed(self, model: str, inputs: Texts, **options: Unpack[TaskOptions]) -> Embeddings:
+        """Turns texts into vectors. Waits in the queue like any task; leaving the call cancels it."""
+        request = task_service_pb2.EmbedRequest(task=embed_spec(model, inputs, options))
+        answer: task_service_pb2.EmbedResponse = await self._call(self._stubs.tasks.Embed, request, timeout_s=_EMBED_S)
+        return embeddings_from_message(answer)
+
+    async def task(self, task_id: str) -> task_pb2.Task:
+        """What is known of a task."""
+        request = filled(task_service_pb2.GetTaskRequest, task_id=task_id)
+        answer: task_service_pb2.GetTaskResponse = await self._call(self._stubs.tasks.GetTask, request)
+        return answer.task
 
     async def tasks(
         self, state: "task_pb2.TaskState.ValueType" = task_pb2.TASK_STATE_UNSPECIFIED
