@@ -44,9 +44,10 @@ def assign(
 ) -> None:
     """Say where a model, an app, or a model of an app runs. Refused if it contradicts another rule."""
     mode = _mode(pin=pin, prefer=prefer, avoid=avoid)
-    subject = {"model": model or "", "app": app or ""}
     settings: dict[str, Any] = {"keep_loaded": keep_loaded, "fallback": fallback, **_replicas(replicas)}
-    rule = ask(address, token, lambda client: client.assign(_places(to), mode, **subject, **settings))
+    rule = ask(
+        address, token, lambda client: client.assign(_places(to), mode, model=model or "", app=app or "", **settings)
+    )
     if json:
         print_json(as_data(rule))
     else:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from llama_orch.v2 import fleet_service_pb2, model_pb2
     from llorch.sdk.async_client import AsyncClient
+    from llorch.sdk.model_calls import ModelSettings
 
 app = typer.Typer(
     name="models", help="List the models, show one, add one, or download one.", invoke_without_command=True
@@ -102,7 +103,7 @@ def add(
     json: AsJson = False,
 ) -> None:
     """Add a model, or change one that was added."""
-    given = {
+    settings: ModelSettings = {
         "context": context,
         "slots": slots,
         "split": None if split is None else f"SPLIT_MODE_{split.name}",
@@ -110,7 +111,6 @@ def add(
         "idle_unload_ms": milliseconds("--idle-unload", idle_unload),
         "aliases": alias,
     }
-    settings = {field: value for field, value in given.items() if value is not None}
     model = ask(address, token, lambda client: client.register_model(name, _reference(source), **settings))
     if json:
         print_json(as_data(model))

@@ -1,6 +1,6 @@
 """One connection to an orchestrator, and how anything is called through it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -9,23 +9,37 @@ from llama_orch.v2 import (
     app_service_pb2_grpc,
     catalog_service_pb2_grpc,
     fleet_service_pb2_grpc,
+    meta_service_pb2_grpc,
     placement_service_pb2_grpc,
+    session_service_pb2_grpc,
     task_service_pb2_grpc,
 )
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
-from llorch.rpc.client import call, open_channel
+from llorch.rpc.client import call, open_channel, open_stream
+from llorch.rpc.status import is_from_server
 from llorch.sdk.connection import find_connection
 from llorch.sdk.failures import Unreachable
 
 Item = TypeVar("Item")
 
+SILENCE_S = 30.0
+"""Streams carry a heartbeat every 10 s; after this much silence the orchestrator is taken to be gone."""
+
 
 class Caller:
     """What the groups of calls of `AsyncClient` share."""
 
-    def __init__(self, address: str | None, token: str | None, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        reconnect_for_s: float = 30.0,
+    ) -> None:
         self._connection = find_connection(address, token)
         self._timeout_s = timeout_s
+        self._reconnect_for_s = reconnect_for_s
         self._open: Stubs | None = None
 
     @property
@@ -43,17 +57,32 @@ class Caller:
         except (Unavailable, DeadlineExceeded) as error:
             raise self._explained(error) from error
 
-    async def _all_pages(self, method: Any, request: Any, items: Callable[[Any], Sequence[Item]]) -> list[Item]:
+    async def _all_pages(
+        self, method: Any, request: Any, items: Callable[[Any], Sequence[Item]], *, most: int | None = None
+    ) -> list[Item]:
         found: list[Item] = []
         while True:
             page = await self._call(method, request)
             found.extend(items(page))
-            if not page.next_page_token:
-                return found
+            if not page.next_page_token or (most is not None and len(found) >= most):
+                return found[:most]
             request.page_token = page.next_page_token
 
+    async def _read(
+        self, method: Any, request: Any, *, idle_timeout_s: float | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """The messages of a stream that is not opened again when it breaks."""
+        try:
+            async with open_stream(method, request, idle_timeout_s=idle_timeout_s) as messages:
+                async for message in messages:
+                    yield message
+        except (Unavailable, DeadlineExceeded) as error:
+            raise self._explained(error) from error
+
     def _explained(self, error: LlorchError) -> LlorchError:
-        """Says whom nobody could reach, where the library says only that it was so."""
+        """Names the orchestrator that did not answer, where the library says only that no answer came."""
+        if isinstance(error, DeadlineExceeded) and is_from_server(error):
+            return error  # the deadline of a task passed
         if isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE:
             return Unreachable(self.address)
         return error
@@ -75,3 +104,5 @@ class Stubs:
         self.fleet = fleet_service_pb2_grpc.FleetServiceStub(channel)
         self.placement = placement_service_pb2_grpc.PlacementServiceStub(channel)
         self.apps = app_service_pb2_grpc.AppServiceStub(channel)
+        self.sessions = session_service_pb2_grpc.SessionServiceStub(channel)
+        self.meta = meta_service_pb2_grpc.MetaServiceStub(channel)

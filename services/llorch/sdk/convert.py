@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llama_orch.v2 import device_pb2, error_reason_pb2, task_event_pb2
+from llama_orch.v2 import device_pb2, error_reason_pb2, log_entry_pb2, task_event_pb2, task_service_pb2
 from llorch.errors import Reason
 from llorch.sdk import events
+from llorch.sdk.embeddings import Embeddings
 
 _DEVICE_KINDS: Mapping[int, str] = {
     device_pb2.DEVICE_KIND_CUDA: "cuda",
@@ -19,6 +20,11 @@ def event_from_message(message: task_event_pb2.TaskEvent) -> events.Event | None
     kind = message.WhichOneof("event")
     build = _BUILDERS.get(kind) if kind else None
     return build(message, getattr(message, str(kind))) if build else None
+
+
+def embeddings_from_message(message: task_service_pb2.EmbedResponse) -> Embeddings:
+    vectors = tuple(tuple(vector.values) for vector in message.embeddings)
+    return Embeddings(message.task_id, vectors, message.tokens_in)
 
 
 def device_kind(kind: int) -> str:
@@ -72,7 +78,16 @@ def _tokens(message: task_event_pb2.TaskEvent, tokens: task_event_pb2.Tokens) ->
         reasoning=tokens.reasoning,
         tool_call=events.ToolCallDelta(call.index, call.call_id, call.name, call.arguments) if call else None,
         token_ids=tuple(tokens.token_ids),
+        logprobs=tuple(_position(position) for position in tokens.logprobs),
     )
+
+
+def _position(position: log_entry_pb2.PositionLogprobs) -> events.PositionLogprobs:
+    return events.PositionLogprobs(_logprob(position.chosen), tuple(_logprob(token) for token in position.top))
+
+
+def _logprob(token: log_entry_pb2.TokenLogprob) -> events.TokenLogprob:
+    return events.TokenLogprob(token.token_id, token.text, token.logprob, token.raw)
 
 
 def _metrics(message: task_event_pb2.TaskEvent, metrics: task_event_pb2.Metrics) -> events.Metrics:
@@ -82,6 +97,7 @@ def _metrics(message: task_event_pb2.TaskEvent, metrics: task_event_pb2.Metrics)
         queue_depth=metrics.queue_depth,
         on_time_probability=_optional(metrics, "on_time_probability"),
         tokens_per_second=metrics.tokens_per_second,
+        kv_warm_tokens=metrics.kv_warm_tokens,
     )
 
 
@@ -93,14 +109,22 @@ def _end(message: task_event_pb2.TaskEvent, end: task_event_pb2.End) -> events.E
     return events.End(
         task_id=message.task_id,
         cursor=message.cursor,
-        finish_reasons=tuple(_finish_reason(choice.finish_reason) for choice in end.choices),
+        choices=tuple(
+            events.ChoiceEnd(choice.choice, _finish_reason(choice.finish_reason), choice.tokens_out, choice.stop_string)
+            for choice in end.choices
+        ),
         tokens_in=end.tokens_in,
         tokens_out=end.tokens_out,
         cached_tokens=end.cached_tokens,
         queue_ms=end.queue_ms,
         first_token_ms=end.first_token_ms,
         decode_time_ms=end.decode_time_ms,
+        receipt=_receipt(end.receipt) if end.HasField("receipt") else None,
     )
+
+
+def _receipt(receipt: task_event_pb2.DeterminismReceipt) -> events.DeterminismReceipt:
+    return events.DeterminismReceipt(receipt.fingerprint, receipt.seed, receipt.token_digest)
 
 
 def _failed(message: task_event_pb2.TaskEvent, error: task_event_pb2.Error) -> events.Failed:

@@ -15,6 +15,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from llama_orch.v2 import engine_pb2
 from llorch.errors import Reason
 
 
@@ -78,9 +79,30 @@ class ToolCallDelta:
     arguments: str
 
 
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """`logprob` is a natural logarithm. `raw` has the bytes of the token, of which `text` may be a part only."""
+
+    token_id: int
+    text: str
+    logprob: float
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PositionLogprobs:
+    """`top` has the most likely alternatives, best first."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """Output. `index` is that of its first token in the output of its choice, `count` how many tokens it has."""
+    """Output. `index` is that of its first token in the output of its choice, `count` how many tokens it has.
+
+    `logprobs` has one entry per token where `top_logprobs` asked for them.
+    """
 
     task_id: str
     cursor: str
@@ -91,17 +113,21 @@ class Tokens:
     reasoning: str
     tool_call: ToolCallDelta | None
     token_ids: tuple[int, ...]
+    logprobs: tuple[PositionLogprobs, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """How it goes; `on_time_probability` is 0 to 1, None without a deadline."""
+    """How it goes; `on_time_probability` is 0 to 1, None without a deadline. `kv_warm_tokens` of the prompt were found
+    in the KV cache.
+    """
 
     task_id: str
     cursor: str
     queue_depth: int
     on_time_probability: float | None
     tokens_per_second: float
+    kv_warm_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,24 +139,52 @@ class Narration:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class ChoiceEnd:
+    """How one choice ended. `stop_string` is the one that ended it, or empty."""
+
+    choice: int
+    finish_reason: FinishReason
+    tokens_out: int
+    stop_string: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeterminismReceipt:
+    """What the bytes of an answer depend on beside the request, and what they were.
+
+    `token_digest` is a SHA-256 in hexadecimal over the ids of all tokens.
+    """
+
+    fingerprint: engine_pb2.EngineFingerprint
+    seed: int
+    token_digest: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """The task ended with an answer, or was cancelled. `finish_reasons` has one per choice."""
+    """The task ended with an answer, or was cancelled. `receipt` is there for deterministic tasks."""
 
     task_id: str
     cursor: str
-    finish_reasons: tuple[FinishReason, ...]
+    choices: tuple[ChoiceEnd, ...]
     tokens_in: int
     tokens_out: int
     cached_tokens: int
     queue_ms: int
     first_token_ms: int
     decode_time_ms: int
+    receipt: DeterminismReceipt | None
+
+    @property
+    def finish_reasons(self) -> tuple[FinishReason, ...]:
+        """One per choice."""
+        return tuple(choice.finish_reason for choice in self.choices)
 
     @property
     def finish_reason(self) -> FinishReason:
         """Of the first choice."""
-        return self.finish_reasons[0] if self.finish_reasons else FinishReason.UNKNOWN
+        return self.choices[0].finish_reason if self.choices else FinishReason.UNKNOWN
 
     @property
     def tokens_per_second(self) -> float | None:

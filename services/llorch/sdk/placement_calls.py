@@ -1,32 +1,38 @@
 """Calls about who goes where, and why."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
 from llama_orch.v2 import assignment_pb2, decision_pb2, placement_service_pb2, task_pb2
 from llorch.sdk.caller import Caller
-from llorch.sdk.refusal import refusing
+from llorch.sdk.fill import filled
+from llorch.sdk.task_options import PlacementWishes, Texts
+
+
+class AssignmentSettings(TypedDict, total=False):
+    """Other fields of the contract's `Assignment`."""
+
+    assignment_id: str | None
+    keep_loaded: bool | None
+    replicas_min: int | None
+    replicas_max: int | None
+    fallback: bool | None
 
 
 class PlacementCalls(Caller):
     async def assign(
         self,
-        targets: Sequence[str],
+        targets: Texts,
         mode: "assignment_pb2.AssignmentMode.ValueType",
         *,
         model: str = "",
         app: str = "",
-        **settings: Any,
+        **settings: Unpack[AssignmentSettings],
     ) -> assignment_pb2.Assignment:
         """Says where a model, an app, or a model of an app goes; refused with the rule that it contradicts.
 
-        Targets are places as people name them: `garage`, `garage/3090`, `garage/3090+3060`, or a pool. `settings` are
-        other fields of the contract's `Assignment`, e.g. `keep_loaded=True, replicas_max=2`.
+        Targets are places as people name them: `garage`, `garage/3090`, `garage/3090+3060`, or a pool.
         """
-        rule = assignment_pb2.Assignment(mode=mode)
-        for field, value in {"targets": targets, "model": model, "app": app, **settings}.items():
-            with refusing(field, value):
-                rule.MergeFrom(assignment_pb2.Assignment(**{field: value}))
+        rule = filled(assignment_pb2.Assignment, targets=targets, mode=mode, model=model, app=app, **settings)
         request = placement_service_pb2.SetAssignmentRequest(assignment=rule)
         answer: placement_service_pb2.SetAssignmentResponse = await self._call(
             self._stubs.placement.SetAssignment, request
@@ -40,7 +46,7 @@ class PlacementCalls(Caller):
 
     async def unassign(self, assignment_id: str) -> None:
         """Takes a rule away."""
-        request = placement_service_pb2.DeleteAssignmentRequest(assignment_id=assignment_id)
+        request = filled(placement_service_pb2.DeleteAssignmentRequest, assignment_id=assignment_id)
         await self._call(self._stubs.placement.DeleteAssignment, request)
 
     async def explain(
@@ -50,13 +56,17 @@ class PlacementCalls(Caller):
         app: str = "",
         prompt_tokens: int = 0,
         output_tokens: int = 0,
-        placement: task_pb2.PlacementOverrides | None = None,
+        placement: PlacementWishes | task_pb2.PlacementOverrides | None = None,
     ) -> decision_pb2.DecisionLog:
         """Where such a task would go now, and why. Changes nothing."""
-        request = placement_service_pb2.ExplainPlacementRequest(model=model, app=app, placement=placement)
-        for field, value in {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}.items():
-            with refusing(field, value):
-                setattr(request, field, value)
+        request = filled(
+            placement_service_pb2.ExplainPlacementRequest,
+            model=model,
+            app=app,
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            placement=placement,
+        )
         answer: placement_service_pb2.ExplainPlacementResponse = await self._call(
             self._stubs.placement.ExplainPlacement, request
         )
@@ -64,5 +74,5 @@ class PlacementCalls(Caller):
 
     async def decisions(self, *, model: str = "", task_id: str = "") -> list[decision_pb2.DecisionLog]:
         """The decisions that are kept, newest first; only those about a model or for a task, if one is given."""
-        request = placement_service_pb2.ListDecisionsRequest(model=model, task_id=task_id)
+        request = filled(placement_service_pb2.ListDecisionsRequest, model=model, task_id=task_id)
         return await self._all_pages(self._stubs.placement.ListDecisions, request, lambda page: page.decisions)

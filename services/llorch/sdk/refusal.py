@@ -1,19 +1,20 @@
-"""What the contract's types can't hold is refused like anything else: with the name of the field."""
+"""What the contract's types can't hold is refused like anything else: with the name of the field, and what it takes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import reprlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 
-from llorch.errors import invalid_field
+from llorch.errors import InvalidArgument, invalid_field
 
 
-@contextmanager
-def refusing(field: str, value: object) -> Iterator[None]:
-    """Turns what protobuf says about a value into a refusal that names the field."""
-    try:
-        yield
-    except UnicodeEncodeError as error:
-        raise invalid_field(field, "is not text that UTF-8 can carry") from error
-    except ValueError as error:
-        raise invalid_field(field, f"{value!r} is out of range") from error
-    except TypeError as error:
-        raise invalid_field(field, f"{value!r} is of the wrong type") from error
+def wrong_type(field: str, value: object, takes: str) -> InvalidArgument:
+    """`takes` completes "give …"."""
+    return invalid_field(field, f"is {reprlib.repr(value)} ({type(value).__name__}); give {takes}")
+
+
+def unknown(field: str, name: object, known: Iterable[str]) -> InvalidArgument:
+    """`name` is what the caller wrote, `field` where."""
+    names = sorted(known)
+    near = get_close_matches(str(name), names, n=1)
+    remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
+    return invalid_field(field, f"is unknown; {remedy}")

@@ -1,101 +1,67 @@
 """From what a caller says to the contract's description of a task."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+
+from google.protobuf.descriptor import Descriptor
 
 from llama_orch.v2 import task_pb2
 from llorch.errors import invalid_field
-from llorch.sdk.refusal import refusing
-
-Prompt = str | Sequence[Mapping[str, str]]
-"""A text, which becomes the one message of a user; or messages like `{"role": "user", "content": "Hello"}`."""
-
-
-class GenerateOptions(TypedDict, total=False):
-    """What may be said about a task beside model and prompt. What is absent is the orchestrator's default.
-
-    `system` goes before the prompt as a message of the role "system". `raw=True` gives a text prompt to the model
-    as it is, without its chat template. `deadline_ms` is counted from now. `request_id` makes a repeated call the
-    same task. The rest is explained at `GenerateWork`, `Sampling` and `TaskSpec` of the contract.
-    """
-
-    system: str | None
-    raw: bool
-    max_tokens: int | None
-    stop: Sequence[str]
-    ignore_eos: bool
-    n: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repeat_penalty: float | None
-    frequency_penalty: float | None
-    presence_penalty: float | None
-    seed: int | None
-    session_id: str
-    priority: str
-    deadline_ms: int | None
-    deterministic: bool
-    request_id: str
-
-
-_WORK = ("max_tokens", "ignore_eos", "n")
-_SAMPLING = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repeat_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "seed",
-)
-_TASK = ("session_id", "priority", "deadline_ms", "deterministic", "request_id")
+from llorch.sdk.fill import fill
+from llorch.sdk.refusal import unknown, wrong_type
+from llorch.sdk.scalar import text
+from llorch.sdk.task_options import GenerateOptions, Prompt, TaskOptions, Texts
 
 
 def generate_spec(model: str, prompt: Prompt, options: GenerateOptions) -> task_pb2.TaskSpec:
     """Raises InvalidArgument for what the contract's types can't hold; ranges are the orchestrator's business."""
-    unknown = options.keys() - GenerateOptions.__annotations__.keys()
-    if unknown:
-        known = ", ".join(sorted(GenerateOptions.__annotations__))
-        raise invalid_field(min(unknown), f"is no option; there are {known}")
+    _check_names(options, GenerateOptions.__annotations__)
     spec = task_pb2.TaskSpec()
-    with refusing("model", model):
-        spec.model = model
-    _set_input(spec.generate, prompt, options)
-    with refusing("stop", options.get("stop")):
-        spec.generate.stop.extend(options.get("stop", ()))
-    _set(spec.generate, _WORK, options)
-    _set(spec.generate.sampling, _SAMPLING, options)
-    _set(spec, _TASK, options)
+    fill(spec, {"model": model, **_fields_of(spec.DESCRIPTOR, options)})
+    work = spec.generate
+    _set_input(work, prompt, options)
+    for message in (work, work.sampling, work.output_constraint):
+        fill(message, _fields_of(message.DESCRIPTOR, options))
     return spec
 
 
+def embed_spec(model: str, inputs: Texts, options: TaskOptions) -> task_pb2.TaskSpec:
+    """As `generate_spec`."""
+    _check_names(options, TaskOptions.__annotations__)
+    spec = task_pb2.TaskSpec()
+    fill(spec, {"model": model, **_fields_of(spec.DESCRIPTOR, options)})
+    spec.embed.SetInParent()
+    fill(spec.embed, {"inputs": inputs})
+    return spec
+
+
+def _check_names(options: Mapping[str, object], known: Mapping[str, object]) -> None:
+    for name in options:
+        if name not in known:
+            raise unknown(name, name, known)
+
+
+def _fields_of(kind: Descriptor, options: Mapping[str, object]) -> dict[str, object]:
+    """The options that are fields of this message. No two messages of a task share an option's name."""
+    return {name: value for name, value in options.items() if name in kind.fields_by_name and value is not None}
+
+
 def _set_input(work: task_pb2.GenerateWork, prompt: Prompt, options: GenerateOptions) -> None:
-    system = options.get("system")
-    if options.get("raw"):
-        if not isinstance(prompt, str) or system:
-            raise invalid_field("raw", "goes with a text prompt, and without a system message")
-        with refusing("prompt", prompt):
-            work.prompt = prompt
-        return
+    about_chat = _fields_of(work.chat.DESCRIPTOR, options)
+    if not options.get("raw"):
+        _set_chat(work.chat, prompt, options.get("system"))
+        fill(work.chat, about_chat)
+    elif not isinstance(prompt, str) or options.get("system") or about_chat:
+        raise invalid_field("raw", "goes with a text prompt, and without system, tools, tool_choice, template_values")
+    else:
+        fill(work, {"prompt": prompt})
+
+
+def _set_chat(chat: task_pb2.ChatInput, prompt: Prompt, system: str | None) -> None:
     if system:
-        _add_message(work.chat, {"role": "system", "content": system})
-    for message in [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt:
-        _add_message(work.chat, message)
-
-
-def _add_message(chat: task_pb2.ChatInput, message: Mapping[str, str]) -> None:
-    if message.keys() != {"role", "content"}:
-        raise invalid_field("messages", 'a message has "role" and "content", and nothing else')
-    with refusing("messages", message):
-        chat.messages.add(role=message["role"], content=[task_pb2.ContentPart(text=message["content"])])
-
-
-def _set(target: Any, fields: Sequence[str], options: GenerateOptions) -> None:
-    for field in fields:
-        value = options.get(field)
-        if value is not None:
-            with refusing(field, value):
-                setattr(target, field, value)
+        chat.messages.add(role="system").content.add(text=text(system, "system"))
+    if isinstance(prompt, str):
+        chat.messages.add(role="user").content.add(text=text(prompt, "prompt"))
+    elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):
+        fill(chat, {"messages": prompt})
+    else:
+        raise wrong_type("prompt", prompt, 'text, or a list of messages like {"role": "user", "content": "Hello"}')

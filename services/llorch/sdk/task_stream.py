@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from llama_orch.v2 import task_event_pb2
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
+from llorch.sdk.answer import Answer, AnswerParts
 from llorch.sdk.convert import event_from_message
 from llorch.sdk.events import End, Event, Failed, Placed, Started, Tokens
 from llorch.sdk.failures import TaskFailed
@@ -28,7 +29,8 @@ OpenAgain = Callable[[str, str], Messages]
 
 
 class TaskStream(AsyncIterator[Event]):
-    """Iterate over it, or over `text()`; leave it early with `aclose()` or as an async context manager.
+    """Iterate over it or over `text()`, or wait for the whole `answer()`; leave it early with `aclose()` or as an
+    async context manager.
 
     A connection that breaks is opened again after the last cursor, until `reconnect_for_s` have passed without an
     event; then the error is raised. It is raised at once where the task's id is not known yet. A reader never sees
@@ -99,12 +101,16 @@ class TaskStream(AsyncIterator[Event]):
                 case Tokens(choice=0, text=text) if text:
                     yield text
                 case Failed():
-                    raise TaskFailed(
-                        event.reason,
-                        event.message,
-                        retryable=event.retryable,
-                        retry_after_ms=event.retry_after_ms,
-                    )
+                    raise _error_of(event)
+
+    async def answer(self) -> Answer:
+        """All that is still to come, put together. Raises TaskFailed if the task fails."""
+        parts = AnswerParts()
+        async for event in self:
+            if isinstance(event, Failed):
+                raise _error_of(event)
+            parts.add(event)
+        return parts.whole()
 
     async def _next_event(self, messages: Messages) -> Event | None:
         """None for a message that is no event for users. Raises Unavailable where the stream ends, too."""
@@ -140,6 +146,10 @@ class TaskStream(AsyncIterator[Event]):
             case End() | Failed():
                 self._finished = True
         return True
+
+
+def _error_of(failed: Failed) -> TaskFailed:
+    return TaskFailed(failed.reason, failed.message, retryable=failed.retryable, retry_after_ms=failed.retry_after_ms)
 
 
 class _Pauses:

@@ -6,6 +6,8 @@ import pytest
 from llama_orch.v2 import assignment_pb2, decision_pb2
 from llorch import AsyncClient, Client, End, Started
 from llorch.errors import InvalidArgument, NotFound
+from llorch.sdk.blocking_stream import SyncTaskStream
+from llorch.sdk.task_stream import TaskStream
 from support.fake_orchestrator import APP_KEY, TASK_ID, FakeOrchestrator
 
 
@@ -23,6 +25,7 @@ async def test_the_synchronous_client_does_all_that_the_other_does(address: str,
         with Client(address) as client:
             assert client.submit("smollm2", "Hi") == TASK_ID
             assert "".join(client.stream(TASK_ID).text()) == "Red, green, blue."
+            assert client.stream(TASK_ID).answer().text == "Red, green, blue."
             assert client.cancel(TASK_ID)
             assert [model.spec.name for model in client.models()] == ["smollm2"]
             assert client.model("smollm2").spec.name == "smollm2"
@@ -35,12 +38,18 @@ async def test_the_synchronous_client_does_all_that_the_other_does(address: str,
 
 
 def test_every_call_is_there_for_programs_without_an_event_loop() -> None:
-    calls = {name for name in dir(AsyncClient) if not name.startswith("_")}
+    calls = {name for name in dir(AsyncClient) if not name.startswith("_")} - {"address", "close"}
 
-    assert calls <= set(dir(Client))
-    for name in calls - {"address", "close"}:
-        there, here = (inspect.signature(getattr(kind, name)).parameters for kind in (AsyncClient, Client))
-        assert [str(one) for one in there.values()] == [str(one) for one in here.values()], name
+    for name in calls:
+        assert getattr(Client, name).__wrapped__ is getattr(AsyncClient, name)
+    assert {name for name in dir(Client) if not name.startswith("_")} == calls | {"address", "close"}
+    assert str(inspect.signature(Client)) == str(inspect.signature(AsyncClient))
+
+
+def test_its_streams_do_all_that_the_others_do() -> None:
+    there, here = ({name for name in vars(kind) if not name.startswith("_")} for kind in (TaskStream, SyncTaskStream))
+
+    assert there - {"aclose"} | {"close"} | {"task_id", "cursor"} == here
 
 
 async def test_the_synchronous_client_sets_the_world_in_order(address: str, fake: FakeOrchestrator) -> None:
@@ -70,7 +79,7 @@ async def test_the_synchronous_client_sets_the_world_in_order(address: str, fake
                 client.update_app("aider", weight=1)
             with pytest.raises(InvalidArgument, match="replicas_max"):
                 client.assign(["attic"], assignment_pb2.ASSIGNMENT_MODE_PIN, model="coder", replicas_max=-1)
-            with pytest.raises(InvalidArgument, match="for_ms"):
+            with pytest.raises(InvalidArgument, match="duration_ms"):
                 client.release_gpu("garage/3090", for_ms=2**40)
 
     await asyncio.to_thread(use)

@@ -1,3 +1,5 @@
+import ast
+import inspect
 import subprocess
 import sys
 
@@ -43,3 +45,12 @@ def test_every_name_that_llorch_offers_is_there() -> None:
     import llorch
 
     assert all(getattr(llorch, name) is not None for name in llorch._HOME)
+
+
+def test_type_checkers_see_the_names_that_llorch_offers() -> None:
+    import llorch
+
+    imports = [node for node in ast.walk(ast.parse(inspect.getsource(llorch))) if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname: node.module for node in imports for alias in node.names if alias.asname}
+
+    assert seen == llorch._HOME

@@ -1,0 +1,75 @@
+"""Calls about tasks: submit them, read them, cancel them."""
+
+from typing import Any, Unpack
+
+from llama_orch.v2 import cancel_pb2, task_pb2, task_service_pb2
+from llorch.rpc.client import open_stream
+from llorch.sdk.caller import SILENCE_S, Caller
+from llorch.sdk.convert import embeddings_from_message
+from llorch.sdk.embeddings import Embeddings
+from llorch.sdk.fill import filled
+from llorch.sdk.task_options import GenerateOptions, Prompt, TaskOptions, Texts
+from llorch.sdk.task_spec import embed_spec, generate_spec
+from llorch.sdk.task_stream import Messages, TaskStream
+
+_EMBED_S = 3600.0  # the queue, the load of a large model, and the work; a deadline of the task ends it before
+
+
+class TaskCalls(Caller):
+    def generate(self, model: str, prompt: Prompt, **options: Unpack[GenerateOptions]) -> TaskStream:
+        """Submits and streams. The task lives as long as somebody reads it, give or take two seconds."""
+        request = task_service_pb2.GenerateRequest(task=generate_spec(model, prompt, options))
+        return self._task_stream(self._stubs.tasks.Generate, request)
+
+    async def submit(self, model: str, prompt: Prompt, **options: Unpack[GenerateOptions]) -> str:
+        """Submits a task that goes on without a reader, and returns its id for `stream`."""
+        request = task_service_pb2.SubmitTaskRequest(task=generate_spec(model, prompt, options))
+        answer: task_service_pb2.SubmitTaskResponse = await self._call(self._stubs.tasks.SubmitTask, request)
+        return answer.task_id
+
+    def stream(self, task_id: str, *, after: str = "") -> TaskStream:
+        """The events of a task from its beginning, or after the cursor of an event."""
+        request = filled(task_service_pb2.StreamTaskRequest, task_id=task_id, after=after)
+        return self._task_stream(self._stubs.tasks.StreamTask, request, task_id=task_id, after=after)
+
+    async def cancel(self, task_id: str) -> bool:
+        """Whether this call cancelled it; False if it had ended before, or nobody knows it."""
+        request = filled(task_service_pb2.CancelTaskRequest, task_id=task_id)
+        answer: task_service_pb2.CancelTaskResponse = await self._call(self._stubs.tasks.CancelTask, request)
+        return answer.outcome == cancel_pb2.CANCEL_OUTCOME_CANCELLED
+
+    async def embed(self, model: str, inputs: Texts, **options: Unpack[TaskOptions]) -> Embeddings:
+        """Turns texts into vectors. Waits in the queue like any task; leaving the call cancels it."""
+        request = task_service_pb2.EmbedRequest(task=embed_spec(model, inputs, options))
+        answer: task_service_pb2.EmbedResponse = await self._call(self._stubs.tasks.Embed, request, timeout_s=_EMBED_S)
+        return embeddings_from_message(answer)
+
+    async def task(self, task_id: str) -> task_pb2.Task:
+        """What is known of a task."""
+        request = filled(task_service_pb2.GetTaskRequest, task_id=task_id)
+        answer: task_service_pb2.GetTaskResponse = await self._call(self._stubs.tasks.GetTask, request)
+        return answer.task
+
+    async def tasks(
+        self, state: "task_pb2.TaskState.ValueType" = task_pb2.TASK_STATE_UNSPECIFIED
+    ) -> list[task_pb2.Task]:
+        """The tasks that are kept, newest first; only those in a state, if one is given."""
+        request = filled(task_service_pb2.ListTasksRequest, state=state)
+        return await self._all_pages(self._stubs.tasks.ListTasks, request, lambda page: page.tasks)
+
+    def _task_stream(self, method: Any, request: Any, *, task_id: str = "", after: str = "") -> TaskStream:
+        return TaskStream(
+            self._messages(method, request),
+            self._open_again,
+            self._explained,
+            reconnect_for_s=self._reconnect_for_s,
+            task_id=task_id,
+            after=after,
+        )
+
+    def _open_again(self, task_id: str, cursor: str) -> Messages:
+        request = task_service_pb2.StreamTaskRequest(task_id=task_id, after=cursor)
+        return self._messages(self._stubs.tasks.StreamTask, request)
+
+    def _messages(self, method: Any, request: Any) -> Messages:
+        return open_stream(method, request, idle_timeout_s=SILENCE_S)
