@@ -18,6 +18,7 @@ from llorch.sdk.app_calls import AppCalls
 from llorch.sdk.log_calls import LogCalls
 from llorch.sdk.memory_calls import MemoryCalls
 from llorch.sdk.placement_calls import PlacementCalls
+from llorch.sdk.pool_calls import PoolCalls
 from llorch.sdk.refusal import refusing
 from llorch.sdk.task_spec import GenerateOptions, Prompt, generate_spec
 from llorch.sdk.task_stream import Messages, TaskStream
@@ -27,7 +28,7 @@ _SILENCE_S = 30.0
 _VERIFY_S = 3600.0  # as long as the largest models take from the slowest disks
 
 
-class AsyncClient(PlacementCalls, AppCalls, MemoryCalls, LogCalls):
+class AsyncClient(PlacementCalls, AppCalls, MemoryCalls, PoolCalls, LogCalls):
     """One connection to an orchestrator; an async context manager, or `await close()` it.
 
     `address` is `host:port` (default: LLORCH_ADDRESS, else 127.0.0.1:8090), `token` the bearer token (default:

@@ -17,6 +17,7 @@ from llama_orch.v2 import (
 )
 from llorch.sdk.async_client import AsyncClient
 from llorch.sdk.events import Event
+from llorch.sdk.pool_calls import DEFAULT_POLICY
 from llorch.sdk.task_spec import GenerateOptions, Prompt
 from llorch.sdk.task_stream import TaskStream
 
@@ -172,6 +173,36 @@ class Client:
 
     def resume_gpu(self, gpu: str) -> None:
         self._wait(self._client.resume_gpu(gpu))
+
+    def pool_health(self, pool_id: str) -> fleet_service_pb2.GetPoolHealthResponse:
+        return self._wait(self._client.pool_health(pool_id))
+
+    def drain_pool(
+        self,
+        pool_id: str,
+        *,
+        deadline_ms: int | None = None,
+        policy: "fleet_service_pb2.DrainPolicy.ValueType" = DEFAULT_POLICY,
+    ) -> None:
+        self._wait(self._client.drain_pool(pool_id, deadline_ms=deadline_ms, policy=policy))
+
+    def reload_pool(
+        self,
+        pool_id: str,
+        *,
+        deadline_ms: int | None = None,
+        policy: "fleet_service_pb2.DrainPolicy.ValueType" = DEFAULT_POLICY,
+    ) -> None:
+        self._wait(self._client.reload_pool(pool_id, deadline_ms=deadline_ms, policy=policy))
+
+    def purge_pool(
+        self,
+        pool_id: str,
+        *,
+        deadline_ms: int | None = None,
+        policy: "fleet_service_pb2.DrainPolicy.ValueType" = DEFAULT_POLICY,
+    ) -> None:
+        self._wait(self._client.purge_pool(pool_id, deadline_ms=deadline_ms, policy=policy))
 
     def _stream(self, begin: Callable[[], TaskStream]) -> "SyncTaskStream":
         async def begin_inside() -> TaskStream:
