@@ -124,8 +124,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The request_id was used before, with other content. What to do: a new request_id for a new request."""
     ERROR_REASON_ATTEMPT_EXISTS: _ErrorReason.ValueType  # 43
     """The attempt_id exists on this worker with another spec. What to do: never use an attempt_id twice."""
-    ERROR_REASON_ATTEMPT_NOT_FOUND: _ErrorReason.ValueType  # 44
-    """The worker does not know the attempt. What to do: treat it as lost."""
     ERROR_REASON_ATTEMPT_RELEASED: _ErrorReason.ValueType  # 45
     """The attempt was cancelled or released before this start came; a late start can't revive it.
     What to do: nothing; the attempt is meant to stay away.
@@ -347,8 +345,6 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 42
 """The request_id was used before, with other content. What to do: a new request_id for a new request."""
 ERROR_REASON_ATTEMPT_EXISTS: ErrorReason.ValueType  # 43
 """The attempt_id exists on this worker with another spec. What to do: never use an attempt_id twice."""
-ERROR_REASON_ATTEMPT_NOT_FOUND: ErrorReason.ValueType  # 44
-"""The worker does not know the attempt. What to do: treat it as lost."""
 ERROR_REASON_ATTEMPT_RELEASED: ErrorReason.ValueType  # 45
 """The attempt was cancelled or released before this start came; a late start can't revive it.
 What to do: nothing; the attempt is meant to stay away.
