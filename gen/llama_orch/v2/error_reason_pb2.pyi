@@ -137,7 +137,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NODE_NOT_FOUND: _ErrorReason.ValueType  # 60
     """No node has this id. What to do: `llorch gpus` lists the nodes."""
     ERROR_REASON_POOL_NOT_FOUND: _ErrorReason.ValueType  # 61
-    """No pool has this id. What to do: `llorch gpus` lists the pools."""
+    """No pool has this id; the message names those that there are. What to do: use one of them."""
     ERROR_REASON_DEVICE_NOT_FOUND: _ErrorReason.ValueType  # 62
     """No device has this id or name on the node. What to do: `llorch gpus` lists the devices."""
     ERROR_REASON_WORKER_NOT_FOUND: _ErrorReason.ValueType  # 63
@@ -358,7 +358,7 @@ ERROR_REASON_APP_NOT_FOUND: ErrorReason.ValueType  # 48
 ERROR_REASON_NODE_NOT_FOUND: ErrorReason.ValueType  # 60
 """No node has this id. What to do: `llorch gpus` lists the nodes."""
 ERROR_REASON_POOL_NOT_FOUND: ErrorReason.ValueType  # 61
-"""No pool has this id. What to do: `llorch gpus` lists the pools."""
+"""No pool has this id; the message names those that there are. What to do: use one of them."""
 ERROR_REASON_DEVICE_NOT_FOUND: ErrorReason.ValueType  # 62
 """No device has this id or name on the node. What to do: `llorch gpus` lists the devices."""
 ERROR_REASON_WORKER_NOT_FOUND: ErrorReason.ValueType  # 63

@@ -14,8 +14,8 @@ def removes(query: Query, site: Site) -> bool:
 
 def detail(query: Query, site: Site) -> str:
     drains = query.state.drains.on_node(site.node.node_id)
-    pools = " and ".join(drain.pool_id for drain in drains if set(drain.device_ids) & set(site.device_ids))
-    return f"pool {pools} is drained; `llorch pool reload` puts it to work again"
+    pools = [drain.pool_id for drain in drains if set(drain.device_ids) & set(site.device_ids)]
+    return f"pool {' and '.join(pools)} is drained; `llorch pool reload {pools[0]}` puts it to work again"
 
 
 POOL_DRAINING = Filter("pool_draining", removes, detail, matters)
