@@ -18,7 +18,6 @@ from llama_orch.v2 import (
 )
 from llorch.errors import Reason, invalid_field
 from llorch.gguf.facts import ModelFacts
-from llorch.gguf.memory_estimate import BATCH_TOKENS, LoadShape, estimate
 from llorch.identifiers import check_id
 from llorch.options.checking import check_value
 from llorch.options.model import MODEL
@@ -160,19 +159,9 @@ def verification(reading: DigestProgress, model: LocatedModel) -> pool_manager_s
 
 
 def model_facts(facts: ModelFacts) -> pool_manager_service_pb2.ModelFacts:
-    """For one token in one slot, so that who decides on slots and contexts can multiply."""
-    whole = estimate(facts, LoadShape(slots=1, context_per_slot=1))
-    token_kv = [2 * (layer.key_width + layer.value_width) for layer in facts.layers]
-    windowed = sum(size for size, layer in zip(token_kv, facts.layers, strict=True) if layer.windowed)
     return pool_manager_service_pb2.ModelFacts(
         architecture=facts.architecture,
         context_trained=facts.context_trained,
-        weights_mib=-(-whole.weights // _MIB),
-        kv_bytes_per_token=sum(token_kv) - windowed,
-        window_kv_bytes_per_token=windowed,
-        window_tokens=facts.window + BATCH_TOKENS if windowed else 0,
-        state_kib_per_slot=-(-whole.state // 1024),
-        compute_mib=-(-whole.compute // _MIB),
         layers=[
             pool_manager_service_pb2.LayerFacts(
                 weight_bytes=layer.weight_bytes,

@@ -9,6 +9,7 @@ import pytest
 
 from llama_orch.v2 import device_pb2, error_reason_pb2, pool_pb2, task_event_pb2, worker_pb2
 from llama_orch.v2 import fleet_service_pb2 as pb2
+from llorch.cli import main as cli
 from llorch.errors import InvalidArgument, NotFound, Reason, Unavailable
 from llorch.rpc.client import call, open_stream
 from support.streams import check_stream
@@ -153,6 +154,29 @@ async def test_a_load_that_fails_is_told_with_its_reason(system: WholeSystem) ->
     ]
     assert not state.loads
     assert "gone" in (await pool_health(system)).last_error
+
+
+@pytest.mark.req("ORCH-1022", "TOOL-5001")
+async def test_the_command_line_empties_a_pool_and_puts_it_to_work_again(
+    system: WholeSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def llorch(*arguments: str) -> str:
+        code = await asyncio.to_thread(cli.execute, [*arguments, "--address", system.address])
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        return said.err
+
+    before = await load(system)
+    await wait_until(lambda: is_ready(system, before))
+    assert (await llorch("pool", "drain", "garage")).splitlines() == [
+        "garage gets no new work until `llorch pool reload garage`",
+        "  waits: the process that had sim is ending",
+    ]
+    await wait_until(lambda: is_drained(system))
+    await llorch("pool", "purge", "garage")
+    await llorch("pool", "reload", "garage")
+    await wait_until(lambda: has_ready_worker_other_than(system, before))
+    assert (await pool_health(system)).pool.state == pool_pb2.POOL_STATE_READY
 
 
 async def runs_something(system: WholeSystem) -> bool:

@@ -25,6 +25,7 @@ from llama_orch.v2 import (
     placement_service_pb2,
     placement_service_pb2_grpc,
     pool_manager_service_pb2,
+    pool_pb2,
     task_event_pb2,
     task_pb2,
     task_service_pb2,
@@ -37,6 +38,9 @@ from llorch.rpc.server import RpcServer
 
 TASK_ID = "task-1"
 APP_KEY = "llorch-a-key-of-no-use"
+DrainRequest = (
+    fleet_service_pb2.DrainPoolRequest | fleet_service_pb2.ReloadPoolRequest | fleet_service_pb2.PurgePoolRequest
+)
 Send = Callable[[task_event_pb2.TaskEvent], Awaitable[None]]
 
 
@@ -73,6 +77,8 @@ class FakeOrchestrator:
     unloads_seen: list[fleet_service_pb2.UnloadModelRequest] = field(default_factory=list)
     releases_seen: list[fleet_service_pb2.ReleaseDeviceRequest] = field(default_factory=list)
     resumed: list[str] = field(default_factory=list)
+    drains_seen: list[DrainRequest] = field(default_factory=list)
+    pool_blockers: list[fleet_service_pb2.DrainBlocker] = field(default_factory=list)
 
     def events(self) -> list[task_event_pb2.TaskEvent]:
         device = task_event_pb2.PlacedDevice(device_id="cpu", name="Ryzen", kind=device_pb2.DEVICE_KIND_CPU)
@@ -226,6 +232,24 @@ class _Fleet:
     async def ResumeDevice(self, request: Any, context: Any) -> Any:
         self._fake.resumed.append(request.device)
         return fleet_service_pb2.ResumeDeviceResponse()
+
+    async def DrainPool(self, request: Any, context: Any) -> Any:
+        self._fake.drains_seen.append(request)
+        return fleet_service_pb2.DrainPoolResponse()
+
+    async def ReloadPool(self, request: Any, context: Any) -> Any:
+        self._fake.drains_seen.append(request)
+        return fleet_service_pb2.ReloadPoolResponse()
+
+    async def PurgePool(self, request: Any, context: Any) -> Any:
+        self._fake.drains_seen.append(request)
+        return fleet_service_pb2.PurgePoolResponse()
+
+    async def GetPoolHealth(self, request: Any, context: Any) -> Any:
+        if request.pool_id != "garage":
+            raise NotFound(Reason.POOL_NOT_FOUND, f"no pool '{request.pool_id}'; the pools are: garage")
+        pool = pool_pb2.Pool(pool_id="garage", node_id="garage", state=pool_pb2.POOL_STATE_DRAINING)
+        return fleet_service_pb2.GetPoolHealthResponse(pool=pool, live=True, blockers=self._fake.pool_blockers)
 
     async def StreamWorkerLog(self, request: Any, context: Any) -> None:
         self._fake.logs_seen.append(request)

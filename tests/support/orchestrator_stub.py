@@ -57,7 +57,6 @@ class OrchestratorStub:
             cluster_id=self.cluster_id,
             control_epoch=self.control_epoch,
             heartbeat_interval_ms=100,
-            lease_ms=500,
         )
 
     async def _say(self, context: Any, **directive: Any) -> None:

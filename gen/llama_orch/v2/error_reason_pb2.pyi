@@ -124,8 +124,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The request_id was used before, with other content. What to do: a new request_id for a new request."""
     ERROR_REASON_ATTEMPT_EXISTS: _ErrorReason.ValueType  # 43
     """The attempt_id exists on this worker with another spec. What to do: never use an attempt_id twice."""
-    ERROR_REASON_ATTEMPT_NOT_FOUND: _ErrorReason.ValueType  # 44
-    """The worker does not know the attempt. What to do: treat it as lost."""
     ERROR_REASON_ATTEMPT_RELEASED: _ErrorReason.ValueType  # 45
     """The attempt was cancelled or released before this start came; a late start can't revive it.
     What to do: nothing; the attempt is meant to stay away.
@@ -139,7 +137,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NODE_NOT_FOUND: _ErrorReason.ValueType  # 60
     """No node has this id. What to do: `llorch gpus` lists the nodes."""
     ERROR_REASON_POOL_NOT_FOUND: _ErrorReason.ValueType  # 61
-    """No pool has this id. What to do: `llorch gpus` lists the pools."""
+    """No pool has this id; the message names those that there are. What to do: use one of them."""
     ERROR_REASON_DEVICE_NOT_FOUND: _ErrorReason.ValueType  # 62
     """No device has this id or name on the node. What to do: `llorch gpus` lists the devices."""
     ERROR_REASON_WORKER_NOT_FOUND: _ErrorReason.ValueType  # 63
@@ -347,8 +345,6 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 42
 """The request_id was used before, with other content. What to do: a new request_id for a new request."""
 ERROR_REASON_ATTEMPT_EXISTS: ErrorReason.ValueType  # 43
 """The attempt_id exists on this worker with another spec. What to do: never use an attempt_id twice."""
-ERROR_REASON_ATTEMPT_NOT_FOUND: ErrorReason.ValueType  # 44
-"""The worker does not know the attempt. What to do: treat it as lost."""
 ERROR_REASON_ATTEMPT_RELEASED: ErrorReason.ValueType  # 45
 """The attempt was cancelled or released before this start came; a late start can't revive it.
 What to do: nothing; the attempt is meant to stay away.
@@ -362,7 +358,7 @@ ERROR_REASON_APP_NOT_FOUND: ErrorReason.ValueType  # 48
 ERROR_REASON_NODE_NOT_FOUND: ErrorReason.ValueType  # 60
 """No node has this id. What to do: `llorch gpus` lists the nodes."""
 ERROR_REASON_POOL_NOT_FOUND: ErrorReason.ValueType  # 61
-"""No pool has this id. What to do: `llorch gpus` lists the pools."""
+"""No pool has this id; the message names those that there are. What to do: use one of them."""
 ERROR_REASON_DEVICE_NOT_FOUND: ErrorReason.ValueType  # 62
 """No device has this id or name on the node. What to do: `llorch gpus` lists the devices."""
 ERROR_REASON_WORKER_NOT_FOUND: ErrorReason.ValueType  # 63

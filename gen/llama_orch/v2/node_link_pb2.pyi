@@ -281,7 +281,6 @@ class Registered(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     CONTROL_EPOCH_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _builtins.int
-    LEASE_MS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     node_session: _builtins.str
     """Fences links: what comes over an older one is dropped."""
@@ -291,8 +290,6 @@ class Registered(_message.Message):
     """Epoch of the orchestrator."""
     heartbeat_interval_ms: _builtins.int
     """Time between heartbeats, in ms."""
-    lease_ms: _builtins.int
-    """Silence after which the node is SUSPECT, in ms."""
     version: _builtins.str
     """Version of the orchestrator."""
     def __init__(
@@ -302,12 +299,11 @@ class Registered(_message.Message):
         cluster_id: _builtins.str = ...,
         control_epoch: _builtins.int = ...,
         heartbeat_interval_ms: _builtins.int = ...,
-        lease_ms: _builtins.int = ...,
         version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "control_epoch", b"control_epoch", "heartbeat_interval_ms", b"heartbeat_interval_ms", "lease_ms", b"lease_ms", "node_session", b"node_session", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "control_epoch", b"control_epoch", "heartbeat_interval_ms", b"heartbeat_interval_ms", "node_session", b"node_session", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

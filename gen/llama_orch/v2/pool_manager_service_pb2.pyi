@@ -329,20 +329,12 @@ Global___LayerFacts: _TypeAlias = LayerFacts  # noqa: Y015
 
 @_typing.final
 class ModelFacts(_message.Message):
-    """What the memory of a model follows from, by its file's header. Fields 3 to 8 are sums for one GPU; the others say how
-    much of it goes to which of several devices.
-    """
+    """What the memory of a model follows from, by its file's header."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     CONTEXT_TRAINED_FIELD_NUMBER: _builtins.int
-    WEIGHTS_MIB_FIELD_NUMBER: _builtins.int
-    KV_BYTES_PER_TOKEN_FIELD_NUMBER: _builtins.int
-    WINDOW_KV_BYTES_PER_TOKEN_FIELD_NUMBER: _builtins.int
-    WINDOW_TOKENS_FIELD_NUMBER: _builtins.int
-    STATE_KIB_PER_SLOT_FIELD_NUMBER: _builtins.int
-    COMPUTE_MIB_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     VOCABULARY_SIZE_FIELD_NUMBER: _builtins.int
@@ -355,18 +347,6 @@ class ModelFacts(_message.Message):
     """Architecture as the file names it, e.g. "llama"."""
     context_trained: _builtins.int
     """Tokens of context that the model was trained with."""
-    weights_mib: _builtins.int
-    """MiB of weights, the output matrix included."""
-    kv_bytes_per_token: _builtins.int
-    """Bytes of KV cache at 16 bits per token, in layers that keep the whole context."""
-    window_kv_bytes_per_token: _builtins.int
-    """Bytes of KV cache at 16 bits per token, in layers that keep no more than `window_tokens`."""
-    window_tokens: _builtins.int
-    """Tokens that such layers keep; 0 without any."""
-    state_kib_per_slot: _builtins.int
-    """KiB of recurrent state per slot; 0 for models without."""
-    compute_mib: _builtins.int
-    """MiB of compute buffers."""
     window: _builtins.int
     """Tokens that windowed layers look back; 0 without a window."""
     vocabulary_size: _builtins.int
@@ -390,12 +370,6 @@ class ModelFacts(_message.Message):
         *,
         architecture: _builtins.str = ...,
         context_trained: _builtins.int = ...,
-        weights_mib: _builtins.int = ...,
-        kv_bytes_per_token: _builtins.int = ...,
-        window_kv_bytes_per_token: _builtins.int = ...,
-        window_tokens: _builtins.int = ...,
-        state_kib_per_slot: _builtins.int = ...,
-        compute_mib: _builtins.int = ...,
         layers: _abc.Iterable[Global___LayerFacts] | None = ...,
         window: _builtins.int = ...,
         vocabulary_size: _builtins.int = ...,
@@ -407,7 +381,7 @@ class ModelFacts(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_width", b"activation_width", "architecture", b"architecture", "compute_mib", b"compute_mib", "context_trained", b"context_trained", "embedding_bytes", b"embedding_bytes", "kv_bytes_per_token", b"kv_bytes_per_token", "layers", b"layers", "output_bytes", b"output_bytes", "state_kib_per_slot", b"state_kib_per_slot", "tied_output", b"tied_output", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes", "weights_mib", b"weights_mib", "window", b"window", "window_kv_bytes_per_token", b"window_kv_bytes_per_token", "window_tokens", b"window_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_width", b"activation_width", "architecture", b"architecture", "context_trained", b"context_trained", "embedding_bytes", b"embedding_bytes", "layers", b"layers", "output_bytes", b"output_bytes", "tied_output", b"tied_output", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -471,17 +445,12 @@ class DeleteStagedModelResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    FREED_MIB_FIELD_NUMBER: _builtins.int
-    freed_mib: _builtins.int
-    """MiB that became free; 0 if the file was not in the cache."""
     def __init__(
         self,
-        *,
-        freed_mib: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["freed_mib", b"freed_mib"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,17 +74,12 @@ class StartRunResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SLOTS_FREE_FIELD_NUMBER: _builtins.int
-    slots_free: _builtins.int
-    """Free slots after this start."""
     def __init__(
         self,
-        *,
-        slots_free: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["slots_free", b"slots_free"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,17 +245,12 @@ class ReleaseRunsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SLOTS_FREE_FIELD_NUMBER: _builtins.int
-    slots_free: _builtins.int
-    """Free slots after this release."""
     def __init__(
         self,
-        *,
-        slots_free: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["slots_free", b"slots_free"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -510,19 +500,12 @@ class ShutdownRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CONTROL_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def control(self) -> _control_pb2.ControlHeader:
-        """Who commands; absent if the pool manager does."""
-
     def __init__(
         self,
-        *,
-        control: _control_pb2.ControlHeader | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

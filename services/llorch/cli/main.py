@@ -19,6 +19,7 @@ from llorch.cli import (
     load,
     logs,
     model_care,
+    pool,
     ps,
     pull,
     run,
@@ -49,6 +50,7 @@ app.command()(assignments.unassign)
 app.add_typer(apps.app)
 app.command()(gpus.gpus)
 app.add_typer(gpu.app)
+app.add_typer(pool.app)
 app.command()(logs.logs)
 app.command()(doctor.doctor)
 app.command()(version.version)

@@ -10,12 +10,22 @@ from llorch.sdk.memory_calls import MemoryCalls
 from llorch.sdk.meta_calls import MetaCalls
 from llorch.sdk.model_calls import ModelCalls
 from llorch.sdk.placement_calls import PlacementCalls
+from llorch.sdk.pool_calls import PoolCalls
 from llorch.sdk.session_calls import SessionCalls
 from llorch.sdk.task_calls import TaskCalls
 
 
 class AsyncClient(
-    TaskCalls, SessionCalls, ModelCalls, PlacementCalls, AppCalls, MemoryCalls, FleetCalls, LogCalls, MetaCalls
+    TaskCalls,
+    SessionCalls,
+    ModelCalls,
+    PlacementCalls,
+    AppCalls,
+    MemoryCalls,
+    FleetCalls,
+    PoolCalls,
+    LogCalls,
+    MetaCalls,
 ):
     """One connection to an orchestrator; an async context manager, or `await close()` it.
 

@@ -56,8 +56,12 @@ class Client(Blocking):
     nodes = waits(AsyncClient.nodes)
     node = waits(AsyncClient.node)
     deregister_node = waits(AsyncClient.deregister_node)
-    pool_health = waits(AsyncClient.pool_health)
     worker_log = iterates(AsyncClient.worker_log)
+
+    pool_health = waits(AsyncClient.pool_health)
+    drain_pool = waits(AsyncClient.drain_pool)
+    reload_pool = waits(AsyncClient.reload_pool)
+    purge_pool = waits(AsyncClient.purge_pool)
 
     capabilities = waits(AsyncClient.capabilities)
     metrics = waits(AsyncClient.metrics)

@@ -37,9 +37,3 @@ class FleetCalls(Caller):
         """Forgets a node that is gone; one whose link lives is refused."""
         request = filled(fleet_service_pb2.DeregisterNodeRequest, node_id=node_id)
         await self._call(self._stubs.fleet.DeregisterNode, request)
-
-    async def pool_health(self, pool_id: str) -> fleet_service_pb2.GetPoolHealthResponse:
-        """How a pool does; while it drains, what blocks it."""
-        request = filled(fleet_service_pb2.GetPoolHealthRequest, pool_id=pool_id)
-        answer: fleet_service_pb2.GetPoolHealthResponse = await self._call(self._stubs.fleet.GetPoolHealth, request)
-        return answer

@@ -108,7 +108,6 @@ class NodeLinkService:
             cluster_id=self._incarnation.cluster_id,
             control_epoch=self._incarnation.control_epoch,
             heartbeat_interval_ms=HEARTBEAT_MS,
-            lease_ms=round(self._owner.state.config.node_lease_s * 1000),
             version=VERSION,
         )
 

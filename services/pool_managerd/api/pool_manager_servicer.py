@@ -23,7 +23,6 @@ from pool_managerd.node_state import NodeState, changes, is_empty
 from pool_managerd.workers.log_file import read_log
 from pool_managerd.workers.supervisor import Supervisor
 
-_MIB = 2**20
 _LOOK_EVERY_S = 1.0
 _READ_WITHIN_S = 10.0  # a reader that takes longer is dropped
 _DEFAULT_TAIL_LINES = 100
@@ -109,8 +108,8 @@ class PoolManagerServicer:
     ) -> pb.DeleteStagedModelResponse:
         _refuse_workers()
         with self._guard.applying(convert.command_header(request.control)):
-            freed = await self._shelf.forget(request.source, in_use=self._supervisor.uses(request.source))
-        return pb.DeleteStagedModelResponse(freed_mib=freed // _MIB)
+            await self._shelf.forget(request.source, in_use=self._supervisor.uses(request.source))
+        return pb.DeleteStagedModelResponse()
 
     async def VerifyStagedModel(self, request: pb.VerifyStagedModelRequest, context: Context) -> None:
         _refuse_workers()

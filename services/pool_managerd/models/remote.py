@@ -62,10 +62,9 @@ class RemoteModels:
         async with self._disk:
             return await on_disk(self._cache.find, reference)
 
-    async def remove(self, reference: str) -> int:
-        """Bytes that became free."""
+    async def remove(self, reference: str) -> None:
         async with self._disk:
-            return await on_disk(self._cache.remove, reference)
+            await on_disk(self._cache.remove, reference)
 
     async def bring(self, reference: RemoteReference, tell: Callable[[Progress], None]) -> LocatedModel:
         """The model in the cache. Raises whatever keeps it from getting there."""

@@ -74,8 +74,8 @@ class ModelShelf:
             work.add_done_callback(lambda _: self._stagings.pop(reference, None))
         return staging
 
-    async def forget(self, reference: str, *, in_use: bool) -> int:
-        """Bytes that became free: only downloads are removed. Idempotent.
+    async def forget(self, reference: str, *, in_use: bool) -> None:
+        """Only the files of downloads are removed. Idempotent.
 
         Raises `FailedPrecondition` (MODEL_IN_USE) while a worker has it, or while it comes.
         """
@@ -84,9 +84,8 @@ class ModelShelf:
         if reference in self._stagings:
             raise FailedPrecondition(Reason.MODEL_IN_USE, f"{reference} is just coming; wait for it")
         self._evicted([reference])
-        if self._remote is None or not isinstance(parse_reference(reference), RemoteReference):
-            return 0
-        return await self._remote.remove(reference)
+        if self._remote is not None and isinstance(parse_reference(reference), RemoteReference):
+            await self._remote.remove(reference)
 
     def models(self) -> tuple[LocatedModel, ...]:
         offered: Mapping[str, LocatedModel] = self._folder.models if self._folder is not None else {}

@@ -69,7 +69,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             task_record=request.task_record,
             prefix=convert.log_prefix(request.prefix),
         )
-        return worker_service_pb2.StartRunResponse(slots_free=keeper.slots_free)
+        return worker_service_pb2.StartRunResponse()
 
     async def StreamRuns(  # type: ignore[override]  # a coroutine that writes, not a generator
         self, request: worker_service_pb2.StreamRunsRequest, context: StreamContext
@@ -105,7 +105,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             check_id(attempt_id, "attempt_ids")
         for attempt_id in request.attempt_ids:
             keeper.release(attempt_id)
-        return worker_service_pb2.ReleaseRunsResponse(slots_free=keeper.slots_free)
+        return worker_service_pb2.ReleaseRunsResponse()
 
     async def ListRuns(
         self, request: worker_service_pb2.ListRunsRequest, context: Context
@@ -190,8 +190,6 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     async def Shutdown(
         self, request: worker_service_pb2.ShutdownRequest, context: Context
     ) -> worker_service_pb2.ShutdownResponse:
-        if request.HasField("control"):
-            self._check_control(request.control)
         self._stop.set()
         return worker_service_pb2.ShutdownResponse()
 

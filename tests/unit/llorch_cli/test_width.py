@@ -197,3 +197,16 @@ async def test_doctor_reads_at_80_columns(llorch: Llorch, terminal: None) -> Non
     out = (await llorch("doctor", "--simulate-gpu", "RTX 3090:24GiB", "--http", "127.0.0.1:9")).out
 
     assert max(map(len, out.splitlines())) <= WIDTH
+
+
+@pytest.mark.parametrize("command", ["drain", "reload", "purge"])
+async def test_what_a_pool_waits_for_reads_at_80_columns(
+    llorch: Llorch, fake: FakeOrchestrator, terminal: None, command: str
+) -> None:
+    blocker = fleet_service_pb2.DrainBlocker(message="qwen2.5-coder-32b-instruct-q4_k_m still runs 4 task(s)")
+    fake.pool_blockers = [blocker]
+
+    err = (await llorch("pool", command, "garage")).err
+
+    assert max(map(len, err.splitlines())) <= WIDTH
+    assert blocker.message in err

@@ -3,7 +3,7 @@ import inspect
 
 import pytest
 
-from llama_orch.v2 import assignment_pb2, decision_pb2
+from llama_orch.v2 import assignment_pb2, decision_pb2, fleet_service_pb2, pool_pb2
 from llorch import AsyncClient, Client, End, Started
 from llorch.errors import InvalidArgument, NotFound
 from llorch.sdk.blocking_stream import SyncTaskStream
@@ -73,6 +73,10 @@ async def test_the_synchronous_client_sets_the_world_in_order(address: str, fake
             assert client.unload_model("smollm2", even_if_busy=True) == [worker_id]
             assert client.release_gpu("garage/3090", for_ms=5000) == [worker_id]
             client.resume_gpu("garage/3090")
+            client.drain_pool("garage", deadline_ms=5000, policy=fleet_service_pb2.DRAIN_POLICY_WAIT)
+            client.reload_pool("garage")
+            client.purge_pool("garage")
+            assert client.pool_health("garage").pool.state == pool_pb2.POOL_STATE_DRAINING
             assert [state.version for state in client.watch_state()] == ["0.1.0", "0.1.0"]
             assert next(client.watch_state()).version == "0.1.0"
             with pytest.raises(NotFound, match="the apps are: none"):
@@ -81,8 +85,17 @@ async def test_the_synchronous_client_sets_the_world_in_order(address: str, fake
                 client.assign(["attic"], assignment_pb2.ASSIGNMENT_MODE_PIN, model="coder", replicas_max=-1)
             with pytest.raises(InvalidArgument, match="duration_ms"):
                 client.release_gpu("garage/3090", for_ms=2**40)
+            with pytest.raises(InvalidArgument, match="deadline_ms"):
+                client.drain_pool("garage", deadline_ms=2**40)
 
     await asyncio.to_thread(use)
+    assert fake.drains_seen == [
+        fleet_service_pb2.DrainPoolRequest(
+            pool_id="garage", deadline_ms=5000, policy=fleet_service_pb2.DRAIN_POLICY_WAIT
+        ),
+        fleet_service_pb2.ReloadPoolRequest(pool_id="garage"),
+        fleet_service_pb2.PurgePoolRequest(pool_id="garage"),
+    ]
 
 
 async def test_closing_ends_a_stream_that_is_still_open(address: str, fake: FakeOrchestrator) -> None:

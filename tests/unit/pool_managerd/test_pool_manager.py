@@ -336,7 +336,7 @@ async def test_deleting_a_file_outside_the_cache_forgets_it_and_leaves_it(manage
     await manager.stop()
     await manager.wait_worker(EXITED)
     request = pb.DeleteStagedModelRequest(control=manager.control(), source=model)
-    assert (await call(manager.stub.DeleteStagedModel, request, timeout_s=5)).freed_mib == 0
+    await call(manager.stub.DeleteStagedModel, request, timeout_s=5)
     assert Path(model.removeprefix("file:")).exists()  # noqa: ASYNC240
     assert not (await manager.state()).snapshot.staged_models
 

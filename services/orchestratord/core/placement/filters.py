@@ -75,8 +75,8 @@ def _is_drained(query: Query, site: Site) -> bool:
 
 def _what_was_drained(query: Query, site: Site) -> str:
     drains = query.state.drains.on_node(site.node.node_id)
-    pools = " and ".join(drain.pool_id for drain in drains if set(drain.device_ids) & set(site.device_ids))
-    return f"pool {pools} is drained; `llorch pool reload` puts it to work again"
+    pools = [drain.pool_id for drain in drains if set(drain.device_ids) & set(site.device_ids)]
+    return f"pool {' and '.join(pools)} is drained; `llorch pool reload {pools[0]}` puts it to work again"
 
 
 def _is_older_than_the_engine(_: Query, site: Site) -> bool:
