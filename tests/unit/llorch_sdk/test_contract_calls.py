@@ -29,7 +29,6 @@ FOR_CLIENTS = (
     session_service_pb2,
     task_service_pb2,
 )
-COME_WITH_THE_COMMANDS_FOR_POOLS = {"FleetService/DrainPool", "FleetService/ReloadPool", "FleetService/PurgePool"}
 PAGES = {"page_size", "page_token"}
 """Every list is read to its end."""
 
@@ -40,7 +39,7 @@ async def test_every_rpc_for_clients_that_the_orchestrator_does_can_be_called() 
     services: list[Any] = [one for file in FOR_CLIENTS for one in file.DESCRIPTOR.services_by_name.values()]
     offered = {f"{service.name}/{method.name}" for service in services for method in service.methods}
 
-    assert await called() == offered - set(FleetService.unimplemented) - COME_WITH_THE_COMMANDS_FOR_POOLS
+    assert await called() == offered - set(FleetService.unimplemented)
 
 
 def test_every_field_of_every_request_can_be_said() -> None:
