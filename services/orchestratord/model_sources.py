@@ -4,11 +4,12 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
+from llorch.cache_type import CacheType
 from llorch.identifiers import check_id
+from llorch.split_mode import SplitMode
 from orchestratord.convert.models import check_shares, check_source
 from orchestratord.core.events import ModelRegistered
 from orchestratord.core.facts.catalog import ModelSpec, Origin
@@ -36,8 +37,8 @@ class ModelTable(SettingsTable):
         "with if that is less.",
     )
     slots: int | None = Field(None, ge=1, le=256, description="Requests at once. Default: 4.")
-    cache_type: Literal["f16", "q8_0", "q4_0"] | None = Field(None, description="Type of the KV cache. Default: f16.")
-    split: Literal["auto", "layer", "none"] | None = Field(
+    cache_type: CacheType | None = Field(None, description="Type of the KV cache. Default: f16.")
+    split: SplitMode | None = Field(
         None,
         description="Over several devices if none alone holds it (auto, the default), always (layer), or never (none).",
     )

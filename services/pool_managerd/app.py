@@ -12,6 +12,7 @@ from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.ports import announce_address, join_address, split_address
 from llorch.rpc.server import RpcServer
+from llorch.worker_state import TERMINAL
 from pool_managerd.advertise import advertised_host, local_address
 from pool_managerd.api.authenticator import PoolManagerAuth
 from pool_managerd.api.pool_manager_servicer import PoolManagerServicer
@@ -36,7 +37,6 @@ from pool_managerd.preflight.finding import Level
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal
-from pool_managerd.workers.lifecycle import TERMINAL
 from pool_managerd.workers.ports import parse_worker_ports
 from pool_managerd.workers.rules import WorkerRules
 from pool_managerd.workers.supervisor import Supervisor
@@ -145,7 +145,7 @@ class PoolManager:
             "serving",
             address=bound,
             node_id=self._settings.node_id,
-            devices=[f"{device.name} ({device.kind})" for device in self._monitor.devices()],
+            devices=[f"{device.name} ({device.kind.lower()})" for device in self._monitor.devices()],
         )
 
     async def _preflight(self) -> None:

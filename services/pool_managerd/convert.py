@@ -16,19 +16,21 @@ from llama_orch.v2 import (
     pool_pb2,
     worker_pb2,
 )
+from llorch.cache_type import CacheType
+from llorch.device_kind import DeviceKind
 from llorch.errors import Reason, invalid_field
 from llorch.gguf.facts import ModelFacts
 from llorch.gguf.memory_estimate import BATCH_TOKENS, LoadShape, estimate
 from llorch.identifiers import check_id
+from llorch.worker_state import WorkerState
 from pool_managerd.control import CommandHeader
-from pool_managerd.devices.device import Device, DeviceKind, DeviceProcess, DeviceState, ThrottleReason
+from pool_managerd.devices.device import Device, DeviceProcess, DeviceState, ThrottleReason
 from pool_managerd.models.digest import DigestProgress
 from pool_managerd.models.download.progress import Progress
 from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, Pool
-from pool_managerd.workers.lifecycle import WorkerState
-from pool_managerd.workers.spec import CacheType, WorkerSpec
+from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.status import WorkerExit, WorkerStatus
 
 _MIB = 2**20

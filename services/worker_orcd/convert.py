@@ -16,11 +16,11 @@ from llama_orch.v2 import (
     task_pb2,
 )
 from llorch.errors import InvalidArgument, Reason, invalid_field
+from llorch.finish_reason import FinishReason
 from worker_orcd.chat import tools as chat_tools
 from worker_orcd.engine_info import EngineInfo, Fingerprint, ResumeSupport
 from worker_orcd.log_entry import (
     ChoiceEnd,
-    FinishReason,
     LogEntry,
     PositionLogprobs,
     Receipt,

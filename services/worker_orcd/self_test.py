@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from llorch.clock import Clock
 from llorch.errors import FailedPrecondition, Internal, Reason
-from worker_orcd.log_entry import FinishReason, RunEnd
+from llorch.finish_reason import FinishReason
+from worker_orcd.log_entry import RunEnd
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_spec import RunSpec, Sampling
 from worker_orcd.run_table import Run

@@ -5,9 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from llorch.cache_type import CacheType
 from llorch.settings import DaemonSettings
-
-CacheType = Literal["f16", "q8_0", "q4_0"]
 
 
 class WorkerSettings(DaemonSettings, section="worker"):
@@ -38,8 +37,8 @@ class WorkerSettings(DaemonSettings, section="worker"):
     context_per_slot: int = Field(
         4096, ge=256, le=4_194_304, description="Tokens that one request may use, prompt and answer."
     )
-    cache_type_k: CacheType = Field("f16", description="Type of the keys in the KV cache.")
-    cache_type_v: CacheType = Field("f16", description="Type of the values in the KV cache.")
+    cache_type_k: CacheType = Field(CacheType.F16, description="Type of the keys in the KV cache.")
+    cache_type_v: CacheType = Field(CacheType.F16, description="Type of the values in the KV cache.")
     threads: int | None = Field(
         None, ge=1, le=512, description="Threads that compute. Default: the physical cores of this process."
     )

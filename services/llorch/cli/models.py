@@ -1,7 +1,6 @@
 """`llorch models`: the models that tasks may name, where they come from, and where they are loaded."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from llorch.cli.naming import enum_word, worker_place
 from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows, print_table
 from llorch.cli.pull import pull
 from llorch.cli.quantities import mib, milliseconds
+from llorch.split_mode import SplitMode
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
@@ -31,12 +31,6 @@ _ORIGIN_WORDS = {
     "model": "the model's own file",
     "node": "the folder of a machine",
 }
-
-
-class Split(StrEnum):
-    AUTO = "auto"
-    LAYER = "layer"
-    NONE = "none"
 
 
 @app.callback()
@@ -87,7 +81,7 @@ def add(
     ] = None,
     slots: Annotated[int | None, typer.Option(min=1, max=256, help="Requests at once.")] = None,
     split: Annotated[
-        Split | None,
+        SplitMode | None,
         typer.Option(help="Over several GPUs if none alone holds it (auto, the default), always (layer), or never."),
     ] = None,
     vram_claim: Annotated[

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
+from llorch.cache_type import CacheType
 from llorch.gguf.layers import Layer
 from llorch.gguf.tensor_types import row_bytes
 
@@ -42,8 +43,8 @@ class LoadShape:
 
     slots: int
     context_per_slot: int
-    cache_type_k: str = "f16"
-    cache_type_v: str = "f16"
+    cache_type_k: CacheType = CacheType.F16
+    cache_type_v: CacheType = CacheType.F16
     on_gpu: bool = True
 
     @property
@@ -102,11 +103,11 @@ class MemoryEstimate:
         return -(-self.total // _MIB)
 
 
-def uses_flash_attention(cache_type_v: str, *, on_gpu: bool) -> bool:
+def uses_flash_attention(cache_type_v: CacheType, *, on_gpu: bool) -> bool:
     """Not on a CPU if it can be helped: llama.cpp has a slow way there for up to 63 tokens at once, which takes two to
     ten times as long as attention by matrix products. A quantized cache of values can't do without.
     """
-    return on_gpu or cache_type_v not in ("f16", "bf16", "f32")
+    return on_gpu or cache_type_v is not CacheType.F16
 
 
 def tokens_at_once(*, flash_attention: bool) -> int:

@@ -7,11 +7,11 @@ from google.api import httpbody_pb2
 
 from llama_orch.v2 import meta_service_pb2 as pb2
 from llorch.request_limits import MAX_INPUT_BYTES
+from llorch.worker_state import WorkerState
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import key_of, size_of, token_of
 from orchestratord.convert import audit
 from orchestratord.core.facts.catalog import Model
-from orchestratord.core.facts.fleet import WorkerState
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.store.interface import Store
 from orchestratord.version import VERSION

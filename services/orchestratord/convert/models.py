@@ -7,36 +7,40 @@ from typing import TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import catalog_service_pb2, model_pb2, worker_pb2
+from llorch.cache_type import CacheType
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id
+from llorch.split_mode import SplitMode
+from llorch.worker_state import WorkerState
 from orchestratord.core.facts.catalog import VALUES, Model, ModelSpec, ModelState, Origin
-from orchestratord.core.facts.fleet import Worker, WorkerState
+from orchestratord.core.facts.fleet import Worker
 
 EnumValue = TypeVar("EnumValue", bound=int)
+Member = TypeVar("Member")
 
 MOST_SHARES = 16
 
 SOURCE_KINDS = ("file:", "dir:", "pkg:", "hf:", "https:")
 
 _CACHE_TYPES = {
-    worker_pb2.CACHE_TYPE_F16: "f16",
-    worker_pb2.CACHE_TYPE_Q8_0: "q8_0",
-    worker_pb2.CACHE_TYPE_Q4_0: "q4_0",
+    worker_pb2.CACHE_TYPE_F16: CacheType.F16,
+    worker_pb2.CACHE_TYPE_Q8_0: CacheType.Q8_0,
+    worker_pb2.CACHE_TYPE_Q4_0: CacheType.Q4_0,
 }
 CACHE_TYPE_PROTOS = {
-    "f16": worker_pb2.CACHE_TYPE_F16,
-    "q8_0": worker_pb2.CACHE_TYPE_Q8_0,
-    "q4_0": worker_pb2.CACHE_TYPE_Q4_0,
+    CacheType.F16: worker_pb2.CACHE_TYPE_F16,
+    CacheType.Q8_0: worker_pb2.CACHE_TYPE_Q8_0,
+    CacheType.Q4_0: worker_pb2.CACHE_TYPE_Q4_0,
 }
 _SPLITS = {
-    model_pb2.SPLIT_MODE_AUTO: "auto",
-    model_pb2.SPLIT_MODE_LAYER: "layer",
-    model_pb2.SPLIT_MODE_NONE: "none",
+    model_pb2.SPLIT_MODE_AUTO: SplitMode.AUTO,
+    model_pb2.SPLIT_MODE_LAYER: SplitMode.LAYER,
+    model_pb2.SPLIT_MODE_NONE: SplitMode.NONE,
 }
 _SPLIT_PROTOS = {
-    "auto": model_pb2.SPLIT_MODE_AUTO,
-    "layer": model_pb2.SPLIT_MODE_LAYER,
-    "none": model_pb2.SPLIT_MODE_NONE,
+    SplitMode.AUTO: model_pb2.SPLIT_MODE_AUTO,
+    SplitMode.LAYER: model_pb2.SPLIT_MODE_LAYER,
+    SplitMode.NONE: model_pb2.SPLIT_MODE_NONE,
 }
 _STATES = {
     ModelState.ACTIVE: model_pb2.MODEL_STATE_ACTIVE,
@@ -160,7 +164,7 @@ def check_shares(shares: Sequence[float]) -> None:
         )
 
 
-def _known(table: Mapping[EnumValue, str], value: EnumValue, field: str) -> str:
+def _known(table: Mapping[EnumValue, Member], value: EnumValue, field: str) -> Member:
     if value not in table:
         raise invalid_field(field, f"{value} is none of its values")
     return table[value]

@@ -1,23 +1,16 @@
 """Nodes: what they report."""
 
 from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, pool_pb2, worker_pb2
+from llorch.cache_type import CacheType
+from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
 from llorch.gguf.layers import Layer
 from llorch.identifiers import is_id
+from llorch.worker_state import WorkerState
 from orchestratord.convert.models import CACHE_TYPE_PROTOS
 from orchestratord.convert.runs import to_reason
 from orchestratord.core.facts.catalog import ModelFacts
-from orchestratord.core.facts.fleet import (
-    Device,
-    DeviceKind,
-    Endpoint,
-    EngineFacts,
-    Pool,
-    Snapshot,
-    WorkerReported,
-    WorkerSpec,
-    WorkerState,
-)
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Pool, Snapshot, WorkerReported, WorkerSpec
 
 _KINDS = {
     device_pb2.DEVICE_KIND_CUDA: DeviceKind.CUDA,
@@ -29,8 +22,8 @@ _STATES = {
     worker_pb2.WORKER_STATE_READY: WorkerState.READY,
     worker_pb2.WORKER_STATE_DRAINING: WorkerState.STOPPING,
     worker_pb2.WORKER_STATE_STOPPING: WorkerState.STOPPING,
-    worker_pb2.WORKER_STATE_EXITED: WorkerState.ENDED,
-    worker_pb2.WORKER_STATE_FAILED: WorkerState.ENDED,
+    worker_pb2.WORKER_STATE_EXITED: WorkerState.EXITED,
+    worker_pb2.WORKER_STATE_FAILED: WorkerState.FAILED,
 }
 _CACHE_NAMES = {proto: name for name, proto in CACHE_TYPE_PROTOS.items()}
 
@@ -135,7 +128,7 @@ def _spec(spec: worker_pb2.WorkerSpec) -> WorkerSpec:
         device_ids=tuple(spec.device_ids),
         slots=spec.slots,
         context_per_slot=spec.context_per_slot,
-        cache_type=_CACHE_NAMES.get(spec.cache_type_k, "f16"),
+        cache_type=_CACHE_NAMES.get(spec.cache_type_k, CacheType.F16),
         reservation_mib=tuple(spec.reservation_mib),
         tensor_split=tuple(spec.tensor_split),
     )

@@ -3,9 +3,10 @@
 from llama_orch.v2 import fleet_service_pb2 as pb2
 from llama_orch.v2 import pool_pb2
 from llorch.errors import invalid_field
+from llorch.worker_state import WorkerState
 from orchestratord.core.events import PoolDrainAsked
 from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy
-from orchestratord.core.facts.fleet import NodeState, Pool, Worker, WorkerState
+from orchestratord.core.facts.fleet import NodeState, Pool, Worker
 from orchestratord.core.lives import pools
 from orchestratord.core.state import BrainState
 

@@ -2,7 +2,8 @@
 
 from llama_orch.v2 import error_reason_pb2, run_pb2, task_event_pb2
 from llorch.errors import Reason
-from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskError
+from llorch.finish_reason import FinishReason
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError
 
 _PREFIX = "FINISH_REASON_"
 _REASON_PREFIX = "ERROR_REASON_"

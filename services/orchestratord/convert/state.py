@@ -5,10 +5,11 @@ from datetime import datetime, timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, worker_pb2
+from llorch.worker_state import WorkerState
 from orchestratord.convert.loads import failure_to_proto, load_to_proto
 from orchestratord.convert.nodes import from_spec
 from orchestratord.convert.pools import pool_to_proto
-from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker, WorkerState
+from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker
 from orchestratord.core.state import BrainState
 
 _NODE_STATES = {
@@ -21,7 +22,7 @@ _WORKER_STATES = {
     WorkerState.STARTING: worker_pb2.WORKER_STATE_STARTING,
     WorkerState.READY: worker_pb2.WORKER_STATE_READY,
     WorkerState.STOPPING: worker_pb2.WORKER_STATE_STOPPING,
-    WorkerState.ENDED: worker_pb2.WORKER_STATE_EXITED,
+    WorkerState.EXITED: worker_pb2.WORKER_STATE_EXITED,
 }
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from llama_orch.v2 import device_pb2, log_entry_pb2, task_event_pb2
+from llorch.device_kind import DeviceKind
 from orchestratord.convert.runs import from_finish_reason, from_reason
 from orchestratord.core.effects import Placement
-from orchestratord.core.facts.fleet import DeviceKind
 from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskRequest, Terminal
 from orchestratord.core.facts.task_log import Cursor, TaskLog
 

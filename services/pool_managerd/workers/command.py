@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, NotFound, PermissionDenied, Reason, invalid_field
-from pool_managerd.devices.device import Device, DeviceKind, DeviceState
+from pool_managerd.devices.device import Device, DeviceState
 from pool_managerd.workers.spec import WorkerSpec
 
 ACCESS_TOKEN_VARIABLE = "LLORCH_WORKER_ACCESS_TOKEN"  # noqa: S105 - a name, not a secret

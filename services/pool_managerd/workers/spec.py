@@ -1,14 +1,9 @@
 """What the orchestrator decided about a worker: everything that costs memory."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-
-class CacheType(StrEnum):
-    F16 = "f16"
-    Q8_0 = "q8_0"
-    Q4_0 = "q4_0"
+from llorch.cache_type import CacheType
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ import pytest
 from llorch.background import TaskSupervisor
 from llorch.clock import ManualClock
 from llorch.errors import NotFound, Reason, Unavailable
+from llorch.finish_reason import FinishReason
 from llorch.rpc.call_context import CallInfo, enter_call
 from orchestratord.core import effects, events
 from orchestratord.core.facts.catalog import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
-from orchestratord.core.facts.task import FinishReason, Stopped, TaskRequest, TaskState
+from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.runtime.audit_trail import AuditTrail
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.store.interface import Ending, RecordChange

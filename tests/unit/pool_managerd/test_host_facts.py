@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, InvalidArgument
 from llorch.settings import SettingsError, read
 from pool_managerd import advertise
 from pool_managerd.advertise import advertised_host, local_address
 from pool_managerd.bell import Bell
 from pool_managerd.data_dir import DataDir
-from pool_managerd.devices.device import Device, DeviceKind, DeviceState, OwnUse
+from pool_managerd.devices.device import Device, DeviceState, OwnUse
 from pool_managerd.devices.monitor import DeviceMonitor
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers import journal as journal_module

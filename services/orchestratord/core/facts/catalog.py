@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
+from llorch.cache_type import CacheType
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, invalid_field
 from llorch.gguf.layers import Layer
+from llorch.split_mode import SplitMode
 
 DEFAULT_CONTEXT = 32768
 """Unless the model was trained with less."""
@@ -45,8 +47,8 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     context: int | None = None
     slots: int | None = None
-    cache_type: str | None = None
-    split: str | None = None
+    cache_type: CacheType | None = None
+    split: SplitMode | None = None
     split_shares: tuple[float, ...] = ()
     idle_unload_s: float | None = None
     vram_claim_mib: int | None = None
@@ -143,12 +145,12 @@ class Model:
         return self.spec.slots or DEFAULT_SLOTS
 
     @property
-    def cache_type(self) -> str:
-        return self.spec.cache_type or "f16"
+    def cache_type(self) -> CacheType:
+        return self.spec.cache_type or CacheType.F16
 
     @property
-    def split(self) -> str:
-        return self.spec.split or "auto"
+    def split(self) -> SplitMode:
+        return self.spec.split or SplitMode.AUTO
 
     @property
     def split_shares(self) -> tuple[float, ...]:

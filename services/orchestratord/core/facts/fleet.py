@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from llorch.cache_type import CacheType
+from llorch.device_kind import DeviceKind
 from llorch.errors import NotFound, Reason
+from llorch.worker_state import WorkerState
 
 
 class NodeState(StrEnum):
@@ -14,19 +17,6 @@ class NodeState(StrEnum):
     READY = "READY"
     SUSPECT = "SUSPECT"
     LOST = "LOST"
-
-
-class DeviceKind(StrEnum):
-    CUDA = "CUDA"
-    CPU = "CPU"
-    SIMULATED = "SIMULATED"
-
-
-class WorkerState(StrEnum):
-    STARTING = "STARTING"
-    READY = "READY"
-    STOPPING = "STOPPING"
-    ENDED = "ENDED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +59,7 @@ class WorkerSpec:
     device_ids: tuple[str, ...]
     slots: int
     context_per_slot: int
-    cache_type: str
+    cache_type: CacheType
     reservation_mib: tuple[int, ...]
     tensor_split: tuple[float, ...] = ()
 

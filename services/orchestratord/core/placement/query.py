@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.catalog import Model
-from orchestratord.core.facts.fleet import Device, DeviceKind, Node, Worker
+from orchestratord.core.facts.fleet import Device, Node, Worker
 from orchestratord.core.facts.rules import Lane, Rules
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.state import BrainState

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from orchestratord.core.facts.fleet import DeviceKind
+from llorch.device_kind import DeviceKind
 from orchestratord.core.placement.filters.filter import Filter
 from orchestratord.core.placement.query import Query, Site
 
