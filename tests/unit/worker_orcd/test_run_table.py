@@ -110,7 +110,7 @@ def test_cancel_has_three_answers(table: RunTable) -> None:
     assert table.cancel("a") is CancelOutcome.CANCELLED
     assert table.cancel("a") is CancelOutcome.CANCELLED
     end(table, "a")
-    assert table.cancel("a") is CancelOutcome.FINISHED
+    assert table.cancel("a") is CancelOutcome.ALREADY_FINISHED
     assert table.cancel("b") is CancelOutcome.UNKNOWN
 
 
