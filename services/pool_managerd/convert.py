@@ -1,7 +1,6 @@
 """Between protobuf and this daemon's own words; the only place where the two meet."""
 
 from datetime import datetime
-from math import inf
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -15,13 +14,11 @@ from llama_orch.v2 import (
     pool_pb2,
     worker_pb2,
 )
-from llorch.cache_type import CacheType
-from llorch.errors import invalid_field
 from llorch.gguf.facts import ModelFacts
 from llorch.gguf.memory_estimate import BATCH_TOKENS, LoadShape, estimate
-from llorch.identifiers import check_id
+from llorch.rpc import worker_spec
 from llorch.rpc.enum_table import EnumTable
-from llorch.rpc.enum_tables import CACHE_TYPES, DEVICE_KINDS, WORKER_STATES
+from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
 from llorch.rpc.reasons import reason_to_proto
 from pool_managerd.control import CommandHeader
 from pool_managerd.devices.device import Device, DeviceProcess, DeviceState, ThrottleReason
@@ -30,7 +27,6 @@ from pool_managerd.models.download.progress import Progress
 from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, Pool
-from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.status import WorkerExit, WorkerStatus
 
 _MIB = 2**20
@@ -42,41 +38,6 @@ _MOST_PROCESSES = 16  # per device, in a report
 
 def command_header(message: control_pb2.ControlHeader) -> CommandHeader:
     return CommandHeader(message.cluster_id, message.control_epoch, message.command_seq)
-
-
-def worker_spec(message: worker_pb2.WorkerSpec) -> WorkerSpec:
-    """Raises `InvalidArgument` naming the first field that can't be right."""
-    check_id(message.worker_id, "spec.worker_id")
-    _require(bool(message.model), "spec.model", "name the model")
-    _require(bool(message.source), "spec.source", "name the model's file")
-    _require(len(message.device_ids) > 0, "spec.device_ids", "name at least one device")
-    _require(1 <= message.slots <= 256, "spec.slots", f"1 to 256, not {message.slots}")
-    _require(
-        256 <= message.context_per_slot <= 4_194_304,
-        "spec.context_per_slot",
-        f"256 to 4194304 tokens, not {message.context_per_slot}",
-    )
-    _require(not message.adapters, "spec.adapters", "adapters are not supported by this release")
-    devices, reserved, shares = len(message.device_ids), len(message.reservation_mib), len(message.tensor_split)
-    _require(shares in (0, devices), "spec.tensor_split", f"one value per device ({devices}), not {shares}")
-    _require(
-        all(0 <= share < inf for share in message.tensor_split) and (not shares or sum(message.tensor_split) > 0),
-        "spec.tensor_split",
-        "shares are numbers from 0, and not all of them 0",
-    )
-    _require(reserved in (0, devices), "spec.reservation_mib", f"one value per device ({devices}), not {reserved}")
-    return WorkerSpec(
-        worker_id=message.worker_id,
-        model=message.model,
-        source=message.source,
-        device_ids=tuple(message.device_ids),
-        slots=message.slots,
-        context_per_slot=message.context_per_slot,
-        cache_type_k=_cache_type(message.cache_type_k, "spec.cache_type_k"),
-        cache_type_v=_cache_type(message.cache_type_v, "spec.cache_type_v"),
-        tensor_split=tuple(message.tensor_split),
-        reservation_mib=tuple(message.reservation_mib),
-    )
 
 
 def engine_bytes(message: engine_pb2.EngineInfo) -> bytes:
@@ -202,7 +163,7 @@ def _activity(status: WorkerStatus) -> node_link_pb2.WorkerActivity:
 
 def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:
     return worker_pb2.Worker(
-        spec=_spec(status.spec),
+        spec=worker_spec.to_proto(status.spec),
         node_id=node_id,
         state=WORKER_STATES.to_proto(status.state),
         engine=engine_pb2.EngineInfo.FromString(status.engine) if status.engine else None,
@@ -233,21 +194,6 @@ def _reading(reading: Reading) -> worker_pb2.ModelReading:
     )
 
 
-def _spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
-    return worker_pb2.WorkerSpec(
-        worker_id=spec.worker_id,
-        model=spec.model,
-        source=spec.source,
-        device_ids=spec.device_ids,
-        tensor_split=spec.tensor_split,
-        slots=spec.slots,
-        context_per_slot=spec.context_per_slot,
-        cache_type_k=CACHE_TYPES.to_proto(spec.cache_type_k),
-        cache_type_v=CACHE_TYPES.to_proto(spec.cache_type_v),
-        reservation_mib=spec.reservation_mib,
-    )
-
-
 def _exit(how: WorkerExit) -> worker_pb2.WorkerExit:
     told = worker_pb2.WorkerExit(
         exit_code=how.exit_code,
@@ -270,12 +216,3 @@ def _staged_model(model: LocatedModel) -> node_pb2.StagedModel:
 
 def _size_mib(model: LocatedModel) -> int:
     return -(-model.size_bytes // _MIB)
-
-
-def _cache_type(value: int, field: str) -> CacheType:
-    return CACHE_TYPES.from_proto(value, field) if value else CacheType.F16
-
-
-def _require(condition: bool, field: str, description: str) -> None:
-    if not condition:
-        raise invalid_field(field, description)

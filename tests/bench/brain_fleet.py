@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from llorch.cache_type import CacheType
 from llorch.device_kind import DeviceKind
 from llorch.finish_reason import FinishReason
+from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
 from orchestratord.core.facts.catalog import ModelSpec, Origin
-from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskRequest
 from orchestratord.core.state import BrainConfig
 
@@ -115,8 +115,7 @@ class Fleet:
             (device.device_id,),
             SLOTS,
             4096,
-            CacheType.F16,
-            (CLAIM_MIB,),
+            reservation_mib=(CLAIM_MIB,),
         )
 
     def _reported(self, spec: WorkerSpec) -> WorkerReported:

@@ -6,13 +6,14 @@ from typing import TypeVar
 
 from llorch.device_kind import DeviceKind
 from llorch.finish_reason import FinishReason
+from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core import events
 from orchestratord.core.brain import Brain
 from orchestratord.core.effects import Effect, StageModel, StartWorker
 from orchestratord.core.facts.assignments import Assignment, Mode
 from orchestratord.core.facts.catalog import ModelSpec, Origin
-from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Task, TaskRequest
 from orchestratord.core.state import BrainConfig, BrainState
 

@@ -5,10 +5,10 @@ from functools import cache
 
 from llama_orch.v2 import engine_pb2, worker_pb2
 from llorch.device_kind import DeviceKind
+from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from pool_managerd.devices.device import Device, DeviceProcess
 from pool_managerd.node_state import NodeState, Pool
-from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.status import WorkerStatus
 
 GPUS = 8

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from itertools import count
 
-from llorch.cache_type import CacheType
 from llorch.device_kind import DeviceKind
+from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core.events import AssignmentSet
 from orchestratord.core.facts.admission import AdmissionQueue, Waiting
@@ -12,7 +12,7 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment, Mode
 from orchestratord.core.facts.catalog import Model, ModelSpec, Origin
 from orchestratord.core.facts.decision import Decision
-from orchestratord.core.facts.fleet import Device, EngineFacts, Node, NodeState, Pool, Worker, WorkerSpec
+from orchestratord.core.facts.fleet import Device, EngineFacts, Node, NodeState, Pool, Worker
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt
 from orchestratord.core.lives.assignment_changes import answer_to, assignment_set
@@ -82,7 +82,7 @@ class Scene:
         worker_id = f"{model}-{next(self._numbers)}"
         device_ids = device_ids or (BIG.device_id,)
         claims = (mib,) * len(device_ids)
-        spec = WorkerSpec(worker_id, model, f"file:/{model}.gguf", device_ids, slots, context, CacheType.F16, claims)
+        spec = WorkerSpec(worker_id, model, f"file:/{model}.gguf", device_ids, slots, context, reservation_mib=claims)
         facts = EngineFacts("sim", "1", slots, context, True, False, claims)
         worker = Worker(spec, node_id, 0.0, state=WorkerState.READY, engine=facts, attached=True)
         worker.ready_at = worker.last_used_at = self.state.now - age_s

@@ -11,10 +11,11 @@ from random import Random
 
 from llorch.errors import LlorchError, Reason
 from llorch.finish_reason import FinishReason
+from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.facts.catalog import ModelSpec, Origin
-from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError, TaskRequest, TaskState
 from orchestratord.core.state import BrainConfig

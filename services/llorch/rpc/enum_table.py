@@ -25,6 +25,7 @@ class EnumTable(Generic[Member, Value]):
     def __init__(
         self, members: type[Member], contract: "_EnumTypeWrapper[Value]", *, unused: Collection[str] = ()
     ) -> None:
+        self.enum = contract.DESCRIPTOR
         self._prefix = contract.DESCRIPTOR.values_by_number[0].name.removesuffix(_UNSPECIFIED)
         told = {name.removeprefix(self._prefix) for name in contract.DESCRIPTOR.values_by_name} - {_UNSPECIFIED}
         if told != {*members.__members__, *unused}:

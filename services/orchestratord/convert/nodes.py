@@ -1,16 +1,16 @@
 """Nodes: what they report."""
 
 from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, pool_pb2, worker_pb2
-from llorch.cache_type import CacheType
 from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
 from llorch.gguf.layers import Layer
 from llorch.identifiers import is_id
-from llorch.rpc.enum_tables import CACHE_TYPES, DEVICE_KINDS, WORKER_STATES
+from llorch.rpc import worker_spec
+from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
 from llorch.rpc.reasons import reason_of_proto
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.catalog import ModelFacts
-from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Pool, Snapshot, WorkerReported, WorkerSpec
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Pool, Snapshot, WorkerReported
 
 
 def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
@@ -43,22 +43,6 @@ def to_facts(progress: pool_manager_service_pb2.StageProgress) -> ModelFacts | N
         embedding_bytes=facts.embedding_bytes,
         output_bytes=facts.output_bytes,
         tied_output=facts.tied_output,
-    )
-
-
-def from_spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
-    cache_type = CACHE_TYPES.to_proto(spec.cache_type)
-    return worker_pb2.WorkerSpec(
-        worker_id=spec.worker_id,
-        model=spec.model,
-        source=spec.source,
-        device_ids=spec.device_ids,
-        slots=spec.slots,
-        context_per_slot=spec.context_per_slot,
-        cache_type_k=cache_type,
-        cache_type_v=cache_type,
-        reservation_mib=spec.reservation_mib,
-        tensor_split=spec.tensor_split,
     )
 
 
@@ -99,26 +83,12 @@ def _worker(report: node_link_pb2.WorkerReport, state: WorkerState) -> WorkerRep
     """One that drains takes nothing new: to the brain it is on its way out."""
     worker = report.worker
     return WorkerReported(
-        spec=_spec(worker.spec),
+        spec=worker_spec.from_report(worker.spec),
         state=WorkerState.STOPPING if state is WorkerState.DRAINING else state,
         engine=_engine(worker.engine) if worker.HasField("engine") else None,
         endpoint=_endpoint(report.endpoint) if report.HasField("endpoint") else None,
         failure=_failure(worker),
         report=worker,
-    )
-
-
-def _spec(spec: worker_pb2.WorkerSpec) -> WorkerSpec:
-    return WorkerSpec(
-        worker_id=spec.worker_id,
-        model=spec.model,
-        source=spec.source,
-        device_ids=tuple(spec.device_ids),
-        slots=spec.slots,
-        context_per_slot=spec.context_per_slot,
-        cache_type=CACHE_TYPES.find(spec.cache_type_k) or CacheType.F16,
-        reservation_mib=tuple(spec.reservation_mib),
-        tensor_split=tuple(spec.tensor_split),
     )
 
 

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, worker_pb2
+from llorch.rpc import worker_spec
 from llorch.rpc.enum_table import EnumTable
 from llorch.rpc.enum_tables import WORKER_STATES
 from llorch.worker_state import WorkerState
 from orchestratord.convert.loads import failure_to_proto, load_to_proto
-from orchestratord.convert.nodes import from_spec
 from orchestratord.convert.pools import pool_to_proto
 from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker
 from orchestratord.core.state import BrainState
@@ -67,7 +67,7 @@ def node_to_proto(state: BrainState, node: Node, now: float, wall: datetime) -> 
 
 def worker_to_proto(worker: Worker) -> worker_pb2.Worker:
     """What the node reported last, with the brain's own view of where the worker is in its life."""
-    shown = worker_pb2.Worker(spec=from_spec(worker.spec), node_id=worker.node_id)
+    shown = worker_pb2.Worker(spec=worker_spec.to_proto(worker.spec), node_id=worker.node_id)
     if isinstance(worker.report, worker_pb2.Worker):
         shown.CopyFrom(worker.report)
     shown.node_id = worker.node_id

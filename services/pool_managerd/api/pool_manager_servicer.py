@@ -11,6 +11,7 @@ from llama_orch.v2 import node_link_pb2
 from llama_orch.v2 import pool_manager_service_pb2 as pb
 from llorch.errors import PermissionDenied, Reason
 from llorch.identifiers import check_id
+from llorch.rpc import worker_spec
 from llorch.rpc.call_context import current_call
 from llorch.rpc.enum_tables import WORKER_STATES
 from llorch.rpc.reasons import reason_of_proto
@@ -86,7 +87,7 @@ class PoolManagerServicer:
     ) -> pb.PoolManagerServiceStartWorkerResponse:
         _refuse_workers()
         with self._guard.applying(convert.command_header(request.control)):
-            status = await self._supervisor.start(convert.worker_spec(request.spec))
+            status = await self._supervisor.start(worker_spec.from_command(request.spec))
         return pb.PoolManagerServiceStartWorkerResponse(state=WORKER_STATES.to_proto(status.state))
 
     async def StopWorker(

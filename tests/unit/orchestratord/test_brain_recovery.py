@@ -3,10 +3,11 @@
 import pytest
 
 from llorch.errors import Reason, Unavailable
+from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.facts.catalog import ModelSpec, Origin
-from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.task import Stopped, TaskError, TaskState
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu
