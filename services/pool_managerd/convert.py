@@ -14,9 +14,7 @@ from llama_orch.v2 import (
     pool_pb2,
     worker_pb2,
 )
-from llorch.gguf.facts import ModelFacts
-from llorch.gguf.memory_estimate import BATCH_TOKENS, LoadShape, estimate
-from llorch.rpc import worker_spec
+from llorch.rpc import model_facts, worker_spec
 from llorch.rpc.enum_table import EnumTable
 from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
 from llorch.rpc.reasons import reason_to_proto
@@ -69,48 +67,13 @@ def progress(progress: Progress) -> pool_manager_service_pb2.StageProgress:
 def complete_progress(model: LocatedModel) -> pool_manager_service_pb2.StageProgress:
     size_mib = _size_mib(model)
     return pool_manager_service_pb2.StageProgress(
-        done_mib=size_mib, total_mib=size_mib, complete=True, facts=model_facts(model.facts)
+        done_mib=size_mib, total_mib=size_mib, complete=True, facts=model_facts.to_proto(model.facts)
     )
 
 
 def verification(reading: DigestProgress, model: LocatedModel) -> pool_manager_service_pb2.VerifyStagedModelResponse:
     return pool_manager_service_pb2.VerifyStagedModelResponse(
         done_mib=reading.done_bytes // _MIB, total_mib=_size_mib(model), digest=reading.digest
-    )
-
-
-def model_facts(facts: ModelFacts) -> pool_manager_service_pb2.ModelFacts:
-    """For one token in one slot, so that who decides on slots and contexts can multiply."""
-    whole = estimate(facts, LoadShape(slots=1, context_per_slot=1))
-    token_kv = [2 * (layer.key_width + layer.value_width) for layer in facts.layers]
-    windowed = sum(size for size, layer in zip(token_kv, facts.layers, strict=True) if layer.windowed)
-    return pool_manager_service_pb2.ModelFacts(
-        architecture=facts.architecture,
-        context_trained=facts.context_trained,
-        weights_mib=-(-whole.weights // _MIB),
-        kv_bytes_per_token=sum(token_kv) - windowed,
-        window_kv_bytes_per_token=windowed,
-        window_tokens=facts.window + BATCH_TOKENS if windowed else 0,
-        state_kib_per_slot=-(-whole.state // 1024),
-        compute_mib=-(-whole.compute // _MIB),
-        layers=[
-            pool_manager_service_pb2.LayerFacts(
-                weight_bytes=layer.weight_bytes,
-                key_width=layer.key_width,
-                value_width=layer.value_width,
-                windowed=layer.windowed,
-                state_bytes=layer.state_bytes,
-                heads=layer.heads,
-            )
-            for layer in facts.layers
-        ],
-        window=facts.window,
-        vocabulary_size=facts.vocabulary_size,
-        activation_width=facts.activation_width,
-        weight_bytes=facts.weight_bytes,
-        embedding_bytes=facts.embedding_bytes,
-        output_bytes=facts.output_bytes,
-        tied_output=facts.tied_output,
     )
 
 

@@ -12,7 +12,7 @@ from llorch.device_kind import DeviceKind
 from llorch.device_kind import DeviceKind as WorkerDeviceKind
 from llorch.gguf.memory_estimate import LoadShape, MemoryEstimate, estimate
 from llorch.gguf.model_file import read_model
-from orchestratord.convert.nodes import to_facts
+from llorch.rpc import model_facts
 from orchestratord.core.facts.catalog import Model, ModelSpec, Origin
 from orchestratord.core.facts.memory_estimate import estimate_split_mib
 from pool_managerd.convert import complete_progress
@@ -103,7 +103,7 @@ def test_what_the_brain_sets_aside_is_what_the_engine_allocates(slots: int, cont
     told = complete_progress(LocatedModel("file:/m.gguf", path, read_model(path)))
     spec = ModelSpec("m", "file:/m.gguf", slots=slots, context=context, cache_type=cache)
     model = Model(spec, Origin.CALL, "a test", 0)
-    model.facts = to_facts(told)
+    model.facts = model_facts.from_proto(told.facts)
     (ours_mib,) = estimate_split_mib(model, told.done_mib, context, (1.0,), DeviceKind.CPU)
     theirs = sum(ask_engine(path, LoadShape(slots, context, cache, cache, on_gpu=False)).values()) / 2**20
     assert abs(ours_mib - theirs) <= max(0.05 * theirs, 64)

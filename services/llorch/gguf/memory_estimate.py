@@ -15,9 +15,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
 
 from llorch.cache_type import CacheType
+from llorch.gguf.facts import ModelFacts
 from llorch.gguf.layers import Layer
 from llorch.gguf.tensor_types import row_bytes
 
@@ -56,34 +56,6 @@ class LoadShape:
         return tokens_at_once(flash_attention=self.flash_attention)
 
 
-class MemoryFacts(Protocol):
-    """What the formula reads of a model; `llorch.gguf.facts.ModelFacts` says what each means."""
-
-    @property
-    def layers(self) -> Sequence[Layer]: ...
-
-    @property
-    def window(self) -> int: ...
-
-    @property
-    def vocabulary_size(self) -> int: ...
-
-    @property
-    def activation_width(self) -> int: ...
-
-    @property
-    def weight_bytes(self) -> int: ...
-
-    @property
-    def embedding_bytes(self) -> int: ...
-
-    @property
-    def output_bytes(self) -> int: ...
-
-    @property
-    def tied_output(self) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
     """Bytes on one device."""
@@ -115,13 +87,13 @@ def tokens_at_once(*, flash_attention: bool) -> int:
     return BATCH_TOKENS if flash_attention else TOKENS_WITH_SCORES
 
 
-def estimate(facts: MemoryFacts, shape: LoadShape) -> MemoryEstimate:
+def estimate(facts: ModelFacts, shape: LoadShape) -> MemoryEstimate:
     """On one device."""
     (whole,) = estimate_split(facts, shape, (1.0,))
     return whole
 
 
-def estimate_split(facts: MemoryFacts, shape: LoadShape, shares: Sequence[float]) -> tuple[MemoryEstimate, ...]:
+def estimate_split(facts: ModelFacts, shape: LoadShape, shares: Sequence[float]) -> tuple[MemoryEstimate, ...]:
     """Per device: whole layers go by the shares, in order, and the output matrix counts as one more layer.
 
     On GPUs, the token embeddings stay in the host's memory. `shares` are proportions, one per device.
@@ -146,7 +118,7 @@ def kv_bytes(layer: Layer, window: int, shape: LoadShape) -> int:
     return _cells(layer, window, shape) * shape.slots * row
 
 
-def _on_device(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> MemoryEstimate:
+def _on_device(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> MemoryEstimate:
     return MemoryEstimate(
         weights=_weights(facts, shape, layers, has_output=has_output),
         cache=sum(kv_bytes(layer, facts.window, shape) for layer in layers),
@@ -156,7 +128,7 @@ def _on_device(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *,
     )
 
 
-def _weights(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> int:
+def _weights(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> int:
     """What belongs to no layer goes with the output; on a CPU nothing is there twice."""
     own = sum(layer.weight_bytes for layer in layers)
     if not has_output:
@@ -168,7 +140,7 @@ def _weights(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *, h
     return own + rest
 
 
-def _compute(facts: MemoryFacts, shape: LoadShape, *, has_output: bool) -> int:
+def _compute(facts: ModelFacts, shape: LoadShape, *, has_output: bool) -> int:
     """Activations are there for all tokens that are computed at once, logits for one token per slot, and for each token
     a mask over the cells that it may look at. While scores are, about half of the activations are.
     """

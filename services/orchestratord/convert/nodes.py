@@ -1,15 +1,13 @@
 """Nodes: what they report."""
 
-from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, pool_pb2, worker_pb2
+from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_pb2, worker_pb2
 from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
-from llorch.gguf.layers import Layer
 from llorch.identifiers import is_id
 from llorch.rpc import worker_spec
 from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
 from llorch.rpc.reasons import reason_of_proto
 from llorch.worker_state import WorkerState
-from orchestratord.core.facts.catalog import ModelFacts
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Pool, Snapshot, WorkerReported
 
 
@@ -24,38 +22,6 @@ def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
         staged={model.source: model.size_mib for model in snapshot.staged_models},
         pools=tuple(_pool(pool) for pool in snapshot.pools),
         offered={model.name: model.source for model in snapshot.staged_models if is_id(model.name)},
-    )
-
-
-def to_facts(progress: pool_manager_service_pb2.StageProgress) -> ModelFacts | None:
-    """None from a pool manager that does not tell of the layers."""
-    facts = progress.facts
-    if not facts.layers:
-        return None
-    return ModelFacts(
-        architecture=facts.architecture,
-        context_trained=facts.context_trained,
-        layers=tuple(_layer(layer) for layer in facts.layers),
-        window=facts.window,
-        vocabulary_size=facts.vocabulary_size,
-        activation_width=facts.activation_width,
-        weight_bytes=facts.weight_bytes,
-        embedding_bytes=facts.embedding_bytes,
-        output_bytes=facts.output_bytes,
-        tied_output=facts.tied_output,
-    )
-
-
-def _layer(layer: pool_manager_service_pb2.LayerFacts) -> Layer:
-    """Heads of keys and values matter to the reader of the file alone: the widths follow from them."""
-    return Layer(
-        heads=layer.heads,
-        kv_heads=0,
-        key_width=layer.key_width,
-        value_width=layer.value_width,
-        windowed=layer.windowed,
-        state_bytes=layer.state_bytes,
-        weight_bytes=layer.weight_bytes,
     )
 
 

@@ -2,11 +2,11 @@ import pytest
 
 from llorch.cache_type import CacheType
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason
+from llorch.gguf.facts import ModelFacts
 from orchestratord.core.facts.catalog import (
     DEFAULT_CONTEXT,
     VALUES,
     Catalog,
-    ModelFacts,
     ModelRecord,
     ModelSpec,
     ModelState,

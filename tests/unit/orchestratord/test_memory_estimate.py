@@ -6,10 +6,10 @@ import pytest
 
 from llorch.cache_type import CacheType
 from llorch.device_kind import DeviceKind
-from llorch.gguf.facts import ModelFacts as FileFacts
+from llorch.gguf.facts import FileFacts
 from llorch.gguf.memory_estimate import LoadShape, estimate, estimate_split
 from llorch.gguf.model_file import read_model
-from orchestratord.convert.nodes import to_facts
+from llorch.rpc import model_facts
 from orchestratord.core.facts.catalog import Model, ModelSpec, Origin
 from orchestratord.core.facts.memory_estimate import estimate_mib, estimate_split_mib
 from pool_managerd.convert import complete_progress
@@ -26,7 +26,8 @@ def model(**fields: object) -> Model:
 def known(facts: FileFacts, path: Path, **fields: object) -> Model:
     """A model of which the node that has its file has told."""
     described = model(**fields)
-    described.facts = to_facts(complete_progress(LocatedModel("file:/m.gguf", path, facts)))
+    told = complete_progress(LocatedModel("file:/m.gguf", path, facts))
+    described.facts = model_facts.from_proto(told.facts)
     return described
 
 
@@ -34,11 +35,7 @@ def test_with_the_files_facts_it_is_what_the_formula_says(tmp_path: Path) -> Non
     for architecture in GENERATING:
         path = write_tiny_model(tmp_path, architecture)
         facts = read_model(path)
-        for context, slots, cache_type in (
-            (4096, 4, CacheType.F16),
-            (32768, 1, CacheType.Q8_0),
-            (8192, 16, CacheType.Q4_0),
-        ):
+        for context, slots, cache_type in LOADS:
             described = known(facts, path, context=context, slots=slots, cache_type=cache_type)
             shape = LoadShape(slots, context, cache_type, cache_type)
             ours = estimate_split_mib(described, 100, context, (1.0,), DeviceKind.CUDA)

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from llorch.cache_type import CacheType
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, invalid_field
-from llorch.gguf.layers import Layer
+from llorch.gguf.facts import ModelFacts
 from llorch.split_mode import SplitMode
 
 DEFAULT_CONTEXT = 32768
@@ -56,22 +56,6 @@ class ModelSpec:
 
 VALUES = tuple(value.name for value in fields(ModelSpec) if value.name != "name")
 """What may be said of a model, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What the memory of a model follows from, by its file. The fields are those of `llorch.gguf.facts.ModelFacts`."""
-
-    architecture: str
-    context_trained: int
-    layers: tuple[Layer, ...]
-    window: int
-    vocabulary_size: int
-    activation_width: int
-    weight_bytes: int
-    embedding_bytes: int
-    output_bytes: int
-    tied_output: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from llorch.cache_type import CacheType
 from llorch.device_kind import DeviceKind
+from llorch.gguf.facts import ModelFacts
 from llorch.gguf.memory_estimate import RUNTIME_BYTES, LoadShape, estimate_split
-from orchestratord.core.facts.catalog import Model, ModelFacts
+from orchestratord.core.facts.catalog import Model
 
 _REFERENCE_MIB = 4096  # a model of 7 to 8 billion weights at 4 bits …
 _REFERENCE_KV_KIB = 128  # … takes this much KV cache per token at 16 bits with grouped-query attention
