@@ -18,7 +18,7 @@ from pool_managerd.api.authenticator import PoolManagerAuth
 from pool_managerd.api.pool_manager_servicer import PoolManagerServicer
 from pool_managerd.bell import Bell
 from pool_managerd.control import ControlGuard
-from pool_managerd.data_dir import DataDir
+from pool_managerd.data_dir import DataDir, open_data_dir
 from pool_managerd.devices.choose import open_inventory
 from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.monitor import DeviceMonitor
@@ -53,7 +53,7 @@ async def serve(settings: PoolManagerSettings, stop: asyncio.Event) -> None:
     refuse_open_bind(settings.bind, settings.token)
     inventory = open_inventory(simulate_gpu=settings.simulate_gpu, allow_cpu=settings.allow_cpu)
     try:
-        with DataDir(settings.data_dir) as data_dir:
+        with open_data_dir(settings.data_dir) as data_dir:
             async with TaskSupervisor("pool-managerd") as tasks:
                 await PoolManager(settings, data_dir, inventory, tasks).run(stop)
     finally:
