@@ -1,7 +1,7 @@
 """The JSON Schema of the settings file, made from the settings classes. `document_settings.py` writes it."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,15 +87,22 @@ def _table(model: type[BaseModel]) -> _Node:
 
 def _fields(model: type[BaseModel]) -> dict[str, _Node]:
     whole = model.model_json_schema()
-    if "$defs" in whole:
+    words = {f"#/$defs/{name}": _words(model, definition) for name, definition in whole.get("$defs", {}).items()}
+    return {name: _without_noise(field, words) for name, field in whole["properties"].items()}
+
+
+def _words(model: type[BaseModel], definition: _Node) -> _Node:
+    """An enum as the list of its values."""
+    if "enum" not in definition:
         raise NotImplementedError(f"{model.__name__} has nested models; teach this script to carry their schemas over")
-    return {name: _without_noise(field) for name, field in whole["properties"].items()}
+    return {"enum": definition["enum"], "type": definition["type"]}
 
 
-def _without_noise(field: _Node) -> _Node:
+def _without_noise(field: _Node, words: Mapping[str, _Node]) -> _Node:
     """TOML has no null, and titles made from names say nothing."""
     kept = {key: value for key, value in field.items() if key != "title" and (key, value) != ("default", None)}
+    kept |= words.get(kept.pop("$ref", ""), {})
     choices: list[_Node] = [choice for choice in kept.pop("anyOf", []) if choice != {"type": "null"}]
     if len(choices) == 1:
-        return choices[0] | kept
+        return words.get(choices[0].get("$ref", ""), choices[0]) | kept
     return kept | ({"anyOf": choices} if choices else {})

@@ -17,10 +17,13 @@ A heartbeat is no event here: the stream itself shows that it lives.
 
 import math
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from gatewayd.transcode import message_to_dict
-from llama_orch.v2 import device_pb2, error_reason_pb2, log_entry_pb2, task_event_pb2
+from llama_orch.v2 import log_entry_pb2, task_event_pb2
+from llorch.rpc.enum_tables import DEVICE_KINDS, FINISH_REASONS
+from llorch.rpc.reasons import reason_of_proto
 
 Json = dict[str, Any]
 
@@ -49,7 +52,7 @@ def _placed(event: task_event_pb2.TaskEvent) -> Json:
         "node": placed.node_id,
         "worker": placed.worker_id,
         "devices": [
-            {"id": device.device_id, "name": device.name, "kind": _published(device_pb2.DeviceKind, device.kind)}
+            {"id": device.device_id, "name": device.name, "kind": _published(DEVICE_KINDS.find(device.kind))}
             for device in placed.devices
         ],
         "engine": placed.engine,
@@ -117,7 +120,7 @@ def _end(event: task_event_pb2.TaskEvent) -> Json:
 
 
 def _choice(choice: task_event_pb2.ChoiceEnd) -> Json:
-    shown: Json = {"finish_reason": _published(task_event_pb2.FinishReason, choice.finish_reason)}
+    shown: Json = {"finish_reason": _published(FINISH_REASONS.find(choice.finish_reason))}
     if choice.stop_string:
         shown["stop_string"] = choice.stop_string
     return shown
@@ -125,20 +128,16 @@ def _choice(choice: task_event_pb2.ChoiceEnd) -> Json:
 
 def _error(event: task_event_pb2.TaskEvent) -> Json:
     error = event.error
-    code = _published(error_reason_pb2.ErrorReason, error.reason or error_reason_pb2.ERROR_REASON_INTERNAL)
-    shown: Json = {"type": "error", "code": code.upper(), "message": error.message, "retryable": error.retryable}
+    code = reason_of_proto(error.reason).value
+    shown: Json = {"type": "error", "code": code, "message": error.message, "retryable": error.retryable}
     if error.HasField("retry_after_ms"):
         shown["retry_after_ms"] = error.retry_after_ms
     return shown
 
 
-def _published(enum: Any, number: int) -> str:
-    """`FINISH_REASON_STOP_STRING` is published as `stop_string`; a number of a newer release as unspecified."""
-    descriptor = enum.DESCRIPTOR
-    entry = descriptor.values_by_number.get(number) or descriptor.values_by_number[0]
-    prefix = descriptor.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    name: str = entry.name
-    return name.removeprefix(prefix).lower()
+def _published(member: StrEnum | None) -> str:
+    """`FinishReason.STOP_STRING` is published as `stop_string`; a value of a newer release as unspecified."""
+    return "unspecified" if member is None else member.name.lower()
 
 
 def _number(value: float) -> float | None:

@@ -43,20 +43,25 @@ def resolve_bind(host: str) -> str:
 
 
 def ensure_free(host: str, port: int) -> None:
-    """Raises what is wrong where nobody could listen now, mostly PortTaken. `host` is numeric."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise _refusal(error, host, port) from error
+    """Raises what is wrong where no server could listen now, mostly PortTaken. `host` is numeric."""
+    try:
+        _probe(host, port)
+    except OSError as error:
+        raise _refusal(error, host, port) from error
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now; without a look at who else does. `host` is numeric."""
+    try:
+        _probe(host, port)
+    except OSError:
+        return False
+    return True
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody holds now; prefer to bind port 0."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    """A port that no program holds now; prefer to bind port 0."""
+    with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
@@ -104,6 +109,17 @@ def holder_of(port: int) -> Holder | None:
         return Holder(pid)
 
 
+def _probe(host: str, port: int) -> None:
+    """Binds as servers do. Raises OSError."""
+    with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 def _refusal(error: OSError, host: str, port: int) -> LlorchError:
     match error.errno:
         case errno.EADDRINUSE:
@@ -118,20 +134,8 @@ def _refusal(error: OSError, host: str, port: int) -> LlorchError:
 
 def _next_free(host: str, port: int) -> int:
     """The first free port of the next twenty, which is easy to remember; else any."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in range(port + 1, min(port + 21, 65536)):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            if _can_bind(probe, host, candidate):
-                return candidate
-    return free_port(host)
-
-
-def _can_bind(probe: socket.socket, host: str, port: int) -> bool:
-    try:
-        probe.bind((host, port))
-    except OSError:
-        return False
-    return True
+    following = range(port + 1, min(port + 21, 65536))
+    return next((candidate for candidate in following if is_free(host, candidate)), 0) or free_port(host)
 
 
 def _holder(port: int) -> str:

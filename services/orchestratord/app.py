@@ -19,6 +19,7 @@ from llama_orch.v2 import (
 from llorch.auth import BearerAuth, refuse_open_bind
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
+from llorch.data_dir import held_data_dir
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.ports import announce_address
@@ -49,7 +50,6 @@ from orchestratord.runtime.keeper import Keeper
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.settings import OrchestratorSettings
 from orchestratord.settings_file import events_of_file
-from orchestratord.store.data_dir import DataDir
 from orchestratord.store.interface import Incarnation, Store
 from orchestratord.store.sqlite import open_sqlite
 
@@ -65,7 +65,7 @@ _log = get_logger("orchestratord")
 async def run(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain and end."""
     refuse_open_bind(settings.bind, settings.token)
-    with DataDir(settings.data_dir) as folder:
+    with held_data_dir(settings.data_dir, "orchestrator") as folder:
         store = await asyncio.to_thread(open_sqlite, folder)
         try:
             await _serve(settings, store, stop)

@@ -4,13 +4,14 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
+from llorch.cache_type import CacheType
 from llorch.identifiers import check_id
 from llorch.option_field import option_field
 from llorch.options.model import MODEL
+from llorch.split_mode import SplitMode
 from orchestratord.convert.models import check_shares, check_source
 from orchestratord.core.events import ModelRegistered
 from orchestratord.core.facts.model import ModelSpec, Origin
@@ -32,8 +33,8 @@ class ModelTable(SettingsTable):
     aliases: tuple[str, ...] = Field((), description="Other names for the model.")
     context: int | None = option_field(None, MODEL["context"])
     slots: int | None = option_field(None, MODEL["slots"])
-    cache_type: Literal["f16", "q8_0", "q4_0"] | None = option_field(None, MODEL["cache_type"])
-    split: Literal["auto", "layer", "none"] | None = Field(
+    cache_type: CacheType | None = option_field(None, MODEL["cache_type"])
+    split: SplitMode | None = Field(
         None,
         description="Over several devices if none alone holds it (auto, the default), always (layer), or never (none).",
     )

@@ -12,12 +12,13 @@ from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.ports import announce_address, join_address, split_address
 from llorch.rpc.server import RpcServer
+from llorch.worker_state import TERMINAL
 from pool_managerd.advertise import advertised_host, local_address
 from pool_managerd.api.authenticator import PoolManagerAuth
 from pool_managerd.api.pool_manager_servicer import PoolManagerServicer
 from pool_managerd.bell import Bell
 from pool_managerd.control import ControlGuard
-from pool_managerd.data_dir import DataDir
+from pool_managerd.data_dir import DataDir, open_data_dir
 from pool_managerd.devices.choose import open_inventory
 from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.monitor import DeviceMonitor
@@ -36,7 +37,6 @@ from pool_managerd.preflight.finding import Level
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal
-from pool_managerd.workers.lifecycle import TERMINAL
 from pool_managerd.workers.ports import parse_worker_ports
 from pool_managerd.workers.rules import WorkerRules
 from pool_managerd.workers.supervisor import Supervisor
@@ -53,7 +53,7 @@ async def serve(settings: PoolManagerSettings, stop: asyncio.Event) -> None:
     refuse_open_bind(settings.bind, settings.token)
     inventory = open_inventory(simulate_gpu=settings.simulate_gpu, allow_cpu=settings.allow_cpu)
     try:
-        with DataDir(settings.data_dir) as data_dir:
+        with open_data_dir(settings.data_dir) as data_dir:
             async with TaskSupervisor("pool-managerd") as tasks:
                 await PoolManager(settings, data_dir, inventory, tasks).run(stop)
     finally:
@@ -145,7 +145,7 @@ class PoolManager:
             "serving",
             address=bound,
             node_id=self._settings.node_id,
-            devices=[f"{device.name} ({device.kind})" for device in self._monitor.devices()],
+            devices=[f"{device.name} ({device.kind.lower()})" for device in self._monitor.devices()],
         )
 
     async def _preflight(self) -> None:

@@ -1,7 +1,6 @@
 """Between protobuf and this daemon's own words; the only place where the two meet."""
 
 from datetime import datetime
-from math import inf
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -9,118 +8,38 @@ from llama_orch.v2 import (
     control_pb2,
     device_pb2,
     engine_pb2,
-    error_reason_pb2,
     node_link_pb2,
     node_pb2,
     pool_manager_service_pb2,
     pool_pb2,
     worker_pb2,
 )
-from llorch.errors import Reason, invalid_field
-from llorch.gguf.facts import ModelFacts
-from llorch.identifiers import check_id
-from llorch.options.checking import check_value
-from llorch.options.model import MODEL
+from llorch.rpc import model_facts, worker_spec
+from llorch.rpc.enum_table import EnumTable
+from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
+from llorch.rpc.reasons import reason_to_proto
 from pool_managerd.control import CommandHeader
-from pool_managerd.devices.device import Device, DeviceKind, DeviceProcess, DeviceState, ThrottleReason
+from pool_managerd.devices.device import Device, DeviceProcess, DeviceState, ThrottleReason
 from pool_managerd.models.digest import DigestProgress
 from pool_managerd.models.download.progress import Progress
 from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, Pool
-from pool_managerd.workers.lifecycle import WorkerState
-from pool_managerd.workers.spec import CacheType, WorkerSpec
 from pool_managerd.workers.status import WorkerExit, WorkerStatus
 
 _MIB = 2**20
-_REASON_PREFIX = "ERROR_REASON_"
 
-_DEVICE_KINDS = {
-    DeviceKind.CUDA: device_pb2.DEVICE_KIND_CUDA,
-    DeviceKind.CPU: device_pb2.DEVICE_KIND_CPU,
-    DeviceKind.SIMULATED: device_pb2.DEVICE_KIND_SIMULATED,
-}
-_DEVICE_STATES = {
-    DeviceState.OK: device_pb2.DEVICE_STATE_OK,
-    DeviceState.LOST: device_pb2.DEVICE_STATE_LOST,
-}
-_THROTTLE_REASONS = {
-    ThrottleReason.HEAT: device_pb2.THROTTLE_REASON_HEAT,
-    ThrottleReason.POWER: device_pb2.THROTTLE_REASON_POWER,
-    ThrottleReason.HARDWARE: device_pb2.THROTTLE_REASON_HARDWARE,
-}
+_DEVICE_STATES = EnumTable(DeviceState, device_pb2.DeviceState, unused={"RELEASED"})
+_THROTTLE_REASONS = EnumTable(ThrottleReason, device_pb2.ThrottleReason)
 _MOST_PROCESSES = 16  # per device, in a report
-_WORKER_STATES = {
-    WorkerState.STARTING: worker_pb2.WORKER_STATE_STARTING,
-    WorkerState.READY: worker_pb2.WORKER_STATE_READY,
-    WorkerState.DRAINING: worker_pb2.WORKER_STATE_DRAINING,
-    WorkerState.STOPPING: worker_pb2.WORKER_STATE_STOPPING,
-    WorkerState.EXITED: worker_pb2.WORKER_STATE_EXITED,
-    WorkerState.FAILED: worker_pb2.WORKER_STATE_FAILED,
-}
-_CACHE_TYPES = {
-    worker_pb2.CACHE_TYPE_UNSPECIFIED: CacheType.F16,
-    worker_pb2.CACHE_TYPE_F16: CacheType.F16,
-    worker_pb2.CACHE_TYPE_Q8_0: CacheType.Q8_0,
-    worker_pb2.CACHE_TYPE_Q4_0: CacheType.Q4_0,
-}
-_CACHE_TYPE_VALUES = {
-    CacheType.F16: worker_pb2.CACHE_TYPE_F16,
-    CacheType.Q8_0: worker_pb2.CACHE_TYPE_Q8_0,
-    CacheType.Q4_0: worker_pb2.CACHE_TYPE_Q4_0,
-}
 
 
 def command_header(message: control_pb2.ControlHeader) -> CommandHeader:
     return CommandHeader(message.cluster_id, message.control_epoch, message.command_seq)
 
 
-def worker_spec(message: worker_pb2.WorkerSpec) -> WorkerSpec:
-    """Raises `InvalidArgument` naming the first field that can't be right."""
-    check_id(message.worker_id, "spec.worker_id")
-    _require(bool(message.model), "spec.model", "name the model")
-    _require(bool(message.source), "spec.source", "name the model's file")
-    _require(len(message.device_ids) > 0, "spec.device_ids", "name at least one device")
-    check_value("spec.slots", MODEL["slots"], message.slots)
-    check_value("spec.context_per_slot", MODEL["context"], message.context_per_slot)
-    _require(not message.adapters, "spec.adapters", "adapters are not supported by this release")
-    devices, reserved, shares = len(message.device_ids), len(message.reservation_mib), len(message.tensor_split)
-    _require(shares in (0, devices), "spec.tensor_split", f"one value per device ({devices}), not {shares}")
-    _require(
-        all(0 <= share < inf for share in message.tensor_split) and (not shares or sum(message.tensor_split) > 0),
-        "spec.tensor_split",
-        "shares are numbers from 0, and not all of them 0",
-    )
-    _require(reserved in (0, devices), "spec.reservation_mib", f"one value per device ({devices}), not {reserved}")
-    return WorkerSpec(
-        worker_id=message.worker_id,
-        model=message.model,
-        source=message.source,
-        device_ids=tuple(message.device_ids),
-        slots=message.slots,
-        context_per_slot=message.context_per_slot,
-        cache_type_k=_cache_type(message.cache_type_k, "spec.cache_type_k"),
-        cache_type_v=_cache_type(message.cache_type_v, "spec.cache_type_v"),
-        tensor_split=tuple(message.tensor_split),
-        reservation_mib=tuple(message.reservation_mib),
-    )
-
-
-def reason(value: int) -> Reason:
-    """INTERNAL stands for reasons that this release does not know yet."""
-    if value not in error_reason_pb2.ErrorReason.values():
-        return Reason.INTERNAL
-    name = error_reason_pb2.ErrorReason.Name(error_reason_pb2.ErrorReason.ValueType(value))
-    short = name.removeprefix(_REASON_PREFIX)
-    return Reason(short) if short in Reason.__members__ else Reason.INTERNAL
-
-
 def engine_bytes(message: engine_pb2.EngineInfo) -> bytes:
     return message.SerializeToString()
-
-
-def worker_state(state: WorkerState) -> worker_pb2.WorkerState.ValueType:
-    return _WORKER_STATES[state]
 
 
 def snapshot(state: NodeState, node_id: str, *, with_endpoints: bool) -> node_link_pb2.NodeSnapshot:
@@ -148,7 +67,7 @@ def progress(progress: Progress) -> pool_manager_service_pb2.StageProgress:
 def complete_progress(model: LocatedModel) -> pool_manager_service_pb2.StageProgress:
     size_mib = _size_mib(model)
     return pool_manager_service_pb2.StageProgress(
-        done_mib=size_mib, total_mib=size_mib, complete=True, facts=model_facts(model.facts)
+        done_mib=size_mib, total_mib=size_mib, complete=True, facts=model_facts.to_proto(model.facts)
     )
 
 
@@ -158,38 +77,13 @@ def verification(reading: DigestProgress, model: LocatedModel) -> pool_manager_s
     )
 
 
-def model_facts(facts: ModelFacts) -> pool_manager_service_pb2.ModelFacts:
-    return pool_manager_service_pb2.ModelFacts(
-        architecture=facts.architecture,
-        context_trained=facts.context_trained,
-        layers=[
-            pool_manager_service_pb2.LayerFacts(
-                weight_bytes=layer.weight_bytes,
-                key_width=layer.key_width,
-                value_width=layer.value_width,
-                windowed=layer.windowed,
-                state_bytes=layer.state_bytes,
-                heads=layer.heads,
-            )
-            for layer in facts.layers
-        ],
-        window=facts.window,
-        vocabulary_size=facts.vocabulary_size,
-        activation_width=facts.activation_width,
-        weight_bytes=facts.weight_bytes,
-        embedding_bytes=facts.embedding_bytes,
-        output_bytes=facts.output_bytes,
-        tied_output=facts.tied_output,
-    )
-
-
 def _device(device: Device) -> device_pb2.Device:
     return device_pb2.Device(
         device_id=device.device_id,
-        kind=_DEVICE_KINDS[device.kind],
+        kind=DEVICE_KINDS.to_proto(device.kind),
         index=device.index,
         name=device.name,
-        state=_DEVICE_STATES[device.state],
+        state=_DEVICE_STATES.to_proto(device.state),
         memory_total_mib=device.memory_total_mib,
         memory_used_mib=device.memory_used_mib,
         memory_others_mib=device.used_by_others_mib,
@@ -201,7 +95,7 @@ def _device(device: Device) -> device_pb2.Device:
         driver_version=device.driver_version,
         ecc_errors=device.ecc_errors,
         throttled=bool(device.throttle_reasons),
-        throttle_reasons=[_THROTTLE_REASONS[reason] for reason in device.throttle_reasons],
+        throttle_reasons=[_THROTTLE_REASONS.to_proto(reason) for reason in device.throttle_reasons],
         processes=[_process(process) for process in device.processes[:_MOST_PROCESSES]],
     )
 
@@ -232,9 +126,9 @@ def _activity(status: WorkerStatus) -> node_link_pb2.WorkerActivity:
 
 def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:
     return worker_pb2.Worker(
-        spec=_spec(status.spec),
+        spec=worker_spec.to_proto(status.spec),
         node_id=node_id,
-        state=_WORKER_STATES[status.state],
+        state=WORKER_STATES.to_proto(status.state),
         engine=engine_pb2.EngineInfo.FromString(status.engine) if status.engine else None,
         stats=worker_pb2.WorkerStats.FromString(status.stats) if status.stats else None,
         exit=_exit(status.exit) if status.exit else None,
@@ -263,37 +157,18 @@ def _reading(reading: Reading) -> worker_pb2.ModelReading:
     )
 
 
-def _spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
-    return worker_pb2.WorkerSpec(
-        worker_id=spec.worker_id,
-        model=spec.model,
-        source=spec.source,
-        device_ids=spec.device_ids,
-        tensor_split=spec.tensor_split,
-        slots=spec.slots,
-        context_per_slot=spec.context_per_slot,
-        cache_type_k=_CACHE_TYPE_VALUES[spec.cache_type_k],
-        cache_type_v=_CACHE_TYPE_VALUES[spec.cache_type_v],
-        reservation_mib=spec.reservation_mib,
-    )
-
-
 def _exit(how: WorkerExit) -> worker_pb2.WorkerExit:
-    return worker_pb2.WorkerExit(
+    told = worker_pb2.WorkerExit(
         exit_code=how.exit_code,
         signal=how.signal,
         last_lines=how.last_lines,
-        reason=_reason_value(how.reason),
         message=how.message,
         end_time=_timestamp(how.end_time),
         failures_in_a_row=how.failures_in_a_row,
     )
-
-
-def _reason_value(value: Reason | None) -> error_reason_pb2.ErrorReason.ValueType:
-    if value is None:
-        return error_reason_pb2.ERROR_REASON_UNSPECIFIED
-    return error_reason_pb2.ErrorReason.Value(f"{_REASON_PREFIX}{value}")
+    if how.reason is not None:
+        told.reason = reason_to_proto(how.reason)
+    return told
 
 
 def _staged_model(model: LocatedModel) -> node_pb2.StagedModel:
@@ -304,14 +179,3 @@ def _staged_model(model: LocatedModel) -> node_pb2.StagedModel:
 
 def _size_mib(model: LocatedModel) -> int:
     return -(-model.size_bytes // _MIB)
-
-
-def _cache_type(value: worker_pb2.CacheType.ValueType, field: str) -> CacheType:
-    if value not in _CACHE_TYPES:
-        raise invalid_field(field, "f16, q8_0 or q4_0")
-    return _CACHE_TYPES[value]
-
-
-def _require(condition: bool, field: str, description: str) -> None:
-    if not condition:
-        raise invalid_field(field, description)

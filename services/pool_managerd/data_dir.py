@@ -1,44 +1,23 @@
-"""The folder where this pool manager keeps what must outlive it. One process at a time."""
+"""The folder where this pool manager keeps what must outlive it."""
 
-import fcntl
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from llorch.errors import FailedPrecondition, Reason, invalid_field
+from llorch.data_dir import held_data_dir
 
 
 class DataDir:
-    """Held from `__enter__` to `__exit__`: a second pool manager would take the first one's workers for leftovers."""
-
     def __init__(self, root: Path) -> None:
-        self._root = root.expanduser().absolute()
-        self.logs = self._root / "logs"
-        self.workers = self._root / "workers"
-        self.digests = self._root / "digests"
-        self.models = self._root / "models"
-        self.control = self._root / "control.json"
+        self.logs = root / "logs"
+        self.workers = root / "workers"
+        self.digests = root / "digests"
+        self.models = root / "models"
+        self.control = root / "control.json"
 
-    def __enter__(self) -> Self:
-        try:
-            for folder in (self._root, self.logs, self.workers):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as exc:
-            raise invalid_field("data_dir", f"{self._root} can't be written to: {exc.strerror}") from exc
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise FailedPrecondition(
-                Reason.INVALID_FIELD,
-                f"another pool manager runs with the data directory {self._root}; "
-                "end it, or give this one a directory of its own with --data-dir",
-            ) from None
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._lock)
+@contextmanager
+def open_data_dir(root: Path) -> Iterator[DataDir]:
+    """Held meanwhile: a second pool manager would take the first one's workers for leftovers."""
+    with held_data_dir(root, "pool manager", "logs", "workers") as folder:
+        yield DataDir(folder)

@@ -8,7 +8,6 @@ from google.protobuf.message import Message as ProtoMessage
 from llama_orch.v2 import (
     cancel_pb2,
     engine_pb2,
-    error_reason_pb2,
     log_entry_pb2,
     run_pb2,
     task_event_pb2,
@@ -16,11 +15,13 @@ from llama_orch.v2 import (
 )
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.options.sampling import SAMPLING, Sampling
+from llorch.rpc.enum_table import EnumTable
+from llorch.rpc.enum_tables import FINISH_REASONS
+from llorch.rpc.reasons import reason_to_proto
 from worker_orcd.chat import tools as chat_tools
 from worker_orcd.engine_info import EngineInfo, Fingerprint, ResumeSupport
 from worker_orcd.log_entry import (
     ChoiceEnd,
-    FinishReason,
     LogEntry,
     PositionLogprobs,
     Receipt,
@@ -45,11 +46,8 @@ from worker_orcd.run_table import CancelOutcome, Run
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 
-_OUTCOMES = {
-    CancelOutcome.CANCELLED: cancel_pb2.CANCEL_OUTCOME_CANCELLED,
-    CancelOutcome.FINISHED: cancel_pb2.CANCEL_OUTCOME_ALREADY_FINISHED,
-    CancelOutcome.UNKNOWN: cancel_pb2.CANCEL_OUTCOME_UNKNOWN,
-}
+_OUTCOMES = EnumTable(CancelOutcome, cancel_pb2.CancelOutcome)
+_RESUME_SUPPORTS = EnumTable(ResumeSupport, engine_pb2.ResumeSupport)
 
 
 def run_spec(proto: run_pb2.RunSpec) -> RunSpec:
@@ -151,7 +149,7 @@ def listed_run(run: Run) -> run_pb2.Run:
 
 
 def cancel_outcome(outcome: CancelOutcome) -> cancel_pb2.CancelOutcome.ValueType:
-    return _OUTCOMES[outcome]
+    return _OUTCOMES.to_proto(outcome)
 
 
 def engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
@@ -166,7 +164,7 @@ def engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
         max_admitted=info.max_admitted,
         vocabulary_size=info.vocabulary_size,
         capabilities=engine_pb2.EngineCapabilities(
-            resume=_resume_support(can.resume),
+            resume=_RESUME_SUPPORTS.to_proto(can.resume),
             deterministic=can.deterministic,
             logprobs=can.logprobs,
             grammar=can.grammar,
@@ -185,10 +183,6 @@ def engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
         protocol_min=PROTOCOL_MIN,
         protocol_max=PROTOCOL_MAX,
     )
-
-
-def error_reason(reason: Reason) -> error_reason_pb2.ErrorReason.ValueType:
-    return error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}")
 
 
 def _messages(chat: task_pb2.ChatInput) -> Iterator[Message]:
@@ -367,7 +361,7 @@ def _fingerprint(fingerprint: Fingerprint) -> engine_pb2.EngineFingerprint:
 def _choice_end(choice: ChoiceEnd) -> task_event_pb2.ChoiceEnd:
     return task_event_pb2.ChoiceEnd(
         choice=choice.choice,
-        finish_reason=_finish_reason(choice.finish_reason),
+        finish_reason=FINISH_REASONS.to_proto(choice.finish_reason),
         tokens_out=choice.tokens_out,
         stop_string=choice.stop_string,
     )
@@ -375,13 +369,5 @@ def _choice_end(choice: ChoiceEnd) -> task_event_pb2.ChoiceEnd:
 
 def _error(failure: RunFailure) -> task_event_pb2.Error:
     return task_event_pb2.Error(
-        reason=error_reason(failure.reason), message=failure.message, retryable=failure.retryable
+        reason=reason_to_proto(failure.reason), message=failure.message, retryable=failure.retryable
     )
-
-
-def _finish_reason(reason: FinishReason) -> task_event_pb2.FinishReason.ValueType:
-    return task_event_pb2.FinishReason.Value(f"FINISH_REASON_{reason}")
-
-
-def _resume_support(support: ResumeSupport) -> engine_pb2.ResumeSupport.ValueType:
-    return engine_pb2.ResumeSupport.Value(f"RESUME_SUPPORT_{support}")

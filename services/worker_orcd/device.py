@@ -1,16 +1,12 @@
 """What `--device` says. Pure."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from math import inf
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, Reason, invalid_field
 
-
-class DeviceKind(StrEnum):
-    CUDA = "cuda"
-    CPU = "cpu"
-    SIM = "sim"
+_KINDS = {"cuda": DeviceKind.CUDA, "cpu": DeviceKind.CPU, "sim": DeviceKind.SIMULATED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +19,18 @@ class DeviceSet:
 
 def parse_device(text: str, *, allow_cpu: bool) -> DeviceSet:
     """Refuses what is not a device, and the CPU where it was not allowed: there is no silent way to it."""
-    kind, _, rest = text.partition(":")
+    word, _, rest = text.partition(":")
     ids = tuple(rest.split(",")) if rest else ()
-    if kind == DeviceKind.CPU and not rest:
+    kind = _KINDS.get(word)
+    if kind is DeviceKind.CPU and not rest:
         if not allow_cpu:
             raise FailedPrecondition(
                 Reason.CPU_NOT_ALLOWED,
                 "the model would run on the CPU, and that is not allowed; use a GPU, or say --allow-cpu",
             )
         return DeviceSet(DeviceKind.CPU, ("cpu",))
-    if kind in (DeviceKind.CUDA, DeviceKind.SIM) and ids and all(ids):
-        return DeviceSet(DeviceKind(kind), ids)
+    if kind in (DeviceKind.CUDA, DeviceKind.SIMULATED) and ids and all(ids):
+        return DeviceSet(kind, ids)
     raise invalid_field("device", f"is {text!r}; it has to be cuda:<uuid>[,<uuid>…], cpu, or sim:<id>[,<id>…]")
 
 

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from llorch.errors import Internal, LlorchError, Reason
+from llorch.finish_reason import FinishReason
 from llorch.logs import get_logger
 from worker_orcd.engines.protocol import Engine, EngineRun
-from worker_orcd.log_entry import ChoiceEnd, FinishReason, RunEnd, RunFailure
+from worker_orcd.log_entry import ChoiceEnd, RunEnd, RunFailure
 from worker_orcd.token_step import TokenStep
 
 _log = get_logger("worker-orcd")

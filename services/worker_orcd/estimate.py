@@ -12,11 +12,11 @@ import sys
 from dataclasses import asdict
 from typing import NoReturn
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import LlorchError
 from llorch.gguf.model_file import read_model
 from llorch.logs import configure_logging
 from llorch.settings import load
-from worker_orcd.device import DeviceKind
 from worker_orcd.engines.factory import llama_cpp_shape
 from worker_orcd.engines.llama_cpp.context import context_params
 from worker_orcd.engines.llama_cpp.gpus import require_gpus

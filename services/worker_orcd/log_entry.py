@@ -5,10 +5,10 @@ sampled, but for the one that ends the answer, is in exactly one entry. Its `seq
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 
 from llorch.errors import Reason
+from llorch.finish_reason import FinishReason
 from worker_orcd.engine_info import Fingerprint
 
 
@@ -55,16 +55,6 @@ class LogEntry(NamedTuple):
     tool_call: ToolCallDelta | None = None
     sampler_state: bytes = b""
     logprobs: tuple[PositionLogprobs, ...] = ()
-
-
-class FinishReason(StrEnum):
-    EOS = "EOS"
-    STOP_STRING = "STOP_STRING"
-    LENGTH = "LENGTH"
-    CONTEXT_FULL = "CONTEXT_FULL"
-    TOOL_CALLS = "TOOL_CALLS"
-    CANCELLED = "CANCELLED"
-    DEADLINE = "DEADLINE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from llorch.clock import Clock
 from llorch.errors import DeadlineExceeded, LlorchError, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel
+from llorch.rpc.reasons import reason_to_proto
 from worker_orcd import convert
 from worker_orcd.engine_info import EngineInfo
 
@@ -61,7 +62,7 @@ class PoolManagerLink:
         """Once: the process ends with the same words on stderr, whoever hears this."""
         request = Request(
             worker_id=self._worker_id,
-            failure_reason=convert.error_reason(error.reason),
+            failure_reason=reason_to_proto(error.reason),
             failure_message=error.message,
         )
         try:

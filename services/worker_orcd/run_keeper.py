@@ -7,9 +7,10 @@ from typing import Protocol
 
 from llorch.clock import Clock
 from llorch.errors import Reason, Unavailable
+from llorch.finish_reason import FinishReason
 from worker_orcd.embed_runs import EmbedRuns
 from worker_orcd.engines.protocol import Engine, EngineRun
-from worker_orcd.log_entry import FinishReason, LogEntry, RunEnd
+from worker_orcd.log_entry import LogEntry, RunEnd
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.run_table import CancelOutcome, Run, RunTable
 from worker_orcd.token_rate import TokenRate

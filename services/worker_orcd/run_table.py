@@ -29,7 +29,7 @@ class Keeping:
 
 class CancelOutcome(Enum):
     CANCELLED = auto()
-    FINISHED = auto()
+    ALREADY_FINISHED = auto()
     UNKNOWN = auto()
 
 
@@ -158,7 +158,7 @@ class RunTable:
             self._bury(attempt_id)
             return CancelOutcome.UNKNOWN
         if run.end is not None:
-            return CancelOutcome.FINISHED
+            return CancelOutcome.ALREADY_FINISHED
         run.cancelling = True
         return CancelOutcome.CANCELLED
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from llorch.clock import Clock
 from llorch.errors import FailedPrecondition, Internal, Reason
+from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
-from worker_orcd.log_entry import FinishReason, RunEnd
+from worker_orcd.log_entry import RunEnd
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.run_table import Run

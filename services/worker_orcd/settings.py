@@ -5,11 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from llorch.cache_type import CacheType
 from llorch.option_field import option_field
 from llorch.options.model import MODEL
 from llorch.settings import DaemonSettings
-
-CacheType = Literal["f16", "q8_0", "q4_0"]
 
 
 class WorkerSettings(DaemonSettings, section="worker"):
@@ -38,8 +37,8 @@ class WorkerSettings(DaemonSettings, section="worker"):
     allow_cpu: bool = Field(False, description="Whether the model may compute on the CPU.")
     slots: int = option_field(1, MODEL["slots"])
     context_per_slot: int = option_field(4096, MODEL["context"])
-    cache_type_k: CacheType = Field("f16", description="Type of the keys in the KV cache.")
-    cache_type_v: CacheType = Field("f16", description="Type of the values in the KV cache.")
+    cache_type_k: CacheType = Field(CacheType.F16, description="Type of the keys in the KV cache.")
+    cache_type_v: CacheType = Field(CacheType.F16, description="Type of the values in the KV cache.")
     threads: int | None = Field(
         None, ge=1, le=512, description="Threads that compute. Default: the physical cores of this process."
     )

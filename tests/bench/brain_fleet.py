@@ -4,20 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
+from llorch.device_kind import DeviceKind
+from llorch.finish_reason import FinishReason
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
-from orchestratord.core.facts.fleet import (
-    Device,
-    DeviceKind,
-    Endpoint,
-    EngineFacts,
-    Snapshot,
-    WorkerReported,
-    WorkerSpec,
-    WorkerState,
-)
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.model import ModelSpec, Origin
-from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskRequest
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskRequest
 from orchestratord.core.state import BrainConfig
 
 GIB = 1024
@@ -114,7 +109,13 @@ class Fleet:
     def _spec(self, number: int, device: Device) -> WorkerSpec:
         model = number % self.size.models
         return WorkerSpec(
-            f"found-{number}", f"model{model}", source(model), (device.device_id,), SLOTS, 4096, "f16", (CLAIM_MIB,)
+            f"found-{number}",
+            f"model{model}",
+            source(model),
+            (device.device_id,),
+            SLOTS,
+            4096,
+            reservation_mib=(CLAIM_MIB,),
         )
 
     def _reported(self, spec: WorkerSpec) -> WorkerReported:

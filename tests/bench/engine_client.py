@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker_orcd.device import DeviceKind, DeviceSet
+from llorch.device_kind import DeviceKind
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.llama_cpp.threads import usable_cores
@@ -127,8 +128,6 @@ def engine_shape(*, slots: int, context: int, threads: int | None = None, host_m
         devices=devices(),
         slots=slots,
         context_per_slot=context,
-        cache_type_k="f16",
-        cache_type_v="f16",
         threads=threads or usable_cores(),
         host_cache_bytes=host_mib * 1024 * 1024,
     )

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llorch.device_kind import DeviceKind
 from support.real_model import smollm2
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp import model as model_module
 from worker_orcd.engines.llama_cpp.amx import has_amx, may_repack
 from worker_orcd.engines.llama_cpp.batch import Batch
@@ -28,7 +29,7 @@ CLOSE = 0.05
 def log_probabilities(at_once: int) -> Any:
     """Of the next token, after the text was evaluated in pieces of this size."""
     native = load_native()
-    shape = LlamaCppShape(smollm2(), "m", DeviceSet(DeviceKind.CPU, ("cpu",)), 1, 512, "f16", "f16", threads=1)
+    shape = LlamaCppShape(smollm2(), "m", DeviceSet(DeviceKind.CPU, ("cpu",)), 1, 512, threads=1)
     model = Model(native, shape, lambda: True)
     context = Context(native, model, shape)
     batch = Batch(native.lib, 512)

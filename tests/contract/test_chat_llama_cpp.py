@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import InvalidArgument, Reason
+from llorch.finish_reason import FinishReason
 from support.engine_bench import Bench
 from support.gguf_writer import write_gguf
 from support.tiny_models import ENDLESS_TEMPLATE, GENERATING, tiny_model, write_tiny_model
 from worker_orcd.chat.tools import forced_call_schema
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
-from worker_orcd.log_entry import FinishReason
 from worker_orcd.run_spec import ConstraintKind, Message, OutputConstraint, Role, RunSpec, Tool, ToolCall
 
 pytestmark = pytest.mark.native
@@ -39,7 +40,7 @@ MESSAGES = (
 
 async def load(path: Path) -> AsyncIterator[Bench]:
     devices = DeviceSet(DeviceKind.CPU, ("cpu",))
-    engine = LlamaCppEngine(LlamaCppShape(path, "m", devices, 2, 1024, "f16", "f16", threads=1))
+    engine = LlamaCppEngine(LlamaCppShape(path, "m", devices, 2, 1024, threads=1))
     await engine.load()
     try:
         yield Bench(engine)

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.options.sampling import Sampling
 from support.tiny_models import GENERATING, write_tiny_model
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp import decode_loop
 from worker_orcd.engines.llama_cpp.decode_loop import DecodeLoop
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks
@@ -113,8 +114,6 @@ def open_bench(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenBench:
             DeviceSet(DeviceKind.CPU, ("cpu",)),
             SLOTS,
             CONTEXT,
-            "f16",
-            "f16",
             threads=1,
         )
         seen: dict[str, Seen] = {}

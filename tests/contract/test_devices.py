@@ -9,9 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llorch.device_kind import DeviceKind
 from pool_managerd.devices.cpu import CpuInventory
 from pool_managerd.devices.deadline import DeadlineInventory
-from pool_managerd.devices.device import Device, DeviceKind, DeviceProcess, DeviceState, OwnUse, ThrottleReason
+from pool_managerd.devices.device import Device, DeviceProcess, DeviceState, OwnUse, ThrottleReason
 from pool_managerd.devices.inventory import CombinedInventory, DeviceInventory, InventoryUnavailable
 from pool_managerd.devices.nvml import NvmlInventory
 from pool_managerd.devices.nvml_processes import sees_host_processes

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import LlorchError, Reason
+from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
 from support.engine_bench import Bench, ended, until
 from support.tiny_models import GENERATING, WINDOW, write_tiny_model
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
-from worker_orcd.log_entry import FinishReason
 from worker_orcd.run_spec import Message, Role, RunSpec
 
 pytestmark = pytest.mark.native
@@ -46,7 +47,7 @@ async def bench(models: dict[str, Path], architecture: str) -> AsyncIterator[Ben
 
 async def load(path: Path, *, slots: int = SLOTS) -> AsyncIterator[Bench]:
     devices = DeviceSet(DeviceKind.CPU, ("cpu",))
-    engine = LlamaCppEngine(LlamaCppShape(path, "m", devices, slots, CONTEXT, "f16", "f16", threads=1))
+    engine = LlamaCppEngine(LlamaCppShape(path, "m", devices, slots, CONTEXT, threads=1))
     await engine.load()
     try:
         yield Bench(engine)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pool_managerd.devices.device import Device, DeviceKind, OwnUse
+from llorch.device_kind import DeviceKind
+from pool_managerd.devices.device import Device, OwnUse
 from pool_managerd.devices.inventory import InventoryUnavailable
 from pool_managerd.devices.nvml import NvmlInventory
 from pool_managerd.preflight.engine import find_engine

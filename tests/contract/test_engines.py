@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import InvalidArgument, Reason
+from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
 from support.engine_bench import Bench, ended, until
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 from worker_orcd.engine_info import ResumeSupport
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import Engine
 from worker_orcd.engines.sim.engine import SimEngine, SimShape
 from worker_orcd.engines.sim.parameters import SimParameters
-from worker_orcd.log_entry import FinishReason
 from worker_orcd.run_spec import Message, Role, RunSpec
 
 SLOTS = 3
@@ -51,8 +52,6 @@ def build_llama_cpp() -> Engine:
             devices=DeviceSet(DeviceKind.CPU, ("cpu",)),
             slots=SLOTS,
             context_per_slot=CONTEXT,
-            cache_type_k="f16",
-            cache_type_v="f16",
             # llama.cpp's threads wait for each other by spinning: on a busy machine one is much faster than two.
             threads=1,
         )

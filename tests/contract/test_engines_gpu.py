@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.options.sampling import Sampling
 from support.real_model import smollm2
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun
@@ -44,8 +45,6 @@ def shape(gpus: tuple[str, ...]) -> LlamaCppShape:
         devices=DeviceSet(DeviceKind.CUDA, gpus),
         slots=2,
         context_per_slot=512,
-        cache_type_k="f16",
-        cache_type_v="f16",
         threads=1,
     )
 

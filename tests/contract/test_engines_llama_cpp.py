@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from llorch.cache_type import CacheType
 from llorch.clock import ManualClock
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.engines.llama_cpp.native import load_native
 from worker_orcd.engines.llama_cpp.prompt import PromptBuilder
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun
-from worker_orcd.log_entry import FinishReason, LogEntry, RunEnd
+from worker_orcd.log_entry import LogEntry, RunEnd
 from worker_orcd.run_spec import Message, Role, RunSpec
 from worker_orcd.text.output_text import OutputText
 from worker_orcd.token_step import TokenStep
@@ -39,7 +42,9 @@ def model_path() -> Path:
 
 
 def shape(path: Path, devices: DeviceSet = CPU) -> LlamaCppShape:
-    return LlamaCppShape(path, "m", devices, 1, 512, cache_type_k="q8_0", cache_type_v="q8_0", threads=1)
+    return LlamaCppShape(
+        path, "m", devices, 1, 512, cache_type_k=CacheType.Q8_0, cache_type_v=CacheType.Q8_0, threads=1
+    )
 
 
 @pytest.fixture

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from llorch.cache_type import CacheType
+from llorch.device_kind import DeviceKind
+from llorch.device_kind import DeviceKind as WorkerDeviceKind
 from llorch.gguf.memory_estimate import LoadShape, MemoryEstimate, estimate
 from llorch.gguf.model_file import read_model
-from orchestratord.convert.nodes import to_facts
-from orchestratord.core.facts.fleet import DeviceKind
+from llorch.rpc import model_facts
 from orchestratord.core.facts.memory_estimate import estimate_split_mib
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from pool_managerd.convert import complete_progress
 from pool_managerd.models.references import LocatedModel
 from support.real_model import smollm2
 from support.tiny_models import ARCHITECTURES, write_tiny_model
-from worker_orcd.device import DeviceKind as WorkerDeviceKind
 from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.amx import has_amx, may_repack
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
@@ -29,8 +30,8 @@ pytestmark = pytest.mark.native
 SHAPES = [
     LoadShape(1, 4096, on_gpu=False),
     LoadShape(4, 2048, on_gpu=False),
-    LoadShape(4, 2048, "q8_0", "q8_0", on_gpu=False),
-    LoadShape(16, 512, "q4_0", "q4_0", on_gpu=False),
+    LoadShape(4, 2048, CacheType.Q8_0, CacheType.Q8_0, on_gpu=False),
+    LoadShape(16, 512, CacheType.Q4_0, CacheType.Q4_0, on_gpu=False),
 ]
 
 
@@ -86,18 +87,25 @@ def test_the_header_says_what_the_engine_says_for_every_architecture(
 
 @pytest.mark.req("ORCH-1014")
 @pytest.mark.parametrize(
-    ("slots", "context", "cache_type"),
-    [(1, 8192, "f16"), (4, 2048, "f16"), (32, 512, "f16"), (1, 2048, "q8_0"), (32, 8192, "q8_0"), (4, 512, "q4_0")],
+    ("slots", "context", "cache"),
+    [
+        (1, 8192, CacheType.F16),
+        (4, 2048, CacheType.F16),
+        (32, 512, CacheType.F16),
+        (1, 2048, CacheType.Q8_0),
+        (32, 8192, CacheType.Q8_0),
+        (4, 512, CacheType.Q4_0),
+    ],
 )
-def test_what_the_brain_sets_aside_is_what_the_engine_allocates(slots: int, context: int, cache_type: str) -> None:
+def test_what_the_brain_sets_aside_is_what_the_engine_allocates(slots: int, context: int, cache: CacheType) -> None:
     """All the way: from the file's header over the wire to the claim, within 5 % or 64 MiB."""
     path = smollm2()
     told = complete_progress(LocatedModel("file:/m.gguf", path, read_model(path)))
-    spec = ModelSpec("m", "file:/m.gguf", slots=slots, context=context, cache_type=cache_type)
+    spec = ModelSpec("m", "file:/m.gguf", slots=slots, context=context, cache_type=cache)
     model = Model(spec, Origin.CALL, "a test", 0)
-    model.facts = to_facts(told)
+    model.facts = model_facts.from_proto(told.facts)
     (ours_mib,) = estimate_split_mib(model, told.done_mib, context, (1.0,), DeviceKind.CPU)
-    theirs = sum(ask_engine(path, LoadShape(slots, context, cache_type, cache_type, on_gpu=False)).values()) / 2**20
+    theirs = sum(ask_engine(path, LoadShape(slots, context, cache, cache, on_gpu=False)).values()) / 2**20
     assert abs(ours_mib - theirs) <= max(0.05 * theirs, 64)
 
 
@@ -112,7 +120,7 @@ def test_a_file_that_is_no_model_is_answered_in_words(tmp_path: Path) -> None:
 async def test_what_a_load_takes_is_measured() -> None:
     """Resident memory counts a cache only once it was used, and weights that are mapped only once they were read."""
     path = smollm2()
-    shape = LlamaCppShape(path, "m", DeviceSet(WorkerDeviceKind.CPU, ("cpu",)), 1, 4096, "f16", "f16", threads=1)
+    shape = LlamaCppShape(path, "m", DeviceSet(WorkerDeviceKind.CPU, ("cpu",)), 1, 4096, threads=1)
     engine = LlamaCppEngine(shape)
     await engine.load()
     (measured,) = engine.info().memory_mib

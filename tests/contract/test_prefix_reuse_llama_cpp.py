@@ -7,13 +7,15 @@ from time import monotonic
 
 import pytest
 
+from llorch.device_kind import DeviceKind
+from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
 from support.real_model import smollm2
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun
-from worker_orcd.log_entry import FinishReason, LogEntry, RunEnd
+from worker_orcd.log_entry import LogEntry, RunEnd
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
 
@@ -68,8 +70,6 @@ def shape(*, slots: int, host_cache_bytes: int = 0) -> LlamaCppShape:
         devices=DeviceSet(DeviceKind.CPU, ("cpu",)),
         slots=slots,
         context_per_slot=2048,
-        cache_type_k="f16",
-        cache_type_v="f16",
         threads=1,
         host_cache_bytes=host_cache_bytes,
     )

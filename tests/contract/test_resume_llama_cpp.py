@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.options.sampling import Sampling
 from support.tiny_models import write_tiny_model
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import EngineRun
@@ -66,7 +67,7 @@ class Bench:
 async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     pytest.importorskip("llama_cpp")
     path = write_tiny_model(tmp_path_factory.mktemp("models"), "llama")
-    shape = LlamaCppShape(path, "m", DeviceSet(DeviceKind.CPU, ("cpu",)), 2, CONTEXT, "f16", "f16", threads=1)
+    shape = LlamaCppShape(path, "m", DeviceSet(DeviceKind.CPU, ("cpu",)), 2, CONTEXT, threads=1)
     engine = LlamaCppEngine(shape)
     await engine.load()
     try:

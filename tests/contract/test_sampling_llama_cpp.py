@@ -7,14 +7,16 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import InvalidArgument, Reason
+from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
 from support.engine_runs import EngineRuns
 from support.real_model import smollm2
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
-from worker_orcd.log_entry import FinishReason, LogEntry
+from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import ConstraintKind, OutputConstraint, RunSpec
 
 pytestmark = [pytest.mark.native, pytest.mark.req("WORK-3005")]
@@ -31,7 +33,7 @@ PERSON = {
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[EngineRuns]:
-    shape = LlamaCppShape(smollm2(), "m", DeviceSet(DeviceKind.CPU, ("cpu",)), 3, 512, "f16", "f16", threads=1)
+    shape = LlamaCppShape(smollm2(), "m", DeviceSet(DeviceKind.CPU, ("cpu",)), 3, 512, threads=1)
     with EngineRuns(LlamaCppEngine(shape)) as runs:
         yield runs
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from llorch.errors import Reason
+from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.task import (
     ChoiceEnd,
-    FinishReason,
     RunResult,
     Stopped,
     TaskEnd,

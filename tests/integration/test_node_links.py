@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from llorch.clock import SystemClock
+from llorch.device_kind import DeviceKind
 from llorch.identifiers import new_id
 from pool_managerd.bell import Bell
 from pool_managerd.control import ControlGuard
-from pool_managerd.devices.device import Device, DeviceKind
+from pool_managerd.devices.device import Device
 from pool_managerd.link.node_link import NodeIdentity, NodeLink
 from pool_managerd.node_state import NodeState
 from support.orchestrator_stub import OrchestratorStub, serving

@@ -4,22 +4,17 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
+from llorch.device_kind import DeviceKind
+from llorch.finish_reason import FinishReason
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from orchestratord.core import events
 from orchestratord.core.brain import Brain
 from orchestratord.core.effects import Effect, StageModel, StartWorker
 from orchestratord.core.facts.assignments import Assignment, Mode
-from orchestratord.core.facts.fleet import (
-    Device,
-    DeviceKind,
-    Endpoint,
-    EngineFacts,
-    Snapshot,
-    WorkerReported,
-    WorkerSpec,
-    WorkerState,
-)
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.model import ModelSpec, Origin
-from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, Task, TaskRequest
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, Task, TaskRequest
 from orchestratord.core.state import BrainConfig, BrainState
 
 EffectT = TypeVar("EffectT")
@@ -127,7 +122,7 @@ class BrainDriver:
         self.handle(events.WorkerAttached(spec.worker_id))
 
     def worker_ended(self, spec: WorkerSpec, node_id: str = "garage", **options: object) -> None:
-        reported = WorkerReported(spec, WorkerState.ENDED, **options)  # type: ignore[arg-type]  # tests name fields
+        reported = WorkerReported(spec, WorkerState.EXITED, **options)  # type: ignore[arg-type]  # tests name fields
         self.report(node_id, Snapshot(full=False, workers=(reported,)))
 
     def load(self, model: str = "coder", node_id: str = "garage", slots: int | None = None) -> WorkerSpec:

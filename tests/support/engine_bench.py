@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from llorch.finish_reason import FinishReason
 from worker_orcd.engines.protocol import Engine, EngineRun
-from worker_orcd.log_entry import FinishReason, LogEntry, RunEnd
+from worker_orcd.log_entry import LogEntry, RunEnd
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
 

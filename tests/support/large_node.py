@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 from functools import cache
 
 from llama_orch.v2 import engine_pb2, worker_pb2
-from pool_managerd.devices.device import Device, DeviceKind, DeviceProcess
+from llorch.device_kind import DeviceKind
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
+from pool_managerd.devices.device import Device, DeviceProcess
 from pool_managerd.node_state import NodeState, Pool
-from pool_managerd.workers.lifecycle import WorkerState
-from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.status import WorkerStatus
 
 GPUS = 8

@@ -3,22 +3,15 @@
 from dataclasses import dataclass, field
 from itertools import count
 
+from llorch.device_kind import DeviceKind
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from orchestratord.core.events import AssignmentSet
 from orchestratord.core.facts.admission import AdmissionQueue, Waiting
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment, Mode
 from orchestratord.core.facts.decision import Decision
-from orchestratord.core.facts.fleet import (
-    Device,
-    DeviceKind,
-    EngineFacts,
-    Node,
-    NodeState,
-    Pool,
-    Worker,
-    WorkerSpec,
-    WorkerState,
-)
+from orchestratord.core.facts.fleet import Device, EngineFacts, Node, NodeState, Pool, Worker
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt
@@ -89,7 +82,7 @@ class Scene:
         worker_id = f"{model}-{next(self._numbers)}"
         device_ids = device_ids or (BIG.device_id,)
         claims = (mib,) * len(device_ids)
-        spec = WorkerSpec(worker_id, model, f"file:/{model}.gguf", device_ids, slots, context, "f16", claims)
+        spec = WorkerSpec(worker_id, model, f"file:/{model}.gguf", device_ids, slots, context, reservation_mib=claims)
         facts = EngineFacts("sim", "1", slots, context, True, False, claims)
         worker = Worker(spec, node_id, 0.0, state=WorkerState.READY, engine=facts, attached=True)
         worker.ready_at = worker.last_used_at = self.state.now - age_s

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from random import Random
 
 from llorch.errors import LlorchError, Reason
+from llorch.finish_reason import FinishReason
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
-from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec, WorkerState
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.model import ModelSpec, Origin
-from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskRequest, TaskState
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError, TaskRequest, TaskState
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu
 
@@ -94,7 +97,7 @@ class RandomWorld:
         here = {worker_id: process for worker_id, process in self.processes.items() if process.node_id == node_id}
         workers = tuple(self._reported(process) for process in here.values())
         for worker_id, process in here.items():
-            if process.state is WorkerState.ENDED:
+            if process.state is WorkerState.EXITED:
                 del self.processes[worker_id]
         devices = (gpu(f"GPU-{node_id}", total_mib=DEVICE_MIB),)
         snapshot = Snapshot(full=is_full or registers, devices=devices, workers=workers)
@@ -141,13 +144,13 @@ class RandomWorld:
             if process.state is WorkerState.STARTING:
                 process.state = WorkerState.READY
             elif process.state is WorkerState.STOPPING:
-                process.state = WorkerState.ENDED
+                process.state = WorkerState.EXITED
         for worker_id in sorted(self.links):
             if not self.driver.state.fleet.workers[worker_id].attached:
                 self.tell(events.WorkerAttached(worker_id))
 
     def _reported(self, process: Process) -> WorkerReported:
-        spec, failed = process.spec, process.state is WorkerState.ENDED and self.random.random() < 0.5
+        spec, failed = process.spec, process.state is WorkerState.EXITED and self.random.random() < 0.5
         if process.state not in (WorkerState.READY, WorkerState.STOPPING):
             failure = (Reason.ENGINE_FAILED, "it crashed") if failed else None
             return WorkerReported(spec, process.state, failure=failure)
@@ -311,11 +314,11 @@ def _worker_goes_on(world: RandomWorld) -> None:
         return
     process = world.random.choice(list(world.processes.values()))
     if process.state is WorkerState.STARTING:
-        process.state = world.random.choice([WorkerState.READY] * 4 + [WorkerState.ENDED])
+        process.state = world.random.choice([WorkerState.READY] * 4 + [WorkerState.EXITED])
     elif process.state is WorkerState.STOPPING:
-        process.state = WorkerState.ENDED
+        process.state = WorkerState.EXITED
     elif world.random.random() < 0.15:
-        process.state = world.random.choice([WorkerState.ENDED, WorkerState.STOPPING])
+        process.state = world.random.choice([WorkerState.EXITED, WorkerState.STOPPING])
 
 
 def _link_wavers(world: RandomWorld) -> None:

@@ -13,28 +13,23 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from llorch.cache_type import CacheType
 from llorch.errors import Reason
+from llorch.finish_reason import FinishReason
+from llorch.gguf.facts import ModelFacts
 from llorch.gguf.layers import Layer
+from llorch.split_mode import SplitMode
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment, Mode
 from orchestratord.core.facts.calibration import Calibration
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome, Term
-from orchestratord.core.facts.model import ModelFacts, ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
+from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.rules import Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget, Session
 from orchestratord.core.facts.targets import Place
-from orchestratord.core.facts.task import (
-    ChoiceEnd,
-    FinishReason,
-    RunResult,
-    Stopped,
-    TaskEnd,
-    TaskError,
-    TaskRequest,
-    TaskState,
-)
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskError, TaskRequest, TaskState
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.learnt.rates import Quantity, Rate
 from orchestratord.store.interface import AuditEntry, Ending, KeptTask, RecordChange
@@ -46,7 +41,7 @@ DATABASES = Path(__file__).parents[1] / "unit" / "orchestratord" / "store" / "da
 FACTS = ModelFacts(
     architecture="qwen2",
     context_trained=131072,
-    layers=(Layer(28, 4, 512, 512, windowed=True, state_bytes=64, weight_bytes=90_000_000),),
+    layers=(Layer(28, 512, 512, windowed=True, state_bytes=64, weight_bytes=90_000_000, kv_heads=4),),
     window=4096,
     vocabulary_size=152_064,
     activation_width=3584,
@@ -107,8 +102,8 @@ RECORDS: tuple[Record, ...] = (
             aliases=("code", "qwen"),
             context=8192,
             slots=2,
-            cache_type="q8_0",
-            split="layer",
+            cache_type=CacheType.Q8_0,
+            split=SplitMode.LAYER,
             split_shares=(2.0, 1.0),
             idle_unload_s=900.5,
             vram_claim_mib=11264,

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from pool_managerd.bell import Bell
 from pool_managerd.devices.device import OwnUse
 from pool_managerd.devices.monitor import DeviceMonitor
@@ -18,9 +20,7 @@ from pool_managerd.devices.simulated import SimulatedGpu, SimulatedInventory
 from pool_managerd.models.shelf import ModelShelf
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal
-from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.rules import WorkerRules
-from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.status import AdoptAnswer, WorkerStatus
 from pool_managerd.workers.supervisor import Supervisor
 from support.gguf_writer import smallest_model

@@ -10,8 +10,9 @@ from typing import Any
 
 from gatewayd import errors
 from gatewayd.errors import Headers, http_status, is_retryable
-from llama_orch.v2 import error_reason_pb2, task_event_pb2
+from llama_orch.v2 import task_event_pb2
 from llorch.errors import LlorchError, Reason
+from llorch.rpc.reasons import reason_of_proto
 from llorch.task_failure import failure_of_task
 
 _RETRY_HEADER = b"x-should-retry"
@@ -25,7 +26,6 @@ _CODES = {
 """Codes that programs act on. Every other reason is its own code, in lower case."""
 
 _CONTRACT_PATH = re.compile(r"\bgenerate\.(?:output_constraint\.json_schema|(?:sampling\.|chat\.)?(?=\w))")
-_PREFIX = error_reason_pb2.ErrorReason.DESCRIPTOR.values[0].name.removesuffix("UNSPECIFIED")
 
 
 def error_body(error: LlorchError, _correlation_id: str) -> dict[str, Any]:
@@ -47,10 +47,8 @@ def error_headers(error: LlorchError) -> Headers:
 
 def failure_of(error: task_event_pb2.Error) -> LlorchError:
     """The error that a failed task stands for."""
-    name = error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_number.get(error.reason)
-    reason = Reason.__members__.get(name.name.removeprefix(_PREFIX) if name else "", Reason.INTERNAL)
     return failure_of_task(
-        reason,
+        reason_of_proto(error.reason),
         error.message,
         retryable=error.retryable,
         retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None,

@@ -1,7 +1,6 @@
 """`llorch models`: the models that tasks may name, where they come from, and where they are loaded."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows
 from llorch.cli.pull import pull
 from llorch.cli.quantities import mib, milliseconds
 from llorch.options.model import MODEL
+from llorch.split_mode import SplitMode
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
@@ -34,12 +34,6 @@ _ORIGIN_WORDS = {
     "model": "the model's own file",
     "node": "the folder of a machine",
 }
-
-
-class Split(StrEnum):
-    AUTO = "auto"
-    LAYER = "layer"
-    NONE = "none"
 
 
 @app.callback()
@@ -88,7 +82,7 @@ def add(
     context: Annotated[int | None, option_flag(MODEL["context"])] = None,
     slots: Annotated[int | None, option_flag(MODEL["slots"])] = None,
     split: Annotated[
-        Split | None,
+        SplitMode | None,
         typer.Option(help="Over several GPUs if none alone holds it (auto, the default), always (layer), or never."),
     ] = None,
     vram_claim: Annotated[

@@ -60,32 +60,23 @@ MAX_ARCHITECTURE_CHARACTERS = 64
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Sizes in bytes, contexts in tokens.
+    """What the memory of a model follows from. Sizes in bytes, contexts in tokens.
 
-    `file_type` is what the file says of itself, `quantization` how many bytes are stored in which type.
     `embedding_bytes` are the token embeddings; `output_bytes` is the matrix that makes logits, which may be the same
     tensor (`tied_output`). `weight_bytes` counts every tensor once. `activation_width` is how many numbers llama.cpp
-    keeps per token of a batch where the model is at its widest.
+    keeps per token of a batch where the model is at its widest. The fields stand in the orchestrator's records.
     """
 
     architecture: str
-    name: str
     context_trained: int
-    embedding_length: int
-    feed_forward_length: int
-    vocabulary_size: int
     layers: tuple[Layer, ...]
     window: int
+    vocabulary_size: int
     activation_width: int
-    file_type: str
-    quantization: Mapping[str, int]
     weight_bytes: int
     embedding_bytes: int
     output_bytes: int
     tied_output: bool
-    has_chat_template: bool
-    file_bytes: int
-    files: int
 
     @property
     def generates(self) -> bool:
@@ -93,7 +84,24 @@ class ModelFacts:
         return any(layer.key_width or layer.state_bytes for layer in self.layers)
 
 
-def read_facts(headers: Sequence[Header]) -> ModelFacts:
+@dataclass(frozen=True, slots=True)
+class FileFacts(ModelFacts):
+    """And what else the files say. Sizes in bytes.
+
+    `file_type` is what the first one says of itself, `quantization` how many bytes are stored in which type.
+    """
+
+    name: str
+    embedding_length: int
+    feed_forward_length: int
+    file_type: str
+    quantization: Mapping[str, int]
+    has_chat_template: bool
+    file_bytes: int
+    files: int
+
+
+def read_facts(headers: Sequence[Header]) -> FileFacts:
     """`headers` are of all files of the model, the first one first. Raises Malformed."""
     metadata = Metadata(headers[0].metadata)
     if not 0 < len(metadata.architecture) <= MAX_ARCHITECTURE_CHARACTERS:
@@ -105,7 +113,7 @@ def read_facts(headers: Sequence[Header]) -> ModelFacts:
     for tensor in tensors.values():
         sizes[tensor.type.name] += tensor.size_bytes
     layers = read_layers(metadata, tensors)
-    return ModelFacts(
+    return FileFacts(
         architecture=metadata.architecture,
         name=metadata.text("general.name"),
         context_trained=metadata.whole("context_length", 1, 1 << 31),

@@ -17,16 +17,17 @@ _LAYER_PREFIX = "blk."
 @dataclass(frozen=True, slots=True)
 class Layer:
     """`key_width` and `value_width` are the numbers that the KV cache holds per token, 0 without one; `windowed` layers
-    hold only the last of them. `state_bytes` is the recurrent state of a sequence, of fixed size.
+    hold only the last of them. `state_bytes` is the recurrent state of a sequence, of fixed size. `kv_heads` is known
+    to the reader of the file alone.
     """
 
     heads: int
-    kv_heads: int
     key_width: int
     value_width: int
     windowed: bool
     state_bytes: int
     weight_bytes: int
+    kv_heads: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
 
+from llorch.cache_type import CacheType
+from llorch.gguf.facts import ModelFacts
 from llorch.gguf.layers import Layer
 from llorch.gguf.tensor_types import row_bytes
 
@@ -42,8 +43,8 @@ class LoadShape:
 
     slots: int
     context_per_slot: int
-    cache_type_k: str = "f16"
-    cache_type_v: str = "f16"
+    cache_type_k: CacheType = CacheType.F16
+    cache_type_v: CacheType = CacheType.F16
     on_gpu: bool = True
 
     @property
@@ -53,34 +54,6 @@ class LoadShape:
     @property
     def tokens_at_once(self) -> int:
         return tokens_at_once(flash_attention=self.flash_attention)
-
-
-class MemoryFacts(Protocol):
-    """What the formula reads of a model; `llorch.gguf.facts.ModelFacts` says what each means."""
-
-    @property
-    def layers(self) -> Sequence[Layer]: ...
-
-    @property
-    def window(self) -> int: ...
-
-    @property
-    def vocabulary_size(self) -> int: ...
-
-    @property
-    def activation_width(self) -> int: ...
-
-    @property
-    def weight_bytes(self) -> int: ...
-
-    @property
-    def embedding_bytes(self) -> int: ...
-
-    @property
-    def output_bytes(self) -> int: ...
-
-    @property
-    def tied_output(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +75,11 @@ class MemoryEstimate:
         return -(-self.total // _MIB)
 
 
-def uses_flash_attention(cache_type_v: str, *, on_gpu: bool) -> bool:
+def uses_flash_attention(cache_type_v: CacheType, *, on_gpu: bool) -> bool:
     """Not on a CPU if it can be helped: llama.cpp has a slow way there for up to 63 tokens at once, which takes two to
     ten times as long as attention by matrix products. A quantized cache of values can't do without.
     """
-    return on_gpu or cache_type_v not in ("f16", "bf16", "f32")
+    return on_gpu or cache_type_v is not CacheType.F16
 
 
 def tokens_at_once(*, flash_attention: bool) -> int:
@@ -114,13 +87,13 @@ def tokens_at_once(*, flash_attention: bool) -> int:
     return BATCH_TOKENS if flash_attention else TOKENS_WITH_SCORES
 
 
-def estimate(facts: MemoryFacts, shape: LoadShape) -> MemoryEstimate:
+def estimate(facts: ModelFacts, shape: LoadShape) -> MemoryEstimate:
     """On one device."""
     (whole,) = estimate_split(facts, shape, (1.0,))
     return whole
 
 
-def estimate_split(facts: MemoryFacts, shape: LoadShape, shares: Sequence[float]) -> tuple[MemoryEstimate, ...]:
+def estimate_split(facts: ModelFacts, shape: LoadShape, shares: Sequence[float]) -> tuple[MemoryEstimate, ...]:
     """Per device: whole layers go by the shares, in order, and the output matrix counts as one more layer.
 
     On GPUs, the token embeddings stay in the host's memory. `shares` are proportions, one per device.
@@ -145,7 +118,7 @@ def kv_bytes(layer: Layer, window: int, shape: LoadShape) -> int:
     return _cells(layer, window, shape) * shape.slots * row
 
 
-def _on_device(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> MemoryEstimate:
+def _on_device(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> MemoryEstimate:
     return MemoryEstimate(
         weights=_weights(facts, shape, layers, has_output=has_output),
         cache=sum(kv_bytes(layer, facts.window, shape) for layer in layers),
@@ -155,7 +128,7 @@ def _on_device(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *,
     )
 
 
-def _weights(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> int:
+def _weights(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> int:
     """What belongs to no layer goes with the output; on a CPU nothing is there twice."""
     own = sum(layer.weight_bytes for layer in layers)
     if not has_output:
@@ -167,7 +140,7 @@ def _weights(facts: MemoryFacts, shape: LoadShape, layers: Sequence[Layer], *, h
     return own + rest
 
 
-def _compute(facts: MemoryFacts, shape: LoadShape, *, has_output: bool) -> int:
+def _compute(facts: ModelFacts, shape: LoadShape, *, has_output: bool) -> int:
     """Activations are there for all tokens that are computed at once, logits for one token per slot, and for each token
     a mask over the cells that it may look at. While scores are, about half of the activations are.
     """

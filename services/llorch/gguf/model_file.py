@@ -5,12 +5,12 @@ from pathlib import Path
 
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason
 from llorch.gguf.cursor import Malformed
-from llorch.gguf.facts import ModelFacts, read_facts, split_of
+from llorch.gguf.facts import FileFacts, read_facts, split_of
 from llorch.gguf.header import Header, read_header
 from llorch.gguf.split_name import split_name
 
 
-def read_model(path: Path) -> ModelFacts:
+def read_model(path: Path) -> FileFacts:
     """Raises `FailedPrecondition` (MODEL_FILE_INVALID) or `NotFound` (MODEL_FILE_MISSING).
 
     A split model is named by its first file, as llama.cpp wants. Messages name files without their folders: they travel

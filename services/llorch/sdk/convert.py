@@ -3,16 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llama_orch.v2 import device_pb2, error_reason_pb2, log_entry_pb2, task_event_pb2, task_service_pb2
-from llorch.errors import Reason
+from llama_orch.v2 import log_entry_pb2, task_event_pb2, task_service_pb2
+from llorch.finish_reason import FinishReason
+from llorch.rpc.enum_tables import DEVICE_KINDS, FINISH_REASONS
+from llorch.rpc.reasons import reason_of_proto
 from llorch.sdk import events
 from llorch.sdk.embeddings import Embeddings
 
-_DEVICE_KINDS: Mapping[int, str] = {
-    device_pb2.DEVICE_KIND_CUDA: "cuda",
-    device_pb2.DEVICE_KIND_CPU: "cpu",
-    device_pb2.DEVICE_KIND_SIMULATED: "simulated",
-}
+_FINISH_REASONS = {reason: events.FinishReason[reason.name] for reason in FinishReason}
 
 
 def event_from_message(message: task_event_pb2.TaskEvent) -> events.Event | None:
@@ -29,13 +27,8 @@ def embeddings_from_message(message: task_service_pb2.EmbedResponse) -> Embeddin
 
 def device_kind(kind: int) -> str:
     """The name of a DeviceKind, as users know it."""
-    return _DEVICE_KINDS.get(kind, "unknown")
-
-
-def reason_from_message(reason: int) -> Reason:
-    """INTERNAL where a newer orchestrator has a reason that this release does not know."""
-    name = _enum_name(error_reason_pb2.ErrorReason, reason, "ERROR_REASON_")
-    return Reason(name) if name in Reason.__members__ else Reason.INTERNAL
+    known = DEVICE_KINDS.find(kind)
+    return known.lower() if known else "unknown"
 
 
 def _started(message: task_event_pb2.TaskEvent, started: task_event_pb2.Started) -> events.Started:
@@ -131,7 +124,7 @@ def _failed(message: task_event_pb2.TaskEvent, error: task_event_pb2.Error) -> e
     return events.Failed(
         task_id=message.task_id,
         cursor=message.cursor,
-        reason=reason_from_message(error.reason),
+        reason=reason_of_proto(error.reason),
         message=error.message,
         retryable=error.retryable,
         retry_after_ms=_optional(error, "retry_after_ms"),
@@ -150,14 +143,8 @@ _BUILDERS: Mapping[str, Callable[[task_event_pb2.TaskEvent, Any], events.Event]]
 
 
 def _finish_reason(reason: int) -> events.FinishReason:
-    name = _enum_name(task_event_pb2.FinishReason, reason, "FINISH_REASON_")
-    known = events.FinishReason.__members__
-    return known.get(name, events.FinishReason.UNKNOWN)
-
-
-def _enum_name(enum: Any, value: int, prefix: str) -> str:
-    """The name without its prefix; empty for a number that this release does not know."""
-    return str(enum.Name(value)).removeprefix(prefix) if value in enum.values() else ""
+    known = FINISH_REASONS.find(reason)
+    return _FINISH_REASONS[known] if known else events.FinishReason.UNKNOWN
 
 
 def _optional(message: Any, field: str) -> Any:

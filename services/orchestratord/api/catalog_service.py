@@ -6,11 +6,12 @@ from llama_orch.v2 import catalog_service_pb2 as pb2
 from llama_orch.v2 import model_pb2
 from llorch.clock import Clock
 from llorch.errors import FailedPrecondition, Reason, invalid_field
+from llorch.worker_state import WorkerState
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import models
 from orchestratord.core import events
-from orchestratord.core.facts.fleet import Node, WorkerState
+from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.model import Model, Origin
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner

@@ -7,10 +7,10 @@ from google.api import httpbody_pb2
 
 from llama_orch.v2 import meta_service_pb2 as pb2
 from llorch.options.generation import MAX_INPUT_BYTES
+from llorch.worker_state import WorkerState
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import key_of, size_of, token_of
 from orchestratord.convert import audit
-from orchestratord.core.facts.fleet import WorkerState
 from orchestratord.core.facts.model import Model
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.store.interface import Store

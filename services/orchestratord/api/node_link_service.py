@@ -9,8 +9,8 @@ from llama_orch.v2 import node_link_service_pb2 as pb2
 from llorch.errors import DeadlineExceeded, InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id, new_id
 from llorch.logs import get_logger
+from llorch.rpc.reasons import reason_to_proto
 from orchestratord.convert.link_snapshots import LinkSnapshots
-from orchestratord.convert.runs import from_reason
 from orchestratord.core import events
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.runtime.brain_owner import BrainOwner
@@ -100,7 +100,7 @@ class NodeLinkService:
             f"another machine, at {known.address}, is connected as '{register.node_id}'; set node_id in [pool_manager] "
             "of one of the two to another name"
         )
-        return node_link_pb2.Refused(reason=from_reason(Reason.NODE_ID_TAKEN), message=message)
+        return node_link_pb2.Refused(reason=reason_to_proto(Reason.NODE_ID_TAKEN), message=message)
 
     def _registered(self, session: str) -> node_link_pb2.Registered:
         return node_link_pb2.Registered(
@@ -152,7 +152,7 @@ def _refusal(register: node_link_pb2.Register) -> node_link_pb2.Refused | None:
         f"({register.version}) speaks {register.protocol_min} to {register.protocol_max}; upgrade the older of the "
         "two with `pip install --upgrade llama-orch`, the orchestrator first"
     )
-    return node_link_pb2.Refused(reason=from_reason(Reason.VERSION_SKEW), message=message)
+    return node_link_pb2.Refused(reason=reason_to_proto(Reason.VERSION_SKEW), message=message)
 
 
 def _directive(

@@ -80,7 +80,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         if app:
             kept = [task for task in kept if task.request.app == app]
         if request.state:
-            wanted = tasks.STATE_BY_PROTO.get(request.state)
+            wanted = tasks.STATES.find(request.state)
             kept = [task for task in kept if task.state is wanted]
         # Ids sort by the time at which they were made.
         page, following = page_of(

@@ -3,37 +3,30 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import assignment_pb2, task_pb2
-from llorch.errors import invalid_field
 from llorch.identifiers import check_id
 from llorch.options.assignment import ASSIGNMENT
 from llorch.options.task import PLACEMENT
+from llorch.rpc.enum_table import EnumTable
 from orchestratord.convert.option_checks import check_options
 from orchestratord.core.facts.assignments import Assignment, Mode
 from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.facts.targets import show
 
-_MODES = {
-    Mode.PIN: assignment_pb2.ASSIGNMENT_MODE_PIN,
-    Mode.PREFER: assignment_pb2.ASSIGNMENT_MODE_PREFER,
-    Mode.AVOID: assignment_pb2.ASSIGNMENT_MODE_AVOID,
-}
-_MODE_BY_PROTO = {proto: mode for mode, proto in _MODES.items()}
+_MODES = EnumTable(Mode, assignment_pb2.AssignmentMode)
 
 
 def to_draft(assignment: assignment_pb2.Assignment) -> Assignment:
     for name in ("assignment_id", "model", "app"):
         if value := getattr(assignment, name):
             check_id(value, name)
-    if assignment.mode not in _MODE_BY_PROTO:
-        raise invalid_field("mode", "has to be ASSIGNMENT_MODE_PIN, ASSIGNMENT_MODE_PREFER or ASSIGNMENT_MODE_AVOID")
     check_options("", ASSIGNMENT, assignment)
     return Assignment(
         assignment_id=assignment.assignment_id,
         model=assignment.model,
         app=assignment.app,
         targets=tuple(assignment.targets),
-        mode=_MODE_BY_PROTO[assignment.mode],
+        mode=_MODES.from_proto(assignment.mode, "mode"),
         keep_loaded=assignment.keep_loaded,
         replicas_min=assignment.replicas_min,
         replicas_max=assignment.replicas_max,
@@ -53,7 +46,7 @@ def to_proto(rule: Assignment, fleet: Fleet) -> assignment_pb2.Assignment:
             target if place is None else show(fleet, place)
             for target, place in zip(rule.targets, rule.places, strict=True)
         ],
-        mode=_MODES[rule.mode],
+        mode=_MODES.to_proto(rule.mode),
         keep_loaded=rule.keep_loaded,
         replicas_min=rule.replicas_min,
         replicas_max=rule.replicas_max,

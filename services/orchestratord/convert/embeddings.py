@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from llama_orch.v2 import run_pb2, task_event_pb2
 from llama_orch.v2 import task_service_pb2 as pb2
 from llorch.errors import Aborted, DeadlineExceeded, Reason
+from llorch.rpc.reasons import reason_of_proto
 from llorch.task_failure import failure_of_task
-from orchestratord.convert.runs import to_reason
 
 
 def embed_response(terminal: task_event_pb2.TaskEvent, embeddings: Sequence[run_pb2.Embedding]) -> pb2.EmbedResponse:
@@ -15,7 +15,7 @@ def embed_response(terminal: task_event_pb2.TaskEvent, embeddings: Sequence[run_
     if terminal.HasField("error"):
         error = terminal.error
         raise failure_of_task(
-            to_reason(error.reason),
+            reason_of_proto(error.reason),
             error.message,
             retryable=error.retryable,
             retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None,

@@ -3,24 +3,20 @@
 from datetime import datetime, timedelta
 
 from llama_orch.v2 import fleet_service_pb2 as pb2
-from orchestratord.convert.runs import from_reason
+from llorch.rpc.enum_table import EnumTable
+from llorch.rpc.reasons import reason_to_proto
 from orchestratord.core.facts.loads import Load, LoadFailure, LoadPhase
 from orchestratord.core.placement.load_progress import describe
 from orchestratord.core.state import BrainState
 
-_PHASES = {
-    LoadPhase.WAITING: pb2.LOAD_PHASE_WAITING,
-    LoadPhase.STAGING: pb2.LOAD_PHASE_STAGING,
-    LoadPhase.MAKING_ROOM: pb2.LOAD_PHASE_MAKING_ROOM,
-    LoadPhase.STARTING: pb2.LOAD_PHASE_STARTING,
-}
+_PHASES = EnumTable(LoadPhase, pb2.LoadPhase)
 
 
 def load_to_proto(state: BrainState, load: Load) -> pb2.LoadState:
     return pb2.LoadState(
         worker_id=load.load_id,
         model=load.model,
-        phase=_PHASES[load.phase],
+        phase=_PHASES.to_proto(load.phase),
         node_id=load.node_id,
         device_ids=load.plan.device_ids if load.plan else (),
         message=describe(state, load),
@@ -31,7 +27,7 @@ def failure_to_proto(failure: LoadFailure, now: float, wall: datetime) -> pb2.Lo
     shown = pb2.LoadFailure(
         model=failure.model,
         node_id=failure.node_id,
-        reason=from_reason(failure.reason),
+        reason=reason_to_proto(failure.reason),
         message=failure.message,
         worker_id=failure.worker_id,
     )

@@ -1,55 +1,25 @@
 """Models: what owners say, and what everybody is shown."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from llama_orch.v2 import catalog_service_pb2, model_pb2, worker_pb2
+from llama_orch.v2 import catalog_service_pb2, model_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id
 from llorch.options.checking import check_value
 from llorch.options.model import MODEL
+from llorch.rpc.enum_table import EnumTable
+from llorch.rpc.enum_tables import CACHE_TYPES, SPLIT_MODES
+from llorch.worker_state import WorkerState
 from orchestratord.convert.option_checks import check_options
-from orchestratord.core.facts.fleet import Worker, WorkerState
+from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.model import VALUES, Model, ModelSpec, ModelState, Origin
-
-EnumValue = TypeVar("EnumValue", bound=int)
 
 SOURCE_KINDS = ("file:", "dir:", "pkg:", "hf:", "https:")
 
-_CACHE_TYPES = {
-    worker_pb2.CACHE_TYPE_F16: "f16",
-    worker_pb2.CACHE_TYPE_Q8_0: "q8_0",
-    worker_pb2.CACHE_TYPE_Q4_0: "q4_0",
-}
-CACHE_TYPE_PROTOS = {
-    "f16": worker_pb2.CACHE_TYPE_F16,
-    "q8_0": worker_pb2.CACHE_TYPE_Q8_0,
-    "q4_0": worker_pb2.CACHE_TYPE_Q4_0,
-}
-_SPLITS = {
-    model_pb2.SPLIT_MODE_AUTO: "auto",
-    model_pb2.SPLIT_MODE_LAYER: "layer",
-    model_pb2.SPLIT_MODE_NONE: "none",
-}
-_SPLIT_PROTOS = {
-    "auto": model_pb2.SPLIT_MODE_AUTO,
-    "layer": model_pb2.SPLIT_MODE_LAYER,
-    "none": model_pb2.SPLIT_MODE_NONE,
-}
-_STATES = {
-    ModelState.ACTIVE: model_pb2.MODEL_STATE_ACTIVE,
-    ModelState.RETIRED: model_pb2.MODEL_STATE_RETIRED,
-}
-_ORIGINS = {
-    Origin.DEFAULT: model_pb2.VALUE_ORIGIN_DEFAULT,
-    Origin.MODEL: model_pb2.VALUE_ORIGIN_MODEL,
-    Origin.FILE: model_pb2.VALUE_ORIGIN_FILE,
-    Origin.CALL: model_pb2.VALUE_ORIGIN_CALL,
-    Origin.PACKAGE: model_pb2.VALUE_ORIGIN_PACKAGE,
-    Origin.NODE: model_pb2.VALUE_ORIGIN_NODE,
-}
+_STATES = EnumTable(ModelState, model_pb2.ModelState)
+_ORIGINS = EnumTable(Origin, model_pb2.ValueOrigin)
 _FIELD_NAMES = {"idle_unload_s": "idle_unload_ms"}
 """Values whose field in the contract is called otherwise."""
 
@@ -69,8 +39,8 @@ def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
         aliases=tuple(spec.aliases),
         context=spec.context if spec.HasField("context") else None,
         slots=spec.slots if spec.HasField("slots") else None,
-        cache_type=_known(_CACHE_TYPES, spec.cache_type, "cache_type") if spec.cache_type else None,
-        split=_known(_SPLITS, spec.split, "split") if spec.split else None,
+        cache_type=CACHE_TYPES.from_proto(spec.cache_type, "cache_type") if spec.cache_type else None,
+        split=SPLIT_MODES.from_proto(spec.split, "split") if spec.split else None,
         split_shares=tuple(spec.split_shares),
         idle_unload_s=spec.idle_unload_ms / 1000 if spec.HasField("idle_unload_ms") else None,
         vram_claim_mib=spec.vram_claim_mib if spec.HasField("vram_claim_mib") else None,
@@ -90,10 +60,7 @@ def check_source(source: str) -> None:
 
 
 def to_state(state: "model_pb2.ModelState.ValueType") -> ModelState:
-    for known, proto in _STATES.items():
-        if proto == state:
-            return known
-    raise invalid_field("state", "has to be MODEL_STATE_ACTIVE or MODEL_STATE_RETIRED")
+    return _STATES.from_proto(state, "state")
 
 
 def to_proto(model: Model, workers: Iterable[Worker]) -> model_pb2.Model:
@@ -102,13 +69,13 @@ def to_proto(model: Model, workers: Iterable[Worker]) -> model_pb2.Model:
     create_time.FromMilliseconds(round(model.registered_ms))
     return model_pb2.Model(
         spec=_spec_proto(model),
-        state=_STATES[model.state],
+        state=_STATES.to_proto(model.state),
         size_mib=model.size_mib,
         digest=model.digest,
         context=min((w.engine.context_per_slot for w in ready if w.engine), default=_context(model) or 0),
         workers_ready=len(ready),
         create_time=create_time if model.registered_ms else None,
-        origins={_FIELD_NAMES.get(value, value): _ORIGINS[model.origin_of(value)] for value in VALUES},
+        origins={_FIELD_NAMES.get(value, value): _ORIGINS.to_proto(model.origin_of(value)) for value in VALUES},
         provenance=model.provenance,
     )
 
@@ -128,8 +95,8 @@ def _spec_proto(model: Model) -> model_pb2.ModelSpec:
         aliases=spec.aliases,
         context=_context(model),
         slots=model.slots,
-        cache_type=CACHE_TYPE_PROTOS[model.cache_type],
-        split=_SPLIT_PROTOS[model.split],
+        cache_type=CACHE_TYPES.to_proto(model.cache_type),
+        split=SPLIT_MODES.to_proto(model.split),
         split_shares=spec.split_shares,
         idle_unload_ms=None if spec.idle_unload_s is None else round(spec.idle_unload_s * 1000),
         vram_claim_mib=spec.vram_claim_mib,
@@ -146,9 +113,3 @@ def check_shares(shares: Sequence[float]) -> None:
     check_value("split_shares", MODEL["split_shares"], shares)
     if shares and sum(shares) <= 0:
         raise invalid_field("split_shares", "has to have numbers that are not all 0, such as 24, 12")
-
-
-def _known(table: Mapping[EnumValue, str], value: EnumValue, field: str) -> str:
-    if value not in table:
-        raise invalid_field(field, f"{value} is none of its values")
-    return table[value]

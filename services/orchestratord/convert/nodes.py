@@ -1,104 +1,34 @@
 """Nodes: what they report."""
 
-from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_manager_service_pb2, pool_pb2, worker_pb2
+from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_pb2, worker_pb2
+from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
-from llorch.gguf.layers import Layer
 from llorch.identifiers import is_id
-from orchestratord.convert.models import CACHE_TYPE_PROTOS
-from orchestratord.convert.runs import to_reason
-from orchestratord.core.facts.fleet import (
-    Device,
-    DeviceKind,
-    Endpoint,
-    EngineFacts,
-    Pool,
-    Snapshot,
-    WorkerReported,
-    WorkerSpec,
-    WorkerState,
-)
-from orchestratord.core.facts.model import ModelFacts
-
-_KINDS = {
-    device_pb2.DEVICE_KIND_CUDA: DeviceKind.CUDA,
-    device_pb2.DEVICE_KIND_CPU: DeviceKind.CPU,
-    device_pb2.DEVICE_KIND_SIMULATED: DeviceKind.SIMULATED,
-}
-_STATES = {
-    worker_pb2.WORKER_STATE_STARTING: WorkerState.STARTING,
-    worker_pb2.WORKER_STATE_READY: WorkerState.READY,
-    worker_pb2.WORKER_STATE_DRAINING: WorkerState.STOPPING,
-    worker_pb2.WORKER_STATE_STOPPING: WorkerState.STOPPING,
-    worker_pb2.WORKER_STATE_EXITED: WorkerState.ENDED,
-    worker_pb2.WORKER_STATE_FAILED: WorkerState.ENDED,
-}
-_CACHE_NAMES = {proto: name for name, proto in CACHE_TYPE_PROTOS.items()}
+from llorch.rpc import worker_spec
+from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
+from llorch.rpc.reasons import reason_of_proto
+from llorch.worker_state import WorkerState
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Pool, Snapshot, WorkerReported
 
 
 def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
     """States and kinds of a newer pool manager that this version does not know are left out."""
     return Snapshot(
         full=snapshot.full,
-        devices=tuple(_device(device) for device in snapshot.devices if device.kind in _KINDS),
-        workers=tuple(_worker(report) for report in snapshot.workers if report.worker.state in _STATES),
+        devices=tuple(_device(device, kind) for device in snapshot.devices if (kind := DEVICE_KINDS.find(device.kind))),
+        workers=tuple(
+            _worker(report, state) for report in snapshot.workers if (state := WORKER_STATES.find(report.worker.state))
+        ),
         staged={model.source: model.size_mib for model in snapshot.staged_models},
         pools=tuple(_pool(pool) for pool in snapshot.pools),
         offered={model.name: model.source for model in snapshot.staged_models if is_id(model.name)},
     )
 
 
-def to_facts(progress: pool_manager_service_pb2.StageProgress) -> ModelFacts | None:
-    """None from a pool manager that does not tell of the layers."""
-    facts = progress.facts
-    if not facts.layers:
-        return None
-    return ModelFacts(
-        architecture=facts.architecture,
-        context_trained=facts.context_trained,
-        layers=tuple(_layer(layer) for layer in facts.layers),
-        window=facts.window,
-        vocabulary_size=facts.vocabulary_size,
-        activation_width=facts.activation_width,
-        weight_bytes=facts.weight_bytes,
-        embedding_bytes=facts.embedding_bytes,
-        output_bytes=facts.output_bytes,
-        tied_output=facts.tied_output,
-    )
-
-
-def from_spec(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
-    cache_type = CACHE_TYPE_PROTOS[spec.cache_type]
-    return worker_pb2.WorkerSpec(
-        worker_id=spec.worker_id,
-        model=spec.model,
-        source=spec.source,
-        device_ids=spec.device_ids,
-        slots=spec.slots,
-        context_per_slot=spec.context_per_slot,
-        cache_type_k=cache_type,
-        cache_type_v=cache_type,
-        reservation_mib=spec.reservation_mib,
-        tensor_split=spec.tensor_split,
-    )
-
-
-def _layer(layer: pool_manager_service_pb2.LayerFacts) -> Layer:
-    """Heads of keys and values matter to the reader of the file alone: the widths follow from them."""
-    return Layer(
-        heads=layer.heads,
-        kv_heads=0,
-        key_width=layer.key_width,
-        value_width=layer.value_width,
-        windowed=layer.windowed,
-        state_bytes=layer.state_bytes,
-        weight_bytes=layer.weight_bytes,
-    )
-
-
-def _device(device: device_pb2.Device) -> Device:
+def _device(device: device_pb2.Device, kind: DeviceKind) -> Device:
     return Device(
         device_id=device.device_id,
-        kind=_KINDS[device.kind],
+        kind=kind,
         index=device.index,
         name=device.name,
         usable=device.state == device_pb2.DEVICE_STATE_OK,
@@ -115,29 +45,16 @@ def _pool(pool: pool_pb2.Pool) -> Pool:
     return Pool(pool.pool_id, pool.node_id, tuple(pool.device_ids), report=pool)
 
 
-def _worker(report: node_link_pb2.WorkerReport) -> WorkerReported:
+def _worker(report: node_link_pb2.WorkerReport, state: WorkerState) -> WorkerReported:
+    """One that drains takes nothing new: to the brain it is on its way out."""
     worker = report.worker
     return WorkerReported(
-        spec=_spec(worker.spec),
-        state=_STATES[worker.state],
+        spec=worker_spec.from_report(worker.spec),
+        state=WorkerState.STOPPING if state is WorkerState.DRAINING else state,
         engine=_engine(worker.engine) if worker.HasField("engine") else None,
         endpoint=_endpoint(report.endpoint) if report.HasField("endpoint") else None,
         failure=_failure(worker),
         report=worker,
-    )
-
-
-def _spec(spec: worker_pb2.WorkerSpec) -> WorkerSpec:
-    return WorkerSpec(
-        worker_id=spec.worker_id,
-        model=spec.model,
-        source=spec.source,
-        device_ids=tuple(spec.device_ids),
-        slots=spec.slots,
-        context_per_slot=spec.context_per_slot,
-        cache_type=_CACHE_NAMES.get(spec.cache_type_k, "f16"),
-        reservation_mib=tuple(spec.reservation_mib),
-        tensor_split=tuple(spec.tensor_split),
     )
 
 
@@ -162,5 +79,5 @@ def _failure(worker: worker_pb2.Worker) -> tuple[Reason, str] | None:
     if worker.state != worker_pb2.WORKER_STATE_FAILED:
         return None
     exit_ = worker.exit
-    reason = to_reason(exit_.reason) if exit_.reason else Reason.MODEL_LOAD_FAILED
+    reason = reason_of_proto(exit_.reason) if exit_.reason else Reason.MODEL_LOAD_FAILED
     return reason, exit_.message or "\n".join(exit_.last_lines[-3:]) or "it ended without a word"

@@ -2,30 +2,25 @@
 
 from llama_orch.v2 import fleet_service_pb2 as pb2
 from llama_orch.v2 import pool_pb2
-from llorch.errors import invalid_field
+from llorch.rpc.enum_table import EnumTable
+from llorch.worker_state import WorkerState
 from orchestratord.core.events import PoolDrainAsked
 from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy
-from orchestratord.core.facts.fleet import NodeState, Pool, Worker, WorkerState
+from orchestratord.core.facts.fleet import NodeState, Pool, Worker
 from orchestratord.core.lives import pools
 from orchestratord.core.state import BrainState
 
 DEFAULT_DEADLINE_MS = 30_000
 
-_POLICIES = {
-    pb2.DRAIN_POLICY_UNSPECIFIED: DrainPolicy.REQUEUE,
-    pb2.DRAIN_POLICY_REQUEUE: DrainPolicy.REQUEUE,
-    pb2.DRAIN_POLICY_WAIT: DrainPolicy.WAIT,
-    pb2.DRAIN_POLICY_FAIL: DrainPolicy.FAIL,
-}
+_POLICIES = EnumTable(DrainPolicy, pb2.DrainPolicy)
 
 
 def to_drain(
     request: pb2.DrainPoolRequest | pb2.ReloadPoolRequest | pb2.PurgePoolRequest, after: AfterDrain
 ) -> PoolDrainAsked:
-    if request.policy not in _POLICIES:
-        raise invalid_field("policy", f"{request.policy} is none of its values")
+    policy = _POLICIES.from_proto(request.policy, "policy") if request.policy else DrainPolicy.REQUEUE
     deadline_ms = request.deadline_ms if request.HasField("deadline_ms") else DEFAULT_DEADLINE_MS
-    return PoolDrainAsked(request.pool_id, deadline_ms / 1000, _POLICIES[request.policy], after)
+    return PoolDrainAsked(request.pool_id, deadline_ms / 1000, policy, after)
 
 
 def pool_to_proto(state: BrainState, pool: Pool) -> pool_pb2.Pool:

@@ -5,24 +5,16 @@ from datetime import datetime, timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, worker_pb2
+from llorch.rpc import worker_spec
+from llorch.rpc.enum_table import EnumTable
+from llorch.rpc.enum_tables import WORKER_STATES
+from llorch.worker_state import WorkerState
 from orchestratord.convert.loads import failure_to_proto, load_to_proto
-from orchestratord.convert.nodes import from_spec
 from orchestratord.convert.pools import pool_to_proto
-from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker, WorkerState
+from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker
 from orchestratord.core.state import BrainState
 
-_NODE_STATES = {
-    NodeState.JOINING: node_pb2.NODE_STATE_JOINING,
-    NodeState.READY: node_pb2.NODE_STATE_READY,
-    NodeState.SUSPECT: node_pb2.NODE_STATE_SUSPECT,
-    NodeState.LOST: node_pb2.NODE_STATE_LOST,
-}
-_WORKER_STATES = {
-    WorkerState.STARTING: worker_pb2.WORKER_STATE_STARTING,
-    WorkerState.READY: worker_pb2.WORKER_STATE_READY,
-    WorkerState.STOPPING: worker_pb2.WORKER_STATE_STOPPING,
-    WorkerState.ENDED: worker_pb2.WORKER_STATE_EXITED,
-}
+_NODE_STATES = EnumTable(NodeState, node_pb2.NodeState, unused={"DRAINING"})
 
 
 def to_proto(
@@ -75,11 +67,11 @@ def node_to_proto(state: BrainState, node: Node, now: float, wall: datetime) -> 
 
 def worker_to_proto(worker: Worker) -> worker_pb2.Worker:
     """What the node reported last, with the brain's own view of where the worker is in its life."""
-    shown = worker_pb2.Worker(spec=from_spec(worker.spec), node_id=worker.node_id)
+    shown = worker_pb2.Worker(spec=worker_spec.to_proto(worker.spec), node_id=worker.node_id)
     if isinstance(worker.report, worker_pb2.Worker):
         shown.CopyFrom(worker.report)
     shown.node_id = worker.node_id
-    shown.state = _WORKER_STATES[worker.state]
+    shown.state = WORKER_STATES.to_proto(worker.state)
     if worker.state is WorkerState.READY and worker.leaving is not None:
         shown.state = worker_pb2.WORKER_STATE_DRAINING
     if worker.state is WorkerState.READY:
@@ -92,7 +84,7 @@ def _node_state(state: BrainState, node: Node) -> "node_pb2.NodeState.ValueType"
     is_emptied = bool(node.pools) and all(state.drains.find(pool_id) is not None for pool_id in node.pools)
     if node.state is NodeState.READY and is_emptied:
         return node_pb2.NODE_STATE_DRAINING
-    return _NODE_STATES[node.state]
+    return _NODE_STATES.to_proto(node.state)
 
 
 def _ledger(

@@ -2,20 +2,14 @@
 
 from collections.abc import Sequence
 
-from llama_orch.v2 import device_pb2, log_entry_pb2, task_event_pb2
-from orchestratord.convert.runs import from_finish_reason, from_reason
+from llama_orch.v2 import log_entry_pb2, task_event_pb2
+from llorch.rpc.enum_tables import DEVICE_KINDS, FINISH_REASONS
+from llorch.rpc.reasons import reason_to_proto
 from orchestratord.core.effects import Placement
-from orchestratord.core.facts.fleet import DeviceKind
 from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskRequest, Terminal
 from orchestratord.core.facts.task_log import Cursor, TaskLog
 
 OutputLog = TaskLog[log_entry_pb2.LogEntry]
-
-_KINDS = {
-    DeviceKind.CUDA: device_pb2.DEVICE_KIND_CUDA,
-    DeviceKind.CPU: device_pb2.DEVICE_KIND_CPU,
-    DeviceKind.SIMULATED: device_pb2.DEVICE_KIND_SIMULATED,
-}
 
 
 def started(
@@ -39,7 +33,9 @@ def placed(placement: Placement) -> task_event_pb2.Placed:
         worker_id=placement.worker_id,
         node_id=placement.node_id,
         devices=[
-            task_event_pb2.PlacedDevice(device_id=device.device_id, name=device.name, kind=_KINDS[device.kind])
+            task_event_pb2.PlacedDevice(
+                device_id=device.device_id, name=device.name, kind=DEVICE_KINDS.to_proto(device.kind)
+            )
             for device in placement.devices
         ],
         engine=placement.engine.engine,
@@ -105,7 +101,7 @@ def terminal(task_id: str, log: OutputLog, ending: Terminal) -> task_event_pb2.T
 
 def error(failed: TaskError) -> task_event_pb2.Error:
     return task_event_pb2.Error(
-        reason=from_reason(failed.reason),
+        reason=reason_to_proto(failed.reason),
         message=failed.message,
         retryable=failed.retryable,
         retry_after_ms=failed.retry_after_ms,
@@ -118,7 +114,7 @@ def _end(ending: TaskEnd, log: OutputLog) -> task_event_pb2.End:
     choices = [
         task_event_pb2.ChoiceEnd(
             choice=choice.choice,
-            finish_reason=from_finish_reason(choice.finish_reason),
+            finish_reason=FINISH_REASONS.to_proto(choice.finish_reason),
             tokens_out=max(choice.tokens_out, log.tokens_of_choice(choice.choice)),
             stop_string=choice.stop_string,
         )
@@ -141,7 +137,7 @@ def _stopped(ending: Stopped, log: OutputLog) -> task_event_pb2.End:
     choices = [
         task_event_pb2.ChoiceEnd(
             choice=choice,
-            finish_reason=from_finish_reason(ending.finish_reason),
+            finish_reason=FINISH_REASONS.to_proto(ending.finish_reason),
             tokens_out=log.tokens_of_choice(choice),
         )
         for choice in (log.choices() or [0])

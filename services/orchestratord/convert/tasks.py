@@ -11,6 +11,7 @@ from llama_orch.v2 import run_pb2, task_pb2
 from llorch.errors import InvalidArgument, PermissionDenied, Reason, Unimplemented, invalid_field
 from llorch.identifiers import check_id
 from llorch.options.task import TASK
+from llorch.rpc.enum_table import EnumTable
 from orchestratord.convert.assignments import to_wishes
 from orchestratord.convert.embed_checks import check_embed
 from orchestratord.convert.generate_checks import check_generate
@@ -29,15 +30,7 @@ _OTHER_CALLS = {
     "embed": "embeddings are computed by Embed, which answers with them",
 }
 
-_STATES = {
-    TaskState.QUEUED: task_pb2.TASK_STATE_QUEUED,
-    TaskState.RUNNING: task_pb2.TASK_STATE_RUNNING,
-    TaskState.COMPLETED: task_pb2.TASK_STATE_COMPLETED,
-    TaskState.FAILED: task_pb2.TASK_STATE_FAILED,
-    TaskState.CANCELLED: task_pb2.TASK_STATE_CANCELLED,
-    TaskState.EXPIRED: task_pb2.TASK_STATE_EXPIRED,
-}
-STATE_BY_PROTO = {proto: state for state, proto in _STATES.items()}
+STATES = EnumTable(TaskState, task_pb2.TaskState)
 
 
 def to_request(
@@ -100,7 +93,7 @@ def to_proto(task: Task, state: BrainState, log_entries: int, admitted_at: datet
     create_time.FromDatetime(admitted_at)
     shown = task_pb2.Task(
         task_id=task.task_id,
-        state=_STATES[task.state],
+        state=STATES.to_proto(task.state),
         model=request.model,
         app=request.app,
         priority=request.priority,

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Leaving, WorkerSpec
+from llorch.worker_spec import WorkerSpec
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Leaving
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.task import TaskRequest, Terminal
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llorch.errors import Reason
+from llorch.gguf.facts import ModelFacts
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import Snapshot
-from orchestratord.core.facts.model import ModelFacts, ModelSpec, ModelState, Origin
+from orchestratord.core.facts.model import ModelSpec, ModelState, Origin
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import RunResult, TaskError, TaskRequest, TaskState, Terminal

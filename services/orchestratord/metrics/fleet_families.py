@@ -6,7 +6,8 @@ from typing import Any
 
 from prometheus_client import Metric
 
-from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker, WorkerState
+from llorch.worker_state import WorkerState
+from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker
 from orchestratord.core.state import BrainState
 from orchestratord.metrics.families import Labels, gauge
 

@@ -8,9 +8,9 @@ from llama_orch.v2 import pool_manager_service_pb2_grpc
 from llorch.background import TaskSupervisor
 from llorch.errors import DeadlineExceeded, Internal, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
+from llorch.rpc import model_facts, worker_spec
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.status import is_from_server
-from orchestratord.convert.nodes import from_spec, to_facts
 from orchestratord.core import events
 from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
 from orchestratord.core.events import Event
@@ -73,7 +73,9 @@ class NodeCommands:
             async for answer in answers:
                 staged = answer.progress
                 if staged.complete:
-                    self._post(events.ModelStaged(self._node_id, source, staged.done_mib, to_facts(staged)))
+                    self._post(
+                        events.ModelStaged(self._node_id, source, staged.done_mib, model_facts.from_proto(staged.facts))
+                    )
                 if tell is not None:
                     await tell(staged)
                 if staged.complete:
@@ -100,7 +102,7 @@ class NodeCommands:
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id = effect.spec.worker_id
         control = self._commands.next()
-        request = pool_pb2.PoolManagerServiceStartWorkerRequest(control=control, spec=from_spec(effect.spec))
+        request = pool_pb2.PoolManagerServiceStartWorkerRequest(control=control, spec=worker_spec.to_proto(effect.spec))
         try:
             await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:

@@ -7,12 +7,13 @@ tests keep.
 Enums are stored by their values; a test holds these.
 """
 
+from llorch.gguf.facts import ModelFacts
 from llorch.gguf.layers import Layer
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Term
-from orchestratord.core.facts.model import ModelFacts, ModelRecord, ModelSpec, SourceFacts
+from orchestratord.core.facts.model import ModelRecord, ModelSpec, SourceFacts
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.rules import Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget, Session

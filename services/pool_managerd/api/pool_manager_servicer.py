@@ -11,7 +11,10 @@ from llama_orch.v2 import node_link_pb2
 from llama_orch.v2 import pool_manager_service_pb2 as pb
 from llorch.errors import PermissionDenied, Reason
 from llorch.identifiers import check_id
+from llorch.rpc import worker_spec
 from llorch.rpc.call_context import current_call
+from llorch.rpc.enum_tables import WORKER_STATES
+from llorch.rpc.reasons import reason_of_proto
 from llorch.rpc.slow_reader import write_with_deadline
 from pool_managerd import convert
 from pool_managerd.api.authenticator import is_this_worker, is_worker
@@ -83,8 +86,8 @@ class PoolManagerServicer:
     ) -> pb.PoolManagerServiceStartWorkerResponse:
         _refuse_workers()
         with self._guard.applying(convert.command_header(request.control)):
-            status = await self._supervisor.start(convert.worker_spec(request.spec))
-        return pb.PoolManagerServiceStartWorkerResponse(state=convert.worker_state(status.state))
+            status = await self._supervisor.start(worker_spec.from_command(request.spec))
+        return pb.PoolManagerServiceStartWorkerResponse(state=WORKER_STATES.to_proto(status.state))
 
     async def StopWorker(
         self, request: pb.PoolManagerServiceStopWorkerRequest, context: Context
@@ -92,7 +95,7 @@ class PoolManagerServicer:
         _refuse_workers()
         with self._guard.applying(convert.command_header(request.control)):
             state = await self._supervisor.stop(check_id(request.worker_id, "worker_id"))
-        return pb.PoolManagerServiceStopWorkerResponse(state=convert.worker_state(state))
+        return pb.PoolManagerServiceStopWorkerResponse(state=WORKER_STATES.to_proto(state))
 
     async def StageModel(self, request: pb.StageModelRequest, context: Context) -> None:
         _refuse_workers()
@@ -138,7 +141,7 @@ class PoolManagerServicer:
             raise PermissionDenied(Reason.NOT_PERMITTED, "only a worker itself says that it is ready")
         if request.failure_reason:
             self._supervisor.report_failed(
-                request.worker_id, convert.reason(request.failure_reason), request.failure_message
+                request.worker_id, reason_of_proto(request.failure_reason), request.failure_message
             )
         elif request.loading:
             progress = request.load_progress if request.HasField("load_progress") else None

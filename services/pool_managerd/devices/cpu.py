@@ -6,7 +6,8 @@ from pathlib import Path
 
 import psutil
 
-from pool_managerd.devices.device import Device, DeviceKind, OwnUse
+from llorch.device_kind import DeviceKind
+from pool_managerd.devices.device import Device, OwnUse
 
 _MIB = 2**20
 DEVICE_ID = "cpu"

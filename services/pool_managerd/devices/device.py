@@ -4,11 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-
-class DeviceKind(StrEnum):
-    CUDA = "cuda"
-    CPU = "cpu"
-    SIMULATED = "simulated"
+from llorch.device_kind import DeviceKind
 
 
 class DeviceState(StrEnum):

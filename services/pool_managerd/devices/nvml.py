@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llorch.device_kind import DeviceKind
 from llorch.logs import get_logger
-from pool_managerd.devices.device import Device, DeviceKind, DeviceState, OwnUse
+from pool_managerd.devices.device import Device, DeviceState, OwnUse
 from pool_managerd.devices.inventory import InventoryUnavailable
 from pool_managerd.devices.nvml_memory import read_memory
 from pool_managerd.devices.nvml_processes import holders, holds_memory, memory_of_own, sees_host_processes

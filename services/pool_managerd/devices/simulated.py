@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import invalid_field
-from pool_managerd.devices.device import Device, DeviceKind, OwnUse
+from pool_managerd.devices.device import Device, OwnUse
 
 _FORM = re.compile(r"^(?P<name>.+):\s*(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>GiB|MiB|GB|MB|G|M)$")
 _MIB_PER_UNIT = {"GiB": 1024.0, "G": 1024.0, "MiB": 1.0, "M": 1.0, "GB": 1e9 / 2**20, "MB": 1e6 / 2**20}

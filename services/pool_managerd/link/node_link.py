@@ -11,6 +11,7 @@ from llorch.clock import Clock
 from llorch.errors import FailedPrecondition, LlorchError, PermissionDenied, Reason, Unauthenticated, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import DuplexCall, open_channel
+from llorch.rpc.reasons import reason_of_proto
 from pool_managerd import convert
 from pool_managerd.bell import Bell
 from pool_managerd.control import ControlGuard
@@ -180,7 +181,7 @@ async def _next(directives: AsyncIterator[node_link_service_pb2.ConnectResponse]
 
 def _raise_if_refused(directive: node_link_pb2.NodeDirective) -> None:
     if directive.WhichOneof("directive") == "refused":
-        raise LinkRefused(convert.reason(directive.refused.reason), directive.refused.message)
+        raise LinkRefused(reason_of_proto(directive.refused.reason), directive.refused.message)
 
 
 def _first(problems: BaseExceptionGroup[LlorchError]) -> LlorchError:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from llorch.worker_state import TERMINAL
 from pool_managerd.node_state import NodeState, changes
-from pool_managerd.workers.lifecycle import TERMINAL
 
 _FULL_EVERY_S = 30.0
 

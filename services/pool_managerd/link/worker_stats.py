@@ -10,7 +10,7 @@ from llama_orch.v2.worker_service_pb2_grpc import WorkerServiceStub
 from llorch.errors import LlorchError
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel
-from pool_managerd.workers.lifecycle import WorkerState
+from llorch.worker_state import WorkerState
 from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import WorkerStatus
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from llorch.errors import InvalidArgument, invalid_field
-from llorch.gguf.facts import MAX_FILES, ModelFacts
+from llorch.gguf.facts import MAX_FILES, FileFacts
 from llorch.gguf.split_name import split_name
 
 GGUF_SUFFIX = ".gguf"
@@ -105,7 +105,7 @@ class LocatedModel:
 
     reference: str
     path: Path
-    facts: ModelFacts = field(repr=False)
+    facts: FileFacts = field(repr=False)
     digest: str = ""
     offered_as: str = ""
 

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from pool_managerd.devices.device import Device, DeviceKind
+from llorch.device_kind import DeviceKind
+from pool_managerd.devices.device import Device
 from pool_managerd.preflight.devices import find_devices
 from pool_managerd.preflight.engine import find_engine, needs_engine
 from pool_managerd.preflight.finding import Finding, Level

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llorch.device_kind import DeviceKind
 from pool_managerd.devices.choose import NoDevice, describe_cards, open_inventory
-from pool_managerd.devices.device import Device, DeviceKind, DeviceState, OwnUse, ThrottleReason
+from pool_managerd.devices.device import Device, DeviceState, OwnUse, ThrottleReason
 from pool_managerd.devices.nvml_remedies import INSTALL_DRIVER, LOOK_AT_THE_CARD
 from pool_managerd.devices.pci import cards_on_the_bus
 from pool_managerd.preflight.finding import Finding, failed, ok, warning

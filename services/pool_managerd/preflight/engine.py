@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pool_managerd.devices.device import Device, DeviceKind
+from llorch.device_kind import DeviceKind
+from pool_managerd.devices.device import Device
 from pool_managerd.devices.nvml_remedies import LOOK_AT_THE_CARD
 from pool_managerd.preflight.finding import Finding, failed, ok, warning
 from pool_managerd.settings import PoolManagerSettings

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from llorch.errors import LlorchError
-from llorch.ports import PortTaken, ensure_free, holder_of, resolve_bind, split_address
+from llorch.ports import PortTaken, ensure_free, holder_of, is_free, resolve_bind, split_address
 from pool_managerd.preflight.finding import Finding, failed, ok, warning
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers.ports import parse_worker_ports
@@ -31,7 +31,7 @@ def find_worker_ports(settings: PoolManagerSettings) -> Finding:
         host = resolve_bind(split_address(settings.bind)[0])
     except LlorchError as error:
         return failed("workers", error.message, "correct --bind")
-    free = sum(_is_free(host, port) for port in range(ports.first, ports.last + 1))
+    free = sum(is_free(host, port) for port in range(ports.first, ports.last + 1))
     found = f"{free} of {ports.last - ports.first + 1} ports free in {ports}"
     fix = 'set another range with worker_ports, or "any"'
     if free == 0:
@@ -58,11 +58,3 @@ def _is_pool_manager(command: Sequence[str]) -> bool:
     return ("-m", "pool_managerd") in pairwise(command) or any(
         word.rpartition("/")[2] == "pool-managerd" for word in command[:2]
     )
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        ensure_free(host, port)
-    except LlorchError:
-        return False
-    return True

@@ -5,15 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, NotFound, PermissionDenied, Reason, invalid_field
-from pool_managerd.devices.device import Device, DeviceKind, DeviceState
-from pool_managerd.workers.spec import WorkerSpec
+from llorch.worker_spec import WorkerSpec
+from pool_managerd.devices.device import Device, DeviceState
 
 ACCESS_TOKEN_VARIABLE = "LLORCH_WORKER_ACCESS_TOKEN"  # noqa: S105 - a name, not a secret
 READY_TOKEN_VARIABLE = "LLORCH_WORKER_READY_TOKEN"  # noqa: S105 - a name, not a secret
 
 # -P: the folder that the daemon was started in must not shadow a package.
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "worker_orcd")
+
+# Fields of the spec that are settings of the worker under the same name.
+_LOAD_OPTIONS = ("slots", "context_per_slot", "cache_type_k", "cache_type_v")
 
 # What a worker inherits. Everything else, and with it every secret of the pool manager, stays here.
 _INHERITED = (
@@ -90,8 +94,8 @@ def worker_command(
     command += ["--worker-id", spec.worker_id, "--engine", choice.engine]
     command += ["--model-path", str(model_path), "--model-name", spec.model]
     command += ["--device", choice.device_argument]
-    command += ["--slots", str(spec.slots), "--context-per-slot", str(spec.context_per_slot)]
-    command += ["--cache-type-k", spec.cache_type_k, "--cache-type-v", spec.cache_type_v]
+    for name in _LOAD_OPTIONS:
+        command += [f"--{name.replace('_', '-')}", str(getattr(spec, name))]
     if spec.tensor_split and not choice.on_cpu:  # the CPU is one device, however many are simulated before it
         command += ["--tensor-split", ",".join(f"{share:g}" for share in spec.tensor_split)]
     command += ["--bind", bind, "--ready-address", ready_address]

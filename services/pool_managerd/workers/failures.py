@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from pool_managerd.workers.spec import WorkerSpec
+from llorch.worker_spec import WorkerSpec
 
 WAS_FINE_AFTER_S = 300.0
 _KEEP = 1000

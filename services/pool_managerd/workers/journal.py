@@ -7,19 +7,20 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from llorch.logs import get_logger
 from llorch.ports import split_address
+from llorch.worker_spec import WorkerSpec
 from pool_managerd.durable_file import write_durably
 from pool_managerd.workers.identity import ProcessIdentity
-from pool_managerd.workers.spec import WorkerSpec
 
 log = get_logger(__name__)
 
 _KEEP_ENDED = 1000
+_SPEC_FIELDS = get_type_hints(WorkerSpec)
 
 
 class Stage(StrEnum):
@@ -98,7 +99,7 @@ def _from_json(fields: dict[str, Any]) -> WorkerRecord:
     return WorkerRecord(
         worker_id=fields["worker_id"],
         stage=Stage(fields["stage"]),
-        spec=WorkerSpec.from_json(spec) if spec else None,
+        spec=_to_spec(spec) if spec else None,
         access_token=fields["access_token"],
         ready_token=fields["ready_token"],
         process=ProcessIdentity(**process) if process else None,
@@ -108,6 +109,18 @@ def _from_json(fields: dict[str, Any]) -> WorkerRecord:
         start_time=_time(fields["start_time"]),
         ready_time=_time(fields["ready_time"]),
     )
+
+
+def _to_spec(fields: dict[str, Any]) -> WorkerSpec:
+    """What an older release did not know has its default; what only a newer one knows is left out."""
+    known = {name: _value(kind, fields[name]) for name, kind in _SPEC_FIELDS.items() if name in fields}
+    return WorkerSpec(**known)
+
+
+def _value(kind: Any, stored: Any) -> Any:
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(stored)
+    return tuple(stored) if isinstance(stored, list) else stored
 
 
 def _time(text: str | None) -> datetime | None:

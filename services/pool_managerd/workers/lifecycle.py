@@ -1,26 +1,8 @@
-"""The life of a worker process: every legal transition, in one table, without I/O.
-
-STARTING   the process was asked for, or runs and loads its model
-READY      it said so itself; it takes runs
-DRAINING   the orchestrator sends it nothing new
-STOPPING   told to end; its memory may still be held
-EXITED     ended as told, and its memory is back
-FAILED     ended by itself, never became ready, or had to be ended because it broke a promise
-
-EXITED and FAILED mean that no process is there any more. Nothing leads out of them: ids are single-use and
-nothing is restarted here.
-"""
+"""How a worker process lives: every legal transition, in one table, without I/O. Nothing is restarted here."""
 
 from enum import StrEnum
 
-
-class WorkerState(StrEnum):
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    STOPPING = "stopping"
-    EXITED = "exited"
-    FAILED = "failed"
+from llorch.worker_state import WorkerState
 
 
 class WorkerEvent(StrEnum):
@@ -57,8 +39,6 @@ _TABLE: dict[WorkerState, dict[WorkerEvent, WorkerState]] = {
     WorkerState.EXITED: {},
     WorkerState.FAILED: {},
 }
-
-TERMINAL = frozenset({WorkerState.EXITED, WorkerState.FAILED})
 
 
 def may(state: WorkerState, event: WorkerEvent) -> bool:

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
-from llorch.ports import ensure_free
+from llorch.errors import FailedPrecondition, Reason, invalid_field
+from llorch.ports import is_free
 
 ANY = "any"
 
@@ -47,7 +47,7 @@ class PortChooser:
         if self._ports is None:
             return 0
         for port in self._round():
-            if port not in in_use and _is_free(host, port):
+            if port not in in_use and is_free(host, port):
                 self._next = port + 1
                 return port
         raise FailedPrecondition(
@@ -59,11 +59,3 @@ class PortChooser:
     def _round(self) -> Iterator[int]:
         assert self._ports is not None  # the caller looked
         return chain(range(self._next, self._ports.last + 1), range(self._ports.first, self._next))
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        ensure_free(host, port)
-    except LlorchError:
-        return False
-    return True

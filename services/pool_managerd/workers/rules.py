@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llorch.ports import join_address
+from llorch.worker_spec import WorkerSpec
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.workers.command import (
     WORKER_PROGRAM,
@@ -16,7 +17,6 @@ from pool_managerd.workers.command import (
 )
 from pool_managerd.workers.journal import WorkerRecord
 from pool_managerd.workers.ports import PortRange
-from pool_managerd.workers.spec import WorkerSpec
 
 _GIB = 2**30
 _TIMES_ON_CPU = 10

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from llorch.errors import Reason
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import TERMINAL, WorkerState
 from pool_managerd.models.reading import Reading
-from pool_managerd.workers.lifecycle import TERMINAL, WorkerState
-from pool_managerd.workers.spec import WorkerSpec
 
 LAST_LINES = 20
 

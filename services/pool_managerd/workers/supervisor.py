@@ -12,6 +12,8 @@ from llorch.errors import AlreadyExists, FailedPrecondition, LlorchError, NotFou
 from llorch.identifiers import secret_token
 from llorch.logs import get_logger
 from llorch.ports import join_address, split_address
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import TERMINAL, WorkerState
 from pool_managerd.devices.device import Device, OwnUse
 from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
@@ -20,12 +22,10 @@ from pool_managerd.workers.command import EngineChoice, Launch, choose_engine
 from pool_managerd.workers.failures import FailureCount
 from pool_managerd.workers.identity import ProcessIdentity
 from pool_managerd.workers.journal import Journal, Stage, WorkerRecord
-from pool_managerd.workers.lifecycle import TERMINAL, WorkerState
 from pool_managerd.workers.log_file import forget_oldest_logs
 from pool_managerd.workers.ports import PortChooser
 from pool_managerd.workers.records import WorkerRecords, disk_errors_told
 from pool_managerd.workers.rules import WorkerRules
-from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import AdoptAnswer, WorkerStatus
 from pool_managerd.workers.worker import Limits, Worker

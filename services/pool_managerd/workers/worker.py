@@ -8,14 +8,15 @@ from typing import Protocol
 from llorch.clock import Clock
 from llorch.errors import Reason
 from llorch.logs import get_logger
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from pool_managerd.models.reading import Reading
 from pool_managerd.workers.adopted_process import AdoptedProcess
 from pool_managerd.workers.command import Launch
 from pool_managerd.workers.identity import ProcessIdentity
-from pool_managerd.workers.lifecycle import WorkerEvent, WorkerState, after, may
+from pool_managerd.workers.lifecycle import WorkerEvent, after, may
 from pool_managerd.workers.log_file import last_lines
 from pool_managerd.workers.process import ChildProcess, ProcessEnd, RunningProcess
-from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.stall import EngineSigns, StallWatch
 from pool_managerd.workers.status import LAST_LINES, WorkerExit, WorkerStatus
 

@@ -1,7 +1,8 @@
 """From settings to an engine. Only the engine that was chosen is imported."""
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import invalid_field
-from worker_orcd.device import DeviceKind, parse_device, parse_shares
+from worker_orcd.device import parse_device, parse_shares
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import Engine
 from worker_orcd.settings import WorkerSettings
@@ -37,7 +38,7 @@ def llama_cpp_shape(settings: WorkerSettings) -> LlamaCppShape:
     devices = parse_device(settings.device, allow_cpu=settings.allow_cpu)
     if settings.model_path is None:
         raise invalid_field("model_path", "the llama_cpp engine needs the model's file")
-    if devices.kind is DeviceKind.SIM and not settings.allow_cpu:
+    if devices.kind is DeviceKind.SIMULATED and not settings.allow_cpu:
         parse_device("cpu", allow_cpu=False)
     from worker_orcd.engines.llama_cpp.threads import usable_cores
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from llorch.finish_reason import FinishReason
 from worker_orcd.engine_info import EngineInfo, EngineStats
-from worker_orcd.log_entry import FinishReason, LogEntry
+from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
 

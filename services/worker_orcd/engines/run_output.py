@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from llorch.finish_reason import FinishReason
 from worker_orcd.chat.answer_reader import Content, Said
 from worker_orcd.chat.answers import Answers
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.receipt import receipt_writer
-from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, PositionLogprobs, RunEnd, RunFailure, ToolCallDelta
+from worker_orcd.log_entry import ChoiceEnd, LogEntry, PositionLogprobs, RunEnd, RunFailure, ToolCallDelta
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.text.output_text import OutputText, Released
 from worker_orcd.token_step import TokenStep

@@ -2,16 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
-from orchestratord.core.facts.fleet import (
-    Device,
-    DeviceKind,
-    Endpoint,
-    EngineFacts,
-    Snapshot,
-    WorkerReported,
-    WorkerState,
-)
+from llorch.worker_state import WorkerState
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
 from support.simulation.plan import DevicePlan, HostPlan
 from support.simulation.process import Process
 from support.simulation.schedule import Line
@@ -102,7 +96,7 @@ class Host:
 def reported(process: Process) -> WorkerReported:
     if not process.is_alive:
         failure = (Reason.ENGINE_FAILED, process.failure) if process.failure else None
-        return WorkerReported(process.spec, WorkerState.ENDED, failure=failure)
+        return WorkerReported(process.spec, WorkerState.EXITED, failure=failure)
     if process.state is WorkerState.STARTING:
         return WorkerReported(process.spec, process.state)
     facts = EngineFacts("sim", "1", process.spec.slots, process.spec.context_per_slot, True, False, process.needs_mib)

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
-from orchestratord.core.facts.fleet import WorkerSpec, WorkerState
 from support.simulation.host import Host
 from support.simulation.process import Process
 from support.simulation.violation import Violation

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
-from orchestratord.core.facts.fleet import WorkerState
 from support.simulation.plan import RulePlan
 from support.simulation.task_rules import TaskRules
 from support.simulation.violation import Violation

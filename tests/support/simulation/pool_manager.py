@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llorch.errors import Reason
+from llorch.worker_state import WorkerState
 from orchestratord.core import events
 from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
-from orchestratord.core.facts.fleet import WorkerState
 from support.simulation.host import Host
 from support.simulation.process import Process
 from support.simulation.schedule import Line

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from orchestratord.core.events import Event
-from orchestratord.core.facts.fleet import WorkerSpec, WorkerState
 from orchestratord.core.facts.task import RunResult, TaskError
 
 PREFILL_TIMES_FASTER = 20

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
-from orchestratord.core.facts.fleet import WorkerState
 from orchestratord.core.facts.task import TaskRequest, TaskState
 from support.simulation.process import Process, Run
 from support.simulation.violation import Violation

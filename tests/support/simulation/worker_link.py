@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING
 
 from llorch.errors import Reason
+from llorch.finish_reason import FinishReason
+from llorch.worker_state import WorkerState
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
-from orchestratord.core.facts.fleet import WorkerState
-from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskError
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError
 from support.simulation.process import Process, Run
 from support.simulation.schedule import Action, Line
 from support.simulation.violation import Violation

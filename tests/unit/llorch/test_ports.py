@@ -42,7 +42,11 @@ def test_a_taken_port_is_refused_and_a_free_one_not(taken: int) -> None:
     with pytest.raises(ports.PortTaken) as caught:
         ports.ensure_free("127.0.0.1", taken)
     assert caught.value.metadata == {"port": str(taken)}
-    ports.ensure_free("127.0.0.1", ports.free_port())
+    free = ports.free_port()
+    ports.ensure_free("127.0.0.1", free)
+    assert ports.is_free("127.0.0.1", free)
+    assert not ports.is_free("127.0.0.1", taken)
+    assert not ports.is_free("192.0.2.7", 0)
 
 
 def test_an_address_of_another_machine_is_refused_as_such() -> None:

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, PermissionDenied, Reason
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment, Mode
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
-from orchestratord.core.facts.fleet import Leaving, Snapshot, WorkerReported, WorkerState
+from orchestratord.core.facts.fleet import Leaving, Snapshot, WorkerReported
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.rules import OverridePolicy, Wishes
 from orchestratord.core.facts.task import TaskError, TaskState
@@ -171,7 +172,7 @@ def test_a_task_whose_place_is_lost_while_it_waits_hears_it() -> None:
     driver.submit()
     spec = driver.load()
     waiting = driver.submit()
-    ended = WorkerReported(spec, WorkerState.ENDED, failure=(Reason.WORKER_LOST, "its card is gone"))
+    ended = WorkerReported(spec, WorkerState.EXITED, failure=(Reason.WORKER_LOST, "its card is gone"))
     driver.report(snapshot=Snapshot(full=True, devices=(BIG,), workers=(ended,), staged=STAGED))
     assert error_of(driver, waiting).reason is Reason.PIN_EXCLUDES_ALL
     assert "rule 'coder only on garage/GPU-small'" in error_of(driver, waiting).message

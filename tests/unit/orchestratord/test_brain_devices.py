@@ -3,17 +3,11 @@
 import pytest
 
 from llorch.errors import Reason, Unavailable
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.effects import PersistRecord
-from orchestratord.core.facts.fleet import (
-    Device,
-    EngineFacts,
-    Leaving,
-    Snapshot,
-    WorkerReported,
-    WorkerSpec,
-    WorkerState,
-)
+from orchestratord.core.facts.fleet import Device, EngineFacts, Leaving, Snapshot, WorkerReported
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.task import TaskState
 from support.brain_driver import BrainDriver, gpu

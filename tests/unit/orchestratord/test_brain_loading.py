@@ -5,10 +5,11 @@ from itertools import pairwise
 import pytest
 
 from llorch.errors import FailedPrecondition, NotFound, Reason, Unavailable
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.facts import memory_estimate
-from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Snapshot, WorkerReported, WorkerState
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Snapshot, WorkerReported
 from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskState

@@ -3,6 +3,7 @@
 import pytest
 
 from llorch.errors import FailedPrecondition, Reason
+from llorch.split_mode import SplitMode
 from orchestratord.core import effects, events
 from orchestratord.core.facts.assignments import Assignment, Mode
 from orchestratord.core.facts.model import ModelSpec, Origin
@@ -73,7 +74,7 @@ def test_what_its_owner_claims_for_a_model_counts_before_its_file_was_ever_seen(
 def test_a_model_that_has_no_room_beside_those_that_stay_loaded_is_refused_and_nobody_waits_for_ever() -> None:
     driver = BrainDriver()
     driver.add_model("kept", vram_claim_mib=20_000)
-    driver.add_model("coder", vram_claim_mib=10_000, split="none")
+    driver.add_model("coder", vram_claim_mib=10_000, split=SplitMode.NONE)
     driver.add_node("garage", gpu(), gpu("GPU-2", total_mib=8000, index=1, name="RTX 3060"))
     keep = Assignment("", model="kept", app="", targets=("garage/0",), mode=Mode.PIN, keep_loaded=True)
     driver.handle(events.AssignmentSet(keep))

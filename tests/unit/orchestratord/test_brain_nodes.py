@@ -3,17 +3,12 @@
 import pytest
 
 from llorch.errors import Aborted, FailedPrecondition, Reason
+from llorch.finish_reason import FinishReason
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
-from orchestratord.core.facts.fleet import (
-    Endpoint,
-    EngineFacts,
-    NodeState,
-    Snapshot,
-    WorkerReported,
-    WorkerSpec,
-    WorkerState,
-)
-from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskEnd, TaskError, TaskState
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, NodeState, Snapshot, WorkerReported
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskEnd, TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 
 
@@ -163,7 +158,7 @@ def test_a_worker_that_nobody_here_knows_is_adopted_and_charged() -> None:
     driver = BrainDriver()
     driver.add_model("coder")
     driver.add_node()
-    spec = WorkerSpec("worker-x", "coder", "file:/models/coder.gguf", ("GPU-1",), 2, 4096, "f16", (5000,))
+    spec = WorkerSpec("worker-x", "coder", "file:/models/coder.gguf", ("GPU-1",), 2, 4096, reservation_mib=(5000,))
     facts = EngineFacts("llama_cpp", "0.3.36", 2, 4096, False, False, (5100,))
     reported = WorkerReported(spec, WorkerState.READY, facts, Endpoint("a:1", "secret"))
     driver.report(snapshot=Snapshot(full=False, workers=(reported,)))

@@ -3,18 +3,11 @@
 import pytest
 
 from llorch.errors import NotFound, Reason
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
-from orchestratord.core.facts.fleet import (
-    Endpoint,
-    EngineFacts,
-    Leaving,
-    Pool,
-    Snapshot,
-    WorkerReported,
-    WorkerSpec,
-    WorkerState,
-)
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Pool, Snapshot, WorkerReported
 from orchestratord.core.facts.task import TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 

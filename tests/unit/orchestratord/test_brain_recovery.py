@@ -3,8 +3,10 @@
 import pytest
 
 from llorch.errors import Reason, Unavailable
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
-from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported, WorkerSpec, WorkerState
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.task import Stopped, TaskError, TaskState
 from orchestratord.core.state import BrainConfig

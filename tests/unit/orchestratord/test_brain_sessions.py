@@ -3,9 +3,10 @@
 import pytest
 
 from llorch.errors import NotFound, Reason, ResourceExhausted
+from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.sessions import Budget, Session
-from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult
+from orchestratord.core.facts.task import ChoiceEnd, RunResult
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver
 

@@ -11,8 +11,9 @@ from llorch.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
-from orchestratord.core.facts.task import FinishReason, Stopped, TaskEnd, TaskError, TaskState
+from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskState
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu
 

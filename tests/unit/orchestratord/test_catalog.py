@@ -1,11 +1,12 @@
 import pytest
 
+from llorch.cache_type import CacheType
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason
+from llorch.gguf.facts import ModelFacts
 from llorch.options.model import DEFAULT_CONTEXT
 from orchestratord.core.facts.catalog import Catalog
 from orchestratord.core.facts.model import (
     VALUES,
-    ModelFacts,
     ModelRecord,
     ModelSpec,
     ModelState,
@@ -48,7 +49,7 @@ def test_an_empty_catalog_says_how_to_add_a_model() -> None:
 def test_value_by_value_the_strongest_is_heard_who_says_something() -> None:
     made = catalog()
     made.register(ModelSpec("smollm2", slots=2, context=512), Origin.CALL, "call", 5)
-    made.register(ModelSpec("smollm2", context=1024, cache_type="q8_0"), Origin.FILE, "file")
+    made.register(ModelSpec("smollm2", context=1024, cache_type=CacheType.Q8_0), Origin.FILE, "file")
     model = made.get("smollm2")
     assert (model.spec.source, model.slots, model.context, model.cache_type) == ("pkg:x/y", 2, 1024, "q8_0")
     assert {value: model.origin_of(value) for value in VALUES if value not in ("split_shares", "vram_claim_mib")} == {

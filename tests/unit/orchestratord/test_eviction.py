@@ -3,8 +3,9 @@
 import pytest
 
 from llorch.errors import Reason
+from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
-from orchestratord.core.facts.fleet import Leaving, WorkerSpec
+from orchestratord.core.facts.fleet import Leaving
 from orchestratord.core.facts.task import TaskState
 from orchestratord.core.placement import eviction
 from support.brain_driver import BrainDriver, gpu

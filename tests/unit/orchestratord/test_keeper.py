@@ -10,10 +10,11 @@ import pytest
 from llorch.background import TaskSupervisor
 from llorch.clock import ManualClock
 from llorch.errors import Reason, Unavailable
+from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
 from orchestratord.core.facts.model import ModelRecord, SourceFacts
-from orchestratord.core.facts.task import FinishReason, Stopped, TaskRequest, TaskState
+from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.store.interface import Ending, RecordChange
 from orchestratord.store.memory import MemoryStore

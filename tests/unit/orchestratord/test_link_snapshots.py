@@ -1,8 +1,8 @@
 """Reports that say of a worker only what it does now are made whole by the reports before them."""
 
 from llama_orch.v2 import node_link_pb2, worker_pb2
+from llorch.worker_state import WorkerState
 from orchestratord.convert.link_snapshots import LinkSnapshots
-from orchestratord.core.facts.fleet import WorkerState
 
 
 def whole(*worker_ids: str, full: bool = True) -> node_link_pb2.NodeSnapshot:

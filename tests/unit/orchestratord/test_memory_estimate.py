@@ -4,16 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from llorch.gguf.facts import ModelFacts as FileFacts
+from llorch.cache_type import CacheType
+from llorch.device_kind import DeviceKind
+from llorch.gguf.facts import FileFacts
 from llorch.gguf.memory_estimate import LoadShape, estimate, estimate_split
 from llorch.gguf.model_file import read_model
-from orchestratord.convert.nodes import to_facts
-from orchestratord.core.facts.fleet import DeviceKind
+from llorch.rpc import model_facts
 from orchestratord.core.facts.memory_estimate import estimate_mib, estimate_split_mib
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from pool_managerd.convert import complete_progress
 from pool_managerd.models.references import LocatedModel
 from support.tiny_models import GENERATING, write_tiny_model
+
+LOADS = ((4096, 4, CacheType.F16), (32768, 1, CacheType.Q8_0), (8192, 16, CacheType.Q4_0))
 
 
 def model(**fields: object) -> Model:
@@ -23,7 +26,8 @@ def model(**fields: object) -> Model:
 def known(facts: FileFacts, path: Path, **fields: object) -> Model:
     """A model of which the node that has its file has told."""
     described = model(**fields)
-    described.facts = to_facts(complete_progress(LocatedModel("file:/m.gguf", path, facts)))
+    told = complete_progress(LocatedModel("file:/m.gguf", path, facts))
+    described.facts = model_facts.from_proto(told.facts)
     return described
 
 
@@ -31,7 +35,7 @@ def test_with_the_files_facts_it_is_what_the_formula_says(tmp_path: Path) -> Non
     for architecture in GENERATING:
         path = write_tiny_model(tmp_path, architecture)
         facts = read_model(path)
-        for context, slots, cache_type in ((4096, 4, "f16"), (32768, 1, "q8_0"), (8192, 16, "q4_0")):
+        for context, slots, cache_type in LOADS:
             described = known(facts, path, context=context, slots=slots, cache_type=cache_type)
             shape = LoadShape(slots, context, cache_type, cache_type)
             ours = estimate_split_mib(described, 100, context, (1.0,), DeviceKind.CUDA)
@@ -59,7 +63,9 @@ def test_without_facts_the_size_has_to_do() -> None:
     usual = {"context": 4096}
     small, large = estimate_mib(model(**usual), 1000), estimate_mib(model(**usual), 8000)
     assert 1000 < small < 8000 < large
-    assert estimate_mib(model(context=32768), 1000) > small > estimate_mib(model(cache_type="q4_0", **usual), 1000)
+    assert (
+        estimate_mib(model(context=32768), 1000) > small > estimate_mib(model(cache_type=CacheType.Q4_0, **usual), 1000)
+    )
 
 
 def test_a_claim_of_the_owner_wins(tmp_path: Path) -> None:

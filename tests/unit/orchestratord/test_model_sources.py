@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from llorch.cache_type import CacheType
 from llorch.settings import SettingsError
+from llorch.split_mode import SplitMode
 from orchestratord.app_sources import apps_of_file
 from orchestratord.assignment_sources import assignments_of_file
 from orchestratord.core.facts.apps import App
@@ -38,7 +40,7 @@ def test_a_table_becomes_a_model(tmp_path: Path) -> None:
     ((_, event),) = models_of_file(file)
     assert event.origin is Origin.FILE
     assert event.spec == ModelSpec(
-        "coder", "file:/m/c.gguf", ("gpt-4o",), 8192, 2, "q8_0", "layer", (24.0, 12.0), 900.0, 11 * 1024
+        "coder", "file:/m/c.gguf", ("gpt-4o",), 8192, 2, CacheType.Q8_0, SplitMode.LAYER, (24.0, 12.0), 900.0, 11 * 1024
     )
 
 

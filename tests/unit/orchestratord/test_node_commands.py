@@ -14,16 +14,16 @@ from llorch.background import TaskSupervisor
 from llorch.errors import Reason, Unavailable
 from llorch.ports import free_port
 from llorch.rpc.server import RpcServer
+from llorch.worker_spec import WorkerSpec
 from orchestratord.core.effects import StageModel, StartWorker
 from orchestratord.core.events import Event, StagingFailed, WorkerStartFailed
-from orchestratord.core.facts.fleet import WorkerSpec
 from orchestratord.runtime import node_commands
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.node_commands import NodeCommands
 from orchestratord.store.interface import Incarnation
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PoolManagerService"].full_name
-SPEC = WorkerSpec("w", "m", "file:/m.gguf", ("sim-0",), 1, 1024, "f16", (1,))
+SPEC = WorkerSpec("w", "m", "file:/m.gguf", ("sim-0",), 1, 1024, reservation_mib=(1,))
 
 
 class Commands:

@@ -7,8 +7,9 @@ from statistics import median
 import pytest
 
 from llorch.errors import Reason
+from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
-from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, TaskError, TaskRequest
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError, TaskRequest
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver
 

@@ -5,10 +5,11 @@ from dataclasses import fields
 import pytest
 
 from llorch.errors import NotFound, Reason
+from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin
-from orchestratord.core.facts.task import FinishReason, Stopped, TaskRequest, TaskState
+from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.core.lives import restoring
 from orchestratord.store import codec
 from orchestratord.store.kinds import KINDS

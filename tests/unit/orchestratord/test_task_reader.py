@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from llama_orch.v2 import log_entry_pb2, task_event_pb2
 from llorch.errors import InvalidArgument
-from orchestratord.core.facts.task import ChoiceEnd, FinishReason, RunResult, Stopped, TaskEnd, TaskRequest
+from llorch.finish_reason import FinishReason
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskRequest
 from orchestratord.runtime.task_reader import HEARTBEAT_S, TaskReader
 from orchestratord.runtime.task_streams import TaskStream
 from support.streams import check_stream

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from llorch.background import TaskSupervisor
+from llorch.worker_state import WorkerState
 from pool_managerd.workers.identity import identify
-from pool_managerd.workers.lifecycle import WorkerState
 from support.worker_host import GGUF, Host
 
 

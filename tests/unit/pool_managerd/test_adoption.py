@@ -13,10 +13,10 @@ import pytest
 
 from llorch.background import TaskSupervisor
 from llorch.errors import AlreadyExists, NotFound, Reason, Unavailable
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 from pool_managerd.workers import worker
 from pool_managerd.workers.identity import ProcessIdentity, identify, is_alive
-from pool_managerd.workers.lifecycle import WorkerState
-from pool_managerd.workers.spec import WorkerSpec
 from pool_managerd.workers.status import AdoptAnswer, WorkerExit, WorkerStatus
 from support.worker_host import Host, PlayedCalls, worker_spec
 

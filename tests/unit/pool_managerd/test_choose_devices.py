@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
 from pool_managerd.devices import choose
 from pool_managerd.devices.choose import open_inventory
-from pool_managerd.devices.device import DeviceKind, OwnUse
+from pool_managerd.devices.device import OwnUse
 from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.pci import cards_on_the_bus
 from pool_managerd.devices.simulated import parse_simulated_gpu

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, NotFound, PermissionDenied, Reason
-from pool_managerd.devices.device import Device, DeviceKind, DeviceState
+from pool_managerd.devices.device import Device, DeviceState
 from pool_managerd.workers.command import EnginePolicy, choose_engine, worker_command, worker_environment
 from support.worker_host import worker_spec
 

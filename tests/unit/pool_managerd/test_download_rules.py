@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, LlorchError, PermissionDenied, ResourceExhausted
-from pool_managerd.devices.device import Device, DeviceKind
+from pool_managerd.devices.device import Device
 from pool_managerd.models.cache_room import LEFT_FREE_BYTES, Disk, Kept, make_room
 from pool_managerd.models.download.answer import Interrupted, RangeRefused, read_answer
 from pool_managerd.models.download.policy import DownloadPolicy, is_public

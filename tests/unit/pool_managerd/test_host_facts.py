@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, InvalidArgument
 from llorch.settings import SettingsError, read
 from pool_managerd import advertise
 from pool_managerd.advertise import advertised_host, local_address
 from pool_managerd.bell import Bell
-from pool_managerd.data_dir import DataDir
-from pool_managerd.devices.device import Device, DeviceKind, DeviceState, OwnUse
+from pool_managerd.data_dir import open_data_dir
+from pool_managerd.devices.device import Device, DeviceState, OwnUse
 from pool_managerd.devices.monitor import DeviceMonitor
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers import journal as journal_module
@@ -100,17 +101,15 @@ def test_workers_report_to_this_machine() -> None:
     assert local_address("10.0.0.7:9200") == "10.0.0.7:9200"
 
 
-def test_a_data_directory_belongs_to_one_at_a_time(tmp_path: Path) -> None:
-    with DataDir(tmp_path / "data"), pytest.raises(FailedPrecondition, match="--data-dir"), DataDir(tmp_path / "data"):
+def test_a_data_directory_belongs_to_one_pool_manager_at_a_time(tmp_path: Path) -> None:
+    with (
+        open_data_dir(tmp_path) as data_dir,
+        pytest.raises(FailedPrecondition, match="another pool manager"),
+        open_data_dir(tmp_path),
+    ):
         pass
-    with DataDir(tmp_path / "data") as again:
-        assert again.logs.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_data_directory_that_can_not_be_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InvalidArgument, match="data_dir"), DataDir(tmp_path / "file" / "data"):
-        pass
+    assert data_dir.logs.is_dir()
+    assert data_dir.workers.is_dir()
 
 
 def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:

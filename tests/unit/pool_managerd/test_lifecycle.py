@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_managerd.workers.lifecycle import TERMINAL, IllegalTransition, WorkerEvent, WorkerState, after, may
+from llorch.worker_state import TERMINAL, WorkerState
+from pool_managerd.workers.lifecycle import IllegalTransition, WorkerEvent, after, may
 
 
 def test_a_normal_life() -> None:

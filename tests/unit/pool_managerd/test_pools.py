@@ -2,8 +2,9 @@
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import InvalidArgument
-from pool_managerd.devices.device import Device, DeviceKind
+from pool_managerd.devices.device import Device
 from pool_managerd.devices.naming import by_device_id, devices_named
 from pool_managerd.node_state import Pool
 from pool_managerd.pools import plan_pools

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.ports import Holder
 from pool_managerd.devices import choose
-from pool_managerd.devices.device import Device, DeviceKind, DeviceState, OwnUse, ThrottleReason
+from pool_managerd.devices.device import Device, DeviceState, OwnUse, ThrottleReason
 from pool_managerd.preflight import devices as device_checks
 from pool_managerd.preflight import ports as port_checks
 from pool_managerd.preflight.checks import look_at_everything, look_beside_the_start

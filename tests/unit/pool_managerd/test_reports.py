@@ -9,15 +9,16 @@ from statistics import median
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.gguf.facts import read_facts
 from llorch.gguf.header import read_header
+from llorch.worker_state import WorkerState
 from pool_managerd import convert
-from pool_managerd.devices.device import Device, DeviceKind
+from pool_managerd.devices.device import Device
 from pool_managerd.link.backoff import Backoff
 from pool_managerd.link.report_plan import ReportPlan
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.node_state import NodeState, changes, is_empty
-from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.status import WorkerStatus
 from support.gguf_writer import smallest_model
 from support.large_node import large_node

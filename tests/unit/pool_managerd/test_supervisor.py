@@ -8,10 +8,10 @@ import pytest
 
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, Unavailable
 from llorch.ports import free_port
+from llorch.worker_state import WorkerState
 from pool_managerd.models.references import LocatedModel
 from pool_managerd.workers import journal, records
 from pool_managerd.workers.identity import identify
-from pool_managerd.workers.lifecycle import WorkerState
 from pool_managerd.workers.ports import PortRange
 from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import WorkerExit

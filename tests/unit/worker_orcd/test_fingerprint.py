@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
-from worker_orcd.device import DeviceKind, DeviceSet
+from llorch.cache_type import CacheType
+from llorch.device_kind import DeviceKind
+from worker_orcd.device import DeviceSet
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.llama_cpp.fingerprint import fingerprint, nvidia_driver
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 
 NATIVE: Any = SimpleNamespace(version="0.3.36", system_info=lambda: "AVX2 = 1")
-CPU = LlamaCppShape(Path("m.gguf"), "m", DeviceSet(DeviceKind.CPU, ("cpu",)), 4, 1024, "f16", "q8_0", threads=2)
+CPU = LlamaCppShape(
+    Path("m.gguf"), "m", DeviceSet(DeviceKind.CPU, ("cpu",)), 4, 1024, threads=2, cache_type_v=CacheType.Q8_0
+)
 TWO_GPUS = replace(CPU, devices=DeviceSet(DeviceKind.CUDA, ("a", "b")), tensor_split=(0.75, 0.25))
 
 
@@ -23,7 +27,7 @@ def of(shape: LlamaCppShape, *, gpus: tuple[str, ...] = (), digest: str = "d") -
 
 @pytest.mark.parametrize(
     "change",
-    [{"threads": 3}, {"cache_type_k": "q8_0"}, {"cache_type_v": "f16"}, {"context_per_slot": 2048}],
+    [{"threads": 3}, {"cache_type_k": CacheType.Q8_0}, {"cache_type_v": CacheType.F16}, {"context_per_slot": 2048}],
     ids=str,
 )
 def test_whatever_changes_bytes_changes_it(change: dict[str, Any]) -> None:

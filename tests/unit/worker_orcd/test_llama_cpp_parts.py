@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
 from support.tiny_models import write_tiny_model
-from worker_orcd.device import DeviceKind, DeviceSet, parse_device, parse_shares
+from worker_orcd.device import DeviceSet, parse_device, parse_shares
 from worker_orcd.engines.llama_cpp import gpus
 from worker_orcd.engines.llama_cpp.draws import draw_seed
 from worker_orcd.engines.llama_cpp.model_file import check_model_file
@@ -48,7 +49,7 @@ def test_a_model_that_generates_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_devices_are_read() -> None:
     assert parse_device("cuda:GPU-1,GPU-2", allow_cpu=False) == DeviceSet(DeviceKind.CUDA, ("GPU-1", "GPU-2"))
-    assert parse_device("sim:0", allow_cpu=False) == DeviceSet(DeviceKind.SIM, ("0",))
+    assert parse_device("sim:0", allow_cpu=False) == DeviceSet(DeviceKind.SIMULATED, ("0",))
     assert parse_device("cpu", allow_cpu=True) == DeviceSet(DeviceKind.CPU, ("cpu",))
 
 

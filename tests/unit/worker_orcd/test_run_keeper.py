@@ -6,9 +6,10 @@ import pytest
 
 from llorch.clock import ManualClock
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
+from llorch.finish_reason import FinishReason
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats
 from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
-from worker_orcd.log_entry import ChoiceEnd, FinishReason, RunEnd
+from worker_orcd.log_entry import ChoiceEnd, RunEnd
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.run_table import RunTable

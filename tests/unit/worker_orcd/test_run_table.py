@@ -2,7 +2,8 @@ import pytest
 
 from llorch.clock import ManualClock
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted
-from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, RunEnd
+from llorch.finish_reason import FinishReason
+from worker_orcd.log_entry import ChoiceEnd, LogEntry, RunEnd
 from worker_orcd.run_table import CancelOutcome, Keeping, Run, RunTable
 from worker_orcd.token_step import TokenStep
 
@@ -109,7 +110,7 @@ def test_cancel_has_three_answers(table: RunTable) -> None:
     assert table.cancel("a") is CancelOutcome.CANCELLED
     assert table.cancel("a") is CancelOutcome.CANCELLED
     end(table, "a")
-    assert table.cancel("a") is CancelOutcome.FINISHED
+    assert table.cancel("a") is CancelOutcome.ALREADY_FINISHED
     assert table.cancel("b") is CancelOutcome.UNKNOWN
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 from llorch.errors import FailedPrecondition, Reason
+from llorch.finish_reason import FinishReason
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.sim.engine import SimEngine, SimShape
 from worker_orcd.engines.sim.parameters import Fault, FaultKind, SimParameters
-from worker_orcd.log_entry import FinishReason
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
 

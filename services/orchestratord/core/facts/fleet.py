@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import NotFound, Reason
+from llorch.worker_spec import WorkerSpec
+from llorch.worker_state import WorkerState
 
 
 class NodeState(StrEnum):
@@ -14,19 +17,6 @@ class NodeState(StrEnum):
     READY = "READY"
     SUSPECT = "SUSPECT"
     LOST = "LOST"
-
-
-class DeviceKind(StrEnum):
-    CUDA = "CUDA"
-    CPU = "CPU"
-    SIMULATED = "SIMULATED"
-
-
-class WorkerState(StrEnum):
-    STARTING = "STARTING"
-    READY = "READY"
-    STOPPING = "STOPPING"
-    ENDED = "ENDED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +47,6 @@ class Pool:
     node_id: str
     device_ids: tuple[str, ...]
     report: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """Everything that decides what a worker costs."""
-
-    worker_id: str
-    model: str
-    source: str
-    device_ids: tuple[str, ...]
-    slots: int
-    context_per_slot: int
-    cache_type: str
-    reservation_mib: tuple[int, ...]
-    tensor_split: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,18 @@ What was measured is `calibration`'s.
 import math
 from collections.abc import Sequence
 
+from llorch.cache_type import CacheType
+from llorch.device_kind import DeviceKind
+from llorch.gguf.facts import ModelFacts
 from llorch.gguf.memory_estimate import RUNTIME_BYTES, LoadShape, estimate_split
-from orchestratord.core.facts.fleet import DeviceKind
-from orchestratord.core.facts.model import Model, ModelFacts
+from orchestratord.core.facts.model import Model
 
 _REFERENCE_MIB = 4096  # a model of 7 to 8 billion weights at 4 bits …
 _REFERENCE_KV_KIB = 128  # … takes this much KV cache per token at 16 bits with grouped-query attention
 
 _MIB = 2**20
 
-_CACHE_SHARE = {"f16": 1.0, "q8_0": 0.53125, "q4_0": 0.28125}
+_CACHE_SHARE = {CacheType.F16: 1.0, CacheType.Q8_0: 0.53125, CacheType.Q4_0: 0.28125}
 """Bytes per number relative to f16: a block of 32 has 34 (q8_0) or 18 (q4_0) bytes instead of 64."""
 
 

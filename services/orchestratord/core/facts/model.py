@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
-from llorch.gguf.layers import Layer
+from llorch.cache_type import CacheType
+from llorch.gguf.facts import ModelFacts
 from llorch.options.model import DEFAULT_CONTEXT, DEFAULT_SLOTS
+from llorch.split_mode import SplitMode
 
 
 class ModelState(StrEnum):
@@ -33,8 +35,8 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     context: int | None = None
     slots: int | None = None
-    cache_type: str | None = None
-    split: str | None = None
+    cache_type: CacheType | None = None
+    split: SplitMode | None = None
     split_shares: tuple[float, ...] = ()
     idle_unload_s: float | None = None
     vram_claim_mib: int | None = None
@@ -42,22 +44,6 @@ class ModelSpec:
 
 VALUES = tuple(value.name for value in fields(ModelSpec) if value.name != "name")
 """What may be said of a model, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What the memory of a model follows from, by its file. The fields are those of `llorch.gguf.facts.ModelFacts`."""
-
-    architecture: str
-    context_trained: int
-    layers: tuple[Layer, ...]
-    window: int
-    vocabulary_size: int
-    activation_width: int
-    weight_bytes: int
-    embedding_bytes: int
-    output_bytes: int
-    tied_output: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +117,12 @@ class Model:
         return self.spec.slots or DEFAULT_SLOTS
 
     @property
-    def cache_type(self) -> str:
-        return self.spec.cache_type or "f16"
+    def cache_type(self) -> CacheType:
+        return self.spec.cache_type or CacheType.F16
 
     @property
-    def split(self) -> str:
-        return self.spec.split or "auto"
+    def split(self) -> SplitMode:
+        return self.spec.split or SplitMode.AUTO
 
     @property
     def split_shares(self) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from llorch.errors import NotFound, Reason
+from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.admission import Waiting
 from orchestratord.core.facts.rules import NO_OVERRIDES, Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget
@@ -44,16 +45,6 @@ TERMINAL_STATES = frozenset(state for state, following in TRANSITIONS.items() if
 
 class IllegalTransition(AssertionError):
     """A decision tried a way that the table does not have; always a bug."""
-
-
-class FinishReason(StrEnum):
-    EOS = "EOS"
-    STOP_STRING = "STOP_STRING"
-    LENGTH = "LENGTH"
-    CONTEXT_FULL = "CONTEXT_FULL"
-    TOOL_CALLS = "TOOL_CALLS"
-    CANCELLED = "CANCELLED"
-    DEADLINE = "DEADLINE"
 
 
 @dataclass(frozen=True, slots=True)

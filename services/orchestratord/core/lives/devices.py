@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
+from llorch.worker_state import WorkerState
 from orchestratord.core.effects import Narrate, PersistRecord
 from orchestratord.core.events import DeviceReleaseAsked, DeviceResumeAsked
-from orchestratord.core.facts.fleet import Leaving, Worker, WorkerState
+from orchestratord.core.facts.fleet import Leaving, Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.timers import TimerKind

@@ -1,8 +1,9 @@
 """What comes of work is learnt from, and compared with what was predicted."""
 
+from llorch.finish_reason import FinishReason
 from orchestratord.core.effects import OnTimeJudged, PersistRecord, PredictionJudged
 from orchestratord.core.facts.fleet import Worker
-from orchestratord.core.facts.task import Attempt, FinishReason, RunResult, Task, TaskState
+from orchestratord.core.facts.task import Attempt, RunResult, Task, TaskState
 from orchestratord.core.learnt.answer_lengths import Answer
 from orchestratord.core.learnt.rates import Rate, Run
 from orchestratord.core.lives import session_life

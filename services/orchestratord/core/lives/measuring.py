@@ -19,7 +19,7 @@ def learn(state: BrainState, worker: Worker) -> None:
         source=spec.source,
         context=spec.context_per_slot,
         slots=spec.slots,
-        cache_type=spec.cache_type,
+        cache_type=spec.cache_type_k,
         devices=kinds_of(devices),
         shares=rounded(spec.tensor_split),
         mib=engine.memory_mib,

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 from llorch.errors import Reason
+from llorch.worker_spec import WorkerSpec
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
 from orchestratord.core.events import ModelLoadAsked, ModelStaged, StagingFailed, WorkerStartAccepted
 from orchestratord.core.facts.decision import Outcome
-from orchestratord.core.facts.fleet import Leaving, Node, NodeState, Worker, WorkerSpec
+from orchestratord.core.facts.fleet import Leaving, Node, NodeState, Worker
 from orchestratord.core.facts.loads import Load, LoadFailure, LoadPhase, Plan
 from orchestratord.core.facts.model import Model, ModelState
 from orchestratord.core.facts.rules import Lane
@@ -254,7 +255,8 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
         device_ids=plan.device_ids,
         slots=model.slots,
         context_per_slot=plan.context,
-        cache_type=model.cache_type,
+        cache_type_k=model.cache_type,
+        cache_type_v=model.cache_type,
         reservation_mib=plan.claims_mib,
         tensor_split=plan.tensor_split,
     )

@@ -1,9 +1,10 @@
 """Workers leave memory: because somebody asks, because nobody uses them, because the space is needed."""
 
 from llorch.errors import FailedPrecondition, Reason
+from llorch.worker_state import WorkerState
 from orchestratord.core.effects import StopWorker
 from orchestratord.core.events import ModelUnloadAsked, WorkerStopAsked
-from orchestratord.core.facts.fleet import Leaving, Worker, WorkerState
+from orchestratord.core.facts.fleet import Leaving, Worker
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.placement import replicas
 from orchestratord.core.state import BrainState

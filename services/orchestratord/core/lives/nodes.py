@@ -4,18 +4,10 @@ import math
 from collections.abc import Iterable
 
 from llorch.errors import Aborted, FailedPrecondition, Reason
+from llorch.worker_state import TERMINAL, WorkerState
 from orchestratord.core.effects import StopWorker
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported
-from orchestratord.core.facts.fleet import (
-    Device,
-    Leaving,
-    Node,
-    NodeState,
-    Snapshot,
-    Worker,
-    WorkerReported,
-    WorkerState,
-)
+from orchestratord.core.facts.fleet import Device, Leaving, Node, NodeState, Snapshot, Worker, WorkerReported
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.lives import assignment_changes, devices, model_loading, offered_models, task_life, worker_life
 from orchestratord.core.placement import availability
@@ -147,7 +139,7 @@ def _take_in_device(state: BrainState, node: Node, device: Device) -> None:
 
 def _take_in_worker(state: BrainState, node: Node, reported: WorkerReported) -> None:
     worker = state.fleet.workers.get(reported.spec.worker_id)
-    if reported.state is WorkerState.ENDED:
+    if reported.state in TERMINAL:
         if worker is not None:
             _worker_ended(state, worker, reported)
         return

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from llorch.gguf.facts import ModelFacts
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import ModelVerified
-from orchestratord.core.facts.model import ModelFacts, SourceFacts
+from orchestratord.core.facts.model import SourceFacts
 from orchestratord.core.state import BrainState
 
 

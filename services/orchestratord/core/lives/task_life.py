@@ -1,6 +1,7 @@
 """Tasks end: with an answer, an error, a cancel or a deadline. Exactly one terminal each."""
 
 from llorch.errors import Reason
+from llorch.finish_reason import FinishReason
 from orchestratord.core.effects import AppendTerminal, ForgetTask, PersistTerminal
 from orchestratord.core.events import (
     AttemptEnded,
@@ -13,17 +14,7 @@ from orchestratord.core.events import (
     TaskNotKept,
     TerminalPersisted,
 )
-from orchestratord.core.facts.task import (
-    Attempt,
-    FinishReason,
-    RunResult,
-    Stopped,
-    Task,
-    TaskEnd,
-    TaskError,
-    TaskState,
-    Terminal,
-)
+from orchestratord.core.facts.task import Attempt, RunResult, Stopped, Task, TaskEnd, TaskError, TaskState, Terminal
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import learning, session_life, task_dispatch
 from orchestratord.core.placement import prediction

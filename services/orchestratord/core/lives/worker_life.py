@@ -1,9 +1,10 @@
 """Workers become ready, fall silent, and end; what ran on them and what they held goes with them."""
 
 from llorch.errors import Reason
+from llorch.worker_state import WorkerState
 from orchestratord.core.effects import AttachWorker, DetachWorker, ReleaseRuns
 from orchestratord.core.events import RunsFound, WorkerAttached, WorkerSilent, WorkerStartFailed
-from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Worker, WorkerState
+from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Worker
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import (
     learning,

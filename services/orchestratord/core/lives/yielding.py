@@ -7,8 +7,9 @@ idle would keep everybody else out for as long as it is asked for.
 
 from collections.abc import Mapping, Sequence
 
+from llorch.worker_state import WorkerState
 from orchestratord.core.facts.decision import Decision
-from orchestratord.core.facts.fleet import Leaving, Worker, WorkerState
+from orchestratord.core.facts.fleet import Leaving, Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from orchestratord.core.facts.fleet import Device, DeviceKind, Node
+from llorch.device_kind import DeviceKind
+from llorch.split_mode import SplitMode
+from orchestratord.core.facts.fleet import Device, Node
 from orchestratord.core.placement.query import Query, Site
 
 ALL_SETS_UP_TO = 4
@@ -28,9 +30,9 @@ def sizes_to_try(query: Query, usable: Sequence[Usable]) -> range:
     """How many devices at once, the least first: one before two, unless the owner wants the model spread."""
     most = max((len(here.sites) for here in usable), default=0)
     match query.model.split:
-        case "none":
+        case SplitMode.NONE:
             return range(1, 2)
-        case "layer":
+        case SplitMode.LAYER:
             wanted = len(query.model.spec.split_shares)
             return range(wanted, wanted + 1) if wanted else range(2, most + 1)
         case _:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestratord.core.facts.fleet import Device, DeviceKind
+from llorch.device_kind import DeviceKind
+from orchestratord.core.facts.fleet import Device
 from orchestratord.core.facts.memory_estimate import estimate_split_mib
 from orchestratord.core.placement.query import Query
 

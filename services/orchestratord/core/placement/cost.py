@@ -14,8 +14,9 @@ orders places; it is never told as a prediction.
 
 from dataclasses import dataclass, field, replace
 
+from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.decision import Term
-from orchestratord.core.facts.fleet import DeviceKind, Node, Worker
+from orchestratord.core.facts.fleet import Node, Worker
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.learnt.rates import device_key
 from orchestratord.core.placement.query import Query, Site

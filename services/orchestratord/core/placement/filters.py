@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from orchestratord.core.facts.fleet import DeviceKind, NodeState
+from llorch.device_kind import DeviceKind
+from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.placement.query import Query, Site
 
 OLDEST_COMPUTE_CAPABILITY = (5, 0)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from orchestratord.core.facts.fleet import Worker, WorkerState
+from llorch.worker_state import WorkerState
+from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.placement import eviction
 from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.state import BrainState

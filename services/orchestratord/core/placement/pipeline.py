@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 
+from llorch.split_mode import SplitMode
 from orchestratord.core.facts.decision import Candidate, Decision, Evicted, Term
 from orchestratord.core.facts.rules import rules_of, with_target
 from orchestratord.core.placement import eviction, filters
@@ -78,7 +79,7 @@ def may_ever_fit(state: BrainState, request: LoadRequest) -> bool:
 
     usable = []
     for here in _usable(query, tally):
-        if request.model.split != "layer" and has_room(here, 1):
+        if request.model.split is not SplitMode.LAYER and has_room(here, 1):
             return True
         usable.append(here)
     return any(has_room(here, size) for size in sizes_to_try(query, usable) if size > 1 for here in usable)

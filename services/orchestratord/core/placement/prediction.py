@@ -5,7 +5,8 @@ Times are in ms from now. None = not known; then nothing is said.
 
 import math
 
-from orchestratord.core.facts.fleet import Worker, WorkerState
+from llorch.worker_state import WorkerState
+from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt, Task, TaskRequest, TaskState
 from orchestratord.core.learnt.answer_lengths import NO_ANSWER, Lengths

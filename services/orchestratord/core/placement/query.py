@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from orchestratord.core.facts.fleet import Device, DeviceKind, Node, Worker
+from llorch.device_kind import DeviceKind
+from orchestratord.core.facts.fleet import Device, Node, Worker
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Rules
 from orchestratord.core.facts.targets import Place

@@ -1,6 +1,7 @@
 """How many workers a model should have: what people want at least and at most, and what its tasks need."""
 
-from orchestratord.core.facts.fleet import Worker, WorkerState
+from llorch.worker_state import WorkerState
+from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.rules import Lane, Rules, rules_of
 from orchestratord.core.state import BrainState

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from llorch.device_kind import DeviceKind
 from llorch.gguf.memory_estimate import BATCH_TOKENS
-from worker_orcd.device import DeviceKind
 from worker_orcd.engines.llama_cpp.abort_switch import AbortSwitch
 from worker_orcd.engines.llama_cpp.batch import Batch
 from worker_orcd.engines.llama_cpp.host_cache import State

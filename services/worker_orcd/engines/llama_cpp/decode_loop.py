@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from llorch.errors import Reason
+from llorch.finish_reason import FinishReason
 from llorch.gguf.memory_estimate import BATCH_TOKENS
 from llorch.logs import get_logger
 from worker_orcd.engine_info import EngineStats
@@ -29,7 +30,7 @@ from worker_orcd.engines.llama_cpp.slot_keeper import SlotKeeper
 from worker_orcd.engines.llama_cpp.slots import Slots
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.run_output import RunOutput
-from worker_orcd.log_entry import FinishReason, RunFailure
+from worker_orcd.log_entry import RunFailure
 from worker_orcd.step_times import StepTimes
 from worker_orcd.token_step import TokenStep
 

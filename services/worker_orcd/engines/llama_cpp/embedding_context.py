@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, Internal, Reason
-from worker_orcd.device import DeviceKind
 from worker_orcd.engines.llama_cpp.batch import Batch
 from worker_orcd.engines.llama_cpp.model import Model, load_failure
 from worker_orcd.engines.llama_cpp.native import Native

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from llorch.clock import Clock, SystemClock
+from llorch.device_kind import DeviceKind
 from llorch.errors import Internal, Reason, Unavailable
+from llorch.finish_reason import FinishReason
 from llorch.logs import get_logger
 from llorch.options.sampling import Sampling
-from worker_orcd.device import DeviceKind
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, ResumeSupport
 from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintCompiler
 from worker_orcd.engines.llama_cpp.embeddings import Embeddings
@@ -21,7 +22,6 @@ from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
-from worker_orcd.log_entry import FinishReason
 from worker_orcd.token_step import TokenStep
 
 SAMPLING_OPTIONS = frozenset(field.name for field in fields(Sampling)) | {"seed"}

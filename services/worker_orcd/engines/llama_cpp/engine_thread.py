@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import Internal, LlorchError, Reason
+from llorch.finish_reason import FinishReason
 from llorch.logs import get_logger
-from worker_orcd.device import DeviceKind
 from worker_orcd.engine_info import EngineStats, Fingerprint
 from worker_orcd.engines.llama_cpp.abort_switch import AbortSwitch
 from worker_orcd.engines.llama_cpp.context import Context
@@ -29,7 +30,6 @@ from worker_orcd.engines.llama_cpp.model_file import check_model_file
 from worker_orcd.engines.llama_cpp.native import Native, load_native
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import StepCallback
-from worker_orcd.log_entry import FinishReason
 from worker_orcd.resident_memory import resident_mib
 
 Command = Callable[[DecodeLoop], None]

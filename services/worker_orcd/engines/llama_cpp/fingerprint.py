@@ -4,7 +4,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from worker_orcd.device import DeviceKind
+from llorch.device_kind import DeviceKind
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.llama_cpp import draws
 from worker_orcd.engines.llama_cpp.amx import may_repack

@@ -4,8 +4,8 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, LlorchError, Reason
-from worker_orcd.device import DeviceKind
 from worker_orcd.engines.llama_cpp.amx import has_amx, may_repack
 from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.pieces import piece_table, special_texts

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from llorch.cache_type import CacheType
+from llorch.device_kind import DeviceKind
 from llorch.gguf.memory_estimate import tokens_at_once, uses_flash_attention
-from worker_orcd.device import DeviceKind, DeviceSet
+from worker_orcd.device import DeviceSet
 
 _SMALLEST_PIECE = 16
 _SMALLEST_PIECE_FLASH_CPU = 64
@@ -27,9 +29,9 @@ class LlamaCppShape:
     devices: DeviceSet
     slots: int
     context_per_slot: int
-    cache_type_k: str
-    cache_type_v: str
     threads: int
+    cache_type_k: CacheType = CacheType.F16
+    cache_type_v: CacheType = CacheType.F16
     deterministic_runs: int = 4
     digest_folder: Path | None = None
     decode_gap_s: float = 0.2

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from llorch.finish_reason import FinishReason
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, Fingerprint, ResumeSupport
 from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.engines.sim.parameters import Fault, FaultKind, SimParameters
 from worker_orcd.engines.sim.tokens import VOCABULARY_SIZE, sim_embedding, sim_prompt_tokens, sim_token, sim_tokens
-from worker_orcd.log_entry import FinishReason, RunFailure
+from worker_orcd.log_entry import RunFailure
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llorch.errors import FailedPrecondition, NotFound, Reason
-from llorch.gguf.facts import ModelFacts
+from llorch.gguf.facts import FileFacts
 from llorch.gguf.model_file import read_model
 from support.gguf_writer import Hollow, MetadataValue, TensorData, write_gguf
 from support.tiny_models import ARCHITECTURES, CONTEXT_TRAINED, HEAD, KV_HEADS, WINDOW, write_tiny_model
@@ -21,11 +21,11 @@ WEIGHTS: dict[str, TensorData] = {"token_embd.weight": Hollow((100, 64))}
 
 
 @pytest.fixture
-def facts(tmp_path: Path, request: pytest.FixtureRequest) -> ModelFacts:
+def facts(tmp_path: Path, request: pytest.FixtureRequest) -> FileFacts:
     return read_model(write_tiny_model(tmp_path, request.param))
 
 
-def small(folder: Path, **changes: MetadataValue) -> ModelFacts:
+def small(folder: Path, **changes: MetadataValue) -> FileFacts:
     """`changes` are keys of the architecture, with __ for dots; `architecture` is the architecture itself."""
     architecture = str(changes.pop("architecture", "llama"))
     metadata = {key.replace("llama.", f"{architecture}."): value for key, value in SMALL.items()}
@@ -35,7 +35,7 @@ def small(folder: Path, **changes: MetadataValue) -> ModelFacts:
 
 
 @pytest.mark.parametrize("facts", ["llama"], indirect=True)
-def test_a_model_is_described(facts: ModelFacts) -> None:
+def test_a_model_is_described(facts: FileFacts) -> None:
     assert (facts.architecture, facts.name, facts.context_trained) == ("llama", "tiny llama", CONTEXT_TRAINED)
     assert (facts.file_type, facts.has_chat_template, facts.files) == ("F32", True, 1)
     assert list(facts.quantization) == ["f32"]
@@ -50,14 +50,14 @@ def test_a_model_is_described(facts: ModelFacts) -> None:
 
 
 @pytest.mark.parametrize("facts", ["gemma2"], indirect=True)
-def test_windowed_layers_are_known_by_the_architecture(facts: ModelFacts) -> None:
+def test_windowed_layers_are_known_by_the_architecture(facts: FileFacts) -> None:
     assert [layer.windowed for layer in facts.layers] == [True, False, True, False]
     assert facts.window == WINDOW
     assert facts.tied_output
 
 
 @pytest.mark.parametrize("facts", ["mamba"], indirect=True)
-def test_a_recurrent_model_has_a_state_and_no_cache(facts: ModelFacts) -> None:
+def test_a_recurrent_model_has_a_state_and_no_cache(facts: FileFacts) -> None:
     assert facts.generates
     for layer in facts.layers:
         assert (layer.key_width, layer.value_width) == (0, 0)
@@ -65,13 +65,13 @@ def test_a_recurrent_model_has_a_state_and_no_cache(facts: ModelFacts) -> None:
 
 
 @pytest.mark.parametrize("facts", ["jamba"], indirect=True)
-def test_a_hybrid_model_has_both_by_layer(facts: ModelFacts) -> None:
+def test_a_hybrid_model_has_both_by_layer(facts: FileFacts) -> None:
     assert [layer.state_bytes > 0 for layer in facts.layers] == [True, False, True, False]
     assert [layer.key_width > 0 for layer in facts.layers] == [False, True, False, True]
 
 
 @pytest.mark.parametrize("facts", ["bert"], indirect=True)
-def test_an_encoder_has_no_cache(facts: ModelFacts) -> None:
+def test_an_encoder_has_no_cache(facts: FileFacts) -> None:
     assert all(layer.key_width == 0 for layer in facts.layers)
     assert not facts.generates
     assert not facts.has_chat_template

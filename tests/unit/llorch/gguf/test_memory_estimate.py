@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from llorch.cache_type import CacheType
 from llorch.gguf.facts import ModelFacts
 from llorch.gguf.memory_estimate import LoadShape, estimate, estimate_split
 from llorch.gguf.model_file import read_model
@@ -29,8 +30,8 @@ def test_the_cache_has_a_row_of_keys_and_of_values_per_token_layer_and_slot(llam
 
 
 def test_quantized_caches_are_smaller_by_their_block(llama: ModelFacts) -> None:
-    keys = replace(SHAPE, cache_type_k="q8_0")
-    both = replace(keys, cache_type_v="q4_0")
+    keys = replace(SHAPE, cache_type_k=CacheType.Q8_0)
+    both = replace(keys, cache_type_v=CacheType.Q4_0)
     whole = estimate(llama, SHAPE).cache
     assert estimate(llama, keys).cache == whole // 2 + whole // 2 * 34 // 64
     assert estimate(llama, both).cache == whole // 2 * 34 // 64 + whole // 2 * 18 // 64

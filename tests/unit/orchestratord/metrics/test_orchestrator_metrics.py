@@ -9,8 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from llorch.errors import LlorchError
 from llorch.metrics_server import MetricsServer
+from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
-from orchestratord.core.facts.fleet import Leaving, Worker, WorkerSpec
+from orchestratord.core.facts.fleet import Leaving, Worker
 from orchestratord.core.state import BrainConfig
 from orchestratord.metrics.fleet_families import ReplicaNumbers
 from orchestratord.metrics.tallies import MOST_VALUES, OTHER, Bounded
@@ -99,7 +100,7 @@ def test_deadlines_met_is_the_share_of_the_last_minutes() -> None:
 
 def test_loads_that_fail_or_are_stopped_are_told_apart() -> None:
     driver = WatchedDriver()
-    spec = WorkerSpec("worker-1", "coder", "file:/c", ("GPU-1",), 1, 512, "f16", (1,))
+    spec = WorkerSpec("worker-1", "coder", "file:/c", ("GPU-1",), 1, 512, reservation_mib=(1,))
     driver.emit(effects.StartWorker("garage", spec), effects.DetachWorker("worker-1"))
     driver.emit(effects.StartWorker("garage", spec), effects.StopWorker("garage", "worker-1", Leaving.ASKED))
     driver.emit(effects.DetachWorker("worker-1"), effects.DetachWorker("worker-1"))
@@ -161,4 +162,4 @@ async def test_the_port_answers_what_the_loop_knows() -> None:
 
 
 def _worker(worker_id: str, model: str = "coder") -> Worker:
-    return Worker(WorkerSpec(worker_id, model, "file:/c", ("GPU-1",), 1, 512, "f16", (1,)), "garage", 0.0)
+    return Worker(WorkerSpec(worker_id, model, "file:/c", ("GPU-1",), 1, 512, reservation_mib=(1,)), "garage", 0.0)

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llorch.device_kind import DeviceKind
+from llorch.split_mode import SplitMode
 from orchestratord.core.facts.assignments import Mode
-from orchestratord.core.facts.fleet import DeviceKind, NodeState
+from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.rules import Lane, Overrides
 from orchestratord.core.learnt.rates import Rates, Run
 from orchestratord.core.placement.possible import EVICTIONS_COMPARED
@@ -189,19 +191,19 @@ def test_a_set_is_made_free_on_all_of_its_devices(scene: Scene) -> None:
 
 @pytest.mark.req("ORCH-1034")
 def test_a_model_that_must_not_be_split_is_not(scene: Scene) -> None:
-    scene.model("coder", 30 * GIB, split="none")
+    scene.model("coder", 30 * GIB, split=SplitMode.NONE)
     assert scene.chosen() == ()
 
 
 @pytest.mark.req("ORCH-1034")
 def test_a_model_that_is_to_be_spread_takes_two_though_one_would_do(scene: Scene) -> None:
-    scene.model("coder", 6 * GIB, split="layer")
+    scene.model("coder", 6 * GIB, split=SplitMode.LAYER)
     assert scene.chosen() == (G3090, G3060)
 
 
 @pytest.mark.req("ORCH-1034")
 def test_shares_of_the_owner_are_kept(scene: Scene) -> None:
-    scene.model("coder", 30 * GIB, split="layer", split_shares=(3.0, 1.0))
+    scene.model("coder", 30 * GIB, split=SplitMode.LAYER, split_shares=(3.0, 1.0))
     chosen = scene.place().chosen
     assert chosen is not None
     assert (chosen.tensor_split, chosen.claims_mib) == ((3.0, 1.0), (22.5 * GIB, 7.5 * GIB))

@@ -9,10 +9,11 @@ from typing import Any
 
 from llama_orch.v2 import error_reason_pb2
 from llorch.errors import Reason
+from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.assignments import Mode
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.model import ModelState, Origin
-from orchestratord.core.facts.task import FinishReason, TaskRequest, TaskState, Terminal
+from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 from orchestratord.core.learnt.rates import Quantity
 from orchestratord.store import names
 from orchestratord.store.kinds import KINDS

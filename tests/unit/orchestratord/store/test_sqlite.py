@@ -16,10 +16,11 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.schema import CreateTable
 
 from llorch.errors import FailedPrecondition, Reason, Unavailable
+from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
 from orchestratord.core.facts.model import ModelRecord
 from orchestratord.core.facts.records import Record
-from orchestratord.core.facts.task import FinishReason, Stopped, TaskRequest, TaskState
+from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.store import migrate, schema
 from orchestratord.store.interface import AuditEntry, Ending, RecordChange
 from orchestratord.store.sqlite import FILE, open_sqlite

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llorch.finish_reason import FinishReason
 from worker_orcd.chat.answers import answers_of, mark_tokens
 from worker_orcd.chat.chat_format import ChatFormat, ToolStyle
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.run_output import RunOutput
-from worker_orcd.log_entry import FinishReason, LogEntry, RunEnd, ToolCallDelta
+from worker_orcd.log_entry import LogEntry, RunEnd, ToolCallDelta
 from worker_orcd.run_spec import Message, Role, RunSpec, Tool, ToolChoice
 
 HERMES = ChatFormat(ToolStyle.HERMES, thinks=True)
