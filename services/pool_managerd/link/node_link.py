@@ -12,9 +12,9 @@ from llorch.errors import FailedPrecondition, LlorchError, PermissionDenied, Rea
 from llorch.logs import get_logger
 from llorch.rpc.client import DuplexCall, open_channel
 from llorch.rpc.reasons import reason_of_proto
-from pool_managerd import convert
 from pool_managerd.bell import Bell
 from pool_managerd.control import ControlGuard
+from pool_managerd.convert.snapshots import to_snapshot
 from pool_managerd.link.backoff import Backoff
 from pool_managerd.link.report_plan import ReportPlan
 from pool_managerd.node_state import NodeState
@@ -110,7 +110,7 @@ class NodeLink:
         # The sequence is read before the state, so that it never claims more than the state shows.
         applied = self._guard.applied_command_seq
         news = plan.next_report(self._state(), self._clock.monotonic())
-        snapshot = convert.snapshot(news, self._identity.node_id, with_endpoints=True)
+        snapshot = to_snapshot(news, self._identity.node_id, with_endpoints=True)
         report = node_link_pb2.NodeReport(report_seq=plan.report_seq, applied_command_seq=applied)
         if first:
             report.register.CopyFrom(self._register(snapshot))

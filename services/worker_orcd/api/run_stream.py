@@ -12,7 +12,7 @@ import grpc
 from llama_orch.v2 import run_pb2, worker_service_pb2
 from llorch.errors import InvalidArgument, LlorchError, Reason
 from llorch.rpc.slow_reader import write_with_deadline
-from worker_orcd import convert
+from worker_orcd.convert.runs import add_delta
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_table import Run
 
@@ -93,7 +93,7 @@ class RunStream:
         from_seq = self._next_seq.get(attempt_id, run.prefix_length)
         if from_seq == len(run.log) and run.end is None and not with_start:
             return
-        convert.add_delta(frame, run, from_seq, with_start=with_start)
+        add_delta(frame, run, from_seq, with_start=with_start)
         if run.end is not None:
             self._next_seq.pop(attempt_id, None)
             self._started_sent.discard(attempt_id)

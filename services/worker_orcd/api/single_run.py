@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from llama_orch.v2 import run_pb2
-from worker_orcd import convert
+from worker_orcd.convert.runs import fill_delta
 from worker_orcd.run_table import Run
 
 
@@ -31,7 +31,7 @@ class SingleRun:
         delta = run_pb2.RunDelta(attempt_id=self._attempt_id)
         if self._run is not None:
             with_start = not self._start_sent and self._run.started_after_ms is not None
-            convert.fill_delta(delta, self._run, self._next_seq, with_start=with_start)
+            fill_delta(delta, self._run, self._next_seq, with_start=with_start)
             self._next_seq = len(self._run.log)
             self._start_sent = self._start_sent or with_start
         return delta

@@ -12,7 +12,7 @@ from llorch.gguf.model_file import read_model
 from llorch.rpc import model_facts
 from orchestratord.core.facts.memory_estimate import estimate_mib, estimate_split_mib
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
-from pool_managerd.convert import complete_progress
+from pool_managerd.convert.models import complete_progress
 from pool_managerd.models.references import LocatedModel
 from support.tiny_models import GENERATING, write_tiny_model
 

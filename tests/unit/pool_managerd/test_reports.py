@@ -13,7 +13,7 @@ from llorch.device_kind import DeviceKind
 from llorch.gguf.facts import read_facts
 from llorch.gguf.header import read_header
 from llorch.worker_state import WorkerState
-from pool_managerd import convert
+from pool_managerd.convert.snapshots import to_snapshot
 from pool_managerd.devices.device import Device
 from pool_managerd.link.backoff import Backoff
 from pool_managerd.link.report_plan import ReportPlan
@@ -68,7 +68,7 @@ def test_a_heartbeat_of_a_large_node_is_small_and_cheap(busy_workers: int) -> No
         now = large_node(second, busy_workers=busy_workers)
         began = time.process_time()
         news = plan.next_report(now, float(second))
-        told = convert.snapshot(news, "garage", with_endpoints=True).SerializeToString()
+        told = to_snapshot(news, "garage", with_endpoints=True).SerializeToString()
         spent_s.append(time.process_time() - began)
         sizes.append(len(told))
     assert max(sizes[1:]) <= 4096

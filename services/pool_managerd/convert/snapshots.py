@@ -1,0 +1,25 @@
+"""The state of the node."""
+
+from llama_orch.v2 import node_link_pb2, pool_pb2
+from pool_managerd.convert.devices import to_device
+from pool_managerd.convert.models import staged_model
+from pool_managerd.convert.workers import activity, worker_report
+from pool_managerd.node_state import NodeState, Pool
+
+
+def to_snapshot(state: NodeState, node_id: str, *, with_endpoints: bool) -> node_link_pb2.NodeSnapshot:
+    """`with_endpoints` only for the orchestrator: they hold the workers' secrets."""
+    return node_link_pb2.NodeSnapshot(
+        full=state.full,
+        devices=[to_device(device) for device in state.devices],
+        pools=[_pool(pool, node_id) for pool in state.pools],
+        workers=[worker_report(worker, node_id, with_endpoint=with_endpoints) for worker in state.workers],
+        staged_models=[staged_model(model) for model in state.models],
+        worker_activity=[activity(worker) for worker in state.active],
+    )
+
+
+def _pool(pool: Pool, node_id: str) -> pool_pb2.Pool:
+    return pool_pb2.Pool(
+        pool_id=pool.pool_id, node_id=node_id, device_ids=pool.device_ids, state=pool_pb2.POOL_STATE_READY
+    )

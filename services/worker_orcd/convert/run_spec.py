@@ -1,0 +1,172 @@
+"""What a run is asked to do."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from google.protobuf.message import Message as ProtoMessage
+
+from llama_orch.v2 import log_entry_pb2, run_pb2, task_pb2
+from llorch.errors import InvalidArgument, Reason, invalid_field
+from llorch.options.sampling import SAMPLING, Sampling
+from worker_orcd.chat import tools as chat_tools
+from worker_orcd.run_spec import (
+    ConstraintKind,
+    Demand,
+    Message,
+    OutputConstraint,
+    Role,
+    RunSpec,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
+
+
+def run_spec(proto: run_pb2.RunSpec) -> RunSpec:
+    """What a run is asked to do. Refuses what no engine of this release does at all."""
+    kind = proto.WhichOneof("work")
+    if kind is None:
+        raise invalid_field("spec.work", "one of generate, embed and rerank has to be set")
+    if kind == "embed":
+        return _embed_spec(proto)
+    if kind != "generate":
+        raise InvalidArgument(
+            Reason.UNSUPPORTED_OPTION,
+            f"{kind}: this model's engine has no support for it",
+            metadata={"field": kind},
+        )
+    work = proto.generate
+    if work.HasField("chat") and not work.chat.messages:
+        raise invalid_field("generate.chat.messages", "at least one message is needed")
+    return RunSpec(
+        messages=tuple(_messages(work.chat)),
+        prompt=work.prompt,
+        tools=tuple(_tools(work.chat)),
+        tool_choice=work.chat.tool_choice or ToolChoice.AUTO,
+        template_values=chat_tools.json_object("generate.chat.template_values", work.chat.template_values),
+        seed=work.sampling.seed,
+        max_tokens=work.max_tokens if work.HasField("max_tokens") else None,
+        sampling=_sampling(work.sampling),
+        stop=tuple(work.stop),
+        stop_token_ids=frozenset(work.stop_token_ids),
+        ignore_eos=work.ignore_eos,
+        choices=work.n if work.HasField("n") else 1,
+        constraint=_forced_call(work) or _constraint(work.output_constraint),
+        top_logprobs=work.top_logprobs if work.HasField("top_logprobs") else None,
+        deterministic=proto.deterministic,
+        remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
+        demands=tuple(_demands(proto)),
+    )
+
+
+def _embed_spec(proto: run_pb2.RunSpec) -> RunSpec:
+    if not proto.embed.inputs:
+        raise invalid_field("embed.inputs", "at least one text is needed")
+    return RunSpec(
+        inputs=tuple(proto.embed.inputs),
+        remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
+        demands=(Demand("embed", "embeddings"), *_demands(proto)),
+    )
+
+
+def spec_fingerprint(spec: run_pb2.RunSpec, prefix: Sequence[log_entry_pb2.LogEntry]) -> bytes:
+    """Equal for equal content. The remaining time shrinks while a start is tried again: it does not count."""
+    timeless = run_pb2.RunSpec()
+    timeless.CopyFrom(spec)
+    timeless.ClearField("remaining_ms")
+    digest = hashlib.sha256()
+    parts: list[ProtoMessage] = [timeless, *prefix]
+    for part in parts:
+        content = part.SerializeToString(deterministic=True)
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.digest()
+
+
+def _messages(chat: task_pb2.ChatInput) -> Iterator[Message]:
+    for number, message in enumerate(chat.messages):
+        path = f"generate.chat.messages[{number}]"
+        if message.role not in list(Role):
+            raise invalid_field(f"{path}.role", f"has to be one of {', '.join(Role)}")
+        yield Message(
+            role=Role(message.role),
+            content="".join(_texts(message.content, path)),
+            name=message.name,
+            tool_calls=tuple(_tool_calls(message.tool_calls, path)),
+            tool_call_id=message.tool_call_id,
+        )
+
+
+def _texts(parts: Sequence[task_pb2.ContentPart], path: str) -> Iterator[str]:
+    for number, part in enumerate(parts):
+        kind = part.WhichOneof("part")
+        if kind != "text":
+            raise InvalidArgument(
+                Reason.UNSUPPORTED_CONTENT,
+                f"{path}.content[{number}]: no engine takes {kind or 'an empty part'} yet; send text",
+            )
+        yield part.text
+
+
+def _tool_calls(calls: Sequence[task_pb2.ToolCall], path: str) -> Iterator[ToolCall]:
+    for number, call in enumerate(calls):
+        yield chat_tools.tool_call(f"{path}.tool_calls[{number}]", call.call_id, call.name, call.arguments)
+
+
+def _forced_call(work: task_pb2.GenerateWork) -> OutputConstraint | None:
+    schema = chat_tools.forced_call_schema(tuple(_tools(work.chat)), work.chat.tool_choice or ToolChoice.AUTO)
+    if schema is None:
+        return None
+    if work.HasField("output_constraint"):
+        raise invalid_field("generate.output_constraint", "can't be set where a tool has to be called")
+    return OutputConstraint(ConstraintKind.JSON_SCHEMA, schema)
+
+
+def _tools(chat: task_pb2.ChatInput) -> Iterator[Tool]:
+    for number, tool in enumerate(chat.tools):
+        path = f"generate.chat.tools[{number}]"
+        yield chat_tools.tool(path, tool.name, tool.description, tool.parameters)
+
+
+def _sampling(proto: task_pb2.Sampling) -> Sampling:
+    given = {field.name: value for field, value in proto.ListFields() if field.name not in ("logit_bias", "seed")}
+    return Sampling(**given, logit_bias=dict(proto.logit_bias))
+
+
+def _constraint(proto: task_pb2.OutputConstraint) -> OutputConstraint | None:
+    kind = proto.WhichOneof("constraint")
+    return None if kind is None else OutputConstraint(ConstraintKind(kind), getattr(proto, kind))
+
+
+def _demands(proto: run_pb2.RunSpec) -> Iterator[Demand]:
+    """Everything in a spec that an engine may lack."""
+    work = proto.generate
+    if proto.deterministic:
+        yield Demand("deterministic", "deterministic")
+    if proto.adapters:
+        yield Demand("adapters", "adapters")
+    for field, value in work.sampling.ListFields():
+        if value != SAMPLING[field.name].off:
+            yield Demand(f"generate.sampling.{field.name}", field.name)
+    constraint = work.output_constraint.WhichOneof("constraint")
+    if constraint is not None:
+        yield Demand(f"generate.output_constraint.{constraint}", constraint)
+    if work.HasField("top_logprobs"):
+        yield Demand("generate.top_logprobs", "logprobs")
+    if work.n > 1:
+        yield Demand("generate.n", "multiple_choices")
+    if work.HasField("chat"):
+        yield Demand("generate.chat", "chat")
+        yield from _tool_demands(work.chat)
+
+
+def _tool_demands(chat: task_pb2.ChatInput) -> Iterator[Demand]:
+    choice = chat.tool_choice or ToolChoice.AUTO
+    if chat.tools and choice != ToolChoice.NONE:
+        yield Demand("generate.chat.tools", "tools")
+    if choice not in (ToolChoice.AUTO, ToolChoice.NONE):
+        yield Demand("generate.chat.tool_choice", "tools")
+        yield Demand("generate.chat.tool_choice", "json_schema")
+    for number, message in enumerate(chat.messages):
+        if message.tool_calls or message.tool_call_id or message.role == Role.TOOL:
+            yield Demand(f"generate.chat.messages[{number}]", "tools")
