@@ -68,6 +68,10 @@ class Mirror(Generic[Record, Contract]):
             if ours.default is MISSING:
                 raise ValueError(f"{self._record.__name__}.{name} needs a default, for values of a newer release")
             return _Way(name, table.to_proto, lambda it: table.find(read(it)) or ours.default)
+        if theirs.enum_type or theirs.message_type:
+            raise ValueError(
+                f"{self._record.__name__}.{name} needs the table of its enum, or the mirror of its message"
+            )
         if theirs.is_repeated:
             return _Way(name, _same, lambda it: tuple(read(it)))
         if theirs.has_presence:
@@ -76,7 +80,9 @@ class Mirror(Generic[Record, Contract]):
 
 
 def _table_of(field: Any, tables: Iterable[EnumTable[Any, Any]]) -> EnumTable[Any, Any] | None:
-    return next((table for table in tables if table.enum is field.enum_type), None)
+    if field.enum_type is None:
+        return None
+    return next((table for table in tables if table.enum.full_name == field.enum_type.full_name), None)
 
 
 def _same(value: Any) -> Any:

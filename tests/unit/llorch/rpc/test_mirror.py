@@ -50,6 +50,13 @@ def test_fields_that_differ_are_refused_at_once(unused: set[str]) -> None:
         Mirror(Process, worker_pb2.WorkerExit, unused=unused)
 
 
+def test_an_enum_without_a_table_and_a_message_without_a_mirror_are_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"Owner\.kind needs the table"):
+        Mirror(Owner, device_pb2.Device, parts={"processes": PROCESSES}, unused=OTHERS)
+    with pytest.raises(ValueError, match=r"Owner\.processes needs .* the mirror"):
+        Mirror(Owner, device_pb2.Device, enums=[DEVICE_KINDS], unused=OTHERS)
+
+
 def test_an_enum_without_a_default_is_refused_at_once() -> None:
     @dataclass(frozen=True)
     class Bare:
