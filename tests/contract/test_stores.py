@@ -19,10 +19,11 @@ from orchestratord.core.facts.task import (
     TaskState,
     Terminal,
 )
-from orchestratord.store import kinds
+from orchestratord.store import kinds, names
 from orchestratord.store.interface import AuditEntry, Ending, KeptTask, RecordChange, Store
 from orchestratord.store.kinds import Kind
 from orchestratord.store.memory import MemoryStore
+from orchestratord.store.shape import Shape
 from orchestratord.store.sqlite import open_sqlite
 
 Open = Callable[[], Awaitable[Store]]
@@ -48,6 +49,7 @@ class Walk:
 
 
 KINDS = (Kind("pets", Pet), Kind("walks", Walk, keep_last=3))
+SHAPES = (Shape(Pet, ("name", "age")), Shape(Walk, ("number",)))
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +57,8 @@ def two_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in KINDS:
         monkeypatch.setitem(kinds.BY_TYPE, kind.type, kind)
         monkeypatch.setitem(kinds.BY_NAME, kind.name, kind)
+    for shape in SHAPES:
+        monkeypatch.setitem(names.BY_TYPE, shape.type, shape)
 
 
 @pytest.fixture(params=["memory", "sqlite"])

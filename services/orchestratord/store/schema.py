@@ -13,8 +13,8 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "0001"
-"""The newest step in `migrations/versions`: what this release reads and writes."""
+REVISION = "0002"
+"""The newest step in `migrations/versions`: the tables that this release reads and writes."""
 
 metadata = MetaData()
 
@@ -49,6 +49,14 @@ records = Table(
     Column("body", Text, nullable=False),
 )
 """One row per thing that there is: models, apps, assignments, …"""
+
+record_format = Table(
+    "record_format",
+    metadata,
+    Column("number", Integer, nullable=False),
+    PrimaryKeyConstraint("number"),
+)
+"""One row: the format of what is in `body`, `request` and `terminal`, as `store.names` counts them."""
 
 journal = Table(
     "journal",

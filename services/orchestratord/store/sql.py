@@ -1,9 +1,9 @@
 """The store in an SQL database. It speaks no dialect: SQLite and PostgreSQL take the same statements."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Executable, Row, delete, insert, select, update
 
 from llorch.errors import FailedPrecondition, Reason
 from llorch.identifiers import new_id
@@ -13,6 +13,7 @@ from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 from orchestratord.store import codec, schema
 from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask, RecordChange
 from orchestratord.store.kinds import BY_NAME, Kind, kind_of
+from orchestratord.store.unreadable import unknown_kind, unreadable
 from orchestratord.store.writer import Writer
 
 _THE_CLUSTER = 1
@@ -121,16 +122,21 @@ def _refuse_if_superseded(connection: Connection, epoch: int) -> None:
 
 def _read_tasks(connection: Connection) -> list[KeptTask]:
     rows = connection.execute(select(schema.tasks).order_by(schema.tasks.c.seq))
-    return [
-        KeptTask(
-            codec.load(TaskRequest, row.request),
-            row.accepted_at_ms,
-            None
-            if row.state is None
-            else Ending(TaskState(row.state), codec.load(Terminal, row.terminal), row.output, row.ended_at_ms),
-        )
-        for row in rows
-    ]
+    return [_task(row) for row in rows]
+
+
+def _task(row: Row[Any]) -> KeptTask:
+    """What was accepted is not passed over in silence."""
+    try:
+        request = codec.load(TaskRequest, row.request)
+        return KeptTask(request, row.accepted_at_ms, None if row.state is None else _ending(row))
+    except ValueError as error:
+        _log.error("task_unreadable", task_id=row.task_id, error=str(error))
+        raise unreadable("task", row.task_id, str(error)) from None
+
+
+def _ending(row: Row[Any]) -> Ending:
+    return Ending(TaskState(row.state), codec.load(Terminal, row.terminal), row.output, row.ended_at_ms)
 
 
 def _body(record: Record | None) -> str | None:
@@ -161,27 +167,25 @@ def _append(connection: Connection, kind: Kind, key: str, body: str | None) -> N
 
 
 def _read_records(connection: Connection) -> list[Record]:
-    """Kinds of a release that was here before and that this one does not know stay where they are."""
     records, journal = schema.records, schema.journal
     rows = [
         *connection.execute(select(records).order_by(records.c.kind, records.c.record_key)),
         *connection.execute(select(journal).order_by(journal.c.kind, journal.c.seq)),
     ]
-    found = (_record(BY_NAME[row.kind], row.record_key, row.body) for row in rows if row.kind in BY_NAME)
+    found = (_record(row.kind, row.record_key, row.body) for row in rows)
     return [record for record in found if record is not None]
 
 
-def _record(kind: Kind, key: str, body: str) -> Record | None:
+def _record(kind_name: str, key: str, body: str) -> Record | None:
     """What was only learnt is learnt again if it can't be read; what people have set is not passed over in silence."""
+    kind = BY_NAME.get(kind_name)
+    if kind is None:
+        raise unknown_kind(kind_name, key)
     try:
         record: Record = codec.load(kind.type, body)
-    except (ValueError, KeyError, TypeError) as error:
-        _log.warning("record_unreadable", kind=kind.name, key=key, error=repr(error))
+    except codec.Unreadable as error:
+        _log.warning("record_unreadable", kind=kind.name, key=key, error=str(error))
         if kind.volatile:
             return None
-        raise FailedPrecondition(
-            Reason.STORE_FAILED,
-            f"the orchestrator's database has {kind.name} '{key}' in a form that this release can't read; install the "
-            "release again that wrote it, or bring back a copy of the database",
-        ) from None
+        raise unreadable(kind.name, key, str(error)) from None
     return record

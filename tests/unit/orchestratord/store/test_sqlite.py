@@ -31,7 +31,7 @@ ENTRY = AuditEntry(1, "localhost", "", "x", "{}", "done")
 def test_the_steps_lead_to_the_tables_that_a_new_database_gets(tmp_path: Path) -> None:
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'stepped.db'}")
     with engine.begin() as connection:
-        migrate.upgrade(connection)
+        migrate.take_steps(connection)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
         stepped = _statements(connection)
@@ -44,31 +44,20 @@ def test_the_steps_lead_to_the_tables_that_a_new_database_gets(tmp_path: Path) -
     assert ScriptDirectory(str(migrate.MIGRATIONS)).get_heads() == [schema.REVISION]
 
 
-def test_an_older_database_is_brought_up_to_date_with_its_contents(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _set_revision(tmp_path, "0000")
-    monkeypatch.setattr(migrate, "_refuse_if_newer", lambda _: None)
-    monkeypatch.setattr(migrate, "upgrade", _step_to_present)
-    open_sqlite(tmp_path)
-    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (schema.REVISION,)
-
-
-def test_a_database_of_a_newer_release_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    _set_revision(tmp_path, "9999")
+@pytest.mark.parametrize("newer", ["alembic_version SET version_num = '9999'", "record_format SET number = 9999"])
+def test_a_database_of_a_newer_release_is_refused_with_what_to_do(tmp_path: Path, newer: str) -> None:
+    _change(tmp_path, newer)
     with pytest.raises(FailedPrecondition, match="newer release") as refused:
         open_sqlite(tmp_path)
     assert refused.value.reason is Reason.VERSION_SKEW
 
 
 def test_a_database_is_copied_before_it_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _set_revision(tmp_path, "0001")
-    monkeypatch.setattr(schema, "REVISION", "0002")
-    monkeypatch.setattr(migrate, "upgrade", _fails)
+    _change(tmp_path, "alembic_version SET version_num = '0001'")
+    monkeypatch.setattr(migrate, "take_steps", _fails)
     with pytest.raises(RuntimeError):
         open_sqlite(tmp_path)
-    copy = tmp_path / f"{FILE}.before-0002"
+    copy = tmp_path / f"{FILE}.before-{migrate.version()}"
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
     assert copy.stat().st_mode & 0o077 == 0
@@ -82,7 +71,9 @@ def test_a_damaged_file_is_told_with_what_to_do(tmp_path: Path) -> None:
 
 
 async def test_what_people_have_set_is_not_passed_over_if_it_can_not_be_read(tmp_path: Path) -> None:
-    with pytest.raises(FailedPrecondition, match="has models 'coder' in a form"):
+    with pytest.raises(
+        FailedPrecondition, match=r"has models 'coder' in a form .*\(from: this release knows no such field\)"
+    ):
         await _read_with(tmp_path, "models", "coder")
 
 
@@ -90,9 +81,31 @@ async def test_what_was_learnt_is_learnt_again_if_it_can_not_be_read(tmp_path: P
     assert await _read_with(tmp_path, "sources", "file:/a") == []
 
 
-async def test_a_kind_that_is_not_known_any_more_stays_where_it_is(tmp_path: Path) -> None:
-    for _ in range(2):
-        assert await _read_with(tmp_path, "spells", "abracadabra") == []
+async def test_a_kind_that_is_not_known_is_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match=r"has spells 'abracadabra' .*\(this release knows no such kind\)"):
+        await _read_with(tmp_path, "spells", "abracadabra")
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "told"),
+    [
+        ("request", '{"task_id":"task-1"}', "app: the field is missing"),
+        ("terminal", '{"kind":"gone"}', "kind: 'gone' is none of answer, error, stopped"),
+        ("state", "PAUSED", "not a valid TaskState"),
+    ],
+)
+async def test_a_task_that_can_not_be_read_is_not_passed_over(
+    tmp_path: Path, column: str, text: str, told: str
+) -> None:
+    store = open_sqlite(tmp_path)
+    await store.begin_incarnation()
+    await store.save_task(TASK, 1)
+    await store.save_ending(TASK.task_id, Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 0, 0), b"", 1))
+    await store._writer.write(_executing(sqlalchemy.update(schema.tasks).values({column: text})))
+    with pytest.raises(FailedPrecondition, match=f"has task 'task-1' in a form .*{told}") as refused:
+        await store.tasks()
+    assert refused.value.reason is Reason.STORE_FAILED
+    await store.close()
 
 
 def test_only_its_owner_can_read_the_file(tmp_path: Path) -> None:
@@ -222,16 +235,12 @@ def _statements(connection: sqlalchemy.Connection) -> set[str]:
     return {" ".join(row.sql.split()) for row in rows}
 
 
-def _step_to_present(connection: sqlalchemy.Connection) -> None:
-    connection.execute(sqlalchemy.update(schema.alembic_version).values(version_num=schema.REVISION))
-
-
 def _fails(_: sqlalchemy.Connection) -> None:
     raise RuntimeError
 
 
-def _set_revision(folder: Path, revision: str) -> None:
+def _change(folder: Path, what: str) -> None:
     open_sqlite(folder)
     with closing(sqlite3.connect(folder / FILE)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+        connection.execute(f"UPDATE {what}")
         connection.commit()
