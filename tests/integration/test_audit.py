@@ -17,11 +17,11 @@ async def test_changes_are_listed_with_who_asked_and_work_is_not(system: WholeSy
     await call(system.catalog.DeleteModel, catalog_service_pb2.DeleteModelRequest(model="sim"), timeout_s=CALL_S)
     answer = (await system.http.get("/v2/meta/audit", params={"page_size": 1})).json()
     (newest,) = answer["entries"]
-    assert (newest["action"], newest["actor"], newest["outcome"]) == ("ModelDeleted", "localhost", "done")
+    assert (newest["action"], newest["actor"], newest["outcome"]) == ("model.deleted", "localhost", "done")
     assert newest["details"] == '{"model": "sim"}'
     request = meta_service_pb2.ListAuditRequest(page_token=answer["next_page_token"])
     earlier = await call(system.meta.ListAudit, request, timeout_s=CALL_S)
-    assert [entry.action for entry in earlier.entries] == ["ModelRegistered"]
+    assert [entry.action for entry in earlier.entries] == ["model.registered"]
     assert earlier.next_page_token == ""
 
 

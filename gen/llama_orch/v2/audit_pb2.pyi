@@ -37,9 +37,11 @@ class AuditEntry(_message.Message):
     correlation_id: _builtins.str
     """Of the request; the daemons' logs have it too."""
     action: _builtins.str
-    """What was asked for, e.g. "ModelRegistered"."""
+    """What was asked for, e.g. "model.registered"."""
     details: _builtins.str
-    """What exactly, as JSON, without keys and other secrets. At most 4096 characters."""
+    """What exactly, as JSON, without keys and other secrets. At most 4096 bytes: of what is longer, texts and lists are
+    cut, with how much was left out.
+    """
     outcome: _builtins.str
     """"done", or the reason of the refusal, e.g. "NOT_PERMITTED"."""
     @_builtins.property

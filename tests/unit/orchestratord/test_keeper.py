@@ -9,13 +9,11 @@ import pytest
 
 from llorch.background import TaskSupervisor
 from llorch.clock import ManualClock
-from llorch.errors import NotFound, Reason, Unavailable
-from llorch.rpc.call_context import CallInfo, enter_call
+from llorch.errors import Reason, Unavailable
 from orchestratord.core import effects, events
-from orchestratord.core.facts.catalog import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
+from orchestratord.core.facts.catalog import ModelRecord, SourceFacts
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
 from orchestratord.core.facts.task import FinishReason, Stopped, TaskRequest, TaskState
-from orchestratord.runtime.audit_trail import AuditTrail
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.store.interface import Ending, RecordChange
 from orchestratord.store.memory import MemoryStore
@@ -179,56 +177,3 @@ async def test_of_decisions_no_more_are_written_than_are_kept() -> None:
             world.keeper.keep_record(effects.PersistRecord(None, record))
         await world.keeper.write_lagging()
     assert store.written == [f"decision-{number}" for number in range(500, 1500)]
-
-
-@pytest.mark.req("ORCH-1032")
-async def test_commands_are_noted_with_who_asked_and_what_came_of_it() -> None:
-    store = MemoryStore()
-    async with keeping(store) as world:
-        trail = AuditTrail(world.keeper, world.clock)
-        enter_call(CallInfo("corr-1", "token:abc123", "ipv4:10.0.0.7:5", None))
-        spec = ModelSpec("coder", "file:/c.gguf", slots=2)
-        trail.observe(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call"), (), None, True)
-        trail.observe(
-            events.ModelStateSet("nope", ModelState.RETIRED), (), NotFound(Reason.MODEL_NOT_FOUND, "no"), True
-        )
-        await asyncio.sleep(0.01)
-        refused, done = await store.audit(None, 10)
-    assert (done.actor, done.correlation_id, done.action, done.outcome) == (
-        "token:abc123",
-        "corr-1",
-        "ModelRegistered",
-        "done",
-    )
-    assert '"source": "file:/c.gguf", "slots": 2' in done.details
-    assert (refused.action, refused.outcome) == ("ModelStateSet", "MODEL_NOT_FOUND")
-
-
-async def test_work_and_what_comes_of_commands_is_not_noted() -> None:
-    store = MemoryStore()
-    async with keeping(store) as world:
-        trail = AuditTrail(world.keeper, world.clock)
-        trail.observe(events.ModelStateSet("before any call", ModelState.RETIRED), (), None, True)
-        enter_call(CallInfo("corr-1", "localhost", "ipv4:127.0.0.1:5", None))
-        trail.observe(events.TaskSubmitted(REQUEST), (), None, True)
-        trail.observe(events.WorkerStartAccepted("worker-1", 1), (), None, False)
-        await asyncio.sleep(0.01)
-    assert await store.audit(None, 10) == []
-
-
-@dataclass(frozen=True)
-class KeyMade:
-    app: str
-    key_hash: str
-    payload: bytes = b"abc"
-    max_tokens: int = 3
-
-
-async def test_no_secret_is_noted() -> None:
-    store = MemoryStore()
-    async with keeping(store) as world:
-        enter_call(CallInfo("corr-1", "localhost", "ipv4:127.0.0.1:5", None))
-        AuditTrail(world.keeper, world.clock).observe(KeyMade("aider", "0123"), (), None, True)  # type: ignore[arg-type]  # stands for one
-        await asyncio.sleep(0.01)
-    (entry,) = await store.audit(None, 10)
-    assert entry.details == '{"app": "aider", "payload": "3 bytes", "max_tokens": 3}'
