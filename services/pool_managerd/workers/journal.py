@@ -5,7 +5,7 @@ The intent is on disk before the process exists, the process's identity right af
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -89,8 +89,20 @@ class Journal:
 
 
 def _to_json(record: WorkerRecord) -> dict[str, Any]:
-    times = {"start_time": record.start_time, "ready_time": record.ready_time}
-    return {**asdict(record), **{name: time.isoformat() if time else None for name, time in times.items()}}
+    """These names stay: the next release takes the workers back by them."""
+    return {
+        "worker_id": record.worker_id,
+        "stage": record.stage.value,
+        "spec": record.spec.to_json() if record.spec else None,
+        "access_token": record.access_token,
+        "ready_token": record.ready_token,
+        "process": record.process.to_json() if record.process else None,
+        "address": record.address,
+        "load_deadline_s": record.load_deadline_s,
+        "stall_s": record.stall_s,
+        "start_time": record.start_time.isoformat() if record.start_time else None,
+        "ready_time": record.ready_time.isoformat() if record.ready_time else None,
+    }
 
 
 def _from_json(fields: dict[str, Any]) -> WorkerRecord:
@@ -101,7 +113,7 @@ def _from_json(fields: dict[str, Any]) -> WorkerRecord:
         spec=WorkerSpec.from_json(spec) if spec else None,
         access_token=fields["access_token"],
         ready_token=fields["ready_token"],
-        process=ProcessIdentity(**process) if process else None,
+        process=ProcessIdentity.from_json(process) if process else None,
         address=fields["address"],
         load_deadline_s=fields["load_deadline_s"],
         stall_s=fields["stall_s"],

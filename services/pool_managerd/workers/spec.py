@@ -26,6 +26,21 @@ class WorkerSpec:
     tensor_split: tuple[float, ...] = ()
     reservation_mib: tuple[int, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """These names stay: they are on the disk."""
+        return {
+            "worker_id": self.worker_id,
+            "model": self.model,
+            "source": self.source,
+            "device_ids": list(self.device_ids),
+            "slots": self.slots,
+            "context_per_slot": self.context_per_slot,
+            "cache_type_k": self.cache_type_k.value,
+            "cache_type_v": self.cache_type_v.value,
+            "tensor_split": list(self.tensor_split),
+            "reservation_mib": list(self.reservation_mib),
+        }
+
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "WorkerSpec":
         return cls(
