@@ -7,8 +7,9 @@ by the link that the node itself opened, and kept on disk.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llorch.errors import FailedPrecondition, Reason, Unavailable, invalid_field
 from pool_managerd.durable_file import write_durably
@@ -80,7 +81,7 @@ class ControlGuard:
         if authority == self._authority:
             return
         try:
-            write_durably(self._path, asdict(authority))
+            write_durably(self._path, _to_json(authority))
         except OSError as exc:
             raise Unavailable(
                 Reason.STORE_FAILED, f"the node can't write to its data directory: {exc.strerror}"
@@ -90,12 +91,18 @@ class ControlGuard:
         self._in_progress = set()
 
 
+def _to_json(authority: Authority) -> dict[str, Any]:
+    """These names stay: the next release reads them."""
+    return {"cluster_id": authority.cluster_id, "control_epoch": authority.control_epoch}
+
+
 def _read(path: Path) -> Authority:
     try:
-        return Authority(**json.loads(path.read_text()))
+        fields = json.loads(path.read_text())
+        return Authority(cluster_id=fields["cluster_id"], control_epoch=fields["control_epoch"])
     except FileNotFoundError:
         return Authority()
-    except (ValueError, TypeError) as exc:
+    except (KeyError, ValueError, TypeError) as exc:
         raise FailedPrecondition(
             Reason.STORE_FAILED, f"{path} does not hold what this program writes there; remove it and start again"
         ) from exc

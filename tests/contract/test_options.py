@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor import Descriptor
-from llorch.sdk.task_options import GenerateOptions, PlacementWishes, SessionBudget
 
 from gatewayd.openai.chat_request import read_chat
 from gatewayd.openai.completion_request import read_completion
@@ -20,9 +19,10 @@ from llorch.options.model import MODEL
 from llorch.options.option import Table
 from llorch.options.sampling import SAMPLING, Sampling
 from llorch.options.task import PLACEMENT, SESSION_BUDGET, TASK
+from llorch.sdk.task_options import GenerateOptions, PlacementWishes, SessionBudget
 from orchestratord.convert.generate_checks import check_generate
 from support.proto_comments import field_comments
-from worker_orcd.convert import run_spec
+from worker_orcd.convert.run_spec import run_spec
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.validation import check_run
 

@@ -160,16 +160,19 @@ RESULT = RunResult(
     tokens_out=3,
     cached_tokens=4,
     decode_ms=60,
-    receipt=b"\x01receipt",
+    receipt=b"\x1a\x01x",
     prefill_ms=20,
 )
+
+OUTPUT = b'\x12\t\x1a\x01\x05"\x04some'
+"""A serialized RunDelta with one entry."""
 
 TASKS = (
     KeptTask(REQUEST, 1_700_000_000_100),
     KeptTask(
         TaskRequest("task-2", "coder", b"", "digest", 1, durable=True),
         1_700_000_000_200,
-        Ending(TaskState.COMPLETED, TaskEnd(RESULT, 4, 9), b"\x00output\xff", 1_700_000_000_300),
+        Ending(TaskState.COMPLETED, TaskEnd(RESULT, 4, 9), OUTPUT, 1_700_000_000_300),
     ),
     KeptTask(
         TaskRequest("task-3", "coder", b"", "digest", 1, durable=True),
@@ -184,7 +187,7 @@ TASKS = (
     KeptTask(
         TaskRequest("task-4", "coder", b"", "digest", 1, durable=True),
         1_700_000_000_202,
-        Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 1, 2), b"some", 1_700_000_000_302),
+        Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 1, 2), OUTPUT, 1_700_000_000_302),
     ),
 )
 

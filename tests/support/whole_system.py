@@ -191,7 +191,14 @@ async def orchestrator_alone(folder: Path) -> AsyncIterator[WholeSystem]:
                 daemons,
                 folder / "orchestratord",
                 lambda file: orchestratord.app.run(
-                    OrchestratorSettings(bind="127.0.0.1:0", address_file=file, drain_s=0, package_models=False), stop
+                    OrchestratorSettings(
+                        bind="127.0.0.1:0",
+                        address_file=file,
+                        data_dir=folder / "orchestrator",
+                        drain_s=0,
+                        package_models=False,
+                    ),
+                    stop,
                 ),
             )
             async with httpx.AsyncClient() as http, open_channel(address) as channel:

@@ -20,6 +20,7 @@ from typing import Any
 from orchestratord.store import names
 
 TAG = "kind"
+# JSON has one type of numbers.
 _STORED_AS: Mapping[type, type | tuple[type, ...]] = {str: str, bool: bool, int: (int, float), float: (int, float)}
 
 

@@ -13,7 +13,6 @@ from orchestratord.store import names, schema, upgrade
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-
 _FIRST_FORMAT = 0
 """Of databases that have no number of it."""
 
@@ -24,7 +23,10 @@ def version() -> str:
 
 
 def bring_up_to_date(engine: Engine, back_up: Callable[[str], None]) -> None:
-    """Does nothing if it is. `back_up` is called before a database with contents is changed, with the new version."""
+    """Does nothing if it is. `back_up` is called before a database with contents is changed, with the new version.
+
+    Raises FailedPrecondition, and has changed nothing, if that can't be done.
+    """
     with engine.begin() as connection:
         revision = _revision(connection)
         if revision is None:

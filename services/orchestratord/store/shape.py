@@ -33,14 +33,14 @@ class Shape:
         present = {each.name for each in dataclasses.fields(self.type) if each.init}
         if unnamed := sorted(present - named):
             raise TypeError(
-                f"{self.type.__name__}.{unnamed[0]} has no name on the disk: name it in its Shape in store/names.py, "
-                "and in CHANGES there say what records have that were written before"
+                f"{self.type.__name__}.{unnamed[0]} has no name on the disk: name it in its Shape, and if that is in "
+                "store/names.py, say in CHANGES there what records have that were written before"
             )
         if gone := sorted(named - present):
             raise TypeError(
-                f"store/names.py names {self.type.__name__}.{gone[0]}, which does not exist: if Python calls it "
-                "otherwise now, say so in the Shape's `attributes`; if it is gone, take it out, and with an entry in "
-                "CHANGES out of the records that have it"
+                f"a Shape names {self.type.__name__}.{gone[0]}, which does not exist: if Python calls it otherwise "
+                "now, say so in the Shape's `attributes`; if it is gone, take it out, and if the Shape is in "
+                "store/names.py, with an entry in CHANGES there out of the records that have it"
             )
 
 

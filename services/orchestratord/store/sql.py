@@ -13,6 +13,7 @@ from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 from orchestratord.store import codec, schema
 from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask, RecordChange
 from orchestratord.store.kinds import BY_NAME, Kind, kind_of
+from orchestratord.store.unreadable import unknown_kind, unreadable
 from orchestratord.store.writer import Writer
 
 _THE_CLUSTER = 1
@@ -131,7 +132,7 @@ def _task(row: Row[Any]) -> KeptTask:
         return KeptTask(request, row.accepted_at_ms, None if row.state is None else _ending(row))
     except ValueError as error:
         _log.error("task_unreadable", task_id=row.task_id, error=str(error))
-        raise _unreadable("task", row.task_id, error) from None
+        raise unreadable("task", row.task_id, str(error)) from None
 
 
 def _ending(row: Row[Any]) -> Ending:
@@ -179,20 +180,12 @@ def _record(kind_name: str, key: str, body: str) -> Record | None:
     """What was only learnt is learnt again if it can't be read; what people have set is not passed over in silence."""
     kind = BY_NAME.get(kind_name)
     if kind is None:
-        raise _unreadable(kind_name, key, ValueError("this release knows no such kind"))
+        raise unknown_kind(kind_name, key)
     try:
         record: Record = codec.load(kind.type, body)
     except codec.Unreadable as error:
         _log.warning("record_unreadable", kind=kind.name, key=key, error=str(error))
         if kind.volatile:
             return None
-        raise _unreadable(kind.name, key, error) from None
+        raise unreadable(kind.name, key, str(error)) from None
     return record
-
-
-def _unreadable(kind: str, key: str, error: ValueError) -> FailedPrecondition:
-    return FailedPrecondition(
-        Reason.STORE_FAILED,
-        f"the orchestrator's database has {kind} '{key}' in a form that this release can't read ({error}); install the "
-        "release again that wrote it, or bring back a copy of the database",
-    )

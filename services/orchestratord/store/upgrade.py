@@ -1,6 +1,5 @@
 """Brings everything that is stored as JSON from an earlier format to that of this release."""
 
-from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Table, select, update
@@ -9,28 +8,48 @@ from llorch.logs import get_logger
 from orchestratord.core.facts.task import TaskRequest, Terminal
 from orchestratord.store import codec, schema
 from orchestratord.store.kinds import BY_NAME
+from orchestratord.store.unreadable import unknown_kind, unreadable
 
 _log = get_logger("orchestratord")
 
 
 def upgrade_all(connection: Connection, present: int) -> None:
-    """`present` is the format of what is there. What can't be brought up to date stays, and its reader tells of it."""
+    """`present` is the format of what is there.
+
+    Raises FailedPrecondition for what has to be read and can't be brought up to date. What was only learnt stays as it
+    is then, and its reader passes over it.
+    """
     for table in (schema.records, schema.journal):
-        _upgrade_column(connection, table, table.c.body, lambda row: BY_NAME[row.kind].type, present)
+        for row in connection.execute(select(table)).all():
+            _upgrade_record(connection, table, row, present)
+    for row in connection.execute(select(schema.tasks)).all():
+        _upgrade_task(connection, row, present)
+
+
+def _upgrade_record(connection: Connection, table: Table, row: Row[Any], present: int) -> None:
+    kind = BY_NAME.get(row.kind)
+    if kind is None:
+        raise unknown_kind(row.kind, row.record_key)
+    try:
+        body = codec.upgrade(kind.type, row.body, present)
+    except codec.Unreadable as error:
+        if not kind.volatile:
+            raise unreadable(kind.name, row.record_key, str(error)) from None
+        _log.warning("record_not_brought_up_to_date", kind=kind.name, key=row.record_key, error=str(error))
+        return
+    _put(connection, table, row, table.c.body, body)
+
+
+def _upgrade_task(connection: Connection, row: Row[Any], present: int) -> None:
     tasks = schema.tasks
-    _upgrade_column(connection, tasks, tasks.c.request, lambda _: TaskRequest, present)
-    _upgrade_column(connection, tasks, tasks.c.terminal, lambda _: Terminal, present)
+    try:
+        _put(connection, tasks, row, tasks.c.request, codec.upgrade(TaskRequest, row.request, present))
+        if row.terminal is not None:
+            _put(connection, tasks, row, tasks.c.terminal, codec.upgrade(Terminal, row.terminal, present))
+    except codec.Unreadable as error:
+        raise unreadable("task", row.task_id, str(error)) from None
 
 
-def _upgrade_column(
-    connection: Connection, table: Table, column: Column[Any], kind_of: Callable[[Row[Any]], Any], present: int
-) -> None:
-    key = tuple(table.primary_key.columns)
-    for row in connection.execute(select(table).where(column.is_not(None))).all():
-        identity = {part.name: getattr(row, part.name) for part in key}
-        try:
-            body = codec.upgrade(kind_of(row), getattr(row, column.name), present)
-        except (KeyError, codec.Unreadable) as error:
-            _log.warning("not_brought_up_to_date", table=table.name, **identity, error=str(error))
-            continue
-        connection.execute(update(table).filter_by(**identity).values({column.name: body}))
+def _put(connection: Connection, table: Table, row: Row[Any], column: Column[Any], text: str) -> None:
+    identity = {part.name: getattr(row, part.name) for part in table.primary_key.columns}
+    connection.execute(update(table).filter_by(**identity).values({column.name: text}))

@@ -9,6 +9,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _PROC = Path("/proc")
 _START_TICKS_FIELD = 22  # in /proc/<pid>/stat, counted from 1; see proc(5)
@@ -21,6 +22,14 @@ class ProcessIdentity:
     pid: int
     start_ticks: int
     boot_id: str
+
+    def to_json(self) -> dict[str, Any]:
+        """These names stay: they are on the disk."""
+        return {"pid": self.pid, "start_ticks": self.start_ticks, "boot_id": self.boot_id}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "ProcessIdentity":
+        return cls(pid=fields["pid"], start_ticks=fields["start_ticks"], boot_id=fields["boot_id"])
 
 
 def identify(pid: int) -> ProcessIdentity | None:

@@ -5,7 +5,7 @@ The intent is on disk before the process exists, the process's identity right af
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -90,8 +90,20 @@ class Journal:
 
 
 def _to_json(record: WorkerRecord) -> dict[str, Any]:
-    times = {"start_time": record.start_time, "ready_time": record.ready_time}
-    return {**asdict(record), **{name: time.isoformat() if time else None for name, time in times.items()}}
+    """These names stay: the next release takes the workers back by them."""
+    return {
+        "worker_id": record.worker_id,
+        "stage": record.stage.value,
+        "spec": _from_spec(record.spec) if record.spec else None,
+        "access_token": record.access_token,
+        "ready_token": record.ready_token,
+        "process": record.process.to_json() if record.process else None,
+        "address": record.address,
+        "load_deadline_s": record.load_deadline_s,
+        "stall_s": record.stall_s,
+        "start_time": record.start_time.isoformat() if record.start_time else None,
+        "ready_time": record.ready_time.isoformat() if record.ready_time else None,
+    }
 
 
 def _from_json(fields: dict[str, Any]) -> WorkerRecord:
@@ -102,13 +114,18 @@ def _from_json(fields: dict[str, Any]) -> WorkerRecord:
         spec=_to_spec(spec) if spec else None,
         access_token=fields["access_token"],
         ready_token=fields["ready_token"],
-        process=ProcessIdentity(**process) if process else None,
+        process=ProcessIdentity.from_json(process) if process else None,
         address=fields["address"],
         load_deadline_s=fields["load_deadline_s"],
         stall_s=fields["stall_s"],
         start_time=_time(fields["start_time"]),
         ready_time=_time(fields["ready_time"]),
     )
+
+
+def _from_spec(spec: WorkerSpec) -> dict[str, Any]:
+    """Under the contract's names, which never change; `llorch.rpc.worker_spec` holds the fields to them."""
+    return {name: _stored(getattr(spec, name)) for name in _SPEC_FIELDS}
 
 
 def _to_spec(fields: dict[str, Any]) -> WorkerSpec:
@@ -121,6 +138,12 @@ def _value(kind: Any, stored: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(stored)
     return tuple(stored) if isinstance(stored, list) else stored
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _time(text: str | None) -> datetime | None:

@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pool_managerd.durable_file import sync_folder, write_durably
 from pool_managerd.models.gguf import ENOUGH_TO_TELL
@@ -87,7 +88,7 @@ class PartFile:
         os.fsync(self._file)
         self._unsynced = 0
         self.state = replace(self.state, certain=self.length)
-        write_durably(self._record, asdict(self.state))
+        write_durably(self._record, _to_json(self.state))
 
     @property
     def sha256(self) -> str:
@@ -123,9 +124,17 @@ class PartFile:
             self._file = -1
 
 
+def _to_json(state: PartState) -> dict[str, Any]:
+    """These names stay: the next release reads them."""
+    return {"url": state.url, "validator": state.validator, "total": state.total, "certain": state.certain}
+
+
 def _read(record: Path) -> PartState:
     """One that can't be read stands for nothing: the download begins anew."""
     try:
-        return PartState(**json.loads(record.read_text()))
-    except (OSError, ValueError, TypeError):
+        fields = json.loads(record.read_text())
+        return PartState(
+            url=fields["url"], validator=fields["validator"], total=fields["total"], certain=fields["certain"]
+        )
+    except (OSError, KeyError, ValueError, TypeError):
         return PartState("")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from alembic.script import ScriptDirectory
 
+from llorch.errors import FailedPrecondition
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.model import ModelRecord, SourceFacts
 from orchestratord.core.facts.records import Record
@@ -114,7 +115,29 @@ async def test_details_that_were_cut_are_json_again(tmp_path: Path) -> None:
     assert newest == AUDIT[1]
 
 
-async def test_what_can_not_be_brought_up_to_date_stays_for_its_reader_to_tell(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("records SET body = '{' WHERE kind = 'models'", "models 'coder' .*JSONDecodeError"),
+        ("records SET kind = 'spells' WHERE kind = 'models'", "spells 'coder' .*knows no such kind"),
+        ("tasks SET request = '[]' WHERE seq = 1", "task 'task-1'"),
+        ("tasks SET terminal = '{}' WHERE seq = 2", "task 'task-2' .*kind: None is none of answer, error, stopped"),
+    ],
+)
+def test_a_database_that_can_not_be_brought_up_to_date_stays_as_it_was(tmp_path: Path, damage: str, told: str) -> None:
+    _write(tmp_path, "0001-first")
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        connection.execute(f"UPDATE {damage}")
+        connection.commit()
+        before = list(connection.iterdump())
+    for _ in range(2):
+        with pytest.raises(FailedPrecondition, match=told):
+            open_sqlite(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        assert list(connection.iterdump()) == before
+
+
+async def test_what_was_only_learnt_does_not_stand_in_the_way_of_the_rest(tmp_path: Path) -> None:
     _write(tmp_path, "0001-first")
     with closing(sqlite3.connect(tmp_path / FILE)) as connection:
         connection.execute("UPDATE records SET body = '{' WHERE kind = 'sources'")

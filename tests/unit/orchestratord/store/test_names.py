@@ -8,8 +8,10 @@ from enum import Enum
 from typing import Any
 
 from llama_orch.v2 import error_reason_pb2
+from llorch.cache_type import CacheType
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
+from llorch.split_mode import SplitMode
 from orchestratord.core.facts.assignments import Mode
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.model import ModelState, Origin
@@ -21,6 +23,8 @@ from orchestratord.store.kinds import KINDS
 ALL_KEPT = (*(kind.type for kind in KINDS), TaskRequest, Terminal, TaskState)
 
 VALUES: dict[type[Enum], set[str]] = {
+    CacheType: {"f16", "q8_0", "q4_0"},
+    SplitMode: {"auto", "layer", "none"},
     FinishReason: {
         "EOS", "STOP_STRING", "LENGTH", "CONTEXT_FULL", "TOOL_CALLS", "CANCELLED", "DEADLINE",
     },

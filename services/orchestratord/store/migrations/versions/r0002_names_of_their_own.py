@@ -52,8 +52,11 @@ def upgrade() -> None:
 
 def _name_terminals(connection: sa.Connection) -> None:
     for row in connection.execute(sa.select(_tasks).where(_tasks.c.terminal.is_not(None))).all():
-        terminal = json.loads(row.terminal)
-        named = {"kind": _TERMINALS[terminal.pop("class")], **terminal}
+        try:
+            terminal = json.loads(row.terminal)
+            named = {"kind": _TERMINALS[terminal.pop("class")], **terminal}
+        except (KeyError, ValueError):
+            continue  # whoever reads it tells of it
         text = json.dumps(named, ensure_ascii=False, separators=(",", ":"))
         connection.execute(sa.update(_tasks).where(_tasks.c.seq == row.seq).values(terminal=text))
 

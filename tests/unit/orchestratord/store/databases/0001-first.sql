@@ -21,7 +21,7 @@ CREATE TABLE cluster (
 	control_epoch BIGINT NOT NULL, 
 	PRIMARY KEY (id)
 );
-INSERT INTO "cluster" VALUES(1,'cluster-06h2e6srsdkf67guvsopludbh4',1);
+INSERT INTO "cluster" VALUES(1,'cluster-06h2edo78brnvc65nc56039pk0',1);
 CREATE TABLE journal (
 	seq INTEGER NOT NULL, 
 	kind VARCHAR(32) NOT NULL, 
@@ -50,8 +50,8 @@ CREATE TABLE tasks (
 	UNIQUE (task_id)
 );
 INSERT INTO "tasks" VALUES(1,'task-1','{"task_id":"task-1","model":"coder","payload":"AGEgcHJvbXB0/w==","content_digest":"digest","seed":7,"priority":"batch","app":"aider","session_id":"session-1","request_id":"request-1","correlation_id":"corr-1","deadline_s":2.5,"durable":true}',1700000000100,NULL,NULL,NULL,NULL);
-INSERT INTO "tasks" VALUES(2,'task-2','{"task_id":"task-2","model":"coder","payload":"","content_digest":"digest","seed":1,"priority":"interactive","app":"","session_id":"","request_id":"","correlation_id":"","deadline_s":null,"durable":true}',1700000000200,'COMPLETED','{"class":"TaskEnd","result":{"choices":[{"choice":1,"finish_reason":"STOP_STRING","tokens_out":3,"stop_string":"END"}],"tokens_in":12,"tokens_out":3,"cached_tokens":4,"decode_ms":60,"receipt":"AXJlY2VpcHQ="},"queue_ms":4,"first_token_ms":9}',X'006F7574707574FF',1700000000300);
+INSERT INTO "tasks" VALUES(2,'task-2','{"task_id":"task-2","model":"coder","payload":"","content_digest":"digest","seed":1,"priority":"interactive","app":"","session_id":"","request_id":"","correlation_id":"","deadline_s":null,"durable":true}',1700000000200,'COMPLETED','{"class":"TaskEnd","result":{"choices":[{"choice":1,"finish_reason":"STOP_STRING","tokens_out":3,"stop_string":"END"}],"tokens_in":12,"tokens_out":3,"cached_tokens":4,"decode_ms":60,"receipt":"GgF4"},"queue_ms":4,"first_token_ms":9}',X'12091A01052204736F6D65',1700000000300);
 INSERT INTO "tasks" VALUES(3,'task-3','{"task_id":"task-3","model":"coder","payload":"","content_digest":"digest","seed":1,"priority":"interactive","app":"","session_id":"","request_id":"","correlation_id":"","deadline_s":null,"durable":true}',1700000000201,'FAILED','{"class":"TaskError","reason":"WORKER_LOST","message":"it’s gone","retryable":true,"retry_after_ms":7}',X'',1700000000301);
-INSERT INTO "tasks" VALUES(4,'task-4','{"task_id":"task-4","model":"coder","payload":"","content_digest":"digest","seed":1,"priority":"interactive","app":"","session_id":"","request_id":"","correlation_id":"","deadline_s":null,"durable":true}',1700000000202,'CANCELLED','{"class":"Stopped","finish_reason":"CANCELLED","queue_ms":1,"first_token_ms":2}',X'736F6D65',1700000000302);
+INSERT INTO "tasks" VALUES(4,'task-4','{"task_id":"task-4","model":"coder","payload":"","content_digest":"digest","seed":1,"priority":"interactive","app":"","session_id":"","request_id":"","correlation_id":"","deadline_s":null,"durable":true}',1700000000202,'CANCELLED','{"class":"Stopped","finish_reason":"CANCELLED","queue_ms":1,"first_token_ms":2}',X'12091A01052204736F6D65',1700000000302);
 CREATE INDEX journal_by_kind ON journal (kind, seq);
 COMMIT;
