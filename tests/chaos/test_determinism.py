@@ -71,7 +71,7 @@ def difference(seed: int, alone: list[int], beside: list[int]) -> str:
     return f"seed {seed} differs from token {at} on: alone {alone}, beside others {beside}"
 
 
-@pytest.mark.timeout(60 + 10 * SEEDS)
+@pytest.mark.timeout(300 + 30 * SEEDS)
 @pytest.mark.req("TEST-7001", "WORK-3003")
 async def test_deterministic_runs_say_the_same_on_an_idle_worker_and_on_a_busy_one(tmp_path: Path) -> None:
     for name in ("idle", "busy"):

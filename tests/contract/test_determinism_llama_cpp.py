@@ -29,7 +29,7 @@ from worker_orcd.log_entry import LogEntry, Receipt, RunEnd
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
 
-pytestmark = [pytest.mark.native, pytest.mark.req("WORK-3003")]
+pytestmark = [pytest.mark.native, pytest.mark.req("WORK-3003"), pytest.mark.timeout(600)]
 
 SLOTS = 16
 CONTEXT = 1024

@@ -102,7 +102,8 @@ async def test_runs_side_by_side_say_what_they_say_alone(bench: Bench) -> None:
 
 
 async def test_cancel_frees_the_slot_and_leaves_the_others_alone(bench: Bench) -> None:
-    others = [await bench.submit(f"other-{number}", replace(SPEC, max_tokens=60)) for number in range(SLOTS - 1)]
+    spec = replace(SPEC, max_tokens=60, deterministic=True)
+    others = [await bench.submit(f"other-{number}", spec) for number in range(SLOTS - 1)]
     seen = await bench.submit("a", replace(SPEC, max_tokens=None))
     await until(seen, lambda seen: bool(seen.log))
     bench.engine.cancel("a")
@@ -123,8 +124,9 @@ async def test_an_answer_ends_when_the_context_is_full(bench: Bench) -> None:
 
 
 async def test_a_resumed_run_says_what_it_would_have_said(bench: Bench) -> None:
-    sampled = replace(SPEC, sampling=Sampling())
-    for name, spec in (("greedy", SPEC), ("sampled", sampled)):
+    greedy = replace(SPEC, deterministic=True)
+    sampled = replace(greedy, sampling=Sampling())
+    for name, spec in (("greedy", greedy), ("sampled", sampled)):
         whole = await bench.run(f"whole-{name}", spec)
         prefix = whole.log[:5]
         resumed = await bench.run(f"resumed-{name}", spec, prefix)
@@ -155,9 +157,10 @@ async def test_a_model_that_generates_nothing_is_refused_in_words(tmp_path: Path
 
 @pytest.mark.req("WORK-3005")
 async def test_choices_share_one_evaluation_of_the_prompt(bench: Bench) -> None:
-    alone = await bench.run("a", replace(SPEC, prompt=LONG))
+    spec = replace(SPEC, prompt=LONG, deterministic=True)
+    alone = await bench.run("a", spec)
     before = bench.engine.stats().tokens_prefilled
-    seen = await bench.run("b", replace(SPEC, prompt=LONG, choices=SLOTS))
+    seen = await bench.run("b", replace(spec, choices=SLOTS))
     assert seen.end is not None
     assert bench.engine.stats().tokens_prefilled - before == seen.end.tokens_in - seen.end.cached_tokens
     for number in range(SLOTS):

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,13 +88,18 @@ async def answer(engine: LlamaCppEngine, spec: RunSpec) -> tuple[str, RunEnd]:
     return "".join(entry.text for entry in log), ended
 
 
-async def test_an_answer_ends_where_the_model_ends_it(engine: LlamaCppEngine) -> None:
+async def test_an_answer_ends_where_the_model_ends_it(engine: LlamaCppEngine, model: Model) -> None:
+    """By the token that the model's file names as the end; a bias makes it the likeliest, whatever the model says."""
+    (end_of_turn,) = model.tokenize("<|im_end|>", parse_special=True)
     messages = (Message(Role.USER, "What is the capital of France? Answer in one word."),)
-    text, end = await answer(engine, RunSpec(messages=messages, max_tokens=60, sampling=Sampling(temperature=0.0)))
-    assert "Paris" in text
-    assert "<|im_end|>" not in text
-    assert end.choices[0].finish_reason is FinishReason.EOS
+    spec = RunSpec(messages=messages, max_tokens=60, sampling=Sampling(temperature=0.0))
+    biased = replace(spec, sampling=replace(spec.sampling, logit_bias={end_of_turn: 100.0}))
+    text, end = await answer(engine, biased)
+    assert (text, end.choices[0].finish_reason) == ("", FinishReason.EOS)
     assert end.tokens_out < 60
+    text, end = await answer(engine, replace(biased, ignore_eos=True))
+    assert (text, end.choices[0].finish_reason) == ("", FinishReason.LENGTH), "60 ends, and no text of them"
+    assert end.tokens_out == 60
 
 
 @pytest.mark.parametrize("text", ["Hello there", "naïve café — 日本語", "😀 👩‍👩‍👧 ok", " \n\t  x", "ﷺ\u0301"])
@@ -155,7 +161,7 @@ async def test_a_load_that_nobody_waits_for_any_more_is_given_up(model_path: Pat
     await asyncio.sleep(0)
     loading.cancel()
     await asyncio.wait({loading})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await engine.close()
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 import pytest
@@ -22,13 +22,24 @@ from worker_orcd.run_spec import ConstraintKind, OutputConstraint, RunSpec
 pytestmark = [pytest.mark.native, pytest.mark.req("WORK-3005")]
 
 SPEC = RunSpec(prompt="The weather in Paris is nice. The weather in", seed=11, max_tokens=12)
+UNENDING = replace(SPEC, ignore_eos=True)
+"""Where processors round differently the model says something else; this one never ends before its limit."""
+
+EXACT = replace(UNENDING, deterministic=True)
+"""For tokens that are compared with those of another run, which other runs do not promise."""
+
 GREEDY = Sampling(temperature=0.0)
 PERSON = {
     "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+    },
     "required": ["name", "age"],
     "additionalProperties": False,
+    "x-guidance": {"whitespace_flexible": False},
 }
+"""It has an end, however a model fills it in: no number of 100 digits, and no blanks between."""
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +55,11 @@ def grammar(text: str) -> OutputConstraint:
 
 def schema(value: object) -> OutputConstraint:
     return OutputConstraint(ConstraintKind.JSON_SCHEMA, json.dumps(value))
+
+
+def emitted(log: Sequence[LogEntry]) -> int:
+    """Tokens: a character may take several, which then are one entry."""
+    return sum(len(entry.token_ids) for entry in log)
 
 
 def told(entry: LogEntry) -> dict[int, float]:
@@ -86,17 +102,27 @@ CHANGES = [
 @pytest.mark.req("WORK-3008")
 @pytest.mark.parametrize("sampling", CHANGES, ids=what_differs)
 def test_an_option_has_its_effect_and_is_the_same_after_a_resume(engine: EngineRuns, sampling: Sampling) -> None:
-    spec = replace(SPEC, sampling=sampling, max_tokens=24)
+    spec = replace(EXACT, sampling=sampling, max_tokens=24)
     whole = engine.run(spec)
-    assert whole.text != engine.run(replace(SPEC, max_tokens=24)).text
+    assert has_an_effect(engine, spec)
     resumed = engine.run(spec, whole.log[:9])
-    assert resumed.token_ids == whole.token_ids[9:]
+    assert resumed.token_ids == whole.token_ids[emitted(whole.log[:9]) :]
+
+
+def has_an_effect(engine: EngineRuns, spec: RunSpec) -> bool:
+    """One seed may draw the same tokens with the option and without; five do not."""
+    seeds = (replace(spec, seed=seed) for seed in range(11, 16))
+    return any(engine.run(one).text != engine.run(replace(one, sampling=Sampling())).text for one in seeds)
 
 
 def test_a_penalty_looks_at_the_prompt_too_but_no_further_back_than_it_may(engine: EngineRuns) -> None:
+    """A bias makes a word of the prompt the likeliest, whatever the model thinks of it."""
+    (asked,) = engine.run(replace(EXACT, top_logprobs=20, max_tokens=1)).log[0].logprobs
+    paris = next(token.token_id for token in asked.top if token.raw == b" Paris")
+
     def first(**options: float) -> str:
-        sampling = Sampling(temperature=0.0, **options)  # type: ignore[arg-type]
-        return engine.run(replace(SPEC, sampling=sampling, max_tokens=1)).text
+        sampling = Sampling(temperature=0.0, logit_bias={paris: 5.0}, **options)  # type: ignore[arg-type]
+        return engine.run(replace(EXACT, sampling=sampling, max_tokens=1)).text
 
     assert first() == " Paris"
     assert first(frequency_penalty=2.0, repeat_penalty=2.0) != " Paris"
@@ -119,7 +145,7 @@ def test_a_bias_outside_of_the_vocabulary_is_refused_by_name(engine: EngineRuns)
 
 
 def test_mirostat_is_not_resumed_without_its_state(engine: EngineRuns) -> None:
-    spec = replace(SPEC, sampling=Sampling(mirostat=2))
+    spec = replace(UNENDING, sampling=Sampling(mirostat=2))
     whole = engine.run(spec)
     assert all(len(entry.sampler_state) == 8 for entry in whole.log)
     for state in (b"", b"12345678x", b"\xff" * 8):
@@ -128,16 +154,17 @@ def test_mirostat_is_not_resumed_without_its_state(engine: EngineRuns) -> None:
 
 
 def test_what_a_neighbour_does_changes_nothing(engine: EngineRuns) -> None:
-    """The draws do not depend on each other; logits may differ in their last bits, which temperature hides."""
-    spec = replace(SPEC, sampling=Sampling(temperature=0.5))
+    """All samplers of an engine work on the same memory, one after the other."""
+    spec = replace(EXACT, sampling=Sampling(temperature=0.5))
     alone = engine.run(spec)
-    beside = engine.run_all([replace(spec, seed=1), spec, replace(spec, seed=2)])[1]
+    neighbours = [replace(UNENDING, sampling=Sampling(temperature=2.0), seed=seed) for seed in (1, 2)]
+    beside = engine.run_all([neighbours[0], spec, neighbours[1]])[1]
     assert alone.token_ids == beside.token_ids
 
 
 def test_log_probabilities_are_the_models_own(engine: EngineRuns) -> None:
-    warm = engine.run(replace(SPEC, top_logprobs=3, sampling=Sampling(temperature=2.0, logit_bias={28: 50.0})))
-    cold = engine.run(replace(SPEC, top_logprobs=20, sampling=GREEDY, max_tokens=2))
+    warm = engine.run(replace(EXACT, top_logprobs=3, sampling=Sampling(temperature=2.0, logit_bias={28: 50.0})))
+    cold = engine.run(replace(EXACT, top_logprobs=20, sampling=GREEDY, max_tokens=2))
     assert len(warm.log) == 12
     assert told(warm.log[0]) == pytest.approx(dict(list(told(cold.log[0]).items())[:3]), abs=1e-3)
     for entry in cold.log:
@@ -152,7 +179,7 @@ def test_log_probabilities_are_the_models_own(engine: EngineRuns) -> None:
 
 
 def test_held_back_tokens_keep_their_log_probabilities(engine: EngineRuns) -> None:
-    spec = replace(SPEC, sampling=GREEDY, top_logprobs=1)
+    spec = replace(EXACT, sampling=GREEDY, top_logprobs=1)
     whole = engine.run(spec)
     held = engine.run(replace(spec, stop=(whole.text[4:] + "never",)))
     assert any(len(entry.token_ids) > 1 for entry in held.log)
@@ -161,7 +188,7 @@ def test_held_back_tokens_keep_their_log_probabilities(engine: EngineRuns) -> No
 
 
 def test_no_log_probabilities_without_being_asked(engine: EngineRuns) -> None:
-    assert all(entry.logprobs == () for entry in engine.run(SPEC).log)
+    assert all(entry.logprobs == () for entry in engine.run(UNENDING).log)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +214,7 @@ def test_a_schema_is_followed_whatever_the_sampling(engine: EngineRuns, sampling
     assert set(person) == {"name", "age"}
     assert isinstance(person["age"], int)
     resumed = engine.run(spec, answer.log[:5])
-    assert resumed.token_ids == answer.token_ids[5:]
+    assert resumed.token_ids == answer.token_ids[emitted(answer.log[:5]) :]
 
 
 def test_each_choice_follows_the_constraint_on_its_own(engine: EngineRuns) -> None:
@@ -221,7 +248,7 @@ def test_a_run_that_can_pick_nothing_fails_alone(engine: EngineRuns) -> None:
     digits = dict.fromkeys(range(32, 42), -100.0)
     constraint = grammar("root ::= [0-9]")
     failing = replace(SPEC, sampling=Sampling(logit_bias=digits), constraint=constraint)
-    failed, other = engine.run_all([failing, SPEC])
+    failed, other = engine.run_all([failing, UNENDING])
     assert failed.end is not None
     assert failed.end.failure is not None
     assert failed.end.failure.reason is Reason.INVALID_FIELD
@@ -229,7 +256,7 @@ def test_a_run_that_can_pick_nothing_fails_alone(engine: EngineRuns) -> None:
 
 
 def test_a_prefix_that_breaks_the_constraint_is_refused(engine: EngineRuns) -> None:
-    log = engine.run(replace(SPEC, max_tokens=3)).log
+    log = engine.run(replace(UNENDING, max_tokens=3)).log
     with pytest.raises(InvalidArgument, match="prefix"):
         engine.run(replace(SPEC, constraint=grammar('root ::= "z"')), log)
 

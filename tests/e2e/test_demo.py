@@ -10,7 +10,9 @@ import pytest
 
 DEMO = Path(__file__).parents[2] / "scripts" / "demo.py"
 
-pytestmark = pytest.mark.native
+# Two threads of llama.cpp on two cores wait for each other by spinning. Beside one busy process, that takes 150 s
+# where it takes 5 when nothing else runs; this is only a guard against hanging.
+pytestmark = [pytest.mark.native, pytest.mark.timeout(900)]
 
 
 async def test_the_demonstration_shows_two_answers_and_a_table() -> None:

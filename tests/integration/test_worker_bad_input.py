@@ -18,9 +18,9 @@ from llorch.rpc.client import open_channel, open_stream
 from support.tiny_models import ENDLESS_TEMPLATE, write_tiny_model
 from support.worker_process import Stub, execute, worker_on_cpu
 
-pytestmark = [pytest.mark.native, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.native, pytest.mark.timeout(600)]
 
-ANSWERED_WITHIN_S = 20.0
+ANSWERED_WITHIN_S = 60.0
 LONGEST_GAP_S = 5.0
 """Far more than a decode gap is meant to be: what is looked for is a worker that stands still."""
 

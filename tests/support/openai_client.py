@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import openai
 
-ANSWERS_WITHIN_S = 100
+ANSWERS_WITHIN_S = 300
 
 
 @asynccontextmanager
