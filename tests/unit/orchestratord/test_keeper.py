@@ -80,7 +80,7 @@ async def test_a_task_whose_submitter_went_away_fails_too_if_it_can_not_be_kept(
         waiting = asyncio.create_task(world.keeper.wait_task_kept("task-1"))
         await asyncio.sleep(0)
         waiting.cancel()
-        await asyncio.sleep(0.01)
+        await world.keeper.finish()
         assert world.posted == [events.TaskNotKept("task-1", "the disk is full")]
         await world.keeper.wait_task_kept("task-1")  # forgotten, so nobody waits
 
@@ -92,7 +92,7 @@ async def test_the_end_of_a_task_is_shown_after_it_was_kept_and_also_if_it_can_n
         ending = Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 0, 0), b"", 1)
         world.keeper.keep_ending("task-1", ending)
         assert world.posted == []
-        await asyncio.sleep(0.01)
+        await world.keeper.finish()
         assert world.posted == [events.TerminalPersisted("task-1")]
 
 
@@ -192,7 +192,7 @@ async def test_commands_are_noted_with_who_asked_and_what_came_of_it() -> None:
         trail.observe(
             events.ModelStateSet("nope", ModelState.RETIRED), (), NotFound(Reason.MODEL_NOT_FOUND, "no"), True
         )
-        await asyncio.sleep(0.01)
+        await world.keeper.finish()
         refused, done = await store.audit(None, 10)
     assert (done.actor, done.correlation_id, done.action, done.outcome) == (
         "token:abc123",
@@ -212,7 +212,7 @@ async def test_work_and_what_comes_of_commands_is_not_noted() -> None:
         enter_call(CallInfo("corr-1", "localhost", "ipv4:127.0.0.1:5", None))
         trail.observe(events.TaskSubmitted(REQUEST), (), None, True)
         trail.observe(events.WorkerStartAccepted("worker-1", 1), (), None, False)
-        await asyncio.sleep(0.01)
+        await world.keeper.finish()
     assert await store.audit(None, 10) == []
 
 
@@ -229,6 +229,6 @@ async def test_no_secret_is_noted() -> None:
     async with keeping(store) as world:
         enter_call(CallInfo("corr-1", "localhost", "ipv4:127.0.0.1:5", None))
         AuditTrail(world.keeper, world.clock).observe(KeyMade("aider", "0123"), (), None, True)  # type: ignore[arg-type]  # stands for one
-        await asyncio.sleep(0.01)
+        await world.keeper.finish()
     (entry,) = await store.audit(None, 10)
     assert entry.details == '{"app": "aider", "payload": "3 bytes", "max_tokens": 3}'
