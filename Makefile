@@ -11,6 +11,11 @@ SET_UP := $(PYTHON) scripts/set_up.py $(if $(CPU),--cpu)
 PYTEST := $(BIN)/python -m pytest
 HAS_GPU := nvidia-smi --list-gpus >/dev/null 2>&1
 suites = $(wildcard $(addprefix tests/,$(1)))
+# One process per core, for tests that neither measure time nor use the native engine, which takes all cores itself.
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal
+# Bytecode is kept, also where the environment says otherwise: without it every pytest, and every process that a test
+# starts, compiles all modules again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test unit chaos test-gpu up bench bench-brain bench-engine bench-gpu gen check lint type drift format clean set-up set-up-without-engine
 
@@ -21,10 +26,12 @@ demo: set-up ## Show a real model answering, over HTTP and over gRPC (CPU=1: on 
 	@$(BIN)/python scripts/demo.py $(if $(CPU),--cpu)
 
 test: set-up check ## Everything that has to pass: check, then all test suites
-	$(PYTEST) $(call suites,unit contract sim integration chaos e2e)
+	$(PYTEST) $(PARALLEL) -m "not native" $(call suites,unit contract sim)
+	$(PYTEST) -m native $(call suites,unit contract sim)
+	$(PYTEST) $(call suites,integration chaos e2e)
 
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
-	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 $(PYTEST) -m "not native" $(call suites,unit contract sim)
+	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 $(PYTEST) $(PARALLEL) -m "not native and not quality" $(call suites,unit contract sim)
 
 chaos: set-up ## The chaos tests with their full counts
 	LLORCH_CHAOS=full LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10 $(PYTEST) $(call suites,chaos)

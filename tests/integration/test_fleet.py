@@ -35,6 +35,10 @@ async def has_no_workers(system: WholeSystem) -> bool:
     return not (await system.state()).workers
 
 
+async def has_tokens(events: list[task_event_pb2.TaskEvent]) -> bool:
+    return any(event.HasField("tokens") for event in events)
+
+
 @asynccontextmanager
 async def watched(system: WholeSystem) -> AsyncIterator[AsyncIterator[pb2.WatchStateResponse]]:
     async with open_stream(system.fleet.WatchState, pb2.WatchStateRequest(), idle_timeout_s=SILENT_S) as states:
@@ -115,12 +119,12 @@ async def test_a_pool_is_drained_while_its_work_finishes_and_reloaded(system: Wh
 @pytest.mark.req("ORCH-1022")
 async def test_a_drain_that_can_not_wait_moves_a_running_stream_without_a_gap(system: WholeSystem) -> None:
     """To the same card, by a reload: what was said before and after is one text."""
-    stream = asyncio.create_task(system.generate(task(max_tokens=600)))
-    await wait_until(lambda: runs_something(system))
-    await asyncio.sleep(0.3)  # some of the answer is there, most of it is not
+    events: list[task_event_pb2.TaskEvent] = []
+    stream = asyncio.create_task(system.generate(task(max_tokens=600), events))
+    await wait_until(lambda: has_tokens(events))
     reload_ = pb2.ReloadPoolRequest(pool_id="garage", deadline_ms=0)
     await call(system.fleet.ReloadPool, reload_, timeout_s=CALL_S)
-    events = await stream
+    await stream
     assert check_stream(events) == sim_text(7, 0, 600)
     assert len({event.placed.worker_id for event in events if event.HasField("placed")}) == 2
 

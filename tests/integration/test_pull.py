@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llama_orch.v2 import model_pb2, node_pb2
+from llama_orch.v2 import model_pb2, node_pb2, task_event_pb2
 from llama_orch.v2.fleet_service_pb2 import PullModelResponse
 from llorch.errors import LlorchError, NotFound, PermissionDenied
 from llorch.sdk.async_client import AsyncClient
@@ -95,19 +95,27 @@ async def test_who_waits_for_a_download_is_told_how_it_goes(
     tmp_path: Path, system: WholeSystem, server: DownloadServer, client: AsyncClient
 ) -> None:
     content = model_bytes(4 * 2**20)
+    events: list[task_event_pb2.TaskEvent] = []
+    is_told = asyncio.Event()
 
-    async def slowly(_: object, writer: asyncio.StreamWriter) -> None:
+    async def in_two_halves(_: object, writer: asyncio.StreamWriter) -> None:
         writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode())
-        for start in range(0, len(content), 2**18):
-            writer.write(content[start : start + 2**18])
-            await writer.drain()
-            await asyncio.sleep(0.15)
+        writer.write(content[: 2**21])
+        await writer.drain()
+        await is_told.wait()
+        writer.write(content[2**21 :])
+        await writer.drain()
 
-    server.answers["/x.gguf"] = slowly
+    async def tells_of_it() -> bool:
+        return any("downloading x to garage" in event.narration.text for event in events)
+
+    server.answers["/x.gguf"] = in_two_halves
     async with node(tmp_path, system, server):
         await client.register_model("x", here(server, "/x.gguf"))
-        events = await system.generate(task(model="x"))
-    assert any("downloading x to garage" in event.narration.text for event in events)
+        stream = asyncio.create_task(system.generate(task(model="x"), events))
+        await wait_until(tells_of_it)
+        is_told.set()
+        assert (await stream)[-1].WhichOneof("event") == "end"
 
 
 async def test_why_a_model_can_not_be_had_is_told_to_who_asked(

@@ -4,6 +4,8 @@ import pytest
 
 from support.simulation import scenarios
 
+pytestmark = pytest.mark.quality
+
 
 @pytest.mark.req("ORCH-1003")
 def test_a_flood_from_one_app_at_most_doubles_the_wait_of_another() -> None:

@@ -65,10 +65,16 @@ class WholeSystem:
         self.fleet = fleet_service_pb2_grpc.FleetServiceStub(self.channel)
         self.meta = meta_service_pb2_grpc.MetaServiceStub(self.channel)
 
-    async def generate(self, task: task_pb2.TaskSpec) -> list[task_event_pb2.TaskEvent]:
+    async def generate(
+        self, task: task_pb2.TaskSpec, into: list[task_event_pb2.TaskEvent] | None = None
+    ) -> list[task_event_pb2.TaskEvent]:
+        """All events of the task; `into` has each as soon as it came."""
+        events = [] if into is None else into
         request = task_service_pb2.GenerateRequest(task=task)
         async with open_stream(self.tasks.Generate, request, idle_timeout_s=SILENT_S) as answers:
-            return [answer.event async for answer in answers]
+            async for answer in answers:
+                events.append(answer.event)
+        return events
 
     async def submit(self, task: task_pb2.TaskSpec) -> str:
         answer = await call(self.tasks.SubmitTask, task_service_pb2.SubmitTaskRequest(task=task), timeout_s=CALL_S)

@@ -79,7 +79,7 @@ async def test_a_task_whose_submitter_went_away_fails_too_if_it_can_not_be_kept(
         waiting = asyncio.create_task(world.keeper.wait_task_kept("task-1"))
         await asyncio.sleep(0)
         waiting.cancel()
-        await asyncio.sleep(0.01)
+        await world.keeper.finish()
         assert world.posted == [events.TaskNotKept("task-1", "the disk is full")]
         await world.keeper.wait_task_kept("task-1")  # forgotten, so nobody waits
 
@@ -91,7 +91,7 @@ async def test_the_end_of_a_task_is_shown_after_it_was_kept_and_also_if_it_can_n
         ending = Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 0, 0), b"", 1)
         world.keeper.keep_ending("task-1", ending)
         assert world.posted == []
-        await asyncio.sleep(0.01)
+        await world.keeper.finish()
         assert world.posted == [events.TerminalPersisted("task-1")]
 
 

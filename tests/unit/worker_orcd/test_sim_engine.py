@@ -31,6 +31,12 @@ class Log:
     def ends(self) -> dict[str, TokenStep]:
         return {step.attempt_id: step for _, steps in self.steps for step in steps if step.end is not None}
 
+    async def until_said(self, attempt_id: str, tokens: int) -> None:
+        async with asyncio.timeout(10):
+            while self.tokens(attempt_id) < tokens:
+                self.changed.clear()
+                await self.changed.wait()
+
     async def until_ended(self, *attempt_ids: str) -> None:
         async with asyncio.timeout(10):
             while not self.ends().keys() >= set(attempt_ids):
@@ -98,11 +104,11 @@ async def test_a_hung_engine_says_nothing_to_anybody_and_hears_no_cancel(marked:
     await engine.submit(run("a", prompt="boom" if marked else "hi"))
     await engine.submit(run("b", max_tokens=20))
     if marked:
-        await asyncio.sleep(0.1)
+        await log.until_said("a", tokens=3)
         engine.cancel("a")
         engine.cancel("b")
         steps = engine.stats().steps
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the time of 25 steps, in which nothing may happen
         assert (log.tokens("a"), log.ends(), engine.stats().steps) == (3, {}, steps)
     else:
         await log.until_ended("b")

@@ -44,12 +44,12 @@ def test_claims_too_much():
 """
 
 
-def run_pytest(folder: Path, content: str) -> str:
+def run_pytest(folder: Path, content: str, *more_options: str) -> str:
     file = folder / "test_inner.py"
     file.write_text(content)
     options = ["-c", str(TESTS.parent / "pyproject.toml"), "-p", "conftest", "-p", "no:cacheprovider"]
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(file)],
+        [sys.executable, "-m", "pytest", *options, *more_options, str(file)],
         check=False,
         capture_output=True,
         text=True,
@@ -58,8 +58,9 @@ def run_pytest(folder: Path, content: str) -> str:
     return finished.stdout + finished.stderr
 
 
-def test_every_kind_of_leak_fails_its_test_and_no_other(tmp_path: Path) -> None:
-    output = run_pytest(tmp_path, LEAKY)
+@pytest.mark.parametrize("processes", [[], ["--numprocesses", "2"]], ids=["in one process", "in two processes"])
+def test_every_kind_of_leak_fails_its_test_and_no_other(tmp_path: Path, processes: list[str]) -> None:
+    output = run_pytest(tmp_path, LEAKY, *processes)
     assert set(re.findall(r"^ERROR .*::(\w+)", output, re.MULTILINE)) == {
         "test_task",
         "test_socket",
@@ -70,8 +71,9 @@ def test_every_kind_of_leak_fails_its_test_and_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.req("TEST-7007")
-def test_a_claim_to_prove_an_unknown_requirement_stops_the_run(tmp_path: Path) -> None:
-    output = run_pytest(tmp_path, UNKNOWN.format(unknown="ORCH-9999"))
+@pytest.mark.parametrize("processes", [[], ["--numprocesses", "2"]], ids=["in one process", "in two processes"])
+def test_a_claim_to_prove_an_unknown_requirement_fails(tmp_path: Path, processes: list[str]) -> None:
+    output = run_pytest(tmp_path, UNKNOWN.format(unknown="ORCH-9999"), *processes)
     assert "ORCH-9999" in output
     assert "docs/requirements.md" in output
     assert "passed" not in output

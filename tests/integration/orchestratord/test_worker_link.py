@@ -75,6 +75,12 @@ async def wait_posted(posted: list[events.Event], event: events.Event, times: in
             await asyncio.sleep(0.01)
 
 
+async def wait_started(link: WorkerLink) -> None:
+    async with asyncio.timeout(5):
+        while link._starting:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_worker_that_goes_while_a_run_is_started_takes_nobody_with_it() -> None:
     posted: list[events.Event] = []
     async with linked(posted) as (worker, link, running):
@@ -83,9 +89,13 @@ async def test_a_worker_that_goes_while_a_run_is_started_takes_nobody_with_it() 
         await worker.start_came.wait()
         running.cancel()
         await wait_posted(posted, events.AttemptUnknown("attempt-1"))
+        before = asyncio.all_tasks()
         link.cancel_run("attempt-1")
         link.release_runs(("attempt-1",))
-        await asyncio.sleep(0.05)
+        calls = asyncio.all_tasks() - before
+        assert len(calls) == 2
+        async with asyncio.timeout(5):
+            await asyncio.gather(*calls)
 
 
 async def test_a_run_that_is_just_being_started_is_not_lost_when_the_stream_breaks() -> None:
@@ -97,7 +107,7 @@ async def test_a_run_that_is_just_being_started_is_not_lost_when_the_stream_brea
         worker.breaks.set()
         await wait_posted(posted, events.WorkerAttached("worker-1"), times=2)
         worker.go_on.set()
-        await asyncio.sleep(0.05)
+        await wait_started(link)
         worker.breaks.set()
         await wait_posted(posted, events.WorkerAttached("worker-1"), times=3)
         assert worker.positions == [{}, {}, {"attempt-1": 0}]

@@ -35,8 +35,10 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Program:
 
 async def test_it_serves_once_its_address_is_told(program: Program, tmp_path: Path) -> None:
     code = """
-        import sys, time
-        open(sys.argv[-1], "w").write("127.0.0.1:4711\\n")
+        import os, sys, time
+        with open(sys.argv[-1] + ".new", "w") as file:
+            file.write("127.0.0.1:4711\\n")
+        os.replace(sys.argv[-1] + ".new", sys.argv[-1])  # as daemons write it: never half
         time.sleep(60)
     """
     daemon = await Daemon.spawn(program(code), os.environ, tmp_path)
