@@ -2,22 +2,28 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from google.protobuf.descriptor import Descriptor
 
 from gatewayd.openai.chat_request import read_chat
 from gatewayd.openai.completion_request import read_completion
-from llama_orch.v2 import app_pb2, assignment_pb2, model_pb2, session_pb2, task_pb2, worker_pb2
+from llama_orch.v2 import app_pb2, assignment_pb2, model_pb2, run_pb2, session_pb2, task_pb2, worker_pb2
+from llorch.errors import InvalidArgument
 from llorch.options.app import APP
 from llorch.options.assignment import ASSIGNMENT
 from llorch.options.embedding import EMBEDDING
 from llorch.options.generation import CHAT, GENERATION, OUTPUT_CONSTRAINT
 from llorch.options.model import MODEL
 from llorch.options.option import Table
-from llorch.options.sampling import SAMPLING
+from llorch.options.sampling import SAMPLING, Sampling
 from llorch.options.task import PLACEMENT, SESSION_BUDGET, TASK
+from orchestratord.convert.generate_checks import check_generate
 from support.proto_comments import field_comments
+from worker_orcd.convert import run_spec
+from worker_orcd.engine_info import Capabilities
+from worker_orcd.validation import check_run
 
 TABLES: dict[str, tuple[Descriptor, Table, set[str]]] = {
     "Sampling": (task_pb2.Sampling.DESCRIPTOR, SAMPLING, set()),
@@ -77,6 +83,7 @@ EXAMPLES: dict[str, object] = {
     "session_budget": {"turns": 1},
 }
 
+NUMBERS = [name for name, option in SAMPLING.items() if option.allowed and not option.entries]
 FIELDS = [
     pytest.param(message, field, id=f"{message}.{field}")
     for message, (_, table, _) in TABLES.items()
@@ -98,6 +105,19 @@ def completion(**options: object) -> task_pb2.TaskSpec:
     return read_completion(json.dumps({"model": "m", "prompt": "Hi", **options}).encode()).task
 
 
+def work(sampling: dict[str, Any]) -> task_pb2.GenerateWork:
+    return task_pb2.GenerateWork(prompt="Hi", sampling=task_pb2.Sampling(**sampling))
+
+
+def by_orchestrator(work: task_pb2.GenerateWork) -> None:
+    check_generate(work)
+
+
+def by_worker(work: task_pb2.GenerateWork) -> None:
+    engine = Capabilities(sampling_options=frozenset(SAMPLING))
+    check_run(run_spec(run_pb2.RunSpec(generate=work)), (), engine)
+
+
 @pytest.mark.parametrize("message", TABLES)
 def test_every_field_of_a_message_is_in_its_table_or_is_no_option(message: str) -> None:
     descriptor, table, others = TABLES[message]
@@ -115,7 +135,7 @@ def test_the_comment_of_a_field_says_what_the_table_says(message: str, field: st
 
 
 @pytest.mark.parametrize("ask", [chat, completion])
-@pytest.mark.parametrize("name", [*SAMPLING, *(GENERATION.keys() - {"top_logprobs"}), *TASK, "grammar"])
+@pytest.mark.parametrize("name", [*SAMPLING, *sorted(GENERATION.keys() - {"top_logprobs"}), *TASK, "grammar"])
 def test_the_openai_door_takes_every_option_by_its_name(ask: Callable[..., task_pb2.TaskSpec], name: str) -> None:
     """`response_format` has the JSON schemas; log probabilities have OpenAI's form, and tests of their own."""
     assert ask(**{name: example(name)}) != ask()
@@ -130,6 +150,33 @@ def test_the_openai_door_takes_the_options_of_a_chat_by_their_names(name: str) -
 def test_a_sampling_option_reaches_the_task_through_the_openai_door(name: str) -> None:
     sampling = chat(**{name: example(name)}).generate.sampling
     assert [field.name for field, _ in sampling.ListFields()] == [name]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_orchestrator_and_worker_take_a_default_and_refuse_what_is_above_the_range(name: str) -> None:
+    allowed = SAMPLING[name].allowed
+    assert allowed is not None
+    for check in (by_orchestrator, by_worker):
+        check(work({name: SAMPLING[name].default}))
+        with pytest.raises(InvalidArgument) as refused:
+            check(work({name: 2 * int(allowed.high) + 1}))
+        assert refused.value.violations[0].field == f"generate.sampling.{name}"
+        assert SAMPLING[name].range_words in refused.value.message
+
+
+def test_what_was_not_said_has_the_defaults_of_the_table() -> None:
+    spec = run_spec(run_pb2.RunSpec(generate=task_pb2.GenerateWork(prompt="Hi")))
+    assert spec.sampling == Sampling()
+    assert spec.choices == GENERATION["n"].default
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+def test_an_option_that_is_off_asks_nothing_of_an_engine_and_any_other_value_does(name: str) -> None:
+    off, on = SAMPLING[name].off, {7: 1.0} if name == "logit_bias" else 2
+    said = {} if off is None else {name: off}
+    assert run_spec(run_pb2.RunSpec(generate=work(said))).demands == ()
+    demands = run_spec(run_pb2.RunSpec(generate=work({name: on}))).demands
+    assert [demand.capability for demand in demands] == [name]
 
 
 def test_a_worker_has_the_ranges_of_its_model() -> None:
