@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor import Descriptor
+from llorch.sdk.task_options import GenerateOptions, PlacementWishes, SessionBudget
 
 from gatewayd.openai.chat_request import read_chat
 from gatewayd.openai.completion_request import read_completion
@@ -150,6 +151,13 @@ def test_the_openai_door_takes_the_options_of_a_chat_by_their_names(name: str) -
 def test_a_sampling_option_reaches_the_task_through_the_openai_door(name: str) -> None:
     sampling = chat(**{name: example(name)}).generate.sampling
     assert [field.name for field, _ in sampling.ListFields()] == [name]
+
+
+def test_a_parameter_of_the_sdk_is_there_for_every_option_of_a_task() -> None:
+    tables = (TASK, GENERATION, SAMPLING, CHAT, OUTPUT_CONSTRAINT)
+    assert GenerateOptions.__annotations__.keys() >= {name for table in tables for name in table}
+    assert PlacementWishes.__annotations__.keys() == PLACEMENT.keys()
+    assert SessionBudget.__annotations__.keys() == SESSION_BUDGET.keys()
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -3,12 +3,14 @@
 import asyncio
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llorch.cli import exit_codes
 from llorch.cli.connecting import Address, Token, ask
+from llorch.cli.constraints import grammar_text, schema_text
 from llorch.cli.option_flag import option_flag
 from llorch.cli.output import note
 from llorch.cli.quantities import milliseconds
@@ -16,12 +18,12 @@ from llorch.cli.terminal_text import terminal_text
 from llorch.errors import LlorchError, invalid_field
 from llorch.options.generation import GENERATION
 from llorch.options.sampling import SAMPLING
-from llorch.options.task import TASK
+from llorch.options.task import PLACEMENT, TASK
 
 if TYPE_CHECKING:
     from llorch.sdk.async_client import AsyncClient
     from llorch.sdk.events import End, Placed
-    from llorch.sdk.task_spec import GenerateOptions
+    from llorch.sdk.task_options import GenerateOptions
     from llorch.sdk.task_stream import TaskStream
 
 _CANCEL_WITHIN_S = 2.0
@@ -38,16 +40,26 @@ def run(
     top_k: Annotated[int | None, option_flag(SAMPLING["top_k"])] = None,
     top_p: Annotated[float | None, option_flag(SAMPLING["top_p"])] = None,
     min_p: Annotated[float | None, option_flag(SAMPLING["min_p"])] = None,
+    typical_p: Annotated[float | None, option_flag(SAMPLING["typical_p"])] = None,
     repeat_penalty: Annotated[float | None, option_flag(SAMPLING["repeat_penalty"])] = None,
     frequency_penalty: Annotated[float | None, option_flag(SAMPLING["frequency_penalty"])] = None,
     presence_penalty: Annotated[float | None, option_flag(SAMPLING["presence_penalty"])] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same draws.")] = None,
+    json_schema: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The answer follows this JSON schema: a file, or the schema.")
+    ] = None,
+    grammar: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The answer follows the GBNF grammar in this file.")
+    ] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help=TASK["deterministic"].meaning)] = False,
     priority: Annotated[str | None, option_flag(TASK["priority"])] = None,
     deadline: Annotated[
         str | None, typer.Option(metavar="TIME", help="Fail if it is not done by then, e.g. 30s.")
     ] = None,
     session: Annotated[str | None, option_flag(TASK["session_id"], metavar="ID")] = None,
+    pin: Annotated[list[str] | None, option_flag(PLACEMENT["pin"], metavar="PLACE")] = None,
+    prefer: Annotated[list[str] | None, option_flag(PLACEMENT["prefer"], metavar="PLACE")] = None,
+    avoid: Annotated[list[str] | None, option_flag(PLACEMENT["avoid"], metavar="PLACE")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without chat template.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary on stderr.")] = False,
     address: Address = None,
@@ -57,19 +69,23 @@ def run(
     options: GenerateOptions = {
         "system": system,
         "max_tokens": max_tokens,
-        "stop": stop or [],
+        "stop": stop,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
+        "typical_p": typical_p,
         "repeat_penalty": repeat_penalty,
         "frequency_penalty": frequency_penalty,
         "presence_penalty": presence_penalty,
         "seed": seed,
+        "json_schema": schema_text(json_schema),
+        "grammar": grammar_text(grammar),
         "deterministic": deterministic,
-        "priority": priority or "",
+        "priority": priority,
         "deadline_ms": milliseconds("--deadline", deadline),
-        "session_id": session or "",
+        "session_id": session,
+        "placement": {"pin": pin, "prefer": prefer, "avoid": avoid} if pin or prefer or avoid else None,
         "raw": raw,
     }
     said = _stdin() if prompt == "-" else prompt

@@ -5,11 +5,12 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llama_orch.v2 import error_reason_pb2, task_event_pb2
+from llama_orch.v2 import error_reason_pb2, task_event_pb2, task_pb2
 from support.fake_orchestrator import TASK_ID, FakeOrchestrator
 
 Llorch = Callable[..., Awaitable[Any]]
@@ -49,6 +50,50 @@ async def test_every_option_reaches_its_place(llorch: Llorch, fake: FakeOrchestr
     assert got == {**sampling, **penalties}
     assert (task.deterministic, task.priority, task.deadline_ms, task.session_id) == (True, "batch", 1500, "s")
     assert task.generate.stop == ["END"]
+
+
+async def test_a_place_and_a_form_reach_the_task(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    places = ("--pin", "garage", "--pin", "attic/3090", "--prefer", "garage/0", "--avoid", "cellar")
+    schema = '{"type": "object"}'
+    assert (await llorch("run", "smollm2", "Hi", "--json-schema", schema, "--typical-p", "0.5", *places)).code == 0
+
+    task = fake.tasks_seen[0]
+    assert task.placement == task_pb2.PlacementOverrides(
+        pin=["garage", "attic/3090"], prefer=["garage/0"], avoid=["cellar"]
+    )
+    assert task.generate.output_constraint.json_schema == schema
+    assert task.generate.sampling.typical_p == 0.5
+
+
+async def test_without_a_place_there_are_no_wishes(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    await llorch("run", "smollm2", "Hi")
+
+    assert not fake.tasks_seen[0].HasField("placement")
+
+
+@pytest.mark.parametrize(("flag", "kind"), [("--json-schema", "json_schema"), ("--grammar", "grammar")])
+async def test_the_form_of_an_answer_is_read_from_a_file(
+    llorch: Llorch, fake: FakeOrchestrator, tmp_path: Path, flag: str, kind: str
+) -> None:
+    file = tmp_path / "form"
+    file.write_text(' root ::= "é"')
+    assert (await llorch("run", "smollm2", "Hi", flag, str(file))).code == 0
+
+    assert getattr(fake.tasks_seen[0].generate.output_constraint, kind) == ' root ::= "é"'
+
+
+@pytest.mark.parametrize("flag", ["--json-schema", "--grammar"])
+async def test_a_file_that_can_not_be_read_is_named(
+    llorch: Llorch, fake: FakeOrchestrator, tmp_path: Path, flag: str
+) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff")
+    for file, words in ((binary, "is not text in UTF-8"), (tmp_path / "none", "No such file")):
+        result = await llorch("run", "smollm2", "Hi", flag, str(file))
+        assert result.code == 2
+        assert f"{flag}: {file} " in result.err
+        assert words in result.err
+    assert fake.tasks_seen == []
 
 
 @pytest.mark.parametrize(
