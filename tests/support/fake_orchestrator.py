@@ -49,6 +49,8 @@ class FakeOrchestrator:
     """Tests set what it shows and read what it was asked."""
 
     words: tuple[str, ...] = ("Red", ", green", ", blue.")
+    more_output: list[task_event_pb2.Tokens] = field(default_factory=list)
+    """What comes after the words: tool calls, thoughts, tokens with their probabilities."""
     stream_breaks_after: list[int] = field(default_factory=list)
     """For each stream in turn: after how many events it breaks; streams beyond the list do not."""
     hang_before_end: bool = False
@@ -101,6 +103,7 @@ class FakeOrchestrator:
                 )
                 for index, word in enumerate(self.words)
             ),
+            *(task_event_pb2.TaskEvent(cursor=f"0.more{n}", tokens=one) for n, one in enumerate(self.more_output)),
             self._terminal(),
         ]
         for event in found:

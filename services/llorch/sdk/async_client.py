@@ -31,8 +31,8 @@ class AsyncClient(
 
     `address` is `host:port` (default: LLORCH_ADDRESS, else 127.0.0.1:8090), `token` the bearer token (default:
     LLORCH_API_TOKEN). `timeout_s` bounds each call that is not a stream. `reconnect_for_s` is how long a stream that
-    broke looks for its orchestrator. Calls raise leaves of `llorch.LlorchError`; `llorch.Unreachable` where nobody
-    answers. Models, tasks and the state are the contract's messages (`llama_orch.v2`).
+    broke looks for its orchestrator. Calls raise leaves of `llorch.LlorchError`; `llorch.Unreachable` where no
+    orchestrator answers. Models, tasks and the state are the contract's messages (`llama_orch.v2`).
     """
 
     async def __aenter__(self) -> Self:

@@ -55,7 +55,7 @@ class Caller:
         try:
             return await call(method, request, timeout_s=timeout_s or self._timeout_s)
         except (Unavailable, DeadlineExceeded) as error:
-            raise self._explained(error) from error
+            raise self._explained(error) from error.__cause__
 
     async def _all_pages(
         self, method: Any, request: Any, items: Callable[[Any], Sequence[Item]], *, most: int | None = None
@@ -77,7 +77,7 @@ class Caller:
                 async for message in messages:
                     yield message
         except (Unavailable, DeadlineExceeded) as error:
-            raise self._explained(error) from error
+            raise self._explained(error) from error.__cause__
 
     def _explained(self, error: LlorchError) -> LlorchError:
         """Names the orchestrator that did not answer, where the library says only that no answer came."""

@@ -4,7 +4,7 @@ from llorch.errors import Aborted, Reason, Unavailable
 
 
 class Unreachable(Unavailable):
-    """Nobody answers at the address, or not in time."""
+    """No orchestrator answers at the address, or not in time."""
 
     def __init__(self, address: str) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Calls about who goes where, and why."""
+"""Calls about where models and apps run, and why."""
 
 from typing import TypedDict, Unpack
 

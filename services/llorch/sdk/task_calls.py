@@ -17,7 +17,7 @@ _EMBED_S = 3600.0  # the queue, the load of a large model, and the work; a deadl
 
 class TaskCalls(Caller):
     def generate(self, model: str, prompt: Prompt, **options: Unpack[GenerateOptions]) -> TaskStream:
-        """Submits and streams. The task lives as long as somebody reads it, give or take two seconds."""
+        """Submits and streams. The orchestrator cancels the task two seconds after its last reader left."""
         request = task_service_pb2.GenerateRequest(task=generate_spec(model, prompt, options))
         return self._task_stream(self._stubs.tasks.Generate, request)
 
@@ -33,7 +33,7 @@ class TaskCalls(Caller):
         return self._task_stream(self._stubs.tasks.StreamTask, request, task_id=task_id, after=after)
 
     async def cancel(self, task_id: str) -> bool:
-        """Whether this call cancelled it; False if it had ended before, or nobody knows it."""
+        """Whether this call cancelled it; False if it had ended before, or is unknown."""
         request = filled(task_service_pb2.CancelTaskRequest, task_id=task_id)
         answer: task_service_pb2.CancelTaskResponse = await self._call(self._stubs.tasks.CancelTask, request)
         return answer.outcome == cancel_pb2.CANCEL_OUTCOME_CANCELLED

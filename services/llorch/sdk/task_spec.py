@@ -47,7 +47,10 @@ def _fields_of(kind: Descriptor, options: Mapping[str, object]) -> dict[str, obj
 
 def _set_input(work: task_pb2.GenerateWork, prompt: Prompt, options: GenerateOptions) -> None:
     about_chat = _fields_of(work.chat.DESCRIPTOR, options)
-    if not options.get("raw"):
+    raw = options.get("raw") or False
+    if not isinstance(raw, bool):
+        raise wrong_type("raw", raw, "True or False")
+    if not raw:
         _set_chat(work.chat, prompt, options.get("system"))
         fill(work.chat, about_chat)
     elif not isinstance(prompt, str) or options.get("system") or about_chat:

@@ -115,12 +115,14 @@ def test_what_is_said_otherwise_is_in_the_contract() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(GenerateOptions.__annotations__) - set(OWN_WORDS)))
 def test_every_option_lands_in_its_field_and_nowhere_else(name: str) -> None:
-    options: Any = {name: sample(name)}
+    said = sample(name)
+    options: Any = {name: said}
     spec = generate_spec("m", "Hi", options)
 
-    changed = [home for home, plain in zip(homes(spec), homes(generate_spec("m", "Hi", {})), strict=True)
-               if name in home.DESCRIPTOR.fields_by_name and getattr(home, name) != getattr(plain, name)]  # fmt: skip
-    assert len(changed) == 1
+    (home,) = (one for one in homes(spec) if name in one.DESCRIPTOR.fields_by_name)
+    assert name in {field.name for field, _ in home.ListFields()}
+    if isinstance(said, int | float | str):
+        assert getattr(home, name) == said
     assert without(spec, name) == generate_spec("m", "Hi", {})
 
 

@@ -108,6 +108,7 @@ for _ in range(20_000):
         ("Hi", {"max_tokens": NESTED}, "max_tokens", "a whole number"),
         ("Hi", {"json_schema": {}, "grammar": "root ::= x"}, "grammar", "'json_schema'; give one"),
         ("Hi", {"tools": [{"nme": "now"}]}, "tools[0].nme", "'name'"),
+        ("Hi", {"raw": "no"}, "raw", "True or False"),
         ("Hi", {"system": 5}, "system", "text"),
         (b"Hi", {}, "prompt", "text, or a list of messages"),
         ("\udcff", {}, "prompt", "UTF-8"),
