@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llorch.clock import ManualClock
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from support.manual_clock import ManualClock
 from worker_orcd.device import DeviceKind, DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.model import Model

@@ -22,8 +22,8 @@ from orchestratord.core.facts.task import (
 from orchestratord.store import kinds
 from orchestratord.store.interface import AuditEntry, Ending, KeptTask, RecordChange, Store
 from orchestratord.store.kinds import Kind
-from orchestratord.store.memory import MemoryStore
 from orchestratord.store.sqlite import open_sqlite
+from support.memory_store import MemoryStore
 
 Open = Callable[[], Awaitable[Store]]
 

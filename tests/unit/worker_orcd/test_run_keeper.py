@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from llorch.clock import ManualClock
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
+from support.manual_clock import ManualClock
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats
 from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.log_entry import ChoiceEnd, FinishReason, RunEnd

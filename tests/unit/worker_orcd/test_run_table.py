@@ -1,7 +1,7 @@
 import pytest
 
-from llorch.clock import ManualClock
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted
+from support.manual_clock import ManualClock
 from worker_orcd.log_entry import ChoiceEnd, FinishReason, LogEntry, RunEnd
 from worker_orcd.run_table import CancelOutcome, Keeping, Run, RunTable
 from worker_orcd.token_step import TokenStep
