@@ -1,7 +1,6 @@
 """Time, handed in wherever it decides something, so that tests can turn it."""
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -24,20 +23,3 @@ class SystemClock:
 
     def wall(self) -> datetime:
         return datetime.now(UTC)
-
-
-@dataclass
-class ManualClock:
-    """For tests and simulation: stands still until `advance`."""
-
-    now: float = 0.0
-    epoch: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> datetime:
-        return datetime.fromtimestamp(self.epoch.timestamp() + self.now, UTC)
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds

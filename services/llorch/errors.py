@@ -137,6 +137,11 @@ class LlorchError(Exception):
         self.retry_after_ms = retry_after_ms
         self.metadata = metadata or {}
 
+    @property
+    def field(self) -> str:
+        """Path in the contract of the first field that the error is about; empty if it is about none."""
+        return self.violations[0].field if self.violations else self.metadata.get("field", "")
+
 
 class InvalidArgument(LlorchError):
     code = "INVALID_ARGUMENT"

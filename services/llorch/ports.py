@@ -10,10 +10,15 @@ from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
 
 
 class PortTaken(FailedPrecondition):
-    """Somebody else listens there; the message names the holder and a free port."""
+    """Another process listens there. `taken` names it, `remedy` a free port; the message has both, such as
+    `port 8080 is taken by python3 (pid 123); 8081 is free: use --bind 127.0.0.1:8081`.
+    """
 
     def __init__(self, host: str, port: int) -> None:
-        super().__init__(Reason.INVALID_FIELD, describe_taken(host, port), metadata={"port": str(port)})
+        free = _next_free(host, port)
+        self.taken = f"port {port} is taken by {_holder(port)}"
+        self.remedy = f"{free} is free: use --bind {join_address(host, free)}"
+        super().__init__(Reason.INVALID_FIELD, f"{self.taken}; {self.remedy}", metadata={"port": str(port)})
 
 
 def split_address(bind: str) -> tuple[str, int]:
@@ -64,12 +69,6 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def describe_taken(host: str, port: int) -> str:
-    """`port 8080 is taken by python3 (pid 123); 8081 is free: use --bind 127.0.0.1:8081`."""
-    free = _next_free(host, port)
-    return f"port {port} is taken by {_holder(port)}; {free} is free: use --bind {join_address(host, free)}"
 
 
 def announce_address(path: Path, address: str) -> None:

@@ -28,8 +28,8 @@ def run(main: Main, name: str, *, log_level: str = "info") -> NoReturn:
     """Runs a daemon until it is done, and exits the process.
 
     `main` gets an event that the first SIGTERM or SIGINT sets: it then drains and returns. A second signal
-    cancels it, a third ends the process where it stands. A `LlorchError` that leaves `main` becomes one line
-    on stderr and exit code 2 if settings are to be corrected, 4 if there is no device to run models on, else 1.
+    cancels it, a third ends the process where it stands. The message of a `LlorchError` that leaves `main`
+    goes to stderr, with exit code 2 if settings are to be corrected, 4 if there is no device to run models on, else 1.
     Any other exception goes to the log, and is 1. Where the process that started this one says so
     (`llorch.lifeline`), its end is a first signal as well.
     """
@@ -75,7 +75,8 @@ def _report(name: str, error: BaseException) -> int:
     if isinstance(cause, asyncio.CancelledError):
         return _EXIT_INTERRUPTED
     if isinstance(cause, LlorchError) and not isinstance(cause, Internal):
-        print(f"{name}: {cause.message}", file=sys.stderr)  # noqa: T201  # the one line for the user
+        for line in cause.message.splitlines():
+            print(f"{name}: {line}", file=sys.stderr)  # noqa: T201  # for the user
         return _exit_code(cause)
     get_logger(name).error("daemon_failed", exc_info=cause)
     return EXIT_FAILED

@@ -11,7 +11,7 @@ from pool_managerd.preflight.finding import Level
 
 pytestmark = [pytest.mark.native, pytest.mark.req("POOL-2002")]
 
-NO_CARD = Device("GPU-nowhere", DeviceKind.CUDA, 0, "no card", 1024, 0, 1024, 0, driver_version="535.1")
+NO_CARD = Device("GPU-nowhere", DeviceKind.CUDA, 0, "no card", 1024, 0, 0, driver_version="535.1")
 
 
 async def test_the_engine_is_found_and_asked() -> None:

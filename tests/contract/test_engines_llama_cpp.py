@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from llorch.cache_type import CacheType
-from llorch.clock import ManualClock
 from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
 from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
+from support.manual_clock import ManualClock
 from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.model import Model

@@ -22,9 +22,9 @@ from orchestratord.core.facts.task import (
 from orchestratord.store import kinds, names
 from orchestratord.store.interface import AuditEntry, Ending, KeptTask, RecordChange, Store
 from orchestratord.store.kinds import Kind
-from orchestratord.store.memory import MemoryStore
 from orchestratord.store.shape import Shape
 from orchestratord.store.sqlite import open_sqlite
+from support.memory_store import MemoryStore
 
 Open = Callable[[], Awaitable[Store]]
 

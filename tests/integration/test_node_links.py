@@ -34,7 +34,7 @@ async def machine(orchestrator: WholeSystem, address: str, card: str) -> AsyncIt
 
 @asynccontextmanager
 async def linked(orchestrator: str, address: str, card: str, control: Path) -> AsyncIterator[None]:
-    state = NodeState(devices=(Device(card, DeviceKind.SIMULATED, 0, card, 24576, 0, 24576, 0),))
+    state = NodeState(devices=(Device(card, DeviceKind.SIMULATED, 0, card, 24576, 0, 0),))
     link = NodeLink(
         orchestrator=orchestrator,
         token=None,

@@ -38,7 +38,6 @@ def _device(index: int, second: int, pids: dict[str, int]) -> Device:
         name="RTX 3090",
         memory_total_mib=24576,
         memory_used_mib=19000,
-        memory_free_mib=5576,
         used_by_others_mib=1000,
         utilisation_percent=(40 + second * 7 + index) % 100,
         temperature_c=60 + (second + index) % 5,

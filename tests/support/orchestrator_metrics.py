@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 from llama_orch.v2 import device_pb2
 from llorch.background import TaskSupervisor
-from llorch.clock import ManualClock
 from llorch.errors import LlorchError
 from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
@@ -15,8 +14,9 @@ from orchestratord.metrics.collector import OrchestratorMetrics
 from orchestratord.metrics.watcher import Watcher
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.keeper import Keeper
-from orchestratord.store.memory import MemoryStore
 from support.brain_driver import BrainDriver, gpu
+from support.manual_clock import ManualClock
+from support.memory_store import MemoryStore
 
 
 @dataclass

@@ -5,7 +5,6 @@
 A task's own error is told the same way: as the answer, or as the last thing in a stream that has begun.
 """
 
-import re
 from typing import Any
 
 from gatewayd import errors
@@ -25,14 +24,16 @@ _CODES = {
 }
 """Codes that programs act on. Every other reason is its own code, in lower case."""
 
-_CONTRACT_PATH = re.compile(r"\bgenerate\.(?:output_constraint\.json_schema|(?:sampling\.|chat\.)?(?=\w))")
+_NAMES = {"generate.output_constraint.json_schema": "response_format"}
+_PATHS = ("generate.sampling.", "generate.chat.", "generate.")
+"""Where OpenAI has a flat name, the contract has one below these."""
 
 
 def error_body(error: LlorchError, _correlation_id: str) -> dict[str, Any]:
     """The correlation id is in the answer's header; this envelope has no place for it."""
     return {
         "error": {
-            "message": _in_openais_words(error.message),
+            "message": _message(error),
             "type": _type(error),
             "param": _param(error),
             "code": _CODES.get(error.reason, error.reason.value.lower()),
@@ -47,12 +48,17 @@ def error_headers(error: LlorchError) -> Headers:
 
 def failure_of(error: task_event_pb2.Error) -> LlorchError:
     """The error that a failed task stands for."""
-    return failure_of_task(
+    failure = failure_of_task(
         reason_of_proto(error.reason),
         error.message,
         retryable=error.retryable,
         retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None,
     )
+    # The event has no violations: the message of a refused field begins with its path, as `invalid_field` has it.
+    field, colon, _ = error.message.partition(": ")
+    if colon and field.startswith("generate."):
+        failure.metadata["field"] = field
+    return failure
 
 
 def _type(error: LlorchError) -> str:
@@ -63,10 +69,14 @@ def _type(error: LlorchError) -> str:
 
 
 def _param(error: LlorchError) -> str | None:
-    field = error.violations[0].field if error.violations else error.metadata.get("field")
-    return _in_openais_words(field) if field else None
+    return _openais_name(error.field) or None
 
 
-def _in_openais_words(text: str) -> str:
-    """`generate.sampling.top_p` is `top_p` to who reads this."""
-    return _CONTRACT_PATH.sub(lambda path: "response_format" if path[0].endswith("json_schema") else "", text)
+def _message(error: LlorchError) -> str:
+    """`generate.sampling.top_p` is `top_p` to the client that reads this."""
+    return error.message.replace(error.field, _openais_name(error.field)) if error.field else error.message
+
+
+def _openais_name(field: str) -> str:
+    path = next((path for path in _PATHS if field.startswith(path)), "")
+    return _NAMES.get(field, field.removeprefix(path))

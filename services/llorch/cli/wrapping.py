@@ -1,33 +1,29 @@
 """Long sentences for people, on terminals of 80 columns."""
 
-import re
 import textwrap
 
 WIDTH = 80
 _SHORT = 160  # characters
-# "… on. Looked for: …": what a refusal says point by point, as `pool-managerd` does where there is no device.
-_POINT = re.compile(r"(?<=\.) (?=[A-Z][a-z]+(?: [a-z]+){0,2}: )")
-_CHOICE = re.compile(r"; (?=or )")
 
 
 def in_lines(text: str) -> str:
-    """A long text wrapped at words; a short one stays one line, easy to copy from. One that makes its points by name
-    ("Found: …") gets a paragraph for each, and a line for each of its choices ("; or …").
+    """A long line wrapped at words; a short one stays one line, easy to copy from.
+
+    A text of several lines is a refusal that makes its points by name, as `pool-managerd` does where there is no
+    device: each line after the first is "Name: what is said of it" and gets a paragraph, or is indented and goes on
+    with the paragraph before in a line of its own.
     """
-    if len(text) <= _SHORT:
-        return text
-    head, *points = _POINT.split(text)
-    if not points:
-        return _wrapped(head)
-    return "\n".join((_wrapped(head), *(_point(point) for point in points)))
+    head, *lines = text.split("\n")
+    if lines:
+        return "\n".join((_wrapped(head), *map(_point, lines)))
+    return text if len(text) <= _SHORT else _wrapped(text)
 
 
-def _point(text: str) -> str:
-    name, _, said = text.partition(": ")
-    first, *choices = _CHOICE.split(said)
-    lines = [_wrapped(f"{first};" if choices else first, "    ")]
-    lines += [_wrapped(f"{choice};" if choice != choices[-1] else choice, "    ") for choice in choices]
-    return "\n".join(("", f"  {name}:", *lines))
+def _point(line: str) -> str:
+    if line.startswith(" "):
+        return _wrapped(line.strip(), "    ")
+    name, _, said = line.partition(": ")
+    return "\n".join(("", f"  {name}:", _wrapped(said, "    ")))
 
 
 def _wrapped(text: str, indent: str = "") -> str:

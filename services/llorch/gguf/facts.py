@@ -13,47 +13,6 @@ from llorch.gguf.header import Header, PassedOver, Tensor, Value
 from llorch.gguf.layers import Layer, read_layers, window_of
 from llorch.gguf.metadata import Metadata
 
-_FILE_TYPES: Mapping[int, str] = {
-    0: "F32",
-    1: "F16",
-    2: "Q4_0",
-    3: "Q4_1",
-    7: "Q8_0",
-    8: "Q5_0",
-    9: "Q5_1",
-    10: "Q2_K",
-    11: "Q3_K_S",
-    12: "Q3_K_M",
-    13: "Q3_K_L",
-    14: "Q4_K_S",
-    15: "Q4_K_M",
-    16: "Q5_K_S",
-    17: "Q5_K_M",
-    18: "Q6_K",
-    19: "IQ2_XXS",
-    20: "IQ2_XS",
-    21: "Q2_K_S",
-    22: "IQ3_XS",
-    23: "IQ3_XXS",
-    24: "IQ1_S",
-    25: "IQ4_NL",
-    26: "IQ3_S",
-    27: "IQ3_M",
-    28: "IQ2_S",
-    29: "IQ2_M",
-    30: "IQ4_XS",
-    31: "IQ1_M",
-    32: "BF16",
-    36: "TQ1_0",
-    37: "TQ2_0",
-    38: "MXFP4_MOE",
-}
-"""Names of `general.file_type`, as llama.cpp's quantization tool has them."""
-
-_GUESSED = 1024
-"""Added to a file type that was guessed when the file was made."""
-
-_UNKNOWN_FILE_TYPE = 1 << 16
 MAX_FILES = 256
 MAX_ARCHITECTURE_CHARACTERS = 64
 
@@ -86,17 +45,10 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts(ModelFacts):
-    """And what else the files say. Sizes in bytes.
-
-    `file_type` is what the first one says of itself, `quantization` how many bytes are stored in which type.
-    """
+    """And what else the files say. Sizes in bytes. `quantization` is how many bytes are stored in which type."""
 
     name: str
-    embedding_length: int
-    feed_forward_length: int
-    file_type: str
     quantization: Mapping[str, int]
-    has_chat_template: bool
     file_bytes: int
     files: int
 
@@ -117,19 +69,15 @@ def read_facts(headers: Sequence[Header]) -> FileFacts:
         architecture=metadata.architecture,
         name=metadata.text("general.name"),
         context_trained=metadata.whole("context_length", 1, 1 << 31),
-        embedding_length=metadata.whole("embedding_length", 1, 1 << 24),
-        feed_forward_length=max(metadata.per_layer("feed_forward_length", metadata.layer_count, default=0)),
         vocabulary_size=_vocabulary_size(metadata, tensors),
         layers=layers,
         window=window_of(metadata),
         activation_width=_activation_width(metadata, layers),
-        file_type=_file_type(metadata),
         quantization=dict(sizes.most_common()),
         weight_bytes=sum(sizes.values()),
         embedding_bytes=embedding,
         output_bytes=output or embedding,
         tied_output=output == 0,
-        has_chat_template="tokenizer.chat_template" in headers[0].metadata,
         file_bytes=sum(header.file_bytes for header in headers),
         files=len(headers),
     )
@@ -171,11 +119,6 @@ def _vocabulary_size(metadata: Metadata, tensors: Mapping[str, Tensor]) -> int:
     said = metadata.whole("vocab_size", 0, 1 << 31, default=0)
     embedding = tensors.get("token_embd.weight")
     return said or (embedding.dimensions[-1] if embedding is not None and embedding.dimensions else 0)
-
-
-def _file_type(metadata: Metadata) -> str:
-    number = metadata.whole_of("general.file_type", 0, 1 << 31, default=_UNKNOWN_FILE_TYPE)
-    return _FILE_TYPES.get(number & ~_GUESSED, "")
 
 
 def _size_of(tensors: Mapping[str, Tensor], name: str) -> int:

@@ -102,10 +102,10 @@ class Daemon:
         return DaemonFailed(self.name, code, message, last_lines=last_lines, log_path=self.log_path)
 
     def _last_word(self) -> str | None:
-        """The line for people with which a daemon refuses to start."""
+        """What a daemon says to people when it refuses to start or gives up, line by line."""
         prefix = f"{self.name}: "
-        told = [line for line in self._lines() if line.startswith(prefix)]
-        return told[-1].removeprefix(prefix) if told else None
+        told = [line.removeprefix(prefix) for line in self._lines() if line.startswith(prefix)]
+        return "\n".join(told) or None
 
     def _lines(self) -> list[str]:
         with self.log_path.open("rb") as log:

@@ -38,8 +38,9 @@ def _could_listen(check: str, address: str, option: str) -> Finding:
         host, port = split_address(address)
         ensure_free(resolve_bind(host), port)
     except PortTaken as taken:
-        what, _, _ = taken.message.partition("; ")
-        return Finding(check, "failed", f"{what}, which does not answer as the {check}", f"end it, or set {option}")
+        return Finding(
+            check, "failed", f"{taken.taken}, which does not answer as the {check}", f"end it, or set {option}"
+        )
     except LlorchError:
         found = f"none answers at {address}"
         return Finding(check, "failed", found, f"start it there, let the firewall pass it, or correct {option}")

@@ -16,19 +16,27 @@ log = get_logger(__name__)
 
 
 class NoDevice(FailedPrecondition):
-    """Nothing here may run models. `found` is why there is no GPU, `what_to_do` what the owner can choose from."""
+    """Nothing here may run models. `found` is why there is no GPU, `what_to_do` what the owner can choose from.
+
+    The message has a line for each point, and for each choice.
+    """
 
     def __init__(self, unavailable: InventoryUnavailable, cards: Sequence[str]) -> None:
         self.found = str(unavailable)
         self.cards = cards
-        self.what_to_do = (
-            f"{unavailable.remedy}; or run models on the CPU with --allow-cpu; "
-            'or try things out on an imaginary card with --simulate-gpu "RTX 3090:24GiB"'
+        choices = (
+            unavailable.remedy,
+            "or run models on the CPU with --allow-cpu",
+            'or try things out on an imaginary card with --simulate-gpu "RTX 3090:24GiB"',
         )
+        self.what_to_do = "; ".join(choices)
         super().__init__(
             Reason.NO_DEVICE,
-            "No device to run models on. Looked for: NVIDIA GPUs through the driver's library (NVML). "
-            f"Found: {self.found}. Plugged in: {describe_cards(cards)}. What to do: {self.what_to_do}.",
+            "No device to run models on.\n"
+            "Looked for: NVIDIA GPUs through the driver's library (NVML).\n"
+            f"Found: {self.found}.\n"
+            f"Plugged in: {describe_cards(cards)}.\n"
+            "What to do: " + ";\n  ".join(choices) + ".",
         )
 
 

@@ -37,7 +37,6 @@ class CpuInventory:
             name=self._name,
             memory_total_mib=total,
             memory_used_mib=used,
-            memory_free_mib=available,
             used_by_others_mib=max(0, used - own.memory_mib.get(DEVICE_ID, 0)),
             marks=("cpu",),
         )

@@ -33,8 +33,8 @@ class Device:
     """A sample of one device.
 
     `memory_used_mib` counts everybody; `used_by_others_mib` is the part of it that none of this node's workers
-    is known to hold. `reserve_mib` is what the owner of the machine keeps for other programs; whoever places models
-    subtracts it, `memory_free_mib` does not. What a driver can't tell is None.
+    is known to hold. `reserve_mib` is what the owner of the machine keeps for other programs; the orchestrator
+    subtracts it, the other figures leave it in. What a driver can't tell is None.
     """
 
     device_id: str  # GPU UUID, "sim-<n>" or "cpu"; stable over restarts
@@ -43,7 +43,6 @@ class Device:
     name: str
     memory_total_mib: int
     memory_used_mib: int
-    memory_free_mib: int
     used_by_others_mib: int
     reserve_mib: int = 0
     utilisation_percent: int | None = None

@@ -14,7 +14,6 @@ class GpuMemory:
 
     total_mib: int
     used_mib: int
-    free_mib: int
 
 
 def read_memory(nvml: Any, handle: Any) -> GpuMemory:
@@ -27,5 +26,5 @@ def read_memory(nvml: Any, handle: Any) -> GpuMemory:
     except nvml.NVMLError_NotSupported:
         nvml.nvmlDeviceGetUUID(handle)  # whether it is there at all
         host = psutil.virtual_memory()
-        return GpuMemory(host.total // _MIB, (host.total - host.available) // _MIB, host.available // _MIB)
-    return GpuMemory(memory.total // _MIB, memory.used // _MIB, memory.free // _MIB)
+        return GpuMemory(host.total // _MIB, (host.total - host.available) // _MIB)
+    return GpuMemory(memory.total // _MIB, memory.used // _MIB)

@@ -58,7 +58,6 @@ class SimulatedInventory:
             name=gpu.name,
             memory_total_mib=gpu.memory_mib,
             memory_used_mib=used,
-            memory_free_mib=gpu.memory_mib - used,
             used_by_others_mib=0,
             marks=("simulated",),
         )

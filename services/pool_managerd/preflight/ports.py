@@ -49,8 +49,7 @@ def _taken(taken: PortTaken, bind: str) -> Finding:
         )
     if _is_pool_manager(holder.command):
         return ok("port", f"{bind}, where a pool manager runs (pid {holder.pid})")
-    what, _, use = taken.message.partition("; ")
-    return failed("port", what, use)
+    return failed("port", taken.taken, taken.remedy)
 
 
 def _is_pool_manager(command: Sequence[str]) -> bool:

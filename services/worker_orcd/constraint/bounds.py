@@ -13,4 +13,5 @@ def check_size(constraint: OutputConstraint) -> None:
 
 
 def invalid_constraint(constraint: OutputConstraint, what: str) -> InvalidArgument:
-    return InvalidArgument(Reason.INVALID_GRAMMAR, f"generate.output_constraint.{constraint.kind}: {what}")
+    field = f"generate.output_constraint.{constraint.kind}"
+    return InvalidArgument(Reason.INVALID_GRAMMAR, f"{field}: {what}", metadata={"field": field})

@@ -101,9 +101,11 @@ def _texts(parts: Sequence[task_pb2.ContentPart], path: str) -> Iterator[str]:
     for number, part in enumerate(parts):
         kind = part.WhichOneof("part")
         if kind != "text":
+            field = f"{path}.content[{number}]"
             raise InvalidArgument(
                 Reason.UNSUPPORTED_CONTENT,
-                f"{path}.content[{number}]: no engine takes {kind or 'an empty part'} yet; send text",
+                f"{field}: no engine takes {kind or 'an empty part'} yet; send text",
+                metadata={"field": field},
             )
         yield part.text
 

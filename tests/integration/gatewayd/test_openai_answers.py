@@ -297,7 +297,7 @@ async def test_a_task_that_fails_before_its_first_token_is_a_status(
         answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": wants_stream})
         assert answer.status_code == status
         error = answer.json()["error"]
-        assert error == {"message": "top_logprobs: no", "type": kind, "param": None, "code": code}
+        assert error == {"message": "top_logprobs: no", "type": kind, "param": "top_logprobs", "code": code}
         assert answer.headers["x-should-retry"] == str(retryable).lower()
 
 

@@ -6,7 +6,9 @@ from typing import Any
 import openai
 import pytest
 
+from gatewayd.openai.errors import error_body, failure_of
 from llama_orch.v2 import task_service_pb2 as tasks
+from llama_orch.v2.error_reason_pb2 import ERROR_REASON_INVALID_GRAMMAR
 from llama_orch.v2.task_event_pb2 import Error, Started, TaskEvent, Tokens
 from llorch import errors
 from llorch.errors import LlorchError, Reason
@@ -117,3 +119,32 @@ async def test_the_client_sends_again_only_what_may_succeed(
         with pytest.raises(openai.InternalServerError):
             await ask(client)
     assert made == calls
+
+
+@pytest.mark.parametrize(
+    ("error", "param", "message"),
+    [
+        (errors.invalid_field("generate.sampling.top_p", "is 3"), "top_p", "top_p: is 3"),
+        (errors.invalid_field("generate.stop[1]", "is empty"), "stop[1]", "stop[1]: is empty"),
+        (
+            errors.InvalidArgument(
+                Reason.INVALID_GRAMMAR,
+                "generate.output_constraint.json_schema: is not JSON",
+                metadata={"field": "generate.output_constraint.json_schema"},
+            ),
+            "response_format",
+            "response_format: is not JSON",
+        ),
+        (errors.NotFound(Reason.MODEL_NOT_FOUND, 'no model "generate.x" here'), None, 'no model "generate.x" here'),
+    ],
+)
+def test_a_field_has_openais_name(error: LlorchError, param: str | None, message: str) -> None:
+    told = error_body(error, "cor-1")["error"]
+    assert (told["param"], told["message"]) == (param, message)
+
+
+def test_a_task_that_failed_for_a_field_names_it_as_a_refusal_does() -> None:
+    failure = Error(reason=ERROR_REASON_INVALID_GRAMMAR, message="generate.output_constraint.grammar: ends too early")
+    told = error_body(failure_of(failure), "cor-1")["error"]
+    assert (told["param"], told["type"]) == ("output_constraint.grammar", "invalid_request_error")
+    assert told["message"] == "output_constraint.grammar: ends too early"

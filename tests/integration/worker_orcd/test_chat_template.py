@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llorch.clock import ManualClock
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from support.manual_clock import ManualClock
 from worker_orcd.engines.llama_cpp.chat_template import ChatTemplate
 from worker_orcd.engines.llama_cpp.masking import Masking, Part
 from worker_orcd.rendering.renderer import RenderLimits

@@ -19,7 +19,7 @@ def taken() -> Iterator[int]:
 
 
 def test_a_taken_port_is_described_by_its_holder_and_a_free_one(taken: int) -> None:
-    text = ports.describe_taken("127.0.0.1", taken)
+    text = ports.PortTaken("127.0.0.1", taken).message
     found = re.fullmatch(
         rf"port {taken} is taken by (.+) \(pid (\d+)\); (\d+) is free: use --bind 127\.0\.0\.1:\3", text
     )
@@ -35,7 +35,7 @@ def test_a_holder_that_can_not_be_seen_is_said_so(taken: int, monkeypatch: pytes
         raise psutil.AccessDenied
 
     monkeypatch.setattr(psutil, "net_connections", denied)
-    assert "taken by a process of another user" in ports.describe_taken("127.0.0.1", taken)
+    assert "taken by a process of another user" in ports.PortTaken("127.0.0.1", taken).message
 
 
 def test_a_taken_port_is_refused_and_a_free_one_not(taken: int) -> None:

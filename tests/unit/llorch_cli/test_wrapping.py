@@ -1,11 +1,13 @@
 from llorch.cli.wrapping import in_lines
 
 REFUSAL = (
-    "llorch: No device to run models on. Looked for: NVIDIA GPUs through the driver's library (NVML). "
-    "Found: the NVIDIA driver's library (NVML) answered: NVML Shared Library Not Found. "
-    "Plugged in: a card of AMD (0000:02:00.0), which this release can't use. "
-    "What to do: install the NVIDIA driver (nvidia-smi must list the card); or run models on the CPU with --cpu; "
-    'or try things out on an imaginary card with --simulate-gpu "RTX 3090:24GiB".'
+    "llorch: No device to run models on.\n"
+    "Looked for: NVIDIA GPUs through the driver's library (NVML).\n"
+    "Found: the NVIDIA driver's library (NVML) answered: NVML Shared Library Not Found.\n"
+    "Plugged in: a card of AMD (0000:02:00.0), which this release can't use.\n"
+    "What to do: install the NVIDIA driver (nvidia-smi must list the card);\n"
+    "  or run models on the CPU with --cpu;\n"
+    '  or try things out on an imaginary card with --simulate-gpu "RTX 3090:24GiB".'
 )
 
 

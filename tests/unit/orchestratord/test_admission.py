@@ -11,10 +11,15 @@ def queue(capacity: int = 10, policy: QueuePolicy = QueuePolicy.REJECT) -> Admis
     return AdmissionQueue(("interactive", "batch"), capacity, policy, max_starvation_s=60)
 
 
+def next_of(waiting: AdmissionQueue, model: str) -> str | None:
+    """The task that a free slot of the model goes to."""
+    return next(waiting.heads(model), None)
+
+
 def served(waiting: AdmissionQueue, model: str = "coder", tokens: int = 100) -> list[str]:
     """Everybody who waits for the model, in the order in which they get a slot."""
     order = []
-    while task_id := waiting.next_for(model):
+    while task_id := next_of(waiting, model):
         order.append(task_id)
         waiting.take(task_id, tokens)
     return order
@@ -93,7 +98,7 @@ def test_a_free_slot_goes_to_the_higher_class_and_then_to_the_longest_waiting() 
     waiting.add("second", "coder", "interactive")
     waiting.add("other", "writer", "interactive")
     assert served(waiting) == ["first", "second", "slow"]
-    assert waiting.next_for("writer") == "other"
+    assert next_of(waiting, "writer") == "other"
 
 
 @pytest.mark.req("ORCH-1003")
@@ -103,13 +108,13 @@ def test_a_lower_class_is_passed_over_for_no_longer_than_the_bound() -> None:
     waiting.add("slower", "coder", "batch")
     waiting.now = 59
     waiting.add("fast", "coder", "interactive")
-    assert waiting.next_for("coder") == "fast"
+    assert next_of(waiting, "coder") == "fast"
     waiting.now = 60
     assert list(waiting.heads("coder")) == ["slow", "fast"]
     waiting.take("slow", 1)
-    assert waiting.next_for("coder") == "fast", "the class was served, so the higher one has its turn again"
+    assert next_of(waiting, "coder") == "fast", "the class was served, so the higher one has its turn again"
     waiting.now = 120
-    assert waiting.next_for("coder") == "slower"
+    assert next_of(waiting, "coder") == "slower"
 
 
 @pytest.mark.req("ORCH-1003")
@@ -123,7 +128,7 @@ def test_apps_that_always_wait_are_served_by_weight(weights: dict[str, float], s
         waiting.add(f"calm-{number}", "coder", "batch", app="calm")
     tokens = {"flood": 0, "calm": 0}
     for step in range(500):
-        task_id = waiting.next_for("coder")
+        task_id = next_of(waiting, "coder")
         assert task_id is not None
         app, actual = task_id.partition("-")[0], 50 + step * 37 % 300
         place = waiting.take(task_id, 200)
@@ -138,11 +143,11 @@ def test_a_flood_delays_nobody_but_its_own_app() -> None:
     for number in range(1000):
         waiting.add(f"flood-{number}", "coder", "interactive", app="flood")
     for _ in range(50):
-        task_id = waiting.next_for("coder")
+        task_id = next_of(waiting, "coder")
         assert task_id is not None
         waiting.take(task_id, 100)
     waiting.add("calm", "coder", "interactive", app="calm")
-    assert waiting.next_for("coder") == "calm"
+    assert next_of(waiting, "coder") == "calm"
 
 
 def test_a_pause_earns_nothing() -> None:
@@ -183,10 +188,10 @@ def test_an_app_at_its_limit_is_passed_over() -> None:
     waiting.add("t1", "coder", "interactive", app="greedy")
     waiting.add("t2", "coder", "batch")
     waiting.held.add("greedy")
-    assert waiting.next_for("coder") == "t2"
+    assert next_of(waiting, "coder") == "t2"
     assert waiting.models_of_app("greedy") == ["coder"]
     waiting.held.clear()
-    assert waiting.next_for("coder") == "t1"
+    assert next_of(waiting, "coder") == "t1"
 
 
 def test_models_come_in_the_order_of_who_waits_longest() -> None:
@@ -245,7 +250,7 @@ def test_all_views_of_the_queue_agree(steps: list[Step]) -> None:
             present.append(f"t{number}")
         assert len(waiting) == len(present) == sum(waiting.depth(p) for p in waiting.priorities)
         assert sorted(task for model in "xyz" for task in waiting.waiting_for(model)) == sorted(present)
-        assert set(waiting.models()) == {model for model in "xyz" if waiting.next_for(model)}
+        assert set(waiting.models()) == {model for model in "xyz" if next_of(waiting, model)}
         assert set(waiting.models()) == {model for model in "xyz" if waiting.has_waiting(model)}
         assert {model for app in "ab" for model in waiting.models_of_app(app)} == set(waiting.models())
         for name in "xyz":

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llorch.background import TaskSupervisor
-from llorch.clock import ManualClock
 from llorch.errors import LlorchError, NotFound, Reason
 from llorch.rpc.call_context import CallInfo, enter_call
 from orchestratord.core import events
@@ -25,8 +24,9 @@ from orchestratord.runtime.audit_details import LONGEST_BYTES, details_of
 from orchestratord.runtime.audit_trail import AuditTrail
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.store.interface import AuditEntry
-from orchestratord.store.memory import MemoryStore
 from orchestratord.store.shape import Shape
+from support.manual_clock import ManualClock
+from support.memory_store import MemoryStore
 
 WORK = {
     events.TaskSubmitted, events.TaskCancelled, events.ReaderAttached, events.ReaderLeft,

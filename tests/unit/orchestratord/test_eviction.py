@@ -75,7 +75,6 @@ def test_no_more_leave_than_have_to() -> None:
     found = eviction.cheapest(driver.state, {KEY: 6000})
     assert found is not None
     assert len(found.worker_ids) == 1
-    assert found.freed_mib == 3000
 
 
 def test_two_that_nobody_misses_go_before_one_that_everybody_uses() -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pytest
 
 from llorch.background import TaskSupervisor
-from llorch.clock import ManualClock
 from llorch.errors import Reason, Unavailable
 from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
@@ -17,7 +16,8 @@ from orchestratord.core.facts.model import ModelRecord, SourceFacts
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.store.interface import Ending, RecordChange
-from orchestratord.store.memory import MemoryStore
+from support.manual_clock import ManualClock
+from support.memory_store import MemoryStore
 
 REQUEST = TaskRequest("task-1", "coder", b"", "digest", 1, durable=True)
 FIRST, SECOND = ModelRecord("coder", at_ms=1), ModelRecord("coder", at_ms=2)

@@ -10,7 +10,7 @@ from pool_managerd.workers.command import EnginePolicy, choose_engine, worker_co
 from support.worker_host import worker_spec
 
 DEVICES = {
-    device_id: Device(device_id, kind, 0, device_id, 1000, 0, 1000, 0)
+    device_id: Device(device_id, kind, 0, device_id, 1000, 0, 0)
     for device_id, kind in {
         "GPU-a": DeviceKind.CUDA,
         "GPU-b": DeviceKind.CUDA,

@@ -200,8 +200,8 @@ def test_room_is_really_made_and_what_is_in_use_stays(
 
 
 def test_a_choice_is_told_with_the_devices_that_could_hold_it() -> None:
-    small = Device("a", DeviceKind.CUDA, 0, "RTX 3060", 12 * 1024, 0, 0, 0)
-    large = Device("b", DeviceKind.CUDA, 1, "RTX 3090", 24 * 1024, 0, 0, 0)
+    small = Device("a", DeviceKind.CUDA, 0, "RTX 3060", 12 * 1024, 0, 0)
+    large = Device("b", DeviceKind.CUDA, 1, "RTX 3090", 24 * 1024, 0, 0)
     assert where_it_fits(5 * GIB, (small, large)) == "fits RTX 3060, RTX 3090"
     assert where_it_fits(20 * GIB, (small, large)) == "fits RTX 3090"
     assert where_it_fits(40 * GIB, (small, large)) == "fits no device here"

@@ -152,7 +152,7 @@ class ScriptedInventory:
     """Answers what the test says."""
 
     def __init__(self) -> None:
-        self.device = Device("GPU-a", DeviceKind.CUDA, 0, "card", 1000, 0, 1000, 0)
+        self.device = Device("GPU-a", DeviceKind.CUDA, 0, "card", 1000, 0, 0)
         self.holders: list[set[int]] = []
 
     def open(self) -> None: ...
@@ -191,7 +191,7 @@ async def test_the_reserve_of_the_owner_is_shown_by_any_name_and_not_subtracted(
     for _ in range(2):
         await monitor.sample(OwnUse())
         (device,) = monitor.devices()
-        assert (device.reserve_mib, device.memory_free_mib) == (300, 1000)
+        assert (device.reserve_mib, device.memory_total_mib) == (300, 1000)
 
 
 @pytest.mark.req("POOL-2003")

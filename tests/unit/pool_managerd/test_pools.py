@@ -11,7 +11,7 @@ from pool_managerd.pools import plan_pools
 
 
 def card(index: int, device_id: str, name: str) -> Device:
-    return Device(device_id, DeviceKind.CUDA, index, name, 24576, 0, 24576, 0)
+    return Device(device_id, DeviceKind.CUDA, index, name, 24576, 0, 0)
 
 
 CARDS = (

@@ -37,7 +37,6 @@ CARD = Device(
     name="RTX 3090",
     memory_total_mib=24576,
     memory_used_mib=0,
-    memory_free_mib=24576,
     used_by_others_mib=0,
     driver_version="535.1",
 )

@@ -24,7 +24,7 @@ from support.gguf_writer import smallest_model
 from support.large_node import large_node
 from support.worker_host import worker_spec
 
-DEVICE = Device("sim-0", DeviceKind.SIMULATED, 0, "RTX 3090", 24576, 0, 24576, 0)
+DEVICE = Device("sim-0", DeviceKind.SIMULATED, 0, "RTX 3090", 24576, 0, 0)
 
 
 def worker(worker_id: str, state: WorkerState = WorkerState.READY) -> WorkerStatus:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from llorch.clock import ManualClock
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason, Unavailable
 from llorch.finish_reason import FinishReason
+from support.manual_clock import ManualClock
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats
 from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.log_entry import ChoiceEnd, RunEnd

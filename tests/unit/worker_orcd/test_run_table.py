@@ -1,8 +1,8 @@
 import pytest
 
-from llorch.clock import ManualClock
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted
 from llorch.finish_reason import FinishReason
+from support.manual_clock import ManualClock
 from worker_orcd.log_entry import ChoiceEnd, LogEntry, RunEnd
 from worker_orcd.run_table import CancelOutcome, Keeping, Run, RunTable
 from worker_orcd.token_step import TokenStep

@@ -145,10 +145,6 @@ class AdmissionQueue:
     def count(self, model: str) -> int:
         return sum(len(queue) for queue in self._by_model.get(model, {}).values())
 
-    def next_for(self, model: str) -> str | None:
-        """The task that a free slot of `model` goes to, if it may use that slot."""
-        return next(self.heads(model), None)
-
     def heads(self, model: str) -> Iterator[str]:
         """Those who may be next for a free slot of `model`, in order: one per class, app and lane.
 

@@ -76,11 +76,6 @@ class Sessions:
         app, _, session_id = record_key.partition(" ")
         return self.find(app, session_id)
 
-    def worker_of(self, app: str, session_id: str) -> str | None:
-        """The worker that ran it last; ids of workers are used once, so one that is gone is no other worker's."""
-        session = self.find(app, session_id)
-        return session.worker_id or None if session else None
-
     def warm_tokens(self, app: str, session_id: str, worker_id: str) -> int:
         """Tokens that this worker would not have to evaluate again; 0 if it is cold there."""
         session = self.find(app, session_id)

@@ -18,11 +18,10 @@ class Eviction:
     """Workers that would have to leave. `regret_ms`: expected time to load them again, by how likely that is soon."""
 
     worker_ids: tuple[str, ...]
-    freed_mib: int
     regret_ms: float
 
 
-NOBODY = Eviction((), 0, 0.0)
+NOBODY = Eviction((), 0.0)
 
 
 def cheapest(state: BrainState, claims: Mapping[DeviceKey, int]) -> Eviction | None:
@@ -43,7 +42,6 @@ def cheapest(state: BrainState, claims: Mapping[DeviceKey, int]) -> Eviction | N
     chosen = _best_set(state, may_go, regrets, lacking)
     return Eviction(
         worker_ids=tuple(worker.worker_id for worker in chosen),
-        freed_mib=sum(state.ledger.held_by(worker.worker_id, key) for worker in chosen for key in _keys(worker)),
         regret_ms=sum(regrets[worker.worker_id] for worker in chosen),
     )
 

@@ -115,7 +115,9 @@ class PromptBuilder:
         chat = self._chat_of(spec)
         if chat is None:
             raise InvalidArgument(
-                Reason.UNSUPPORTED_OPTION, "generate.chat: this model has no chat template; send a plain prompt"
+                Reason.UNSUPPORTED_OPTION,
+                "generate.chat: this model has no chat template; send a plain prompt",
+                metadata={"field": "generate.chat"},
             )
         now = TEMPLATE_DATE if spec.deterministic else None
         return chat.template.render(spec.messages, spec.template_values, spec.offered_tools, now)

@@ -37,7 +37,7 @@ def small(folder: Path, **changes: MetadataValue) -> FileFacts:
 @pytest.mark.parametrize("facts", ["llama"], indirect=True)
 def test_a_model_is_described(facts: FileFacts) -> None:
     assert (facts.architecture, facts.name, facts.context_trained) == ("llama", "tiny llama", CONTEXT_TRAINED)
-    assert (facts.file_type, facts.has_chat_template, facts.files) == ("F32", True, 1)
+    assert facts.files == 1
     assert list(facts.quantization) == ["f32"]
     assert facts.vocabulary_size > 256
     assert not facts.tied_output
@@ -74,7 +74,6 @@ def test_a_hybrid_model_has_both_by_layer(facts: FileFacts) -> None:
 def test_an_encoder_has_no_cache(facts: FileFacts) -> None:
     assert all(layer.key_width == 0 for layer in facts.layers)
     assert not facts.generates
-    assert not facts.has_chat_template
 
 
 def test_windows_come_from_the_file_where_it_says_them(tmp_path: Path) -> None:
