@@ -73,7 +73,7 @@ def workers_in(state: BrainState, pool: Pool | Drain) -> list[Worker]:
 
 def _end_attempt(state: BrainState, drain: Drain, attempt_id: str) -> None:
     attempt = state.attempts[attempt_id]
-    if drain.policy is DrainPolicy.REQUEUE and task_requeue.can_go_on_elsewhere(state, attempt):
+    if drain.policy is not DrainPolicy.FAIL and task_requeue.can_go_on_elsewhere(state, attempt):
         task_requeue.requeue(state, attempt, f"{drain.pool_id} was drained: going on elsewhere")
         return
     task = state.tasks.get(attempt.task_id)
