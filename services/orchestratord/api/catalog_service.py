@@ -28,9 +28,9 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
     async def RegisterModel(self, request: pb2.RegisterModelRequest, context: Any) -> pb2.RegisterModelResponse:
         spec = models.to_spec(request.model)
         now_ms = round(self._clock.wall().timestamp() * 1000)
-        self._owner.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
+        model = self._owner.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
         await self._effects.wait_all_kept()
-        return pb2.RegisterModelResponse(model=self._shown(self._find(spec.name)))
+        return pb2.RegisterModelResponse(model=self._shown(model))
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
         return pb2.GetModelResponse(model=self._shown(self._find(request.model)))
@@ -52,20 +52,19 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         found = await read_on_nodes(nodes, source)
         known = model.digest or found_by_most(found)
         if known:
-            self._owner.ask(events.ModelVerified(source, known))
+            known = self._owner.ask(events.ModelVerified(source, known))
         return pb2.VerifyModelResponse(
             nodes=[models.verification(one.node_id, one.digest, one.failure, known) for one in found]
         )
 
     async def SetModelState(self, request: pb2.SetModelStateRequest, context: Any) -> pb2.SetModelStateResponse:
-        model = self._find(request.model)
-        self._owner.ask(events.ModelStateSet(model.name, models.to_state(request.state)))
+        name = self._find(request.model).name
+        model = self._owner.ask(events.ModelStateSet(name, models.to_state(request.state)))
         await self._effects.wait_all_kept()
-        return pb2.SetModelStateResponse(model=self._shown(self._find(model.name)))
+        return pb2.SetModelStateResponse(model=self._shown(model))
 
     async def DeleteModel(self, request: pb2.DeleteModelRequest, context: Any) -> pb2.DeleteModelResponse:
-        model = self._find(request.model)
-        self._owner.ask(events.ModelDeleted(model.name))
+        self._owner.ask(events.ModelDeleted(self._find(request.model).name))
         await self._effects.wait_all_kept()
         return pb2.DeleteModelResponse()
 

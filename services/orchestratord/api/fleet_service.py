@@ -19,8 +19,7 @@ from orchestratord.core.facts import targets
 from orchestratord.core.facts.drains import AfterDrain
 from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.targets import Place
-from orchestratord.core.lives import devices
-from orchestratord.core.placement import availability, pulls
+from orchestratord.core.placement import pulls
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.pulls import pull
@@ -78,10 +77,9 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         return pb2.StartWorkerResponse(worker_id=self._load(asked))
 
     async def UnloadModel(self, request: pb2.UnloadModelRequest, context: Any) -> pb2.UnloadModelResponse:
-        model = self._owner.state.catalog.get(request.model)
-        workers = [worker for worker in self._owner.state.fleet.workers_of_model(model.name) if worker.serves]
-        self._owner.ask(events.ModelUnloadAsked(model.name, request.even_if_busy))
-        return pb2.UnloadModelResponse(worker_ids=sorted(worker.worker_id for worker in workers))
+        name = self._owner.state.catalog.get(request.model).name
+        stopped = self._owner.ask(events.ModelUnloadAsked(name, request.even_if_busy))
+        return pb2.UnloadModelResponse(worker_ids=stopped)
 
     async def ReleaseDevice(self, request: pb2.ReleaseDeviceRequest, context: Any) -> pb2.ReleaseDeviceResponse:
         place = self._devices(request.device)
@@ -89,9 +87,8 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         if duration_s == 0:
             raise invalid_field("duration_ms", "is 0; leave it out to release the device until it is resumed")
         until_ms = None if duration_s is None else round((self._clock.wall().timestamp() + duration_s) * 1000)
-        self._owner.ask(events.DeviceReleaseAsked(place.node_id, place.device_ids, duration_s, until_ms))
+        leaving = self._owner.ask(events.DeviceReleaseAsked(place.node_id, place.device_ids, duration_s, until_ms))
         await self._effects.wait_all_kept()
-        leaving = devices.leaving(self._owner.state, place.node_id, place.device_ids)
         return pb2.ReleaseDeviceResponse(worker_ids=leaving)
 
     async def ResumeDevice(self, request: pb2.ResumeDeviceRequest, context: Any) -> pb2.ResumeDeviceResponse:
@@ -157,8 +154,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
     def _load(self, asked: events.ModelLoadAsked) -> str:
         if not asked.model:
             raise invalid_field("model", "must not be empty; `llorch models` lists the models")
-        self._owner.ask(asked)
-        return availability.worker_for(self._owner.state, asked.load_id, asked.model, asked.places)
+        return self._owner.ask(asked)
 
     def _devices(self, text: str) -> Place:
         """Devices that somebody named. A whole node is not meant by accident."""

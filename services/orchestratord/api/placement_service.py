@@ -11,7 +11,6 @@ from orchestratord.api.pages import page_of
 from orchestratord.convert import assignments, decisions
 from orchestratord.core import events
 from orchestratord.core.facts.decision import DecisionRecord
-from orchestratord.core.lives import assignment_changes
 from orchestratord.core.placement.explain import explain
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
@@ -25,9 +24,7 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
 
     async def SetAssignment(self, request: pb2.SetAssignmentRequest, context: Any) -> pb2.SetAssignmentResponse:
         draft = assignments.to_draft(request.assignment)
-        event = events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000))
-        self._owner.ask(event)
-        rule = assignment_changes.answer_to(self._owner.state, event)
+        rule = self._owner.ask(events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000)))
         await self._effects.wait_all_kept()
         return pb2.SetAssignmentResponse(assignment=assignments.to_proto(rule, self._owner.state.fleet))
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from llama_orch.v2 import run_pb2, task_pb2
+from llama_orch.v2 import cancel_pb2, run_pb2, task_pb2
 from llorch.errors import InvalidArgument, PermissionDenied, Reason, Unimplemented, invalid_field
 from llorch.identifiers import check_id
 from llorch.options.task import TASK
@@ -17,7 +17,7 @@ from orchestratord.convert.generate_checks import check_generate
 from orchestratord.convert.option_checks import check_options
 from orchestratord.convert.prompt_size import guess_prompt_tokens
 from orchestratord.convert.sessions import to_budget
-from orchestratord.core.facts.task import Task, TaskRequest, TaskState
+from orchestratord.core.facts.task import CancelOutcome, Task, TaskRequest, TaskState
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.placement.prediction import predict_start_of
 from orchestratord.core.state import BrainState
@@ -38,6 +38,10 @@ _STATES = {
     TaskState.EXPIRED: task_pb2.TASK_STATE_EXPIRED,
 }
 STATE_BY_PROTO = {proto: state for state, proto in _STATES.items()}
+CANCEL_OUTCOMES = {
+    CancelOutcome.CANCELLED: cancel_pb2.CANCEL_OUTCOME_CANCELLED,
+    CancelOutcome.ALREADY_FINISHED: cancel_pb2.CANCEL_OUTCOME_ALREADY_FINISHED,
+}
 
 
 def to_request(

@@ -16,7 +16,7 @@ PRESSURE_LASTS_S = 2.0
 """A program that takes memory for a moment only, and memory of a worker that has just ended, drive nobody away."""
 
 
-def release_asked(state: BrainState, event: DeviceReleaseAsked) -> None:
+def release_asked(state: BrainState, event: DeviceReleaseAsked) -> list[str]:
     """Nothing is placed there any more; idle workers leave now, busy ones when their tasks have ended."""
     node = state.fleet.node(event.node_id)
     for device_id in event.device_ids:
@@ -29,6 +29,7 @@ def release_asked(state: BrainState, event: DeviceReleaseAsked) -> None:
             _send_away(state, worker, Leaving.RELEASED, f"{name} of {node.node_id} goes back to its owner")
         _give_up_loads_on(state, node.node_id, device_id)
     state.look_again = True
+    return _still_on(state, node.node_id, event.device_ids)
 
 
 def resume_asked(state: BrainState, event: DeviceResumeAsked) -> None:
@@ -50,12 +51,6 @@ def show_out(state: BrainState, worker: Worker) -> None:
     keys = [(worker.node_id, device_id) for device_id in worker.spec.device_ids]
     if any(key in state.released for key in keys):
         model_unloading.leave(state, worker, Leaving.RELEASED)
-
-
-def leaving(state: BrainState, node_id: str, device_ids: Iterable[str]) -> list[str]:
-    """Workers that still have to leave these devices."""
-    keys = set(device_ids)
-    return sorted(worker.worker_id for worker in state.fleet.workers_on(node_id) if keys & {*worker.spec.device_ids})
 
 
 def restore(state: BrainState, kept: ReleasedDevice | None, lost: ReleasedDevice | None) -> None:
@@ -114,6 +109,12 @@ def _send_away(state: BrainState, worker: Worker, why: Leaving, because: str) ->
         task_id = state.attempts[attempt_id].task_id
         state.emit(Narrate(task_id, f"{because}: this worker takes nothing new, and this task finishes here"))
     model_unloading.leave(state, worker, why)
+
+
+def _still_on(state: BrainState, node_id: str, device_ids: Iterable[str]) -> list[str]:
+    """Workers that have to leave these devices."""
+    keys = set(device_ids)
+    return sorted(worker.worker_id for worker in state.fleet.workers_on(node_id) if keys & {*worker.spec.device_ids})
 
 
 def _give_up_loads_on(state: BrainState, node_id: str, device_id: str) -> None:
