@@ -27,6 +27,9 @@ from orchestratord.runtime.state_changes import StateChanges
 from orchestratord.runtime.worker_logs import read_worker_log
 from orchestratord.store.interface import Incarnation
 from orchestratord.version import VERSION
+from orchestratord.views import nodes as view_nodes
+from orchestratord.views import pools as view_pools
+from orchestratord.views import state as view_state
 
 
 class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["FleetService"]):
@@ -98,7 +101,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         return pb2.ResumeDeviceResponse()
 
     async def GetPoolHealth(self, request: pb2.GetPoolHealthRequest, context: Any) -> pb2.GetPoolHealthResponse:
-        return pools.health_to_proto(self._owner.state, self._owner.state.fleet.pool(request.pool_id))
+        return pools.health_to_proto(view_pools.health(self._owner.state, request.pool_id))
 
     async def DrainPool(self, request: pb2.DrainPoolRequest, context: Any) -> pb2.DrainPoolResponse:
         self._owner.ask(pools.to_drain(request, AfterDrain.STAY))
@@ -139,15 +142,15 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         await pull({node.node_id: self._effects.node(node.node_id) for node in nodes}, source, tell)
 
     def _shown(self, node: Node) -> Any:
-        return convert_state.node_with_contents(self._owner.state, node, self._owner.now(), self._clock.wall())
+        view = view_nodes.with_contents(self._owner.state, node, self._owner.now())
+        return convert_state.node_with_contents(view, self._clock.wall())
 
     def _state(self) -> pb2.State:
         return convert_state.to_proto(
-            self._owner.state,
+            view_state.view(self._owner.state, self._owner.now()),
             cluster_id=self._incarnation.cluster_id,
             control_epoch=self._incarnation.control_epoch,
             version=VERSION,
-            now=self._owner.now(),
             wall=self._clock.wall(),
         )
 

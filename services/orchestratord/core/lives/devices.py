@@ -1,7 +1,5 @@
 """Devices go back to their owners: when somebody says so, and where another program takes memory."""
 
-from collections.abc import Iterable
-
 from orchestratord.core.effects import Narrate, PersistRecord
 from orchestratord.core.events import DeviceReleaseAsked, DeviceResumeAsked
 from orchestratord.core.facts.fleet import Leaving, Worker, WorkerState
@@ -29,7 +27,7 @@ def release_asked(state: BrainState, event: DeviceReleaseAsked) -> list[str]:
             _send_away(state, worker, Leaving.RELEASED, f"{name} of {node.node_id} goes back to its owner")
         _give_up_loads_on(state, node.node_id, device_id)
     state.look_again = True
-    return _still_on(state, node.node_id, event.device_ids)
+    return [worker.worker_id for worker in state.fleet.workers_using(node.node_id, event.device_ids)]
 
 
 def resume_asked(state: BrainState, event: DeviceResumeAsked) -> None:
@@ -109,12 +107,6 @@ def _send_away(state: BrainState, worker: Worker, why: Leaving, because: str) ->
         task_id = state.attempts[attempt_id].task_id
         state.emit(Narrate(task_id, f"{because}: this worker takes nothing new, and this task finishes here"))
     model_unloading.leave(state, worker, why)
-
-
-def _still_on(state: BrainState, node_id: str, device_ids: Iterable[str]) -> list[str]:
-    """Workers that have to leave these devices."""
-    keys = set(device_ids)
-    return sorted(worker.worker_id for worker in state.fleet.workers_on(node_id) if keys & {*worker.spec.device_ids})
 
 
 def _give_up_loads_on(state: BrainState, node_id: str, device_id: str) -> None:
