@@ -10,11 +10,12 @@ from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import models
 from orchestratord.core import events
-from orchestratord.core.facts.fleet import Node, WorkerState
+from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.model import Model, Origin
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
-from orchestratord.runtime.verification import found_by_most, read_on_nodes
+from orchestratord.runtime.verification import compared, found_by_most, read_on_nodes
+from orchestratord.views import models as view_models
 
 
 class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["CatalogService"]):
@@ -54,7 +55,7 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         if known:
             known = self._owner.ask(events.ModelVerified(source, known))
         return pb2.VerifyModelResponse(
-            nodes=[models.verification(one.node_id, one.digest, one.failure, known) for one in found]
+            nodes=[models.verification(one.node_id, one.digest, one.failure) for one in compared(found, known)]
         )
 
     async def SetModelState(self, request: pb2.SetModelStateRequest, context: Any) -> pb2.SetModelStateResponse:
@@ -70,8 +71,9 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
 
     async def GetAvailability(self, request: pb2.GetAvailabilityRequest, context: Any) -> pb2.GetAvailabilityResponse:
         page, following = self._page(request.page_size, request.page_token)
+        views = (view_models.availability(self._owner.state, model) for model in page)
         return pb2.GetAvailabilityResponse(
-            models=[self._availability(model) for model in page], next_page_token=following
+            models=[models.availability_to_proto(view) for view in views], next_page_token=following
         )
 
     def _find(self, name: str) -> Model:
@@ -86,14 +88,4 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         return [node for node in self._owner.state.fleet.ready_nodes() if source in node.staged]
 
     def _shown(self, model: Model) -> model_pb2.Model:
-        return models.to_proto(model, self._owner.state.fleet.workers_of_model(model.name))
-
-    def _availability(self, model: Model) -> pb2.ModelAvailability:
-        fleet = self._owner.state.fleet
-        return pb2.ModelAvailability(
-            model=model.name,
-            staged_node_ids=sorted(n.node_id for n in fleet.nodes.values() if model.spec.source in n.staged),
-            ready_worker_ids=sorted(
-                w.worker_id for w in fleet.workers_of_model(model.name) if w.state is WorkerState.READY
-            ),
-        )
+        return models.to_proto(view_models.view(self._owner.state, model))

@@ -20,6 +20,7 @@ from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.task_reader import TaskReader
 from orchestratord.runtime.task_streams import TaskStreams
+from orchestratord.views import tasks as view_tasks
 
 
 class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["TaskService"]):
@@ -135,7 +136,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
 
     def _shown(self, task: Task) -> task_pb2.Task:
         stream = self._streams.get(task.task_id)
-        return tasks.to_proto(task, self._owner.state, len(stream.log), stream.admitted_at)
+        return tasks.to_proto(view_tasks.view(self._owner.state, task), len(stream.log), stream.admitted_at)
 
 
 def _check_task_id(task_id: str) -> None:

@@ -17,10 +17,8 @@ from orchestratord.convert.generate_checks import check_generate
 from orchestratord.convert.option_checks import check_options
 from orchestratord.convert.prompt_size import guess_prompt_tokens
 from orchestratord.convert.sessions import to_budget
-from orchestratord.core.facts.task import CancelOutcome, Task, TaskRequest, TaskState
-from orchestratord.core.placement.lanes import lane_of
-from orchestratord.core.placement.prediction import predict_start_of
-from orchestratord.core.state import BrainState
+from orchestratord.core.facts.task import CancelOutcome, TaskRequest, TaskState
+from orchestratord.views.tasks import TaskView
 
 Work = Literal["generate", "embed"]
 
@@ -98,11 +96,11 @@ def to_run_spec(request: TaskRequest, remaining_s: float | None) -> run_pb2.RunS
     return spec
 
 
-def to_proto(task: Task, state: BrainState, log_entries: int, admitted_at: datetime) -> task_pb2.Task:
-    request = task.request
+def to_proto(view: TaskView, log_entries: int, admitted_at: datetime) -> task_pb2.Task:
+    task, request = view.task, view.task.request
     create_time = Timestamp()
     create_time.FromDatetime(admitted_at)
-    shown = task_pb2.Task(
+    return task_pb2.Task(
         task_id=task.task_id,
         state=_STATES[task.state],
         model=request.model,
@@ -111,18 +109,15 @@ def to_proto(task: Task, state: BrainState, log_entries: int, admitted_at: datet
         session_id=request.session_id,
         create_time=create_time,
         attempts=task.attempts,
-        worker_id=task.attempt.worker_id if task.attempt and task.state is TaskState.RUNNING else "",
+        worker_id=view.worker_id,
         seed=request.seed,
         correlation_id=request.correlation_id,
         durable=request.durable,
         log_entries=log_entries,
         request_id=request.request_id,
+        queue_position=view.queue_position,
+        predicted_start_ms=view.predicted_start_ms,
     )
-    if task.task_id in state.queue:
-        shown.queue_position = state.queue.position(task.task_id)
-        if start := predict_start_of(state, task, lane_of(state, request), shown.queue_position):
-            shown.predicted_start_ms = round(start.mean)
-    return shown
 
 
 def _check_spec(spec: task_pb2.TaskSpec, work: Work) -> None:

@@ -2,10 +2,12 @@
 
 from llorch.errors import Reason
 from orchestratord.core import effects, events
+from orchestratord.core.facts.assignments import Assignment, Mode
 from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import NodeState, Pool, Snapshot
 from orchestratord.core.facts.loads import LoadPhase
-from orchestratord.views import loads, nodes, pools, state
+from orchestratord.core.facts.model import Origin
+from orchestratord.views import assignments, decisions, loads, models, nodes, pools, sessions, state, tasks
 from orchestratord.views.pools import Blocker, PoolState
 from support.brain_driver import BrainDriver, gpu
 
@@ -99,3 +101,56 @@ def test_a_load_says_what_it_does_and_one_that_failed_how_long_ago() -> None:
     driver.now += 4
     (failed,) = loads.failures(driver.state, driver.now)
     assert (failed.failure.model, failed.ago_s) == ("coder", 4)
+
+
+def test_a_task_that_waits_has_a_position_and_one_that_runs_a_worker() -> None:
+    driver = fleet()
+    running, _, third, last = [driver.task(driver.submit()) for _ in range(4)]
+    there = tasks.view(driver.state, running)
+    assert (there.worker_id, there.queue_position, there.predicted_start_ms) == ("worker-of-coder", None, None)
+    assert [tasks.view(driver.state, task).queue_position for task in (third, last)] == [0, 1]
+    assert tasks.view(driver.state, last).worker_id == ""
+
+
+def test_a_model_has_the_context_of_its_workers_and_without_any_the_one_that_is_known() -> None:
+    driver = BrainDriver()
+    driver.add_model(context=8192)
+    driver.add_model("other")
+    assert models.view(driver.state, driver.state.catalog.get("other")).context is None
+    model = driver.state.catalog.get("coder")
+    assert models.view(driver.state, model) == models.ModelView(model, 8192, 0)
+    driver.add_node()
+    spec = driver.load_idle("coder")
+    assert models.view(driver.state, model) == models.ModelView(model, spec.context_per_slot, 1)
+    there = models.availability(driver.state, model)
+    assert (there.staged_node_ids, there.ready_worker_ids) == (["garage"], ["worker-of-coder"])
+
+
+def test_a_session_is_warm_as_long_as_its_worker_is_there() -> None:
+    driver = fleet()
+    driver.submit(session_id="chat")
+    driver.finish_attempt(driver.only(effects.StartRun).attempt_id)
+    session = driver.state.sessions.get("", "chat")
+    driver.now += 10
+    warm = sessions.view(driver.state, session, driver.now)
+    assert (warm.worker_id, warm.warm_tokens) == ("worker-of-coder", 8)
+    assert warm.expires_in_s == driver.state.config.session_ttl_s - 10
+    driver.worker_ended(driver.last(effects.StartWorker).spec)
+    cold = sessions.view(driver.state, session, driver.now)
+    assert (cold.worker_id, cold.warm_tokens) == ("", 0)
+
+
+def test_places_of_an_assignment_are_called_by_the_names_that_they_have_now() -> None:
+    driver = fleet()
+    (rule,) = driver.state.assignments.all()
+    assert assignments.view(driver.state, rule).targets == ["garage/0"]
+    driver.handle(events.AssignmentSet(Assignment("", "coder", "", ("attic",), Mode.AVOID, origin=Origin.FILE)))
+    targets = [assignments.view(driver.state, rule).targets for rule in driver.state.assignments.all()]
+    assert ["attic"] in targets
+
+
+def test_a_decision_comes_with_a_sentence_that_says_whether_it_was_meant() -> None:
+    driver = fleet()
+    record = next(iter(driver.state.decisions.newest_first()))
+    assert decisions.view(record).record is record
+    assert decisions.view(record).summary != decisions.view(record, is_dry_run=True).summary
