@@ -1,5 +1,7 @@
 """TaskService: tasks come in, and their streams go out."""
 
+import hashlib
+import secrets
 from collections.abc import Iterable
 from typing import Any
 
@@ -97,6 +99,8 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
             task_id=new_id("task"),
             correlation_id=current_call().correlation_id,
             durable=durable,
+            content_digest=_digest(spec, durable),
+            seed=secrets.randbits(63),
         )
         return self._owner.ask(events.TaskSubmitted(request))
 
@@ -137,6 +141,11 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
     def _shown(self, task: Task) -> task_pb2.Task:
         stream = self._streams.get(task.task_id)
         return tasks.to_proto(view_tasks.view(self._owner.state, task), len(stream.log), stream.admitted_at)
+
+
+def _digest(spec: task_pb2.TaskSpec, durable: bool) -> str:
+    """Whether it outlives its reader is part of what was asked for, so a repeated request_id does not change it."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True) + bytes([durable])).hexdigest()
 
 
 def _check_task_id(task_id: str) -> None:
