@@ -54,7 +54,7 @@ class Fleet:
 
     def handle(self, event: events.Event) -> list[effects.Effect]:
         self.now += 1e-4
-        wanted = self.brain.handle(event, self.now)
+        wanted = self.brain.handle(event, self.now).effects
         for effect in wanted:
             if isinstance(effect, effects.StartRun):
                 self.running[effect.attempt_id] = effect.request.task_id

@@ -9,7 +9,7 @@ from llorch.finish_reason import FinishReason
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core import events
-from orchestratord.core.brain import Brain
+from orchestratord.core.brain import Brain, Handled
 from orchestratord.core.effects import Effect, StageModel, StartWorker
 from orchestratord.core.facts.assignments import Assignment, Mode
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
@@ -18,6 +18,7 @@ from orchestratord.core.facts.task import ChoiceEnd, RunResult, Task, TaskReques
 from orchestratord.core.state import BrainConfig, BrainState
 
 EffectT = TypeVar("EffectT")
+AnswerT = TypeVar("AnswerT")
 
 GIB = 1024
 
@@ -41,9 +42,16 @@ class BrainDriver:
         return self.brain.state
 
     def handle(self, event: events.Event) -> list[Effect]:
-        new = self.brain.handle(event, self.now)
-        self.effects.extend(new)
-        return new
+        return self._hear(event).effects
+
+    def ask(self, command: events.Command[AnswerT]) -> AnswerT:
+        answer: AnswerT = self._hear(command).answer
+        return answer
+
+    def _hear(self, event: events.Event) -> Handled:
+        handled = self.brain.handle(event, self.now)
+        self.effects.extend(handled.effects)
+        return handled
 
     def advance(self, seconds: float, step: float = 0.25) -> None:
         """Turn the clock, ticking as the daemon does; nodes that are connected keep reporting."""

@@ -15,7 +15,7 @@ from orchestratord.core.facts.fleet import Device, EngineFacts, Node, NodeState,
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt
-from orchestratord.core.lives.assignment_changes import answer_to, assignment_set
+from orchestratord.core.lives.assignment_changes import assignment_set
 from orchestratord.core.placement.pipeline import place_load
 from orchestratord.core.placement.query import LoadRequest
 from orchestratord.core.state import BrainConfig, BrainState
@@ -101,10 +101,9 @@ class Scene:
         for name in {model, app} - {""}:
             self._introduce(name, is_app=name == app)
         draft = Assignment("", model, app, targets, mode, **options)  # type: ignore[arg-type]  # tests name fields
-        event = AssignmentSet(draft)
-        assignment_set(self.state, event)
+        rule = assignment_set(self.state, AssignmentSet(draft))
         self.state.outbox.clear()
-        return answer_to(self.state, event)
+        return rule
 
     def _introduce(self, name: str, *, is_app: bool) -> None:
         if is_app and self.state.apps.find(name) is None:

@@ -64,7 +64,7 @@ class RandomWorld:
     def tell(self, event: events.Event) -> None:
         """Hand an event to the brain, do what it wants done, and look at everything. Refusals are part of life."""
         try:
-            wanted = self.driver.brain.handle(event, self.driver.now)
+            wanted = self.driver.brain.handle(event, self.driver.now).effects
         except LlorchError:
             return
         for effect in wanted:

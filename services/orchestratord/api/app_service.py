@@ -25,9 +25,9 @@ class AppService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["AppSe
     async def CreateApp(self, request: pb2.CreateAppRequest, context: Any) -> pb2.CreateAppResponse:
         key = new_app_key()
         app = apps.to_app(request.app, key_hash(key), at_ms=round(self._clock.wall().timestamp() * 1000))
-        self._owner.ask(events.AppCreated(app))
+        created = self._owner.ask(events.AppCreated(app))
         await self._effects.wait_all_kept()
-        return pb2.CreateAppResponse(app=apps.to_proto(self._owner.state.apps.get(app.name)), key=key)
+        return pb2.CreateAppResponse(app=apps.to_proto(created), key=key)
 
     async def ListApps(self, request: pb2.ListAppsRequest, context: Any) -> pb2.ListAppsResponse:
         known = self._owner.state.apps.all()
@@ -35,10 +35,9 @@ class AppService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["AppSe
         return pb2.ListAppsResponse(apps=[apps.to_proto(app) for app in page], next_page_token=following)
 
     async def UpdateApp(self, request: pb2.UpdateAppRequest, context: Any) -> pb2.UpdateAppResponse:
-        app = apps.to_app(request.app)
-        self._owner.ask(events.AppUpdated(app))
+        updated = self._owner.ask(events.AppUpdated(apps.to_app(request.app)))
         await self._effects.wait_all_kept()
-        return pb2.UpdateAppResponse(app=apps.to_proto(self._owner.state.apps.get(app.name)))
+        return pb2.UpdateAppResponse(app=apps.to_proto(updated))
 
     async def DeleteApp(self, request: pb2.DeleteAppRequest, context: Any) -> pb2.DeleteAppResponse:
         self._owner.ask(events.AppDeleted(check_id(request.app, "app")))

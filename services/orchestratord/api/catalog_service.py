@@ -6,7 +6,6 @@ from llama_orch.v2 import catalog_service_pb2 as pb2
 from llama_orch.v2 import model_pb2
 from llorch.clock import Clock
 from llorch.errors import FailedPrecondition, Reason, invalid_field
-from llorch.worker_state import WorkerState
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import models
@@ -15,7 +14,8 @@ from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.model import Model, Origin
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
-from orchestratord.runtime.verification import found_by_most, read_on_nodes
+from orchestratord.runtime.verification import compared, found_by_most, read_on_nodes
+from orchestratord.views import models as view_models
 
 
 class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["CatalogService"]):
@@ -29,9 +29,9 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
     async def RegisterModel(self, request: pb2.RegisterModelRequest, context: Any) -> pb2.RegisterModelResponse:
         spec = models.to_spec(request.model)
         now_ms = round(self._clock.wall().timestamp() * 1000)
-        self._owner.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
+        model = self._owner.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
         await self._effects.wait_all_kept()
-        return pb2.RegisterModelResponse(model=self._shown(self._find(spec.name)))
+        return pb2.RegisterModelResponse(model=self._shown(model))
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
         return pb2.GetModelResponse(model=self._shown(self._find(request.model)))
@@ -53,27 +53,27 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         found = await read_on_nodes(nodes, source)
         known = model.digest or found_by_most(found)
         if known:
-            self._owner.ask(events.ModelVerified(source, known))
+            known = self._owner.ask(events.ModelVerified(source, known))
         return pb2.VerifyModelResponse(
-            nodes=[models.verification(one.node_id, one.digest, one.failure, known) for one in found]
+            nodes=[models.verification(one.node_id, one.digest, one.failure) for one in compared(found, known)]
         )
 
     async def SetModelState(self, request: pb2.SetModelStateRequest, context: Any) -> pb2.SetModelStateResponse:
-        model = self._find(request.model)
-        self._owner.ask(events.ModelStateSet(model.name, models.to_state(request.state)))
+        name = self._find(request.model).name
+        model = self._owner.ask(events.ModelStateSet(name, models.to_state(request.state)))
         await self._effects.wait_all_kept()
-        return pb2.SetModelStateResponse(model=self._shown(self._find(model.name)))
+        return pb2.SetModelStateResponse(model=self._shown(model))
 
     async def DeleteModel(self, request: pb2.DeleteModelRequest, context: Any) -> pb2.DeleteModelResponse:
-        model = self._find(request.model)
-        self._owner.ask(events.ModelDeleted(model.name))
+        self._owner.ask(events.ModelDeleted(self._find(request.model).name))
         await self._effects.wait_all_kept()
         return pb2.DeleteModelResponse()
 
     async def GetAvailability(self, request: pb2.GetAvailabilityRequest, context: Any) -> pb2.GetAvailabilityResponse:
         page, following = self._page(request.page_size, request.page_token)
+        views = (view_models.availability(self._owner.state, model) for model in page)
         return pb2.GetAvailabilityResponse(
-            models=[self._availability(model) for model in page], next_page_token=following
+            models=[models.availability_to_proto(view) for view in views], next_page_token=following
         )
 
     def _find(self, name: str) -> Model:
@@ -88,14 +88,4 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         return [node for node in self._owner.state.fleet.ready_nodes() if source in node.staged]
 
     def _shown(self, model: Model) -> model_pb2.Model:
-        return models.to_proto(model, self._owner.state.fleet.workers_of_model(model.name))
-
-    def _availability(self, model: Model) -> pb2.ModelAvailability:
-        fleet = self._owner.state.fleet
-        return pb2.ModelAvailability(
-            model=model.name,
-            staged_node_ids=sorted(n.node_id for n in fleet.nodes.values() if model.spec.source in n.staged),
-            ready_worker_ids=sorted(
-                w.worker_id for w in fleet.workers_of_model(model.name) if w.state is WorkerState.READY
-            ),
-        )
+        return models.to_proto(view_models.view(self._owner.state, model))

@@ -19,8 +19,7 @@ from orchestratord.core.facts import targets
 from orchestratord.core.facts.drains import AfterDrain
 from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.targets import Place
-from orchestratord.core.lives import devices
-from orchestratord.core.placement import availability, pulls
+from orchestratord.core.placement import pulls
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.pulls import pull
@@ -28,6 +27,9 @@ from orchestratord.runtime.state_changes import StateChanges
 from orchestratord.runtime.worker_logs import read_worker_log
 from orchestratord.store.interface import Incarnation
 from orchestratord.version import VERSION
+from orchestratord.views import nodes as view_nodes
+from orchestratord.views import pools as view_pools
+from orchestratord.views import state as view_state
 
 
 class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["FleetService"]):
@@ -78,10 +80,9 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         return pb2.StartWorkerResponse(worker_id=self._load(asked))
 
     async def UnloadModel(self, request: pb2.UnloadModelRequest, context: Any) -> pb2.UnloadModelResponse:
-        model = self._owner.state.catalog.get(request.model)
-        workers = [worker for worker in self._owner.state.fleet.workers_of_model(model.name) if worker.serves]
-        self._owner.ask(events.ModelUnloadAsked(model.name, request.even_if_busy))
-        return pb2.UnloadModelResponse(worker_ids=sorted(worker.worker_id for worker in workers))
+        name = self._owner.state.catalog.get(request.model).name
+        stopped = self._owner.ask(events.ModelUnloadAsked(name, request.even_if_busy))
+        return pb2.UnloadModelResponse(worker_ids=stopped)
 
     async def ReleaseDevice(self, request: pb2.ReleaseDeviceRequest, context: Any) -> pb2.ReleaseDeviceResponse:
         place = self._devices(request.device)
@@ -89,9 +90,8 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         if duration_s == 0:
             raise invalid_field("duration_ms", "is 0; leave it out to release the device until it is resumed")
         until_ms = None if duration_s is None else round((self._clock.wall().timestamp() + duration_s) * 1000)
-        self._owner.ask(events.DeviceReleaseAsked(place.node_id, place.device_ids, duration_s, until_ms))
+        leaving = self._owner.ask(events.DeviceReleaseAsked(place.node_id, place.device_ids, duration_s, until_ms))
         await self._effects.wait_all_kept()
-        leaving = devices.leaving(self._owner.state, place.node_id, place.device_ids)
         return pb2.ReleaseDeviceResponse(worker_ids=leaving)
 
     async def ResumeDevice(self, request: pb2.ResumeDeviceRequest, context: Any) -> pb2.ResumeDeviceResponse:
@@ -101,7 +101,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         return pb2.ResumeDeviceResponse()
 
     async def GetPoolHealth(self, request: pb2.GetPoolHealthRequest, context: Any) -> pb2.GetPoolHealthResponse:
-        return pools.health_to_proto(self._owner.state, self._owner.state.fleet.pool(request.pool_id))
+        return pools.health_to_proto(view_pools.health(self._owner.state, request.pool_id))
 
     async def DrainPool(self, request: pb2.DrainPoolRequest, context: Any) -> pb2.DrainPoolResponse:
         self._owner.ask(pools.to_drain(request, AfterDrain.STAY))
@@ -142,23 +142,22 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         await pull({node.node_id: self._effects.node(node.node_id) for node in nodes}, source, tell)
 
     def _shown(self, node: Node) -> Any:
-        return convert_state.node_with_contents(self._owner.state, node, self._owner.now(), self._clock.wall())
+        view = view_nodes.with_contents(self._owner.state, node, self._owner.now())
+        return convert_state.node_with_contents(view, self._clock.wall())
 
     def _state(self) -> pb2.State:
         return convert_state.to_proto(
-            self._owner.state,
+            view_state.view(self._owner.state, self._owner.now()),
             cluster_id=self._incarnation.cluster_id,
             control_epoch=self._incarnation.control_epoch,
             version=VERSION,
-            now=self._owner.now(),
             wall=self._clock.wall(),
         )
 
     def _load(self, asked: events.ModelLoadAsked) -> str:
         if not asked.model:
             raise invalid_field("model", "must not be empty; `llorch models` lists the models")
-        self._owner.ask(asked)
-        return availability.worker_for(self._owner.state, asked.load_id, asked.model, asked.places)
+        return self._owner.ask(asked)
 
     def _devices(self, text: str) -> Place:
         """Devices that somebody named. A whole node is not meant by accident."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from llama_orch.v2 import assignment_pb2
 from llama_orch.v2 import placement_service_pb2 as pb2
 from llorch.clock import Clock
 from llorch.errors import invalid_field
@@ -10,11 +11,13 @@ from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import assignments, decisions
 from orchestratord.core import events
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.decision import DecisionRecord
-from orchestratord.core.lives import assignment_changes
 from orchestratord.core.placement.explain import explain
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.views import assignments as view_assignments
+from orchestratord.views import decisions as view_decisions
 
 
 class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["PlacementService"]):
@@ -25,19 +28,14 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
 
     async def SetAssignment(self, request: pb2.SetAssignmentRequest, context: Any) -> pb2.SetAssignmentResponse:
         draft = assignments.to_draft(request.assignment)
-        event = events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000))
-        self._owner.ask(event)
-        rule = assignment_changes.answer_to(self._owner.state, event)
+        rule = self._owner.ask(events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000)))
         await self._effects.wait_all_kept()
-        return pb2.SetAssignmentResponse(assignment=assignments.to_proto(rule, self._owner.state.fleet))
+        return pb2.SetAssignmentResponse(assignment=self._shown(rule))
 
     async def ListAssignments(self, request: pb2.ListAssignmentsRequest, context: Any) -> pb2.ListAssignmentsResponse:
         rules = self._owner.state.assignments.all()
         page, following = page_of(rules, lambda rule: rule.assignment_id, request.page_size, request.page_token)
-        fleet = self._owner.state.fleet
-        return pb2.ListAssignmentsResponse(
-            assignments=[assignments.to_proto(rule, fleet) for rule in page], next_page_token=following
-        )
+        return pb2.ListAssignmentsResponse(assignments=[self._shown(rule) for rule in page], next_page_token=following)
 
     async def DeleteAssignment(
         self, request: pb2.DeleteAssignmentRequest, context: Any
@@ -59,14 +57,17 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
             request.output_tokens,
             assignments.to_wishes(request.placement),
         )
-        return pb2.ExplainPlacementResponse(decision=decisions.to_proto(record, is_dry_run=True))
+        return pb2.ExplainPlacementResponse(decision=decisions.to_proto(view_decisions.view(record, is_dry_run=True)))
 
     async def ListDecisions(self, request: pb2.ListDecisionsRequest, context: Any) -> pb2.ListDecisionsResponse:
         wanted = [record for record in self._owner.state.decisions.newest_first() if _is_wanted(record, request)]
         page, following = page_of(wanted, _age_key, request.page_size, request.page_token, newest_first=True)
         return pb2.ListDecisionsResponse(
-            decisions=[decisions.to_proto(record) for record in page], next_page_token=following
+            decisions=[decisions.to_proto(view_decisions.view(record)) for record in page], next_page_token=following
         )
+
+    def _shown(self, rule: Assignment) -> assignment_pb2.Assignment:
+        return assignments.to_proto(view_assignments.view(self._owner.state, rule))
 
 
 def _is_wanted(record: DecisionRecord, request: pb2.ListDecisionsRequest) -> bool:

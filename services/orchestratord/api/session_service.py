@@ -13,6 +13,7 @@ from orchestratord.convert import sessions
 from orchestratord.core import events
 from orchestratord.core.facts.sessions import Session
 from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.views import sessions as view_sessions
 
 
 class SessionService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["SessionService"]):
@@ -47,7 +48,8 @@ class SessionService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["S
         return known.get(app, session_id)
 
     def _shown(self, session: Session) -> session_pb2.Session:
-        return sessions.to_proto(session, self._owner.state, self._owner.now(), self._clock.wall())
+        view = view_sessions.view(self._owner.state, session, self._owner.now())
+        return sessions.to_proto(view, self._clock.wall())
 
 
 def _order(session: Session) -> str:

@@ -1,5 +1,7 @@
 """TaskService: tasks come in, and their streams go out."""
 
+import hashlib
+import secrets
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,12 +17,12 @@ from orchestratord.api.task_metrics import TaskMetrics
 from orchestratord.convert import tasks
 from orchestratord.convert.embeddings import embed_response
 from orchestratord.core import events
-from orchestratord.core.facts.task import Task, unknown_task
-from orchestratord.core.lives.task_submission import find_repeated
+from orchestratord.core.facts.task import Task
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.task_reader import TaskReader
 from orchestratord.runtime.task_streams import TaskStreams
+from orchestratord.views import tasks as view_tasks
 
 
 class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["TaskService"]):
@@ -97,9 +99,10 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
             task_id=new_id("task"),
             correlation_id=current_call().correlation_id,
             durable=durable,
+            content_digest=_digest(spec, durable),
+            seed=secrets.randbits(63),
         )
-        self._owner.ask(events.TaskSubmitted(request))
-        return find_repeated(self._owner.state, request) or self._owner.state.task(request.task_id)
+        return self._owner.ask(events.TaskSubmitted(request))
 
     async def _follow(
         self,
@@ -126,23 +129,23 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
 
     def _cancel(self, task_id: str) -> "cancel_pb2.CancelOutcome.ValueType":
         try:
-            was_finished = self._find(task_id).is_finished
+            outcome = self._owner.ask(events.TaskCancelled(task_id, current_call().app))
         except NotFound:
             return cancel_pb2.CANCEL_OUTCOME_UNKNOWN
-        self._owner.ask(events.TaskCancelled(task_id))
-        return cancel_pb2.CANCEL_OUTCOME_ALREADY_FINISHED if was_finished else cancel_pb2.CANCEL_OUTCOME_CANCELLED
+        return tasks.CANCEL_OUTCOMES.to_proto(outcome)
 
     def _find(self, task_id: str) -> Task:
-        """A task that the caller may see: an app sees its own, and to it the others are not there."""
-        app = current_call().app
-        task = self._owner.state.task(task_id)
-        if app and task.request.app != app:
-            raise unknown_task(task_id)
-        return task
+        """A task that the caller may see."""
+        return self._owner.state.task_seen_by(current_call().app, task_id)
 
     def _shown(self, task: Task) -> task_pb2.Task:
         stream = self._streams.get(task.task_id)
-        return tasks.to_proto(task, self._owner.state, len(stream.log), stream.admitted_at)
+        return tasks.to_proto(view_tasks.view(self._owner.state, task), len(stream.log), stream.admitted_at)
+
+
+def _digest(spec: task_pb2.TaskSpec, durable: bool) -> str:
+    """Whether it outlives its reader is part of what was asked for, so a repeated request_id does not change it."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True) + bytes([durable])).hexdigest()
 
 
 def _check_task_id(task_id: str) -> None:

@@ -9,9 +9,8 @@ from llorch.options.task import PLACEMENT
 from llorch.rpc.enum_table import EnumTable
 from orchestratord.convert.option_checks import check_options
 from orchestratord.core.facts.assignments import Assignment, Mode
-from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.rules import Wishes
-from orchestratord.core.facts.targets import show
+from orchestratord.views.assignments import AssignmentView
 
 _MODES = EnumTable(Mode, assignment_pb2.AssignmentMode)
 
@@ -34,18 +33,15 @@ def to_draft(assignment: assignment_pb2.Assignment) -> Assignment:
     )
 
 
-def to_proto(rule: Assignment, fleet: Fleet) -> assignment_pb2.Assignment:
-    """Places by the names that they have now."""
+def to_proto(view: AssignmentView) -> assignment_pb2.Assignment:
+    rule = view.rule
     create_time = Timestamp()
     create_time.FromMilliseconds(rule.created_at_ms)
     return assignment_pb2.Assignment(
         assignment_id=rule.assignment_id,
         model=rule.model,
         app=rule.app,
-        targets=[
-            target if place is None else show(fleet, place)
-            for target, place in zip(rule.targets, rule.places, strict=True)
-        ],
+        targets=view.targets,
         mode=_MODES.to_proto(rule.mode),
         keep_loaded=rule.keep_loaded,
         replicas_min=rule.replicas_min,

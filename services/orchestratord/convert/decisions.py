@@ -3,11 +3,12 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import decision_pb2
-from orchestratord.core.facts.decision import Candidate, DecisionRecord, Outcome
-from orchestratord.core.placement.sentences import sentence
+from orchestratord.core.facts.decision import Candidate, Outcome
+from orchestratord.views.decisions import DecisionView
 
 
-def to_proto(record: DecisionRecord, *, is_dry_run: bool = False) -> decision_pb2.DecisionLog:
+def to_proto(view: DecisionView) -> decision_pb2.DecisionLog:
+    record = view.record
     time = Timestamp()
     time.FromMilliseconds(record.at_ms)
     return decision_pb2.DecisionLog(
@@ -19,7 +20,7 @@ def to_proto(record: DecisionRecord, *, is_dry_run: bool = False) -> decision_pb
         chosen=0 if record.outcome is Outcome.CHOSEN else None,
         pinned=record.pinned,
         fallback_used=record.fallback_used,
-        summary=sentence(record, is_dry_run=is_dry_run),
+        summary=view.summary,
         considered=record.considered,
         removed=record.removed,
     )

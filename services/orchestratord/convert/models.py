@@ -1,6 +1,6 @@
 """Models: what owners say, and what everybody is shown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,10 +11,9 @@ from llorch.options.checking import check_value
 from llorch.options.model import MODEL
 from llorch.rpc.enum_table import EnumTable
 from llorch.rpc.enum_tables import CACHE_TYPES, SPLIT_MODES
-from llorch.worker_state import WorkerState
 from orchestratord.convert.option_checks import check_options
-from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.model import VALUES, Model, ModelSpec, ModelState, Origin
+from orchestratord.views.models import AvailabilityView, ModelView
 
 SOURCE_KINDS = ("file:", "dir:", "pkg:", "hf:", "https:")
 
@@ -63,8 +62,8 @@ def to_state(state: "model_pb2.ModelState.ValueType") -> ModelState:
     return _STATES.from_proto(state, "state")
 
 
-def to_proto(model: Model, workers: Iterable[Worker]) -> model_pb2.Model:
-    ready = [worker for worker in workers if worker.state is WorkerState.READY and worker.engine]
+def to_proto(view: ModelView) -> model_pb2.Model:
+    model = view.model
     create_time = Timestamp()
     create_time.FromMilliseconds(round(model.registered_ms))
     return model_pb2.Model(
@@ -72,18 +71,21 @@ def to_proto(model: Model, workers: Iterable[Worker]) -> model_pb2.Model:
         state=_STATES.to_proto(model.state),
         size_mib=model.size_mib,
         digest=model.digest,
-        context=min((w.engine.context_per_slot for w in ready if w.engine), default=_context(model) or 0),
-        workers_ready=len(ready),
+        context=view.context or 0,
+        workers_ready=view.workers_ready,
         create_time=create_time if model.registered_ms else None,
         origins={_FIELD_NAMES.get(value, value): _ORIGINS.to_proto(model.origin_of(value)) for value in VALUES},
         provenance=model.provenance,
     )
 
 
-def verification(node_id: str, digest: str, failure: str, known: str) -> catalog_service_pb2.NodeVerification:
-    """What a node found, beside the digest that the model has."""
-    if digest and digest != known:
-        failure = f"the file is another one than that of digest {known[:12]}…; bring the right file there"
+def availability_to_proto(view: AvailabilityView) -> catalog_service_pb2.ModelAvailability:
+    return catalog_service_pb2.ModelAvailability(
+        model=view.model, staged_node_ids=view.staged_node_ids, ready_worker_ids=view.ready_worker_ids
+    )
+
+
+def verification(node_id: str, digest: str, failure: str) -> catalog_service_pb2.NodeVerification:
     return catalog_service_pb2.NodeVerification(node_id=node_id, ok=not failure, digest=digest, message=failure)
 
 
@@ -93,7 +95,7 @@ def _spec_proto(model: Model) -> model_pb2.ModelSpec:
         name=spec.name,
         source=spec.source,
         aliases=spec.aliases,
-        context=_context(model),
+        context=model.known_context,
         slots=model.slots,
         cache_type=CACHE_TYPES.to_proto(model.cache_type),
         split=SPLIT_MODES.to_proto(model.split),
@@ -101,11 +103,6 @@ def _spec_proto(model: Model) -> model_pb2.ModelSpec:
         idle_unload_ms=None if spec.idle_unload_s is None else round(spec.idle_unload_s * 1000),
         vram_claim_mib=spec.vram_claim_mib,
     )
-
-
-def _context(model: Model) -> int | None:
-    """None as long as it depends on a file that nobody has looked at."""
-    return model.context if model.spec.context or model.facts else None
 
 
 def check_shares(shares: Sequence[float]) -> None:

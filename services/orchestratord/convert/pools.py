@@ -1,18 +1,16 @@
-"""Pools: how they do, and what becomes of them."""
+"""Pools: what is to become of them, and what callers are shown."""
 
 from llama_orch.v2 import fleet_service_pb2 as pb2
 from llama_orch.v2 import pool_pb2
 from llorch.rpc.enum_table import EnumTable
-from llorch.worker_state import WorkerState
 from orchestratord.core.events import PoolDrainAsked
-from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy
-from orchestratord.core.facts.fleet import NodeState, Pool, Worker
-from orchestratord.core.lives import pools
-from orchestratord.core.state import BrainState
+from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
+from orchestratord.views.pools import PoolHealth, PoolState, PoolView
 
 DEFAULT_DEADLINE_MS = 30_000
 
 _POLICIES = EnumTable(DrainPolicy, pb2.DrainPolicy)
+_STATES = EnumTable(PoolState, pool_pb2.PoolState)
 
 
 def to_drain(
@@ -23,44 +21,25 @@ def to_drain(
     return PoolDrainAsked(request.pool_id, deadline_ms / 1000, policy, after)
 
 
-def pool_to_proto(state: BrainState, pool: Pool) -> pool_pb2.Pool:
+def pool_to_proto(view: PoolView) -> pool_pb2.Pool:
     return pool_pb2.Pool(
-        pool_id=pool.pool_id,
-        node_id=pool.node_id,
-        device_ids=pool.device_ids,
-        state=_pool_state(state.drains.find(pool.pool_id)),
+        pool_id=view.pool.pool_id,
+        node_id=view.pool.node_id,
+        device_ids=view.pool.device_ids,
+        state=_STATES.to_proto(view.state),
     )
 
 
-def health_to_proto(state: BrainState, pool: Pool) -> pb2.GetPoolHealthResponse:
-    node, drain = state.fleet.nodes[pool.node_id], state.drains.find(pool.pool_id)
-    workers = pools.workers_in(state, pool)
-    ready = [worker for worker in workers if worker.state is WorkerState.READY and worker.engine]
-    is_live = node.state is NodeState.READY
-    has_device = any(node.devices[name].usable for name in pool.device_ids if name in node.devices)
-    failures = (failure for failure in state.load_failures.values() if failure.node_id == pool.node_id)
-    last = max(failures, key=lambda failure: failure.at, default=None)
+def health_to_proto(health: PoolHealth) -> pb2.GetPoolHealthResponse:
     return pb2.GetPoolHealthResponse(
-        pool=pool_to_proto(state, pool),
-        ready=is_live and has_device and drain is None,
-        live=is_live,
-        slots_total=sum(worker.engine.slots for worker in ready if worker.engine),
-        slots_free=sum(worker.slots_free for worker in ready if worker.takes_runs),
-        blockers=[] if drain is None else [_blocker(worker) for worker in workers],
-        last_error="" if last is None else f"{last.model}: {last.message}",
+        pool=pool_to_proto(health.pool),
+        ready=health.is_ready,
+        live=health.is_live,
+        slots_total=health.slots_total,
+        slots_free=health.slots_free,
+        blockers=[
+            pb2.DrainBlocker(worker_id=blocker.worker_id, runs=blocker.runs, message=blocker.message)
+            for blocker in health.blockers
+        ],
+        last_error=health.last_error,
     )
-
-
-def _pool_state(drain: Drain | None) -> "pool_pb2.PoolState.ValueType":
-    if drain is None:
-        return pool_pb2.POOL_STATE_READY
-    return pool_pb2.POOL_STATE_DRAINED if drain.is_drained else pool_pb2.POOL_STATE_DRAINING
-
-
-def _blocker(worker: Worker) -> pb2.DrainBlocker:
-    runs = len(worker.attempts)
-    if runs:
-        message = f"{worker.spec.model} still runs {runs} task(s)"
-    else:
-        message = f"the process that had {worker.spec.model} is ending"
-    return pb2.DrainBlocker(worker_id=worker.worker_id, runs=runs, message=message)

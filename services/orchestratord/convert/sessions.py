@@ -7,8 +7,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llama_orch.v2 import session_pb2
 from llorch.options.task import SESSION_BUDGET
 from orchestratord.convert.option_checks import check_options
-from orchestratord.core.facts.sessions import Budget, Session
-from orchestratord.core.state import BrainState
+from orchestratord.core.facts.sessions import Budget
+from orchestratord.views.sessions import SessionView
 
 
 def to_budget(budget: session_pb2.SessionBudget) -> Budget:
@@ -16,19 +16,19 @@ def to_budget(budget: session_pb2.SessionBudget) -> Budget:
     return Budget(**{field.name: value for field, value in budget.ListFields()})
 
 
-def to_proto(session: Session, state: BrainState, now: float, wall: datetime) -> session_pb2.Session:
-    """`now` is the brain's clock, `wall` the same moment for people."""
+def to_proto(view: SessionView, wall: datetime) -> session_pb2.Session:
+    """`wall` is now."""
+    session = view.session
     expire_time = Timestamp()
-    expire_time.FromDatetime(wall + timedelta(seconds=state.sessions.expires_at(session) - now))
-    is_warm = session.worker_id in state.fleet.workers
+    expire_time.FromDatetime(wall + timedelta(seconds=view.expires_in_s))
     return session_pb2.Session(
         session_id=session.session_id,
         app=session.app,
         model=session.model,
         turns=session.turns,
         tokens=session.tokens,
-        worker_id=session.worker_id if is_warm else "",
-        kv_warm_tokens=session.warm_tokens if is_warm else 0,
+        worker_id=view.worker_id,
+        kv_warm_tokens=view.warm_tokens,
         expire_time=expire_time,
         budget=_budget(session.budget),
         busy_ms=session.busy_ms,

@@ -11,57 +11,55 @@ from llorch.rpc.enum_tables import WORKER_STATES
 from llorch.worker_state import WorkerState
 from orchestratord.convert.loads import failure_to_proto, load_to_proto
 from orchestratord.convert.pools import pool_to_proto
-from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker
-from orchestratord.core.state import BrainState
+from orchestratord.core.facts.fleet import NodeState, Worker
+from orchestratord.views.nodes import DeviceView, LedgerView, NodeView, NodeWithContents
+from orchestratord.views.state import StateView
 
 _NODE_STATES = EnumTable(NodeState, node_pb2.NodeState, unused={"DRAINING"})
 
 
 def to_proto(
-    state: BrainState, *, cluster_id: str, control_epoch: int, version: str, now: float, wall: datetime
+    view: StateView, *, cluster_id: str, control_epoch: int, version: str, wall: datetime
 ) -> fleet_service_pb2.State:
-    """`now` is the brain's clock, `wall` the same moment for people."""
-    nodes = sorted(state.fleet.nodes.values(), key=lambda node: node.node_id)
+    """`wall` is now."""
     return fleet_service_pb2.State(
         time=_timestamp(wall),
         cluster_id=cluster_id,
         control_epoch=control_epoch,
         version=version,
-        nodes=[node_to_proto(state, node, now, wall) for node in nodes],
-        devices=[_ledger(state, node, device, now, wall) for node in nodes for device in _by_index(node)],
-        workers=[worker_to_proto(worker) for worker in sorted(state.fleet.workers.values(), key=lambda w: w.worker_id)],
+        nodes=[node_to_proto(node, wall) for node in view.nodes],
+        devices=[_ledger(account, wall) for account in view.devices],
+        workers=[worker_to_proto(worker) for worker in view.workers],
         queues=[
-            fleet_service_pb2.QueueState(
-                priority=priority, depth=state.queue.depth(priority), capacity=state.queue.capacity
-            )
-            for priority in state.queue.priorities
+            fleet_service_pb2.QueueState(priority=queue.priority, depth=queue.depth, capacity=queue.capacity)
+            for queue in view.queues
         ],
-        tasks_running=state.running,
-        loads=[load_to_proto(state, load) for load in sorted(state.loads.values(), key=lambda load: load.load_id)],
-        load_failures=[failure_to_proto(state.load_failures[name], now, wall) for name in sorted(state.load_failures)],
+        tasks_running=view.tasks_running,
+        loads=[load_to_proto(load) for load in view.loads],
+        load_failures=[failure_to_proto(failure, wall) for failure in view.load_failures],
     )
 
 
-def node_with_contents(state: BrainState, node: Node, now: float, wall: datetime) -> node_pb2.Node:
-    """A node with its devices and workers, for those who ask for one node."""
-    shown = node_to_proto(state, node, now, wall)
-    shown.devices.extend(_device(state, node, device) for device in _by_index(node))
-    shown.workers.extend(worker_to_proto(worker) for worker in state.fleet.workers_on(node.node_id))
+def node_with_contents(view: NodeWithContents, wall: datetime) -> node_pb2.Node:
+    shown = node_to_proto(view.node, wall)
+    shown.devices.extend(_device(device) for device in view.devices)
+    shown.workers.extend(worker_to_proto(worker) for worker in view.workers)
     return shown
 
 
-def node_to_proto(state: BrainState, node: Node, now: float, wall: datetime) -> node_pb2.Node:
+def node_to_proto(view: NodeView, wall: datetime) -> node_pb2.Node:
+    node = view.node
     return node_pb2.Node(
         node_id=node.node_id,
-        state=_node_state(state, node),
+        state=node_pb2.NODE_STATE_DRAINING if view.is_draining else _NODE_STATES.to_proto(node.state),
         version=node.version,
-        pools=[pool_to_proto(state, node.pools[pool_id]) for pool_id in sorted(node.pools)],
+        pools=[pool_to_proto(pool) for pool in view.pools],
         labels=dict(node.labels),
         staged_models=[
             node_pb2.StagedModel(source=source, size_mib=size) for source, size in sorted(node.staged.items())
         ],
-        register_time=_timestamp(wall - timedelta(seconds=now - node.registered_at)),
-        last_report_age_ms=max(0, round((now - node.last_report_at) * 1000)),
+        register_time=_timestamp(wall - timedelta(seconds=view.registered_ago_s)),
+        last_report_age_ms=round(view.reported_ago_s * 1000),
     )
 
 
@@ -79,43 +77,29 @@ def worker_to_proto(worker: Worker) -> worker_pb2.Worker:
     return shown
 
 
-def _node_state(state: BrainState, node: Node) -> "node_pb2.NodeState.ValueType":
-    """It is draining when everything that it has is."""
-    is_emptied = bool(node.pools) and all(state.drains.find(pool_id) is not None for pool_id in node.pools)
-    if node.state is NodeState.READY and is_emptied:
-        return node_pb2.NODE_STATE_DRAINING
-    return _NODE_STATES.to_proto(node.state)
-
-
-def _ledger(
-    state: BrainState, node: Node, device: Device, now: float, wall: datetime
-) -> fleet_service_pb2.DeviceLedger:
-    key = (node.node_id, device.device_id)
-    due = state.released.due_at(key)
+def _ledger(view: LedgerView, wall: datetime) -> fleet_service_pb2.DeviceLedger:
+    ends_in_s = view.release_ends_in_s
     return fleet_service_pb2.DeviceLedger(
-        device=_device(state, node, device),
-        node_id=node.node_id,
-        reserved_mib=state.ledger.held(key),
-        available_mib=max(0, state.ledger.available(key)),
-        worker_ids=state.ledger.loads_on(key),
-        returning_mib=state.ledger.returning(key),
-        release_end_time=None if due is None else _timestamp(wall + timedelta(seconds=due - now)),
+        device=_device(view.device),
+        node_id=view.node_id,
+        reserved_mib=view.reserved_mib,
+        available_mib=view.available_mib,
+        worker_ids=view.worker_ids,
+        returning_mib=view.returning_mib,
+        release_end_time=None if ends_in_s is None else _timestamp(wall + timedelta(seconds=ends_in_s)),
     )
 
 
-def _device(state: BrainState, node: Node, device: Device) -> device_pb2.Device:
-    """As its node reports it; that its owner took it back is known here alone."""
-    assert isinstance(device.report, device_pb2.Device)  # convert.nodes put it there
-    if (node.node_id, device.device_id) not in state.released:
-        return device.report
+def _device(view: DeviceView) -> device_pb2.Device:
+    """As its node reports it, unless its owner took it back."""
+    report = view.device.report
+    assert isinstance(report, device_pb2.Device)  # convert.nodes put it there
+    if not view.is_released:
+        return report
     shown = device_pb2.Device()
-    shown.CopyFrom(device.report)
+    shown.CopyFrom(report)
     shown.state = device_pb2.DEVICE_STATE_RELEASED
     return shown
-
-
-def _by_index(node: Node) -> list[Device]:
-    return sorted(node.devices.values(), key=lambda device: (device.index, device.device_id))
 
 
 def _timestamp(moment: datetime) -> Timestamp:

@@ -1,13 +1,12 @@
 """Tasks: what clients ask for, and what they are shown."""
 
-import hashlib
-import secrets
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from llama_orch.v2 import run_pb2, task_pb2
+from llama_orch.v2 import cancel_pb2, run_pb2, task_pb2
 from llorch.errors import InvalidArgument, PermissionDenied, Reason, Unimplemented, invalid_field
 from llorch.identifiers import check_id
 from llorch.options.task import TASK
@@ -16,12 +15,10 @@ from orchestratord.convert.assignments import to_wishes
 from orchestratord.convert.embed_checks import check_embed
 from orchestratord.convert.generate_checks import check_generate
 from orchestratord.convert.option_checks import check_options
-from orchestratord.convert.prompt_size import guess_prompt_tokens
 from orchestratord.convert.sessions import to_budget
-from orchestratord.core.facts.task import Task, TaskRequest, TaskState
-from orchestratord.core.placement.lanes import lane_of
-from orchestratord.core.placement.prediction import predict_start_of
-from orchestratord.core.state import BrainState
+from orchestratord.core.facts.prompt_size import guess_prompt_tokens
+from orchestratord.core.facts.task import CancelOutcome, TaskRequest, TaskState
+from orchestratord.views.tasks import TaskView
 
 Work = Literal["generate", "embed"]
 
@@ -31,25 +28,31 @@ _OTHER_CALLS = {
 }
 
 STATES = EnumTable(TaskState, task_pb2.TaskState)
+CANCEL_OUTCOMES = EnumTable(CancelOutcome, cancel_pb2.CancelOutcome, unused={"UNKNOWN"})
 
 
 def to_request(
-    spec: task_pb2.TaskSpec, *, work: Work, app: str, task_id: str, correlation_id: str, durable: bool
+    spec: task_pb2.TaskSpec,
+    *,
+    work: Work,
+    app: str,
+    task_id: str,
+    correlation_id: str,
+    durable: bool,
+    content_digest: str,
+    seed: int,
 ) -> TaskRequest:
     """Check everything that a client sent, and make the request that the brain decides on.
 
-    `work` is the kind that the call takes. A seed is drawn here if the client gave none, so that the task can be
-    repeated.
+    `work` is the kind that the call takes. `seed` counts if the client gave none, so that the task can be repeated.
     """
     _check_spec(spec, work)
-    # Whether it outlives its reader is part of what was asked for, so a repeated request_id does not change it.
-    digest = hashlib.sha256(spec.SerializeToString(deterministic=True) + bytes([durable])).hexdigest()
-    run = run_pb2.RunSpec(embed=spec.embed) if work == "embed" else _generate_run(spec)
+    run = run_pb2.RunSpec(embed=spec.embed) if work == "embed" else _generate_run(spec, seed)
     return TaskRequest(
         task_id=task_id,
         model=spec.model,
         payload=run.SerializeToString(),
-        content_digest=digest,
+        content_digest=content_digest,
         seed=run.generate.sampling.seed,
         priority=spec.priority,
         app=app,
@@ -58,12 +61,27 @@ def to_request(
         correlation_id=correlation_id,
         deadline_s=spec.deadline_ms / 1000 if spec.HasField("deadline_ms") else None,
         durable=durable,
-        prompt_tokens=guess_prompt_tokens(spec),
+        prompt_tokens=guess_prompt_tokens(sum(map(len, _texts(spec))), len(spec.generate.chat.messages)),
         max_tokens=_most_tokens(spec),
         choices=spec.generate.n if spec.generate.HasField("n") else 1,
         session_budget=to_budget(spec.session_budget) if spec.HasField("session_budget") else None,
         wishes=to_wishes(spec.placement) if spec.HasField("placement") else None,
     )
+
+
+def _texts(spec: task_pb2.TaskSpec) -> Iterator[str]:
+    kind = spec.WhichOneof("work")
+    if kind == "embed":
+        yield from spec.embed.inputs
+    elif spec.generate.WhichOneof("input") == "prompt":
+        yield spec.generate.prompt
+    else:
+        for message in spec.generate.chat.messages:
+            yield from (part.text for part in message.content)
+            yield from (call.arguments for call in message.tool_calls)
+        for tool in spec.generate.chat.tools:
+            yield tool.description
+            yield tool.parameters
 
 
 def _most_tokens(spec: task_pb2.TaskSpec) -> int | None:
@@ -73,10 +91,10 @@ def _most_tokens(spec: task_pb2.TaskSpec) -> int | None:
     return spec.generate.max_tokens if spec.generate.HasField("max_tokens") else None
 
 
-def _generate_run(spec: task_pb2.TaskSpec) -> run_pb2.RunSpec:
+def _generate_run(spec: task_pb2.TaskSpec, seed: int) -> run_pb2.RunSpec:
     run = run_pb2.RunSpec(generate=spec.generate, deterministic=spec.deterministic)
     if not run.generate.sampling.HasField("seed"):
-        run.generate.sampling.seed = secrets.randbits(63)
+        run.generate.sampling.seed = seed
     return run
 
 
@@ -87,11 +105,11 @@ def to_run_spec(request: TaskRequest, remaining_s: float | None) -> run_pb2.RunS
     return spec
 
 
-def to_proto(task: Task, state: BrainState, log_entries: int, admitted_at: datetime) -> task_pb2.Task:
-    request = task.request
+def to_proto(view: TaskView, log_entries: int, admitted_at: datetime) -> task_pb2.Task:
+    task, request = view.task, view.task.request
     create_time = Timestamp()
     create_time.FromDatetime(admitted_at)
-    shown = task_pb2.Task(
+    return task_pb2.Task(
         task_id=task.task_id,
         state=STATES.to_proto(task.state),
         model=request.model,
@@ -100,18 +118,15 @@ def to_proto(task: Task, state: BrainState, log_entries: int, admitted_at: datet
         session_id=request.session_id,
         create_time=create_time,
         attempts=task.attempts,
-        worker_id=task.attempt.worker_id if task.attempt and task.state is TaskState.RUNNING else "",
+        worker_id=view.worker_id,
         seed=request.seed,
         correlation_id=request.correlation_id,
         durable=request.durable,
         log_entries=log_entries,
         request_id=request.request_id,
+        queue_position=view.queue_position,
+        predicted_start_ms=view.predicted_start_ms,
     )
-    if task.task_id in state.queue:
-        shown.queue_position = state.queue.position(task.task_id)
-        if start := predict_start_of(state, task, lane_of(state, request), shown.queue_position):
-            shown.predicted_start_ms = round(start.mean)
-    return shown
 
 
 def _check_spec(spec: task_pb2.TaskSpec, work: Work) -> None:

@@ -1,6 +1,7 @@
-"""The brain: events in, effects out."""
+"""The brain: events in; effects, and answers to commands, out."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from orchestratord.core import events
@@ -26,7 +27,16 @@ from orchestratord.core.lives import (
 )
 from orchestratord.core.state import BrainConfig, BrainState
 
-Handler = Callable[[BrainState, Any], None]
+Handler = Callable[[BrainState, Any], Any]
+"""Takes an event in, and returns the answer to a command; None to everything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What came of an event. `answer` is of the type that the command names."""
+
+    effects: list[Effect]
+    answer: Any
 
 
 def _tick(state: BrainState, _: events.Tick) -> None:
@@ -57,7 +67,7 @@ _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
     TimerKind.DRAIN_DEADLINE: pools.deadline_passed,
 }
 
-_HANDLERS: dict[type, Handler] = {
+HANDLERS: dict[type, Handler] = {
     events.TaskSubmitted: task_submission.submit,
     events.TaskCancelled: task_life.cancel,
     events.ReaderAttached: task_life.reader_attached,
@@ -109,7 +119,7 @@ def _queue_of(config: BrainConfig) -> AdmissionQueue:
 
 
 class Brain:
-    """A deterministic state machine: equal events at equal times give equal effects.
+    """A deterministic state machine: equal events at equal times give equal effects and answers.
 
     A command that can't be carried out raises an error of `llorch.errors`, and nothing has changed. `new_id` makes
     ids for attempts and workers; a simulation hands in one that counts.
@@ -118,13 +128,13 @@ class Brain:
     def __init__(self, config: BrainConfig, new_id: Callable[[str], str]) -> None:
         self.state = BrainState(config, new_id, _queue_of(config))
 
-    def handle(self, event: events.Event, now: float) -> list[Effect]:
+    def handle(self, event: events.Event, now: float) -> Handled:
         """Take one event in. `now` is monotonic, in seconds, and never less than before."""
         self.state.now = self.state.queue.now = now
         try:
-            _HANDLERS[type(event)](self.state, event)
+            answer = HANDLERS[type(event)](self.state, event)
             while self.state.look_again:
                 model_loading.look_again(self.state)
         finally:
             effects, self.state.outbox = self.state.outbox, []
-        return effects
+        return Handled(effects, answer)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from llorch.errors import Reason
 from llorch.gguf.facts import ModelFacts
@@ -9,26 +10,49 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import Snapshot
-from orchestratord.core.facts.model import ModelSpec, ModelState, Origin
+from orchestratord.core.facts.model import Model, ModelSpec, ModelState, Origin
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.targets import Place
-from orchestratord.core.facts.task import RunResult, TaskError, TaskRequest, TaskState, Terminal
+from orchestratord.core.facts.task import (
+    CancelOutcome,
+    RunResult,
+    Task,
+    TaskError,
+    TaskRequest,
+    TaskState,
+    Terminal,
+)
 
-# From clients. The brain may refuse these by raising an error of `llorch.errors`; then nothing has changed.
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class Command(Generic[Answer_co]):
+    """An event that a caller asks for. `Answer_co` is what the brain answers: what holds when the event was handled.
+
+    The brain may refuse a command by raising an error of `llorch.errors`; then nothing has changed.
+    """
+
+    __slots__ = ()
+
+
+# From clients.
 
 
 @dataclass(frozen=True, slots=True)
-class TaskSubmitted:
+class TaskSubmitted(Command[Task]):
     request: TaskRequest
 
 
 @dataclass(frozen=True, slots=True)
-class TaskCancelled:
+class TaskCancelled(Command[CancelOutcome]):
+    """To an app the tasks of others are not there; without an app, every task is."""
+
     task_id: str
+    app: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class ReaderAttached:
+class ReaderAttached(Command[None]):
     task_id: str
 
 
@@ -38,8 +62,8 @@ class ReaderLeft:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelRegistered:
-    """`at_ms` is in milliseconds since 1970."""
+class ModelRegistered(Command[Model]):
+    """Answered with what the model comes to. `at_ms` is in milliseconds since 1970."""
 
     spec: ModelSpec
     origin: Origin
@@ -48,25 +72,27 @@ class ModelRegistered:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelStateSet:
+class ModelStateSet(Command[Model]):
     model: str
     state: ModelState
 
 
 @dataclass(frozen=True, slots=True)
-class ModelDeleted:
+class ModelDeleted(Command[None]):
     model: str
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerStopAsked:
+class WorkerStopAsked(Command[None]):
     worker_id: str
     even_if_busy: bool
 
 
 @dataclass(frozen=True, slots=True)
-class AssignmentSet:
+class AssignmentSet(Command[Assignment]):
     """The draft names its targets as people write them; where they are is for the brain to find out.
+
+    Answered with the rule as it was set.
 
     `at_ms` is in milliseconds since 1970.
     """
@@ -76,15 +102,15 @@ class AssignmentSet:
 
 
 @dataclass(frozen=True, slots=True)
-class AssignmentDeleted:
+class AssignmentDeleted(Command[None]):
     assignment_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class ModelLoadAsked:
+class ModelLoadAsked(Command[str]):
     """`load_id` becomes the worker's id, if one is started. Without `places` it is chosen where.
 
-    `anew`: a worker that is there already will not do.
+    `anew`: a worker that is there already will not do. Answered with the id of the worker that has the model or will.
     """
 
     model: str
@@ -94,14 +120,19 @@ class ModelLoadAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelUnloadAsked:
+class ModelUnloadAsked(Command[list[str]]):
+    """Answered with the ids of the workers that go."""
+
     model: str
     even_if_busy: bool
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceReleaseAsked:
-    """`until_ms`, since 1970, and `duration_s` say the same, for the record and for the clock; None = until resumed."""
+class DeviceReleaseAsked(Command[list[str]]):
+    """`until_ms`, since 1970, and `duration_s` say the same, for the record and for the clock; None = until resumed.
+
+    Answered with the ids of the workers that have to leave first.
+    """
 
     node_id: str
     device_ids: tuple[str, ...]
@@ -110,13 +141,13 @@ class DeviceReleaseAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceResumeAsked:
+class DeviceResumeAsked(Command[None]):
     node_id: str
     device_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class PoolDrainAsked:
+class PoolDrainAsked(Command[None]):
     pool_id: str
     deadline_s: float = 30.0
     policy: DrainPolicy = DrainPolicy.REQUEUE
@@ -124,33 +155,33 @@ class PoolDrainAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class AppCreated:
+class AppCreated(Command[App]):
     """An app gets a key, of which `app` has the hash."""
 
     app: App
 
 
 @dataclass(frozen=True, slots=True)
-class AppDefined:
+class AppDefined(Command[App]):
     """The settings file has an app; its key is made by a call."""
 
     app: App
 
 
 @dataclass(frozen=True, slots=True)
-class AppUpdated:
+class AppUpdated(Command[App]):
     """All of the app but its key."""
 
     app: App
 
 
 @dataclass(frozen=True, slots=True)
-class AppDeleted:
+class AppDeleted(Command[None]):
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class SessionDeleted:
+class SessionDeleted(Command[None]):
     app: str
     session_id: str
 
@@ -159,7 +190,7 @@ class SessionDeleted:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeRegistered:
+class NodeRegistered(Command[None]):
     """`instance_id` is another one after the pool manager was restarted."""
 
     node_id: str
@@ -173,7 +204,7 @@ class NodeRegistered:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeReported:
+class NodeReported(Command[None]):
     """`applied_command_seq`: the report knows of every command up to this one."""
 
     node_id: str
@@ -183,7 +214,7 @@ class NodeReported:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeForgotten:
+class NodeForgotten(Command[None]):
     node_id: str
 
 
@@ -206,8 +237,8 @@ class StagedModelDeleted:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelVerified:
-    """Nodes have read the file of a source again and found this digest."""
+class ModelVerified(Command[str]):
+    """Nodes have read the file of a source again and found this digest. Answered with the digest that counts."""
 
     source: str
     digest: str
@@ -343,32 +374,10 @@ class Tick:
 
 
 Event = (
-    TaskSubmitted
-    | TaskCancelled
-    | ReaderAttached
+    Command[Any]
     | ReaderLeft
-    | ModelRegistered
-    | ModelStateSet
-    | ModelDeleted
-    | WorkerStopAsked
-    | AppCreated
-    | AppDefined
-    | AppUpdated
-    | AppDeleted
-    | SessionDeleted
-    | AssignmentSet
-    | AssignmentDeleted
-    | ModelLoadAsked
-    | ModelUnloadAsked
-    | DeviceReleaseAsked
-    | DeviceResumeAsked
-    | PoolDrainAsked
-    | NodeRegistered
-    | NodeReported
-    | NodeForgotten
     | ModelStaged
     | StagedModelDeleted
-    | ModelVerified
     | ModelComing
     | StagingFailed
     | WorkerStartAccepted

@@ -109,6 +109,13 @@ class BrainState:
             )
         raise unknown_task(task_id)
 
+    def task_seen_by(self, app: str, task_id: str) -> Task:
+        """As `task`; to an app, the tasks of others are not there."""
+        task = self.task(task_id)
+        if app and task.request.app != app:
+            raise unknown_task(task_id)
+        return task
+
     @property
     def running(self) -> int:
         return len(self.attempts)

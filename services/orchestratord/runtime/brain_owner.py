@@ -2,13 +2,16 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from llorch.clock import Clock
 from llorch.errors import LlorchError
 from orchestratord.core.brain import Brain
 from orchestratord.core.effects import Effect
-from orchestratord.core.events import Event
+from orchestratord.core.events import Command, Event
 from orchestratord.core.state import BrainState
+
+Answer = TypeVar("Answer")
 
 Perform = Callable[[Effect], None]
 Observe = Callable[[Event, Sequence[Effect], LlorchError | None, bool], None]
@@ -52,28 +55,34 @@ class BrainOwner:
         if not self._is_handling:
             self._handle_pending()
 
-    def ask(self, event: Event) -> None:
-        """Somebody wants something: done when this returns, or refused by an error of `llorch.errors`."""
+    def ask(self, command: Command[Answer]) -> Answer:
+        """A caller wants something: done when this returns, or refused by an error of `llorch.errors`.
+
+        The answer is what held when the command was handled. Look for no more in the state: it may have changed since.
+        """
         if self._is_handling:
             raise RuntimeError("a command came from inside of an effect; effects post what came of them")
-        self._handle(event, asked=True)
+        answer: Answer = self._handle(command, asked=True)
         self._handle_pending()
+        return answer
 
     def _handle_pending(self) -> None:
         while self._pending:
             self._handle(self._pending.popleft(), asked=False)
 
-    def _handle(self, event: Event, *, asked: bool) -> None:
+    def _handle(self, event: Event, *, asked: bool) -> Any:
         assert self._perform is not None
         self._is_handling = True
         try:
-            effects = self._brain.handle(event, self.now())
-            self._tell(event, effects, None, asked)
-            for effect in effects:
+            handled = self._brain.handle(event, self.now())
+            self._tell(event, handled.effects, None, asked)
+            for effect in handled.effects:
                 self._perform(effect)
         except LlorchError as refusal:
             self._tell(event, (), refusal, asked)
             raise
+        else:
+            return handled.answer
         finally:
             self._is_handling = False
 

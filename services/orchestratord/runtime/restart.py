@@ -15,7 +15,7 @@ _FIRST_LOG_EPOCH = 1
 async def restore_records(store: Store, owner: BrainOwner, clock: Clock) -> None:
     """Before anything else: models, apps and assignments have to be there when something names them."""
     at_ms = round(clock.wall().timestamp() * 1000)
-    owner.ask(events.RecordsFound(tuple(await store.records()), at_ms))
+    owner.post(events.RecordsFound(tuple(await store.records()), at_ms))
 
 
 async def restore_tasks(
@@ -32,13 +32,13 @@ async def restore_tasks(
         age_s = _ago_s(kept.accepted_at_ms, clock)
         if kept.ending is None:
             streams.restore(kept.request, admitted_at, incarnation.control_epoch, ())
-            owner.ask(events.TaskRestored(kept.request, age_s))
+            owner.post(events.TaskRestored(kept.request, age_s))
         else:
             entries = task_output.from_bytes(kept.ending.output)
             stream = streams.restore(kept.request, admitted_at, _FIRST_LOG_EPOCH, entries)
             stream.end(kept.ending.terminal)
             ended = (kept.ending.state, kept.ending.terminal, _ago_s(kept.ending.at_ms, clock))
-            owner.ask(events.TaskRestored(kept.request, age_s, ended))
+            owner.post(events.TaskRestored(kept.request, age_s, ended))
     return sum(_waits(kept) for kept in kept_tasks)
 
 

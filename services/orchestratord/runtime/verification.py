@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llorch.errors import LlorchError
 from orchestratord.runtime.node_commands import NodeCommands
@@ -28,6 +28,12 @@ async def read_on_nodes(nodes: Mapping[str, NodeCommands], source: str) -> list[
             return Found(node_id, failure=error.message)
 
     return list(await asyncio.gather(*(read(node_id, commands) for node_id, commands in sorted(nodes.items()))))
+
+
+def compared(found: list[Found], known: str) -> list[Found]:
+    """With a failure where the file is another one than that of the digest that counts."""
+    message = f"the file is another one than that of digest {known[:12]}…; bring the right file there"
+    return [replace(one, failure=message) if one.digest and one.digest != known else one for one in found]
 
 
 def found_by_most(found: list[Found]) -> str:

@@ -7,7 +7,8 @@ import argparse
 import sys
 import time
 
-from orchestratord.core import effects, events
+from orchestratord.core import events
+from orchestratord.core.brain import Handled
 from support.simulation.plan import draw
 from support.simulation.violation import Violation
 from support.simulation.world import World
@@ -45,12 +46,12 @@ def tell(world: World, words: list[str]) -> None:
     """Print what passes between the brain and the world."""
     handle = world.brain.handle
 
-    def handle_and_tell(event: events.Event, now: float) -> list[effects.Effect]:
-        wanted = handle(event, now)
-        for line in (f"{now:9.3f} {event}", *(f"{'→':>9} {effect}" for effect in wanted)):
+    def handle_and_tell(event: events.Event, now: float) -> Handled:
+        handled = handle(event, now)
+        for line in (f"{now:9.3f} {event}", *(f"{'→':>9} {effect}" for effect in handled.effects)):
             if not words or any(word in line for word in words):
                 print(line)
-        return wanted
+        return handled
 
     world.brain.handle = handle_and_tell  # type: ignore[method-assign]  # for this one object
 

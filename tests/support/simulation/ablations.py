@@ -43,7 +43,7 @@ def _replace(owner: object, name: str, by: object) -> Callable[[ExitStack], obje
 
 
 def _handle(event: type, by: Callable[[BrainState, Any], None]) -> Callable[[ExitStack], object]:
-    return lambda stack: stack.enter_context(mock.patch.dict(brain._HANDLERS, {event: by}))
+    return lambda stack: stack.enter_context(mock.patch.dict(brain.HANDLERS, {event: by}))
 
 
 def _report_of_any_session(state: BrainState, event: events.NodeReported) -> None:

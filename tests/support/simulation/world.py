@@ -103,7 +103,7 @@ class World:
         """Hand an event to the brain, and carry out what it wants; False if it refused. Everything is looked at."""
         self.events += 1
         try:
-            wanted = self.brain.handle(event, self.schedule.now)
+            wanted = self.brain.handle(event, self.schedule.now).effects
         except LlorchError as error:
             self.refused += 1
             self.invariants.refused(event, error)

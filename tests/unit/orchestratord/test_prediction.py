@@ -42,7 +42,7 @@ class Engine:
     on_time: list[effects.OnTimeJudged] = field(default_factory=list)
 
     def tell(self, event: events.Event) -> None:
-        for effect in self.driver.brain.handle(event, self.driver.now):
+        for effect in self.driver.brain.handle(event, self.driver.now).effects:
             if isinstance(effect, effects.StartRun):
                 self._begin(effect)
             elif isinstance(effect, effects.CancelRun):

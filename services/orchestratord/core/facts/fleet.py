@@ -1,6 +1,6 @@
 """Nodes, devices and workers as the brain knows them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -225,6 +225,12 @@ class Fleet:
 
     def workers_on_device(self, node_id: str, device_id: str) -> list[Worker]:
         return [worker for worker in self.workers_on(node_id) if device_id in worker.spec.device_ids]
+
+    def workers_using(self, node_id: str, device_ids: Iterable[str]) -> list[Worker]:
+        """Those that use at least one of the devices, in the order of their ids."""
+        wanted = set(device_ids)
+        workers = (worker for worker in self.workers_on(node_id) if not wanted.isdisjoint(worker.spec.device_ids))
+        return sorted(workers, key=lambda worker: worker.worker_id)
 
     def ready_nodes(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.state is NodeState.READY]

@@ -113,6 +113,11 @@ class Model:
         return min(wanted, self.facts.context_trained) if self.facts and self.facts.context_trained else wanted
 
     @property
+    def known_context(self) -> int | None:
+        """None as long as it depends on a file that no node has looked at."""
+        return self.context if self.spec.context or self.facts else None
+
+    @property
     def slots(self) -> int:
         return self.spec.slots or DEFAULT_SLOTS
 

@@ -29,6 +29,13 @@ class TaskState(StrEnum):
     EXPIRED = "EXPIRED"
 
 
+class CancelOutcome(StrEnum):
+    """What a cancel came to, for a task that is known."""
+
+    CANCELLED = "CANCELLED"
+    ALREADY_FINISHED = "ALREADY_FINISHED"
+
+
 _ENDINGS = frozenset({TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED})
 
 TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = {

@@ -13,7 +13,7 @@ from orchestratord.core.facts.task import Attempt
 from orchestratord.core.state import BrainState
 
 
-def created(state: BrainState, event: AppCreated) -> None:
+def created(state: BrainState, event: AppCreated) -> App:
     """An app gets its key. One of the settings file has none yet, and keeps what the file says of it."""
     old = state.apps.find(event.app.name)
     if old is not None and old.key_hash:
@@ -23,27 +23,27 @@ def created(state: BrainState, event: AppCreated) -> None:
         )
     _check(state, event.app)
     app = event.app if old is None else replace(old, key_hash=event.app.key_hash, created_at_ms=event.app.created_at_ms)
-    _put(state, old, app)
+    return _put(state, old, app)
 
 
-def defined(state: BrainState, event: AppDefined) -> None:
+def defined(state: BrainState, event: AppDefined) -> App:
     """The settings file has an app. It says everything about it but the key, which was made by a call."""
     _check(state, event.app)
     old = state.apps.find(event.app.name)
     app = replace(event.app, origin=Origin.FILE)
     if old is not None:
         app = replace(app, key_hash=old.key_hash, created_at_ms=old.created_at_ms)
-    _put(state, old, app)
+    return _put(state, old, app)
 
 
-def updated(state: BrainState, event: AppUpdated) -> None:
+def updated(state: BrainState, event: AppUpdated) -> App:
     old = state.apps.get(event.app.name)
     if old.origin is Origin.FILE:
         raise FailedPrecondition(
             Reason.NOT_PERMITTED, f"app '{old.name}' is defined in the settings file, which wins; change it there"
         )
     _check(state, event.app)
-    _put(state, old, replace(event.app, key_hash=old.key_hash, created_at_ms=old.created_at_ms))
+    return _put(state, old, replace(event.app, key_hash=old.key_hash, created_at_ms=old.created_at_ms))
 
 
 def deleted(state: BrainState, event: AppDeleted) -> None:
@@ -129,11 +129,11 @@ def _check(state: BrainState, app: App) -> None:
             state.catalog.get(name)
 
 
-def _put(state: BrainState, old: App | None, app: App) -> None:
-    if app == old:
-        return
-    state.emit(PersistRecord(old, app))
-    _take_in(state, app)
+def _put(state: BrainState, old: App | None, app: App) -> App:
+    if app != old:
+        state.emit(PersistRecord(old, app))
+        _take_in(state, app)
+    return app
 
 
 def _take_in(state: BrainState, app: App) -> None:

@@ -16,7 +16,7 @@ from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
 
-def assignment_set(state: BrainState, event: AssignmentSet) -> None:
+def assignment_set(state: BrainState, event: AssignmentSet) -> Assignment:
     """Set a rule, or change the one with its id. Refused if it names nothing, or contradicts another."""
     rule = _complete(state, event)
     old = state.assignments.find(rule.assignment_id)
@@ -27,6 +27,7 @@ def assignment_set(state: BrainState, event: AssignmentSet) -> None:
     state.assignments.put(rule)
     _keep(state, old, rule)
     _follow(state, rule)
+    return rule
 
 
 def assignment_deleted(state: BrainState, event: AssignmentDeleted) -> None:
@@ -36,11 +37,6 @@ def assignment_deleted(state: BrainState, event: AssignmentDeleted) -> None:
     state.assignments.discard(rule.assignment_id)
     _keep(state, rule, None)
     _follow(state, rule)
-
-
-def answer_to(state: BrainState, event: AssignmentSet) -> Assignment:
-    """The rule as it was set, for who asked."""
-    return state.assignments.get(_complete(state, event).assignment_id)
 
 
 def node_came(state: BrainState) -> None:

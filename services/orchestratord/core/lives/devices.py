@@ -1,7 +1,5 @@
 """Devices go back to their owners: when somebody says so, and where another program takes memory."""
 
-from collections.abc import Iterable
-
 from llorch.worker_state import WorkerState
 from orchestratord.core.effects import Narrate, PersistRecord
 from orchestratord.core.events import DeviceReleaseAsked, DeviceResumeAsked
@@ -17,7 +15,7 @@ PRESSURE_LASTS_S = 2.0
 """A program that takes memory for a moment only, and memory of a worker that has just ended, drive nobody away."""
 
 
-def release_asked(state: BrainState, event: DeviceReleaseAsked) -> None:
+def release_asked(state: BrainState, event: DeviceReleaseAsked) -> list[str]:
     """Nothing is placed there any more; idle workers leave now, busy ones when their tasks have ended."""
     node = state.fleet.node(event.node_id)
     for device_id in event.device_ids:
@@ -30,6 +28,7 @@ def release_asked(state: BrainState, event: DeviceReleaseAsked) -> None:
             _send_away(state, worker, Leaving.RELEASED, f"{name} of {node.node_id} goes back to its owner")
         _give_up_loads_on(state, node.node_id, device_id)
     state.look_again = True
+    return [worker.worker_id for worker in state.fleet.workers_using(node.node_id, event.device_ids)]
 
 
 def resume_asked(state: BrainState, event: DeviceResumeAsked) -> None:
@@ -51,12 +50,6 @@ def show_out(state: BrainState, worker: Worker) -> None:
     keys = [(worker.node_id, device_id) for device_id in worker.spec.device_ids]
     if any(key in state.released for key in keys):
         model_unloading.leave(state, worker, Leaving.RELEASED)
-
-
-def leaving(state: BrainState, node_id: str, device_ids: Iterable[str]) -> list[str]:
-    """Workers that still have to leave these devices."""
-    keys = set(device_ids)
-    return sorted(worker.worker_id for worker in state.fleet.workers_on(node_id) if keys & {*worker.spec.device_ids})
 
 
 def restore(state: BrainState, kept: ReleasedDevice | None, lost: ReleasedDevice | None) -> None:

@@ -9,7 +9,7 @@ from orchestratord.core.lives import model_unloading
 from orchestratord.core.state import BrainState
 
 
-def registered(state: BrainState, event: ModelRegistered) -> None:
+def registered(state: BrainState, event: ModelRegistered) -> Model:
     """A model is new, or changes. Workers that the change makes wrong leave; while one is busy, it is refused."""
     name = event.spec.name
     old, before = state.catalog.find(name), state.catalog.record_of(name)
@@ -17,18 +17,20 @@ def registered(state: BrainState, event: ModelRegistered) -> None:
     is_reload = old is not None and old.name == name and _loads_as(old) != _loads_as(new)
     if is_reload:
         _refuse_if_running(state, new, "change it")
-    state.catalog.register(event.spec, event.origin, event.provenance, event.at_ms)
+    model = state.catalog.register(event.spec, event.origin, event.provenance, event.at_ms)
     _keep(state, name, before)
     state.refusals.pop(name, None)
     if is_reload:
         _stop_workers(state, name)
+    return model
 
 
-def state_set(state: BrainState, event: ModelStateSet) -> None:
-    name = state.catalog.get(event.model).name
-    before = state.catalog.record_of(name)
-    state.catalog.set_state(name, event.state)
-    _keep(state, name, before)
+def state_set(state: BrainState, event: ModelStateSet) -> Model:
+    model = state.catalog.get(event.model)
+    before = state.catalog.record_of(model.name)
+    state.catalog.set_state(model.name, event.state)
+    _keep(state, model.name, before)
+    return model
 
 
 def deleted(state: BrainState, event: ModelDeleted) -> None:

@@ -69,14 +69,14 @@ def go_on_looking(state: BrainState) -> None:
         ensure_loaded(state, name)
 
 
-def load_asked(state: BrainState, event: ModelLoadAsked) -> None:
+def load_asked(state: BrainState, event: ModelLoadAsked) -> str:
     """Load the model whether tasks wait or not. One that is there or on its way will do, unless another is wanted.
 
     Refused if it could not be loaded even if everybody left; otherwise it waits for its turn.
     """
     model = state.catalog.get_active(event.model)
-    if not event.anew and availability.there_already(state, model, event.places):
-        return
+    if not event.anew and (there := availability.there_already(state, model, event.places)):
+        return there
     availability.refuse_without_device(state)
     load = Load(event.load_id, model.name, model.spec.source, Lane(model.name), state.now, asked=True)
     load.places = event.places
@@ -86,6 +86,7 @@ def load_asked(state: BrainState, event: ModelLoadAsked) -> None:
     state.loads.add(load)
     if looked.plan is not None:
         _carry_out(state, model, load, looked)
+    return load.load_id
 
 
 def staged(state: BrainState, event: ModelStaged) -> None:

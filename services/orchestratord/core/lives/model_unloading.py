@@ -38,7 +38,7 @@ def stop_asked(state: BrainState, event: WorkerStopAsked) -> None:
     stop(state, worker, Leaving.ASKED)
 
 
-def unload_asked(state: BrainState, event: ModelUnloadAsked) -> None:
+def unload_asked(state: BrainState, event: ModelUnloadAsked) -> list[str]:
     """All workers of the model go, or none: while one is busy it is refused, unless busy ones are to go as well."""
     model = state.catalog.get(event.model)
     if replicas.least(state, model.name):
@@ -55,6 +55,7 @@ def unload_asked(state: BrainState, event: ModelUnloadAsked) -> None:
         state.loads.remove(load.load_id)
     for worker in workers:
         stop(state, worker, Leaving.ASKED)
+    return sorted(worker.worker_id for worker in workers)
 
 
 def watch_idleness(state: BrainState, worker: Worker) -> None:

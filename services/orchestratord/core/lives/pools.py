@@ -4,7 +4,7 @@ from llorch.errors import Reason
 from orchestratord.core.effects import DeleteStagedModel, Narrate
 from orchestratord.core.events import PoolDrainAsked, StagedModelDeleted
 from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy
-from orchestratord.core.facts.fleet import Leaving, Pool, Worker
+from orchestratord.core.facts.fleet import Leaving, Worker
 from orchestratord.core.facts.loads import Load
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
@@ -30,7 +30,7 @@ def drain_asked(state: BrainState, event: PoolDrainAsked) -> None:
         deadline_at=state.now + event.deadline_s,
         ran=before.ran if before is not None else [],
     )
-    workers = workers_in(state, drain)
+    workers = state.fleet.workers_using(drain.node_id, drain.device_ids)
     drain.ran.extend((worker.spec.model, worker.spec.device_ids) for worker in workers if worker.serves)
     state.drains.put(drain)
     state.timers.at(drain.deadline_at, TimerKind.DRAIN_DEADLINE, drain.pool_id)
@@ -47,7 +47,7 @@ def deadline_passed(state: BrainState, pool_id: str) -> None:
     drain = state.drains.find(pool_id)
     if drain is None or drain.is_drained or state.now < drain.deadline_at or drain.policy is DrainPolicy.WAIT:
         return
-    for worker in workers_in(state, drain):
+    for worker in state.fleet.workers_using(drain.node_id, drain.device_ids):
         for attempt_id in sorted(worker.attempts):
             _end_attempt(state, drain, attempt_id)
         model_unloading.stop(state, worker, Leaving.DRAINED)
@@ -64,13 +64,6 @@ def staged_model_deleted(state: BrainState, event: StagedModelDeleted) -> None:
         node.staged.pop(event.source, None)
 
 
-def workers_in(state: BrainState, pool: Pool | Drain) -> list[Worker]:
-    """Those that use a device of the pool."""
-    devices = set(pool.device_ids)
-    workers = (worker for worker in state.fleet.workers_on(pool.node_id) if devices & set(worker.spec.device_ids))
-    return sorted(workers, key=lambda worker: worker.worker_id)
-
-
 def _end_attempt(state: BrainState, drain: Drain, attempt_id: str) -> None:
     attempt = state.attempts[attempt_id]
     if drain.policy is not DrainPolicy.FAIL and task_requeue.can_go_on_elsewhere(state, attempt):
@@ -83,7 +76,7 @@ def _end_attempt(state: BrainState, drain: Drain, attempt_id: str) -> None:
 
 
 def _finish_if_empty(state: BrainState, drain: Drain) -> None:
-    if workers_in(state, drain):
+    if state.fleet.workers_using(drain.node_id, drain.device_ids):
         return
     drain.is_drained = True
     if drain.after is AfterDrain.RELOAD:

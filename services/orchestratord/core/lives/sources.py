@@ -21,13 +21,15 @@ def learnt(state: BrainState, source: str, *, size_mib: int, facts: ModelFacts |
         state.emit(PersistRecord(before, after))
 
 
-def verified(state: BrainState, event: ModelVerified) -> None:
+def verified(state: BrainState, event: ModelVerified) -> str:
     """The first digest that was found is what later ones are compared with."""
     before = state.catalog.known_of(event.source)
-    if not before.digest:
-        after = replace(before, digest=event.digest)
-        state.catalog.learn(after)
-        state.emit(PersistRecord(before, after))
+    if before.digest:
+        return before.digest
+    after = replace(before, digest=event.digest)
+    state.catalog.learn(after)
+    state.emit(PersistRecord(before, after))
+    return after.digest
 
 
 def restore_source(state: BrainState, kept: SourceFacts | None, lost: SourceFacts | None) -> None:

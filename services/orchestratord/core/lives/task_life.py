@@ -14,7 +14,17 @@ from orchestratord.core.events import (
     TaskNotKept,
     TerminalPersisted,
 )
-from orchestratord.core.facts.task import Attempt, RunResult, Stopped, Task, TaskEnd, TaskError, TaskState, Terminal
+from orchestratord.core.facts.task import (
+    Attempt,
+    CancelOutcome,
+    RunResult,
+    Stopped,
+    Task,
+    TaskEnd,
+    TaskError,
+    TaskState,
+    Terminal,
+)
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import learning, session_life, task_dispatch
 from orchestratord.core.placement import prediction
@@ -79,11 +89,13 @@ def lose_attempt(state: BrainState, attempt: Attempt, what_happened: str) -> Non
     task_dispatch.free_slot(state, attempt)
 
 
-def cancel(state: BrainState, event: TaskCancelled) -> None:
+def cancel(state: BrainState, event: TaskCancelled) -> CancelOutcome:
     """Idempotent: a finished task stays as it is. An unknown one is refused as NOT_FOUND."""
-    task = state.task(event.task_id)
-    if not task.is_finished:
-        stop(state, task, TaskState.CANCELLED, FinishReason.CANCELLED)
+    task = state.task_seen_by(event.app, event.task_id)
+    if task.is_finished:
+        return CancelOutcome.ALREADY_FINISHED
+    stop(state, task, TaskState.CANCELLED, FinishReason.CANCELLED)
+    return CancelOutcome.CANCELLED
 
 
 def stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishReason) -> None:

@@ -18,10 +18,10 @@ from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.state import BrainState
 
 
-def submit(state: BrainState, event: TaskSubmitted) -> None:
+def submit(state: BrainState, event: TaskSubmitted) -> Task:
     """Admit a task. A repeated `request_id` with the same content is the task that exists; nothing happens again."""
-    if find_repeated(state, event.request) is not None:
-        return
+    if (repeated := _find_repeated(state, event.request)) is not None:
+        return repeated
     model = state.catalog.get_active(state.apps.model_name(event.request.app, event.request.model))
     request = replace(
         event.request,
@@ -36,7 +36,7 @@ def submit(state: BrainState, event: TaskSubmitted) -> None:
     availability.refuse_if_excluded(state, lane)
     availability.refuse_if_hopeless(state, model, lane)
     _make_room(state, request.priority)
-    _admit(state, request, lane)
+    return _admit(state, request, lane)
 
 
 def readmit(state: BrainState, task: Task) -> None:
@@ -52,7 +52,7 @@ def readmit(state: BrainState, task: Task) -> None:
         state.timers.at(task.created_at + request.deadline_s, TimerKind.DEADLINE, task.task_id)
 
 
-def find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
+def _find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
     """The task that this request already is, if its `request_id` was used; with other content it is refused."""
     if not request.request_id:
         return None
@@ -81,7 +81,7 @@ def _make_room(state: BrainState, priority: str) -> None:
     task_life.finish(state, task, TaskState.FAILED, dropped)
 
 
-def _admit(state: BrainState, request: TaskRequest, lane: Lane) -> None:
+def _admit(state: BrainState, request: TaskRequest, lane: Lane) -> Task:
     task = Task(request, created_at=state.now)
     ahead = state.queue.ahead(request.model, request.priority, request.app)
     state.tasks[task.task_id] = task
@@ -96,6 +96,7 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane) -> None:
         task_life.begin_reader_grace(state, task)
     _start_or_wait(state, task, ahead)
     task_life.watch_latest_start(state, task)
+    return task
 
 
 def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:

@@ -42,13 +42,6 @@ def there_already(state: BrainState, model: Model, places: tuple[Place, ...]) ->
     return ""
 
 
-def worker_for(state: BrainState, load_id: str, name: str, places: tuple[Place, ...]) -> str:
-    """The worker that has the model or will, for a load that was asked for: its own, or one that was there already."""
-    if state.loads.get(load_id) or load_id in state.fleet.workers:
-        return load_id
-    return there_already(state, state.catalog.get(name), places)
-
-
 def is_usable(node: Node | None, plan: Plan) -> bool:
     if node is None or node.state is not NodeState.READY:
         return False

@@ -1,0 +1,33 @@
+"""Tasks: where they run, or when they will."""
+
+from dataclasses import dataclass
+
+from orchestratord.core.facts.task import Task, TaskState
+from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.placement.prediction import predict_start_of
+from orchestratord.core.state import BrainState
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """`worker_id` is empty unless the task runs. Only one that waits has a position, and a start if that is known."""
+
+    task: Task
+    worker_id: str
+    queue_position: int | None
+    predicted_start_ms: int | None
+
+
+def view(state: BrainState, task: Task) -> TaskView:
+    position = state.queue.position(task.task_id) if task.task_id in state.queue else None
+    return TaskView(
+        task=task,
+        worker_id=task.attempt.worker_id if task.attempt and task.state is TaskState.RUNNING else "",
+        queue_position=position,
+        predicted_start_ms=None if position is None else _predicted_start_ms(state, task, position),
+    )
+
+
+def _predicted_start_ms(state: BrainState, task: Task, ahead: int) -> int | None:
+    start = predict_start_of(state, task, lane_of(state, task.request), ahead)
+    return None if start is None else round(start.mean)
