@@ -92,9 +92,7 @@ class WorkerStopAsked(Command[None]):
 class AssignmentSet(Command[Assignment]):
     """The draft names its targets as people write them; where they are is for the brain to find out.
 
-    Answered with the rule as it was set.
-
-    `at_ms` is in milliseconds since 1970.
+    Answered with the rule as it was set. `at_ms` is in milliseconds since 1970.
     """
 
     draft: Assignment

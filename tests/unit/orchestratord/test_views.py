@@ -7,7 +7,18 @@ from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import NodeState, Pool, Snapshot
 from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.model import Origin
-from orchestratord.views import assignments, decisions, loads, models, nodes, pools, sessions, state, tasks
+from orchestratord.views import (
+    assignments,
+    capabilities,
+    decisions,
+    loads,
+    models,
+    nodes,
+    pools,
+    sessions,
+    state,
+    tasks,
+)
 from orchestratord.views.pools import Blocker, PoolState
 from support.brain_driver import BrainDriver, gpu
 
@@ -154,3 +165,20 @@ def test_a_decision_comes_with_a_sentence_that_says_whether_it_was_meant() -> No
     record = next(iter(driver.state.decisions.newest_first()))
     assert decisions.view(record).record is record
     assert decisions.view(record).summary != decisions.view(record, is_dry_run=True).summary
+
+
+def test_a_model_can_do_what_its_worker_can_and_a_pool_has_its_engines() -> None:
+    driver = BrainDriver()
+    driver.add_model(context=8192)
+    devices = (gpu("GPU-1"), gpu("GPU-2", index=1))
+    driver.add_node("garage", *devices)
+    pools_there = (Pool("slow", "garage", ("GPU-2",)), Pool("fast", "garage", ("GPU-1",)))
+    driver.report("garage", Snapshot(full=True, devices=devices, pools=pools_there))
+    (before,) = capabilities.of_models(driver.state)
+    assert (before.context_max, before.worker) == (8192, None)
+    driver.assign("coder", "garage/GPU-1")
+    spec = driver.load_idle("coder")
+    (after,) = capabilities.of_models(driver.state)
+    assert (after.context_max, after.worker) == (spec.context_per_slot, driver.state.fleet.worker(spec.worker_id))
+    engines = [(pool.pool_id, pool.engine_versions) for pool in capabilities.of_pools(driver.state)]
+    assert engines == [("fast", ["sim 1"]), ("slow", [])]
