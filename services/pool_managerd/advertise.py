@@ -47,12 +47,12 @@ def _is_everywhere(host: str) -> bool:
 def _address_toward(orchestrator: str) -> str:
     try:
         return _way_to(orchestrator)[0]
-    except OSError as exc:
+    except OSError as error:
         raise invalid_field(
             "advertise_host",
-            f"the way to the orchestrator ({orchestrator}) is unknown ({exc.strerror}), so say under which "
+            f"the way to the orchestrator ({orchestrator}) is unknown ({error.strerror}), so say under which "
             "address this machine is reached",
-        ) from exc
+        ) from error
 
 
 def _way_to(orchestrator: str) -> tuple[str, str]:

@@ -82,10 +82,10 @@ class ControlGuard:
             return
         try:
             write_durably(self._path, _to_json(authority))
-        except OSError as exc:
+        except OSError as error:
             raise Unavailable(
-                Reason.STORE_FAILED, f"the node can't write to its data directory: {exc.strerror}"
-            ) from exc
+                Reason.STORE_FAILED, f"the node can't write to its data directory: {error.strerror}"
+            ) from error
         self._authority = authority
         self._highest_done = 0
         self._in_progress = set()
@@ -102,7 +102,7 @@ def _read(path: Path) -> Authority:
         return Authority(cluster_id=fields["cluster_id"], control_epoch=fields["control_epoch"])
     except FileNotFoundError:
         return Authority()
-    except (KeyError, ValueError, TypeError) as exc:
+    except (KeyError, ValueError, TypeError) as error:
         raise FailedPrecondition(
             Reason.STORE_FAILED, f"{path} does not hold what this program writes there; remove it and start again"
-        ) from exc
+        ) from error

@@ -25,7 +25,7 @@ CARDS = 4
 TOLD_WITHIN_S = 15.0  # a driver that was loaded anew is looked for every 3 s
 SEED = 4
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass
@@ -120,4 +120,4 @@ async def test_whatever_the_driver_does_the_daemon_tells_how_the_cards_are(tmp_p
         finally:
             driver.is_well()
             library.show()
-    log.info("driver_faults", times=FAULTS, median_s=round(median(told_s), 2), longest_s=round(max(told_s), 2))
+    _log.info("driver_faults", times=FAULTS, median_s=round(median(told_s), 2), longest_s=round(max(told_s), 2))

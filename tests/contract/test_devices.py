@@ -319,8 +319,8 @@ def test_the_real_binding_is_asked_and_answers_plainly_without_a_driver() -> Non
 def what_nvml_finds(inventory: NvmlInventory) -> Sequence[Device | str]:
     try:
         inventory.open()
-    except InventoryUnavailable as exc:
-        return [str(exc)]
+    except InventoryUnavailable as error:
+        return [str(error)]
     devices = inventory.sample(OwnUse())
     inventory.close()
     return devices

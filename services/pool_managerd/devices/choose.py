@@ -12,7 +12,7 @@ from pool_managerd.devices.nvml import NvmlInventory
 from pool_managerd.devices.pci import cards_on_the_bus
 from pool_managerd.devices.simulated import SimulatedInventory, parse_simulated_gpu
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class NoDevice(FailedPrecondition):
@@ -55,10 +55,10 @@ def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding
     try:
         gpus.open()
         parts.append(gpus)
-    except InventoryUnavailable as exc:
+    except InventoryUnavailable as error:
         if not allow_cpu:
-            raise NoDevice(exc, cards_on_the_bus()) from exc
-        _tell_that_the_cpu_is_all(exc, cards_on_the_bus())
+            raise NoDevice(error, cards_on_the_bus()) from error
+        _tell_that_the_cpu_is_all(error, cards_on_the_bus())
     if allow_cpu:
         cpu = CpuInventory()
         cpu.open()
@@ -70,7 +70,7 @@ def _tell_that_the_cpu_is_all(unavailable: InventoryUnavailable, cards: Sequence
     """A machine that was to compute on its GPU, and started before its driver, must not go unnoticed."""
     instead = "the CPU, as allowed"
     if any("NVIDIA" in card for card in cards):
-        log.warning(
+        _log.warning(
             "gpu_without_driver",
             plugged_in=cards,
             found=str(unavailable),
@@ -78,7 +78,7 @@ def _tell_that_the_cpu_is_all(unavailable: InventoryUnavailable, cards: Sequence
             instead=instead,
         )
     else:
-        log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(unavailable), instead=instead)
+        _log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(unavailable), instead=instead)
 
 
 def describe_cards(cards: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from pool_managerd.workers.status import WorkerStatus
 EVERY_S = 2.0
 _ANSWER_WITHIN_S = 1.0
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class WorkerStats:
@@ -67,8 +67,8 @@ class WorkerStats:
             channel = self._channels[worker_id] = open_channel(status.address, token=status.access_token)
         try:
             answer = await call(WorkerServiceStub(channel).GetStats, GetStatsRequest(), timeout_s=_ANSWER_WITHIN_S)
-        except LlorchError as exc:
-            log.debug("worker_did_not_answer_stats", worker_id=worker_id, reason=exc.reason)
+        except LlorchError as error:
+            _log.debug("worker_did_not_answer_stats", worker_id=worker_id, reason=error.reason)
             self._note_silence(worker_id)
             return
         stats = answer.stats

@@ -26,7 +26,7 @@ from pool_managerd.models.download.answer import Interrupted
 from pool_managerd.models.download.part_file import PartFile
 from pool_managerd.models.references import LocatedModel
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _RECORD = "model.json"
 _KEEP_PARTS_S = 7 * 24 * 3600.0
@@ -68,8 +68,10 @@ class ModelCache:
         try:
             for folder in (self._blobs, self._models, self.parts):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as exc:
-            raise invalid_field("model_cache_dir", f"{self.parts.parent} can't be written to: {exc.strerror}") from exc
+        except OSError as error:
+            raise invalid_field(
+                "model_cache_dir", f"{self.parts.parent} can't be written to: {error.strerror}"
+            ) from error
         self._forget_old_parts()
         found = [model for reference in list(self._records()) if (model := self._if_whole(reference))]
         self._remove_orphans()
@@ -122,7 +124,7 @@ class ModelCache:
         gone = cache_room.make_room(needed, kept, self._disk(), in_use)
         for reference in gone:
             freed = self.remove(reference)
-            log.info("model_evicted_from_cache", source=reference, freed_mib=freed // 2**20)
+            _log.info("model_evicted_from_cache", source=reference, freed_mib=freed // 2**20)
         return gone
 
     def _take_in(self, file: ArrivedFile) -> None:
@@ -168,7 +170,7 @@ class ModelCache:
         try:
             model = self.find(reference)
         except LlorchError as error:
-            log.warning("cached_model_is_broken", source=reference, why=error.message)
+            _log.warning("cached_model_is_broken", source=reference, why=error.message)
             self.remove(reference)
             return None
         os.utime(self._folder(reference) / _RECORD, (used_at, used_at))  # to look is no use

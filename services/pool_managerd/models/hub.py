@@ -23,7 +23,7 @@ from pool_managerd.models.references import HubReference
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _LONGEST_ANSWER = 32 * 2**20
 _ANSWER_WITHIN_S = 60.0
@@ -109,7 +109,7 @@ class Hub:
             raise Interrupted(f"the Hub answers with HTTP {error.response.status_code} about {repo}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             # Also of the library, when an answer is none of the Hub's.
-            log.warning("hub_answer_not_understood", repo=repo, error=repr(error))
+            _log.warning("hub_answer_not_understood", repo=repo, error=repr(error))
             raise Interrupted(f"what the Hub says about {repo} makes no sense") from None
 
 

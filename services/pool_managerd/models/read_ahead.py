@@ -19,7 +19,7 @@ from llorch.logs import get_logger
 from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _MIB = 2**20
 _WINDOW_BYTES = 8 * _MIB
@@ -59,13 +59,13 @@ class ReadAhead:
             async with self._disk:
                 reading = await asyncio.to_thread(read_ahead, files_of(model.path), stop)
         except OSError as error:
-            log.info("read_ahead_failed", source=model.reference, error=error.strerror)
+            _log.info("read_ahead_failed", source=model.reference, error=error.strerror)
             return
         finally:
             stop.is_set = True
             self._wanted.discard(model.reference)
         speed = None if reading.bytes_per_s is None else round(reading.bytes_per_s / _MIB)
-        log.info(
+        _log.info(
             "model_read_ahead",
             source=model.reference,
             file_mib=reading.file_bytes // _MIB,

@@ -19,7 +19,7 @@ from pool_managerd.models.hub import Hub
 from pool_managerd.models.on_disk import on_disk
 from pool_managerd.models.references import HubReference, LocatedModel, RemoteReference, UrlReference
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _AT_ONCE = 4
 _TELL_EVERY_S = 0.2
@@ -77,7 +77,7 @@ class RemoteModels:
                     arrived.append(await self._fetch(reference, number, file, teller, open_parts))
                 async with self._disk:
                     model = await on_disk(self._cache.add, reference.text, arrived)
-        log.info("model_staged", source=reference.text, size_mib=model.size_bytes // 2**20)
+        _log.info("model_staged", source=reference.text, size_mib=model.size_bytes // 2**20)
         return model
 
     async def _files_of(self, reference: RemoteReference) -> list[RemoteFile]:

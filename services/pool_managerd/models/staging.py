@@ -8,7 +8,7 @@ from llorch.logs import get_logger
 from pool_managerd.models.download.progress import Progress
 from pool_managerd.models.references import LocatedModel
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _TELL_EVERY_S = 0.5
 _ALONE_S = 30.0
@@ -40,12 +40,12 @@ class Staging:
             self.model = await bring(self._note)
         except LlorchError as error:
             self.failure = error
-            log.warning("staging_failed", source=self.reference, reason=error.reason, why=error.message)
+            _log.warning("staging_failed", source=self.reference, reason=error.reason, why=error.message)
         except OSError as error:
-            log.error("staging_failed", source=self.reference, error=repr(error))
+            _log.error("staging_failed", source=self.reference, error=repr(error))
             self.failure = Unavailable(Reason.STORE_FAILED, f"the node can't write the file: {error.strerror}")
-        except Exception as error:
-            log.exception("staging_failed", source=self.reference, error=repr(error))
+        except Exception as error:  # noqa: BLE001 - its followers are told, and the daemon lives on
+            _log.exception("staging_failed", source=self.reference, error=repr(error))
             self.failure = Internal(Reason.INTERNAL, "the file could not be brought; the pool manager's log says why")
         finally:
             self._end()

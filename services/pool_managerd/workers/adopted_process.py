@@ -71,8 +71,8 @@ def _exit_status_of_descriptor(descriptor: int) -> int | None:
     struct.pack_into("=Q", info, 0, _EXIT_ASKED)
     try:
         fcntl.ioctl(descriptor, _PIDFD_GET_INFO, info)
-    except OSError as exc:
-        if exc.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):  # an older kernel
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):  # an older kernel
             return None
         raise
     (answered,) = struct.unpack_from("=Q", info, 0)

@@ -17,7 +17,7 @@ from llorch.worker_spec import WorkerSpec
 from pool_managerd.durable_file import write_durably
 from pool_managerd.workers.identity import ProcessIdentity
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _KEEP_ENDED = 1000
 _SPEC_FIELDS = get_type_hints(WorkerSpec)
@@ -71,8 +71,8 @@ class Journal:
         for path in self._files():
             try:
                 records.append(_from_json(json.loads(path.read_text())))
-            except (OSError, ValueError, KeyError, TypeError) as exc:
-                log.error("worker_record_unreadable", file=path.name, error=str(exc))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                _log.error("worker_record_unreadable", file=path.name, error=str(error))
         return records
 
     def forget_oldest_ended(self) -> None:

@@ -10,7 +10,7 @@ from llorch.errors import Reason, Unavailable
 from llorch.logs import get_logger
 from pool_managerd.workers.journal import Journal, Stage, WorkerRecord
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _FORGET_EVERY = 100  # ends
 
@@ -101,8 +101,8 @@ class WorkerRecords:
     async def _forget_oldest(self) -> None:
         try:
             await asyncio.to_thread(self._journal.forget_oldest_ended)
-        except OSError as exc:
-            log.warning("old_worker_records_not_removed", error=exc.strerror)
+        except OSError as error:
+            _log.warning("old_worker_records_not_removed", error=error.strerror)
 
     async def _try(self, record: WorkerRecord) -> None:
         try:
@@ -116,6 +116,8 @@ class WorkerRecords:
 def disk_errors_told(worker_id: str) -> Iterator[None]:
     try:
         yield
-    except OSError as exc:
-        log.error("worker_record_not_written", worker_id=worker_id, error=exc.strerror)
-        raise Unavailable(Reason.STORE_FAILED, f"the node can't write to its data directory: {exc.strerror}") from exc
+    except OSError as error:
+        _log.error("worker_record_not_written", worker_id=worker_id, error=error.strerror)
+        raise Unavailable(
+            Reason.STORE_FAILED, f"the node can't write to its data directory: {error.strerror}"
+        ) from error

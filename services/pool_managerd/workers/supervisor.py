@@ -30,7 +30,7 @@ from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import AdoptAnswer, WorkerStatus
 from pool_managerd.workers.worker import Limits, Worker
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _KEEP_ENDED = 200  # statuses of ended workers that nobody has acknowledged
 _RETRY_MS = 1000
@@ -227,7 +227,7 @@ class Supervisor:
             return
         _, left = await asyncio.wait(self._lives, timeout=grace_s + _CLOSE_BEYOND_GRACE_S)
         if left:
-            log.error("workers_did_not_end", workers=[life.get_name() for life in left])
+            _log.error("workers_did_not_end", workers=[life.get_name() for life in left])
 
     def leave(self) -> None:
         """Starts nothing any more; workers go on without this pool manager, and the next one takes them back."""
@@ -301,8 +301,8 @@ class Supervisor:
         living = {record.worker_id for record in self._records.living}
         try:
             await asyncio.to_thread(forget_oldest_logs, self._rules.logs, living)
-        except OSError as exc:
-            log.warning("old_logs_not_removed", error=exc.strerror)
+        except OSError as error:
+            _log.warning("old_logs_not_removed", error=error.strerror)
 
     async def _take_back(self, record: WorkerRecord) -> None:
         """Adopts what lives and is proven to be ours; ends what can't go on; tells of the end of what is gone.
@@ -316,7 +316,7 @@ class Supervisor:
             return
         worker = self._workers[record.worker_id] = self._worker_of(record, record.spec)
         if process is None:
-            log.info("worker_gone_meanwhile", worker_id=record.worker_id)
+            _log.info("worker_gone_meanwhile", worker_id=record.worker_id)
             await worker.was_gone(as_told=record.stage is Stage.STOPPING)
             await self._records.end(record.worker_id)
             return
@@ -345,7 +345,7 @@ class Supervisor:
         if record.address:
             answer = await self._calls.adopt(record.address, record.access_token, self._ready_address)
         is_it = answer is not None and answer.worker_id == record.worker_id
-        log.info("worker_adopted", worker_id=record.worker_id, pid=worker.status.pid, answered=is_it)
+        _log.info("worker_adopted", worker_id=record.worker_id, pid=worker.status.pid, answered=is_it)
         if answer is not None and is_it and answer.engine:
             worker.became_ready(self._advertised(record.address), answer.engine, answer.memory_mib)
         elif not is_it and record.ready_time is not None:

@@ -20,7 +20,7 @@ from pool_managerd.workers.process import ChildProcess, ProcessEnd, RunningProce
 from pool_managerd.workers.stall import EngineSigns, StallWatch
 from pool_managerd.workers.status import LAST_LINES, WorkerExit, WorkerStatus
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _SHUTDOWN_EXIT_S = 2.0  # a worker that answered Shutdown gets this long before SIGTERM
 _CRASH_MEMORY_S = 0.5  # a crash is reported within 1 s, so its memory is not waited for any longer
@@ -83,8 +83,8 @@ class Worker:
             return
         try:
             process = ChildProcess.spawn(launch.command, launch.environment, self.log_path)
-        except OSError as exc:
-            self._fail_without_process(f"the worker process could not be started: {exc.strerror}")
+        except OSError as error:
+            self._fail_without_process(f"the worker process could not be started: {error.strerror}")
             return
         self.hold(process)
         await self._watch(process, self._limits.load_deadline_s)
@@ -159,7 +159,7 @@ class Worker:
 
     def fail(self, reason: Reason, message: str) -> None:
         """Ends it at once for what it did wrong: what can't be helped is not asked to end in order."""
-        log.warning("worker_ended_for_cause", worker_id=self.status.spec.worker_id, reason=reason, why=message)
+        _log.warning("worker_ended_for_cause", worker_id=self.status.spec.worker_id, reason=reason, why=message)
         self.said_it_failed(reason, message)
         if self.process is not None:
             self.process.kill()
@@ -187,7 +187,7 @@ class Worker:
             return
         process.terminate()
         if not await process.ended_within(self._grace_s):
-            log.warning("worker_killed", worker_id=self.status.spec.worker_id, after_s=self._grace_s)
+            _log.warning("worker_killed", worker_id=self.status.spec.worker_id, after_s=self._grace_s)
             process.kill()
 
     async def _ends_by_itself(self, process: RunningProcess) -> bool:
@@ -222,7 +222,7 @@ class Worker:
         reason, message = (None, "") if as_told else self._why(end)
         waits_s = _STOP_MEMORY_S if as_told else _CRASH_MEMORY_S
         if not await self._host.memory_back(pid, waits_s):
-            log.warning("worker_memory_not_back", worker_id=self.status.spec.worker_id, pid=pid)
+            _log.warning("worker_memory_not_back", worker_id=self.status.spec.worker_id, pid=pid)
             message = f"{message or 'it ended'}; after {waits_s:g} s a device still counted memory of it"
         self._finish(
             WorkerEvent.ENDED_AS_TOLD if as_told else WorkerEvent.ENDED_BROKEN,
@@ -254,7 +254,7 @@ class Worker:
     def _change(self, event: WorkerEvent | None = None, **facts: object) -> None:
         state = self.status.state if event is None else after(self.status.state, event)
         if state is not self.status.state:
-            log.info("worker_state", worker_id=self.status.spec.worker_id, was=self.status.state, now=state)
+            _log.info("worker_state", worker_id=self.status.spec.worker_id, was=self.status.state, now=state)
         self.status = replace(self.status, state=state, **facts)  # type: ignore[arg-type]  # checked by replace
         self._host.status_changed()
 
@@ -262,7 +262,7 @@ class Worker:
         spec, held = self.status.spec, self.status.memory_mib
         for device_id, reserved, measured in zip(spec.device_ids, spec.reservation_mib, held, strict=False):
             if measured > reserved:
-                log.warning(
+                _log.warning(
                     "worker_over_its_reservation",
                     worker_id=spec.worker_id,
                     device_id=device_id,

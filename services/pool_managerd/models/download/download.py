@@ -17,7 +17,7 @@ from pool_managerd.models.download.progress import SlownessWatch
 from pool_managerd.models.gguf import ENOUGH_TO_TELL, check_head
 from pool_managerd.models.on_disk import on_disk
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _MIB = 2**20
 WRITE_BYTES = 2 * _MIB
@@ -117,7 +117,7 @@ class Download:
                 failures += 1
                 if failures >= _FAILURES_IN_A_ROW:
                     raise
-                log.info("download_interrupted", file=self._file.name, done=self._part.length, why=error.message)
+                _log.info("download_interrupted", file=self._file.name, done=self._part.length, why=error.message)
                 if isinstance(error, RangeRefused) or not self._can_be_resumed():
                     await self._restart()
                     certain_progress = 0

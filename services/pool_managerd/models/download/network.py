@@ -56,8 +56,8 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is not None:
         try:
             context.load_verify_locations(ca_file.expanduser())
-        except (OSError, ssl.SSLError) as exc:
-            raise invalid_field("download_ca_file", f"{ca_file} can't be read as certificates: {exc}") from exc
+        except (OSError, ssl.SSLError) as error:
+            raise invalid_field("download_ca_file", f"{ca_file} can't be read as certificates: {error}") from error
     context.set_alpn_protocols(["http/1.1"])
     return context
 
