@@ -9,7 +9,7 @@ from llorch.errors import DeadlineExceeded, LlorchError, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel
 from llorch.rpc.reasons import reason_to_proto
-from worker_orcd.convert.engine import engine_info
+from worker_orcd.convert.engine import to_engine_info
 from worker_orcd.engine_info import EngineInfo
 
 CALL_TIMEOUT_S = 5.0
@@ -55,7 +55,7 @@ class PoolManagerLink:
         self._say(report)
 
     def is_ready(self, own_address: str, info: EngineInfo) -> None:
-        request = Request(worker_id=self._worker_id, address=own_address, engine=engine_info(info))
+        request = Request(worker_id=self._worker_id, address=own_address, engine=to_engine_info(info))
         self._say(lambda: request)
 
     async def report_failure(self, error: LlorchError) -> None:

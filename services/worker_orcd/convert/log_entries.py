@@ -7,7 +7,7 @@ from llorch.errors import invalid_field
 from worker_orcd.log_entry import LogEntry, PositionLogprobs, TokenLogprob, ToolCallDelta
 
 
-def log_prefix(entries: Sequence[log_entry_pb2.LogEntry]) -> tuple[LogEntry, ...]:
+def to_log_prefix(entries: Sequence[log_entry_pb2.LogEntry]) -> tuple[LogEntry, ...]:
     """The log of earlier attempts; refuses one with a gap."""
     for at, entry in enumerate(entries):
         if entry.seq != at:
