@@ -44,14 +44,14 @@ class ControlGuard:
         return min(self._highest_done, before_the_first_open)
 
     def follow(self, cluster_id: str, control_epoch: int) -> None:
-        """The orchestrator that this node has registered with. Raises `FailedPrecondition` for a superseded one."""
+        """Follows the orchestrator that this node registered with. Raises `FailedPrecondition` for a superseded one."""
         if cluster_id == self._authority.cluster_id:
             self._refuse_older(control_epoch)
         self._accept(Authority(cluster_id, control_epoch))
 
     @contextmanager
     def applying(self, header: CommandHeader) -> Iterator[None]:
-        """Around the execution of a command. Raises `FailedPrecondition` (STALE_EPOCH) for one without authority."""
+        """Encloses the execution of a command. Raises `FailedPrecondition` (STALE_EPOCH) for one without authority."""
         self._check(header)
         epoch = self._authority.control_epoch
         self._in_progress.add(header.command_seq)

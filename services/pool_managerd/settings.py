@@ -146,7 +146,7 @@ class PoolManagerSettings(ModelSettings, section="pool_manager"):
 
 @contextmanager
 def _told_to_people() -> Iterator[None]:
-    """A refusal of ours as the kind of error that validation understands."""
+    """Raises a refusal of ours as the kind of error that pydantic reports."""
     try:
         yield
     except LlorchError as error:

@@ -8,7 +8,7 @@ _WORKER = "worker:"
 
 
 class PoolManagerAuth:
-    """A worker shows the secret that it was started with; everybody else is `BearerAuth`'s business."""
+    """A worker shows the secret that it was started with; `BearerAuth` decides about all other callers."""
 
     def __init__(self, others: BearerAuth, worker_by_token: Callable[[str], str | None]) -> None:
         self._others = others

@@ -1,4 +1,4 @@
-"""Who commands, and in which order."""
+"""Control headers: which orchestrator commands, and in which order."""
 
 from llama_orch.v2 import control_pb2
 from pool_managerd.control import CommandHeader

@@ -1,4 +1,4 @@
-"""Models: on their way here, and here."""
+"""Models: those that are being staged, and those that are here."""
 
 from llama_orch.v2 import node_pb2, pool_manager_service_pb2
 from llorch.rpc import model_facts

@@ -1,4 +1,4 @@
-"""Which inventory this host gets, by what its owner allowed. Never a CPU that nobody asked for."""
+"""Which inventory this host gets, by what its owner allowed. Never the CPU unless the settings allow it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +67,7 @@ def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding
 
 
 def _tell_that_the_cpu_is_all(unavailable: InventoryUnavailable, cards: Sequence[str]) -> None:
-    """A machine that was to compute on its GPU, and started before its driver, must not go unnoticed."""
+    """Logs that only the CPU is used; a warning where the machine seems to have started before its GPU's driver."""
     instead = "the CPU, as allowed"
     if any("NVIDIA" in card for card in cards):
         _log.warning(
@@ -82,7 +82,7 @@ def _tell_that_the_cpu_is_all(unavailable: InventoryUnavailable, cards: Sequence
 
 
 def describe_cards(cards: Sequence[str]) -> str:
-    """Whoever has a card of another maker learns here why it is no use."""
+    """Tells the owner of a card of another maker why this release can't use it."""
     if not cards:
         return "no graphics card that the system knows"
     return ", ".join(card if "NVIDIA" in card else f"{card}, which this release can't use" for card in cards)

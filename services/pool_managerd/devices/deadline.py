@@ -29,7 +29,7 @@ class DeadlineInventory:
     """The same devices, all of them LOST while the driver behind `inner` is silent or fails in a way of its own.
 
     A call into a driver can't be interrupted. The one that hangs is left alone in its thread; until it comes back
-    nothing else is asked, and everybody is answered at once from what was known. The thread is a daemon: it does
+    nothing else is asked, and every caller gets the last known figures at once. The thread is a daemon thread: it does
     not keep the process from ending.
     """
 
@@ -75,7 +75,7 @@ class DeadlineInventory:
             self._last = tuple(self._ask(lambda: self._inner.sample(own), self._answer_within_s))
         except DriverSilentError:
             self._fails("the driver does not answer")
-        except Exception as error:  # noqa: BLE001 - whatever a driver's library does, this daemon lives on
+        except Exception as error:  # noqa: BLE001 - whatever a driver's library raises, this daemon keeps running
             self._fails(f"{type(error).__name__}: {error}")
         else:
             self._works()
@@ -93,7 +93,7 @@ class DeadlineInventory:
         if self._thread is None:
             return
         self._thread = None
-        if self._pending is not None:  # somebody else's question may be on its way
+        if self._pending is not None:  # another caller's question may be under way
             wait([self._pending], self._answer_within_s)
         try:
             self._ask(self._inner.close, self._answer_within_s)
@@ -133,5 +133,5 @@ class DeadlineInventory:
 def _settle(answer: Future[Answer], question: Callable[[], Answer]) -> None:
     try:
         answer.set_result(question())
-    except BaseException as error:  # noqa: BLE001 - handed to whoever asked
+    except BaseException as error:  # noqa: BLE001 - handed to the caller
         answer.set_exception(error)

@@ -20,7 +20,7 @@ class ThrottleReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceProcess:
-    """A program that holds memory of a device; `worker_id` is empty for everybody else's programs."""
+    """A program that holds memory of a device; `worker_id` is empty for programs that are not workers of this node."""
 
     pid: int
     name: str = ""
@@ -32,7 +32,7 @@ class DeviceProcess:
 class Device:
     """A sample of one device.
 
-    `memory_used_mib` counts everybody; `used_by_others_mib` is the part of it that none of this node's workers
+    `memory_used_mib` counts all programs; `used_by_others_mib` is the part of it that none of this node's workers
     is known to hold. `reserve_mib` is what the owner of the machine keeps for other programs; the orchestrator
     subtracts it, the other figures leave it in. What a driver can't tell is None.
     """
@@ -59,10 +59,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class OwnUse:
-    """What this node's workers hold: lets an inventory tell their memory from everybody else's.
+    """What this node's workers hold: lets an inventory tell their memory from that of other programs.
 
     `pids` tells the worker of each process. `memory_mib` is per device id, as the workers measured it or, before they
-    did, as the brain reserved it.
+    did, as the orchestrator reserved it.
     """
 
     pids: Mapping[int, str] = field(default_factory=dict)

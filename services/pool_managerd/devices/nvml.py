@@ -33,7 +33,7 @@ class NvmlInventory:
 
     A failure while sampling makes that device LOST and leaves the others as they are. A LOST device is looked for
     again with every sample, and with all of them LOST the driver's library is opened anew now and then: a driver
-    that was reloaded knows nothing of those who used it before.
+    that was reloaded has forgotten the handles that it gave out before.
     """
 
     def __init__(self, binding: Any = None, *, host_pids: bool | None = None) -> None:

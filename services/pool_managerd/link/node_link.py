@@ -152,7 +152,7 @@ class NodeLink:
             self._ends_known(plan.acknowledged(directive.ack.report_seq))
 
     def _after(self, problem: LlorchError) -> float:
-        """Says once what is wrong, however often it happens again, and how long to wait."""
+        """Logs each problem once, however often it happens again; returns how long to wait."""
         told = f"{problem.reason}: {problem.message}"
         refused = isinstance(problem, (LinkRefused, Unauthenticated, PermissionDenied))
         if told != self._told:

@@ -1,4 +1,4 @@
-"""Calls to workers, other than asking what they do."""
+"""Calls to workers, other than for their stats."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Asking the workers what they do, so that heartbeats can tell it."""
+"""Asks the workers for their stats, so that heartbeats can report them."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -21,9 +21,9 @@ _log = get_logger(__name__)
 
 
 class WorkerStats:
-    """Asks every ready worker, all at once. What a worker says rings no bell: the next heartbeat has it.
+    """Asks every ready worker, all at once. New stats do not trigger a report: the next heartbeat has them.
 
-    `note` hears what each says, `note_silence` of each that says nothing.
+    `note` is called with the stats of each worker, `note_silence` for each that does not answer.
     """
 
     def __init__(

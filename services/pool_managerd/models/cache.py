@@ -61,7 +61,7 @@ class ModelCache:
         self.parts = root / "parts"
 
     def open(self) -> list[LocatedModel]:
-        """Makes the folders, removes what an interrupted life left, and says what is there.
+        """Makes the folders, removes what an interrupted process left, and returns the models that are there.
 
         Raises `InvalidArgument` where nothing can be kept.
         """
@@ -92,8 +92,8 @@ class ModelCache:
         return bool(sha256) and (self._blobs / sha256).is_file()
 
     def add(self, reference: str, files: Sequence[ArrivedFile]) -> LocatedModel:
-        """What has arrived becomes a model, all of its files at once. Raises what is wrong with them as a model, and
-        then they go.
+        """Makes a model of the files that have arrived, all at once. Raises what is wrong with them as a model, and
+        removes them then.
         """
         folder = self._folder(reference)
         shutil.rmtree(folder, ignore_errors=True)
@@ -128,7 +128,7 @@ class ModelCache:
         return gone
 
     def _take_in(self, file: ArrivedFile) -> None:
-        """Whole and checked, it gets its final name. One that was here for another model may have gone since."""
+        """Gives a whole and checked file its final name. One of another model may have been removed since."""
         blob = self._blobs / file.sha256
         if file.part is not None:
             file.part.move_to(blob)
@@ -173,7 +173,7 @@ class ModelCache:
             _log.warning("cached_model_is_broken", source=reference, why=error.message)
             self.remove(reference)
             return None
-        os.utime(self._folder(reference) / _RECORD, (used_at, used_at))  # to look is no use
+        os.utime(self._folder(reference) / _RECORD, (used_at, used_at))  # a look does not count as a use
         return model
 
     def _remove_orphans(self) -> int:
@@ -199,5 +199,5 @@ class ModelCache:
 
 
 def key_of(text: str) -> str:
-    """A name for files that stands for this text."""
+    """A file name that stands for this text."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Whether a file is a GGUF model at all, and if not, what it looks like instead."""
+"""Whether a file is a GGUF model, and if not, what it looks like instead."""
 
 import struct
 from pathlib import Path

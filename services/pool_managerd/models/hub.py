@@ -1,7 +1,7 @@
 """The Hugging Face Hub: what a repository holds, by the Hub's own library, over connections of our own.
 
-The library says what there is, where it lies, under which token, and why not. The files themselves come by
-`download/`, as those of any other server do.
+The library tells which files there are, where they lie, which token opens them, and why one is refused. `download/`
+fetches the files themselves, as those of any other server.
 """
 
 import asyncio

@@ -39,7 +39,7 @@ class RemoteRules:
 
 
 class RemoteModels:
-    """Of the cache, the only one who changes it. Several models come side by side and share the line."""
+    """The only owner of the cache. Several models may come at the same time and share the bandwidth."""
 
     def __init__(self, cache: ModelCache, rules: RemoteRules, clock: Clock) -> None:
         self._cache = cache
@@ -52,7 +52,7 @@ class RemoteModels:
         self._evicted: Callable[[Collection[str]], None] = lambda _: None
 
     async def open(self, evicted: Callable[[Collection[str]], None]) -> list[LocatedModel]:
-        """What is in the cache. `evicted` hears from now on of the references that have to go."""
+        """What is in the cache. From now on `evicted` is called with the references that were removed."""
         self._evicted = evicted
         async with self._disk:
             return await on_disk(self._cache.open)

@@ -1,4 +1,4 @@
-"""Whether there are devices, and how they feel."""
+"""Whether there are devices, and whether they are healthy."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A worker's process that an earlier life of this pool manager started: somebody else is its parent now."""
+"""A worker's process that an earlier instance of this pool manager started: its parent is another process now."""
 
 import asyncio
 import errno
@@ -55,7 +55,7 @@ def _find_by_secret(record: WorkerRecord) -> ProcessIdentity | None:
 
 
 def _hold(process: ProcessIdentity, secret: str) -> AdoptedProcess | None:
-    """The descriptor is bound to whoever has the id now; after that, the id can't change hands unnoticed."""
+    """The descriptor stays bound to the process that has the id now: a later process with this id is not mistaken."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What this pool manager started, on disk, so that its next life knows: one small JSON file per worker.
+"""What this pool manager started, on disk for its next instance: one small JSON file per worker.
 
 The intent is on disk before the process exists, the process's identity right after.
 """
@@ -26,7 +26,7 @@ _SPEC_FIELDS = get_type_hints(WorkerSpec)
 class Stage(StrEnum):
     INTENDED = "intended"  # about to be executed, or executed without a note of its process id
     STARTED = "started"
-    STOPPING = "stopping"  # told to end: a pool manager that comes after goes on with it
+    STOPPING = "stopping"  # told to end: the next instance of the pool manager goes on with it
     ENDED = "ended"
     REFUSED = "refused"  # a stop came before its start: a tombstone, so that a late start can't revive it
 

@@ -26,7 +26,7 @@ class WorkerRecords:
         self._ended = 0
 
     async def recall(self) -> None:
-        """What earlier lives of this pool manager wrote; those that had not ended count as living until `end`."""
+        """What earlier instances of this pool manager wrote; workers that had not ended count as living until `end`."""
         records = await asyncio.to_thread(self._journal.read_all)
         self._used_ids.update(record.worker_id for record in records)
         left = [record for record in records if record.stage not in (Stage.ENDED, Stage.REFUSED)]
@@ -51,7 +51,7 @@ class WorkerRecords:
 
     async def intend(self, record: WorkerRecord) -> None:
         """Returns once the disk has it. Raises `Unavailable` where it does not take it; then nothing happened."""
-        self._living[record.worker_id] = record  # at once, so that nobody else is given its port
+        self._living[record.worker_id] = record  # at once, so that no other worker is given its port
         try:
             await self._write(record)
         except BaseException:
@@ -66,7 +66,7 @@ class WorkerRecords:
             self._used_ids.add(worker_id)
 
     async def renew(self, worker_id: str, **facts: object) -> None:
-        """For what has happened already, on disk or not; the log says so if it is not."""
+        """For what has happened already; a failure to write it is logged."""
         before = self._living.get(worker_id)
         if before is None:  # it has ended meanwhile
             return

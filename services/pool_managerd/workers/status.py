@@ -13,7 +13,7 @@ LAST_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """How a process ended. One of `exit_code` and `signal` is set, unless it never ran or nobody saw it end.
+    """How a process ended. One of `exit_code` and `signal` is set, unless it never ran or its end was not seen.
 
     `reason` is None if it ended as told. `end_time` is when its end was noticed.
     """
@@ -57,7 +57,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class AdoptAnswer:
-    """What a worker says to a pool manager that takes it over; `engine` and `memory_mib` as in its status, or empty."""
+    """A worker's answer to a pool manager that takes it over; `engine` and `memory_mib` as in its status, or empty."""
 
     worker_id: str
     engine: bytes = b""

@@ -95,7 +95,7 @@ class Worker:
         self._change(pid=process.pid)
 
     async def run_adopted(self, process: AdoptedProcess) -> None:
-        """As `run`, for a process of an earlier life of the pool manager, which is held already.
+        """As `run`, for a process of an earlier instance of the pool manager, which is held already.
 
         One that was ready is not asked how long it took; one that became so meanwhile has a moment to say it.
         """
@@ -104,7 +104,7 @@ class Worker:
         await self._watch(process, max(_SAY_READY_S, self._limits.load_deadline_s - process.age_s))
 
     async def was_gone(self, *, as_told: bool) -> None:
-        """It ended while no pool manager was there, and nobody saw how."""
+        """It ended while no pool manager ran, so how it ended is unknown."""
         if as_told:
             self.stop(grace_s=0.0)
             self._finish(WorkerEvent.ENDED_AS_TOLD, WorkerExit())
@@ -129,16 +129,16 @@ class Worker:
         self._warn_of_too_much_memory()
 
     def said_how_it_loads(self, progress: float | None) -> None:
-        """Tells nobody: there is time until somebody looks."""
+        """Does not call `status_changed`: the next report has it."""
         if self.status.state is WorkerState.STARTING:
             self.status = replace(self.status, load_progress=progress)
 
     def was_read(self, reading: Reading) -> None:
-        """Its model's files. Tells nobody either."""
+        """Its model's files were read. Does not call `status_changed` either."""
         self.status = replace(self.status, reading=reading)
 
     def said_what_it_does(self, stats: bytes, signs: EngineSigns) -> None:
-        """Tells nobody either."""
+        """Does not call `status_changed` either."""
         self.status = replace(self.status, stats=stats)
         self._end_if_stuck(signs)
 
@@ -146,7 +146,7 @@ class Worker:
         self._end_if_stuck(None)
 
     def said_it_failed(self, reason: Reason, message: str) -> None:
-        """Why it is about to end, in its own words; its end follows."""
+        """The worker reports why it is about to end; its end follows."""
         self._failure = (reason, message)
 
     def stop(self, grace_s: float) -> None:
@@ -158,7 +158,7 @@ class Worker:
         self._stop_asked.set()
 
     def fail(self, reason: Reason, message: str) -> None:
-        """Ends it at once for what it did wrong: what can't be helped is not asked to end in order."""
+        """Ends it at once for a failure, without asking it to end in order first."""
         _log.warning("worker_ended_for_cause", worker_id=self.status.spec.worker_id, reason=reason, why=message)
         self.said_it_failed(reason, message)
         if self.process is not None:
@@ -248,7 +248,7 @@ class Worker:
         self.ended.set()
 
     def _ready_s(self) -> float:
-        """In this life of the pool manager."""
+        """Seconds since this instance of the pool manager has known it as ready."""
         return 0.0 if self._ready_at is None else self._clock.monotonic() - self._ready_at
 
     def _change(self, event: WorkerEvent | None = None, **facts: object) -> None:
