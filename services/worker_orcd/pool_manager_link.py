@@ -119,8 +119,8 @@ class PoolManagerLink:
             await self._send(self._report())
         except (Unavailable, DeadlineExceeded):
             return False
-        except LlorchError as refusal:
-            self._say_once_that_it_is_refused(refusal)
+        except LlorchError as error:
+            self._say_once_that_it_is_refused(error)
             return False
         self._heard_at, self._refused = self._clock.monotonic(), ""
         return True

@@ -162,8 +162,8 @@ class Bystanders:
         try:
             async with asyncio.timeout(ANSWERED_WITHIN_S):
                 token_ids, end = await execute(self.stub, bad)
-        except LlorchError as refusal:
-            return refusal
+        except LlorchError as error:
+            return error
         assert len(token_ids) <= 8
         assert end.choices or end.HasField("error")
         return None

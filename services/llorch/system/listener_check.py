@@ -37,9 +37,9 @@ def _could_listen(check: str, address: str, option: str) -> Finding:
     try:
         host, port = split_address(address)
         ensure_free(resolve_bind(host), port)
-    except PortTaken as taken:
+    except PortTaken as error:
         return Finding(
-            check, "failed", f"{taken.taken}, which does not answer as the {check}", f"end it, or set {option}"
+            check, "failed", f"{error.taken}, which does not answer as the {check}", f"end it, or set {option}"
         )
     except LlorchError:
         found = f"none answers at {address}"

@@ -335,8 +335,8 @@ class Supervisor:
             choose_engine(spec.device_ids, self._devices.by_id, self._rules.policy)
         except FailedPrecondition:
             return None
-        except LlorchError as problem:
-            return problem
+        except LlorchError as error:
+            return error
         return None
 
     async def _reach(self, worker: Worker, record: WorkerRecord) -> None:

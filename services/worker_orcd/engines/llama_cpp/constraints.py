@@ -120,8 +120,8 @@ class ConstraintCompiler:
         compiled = Constraint(matcher, self._ends_text, self._vocabulary_size)
         try:
             satisfiable = len(compiled.after(()).allowed()) > 0
-        except ConstraintFailed as failed:
-            raise invalid_constraint(constraint, str(failed)) from None
+        except ConstraintFailed as error:
+            raise invalid_constraint(constraint, str(error)) from None
         if not satisfiable:
             raise invalid_constraint(constraint, "no output can satisfy it")
         return compiled

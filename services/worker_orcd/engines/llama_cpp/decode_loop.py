@@ -255,8 +255,8 @@ class DecodeLoop:
         for sequence, row in picking:
             try:
                 picked.append((sequence, row, sequence.sampler.pick(self._context.handle, row, sequence.choice.index)))
-            except NothingToPick as nothing:
-                sequence.output.fail(RunFailure(nothing.reason, str(nothing), retryable=False))
+            except NothingToPick as error:
+                sequence.output.fail(RunFailure(error.reason, str(error), retryable=False))
         for sequence, row, token_id in picked:
             self._take(sequence, row, token_id)
 

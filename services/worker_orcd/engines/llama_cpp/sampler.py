@@ -148,8 +148,8 @@ class Sampler:
                 picked = self._draw(index, 1)
             if picked is not None and picked[0] not in self._model.ends_text:
                 constraint.accept(picked[0])
-        except ConstraintFailed as failed:
-            raise NothingToPick(Reason.INVALID_GRAMMAR, str(failed)) from None
+        except ConstraintFailed as error:
+            raise NothingToPick(Reason.INVALID_GRAMMAR, str(error)) from None
         return picked
 
     def _draw(self, index: int, draw: int) -> tuple[int, float] | None:
