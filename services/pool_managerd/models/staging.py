@@ -79,7 +79,7 @@ class Staging:
         self.progress = progress
 
     async def _wait_news(self) -> None:
-        """Returns at the end, or after a while without one: `follow` then yields, so that clients see the call alive."""
+        """Returns at the end, or after a while: `follow` yields then too, so that clients see the call is alive."""
         try:
             async with asyncio.timeout(_TELL_EVERY_S):
                 await self._over.wait()

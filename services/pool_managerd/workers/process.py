@@ -27,8 +27,8 @@ class ProcessEnd:
 
 
 class RunningProcess(ABC):
-    """Held by a descriptor (pidfd), which stays bound to this very process: signals reach it or no process, and its end is
-    seen without a thread.
+    """Held by a descriptor (pidfd), which stays bound to this very process: signals reach it or no process, and its end
+    is seen without a thread.
     """
 
     def __init__(self, pid: int, identity: ProcessIdentity | None, descriptor: int) -> None:
