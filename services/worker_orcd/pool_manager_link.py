@@ -1,4 +1,4 @@
-"""What a worker tells its pool manager, and how it notices that there is none any more."""
+"""What a worker reports to its pool manager, and how it notices that its pool manager is gone."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Request = pool_manager_service_pb2.ReportWorkerReadyRequest
 
 
 class PoolManagerLink:
-    """Says to the pool manager, over and over, how far this worker is.
+    """Reports the state of this worker to the pool manager, again and again.
 
     Only a pool manager that takes the report counts as ours: another one that has the address now does not know this
     worker. Without ours for `orphan_grace_s` it counts as gone for good.
@@ -59,7 +59,7 @@ class PoolManagerLink:
         self._say(lambda: request)
 
     async def report_failure(self, error: LlorchError) -> None:
-        """Once: the process ends with the same words on stderr, whoever hears this."""
+        """Tried once: the process ends with the same message on stderr, whether the report arrives or not."""
         request = Request(
             worker_id=self._worker_id,
             failure_reason=reason_to_proto(error.reason),
@@ -71,7 +71,7 @@ class PoolManagerLink:
             _log.warning("failure_report_not_heard", reason=unheard.reason)
 
     def move_to(self, address: str) -> None:
-        """The pool manager called, and is at this address now; it is told at once how far this worker is."""
+        """The pool manager called, and is at this address now; the worker reports to it at once."""
         self._heard_at = self._clock.monotonic()
         if address != self._address:
             leaving = asyncio.ensure_future(self._channel.close(None))

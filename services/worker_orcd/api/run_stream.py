@@ -1,4 +1,4 @@
-"""What one reader gets of the runs: a frame per step, made of what changed since the last one.
+"""The frames of runs for one reader: one per step, made of what changed since the last one.
 
 While a frame is being written, changes gather; a reader that lags gets them all in its next frame, so that
 neither the engine nor any other reader ever waits for it.

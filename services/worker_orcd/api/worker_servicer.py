@@ -34,7 +34,7 @@ ExecuteContext = grpc.aio.ServicerContext[object, worker_service_pb2.ExecuteResp
 class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     """Answers UNAVAILABLE / WORKER_NOT_READY until `open`; the Shutdown RPC sets `stop`.
 
-    `adopted` hears where the pool manager is that took this worker over; None where it has no pool manager.
+    `adopted` is called with the address of the pool manager that takes this worker over; None without a pool manager.
     """
 
     def __init__(self, worker_id: str, stop: asyncio.Event, adopted: Callable[[str], None] | None = None) -> None:
@@ -150,7 +150,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     async def GetInfo(
         self, request: worker_service_pb2.GetInfoRequest, context: Context
     ) -> worker_service_pb2.GetInfoResponse:
-        """Answers the worker's id even while it loads, for whoever has to find out whose process this is."""
+        """Answers the worker's id even while it loads, so that a caller can tell which worker listens here."""
         response = worker_service_pb2.GetInfoResponse(worker_id=self._worker_id)
         if self._keeper is not None:
             response.engine.CopyFrom(to_engine_info(self._keeper.engine.info()))

@@ -60,7 +60,7 @@ class ChatFormat:
 
 
 def format_of(template: str) -> ChatFormat:
-    """What a chat template teaches the model, by the marks that it writes itself."""
+    """The format that a chat template uses, found by the marks that it writes itself."""
     return ChatFormat(tools=_tool_style(template), thinks=THINK_CLOSE in template)
 
 

@@ -1,4 +1,4 @@
-"""What an engine says of itself."""
+"""Engines: their properties and fingerprints."""
 
 from llama_orch.v2 import engine_pb2
 from llorch.rpc.enum_table import EnumTable

@@ -1,7 +1,7 @@
 """Outputs that have to follow a grammar or a JSON schema, checked by llguidance.
 
 It is given bounds on everything that it computes, so that no grammar takes more than a fraction of a second or a
-part of the memory: one that needs more is refused, or ends its run and nobody else's.
+part of the memory: one that needs more is refused, or ends its own run and no other.
 """
 
 import json
