@@ -12,7 +12,7 @@ The tree; each leaf is one gRPC code, and one HTTP status by `llorch.rpc.http_st
     ├── ResourceExhausted    full now; `retry_after_ms` says when to try again
     ├── Unavailable          gone or not there yet; trying again may help
     ├── DeadlineExceeded     the time given was not enough
-    ├── Aborted              somebody else's command came in between
+    ├── Aborted              another command came in between
     ├── Unimplemented        the contract names it, this release does not do it
     └── Internal             our fault; the client sees an id, never the text of an exception
 

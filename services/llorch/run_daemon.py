@@ -1,4 +1,4 @@
-"""From `__main__` into the event loop and out again: signals, exit codes, and no traceback for a user."""
+"""Runs a daemon in the event loop: signals, exit codes, and no traceback for a user."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""`llorch gpus`: machines, their devices, and who has their memory."""
+"""`llorch gpus`: machines, their devices, and the programs that hold their memory."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal

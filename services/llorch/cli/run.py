@@ -136,7 +136,7 @@ async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
 
 
 async def _cancel(client: "AsyncClient", task_id: str) -> None:
-    """Best effort: if it can't be said, the orchestrator notices by itself that nobody reads any more."""
+    """Best effort: if the call fails, the orchestrator notices by itself that the stream has no reader any more."""
     if task_id:
         with suppress(LlorchError, TimeoutError):
             async with asyncio.timeout(_CANCEL_WITHIN_S):

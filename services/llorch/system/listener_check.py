@@ -33,7 +33,7 @@ def check_gateway(address: str) -> Finding:
 
 
 def _could_listen(check: str, address: str, option: str) -> Finding:
-    """Nobody answers; that is fine where one could be started."""
+    """Nothing answers at the address; that is fine where a daemon could listen there."""
     try:
         host, port = split_address(address)
         ensure_free(resolve_bind(host), port)

@@ -18,7 +18,7 @@ from llorch.system.options import CpuUse, SystemOptions
 from llorch.system.restarts import RestartLimit
 
 Report = Callable[[str, str], None]
-"""Told who does what, a line per step: `("gatewayd", "answers at …")`."""
+"""Called with the name of a daemon and what it does, per step: `("gatewayd", "answers at …")`."""
 
 _SERVING_WITHIN_S = 30.0
 _REGISTERED_WITHIN_S = 15.0
