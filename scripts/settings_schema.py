@@ -99,7 +99,7 @@ def _words(model: type[BaseModel], definition: _Node) -> _Node:
 
 
 def _without_noise(field: _Node, words: Mapping[str, _Node]) -> _Node:
-    """TOML has no null, and titles made from names say nothing."""
+    """TOML has no null, and titles made from names add nothing."""
     kept = {key: value for key, value in field.items() if key != "title" and (key, value) != ("default", None)}
     kept |= words.get(kept.pop("$ref", ""), {})
     choices: list[_Node] = [choice for choice in kept.pop("anyOf", []) if choice != {"type": "null"}]
