@@ -52,7 +52,7 @@ class Driver:
     def is_well(self) -> None:
         self.library.hangs, self.library.init_error = False, 0
 
-    def somebody_takes_memory(self) -> None:
+    def another_program_takes_memory(self) -> None:
         self.chance.choice(self.library.gpus).used_mib = self.chance.randrange(0, 24576)
 
     def does_something(self) -> str:
@@ -64,7 +64,7 @@ class Driver:
         )
         deed = self.chance.choice(deeds)
         deed()
-        self.somebody_takes_memory()
+        self.another_program_takes_memory()
         self.library.show()
         return deed.__name__
 

@@ -132,7 +132,7 @@ async def test_kill_9_of_the_worker_in_mid_stream_ends_every_stream_on_it_within
             assert events[-1].error.reason == error_reason_pb2.ERROR_REASON_WORKER_LOST
 
 
-async def test_a_run_that_fails_hurts_nobody_else(system: WholeSystem) -> None:
+async def test_a_run_that_fails_hurts_no_other_run(system: WholeSystem) -> None:
     failed, good = await asyncio.gather(
         system.generate(task(prompt=FAIL, max_tokens=50)), system.generate(task(max_tokens=50))
     )

@@ -197,7 +197,7 @@ def refused_well(name: str, refusal: LlorchError | None) -> None:
     assert 0 < len(refusal.message) < 1000, f"{name}: a refusal does not repeat what was sent"
 
 
-async def test_what_can_only_hurt_is_refused_and_nobody_else_notices(tmp_path: Path) -> None:
+async def test_what_can_only_hurt_is_refused_and_other_runs_do_not_notice(tmp_path: Path) -> None:
     async with running_worker(tmp_path, write_tiny_model(tmp_path, "llama")) as worker:
         for name, make in REFUSED.items():
             refused_well(name, await worker.send(make()))

@@ -121,7 +121,7 @@ def test_what_fits_several_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["bbbb", "", "nobody"])
-def test_what_fits_nobody_is_refused(name: str) -> None:
+def test_a_name_that_fits_no_worker_is_refused(name: str) -> None:
     with pytest.raises(NotFound, match="llorch ps"):
         find_worker(name, [CODER, SECOND])
 

@@ -161,7 +161,7 @@ async def test_progress_is_told_with_its_total(server: DownloadServer, downloads
     assert (staging.progress.done, staging.progress.total) == (len(file.content), len(file.content))
 
 
-async def test_a_download_that_nobody_waits_for_ends_and_can_be_gone_on_with(
+async def test_a_download_that_no_caller_waits_for_ends_and_can_be_resumed(
     server: DownloadServer, downloads: Downloads
 ) -> None:
     begun = asyncio.Event()

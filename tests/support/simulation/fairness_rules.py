@@ -54,7 +54,7 @@ class FairnessRules:
 
     def started(self, effect: effects.StartRun) -> None:
         request = effect.request
-        self._check_nobody_starves(request)
+        self._check_that_no_task_starves(request)
         line = self._line(request)
         line.unserved_since = self._world.schedule.now
         if request.app in line.window:
@@ -75,7 +75,7 @@ class FairnessRules:
             del line.waiting[request.app]
             self._begin_window(line)
 
-    def _check_nobody_starves(self, request: TaskRequest) -> None:
+    def _check_that_no_task_starves(self, request: TaskRequest) -> None:
         """The first task of a lower class waits `max_starvation_s` at most while others are served before it."""
         classes = self._world.brain.state.config.priorities
         now = self._world.schedule.now

@@ -138,7 +138,7 @@ def test_apps_that_always_wait_are_served_by_weight(weights: dict[str, float], s
 
 
 @pytest.mark.req("ORCH-1003")
-def test_a_flood_delays_nobody_but_its_own_app() -> None:
+def test_a_flood_delays_no_app_but_its_own() -> None:
     waiting = queue(capacity=10_000)
     for number in range(1000):
         waiting.add(f"flood-{number}", "coder", "interactive", app="flood")

@@ -41,7 +41,7 @@ def test_a_model_is_loaded_on_request_and_once() -> None:
 
 
 @pytest.mark.req("ORCH-1036")
-def test_it_is_loaded_where_somebody_wants_it() -> None:
+def test_it_is_loaded_where_the_operator_wants_it() -> None:
     driver = two_cards()
     driver.handle(events.ModelLoadAsked("coder", "worker-a", (Place("garage", ("GPU-2",)),)))
     assert driver.only(effects.StartWorker).spec.device_ids == ("GPU-2",)
@@ -99,7 +99,7 @@ def test_a_model_is_unloaded_everywhere_unless_it_is_busy() -> None:
 
 
 @pytest.mark.req("ORCH-1015")
-def test_a_model_leaves_when_nobody_used_it_for_its_time() -> None:
+def test_a_model_leaves_when_no_task_used_it_for_its_time() -> None:
     driver = brain(idle_unload_s=60.0)
     driver.load_idle("coder")
     driver.let_pass(50)
@@ -195,7 +195,7 @@ def test_a_replica_that_is_no_longer_needed_leaves() -> None:
 
 
 @pytest.mark.req("ORCH-1012")
-def test_as_many_replicas_as_somebody_wants_at_least_are_loaded() -> None:
+def test_as_many_replicas_as_a_rule_wants_at_least_are_loaded() -> None:
     driver = two_cards()
     driver.assign("coder", "garage", replicas_min=2)
     assert {effect.spec.device_ids for effect in driver.all_of(effects.StartWorker)} == {("GPU-1",), ("GPU-2",)}
@@ -242,7 +242,7 @@ def test_the_default_context_is_halved_until_it_fits_and_the_reader_is_told(monk
 
 
 @pytest.mark.req("ORCH-1033")
-def test_a_context_that_somebody_asked_for_is_never_lowered() -> None:
+def test_a_context_that_the_owner_set_is_never_lowered() -> None:
     driver = brain(gpu(total_mib=9000), vram_claim_mib=None, context=262_144)
     with pytest.raises(FailedPrecondition) as refused:
         driver.submit("coder")

@@ -51,7 +51,7 @@ def test_what_is_not_known_yet_is_said(scene: Scene) -> None:
     assert "what it takes is known once its file was looked at" in said(scene)
 
 
-def test_a_claim_of_the_owner_counts_before_anybody_has_seen_the_file(scene: Scene) -> None:
+def test_a_claim_of_the_owner_counts_before_a_node_has_seen_the_file(scene: Scene) -> None:
     scene.model("coder", 30 * GIB).size_mib = None
     assert "GPU 0 (RTX 3090) + GPU 1 (RTX 3060) of garage" in said(scene).partition(":")[0]
 
