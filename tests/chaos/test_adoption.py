@@ -1,4 +1,4 @@
-"""The pool manager is killed, over and over, while workers answer: nobody notices, and no worker is lost or left over.
+"""The pool manager is killed, over and over, while workers answer: clients do not notice, and no worker is lost.
 
 `make chaos` kills it 200 times, the suite a tenth of that.
 """

@@ -358,7 +358,7 @@ def test_a_driver_that_comes_to_itself_brings_its_devices_back(silent: Host) -> 
 
 
 def wait_answers_again(inventory: DeviceInventory) -> None:
-    """Another thread comes back from its driver; nobody can tell us of it."""
+    """Another thread comes back from its driver; no event tells of it, so poll."""
     give_up_at = time.monotonic() + 10
     while any(device.state is DeviceState.LOST for device in inventory.sample(OwnUse())):
         assert time.monotonic() < give_up_at, "the devices stay lost"

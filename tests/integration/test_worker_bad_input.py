@@ -1,4 +1,4 @@
-"""What somebody may send to hurt a worker: it is refused with a reason or bounded, and the others do not notice."""
+"""Hostile requests to a worker: it refuses them with a reason or bounds them, and other runs do not notice."""
 
 import asyncio
 import contextlib
@@ -121,7 +121,7 @@ BOUNDED: dict[str, Callable[[], run_pb2.RunSpec]] = {
 
 @dataclass
 class Neighbour:
-    """Somebody else's runs, one after the other; what they notice."""
+    """Runs of another client, one after the other; what they notice."""
 
     tokens: int = 0
     longest_gap_s: float = 0.0

@@ -227,7 +227,7 @@ async def test_the_cache_is_there_after_a_restart_and_what_is_broken_in_it_goes(
     kept = await downloads.shelf.stage(server.url("/a.gguf")).wait()
     broken = await downloads.shelf.stage(server.url("/b.gguf")).wait()
     broken.path.resolve().unlink()
-    (downloads.folder / "blobs" / ("0" * 64)).write_bytes(b"of nobody")
+    (downloads.folder / "blobs" / ("0" * 64)).write_bytes(b"an orphan")
     (downloads.folder / "models" / "half").mkdir()
     async with TaskSupervisor("next life") as tasks:
         again = await Downloads(downloads.folder, downloads.network, tasks).open()

@@ -17,7 +17,7 @@ def next_of(waiting: AdmissionQueue, model: str) -> str | None:
 
 
 def served(waiting: AdmissionQueue, model: str = "coder", tokens: int = 100) -> list[str]:
-    """Everybody who waits for the model, in the order in which they get a slot."""
+    """All tasks that wait for the model, in the order in which they get a slot."""
     order = []
     while task_id := next_of(waiting, model):
         order.append(task_id)

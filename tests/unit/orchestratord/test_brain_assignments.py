@@ -98,7 +98,7 @@ def test_a_refused_rule_changes_nothing() -> None:
     ("fields", "reason"),
     [
         ({"model": "codr"}, Reason.MODEL_NOT_FOUND),
-        ({"app": "nobody"}, Reason.APP_NOT_FOUND),
+        ({"app": "unknown"}, Reason.APP_NOT_FOUND),
         ({"targets": ("garage/4090",)}, Reason.DEVICE_NOT_FOUND),
     ],
 )

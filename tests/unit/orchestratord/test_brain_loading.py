@@ -28,7 +28,7 @@ def two_cards(**options: object) -> BrainDriver:
     return brain(gpu("GPU-1", total_mib=10_000), gpu("GPU-2", total_mib=10_000, index=1, name="RTX 3060"), **options)
 
 
-# Because somebody asks.
+# Because an operator asks.
 
 
 @pytest.mark.req("ORCH-1036")
@@ -81,7 +81,7 @@ def test_a_load_without_any_host_is_refused() -> None:
     with pytest.raises(Unavailable):
         driver.handle(events.ModelLoadAsked("coder", "worker-a"))
     with pytest.raises(NotFound):
-        driver.handle(events.ModelLoadAsked("nobody", "worker-a"))
+        driver.handle(events.ModelLoadAsked("unknown", "worker-a"))
 
 
 @pytest.mark.req("ORCH-1036")
@@ -166,7 +166,7 @@ def test_tasks_get_another_replica_when_all_slots_are_taken_and_as_many_wait() -
     assert second.device_ids == ("GPU-2",)
     driver.submit("coder")
     driver.submit("coder")
-    assert len(driver.all_of(effects.StartWorker)) == 2, "there is room for no more, and nobody wants more"
+    assert len(driver.all_of(effects.StartWorker)) == 2, "there is room for no more, and no task wants more"
 
 
 def test_without_a_word_about_replicas_one_worker_serves_all() -> None:
@@ -249,7 +249,7 @@ def test_a_context_that_the_owner_set_is_never_lowered() -> None:
     assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
 
 
-# When nobody knows.
+# When the outcome is unknown.
 
 
 def test_a_start_that_may_have_arrived_keeps_its_memory_until_the_node_shows_that_it_did_not() -> None:

@@ -1,4 +1,4 @@
-"""Nodes and workers come, fall silent and go; nobody waits for ever and nothing is counted twice."""
+"""Nodes and workers come, fall silent and go; no task waits for ever and nothing is counted twice."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Sessions: they begin with a task, remember where they are warm, have budgets, and end when nobody uses them."""
+"""Sessions: they begin with a task, remember where they are warm, have budgets, and end when no task uses them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Who leaves memory for another model: nobody who must stay, as little as will do, and what is missed least."""
+"""Which models leave memory for another: none that must stay, as few as will do, and the least wanted."""
 
 import pytest
 

@@ -81,7 +81,7 @@ def test_promised_memory_is_available_only_to_its_load() -> None:
     assert made.available(OTHER) < 0
     made.release("old")
     assert made.available(OTHER) == 50
-    assert not made.fits("somebody else", {OTHER: 100})
+    assert not made.fits("another", {OTHER: 100})
     made.reserve("new", {OTHER: 450})
     assert (made.held(OTHER), made.available(OTHER)) == (450, 50)
 

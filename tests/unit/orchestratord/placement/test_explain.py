@@ -1,4 +1,4 @@
-"""Explanations are the decision itself, in the words of somebody who explains it."""
+"""Explanations are the decision itself, in sentences."""
 
 from dataclasses import replace
 
@@ -141,7 +141,7 @@ def test_unknown_names_are_refused_as_for_a_task(scene: Scene) -> None:
     with pytest.raises(NotFound, match="nearest names"):
         explain(scene.state, "codr", "", 0, 0)
     with pytest.raises(NotFound):
-        explain(scene.state, "coder", "nobody", 0, 0)
+        explain(scene.state, "coder", "unknown", 0, 0)
 
 
 @pytest.mark.parametrize(
