@@ -33,7 +33,10 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """What is needed to take the worker back. The tokens are secrets: the file is readable by its owner only."""
+    """What is needed to take the worker back. The tokens are secrets: the file is readable by its owner only.
+
+    `address` is where the worker listens, from its command line or its report. `load_deadline_s` counts from its start.
+    """
 
     worker_id: str
     stage: Stage
@@ -41,8 +44,8 @@ class WorkerRecord:
     access_token: str = ""
     ready_token: str = ""
     process: ProcessIdentity | None = None
-    address: str = ""  # where it listens, as it was told to or as it said
-    load_deadline_s: float = 300.0  # from its start
+    address: str = ""
+    load_deadline_s: float = 300.0
     stall_s: float = 30.0
     start_time: datetime | None = None
     ready_time: datetime | None = None

@@ -39,9 +39,10 @@ _FURTHER_MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
+    """With `thinks`, thoughts stand between `<think>` and `</think>` before the answer."""
+
     tools: ToolStyle = ToolStyle.NONE
     thinks: bool = False
-    """Thoughts stand between `<think>` and `</think>` before the answer."""
 
     @property
     def tool_opening(self) -> str:

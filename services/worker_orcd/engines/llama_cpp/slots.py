@@ -46,13 +46,14 @@ class Kept:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """`watermark` is as in FixedChunks: so many tokens are good for a deterministic run."""
+    """`watermark` is as in FixedChunks: so many tokens are good for a deterministic run. `used_at` grows with every use
+    of any slot.
+    """
 
     number: int
     holder: Holder = field(default_factory=Kept)
     busy: bool = False
     used_at: int = 0
-    """Grows with every use of any slot."""
     watermark: int = 0
 
     @property
