@@ -1,4 +1,4 @@
-"""Who may call this pool manager: the orchestrator and its operator, and every worker about itself."""
+"""The callers of this pool manager: the orchestrator, the operator, and every worker about itself."""
 
 from collections.abc import Callable, Mapping
 

@@ -22,7 +22,7 @@ _log = get_logger(__name__)
 
 @dataclass(slots=True)
 class _Gpu:
-    """A GPU that was found, and what it said last."""
+    """A GPU that was found, and its last sample."""
 
     handle: Any
     last: Device

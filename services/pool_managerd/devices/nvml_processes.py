@@ -1,4 +1,4 @@
-"""Who holds memory of a GPU, as NVML tells it."""
+"""The processes that hold memory of a GPU, from NVML."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -49,7 +49,7 @@ class ModelsFolder:
             self._changed()
 
     def find(self, reference: FolderReference) -> LocatedModel:
-        """As it is now, also through links: who may make them here may name any file. Raises what `locate` raises."""
+        """Follows links: a user that may make them here may name any file. Raises what `locate` raises."""
         return locate_file(reference.text, self._root / reference.file)
 
     def _look(self) -> dict[str, LocatedModel]:

@@ -43,14 +43,14 @@ class Hub:
     async def files(self, reference: HubReference) -> list[RemoteFile]:
         """The files of the model that is meant, of one commit, the first one first.
 
-        Raises what the Hub refuses, in words, and the list of what there is where the reference is not clear.
+        Raises the Hub's refusals with a message, and a list of the models where the reference is ambiguous.
         """
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
                 await self._prepare()
                 return await asyncio.to_thread(self._look, reference)
         except TimeoutError:
-            raise Interrupted(f"the Hub did not say in time what {reference.repo} holds") from None
+            raise Interrupted(f"the Hub did not list {reference.repo} in time") from None
 
     async def _prepare(self) -> None:
         """Once: the library has one client for the whole process, and closes it when it gets another."""
@@ -91,7 +91,7 @@ class Hub:
             return model_info(repo, revision=reference.revision or None, files_metadata=True)
         except errors.GatedRepoError:
             raise _not_given(
-                f"{repo} is given only to who accepted its terms: accept them at https://huggingface.co/{repo}, "
+                f"{repo} needs an account that accepted its terms: accept them at https://huggingface.co/{repo}, "
                 "and set HF_TOKEN where the pool manager runs"
             ) from None
         except errors.RevisionNotFoundError:
@@ -110,7 +110,7 @@ class Hub:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             # Also of the library, when an answer is none of the Hub's.
             _log.warning("hub_answer_not_understood", repo=repo, error=repr(error))
-            raise Interrupted(f"what the Hub says about {repo} makes no sense") from None
+            raise Interrupted(f"the Hub's answer about {repo} is not valid") from None
 
 
 class _GuardedTransport(httpx2.BaseTransport):

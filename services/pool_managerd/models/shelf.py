@@ -82,7 +82,7 @@ class ModelShelf:
         if in_use:
             raise FailedPrecondition(Reason.MODEL_IN_USE, f"{reference} is used by a worker; stop it first")
         if reference in self._stagings:
-            raise FailedPrecondition(Reason.MODEL_IN_USE, f"{reference} is just coming; wait for it")
+            raise FailedPrecondition(Reason.MODEL_IN_USE, f"{reference} is being staged; wait for it")
         self._evicted([reference])
         if self._remote is not None and isinstance(parse_reference(reference), RemoteReference):
             await self._remote.remove(reference)

@@ -1,4 +1,4 @@
-"""A model on its way to this node: one for all who ask for it, and each of them sees how it goes."""
+"""A model on its way to this node: one staging for all callers that ask for it, and each of them gets its progress."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable

@@ -45,7 +45,7 @@ class AdoptedProcess(RunningProcess):
 
 
 async def find_living(record: WorkerRecord) -> AdoptedProcess | None:
-    """The process of this record, if it lives and is proven to be it. No other one is ever held, or touched."""
+    """The process of this record, if it is alive and proven to be it. No other process is ever signalled."""
     process = record.process or await asyncio.to_thread(_find_by_secret, record)
     return None if process is None else _hold(process, record.access_token)
 

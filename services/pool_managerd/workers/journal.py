@@ -69,7 +69,7 @@ class Journal:
         write_durably(self._path(record.worker_id), _to_json(record))
 
     def read_all(self) -> list[WorkerRecord]:
-        """Every record that can be read, the oldest first; says so about one that can't."""
+        """Every record that can be read, the oldest first; logs one that can't."""
         records = []
         for path in self._files():
             try:

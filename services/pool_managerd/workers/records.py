@@ -1,4 +1,4 @@
-"""What is known on disk of the workers that this node has or had, and who may change it: one writer at a time."""
+"""The records on disk of the workers that this node has or had. One writer at a time."""
 
 import asyncio
 from collections.abc import Iterator

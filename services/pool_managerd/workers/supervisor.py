@@ -305,7 +305,7 @@ class Supervisor:
             _log.warning("old_logs_not_removed", error=error.strerror)
 
     async def _take_back(self, record: WorkerRecord) -> None:
-        """Adopts what lives and is proven to be ours; ends what can't go on; tells of the end of what is gone.
+        """Adopts living processes that are proven to be ours; ends those that can't go on; reports the end of others.
 
         A worker whose process was never made is not told of: it has not failed, and may be started under another id.
         """

@@ -113,7 +113,7 @@ class Worker:
             self._fail_without_process("the worker ended while the pool manager of its node was away", lines)
 
     def became_ready(self, address: str, engine: bytes, memory_mib: tuple[int, ...]) -> None:
-        """The worker says so itself. Too late if it was told to stop; then nothing happens."""
+        """The worker reports that it is ready. Does nothing if the worker was told to stop before."""
         if not may(self.status.state, WorkerEvent.BECAME_READY):
             return
         self._load_is_over.set()

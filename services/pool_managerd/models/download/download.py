@@ -194,7 +194,7 @@ class Download:
                     pieces, gathered, size = gathered, [], 0
                     await self._write(pieces)
         finally:
-            # What came before the connection broke counts, too; what broke says so itself.
+            # The bytes before the break count as well; the error of the connection is raised afterwards.
             if gathered:
                 await self._write(gathered)
         self._check_head(is_all=True)

@@ -63,7 +63,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class _CheckedBackend(httpcore2.AsyncNetworkBackend):
-    """TLS still verifies the name: it is the pool's business, and knows nothing of the address."""
+    """TLS still verifies the name: httpcore's pool does that, and does not know the address."""
 
     def __init__(self, dial: httpcore2.AsyncNetworkBackend, resolve: Resolve, check: CheckAddresses) -> None:
         self._dial = dial
