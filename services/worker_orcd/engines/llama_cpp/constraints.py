@@ -45,7 +45,7 @@ def _limits() -> LLParserLimits:
 
 
 class ConstraintFailed(Exception):
-    """The constraint can't be followed any further. In words for the run's client."""
+    """The constraint can't be followed any further. The message is for the run's client."""
 
 
 class Constraint:

@@ -16,7 +16,7 @@ from worker_orcd.engines.run_output import Particulars
 
 
 class NothingToPick(Exception):
-    """No token is left by what the run asks for. In words for its client."""
+    """The options of the run leave no token. The message is for its client."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
