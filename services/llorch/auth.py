@@ -40,14 +40,14 @@ LOCALHOST = Identity("localhost")
 
 class Authenticator(Protocol):
     def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        """Who calls. `peer` is gRPC's form, e.g. `ipv4:127.0.0.1:5000`. Raises Unauthenticated."""
+        """The identity of the caller. `peer` is gRPC's form, e.g. `ipv4:127.0.0.1:5000`. Raises Unauthenticated."""
         ...
 
 
 class BearerAuth:
     """One token for all callers that are not on this machine.
 
-    With `loopback_bypass` a loopback peer needs no token, unless it says that it speaks for a remote client
+    With `loopback_bypass` a loopback peer needs no token, unless its metadata says that it calls for a remote client
     (`x-llorch-client: remote`); a token that it shows all the same must be right.
     """
 

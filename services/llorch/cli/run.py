@@ -31,7 +31,7 @@ _CANCEL_WITHIN_S = 2.0
 
 def run(
     model: Annotated[str, typer.Argument(help="Name or alias of a model; `llorch models` lists them.")],
-    prompt: Annotated[str, typer.Argument(help="What to say to it; - reads it from stdin.")],
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from stdin.")],
     *,
     system: Annotated[str | None, typer.Option(help="Instructions that go before the prompt.")] = None,
     max_tokens: Annotated[int | None, option_flag(GENERATION["max_tokens"])] = None,

@@ -81,7 +81,7 @@ def up(
 
 
 class _Run:
-    """One run of the system, and what is said about it on the way."""
+    """One run of the system, and the lines that tell the user about it."""
 
     def __init__(self, options: "SystemOptions") -> None:
         self._options = options

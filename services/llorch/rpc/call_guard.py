@@ -1,7 +1,7 @@
 """The wrapper of every handler: identity, correlation id, errors, cancellation, and the set of running handlers.
 
 Handlers are wrapped once, when they are registered, rather than by a server interceptor, which would build
-its chain anew for every call. The cost is per call; a message written to a stream passes nothing of this.
+its chain anew for every call. The cost is per call; messages of a stream do not pass through it.
 """
 
 import asyncio
