@@ -210,7 +210,7 @@ async def test_what_is_in_use_or_coming_is_not_removed(server: DownloadServer, d
     server.serve("/tiny.gguf", model_bytes())
     reference = server.url("/tiny.gguf")
     staging = downloads.shelf.stage(reference)
-    with pytest.raises(FailedPrecondition, match="just coming"):
+    with pytest.raises(FailedPrecondition, match="being staged"):
         await downloads.shelf.forget(reference, in_use=False)
     await staging.wait()
     await asyncio.sleep(0)
