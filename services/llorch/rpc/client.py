@@ -92,7 +92,7 @@ class DuplexCall(Generic[Request, Response]):
     """A bidirectional stream, as an async context manager; iterate over what comes in.
 
     One task reads and one task writes. Leaving the block cancels the call; `close` ends it in order. Why a peer
-    refused is certain only to who reads: a write at the same moment may know no more than that the call is over.
+    refused is certain only for the reading task: a write at the same moment may know only that the call is over.
     `write_timeout_s` bounds each `send`: past it the peer does not read any more, and the call is over.
     """
 
