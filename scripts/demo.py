@@ -195,7 +195,7 @@ def show_table(answers: list[Answer], load_ms: dict[str, int]) -> None:
 
 
 def show_step(_who: str, what: str) -> None:
-    """Of the start only what matters here: which device it will be, and that it is being interrupted."""
+    """Shows of the start only which device is used, and that it is being interrupted."""
     if what.startswith(("no GPU", "stops")):
         say(what[0].upper() + what[1:] + ".")
 

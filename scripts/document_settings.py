@@ -36,7 +36,7 @@ DAEMONS: tuple[type[DaemonSettings], ...] = (
 
 
 def tables() -> dict[str, str]:
-    """By the name that the document's markers give them."""
+    """The tables by the names that the markers in the document give them."""
     own = {daemon.section: _own_fields(daemon) for daemon in DAEMONS}
     documented = {"common": _daemon_table("daemon", DaemonSettings.model_fields)}
     documented |= {section: _daemon_table(section, fields) for section, fields in own.items()}
@@ -97,7 +97,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def wanted() -> dict[Path, str]:
-    """Every file that is made from the settings classes, with what it has to say."""
+    """Every file that is made from the settings classes, with its content."""
     tables = Tables(ModelTable, AppTable, AssignmentTable)
     return {DOCUMENT: filled_in(DOCUMENT.read_text()), SCHEMA: schema_text(DAEMONS, tables)}
 

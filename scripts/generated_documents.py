@@ -15,7 +15,7 @@ def in_cell(text: str) -> str:
 
 
 def write_or_check(wanted: Mapping[Path, str], source: str, arguments: Sequence[str]) -> int:
-    """The exit code. `--check` changes nothing, and tells which files are not what `source` says."""
+    """The exit code. `--check` changes nothing, and prints which files differ from what `source` yields."""
     outdated = [file for file, content in wanted.items() if not file.is_file() or file.read_text() != content]
     if list(arguments) == ["--check"]:
         for file in outdated:

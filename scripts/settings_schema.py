@@ -30,7 +30,7 @@ def schema(daemons: Iterable[type[DaemonSettings]], tables: Tables) -> _Node:
     level = {**_fields(DaemonSettings)["log_level"], "description": "How much all daemons log."}
     others: _Node = {
         "models": {
-            "description": "One table for each model, [models.NAME]; NAME is what clients say.",
+            "description": "One table for each model, [models.NAME]; NAME is the name that clients use.",
             "type": "object",
             "additionalProperties": _table(tables.models),
         },
@@ -40,7 +40,7 @@ def schema(daemons: Iterable[type[DaemonSettings]], tables: Tables) -> _Node:
             "additionalProperties": _table(tables.apps),
         },
         "assignments": {
-            "description": "Who goes where, one table [[assignments]] for each rule.",
+            "description": "Placement rules, one table [[assignments]] for each rule.",
             "type": "array",
             "items": _table(tables.assignments),
         },
@@ -99,7 +99,7 @@ def _words(model: type[BaseModel], definition: _Node) -> _Node:
 
 
 def _without_noise(field: _Node, words: Mapping[str, _Node]) -> _Node:
-    """TOML has no null, and titles made from names say nothing."""
+    """TOML has no null, and titles made from names add nothing."""
     kept = {key: value for key, value in field.items() if key != "title" and (key, value) != ("default", None)}
     kept |= words.get(kept.pop("$ref", ""), {})
     choices: list[_Node] = [choice for choice in kept.pop("anyOf", []) if choice != {"type": "null"}]

@@ -1,7 +1,7 @@
 """Which build of the engine (llama-cpp-python) this machine gets. Pure: facts in, plan out.
 
 The engine ships as source and is compiled here. On a machine with an NVIDIA driver it has to be a CUDA
-build: a CPU build gets there only when somebody asked for it in so many words.
+build: a CPU build gets there only if the user asked for it explicitly.
 """
 
 from dataclasses import dataclass, field

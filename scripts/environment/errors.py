@@ -1,4 +1,4 @@
-"""What can go wrong in the set-up, said to the person at the terminal."""
+"""Errors of the set-up, for the user at the terminal."""
 
 
 class SetUpError(Exception):

@@ -1,4 +1,4 @@
-"""A command that may take minutes: its output goes into a log, the terminal hears that it goes on."""
+"""A command that may take minutes: its output goes into a log, and the terminal shows that it goes on."""
 
 import os
 import subprocess

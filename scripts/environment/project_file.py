@@ -1,4 +1,4 @@
-"""What pyproject.toml says about packages."""
+"""The packages that pyproject.toml names."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The note that a finished set-up leaves in the environment, so that the next one has nothing to do."""
+"""The record that a finished set-up leaves in the environment, so that the next one has nothing to do."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -1,1 +1,1 @@
-"""gatewayd: the door. HTTP and SSE for every RPC of the orchestrator; no state and no decisions of its own."""
+"""gatewayd: HTTP and SSE for every RPC of the orchestrator; no state and no decisions of its own."""

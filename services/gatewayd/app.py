@@ -38,7 +38,7 @@ from llorch.ports import announce_address, split_address
 from llorch.rpc.client import open_channel
 
 DRAIN_S = 2.0
-"""How long streams have to say that they end, and calls to be answered."""
+"""How long streams have to send their end, and calls to be answered."""
 
 _SERVICES = (
     task_service_pb2,

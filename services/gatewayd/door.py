@@ -1,4 +1,4 @@
-"""The ASGI application: what is done for every request, whichever door it takes."""
+"""The ASGI application: what is done for every request of either API."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ class ErrorShape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """All paths that begin with `prefix`: who answers them, and how they hear of errors."""
+    """All paths that begin with `prefix`: what handles them, and in which shape their clients get errors."""
 
     prefix: str
     handler: Handler

@@ -1,4 +1,4 @@
-"""A server-streaming RPC as server-sent events, for as long as client, orchestrator and gateway are there."""
+"""A server-streaming RPC as server-sent events, until the client, the orchestrator or the gateway ends it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from llorch.errors import Internal, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 
 KEEP_ALIVE_EVERY_S = 15.0
-# An error before the first event is an HTTP status. A stream with nothing to say begins all the same.
+# An error before the first event is an HTTP status. A stream without events begins after this time all the same.
 FIRST_EVENT_WITHIN_S = 5.0
 _RETRY_WHEN_DRAINING_MS = 1000
 
@@ -47,7 +47,7 @@ class EventStream:
         stream: AbstractAsyncContextManager[AsyncIterator[Any]],
         frames: Frames = sse,
     ) -> None:
-        """Raises LlorchError as long as nothing was sent; after that the stream itself says it."""
+        """Raises LlorchError as long as nothing was sent; after that the stream ends with the error."""
         outbox = Outbox()
         async with stream as responses, asyncio.TaskGroup() as tasks:
             watchers = [

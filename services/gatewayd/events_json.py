@@ -12,7 +12,7 @@ nothing to say:
                decode_time_ms receipt? choices?                  choices: where there are several
     error      code message retryable retry_after_ms?
 
-A heartbeat is no event here: the stream itself shows that it lives.
+A heartbeat is no event here: the comments of the SSE stream show that it is alive.
 """
 
 import math

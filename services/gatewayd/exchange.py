@@ -15,13 +15,13 @@ Send = Callable[[Message], Awaitable[None]]
 
 CORRELATION_HEADER = b"x-correlation-id"
 
-# A refusal whose request nobody reads to its end is lost when the connection closes: the peer's kernel throws
-# away what came before the reset. So the rest is read and dropped, for this long at most.
+# A refusal is lost if the connection closes before the whole request was read: the client's kernel throws away
+# what came before the reset. So the gateway reads the rest and drops it, for this long at most.
 _LINGER_S = 2.0
 
 
 class ClientGone(Exception):
-    """The client closed the connection; there is nobody to answer."""
+    """The client closed the connection, so that no answer can reach it."""
 
 
 class Exchange:
@@ -65,7 +65,7 @@ class Exchange:
             return
 
     async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
-        """The work's result. Raises ClientGone, and cancels the work, when there is nobody left to answer."""
+        """The work's result. Raises ClientGone, and cancels the work, when the client has gone."""
         working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self.wait_gone())
         try:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,7 +86,7 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
-        """Ends the answer. The server may wait here for somebody to take the rest of the request."""
+        """Ends the answer. The HTTP server may wait here until the rest of the request was taken from it."""
         rest = asyncio.ensure_future(self.wait_gone())
         try:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -91,15 +91,15 @@ class HttpServer:
         self._connections[task] = writer
         try:
             await connection
-        except Exception as error:  # noqa: BLE001  # one connection is nobody else's business
-            # A peer that vanishes is everyday life.
+        except Exception as error:  # noqa: BLE001  # the failure of one connection must not reach others
+            # Clients that vanish are normal.
             log = _log.debug if isinstance(root_of(error), OSError) else _log.warning
             log("connection_failed", exc_info=root_of(error))
         finally:
             del self._connections[task]
 
     async def _end_connections(self, grace_s: float) -> None:
-        """A client that takes nothing would keep its connection, and us, for as long as it likes."""
+        """Aborts what does not end: a client that reads nothing would otherwise keep the gateway from ending."""
         if self._connections:
             await asyncio.wait(self._connections, timeout=grace_s)
         unfinished = dict(self._connections)
@@ -122,7 +122,7 @@ def _config() -> Config:
 
 
 def _server_log() -> logging.Logger:
-    """What the server itself has to say goes where everything goes."""
+    """The log of hypercorn goes where all lines of this daemon go."""
     logger = logging.Logger("hypercorn", logging.WARNING)
     logger.addHandler(_ToOurLog())
     return logger

@@ -40,7 +40,7 @@ def decode_json(text: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two values under one name: readers disagree on which counts, so nobody may send that."""
+    """Refuses two values under one name: JSON readers disagree on which one counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]

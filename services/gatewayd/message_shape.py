@@ -92,7 +92,7 @@ def _check_single(value: Any, field: FieldDescriptor, path: str) -> None:
 
 
 def _check_well_known(value: Any, message: Descriptor, path: str) -> None:
-    """Timestamps, durations and their like have forms of their own; the mapping itself is the judge."""
+    """Timestamps, durations and their like have forms of their own, which protobuf's mapping checks."""
     try:
         json_format.ParseDict(value, message_factory.GetMessageClass(message)())
     except (json_format.ParseError, ValueError, TypeError, AttributeError):

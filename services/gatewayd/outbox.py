@@ -1,4 +1,4 @@
-"""Frames between the one who reads the orchestrator's stream and the one who writes to the client."""
+"""Frames between the task that reads the orchestrator's stream and the task that writes to the client."""
 
 import asyncio
 

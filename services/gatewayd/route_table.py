@@ -1,4 +1,4 @@
-"""Finding the route of a request, or saying what would have been one."""
+"""Finds the route of a request, or names the route or the methods that come close."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Who may come in: the names this gateway answers to, pages of other origins, and tokens.
+"""Which requests are admitted: host names of this gateway, pages of other origins, and tokens.
 
 Everything is checked for every request, whatever its path and method; what is open is listed in the door.
 """
@@ -23,13 +23,13 @@ from llorch.errors import InvalidArgument, PermissionDenied, Reason, Unauthentic
 from llorch.identifiers import token_fingerprint
 from llorch.ports import join_address
 
-# Who sends one of these speaks for somebody else, who need not be on this machine.
+# A proxy that sends one of these forwards for another client, which may be on another machine.
 _FORWARDING_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
 class HostGuard:
-    """Against DNS rebinding and foreign pages: a browser is made to talk to us under a name of ours only.
+    """Against DNS rebinding and foreign pages: browsers may talk to the gateway only under one of its own names.
 
     An address is no name that an attacker could point here, so numeric hosts are always fine.
     """
@@ -63,7 +63,7 @@ class HostGuard:
 
 
 class ClientCheck:
-    """Tokens, and what the orchestrator is told about the client."""
+    """Checks tokens, and makes the metadata that tells the orchestrator about the client."""
 
     def __init__(self, token: str | None) -> None:
         self._auth = BearerAuth(token)
@@ -71,8 +71,8 @@ class ClientCheck:
     def admit(self, exchange: Exchange) -> tuple[Identity, tuple[tuple[str, str], ...]]:
         """The client's identity, and the metadata with which to call the orchestrator on its behalf.
 
-        A client that needs no token here, and shows none, is vouched for by the channel's own. Keys of apps are known
-        to the orchestrator alone, which sees them with every call that is made for them.
+        For a client that needs no token here, and shows none, the channel's own token is used. Only the orchestrator
+        knows the keys of apps; the gateway forwards them with every call.
         """
         peer = peer_of(exchange.client)
         client_class = "loopback" if is_loopback(peer) and not _is_forwarded(exchange.headers) else "remote"

@@ -1,6 +1,6 @@
 """Server-sent events as text: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 
-Data is JSON on one line, so that nothing a model says can end a frame.
+Data is JSON on one line, so that no output of a model can end a frame.
 """
 
 from typing import Any

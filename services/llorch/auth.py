@@ -1,4 +1,4 @@
-"""Who is calling: bearer tokens, and the trust that a loopback peer gets by default."""
+"""Authentication of callers: bearer tokens, and the trust that a loopback peer gets by default."""
 
 import hashlib
 import hmac
@@ -17,14 +17,14 @@ CLIENT_CLASS = "x-llorch-client"
 
 
 APP_KEY_PREFIX = "llorch-"
-"""What keys of apps begin with, so that people and programs that look for leaked secrets know one when they see it."""
+"""The prefix of keys of apps, so that scanners for leaked secrets recognise one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """`name` is what logs and records show: `localhost`, `token:<6 hex>` or `app:<name>`; never a token.
 
-    `app` is empty for those who are no app. `methods` are all that it may call, as `/<service>/<method>`; None = all.
+    `app` is empty for callers that are no app. `methods` are all it may call, as `/<service>/<method>`; None = all.
     """
 
     name: str
@@ -40,14 +40,14 @@ LOCALHOST = Identity("localhost")
 
 class Authenticator(Protocol):
     def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
-        """Who calls. `peer` is gRPC's form, e.g. `ipv4:127.0.0.1:5000`. Raises Unauthenticated."""
+        """The identity of the caller. `peer` is gRPC's form, e.g. `ipv4:127.0.0.1:5000`. Raises Unauthenticated."""
         ...
 
 
 class BearerAuth:
-    """One token for everybody who is not on this machine.
+    """One token for all callers that are not on this machine.
 
-    With `loopback_bypass` a loopback peer needs no token, unless it says that it speaks for a remote client
+    With `loopback_bypass` a loopback peer needs no token, unless its metadata says that it calls for a remote client
     (`x-llorch-client: remote`); a token that it shows all the same must be right.
     """
 
@@ -89,7 +89,7 @@ def is_app_key(token: str) -> bool:
 
 
 def key_hash(key: str) -> str:
-    """How keys are kept. They have 256 random bits, so that nobody can find one by trying; no salt is needed."""
+    """The stored form of a key. A key has 256 random bits, too many to find it by trying; no salt is needed."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Named background tasks whose end is never silent."""
+"""Named background tasks whose end is always logged or raised."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,7 +14,7 @@ T = TypeVar("T")
 def raise_if_cancelled() -> None:
     """For loops that catch errors and go on: a cancellation of this task that an error has covered is not lost.
 
-    Before Python 3.13 a task group whose child fails while its own task is being cancelled tells of the failure only.
+    Before Python 3.13 a task group whose child fails while its own task is being cancelled raises the failure only.
     Not for use after a group whose body has ended when a child fails: up to 3.12 that leaves the task counted as
     being cancelled.
     """

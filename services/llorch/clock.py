@@ -1,4 +1,4 @@
-"""Time, handed in wherever it decides something, so that tests can turn it."""
+"""Time, handed in wherever it decides something, so that tests can set it."""
 
 import time
 from datetime import UTC, datetime

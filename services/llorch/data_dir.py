@@ -11,7 +11,7 @@ from llorch.errors import FailedPrecondition, Reason, invalid_field
 
 @contextmanager
 def held_data_dir(root: Path, holder: str, *folders: str) -> Iterator[Path]:
-    """Makes it with its `folders`, for its owner alone. The system lets go of it if the process dies.
+    """Makes it with its `folders`, for its owner alone, and locks it. The kernel releases the lock if the process dies.
 
     `holder` is what the daemon is called where a second one is refused. Raises `InvalidArgument` for a folder that
     can't be written to, and `FailedPrecondition` for one that is held.

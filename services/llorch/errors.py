@@ -12,11 +12,11 @@ The tree; each leaf is one gRPC code, and one HTTP status by `llorch.rpc.http_st
     ├── ResourceExhausted    full now; `retry_after_ms` says when to try again
     ├── Unavailable          gone or not there yet; trying again may help
     ├── DeadlineExceeded     the time given was not enough
-    ├── Aborted              somebody else's command came in between
+    ├── Aborted              another command came in between
     ├── Unimplemented        the contract names it, this release does not do it
     └── Internal             our fault; the client sees an id, never the text of an exception
 
-An error's message is written for the person who caused it: it names the thing and the remedy, and never holds
+An error's message is written for the person that caused it: it names the thing and the remedy, and never holds
 a path, an address or a secret that the client did not send.
 
 This module is pure: decisions raise these errors, and `llorch.rpc` turns them into statuses.

@@ -1,12 +1,10 @@
-"""What went wrong, where a task group wraps it."""
+"""The exception that a task group wraps."""
 
 from llorch.errors import LlorchError
 
 
 def root_of(error: BaseException) -> BaseException:
-    """The exception inside of nested groups that tells most: the first with a message for people, else the
-    first.
-    """
+    """The exception inside of nested groups that tells most: the first `LlorchError`, else the first."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     roots = [root_of(inner) for inner in error.exceptions]

@@ -1,4 +1,4 @@
-"""Names of things: made here, and checked when somebody else made them."""
+"""Ids and tokens: made here, and checked when they come from outside."""
 
 import base64
 import hashlib

@@ -1,7 +1,7 @@
-"""A daemon ends with the process that started it, however that one dies.
+"""A daemon ends with the process that started it, however that process ends.
 
-`llorch up` gives its daemons a pipe as stdin and says so in the environment. Nobody writes to the pipe; it closes
-when `llorch up` has gone, also by SIGKILL.
+`llorch up` gives its daemons a pipe as stdin and says so in the environment. It never writes to the pipe, which closes
+when `llorch up` has ended, also by SIGKILL.
 """
 
 import asyncio

@@ -7,7 +7,7 @@ _NOT_SHOWN = frozenset({"service", "component"})
 
 
 def readable(line: str) -> str:
-    """A line of a JSON log as a person would write it; any other line as it is."""
+    """A line of a JSON log in readable form; any other line as it is."""
     try:
         entry: dict[str, Any] = json.loads(line)
         time, level, event = entry.pop("timestamp"), entry.pop("level"), entry.pop("event")

@@ -1,4 +1,4 @@
-"""Addresses to listen on: splitting, testing, and saying who holds a port that is taken."""
+"""Addresses to listen on: splitting, testing, and finding the process that holds a port."""
 
 import errno
 import os
@@ -56,7 +56,7 @@ def ensure_free(host: str, port: int) -> None:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now; without a look at who else does. `host` is numeric."""
+    """Whether a server could listen there now, without finding the holder. `host` is numeric."""
     try:
         _probe(host, port)
     except OSError:
@@ -88,7 +88,7 @@ class Holder:
 
 
 def holder_of(port: int) -> Holder | None:
-    """Who listens on a TCP port of this machine; None where it can't be seen, because it is another user's."""
+    """The process that listens on a TCP port of this machine; None for one of another user, which can't be seen."""
     import psutil  # 1 MB that only this question needs
 
     try:

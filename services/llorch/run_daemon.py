@@ -1,4 +1,4 @@
-"""From `__main__` into the event loop and out again: signals, exit codes, and no traceback for a user."""
+"""Runs a daemon in the event loop: signals, exit codes, and no traceback for a user."""
 
 import asyncio
 import gc
@@ -30,8 +30,8 @@ def run(main: Main, name: str, *, log_level: str = "info") -> NoReturn:
     `main` gets an event that the first SIGTERM or SIGINT sets: it then drains and returns. A second signal
     cancels it, a third ends the process where it stands. The message of a `LlorchError` that leaves `main`
     goes to stderr, with exit code 2 if settings are to be corrected, 4 if there is no device to run models on, else 1.
-    Any other exception goes to the log, and is 1. Where the process that started this one says so
-    (`llorch.lifeline`), its end is a first signal as well.
+    Any other exception goes to the log, and is 1. Where the process that started this one asks
+    for it (`llorch.lifeline`), its end counts as a first signal.
     """
     # The core of gRPC writes to stderr by itself; what matters of it comes as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -138,7 +138,7 @@ def _read_environment(settings_class: type[DaemonSettings], env: Mapping[str, st
 
 
 def _find_file(flag: str | None, env: Mapping[str, str]) -> Path | None:
-    """A file that was asked for has to be there; the usual places are looked at only otherwise."""
+    """A file that was named has to be there; the usual places are searched only if none was named."""
     named = flag or env.get("LLORCH_CONFIG")
     if named:
         path = Path(named).expanduser()

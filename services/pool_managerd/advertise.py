@@ -1,4 +1,4 @@
-"""Under which host other machines reach this one."""
+"""The host name or address by which other machines reach this one."""
 
 import ipaddress
 import socket
@@ -32,7 +32,7 @@ def local_address(bound: str) -> str:
 
 
 def _is_elsewhere(orchestrator: str) -> bool:
-    """Not for a name that nobody knows yet: the link will say so, and the name may come."""
+    """False for a name that does not resolve yet: the link reports that, and the name may resolve later."""
     try:
         own, far = _way_to(orchestrator)
     except OSError:
@@ -47,18 +47,18 @@ def _is_everywhere(host: str) -> bool:
 def _address_toward(orchestrator: str) -> str:
     try:
         return _way_to(orchestrator)[0]
-    except OSError as exc:
+    except OSError as error:
         raise invalid_field(
             "advertise_host",
-            f"the way to the orchestrator ({orchestrator}) is unknown ({exc.strerror}), so say under which "
+            f"the way to the orchestrator ({orchestrator}) is unknown ({error.strerror}), so say under which "
             "address this machine is reached",
-        ) from exc
+        ) from error
 
 
 def _way_to(orchestrator: str) -> tuple[str, str]:
     """Both ends of it, the same address if the orchestrator is on this machine.
 
-    The routing table knows; connecting a datagram socket asks it and sends nothing.
+    The kernel's routing table decides; connecting a datagram socket looks it up and sends nothing.
     """
     host, port = split_address(orchestrator)
     family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]

@@ -41,7 +41,7 @@ from pool_managerd.workers.ports import parse_worker_ports
 from pool_managerd.workers.rules import WorkerRules
 from pool_managerd.workers.supervisor import Supervisor
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _SERVICE = "llama_orch.v2.PoolManagerService"
 _DRAIN_S = 1.0
@@ -107,7 +107,7 @@ class PoolManager:
         try:
             await self._open(bound)
             await stop.wait()
-            log.info("stopping")
+            _log.info("stopping")
             if self._settings.stop_workers_on_exit:
                 await self._supervisor.close(_EXIT_GRACE_S)
             else:
@@ -141,7 +141,7 @@ class PoolManager:
         self._server.set_serving(True)
         if self._settings.address_file is not None:
             announce_address(self._settings.address_file, bound)
-        log.info(
+        _log.info(
             "serving",
             address=bound,
             node_id=self._settings.node_id,
@@ -152,11 +152,11 @@ class PoolManager:
         """Beside the start, so that a slow driver does not delay workers that are to be taken back."""
         try:
             found = await look_beside_the_start(self._settings, self._monitor.devices())
-        except Exception as exc:  # noqa: BLE001 - advice; nothing depends on it
-            log.warning("preflight_failed", error=f"{type(exc).__name__}: {exc}")
+        except Exception as error:  # noqa: BLE001 - advice; nothing depends on it
+            _log.warning("preflight_failed", error=f"{type(error).__name__}: {error}")
             return
         for finding in found:
-            tell = log.error if finding.level is Level.FAILED else log.warning
+            tell = _log.error if finding.level is Level.FAILED else _log.warning
             tell("preflight", check=finding.check, found=finding.found, what_to_do=finding.fix)
 
     def _plan_pools(self) -> tuple[Pool, ...]:
@@ -166,7 +166,7 @@ class PoolManager:
         reserves = [name for name in self._settings.reserve_mib if not devices_named(name, devices)]
         if plan.unknown or reserves:
             known = [f"{device.index}: {device.name} ({device.device_id})" for device in devices]
-            log.warning("settings_name_no_device", pools=plan.unknown, reserve_mib=reserves, known=known)
+            _log.warning("settings_name_no_device", pools=plan.unknown, reserve_mib=reserves, known=known)
         return plan.pools
 
     def _sources_in_use(self) -> set[str]:

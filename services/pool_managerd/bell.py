@@ -1,4 +1,4 @@
-"""Wakes everybody who waits for news. Rings are counted, so one between two looks is not missed."""
+"""Wakes all tasks that wait for a change. Rings are counted, so that a task misses none between two waits."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ class Bell:
         self._next = asyncio.Event()
 
     async def wait_rung(self, since: int, within_s: float) -> bool:
-        """Whether it rang after the ring number `since`, waiting for it for a while."""
+        """Whether it rang after the ring number `since`; waits for a ring until a time limit."""
         try:
             async with asyncio.timeout(within_s):
                 while self.rings == since:

@@ -44,14 +44,14 @@ class ControlGuard:
         return min(self._highest_done, before_the_first_open)
 
     def follow(self, cluster_id: str, control_epoch: int) -> None:
-        """The orchestrator that this node has registered with. Raises `FailedPrecondition` for a superseded one."""
+        """Follows the orchestrator that this node registered with. Raises `FailedPrecondition` for a superseded one."""
         if cluster_id == self._authority.cluster_id:
             self._refuse_older(control_epoch)
         self._accept(Authority(cluster_id, control_epoch))
 
     @contextmanager
     def applying(self, header: CommandHeader) -> Iterator[None]:
-        """Around the execution of a command. Raises `FailedPrecondition` (STALE_EPOCH) for one without authority."""
+        """Encloses the execution of a command. Raises `FailedPrecondition` (STALE_EPOCH) for one without authority."""
         self._check(header)
         epoch = self._authority.control_epoch
         self._in_progress.add(header.command_seq)
@@ -82,10 +82,10 @@ class ControlGuard:
             return
         try:
             write_durably(self._path, _to_json(authority))
-        except OSError as exc:
+        except OSError as error:
             raise Unavailable(
-                Reason.STORE_FAILED, f"the node can't write to its data directory: {exc.strerror}"
-            ) from exc
+                Reason.STORE_FAILED, f"the node can't write to its data directory: {error.strerror}"
+            ) from error
         self._authority = authority
         self._highest_done = 0
         self._in_progress = set()
@@ -102,7 +102,7 @@ def _read(path: Path) -> Authority:
         return Authority(cluster_id=fields["cluster_id"], control_epoch=fields["control_epoch"])
     except FileNotFoundError:
         return Authority()
-    except (KeyError, ValueError, TypeError) as exc:
+    except (KeyError, ValueError, TypeError) as error:
         raise FailedPrecondition(
             Reason.STORE_FAILED, f"{path} does not hold what this program writes there; remove it and start again"
-        ) from exc
+        ) from error

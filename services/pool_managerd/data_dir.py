@@ -18,6 +18,6 @@ class DataDir:
 
 @contextmanager
 def open_data_dir(root: Path) -> Iterator[DataDir]:
-    """Held meanwhile: a second pool manager would take the first one's workers for leftovers."""
+    """Locked meanwhile: a second pool manager would take the first one's workers for leftovers."""
     with held_data_dir(root, "pool manager", "logs", "workers") as folder:
         yield DataDir(folder)

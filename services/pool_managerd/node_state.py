@@ -31,7 +31,7 @@ class NodeState:
 
 
 def changes(before: NodeState, now: NodeState) -> NodeState:
-    """What a reader of `before` has to be told. Everything, where something vanished or is told in full only."""
+    """What a reader that has `before` needs. The full state, where something vanished or is only reported in full."""
     if before.pools != now.pools or before.models != now.models or _vanished(before, now):
         return now
     known_devices = {device.device_id: device for device in before.devices}

@@ -146,8 +146,8 @@ class PoolManagerSettings(ModelSettings, section="pool_manager"):
 
 @contextmanager
 def _told_to_people() -> Iterator[None]:
-    """A refusal of ours as the kind of error that validation understands."""
+    """Raises a refusal of ours as the kind of error that pydantic reports."""
     try:
         yield
-    except LlorchError as exc:
-        raise ValueError(exc.violations[0].description if exc.violations else exc.message) from exc
+    except LlorchError as error:
+        raise ValueError(error.violations[0].description if error.violations else error.message) from error

@@ -84,7 +84,7 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
 
 
 def _build_server(settings: WorkerSettings, servicer: WorkerServicer) -> RpcServer:
-    """With an access token everybody has to show it, neighbours on this machine as well."""
+    """With an access token every caller has to show it, also callers on this machine."""
     authenticator = BearerAuth(settings.access_token, loopback_bypass=settings.access_token is None)
     server = RpcServer(name="worker-orcd", bind=settings.bind, authenticator=authenticator)
     server.add(SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, servicer)

@@ -1,4 +1,4 @@
-"""Whose commands count. Pure."""
+"""Which orchestrator may command this worker. Pure."""
 
 from llorch.errors import FailedPrecondition, Reason, invalid_field
 

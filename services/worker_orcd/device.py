@@ -1,4 +1,4 @@
-"""What `--device` says. Pure."""
+"""The values of `--device` and of the shares by device. Pure."""
 
 from dataclasses import dataclass
 from math import inf

@@ -14,7 +14,7 @@ _log = get_logger("worker-orcd")
 
 
 class EmbedRuns:
-    """`on_steps` hears of every run, on the event loop: at once of its start, and later of its end."""
+    """`on_steps` is called for every run, on the event loop: at once for its start, and later for its end."""
 
     def __init__(self, engine: Engine, on_steps: Callable[[Sequence[TokenStep]], None]) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""What an engine says of itself. Capabilities are declared, never assumed."""
+"""What an engine declares about itself. A capability that is not declared does not exist."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

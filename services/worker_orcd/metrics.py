@@ -1,4 +1,4 @@
-"""The worker's Prometheus metrics. They are read from counters that exist anyway, when somebody scrapes.
+"""The worker's Prometheus metrics. They are read from existing counters when Prometheus scrapes.
 
 What each means is in docs/metrics.md; a test holds the two together.
 """

@@ -1,7 +1,7 @@
 """The file that this process's standard output and error lead to, kept at a bounded size.
 
-The process does it itself, because then nothing is lost: also what native code writes goes to the new file from one
-line to the next, and nobody else has to be there.
+The process rotates the file itself, so that nothing is lost: also what native code writes goes to the new file from one
+line to the next, and no other program has to run.
 """
 
 import asyncio
@@ -38,5 +38,5 @@ class OwnLog:
     def _leads_to_file(self, stream: int) -> bool:
         try:
             return os.path.samestat(os.fstat(stream), self._path.stat())
-        except FileNotFoundError:  # somebody removed it, and with it the reason to keep it small
+        except FileNotFoundError:  # it was removed, so that its size does not matter any more
             return False

@@ -1,4 +1,4 @@
-"""What a worker tells its pool manager, and how it notices that there is none any more."""
+"""What a worker reports to its pool manager, and how it notices that its pool manager is gone."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from llorch.errors import DeadlineExceeded, LlorchError, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel
 from llorch.rpc.reasons import reason_to_proto
-from worker_orcd.convert.engine import engine_info
+from worker_orcd.convert.engine import to_engine_info
 from worker_orcd.engine_info import EngineInfo
 
 CALL_TIMEOUT_S = 5.0
@@ -24,7 +24,7 @@ Request = pool_manager_service_pb2.ReportWorkerReadyRequest
 
 
 class PoolManagerLink:
-    """Says to the pool manager, over and over, how far this worker is.
+    """Reports the state of this worker to the pool manager, again and again.
 
     Only a pool manager that takes the report counts as ours: another one that has the address now does not know this
     worker. Without ours for `orphan_grace_s` it counts as gone for good.
@@ -55,11 +55,11 @@ class PoolManagerLink:
         self._say(report)
 
     def is_ready(self, own_address: str, info: EngineInfo) -> None:
-        request = Request(worker_id=self._worker_id, address=own_address, engine=engine_info(info))
+        request = Request(worker_id=self._worker_id, address=own_address, engine=to_engine_info(info))
         self._say(lambda: request)
 
     async def report_failure(self, error: LlorchError) -> None:
-        """Once: the process ends with the same words on stderr, whoever hears this."""
+        """Tried once: the process ends with the same message on stderr, whether the report arrives or not."""
         request = Request(
             worker_id=self._worker_id,
             failure_reason=reason_to_proto(error.reason),
@@ -71,7 +71,7 @@ class PoolManagerLink:
             _log.warning("failure_report_not_heard", reason=unheard.reason)
 
     def move_to(self, address: str) -> None:
-        """The pool manager called, and is at this address now; it is told at once how far this worker is."""
+        """The pool manager called, and is at this address now; the worker reports to it at once."""
         self._heard_at = self._clock.monotonic()
         if address != self._address:
             leaving = asyncio.ensure_future(self._channel.close(None))
@@ -119,8 +119,8 @@ class PoolManagerLink:
             await self._send(self._report())
         except (Unavailable, DeadlineExceeded):
             return False
-        except LlorchError as refusal:
-            self._say_once_that_it_is_refused(refusal)
+        except LlorchError as error:
+            self._say_once_that_it_is_refused(error)
             return False
         self._heard_at, self._refused = self._clock.monotonic(), ""
         return True

@@ -1,4 +1,4 @@
-"""Runs, and the engine that works on them: the one place that changes either."""
+"""Runs, and the engine that works on them: the only place that changes either."""
 
 import asyncio
 from collections import Counter
@@ -156,7 +156,7 @@ class RunKeeper:
             submission.set_exception(
                 Unavailable(Reason.WORKER_NOT_READY, f"attempt {run.attempt_id} was not taken; start it again")
             )
-            submission.exception()  # marks it as seen, for nobody may be waiting
+            submission.exception()  # marks it as retrieved: perhaps no task waits for it
             raise
         else:
             submission.set_result(None)

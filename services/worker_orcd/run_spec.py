@@ -1,4 +1,4 @@
-"""What a run is asked to do, in the worker's own words.
+"""What a run is asked to do, in the worker's own types.
 
 Pure data. `convert` makes these from the contract; `validation` says which of them can be right.
 """
@@ -115,5 +115,5 @@ class RunSpec:
 
     @property
     def offered_tools(self) -> tuple[Tool, ...]:
-        """Those that the model hears of."""
+        """Those that the model's prompt lists."""
         return () if self.tool_choice == ToolChoice.NONE else self.tools

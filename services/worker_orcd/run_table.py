@@ -1,4 +1,4 @@
-"""Which runs there are, what each has said so far, and how long it is kept. Pure; the clock is handed in.
+"""Which runs there are, the output of each so far, and how long it is kept. Pure; the clock is handed in.
 
 A run's life: admitted → running → ended → gone. What is gone leaves a tombstone, so that a late start can't
 revive it. Several facts keep a run alive or end it:
@@ -57,7 +57,7 @@ class Run:
 
 
 class RunTable:
-    """The only owner of runs; everybody else asks it."""
+    """The only owner of runs; all other modules ask it."""
 
     def __init__(self, clock: Clock, max_admitted: int, keeping: Keeping | None = None) -> None:
         self._clock = clock
@@ -152,7 +152,7 @@ class RunTable:
         return run
 
     def cancel(self, attempt_id: str) -> CancelOutcome:
-        """Marks a run as being cancelled. The caller tells the engine; the run ends when that says so."""
+        """Marks a run as being cancelled. The caller tells the engine; the run ends when the engine reports its end."""
         run = self._runs.get(attempt_id)
         if run is None:
             self._bury(attempt_id)
@@ -163,8 +163,8 @@ class RunTable:
         return CancelOutcome.CANCELLED
 
     def release(self, attempt_id: str) -> Run | None:
-        """Nobody wants this run any more. Returns it if it still runs: the caller tells the engine to cancel
-        it.
+        """The orchestrator does not need this run any more. Returns it if it still runs: the caller tells the engine to
+        cancel it.
         """
         run = self._runs.get(attempt_id)
         if run is None:
@@ -183,7 +183,7 @@ class RunTable:
         self._detached_at = self._clock.monotonic()
 
     def sweep(self) -> list[Run]:
-        """Drops what was kept long enough; returns the runs that nobody watched for too long, marked
+        """Drops what was kept long enough; returns the runs that had no reader for too long, marked as
         cancelling.
         """
         now = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""Before a worker says that it is ready, it proves that it can decode and that it can cancel."""
+"""Before a worker reports that it is ready, it proves that it can decode and that it can cancel."""
 
 import asyncio
 from collections.abc import Sequence

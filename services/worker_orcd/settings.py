@@ -1,4 +1,4 @@
-"""What a worker is told when it starts. Usually its pool manager tells it; a person may, too."""
+"""The settings of a worker. Usually its pool manager sets them; an operator may, too."""
 
 from pathlib import Path
 from typing import Literal

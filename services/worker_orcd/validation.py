@@ -1,7 +1,7 @@
-"""Which runs can be right, whatever the engine's state is. Pure.
+"""Which runs are valid, whatever the engine's state is. Pure.
 
-The orchestrator has checked its clients' numbers; the worker checks again, because what it hands to native
-code has to be right whoever calls.
+The orchestrator has checked its clients' numbers; the worker checks again, because native code relies on them,
+whatever program calls the worker.
 """
 
 from collections.abc import Sequence

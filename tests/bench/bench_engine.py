@@ -108,7 +108,7 @@ async def reuse(rounds: int, threads: int) -> list[Row]:
 
 
 async def long_prompt(rounds: int, threads: int) -> list[Row]:
-    """What a long prompt does to those who decode, and how soon a slot is free when it is cancelled."""
+    """What a long prompt costs the decoding runs, and how soon a slot is free when it is cancelled."""
     gaps, cancels = [], []
     async with open_client(slots=2, context=4608, threads=threads) as client:
         for number in range(rounds):

@@ -1,4 +1,4 @@
-"""What the daemons cost when nobody asks for anything: memory of each, processor time of all together.
+"""What the daemons cost when no client asks for anything: memory of each, processor time of all together.
 
 A worker with the simulated engine is loaded and idle, so that its frames and reports are part of what is
 measured. Run it by `make bench`; the result goes to `bench-results/idle.json` and to the terminal.

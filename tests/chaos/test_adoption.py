@@ -1,4 +1,4 @@
-"""The pool manager is killed, over and over, while workers answer: nobody notices, and no worker is lost or left over.
+"""The pool manager is killed, over and over, while workers answer: clients do not notice, and no worker is lost.
 
 `make chaos` kills it 200 times, the suite a tenth of that.
 """
@@ -22,7 +22,7 @@ from support.pool_manager_process import PoolManagerProcess, pool_manager_proces
 from support.whole_system import WholeSystem, gguf, orchestrator_alone, wait_until
 
 pytestmark = pytest.mark.req("POOL-2005")
-log = get_logger("chaos")
+_log = get_logger("chaos")
 
 KILLS = chaos_count.of(200)
 KILLS_OF_STARTS = chaos_count.of(50)
@@ -134,7 +134,7 @@ async def test_a_killed_pool_manager_takes_its_workers_back_and_no_stream_notice
             took_s.append(time.monotonic() - started_at)
             assert adopted == before
             assert all(reader.next_index > index for reader, index in zip(readers, seen, strict=True))
-        log.info(
+        _log.info(
             "adoption",
             kills=KILLS,
             slowest_s=round(max(took_s), 2),

@@ -25,7 +25,7 @@ CARDS = 4
 TOLD_WITHIN_S = 15.0  # a driver that was loaded anew is looked for every 3 s
 SEED = 4
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Driver:
     def is_well(self) -> None:
         self.library.hangs, self.library.init_error = False, 0
 
-    def somebody_takes_memory(self) -> None:
+    def another_program_takes_memory(self) -> None:
         self.chance.choice(self.library.gpus).used_mib = self.chance.randrange(0, 24576)
 
     def does_something(self) -> str:
@@ -64,7 +64,7 @@ class Driver:
         )
         deed = self.chance.choice(deeds)
         deed()
-        self.somebody_takes_memory()
+        self.another_program_takes_memory()
         self.library.show()
         return deed.__name__
 
@@ -120,4 +120,4 @@ async def test_whatever_the_driver_does_the_daemon_tells_how_the_cards_are(tmp_p
         finally:
             driver.is_well()
             library.show()
-    log.info("driver_faults", times=FAULTS, median_s=round(median(told_s), 2), longest_s=round(max(told_s), 2))
+    _log.info("driver_faults", times=FAULTS, median_s=round(median(told_s), 2), longest_s=round(max(told_s), 2))

@@ -173,7 +173,7 @@ ATTACKS = [
         Reason.MODEL_FILE_INVALID,
     ),
     Attack(
-        "sends a part that nobody asked for",
+        "sends a part without a request for it",
         {PATH: raw(head(206, {"Content-Range": "bytes 9-99/100", "Content-Length": "91"}) + MODEL[:91])},
         Reason.UPSTREAM_UNAVAILABLE,
     ),

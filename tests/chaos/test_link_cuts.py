@@ -24,7 +24,7 @@ CUTS = chaos_count.of(100)
 BACK_WITHIN_S = 5.0
 SEED = 4
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 def has_ready_worker(report: NodeReport) -> bool:
@@ -56,4 +56,4 @@ async def test_a_node_whose_line_is_cut_is_back_with_all_it_has(tmp_path: Path) 
             assert has_ready_worker(report), f"cut {cut} of seed {SEED}"
             assert report.register.snapshot.full
         assert node.worker_pids() == pids
-    log.info("lines_cut", times=CUTS, median_s=round(median(back_s), 3), longest_s=round(max(back_s), 3))
+    _log.info("lines_cut", times=CUTS, median_s=round(median(back_s), 3), longest_s=round(max(back_s), 3))

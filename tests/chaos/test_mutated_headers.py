@@ -92,8 +92,8 @@ def look_at(content: bytes, size: int) -> str:
         split_of(header)
         facts = read_facts([header])
         total = estimate(facts, LoadShape(slots=4, context_per_slot=4096)).total
-    except Malformed as refusal:
-        return "refused" if len(str(refusal)) < 500 else "refused with the whole file"
+    except Malformed as error:
+        return "refused" if len(str(error)) < 500 else "refused with the whole file"
     assert total >= 0
     return "read"
 

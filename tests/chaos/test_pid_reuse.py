@@ -1,4 +1,4 @@
-"""Process ids are used again: whoever has the id of a former worker now is never touched, however alike it looks.
+"""Process ids are used again: a process with the id of a former worker is never touched, however alike it looks.
 
 Fifty traps, a tenth of them in the suite. Each is a foreign process that would say so if it got a signal.
 """
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.req("POOL-2005")
 TRAPS = chaos_count.of(50)
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 
-# Listens, answers nobody, and ends with a telling exit code at any signal that it can hear of.
+# Listens, answers no caller, and ends with an exit code of its own at any signal that it can catch.
 FOREIGN = """
 import os, signal, socket, sys
 for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
@@ -173,7 +173,7 @@ async def test_no_foreign_process_is_touched_that_has_the_id_of_a_worker_now(tmp
 
 
 async def test_a_process_id_that_the_kernel_really_gave_out_again_is_not_touched(tmp_path: Path) -> None:
-    """Whoever may set the kernel's counter of ids can have the very one of the worker."""
+    """A user that may set the kernel's counter of ids can start a process with the id of the worker."""
     if not os.access(LAST_PID, os.W_OK):
         pytest.skip("only root may choose process ids")
     orchestrator = OrchestratorStub()

@@ -37,7 +37,7 @@ SIM = {"decode_tokens_per_s": 50, "load_s": 0.3, "vram_mib": 420}
 
 Wanted = Callable[[worker_pb2.Worker], bool]
 
-log = get_logger("chaos")
+_log = get_logger("chaos")
 
 
 @dataclass
@@ -169,7 +169,7 @@ async def test_every_killed_worker_is_told_of_and_nothing_is_left_of_it(tmp_path
                 number += PER_ROUND
                 orchestrator.reports.clear()
                 await nothing_is_left(manager)
-        log.info(
+        _log.info(
             "worker kills",
             kills=len(slaughter.told_s),
             slowest_ms=round(max(slaughter.told_s) * 1000),

@@ -197,12 +197,12 @@ def test_a_program_that_computes_and_draws_is_told_once(tmp_path: Path) -> None:
     assert [(process.pid, process.memory_mib) for process in device.processes] == [(99, 2700)]
 
 
-def test_what_a_worker_holds_beyond_what_it_says_is_not_given_to_anybody(tmp_path: Path) -> None:
+def test_what_a_worker_holds_beyond_its_report_is_not_given_away(tmp_path: Path) -> None:
     device = Host(tmp_path, StandInGpu("GPU-a", used_mib=9000, processes=[StandInProcess(11, 5400)])).device(OWN)
     assert device.used_by_others_mib == 9000 - 5000
 
 
-def test_a_worker_that_does_not_hold_its_memory_yet_hides_nobody_elses(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_hold_its_memory_yet_hides_no_memory_of_other_programs(tmp_path: Path) -> None:
     programs = [StandInProcess(99, 8000)]
     device = Host(tmp_path, StandInGpu("GPU-a", used_mib=9000, processes=programs)).device(OWN)
     assert device.used_by_others_mib == 9000
@@ -319,8 +319,8 @@ def test_the_real_binding_is_asked_and_answers_plainly_without_a_driver() -> Non
 def what_nvml_finds(inventory: NvmlInventory) -> Sequence[Device | str]:
     try:
         inventory.open()
-    except InventoryUnavailable as exc:
-        return [str(exc)]
+    except InventoryUnavailable as error:
+        return [str(error)]
     devices = inventory.sample(OwnUse())
     inventory.close()
     return devices
@@ -341,7 +341,7 @@ def silent(tmp_path: Path) -> Iterator[Host]:
 
 
 @pytest.mark.req("POOL-2001")
-def test_a_driver_that_hangs_loses_its_devices_and_stops_nobody(silent: Host) -> None:
+def test_a_driver_that_hangs_loses_its_devices_and_blocks_no_caller(silent: Host) -> None:
     silent.library.show(hangs=True)
     assert silent.states() == [DeviceState.LOST] * 2
     assert not silent.inventory.holds_memory(11)
@@ -358,7 +358,7 @@ def test_a_driver_that_comes_to_itself_brings_its_devices_back(silent: Host) -> 
 
 
 def wait_answers_again(inventory: DeviceInventory) -> None:
-    """Another thread comes back from its driver; nobody can tell us of it."""
+    """Another thread comes back from its driver; no event tells of it, so poll."""
     give_up_at = time.monotonic() + 10
     while any(device.state is DeviceState.LOST for device in inventory.sample(OwnUse())):
         assert time.monotonic() < give_up_at, "the devices stay lost"

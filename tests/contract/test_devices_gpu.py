@@ -37,7 +37,7 @@ def test_the_inventory_agrees_with_nvidia_smi(shown_by_nvidia_smi: list[list[str
         assert (device.index, device.compute_capability, device.driver_version) == (int(index), capability, driver)
         assert name.endswith(device.name)
         assert abs(device.memory_total_mib - int(total)) <= 1
-        # nvidia-smi leaves out what the driver keeps for itself, which nobody can be given.
+        # nvidia-smi leaves out what the driver keeps for itself, which no program can allocate.
         assert int(used) - CLOSE_MIB <= device.memory_used_mib <= device.memory_total_mib
         assert device.state is DeviceState.OK
         assert device.temperature_c is not None

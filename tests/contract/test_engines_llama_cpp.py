@@ -155,7 +155,7 @@ async def test_a_damaged_file_is_refused_in_words(model_path: Path, tmp_path: Pa
     assert str(tmp_path) not in refused.value.message
 
 
-async def test_a_load_that_nobody_waits_for_any_more_is_given_up(model_path: Path) -> None:
+async def test_a_load_that_no_caller_waits_for_any_more_is_given_up(model_path: Path) -> None:
     engine = LlamaCppEngine(shape(model_path))
     loading = asyncio.ensure_future(engine.load())
     await asyncio.sleep(0)

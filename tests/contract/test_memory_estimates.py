@@ -15,7 +15,7 @@ from llorch.gguf.model_file import read_model
 from llorch.rpc import model_facts
 from orchestratord.core.facts.memory_estimate import estimate_split_mib
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
-from pool_managerd.convert.models import complete_progress
+from pool_managerd.convert.models import to_complete_progress
 from pool_managerd.models.references import LocatedModel
 from support.real_model import smollm2
 from support.tiny_models import ARCHITECTURES, write_tiny_model
@@ -100,7 +100,7 @@ def test_the_header_says_what_the_engine_says_for_every_architecture(
 def test_what_the_brain_sets_aside_is_what_the_engine_allocates(slots: int, context: int, cache: CacheType) -> None:
     """All the way: from the file's header over the wire to the claim, within 5 % or 64 MiB."""
     path = smollm2()
-    told = complete_progress(LocatedModel("file:/m.gguf", path, read_model(path)))
+    told = to_complete_progress(LocatedModel("file:/m.gguf", path, read_model(path)))
     spec = ModelSpec("m", "file:/m.gguf", slots=slots, context=context, cache_type=cache)
     model = Model(spec, Origin.CALL, "a test", 0)
     model.facts = model_facts.from_proto(told.facts)

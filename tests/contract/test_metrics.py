@@ -181,7 +181,7 @@ async def test_a_scrape_tells_what_happened(keeper: RunKeeper) -> None:
     assert found["llorch_worker_step_seconds_count", None, None] == 1
 
 
-async def test_with_a_token_everybody_shows_it(keeper: RunKeeper) -> None:
+async def test_with_a_token_every_caller_has_to_show_it(keeper: RunKeeper) -> None:
     server = MetricsServer("127.0.0.1:0", registry_of(keeper), token="secret")
     address = server.start()
     try:

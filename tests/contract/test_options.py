@@ -22,7 +22,7 @@ from llorch.options.task import PLACEMENT, SESSION_BUDGET, TASK
 from llorch.sdk.task_options import GenerateOptions, PlacementWishes, SessionBudget
 from orchestratord.convert.generate_checks import check_generate
 from support.proto_comments import field_comments
-from worker_orcd.convert.run_spec import run_spec
+from worker_orcd.convert.run_spec import to_run_spec
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.validation import check_run
 
@@ -116,7 +116,7 @@ def by_orchestrator(work: task_pb2.GenerateWork) -> None:
 
 def by_worker(work: task_pb2.GenerateWork) -> None:
     engine = Capabilities(sampling_options=frozenset(SAMPLING))
-    check_run(run_spec(run_pb2.RunSpec(generate=work)), (), engine)
+    check_run(to_run_spec(run_pb2.RunSpec(generate=work)), (), engine)
 
 
 @pytest.mark.parametrize("message", TABLES)
@@ -173,7 +173,7 @@ def test_orchestrator_and_worker_take_a_default_and_refuse_what_is_above_the_ran
 
 
 def test_what_was_not_said_has_the_defaults_of_the_table() -> None:
-    spec = run_spec(run_pb2.RunSpec(generate=task_pb2.GenerateWork(prompt="Hi")))
+    spec = to_run_spec(run_pb2.RunSpec(generate=task_pb2.GenerateWork(prompt="Hi")))
     assert spec.sampling == Sampling()
     assert spec.choices == GENERATION["n"].default
 
@@ -182,8 +182,8 @@ def test_what_was_not_said_has_the_defaults_of_the_table() -> None:
 def test_an_option_that_is_off_asks_nothing_of_an_engine_and_any_other_value_does(name: str) -> None:
     off, on = SAMPLING[name].off, {7: 1.0} if name == "logit_bias" else 2
     said = {} if off is None else {name: off}
-    assert run_spec(run_pb2.RunSpec(generate=work(said))).demands == ()
-    demands = run_spec(run_pb2.RunSpec(generate=work({name: on}))).demands
+    assert to_run_spec(run_pb2.RunSpec(generate=work(said))).demands == ()
+    demands = to_run_spec(run_pb2.RunSpec(generate=work({name: on}))).demands
     assert [demand.capability for demand in demands] == [name]
 
 

@@ -2,7 +2,7 @@
 
 import ast
 import dataclasses
-from collections.abc import Iterator
+import functools
 from pathlib import Path
 
 import pytest
@@ -22,9 +22,9 @@ READ_BY_NAME = frozenset({"config"})
 """`llorch.settings` looks for the settings file before there are settings."""
 
 
-def trees(folder: str) -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((SERVICES / folder).rglob("*.py")):
-        yield path, ast.parse(path.read_text())
+@functools.cache
+def trees(folder: str) -> tuple[tuple[Path, ast.Module], ...]:
+    return tuple((path, ast.parse(path.read_text())) for path in sorted((SERVICES / folder).rglob("*.py")))
 
 
 def owner(node: ast.expr) -> str:
@@ -35,7 +35,8 @@ def owner(node: ast.expr) -> str:
     return ""
 
 
-def read_of(folder: str, *owners: str) -> set[str]:
+@functools.cache
+def read_of(folder: str, *owners: str) -> frozenset[str]:
     """Attributes that are read of something with one of these names; of `self` in the modules of settings alone."""
     found: set[str] = set()
     for path, tree in trees(folder):
@@ -43,7 +44,7 @@ def read_of(folder: str, *owners: str) -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and owner(node.value) in names:
                 found.add(node.attr)
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("daemon", document_settings.DAEMONS, ids=lambda daemon: daemon.section)

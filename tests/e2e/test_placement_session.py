@@ -1,4 +1,4 @@
-"""Who goes where, as README shows it: imaginary GPUs, a real model behind them on the CPU, and the command line."""
+"""Placement, as README shows it: imaginary GPUs, a real model behind them on the CPU, and the command line."""
 
 import asyncio
 import json
@@ -114,7 +114,7 @@ async def check_a_pin_and_its_contradiction(session: Session) -> None:
 
 
 async def check_an_eviction(session: Session) -> None:
-    """phi-4 fits beside coder and on the other card; writer fits on that alone, and only if nobody is there."""
+    """phi-4 fits beside coder and on the other card; writer fits on that alone, and only if it is empty."""
     await session.llorch("load", "phi-4", "--on", "garage/3060")
     assert await session.run("phi-4") == "RTX 3060"
     told = await session.explain("writer", "--prompt-tokens", "100", "--output-tokens", "50")

@@ -40,7 +40,7 @@ async def create(system: WholeSystem, name: str, **options: object) -> str:
 
 @asynccontextmanager
 async def acting_as(system: WholeSystem, key: str) -> AsyncIterator[WholeSystem]:
-    """The same system for whoever shows this key."""
+    """The same system for a client with this key."""
     channel = open_channel(system.address, token=key)
     try:
         yield WholeSystem(system.address, system.http, channel, system.folder, system.lives)

@@ -133,8 +133,8 @@ async def test_a_10_mb_body_is_refused_with_413(system: WholeSystem) -> None:
     [
         ("DELETE", "/v2/tasks", 405, "METHOD_NOT_ALLOWED"),
         ("GET", "/v2/task", 404, "ROUTE_NOT_FOUND"),
-        ("GET", "/v2/tasks/task-nobody-knows", 404, "TASK_NOT_FOUND"),
-        ("GET", "/v2/tasks/task-nobody-knows/events", 404, "TASK_NOT_FOUND"),
+        ("GET", "/v2/tasks/task-unknown", 404, "TASK_NOT_FOUND"),
+        ("GET", "/v2/tasks/task-unknown/events", 404, "TASK_NOT_FOUND"),
         ("GET", "/v2/tasks?page_size=5000", 400, "INVALID_FIELD"),
         ("GET", "/v2/tasks?page_token=!", 400, "INVALID_PAGE_TOKEN"),
         ("GET", "/v2/catalog/models/smi", 404, "MODEL_NOT_FOUND"),

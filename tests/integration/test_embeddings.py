@@ -38,7 +38,7 @@ async def test_the_gateway_takes_it_as_json(system: WholeSystem) -> None:
     assert answer.json()["embeddings"][0]["values"] == pytest.approx(sim_embedding("one"))
 
 
-async def test_embeddings_wait_in_the_queue_like_everybody(system: WholeSystem) -> None:
+async def test_embeddings_wait_in_the_queue_like_other_tasks(system: WholeSystem) -> None:
     running = [asyncio.ensure_future(system.generate(task(max_tokens=100))) for _ in range(4)]
 
     async def is_full() -> bool:

@@ -46,7 +46,7 @@ async def watched(system: WholeSystem) -> AsyncIterator[AsyncIterator[pb2.WatchS
 
 
 @pytest.mark.req("ORCH-1036")
-async def test_a_model_is_loaded_before_anybody_uses_it_and_unloaded(system: WholeSystem) -> None:
+async def test_a_model_is_loaded_before_a_task_uses_it_and_unloaded(system: WholeSystem) -> None:
     worker_id = await load(system, target="garage/3090")
     await wait_until(lambda: is_ready(system, worker_id))
     assert await load(system) == worker_id
@@ -58,7 +58,7 @@ async def test_a_model_is_loaded_before_anybody_uses_it_and_unloaded(system: Who
 
 
 @pytest.mark.req("ORCH-1036")
-async def test_a_second_worker_is_started_where_somebody_says(system: WholeSystem) -> None:
+async def test_a_second_worker_is_started_where_the_operator_says(system: WholeSystem) -> None:
     first = await load(system)
     request = pb2.StartWorkerRequest(model="sim", node_id="garage", device_ids=["sim-0"])
     second = (await call(system.fleet.StartWorker, request, timeout_s=CALL_S)).worker_id

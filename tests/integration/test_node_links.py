@@ -1,4 +1,4 @@
-"""Who may be a node, and whom it follows: the real link, without workers."""
+"""Which node may register, and which orchestrator it follows: the real link, without workers."""
 
 import asyncio
 from collections.abc import AsyncIterator

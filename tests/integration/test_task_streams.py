@@ -77,7 +77,7 @@ async def test_cancel_in_mid_stream_ends_it_at_once_and_frees_the_slot(system: W
     check_stream(events)
     assert events[-1].end.choices[0].finish_reason == task_event_pb2.FINISH_REASON_CANCELLED
     assert await cancel(system, task_id) == cancel_pb2.CANCEL_OUTCOME_ALREADY_FINISHED
-    assert await cancel(system, "task-nobody-knows") == cancel_pb2.CANCEL_OUTCOME_UNKNOWN
+    assert await cancel(system, "task-unknown") == cancel_pb2.CANCEL_OUTCOME_UNKNOWN
     await wait_until(lambda: nothing_runs(system), timeout_s=2)
 
 
@@ -132,7 +132,7 @@ async def test_kill_9_of_the_worker_in_mid_stream_ends_every_stream_on_it_within
             assert events[-1].error.reason == error_reason_pb2.ERROR_REASON_WORKER_LOST
 
 
-async def test_a_run_that_fails_hurts_nobody_else(system: WholeSystem) -> None:
+async def test_a_run_that_fails_hurts_no_other_run(system: WholeSystem) -> None:
     failed, good = await asyncio.gather(
         system.generate(task(prompt=FAIL, max_tokens=50)), system.generate(task(max_tokens=50))
     )
@@ -152,7 +152,7 @@ async def test_a_repeated_request_id_is_the_same_task(system: WholeSystem) -> No
 
 async def test_a_stream_of_an_unknown_task_is_refused(system: WholeSystem) -> None:
     with pytest.raises(NotFound) as refused:
-        await system.stream("task-nobody-knows")
+        await system.stream("task-unknown")
     assert refused.value.reason is Reason.TASK_NOT_FOUND
 
 

@@ -1,4 +1,4 @@
-"""What a worker tells its pool manager, to whom it listens, and when it gives up on it."""
+"""What a worker reports to its pool manager, whose calls it takes, and when it gives its pool manager up."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What somebody may send to hurt a worker: it is refused with a reason or bounded, and the others do not notice."""
+"""Hostile requests to a worker: it refuses them with a reason or bounds them, and other runs do not notice."""
 
 import asyncio
 import contextlib
@@ -121,7 +121,7 @@ BOUNDED: dict[str, Callable[[], run_pb2.RunSpec]] = {
 
 @dataclass
 class Neighbour:
-    """Somebody else's runs, one after the other; what they notice."""
+    """Runs of another client, one after the other; what they notice."""
 
     tokens: int = 0
     longest_gap_s: float = 0.0
@@ -162,8 +162,8 @@ class Bystanders:
         try:
             async with asyncio.timeout(ANSWERED_WITHIN_S):
                 token_ids, end = await execute(self.stub, bad)
-        except LlorchError as refusal:
-            return refusal
+        except LlorchError as error:
+            return error
         assert len(token_ids) <= 8
         assert end.choices or end.HasField("error")
         return None
@@ -197,7 +197,7 @@ def refused_well(name: str, refusal: LlorchError | None) -> None:
     assert 0 < len(refusal.message) < 1000, f"{name}: a refusal does not repeat what was sent"
 
 
-async def test_what_can_only_hurt_is_refused_and_nobody_else_notices(tmp_path: Path) -> None:
+async def test_what_can_only_hurt_is_refused_and_other_runs_do_not_notice(tmp_path: Path) -> None:
     async with running_worker(tmp_path, write_tiny_model(tmp_path, "llama")) as worker:
         for name, make in REFUSED.items():
             refused_well(name, await worker.send(make()))

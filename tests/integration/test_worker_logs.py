@@ -34,7 +34,7 @@ async def test_the_log_of_a_worker_that_crashed_can_still_be_read(tmp_path: Path
         assert f'"worker_id": "{crashed}"' in "".join(await read(system, crashed))
 
 
-@pytest.mark.parametrize("worker_id", ["worker-nobody", "../../etc/passwd", ""])
+@pytest.mark.parametrize("worker_id", ["worker-unknown", "../../etc/passwd", ""])
 async def test_a_worker_that_never_was_is_not_found(tmp_path: Path, worker_id: str) -> None:
     async with whole_system(tmp_path) as system:
         with pytest.raises(NotFound, match="llorch ps"):

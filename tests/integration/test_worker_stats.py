@@ -1,4 +1,4 @@
-"""What the workers do reaches whoever asks for the state, through heartbeats."""
+"""The workers' stats reach clients that read the state, through heartbeats."""
 
 import pytest
 

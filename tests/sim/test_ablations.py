@@ -19,8 +19,8 @@ def test_the_simulation_notices_when_a_safeguard_is_out(ablation: Ablation) -> N
         try:
             with ablation():
                 world.run()
-        except Violation as violation:
-            said.append(str(violation))
+        except Violation as error:
+            said.append(str(error))
             if ablation.violates in said[-1]:
                 return
         except AssertionError as error:

@@ -23,8 +23,8 @@ def test_nothing_that_must_hold_is_violated(first: int) -> None:
     for seed in range(first, min(first + PER_TEST, WORLDS)):
         try:
             World(draw(seed)).run()
-        except Violation as violation:
-            violations.append(str(violation))
+        except Violation as error:
+            violations.append(str(error))
     assert not violations
 
 

@@ -1,4 +1,4 @@
-"""Drives the brain by hand: turns the clock, hands in events, and keeps the effects that came."""
+"""Drives the brain by hand: sets the clock, hands in events, and keeps the effects that came."""
 
 from dataclasses import dataclass, field
 from itertools import count
@@ -61,7 +61,7 @@ class BrainDriver:
             self.handle(events.Tick())
 
     def let_pass(self, seconds: float) -> None:
-        """Time passes, and every node says once a second that it is there."""
+        """Time passes, and every node sends a heartbeat once a second."""
         end = self.now + seconds
         while self.now < end:
             self.advance(min(1.0, end - self.now))
@@ -134,7 +134,7 @@ class BrainDriver:
         self.report(node_id, Snapshot(full=False, workers=(reported,)))
 
     def load(self, model: str = "coder", node_id: str = "garage", slots: int | None = None) -> WorkerSpec:
-        """Bring up a worker for a model that somebody waits for, from staging to attached."""
+        """Bring up a worker for a model that a task waits for, from staging to attached."""
         if any(isinstance(effect, StageModel) for effect in self.effects):
             self.stage(model, node_id)
         spec = self.last(StartWorker).spec
@@ -143,7 +143,7 @@ class BrainDriver:
         return spec
 
     def load_idle(self, model: str, node_id: str = "garage") -> WorkerSpec:
-        """Somebody asks for the model to be loaded, and it comes up; nobody uses it yet."""
+        """The operator asks for the model to be loaded, and it comes up; no task uses it yet."""
         self.handle(events.ModelLoadAsked(model, f"worker-of-{model}"))
         known = self.state.catalog.get(model)
         if known.spec.source not in self.state.fleet.nodes[node_id].staged:

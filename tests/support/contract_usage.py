@@ -41,7 +41,7 @@ _CLIENTS = frozenset({"llorch", "gatewayd"})
 
 @dataclass(slots=True)
 class Module:
-    """What a module says, by name. `named`: whatever it mentions, annotations in quotes included."""
+    """What a module uses, by name. `named`: every name in it, those of annotations in quotes included."""
 
     service: str
     named: set[str] = field(default_factory=set)

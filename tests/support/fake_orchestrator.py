@@ -46,7 +46,7 @@ Send = Callable[[task_event_pb2.TaskEvent], Awaitable[None]]
 
 @dataclass
 class FakeOrchestrator:
-    """Tests set what it shows and read what it was asked."""
+    """Tests set its answers and read its requests."""
 
     words: tuple[str, ...] = ("Red", ", green", ", blue.")
     more_output: list[task_event_pb2.Tokens] = field(default_factory=list)
@@ -74,7 +74,7 @@ class FakeOrchestrator:
     """The first is the answer to ExplainPlacement."""
     apps: dict[str, app_pb2.App] = field(default_factory=dict)
     states_to_come: list[fleet_service_pb2.State] = field(default_factory=list)
-    """What WatchState tells, one after the other, before it ends."""
+    """The messages of WatchState, before it ends."""
     loads_seen: list[fleet_service_pb2.LoadModelRequest] = field(default_factory=list)
     unloads_seen: list[fleet_service_pb2.UnloadModelRequest] = field(default_factory=list)
     releases_seen: list[fleet_service_pb2.ReleaseDeviceRequest] = field(default_factory=list)
@@ -379,7 +379,7 @@ def small_state() -> fleet_service_pb2.State:
 
 @asynccontextmanager
 async def serving(fake: FakeOrchestrator, *, token: str | None = None) -> AsyncIterator[str]:
-    """The `host:port` where it answers; with a token only to those who show it."""
+    """The `host:port` where it answers; with a token only callers that show it."""
     server = RpcServer(name="fake", bind="127.0.0.1:0", authenticator=BearerAuth(token, loopback_bypass=token is None))
     for name, add, servicer in (
         ("TaskService", task_service_pb2_grpc.add_TaskServiceServicer_to_server, _Tasks(fake)),

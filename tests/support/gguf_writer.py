@@ -49,7 +49,7 @@ def write_gguf(path: Path, metadata: Mapping[str, MetadataValue], tensors: Mappi
 
 
 def smallest_model() -> bytes:
-    """A file that says what a model has to say, for those who look at no more than that."""
+    """A file with the metadata that every model needs, for code that reads no more than that."""
     metadata: dict[str, MetadataValue] = {
         "general.architecture": "llama",
         "llama.context_length": 8192,

@@ -28,7 +28,7 @@ def adopt_orphans() -> None:
 
 
 def child_processes() -> frozenset[int]:
-    """Process ids of our living children; a zombie is no leak but a child that nobody has asked about yet."""
+    """Process ids of our living children; a zombie is no leak but a child that was not waited for yet."""
     pids = {pid for thread in Path("/proc/self/task").iterdir() for pid in _children_of(thread)}
     return frozenset(pid for pid in pids if not _is_zombie(pid))
 
@@ -60,7 +60,7 @@ def file_descriptors() -> Counter[str]:
 def new_file_descriptors(before: Counter[str]) -> Counter[str]:
     if not (left := file_descriptors() - before):
         return left
-    gc.collect()  # an object that nobody holds any more is closed by its finalizer
+    gc.collect()  # an object without references is closed by its finalizer
     return file_descriptors() - before
 
 

@@ -1,4 +1,4 @@
-"""A clock that stands still until a test turns it."""
+"""A clock that stands still until a test sets it."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

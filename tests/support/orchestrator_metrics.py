@@ -32,8 +32,8 @@ class WatchedDriver(BrainDriver):
     def handle(self, event: events.Event) -> list[Effect]:
         try:
             new = super().handle(event)
-        except LlorchError as refusal:
-            self.watcher.observe(event, (), refusal, True)
+        except LlorchError as error:
+            self.watcher.observe(event, (), error, True)
             raise
         self.watcher.observe(event, new, None, True)
         return new

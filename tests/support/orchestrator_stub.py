@@ -1,4 +1,4 @@
-"""The orchestrator's end of a node link, for pool managers under test: takes reports, says what it is told to."""
+"""The orchestrator's end of a node link, for pool managers under test: takes reports, and sends what the test sets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

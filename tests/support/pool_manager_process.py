@@ -29,7 +29,7 @@ _MARK = "LLORCH_CONFIG"
 class PoolManagerProcess:
     """`start` and `kill` may come again and again; the address and the data directory stay the same.
 
-    Its workers inherit a path of its own, so that they are found whoever their parent is.
+    Its workers inherit a path of its own, so that they are found whatever process is their parent.
     """
 
     folder: Path
@@ -79,7 +79,7 @@ class PoolManagerProcess:
             return await self.process.wait()
 
     async def snapshot(self, within_s: float = SERVES_WITHIN_S) -> node_link_pb2.NodeSnapshot:
-        """What it says there is, once it serves."""
+        """Its snapshot, once it serves."""
         async with asyncio.timeout(within_s), open_channel(self.address) as channel:
             stub = PoolManagerServiceStub(channel)
             while True:

@@ -62,7 +62,7 @@ class RandomWorld:
             self.report(node_id, registers=True)
 
     def tell(self, event: events.Event) -> None:
-        """Hand an event to the brain, do what it wants done, and look at everything. Refusals are part of life."""
+        """Hand an event to the brain, carry out its effects, and check the invariants. Refusals are normal."""
         try:
             wanted = self.driver.brain.handle(event, self.driver.now).effects
         except LlorchError:
@@ -134,10 +134,10 @@ class RandomWorld:
         for node_id in NODES:
             key = (node_id, f"GPU-{node_id}")
             assert state.ledger.held(key) <= DEVICE_MIB, "memory was over-committed"
-            assert set(state.ledger.loads_on(key)) <= set(state.fleet.workers), "memory is held by nobody"
+            assert set(state.ledger.loads_on(key)) <= set(state.fleet.workers), "memory is held by no worker"
         for load in state.loads.values():
             assert (load.phase is LoadPhase.STARTING) == (load.load_id in state.fleet.workers)
-            assert load.phase is not LoadPhase.MAKING_ROOM or load.waits_for, "a load waits for nobody"
+            assert load.phase is not LoadPhase.MAKING_ROOM or load.waits_for, "a load waits for no worker"
 
     def _let_processes_go_on(self) -> None:
         for process in self.processes.values():

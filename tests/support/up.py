@@ -75,7 +75,7 @@ async def start(folder: Path, *arguments: str) -> Up:
 
 @asynccontextmanager
 async def running_up(folder: Path, *arguments: str) -> AsyncIterator[Up]:
-    """Killed at the end if it still runs; whoever wants it to end in order says so."""
+    """Killed at the end if it still runs; a test that wants it to end in order calls `end`."""
     up = await start(folder, *arguments)
     try:
         yield up

@@ -1,4 +1,4 @@
-"""A worker as a process, and the pool manager that hears its reports."""
+"""A worker as a process, and the pool manager that takes its reports."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ POOL_MANAGER = pool_manager_service_pb2.DESCRIPTOR.services_by_name["PoolManager
 
 @dataclass
 class PoolManager:
-    """Hears the reports of workers; of its service, that is all that a worker calls."""
+    """Takes the reports of workers; a worker calls no other RPC of its service."""
 
     address: str = ""
     reports: list[pool_manager_service_pb2.ReportWorkerReadyRequest] = field(default_factory=list)

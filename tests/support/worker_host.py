@@ -141,7 +141,7 @@ class PlayedCalls:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """For what another process brings about: nobody can tell us of it."""
+    """Polls for what another process brings about, of which no event tells."""
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)

@@ -50,7 +50,7 @@ Global___AssignmentMode: _TypeAlias = AssignmentMode  # noqa: Y015
 
 @_typing.final
 class Assignment(_message.Message):
-    """Says who goes where."""
+    """A rule about where a model, an app, or a model of an app runs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

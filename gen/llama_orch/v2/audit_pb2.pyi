@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AuditEntry(_message.Message):
-    """A change that somebody asked for, done or refused. Tasks are work, and no changes."""
+    """A change that a caller asked for, done or refused. Tasks are work, and no changes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -120,7 +120,7 @@ class DeviceProcess(_message.Message):
     memory_mib: _builtins.int
     """Memory that it holds there, in MiB; absent where the driver does not tell."""
     worker_id: _builtins.str
-    """Our worker that it is; empty for everybody else's programs."""
+    """Our worker that it is; empty for other programs."""
     def __init__(
         self,
         *,
@@ -176,7 +176,7 @@ class Device(_message.Message):
     memory_total_mib: _builtins.int
     """Memory, in MiB."""
     memory_used_mib: _builtins.int
-    """Memory in use by anybody, in MiB."""
+    """Memory in use by all programs, in MiB."""
     memory_others_mib: _builtins.int
     """Memory in use by programs that are not our workers, in MiB, with what workers hold beyond what they say they do."""
     reserve_mib: _builtins.int

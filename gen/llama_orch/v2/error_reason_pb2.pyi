@@ -153,7 +153,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     What to do: try again after the delay given, or use another worker.
     """
     ERROR_REASON_NO_FREE_SLOT: _ErrorReason.ValueType  # 67
-    """All slots of the worker are taken. Only somebody who speaks to a worker directly sees this.
+    """All slots of the worker are taken. Only a client that calls a worker directly sees this.
     What to do: wait until a run has ended, or submit a task to the orchestrator, which queues.
     """
     ERROR_REASON_NODE_ID_TAKEN: _ErrorReason.ValueType  # 68
@@ -185,7 +185,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 87
     """The server is shutting down and takes nothing new. What to do: try again, or elsewhere."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 88
-    """Somebody cancelled the task while its answer was awaited, and the API has no other word for such an end.
+    """A client cancelled the task while another call waited for its answer, and the API has no other code for that.
     Example: CancelTask for a chat completion of the OpenAI API. What to do: nothing, or send the request again.
     """
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 89
@@ -374,7 +374,7 @@ ERROR_REASON_WORKER_NOT_READY: ErrorReason.ValueType  # 66
 What to do: try again after the delay given, or use another worker.
 """
 ERROR_REASON_NO_FREE_SLOT: ErrorReason.ValueType  # 67
-"""All slots of the worker are taken. Only somebody who speaks to a worker directly sees this.
+"""All slots of the worker are taken. Only a client that calls a worker directly sees this.
 What to do: wait until a run has ended, or submit a task to the orchestrator, which queues.
 """
 ERROR_REASON_NODE_ID_TAKEN: ErrorReason.ValueType  # 68
@@ -406,7 +406,7 @@ ERROR_REASON_RECOVERING: ErrorReason.ValueType  # 86
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 87
 """The server is shutting down and takes nothing new. What to do: try again, or elsewhere."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 88
-"""Somebody cancelled the task while its answer was awaited, and the API has no other word for such an end.
+"""A client cancelled the task while another call waited for its answer, and the API has no other code for that.
 Example: CancelTask for a chat completion of the OpenAI API. What to do: nothing, or send the request again.
 """
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 89

@@ -88,7 +88,7 @@ Global___DrainPolicy: _TypeAlias = DrainPolicy  # noqa: Y015
 
 @_typing.final
 class DeviceLedger(_message.Message):
-    """A device with what the ledger says of it."""
+    """A device with its figures from the ledger."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

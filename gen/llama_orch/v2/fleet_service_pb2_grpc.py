@@ -251,7 +251,7 @@ class FleetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PurgePool(self, request, context):
-        """Drains a pool and removes staged models that nobody else on its node uses. The pool stays drained until it is reloaded.
+        """Drains a pool and removes staged models that no other pool of its node uses. The pool stays drained until it is reloaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,7 @@ class FleetServiceStub:
     ReloadPool: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ReloadPoolRequest, _fleet_service_pb2.ReloadPoolResponse]
     """Drains a pool, then starts what ran there again with current engine and settings."""
     PurgePool: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.PurgePoolRequest, _fleet_service_pb2.PurgePoolResponse]
-    """Drains a pool and removes staged models that nobody else on its node uses. The pool stays drained until it is reloaded."""
+    """Drains a pool and removes staged models that no other pool of its node uses. The pool stays drained until it is reloaded."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Nodes, pools, devices and workers. Served by the orchestrator."""
@@ -198,6 +198,6 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_service_pb2.PurgePoolRequest,
         context: _aio.ServicerContext[_fleet_service_pb2.PurgePoolRequest, _abc.Awaitable[_fleet_service_pb2.PurgePoolResponse]],
     ) -> _abc.Awaitable[_fleet_service_pb2.PurgePoolResponse]:
-        """Drains a pool and removes staged models that nobody else on its node uses. The pool stays drained until it is reloaded."""
+        """Drains a pool and removes staged models that no other pool of its node uses. The pool stays drained until it is reloaded."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _aio.Server) -> None: ...

@@ -151,7 +151,7 @@ class PoolManagerServiceStartWorkerResponse(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     state: _worker_pb2.WorkerState.ValueType
-    """Where the worker is in its life."""
+    """State of the worker."""
     def __init__(
         self,
         *,
@@ -201,7 +201,7 @@ class PoolManagerServiceStopWorkerResponse(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     state: _worker_pb2.WorkerState.ValueType
-    """Where the worker is in its life; EXITED for an unknown id."""
+    """State of the worker; EXITED for an unknown id."""
     def __init__(
         self,
         *,

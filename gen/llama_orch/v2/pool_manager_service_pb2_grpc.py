@@ -116,7 +116,7 @@ class PoolManagerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StageModel(self, request, context):
-        """Brings a model's file onto the node; one download for all who ask.
+        """Brings a model's file onto the node; one download for all callers that ask for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

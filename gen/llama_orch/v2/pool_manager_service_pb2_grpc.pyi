@@ -27,7 +27,7 @@ class PoolManagerServiceStub:
     StopWorker: _aio.UnaryUnaryMultiCallable[_pool_manager_service_pb2.PoolManagerServiceStopWorkerRequest, _pool_manager_service_pb2.PoolManagerServiceStopWorkerResponse]
     """Stops a worker process. Answers when the stop is accepted. Idempotent; an unknown id leaves a tombstone."""
     StageModel: _aio.UnaryStreamMultiCallable[_pool_manager_service_pb2.StageModelRequest, _pool_manager_service_pb2.StageModelResponse]
-    """Brings a model's file onto the node; one download for all who ask."""
+    """Brings a model's file onto the node; one download for all callers that ask for it."""
     DeleteStagedModel: _aio.UnaryUnaryMultiCallable[_pool_manager_service_pb2.DeleteStagedModelRequest, _pool_manager_service_pb2.DeleteStagedModelResponse]
     """Removes a model's file from the node's cache. Files outside the cache are never removed."""
     VerifyStagedModel: _aio.UnaryStreamMultiCallable[_pool_manager_service_pb2.VerifyStagedModelRequest, _pool_manager_service_pb2.VerifyStagedModelResponse]
@@ -82,7 +82,7 @@ class PoolManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pool_manager_service_pb2.StageModelRequest,
         context: _aio.ServicerContext[_pool_manager_service_pb2.StageModelRequest, _abc.AsyncIterator[_pool_manager_service_pb2.StageModelResponse]],
     ) -> _abc.AsyncIterator[_pool_manager_service_pb2.StageModelResponse]:
-        """Brings a model's file onto the node; one download for all who ask."""
+        """Brings a model's file onto the node; one download for all callers that ask for it."""
 
     @_abc_1.abstractmethod
     def DeleteStagedModel(

@@ -193,7 +193,7 @@ class PlacedDevice(_message.Message):
     name: _builtins.str
     """Name, e.g. "RTX 3090"."""
     kind: _device_pb2.DeviceKind.ValueType
-    """CUDA, CPU or simulated: nobody has to guess what computed an answer."""
+    """CUDA, CPU or simulated: tells what computed an answer."""
     def __init__(
         self,
         *,

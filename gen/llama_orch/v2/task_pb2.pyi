@@ -38,7 +38,7 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     TASK_STATE_FAILED: _TaskState.ValueType  # 4
     """Ended with an error."""
     TASK_STATE_CANCELLED: _TaskState.ValueType  # 5
-    """Cancelled by somebody, or its reader went away."""
+    """Cancelled by a client, or its reader went away."""
     TASK_STATE_EXPIRED: _TaskState.ValueType  # 6
     """Its deadline passed."""
 
@@ -56,7 +56,7 @@ TASK_STATE_COMPLETED: TaskState.ValueType  # 3
 TASK_STATE_FAILED: TaskState.ValueType  # 4
 """Ended with an error."""
 TASK_STATE_CANCELLED: TaskState.ValueType  # 5
-"""Cancelled by somebody, or its reader went away."""
+"""Cancelled by a client, or its reader went away."""
 TASK_STATE_EXPIRED: TaskState.ValueType  # 6
 """Its deadline passed."""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015

@@ -183,7 +183,7 @@ class WorkerExit(_message.Message):
     """Why it failed, for people."""
     failures_in_a_row: _builtins.int
     """Workers of the same file on the same devices that failed one after the other, this one included, since one of them
-    was ready for 5 min; 0 if it ended as told. Who starts workers waits the longer the higher it is.
+    was ready for 5 min; 0 if it ended as told. The orchestrator waits the longer before another start, the higher it is.
     """
     @_builtins.property
     def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -321,7 +321,7 @@ Global___ModelReading: _TypeAlias = ModelReading  # noqa: Y015
 
 @_typing.final
 class Worker(_message.Message):
-    """A worker as anybody may see it."""
+    """A worker, without its secrets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -339,7 +339,7 @@ class Worker(_message.Message):
     node_id: _builtins.str
     """Node that it runs on."""
     state: Global___WorkerState.ValueType
-    """Where it is in its life."""
+    """Its state."""
     pid: _builtins.int
     """Process id on its node; 0 before it has one."""
     load_progress: _builtins.float

@@ -143,7 +143,7 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Adopt(self, request, context):
-        """Called by a pool manager that was restarted: proves whose process this is, and says where the pool manager is now.
+        """Called by a pool manager that was restarted: proves which worker this process is, and tells the worker the pool manager's address.
         Answered at any time, also while the model loads.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

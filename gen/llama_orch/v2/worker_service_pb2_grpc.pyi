@@ -35,7 +35,7 @@ class WorkerServiceStub:
     GetInfo: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.GetInfoRequest, _worker_service_pb2.GetInfoResponse]
     """What the worker is."""
     Adopt: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.AdoptRequest, _worker_service_pb2.AdoptResponse]
-    """Called by a pool manager that was restarted: proves whose process this is, and says where the pool manager is now.
+    """Called by a pool manager that was restarted: proves which worker this process is, and tells the worker the pool manager's address.
     Answered at any time, also while the model loads.
     """
     GetStats: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.GetStatsRequest, _worker_service_pb2.GetStatsResponse]
@@ -112,7 +112,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.AdoptRequest,
         context: _aio.ServicerContext[_worker_service_pb2.AdoptRequest, _abc.Awaitable[_worker_service_pb2.AdoptResponse]],
     ) -> _abc.Awaitable[_worker_service_pb2.AdoptResponse]:
-        """Called by a pool manager that was restarted: proves whose process this is, and says where the pool manager is now.
+        """Called by a pool manager that was restarted: proves which worker this process is, and tells the worker the pool manager's address.
         Answered at any time, also while the model loads.
         """
 

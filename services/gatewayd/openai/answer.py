@@ -81,7 +81,7 @@ class WholeAnswer:
 
 
 def finish_reasons(end: task_event_pb2.End) -> list[tuple[int, str]]:
-    """(choice, reason) of each. Raises LlorchError where somebody, or its deadline, ended the task early."""
+    """(choice, reason) of each. Raises LlorchError where the task was cancelled or its deadline passed."""
     reasons: set[Any] = {choice.finish_reason for choice in end.choices}
     if task_event_pb2.FINISH_REASON_DEADLINE in reasons:
         raise DeadlineExceeded(Reason.DEADLINE_PASSED, "the deadline passed before the answer was complete")
@@ -105,6 +105,6 @@ def receipt(end: task_event_pb2.End) -> Json:
 
 
 def _fingerprint(placed: task_event_pb2.Placed) -> str:
-    """Engine and version; nobody has to guess whether a CPU or the simulation answered."""
+    """Engine and version, and whether a CPU or the simulation answered."""
     marks = [mark for mark, is_set in (("cpu", placed.cpu), ("simulated", placed.simulated)) if is_set]
     return "-".join([placed.engine, placed.engine_version, *marks])

@@ -1,4 +1,4 @@
-"""Taking a request apart field by field, so that nothing a client says can be ignored."""
+"""Takes a request apart field by field, so that no field that a client sends is ignored."""
 
 import difflib
 from collections.abc import Iterable, Mapping

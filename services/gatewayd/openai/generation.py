@@ -10,7 +10,7 @@ from llama_orch.v2 import log_entry_pb2, task_event_pb2, task_pb2
 
 @dataclass(slots=True)
 class ChoiceText:
-    """All that one choice said. A tool call's pieces are put together in order of their index."""
+    """The whole output of one choice. A tool call's pieces are put together in order of their index."""
 
     text: str = ""
     reasoning: str = ""

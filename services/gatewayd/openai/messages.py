@@ -12,7 +12,7 @@ _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant"
 
 
 def read_message(value: Any, path: str) -> Json:
-    """In the JSON of the contract's ChatMessage. An answer of ours may come back as it was."""
+    """In the JSON of the contract's ChatMessage. A client may send an earlier answer back unchanged."""
     fields = Fields(value, path)
     role = fields.need_text("role")
     if role not in _ROLES:

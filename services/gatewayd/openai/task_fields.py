@@ -1,6 +1,6 @@
 """What chat and plain completions have in common: a request's fields as those of a task.
 
-Sampling options, and what a task can be told besides, have the names of the contract: OpenAI's are a part of
+Sampling options, and the other options of a task, have the names of the contract: OpenAI's are a part of
 them, the others are the extensions that its client sends in `extra_body`.
 """
 
@@ -20,7 +20,7 @@ _TASK = ("model", "app", "adapters", *TASK)
 _OF_OPENAI = ("stop", "top_logprobs")
 _WORK = tuple(name for name in GENERATION if name not in _OF_OPENAI)
 
-# They say who asks, or are hints for OpenAI's own machines; an answer does not depend on them.
+# They name the end user, or are hints for OpenAI's own machines; an answer does not depend on them.
 _HARMLESS = ("user", "metadata", "safety_identifier", "prompt_cache_key")
 
 

@@ -43,7 +43,7 @@ def read_tool_choice(value: Any) -> str:
 def read_tool_call(value: Any, path: str) -> Json:
     """A call of an earlier turn, in the JSON of the contract's ToolCall."""
     call = Fields(value, path)
-    call.take("index")  # left in there by who puts streamed calls together
+    call.take("index")  # clients that put streamed calls together leave it in
     call_id = call.need_text("id")
     function = _function(call)
     call.finish()

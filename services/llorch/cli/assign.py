@@ -1,4 +1,4 @@
-"""`llorch assign`: who goes where."""
+"""`llorch assign`: where models and apps run."""
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,4 +1,4 @@
-"""`llorch assignments`, `llorch unassign`: the rules that there are, and how one reads."""
+"""`llorch assignments`, `llorch unassign`: the rules that there are, each as a sentence."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ _WORDS = {"pin": "only on", "prefer": "preferably on", "avoid": "not on"}
 
 
 def assignments(*, address: Address = None, token: Token = None, json: AsJson = False) -> None:
-    """List who goes where: models, apps, and models of apps."""
+    """List the placement rules of models, of apps, and of models of apps."""
     rules = ask(address, token, lambda client: client.assignments())
     if json:
         print_json({"assignments": [as_data(rule) for rule in rules]})
@@ -32,7 +32,7 @@ def unassign(
     address: Address = None,
     token: Token = None,
 ) -> None:
-    """Take a rule about who goes where away."""
+    """Remove a placement rule."""
     ask(address, token, lambda client: client.unassign(assignment_id))
     note(f"{assignment_id} is no longer a rule")
 
@@ -56,7 +56,7 @@ def _where(rule: "assignment_pb2.Assignment") -> str:
 
 
 def _terms(rule: "assignment_pb2.Assignment") -> list[str]:
-    """What the rule says beside the place."""
+    """The terms of the rule beside the place."""
     least, most = rule.replicas_min, max(rule.replicas_min, rule.replicas_max)
     terms = ["always loaded"] if rule.keep_loaded else []
     if most:

@@ -57,7 +57,7 @@ def doctor(
 def _plan(
     *, cpu: bool, cards: Sequence[str], bind: str | None, data_dir: Path | None, config: Path | None
 ) -> "DaemonPlan":
-    """What is not said here is as the settings file, or the pool manager itself, has it."""
+    """Options that were not given have the value of the settings file, or the pool manager's default."""
     from llorch.system.plan import POOL_MANAGER, DaemonPlan
 
     arguments = ["--allow-cpu"] if cpu else []

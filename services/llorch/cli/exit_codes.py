@@ -1,4 +1,4 @@
-"""What the exit code of `llorch` says. docs/cli.md has the same list."""
+"""The exit codes of `llorch`. docs/cli.md has the same list."""
 
 DONE = 0
 FAILED = 1

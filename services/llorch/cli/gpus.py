@@ -1,4 +1,4 @@
-"""`llorch gpus`: machines, their devices, and who has their memory."""
+"""`llorch gpus`: machines, their devices, and the programs that hold their memory."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -84,7 +84,7 @@ def _notes(ledger: "fleet_service_pb2.DeviceLedger", node: "node_pb2.Node | None
 
 
 def _programs_of_others(device: "device_pb2.Device") -> str:
-    """The largest that hold memory there and are no workers of ours."""
+    """The programs that hold most memory there, without our workers."""
     found = [
         process for process in device.processes if not process.worker_id and process.memory_mib >= _WORTH_NAMING_MIB
     ]

@@ -1,4 +1,4 @@
-"""`llorch load`, `llorch unload`: models into memory and out of it, whether anybody asks for them or not."""
+"""`llorch load`, `llorch unload`: models into memory and out of it, whether tasks wait for them or not."""
 
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +28,7 @@ def load(
     token: Token = None,
     json: AsJson = False,
 ) -> None:
-    """Load a model before anybody asks for it. Ctrl-C ends the waiting, not the load."""
+    """Load a model before a task asks for it. Ctrl-C ends the waiting, not the load."""
 
     async def bring(client: "AsyncClient") -> tuple[str, str]:
         name = (await client.model(model)).spec.name

@@ -44,5 +44,5 @@ def worker_place(worker: "worker_pb2.Worker", devices: "Iterable[fleet_service_p
 
 
 def worker_marks(worker: "worker_pb2.Worker") -> list[str]:
-    """Who answers: nobody should have to guess that it is not a GPU."""
+    """What computes the answers, where it is not a GPU."""
     return [name for name in ("cpu", "simulated") if getattr(worker.engine, name)]

@@ -114,7 +114,7 @@ def _console() -> "Console":
 
 
 def terminal_width() -> int | None:
-    """In columns; None where nobody looks at a terminal."""
+    """In columns; None where the output is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

@@ -35,7 +35,7 @@ def pull(
     token: Token = None,
     json: AsJson = False,
 ) -> None:
-    """Bring a model's file onto a machine and add the model; what was begun is gone on with."""
+    """Bring a model's file onto a machine and add the model; a download that was interrupted is resumed."""
 
     async def bring(client: "AsyncClient") -> "model_pb2.Model":
         known = await _known(client, source, name)

@@ -1,4 +1,4 @@
-"""How a pull goes, for the person who waits: bars on a terminal, a line now and then elsewhere. All on stderr."""
+"""The progress of a pull: bars on a terminal, a line now and then elsewhere. All on stderr."""
 
 import sys
 from collections.abc import Callable, Iterator

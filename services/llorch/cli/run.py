@@ -31,7 +31,7 @@ _CANCEL_WITHIN_S = 2.0
 
 def run(
     model: Annotated[str, typer.Argument(help="Name or alias of a model; `llorch models` lists them.")],
-    prompt: Annotated[str, typer.Argument(help="What to say to it; - reads it from stdin.")],
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from stdin.")],
     *,
     system: Annotated[str | None, typer.Option(help="Instructions that go before the prompt.")] = None,
     max_tokens: Annotated[int | None, option_flag(GENERATION["max_tokens"])] = None,
@@ -136,7 +136,7 @@ async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
 
 
 async def _cancel(client: "AsyncClient", task_id: str) -> None:
-    """Best effort: if it can't be said, the orchestrator notices by itself that nobody reads any more."""
+    """Best effort: if the call fails, the orchestrator notices by itself that the stream has no reader any more."""
     if task_id:
         with suppress(LlorchError, TimeoutError):
             async with asyncio.timeout(_CANCEL_WITHIN_S):

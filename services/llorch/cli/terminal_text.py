@@ -1,6 +1,6 @@
 """Text from elsewhere on a terminal."""
 
-# Everything below a space but tab and newline: nobody else's text may steer a terminal.
+# All control characters but tab and newline: text of models and other machines must not control a terminal.
 _CONTROL = {code: None for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\t\n"}
 
 

@@ -81,7 +81,7 @@ def up(
 
 
 class _Run:
-    """One run of the system, and what is said about it on the way."""
+    """One run of the system, and the lines that tell the user about it."""
 
     def __init__(self, options: "SystemOptions") -> None:
         self._options = options
@@ -99,7 +99,7 @@ class _Run:
             failure = error
         except KeyboardInterrupt:
             self._report("", "all processes have ended")
-            # Once it is up, Ctrl-C is how it is meant to end.
+            # Once it is up, Ctrl-C is the normal way to end it.
             return exit_codes.DONE if self._ready else exit_codes.INTERRUPTED
         self._say_failure(failure)
         return exit_codes.USAGE if self._is_refusal(failure) else exit_codes.FAILED
@@ -126,7 +126,7 @@ class _Run:
             note("\n`llorch doctor` looks at all that a start needs.")
 
     def _is_refusal(self, failure: "DaemonFailed") -> bool:
-        """Whether a daemon said at its start what the user has to change; its log has no more to tell then."""
+        """Whether the daemon's message at its start already tells the user what to change; its log has no more then."""
         from llorch.run_daemon import EXIT_NO_DEVICE, EXIT_SETTINGS
 
         return not self._ready and failure.exit_code in (EXIT_NO_DEVICE, EXIT_SETTINGS)

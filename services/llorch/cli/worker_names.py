@@ -70,7 +70,7 @@ def find_worker(name: str, workers: Iterable[KnownWorker]) -> str:
             raise _several(name, found)
     if name.startswith("worker-"):
         return name
-    raise _nobody(name, known)
+    raise _no_such_worker(name, known)
 
 
 def _several(name: str, found: list[KnownWorker]) -> Exception:
@@ -79,7 +79,7 @@ def _several(name: str, found: list[KnownWorker]) -> Exception:
     return FailedPrecondition(Reason.WORKER_NOT_FOUND, f"{name} has {len(found)} workers; say which one:{choices}")
 
 
-def _nobody(name: str, known: list[KnownWorker]) -> Exception:
+def _no_such_worker(name: str, known: list[KnownWorker]) -> Exception:
     near = difflib.get_close_matches(name, [worker.model for worker in known], n=1)
     hint = f"did you mean {near[0]}?" if near else "`llorch ps` lists them; a model has one while it is loaded"
     return NotFound(Reason.WORKER_NOT_FOUND, f"no worker is called {name}; {hint}")

@@ -9,9 +9,9 @@ _SHORT = 160  # characters
 def in_lines(text: str) -> str:
     """A long line wrapped at words; a short one stays one line, easy to copy from.
 
-    A text of several lines is a refusal that makes its points by name, as `pool-managerd` does where there is no
-    device: each line after the first is "Name: what is said of it" and gets a paragraph, or is indented and goes on
-    with the paragraph before in a line of its own.
+    A text of several lines is a refusal with named points, as that of `pool-managerd` where there is no device: each
+    line after the first is "Name: text" and gets a paragraph, or is indented and continues the paragraph before in a
+    line of its own.
     """
     head, *lines = text.split("\n")
     if lines:

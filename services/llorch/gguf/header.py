@@ -1,8 +1,8 @@
 """The header of one GGUF file: its metadata, and what tensors it has. Pure.
 
 Layout (version 2 and 3, little-endian): magic, version, number of tensors, number of entries; the entries (key, type,
-value); the tensors (name, dimensions, type, offset); padding; tensor data. What llama.cpp refuses is refused here too,
-so that no native code has to say no.
+value); the tensors (name, dimensions, type, offset); padding; tensor data. What llama.cpp refuses is refused here
+too, so that native code never gets it.
 """
 
 import struct

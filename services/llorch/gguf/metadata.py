@@ -1,4 +1,4 @@
-"""Metadata with types and ranges: what a file says is looked at before it is believed. Pure."""
+"""Metadata with types and ranges: the values of a file are checked before they are used. Pure."""
 
 from collections.abc import Mapping
 

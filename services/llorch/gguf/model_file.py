@@ -23,8 +23,8 @@ def read_model(path: Path) -> FileFacts:
     headers = [first, *(_further_header(file, index + 1, count) for index, file in enumerate(_further(path, count)))]
     try:
         return read_facts(headers)
-    except Malformed as problem:
-        raise invalid(path, str(problem)) from None
+    except Malformed as error:
+        raise invalid(path, str(error)) from None
 
 
 def files_of(path: Path) -> list[Path]:
@@ -52,8 +52,8 @@ def _further_header(path: Path, number: int, count: int) -> Header:
 def _split_of(path: Path, header: Header) -> tuple[int, int]:
     try:
         return split_of(header)
-    except Malformed as problem:
-        raise invalid(path, str(problem)) from None
+    except Malformed as error:
+        raise invalid(path, str(error)) from None
 
 
 def invalid(path: Path, found: str) -> LlorchError:
@@ -68,8 +68,8 @@ def _header_of(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             return read_header(file, os.fstat(file.fileno()).st_size)
-    except Malformed as problem:
-        raise invalid(path, str(problem)) from None
+    except Malformed as error:
+        raise invalid(path, str(error)) from None
     except FileNotFoundError:
         raise NotFound(Reason.MODEL_FILE_MISSING, f"the model file {path.name} does not exist") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What may be said of an app: `App` of the contract."""
+"""The options of an app: `App` of the contract."""
 
 from types import MappingProxyType
 

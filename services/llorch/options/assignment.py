@@ -1,4 +1,4 @@
-"""What a rule about who goes where may say: `Assignment` of the contract."""
+"""The options of a placement rule: `Assignment` of the contract."""
 
 from types import MappingProxyType
 

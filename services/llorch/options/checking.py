@@ -1,4 +1,4 @@
-"""What was said against a table of options; the orchestrator checks at admission, the worker before native code."""
+"""Checks values against a table of options; the orchestrator at admission, the worker before native code."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from llorch.options.option import CHARACTERS, Option, Table
 
 
 def check_said(path: str, table: Table, said: Mapping[str, Any]) -> None:
-    """Raises InvalidArgument that names the first field that can't be right. None is nothing said."""
+    """Raises InvalidArgument that names the first field that can't be right. None is a value that is absent."""
     for name, option in table.items():
         value = said.get(name)
         if value is not None:

@@ -1,4 +1,4 @@
-"""What texts to embed may be: `EmbedWork` of the contract."""
+"""The options of texts to embed: `EmbedWork` of the contract."""
 
 from types import MappingProxyType
 

@@ -1,4 +1,4 @@
-"""What an answer may be: `GenerateWork`, `ChatInput` and `OutputConstraint` of the contract."""
+"""The options of a generation: `GenerateWork`, `ChatInput` and `OutputConstraint` of the contract."""
 
 from types import MappingProxyType
 

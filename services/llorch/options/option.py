@@ -35,8 +35,8 @@ class Option:
     """`meaning` is one sentence.
 
     `allowed` is the range of a number, or of the length of a text (then `unit` is BYTES or CHARACTERS). `entries` is
-    how many items a list or map may have; then `allowed` holds for each of them. `default` is what holds where nothing
-    is said: a number, or words. An option that has its `off` value asks nothing of an engine.
+    how many items a list or map may have; then `allowed` holds for each of them. `default` is what holds where the
+    field is absent: a number, or words. An option that has its `off` value asks nothing of an engine.
     """
 
     meaning: str
@@ -48,7 +48,7 @@ class Option:
 
     @property
     def facts(self) -> str:
-        """The one form in which comments of the contract say them, such as "Default 40. 0 = off. Range 0 to 100."."""
+        """The one form in which comments of the contract give them, such as "Default 40. 0 = off. Range 0 to 100."."""
         return " ".join(part for part in (self._default, self._off, self._entries, self._allowed) if part)
 
     @property
@@ -101,7 +101,7 @@ def option(default: float, allowed: Range, meaning: str, *, off: float | None = 
 
 
 def collected(kind: Callable[[], Any], described: Option) -> Any:
-    """The same for a list or map, which is empty where nothing is said."""
+    """The same for a list or map, which is empty where the field is absent."""
     return field(default_factory=kind, metadata={_KEY: described})
 
 

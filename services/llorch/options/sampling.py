@@ -9,7 +9,7 @@ from llorch.options.option import Option, Range, Table, collected, option, table
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """What was said, and the default of everything else. The seed is no part of it: every run has its own."""
+    """The values that were given, and the defaults of all others. The seed is no part of it: every run has its own."""
 
     temperature: float = option(0.8, Range(0, 100), "0 takes the most likely token always.")
     top_k: int = option(40, Range(0, 1_000_000), "Only the k most likely tokens; 0 = all.")

@@ -1,4 +1,4 @@
-"""What may be said of a task besides its work: `TaskSpec`, `PlacementOverrides` and `SessionBudget` of the contract."""
+"""The options of a task besides its work: `TaskSpec`, `PlacementOverrides` and `SessionBudget` of the contract."""
 
 from types import MappingProxyType
 

@@ -4,7 +4,7 @@ A server is an `RpcServer` of `llorch.rpc.server`; clients use `open_channel`, `
 `DuplexCall` of `llorch.rpc.client`. Where the sharp edges of grpc.aio are taken care of:
 
     a handler's own CancelledError, exceptions' texts, abort      call_guard
-    who cancelled a handler, and which handlers are running       call_guard
+    the cause of a cancellation, and which handlers are running   call_guard
     handlers that are generators or not coroutines                call_guard refuses them at start
     too many calls at once                                        call_guard
     drain, `finally` blocks before stop, SO_REUSEPORT             server

@@ -52,7 +52,7 @@ class AuthorizedChannel(grpc.aio.Channel):
 
     def _authorized(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, metadata: Any = None, **kwargs: Any) -> Any:
-            """A token that the caller shows for this call alone goes before the channel's."""
+            """A token that is given for this call alone has priority over the channel's."""
             entries = tuple(metadata or ())
             if not any(key == AUTHORIZATION for key, _ in entries):
                 entries = (*entries, self._entry)

@@ -1,4 +1,4 @@
-"""What a handler may know about the call that it serves, without being handed it."""
+"""Facts about the call that a handler serves, without a parameter for them."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass

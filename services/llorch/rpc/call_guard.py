@@ -1,7 +1,7 @@
-"""What stands around every handler: identity, correlation id, errors, cancellation, and who is running.
+"""The wrapper of every handler: identity, correlation id, errors, cancellation, and the set of running handlers.
 
 Handlers are wrapped once, when they are registered, rather than by a server interceptor, which would build
-its chain anew for every call. The cost is per call; a message written to a stream passes nothing of this.
+its chain anew for every call. The cost is per call; messages of a stream do not pass through it.
 """
 
 import asyncio
@@ -131,7 +131,7 @@ class CallGuard:
         return guarded
 
     def _admit(self, method: str, running: Tasks, context: Any) -> None:
-        """Says who calls, and refuses what may not or can't be served."""
+        """Identifies the caller, and refuses calls that may not or can't be served."""
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         peer = context.peer()
         shown_id = metadata.get(CORRELATION_ID, "")
@@ -166,7 +166,7 @@ class CallGuard:
             if task in self._cancelled_by_us:
                 await _abort(context, _draining())
             if task.cancelling():
-                # The client went away, or its deadline passed. A status for nobody would never be freed.
+                # The client went away, or its deadline passed. grpc.aio would never free a status that no client takes.
                 raise error
         if isinstance(error, LlorchError) and not isinstance(error, Internal):
             await _abort(context, error)
@@ -175,7 +175,7 @@ class CallGuard:
     def _internal(self, raised: BaseException, method: str) -> Internal:
         """Logs what happened under an id, and makes the error that tells the client nothing but the id."""
         error_id = new_id("err")
-        # A batch of operations fails where the connection broke, which is nobody's fault.
+        # A batch of operations fails where the connection broke, which is no error of this server.
         log = self._log.debug if isinstance(raised, grpc.aio.InternalError) else self._log.error
         log("handler_failed", method=method, error_id=error_id, exc_info=raised)
         return Internal(

@@ -49,7 +49,7 @@ async def call(
     token: str | None = None,
     metadata: Metadata = (),
 ) -> Response:
-    """One unary request, e.g. of `stub.GetState`. What fails is raised as a leaf of the error tree."""
+    """One unary request, e.g. of `stub.GetState`. A failure is raised as a leaf of the error tree."""
     try:
         return await method(request, timeout=timeout_s, metadata=_with_context(metadata, token))
     except grpc.aio.AioRpcError as error:
@@ -59,7 +59,7 @@ async def call(
             raise
         raise ended_by_peer() from None
     except grpc.aio.UsageError as error:
-        # A call that comes as its channel is closed is no bug: who closed it does not know of every caller.
+        # A call that comes as its channel is closed is no bug: the owner of the channel does not know every caller.
         raise Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the channel to the other side is closed") from error
 
 
@@ -92,7 +92,7 @@ class DuplexCall(Generic[Request, Response]):
     """A bidirectional stream, as an async context manager; iterate over what comes in.
 
     One task reads and one task writes. Leaving the block cancels the call; `close` ends it in order. Why a peer
-    refused is certain only to who reads: a write at the same moment may know no more than that the call is over.
+    refused is certain only for the reading task: a write at the same moment may know only that the call is over.
     `write_timeout_s` bounds each `send`: past it the peer does not read any more, and the call is over.
     """
 
@@ -130,7 +130,7 @@ class DuplexCall(Generic[Request, Response]):
         await self._within_deadline(self._rpc.write(message))
 
     async def close(self) -> None:
-        """Says that nothing more will be sent; what the peer still has to say can be read."""
+        """Half-closes the stream: sends nothing more; what the peer still sends can be read."""
         await self._within_deadline(self._rpc.done_writing())
 
     async def _within_deadline(self, writing: Awaitable[None]) -> None:
@@ -149,7 +149,7 @@ class DuplexCall(Generic[Request, Response]):
             raise ended_by_peer() from None
 
     async def _how_it_ended(self) -> LlorchError:
-        """grpc.aio does not say it to who writes after the end."""
+        """The status of the call, which grpc.aio does not raise for a write after the end."""
         code = await self._rpc.code()
         if code is grpc.StatusCode.OK:
             return ended_by_peer()

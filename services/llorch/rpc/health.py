@@ -1,4 +1,4 @@
-"""`grpc.health.v1.Health` that follows the state of the server, also for those who watch."""
+"""`grpc.health.v1.Health` that follows the state of the server, for `Check` and `Watch`."""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _Status = health_pb2.HealthCheckResponse
 class HealthServicer(health_pb2_grpc.HealthServicer):
     """One state for the server and each of its services; not serving until told.
 
-    The library's own servicer is not used: it writes to its watchers under a lock, so that one who does not
+    The library's own servicer is not used: it writes to its watchers under a lock, so that a watcher that does not
     read keeps the state from changing.
     """
 

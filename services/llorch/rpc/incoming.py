@@ -1,4 +1,4 @@
-"""What a stream brings to its client, and how long it may be silent."""
+"""The messages of a stream at its client, with a bound on its silence."""
 
 import asyncio
 from typing import Any, Generic, Self, TypeVar
@@ -52,7 +52,7 @@ class Incoming(Generic[Response]):
         return message
 
     def stop_watching(self) -> None:
-        """Has to be called when nobody reads any more."""
+        """The owner of the call has to call this when it reads no more."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -73,7 +73,7 @@ class RpcServer:
         return address
 
     def set_serving(self, serving: bool) -> None:
-        """What health answers, for the server and each service, and tells to those who watch."""
+        """Sets what health answers to `Check` and `Watch`, for the server and each service."""
         if self._health is None:
             raise RuntimeError("the server has not been started")
         self._health.set_serving(serving)
@@ -108,7 +108,7 @@ class RpcServer:
             else:
                 bound = self._server.add_secure_port(address, self._tls)
         except RuntimeError:
-            # Somebody was faster, or the certificate is of no use.
+            # Another program took the port meanwhile, or the certificate can't be used.
             ports.ensure_free(host, port)
             raise
         return ports.join_address(host, bound)
@@ -138,7 +138,7 @@ class _Registry:
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):
-    """The last in the table: answers what nobody else does, with a reason like any other refusal."""
+    """The last in the table: answers methods without a handler, with a reason like any other refusal."""
 
     def __init__(self, guard: CallGuard) -> None:
         self._handler = guard.wrap("unknown method", grpc.stream_stream_rpc_method_handler(_refuse_unknown))

@@ -1,6 +1,6 @@
 """Writing to a reader that may have stopped reading.
 
-After about 64 KiB a write to a slow peer waits without a word and without an end.
+After about 64 KiB a write to a slow peer blocks without a limit.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from llorch.errors import Reason, Unavailable
 async def write_with_deadline(context: Any, message: Any, timeout_s: float) -> None:
     """Writes one message of a server stream; raises Unavailable(SLOW_READER) when that takes longer.
 
-    Let the error go up: it ends this reader's stream and nothing else. The reader may come back with its
-    cursor. `context` is the handler's.
+    The handler must not catch the error: it ends this reader's stream and nothing else. The reader may come back
+    with its cursor. `context` is the handler's.
     """
     try:
         async with asyncio.timeout(timeout_s):

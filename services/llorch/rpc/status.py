@@ -36,7 +36,7 @@ _LEAVES: dict[str, type[LlorchError]] = {
     )
 }
 
-# Statuses that no llama-orch server made: grpc itself, on either side, or a stranger.
+# Statuses that no llama-orch server made: grpc itself, on either side, or another program.
 _BARE: dict[StatusCode, tuple[type[LlorchError], Reason, str]] = {
     StatusCode.INVALID_ARGUMENT: (
         errors.InvalidArgument,
@@ -91,7 +91,7 @@ def error_from_rpc(error: grpc.aio.AioRpcError) -> LlorchError:
 
 
 def is_from_server(error: LlorchError) -> bool:
-    """Whether a llama-orch server said so. Otherwise the call came to nothing on its way, whatever it is called."""
+    """Whether a llama-orch server made the status. Otherwise the call failed on its way, whatever its code is."""
     cause = error.__cause__
     return isinstance(cause, grpc.aio.AioRpcError) and _told(cause) is not None
 
@@ -133,7 +133,7 @@ def status_details(error: LlorchError) -> bytes:
 
 
 def error_from_status(status: status_pb2.Status) -> LlorchError | None:
-    """The leaf that `status_details` was made of; None where the status is somebody else's."""
+    """The leaf that `status_details` was made of; None where another program made the status."""
     info = error_details_pb2.ErrorInfo()
     retry = error_details_pb2.RetryInfo()
     bad_request = error_details_pb2.BadRequest()

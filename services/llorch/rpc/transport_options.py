@@ -25,14 +25,14 @@ def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
 def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
     return (
         *_both_sides(max_message_bytes),
-        # Two channels to one address are two connections; else they share one, and its fate.
+        # Two channels to one address are two connections; else they share one, and lose it together.
         ("grpc.use_local_subchannel_pool", 1),
         # A server that has just come back is found again soon; the default backs off to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
         # Daemons are reached directly, whatever proxy the environment names for the web.
         ("grpc.enable_http_proxy", 0),
-        # Who calls knows what may be repeated.
+        # No retries by gRPC: the caller knows which call may be repeated.
         ("grpc.enable_retries", 0),
     )
 

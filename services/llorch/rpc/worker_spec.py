@@ -19,7 +19,7 @@ def to_proto(spec: WorkerSpec) -> worker_pb2.WorkerSpec:
 
 
 def from_report(message: worker_pb2.WorkerSpec) -> WorkerSpec:
-    """As a node tells it, unchecked: what a newer release says in words that are not known is left at its default."""
+    """From a node's report, unchecked: values of a newer release that are not known are left at their defaults."""
     return _SPECS.from_proto(message)
 
 

@@ -1,4 +1,4 @@
-"""What only a client can say went wrong; everything else is as the orchestrator says it."""
+"""Errors that only a client can notice; all others come from the orchestrator."""
 
 from llorch.errors import Aborted, Reason, Unavailable
 
@@ -16,8 +16,8 @@ class Unreachable(Unavailable):
 class TaskFailed(Aborted):
     """The task was accepted and failed.
 
-    The call that told so was fine, which is why streams *yield* failures; this is raised where only text is
-    asked for.
+    The call itself succeeded, which is why streams *yield* failures; this is raised where the caller asked for text
+    only.
     """
 
     def __init__(self, reason: Reason, message: str, *, retryable: bool, retry_after_ms: int | None) -> None:

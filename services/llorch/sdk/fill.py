@@ -16,7 +16,7 @@ from llorch.sdk.scalar import scalar
 Kind = TypeVar("Kind", bound=Message)
 
 _TEXT_ALONE = {"llama_orch.v2.ContentPart": "text"}
-"""Messages that may be said as a text, and the field that it is then."""
+"""Messages that may be given as a text, and the field that the text is then."""
 
 
 def filled(kind: type[Kind], **values: object) -> Kind:
@@ -29,7 +29,7 @@ def filled(kind: type[Kind], **values: object) -> Kind:
 def fill(message: Message, values: Mapping[str, object], path: str = "") -> None:
     """Sets fields by the contract's names; None leaves one absent, and one entry may stand for a list of one.
 
-    A message is said as a mapping, or as a message of the contract. `path` goes before names in errors. Raises
+    A message is given as a mapping, or as a message of the contract. `path` goes before names in errors. Raises
     InvalidArgument that names the first field that can't be right, and what it takes.
     """
     fields: Mapping[str, Any] = message.DESCRIPTOR.fields_by_name
@@ -43,7 +43,7 @@ def fill(message: Message, values: Mapping[str, object], path: str = "") -> None
 
 
 def _check_alternatives(fields: Iterable[FieldDescriptor], path: str) -> None:
-    """Of alternatives the last would stay, without a word."""
+    """Refuses two alternatives of a oneof: protobuf would keep the last one silently."""
     chosen: dict[str, str] = {}
     for field in fields:
         if field.containing_oneof is not None:

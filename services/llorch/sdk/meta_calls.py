@@ -1,4 +1,4 @@
-"""Calls about the orchestrator itself: what it can do, how it does, what was changed."""
+"""Calls about the orchestrator itself: its capabilities, its metrics and its audit log."""
 
 from llama_orch.v2 import audit_pb2, meta_service_pb2
 from llorch.sdk.caller import Caller
@@ -22,6 +22,6 @@ class MetaCalls(Caller):
         return answer.body.data.decode()
 
     async def audit(self, most: int = 100) -> list[audit_pb2.AuditEntry]:
-        """The last changes that were asked for, newest first; at most so many."""
+        """The last changes that callers asked for, newest first; at most `most` of them."""
         request = filled(meta_service_pb2.ListAuditRequest, page_size=min(most, _LARGEST_PAGE))
         return await self._all_pages(self._stubs.meta.ListAudit, request, lambda page: page.entries, most=most)

@@ -1,4 +1,4 @@
-"""Calls about pools: how they do, and emptying them."""
+"""Calls about pools: their health, and emptying them."""
 
 from llama_orch.v2 import fleet_service_pb2
 from llorch.sdk.caller import Caller
@@ -13,7 +13,7 @@ class PoolCalls(Caller):
     """
 
     async def pool_health(self, pool_id: str) -> fleet_service_pb2.GetPoolHealthResponse:
-        """How a pool does; while it is drained, what the drain waits for."""
+        """The health of a pool; while it is drained, what the drain waits for."""
         request = filled(fleet_service_pb2.GetPoolHealthRequest, pool_id=pool_id)
         answer: fleet_service_pb2.GetPoolHealthResponse = await self._call(self._stubs.fleet.GetPoolHealth, request)
         return answer

@@ -1,4 +1,4 @@
-"""What the contract's types can't hold is refused like anything else: with the name of the field, and what it takes."""
+"""Refusals of values that the contract's types can't hold: with the name of the field, and what it takes."""
 
 import reprlib
 from collections.abc import Iterable

@@ -20,7 +20,7 @@ JSON_TEXT = frozenset(
         "llama_orch.v2.ToolDefinition.parameters",
     }
 )
-"""Fields that hold a JSON object as text, and so may be said as a mapping. The contract says it in comments alone."""
+"""Fields that hold a JSON object as text, and so may be given as a mapping. The contract tells it in comments alone."""
 
 _INTEGERS: Mapping[int, tuple[int, int]] = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),

@@ -1,4 +1,4 @@
-"""Everything that a client may say about a task, with the names and meanings of the contract.
+"""Every option of a task, with the names and meanings of the contract.
 
 None is the same as absent: the orchestrator's default. Where a list is taken, one entry may stand alone. Ranges and
 defaults are those of the fields with the same names in the contract's `task.proto`; the orchestrator holds them.
@@ -10,7 +10,7 @@ from typing import Required, TypedDict
 Texts = str | Sequence[str]
 """A text alone is a list of one."""
 JsonObject = str | Mapping[str, object]
-"""JSON text, or what becomes it."""
+"""JSON text, or a value that is encoded as JSON."""
 
 
 class MediaPart(TypedDict, total=False):
@@ -19,7 +19,7 @@ class MediaPart(TypedDict, total=False):
 
 
 class ContentPart(TypedDict, total=False):
-    """One of them. Images and sounds can be said, and are refused by the orchestrator until an engine takes them."""
+    """One of them. Images and sounds can be given; the orchestrator refuses them until an engine takes them."""
 
     text: str
     image: MediaPart
@@ -107,7 +107,7 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class GenerateOptions(SamplingOptions, TaskOptions, total=False):
-    """What may be said about a generation beside model and prompt.
+    """The options of a generation beside model and prompt.
 
     `system` goes before the prompt as a message of the role "system". `raw=True` gives a text prompt to the model
     as it is, without its chat template. `json_schema` or `grammar` (GBNF) constrains the output.

@@ -1,4 +1,4 @@
-"""From what a caller says to the contract's description of a task."""
+"""From the arguments of a caller to the contract's description of a task."""
 
 from collections.abc import Mapping, Sequence
 

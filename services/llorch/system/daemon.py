@@ -17,9 +17,9 @@ _LOG_LIMIT_BYTES = 10 * 2**20
 
 
 class DaemonFailed(FailedPrecondition):
-    """A daemon ended although nobody told it to, or does not come up.
+    """A daemon ended without being told to, or does not come up.
 
-    The message is its own last word, if it had one. `exit_code` is its exit code, minus the signal that ended it,
+    The message is the last one that it printed, if any. `exit_code` is its exit code, minus the signal that ended it,
     or None if it still runs.
     """
 
@@ -102,7 +102,7 @@ class Daemon:
         return DaemonFailed(self.name, code, message, last_lines=last_lines, log_path=self.log_path)
 
     def _last_word(self) -> str | None:
-        """What a daemon says to people when it refuses to start or gives up, line by line."""
+        """The message that a daemon prints when it refuses to start or gives up, line by line."""
         prefix = f"{self.name}: "
         told = [line.removeprefix(prefix) for line in self._lines() if line.startswith(prefix)]
         return "\n".join(told) or None

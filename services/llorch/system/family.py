@@ -1,4 +1,4 @@
-"""Every process that comes from this one, also where its parent has died."""
+"""Every process that descends from this one, also where its parent has died."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ _POLL_S = 0.01
 
 
 class Family:
-    """The processes that have come from this one since this was made.
+    """The processes that descend from this one and were started since this was made.
 
     Workers lead sessions of their own and outlive a pool manager that is killed; as the subreaper this process
     then becomes their parent, so that they stay in the family.
@@ -26,14 +26,14 @@ class Family:
         self._before = frozenset(psutil.Process().children(recursive=True))
 
     def members(self) -> list[psutil.Process]:
-        """Those that live. Collects the end of those that don't."""
+        """The living ones. Reaps the others."""
         found = set(psutil.Process().children(recursive=True)) - self._before
         return [process for process in found if not _is_over(process)]
 
     def collect_orphans(self, not_these: Collection[int]) -> None:
-        """Takes note of the ends of workers whose pool manager died before them; costs next to nothing without any.
+        """Reaps workers that ended after their pool manager had died; cheap where there are none.
 
-        `not_these` are processes that somebody else waits for.
+        `not_these` are processes that other code waits for.
         """
         with suppress(ChildProcessError):
             while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:

@@ -33,13 +33,13 @@ def check_gateway(address: str) -> Finding:
 
 
 def _could_listen(check: str, address: str, option: str) -> Finding:
-    """Nobody answers; that is fine where one could be started."""
+    """Nothing answers at the address; that is fine where a daemon could listen there."""
     try:
         host, port = split_address(address)
         ensure_free(resolve_bind(host), port)
-    except PortTaken as taken:
+    except PortTaken as error:
         return Finding(
-            check, "failed", f"{taken.taken}, which does not answer as the {check}", f"end it, or set {option}"
+            check, "failed", f"{error.taken}, which does not answer as the {check}", f"end it, or set {option}"
         )
     except LlorchError:
         found = f"none answers at {address}"

@@ -18,7 +18,7 @@ from llorch.system.options import CpuUse, SystemOptions
 from llorch.system.restarts import RestartLimit
 
 Report = Callable[[str, str], None]
-"""Told who does what, a line per step: `("gatewayd", "answers at …")`."""
+"""Called with the name of a daemon and what it does, per step: `("gatewayd", "answers at …")`."""
 
 _SERVING_WITHIN_S = 30.0
 _REGISTERED_WITHIN_S = 15.0
@@ -52,8 +52,8 @@ class LocalSystem:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._start_pool_manager())
                 both.create_task(self._start_gateway())
-        except BaseExceptionGroup as group:
-            raise root_of(group) from group
+        except BaseExceptionGroup as error:
+            raise root_of(error) from error
         return await self._wait_registered()
 
     async def wait_failed(self) -> DaemonFailed:
@@ -72,8 +72,8 @@ class LocalSystem:
             )
             try:
                 await self._serve(ended.plan.bound_to(self._addresses[ended.name]))
-            except DaemonFailed as another:
-                return another
+            except DaemonFailed as error:
+                return error
 
     async def _wait_ended(self) -> tuple[Daemon, DaemonFailed]:
         waiting = {asyncio.create_task(daemon.wait_ended(), name=daemon.name): daemon for daemon in self._daemons}
@@ -118,11 +118,11 @@ class LocalSystem:
         allowed = self._options.cpu is CpuUse.ALLOWED
         try:
             await self._serve(plan.pool_manager(self._options, self.grpc_address, allow_cpu=allowed))
-        except DaemonFailed as failure:
-            if self._options.cpu is not CpuUse.IF_NO_GPU or failure.exit_code != EXIT_NO_DEVICE:
+        except DaemonFailed as error:
+            if self._options.cpu is not CpuUse.IF_NO_GPU or error.exit_code != EXIT_NO_DEVICE:
                 raise
-            self._daemons = [daemon for daemon in self._daemons if daemon.name != failure.name]
-            self._report(failure.name, "no GPU was found, so models run on the CPU")
+            self._daemons = [daemon for daemon in self._daemons if daemon.name != error.name]
+            self._report(error.name, "no GPU was found, so models run on the CPU")
             await self._serve(plan.pool_manager(self._options, self.grpc_address, allow_cpu=True))
 
     async def _start_gateway(self) -> None:

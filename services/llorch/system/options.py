@@ -1,4 +1,4 @@
-"""What may be said about a system on one machine."""
+"""The options of a system on one machine."""
 
 import os
 from dataclasses import dataclass, field

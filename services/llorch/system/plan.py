@@ -40,7 +40,7 @@ class DaemonPlan:
         return replace(self, arguments=(*self.arguments[:at], address, *self.arguments[at + 1 :]))
 
     def in_words_of_the_system(self, message: str) -> str:
-        """What the daemon says about its own settings, as its user here has to say it."""
+        """The daemon's message about its own settings, with the names of the options of `llorch up`."""
         said = message.replace("--bind", self.bind_option).replace(self.token_variable, "--token")
         return said.replace("--allow-cpu", "--cpu")
 
@@ -73,7 +73,7 @@ def gateway(options: SystemOptions, orchestrator_address: str) -> DaemonPlan:
 
 
 def environment(plan: DaemonPlan, options: SystemOptions, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What a daemon needs of ours. The token goes this way because everybody can read a command line."""
+    """The variables that a daemon needs. The token goes this way because every user can read a command line."""
     passed = {
         name: value for name, value in inherited.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }

@@ -1,4 +1,4 @@
-"""How often a daemon is started again before it counts as broken. Pure."""
+"""How often `llorch up` starts a daemon again before it counts as broken. Pure."""
 
 from collections import deque
 

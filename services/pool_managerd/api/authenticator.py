@@ -1,4 +1,4 @@
-"""Who may call this pool manager: the orchestrator and its operator, and every worker about itself."""
+"""The callers of this pool manager: the orchestrator, the operator, and every worker about itself."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,7 +8,7 @@ _WORKER = "worker:"
 
 
 class PoolManagerAuth:
-    """A worker shows the secret that it was started with; everybody else is `BearerAuth`'s business."""
+    """A worker shows the secret that it was started with; `BearerAuth` decides about all other callers."""
 
     def __init__(self, others: BearerAuth, worker_by_token: Callable[[str], str | None]) -> None:
         self._others = others

@@ -19,8 +19,8 @@ from llorch.rpc.slow_reader import write_with_deadline
 from pool_managerd.api.authenticator import is_this_worker, is_worker
 from pool_managerd.bell import Bell
 from pool_managerd.control import ControlGuard
-from pool_managerd.convert.commands import command_header
-from pool_managerd.convert.models import complete_progress, to_progress, verification
+from pool_managerd.convert.commands import to_command_header
+from pool_managerd.convert.models import to_complete_progress, to_progress, to_verification
 from pool_managerd.convert.snapshots import to_snapshot
 from pool_managerd.models.digest import read_digest
 from pool_managerd.models.shelf import ModelShelf
@@ -87,7 +87,7 @@ class PoolManagerServicer:
         self, request: pb.PoolManagerServiceStartWorkerRequest, context: Context
     ) -> pb.PoolManagerServiceStartWorkerResponse:
         _refuse_workers()
-        with self._guard.applying(command_header(request.control)):
+        with self._guard.applying(to_command_header(request.control)):
             status = await self._supervisor.start(worker_spec.from_command(request.spec))
         return pb.PoolManagerServiceStartWorkerResponse(state=WORKER_STATES.to_proto(status.state))
 
@@ -95,24 +95,24 @@ class PoolManagerServicer:
         self, request: pb.PoolManagerServiceStopWorkerRequest, context: Context
     ) -> pb.PoolManagerServiceStopWorkerResponse:
         _refuse_workers()
-        with self._guard.applying(command_header(request.control)):
+        with self._guard.applying(to_command_header(request.control)):
             state = await self._supervisor.stop(check_id(request.worker_id, "worker_id"))
         return pb.PoolManagerServiceStopWorkerResponse(state=WORKER_STATES.to_proto(state))
 
     async def StageModel(self, request: pb.StageModelRequest, context: Context) -> None:
         _refuse_workers()
-        with self._guard.applying(command_header(request.control)):
+        with self._guard.applying(to_command_header(request.control)):
             staging = self._shelf.stage(request.source)
         async with aclosing(staging.follow()) as progresses:
             async for progress in progresses:
                 await _tell(context, pb.StageModelResponse(progress=to_progress(progress)))
-        await _tell(context, pb.StageModelResponse(progress=complete_progress(await staging.wait())))
+        await _tell(context, pb.StageModelResponse(progress=to_complete_progress(await staging.wait())))
 
     async def DeleteStagedModel(
         self, request: pb.DeleteStagedModelRequest, context: Context
     ) -> pb.DeleteStagedModelResponse:
         _refuse_workers()
-        with self._guard.applying(command_header(request.control)):
+        with self._guard.applying(to_command_header(request.control)):
             await self._shelf.forget(request.source, in_use=self._supervisor.uses(request.source))
         return pb.DeleteStagedModelResponse()
 
@@ -121,7 +121,7 @@ class PoolManagerServicer:
         model = await self._shelf.find(request.source)
         async with aclosing(read_digest(model)) as readings:
             async for reading in readings:
-                await _tell(context, verification(reading, model))
+                await _tell(context, to_verification(reading, model))
 
     async def StreamWorkerLog(self, request: pb.PoolManagerServiceStreamWorkerLogRequest, context: Context) -> None:
         _refuse_workers()

@@ -1,1 +1,1 @@
-"""The only place where this daemon's protobuf messages meet its own words; one file per resource."""
+"""The only place where this daemon's protobuf messages meet its own types; one file per resource."""

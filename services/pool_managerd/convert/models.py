@@ -1,4 +1,4 @@
-"""Models: on their way here, and here."""
+"""Models: those that are being staged, and those that are here."""
 
 from llama_orch.v2 import node_pb2, pool_manager_service_pb2
 from llorch.rpc import model_facts
@@ -19,20 +19,20 @@ def to_progress(progress: Progress) -> pool_manager_service_pb2.StageProgress:
     )
 
 
-def complete_progress(model: LocatedModel) -> pool_manager_service_pb2.StageProgress:
+def to_complete_progress(model: LocatedModel) -> pool_manager_service_pb2.StageProgress:
     size_mib = _size_mib(model)
     return pool_manager_service_pb2.StageProgress(
         done_mib=size_mib, total_mib=size_mib, complete=True, facts=model_facts.to_proto(model.facts)
     )
 
 
-def verification(reading: DigestProgress, model: LocatedModel) -> pool_manager_service_pb2.VerifyStagedModelResponse:
+def to_verification(reading: DigestProgress, model: LocatedModel) -> pool_manager_service_pb2.VerifyStagedModelResponse:
     return pool_manager_service_pb2.VerifyStagedModelResponse(
         done_mib=reading.done_bytes // _MIB, total_mib=_size_mib(model), digest=reading.digest
     )
 
 
-def staged_model(model: LocatedModel) -> node_pb2.StagedModel:
+def to_staged_model(model: LocatedModel) -> node_pb2.StagedModel:
     return node_pb2.StagedModel(
         source=model.reference, size_mib=_size_mib(model), digest=model.digest, name=model.offered_as
     )

@@ -2,8 +2,8 @@
 
 from llama_orch.v2 import node_link_pb2, pool_pb2
 from pool_managerd.convert.devices import to_device
-from pool_managerd.convert.models import staged_model
-from pool_managerd.convert.workers import activity, worker_report
+from pool_managerd.convert.models import to_staged_model
+from pool_managerd.convert.workers import to_activity, to_worker_report
 from pool_managerd.node_state import NodeState, Pool
 
 
@@ -13,9 +13,9 @@ def to_snapshot(state: NodeState, node_id: str, *, with_endpoints: bool) -> node
         full=state.full,
         devices=[to_device(device) for device in state.devices],
         pools=[_pool(pool, node_id) for pool in state.pools],
-        workers=[worker_report(worker, node_id, with_endpoint=with_endpoints) for worker in state.workers],
-        staged_models=[staged_model(model) for model in state.models],
-        worker_activity=[activity(worker) for worker in state.active],
+        workers=[to_worker_report(worker, node_id, with_endpoint=with_endpoints) for worker in state.workers],
+        staged_models=[to_staged_model(model) for model in state.models],
+        worker_activity=[to_activity(worker) for worker in state.active],
     )
 
 

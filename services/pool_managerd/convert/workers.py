@@ -14,14 +14,14 @@ from pool_managerd.workers.status import WorkerExit, WorkerStatus
 _MIB = 2**20
 
 
-def worker_report(status: WorkerStatus, node_id: str, *, with_endpoint: bool) -> node_link_pb2.WorkerReport:
+def to_worker_report(status: WorkerStatus, node_id: str, *, with_endpoint: bool) -> node_link_pb2.WorkerReport:
     endpoint = None
     if with_endpoint and status.address:
         endpoint = worker_pb2.WorkerEndpoint(advertise_address=status.address, access_token=status.access_token)
     return node_link_pb2.WorkerReport(worker=_worker(status, node_id), endpoint=endpoint)
 
 
-def activity(status: WorkerStatus) -> node_link_pb2.WorkerActivity:
+def to_activity(status: WorkerStatus) -> node_link_pb2.WorkerActivity:
     stats = worker_pb2.WorkerStats.FromString(status.stats)
     return node_link_pb2.WorkerActivity(worker_id=status.spec.worker_id, stats=stats)
 

@@ -1,4 +1,4 @@
-"""Which inventory this host gets, by what its owner allowed. Never a CPU that nobody asked for."""
+"""Which inventory this host gets, by what its owner allowed. Never the CPU unless the settings allow it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from pool_managerd.devices.nvml import NvmlInventory
 from pool_managerd.devices.pci import cards_on_the_bus
 from pool_managerd.devices.simulated import SimulatedInventory, parse_simulated_gpu
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class NoDevice(FailedPrecondition):
@@ -55,10 +55,10 @@ def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding
     try:
         gpus.open()
         parts.append(gpus)
-    except InventoryUnavailable as exc:
+    except InventoryUnavailable as error:
         if not allow_cpu:
-            raise NoDevice(exc, cards_on_the_bus()) from exc
-        _tell_that_the_cpu_is_all(exc, cards_on_the_bus())
+            raise NoDevice(error, cards_on_the_bus()) from error
+        _tell_that_the_cpu_is_all(error, cards_on_the_bus())
     if allow_cpu:
         cpu = CpuInventory()
         cpu.open()
@@ -67,10 +67,10 @@ def open_inventory(*, simulate_gpu: Sequence[str], allow_cpu: bool, nvml_binding
 
 
 def _tell_that_the_cpu_is_all(unavailable: InventoryUnavailable, cards: Sequence[str]) -> None:
-    """A machine that was to compute on its GPU, and started before its driver, must not go unnoticed."""
+    """Logs that only the CPU is used; a warning where the machine seems to have started before its GPU's driver."""
     instead = "the CPU, as allowed"
     if any("NVIDIA" in card for card in cards):
-        log.warning(
+        _log.warning(
             "gpu_without_driver",
             plugged_in=cards,
             found=str(unavailable),
@@ -78,11 +78,11 @@ def _tell_that_the_cpu_is_all(unavailable: InventoryUnavailable, cards: Sequence
             instead=instead,
         )
     else:
-        log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(unavailable), instead=instead)
+        _log.info("no_gpu", looked_for="NVIDIA GPUs through NVML", found=str(unavailable), instead=instead)
 
 
 def describe_cards(cards: Sequence[str]) -> str:
-    """Whoever has a card of another maker learns here why it is no use."""
+    """Tells the owner of a card of another maker why this release can't use it."""
     if not cards:
         return "no graphics card that the system knows"
     return ", ".join(card if "NVIDIA" in card else f"{card}, which this release can't use" for card in cards)

@@ -18,7 +18,7 @@ _OPEN_WITHIN_S = 60.0  # a host with many GPUs and no persistence mode wakes the
 _ANSWER_WITHIN_S = 2.0
 _SAY_SO_AFTER_S = 3.0
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class DriverSilentError(Exception):
@@ -29,7 +29,7 @@ class DeadlineInventory:
     """The same devices, all of them LOST while the driver behind `inner` is silent or fails in a way of its own.
 
     A call into a driver can't be interrupted. The one that hangs is left alone in its thread; until it comes back
-    nothing else is asked, and everybody is answered at once from what was known. The thread is a daemon: it does
+    nothing else is asked, and every caller gets the last known figures at once. The thread is a daemon thread: it does
     not keep the process from ending.
     """
 
@@ -53,17 +53,17 @@ class DeadlineInventory:
         self._thread = threading.Thread(target=self._answer, name="device driver", daemon=True)
         self._thread.start()
         patience = threading.Timer(
-            _SAY_SO_AFTER_S, log.warning, ["waiting_for_the_driver"], {"at_most_s": self._open_within_s}
+            _SAY_SO_AFTER_S, _log.warning, ["waiting_for_the_driver"], {"at_most_s": self._open_within_s}
         )
         patience.start()
         try:
             self._ask(self._inner.open, self._open_within_s)
             self._last = tuple(self._ask(lambda: self._inner.sample(OwnUse()), self._open_within_s))
-        except DriverSilentError as exc:
+        except DriverSilentError as error:
             self.close()
             raise InventoryUnavailable(
                 f"the devices' driver did not answer within {self._open_within_s:g} s", LOOK_AT_THE_CARD
-            ) from exc
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -75,8 +75,8 @@ class DeadlineInventory:
             self._last = tuple(self._ask(lambda: self._inner.sample(own), self._answer_within_s))
         except DriverSilentError:
             self._fails("the driver does not answer")
-        except Exception as exc:  # noqa: BLE001 - whatever a driver's library does, this daemon lives on
-            self._fails(f"{type(exc).__name__}: {exc}")
+        except Exception as error:  # noqa: BLE001 - whatever a driver's library raises, this daemon keeps running
+            self._fails(f"{type(error).__name__}: {error}")
         else:
             self._works()
         return self._last
@@ -85,20 +85,20 @@ class DeadlineInventory:
         """A driver that does not answer can't be waited for; its devices are LOST, so nothing is placed there."""
         try:
             return self._ask(lambda: self._inner.holds_memory(pid), self._answer_within_s)
-        except Exception as exc:  # noqa: BLE001 - as above; the next sample reports the devices as lost
-            log.debug("driver_could_not_tell", pid=pid, error=str(exc))
+        except Exception as error:  # noqa: BLE001 - as above; the next sample reports the devices as lost
+            _log.debug("driver_could_not_tell", pid=pid, error=str(error))
             return False
 
     def close(self) -> None:
         if self._thread is None:
             return
         self._thread = None
-        if self._pending is not None:  # somebody else's question may be on its way
+        if self._pending is not None:  # another caller's question may be under way
             wait([self._pending], self._answer_within_s)
         try:
             self._ask(self._inner.close, self._answer_within_s)
         except DriverSilentError:
-            log.warning("driver_left_alone", why="it still does not answer")
+            _log.warning("driver_left_alone", why="it still does not answer")
         self._questions.put(None)
 
     def _ask(self, question: Callable[[], Answer], within_s: float) -> Answer:
@@ -120,18 +120,18 @@ class DeadlineInventory:
 
     def _fails(self, problem: str) -> None:
         if not self._problem:
-            log.error("devices_lost", devices=[device.device_id for device in self._last], why=problem)
+            _log.error("devices_lost", devices=[device.device_id for device in self._last], why=problem)
         self._problem = problem
         self._last = tuple(replace(device, state=DeviceState.LOST) for device in self._last)
 
     def _works(self) -> None:
         if self._problem:
-            log.info("driver_answers_again", devices=[device.device_id for device in self._last])
+            _log.info("driver_answers_again", devices=[device.device_id for device in self._last])
         self._problem = ""
 
 
 def _settle(answer: Future[Answer], question: Callable[[], Answer]) -> None:
     try:
         answer.set_result(question())
-    except BaseException as exc:  # noqa: BLE001 - handed to whoever asked
-        answer.set_exception(exc)
+    except BaseException as error:  # noqa: BLE001 - handed to the caller
+        answer.set_exception(error)

@@ -20,7 +20,7 @@ class ThrottleReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceProcess:
-    """A program that holds memory of a device; `worker_id` is empty for everybody else's programs."""
+    """A program that holds memory of a device; `worker_id` is empty for programs that are not workers of this node."""
 
     pid: int
     name: str = ""
@@ -32,14 +32,19 @@ class DeviceProcess:
 class Device:
     """A sample of one device.
 
-    `memory_used_mib` counts everybody; `used_by_others_mib` is the part of it that none of this node's workers
+    `memory_used_mib` counts all programs; `used_by_others_mib` is the part of it that none of this node's workers
     is known to hold. `reserve_mib` is what the owner of the machine keeps for other programs; the orchestrator
     subtracts it, the other figures leave it in. What a driver can't tell is None.
+
+    `device_id` is the GPU's UUID, "sim-<n>" or "cpu", stable over restarts; `index` is that of nvidia-smi, 0 for the
+    CPU. `compute_capability` is e.g. "8.6", empty where a device has none. `ecc_errors` are the uncorrected ones since
+    the driver was loaded. `processes` has the largest first, and is empty where the driver does not tell. `marks` are
+    words such as "simulated" or "cpu", shown to people wherever the device is named.
     """
 
-    device_id: str  # GPU UUID, "sim-<n>" or "cpu"; stable over restarts
+    device_id: str
     kind: DeviceKind
-    index: int  # as nvidia-smi shows it; 0 for the CPU
+    index: int
     name: str
     memory_total_mib: int
     memory_used_mib: int
@@ -48,21 +53,21 @@ class Device:
     utilisation_percent: int | None = None
     temperature_c: int | None = None
     power_w: int | None = None
-    compute_capability: str = ""  # "8.6"; empty where the word means nothing
+    compute_capability: str = ""
     driver_version: str = ""
-    ecc_errors: int | None = None  # uncorrected ones, since the driver was loaded
+    ecc_errors: int | None = None
     throttle_reasons: tuple[ThrottleReason, ...] = ()
-    processes: tuple[DeviceProcess, ...] = ()  # the largest first; empty where the driver does not tell
+    processes: tuple[DeviceProcess, ...] = ()
     state: DeviceState = DeviceState.OK
-    marks: tuple[str, ...] = ()  # "simulated", "cpu": shown to people wherever the device is named
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class OwnUse:
-    """What this node's workers hold: lets an inventory tell their memory from everybody else's.
+    """What this node's workers hold: lets an inventory tell their memory from that of other programs.
 
     `pids` tells the worker of each process. `memory_mib` is per device id, as the workers measured it or, before they
-    did, as the brain reserved it.
+    did, as the orchestrator reserved it.
     """
 
     pids: Mapping[int, str] = field(default_factory=dict)

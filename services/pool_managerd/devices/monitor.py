@@ -8,7 +8,7 @@ from pool_managerd.devices.device import Device, OwnUse
 from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.naming import by_device_id
 
-_SAMPLE_INTERVAL_S = 0.5  # what other programs take is to be known within a second
+_SAMPLE_INTERVAL_S = 0.5  # the orchestrator has to know within a second what other programs take
 _MEMORY_POLL_S = 0.1
 _WORTH_TELLING_MIB = 64
 

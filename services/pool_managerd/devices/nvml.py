@@ -17,12 +17,12 @@ from pool_managerd.devices.nvml_sensors import read_sensors
 _SENSORS_EVERY = 4  # samples; memory changes faster than temperature, and is far cheaper to ask for
 _REVIVE_EVERY = 6  # samples
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Gpu:
-    """A GPU that was found, and what it said last."""
+    """A GPU that was found, and its last sample."""
 
     handle: Any
     last: Device
@@ -33,7 +33,7 @@ class NvmlInventory:
 
     A failure while sampling makes that device LOST and leaves the others as they are. A LOST device is looked for
     again with every sample, and with all of them LOST the driver's library is opened anew now and then: a driver
-    that was reloaded knows nothing of those who used it before.
+    that was reloaded has forgotten the handles that it gave out before.
     """
 
     def __init__(self, binding: Any = None, *, host_pids: bool | None = None) -> None:
@@ -53,11 +53,11 @@ class NvmlInventory:
             self._initialised = True
             self._driver_version = _text(self._nvml.nvmlSystemGetDriverVersion())
             count = self._nvml.nvmlDeviceGetCount()
-        except self._nvml.NVMLError as exc:
+        except self._nvml.NVMLError as error:
             self.close()
             raise InventoryUnavailable(
-                f"the NVIDIA driver's library (NVML) answered: {exc}", remedy(getattr(exc, "value", None))
-            ) from exc
+                f"the NVIDIA driver's library (NVML) answered: {error}", remedy(getattr(error, "value", None))
+            ) from error
         problems = self._find_all(count)
         if not self._gpus:
             self.close()
@@ -84,8 +84,8 @@ class NvmlInventory:
         self._initialised = False
         try:
             self._nvml.nvmlShutdown()
-        except self._nvml.NVMLError as exc:
-            log.warning("nvml_shutdown_failed", error=str(exc))
+        except self._nvml.NVMLError as error:
+            _log.warning("nvml_shutdown_failed", error=str(error))
 
     def _find_all(self, count: int) -> list[str]:
         """What is wrong with the GPUs that had to be left out: one broken card must not cost the others."""
@@ -93,9 +93,9 @@ class NvmlInventory:
         for index in range(count):
             try:
                 self._gpus.append(self._find(index))
-            except self._nvml.NVMLError as exc:
-                problems.append(f"GPU {index}: {exc}")
-                log.error("gpu_left_out", index=index, error=str(exc))
+            except self._nvml.NVMLError as error:
+                problems.append(f"GPU {index}: {error}")
+                _log.error("gpu_left_out", index=index, error=str(error))
         return problems
 
     def _find(self, index: int) -> _Gpu:
@@ -123,12 +123,12 @@ class NvmlInventory:
             if gpu.last.state is DeviceState.LOST:
                 gpu.handle = self._nvml.nvmlDeviceGetHandleByUUID(gpu.last.device_id)
             memory = read_memory(self._nvml, gpu.handle)
-        except self._nvml.NVMLError as exc:
+        except self._nvml.NVMLError as error:
             if gpu.last.state is not DeviceState.LOST:
-                log.error("device_lost", device=gpu.last.device_id, name=gpu.last.name, error=str(exc))
+                _log.error("device_lost", device=gpu.last.device_id, name=gpu.last.name, error=str(error))
             return replace(gpu.last, state=DeviceState.LOST)
         if gpu.last.state is DeviceState.LOST:
-            log.info("device_is_back", device=gpu.last.device_id, name=gpu.last.name)
+            _log.info("device_is_back", device=gpu.last.device_id, name=gpu.last.name)
         processes = holders(self._nvml, gpu.handle, own)
         known_mib = own.memory_mib.get(gpu.last.device_id, 0)
         ours = memory_of_own(processes, known_mib, host_pids=self._host_pids)
@@ -146,15 +146,15 @@ class NvmlInventory:
         for call in calls:
             try:
                 call()
-            except self._nvml.NVMLError as exc:
-                log.debug("nvml_is_still_lost", error=str(exc))
+            except self._nvml.NVMLError as error:
+                _log.debug("nvml_is_still_lost", error=str(error))
 
 
 def _import_binding() -> Any:
     try:
         return importlib.import_module("pynvml")
-    except ModuleNotFoundError as exc:
-        raise InventoryUnavailable('the Python package "nvidia-ml-py" is not installed', INSTALL_BINDING) from exc
+    except ModuleNotFoundError as error:
+        raise InventoryUnavailable('the Python package "nvidia-ml-py" is not installed', INSTALL_BINDING) from error
 
 
 def _short_name(name: str) -> str:

@@ -10,7 +10,7 @@ _MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
-    """In MiB. `used_mib` includes what the driver keeps for itself: nobody can be given that."""
+    """In MiB. `used_mib` includes what the driver keeps for itself, which no program can allocate."""
 
     total_mib: int
     used_mib: int

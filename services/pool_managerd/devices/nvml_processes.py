@@ -1,4 +1,4 @@
-"""Who holds memory of a GPU, as NVML tells it."""
+"""The processes that hold memory of a GPU, from NVML."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,11 +40,11 @@ def holders(nvml: Any, handle: Any, own: OwnUse) -> tuple[DeviceProcess, ...] | 
 def memory_of_own(processes: Sequence[DeviceProcess] | None, known_mib: int, *, host_pids: bool) -> int:
     """MiB that our workers hold: as the driver says, but no more than `known_mib`, what they say themselves.
 
-    The orchestrator reckons with what it knows. What a worker holds beyond that, such as a driver's context, has to
-    count as somebody else's, or it would be given away once more.
+    The orchestrator plans with the figures that it knows. What a worker holds beyond them, such as a driver's context,
+    has to count as used by others, or the orchestrator would place another model there.
 
-    The driver's word counts where it lists us, and where it lists others and would list us if we held anything. In
-    a container it lists nobody, or ids that mean nothing here; on some cards it knows processes and no figures.
+    The driver's figures count where it lists our processes, and where it lists others and would list ours if they held
+    memory. In a container it lists no processes, or ids of another namespace; on some cards it tells no figures.
     """
     if not processes:
         return known_mib
@@ -72,7 +72,7 @@ def _mib(used: int | None) -> int | None:
 
 
 def _name(pid: int) -> str:
-    """There is none to be found for a process that this namespace does not show."""
+    """Empty for a process that this namespace does not show."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()[:_LONGEST_NAME]
     except OSError:

@@ -1,4 +1,4 @@
-"""What a GPU feels: figures that a card need not have (a passively cooled one, a virtual one)."""
+"""Sensors of a GPU: figures that some cards lack (passively cooled ones, virtual ones)."""
 
 from collections.abc import Callable
 from typing import Any

@@ -30,7 +30,7 @@ def parse_simulated_gpu(text: str) -> SimulatedGpu:
 
 
 class SimulatedInventory:
-    """Its memory is used by exactly what this node's workers say they hold; nobody else is on it."""
+    """Its memory is used by exactly what this node's workers report; no other program uses it."""
 
     def __init__(self, gpus: Sequence[SimulatedGpu]) -> None:
         self._gpus = tuple(gpus)

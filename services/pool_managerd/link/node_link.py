@@ -19,7 +19,7 @@ from pool_managerd.link.backoff import Backoff
 from pool_managerd.link.report_plan import ReportPlan
 from pool_managerd.node_state import NodeState
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 Call = DuplexCall[node_link_service_pb2.ConnectRequest, node_link_service_pb2.ConnectResponse]
 
@@ -137,7 +137,7 @@ class NodeLink:
         self._guard.follow(registered.cluster_id, registered.control_epoch)
         self._backoff.reset()
         self._told = ""
-        log.info(
+        _log.info(
             "registered",
             orchestrator=self._orchestrator,
             node_id=self._identity.node_id,
@@ -152,13 +152,13 @@ class NodeLink:
             self._ends_known(plan.acknowledged(directive.ack.report_seq))
 
     def _after(self, problem: LlorchError) -> float:
-        """Says once what is wrong, however often it happens again, and how long to wait."""
+        """Logs each problem once, however often it happens again; returns how long to wait."""
         told = f"{problem.reason}: {problem.message}"
         refused = isinstance(problem, (LinkRefused, Unauthenticated, PermissionDenied))
         if told != self._told:
             self._told = told
             say, event = (
-                (log.error, "orchestrator_refuses_this_node") if refused else (log.warning, "orchestrator_link_down")
+                (_log.error, "orchestrator_refuses_this_node") if refused else (_log.warning, "orchestrator_link_down")
             )
             say(
                 event,

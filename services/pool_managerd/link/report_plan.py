@@ -1,4 +1,4 @@
-"""What each report of one link says, and what its acknowledgements settle. Pure."""
+"""What each report of one link contains, and what its acknowledgements settle. Pure."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Calls to workers, other than asking what they do."""
+"""Calls to workers, other than for their stats."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from llorch.rpc.client import call, open_channel
 from pool_managerd.advertise import local_address
 from pool_managerd.workers.status import AdoptAnswer
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _ANSWER_WITHIN_S = 1.0
 _ADOPT_WITHIN_S = 3.0
@@ -25,8 +25,8 @@ class GrpcWorkerCalls:
         async with open_channel(address, token=access_token) as channel:
             try:
                 await call(WorkerServiceStub(channel).Shutdown, ShutdownRequest(), timeout_s=_ANSWER_WITHIN_S)
-            except LlorchError as exc:
-                log.info("worker_did_not_answer_shutdown", address=address, reason=exc.reason)
+            except LlorchError as error:
+                _log.info("worker_did_not_answer_shutdown", address=address, reason=error.reason)
                 return False
         return True
 
@@ -41,8 +41,8 @@ class GrpcWorkerCalls:
                 while True:
                     try:
                         answer = await call(WorkerServiceStub(channel).Adopt, request, timeout_s=_ANSWER_WITHIN_S)
-                    except LlorchError as exc:
-                        log.info("worker_did_not_answer_adoption", address=address, reason=exc.reason)
+                    except LlorchError as error:
+                        _log.info("worker_did_not_answer_adoption", address=address, reason=error.reason)
                         await asyncio.sleep(_ADOPT_AGAIN_AFTER_S)
                     else:
                         engine = answer.engine.SerializeToString() if answer.HasField("engine") else b""

@@ -1,4 +1,4 @@
-"""Asking the workers what they do, so that heartbeats can tell it."""
+"""Asks the workers for their stats, so that heartbeats can report them."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,13 +17,13 @@ from pool_managerd.workers.status import WorkerStatus
 EVERY_S = 2.0
 _ANSWER_WITHIN_S = 1.0
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class WorkerStats:
-    """Asks every ready worker, all at once. What a worker says rings no bell: the next heartbeat has it.
+    """Asks every ready worker, all at once. New stats do not trigger a report: the next heartbeat has them.
 
-    `note` hears what each says, `note_silence` of each that says nothing.
+    `note` is called with the stats of each worker, `note_silence` for each that does not answer.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class WorkerStats:
             channel = self._channels[worker_id] = open_channel(status.address, token=status.access_token)
         try:
             answer = await call(WorkerServiceStub(channel).GetStats, GetStatsRequest(), timeout_s=_ANSWER_WITHIN_S)
-        except LlorchError as exc:
-            log.debug("worker_did_not_answer_stats", worker_id=worker_id, reason=exc.reason)
+        except LlorchError as error:
+            _log.debug("worker_did_not_answer_stats", worker_id=worker_id, reason=error.reason)
             self._note_silence(worker_id)
             return
         stats = answer.stats

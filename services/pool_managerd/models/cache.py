@@ -26,7 +26,7 @@ from pool_managerd.models.download.answer import Interrupted
 from pool_managerd.models.download.part_file import PartFile
 from pool_managerd.models.references import LocatedModel
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _RECORD = "model.json"
 _KEEP_PARTS_S = 7 * 24 * 3600.0
@@ -61,15 +61,17 @@ class ModelCache:
         self.parts = root / "parts"
 
     def open(self) -> list[LocatedModel]:
-        """Makes the folders, removes what an interrupted life left, and says what is there.
+        """Makes the folders, removes what an interrupted process left, and returns the models that are there.
 
         Raises `InvalidArgument` where nothing can be kept.
         """
         try:
             for folder in (self._blobs, self._models, self.parts):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as exc:
-            raise invalid_field("model_cache_dir", f"{self.parts.parent} can't be written to: {exc.strerror}") from exc
+        except OSError as error:
+            raise invalid_field(
+                "model_cache_dir", f"{self.parts.parent} can't be written to: {error.strerror}"
+            ) from error
         self._forget_old_parts()
         found = [model for reference in list(self._records()) if (model := self._if_whole(reference))]
         self._remove_orphans()
@@ -90,8 +92,8 @@ class ModelCache:
         return bool(sha256) and (self._blobs / sha256).is_file()
 
     def add(self, reference: str, files: Sequence[ArrivedFile]) -> LocatedModel:
-        """What has arrived becomes a model, all of its files at once. Raises what is wrong with them as a model, and
-        then they go.
+        """Makes a model of the files that have arrived, all at once. Raises what is wrong with them as a model, and
+        removes them then.
         """
         folder = self._folder(reference)
         shutil.rmtree(folder, ignore_errors=True)
@@ -122,11 +124,11 @@ class ModelCache:
         gone = cache_room.make_room(needed, kept, self._disk(), in_use)
         for reference in gone:
             freed = self.remove(reference)
-            log.info("model_evicted_from_cache", source=reference, freed_mib=freed // 2**20)
+            _log.info("model_evicted_from_cache", source=reference, freed_mib=freed // 2**20)
         return gone
 
     def _take_in(self, file: ArrivedFile) -> None:
-        """Whole and checked, it gets its final name. One that was here for another model may have gone since."""
+        """Gives a whole and checked file its final name. One of another model may have been removed since."""
         blob = self._blobs / file.sha256
         if file.part is not None:
             file.part.move_to(blob)
@@ -168,10 +170,10 @@ class ModelCache:
         try:
             model = self.find(reference)
         except LlorchError as error:
-            log.warning("cached_model_is_broken", source=reference, why=error.message)
+            _log.warning("cached_model_is_broken", source=reference, why=error.message)
             self.remove(reference)
             return None
-        os.utime(self._folder(reference) / _RECORD, (used_at, used_at))  # to look is no use
+        os.utime(self._folder(reference) / _RECORD, (used_at, used_at))  # a look does not count as a use
         return model
 
     def _remove_orphans(self) -> int:
@@ -197,5 +199,5 @@ class ModelCache:
 
 
 def key_of(text: str) -> str:
-    """A name for files that stands for this text."""
+    """A file name that stands for this text."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -12,7 +12,7 @@ from llorch.logs import get_logger
 from pool_managerd.models.locate import locate_file
 from pool_managerd.models.references import GGUF_SUFFIX, FolderReference, LocatedModel
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _LOOK_EVERY_S = 5.0
 _DEEPEST = 4
@@ -49,7 +49,7 @@ class ModelsFolder:
             self._changed()
 
     def find(self, reference: FolderReference) -> LocatedModel:
-        """As it is now, also through links: who may make them here may name any file. Raises what `locate` raises."""
+        """Follows links: a user that may make them here may name any file. Raises what `locate` raises."""
         return locate_file(reference.text, self._root / reference.file)
 
     def _look(self) -> dict[str, LocatedModel]:
@@ -69,7 +69,7 @@ class ModelsFolder:
             if other == file:
                 found[reference] = model
             elif self._seen.get(file) != state:
-                log.warning("model_of_folder_has_a_taken_name", file=file, name=model.offered_as, taken_by=other)
+                _log.warning("model_of_folder_has_a_taken_name", file=file, name=model.offered_as, taken_by=other)
         self._seen = seen
         return found
 
@@ -86,7 +86,7 @@ class ModelsFolder:
         try:
             return locate_file(reference.text, path, offered_as=name_of(path.name))
         except (LlorchError, OSError) as error:
-            log.warning("file_of_folder_is_no_model", file=reference.file, why=str(error))
+            _log.warning("file_of_folder_is_no_model", file=reference.file, why=str(error))
             return None
 
 

@@ -1,4 +1,4 @@
-"""Whether a file is a GGUF model at all, and if not, what it looks like instead."""
+"""Whether a file is a GGUF model, and if not, what it looks like instead."""
 
 import struct
 from pathlib import Path
@@ -53,10 +53,10 @@ def _looks_like(head: bytes) -> str:
 def _is_text(head: bytes) -> bool:
     try:
         text = head.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        if exc.start < len(head) - 3:  # the last character may have been cut in two
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # the last character may have been cut in two
             return False
-        text = head[: exc.start].decode("utf-8")
+        text = head[: error.start].decode("utf-8")
     return all(character.isprintable() or character in "\r\n\t" for character in text)
 
 

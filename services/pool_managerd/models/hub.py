@@ -1,7 +1,7 @@
 """The Hugging Face Hub: what a repository holds, by the Hub's own library, over connections of our own.
 
-The library says what there is, where it lies, under which token, and why not. The files themselves come by
-`download/`, as those of any other server do.
+The library tells which files there are, where they lie, which token opens them, and why one is refused. `download/`
+fetches the files themselves, as those of any other server.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from pool_managerd.models.references import HubReference
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _LONGEST_ANSWER = 32 * 2**20
 _ANSWER_WITHIN_S = 60.0
@@ -43,14 +43,14 @@ class Hub:
     async def files(self, reference: HubReference) -> list[RemoteFile]:
         """The files of the model that is meant, of one commit, the first one first.
 
-        Raises what the Hub refuses, in words, and the list of what there is where the reference is not clear.
+        Raises the Hub's refusals with a message, and a list of the models where the reference is ambiguous.
         """
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
                 await self._prepare()
                 return await asyncio.to_thread(self._look, reference)
         except TimeoutError:
-            raise Interrupted(f"the Hub did not say in time what {reference.repo} holds") from None
+            raise Interrupted(f"the Hub did not list {reference.repo} in time") from None
 
     async def _prepare(self) -> None:
         """Once: the library has one client for the whole process, and closes it when it gets another."""
@@ -91,7 +91,7 @@ class Hub:
             return model_info(repo, revision=reference.revision or None, files_metadata=True)
         except errors.GatedRepoError:
             raise _not_given(
-                f"{repo} is given only to who accepted its terms: accept them at https://huggingface.co/{repo}, "
+                f"{repo} needs an account that accepted its terms: accept them at https://huggingface.co/{repo}, "
                 "and set HF_TOKEN where the pool manager runs"
             ) from None
         except errors.RevisionNotFoundError:
@@ -109,8 +109,8 @@ class Hub:
             raise Interrupted(f"the Hub answers with HTTP {error.response.status_code} about {repo}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             # Also of the library, when an answer is none of the Hub's.
-            log.warning("hub_answer_not_understood", repo=repo, error=repr(error))
-            raise Interrupted(f"what the Hub says about {repo} makes no sense") from None
+            _log.warning("hub_answer_not_understood", repo=repo, error=repr(error))
+            raise Interrupted(f"the Hub's answer about {repo} is not valid") from None
 
 
 class _GuardedTransport(httpx2.BaseTransport):

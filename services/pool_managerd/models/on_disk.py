@@ -1,6 +1,6 @@
-"""Work on the disk from the event loop, in a thread that is waited for whatever happens.
+"""Work on the disk from the event loop, in a thread that is waited for even when the caller is cancelled.
 
-A thread can't be cancelled: whoever leaves it behind closes, moves or removes files under its hands.
+A thread can't be cancelled: a caller that left it behind would close, move or remove files while it uses them.
 """
 
 import asyncio
@@ -19,5 +19,5 @@ async def on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([thread])
         if not thread.cancelled():
-            thread.exception()  # it was seen; the cancellation says more
+            thread.exception()  # the caller gets the cancellation instead of this error
         raise

@@ -1,6 +1,6 @@
 """Reads a model's files into the page cache while its worker starts: the disk works while a process still imports.
 
-The kernel keeps what was read for as long as nobody needs the memory: a model that was here lately comes from there.
+The kernel keeps what was read until programs need the memory: a model that was loaded lately comes from there.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from llorch.logs import get_logger
 from pool_managerd.models.reading import Reading
 from pool_managerd.models.references import LocatedModel
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _MIB = 2**20
 _WINDOW_BYTES = 8 * _MIB
@@ -33,13 +33,13 @@ _ENOUGH_TO_TELL_BYTES = 32 * _MIB
 
 @dataclass(slots=True)
 class Stop:
-    """Tells the thread that nobody wants its result any more."""
+    """Tells the thread that its caller does not need the result any more."""
 
     is_set: bool = False
 
 
 class ReadAhead:
-    """One model at a time: two at once would only make the disk seek. `done` hears of each, by reference."""
+    """One model at a time: two at once would only make the disk seek. `done` is called for each, with its reference."""
 
     def __init__(self, tasks: TaskSupervisor, done: Callable[[str, Reading], None]) -> None:
         self._tasks = tasks
@@ -59,13 +59,13 @@ class ReadAhead:
             async with self._disk:
                 reading = await asyncio.to_thread(read_ahead, files_of(model.path), stop)
         except OSError as error:
-            log.info("read_ahead_failed", source=model.reference, error=error.strerror)
+            _log.info("read_ahead_failed", source=model.reference, error=error.strerror)
             return
         finally:
             stop.is_set = True
             self._wanted.discard(model.reference)
         speed = None if reading.bytes_per_s is None else round(reading.bytes_per_s / _MIB)
-        log.info(
+        _log.info(
             "model_read_ahead",
             source=model.reference,
             file_mib=reading.file_bytes // _MIB,
@@ -103,7 +103,7 @@ def read_ahead(paths: Sequence[Path], stop: Stop | None = None) -> Reading:
 
 def _cached_bytes(descriptor: int, size: int) -> int:
     """By samples: a page that memory holds is read at once, another would have to be waited for."""
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # a look is not to read anything by itself
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # looking must not make the kernel read ahead
     one = bytearray(1)
     looks = range(0, size, _LOOK_EVERY_BYTES)
     hits = 0
@@ -114,7 +114,7 @@ def _cached_bytes(descriptor: int, size: int) -> int:
 
 
 def _read(descriptor: int, size: int, stop: Stop) -> int:
-    """The kernel is told of the window after the next, so that the disk never waits for us."""
+    """Announces the next window to the kernel before it reads this one, so that the disk is never idle."""
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     window = bytearray(min(_WINDOW_BYTES, max(size, 1)))
     offset = 0

@@ -1,4 +1,4 @@
-"""What a model reference names, and what it led to. Pure; `locate.py` looks at the disk, `download/` fetches."""
+"""What a model reference names, and the file it led to. Pure; `locate.py` looks at the disk, `download/` fetches."""
 
 import re
 from dataclasses import dataclass, field

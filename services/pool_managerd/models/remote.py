@@ -19,7 +19,7 @@ from pool_managerd.models.hub import Hub
 from pool_managerd.models.on_disk import on_disk
 from pool_managerd.models.references import HubReference, LocatedModel, RemoteReference, UrlReference
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _AT_ONCE = 4
 _TELL_EVERY_S = 0.2
@@ -39,7 +39,7 @@ class RemoteRules:
 
 
 class RemoteModels:
-    """Of the cache, the only one who changes it. Several models come side by side and share the line."""
+    """The only owner of the cache. Several models may come at the same time and share the bandwidth."""
 
     def __init__(self, cache: ModelCache, rules: RemoteRules, clock: Clock) -> None:
         self._cache = cache
@@ -52,7 +52,7 @@ class RemoteModels:
         self._evicted: Callable[[Collection[str]], None] = lambda _: None
 
     async def open(self, evicted: Callable[[Collection[str]], None]) -> list[LocatedModel]:
-        """What is in the cache. `evicted` hears from now on of the references that have to go."""
+        """What is in the cache. From now on `evicted` is called with the references that were removed."""
         self._evicted = evicted
         async with self._disk:
             return await on_disk(self._cache.open)
@@ -77,7 +77,7 @@ class RemoteModels:
                     arrived.append(await self._fetch(reference, number, file, teller, open_parts))
                 async with self._disk:
                     model = await on_disk(self._cache.add, reference.text, arrived)
-        log.info("model_staged", source=reference.text, size_mib=model.size_bytes // 2**20)
+        _log.info("model_staged", source=reference.text, size_mib=model.size_bytes // 2**20)
         return model
 
     async def _files_of(self, reference: RemoteReference) -> list[RemoteFile]:

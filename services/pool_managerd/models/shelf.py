@@ -61,14 +61,14 @@ class ModelShelf:
         return model
 
     def stage(self, reference: str) -> Staging:
-        """Brings it here, if it is not here yet; everybody who asks for the same gets the same staging.
+        """Begins to bring it here, if it is not here yet; all callers that ask for one reference share one staging.
 
         Raises what `parse_reference` raises.
         """
         parsed = parse_reference(reference)
         staging = self._stagings.get(reference)
         if staging is None:
-            assert self._tasks is not None, "whoever stages gives the shelf its tasks"
+            assert self._tasks is not None, "a shelf that stages has to be given `tasks`"
             staging = self._stagings[reference] = Staging(reference)
             work = self._tasks.spawn(f"staging of {reference}", staging.run(self._bringing(parsed)))
             work.add_done_callback(lambda _: self._stagings.pop(reference, None))
@@ -82,7 +82,7 @@ class ModelShelf:
         if in_use:
             raise FailedPrecondition(Reason.MODEL_IN_USE, f"{reference} is used by a worker; stop it first")
         if reference in self._stagings:
-            raise FailedPrecondition(Reason.MODEL_IN_USE, f"{reference} is just coming; wait for it")
+            raise FailedPrecondition(Reason.MODEL_IN_USE, f"{reference} is being staged; wait for it")
         self._evicted([reference])
         if self._remote is not None and isinstance(parse_reference(reference), RemoteReference):
             await self._remote.remove(reference)
@@ -119,7 +119,7 @@ class ModelShelf:
         return self._remote
 
     def _note(self, model: LocatedModel) -> None:
-        """Of what the folder has, the folder itself tells."""
+        """Models of the folder are left out: the folder reports them itself."""
         if self._folder is not None and model.reference in self._folder.models:
             return
         if self._models.get(model.reference) != model:

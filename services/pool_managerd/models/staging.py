@@ -1,4 +1,4 @@
-"""A model on its way to this node: one for all who ask for it, and each of them sees how it goes."""
+"""A model on its way to this node: one staging for all callers that ask for it, and each of them gets its progress."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -8,7 +8,7 @@ from llorch.logs import get_logger
 from pool_managerd.models.download.progress import Progress
 from pool_managerd.models.references import LocatedModel
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _TELL_EVERY_S = 0.5
 _ALONE_S = 30.0
@@ -17,8 +17,8 @@ Bring = Callable[[Callable[[Progress], None]], Awaitable[LocatedModel]]
 
 
 class Staging:
-    """`model` once it is here, `failure` if it does not come. One that nobody follows any more ends after a while, and
-    goes on where it was when somebody asks again.
+    """`model` once it is here, `failure` if it does not come. A staging that no caller follows any more ends after a
+    while; the next one for the same reference resumes its download.
     """
 
     def __init__(self, reference: str, *, alone_s: float = _ALONE_S) -> None:
@@ -33,26 +33,26 @@ class Staging:
         self._work: asyncio.Task[None] | None = None
 
     async def run(self, bring: Bring) -> None:
-        """Never raises: how it ended is for those who follow, and no reason to end anything else."""
+        """Never raises: callers of `follow` and `wait` get the failure; it must not end other tasks of the daemon."""
         self._work = asyncio.current_task()
         self._watch_for_loneliness()
         try:
             self.model = await bring(self._note)
         except LlorchError as error:
             self.failure = error
-            log.warning("staging_failed", source=self.reference, reason=error.reason, why=error.message)
+            _log.warning("staging_failed", source=self.reference, reason=error.reason, why=error.message)
         except OSError as error:
-            log.error("staging_failed", source=self.reference, error=repr(error))
+            _log.error("staging_failed", source=self.reference, error=repr(error))
             self.failure = Unavailable(Reason.STORE_FAILED, f"the node can't write the file: {error.strerror}")
-        except Exception as error:
-            log.exception("staging_failed", source=self.reference, error=repr(error))
+        except Exception as error:  # noqa: BLE001 - its followers get the failure; the daemon keeps running
+            _log.exception("staging_failed", source=self.reference, error=repr(error))
             self.failure = Internal(Reason.INTERNAL, "the file could not be brought; the pool manager's log says why")
         finally:
             self._end()
 
     async def follow(self) -> AsyncGenerator[Progress, None]:
-        """How it goes, now and then, until it is over; raises its failure. What is quick is over before that. Close it
-        when you go.
+        """Yields its progress now and then until it is over; raises its failure. A quick one yields nothing. The caller
+        has to close the generator.
         """
         self._followers += 1
         self._watch_for_loneliness()
@@ -79,7 +79,7 @@ class Staging:
         self.progress = progress
 
     async def _wait_news(self) -> None:
-        """Also without news something is said, so that those in between know that this goes on."""
+        """Returns at the end, or after a while: `follow` yields then too, so that clients see the call is alive."""
         try:
             async with asyncio.timeout(_TELL_EVERY_S):
                 await self._over.wait()
@@ -101,4 +101,4 @@ class Staging:
 
 
 def _given_up(reference: str) -> LlorchError:
-    return Unavailable(Reason.CANCELLED, f"nobody waited for {reference} any more; ask again to go on with it")
+    return Unavailable(Reason.CANCELLED, f"no caller waited for {reference} any more; ask again to go on with it")

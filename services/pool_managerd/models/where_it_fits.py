@@ -1,4 +1,4 @@
-"""Which devices could hold a file of a size, for people who choose a quantization. Pure."""
+"""Which devices could hold a file of a size, to help users choose a quantization. Pure."""
 
 from collections.abc import Iterable
 

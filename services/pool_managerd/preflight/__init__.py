@@ -1,1 +1,1 @@
-"""Whether this machine can do what its settings ask of it: told at the start, and by `llorch doctor`."""
+"""Whether this machine can do what its settings ask for: reported at the start, and by `llorch doctor`."""

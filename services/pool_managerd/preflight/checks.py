@@ -1,4 +1,4 @@
-"""All checks, in the order in which people think of them."""
+"""All checks, in the order in which an operator looks at them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ async def look_at_everything(settings: PoolManagerSettings, nvml_binding: Any = 
 
 
 async def look_beside_the_start(settings: PoolManagerSettings, devices: Sequence[Device]) -> list[Finding]:
-    """What a start does not find out by itself, as far as it is not well.
+    """The problems that a start does not find by itself.
 
     Devices, data directory and port are not asked for again: without them there was no start. The engine is asked
-    where there is a GPU: it is the one thing that can fail there with nobody noticing before the first task.
+    where there is a GPU: it is the one thing whose failure would show only with the first task.
     """
     found = await asyncio.to_thread(_of_the_system, settings)
     if any(device.kind is DeviceKind.CUDA for device in devices):

@@ -1,4 +1,4 @@
-"""Whether there are devices, and how they feel."""
+"""Whether there are devices, and whether they are healthy."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,8 +25,8 @@ def find_devices(settings: PoolManagerSettings, nvml_binding: Any = None) -> tup
         inventory = open_inventory(
             simulate_gpu=settings.simulate_gpu, allow_cpu=settings.allow_cpu, nvml_binding=nvml_binding
         )
-    except NoDevice as none:
-        return [failed("devices", f"{none.found}; plugged in: {describe_cards(none.cards)}", none.what_to_do)], ()
+    except NoDevice as error:
+        return [failed("devices", f"{error.found}; plugged in: {describe_cards(error.cards)}", error.what_to_do)], ()
     try:
         devices = tuple(inventory.sample(OwnUse()))
     finally:

@@ -16,7 +16,7 @@ from pool_managerd.preflight.finding import Finding, failed, ok, warning
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.workers.process import ChildProcess, ProcessEnd
 
-# -P: the folder that somebody stands in must not shadow a package.
+# -P: the current folder must not shadow a package.
 ENGINE_CHECK = (sys.executable, "-P", "-m", "worker_orcd.engine_check")
 _ANSWERS_WITHIN_S = 70.0
 _HANGS = "the driver or the engine hangs when it is loaded"
@@ -70,7 +70,7 @@ def judge(answer: Mapping[str, Any], devices: Sequence[Device]) -> Finding:
 
 
 def _no_use_of_gpus(devices: Sequence[Device]) -> Callable[[str, str, str], Finding]:
-    """With a CPU beside them, models still run; nobody asked for that, so it is told."""
+    """With a CPU beside them, models still run, but not where the owner wants them: a warning."""
     return warning if any(device.kind is DeviceKind.CPU for device in devices) else failed
 
 

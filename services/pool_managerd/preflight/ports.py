@@ -16,8 +16,8 @@ def find_port(settings: PoolManagerSettings) -> Finding:
     try:
         host, port = split_address(settings.bind)
         ensure_free(resolve_bind(host), port)
-    except PortTaken as taken:
-        return _taken(taken, settings.bind)
+    except PortTaken as error:
+        return _taken(error, settings.bind)
     except LlorchError as error:
         return failed("port", error.message, "correct --bind")
     return ok("port", f"{settings.bind} is free")

@@ -14,7 +14,7 @@ _LITTLE_BYTES = 10 * _GIB  # room for one or two small models
 
 
 def find_data_dir(settings: PoolManagerSettings) -> Finding:
-    """Nothing is made here that was not there: who only asks must leave no trace."""
+    """Creates nothing: a check must not change the machine."""
     folder = settings.data_dir.expanduser().absolute()
     there = _nearest(folder)
     if not there.is_dir():

@@ -1,4 +1,4 @@
-"""A worker's process that an earlier life of this pool manager started: somebody else is its parent now."""
+"""A worker's process that an earlier instance of this pool manager started: its parent is another process now."""
 
 import asyncio
 import errno
@@ -45,7 +45,7 @@ class AdoptedProcess(RunningProcess):
 
 
 async def find_living(record: WorkerRecord) -> AdoptedProcess | None:
-    """The process of this record, if it lives and is proven to be it. No other one is ever held, or touched."""
+    """The process of this record, if it is alive and proven to be it. No other process is ever signalled."""
     process = record.process or await asyncio.to_thread(_find_by_secret, record)
     return None if process is None else _hold(process, record.access_token)
 
@@ -55,7 +55,7 @@ def _find_by_secret(record: WorkerRecord) -> ProcessIdentity | None:
 
 
 def _hold(process: ProcessIdentity, secret: str) -> AdoptedProcess | None:
-    """The descriptor is bound to whoever has the id now; after that, the id can't change hands unnoticed."""
+    """The descriptor stays bound to the process that has the id now: a later process with this id is not mistaken."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -71,8 +71,8 @@ def _exit_status_of_descriptor(descriptor: int) -> int | None:
     struct.pack_into("=Q", info, 0, _EXIT_ASKED)
     try:
         fcntl.ioctl(descriptor, _PIDFD_GET_INFO, info)
-    except OSError as exc:
-        if exc.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):  # an older kernel
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):  # an older kernel
             return None
         raise
     (answered,) = struct.unpack_from("=Q", info, 0)

@@ -113,7 +113,7 @@ def worker_environment(
     inherited: Mapping[str, str], choice: EngineChoice, *, access_token: str, ready_token: str
 ) -> dict[str, str]:
     environment = {name: inherited[name] for name in _INHERITED if name in inherited}
-    environment["PYTHONUNBUFFERED"] = "1"  # the last words of a crash must reach the log
+    environment["PYTHONUNBUFFERED"] = "1"  # the last lines of a crash must reach the log
     environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     environment["CUDA_VISIBLE_DEVICES"] = choice.visible_gpus
     environment[ACCESS_TOKEN_VARIABLE] = access_token

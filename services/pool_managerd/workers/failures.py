@@ -1,4 +1,4 @@
-"""How often the same worker failed one time after the other, for whoever decides when to start it again. Pure."""
+"""How often the same worker failed in a row, for the orchestrator, which decides when to start it again. Pure."""
 
 from collections import OrderedDict
 

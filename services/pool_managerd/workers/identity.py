@@ -1,8 +1,8 @@
 """Whether a process is the one that was started, proven and not guessed: process ids are used again.
 
 A process is known by its id, the clock tick at which it started, and the boot in which that tick counts. A worker is
-known by the secret in its environment as well, which nobody else has: it is the last word on a process of an earlier
-life, and finds one whose id was never recorded (the pool manager died between exec and its note).
+known by the secret in its environment as well, which no other process has: it decides about a process of an earlier
+instance, and finds one whose id was never recorded (the pool manager died between exec and its note).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What this pool manager started, on disk, so that its next life knows: one small JSON file per worker.
+"""What this pool manager started, on disk for its next instance: one small JSON file per worker.
 
 The intent is on disk before the process exists, the process's identity right after.
 """
@@ -17,7 +17,7 @@ from llorch.worker_spec import WorkerSpec
 from pool_managerd.durable_file import write_durably
 from pool_managerd.workers.identity import ProcessIdentity
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _KEEP_ENDED = 1000
 _SPEC_FIELDS = get_type_hints(WorkerSpec)
@@ -26,14 +26,17 @@ _SPEC_FIELDS = get_type_hints(WorkerSpec)
 class Stage(StrEnum):
     INTENDED = "intended"  # about to be executed, or executed without a note of its process id
     STARTED = "started"
-    STOPPING = "stopping"  # told to end: a pool manager that comes after goes on with it
+    STOPPING = "stopping"  # told to end: the next instance of the pool manager goes on with it
     ENDED = "ended"
     REFUSED = "refused"  # a stop came before its start: a tombstone, so that a late start can't revive it
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """What is needed to take the worker back. The tokens are secrets: the file is readable by its owner only."""
+    """What is needed to take the worker back. The tokens are secrets: the file is readable by its owner only.
+
+    `address` is where the worker listens, from its command line or its report. `load_deadline_s` counts from its start.
+    """
 
     worker_id: str
     stage: Stage
@@ -41,8 +44,8 @@ class WorkerRecord:
     access_token: str = ""
     ready_token: str = ""
     process: ProcessIdentity | None = None
-    address: str = ""  # where it listens, as it was told to or as it said
-    load_deadline_s: float = 300.0  # from its start
+    address: str = ""
+    load_deadline_s: float = 300.0
     stall_s: float = 30.0
     start_time: datetime | None = None
     ready_time: datetime | None = None
@@ -66,13 +69,13 @@ class Journal:
         write_durably(self._path(record.worker_id), _to_json(record))
 
     def read_all(self) -> list[WorkerRecord]:
-        """Every record that can be read, the oldest first; says so about one that can't."""
+        """Every record that can be read, the oldest first; logs one that can't."""
         records = []
         for path in self._files():
             try:
                 records.append(_from_json(json.loads(path.read_text())))
-            except (OSError, ValueError, KeyError, TypeError) as exc:
-                log.error("worker_record_unreadable", file=path.name, error=str(exc))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                _log.error("worker_record_unreadable", file=path.name, error=str(error))
         return records
 
     def forget_oldest_ended(self) -> None:

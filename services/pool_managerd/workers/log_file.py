@@ -66,7 +66,7 @@ def forget_oldest_logs(folder: Path, living: Collection[str]) -> None:
 def _changed_at(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
-    except FileNotFoundError:  # somebody else was faster
+    except FileNotFoundError:  # another program removed it meanwhile
         return 0
 
 

@@ -1,4 +1,4 @@
-"""The ports on which workers of this node listen, so that a firewall can be told of them."""
+"""The ports on which workers of this node listen, so that the owner can open them in a firewall."""
 
 import re
 from collections.abc import Collection, Iterator

@@ -15,7 +15,7 @@ from pool_managerd.workers.identity import ProcessIdentity, identify
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """How the kernel says that it ended: exactly one is set, or none where it was nobody's to see."""
+    """How the process ended, from the kernel: exactly one is set, or none where this process could not see it."""
 
     exit_code: int | None = None
     signal: int | None = None
@@ -27,8 +27,8 @@ class ProcessEnd:
 
 
 class RunningProcess(ABC):
-    """Held by a descriptor (pidfd), which stays bound to this very process: signals reach it or nobody, and its end is
-    seen without a thread.
+    """Held by a descriptor (pidfd), which stays bound to this very process: signals reach it or no process, and its end
+    is seen without a thread.
     """
 
     def __init__(self, pid: int, identity: ProcessIdentity | None, descriptor: int) -> None:

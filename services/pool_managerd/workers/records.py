@@ -1,4 +1,4 @@
-"""What is known on disk of the workers that this node has or had, and who may change it: one writer at a time."""
+"""The records on disk of the workers that this node has or had. One writer at a time."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from llorch.errors import Reason, Unavailable
 from llorch.logs import get_logger
 from pool_managerd.workers.journal import Journal, Stage, WorkerRecord
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _FORGET_EVERY = 100  # ends
 
@@ -26,7 +26,7 @@ class WorkerRecords:
         self._ended = 0
 
     async def recall(self) -> None:
-        """What earlier lives of this pool manager wrote; those that had not ended count as living until `end`."""
+        """What earlier instances of this pool manager wrote; workers that had not ended count as living until `end`."""
         records = await asyncio.to_thread(self._journal.read_all)
         self._used_ids.update(record.worker_id for record in records)
         left = [record for record in records if record.stage not in (Stage.ENDED, Stage.REFUSED)]
@@ -51,7 +51,7 @@ class WorkerRecords:
 
     async def intend(self, record: WorkerRecord) -> None:
         """Returns once the disk has it. Raises `Unavailable` where it does not take it; then nothing happened."""
-        self._living[record.worker_id] = record  # at once, so that nobody else is given its port
+        self._living[record.worker_id] = record  # at once, so that no other worker is given its port
         try:
             await self._write(record)
         except BaseException:
@@ -66,7 +66,7 @@ class WorkerRecords:
             self._used_ids.add(worker_id)
 
     async def renew(self, worker_id: str, **facts: object) -> None:
-        """For what has happened already, on disk or not; the log says so if it is not."""
+        """For what has happened already; a failure to write it is logged."""
         before = self._living.get(worker_id)
         if before is None:  # it has ended meanwhile
             return
@@ -101,8 +101,8 @@ class WorkerRecords:
     async def _forget_oldest(self) -> None:
         try:
             await asyncio.to_thread(self._journal.forget_oldest_ended)
-        except OSError as exc:
-            log.warning("old_worker_records_not_removed", error=exc.strerror)
+        except OSError as error:
+            _log.warning("old_worker_records_not_removed", error=error.strerror)
 
     async def _try(self, record: WorkerRecord) -> None:
         try:
@@ -116,6 +116,8 @@ class WorkerRecords:
 def disk_errors_told(worker_id: str) -> Iterator[None]:
     try:
         yield
-    except OSError as exc:
-        log.error("worker_record_not_written", worker_id=worker_id, error=exc.strerror)
-        raise Unavailable(Reason.STORE_FAILED, f"the node can't write to its data directory: {exc.strerror}") from exc
+    except OSError as error:
+        _log.error("worker_record_not_written", worker_id=worker_id, error=error.strerror)
+        raise Unavailable(
+            Reason.STORE_FAILED, f"the node can't write to its data directory: {error.strerror}"
+        ) from error

@@ -1,11 +1,11 @@
 """When a worker's engine counts as stuck. Pure.
 
-A stuck engine is a dead engine: its process lives, answers, and even sends frames, but no run will ever go on.
+The process of a stuck engine lives, answers and even sends frames, but none of its runs goes on any more.
 """
 
 from dataclasses import dataclass
 
-_OWN_STALL_S = 10.0  # between two looks: it was us who stood still, so nobody else can be blamed for that time
+_OWN_STALL_S = 10.0  # between two looks: this process stood still, so the time says nothing about the worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ LAST_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """How a process ended. One of `exit_code` and `signal` is set, unless it never ran or nobody saw it end.
+    """How a process ended. One of `exit_code` and `signal` is set, unless it never ran or its end was not seen.
 
-    `reason` is None if it ended as told. `end_time` is when its end was noticed.
+    `reason` is None if it ended as told. `end_time` is when its end was noticed. `failures_in_a_row` counts workers
+    like it, this one included; 0 if it ended as told.
     """
 
     exit_code: int | None = None
@@ -24,7 +25,7 @@ class WorkerExit:
     reason: Reason | None = None
     message: str = ""
     end_time: datetime | None = None
-    failures_in_a_row: int = 0  # of workers like it, this one included; 0 if it ended as told
+    failures_in_a_row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +33,24 @@ class WorkerStatus:
     """A worker at one moment.
 
     `engine` is the worker's EngineInfo and `stats` its WorkerStats as they came over the wire: they are handed on
-    and not looked into.
-    `access_token` is for the orchestrator only.
+    without being parsed. `address` is "host:port" as the orchestrator reaches it, empty until ready. `access_token` is
+    for the orchestrator only. `memory_mib` is measured after the load, in the order of the spec's devices. `reading`
+    tells how the model's files were read ahead of the load.
     """
 
     spec: WorkerSpec
     state: WorkerState
     start_time: datetime
     pid: int = 0
-    address: str = ""  # "host:port" as the orchestrator reaches it; empty until ready
+    address: str = ""
     access_token: str = ""
     engine: bytes = b""
-    memory_mib: tuple[int, ...] = ()  # measured after the load, in the order of the spec's devices
+    memory_mib: tuple[int, ...] = ()
     ready_time: datetime | None = None
     exit: WorkerExit | None = None
     stats: bytes = b""
     load_progress: float | None = None
-    reading: Reading | None = None  # of its model's files, ahead of its load
+    reading: Reading | None = None
 
     def held_mib(self) -> tuple[int, ...]:
         """What it holds per device: measured once it is loaded, reserved before; nothing once it has ended."""
@@ -57,7 +59,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class AdoptAnswer:
-    """What a worker says to a pool manager that takes it over; `engine` and `memory_mib` as in its status, or empty."""
+    """A worker's answer to a pool manager that takes it over; `engine` and `memory_mib` as in its status, or empty."""
 
     worker_id: str
     engine: bytes = b""

@@ -30,9 +30,9 @@ from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import AdoptAnswer, WorkerStatus
 from pool_managerd.workers.worker import Limits, Worker
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
-_KEEP_ENDED = 200  # statuses of ended workers that nobody has acknowledged
+_KEEP_ENDED = 200  # statuses of ended workers that the orchestrator has not acknowledged
 _RETRY_MS = 1000
 _CLOSE_BEYOND_GRACE_S = 3.0
 
@@ -96,12 +96,12 @@ class Supervisor:
         self._advertise_host = ""
 
     async def recall(self) -> None:
-        """Remembers what earlier lives of this pool manager started, so that its workers are known when they call."""
+        """Reads what earlier instances of this pool manager started, so that their workers are known when they call."""
         await self._records.recall()
         await self._forget_oldest_logs()
 
     async def open(self, *, ready_address: str, advertise_host: str) -> None:
-        """Takes back the workers that earlier lives left; commands are taken from then on.
+        """Takes back the workers that earlier instances left; commands are taken from then on.
 
         Workers report to `ready_address`; the orchestrator finds them at `advertise_host`.
         """
@@ -130,7 +130,7 @@ class Supervisor:
             model = await self._find_model(spec.source)
             worker, launch = await self._accept(spec, choice, model)
             self._read_ahead(model)  # the disk begins while the process is still being made
-        if not self._is_open:  # the end began while the disk was busy: whoever ends the workers did not see this one
+        if not self._is_open:  # `close` began while the disk was busy, and did not see this worker
             worker.kill()
         self._begin_life(worker, worker.run(launch))
         return worker.status
@@ -148,14 +148,14 @@ class Supervisor:
             return WorkerState.EXITED
 
     async def report_ready(self, worker_id: str, address: str, engine: bytes, memory_mib: tuple[int, ...]) -> None:
-        """Said when it is ready, and every few seconds from then on."""
+        """The worker calls this when it is ready, and every few seconds from then on."""
         worker = self._known(worker_id)
         worker.became_ready(self._advertised(address), engine, memory_mib)
         if worker.status.state is WorkerState.READY:
             await self._records.renew(worker_id, address=address, ready_time=worker.status.ready_time)
 
     async def report_loading(self, worker_id: str, address: str, progress: float | None) -> None:
-        """Said every few seconds until it is ready."""
+        """The worker calls this every few seconds until it is ready."""
         self._known(worker_id).said_how_it_loads(progress)
         if address:
             await self._records.renew(worker_id, address=address)
@@ -175,7 +175,7 @@ class Supervisor:
                 worker.was_read(reading)
 
     def note_silence(self, worker_id: str) -> None:
-        """It was asked what it does, and did not answer."""
+        """The worker did not answer when it was asked for its stats."""
         worker = self._workers.get(worker_id)
         if worker is not None:
             worker.said_nothing()
@@ -184,7 +184,7 @@ class Supervisor:
         return self._records.worker_by_ready_token(token)
 
     def require_complete(self) -> None:
-        """Raises `Unavailable` while workers of earlier lives are taken back: what is not told of counts as gone."""
+        """Raises `Unavailable` while workers of earlier instances are taken back: a missing worker counts as gone."""
         if not self._is_complete:
             raise _not_open()
 
@@ -212,7 +212,7 @@ class Supervisor:
         return path, ended
 
     def forget_ended(self, worker_ids: Iterable[str]) -> None:
-        """Their end was taken note of by who wanted to know; the ids stay used."""
+        """The orchestrator has acknowledged their end; the ids stay used."""
         for worker_id in worker_ids:
             worker = self._workers.get(worker_id)
             if worker is not None and worker.status.state in TERMINAL:
@@ -227,14 +227,14 @@ class Supervisor:
             return
         _, left = await asyncio.wait(self._lives, timeout=grace_s + _CLOSE_BEYOND_GRACE_S)
         if left:
-            log.error("workers_did_not_end", workers=[life.get_name() for life in left])
+            _log.error("workers_did_not_end", workers=[life.get_name() for life in left])
 
     def leave(self) -> None:
         """Starts nothing any more; workers go on without this pool manager, and the next one takes them back."""
         self._is_open = False
 
     def kill_all(self) -> None:
-        """Leaves nothing running, at once and without a word to anybody."""
+        """Kills every worker at once, without telling it before."""
         for worker in self._workers.values():
             worker.kill()
 
@@ -301,11 +301,11 @@ class Supervisor:
         living = {record.worker_id for record in self._records.living}
         try:
             await asyncio.to_thread(forget_oldest_logs, self._rules.logs, living)
-        except OSError as exc:
-            log.warning("old_logs_not_removed", error=exc.strerror)
+        except OSError as error:
+            _log.warning("old_logs_not_removed", error=error.strerror)
 
     async def _take_back(self, record: WorkerRecord) -> None:
-        """Adopts what lives and is proven to be ours; ends what can't go on; tells of the end of what is gone.
+        """Adopts living processes that are proven to be ours; ends those that can't go on; reports the end of others.
 
         A worker whose process was never made is not told of: it has not failed, and may be started under another id.
         """
@@ -316,7 +316,7 @@ class Supervisor:
             return
         worker = self._workers[record.worker_id] = self._worker_of(record, record.spec)
         if process is None:
-            log.info("worker_gone_meanwhile", worker_id=record.worker_id)
+            _log.info("worker_gone_meanwhile", worker_id=record.worker_id)
             await worker.was_gone(as_told=record.stage is Stage.STOPPING)
             await self._records.end(record.worker_id)
             return
@@ -330,22 +330,22 @@ class Supervisor:
             await self._reach(worker, record)
 
     def _why_not_here(self, spec: WorkerSpec) -> LlorchError | None:
-        """What forbids this worker by the settings of today; a device that fails is nothing of that kind."""
+        """Why the present settings forbid this worker, or None; a device that fails is no such reason."""
         try:
             choose_engine(spec.device_ids, self._devices.by_id, self._rules.policy)
         except FailedPrecondition:
             return None
-        except LlorchError as problem:
-            return problem
+        except LlorchError as error:
+            return error
         return None
 
     async def _reach(self, worker: Worker, record: WorkerRecord) -> None:
-        """One that loads may not listen yet; it will report, or its deadline ends it."""
+        """A worker that loads may not listen yet; it will report, or its deadline ends it."""
         answer = None
         if record.address:
             answer = await self._calls.adopt(record.address, record.access_token, self._ready_address)
         is_it = answer is not None and answer.worker_id == record.worker_id
-        log.info("worker_adopted", worker_id=record.worker_id, pid=worker.status.pid, answered=is_it)
+        _log.info("worker_adopted", worker_id=record.worker_id, pid=worker.status.pid, answered=is_it)
         if answer is not None and is_it and answer.engine:
             worker.became_ready(self._advertised(record.address), answer.engine, answer.memory_mib)
         elif not is_it and record.ready_time is not None:

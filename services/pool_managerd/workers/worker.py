@@ -20,7 +20,7 @@ from pool_managerd.workers.process import ChildProcess, ProcessEnd, RunningProce
 from pool_managerd.workers.stall import EngineSigns, StallWatch
 from pool_managerd.workers.status import LAST_LINES, WorkerExit, WorkerStatus
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _SHUTDOWN_EXIT_S = 2.0  # a worker that answered Shutdown gets this long before SIGTERM
 _CRASH_MEMORY_S = 0.5  # a crash is reported within 1 s, so its memory is not waited for any longer
@@ -83,8 +83,8 @@ class Worker:
             return
         try:
             process = ChildProcess.spawn(launch.command, launch.environment, self.log_path)
-        except OSError as exc:
-            self._fail_without_process(f"the worker process could not be started: {exc.strerror}")
+        except OSError as error:
+            self._fail_without_process(f"the worker process could not be started: {error.strerror}")
             return
         self.hold(process)
         await self._watch(process, self._limits.load_deadline_s)
@@ -95,7 +95,7 @@ class Worker:
         self._change(pid=process.pid)
 
     async def run_adopted(self, process: AdoptedProcess) -> None:
-        """As `run`, for a process of an earlier life of the pool manager, which is held already.
+        """As `run`, for a process of an earlier instance of the pool manager, which is held already.
 
         One that was ready is not asked how long it took; one that became so meanwhile has a moment to say it.
         """
@@ -104,7 +104,7 @@ class Worker:
         await self._watch(process, max(_SAY_READY_S, self._limits.load_deadline_s - process.age_s))
 
     async def was_gone(self, *, as_told: bool) -> None:
-        """It ended while no pool manager was there, and nobody saw how."""
+        """It ended while no pool manager ran, so how it ended is unknown."""
         if as_told:
             self.stop(grace_s=0.0)
             self._finish(WorkerEvent.ENDED_AS_TOLD, WorkerExit())
@@ -113,7 +113,7 @@ class Worker:
             self._fail_without_process("the worker ended while the pool manager of its node was away", lines)
 
     def became_ready(self, address: str, engine: bytes, memory_mib: tuple[int, ...]) -> None:
-        """The worker says so itself. Too late if it was told to stop; then nothing happens."""
+        """The worker reports that it is ready. Does nothing if the worker was told to stop before."""
         if not may(self.status.state, WorkerEvent.BECAME_READY):
             return
         self._load_is_over.set()
@@ -129,16 +129,16 @@ class Worker:
         self._warn_of_too_much_memory()
 
     def said_how_it_loads(self, progress: float | None) -> None:
-        """Tells nobody: there is time until somebody looks."""
+        """Does not call `status_changed`: the next report has it."""
         if self.status.state is WorkerState.STARTING:
             self.status = replace(self.status, load_progress=progress)
 
     def was_read(self, reading: Reading) -> None:
-        """Its model's files. Tells nobody either."""
+        """Its model's files were read. Does not call `status_changed` either."""
         self.status = replace(self.status, reading=reading)
 
     def said_what_it_does(self, stats: bytes, signs: EngineSigns) -> None:
-        """Tells nobody either."""
+        """Does not call `status_changed` either."""
         self.status = replace(self.status, stats=stats)
         self._end_if_stuck(signs)
 
@@ -146,7 +146,7 @@ class Worker:
         self._end_if_stuck(None)
 
     def said_it_failed(self, reason: Reason, message: str) -> None:
-        """Why it is about to end, in its own words; its end follows."""
+        """The worker reports why it is about to end; its end follows."""
         self._failure = (reason, message)
 
     def stop(self, grace_s: float) -> None:
@@ -158,8 +158,8 @@ class Worker:
         self._stop_asked.set()
 
     def fail(self, reason: Reason, message: str) -> None:
-        """Ends it at once for what it did wrong: what can't be helped is not asked to end in order."""
-        log.warning("worker_ended_for_cause", worker_id=self.status.spec.worker_id, reason=reason, why=message)
+        """Ends it at once for a failure, without asking it to end in order first."""
+        _log.warning("worker_ended_for_cause", worker_id=self.status.spec.worker_id, reason=reason, why=message)
         self.said_it_failed(reason, message)
         if self.process is not None:
             self.process.kill()
@@ -187,7 +187,7 @@ class Worker:
             return
         process.terminate()
         if not await process.ended_within(self._grace_s):
-            log.warning("worker_killed", worker_id=self.status.spec.worker_id, after_s=self._grace_s)
+            _log.warning("worker_killed", worker_id=self.status.spec.worker_id, after_s=self._grace_s)
             process.kill()
 
     async def _ends_by_itself(self, process: RunningProcess) -> bool:
@@ -222,7 +222,7 @@ class Worker:
         reason, message = (None, "") if as_told else self._why(end)
         waits_s = _STOP_MEMORY_S if as_told else _CRASH_MEMORY_S
         if not await self._host.memory_back(pid, waits_s):
-            log.warning("worker_memory_not_back", worker_id=self.status.spec.worker_id, pid=pid)
+            _log.warning("worker_memory_not_back", worker_id=self.status.spec.worker_id, pid=pid)
             message = f"{message or 'it ended'}; after {waits_s:g} s a device still counted memory of it"
         self._finish(
             WorkerEvent.ENDED_AS_TOLD if as_told else WorkerEvent.ENDED_BROKEN,
@@ -248,13 +248,13 @@ class Worker:
         self.ended.set()
 
     def _ready_s(self) -> float:
-        """In this life of the pool manager."""
+        """Seconds since this instance of the pool manager has known it as ready."""
         return 0.0 if self._ready_at is None else self._clock.monotonic() - self._ready_at
 
     def _change(self, event: WorkerEvent | None = None, **facts: object) -> None:
         state = self.status.state if event is None else after(self.status.state, event)
         if state is not self.status.state:
-            log.info("worker_state", worker_id=self.status.spec.worker_id, was=self.status.state, now=state)
+            _log.info("worker_state", worker_id=self.status.spec.worker_id, was=self.status.state, now=state)
         self.status = replace(self.status, state=state, **facts)  # type: ignore[arg-type]  # checked by replace
         self._host.status_changed()
 
@@ -262,7 +262,7 @@ class Worker:
         spec, held = self.status.spec, self.status.memory_mib
         for device_id, reserved, measured in zip(spec.device_ids, spec.reservation_mib, held, strict=False):
             if measured > reserved:
-                log.warning(
+                _log.warning(
                     "worker_over_its_reservation",
                     worker_id=spec.worker_id,
                     device_id=device_id,

@@ -1,1 +1,1 @@
-"""The worker's door: converts, calls the keeper of the runs, converts back."""
+"""The worker's RPCs: convert the request, call the keeper of the runs, convert the answer."""

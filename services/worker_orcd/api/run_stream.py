@@ -1,4 +1,4 @@
-"""What one reader gets of the runs: a frame per step, made of what changed since the last one.
+"""The frames of runs for one reader: one per step, made of what changed since the last one.
 
 While a frame is being written, changes gather; a reader that lags gets them all in its next frame, so that
 neither the engine nor any other reader ever waits for it.
@@ -17,7 +17,7 @@ from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_table import Run
 
 SILENCE_S = 1.0
-"""After this long without a change an empty frame says that the worker lives."""
+"""After this long without a change an empty frame shows that the worker is alive."""
 
 WRITE_DEADLINE_S = 5.0
 
@@ -30,7 +30,7 @@ class RunStream:
     def __init__(self, keeper: RunKeeper, from_seq: Mapping[str, int]) -> None:
         self._keeper = keeper
         self._next_seq: dict[str, int] = {}
-        """Attempt → next entry to send, for the runs that this reader has heard of."""
+        """Attempt → next entry to send, for the runs that this reader has got frames of."""
         self._started_sent: set[str] = set()
         self._changed: dict[str, Run] = {}
         self._unknown = [attempt_id for attempt_id in from_seq if not self._open(attempt_id, from_seq[attempt_id])]

@@ -16,10 +16,10 @@ from llorch.rpc.slow_reader import write_with_deadline
 from worker_orcd.api.run_stream import WRITE_DEADLINE_S, RunStream, StreamContext
 from worker_orcd.api.single_run import SingleRun
 from worker_orcd.control_guard import ControlGuard
-from worker_orcd.convert.engine import engine_info
-from worker_orcd.convert.log_entries import log_prefix
-from worker_orcd.convert.run_spec import run_spec, spec_fingerprint
-from worker_orcd.convert.runs import cancel_outcome, listed_run
+from worker_orcd.convert.engine import to_engine_info
+from worker_orcd.convert.log_entries import to_log_prefix
+from worker_orcd.convert.run_spec import spec_fingerprint, to_run_spec
+from worker_orcd.convert.runs import to_cancel_outcome, to_listed_run
 from worker_orcd.resident_memory import resident_mib
 from worker_orcd.run_keeper import RunKeeper
 
@@ -34,7 +34,7 @@ ExecuteContext = grpc.aio.ServicerContext[object, worker_service_pb2.ExecuteResp
 class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     """Answers UNAVAILABLE / WORKER_NOT_READY until `open`; the Shutdown RPC sets `stop`.
 
-    `adopted` hears where the pool manager is that took this worker over; None where it has no pool manager.
+    `adopted` is called with the address of the pool manager that takes this worker over; None without a pool manager.
     """
 
     def __init__(self, worker_id: str, stop: asyncio.Event, adopted: Callable[[str], None] | None = None) -> None:
@@ -62,7 +62,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         check_id(request.attempt_id, "attempt_id")
         if len(request.task_record) > MAX_TASK_RECORD_BYTES:
             raise invalid_field("task_record", f"has at most {MAX_TASK_RECORD_BYTES} bytes")
-        spec = run_spec(request.spec)
+        spec = to_run_spec(request.spec)
         if request.spec.HasField("generate") and not request.spec.generate.sampling.HasField("seed"):
             raise invalid_field("spec.generate.sampling.seed", "has to be set")
         await keeper.start(
@@ -70,7 +70,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             spec_fingerprint(request.spec, request.prefix),
             spec,
             task_record=request.task_record,
-            prefix=log_prefix(request.prefix),
+            prefix=to_log_prefix(request.prefix),
         )
         return worker_service_pb2.StartRunResponse()
 
@@ -97,7 +97,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         keeper = self._ready_keeper()
         self._check_control(request.control)
         outcome = keeper.cancel(check_id(request.attempt_id, "attempt_id"))
-        return worker_service_pb2.CancelRunResponse(outcome=cancel_outcome(outcome))
+        return worker_service_pb2.CancelRunResponse(outcome=to_cancel_outcome(outcome))
 
     async def ReleaseRuns(
         self, request: worker_service_pb2.ReleaseRunsRequest, context: Context
@@ -121,7 +121,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         first = bisect_right(runs, request.page_token, key=lambda run: run.attempt_id)
         page = runs[first : first + size]
         return worker_service_pb2.ListRunsResponse(
-            runs=[listed_run(run) for run in page],
+            runs=[to_listed_run(run) for run in page],
             next_page_token=page[-1].attempt_id if first + size < len(runs) else "",
         )
 
@@ -137,7 +137,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         single = SingleRun(attempt_id)
         keeper.watch(single)
         try:
-            await keeper.start(attempt_id, b"", run_spec(spec), private=True)
+            await keeper.start(attempt_id, b"", to_run_spec(spec), private=True)
             ended = False
             while not ended:
                 delta = await single.next_delta()
@@ -150,10 +150,10 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     async def GetInfo(
         self, request: worker_service_pb2.GetInfoRequest, context: Context
     ) -> worker_service_pb2.GetInfoResponse:
-        """Answers the worker's id even while it loads, for whoever has to find out whose process this is."""
+        """Answers the worker's id even while it loads, so that a caller can tell which worker listens here."""
         response = worker_service_pb2.GetInfoResponse(worker_id=self._worker_id)
         if self._keeper is not None:
-            response.engine.CopyFrom(engine_info(self._keeper.engine.info()))
+            response.engine.CopyFrom(to_engine_info(self._keeper.engine.info()))
         return response
 
     async def Adopt(
@@ -165,7 +165,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         self._adopted(request.ready_address)
         response = worker_service_pb2.AdoptResponse(worker_id=self._worker_id)
         if self._keeper is not None:
-            response.engine.CopyFrom(engine_info(self._keeper.engine.info()))
+            response.engine.CopyFrom(to_engine_info(self._keeper.engine.info()))
         return response
 
     async def GetStats(

@@ -1,1 +1,1 @@
-"""What a model's answer means: text, thoughts and tool calls, read from its output while it comes."""
+"""Parses a model's output while it streams into text, thoughts and tool calls."""

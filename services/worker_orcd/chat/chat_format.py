@@ -39,9 +39,10 @@ _FURTHER_MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
+    """With `thinks`, thoughts stand between `<think>` and `</think>` before the answer."""
+
     tools: ToolStyle = ToolStyle.NONE
     thinks: bool = False
-    """Thoughts stand between `<think>` and `</think>` before the answer."""
 
     @property
     def tool_opening(self) -> str:
@@ -60,7 +61,7 @@ class ChatFormat:
 
 
 def format_of(template: str) -> ChatFormat:
-    """What a chat template teaches the model, by the marks that it writes itself."""
+    """The format that a chat template uses, found by the marks that it writes itself."""
     return ChatFormat(tools=_tool_style(template), thinks=THINK_CLOSE in template)
 
 

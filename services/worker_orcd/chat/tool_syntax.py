@@ -1,6 +1,6 @@
 """Tool calls in the ways in which model families write them. Pure.
 
-Each function is handed the text after the opening mark, as far as it came, and says what it found there. It is
+Each function is handed the text after the opening mark, as far as it came, and returns what it found there. It is
 asked again with more text for as long as it answers None; with `is_whole` nothing follows, and it has to decide.
 """
 

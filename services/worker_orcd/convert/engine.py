@@ -1,4 +1,4 @@
-"""What an engine says of itself."""
+"""Engines: their properties and fingerprints."""
 
 from llama_orch.v2 import engine_pb2
 from llorch.rpc.enum_table import EnumTable
@@ -10,7 +10,7 @@ PROTOCOL_MAX = 1
 _RESUME_SUPPORTS = EnumTable(ResumeSupport, engine_pb2.ResumeSupport)
 
 
-def engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
+def to_engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
     can = info.capabilities
     return engine_pb2.EngineInfo(
         engine=info.engine,
@@ -33,7 +33,7 @@ def engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
             multiple_choices=can.multiple_choices,
             sampling_options=sorted(can.sampling_options),
         ),
-        fingerprint=fingerprint(info.fingerprint),
+        fingerprint=to_fingerprint(info.fingerprint),
         simulated=info.simulated,
         cpu=info.cpu,
         load_ms=info.load_ms,
@@ -43,7 +43,7 @@ def engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
     )
 
 
-def fingerprint(fingerprint: Fingerprint) -> engine_pb2.EngineFingerprint:
+def to_fingerprint(fingerprint: Fingerprint) -> engine_pb2.EngineFingerprint:
     return engine_pb2.EngineFingerprint(
         engine_version=fingerprint.engine_version,
         build=fingerprint.build,

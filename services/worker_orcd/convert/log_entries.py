@@ -7,8 +7,8 @@ from llorch.errors import invalid_field
 from worker_orcd.log_entry import LogEntry, PositionLogprobs, TokenLogprob, ToolCallDelta
 
 
-def log_prefix(entries: Sequence[log_entry_pb2.LogEntry]) -> tuple[LogEntry, ...]:
-    """The log of earlier attempts; refuses one with a gap."""
+def to_log_prefix(entries: Sequence[log_entry_pb2.LogEntry]) -> tuple[LogEntry, ...]:
+    """The log of earlier attempts. Raises InvalidArgument for one with a gap."""
     for at, entry in enumerate(entries):
         if entry.seq != at:
             raise invalid_field("prefix", f"entry {at} has seq {entry.seq}; a prefix begins at 0 and has no gaps")

@@ -22,7 +22,7 @@ from worker_orcd.run_spec import (
 )
 
 
-def run_spec(proto: run_pb2.RunSpec) -> RunSpec:
+def to_run_spec(proto: run_pb2.RunSpec) -> RunSpec:
     """What a run is asked to do. Refuses what no engine of this release does at all."""
     kind = proto.WhichOneof("work")
     if kind is None:

@@ -4,7 +4,7 @@ from llama_orch.v2 import cancel_pb2, run_pb2, task_event_pb2
 from llorch.rpc.enum_table import EnumTable
 from llorch.rpc.enum_tables import FINISH_REASONS
 from llorch.rpc.reasons import reason_to_proto
-from worker_orcd.convert.engine import fingerprint
+from worker_orcd.convert.engine import to_fingerprint
 from worker_orcd.convert.log_entries import fill_rare_entry
 from worker_orcd.log_entry import ChoiceEnd, Receipt, RunEnd, RunFailure
 from worker_orcd.run_table import CancelOutcome, Run
@@ -31,7 +31,7 @@ def fill_delta(delta: run_pb2.RunDelta, run: Run, from_seq: int, *, with_start: 
         delta.end.CopyFrom(_run_end(run.end))
 
 
-def listed_run(run: Run) -> run_pb2.Run:
+def to_listed_run(run: Run) -> run_pb2.Run:
     if run.end is not None:
         state = run_pb2.RUN_STATE_ENDED
     elif run.started_after_ms is not None:
@@ -41,7 +41,7 @@ def listed_run(run: Run) -> run_pb2.Run:
     return run_pb2.Run(attempt_id=run.attempt_id, state=state, log_entries=len(run.log), task_record=run.task_record)
 
 
-def cancel_outcome(outcome: CancelOutcome) -> cancel_pb2.CancelOutcome.ValueType:
+def to_cancel_outcome(outcome: CancelOutcome) -> cancel_pb2.CancelOutcome.ValueType:
     return _OUTCOMES.to_proto(outcome)
 
 
@@ -61,7 +61,7 @@ def _run_end(end: RunEnd) -> run_pb2.RunEnd:
 
 def _receipt(receipt: Receipt) -> task_event_pb2.DeterminismReceipt:
     return task_event_pb2.DeterminismReceipt(
-        fingerprint=fingerprint(receipt.fingerprint), seed=receipt.seed, token_digest=receipt.token_digest
+        fingerprint=to_fingerprint(receipt.fingerprint), seed=receipt.seed, token_digest=receipt.token_digest
     )
 
 

@@ -41,7 +41,7 @@ class Embedded:
 
 class Engine(Protocol):
     async def load(self) -> None:
-        """Loads the model. Raises `LlorchError` in words for the operator when it can't."""
+        """Loads the model. Raises `LlorchError` with a message for the operator when it can't."""
         ...
 
     def load_progress(self) -> float | None:
@@ -49,7 +49,7 @@ class Engine(Protocol):
         ...
 
     def info(self) -> EngineInfo:
-        """What it is and can do. Known after `load`."""
+        """Its properties and capabilities. Known after `load`."""
         ...
 
     def deliver_to(self, on_steps: StepCallback) -> None:

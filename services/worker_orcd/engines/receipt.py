@@ -1,4 +1,4 @@
-"""What a deterministic run has to show for itself: what its bytes depend on, and their digest. Pure."""
+"""The receipt of a deterministic run: what its bytes depend on, and their digest. Pure."""
 
 from collections.abc import Iterable
 from hashlib import sha256

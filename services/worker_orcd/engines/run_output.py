@@ -151,7 +151,7 @@ def _entry(choice: int, token_ids: tuple[int, ...], content: Content) -> LogEntr
 
 class RunOutput:
     """All choices of one run, its times and its end. `now` is a monotonic clock in seconds; the engine's
-    `fingerprint` goes into the receipt of a deterministic run. With `answers`, what the model says is read as
+    `fingerprint` goes into the receipt of a deterministic run. With `answers`, the model's output is parsed into
     text, thoughts and tool calls; without, it is text.
     """
 

@@ -43,8 +43,8 @@ def _serve(program: Program | None, request: dict[str, Any]) -> tuple[Program | 
         if program is None:
             return Program(request["source"]), {}
         return program, {"text": program.render(request["variables"], datetime.fromisoformat(request["now"]))}
-    except TemplateRefusal as refusal:
-        return program, {"problem": f"says: {refusal}"}
+    except TemplateRefusal as error:
+        return program, {"problem": f"says: {error}"}
     except MemoryError:
         return program, {"problem": "needs more memory than it may have"}
     except jinja2.TemplateSyntaxError as error:

@@ -58,7 +58,7 @@ class Renderer:
             self._end()
 
     def _start(self) -> None:
-        """The process gets nothing of the worker but its way to Python: no secrets, no open files."""
+        """The process inherits nothing from the worker but the path of Python: no secrets, no open files."""
         if self._closed:
             raise RenderFailed("is closed already")
         ours, theirs = socket.socketpair()

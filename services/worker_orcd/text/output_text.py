@@ -2,7 +2,7 @@
 
 A token is final when its last character is whole and nothing up to it can become part of a stop string. Only
 whole tokens are released, so an entry's text is exactly that of its token ids; what was released never takes
-part in a later stop string, and a run that resumes therefore starts with empty hands.
+part in a later stop string, and a run that resumes therefore starts with an empty buffer.
 """
 
 import codecs

@@ -241,7 +241,7 @@ async def test_too_many_connections_are_closed(start_gateway: StartGateway) -> N
         b"POST /v2/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
-async def test_malformed_http_is_refused_and_harms_nobody(gateway: RunningGateway, raw: bytes) -> None:
+async def test_malformed_http_is_refused_and_harms_no_other_client(gateway: RunningGateway, raw: bytes) -> None:
     reader, writer = await asyncio.open_connection(*gateway.address.split(":"))
     writer.write(raw)
     async with asyncio.timeout(5):

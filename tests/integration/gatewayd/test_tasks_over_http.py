@@ -233,7 +233,7 @@ async def test_a_body_that_does_not_arrive_is_given_up(start_gateway: StartGatew
 async def test_a_body_that_is_refused_never_blocks_the_connection(
     start_gateway: StartGateway,
 ) -> None:
-    """A large body on a route that takes none fills the server's queue, and nobody reads it."""
+    """A large body on a route that takes none fills the server's queue, and no handler reads it."""
     gateway = await start_gateway()
     answer = await gateway.client.request("GET", "/v2/nothing", content=b"x" * 5_000_000)
     assert answer.status_code == 404

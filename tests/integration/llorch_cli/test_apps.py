@@ -59,7 +59,7 @@ async def test_an_update_changes_what_is_given_and_nothing_else(llorch: Llorch, 
     [
         (("add", "aider", "--model", "coder"), 2, "NAME=MODEL"),
         (("update", "aider"), 2, "what is to change"),
-        (("update", "nobody", "--weight", "2"), 1, "the apps are: aider"),
+        (("update", "unknown", "--weight", "2"), 1, "the apps are: aider"),
     ],
 )
 async def test_what_an_app_can_not_be_is_told(

@@ -124,7 +124,7 @@ async def test_an_orchestrator_that_is_not_there_could_be_started_or_is_elsewher
     assert f"none runs at {here} yet; `llorch up` starts one" in (await doctor("--address", here)).out
 
 
-async def test_a_port_that_somebody_else_holds_is_told(preflight: Preflight, address: str) -> None:
+async def test_a_port_that_another_program_holds_is_told(preflight: Preflight, address: str) -> None:
     """The fake orchestrator speaks no HTTP."""
     finding = check_gateway(address)
     assert finding.level == "failed"

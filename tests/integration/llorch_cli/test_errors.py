@@ -10,7 +10,7 @@ Llorch = Callable[..., Awaitable[Any]]
 
 
 @pytest.mark.parametrize("command", [["ps"], ["gpus"], ["models"], ["run", "smollm2", "Hi"]])
-def test_where_nobody_answers_the_remedy_is_one_line_and_exit_code_3(
+def test_where_no_orchestrator_answers_the_remedy_is_one_line_and_exit_code_3(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
@@ -50,7 +50,7 @@ def test_wrong_usage_names_the_thing_and_is_exit_code_2(
     assert len(said.err.splitlines()) == 1
 
 
-def test_version_works_where_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_works_where_no_orchestrator_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.execute(["version", "--address", f"127.0.0.1:{free_port()}"]) == 0
     assert "no orchestrator answers" in capsys.readouterr().out
 

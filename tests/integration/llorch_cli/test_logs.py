@@ -120,8 +120,8 @@ def test_what_fits_several_is_refused(name: str) -> None:
         find_worker(name, [CODER, SECOND, TALKER])
 
 
-@pytest.mark.parametrize("name", ["bbbb", "", "nobody"])
-def test_what_fits_nobody_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["bbbb", "", "unknown"])
+def test_a_name_that_fits_no_worker_is_refused(name: str) -> None:
     with pytest.raises(NotFound, match="llorch ps"):
         find_worker(name, [CODER, SECOND])
 

@@ -32,7 +32,7 @@ async def test_cancel_names_the_task(client: AsyncClient, fake: FakeOrchestrator
     assert fake.cancelled == [TASK_ID]
 
 
-async def test_where_nobody_answers_the_address_and_the_remedy_are_named() -> None:
+async def test_where_no_orchestrator_answers_the_address_and_the_remedy_are_named() -> None:
     address = f"127.0.0.1:{free_port()}"
 
     async with AsyncClient(address) as client:

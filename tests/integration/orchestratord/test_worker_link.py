@@ -81,7 +81,7 @@ async def wait_started(link: WorkerLink) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_worker_that_goes_while_a_run_is_started_takes_nobody_with_it() -> None:
+async def test_a_worker_that_goes_while_a_run_is_started_ends_nothing_else() -> None:
     posted: list[events.Event] = []
     async with linked(posted) as (worker, link, running):
         await wait_posted(posted, events.WorkerAttached("worker-1"))

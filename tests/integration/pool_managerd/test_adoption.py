@@ -48,7 +48,7 @@ async def left_by_a_life_before(
 
 
 def reap(left: ProcessIdentity) -> int:
-    """It is our child all the same, whoever holds it."""
+    """It is our child all the same, also when a pool manager has adopted it."""
     return os.waitstatus_to_exitcode(os.waitpid(left.pid, 0)[1])
 
 

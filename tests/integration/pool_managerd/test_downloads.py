@@ -161,7 +161,7 @@ async def test_progress_is_told_with_its_total(server: DownloadServer, downloads
     assert (staging.progress.done, staging.progress.total) == (len(file.content), len(file.content))
 
 
-async def test_a_download_that_nobody_waits_for_ends_and_can_be_gone_on_with(
+async def test_a_download_that_no_caller_waits_for_ends_and_can_be_resumed(
     server: DownloadServer, downloads: Downloads
 ) -> None:
     begun = asyncio.Event()
@@ -210,7 +210,7 @@ async def test_what_is_in_use_or_coming_is_not_removed(server: DownloadServer, d
     server.serve("/tiny.gguf", model_bytes())
     reference = server.url("/tiny.gguf")
     staging = downloads.shelf.stage(reference)
-    with pytest.raises(FailedPrecondition, match="just coming"):
+    with pytest.raises(FailedPrecondition, match="being staged"):
         await downloads.shelf.forget(reference, in_use=False)
     await staging.wait()
     await asyncio.sleep(0)
@@ -227,7 +227,7 @@ async def test_the_cache_is_there_after_a_restart_and_what_is_broken_in_it_goes(
     kept = await downloads.shelf.stage(server.url("/a.gguf")).wait()
     broken = await downloads.shelf.stage(server.url("/b.gguf")).wait()
     broken.path.resolve().unlink()
-    (downloads.folder / "blobs" / ("0" * 64)).write_bytes(b"of nobody")
+    (downloads.folder / "blobs" / ("0" * 64)).write_bytes(b"an orphan")
     (downloads.folder / "models" / "half").mkdir()
     async with TaskSupervisor("next life") as tasks:
         again = await Downloads(downloads.folder, downloads.network, tasks).open()

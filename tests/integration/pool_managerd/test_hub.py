@@ -24,7 +24,7 @@ async def server() -> AsyncIterator[DownloadServer]:
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A token of whoever runs the tests stays out of them."""
+    """A token of the user that runs the tests stays out of them."""
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
 

@@ -377,7 +377,7 @@ async def test_the_log_of_a_worker_is_shown_and_followed_to_its_end(manager: Poo
 
 
 async def test_the_log_of_an_unknown_worker_is_not_found(manager: PoolManager) -> None:
-    request = pb.PoolManagerServiceStreamWorkerLogRequest(worker_id="nobody")
+    request = pb.PoolManagerServiceStreamWorkerLogRequest(worker_id="unknown")
     async with open_stream(manager.stub.StreamWorkerLog, request, timeout_s=5) as log:
         with pytest.raises(NotFound) as refused:
             await anext(log)

@@ -76,7 +76,7 @@ async def test_how_an_adopted_process_ended_is_known_after_its_parent_looked_whe
     assert await held.wait() == known
 
 
-async def test_a_signal_to_an_adopted_process_that_has_ended_reaches_nobody(start: Start) -> None:
+async def test_a_signal_to_an_adopted_process_that_has_ended_reaches_no_process(start: Start) -> None:
     process, held = await start(WAITS)
     process.kill()
     process.wait()  # see above

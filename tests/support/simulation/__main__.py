@@ -29,9 +29,9 @@ def main() -> None:
             tell(world, arguments.tell)
         try:
             world.run()
-        except Violation as violation:
+        except Violation as error:
             violations += 1
-            print(violation)
+            print(error)
         told += world.events
         if arguments.digest:
             print(seed, world.digest())

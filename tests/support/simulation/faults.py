@@ -27,7 +27,7 @@ class Faults:
         self._now_and_then(faults.other_program_comes, self._other_program_comes)
 
     def end(self) -> None:
-        """From now on everything works; who was away comes back."""
+        """From now on everything works; hosts that were away come back."""
         self.are_over = True
         for manager in self.world.managers.values():
             for card in manager.host.cards.values():
@@ -65,7 +65,7 @@ class Faults:
         self.world.schedule.after(self.world.random.choice([0.3, 3.0, 8.0, 20.0]), come_back)
 
     def _arrives_late(self, manager: PoolManager, stale: events.NodeReported) -> None:
-        """Over its own link it would have come in order; it matters only when the brain has heard of another one."""
+        """Over its own link it would have come in order; it matters only when the brain knows another one."""
         if manager.heard_session != stale.session and self.world.tell(stale):
             raise Violation(self.world, f"a report of {stale.node_id} over an old link was believed")
 
@@ -97,7 +97,7 @@ class Faults:
             self.world.link_of(process).breaks(self.world.random.choice(self.world.plan.faults.link_breaks_for_s))
 
     def _other_program_comes(self) -> None:
-        """Somebody starts a game on one of the devices."""
+        """The owner of the host starts a game on one of the devices."""
         manager = self._some_manager()
         if manager is None:
             return

@@ -1,4 +1,4 @@
-"""Where things go: pins are obeyed, and who leaves memory for others was allowed to."""
+"""Placement: pins are obeyed, and only models that may be evicted are evicted."""
 
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LEAVES_FOR_OTHERS = frozenset({"evicted"})
 LEAVES_UNASKED = frozenset({"evicted", "idle"})
-"""Reasons of a stop that nobody asked for and nothing forced."""
+"""Reasons of a stop that no operator asked for and no failure forced."""
 
 
 class PlacementRules:

@@ -17,7 +17,7 @@ def next_of(waiting: AdmissionQueue, model: str) -> str | None:
 
 
 def served(waiting: AdmissionQueue, model: str = "coder", tokens: int = 100) -> list[str]:
-    """Everybody who waits for the model, in the order in which they get a slot."""
+    """All tasks that wait for the model, in the order in which they get a slot."""
     order = []
     while task_id := next_of(waiting, model):
         order.append(task_id)
@@ -138,7 +138,7 @@ def test_apps_that_always_wait_are_served_by_weight(weights: dict[str, float], s
 
 
 @pytest.mark.req("ORCH-1003")
-def test_a_flood_delays_nobody_but_its_own_app() -> None:
+def test_a_flood_delays_no_app_but_its_own() -> None:
     waiting = queue(capacity=10_000)
     for number in range(1000):
         waiting.add(f"flood-{number}", "coder", "interactive", app="flood")

@@ -119,7 +119,7 @@ def test_a_retired_model_takes_no_tasks_and_stays_retired_when_it_changes() -> N
 
 
 @pytest.mark.parametrize(("name", "remedy"), [("coder", "settings file"), ("smollm2", "retire it")])
-def test_a_model_that_somebody_else_brings_is_not_deleted_by_a_call(name: str, remedy: str) -> None:
+def test_a_model_of_another_origin_is_not_deleted_by_a_call(name: str, remedy: str) -> None:
     made = catalog()
     with pytest.raises(FailedPrecondition, match=remedy):
         made.delete(name)

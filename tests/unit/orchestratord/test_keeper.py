@@ -81,7 +81,7 @@ async def test_a_task_whose_submitter_went_away_fails_too_if_it_can_not_be_kept(
         waiting.cancel()
         await world.keeper.finish()
         assert world.posted == [events.TaskNotKept("task-1", "the disk is full")]
-        await world.keeper.wait_task_kept("task-1")  # forgotten, so nobody waits
+        await world.keeper.wait_task_kept("task-1")  # forgotten, so the call returns at once
 
 
 @pytest.mark.parametrize("failures", [0, 1])

@@ -12,7 +12,7 @@ from llorch.gguf.model_file import read_model
 from llorch.rpc import model_facts
 from orchestratord.core.facts.memory_estimate import estimate_mib, estimate_split_mib
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
-from pool_managerd.convert.models import complete_progress
+from pool_managerd.convert.models import to_complete_progress
 from pool_managerd.models.references import LocatedModel
 from support.tiny_models import GENERATING, write_tiny_model
 
@@ -26,7 +26,7 @@ def model(**fields: object) -> Model:
 def known(facts: FileFacts, path: Path, **fields: object) -> Model:
     """A model of which the node that has its file has told."""
     described = model(**fields)
-    told = complete_progress(LocatedModel("file:/m.gguf", path, facts))
+    told = to_complete_progress(LocatedModel("file:/m.gguf", path, facts))
     described.facts = model_facts.from_proto(told.facts)
     return described
 

@@ -76,7 +76,7 @@ def test_a_model_in_use_stays_until_it_is_not() -> None:
     assert names(driver) == []
 
 
-def test_what_somebody_named_on_purpose_keeps_its_name() -> None:
+def test_a_model_that_an_operator_named_keeps_its_name() -> None:
     driver = BrainDriver()
     driver.add_model("coder")
     offering(driver, "garage", coder="dir:coder.gguf")
@@ -110,7 +110,7 @@ def test_a_pull_goes_where_the_file_is_else_to_the_largest_device() -> None:
     assert [n.node_id for n in pulls.nodes_for(driver.state, "hf:a/b", ("garage", "attic"))] == ["garage", "attic"]
 
 
-def test_a_pull_is_refused_where_nobody_could_do_it() -> None:
+def test_a_pull_is_refused_where_no_node_could_do_it() -> None:
     driver = BrainDriver()
     with pytest.raises(FailedPrecondition) as refused:
         pulls.nodes_for(driver.state, "hf:a/b", ())

@@ -215,7 +215,7 @@ async def test_a_bell_that_rang_between_two_looks_is_not_missed() -> None:
     assert not await bell.wait_rung(bell.rings, within_s=0.01)
 
 
-async def test_a_bell_wakes_everybody() -> None:
+async def test_a_bell_wakes_all_waiting_tasks() -> None:
     bell = Bell()
     waiting = [asyncio.create_task(bell.wait_rung(0, within_s=10)) for _ in range(3)]
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A file that is still coming, over the lives of those who write it."""
+"""A file that is still coming, over several processes that write it."""
 
 from hashlib import sha256
 from pathlib import Path

@@ -188,7 +188,7 @@ def test_a_data_directory_below_a_file_is_refused(tmp_path: Path) -> None:
     assert find_data_dir(settings(tmp_path, data_dir=tmp_path / "file" / "data")).level is Level.FAILED
 
 
-def test_a_data_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     finding = find_data_dir(settings(tmp_path))
     assert finding.level is Level.FAILED

@@ -134,7 +134,7 @@ def test_a_file_is_found_with_its_size(tmp_path: Path) -> None:
     assert (model.path, model.size_bytes) == (path, len(GGUF))
 
 
-def test_a_tilde_is_the_home_of_whoever_runs_the_pool_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_of_the_pool_managers_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tiny.gguf").write_bytes(GGUF)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert locate(FileReference("file:~/tiny.gguf", "~/tiny.gguf")).path == tmp_path / "tiny.gguf"

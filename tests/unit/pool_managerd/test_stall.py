@@ -54,7 +54,7 @@ def test_an_answer_in_between_is_enough() -> None:
     assert first_complaint([EngineSigns(0, 7), *[None] * 10] * 10) is None
 
 
-def test_nobody_is_blamed_for_a_time_in_which_nobody_looked() -> None:
+def test_a_worker_is_not_blamed_for_a_time_without_looks() -> None:
     watch = StallWatch(LIMIT_S)
     assert watch.look(EngineSigns(1, 7), 0.0) is None
     assert watch.look(EngineSigns(1, 7), 3600.0) is None

@@ -11,7 +11,7 @@ HOST = "127.0.0.1"
 
 @pytest.fixture
 def free() -> Iterator[PortRange]:
-    """Three ports next to each other that nobody else has."""
+    """Three ports next to each other that no other program has."""
     for first in range(20_000, 60_000, 7):
         with socket.socket() as one, socket.socket() as two, socket.socket() as three:
             try:

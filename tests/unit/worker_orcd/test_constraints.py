@@ -119,8 +119,8 @@ def test_no_text_breaks_the_translation(text: str) -> None:
     for grammar in (text, f"root ::= {text}"):
         try:
             compiled(grammar)
-        except InvalidArgument as refused:
-            assert refused.reason is Reason.INVALID_GRAMMAR  # noqa: PT017
+        except InvalidArgument as error:
+            assert error.reason is Reason.INVALID_GRAMMAR  # noqa: PT017
 
 
 def test_deep_groups_are_fine_up_to_the_limit() -> None:

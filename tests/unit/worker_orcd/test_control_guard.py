@@ -14,7 +14,7 @@ def test_a_superseded_orchestrator_is_refused() -> None:
     guard.check("c", 4, attached=True)
 
 
-def test_another_cluster_takes_over_only_when_nobody_is_attached() -> None:
+def test_another_cluster_takes_over_only_when_no_orchestrator_is_attached() -> None:
     guard = ControlGuard()
     guard.check("c", 7, attached=False)
     with pytest.raises(FailedPrecondition):

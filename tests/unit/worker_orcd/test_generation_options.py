@@ -8,8 +8,8 @@ import pytest
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_pb2
 from llorch.errors import InvalidArgument
 from llorch.options.sampling import Sampling
-from worker_orcd.convert.log_entries import log_prefix
-from worker_orcd.convert.run_spec import run_spec
+from worker_orcd.convert.log_entries import to_log_prefix
+from worker_orcd.convert.run_spec import to_run_spec
 from worker_orcd.convert.runs import fill_delta
 from worker_orcd.engine_info import Capabilities, Fingerprint
 from worker_orcd.engines.protocol import EngineRun
@@ -30,31 +30,33 @@ def test_every_sampling_option_of_the_contract_arrives() -> None:
     named = {field.name for field in task_pb2.Sampling.DESCRIPTOR.fields}
     assert named == {field.name for field in fields(Sampling)} | {"seed"}
     asked = task_pb2.Sampling(seed=2**64 - 1, logit_bias={3: -1.5}, mirostat=2, top_k=0, dry_base=2.0)
-    got = run_spec(spec(sampling=asked))
+    got = to_run_spec(spec(sampling=asked))
     assert got.seed == 2**64 - 1
     assert got.sampling == Sampling(logit_bias={3: -1.5}, mirostat=2, top_k=0, dry_base=2.0)
     assert {demand.capability for demand in got.demands} == {"seed", "logit_bias", "mirostat", "top_k", "dry_base"}
 
 
 def test_what_is_not_asked_for_has_the_contracts_default() -> None:
-    assert run_spec(spec()).sampling == Sampling()
+    assert to_run_spec(spec()).sampling == Sampling()
 
 
 def test_a_constraint_arrives_with_its_kind() -> None:
     constraint = task_pb2.OutputConstraint(json_schema="{}")
-    assert run_spec(spec(output_constraint=constraint)).constraint == OutputConstraint(ConstraintKind.JSON_SCHEMA, "{}")
+    assert to_run_spec(spec(output_constraint=constraint)).constraint == OutputConstraint(
+        ConstraintKind.JSON_SCHEMA, "{}"
+    )
     constraint = task_pb2.OutputConstraint(grammar="root ::= .")
-    assert run_spec(spec(output_constraint=constraint)).constraint == OutputConstraint(
+    assert to_run_spec(spec(output_constraint=constraint)).constraint == OutputConstraint(
         ConstraintKind.GRAMMAR, "root ::= ."
     )
-    assert run_spec(spec()).constraint is None
+    assert to_run_spec(spec()).constraint is None
 
 
 @pytest.mark.parametrize(("asked", "got"), [({}, None), ({"top_logprobs": 0}, 0), ({"top_logprobs": 5}, 5)])
 def test_no_log_probabilities_are_something_else_than_no_alternatives(
     asked: dict[str, object], got: int | None
 ) -> None:
-    assert run_spec(spec(**asked)).top_logprobs == got
+    assert to_run_spec(spec(**asked)).top_logprobs == got
 
 
 def test_log_probabilities_go_out_and_come_back() -> None:
@@ -67,7 +69,7 @@ def test_log_probabilities_go_out_and_come_back() -> None:
     told = delta.entries[0]
     assert told.logprobs[0].chosen.text == "\ufffd"
     assert told.logprobs[0].top[0] == log_entry_pb2.TokenLogprob(token_id=8, text="x", logprob=-1.5, raw=b"x")
-    assert log_prefix(delta.entries) == (entry,)
+    assert to_log_prefix(delta.entries) == (entry,)
 
 
 @pytest.mark.parametrize(

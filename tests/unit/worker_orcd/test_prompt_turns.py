@@ -72,7 +72,7 @@ def test_a_tiny_piece_says_nothing_about_the_speed() -> None:
     assert chunk.within(0, GAP_S) == SMALLEST
 
 
-def test_with_nobody_decoding_pieces_are_full() -> None:
+def test_with_no_run_decoding_pieces_are_full() -> None:
     prompt = Prompt(1200)
     plan = turns(400)
     pieces = [evaluate(plan, next_piece(plan, prompt, others_decode=False), 1.0) for _ in range(3)]

@@ -133,7 +133,7 @@ def test_a_run_released_while_it_runs_holds_its_place_until_the_engine_lets_go(t
     assert (table.unfinished, len(table)) == (0, 0)
 
 
-def test_a_run_that_nobody_watches_is_cancelled_after_the_grace(table: RunTable, clock: ManualClock) -> None:
+def test_a_run_without_a_reader_is_cancelled_after_the_grace(table: RunTable, clock: ManualClock) -> None:
     clock.advance(100)
     run = start(table, "a")
     clock.advance(14.9)

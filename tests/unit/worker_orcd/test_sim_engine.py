@@ -104,7 +104,7 @@ async def test_eos_can_be_ignored() -> None:
 
 
 @pytest.mark.parametrize("marked", [True, False])
-async def test_a_hung_engine_says_nothing_to_anybody_and_hears_no_cancel(marked: bool) -> None:
+async def test_a_hung_engine_makes_no_step_and_takes_no_cancel(marked: bool) -> None:
     fault = Fault(FaultKind.HANG, at_token=3, marker="boom")
     engine, log = await start(SimParameters(decode_tokens_per_s=500, faults=(fault,)))
     await engine.submit(run("a", prompt="boom" if marked else "hi"))

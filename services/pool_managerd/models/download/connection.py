@@ -56,7 +56,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
         return self
 
     async def aclose(self) -> None:
-        """At once: nobody waits for a server's farewell."""
+        """Closes at once, without waiting for TLS's close_notify of the server."""
         self._writer.transport.abort()
         with suppress(OSError):
             await self._writer.wait_closed()

@@ -17,7 +17,7 @@ from pool_managerd.models.download.progress import SlownessWatch
 from pool_managerd.models.gguf import ENOUGH_TO_TELL, check_head
 from pool_managerd.models.on_disk import on_disk
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 _MIB = 2**20
 WRITE_BYTES = 2 * _MIB
@@ -77,8 +77,8 @@ class Download:
     async def run(self) -> None:
         """Returns when the part file is whole and is what it should be.
 
-        Raises what can't be helped, after dropping what came; or what the network said last, and then what came is
-        kept for the next time if it can be gone on with.
+        Raises an error that a retry can't repair, after deleting what came; or the last error of the network, and then
+        what came is kept if a later download can resume it.
         """
         try:
             await self._within_time()
@@ -106,7 +106,7 @@ class Download:
             raise Interrupted(f"{self._file.name} was not here within {hours:g} h") from None
 
     async def _until_whole(self) -> None:
-        """A connection that brought something is no failure in a row."""
+        """A connection that delivered bytes resets the count of failures in a row."""
         failures, certain_progress = 0, self._part.length
         while not self._is_whole():
             try:
@@ -117,7 +117,7 @@ class Download:
                 failures += 1
                 if failures >= _FAILURES_IN_A_ROW:
                     raise
-                log.info("download_interrupted", file=self._file.name, done=self._part.length, why=error.message)
+                _log.info("download_interrupted", file=self._file.name, done=self._part.length, why=error.message)
                 if isinstance(error, RangeRefused) or not self._can_be_resumed():
                     await self._restart()
                     certain_progress = 0
@@ -135,7 +135,7 @@ class Download:
             self._part.state = replace(self._part.state, total=self._part.length)
 
     def _range(self) -> dict[str, str]:
-        """With If-Range a file that has changed meanwhile comes whole instead of as the end of another."""
+        """With If-Range the server sends a file that has changed meanwhile as a whole, not the end of another file."""
         if not self._part.length:
             return {}
         wanted = {"Range": f"bytes={self._part.length}-"}
@@ -194,7 +194,7 @@ class Download:
                     pieces, gathered, size = gathered, [], 0
                     await self._write(pieces)
         finally:
-            # What came before the connection broke counts, too; what broke says so itself.
+            # The bytes before the break count as well; the error of the connection is raised afterwards.
             if gathered:
                 await self._write(gathered)
         self._check_head(is_all=True)
@@ -228,7 +228,7 @@ class Download:
         return self._part.state.total is not None and self._part.length == self._part.state.total
 
     def _can_be_resumed(self) -> bool:
-        """Whether somebody notices if the rest came from another file."""
+        """Whether the server (If-Range) or the digest would reveal that the rest came from another file."""
         return bool(self._part.state.validator or self._file.sha256)
 
     def _wait_s(self, failures: int) -> float:

@@ -1,4 +1,4 @@
-"""One GET, with its redirects: every hop is judged, and no secret goes to another origin than its own.
+"""One GET, with its redirects: every hop is checked, and no secret goes to another origin than its own.
 
 On the level of HTTP's core on purpose: there are no cookies, no proxies, no netrc, no decompression to switch off.
 """

@@ -56,14 +56,14 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is not None:
         try:
             context.load_verify_locations(ca_file.expanduser())
-        except (OSError, ssl.SSLError) as exc:
-            raise invalid_field("download_ca_file", f"{ca_file} can't be read as certificates: {exc}") from exc
+        except (OSError, ssl.SSLError) as error:
+            raise invalid_field("download_ca_file", f"{ca_file} can't be read as certificates: {error}") from error
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
 class _CheckedBackend(httpcore2.AsyncNetworkBackend):
-    """TLS still verifies the name: it is the pool's business, and knows nothing of the address."""
+    """TLS still verifies the name: httpcore's pool does that, and does not know the address."""
 
     def __init__(self, dial: httpcore2.AsyncNetworkBackend, resolve: Resolve, check: CheckAddresses) -> None:
         self._dial = dial

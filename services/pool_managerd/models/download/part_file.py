@@ -23,7 +23,7 @@ _READ_BYTES = 4 * 2**20
 @dataclass(frozen=True, slots=True)
 class PartState:
     """`validator` is the ETag of the file that the bytes are of; empty if the server has none that is good for that.
-    `total` is None where nobody said it.
+    `total` is None where no server has told it.
     """
 
     url: str
@@ -47,7 +47,7 @@ class PartFile:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
-        """What came is kept; what is not wanted any more is to be dropped before. Idempotent."""
+        """Keeps what came; the caller drops before what it does not want any more. Idempotent."""
         if self._file >= 0:
             try:
                 self.sync()
@@ -55,8 +55,8 @@ class PartFile:
                 self._close()
 
     def resume(self, url: str) -> None:
-        """Takes up what is certain of an earlier download of this URL, if anything. Reads all of it, which may take
-        long: it may be left alone, and ends when the file is closed.
+        """Resumes what is certain of an earlier download of this URL, if anything. Reads all of it, which may take
+        long: the caller may stop waiting for it, and it ends when the file is closed.
         """
         state = _read(self._record)
         if state.url != url:
@@ -84,7 +84,7 @@ class PartFile:
             self.sync()
 
     def sync(self) -> None:
-        """What is there is certain from now on."""
+        """Makes all bytes that were written so far certain (fsync)."""
         os.fsync(self._file)
         self._unsynced = 0
         self.state = replace(self.state, certain=self.length)
@@ -130,7 +130,7 @@ def _to_json(state: PartState) -> dict[str, Any]:
 
 
 def _read(record: Path) -> PartState:
-    """One that can't be read stands for nothing: the download begins anew."""
+    """None where it can't be read: the download begins anew."""
     try:
         fields = json.loads(record.read_text())
         return PartState(

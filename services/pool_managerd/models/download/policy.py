@@ -1,8 +1,8 @@
 """What may be downloaded, and from where. Pure.
 
-A reference comes from whoever may use the API, and a server may answer with a redirect to anywhere. So every URL and
-every address is judged before anything is sent there: encrypted, of an allowed host, and outside of this network
-unless the owner of this node said otherwise.
+Any client of the API may send a reference, and a server may answer with a redirect to anywhere. So every URL and
+every address is checked before anything is sent there: encrypted, of an allowed host, and outside of this network
+unless the settings of this node allow otherwise.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ _LONGEST_URL = 8192
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A URL that was judged. `target` is path and query."""
+    """A URL that was checked. `target` is path and query."""
 
     host: str
     port: int
@@ -65,7 +65,7 @@ class DownloadPolicy:
     slowest_bytes_per_s: int = 1024
 
     def location(self, url: str) -> Location:
-        """Raises `PermissionDenied` for a URL that is not fetched, whoever asks for it."""
+        """Raises `PermissionDenied` for a URL that this node does not fetch for any client."""
         location = _parse(url)
         if self.hosts and not _is_listed(location.host, (*self.hosts, *self.private_hosts)):
             raise refused(f"{location.host} is not among the hosts that `download_hosts` of this node allows")

@@ -8,7 +8,7 @@ _WINDOW_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """In bytes. `total` is None as long as nobody has said it."""
+    """In bytes. `total` is None until a server has told it."""
 
     done: int = 0
     total: int | None = None
@@ -16,7 +16,7 @@ class Progress:
 
 
 class SpeedMeter:
-    """Bytes per second over the last seconds. What lay here before does not count."""
+    """Bytes per second over the last seconds. Bytes of an earlier download do not count."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()

@@ -40,8 +40,8 @@ class ChatTemplate:
             )
         try:
             self._renderer.open()
-        except RenderFailed as failure:
-            raise FailedPrecondition(Reason.MODEL_LOAD_FAILED, f"the model's chat template {failure}") from None
+        except RenderFailed as error:
+            raise FailedPrecondition(Reason.MODEL_LOAD_FAILED, f"the model's chat template {error}") from None
 
     def render(
         self,
@@ -63,8 +63,8 @@ class ChatTemplate:
             masked["messages"] = self._masking.mask_all(own.pop("messages"))
             masked["tools"] = self._masking.mask_all(own.pop("tools")) or None
             rendered = self._renderer.render({**masked, **own}, now or self._clock.wall())
-        except RenderFailed as failure:
-            raise _invalid(str(failure)) from None
+        except RenderFailed as error:
+            raise _invalid(str(error)) from None
         except RecursionError:
             raise _invalid("got values that are nested too deep") from None
         return list(self._masking.parts(rendered))

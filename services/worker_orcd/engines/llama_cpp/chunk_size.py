@@ -1,7 +1,7 @@
 """How long a piece of a prompt may be. Pure.
 
-While a piece is evaluated, nobody's tokens come. So its size follows from the speed that was measured on
-pieces before it. Speed falls with the position, since every token looks at all tokens before it: each range of
+While a piece is evaluated, no run gets tokens. So its size follows from the speed that was measured on pieces
+before it. Speed falls with the position, since every token attends to all tokens before it: each range of
 positions has its own.
 """
 

@@ -1,7 +1,7 @@
 """Outputs that have to follow a grammar or a JSON schema, checked by llguidance.
 
 It is given bounds on everything that it computes, so that no grammar takes more than a fraction of a second or a
-part of the memory: one that needs more is refused, or ends its run and nobody else's.
+part of the memory: one that needs more is refused, or ends its own run and no other.
 """
 
 import json
@@ -45,7 +45,7 @@ def _limits() -> LLParserLimits:
 
 
 class ConstraintFailed(Exception):
-    """The constraint can't be followed any further. In words for the run's client."""
+    """The constraint can't be followed any further. The message is for the run's client."""
 
 
 class Constraint:
@@ -120,8 +120,8 @@ class ConstraintCompiler:
         compiled = Constraint(matcher, self._ends_text, self._vocabulary_size)
         try:
             satisfiable = len(compiled.after(()).allowed()) > 0
-        except ConstraintFailed as failed:
-            raise invalid_constraint(constraint, str(failed)) from None
+        except ConstraintFailed as error:
+            raise invalid_constraint(constraint, str(error)) from None
         if not satisfiable:
             raise invalid_constraint(constraint, "no output can satisfy it")
         return compiled

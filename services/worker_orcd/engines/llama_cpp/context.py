@@ -120,7 +120,7 @@ def context_params(lib: Any, shape: LlamaCppShape) -> Any:
 
 
 def _flash_attention(lib: Any, shape: LlamaCppShape) -> int:
-    """Said one way or the other: left to the library, the bits of an answer would depend on what it finds."""
+    """Always set on or off: if the library chose, the bits of an answer would depend on its choice."""
     return int(lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if shape.flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED)
 
 

@@ -156,7 +156,7 @@ class DecodeLoop:
         return sequence
 
     def _next_waiting(self) -> WaitingChoice | None:
-        """The first of those who wait that may run now. Those that ended meanwhile wait no more."""
+        """The first waiting choice that may run now. Choices that ended meanwhile are dropped."""
         if not self._waiting or not self._slots.any_free:
             return None
         deterministic = sum(sequence.deterministic for sequence in self._active.values())
@@ -230,7 +230,7 @@ class DecodeLoop:
         return twins
 
     def _evaluate(self, sequences: list[Sequence]) -> bool:
-        """Runs the batch; if that fails, those who are in it fail, and the others go on."""
+        """Decodes the batch; if that fails, the runs in it fail, and the others go on."""
         try:
             self._context.decode(self._batch)
         except DecodeError as error:
@@ -255,8 +255,8 @@ class DecodeLoop:
         for sequence, row in picking:
             try:
                 picked.append((sequence, row, sequence.sampler.pick(self._context.handle, row, sequence.choice.index)))
-            except NothingToPick as nothing:
-                sequence.output.fail(RunFailure(nothing.reason, str(nothing), retryable=False))
+            except NothingToPick as error:
+                sequence.output.fail(RunFailure(error.reason, str(error), retryable=False))
         for sequence, row, token_id in picked:
             self._take(sequence, row, token_id)
 
@@ -285,7 +285,7 @@ class DecodeLoop:
         return steps
 
     def _free(self, sequence: Sequence) -> None:
-        """Its tokens stay in the slot, for whoever continues them."""
+        """Its tokens stay in the slot, for a later run that continues them."""
         sequence.sampler.close()
         self._slots.release(sequence)
 

@@ -1,4 +1,4 @@
-"""What keeps the bits of a deterministic run the same, whoever runs beside it. Pure.
+"""What keeps the bits of a deterministic run the same, whatever runs beside it. Pure.
 
 Measured with llama.cpp: a sequence's logits are bitwise those of a run alone if, and only if, no call of
 `llama_decode` that it takes part in contains another sequence, and its prompt is cut at the same absolute

@@ -24,7 +24,7 @@ Vector = NDArray[np.float32]
 
 
 class EmbeddingContext:
-    """Pools as the model says: the mean of all tokens, the first or the last one. The mean, if it says nothing."""
+    """Pools as the model's header says: the mean of all tokens, the first or the last one. By default the mean."""
 
     def __init__(self, native: Native, model: Model, shape: LlamaCppShape) -> None:
         self._lib: Any = native.lib

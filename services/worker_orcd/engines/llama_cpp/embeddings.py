@@ -24,7 +24,7 @@ class Embeddings:
         self._closed = False
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        """Between two packs of texts others get their turn, and a cancel is heard."""
+        """Between two packs of texts other calls get their turn, and a cancel takes effect."""
         tokens = await asyncio.to_thread(self._tokenize, texts)
         vectors: list[Vector] = []
         for pack in packed([len(text) for text in tokens], text_capacity(self._shape)):

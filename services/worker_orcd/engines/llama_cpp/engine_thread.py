@@ -1,6 +1,6 @@
 """The thread that owns the native context, from loading to freeing.
 
-It knows one queue in and one callback out: the event loop is told once per step, with the whole step.
+One queue leads in and one callback out: it is called on the event loop once per step, with the whole step.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class Loaded:
 class EngineThread:
     """`loaded` and `ended` are futures of the event loop that it is made in; `on_steps` is called there.
 
-    Whoever uses the model on another thread holds `model_lock` and sees that `closing` is not set.
+    Another thread that uses the model has to hold `model_lock` and to check that `closing` is not set.
     """
 
     def __init__(self, shape: LlamaCppShape, on_steps: StepCallback) -> None:
@@ -188,7 +188,7 @@ class EngineThread:
         try:
             self._event_loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
-            _log.debug("event_loop_closed")  # the process is about to exit; there is nobody to tell
+            _log.debug("event_loop_closed")  # the process is about to exit, and no task waits any more
 
     def _close_model(self, model: Model) -> None:
         self.closing.set()
@@ -211,7 +211,7 @@ def _nothing(_decode_loop: DecodeLoop) -> None:
 
 
 def _settle(future: "asyncio.Future[Any]", error: LlorchError | None, result: Any = None) -> None:
-    """On the event loop. Whoever waited may have gone, and nobody has to look at an error."""
+    """On the event loop. The waiting task may have gone; the error of a future without one must not be logged."""
     if future.done():
         return
     if error is None:

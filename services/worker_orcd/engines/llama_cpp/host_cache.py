@@ -45,7 +45,7 @@ class HostCache:
         self._budget = budget_bytes
         self._seed = crc32(identity.encode())
         self._saved: list[SavedSequence] = []
-        """The one that was wanted last is the last."""
+        """The sequence that was used last is the last."""
         self.used_bytes = 0
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Log probabilities of a position, from the logits as the model gave them. Pure."""
+"""Log probabilities of a position, from the logits of the model, before any sampling option. Pure."""
 
 from collections.abc import Sequence
 

@@ -24,7 +24,7 @@ class Model:
         go_on: Callable[[], bool],
         hear_share: Callable[[float], None] = lambda _share: None,
     ) -> None:
-        """`hear_share` is told how much of it is loaded, 0 to 1, whenever `go_on` is asked."""
+        """`hear_share` is called with the share that is loaded, 0 to 1, whenever `go_on` is asked."""
         self._lib: Any = native.lib
         self.handle = open_model(native, shape, go_on, hear_share)
         self.vocab = self._lib.llama_model_get_vocab(self.handle)

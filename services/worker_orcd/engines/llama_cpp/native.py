@@ -32,11 +32,11 @@ class NativeLog:
         lib.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def forget(self) -> None:
-        """A load begins: what was said before is not about it."""
+        """A load begins: earlier lines are not about it."""
         self._complaints.clear()
 
     def first_complaint(self) -> str:
-        """What went wrong; the later lines say only that something did."""
+        """What went wrong; the later lines tell only that the load failed."""
         return self._complaints[0] if self._complaints else "it does not say why"
 
     def _on_line(self, level: int, text: bytes, _user_data: object) -> None:

@@ -26,7 +26,7 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chat:
-    """A template of the model, what it teaches the model, and the tokens that are marks in it."""
+    """A template of the model, its format, and the tokens that are marks in it."""
 
     template: ChatTemplate
     format: ChatFormat
@@ -49,7 +49,7 @@ class PromptBuilder:
 
     @property
     def has_tools(self) -> bool:
-        """Whether the model was taught to call tools, in a way that is understood here."""
+        """Whether the model's template has tool calls, in a format that is known here."""
         return self._with_tools is not None and bool(self._with_tools.format.tool_opening)
 
     @property

@@ -1,7 +1,7 @@
 """Whose prompt is evaluated next, and how much of it at once. Pure.
 
 Prompts take turns, piece by piece, so that a short one does not wait for the end of a long one. While others
-decode, the pieces between two of their tokens take about as long as they may have to wait; while nobody does,
+decode, the pieces between two of their tokens take about as long as they may have to wait; while no run decodes,
 pieces are as large as they can be.
 """
 
@@ -27,7 +27,7 @@ class Piece:
 
 
 class PromptTurns:
-    """`gap_s` is how long those who decode may wait for their next token."""
+    """`gap_s` is how long decoding runs may wait for their next token."""
 
     def __init__(self, chunk: ChunkSize, fixed: FixedChunks, gap_s: float) -> None:
         self._chunk = chunk
@@ -38,7 +38,7 @@ class PromptTurns:
         self._turns = 0
 
     def next_piece(self, waiting: SequenceOf[Sequence], *, others_decode: bool) -> Piece | None:
-        """A piece of the prompt whose turn it is; None if those who decode come first."""
+        """A piece of the prompt whose turn it is; None if the decoding runs come first."""
         if not waiting:
             return None
         sequence = min(waiting, key=lambda sequence: sequence.last_turn)

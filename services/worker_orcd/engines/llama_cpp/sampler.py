@@ -16,7 +16,7 @@ from worker_orcd.engines.run_output import Particulars
 
 
 class NothingToPick(Exception):
-    """No token is left by what the run asks for. In words for its client."""
+    """The options of the run leave no token. The message is for its client."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -148,8 +148,8 @@ class Sampler:
                 picked = self._draw(index, 1)
             if picked is not None and picked[0] not in self._model.ends_text:
                 constraint.accept(picked[0])
-        except ConstraintFailed as failed:
-            raise NothingToPick(Reason.INVALID_GRAMMAR, str(failed)) from None
+        except ConstraintFailed as error:
+            raise NothingToPick(Reason.INVALID_GRAMMAR, str(error)) from None
         return picked
 
     def _draw(self, index: int, draw: int) -> tuple[int, float] | None:

@@ -2,7 +2,7 @@
 
 Sampler profile 2: logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC, temperature, draw. Temperature 0
 takes the most likely token after DRY. With mirostat, it and the temperature stand in place of all from top-k on.
-Whoever changes the order raises `draws.PROFILE`.
+A change of the order has to raise `draws.PROFILE`.
 """
 
 import ctypes

@@ -33,6 +33,7 @@ class Sequence:
     the context has seen.
 
     Until the first `prefill_tokens` of them are evaluated, the sequence is in prefill; it decodes from there on.
+    `last_turn` is when a piece of its prompt was evaluated last, in turns of all prompts.
     """
 
     slot: int
@@ -45,8 +46,6 @@ class Sequence:
     decoding: bool = False
     number: int = 0
     last_turn: int = 0
-    """When a piece of its prompt was evaluated last, in turns of all prompts."""
-
     prefill_tokens: int = field(init=False)
     choice: ChoiceOutput = field(init=False)
     deterministic: bool = field(init=False)

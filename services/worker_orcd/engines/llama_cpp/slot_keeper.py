@@ -57,7 +57,7 @@ class SlotKeeper:
         self._slots.release(self._slots[sequence.slot])
 
     def forget(self, sequence: Sequence) -> None:
-        """Nobody knows what is in the slot."""
+        """Empties the slot: after a failed decoding its content is unknown."""
         self._context.forget(sequence.slot)
         sequence.evaluated = 0
         self._slots[sequence.slot].watermark = 0

@@ -11,7 +11,7 @@ MIN_REUSE = 16
 """A shorter common beginning is no reason to prefer one slot to another."""
 
 MIN_LOSS = 64
-"""So many tokens may be overwritten without regret: evaluating them again costs less than saving them."""
+"""So many tokens may be overwritten: evaluating them again costs less than saving them."""
 
 _COPY_PAYS = 64
 """A slot is copied as a whole, used or not: for less than this part of it, evaluating is no slower."""
@@ -30,7 +30,7 @@ def common_prefix(one: Sequence[int], other: Sequence[int], limit: int) -> int:
 
 
 class Holder(Protocol):
-    """Whoever is in a slot. The context has evaluated the first `evaluated` of `tokens`."""
+    """What occupies a slot. The context has evaluated the first `evaluated` of `tokens`."""
 
     tokens: list[int]
     evaluated: int
@@ -46,13 +46,14 @@ class Kept:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """`watermark` is as in FixedChunks: so many tokens are good for a deterministic run."""
+    """`watermark` is as in FixedChunks: so many tokens are good for a deterministic run. `used_at` grows with every use
+    of any slot.
+    """
 
     number: int
     holder: Holder = field(default_factory=Kept)
     busy: bool = False
     used_at: int = 0
-    """Grows with every use of any slot."""
     watermark: int = 0
 
     @property

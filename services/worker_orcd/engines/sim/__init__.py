@@ -1,4 +1,4 @@
-"""The simulated engine: costs as parameters, and output that anybody can recompute."""
+"""The simulated engine: costs as parameters, and output that tests can recompute."""
 
 from worker_orcd.engines.sim.tokens import SimToken, sim_text, sim_tokens
 

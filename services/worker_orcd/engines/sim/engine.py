@@ -49,7 +49,7 @@ class _SimRun:
 
 
 def _drop(_steps: Sequence[TokenStep]) -> None:
-    """Until somebody wants the steps."""
+    """Stands in until `deliver_to` is called."""
 
 
 class SimEngine:

@@ -16,7 +16,7 @@ class FaultKind(StrEnum):
     EXIT = "exit"
     """The process ends with `exit_code`."""
     HANG = "hang"
-    """No further step, for any run, and cancels are not heard: a stuck engine."""
+    """No further step, for any run, and cancels have no effect: a stuck engine."""
     SLOW = "slow"
     """The step takes `delay_s` longer."""
     FAIL_RUN = "fail_run"

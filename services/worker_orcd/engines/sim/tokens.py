@@ -1,6 +1,6 @@
-"""What the simulated engine says: token i of a choice is a hash of (seed, choice, i). Pure.
+"""The output of the simulated engine: token i of a choice is a hash of (seed, choice, i). Pure.
 
-So whoever knows the seed can check any stream, from any index, across any number of workers.
+So a test that knows the seed can check any stream, from any index, across any number of workers.
 """
 
 from hashlib import blake2b

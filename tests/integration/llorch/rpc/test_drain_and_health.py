@@ -139,7 +139,7 @@ async def test_health_follows_the_state(served: Serving) -> None:
     listed = await call(health.List, health_pb2.HealthListRequest(), timeout_s=5)
     assert set(listed.statuses) == {"", SERVICE}
     with pytest.raises(errors.NotFound):
-        await call(health.Check, health_pb2.HealthCheckRequest(service="nobody"), timeout_s=5)
+        await call(health.Check, health_pb2.HealthCheckRequest(service="unknown"), timeout_s=5)
 
 
 async def test_health_watch_tells_every_change_and_the_drain(script: Script) -> None:

@@ -1,4 +1,4 @@
-"""Explanations are the decision itself, in the words of somebody who explains it."""
+"""Explanations are the decision itself, in sentences."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def test_what_is_not_known_yet_is_said(scene: Scene) -> None:
     assert "what it takes is known once its file was looked at" in said(scene)
 
 
-def test_a_claim_of_the_owner_counts_before_anybody_has_seen_the_file(scene: Scene) -> None:
+def test_a_claim_of_the_owner_counts_before_a_node_has_seen_the_file(scene: Scene) -> None:
     scene.model("coder", 30 * GIB).size_mib = None
     assert "GPU 0 (RTX 3090) + GPU 1 (RTX 3060) of garage" in said(scene).partition(":")[0]
 
@@ -141,7 +141,7 @@ def test_unknown_names_are_refused_as_for_a_task(scene: Scene) -> None:
     with pytest.raises(NotFound, match="nearest names"):
         explain(scene.state, "codr", "", 0, 0)
     with pytest.raises(NotFound):
-        explain(scene.state, "coder", "nobody", 0, 0)
+        explain(scene.state, "coder", "unknown", 0, 0)
 
 
 @pytest.mark.parametrize(

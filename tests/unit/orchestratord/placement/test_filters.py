@@ -141,7 +141,7 @@ def test_a_device_that_its_owner_took_back() -> None:
     assert removed_by(scene)[BIG.device_id][0] == "device_released"
 
 
-def test_nothing_is_told_that_nobody_asked_for() -> None:
+def test_details_are_told_only_when_the_caller_asks_for_them() -> None:
     scene = scene_with()
     scene.rule(Mode.PIN, "garage/3060")
     decision = scene.place()

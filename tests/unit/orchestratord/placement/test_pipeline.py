@@ -68,7 +68,7 @@ def test_the_nearer_disk_wins(scene: Scene) -> None:
     assert scene.chosen() == ("attic/GPU-attic",)
 
 
-def test_nobody_is_evicted_while_another_card_is_free(scene: Scene) -> None:
+def test_no_model_is_evicted_while_another_card_is_free(scene: Scene) -> None:
     scene.worker("writer", 20 * GIB, BIG.device_id)
     chosen = scene.place().chosen
     assert chosen is not None

@@ -6,7 +6,7 @@ import pytest
 from llama_orch.v2 import run_pb2
 from llorch.errors import InvalidArgument
 from worker_orcd.chat.tools import check_tools, forced_call_schema, json_object
-from worker_orcd.convert.run_spec import run_spec
+from worker_orcd.convert.run_spec import to_run_spec
 from worker_orcd.run_spec import ConstraintKind, Message, Role, RunSpec, Tool, ToolCall, ToolChoice
 
 NUMBERS = {"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "number"}}}
@@ -27,7 +27,7 @@ def proto() -> run_pb2.RunSpec:
 
 
 def test_a_conversation_with_tools_is_taken_whole() -> None:
-    spec = run_spec(proto())
+    spec = to_run_spec(proto())
     assert spec.messages[1] == Message(Role.ASSISTANT, "", tool_calls=(ToolCall("c1", "add", {"a": 1}),))
     assert spec.messages[2] == Message(Role.TOOL, "2", tool_call_id="c1")
     assert spec.tools == (Tool("add", "Adds.", {"type": "object"}),)
@@ -39,13 +39,13 @@ def test_a_conversation_with_tools_is_taken_whole() -> None:
 def test_tools_that_have_to_be_called_constrain_the_output() -> None:
     asked = proto()
     asked.generate.chat.tool_choice = "required"
-    spec = run_spec(asked)
+    spec = to_run_spec(asked)
     assert spec.constraint is not None
     assert spec.constraint.kind is ConstraintKind.JSON_SCHEMA
     assert "json_schema" in {demand.capability for demand in spec.demands}
     asked.generate.output_constraint.grammar = 'root ::= "x"'
     with pytest.raises(InvalidArgument, match="output_constraint"):
-        run_spec(asked)
+        to_run_spec(asked)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_a_tool_that_can_not_be_right_is_refused_by_name(field: str, value: str,
     asked = proto()
     setattr(asked.generate.chat.tools[0], field, value)
     with pytest.raises(InvalidArgument, match=named):
-        run_spec(asked)
+        to_run_spec(asked)
 
 
 def test_calls_of_earlier_turns_are_checked_too() -> None:
     asked = proto()
     asked.generate.chat.messages[1].tool_calls[0].arguments = "nothing"
     with pytest.raises(InvalidArgument, match=r"messages\[1\]\.tool_calls\[0\]\.arguments"):
-        run_spec(asked)
+        to_run_spec(asked)
 
 
 @pytest.mark.parametrize(
