@@ -6,14 +6,12 @@ from llama_orch.v2 import assignment_pb2, task_pb2
 from llorch.identifiers import check_id
 from llorch.options.assignment import ASSIGNMENT
 from llorch.options.task import PLACEMENT
-from llorch.rpc.enum_table import EnumTable
+from llorch.rpc.enum_tables import ASSIGNMENT_MODES
 from orchestratord.convert.option_checks import check_options
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.facts.targets import show
-
-_MODES = EnumTable(Mode, assignment_pb2.AssignmentMode)
 
 
 def to_draft(assignment: assignment_pb2.Assignment) -> Assignment:
@@ -26,7 +24,7 @@ def to_draft(assignment: assignment_pb2.Assignment) -> Assignment:
         model=assignment.model,
         app=assignment.app,
         targets=tuple(assignment.targets),
-        mode=_MODES.from_proto(assignment.mode, "mode"),
+        mode=ASSIGNMENT_MODES.from_proto(assignment.mode, "mode"),
         keep_loaded=assignment.keep_loaded,
         replicas_min=assignment.replicas_min,
         replicas_max=assignment.replicas_max,
@@ -46,7 +44,7 @@ def to_proto(rule: Assignment, fleet: Fleet) -> assignment_pb2.Assignment:
             target if place is None else show(fleet, place)
             for target, place in zip(rule.targets, rule.places, strict=True)
         ],
-        mode=_MODES.to_proto(rule.mode),
+        mode=ASSIGNMENT_MODES.to_proto(rule.mode),
         keep_loaded=rule.keep_loaded,
         replicas_min=rule.replicas_min,
         replicas_max=rule.replicas_max,

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestratord.core.facts.assignments import Assignment, Mode
+from llorch.assignment_mode import Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.targets import Place, devices_of
 

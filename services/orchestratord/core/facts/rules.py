@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from orchestratord.core.facts.assignments import Assignment, Assignments, Mode, describe
+from llorch.assignment_mode import Mode
+from orchestratord.core.facts.assignments import Assignment, Assignments, describe
 from orchestratord.core.facts.fleet import Fleet, Node, NodeState
 from orchestratord.core.facts.targets import Place, devices_of, show
 

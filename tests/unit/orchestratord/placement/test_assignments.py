@@ -2,8 +2,9 @@
 
 import pytest
 
+from llorch.assignment_mode import Mode
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
-from orchestratord.core.facts.assignments import LoadingRules, Mode, describe
+from orchestratord.core.facts.assignments import LoadingRules, describe
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.rules import NO_RULES, Lane, Overrides, Rules, rules_of
 from orchestratord.core.facts.targets import resolve
