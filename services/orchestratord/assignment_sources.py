@@ -2,15 +2,21 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from llorch.assignment_mode import Mode, all_meanings
 from llorch.identifiers import check_id
 from orchestratord.core.events import AssignmentSet
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.model import Origin
 from orchestratord.settings_tables import Heading, SettingsTable, listed_tables
+
+if TYPE_CHECKING:
+    ModeWord = str
+else:
+    ModeWord = Literal[tuple(mode.word for mode in Mode)]
 
 
 class AssignmentTable(SettingsTable):
@@ -22,9 +28,7 @@ class AssignmentTable(SettingsTable):
     to: tuple[str, ...] = Field(
         description="Places: a node, a GPU such as garage/3090, GPUs together such as garage/3090+3060, or a pool."
     )
-    mode: Literal["pin", "prefer", "avoid"] = Field(
-        description="Only there (pin), there if it can (prefer), or not there (avoid)."
-    )
+    mode: ModeWord = Field(description=all_meanings())
     keep_loaded: bool = Field(False, description="Load it at start and never evict it.")
     replicas_min: int = Field(0, ge=0, le=256, description="Workers to keep at least.")
     replicas_max: int = Field(0, ge=0, le=256, description="Workers to have at most; 0 = one.")
@@ -47,7 +51,7 @@ def _draft(table: AssignmentTable) -> Assignment:
         model=table.model,
         app=table.app,
         targets=table.to,
-        mode=Mode(table.mode.upper()),
+        mode=Mode[table.mode.upper()],
         keep_loaded=table.keep_loaded,
         replicas_min=table.replicas_min,
         replicas_max=table.replicas_max,

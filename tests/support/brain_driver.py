@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
+from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from llorch.finish_reason import FinishReason
 from llorch.worker_spec import WorkerSpec
@@ -11,7 +12,7 @@ from llorch.worker_state import WorkerState
 from orchestratord.core import events
 from orchestratord.core.brain import Brain, Handled
 from orchestratord.core.effects import Effect, StageModel, StartWorker
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Task, TaskRequest

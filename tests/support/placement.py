@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from itertools import count
 
+from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core.events import AssignmentSet
 from orchestratord.core.facts.admission import AdmissionQueue, Waiting
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.decision import Decision
 from orchestratord.core.facts.fleet import Device, EngineFacts, Node, NodeState, Pool, Worker
 from orchestratord.core.facts.model import Model, ModelSpec, Origin

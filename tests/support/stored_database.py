@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from llorch.assignment_mode import Mode
 from llorch.cache_type import CacheType
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
@@ -20,7 +21,7 @@ from llorch.gguf.facts import ModelFacts
 from llorch.gguf.layers import Layer
 from llorch.split_mode import SplitMode
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome, Term
 from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts

@@ -1,21 +1,26 @@
 """`llorch assign`: where models and apps run."""
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from llorch.assignment_mode import STANDARD, Mode
 from llorch.cli.assignments import sentence
 from llorch.cli.connecting import Address, Token, ask
+from llorch.cli.mode_flags import flag_per_mode
 from llorch.cli.output import AsJson, as_data, note, print_json
 from llorch.errors import invalid_field
-
-if TYPE_CHECKING:
-    from llama_orch.v2 import assignment_pb2
 
 _REPLICAS = re.compile(r"(?P<least>\d{1,4})?(?P<colon>:)?(?P<most>\d{1,4})?", re.ASCII)
 
 
+def _mode_flag(mode: Mode) -> Any:
+    meaning = f"{mode.meaning} The default." if mode is STANDARD else mode.meaning
+    return Annotated[bool, typer.Option(f"--{mode.word}", help=meaning)]
+
+
+@flag_per_mode("modes", Mode, _mode_flag, default=False)
 def assign(
     model: Annotated[str | None, typer.Argument(help="Name or alias of a model; without it, all of an app.")] = None,
     *,
@@ -28,9 +33,7 @@ def assign(
         ),
     ] = None,
     app: Annotated[str | None, typer.Option(help="Only when this app asks; `llorch apps` lists them.")] = None,
-    pin: Annotated[bool, typer.Option("--pin", help="Only there. The default.")] = False,
-    prefer: Annotated[bool, typer.Option("--prefer", help="There if it can.")] = False,
-    avoid: Annotated[bool, typer.Option("--avoid", help="Not there.")] = False,
+    modes: dict[Mode, bool],
     keep_loaded: Annotated[bool, typer.Option("--keep-loaded", help="Loaded at once and never evicted.")] = False,
     replicas: Annotated[
         str | None, typer.Option(metavar="MIN[:MAX]", help="How many times it is loaded, by demand up to MAX.")
@@ -43,7 +46,9 @@ def assign(
     json: AsJson = False,
 ) -> None:
     """Say where a model, an app, or a model of an app runs. Refused if it contradicts another rule."""
-    mode = _mode(pin=pin, prefer=prefer, avoid=avoid)
+    from llorch.rpc.enum_tables import ASSIGNMENT_MODES
+
+    mode = ASSIGNMENT_MODES.to_proto(_mode(modes))
     settings: dict[str, Any] = {"keep_loaded": keep_loaded, "fallback": fallback, **_replicas(replicas)}
     rule = ask(
         address, token, lambda client: client.assign(_places(to), mode, model=model or "", app=app or "", **settings)
@@ -54,14 +59,12 @@ def assign(
         note(f"{sentence(rule)}; `llorch unassign {rule.assignment_id}` takes that back")
 
 
-def _mode(*, pin: bool, prefer: bool, avoid: bool) -> "assignment_pb2.AssignmentMode.ValueType":
-    from llama_orch.v2 import assignment_pb2
-
-    if pin + prefer + avoid > 1:
-        raise invalid_field("--pin", "goes without --prefer and --avoid; a rule says one of them")
-    if prefer:
-        return assignment_pb2.ASSIGNMENT_MODE_PREFER
-    return assignment_pb2.ASSIGNMENT_MODE_AVOID if avoid else assignment_pb2.ASSIGNMENT_MODE_PIN
+def _mode(flags: dict[Mode, bool]) -> Mode:
+    given = [mode for mode, is_given in flags.items() if is_given]
+    if len(given) > 1:
+        others = " and ".join(f"--{mode.word}" for mode in Mode if mode is not STANDARD)
+        raise invalid_field(f"--{STANDARD.word}", f"goes without {others}; a rule says one of them")
+    return given[0] if given else STANDARD
 
 
 def _places(to: list[str] | None) -> list[str]:

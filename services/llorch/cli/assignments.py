@@ -5,13 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llorch.cli.connecting import Address, Token, ask
-from llorch.cli.naming import enum_word
 from llorch.cli.output import AsJson, as_data, note, print_json, print_rows
 
 if TYPE_CHECKING:
     from llama_orch.v2 import assignment_pb2
-
-_WORDS = {"pin": "only on", "prefer": "preferably on", "avoid": "not on"}
 
 
 def assignments(*, address: Address = None, token: Token = None, json: AsJson = False) -> None:
@@ -49,10 +46,10 @@ def _subject(rule: "assignment_pb2.Assignment") -> str:
 
 
 def _where(rule: "assignment_pb2.Assignment") -> str:
-    from llama_orch.v2 import assignment_pb2
+    from llorch.rpc.enum_tables import ASSIGNMENT_MODES
 
-    mode = enum_word(assignment_pb2.AssignmentMode, rule.mode, "ASSIGNMENT_MODE_")
-    return f"{_WORDS.get(mode, mode)} {' or '.join(rule.targets)}"
+    mode = ASSIGNMENT_MODES.find(rule.mode)
+    return f"{mode.before_places if mode else rule.mode} {' or '.join(rule.targets)}"
 
 
 def _terms(rule: "assignment_pb2.Assignment") -> list[str]:

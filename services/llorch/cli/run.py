@@ -4,13 +4,15 @@ import asyncio
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from llorch.assignment_mode import Mode
 from llorch.cli import exit_codes
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.constraints import grammar_text, schema_text
+from llorch.cli.mode_flags import flag_per_mode
 from llorch.cli.option_flag import option_flag
 from llorch.cli.output import note
 from llorch.cli.quantities import milliseconds
@@ -18,17 +20,22 @@ from llorch.cli.terminal_text import terminal_text
 from llorch.errors import LlorchError, invalid_field
 from llorch.options.generation import GENERATION
 from llorch.options.sampling import SAMPLING
-from llorch.options.task import PLACEMENT, TASK
+from llorch.options.task import PLACEMENT, TASK, WISHES
 
 if TYPE_CHECKING:
     from llorch.sdk.async_client import AsyncClient
     from llorch.sdk.events import End, Placed
-    from llorch.sdk.task_options import GenerateOptions
+    from llorch.sdk.task_options import GenerateOptions, PlacementWishes
     from llorch.sdk.task_stream import TaskStream
 
 _CANCEL_WITHIN_S = 2.0
 
 
+def _place_flag(mode: Mode) -> Any:
+    return Annotated[list[str] | None, option_flag(PLACEMENT[mode.word], metavar="PLACE")]
+
+
+@flag_per_mode("places", WISHES, _place_flag, default=None)
 def run(
     model: Annotated[str, typer.Argument(help="Name or alias of a model; `llorch models` lists them.")],
     prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from stdin.")],
@@ -57,9 +64,7 @@ def run(
         str | None, typer.Option(metavar="TIME", help="Fail if it is not done by then, e.g. 30s.")
     ] = None,
     session: Annotated[str | None, option_flag(TASK["session_id"], metavar="ID")] = None,
-    pin: Annotated[list[str] | None, option_flag(PLACEMENT["pin"], metavar="PLACE")] = None,
-    prefer: Annotated[list[str] | None, option_flag(PLACEMENT["prefer"], metavar="PLACE")] = None,
-    avoid: Annotated[list[str] | None, option_flag(PLACEMENT["avoid"], metavar="PLACE")] = None,
+    places: dict[Mode, list[str] | None],
     raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without chat template.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary on stderr.")] = False,
     address: Address = None,
@@ -85,13 +90,17 @@ def run(
         "priority": priority,
         "deadline_ms": milliseconds("--deadline", deadline),
         "session_id": session,
-        "placement": {"pin": pin, "prefer": prefer, "avoid": avoid} if pin or prefer or avoid else None,
+        "placement": _wishes(places),
         "raw": raw,
     }
     said = _stdin() if prompt == "-" else prompt
     code = ask(address, token, lambda client: _answer(client, model, said, options, quiet=quiet))
     if code:
         raise typer.Exit(code)
+
+
+def _wishes(places: dict[Mode, list[str] | None]) -> "PlacementWishes | None":
+    return cast("PlacementWishes", {mode.word: named for mode, named in places.items() if named}) or None
 
 
 def _stdin() -> str:

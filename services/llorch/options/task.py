@@ -2,6 +2,7 @@
 
 from types import MappingProxyType
 
+from llorch.assignment_mode import Mode
 from llorch.options.option import CHARACTERS, Option, Range, Table
 
 DEFAULT_PRIORITY = "interactive"
@@ -34,8 +35,8 @@ def places(meaning: str, least: int = 0) -> Option:
 PLACEMENT: Table = MappingProxyType(
     {
         "pin": places('Only on these devices, nodes or pools, e.g. "garage/3090".'),
-        "prefer": places("There if it can."),
-        "avoid": places("Not there."),
+        "prefer": places(Mode.PREFER.meaning),
+        "avoid": places(Mode.AVOID.meaning),
         "device_mask": places("Device ids that may be used at all; empty = all."),
         "fallback": Option(
             "Whether it may run elsewhere when the pinned place is lost.",
@@ -43,6 +44,9 @@ PLACEMENT: Table = MappingProxyType(
         ),
     }
 )
+
+WISHES = tuple(mode for mode in Mode if mode.word in PLACEMENT)
+"""What a request may say about its own place as an assignment does."""
 
 SESSION_BUDGET: Table = MappingProxyType(
     {

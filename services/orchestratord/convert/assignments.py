@@ -6,13 +6,11 @@ from llama_orch.v2 import assignment_pb2, task_pb2
 from llorch.identifiers import check_id
 from llorch.options.assignment import ASSIGNMENT
 from llorch.options.task import PLACEMENT
-from llorch.rpc.enum_table import EnumTable
+from llorch.rpc.enum_tables import ASSIGNMENT_MODES
 from orchestratord.convert.option_checks import check_options
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.views.assignments import AssignmentView
-
-_MODES = EnumTable(Mode, assignment_pb2.AssignmentMode)
 
 
 def to_draft(assignment: assignment_pb2.Assignment) -> Assignment:
@@ -25,7 +23,7 @@ def to_draft(assignment: assignment_pb2.Assignment) -> Assignment:
         model=assignment.model,
         app=assignment.app,
         targets=tuple(assignment.targets),
-        mode=_MODES.from_proto(assignment.mode, "mode"),
+        mode=ASSIGNMENT_MODES.from_proto(assignment.mode, "mode"),
         keep_loaded=assignment.keep_loaded,
         replicas_min=assignment.replicas_min,
         replicas_max=assignment.replicas_max,
@@ -42,7 +40,7 @@ def to_proto(view: AssignmentView) -> assignment_pb2.Assignment:
         model=rule.model,
         app=rule.app,
         targets=view.targets,
-        mode=_MODES.to_proto(rule.mode),
+        mode=ASSIGNMENT_MODES.to_proto(rule.mode),
         keep_loaded=rule.keep_loaded,
         replicas_min=rule.replicas_min,
         replicas_max=rule.replicas_max,

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
+from llorch.assignment_mode import Mode
 from orchestratord.core import brain, events
 from orchestratord.core.facts.admission import AdmissionQueue
 from orchestratord.core.facts.fair_queue import FairQueue
-from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.fleet import Node, Worker
 from orchestratord.core.facts.ledger import Ledger
-from orchestratord.core.facts.rules import Rules
+from orchestratord.core.facts.rules import Rule, Rules
 from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import model_loading, model_unloading, nodes, task_dispatch, worker_life
@@ -97,6 +98,13 @@ def _move_whatever_was(task: Task, state: TaskState) -> None:
     task.state = state
 
 
+_EXCLUDED_BY = Rules.excluded_by
+
+
+def _excluded_by_all_but_pins(rules: Rules, mode: Mode, node: Node, device_ids: tuple[str, ...]) -> Rule | None:
+    return None if mode is Mode.PIN else _EXCLUDED_BY(rules, mode, node, device_ids)
+
+
 ABLATIONS = (
     Ablation(
         "a worker gets as many runs as it has slots", "slots", _replace(Worker, "slots_free", property(lambda _: 1))
@@ -108,7 +116,7 @@ ABLATIONS = (
     Ablation("only who is idle leaves for others", "while it runs", _let_busy_ones_go),
     Ablation("who was just loaded stays", "is evicted", _replace(eviction, "residency_over", lambda *_: True)),
     Ablation("what is to be kept stays", "is to be kept", _replace(eviction, "is_kept", lambda *_: False)),
-    Ablation("pins hold", "against", _replace(Rules, "excluded_by_pin", lambda *_: None)),
+    Ablation("pins hold", "against", _replace(Rules, "excluded_by", _excluded_by_all_but_pins)),
     Ablation("no class starves", "goes before those in", _replace(AdmissionQueue, "_is_overdue", lambda *_: False)),
     Ablation("apps share by weight", "its weight means", _let_virtual_time_stand_still),
     Ablation("deadlines end tasks", "after its deadline", _time(TimerKind.DEADLINE)),

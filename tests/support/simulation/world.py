@@ -6,11 +6,12 @@ from itertools import count
 from random import Random
 from typing import Any
 
+from llorch.assignment_mode import Mode
 from llorch.errors import LlorchError
 from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.state import BrainConfig
 from support.simulation.faults import Faults
@@ -203,7 +204,7 @@ def _assignment(rule: RulePlan) -> Assignment:
         model=rule.model,
         app=rule.app,
         targets=("/".join((rule.node_id, *rule.device_ids)),),
-        mode=Mode(rule.mode),
+        mode=Mode[rule.mode],
         keep_loaded=rule.keep_loaded,
         origin=Origin.FILE,
     )

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llorch.assignment_mode import Mode
 from llorch.background import TaskSupervisor
 from llorch.errors import LlorchError, NotFound, Reason
 from llorch.rpc.call_context import CallInfo, enter_call
 from orchestratord.core import events
 from orchestratord.core.brain import HANDLERS
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.model import ModelSpec, ModelState, Origin
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskRequest

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from llorch.assignment_mode import Mode
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, PermissionDenied, Reason
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
 from orchestratord.core.facts.fleet import Leaving, Snapshot, WorkerReported
 from orchestratord.core.facts.model import Origin

@@ -2,10 +2,11 @@
 
 import pytest
 
+from llorch.assignment_mode import Mode
 from llorch.errors import FailedPrecondition, Reason
 from llorch.split_mode import SplitMode
 from orchestratord.core import effects, events
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.model import ModelSpec, Origin
 from support.brain_driver import BrainDriver, gpu
 

@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pytest
 
+from llorch.assignment_mode import Mode
 from llorch.cache_type import CacheType
 from llorch.settings import SettingsError
 from llorch.split_mode import SplitMode
 from orchestratord.app_sources import apps_of_file
 from orchestratord.assignment_sources import assignments_of_file
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.catalog import Catalog
 from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.model_sources import models_of_file

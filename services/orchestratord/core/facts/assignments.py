@@ -5,22 +5,13 @@ Otherwise all rules hold at once; such as together leave no place are refused (`
 """
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import count
 
+from llorch.assignment_mode import Mode
 from llorch.errors import NotFound, Reason
 from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.targets import Place, show
-
-
-class Mode(StrEnum):
-    PIN = "PIN"
-    PREFER = "PREFER"
-    AVOID = "AVOID"
-
-
-_WORDS = {Mode.PIN: "only on", Mode.PREFER: "preferably on", Mode.AVOID: "not on"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +150,7 @@ def describe(fleet: Fleet, rule: Assignment) -> str:
     places = (
         target if place is None else show(fleet, place) for target, place in zip(rule.targets, rule.places, strict=True)
     )
-    return f"{subject} {_WORDS[rule.mode]} {' or '.join(places)}"
+    return f"{subject} {rule.mode.before_places} {' or '.join(places)}"
 
 
 def _says_the_same(one: Assignment, other: Assignment) -> bool:

@@ -1,9 +1,11 @@
 """Rules that together leave no place, found before the last of them is set."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from orchestratord.core.facts.assignments import Assignment, Mode
+from llorch.assignment_mode import Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.targets import Place, devices_of
 
@@ -14,6 +16,15 @@ class Contradiction:
 
     others: tuple[Assignment, ...]
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Modes of two rules that may contradict each other; with `of_one_subject`, only about the same model and app."""
+
+    leaves_a_place: Callable[[Fleet, Assignment, Assignment], bool]
+    why_not: str
+    of_one_subject: bool = False
 
 
 def contradiction(fleet: Fleet, rule: Assignment, others: Sequence[Assignment]) -> Contradiction | None:
@@ -29,23 +40,16 @@ def _between_two(fleet: Fleet, rule: Assignment, other: Assignment, others: Iter
         return "they name different numbers of replicas"
     if not _meet(rule, other) or _is_decided_elsewhere(rule, other, others):
         return None
-    is_same_subject = (rule.model, rule.app) == (other.model, other.app)
-    first, second = sorted((rule, other), key=lambda one: _STRICTNESS.index(one.mode))
-    match first.mode, second.mode:
-        case (Mode.PIN, Mode.PIN):
-            return None if _share_a_place(fleet, first, second) else "no place satisfies both"
-        case (Mode.PIN, Mode.PREFER) if is_same_subject:
-            return None if _share_a_place(fleet, first, second) else "what one prefers, the other excludes"
-        case (Mode.AVOID, Mode.PREFER) if is_same_subject:
-            return None if _leaves_something(fleet, second, [first]) else "what one prefers, the other forbids"
-        case (Mode.PIN, Mode.AVOID):
-            return (
-                None if _leaves_something(fleet, first, [second]) else "every place that one names, the other forbids"
-            )
+    for first, second in ((rule, other), (other, rule)):
+        pair = _PAIRS.get((first.mode, second.mode))
+        if pair is not None:
+            return None if _go_together(fleet, pair, first, second) else pair.why_not
     return None
 
 
-_STRICTNESS = (Mode.PIN, Mode.AVOID, Mode.PREFER)
+def _go_together(fleet: Fleet, pair: _Pair, first: Assignment, second: Assignment) -> bool:
+    is_same_subject = (first.model, first.app) == (second.model, second.app)
+    return (pair.of_one_subject and not is_same_subject) or pair.leaves_a_place(fleet, first, second)
 
 
 def _of_many(fleet: Fleet, rule: Assignment, others: Sequence[Assignment]) -> Contradiction | None:
@@ -153,3 +157,18 @@ def _devices(fleet: Fleet, place: Place) -> set[str] | None:
         return set(place.device_ids)
     node = fleet.nodes.get(place.node_id)
     return None if node is None else set(devices_of(node, place))
+
+
+def _leaves_some(fleet: Fleet, wanted: Assignment, avoid: Assignment) -> bool:
+    return _leaves_something(fleet, wanted, [avoid])
+
+
+_PAIRS: Mapping[tuple[Mode, Mode], _Pair] = MappingProxyType(
+    {
+        (Mode.PIN, Mode.PIN): _Pair(_share_a_place, "no place satisfies both"),
+        (Mode.PIN, Mode.PREFER): _Pair(_share_a_place, "what one prefers, the other excludes", of_one_subject=True),
+        (Mode.PREFER, Mode.AVOID): _Pair(_leaves_some, "what one prefers, the other forbids", of_one_subject=True),
+        (Mode.PIN, Mode.AVOID): _Pair(_leaves_some, "every place that one names, the other forbids"),
+    }
+)
+"""Rules of any two other modes go together."""

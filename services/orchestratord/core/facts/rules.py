@@ -1,11 +1,14 @@
 """What people say about where a task may run, put together: assignments, and the wishes of the request itself."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from orchestratord.core.facts.assignments import Assignment, Assignments, Mode, describe
+from llorch.assignment_mode import Mode
+from llorch.options.task import WISHES
+from orchestratord.core.facts.assignments import Assignment, Assignments, describe
 from orchestratord.core.facts.fleet import Fleet, Node, NodeState
+from orchestratord.core.facts.mode_effects import BINDING, EFFECTS, PREFERRING, WANTING
 from orchestratord.core.facts.targets import Place, devices_of, show
 
 
@@ -41,6 +44,10 @@ class Overrides:
     device_mask: tuple[str, ...] = ()
     fallback: bool | None = None
     above_rules: bool = False
+
+    def of(self, mode: Mode) -> tuple[Place, ...]:
+        places: tuple[Place, ...] = getattr(self, mode.word) if mode in WISHES else ()
+        return places
 
     def __bool__(self) -> bool:
         return self != NO_OVERRIDES
@@ -81,24 +88,29 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All that hold for a lane. A worker has to satisfy every pin, and to be at none of the avoided places."""
+    """All that hold for a lane; a mode without rules has no entry."""
 
-    pins: tuple[Rule, ...] = ()
-    avoids: tuple[Rule, ...] = ()
-    prefers: tuple[Rule, ...] = ()
+    by_mode: Mapping[Mode, tuple[Rule, ...]] = field(default_factory=dict)
     device_mask: frozenset[str] = frozenset()
     fallback_used: bool = False
 
-    def excluded_by_pin(self, node: Node, device_ids: tuple[str, ...]) -> Rule | None:
-        """The first pin that a worker on these devices would not satisfy."""
-        for rule in self.pins:
-            if not any(place.covers(node, device_ids) for place in rule.places):
-                return rule
-        return None
+    def of(self, mode: Mode) -> tuple[Rule, ...]:
+        return self.by_mode.get(mode, ())
 
-    def excluded_by_avoid(self, node: Node, device_ids: tuple[str, ...]) -> Rule | None:
-        for rule in self.avoids:
-            if any(place.touches(node, device_ids) for place in rule.places):
+    @property
+    def excludes(self) -> bool:
+        """Whether they could exclude any place."""
+        return bool(self.device_mask) or any(mode in self.by_mode for mode in BINDING)
+
+    @property
+    def prefers(self) -> bool:
+        """Whether they could prefer one place to another."""
+        return any(mode in self.by_mode for mode in PREFERRING)
+
+    def excluded_by(self, mode: Mode, node: Node, device_ids: tuple[str, ...]) -> Rule | None:
+        """The first rule of a binding mode that a worker on these devices would not meet."""
+        for rule in self.of(mode):
+            if not _is_met(mode, rule, node, device_ids):
                 return rule
         return None
 
@@ -106,26 +118,22 @@ class Rules:
         return bool(self.device_mask) and not self.device_mask.issuperset(device_ids)
 
     def admits(self, node: Node, device_ids: tuple[str, ...]) -> bool:
-        return (
-            self.excluded_by_pin(node, device_ids) is None
-            and self.excluded_by_avoid(node, device_ids) is None
-            and not self.excluded_by_mask(device_ids)
-        )
+        is_excluded = any(self.excluded_by(mode, node, device_ids) for mode in BINDING)
+        return not is_excluded and not self.excluded_by_mask(device_ids)
 
-    def prefer(self, node: Node, device_ids: tuple[str, ...]) -> int:
-        """How many of the preferences a worker on these devices meets."""
-        return sum(any(place.covers(node, device_ids) for place in rule.places) for rule in self.prefers)
+    def preferences_met(self, node: Node, device_ids: tuple[str, ...]) -> int:
+        """By a worker on these devices."""
+        return sum(_is_met(mode, rule, node, device_ids) for mode in PREFERRING for rule in self.of(mode))
 
     def labels(self, fleet: Fleet) -> list[str]:
         """All that can exclude a place, for people."""
-        told = [rule.label(fleet) for rule in (*self.pins, *self.avoids)]
+        told = [rule.label(fleet) for mode in BINDING for rule in self.of(mode)]
         return [*told, f"the request's device_mask {', '.join(sorted(self.device_mask))}"] if self.device_mask else told
 
     def sets(self) -> tuple[Place, ...]:
-        """Devices that somebody wants together, in their order."""
-        return tuple(
-            place for rule in (*self.pins, *self.prefers) for place in rule.places if len(place.device_ids) > 1
-        )
+        """Devices that a rule or a request wants together, in their order."""
+        wanted = (place for mode in WANTING for rule in self.of(mode) for place in rule.places)
+        return tuple(place for place in wanted if len(place.device_ids) > 1)
 
 
 NO_RULES = Rules()
@@ -137,20 +145,24 @@ def rules_of(assignments: Assignments, fleet: Fleet, lane: Lane) -> Rules:
         return NO_RULES
     applying = assignments.applying_to(lane.model, lane.app)
     has_own_pin = any(rule.mode is Mode.PIN and rule.is_specific for rule in applying)
-    pins = [rule for rule in applying if rule.mode is Mode.PIN and (rule.is_specific or not has_own_pin)]
-    avoids = [rule for rule in applying if rule.mode is Mode.AVOID and (rule.is_specific or not has_own_pin)]
-    prefers = [rule for rule in applying if rule.mode is Mode.PREFER]
-    rules = Rules(
-        pins=tuple(map(_rule, pins)),
-        avoids=tuple(map(_rule, avoids)),
-        prefers=tuple(map(_rule, prefers)),
-    )
+    held = [rule for rule in applying if rule.is_specific or not (has_own_pin and EFFECTS[rule.mode].binds)]
+    rules = Rules(_by_mode(lambda mode: tuple(_rule(rule) for rule in held if rule.mode is mode)))
     return _without_lost(fleet, _with_overrides(rules, lane.overrides))
 
 
 def with_target(rules: Rules, places: tuple[Place, ...]) -> Rules:
-    """The rules, and the place that somebody named for this one load."""
-    return replace(rules, pins=(*rules.pins, Rule(places, words="asked for"))) if places else rules
+    """The rules, and the place that was named for this one load."""
+    return _with_pins(rules, (*rules.of(Mode.PIN), Rule(places, words="asked for"))) if places else rules
+
+
+def _by_mode(rules: Callable[[Mode], tuple[Rule, ...]]) -> dict[Mode, tuple[Rule, ...]]:
+    return {mode: found for mode in EFFECTS if (found := rules(mode))}
+
+
+def _is_met(mode: Mode, rule: Rule, node: Node, device_ids: tuple[str, ...]) -> bool:
+    if EFFECTS[mode].wants:
+        return any(place.covers(node, device_ids) for place in rule.places)
+    return not any(place.touches(node, device_ids) for place in rule.places)
 
 
 def _rule(assignment: Assignment) -> Rule:
@@ -160,25 +172,34 @@ def _rule(assignment: Assignment) -> Rule:
 def _with_overrides(rules: Rules, wishes: Overrides) -> Rules:
     if not wishes:
         return rules
-    pins = (
-        rules.pins if wishes.fallback is None else tuple(replace(pin, fallback=wishes.fallback) for pin in rules.pins)
-    )
-    own_pin = Rule(wishes.pin, words="the request's pin to", fallback=bool(wishes.fallback))
-    own_avoid = Rule(wishes.avoid, words="the request avoids")
-    own_preference = Rule(wishes.prefer, words="the request prefers")
-    if wishes.above_rules:
-        pins, rules = () if wishes.pin else pins, replace(rules, avoids=())
     return Rules(
-        pins=(*pins, own_pin) if wishes.pin else pins,
-        avoids=(*rules.avoids, own_avoid) if wishes.avoid else rules.avoids,
-        prefers=(*rules.prefers, own_preference) if wishes.prefer else rules.prefers,
+        _by_mode(lambda mode: (*_beside(wishes, mode, rules.of(mode)), *_wished(wishes, mode))),
         device_mask=frozenset(wishes.device_mask),
     )
 
 
+def _beside(wishes: Overrides, mode: Mode, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """What is left of assignments beside the wishes. Above the rules, pins hold unless the request has its own."""
+    if wishes.above_rules and EFFECTS[mode].binds and (mode is not Mode.PIN or wishes.pin):
+        return ()
+    if mode is Mode.PIN and wishes.fallback is not None:
+        return tuple(replace(pin, fallback=wishes.fallback) for pin in rules)
+    return rules
+
+
+def _wished(wishes: Overrides, mode: Mode) -> tuple[Rule, ...]:
+    places = wishes.of(mode)
+    return (Rule(places, words=EFFECTS[mode].wished, fallback=bool(wishes.fallback)),) if places else ()
+
+
 def _without_lost(fleet: Fleet, rules: Rules) -> Rules:
-    held = tuple(pin for pin in rules.pins if not pin.fallback or any(_is_there(fleet, place) for place in pin.places))
-    return rules if len(held) == len(rules.pins) else replace(rules, pins=held, fallback_used=True)
+    pins = rules.of(Mode.PIN)
+    held = tuple(pin for pin in pins if not pin.fallback or any(_is_there(fleet, place) for place in pin.places))
+    return rules if len(held) == len(pins) else replace(_with_pins(rules, held), fallback_used=True)
+
+
+def _with_pins(rules: Rules, pins: tuple[Rule, ...]) -> Rules:
+    return replace(rules, by_mode=_by_mode(lambda mode: pins if mode is Mode.PIN else rules.of(mode)))
 
 
 def _is_there(fleet: Fleet, place: Place) -> bool:

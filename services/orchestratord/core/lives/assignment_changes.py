@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+from llorch.assignment_mode import Mode
 from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import AssignmentDeleted, AssignmentSet
-from orchestratord.core.facts.assignments import Assignment, Mode, describe
+from orchestratord.core.facts.assignments import Assignment, describe
 from orchestratord.core.facts.contradictions import contradiction
 from orchestratord.core.facts.fleet import Fleet, Leaving
 from orchestratord.core.facts.model import Origin

@@ -86,7 +86,7 @@ def refuse_without_device(state: BrainState) -> None:
 def refuse_if_excluded(state: BrainState, lane: Lane) -> None:
     """A task that the rules leave no device for does not wait for one that nobody has ever seen."""
     rules = rules_of(state.assignments, state.fleet, lane)
-    if not (rules.pins or rules.avoids or rules.device_mask):
+    if not rules.excludes:
         return
     nodes = [node for node in state.fleet.nodes.values() if node.state is not NodeState.LOST]
     if any(_leaves_something(rules, node) for node in nodes):

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.fleet import NodeState
+from orchestratord.core.facts.rules import Rule
 from orchestratord.core.placement.query import Query, Site
 
 OLDEST_COMPUTE_CAPABILITY = (5, 0)
@@ -108,24 +110,19 @@ def _what_the_mask_leaves_out(_: Query, site: Site) -> str:
     return f"the request's device_mask leaves {site.name} out"
 
 
-def _is_avoided(query: Query, site: Site) -> bool:
-    """Where a rule, or the request, does not want it."""
-    return query.rules.excluded_by_avoid(site.node, site.device_ids) is not None
+def _by_rules(name: str, mode: Mode) -> Filter:
+    """Where a rule of a binding mode, or the request, does not let it be."""
 
+    def broken(query: Query, site: Site) -> Rule | None:
+        return query.rules.excluded_by(mode, site.node, site.device_ids)
 
-def _what_avoids(query: Query, site: Site) -> str:
-    rule = query.rules.excluded_by_avoid(site.node, site.device_ids)
-    return rule.label(query.state.fleet) if rule is not None else ""
+    def label(query: Query, site: Site) -> str:
+        rule = broken(query, site)
+        return rule.label(query.state.fleet) if rule is not None else ""
 
-
-def _is_beside_the_pin(query: Query, site: Site) -> bool:
-    """Where a rule, or the request, wants it in another place and nowhere but there."""
-    return query.rules.excluded_by_pin(site.node, site.device_ids) is not None
-
-
-def _what_pins(query: Query, site: Site) -> str:
-    rule = query.rules.excluded_by_pin(site.node, site.device_ids)
-    return rule.label(query.state.fleet) if rule is not None else ""
+    return Filter(
+        name, lambda query, site: broken(query, site) is not None, label, lambda query: bool(query.rules.of(mode))
+    )
 
 
 def _is_too_short(query: Query, site: Site) -> bool:
@@ -149,8 +146,8 @@ _COMPUTE_CAPABILITY = Filter("compute_capability", _is_older_than_the_engine, _h
 _DEVICE_MASK = Filter(
     "device_mask", _is_outside_of_the_mask, _what_the_mask_leaves_out, lambda query: bool(query.rules.device_mask)
 )
-_AVOIDED = Filter("avoided", _is_avoided, _what_avoids, lambda query: bool(query.rules.avoids))
-_PINNED = Filter("pinned", _is_beside_the_pin, _what_pins, lambda query: bool(query.rules.pins))
+_AVOIDED = _by_rules("avoided", Mode.AVOID)
+_PINNED = _by_rules("pinned", Mode.PIN)
 _CONTEXT = Filter("context", _is_too_short, _what_is_too_short, _prompt_is_known)
 
 # What is told to people is the first that applies.

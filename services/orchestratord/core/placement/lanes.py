@@ -1,6 +1,7 @@
 """What of a task decides where it may run, and what of that it may wish for itself."""
 
 from llorch.errors import PermissionDenied, Reason
+from llorch.options.task import WISHES
 from orchestratord.core.facts.rules import NO_OVERRIDES, Lane, OverridePolicy, Overrides, Wishes
 from orchestratord.core.facts.targets import Place, resolve
 from orchestratord.core.facts.task import TaskRequest
@@ -19,9 +20,7 @@ def overrides_of(state: BrainState, wishes: Wishes | None) -> Overrides:
             "an assignment set",
         )
     return Overrides(
-        pin=_places(state, wishes.pin),
-        prefer=_places(state, wishes.prefer),
-        avoid=_places(state, wishes.avoid),
+        **{mode.word: _places(state, getattr(wishes, mode.word)) for mode in WISHES},
         device_mask=tuple(sorted(wishes.device_mask)),
         fallback=wishes.fallback,
         above_rules=policy is OverridePolicy.ANY,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 
+from llorch.assignment_mode import Mode
 from llorch.split_mode import SplitMode
 from orchestratord.core.facts.decision import Candidate, Decision, Evicted, Term
 from orchestratord.core.facts.rules import rules_of, with_target
@@ -60,7 +61,7 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
         considered=tally.considered,
         waits=bool(blocked) and not possible,
         blocked=() if possible else tuple(_blocked(place) for place in blocked),
-        pinned=bool(query.rules.pins),
+        pinned=bool(query.rules.of(Mode.PIN)),
         fallback_used=query.rules.fallback_used,
         largest_mib=tally.largest_mib,
         excluded_by=() if possible or blocked else _excluded_by(query, tally),

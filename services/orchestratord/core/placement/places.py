@@ -81,7 +81,7 @@ class Surveyor:
     def _single(self, here: Usable) -> Iterator[Fit]:
         """The path of almost every decision, over every device of the fleet."""
         node_id, ledger = here.node.node_id, self.query.state.ledger
-        prefers = bool(self.query.rules.prefers)
+        prefers = self.query.rules.prefers
         load_ms = self.costs.load(here.node).ms
         for site in here.sites:
             device = site.devices[0]
@@ -95,7 +95,7 @@ class Surveyor:
             cost_ms = load_ms + work_ms + pressure_ms(capacity, available - claim)
             if self.wanted is not None and claim <= capacity and self._is_beaten(cost_ms, fits_now=claim <= available):
                 continue
-            preferred = self.query.rules.prefer(here.node, site.device_ids) if prefers else 0
+            preferred = self.query.rules.preferences_met(here.node, site.device_ids) if prefers else 0
             yield Fit(
                 site,
                 claims,
@@ -164,7 +164,7 @@ class Surveyor:
             shares,
             available,
             capacity,
-            self.query.rules.prefer(site.node, site.device_ids),
+            self.query.rules.preferences_met(site.node, site.device_ids),
             self.costs.base_ms(site) + pressure_ms(sum(capacity), sum(available) - sum(claims)),
             fits_now,
             all(map(int.__le__, claims, capacity)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+from llorch.assignment_mode import Mode
 from orchestratord.core.facts.decision import Candidate, Decision
 from orchestratord.core.facts.fleet import Device, Node, Worker
 from orchestratord.core.facts.rules import Lane, rules_of
@@ -50,7 +51,7 @@ def weigh(
         candidate = Candidate(
             worker.node_id, worker.spec.device_ids, site.where, worker_id=worker.worker_id, terms=terms
         )
-        preferred = query.rules.prefer(site.node, site.device_ids) if query.rules.prefers else 0
+        preferred = query.rules.preferences_met(site.node, site.device_ids) if query.rules.prefers else 0
         is_short = query.request.prompt_tokens >= filters.context_of(query, site)
         order = (is_short, -preferred, candidate.score_ms, -worker.slots_free, worker.worker_id)
         ranked.append((order, candidate))
@@ -60,7 +61,7 @@ def weigh(
         removed=tally.counts,
         details=tuple(tally.details),
         considered=tally.considered,
-        pinned=bool(query.rules.pins),
+        pinned=bool(query.rules.of(Mode.PIN)),
         fallback_used=query.rules.fallback_used,
     )
 

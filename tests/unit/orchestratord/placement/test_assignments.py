@@ -1,11 +1,16 @@
 """Rules: what they say together, and what is refused because it contradicts itself."""
 
+from dataclasses import fields
+
 import pytest
 
+from llorch.assignment_mode import Mode
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
-from orchestratord.core.facts.assignments import LoadingRules, Mode, describe
+from llorch.options.task import PLACEMENT, WISHES
+from orchestratord.core.facts.assignments import LoadingRules, describe
+from orchestratord.core.facts.mode_effects import EFFECTS
 from orchestratord.core.facts.model import Origin
-from orchestratord.core.facts.rules import NO_RULES, Lane, Overrides, Rules, rules_of
+from orchestratord.core.facts.rules import NO_RULES, Lane, Overrides, Rules, Wishes, rules_of
 from orchestratord.core.facts.targets import resolve
 from support.placement import BIG, SMALL, Scene, card
 
@@ -209,3 +214,13 @@ def test_ids_read_well_and_the_same_rule_has_the_same(scene: Scene) -> None:
     assert scene.rule(Mode.PIN, "garage/3090").assignment_id == "coder.pin-2"
     assert scene.rule(Mode.PREFER, "attic", app="aider").assignment_id == "coder:app.aider.prefer"
     assert describe(scene.state.fleet, scene.state.assignments.get("coder.pin-2")) == "coder only on garage/RTX 3090"
+
+
+def test_a_request_may_wish_every_field_of_the_contract() -> None:
+    assert [field.name for field in fields(Wishes)] == list(PLACEMENT)
+    assert {field.name for field in fields(Overrides)} == {*PLACEMENT, "above_rules"}
+
+
+def test_every_mode_has_an_effect_and_words_where_a_request_may_wish_it() -> None:
+    assert set(EFFECTS) == set(Mode)
+    assert {mode for mode, effect in EFFECTS.items() if effect.wished} == set(WISHES)

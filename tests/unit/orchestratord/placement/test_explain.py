@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from llorch.assignment_mode import Mode
 from llorch.errors import NotFound
-from orchestratord.core.facts.assignments import Mode
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.placement.explain import explain

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
-from orchestratord.core.facts.assignments import Mode
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.rules import Lane, Overrides

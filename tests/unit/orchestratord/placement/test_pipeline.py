@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from llorch.split_mode import SplitMode
-from orchestratord.core.facts.assignments import Mode
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.rules import Lane, Overrides
 from orchestratord.core.learnt.rates import Rates, Run

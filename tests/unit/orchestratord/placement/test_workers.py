@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestratord.core.facts.assignments import Mode
+from llorch.assignment_mode import Mode
 from orchestratord.core.facts.decision import Decision
 from orchestratord.core.facts.fleet import Leaving, NodeState
 from orchestratord.core.facts.sessions import Session

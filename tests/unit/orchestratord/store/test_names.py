@@ -8,11 +8,11 @@ from enum import Enum
 from typing import Any
 
 from llama_orch.v2 import error_reason_pb2
+from llorch.assignment_mode import Mode
 from llorch.cache_type import CacheType
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
 from llorch.split_mode import SplitMode
-from orchestratord.core.facts.assignments import Mode
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.model import ModelState, Origin
 from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
