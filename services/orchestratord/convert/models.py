@@ -1,4 +1,4 @@
-"""Models: what owners say, and what everybody is shown."""
+"""Models: what owners define, and what callers are shown."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
     check_id(spec.name, "name")
     for alias in spec.aliases:
         check_id(alias, "aliases")
-    if spec.source:  # else somebody else may have told it
+    if spec.source:  # without one, another description of the model may have it
         check_source(spec.source)
     check_options("", MODEL, spec)
     check_shares(spec.split_shares)

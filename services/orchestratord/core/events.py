@@ -1,4 +1,4 @@
-"""What the brain hears. Everything it knows comes through these."""
+"""The brain's inputs. Everything it knows comes through these."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class TaskSubmitted(Command[Task]):
 
 @dataclass(frozen=True, slots=True)
 class TaskCancelled(Command[CancelOutcome]):
-    """To an app the tasks of others are not there; without an app, every task is."""
+    """An app can't cancel tasks of other apps: to it they do not exist; without an app, every task is found."""
 
     task_id: str
     app: str = ""
@@ -90,7 +90,7 @@ class WorkerStopAsked(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class AssignmentSet(Command[Assignment]):
-    """The draft names its targets as people write them; where they are is for the brain to find out.
+    """The draft names its targets as people write them; the brain resolves them.
 
     Answered with the rule as it was set.
 
@@ -108,7 +108,7 @@ class AssignmentDeleted(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class ModelLoadAsked(Command[str]):
-    """`load_id` becomes the worker's id, if one is started. Without `places` it is chosen where.
+    """`load_id` becomes the worker's id, if one is started. Without `places` the brain chooses where.
 
     `anew`: a worker that is there already will not do. Answered with the id of the worker that has the model or will.
     """
@@ -205,7 +205,7 @@ class NodeRegistered(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class NodeReported(Command[None]):
-    """`applied_command_seq`: the report knows of every command up to this one."""
+    """`applied_command_seq`: the report was made after the node had applied every command up to this one."""
 
     node_id: str
     session: str
@@ -246,7 +246,7 @@ class ModelVerified(Command[str]):
 
 @dataclass(frozen=True, slots=True)
 class ModelComing:
-    """The file of a source is on its way to a node, and takes its time. `total_mib` is None if nobody knows it."""
+    """A node is downloading the file of a source. `total_mib` is None if its size is not known."""
 
     node_id: str
     source: str
@@ -271,7 +271,7 @@ class WorkerStartAccepted:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStartFailed:
-    """`command_seq` is the command's number if nobody knows whether it arrived; None: it was refused."""
+    """`command_seq` is the command's number if the node may have received it; None: the node refused the command."""
 
     worker_id: str
     reason: Reason
@@ -332,7 +332,7 @@ class AttemptUnknown:
 
 @dataclass(frozen=True, slots=True)
 class TaskNotKept:
-    """The store could not take an accepted task; whoever submitted it is told so."""
+    """The store could not take an accepted task; the client that submitted it gets the error."""
 
     task_id: str
     message: str

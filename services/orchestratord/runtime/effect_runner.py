@@ -156,4 +156,4 @@ class _RunningLink:
 
 
 def _only_watched(_effect: effects.Effect) -> None:
-    """For those who watch what the brain says, such as the metrics; there is nothing to do."""
+    """For observers of effects, such as the metrics; there is nothing to do."""

@@ -1,4 +1,4 @@
-"""A reader of a task's stream: a cursor, and what it has not been told yet."""
+"""A reader of a task's stream: a cursor, and what the reader has not been sent yet."""
 
 from collections.abc import Callable, Iterator
 
@@ -31,9 +31,9 @@ class TaskReader:
         self.is_done = False
 
     def take(self, now: float) -> Iterator[task_event_pb2.TaskEvent]:
-        """Everything that there is to tell now; a heartbeat if there is nothing and was nothing for a while.
+        """Every event to send now; a heartbeat if there is none and was none for a while.
 
-        Metrics come with what is told, at most once a second, and in place of heartbeats.
+        Metrics come with other events, at most once a second, and in place of heartbeats.
         """
         was_done = self.is_done
         told = False
@@ -75,12 +75,12 @@ class TaskReader:
             yield self._say(note)
 
     def _next_note_at(self, end: int) -> int:
-        """Output is told up to the next note; then it is the note's turn."""
+        """Output is sent up to the next note, then the note."""
         notes = self._stream.notes
         return min(end, notes[self._note].at_seq) if self._note < len(notes) else end
 
     def _present_place(self) -> Iterator[task_event_pb2.TaskEvent]:
-        """Skip the notes that an earlier reading has told, but for the place where the task runs now."""
+        """Skip the notes that an earlier stream has sent, but for the place where the task runs now."""
         notes = self._stream.notes
         place: Note | None = None
         while self._note < len(notes) and notes[self._note].at_seq <= self._seq:

@@ -12,12 +12,12 @@ from orchestratord.core.facts.task import TaskRequest, Terminal
 from orchestratord.core.facts.task_log import TaskLog
 
 _EARLIER_LIFE = "earlier"
-"""Who wrote the output that the store has kept; no attempt has this id."""
+"""The writer of the output that the store has kept; no attempt has this id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something beside the output, told when a reader comes to `at_seq`."""
+    """An event beside the output, sent when a reader comes to `at_seq`."""
 
     at_seq: int
     said: task_event_pb2.Placed | task_event_pb2.Narration
@@ -25,7 +25,7 @@ class Note:
 
 @dataclass(slots=True)
 class TaskStream:
-    """One task's output. Readers wait for `changed`; whoever changes something calls `wake`."""
+    """One task's output. Readers wait for `changed`; a writer calls `wake` after each change."""
 
     request: TaskRequest
     queue_position: int
@@ -38,7 +38,7 @@ class TaskStream:
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> bool:
-        """Take in what an attempt says; late words of a superseded one are dropped. True if something was taken."""
+        """Append an attempt's entries; those of a superseded attempt are dropped. True if something was appended."""
         before = len(self.log)
         for entry in entries:
             self.log.append(attempt_id, entry)
@@ -66,7 +66,7 @@ class TaskStream:
                 waiter.set_result(None)
 
     async def changed(self) -> None:
-        """Returns after the next `wake`. Look at the stream first: what happened before this call wakes nobody."""
+        """Returns after the next `wake`. Read the stream before: a wake that came before this call is not seen."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
@@ -100,7 +100,7 @@ class TaskStreams:
         return stream
 
     def get(self, task_id: str) -> TaskStream:
-        """For tasks that the brain knows; it opens a log before it knows of anything else."""
+        """For tasks that the brain knows; it opens a task's log before it emits anything else of it."""
         return self._streams[task_id]
 
     def begin_attempt(self, task_id: str, attempt_id: str) -> TaskStream:
@@ -121,6 +121,6 @@ class TaskStreams:
             self._writing.pop(stream.log.attempt_id, None)
 
     def wake_all(self) -> None:
-        """So that readers to whom nothing was said for a while can send a heartbeat."""
+        """So that readers that were sent nothing for a while send a heartbeat."""
         for stream in self._streams.values():
             stream.wake()
