@@ -28,7 +28,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model as somebody describes it; None or empty = not said. `context` is in tokens, the rest as the names say."""
+    """One description of a model; None or empty = not set. `context` is in tokens, the rest as the names say."""
 
     name: str
     source: str = ""
@@ -77,7 +77,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What one of them said. `at_ms` is in milliseconds since 1970."""
+    """The description of one origin. `at_ms` is in milliseconds since 1970."""
 
     spec: ModelSpec
     origin: Origin
@@ -89,7 +89,7 @@ class Description:
 class Model:
     """`spec` is what all who describe it come to; `origin`, `provenance` and `registered_ms` are of the strongest.
 
-    The properties are what counts: with defaults for what nobody said.
+    The properties are what counts: with defaults for what no description has.
     """
 
     spec: ModelSpec

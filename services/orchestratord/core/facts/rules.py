@@ -122,7 +122,7 @@ class Rules:
         return [*told, f"the request's device_mask {', '.join(sorted(self.device_mask))}"] if self.device_mask else told
 
     def sets(self) -> tuple[Place, ...]:
-        """Devices that somebody wants together, in their order."""
+        """Devices that a rule wants together, in their order."""
         return tuple(
             place for rule in (*self.pins, *self.prefers) for place in rule.places if len(place.device_ids) > 1
         )
@@ -149,7 +149,7 @@ def rules_of(assignments: Assignments, fleet: Fleet, lane: Lane) -> Rules:
 
 
 def with_target(rules: Rules, places: tuple[Place, ...]) -> Rules:
-    """The rules, and the place that somebody named for this one load."""
+    """The rules, and the place that the caller named for this one load."""
     return replace(rules, pins=(*rules.pins, Rule(places, words="asked for"))) if places else rules
 
 

@@ -1,4 +1,4 @@
-"""Numbers that are learnt as they come: a mean that follows change, and how far single values lie from it."""
+"""Quantities that are learnt from observations: a mean that follows change, and how far single values lie from it."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Estimate:
     count: int = 1
 
     def __add__(self, other: "Estimate") -> "Estimate":
-        """The sum of two quantities that have nothing to do with each other."""
+        """The sum of two independent quantities."""
         spread = math.hypot(self.spread, other.spread)
         return Estimate(self.mean + other.mean, spread, min(self.count, other.count))
 
@@ -100,10 +100,10 @@ class Learnt:
 
 @dataclass(slots=True)
 class Reliability:
-    """What probabilities that were called are worth, by what came true: a line through forecasts and outcomes.
+    """How reliable forecasts of probabilities are, by their outcomes: a line through forecasts and outcomes.
 
-    Forecasts that say little are drawn towards how often it comes true at all. `_TRUST` imagined outcomes, which are as
-    they were called, stand against those that were seen: a forecast is believed until experience says otherwise.
+    Forecasts that say little are drawn towards the mean outcome. `_TRUST` imagined outcomes, which are as they were
+    forecast, count beside those that were seen: a forecast is trusted until experience contradicts it.
     """
 
     weight: float = 0.01
