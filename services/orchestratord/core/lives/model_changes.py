@@ -1,4 +1,4 @@
-"""The catalog changes: models are registered, retired and deleted, and workers of what is no more leave."""
+"""The catalog changes: models are registered, retired and deleted, and workers of deleted models leave."""
 
 from llorch.errors import FailedPrecondition, Reason
 from orchestratord.core.effects import PersistRecord
@@ -44,14 +44,14 @@ def deleted(state: BrainState, event: ModelDeleted) -> None:
 
 
 def _forget(state: BrainState, name: str) -> None:
-    """What was noted of a model that is no more."""
+    """Forgets what was noted of a deleted model."""
     state.demand.forget(name)
     state.refusals.pop(name, None)
     state.load_failures.pop(name, None)
 
 
 def withdrawn(state: BrainState, name: str, origin: Origin) -> None:
-    """What one of them said of a model is no more. Refused while somebody uses the model and it would be gone."""
+    """One origin's description of a model is gone. Refused while the model is in use and would be gone with it."""
     model = state.catalog.get(name)
     if model.origin_of("source") is origin:
         _refuse_if_used(state, model, "take it away")
