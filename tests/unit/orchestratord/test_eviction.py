@@ -1,4 +1,4 @@
-"""Who leaves memory for another model: nobody who must stay, as little as will do, and what is missed least."""
+"""Which workers leave memory for another model: none that must stay, as little as will do, and what is needed least."""
 
 import pytest
 
@@ -34,9 +34,9 @@ def evicted(driver: BrainDriver, mib: int) -> list[str] | None:
     return sorted(driver.state.fleet.workers[worker_id].spec.model for worker_id in found.worker_ids)
 
 
-def test_nobody_leaves_where_there_is_room() -> None:
+def test_no_worker_leaves_where_there_is_room() -> None:
     driver, _ = brain_with(("one", 4000))
-    assert eviction.cheapest(driver.state, {KEY: 8000}) == eviction.NOBODY
+    assert eviction.cheapest(driver.state, {KEY: 8000}) == eviction.NO_EVICTION
 
 
 @pytest.mark.req("ORCH-1015")
