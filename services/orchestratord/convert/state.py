@@ -64,7 +64,7 @@ def node_to_proto(view: NodeView, wall: datetime) -> node_pb2.Node:
 
 
 def worker_to_proto(worker: Worker) -> worker_pb2.Worker:
-    """What the node reported last, with the brain's own view of where the worker is in its life."""
+    """What the node reported last, with the brain's own state of the worker."""
     shown = worker_pb2.Worker(spec=worker_spec.to_proto(worker.spec), node_id=worker.node_id)
     if isinstance(worker.report, worker_pb2.Worker):
         shown.CopyFrom(worker.report)

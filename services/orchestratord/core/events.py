@@ -345,7 +345,7 @@ class TerminalPersisted:
 
 @dataclass(frozen=True, slots=True)
 class TaskRestored:
-    """A durable task that an earlier life has accepted, `age_s` ago; `ended` is how and how long ago, if it did."""
+    """A durable task that an earlier orchestrator process accepted, `age_s` ago; `ended` is how and how long ago."""
 
     request: TaskRequest
     age_s: float
@@ -354,7 +354,7 @@ class TaskRestored:
 
 @dataclass(frozen=True, slots=True)
 class RecordsFound:
-    """What an earlier life of the orchestrator kept; comes before anything else."""
+    """What earlier orchestrator processes stored; comes before any other event."""
 
     records: tuple[Record, ...]
     at_ms: int = 0

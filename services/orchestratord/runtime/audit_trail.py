@@ -1,4 +1,4 @@
-"""Who changed what: every command but the work itself, done or refused, goes into the audit log."""
+"""Which caller changed what: every command but the work itself, done or refused, goes into the audit log."""
 
 from collections.abc import Sequence
 

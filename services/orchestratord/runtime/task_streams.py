@@ -11,7 +11,7 @@ from orchestratord.convert.task_events import OutputLog
 from orchestratord.core.facts.task import TaskRequest, Terminal
 from orchestratord.core.facts.task_log import TaskLog
 
-_EARLIER_LIFE = "earlier"
+_EARLIER_PROCESS = "earlier"
 """The writer of the output that the store has kept; no attempt has this id."""
 
 
@@ -91,12 +91,12 @@ class TaskStreams:
     def restore(
         self, request: TaskRequest, admitted_at: datetime, log_epoch: int, entries: Iterable[log_entry_pb2.LogEntry]
     ) -> TaskStream:
-        """The stream of a task that an earlier life of the orchestrator has accepted."""
+        """The stream of a task that an earlier orchestrator process accepted."""
         self.open(request, 0, admitted_at)
         stream = self._streams[request.task_id]
         stream.log.log_epoch = log_epoch
-        stream.log.begin_attempt(_EARLIER_LIFE)
-        stream.append(_EARLIER_LIFE, entries)
+        stream.log.begin_attempt(_EARLIER_PROCESS)
+        stream.append(_EARLIER_PROCESS, entries)
         return stream
 
     def get(self, task_id: str) -> TaskStream:

@@ -87,7 +87,7 @@ class WorkerLink:
             self._tasks.spawn(f"release runs of {self._worker_id}", self._release_runs())
 
     async def _follow(self) -> None:
-        """One life of the stream; returns or raises when it is over."""
+        """One connection of the stream; returns or raises when it is over."""
         await self._report_runs()
         request = worker_service_pb2.StreamRunsRequest(control=self._commands.next(), from_seq=self._positions())
         is_attached = False

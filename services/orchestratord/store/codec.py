@@ -65,7 +65,7 @@ def _text(stored: Any) -> str:
 
 
 def _at(place: str | int, read: Callable[[Any], Any], stored: Any) -> Any:
-    """What `read` makes of it; if that fails, the place is put before what is said."""
+    """The result of `read`; if that fails, the place is put before the error's message."""
     try:
         return read(stored)
     except Unreadable as error:

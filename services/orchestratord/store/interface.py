@@ -69,7 +69,7 @@ class Store(Protocol):
     """Every call returns only when what it was given is kept, or raises Unavailable / STORE_FAILED.
 
     A call that failed has kept nothing. Calls come from one event loop, several may be under way at once; they take
-    effect in the order in which they were made. When a later incarnation has begun, the earlier one can write no more:
+    effect in the order in which they were made. When a later incarnation has begun, an earlier one can't write:
     FailedPrecondition / STALE_EPOCH.
     """
 

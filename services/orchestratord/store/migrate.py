@@ -1,6 +1,6 @@
 """Brings a database to the tables of this release and what is in them to its names, in one transaction.
 
-Tables have steps of alembic's; records have the changes that `store.names` tells.
+Alembic's steps change tables; the changes in `store.names` change records.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How a dataclass is called on the disk, and how what an earlier release has written is brought to the present."""
+"""The names of a dataclass in the store, and how records of an earlier release are brought to the present format."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

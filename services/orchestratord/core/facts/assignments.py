@@ -1,4 +1,4 @@
-"""Who goes where: the rules that people set for models, for apps, and for models of apps.
+"""Where models go: the rules that people set for models, for apps, and for models of apps.
 
 A pin for a model of an app is more specific than what is said for the model or for the app, and stands in its stead.
 Otherwise all rules hold at once; such as together leave no place are refused (`contradictions`).

@@ -1,4 +1,4 @@
-"""What was learnt from the work done so far: speeds per model, device and batch, times to load, lengths of answers.
+"""Rates learnt from the work done so far: speeds per model, device and batch, times to load, lengths of answers.
 
 A rate without observations is None: nothing is invented here. Times are in ms.
 """
@@ -15,7 +15,7 @@ SMALLEST_PROMPT = 4
 
 
 def device_key(names: Iterable[str]) -> str:
-    """How a worker's devices are called here: cards of one kind share what was learnt."""
+    """The name of a worker's devices in rates: cards of one kind share what was learnt."""
     return " + ".join(names)
 
 

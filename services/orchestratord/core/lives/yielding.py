@@ -26,9 +26,9 @@ def make_way(state: BrainState, lane: Lane, decision: Decision) -> None:
     head = _head(state, lane)
     if head is None:
         return
-    patience_s = _patience_s(state, head)
-    if state.now - head.created_at < patience_s:
-        state.look_by(head.created_at + patience_s)
+    wait_s = _longest_wait_s(state, head)
+    if state.now - head.created_at < wait_s:
+        state.look_by(head.created_at + wait_s)
         return
     for place in decision.blocked:
         keys = [(place.node_id, device_id) for device_id in place.device_ids]
@@ -52,10 +52,10 @@ def is_worth_evicting(state: BrainState, lane: Lane, evicted: Sequence[str]) -> 
     workers = (state.fleet.workers[worker_id] for worker_id in evicted)
     regret_s = sum(eviction.regret_ms(state, worker) for worker in workers) / 1000
     waiting = max(1.0, state.queue.count(lane.model) / 2)
-    patience_s = min(regret_s / waiting, _patience_s(state, head))
-    if state.now - head.created_at >= patience_s:
+    wait_s = min(regret_s / waiting, _longest_wait_s(state, head))
+    if state.now - head.created_at >= wait_s:
         return True
-    state.look_by(head.created_at + patience_s)
+    state.look_by(head.created_at + wait_s)
     return False
 
 
@@ -69,7 +69,7 @@ def may_yield(state: BrainState, worker: Worker, head: Task) -> bool:
     )
 
 
-def _patience_s(state: BrainState, task: Task) -> float:
+def _longest_wait_s(state: BrainState, task: Task) -> float:
     """The highest class is served first; a lower one waits behind it as long as it may."""
     is_highest = task.request.priority == state.config.priorities[0]
     return state.config.model_wait_s if is_highest else state.config.max_starvation_s

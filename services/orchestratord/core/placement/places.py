@@ -59,7 +59,8 @@ class Surveyor:
 
     `wanted` is how many of the best places matter, where nothing but their cost decides between them; those that can't
     be among them any more are passed over. None = all matter. Then, once many places were full, others that no
-    eviction could make free go into `taken`, unweighed.
+    eviction could make free go into `taken`, unweighed. `_best` has the costs of the best places so far, negated: a
+    heap with the worst of them at its top.
     """
 
     query: Query
@@ -70,7 +71,6 @@ class Surveyor:
     _full: int = 0
     _idle_mib: Mapping[DeviceKey, int] | None = None
     _best: list[float] = field(default_factory=list)
-    """The costs of the best places so far, negated: a heap with the worst of them at its top."""
     _least_ms: float = math.inf
     _cards: dict[tuple[str, str], tuple[tuple[int, ...], float]] = field(default_factory=dict)
 
