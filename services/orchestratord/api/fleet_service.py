@@ -143,7 +143,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
 
     def _shown(self, node: Node) -> Any:
         view = view_nodes.with_contents(self._owner.state, node, self._owner.now())
-        return convert_state.node_with_contents(view, self._clock.wall())
+        return convert_state.node_with_contents_to_proto(view, self._clock.wall())
 
     def _state(self) -> pb2.State:
         return convert_state.to_proto(

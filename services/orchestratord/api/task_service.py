@@ -15,7 +15,7 @@ from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.api.task_metrics import TaskMetrics
 from orchestratord.convert import tasks
-from orchestratord.convert.embeddings import embed_response
+from orchestratord.convert.embeddings import to_embed_response
 from orchestratord.core import events
 from orchestratord.core.facts.task import Task
 from orchestratord.runtime.brain_owner import BrainOwner
@@ -63,7 +63,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
                 await stream.changed()
         finally:
             self._owner.post(events.ReaderLeft(task_id))
-        answer = embed_response(stream.terminal, stream.embeddings)
+        answer = to_embed_response(stream.terminal, stream.embeddings)
         if not request.task.request_id:  # without a request_id the client can't ask for these vectors again
             stream.embeddings = ()
         return answer

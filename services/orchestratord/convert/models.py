@@ -67,7 +67,7 @@ def to_proto(view: ModelView) -> model_pb2.Model:
     create_time = Timestamp()
     create_time.FromMilliseconds(round(model.registered_ms))
     return model_pb2.Model(
-        spec=_spec_proto(model),
+        spec=_spec_to_proto(model),
         state=_STATES.to_proto(model.state),
         size_mib=model.size_mib,
         digest=model.digest,
@@ -85,11 +85,11 @@ def availability_to_proto(view: AvailabilityView) -> catalog_service_pb2.ModelAv
     )
 
 
-def verification(node_id: str, digest: str, failure: str) -> catalog_service_pb2.NodeVerification:
+def verification_to_proto(node_id: str, digest: str, failure: str) -> catalog_service_pb2.NodeVerification:
     return catalog_service_pb2.NodeVerification(node_id=node_id, ok=not failure, digest=digest, message=failure)
 
 
-def _spec_proto(model: Model) -> model_pb2.ModelSpec:
+def _spec_to_proto(model: Model) -> model_pb2.ModelSpec:
     spec = model.spec
     return model_pb2.ModelSpec(
         name=spec.name,

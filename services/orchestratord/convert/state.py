@@ -40,7 +40,7 @@ def to_proto(
     )
 
 
-def node_with_contents(view: NodeWithContents, wall: datetime) -> node_pb2.Node:
+def node_with_contents_to_proto(view: NodeWithContents, wall: datetime) -> node_pb2.Node:
     shown = node_to_proto(view.node, wall)
     shown.devices.extend(_device(device) for device in view.devices)
     shown.workers.extend(worker_to_proto(worker) for worker in view.workers)

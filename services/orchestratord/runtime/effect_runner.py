@@ -87,7 +87,7 @@ class EffectRunner:
         self._streams.open(effect.request, effect.queue_position, self._clock.wall(), effect.predicted_start_ms)
 
     def _announce_placement(self, effect: effects.AnnouncePlacement) -> None:
-        self._streams.get(effect.task_id).note(task_events.placed(effect.placement))
+        self._streams.get(effect.task_id).note(task_events.placed_to_proto(effect.placement))
 
     def _narrate(self, effect: effects.Narrate) -> None:
         self._streams.get(effect.task_id).note(task_event_pb2.Narration(text=effect.text))

@@ -53,7 +53,9 @@ class TaskReader:
         if not self._told_started:
             self._told_started = True
             stream = self._stream
-            yield task_events.started(stream.request, self._cursor, stream.queue_position, stream.predicted_start_ms)
+            yield task_events.started_to_proto(
+                stream.request, self._cursor, stream.queue_position, stream.predicted_start_ms
+            )
             if self._is_resumed:
                 yield from self._present_place()
         log = self._stream.log
@@ -61,7 +63,7 @@ class TaskReader:
             yield from self._notes_up_to(self._seq)
             if self._seq < len(log):
                 end = task_events.run_length(log, self._seq, self._next_note_at(len(log)))
-                yield task_events.tokens(self._stream.request.task_id, log, self._seq, end)
+                yield task_events.tokens_to_proto(self._stream.request.task_id, log, self._seq, end)
                 self._seq = end
         if self._stream.terminal is not None and not self.is_done:
             self.is_done = True

@@ -56,7 +56,7 @@ class TaskStream:
         if self.terminal is not None:
             raise RuntimeError(f"task {self.request.task_id} was given a second terminal")
         self.log.seal()
-        self.terminal = task_events.terminal(self.request.task_id, self.log, terminal)
+        self.terminal = task_events.terminal_to_proto(self.request.task_id, self.log, terminal)
         self.wake()
 
     def wake(self) -> None:
