@@ -1,4 +1,4 @@
-"""Order: nobody starves behind a higher class, and apps that want more than there is get shares by weight."""
+"""Order: no class starves behind a higher one, and apps that want more than there is get shares by weight."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ TASKS_PER_WINDOW = 40
 
 @dataclass
 class Line:
-    """Those who wait for one model in one class. `window` is what apps were served while all of them always waited."""
+    """Tasks that wait for one model in one class. `window` is what apps were served while all of them always waited."""
 
     unserved_since: float
     waiting: dict[str, int] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class FairnessRules:
         self._bound_s = world.brain.state.config.max_starvation_s
         self.windows_judged = 0
         self._comparable = not any(rule.app for rule in world.plan.rules)
-        """Where an app may not run everywhere, a slot that goes to somebody else may be none for it."""
+        """Where an app may not run everywhere, a slot that another app gets may be one that it can't use."""
 
     def wants(self, effect: effects.Effect) -> None:
         if self._comparable and (note := _NOTES.get(type(effect))):
@@ -54,7 +54,7 @@ class FairnessRules:
 
     def started(self, effect: effects.StartRun) -> None:
         request = effect.request
-        self._check_nobody_starves(request)
+        self._check_no_class_starves(request)
         line = self._line(request)
         line.unserved_since = self._world.schedule.now
         if request.app in line.window:
@@ -75,8 +75,8 @@ class FairnessRules:
             del line.waiting[request.app]
             self._begin_window(line)
 
-    def _check_nobody_starves(self, request: TaskRequest) -> None:
-        """Whoever is first in a lower class waits `max_starvation_s` at most while others are served before it."""
+    def _check_no_class_starves(self, request: TaskRequest) -> None:
+        """The first task of a lower class waits `max_starvation_s` at most while others are served before it."""
         classes = self._world.brain.state.config.priorities
         now = self._world.schedule.now
         for lower in classes[classes.index(request.priority) + 1 :]:
@@ -84,7 +84,7 @@ class FairnessRules:
             if line is not None and line.waiting and now - line.unserved_since > self._bound_s:
                 raise Violation(
                     self._world,
-                    f"{request.task_id} ({request.priority}) goes before those in {lower}, who have seen nothing of "
+                    f"{request.task_id} ({request.priority}) goes before those in {lower}, which got no slot of "
                     f"{request.model} for {now - line.unserved_since:.1f} s",
                 )
 

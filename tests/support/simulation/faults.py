@@ -27,7 +27,7 @@ class Faults:
         self._now_and_then(faults.other_program_comes, self._other_program_comes)
 
     def end(self) -> None:
-        """From now on everything works; who was away comes back."""
+        """From now on everything works; hosts that were away come back."""
         self.are_over = True
         for manager in self.world.managers.values():
             for card in manager.host.cards.values():
@@ -97,7 +97,7 @@ class Faults:
             self.world.link_of(process).breaks(self.world.random.choice(self.world.plan.faults.link_breaks_for_s))
 
     def _other_program_comes(self) -> None:
-        """Somebody starts a game on one of the devices."""
+        """Another program, such as a game, starts on one of the devices."""
         manager = self._some_manager()
         if manager is None:
             return

@@ -1,4 +1,4 @@
-"""Where things go: pins are obeyed, and who leaves memory for others was allowed to."""
+"""Where things go: pins are obeyed, and workers that were evicted were allowed to leave."""
 
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LEAVES_FOR_OTHERS = frozenset({"evicted"})
 LEAVES_UNASKED = frozenset({"evicted", "idle"})
-"""Reasons of a stop that nobody asked for and nothing forced."""
+"""Reasons of a stop that no caller asked for and nothing forced."""
 
 
 class PlacementRules:

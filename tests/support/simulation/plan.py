@@ -1,4 +1,4 @@
-"""What a seed stands for: who is there, what is asked for, and what goes wrong."""
+"""What a seed stands for: which hosts and models there are, what is asked for, and what goes wrong."""
 
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -142,7 +142,7 @@ def draw(seed: int) -> Plan:
 
 
 def _draw_contended(random: Random, seed: int) -> Plan:
-    """Several apps that all want more than one model can give, for long enough to see who gets what."""
+    """Several apps that all want more than one model can give, for long enough to compare their shares."""
     names = ("first", "second", "third")[: random.choice([2, 2, 3])]
     return Plan(
         seed=seed,
@@ -235,7 +235,7 @@ def _draw_rules(
 
 
 def _draw_faults(random: Random) -> FaultPlan:
-    """A quarter of the worlds is healthy: what goes wrong there is nobody else's fault."""
+    """A quarter of the worlds is healthy: what goes wrong there is the brain's own fault."""
     if random.random() < 0.25:
         return FaultPlan()
     often = random.choice([0.02, 0.1, 0.3])

@@ -19,7 +19,7 @@ class Run:
     tokens_in: int
     tokens_out: int
     said: list[Event] = field(default_factory=list)
-    """What the worker said of it, in order: told again to whoever attaches."""
+    """The worker's events of it, in order: sent again to every link that attaches."""
     outcome: RunResult | TaskError | None = None
     prefill_s: float = 0.0
     decode_s: float = 0.0

@@ -105,7 +105,7 @@ def _at_once(*_: object) -> bool:
 
 @contextmanager
 def _by_last_use() -> Iterator[None]:
-    """Whoever was not used for longest leaves, as soon as somebody waits."""
+    """The least recently used worker leaves, as soon as a task waits."""
     with (
         mock.patch.object(eviction, "regret_ms", _last_used),
         mock.patch.object(yielding, "is_worth_evicting", _at_once),
@@ -227,7 +227,7 @@ def predictions(seed: int = 1) -> Judged:
 WAVES = 40
 WAVE_S = 12.0
 AT_ONCE_S = 0.1
-"""Whoever starts within this time did not wait; an error is told in parts of this then."""
+"""A task that starts within this time did not wait; an error is told in parts of this then."""
 
 
 def _send_in_waves(world: World, until_s: float) -> None:

@@ -151,7 +151,7 @@ class TaskRules:
         return not self.open and all(task.shown for task in self.tasks.values())
 
     def at_rest(self) -> None:
-        """Long after everything was healed: nobody waits, nothing runs, no slot is held."""
+        """Long after everything was healed: no task waits, nothing runs, no slot is held."""
         left = sorted(task_id for task_id, task in self.tasks.items() if not task.shown)
         if left:
             waiting = [task_id for task_id in left if task_id in self.queued]
@@ -161,7 +161,7 @@ class TaskRules:
             self._fail(f"attempts are left: {sorted(state.attempts)}")
         held = {worker.worker_id: sorted(worker.attempts) for worker in state.fleet.workers.values() if worker.attempts}
         if held:
-            self._fail(f"slots are held by nobody: {held}")
+            self._fail(f"slots are held without a run: {held}")
 
     def _check_task(self, task_id: str) -> None:
         state = self._world.brain.state

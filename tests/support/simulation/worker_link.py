@@ -20,7 +20,7 @@ CANCEL_IS_HEARD_WITHIN_S = 0.5
 
 
 class WorkerLink:
-    """Exists from AttachWorker to DetachWorker. What a worker says while nobody listens is said again on attaching."""
+    """Exists from AttachWorker to DetachWorker. What a worker sends to no link is sent again on attaching."""
 
     def __init__(self, world: "World", process: Process) -> None:
         self.world = world
@@ -168,7 +168,7 @@ class WorkerLink:
         self.world.tell_perhaps_twice(event)
 
     def _call(self, arrive: Action) -> None:
-        """A command that nobody waits for: it gets lost if the worker can't be reached when it comes."""
+        """A command without an answer: it gets lost if the worker can't be reached when it comes."""
 
         def arrive_if_reachable() -> None:
             if self._reachable:

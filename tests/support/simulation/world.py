@@ -43,7 +43,7 @@ class World:
         self.traffic = Traffic(self)
         self.faults = Faults(self)
         self.listeners: list[Callable[[effects.Effect], object]] = []
-        """Whoever measures: called with every effect, before it is carried out."""
+        """Observers that measure: called with every effect, before it is carried out."""
         self.events = 0
         self.refused = 0
         self._trace = hashlib.sha256() if trace else None

@@ -27,7 +27,7 @@ def test_a_key_makes_an_app_of_its_bearer_wherever_it_is(peer: str) -> None:
         assert identity == Identity("app:aider", app="aider", methods=METHODS_OF_APPS)
 
 
-def test_everybody_else_is_who_they_were() -> None:
+def test_other_callers_keep_their_identity() -> None:
     assert auth().authenticate({}, HERE) == Identity("localhost")
     assert auth().authenticate(bearer("s3cret"), ELSEWHERE).app == ""
 

@@ -1,4 +1,4 @@
-"""Rules that are set take hold at once: for who waits, for what is loaded, and after a restart."""
+"""Rules that are set take hold at once: for tasks that wait, for what is loaded, and after a restart."""
 
 from dataclasses import replace
 
@@ -98,7 +98,7 @@ def test_a_refused_rule_changes_nothing() -> None:
     ("fields", "reason"),
     [
         ({"model": "codr"}, Reason.MODEL_NOT_FOUND),
-        ({"app": "nobody"}, Reason.APP_NOT_FOUND),
+        ({"app": "unknown"}, Reason.APP_NOT_FOUND),
         ({"targets": ("garage/4090",)}, Reason.DEVICE_NOT_FOUND),
     ],
 )
@@ -209,7 +209,7 @@ def test_where_policy_forbids_wishes_they_are_refused_by_name() -> None:
         driver.submit(wishes=Wishes(pin=("garage",)))
 
 
-def test_a_model_that_is_to_be_kept_is_loaded_although_nobody_asks() -> None:
+def test_a_model_that_is_to_be_kept_is_loaded_without_a_task() -> None:
     driver = brain()
     assign(driver, Mode.PREFER, "garage/3060", keep_loaded=True)
     assert devices_started(driver) == [("GPU-small",)]

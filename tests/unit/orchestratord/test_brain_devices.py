@@ -59,7 +59,7 @@ def test_a_busy_worker_finishes_first_and_its_reader_is_told() -> None:
 
 
 @pytest.mark.req("ORCH-1036")
-def test_a_device_comes_back_when_somebody_says_so() -> None:
+def test_a_device_comes_back_when_a_caller_resumes_it() -> None:
     driver, spec = brain(CARD)
     release(driver)
     driver.worker_ended(spec)
@@ -130,7 +130,7 @@ def test_busy_workers_finish_before_they_yield() -> None:
     assert driver.only(effects.StopWorker)
 
 
-def test_a_program_that_takes_memory_for_a_moment_drives_nobody_away() -> None:
+def test_a_program_that_takes_memory_for_a_moment_evicts_no_worker() -> None:
     driver, _ = brain(CARD)
     others_take(driver, 7000)
     others_take(driver, 0)
@@ -138,7 +138,7 @@ def test_a_program_that_takes_memory_for_a_moment_drives_nobody_away() -> None:
     assert not driver.all_of(effects.StopWorker)
 
 
-def test_a_program_that_takes_what_is_free_drives_nobody_away() -> None:
+def test_a_program_that_takes_what_is_free_evicts_no_worker() -> None:
     driver, _ = brain(CARD)
     others_take(driver, 4000)
     driver.let_pass(5)

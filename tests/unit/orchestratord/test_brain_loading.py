@@ -28,7 +28,7 @@ def two_cards(**options: object) -> BrainDriver:
     return brain(gpu("GPU-1", total_mib=10_000), gpu("GPU-2", total_mib=10_000, index=1, name="RTX 3060"), **options)
 
 
-# Because somebody asks.
+# Because a caller asks.
 
 
 @pytest.mark.req("ORCH-1036")
@@ -41,7 +41,7 @@ def test_a_model_is_loaded_on_request_and_once() -> None:
 
 
 @pytest.mark.req("ORCH-1036")
-def test_it_is_loaded_where_somebody_wants_it() -> None:
+def test_it_is_loaded_where_the_caller_wants_it() -> None:
     driver = two_cards()
     driver.handle(events.ModelLoadAsked("coder", "worker-a", (Place("garage", ("GPU-2",)),)))
     assert driver.only(effects.StartWorker).spec.device_ids == ("GPU-2",)
@@ -81,7 +81,7 @@ def test_a_load_without_any_host_is_refused() -> None:
     with pytest.raises(Unavailable):
         driver.handle(events.ModelLoadAsked("coder", "worker-a"))
     with pytest.raises(NotFound):
-        driver.handle(events.ModelLoadAsked("nobody", "worker-a"))
+        driver.handle(events.ModelLoadAsked("unknown", "worker-a"))
 
 
 @pytest.mark.req("ORCH-1036")
@@ -99,7 +99,7 @@ def test_a_model_is_unloaded_everywhere_unless_it_is_busy() -> None:
 
 
 @pytest.mark.req("ORCH-1015")
-def test_a_model_leaves_when_nobody_used_it_for_its_time() -> None:
+def test_a_model_leaves_when_no_task_used_it_for_its_time() -> None:
     driver = brain(idle_unload_s=60.0)
     driver.load_idle("coder")
     driver.let_pass(50)
@@ -166,7 +166,7 @@ def test_tasks_get_another_replica_when_all_slots_are_taken_and_as_many_wait() -
     assert second.device_ids == ("GPU-2",)
     driver.submit("coder")
     driver.submit("coder")
-    assert len(driver.all_of(effects.StartWorker)) == 2, "there is room for no more, and nobody wants more"
+    assert len(driver.all_of(effects.StartWorker)) == 2, "there is room for no more, and no task needs more"
 
 
 def test_without_a_word_about_replicas_one_worker_serves_all() -> None:
@@ -195,7 +195,7 @@ def test_a_replica_that_is_no_longer_needed_leaves() -> None:
 
 
 @pytest.mark.req("ORCH-1012")
-def test_as_many_replicas_as_somebody_wants_at_least_are_loaded() -> None:
+def test_as_many_replicas_as_a_rule_wants_at_least_are_loaded() -> None:
     driver = two_cards()
     driver.assign("coder", "garage", replicas_min=2)
     assert {effect.spec.device_ids for effect in driver.all_of(effects.StartWorker)} == {("GPU-1",), ("GPU-2",)}
@@ -242,14 +242,14 @@ def test_the_default_context_is_halved_until_it_fits_and_the_reader_is_told(monk
 
 
 @pytest.mark.req("ORCH-1033")
-def test_a_context_that_somebody_asked_for_is_never_lowered() -> None:
+def test_a_context_that_the_owner_asked_for_is_never_lowered() -> None:
     driver = brain(gpu(total_mib=9000), vram_claim_mib=None, context=262_144)
     with pytest.raises(FailedPrecondition) as refused:
         driver.submit("coder")
     assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
 
 
-# When nobody knows.
+# When it is not known whether a command arrived.
 
 
 def test_a_start_that_may_have_arrived_keeps_its_memory_until_the_node_shows_that_it_did_not() -> None:

@@ -49,7 +49,7 @@ def test_another_alias_leaves_the_worker_alone() -> None:
     assert not driver.all_of(effects.StopWorker)
 
 
-def test_a_model_is_deleted_only_when_nobody_uses_it() -> None:
+def test_a_model_is_deleted_only_when_no_task_uses_it() -> None:
     driver, attempt = loaded_brain()
     with pytest.raises(FailedPrecondition):
         driver.handle(events.ModelDeleted("coder"))
@@ -71,7 +71,7 @@ def test_what_its_owner_claims_for_a_model_counts_before_its_file_was_ever_seen(
 
 
 @pytest.mark.req("ORCH-1014", "ORCH-1015")
-def test_a_model_that_has_no_room_beside_those_that_stay_loaded_is_refused_and_nobody_waits_for_ever() -> None:
+def test_a_model_that_has_no_room_beside_those_that_stay_loaded_is_refused_and_no_task_waits_for_ever() -> None:
     driver = BrainDriver()
     driver.add_model("kept", vram_claim_mib=20_000)
     driver.add_model("coder", vram_claim_mib=10_000, split=SplitMode.NONE)

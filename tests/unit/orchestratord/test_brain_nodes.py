@@ -1,4 +1,4 @@
-"""Nodes and workers come, fall silent and go; nobody waits for ever and nothing is counted twice."""
+"""Nodes and workers come, fall silent and go; no task waits for ever and nothing is counted twice."""
 
 import pytest
 
@@ -154,7 +154,7 @@ def test_a_worker_that_was_reported_once_and_is_no_more_is_gone_whatever_command
     assert driver.task(task_id).state is TaskState.FAILED
 
 
-def test_a_worker_that_nobody_here_knows_is_adopted_and_charged() -> None:
+def test_an_unknown_worker_is_adopted_and_charged() -> None:
     driver = BrainDriver()
     driver.add_model("coder")
     driver.add_node()

@@ -144,7 +144,7 @@ def test_a_reload_puts_a_drained_pool_to_work_again() -> None:
 
 
 @pytest.mark.req("ORCH-1022")
-def test_a_purge_removes_files_that_nobody_else_on_the_node_uses() -> None:
+def test_a_purge_removes_files_that_nothing_else_on_the_node_uses() -> None:
     driver, spec = brain()
     drain(driver, after=AfterDrain.PURGE)
     assert not driver.all_of(effects.DeleteStagedModel), "not before the pool is empty"

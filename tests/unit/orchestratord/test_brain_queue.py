@@ -48,7 +48,7 @@ def test_under_drop_lru_the_dropped_task_ends_with_the_reason_and_the_new_one_wa
     assert driver.state.queue.waiting_for("coder") == [new, other]
 
 
-def test_nobody_is_dropped_for_a_task_that_is_refused() -> None:
+def test_no_task_is_dropped_for_one_that_is_refused() -> None:
     driver = driver_with_worker(queue_capacity=1, queue_policy=QueuePolicy.DROP_LRU)
     waiting = [driver.submit() for _ in range(3)][1:]
     with pytest.raises(InvalidArgument) as refused:
@@ -102,7 +102,7 @@ def test_a_task_that_was_late_and_is_not_any_more_goes_on() -> None:
     assert driver.task(task_id).state is TaskState.RUNNING
 
 
-def test_from_few_answers_nobody_says_that_a_task_is_too_late() -> None:
+def test_few_answers_do_not_make_a_task_too_late() -> None:
     driver = driver_with_worker()
     driver.submit()
     task_id = driver.submit(app="another", prompt_tokens=100, deadline_s=15)
@@ -111,7 +111,7 @@ def test_from_few_answers_nobody_says_that_a_task_is_too_late() -> None:
     assert driver.task(task_id).state is TaskState.QUEUED
 
 
-def test_of_a_task_whose_like_was_never_seen_nobody_says_that_it_is_too_late() -> None:
+def test_a_task_whose_like_was_never_seen_is_never_too_late() -> None:
     driver = driver_with_worker()
     driver.add_model("writer", slots=1, context=2048)
     task_id = driver.submit("writer", deadline_s=10)
@@ -122,7 +122,7 @@ def test_of_a_task_whose_like_was_never_seen_nobody_says_that_it_is_too_late() -
 
 
 @pytest.mark.req("ORCH-1001")
-def test_who_has_to_wait_is_told_how_long() -> None:
+def test_a_task_that_has_to_wait_is_told_how_long() -> None:
     driver = driver_with_worker()
     for _ in range(3):
         driver.submit(prompt_tokens=100)

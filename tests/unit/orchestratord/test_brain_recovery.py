@@ -90,7 +90,7 @@ def test_a_load_on_a_host_that_is_gone_is_begun_elsewhere() -> None:
     assert driver.task(task_id).state is TaskState.RUNNING
 
 
-def test_a_host_without_a_usable_device_lets_nobody_wait_for_ever() -> None:
+def test_a_host_without_a_usable_device_lets_no_task_wait_for_ever() -> None:
     driver = BrainDriver()
     driver.add_model()
     driver.add_node()

@@ -85,7 +85,7 @@ def test_without_any_node_a_task_is_refused_at_once() -> None:
     assert refused.value.reason is Reason.NO_DEVICE
 
 
-def test_a_full_queue_refuses_and_keeps_those_who_wait() -> None:
+def test_a_full_queue_refuses_and_keeps_the_tasks_that_wait() -> None:
     driver = ready_brain(queue_capacity=1)
     driver.submit()
     waiting = driver.submit()
@@ -261,7 +261,7 @@ def test_finished_tasks_are_also_bounded_by_count() -> None:
     assert len(driver.state.tasks) == 2
 
 
-def test_idle_models_leave_for_one_that_somebody_waits_for() -> None:
+def test_idle_models_leave_for_one_that_a_task_waits_for() -> None:
     driver = BrainDriver()
     driver.add_node("garage", gpu(total_mib=12_000))
     for name in ("first", "second"):
@@ -282,7 +282,7 @@ def test_idle_models_leave_for_one_that_somebody_waits_for() -> None:
     assert driver.last(effects.StartWorker).spec.model == "second"
 
 
-def test_a_task_that_runs_at_once_has_nobody_before_it_however_many_wait_for_other_models() -> None:
+def test_a_task_that_runs_at_once_has_none_before_it_however_many_wait_for_other_models() -> None:
     driver = BrainDriver()
     driver.add_model("coder", size_mib=8000, slots=1)
     driver.add_model("tiny", size_mib=500, slots=1)

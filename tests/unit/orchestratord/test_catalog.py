@@ -46,7 +46,7 @@ def test_an_empty_catalog_says_how_to_add_a_model() -> None:
 
 
 @pytest.mark.req("ORCH-1033")
-def test_value_by_value_the_strongest_is_heard_who_says_something() -> None:
+def test_each_value_is_that_of_the_strongest_origin_that_has_it() -> None:
     made = catalog()
     made.register(ModelSpec("smollm2", slots=2, context=512), Origin.CALL, "call", 5)
     made.register(ModelSpec("smollm2", context=1024, cache_type=CacheType.Q8_0), Origin.FILE, "file")
@@ -119,7 +119,7 @@ def test_a_retired_model_takes_no_tasks_and_stays_retired_when_it_changes() -> N
 
 
 @pytest.mark.parametrize(("name", "remedy"), [("coder", "settings file"), ("smollm2", "retire it")])
-def test_a_model_that_somebody_else_brings_is_not_deleted_by_a_call(name: str, remedy: str) -> None:
+def test_a_model_from_another_origin_is_not_deleted_by_a_call(name: str, remedy: str) -> None:
     made = catalog()
     with pytest.raises(FailedPrecondition, match=remedy):
         made.delete(name)

@@ -77,7 +77,7 @@ def test_no_more_leave_than_have_to() -> None:
     assert len(found.worker_ids) == 1
 
 
-def test_two_that_nobody_misses_go_before_one_that_everybody_uses() -> None:
+def test_two_without_demand_go_before_one_that_is_in_demand() -> None:
     driver, _ = brain_with(("small", 2000), ("tiny", 2000), ("loved", 4000))
     for _ in range(20):
         driver.state.demand.note("loved", driver.now)
@@ -85,7 +85,7 @@ def test_two_that_nobody_misses_go_before_one_that_everybody_uses() -> None:
 
 
 @pytest.mark.req("ORCH-1015")
-def test_a_model_that_somebody_keeps_loaded_never_leaves() -> None:
+def test_a_model_that_a_rule_keeps_loaded_never_leaves() -> None:
     driver, _ = brain_with(("kept", 5000), ("other", 5000))
     driver.assign("kept", "garage/3090", keep_loaded=True)
     assert evicted(driver, 6000) == ["other"]
@@ -104,7 +104,7 @@ def test_a_model_that_has_just_been_loaded_does_not_leave() -> None:
 
 
 @pytest.mark.req("ORCH-1015")
-def test_what_could_never_fit_evicts_nobody() -> None:
+def test_what_could_never_fit_evicts_no_worker() -> None:
     driver, _ = brain_with(("one", 5000), ("two", 5000))
     driver.add_model("huge", size_mib=20_000, vram_claim_mib=20_000)
     with pytest.raises(Exception, match="largest device holds 12000 MiB") as refused:
@@ -129,7 +129,7 @@ def test_the_room_that_was_made_for_a_model_is_not_taken_by_another() -> None:
 
 
 @pytest.mark.req("ORCH-1015")
-def test_a_loading_model_blocks_only_those_who_wait_for_it() -> None:
+def test_a_loading_model_blocks_only_the_tasks_that_wait_for_it() -> None:
     driver, _ = brain_with(("ready", 4000))
     driver.add_model("slow", size_mib=6000, slots=1, vram_claim_mib=6000)
     driver.stage("slow", size_mib=6000)

@@ -1,4 +1,4 @@
-"""What is on its way to the store: who waits for it, and what happens when it can't be kept."""
+"""What is on its way to the store: which calls wait for it, and what happens when it can't be kept."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -81,7 +81,7 @@ async def test_a_task_whose_submitter_went_away_fails_too_if_it_can_not_be_kept(
         waiting.cancel()
         await world.keeper.finish()
         assert world.posted == [events.TaskNotKept("task-1", "the disk is full")]
-        await world.keeper.wait_task_kept("task-1")  # forgotten, so nobody waits
+        await world.keeper.wait_task_kept("task-1")  # forgotten, so the call does not wait
 
 
 @pytest.mark.parametrize("failures", [0, 1])

@@ -17,7 +17,7 @@ def ledger() -> Ledger:
     return made
 
 
-def test_available_is_what_nobody_else_holds() -> None:
+def test_available_is_what_is_not_held() -> None:
     made = ledger()
     made.reserve("w1", {GPU: 300})
     assert (made.capacity(GPU), made.held(GPU), made.available(GPU)) == (850, 300, 550)
@@ -74,14 +74,14 @@ def test_whatever_happens_no_device_is_over_committed(steps: list[tuple[str, int
         assert made.available(OTHER) >= 0
 
 
-def test_a_promise_is_kept_from_everybody_but_the_load_that_it_was_made_to() -> None:
+def test_a_promise_is_kept_from_all_but_the_load_that_it_was_made_to() -> None:
     made = ledger()
     made.reserve("old", {OTHER: 400})
     made.promise("new", {OTHER: 450})
     assert made.available(OTHER) < 0
     made.release("old")
     assert made.available(OTHER) == 50
-    assert not made.fits("somebody else", {OTHER: 100})
+    assert not made.fits("another load", {OTHER: 100})
     made.reserve("new", {OTHER: 450})
     assert (made.held(OTHER), made.available(OTHER)) == (450, 50)
 

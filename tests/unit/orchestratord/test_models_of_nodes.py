@@ -76,7 +76,7 @@ def test_a_model_in_use_stays_until_it_is_not() -> None:
     assert names(driver) == []
 
 
-def test_what_somebody_named_on_purpose_keeps_its_name() -> None:
+def test_a_name_that_is_taken_keeps_its_model() -> None:
     driver = BrainDriver()
     driver.add_model("coder")
     offering(driver, "garage", coder="dir:coder.gguf")
@@ -85,7 +85,7 @@ def test_what_somebody_named_on_purpose_keeps_its_name() -> None:
     assert names(driver) == ["coder"]
 
 
-def test_who_waits_for_a_download_is_told_how_far_it_is() -> None:
+def test_a_task_that_waits_for_a_download_is_told_how_far_it_is() -> None:
     driver = BrainDriver()
     driver.add_model()
     driver.add_node()
@@ -110,7 +110,7 @@ def test_a_pull_goes_where_the_file_is_else_to_the_largest_device() -> None:
     assert [n.node_id for n in pulls.nodes_for(driver.state, "hf:a/b", ("garage", "attic"))] == ["garage", "attic"]
 
 
-def test_a_pull_is_refused_where_nobody_could_do_it() -> None:
+def test_a_pull_is_refused_where_no_node_could_do_it() -> None:
     driver = BrainDriver()
     with pytest.raises(FailedPrecondition) as refused:
         pulls.nodes_for(driver.state, "hf:a/b", ())

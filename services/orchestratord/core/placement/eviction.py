@@ -82,7 +82,7 @@ def is_waited_for(state: BrainState, worker: Worker) -> bool:
 
 
 def regret_ms(state: BrainState, worker: Worker) -> float:
-    """Reload time × probability of use for as long as its place would be taken; 0 if the model has another worker."""
+    """Reload time × probability of use while its place is taken at least; 0 if the model has another worker."""
     name = worker.spec.model
     if any(other.serves and other is not worker for other in state.fleet.workers_of_model(name)):
         return 0.0

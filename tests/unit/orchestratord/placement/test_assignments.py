@@ -173,7 +173,7 @@ def test_rules_that_leave_no_place_only_together_are_refused_with_all_of_them_na
     scene.rule(Mode.AVOID, "garage/3060", model="writer", app="aider")
 
 
-def test_of_places_that_nobody_has_seen_the_words_count(scene: Scene) -> None:
+def test_of_places_that_were_never_seen_the_words_count(scene: Scene) -> None:
     scene.rule(Mode.PIN, "shed/3090", origin=Origin.FILE)
     for mode, target in ((Mode.AVOID, "shed"), (Mode.AVOID, "shed/3090"), (Mode.PIN, "garage")):
         with pytest.raises(FailedPrecondition):

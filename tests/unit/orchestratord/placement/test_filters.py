@@ -141,7 +141,7 @@ def test_a_device_that_its_owner_took_back() -> None:
     assert removed_by(scene)[BIG.device_id][0] == "device_released"
 
 
-def test_nothing_is_told_that_nobody_asked_for() -> None:
+def test_details_are_given_only_if_they_are_asked_for() -> None:
     scene = scene_with()
     scene.rule(Mode.PIN, "garage/3060")
     decision = scene.place()

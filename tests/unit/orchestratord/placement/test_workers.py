@@ -33,7 +33,7 @@ def chosen(scene: Scene, **fields: object) -> str:
     return decision.chosen.worker_id if decision.chosen else ""
 
 
-def test_nobody_is_chosen_who_takes_nothing(scene: Scene) -> None:
+def test_no_worker_is_chosen_that_takes_no_runs(scene: Scene) -> None:
     assert chosen(scene) == ""
     full = scene.worker("coder", 4000, slots=1, busy=1)
     assert chosen(scene) == ""
