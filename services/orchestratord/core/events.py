@@ -27,7 +27,7 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 
 
 class Command(Generic[Answer_co]):
-    """An event that a caller asks for. `Answer_co` is what the brain answers: what holds when the event was handled.
+    """An event that a caller asks for. `Answer_co` is the type of the answer, which holds when the event is handled.
 
     The brain may refuse a command by raising an error of `llorch.errors`; then nothing has changed.
     """
@@ -63,7 +63,7 @@ class ReaderLeft:
 
 @dataclass(frozen=True, slots=True)
 class ModelRegistered(Command[Model]):
-    """Answered with what the model comes to. `at_ms` is in milliseconds since 1970."""
+    """Answered with the merged model. `at_ms` is in milliseconds since 1970."""
 
     spec: ModelSpec
     origin: Origin
@@ -220,7 +220,7 @@ class NodeForgotten(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class ModelStaged:
-    """The file of a source lies ready on a node."""
+    """The file of a source is complete on a node."""
 
     node_id: str
     source: str
@@ -370,7 +370,7 @@ class RecordNotKept:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Comes several times a second; what is due happens."""
+    """Comes several times a second; the brain does what is due."""
 
 
 Event = (

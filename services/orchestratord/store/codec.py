@@ -29,7 +29,7 @@ class Unreadable(ValueError):
 
 
 def _unchanged(stored: Any, present: int) -> None:
-    """Holds no dataclass, so no change is for it."""
+    """For what has no dataclass in it, and so no changes."""
 
 
 @dataclass(frozen=True, slots=True)

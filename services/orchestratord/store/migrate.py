@@ -14,7 +14,7 @@ from orchestratord.store import names, schema, upgrade
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 _FIRST_FORMAT = 0
-"""Of databases that have no number of it."""
+"""The format of records in databases that do not store its number."""
 
 
 def version() -> str:

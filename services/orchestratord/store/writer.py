@@ -101,7 +101,7 @@ class Writer:
                 with self._engine.begin() as connection:
                     results = [asked.operation(connection) for asked in group]
                 return [_Outcome(asked.future, result) for asked, result in zip(group, results, strict=True)]
-            except Exception:  # noqa: BLE001  # whose it is shows below
+            except Exception:  # noqa: BLE001  # below, each operation alone shows which one failed
                 _log.info("group_not_written", operations=len(group))
         return [self._carry_out_alone(asked) for asked in group]
 

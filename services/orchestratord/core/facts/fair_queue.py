@@ -86,7 +86,7 @@ class FairQueue:
     def correct(self, app: str, tokens: float, weight: float) -> None:
         """The task took so many tokens more than it was charged for, or fewer if below 0."""
         self._virtual_times[app] = self._virtual_times.get(app, self._clock) + tokens / weight
-        self._forget_who_owes_nothing(app)
+        self._forget_app_without_debt(app)
 
     def in_order(self, held: Collection[str] = ()) -> Iterator[str]:
         """The first task of every lane, those of the app that is furthest behind first; `held` apps left out."""
@@ -119,6 +119,6 @@ class FairQueue:
     def _waiting(self) -> Iterator[tuple[int, str]]:
         return (entry for lanes in self._lanes.values() for turn in lanes.values() for entry in turn)
 
-    def _forget_who_owes_nothing(self, app: str) -> None:
+    def _forget_app_without_debt(self, app: str) -> None:
         if app not in self._lanes and self._virtual_times[app] <= self._clock:
             del self._virtual_times[app]

@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 
 _LEAST_SPREAD = 0.05
-"""Of the mean: nothing takes exactly as long as it did before."""
+"""A fraction of the mean: no quantity repeats exactly."""
 
 _NEARLY_NEVER = 1e-9
 
 _TRUST = 10
 _IMAGINED_VARIANCE = 0.05
-"""Of forecasts, while few were seen."""
+"""The variance of the `_TRUST` imagined forecasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def _beyond(time: float, log_mean: float, log_spread: float) -> float:
 class Learnt:
     """Exponentially weighted mean and variance (West, 1979).
 
-    The first values count alike, until there are 1 / `weight` of them: none of them is taken for the truth.
+    The first values count alike, until there are 1 / `weight` of them, so that none of them dominates.
     """
 
     weight: float = 0.1
@@ -83,7 +83,7 @@ class Learnt:
 
     @classmethod
     def going_on(cls, estimate: Estimate, weight: float) -> "Learnt":
-        """From what was known before."""
+        """Continues from an earlier estimate."""
         return cls(weight, estimate.mean, estimate.spread**2, estimate.count)
 
     def take_in(self, value: float) -> None:

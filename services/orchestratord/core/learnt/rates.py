@@ -64,7 +64,7 @@ _KEPT_EVERY = 16
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One thing that was learnt, as it is kept over a restart."""
+    """One learnt rate, as it is stored over a restart."""
 
     quantity: Quantity
     model: str

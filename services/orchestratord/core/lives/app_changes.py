@@ -1,4 +1,4 @@
-"""Apps come, change and go; and what their limits mean for the tasks that they send."""
+"""Apps are created, changed and deleted; and their limits are applied to their tasks."""
 
 from dataclasses import replace
 

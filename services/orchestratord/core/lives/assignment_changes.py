@@ -104,7 +104,7 @@ def _refuse_if_contradictory(state: BrainState, rule: Assignment) -> None:
 
 
 def _place(fleet: Fleet, target: str, *, may_wait: bool) -> Place | None:
-    """None for a place that is not there yet, where that may be."""
+    """None for a place that is not there yet, where the rule may wait for it."""
     try:
         return resolve(fleet, target)
     except LlorchError:

@@ -61,7 +61,7 @@ def restore(state: BrainState, kept: ReleasedDevice | None, lost: ReleasedDevice
 
 
 def notice_pressure(state: BrainState, key: DeviceKey) -> None:
-    """After a report: if our workers hold more than another program leaves, look again when it has lasted."""
+    """After a report: if workers hold more memory than another program leaves, look again when that has lasted."""
     if key not in state.pressed and shortage(state, key) > 0:
         state.pressed.add(key)
         state.timers.at(state.now + PRESSURE_LASTS_S, TimerKind.PRESSURE, _subject(key))

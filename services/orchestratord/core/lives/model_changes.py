@@ -10,7 +10,7 @@ from orchestratord.core.state import BrainState
 
 
 def registered(state: BrainState, event: ModelRegistered) -> Model:
-    """A model is new, or changes. Workers that the change makes wrong leave; while one is busy, it is refused."""
+    """A model is added or changed. Workers that this makes outdated leave; while one is busy, the change is refused."""
     name = event.spec.name
     old, before = state.catalog.find(name), state.catalog.record_of(name)
     new = state.catalog.preview(Description(event.spec, event.origin, event.provenance, event.at_ms))
@@ -75,7 +75,7 @@ def _keep(state: BrainState, name: str, before: ModelRecord | None) -> None:
 
 
 def _loads_as(model: Model) -> tuple[object, ...]:
-    """What a worker is started with; the rest may change under it."""
+    """The options that a worker is started with; others may change while it runs."""
     spec = model.spec
     return spec.source, model.context, model.slots, model.cache_type, model.split, spec.split_shares
 

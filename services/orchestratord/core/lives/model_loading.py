@@ -1,4 +1,4 @@
-"""Models come into memory: find a place, stage the file, make room, start a worker."""
+"""Loads of models: find a place, stage the file, make room, start a worker."""
 
 from collections.abc import Iterator
 from itertools import islice

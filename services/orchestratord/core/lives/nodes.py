@@ -146,7 +146,7 @@ def _take_in_worker(state: BrainState, node: Node, reported: WorkerReported) -> 
     if worker is None:
         worker = _adopt(state, node, reported)
         devices.show_out(state, worker)
-    worker.start_seq = 0  # it is there: a full report that does not name it knows more, however commands are numbered
+    worker.start_seq = 0  # the node has it, so a full report without it means that it is gone
     worker.report = reported.report
     is_ready_now = (worker.state, reported.state) == (WorkerState.STARTING, WorkerState.READY)
     if reported.state is WorkerState.STOPPING:

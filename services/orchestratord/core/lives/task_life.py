@@ -222,7 +222,7 @@ def forget(state: BrainState, task_id: str) -> None:
 
 
 def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
-    """From here on the task is kept for a while. Not before: its readers still wait for this."""
+    """From now on the task is kept for its retention time; not before, since its readers wait for the terminal."""
     task.terminal_shown = True
     state.emit(AppendTerminal(task.task_id, terminal))
     if task.attempt is not None:

@@ -102,7 +102,7 @@ def runs_found(state: BrainState, event: RunsFound) -> None:
 
 
 def gone(state: BrainState, worker: Worker, why: str) -> None:
-    """The process is no more and its memory is back: slots and reservation go with it."""
+    """The process has ended and its memory is back: its slots and its reservation are released."""
     state.ledger.release(worker.worker_id)
     _forget(state, worker, why)
 

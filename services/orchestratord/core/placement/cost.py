@@ -74,7 +74,7 @@ class Costs:
 
 
 def load_term(state: BrainState, name: str, node_id: str) -> Term:
-    """What bringing the model into memory of the node costs: as loads took there, else a guess by the model's size."""
+    """The time to load the model on the node: as loads took there, else guessed from its size."""
     known = known_load_ms(state, name, node_id)
     if known is None:
         size_mib = _size_mib(state, name) or _UNKNOWN_SIZE_MIB

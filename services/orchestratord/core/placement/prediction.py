@@ -115,7 +115,7 @@ def on_time_forecast(state: BrainState, task: Task, start: Estimate) -> float | 
 
 
 def on_time_now(state: BrainState, task: Task) -> float | None:
-    """The same, while the task goes on: by what is left of its run; while it waits, as it was at its admission."""
+    """The probability now: from what is left of the task's run; while it waits, as it was at its admission."""
     attempt = task.attempt
     if task.state is not TaskState.RUNNING or attempt is None or attempt.expected is None or task.on_time is None:
         return task.on_time
