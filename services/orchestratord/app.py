@@ -157,7 +157,7 @@ async def _restore(
     incarnation: Incarnation,
     clock: SystemClock,
 ) -> None:
-    """What was kept, what packages bring, what the settings file says; then the tasks that need it."""
+    """What the store has, what packages bring, what the settings file defines; then the tasks that need it."""
     await restart.restore_records(store, owner, clock)
     if settings.package_models:
         for event in models_of_packages():

@@ -1,4 +1,4 @@
-"""Apps of the settings file: what it says of them. Their keys are made by a call."""
+"""Apps of the settings file. Their keys are made by a call."""
 
 from collections.abc import Iterator
 from pathlib import Path

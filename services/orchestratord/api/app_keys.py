@@ -1,4 +1,4 @@
-"""Keys of apps: who shows one is that app, and may use what programs use and nothing that people manage with."""
+"""Keys of apps: a caller that shows one acts as that app, and may use what programs use, but not manage anything."""
 
 from collections.abc import Callable, Mapping
 
@@ -36,9 +36,9 @@ METHODS_OF_APPS = frozenset(
 
 
 class AppAuth:
-    """Knows the apps by their keys, and leaves everybody else to `others`.
+    """Authenticates apps by their keys, and leaves every other caller to `others`.
 
-    A key that is no longer one does not become the trust in this machine: its bearer means to be an app.
+    A caller with a key that no app has (any more) is refused even on a trusted machine: it means to be an app.
     """
 
     def __init__(self, find_app: FindApp, others: Authenticator) -> None:

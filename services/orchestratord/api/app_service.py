@@ -15,7 +15,7 @@ from orchestratord.runtime.effect_runner import EffectRunner
 
 
 class AppService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["AppService"]):
-    """A key leaves this class once, in the answer that it was made for; everybody else sees its hash."""
+    """A key leaves this class once, in the answer that it was made for; every other caller sees its hash."""
 
     def __init__(self, owner: BrainOwner, effects: EffectRunner, clock: Clock) -> None:
         self._owner = owner

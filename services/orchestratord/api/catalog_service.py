@@ -55,7 +55,7 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         if known:
             known = self._owner.ask(events.ModelVerified(source, known))
         return pb2.VerifyModelResponse(
-            nodes=[models.verification(one.node_id, one.digest, one.failure) for one in compared(found, known)]
+            nodes=[models.verification_to_proto(one.node_id, one.digest, one.failure) for one in compared(found, known)]
         )
 
     async def SetModelState(self, request: pb2.SetModelStateRequest, context: Any) -> pb2.SetModelStateResponse:

@@ -116,7 +116,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         return pb2.PurgePoolResponse()
 
     async def WatchState(self, request: pb2.WatchStateRequest, context: Any) -> None:
-        """Told again only if something changed that matters: a clock that goes on is no change."""
+        """The client is sent the state again only if more than times in it has changed."""
         told = None
         async for _ in self._changes.follow():
             shown = self._state()
@@ -143,7 +143,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
 
     def _shown(self, node: Node) -> Any:
         view = view_nodes.with_contents(self._owner.state, node, self._owner.now())
-        return convert_state.node_with_contents(view, self._clock.wall())
+        return convert_state.node_with_contents_to_proto(view, self._clock.wall())
 
     def _state(self) -> pb2.State:
         return convert_state.to_proto(
@@ -160,7 +160,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         return self._owner.ask(asked)
 
     def _devices(self, text: str) -> Place:
-        """Devices that somebody named. A whole node is not meant by accident."""
+        """The devices of the place that the caller named; it has to name one."""
         if not text:
             raise invalid_field("device", "must not be empty; for example garage/3090")
         place = targets.resolve(self._owner.state.fleet, text)

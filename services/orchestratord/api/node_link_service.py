@@ -28,7 +28,7 @@ _log = get_logger("orchestratord")
 
 
 class NodeLinkService:
-    """`draining` is set when this server ends: links end then by themselves, and pool managers look for us again."""
+    """`draining` is set when this server ends: links end then by themselves, and pool managers connect again."""
 
     def __init__(self, owner: BrainOwner, incarnation: Incarnation, draining: asyncio.Event) -> None:
         self._owner = owner
@@ -87,9 +87,9 @@ class NodeLinkService:
             draining.cancel()
 
     def _refusal_of_a_namesake(self, register: node_link_pb2.Register) -> node_link_pb2.Refused | None:
-        """Two machines under one id would take turns at being it; that of the second is refused.
+        """Refuses the second of two machines with one id, which would take turns in registering.
 
-        A pool manager that was restarted is none, nor is a machine whose link broke or fell silent.
+        A pool manager that was restarted is no second machine, nor is a machine whose link broke or went silent.
         """
         known = self._owner.state.fleet.nodes.get(register.node_id)
         if known is None or known.session not in self._open_sessions or known.state is not NodeState.READY:

@@ -1,4 +1,4 @@
-"""PlacementService: who goes where, and why."""
+"""PlacementService: which tasks and models go where, and why."""
 
 from typing import Any
 

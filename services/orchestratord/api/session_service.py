@@ -17,7 +17,7 @@ from orchestratord.views import sessions as view_sessions
 
 
 class SessionService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["SessionService"]):
-    """An app sees its own sessions; whoever is no app sees all of them."""
+    """An app sees its own sessions; a caller that is no app sees all of them."""
 
     def __init__(self, owner: BrainOwner, clock: Clock) -> None:
         self._owner = owner
@@ -38,7 +38,7 @@ class SessionService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["S
         return pb2.DeleteSessionResponse()
 
     def _find(self, session_id: str) -> Session:
-        """Apps may use the same ids. Whoever is no app gets its own before that of the first app that has one."""
+        """Apps may use the same ids. A caller that is no app gets its own, else that of the first app with one."""
         check_id(session_id, "session_id")
         app, known = current_call().app, self._owner.state.sessions
         if app == "" and known.find("", session_id) is None:

@@ -8,7 +8,7 @@ from orchestratord.runtime.brain_owner import BrainOwner
 
 
 class TaskMetrics:
-    """Tokens per second are those since the last time, or since the reader came."""
+    """Tokens per second are those since the last metrics, or since the reader attached."""
 
     def __init__(self, owner: BrainOwner, task: Task, log: OutputLog, now: float) -> None:
         self._owner = owner

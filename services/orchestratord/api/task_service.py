@@ -15,7 +15,7 @@ from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.api.task_metrics import TaskMetrics
 from orchestratord.convert import tasks
-from orchestratord.convert.embeddings import embed_response
+from orchestratord.convert.embeddings import to_embed_response
 from orchestratord.core import events
 from orchestratord.core.facts.task import Task
 from orchestratord.runtime.brain_owner import BrainOwner
@@ -54,7 +54,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         await self._follow(task.task_id, "", context, pb2.GenerateResponse)
 
     async def Embed(self, request: pb2.EmbedRequest, context: Any) -> pb2.EmbedResponse:
-        """Whoever goes away before it is done cancels it, as with Generate."""
+        """A client that disconnects before the task is done cancels it, as with Generate."""
         task_id = self._submit(request.task, durable=False, work="embed").task_id
         stream = self._streams.get(task_id)
         self._owner.ask(events.ReaderAttached(task_id))
@@ -63,8 +63,8 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
                 await stream.changed()
         finally:
             self._owner.post(events.ReaderLeft(task_id))
-        answer = embed_response(stream.terminal, stream.embeddings)
-        if not request.task.request_id:  # nobody can ask for this task's vectors again
+        answer = to_embed_response(stream.terminal, stream.embeddings)
+        if not request.task.request_id:  # without a request_id the client can't ask for these vectors again
             stream.embeddings = ()
         return answer
 
@@ -144,7 +144,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
 
 
 def _digest(spec: task_pb2.TaskSpec, durable: bool) -> str:
-    """Whether it outlives its reader is part of what was asked for, so a repeated request_id does not change it."""
+    """Whether the task outlives its reader is part of the request, so a repeated request_id does not change it."""
     return hashlib.sha256(spec.SerializeToString(deterministic=True) + bytes([durable])).hexdigest()
 
 

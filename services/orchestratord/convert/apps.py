@@ -1,4 +1,4 @@
-"""Apps: what people say of them, and what they are shown."""
+"""Apps: what callers define, and what they are shown."""
 
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ MAX_NAME = 128
 
 
 def to_app(app: app_pb2.App, key_hash: str = "", at_ms: int = 0) -> App:
-    """Checks everything that can be checked without knowing what there is. What only we say of an app is not read."""
+    """Checks everything that can be checked without the state. Fields that only the orchestrator sets are not read."""
     check_id(app.app, "app")
     _check_names(app)
     return App(

@@ -1,4 +1,4 @@
-"""The audit log, for who reads it."""
+"""The audit log, for the operators who read it."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -22,7 +22,7 @@ def to_proto(entry: AuditEntry) -> audit_pb2.AuditEntry:
 
 
 def seq_of(key: str | None) -> int | None:
-    """The entry that the page before ended with, by the key that was in its token."""
+    """The number of the last entry of the previous page, by the key in its token."""
     if key is None:
         return None
     if not key.isascii() or not key.isdecimal() or len(key) > 18:

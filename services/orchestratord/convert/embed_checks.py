@@ -1,4 +1,4 @@
-"""What a client says about texts to embed is checked before anything else sees it."""
+"""Checks the texts to embed that a client sends, before anything else sees them."""
 
 from llama_orch.v2 import task_pb2
 from llorch.errors import InvalidArgument, Reason

@@ -9,7 +9,7 @@ from llorch.rpc.reasons import reason_of_proto
 from llorch.task_failure import failure_of_task
 
 
-def embed_response(terminal: task_event_pb2.TaskEvent, embeddings: Sequence[run_pb2.Embedding]) -> pb2.EmbedResponse:
+def to_embed_response(terminal: task_event_pb2.TaskEvent, embeddings: Sequence[run_pb2.Embedding]) -> pb2.EmbedResponse:
     """The answer of a task that ended so. Raises the error that the task failed with."""
     task_id = terminal.task_id
     if terminal.HasField("error"):

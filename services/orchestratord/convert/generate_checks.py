@@ -1,4 +1,4 @@
-"""What a client says about a generation is checked before anything else sees it."""
+"""Checks the generation that a client asks for, before anything else sees it."""
 
 from llama_orch.v2 import task_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field

@@ -1,4 +1,4 @@
-"""The reports of one link, each made whole by what earlier ones said."""
+"""The reports of one link, each completed by earlier ones."""
 
 from llama_orch.v2 import node_link_pb2
 from orchestratord.convert.nodes import to_snapshot
@@ -6,7 +6,7 @@ from orchestratord.core.facts.fleet import Snapshot
 
 
 class LinkSnapshots:
-    """Of a worker that only does more than before, a report has the stats alone; the rest is remembered here."""
+    """If only its stats have changed, a report has nothing else of a worker; the rest is remembered here."""
 
     def __init__(self) -> None:
         self._workers: dict[str, node_link_pb2.WorkerReport] = {}

@@ -1,4 +1,4 @@
-"""Models: what owners say, and what everybody is shown."""
+"""Models: what owners define, and what callers are shown."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
     check_id(spec.name, "name")
     for alias in spec.aliases:
         check_id(alias, "aliases")
-    if spec.source:  # else somebody else may have told it
+    if spec.source:  # without one, another description of the model may have it
         check_source(spec.source)
     check_options("", MODEL, spec)
     check_shares(spec.split_shares)
@@ -67,7 +67,7 @@ def to_proto(view: ModelView) -> model_pb2.Model:
     create_time = Timestamp()
     create_time.FromMilliseconds(round(model.registered_ms))
     return model_pb2.Model(
-        spec=_spec_proto(model),
+        spec=_spec_to_proto(model),
         state=_STATES.to_proto(model.state),
         size_mib=model.size_mib,
         digest=model.digest,
@@ -85,11 +85,11 @@ def availability_to_proto(view: AvailabilityView) -> catalog_service_pb2.ModelAv
     )
 
 
-def verification(node_id: str, digest: str, failure: str) -> catalog_service_pb2.NodeVerification:
+def verification_to_proto(node_id: str, digest: str, failure: str) -> catalog_service_pb2.NodeVerification:
     return catalog_service_pb2.NodeVerification(node_id=node_id, ok=not failure, digest=digest, message=failure)
 
 
-def _spec_proto(model: Model) -> model_pb2.ModelSpec:
+def _spec_to_proto(model: Model) -> model_pb2.ModelSpec:
     spec = model.spec
     return model_pb2.ModelSpec(
         name=spec.name,

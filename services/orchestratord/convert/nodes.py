@@ -46,7 +46,7 @@ def _pool(pool: pool_pb2.Pool) -> Pool:
 
 
 def _worker(report: node_link_pb2.WorkerReport, state: WorkerState) -> WorkerReported:
-    """One that drains takes nothing new: to the brain it is on its way out."""
+    """A worker that drains takes no new runs: to the brain it is ending."""
     worker = report.worker
     return WorkerReported(
         spec=worker_spec.from_report(worker.spec),

@@ -1,4 +1,4 @@
-"""Runs: how a worker says that one ended."""
+"""Runs: how one ended, by its worker."""
 
 from llama_orch.v2 import run_pb2
 from llorch.finish_reason import FinishReason

@@ -40,7 +40,7 @@ def to_proto(
     )
 
 
-def node_with_contents(view: NodeWithContents, wall: datetime) -> node_pb2.Node:
+def node_with_contents_to_proto(view: NodeWithContents, wall: datetime) -> node_pb2.Node:
     shown = node_to_proto(view.node, wall)
     shown.devices.extend(_device(device) for device in view.devices)
     shown.workers.extend(worker_to_proto(worker) for worker in view.workers)
@@ -64,7 +64,7 @@ def node_to_proto(view: NodeView, wall: datetime) -> node_pb2.Node:
 
 
 def worker_to_proto(worker: Worker) -> worker_pb2.Worker:
-    """What the node reported last, with the brain's own view of where the worker is in its life."""
+    """What the node reported last, with the brain's own state of the worker."""
     shown = worker_pb2.Worker(spec=worker_spec.to_proto(worker.spec), node_id=worker.node_id)
     if isinstance(worker.report, worker_pb2.Worker):
         shown.CopyFrom(worker.report)

@@ -1,4 +1,4 @@
-"""Events of a task's stream. `tokens` is on the hot path: it runs once per message of every reader."""
+"""Events of a task's stream. `tokens_to_proto` is on the hot path: it runs once per message of every reader."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from orchestratord.core.facts.task_log import Cursor, TaskLog
 OutputLog = TaskLog[log_entry_pb2.LogEntry]
 
 
-def started(
+def started_to_proto(
     request: TaskRequest, cursor: Cursor, queue_position: int, predicted_start_ms: int | None
 ) -> task_event_pb2.TaskEvent:
     return task_event_pb2.TaskEvent(
@@ -27,7 +27,7 @@ def started(
     )
 
 
-def placed(placement: Placement) -> task_event_pb2.Placed:
+def placed_to_proto(placement: Placement) -> task_event_pb2.Placed:
     return task_event_pb2.Placed(
         attempt=placement.attempt,
         worker_id=placement.worker_id,
@@ -45,7 +45,7 @@ def placed(placement: Placement) -> task_event_pb2.Placed:
     )
 
 
-def tokens(task_id: str, log: OutputLog, begin: int, end: int) -> task_event_pb2.TaskEvent:
+def tokens_to_proto(task_id: str, log: OutputLog, begin: int, end: int) -> task_event_pb2.TaskEvent:
     """One event for the log entries `begin` to `end` (exclusive), which `run_length` has found to belong together."""
     first = log.entries[begin]
     event = task_event_pb2.TaskEvent(task_id=task_id, cursor=f"{log.log_epoch}.{end}")
@@ -88,10 +88,10 @@ def run_length(log: OutputLog, begin: int, limit: int) -> int:
     return end
 
 
-def terminal(task_id: str, log: OutputLog, ending: Terminal) -> task_event_pb2.TaskEvent:
+def terminal_to_proto(task_id: str, log: OutputLog, ending: Terminal) -> task_event_pb2.TaskEvent:
     event = task_event_pb2.TaskEvent(task_id=task_id, cursor=str(log.end))
     if isinstance(ending, TaskError):
-        event.error.CopyFrom(error(ending))
+        event.error.CopyFrom(error_to_proto(ending))
     elif isinstance(ending, TaskEnd):
         event.end.CopyFrom(_end(ending, log))
     else:
@@ -99,7 +99,7 @@ def terminal(task_id: str, log: OutputLog, ending: Terminal) -> task_event_pb2.T
     return event
 
 
-def error(failed: TaskError) -> task_event_pb2.Error:
+def error_to_proto(failed: TaskError) -> task_event_pb2.Error:
     return task_event_pb2.Error(
         reason=reason_to_proto(failed.reason),
         message=failed.message,

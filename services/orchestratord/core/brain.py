@@ -33,7 +33,7 @@ Handler = Callable[[BrainState, Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Handled:
-    """What came of an event. `answer` is of the type that the command names."""
+    """The result of an event. `answer` is of the type that the command names."""
 
     effects: list[Effect]
     answer: Any

@@ -1,4 +1,4 @@
-"""What the brain wants done. The shell does it; what comes of it returns as an event."""
+"""What the brain wants done. The shell does it, and reports the result as an event."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class OpenLog:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an attempt runs; told to every reader, with marks for CPU and simulation."""
+    """Where an attempt runs; every reader is told, with marks for CPU and simulation."""
 
     attempt: int
     worker_id: str
@@ -73,7 +73,7 @@ class PersistRecord:
 
 @dataclass(frozen=True, slots=True)
 class PredictionJudged:
-    """What was predicted has come, and can be compared. `kind` is what was predicted, e.g. "start"."""
+    """A predicted value is known now, and can be compared. `kind` is what was predicted, e.g. "start"."""
 
     kind: str
     predicted_ms: float
@@ -82,7 +82,7 @@ class PredictionJudged:
 
 @dataclass(frozen=True, slots=True)
 class OnTimeJudged:
-    """A task with a deadline has ended: was it done in time, and how probable had that been called."""
+    """A task with a deadline has ended: whether it was in time, and how probable that was predicted to be."""
 
     probability: float
     met: bool

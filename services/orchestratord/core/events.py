@@ -1,4 +1,4 @@
-"""What the brain hears. Everything it knows comes through these."""
+"""The brain's inputs. Everything it knows comes through these."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 
 
 class Command(Generic[Answer_co]):
-    """An event that a caller asks for. `Answer_co` is what the brain answers: what holds when the event was handled.
+    """An event that a caller asks for. `Answer_co` is the type of the answer, which holds when the event is handled.
 
     The brain may refuse a command by raising an error of `llorch.errors`; then nothing has changed.
     """
@@ -45,7 +45,7 @@ class TaskSubmitted(Command[Task]):
 
 @dataclass(frozen=True, slots=True)
 class TaskCancelled(Command[CancelOutcome]):
-    """To an app the tasks of others are not there; without an app, every task is."""
+    """An app can't cancel tasks of other apps: to it they do not exist; without an app, every task is found."""
 
     task_id: str
     app: str = ""
@@ -63,7 +63,7 @@ class ReaderLeft:
 
 @dataclass(frozen=True, slots=True)
 class ModelRegistered(Command[Model]):
-    """Answered with what the model comes to. `at_ms` is in milliseconds since 1970."""
+    """Answered with the merged model. `at_ms` is in milliseconds since 1970."""
 
     spec: ModelSpec
     origin: Origin
@@ -90,7 +90,7 @@ class WorkerStopAsked(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class AssignmentSet(Command[Assignment]):
-    """The draft names its targets as people write them; where they are is for the brain to find out.
+    """The draft names its targets as people write them; the brain resolves them.
 
     Answered with the rule as it was set. `at_ms` is in milliseconds since 1970.
     """
@@ -106,7 +106,7 @@ class AssignmentDeleted(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class ModelLoadAsked(Command[str]):
-    """`load_id` becomes the worker's id, if one is started. Without `places` it is chosen where.
+    """`load_id` becomes the worker's id, if one is started. Without `places` the brain chooses where.
 
     `anew`: a worker that is there already will not do. Answered with the id of the worker that has the model or will.
     """
@@ -203,7 +203,7 @@ class NodeRegistered(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class NodeReported(Command[None]):
-    """`applied_command_seq`: the report knows of every command up to this one."""
+    """`applied_command_seq`: the report was made after the node had applied every command up to this one."""
 
     node_id: str
     session: str
@@ -218,7 +218,7 @@ class NodeForgotten(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class ModelStaged:
-    """The file of a source lies ready on a node."""
+    """The file of a source is complete on a node."""
 
     node_id: str
     source: str
@@ -244,7 +244,7 @@ class ModelVerified(Command[str]):
 
 @dataclass(frozen=True, slots=True)
 class ModelComing:
-    """The file of a source is on its way to a node, and takes its time. `total_mib` is None if nobody knows it."""
+    """A node is downloading the file of a source. `total_mib` is None if its size is not known."""
 
     node_id: str
     source: str
@@ -269,7 +269,7 @@ class WorkerStartAccepted:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStartFailed:
-    """`command_seq` is the command's number if nobody knows whether it arrived; None: it was refused."""
+    """`command_seq` is the command's number if the node may have received it; None: the node refused the command."""
 
     worker_id: str
     reason: Reason
@@ -330,7 +330,7 @@ class AttemptUnknown:
 
 @dataclass(frozen=True, slots=True)
 class TaskNotKept:
-    """The store could not take an accepted task; whoever submitted it is told so."""
+    """The store could not take an accepted task; the client that submitted it gets the error."""
 
     task_id: str
     message: str
@@ -343,7 +343,7 @@ class TerminalPersisted:
 
 @dataclass(frozen=True, slots=True)
 class TaskRestored:
-    """A durable task that an earlier life has accepted, `age_s` ago; `ended` is how and how long ago, if it did."""
+    """A durable task that an earlier orchestrator process accepted, `age_s` ago; `ended` is how and how long ago."""
 
     request: TaskRequest
     age_s: float
@@ -352,7 +352,7 @@ class TaskRestored:
 
 @dataclass(frozen=True, slots=True)
 class RecordsFound:
-    """What an earlier life of the orchestrator kept; comes before anything else."""
+    """What earlier orchestrator processes stored; comes before any other event."""
 
     records: tuple[Record, ...]
     at_ms: int = 0
@@ -368,7 +368,7 @@ class RecordNotKept:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Comes several times a second; what is due happens."""
+    """Comes several times a second; the brain does what is due."""
 
 
 Event = (

@@ -1,4 +1,4 @@
-"""Everything that the brain knows, and the outbox of what it wants done."""
+"""Everything that the brain knows, and the outbox of the effects that it wants."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -87,13 +87,13 @@ class BrainState:
     next_look_at: float | None = None
     to_look_at: dict[str, None] = field(default_factory=dict)
     look_again: bool = False
-    """Something became free or came: after this event, whoever waits for a model is looked at again."""
+    """Something became free or came: after this event, the brain looks again for places for what waits."""
 
     def emit(self, *effects: Effect) -> None:
         self.outbox.extend(effects)
 
     def look_by(self, when: float) -> None:
-        """At this time somebody may have waited long enough; earlier looks ask for it again if it is still so."""
+        """Look again at this time, when tasks may have waited long enough; if not, that look sets a new time."""
         if self.next_look_at is None or when < self.next_look_at:
             self.next_look_at = when
             self.timers.at(when, TimerKind.LOOK_AGAIN, "")

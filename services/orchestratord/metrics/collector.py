@@ -1,4 +1,4 @@
-"""Hands the metrics to whoever scrapes. The brain is looked at on its own thread only."""
+"""Hands the metrics to scrapers. The brain's state is read on the event loop's thread only."""
 
 import asyncio
 from collections.abc import Iterable

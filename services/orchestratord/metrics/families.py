@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' form, of what was counted and of how things stand."""
+"""Metrics in Prometheus' form: counters, and gauges of the present state."""
 
 import itertools
 from collections import Counter

@@ -62,7 +62,7 @@ def devices(state: BrainState) -> Iterator[Metric]:
         "Memory that models hold or are promised.",
         lambda node, device: state.ledger.held((node.node_id, device.device_id)) * _MIB,
     )
-    yield of_devices("memory_used_bytes", "Memory in use by anybody.", _reported("memory_used_mib", _MIB))
+    yield of_devices("memory_used_bytes", "Memory in use by all processes.", _reported("memory_used_mib", _MIB))
     yield of_devices("utilization_ratio", "Share of time in which it computed.", _reported("utilization_percent", 0.01))
     yield of_devices("temperature_celsius", "Temperature.", _reported("temperature_c"))
     yield of_devices("power_watts", "Power draw.", _reported("power_w"))
@@ -95,7 +95,7 @@ def _replica_labels(state: BrainState, worker: Worker, number: str) -> Labels:
 
 
 def _reported(field: str, factor: float = 1.0) -> Callable[[Node, Device], float | None]:
-    """What the node's own report says; None where it does not."""
+    """The value in the node's own report; None where it has none."""
 
     def amount(_: Node, device: Device) -> float | None:
         report: Any = device.report

@@ -15,7 +15,7 @@ OTHER = "other"
 
 
 class Bounded:
-    """Values of a label whose number others decide on: the first so many by name, all further ones together."""
+    """Values of a label whose number is not bounded: the first so many by name, all further ones together."""
 
     def __init__(self, most: int = MOST_VALUES) -> None:
         self._most = most
@@ -72,7 +72,7 @@ class Distribution:
 
 
 class Tallies:
-    """A tally says what it is called and what it means; what is declared here is answered to scrapers as it stands."""
+    """A tally has its name and its text; what is declared here is answered to scrapers as it stands."""
 
     def __init__(self) -> None:
         self.events = Count("brain_events", "Events that the brain has handled.")

@@ -1,4 +1,4 @@
-"""Counts what the brain hears and decides, without the brain's knowing."""
+"""Counts the brain's events and decisions from outside, as an observer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Watcher:
     def _submitted(
         self, event: events.TaskSubmitted, results: Sequence[effects.Effect], refusal: LlorchError | None
     ) -> None:
-        """A request that was sent again is no second admission; one that drops another is admitted itself."""
+        """A repeated request is no second admission; a task that drops another is admitted itself."""
         if refusal is not None:
             self.tallies.admissions.add(self._priority(event.request.priority), refusal.reason.lower())
         for effect in results:
@@ -100,7 +100,7 @@ class Watcher:
             self.tallies.considered.observe(record.considered)
 
     def _prediction_judged(self, effect: effects.PredictionJudged) -> None:
-        """Relative to what came; what came at once is judged as if it had taken a millisecond."""
+        """Relative to the actual value; one below a millisecond is judged as a millisecond."""
         error = abs(effect.predicted_ms - effect.actual_ms) / max(1.0, effect.actual_ms)
         self.tallies.prediction_error.observe(error, effect.kind)
 
@@ -112,7 +112,7 @@ class Watcher:
         self._loading[effect.spec.worker_id] = _Loading(self._model(effect.spec.model), self._state.now)
 
     def _load_ready(self, effect: effects.AttachWorker) -> None:
-        """One that was found running has not been loaded now."""
+        """A worker that was found running has not been loaded now."""
         loading = self._loading.pop(effect.worker_id, None)
         if loading is not None:
             self.tallies.loads.add(loading.model, "ready")

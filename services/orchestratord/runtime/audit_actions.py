@@ -22,6 +22,6 @@ ACTIONS = (
     Shape(events.AppDeleted, ("name",), tag="app.deleted"),
     Shape(events.SessionDeleted, ("app", "session_id"), tag="session.deleted"),
 )
-"""By what the command is for. An event that is not here is work, or news, or comes from the settings file."""
+"""By what the command is for. An event that is not here is work, or a report, or comes from the settings file."""
 
 BY_EVENT = {shape.type: shape for shape in ACTIONS}

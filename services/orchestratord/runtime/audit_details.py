@@ -1,4 +1,4 @@
-"""What exactly was asked for, as JSON of bounded size: without secrets, contents, and what was not said."""
+"""The arguments of a change, as JSON of bounded size: without secrets, contents, and values that were not given."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Who changed what: every command but the work itself, done or refused, goes into the audit log."""
+"""Which caller changed what: every command but the work itself, done or refused, goes into the audit log."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ class AuditTrail:
         self._clock = clock
 
     def observe(self, event: Event, _: Sequence[Effect], refusal: LlorchError | None, asked: bool) -> None:
-        """What no call asked for is no change by somebody: the settings file, for one, is read at every start."""
+        """Notes what a caller asked for, and nothing else: the settings file, for example, is read at every start."""
         call = call_or_none()
         shape = BY_EVENT.get(type(event))
         if call is None or not asked or shape is None:

@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 
 Perform = Callable[[Effect], None]
 Observe = Callable[[Event, Sequence[Effect], LlorchError | None, bool], None]
-"""Told of an event that was handled: what is to be done, or why it was refused; whether somebody asked for it."""
+"""Called with a handled event: its effects, or the error that refused it; whether a caller asked for it."""
 
 
 class BrainOwner:
@@ -34,11 +34,11 @@ class BrainOwner:
         self._is_handling = False
 
     def connect(self, perform: Perform) -> None:
-        """Once, before the first event: who carries out the effects."""
+        """Once, before the first event: `perform` carries out the effects."""
         self._perform = perform
 
     def watch(self, observe: Observe) -> None:
-        """For those who count and note down. They see every event and change nothing."""
+        """For observers that count and note down. They see every event and change nothing."""
         self._observers.append(observe)
 
     @property
@@ -50,7 +50,7 @@ class BrainOwner:
         return self._clock.monotonic()
 
     def post(self, event: Event) -> None:
-        """Something happened. The brain refuses no facts, so this raises nothing but bugs."""
+        """Something happened. The brain refuses no such event, so this raises nothing but bugs."""
         self._pending.append(event)
         if not self._is_handling:
             self._handle_pending()
@@ -78,8 +78,8 @@ class BrainOwner:
             self._tell(event, handled.effects, None, asked)
             for effect in handled.effects:
                 self._perform(effect)
-        except LlorchError as refusal:
-            self._tell(event, (), refusal, asked)
+        except LlorchError as error:
+            self._tell(event, (), error, asked)
             raise
         else:
             return handled.answer

@@ -1,4 +1,4 @@
-"""Headers of commands: who commands, and in which order."""
+"""Headers of commands: which orchestrator commands, and in which order."""
 
 from llama_orch.v2 import control_pb2
 from orchestratord.store.interface import Incarnation

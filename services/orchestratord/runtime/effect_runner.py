@@ -87,7 +87,7 @@ class EffectRunner:
         self._streams.open(effect.request, effect.queue_position, self._clock.wall(), effect.predicted_start_ms)
 
     def _announce_placement(self, effect: effects.AnnouncePlacement) -> None:
-        self._streams.get(effect.task_id).note(task_events.placed(effect.placement))
+        self._streams.get(effect.task_id).note(task_events.placed_to_proto(effect.placement))
 
     def _narrate(self, effect: effects.Narrate) -> None:
         self._streams.get(effect.task_id).note(task_event_pb2.Narration(text=effect.text))
@@ -156,4 +156,4 @@ class _RunningLink:
 
 
 def _only_watched(_effect: effects.Effect) -> None:
-    """For those who watch what the brain says, such as the metrics; there is nothing to do."""
+    """For observers of effects, such as the metrics; there is nothing to do."""

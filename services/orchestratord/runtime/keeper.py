@@ -1,4 +1,4 @@
-"""Everything on its way to the store. Writes run in the background; whoever may answer only after them waits here."""
+"""Everything on its way to the store. Writes run in the background; callers that have to wait for them wait here."""
 
 import asyncio
 from collections import Counter
@@ -32,7 +32,7 @@ _Place = tuple[str, str]
 
 @dataclass(slots=True)
 class _Writes:
-    """Changes of one record that are on their way, and what the store has had of it before the first of them."""
+    """Changes of one record that are being written, and what the store had of it before the first of them."""
 
     kept: Record | None
     count: int = 0
@@ -58,7 +58,7 @@ class Keeper:
         writing.add_done_callback(lambda _: self._accepting.pop(request.task_id, None))
 
     async def wait_task_kept(self, task_id: str) -> None:
-        """Returns when the store has the task; raises what it said if it could not keep it, and then the task fails."""
+        """Returns when the store has the task. Raises the store's error if it could not keep it; the task fails."""
         writing = self._accepting.get(task_id)
         if writing is not None and (error := await asyncio.shield(writing)) is not None:
             raise error
@@ -109,7 +109,7 @@ class Keeper:
             self._lagging = lagging | self._lagging
 
     async def finish(self) -> None:
-        """At the end: what is on its way gets there, and what lags behind is written, as far as the disk allows."""
+        """At the end: finishes the writes under way, and writes volatile records, as far as the disk allows."""
         await self.write_lagging()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=_FINISH_WITHIN_S)
@@ -139,7 +139,7 @@ class Keeper:
         self._post(events.TerminalPersisted(task_id))
 
     async def _forget_task(self, task_id: str) -> None:
-        """One that can't be forgotten now is too old at the next start."""
+        """A task that can't be deleted now is deleted at the next start, when its time is over."""
         try:
             await self._store.forget_task(task_id)
         except LlorchError as error:
@@ -174,7 +174,7 @@ class Keeper:
 
 
 def _without_what_would_not_last(lagging: dict[_Place, RecordChange]) -> dict[_Place, RecordChange]:
-    """Of kinds of which only the newest are kept there may be more already."""
+    """Of kinds of which only the newest are kept, more may have been added than that."""
     count: Counter[str] = Counter()
     kept = {}
     for place, change in reversed(lagging.items()):

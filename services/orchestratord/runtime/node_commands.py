@@ -29,7 +29,7 @@ _log = get_logger("orchestratord")
 
 
 class NodeCommands:
-    """Unary, idempotent by the ids that the brain chose. What came of each is posted as an event."""
+    """Unary, idempotent by the ids that the brain chose. The result of each is posted as an event."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class NodeCommands:
         self._tasks.spawn(f"stage {effect.source}", self._stage_model(effect))
 
     async def stage(self, source: str, tell: Tell | None = None) -> None:
-        """Returns when the file is on the node, which the brain then knows. `tell` hears how it goes."""
+        """Returns when the file is on the node, which the brain then knows. `tell` is called with the progress."""
         request = pool_pb2.StageModelRequest(control=self._commands.next(), source=source)
         async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
             async for answer in answers:
@@ -89,7 +89,7 @@ class NodeCommands:
         self._tasks.spawn(f"delete {effect.source}", self._delete_staged_model(effect))
 
     async def verify_model(self, source: str) -> str:
-        """The digest of the file as it lies there now. Raises what the node says."""
+        """The digest of the file as it is on the disk now. Raises the node's error."""
         request = pool_pb2.VerifyStagedModelRequest(source=source)
         async with open_stream(self._stub.VerifyStagedModel, request, idle_timeout_s=_VERIFYING_SILENT_S) as answers:
             async for answer in answers:
@@ -142,9 +142,9 @@ class NodeCommands:
             self._unreachable_since = None
 
     def _why(self, error: LlorchError) -> Reason:
-        """A node that can't be reached is most likely just starting again: it will report, and is asked again then.
+        """A node that can't be reached is most likely restarting: it will report, and the brain asks it again then.
 
-        But not for ever: commands may not get to it at all, although its own reports come.
+        That has a limit: commands may not reach it at all, although its own reports arrive.
         """
         if is_from_server(error) or not isinstance(error, Unavailable | Internal):
             self._unreachable_since = None
@@ -156,12 +156,12 @@ class NodeCommands:
 
 
 def _may_have_arrived(error: LlorchError) -> bool:
-    """The call broke or its answer did not come in time; what the other side said itself comes with another reason."""
+    """The call broke or its answer did not come in time; an error that the node itself answered has another reason."""
     return isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE
 
 
 class _News:
-    """Of a staging that somebody waits for: seldom enough to be read."""
+    """The progress of a staging that a task waits for, seldom enough to be read."""
 
     def __init__(self, node_id: str, source: str, post: Callable[[Event], None]) -> None:
         self._node_id = node_id

@@ -1,4 +1,4 @@
-"""One pull on several nodes at once: each tells how it goes, and one that fails does not keep the others from it."""
+"""One pull on several nodes at once; if one node fails, the others go on."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,4 +1,4 @@
-"""A new life begins with what the earlier ones have kept."""
+"""What an orchestrator restores at its start."""
 
 from datetime import UTC, datetime
 
@@ -21,10 +21,10 @@ async def restore_records(store: Store, owner: BrainOwner, clock: Clock) -> None
 async def restore_tasks(
     store: Store, owner: BrainOwner, streams: TaskStreams, incarnation: Incarnation, clock: Clock
 ) -> int:
-    """Accepted tasks go on waiting, and finished ones can be read for the rest of their time. Answers how many wait.
+    """Accepted tasks go on waiting, and finished ones can be read for the rest of their time. Returns how many wait.
 
     Output of a task that was not finished is not kept; it starts over in a log with a higher epoch, so that a reader
-    with a cursor of before is told to begin anew.
+    with an earlier cursor is told to begin anew.
     """
     kept_tasks = await store.tasks()
     for kept in kept_tasks:

@@ -1,4 +1,4 @@
-"""Tells watchers of the state that it may have changed, and not more often than they can bear."""
+"""Tells watchers that the state may have changed, at a bounded rate."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -19,7 +19,7 @@ class StateChanges:
         owner.watch(self._happened)
 
     async def follow(self) -> AsyncIterator[None]:
-        """Yields at once, and then after changes, until whoever follows stops."""
+        """Yields at once, and then after changes, until the watcher closes it."""
         changed = asyncio.Event()
         self._followers.add(changed)
         try:
@@ -32,7 +32,7 @@ class StateChanges:
             self._followers.discard(changed)
 
     def _happened(self, event: Event, _effects: Sequence[Effect], refusal: LlorchError | None, _asked: bool) -> None:
-        """Time alone changes little; what it does change comes with effects."""
+        """A tick by itself changes little; what it does change comes with effects."""
         if refusal is None and (_effects or not isinstance(event, Tick)):
             for changed in self._followers:
                 changed.set()

@@ -1,4 +1,4 @@
-"""A reader of a task's stream: a cursor, and what it has not been told yet."""
+"""A reader of a task's stream: a cursor, and what the reader has not been sent yet."""
 
 from collections.abc import Callable, Iterator
 
@@ -31,9 +31,9 @@ class TaskReader:
         self.is_done = False
 
     def take(self, now: float) -> Iterator[task_event_pb2.TaskEvent]:
-        """Everything that there is to tell now; a heartbeat if there is nothing and was nothing for a while.
+        """Every event to send now; a heartbeat if there is none and was none for a while.
 
-        Metrics come with what is told, at most once a second, and in place of heartbeats.
+        Metrics come with other events, at most once a second, and in place of heartbeats.
         """
         was_done = self.is_done
         told = False
@@ -53,7 +53,9 @@ class TaskReader:
         if not self._told_started:
             self._told_started = True
             stream = self._stream
-            yield task_events.started(stream.request, self._cursor, stream.queue_position, stream.predicted_start_ms)
+            yield task_events.started_to_proto(
+                stream.request, self._cursor, stream.queue_position, stream.predicted_start_ms
+            )
             if self._is_resumed:
                 yield from self._present_place()
         log = self._stream.log
@@ -61,7 +63,7 @@ class TaskReader:
             yield from self._notes_up_to(self._seq)
             if self._seq < len(log):
                 end = task_events.run_length(log, self._seq, self._next_note_at(len(log)))
-                yield task_events.tokens(self._stream.request.task_id, log, self._seq, end)
+                yield task_events.tokens_to_proto(self._stream.request.task_id, log, self._seq, end)
                 self._seq = end
         if self._stream.terminal is not None and not self.is_done:
             self.is_done = True
@@ -75,12 +77,12 @@ class TaskReader:
             yield self._say(note)
 
     def _next_note_at(self, end: int) -> int:
-        """Output is told up to the next note; then it is the note's turn."""
+        """Output is sent up to the next note, then the note."""
         notes = self._stream.notes
         return min(end, notes[self._note].at_seq) if self._note < len(notes) else end
 
     def _present_place(self) -> Iterator[task_event_pb2.TaskEvent]:
-        """Skip the notes that an earlier reading has told, but for the place where the task runs now."""
+        """Skip the notes that an earlier stream has sent, but for the place where the task runs now."""
         notes = self._stream.notes
         place: Note | None = None
         while self._note < len(notes) and notes[self._note].at_seq <= self._seq:

@@ -11,13 +11,13 @@ from orchestratord.convert.task_events import OutputLog
 from orchestratord.core.facts.task import TaskRequest, Terminal
 from orchestratord.core.facts.task_log import TaskLog
 
-_EARLIER_LIFE = "earlier"
-"""Who wrote the output that the store has kept; no attempt has this id."""
+_EARLIER_PROCESS = "earlier"
+"""The writer of the output that the store has kept; no attempt has this id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something beside the output, told when a reader comes to `at_seq`."""
+    """An event beside the output, sent when a reader comes to `at_seq`."""
 
     at_seq: int
     said: task_event_pb2.Placed | task_event_pb2.Narration
@@ -25,7 +25,7 @@ class Note:
 
 @dataclass(slots=True)
 class TaskStream:
-    """One task's output. Readers wait for `changed`; whoever changes something calls `wake`."""
+    """One task's output. Readers wait for `changed`; a writer calls `wake` after each change."""
 
     request: TaskRequest
     queue_position: int
@@ -38,7 +38,7 @@ class TaskStream:
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> bool:
-        """Take in what an attempt says; late words of a superseded one are dropped. True if something was taken."""
+        """Append an attempt's entries; those of a superseded attempt are dropped. True if something was appended."""
         before = len(self.log)
         for entry in entries:
             self.log.append(attempt_id, entry)
@@ -56,7 +56,7 @@ class TaskStream:
         if self.terminal is not None:
             raise RuntimeError(f"task {self.request.task_id} was given a second terminal")
         self.log.seal()
-        self.terminal = task_events.terminal(self.request.task_id, self.log, terminal)
+        self.terminal = task_events.terminal_to_proto(self.request.task_id, self.log, terminal)
         self.wake()
 
     def wake(self) -> None:
@@ -66,7 +66,7 @@ class TaskStream:
                 waiter.set_result(None)
 
     async def changed(self) -> None:
-        """Returns after the next `wake`. Look at the stream first: what happened before this call wakes nobody."""
+        """Returns after the next `wake`. Read the stream before: a wake that came before this call is not seen."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
@@ -91,16 +91,16 @@ class TaskStreams:
     def restore(
         self, request: TaskRequest, admitted_at: datetime, log_epoch: int, entries: Iterable[log_entry_pb2.LogEntry]
     ) -> TaskStream:
-        """The stream of a task that an earlier life of the orchestrator has accepted."""
+        """The stream of a task that an earlier orchestrator process accepted."""
         self.open(request, 0, admitted_at)
         stream = self._streams[request.task_id]
         stream.log.log_epoch = log_epoch
-        stream.log.begin_attempt(_EARLIER_LIFE)
-        stream.append(_EARLIER_LIFE, entries)
+        stream.log.begin_attempt(_EARLIER_PROCESS)
+        stream.append(_EARLIER_PROCESS, entries)
         return stream
 
     def get(self, task_id: str) -> TaskStream:
-        """For tasks that the brain knows; it opens a log before it knows of anything else."""
+        """For tasks that the brain knows; it opens a task's log before it emits anything else of it."""
         return self._streams[task_id]
 
     def begin_attempt(self, task_id: str, attempt_id: str) -> TaskStream:
@@ -121,6 +121,6 @@ class TaskStreams:
             self._writing.pop(stream.log.attempt_id, None)
 
     def wake_all(self) -> None:
-        """So that readers to whom nothing was said for a while can send a heartbeat."""
+        """So that readers that were sent nothing for a while send a heartbeat."""
         for stream in self._streams.values():
             stream.wake()

@@ -19,7 +19,7 @@ class Found:
 
 
 async def read_on_nodes(nodes: Mapping[str, NodeCommands], source: str) -> list[Found]:
-    """By node; one that fails does not keep the others from it."""
+    """By node; if one fails, the others go on."""
 
     async def read(node_id: str, commands: NodeCommands) -> Found:
         try:
@@ -31,7 +31,7 @@ async def read_on_nodes(nodes: Mapping[str, NodeCommands], source: str) -> list[
 
 
 def compared(found: list[Found], known: str) -> list[Found]:
-    """With a failure where the file is another one than that of the digest that counts."""
+    """With a failure where the file has another digest than the one that counts."""
     message = f"the file is another one than that of digest {known[:12]}…; bring the right file there"
     return [replace(one, failure=message) if one.digest and one.digest != known else one for one in found]
 

@@ -35,7 +35,7 @@ Response = TypeVar("Response")
 class WorkerLink:
     """Follows a worker for as long as `run` runs, and attaches again whenever the stream of frames breaks.
 
-    What a frame says goes into the logs at once, without the brain; the brain hears of starts, first tokens and ends.
+    The contents of a frame go into the logs at once; the brain gets events for starts, first tokens and ends only.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class WorkerLink:
             self._tasks.spawn(f"release runs of {self._worker_id}", self._release_runs())
 
     async def _follow(self) -> None:
-        """One life of the stream; returns or raises when it is over."""
+        """One connection of the stream; returns or raises when it is over."""
         await self._report_runs()
         request = worker_service_pb2.StreamRunsRequest(control=self._commands.next(), from_seq=self._positions())
         is_attached = False
@@ -125,9 +125,9 @@ class WorkerLink:
             stream.embeddings = tuple(end.embeddings)
 
     def _positions(self) -> dict[str, int]:
-        """Where each log ends: what the worker said after that has not been seen here.
+        """Where each log ends: the worker sends what comes after that (again).
 
-        Without those that it may not have heard of yet: it would call them unknown. They come by themselves.
+        Without runs that the worker may not have received yet: it would call them unknown, and it sends them anyway.
         """
         logs = {attempt_id: self._streams.writer(attempt_id) for attempt_id in self._attempts - self._starting}
         return {attempt_id: 0 if stream is None else len(stream.log) for attempt_id, stream in logs.items()}
@@ -166,7 +166,7 @@ class WorkerLink:
             self._starting.discard(effect.attempt_id)
 
     async def _cancel_run(self, attempt_id: str) -> None:
-        """If this fails the worker is gone or silent, and the brain hears of that by itself."""
+        """If this fails the worker is gone or silent, and the brain gets an event of its own for that."""
         request = worker_service_pb2.CancelRunRequest(control=self._commands.next(), attempt_id=attempt_id)
         await self._try(self._stub.CancelRun, request, "cancel_run_failed")
 

@@ -13,8 +13,8 @@ from orchestratord.runtime.effect_runner import EffectRunner
 async def read_worker_log(
     fleet: Fleet, effects: EffectRunner, request: fleet_service_pb2.StreamWorkerLogRequest
 ) -> AsyncGenerator[Sequence[str], None]:
-    """Lines as they come. A worker that has ended is known to its machine alone, and the log of one that crashed is the
-    one that is wanted most, so the machines are asked for it one after the other. Raises `NotFound`.
+    """Lines as they come. Only its machine knows a worker that has ended, and the log of one that crashed is the one
+    that operators need most, so the machines are asked for it one after the other. Raises `NotFound`.
     """
     asked = pool_manager_service_pb2.PoolManagerServiceStreamWorkerLogRequest(
         worker_id=request.worker_id, tail_lines=request.tail_lines, follow=request.follow

@@ -29,7 +29,7 @@ class Unreadable(ValueError):
 
 
 def _unchanged(stored: Any, present: int) -> None:
-    """Holds no dataclass, so no change is for it."""
+    """For what has no dataclass in it, and so no changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def _text(stored: Any) -> str:
 
 
 def _at(place: str | int, read: Callable[[Any], Any], stored: Any) -> Any:
-    """What `read` makes of it; if that fails, the place is put before what is said."""
+    """The result of `read`; if that fails, the place is put before the error's message."""
     try:
         return read(stored)
     except Unreadable as error:

@@ -10,7 +10,7 @@ from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
-    """Which cluster this is, and the how-manieth life of its orchestrator."""
+    """Which cluster this is, and the number of its orchestrator's start, from 1."""
 
     cluster_id: str
     control_epoch: int
@@ -51,7 +51,7 @@ class RecordChange:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Who asked for which change, and what came of it: "done", or the reason of the refusal.
+    """The caller and the change that it asked for, and the outcome: "done", or the reason of the refusal.
 
     `details` is JSON without secrets. `seq` is given by the store and grows.
     """
@@ -69,12 +69,12 @@ class Store(Protocol):
     """Every call returns only when what it was given is kept, or raises Unavailable / STORE_FAILED.
 
     A call that failed has kept nothing. Calls come from one event loop, several may be under way at once; they take
-    effect in the order in which they were made. When a later incarnation has begun, the earlier one can write no more:
+    effect in the order in which they were made. When a later incarnation has begun, an earlier one can't write:
     FailedPrecondition / STALE_EPOCH.
     """
 
     async def begin_incarnation(self) -> Incarnation:
-        """A new life: the epoch is one higher than ever before, and kept before anybody sees it."""
+        """The epoch is one higher than ever before, and kept before any caller sees it."""
         ...
 
     async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None: ...
@@ -102,5 +102,5 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Keeps what was asked for before, then lets go. Idempotent."""
+        """Finishes the writes that were asked for before, then closes the store. Idempotent."""
         ...

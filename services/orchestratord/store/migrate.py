@@ -1,6 +1,6 @@
 """Brings a database to the tables of this release and what is in them to its names, in one transaction.
 
-Tables have steps of alembic's; records have the changes that `store.names` tells.
+Alembic's steps change tables; the changes in `store.names` change records.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from orchestratord.store import names, schema, upgrade
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 _FIRST_FORMAT = 0
-"""Of databases that have no number of it."""
+"""The format of records in databases that do not store its number."""
 
 
 def version() -> str:

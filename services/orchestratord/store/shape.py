@@ -1,4 +1,4 @@
-"""How a dataclass is called on the disk, and how what an earlier release has written is brought to the present."""
+"""The names of a dataclass in the store, and how records of an earlier release are brought to the present format."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What makes a record of format `format` of one of an earlier format, at each place that holds a `type`.
+    """Brings a record of an earlier format to format `format`, at each place that holds a `type`.
 
     `apply` changes what it is given, and leaves alone what it has already made. `values` are what it adds.
     """
@@ -58,7 +58,7 @@ class Change:
 
 
 def added(number: int, kind: type, /, **values: Any) -> Change:
-    """Fields that are there since format `number`, with the JSON that earlier records have there from now on."""
+    """Fields that were added in format `number`, with the JSON that earlier records get for them."""
     return Change(number, kind, partial(_add, values), values)
 
 

@@ -111,7 +111,7 @@ def _begin_incarnation(connection: Connection) -> Incarnation:
 
 
 def _refuse_if_superseded(connection: Connection, epoch: int) -> None:
-    """Nobody may begin a life between this look and the end of the transaction: the row is locked for as long."""
+    """No other orchestrator can begin before the transaction ends: the row is locked until then."""
     present = connection.execute(select(schema.cluster.c.control_epoch).with_for_update(read=True)).scalar()
     if present != epoch:
         raise FailedPrecondition(
@@ -126,7 +126,7 @@ def _read_tasks(connection: Connection) -> list[KeptTask]:
 
 
 def _task(row: Row[Any]) -> KeptTask:
-    """What was accepted is not passed over in silence."""
+    """Raises if an accepted task can't be read: it is never left out silently."""
     try:
         request = codec.load(TaskRequest, row.request)
         return KeptTask(request, row.accepted_at_ms, None if row.state is None else _ending(row))
@@ -144,7 +144,7 @@ def _body(record: Record | None) -> str | None:
 
 
 def _save(connection: Connection, kind: Kind, key: str, body: str | None) -> None:
-    """Update, else insert: there is one writer, so nobody comes in between."""
+    """Update, else insert: there is one writer, so no row appears in between."""
     table = schema.records
     is_it = (table.c.kind == kind.name) & (table.c.record_key == key)
     if body is None:
@@ -177,7 +177,7 @@ def _read_records(connection: Connection) -> list[Record]:
 
 
 def _record(kind_name: str, key: str, body: str) -> Record | None:
-    """What was only learnt is learnt again if it can't be read; what people have set is not passed over in silence."""
+    """None for a learnt record that can't be read: it is learnt again. Raises for a record that people have set."""
     kind = BY_NAME.get(kind_name)
     if kind is None:
         raise unknown_kind(kind_name, key)

@@ -24,7 +24,7 @@ _PRAGMAS = (
 
 
 def open_sqlite(folder: Path) -> SqlStore:
-    """Makes the file if there is none, and brings it up to date; before that it is copied beside itself. Blocks.
+    """Makes the file if there is none, and migrates it; before that it is copied beside itself. Blocks.
 
     Raises FailedPrecondition if a newer release has written it, or if it is damaged.
     """

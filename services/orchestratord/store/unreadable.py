@@ -1,4 +1,4 @@
-"""What the operator is told when something in the database has a form that this release can't read."""
+"""The errors for the operator when the database holds something that this release can't read."""
 
 from llorch.errors import FailedPrecondition, Reason
 

@@ -39,7 +39,7 @@ class _Outcome:
     error: Exception | None = None
 
     def tell(self) -> None:
-        if self.future.done():  # whoever asked went away; it is done all the same
+        if self.future.done():  # the caller was cancelled; the write is done all the same
             return
         if self.error is not None:
             self.future.set_exception(self.error)
@@ -95,13 +95,13 @@ class Writer:
         return group, False
 
     def _carry_out(self, group: list[_Asked]) -> list[_Outcome]:
-        """Together; and if that fails each by itself, so that one that can't be done takes no other along."""
+        """All in one transaction; if that fails, one transaction each, so that one bad operation fails alone."""
         if len(group) > 1:
             try:
                 with self._engine.begin() as connection:
                     results = [asked.operation(connection) for asked in group]
                 return [_Outcome(asked.future, result) for asked, result in zip(group, results, strict=True)]
-            except Exception:  # noqa: BLE001  # whose it is shows below
+            except Exception:  # noqa: BLE001  # below, each operation alone shows which one failed
                 _log.info("group_not_written", operations=len(group))
         return [self._carry_out_alone(asked) for asked in group]
 
@@ -113,7 +113,7 @@ class Writer:
         except SQLAlchemyError as error:
             _log.error("store_failed", error=str(error.__cause__ or error))
             return _Outcome(asked.future, error=_failed())
-        except Exception as error:  # noqa: BLE001  # whoever asked gets it, and the thread goes on
+        except Exception as error:  # noqa: BLE001  # the caller gets it, and the thread goes on
             return _Outcome(asked.future, error=error)
 
 

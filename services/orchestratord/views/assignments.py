@@ -10,7 +10,7 @@ from orchestratord.core.state import BrainState
 
 @dataclass(frozen=True, slots=True)
 class AssignmentView:
-    """A place that is not there yet is called as the rule calls it."""
+    """A place that is not there yet has the name that the rule gives it."""
 
     rule: Assignment
     targets: Sequence[str]

@@ -1,4 +1,4 @@
-"""Pools: where a drain of one stands, and how one does."""
+"""Pools: the states of their drains, and their health."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -113,8 +113,8 @@ ABLATIONS = (
     Ablation(
         "reports over an old link are dropped", "over an old link", _handle(events.NodeReported, _report_of_any_session)
     ),
-    Ablation("only who is idle leaves for others", "while it runs", _let_busy_ones_go),
-    Ablation("who was just loaded stays", "is evicted", _replace(eviction, "residency_over", lambda *_: True)),
+    Ablation("only idle workers are evicted", "while it runs", _let_busy_ones_go),
+    Ablation("a worker just loaded stays", "is evicted", _replace(eviction, "residency_over", lambda *_: True)),
     Ablation("what is to be kept stays", "is to be kept", _replace(eviction, "is_kept", lambda *_: False)),
     Ablation("pins hold", "against", _replace(Rules, "excluded_by", _excluded_by_all_but_pins)),
     Ablation("no class starves", "goes before those in", _replace(AdmissionQueue, "_is_overdue", lambda *_: False)),
@@ -122,7 +122,7 @@ ABLATIONS = (
     Ablation("deadlines end tasks", "after its deadline", _time(TimerKind.DEADLINE)),
     Ablation("memory counts when it is back", "spoken for", _replace(Ledger, "release_when_back", _release_now)),
     Ablation("a task ends once", "second terminal", _let_tasks_end_again),
-    Ablation("who waits is looked at again", "never ended", _replace(model_loading, "look_again", _look_away)),
+    Ablation("waiting tasks are looked at again", "never ended", _replace(model_loading, "look_again", _look_away)),
     Ablation(
         "a cancel that got lost is sent again",
         "although it was cancelled",

@@ -84,7 +84,7 @@ class FairnessRules:
             if line is not None and line.waiting and now - line.unserved_since > self._bound_s:
                 raise Violation(
                     self._world,
-                    f"{request.task_id} ({request.priority}) goes before those in {lower}, who have seen nothing of "
+                    f"{request.task_id} ({request.priority}) goes before those in {lower}, which got no slot of "
                     f"{request.model} for {now - line.unserved_since:.1f} s",
                 )
 

@@ -45,7 +45,7 @@ def test_the_delay_follows_from_how_fast_the_queue_drains() -> None:
     assert rate.retry_after_ms(19 * 0.25 + 2) == 2000, "it stands still, so it is slower than it was"
 
 
-def test_those_who_were_sent_away_are_not_told_to_come_back_all_at_once() -> None:
+def test_refused_clients_are_not_told_to_come_back_all_at_once() -> None:
     full = queue(capacity=1)
     for second in range(3):
         full.now = second
@@ -194,7 +194,7 @@ def test_an_app_at_its_limit_is_passed_over() -> None:
     assert next_of(waiting, "coder") == "t1"
 
 
-def test_models_come_in_the_order_of_who_waits_longest() -> None:
+def test_models_come_in_the_order_of_their_longest_waiting_tasks() -> None:
     waiting = queue()
     waiting.add("t1", "late", "batch")
     waiting.add("t2", "second", "interactive")
@@ -202,7 +202,7 @@ def test_models_come_in_the_order_of_who_waits_longest() -> None:
     assert list(waiting.models()) == ["second", "third", "late"]
 
 
-def test_a_position_counts_those_who_get_a_slot_of_the_model_before() -> None:
+def test_a_position_counts_the_tasks_that_get_a_slot_of_the_model_before() -> None:
     waiting = queue()
     waiting.add("other", "tiny", "interactive")
     waiting.add("later", "coder", "batch")

@@ -61,7 +61,7 @@ async def noted(observed: Sequence[Observed], *, in_a_call: bool = True) -> list
 
 
 @pytest.mark.req("ORCH-1032")
-async def test_commands_are_noted_with_who_asked_and_what_came_of_it() -> None:
+async def test_commands_are_noted_with_their_caller_and_outcome() -> None:
     state_set = events.ModelStateSet("nope", ModelState.RETIRED)
     refused, done = await noted([(REGISTERED, None, True), (state_set, NOT_FOUND, True)])
     assert (done.actor, done.correlation_id, done.outcome) == ("token:abc123", "corr-1", "done")

@@ -87,7 +87,7 @@ def test_a_release_is_answered_with_the_workers_that_have_to_leave_first() -> No
     assert driver.ask(events.DeviceReleaseAsked("garage", ("GPU-1",))) == []
 
 
-def test_a_registration_is_answered_with_what_all_who_describe_the_model_come_to() -> None:
+def test_a_registration_is_answered_with_the_merged_model() -> None:
     driver = BrainDriver()
     driver.handle(events.ModelRegistered(ModelSpec("coder", "file:/coder.gguf"), Origin.PACKAGE, "a test"))
     model = driver.ask(events.ModelRegistered(ModelSpec("coder", "", slots=2), Origin.CALL, "a test"))

@@ -1,4 +1,4 @@
-"""Rules that are set take hold at once: for who waits, for what is loaded, and after a restart."""
+"""Rules that are set take hold at once: for tasks that wait, for what is loaded, and after a restart."""
 
 from dataclasses import replace
 

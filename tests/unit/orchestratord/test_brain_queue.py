@@ -123,7 +123,7 @@ def test_a_task_whose_like_was_never_seen_is_not_called_too_late() -> None:
 
 
 @pytest.mark.req("ORCH-1001")
-def test_who_has_to_wait_is_told_how_long() -> None:
+def test_a_task_that_has_to_wait_is_told_how_long() -> None:
     driver = driver_with_worker()
     for _ in range(3):
         driver.submit(prompt_tokens=100)

@@ -123,7 +123,7 @@ def test_tasks_of_a_session_that_was_ended_go_on(driver: BrainDriver) -> None:
     assert driver.state.sessions.find("", "chat") is None
 
 
-def test_a_session_of_an_earlier_life_has_its_whole_time_again() -> None:
+def test_a_restored_session_has_its_whole_time_again() -> None:
     again = BrainDriver(BrainConfig(session_ttl_s=60))
     again.handle(events.RecordsFound((Session("", "chat", "coder", turns=3),)))
     assert again.state.sessions.get("", "chat").turns == 3

@@ -85,7 +85,7 @@ def test_without_any_node_a_task_is_refused_at_once() -> None:
     assert refused.value.reason is Reason.NO_DEVICE
 
 
-def test_a_full_queue_refuses_and_keeps_those_who_wait() -> None:
+def test_a_full_queue_refuses_and_keeps_the_tasks_that_wait() -> None:
     driver = ready_brain(queue_capacity=1)
     driver.submit()
     waiting = driver.submit()

@@ -46,7 +46,7 @@ def test_an_empty_catalog_says_how_to_add_a_model() -> None:
 
 
 @pytest.mark.req("ORCH-1033")
-def test_value_by_value_the_strongest_is_heard_who_says_something() -> None:
+def test_each_value_is_that_of_the_strongest_origin_that_has_it() -> None:
     made = catalog()
     made.register(ModelSpec("smollm2", slots=2, context=512), Origin.CALL, "call", 5)
     made.register(ModelSpec("smollm2", context=1024, cache_type=CacheType.Q8_0), Origin.FILE, "file")

@@ -36,7 +36,7 @@ def evicted(driver: BrainDriver, mib: int) -> list[str] | None:
 
 def test_no_model_leaves_where_there_is_room() -> None:
     driver, _ = brain_with(("one", 4000))
-    assert eviction.cheapest(driver.state, {KEY: 8000}) == eviction.NOBODY
+    assert eviction.cheapest(driver.state, {KEY: 8000}) == eviction.NO_EVICTION
 
 
 @pytest.mark.req("ORCH-1015")
@@ -129,7 +129,7 @@ def test_the_room_that_was_made_for_a_model_is_not_taken_by_another() -> None:
 
 
 @pytest.mark.req("ORCH-1015")
-def test_a_loading_model_blocks_only_those_who_wait_for_it() -> None:
+def test_a_loading_model_blocks_only_the_tasks_that_wait_for_it() -> None:
     driver, _ = brain_with(("ready", 4000))
     driver.add_model("slow", size_mib=6000, slots=1, vram_claim_mib=6000)
     driver.stage("slow", size_mib=6000)

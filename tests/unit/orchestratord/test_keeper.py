@@ -1,4 +1,4 @@
-"""What is on its way to the store: who waits for it, and what happens when it can't be kept."""
+"""What is on its way to the store: which calls wait for it, and what happens when it can't be kept."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

@@ -85,7 +85,7 @@ def test_a_model_that_an_operator_named_keeps_its_name() -> None:
     assert names(driver) == ["coder"]
 
 
-def test_who_waits_for_a_download_is_told_how_far_it_is() -> None:
+def test_a_task_that_waits_for_a_download_is_told_how_far_it_is() -> None:
     driver = BrainDriver()
     driver.add_model()
     driver.add_node()

@@ -1,1 +1,1 @@
-"""What is: values and tables that the state holds. They know nothing of events, effects or one another's handlers."""
+"""Values and tables that the state holds. They depend on no events, effects or handlers."""

@@ -1,4 +1,4 @@
-"""The bounded queue: who waits, who is next, and who is sent away.
+"""The bounded queue: which tasks wait, which is next, and which is refused or dropped.
 
 Classes go first, the highest before the others, but a lower class is passed over for `max_starvation_s` at most. Within
 a class apps share by weight (`fair_queue`). What is shared is the slots of a model, so all of this is kept by model.
@@ -20,7 +20,7 @@ class QueuePolicy(StrEnum):
     REJECT = "reject"
     """It is refused with a delay after which to come back."""
     DROP_LRU = "drop-lru"
-    """The task that has waited longest in the lowest class gives it its place."""
+    """The task that has waited longest in the lowest class is dropped for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class _Class:
-    """One priority: how many wait, and in which order those came that may be dropped."""
+    """One priority: how many tasks wait, and the arrival order of those that may be dropped."""
 
     depth: int = 0
     droppable: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -47,7 +47,7 @@ class _Class:
 class AdmissionQueue:
     """Waiting tasks. `capacity` bounds each class; under drop-lru it bounds all of them together, capacity each.
 
-    `now` is the brain's clock, `weights` has the apps whose weight is not 1, `held` those that may start nothing now.
+    `now` is the brain's clock, `weights` has the apps whose weight is not 1, `held` the apps that may not start tasks.
     """
 
     priorities: Sequence[str]
@@ -76,10 +76,10 @@ class AdmissionQueue:
         return self._places[task_id]
 
     def make_room(self, priority: str) -> str | None:
-        """See to it that one more task has a place.
+        """Make room for one more task.
 
-        Returns the task that has to leave for it, None if nobody has to. Raises ResourceExhausted with a delay that
-        follows from how fast the class drains.
+        Returns the task that has to be dropped for it, None if there is room. Raises ResourceExhausted with a delay
+        that follows from how fast the class drains.
         """
         if not self._is_full(priority):
             return None
@@ -98,7 +98,7 @@ class AdmissionQueue:
         lane: Hashable = None,
         arrival: int | None = None,
     ) -> None:
-        """A task waits from now on. With the `arrival` of an earlier wait it gets its old place, undroppable."""
+        """A task begins to wait. With the `arrival` of an earlier wait it gets its old place, and can't be dropped."""
         if arrival is None:
             self._arrivals += 1
             self._classes[priority].droppable[task_id] = None
@@ -110,7 +110,7 @@ class AdmissionQueue:
         self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now)
 
     def remove(self, task_id: str) -> Waiting:
-        """It waits no longer: it gets a slot, or ends without one."""
+        """The task stops waiting: it gets a slot, or ends without one."""
         place = self._places.pop(task_id)
         self._by_model[place.model][place.priority].remove(task_id, place.app, place.lane)
         of_app = self._waiting_of_app[place.app]
@@ -126,7 +126,7 @@ class AdmissionQueue:
         return place
 
     def take(self, task_id: str, tokens: int) -> Waiting:
-        """It gets a slot, and its app is charged with the tokens that it will probably need."""
+        """The task gets a slot, and its app is charged with the tokens that it will probably need."""
         place = self.remove(task_id)
         self.charge(place, tokens)
         return place
@@ -146,15 +146,15 @@ class AdmissionQueue:
         return sum(len(queue) for queue in self._by_model.get(model, {}).values())
 
     def heads(self, model: str) -> Iterator[str]:
-        """Those who may be next for a free slot of `model`, in order: one per class, app and lane.
+        """The tasks that may be next for a free slot of `model`, in order: one per class, app and lane.
 
-        Changes to the queue make what is left of the iteration worthless; ask again.
+        A change to the queue invalidates the iteration; ask again after it.
         """
         for queue in self._in_turn(model):
             yield from queue.in_order(self.held)
 
     def waiting_for(self, model: str) -> list[str]:
-        """Everybody who waits for it, by class and arrival. Linear."""
+        """All tasks that wait for it, by class and arrival. Linear."""
         queues = self._by_model.get(model, {})
         return [task_id for name in self.priorities if (queue := queues.get(name)) for task_id in queue.by_arrival()]
 
@@ -162,7 +162,7 @@ class AdmissionQueue:
         return list(dict.fromkeys(lane for queue in self._in_turn(model) for lane in queue.lanes()))
 
     def models(self) -> Iterator[str]:
-        """Models that somebody waits for, the longest waiting first within the highest class."""
+        """Models that tasks wait for, the longest waiting first within the highest class."""
         firsts = (
             (self.priorities.index(priority), queue.first_arrival(), model)
             for model, queues in self._by_model.items()
@@ -176,11 +176,11 @@ class AdmissionQueue:
         return sorted(self._waiting_of_app.get(app, ()))
 
     def ahead(self, model: str, priority: str, app: str = "") -> int:
-        """About how many would get a slot of the model before a task that came now."""
+        """About how many tasks would get a slot of the model before a task that came now."""
         return self._before(model, priority, app, own=self._waiting(model, priority).get(app, 0))
 
     def position(self, task_id: str) -> int:
-        """About how many get a slot of its model before it. Linear: for reports, not for decisions."""
+        """About how many tasks get a slot of its model before it. Linear: for reports, not for decisions."""
         place = self._places[task_id]
         own = self._by_model[place.model][place.priority].rank(place.app, place.arrival)
         return self._before(place.model, place.priority, place.app, own)
@@ -196,7 +196,7 @@ class AdmissionQueue:
         return queue.waiting_per_app() if queue else {}
 
     def _in_turn(self, model: str) -> list[FairQueue]:
-        """The model's queues that have somebody in them: those that were passed over for too long first."""
+        """The model's queues that are not empty: those that were passed over for too long first."""
         queues = self._by_model.get(model, {})
         by_class = [queue for name in self.priorities if (queue := queues.get(name)) and len(queue)]
         overdue = [queue for queue in by_class[1:] if self._is_overdue(queue)]

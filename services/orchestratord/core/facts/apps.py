@@ -14,7 +14,7 @@ FINGERPRINT_DIGITS = 6
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """`key_hash` is the SHA-256 of its key in hexadecimal; empty as long as nobody made a key. 0 = no limit."""
+    """`key_hash` is the SHA-256 of its key in hexadecimal; empty until a call makes a key. 0 = no limit."""
 
     name: str
     key_hash: str = field(default="", repr=False)

@@ -1,4 +1,4 @@
-"""Who goes where: the rules that people set for models, for apps, and for models of apps.
+"""Where models go: the rules that people set for models, for apps, and for models of apps.
 
 A pin for a model of an app is more specific than what is said for the model or for the app, and stands in its stead.
 Otherwise all rules hold at once; such as together leave no place are refused (`contradictions`).
@@ -54,7 +54,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class LoadingRules:
-    """How many workers of a model there have to be, whoever asks. `replicas_max` is 1 unless somebody said more."""
+    """How many workers of a model there have to be, for all apps. `replicas_max` is 1 unless a rule sets it."""
 
     keep_loaded: bool = False
     replicas_min: int = 0
@@ -105,7 +105,7 @@ class Assignments:
         )
 
     def kept_models(self) -> list[str]:
-        """Models that have to be there although nobody may have asked for them."""
+        """Models that have to be loaded whether or not tasks ask for them."""
         return sorted(
             name
             for name, rules in self._by_model.items()

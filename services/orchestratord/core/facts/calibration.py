@@ -1,4 +1,4 @@
-"""What models really take: measured once they are loaded, and used from then on instead of the estimate."""
+"""The memory that models really take: measured once they are loaded, and used instead of the estimate from then on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Calibrations:
     def known(
         self, model: Model, context: int, devices: Sequence[Device], shares: Sequence[float] = ()
     ) -> tuple[int, ...] | None:
-        """MiB per device; None if the model was never loaded so, or its owner says what it takes."""
+        """MiB per device; None if the model was never loaded so, or its owner has set what it takes."""
         if model.vram_claim_mib is not None:
             return None
         key = (model.spec.source, context, model.slots, model.cache_type, kinds_of(devices), rounded(shares))

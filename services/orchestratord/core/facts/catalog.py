@@ -1,7 +1,7 @@
 """The models that tasks may name.
 
-A model may be described by several: by the package that brings it, by a call, by the settings file. Each may leave out
-what it has no opinion on; value by value the strongest that says something is heard, and the rest is the default.
+A model may have several descriptions: of the package that brings it, of a call, of the settings file. Each may leave
+values out. Each value comes from the strongest description that has it, else it is the default.
 """
 
 import difflib
@@ -25,9 +25,9 @@ _STRONGEST_FIRST = (Origin.FILE, Origin.CALL, Origin.PACKAGE, Origin.NODE)
 
 @dataclass(slots=True)
 class Catalog:
-    """Models by name and alias. Names are unique over both; where a stronger one needs an alias, a weaker gives it up.
+    """Models by name and alias. Names are unique over both; a weaker origin gives up an alias that a stronger needs.
 
-    A model is made anew whenever something is said of it: keep its name, not the object.
+    A model is replaced by a new object whenever a description of it changes: keep its name, not the object.
     """
 
     _descriptions: dict[str, dict[Origin, Description]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Catalog:
     _by_source: dict[str, set[str]] = field(default_factory=dict)
 
     def register(self, spec: ModelSpec, origin: Origin, provenance: str, at_ms: float = 0) -> Model:
-        """Take in what one of them says, in place of what it said before; refused if that can't be, or is overruled."""
+        """Take in one origin's description, in place of its earlier one; refused if it is invalid or overruled."""
         said_now = Description(spec, origin, provenance, at_ms)
         merged = self.preview(said_now)
         for alias in self._names_to_take_over(said_now):
@@ -59,7 +59,7 @@ class Catalog:
         return merged
 
     def restore(self, record: ModelRecord) -> None:
-        """What calls had made of a model is in force again, whatever there is."""
+        """What calls had set for a model is in force again, whatever is there now."""
         self.set_state(record.name, record.state)
         if record.spec is None:
             self.withdraw(record.name, Origin.CALL)
@@ -69,12 +69,12 @@ class Catalog:
         self._describe_anew(record.name)
 
     def withdraw(self, name: str, origin: Origin) -> None:
-        """Forget what one of them said of a model; it is gone if nobody else says where its file is."""
+        """Forget one origin's description of a model; the model is gone if no other description has its file."""
         self._descriptions.get(name, {}).pop(origin, None)
         self._describe_anew(name)
 
     def delete(self, name: str) -> Model:
-        """Take back what calls have said; refused where somebody else keeps the model in the catalog."""
+        """Forget what calls have set; refused where a package or the settings file keeps the model in the catalog."""
         model = self.get(name)
         descriptions = self._descriptions[model.name]
         if Origin.FILE in descriptions:
@@ -99,7 +99,7 @@ class Catalog:
             model.state = state
 
     def learn(self, learnt: SourceFacts) -> None:
-        """What the file of a source is; counts for every model that has it."""
+        """Facts of the file of a source; they hold for every model that has it."""
         self._sources[learnt.source] = learnt
         for name in self._by_source.get(learnt.source, ()):
             _know(self._models[name], learnt)
@@ -111,11 +111,11 @@ class Catalog:
         return self._sources.get(source) or SourceFacts(source)
 
     def described(self, name: str, origin: Origin) -> Description | None:
-        """What one of them says of a model."""
+        """One origin's description of a model."""
         return self._descriptions.get(name, {}).get(origin)
 
     def record_of(self, name: str) -> ModelRecord | None:
-        """What has to be kept of a model, because only calls know it; None for nothing."""
+        """What has to be stored of a model, because only calls have set it; None for nothing."""
         said = self.described(name, Origin.CALL)
         state = ModelState.RETIRED if name in self._retired else ModelState.ACTIVE
         if said is None:
@@ -150,7 +150,7 @@ class Catalog:
         return len(self._models)
 
     def _describe_anew(self, name: str) -> None:
-        """What calls said of a model is kept also while the package or the node is gone that had its file."""
+        """What calls have set for a model is kept also while the package or the node is gone that had its file."""
         descriptions = self._descriptions.get(name, {})
         if descriptions and (merged := _merge(descriptions)).spec.source:
             self._put(merged)
@@ -189,9 +189,9 @@ class Catalog:
             owner.spec = replace(owner.spec, aliases=rest)
 
     def _names_to_take_over(self, said_now: Description) -> list[str]:
-        """Aliases that others have and would give up; refused if one that does not give way has the name.
+        """Aliases that other models would give up; refused if a model that does not give way has the name.
 
-        What calls have set gives way to the settings file, so that it can never keep the orchestrator from starting.
+        Names that calls have set give way to the settings file, so that they never keep the orchestrator from starting.
         """
         spec, taken = said_now.spec, []
         for name in (spec.name, *spec.aliases):
@@ -217,7 +217,7 @@ class Catalog:
 
 
 def _merge(descriptions: Mapping[Origin, Description]) -> Model:
-    """Value by value the strongest that says something."""
+    """Each value from the strongest description that has it."""
     heard = [descriptions[origin] for origin in _STRONGEST_FIRST if origin in descriptions]
     origins: dict[str, Origin] = {}
     values: dict[str, object] = {}
@@ -231,7 +231,7 @@ def _merge(descriptions: Mapping[Origin, Description]) -> Model:
 
 
 def _refuse_overruled(said_now: Description, descriptions: Iterable[Description]) -> None:
-    """A call whose words would not be heard is told so. Packages just give way."""
+    """A call with a value that would be overruled is refused. Packages just give way."""
     if said_now.origin is not Origin.CALL:
         return
     spec = said_now.spec

@@ -1,4 +1,4 @@
-"""How many tokens one request may use, where the owner of a model did not say."""
+"""How many tokens one request may use, where the owner of a model did not set it."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ SMALLEST_CONTEXT = 2048
 
 
 def contexts_to_try(model: Model) -> Iterator[int]:
-    """What the owner asked for and nothing else; otherwise the default, and then less, as long as it fits nowhere.
+    """What the owner asked for and nothing else; without it the default, and then less, as long as it fits nowhere.
 
-    By halves: what a model takes is learnt per context, so a context that followed every change of free memory would
-    never be met again.
+    By halves: the memory of a model is learnt per context, so a context that followed every change of free memory
+    would never be used again.
     """
     context = model.context
     yield context

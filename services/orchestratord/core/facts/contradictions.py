@@ -12,7 +12,7 @@ from orchestratord.core.facts.targets import Place, devices_of
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """With whom a rule can't be, and why."""
+    """The rules that a rule contradicts, and why."""
 
     others: tuple[Assignment, ...]
     why: str
@@ -116,7 +116,7 @@ def _leaves_something(fleet: Fleet, wanted: Assignment, avoids: Sequence[Assignm
 
 
 def _may_be_compatible(one: str, other: str) -> bool:
-    """Places that nobody has seen yet: the same node may be the same place."""
+    """Places that have never been seen: the same node may be the same place."""
     return _node_of(one) == _node_of(other)
 
 

@@ -68,12 +68,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`ranked` best first; empty if nothing is possible now. `waits`: it will be, when workers are gone that can't
-    leave yet.
+    """`ranked` best first; empty if nothing is possible now. `waits`: a place becomes possible when workers have left
+    that can't leave yet.
 
     `removed` counts the places by the filter that took them out; `details` has them one by one, if that was asked for.
-    `blocked` are some of the places where it would fit if everybody left who may have to. `largest_mib` is the most
-    that a place could hold that was there but too small: for the message when nothing can. `excluded_by` tells the
+    `blocked` are some of the places where it would fit if all workers left that may have to. `largest_mib` is the most
+    that a place could hold that was there but too small: for the message when nothing can. `excluded_by` names the
     rules that took places out, if nothing is left.
     """
 

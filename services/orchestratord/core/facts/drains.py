@@ -1,4 +1,4 @@
-"""Pools that are being emptied, and what comes then."""
+"""Pools that are being emptied, and what happens after that."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from orchestratord.core.facts.ledger import DeviceKey
 
 
 class DrainPolicy(StrEnum):
-    """What becomes of work that is not finished at the deadline."""
+    """What happens to work that is not finished at the deadline."""
 
     REQUEUE = "REQUEUE"
     WAIT = "WAIT"
@@ -17,7 +17,7 @@ class DrainPolicy(StrEnum):
 
 class AfterDrain(StrEnum):
     """STAY: nothing is started there until the pool is reloaded. RELOAD: what ran there is started again. PURGE: model
-    files that nobody else uses are removed from the node's cache, and the pool stays empty.
+    files that no worker or load of the node uses are removed from its cache, and the pool stays empty.
     """
 
     STAY = "STAY"
@@ -40,7 +40,7 @@ class Drain:
 
     @property
     def comes_back(self) -> bool:
-        """By itself, and soon: its devices are waited for."""
+        """The pool is used again by itself, and soon: tasks wait for its devices."""
         return self.after is AfterDrain.RELOAD
 
     @property

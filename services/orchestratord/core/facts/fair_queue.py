@@ -1,9 +1,9 @@
-"""Who is next among those who wait for one model in one class.
+"""Which task is next among those that wait for one model in one class.
 
 Apps share the model's slots by weight, in tokens served; within an app it is first come, first served. The method is
 start-time fair queueing (Goyal, Vin and Cheng, 1996): every app has a virtual time, the tokens that it got divided by
-its weight, and the app that is furthest behind is next. An app that comes back after a pause starts where those are
-that were served meanwhile: a pause earns nothing, and a flood delays nobody but its own app.
+its weight, and the app that is furthest behind is next. An app that comes back after a pause starts where the apps
+are that were served meanwhile: a pause earns nothing, and a flood delays only the app that sends it.
 """
 
 import heapq
@@ -47,7 +47,7 @@ class AppTurn:
 
 @dataclass(slots=True, eq=False)
 class FairQueue:
-    """`unserved_since`: when the last of them got a slot, or when the queue began to have somebody in it."""
+    """`unserved_since`: when the last of its tasks got a slot, or when the queue last became non-empty."""
 
     unserved_since: float = 0.0
     _clock: float = 0.0
@@ -86,7 +86,7 @@ class FairQueue:
     def correct(self, app: str, tokens: float, weight: float) -> None:
         """The task took so many tokens more than it was charged for, or fewer if below 0."""
         self._virtual_times[app] = self._virtual_times.get(app, self._clock) + tokens / weight
-        self._forget_who_owes_nothing(app)
+        self._forget_app_without_debt(app)
 
     def in_order(self, held: Collection[str] = ()) -> Iterator[str]:
         """The first task of every lane, those of the app that is furthest behind first; `held` apps left out."""
@@ -103,7 +103,7 @@ class FairQueue:
         return min(turn.first()[0] for lanes in self._lanes.values() for turn in lanes.values())
 
     def by_arrival(self) -> list[str]:
-        """All of them; linear, for reports and for those who have to tell everybody."""
+        """All of them; linear, for reports and for messages to all."""
         return [task_id for _, task_id in sorted(self._waiting())]
 
     def lanes(self) -> Iterator[Hashable]:
@@ -119,6 +119,6 @@ class FairQueue:
     def _waiting(self) -> Iterator[tuple[int, str]]:
         return (entry for lanes in self._lanes.values() for turn in lanes.values() for entry in turn)
 
-    def _forget_who_owes_nothing(self, app: str) -> None:
+    def _forget_app_without_debt(self, app: str) -> None:
         if app not in self._lanes and self._virtual_times[app] <= self._clock:
             del self._virtual_times[app]

@@ -11,7 +11,7 @@ from llorch.worker_state import WorkerState
 
 
 class NodeState(StrEnum):
-    """SUSPECT: its link has lapsed, what runs there goes on. LOST: and nothing there could be reached for long."""
+    """SUSPECT: its link has lapsed, what runs there goes on. LOST: its workers too could not be reached for long."""
 
     JOINING = "JOINING"
     READY = "READY"
@@ -21,9 +21,9 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device as reported. `report` is the report itself, carried to whoever asks and never read here.
+    """A device as reported. `report` is the report itself, carried to its readers and never read here.
 
-    `used_mib` counts everybody, `others_mib` those of them that are none of our workers.
+    `used_mib` counts all processes, `others_mib` those of them that are not workers of this orchestrator.
     """
 
     device_id: str
@@ -51,7 +51,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """`resumes`: it takes up a run where another attempt's output ends, as if nothing had happened."""
+    """`resumes`: it continues a run where another attempt's output ends."""
 
     engine: str
     engine_version: str
@@ -99,7 +99,7 @@ class Snapshot:
 
 
 class Leaving(StrEnum):
-    """Why a worker takes nothing new, and ends as soon as nothing runs on it. The values are labels of metrics."""
+    """Why a worker takes no new runs, and ends as soon as nothing runs on it. The values are labels of metrics."""
 
     EVICTED = "evicted"
     IDLE = "idle"
@@ -115,7 +115,7 @@ class Leaving(StrEnum):
 class Worker:
     """A worker that the brain wants or has found. `attempts` are the slots taken, by attempt id.
 
-    `ready_at` is when tasks could first come to it. `asked`: somebody wanted this very worker, so it is not one too
+    `ready_at` is when tasks could first come to it. `asked`: a caller asked for this very worker, so it is not one too
     many when demand falls. `idle_watched`: a look at how long it has been idle is due.
     """
 
@@ -155,7 +155,7 @@ class Worker:
 
     @property
     def serves(self) -> bool:
-        """It is there or on its way, and stays."""
+        """It is there or on its way, and is not leaving."""
         return self.state is not WorkerState.STOPPING and self.leaving is None
 
 

@@ -1,4 +1,4 @@
-"""Who holds how much memory of which device. Never over-committed, by construction."""
+"""Which load holds how much memory of which device. Never over-committed, by construction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ DeviceKey = tuple[str, str]
 
 
 class OverCommit(AssertionError):
-    """A reservation was asked for that does not fit; whoever asks has to look at `available` first."""
+    """A reservation was asked for that does not fit; the caller has to look at `available` first."""
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Ledger:
         self._accounts[device].returning.clear()
 
     def capacity(self, device: DeviceKey) -> int:
-        """What the device could hold if nobody of ours were on it."""
+        """The memory for workers if the device had none of them."""
         account = self._accounts.get(device)
         if account is None:
             return 0
@@ -96,7 +96,7 @@ class Ledger:
         return 0 if account is None else account.returning_mib
 
     def available(self, device: DeviceKey) -> int:
-        """What a load that was not promised anything can have now."""
+        """The memory that a load without a promise can have now."""
         account = self._accounts.get(device)
         return 0 if account is None else _free(account) - account.promised_mib
 
@@ -136,7 +136,7 @@ class Ledger:
         self.charge(load_id, claims)
 
     def charge(self, load_id: str, claims: Mapping[DeviceKey, int]) -> None:
-        """Book what is there already, whether it fits or not: a worker that was found running."""
+        """Book a worker that was found running, whether it fits or not."""
         self._loads[load_id] = tuple(claims)
         for device, mib in claims.items():
             self._accounts.setdefault(device, _Account()).hold(load_id, mib)
@@ -148,7 +148,7 @@ class Ledger:
             account.hold(load_id, max(account.held[load_id], measurements.get(device, 0)))
 
     def release(self, load_id: str) -> None:
-        """The memory is there again, and nothing is kept for the load any more.
+        """The load's memory is free, and no promise is kept for it.
 
         Idempotent; an unknown id releases nothing, so a late release can't free what another load holds.
         """
@@ -170,8 +170,8 @@ class Ledger:
             account.promised_mib -= account.promised.pop(load_id)
 
     def expire_returns(self, now: float) -> bool:
-        """The wait for memory is bounded. What is not back then counts as another program's; what no report told of
-        counts as free, and then the answer is True.
+        """The wait for memory is bounded. What is not back then counts as another program's; what no report has shown
+        in use counts as free, and then the result is True.
         """
         if not self._returns:
             return False

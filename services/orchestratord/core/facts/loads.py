@@ -11,7 +11,7 @@ from orchestratord.core.facts.targets import Place
 
 
 class LoadPhase(Enum):
-    """WAITING: for a place, which only a load that somebody asked for does; for others their tasks wait."""
+    """WAITING: for a place. Only a load that was asked for waits; otherwise the tasks that need it wait."""
 
     WAITING = auto()
     STAGING = auto()
@@ -44,7 +44,7 @@ class Load:
     """One attempt to load a model. `load_id` becomes the worker's id, and memory is reserved under it.
 
     `source` is what the model's file was when the load began, `shape` all else that it was to be loaded with. `lane` is
-    what may wait for it. `waits_for` are workers whose memory has to return first. `asked`: somebody wants the model
+    what may wait for it. `waits_for` are workers whose memory has to return first. `asked`: a caller wants the model
     loaded, whether tasks wait or not; `places` are then the only ones that will do.
     """
 

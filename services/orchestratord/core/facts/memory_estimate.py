@@ -1,8 +1,8 @@
 """How much memory a model will take on each device of a set, before it was ever loaded there.
 
-By what the file says of itself and the formula of `llorch.gguf.memory_estimate`; as long as that is unknown, a first
+From the model's file, by the formula of `llorch.gguf.memory_estimate`; as long as its header is unknown, a first
 approximation from the file's size alone, meant to err on the high side. `vram_claim_mib` of the model overrides both.
-What was measured is `calibration`'s.
+Measurements are in `calibration`.
 """
 
 import math

@@ -16,7 +16,7 @@ class ModelState(StrEnum):
 
 
 class Origin(StrEnum):
-    """Who said a value. MODEL is the model's own file, NODE a GPU host that has the model in a folder of its own."""
+    """The origin of a value. MODEL is the model's own file, NODE a GPU host with the model in a folder of its own."""
 
     DEFAULT = "DEFAULT"
     MODEL = "MODEL"
@@ -28,7 +28,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model as somebody describes it; None or empty = not said. `context` is in tokens, the rest as the names say."""
+    """One description of a model; None or empty = not set. `context` is in tokens, the rest as the names say."""
 
     name: str
     source: str = ""
@@ -43,7 +43,7 @@ class ModelSpec:
 
 
 VALUES = tuple(value.name for value in fields(ModelSpec) if value.name != "name")
-"""What may be said of a model, by name."""
+"""What a description may set, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """What calls have made of a model: what they said of it, if they did, and whether it takes tasks."""
+    """What calls have set for a model: their description of it, if they gave one, and whether it takes tasks."""
 
     name: str
     state: ModelState = ModelState.ACTIVE
@@ -77,7 +77,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What one of them said. `at_ms` is in milliseconds since 1970."""
+    """The description of one origin. `at_ms` is in milliseconds since 1970."""
 
     spec: ModelSpec
     origin: Origin
@@ -87,9 +87,9 @@ class Description:
 
 @dataclass(slots=True)
 class Model:
-    """`spec` is what all who describe it come to; `origin`, `provenance` and `registered_ms` are of the strongest.
+    """`spec` merges all descriptions; `origin`, `provenance` and `registered_ms` are of the strongest.
 
-    The properties are what counts: with defaults for what nobody said.
+    The properties are what counts: with defaults for what no description has.
     """
 
     spec: ModelSpec
@@ -139,7 +139,7 @@ class Model:
 
     @property
     def memory_is_known(self) -> bool:
-        """Whether it can be said what it takes: its file was looked at, or its owner says it."""
+        """Whether its memory can be estimated: its file was looked at, or its owner has set it."""
         return self.size_mib is not None or self.vram_claim_mib is not None
 
     @property
@@ -147,7 +147,7 @@ class Model:
         return self.spec.vram_claim_mib
 
     def origin_of(self, value: str) -> Origin:
-        """Who said one of VALUES."""
+        """The origin of one of VALUES."""
         trained = self.facts.context_trained if self.facts else 0
         if value == "context" and 0 < trained < (self.spec.context or DEFAULT_CONTEXT):
             return Origin.MODEL
@@ -155,5 +155,5 @@ class Model:
 
 
 def said(spec: ModelSpec) -> list[str]:
-    """Which of VALUES it has an opinion on."""
+    """Which of VALUES it sets."""
     return [value for value in VALUES if getattr(spec, value) not in (None, "", ())]

@@ -1,4 +1,4 @@
-"""What the brain wants kept beyond the process: policy that people set, and things learnt."""
+"""Values that the brain wants stored: policy that people set, and things learnt."""
 
 from typing import Protocol
 

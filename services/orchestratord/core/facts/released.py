@@ -7,7 +7,7 @@ from orchestratord.core.facts.ledger import DeviceKey
 
 @dataclass(frozen=True, slots=True)
 class ReleasedDevice:
-    """`until_ms` is in milliseconds since 1970; None = until somebody gives it back to us."""
+    """`until_ms` is in milliseconds since 1970; None = until a caller resumes the device."""
 
     node_id: str
     device_id: str
@@ -20,7 +20,7 @@ class ReleasedDevice:
 
 @dataclass(slots=True)
 class ReleasedDevices:
-    """By device, with when their time is over on the brain's clock, where there is such a time."""
+    """By device, with when the release ends on the brain's clock, where it does by itself."""
 
     _by_key: dict[DeviceKey, ReleasedDevice] = field(default_factory=dict)
     _due: dict[DeviceKey, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Requests that belong together: what they may use, and where what they said last is still warm."""
+"""Requests that belong together: what they may use, and which worker has their conversation in its cache."""
 
 from dataclasses import dataclass, field
 
@@ -32,7 +32,7 @@ class Session:
 
     @property
     def record_key(self) -> str:
-        """Neither names of apps nor ids have a space in them."""
+        """Neither names of apps nor ids contain a space."""
         return f"{self.app} {self.session_id}"
 
     def refuse_if_spent(self) -> None:
@@ -85,7 +85,7 @@ class Sessions:
         return self._expires[(session.app, session.session_id)]
 
     def put(self, session: Session, ends_at: float) -> None:
-        """It was used just now, and ends then unless it is used again."""
+        """The session was used just now, and ends at `ends_at` unless it is used again."""
         key = (session.app, session.session_id)
         self._sessions[key] = session
         self._expires[key] = ends_at

@@ -7,7 +7,7 @@ garage/GPU-3f2a    the GPU whose UUID begins so
 garage/3090+3060   these GPUs, together and in this order
 fast               the pool that is called so
 
-Kept by UUID, so that a card stays meant when it moves to another slot; shown by the card's name.
+Kept by UUID, so that the rule follows a card that moves to another slot; shown by the card's name.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Place:
 
 
 def resolve(fleet: Fleet, text: str) -> Place:
-    """The place that somebody means. Raises NotFound with what there is, or InvalidArgument for what is ambiguous."""
+    """The place that a text names. Raises NotFound with what there is, or InvalidArgument for what is ambiguous."""
     node_id, slash, devices = text.strip().partition("/")
     if not slash and node_id not in fleet.nodes:
         return _pool(fleet, node_id)

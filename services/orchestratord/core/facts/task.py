@@ -1,4 +1,4 @@
-"""A task, its attempts, and the only legal ways from one state to another.
+"""A task, its attempts, and the only legal transitions between its states.
 
 QUEUED ──► RUNNING ──► COMPLETED
 │  ▲        │ ├────► FAILED
@@ -30,7 +30,7 @@ class TaskState(StrEnum):
 
 
 class CancelOutcome(StrEnum):
-    """What a cancel came to, for a task that is known."""
+    """The result of a cancel, for a task that is known."""
 
     CANCELLED = "CANCELLED"
     ALREADY_FINISHED = "ALREADY_FINISHED"
@@ -51,7 +51,7 @@ TERMINAL_STATES = frozenset(state for state, following in TRANSITIONS.items() if
 
 
 class IllegalTransition(AssertionError):
-    """A decision tried a way that the table does not have; always a bug."""
+    """A transition that the table does not have; always a bug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class ChoiceEnd:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a worker says at the end of a run. `receipt`, of a deterministic run, is serialized and opaque here."""
+    """A worker's result of a run. `receipt`, of a deterministic run, is serialized and opaque here."""
 
     choices: tuple[ChoiceEnd, ...]
     tokens_in: int = 0
@@ -126,7 +126,7 @@ class TaskError:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Terminal: the task was ended early, by somebody or by its deadline. How much output there is, the log knows."""
+    """Terminal: the task was ended early, by a caller or by its deadline. Its log knows how much output there is."""
 
     finish_reason: FinishReason
     queue_ms: int

@@ -50,7 +50,7 @@ class TaskLog(Generic[EntryT]):
     """Entries in order, without gaps, from the current attempt only, and nothing after the seal.
 
     `first_index[seq]` is how many tokens of the same choice came before entry `seq`: the published index of its first
-    token. Whoever appends gets told whether the entry was taken; a refused one is no error, it is a late message.
+    token. `append` returns whether the entry was taken; a refused one is no error, it is a late message.
     """
 
     log_epoch: int = 1

@@ -25,7 +25,7 @@ class TimerKind(Enum):
 
 @dataclass(slots=True)
 class Timers:
-    """A heap of (time, kind, subject). A timer is never cancelled: whoever gets it checks whether it still matters."""
+    """A heap of (time, kind, subject). A timer is never cancelled: its handler checks whether it still matters."""
 
     _heap: list[tuple[float, int, TimerKind, str]] = field(default_factory=list)
     _count: int = 0

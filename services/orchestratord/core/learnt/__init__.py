@@ -1,1 +1,1 @@
-"""What was learnt: statistics with bounds, which import nothing of the brain."""
+"""Statistics of bounded size that the brain learns; they import nothing of the rest of the brain."""

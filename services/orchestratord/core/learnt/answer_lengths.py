@@ -50,7 +50,7 @@ class Answers:
         self._lengths.pop(model, None)
 
     def lengths(self, app: str, model: str, limit: int | None) -> Lengths:
-        """As the last answers that the app got of the model; as those of others, as long as it got none."""
+        """From the last answers that the app got of the model; from those of other apps, as long as it got none."""
         known = self._lengths.setdefault(model, {})
         found = known.get((app, limit))
         if found is None:
@@ -67,8 +67,8 @@ class Answers:
 def _within(answers: Iterable[Answer], limit: int | None) -> Iterable[int]:
     """How long such answers would be within another limit.
 
-    One that was cut off is taken to go on as those did that came further and were not; if none did, to the limit. To
-    leave it out would make answers look shorter than they are just when many miss their deadline.
+    An answer that was cut off is taken to go on as the longer ones did that were not cut off; without any, to the
+    limit. To leave it out would make answers look shorter than they are just when many miss their deadline.
     """
     longer_total = longer_count = 0
     for answer in sorted(answers, key=lambda answer: answer.tokens, reverse=True):

@@ -1,4 +1,4 @@
-"""How often models are asked for: what the choice of who leaves memory follows."""
+"""How often models are asked for: the choice of which workers leave memory follows it."""
 
 import math
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Demand:
         return 0.0 if recent is None else recent.per_s * math.exp((recent.at - now) / MEMORY_S)
 
     def probability(self, model: str, now: float, within_s: float) -> float:
-        """That somebody asks for the model within this time, if requests come independently of each other."""
+        """The probability of a request for the model within this time, if requests are independent of each other."""
         return -math.expm1(-self.rate(model, now) * within_s)
 
     def forget(self, model: str) -> None:

@@ -1,4 +1,4 @@
-"""How fast a queue empties, for those who have to come back later."""
+"""How fast a queue empties, for clients that have to come back later."""
 
 from dataclasses import dataclass
 
@@ -24,13 +24,13 @@ class DrainRate:
         self._refused = max(0, self._refused - 1)
 
     def refused(self) -> None:
-        """Somebody was sent away, and comes back when told to."""
+        """A client was refused, and comes back after the delay that it was given."""
         self._refused += 1
 
     def retry_after_ms(self, now: float) -> int:
         """Time until there should be a place for one more, in ms; a second as long as nothing is known.
 
-        Everybody who was sent away gets a place of his own, so that they do not all come back at once. A queue that has
+        Every refused client gets a place of its own, so that they do not all come back at once. A queue that has
         stood still for longer than usual is taken to be that slow.
         """
         if self._interval_s is None or self._last_at is None:

@@ -1,16 +1,16 @@
-"""Numbers that are learnt as they come: a mean that follows change, and how far single values lie from it."""
+"""Quantities that are learnt from observations: a mean that follows change, and how far single values lie from it."""
 
 import math
 from dataclasses import dataclass
 
 _LEAST_SPREAD = 0.05
-"""Of the mean: nothing takes exactly as long as it did before."""
+"""A fraction of the mean: no quantity repeats exactly."""
 
 _NEARLY_NEVER = 1e-9
 
 _TRUST = 10
 _IMAGINED_VARIANCE = 0.05
-"""Of forecasts, while few were seen."""
+"""The variance of the `_TRUST` imagined forecasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Estimate:
     count: int = 1
 
     def __add__(self, other: "Estimate") -> "Estimate":
-        """The sum of two quantities that have nothing to do with each other."""
+        """The sum of two independent quantities."""
         spread = math.hypot(self.spread, other.spread)
         return Estimate(self.mean + other.mean, spread, min(self.count, other.count))
 
@@ -73,7 +73,7 @@ def _beyond(time: float, log_mean: float, log_spread: float) -> float:
 class Learnt:
     """Exponentially weighted mean and variance (West, 1979).
 
-    The first values count alike, until there are 1 / `weight` of them: none of them is taken for the truth.
+    The first values count alike, until there are 1 / `weight` of them, so that none of them dominates.
     """
 
     weight: float = 0.1
@@ -83,7 +83,7 @@ class Learnt:
 
     @classmethod
     def going_on(cls, estimate: Estimate, weight: float) -> "Learnt":
-        """From what was known before."""
+        """Continues from an earlier estimate."""
         return cls(weight, estimate.mean, estimate.spread**2, estimate.count)
 
     def take_in(self, value: float) -> None:
@@ -100,10 +100,10 @@ class Learnt:
 
 @dataclass(slots=True)
 class Reliability:
-    """What probabilities that were called are worth, by what came true: a line through forecasts and outcomes.
+    """How reliable forecasts of probabilities are, by their outcomes: a line through forecasts and outcomes.
 
-    Forecasts that say little are drawn towards how often it comes true at all. `_TRUST` imagined outcomes, which are as
-    they were called, stand against those that were seen: a forecast is believed until experience says otherwise.
+    Forecasts that say little are drawn towards the mean outcome. `_TRUST` imagined outcomes, which are as they were
+    forecast, count beside those that were seen: a forecast is trusted until experience contradicts it.
     """
 
     weight: float = 0.01

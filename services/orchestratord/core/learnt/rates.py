@@ -1,6 +1,6 @@
-"""What was learnt from the work done so far: speeds per model, device and batch, times to load, lengths of answers.
+"""Rates learnt from the work done so far: speeds per model, device and batch, times to load, lengths of answers.
 
-What was never seen is None: nothing is invented here. Times are in ms.
+A rate without observations is None: nothing is invented here. Times are in ms.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ SMALLEST_PROMPT = 4
 
 
 def device_key(names: Iterable[str]) -> str:
-    """How a worker's devices are called here: cards of one kind share what was learnt."""
+    """The name of a worker's devices in rates: cards of one kind share what was learnt."""
     return " + ".join(names)
 
 
@@ -64,7 +64,7 @@ _KEPT_EVERY = 16
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One thing that was learnt, as it is kept over a restart."""
+    """One learnt rate, as it is stored over a restart."""
 
     quantity: Quantity
     model: str
@@ -85,7 +85,7 @@ class Rates:
     _to_keep: list[Rate] = field(default_factory=list)
 
     def ran(self, run: Run) -> None:
-        """A worker that tells no times teaches nothing of speed."""
+        """A worker that reports no times teaches nothing of speed."""
         evaluated = run.tokens_in - run.cached_tokens
         if evaluated >= SMALLEST_PROMPT and (run.prefill_ms or run.decode_ms):
             size = evaluated.bit_length()
@@ -99,7 +99,7 @@ class Rates:
             self.answers.came(run.app, run.model, Answer(run.tokens_out // run.choices, run.was_cut))
 
     def held(self, model: str, took_ms: float) -> None:
-        """A run has given its slot back after so long, however it ended."""
+        """A run has given its slot back after this time, however it ended."""
         self._learn(Quantity.HOLDING, model, "", 0, took_ms)
 
     def loaded(self, model: str, node_id: str, size_mib: int | None, took_ms: float) -> None:
@@ -137,7 +137,7 @@ class Rates:
         return min((max(0.0, one.mean - 2 * one.spread) for one in estimates if one), default=None)
 
     def holding_ms(self, model: str) -> Estimate | None:
-        """How long a run of the model holds its slot, whatever it is asked."""
+        """How long a run of the model holds its slot, whatever the request."""
         return self._estimate(Quantity.HOLDING, model)
 
     def load_ms(self, model: str, node_id: str, size_mib: int | None = None) -> Estimate | None:
@@ -151,7 +151,7 @@ class Rates:
         return Estimate(took_ms, took_ms * bandwidth.spread / bandwidth.mean, bandwidth.count)
 
     def prompt_tokens(self, model: str, guessed: int) -> int:
-        """The guess, corrected by how such guesses turned out for this model."""
+        """The guess, corrected by earlier guesses for this model."""
         factor = self._estimate(Quantity.PROMPT, model)
         return guessed if factor is None else round(guessed * factor.mean)
 

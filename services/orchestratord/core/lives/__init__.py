@@ -1,1 +1,1 @@
-"""How things live: handlers of events, one file per kind of thing. They change the state and emit effects."""
+"""Handlers of events, one file per kind of thing. They change the state and emit effects."""

@@ -1,4 +1,4 @@
-"""Apps come, change and go; and what their limits mean for the tasks that they send."""
+"""Apps are created, changed and deleted; and their limits are applied to their tasks."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from orchestratord.core.state import BrainState
 
 
 def created(state: BrainState, event: AppCreated) -> App:
-    """An app gets its key. One of the settings file has none yet, and keeps what the file says of it."""
+    """An app gets its key. One of the settings file has none yet, and keeps its settings from the file."""
     old = state.apps.find(event.app.name)
     if old is not None and old.key_hash:
         raise AlreadyExists(
@@ -27,7 +27,7 @@ def created(state: BrainState, event: AppCreated) -> App:
 
 
 def defined(state: BrainState, event: AppDefined) -> App:
-    """The settings file has an app. It says everything about it but the key, which was made by a call."""
+    """The settings file has an app. It sets everything of it but the key, which was made by a call."""
     _check(state, event.app)
     old = state.apps.find(event.app.name)
     app = replace(event.app, origin=Origin.FILE)
@@ -47,7 +47,7 @@ def updated(state: BrainState, event: AppUpdated) -> App:
 
 
 def deleted(state: BrainState, event: AppDeleted) -> None:
-    """Its key is worth nothing from now on; what it sent goes on. An app of the settings file loses its key only."""
+    """Its key is invalid from now on; its tasks go on. An app of the settings file loses its key only."""
     old = state.apps.get(event.name)
     if old.origin is not Origin.FILE:
         state.emit(PersistRecord(old, None))
@@ -61,7 +61,7 @@ def deleted(state: BrainState, event: AppDeleted) -> None:
 
 
 def restore_app(state: BrainState, kept: App | None, lost: App | None) -> None:
-    """Whether the settings file still defines it, it says itself, after this."""
+    """Restores an app as made by a call; the settings file, which is read after this, defines its apps again."""
     if kept is not None:
         _take_in(state, replace(kept, origin=Origin.CALL) if lost is None else kept)
     elif lost is not None:
@@ -69,7 +69,7 @@ def restore_app(state: BrainState, kept: App | None, lost: App | None) -> None:
 
 
 def refuse_if_used_up(state: BrainState, name: str) -> None:
-    """An app that has used its tokens of the minute is told when to come back."""
+    """Refuses an app that has used its tokens of the minute, with the time after which to come back."""
     app = state.apps.find(name)
     if app is None or not app.max_tokens_per_minute:
         return

@@ -1,4 +1,4 @@
-"""Assignments are set and taken away, and the world follows: who waits is sorted anew, and who is misplaced leaves."""
+"""Assignments are set and deleted: waiting tasks change their lanes, and workers in the wrong place leave."""
 
 from dataclasses import replace
 
@@ -76,7 +76,7 @@ def _complete(state: BrainState, event: AssignmentSet) -> Assignment:
 
 def _refuse_if_meaningless(rule: Assignment) -> None:
     if not rule.model and not rule.app:
-        raise invalid_field("model", "names nobody; say which model or which app is assigned")
+        raise invalid_field("model", "names no model and no app; say which one is assigned")
     if not rule.targets:
         raise invalid_field("targets", "names no place; for example garage/3090")
     if rule.replicas_max and rule.replicas_min > rule.replicas_max:
@@ -105,7 +105,7 @@ def _refuse_if_contradictory(state: BrainState, rule: Assignment) -> None:
 
 
 def _place(fleet: Fleet, target: str, *, may_wait: bool) -> Place | None:
-    """None for a place that is not there yet, where that may be."""
+    """None for a place that is not there yet, where the rule may wait for it."""
     try:
         return resolve(fleet, target)
     except LlorchError:
@@ -115,7 +115,7 @@ def _place(fleet: Fleet, target: str, *, may_wait: bool) -> Place | None:
 
 
 def _keep(state: BrainState, old: Assignment | None, new: Assignment | None) -> None:
-    """What the settings file says is kept there."""
+    """Rules of the settings file are not stored."""
     before = old if old is not None and old.origin is not Origin.FILE else None
     after = new if new is not None and new.origin is not Origin.FILE else None
     if before != after:

@@ -1,4 +1,4 @@
-"""Decisions are kept: the last ones at hand, more of them in the store."""
+"""Decisions are kept: the last ones in memory, more of them in the store."""
 
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.facts.decision import Decision, DecisionRecord, Outcome
@@ -13,6 +13,6 @@ def note(state: BrainState, decision: Decision, outcome: Outcome, task_id: str =
 
 
 def restore(state: BrainState, kept: DecisionRecord | None, lost: DecisionRecord | None) -> None:  # noqa: ARG001  as all of its kind
-    """One that could not be written is no reason to forget it here."""
+    """A decision that could not be written is kept in memory all the same."""
     if kept is not None:
         state.decisions.add(kept)

@@ -1,4 +1,4 @@
-"""Devices go back to their owners: when somebody says so, and where another program takes memory."""
+"""Devices go back to their owners: when a caller releases them, and where another program takes memory."""
 
 from llorch.worker_state import WorkerState
 from orchestratord.core.effects import Narrate, PersistRecord
@@ -12,7 +12,7 @@ from orchestratord.core.placement import eviction, replicas
 from orchestratord.core.state import BrainState
 
 PRESSURE_LASTS_S = 2.0
-"""A program that takes memory for a moment only, and memory of a worker that has just ended, drive nobody away."""
+"""Memory that a program takes for less time than this, or that a worker held that has just ended, evicts no worker."""
 
 
 def release_asked(state: BrainState, event: DeviceReleaseAsked) -> list[str]:
@@ -46,7 +46,7 @@ def time_is_over(state: BrainState, subject: str) -> None:
 
 
 def show_out(state: BrainState, worker: Worker) -> None:
-    """A worker was found on devices that are not ours to use now: an earlier life of the orchestrator started it."""
+    """A worker was found on a released device or in a drained pool: an earlier orchestrator process started it."""
     keys = [(worker.node_id, device_id) for device_id in worker.spec.device_ids]
     if any(key in state.released for key in keys):
         model_unloading.leave(state, worker, Leaving.RELEASED)
@@ -61,14 +61,14 @@ def restore(state: BrainState, kept: ReleasedDevice | None, lost: ReleasedDevice
 
 
 def notice_pressure(state: BrainState, key: DeviceKey) -> None:
-    """After a report: if our workers hold more than another program leaves, look again when it has lasted."""
+    """After a report: if workers hold more memory than another program leaves, look again when that has lasted."""
     if key not in state.pressed and shortage(state, key) > 0:
         state.pressed.add(key)
         state.timers.at(state.now + PRESSURE_LASTS_S, TimerKind.PRESSURE, _subject(key))
 
 
 def relieve(state: BrainState, subject: str) -> None:
-    """Workers leave until the rest has room: idle ones at once, those missed least first; then busy ones, when done."""
+    """Workers leave until the rest has room: idle ones at once, least needed first; then busy ones, when done."""
     key = _key(subject)
     state.pressed.discard(key)
     lacking = shortage(state, key)
@@ -83,7 +83,7 @@ def relieve(state: BrainState, subject: str) -> None:
 
 
 def shortage(state: BrainState, key: DeviceKey) -> int:
-    """MiB that workers hold that stay, beyond what the device has for us."""
+    """MiB that the workers that stay hold beyond what the device has for them."""
     held = sum(state.ledger.held_by(worker.worker_id, key) for worker in _staying(state, key))
     return held - state.ledger.capacity(key)
 
@@ -93,7 +93,7 @@ def _staying(state: BrainState, key: DeviceKey) -> list[Worker]:
 
 
 def _how_hard(state: BrainState, worker: Worker) -> tuple[bool, bool, bool, float, str]:
-    """To let it go: busy before kept before loading, and then what it is worth."""
+    """The order of leaving: busy after idle, then kept, then loading, and then by the expected cost of its absence."""
     return (
         bool(worker.attempts),
         replicas.is_kept(state, worker),

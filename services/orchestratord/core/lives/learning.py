@@ -1,4 +1,4 @@
-"""What comes of work is learnt from, and compared with what was predicted."""
+"""Learns from finished work, and compares it with what was predicted."""
 
 from llorch.finish_reason import FinishReason
 from orchestratord.core.effects import OnTimeJudged, PersistRecord, PredictionJudged
@@ -14,7 +14,7 @@ _CUT_SHORT = frozenset({FinishReason.CANCELLED, FinishReason.DEADLINE})
 
 
 def run_ended(state: BrainState, attempt: Attempt, task: Task | None, result: RunResult) -> None:
-    """A worker has told how a run went, perhaps one of a task that is over already."""
+    """A worker has reported the result of a run, perhaps of a task that has ended already."""
     attempt.served = result.tokens_in + result.tokens_out
     worker = state.fleet.workers.get(attempt.worker_id)
     if task is None or worker is None:
@@ -41,14 +41,14 @@ def restore_rate(state: BrainState, kept: Rate | None, _lost: Rate | None) -> No
 
 
 def judge_start(state: BrainState, task: Task) -> None:
-    """Its first attempt begins. What was predicted of a task that did not have to wait is no prediction."""
+    """The task's first attempt begins. For a task that did not have to wait there was nothing to predict."""
     if task.attempts == 1 and task.predicted_start_ms is not None:
         waited_ms = (state.now - task.created_at) * 1000
         state.emit(PredictionJudged("start", task.predicted_start_ms, waited_ms))
 
 
 def judge_end(state: BrainState, task: Task) -> None:
-    """Only of tasks that were done, or that time ran out for: others say nothing about time."""
+    """Only for tasks that were done, or that reached their deadline: others say nothing about time."""
     if task.on_time is not None and task.state in (TaskState.COMPLETED, TaskState.EXPIRED):
         met = task.state is TaskState.COMPLETED
         if task.on_time_forecast is not None:

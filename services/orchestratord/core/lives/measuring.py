@@ -1,4 +1,4 @@
-"""A worker has its model in memory: what it takes is learnt for the next time."""
+"""A worker has its model in memory: its measured memory is learnt for the next load."""
 
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.facts.calibration import Calibration, kinds_of, rounded

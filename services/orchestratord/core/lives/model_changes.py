@@ -1,4 +1,4 @@
-"""The catalog changes: models are registered, retired and deleted, and workers of what is no more leave."""
+"""The catalog changes: models are registered, retired and deleted, and workers of deleted models leave."""
 
 from llorch.errors import FailedPrecondition, Reason
 from orchestratord.core.effects import PersistRecord
@@ -10,7 +10,7 @@ from orchestratord.core.state import BrainState
 
 
 def registered(state: BrainState, event: ModelRegistered) -> Model:
-    """A model is new, or changes. Workers that the change makes wrong leave; while one is busy, it is refused."""
+    """A model is added or changed. Workers that this makes outdated leave; while one is busy, the change is refused."""
     name = event.spec.name
     old, before = state.catalog.find(name), state.catalog.record_of(name)
     new = state.catalog.preview(Description(event.spec, event.origin, event.provenance, event.at_ms))
@@ -44,14 +44,14 @@ def deleted(state: BrainState, event: ModelDeleted) -> None:
 
 
 def _forget(state: BrainState, name: str) -> None:
-    """What was noted of a model that is no more."""
+    """Forgets what was noted of a deleted model."""
     state.demand.forget(name)
     state.refusals.pop(name, None)
     state.load_failures.pop(name, None)
 
 
 def withdrawn(state: BrainState, name: str, origin: Origin) -> None:
-    """What one of them said of a model is no more. Refused while somebody uses the model and it would be gone."""
+    """One origin's description of a model is gone. Refused while the model is in use and would be gone with it."""
     model = state.catalog.get(name)
     if model.origin_of("source") is origin:
         _refuse_if_used(state, model, "take it away")
@@ -75,7 +75,7 @@ def _keep(state: BrainState, name: str, before: ModelRecord | None) -> None:
 
 
 def _loads_as(model: Model) -> tuple[object, ...]:
-    """What a worker is started with; the rest may change under it."""
+    """The options that a worker is started with; others may change while it runs."""
     spec = model.spec
     return spec.source, model.context, model.slots, model.cache_type, model.split, spec.split_shares
 

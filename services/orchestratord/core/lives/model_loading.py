@@ -1,4 +1,4 @@
-"""Models come into memory: find a place, stage the file, make room, start a worker."""
+"""Loads of models: find a place, stage the file, make room, start a worker."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -25,11 +25,11 @@ LOOKS_AT_ONCE = 16
 """Models for which a place is looked for after one event."""
 
 _TOLD_AT_MOST = 32
-"""Readers of this many tasks hear what they wait for; the rest of a long queue hears it when its turn is near."""
+"""Readers of this many tasks are told what they wait for; those of tasks further back when their turn is near."""
 
 
 def ensure_loaded(state: BrainState, name: str) -> None:
-    """Take the next step towards a worker for everybody who waits for the model, and for those who want it kept."""
+    """Take the next step towards a worker, for tasks that wait for the model and for rules that keep it loaded."""
     model = state.catalog.find(name)
     if model is None:
         return
@@ -40,10 +40,10 @@ def ensure_loaded(state: BrainState, name: str) -> None:
 
 
 def look_again(state: BrainState) -> None:
-    """Something became free or came: serve whoever waits for a model, the longest waiting first.
+    """Something became free or came: serve the tasks and loads that wait for a model, the longest waiting first.
 
-    To find no place costs time for every model that waits for one, so where very many do, the rest has to wait for the
-    next event or tick. Who was looked at last comes last then.
+    A search without result costs time for every model that waits for a place, so where very many do, the rest has to
+    wait for the next event or tick. The model that was looked at last comes last then.
     """
     state.look_again = False
     for load in state.loads.values():
@@ -72,7 +72,7 @@ def go_on_looking(state: BrainState) -> None:
 def load_asked(state: BrainState, event: ModelLoadAsked) -> str:
     """Load the model whether tasks wait or not. One that is there or on its way will do, unless another is wanted.
 
-    Refused if it could not be loaded even if everybody left; otherwise it waits for its turn.
+    Refused if it could not be loaded even if all workers left; otherwise it waits for its turn.
     """
     model = state.catalog.get_active(event.model)
     if not event.anew and (there := availability.there_already(state, model, event.places)):
@@ -109,13 +109,13 @@ def start_accepted(state: BrainState, event: WorkerStartAccepted) -> None:
 
 
 def give_up_loads(state: BrainState, node_id: str) -> None:
-    """The node can't be reached: nobody waits for its loads. A worker that it brings all the same is used."""
+    """The node can't be reached: tasks stop waiting for its loads. A worker that it starts all the same is used."""
     for load in state.loads.on_node(node_id):
         begin_anew(state, load)
 
 
 def begin_anew(state: BrainState, load: Load) -> None:
-    """What the load was about to do is moot. One that was asked for looks for another place, for others tasks do."""
+    """The load can't go on as planned. One that was asked for looks for another place; for others, their tasks do."""
     state.ledger.withdraw_promise(load.load_id)
     if load.asked and load.phase is not LoadPhase.STARTING:
         load.phase, load.plan = LoadPhase.WAITING, None
@@ -126,7 +126,7 @@ def begin_anew(state: BrainState, load: Load) -> None:
 
 
 def memory_came_back(state: BrainState, worker_id: str) -> None:
-    """A worker has ended; loads that waited for its memory go on once nobody is left to wait for."""
+    """A worker has ended; loads that waited for its memory go on once they wait for no other worker."""
     for load in state.loads.values():
         if worker_id in load.waits_for:
             load.waits_for.discard(worker_id)
@@ -135,9 +135,9 @@ def memory_came_back(state: BrainState, worker_id: str) -> None:
 
 
 def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, message: str, worker_id: str = "") -> None:
-    """The node is out for this model until somebody asks again.
+    """No load of this model goes to the node until the model is asked for again.
 
-    One that is just ending is asked again by itself: when it is back, or if it reports all the same.
+    A node that is just restarting is asked again by itself: when it is back, or if it reports all the same.
     """
     node = state.fleet.nodes.get(node_id)
     if node is not None and reason is Reason.DRAINING:
@@ -151,21 +151,21 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
 
 
 def suspect(state: BrainState, node: Node) -> None:
-    """Nothing new goes to the node until it reports again. Who waits is served elsewhere, or waits for its grace."""
+    """Nothing new goes to the node until it reports again. Waiting tasks are served elsewhere, or wait for it."""
     node.state = NodeState.SUSPECT
     state.timers.at(state.now + state.config.no_device_grace_s, TimerKind.NODE_GRACE, node.node_id)
     state.look_again = True
 
 
 def retry(state: BrainState, name: str) -> None:
-    """The wait after a failed load is over, for those who want the model kept; tasks have heard of it long ago."""
+    """The wait after a failed load is over, for rules that keep the model loaded; the tasks got the error long ago."""
     if name in state.load_failures and availability.may_try(state, name):
         state.refusals.pop(name, None)
         state.look_again = True
 
 
 def _lanes(state: BrainState, model: Model) -> Iterator[Lane]:
-    """Those who wait, and at last the model itself, for those who want it kept."""
+    """The lanes of waiting tasks, and at last the model's own, for rules that keep it loaded."""
     for lane in state.queue.lanes_of(model.name):
         yield lane if isinstance(lane, Lane) else Lane(model.name)
     if model.state is ModelState.ACTIVE and replicas.least(state, model.name):
@@ -173,7 +173,7 @@ def _lanes(state: BrainState, model: Model) -> Iterator[Lane]:
 
 
 def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
-    """Begin a load; False if there is no place for it now. Then those who wait go on waiting, or hear why not."""
+    """Begin a load; False if there is no place for it now. Then its tasks go on waiting, or fail with the reason."""
     looked = _look(state, model, lane)
     if looked.plan is None:
         if looked.waits:
@@ -191,7 +191,7 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
 
 
 def _try_again(state: BrainState, load: Load) -> None:
-    """A load that somebody asked for, and that had no place yet."""
+    """A load that was asked for, and that had no place yet."""
     model = state.catalog.find(load.model)
     if model is None:
         state.loads.remove(load.load_id)
@@ -231,7 +231,7 @@ def _carry_out(state: BrainState, model: Model, load: Load, looked: Outlook) -> 
 
 
 def _take_the_room(state: BrainState, load: Load) -> None:
-    """Everybody that the load waited for has left: it starts, unless the world has changed meanwhile."""
+    """All workers that the load waited for have left: it starts, unless the state has changed meanwhile."""
     model = state.catalog.find(load.model)
     plan = load.plan
     node = state.fleet.nodes.get(load.node_id)
@@ -268,12 +268,12 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
 
 
 def _shape(model: Model) -> tuple[object, ...]:
-    """What the memory was counted for."""
+    """What the memory was estimated for."""
     return model.slots, model.cache_type, model.context, model.vram_claim_mib
 
 
 def _end_staging(state: BrainState, node_id: str, source: str) -> None:
-    """Found by the source: the model may have got another one since, and then needs another file."""
+    """Found by the source: the model may have another source by now, and then needs another file."""
     for load in state.loads.on_node(node_id):
         if load.phase is LoadPhase.STAGING and load.source == source:
             begin_anew(state, load)
@@ -286,7 +286,7 @@ def _tell_waiting(state: BrainState, name: str) -> None:
 
 
 def _fail_waiting(state: BrainState, lane: Lane, error: TaskError) -> None:
-    """Everybody who waits in the lane hears why no worker comes."""
+    """All tasks that wait in the lane fail with the reason why no worker comes."""
     for task_id in state.queue.waiting_for(lane.model):
         if state.queue[task_id].lane in (lane, None):
             task_life.finish(state, state.tasks[task_id], TaskState.FAILED, error)

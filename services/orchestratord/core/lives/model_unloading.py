@@ -1,4 +1,4 @@
-"""Workers leave memory: because somebody asks, because nobody uses them, because the space is needed."""
+"""Workers leave memory: because a caller asks, because no task uses them, because the space is needed."""
 
 from llorch.errors import FailedPrecondition, Reason
 from llorch.worker_state import WorkerState
@@ -11,7 +11,7 @@ from orchestratord.core.state import BrainState
 
 
 def leave(state: BrainState, worker: Worker, why: Leaving) -> None:
-    """The worker takes nothing new, and ends as soon as nothing runs on it: now, if nothing does."""
+    """The worker takes no new runs, and ends as soon as nothing runs on it: now, if nothing does."""
     if worker.leaving is None:
         worker.leaving = why
     if not worker.attempts:
@@ -19,7 +19,7 @@ def leave(state: BrainState, worker: Worker, why: Leaving) -> None:
 
 
 def leave_if_due(state: BrainState, worker: Worker) -> None:
-    """Its last run has ended: if it was only waiting for that, it goes."""
+    """Its last run has ended: a worker that is leaving ends now."""
     if worker.leaving is not None and not worker.attempts:
         stop(state, worker, worker.leaving)
 

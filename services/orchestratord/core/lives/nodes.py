@@ -17,7 +17,7 @@ from orchestratord.core.state import BrainState
 def register(state: BrainState, event: NodeRegistered) -> None:
     """A node's link begins. The newest link wins; what still comes over an older one is dropped.
 
-    A pool manager that was restarted numbers no commands of before; what it does not report went with its predecessor.
+    A pool manager that was restarted knows no earlier commands; workers that it does not report are gone.
     """
     old = state.fleet.nodes.get(event.node_id)
     node = Node(
@@ -63,7 +63,7 @@ def forget(state: BrainState, event: NodeForgotten) -> None:
 
 
 def check_leases(state: BrainState) -> None:
-    """A node that is silent for its lease gets nothing new. What runs there goes on; who waits is served elsewhere."""
+    """A node that is silent for its lease gets nothing new. What runs there goes on; waiting tasks go elsewhere."""
     for node in state.fleet.nodes.values():
         silent_s = state.now - node.last_report_at
         if node.state is NodeState.SUSPECT:
@@ -76,14 +76,14 @@ def check_leases(state: BrainState) -> None:
 
 
 def grace_over(state: BrainState, node_id: str) -> None:
-    """The node has been silent for so long that nobody waits for it any more, if it was not heard of since."""
+    """The node was silent for the whole grace: tasks stop waiting for it, unless it was heard of since."""
     node = state.fleet.nodes.get(node_id)
     if node is not None and node.state is not NodeState.READY:
         state.look_again = True
 
 
 def renew_leases(state: BrainState) -> None:
-    """Our own loop stood still, so nobody could be heard: everybody gets a fresh lease."""
+    """The orchestrator's own loop stood still, so it could receive no reports: every node gets a fresh lease."""
     for node in state.fleet.nodes.values():
         node.last_report_at = state.now
     for worker in state.fleet.workers.values():
@@ -97,7 +97,7 @@ def _is_heard_of(state: BrainState, node: Node) -> bool:
 
 
 def _lose(state: BrainState, node: Node) -> None:
-    """Nobody waits for its workers any more. If it comes back with them, they are adopted like others' workers."""
+    """Tasks stop waiting for its workers. If it comes back with them, they are adopted like unknown workers."""
     node.state = NodeState.LOST
     for worker in state.fleet.workers_on(node.node_id):
         worker_life.gone(state, worker, f"node '{node.node_id}' is lost")
@@ -105,7 +105,7 @@ def _lose(state: BrainState, node: Node) -> None:
 
 
 def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:
-    """Those who wait are looked at again only if this may be good news for them: most reports are not."""
+    """The brain looks again for places for waiting tasks only if this may free one: most reports do not."""
     node.last_report_at = state.now
     if node.state is not NodeState.READY:
         node.state = NodeState.READY
@@ -146,21 +146,21 @@ def _take_in_worker(state: BrainState, node: Node, reported: WorkerReported) -> 
     if worker is None:
         worker = _adopt(state, node, reported)
         devices.show_out(state, worker)
-    worker.start_seq = 0  # it is there: a full report that does not name it knows more, however commands are numbered
+    worker.start_seq = 0  # the node has it, so a full report without it means that it is gone
     worker.report = reported.report
     is_ready_now = (worker.state, reported.state) == (WorkerState.STARTING, WorkerState.READY)
     if reported.state is WorkerState.STOPPING:
         if worker.state is WorkerState.READY:
             worker.state = WorkerState.STOPPING
     elif worker.state is WorkerState.STOPPING:
-        # It knows of no stop: that got lost, or this report was on its way before it.
+        # It has not received the stop: that got lost, or this report was sent before it.
         state.emit(StopWorker(worker.node_id, worker.worker_id, worker.leaving or Leaving.ASKED))
     elif is_ready_now and reported.engine and reported.endpoint:
         worker_life.became_ready(state, worker, reported.engine, reported.endpoint)
 
 
 def _adopt(state: BrainState, node: Node, reported: WorkerReported) -> Worker:
-    """A worker that runs already, started before this orchestrator was: it is charged and used."""
+    """A worker that runs already, from before this orchestrator's start: it is charged and used."""
     stopping = reported.state is WorkerState.STOPPING
     begins_as = WorkerState.STOPPING if stopping else WorkerState.STARTING
     worker = Worker(reported.spec, node.node_id, asked_at=state.now, state=begins_as, start_seq=0)
@@ -186,8 +186,8 @@ def _forget_devices(state: BrainState, node: Node, device_ids: Iterable[str]) ->
 def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:
     """A worker that a full report does not name is gone, if the report knows of the command that started it.
 
-    One that should end, and may still be started by a command that is on its way, is told to end again: a node that has
-    heard that never starts it.
+    A worker that should end, and may still be started by a command under way, is told to end again: a node that has
+    received that never starts it.
     """
     named = {reported.spec.worker_id for reported in snapshot.workers}
     for worker in state.fleet.workers_on(node.node_id):
@@ -200,7 +200,7 @@ def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_c
 
 
 def _fail_if_no_device_comes(state: BrainState) -> None:
-    """Nobody waits for ever: with nothing to compute on for the grace, waiting tasks end with the reason."""
+    """No task waits without end: with no device for the grace, waiting tasks fail with the reason."""
     if state.fleet.usable_devices() or not len(state.queue):
         state.no_device_since = None
         return

@@ -11,7 +11,7 @@ from orchestratord.core.state import BrainState
 
 
 def take_in(state: BrainState, node: Node) -> None:
-    """After a full report. What somebody named on purpose keeps its name; what is in use stays until it is not."""
+    """After a full report. A name that is taken keeps its model; a model that is in use stays until it is not."""
     for name, source in node.offered.items():
         if state.catalog.find(name) is None:
             spec = ModelSpec(name, source)

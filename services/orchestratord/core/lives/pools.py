@@ -1,4 +1,4 @@
-"""Pools are emptied, started afresh and cleared: the nodes only start, stop and delete as they are told."""
+"""Pools are drained, reloaded and purged: the nodes only start, stop and delete as the orchestrator commands."""
 
 from llorch.errors import Reason
 from orchestratord.core.effects import DeleteStagedModel, Narrate
@@ -17,7 +17,7 @@ from orchestratord.core.state import BrainState
 def drain_asked(state: BrainState, event: PoolDrainAsked) -> None:
     """Nothing new is placed in the pool, its idle workers end now, busy ones with their tasks or at the deadline.
 
-    Asked again, the later word counts; what ran there when the first drain began is not forgotten.
+    Asked again, the later call counts; what ran there when the first drain began is not forgotten.
     """
     pool = state.fleet.pool(event.pool_id)
     before = state.drains.find(pool.pool_id)
@@ -98,7 +98,7 @@ def _start_again(state: BrainState, drain: Drain, name: str, device_ids: tuple[s
 
 
 def _delete_models(state: BrainState, drain: Drain) -> None:
-    """What workers and loads elsewhere on the node need stays."""
+    """Files that workers and loads elsewhere on the node need stay."""
     node = state.fleet.nodes[drain.node_id]
     needed = {worker.spec.source for worker in state.fleet.workers_on(node.node_id)}
     needed |= {load.source for load in state.loads.on_node(node.node_id)}

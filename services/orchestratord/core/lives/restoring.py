@@ -1,4 +1,4 @@
-"""What was kept comes back: at the start of a new life, and where a change could not be kept."""
+"""Restores what the store has: at the start, and where a change could not be stored."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,7 +53,7 @@ def records_found(state: BrainState, event: RecordsFound) -> None:
 
 
 def record_not_kept(state: BrainState, event: RecordNotKept) -> None:
-    """Whoever asked for the change is told that it was refused, so it is undone."""
+    """The caller that asked for the change is told that it failed, so it is undone."""
     changed = event.lost if event.lost is not None else event.kept
     if changed is not None:
         _RESTORE[type(changed)](state, event.kept, event.lost)

@@ -1,4 +1,4 @@
-"""Sessions begin with a task that names them, are used, and end when nobody uses them any more."""
+"""Sessions begin with a task that names them, are used, and end when no task uses them any more."""
 
 from dataclasses import replace
 
@@ -27,13 +27,13 @@ def turn_begins(state: BrainState, request: TaskRequest) -> None:
 
 
 def turn_goes_on(state: BrainState, request: TaskRequest) -> None:
-    """A task of the session was admitted in an earlier life, and counted then."""
+    """A task of the session was admitted by an earlier orchestrator process, and counted then."""
     if request.session_id:
         state.sessions.task_came(request.app, request.session_id)
 
 
 def run_ended(state: BrainState, attempt: Attempt, request: TaskRequest, result: RunResult) -> None:
-    """What a run used counts, also that of a cancelled task; and its worker has the conversation in its cache now."""
+    """The usage of a run counts, also that of a cancelled task; and its worker has the conversation cached now."""
     session = state.sessions.find(request.app, request.session_id)
     if session is None:
         return
@@ -49,7 +49,7 @@ def run_ended(state: BrainState, attempt: Attempt, request: TaskRequest, result:
 
 
 def turn_ended(state: BrainState, request: TaskRequest) -> None:
-    """A task of the session has ended, in whichever way."""
+    """A task of the session has ended, in any state."""
     if not request.session_id:
         return
     state.sessions.task_went(request.app, request.session_id)
@@ -58,7 +58,7 @@ def turn_ended(state: BrainState, request: TaskRequest) -> None:
 
 
 def time_over(state: BrainState, record_key: str) -> None:
-    """Its time may be over: it is not if it was used since."""
+    """The session ends, unless it was used since."""
     session = state.sessions.by_record_key(record_key)
     if session is None or state.sessions.is_busy(session) or state.now < state.sessions.expires_at(session):
         return
@@ -66,12 +66,12 @@ def time_over(state: BrainState, record_key: str) -> None:
 
 
 def deleted(state: BrainState, event: SessionDeleted) -> None:
-    """Ended by somebody. Its tasks go on."""
+    """Ended by a caller. Its tasks go on."""
     _remove(state, state.sessions.get(event.app, event.session_id))
 
 
 def restore_session(state: BrainState, kept: Session | None, lost: Session | None) -> None:
-    """A session of an earlier life has its whole time again, since nobody could use it meanwhile."""
+    """A restored session has its whole time again, since no client could use it meanwhile."""
     if kept is not None:
         _keep(state, kept)
     elif lost is not None and state.sessions.find(lost.app, lost.session_id):

@@ -1,4 +1,4 @@
-"""What is known of the files that references lead to."""
+"""What is known of the files that sources refer to."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from orchestratord.core.state import BrainState
 
 
 def learnt(state: BrainState, source: str, *, size_mib: int, facts: ModelFacts | None = None, digest: str = "") -> None:
-    """A node has looked at the file of a source. What was known of a file of another size is void."""
+    """A node has looked at the file of a source. Facts of a file of another size are dropped."""
     before = state.catalog.known_of(source)
     is_same = before.size_mib in (None, size_mib)
     after = SourceFacts(

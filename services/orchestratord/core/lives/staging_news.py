@@ -1,4 +1,4 @@
-"""Who waits for a model that is being downloaded is told now and then how far it is."""
+"""Tasks that wait for a model that is being downloaded are told the progress now and then."""
 
 from orchestratord.core.effects import Narrate
 from orchestratord.core.events import ModelComing

@@ -1,4 +1,4 @@
-"""Waiting tasks meet free slots. A task is bound to a worker only when that worker has a free slot."""
+"""Waiting tasks get free slots. A task is bound to a worker only when that worker has a free slot."""
 
 from orchestratord.core.effects import AnnouncePlacement, CancelRun, Narrate, Placement, ReleaseRuns, StartRun
 from orchestratord.core.facts.decision import Outcome
@@ -12,13 +12,13 @@ from orchestratord.core.state import BrainState
 
 
 def dispatch_model(state: BrainState, model: str) -> None:
-    """Give the free slots of a model's workers to those who wait, in the queue's order."""
+    """Give the free slots of a model's workers to the tasks that wait, in the queue's order."""
     while found := _next_start(state, model):
         _start_attempt(state, *found)
 
 
 def free_slot(state: BrainState, attempt: Attempt) -> None:
-    """The attempt is over on its worker; whoever waits for the model gets the slot."""
+    """The attempt is over on its worker; the next task that waits for the model gets the slot."""
     attempt.ended = True
     state.attempts.pop(attempt.attempt_id, None)
     was_held = app_changes.attempt_ended(state, attempt)
@@ -51,7 +51,7 @@ def release_if_done(state: BrainState, attempt: Attempt) -> None:
 
 
 def cancel_attempt(state: BrainState, task: Task) -> None:
-    """Tell the worker; the slot is free when the worker says so."""
+    """Tell the worker; the slot is free when the worker reports the end of the run."""
     if task.attempt is not None and not task.attempt.ended:
         state.emit(CancelRun(task.attempt.worker_id, task.attempt.attempt_id))
 
@@ -65,7 +65,7 @@ def cancel_again(state: BrainState, worker: Worker) -> None:
 
 
 def _next_start(state: BrainState, model: str) -> tuple[Task, Worker] | None:
-    """The first in the queue's order for whom a slot is free that it may use."""
+    """The first task in the queue's order for which a slot is free that it may use."""
     if not state.queue.has_waiting(model) or not any(w.takes_runs for w in state.fleet.workers_of_model(model)):
         return None
     for task_id in state.queue.heads(model):

@@ -36,7 +36,7 @@ _CLOSE_TO_DEADLINE_S = 0.1
 
 
 def attempt_started(state: BrainState, event: AttemptStarted) -> None:
-    """A worker that is attached to again tells it again; the first time counts."""
+    """A worker reports the start again when its link attaches again; the first report counts."""
     attempt = state.attempts.get(event.attempt_id)
     if attempt is not None and not attempt.started:
         attempt.started = True
@@ -68,7 +68,7 @@ def _conclude(state: BrainState, task: Task, outcome: RunResult | TaskError) -> 
     if isinstance(outcome, TaskError):
         finish(state, task, TaskState.FAILED, outcome)
     elif FinishReason.CANCELLED in reasons:
-        # Nobody here asked for it: the worker was told to end by somebody else.
+        # The task was not cancelled here: another controller told the worker to end.
         finish(state, task, TaskState.FAILED, _lost("the worker that ran the task was stopped"))
     elif FinishReason.DEADLINE in reasons:
         finish(state, task, TaskState.EXPIRED, TaskEnd(outcome, *_times(task)))
@@ -105,7 +105,7 @@ def stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishR
 
 
 def fail_waiting(state: BrainState, model: str, error: TaskError) -> None:
-    """Everybody who waits for the model hears why it does not come."""
+    """All tasks that wait for the model fail with the reason why it does not come."""
     for task_id in state.queue.waiting_for(model):
         finish(state, state.tasks[task_id], TaskState.FAILED, error)
 
@@ -150,7 +150,7 @@ def reader_left(state: BrainState, event: ReaderLeft) -> None:
 
 
 def begin_reader_grace(state: BrainState, task: Task) -> None:
-    """Nobody reads the task: somebody has to come within the grace."""
+    """No reader is attached: one has to attach within the grace."""
     task.unread_since = state.now
     state.timers.at(state.now + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
 
@@ -191,7 +191,7 @@ def watch_latest_start(state: BrainState, task: Task) -> None:
 
 
 def latest_start_passed(state: BrainState, task_id: str) -> None:
-    """If even a start now would be too late, nobody has to wait for the deadline to know how it ends."""
+    """If even a start now would be too late, the task ends now rather than at its deadline."""
     task = state.tasks.get(task_id)
     if task is None or task.task_id not in state.queue or task.request.deadline_s is None:
         return
@@ -222,7 +222,7 @@ def forget(state: BrainState, task_id: str) -> None:
 
 
 def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
-    """From here on the task is kept for a while. Not before: its readers still wait for this."""
+    """From now on the task is kept for its retention time; not before, since its readers wait for the terminal."""
     task.terminal_shown = True
     state.emit(AppendTerminal(task.task_id, terminal))
     if task.attempt is not None:

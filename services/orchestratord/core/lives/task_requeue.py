@@ -1,4 +1,4 @@
-"""A running task goes back into the queue at its old place, and on elsewhere from where its output ends."""
+"""A running task goes back into the queue at its old place, and continues elsewhere from where its output ends."""
 
 from orchestratord.core.effects import CancelRun, Narrate
 from orchestratord.core.facts.task import Attempt, TaskState
@@ -6,7 +6,7 @@ from orchestratord.core.state import BrainState
 
 
 def can_go_on_elsewhere(state: BrainState, attempt: Attempt) -> bool:
-    """Its output has not begun, or its engine can take it up from the tokens that there are."""
+    """Its output has not begun, or its engine can continue from the tokens that there are."""
     task = state.tasks.get(attempt.task_id)
     if task is None or task.first_token_at is None:
         return True
@@ -15,7 +15,7 @@ def can_go_on_elsewhere(state: BrainState, attempt: Attempt) -> bool:
 
 
 def requeue(state: BrainState, attempt: Attempt, because: str) -> None:
-    """What the old attempt still says is dropped, and its slot is free when its worker says so."""
+    """Later output of the old attempt is dropped, and its slot is free when its worker reports the end of the run."""
     task = state.tasks.get(attempt.task_id)
     if task is None or task.is_finished or task.attempt is not attempt:
         return

@@ -40,7 +40,7 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
 
 
 def readmit(state: BrainState, task: Task) -> None:
-    """A task that was let in before waits again, at the end of the queue and whether there is room or not.
+    """A task that was admitted before waits again, at the end of the queue and whether there is room or not.
 
     Raises NotFound or FailedPrecondition if its model is no longer there.
     """
@@ -100,7 +100,7 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane) -> Task:
 
 
 def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
-    """The log opens before anything is said in it; what it opens with is known only when all the rest is."""
+    """The log opens before anything is written to it; its first entry is known only when all the rest is."""
     request = task.request
     begin = len(state.outbox)
     if request.durable:
@@ -116,7 +116,7 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
 
 
 def _predict(state: BrainState, task: Task, ahead: int) -> None:
-    """When it will start, and whether it will be done in time; left open where it is not known."""
+    """When it will start, and whether it will be done in time; left open where that is not known."""
     start: Estimate | None = prediction.AT_ONCE
     if task.task_id in state.queue:
         start = prediction.predict_start_of(state, task, lane_of(state, task.request), ahead)
@@ -135,7 +135,7 @@ def _priority_of(state: BrainState, request: TaskRequest) -> str:
 
 
 def _refuse_if_too_long(model: Model, request: TaskRequest) -> None:
-    """The answer alone would not fit. Whether the prompt does, the worker knows, which can count its tokens."""
+    """Refuses where the answer alone would not fit. Whether the prompt does, the worker checks: it can count tokens."""
     if request.max_tokens is not None and request.max_tokens > model.context:
         raise InvalidArgument(
             Reason.CONTEXT_TOO_LONG,

@@ -19,10 +19,10 @@ from orchestratord.core.state import BrainState
 
 
 def start_failed(state: BrainState, event: WorkerStartFailed) -> None:
-    """If the node has reported the worker as ready meanwhile, only the answer got lost: its reports count from now.
+    """If the node has reported the worker as ready meanwhile, only the answer got lost: the node's reports count.
 
-    Where nobody knows whether the command arrived, the worker may come to life all the same: it is told to end, and its
-    memory counts as taken until its node shows that it is not there.
+    Where it is not known whether the node received the command, it may start the worker all the same: it is told to
+    end the worker, whose memory counts as taken until its node shows that it is not there.
     """
     worker = state.fleet.workers.get(event.worker_id)
     if worker is None:
@@ -42,7 +42,7 @@ def start_failed(state: BrainState, event: WorkerStartFailed) -> None:
 
 
 def became_ready(state: BrainState, worker: Worker, engine: EngineFacts, endpoint: Endpoint) -> None:
-    """Its node says that it is loaded: charge what it really takes, and open the link to it."""
+    """The node reports the worker as loaded: charge the memory that it really takes, and open the link to it."""
     worker.state, worker.engine, worker.endpoint = WorkerState.READY, engine, endpoint
     worker.last_used_at = state.now
     keys = [(worker.node_id, device_id) for device_id in worker.spec.device_ids]
@@ -78,7 +78,7 @@ def silent(state: BrainState, event: WorkerSilent) -> None:
 def reattach_overdue(state: BrainState) -> None:
     """Attaching took too long: what ran there is lost. A worker whose node still answers is stuck, and is stopped.
 
-    One that could never be reached would not be next time: its node is out for this model until somebody asks again.
+    One that could never be reached would not be next time: no load of the model goes to its node until it is asked for.
     """
     for worker in [state.fleet.workers[worker_id] for worker_id in sorted(state.fleet.silent)]:
         if worker.reattach_until is None or state.now < worker.reattach_until:
@@ -95,14 +95,14 @@ def reattach_overdue(state: BrainState) -> None:
 
 
 def runs_found(state: BrainState, event: RunsFound) -> None:
-    """Runs that nobody here knows any more are released; they are of an earlier life of the orchestrator."""
+    """Runs that are in no table here are released; they are of an earlier orchestrator process."""
     unknown = tuple(attempt_id for attempt_id in event.attempt_ids if attempt_id not in state.attempts)
     if unknown:
         state.emit(ReleaseRuns(event.worker_id, unknown))
 
 
 def gone(state: BrainState, worker: Worker, why: str) -> None:
-    """The process is no more and its memory is back: slots and reservation go with it."""
+    """The process has ended and its memory is back: its slots and its reservation are released."""
     state.ledger.release(worker.worker_id)
     _forget(state, worker, why)
 
@@ -110,7 +110,7 @@ def gone(state: BrainState, worker: Worker, why: str) -> None:
 def failed(state: BrainState, worker: Worker, reason: Reason, message: str) -> None:
     """It ended by itself: its memory counts again once its device shows it free.
 
-    If it was still loading, its node is out for this model until somebody asks again.
+    If it was still loading, no load of the model goes to its node until the model is asked for again.
     """
     until = state.now + state.config.memory_return_s
     state.ledger.release_when_back(worker.worker_id, until)
@@ -126,7 +126,7 @@ def memory_wait_over(state: BrainState, _: str) -> None:
 
 
 def residency_over(state: BrainState, worker_id: str) -> None:
-    """From now on it may be evicted; perhaps somebody waits for that."""
+    """From now on it may be evicted; perhaps a load waits for that."""
     if worker_id in state.fleet.workers:
         state.look_again = True
 
@@ -138,7 +138,7 @@ def _begin_residency(state: BrainState, worker: Worker) -> None:
 
 
 def _learn_load_time(state: BrainState, worker: Worker) -> None:
-    """Of a load that was watched from its beginning; an adopted worker was loaded before anybody here looked."""
+    """Of a load that was watched from its beginning; an adopted worker was loaded before this orchestrator's start."""
     if state.loads.get(worker.worker_id) is not None:
         model = state.catalog.find(worker.spec.model)
         size_mib = model.size_mib if model is not None else None

@@ -1,8 +1,8 @@
-"""How long those who wait for a model have patience with those that are in its place.
+"""How long tasks that wait for a model leave the workers in its place alone.
 
-Models that are idle leave when as much was waited as their leaving is expected to cost. Models that are always busy
-make way for one that has waited long: they take nothing new, finish, and leave; without this, a model that never falls
-idle would keep everybody else out for as long as it is asked for.
+Idle workers leave when the tasks have waited for as long as their leaving is expected to cost. Workers that are always
+busy make way for a model that has waited long: they take no new runs, finish, and leave; without this, a model that
+never falls idle would keep all others out for as long as it is asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ from orchestratord.core.placement import eviction
 from orchestratord.core.state import BrainState
 
 WORTH_OF_A_LOAD = 4
-"""A worker keeps its place for so many times what its load took: models that take turns shall not only load."""
+"""A worker keeps its place for so many times what its load took, so that models that take turns do not only load."""
 
 
 def make_way(state: BrainState, lane: Lane, decision: Decision) -> None:
-    """Ask for as little as will do, at the first of the places that would be large enough."""
+    """Let as few workers as possible leave, at the first of the places that would be large enough."""
     head = _head(state, lane)
     if head is None:
         return
-    patience_s = _patience_s(state, head)
-    if state.now - head.created_at < patience_s:
-        state.look_by(head.created_at + patience_s)
+    wait_s = _longest_wait_s(state, head)
+    if state.now - head.created_at < wait_s:
+        state.look_by(head.created_at + wait_s)
         return
     for place in decision.blocked:
         keys = [(place.node_id, device_id) for device_id in place.device_ids]
@@ -40,10 +40,10 @@ def make_way(state: BrainState, lane: Lane, decision: Decision) -> None:
 
 
 def is_worth_evicting(state: BrainState, lane: Lane, evicted: Sequence[str]) -> bool:
-    """Whether those who wait have waited, all together, as long as it is expected to cost that those leave.
+    """Whether the waiting tasks have waited, all together, for as long as the eviction is expected to cost.
 
-    Models that nobody misses leave at once. One that will be wanted back any moment stays for about as long as its
-    reload would take, because meanwhile another may fall idle that is missed less; so waiting and loading together
+    Models without demand leave at once. A model that will be needed again at any moment stays for about as long as
+    its reload would take, because meanwhile another may fall idle that is needed less; so waiting and loading together
     cost at most twice what they would have to.
     """
     head = _head(state, lane)
@@ -52,10 +52,10 @@ def is_worth_evicting(state: BrainState, lane: Lane, evicted: Sequence[str]) -> 
     workers = (state.fleet.workers[worker_id] for worker_id in evicted)
     regret_s = sum(eviction.regret_ms(state, worker) for worker in workers) / 1000
     waiting = max(1.0, state.queue.count(lane.model) / 2)
-    patience_s = min(regret_s / waiting, _patience_s(state, head))
-    if state.now - head.created_at >= patience_s:
+    wait_s = min(regret_s / waiting, _longest_wait_s(state, head))
+    if state.now - head.created_at >= wait_s:
         return True
-    state.look_by(head.created_at + patience_s)
+    state.look_by(head.created_at + wait_s)
     return False
 
 
@@ -69,14 +69,14 @@ def may_yield(state: BrainState, worker: Worker, head: Task) -> bool:
     )
 
 
-def _patience_s(state: BrainState, task: Task) -> float:
+def _longest_wait_s(state: BrainState, task: Task) -> float:
     """The highest class is served first; a lower one waits behind it as long as it may."""
     is_highest = task.request.priority == state.config.priorities[0]
     return state.config.model_wait_s if is_highest else state.config.max_starvation_s
 
 
 def _enough(state: BrainState, head: Task, claims: Mapping[DeviceKey, int]) -> list[Worker] | None:
-    """Workers that have to go beside those that are going already; None if that would not do."""
+    """Workers that have to leave beside those that are leaving already; None if that would not do."""
     lacking = {key: mib - state.ledger.available(key) for key, mib in claims.items()}
     there = {worker.worker_id: worker for key in claims for worker in state.fleet.workers_on_device(*key)}
     for worker in there.values():
@@ -112,7 +112,7 @@ def _has_paid_off(state: BrainState, worker: Worker) -> bool:
 
 
 def _is_before(state: BrainState, model: str, head: Task) -> bool:
-    """Whether somebody who waits for that model goes before this task: of a higher class, or of its own and longer."""
+    """Whether a task that waits for that model goes before this one: of a higher class, or of its own and longer."""
     of = state.config.priorities.index
     for task_id in state.queue.heads(model):
         other = state.tasks[task_id]
@@ -125,6 +125,6 @@ def _is_before(state: BrainState, model: str, head: Task) -> bool:
 
 
 def _head(state: BrainState, lane: Lane) -> Task | None:
-    """Who has waited longest in the lane."""
+    """The task that has waited longest in the lane."""
     waiting = (state.tasks[task_id] for task_id in state.queue.heads(lane.model) if state.queue[task_id].lane == lane)
     return min(waiting, key=lambda task: task.created_at, default=None)

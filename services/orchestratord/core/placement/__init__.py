@@ -1,1 +1,1 @@
-"""Which model on which devices: candidates, filters, costs, one order, and the reasons."""
+"""Which model goes on which devices: candidates, filters, costs, one order, and the reasons."""

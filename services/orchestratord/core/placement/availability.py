@@ -1,4 +1,4 @@
-"""Whether a model can be had now, later, or never; for admission, for the queue, and for people who ask.
+"""Whether a model can be had now, later, or never; for admission, for the queue, and for callers who ask.
 
 Now: it is there or on its way, or a place is left where it fits. Later: workers that may leave some time are in its
 way, or a node that may come back does not answer. Never: an error that names the remedy.
@@ -49,7 +49,7 @@ def is_usable(node: Node | None, plan: Plan) -> bool:
 
 
 def may_try(state: BrainState, name: str) -> bool:
-    """Tasks get an answer now; a model that is only to be kept loaded waits longer after each failure."""
+    """Tasks get an answer now; a model that only a rule keeps loaded waits longer after each failure."""
     if state.queue.has_waiting(name):
         return True
     failure = state.load_failures.get(name)
@@ -62,7 +62,7 @@ def retry_after_s(state: BrainState, name: str) -> float:
 
 
 def outcome_of(decision: Decision) -> Outcome:
-    """What a decision comes to by itself, whatever nodes may come back."""
+    """The outcome of a decision by itself, without nodes that may come back."""
     if decision.chosen is not None:
         return Outcome.CHOSEN
     return Outcome.WAITS if decision.waits else Outcome.REFUSED
@@ -84,7 +84,7 @@ def refuse_without_device(state: BrainState) -> None:
 
 
 def refuse_if_excluded(state: BrainState, lane: Lane) -> None:
-    """A task that the rules leave no device for does not wait for one that nobody has ever seen."""
+    """A task that the rules leave no device for does not wait for a device that has never been seen."""
     rules = rules_of(state.assignments, state.fleet, lane)
     if not rules.excludes:
         return
@@ -122,7 +122,7 @@ def why_nowhere(state: BrainState, model: Model, looked: Outlook) -> TaskError |
 
 
 def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | None:
-    """None if nothing is known about how much it takes, or no device is there that could be asked."""
+    """None if nothing is known about how much it takes, or no device is there that could be considered."""
     if looked.decision.removed.get(NO_ROOM):
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, _no_room_beside_the_kept(model, looked))
     if model.memory_is_known and looked.decision.has_usable:
@@ -169,7 +169,7 @@ def _leaves_something(rules: Rules, node: Node) -> bool:
 
 
 def _refusal(error: TaskError) -> LlorchError:
-    """What may be there again soon is worth another try."""
+    """A place that may be there again soon is worth a retry."""
     if error.reason is Reason.NO_DEVICE:
         return Unavailable(error.reason, error.message, retry_after_ms=1000)
     return FailedPrecondition(error.reason, error.message)

@@ -10,12 +10,12 @@ from orchestratord.core.facts.fleet import Device, Node
 from orchestratord.core.placement.query import Query, Site
 
 ALL_SETS_UP_TO = 4
-"""Devices of a node of which every set is looked at; with more, those are that are next to each other in size."""
+"""With at most so many devices of a node, every set is considered; with more, those next to each other in size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """A node with those of its devices that filters have left, each as a place of its own."""
+    """A node with those of its devices that the filters leave, each as a place of its own."""
 
     node: Node
     sites: Sequence[Site]

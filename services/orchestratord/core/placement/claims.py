@@ -1,4 +1,4 @@
-"""What a model will take of every device of a place: measured before, or estimated."""
+"""The memory that a model takes of every device of a place: measured before, or estimated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Claims:
     _known: dict[tuple[tuple[str, ...], Shares], tuple[int, ...]] = field(default_factory=dict)
 
     def on(self, devices: Sequence[Device], shares: Shares = _WHOLE) -> tuple[int, ...]:
-        """MiB per device. `shares` are proportions of the model. 0, as long as nobody has seen the file or says."""
+        """MiB per device. `shares` are proportions of the model. 0, as long as neither its file nor its owner tells."""
         key = tuple(f"{device.kind}/{device.name}" for device in devices), shares
         if key not in self._known:
             self._known[key] = self._look(devices, shares)

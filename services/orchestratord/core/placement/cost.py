@@ -1,15 +1,15 @@
 """What a place costs: the predicted time from now to the last token, in ms, as a sum of named terms.
 
 load      bring the model into memory there, if it is not
-evict     stop those who have to leave, and wait for their memory
+evict     stop the workers that have to leave, and wait for their memory
 queue     wait until a slot is free
 prefill   evaluate the tokens of the prompt that are not in the KV cache there already
 decode    generate the answer, with as many others as there are at once
-regret    time that those who are evicted for it will cost when they are asked for again, by how likely that is
+regret    time to load the evicted models again, weighted with the probability that they are asked for
 pressure  how full the place gets; decides between places that are otherwise equal
 
-What was measured counts. What is not known yet is guessed from what the work is bound by: reading weights. Such a guess
-orders places; it is never told as a prediction.
+Measurements count. What is not known yet is guessed from what the work is bound by: reading weights. Such a guess
+orders places; it is never shown as a prediction.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,10 +23,10 @@ from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.state import BrainState
 
 EVICT_MS = 500.0
-"""A worker ends, and the driver gives its memory back; bounded waiting for it is the ledger's."""
+"""A worker ends, and the driver gives its memory back; the ledger bounds the wait for that."""
 
 PRESSURE_MS = 20.0
-"""For a place that is full: less than anything else that anybody would notice."""
+"""For a place that is full: less than any difference that a client would notice."""
 
 _UNKNOWN_SIZE_MIB = 4096
 _READ_MIB_PER_MS = 1.5  # a disk or page cache, into a GPU
@@ -74,7 +74,7 @@ class Costs:
 
 
 def load_term(state: BrainState, name: str, node_id: str) -> Term:
-    """What bringing the model into memory of the node costs: as loads took there, else a guess by the model's size."""
+    """The time to load the model on the node: as loads took there, else guessed from its size."""
     known = known_load_ms(state, name, node_id)
     if known is None:
         size_mib = _size_mib(state, name) or _UNKNOWN_SIZE_MIB

@@ -1,4 +1,4 @@
-"""What is kept and shown of a decision."""
+"""The record of a decision, which is stored and shown."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Which workers leave memory so that another model has room: as little as will do, and what is missed least."""
+"""Which workers leave memory so that another model has room: as little as will do, and what is needed least."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ class Eviction:
     regret_ms: float
 
 
-NOBODY = Eviction((), 0.0)
+NO_EVICTION = Eviction((), 0.0)
 
 
 def cheapest(state: BrainState, claims: Mapping[DeviceKey, int]) -> Eviction | None:
-    """Who has to leave so that all claims fit; nobody, if they fit now; None, if they don't fit even then.
+    """The workers to evict so that all claims fit; none, if they fit now. None, if they don't fit even then.
 
-    The set that will be missed least; if equal, the smaller one, and who was not used for longest. Every set is tried
-    where few could leave; where many could, who is missed least goes first, until there is room.
+    The set with the least regret; if equal, the smaller one, and the least recently used workers. Every set is tried
+    where few workers could leave; where many could, workers are added by regret, the least first, until there is room.
     """
     lacking = {key: mib - state.ledger.available(key) for key, mib in claims.items()}
     lacking = {key: mib for key, mib in lacking.items() if mib > 0}
     if not lacking:
-        return NOBODY
+        return NO_EVICTION
     may_go = [worker for worker in _holders(state, lacking) if may_leave(state, worker)]
     if not _is_enough(state, may_go, lacking):
         return None
@@ -47,12 +47,12 @@ def cheapest(state: BrainState, claims: Mapping[DeviceKey, int]) -> Eviction | N
 
 
 def fits_when_all_left(state: BrainState, claims: Mapping[DeviceKey, int]) -> bool:
-    """Whether it would fit if everybody who may ever have to leave had left: busy, young and promised ones as well."""
+    """Whether it would fit if all workers that may ever have to leave had left: busy, young and promised ones too."""
     return all(mib <= free_when_all_left(state, key) for key, mib in claims.items())
 
 
 def free_when_all_left(state: BrainState, device: DeviceKey) -> int:
-    """MiB beside those who stay because somebody said so."""
+    """MiB beside the workers that a rule keeps loaded."""
     return state.ledger.capacity(device) - _kept_mib(state, device)
 
 
@@ -67,12 +67,12 @@ def may_leave(state: BrainState, worker: Worker) -> bool:
 
 
 def is_kept(state: BrainState, worker: Worker) -> bool:
-    """Somebody said that it stays."""
+    """A rule keeps it loaded."""
     return replicas.is_kept(state, worker)
 
 
 def residency_over(state: BrainState, worker: Worker) -> bool:
-    """It was loaded long enough ago: models that take turns too fast do nothing but load."""
+    """It was loaded long enough ago: models that take turns too fast are loaded all the time."""
     return worker.ready_at is not None and state.now - worker.ready_at >= state.config.min_residency_s
 
 
@@ -82,7 +82,7 @@ def is_waited_for(state: BrainState, worker: Worker) -> bool:
 
 
 def regret_ms(state: BrainState, worker: Worker) -> float:
-    """Reload time × probability of use while its place is taken at least; nothing, where another worker stays."""
+    """Reload time × probability of use while its place is taken at least; 0 if the model has another worker."""
     name = worker.spec.model
     if any(other.serves and other is not worker for other in state.fleet.workers_of_model(name)):
         return 0.0
@@ -92,7 +92,7 @@ def regret_ms(state: BrainState, worker: Worker) -> float:
 
 
 def reload_ms(state: BrainState, worker: Worker) -> float:
-    """What it costs to have the worker's model there again."""
+    """The time to load the worker's model there again."""
     return load_term(state, worker.spec.model, worker.node_id).ms
 
 

@@ -1,4 +1,4 @@
-"""What would become of a task that came now: the same decisions, with every reason. Changes nothing."""
+"""What would happen to a task that came now: the same decisions, with every reason. Changes nothing."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def explain(
 
 
 def _workers(state: BrainState, request: LoadRequest, task: TaskRequest) -> Decision:
-    """Those that have the model or are loading it, with the time until they have a slot."""
+    """The workers that have the model or are loading it, with the time until they have a slot."""
     query = Query(state, request, rules_of(state.assignments, state.fleet, request.lane))
     serving = [worker for worker in state.fleet.workers_of_model(request.model.name) if worker.serves]
     ahead = state.queue.ahead(request.model.name, task.priority, task.app) if serving else 0
@@ -69,7 +69,7 @@ def _workers(state: BrainState, request: LoadRequest, task: TaskRequest) -> Deci
 
 
 def _by_rules(decision: Decision) -> Decision:
-    """Where a worker is there already, nobody asks where else there would be room; but what is forbidden still is."""
+    """With a worker there already, other places with room do not matter; but what the rules exclude is still shown."""
     names = {one.name for one in filters.OF_RULES}
     return replace(
         decision,

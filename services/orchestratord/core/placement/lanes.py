@@ -1,4 +1,4 @@
-"""What of a task decides where it may run, and what of that it may wish for itself."""
+"""The parts of a task that decide where it may run, and the wishes about its place that it may have."""
 
 from llorch.errors import PermissionDenied, Reason
 from llorch.options.task import WISHES

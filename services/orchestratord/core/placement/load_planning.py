@@ -1,4 +1,4 @@
-"""Where a model would be loaded now, with how much context, and what if it can't be."""
+"""Where a model would be loaded now, with how much context, and why it can't be."""
 
 from dataclasses import dataclass
 

@@ -1,11 +1,11 @@
-"""What a load does now, in words for people."""
+"""What a load does now, in sentences for users."""
 
 from orchestratord.core.facts.loads import Load, LoadPhase, Plan
 from orchestratord.core.state import BrainState
 
 
 def describe_load(state: BrainState, name: str) -> str | None:
-    """What a task that waits for this model waits for, for its reader."""
+    """The sentence for the reader of a task that waits for this model."""
     load = min(state.loads.of_model(name), key=lambda load: load.since, default=None)
     return None if load is None else describe(state, load)
 

@@ -1,4 +1,4 @@
-"""Who is in the way on a place, and why they don't leave now; for people who ask."""
+"""Which workers are in the way on a place, and why they don't leave now; for callers who ask."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.state import BrainState
 
 
-def who_stays(query: Query, site: Site) -> str:
+def why_full(query: Query, site: Site) -> str:
     """For example: RTX 3060: writer works on 2 tasks, coder stays loaded by a rule."""
     return "; ".join(
         f"{device.name}: {reasons}"

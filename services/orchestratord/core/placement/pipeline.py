@@ -28,7 +28,7 @@ CANDIDATES_KEPT = 8
 def place_load(state: BrainState, request: LoadRequest, *, details: bool = False) -> Decision:
     """Where the model would be loaded now: on as few devices as will do, there where it costs least.
 
-    It waits for one device rather than take two, as long as those who are on that one may leave some time.
+    It waits for one device rather than take two, as long as the workers on that one may leave some time.
     """
     query = Query(state, request, with_target(rules_of(state.assignments, state.fleet, request.lane), request.only))
     tally = Tally(query, details)
@@ -118,7 +118,7 @@ def _left(surveyor: Surveyor, tally: Tally, here: Usable, size: int) -> Iterator
 
 
 def _full(state: BrainState, places: Sequence[Fit]) -> list[Site]:
-    """Where nobody, or not enough, could leave now."""
+    """Places that no eviction would make free now."""
     return [place.site for place in places if not place.fits_now and eviction.cheapest(state, place.claims) is None]
 
 

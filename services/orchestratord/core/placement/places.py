@@ -14,7 +14,7 @@ from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.state import BrainState
 
 LOOKED_AT_CLOSELY = 32
-"""Full places for which it is looked up who would have to leave, before a decision becomes stingy with that."""
+"""The search for workers to evict is done for this many full places, before a decision becomes sparing with it."""
 
 Order = tuple[int, float, int, str, tuple[str, ...]]
 
@@ -36,7 +36,7 @@ class Claimed:
 class Fit(Claimed):
     """How the model fits on a place, with memory in MiB per device. `shares` of the model are empty on one device.
 
-    `preferred` counts wishes that the place meets. `cost_ms` is what it costs if nobody has to leave for it.
+    `preferred` counts wishes that the place meets. `cost_ms` is its cost without an eviction.
     """
 
     shares: Shares
@@ -58,8 +58,9 @@ class Surveyor:
     """Measures places for one query. Cards of one kind are alike: what they take and how fast they are is kept.
 
     `wanted` is how many of the best places matter, where nothing but their cost decides between them; those that can't
-    be among them any more are passed over. None = all matter. Then, once many places were full, others where nobody
-    could leave go into `taken`, unweighed.
+    be among them any more are passed over. None = all matter. Then, once many places were full, others that no
+    eviction could make free go into `taken`, unweighed. `_best` has the costs of the best places so far, negated: a
+    heap with the worst of them at its top.
     """
 
     query: Query
@@ -70,7 +71,6 @@ class Surveyor:
     _full: int = 0
     _idle_mib: Mapping[DeviceKey, int] | None = None
     _best: list[float] = field(default_factory=list)
-    """The costs of the best places so far, negated: a heap with the worst of them at its top."""
     _least_ms: float = math.inf
     _cards: dict[tuple[str, str], tuple[tuple[int, ...], float]] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class Surveyor:
             claim = claims[0]
             key = node_id, device.device_id
             available, capacity = ledger.room(key)
-            if available < claim <= capacity and self._nobody_leaves(key, claim - available):
+            if available < claim <= capacity and self._idle_hold_too_little(key, claim - available):
                 self.taken.append(Claimed(site, claims))
                 continue
             cost_ms = load_ms + work_ms + pressure_ms(capacity, available - claim)
@@ -121,8 +121,8 @@ class Surveyor:
         heapq.heappushpop(self._best, -cost_ms)
         return False
 
-    def _nobody_leaves(self, device: DeviceKey, lacking_mib: int) -> bool:
-        """By a table that is made only if many places are full: for a few, the search for whom to evict costs less."""
+    def _idle_hold_too_little(self, device: DeviceKey, lacking_mib: int) -> bool:
+        """By a table that is made only if many places are full: for a few, searching workers to evict costs less."""
         if self._idle_mib is None:
             self._full += 1
             if self.wanted is None or self._least_ms < math.inf or self._full <= LOOKED_AT_CLOSELY:
@@ -143,7 +143,7 @@ class Surveyor:
             yield self._too_small(site, available, capacity) or self._spread(site, available, capacity)
 
     def _too_small(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Fit | None:
-        """Seen at a glance: in parts a model takes no less than as a whole."""
+        """Without a search: in parts a model takes no less than as a whole."""
         (whole,) = self.claims.on(site.devices[:1])
         if whole <= sum(capacity):
             return None
@@ -183,14 +183,14 @@ class Surveyor:
 
 
 def _in_gib(memory_mib: tuple[int, ...]) -> Shares:
-    """Rounded: what is learnt about a split is of use again only if the same split comes again."""
+    """Rounded: what is learnt about a split is useful again only if the same split comes again."""
     return tuple(float(max(1, mib // 1024)) for mib in memory_mib)
 
 
 def _idle_mib(state: BrainState) -> dict[DeviceKey, int]:
     """How much memory idle workers hold, by device: more than that no eviction can free.
 
-    In a large fleet it spares the search for whom to evict where everybody is busy, which may be everywhere.
+    In a large fleet it spares the search for workers to evict where all are busy, which may be everywhere.
     """
     held: dict[DeviceKey, int] = {}
     for worker in state.fleet.workers.values():

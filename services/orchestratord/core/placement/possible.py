@@ -1,6 +1,6 @@
 """Places that can be had now, at once or after an eviction.
 
-Who would be evicted is looked up in the order of what a place costs without that, and only as long as the place can
+The workers to evict are searched for in the order of the places' costs without that, and only as long as a place can
 still win.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from orchestratord.core.placement import eviction
 from orchestratord.core.placement.cost import EVICT_MS
-from orchestratord.core.placement.eviction import NOBODY, Eviction
+from orchestratord.core.placement.eviction import NO_EVICTION, Eviction
 from orchestratord.core.placement.places import Fit, Order
 from orchestratord.core.state import BrainState
 
@@ -22,7 +22,7 @@ _NOTHING = (0, math.inf)
 
 @dataclass(slots=True)
 class Possible:
-    """A place, and those who have to leave for it."""
+    """A place, and the workers that have to leave for it."""
 
     place: Fit
     eviction: Eviction
@@ -31,7 +31,7 @@ class Possible:
 
 def possible_places(state: BrainState, places: Sequence[Fit]) -> list[Possible]:
     """In no order. Of those that cost an eviction, only such as could still be the best."""
-    possible = [Possible(place, NOBODY, place.order()) for place in places if place.fits_now]
+    possible = [Possible(place, NO_EVICTION, place.order()) for place in places if place.fits_now]
     best = min((one.order[:2] for one in possible), default=_NOTHING)
     occupied = [
         place for place in places if not place.fits_now and (-place.preferred, place.cost_ms + EVICT_MS) <= best

@@ -1,6 +1,6 @@
 """When a waiting task will start, and whether it will be done in time: from what was learnt, or not at all.
 
-Times are in ms from now. None = not known; then nothing is said.
+Times are in ms from now. None = not known; then clients are told nothing.
 """
 
 import math
@@ -17,7 +17,7 @@ from orchestratord.core.placement.cost import known_load_ms
 from orchestratord.core.state import BrainState
 
 GUESSED_ANSWER = 256
-"""Tokens of an answer of which nothing is known; only for shares, never for what people are told."""
+"""Tokens of an answer of which nothing is known; only for shares, never shown to clients."""
 
 _LENGTHS_LOOKED_AT = 16
 _MANY_ANSWERS = 16
@@ -115,7 +115,7 @@ def on_time_forecast(state: BrainState, task: Task, start: Estimate) -> float | 
 
 
 def on_time_now(state: BrainState, task: Task) -> float | None:
-    """The same, while the task goes on: by what is left of its run; while it waits, as it was at its admission."""
+    """The probability now: from what is left of the task's run; while it waits, as it was at its admission."""
     attempt = task.attempt
     if task.state is not TaskState.RUNNING or attempt is None or attempt.expected is None or task.on_time is None:
         return task.on_time

@@ -1,4 +1,4 @@
-"""Where a file is brought to when a client asks for a model to be pulled."""
+"""Which nodes pull a file when a client asks for it."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What is asked of a decision, and the places that it is asked about."""
+"""The request that a decision is about, and the places that it considers."""
 
 from dataclasses import dataclass
 

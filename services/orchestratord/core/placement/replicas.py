@@ -1,4 +1,4 @@
-"""How many workers a model should have: what people want at least and at most, and what its tasks need."""
+"""How many workers a model should have: what rules want at least and at most, and what its tasks need."""
 
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.fleet import Worker
@@ -8,19 +8,19 @@ from orchestratord.core.state import BrainState
 
 
 def least(state: BrainState, name: str) -> int:
-    """Workers that the model has although nobody may use it."""
+    """Workers that the model has whether or not tasks use it."""
     rules = state.assignments.loading(name)
     return max(rules.replicas_min, int(rules.keep_loaded))
 
 
 def is_kept(state: BrainState, worker: Worker) -> bool:
-    """Without it there would be fewer than somebody wants to keep."""
+    """Without it the model would have fewer workers than a rule keeps loaded."""
     minimum = least(state, worker.spec.model)
     return minimum > 0 and serving(state, Lane(worker.spec.model)) <= minimum
 
 
 def wants_another(state: BrainState, lane: Lane) -> bool:
-    """Whether a load of the model should begin now, for those who wait in this lane or for its own sake."""
+    """Whether to begin a load of the model now, for tasks that wait in this lane or for rules that keep it loaded."""
     there = serving(state, lane) + _on_the_way(state, lane)
     if lane == Lane(lane.model) and there < least(state, lane.model):
         return True
@@ -49,7 +49,7 @@ def idle_limit_s(state: BrainState, worker: Worker) -> float | None:
 
 
 def _is_overloaded(state: BrainState, lane: Lane) -> bool:
-    """Everybody is busy, nothing more is coming, and those who wait would fill all slots once more."""
+    """All workers are busy, none is on its way, and the waiting tasks would fill all slots once more."""
     if lane.model in state.loads:
         return False
     slots = 0
@@ -61,7 +61,7 @@ def _is_overloaded(state: BrainState, lane: Lane) -> bool:
 
 
 def workers_for(state: BrainState, lane: Lane) -> list[Worker]:
-    """Those that tasks of the lane may use, or soon will."""
+    """Workers that tasks of the lane may use, or soon will."""
     rules = rules_of(state.assignments, state.fleet, lane)
     return [
         worker

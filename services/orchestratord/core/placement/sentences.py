@@ -1,4 +1,4 @@
-"""Decisions in the words of somebody who explains them."""
+"""Decisions in sentences for users."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby

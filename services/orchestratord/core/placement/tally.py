@@ -1,11 +1,11 @@
-"""What was considered and what was removed by what: counted always, told one by one when somebody asks."""
+"""Counts the places that were considered, and those that were removed, by filter; lists them on request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestratord.core.facts.decision import Candidate
 from orchestratord.core.placement.filters import Filter
-from orchestratord.core.placement.occupants import who_stays
+from orchestratord.core.placement.occupants import why_full
 from orchestratord.core.placement.query import Query, Site
 
 TOO_SMALL = "fits_when_empty"
@@ -46,16 +46,16 @@ class Tally:
         self._note(TOO_SMALL, (site,), _needs_more(site, claims_mib, capacity_mib) if self.with_details else "")
 
     def lack_room(self, sites: Sequence[Site]) -> None:
-        """They would do, but what is there can't leave now."""
+        """The places are large enough, but the workers that are there can't leave now."""
         if not self.with_details:
             self._note(NO_ROOM, sites, "")
             return
         for site in sites:
-            self._note(NO_ROOM, (site,), who_stays(self.query, site))
+            self._note(NO_ROOM, (site,), why_full(self.query, site))
 
     def tell_full(self, sites: Sequence[Site]) -> None:
-        """Beside places that will do. Not counted, for without details nobody looks so closely."""
-        self.details += [_removed(site, NO_ROOM, who_stays(self.query, site)) for site in sites]
+        """Full places beside those that will do. Not counted: without details they are not searched for."""
+        self.details += [_removed(site, NO_ROOM, why_full(self.query, site)) for site in sites]
 
     def _note(self, name: str, sites: Sequence[Site], detail: str) -> None:
         if sites:

@@ -196,7 +196,7 @@ def test_different_numbers_of_replicas_contradict(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "", "app": ""}, "names nobody"),
+        ({"model": "", "app": ""}, "names no model and no app"),
         ({"replicas_min": 3, "replicas_max": 2}, "above replicas_max"),
         ({"model": "", "app": "aider", "keep_loaded": True}, "is needed with keep_loaded"),
         ({"mode": Mode.AVOID, "fallback": True}, "for pins alone"),

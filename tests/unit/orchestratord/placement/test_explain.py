@@ -87,7 +87,7 @@ def test_a_model_over_two_devices(scene: Scene) -> None:
     )
 
 
-def test_what_has_to_wait_says_for_whom(scene: Scene) -> None:
+def test_a_task_that_has_to_wait_is_told_for_which_workers(scene: Scene) -> None:
     scene.worker("phi-4", 20 * GIB, BIG.device_id, busy=2)
     scene.worker("phi-4", 10 * GIB, SMALL.device_id, busy=1)
     told = said(scene)

@@ -75,7 +75,7 @@ def test_no_model_is_evicted_while_another_card_is_free(scene: Scene) -> None:
     assert (chosen.device_ids, chosen.evicts) == ((SMALL.device_id,), ())
 
 
-def test_who_is_idle_leaves_where_nothing_is_free(scene: Scene) -> None:
+def test_an_idle_worker_leaves_where_nothing_is_free(scene: Scene) -> None:
     scene.worker("writer", 20 * GIB, BIG.device_id, age_s=840)
     scene.worker("writer", 10 * GIB, SMALL.device_id, busy=1)
     chosen = scene.place().chosen
@@ -97,7 +97,7 @@ def test_an_eviction_is_cheaper_than_a_very_slow_disk(scene: Scene) -> None:
     assert scene.chosen() == ("attic/GPU-attic",)
 
 
-def test_it_waits_for_who_is_busy_and_says_so(scene: Scene) -> None:
+def test_it_waits_for_busy_workers_and_says_so(scene: Scene) -> None:
     scene.worker("writer", 20 * GIB, BIG.device_id, busy=1)
     scene.worker("writer", 10 * GIB, SMALL.device_id, busy=1)
     decision = scene.place()
@@ -116,7 +116,7 @@ def test_a_preferred_place_is_taken_if_it_can_be(scene: Scene) -> None:
     scene.rule(Mode.PREFER, "garage/3060")
     assert scene.chosen() == (G3060,)
     writer = scene.worker("writer", 10 * GIB, SMALL.device_id)
-    assert scene.place().chosen.evicts == (writer.worker_id,), "there if it can: who is idle leaves"  # type: ignore[union-attr]
+    assert scene.place().chosen.evicts == (writer.worker_id,), "there if it can: the idle worker leaves"  # type: ignore[union-attr]
     writer.attempts.add("a run")
     assert scene.chosen() == (G3090,)
 
@@ -320,7 +320,7 @@ def crowded_scenes(draw: st.DrawFn) -> Scene:
 
 @settings(max_examples=150, deadline=None)
 @given(crowded_scenes())
-def test_what_is_chosen_fits_once_those_have_left_who_may(scene: Scene) -> None:
+def test_what_is_chosen_fits_once_the_workers_have_left_that_may(scene: Scene) -> None:
     decision, state = scene.place(), scene.state
     detailed = scene.place(details=True)
     assert detailed.ranked[:1] == decision.ranked[:1]

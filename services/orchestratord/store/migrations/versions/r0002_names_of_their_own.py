@@ -56,7 +56,7 @@ def _name_terminals(connection: sa.Connection) -> None:
             terminal = json.loads(row.terminal)
             named = {"kind": _TERMINALS[terminal.pop("class")], **terminal}
         except (KeyError, ValueError):
-            continue  # whoever reads it tells of it
+            continue  # the reader of this row reports it
         text = json.dumps(named, ensure_ascii=False, separators=(",", ":"))
         connection.execute(sa.update(_tasks).where(_tasks.c.seq == row.seq).values(terminal=text))
 
