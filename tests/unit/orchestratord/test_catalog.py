@@ -60,6 +60,7 @@ def test_value_by_value_the_strongest_is_heard_who_says_something() -> None:
         "cache_type": Origin.FILE,
         "split": Origin.DEFAULT,
         "idle_unload_s": Origin.DEFAULT,
+        "engine": Origin.DEFAULT,
     }
 
 

@@ -23,7 +23,8 @@ class NodeState(StrEnum):
 class Device:
     """A device as reported. `report` is the report itself, carried to whoever asks and never read here.
 
-    `used_mib` counts everybody, `others_mib` those of them that are none of our workers.
+    `used_mib` counts everybody, `others_mib` those of them that are none of our workers. `engines` run on it, by name,
+    the first unless a model names one; empty where its node does not tell.
     """
 
     device_id: str
@@ -36,6 +37,7 @@ class Device:
     reserve_mib: int
     used_mib: int = 0
     compute_capability: str = ""
+    engines: tuple[str, ...] = ()
     report: object = None
 
 
