@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from llorch.device_kind import DeviceKind
+from llorch.engines import EngineName
 
 
 class DeviceState(StrEnum):
@@ -54,6 +55,7 @@ class Device:
     throttle_reasons: tuple[ThrottleReason, ...] = ()
     processes: tuple[DeviceProcess, ...] = ()  # the largest first; empty where the driver does not tell
     state: DeviceState = DeviceState.OK
+    engines: tuple[EngineName, ...] = ()  # by the settings; the first runs where a model names none
     marks: tuple[str, ...] = ()  # "simulated", "cpu": shown to people wherever the device is named
 
 
