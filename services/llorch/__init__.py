@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llorch.errors import LlorchError as LlorchError
+    from llorch.options.model import ModelSettings as ModelSettings
     from llorch.sdk.answer import Answer as Answer
     from llorch.sdk.answer import CalledTool as CalledTool
     from llorch.sdk.answer import Choice as Choice
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from llorch.sdk.events import ToolCallDelta as ToolCallDelta
     from llorch.sdk.failures import TaskFailed as TaskFailed
     from llorch.sdk.failures import Unreachable as Unreachable
-    from llorch.sdk.model_calls import ModelSettings as ModelSettings
     from llorch.sdk.placement_calls import AssignmentSettings as AssignmentSettings
     from llorch.sdk.task_options import ContentPart as ContentPart
     from llorch.sdk.task_options import GenerateOptions as GenerateOptions
@@ -72,7 +72,7 @@ _HOME = {
     "ToolCallDelta": "llorch.sdk.events",
     "TaskFailed": "llorch.sdk.failures",
     "Unreachable": "llorch.sdk.failures",
-    "ModelSettings": "llorch.sdk.model_calls",
+    "ModelSettings": "llorch.options.model",
     "AssignmentSettings": "llorch.sdk.placement_calls",
     "ContentPart": "llorch.sdk.task_options",
     "GenerateOptions": "llorch.sdk.task_options",

@@ -15,4 +15,7 @@ def option_field(default: Any, option: Option) -> Any:
         bounds["gt" if option.allowed.open_low else "ge"] = option.allowed.low
         if option.allowed.high < inf:
             bounds["le"] = option.allowed.high
-    return Field(default, description=option.help if default is None else option.meaning, **bounds)
+    if option.words:
+        bounds["json_schema_extra"] = {"enum": list(option.words)}
+    is_said = default not in (None, "")
+    return Field(default, description=option.meaning if is_said else option.help, **bounds)

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 
 from llorch.cache_type import CacheType
+from llorch.options.model import LoadOptions
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class WorkerSpec(LoadOptions):
     """`reservation_mib` and `tensor_split` are in the order of `device_ids`; `tensor_split` may be empty.
 
-    The fields are those of the contract's WorkerSpec, and stand in the pool managers' records of their workers: a field
-    that is added needs a default, and none changes its name.
+    The fields, with those of `LoadOptions`, are those of the contract's WorkerSpec, and stand in the pool managers'
+    records of their workers: a field that is added needs a default, and none changes its name.
     """
 
     worker_id: str

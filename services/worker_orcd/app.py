@@ -14,8 +14,8 @@ from llorch.logs import get_logger
 from llorch.ports import announce_address
 from llorch.rpc.server import RpcServer
 from worker_orcd.api.worker_servicer import WorkerServicer
-from worker_orcd.engines.factory import build_engine
 from worker_orcd.engines.protocol import Engine
+from worker_orcd.engines.registry import REGISTRY
 from worker_orcd.own_log import OwnLog
 from worker_orcd.pool_manager_link import PoolManagerLink
 from worker_orcd.run_keeper import RunKeeper
@@ -112,7 +112,7 @@ def _open_link(settings: WorkerSettings, clock: Clock) -> PoolManagerLink | None
 
 async def _built(settings: WorkerSettings, link: PoolManagerLink | None) -> Engine:
     try:
-        return build_engine(settings)
+        return REGISTRY[settings.engine]().build(settings)
     except LlorchError as error:
         await _report_failure(link, error)
         raise

@@ -1,6 +1,7 @@
 """What every engine has to do, over every engine there is."""
 
 import importlib.util
+import json
 import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -8,19 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from llorch.device_kind import DeviceKind
+from llorch.engines import ENGINES, EngineName
 from llorch.errors import InvalidArgument, Reason
 from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
 from support.engine_bench import Bench, ended, until
-from worker_orcd.device import DeviceSet
 from worker_orcd.engine_info import ResumeSupport
-from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
-from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
-from worker_orcd.engines.protocol import Engine
-from worker_orcd.engines.sim.engine import SimEngine, SimShape
-from worker_orcd.engines.sim.parameters import SimParameters
+from worker_orcd.engines.registry import REGISTRY
 from worker_orcd.run_spec import Message, Role, RunSpec
+from worker_orcd.settings import WorkerSettings
 
 SLOTS = 3
 CONTEXT = 256
@@ -41,34 +38,46 @@ def smollm2() -> Path:
     return Path(package.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def build_sim() -> Engine:
-    costs = SimParameters(prefill_tokens_per_s=2000, decode_tokens_per_s=1000, eos_after=400)
-    return SimEngine(costs, SimShape("m", slots=SLOTS, context_per_slot=CONTEXT))
+def of_sim() -> dict[str, object]:
+    costs = {"prefill_tokens_per_s": 2000, "decode_tokens_per_s": 1000, "eos_after": 400}
+    return {"sim": json.dumps(costs)}
 
 
-def build_llama_cpp() -> Engine:
-    return LlamaCppEngine(
-        LlamaCppShape(
-            model_path=smollm2(),
-            model="m",
-            devices=DeviceSet(DeviceKind.CPU, ("cpu",)),
-            slots=SLOTS,
-            context_per_slot=CONTEXT,
-            # llama.cpp's threads wait for each other by spinning: on a busy machine one is much faster than two.
-            threads=1,
-        )
-    )
+def of_llama_cpp() -> dict[str, object]:
+    # llama.cpp's threads wait for each other by spinning: on a busy machine one is much faster than two.
+    return {"model_path": smollm2(), "device": "cpu", "allow_cpu": True, "threads": 1}
 
 
-@pytest.fixture(params=[build_sim, pytest.param(build_llama_cpp, marks=pytest.mark.native)])
+SETTINGS: dict[EngineName, Callable[[], dict[str, object]]] = {
+    EngineName.LLAMA_CPP: of_llama_cpp,
+    EngineName.SIM: of_sim,
+}
+"""What a worker is told beside slots and context, by its engine. An engine that is registered needs its own."""
+
+NATIVE = {EngineName.LLAMA_CPP}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.native] * (name in NATIVE)) for name in REGISTRY])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    build: Callable[[], Engine] = request.param
-    engine = build()
+    name: EngineName = request.param
+    shape = {"engine": name, "model_name": "m", "slots": SLOTS, "context_per_slot": CONTEXT}
+    engine = REGISTRY[name]().build(WorkerSettings(**shape, **SETTINGS[name]()))  # type: ignore[arg-type]  # names fields
     await engine.load()
     try:
         yield Bench(engine)
     finally:
         await engine.close()
+
+
+def test_every_engine_that_is_known_is_registered_and_runs_here() -> None:
+    assert set(ENGINES) == set(REGISTRY) == set(SETTINGS) == set(EngineName)
+
+
+async def test_it_can_do_no_more_than_its_entry_says(bench: Bench) -> None:
+    info = bench.engine.info()
+    most = REGISTRY[EngineName(info.engine)]().capabilities
+    assert info.capabilities.declared() <= most.declared()
+    assert info.capabilities.resume in (most.resume, ResumeSupport.NONE)
 
 
 async def test_it_says_what_it_is(bench: Bench) -> None:

@@ -12,9 +12,9 @@ from llorch.settings import DaemonSettings
 from orchestratord.app_sources import AppTable
 from orchestratord.assignment_sources import AssignmentTable
 from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.model import VALUES
 from orchestratord.metrics.tallies import Tallies
 from orchestratord.model_sources import ModelTable
-from orchestratord.settings_tables import SettingsTable
 from worker_orcd.engine_info import EngineStats
 
 SERVICES = Path(__file__).resolve().parents[2] / "services"
@@ -53,9 +53,13 @@ def test_every_setting_of_a_daemon_is_read(daemon: type[DaemonSettings]) -> None
     assert daemon.model_fields.keys() - read - READ_BY_NAME == set()
 
 
-@pytest.mark.parametrize("table", [ModelTable, AssignmentTable])
-def test_every_key_of_a_table_is_read(table: type[SettingsTable]) -> None:
-    assert table.model_fields.keys() - read_of("orchestratord", "table") == set()
+def test_every_key_of_the_table_of_an_assignment_is_read() -> None:
+    assert AssignmentTable.model_fields.keys() - read_of("orchestratord", "table") == set()
+
+
+def test_the_table_of_a_model_says_what_can_be_said_of_one() -> None:
+    values = {*VALUES, *(value.removesuffix("_s").removesuffix("_mib") for value in VALUES)}
+    assert ModelTable.model_fields.keys() - values == set()
 
 
 def test_the_table_of_an_app_is_an_app() -> None:

@@ -108,6 +108,7 @@ RECORDS: tuple[Record, ...] = (
             split_shares=(2.0, 1.0),
             idle_unload_s=900.5,
             vram_claim_mib=11264,
+            engine="sim",
         ),
         provenance="RegisterModel call",
         at_ms=1_700_000_000_003,

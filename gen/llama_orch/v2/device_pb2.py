@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allama_orch/v2/device.proto\x12\rllama_orch.v2\"e\n\rDeviceProcess\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\nmemory_mib\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tworker_id\x18\x04 \x01(\tB\r\n\x0b_memory_mib\"\xd2\x04\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.llama_orch.v2.DeviceKind\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.llama_orch.v2.DeviceState\x12\x18\n\x10memory_total_mib\x18\x06 \x01(\r\x12\x17\n\x0fmemory_used_mib\x18\x07 \x01(\r\x12\x19\n\x11memory_others_mib\x18\x08 \x01(\r\x12\x13\n\x0breserve_mib\x18\t \x01(\r\x12 \n\x13utilization_percent\x18\n \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rtemperature_c\x18\x0b \x01(\rH\x01\x88\x01\x01\x12\x14\n\x07power_w\x18\x0c \x01(\rH\x02\x88\x01\x01\x12\x1a\n\x12\x63ompute_capability\x18\r \x01(\t\x12\x16\n\x0e\x64river_version\x18\x0e \x01(\t\x12\x17\n\necc_errors\x18\x0f \x01(\rH\x03\x88\x01\x01\x12\x11\n\tthrottled\x18\x10 \x01(\x08\x12/\n\tprocesses\x18\x11 \x03(\x0b\x32\x1c.llama_orch.v2.DeviceProcess\x12\x37\n\x10throttle_reasons\x18\x12 \x03(\x0e\x32\x1d.llama_orch.v2.ThrottleReasonB\x16\n\x14_utilization_percentB\x10\n\x0e_temperature_cB\n\n\x08_power_wB\r\n\x0b_ecc_errors*o\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45VICE_KIND_CUDA\x10\x01\x12\x13\n\x0f\x44\x45VICE_KIND_CPU\x10\x02\x12\x19\n\x15\x44\x45VICE_KIND_SIMULATED\x10\x03*r\n\x0b\x44\x65viceState\x12\x1c\n\x18\x44\x45VICE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45VICE_STATE_OK\x10\x01\x12\x15\n\x11\x44\x45VICE_STATE_LOST\x10\x02\x12\x19\n\x15\x44\x45VICE_STATE_RELEASED\x10\x03*\x84\x01\n\x0eThrottleReason\x12\x1f\n\x1bTHROTTLE_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14THROTTLE_REASON_HEAT\x10\x01\x12\x19\n\x15THROTTLE_REASON_POWER\x10\x02\x12\x1c\n\x18THROTTLE_REASON_HARDWARE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allama_orch/v2/device.proto\x12\rllama_orch.v2\"e\n\rDeviceProcess\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\nmemory_mib\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tworker_id\x18\x04 \x01(\tB\r\n\x0b_memory_mib\"\xe3\x04\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.llama_orch.v2.DeviceKind\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.llama_orch.v2.DeviceState\x12\x18\n\x10memory_total_mib\x18\x06 \x01(\r\x12\x17\n\x0fmemory_used_mib\x18\x07 \x01(\r\x12\x19\n\x11memory_others_mib\x18\x08 \x01(\r\x12\x13\n\x0breserve_mib\x18\t \x01(\r\x12 \n\x13utilization_percent\x18\n \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rtemperature_c\x18\x0b \x01(\rH\x01\x88\x01\x01\x12\x14\n\x07power_w\x18\x0c \x01(\rH\x02\x88\x01\x01\x12\x1a\n\x12\x63ompute_capability\x18\r \x01(\t\x12\x16\n\x0e\x64river_version\x18\x0e \x01(\t\x12\x17\n\necc_errors\x18\x0f \x01(\rH\x03\x88\x01\x01\x12\x11\n\tthrottled\x18\x10 \x01(\x08\x12/\n\tprocesses\x18\x11 \x03(\x0b\x32\x1c.llama_orch.v2.DeviceProcess\x12\x37\n\x10throttle_reasons\x18\x12 \x03(\x0e\x32\x1d.llama_orch.v2.ThrottleReason\x12\x0f\n\x07\x65ngines\x18\x13 \x03(\tB\x16\n\x14_utilization_percentB\x10\n\x0e_temperature_cB\n\n\x08_power_wB\r\n\x0b_ecc_errors*o\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45VICE_KIND_CUDA\x10\x01\x12\x13\n\x0f\x44\x45VICE_KIND_CPU\x10\x02\x12\x19\n\x15\x44\x45VICE_KIND_SIMULATED\x10\x03*r\n\x0b\x44\x65viceState\x12\x1c\n\x18\x44\x45VICE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45VICE_STATE_OK\x10\x01\x12\x15\n\x11\x44\x45VICE_STATE_LOST\x10\x02\x12\x19\n\x15\x44\x45VICE_STATE_RELEASED\x10\x03*\x84\x01\n\x0eThrottleReason\x12\x1f\n\x1bTHROTTLE_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14THROTTLE_REASON_HEAT\x10\x01\x12\x19\n\x15THROTTLE_REASON_POWER\x10\x02\x12\x1c\n\x18THROTTLE_REASON_HARDWARE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llama_orch.v2.device_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEVICEKIND']._serialized_start=745
-  _globals['_DEVICEKIND']._serialized_end=856
-  _globals['_DEVICESTATE']._serialized_start=858
-  _globals['_DEVICESTATE']._serialized_end=972
-  _globals['_THROTTLEREASON']._serialized_start=975
-  _globals['_THROTTLEREASON']._serialized_end=1107
+  _globals['_DEVICEKIND']._serialized_start=762
+  _globals['_DEVICEKIND']._serialized_end=873
+  _globals['_DEVICESTATE']._serialized_start=875
+  _globals['_DEVICESTATE']._serialized_end=989
+  _globals['_THROTTLEREASON']._serialized_start=992
+  _globals['_THROTTLEREASON']._serialized_end=1124
   _globals['_DEVICEPROCESS']._serialized_start=45
   _globals['_DEVICEPROCESS']._serialized_end=146
   _globals['_DEVICE']._serialized_start=149
-  _globals['_DEVICE']._serialized_end=743
+  _globals['_DEVICE']._serialized_end=760
 # @@protoc_insertion_point(module_scope)

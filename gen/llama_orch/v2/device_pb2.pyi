@@ -163,6 +163,7 @@ class Device(_message.Message):
     THROTTLED_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
     THROTTLE_REASONS_FIELD_NUMBER: _builtins.int
+    ENGINES_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """GPU UUID ("GPU-…"), "cpu", or "sim-<index>". Stable across restarts."""
     kind: Global___DeviceKind.ValueType
@@ -203,6 +204,10 @@ class Device(_message.Message):
     def throttle_reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___ThrottleReason.ValueType]:
         """Why the clocks are held down; empty if they are not."""
 
+    @_builtins.property
+    def engines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Engines that its node runs on it, by name; the first is taken where a model names none. Empty: not told."""
+
     def __init__(
         self,
         *,
@@ -224,10 +229,11 @@ class Device(_message.Message):
         throttled: _builtins.bool = ...,
         processes: _abc.Iterable[Global___DeviceProcess] | None = ...,
         throttle_reasons: _abc.Iterable[Global___ThrottleReason.ValueType] | None = ...,
+        engines: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ecc_errors", b"_ecc_errors", "_power_w", b"_power_w", "_temperature_c", b"_temperature_c", "_utilization_percent", b"_utilization_percent", "ecc_errors", b"ecc_errors", "power_w", b"power_w", "temperature_c", b"temperature_c", "utilization_percent", b"utilization_percent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ecc_errors", b"_ecc_errors", "_power_w", b"_power_w", "_temperature_c", b"_temperature_c", "_utilization_percent", b"_utilization_percent", "compute_capability", b"compute_capability", "device_id", b"device_id", "driver_version", b"driver_version", "ecc_errors", b"ecc_errors", "index", b"index", "kind", b"kind", "memory_others_mib", b"memory_others_mib", "memory_total_mib", b"memory_total_mib", "memory_used_mib", b"memory_used_mib", "name", b"name", "power_w", b"power_w", "processes", b"processes", "reserve_mib", b"reserve_mib", "state", b"state", "temperature_c", b"temperature_c", "throttle_reasons", b"throttle_reasons", "throttled", b"throttled", "utilization_percent", b"utilization_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ecc_errors", b"_ecc_errors", "_power_w", b"_power_w", "_temperature_c", b"_temperature_c", "_utilization_percent", b"_utilization_percent", "compute_capability", b"compute_capability", "device_id", b"device_id", "driver_version", b"driver_version", "ecc_errors", b"ecc_errors", "engines", b"engines", "index", b"index", "kind", b"kind", "memory_others_mib", b"memory_others_mib", "memory_total_mib", b"memory_total_mib", "memory_used_mib", b"memory_used_mib", "name", b"name", "power_w", b"power_w", "processes", b"processes", "reserve_mib", b"reserve_mib", "state", b"state", "temperature_c", b"temperature_c", "throttle_reasons", b"throttle_reasons", "throttled", b"throttled", "utilization_percent", b"utilization_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ecc_errors: _TypeAlias = _typing.Literal["ecc_errors"]  # noqa: Y015
     _WhichOneofArgType__ecc_errors: _TypeAlias = _typing.Literal["_ecc_errors", b"_ecc_errors"]  # noqa: Y015

@@ -129,6 +129,7 @@ class ModelSpec(_message.Message):
     SPLIT_SHARES_FIELD_NUMBER: _builtins.int
     IDLE_UNLOAD_MS_FIELD_NUMBER: _builtins.int
     VRAM_CLAIM_MIB_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name: 1 to 128 characters of [A-Za-z0-9._:-]."""
     source: _builtins.str
@@ -150,6 +151,8 @@ class ModelSpec(_message.Message):
     """Unload after this time without use, in ms. Default: stay until the space is needed."""
     vram_claim_mib: _builtins.int
     """Memory it takes. Default: the estimate. At least 1 MiB."""
+    engine: _builtins.str
+    """Engine that runs it, by name. Default: the first that the device's host offers."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names for it."""
@@ -173,10 +176,11 @@ class ModelSpec(_message.Message):
         split_shares: _abc.Iterable[_builtins.float] | None = ...,
         idle_unload_ms: _builtins.int | None = ...,
         vram_claim_mib: _builtins.int | None = ...,
+        engine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_idle_unload_ms", b"_idle_unload_ms", "_slots", b"_slots", "_vram_claim_mib", b"_vram_claim_mib", "context", b"context", "idle_unload_ms", b"idle_unload_ms", "slots", b"slots", "vram_claim_mib", b"vram_claim_mib"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_idle_unload_ms", b"_idle_unload_ms", "_slots", b"_slots", "_vram_claim_mib", b"_vram_claim_mib", "aliases", b"aliases", "cache_type", b"cache_type", "context", b"context", "idle_unload_ms", b"idle_unload_ms", "name", b"name", "slots", b"slots", "source", b"source", "split", b"split", "split_shares", b"split_shares", "vram_claim_mib", b"vram_claim_mib"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context", b"_context", "_idle_unload_ms", b"_idle_unload_ms", "_slots", b"_slots", "_vram_claim_mib", b"_vram_claim_mib", "aliases", b"aliases", "cache_type", b"cache_type", "context", b"context", "engine", b"engine", "idle_unload_ms", b"idle_unload_ms", "name", b"name", "slots", b"slots", "source", b"source", "split", b"split", "split_shares", b"split_shares", "vram_claim_mib", b"vram_claim_mib"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context: _TypeAlias = _typing.Literal["context"]  # noqa: Y015
     _WhichOneofArgType__context: _TypeAlias = _typing.Literal["_context", b"_context"]  # noqa: Y015

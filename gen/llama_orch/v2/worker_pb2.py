@@ -27,27 +27,27 @@ from llama_orch.v2 import engine_pb2 as llama__orch_dot_v2_dot_engine__pb2
 from llama_orch.v2 import error_reason_pb2 as llama__orch_dot_v2_dot_error__reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allama_orch/v2/worker.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1allama_orch/v2/engine.proto\x1a llama_orch/v2/error_reason.proto\"\x9c\x02\n\nWorkerSpec\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x12\n\ndevice_ids\x18\x04 \x03(\t\x12\x14\n\x0ctensor_split\x18\x05 \x03(\x02\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x18\n\x10\x63ontext_per_slot\x18\x07 \x01(\r\x12.\n\x0c\x63\x61\x63he_type_k\x18\x08 \x01(\x0e\x32\x18.llama_orch.v2.CacheType\x12.\n\x0c\x63\x61\x63he_type_v\x18\t \x01(\x0e\x32\x18.llama_orch.v2.CacheType\x12\x10\n\x08\x61\x64\x61pters\x18\n \x03(\t\x12\x17\n\x0freservation_mib\x18\x0b \x03(\r\"\xec\x01\n\nWorkerExit\x12\x16\n\texit_code\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\nlast_lines\x18\x03 \x03(\t\x12*\n\x06reason\x18\x04 \x01(\x0e\x32\x1a.llama_orch.v2.ErrorReason\x12\x0f\n\x07message\x18\x05 \x01(\t\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x66\x61ilures_in_a_row\x18\x07 \x01(\rB\x0c\n\n_exit_codeB\t\n\x07_signal\"\x98\x02\n\x0bWorkerStats\x12\x12\n\nslots_busy\x18\x01 \x01(\r\x12\x11\n\truns_kept\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x18\n\x10tokens_generated\x18\x04 \x01(\x04\x12\x18\n\x10tokens_prefilled\x18\x05 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\x06 \x01(\x02\x12\x16\n\x0ekv_used_tokens\x18\x07 \x01(\r\x12\x0f\n\x07rss_mib\x18\x08 \x01(\r\x12\x15\n\rtokens_cached\x18\t \x01(\x04\x12\x15\n\rwarm_prefixes\x18\n \x01(\r\x12\x16\n\x0ehost_cache_mib\x18\x0b \x01(\r\x12\x15\n\rruns_decoding\x18\x0c \x01(\r\"b\n\x0cModelReading\x12\x10\n\x08\x66ile_mib\x18\x01 \x01(\r\x12\x12\n\ncached_mib\x18\x02 \x01(\r\x12\x0f\n\x07read_ms\x18\x03 \x01(\r\x12\x1b\n\x13\x64isk_mib_per_second\x18\x04 \x01(\r\"\xb5\x03\n\x06Worker\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.llama_orch.v2.WorkerSpec\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.llama_orch.v2.WorkerState\x12)\n\x06\x65ngine\x18\x04 \x01(\x0b\x32\x19.llama_orch.v2.EngineInfo\x12)\n\x05stats\x18\x05 \x01(\x0b\x32\x1a.llama_orch.v2.WorkerStats\x12\'\n\x04\x65xit\x18\x06 \x01(\x0b\x32\x19.llama_orch.v2.WorkerExit\x12\x0b\n\x03pid\x18\x07 \x01(\r\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rload_progress\x18\n \x01(\x02H\x00\x88\x01\x01\x12,\n\x07reading\x18\x0b \x01(\x0b\x32\x1b.llama_orch.v2.ModelReadingB\x10\n\x0e_load_progress\"S\n\x0eWorkerEndpoint\x12\x19\n\x11\x61\x64vertise_address\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\t\x12\x10\n\x08tls_name\x18\x03 \x01(\t*\xc6\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x16\n\x12WORKER_STATE_READY\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x19\n\x15WORKER_STATE_STOPPING\x10\x04\x12\x17\n\x13WORKER_STATE_EXITED\x10\x05\x12\x17\n\x13WORKER_STATE_FAILED\x10\x06*e\n\tCacheType\x12\x1a\n\x16\x43\x41\x43HE_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43\x41\x43HE_TYPE_F16\x10\x01\x12\x13\n\x0f\x43\x41\x43HE_TYPE_Q8_0\x10\x02\x12\x13\n\x0f\x43\x41\x43HE_TYPE_Q4_0\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allama_orch/v2/worker.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1allama_orch/v2/engine.proto\x1a llama_orch/v2/error_reason.proto\"\xac\x02\n\nWorkerSpec\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x12\n\ndevice_ids\x18\x04 \x03(\t\x12\x14\n\x0ctensor_split\x18\x05 \x03(\x02\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x18\n\x10\x63ontext_per_slot\x18\x07 \x01(\r\x12.\n\x0c\x63\x61\x63he_type_k\x18\x08 \x01(\x0e\x32\x18.llama_orch.v2.CacheType\x12.\n\x0c\x63\x61\x63he_type_v\x18\t \x01(\x0e\x32\x18.llama_orch.v2.CacheType\x12\x10\n\x08\x61\x64\x61pters\x18\n \x03(\t\x12\x17\n\x0freservation_mib\x18\x0b \x03(\r\x12\x0e\n\x06\x65ngine\x18\x0c \x01(\t\"\xec\x01\n\nWorkerExit\x12\x16\n\texit_code\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\nlast_lines\x18\x03 \x03(\t\x12*\n\x06reason\x18\x04 \x01(\x0e\x32\x1a.llama_orch.v2.ErrorReason\x12\x0f\n\x07message\x18\x05 \x01(\t\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x66\x61ilures_in_a_row\x18\x07 \x01(\rB\x0c\n\n_exit_codeB\t\n\x07_signal\"\x98\x02\n\x0bWorkerStats\x12\x12\n\nslots_busy\x18\x01 \x01(\r\x12\x11\n\truns_kept\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\x04\x12\x18\n\x10tokens_generated\x18\x04 \x01(\x04\x12\x18\n\x10tokens_prefilled\x18\x05 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\x06 \x01(\x02\x12\x16\n\x0ekv_used_tokens\x18\x07 \x01(\r\x12\x0f\n\x07rss_mib\x18\x08 \x01(\r\x12\x15\n\rtokens_cached\x18\t \x01(\x04\x12\x15\n\rwarm_prefixes\x18\n \x01(\r\x12\x16\n\x0ehost_cache_mib\x18\x0b \x01(\r\x12\x15\n\rruns_decoding\x18\x0c \x01(\r\"b\n\x0cModelReading\x12\x10\n\x08\x66ile_mib\x18\x01 \x01(\r\x12\x12\n\ncached_mib\x18\x02 \x01(\r\x12\x0f\n\x07read_ms\x18\x03 \x01(\r\x12\x1b\n\x13\x64isk_mib_per_second\x18\x04 \x01(\r\"\xb5\x03\n\x06Worker\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.llama_orch.v2.WorkerSpec\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.llama_orch.v2.WorkerState\x12)\n\x06\x65ngine\x18\x04 \x01(\x0b\x32\x19.llama_orch.v2.EngineInfo\x12)\n\x05stats\x18\x05 \x01(\x0b\x32\x1a.llama_orch.v2.WorkerStats\x12\'\n\x04\x65xit\x18\x06 \x01(\x0b\x32\x19.llama_orch.v2.WorkerExit\x12\x0b\n\x03pid\x18\x07 \x01(\r\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rload_progress\x18\n \x01(\x02H\x00\x88\x01\x01\x12,\n\x07reading\x18\x0b \x01(\x0b\x32\x1b.llama_orch.v2.ModelReadingB\x10\n\x0e_load_progress\"S\n\x0eWorkerEndpoint\x12\x19\n\x11\x61\x64vertise_address\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\t\x12\x10\n\x08tls_name\x18\x03 \x01(\t*\xc6\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x16\n\x12WORKER_STATE_READY\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x19\n\x15WORKER_STATE_STOPPING\x10\x04\x12\x17\n\x13WORKER_STATE_EXITED\x10\x05\x12\x17\n\x13WORKER_STATE_FAILED\x10\x06*e\n\tCacheType\x12\x1a\n\x16\x43\x41\x43HE_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43\x41\x43HE_TYPE_F16\x10\x01\x12\x13\n\x0f\x43\x41\x43HE_TYPE_Q8_0\x10\x02\x12\x13\n\x0f\x43\x41\x43HE_TYPE_Q4_0\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llama_orch.v2.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKERSTATE']._serialized_start=1575
-  _globals['_WORKERSTATE']._serialized_end=1773
-  _globals['_CACHETYPE']._serialized_start=1775
-  _globals['_CACHETYPE']._serialized_end=1876
+  _globals['_WORKERSTATE']._serialized_start=1591
+  _globals['_WORKERSTATE']._serialized_end=1789
+  _globals['_CACHETYPE']._serialized_start=1791
+  _globals['_CACHETYPE']._serialized_end=1892
   _globals['_WORKERSPEC']._serialized_start=141
-  _globals['_WORKERSPEC']._serialized_end=425
-  _globals['_WORKEREXIT']._serialized_start=428
-  _globals['_WORKEREXIT']._serialized_end=664
-  _globals['_WORKERSTATS']._serialized_start=667
-  _globals['_WORKERSTATS']._serialized_end=947
-  _globals['_MODELREADING']._serialized_start=949
-  _globals['_MODELREADING']._serialized_end=1047
-  _globals['_WORKER']._serialized_start=1050
-  _globals['_WORKER']._serialized_end=1487
-  _globals['_WORKERENDPOINT']._serialized_start=1489
-  _globals['_WORKERENDPOINT']._serialized_end=1572
+  _globals['_WORKERSPEC']._serialized_end=441
+  _globals['_WORKEREXIT']._serialized_start=444
+  _globals['_WORKEREXIT']._serialized_end=680
+  _globals['_WORKERSTATS']._serialized_start=683
+  _globals['_WORKERSTATS']._serialized_end=963
+  _globals['_MODELREADING']._serialized_start=965
+  _globals['_MODELREADING']._serialized_end=1063
+  _globals['_WORKER']._serialized_start=1066
+  _globals['_WORKER']._serialized_end=1503
+  _globals['_WORKERENDPOINT']._serialized_start=1505
+  _globals['_WORKERENDPOINT']._serialized_end=1588
 # @@protoc_insertion_point(module_scope)

@@ -107,6 +107,7 @@ class WorkerSpec(_message.Message):
     CACHE_TYPE_V_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
     RESERVATION_MIB_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Chosen by the orchestrator; single-use. 1 to 128 characters of [A-Za-z0-9._:-]."""
     model: _builtins.str
@@ -121,6 +122,8 @@ class WorkerSpec(_message.Message):
     """Type of the keys in the KV cache."""
     cache_type_v: Global___CacheType.ValueType
     """Type of the values in the KV cache."""
+    engine: _builtins.str
+    """Engine that runs it, by name; one of those that all its devices offer (Device.engines). Empty: the first of them."""
     @_builtins.property
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Devices of one node, in the order in which the engine sees them. At least one."""
@@ -151,10 +154,11 @@ class WorkerSpec(_message.Message):
         cache_type_v: Global___CacheType.ValueType = ...,
         adapters: _abc.Iterable[_builtins.str] | None = ...,
         reservation_mib: _abc.Iterable[_builtins.int] | None = ...,
+        engine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "cache_type_k", b"cache_type_k", "cache_type_v", b"cache_type_v", "context_per_slot", b"context_per_slot", "device_ids", b"device_ids", "model", b"model", "reservation_mib", b"reservation_mib", "slots", b"slots", "source", b"source", "tensor_split", b"tensor_split", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "cache_type_k", b"cache_type_k", "cache_type_v", b"cache_type_v", "context_per_slot", b"context_per_slot", "device_ids", b"device_ids", "engine", b"engine", "model", b"model", "reservation_mib", b"reservation_mib", "slots", b"slots", "source", b"source", "tensor_split", b"tensor_split", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

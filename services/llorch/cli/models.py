@@ -12,7 +12,7 @@ from llorch.cli.option_flag import option_flag
 from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows, print_table
 from llorch.cli.pull import pull
 from llorch.cli.quantities import mib, milliseconds
-from llorch.options.model import MODEL
+from llorch.options.model import MODEL, ModelSettings
 from llorch.split_mode import SplitMode
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from llama_orch.v2 import fleet_service_pb2, model_pb2
     from llorch.sdk.async_client import AsyncClient
-    from llorch.sdk.model_calls import ModelSettings
 
 app = typer.Typer(
     name="models", help="List the models, show one, add one, or download one.", invoke_without_command=True
@@ -91,6 +90,7 @@ def add(
     idle_unload: Annotated[
         str | None, typer.Option(metavar="TIME", help="Unload after this time without use, e.g. 15m.")
     ] = None,
+    engine: Annotated[str | None, option_flag(MODEL["engine"])] = None,
     alias: Annotated[list[str] | None, typer.Option(help="Another name for it; may be repeated.")] = None,
     address: Address = None,
     token: Token = None,
@@ -104,6 +104,7 @@ def add(
         "vram_claim_mib": mib("--vram-claim", vram_claim),
         "idle_unload_ms": milliseconds("--idle-unload", idle_unload),
         "aliases": alias,
+        "engine": engine,
     }
     model = ask(address, token, lambda client: client.register_model(name, _reference(source), **settings))
     if json:

@@ -11,6 +11,7 @@ from llorch.cli.naming import device_marks
 from llorch.cli.output import gib, note
 from llorch.cli.server_packages import require_server_packages
 from llorch.cli.wrapping import in_lines
+from llorch.engines import EngineName
 
 if TYPE_CHECKING:
     from llama_orch.v2 import fleet_service_pb2
@@ -29,7 +30,7 @@ def up(
     simulated_engine: Annotated[
         str | None,
         typer.Option(
-            metavar="sim|llama_cpp",
+            metavar="|".join(EngineName),
             help="What answers behind imaginary GPUs: made-up text, or a model on the CPU (needs --cpu).",
         ),
     ] = None,

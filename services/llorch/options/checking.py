@@ -34,6 +34,8 @@ def _check_entries(field: str, option: Option, count: int) -> None:
 
 
 def _check_one(field: str, option: Option, value: Any) -> None:
+    if option.words and value not in option.words:
+        raise invalid_field(field, f"is {str(value)[:80]!r}; it has to be one of: {', '.join(option.words)}")
     if option.allowed is None:
         return
     if isinstance(value, str):

@@ -1,12 +1,42 @@
 """What an owner may say of a model: `ModelSpec` of the contract."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from types import MappingProxyType
+from typing import Any, TypedDict
 
-from llorch.options.option import Option, Range, Table
+from llorch.engines import EngineName
+from llorch.options.option import Option, Range, Table, described, table_of
 
 DEFAULT_CONTEXT = 32768
 """In tokens, unless the model was trained with less."""
 DEFAULT_SLOTS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """Options that a worker is started with as they were said of its model; None or empty = not said.
+
+    They are fields of the same name of the contract's `ModelSpec` and `WorkerSpec`, and of the worker's settings.
+    """
+
+    engine: str = described(
+        "",
+        Option(
+            "Engine that runs it, by name.",
+            default="the first that the device's host offers",
+            words=tuple(EngineName),
+        ),
+    )
+
+
+LOAD_OPTIONS = tuple(each.name for each in fields(LoadOptions))
+
+
+def load_options(of: LoadOptions) -> dict[str, Any]:
+    """Their values, by name."""
+    return {name: getattr(of, name) for name in LOAD_OPTIONS}
+
 
 MODEL: Table = MappingProxyType(
     {
@@ -30,5 +60,20 @@ MODEL: Table = MappingProxyType(
             "Unload after this time without use, in ms.", default="stay until the space is needed"
         ),
         "vram_claim_mib": Option("Memory it takes.", Range(1), default="the estimate", unit="MiB"),
+        **table_of(LoadOptions),
     }
 )
+
+
+class ModelSettings(TypedDict, total=False):
+    """The same as arguments of a call. `cache_type` and `split` are values of the contract's enums, or their names."""
+
+    aliases: str | Sequence[str] | None
+    context: int | None
+    slots: int | None
+    cache_type: int | str | None
+    split: int | str | None
+    split_shares: Sequence[float] | None
+    idle_unload_ms: int | None
+    vram_claim_mib: int | None
+    engine: str | None

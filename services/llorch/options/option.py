@@ -35,8 +35,9 @@ class Option:
     """`meaning` is one sentence.
 
     `allowed` is the range of a number, or of the length of a text (then `unit` is BYTES or CHARACTERS). `entries` is
-    how many items a list or map may have; then `allowed` holds for each of them. `default` is what holds where the
-    field is absent: a number, or words. An option that has its `off` value asks nothing of an engine.
+    how many items a list or map may have; then `allowed` holds for each of them. `words` are all values of a text that
+    has only some. `default` is what holds where the field is absent: a number, or words. An option that has its `off`
+    value asks nothing of an engine.
     """
 
     meaning: str
@@ -45,6 +46,7 @@ class Option:
     off: float | None = None
     unit: str = ""
     entries: Range | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def facts(self) -> str:
@@ -61,7 +63,7 @@ class Option:
     @property
     def help(self) -> str:
         """For command lines and settings, which show ranges by themselves."""
-        return f"{self.meaning} {self._default}".rstrip()
+        return " ".join(part for part in (self.meaning, self._words, self._default) if part)
 
     @property
     def range_words(self) -> str:
@@ -73,6 +75,10 @@ class Option:
         if isinstance(self.default, str):
             return f"Default: {self.default}."
         return "" if self.default is None else f"Default {self.default:.10g}."
+
+    @property
+    def _words(self) -> str:
+        return f"One of: {', '.join(self.words)}." if self.words else ""
 
     @property
     def _off(self) -> str:
@@ -100,11 +106,16 @@ def option(default: float, allowed: Range, meaning: str, *, off: float | None = 
     return field(default=default, metadata={_KEY: Option(meaning, allowed, default, off)})
 
 
+def described(default: Any, by: Option) -> Any:
+    """The same for an option whose default is told in words."""
+    return field(default=default, metadata={_KEY: by})
+
+
 def collected(kind: Callable[[], Any], described: Option) -> Any:
     """The same for a list or map, which is empty where the field is absent."""
     return field(default_factory=kind, metadata={_KEY: described})
 
 
 def table_of(message: type[Any]) -> Table:
-    """The options of a dataclass whose fields were all made by `option` or `collected`."""
+    """The options of a dataclass whose fields were all made by `option`, `described` or `collected`."""
     return MappingProxyType({each.name: each.metadata[_KEY] for each in fields(message)})

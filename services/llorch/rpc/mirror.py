@@ -58,7 +58,7 @@ class Mirror(Generic[Record, Contract]):
         """Raises `InvalidArgument` for a value of an enum that this release does not know."""
         for name, table in self._enums.items():
             if value := getattr(message, name):
-                table.from_proto(value, f"{path}.{name}")
+                table.from_proto(value, f"{path}.{name}" if path else name)
 
     def _way(self, ours: "Field[Any]", theirs: Any, part: "Mirror[Any, Any] | None") -> _Way:
         name, read = ours.name, attrgetter(ours.name)

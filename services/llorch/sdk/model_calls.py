@@ -1,28 +1,16 @@
 """Calls about the models that tasks may name."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from llama_orch.v2 import catalog_service_pb2, fleet_service_pb2, model_pb2
+from llorch.options.model import ModelSettings
 from llorch.sdk.caller import SILENCE_S, Caller
 from llorch.sdk.fill import filled
 from llorch.sdk.task_options import Texts
 
 _VERIFY_S = 3600.0  # as long as the largest models take from the slowest disks
-
-
-class ModelSettings(TypedDict, total=False):
-    """Other fields of the contract's `ModelSpec`. `cache_type` and `split` are values of its enums, or their names."""
-
-    aliases: Texts | None
-    context: int | None
-    slots: int | None
-    cache_type: int | str | None
-    split: int | str | None
-    split_shares: Sequence[float] | None
-    idle_unload_ms: int | None
-    vram_claim_mib: int | None
 
 
 class ModelCalls(Caller):

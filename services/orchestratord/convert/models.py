@@ -1,24 +1,28 @@
 """Models: what owners define, and what callers are shown."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import catalog_service_pb2, model_pb2
+from llorch.engines import ENGINES, SOURCES, EngineName
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id
 from llorch.options.checking import check_value
 from llorch.options.model import MODEL
 from llorch.rpc.enum_table import EnumTable
 from llorch.rpc.enum_tables import CACHE_TYPES, SPLIT_MODES
+from llorch.rpc.mirror import Mirror
 from orchestratord.convert.option_checks import check_options
 from orchestratord.core.facts.model import VALUES, Model, ModelSpec, ModelState, Origin
 from orchestratord.views.models import AvailabilityView, ModelView
 
-SOURCE_KINDS = ("file:", "dir:", "pkg:", "hf:", "https:")
-
 _STATES = EnumTable(ModelState, model_pb2.ModelState)
 _ORIGINS = EnumTable(Origin, model_pb2.ValueOrigin)
+_SPECS = Mirror(
+    ModelSpec, model_pb2.ModelSpec, enums=[CACHE_TYPES, SPLIT_MODES], unused={"idle_unload_s", "idle_unload_ms"}
+)
 _FIELD_NAMES = {"idle_unload_s": "idle_unload_ms"}
 """Values whose field in the contract is called otherwise."""
 
@@ -28,31 +32,25 @@ def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
     check_id(spec.name, "name")
     for alias in spec.aliases:
         check_id(alias, "aliases")
-    if spec.source:  # without one, another description of the model may have it
-        check_source(spec.source)
     check_options("", MODEL, spec)
     check_shares(spec.split_shares)
-    return ModelSpec(
-        name=spec.name,
-        source=spec.source,
-        aliases=tuple(spec.aliases),
-        context=spec.context if spec.HasField("context") else None,
-        slots=spec.slots if spec.HasField("slots") else None,
-        cache_type=CACHE_TYPES.from_proto(spec.cache_type, "cache_type") if spec.cache_type else None,
-        split=SPLIT_MODES.from_proto(spec.split, "split") if spec.split else None,
-        split_shares=tuple(spec.split_shares),
-        idle_unload_s=spec.idle_unload_ms / 1000 if spec.HasField("idle_unload_ms") else None,
-        vram_claim_mib=spec.vram_claim_mib if spec.HasField("vram_claim_mib") else None,
-    )
+    if spec.source:  # without one, another description of the model may have it
+        check_source(spec.source, spec.engine)
+    _SPECS.refuse_unknown(spec, "")
+    idle_unload_s = spec.idle_unload_ms / 1000 if spec.HasField("idle_unload_ms") else None
+    return replace(_SPECS.from_proto(spec), idle_unload_s=idle_unload_s)
 
 
-def check_source(source: str) -> None:
+def check_source(source: str, engine: str = "") -> None:
+    """Whether it is a reference that the engine takes, or any engine where none is named."""
     if not source:
         raise invalid_field("source", "must not be empty; for example file:/models/coder.gguf")
-    if not source.startswith(SOURCE_KINDS):
+    kinds = ENGINES[EngineName(engine)].sources if engine else SOURCES
+    if not source.startswith(kinds):
+        whose = f"that engine {engine} takes" if engine else "that is known"
         raise InvalidArgument(
             Reason.UNSUPPORTED_SOURCE,
-            f"source: '{source[:80]}' has no kind that is known; begin it with one of: {', '.join(SOURCE_KINDS)}",
+            f"source: '{source[:80]}' has no kind {whose}; begin it with one of: {', '.join(kinds)}",
         )
     if source.startswith("file:") and not source.startswith(("file:/", "file:~")):
         raise invalid_field("source", f"'{source[:80]}' needs an absolute path, or one that begins with ~")
@@ -90,19 +88,14 @@ def verification_to_proto(node_id: str, digest: str, failure: str) -> catalog_se
 
 
 def _spec_to_proto(model: Model) -> model_pb2.ModelSpec:
-    spec = model.spec
-    return model_pb2.ModelSpec(
-        name=spec.name,
-        source=spec.source,
-        aliases=spec.aliases,
-        context=model.known_context,
-        slots=model.slots,
-        cache_type=CACHE_TYPES.to_proto(model.cache_type),
-        split=SPLIT_MODES.to_proto(model.split),
-        split_shares=spec.split_shares,
-        idle_unload_ms=None if spec.idle_unload_s is None else round(spec.idle_unload_s * 1000),
-        vram_claim_mib=spec.vram_claim_mib,
+    """The description, with defaults for what it leaves out."""
+    spec = replace(
+        model.spec, context=model.known_context, slots=model.slots, cache_type=model.cache_type, split=model.split
     )
+    message = _SPECS.to_proto(spec)
+    if spec.idle_unload_s is not None:
+        message.idle_unload_ms = round(spec.idle_unload_s * 1000)
+    return message
 
 
 def check_shares(shares: Sequence[float]) -> None:

@@ -37,6 +37,7 @@ def _device(device: device_pb2.Device, kind: DeviceKind) -> Device:
         reserve_mib=device.reserve_mib,
         used_mib=device.memory_used_mib,
         compute_capability=device.compute_capability,
+        engines=tuple(device.engines),
         report=device,
     )
 

@@ -38,6 +38,7 @@ SHAPES = (
             "split_shares",
             "idle_unload_s",
             "vram_claim_mib",
+            "engine",
         ),
     ),
     Shape(SourceFacts, ("source", "size_mib", "facts", "digest")),
@@ -184,6 +185,7 @@ CHANGES: tuple[Change, ...] = (
     added(1, RunResult, prefill_ms=0),
     added(1, TaskRequest, prompt_tokens=0, max_tokens=None, choices=1, session_budget=None),
     added(1, TaskRequest, wishes=None, overrides=_NO_OVERRIDES),
+    added(2, ModelSpec, engine=""),
 )
 """By format, the earliest first. An entry that was released stays as it is."""
 

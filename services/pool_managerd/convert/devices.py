@@ -29,6 +29,7 @@ def to_device(device: Device) -> device_pb2.Device:
         ecc_errors=device.ecc_errors,
         throttled=bool(device.throttle_reasons),
         throttle_reasons=[_THROTTLE_REASONS.to_proto(reason) for reason in device.throttle_reasons],
+        engines=device.engines,
         processes=[_process(process) for process in device.processes[:_MOST_PROCESSES]],
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from llorch.device_kind import DeviceKind
+from llorch.engines import EngineName
 
 
 class DeviceState(StrEnum):
@@ -38,8 +39,9 @@ class Device:
 
     `device_id` is the GPU's UUID, "sim-<n>" or "cpu", stable over restarts; `index` is that of nvidia-smi, 0 for the
     CPU. `compute_capability` is e.g. "8.6", empty where a device has none. `ecc_errors` are the uncorrected ones since
-    the driver was loaded. `processes` has the largest first, and is empty where the driver does not tell. `marks` are
-    words such as "simulated" or "cpu", shown to people wherever the device is named.
+    the driver was loaded. `processes` has the largest first, and is empty where the driver does not tell. `engines`
+    follow from the settings; the first runs where a model names none. `marks` are words such as "simulated" or "cpu",
+    shown to people wherever the device is named.
     """
 
     device_id: str
@@ -59,6 +61,7 @@ class Device:
     throttle_reasons: tuple[ThrottleReason, ...] = ()
     processes: tuple[DeviceProcess, ...] = ()
     state: DeviceState = DeviceState.OK
+    engines: tuple[EngineName, ...] = ()
     marks: tuple[str, ...] = ()
 
 

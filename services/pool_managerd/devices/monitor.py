@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from llorch.device_kind import DeviceKind
+from llorch.engines import BY_DEVICE, EngineName
 from pool_managerd.devices.device import Device, OwnUse
 from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.naming import by_device_id
@@ -17,11 +19,19 @@ class DeviceMonitor:
     """Asks the inventory from a thread, one question at a time."""
 
     def __init__(
-        self, inventory: DeviceInventory, changed: Callable[[], None], reserve_mib: Mapping[str, int] | None = None
+        self,
+        inventory: DeviceInventory,
+        changed: Callable[[], None],
+        reserve_mib: Mapping[str, int] | None = None,
+        engines: Mapping[DeviceKind, tuple[EngineName, ...]] = BY_DEVICE,
     ) -> None:
-        """`reserve_mib`: memory that the owner keeps for other programs, by device as it is named in the settings."""
+        """`reserve_mib`: memory that the owner keeps for other programs, by device as it is named in the settings.
+
+        `engines`: what this node runs on its devices, by their kind.
+        """
         self._inventory = inventory
         self._changed = changed
+        self._engines = engines
         self._named_reserve_mib = reserve_mib or {}
         self._reserve_mib: Mapping[str, int] | None = None
         self._driver = asyncio.Lock()
@@ -32,7 +42,7 @@ class DeviceMonitor:
             devices = await asyncio.to_thread(self._inventory.sample, own)
         if self._reserve_mib is None:
             self._reserve_mib = by_device_id(self._named_reserve_mib, devices)
-        before, self.by_id = self.by_id, {device.device_id: self._with_reserve(device) for device in devices}
+        before, self.by_id = self.by_id, {device.device_id: self._as_set(device) for device in devices}
         if any(_worth_telling(before.get(device.device_id), device) for device in devices):
             self._changed()
 
@@ -57,9 +67,10 @@ class DeviceMonitor:
         async with self._driver:
             return await asyncio.to_thread(self._inventory.holds_memory, pid)
 
-    def _with_reserve(self, device: Device) -> Device:
+    def _as_set(self, device: Device) -> Device:
+        """With what the settings say of it."""
         reserve_mib = (self._reserve_mib or {}).get(device.device_id, 0)
-        return replace(device, reserve_mib=reserve_mib) if reserve_mib else device
+        return replace(device, reserve_mib=reserve_mib, engines=self._engines[device.kind])
 
 
 def _worth_telling(before: Device | None, now: Device) -> bool:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from llorch.device_kind import DeviceKind
+from llorch.engines import BY_DEVICE
 from pool_managerd.devices.device import Device
 from pool_managerd.devices.nvml_remedies import LOOK_AT_THE_CARD
 from pool_managerd.preflight.finding import Finding, failed, ok, warning
@@ -29,7 +30,7 @@ _BUILD_FOR_GPU = (
 
 def needs_engine(settings: PoolManagerSettings) -> bool:
     """Made-up answers behind imaginary cards need none."""
-    return not settings.simulate_gpu or settings.simulated_engine != "sim"
+    return not settings.simulate_gpu or settings.simulated_engine not in BY_DEVICE[DeviceKind.SIMULATED]
 
 
 async def find_engine(devices: Sequence[Device], command: Sequence[str] = ENGINE_CHECK) -> Finding:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llorch.device_kind import DeviceKind
+from llorch.engines import EngineName, computes_on
 from llorch.errors import FailedPrecondition, NotFound, PermissionDenied, Reason, invalid_field
+from llorch.options.model import load_options
 from llorch.worker_spec import WorkerSpec
 from pool_managerd.devices.device import Device, DeviceState
 
@@ -16,8 +18,8 @@ READY_TOKEN_VARIABLE = "LLORCH_WORKER_READY_TOKEN"  # noqa: S105 - a name, not a
 # -P: the folder that the daemon was started in must not shadow a package.
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "worker_orcd")
 
-# Fields of the spec that are settings of the worker under the same name.
-_LOAD_OPTIONS = ("slots", "context_per_slot", "cache_type_k", "cache_type_v")
+# Fields of the spec, beside its LoadOptions, that are settings of the worker under the same name.
+_PLANNED_OPTIONS = ("slots", "context_per_slot", "cache_type_k", "cache_type_v")
 
 # What a worker inherits. Everything else, and with it every secret of the pool manager, stays here.
 _INHERITED = (
@@ -36,10 +38,9 @@ _INHERITED = (
 
 @dataclass(frozen=True, slots=True)
 class EnginePolicy:
-    """What may run behind which kind of device on this host."""
+    """What an engine may do on this host, and what it is told there."""
 
     allow_cpu: bool = False
-    simulated_engine: str = "sim"  # "sim", or "llama_cpp": a real model on the CPU behind a simulated device
     sim_parameters: str = ""  # JSON for the sim engine
     digest_folder: Path | None = None  # where workers keep the digests of model files between their starts
 
@@ -54,28 +55,42 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    engine: str
+    engine: EngineName
     device_argument: str
     on_cpu: bool
     visible_gpus: str
 
 
-def choose_engine(device_ids: Sequence[str], devices: Mapping[str, Device], policy: EnginePolicy) -> EngineChoice:
-    """Raises where a device is unknown, lost or not allowed, or where kinds are mixed."""
-    chosen = [_usable(device_id, devices) for device_id in device_ids]
+def choose_engine(spec: WorkerSpec, devices: Mapping[str, Device], policy: EnginePolicy) -> EngineChoice:
+    """Raises where a device is unknown, lost or not allowed, where kinds are mixed, or the engine is not offered."""
+    chosen = [_usable(device_id, devices) for device_id in spec.device_ids]
     kinds = {device.kind for device in chosen}
     if len(kinds) != 1:
         raise invalid_field("spec.device_ids", "name at least one device, and only devices of one kind")
-    listed = ",".join(device_ids)
-    match kinds.pop():
+    engine = _offered(spec.engine, chosen)
+    listed = ",".join(spec.device_ids)
+    match computes_on(engine, kinds.pop()):
         case DeviceKind.CUDA:
-            return EngineChoice("llama_cpp", f"cuda:{listed}", on_cpu=False, visible_gpus=listed)
-        case DeviceKind.SIMULATED if policy.simulated_engine == "sim":
-            return EngineChoice("sim", f"sim:{listed}", on_cpu=False, visible_gpus="")
-        case _:
+            return EngineChoice(engine, f"cuda:{listed}", on_cpu=False, visible_gpus=listed)
+        case DeviceKind.SIMULATED:
+            return EngineChoice(engine, f"sim:{listed}", on_cpu=False, visible_gpus="")
+        case DeviceKind.CPU:
             if not policy.allow_cpu:
                 raise PermissionDenied(Reason.CPU_NOT_ALLOWED, "models may not run on the CPU of this node")
-            return EngineChoice("llama_cpp", "cpu", on_cpu=True, visible_gpus="")
+            return EngineChoice(engine, "cpu", on_cpu=True, visible_gpus="")
+
+
+def _offered(wanted: str, devices: Sequence[Device]) -> EngineName:
+    """The engine that was named; where none was, the first that all of the devices have."""
+    first, *others = devices
+    common = [engine for engine in first.engines if all(engine in device.engines for device in others)]
+    for engine in common:
+        if wanted in (engine, ""):
+            return engine
+    names = ", ".join(device.name for device in devices)
+    raise invalid_field(
+        "spec.engine", f"is '{wanted[:80]}'; on {names} this node runs {', '.join(common) or 'no engine'}"
+    )
 
 
 def worker_command(
@@ -90,21 +105,22 @@ def worker_command(
     orphan_grace_s: float,
     program: Sequence[str] = WORKER_PROGRAM,
 ) -> list[str]:
-    command = [*program]
-    command += ["--worker-id", spec.worker_id, "--engine", choice.engine]
+    planned = {name: getattr(spec, name) for name in _PLANNED_OPTIONS}
+    command = [*program, "--worker-id", spec.worker_id]
+    for name, value in {**load_options(spec), "engine": choice.engine, **planned}.items():
+        if value not in (None, ""):
+            command += [f"--{name.replace('_', '-')}", str(value)]
     command += ["--model-path", str(model_path), "--model-name", spec.model]
     command += ["--device", choice.device_argument]
-    for name in _LOAD_OPTIONS:
-        command += [f"--{name.replace('_', '-')}", str(getattr(spec, name))]
     if spec.tensor_split and not choice.on_cpu:  # the CPU is one device, however many are simulated before it
         command += ["--tensor-split", ",".join(f"{share:g}" for share in spec.tensor_split)]
     command += ["--bind", bind, "--ready-address", ready_address]
     command += ["--orphan-grace-s", f"{orphan_grace_s:g}", "--log-file", str(log_path)]
     if choice.on_cpu:
         command.append("--allow-cpu")
-    if choice.engine == "llama_cpp" and policy.digest_folder is not None:
+    if policy.digest_folder is not None:
         command += ["--digest-folder", str(policy.digest_folder)]
-    if choice.engine == "sim" and policy.sim_parameters:
+    if choice.engine is EngineName.SIM and policy.sim_parameters:
         command += ["--sim", policy.sim_parameters]
     return command
 

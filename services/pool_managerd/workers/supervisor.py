@@ -126,7 +126,7 @@ class Supervisor:
                 raise AlreadyExists(
                     Reason.WORKER_ID_USED, f'the worker id "{spec.worker_id}" was used before; choose a new one'
                 )
-            choice = choose_engine(spec.device_ids, self._devices.by_id, self._rules.policy)
+            choice = choose_engine(spec, self._devices.by_id, self._rules.policy)
             model = await self._find_model(spec.source)
             worker, launch = await self._accept(spec, choice, model)
             self._read_ahead(model)  # the disk begins while the process is still being made
@@ -332,7 +332,7 @@ class Supervisor:
     def _why_not_here(self, spec: WorkerSpec) -> LlorchError | None:
         """Why the present settings forbid this worker, or None; a device that fails is no such reason."""
         try:
-            choose_engine(spec.device_ids, self._devices.by_id, self._rules.policy)
+            choose_engine(spec, self._devices.by_id, self._rules.policy)
         except FailedPrecondition:
             return None
         except LlorchError as error:

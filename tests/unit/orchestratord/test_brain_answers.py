@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from llorch.assignment_mode import Mode
 from llorch.errors import NotFound
 from orchestratord.core import effects, events
 from orchestratord.core.brain import HANDLERS
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.model import ModelSpec, ModelState, Origin
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import CancelOutcome, TaskRequest

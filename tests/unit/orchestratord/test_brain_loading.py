@@ -75,6 +75,29 @@ def test_a_load_that_can_never_succeed_is_refused() -> None:
     assert not len(driver.state.loads)
 
 
+@pytest.mark.parametrize(("named", "started"), [("", "sim"), ("llama_cpp", "llama_cpp")])
+def test_a_worker_has_the_engine_that_the_model_names_and_else_the_first_of_its_device(
+    named: str, started: str
+) -> None:
+    driver = brain(gpu(engines=("sim", "llama_cpp")), engine=named)
+    driver.handle(events.ModelLoadAsked("coder", "worker-a"))
+    assert driver.only(effects.StartWorker).spec.engine == started
+
+
+def test_devices_that_do_not_tell_their_engines_get_what_the_model_names() -> None:
+    for named in ("", "sim"):
+        driver = brain(gpu(), engine=named)
+        driver.handle(events.ModelLoadAsked("coder", "worker-a"))
+        assert driver.only(effects.StartWorker).spec.engine == named
+
+
+def test_a_load_whose_engine_no_device_offers_is_refused() -> None:
+    driver = brain(gpu(engines=("llama_cpp",)), engine="sim")
+    with pytest.raises(Unavailable, match="runs the engine sim that it names") as refused:
+        driver.handle(events.ModelLoadAsked("coder", "worker-a"))
+    assert refused.value.reason is Reason.NO_DEVICE
+
+
 def test_a_load_without_any_host_is_refused() -> None:
     driver = BrainDriver()
     driver.add_model("coder")

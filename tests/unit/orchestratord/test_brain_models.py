@@ -43,6 +43,14 @@ def test_a_worker_with_the_old_file_leaves_when_the_model_gets_another() -> None
     assert driver.only(effects.StopWorker)
 
 
+def test_a_worker_leaves_when_its_model_gets_another_engine() -> None:
+    driver, attempt = loaded_brain()
+    driver.finish_attempt(attempt)
+    spec = ModelSpec("coder", "file:/models/coder.gguf", slots=1, engine="sim")
+    driver.handle(events.ModelRegistered(spec, Origin.CALL, "a test"))
+    assert driver.only(effects.StopWorker)
+
+
 def test_another_alias_leaves_the_worker_alone() -> None:
     driver, _ = loaded_brain()
     change(driver, "file:/models/coder.gguf", "gpt-4o")

@@ -60,6 +60,7 @@ def test_each_value_is_that_of_the_strongest_origin_that_has_it() -> None:
         "cache_type": Origin.FILE,
         "split": Origin.DEFAULT,
         "idle_unload_s": Origin.DEFAULT,
+        "engine": Origin.DEFAULT,
     }
 
 

@@ -36,12 +36,23 @@ def test_a_table_becomes_a_model(tmp_path: Path) -> None:
         split_shares = [24, 12]
         idle_unload = "15m"
         vram_claim = "11GiB"
+        engine = "sim"
         """,
     )
     ((_, event),) = models_of_file(file)
     assert event.origin is Origin.FILE
     assert event.spec == ModelSpec(
-        "coder", "file:/m/c.gguf", ("gpt-4o",), 8192, 2, CacheType.Q8_0, SplitMode.LAYER, (24.0, 12.0), 900.0, 11 * 1024
+        "coder",
+        "file:/m/c.gguf",
+        ("gpt-4o",),
+        8192,
+        2,
+        CacheType.Q8_0,
+        SplitMode.LAYER,
+        (24.0, 12.0),
+        900.0,
+        11 * 1024,
+        engine="sim",
     )
 
 
@@ -56,6 +67,7 @@ def test_what_a_table_does_not_say_is_left_open(tmp_path: Path) -> None:
         ('[models.coder]\nsorce = "file:/m"\n', "sorce"),
         ('[models.coder]\nsource = "file:/m"\ncontext = 10\n', "context"),
         ('[models.coder]\nsource = "ftp://m"\n', "file:"),
+        ('[models.coder]\nsource = "file:/m"\nengine = "vllm"\n', "llama_cpp, sim"),
         ('[models.coder]\nsource = "file:/m"\nslot = 2\n', "did you mean slots"),
         ('[models.coder]\nsource = "file:/m"\nxyz = 2\n', "known are"),
         ('[models]\ncoder = "file:/m"\n', "models.coder"),

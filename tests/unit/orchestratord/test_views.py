@@ -1,8 +1,9 @@
 """What callers are shown of the state."""
 
+from llorch.assignment_mode import Mode
 from llorch.errors import Reason
 from orchestratord.core import effects, events
-from orchestratord.core.facts.assignments import Assignment, Mode
+from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import NodeState, Pool, Snapshot
 from orchestratord.core.facts.loads import LoadPhase

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from llorch.device_kind import DeviceKind
+from llorch.engines import EngineName
 from llorch.errors import FailedPrecondition, InvalidArgument
 from llorch.settings import SettingsError, read
 from pool_managerd import advertise
 from pool_managerd.advertise import advertised_host, local_address
 from pool_managerd.bell import Bell
+from pool_managerd.convert.devices import to_device
 from pool_managerd.data_dir import open_data_dir
 from pool_managerd.devices.device import Device, DeviceState, OwnUse
 from pool_managerd.devices.monitor import DeviceMonitor
@@ -192,6 +194,14 @@ async def test_the_reserve_of_the_owner_is_shown_by_any_name_and_not_subtracted(
         await monitor.sample(OwnUse())
         (device,) = monitor.devices()
         assert (device.reserve_mib, device.memory_total_mib) == (300, 1000)
+
+
+async def test_a_device_is_reported_with_the_engines_that_its_node_runs_on_it() -> None:
+    for offered in ((EngineName.LLAMA_CPP,), (EngineName.SIM, EngineName.LLAMA_CPP)):
+        monitor = DeviceMonitor(ScriptedInventory(), lambda: None, engines={DeviceKind.CUDA: offered})
+        await monitor.sample(OwnUse())
+        (device,) = monitor.devices()
+        assert tuple(to_device(device).engines) == offered
 
 
 @pytest.mark.req("POOL-2003")

@@ -23,7 +23,8 @@ class NodeState(StrEnum):
 class Device:
     """A device as reported. `report` is the report itself, carried to its readers and never read here.
 
-    `used_mib` counts all processes, `others_mib` those of them that are not workers of this orchestrator.
+    `used_mib` counts all processes, `others_mib` those of them that are not workers of this orchestrator. `engines` are
+    the names of the engines that run on it, the first where a model names none; empty if its node does not report them.
     """
 
     device_id: str
@@ -36,6 +37,7 @@ class Device:
     reserve_mib: int
     used_mib: int = 0
     compute_capability: str = ""
+    engines: tuple[str, ...] = ()
     report: object = None
 
 

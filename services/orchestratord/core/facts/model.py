@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from llorch.cache_type import CacheType
 from llorch.gguf.facts import ModelFacts
-from llorch.options.model import DEFAULT_CONTEXT, DEFAULT_SLOTS
+from llorch.options.model import DEFAULT_CONTEXT, DEFAULT_SLOTS, LoadOptions
 from llorch.split_mode import SplitMode
 
 
@@ -27,7 +27,7 @@ class Origin(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSpec:
+class ModelSpec(LoadOptions):
     """One description of a model; None or empty = not set. `context` is in tokens, the rest as the names say."""
 
     name: str

@@ -1,6 +1,7 @@
 """The catalog changes: models are registered, retired and deleted, and workers of deleted models leave."""
 
 from llorch.errors import FailedPrecondition, Reason
+from llorch.options.model import load_options
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import ModelDeleted, ModelRegistered, ModelStateSet
 from orchestratord.core.facts.fleet import Leaving
@@ -77,7 +78,8 @@ def _keep(state: BrainState, name: str, before: ModelRecord | None) -> None:
 def _loads_as(model: Model) -> tuple[object, ...]:
     """The options that a worker is started with; others may change while it runs."""
     spec = model.spec
-    return spec.source, model.context, model.slots, model.cache_type, model.split, spec.split_shares
+    said = spec.source, spec.split_shares, load_options(spec)
+    return *said, model.context, model.slots, model.cache_type, model.split
 
 
 def _refuse_if_used(state: BrainState, model: Model, then: str) -> None:

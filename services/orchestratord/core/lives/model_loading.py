@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from llorch.errors import Reason
+from llorch.options.model import load_options
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
 from orchestratord.core.events import ModelLoadAsked, ModelStaged, StagingFailed, WorkerStartAccepted
@@ -17,6 +18,7 @@ from orchestratord.core.facts.task import TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import decision_record, model_unloading, sources, task_dispatch, task_life, yielding
 from orchestratord.core.placement import availability, replicas
+from orchestratord.core.placement.engines import engine_for
 from orchestratord.core.placement.load_planning import Outlook, outlook
 from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.state import BrainState
@@ -249,6 +251,8 @@ def _take_the_room(state: BrainState, load: Load) -> None:
 
 
 def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
+    node = state.fleet.nodes[plan.node_id]
+    options = load_options(model.spec) | {"engine": engine_for(model, [node.devices[it] for it in plan.device_ids])}
     spec = WorkerSpec(
         worker_id=load.load_id,
         model=model.name,
@@ -260,6 +264,7 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
         cache_type_v=model.cache_type,
         reservation_mib=plan.claims_mib,
         tensor_split=plan.tensor_split,
+        **options,
     )
     state.ledger.reserve(load.load_id, plan.claims)
     state.fleet.add_worker(Worker(spec, plan.node_id, asked_at=state.now, asked=load.asked))
@@ -269,7 +274,7 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
 
 def _shape(model: Model) -> tuple[object, ...]:
     """What the memory was estimated for."""
-    return model.slots, model.cache_type, model.context, model.vram_claim_mib
+    return model.slots, model.cache_type, model.context, model.vram_claim_mib, load_options(model.spec)
 
 
 def _end_staging(state: BrainState, node_id: str, source: str) -> None:

@@ -131,6 +131,8 @@ def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | N
         return None
     if looked.decision.excluded_by:
         return TaskError(Reason.PIN_EXCLUDES_ALL, _no_place_left(model.name, looked.decision.excluded_by))
+    if looked.decision.removed.get("engine"):
+        return TaskError(Reason.NO_DEVICE, _no_such_engine(model), retryable=True)
     removed = [words for name, words in _GIVEN_AWAY.items() if looked.decision.removed.get(name)]
     if removed:
         message = f"no device is left for '{model.name}': what could take it is {' or '.join(removed)}"
@@ -150,6 +152,13 @@ def _no_room_beside_the_kept(model: Model, looked: Outlook) -> str:
     return (
         f"model '{model.name}' needs about {looked.needed_mib} MiB, and the models that are to stay loaded leave no "
         "room for it on any device; see `llorch assignments`"
+    )
+
+
+def _no_such_engine(model: Model) -> str:
+    return (
+        f"no device that is left for '{model.name}' runs the engine {model.spec.engine} that it names; give the model "
+        "another engine or none, or start a node that offers this one"
     )
 
 

@@ -8,6 +8,7 @@ from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.rules import Rule
+from orchestratord.core.placement import engines
 from orchestratord.core.placement.query import Query, Site
 
 OLDEST_COMPUTE_CAPABILITY = (5, 0)
@@ -101,6 +102,15 @@ def _how_old_it_is(_: Query, site: Site) -> str:
     return f"{site.name} has compute capability {site.devices[0].compute_capability}; the engine needs {needed} or more"
 
 
+def _lacks_the_engine(query: Query, site: Site) -> bool:
+    return not engines.offers(site.devices[0], query.model.spec.engine)
+
+
+def _what_it_offers(query: Query, site: Site) -> str:
+    offered, model = " and ".join(site.devices[0].engines), query.model
+    return f"{site.name} runs {offered}, and model '{model.name}' names {model.spec.engine}; change its engine"
+
+
 def _is_outside_of_the_mask(query: Query, site: Site) -> bool:
     """A request may say which devices may be used at all."""
     return query.rules.excluded_by_mask(site.device_ids)
@@ -143,6 +153,7 @@ _DEVICE_USABLE = Filter("device_usable", _does_not_answer, _who_does_not_answer)
 _RELEASED = Filter("device_released", _is_released, _what_was_released, lambda query: len(query.state.released) > 0)
 _DRAINING = Filter("pool_draining", _is_drained, _what_was_drained, lambda query: len(query.state.drains) > 0)
 _COMPUTE_CAPABILITY = Filter("compute_capability", _is_older_than_the_engine, _how_old_it_is)
+_ENGINE = Filter("engine", _lacks_the_engine, _what_it_offers, lambda query: query.model.spec.engine != "")
 _DEVICE_MASK = Filter(
     "device_mask", _is_outside_of_the_mask, _what_the_mask_leaves_out, lambda query: bool(query.rules.device_mask)
 )
@@ -155,7 +166,7 @@ _CONTEXT = Filter("context", _is_too_short, _what_is_too_short, _prompt_is_known
 OF_NODES = (_NODE_READY, _LOAD_FAILED)
 """Asked once per node, with a site without devices."""
 
-OF_DEVICES = (_DEVICE_USABLE, _RELEASED, _DRAINING, _COMPUTE_CAPABILITY, _DEVICE_MASK, _AVOIDED)
+OF_DEVICES = (_DEVICE_USABLE, _RELEASED, _DRAINING, _ENGINE, _COMPUTE_CAPABILITY, _DEVICE_MASK, _AVOIDED)
 """Asked per device; a set of devices is made of those that they leave."""
 
 OF_SETS = (_PINNED, _CONTEXT)

@@ -3,15 +3,15 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 
 from llorch.clock import Clock, SystemClock
 from llorch.device_kind import DeviceKind
 from llorch.errors import Internal, Reason, Unavailable
 from llorch.finish_reason import FinishReason
 from llorch.logs import get_logger
-from llorch.options.sampling import Sampling
-from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, ResumeSupport
+from worker_orcd.engine_info import EngineInfo, EngineStats
+from worker_orcd.engines.llama_cpp.capabilities import CAPABILITIES
 from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintCompiler
 from worker_orcd.engines.llama_cpp.embeddings import Embeddings
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
@@ -24,7 +24,6 @@ from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.token_step import TokenStep
 
-SAMPLING_OPTIONS = frozenset(field.name for field in fields(Sampling)) | {"seed"}
 CLOSE_S = 10.0
 """A step that takes longer than this is not waited for: the process exits, and the system takes the memory
 back.
@@ -76,17 +75,11 @@ class LlamaCppEngine:
             max_admitted=shape.slots,
             context_trained=loaded.model.context_trained,
             vocabulary_size=loaded.model.vocabulary_size,
-            capabilities=Capabilities(
-                resume=ResumeSupport.EXACT_IDS,
+            capabilities=replace(
+                CAPABILITIES,
                 deterministic=loaded.deterministic,
                 chat=self._prompts is not None and self._prompts.has_template,
-                logprobs=True,
-                grammar=True,
-                json_schema=True,
-                embeddings=True,
-                multiple_choices=True,
                 tools=self._prompts is not None and self._prompts.has_tools,
-                sampling_options=SAMPLING_OPTIONS,
             ),
             fingerprint=loaded.fingerprint,
             cpu=not on_cuda,

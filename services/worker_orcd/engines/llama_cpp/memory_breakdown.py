@@ -6,8 +6,9 @@ lays it out: only ever in a process that may crash, and for the pinned version o
 
 import ctypes
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from worker_orcd.engines.entry import MemoryUse
 
 _SYMBOL = "_Z26llama_get_memory_breakdownPK13llama_context"
 
@@ -38,16 +39,6 @@ class _Map(ctypes.Structure):
         ("rightmost", ctypes.c_void_p),
         ("count", ctypes.c_size_t),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryUse:
-    """Bytes in one kind of memory, which is called as llama.cpp does: CPU, CUDA0, CUDA_Host."""
-
-    memory: str
-    weights: int
-    cache: int
-    compute: int
 
 
 def memory_breakdown(lib: Any, context: int) -> list[MemoryUse]:

@@ -26,7 +26,14 @@ BURST = 32
 PREFILL_BEAT_S = 0.2
 """While prompts are evaluated, steps are counted at least this often: an engine that works shows it."""
 
-_SAMPLING_OPTIONS = frozenset({"temperature", "top_k", "top_p", "min_p", "seed"})
+CAPABILITIES = Capabilities(
+    resume=ResumeSupport.EXACT_IDS,
+    deterministic=True,
+    chat=True,
+    embeddings=True,
+    multiple_choices=True,
+    sampling_options=frozenset({"temperature", "top_k", "top_p", "min_p", "seed"}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +106,7 @@ class SimEngine:
             max_admitted=self._shape.slots,
             context_trained=self._shape.context_per_slot,
             vocabulary_size=VOCABULARY_SIZE,
-            capabilities=Capabilities(
-                resume=ResumeSupport.EXACT_IDS,
-                deterministic=True,
-                chat=True,
-                embeddings=True,
-                multiple_choices=True,
-                sampling_options=_SAMPLING_OPTIONS,
-            ),
+            capabilities=CAPABILITIES,
             fingerprint=self._fingerprint(),
             simulated=True,
             load_ms=self._load_ms,

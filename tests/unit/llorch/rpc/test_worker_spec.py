@@ -22,6 +22,7 @@ SPEC = WorkerSpec(
     cache_type_v=CacheType.Q4_0,
     tensor_split=(0.75, 0.25),
     reservation_mib=(9000, 3000),
+    engine="sim",
 )
 NEWER: Any = 99
 

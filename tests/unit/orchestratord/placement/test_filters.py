@@ -49,6 +49,16 @@ def test_a_device_that_does_not_answer() -> None:
     }
 
 
+def test_a_device_whose_node_does_not_offer_the_engine_that_the_model_names() -> None:
+    scene = Scene()
+    scene.node("garage", card(engines=("llama_cpp",)), card("sim-0", "sim card", index=1, engines=("sim",)))
+    scene.node("old", card("GPU-old"))
+    scene.model(engine="sim")
+    assert removed_by(scene) == {
+        BIG.device_id: ("engine", "RTX 3090 runs llama_cpp, and model 'coder' names sim; change its engine")
+    }
+
+
 @pytest.mark.parametrize(
     ("told", "is_removed"), [("3.5", True), ("5.0", False), ("8.6", False), ("", False), ("new", False)]
 )

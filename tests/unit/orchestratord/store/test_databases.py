@@ -61,7 +61,8 @@ async def test_a_database_of_the_first_release_has_what_was_put_into_it(tmp_path
     """It had two kinds of records. What it knew of a model's file was of another form, and is learnt again."""
     records, tasks, audit = await _contents_of(tmp_path, "0001-first")
     (model,) = (record for record in RECORDS if isinstance(record, ModelRecord))
-    assert records == [model, SourceFacts("file:/models/coder.gguf", digest="e3b0c44298fc1c149afbf4c8996fb924")]
+    facts = SourceFacts("file:/models/coder.gguf", digest="e3b0c44298fc1c149afbf4c8996fb924")
+    assert records == [_before(names.CHANGES, model), facts]
     assert tasks == [_before(names.CHANGES, task) for task in TASKS]
     assert audit == [AUDIT[0]]
 

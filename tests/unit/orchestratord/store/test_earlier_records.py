@@ -3,7 +3,7 @@
 from llorch.gguf.facts import ModelFacts
 from llorch.gguf.layers import Layer
 from orchestratord.core.facts.model import ModelRecord, SourceFacts
-from orchestratord.store.codec import dump, load
+from orchestratord.store.codec import dump, load, upgrade
 
 SOURCE_OF_0_1 = (
     '{"source":"file:/m.gguf","size_mib":4096,"facts":{"architecture":"llama","context_trained":8192,"layers":'
@@ -25,6 +25,8 @@ def test_facts_of_a_file() -> None:
 
 
 def test_models_that_calls_have_described() -> None:
-    record = load(ModelRecord, MODEL_OF_0_1)
+    present = upgrade(ModelRecord, MODEL_OF_0_1, 0)
+    record = load(ModelRecord, present)
     assert (record.spec.cache_type, record.spec.split) == ("q8_0", "layer")
-    assert dump(ModelRecord, record) == MODEL_OF_0_1
+    assert record.spec.engine == ""
+    assert dump(ModelRecord, record) == present

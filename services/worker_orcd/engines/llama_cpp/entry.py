@@ -1,40 +1,35 @@
-"""From settings to an engine. Only the engine that was chosen is imported."""
+"""The llama.cpp engine, for the registry. Native code is imported when it is built or asked, and not before."""
+
+from collections.abc import Sequence
 
 from llorch.device_kind import DeviceKind
 from llorch.errors import invalid_field
 from worker_orcd.device import parse_device, parse_shares
+from worker_orcd.engines.entry import EngineEntry, MemoryUse
+from worker_orcd.engines.llama_cpp.capabilities import CAPABILITIES
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import Engine
 from worker_orcd.settings import WorkerSettings
 
 
-def build_engine(settings: WorkerSettings) -> Engine:
-    """An engine that has not loaded yet. Raises `LlorchError` where it can be known already that it never
-    will.
-    """
-    if settings.engine == "sim":
-        return _build_sim(settings)
-    return _build_llama_cpp(settings)
+def _build(settings: WorkerSettings) -> Engine:
+    shape = _shape(settings)
+    from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+
+    return LlamaCppEngine(shape)
 
 
-def _build_sim(settings: WorkerSettings) -> Engine:
-    from worker_orcd.engines.sim.engine import SimEngine, SimShape
-    from worker_orcd.engines.sim.parameters import parse_parameters
+def _estimate(settings: WorkerSettings) -> Sequence[MemoryUse]:
+    from worker_orcd.engines.llama_cpp.estimate import ask_engine
 
-    devices = parse_device(settings.device or "sim:0", allow_cpu=settings.allow_cpu)
-    return SimEngine(
-        parse_parameters(settings.sim),
-        SimShape(
-            model=settings.model_name,
-            slots=settings.slots,
-            context_per_slot=settings.context_per_slot,
-            devices=len(devices.ids),
-        ),
-    )
+    return ask_engine(_shape(settings))
 
 
-def llama_cpp_shape(settings: WorkerSettings) -> LlamaCppShape:
-    """What the llama.cpp engine is told to load."""
+ENTRY = EngineEntry(_build, CAPABILITIES, _estimate)
+
+
+def _shape(settings: WorkerSettings) -> LlamaCppShape:
+    """What the engine is told to load."""
     devices = parse_device(settings.device, allow_cpu=settings.allow_cpu)
     if settings.model_path is None:
         raise invalid_field("model_path", "the llama_cpp engine needs the model's file")
@@ -58,10 +53,3 @@ def llama_cpp_shape(settings: WorkerSettings) -> LlamaCppShape:
         deterministic_runs=settings.deterministic_runs,
         digest_folder=settings.digest_folder,
     )
-
-
-def _build_llama_cpp(settings: WorkerSettings) -> Engine:
-    shape = llama_cpp_shape(settings)
-    from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
-
-    return LlamaCppEngine(shape)

@@ -1,0 +1,52 @@
+"""The engines that llama-orch knows. Pure: what is said here is known without importing any of them.
+
+A new engine is an entry here, one in `worker_orcd.engines.registry`, and its folder. The first that computes on a kind
+of device is the one that runs where a model names none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from llorch.device_kind import DeviceKind
+
+_FILES = ("file:", "dir:", "pkg:", "hf:", "https:")
+
+
+class EngineName(StrEnum):
+    LLAMA_CPP = "llama_cpp"
+    SIM = "sim"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTraits:
+    """`devices` are those that it computes on itself; behind others it computes on the CPU of their node.
+
+    `sources` are the beginnings of the references that it takes.
+    """
+
+    devices: frozenset[DeviceKind]
+    sources: tuple[str, ...]
+
+
+ENGINES: Mapping[EngineName, EngineTraits] = MappingProxyType(
+    {
+        EngineName.LLAMA_CPP: EngineTraits(frozenset({DeviceKind.CUDA, DeviceKind.CPU}), _FILES),
+        EngineName.SIM: EngineTraits(frozenset({DeviceKind.SIMULATED}), _FILES),
+    }
+)
+
+SOURCES = tuple(dict.fromkeys(source for traits in ENGINES.values() for source in traits.sources))
+"""The beginnings of the references that some engine takes."""
+
+
+BY_DEVICE: Mapping[DeviceKind, tuple[EngineName, ...]] = MappingProxyType(
+    {kind: tuple(name for name, traits in ENGINES.items() if kind in traits.devices) for kind in DeviceKind}
+)
+"""Those that compute on a device of a kind."""
+
+
+def computes_on(engine: EngineName, kind: DeviceKind) -> DeviceKind:
+    """The kind of device that it computes on where it was placed on one of `kind`."""
+    return kind if kind in ENGINES[engine].devices else DeviceKind.CPU
