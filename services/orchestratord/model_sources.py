@@ -55,7 +55,7 @@ _LOAD_OPTIONS: dict[str, Any] = {
 ModelTable = create_model(
     "ModelTable",
     __base__=_TableInWords,
-    __doc__="One table [models.NAME]. What it leaves out comes from other descriptions of the model, or is the default.",
+    __doc__="One table [models.NAME]. What it leaves out comes from other descriptions, or is the default.",
     **_LOAD_OPTIONS,
 )
 
