@@ -31,7 +31,7 @@ test: set-up check ## Everything that has to pass: check, then all test suites
 	$(PYTEST) $(call suites,integration chaos e2e)
 
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
-	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 $(PYTEST) $(PARALLEL) -m "not native and not quality" $(call suites,unit contract sim)
+	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 LLORCH_TEST_EXAMPLES=quarter $(PYTEST) $(PARALLEL) -m "not native and not quality" $(call suites,unit contract sim)
 
 chaos: set-up ## The chaos tests with their full counts
 	LLORCH_CHAOS=full LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10 $(PYTEST) $(call suites,chaos)

@@ -16,11 +16,14 @@ import hypothesis
 import pytest
 import uvloop
 
-from support import leaks, requirements
+from support import example_count, leaks, requirements
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile(
-    "shared_machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "shared_machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    max_examples=example_count.examples(100),
 )
 hypothesis.settings.load_profile("shared_machine")
 

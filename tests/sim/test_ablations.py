@@ -7,6 +7,7 @@ from support.simulation.plan import draw
 from support.simulation.violation import Violation
 from support.simulation.world import World
 
+pytestmark = pytest.mark.quality
 WORLDS = 50
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gatewayd.message_shape import check_message
 from llama_orch.v2 import task_pb2
 from llorch.errors import InvalidArgument
+from support.example_count import examples
 
 SCALARS = st.one_of(
     st.none(),
@@ -33,7 +34,7 @@ def _values(message: Descriptor, depth: int) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries({}, optional={field.name: of(field) for field in message.fields})
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(_values(task_pb2.TaskSpec.DESCRIPTOR, 3))
 def test_what_passes_is_taken(value: Any) -> None:
     try:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llorch.errors import InvalidArgument, Reason
+from support.example_count import examples
 from worker_orcd.constraint.gbnf import MAX_RULES, lark_from_gbnf
 from worker_orcd.constraint.gbnf_tokens import GbnfError
 from worker_orcd.constraint.json_schema import json_nesting
@@ -75,7 +76,7 @@ patterns = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(patterns, st.lists(st.text("abc", max_size=6), min_size=8, max_size=8))
 def test_a_grammar_agrees_with_the_same_regular_expression(pattern: str, texts: list[str]) -> None:
     grammar = re.sub(r"\[.*?\]|[abc]+", lambda found: found[0] if found[0][0] == "[" else f'"{found[0]}"', pattern)
@@ -113,7 +114,7 @@ def test_what_is_no_grammar_is_told_with_its_line(grammar: str, why: str) -> Non
     assert why in str(refused.value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text('ab"[]()|*+?{}\\:= \n#.,-^0123root', max_size=60))
 def test_no_text_breaks_the_translation(text: str) -> None:
     for grammar in (text, f"root ::= {text}"):

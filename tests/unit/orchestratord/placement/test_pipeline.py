@@ -13,6 +13,7 @@ from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.rules import Lane, Overrides
 from orchestratord.core.learnt.rates import Rates, Run
 from orchestratord.core.placement.possible import EVICTIONS_COMPARED
+from support.example_count import examples
 from support.placement import BIG, GIB, SMALL, Scene, card
 
 pytestmark = pytest.mark.req("ORCH-1011")
@@ -318,7 +319,7 @@ def crowded_scenes(draw: st.DrawFn) -> Scene:
     return scene
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(crowded_scenes())
 def test_what_is_chosen_fits_once_the_workers_have_left_that_may(scene: Scene) -> None:
     decision, state = scene.place(), scene.state

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.example_count import examples
 from worker_orcd.chat.answer_reader import AnswerReader, Content, Said
 from worker_orcd.chat.chat_format import ChatFormat, ToolStyle
 from worker_orcd.chat.tool_syntax import Found
@@ -183,7 +184,7 @@ FORMATS = st.sampled_from([HERMES, LLAMA3, MISTRAL, DEEPSEEK, ChatFormat(ToolSty
 
 
 @pytest.mark.req("WORK-3006")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(FORMATS, st.lists(FRAGMENTS, max_size=14), st.booleans(), st.data())
 def test_any_pieces_give_the_same_and_nothing_is_lost(
     chat_format: ChatFormat, fragments: list[str], thinking: bool, data: st.DataObject
@@ -207,7 +208,7 @@ def _bare(text: str, marks: tuple[str, ...]) -> str:
     return "".join(text.split())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(FORMATS, st.lists(FRAGMENTS, max_size=14), st.data())
 def test_a_reader_that_replays_what_was_released_goes_on_alike(
     chat_format: ChatFormat, fragments: list[str], data: st.DataObject

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llorch.finish_reason import FinishReason
+from support.example_count import examples
 from worker_orcd.chat.answers import answers_of, mark_tokens
 from worker_orcd.chat.chat_format import ChatFormat, ToolStyle
 from worker_orcd.engine_info import Fingerprint
@@ -119,7 +120,7 @@ SAID = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(SAID, st.data())
 def test_a_resumed_answer_goes_on_as_it_would_have(said: str, data: st.DataObject) -> None:
     whole, whole_end = say(output_of(SPEC, HERMES), said)
