@@ -54,10 +54,10 @@ SETTINGS: dict[EngineName, Callable[[], dict[str, object]]] = {
 }
 """What a worker is told beside slots and context, by its engine. An engine that is registered needs its own."""
 
-NATIVE = {EngineName.LLAMA_CPP}
+MARKS = {EngineName.LLAMA_CPP: pytest.mark.native}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.native] * (name in NATIVE)) for name in REGISTRY])
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in REGISTRY])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     name: EngineName = request.param
     shape = {"engine": name, "model_name": "m", "slots": SLOTS, "context_per_slot": CONTEXT}

@@ -97,6 +97,14 @@ async def test_models_add_takes_quantities_with_their_units(llorch: Llorch, fake
     assert '"512MiB"' in refused.err
 
 
+async def test_a_model_is_added_with_its_engine_and_shown_with_it(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    await llorch("models", "add", "coder", "hf:org/coder:Q4_K_M", "--engine", "llama_cpp")
+
+    assert fake.models[-1].spec.engine == "llama_cpp"
+    shown = [line.split() for line in (await llorch("models", "show", "coder")).out.splitlines()]
+    assert ["engine", "llama_cpp"] in shown
+
+
 async def test_models_add_hands_on_a_reference_as_it_is(llorch: Llorch, fake: FakeOrchestrator) -> None:
     await llorch("models", "add", "coder", "pkg:some_package/coder.gguf")
 

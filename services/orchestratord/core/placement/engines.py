@@ -7,7 +7,7 @@ from orchestratord.core.facts.model import Model
 
 
 def offers(device: Device, engine: str) -> bool:
-    """A node of a version that does not tell its engines is taken at its word when the worker starts."""
+    """A node of an earlier version tells no engines, and counts as offering any."""
     return engine in device.engines or not device.engines
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from llorch.cache_type import CacheType
 from llorch.device_kind import DeviceKind
+from llorch.errors import invalid_field
 from llorch.gguf.memory_estimate import tokens_at_once, uses_flash_attention
-from worker_orcd.device import DeviceSet
+from worker_orcd.device import DeviceSet, parse_device, parse_shares
+from worker_orcd.settings import WorkerSettings
 
 _SMALLEST_PIECE = 16
 _SMALLEST_PIECE_FLASH_CPU = 64
@@ -60,3 +62,28 @@ class LlamaCppShape:
         fraction of a second. At most BATCH_TOKENS, and half of the context.
         """
         return min(_FIXED_CHUNK.get(self.devices.kind, _FIXED_CHUNK_CPU), self.context_per_slot // 2)
+
+
+def shape_of(settings: WorkerSettings, cores: int) -> LlamaCppShape:
+    """What the settings say to load, with as many threads as `cores` where they do not say how many."""
+    devices = parse_device(settings.device, allow_cpu=settings.allow_cpu)
+    if settings.model_path is None:
+        raise invalid_field("model_path", "the llama_cpp engine needs the model's file")
+    if devices.kind is DeviceKind.SIMULATED and not settings.allow_cpu:
+        parse_device("cpu", allow_cpu=False)
+    return LlamaCppShape(
+        model_path=settings.model_path,
+        model=settings.model_name,
+        devices=devices,
+        slots=settings.slots,
+        context_per_slot=settings.context_per_slot,
+        cache_type_k=settings.cache_type_k,
+        cache_type_v=settings.cache_type_v,
+        threads=settings.threads or cores,
+        split=settings.split,
+        tensor_split=parse_shares(settings.tensor_split, len(devices.ids)),
+        decode_gap_s=settings.max_decode_gap_ms / 1000,
+        host_cache_bytes=settings.host_cache_mib * 1024 * 1024,
+        deterministic_runs=settings.deterministic_runs,
+        digest_folder=settings.digest_folder,
+    )
