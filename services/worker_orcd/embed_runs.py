@@ -61,4 +61,6 @@ def _failure(error: BaseException) -> RunFailure:
     if not isinstance(error, LlorchError):
         _log.error("embed_failed", exc_info=error)
         error = Internal(Reason.ENGINE_FAILED, "the engine failed; its log says how")
-    return RunFailure(error.reason, error.message, retryable=error.code in ("UNAVAILABLE", "INTERNAL"))
+    return RunFailure(
+        error.reason, error.message, retryable=error.code in ("UNAVAILABLE", "INTERNAL"), field=error.field
+    )

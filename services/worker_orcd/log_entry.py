@@ -69,11 +69,14 @@ class ChoiceEnd:
 
 @dataclass(frozen=True, slots=True)
 class RunFailure:
-    """Why a run ended without an answer. `retryable`: the same run may well succeed elsewhere or later."""
+    """Why a run ended without an answer. `retryable`: the same run may well succeed elsewhere or later. `field` is the
+    path in the contract of the field that was refused; empty if the failure is about none.
+    """
 
     reason: Reason
     message: str
     retryable: bool
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True)

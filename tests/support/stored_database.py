@@ -166,6 +166,8 @@ RESULT = RunResult(
     prefill_ms=20,
 )
 
+FAILURE = TaskError(Reason.WORKER_LOST, "it’s gone", retryable=True, retry_after_ms=7, field="generate.prompt")
+
 OUTPUT = b'\x12\t\x1a\x01\x05"\x04some'
 """A serialized RunDelta with one entry."""
 
@@ -181,7 +183,7 @@ TASKS = (
         1_700_000_000_201,
         Ending(
             TaskState.FAILED,
-            TaskError(Reason.WORKER_LOST, "it’s gone", retryable=True, retry_after_ms=7),
+            FAILURE,
             b"",
             1_700_000_000_301,
         ),

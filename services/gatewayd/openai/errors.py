@@ -48,17 +48,13 @@ def error_headers(error: LlorchError) -> Headers:
 
 def failure_of(error: task_event_pb2.Error) -> LlorchError:
     """The error that a failed task stands for."""
-    failure = failure_of_task(
+    return failure_of_task(
         reason_of_proto(error.reason),
         error.message,
         retryable=error.retryable,
         retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None,
+        field=error.field,
     )
-    # The event has no violations: the message of a refused field begins with its path, as `invalid_field` has it.
-    field, colon, _ = error.message.partition(": ")
-    if colon and field.startswith("generate."):
-        failure.metadata["field"] = field
-    return failure
 
 
 def _type(error: LlorchError) -> str:

@@ -128,6 +128,7 @@ def _failed(message: task_event_pb2.TaskEvent, error: task_event_pb2.Error) -> e
         message=error.message,
         retryable=error.retryable,
         retry_after_ms=_optional(error, "retry_after_ms"),
+        field=error.field,
     )
 
 

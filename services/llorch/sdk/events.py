@@ -194,7 +194,10 @@ class End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The task ended with an error; `retryable` says that the same request may succeed later."""
+    """The task ended with an error; `retryable` says that the same request may succeed later.
+
+    `field` is the path in the contract of the field that was refused; empty if the error is about none.
+    """
 
     task_id: str
     cursor: str
@@ -202,6 +205,7 @@ class Failed:
     message: str
     retryable: bool
     retry_after_ms: int | None
+    field: str = ""
 
 
 Event = Started | Placed | Tokens | Metrics | Narration | End | Failed

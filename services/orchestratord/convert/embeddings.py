@@ -19,6 +19,7 @@ def to_embed_response(terminal: task_event_pb2.TaskEvent, embeddings: Sequence[r
             error.message,
             retryable=error.retryable,
             retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None,
+            field=error.field,
         )
     reasons = [choice.finish_reason for choice in terminal.end.choices]
     if task_event_pb2.FINISH_REASON_DEADLINE in reasons:

@@ -15,6 +15,7 @@ def to_outcome(end: run_pb2.RunEnd) -> RunResult | TaskError:
             error.message,
             error.retryable,
             error.retry_after_ms if error.HasField("retry_after_ms") else None,
+            error.field,
         )
     choices = tuple(
         ChoiceEnd(choice.choice, _finish_reason(choice.finish_reason), choice.tokens_out, choice.stop_string)

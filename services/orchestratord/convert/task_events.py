@@ -105,6 +105,7 @@ def error_to_proto(failed: TaskError) -> task_event_pb2.Error:
         message=failed.message,
         retryable=failed.retryable,
         retry_after_ms=failed.retry_after_ms,
+        field=failed.field,
     )
 
 

@@ -160,7 +160,9 @@ class WorkerLink:
             await self._cancel_run(effect.attempt_id)
             self._post(events.AttemptUnknown(effect.attempt_id))
         except LlorchError as error:
-            failed = TaskError(error.reason, error.message, retryable=error.retry_after_ms is not None)
+            failed = TaskError(
+                error.reason, error.message, retryable=error.retry_after_ms is not None, field=error.field
+            )
             self._post(events.AttemptEnded(effect.attempt_id, failed))
         finally:
             self._starting.discard(effect.attempt_id)

@@ -157,7 +157,7 @@ SHAPES = (
     Shape(Wishes, ("pin", "prefer", "avoid", "device_mask", "fallback")),
     Shape(Overrides, ("pin", "prefer", "avoid", "device_mask", "fallback", "above_rules")),
     Shape(TaskEnd, ("result", "queue_ms", "first_token_ms"), tag="answer"),
-    Shape(TaskError, ("reason", "message", "retryable", "retry_after_ms"), tag="error"),
+    Shape(TaskError, ("reason", "message", "retryable", "retry_after_ms", "field"), tag="error"),
     Shape(Stopped, ("finish_reason", "queue_ms", "first_token_ms"), tag="stopped"),
     Shape(
         RunResult,
@@ -186,6 +186,7 @@ CHANGES: tuple[Change, ...] = (
     added(1, TaskRequest, prompt_tokens=0, max_tokens=None, choices=1, session_budget=None),
     added(1, TaskRequest, wishes=None, overrides=_NO_OVERRIDES),
     added(2, ModelSpec, engine=""),
+    added(2, TaskError, field=""),
 )
 """By format, the earliest first. An entry that was released stays as it is."""
 

@@ -76,5 +76,8 @@ def _choice_end(choice: ChoiceEnd) -> task_event_pb2.ChoiceEnd:
 
 def _error(failure: RunFailure) -> task_event_pb2.Error:
     return task_event_pb2.Error(
-        reason=reason_to_proto(failure.reason), message=failure.message, retryable=failure.retryable
+        reason=reason_to_proto(failure.reason),
+        message=failure.message,
+        retryable=failure.retryable,
+        field=failure.field,
     )

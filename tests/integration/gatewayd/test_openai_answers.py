@@ -39,7 +39,8 @@ def end(*reasons: str, **more: Any) -> TaskEvent:
 
 def fail(reason: str, retryable: bool = False) -> TaskEvent:
     number = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}")
-    return TaskEvent(error=Error(reason=number, message="generate.top_logprobs: no", retryable=retryable))
+    field = "generate.top_logprobs"
+    return TaskEvent(error=Error(reason=number, message=f"{field}: no", retryable=retryable, field=field))
 
 
 def answer_with(orchestrator: FakeOrchestrator, *events: TaskEvent, then_wait: bool = False) -> None:

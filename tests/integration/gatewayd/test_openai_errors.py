@@ -144,7 +144,8 @@ def test_a_field_has_openais_name(error: LlorchError, param: str | None, message
 
 
 def test_a_task_that_failed_for_a_field_names_it_as_a_refusal_does() -> None:
-    failure = Error(reason=ERROR_REASON_INVALID_GRAMMAR, message="generate.output_constraint.grammar: ends too early")
+    field = "generate.output_constraint.grammar"
+    failure = Error(reason=ERROR_REASON_INVALID_GRAMMAR, message=f"{field}: ends too early", field=field)
     told = error_body(failure_of(failure), "cor-1")["error"]
     assert (told["param"], told["type"]) == ("output_constraint.grammar", "invalid_request_error")
     assert told["message"] == "output_constraint.grammar: ends too early"

@@ -11,11 +11,12 @@ from llama_orch.v2 import run_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
+from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.rpc.server import RpcServer
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.facts.fleet import Endpoint
-from orchestratord.core.facts.task import TaskRequest
+from orchestratord.core.facts.task import TaskError, TaskRequest
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.runtime.worker_link import WorkerLink
@@ -26,9 +27,10 @@ REQUEST = TaskRequest("task-1", "m", run_pb2.RunSpec().SerializeToString(), "dig
 
 
 class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
-    """Answers a StartRun only when `go_on` is set. Its streams end when `breaks` is set."""
+    """Answers a StartRun only when `go_on` is set, with `refuses` if there is one. Its streams end when `breaks` is set."""
 
     def __init__(self) -> None:
+        self.refuses: InvalidArgument | None = None
         self.start_came = asyncio.Event()
         self.go_on = asyncio.Event()
         self.breaks = asyncio.Event()
@@ -37,6 +39,8 @@ class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
     async def StartRun(self, request: Any, context: Any) -> worker_service_pb2.StartRunResponse:
         self.start_came.set()
         await self.go_on.wait()
+        if self.refuses is not None:
+            raise self.refuses
         return worker_service_pb2.StartRunResponse()
 
     async def ListRuns(self, request: Any, context: Any) -> worker_service_pb2.ListRunsResponse:
@@ -112,3 +116,13 @@ async def test_a_run_that_is_just_being_started_is_not_lost_when_the_stream_brea
         await wait_posted(posted, events.WorkerAttached("worker-1"), times=3)
         assert worker.positions == [{}, {}, {"attempt-1": 0}]
         assert events.AttemptUnknown("attempt-1") not in posted
+
+
+async def test_a_field_that_the_worker_refuses_is_named_in_the_end_of_the_task() -> None:
+    posted: list[events.Event] = []
+    async with linked(posted) as (worker, link, _):
+        worker.refuses = invalid_field("generate.top_logprobs", "is 30")
+        worker.go_on.set()
+        link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None))
+        failed = TaskError(Reason.INVALID_FIELD, worker.refuses.message, field="generate.top_logprobs")
+        await wait_posted(posted, events.AttemptEnded("attempt-1", failed))

@@ -116,12 +116,13 @@ class TaskEnd:
 
 @dataclass(frozen=True, slots=True)
 class TaskError:
-    """Terminal: the task failed."""
+    """Terminal: the task failed. `field` is the path in the contract of the field that was refused, if there is one."""
 
     reason: Reason
     message: str
     retryable: bool = False
     retry_after_ms: int | None = None
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True)

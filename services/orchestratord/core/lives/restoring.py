@@ -80,4 +80,4 @@ def _wait_again(state: BrainState, task: Task) -> None:
     try:
         task_submission.readmit(state, task)
     except LlorchError as error:
-        task_life.finish(state, task, TaskState.FAILED, TaskError(error.reason, error.message))
+        task_life.finish(state, task, TaskState.FAILED, TaskError(error.reason, error.message, field=error.field))
