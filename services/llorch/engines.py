@@ -15,8 +15,10 @@ _FILES = ("file:", "dir:", "pkg:", "hf:", "https:")
 
 
 class EngineName(StrEnum):
-    LLAMA_CPP = "llama_cpp"
-    SIM = "sim"
+    """The help of command lines shows members by their Python names, so that these are the engines' own."""
+
+    llama_cpp = "llama_cpp"
+    sim = "sim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class EngineTraits:
 
 ENGINES: Mapping[EngineName, EngineTraits] = MappingProxyType(
     {
-        EngineName.LLAMA_CPP: EngineTraits(frozenset({DeviceKind.CUDA, DeviceKind.CPU}), _FILES),
-        EngineName.SIM: EngineTraits(frozenset({DeviceKind.SIMULATED}), _FILES),
+        EngineName.llama_cpp: EngineTraits(frozenset({DeviceKind.CUDA, DeviceKind.CPU}), _FILES),
+        EngineName.sim: EngineTraits(frozenset({DeviceKind.SIMULATED}), _FILES),
     }
 )
 

@@ -53,7 +53,7 @@ class PoolManagerSettings(ModelSettings, section="pool_manager"):
         description='Imaginary GPU instead of the real ones, NAME:SIZE, e.g. "RTX 3090:24GiB"; may be repeated.',
     )
     simulated_engine: EngineName = Field(
-        EngineName.SIM,
+        EngineName.sim,
         description="What runs behind simulated GPUs: made-up answers (sim), or a real model on the CPU (llama_cpp; "
         "needs allow_cpu).",
     )

@@ -31,7 +31,7 @@ class WorkerSettings(DaemonSettings, section="worker"):
     )
     log_limit_mib: int = Field(10, ge=1, le=10_000, description="MiB at which the log file is long.")
 
-    engine: EngineName = Field(EngineName.LLAMA_CPP, description="What computes the answers.")
+    engine: EngineName = Field(EngineName.llama_cpp, description="What computes the answers.")
     model_path: Path | None = Field(None, description="The model's file, GGUF. The sim engine needs none.")
     model_name: str = Field("model", description="Name of the model in the catalog.")
     device: str = Field("", description="cuda:<uuid>[,<uuid>…], or cpu together with --allow-cpu, or sim:<id>[,<id>…].")

@@ -49,12 +49,12 @@ def of_llama_cpp() -> dict[str, object]:
 
 
 SETTINGS: dict[EngineName, Callable[[], dict[str, object]]] = {
-    EngineName.LLAMA_CPP: of_llama_cpp,
-    EngineName.SIM: of_sim,
+    EngineName.llama_cpp: of_llama_cpp,
+    EngineName.sim: of_sim,
 }
 """What a worker is told beside slots and context, by its engine. An engine that is registered needs its own."""
 
-MARKS = {EngineName.LLAMA_CPP: pytest.mark.native}
+MARKS = {EngineName.llama_cpp: pytest.mark.native}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in REGISTRY])
@@ -70,6 +70,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
 
 
 def test_every_engine_that_is_known_is_registered_and_runs_here() -> None:
+    assert [name.name for name in EngineName] == [name.value for name in EngineName], "command lines show the names"
     assert set(ENGINES) == set(REGISTRY) == set(SETTINGS) == set(EngineName)
 
 

@@ -120,7 +120,7 @@ def worker_command(
         command.append("--allow-cpu")
     if policy.digest_folder is not None:
         command += ["--digest-folder", str(policy.digest_folder)]
-    if choice.engine is EngineName.SIM and policy.sim_parameters:
+    if choice.engine is EngineName.sim and policy.sim_parameters:
         command += ["--sim", policy.sim_parameters]
     return command
 

@@ -20,5 +20,5 @@ def _sim() -> EngineEntry:
 
 
 REGISTRY: Mapping[EngineName, Callable[[], EngineEntry]] = MappingProxyType(
-    {EngineName.LLAMA_CPP: _llama_cpp, EngineName.SIM: _sim}
+    {EngineName.llama_cpp: _llama_cpp, EngineName.sim: _sim}
 )

@@ -73,7 +73,7 @@ def test_what_is_not_known_is_refused_with_what_is(wrong: dict[str, object], tol
 
 def test_a_source_that_the_named_engine_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     remote = EngineTraits(frozenset({DeviceKind.SIMULATED}), ("https:",))
-    monkeypatch.setattr(models, "ENGINES", {**ENGINES, EngineName.SIM: remote})
+    monkeypatch.setattr(models, "ENGINES", {**ENGINES, EngineName.sim: remote})
     with pytest.raises(InvalidArgument, match="no kind that engine sim takes; begin it with one of: https:") as refused:
         models.to_spec(MESSAGE)
     assert refused.value.reason is Reason.UNSUPPORTED_SOURCE

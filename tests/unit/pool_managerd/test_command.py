@@ -22,9 +22,9 @@ DEVICES = {
     }.items()
 }
 REAL_MODELS_BEHIND_SIMULATED = {
-    device_id: replace(device, engines=(EngineName.LLAMA_CPP,)) for device_id, device in DEVICES.items()
+    device_id: replace(device, engines=(EngineName.llama_cpp,)) for device_id, device in DEVICES.items()
 }
-BOTH = {"sim-0": replace(DEVICES["sim-0"], engines=(EngineName.SIM, EngineName.LLAMA_CPP))}
+BOTH = {"sim-0": replace(DEVICES["sim-0"], engines=(EngineName.sim, EngineName.llama_cpp))}
 CPU_ALLOWED = EnginePolicy(allow_cpu=True)
 
 
@@ -106,9 +106,9 @@ def test_digests_of_files_are_kept() -> None:
 
 
 def test_a_node_starts_the_engine_that_was_named_and_else_the_first_that_it_offers() -> None:
-    assert choose_engine(spec_on("sim-0"), BOTH, CPU_ALLOWED).engine is EngineName.SIM
+    assert choose_engine(spec_on("sim-0"), BOTH, CPU_ALLOWED).engine is EngineName.sim
     choice = choose_engine(spec_on("sim-0", engine="llama_cpp"), BOTH, CPU_ALLOWED)
-    assert (choice.engine, choice.device_argument) == (EngineName.LLAMA_CPP, "cpu")
+    assert (choice.engine, choice.device_argument) == (EngineName.llama_cpp, "cpu")
     command = command_on("cpu", CPU_ALLOWED)
     assert command[command.index("--engine") + 1] == "llama_cpp"
 

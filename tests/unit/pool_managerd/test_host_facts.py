@@ -55,7 +55,7 @@ def test_the_reserve_is_given_per_device() -> None:
         (("--sim", "[1]"), "JSON object"),
         (("--sim", "{"), "sim"),
         (("--worker-stop-grace-s", "0"), "greater than 0"),
-        (("--simulated-engine", "vllm"), "simulated-engine"),
+        (("--simulated-engine", "vllm"), "simulated-engine.*'llama_cpp' or 'sim'"),
         (("--pools", '{"big": []}'), "names no device"),
         (("--pools", '{"a b": ["0"]}'), "1 to 128 characters"),
         (("--labels", '{"a b": "c"}'), "is no label"),
@@ -197,7 +197,7 @@ async def test_the_reserve_of_the_owner_is_shown_by_any_name_and_not_subtracted(
 
 
 async def test_a_device_is_reported_with_the_engines_that_its_node_runs_on_it() -> None:
-    for offered in ((EngineName.LLAMA_CPP,), (EngineName.SIM, EngineName.LLAMA_CPP)):
+    for offered in ((EngineName.llama_cpp,), (EngineName.sim, EngineName.llama_cpp)):
         monitor = DeviceMonitor(ScriptedInventory(), lambda: None, engines={DeviceKind.CUDA: offered})
         await monitor.sample(OwnUse())
         (device,) = monitor.devices()
