@@ -27,7 +27,7 @@ REQUEST = TaskRequest("task-1", "m", run_pb2.RunSpec().SerializeToString(), "dig
 
 
 class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
-    """Answers a StartRun only when `go_on` is set, with `refuses` if there is one. Its streams end when `breaks` is set."""
+    """Answers a StartRun only when `go_on` is set, with `refuses` if there is one. Streams end when `breaks` is set."""
 
     def __init__(self) -> None:
         self.refuses: InvalidArgument | None = None

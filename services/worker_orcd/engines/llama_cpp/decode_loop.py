@@ -256,7 +256,7 @@ class DecodeLoop:
             try:
                 picked.append((sequence, row, sequence.sampler.pick(self._context.handle, row, sequence.choice.index)))
             except NothingToPick as error:
-                sequence.output.fail(RunFailure(error.reason, str(error), retryable=False, field=error.field))
+                sequence.output.fail(RunFailure(error.reason, str(error), retryable=False))
         for sequence, row, token_id in picked:
             self._take(sequence, row, token_id)
 
