@@ -92,7 +92,14 @@ RECORDS: tuple[Record, ...] = (
         created_at_ms=1_700_000_000_002,
     ),
     Calibration(
-        "file:/models/coder.gguf", 8192, 4, "q8_0", ("cuda RTX 3090", "cuda RTX 3060"), (0.67, 0.33), (9100, 4600)
+        "file:/models/coder.gguf",
+        8192,
+        4,
+        "q8_0",
+        ("cuda RTX 3090", "cuda RTX 3060"),
+        (0.67, 0.33),
+        (9100, 4600),
+        engine="llama_cpp",
     ),
     ModelRecord(
         name="coder",

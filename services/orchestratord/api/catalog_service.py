@@ -30,8 +30,9 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         spec = models.to_spec(request.model)
         now_ms = round(self._clock.wall().timestamp() * 1000)
         model = self._owner.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
+        shown = self._shown(model)  # as it was when the call took effect
         await self._effects.wait_all_kept()
-        return pb2.RegisterModelResponse(model=self._shown(model))
+        return pb2.RegisterModelResponse(model=shown)
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
         return pb2.GetModelResponse(model=self._shown(self._find(request.model)))
@@ -61,8 +62,9 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
     async def SetModelState(self, request: pb2.SetModelStateRequest, context: Any) -> pb2.SetModelStateResponse:
         name = self._find(request.model).name
         model = self._owner.ask(events.ModelStateSet(name, models.to_state(request.state)))
+        shown = self._shown(model)  # as it was when the call took effect
         await self._effects.wait_all_kept()
-        return pb2.SetModelStateResponse(model=self._shown(model))
+        return pb2.SetModelStateResponse(model=shown)
 
     async def DeleteModel(self, request: pb2.DeleteModelRequest, context: Any) -> pb2.DeleteModelResponse:
         self._owner.ask(events.ModelDeleted(self._find(request.model).name))

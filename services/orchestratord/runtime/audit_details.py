@@ -56,7 +56,7 @@ def _may_be_told(name: str, part: Any) -> bool:
 
 
 def _mapping(value: Mapping[Any, Any], length: int) -> dict[str, Any]:
-    told = {str(key): _plain(value[key], length) for key in list(value)[:length]}
+    told = {_cut(str(key), length): _plain(value[key], length) for key in list(value)[:length]}
     return told | ({_LEFT_OUT: f"{len(value) - length} more"} if len(value) > length else {})
 
 

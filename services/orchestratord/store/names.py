@@ -77,7 +77,7 @@ SHAPES = (
         ("app", "session_id", "model", "budget", "turns", "tokens", "busy_ms", "worker_id", "warm_tokens"),
     ),
     Shape(Budget, ("turns", "tokens", "busy_ms")),
-    Shape(Calibration, ("source", "context", "slots", "cache_type", "devices", "shares", "mib")),
+    Shape(Calibration, ("source", "context", "slots", "cache_type", "devices", "shares", "mib", "engine")),
     Shape(Rate, ("quantity", "model", "where", "size", "estimate")),
     Shape(Estimate, ("mean", "spread", "count")),
     Shape(ReleasedDevice, ("node_id", "device_id", "until_ms")),
@@ -175,6 +175,14 @@ def _forget_sums_of_layers(stored: Stored) -> None:
         stored.update(facts=None, size_mib=None)
 
 
+GONE_REASONS = {"ATTEMPT_NOT_FOUND": "INTERNAL"}
+"""Reasons that the contract has reserved, and what is read in their place."""
+
+
+def _name_reasons_that_are_gone(stored: Stored) -> None:
+    stored["reason"] = GONE_REASONS.get(stored["reason"], stored["reason"])
+
+
 _NO_OVERRIDES: Stored = {
     "pin": [], "prefer": [], "avoid": [], "device_mask": [], "fallback": None, "above_rules": False,
 }  # fmt: skip
@@ -187,6 +195,8 @@ CHANGES: tuple[Change, ...] = (
     added(1, TaskRequest, wishes=None, overrides=_NO_OVERRIDES),
     added(2, ModelSpec, engine=""),
     added(2, TaskError, field=""),
+    added(2, Calibration, engine=""),
+    Change(2, TaskError, _name_reasons_that_are_gone),
 )
 """By format, the earliest first. An entry that was released stays as it is."""
 

@@ -31,7 +31,7 @@ def _upgrade_record(connection: Connection, table: Table, row: Row[Any], present
     if kind is None:
         raise unknown_kind(row.kind, row.record_key)
     try:
-        body = codec.upgrade(kind.type, row.body, present)
+        body = _upgraded(kind.type, row.body, present)
     except codec.Unreadable as error:
         if not kind.volatile:
             raise unreadable(kind.name, row.record_key, str(error)) from None
@@ -43,11 +43,18 @@ def _upgrade_record(connection: Connection, table: Table, row: Row[Any], present
 def _upgrade_task(connection: Connection, row: Row[Any], present: int) -> None:
     tasks = schema.tasks
     try:
-        _put(connection, tasks, row, tasks.c.request, codec.upgrade(TaskRequest, row.request, present))
+        _put(connection, tasks, row, tasks.c.request, _upgraded(TaskRequest, row.request, present))
         if row.terminal is not None:
-            _put(connection, tasks, row, tasks.c.terminal, codec.upgrade(Terminal, row.terminal, present))
+            _put(connection, tasks, row, tasks.c.terminal, _upgraded(Terminal, row.terminal, present))
     except codec.Unreadable as error:
         raise unreadable("task", row.task_id, str(error)) from None
+
+
+def _upgraded(kind: Any, text: str, present: int) -> str:
+    """It is read as well, so that what this release can't read stops the change and not the start after it."""
+    upgraded = codec.upgrade(kind, text, present)
+    codec.load(kind, upgraded)
+    return upgraded
 
 
 def _put(connection: Connection, table: Table, row: Row[Any], column: Column[Any], text: str) -> None:

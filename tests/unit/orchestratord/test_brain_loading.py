@@ -84,11 +84,12 @@ def test_a_worker_has_the_engine_that_the_model_names_and_else_the_first_of_its_
     assert driver.only(effects.StartWorker).spec.engine == started
 
 
-def test_devices_that_do_not_tell_their_engines_get_what_the_model_names() -> None:
-    for named in ("", "sim"):
-        driver = brain(gpu(), engine=named)
-        driver.handle(events.ModelLoadAsked("coder", "worker-a"))
-        assert driver.only(effects.StartWorker).spec.engine == named
+def test_a_node_that_reports_no_engines_chooses_and_gets_no_model_that_names_one() -> None:
+    driver = brain(gpu())
+    driver.handle(events.ModelLoadAsked("coder", "worker-a"))
+    assert driver.only(effects.StartWorker).spec.engine == ""
+    with pytest.raises(Unavailable, match="runs the engine sim that it names"):
+        brain(gpu(), engine="sim").handle(events.ModelLoadAsked("coder", "worker-a"))
 
 
 def test_a_load_whose_engine_no_device_offers_is_refused() -> None:
@@ -239,6 +240,23 @@ def test_what_a_load_really_took_is_known_for_the_next_one() -> None:
     driver.worker_ended(spec)
     driver.handle(events.ModelLoadAsked("coder", "worker-b"))
     assert driver.last(effects.StartWorker).spec.reservation_mib == (8321,)
+
+
+@pytest.mark.req("ORCH-1014")
+@pytest.mark.parametrize(("engine", "is_known"), [("llama_cpp", True), ("sim", False)])
+def test_what_one_engine_took_is_expected_of_that_engine_alone(engine: str, is_known: bool) -> None:
+    options = {"vram_claim_mib": None, "context": 4096, "slots": 1}
+    driver = brain(gpu(engines=("llama_cpp", "sim")), **options)
+    driver.handle(events.ModelLoadAsked("coder", "worker-a"))
+    spec = driver.only(effects.StartWorker).spec
+    measured = EngineFacts("llama_cpp", "1", 1, 4096, False, False, (8321,))
+    ready = WorkerReported(spec, WorkerState.READY, measured, Endpoint("a:1", "secret"))
+    driver.report(snapshot=Snapshot(full=False, workers=(ready,)))
+    driver.worker_ended(spec)
+    driver.add_model("coder", size_mib=8000, engine=engine, **options)
+    driver.handle(events.ModelLoadAsked("coder", "worker-b"))
+    expected = (8321,) if is_known else spec.reservation_mib
+    assert driver.last(effects.StartWorker).spec.reservation_mib == expected
 
 
 @pytest.mark.req("ORCH-1014")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from orchestratord.core.facts.fleet import Device
 from orchestratord.core.facts.model import Model
 
-Key = tuple[str, int, int, str, tuple[str, ...], tuple[float, ...]]
+Key = tuple[str, int, int, str, tuple[str, ...], tuple[float, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class Calibration:
     """Memory that a file took with this context, slots and cache, in MiB per device, on such devices.
 
     `devices` are kind and card: what a runtime takes for itself differs between cards. `shares` are those of the layers
-    over several devices; empty on one.
+    over several devices; empty on one. `engine` is the one that the worker was started with; empty if its node reports
+    none.
     """
 
     source: str
@@ -24,14 +25,16 @@ class Calibration:
     devices: tuple[str, ...]
     shares: tuple[float, ...]
     mib: tuple[int, ...]
+    engine: str = ""
 
     @property
     def record_key(self) -> str:
-        return "|".join(map(str, self.key))
+        """Without an engine it is that of releases which knew only one."""
+        return "|".join(map(str, self.key if self.engine else self.key[:-1]))
 
     @property
     def key(self) -> Key:
-        return self.source, self.context, self.slots, self.cache_type, self.devices, self.shares
+        return self.source, self.context, self.slots, self.cache_type, self.devices, self.shares, self.engine
 
 
 @dataclass(slots=True)
@@ -39,12 +42,12 @@ class Calibrations:
     _known: dict[Key, Calibration] = field(default_factory=dict)
 
     def known(
-        self, model: Model, context: int, devices: Sequence[Device], shares: Sequence[float] = ()
+        self, model: Model, engine: str, context: int, devices: Sequence[Device], shares: Sequence[float] = ()
     ) -> tuple[int, ...] | None:
-        """MiB per device; None if the model was never loaded so, or its owner has set what it takes."""
+        """MiB per device; None if the engine never loaded the model so, or its owner has set what it takes."""
         if model.vram_claim_mib is not None:
             return None
-        key = (model.spec.source, context, model.slots, model.cache_type, kinds_of(devices), rounded(shares))
+        key = (model.spec.source, context, model.slots, model.cache_type, kinds_of(devices), rounded(shares), engine)
         found = self._known.get(key)
         return None if found is None else found.mib
 

@@ -46,7 +46,7 @@ def time_is_over(state: BrainState, subject: str) -> None:
 
 
 def show_out(state: BrainState, worker: Worker) -> None:
-    """A worker was found on a released device or in a drained pool: an earlier orchestrator process started it."""
+    """A worker was found on a released device: an earlier orchestrator process started it."""
     keys = [(worker.node_id, device_id) for device_id in worker.spec.device_ids]
     if any(key in state.released for key in keys):
         model_unloading.leave(state, worker, Leaving.RELEASED)

@@ -23,6 +23,7 @@ def learn(state: BrainState, worker: Worker) -> None:
         devices=kinds_of(devices),
         shares=rounded(spec.tensor_split),
         mib=engine.memory_mib,
+        engine=spec.engine,
     )
     before = state.calibrations.find(measured.key)
     if before != measured:

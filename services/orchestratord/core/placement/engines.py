@@ -7,12 +7,12 @@ from orchestratord.core.facts.model import Model
 
 
 def offers(device: Device, engine: str) -> bool:
-    """A node of an earlier version tells no engines, and counts as offering any."""
-    return engine in device.engines or not device.engines
+    """A node of an earlier version reports no engines: which one it would start can't be chosen, so none is offered."""
+    return engine in device.engines
 
 
 def engine_for(model: Model, devices: Sequence[Device]) -> str:
-    """The one that the model names, else the first that all of the devices offer; empty where they do not tell."""
+    """The one that the model names, else the first that all of the devices offer; empty where no engines are reported."""
     if model.spec.engine:
         return model.spec.engine
     first, *others = devices

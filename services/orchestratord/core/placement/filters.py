@@ -108,6 +108,8 @@ def _lacks_the_engine(query: Query, site: Site) -> bool:
 
 def _what_it_offers(query: Query, site: Site) -> str:
     offered, model = " and ".join(site.devices[0].engines), query.model
+    if not offered:
+        return f"{site.node.node_id} reports no engines, and model '{model.name}' names one; upgrade its pool manager"
     return f"{site.name} runs {offered}, and model '{model.name}' names {model.spec.engine}; change its engine"
 
 

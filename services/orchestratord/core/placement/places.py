@@ -72,7 +72,7 @@ class Surveyor:
     _idle_mib: Mapping[DeviceKey, int] | None = None
     _best: list[float] = field(default_factory=list)
     _least_ms: float = math.inf
-    _cards: dict[tuple[str, str], tuple[tuple[int, ...], float]] = field(default_factory=dict)
+    _cards: dict[tuple[str, str, tuple[str, ...]], tuple[tuple[int, ...], float]] = field(default_factory=dict)
 
     def places(self, here: Usable, size: int) -> Iterator[Fit]:
         """All places of a node with so many devices, whatever fits."""
@@ -85,7 +85,7 @@ class Surveyor:
         load_ms = self.costs.load(here.node).ms
         for site in here.sites:
             device = site.devices[0]
-            claims, work_ms = self._cards.get((device.name, device.kind)) or self._card(site)
+            claims, work_ms = self._cards.get((device.name, device.kind, device.engines)) or self._card(site)
             claim = claims[0]
             key = node_id, device.device_id
             available, capacity = ledger.room(key)
@@ -133,7 +133,7 @@ class Surveyor:
     def _card(self, site: Site) -> tuple[tuple[int, ...], float]:
         device = site.devices[0]
         known = self.claims.on(site.devices), self.costs.work_ms(site)
-        self._cards[device.name, device.kind] = known
+        self._cards[device.name, device.kind, device.engines] = known
         return known
 
     def _sets(self, here: Usable, size: int) -> Iterator[Fit]:

@@ -15,7 +15,7 @@ from orchestratord.core.state import BrainState
 
 
 def place_task(state: BrainState, request: TaskRequest, lane: Lane) -> Decision:
-    """The worker that has a slot for the task now and would be done with it first."""
+    """The best worker, in the order of `weigh`, of those that have a slot for the task now."""
     model = state.catalog.get(request.model)
     query = Query(
         state,

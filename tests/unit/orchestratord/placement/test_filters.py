@@ -55,7 +55,8 @@ def test_a_device_whose_node_does_not_offer_the_engine_that_the_model_names() ->
     scene.node("old", card("GPU-old"))
     scene.model(engine="sim")
     assert removed_by(scene) == {
-        BIG.device_id: ("engine", "RTX 3090 runs llama_cpp, and model 'coder' names sim; change its engine")
+        BIG.device_id: ("engine", "RTX 3090 runs llama_cpp, and model 'coder' names sim; change its engine"),
+        "GPU-old": ("engine", "old reports no engines, and model 'coder' names one; upgrade its pool manager"),
     }
 
 

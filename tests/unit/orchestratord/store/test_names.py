@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
+from google.protobuf.descriptor_pb2 import EnumDescriptorProto
+
 from llama_orch.v2 import error_reason_pb2
 from llorch.assignment_mode import Mode
 from llorch.cache_type import CacheType
@@ -56,6 +58,13 @@ def test_everything_that_is_kept_has_names_that_fit_and_nothing_else_has() -> No
 def test_values_on_a_disk_stay_what_they_are() -> None:
     enums = {kind for kind in _reachable(ALL_KEPT) if issubclass(kind, Enum)}
     assert {enum: {member.value for member in enum} for enum in enums - {Reason}} == VALUES
+
+
+def test_a_reason_that_the_contract_has_reserved_is_read_as_another_one() -> None:
+    reserved = EnumDescriptorProto()
+    error_reason_pb2.ErrorReason.DESCRIPTOR.CopyToProto(reserved)
+    assert {f"ERROR_REASON_{gone}" for gone in names.GONE_REASONS} == set(reserved.reserved_name)
+    assert set(names.GONE_REASONS.values()) <= set(Reason)
 
 
 def test_reasons_are_stored_by_the_names_that_the_contract_keeps() -> None:
