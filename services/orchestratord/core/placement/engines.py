@@ -12,7 +12,7 @@ def offers(device: Device, engine: str) -> bool:
 
 
 def engine_for(model: Model, devices: Sequence[Device]) -> str:
-    """The one that the model names, else the first that all of the devices offer; empty where no engines are reported."""
+    """The one that the model names, else the first that all of the devices offer; empty where none is reported."""
     if model.spec.engine:
         return model.spec.engine
     first, *others = devices
