@@ -62,6 +62,10 @@ ModelTable = create_model(
 _FIELD_NAMES = {"idle_unload": "idle_unload_s", "vram_claim": "vram_claim_mib"}
 """Keys of a table that a `ModelSpec` has under another name."""
 
+_KEYS = {value: key for key, value in _FIELD_NAMES.items()}
+_TABLE = {_KEYS.get(name, name): option for name, option in MODEL.items()}
+"""The options by the keys that a table has for them, so that a refusal names the key."""
+
 
 def models_of_packages() -> Iterator[ModelRegistered]:
     """Looks for packages without importing them."""
@@ -76,7 +80,7 @@ def models_of_file(file: Path | None) -> Iterator[tuple[Heading, ModelRegistered
     for heading, name, table in named_tables(file, "models", ModelTable):
         spec = _spec(name, table)
         with heading:
-            check_said("", MODEL, {value: getattr(spec, value) for value in said(spec)})
+            check_said("", _TABLE, {_KEYS.get(value, value): getattr(spec, value) for value in said(spec)})
             if table.source:
                 check_source(table.source, spec.engine)
             for alias in table.aliases:

@@ -5,15 +5,14 @@ from pathlib import Path
 from llorch.errors import invalid_field
 
 
-def schema_text(given: str | None) -> str | None:
-    """A JSON schema begins with a brace, and no file that a person means does."""
-    if given is None or given.lstrip().startswith("{"):
-        return given
-    return _read("--json-schema", Path(given))
-
-
-def grammar_text(file: Path | None) -> str | None:
-    return None if file is None else _read("--grammar", file)
+def output_constraint(json_schema: str | None, grammar: Path | None) -> tuple[str | None, str | None]:
+    """The texts of the schema and of the grammar. A schema begins with a brace; anything else is the name of a file."""
+    if grammar is None:
+        is_file = json_schema is not None and not json_schema.lstrip().startswith("{")
+        return _read("--json-schema", Path(json_schema or "")) if is_file else json_schema, None
+    if json_schema is not None:
+        raise invalid_field("--grammar", "goes without --json-schema; give one of them")
+    return None, _read("--grammar", grammar)
 
 
 def _read(flag: str, file: Path) -> str:

@@ -11,7 +11,7 @@ import typer
 from llorch.assignment_mode import Mode
 from llorch.cli import exit_codes
 from llorch.cli.connecting import Address, Token, ask
-from llorch.cli.constraints import grammar_text, schema_text
+from llorch.cli.constraints import output_constraint
 from llorch.cli.mode_flags import flag_per_mode
 from llorch.cli.option_flag import option_flag
 from llorch.cli.output import note
@@ -71,6 +71,7 @@ def run(
     token: Token = None,
 ) -> None:
     """Ask a model and stream its answer to the terminal. Ctrl-C cancels."""
+    schema_text, grammar_text = output_constraint(json_schema, grammar)
     options: GenerateOptions = {
         "system": system,
         "max_tokens": max_tokens,
@@ -84,8 +85,8 @@ def run(
         "frequency_penalty": frequency_penalty,
         "presence_penalty": presence_penalty,
         "seed": seed,
-        "json_schema": schema_text(json_schema),
-        "grammar": grammar_text(grammar),
+        "json_schema": schema_text,
+        "grammar": grammar_text,
         "deterministic": deterministic,
         "priority": priority,
         "deadline_ms": milliseconds("--deadline", deadline),

@@ -63,6 +63,16 @@ class Blocking:
             # Ctrl-C ends the wait, not the work.
             future.cancel()
 
+    def _iterated(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        try:
+            while True:
+                try:
+                    yield next_of(self._wait, items.__anext__)
+                except StopIteration:
+                    return
+        finally:
+            self._wait(items.aclose())
+
     async def _shut_down(self) -> None:
         mine = asyncio.current_task()
         others = [task for task in asyncio.all_tasks() if task is not mine]
@@ -105,14 +115,6 @@ def iterates(
 
     @functools.wraps(call)
     def iterate(self: Blocking, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        items = call(self._client, *args, **kwargs)
-        try:
-            while True:
-                try:
-                    yield next_of(self._wait, items.__anext__)
-                except StopIteration:
-                    return
-        finally:
-            self._wait(items.aclose())
+        return self._iterated(call(self._client, *args, **kwargs))
 
     return iterate

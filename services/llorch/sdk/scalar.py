@@ -63,7 +63,10 @@ def _integer(least: int, most: int, value: object, path: str) -> int:
     takes = f"a whole number from {least} to {most}"
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise wrong_type(path, value, takes)
-    number = value.__index__()
+    try:
+        number = value.__index__()
+    except TypeError as error:  # an array of numbers has the method, too
+        raise wrong_type(path, value, takes) from error
     if not least <= number <= most:
         raise wrong_type(path, value, takes)
     return number
@@ -75,7 +78,7 @@ def _float(value: object, path: str) -> float:
         raise wrong_type(path, value, "a number")
     try:
         return float(value)
-    except OverflowError as error:
+    except (OverflowError, TypeError, ValueError) as error:  # an array of numbers has the method, too
         raise wrong_type(path, value, "a number that a float can hold") from error
 
 

@@ -63,6 +63,8 @@ def _check_part(part: task_pb2.ContentPart, field: str) -> int:
         raise invalid_field(f"{field}.content", "a content part is empty; give it 'text'")
     if kind != "text":
         raise InvalidArgument(
-            Reason.UNSUPPORTED_CONTENT, f"{field}.content: no engine here takes {kind} yet; send text"
+            Reason.UNSUPPORTED_CONTENT,
+            f"{field}.content: no engine here takes {kind} yet; send text",
+            metadata={"field": f"{field}.content"},
         )
     return len(part.text.encode())

@@ -82,6 +82,12 @@ async def test_the_form_of_an_answer_is_read_from_a_file(
     assert getattr(fake.tasks_seen[0].generate.output_constraint, kind) == ' root ::= "é"'
 
 
+async def test_a_schema_and_a_grammar_together_are_wrong_usage(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    result = await llorch("run", "smollm2", "Hi", "--json-schema", "{}", "--grammar", "x.gbnf")
+    assert (result.code, "--grammar: goes without --json-schema" in result.err) == (2, True)
+    assert fake.tasks_seen == []
+
+
 @pytest.mark.parametrize("flag", ["--json-schema", "--grammar"])
 async def test_a_file_that_can_not_be_read_is_named(
     llorch: Llorch, fake: FakeOrchestrator, tmp_path: Path, flag: str

@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llorch.errors import InvalidArgument
@@ -127,3 +128,10 @@ def test_what_the_contract_cannot_hold_is_refused_by_name(prompt: Any, options: 
         generate_spec("smollm2", prompt, options)
     assert refused.value.violations[0].field == field
     assert remedy in refused.value.violations[0].description
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_tokens", np.array([1, 2])), ("temperature", np.array([0.1, 0.2]))])
+def test_an_array_in_place_of_a_number_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        generate_spec("m", "p", {name: value})  # type: ignore[misc]  # callers without types say so
+    assert refused.value.field == name or refused.value.message.startswith(f"{name}: ")

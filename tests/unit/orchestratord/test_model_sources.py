@@ -77,6 +77,7 @@ def test_what_a_table_does_not_say_is_left_open(tmp_path: Path) -> None:
         ('[models.coder]\nsource = "file:/m"\nidle_unload = 15\n', '"15m"'),
         ('[models.coder]\nsource = "file:/m"\nidle_unload = "15 parsecs"\n', '"15m"'),
         ('[models.coder]\nsource = "file:/m"\nvram_claim = "11"\n', '"11GiB"'),
+        ('[models.coder]\nsource = "file:/m"\nvram_claim = "0MiB"\n', "vram_claim: is 0"),
         ('[models.coder]\nsource = "file:/m"\nsplit = "rows"\n', "split"),
         ('[models.coder]\nsource = "file:/m"\nsplit_shares = [0, 0]\n', "split_shares"),
         ('[models.coder]\nsource = "file:/m"\nsplit_shares = [nan, 1]\n', "split_shares"),

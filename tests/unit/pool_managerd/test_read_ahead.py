@@ -1,5 +1,6 @@
 """Reading a model's files ahead of its load, and what is told of it."""
 
+import mmap
 import os
 import time
 from pathlib import Path
@@ -22,16 +23,21 @@ def cold_file(path: Path, size: int) -> Path:
     descriptor = os.open(path, os.O_RDWR)
     os.fsync(descriptor)
     deadline = time.monotonic() + 60
-    while _begins_in_memory(descriptor):
+    while _is_in_memory(descriptor, size):
         assert time.monotonic() < deadline, "the kernel does not forget the file"
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
     return path
 
 
-def _begins_in_memory(descriptor: int) -> bool:
+def _is_in_memory(descriptor: int, size: int) -> bool:
+    """Whether any page of it is."""
+    return any(_can_be_read_at_once(descriptor, offset) for offset in range(0, size, mmap.PAGESIZE))
+
+
+def _can_be_read_at_once(descriptor: int, offset: int) -> bool:
     try:
-        os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
     except BlockingIOError:
         return False
     return True
