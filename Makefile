@@ -27,8 +27,9 @@ demo: set-up ## Show a real model answering, over HTTP and over gRPC (CPU=1: on 
 
 test: set-up check ## Everything that has to pass: check, then all test suites
 	$(PYTEST) $(PARALLEL) -m "not native" $(call suites,unit contract sim)
-	$(PYTEST) -m native $(call suites,unit contract sim)
-	$(PYTEST) $(call suites,integration chaos e2e)
+	$(PYTEST) -m native $(call suites,unit contract sim integration)
+	$(PYTEST) --numprocesses 2 --dist loadfile -m "not native" $(call suites,integration)
+	$(PYTEST) $(call suites,chaos e2e)
 
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
 	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 LLORCH_TEST_EXAMPLES=quarter $(PYTEST) $(PARALLEL) -m "not native and not quality" $(call suites,unit contract sim)

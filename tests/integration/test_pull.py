@@ -70,7 +70,7 @@ async def test_a_model_of_the_hub_is_pulled_and_answers(
 ) -> None:
     hub = FakeHub(server, {"x-Q4_0.gguf": model_bytes(3 * 2**20), "x-Q8_0.gguf": b""}, blobs_at="")
     async with node(tmp_path, system, server):
-        (answer,) = await pull(client, "hf:org/repo:Q4_0")
+        *_progress, answer = await pull(client, "hf:org/repo:Q4_0")
         assert (answer.node_id, answer.progress.complete, answer.progress.done_mib) == ("garage", True, 4)
         await client.register_model("x", "hf:org/repo:Q4_0")
         events = await system.generate(task(model="x"))
