@@ -1,7 +1,7 @@
 """What was considered, what it would cost, what ruled it out, and what was chosen."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,6 +15,10 @@ class Term:
     name: str
     ms: float
     is_guess: bool = False
+
+
+def total_ms(terms: Iterable[Term]) -> float:
+    return sum(term.ms for term in terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,11 @@ class Candidate:
 
     def ms(self, *names: str) -> float:
         """The sum of these terms."""
-        return sum(term.ms for term in self.terms if term.name in names)
+        return total_ms(term for term in self.terms if term.name in names)
 
     @property
     def score_ms(self) -> float:
-        return sum(term.ms for term in self.terms)
+        return total_ms(self.terms)
 
 
 @dataclass(frozen=True, slots=True)

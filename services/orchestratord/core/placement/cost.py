@@ -1,17 +1,19 @@
 """What a place costs: the predicted time from now to the last token, in ms, as a sum of named terms.
 
 load      bring the model into memory there, if it is not
-evict     stop the workers that have to leave, and wait for their memory
 queue     wait until a slot is free
 prefill   evaluate the tokens of the prompt that are not in the KV cache there already
 decode    generate the answer, with as many others as there are at once
-regret    time to load the evicted models again, weighted with the probability that they are asked for
 pressure  how full the place gets; decides between places that are otherwise equal
+
+A term stands in the table of what it depends on: the node, the cards, or the very place at this moment. The tables are
+all that a further one has to be added to. What an eviction costs on top is said in `eviction.py`.
 
 Measurements count. What is not known yet is guessed from what the work is bound by: reading weights. Such a guess
 orders places; it is never shown as a prediction.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from llorch.device_kind import DeviceKind
@@ -21,9 +23,6 @@ from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.learnt.rates import device_key
 from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.state import BrainState
-
-EVICT_MS = 500.0
-"""A worker ends, and the driver gives its memory back; the ledger bounds the wait for that."""
 
 PRESSURE_MS = 20.0
 """For a place that is full: less than any difference that a client would notice."""
@@ -35,42 +34,37 @@ _LEAST_LOAD_MS = 100.0  # a process; evicting a model that loads in no time woul
 _WEIGHTS_MIB_PER_MS = {DeviceKind.CUDA: 400.0, DeviceKind.SIMULATED: 400.0, DeviceKind.CPU: 30.0}
 _PREFILL_SPEEDUP = 30.0  # tokens of a prompt share one reading of the weights
 _OUTPUT_TOKENS = 256
+_PREFILL = "prefill"
 
 
 @dataclass(slots=True)
 class Costs:
-    """Costs for one query. What is the same for many places is computed once: rates go by card, loads by node."""
+    """Costs for one query. What is the same for many places is computed once: by node, and by cards."""
 
     query: Query
-    _work: dict[tuple[str, int], tuple[Term, Term]] = field(default_factory=dict)
-    _loads: dict[str, Term] = field(default_factory=dict)
+    _of_nodes: dict[str, tuple[Term, ...]] = field(default_factory=dict)
+    _of_cards: dict[tuple[str, int], tuple[Term, ...]] = field(default_factory=dict)
 
-    def base_ms(self, site: Site) -> float:
-        """What loading and working there costs, before evictions and pressure."""
-        return self.load(site.node).ms + self.work_ms(site)
+    def of_node(self, node: Node) -> tuple[Term, ...]:
+        if node.node_id not in self._of_nodes:
+            self._of_nodes[node.node_id] = tuple(term(self.query, node) for term in OF_NODES)
+        return self._of_nodes[node.node_id]
 
-    def load(self, node: Node) -> Term:
-        if node.node_id not in self._loads:
-            self._loads[node.node_id] = load_term(self.query.state, self.query.model.name, node.node_id)
-        return self._loads[node.node_id]
-
-    def work_ms(self, site: Site) -> float:
-        prefill, decode = self.work(site, batch=1)
-        return prefill.ms + decode.ms
-
-    def work(self, site: Site, batch: int) -> tuple[Term, Term]:
-        """Prefill and decode there, with so many runs at once."""
+    def of_cards(self, site: Site, batch: int = 1) -> tuple[Term, ...]:
+        """With so many runs at once."""
         key = device_key([device.name for device in site.devices]), batch
-        if key not in self._work:
-            self._work[key] = (
-                _prefill(self.query, site, key[0]),
-                _decode(self.query, site, *key),
-            )
-        return self._work[key]
+        if key not in self._of_cards:
+            self._of_cards[key] = tuple(term(self.query, site, *key) for term in OF_CARDS)
+        return self._of_cards[key]
 
-    def pressure(self, site: Site, cost_ms: float) -> Term:
-        """The rest of a cost whose other parts are known."""
-        return Term("pressure", cost_ms - self.base_ms(site))
+    def place_ms(self, site: Site, capacity_mib: int, left_mib: int) -> float:
+        """What is the place's own. It would have so much memory left; asked for every place of the fleet."""
+        return sum(ms(self.query, site, capacity_mib, left_mib) for ms in OF_PLACES.values())
+
+    def terms(self, site: Site, capacity_mib: int, left_mib: int) -> tuple[Term, ...]:
+        """All, before any worker has to leave."""
+        own = (Term(name, ms(self.query, site, capacity_mib, left_mib)) for name, ms in OF_PLACES.items())
+        return *self.of_node(site.node), *self.of_cards(site), *own
 
 
 def load_term(state: BrainState, name: str, node_id: str) -> Term:
@@ -92,31 +86,37 @@ def _size_mib(state: BrainState, name: str) -> int | None:
     return None if model is None else model.size_mib
 
 
-def pressure_ms(capacity_mib: int, left_mib: int) -> float:
-    """For a place that would have so much left; a place that does not have it is as full as can be."""
-    return PRESSURE_MS * (1 - max(0, left_mib) / capacity_mib) if capacity_mib > 0 else PRESSURE_MS
-
-
 def worker_terms(
     query: Query, costs: Costs, site: Site, worker: Worker, *, queue_ms: float, warm_tokens: int
 ) -> tuple[Term, ...]:
     """For a worker that is there: what is warm in its cache need not be evaluated again."""
-    prefill, decode = costs.work(site, batch=len(worker.attempts) + 1)
     tokens = query.request.prompt_tokens
     cold_share = 1 - min(warm_tokens, tokens) / tokens if tokens else 1.0
-    return Term("queue", queue_ms), replace(prefill, ms=prefill.ms * cold_share), decode
+    work = costs.of_cards(site, batch=len(worker.attempts) + 1)
+    return Term("queue", queue_ms), *(
+        replace(one, ms=one.ms * cold_share) if one.name == _PREFILL else one for one in work
+    )
 
 
-def _prefill(query: Query, site: Site, device: str) -> Term:
+def _load(query: Query, node: Node) -> Term:
+    return load_term(query.state, query.model.name, node.node_id)
+
+
+def _prefill(query: Query, site: Site, cards: str, _batch: int) -> Term:
     tokens = query.request.prompt_tokens
-    known = query.state.rates.prefill_ms(query.model.name, device, tokens)
-    return _term("prefill", known, tokens * _token_ms(query, site) / _PREFILL_SPEEDUP)
+    known = query.state.rates.prefill_ms(query.model.name, cards, tokens)
+    return _term(_PREFILL, known, tokens * _token_ms(query, site) / _PREFILL_SPEEDUP)
 
 
-def _decode(query: Query, site: Site, device: str, batch: int) -> Term:
+def _decode(query: Query, site: Site, cards: str, batch: int) -> Term:
     tokens = query.request.output_tokens or _OUTPUT_TOKENS
-    known = query.state.rates.decode_ms(query.model.name, device, batch, tokens)
+    known = query.state.rates.decode_ms(query.model.name, cards, batch, tokens)
     return _term("decode", known, tokens * _token_ms(query, site))
+
+
+def _pressure_ms(_query: Query, _site: Site, capacity_mib: int, left_mib: int) -> float:
+    """A place that does not have the memory is as full as can be."""
+    return PRESSURE_MS * (1 - max(0, left_mib) / capacity_mib) if capacity_mib > 0 else PRESSURE_MS
 
 
 def _token_ms(query: Query, site: Site) -> float:
@@ -128,3 +128,13 @@ def _token_ms(query: Query, site: Site) -> float:
 
 def _term(name: str, known: Estimate | None, guess_ms: float) -> Term:
     return Term(name, guess_ms, is_guess=True) if known is None else Term(name, known.mean)
+
+
+OF_NODES: tuple[Callable[[Query, Node], Term], ...] = (_load,)
+"""The same for every place of a node."""
+
+OF_CARDS: tuple[Callable[[Query, Site, str, int], Term], ...] = (_prefill, _decode)
+"""The same for all places with cards of these models, at so many runs at once. Workers that are there have them too."""
+
+OF_PLACES: Mapping[str, Callable[[Query, Site, int, int], float]] = {"pressure": _pressure_ms}
+"""Of the very place now, by name, in ms: from its capacity, and from what it would have left, in MiB; never a guess."""

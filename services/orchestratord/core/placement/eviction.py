@@ -4,11 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from orchestratord.core.facts.decision import Term
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.placement import replicas
 from orchestratord.core.placement.cost import load_term
 from orchestratord.core.state import BrainState
+
+EVICT_MS = 500.0
+"""A worker ends, and the driver gives its memory back; the ledger bounds the wait for that. No eviction costs less."""
 
 _TRY_ALL_UP_TO = 8
 
@@ -19,6 +23,11 @@ class Eviction:
 
     worker_ids: tuple[str, ...]
     regret_ms: float
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What it adds to the cost of a place: the wait for the memory, and the regret."""
+        return (Term("evict", EVICT_MS), Term("regret", self.regret_ms)) if self.worker_ids else ()
 
 
 NO_EVICTION = Eviction((), 0.0)

@@ -10,12 +10,12 @@ from operator import attrgetter
 
 from llorch.assignment_mode import Mode
 from llorch.split_mode import SplitMode
-from orchestratord.core.facts.decision import Candidate, Decision, Evicted, Term
+from orchestratord.core.facts.decision import Candidate, Decision, Evicted
 from orchestratord.core.facts.rules import rules_of, with_target
 from orchestratord.core.placement import eviction, filters
 from orchestratord.core.placement.candidates import Usable, sizes_to_try
 from orchestratord.core.placement.claims import Claims
-from orchestratord.core.placement.cost import EVICT_MS, Costs
+from orchestratord.core.placement.cost import Costs
 from orchestratord.core.placement.places import Claimed, Fit, Surveyor
 from orchestratord.core.placement.possible import Possible, possible_places
 from orchestratord.core.placement.query import LoadRequest, Query, Site
@@ -128,10 +128,7 @@ def _blocked(place: Claimed) -> Candidate:
 
 
 def _candidate(surveyor: Surveyor, one: Possible) -> Candidate:
-    place, costs = one.place, surveyor.costs
-    terms = [costs.load(place.site.node), *costs.work(place.site, batch=1), costs.pressure(place.site, place.cost_ms)]
-    if one.eviction.worker_ids:
-        terms += [Term("evict", EVICT_MS), Term("regret", one.eviction.regret_ms)]
+    place = one.place
     return Candidate(
         node_id=place.site.node.node_id,
         device_ids=place.site.device_ids,
@@ -139,7 +136,7 @@ def _candidate(surveyor: Surveyor, one: Possible) -> Candidate:
         claims_mib=place.claims_mib,
         tensor_split=place.shares,
         evicted=tuple(_evicted(surveyor.query.state, worker_id) for worker_id in one.eviction.worker_ids),
-        terms=tuple(terms),
+        terms=(*surveyor.terms(place), *one.eviction.terms),
     )
 
 

@@ -5,11 +5,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from orchestratord.core.facts.decision import Term, total_ms
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.placement import eviction
 from orchestratord.core.placement.candidates import Usable, sites_of_size
 from orchestratord.core.placement.claims import Claims, Shares
-from orchestratord.core.placement.cost import EVICT_MS, Costs, pressure_ms
+from orchestratord.core.placement.cost import Costs
+from orchestratord.core.placement.eviction import EVICT_MS
 from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.state import BrainState
 
@@ -82,17 +84,17 @@ class Surveyor:
         """The path of almost every decision, over every device of the fleet."""
         node_id, ledger = here.node.node_id, self.query.state.ledger
         prefers = self.query.rules.prefers
-        load_ms = self.costs.load(here.node).ms
+        node_ms = total_ms(self.costs.of_node(here.node))
         for site in here.sites:
             device = site.devices[0]
-            claims, work_ms = self._cards.get((device.name, device.kind, device.engines)) or self._card(site)
+            claims, cards_ms = self._cards.get((device.name, device.kind, device.engines)) or self._card(site)
             claim = claims[0]
             key = node_id, device.device_id
             available, capacity = ledger.room(key)
             if available < claim <= capacity and self._idle_hold_too_little(key, claim - available):
                 self.taken.append(Claimed(site, claims))
                 continue
-            cost_ms = load_ms + work_ms + pressure_ms(capacity, available - claim)
+            cost_ms = node_ms + cards_ms + self.costs.place_ms(site, capacity, available - claim)
             if self.wanted is not None and claim <= capacity and self._is_beaten(cost_ms, fits_now=claim <= available):
                 continue
             preferred = self.query.rules.preferences_met(here.node, site.device_ids) if prefers else 0
@@ -107,6 +109,11 @@ class Surveyor:
                 claim <= available,
                 claim <= capacity,
             )
+
+    def terms(self, place: Fit) -> tuple[Term, ...]:
+        """What its cost without an eviction is made of."""
+        left_mib = sum(place.available_mib) - sum(place.claims_mib)
+        return self.costs.terms(place.site, sum(place.capacity_mib), left_mib)
 
     def _is_beaten(self, cost_ms: float, *, fits_now: bool) -> bool:
         """Equal ones are not: free memory and names decide between them."""
@@ -132,7 +139,7 @@ class Surveyor:
 
     def _card(self, site: Site) -> tuple[tuple[int, ...], float]:
         device = site.devices[0]
-        known = self.claims.on(site.devices), self.costs.work_ms(site)
+        known = self.claims.on(site.devices), total_ms(self.costs.of_cards(site))
         self._cards[device.name, device.kind, device.engines] = known
         return known
 
@@ -165,7 +172,7 @@ class Surveyor:
             available,
             capacity,
             self.query.rules.preferences_met(site.node, site.device_ids),
-            self.costs.base_ms(site) + pressure_ms(sum(capacity), sum(available) - sum(claims)),
+            total_ms(self.costs.terms(site, sum(capacity), sum(available) - sum(claims))),
             fits_now,
             all(map(int.__le__, claims, capacity)),
         )

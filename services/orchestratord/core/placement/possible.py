@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestratord.core.facts.decision import total_ms
 from orchestratord.core.placement import eviction
-from orchestratord.core.placement.cost import EVICT_MS
-from orchestratord.core.placement.eviction import NO_EVICTION, Eviction
+from orchestratord.core.placement.eviction import EVICT_MS, NO_EVICTION, Eviction
 from orchestratord.core.placement.places import Fit, Order
 from orchestratord.core.state import BrainState
 
@@ -46,6 +46,6 @@ def _with_evictions(state: BrainState, occupied: list[Fit], best: tuple[int, flo
             break
         chosen = eviction.cheapest(state, place.claims)
         if chosen is not None:
-            found.append(Possible(place, chosen, place.order(EVICT_MS + chosen.regret_ms)))
+            found.append(Possible(place, chosen, place.order(total_ms(chosen.terms))))
             best = min(best, found[-1].order[:2])
     return found
