@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from llorch.options.generation import AnswerOptions
 from llorch.options.sampling import Sampling
 
 
@@ -79,14 +80,12 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class RunSpec:
+class RunSpec(AnswerOptions):
     """One request as an engine gets it: `inputs` to embed, or `messages` for the model's chat template, or else a
     plain `prompt`. With `inputs` nothing is generated, and what follows here has no meaning.
 
-    `max_tokens` None means as many as the context holds. `remaining_ms` is the time from now in which the run
-    has to be finished. `seed` is 64 bits wide. `template_values` are variables for the chat template. A
-    `deterministic` run gives the same bytes as when it runs alone. `top_logprobs` is how many alternatives are
-    told per token; None: no log probabilities at all.
+    `remaining_ms` is the time from now in which the run has to be finished. `seed` is 64 bits wide. `template_values`
+    are variables for the chat template. A `deterministic` run gives the same bytes as when it runs alone.
     """
 
     inputs: tuple[str, ...] = ()
@@ -96,14 +95,8 @@ class RunSpec:
     tool_choice: str = ToolChoice.AUTO
     template_values: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
-    max_tokens: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
-    stop: tuple[str, ...] = ()
-    stop_token_ids: frozenset[int] = frozenset()
-    ignore_eos: bool = False
-    choices: int = 1
     constraint: OutputConstraint | None = None
-    top_logprobs: int | None = None
     deterministic: bool = False
     remaining_ms: int | None = None
     demands: tuple[Demand, ...] = ()

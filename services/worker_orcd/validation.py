@@ -6,17 +6,20 @@ whatever program calls the worker.
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import TypeVar
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason, invalid_field
 from llorch.options.checking import check_said, check_value
 from llorch.options.embedding import EMBEDDING
-from llorch.options.generation import GENERATION
+from llorch.options.generation import GENERATION, AnswerOptions
 from llorch.options.sampling import SAMPLING, Sampling
 from llorch.options.task import TASK
 from worker_orcd.chat.tools import check_tools
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import RunSpec
+
+Options = TypeVar("Options", AnswerOptions, Sampling)
 
 
 def check_run(spec: RunSpec, prefix: Sequence[LogEntry], capabilities: Capabilities) -> None:
@@ -26,11 +29,11 @@ def check_run(spec: RunSpec, prefix: Sequence[LogEntry], capabilities: Capabilit
     check_tools(spec)
     if spec.remaining_ms is not None:
         check_value("remaining_ms", TASK["deadline_ms"], spec.remaining_ms)
-    check_said("generate", GENERATION, _said_of_the_answer(spec))
-    check_said("generate.sampling", SAMPLING, _said_of_sampling(spec.sampling))
+    check_said("generate", GENERATION, _said(AnswerOptions, spec))
+    check_said("generate.sampling", SAMPLING, _said(Sampling, spec.sampling))
     for entry in prefix:
-        if entry.choice >= spec.choices:
-            raise invalid_field("prefix", f"has an entry of choice {entry.choice}, but n is {spec.choices}")
+        if entry.choice >= spec.n:
+            raise invalid_field("prefix", f"has an entry of choice {entry.choice}, but n is {spec.n}")
 
 
 def refuse_undeclared(spec: RunSpec, capabilities: Capabilities) -> None:
@@ -62,16 +65,5 @@ def _check_input(spec: RunSpec) -> None:
         raise invalid_field("generate.prompt", "must not be empty")
 
 
-def _said_of_the_answer(spec: RunSpec) -> dict[str, object]:
-    """By the contract's names."""
-    return {
-        "max_tokens": spec.max_tokens,
-        "stop": spec.stop,
-        "stop_token_ids": spec.stop_token_ids,
-        "n": spec.choices,
-        "top_logprobs": spec.top_logprobs,
-    }
-
-
-def _said_of_sampling(sampling: Sampling) -> dict[str, object]:
-    return {field.name: getattr(sampling, field.name) for field in fields(sampling)}
+def _said(options: type[Options], by: Options) -> dict[str, object]:
+    return {field.name: getattr(by, field.name) for field in fields(options)}

@@ -133,7 +133,7 @@ def test_an_id_that_is_no_token_is_refused_before_the_engine_sees_it(prompts: Pr
     with pytest.raises(InvalidArgument, match="prefix"):
         prompts.prepare(EngineRun("a", RunSpec(prompt="x"), (LogEntry(0, (49152,), "x"),)))
     with pytest.raises(InvalidArgument, match="stop_token_ids"):
-        prompts.prepare(EngineRun("a", RunSpec(prompt="x", stop_token_ids=frozenset({2**32 - 1}))))
+        prompts.prepare(EngineRun("a", RunSpec(prompt="x", stop_token_ids=(2**32 - 1,))))
 
 
 def test_the_template_of_the_model_is_its_own(model: Model, prompts: PromptBuilder) -> None:

@@ -1,8 +1,9 @@
 """The options of a generation: `GenerateWork`, `ChatInput` and `OutputConstraint` of the contract."""
 
+from dataclasses import dataclass
 from types import MappingProxyType
 
-from llorch.options.option import BYTES, Option, Range, Table
+from llorch.options.option import BYTES, Option, Range, Table, described, option, table_of
 
 MAX_INPUT_BYTES = 4 * 1024 * 1024
 """Text of one request, all messages together, in UTF-8."""
@@ -10,27 +11,42 @@ MAX_INPUT_BYTES = 4 * 1024 * 1024
 MAX_CONSTRAINT_BYTES = 64 * 1024
 MAX_CONSTRAINT_NESTING = 200
 
-GENERATION: Table = MappingProxyType(
-    {
-        "max_tokens": Option(
-            "Most tokens of an answer.", Range(1, 1_048_576), default="what the context leaves", unit="tokens"
-        ),
-        "stop": Option(
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions:
+    """Options of `GenerateWork` beside its input, its sampling and its constraint, by the contract's names.
+
+    `max_tokens` None = as many as the context holds; `top_logprobs` None = no log probabilities at all.
+    """
+
+    max_tokens: int | None = described(
+        None, Option("Most tokens of an answer.", Range(1, 1_048_576), default="what the context leaves", unit="tokens")
+    )
+    stop: tuple[str, ...] = described(
+        (),
+        Option(
             "The answer ends before any of these, which is left out.",
             Range(1, 1024),
             unit=BYTES,
             entries=Range(0, 64),
         ),
-        "stop_token_ids": Option("The answer ends at any of these tokens.", entries=Range(0, 64)),
-        "ignore_eos": Option("Go on after the model's end-of-text token.", default="false"),
-        "n": Option("Choices to generate from the same prompt.", Range(1, 16), default=1),
-        "top_logprobs": Option(
+    )
+    stop_token_ids: tuple[int, ...] = described(
+        (), Option("The answer ends at any of these tokens.", entries=Range(0, 64))
+    )
+    ignore_eos: bool = described(False, Option("Go on after the model's end-of-text token.", default="false"))
+    n: int = option(1, Range(1, 16), "Choices to generate from the same prompt.")
+    top_logprobs: int | None = described(
+        None,
+        Option(
             "Alternatives with log probabilities per token; 0 gives that of the chosen token only.",
             Range(0, 20),
             default="no log probabilities",
         ),
-    }
-)
+    )
+
+
+GENERATION = table_of(AnswerOptions)
 
 CHAT: Table = MappingProxyType(
     {

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from google.protobuf.message import Message as ProtoMessage
 
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
+from llorch.options.generation import GENERATION
 from llorch.options.sampling import SAMPLING, Sampling
 from worker_orcd.chat import tools as chat_tools
 from worker_orcd.run_spec import (
@@ -45,17 +47,12 @@ def to_run_spec(proto: run_pb2.RunSpec) -> RunSpec:
         tool_choice=work.chat.tool_choice or ToolChoice.AUTO,
         template_values=chat_tools.json_object("generate.chat.template_values", work.chat.template_values),
         seed=work.sampling.seed,
-        max_tokens=work.max_tokens if work.HasField("max_tokens") else None,
         sampling=_sampling(work.sampling),
-        stop=tuple(work.stop),
-        stop_token_ids=frozenset(work.stop_token_ids),
-        ignore_eos=work.ignore_eos,
-        choices=work.n if work.HasField("n") else 1,
         constraint=_forced_call(work) or _constraint(work.output_constraint),
-        top_logprobs=work.top_logprobs if work.HasField("top_logprobs") else None,
         deterministic=proto.deterministic,
         remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
         demands=tuple(_demands(proto)),
+        **_answer_options(work),
     )
 
 
@@ -128,6 +125,12 @@ def _tools(chat: task_pb2.ChatInput) -> Iterator[Tool]:
     for number, tool in enumerate(chat.tools):
         path = f"generate.chat.tools[{number}]"
         yield chat_tools.tool(path, tool.name, tool.description, tool.parameters)
+
+
+def _answer_options(work: task_pb2.GenerateWork) -> dict[str, Any]:
+    """Those that are said."""
+    said = ((field, value) for field, value in work.ListFields() if field.name in GENERATION)
+    return {field.name: tuple(value) if field.is_repeated else value for field, value in said}
 
 
 def _sampling(proto: task_pb2.Sampling) -> Sampling:

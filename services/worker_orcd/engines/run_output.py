@@ -49,7 +49,7 @@ class ChoiceOutput:
         """Tokens that the reader holds back."""
         self._particulars: deque[Particulars] = deque()
         self._stop_string = ""
-        self._stop_ids = spec.stop_token_ids
+        self._stop_ids = frozenset(spec.stop_token_ids)
         self._limit, self._limit_reason = room, FinishReason.CONTEXT_FULL
         if spec.max_tokens is not None and spec.max_tokens <= room:
             self._limit, self._limit_reason = spec.max_tokens, FinishReason.LENGTH
@@ -167,7 +167,7 @@ class RunOutput:
         self.attempt_id = run.attempt_id
         self.tokens_in = tokens_in
         self.cached_tokens = 0
-        emitted = [0] * run.spec.choices
+        emitted = [0] * run.spec.n
         for entry in run.prefix:
             emitted[entry.choice] += len(entry.token_ids)
         self.choices = [

@@ -1,8 +1,8 @@
 """The stages that a token is picked by, as llama.cpp has them, in one fixed order.
 
-Sampler profile 2: logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC, temperature, draw. Temperature 0
+Logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC, temperature, draw. Temperature 0
 takes the most likely token after DRY. With mirostat, it and the temperature stand in place of all from top-k on.
-A change of the order has to raise `draws.PROFILE`.
+A change of the order raises `draws.PROFILE`, which receipts name.
 """
 
 import ctypes
