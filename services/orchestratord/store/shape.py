@@ -48,13 +48,26 @@ class Shape:
 class Change:
     """Brings a record of an earlier format to format `format`, at each place that holds a `type`.
 
-    `apply` changes what it is given, and leaves alone what it has already made. `values` are what it adds.
+    `apply` changes what it is given, and leaves alone what it has already made. `values` are what it adds. With
+    `is_new_kind` there are no records of an earlier format.
     """
 
     format: int
     type: type
     apply: Callable[[Stored], None]
     values: Mapping[str, Any] = field(default_factory=dict)
+    is_new_kind: bool = False
+
+
+def began(number: int, kind: type) -> Change:
+    """A kind of record that was kept first in format `number`: earlier stores have none, and earlier releases can't
+    read one.
+    """
+    return Change(number, kind, _leave, is_new_kind=True)
+
+
+def _leave(_: Stored) -> None:
+    """There is none to change."""
 
 
 def added(number: int, kind: type, /, **values: Any) -> Change:

@@ -22,7 +22,7 @@ from orchestratord.core.facts.records import Record
 from orchestratord.store import codec, migrate, names
 from orchestratord.store.interface import AuditEntry, KeptTask
 from orchestratord.store.kinds import KINDS, kind_of
-from orchestratord.store.shape import Change
+from orchestratord.store.shape import Change, began
 from orchestratord.store.sqlite import FILE, open_sqlite
 from support import stored_database
 from support.stored_database import AUDIT, DATABASES, FAILURE, RECORDS, REQUEST, RESULT, TASKS
@@ -52,7 +52,8 @@ def test_the_examples_are_of_every_kind_and_show_every_field_beside_its_default(
 async def test_a_database_of_an_earlier_version_has_what_was_put_into_it(tmp_path: Path, name: str) -> None:
     records, tasks, audit = await _contents_of(tmp_path, name)
     later = [change for change in names.CHANGES if change.format > _format(name)]
-    assert records == [_before(later, record) for record in RECORDS]
+    unknown = {change.type for change in later if change.is_new_kind}
+    assert records == [_before(later, record) for record in RECORDS if type(record) not in unknown]
     assert tasks == [_before(later, task) for task in TASKS]
     assert audit == [*reversed(AUDIT)]
 
@@ -103,6 +104,19 @@ async def test_records_of_an_earlier_format_are_changed_once(tmp_path: Path, mon
         assert (len(records), tasks) == (len(RECORDS), [*TASKS])
     assert len(calls) == 1
     assert _copies_in(tmp_path) == [f"{FILE}.before-{migrate.version()}"]
+
+
+async def test_a_kind_of_record_that_began_later_raises_the_format_and_changes_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored_database.fill(tmp_path)
+    change = began(names.FORMAT + 1, App)
+    monkeypatch.setattr(names, "CHANGES", (*names.CHANGES, change))
+    monkeypatch.setattr(names, "FORMAT", change.format)
+    assert (await _read(tmp_path))[0] == [*RECORDS]
+    monkeypatch.undo()
+    with pytest.raises(FailedPrecondition, match="of a newer release"):
+        open_sqlite(tmp_path)
 
 
 async def test_details_that_were_cut_are_json_again(tmp_path: Path) -> None:
