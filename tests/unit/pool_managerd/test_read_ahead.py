@@ -1,5 +1,6 @@
 """Reading a model's files ahead of its load, and what is told of it."""
 
+import ctypes
 import mmap
 import os
 import time
@@ -23,24 +24,25 @@ def cold_file(path: Path, size: int) -> Path:
     descriptor = os.open(path, os.O_RDWR)
     os.fsync(descriptor)
     deadline = time.monotonic() + 60
-    while _is_in_memory(descriptor, size):
+    while _is_in_memory(descriptor):
         assert time.monotonic() < deadline, "the kernel does not forget the file"
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
     return path
 
 
-def _is_in_memory(descriptor: int, size: int) -> bool:
-    """Whether any page of it is."""
-    return any(_can_be_read_at_once(descriptor, offset) for offset in range(0, size, mmap.PAGESIZE))
-
-
-def _can_be_read_at_once(descriptor: int, offset: int) -> bool:
-    try:
-        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return False
-    return True
+def _is_in_memory(descriptor: int) -> bool:
+    """Whether any page of it is. Asked of the page table: a read, even one that may not wait, makes the kernel fetch
+    what it looks at and more, so that the file would be warm again by being looked at.
+    """
+    size = os.fstat(descriptor).st_size
+    pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    with mmap.mmap(descriptor, size) as view:
+        begin = ctypes.c_char.from_buffer(view)
+        failed = ctypes.CDLL(None, use_errno=True).mincore(ctypes.byref(begin), ctypes.c_size_t(size), pages)
+        del begin  # the map can't be closed while it is looked at
+    assert not failed, os.strerror(ctypes.get_errno())
+    return any(page & 1 for page in pages)
 
 
 @pytest.mark.req("POOL-2012")
