@@ -11,8 +11,10 @@ SET_UP := $(PYTHON) scripts/set_up.py $(if $(CPU),--cpu)
 PYTEST := $(BIN)/python -m pytest
 HAS_GPU := nvidia-smi --list-gpus >/dev/null 2>&1
 suites = $(wildcard $(addprefix tests/,$(1)))
-# One process per core, for tests that neither measure time nor use the native engine, which takes all cores itself.
+# One process per core, for tests that start nothing beside themselves.
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal
+# Two processes with half of the cores each, for tests with daemons and engines, which find cores of their own there.
+HALVES := --numprocesses 2 --dist loadfile --own-cores
 # Bytecode is kept, also where the environment says otherwise: without it every pytest, and every process that a test
 # starts, compiles all modules again.
 export PYTHONDONTWRITEBYTECODE :=
@@ -27,14 +29,14 @@ demo: set-up ## Show a real model answering, over HTTP and over gRPC (CPU=1: on 
 
 test: set-up check ## Everything that has to pass: check, then all test suites
 	$(PYTEST) $(PARALLEL) -m "not native" $(call suites,unit contract sim)
-	$(PYTEST) -m native $(call suites,unit contract sim integration)
-	$(PYTEST) --numprocesses 2 --dist loadfile -m "not native" $(call suites,integration)
-	$(PYTEST) $(call suites,chaos e2e)
+	$(PYTEST) $(HALVES) -m native $(call suites,unit contract sim)
+	$(PYTEST) $(HALVES) $(call suites,integration chaos e2e)
 
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
 	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 LLORCH_TEST_EXAMPLES=quarter $(PYTEST) $(PARALLEL) -m "not native and not quality" $(call suites,unit contract sim)
 
-chaos: set-up ## The chaos tests with their full counts
+chaos: set-up ## The chaos tests and the simulated worlds with their full counts
+	LLORCH_SIM_WORLDS=2000 $(PYTEST) $(PARALLEL) $(call suites,sim)
 	LLORCH_CHAOS=full LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10 $(PYTEST) $(call suites,chaos)
 
 up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …": options of `llorch up`)

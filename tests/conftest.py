@@ -31,6 +31,28 @@ hypothesis.settings.load_profile("shared_machine")
 _UNKNOWN = pytest.StashKey[list[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--own-cores",
+        action="store_true",
+        help="Share the cores out among xdist's processes, and what they start: engines in several of them would "
+        "compute with as many threads as there are cores each, which wait for each other by spinning.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and config.getoption("--own-cores"):
+        number, count = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number % len(cores) :: count])
+
+
+def pytest_report_header() -> str:
+    share = os.environ.get("LLORCH_CHAOS", "0.1")
+    return f"counts: {share} of the kills and faults, a part of seeds and worlds; `make chaos` takes all of them"
+
+
 def pytest_sessionstart() -> None:
     leaks.adopt_orphans()
     # gRPC's poller, with its sockets, lives from the first channel or server to the last; this one holds it
