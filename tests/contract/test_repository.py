@@ -52,6 +52,21 @@ def test_no_module_has_a_name_that_tells_nothing() -> None:
     assert [str(file) for file in written_files() if file.name in UNTELLING_NAMES] == []
 
 
+def test_the_files_that_contributing_names_exist() -> None:
+    """Paths there may leave out the first folders, and what an ellipsis or an angle bracket stands for."""
+    known = [f"/{file.relative_to(ROOT)}" for file in repository_files()]
+    folders = {str(parent) for name in known for parent in Path(name).parents}
+    named = set(re.findall(r"`([\w./…-]+(?:\.\w+|/))`", (ROOT / "CONTRIBUTING.md").read_text()))
+    named -= {name for name in named if not name.strip("./").endswith((".py", ".proto", ".md")) and "/" not in name}
+    assert len(named) > 60
+    missing = [
+        name
+        for name in sorted(named)
+        if not any(path.endswith("/" + name.split("…/")[-1].rstrip("/")) for path in (*known, *folders))
+    ]
+    assert missing == []
+
+
 def test_nothing_generated_by_tools_is_tracked() -> None:
     names = {part for file in repository_files() for part in file.relative_to(ROOT).parts}
     assert names & {".venv", "build", "__pycache__", ".mypy_cache", ".pytest_cache", ".deps"} == set()
