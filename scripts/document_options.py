@@ -9,6 +9,7 @@ from pathlib import Path
 
 from generated_documents import in_cell, markdown, write_or_check
 from llorch.options.app import APP
+from llorch.options.assignment import ASSIGNMENT
 from llorch.options.embedding import EMBEDDING
 from llorch.options.generation import CHAT, GENERATION, OUTPUT_CONSTRAINT
 from llorch.options.model import MODEL
@@ -49,6 +50,7 @@ SECTIONS = (
     Section("Embeddings", "EmbedWork", EMBEDDING),
     Section("Models", "ModelSpec", MODEL),
     Section("Apps", "App", APP),
+    Section("Placement rules", "Assignment", ASSIGNMENT),
 )
 
 

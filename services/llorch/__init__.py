@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llorch.errors import LlorchError as LlorchError
+    from llorch.options.assignment import AssignmentSettings as AssignmentSettings
     from llorch.options.model import ModelSettings as ModelSettings
     from llorch.sdk.answer import Answer as Answer
     from llorch.sdk.answer import CalledTool as CalledTool
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from llorch.sdk.events import ToolCallDelta as ToolCallDelta
     from llorch.sdk.failures import TaskFailed as TaskFailed
     from llorch.sdk.failures import Unreachable as Unreachable
-    from llorch.sdk.placement_calls import AssignmentSettings as AssignmentSettings
     from llorch.sdk.task_options import ContentPart as ContentPart
     from llorch.sdk.task_options import GenerateOptions as GenerateOptions
     from llorch.sdk.task_options import MediaPart as MediaPart
@@ -73,7 +73,7 @@ _HOME = {
     "TaskFailed": "llorch.sdk.failures",
     "Unreachable": "llorch.sdk.failures",
     "ModelSettings": "llorch.options.model",
-    "AssignmentSettings": "llorch.sdk.placement_calls",
+    "AssignmentSettings": "llorch.options.assignment",
     "ContentPart": "llorch.sdk.task_options",
     "GenerateOptions": "llorch.sdk.task_options",
     "MediaPart": "llorch.sdk.task_options",

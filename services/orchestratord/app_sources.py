@@ -23,10 +23,8 @@ class AppTable(SettingsTable):
     )
     priority: str = option_field(DEFAULT_PRIORITY, APP["priority"])
     weight: float = option_field(DEFAULT_WEIGHT, APP["weight"])
-    max_concurrent_tasks: int = Field(0, ge=0, le=1_000_000, description="Tasks at once; 0 = no limit.")
-    max_tokens_per_minute: int = Field(
-        0, ge=0, le=1_000_000_000, description="Tokens per minute, in and out; 0 = no limit."
-    )
+    max_concurrent_tasks: int = option_field(0, APP["max_concurrent_tasks"])
+    max_tokens_per_minute: int = option_field(0, APP["max_tokens_per_minute"])
 
 
 def apps_of_file(file: Path | None) -> Iterator[tuple[Heading, AppDefined]]:

@@ -1,13 +1,16 @@
 """Assignments of the settings file. They may name nodes that have not been seen yet."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from llorch.assignment_mode import Mode, all_meanings
 from llorch.identifiers import check_id
+from llorch.option_field import option_field
+from llorch.options.assignment import ASSIGNMENT, RuleTerms, terms_of
 from orchestratord.core.events import AssignmentSet
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.model import Origin
@@ -19,8 +22,8 @@ else:
     ModeWord = Literal[tuple(mode.word for mode in Mode)]
 
 
-class AssignmentTable(SettingsTable):
-    """One table [[assignments]]."""
+class _RuleInWords(SettingsTable):
+    """What the settings file has under a name or in a form of its own."""
 
     id: str = Field("", description="Name of the rule; made from what it says if there is none.")
     model: str = Field("", description="The model that it is about; else every model of the app.")
@@ -29,10 +32,13 @@ class AssignmentTable(SettingsTable):
         description="Places: a node, a GPU such as garage/3090, GPUs together such as garage/3090+3060, or a pool."
     )
     mode: ModeWord = Field(description=all_meanings())
-    keep_loaded: bool = Field(False, description="Load it at start and never evict it.")
-    replicas_min: int = Field(0, ge=0, le=256, description="Workers to keep at least.")
-    replicas_max: int = Field(0, ge=0, le=256, description="Workers to have at most; 0 = one.")
-    fallback: bool = Field(False, description="With pin: go elsewhere when the place is lost.")
+
+
+_TERMS: dict[str, Any] = {
+    each.name: (each.type, option_field(each.default, ASSIGNMENT[each.name])) for each in fields(RuleTerms)
+}
+
+AssignmentTable = create_model("AssignmentTable", __base__=_RuleInWords, __doc__="One table [[assignments]].", **_TERMS)
 
 
 def assignments_of_file(file: Path | None) -> Iterator[tuple[Heading, AssignmentSet]]:
@@ -45,16 +51,13 @@ def assignments_of_file(file: Path | None) -> Iterator[tuple[Heading, Assignment
         yield heading, AssignmentSet(_draft(table))
 
 
-def _draft(table: AssignmentTable) -> Assignment:
+def _draft(table: _RuleInWords) -> Assignment:
     return Assignment(
         assignment_id=table.id,
         model=table.model,
         app=table.app,
         targets=table.to,
         mode=Mode[table.mode.upper()],
-        keep_loaded=table.keep_loaded,
-        replicas_min=table.replicas_min,
-        replicas_max=table.replicas_max,
-        fallback=table.fallback,
         origin=Origin.FILE,
+        **terms_of(table),
     )

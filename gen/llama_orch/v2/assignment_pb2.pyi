@@ -75,11 +75,11 @@ class Assignment(_message.Message):
     keep_loaded: _builtins.bool
     """Loaded at start and never evicted."""
     replicas_min: _builtins.int
-    """Workers to keep at least; 0 = none."""
+    """Workers to keep at least; 0 = none. Default 0. Range 0 to 256."""
     replicas_max: _builtins.int
-    """Workers to have at most; 0 = one."""
+    """Workers to have at most; 0 = one. Default 0. Range 0 to 256."""
     fallback: _builtins.bool
-    """Whether it may run elsewhere when the place is lost. Default false."""
+    """With a pin: whether it may run elsewhere when the place is lost. Default: false."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Places: "node", "node/gpu", "node/gpu+gpu" or a pool id. 1 to 64 entries. Each 1 to 512 characters."""

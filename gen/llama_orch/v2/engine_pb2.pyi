@@ -196,7 +196,7 @@ class EngineInfo(_message.Message):
     PROTOCOL_MIN_FIELD_NUMBER: _builtins.int
     PROTOCOL_MAX_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
-    """Engine name: "llama_cpp", "sim"."""
+    """Engine name, e.g. "llama_cpp"."""
     engine_version: _builtins.str
     """Engine version."""
     model: _builtins.str

@@ -24,10 +24,8 @@ Models = Annotated[
 ]
 Priority = Annotated[str | None, typer.Option(help="Class of its tasks: interactive (the default) or batch.")]
 Weight = Annotated[float | None, option_flag(APP["weight"])]
-MaxTasks = Annotated[int | None, typer.Option(min=0, help="Tasks at once; 0 is no limit.")]
-MaxTokens = Annotated[
-    int | None, typer.Option("--max-tokens-per-minute", min=0, help="Tokens in and out; 0 is no limit.")
-]
+MaxTasks = Annotated[int | None, option_flag(APP["max_concurrent_tasks"], "--max-tasks")]
+MaxTokens = Annotated[int | None, option_flag(APP["max_tokens_per_minute"], "--max-tokens-per-minute")]
 
 
 @app.callback()

@@ -1,10 +1,44 @@
 """The options of a placement rule: `Assignment` of the contract."""
 
+from dataclasses import dataclass, fields
 from types import MappingProxyType
+from typing import Any, TypedDict
 
-from llorch.options.option import Table
+from llorch.options.option import Option, Range, Table, described, option, table_of
 from llorch.options.task import places
 
+_REPLICAS = Range(0, 256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleTerms:
+    """What a rule says beside its subject, its places and its mode. The rule of the orchestrator, the contract's
+    `Assignment` and a table of the settings file have these fields under the same names.
+    """
+
+    keep_loaded: bool = described(False, Option("Loaded at start and never evicted."))
+    replicas_min: int = option(0, _REPLICAS, "Workers to keep at least; 0 = none.")
+    replicas_max: int = option(0, _REPLICAS, "Workers to have at most; 0 = one.")
+    fallback: bool = described(
+        False, Option("With a pin: whether it may run elsewhere when the place is lost.", default="false")
+    )
+
+
+def terms_of(rule: Any) -> dict[str, Any]:
+    """The terms of whatever has them, by name."""
+    return {each.name: getattr(rule, each.name) for each in fields(RuleTerms)}
+
+
 ASSIGNMENT: Table = MappingProxyType(
-    {"targets": places('Places: "node", "node/gpu", "node/gpu+gpu" or a pool id.', least=1)}
+    {"targets": places('Places: "node", "node/gpu", "node/gpu+gpu" or a pool id.', least=1), **table_of(RuleTerms)}
 )
+
+
+class AssignmentSettings(TypedDict, total=False):
+    """The same as arguments of a call, and the name of the rule."""
+
+    assignment_id: str | None
+    keep_loaded: bool | None
+    replicas_min: int | None
+    replicas_max: int | None
+    fallback: bool | None

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from math import inf, isfinite
+from struct import pack, unpack
 from types import MappingProxyType
 from typing import Any
 
@@ -21,13 +22,21 @@ class Range:
     open_low: bool = False
 
     def __contains__(self, value: float) -> bool:
-        """NaN and infinities are in no range."""
-        return isfinite(value) and self.low <= value <= self.high and not (self.open_low and value == self.low)
+        """NaN and infinities are in no range. An end may be rounded to 32 bits, as the contract's floats are."""
+        if not isfinite(value):
+            return False
+        if value in (self.low, _rounded(self.low)):
+            return not self.open_low
+        return self.low < value <= self.high or value == _rounded(self.high)
 
     def __str__(self) -> str:
         if self.high == inf:
             return f"at least {self.low:.10g}"
         return f"{'above ' if self.open_low else ''}{self.low:.10g} to {self.high:.10g}"
+
+
+def _rounded(end: float) -> float:
+    return float(unpack("f", pack("f", end))[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,12 @@
 """Calls about where models and apps run, and why."""
 
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from llama_orch.v2 import assignment_pb2, decision_pb2, placement_service_pb2, task_pb2
+from llorch.options.assignment import AssignmentSettings
 from llorch.sdk.caller import Caller
 from llorch.sdk.fill import filled
 from llorch.sdk.task_options import PlacementWishes, Texts
-
-
-class AssignmentSettings(TypedDict, total=False):
-    """Other fields of the contract's `Assignment`."""
-
-    assignment_id: str | None
-    keep_loaded: bool | None
-    replicas_min: int | None
-    replicas_max: int | None
-    fallback: bool | None
 
 
 class PlacementCalls(Caller):

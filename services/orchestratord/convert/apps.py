@@ -7,8 +7,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llama_orch.v2 import app_pb2
 from llorch.errors import invalid_field
 from llorch.identifiers import check_id
-from llorch.options.app import DEFAULT_WEIGHT
+from llorch.options.app import APP, DEFAULT_WEIGHT
 from llorch.options.task import DEFAULT_PRIORITY
+from orchestratord.convert.option_checks import check_options
 from orchestratord.core.facts.apps import App
 
 MAX_NAMES = 256
@@ -18,6 +19,7 @@ MAX_NAME = 128
 def to_app(app: app_pb2.App, key_hash: str = "", at_ms: int = 0) -> App:
     """Checks everything that can be checked without the state. Fields that only the orchestrator sets are not read."""
     check_id(app.app, "app")
+    check_options("", APP, app)
     _check_names(app)
     return App(
         name=app.app,

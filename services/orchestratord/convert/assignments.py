@@ -4,7 +4,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import assignment_pb2, task_pb2
 from llorch.identifiers import check_id
-from llorch.options.assignment import ASSIGNMENT
+from llorch.options.assignment import ASSIGNMENT, terms_of
 from llorch.options.task import PLACEMENT
 from llorch.rpc.enum_tables import ASSIGNMENT_MODES
 from orchestratord.convert.option_checks import check_options
@@ -24,10 +24,7 @@ def to_draft(assignment: assignment_pb2.Assignment) -> Assignment:
         app=assignment.app,
         targets=tuple(assignment.targets),
         mode=ASSIGNMENT_MODES.from_proto(assignment.mode, "mode"),
-        keep_loaded=assignment.keep_loaded,
-        replicas_min=assignment.replicas_min,
-        replicas_max=assignment.replicas_max,
-        fallback=assignment.fallback,
+        **terms_of(assignment),
     )
 
 
@@ -41,11 +38,8 @@ def to_proto(view: AssignmentView) -> assignment_pb2.Assignment:
         app=rule.app,
         targets=view.targets,
         mode=ASSIGNMENT_MODES.to_proto(rule.mode),
-        keep_loaded=rule.keep_loaded,
-        replicas_min=rule.replicas_min,
-        replicas_max=rule.replicas_max,
-        fallback=rule.fallback,
         create_time=create_time,
+        **terms_of(rule),
     )
 
 

@@ -8,10 +8,10 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from llama_orch.v2 import app_pb2, assignment_pb2, model_pb2, session_pb2, task_pb2
+from llorch.options.assignment import AssignmentSettings
 from llorch.options.model import ModelSettings
 from llorch.sdk import task_options
 from llorch.sdk.app_calls import AppSettings
-from llorch.sdk.placement_calls import AssignmentSettings
 from llorch.sdk.scalar import JSON_TEXT
 from llorch.sdk.task_options import GenerateOptions, JsonObject, TaskOptions, Texts
 from llorch.sdk.task_spec import embed_spec, generate_spec

@@ -54,8 +54,6 @@ def test_a_name_is_given_once() -> None:
     ("app", "error"),
     [
         (App("x", priority="urgent"), InvalidArgument),
-        (App("x", weight=0.0), InvalidArgument),
-        (App("x", weight=101.0), InvalidArgument),
         (App("x", models={"gpt-4o": "nowhere"}), NotFound),
     ],
 )

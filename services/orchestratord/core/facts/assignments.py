@@ -9,17 +9,18 @@ from itertools import count
 
 from llorch.assignment_mode import Mode
 from llorch.errors import NotFound, Reason
+from llorch.options.assignment import RuleTerms
 from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.targets import Place, show
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(RuleTerms):
     """A rule. `targets` are the places as they were written; `places` what they meant when their nodes were there.
 
     The two are of one length once the rule is set. A place is None as long as its node has never been seen, which only
-    a rule of the settings file can have. `replicas_min` and `replicas_max` are 0 where nothing was said.
+    a rule of the settings file can have.
     """
 
     assignment_id: str
@@ -28,10 +29,6 @@ class Assignment:
     targets: tuple[str, ...]
     mode: Mode
     places: tuple[Place | None, ...] = ()
-    keep_loaded: bool = False
-    replicas_min: int = 0
-    replicas_max: int = 0
-    fallback: bool = False
     origin: Origin = Origin.CALL
     created_at_ms: int = 0
 

@@ -3,8 +3,6 @@
 from dataclasses import replace
 
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted, invalid_field
-from llorch.options.app import APP
-from llorch.options.checking import check_value
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import AppCreated, AppDefined, AppDeleted, AppUpdated
 from orchestratord.core.facts.apps import App
@@ -123,7 +121,6 @@ def _hold_if_at_limit(state: BrainState, name: str) -> None:
 def _check(state: BrainState, app: App) -> None:
     if app.priority not in state.config.priorities:
         raise invalid_field("priority", f"'{app.priority}' is none of: {', '.join(state.config.priorities)}")
-    check_value("weight", APP["weight"], app.weight)
     if app.origin is not Origin.FILE:
         for name in app.models.values():
             state.catalog.get(name)
