@@ -11,20 +11,25 @@ from llorch.assignment_mode import Mode
 class Effect:
     """A rule that `wants` its places is met by a worker at one of them; any other, by a worker that uses none of them.
 
-    Where a rule that `binds` is not met, no worker may be; of other rules, it counts how many are met. `wished` are the
-    words for people before the places, where a request wishes them itself.
+    Where a rule that binds is not met, no worker may be, and `binds_as` names the filter that leaves the place out; of
+    other rules, it counts how many are met. `wished` are the words for people before the places, where a request wishes
+    them itself.
     """
 
     wants: bool
-    binds: bool
+    binds_as: str = ""
     wished: str = ""
+
+    @property
+    def binds(self) -> bool:
+        return self.binds_as != ""
 
 
 EFFECTS: Mapping[Mode, Effect] = MappingProxyType(
     {
-        Mode.PIN: Effect(wants=True, binds=True, wished="the request's pin to"),
-        Mode.AVOID: Effect(wants=False, binds=True, wished="the request avoids"),
-        Mode.PREFER: Effect(wants=True, binds=False, wished="the request prefers"),
+        Mode.PIN: Effect(wants=True, binds_as="pinned", wished="the request's pin to"),
+        Mode.AVOID: Effect(wants=False, binds_as="avoided", wished="the request avoids"),
+        Mode.PREFER: Effect(wants=True, wished="the request prefers"),
     }
 )
 """In the order in which rules are told to people."""

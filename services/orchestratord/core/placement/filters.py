@@ -7,6 +7,7 @@ from functools import cache
 from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.fleet import NodeState
+from orchestratord.core.facts.mode_effects import BINDING, EFFECTS, WANTING
 from orchestratord.core.facts.rules import Rule
 from orchestratord.core.placement import engines
 from orchestratord.core.placement.query import Query, Site
@@ -122,7 +123,7 @@ def _what_the_mask_leaves_out(_: Query, site: Site) -> str:
     return f"the request's device_mask leaves {site.name} out"
 
 
-def _by_rules(name: str, mode: Mode) -> Filter:
+def _by_rules(mode: Mode) -> Filter:
     """Where a rule of a binding mode, or the request, does not let it be."""
 
     def broken(query: Query, site: Site) -> Rule | None:
@@ -133,7 +134,10 @@ def _by_rules(name: str, mode: Mode) -> Filter:
         return rule.label(query.state.fleet) if rule is not None else ""
 
     return Filter(
-        name, lambda query, site: broken(query, site) is not None, label, lambda query: bool(query.rules.of(mode))
+        EFFECTS[mode].binds_as,
+        lambda query, site: broken(query, site) is not None,
+        label,
+        lambda query: bool(query.rules.of(mode)),
     )
 
 
@@ -159,8 +163,8 @@ _ENGINE = Filter("engine", _lacks_the_engine, _what_it_offers, lambda query: que
 _DEVICE_MASK = Filter(
     "device_mask", _is_outside_of_the_mask, _what_the_mask_leaves_out, lambda query: bool(query.rules.device_mask)
 )
-_AVOIDED = _by_rules("avoided", Mode.AVOID)
-_PINNED = _by_rules("pinned", Mode.PIN)
+_WANT_NO_DEVICE = tuple(_by_rules(mode) for mode in BINDING if mode not in WANTING)
+_WANT_A_SET = tuple(_by_rules(mode) for mode in BINDING if mode in WANTING)
 _CONTEXT = Filter("context", _is_too_short, _what_is_too_short, _prompt_is_known)
 
 # What is told to people is the first that applies.
@@ -168,14 +172,14 @@ _CONTEXT = Filter("context", _is_too_short, _what_is_too_short, _prompt_is_known
 OF_NODES = (_NODE_READY, _LOAD_FAILED)
 """Asked once per node, with a site without devices."""
 
-OF_DEVICES = (_DEVICE_USABLE, _RELEASED, _DRAINING, _ENGINE, _COMPUTE_CAPABILITY, _DEVICE_MASK, _AVOIDED)
+OF_DEVICES = (_DEVICE_USABLE, _RELEASED, _DRAINING, _ENGINE, _COMPUTE_CAPABILITY, _DEVICE_MASK, *_WANT_NO_DEVICE)
 """Asked per device; a set of devices is made of those that they leave."""
 
-OF_SETS = (_PINNED, _CONTEXT)
+OF_SETS = (*_WANT_A_SET, _CONTEXT)
 """Asked per set of devices, be it one device or several."""
 
-OF_RULES = (_DEVICE_MASK, _AVOIDED, _PINNED)
+OF_RULES = (_DEVICE_MASK, *_WANT_NO_DEVICE, *_WANT_A_SET)
 """Of all these, those that follow what people say."""
 
-OF_WORKERS = (_NODE_READY, _DEVICE_MASK, _AVOIDED, _PINNED, _CONTEXT)
+OF_WORKERS = (_NODE_READY, *OF_RULES, _CONTEXT)
 """Asked per worker that is there already."""
