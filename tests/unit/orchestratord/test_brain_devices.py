@@ -1,5 +1,7 @@
 """It is their computer: devices go back to their owners when they say so, or when another program needs the memory."""
 
+from dataclasses import replace
+
 import pytest
 
 from llorch.errors import Reason, Unavailable
@@ -184,6 +186,18 @@ def test_a_device_that_does_not_answer_is_not_pressed() -> None:
     driver.add_model("next")
     with pytest.raises(Unavailable):
         driver.submit("next")
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_with_cards_alone_that_the_engine_is_too_new_for_a_task_does_not_wait_for_ever(pinned: bool) -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", size_mib=6000, slots=1, vram_claim_mib=6000)
+    driver.add_node("garage", replace(CARD, compute_capability="3.5"), staged={"file:/models/coder.gguf": 6000})
+    if pinned:
+        driver.assign("coder", "garage")
+    with pytest.raises(Unavailable, match=r"'coder'.*too old for the engine"):
+        driver.submit("coder")
+    assert not driver.state.queue.has_waiting("coder")
 
 
 def test_a_worker_that_is_found_on_a_released_device_leaves_it() -> None:

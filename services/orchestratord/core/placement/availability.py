@@ -17,8 +17,12 @@ from orchestratord.core.placement.load_planning import Outlook, may_ever_fit, ou
 from orchestratord.core.placement.tally import NO_ROOM
 from orchestratord.core.state import BrainState
 
-_GIVEN_AWAY = {"device_released": "released to its owner", "pool_draining": "in a drained pool"}
-"""Filters of devices that stay away until the operator gives them back: no task waits for that."""
+STAYS_AWAY = {
+    "device_released": "released to its owner",
+    "pool_draining": "in a drained pool",
+    "compute_capability": "too old for the engine",
+}
+"""Filters of devices that take part again only if the operator does something: no task waits for that."""
 
 
 def is_served(state: BrainState, name: str) -> bool:
@@ -133,7 +137,7 @@ def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | N
         return TaskError(Reason.PIN_EXCLUDES_ALL, _no_place_left(model.name, looked.decision.excluded_by))
     if looked.decision.removed.get("engine"):
         return TaskError(Reason.NO_DEVICE, _no_such_engine(model), retryable=True)
-    removed = [words for name, words in _GIVEN_AWAY.items() if looked.decision.removed.get(name)]
+    removed = [words for name, words in STAYS_AWAY.items() if looked.decision.removed.get(name)]
     if removed:
         message = f"no device is left for '{model.name}': what could take it is {' or '.join(removed)}"
         return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`", retryable=True)

@@ -12,6 +12,7 @@ from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.rules import Lane, Overrides
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError
+from orchestratord.core.placement import availability, filters
 from support.placement import BIG, SMALL, Scene, card
 
 pytestmark = pytest.mark.req("ORCH-1011")
@@ -158,3 +159,10 @@ def test_details_are_told_only_when_the_caller_asks_for_them() -> None:
     decision = scene.place()
     assert decision.removed == {"pinned": 1}
     assert decision.details == ()
+
+
+def test_every_reason_that_can_leave_out_all_devices_ends_the_wait_or_passes_by_itself() -> None:
+    """A filter that is neither would let a task wait for ever."""
+    by_rules = {one.name for one in filters.OF_RULES}
+    ends = {*availability.STAYS_AWAY, "engine", *by_rules}
+    assert {one.name for one in filters.OF_DEVICES} - ends == {"device_usable"}
