@@ -6,19 +6,21 @@ prefill   evaluate the tokens of the prompt that are not in the KV cache there a
 decode    generate the answer, with as many others as there are at once
 pressure  how full the place gets; decides between places that are otherwise equal
 
-A term stands in the table of what it depends on: the node, the cards, or the very place at this moment. The tables are
-all that a further one has to be added to. What an eviction costs on top is said in `eviction.py`.
+A term of a place where the model would be loaded stands in the table of what it depends on, below: the node, the
+cards, or the very place now. A further one is a function and its line there. Those of the cards hold for a worker that
+has the model already, too; `worker_terms` adds what only such a worker costs. What an eviction costs on top is said in
+`eviction.py`.
 
 Measurements count. What is not known yet is guessed from what the work is bound by: reading weights. Such a guess
 orders places; it is never shown as a prediction.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.decision import Term
-from orchestratord.core.facts.fleet import Node, Worker
+from orchestratord.core.facts.fleet import Device, Node, Worker
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.learnt.rates import device_key
 from orchestratord.core.placement.query import Query, Site
@@ -35,6 +37,8 @@ _WEIGHTS_MIB_PER_MS = {DeviceKind.CUDA: 400.0, DeviceKind.SIMULATED: 400.0, Devi
 _PREFILL_SPEEDUP = 30.0  # tokens of a prompt share one reading of the weights
 _OUTPUT_TOKENS = 256
 _PREFILL = "prefill"
+
+Devices = tuple[Device, ...]
 
 
 @dataclass(slots=True)
@@ -54,16 +58,12 @@ class Costs:
         """With so many runs at once."""
         key = device_key([device.name for device in site.devices]), batch
         if key not in self._of_cards:
-            self._of_cards[key] = tuple(term(self.query, site, *key) for term in OF_CARDS)
+            self._of_cards[key] = tuple(term(self.query, site.devices, *key) for term in OF_CARDS)
         return self._of_cards[key]
-
-    def place_ms(self, site: Site, capacity_mib: int, left_mib: int) -> float:
-        """What is the place's own. It would have so much memory left; asked for every place of the fleet."""
-        return sum(ms(self.query, site, capacity_mib, left_mib) for ms in OF_PLACES.values())
 
     def terms(self, site: Site, capacity_mib: int, left_mib: int) -> tuple[Term, ...]:
         """All, before any worker has to leave."""
-        own = (Term(name, ms(self.query, site, capacity_mib, left_mib)) for name, ms in OF_PLACES.items())
+        own = (Term(name, ms(self.query, site, capacity_mib, left_mib)) for name, ms in OF_PLACES)
         return *self.of_node(site.node), *self.of_cards(site), *own
 
 
@@ -102,16 +102,16 @@ def _load(query: Query, node: Node) -> Term:
     return load_term(query.state, query.model.name, node.node_id)
 
 
-def _prefill(query: Query, site: Site, cards: str, _batch: int) -> Term:
+def _prefill(query: Query, devices: Devices, cards: str, _batch: int) -> Term:
     tokens = query.request.prompt_tokens
     known = query.state.rates.prefill_ms(query.model.name, cards, tokens)
-    return _term(_PREFILL, known, tokens * _token_ms(query, site) / _PREFILL_SPEEDUP)
+    return _term(_PREFILL, known, tokens * _token_ms(query, devices) / _PREFILL_SPEEDUP)
 
 
-def _decode(query: Query, site: Site, cards: str, batch: int) -> Term:
+def _decode(query: Query, devices: Devices, cards: str, batch: int) -> Term:
     tokens = query.request.output_tokens or _OUTPUT_TOKENS
     known = query.state.rates.decode_ms(query.model.name, cards, batch, tokens)
-    return _term("decode", known, tokens * _token_ms(query, site))
+    return _term("decode", known, tokens * _token_ms(query, devices))
 
 
 def _pressure_ms(_query: Query, _site: Site, capacity_mib: int, left_mib: int) -> float:
@@ -119,10 +119,10 @@ def _pressure_ms(_query: Query, _site: Site, capacity_mib: int, left_mib: int) -
     return PRESSURE_MS * (1 - max(0, left_mib) / capacity_mib) if capacity_mib > 0 else PRESSURE_MS
 
 
-def _token_ms(query: Query, site: Site) -> float:
+def _token_ms(query: Query, devices: Devices) -> float:
     """A token of one run reads every weight once, whatever device of the set it is on."""
     return (query.model.size_mib or _UNKNOWN_SIZE_MIB) / _WEIGHTS_MIB_PER_MS[
-        site.devices[0].kind if site.devices else DeviceKind.CUDA
+        devices[0].kind if devices else DeviceKind.CUDA
     ]
 
 
@@ -131,10 +131,15 @@ def _term(name: str, known: Estimate | None, guess_ms: float) -> Term:
 
 
 OF_NODES: tuple[Callable[[Query, Node], Term], ...] = (_load,)
-"""The same for every place of a node."""
+"""The same for every place of a node where the model would be loaded."""
 
-OF_CARDS: tuple[Callable[[Query, Site, str, int], Term], ...] = (_prefill, _decode)
-"""The same for all places with cards of these models, at so many runs at once. Workers that are there have them too."""
+OF_CARDS: tuple[Callable[[Query, Devices, str, int], Term], ...] = (_prefill, _decode)
+"""The same for all places with cards of these names, with so many runs at once: of the devices these functions read
+what all cards of a name have in common. Workers that are there have these terms too.
+"""
 
-OF_PLACES: Mapping[str, Callable[[Query, Site, int, int], float]] = {"pressure": _pressure_ms}
-"""Of the very place now, by name, in ms: from its capacity, and from what it would have left, in MiB; never a guess."""
+OF_PLACES: tuple[tuple[str, Callable[[Query, Site, int, int], float]], ...] = (("pressure", _pressure_ms),)
+"""Of the very place now, by name, in ms: from its capacity, and from what it would have left, in MiB; never a guess.
+
+Asked for every device of the fleet: a function here looks at nothing that it would have to search.
+"""

@@ -10,7 +10,7 @@ from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.placement import eviction
 from orchestratord.core.placement.candidates import Usable, sites_of_size
 from orchestratord.core.placement.claims import Claims, Shares
-from orchestratord.core.placement.cost import Costs
+from orchestratord.core.placement.cost import OF_PLACES, Costs
 from orchestratord.core.placement.eviction import EVICT_MS
 from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.state import BrainState
@@ -94,7 +94,9 @@ class Surveyor:
             if available < claim <= capacity and self._idle_hold_too_little(key, claim - available):
                 self.taken.append(Claimed(site, claims))
                 continue
-            cost_ms = node_ms + cards_ms + self.costs.place_ms(site, capacity, available - claim)
+            cost_ms = node_ms + cards_ms
+            for _, ms in OF_PLACES:
+                cost_ms += ms(self.query, site, capacity, available - claim)
             if self.wanted is not None and claim <= capacity and self._is_beaten(cost_ms, fits_now=claim <= available):
                 continue
             preferred = self.query.rules.preferences_met(here.node, site.device_ids) if prefers else 0
