@@ -96,6 +96,7 @@ class RunSpec(AnswerOptions):
     template_values: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
+    choices: int = 1
     constraint: OutputConstraint | None = None
     deterministic: bool = False
     remaining_ms: int | None = None

@@ -29,11 +29,11 @@ def check_run(spec: RunSpec, prefix: Sequence[LogEntry], capabilities: Capabilit
     check_tools(spec)
     if spec.remaining_ms is not None:
         check_value("remaining_ms", TASK["deadline_ms"], spec.remaining_ms)
-    check_said("generate", GENERATION, _said(AnswerOptions, spec))
+    check_said("generate", GENERATION, {**_said(AnswerOptions, spec), "n": spec.choices})
     check_said("generate.sampling", SAMPLING, _said(Sampling, spec.sampling))
     for entry in prefix:
-        if entry.choice >= spec.n:
-            raise invalid_field("prefix", f"has an entry of choice {entry.choice}, but n is {spec.n}")
+        if entry.choice >= spec.choices:
+            raise invalid_field("prefix", f"has an entry of choice {entry.choice}, but n is {spec.choices}")
 
 
 def refuse_undeclared(spec: RunSpec, capabilities: Capabilities) -> None:

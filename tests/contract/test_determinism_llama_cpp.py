@@ -238,7 +238,7 @@ async def test_a_prompt_that_comes_back_from_the_memory_of_the_host_changes_noth
 
 
 async def test_every_choice_is_the_one_of_a_run_alone(open_bench: OpenBench) -> None:
-    spec = replace(SPEC, n=3)
+    spec = replace(SPEC, choices=3)
     async with open_bench() as bench:
         alone = await bench.run("alone", spec)
     async with open_bench(slots=5) as bench:

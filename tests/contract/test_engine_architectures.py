@@ -136,7 +136,7 @@ async def test_a_resumed_run_says_what_it_would_have_said(bench: Bench) -> None:
 async def test_choices_share_a_prompt(bench: Bench) -> None:
     if not bench.engine.info().capabilities.multiple_choices:
         pytest.skip("this model has one choice at a time")
-    seen = await bench.run("a", replace(SPEC, sampling=Sampling(), n=SLOTS))
+    seen = await bench.run("a", replace(SPEC, sampling=Sampling(), choices=SLOTS))
     assert seen.end is not None
     assert [choice.finish_reason for choice in seen.end.choices] == [FinishReason.LENGTH] * SLOTS
     assert len({tuple(seen.choice_ids(number)) for number in range(SLOTS)}) == SLOTS
@@ -160,7 +160,7 @@ async def test_choices_share_one_evaluation_of_the_prompt(bench: Bench) -> None:
     spec = replace(SPEC, prompt=LONG, deterministic=True)
     alone = await bench.run("a", spec)
     before = bench.engine.stats().tokens_prefilled
-    seen = await bench.run("b", replace(spec, n=SLOTS))
+    seen = await bench.run("b", replace(spec, choices=SLOTS))
     assert seen.end is not None
     assert bench.engine.stats().tokens_prefilled - before == seen.end.tokens_in - seen.end.cached_tokens
     for number in range(SLOTS):

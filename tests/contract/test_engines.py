@@ -262,7 +262,7 @@ async def test_a_text_that_is_too_long_to_embed_is_refused_with_both_numbers(ben
 async def test_choices_share_the_prompt_and_end_one_by_one(bench: Bench) -> None:
     assert bench.engine.info().capabilities.multiple_choices
     before = bench.engine.stats().tokens_prefilled
-    seen = await bench.run("a", replace(SPEC, sampling=WILD, n=SLOTS))
+    seen = await bench.run("a", replace(SPEC, sampling=WILD, choices=SLOTS))
     assert seen.end is not None
     assert bench.engine.stats().tokens_prefilled - before == seen.end.tokens_in
     assert [choice.finish_reason for choice in seen.end.choices] == [FinishReason.LENGTH] * SLOTS
@@ -272,14 +272,14 @@ async def test_choices_share_the_prompt_and_end_one_by_one(bench: Bench) -> None
 
 
 async def test_there_may_be_more_choices_than_slots(bench: Bench) -> None:
-    seen = await bench.run("a", replace(SPEC, n=SLOTS + 2, max_tokens=5))
+    seen = await bench.run("a", replace(SPEC, choices=SLOTS + 2, max_tokens=5))
     assert seen.end is not None
     assert (seen.starts, seen.end.tokens_out) == (1, 5 * (SLOTS + 2))
     assert bench.engine.stats().slots_busy == 0
 
 
 async def test_each_choice_resumes_where_it_was(bench: Bench) -> None:
-    spec = replace(SPEC, n=2, sampling=GREEDY, deterministic=True)
+    spec = replace(SPEC, choices=2, sampling=GREEDY, deterministic=True)
     whole = await bench.run("whole", spec)
     prefix = [entry for entry in whole.log if entry.choice == 1][:4]
     resumed = await bench.run("resumed", spec, prefix)

@@ -171,7 +171,7 @@ def test_orchestrator_and_worker_take_a_default_and_refuse_what_is_above_the_ran
 def test_what_was_not_said_has_the_defaults_of_the_table() -> None:
     spec = to_run_spec(run_pb2.RunSpec(generate=task_pb2.GenerateWork(prompt="Hi")))
     assert spec.sampling == Sampling()
-    assert spec.n == GENERATION["n"].default
+    assert spec.choices == GENERATION["n"].default
 
 
 @pytest.mark.parametrize("name", SAMPLING)

@@ -33,7 +33,7 @@ ASKED = {
     "mirostat": replace(SPEC, sampling=replace(WILD, mirostat=2)),
     "grammar": replace(SPEC, constraint=LIST, max_tokens=40),
     "chat": replace(SPEC, prompt="", messages=(Message(Role.USER, "say it"),)),
-    "choices": replace(SPEC, n=2),
+    "choices": replace(SPEC, choices=2),
     "no limit but the context": replace(SPEC, prompt="word " * 45, max_tokens=None, ignore_eos=True),
 }
 
@@ -88,7 +88,7 @@ async def test_every_cut_gives_the_same_output_and_the_same_end(bench: Bench, as
     cuts = range(1, len(whole) + 1) if len(whole) < 50 else (1, 2, 20, len(whole) - 1, len(whole))
     for cut in cuts:
         rest, later = await bench.run(spec, whole[:cut])
-        for choice in range(spec.n):
+        for choice in range(spec.choices):
             assert ids(whole[:cut] + rest, choice) == ids(whole, choice), f"cut after {cut} entries"
         assert [one.finish_reason for one in later.choices] == [one.finish_reason for one in end.choices], cut
         assert later.receipt == end.receipt

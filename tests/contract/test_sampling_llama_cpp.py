@@ -218,7 +218,7 @@ def test_a_schema_is_followed_whatever_the_sampling(engine: EngineRuns, sampling
 
 
 def test_each_choice_follows_the_constraint_on_its_own(engine: EngineRuns) -> None:
-    answer = engine.run(replace(SPEC, constraint=grammar('root ::= " Rome" | " London" | " Oslo"'), n=5))
+    answer = engine.run(replace(SPEC, constraint=grammar('root ::= " Rome" | " London" | " Oslo"'), choices=5))
     said = ["".join(entry.text for entry in answer.log if entry.choice == number) for number in range(5)]
     assert set(said) <= {" Rome", " London", " Oslo"}
     assert answer.end is not None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from llorch.options.option import BYTES, Option, Range, Table, described, option, table_of
+from llorch.options.option import BYTES, Option, Range, Table, described, table_of
 
 MAX_INPUT_BYTES = 4 * 1024 * 1024
 """Text of one request, all messages together, in UTF-8."""
@@ -14,7 +14,8 @@ MAX_CONSTRAINT_NESTING = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerOptions:
-    """Options of `GenerateWork` beside its input, its sampling and its constraint, by the contract's names.
+    """Options of `GenerateWork` beside its input, sampling, constraint and number of choices. A run of the worker has
+    them under the contract's names.
 
     `max_tokens` None = as many as the context holds; `top_logprobs` None = no log probabilities at all.
     """
@@ -35,7 +36,6 @@ class AnswerOptions:
         (), Option("The answer ends at any of these tokens.", entries=Range(0, 64))
     )
     ignore_eos: bool = described(False, Option("Go on after the model's end-of-text token.", default="false"))
-    n: int = option(1, Range(1, 16), "Choices to generate from the same prompt.")
     top_logprobs: int | None = described(
         None,
         Option(
@@ -46,7 +46,9 @@ class AnswerOptions:
     )
 
 
-GENERATION = table_of(AnswerOptions)
+GENERATION: Table = MappingProxyType(
+    {**table_of(AnswerOptions), "n": Option("Choices to generate from the same prompt.", Range(1, 16), default=1)}
+)
 
 CHAT: Table = MappingProxyType(
     {

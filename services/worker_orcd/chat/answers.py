@@ -45,7 +45,7 @@ def answers_of(
             must_call=spec.must_call,
             call_id=_call_ids(spec.seed, choice),
         )
-        for choice in range(spec.n)
+        for choice in range(spec.choices)
     )
     for reader, text in zip(readers, texts_so_far, strict=True):
         reader.read(text)

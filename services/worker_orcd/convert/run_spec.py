@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 from google.protobuf.message import Message as ProtoMessage
 
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
-from llorch.options.generation import GENERATION
+from llorch.options.generation import AnswerOptions
 from llorch.options.sampling import SAMPLING, Sampling
 from worker_orcd.chat import tools as chat_tools
 from worker_orcd.run_spec import (
@@ -51,6 +52,7 @@ def to_run_spec(proto: run_pb2.RunSpec) -> RunSpec:
         constraint=_forced_call(work) or _constraint(work.output_constraint),
         deterministic=proto.deterministic,
         remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
+        choices=work.n if work.HasField("n") else 1,
         demands=tuple(_demands(proto)),
         **_answer_options(work),
     )
@@ -129,7 +131,8 @@ def _tools(chat: task_pb2.ChatInput) -> Iterator[Tool]:
 
 def _answer_options(work: task_pb2.GenerateWork) -> dict[str, Any]:
     """Those that are said."""
-    said = ((field, value) for field, value in work.ListFields() if field.name in GENERATION)
+    names = {field.name for field in fields(AnswerOptions)}
+    said = ((field, value) for field, value in work.ListFields() if field.name in names)
     return {field.name: tuple(value) if field.is_repeated else value for field, value in said}
 
 

@@ -16,7 +16,7 @@ class ReceiptWriter:
     def __init__(self, run: EngineRun, fingerprint: Fingerprint) -> None:
         self._fingerprint = fingerprint
         self._seed = run.spec.seed
-        self._ids = [bytearray() for _ in range(run.spec.n)]
+        self._ids = [bytearray() for _ in range(run.spec.choices)]
         self.add(run.prefix)
 
     def add(self, entries: Iterable[LogEntry]) -> None:

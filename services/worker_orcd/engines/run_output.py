@@ -167,7 +167,7 @@ class RunOutput:
         self.attempt_id = run.attempt_id
         self.tokens_in = tokens_in
         self.cached_tokens = 0
-        emitted = [0] * run.spec.n
+        emitted = [0] * run.spec.choices
         for entry in run.prefix:
             emitted[entry.choice] += len(entry.token_ids)
         self.choices = [

@@ -9,7 +9,7 @@ from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import RunSpec
 
 FINGERPRINT = Fingerprint(engine_version="e 1", threads=2)
-SPEC = RunSpec(prompt="x", seed=2**64 - 1, n=2, deterministic=True)
+SPEC = RunSpec(prompt="x", seed=2**64 - 1, choices=2, deterministic=True)
 
 
 def digest(*token_ids: int) -> str:

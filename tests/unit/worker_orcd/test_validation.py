@@ -14,7 +14,7 @@ GOOD = RunSpec(prompt="hi")
 
 
 def test_a_good_run_passes() -> None:
-    check_run(replace(GOOD, max_tokens=1, stop=("x",), n=16), (), Capabilities())
+    check_run(replace(GOOD, max_tokens=1, stop=("x",), choices=16), (), Capabilities())
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_a_number_that_can_not_be_right_is_refused(sampling: Sampling) -> None:
         (RunSpec(messages=(Message(Role.USER, ""),)), "generate.chat.messages"),
         (replace(GOOD, max_tokens=0), "generate.max_tokens"),
         (replace(GOOD, max_tokens=1_048_577), "generate.max_tokens"),
-        (replace(GOOD, n=0), "generate.n"),
-        (replace(GOOD, n=17), "generate.n"),
+        (replace(GOOD, choices=0), "generate.n"),
+        (replace(GOOD, choices=17), "generate.n"),
         (replace(GOOD, remaining_ms=0), "remaining_ms"),
         (replace(GOOD, stop=("",)), "generate.stop[0]"),
         (replace(GOOD, stop=("x" * 1025,)), "generate.stop[0]"),

@@ -8,8 +8,8 @@ from hashlib import blake2b
 from struct import Struct
 
 PROFILE = 3
-"""Version of this keying and of the order of the sampler chain (see `sampler_chain`); grows with every change of
-either.
+"""Version of this keying and of the order of the sampler chain's stages (see `sampler_chain`). It grows with a change
+of either; a further stage that is off by default changes none.
 """
 
 _MEANS_RANDOM = 0xFFFFFFFF

@@ -149,7 +149,7 @@ class LlamaCppEngine:
     def _constraints(self, run: EngineRun, replayed: TokensOfChoices) -> list[Constraint | None]:
         """One per choice, where its output so far has brought it."""
         if run.spec.constraint is None:
-            return [None] * run.spec.n
+            return [None] * run.spec.choices
         if self._compiler is None:
             self._compiler = ConstraintCompiler(self._known.model)
         compiled = self._compiler.compile(run.spec.constraint)

@@ -66,7 +66,7 @@ class PromptBuilder:
 
     def prepare(self, run: EngineRun) -> Prepared:
         """Refuses what does not fit and what is no token."""
-        replayed: list[list[int]] = [[] for _ in range(run.spec.n)]
+        replayed: list[list[int]] = [[] for _ in range(run.spec.choices)]
         for entry in run.prefix:
             replayed[entry.choice] += entry.token_ids
             self._check_ids("prefix", entry.token_ids)

@@ -2,7 +2,7 @@
 
 Logit bias, penalties, DRY, top-k, typical, top-p, min-p, XTC, temperature, draw. Temperature 0
 takes the most likely token after DRY. With mirostat, it and the temperature stand in place of all from top-k on.
-A change of the order raises `draws.PROFILE`, which receipts name.
+Who changes the order of stages that were there raises `draws.PROFILE`, which receipts name.
 """
 
 import ctypes
