@@ -11,9 +11,9 @@ SET_UP := $(PYTHON) scripts/set_up.py $(if $(CPU),--cpu)
 PYTEST := $(BIN)/python -m pytest
 HAS_GPU := nvidia-smi --list-gpus >/dev/null 2>&1
 suites = $(wildcard $(addprefix tests/,$(1)))
-# One process per core, for tests that start nothing beside themselves.
+# One process per core, for tests without engines and daemons of their own.
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal
-# Two processes with half of the cores each, for tests with daemons and engines, which find cores of their own there.
+# Two processes with half of the cores each, for tests with engines and daemons.
 HALVES := --numprocesses 2 --dist loadfile --own-cores
 # Bytecode is kept, also where the environment says otherwise: without it every pytest, and every process that a test
 # starts, compiles all modules again.
@@ -28,6 +28,7 @@ demo: set-up ## Show a real model answering, over HTTP and over gRPC (CPU=1: on 
 	@$(BIN)/python scripts/demo.py $(if $(CPU),--cpu)
 
 test: set-up check ## Everything that has to pass: check, then all test suites
+	@echo "kills, faults, restarts, mutations, seeds and simulated worlds in part; make chaos takes all of them"
 	$(PYTEST) $(PARALLEL) -m "not native" $(call suites,unit contract sim)
 	$(PYTEST) $(HALVES) -m native $(call suites,unit contract sim)
 	$(PYTEST) $(HALVES) $(call suites,integration chaos e2e)

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 from support import example_count, leaks, requirements
+from worker_orcd.engines.llama_cpp.threads import core_of
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile(
@@ -35,8 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--own-cores",
         action="store_true",
-        help="Share the cores out among xdist's processes, and what they start: engines in several of them would "
-        "compute with as many threads as there are cores each, which wait for each other by spinning.",
+        help="Give each of xdist's processes, with all that it starts, cores of its own. An engine computes with one "
+        "thread per core that it finds; threads of two engines on the same cores would hold each other up by spinning.",
     )
 
 
@@ -44,13 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker and config.getoption("--own-cores"):
         number, count = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores[number % len(cores) :: count])
-
-
-def pytest_report_header() -> str:
-    share = os.environ.get("LLORCH_CHAOS", "0.1")
-    return f"counts: {share} of the kills and faults, a part of seeds and worlds; `make chaos` takes all of them"
+        # The threads of a core stay together. A process that stands in for one that crashed has a higher number.
+        cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: (core_of(cpu), cpu))
+        begin, end = (len(cpus) * (number % count + at) // count for at in (0, 1))
+        os.sched_setaffinity(0, cpus[begin:end] or cpus)
 
 
 def pytest_sessionstart() -> None:

@@ -32,8 +32,8 @@ def cold_file(path: Path, size: int) -> Path:
 
 
 def _is_in_memory(descriptor: int) -> bool:
-    """Whether any page of it is. Asked of the page table: a read, even one that may not wait, makes the kernel fetch
-    what it looks at and more, so that the file would be warm again by being looked at.
+    """Whether any page of it is. The kernel is asked (`mincore`): a read, even one that may not wait, makes the kernel
+    fetch what it looks at and more, so that the file would be warm again by being looked at.
     """
     size = os.fstat(descriptor).st_size
     pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
