@@ -1,8 +1,9 @@
 """What everything is called on the disk. These names are the store's own and stay when Python's change.
 
-A new field of a dataclass that is kept: name it in its `Shape`, and add to `CHANGES`, with the next format, what older
-records have there (`added`). A new kind of record: give it a `Shape`, and say in `CHANGES` that it `began`. Then
-`python -m support.stored_database` (in `tests/`) makes the database of that format that the tests keep.
+A new field of a dataclass that is kept: name it in its `Shape`, and add to `CHANGES` what older records have there
+(`added`), with the next format: one above the newest database that the tests keep. A new kind of record: give it a
+`Shape`, and say in `CHANGES` that it `began`. Then `python -m support.stored_database` (in `tests/`) makes the
+database of that format that the tests keep.
 
 Enums are stored by their values; a test holds these.
 """
