@@ -60,10 +60,10 @@ class App(_message.Message):
     weight: _builtins.float
     """Share within its class relative to other apps. Default 1. Range 0.01 to 100."""
     max_concurrent_tasks: _builtins.int
-    """Tasks that run at once, further ones wait in the queue; 0 = no limit. Range 0 to 1000000."""
+    """Tasks that run at once, further ones wait in the queue; 0 = no limit. Range 0 to 4294967295."""
     max_tokens_per_minute: _builtins.int
     """Tokens per minute, in and out; while they are used up, further tasks are refused with QUOTA_EXCEEDED; 0 = no limit.
-    Range 0 to 1000000000.
+    Range 0 to 4294967295.
     """
     key_fingerprint: _builtins.str
     """First 6 hexadecimal digits of the SHA-256 of its key."""

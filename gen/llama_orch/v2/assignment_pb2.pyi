@@ -73,7 +73,7 @@ class Assignment(_message.Message):
     mode: Global___AssignmentMode.ValueType
     """How strict."""
     keep_loaded: _builtins.bool
-    """Loaded at start and never evicted."""
+    """Loaded at start and never evicted. Default: false."""
     replicas_min: _builtins.int
     """Workers to keep at least; 0 = none. Default 0. Range 0 to 256."""
     replicas_max: _builtins.int

@@ -11,8 +11,11 @@ from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.mode_flags import flag_per_mode
 from llorch.cli.output import AsJson, as_data, note, print_json
 from llorch.errors import invalid_field
+from llorch.options.assignment import ASSIGNMENT
+from llorch.options.checking import check_value
 
-_REPLICAS = re.compile(r"(?P<least>\d{1,4})?(?P<colon>:)?(?P<most>\d{1,4})?", re.ASCII)
+_REPLICAS = ASSIGNMENT["replicas_max"]
+_REPLICAS_FORM = re.compile(r"(?P<least>\d{1,4})?(?P<colon>:)?(?P<most>\d{1,4})?", re.ASCII)
 
 
 def _mode_flag(mode: Mode) -> Any:
@@ -36,7 +39,10 @@ def assign(
     modes: dict[Mode, bool],
     keep_loaded: Annotated[bool, typer.Option("--keep-loaded", help="Loaded at once and never evicted.")] = False,
     replicas: Annotated[
-        str | None, typer.Option(metavar="MIN[:MAX]", help="How many times it is loaded, by demand up to MAX.")
+        str | None,
+        typer.Option(
+            metavar="MIN[:MAX]", help=f"How many times it is loaded, by demand up to MAX; each {_REPLICAS.range_words}."
+        ),
     ] = None,
     fallback: Annotated[
         bool, typer.Option("--fallback", help="With --pin: elsewhere while that machine or GPU is lost.")
@@ -77,9 +83,10 @@ def _replicas(text: str | None) -> dict[str, int]:
     """`2` is always two, `1:3` at least one and at most three, `:3` none unless asked for."""
     if text is None:
         return {}
-    match = _REPLICAS.fullmatch(text)
+    match = _REPLICAS_FORM.fullmatch(text)
     if match is None or not (match["least"] or match["most"]):
         raise invalid_field("--replicas", f"has to be a number or two such as 1:3, unlike '{text}'")
     least = int(match["least"] or 0)
     most = int(match["most"] or 0) if match["colon"] else least
+    check_value("--replicas", _REPLICAS, (least, most))
     return {"replicas_min": least, "replicas_max": most}

@@ -16,7 +16,7 @@ class RuleTerms:
     `Assignment` and a table of the settings file have these fields under the same names.
     """
 
-    keep_loaded: bool = described(False, Option("Loaded at start and never evicted."))
+    keep_loaded: bool = described(False, Option("Loaded at start and never evicted.", default="false"))
     replicas_min: int = option(0, _REPLICAS, "Workers to keep at least; 0 = none.")
     replicas_max: int = option(0, _REPLICAS, "Workers to have at most; 0 = one.")
     fallback: bool = described(
@@ -25,7 +25,7 @@ class RuleTerms:
 
 
 def terms_of(rule: Any) -> dict[str, Any]:
-    """The terms of whatever has them, by name."""
+    """The terms of a rule, a message or a table, by name."""
     return {each.name: getattr(rule, each.name) for each in fields(RuleTerms)}
 
 
@@ -35,7 +35,7 @@ ASSIGNMENT: Table = MappingProxyType(
 
 
 class AssignmentSettings(TypedDict, total=False):
-    """The same as arguments of a call, and the name of the rule."""
+    """The terms of a rule as arguments of a call, and its name."""
 
     assignment_id: str | None
     keep_loaded: bool | None

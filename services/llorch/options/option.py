@@ -10,6 +10,9 @@ from typing import Any
 BYTES = "bytes"
 CHARACTERS = "characters"
 
+MOST_UINT32 = 2**32 - 1
+"""What a field of the contract's type `uint32` can hold."""
+
 _KEY = "option"
 
 
@@ -22,12 +25,10 @@ class Range:
     open_low: bool = False
 
     def __contains__(self, value: float) -> bool:
-        """NaN and infinities are in no range. An end may be rounded to 32 bits, as the contract's floats are."""
-        if not isfinite(value):
+        """NaN and infinities are in no range. An end that is a float may be rounded to 32 bits, as in the contract."""
+        if not isfinite(value) or (self.open_low and value <= self.low):
             return False
-        if value in (self.low, _rounded(self.low)):
-            return not self.open_low
-        return self.low < value <= self.high or value == _rounded(self.high)
+        return self.low <= value <= self.high or value in (_rounded(self.low), _rounded(self.high))
 
     def __str__(self) -> str:
         if self.high == inf:
@@ -36,7 +37,7 @@ class Range:
 
 
 def _rounded(end: float) -> float:
-    return float(unpack("f", pack("f", end))[0])
+    return float(unpack("f", pack("f", end))[0]) if isinstance(end, float) else end
 
 
 @dataclass(frozen=True, slots=True)
