@@ -5,17 +5,21 @@ from typing import Any
 
 from pydantic import Field
 
-from llorch.options.option import Option
+from llorch.options.option import BYTES, CHARACTERS, Option, Range
 
 
 def option_field(default: Any, option: Option) -> Any:
     """With the option's range and words. Without a default of its own, what holds instead is a part of the words."""
-    given: dict[str, Any] = {}
-    if option.allowed is not None:
-        given["gt" if option.allowed.open_low else "ge"] = option.allowed.low
-        if option.allowed.high < inf:
-            given["le"] = option.allowed.high
+    given = _limits(option.allowed, option.unit) if option.allowed else {}
     if option.words:
         given["json_schema_extra"] = {"enum": list(option.words)}
     is_said = default not in (None, "")
     return Field(default, description=option.meaning if is_said else option.help, **given)
+
+
+def _limits(allowed: Range, unit: str) -> dict[str, Any]:
+    """Raises TypeError for the length of a text in bytes, which pydantic can't check."""
+    if unit == BYTES:
+        raise TypeError("a text whose length counts in bytes has to be checked by itself")
+    low, high = ("min_length", "max_length") if unit == CHARACTERS else ("gt" if allowed.open_low else "ge", "le")
+    return {low: allowed.low, **({high: allowed.high} if allowed.high < inf else {})}

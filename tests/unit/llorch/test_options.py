@@ -1,11 +1,14 @@
 """Options, their one form in words, and the check of what was said against a table of them."""
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from pydantic import ValidationError, create_model
 
 from llorch.errors import InvalidArgument
+from llorch.option_field import option_field
 from llorch.options.checking import check_said
 from llorch.options.option import BYTES, CHARACTERS, Option, Range, table_of
 from llorch.options.sampling import SAMPLING, Sampling
@@ -23,6 +26,28 @@ TABLE = {
 @pytest.mark.parametrize("value", [0, 0.5, 1])
 def test_a_range_has_its_ends(value: float) -> None:
     assert value in Range(0, 1)
+
+
+@pytest.mark.parametrize(("value", "is_in"), [(0.009999999776482582, True), (0.01, True), (0.0099, False)])
+def test_an_end_may_be_rounded_to_32_bits(value: float, is_in: bool) -> None:
+    assert (value in Range(0.01, 100)) == is_in
+
+
+def test_a_whole_end_is_not_rounded() -> None:
+    assert 2**32 not in Range(0, 2**32 - 1)
+
+
+@pytest.mark.parametrize(("value", "is_taken"), [("", False), ("a", True), ("a" * 8, True), ("a" * 9, False)])
+def test_a_setting_takes_a_text_of_the_length_that_its_option_says(value: str, is_taken: bool) -> None:
+    setting: Any = option_field(None, Option("A note.", Range(1, 8), unit=CHARACTERS))
+    model = create_model("Settings", note=(str, setting))
+    with nullcontext() if is_taken else pytest.raises(ValidationError, match="note"):
+        model(note=value)
+
+
+def test_a_length_in_bytes_is_not_left_to_a_setting() -> None:
+    with pytest.raises(TypeError, match="bytes"):
+        option_field("", Option("A note.", Range(1, 8), unit=BYTES))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.01])
