@@ -63,6 +63,7 @@ def test_a_cache_type_of_a_newer_release_is_refused_in_a_command_and_read_in_a_r
         {"tensor_split": (1.0, float("inf"))},
         {"tensor_split": (1.0, float("nan"))},
         {"reservation_mib": (1,)},
+        {"engine": "abacus"},
     ],
 )
 def test_a_command_that_can_not_be_right_is_refused_with_its_field(wrong: dict[str, Any]) -> None:
