@@ -161,8 +161,9 @@ def test_details_are_told_only_when_the_caller_asks_for_them() -> None:
     assert decision.details == ()
 
 
-def test_every_reason_that_can_leave_out_all_devices_ends_the_wait_or_passes_by_itself() -> None:
+def test_every_reason_that_can_leave_out_every_device_ends_the_wait_or_passes_by_itself() -> None:
     """A filter that is neither would let a task wait for ever."""
     by_rules = {one.name for one in filters.OF_RULES}
     ends = {*availability.STAYS_AWAY, "engine", *by_rules}
-    assert {one.name for one in filters.OF_DEVICES} - ends == {"device_usable"}
+    passing = {"node_ready", "load_failed", "device_usable"}
+    assert {one.name for one in (*filters.OF_NODES, *filters.OF_DEVICES)} - ends == passing
