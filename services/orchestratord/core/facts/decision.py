@@ -18,7 +18,10 @@ class Term:
 
 
 def total_ms(terms: Iterable[Term]) -> float:
-    return sum(term.ms for term in terms)
+    total = 0.0
+    for term in terms:  # summed up for every node of a fleet, where a generator would cost as much as its terms
+        total += term.ms
+    return total
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Rules:
     @property
     def prefers(self) -> bool:
         """Whether they could prefer one place to another."""
-        return any(mode in self.by_mode for mode in PREFERRING)
+        return bool(self.by_mode) and any(mode in self.by_mode for mode in PREFERRING)
 
     def excluded_by(self, mode: Mode, node: Node, device_ids: tuple[str, ...]) -> Rule | None:
         """The first rule of a binding mode that a worker on these devices would not meet."""
@@ -118,6 +118,8 @@ class Rules:
         return bool(self.device_mask) and not self.device_mask.issuperset(device_ids)
 
     def admits(self, node: Node, device_ids: tuple[str, ...]) -> bool:
+        if not self.by_mode and not self.device_mask:  # asked for every worker of a model, mostly without rules
+            return True
         is_excluded = any(self.excluded_by(mode, node, device_ids) for mode in BINDING)
         return not is_excluded and not self.excluded_by_mask(device_ids)
 

@@ -69,11 +69,7 @@ class Costs:
 
 def load_term(state: BrainState, name: str, node_id: str) -> Term:
     """The time to load the model on the node: as loads took there, else guessed from its size."""
-    known = known_load_ms(state, name, node_id)
-    if known is None:
-        size_mib = _size_mib(state, name) or _UNKNOWN_SIZE_MIB
-        return Term("load", _START_MS + size_mib / _READ_MIB_PER_MS, is_guess=True)
-    return Term("load", max(_LEAST_LOAD_MS, known.mean))
+    return _load_term(state, name, node_id, _size_mib(state, name))
 
 
 def known_load_ms(state: BrainState, name: str, node_id: str) -> Estimate | None:
@@ -99,7 +95,14 @@ def worker_terms(
 
 
 def _load(query: Query, node: Node) -> Term:
-    return load_term(query.state, query.model.name, node.node_id)
+    return _load_term(query.state, query.model.name, node.node_id, query.model.size_mib)
+
+
+def _load_term(state: BrainState, name: str, node_id: str, size_mib: int | None) -> Term:
+    known = state.rates.load_ms(name, node_id, size_mib)
+    if known is None:
+        return Term("load", _START_MS + (size_mib or _UNKNOWN_SIZE_MIB) / _READ_MIB_PER_MS, is_guess=True)
+    return Term("load", max(_LEAST_LOAD_MS, known.mean))
 
 
 def _prefill(query: Query, devices: Devices, cards: str, _batch: int) -> Term:
