@@ -9,7 +9,7 @@ from llama_orch.v2 import app_pb2, assignment_pb2
 from llorch.errors import InvalidArgument
 from llorch.options.app import APP
 from llorch.options.assignment import ASSIGNMENT
-from llorch.options.option import MOST_UINT32, Option
+from llorch.options.option import BYTES, CHARACTERS, MOST_UINT32, Option
 from llorch.settings import SettingsError
 from orchestratord.app_sources import apps_of_file
 from orchestratord.assignment_sources import assignments_of_file
@@ -20,7 +20,7 @@ NUMBERS = [
     pytest.param(table, name, id=name)
     for table in (APP, ASSIGNMENT)
     for name, option in table.items()
-    if option.allowed and not option.entries
+    if option.allowed and not option.entries and option.unit not in (BYTES, CHARACTERS)
 ]
 
 
