@@ -43,16 +43,13 @@ Devices = tuple[Device, ...]
 
 @dataclass(slots=True)
 class Costs:
-    """Costs for one query. What is the same for many places is computed once: by node, and by cards."""
+    """Costs for one query. What is the same for all places with some cards is computed once."""
 
     query: Query
-    _of_nodes: dict[str, tuple[Term, ...]] = field(default_factory=dict)
     _of_cards: dict[tuple[str, int], tuple[Term, ...]] = field(default_factory=dict)
 
-    def of_node(self, node: Node) -> tuple[Term, ...]:
-        if node.node_id not in self._of_nodes:
-            self._of_nodes[node.node_id] = tuple(term(self.query, node) for term in OF_NODES)
-        return self._of_nodes[node.node_id]
+    def of_node(self, node: Node) -> list[Term]:
+        return [term(self.query, node) for term in OF_NODES]
 
     def of_cards(self, site: Site, batch: int = 1) -> tuple[Term, ...]:
         """With so many runs at once."""

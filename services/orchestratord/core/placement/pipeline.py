@@ -16,6 +16,7 @@ from orchestratord.core.placement import eviction, filters
 from orchestratord.core.placement.candidates import Usable, sizes_to_try
 from orchestratord.core.placement.claims import Claims
 from orchestratord.core.placement.cost import Costs
+from orchestratord.core.placement.filters import Filter
 from orchestratord.core.placement.places import Claimed, Fit, Surveyor
 from orchestratord.core.placement.possible import Possible, possible_places
 from orchestratord.core.placement.query import LoadRequest, Query, Site
@@ -32,13 +33,14 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
     """
     query = Query(state, request, with_target(rules_of(state.assignments, state.fleet, request.lane), request.only))
     tally = Tally(query, details)
-    only_cost_decides = not (details or query.rules.prefers or any(one.matters(query) for one in filters.OF_SETS))
+    of_sets = [one for one in filters.OF_SETS if one.matters(query)]
+    only_cost_decides = not (details or query.rules.prefers or of_sets)
     surveyor = Surveyor(query, Claims(query), Costs(query), CANDIDATES_KEPT if only_cost_decides else None)
     usable = list(_usable(query, tally))
     possible: list[Possible] = []
     blocked: list[Claimed] = []
     for size in sizes_to_try(query, usable):
-        places = [place for here in usable for place in _left(surveyor, tally, here, size)]
+        places = [place for here in usable for place in _left(surveyor, tally, of_sets, here, size)]
         possible = possible_places(state, places)
         if possible:
             if details:
@@ -73,9 +75,10 @@ def may_ever_fit(state: BrainState, request: LoadRequest) -> bool:
     query = Query(state, request, with_target(rules_of(state.assignments, state.fleet, request.lane), request.only))
     tally = Tally(query, with_details=False)
     surveyor = Surveyor(query, Claims(query), Costs(query))
+    of_sets = [one for one in filters.OF_SETS if one.matters(query)]
 
     def has_room(here: Usable, size: int) -> bool:
-        places = _left(surveyor, tally, here, size)
+        places = _left(surveyor, tally, of_sets, here, size)
         return any(place.fits_now or eviction.fits_when_all_left(state, place.claims) for place in places)
 
     usable = []
@@ -105,9 +108,8 @@ def _usable(query: Query, tally: Tally) -> Iterator[Usable]:
                 yield Usable(node, left)
 
 
-def _left(surveyor: Surveyor, tally: Tally, here: Usable, size: int) -> Iterator[Fit]:
+def _left(surveyor: Surveyor, tally: Tally, of_sets: list[Filter], here: Usable, size: int) -> Iterator[Fit]:
     """Places that the rules leave, and that are large enough when empty."""
-    of_sets = [one for one in filters.OF_SETS if one.matters(surveyor.query)]
     for place in surveyor.places(here, size):
         if of_sets and not tally.passes(of_sets, place.site, (place.site,)):
             continue

@@ -75,6 +75,10 @@ class Surveyor:
     _best: list[float] = field(default_factory=list)
     _least_ms: float = math.inf
     _cards: dict[tuple[str, str, tuple[str, ...]], tuple[tuple[int, ...], float]] = field(default_factory=dict)
+    _prefers: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._prefers = self.query.rules.prefers
 
     def places(self, here: Usable, size: int) -> Iterator[Fit]:
         """All places of a node with so many devices, whatever fits."""
@@ -83,7 +87,6 @@ class Surveyor:
     def _single(self, here: Usable) -> Iterator[Fit]:
         """The path of almost every decision, over every device of the fleet."""
         node_id, ledger = here.node.node_id, self.query.state.ledger
-        prefers = self.query.rules.prefers
         node_ms = total_ms(self.costs.of_node(here.node))
         for site in here.sites:
             device = site.devices[0]
@@ -99,7 +102,7 @@ class Surveyor:
                 cost_ms += ms(self.query, site, capacity, available - claim)
             if self.wanted is not None and claim <= capacity and self._is_beaten(cost_ms, fits_now=claim <= available):
                 continue
-            preferred = self.query.rules.preferences_met(here.node, site.device_ids) if prefers else 0
+            preferred = self.query.rules.preferences_met(here.node, site.device_ids) if self._prefers else 0
             yield Fit(
                 site,
                 claims,
