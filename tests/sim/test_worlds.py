@@ -12,7 +12,7 @@ from support.simulation.plan import draw
 from support.simulation.violation import Violation
 from support.simulation.world import ONLY_TOLD, PERFORMED, World
 
-WORLDS = int(os.environ.get("LLORCH_SIM_WORLDS", "500"))
+WORLDS = int(os.environ.get("LLORCH_SIM_WORLDS", "1000"))
 PER_TEST = 10
 
 
