@@ -28,7 +28,7 @@ demo: set-up ## Show a real model answering, over HTTP and over gRPC (CPU=1: on 
 	@$(BIN)/python scripts/demo.py $(if $(CPU),--cpu)
 
 test: set-up check ## Everything that has to pass: check, then all test suites
-	@echo "kills, faults, restarts, mutations, seeds and simulated worlds in part; make chaos takes all of them"
+	@echo "kills, faults, restarts, mutations and seeds in part; make chaos takes all of them"
 	$(PYTEST) $(PARALLEL) -m "not native" $(call suites,unit contract sim)
 	$(PYTEST) $(HALVES) -m native $(call suites,unit contract sim)
 	$(PYTEST) $(HALVES) $(call suites,integration chaos e2e)
@@ -36,8 +36,7 @@ test: set-up check ## Everything that has to pass: check, then all test suites
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
 	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 LLORCH_TEST_EXAMPLES=quarter $(PYTEST) $(PARALLEL) -m "not native and not quality" $(call suites,unit contract sim)
 
-chaos: set-up ## The chaos tests and the simulated worlds with their full counts
-	LLORCH_SIM_WORLDS=2000 $(PYTEST) $(PARALLEL) $(call suites,sim)
+chaos: set-up ## The chaos tests with their full counts
 	LLORCH_CHAOS=full LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10 $(PYTEST) $(call suites,chaos)
 
 up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …": options of `llorch up`)

@@ -1,5 +1,5 @@
 """The brain in small data centres where things go wrong, in virtual time. A failure names the seed that replays it:
-`cd tests && python -m support.simulation SEED --tell`. LLORCH_SIM_WORLDS says how many; `make chaos` takes 2,000.
+`cd tests && python -m support.simulation SEED --tell`.
 """
 
 import os
@@ -12,7 +12,7 @@ from support.simulation.plan import draw
 from support.simulation.violation import Violation
 from support.simulation.world import ONLY_TOLD, PERFORMED, World
 
-WORLDS = int(os.environ.get("LLORCH_SIM_WORLDS", "1000"))
+WORLDS = int(os.environ.get("LLORCH_SIM_WORLDS", "2000"))
 PER_TEST = 10
 
 
