@@ -70,7 +70,7 @@ def choose_engine_build(facts: Facts) -> Plan:
     time = (
         "from the wheel in pip's cache, some seconds"
         if facts.in_pip_cache
-        else "about 3-4 minutes on 2 cores, once; pip keeps the result for the next time"
+        else "about 3-10 minutes on 2 cores, once; pip keeps the result for the next time"
     )
     return Plan(Build.CPU, f"Building the engine for the CPU: {time}.", {"CMAKE_ARGS": CPU_CMAKE_ARGS})
 

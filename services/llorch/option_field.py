@@ -1,11 +1,12 @@
 """An option of the contract as a field of a settings class."""
 
+from dataclasses import fields
 from math import inf
 from typing import Any
 
 from pydantic import Field
 
-from llorch.options.option import BYTES, CHARACTERS, Option, Range
+from llorch.options.option import BYTES, CHARACTERS, Option, Range, Table
 
 
 def option_field(default: Any, option: Option) -> Any:
@@ -15,6 +16,11 @@ def option_field(default: Any, option: Option) -> Any:
         given["json_schema_extra"] = {"enum": list(option.words)}
     is_said = default not in (None, "")
     return Field(default, description=option.meaning if is_said else option.help, **given)
+
+
+def option_fields(options: type[Any], table: Table) -> dict[str, Any]:
+    """The fields of a dataclass that are options, as pydantic's `create_model` takes them."""
+    return {each.name: (each.type, option_field(each.default, table[each.name])) for each in fields(options)}
 
 
 def _limits(allowed: Range, unit: str) -> dict[str, Any]:

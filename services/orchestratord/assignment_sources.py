@@ -1,16 +1,16 @@
 """Assignments of the settings file. They may name nodes that have not been seen yet."""
 
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, create_model
 
 from llorch.assignment_mode import Mode, all_meanings
 from llorch.identifiers import check_id
-from llorch.option_field import option_field
-from llorch.options.assignment import ASSIGNMENT, RuleTerms, terms_of
+from llorch.option_field import option_fields
+from llorch.options.assignment import ASSIGNMENT, RuleTerms
+from llorch.options.option import values_of
 from orchestratord.core.events import AssignmentSet
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.model import Origin
@@ -34,11 +34,12 @@ class _RuleInWords(SettingsTable):
     mode: ModeWord = Field(description=all_meanings())
 
 
-_TERMS: dict[str, Any] = {
-    each.name: (each.type, option_field(each.default, ASSIGNMENT[each.name])) for each in fields(RuleTerms)
-}
-
-AssignmentTable = create_model("AssignmentTable", __base__=_RuleInWords, __doc__="One table [[assignments]].", **_TERMS)
+AssignmentTable = create_model(
+    "AssignmentTable",
+    __base__=_RuleInWords,
+    __doc__="One table [[assignments]].",
+    **option_fields(RuleTerms, ASSIGNMENT),
+)
 
 
 def assignments_of_file(file: Path | None) -> Iterator[tuple[Heading, AssignmentSet]]:
@@ -59,5 +60,5 @@ def _draft(table: _RuleInWords) -> Assignment:
         targets=table.to,
         mode=Mode[table.mode.upper()],
         origin=Origin.FILE,
-        **terms_of(table),
+        **values_of(RuleTerms, table),
     )

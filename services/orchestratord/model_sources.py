@@ -3,15 +3,13 @@
 import importlib.metadata
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, create_model
 
 from llorch.cache_type import CacheType
 from llorch.identifiers import check_id
-from llorch.option_field import option_field
+from llorch.option_field import option_field, option_fields
 from llorch.options.checking import check_said
 from llorch.options.model import MODEL, LoadOptions
 from llorch.split_mode import SplitMode
@@ -48,15 +46,11 @@ class _ModelInWords(SettingsTable):
     vram_claim: MiB | None = Field(None, description='Memory it takes, such as "11GiB", instead of the estimate.')
 
 
-_LOAD_OPTIONS: dict[str, Any] = {
-    each.name: (each.type, option_field(each.default, MODEL[each.name])) for each in fields(LoadOptions)
-}
-
 ModelTable = create_model(
     "ModelTable",
     __base__=_ModelInWords,
     __doc__="One table [models.NAME]. What it leaves out comes from other descriptions, or is the default.",
-    **_LOAD_OPTIONS,
+    **option_fields(LoadOptions, MODEL),
 )
 
 _FIELD_NAMES = {"idle_unload": "idle_unload_s", "vram_claim": "vram_claim_mib"}

@@ -5,21 +5,18 @@ whatever program calls the worker.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import TypeVar
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason, invalid_field
 from llorch.options.checking import check_said, check_value
 from llorch.options.embedding import EMBEDDING
 from llorch.options.generation import GENERATION, AnswerOptions
+from llorch.options.option import values_of
 from llorch.options.sampling import SAMPLING, Sampling
 from llorch.options.task import TASK
 from worker_orcd.chat.tools import check_tools
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import RunSpec
-
-Options = TypeVar("Options", AnswerOptions, Sampling)
 
 
 def check_run(spec: RunSpec, prefix: Sequence[LogEntry], capabilities: Capabilities) -> None:
@@ -29,8 +26,8 @@ def check_run(spec: RunSpec, prefix: Sequence[LogEntry], capabilities: Capabilit
     check_tools(spec)
     if spec.remaining_ms is not None:
         check_value("remaining_ms", TASK["deadline_ms"], spec.remaining_ms)
-    check_said("generate", GENERATION, {**_said(AnswerOptions, spec), "n": spec.choices})
-    check_said("generate.sampling", SAMPLING, _said(Sampling, spec.sampling))
+    check_said("generate", GENERATION, {**values_of(AnswerOptions, spec), "n": spec.choices})
+    check_said("generate.sampling", SAMPLING, values_of(Sampling, spec.sampling))
     for entry in prefix:
         if entry.choice >= spec.choices:
             raise invalid_field("prefix", f"has an entry of choice {entry.choice}, but n is {spec.choices}")
@@ -63,7 +60,3 @@ def _check_input(spec: RunSpec) -> None:
             raise invalid_field("generate.chat.messages", "at least one message needs text")
     elif not spec.prompt:
         raise invalid_field("generate.prompt", "must not be empty")
-
-
-def _said(options: type[Options], by: Options) -> dict[str, object]:
-    return {field.name: getattr(by, field.name) for field in fields(options)}

@@ -1,5 +1,6 @@
 """What every engine has to do, over every engine there is."""
 
+import asyncio
 import importlib.util
 import json
 import math
@@ -13,7 +14,7 @@ from llorch.engines import ENGINES, EngineName
 from llorch.errors import InvalidArgument, Reason
 from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
-from support.engine_bench import Bench, ended, until
+from support.engine_bench import WAIT_S, Bench, ended, until
 from worker_orcd.engine_info import ResumeSupport
 from worker_orcd.engines.registry import REGISTRY
 from worker_orcd.run_spec import Message, Role, RunSpec
@@ -63,10 +64,11 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     shape = {"engine": name, "model_name": "m", "slots": SLOTS, "context_per_slot": CONTEXT}
     engine = REGISTRY[name]().build(WorkerSettings(**shape, **SETTINGS[name]()))  # type: ignore[arg-type]  # names fields
     await engine.load()
+    bench = Bench(engine)
     try:
-        yield Bench(engine)
+        yield bench
     finally:
-        await engine.close()
+        await bench.close()
 
 
 def test_every_engine_that_is_known_is_registered_and_runs_here() -> None:
@@ -164,8 +166,10 @@ async def test_cancel_in_prefill_frees_the_slot(bench: Bench) -> None:
 
 async def test_cancel_of_an_unknown_run_passes(bench: Bench) -> None:
     bench.engine.cancel("never")
-    await bench.run("a", SPEC)
+    seen = await bench.run("a", SPEC)
     bench.engine.cancel("a")
+    after = await bench.run("b", SPEC)
+    assert seen.finish is after.finish is FinishReason.LENGTH
 
 
 @pytest.mark.req("WORK-3008")
@@ -296,6 +300,11 @@ async def test_steps_are_counted(bench: Bench) -> None:
     assert after.tokens_prefilled > before.tokens_prefilled
 
 
-async def test_close_in_the_middle_of_a_run_does_not_hang(bench: Bench) -> None:
+async def test_close_in_the_middle_of_a_run_ends_it_without_a_further_step(bench: Bench) -> None:
     seen = await bench.submit("a", ENDLESS)
     await until(seen, lambda seen: bool(seen.log))
+    async with asyncio.timeout(WAIT_S):
+        await bench.close()
+    entries = len(seen.log)
+    await asyncio.sleep(0.1)  # either engine makes a token in a few ms
+    assert (len(seen.log), seen.end) == (entries, None)

@@ -11,7 +11,7 @@ import pytest
 
 from llorch.cache_type import CacheType
 from llorch.device_kind import DeviceKind
-from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, Reason
 from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
 from support.manual_clock import ManualClock
@@ -161,8 +161,11 @@ async def test_a_load_that_no_caller_waits_for_any_more_is_given_up(model_path: 
     await asyncio.sleep(0)
     loading.cancel()
     await asyncio.wait({loading})
+    assert loading.cancelled()
     async with asyncio.timeout(60):
         await engine.close()
+        with pytest.raises(LlorchError):  # its thread has ended
+            await engine.watch()
 
 
 @pytest.mark.req("WORK-3001")

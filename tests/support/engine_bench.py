@@ -45,6 +45,7 @@ class Bench:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._seen: dict[str, Seen] = {}
+        self._closed = False
         engine.deliver_to(self._on_steps)
 
     async def submit(self, attempt_id: str, spec: RunSpec, prefix: Sequence[LogEntry] = ()) -> Seen:
@@ -54,6 +55,12 @@ class Bench:
 
     async def run(self, attempt_id: str, spec: RunSpec, prefix: Sequence[LogEntry] = ()) -> Seen:
         return await ended(await self.submit(attempt_id, spec, prefix))
+
+    async def close(self) -> None:
+        """May be called again; an engine's own may not."""
+        if not self._closed:
+            self._closed = True
+            await self.engine.close()
 
     def _on_steps(self, steps: Sequence[TokenStep]) -> None:
         assert len({step.attempt_id for step in steps}) == len(steps), "one step of a run at a time"

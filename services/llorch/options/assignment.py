@@ -1,8 +1,8 @@
 """The options of a placement rule: `Assignment` of the contract."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from llorch.options.option import Option, Range, Table, described, option, table_of
 from llorch.options.task import places
@@ -22,11 +22,6 @@ class RuleTerms:
     fallback: bool = described(
         False, Option("With a pin: whether it may run elsewhere when the place is lost.", default="false")
     )
-
-
-def terms_of(rule: Any) -> dict[str, Any]:
-    """The terms of a rule, a message or a table, by name."""
-    return {each.name: getattr(rule, each.name) for each in fields(RuleTerms)}
 
 
 ASSIGNMENT: Table = MappingProxyType(

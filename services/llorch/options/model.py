@@ -1,9 +1,9 @@
 """What an owner may say of a model: `ModelSpec` of the contract."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from llorch.engines import EngineName
 from llorch.options.option import Option, Range, Table, described, table_of
@@ -28,14 +28,6 @@ class LoadOptions:
             words=tuple(EngineName),
         ),
     )
-
-
-LOAD_OPTIONS = tuple(each.name for each in fields(LoadOptions))
-
-
-def load_options(of: LoadOptions) -> dict[str, Any]:
-    """Their values, by name."""
-    return {name: getattr(of, name) for name in LOAD_OPTIONS}
 
 
 MODEL: Table = MappingProxyType(

@@ -129,3 +129,8 @@ def collected(kind: Callable[[], Any], described: Option) -> Any:
 def table_of(message: type[Any]) -> Table:
     """The options of a dataclass whose fields were all made by `option`, `described` or `collected`."""
     return MappingProxyType({each.name: each.metadata[_KEY] for each in fields(message)})
+
+
+def values_of(options: type[Any], by: Any) -> dict[str, Any]:
+    """What `by`, which has the fields of the dataclass `options` among its own, says there, by name."""
+    return {each.name: getattr(by, each.name) for each in fields(options)}

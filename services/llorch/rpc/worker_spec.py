@@ -6,7 +6,8 @@ from llama_orch.v2 import worker_pb2
 from llorch.errors import invalid_field
 from llorch.identifiers import check_id
 from llorch.options.checking import check_said, check_value
-from llorch.options.model import MODEL, load_options
+from llorch.options.model import MODEL, LoadOptions
+from llorch.options.option import values_of
 from llorch.rpc.enum_tables import CACHE_TYPES
 from llorch.rpc.mirror import Mirror
 from llorch.worker_spec import WorkerSpec
@@ -42,7 +43,7 @@ def _check_names(spec: WorkerSpec) -> None:
 
 def _check_numbers(spec: WorkerSpec) -> None:
     devices, reserved, shares = len(spec.device_ids), len(spec.reservation_mib), spec.tensor_split
-    said = {name: value for name, value in load_options(spec).items() if value not in (None, "")}
+    said = {name: value for name, value in values_of(LoadOptions, spec).items() if value not in (None, "")}
     check_said("spec", MODEL, {**said, "slots": spec.slots})
     check_value("spec.context_per_slot", MODEL["context"], spec.context_per_slot)
     _require(len(shares) in (0, devices), "tensor_split", f"one value per device ({devices}), not {len(shares)}")

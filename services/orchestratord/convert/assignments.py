@@ -4,7 +4,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import assignment_pb2, task_pb2
 from llorch.identifiers import check_id
-from llorch.options.assignment import ASSIGNMENT, terms_of
+from llorch.options.assignment import ASSIGNMENT, RuleTerms
+from llorch.options.option import values_of
 from llorch.options.task import PLACEMENT
 from llorch.rpc.enum_tables import ASSIGNMENT_MODES
 from orchestratord.convert.option_checks import check_options
@@ -24,7 +25,7 @@ def to_draft(assignment: assignment_pb2.Assignment) -> Assignment:
         app=assignment.app,
         targets=tuple(assignment.targets),
         mode=ASSIGNMENT_MODES.from_proto(assignment.mode, "mode"),
-        **terms_of(assignment),
+        **values_of(RuleTerms, assignment),
     )
 
 
@@ -39,7 +40,7 @@ def to_proto(view: AssignmentView) -> assignment_pb2.Assignment:
         targets=view.targets,
         mode=ASSIGNMENT_MODES.to_proto(rule.mode),
         create_time=create_time,
-        **terms_of(rule),
+        **values_of(RuleTerms, rule),
     )
 
 

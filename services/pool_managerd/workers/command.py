@@ -8,7 +8,8 @@ from pathlib import Path
 from llorch.device_kind import DeviceKind
 from llorch.engines import EngineName, computes_on
 from llorch.errors import FailedPrecondition, NotFound, PermissionDenied, Reason, invalid_field
-from llorch.options.model import load_options
+from llorch.options.model import LoadOptions
+from llorch.options.option import values_of
 from llorch.worker_spec import WorkerSpec
 from pool_managerd.devices.device import Device, DeviceState
 
@@ -107,7 +108,7 @@ def worker_command(
 ) -> list[str]:
     planned = {name: getattr(spec, name) for name in _PLANNED_OPTIONS}
     command = [*program, "--worker-id", spec.worker_id]
-    for name, value in {**load_options(spec), "engine": choice.engine, **planned}.items():
+    for name, value in {**values_of(LoadOptions, spec), "engine": choice.engine, **planned}.items():
         if value not in (None, ""):
             command += [f"--{name.replace('_', '-')}", str(value)]
     command += ["--model-path", str(model_path), "--model-name", spec.model]

@@ -1,7 +1,8 @@
 """The catalog changes: models are registered, retired and deleted, and workers of deleted models leave."""
 
 from llorch.errors import FailedPrecondition, Reason
-from llorch.options.model import load_options
+from llorch.options.model import LoadOptions
+from llorch.options.option import values_of
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import ModelDeleted, ModelRegistered, ModelStateSet
 from orchestratord.core.facts.fleet import Leaving
@@ -78,7 +79,7 @@ def _keep(state: BrainState, name: str, before: ModelRecord | None) -> None:
 def _loads_as(model: Model) -> tuple[object, ...]:
     """The options that a worker is started with; others may change while it runs."""
     spec = model.spec
-    said = spec.source, spec.split_shares, load_options(spec)
+    said = spec.source, spec.split_shares, values_of(LoadOptions, spec)
     return *said, model.context, model.slots, model.cache_type, model.split
 
 

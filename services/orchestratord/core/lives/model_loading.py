@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from llorch.errors import Reason
-from llorch.options.model import load_options
+from llorch.options.model import LoadOptions
+from llorch.options.option import values_of
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
 from orchestratord.core.events import ModelLoadAsked, ModelStaged, StagingFailed, WorkerStartAccepted
@@ -252,7 +253,8 @@ def _take_the_room(state: BrainState, load: Load) -> None:
 
 def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
     node = state.fleet.nodes[plan.node_id]
-    options = load_options(model.spec) | {"engine": engine_for(model, [node.devices[it] for it in plan.device_ids])}
+    engine = engine_for(model, [node.devices[it] for it in plan.device_ids])
+    options = values_of(LoadOptions, model.spec) | {"engine": engine}
     spec = WorkerSpec(
         worker_id=load.load_id,
         model=model.name,
@@ -274,7 +276,7 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
 
 def _shape(model: Model) -> tuple[object, ...]:
     """What the memory was estimated for."""
-    return model.slots, model.cache_type, model.context, model.vram_claim_mib, load_options(model.spec)
+    return model.slots, model.cache_type, model.context, model.vram_claim_mib, values_of(LoadOptions, model.spec)
 
 
 def _end_staging(state: BrainState, node_id: str, source: str) -> None:
