@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from llorch.cli.waking import woken_by_signals
+
 if TYPE_CHECKING:
     from llorch.sdk.async_client import AsyncClient
 
@@ -35,7 +37,8 @@ def ask(
     from llorch.sdk.async_client import AsyncClient
 
     async def connected() -> T:
-        async with AsyncClient(address, token, timeout_s=timeout_s, reconnect_for_s=reconnect_for_s) as client:
-            return await question(client)
+        with woken_by_signals():
+            async with AsyncClient(address, token, timeout_s=timeout_s, reconnect_for_s=reconnect_for_s) as client:
+                return await question(client)
 
     return asyncio.run(connected())

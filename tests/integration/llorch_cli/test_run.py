@@ -154,17 +154,42 @@ async def test_a_failed_task_is_one_line_and_exit_code_1(llorch: Llorch, fake: F
     assert (result.code, result.err) == (1, "llorch: the worker is gone\n")
 
 
-async def test_ctrl_c_cancels_the_task_and_exits_130(address: str, fake: FakeOrchestrator) -> None:
+_SIGNAL_ELSEWHERE = """
+import signal, threading
+from llorch.cli.main import main
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+main()
+"""
+"""The system hands SIGINT to another thread, so that it interrupts no call of the main thread. The same happens where
+it comes in the moment before the main thread begins to wait.
+"""
+
+
+@pytest.mark.parametrize("program", [("-m", "llorch"), ("-c", _SIGNAL_ELSEWHERE)])
+async def test_ctrl_c_cancels_the_task_and_exits_130(
+    address: str, fake: FakeOrchestrator, program: tuple[str, str]
+) -> None:
     fake.hang_before_end = True
-    command = (sys.executable, "-m", "llorch", "run", "smollm2", "Tell me a story.")
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=PIPE, stderr=PIPE, env={**os.environ, "LLORCH_ADDRESS": address}
+        *(sys.executable, *program, "run", "smollm2", "Tell me a story."),
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "LLORCH_ADDRESS": address},
     )
     assert process.stdout is not None
-    assert await process.stdout.readexactly(3) == b"Red"
+    assert await process.stdout.readexactly(len("Red, green, blue.")) == b"Red, green, blue."
+    await asyncio.sleep(0.5)  # now its main thread has nothing to do but to wait
 
     process.send_signal(signal.SIGINT)
-    _, errors = await process.communicate()
+    try:
+        async with asyncio.timeout(10):
+            _, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
     assert (process.returncode, errors) == (130, b"")
     assert fake.cancelled == [TASK_ID]

@@ -94,10 +94,11 @@ async def test_a_drain_refuses_new_calls_with_a_reason(script: Script) -> None:
 async def test_stop_is_bounded_though_a_handler_clings_on(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llorch.rpc.server._CLEANUP_S", 0.1)
     monkeypatch.setattr("llorch.rpc.server._CLOSE_S", 0.2)
-    release, ended = asyncio.Event(), asyncio.Event()
+    clings, release, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def cling(_request: Any, context: Any) -> None:
         await context.write(REQUEST)
+        clings.set()
         while not release.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await release.wait()
@@ -106,6 +107,7 @@ async def test_stop_is_bounded_though_a_handler_clings_on(script: Script, monkey
     script.stream = cling
     async with serving(script) as served, open_stream(served.methods.stream, REQUEST, timeout_s=20) as events:
         await anext(events)
+        await clings.wait()  # a message may be here before its writer has gone on
         async with asyncio.timeout(2):
             await served.server.stop(grace_s=0)
         release.set()
