@@ -24,7 +24,7 @@ from support import chaos_count
 from support.orchestrator_stub import OrchestratorStub, serving
 from support.pool_manager_commands import commanding
 from support.pool_manager_process import PoolManagerProcess, pool_manager_process
-from support.whole_system import gguf
+from support.whole_system import gguf, wait_until
 
 pytestmark = pytest.mark.req("POOL-2005")
 
@@ -187,17 +187,22 @@ async def test_a_process_id_that_the_kernel_really_gave_out_again_is_not_touched
             await commands.start(f"file:{gguf(tmp_path)}", "w-1")
             report = await orchestrator.wait_report(lambda report: any_pid(report) > 0)
         pid = any_pid(report)
+        await wait_until(lambda: is_recorded(manager, "w-1", pid))  # which may come after it was told
         await manager.kill()
         os.kill(pid, 9)
         await asyncio.to_thread(os.waitpid, pid, 0)  # it came to us when its parent died
         async with foreign_process_with(pid) as foreign:
             assert foreign.identity.pid == pid
-            record = json.loads((manager.folder / "data" / "workers" / "w-1.json").read_text())
-            assert record["process"]["pid"] == pid
+            assert await is_recorded(manager, "w-1", pid)
             orchestrator.acknowledges = False  # or the end of it would be forgotten as soon as it is told
             await manager.start()
             (worker,) = (await manager.snapshot()).workers
             assert worker.worker.state == worker_pb2.WORKER_STATE_FAILED
+
+
+async def is_recorded(manager: PoolManagerProcess, worker_id: str, pid: int) -> bool:
+    record = json.loads((manager.folder / "data" / "workers" / f"{worker_id}.json").read_text())
+    return bool(record["process"] and record["process"]["pid"] == pid)
 
 
 def any_pid(report: Any) -> int:

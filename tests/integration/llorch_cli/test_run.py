@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,16 @@ it comes in the moment before the main thread begins to wait.
 """
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """Processes hear SIGINT, though a shell that runs the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("program", [("-m", "llorch"), ("-c", _SIGNAL_ELSEWHERE)])
+@pytest.mark.usefixtures("hears_ctrl_c")
 async def test_ctrl_c_cancels_the_task_and_exits_130(
     address: str, fake: FakeOrchestrator, program: tuple[str, str]
 ) -> None:
