@@ -3,8 +3,8 @@
 QUEUED ──► RUNNING ──► COMPLETED
 │  ▲        │ ├────► FAILED
 │  └────────┘ ├────► CANCELLED
-│  (attempt   └────► EXPIRED
-│   lost)
+│  (its pool  └────► EXPIRED
+│   drained)
 └──► FAILED, CANCELLED, EXPIRED
 """
 
