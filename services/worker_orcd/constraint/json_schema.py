@@ -5,14 +5,26 @@ from collections.abc import Iterator
 
 from llorch.options.generation import MAX_CONSTRAINT_NESTING
 from worker_orcd.constraint.bounds import invalid_constraint
+from worker_orcd.constraint.exclusion import Exclusion
+from worker_orcd.constraint.schema_parts import Schema, subschemas
 from worker_orcd.run_spec import OutputConstraint
 
 MAX_REFERENCES = 500
 """The matcher follows chains of them on its stack."""
 
+_WHITE_SPACE = " |\\n[ \\t]{0,40}"
+"""Between two tokens of JSON at most. Without a bound, a model that has nothing more to say writes empty lines."""
+
 _OPTIONS = "x-guidance"
-_OWN_OPTIONS = {"coerce_one_of": True}
-"""The matcher's own options may stand in a schema; these replace them. `oneOf` is taken as `anyOf`."""
+_OWN_OPTIONS = {"coerce_one_of": True, "whitespace_pattern": _WHITE_SPACE}
+"""The matcher's own options may stand in a schema; these replace them. `oneOf` is taken as `anyOf`, once it is known
+that no two of its branches can hold at once.
+"""
+
+FORMATS = frozenset(
+    ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid")
+)
+"""Which the matcher keeps to. Others are annotations, as the standard has it."""
 
 _OPENING, _CLOSING = "([{", ")]}"
 
@@ -31,7 +43,24 @@ def json_schema(constraint: OutputConstraint) -> dict[str, object]:
     references = sum("$ref" in values for values in _objects(schema))
     if references > MAX_REFERENCES:
         raise invalid_constraint(constraint, f"has {references} references; {MAX_REFERENCES} are allowed")
+    parts = list(subschemas(schema))
+    _refuse_overlaps(constraint, schema, parts)
+    for _, part in parts:
+        if part.get("format") not in FORMATS:
+            part.pop("format", None)
     return {**schema, _OPTIONS: _OWN_OPTIONS}
+
+
+def _refuse_overlaps(constraint: OutputConstraint, schema: Schema, parts: list[tuple[str, Schema]]) -> None:
+    exclusion = Exclusion(schema)
+    for pointer, part in parts:
+        branches = part.get("oneOf")
+        if isinstance(branches, list) and (overlap := exclusion.overlapping(branches)):
+            raise invalid_constraint(
+                constraint,
+                f"#{pointer}/oneOf: branches {overlap[0]} and {overlap[1]} may hold at once, which can't be kept out; "
+                "tell them apart by a required property with a constant of its own, or use anyOf",
+            )
 
 
 def json_nesting(text: str) -> int:

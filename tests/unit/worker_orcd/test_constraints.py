@@ -13,7 +13,7 @@ from llorch.errors import InvalidArgument, Reason
 from support.example_count import examples
 from worker_orcd.constraint.gbnf import MAX_RULES, lark_from_gbnf
 from worker_orcd.constraint.gbnf_tokens import GbnfError
-from worker_orcd.constraint.json_schema import json_nesting
+from worker_orcd.constraint.json_schema import FORMATS, json_nesting
 from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintCompiler, ConstraintFailed
 from worker_orcd.run_spec import ConstraintKind, OutputConstraint
 
@@ -175,6 +175,41 @@ def test_a_schema_accepts_what_it_says() -> None:
     assert not accepts(schema(person), '{"b": 1}')
     assert accepts(schema({"oneOf": [{"type": "string"}, {"type": "boolean"}]}), "true")
     assert accepts(schema({"type": "string", "pattern": "^a+$"}), '"aa"')
+
+
+def test_white_space_between_tokens_of_json_is_bounded() -> None:
+    value = {"type": "object", "properties": {"a": {"type": "array"}}, "required": ["a"]}
+    for text in ('{"a":[]}', '{ "a": [ 1, 2 ] }', json.dumps({"a": [1, {"b": []}]}, indent=4), '{\n\t"a": []\n}'):
+        assert accepts(schema(value), text), text
+    for text in ('{\n\n"a":[]}', "{" + " " * 2 + '"a":[]}', "{\n" + " " * 41 + '"a":[]}', '{"a":[]}\n'):
+        assert not accepts(schema(value), text), text
+
+
+def test_an_unknown_format_is_an_annotation_and_a_known_one_is_kept_to() -> None:
+    phone = {"type": "string", "format": "phone", "maxLength": 2}
+    assert accepts(schema({"properties": {"format": phone}, "required": ["format"]}), '{"format": "12"}')
+    assert not accepts(schema({"properties": {"format": phone}, "required": ["format"]}), '{"format": "123"}')
+    assert accepts(schema({"const": {"format": "phone"}}), '{"format": "phone"}')
+    assert accepts(schema({"$ref": "#/elsewhere", "elsewhere": phone}), '"12"')
+    assert not accepts(schema({"type": "string", "format": "date"}), '"12"')
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_the_matcher_keeps_to_the_formats_that_it_is_given(name: str) -> None:
+    schema({"type": "string", "format": name})
+
+
+def test_one_of_is_exactly_one_or_refused() -> None:
+    pets = [
+        {"type": "object", "properties": {"kind": {"const": kind}}, "required": ["kind"]} for kind in ("cat", "dog")
+    ]
+    listed = {"type": "array", "items": {"oneOf": [{"$ref": "#/$defs/0"}, {"$ref": "#/$defs/1"}]}}
+    constraint = schema({**listed, "$defs": {str(number): pet for number, pet in enumerate(pets)}})
+    assert accepts(constraint, '[{"kind": "cat"}, {"kind": "dog"}]')
+    assert not accepts(constraint, '[{"kind": "cow"}]')
+    even_or_third = {"items": {"oneOf": [{"type": "integer", "multipleOf": 2}, {"type": "integer", "multipleOf": 3}]}}
+    with pytest.raises(InvalidArgument, match="#/items/oneOf: branches 0 and 1 may hold at once"):
+        schema(even_or_third)
 
 
 @pytest.mark.parametrize(
