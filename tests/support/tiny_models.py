@@ -19,6 +19,7 @@ HEAD = 32
 FEED_FORWARD = 256
 CONTEXT_TRAINED = 8192
 WINDOW = 64
+EXPERTS = 4
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -33,7 +34,7 @@ Metadata = dict[str, MetadataValue]
 Tensors = dict[str, TensorData]
 
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
-_WORDS = """
+WORDS = """
     the of and to in is that it was for on are with as his they at be this from have or by one had not but what all
     were when we there can an your which their said if do will each about how up out them then she many some so these
     would other into has more her two like him see time could no make than first been its who now people my made over
@@ -52,6 +53,9 @@ class _Weights:
         """Keeps the size of what it is multiplied with."""
         numbers: NDArray[np.float32] = self._random.standard_normal((rows, columns), np.float32)
         return numbers * np.float32(scale / columns**0.5)
+
+    def experts(self, rows: int, columns: int) -> NDArray[np.float32]:
+        return np.stack([self.matrix(rows, columns) for _ in range(EXPERTS)])
 
     def ones(self, length: int) -> NDArray[np.float32]:
         return (1 + 0.1 * self._random.standard_normal(length)).astype(np.float32)
@@ -96,6 +100,34 @@ def _gemma2(weights: _Weights) -> tuple[Metadata, Tensors]:
         "attention.sliding_window": WINDOW,
         "attn_logit_softcapping": 50.0,
         "final_logit_softcapping": 30.0,
+    }, tensors
+
+
+def _gemma3(weights: _Weights) -> tuple[Metadata, Tensors]:
+    """Five of six layers see a window only, so that here all do."""
+    tensors = _embeddings(weights, tied=True, scale=0.2)
+    for number in range(LAYERS):
+        norms: Tensors = {"post_attention_norm": weights.ones(WIDTH), "post_ffw_norm": weights.ones(WIDTH)}
+        tensors |= _named(number, _attention(weights) | _norms_of_heads(weights) | norms | _gated_feed_forward(weights))
+    return _attention_metadata() | {"attention.sliding_window": WINDOW}, tensors
+
+
+def _qwen3moe(weights: _Weights) -> tuple[Metadata, Tensors]:
+    """Two of four experts for each token."""
+    tensors = _embeddings(weights)
+    for number in range(LAYERS):
+        experts: Tensors = {
+            "ffn_norm": weights.ones(WIDTH),
+            "ffn_gate_inp": weights.matrix(EXPERTS, WIDTH, 4.0),
+            "ffn_gate_exps": weights.experts(FEED_FORWARD, WIDTH),
+            "ffn_up_exps": weights.experts(FEED_FORWARD, WIDTH),
+            "ffn_down_exps": weights.experts(WIDTH, FEED_FORWARD),
+        }
+        tensors |= _named(number, _attention(weights) | _norms_of_heads(weights) | experts)
+    return _attention_metadata() | {
+        "expert_count": EXPERTS,
+        "expert_used_count": 2,
+        "expert_feed_forward_length": FEED_FORWARD,
     }, tensors
 
 
@@ -162,12 +194,14 @@ def _bert(weights: _Weights) -> tuple[Metadata, Tensors]:
 ARCHITECTURES: Mapping[str, Callable[[_Weights], tuple[Metadata, Tensors]]] = {
     "llama": _llama,
     "gemma2": _gemma2,
+    "gemma3": _gemma3,
+    "qwen3moe": _qwen3moe,
     "mamba": _mamba,
     "jamba": _jamba,
     "bert": _bert,
 }
 
-GENERATING = ("llama", "gemma2", "mamba", "jamba")
+GENERATING = tuple(name for name in ARCHITECTURES if name != "bert")
 """Those that generate text."""
 
 _INNER, _STATE, _KERNEL, _RANK = 2 * WIDTH, 16, 4, 8
@@ -202,7 +236,7 @@ def _embeddings(weights: _Weights, *, tied: bool = False, scale: float = 8.0) ->
         "token_embd.weight": weights.matrix(size, WIDTH, scale),
         "output_norm.weight": weights.ones(WIDTH),
     }
-    return tensors if tied else tensors | {"output.weight": weights.matrix(size, WIDTH, 4.0)}
+    return tensors if tied else tensors | {"output.weight": weights.matrix(size, WIDTH)}
 
 
 def _attention(weights: _Weights) -> Tensors:
@@ -213,6 +247,10 @@ def _attention(weights: _Weights) -> Tensors:
         "attn_v": weights.matrix(KV_HEADS * HEAD, WIDTH),
         "attn_output": weights.matrix(WIDTH, HEADS * HEAD),
     }
+
+
+def _norms_of_heads(weights: _Weights) -> Tensors:
+    return {"attn_q_norm": weights.ones(HEAD), "attn_k_norm": weights.ones(HEAD)}
 
 
 def _gated_feed_forward(weights: _Weights) -> Tensors:
@@ -258,7 +296,7 @@ def _sentence_piece_tokens() -> list[tuple[str, int]]:
     special += [("<|im_start|>", _CONTROL), ("<|im_end|>", _CONTROL)]
     byte_tokens = [(f"<0x{byte:02X}>", _BYTE) for byte in range(256)]
     # A word is put together letter by letter, so that all of its beginnings have to be there.
-    beginnings = dict.fromkeys(f"▁{word[:end]}" for word in _WORDS for end in range(len(word) + 1))
+    beginnings = dict.fromkeys(f"▁{word[:end]}" for word in WORDS for end in range(len(word) + 1))
     return [
         *special,
         *byte_tokens,
@@ -285,7 +323,7 @@ def _sentence_pieces(chat_template: str) -> Metadata:
 
 def _word_piece_tokens() -> list[str]:
     letters = [letter for letter in _LETTERS if not letter.isupper()]
-    words = [f"▁{word}" for word in _WORDS if len(word) > 1]
+    words = [f"▁{word}" for word in WORDS if len(word) > 1]
     return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"▁{letter}" for letter in letters), *words]
 
 

@@ -79,7 +79,7 @@ def uses_flash_attention(cache_type_v: CacheType, *, on_gpu: bool) -> bool:
     """Not on a CPU if it can be helped: llama.cpp has a slow way there for up to 63 tokens at once, which takes two to
     ten times as long as attention by matrix products. A quantized cache of values can't do without.
     """
-    return on_gpu or cache_type_v is not CacheType.F16
+    return on_gpu or cache_type_v != CacheType.F16
 
 
 def tokens_at_once(*, flash_attention: bool) -> int:

@@ -111,6 +111,14 @@ def test_a_windowed_memory_can_be_cut_while_the_window_is_there() -> None:
     assert kind.usable(40, 20, 0) == 20
 
 
+def test_a_saved_state_of_a_windowed_memory_has_the_window_only() -> None:
+    kind = MemoryKind(window=50)
+    assert (kind.first_of_state(200, 100), kind.first_of_state(40, 0)) == (150, 0)
+    assert kind.usable(200, 180, kind.first_of_state(200, 100)) == 0
+    assert kind.usable(200, 200, kind.first_of_state(200, 100)) == 200
+    assert MemoryKind().first_of_state(200, 0) == 0
+
+
 def state(size: int, value: int = 1) -> State:
     return np.full(size, value, np.uint8)
 

@@ -38,11 +38,11 @@ class Context:
         self._memory = self._lib.llama_get_memory(self.handle)
         self.kind = _memory_kind(self._lib, model)
         self.abort_switch = AbortSwitch(self._lib, self.handle)
-        self._copies_pending = False
+        self.copies_pending = False
         """The library copies slots when it decodes next; until then it must not read or write states."""
 
     def decode(self, batch: Batch) -> None:
-        self._copies_pending = False
+        self.copies_pending = False
         code = self._lib.llama_decode(self.handle, batch.struct)
         if code != 0:
             raise DecodeError(code)
@@ -57,7 +57,7 @@ class Context:
         """
         self.forget(target)
         self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-        self._copies_pending = True
+        self.copies_pending = True
 
     def trim(self, sequence: int, keep: int) -> bool:
         """Forgets all but the first `keep` tokens; False if this kind of memory can't, and nothing is changed."""
@@ -76,17 +76,15 @@ class Context:
 
     def save(self, sequence: int) -> State | None:
         """All that the slot holds; None if it can't be read now."""
-        if self._copies_pending:
+        if self.copies_pending:
             return None
         state = np.empty(self.state_bytes(sequence), np.uint8)
         written = self._lib.llama_state_seq_get_data_ext(self.handle, _bytes_of(state), state.nbytes, sequence, 0)
         return state if written == state.nbytes else None
 
     def restore(self, sequence: int, state: State) -> bool:
-        """Makes the slot what was saved. If it can't be done, the slot is empty."""
+        """Makes the slot what was saved. If it can't be done, the slot is empty. Not while copies are pending."""
         self.forget(sequence)
-        if self._copies_pending:
-            return False
         read = self._lib.llama_state_seq_set_data_ext(self.handle, _bytes_of(state), state.nbytes, sequence, 0)
         if read != state.nbytes:
             self.forget(sequence)

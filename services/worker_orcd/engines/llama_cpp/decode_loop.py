@@ -51,7 +51,8 @@ class DecodeLoop:
         self._context = context
         self._batch = Batch(native.lib, BATCH_TOKENS)
         fixed = FixedChunks(shape.fixed_chunk)
-        self._turns = PromptTurns(ChunkSize(BATCH_TOKENS, shape.smallest_piece), fixed, shape.decode_gap_s)
+        chunk = ChunkSize(_largest_piece(context, shape), shape.smallest_piece)
+        self._turns = PromptTurns(chunk, fixed, shape.decode_gap_s)
         slots = Slots(shape.slots, shape.context_per_slot)
         self._slots = SlotKeeper(context, slots, HostCache(shape.host_cache_bytes, _identity(native, shape)), fixed)
         self._most_deterministic = shape.deterministic_runs
@@ -288,6 +289,14 @@ class DecodeLoop:
         """Its tokens stay in the slot, for a later run that continues them."""
         sequence.sampler.close()
         self._slots.release(sequence)
+
+
+def _largest_piece(context: Context, shape: LlamaCppShape) -> int:
+    """Tokens of a prompt in one call of `llama_decode`. Where layers have a window, no more than are computed at once:
+    of several computations the library places the last one first, to see whether all fit, and may forget what the first
+    one has to attend to, when the sequence was cut before and its cells are not in order.
+    """
+    return shape.compute_tokens if context.kind.window else BATCH_TOKENS
 
 
 def _identity(native: Native, shape: LlamaCppShape) -> str:

@@ -13,6 +13,12 @@ class MemoryKind:
     trims: bool = True
     window: int = 0
 
+    def first_of_state(self, held: int, first_position: int) -> int:
+        """The oldest position in a saved state of `held` tokens: it has none that is outside of the window of the next
+        one, where the slot still may.
+        """
+        return max(first_position, held - self.window) if self.window else first_position
+
     def usable(self, held: int, wanted: int, first_position: int) -> int:
         """All of the first `wanted` of `held` tokens, or 0. `first_position` is the oldest that every layer has."""
         if wanted == held:

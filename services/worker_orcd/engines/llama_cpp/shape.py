@@ -1,6 +1,6 @@
 """What the engine is told to load, and the sizes that follow from it. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llorch.cache_type import CacheType
@@ -31,9 +31,9 @@ class LlamaCppShape:
     devices: DeviceSet
     slots: int
     context_per_slot: int
-    threads: int
     cache_type_k: CacheType = CacheType.F16
     cache_type_v: CacheType = CacheType.F16
+    threads: int = field(kw_only=True)
     deterministic_runs: int = 4
     digest_folder: Path | None = None
     decode_gap_s: float = 0.2

@@ -37,12 +37,13 @@ class SlotKeeper:
     def place(self, choice: WaitingChoice) -> tuple[int, int]:
         """The number of a free slot, and how many of the choice's tokens it has now."""
         placement = self._slots.choose(lambda slot: self._reusable_of_slot(slot, choice))
-        found = self._host.find(lambda saved: self._reusable_of_saved(saved, choice))
+        found = self._found_in_host(choice)
         if found is not None and found[1] >= placement.reused + MIN_REUSE:
             slot = self._slots.least_wanted()
             self._save(slot)
             if self._restore(slot, found[0]):
-                return slot.number, self._trimmed(slot, found[1])
+                return slot.number, self._trimmed(slot, self._reusable_of_restored(slot, found[0], choice))
+            return self.place(choice)  # the slot lost what it had, and the host what could not be restored
         slot = placement.slot
         if placement.loses:
             self._save(slot)
@@ -83,12 +84,23 @@ class SlotKeeper:
             slot.watermark = self._fixed.watermark(slot.watermark, sequence.evaluated, end)
         sequence.evaluated = end
 
+    def _found_in_host(self, choice: WaitingChoice) -> tuple[SavedSequence, int] | None:
+        """While copies are pending nothing can be restored: the prompt is evaluated, if no slot has it."""
+        if self._context.copies_pending:
+            return None
+        return self._host.find(lambda saved: self._reusable_of_saved(saved, choice))
+
     def _reusable_of_slot(self, slot: Slot, choice: WaitingChoice) -> int:
         first = self._context.first_position(slot.number) if self._context.kind.window else 0
         return self._reusable(slot.tokens, slot.held, slot.watermark, first, choice)
 
     def _reusable_of_saved(self, saved: SavedSequence, choice: WaitingChoice) -> int:
         return self._reusable(saved.tokens, len(saved.tokens), saved.watermark, saved.first_position, choice)
+
+    def _reusable_of_restored(self, slot: Slot, saved: SavedSequence, choice: WaitingChoice) -> int:
+        """What the library says that it has now counts: windows of a kind that we do not know may keep less."""
+        first = self._context.first_position(slot.number) if self._context.kind.window else 0
+        return self._reusable(saved.tokens, len(saved.tokens), saved.watermark, first, choice)
 
     def _reusable(self, tokens: list[int], held: int, watermark: int, first: int, choice: WaitingChoice) -> int:
         """At least one token is left to evaluate: the next one is picked from its logits."""
@@ -119,9 +131,9 @@ class SlotKeeper:
         tokens = slot.tokens[: slot.held]
         if not tokens or not self._host.wants(tokens, self._context.state_bytes(slot.number)):
             return
-        first = self._context.first_position(slot.number)
         state = self._context.save(slot.number)
         if state is not None:
+            first = self._context.kind.first_of_state(len(tokens), self._context.first_position(slot.number))
             self._host.add(tokens, state, first, slot.watermark)
 
     def _restore(self, slot: Slot, saved: SavedSequence) -> bool:

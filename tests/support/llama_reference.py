@@ -1,0 +1,88 @@
+"""llama.cpp itself, one prompt at a time in an empty context: what any engine built on it has to say."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llorch.cache_type import CacheType
+
+Rows = NDArray[np.float64]
+_BATCH = 512
+
+
+class LlamaReference:
+    """Uses the library directly, none of our modules. Layers with a window keep everything, too, so nothing is missing.
+    Closed by leaving the block.
+    """
+
+    def __init__(self, model_path: Path, context: int, cache_type: CacheType = CacheType.F16) -> None:
+        from llama_cpp import llama_cpp as lib
+
+        self._lib: Any = lib
+        of_model = lib.llama_model_default_params()
+        of_model.n_gpu_layers = 0
+        self._model = lib.llama_model_load_from_file(str(model_path).encode(), of_model)
+        self._vocabulary = lib.llama_model_get_vocab(self._model)
+        self.words = int(lib.llama_vocab_n_tokens(self._vocabulary))
+        is_quantized = cache_type is not CacheType.F16
+        params = lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = context, _BATCH, _BATCH
+        params.n_seq_max = params.n_threads = params.n_threads_batch = 1
+        params.type_k = params.type_v = getattr(lib, f"GGML_TYPE_{cache_type.upper()}")
+        params.flash_attn_type = int(is_quantized)
+        params.swa_full = True
+        params.offload_kqv = params.op_offload = False
+        self._context = lib.llama_init_from_model(self._model, params)
+        self._batch = lib.llama_batch_init(_BATCH, 0, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lib.llama_batch_free(self._batch)
+        self._lib.llama_free(self._context)
+        self._lib.llama_model_free(self._model)
+
+    def tokens(self, text: str) -> list[int]:
+        """As a prompt: with the beginning that the vocabulary asks for, and no control tokens in the text."""
+        raw = text.encode()
+        room = (self._lib.llama_token * (len(raw) + 16))()
+        count = self._lib.llama_tokenize(self._vocabulary, raw, len(raw), room, len(room), True, False)
+        return list(room[:count])
+
+    def logprobs(self, prompt: Sequence[int], answer: Sequence[int]) -> Rows:
+        """Of every token of the vocabulary, one row per token of the answer: of what came before it. The prompt is
+        evaluated at once, the answer token by token, since rounding depends on how many there are.
+        """
+        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
+        for begin in range(0, len(prompt), _BATCH):
+            self._evaluate(prompt[begin : begin + _BATCH], begin)
+        rows = [self._last_row()]
+        for position, token in enumerate(answer[:-1], len(prompt)):
+            self._evaluate([token], position)
+            rows.append(self._last_row())
+        return np.array([row - _total(row) for row in rows])
+
+    def _evaluate(self, tokens: Sequence[int], begin: int) -> None:
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for at, token in enumerate(tokens):
+            batch.token[at], batch.pos[at], batch.n_seq_id[at] = token, begin + at, 1
+            batch.seq_id[at][0] = 0
+            batch.logits[at] = at == len(tokens) - 1
+        assert self._lib.llama_decode(self._context, batch) == 0
+
+    def _last_row(self) -> Rows:
+        row = np.ctypeslib.as_array(self._lib.llama_get_logits_ith(self._context, -1), (self.words,))
+        return row.astype(np.float64)
+
+
+def _total(row: Rows) -> float:
+    highest = float(row.max())
+    return highest + float(np.log(np.exp(row - highest).sum()))
