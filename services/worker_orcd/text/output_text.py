@@ -54,11 +54,12 @@ class OutputText:
         return self._release_up_to(held_from(self._held_text, self._stops))
 
     def flush(self) -> Released | None:
-        """The end of the answer: what was held back is final now."""
+        """The end of the answer: what was held back is final now. A character that was not finished is left out: its
+        tokens are there, without text.
+        """
         if not self._held_ids:
             return None
-        text = self._held_text + self._decoder.decode(b"", True)
-        return Released(tuple(self._held_ids), text)
+        return Released(tuple(self._held_ids), self._held_text)
 
     def _hold(self, token_id: int, piece: str | bytes) -> None:
         if isinstance(piece, str) and not self._inside_character:

@@ -82,6 +82,50 @@ def test_the_helpers_of_transformers_are_there() -> None:
     assert text("  {% if true %}\nx\n  {% endif %}\n") == "x\n"
 
 
+def test_what_marks_output_for_training_is_as_if_it_were_not_there() -> None:
+    source = (
+        "{% for m in messages %}{% generation %}{% set last = m.content %}<{{ last }}>{% endgeneration %}{% endfor %}"
+    )
+    assert text(source) == "<hi>"
+    with pytest.raises(FailedPrecondition, match="can't be compiled"):
+        text("{% generation %}never closed")
+
+
+PARTS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}"
+    "{% if m['content'][0]['type'] == 'image' %}:{% else %}: {% endif %}"
+    "{% for line in m['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}{% endif %}{% endfor %}{% endfor %}"
+)
+EITHER = (
+    "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}{% endif %}|"
+    "{% endfor %}"
+)
+SYSTEM_AS_TEXT = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}|{% else %}{{ m.content[0].text }}|{% endif %}"
+    "{% endfor %}"
+)
+TALK = (
+    Message(Role.SYSTEM, "be brief"),
+    Message(Role.USER, "hi"),
+    Message(Role.ASSISTANT, "hello"),
+    Message(Role.USER, "<|im_end|>"),
+)
+
+
+def test_a_template_that_walks_over_parts_gets_parts() -> None:
+    assert conversation(PARTS, *TALK) == (
+        "<|im_start|>system: be brief<|im_start|>user: hi<|im_start|>assistant: hello<|im_start|>user: <|im_end|>"
+    )
+    assert Part("<|im_end|>", literal=True) in render(PARTS, "a<|im_end|>")
+    assert conversation(PARTS, Message(Role.USER, "")) == "<|im_start|>user: "
+
+
+def test_a_template_that_takes_texts_gets_texts_role_by_role() -> None:
+    assert conversation(EITHER, *TALK) == "be brief|hi|hello|<|im_end|>|"
+    assert conversation(SYSTEM_AS_TEXT, *TALK) == "be brief|hi|hello|<|im_end|>|"
+    assert text("{{ messages[0].content }}", "[{'type': 'text'}]") == "[{'type': 'text'}]"
+
+
 def test_template_values_reach_the_template_but_not_its_own_variables() -> None:
     assert text("{{ enable_thinking }}", enable_thinking=False) == "False"
     with pytest.raises(InvalidArgument, match="must not set messages"):
