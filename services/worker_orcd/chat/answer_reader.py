@@ -42,8 +42,8 @@ class _At(Enum):
 class AnswerReader:
     """`tools` are the names of those that the model was offered; without any, calls are not looked for.
 
-    `thinking`: the prompt has opened the thoughts already. `must_call`: the answer is a call from its beginning, and
-    nothing else. `call_id` gives call number n its id.
+    `thinking`: the prompt has opened the thoughts already. `must_call`: the answer is a call, after thoughts at
+    most, and nothing else. `call_id` gives call number n its id.
     """
 
     def __init__(
@@ -61,7 +61,8 @@ class AnswerReader:
         self._scan = object_alone if must_call else SCANS.get(chat_format.tools)
         self._takes_bare_calls = bool(tools) and chat_format.tools is ToolStyle.LLAMA3
         self._call_id = call_id
-        self._at = _At.CALL if must_call else _At.THOUGHTS if thinking else _At.START
+        self._must_call = must_call
+        self._at = _At.THOUGHTS if thinking else _At.START
         self._after_mark = thinking
         self._mark = ""
         """The opening of the call that is being read; empty for one without."""
@@ -114,6 +115,9 @@ class AnswerReader:
             return self._go(_At.CALL, begun)
         if self._thinks and not is_whole and THINK_OPEN.startswith(begun):
             return False
+        if self._must_call and not self.calls:
+            self._mark = ""
+            return self._go(_At.CALL, begun)
         return self._go(_At.TEXT, self._pending)
 
     def _read_text(self) -> bool:

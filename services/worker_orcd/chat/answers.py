@@ -15,10 +15,14 @@ _CALL_ID_LENGTH = 9
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One reader per choice. `marks` are tokens that the readers have to see though they have no text."""
+    """One reader per choice. `marks` are tokens that the readers have to see though they have no text. `thinks`:
+    thoughts may come before the answer; `thinking`: the prompt has opened them already.
+    """
 
     readers: tuple[AnswerReader, ...]
     marks: Mapping[int, str] = field(default_factory=dict)
+    thinks: bool = False
+    thinking: bool = False
 
 
 def answers_of(
@@ -49,7 +53,8 @@ def answers_of(
     )
     for reader, text in zip(readers, texts_so_far, strict=True):
         reader.read(text)
-    return Answers(readers, {token_id: mark for token_id, mark in marks.items() if mark in chat_format.marks})
+    seen = {token_id: mark for token_id, mark in marks.items() if mark in chat_format.marks}
+    return Answers(readers, seen, chat_format.thinks, thinking)
 
 
 def mark_tokens(

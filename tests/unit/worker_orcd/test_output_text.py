@@ -30,7 +30,7 @@ def test_a_character_in_two_tokens_is_released_with_both_ids() -> None:
 
 def test_an_unfinished_character_at_the_end_is_no_text() -> None:
     assert run(["a", b"\xf0\x9f"]) == [Released((0,), "a"), Released((1,), "")]
-    assert run(["a", b"b\xf0\x9f"], ["xyz"]) == [Released((0,), "a"), Released((1,), "b")]
+    assert run(["a", b"b\xf0\x9f"], ("xyz",)) == [Released((0,), "a"), Released((1,), "b")]
 
 
 def test_bytes_that_are_no_utf8_become_replacements_and_nothing_is_lost() -> None:

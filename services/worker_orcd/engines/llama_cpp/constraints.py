@@ -6,7 +6,7 @@ part of the memory: one that needs more is refused, or ends its own run and no o
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from worker_orcd.constraint.bounds import check_size, invalid_constraint
 from worker_orcd.constraint.gbnf import lark_from_gbnf
 from worker_orcd.constraint.gbnf_tokens import GbnfError
 from worker_orcd.constraint.json_schema import json_schema
+from worker_orcd.constraint.thoughts_first import AnyConstraint, ThoughtsFirst, ThoughtTokens
 from worker_orcd.engines.llama_cpp.deep_stack import call_on_deep_stack
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.run_spec import ConstraintKind, OutputConstraint
@@ -102,7 +103,10 @@ class ConstraintCompiler:
 
     def __init__(self, model: Model) -> None:
         self._ends_text = model.ends_text
+        self._pieces = model.pieces
         self._vocabulary_size = model.vocabulary_size
+        self._thought_tokens: dict[frozenset[tuple[int, str]], ThoughtTokens] = {}
+        """By their marks, of which a model has as many sets as it has templates, with tools and without."""
         self._tokenizer = LLTokenizer(
             TokenizerWrapper(_Vocabulary(model)), eos_token=sorted(model.ends_text), n_vocab=model.vocabulary_size
         )
@@ -112,6 +116,13 @@ class ConstraintCompiler:
         check_size(constraint)
         grammar = _grammar(constraint)
         return call_on_deep_stack(lambda: self._compile(constraint, grammar))
+
+    def after_thoughts(self, answer: AnyConstraint, marks: Mapping[int, str], *, thinking: bool) -> ThoughtsFirst:
+        """The same for what comes after thoughts, which `marks` begin and end."""
+        key = frozenset(marks.items())
+        if key not in self._thought_tokens:
+            self._thought_tokens[key] = ThoughtTokens(self._pieces, dict(marks), self._ends_text)
+        return ThoughtsFirst(answer, self._thought_tokens[key], thinking=thinking)
 
     def _compile(self, constraint: OutputConstraint, grammar: str) -> Constraint:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_limits())

@@ -12,11 +12,11 @@ from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
 from llorch.gguf.memory_estimate import BATCH_TOKENS
 from llorch.logs import get_logger
+from worker_orcd.constraint.thoughts_first import AnyConstraint
 from worker_orcd.engine_info import EngineStats
 from worker_orcd.engines.llama_cpp.batch import Batch
 from worker_orcd.engines.llama_cpp.candidates import Candidates
 from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
-from worker_orcd.engines.llama_cpp.constraints import Constraint
 from worker_orcd.engines.llama_cpp.context import ABORTED, Context, DecodeError
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks, calls
 from worker_orcd.engines.llama_cpp.host_cache import HostCache
@@ -85,7 +85,7 @@ class DecodeLoop:
         return bool(self._runs)
 
     def add(
-        self, run: EngineRun, output: RunOutput, tokens: TokensOfChoices, constraints: Iterable[Constraint | None]
+        self, run: EngineRun, output: RunOutput, tokens: TokensOfChoices, constraints: Iterable[AnyConstraint | None]
     ) -> None:
         """`tokens` has one list per choice: the prompt's and those of the choice's output so far. `constraints`
         are in that state, too.

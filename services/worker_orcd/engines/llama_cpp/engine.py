@@ -10,9 +10,11 @@ from llorch.device_kind import DeviceKind
 from llorch.errors import Internal, Reason, Unavailable
 from llorch.finish_reason import FinishReason
 from llorch.logs import get_logger
+from worker_orcd.chat.answers import Answers
+from worker_orcd.constraint.thoughts_first import AnyConstraint
 from worker_orcd.engine_info import EngineInfo, EngineStats
 from worker_orcd.engines.llama_cpp.capabilities import CAPABILITIES
-from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintCompiler
+from worker_orcd.engines.llama_cpp.constraints import ConstraintCompiler
 from worker_orcd.engines.llama_cpp.embeddings import Embeddings
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
 from worker_orcd.engines.llama_cpp.native import load_native
@@ -22,6 +24,7 @@ from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
+from worker_orcd.run_spec import ConstraintKind
 from worker_orcd.token_step import TokenStep
 
 CLOSE_S = 10.0
@@ -93,7 +96,7 @@ class LlamaCppEngine:
         fingerprint = self._known.fingerprint
         output = RunOutput(run, len(prompt), self._shape.context_per_slot, time.monotonic, fingerprint, answers)
         tokens = [prompt + output_so_far for output_so_far in replayed]
-        constraints = await asyncio.to_thread(self._constraints, run, replayed)
+        constraints = await asyncio.to_thread(self._constraints, run, replayed, answers)
         self._replay(output, replayed, constraints)
         self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens, constraints))
 
@@ -138,7 +141,9 @@ class LlamaCppEngine:
             check_sampling(run, self._known.model)
             return self._prompts.prepare(run)
 
-    def _replay(self, output: RunOutput, replayed: TokensOfChoices, constraints: Sequence[Constraint | None]) -> None:
+    def _replay(
+        self, output: RunOutput, replayed: TokensOfChoices, constraints: Sequence[AnyConstraint | None]
+    ) -> None:
         """An answer that had come to its end in an earlier attempt stays there."""
         pieces = self._known.model.pieces
         for choice, token_ids, constraint in zip(output.choices, replayed, constraints, strict=True):
@@ -146,13 +151,17 @@ class LlamaCppEngine:
             if constraint is not None and constraint.complete:
                 choice.close(FinishReason.EOS)
 
-    def _constraints(self, run: EngineRun, replayed: TokensOfChoices) -> list[Constraint | None]:
+    def _constraints(
+        self, run: EngineRun, replayed: TokensOfChoices, answers: Answers | None
+    ) -> list[AnyConstraint | None]:
         """One per choice, where its output so far has brought it."""
         if run.spec.constraint is None:
             return [None] * run.spec.choices
         if self._compiler is None:
             self._compiler = ConstraintCompiler(self._known.model)
-        compiled = self._compiler.compile(run.spec.constraint)
+        compiled: AnyConstraint = self._compiler.compile(run.spec.constraint)
+        if answers is not None and answers.thinks and run.spec.constraint.kind is ConstraintKind.JSON_SCHEMA:
+            compiled = self._compiler.after_thoughts(compiled, answers.marks, thinking=answers.thinking)
         return [compiled.after(output_so_far) for output_so_far in replayed]
 
     def _deliver(self, steps: Sequence[TokenStep]) -> None:

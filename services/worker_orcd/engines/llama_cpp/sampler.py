@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llorch.errors import Reason
+from worker_orcd.constraint.thoughts_first import AnyConstraint
 from worker_orcd.engines.llama_cpp.candidates import Candidates, Row
-from worker_orcd.engines.llama_cpp.constraints import Constraint, ConstraintFailed
+from worker_orcd.engines.llama_cpp.constraints import ConstraintFailed
 from worker_orcd.engines.llama_cpp.draws import FirstDraws, Purpose, draw_seed
 from worker_orcd.engines.llama_cpp.logprobs import position_logprobs
 from worker_orcd.engines.llama_cpp.mirostat import Mirostat
@@ -46,7 +47,7 @@ class Sampler:
         run: EngineRun,
         number: int,
         tokens: list[int],
-        constraint: Constraint | None = None,
+        constraint: AnyConstraint | None = None,
     ) -> None:
         self._lib = bench.lib
         self._model = bench.model
@@ -137,7 +138,7 @@ class Sampler:
         return top if top <= self._candidates.most_top else 0
 
     def _constrained(
-        self, constraint: Constraint, picked: tuple[int, float] | None, row: Row, index: int
+        self, constraint: AnyConstraint, picked: tuple[int, float] | None, row: Row, index: int
     ) -> tuple[int, float] | None:
         """A token was drawn as if there were no constraint, and that one token is checked, which is cheap; only if
         it is rejected, one is drawn among all that are allowed.

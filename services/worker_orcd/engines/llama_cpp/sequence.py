@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from worker_orcd.engines.llama_cpp.constraints import Constraint
+from worker_orcd.constraint.thoughts_first import AnyConstraint
 from worker_orcd.engines.llama_cpp.sampler import Sampler
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.run_output import ChoiceOutput, RunOutput
@@ -20,7 +20,7 @@ class WaitingChoice:
     output: RunOutput
     number: int
     tokens: list[int]
-    constraint: Constraint | None = None
+    constraint: AnyConstraint | None = None
 
     @property
     def ended(self) -> bool:

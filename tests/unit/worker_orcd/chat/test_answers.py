@@ -146,11 +146,11 @@ def test_what_a_call_says_is_whole() -> None:
     assert [entry.tool_call for entry in log] == [ToolCallDelta(0, log[0].tool_call.call_id, "add", '{"a": 1}')]  # type: ignore[union-attr]  # the list shows it
 
 
-def test_a_call_that_has_to_be_made_is_the_whole_answer() -> None:
+def test_a_call_that_has_to_be_made_is_the_whole_answer_but_for_thoughts() -> None:
     spec = replace(SPEC, tool_choice="add")
-    for prompt_end in ("", "<think>\n"):
+    for prompt_end, thoughts in (("", ""), ("", "<think>hm</think>\n"), ("<think>\n", "hm</think>\n\n")):
         output = output_of(spec, HERMES, prompt_end=prompt_end)
-        log, end = say(output, '{"name": "add", "arguments": {"a": 1}}')
+        log, end = say(output, thoughts + '{"name": "add", "arguments": {"a": 1}}')
         assert [entry.tool_call.arguments for entry in log if entry.tool_call] == ['{"a": 1}']
         assert end is not None
         assert end.choices[0].finish_reason is FinishReason.TOOL_CALLS

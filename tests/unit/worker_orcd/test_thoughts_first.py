@@ -1,0 +1,98 @@
+"""A constraint that begins after the thoughts, over a vocabulary of bytes, words, and marks with and without a text."""
+
+import json
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from llorch.errors import InvalidArgument
+from worker_orcd.constraint.thoughts_first import ThoughtsFirst
+from worker_orcd.engines.llama_cpp.constraints import ConstraintCompiler
+from worker_orcd.run_spec import ConstraintKind, OutputConstraint
+
+BYTES = [bytes([byte]) for byte in range(256)]
+WORDS = ["", "think", "</", ">\n\n", ">{", "Hm", " \n", "", "", ""]
+END, THINK, CLOSE_HALF, CLOSES, CLOSES_AND_MORE, HM, WHITE, OPEN, CLOSE, CONTROL = range(256, 266)
+MODEL: Any = SimpleNamespace(pieces=[*BYTES, *WORDS], ends_text=frozenset({END}), vocabulary_size=266)
+COMPILER = ConstraintCompiler(MODEL)
+MARKS = {OPEN: "<think>", CLOSE: "</think>"}
+SCHEMA = OutputConstraint(ConstraintKind.JSON_SCHEMA, json.dumps({"enum": ["yes", "no"]}))
+
+
+def constraint(*, thinking: bool = False) -> ThoughtsFirst:
+    return COMPILER.after_thoughts(COMPILER.compile(SCHEMA).after(()), MARKS, thinking=thinking).after(())
+
+
+def spelled(*parts: str | int) -> list[int]:
+    return [it for part in parts for it in ([part] if isinstance(part, int) else part.encode())]
+
+
+def takes(token_ids: Sequence[int], *, thinking: bool = False) -> bool:
+    """Whether it is a whole output; both ways to ask have to agree at each token."""
+    at = constraint(thinking=thinking)
+    for token_id in token_ids:
+        assert at.allows(token_id) == (token_id in at.allowed().tolist()), token_id
+        if not at.allows(token_id):
+            return False
+        at.accept(token_id)
+    return at.allows(END)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        spelled('"yes"'),
+        spelled("<think>well...</think>", '"yes"'),
+        spelled("<think>well...</think>\n\n", '"no"'),
+        spelled("\n<", THINK, ">a <b> </thin", "</think>", WHITE, '"no"'),
+        spelled(OPEN, HM, CONTROL, "...", CLOSE, WHITE, '"no"'),
+        spelled("<think>", CLOSE_HALF, THINK, CLOSES, '"no"'),
+    ],
+)
+def test_thoughts_are_free_and_the_answer_is_not(said: list[int]) -> None:
+    assert takes(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        spelled("well"),
+        spelled("<thinker>"),
+        spelled("<think>never closed"),
+        spelled("<think>a</think>maybe"),
+        spelled(OPEN, HM, END),
+        spelled("<think>", CLOSE_HALF, THINK, CLOSES_AND_MORE),
+        spelled("<think>a</think>", " " * 9, '"no"'),
+        spelled(" " * 9, '"no"'),
+        spelled("<", '"no"'),
+        spelled(CONTROL, '"no"'),
+        spelled('"no"', "<think>a</think>"),
+    ],
+)
+def test_what_is_not_thought_follows_the_constraint(said: list[int]) -> None:
+    assert not takes(said)
+
+
+def test_thoughts_that_the_prompt_has_opened_go_on() -> None:
+    assert takes(spelled("hm", CLOSE, WHITE, '"yes"'), thinking=True)
+    assert not takes(spelled('"yes"'), thinking=True)
+    assert not constraint(thinking=True).complete
+
+
+@pytest.mark.parametrize("cut", range(9))
+def test_a_resumed_output_goes_on_where_it_was(cut: int) -> None:
+    said = spelled(OPEN, HM, CLOSE, WHITE, '"yes"')
+    at = constraint().after(said[:cut])
+    for token_id in said[cut:]:
+        assert at.allows(token_id)
+        at.accept(token_id)
+    assert at.allows(END)
+    assert at.complete
+
+
+def test_a_prefix_that_does_not_follow_is_refused() -> None:
+    for said in (spelled("maybe"), spelled("<think>a</think>maybe"), spelled("<think>", END)):
+        with pytest.raises(InvalidArgument, match="output constraint"):
+            constraint().after(said)
