@@ -9,18 +9,20 @@ complete. What does not become a call is text in the end, with its mark: nothing
       └──► TEXT ──opening mark──► CALL ──no call──► TEXT
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 from worker_orcd.chat.chat_format import THINK_CLOSE, THINK_OPEN, ChatFormat, ToolStyle
+from worker_orcd.chat.function_tags import typed_arguments
 from worker_orcd.chat.tool_syntax import SCANS, object_alone
 from worker_orcd.log_entry import ToolCallDelta
 from worker_orcd.text.stop_strings import earliest_stop, held_from
 
 EARLY = 256
 """A call that is longer than this is looked at again only when something closes in it."""
-_CLOSING = frozenset("}]>")
+_CLOSING = frozenset("}])>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class _At(Enum):
 
 
 class AnswerReader:
-    """`tools` are the names of those that the model was offered; without any, calls are not looked for.
+    """`tools` are those that the model was offered, by name, with the schemas of their parameters; without any, calls
+    are not looked for.
 
     `thinking`: the prompt has opened the thoughts already. `must_call`: the answer is a call, after thoughts at
     most, and nothing else. `call_id` gives call number n its id.
@@ -50,13 +53,15 @@ class AnswerReader:
         self,
         chat_format: ChatFormat,
         *,
-        tools: Collection[str] = (),
+        tools: Collection[str] | Mapping[str, Mapping[str, Any]] = (),
         thinking: bool = False,
         must_call: bool = False,
         call_id: Callable[[int], str] = str,
     ) -> None:
         self._thinks = chat_format.thinks
-        self._tools = frozenset(tools)
+        self._tools: Mapping[str, Mapping[str, Any]] = (
+            tools if isinstance(tools, Mapping) else {name: {} for name in tools}
+        )
         self._opening = chat_format.tool_opening if tools else ""
         self._scan = object_alone if must_call else SCANS.get(chat_format.tools)
         self._takes_bare_calls = bool(tools) and chat_format.tools is ToolStyle.LLAMA3
@@ -149,7 +154,10 @@ class AnswerReader:
         if not found.calls or (not self._mark and found.calls[0].name not in self._tools):
             return self._take_back()
         for call in found.calls:
-            delta = ToolCallDelta(self.calls, self._call_id(self.calls), call.name, call.arguments)
+            arguments = call.arguments
+            if call.texts is not None:
+                arguments = typed_arguments(call.texts, self._tools.get(call.name, {}))
+            delta = ToolCallDelta(self.calls, self._call_id(self.calls), call.name, arguments)
             self._contents.append(delta)
             self.calls += 1
         return self._go(_At.START, self._pending[found.end :])

@@ -35,7 +35,7 @@ def answers_of(
     """None where there is nothing to read: the model's text is the answer. `texts_so_far` has what each choice said
     in earlier attempts.
     """
-    tools = [tool.name for tool in spec.offered_tools]
+    tools = {tool.name: tool.parameters for tool in spec.offered_tools}
     if not tools:
         chat_format = chat_format.without_tools()
     if not chat_format.marks:

@@ -20,10 +20,11 @@ _LOOKAHEAD = 16
 
 @dataclass(frozen=True, slots=True)
 class ParsedCall:
-    """`arguments` is JSON text of an object."""
+    """`arguments` is JSON text of an object; empty where a model gave `texts` by key, which the tool's schema types."""
 
     name: str
     arguments: str
+    texts: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ from enum import StrEnum
 class ToolStyle(StrEnum):
     NONE = "none"
     HERMES = "hermes"
-    """`<tool_call>{"name": …, "arguments": {…}}</tool_call>`; Qwen and Hermes."""
+    """`<tool_call>{"name": …, "arguments": {…}}</tool_call>`; Qwen and Hermes; Qwen3-Coder has `<function=name>` there."""
     LLAMA3 = "llama3"
-    """`{"name": …, "parameters": {…}}` as the whole answer, with or without `<|python_tag|>` before it."""
+    """`{"name": …, "parameters": {…}}` as the whole answer, with or without `<|python_tag|>` before it, or
+    `<|python_tag|>name.call(key="value")`.
+    """
     MISTRAL = "mistral"
     """`[TOOL_CALLS][{"name": …, "arguments": {…}}, …]`, in later models `[TOOL_CALLS]name[ARGS]{…}`."""
     DEEPSEEK = "deepseek"

@@ -5,11 +5,13 @@ asked again with more text for as long as it answers None; with `is_whole` nothi
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker_orcd.chat.call_json import NotJson, ParsedCall, Value, arguments_text, as_call, next_value, space_end
 from worker_orcd.chat.chat_format import ToolStyle
+from worker_orcd.chat.function_tags import OPENING, function_at
+from worker_orcd.chat.python_call import begins_call, call_at, head_may_come
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +33,34 @@ _MISTRAL_HEAD = re.compile(
 _MISTRAL_HEAD_CHARACTERS = 200
 """No head is longer."""
 _DEEPSEEK_CLOSE = "<｜tool▁calls▁end｜>"
-_DEEPSEEK_CALL = re.compile(
-    r"\s*<｜tool▁call▁begin｜>(?P<first>.*?)<｜tool▁sep｜>(?P<rest>.*?)<｜tool▁call▁end｜>", re.DOTALL
+_DEEPSEEK_CALL, _DEEPSEEK_CALL_CLOSE = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"
+_DEEPSEEK_HEAD = re.compile(
+    r"<｜tool▁call▁begin｜>\s*([^\s<`]{1,64})\s*<｜tool▁sep｜>\s*(?:([^\s`{]{1,64})\s*```(?:json)?\s*)?(?=\{)"
 )
-_DEEPSEEK_BLOCK = re.compile(r"\s*(?P<name>[^\s`]+)\s*```(?:json)?\s*(?P<arguments>.*?)\s*```\s*", re.DOTALL)
+_DEEPSEEK_HEAD_CHARACTERS = 250
+_FENCE = "```"
 
 
 def hermes(text: str, is_whole: bool) -> Found | None:
+    begin = space_end(text, 0)
+    if text.startswith(OPENING, begin) or (not is_whole and OPENING.startswith(text[begin:])):
+        return _in_tags(text, begin, is_whole)
     value = _object_at(text, is_whole)
     if not isinstance(value, Value):
         return value
     call = as_call(value.content)
-    if call is None:
-        return NO_CALL
-    after = space_end(text, value.end)
-    if text.startswith(_HERMES_CLOSE, after):
-        return Found((call,), after + len(_HERMES_CLOSE))
-    if is_whole or not _HERMES_CLOSE.startswith(text[after:]):
-        return Found((call,), value.end)
-    return None
+    return NO_CALL if call is None else _closed(call, text, value.end, is_whole)
+
+
+def llama3(text: str, is_whole: bool) -> Found | None:
+    if not begins_call(text):
+        return None if not is_whole and text.strip() and head_may_come(text) else object_alone(text, is_whole)
+    found = call_at(text)
+    if found is None:
+        return NO_CALL if is_whole else None
+    name, given, end = found
+    arguments = arguments_text(given)
+    return NO_CALL if arguments is None else Found((ParsedCall(name, arguments),), end)
 
 
 def object_alone(text: str, is_whole: bool) -> Found | None:
@@ -64,6 +75,8 @@ def mistral(text: str, is_whole: bool) -> Found | None:
     begin = space_end(text, 0)
     if text.startswith("[", begin):
         return _mistral_list(text, is_whole)
+    if text.startswith("{", begin):
+        return object_alone(text, is_whole)
     head = _MISTRAL_HEAD.match(text)
     if head is None:
         may_come = not is_whole and "{" not in text and len(text) < _MISTRAL_HEAD_CHARACTERS
@@ -78,19 +91,25 @@ def mistral(text: str, is_whole: bool) -> Found | None:
 
 
 def deepseek(text: str, is_whole: bool) -> Found | None:
-    close = text.find(_DEEPSEEK_CLOSE)
-    if close < 0 and not is_whole:
-        return None
-    body = text if close < 0 else text[:close]
-    calls = _deepseek_calls(body)
-    if not calls:
-        return NO_CALL
-    return Found(tuple(calls), len(body) + (len(_DEEPSEEK_CLOSE) if close >= 0 else 0))
+    """All calls, or none if one is not well-formed: what is not understood has to stay visible."""
+    calls: list[ParsedCall] = []
+    at = space_end(text, 0)
+    while not text.startswith(_DEEPSEEK_CLOSE, at):
+        if is_whole and calls and at == len(text):
+            return Found(tuple(calls), at)
+        if not is_whole and any(mark.startswith(text[at:]) for mark in (_DEEPSEEK_CALL, _DEEPSEEK_CLOSE)):
+            return None
+        found = _deepseek_call(text, at, is_whole)
+        if not isinstance(found, Found) or not found.calls:
+            return found
+        calls += found.calls
+        at = space_end(text, found.end)
+    return Found(tuple(calls), at + len(_DEEPSEEK_CLOSE)) if calls else NO_CALL
 
 
 SCANS: dict[ToolStyle, Scan] = {
     ToolStyle.HERMES: hermes,
-    ToolStyle.LLAMA3: object_alone,
+    ToolStyle.LLAMA3: llama3,
     ToolStyle.MISTRAL: mistral,
     ToolStyle.DEEPSEEK: deepseek,
 }
@@ -122,23 +141,39 @@ def _mistral_list(text: str, is_whole: bool) -> Found | None:
     return Found(known, value.end) if known and len(known) == len(calls) else NO_CALL
 
 
-def _deepseek_calls(body: str) -> Sequence[ParsedCall]:
-    """All of them, or none if one is not well-formed: what is not understood has to stay visible."""
-    calls: list[ParsedCall] = []
-    at = 0
-    while space_end(body, at) < len(body):
-        found = _DEEPSEEK_CALL.match(body, at)
-        call = _deepseek_call(found.group("first"), found.group("rest")) if found else None
-        if found is None or call is None:
-            return ()
-        calls.append(call)
-        at = found.end()
-    return calls
+def _deepseek_call(text: str, begin: int, is_whole: bool) -> Found | None:
+    """`function<sep>name` with a block of JSON (R1, V3), or `name<sep>{…}` (V3.1). What ends a call may stand within
+    its arguments, so that these are read first.
+    """
+    head = _DEEPSEEK_HEAD.match(text, begin)
+    if head is None:
+        may_come = not is_whole and "{" not in text[begin:] and len(text) - begin < _DEEPSEEK_HEAD_CHARACTERS
+        return None if may_come else NO_CALL
+    value = _object_at(text[head.end() :], is_whole)
+    if not isinstance(value, Value):
+        return value
+    arguments = arguments_text(value.content)
+    at = space_end(text, head.end() + value.end)
+    for mark in (_FENCE, _DEEPSEEK_CALL_CLOSE) if head.group(2) else (_DEEPSEEK_CALL_CLOSE,):
+        if not text.startswith(mark, at):
+            return None if not is_whole and mark.startswith(text[at:]) else NO_CALL
+        at = space_end(text, at + len(mark))
+    return NO_CALL if arguments is None else Found((ParsedCall(head.group(2) or head.group(1), arguments),), at)
 
 
-def _deepseek_call(first: str, rest: str) -> ParsedCall | None:
-    """`function<sep>name` with a block of JSON (R1, V3), or `name<sep>{…}` (V3.1)."""
-    block = _DEEPSEEK_BLOCK.fullmatch(rest)
-    name, given = (block.group("name"), block.group("arguments")) if block else (first.strip(), rest)
-    arguments = arguments_text(given)
-    return ParsedCall(name, arguments) if name and arguments is not None else None
+def _in_tags(text: str, begin: int, is_whole: bool) -> Found | None:
+    found = function_at(text, begin)
+    if found is None:
+        return NO_CALL if is_whole else None
+    name, texts, end = found
+    return _closed(ParsedCall(name, "", texts), text, end, is_whole)
+
+
+def _closed(call: ParsedCall, text: str, end: int, is_whole: bool) -> Found | None:
+    """With the closing mark, where there is one."""
+    after = space_end(text, end)
+    if text.startswith(_HERMES_CLOSE, after):
+        return Found((call,), after + len(_HERMES_CLOSE))
+    if is_whole or not _HERMES_CLOSE.startswith(text[after:]):
+        return Found((call,), end)
+    return None

@@ -150,6 +150,50 @@ CASES = [
         id="deepseek",
     ),
     pytest.param(
+        HERMES,
+        "I read.\n<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n"
+        "if x:\n    print('</parameter>')\n\n</parameter>\n</function>\n</tool_call>\n"
+        "<tool_call><function=weather></function></tool_call> Done",
+        [
+            Said("I read.\n"),
+            call(0, "add", '{"a": 1, "b": "if x:\\n    print(\'</parameter>\')\\n"}'),
+            call(1, "weather", "{}"),
+            Said("Done"),
+        ],
+        id="qwen-coder-tags",
+    ),
+    pytest.param(
+        HERMES,
+        "<tool_call><function=add><parameter=a>1</parameter>",
+        [Said("<tool_call><function=add><parameter=a>1</parameter>")],
+        id="tags-that-stop",
+    ),
+    pytest.param(
+        LLAMA3,
+        '<|python_tag|>weather.call(at="a) \\"b\\"", days=[1, (2)], full=True)',
+        [call(0, "weather", '{"at": "a) \\"b\\"", "days": [1, 2], "full": true}')],
+        id="llama-python-call",
+    ),
+    pytest.param(
+        LLAMA3,
+        "<|python_tag|>weather.call(open('/etc/passwd'))",
+        [Said("<|python_tag|>weather.call(open('/etc/passwd'))")],
+        id="llama-python-that-is-no-call-of-values",
+    ),
+    pytest.param(
+        MISTRAL,
+        '[TOOL_CALLS]{"name": "add", "arguments": {"a": "[TOOL_CALLS]"}} then',
+        [call(0, "add", '{"a": "[TOOL_CALLS]"}'), Said("then")],
+        id="mistral-object",
+    ),
+    pytest.param(
+        DEEPSEEK,
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n"
+        '{"a": "<｜tool▁call▁end｜><｜tool▁calls▁end｜>```"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        [call(0, "add", '{"a": "<｜tool▁call▁end｜><｜tool▁calls▁end｜>```"}')],
+        id="deepseek-marks-in-arguments",
+    ),
+    pytest.param(
         DEEPSEEK,
         "<｜tool▁calls▁begin｜>well<｜tool▁calls▁end｜>",
         [Said("<｜tool▁calls▁begin｜>well<｜tool▁calls▁end｜>")],
