@@ -7,7 +7,7 @@ from enum import StrEnum
 class ToolStyle(StrEnum):
     NONE = "none"
     HERMES = "hermes"
-    """`<tool_call>{"name": …, "arguments": {…}}</tool_call>`; Qwen and Hermes; Qwen3-Coder has `<function=name>` there."""
+    """`<tool_call>{"name": …, "arguments": {…}}</tool_call>`, or with `<function=name>` in it; Qwen and Hermes."""
     LLAMA3 = "llama3"
     """`{"name": …, "parameters": {…}}` as the whole answer, with or without `<|python_tag|>` before it, or
     `<|python_tag|>name.call(key="value")`.

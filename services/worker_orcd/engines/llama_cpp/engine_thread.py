@@ -26,7 +26,7 @@ from worker_orcd.engines.llama_cpp.fingerprint import fingerprint
 from worker_orcd.engines.llama_cpp.gpus import Gpu, list_gpus, require_gpus
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.engines.llama_cpp.model_digest import ModelDigest
-from worker_orcd.engines.llama_cpp.model_file import check_model_file
+from worker_orcd.engines.llama_cpp.model_file import UnchangedFiles, check_model_file
 from worker_orcd.engines.llama_cpp.native import Native, load_native
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import StepCallback
@@ -117,9 +117,11 @@ class EngineThread:
         if self._shape.devices.kind is DeviceKind.CUDA:
             require_gpus(native, self._shape.devices)
         before = self._measure()
+        files = UnchangedFiles(self._shape.model_path)
         digest = ModelDigest(self._shape.model_path, self._shape.digest_folder, self._goes_on)
         model = Model(native, self._shape, self._goes_on, self._hear_share)
         opened.callback(self._close_model, model)
+        files.check()
         context = Context(native, model, self._shape)
         opened.callback(context.close)
         self._abort_switch = context.abort_switch

@@ -6,7 +6,7 @@ from typing import Any
 
 from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, LlorchError, Reason
-from worker_orcd.engines.llama_cpp.amx import has_amx, may_repack
+from worker_orcd.engines.llama_cpp.amx import may_repack
 from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.pieces import piece_table, special_texts
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
@@ -107,11 +107,11 @@ def open_model(
 
     progress = lib.llama_progress_callback(heard)
     params.use_extra_bufts = not on_cuda and may_repack(native)
-    if params.use_extra_bufts and has_amx(native):
-        params.load_mode = lib.LLAMA_LOAD_MODE_NONE  # weights are copied: a mapped file would be there a second time
+    # Read, not mapped: what is written over the file later would be in a mapped model, and a file that is cut end this
+    # process.
+    params.load_mode = lib.LLAMA_LOAD_MODE_NONE
     params.progress_callback = progress
-    if not with_weights:
-        params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
+    params.no_alloc = not with_weights
     handle = lib.llama_model_load_from_file(str(shape.model_path).encode(), params)
     if not handle:
         raise load_failure(native, shape)
