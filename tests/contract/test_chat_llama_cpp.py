@@ -11,6 +11,7 @@ from llorch.errors import InvalidArgument, Reason
 from llorch.finish_reason import FinishReason
 from support.engine_bench import Bench
 from support.gguf_writer import write_gguf
+from support.llama_reference import LlamaReference
 from support.tiny_models import ENDLESS_TEMPLATE, GENERATING, tiny_model, write_tiny_model
 from worker_orcd.chat.tools import forced_call_schema
 from worker_orcd.device import DeviceSet
@@ -85,6 +86,22 @@ async def test_template_values_reach_the_template_and_open_the_thoughts(bench: B
     assert len("".join(entry.reasoning or "" for entry in seen.log)) > 0
     plain = await bench.run("b", RunSpec(messages=MESSAGES, max_tokens=12, ignore_eos=True))
     assert plain.text
+
+
+@pytest.mark.parametrize("control_tokens", [False, True])
+@pytest.mark.parametrize("prompt", ["<|im_start|>user\nhi<|im_end|>\n", "<s>hello", "no such thing"])
+async def test_control_tokens_of_a_plain_prompt_are_what_the_caller_says(
+    tmp_path: Path, prompt: str, control_tokens: bool
+) -> None:
+    path = write_tiny_model(tmp_path, "llama")
+    with LlamaReference(path, 256) as reference:
+        plain, meant = reference.tokens(prompt), reference.tokens(prompt, control_tokens=True)
+    if control_tokens and prompt.startswith("<s>"):
+        meant = meant[1:]  # the reference puts a second one before it
+    async for bench in load(path):
+        seen = await bench.run("a", RunSpec(prompt=prompt, max_tokens=1, control_tokens=control_tokens))
+        assert seen.end is not None
+        assert seen.end.tokens_in == len(meant if control_tokens else plain)
 
 
 async def test_tools_make_the_prompt_longer(bench: Bench) -> None:

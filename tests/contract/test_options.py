@@ -66,6 +66,7 @@ EXAMPLES: dict[str, object] = {
     "stop": ["END"],
     "stop_token_ids": [2],
     "ignore_eos": True,
+    "control_tokens": True,
     "n": 2,
     "tools": [{"type": "function", "function": {"name": "look"}}],
     "tool_choice": "none",
@@ -136,6 +137,11 @@ def test_the_comment_of_a_field_says_what_the_table_says(message: str, field: st
 def test_the_openai_door_takes_every_option_by_its_name(ask: Callable[..., task_pb2.TaskSpec], name: str) -> None:
     """`response_format` has the JSON schemas; log probabilities have OpenAI's form, and tests of their own."""
     assert ask(**{name: example(name)}) != ask()
+
+
+def test_control_tokens_go_with_a_plain_prompt_only() -> None:
+    with pytest.raises(InvalidArgument, match=r"generate\.control_tokens: goes with a plain prompt"):
+        check_generate(chat(control_tokens=True).generate)
 
 
 @pytest.mark.parametrize("name", CHAT)

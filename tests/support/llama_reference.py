@@ -49,11 +49,11 @@ class LlamaReference:
         self._lib.llama_free(self._context)
         self._lib.llama_model_free(self._model)
 
-    def tokens(self, text: str) -> list[int]:
-        """As a prompt: with the beginning that the vocabulary asks for, and no control tokens in the text."""
+    def tokens(self, text: str, *, control_tokens: bool = False) -> list[int]:
+        """As a prompt: with the beginning that the vocabulary asks for."""
         raw = text.encode()
         room = (self._lib.llama_token * (len(raw) + 16))()
-        count = self._lib.llama_tokenize(self._vocabulary, raw, len(raw), room, len(room), True, False)
+        count = self._lib.llama_tokenize(self._vocabulary, raw, len(raw), room, len(room), True, control_tokens)
         return list(room[:count])
 
     def logprobs(self, prompt: Sequence[int], answer: Sequence[int]) -> Rows:

@@ -506,6 +506,7 @@ class GenerateWork(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     OUTPUT_CONSTRAINT_FIELD_NUMBER: _builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    CONTROL_TOKENS_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """Plain text, given to the model as it is. Not empty."""
     max_tokens: _builtins.int
@@ -517,6 +518,10 @@ class GenerateWork(_message.Message):
     top_logprobs: _builtins.int
     """Alternatives with log probabilities per token; 0 gives that of the chosen token only. Default: no log
     probabilities. Range 0 to 20.
+    """
+    control_tokens: _builtins.bool
+    """Control tokens that a plain prompt spells out are control tokens, not text. Default: false. For prompts that a
+    program puts together itself, such as fill-in-the-middle; never with text of others in them. Refused with a chat.
     """
     @_builtins.property
     def chat(self) -> Global___ChatInput:
@@ -551,10 +556,11 @@ class GenerateWork(_message.Message):
         sampling: Global___Sampling | None = ...,
         output_constraint: Global___OutputConstraint | None = ...,
         top_logprobs: _builtins.int | None = ...,
+        control_tokens: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_n", b"_n", "_top_logprobs", b"_top_logprobs", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "n", b"n", "output_constraint", b"output_constraint", "prompt", b"prompt", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_n", b"_n", "_top_logprobs", b"_top_logprobs", "chat", b"chat", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "n", b"n", "output_constraint", b"output_constraint", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_n", b"_n", "_top_logprobs", b"_top_logprobs", "chat", b"chat", "control_tokens", b"control_tokens", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "n", b"n", "output_constraint", b"output_constraint", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015

@@ -66,6 +66,9 @@ def run(
     session: Annotated[str | None, option_flag(TASK["session_id"], metavar="ID")] = None,
     places: dict[Mode, list[str] | None],
     raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without chat template.")] = False,
+    control_tokens: Annotated[
+        bool, typer.Option("--control-tokens", help=f"With --raw: {GENERATION['control_tokens'].meaning}")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary on stderr.")] = False,
     address: Address = None,
     token: Token = None,
@@ -93,6 +96,7 @@ def run(
         "session_id": session,
         "placement": _wishes(places),
         "raw": raw,
+        "control_tokens": control_tokens,
     }
     said = _stdin() if prompt == "-" else prompt
     code = ask(address, token, lambda client: _answer(client, model, said, options, quiet=quiet))

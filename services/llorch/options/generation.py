@@ -36,6 +36,10 @@ class AnswerOptions:
         (), Option("The answer ends at any of these tokens.", entries=Range(0, 64))
     )
     ignore_eos: bool = described(False, Option("Go on after the model's end-of-text token.", default="false"))
+    control_tokens: bool = described(
+        False,
+        Option("Control tokens that a plain prompt spells out are control tokens, not text.", default="false"),
+    )
     top_logprobs: int | None = described(
         None,
         Option(

@@ -119,6 +119,7 @@ class GenerateOptions(SamplingOptions, TaskOptions, total=False):
     stop: Texts | None
     stop_token_ids: Sequence[int] | None
     ignore_eos: bool | None
+    control_tokens: bool | None
     n: int | None
     grammar: str | None
     json_schema: JsonObject | None

@@ -25,6 +25,8 @@ def _check_input(work: task_pb2.GenerateWork) -> None:
             raise invalid_field("generate.prompt", "must not be empty")
         size = len(work.prompt.encode())
     else:
+        if work.control_tokens:
+            raise invalid_field("generate.control_tokens", "goes with a plain prompt; a chat's template writes its own")
         size = _check_messages(work.chat) + _size_of_tools(work.chat)
     if size > MAX_INPUT_BYTES:
         raise InvalidArgument(

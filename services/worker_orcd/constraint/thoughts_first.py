@@ -64,7 +64,7 @@ class ThoughtTokens:
         return piece if isinstance(piece, str) else piece.decode(errors="replace")
 
 
-class _At(Enum):
+class _Stage(Enum):
     START = auto()
     THOUGHTS = auto()
     BETWEEN = auto()
@@ -79,7 +79,7 @@ class ThoughtsFirst:
     def __init__(self, answer: AnyConstraint, tokens: ThoughtTokens, *, thinking: bool) -> None:
         self._answer = answer
         self._tokens = tokens
-        self._at = _At.THOUGHTS if thinking else _At.START
+        self._at = _Stage.THOUGHTS if thinking else _Stage.START
         self._tail = ""
         """What may be the beginning of a mark, or is white space."""
 
@@ -87,13 +87,13 @@ class ThoughtsFirst:
         later = ThoughtsFirst(self._answer, self._tokens, thinking=False)
         later._at, later._tail = self._at, self._tail
         for number, token_id in enumerate(token_ids):
-            if later._at is _At.ANSWER:
+            if later._at is _Stage.ANSWER:
                 later._answer = later._answer.after(token_ids[number:])
                 return later
             if not later.allows(token_id):
                 raise invalid_field("prefix", "does not follow the output constraint")
             if later._step(token_id) is None:
-                later._at = _At.ANSWER
+                later._at = _Stage.ANSWER
                 later._answer = later._answer.after(token_ids[number:])
                 return later
             later._go(token_id)
@@ -101,62 +101,66 @@ class ThoughtsFirst:
         return later
 
     def allows(self, token_id: int) -> bool:
-        if self._at is not _At.ANSWER and token_id not in self._tokens.ends_text and self._step(token_id) is not None:
+        if (
+            self._at is not _Stage.ANSWER
+            and token_id not in self._tokens.ends_text
+            and self._step(token_id) is not None
+        ):
             return True
         return self._answer_may_begin and self._answer.allows(token_id)
 
     def allowed(self) -> TokenIds:
         tokens = self._tokens
         match self._at:
-            case _At.ANSWER:
+            case _Stage.ANSWER:
                 return self._answer.allowed()
-            case _At.THOUGHTS:
+            case _Stage.THOUGHTS:
                 return np.union1d(tokens.free, self._stepping(tokens.closing))
-            case _At.START:
+            case _Stage.START:
                 own = self._stepping(np.union1d(tokens.opening, tokens.white))
-            case _At.BETWEEN:
+            case _Stage.BETWEEN:
                 own = self._stepping(tokens.white)
         return np.union1d(own, self._answer.allowed()) if self._answer_may_begin else own
 
     def accept(self, token_id: int) -> None:
-        if self._at is _At.ANSWER or self._step(token_id) is None:
-            self._at = _At.ANSWER
+        if self._at is _Stage.ANSWER or self._step(token_id) is None:
+            self._at = _Stage.ANSWER
             self._answer.accept(token_id)
         else:
             self._go(token_id)
 
     @property
     def complete(self) -> bool:
-        return self._at is _At.ANSWER and self._answer.complete
+        return self._at is _Stage.ANSWER and self._answer.complete
 
     @property
     def _answer_may_begin(self) -> bool:
         """Not after half of a mark."""
-        return self._at in (_At.ANSWER, _At.BETWEEN) or (self._at is _At.START and not self._tail.strip())
+        return self._at in (_Stage.ANSWER, _Stage.BETWEEN) or (self._at is _Stage.START and not self._tail.strip())
 
     def _go(self, token_id: int) -> None:
         following = self._step(token_id)
         assert following is not None  # the caller has looked
         self._at, self._tail = following
 
-    def _step(self, token_id: int) -> tuple[_At, str] | None:
+    def _step(self, token_id: int) -> tuple[_Stage, str] | None:
         """Where this token leads before the answer; None where it does not belong there."""
         text = self._tokens.text(token_id)
-        if not text and self._at is not _At.THOUGHTS:
+        if not text and self._at is not _Stage.THOUGHTS:
             return None
         said = self._tail + text
         match self._at:
-            case _At.START:
+            case _Stage.START:
                 begun = said.lstrip()
                 if len(said) - len(begun) > _MOST_WHITE_SPACE:
                     return None
                 if begun.startswith(THINK_OPEN):
                     return _in_thoughts(begun[len(THINK_OPEN) :])
-                return (_At.START, said) if THINK_OPEN.startswith(begun) else None
-            case _At.THOUGHTS:
+                return (_Stage.START, said) if THINK_OPEN.startswith(begun) else None
+            case _Stage.THOUGHTS:
                 return _in_thoughts(said)
-            case _At.BETWEEN:
-                return (_At.BETWEEN, said) if not said.strip() and len(said) <= _MOST_WHITE_SPACE else None
+            case _Stage.BETWEEN:
+                return (_Stage.BETWEEN, said) if not said.strip() and len(said) <= _MOST_WHITE_SPACE else None
         return None
 
     def _stepping(self, token_ids: TokenIds) -> TokenIds:
@@ -170,12 +174,12 @@ def _may_open(text: str) -> bool:
     return bool(part) and (part in THINK_OPEN or any(part.startswith(THINK_OPEN[at:]) for at in range(len(THINK_OPEN))))
 
 
-def _in_thoughts(said: str) -> tuple[_At, str] | None:
+def _in_thoughts(said: str) -> tuple[_Stage, str] | None:
     """A token with the end of the thoughts and a part of the answer in it is not taken."""
     _, mark, rest = said.partition(THINK_CLOSE)
     if not mark:
-        return _At.THOUGHTS, said[1 - len(THINK_CLOSE) :]
-    return (_At.BETWEEN, rest) if not rest.strip() and len(rest) <= _MOST_WHITE_SPACE else None
+        return _Stage.THOUGHTS, said[1 - len(THINK_CLOSE) :]
+    return (_Stage.BETWEEN, rest) if not rest.strip() and len(rest) <= _MOST_WHITE_SPACE else None
 
 
 def _ids(found: Iterable[int]) -> TokenIds:

@@ -111,7 +111,7 @@ class PromptBuilder:
 
     def _parts(self, spec: RunSpec) -> list[Part]:
         if not spec.messages:
-            return [Part(spec.prompt, literal=True)]
+            return [Part(spec.prompt, literal=not spec.control_tokens)]
         chat = self._chat_of(spec)
         if chat is None:
             raise InvalidArgument(
