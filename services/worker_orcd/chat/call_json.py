@@ -85,7 +85,7 @@ def arguments_text(given: Any) -> str | None:
             return None
         written = json.dumps(given, ensure_ascii=False, allow_nan=False)
         return written if _is_text(written) else json.dumps(given, allow_nan=False)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):  # Python has values that JSON has not
         return None
 
 

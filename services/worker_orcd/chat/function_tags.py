@@ -4,13 +4,14 @@ Values are texts; what they are otherwise, the tool's schema says.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from worker_orcd.chat.call_json import NotJson, arguments_text, next_value
 
 OPENING = "<function="
 _HEAD = re.compile(r"<function=\s*([A-Za-z0-9_.-]{1,64})\s*>")
+_MOST_OF_HEAD = 128
 _PARAMETER = re.compile(r"\s*<parameter=\s*([^<>\s]{1,256})\s*>")
 _VALUE_END = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>))")
 """The same within a value, such as a program about tags, is followed by something else."""
@@ -26,6 +27,12 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 Texts = tuple[tuple[str, str], ...]
+
+
+def head_is_right(text: str, begin: int) -> bool:
+    """Whether the opening tag names a function, as far as it is there."""
+    end = text.find(">", begin)
+    return _HEAD.match(text, begin) is not None if end >= 0 else len(text) - begin < _MOST_OF_HEAD
 
 
 def function_at(text: str, begin: int) -> tuple[str, Texts, int] | None:
@@ -59,7 +66,7 @@ def _unwrapped(text: str) -> str:
 
 def _typed(text: str, schema: object) -> object:
     wanted = _wanted(schema)
-    if wanted == ["string"]:
+    if wanted == {"string"}:
         return text
     source = _PYTHON_WORDS.get(text.strip(), text)
     try:
@@ -75,16 +82,18 @@ def _typed(text: str, schema: object) -> object:
     return value if fits and (not isinstance(value, bool) or "boolean" in wanted) else text
 
 
-def _wanted(schema: object) -> Sequence[str]:
-    """The names of the types that a value may have; none where the schema does not say."""
-    if not isinstance(schema, Mapping):
-        return []
+def _wanted(schema: object) -> set[str]:
+    """The names of the types that a value may have; none where the schema does not say, or says it elsewhere."""
+    if not isinstance(schema, Mapping) or "$ref" in schema:
+        return set()
     told = schema.get("type")
     if isinstance(told, str):
-        return [told]
+        return {told}
     if isinstance(told, list):
-        return [name for name in told if isinstance(name, str)]
+        return {name for name in told if isinstance(name, str)}
     listed = schema.get("enum")
     if isinstance(listed, list) and listed and all(isinstance(value, str) for value in listed):
-        return ["string"]
-    return [name for part in schema.get("anyOf", ()) for name in _wanted(part)]
+        return {"string"}
+    parts = schema.get("anyOf", schema.get("oneOf"))
+    found = [_wanted(part) for part in parts] if isinstance(parts, list) else []
+    return set().union(*found) if all(found) else set()

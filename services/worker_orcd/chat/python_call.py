@@ -18,6 +18,12 @@ def begins_call(text: str) -> bool:
     return _HEAD.match(text) is not None
 
 
+def may_close(text: str) -> bool:
+    """Whether more text can close the call that the text begins with."""
+    head = _HEAD.match(text)
+    return head is not None and len(text) < _MOST_CHARACTERS and _closing(text, head.end()) is None
+
+
 def call_at(text: str) -> tuple[str, dict[str, object], int] | None:
     """Name, arguments and where it ends; None if the text does not begin with a complete call of values by name."""
     head = _HEAD.match(text)
@@ -54,6 +60,6 @@ def _closing(text: str, begin: int) -> int | None:
         if not depth:
             return at
         if depth > _DEEPEST:
-            return None
+            return at
         at += 1
     return None

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from worker_orcd.chat.call_json import NotJson, ParsedCall, Value, arguments_text, as_call, next_value, space_end
 from worker_orcd.chat.chat_format import ToolStyle
-from worker_orcd.chat.function_tags import OPENING, function_at
-from worker_orcd.chat.python_call import begins_call, call_at, head_may_come
+from worker_orcd.chat.function_tags import OPENING, function_at, head_is_right
+from worker_orcd.chat.python_call import begins_call, call_at, head_may_come, may_close
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ _MISTRAL_HEAD_CHARACTERS = 200
 _DEEPSEEK_CLOSE = "<｜tool▁calls▁end｜>"
 _DEEPSEEK_CALL, _DEEPSEEK_CALL_CLOSE = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"
 _DEEPSEEK_HEAD = re.compile(
-    r"<｜tool▁call▁begin｜>\s*([^\s<`]{1,64})\s*<｜tool▁sep｜>\s*(?:([^\s`{]{1,64})\s*```(?:json)?\s*)?(?=\{)"
+    r"<｜tool▁call▁begin｜>\s{0,8}([^\s<`]{1,64})\s{0,8}<｜tool▁sep｜>\s{0,8}"
+    r"(?:([^\s`{]{1,64})\s{0,8}```(?:json)?\s{0,8})?(?=\{)"
 )
 _DEEPSEEK_HEAD_CHARACTERS = 250
 _FENCE = "```"
@@ -57,7 +58,7 @@ def llama3(text: str, is_whole: bool) -> Found | None:
         return None if not is_whole and text.strip() and head_may_come(text) else object_alone(text, is_whole)
     found = call_at(text)
     if found is None:
-        return NO_CALL if is_whole else None
+        return None if not is_whole and may_close(text) else NO_CALL
     name, given, end = found
     arguments = arguments_text(given)
     return NO_CALL if arguments is None else Found((ParsedCall(name, arguments),), end)
@@ -164,7 +165,7 @@ def _deepseek_call(text: str, begin: int, is_whole: bool) -> Found | None:
 def _in_tags(text: str, begin: int, is_whole: bool) -> Found | None:
     found = function_at(text, begin)
     if found is None:
-        return NO_CALL if is_whole else None
+        return None if not is_whole and head_is_right(text, begin) else NO_CALL
     name, texts, end = found
     return _closed(ParsedCall(name, "", texts), text, end, is_whole)
 

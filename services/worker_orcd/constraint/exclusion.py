@@ -1,12 +1,12 @@
 """Whether two JSON schemas can hold for the same value: `oneOf` is `anyOf` where no two of its branches can. Pure."""
 
-from collections.abc import Iterator
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
-from worker_orcd.constraint.schema_parts import Schema, resolved
+from worker_orcd.constraint.schema_parts import Schema, resolved, subschemas
 
-_MOST_COMPARISONS = 20_000
+_MOST_WORK = 100_000
+"""Conditions and listed values that are compared, of one schema: a part of a second."""
 _DEEPEST = 40
 _MOST_ITEMS = 16
 _TYPES = frozenset(("null", "boolean", "integer", "fraction", "string", "array", "object"))
@@ -24,7 +24,9 @@ class Exclusion:
 
     def __init__(self, root: Schema) -> None:
         self._root = root
-        self._comparisons = 0
+        self._work = 0
+        self._follows = not any("$id" in part for pointer, part in subschemas(root) if pointer)
+        """References within a schema of another name start there, and are not followed."""
 
     def overlapping(self, branches: list[object]) -> tuple[int, int] | None:
         """The first two that may hold at once; None if no two can."""
@@ -38,24 +40,31 @@ class Exclusion:
         return None
 
     def excludes(self, one: object, other: object, depth: int = 0) -> bool:
-        self._comparisons += 1
-        if self._comparisons > _MOST_COMPARISONS or depth > _DEEPEST:
+        if self._work > _MOST_WORK or depth > _DEEPEST:
             return False
-        ours, theirs = list(self._conditions(one)), list(self._conditions(other))
-        return (
+        ours, theirs = self._conditions(one), self._conditions(other)
+        self._work += 1 + len(ours) * len(theirs)
+        return self._work <= _MOST_WORK and (
             any(self._exclude(mine, other_one, depth) for mine in ours for other_one in theirs)
             or self._each_alternative_excludes(ours, other, depth)
             or self._each_alternative_excludes(theirs, one, depth)
         )
 
-    def _conditions(self, schema: object, depth: int = 0) -> Iterator[object]:
-        """All that have to hold with it: itself, what it refers to, and the parts of its `allOf`."""
-        yield schema
-        if isinstance(schema, dict) and depth < _DEEPEST:
-            if "$ref" in schema:
-                yield from self._conditions(resolved(self._root, schema["$ref"]), depth + 1)
-            for part in _listed(schema, "allOf"):
-                yield from self._conditions(part, depth + 1)
+    def _conditions(self, schema: object) -> list[object]:
+        """All that have to hold with it: itself, what it refers to, and the parts of its `allOf`; each once."""
+        found: dict[int, object] = {}
+        left = [schema]
+        while left:
+            part = left.pop()
+            if id(part) in found:
+                continue
+            found[id(part)] = part
+            self._work += 1
+            if isinstance(part, dict):
+                if "$ref" in part and self._follows:
+                    left.append(resolved(self._root, part["$ref"]))
+                left += _listed(part, "allOf")
+        return list(found.values())
 
     def _each_alternative_excludes(self, conditions: list[object], other: object, depth: int) -> bool:
         for condition in conditions:
@@ -71,6 +80,7 @@ class Exclusion:
         if not isinstance(one, dict) or not isinstance(other, dict):
             return False
         ours, theirs = _values(one), _values(other)
+        self._work += len(ours or ()) + len(theirs or ())
         if ours is not None and theirs is not None:
             return not ours & theirs
         common = _types(one) & _types(other)
@@ -143,7 +153,9 @@ def _types(schema: Schema) -> frozenset[str]:
 
 def _number(schema: Schema, name: str, otherwise: float) -> float:
     value = schema.get(name)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return otherwise
+    return otherwise if isinstance(value, float) and not isfinite(value) else value
 
 
 def _range(schema: Schema) -> tuple[Ends, Ends]:

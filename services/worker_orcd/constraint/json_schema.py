@@ -46,20 +46,23 @@ def json_schema(constraint: OutputConstraint) -> dict[str, object]:
     parts = list(subschemas(schema))
     _refuse_overlaps(constraint, schema, parts)
     for _, part in parts:
-        if part.get("format") not in FORMATS:
-            part.pop("format", None)
+        if isinstance(known := part.get("format"), str) and known not in FORMATS:
+            del part["format"]
     return {**schema, _OPTIONS: _OWN_OPTIONS}
 
 
 def _refuse_overlaps(constraint: OutputConstraint, schema: Schema, parts: list[tuple[str, Schema]]) -> None:
+    """Also where only the matcher finds a schema, by a reference of another form."""
     exclusion = Exclusion(schema)
-    for pointer, part in parts:
-        branches = part.get("oneOf")
+    pointers = {id(part): pointer for pointer, part in parts}
+    for values in _objects(schema):
+        branches = values.get("oneOf")
         if isinstance(branches, list) and (overlap := exclusion.overlapping(branches)):
+            where = f"#{pointers.get(id(values), '/…')}/oneOf: branches {overlap[0]} and {overlap[1]}"
             raise invalid_constraint(
                 constraint,
-                f"#{pointer}/oneOf: branches {overlap[0]} and {overlap[1]} may hold at once, which can't be kept out; "
-                "tell them apart by a required property with a constant of its own, or use anyOf",
+                f"{where} may hold at once, which can't be kept out; tell them apart by a required property with a "
+                "constant of its own, or use anyOf",
             )
 
 

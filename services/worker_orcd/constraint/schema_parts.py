@@ -12,6 +12,7 @@ _ONES = (
     *("additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not"),
     *("propertyNames", "then", "unevaluatedItems", "unevaluatedProperties"),
 )
+_MOST_DIGITS = 10
 
 
 def subschemas(schema: Schema) -> Iterator[tuple[str, Schema]]:
@@ -43,7 +44,7 @@ def resolved(schema: Schema, reference: object) -> object:
         key = step.replace("~1", "/").replace("~0", "~")
         if isinstance(found, dict):
             found = found.get(key)
-        elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+        elif isinstance(found, list) and key.isdecimal() and len(key) < _MOST_DIGITS and int(key) < len(found):
             found = found[int(key)]
         else:
             return None

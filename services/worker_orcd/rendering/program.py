@@ -13,12 +13,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_RENDERED_CHARACTERS = 16 * 1024 * 1024
 
+_OWN_VALUES = ("bos_token", "eos_token", "add_generation_prompt")
 _NEEDLE = "needle-5b1f"
 _AS_DATA = "{'type'"
 _TRIALS = {
     "system": (("system", _NEEDLE), ("user", "x")),
     "user": (("user", _NEEDLE),),
     "assistant": (("user", "x"), ("assistant", _NEEDLE), ("user", "x")),
+    "tool": (("user", "x"), ("assistant", "x"), ("tool", _NEEDLE)),
 }
 """A conversation per role, to see in which form the content of that role comes through."""
 
@@ -71,22 +73,27 @@ class Program:
         """`variables` as JSON has them; `messages` is one of them."""
         self._now = now
         if self._takes_parts is None:
-            self._takes_parts = frozenset(role for role in _TRIALS if self._wants_parts(role, variables))
+            # Without the values of a client: what is found out holds for all of them.
+            own = {name: variables[name] for name in _OWN_VALUES if name in variables}
+            wanted = {role: self._wants_parts(role, own) for role in _TRIALS}
+            if wanted["tool"] is None:  # few templates take a tool's answer that no call came before
+                wanted["tool"] = wanted["user"]
+            self._takes_parts = frozenset(role for role, wants in wanted.items() if wants)
         for message in variables["messages"]:
-            if message["role"] in self._takes_parts or (message["role"] == "tool" and "user" in self._takes_parts):
+            if message["role"] in self._takes_parts:
                 message["content"] = _as_parts(message["content"])
             for call in message.get("tool_calls", ()):
                 call["function"]["arguments"] = CallArguments(call["function"]["arguments"])
         return _limited(self._template.generate, variables)
 
-    def _wants_parts(self, role: str, variables: dict[str, Any]) -> bool:
+    def _wants_parts(self, role: str, variables: dict[str, Any]) -> bool | None:
         """Most templates take a text. To one that walks over parts it is a list of characters, and nothing of it comes
-        through.
+        through. None where neither comes through.
         """
         if _NEEDLE in self._tried(_TRIALS[role], str, variables):
             return False
         shown = self._tried(_TRIALS[role], _as_parts, variables)
-        return _NEEDLE in shown and _AS_DATA not in shown
+        return _AS_DATA not in shown if _NEEDLE in shown else None
 
     def _tried(
         self, trial: tuple[tuple[str, str], ...], form: Callable[[str], object], variables: dict[str, Any]

@@ -120,6 +120,20 @@ def test_a_template_that_walks_over_parts_gets_parts() -> None:
     assert conversation(PARTS, Message(Role.USER, "")) == "<|im_start|>user: "
 
 
+def test_what_a_client_sets_does_not_decide_for_others_and_tools_are_tried_by_themselves() -> None:
+    with opened("{% if fails %}{{ raise_exception('no') }}{% endif %}" + PARTS) as template:
+        with pytest.raises(InvalidArgument):
+            template.render([Message(Role.USER, "a")], {"fails": True})
+        assert "user: b" in "".join(part.text for part in template.render([Message(Role.USER, "b")], {}))
+    tools_as_text = (
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ m.content }}{% elif m.content is not string %}"
+        "{{ m.content[0].text }}{% endif %}|{% endfor %}"
+    )
+    call = Message(Role.ASSISTANT, "so", tool_calls=(ToolCall("c", "f", {}),))
+    told = conversation(tools_as_text, Message(Role.USER, "hi"), call, Message(Role.TOOL, "42", tool_call_id="c"))
+    assert told == "hi|so|42|"
+
+
 def test_a_template_that_takes_texts_gets_texts_role_by_role() -> None:
     assert conversation(EITHER, *TALK) == "be brief|hi|hello|<|im_end|>|"
     assert conversation(SYSTEM_AS_TEXT, *TALK) == "be brief|hi|hello|<|im_end|>|"

@@ -199,6 +199,19 @@ def test_the_matcher_keeps_to_the_formats_that_it_is_given(name: str) -> None:
     schema({"type": "string", "format": name})
 
 
+@pytest.mark.parametrize("other", [["email"], {}, 5, None])
+def test_a_format_that_is_no_text_is_refused_by_the_matcher(other: object) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        schema({"type": "string", "format": other})
+    assert refused.value.reason is Reason.INVALID_GRAMMAR
+
+
+def test_one_of_behind_a_reference_by_name_is_looked_at_too() -> None:
+    branches = [{"type": "string"}, {"type": "string", "minLength": 1}]
+    with pytest.raises(InvalidArgument, match="may hold at once"):
+        schema({"$id": "http://x/y", "$ref": "http://x/y#/foo", "foo": {"oneOf": branches}})
+
+
 def test_one_of_is_exactly_one_or_refused() -> None:
     pets = [
         {"type": "object", "properties": {"kind": {"const": kind}}, "required": ["kind"]} for kind in ("cat", "dog")

@@ -1,6 +1,7 @@
 """Which branches of `oneOf` can't hold at once; checked against a validator that has nothing to do with it."""
 
 import json
+import time
 from typing import Any
 
 import jsonschema
@@ -70,6 +71,42 @@ def test_what_can_not_hold_at_once_is_known(one: Any, other: Any) -> None:
 )
 def test_what_may_hold_at_once_is_never_taken_for_excluded(one: Any, other: Any) -> None:
     assert not Exclusion(PETS).excludes(one, other)
+
+
+def wide(levels: int) -> dict[str, Any]:
+    """Each level refers to the next one ten times."""
+    return {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"} for _ in range(10)]} for n in range(levels)}
+
+
+@pytest.mark.parametrize(
+    ("root", "branches"),
+    [
+        ({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}] * 10}}}, [{"$ref": "#/$defs/a"}, {"type": "null"}]),
+        ({"$defs": wide(30)}, [{"$ref": "#/$defs/a0"}, {"type": "null"}]),
+        ({}, [{"allOf": [{} for _ in range(4000)]}, {"allOf": [{} for _ in range(4000)]}]),
+        (
+            {},
+            [
+                {"required": [f"k{n}" for n in range(3000)], "additionalProperties": {"type": "integer"}},
+                {"additionalProperties": {"enum": list(range(3000))}},
+            ],
+        ),
+        ({}, [{"type": "array", "minItems": float("-inf")}, {"type": "array", "minItems": -1e300}]),
+        ({}, [{"type": "array", "minItems": 10**400}, {"type": "array", "minItems": 1}]),
+        ({}, [{"anyOf": 5, "allOf": 5, "required": 5, "properties": 5}, {"type": 5, "enum": 5, "$ref": 5}]),
+        ({"allOf": [{}]}, [{"$ref": "#/allOf/" + "1" * 5000}, {"type": "null"}]),
+    ],
+)
+def test_hostile_schemas_cost_little_and_prove_nothing(root: Any, branches: list[object]) -> None:
+    began = time.thread_time()
+    assert Exclusion(root).overlapping(branches) == (0, 1)
+    assert time.thread_time() - began < 2
+
+
+def test_references_within_a_schema_of_another_name_are_not_followed() -> None:
+    inner = {"$id": "http://other/x", "$ref": "#/$defs/b", "$defs": {"b": {"type": "string"}}}
+    root = {"$defs": {"a": inner, "b": {"type": "number"}}}
+    assert not Exclusion(root).excludes({"$ref": "#/$defs/a"}, {"type": "string"})
 
 
 def test_schemas_that_go_round_in_circles_end() -> None:

@@ -112,12 +112,12 @@ class EngineThread:
     def _load_and_serve(self, opened: ExitStack) -> None:
         """Whatever is opened is closed in reverse: sequences, context, model."""
         began_at = time.monotonic()
+        files = UnchangedFiles(self._shape.model_path)
         check_model_file(self._shape.model_path)
         native = load_native()
         if self._shape.devices.kind is DeviceKind.CUDA:
             require_gpus(native, self._shape.devices)
         before = self._measure()
-        files = UnchangedFiles(self._shape.model_path)
         digest = ModelDigest(self._shape.model_path, self._shape.digest_folder, self._goes_on)
         model = Model(native, self._shape, self._goes_on, self._hear_share)
         opened.callback(self._close_model, model)

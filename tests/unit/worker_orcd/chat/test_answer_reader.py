@@ -18,6 +18,7 @@ MISTRAL = ChatFormat(ToolStyle.MISTRAL)
 DEEPSEEK = ChatFormat(ToolStyle.DEEPSEEK, thinks=True)
 TOOLS = ("weather", "add")
 
+DEEPSEEK_GAP = f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{' ' * 300}{{}}<｜tool▁call▁end｜>"
 DEEPSEEK_CALL = '<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n{"a": 1}\n```<｜tool▁call▁end｜>'
 
 
@@ -180,6 +181,19 @@ CASES = [
         [Said("<|python_tag|>weather.call(open('/etc/passwd'))")],
         id="llama-python-that-is-no-call-of-values",
     ),
+    pytest.param(
+        LLAMA3,
+        '<|python_tag|>add.call(x={1, 2}, y=b"a") or weather.call("here") and so on)',
+        [Said('<|python_tag|>add.call(x={1, 2}, y=b"a") or weather.call("here") and so on)')],
+        id="llama-python-values-that-are-no-json",
+    ),
+    pytest.param(
+        HERMES,
+        "<tool_call><function=bad name>x</function></tool_call> and",
+        [Said("<tool_call><function=bad name>x</function></tool_call> and")],
+        id="tags-with-no-name",
+    ),
+    pytest.param(DEEPSEEK, DEEPSEEK_GAP, [Said(DEEPSEEK_GAP)], id="deepseek-endless-white-space"),
     pytest.param(
         MISTRAL,
         '[TOOL_CALLS]{"name": "add", "arguments": {"a": "[TOOL_CALLS]"}} then',

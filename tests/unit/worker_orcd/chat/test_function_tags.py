@@ -14,6 +14,10 @@ TYPES = {
     "map": {"type": "object"},
     "maybe": {"anyOf": [{"type": "string"}, {"type": "null"}]},
     "any": {},
+    "model": {"anyOf": [{"$ref": "#/$defs/M"}, {"type": "null"}]},
+    "named": {"$ref": "#/$defs/Text"},
+    "choice": {"oneOf": [{"type": "string"}, {"type": "null"}]},
+    "broken": {"anyOf": 5},
 }
 
 
@@ -39,6 +43,11 @@ TYPES = {
         ("maybe", "12", "12"),
         ("any", "12", 12),
         ("any", "a word", "a word"),
+        ("model", '{"x": 1}', {"x": 1}),
+        ("model", "null", None),
+        ("named", "a text", "a text"),
+        ("choice", "123", "123"),
+        ("broken", "a", "a"),
         ("unknown", "[1]", [1]),
         ("unknown", "", ""),
     ],
