@@ -21,9 +21,7 @@ _OWN_OPTIONS = {"coerce_one_of": True, "whitespace_pattern": _WHITE_SPACE}
 that no two of its branches can hold at once.
 """
 
-FORMATS = frozenset(
-    ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid")
-)
+FORMATS = frozenset(("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"))
 """Which the matcher keeps to. Others are annotations, as the standard has it."""
 
 _OPENING, _CLOSING = "([{", ")]}"

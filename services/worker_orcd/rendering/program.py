@@ -45,7 +45,7 @@ class CallArguments(dict[str, Any]):
 
 
 class GenerationTag(Extension):
-    """`{% generation %}` marks what an assistant said, for those who train models; a prompt is the same without it."""
+    """`{% generation %}` marks what an assistant said, for training; a prompt is the same without it."""
 
     tags = {"generation"}  # noqa: RUF012  # as jinja2 declares it
 

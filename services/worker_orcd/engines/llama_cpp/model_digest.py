@@ -42,7 +42,7 @@ class ModelDigest:
 
     def _remembered_or_computed(self) -> str:
         with self._path.open("rb", buffering=0) as file:
-            identity = _identity(os.fstat(file.fileno()))
+            identity = identity_of(os.fstat(file.fileno()))
             remembered = self._memory.recall(identity) if self._memory else ""
             if remembered:
                 return remembered
@@ -50,7 +50,7 @@ class ModelDigest:
             piece = bytearray(_PIECE_BYTES)
             while self._go_on() and (count := file.readinto(piece)):
                 digest.update(memoryview(piece)[:count])
-            if not self._go_on() or _identity(os.fstat(file.fileno())) != identity:
+            if not self._go_on() or identity_of(os.fstat(file.fileno())) != identity:
                 return ""
         if self._memory:
             self._memory.keep(identity, digest.hexdigest())
@@ -83,7 +83,8 @@ class _Memory:
             _log.warning("model_digest_not_kept", error=error.strerror)
 
 
-def _identity(status: os.stat_result) -> dict[str, int]:
+def identity_of(status: os.stat_result) -> dict[str, int]:
+    """What changes when a file is written or replaced."""
     return {
         "size": status.st_size,
         "mtime_ns": status.st_mtime_ns,

@@ -5,6 +5,7 @@ from pathlib import Path
 from llorch.errors import FailedPrecondition, Reason
 from llorch.gguf.model_file import read_model
 from llorch.gguf.split_name import split_name
+from worker_orcd.engines.llama_cpp.model_digest import identity_of
 
 
 def check_model_file(path: Path) -> None:
@@ -38,10 +39,9 @@ def _parts_of(path: Path) -> list[Path]:
     return [path.with_name(part) for part in name.all()] if name else [path]
 
 
-def _state(path: Path) -> tuple[int, ...]:
+def _state(path: Path) -> dict[str, int]:
     """Empty where there is no such file."""
     try:
-        status = path.stat()
+        return identity_of(path.stat())
     except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        return {}

@@ -110,6 +110,7 @@ async def test_stop_is_bounded_though_a_handler_clings_on(script: Script, monkey
         await clings.wait()  # a message may be here before its writer has gone on
         async with asyncio.timeout(2):
             await served.server.stop(grace_s=0)
+        assert not ended.is_set()
         release.set()
         await ended.wait()
 
