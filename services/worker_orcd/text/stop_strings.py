@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 
 def earliest_stop(text: str, stops: Sequence[str]) -> tuple[str, int]:
-    """The stop string that begins first, and where; the longest if several begin there; ("", -1) if there is
-    none.
+    """The stop string that is complete first, and where it begins; the longest if several end there; ("", -1) if there
+    is none. One that begins earlier and ends later does not count: whether it was there already would depend on how
+    the text is cut into pieces.
     """
-    found = [(at, -len(stop), stop) for stop in stops if (at := text.find(stop)) >= 0]
+    found = [(at + len(stop), at, stop) for stop in stops if (at := text.find(stop)) >= 0]
     if not found:
         return "", -1
-    at, _, stop = min(found)
+    _, at, stop = min(found)
     return stop, at
 
 

@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from worker_orcd.text.output_text import OutputText, Released
@@ -53,7 +53,7 @@ def test_what_only_looked_like_a_stop_string_is_released_when_it_is_clear() -> N
     assert text.push(3, "t") == Released((1, 2, 3), "ENt")
 
 
-def test_the_stop_string_that_begins_first_counts() -> None:
+def test_the_stop_string_that_is_complete_first_counts() -> None:
     assert run(["abcd"], ("cd", "bc"))[-1] == Released((0,), "a", "bc")
 
 
@@ -95,10 +95,12 @@ def test_however_text_is_cut_it_comes_out_whole(text: str, cuts: list[int]) -> N
 
 
 @given(texts, cuts, st.lists(st.text(alphabet="abü ", min_size=1, max_size=4), min_size=1, max_size=3))
+@example(" aa", [2], ["a", " aa"])
+@example(" aa", [], ["a", " aa"])
 def test_text_ends_before_the_first_stop_however_it_is_cut(text: str, cuts: list[int], stops: list[str]) -> None:
     released = run(as_pieces(text, cuts), tuple(stops))
-    found = [at for stop in stops if (at := text.find(stop)) >= 0]
-    assert "".join(part.text for part in released) == (text[: min(found)] if found else text)
+    found = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
+    assert "".join(part.text for part in released) == (text[: min(found)[1]] if found else text)
     assert bool(released and released[-1].stop) == bool(found)
 
 
