@@ -8,9 +8,9 @@ from typing import Protocol
 from llorch.clock import Clock
 from llorch.errors import Reason, Unavailable
 from llorch.finish_reason import FinishReason
-from worker_orcd.embed_runs import EmbedRuns
 from worker_orcd.engines.protocol import Engine, EngineRun
 from worker_orcd.log_entry import LogEntry, RunEnd
+from worker_orcd.reading_runs import ReadingRuns
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.run_table import CancelOutcome, Run, RunTable
 from worker_orcd.token_rate import TokenRate
@@ -42,7 +42,7 @@ class RunKeeper:
         self.finished: Counter[str] = Counter()
         """How the choices of runs ended, in lower case: a finish reason, "failed", or "embedded"."""
         engine.deliver_to(self.on_steps)
-        self._embeds = EmbedRuns(engine, self.on_steps)
+        self._embeds = ReadingRuns(engine, self.on_steps)
 
     @property
     def slots_free(self) -> int:

@@ -15,13 +15,13 @@ from worker_orcd.constraint.thoughts_first import AnyConstraint
 from worker_orcd.engine_info import EngineInfo, EngineStats
 from worker_orcd.engines.llama_cpp.capabilities import CAPABILITIES
 from worker_orcd.engines.llama_cpp.constraints import ConstraintCompiler
-from worker_orcd.engines.llama_cpp.embeddings import Embeddings
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
 from worker_orcd.engines.llama_cpp.native import load_native
 from worker_orcd.engines.llama_cpp.prompt import Prepared, PromptBuilder
 from worker_orcd.engines.llama_cpp.run_checks import check_sampling
 from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.engines.llama_cpp.text_reading import TextReading
 from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.run_spec import ConstraintKind
@@ -44,13 +44,13 @@ class LlamaCppEngine:
         self._compiler: ConstraintCompiler | None = None
         self._loaded: Loaded | None = None
         self._prompts: PromptBuilder | None = None
-        self._embeddings: Embeddings | None = None
+        self._embeddings: TextReading | None = None
 
     async def load(self) -> None:
         self._thread = EngineThread(self._shape, self._deliver)
         self._thread.start()
         self._loaded = await self._thread.loaded
-        self._embeddings = Embeddings(load_native(), self._loaded.model, self._shape)
+        self._embeddings = TextReading(load_native(), self._loaded.model, self._shape)
         self._thread.before_model_closes.append(self._embeddings.close)
         self._prompts = PromptBuilder(self._loaded.model, self._shape.context_per_slot, self._clock)
         await asyncio.to_thread(self._prompts.open)

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Sequence
 
 from llorch.errors import InvalidArgument, Reason, Unavailable, invalid_field
-from worker_orcd.engines.llama_cpp.embedding_context import EmbeddingContext, Vector, packed, text_capacity
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.engines.llama_cpp.native import Native
+from worker_orcd.engines.llama_cpp.reading_context import ReadingContext, Vector, packed, text_capacity
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.protocol import Embedded
 
 
-class Embeddings:
+class TextReading:
     """The context is made when it is first used, since it takes memory. `close` comes before the model is freed."""
 
     def __init__(self, native: Native, model: Model, shape: LlamaCppShape) -> None:
@@ -20,7 +20,7 @@ class Embeddings:
         self._model = model
         self._shape = shape
         self._lock = threading.Lock()
-        self._context: EmbeddingContext | None = None
+        self._context: ReadingContext | None = None
         self._closed = False
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
@@ -56,7 +56,7 @@ class Embeddings:
         with self._lock:
             self._refuse_if_closed()
             if self._context is None:
-                self._context = EmbeddingContext(self._native, self._model, self._shape)
+                self._context = ReadingContext(self._native, self._model, self._shape)
             return self._context.embed(texts)
 
     def _refuse_if_closed(self) -> None:

@@ -13,7 +13,7 @@ from worker_orcd.token_step import TokenStep
 _log = get_logger("worker-orcd")
 
 
-class EmbedRuns:
+class ReadingRuns:
     """`on_steps` is called for every run, on the event loop: at once for its start, and later for its end."""
 
     def __init__(self, engine: Engine, on_steps: Callable[[Sequence[TokenStep]], None]) -> None:

@@ -23,7 +23,7 @@ MAX_TEXTS = 16
 Vector = NDArray[np.float32]
 
 
-class EmbeddingContext:
+class ReadingContext:
     """Pools as the model's header says: the mean of all tokens, the first or the last one. By default the mean."""
 
     def __init__(self, native: Native, model: Model, shape: LlamaCppShape) -> None:
