@@ -14,6 +14,7 @@ from llorch.options.embedding import EMBEDDING
 from llorch.options.generation import CHAT, GENERATION, OUTPUT_CONSTRAINT
 from llorch.options.model import MODEL
 from llorch.options.option import Option, Table
+from llorch.options.rerank import RERANK
 from llorch.options.sampling import SAMPLING
 from llorch.options.task import PLACEMENT, SESSION_BUDGET, TASK
 
@@ -48,6 +49,7 @@ SECTIONS = (
     Section("Conversations", "ChatInput", CHAT),
     Section("Form of the answer", "OutputConstraint", OUTPUT_CONSTRAINT),
     Section("Embeddings", "EmbedWork", EMBEDDING),
+    Section("Order of documents", "RerankWork", RERANK),
     Section("Models", "ModelSpec", MODEL),
     Section("Apps", "App", APP),
     Section("Placement rules", "Assignment", ASSIGNMENT),

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from llorch.sdk.events import ToolCallDelta as ToolCallDelta
     from llorch.sdk.failures import TaskFailed as TaskFailed
     from llorch.sdk.failures import Unreachable as Unreachable
+    from llorch.sdk.ranking import RankedDocument as RankedDocument
+    from llorch.sdk.ranking import Ranking as Ranking
     from llorch.sdk.task_options import ContentPart as ContentPart
     from llorch.sdk.task_options import GenerateOptions as GenerateOptions
     from llorch.sdk.task_options import MediaPart as MediaPart
@@ -55,6 +57,8 @@ _HOME = {
     "AsyncClient": "llorch.sdk.async_client",
     "Client": "llorch.sdk.client",
     "Embeddings": "llorch.sdk.embeddings",
+    "RankedDocument": "llorch.sdk.ranking",
+    "Ranking": "llorch.sdk.ranking",
     "ChoiceEnd": "llorch.sdk.events",
     "DeterminismReceipt": "llorch.sdk.events",
     "End": "llorch.sdk.events",

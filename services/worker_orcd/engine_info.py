@@ -17,6 +17,7 @@ class Capabilities:
     """`sampling_options` are names of fields of the contract's `Sampling`."""
 
     resume: ResumeSupport = ResumeSupport.NONE
+    generation: bool = False
     deterministic: bool = False
     logprobs: bool = False
     grammar: bool = False
@@ -24,12 +25,14 @@ class Capabilities:
     tools: bool = False
     chat: bool = False
     embeddings: bool = False
+    rerank: bool = False
     multiple_choices: bool = False
     sampling_options: frozenset[str] = frozenset()
 
     def declared(self) -> frozenset[str]:
         """The names of everything that may be asked for, as `Demand.capability` uses them."""
         flags = (
+            "generation",
             "deterministic",
             "logprobs",
             "grammar",
@@ -37,6 +40,7 @@ class Capabilities:
             "tools",
             "chat",
             "embeddings",
+            "rerank",
             "multiple_choices",
         )
         return self.sampling_options | {name for name in flags if getattr(self, name)}

@@ -92,8 +92,8 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """The terminal of a run: one end per choice, one vector per text to embed, or a failure. Times and
-    counts are of this attempt alone.
+    """The terminal of a run: one end per choice, one vector per text to embed, one score per document, or a failure.
+    Times and counts are of this attempt alone.
 
     `tokens_in` counts the prompt, `cached_tokens` the part of it that did not have to be evaluated; a prefix
     that was resumed counts nowhere. A deterministic run that did not fail has a `receipt`.
@@ -106,6 +106,7 @@ class RunEnd:
     prefill_ms: int = 0
     decode_ms: int = 0
     embeddings: tuple[tuple[float, ...], ...] = ()
+    scores: tuple[float, ...] = ()
     receipt: Receipt | None = None
 
     @property

@@ -58,7 +58,7 @@ def registry_of(keeper: RunKeeper) -> CollectorRegistry:
 def _gauges(info: EngineInfo, stats: EngineStats, keeper: RunKeeper) -> list[tuple[str, str, float]]:
     return [
         ("slots", "Requests that run at once.", info.slots),
-        ("slots_busy", "Requests that occupy a slot.", stats.slots_busy + keeper.embedding),
+        ("slots_busy", "Requests that occupy a slot.", stats.slots_busy + keeper.reading),
         ("runs_kept", "Runs that are kept, finished ones included.", len(keeper.table)),
         ("kv_used_tokens", "Tokens that the KV cache holds.", stats.kv_used_tokens),
         ("kv_capacity_tokens", "Tokens that the KV cache has place for.", info.slots * info.context_per_slot),

@@ -1,13 +1,15 @@
-"""Runs that compute embeddings: each is a call of the engine, told as a run's start and end."""
+"""Runs that read texts, for vectors or scores: each is a call of the engine, told as a run's start and end."""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from llorch.errors import Internal, LlorchError, Reason
 from llorch.finish_reason import FinishReason
 from llorch.logs import get_logger
 from worker_orcd.engines.protocol import Engine, EngineRun
 from worker_orcd.log_entry import ChoiceEnd, RunEnd, RunFailure
+from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
 
 _log = get_logger("worker-orcd")
@@ -27,7 +29,7 @@ class ReadingRuns:
         return len(self._running)
 
     def start(self, run: EngineRun) -> None:
-        task = asyncio.create_task(self._embed(run.spec.inputs), name=f"embed {run.attempt_id}")
+        task = asyncio.create_task(self._read(run.spec), name=f"read {run.attempt_id}")
         self._running[run.attempt_id] = task
         task.add_done_callback(lambda _: self._tell_end(run.attempt_id, task))
         self._on_steps([TokenStep(run.attempt_id, started=True)])
@@ -38,12 +40,16 @@ class ReadingRuns:
             self._why_ended.setdefault(attempt_id, reason)
             task.cancel()
 
-    async def _embed(self, texts: Sequence[str]) -> RunEnd:
+    async def _read(self, spec: RunSpec) -> RunEnd:
         began_at = asyncio.get_running_loop().time()
-        embedded = await self._engine.embed(texts)
-        took_ms = round((asyncio.get_running_loop().time() - began_at) * 1000)
-        vectors = tuple(tuple(vector) for vector in embedded.vectors)
-        return RunEnd(tokens_in=embedded.tokens_in, prefill_ms=took_ms, embeddings=vectors)
+        if spec.documents:
+            ranked = await self._engine.rank(spec.query, spec.documents)
+            end = RunEnd(tokens_in=ranked.tokens_in, scores=tuple(ranked.scores))
+        else:
+            embedded = await self._engine.embed(spec.inputs)
+            vectors = tuple(tuple(vector) for vector in embedded.vectors)
+            end = RunEnd(tokens_in=embedded.tokens_in, embeddings=vectors)
+        return replace(end, prefill_ms=round((asyncio.get_running_loop().time() - began_at) * 1000))
 
     def _tell_end(self, attempt_id: str, task: "asyncio.Task[RunEnd]") -> None:
         del self._running[attempt_id]
@@ -59,7 +65,7 @@ class ReadingRuns:
 
 def _failure(error: BaseException) -> RunFailure:
     if not isinstance(error, LlorchError):
-        _log.error("embed_failed", exc_info=error)
+        _log.error("reading_failed", exc_info=error)
         error = Internal(Reason.ENGINE_FAILED, "the engine failed; its log says how")
     return RunFailure(
         error.reason, error.message, retryable=error.code in ("UNAVAILABLE", "INTERNAL"), field=error.field

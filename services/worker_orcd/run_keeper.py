@@ -40,9 +40,9 @@ class RunKeeper:
         """Set when a drain is done."""
         self._rate = TokenRate(clock)
         self.finished: Counter[str] = Counter()
-        """How the choices of runs ended, in lower case: a finish reason, "failed", or "embedded"."""
+        """How the choices of runs ended, in lower case: a finish reason, "failed", "embedded" or "ranked"."""
         engine.deliver_to(self.on_steps)
-        self._embeds = ReadingRuns(engine, self.on_steps)
+        self._readings = ReadingRuns(engine, self.on_steps)
 
     @property
     def slots_free(self) -> int:
@@ -54,14 +54,14 @@ class RunKeeper:
         return self._rate.per_second
 
     @property
-    def embedding(self) -> int:
-        """Runs that compute embeddings now; the engine does not count them among those in its slots."""
-        return self._embeds.running
+    def reading(self) -> int:
+        """Runs that read texts now, for vectors or scores; the engine does not count them among those in its slots."""
+        return self._readings.running
 
     @property
     def decoding(self) -> int:
         """Runs that wait for steps of the engine: for as long as there are any, it makes steps."""
-        return max(0, self.table.unfinished - self._embeds.running)
+        return max(0, self.table.unfinished - self._readings.running)
 
     def watch(self, watcher: RunWatcher) -> None:
         self._watchers.append(watcher)
@@ -140,17 +140,17 @@ class RunKeeper:
 
     def _end(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
         self.engine.cancel(attempt_id, reason)
-        self._embeds.cancel(attempt_id, reason)
+        self._readings.cancel(attempt_id, reason)
 
     async def _submit(self, run: Run, engine_run: EngineRun) -> None:
         """The same start may come again meanwhile, and a cancel too: the first waits, the second is kept."""
         submission = asyncio.get_running_loop().create_future()
         self._submitting[run.attempt_id] = submission
         try:
-            if engine_run.spec.inputs:
-                self._embeds.start(engine_run)
-            else:
+            if engine_run.spec.generates:
                 await self.engine.submit(engine_run)
+            else:
+                self._readings.start(engine_run)
         except BaseException:
             self.table.withdraw(run)
             submission.set_exception(
@@ -169,4 +169,6 @@ class RunKeeper:
 def _ways_to_end(end: RunEnd) -> list[str]:
     if end.failure is not None:
         return ["failed"]
+    if end.scores:
+        return ["ranked"]
     return [choice.finish_reason.lower() for choice in end.choices] or ["embedded"]

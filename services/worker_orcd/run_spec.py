@@ -81,14 +81,17 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec(AnswerOptions):
-    """One request as an engine gets it: `inputs` to embed, or `messages` for the model's chat template, or else a
-    plain `prompt`. With `inputs` nothing is generated, and what follows here has no meaning.
+    """One request as an engine gets it: `inputs` to embed, or `documents` to score by a `query`, or `messages` for the
+    model's chat template, or else a plain `prompt`. With `inputs` or `documents` nothing is generated, and what follows
+    here has no meaning.
 
     `remaining_ms` is the time from now in which the run has to be finished. `seed` is 64 bits wide. `template_values`
     are variables for the chat template. A `deterministic` run gives the same bytes as when it runs alone.
     """
 
     inputs: tuple[str, ...] = ()
+    query: str = ""
+    documents: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
     prompt: str = ""
     tools: tuple[Tool, ...] = ()
@@ -101,6 +104,10 @@ class RunSpec(AnswerOptions):
     deterministic: bool = False
     remaining_ms: int | None = None
     demands: tuple[Demand, ...] = ()
+
+    @property
+    def generates(self) -> bool:
+        return not self.inputs and not self.documents
 
     @property
     def must_call(self) -> bool:

@@ -1,4 +1,4 @@
-"""Before a worker reports that it is ready, it proves that it can decode and that it can cancel."""
+"""Before a worker reports that it is ready, it proves that it can decode and cancel, or that it can read texts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from llorch.clock import Clock
 from llorch.errors import FailedPrecondition, Internal, Reason
 from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
+from worker_orcd.engines.protocol import Engine
 from worker_orcd.log_entry import RunEnd
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_spec import RunSpec
@@ -44,9 +45,13 @@ class _Rehearsal:
 
 
 async def self_test(keeper: RunKeeper, clock: Clock) -> SelfTestReport:
-    """Decodes a few tokens, then cancels a run in the middle. Raises if the engine does either wrong."""
+    """Decodes a few tokens, then cancels a run in the middle; an engine that generates nothing reads a text. Raises if
+    it does any of it wrong.
+    """
     try:
         async with asyncio.timeout(TIMEOUT_S):
+            if not keeper.engine.info().capabilities.generation:
+                return await _read(keeper.engine, clock)
             decoded, _ = await _rehearse(keeper, clock, "self-test-decode", cancel=False)
             cancelled, cancel_ms = await _rehearse(keeper, clock, "self-test-cancel", cancel=True)
     except TimeoutError:
@@ -59,6 +64,15 @@ async def self_test(keeper: RunKeeper, clock: Clock) -> SelfTestReport:
     if cancelled.choices[0].finish_reason not in (FinishReason.CANCELLED, FinishReason.EOS):
         raise FailedPrecondition(Reason.ENGINE_FAILED, "the engine did not cancel a run in its self-test")
     return SelfTestReport(decoded.prefill_ms, decoded.decode_ms, cancel_ms)
+
+
+async def _read(engine: Engine, clock: Clock) -> SelfTestReport:
+    began_at = clock.monotonic()
+    if engine.info().capabilities.embeddings:
+        await engine.embed([_PROMPT])
+    else:
+        await engine.rank(_PROMPT, [_PROMPT])
+    return SelfTestReport(round((clock.monotonic() - began_at) * 1000), 0, 0)
 
 
 async def _rehearse(keeper: RunKeeper, clock: Clock, attempt_id: str, *, cancel: bool) -> tuple[RunEnd, int]:

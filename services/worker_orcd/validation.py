@@ -11,6 +11,7 @@ from llorch.options.checking import check_said, check_value
 from llorch.options.embedding import EMBEDDING
 from llorch.options.generation import GENERATION, AnswerOptions
 from llorch.options.option import values_of
+from llorch.options.rerank import RERANK
 from llorch.options.sampling import SAMPLING, Sampling
 from llorch.options.task import TASK
 from worker_orcd.chat.tools import check_tools
@@ -55,6 +56,8 @@ def refuse_undeclared(spec: RunSpec, capabilities: Capabilities) -> None:
 def _check_input(spec: RunSpec) -> None:
     if spec.inputs:
         check_value("embed.inputs", EMBEDDING["inputs"], spec.inputs)
+    elif spec.documents:
+        check_said("rerank", RERANK, {"query": spec.query, "documents": spec.documents})
     elif spec.messages:
         if not any(message.content for message in spec.messages):
             raise invalid_field("generate.chat.messages", "at least one message needs text")

@@ -17,6 +17,7 @@ from llorch.options.embedding import EMBEDDING
 from llorch.options.generation import CHAT, GENERATION, OUTPUT_CONSTRAINT
 from llorch.options.model import MODEL
 from llorch.options.option import Table
+from llorch.options.rerank import RERANK
 from llorch.options.sampling import SAMPLING, Sampling
 from llorch.options.task import PLACEMENT, SESSION_BUDGET, TASK
 from llorch.sdk.task_options import GenerateOptions, PlacementWishes, SessionBudget
@@ -36,6 +37,7 @@ TABLES: dict[str, tuple[Descriptor, Table, set[str]]] = {
     "ChatInput": (task_pb2.ChatInput.DESCRIPTOR, CHAT, {"messages"}),
     "OutputConstraint": (task_pb2.OutputConstraint.DESCRIPTOR, OUTPUT_CONSTRAINT, set()),
     "EmbedWork": (task_pb2.EmbedWork.DESCRIPTOR, EMBEDDING, set()),
+    "RerankWork": (task_pb2.RerankWork.DESCRIPTOR, RERANK, set()),
     "TaskSpec": (
         task_pb2.TaskSpec.DESCRIPTOR,
         TASK,
@@ -112,7 +114,7 @@ def by_orchestrator(work: task_pb2.GenerateWork) -> None:
 
 
 def by_worker(work: task_pb2.GenerateWork) -> None:
-    engine = Capabilities(sampling_options=frozenset(SAMPLING))
+    engine = Capabilities(generation=True, sampling_options=frozenset(SAMPLING))
     check_run(to_run_spec(run_pb2.RunSpec(generate=work)), (), engine)
 
 
@@ -184,9 +186,9 @@ def test_what_was_not_said_has_the_defaults_of_the_table() -> None:
 def test_an_option_that_is_off_asks_nothing_of_an_engine_and_any_other_value_does(name: str) -> None:
     off, on = SAMPLING[name].off, {7: 1.0} if name == "logit_bias" else 2
     said = {} if off is None else {name: off}
-    assert to_run_spec(run_pb2.RunSpec(generate=work(said))).demands == ()
+    assert [demand.capability for demand in to_run_spec(run_pb2.RunSpec(generate=work(said))).demands] == ["generation"]
     demands = to_run_spec(run_pb2.RunSpec(generate=work({name: on}))).demands
-    assert [demand.capability for demand in demands] == [name]
+    assert [demand.capability for demand in demands] == ["generation", name]
 
 
 def test_a_worker_has_the_ranges_of_its_model() -> None:

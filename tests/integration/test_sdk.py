@@ -78,6 +78,12 @@ async def test_texts_become_vectors(client: AsyncClient) -> None:
     assert await client.embed("sim", ["one", "two"], request_id="r1") == made
 
 
+async def test_documents_are_ordered(client: AsyncClient) -> None:
+    found = await client.rerank("sim", "blue fish", ["red", "blue fish", "a fish"], top_n=2)
+    assert [(document.index, document.score) for document in found.documents] == [(1, 1.0), (2, 0.5)]
+    assert found.tokens_in > 0
+
+
 async def test_a_deadline_that_passed_is_no_orchestrator_that_is_gone(client: AsyncClient) -> None:
     with pytest.raises(DeadlineExceeded, match="deadline") as passed:
         await client.embed("sim", "x" * 30_000, deadline_ms=1)

@@ -83,6 +83,68 @@ class LlamaReference:
         return row.astype(np.float64)
 
 
+class ReadingReference:
+    """One whole text at a time in one piece, pooled by the library: vectors as they are, or scores."""
+
+    def __init__(self, model_path: Path, tokens: int, pooling: int) -> None:
+        """`tokens` is the longest text, `pooling` the library's number."""
+        from llama_cpp import llama_cpp as lib
+
+        self._lib: Any = lib
+        of_model = lib.llama_model_default_params()
+        of_model.n_gpu_layers = 0
+        self._model = lib.llama_model_load_from_file(str(model_path).encode(), of_model)
+        self._vocabulary = lib.llama_model_get_vocab(self._model)
+        params = lib.llama_context_default_params()
+        params.n_ctx = params.n_batch = params.n_ubatch = tokens
+        params.n_seq_max = params.n_threads = params.n_threads_batch = 1
+        params.embeddings, params.pooling_type, params.swa_full = True, pooling, True
+        params.flash_attn_type = 0
+        params.offload_kqv = params.op_offload = False
+        self._context = lib.llama_init_from_model(self._model, params)
+        is_rank = pooling == lib.LLAMA_POOLING_TYPE_RANK
+        self._width = int((lib.llama_model_n_cls_out if is_rank else lib.llama_model_n_embd_out)(self._model))
+        self._batch = lib.llama_batch_init(tokens, 0, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lib.llama_batch_free(self._batch)
+        self._lib.llama_free(self._context)
+        self._lib.llama_model_free(self._model)
+
+    def tokens(self, text: str, *, around: bool = True, control_tokens: bool = False) -> list[int]:
+        """With `around` also those that the vocabulary wants around a text."""
+        raw = text.encode()
+        room = (self._lib.llama_token * (len(raw) + 16))()
+        count = self._lib.llama_tokenize(self._vocabulary, raw, len(raw), room, len(room), around, control_tokens)
+        return list(room[:count])
+
+    def pair(self, query: str, document: str) -> list[int]:
+        """As the library's own server puts a query and a document together for a model without a template for it."""
+        lib, vocabulary = self._lib, self._vocabulary
+        end = lib.llama_vocab_eos(vocabulary)
+        ends = [end if end >= 0 else lib.llama_vocab_sep(vocabulary)] if lib.llama_vocab_get_add_eos(vocabulary) else []
+        between = [lib.llama_vocab_sep(vocabulary)] if lib.llama_vocab_get_add_sep(vocabulary) else []
+        begin = [lib.llama_vocab_bos(vocabulary)] if lib.llama_vocab_get_add_bos(vocabulary) else []
+        texts = [self.tokens(text, around=False) for text in (query, document)]
+        return [*begin, *texts[0], *ends, *between, *texts[1], *ends]
+
+    def read(self, tokens: Sequence[int]) -> Rows:
+        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for at, token in enumerate(tokens):
+            batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.logits[at] = token, at, 1, 1
+            batch.seq_id[at][0] = 0
+        assert self._lib.llama_decode(self._context, batch) == 0
+        row = np.ctypeslib.as_array(self._lib.llama_get_embeddings_seq(self._context, 0), (self._width,))
+        return row.astype(np.float64)
+
+
 def _total(row: Rows) -> float:
     highest = float(row.max())
     return highest + float(np.log(np.exp(row - highest).sum()))

@@ -17,7 +17,7 @@ from llorch.assignment_mode import Mode
 from llorch.cache_type import CacheType
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
-from llorch.gguf.facts import ModelFacts
+from llorch.gguf.facts import ModelFacts, Pooling
 from llorch.gguf.layers import Layer
 from llorch.split_mode import SplitMode
 from orchestratord.core.facts.apps import App
@@ -31,6 +31,7 @@ from orchestratord.core.facts.rules import Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget, Session
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskError, TaskRequest, TaskState
+from orchestratord.core.facts.work import Work
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.learnt.rates import Quantity, Rate
 from orchestratord.store.interface import AuditEntry, Ending, KeptTask, RecordChange
@@ -50,6 +51,8 @@ FACTS = ModelFacts(
     embedding_bytes=300_000_000,
     output_bytes=400_000_000,
     tied_output=True,
+    pooling=Pooling.LAST,
+    bidirectional=True,
 )
 
 CANDIDATE = Candidate(
@@ -145,6 +148,7 @@ REQUEST = TaskRequest(
     payload=b"\x00a prompt\xff",
     content_digest="digest",
     seed=7,
+    work=Work.EMBED,
     priority="batch",
     app="aider",
     session_id="session-1",

@@ -20,6 +20,7 @@ FEED_FORWARD = 256
 CONTEXT_TRAINED = 8192
 WINDOW = 64
 EXPERTS = 4
+NO_POOLING, MEAN, CLS, LAST, RANK = range(5)
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -70,6 +71,21 @@ def write_tiny_model(folder: Path, architecture: str, *, chat_template: str = CH
     return write_gguf(folder / f"tiny-{architecture}.gguf", metadata, tensors)
 
 
+def write_tiny_reader(folder: Path, architecture: str, pooling: int, *, rank_template: str = "") -> Path:
+    """One that was trained for vectors, or for scores where `pooling` is RANK; the number is that of GGUF files."""
+    metadata, tensors = tiny_model(architecture)
+    metadata |= {f"{architecture}.pooling_type": pooling}
+    metadata |= {"tokenizer.chat_template.rerank": rank_template} if rank_template else {}
+    weights = _Weights(7)
+    if pooling == RANK and architecture == "bert":
+        tensors |= {"cls.weight": weights.matrix(WIDTH, WIDTH), "cls.bias": weights.small(WIDTH)}
+        tensors |= {"cls.output.weight": weights.matrix(1, WIDTH, 4.0), "cls.output.bias": weights.small(1)}
+    elif pooling == RANK:
+        metadata |= {f"{architecture}.classifier.output_labels": ["yes", "no"]}
+        tensors |= {"cls.output.weight": weights.matrix(2, WIDTH, 4.0)}
+    return write_gguf(folder / f"tiny-{architecture}-{pooling}.gguf", metadata, tensors)
+
+
 def tiny_model(architecture: str, *, chat_template: str = CHATML, seed: int = 1) -> tuple[Metadata, Tensors]:
     """What is in its file."""
     metadata, tensors = ARCHITECTURES[architecture](_Weights(seed))
@@ -110,6 +126,13 @@ def _gemma3(weights: _Weights) -> tuple[Metadata, Tensors]:
         norms: Tensors = {"post_attention_norm": weights.ones(WIDTH), "post_ffw_norm": weights.ones(WIDTH)}
         tensors |= _named(number, _attention(weights) | _norms_of_heads(weights) | norms | _gated_feed_forward(weights))
     return _attention_metadata() | {"attention.sliding_window": WINDOW}, tensors
+
+
+def _qwen3(weights: _Weights) -> tuple[Metadata, Tensors]:
+    tensors = _embeddings(weights)
+    for number in range(LAYERS):
+        tensors |= _named(number, _attention(weights) | _norms_of_heads(weights) | _gated_feed_forward(weights))
+    return _attention_metadata(), tensors
 
 
 def _qwen3moe(weights: _Weights) -> tuple[Metadata, Tensors]:
@@ -195,14 +218,15 @@ ARCHITECTURES: Mapping[str, Callable[[_Weights], tuple[Metadata, Tensors]]] = {
     "llama": _llama,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
+    "qwen3": _qwen3,
     "qwen3moe": _qwen3moe,
     "mamba": _mamba,
     "jamba": _jamba,
     "bert": _bert,
 }
 
-GENERATING = tuple(name for name in ARCHITECTURES if name != "bert")
-"""Those that generate text."""
+GENERATING = tuple(name for name in ARCHITECTURES if name not in ("bert", "qwen3"))
+"""Those that generate text, each with another kind of memory."""
 
 _INNER, _STATE, _KERNEL, _RANK = 2 * WIDTH, 16, 4, 8
 

@@ -63,6 +63,8 @@ class EngineCapabilities(_message.Message):
     EMBEDDINGS_FIELD_NUMBER: _builtins.int
     MULTIPLE_CHOICES_FIELD_NUMBER: _builtins.int
     SAMPLING_OPTIONS_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     resume: Global___ResumeSupport.ValueType
     """How a run continues on another worker."""
     deterministic: _builtins.bool
@@ -81,6 +83,10 @@ class EngineCapabilities(_message.Message):
     """Embeddings."""
     multiple_choices: _builtins.bool
     """More than one choice per request."""
+    rerank: _builtins.bool
+    """Scores of documents."""
+    generation: _builtins.bool
+    """Text is generated. Absent from releases that had no models but these."""
     @_builtins.property
     def sampling_options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the sampling options that the engine honours, as in Sampling; the rest is refused."""
@@ -98,10 +104,12 @@ class EngineCapabilities(_message.Message):
         embeddings: _builtins.bool = ...,
         multiple_choices: _builtins.bool = ...,
         sampling_options: _abc.Iterable[_builtins.str] | None = ...,
+        rerank: _builtins.bool = ...,
+        generation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "deterministic", b"deterministic", "embeddings", b"embeddings", "grammar", b"grammar", "json_schema", b"json_schema", "logprobs", b"logprobs", "multiple_choices", b"multiple_choices", "resume", b"resume", "sampling_options", b"sampling_options", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "deterministic", b"deterministic", "embeddings", b"embeddings", "generation", b"generation", "grammar", b"grammar", "json_schema", b"json_schema", "logprobs", b"logprobs", "multiple_choices", b"multiple_choices", "rerank", b"rerank", "resume", b"resume", "sampling_options", b"sampling_options", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llama_orch.v2 import control_pb2 as _control_pb2
 from llama_orch.v2 import engine_pb2 as _engine_pb2
 from llama_orch.v2 import error_reason_pb2 as _error_reason_pb2
@@ -22,6 +23,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PoolingType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PoolingTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PoolingType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POOLING_TYPE_UNSPECIFIED: _PoolingType.ValueType  # 0
+    """Not told. Treat it as POOLING_TYPE_NONE."""
+    POOLING_TYPE_NONE: _PoolingType.ValueType  # 1
+    """Nothing: it generates text."""
+    POOLING_TYPE_MEAN: _PoolingType.ValueType  # 2
+    """A vector, the mean of those of its tokens."""
+    POOLING_TYPE_CLS: _PoolingType.ValueType  # 3
+    """The vector of its first token."""
+    POOLING_TYPE_LAST: _PoolingType.ValueType  # 4
+    """The vector of its last token."""
+    POOLING_TYPE_RANK: _PoolingType.ValueType  # 5
+    """A score: how well a document answers a query."""
+
+class PoolingType(_PoolingType, metaclass=_PoolingTypeEnumTypeWrapper):
+    """What a model was trained to make of a whole text."""
+
+POOLING_TYPE_UNSPECIFIED: PoolingType.ValueType  # 0
+"""Not told. Treat it as POOLING_TYPE_NONE."""
+POOLING_TYPE_NONE: PoolingType.ValueType  # 1
+"""Nothing: it generates text."""
+POOLING_TYPE_MEAN: PoolingType.ValueType  # 2
+"""A vector, the mean of those of its tokens."""
+POOLING_TYPE_CLS: PoolingType.ValueType  # 3
+"""The vector of its first token."""
+POOLING_TYPE_LAST: PoolingType.ValueType  # 4
+"""The vector of its last token."""
+POOLING_TYPE_RANK: PoolingType.ValueType  # 5
+"""A score: how well a document answers a query."""
+Global___PoolingType: _TypeAlias = PoolingType  # noqa: Y015
 
 @_typing.final
 class PoolManagerServiceGetStateRequest(_message.Message):
@@ -343,6 +380,8 @@ class ModelFacts(_message.Message):
     EMBEDDING_BYTES_FIELD_NUMBER: _builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
     TIED_OUTPUT_FIELD_NUMBER: _builtins.int
+    POOLING_FIELD_NUMBER: _builtins.int
+    BIDIRECTIONAL_FIELD_NUMBER: _builtins.int
     architecture: _builtins.str
     """Architecture as the file names it, e.g. "llama"."""
     context_trained: _builtins.int
@@ -361,6 +400,10 @@ class ModelFacts(_message.Message):
     """Bytes of the matrix that makes logits."""
     tied_output: _builtins.bool
     """That matrix is the token embeddings."""
+    pooling: Global___PoolingType.ValueType
+    """What it was trained for."""
+    bidirectional: _builtins.bool
+    """What a token means depends on those after it, too: texts are read in one go."""
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerFacts]:
         """Layers in their order; empty from releases that do not tell."""
@@ -378,10 +421,12 @@ class ModelFacts(_message.Message):
         embedding_bytes: _builtins.int = ...,
         output_bytes: _builtins.int = ...,
         tied_output: _builtins.bool = ...,
+        pooling: Global___PoolingType.ValueType = ...,
+        bidirectional: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_width", b"activation_width", "architecture", b"architecture", "context_trained", b"context_trained", "embedding_bytes", b"embedding_bytes", "layers", b"layers", "output_bytes", b"output_bytes", "tied_output", b"tied_output", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_width", b"activation_width", "architecture", b"architecture", "bidirectional", b"bidirectional", "context_trained", b"context_trained", "embedding_bytes", b"embedding_bytes", "layers", b"layers", "output_bytes", b"output_bytes", "pooling", b"pooling", "tied_output", b"tied_output", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -146,6 +146,7 @@ class RunEnd(_message.Message):
     RECEIPT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
     tokens_in: _builtins.int
     """Tokens of the prompt."""
     tokens_out: _builtins.int
@@ -172,6 +173,10 @@ class RunEnd(_message.Message):
     def embeddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Embedding]:
         """Results of EmbedWork, one per input."""
 
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Results of RerankWork, one per document in the order of the request, as the model gives them: the higher the better."""
+
     def __init__(
         self,
         *,
@@ -184,10 +189,11 @@ class RunEnd(_message.Message):
         receipt: _task_event_pb2.DeterminismReceipt | None = ...,
         error: _task_event_pb2.Error | None = ...,
         embeddings: _abc.Iterable[Global___Embedding] | None = ...,
+        scores: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "choices", b"choices", "decode_ms", b"decode_ms", "embeddings", b"embeddings", "error", b"error", "prefill_ms", b"prefill_ms", "receipt", b"receipt", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "choices", b"choices", "decode_ms", b"decode_ms", "embeddings", b"embeddings", "error", b"error", "prefill_ms", b"prefill_ms", "receipt", b"receipt", "scores", b"scores", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -607,7 +607,7 @@ Global___EmbedWork: _TypeAlias = EmbedWork  # noqa: Y015
 
 @_typing.final
 class RerankWork(_message.Message):
-    """Documents to order by how well they answer a query. No engine does this yet."""
+    """Documents to order by how well they answer a query."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -615,12 +615,14 @@ class RerankWork(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     TOP_N_FIELD_NUMBER: _builtins.int
     query: _builtins.str
-    """The query; not empty."""
+    """The query. Range 1 to 4194304 bytes."""
     top_n: _builtins.int
-    """How many of the best to return; 0 = all."""
+    """How many of the best are answered. Default: all. Range 0 to 1024. 0 = all."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The documents, 1 to 1024."""
+        """The documents. 1 to 1024 entries. Each 1 to 4194304 bytes. All together, with the query once for each, are at most as
+        long as one may be.
+        """
 
     def __init__(
         self,

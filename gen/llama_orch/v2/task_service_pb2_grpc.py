@@ -73,6 +73,11 @@ class TaskServiceStub:
                 request_serializer=llama__orch_dot_v2_dot_task__service__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=llama__orch_dot_v2_dot_task__service__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/llama_orch.v2.TaskService/Rerank',
+                request_serializer=llama__orch_dot_v2_dot_task__service__pb2.RerankRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_task__service__pb2.RerankResponse.FromString,
+                _registered_method=True)
 
 
 class TaskServiceServicer:
@@ -131,6 +136,14 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rerank(self, request, context):
+        """Orders documents by how well they answer a query, for models that were trained for it; queues like any other task and
+        answers when it is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -168,6 +181,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=llama__orch_dot_v2_dot_task__service__pb2.EmbedRequest.FromString,
                     response_serializer=llama__orch_dot_v2_dot_task__service__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=llama__orch_dot_v2_dot_task__service__pb2.RerankRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_task__service__pb2.RerankResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -363,6 +381,33 @@ class TaskService:
             '/llama_orch.v2.TaskService/Embed',
             llama__orch_dot_v2_dot_task__service__pb2.EmbedRequest.SerializeToString,
             llama__orch_dot_v2_dot_task__service__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llama_orch.v2.TaskService/Rerank',
+            llama__orch_dot_v2_dot_task__service__pb2.RerankRequest.SerializeToString,
+            llama__orch_dot_v2_dot_task__service__pb2.RerankResponse.FromString,
             options,
             channel_credentials,
             insecure,

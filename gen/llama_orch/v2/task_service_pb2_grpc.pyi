@@ -34,6 +34,10 @@ class TaskServiceStub:
     """Lists the tasks that are kept, newest first."""
     Embed: _aio.UnaryUnaryMultiCallable[_task_service_pb2.EmbedRequest, _task_service_pb2.EmbedResponse]
     """Computes embeddings; queues like any other task and answers when it is done."""
+    Rerank: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RerankRequest, _task_service_pb2.RerankResponse]
+    """Orders documents by how well they answer a query, for models that were trained for it; queues like any other task and
+    answers when it is done.
+    """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tasks: submit them, read them, cancel them. Served by the orchestrator.
@@ -97,5 +101,15 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_task_service_pb2.EmbedRequest, _abc.Awaitable[_task_service_pb2.EmbedResponse]],
     ) -> _abc.Awaitable[_task_service_pb2.EmbedResponse]:
         """Computes embeddings; queues like any other task and answers when it is done."""
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _task_service_pb2.RerankRequest,
+        context: _aio.ServicerContext[_task_service_pb2.RerankRequest, _abc.Awaitable[_task_service_pb2.RerankResponse]],
+    ) -> _abc.Awaitable[_task_service_pb2.RerankResponse]:
+        """Orders documents by how well they answer a query, for models that were trained for it; queues like any other task and
+        answers when it is done.
+        """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _aio.Server) -> None: ...

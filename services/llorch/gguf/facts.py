@@ -7,14 +7,29 @@ on without looking are checked here.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from llorch.gguf.cursor import Malformed
 from llorch.gguf.header import Header, PassedOver, Tensor, Value
-from llorch.gguf.layers import Layer, read_layers, window_of
+from llorch.gguf.layers import Layer, is_bidirectional, read_layers, window_of
 from llorch.gguf.metadata import Metadata
 
 MAX_FILES = 256
 MAX_ARCHITECTURE_CHARACTERS = 64
+
+
+_CLASSIFIERS = frozenset({"cls.weight", "cls.output.weight"})
+
+
+class Pooling(StrEnum):
+    """What a model was trained to make of a whole text, in the order of the numbers that GGUF files have for it."""
+
+    NONE = "none"
+    MEAN = "mean"
+    CLS = "cls"
+    LAST = "last"
+    RANK = "rank"
+    """A score: how well a document answers a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +38,8 @@ class ModelFacts:
 
     `embedding_bytes` are the token embeddings; `output_bytes` is the matrix that makes logits, which may be the same
     tensor (`tied_output`). `weight_bytes` counts every tensor once. `activation_width` is how many numbers llama.cpp
-    keeps per token of a batch where the model is at its widest. The fields stand in the orchestrator's records.
+    keeps per token of a batch where the model is at its widest. `bidirectional`: what a token means depends on those
+    after it, too. The fields stand in the orchestrator's records.
     """
 
     architecture: str
@@ -36,14 +52,22 @@ class ModelFacts:
     embedding_bytes: int
     output_bytes: int
     tied_output: bool
+    pooling: Pooling = Pooling.NONE
+    bidirectional: bool = False
 
     @property
     def generates(self) -> bool:
-        """Whether anything is kept of the tokens before; models without that read a text as a whole."""
-        return any(layer.key_width or layer.state_bytes for layer in self.layers)
+        """Text, by itself: it is not trained for vectors or scores, and keeps something of the tokens before."""
+        keeps = any(layer.key_width or layer.state_bytes for layer in self.layers)
+        return keeps and not self.bidirectional and self.pooling is Pooling.NONE
+
+    @property
+    def ranks(self) -> bool:
+        """It scores documents; it has no vectors of texts then."""
+        return self.pooling is Pooling.RANK
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileFacts(ModelFacts):
     """And what else the files say. Sizes in bytes. `quantization` is how many bytes are stored in which type."""
 
@@ -65,6 +89,7 @@ def read_facts(headers: Sequence[Header]) -> FileFacts:
     for tensor in tensors.values():
         sizes[tensor.type.name] += tensor.size_bytes
     layers = read_layers(metadata, tensors)
+    bidirectional = is_bidirectional(metadata)
     return FileFacts(
         architecture=metadata.architecture,
         name=metadata.text("general.name"),
@@ -72,12 +97,16 @@ def read_facts(headers: Sequence[Header]) -> FileFacts:
         vocabulary_size=_vocabulary_size(metadata, tensors),
         layers=layers,
         window=window_of(metadata),
-        activation_width=_activation_width(metadata, layers),
+        activation_width=(
+            _width_of_encoder(metadata, tensors) if bidirectional else _activation_width(metadata, layers)
+        ),
         quantization=dict(sizes.most_common()),
         weight_bytes=sum(sizes.values()),
         embedding_bytes=embedding,
         output_bytes=output or embedding,
         tied_output=output == 0,
+        pooling=_pooling(metadata, tensors),
+        bidirectional=bidirectional,
         file_bytes=sum(header.file_bytes for header in headers),
         files=len(headers),
     )
@@ -88,6 +117,14 @@ def split_of(header: Header) -> tuple[int, int]:
     metadata = Metadata(header.metadata)
     count = metadata.whole_of("split.count", 0, MAX_FILES, default=0)
     return (metadata.whole_of("split.no", 0, count - 1, default=0), count) if count > 1 else (0, 1)
+
+
+def _pooling(metadata: Metadata, tensors: Mapping[str, Tensor]) -> Pooling:
+    kinds = tuple(Pooling)
+    pooling = kinds[metadata.whole("pooling_type", 0, len(kinds) - 1, default=0)]
+    if pooling is Pooling.RANK and not _CLASSIFIERS & set(tensors):
+        raise Malformed("says that it scores documents, and has no classifier (cls.output.weight)")
+    return pooling
 
 
 def _activation_width(metadata: Metadata, layers: Sequence[Layer]) -> int:
@@ -109,6 +146,14 @@ def _activation_width(metadata: Metadata, layers: Sequence[Layer]) -> int:
         5 * inner,
     )
     return widest + 4 * embedding
+
+
+def _width_of_encoder(metadata: Metadata, tensors: Mapping[str, Tensor]) -> int:
+    """Fitted likewise, for 384 to 1024 numbers per token: exact within 2 %."""
+    embedding = metadata.whole("embedding_length", 1, 1 << 24)
+    feed_forward = max(metadata.per_layer("feed_forward_length", metadata.layer_count))
+    is_gated = "blk.0.ffn_gate.weight" in tensors
+    return 3 * embedding + (3 if is_gated else 1) * feed_forward
 
 
 def _vocabulary_size(metadata: Metadata, tensors: Mapping[str, Tensor]) -> int:

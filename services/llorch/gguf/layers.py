@@ -70,6 +70,26 @@ _DEFAULT_FULL_ATTENTION_INTERVAL = 4
 _KV_FROM_START = {"gemma3n": 20}
 """Later layers use the keys and values of earlier ones."""
 
+_WITHOUT_MEMORY = frozenset(
+    {
+        "bert",
+        "dream",
+        "eurobert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "llada",
+        "llada-moe",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+        "rnd1",
+        "wavtokenizer-dec",
+    }
+)
+"""Nothing is kept of a text; it is always evaluated as a whole."""
+
 
 def read_layers(metadata: Metadata, tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:
     """Raises Malformed."""
@@ -98,6 +118,12 @@ def read_layers(metadata: Metadata, tensors: Mapping[str, Tensor]) -> tuple[Laye
             )
         )
     return tuple(layers)
+
+
+def is_bidirectional(metadata: Metadata) -> bool:
+    """Whether a token sees those after it, too."""
+    says_so = metadata.values.get(f"{metadata.architecture}.attention.causal") is False
+    return says_so or metadata.architecture in _WITHOUT_MEMORY
 
 
 def window_of(metadata: Metadata) -> int:
@@ -163,7 +189,7 @@ def _windowed_layers(metadata: Metadata, count: int) -> tuple[bool, ...]:
 
 def _layers_with_kv(metadata: Metadata, count: int) -> int:
     """How many of the first layers have a cache of their own; encoders have none."""
-    if metadata.values.get(f"{metadata.architecture}.attention.causal") is False:
+    if metadata.architecture in _WITHOUT_MEMORY:
         return 0
     shared = metadata.whole("attention.shared_kv_layers", 0, count, default=0)
     return min(count - shared, _KV_FROM_START.get(metadata.architecture, count))

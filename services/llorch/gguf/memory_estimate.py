@@ -5,6 +5,8 @@
     state           of recurrent layers, per slot
     compute buffer  the largest intermediate results of a batch, and the masks of attention; without flash attention
                     also its scores, which are as many per head and token as there are cells
+    reading         a cache, states and a compute buffer of their own for texts that are read as a whole, for vectors
+                    or scores; models that generate nothing have no other
     runtime         what CUDA takes for a context of its own
 
 The formula is that of llama.cpp with one stream per slot, as the worker sets it up; the constants of the compute
@@ -19,6 +21,7 @@ from itertools import accumulate
 from llorch.cache_type import CacheType
 from llorch.gguf.facts import ModelFacts
 from llorch.gguf.layers import Layer
+from llorch.gguf.reading import output_bytes, reading_shape
 from llorch.gguf.tensor_types import row_bytes
 
 CELLS_AT_ONCE = 256
@@ -64,11 +67,12 @@ class MemoryEstimate:
     cache: int
     state: int
     compute: int
+    reading: int
     runtime: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.cache + self.state + self.compute + self.runtime
+        return self.weights + self.cache + self.state + self.compute + self.reading + self.runtime
 
     @property
     def total_mib(self) -> int:
@@ -119,11 +123,13 @@ def kv_bytes(layer: Layer, window: int, shape: LoadShape) -> int:
 
 
 def _on_device(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> MemoryEstimate:
+    answers = facts.generates
     return MemoryEstimate(
         weights=_weights(facts, shape, layers, has_output=has_output),
-        cache=sum(kv_bytes(layer, facts.window, shape) for layer in layers),
-        state=sum(layer.state_bytes for layer in layers) * shape.slots,
-        compute=_compute(facts, shape, has_output=has_output),
+        cache=sum(kv_bytes(layer, facts.window, shape) for layer in layers) if answers else 0,
+        state=sum(layer.state_bytes for layer in layers) * shape.slots if answers else 0,
+        compute=_compute(facts, shape, has_output=has_output) if answers else 0,
+        reading=_reading(facts, shape, layers, has_output=has_output),
         runtime=RUNTIME_BYTES if shape.on_gpu else 0,
     )
 
@@ -160,6 +166,31 @@ def _cells(layer: Layer, window: int, shape: LoadShape) -> int:
     """Tokens of one slot that the layer keeps."""
     cells = _padded(shape.context_per_slot)
     return min(cells, _padded(window + shape.tokens_at_once)) if layer.windowed else cells
+
+
+def _reading(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> int:
+    """Of all texts together: they share one cache of 16-bit numbers. Logits are there for every token of a model that
+    reads token by token, activations for all that is computed at once, and masks with flash attention. On a CPU, the
+    results are in the same memory.
+    """
+    reading = reading_shape(facts, shape.context_per_slot)
+    cells = {windowed: reading.cells(facts.window if windowed else 0) for windowed in (False, True)}
+    kept = sum(
+        cells[layer.windowed] * _F16_BYTES * (layer.key_width + layer.value_width) + layer.state_bytes * reading.texts
+        for layer in layers
+    )
+    logits = _F32_BYTES * facts.vocabulary_size * reading.tokens_at_once
+    computed = _F32_BYTES * facts.activation_width * reading.tokens_at_once
+    if has_output and not facts.bidirectional:
+        computed = max(computed, logits)
+    mask = _F16_BYTES * reading.tokens_at_once * sum(cells[windowed] for windowed in _attending(facts))
+    results = output_bytes(facts, reading) if has_output and not shape.on_gpu else 0
+    return kept + computed + mask + results
+
+
+def _attending(facts: ModelFacts) -> set[bool]:
+    """Whether there are layers that attend, with a window and without one."""
+    return {layer.windowed for layer in facts.layers if layer.heads and not layer.state_bytes}
 
 
 def _device_of_each_layer(count: int, shares: Sequence[float]) -> list[int]:

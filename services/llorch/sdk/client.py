@@ -17,6 +17,7 @@ class Client(Blocking):
     task = waits(AsyncClient.task)
     tasks = waits(AsyncClient.tasks)
     embed = waits(AsyncClient.embed)
+    rerank = waits(AsyncClient.rerank)
 
     session = waits(AsyncClient.session)
     sessions = waits(AsyncClient.sessions)

@@ -9,6 +9,7 @@ from llorch.rpc.enum_tables import DEVICE_KINDS, FINISH_REASONS
 from llorch.rpc.reasons import reason_of_proto
 from llorch.sdk import events
 from llorch.sdk.embeddings import Embeddings
+from llorch.sdk.ranking import RankedDocument, Ranking
 
 _FINISH_REASONS = {reason: events.FinishReason[reason.name] for reason in FinishReason}
 
@@ -23,6 +24,11 @@ def event_from_message(message: task_event_pb2.TaskEvent) -> events.Event | None
 def embeddings_from_message(message: task_service_pb2.EmbedResponse) -> Embeddings:
     vectors = tuple(tuple(vector.values) for vector in message.embeddings)
     return Embeddings(message.task_id, vectors, message.tokens_in)
+
+
+def ranking_from_message(message: task_service_pb2.RerankResponse) -> Ranking:
+    documents = tuple(RankedDocument(document.index, document.score) for document in message.documents)
+    return Ranking(message.task_id, documents, message.tokens_in)
 
 
 def device_kind(kind: int) -> str:

@@ -5,14 +5,15 @@ from typing import Any, Unpack
 from llama_orch.v2 import cancel_pb2, task_pb2, task_service_pb2
 from llorch.rpc.client import open_stream
 from llorch.sdk.caller import SILENCE_S, Caller
-from llorch.sdk.convert import embeddings_from_message
+from llorch.sdk.convert import embeddings_from_message, ranking_from_message
 from llorch.sdk.embeddings import Embeddings
 from llorch.sdk.fill import filled
+from llorch.sdk.ranking import Ranking
 from llorch.sdk.task_options import GenerateOptions, Prompt, TaskOptions, Texts
-from llorch.sdk.task_spec import embed_spec, generate_spec
+from llorch.sdk.task_spec import embed_spec, generate_spec, rerank_spec
 from llorch.sdk.task_stream import Messages, TaskStream
 
-_EMBED_S = 3600.0  # the queue, the load of a large model, and the work; a deadline of the task ends it before
+_READ_S = 3600.0  # the queue, the load of a large model, and the work; a deadline of the task ends it before
 
 
 class TaskCalls(Caller):
@@ -41,8 +42,16 @@ class TaskCalls(Caller):
     async def embed(self, model: str, inputs: Texts, **options: Unpack[TaskOptions]) -> Embeddings:
         """Turns texts into vectors. Waits in the queue like any task; leaving the call cancels it."""
         request = task_service_pb2.EmbedRequest(task=embed_spec(model, inputs, options))
-        answer: task_service_pb2.EmbedResponse = await self._call(self._stubs.tasks.Embed, request, timeout_s=_EMBED_S)
+        answer: task_service_pb2.EmbedResponse = await self._call(self._stubs.tasks.Embed, request, timeout_s=_READ_S)
         return embeddings_from_message(answer)
+
+    async def rerank(
+        self, model: str, query: str, documents: Texts, *, top_n: int | None = None, **options: Unpack[TaskOptions]
+    ) -> Ranking:
+        """Orders documents by how well they answer a query; `top_n` of them, or all. Otherwise as `embed`."""
+        request = task_service_pb2.RerankRequest(task=rerank_spec(model, query, documents, top_n, options))
+        answer: task_service_pb2.RerankResponse = await self._call(self._stubs.tasks.Rerank, request, timeout_s=_READ_S)
+        return ranking_from_message(answer)
 
     async def task(self, task_id: str) -> task_pb2.Task:
         """What is known of a task."""

@@ -26,11 +26,24 @@ def generate_spec(model: str, prompt: Prompt, options: GenerateOptions) -> task_
 
 def embed_spec(model: str, inputs: Texts, options: TaskOptions) -> task_pb2.TaskSpec:
     """As `generate_spec`."""
+    spec = _reading_spec(model, options)
+    spec.embed.SetInParent()
+    fill(spec.embed, {"inputs": inputs})
+    return spec
+
+
+def rerank_spec(model: str, query: str, documents: Texts, top_n: int | None, options: TaskOptions) -> task_pb2.TaskSpec:
+    """As `generate_spec`."""
+    spec = _reading_spec(model, options)
+    spec.rerank.SetInParent()
+    fill(spec.rerank, {"query": query, "documents": documents, "top_n": top_n or 0})
+    return spec
+
+
+def _reading_spec(model: str, options: TaskOptions) -> task_pb2.TaskSpec:
     _check_names(options, TaskOptions.__annotations__)
     spec = task_pb2.TaskSpec()
     fill(spec, {"model": model, **_fields_of(spec.DESCRIPTOR, options)})
-    spec.embed.SetInParent()
-    fill(spec.embed, {"inputs": inputs})
     return spec
 
 

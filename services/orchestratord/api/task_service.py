@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
-from llama_orch.v2 import cancel_pb2, task_pb2
+from llama_orch.v2 import cancel_pb2, run_pb2, task_event_pb2, task_pb2
 from llama_orch.v2 import task_service_pb2 as pb2
 from llorch.errors import NotFound, invalid_field
 from llorch.identifiers import new_id
@@ -15,9 +15,10 @@ from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.api.task_metrics import TaskMetrics
 from orchestratord.convert import tasks
-from orchestratord.convert.embeddings import to_embed_response
+from orchestratord.convert.readings import to_embed_response, to_rerank_response
 from orchestratord.core import events
 from orchestratord.core.facts.task import Task
+from orchestratord.core.facts.work import Work
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.task_reader import TaskReader
@@ -54,19 +55,12 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         await self._follow(task.task_id, "", context, pb2.GenerateResponse)
 
     async def Embed(self, request: pb2.EmbedRequest, context: Any) -> pb2.EmbedResponse:
-        """A client that disconnects before the task is done cancels it, as with Generate."""
-        task_id = self._submit(request.task, durable=False, work="embed").task_id
-        stream = self._streams.get(task_id)
-        self._owner.ask(events.ReaderAttached(task_id))
-        try:
-            while stream.terminal is None:
-                await stream.changed()
-        finally:
-            self._owner.post(events.ReaderLeft(task_id))
-        answer = to_embed_response(stream.terminal, stream.embeddings)
-        if not request.task.request_id:  # without a request_id the client can't ask for these vectors again
-            stream.embeddings = ()
-        return answer
+        terminal, reading = await self._read(request.task, Work.EMBED)
+        return to_embed_response(terminal, reading)
+
+    async def Rerank(self, request: pb2.RerankRequest, context: Any) -> pb2.RerankResponse:
+        terminal, reading = await self._read(request.task, Work.RERANK)
+        return to_rerank_response(terminal, reading, request.task.rerank.top_n)
 
     async def CancelTask(self, request: pb2.CancelTaskRequest, context: Any) -> pb2.CancelTaskResponse:
         _check_task_id(request.task_id)
@@ -90,7 +84,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         )
         return pb2.ListTasksResponse(tasks=[self._shown(task) for task in page], next_page_token=following)
 
-    def _submit(self, spec: task_pb2.TaskSpec, *, durable: bool, work: tasks.Work = "generate") -> Task:
+    def _submit(self, spec: task_pb2.TaskSpec, *, durable: bool, work: Work = Work.GENERATE) -> Task:
         """Admitted, or the same task as before if the client repeats its request_id."""
         request = tasks.to_request(
             spec,
@@ -103,6 +97,21 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
             seed=secrets.randbits(63),
         )
         return self._owner.ask(events.TaskSubmitted(request))
+
+    async def _read(self, spec: task_pb2.TaskSpec, work: Work) -> tuple[task_event_pb2.TaskEvent, run_pb2.RunEnd]:
+        """A client that disconnects before the task is done cancels it, as with Generate."""
+        task_id = self._submit(spec, durable=False, work=work).task_id
+        stream = self._streams.get(task_id)
+        self._owner.ask(events.ReaderAttached(task_id))
+        try:
+            while stream.terminal is None:
+                await stream.changed()
+        finally:
+            self._owner.post(events.ReaderLeft(task_id))
+        reading = stream.reading or run_pb2.RunEnd()
+        if not spec.request_id:  # without a request_id the client can't ask for this again
+            stream.reading = None
+        return stream.terminal, reading
 
     async def _follow(
         self,

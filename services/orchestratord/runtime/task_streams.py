@@ -1,7 +1,7 @@
 """The streams of all tasks that are kept: logs that workers write and any number of readers follow."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -34,7 +34,8 @@ class TaskStream:
     log: OutputLog = field(default_factory=TaskLog)
     notes: list[Note] = field(default_factory=list)
     terminal: task_event_pb2.TaskEvent | None = None
-    embeddings: Sequence[run_pb2.Embedding] = ()
+    reading: run_pb2.RunEnd | None = None
+    """The end of a run that read texts: their vectors or scores are in it, and nowhere else."""
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> bool:

@@ -106,7 +106,7 @@ class WorkerLink:
             if delta.entries:
                 self._write(attempt_id, delta)
             if delta.HasField("end"):
-                self._keep_embeddings(attempt_id, delta.end)
+                self._keep_reading(attempt_id, delta.end)
                 self._post(events.AttemptEnded(attempt_id, to_outcome(delta.end)))
         for attempt_id in frame.unknown_attempt_ids:
             self._post(events.AttemptUnknown(attempt_id))
@@ -119,10 +119,10 @@ class WorkerLink:
         if stream.append(attempt_id, delta.entries) and was_empty:
             self._post(events.AttemptFirstToken(attempt_id))
 
-    def _keep_embeddings(self, attempt_id: str, end: run_pb2.RunEnd) -> None:
+    def _keep_reading(self, attempt_id: str, end: run_pb2.RunEnd) -> None:
         stream = self._streams.writer(attempt_id)
-        if stream is not None and end.embeddings:
-            stream.embeddings = tuple(end.embeddings)
+        if stream is not None and (end.embeddings or end.scores):
+            stream.reading = end
 
     def _positions(self) -> dict[str, int]:
         """Where each log ends: the worker sends what comes after that (again).

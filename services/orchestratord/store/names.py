@@ -56,6 +56,8 @@ SHAPES = (
             "embedding_bytes",
             "output_bytes",
             "tied_output",
+            "pooling",
+            "bidirectional",
         ),
     ),
     Shape(Layer, ("heads", "kv_heads", "key_width", "value_width", "windowed", "state_bytes", "weight_bytes")),
@@ -153,6 +155,7 @@ SHAPES = (
             "session_budget",
             "wishes",
             "overrides",
+            "work",
         ),
     ),
     Shape(Wishes, ("pin", "prefer", "avoid", "device_mask", "fallback")),
@@ -198,6 +201,8 @@ CHANGES: tuple[Change, ...] = (
     added(2, TaskError, field=""),
     added(2, Calibration, engine=""),
     Change(2, TaskError, _name_reasons_that_are_gone),
+    added(3, ModelFacts, pooling="none", bidirectional=False),
+    added(3, TaskRequest, work="generate"),
 )
 """By format, the earliest first. An entry that was released stays as it is."""
 

@@ -175,7 +175,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         stats = keeper.engine.stats()
         return worker_service_pb2.GetStatsResponse(
             stats=worker_pb2.WorkerStats(
-                slots_busy=stats.slots_busy + keeper.embedding,
+                slots_busy=stats.slots_busy + keeper.reading,
                 runs_kept=len(keeper.table),
                 steps=stats.steps,
                 tokens_generated=stats.tokens_generated,

@@ -30,6 +30,8 @@ def to_engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
             tools=can.tools,
             chat=can.chat,
             embeddings=can.embeddings,
+            rerank=can.rerank,
+            generation=can.generation,
             multiple_choices=can.multiple_choices,
             sampling_options=sorted(can.sampling_options),
         ),

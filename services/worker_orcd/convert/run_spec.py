@@ -32,12 +32,8 @@ def to_run_spec(proto: run_pb2.RunSpec) -> RunSpec:
         raise invalid_field("spec.work", "one of generate, embed and rerank has to be set")
     if kind == "embed":
         return _embed_spec(proto)
-    if kind != "generate":
-        raise InvalidArgument(
-            Reason.UNSUPPORTED_OPTION,
-            f"{kind}: this model's engine has no support for it",
-            metadata={"field": kind},
-        )
+    if kind == "rerank":
+        return _rerank_spec(proto)
     work = proto.generate
     if work.HasField("chat") and not work.chat.messages:
         raise invalid_field("generate.chat.messages", "at least one message is needed")
@@ -53,7 +49,7 @@ def to_run_spec(proto: run_pb2.RunSpec) -> RunSpec:
         deterministic=proto.deterministic,
         remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
         choices=work.n if work.HasField("n") else 1,
-        demands=tuple(_demands(proto)),
+        demands=(Demand("generate", "generation"), *_demands(proto)),
         **_answer_options(work),
     )
 
@@ -65,6 +61,17 @@ def _embed_spec(proto: run_pb2.RunSpec) -> RunSpec:
         inputs=tuple(proto.embed.inputs),
         remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
         demands=(Demand("embed", "embeddings"), *_demands(proto)),
+    )
+
+
+def _rerank_spec(proto: run_pb2.RunSpec) -> RunSpec:
+    if not proto.rerank.documents:
+        raise invalid_field("rerank.documents", "at least one document is needed")
+    return RunSpec(
+        query=proto.rerank.query,
+        documents=tuple(proto.rerank.documents),
+        remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
+        demands=(Demand("rerank", "rerank"), *_demands(proto)),
     )
 
 

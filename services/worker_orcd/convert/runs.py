@@ -54,6 +54,7 @@ def _run_end(end: RunEnd) -> run_pb2.RunEnd:
         prefill_ms=end.prefill_ms,
         decode_ms=end.decode_ms,
         embeddings=[run_pb2.Embedding(values=vector) for vector in end.embeddings],
+        scores=end.scores,
         receipt=_receipt(end.receipt) if end.receipt is not None else None,
         error=_error(end.failure) if end.failure is not None else None,
     )

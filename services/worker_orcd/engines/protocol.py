@@ -39,6 +39,14 @@ class Embedded:
     tokens_in: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One score per document, the higher the better it answers the query. `tokens_in` counts the query with each."""
+
+    scores: list[float]
+    tokens_in: int
+
+
 class Engine(Protocol):
     async def load(self) -> None:
         """Loads the model. Raises `LlorchError` with a message for the operator when it can't."""
@@ -63,7 +71,7 @@ class Engine(Protocol):
         ...
 
     async def submit(self, run: EngineRun) -> None:
-        """Takes a run; its steps follow until one with an end. Raises `LlorchError` if the run is refused.
+        """Takes a run that generates; its steps follow until one with an end. Raises `LlorchError` if it is refused.
 
         The caller submits no more than `max_admitted` unfinished runs, and no attempt id twice.
         """
@@ -76,7 +84,11 @@ class Engine(Protocol):
         ...
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        """One vector per text, of length 1. Raises `Unimplemented` if the engine does not declare embeddings."""
+        """One vector per text, of length 1. Asked only of an engine that declares it."""
+        ...
+
+    async def rank(self, query: str, documents: Sequence[str]) -> Ranked:
+        """A score per document. Asked only of an engine that declares it."""
         ...
 
     def stats(self) -> EngineStats:

@@ -3,8 +3,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llama_orch.v2 import task_pb2
 from llorch.errors import InvalidArgument
-from llorch.sdk.task_spec import embed_spec, generate_spec
+from llorch.sdk.task_spec import embed_spec, generate_spec, rerank_spec
 
 
 def test_a_text_is_what_a_user_says() -> None:
@@ -135,3 +136,10 @@ def test_an_array_in_place_of_a_number_is_refused_by_name(name: str, value: obje
     with pytest.raises(InvalidArgument) as refused:
         generate_spec("m", "p", {name: value})  # type: ignore[misc]  # callers without types say so
     assert refused.value.field == name or refused.value.message.startswith(f"{name}: ")
+
+
+def test_documents_are_ordered_all_or_the_best_of_them() -> None:
+    spec = rerank_spec("m", "why", ("a", "b"), 1, {"priority": "batch"})
+    assert (spec.rerank.query, list(spec.rerank.documents), spec.rerank.top_n) == ("why", ["a", "b"], 1)
+    assert (spec.model, spec.priority) == ("m", "batch")
+    assert rerank_spec("m", "why", "one", None, {}).rerank == task_pb2.RerankWork(query="why", documents=["one"])

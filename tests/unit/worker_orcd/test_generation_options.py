@@ -33,7 +33,8 @@ def test_every_sampling_option_of_the_contract_arrives() -> None:
     got = to_run_spec(spec(sampling=asked))
     assert got.seed == 2**64 - 1
     assert got.sampling == Sampling(logit_bias={3: -1.5}, mirostat=2, top_k=0, dry_base=2.0)
-    assert {demand.capability for demand in got.demands} == {"seed", "logit_bias", "mirostat", "top_k", "dry_base"}
+    of_sampling = {"seed", "logit_bias", "mirostat", "top_k", "dry_base"}
+    assert {demand.capability for demand in got.demands} == {"generation"} | of_sampling
 
 
 def test_what_is_not_asked_for_has_the_contracts_default() -> None:

@@ -174,12 +174,12 @@ async def test_embeddings_wait_for_no_decode_step(engine: SlowEngine) -> None:
     engine.admit.set()
     keeper = keeper_of(engine)
     await keeper.start("a", b"x", EMBED)
-    assert (keeper.embedding, keeper.decoding) == (1, 0)
+    assert (keeper.reading, keeper.decoding) == (1, 0)
     await keeper.start("b", b"y", SPEC)
-    assert (keeper.embedding, keeper.decoding) == (1, 1)
+    assert (keeper.reading, keeper.decoding) == (1, 1)
     keeper.cancel("a")
     await turn()
-    assert (keeper.embedding, keeper.decoding) == (0, 1)
+    assert (keeper.reading, keeper.decoding) == (0, 1)
 
 
 @pytest.mark.parametrize("turns", [0, 1])

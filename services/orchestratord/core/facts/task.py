@@ -17,6 +17,7 @@ from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.admission import Waiting
 from orchestratord.core.facts.rules import NO_OVERRIDES, Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget
+from orchestratord.core.facts.work import Work
 from orchestratord.core.learnt.estimates import Estimate
 
 
@@ -69,6 +70,7 @@ class TaskRequest:
     payload: bytes
     content_digest: str
     seed: int
+    work: Work = Work.GENERATE
     priority: str = "interactive"
     app: str = ""
     session_id: str = ""

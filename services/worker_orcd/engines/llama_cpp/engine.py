@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from llorch.clock import Clock, SystemClock
 from llorch.device_kind import DeviceKind
@@ -13,16 +12,14 @@ from llorch.logs import get_logger
 from worker_orcd.chat.answers import Answers
 from worker_orcd.constraint.thoughts_first import AnyConstraint
 from worker_orcd.engine_info import EngineInfo, EngineStats
-from worker_orcd.engines.llama_cpp.capabilities import CAPABILITIES
+from worker_orcd.engines.llama_cpp.capabilities import capabilities_of
 from worker_orcd.engines.llama_cpp.constraints import ConstraintCompiler
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
-from worker_orcd.engines.llama_cpp.native import load_native
 from worker_orcd.engines.llama_cpp.prompt import Prepared, PromptBuilder
 from worker_orcd.engines.llama_cpp.run_checks import check_sampling
 from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
-from worker_orcd.engines.llama_cpp.text_reading import TextReading
-from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
+from worker_orcd.engines.protocol import Embedded, EngineRun, Ranked, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.run_spec import ConstraintKind
 from worker_orcd.token_step import TokenStep
@@ -44,16 +41,14 @@ class LlamaCppEngine:
         self._compiler: ConstraintCompiler | None = None
         self._loaded: Loaded | None = None
         self._prompts: PromptBuilder | None = None
-        self._embeddings: TextReading | None = None
 
     async def load(self) -> None:
         self._thread = EngineThread(self._shape, self._deliver)
         self._thread.start()
         self._loaded = await self._thread.loaded
-        self._embeddings = TextReading(load_native(), self._loaded.model, self._shape)
-        self._thread.before_model_closes.append(self._embeddings.close)
-        self._prompts = PromptBuilder(self._loaded.model, self._shape.context_per_slot, self._clock)
-        await asyncio.to_thread(self._prompts.open)
+        if self._loaded.facts.generates:
+            self._prompts = PromptBuilder(self._loaded.model, self._shape.context_per_slot, self._clock)
+            await asyncio.to_thread(self._prompts.open)
 
     def load_progress(self) -> float | None:
         return None if self._thread is None else self._thread.load_progress
@@ -73,13 +68,13 @@ class LlamaCppEngine:
             engine="llama_cpp",
             engine_version=loaded.version,
             model=shape.model,
-            context_per_slot=shape.context_per_slot,
+            context_per_slot=self._most_tokens,
             slots=shape.slots,
             max_admitted=shape.slots,
             context_trained=loaded.model.context_trained,
             vocabulary_size=loaded.model.vocabulary_size,
-            capabilities=replace(
-                CAPABILITIES,
+            capabilities=capabilities_of(
+                loaded.facts,
                 deterministic=loaded.deterministic,
                 chat=self._prompts is not None and self._prompts.has_template,
                 tools=self._prompts is not None and self._prompts.has_tools,
@@ -104,9 +99,10 @@ class LlamaCppEngine:
         self._running.cancel(attempt_id, reason)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        if self._embeddings is None:
-            raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
-        return await self._embeddings.embed(texts)
+        return await self._known.reading.embed(texts)
+
+    async def rank(self, query: str, documents: Sequence[str]) -> Ranked:
+        return await self._known.reading.rank(query, documents)
 
     def stats(self) -> EngineStats:
         return self._running.stats()
@@ -120,6 +116,12 @@ class LlamaCppEngine:
             _log.warning("engine_did_not_close", waited_s=CLOSE_S)
         if self._prompts is not None:
             await asyncio.to_thread(self._prompts.close)
+
+    @property
+    def _most_tokens(self) -> int:
+        """Of one request: what a slot holds, or the longest text that is read as a whole."""
+        loaded = self._known
+        return self._shape.context_per_slot if loaded.facts.generates else loaded.reading.most_tokens
 
     @property
     def _running(self) -> EngineThread:

@@ -15,6 +15,8 @@ from typing import Any
 from llorch.device_kind import DeviceKind
 from llorch.errors import Internal, LlorchError, Reason
 from llorch.finish_reason import FinishReason
+from llorch.gguf.facts import ModelFacts
+from llorch.gguf.model_file import read_model
 from llorch.logs import get_logger
 from worker_orcd.engine_info import EngineStats, Fingerprint
 from worker_orcd.engines.llama_cpp.abort_switch import AbortSwitch
@@ -26,9 +28,11 @@ from worker_orcd.engines.llama_cpp.fingerprint import fingerprint
 from worker_orcd.engines.llama_cpp.gpus import Gpu, list_gpus, require_gpus
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.engines.llama_cpp.model_digest import ModelDigest
-from worker_orcd.engines.llama_cpp.model_file import UnchangedFiles, check_model_file
+from worker_orcd.engines.llama_cpp.model_file import UnchangedFiles
 from worker_orcd.engines.llama_cpp.native import Native, load_native
+from worker_orcd.engines.llama_cpp.reading_context import ReadingContext
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.engines.llama_cpp.text_reading import TextReading
 from worker_orcd.engines.protocol import StepCallback
 from worker_orcd.resident_memory import resident_mib
 
@@ -39,9 +43,13 @@ _log = get_logger("llama.cpp")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the load brought. `deterministic`: it was proven. `memory_mib` is what it took, per device."""
+    """What the load brought. `deterministic`: it was proven. `memory_mib` is what it took, per device. `reading` is the
+    thread's; it ends with the model.
+    """
 
     model: Model
+    facts: ModelFacts
+    reading: TextReading
     version: str
     fingerprint: Fingerprint
     deterministic: bool
@@ -65,8 +73,6 @@ class EngineThread:
         self.load_progress: float | None = None
         self.closing = threading.Event()
         self.model_lock = threading.Lock()
-        self.before_model_closes: list[Callable[[], None]] = []
-        """What others make of the model ends before it."""
         self.loaded: asyncio.Future[Loaded] = self._event_loop.create_future()
         self.ended: asyncio.Future[None] = self._event_loop.create_future()
 
@@ -110,10 +116,12 @@ class EngineThread:
             self._tell(_settle, self.ended, None)
 
     def _load_and_serve(self, opened: ExitStack) -> None:
-        """Whatever is opened is closed in reverse: sequences, context, model."""
+        """Whatever is opened is closed in reverse: sequences, contexts, model. The file is looked at before native code
+        sees it, which aborts on some of what a file may say.
+        """
         began_at = time.monotonic()
         files = UnchangedFiles(self._shape.model_path)
-        check_model_file(self._shape.model_path)
+        facts = read_model(self._shape.model_path)
         native = load_native()
         if self._shape.devices.kind is DeviceKind.CUDA:
             require_gpus(native, self._shape.devices)
@@ -122,17 +130,24 @@ class EngineThread:
         model = Model(native, self._shape, self._goes_on, self._hear_share)
         opened.callback(self._close_model, model)
         files.check()
-        context = Context(native, model, self._shape)
-        opened.callback(context.close)
-        self._abort_switch = context.abort_switch
-        decode_loop = DecodeLoop(native, model, context, self._shape)
-        opened.callback(decode_loop.close)
-        self._decode_loop = decode_loop
+        reading = TextReading(model, ReadingContext(native, model, self._shape, facts))
+        opened.callback(reading.close)
+        decode_loop, deterministic = None, False
+        if facts.generates:
+            context = Context(native, model, self._shape)
+            opened.callback(context.close)
+            self._abort_switch = context.abort_switch
+            decode_loop = DecodeLoop(native, model, context, self._shape)
+            opened.callback(decode_loop.close)
+            self._decode_loop = decode_loop
+            deterministic = self._prove_determinism(native, model, context)
         model_digest = digest.wait()
-        deterministic = self._prove_determinism(native, model, context) and bool(model_digest)
+        deterministic = deterministic and bool(model_digest)
         after = self._measure()
         loaded = Loaded(
             model=model,
+            facts=facts,
+            reading=reading,
             version=native.version,
             fingerprint=self._fingerprint(native, model_digest, deterministic=deterministic),
             deterministic=deterministic,
@@ -140,7 +155,10 @@ class EngineThread:
             load_ms=round((time.monotonic() - began_at) * 1000),
         )
         self._tell(_settle, self.loaded, None, loaded)
-        self._serve(decode_loop)
+        if decode_loop is None:
+            self.closing.wait()
+        else:
+            self._serve(decode_loop)
 
     def _hear_share(self, share: float) -> None:
         self.load_progress = share
@@ -194,8 +212,6 @@ class EngineThread:
 
     def _close_model(self, model: Model) -> None:
         self.closing.set()
-        for end in self.before_model_closes:
-            end()
         with self.model_lock:
             model.close()
 

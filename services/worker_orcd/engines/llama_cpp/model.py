@@ -43,10 +43,17 @@ class Model:
         self.adds_bos = bool(self._lib.llama_vocab_get_add_bos(self.vocab))
         self.bos_id = int(self._lib.llama_vocab_bos(self.vocab))
         self.bos_text = self._text_of(self.bos_id)
-        self.eos_text = self._text_of(self._lib.llama_vocab_eos(self.vocab))
+        self.eos_id = int(self._lib.llama_vocab_eos(self.vocab))
+        self.eos_text = self._text_of(self.eos_id)
+        self.adds_eos = bool(self._lib.llama_vocab_get_add_eos(self.vocab))
+        self.separator_id = int(self._lib.llama_vocab_sep(self.vocab))
+        self.adds_separator = bool(self._lib.llama_vocab_get_add_sep(self.vocab))
+        self.vector_width = int(self._lib.llama_model_n_embd_out(self.handle))
         self.chat_template = self._template_named(None)
         self.tool_template = self._template_named(b"tool_use")
         """For conversations with tools, where the model has one of its own for these; else empty."""
+        self.rank_template = self._template_named(b"rerank")
+        """For a query with a document; empty where the model has none."""
 
     def tokenize(self, text: str, *, parse_special: bool, add_special: bool = False) -> list[int]:
         """Token ids of a text; with `add_special` also those that the model wants around a text. Safe on any thread
@@ -67,9 +74,9 @@ class Model:
     def _refusal(self) -> str:
         """Why this engine can't serve the model; empty if it can."""
         if self._lib.llama_model_has_encoder(self.handle):
-            return "encoder models are not supported, it has to be one that generates text by itself"
+            return "models with an encoder beside a decoder are not supported"
         if not self._lib.llama_model_has_decoder(self.handle):
-            return "it does not generate text"
+            return "it is one half of a model with an encoder and a decoder, which are not supported"
         return ""
 
     def _template_named(self, name: bytes | None) -> str:

@@ -1,108 +1,118 @@
-"""A context for embeddings: it evaluates whole texts and keeps nothing of them. For one thread at a time."""
+"""A context that reads whole texts, for vectors and for scores, and keeps nothing of them. For one thread at a time."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llorch.device_kind import DeviceKind
-from llorch.errors import FailedPrecondition, Internal, Reason
+from llorch.errors import Internal, Reason
+from llorch.gguf.facts import ModelFacts, Pooling
+from llorch.gguf.reading import ReadingShape, reading_shape
 from worker_orcd.engines.llama_cpp.batch import Batch
 from worker_orcd.engines.llama_cpp.model import Model, load_failure
 from worker_orcd.engines.llama_cpp.native import Native
+from worker_orcd.engines.llama_cpp.pooling import Pool, pool_of
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 
-MAX_TEXT_TOKENS = 2048
-"""A text is evaluated in one piece, so that the compute buffers grow with the longest one."""
-
-MAX_TEXTS = 16
-"""Evaluated together, if they are short."""
-
-Vector = NDArray[np.float32]
+Numbers = NDArray[np.float32]
 
 
 class ReadingContext:
-    """Pools as the model's header says: the mean of all tokens, the first or the last one. By default the mean."""
+    """A model whose tokens see only those before them reads piece by piece, and the pieces' rows are pooled here: the
+    library pools only what it computes in one go. Any other reads each text in one go, and the library pools.
 
-    def __init__(self, native: Native, model: Model, shape: LlamaCppShape) -> None:
+    What is pooled is what the model's header says: the mean of all tokens, the first or the last one. By default the
+    mean.
+    """
+
+    def __init__(self, native: Native, model: Model, shape: LlamaCppShape, facts: ModelFacts) -> None:
         self._lib: Any = native.lib
-        self.capacity = text_capacity(shape)
-        self._width = int(self._lib.llama_model_n_embd_out(model.handle))
-        self._batch = Batch(self._lib, self.capacity)
+        self.shape = reading_shape(facts, shape.context_per_slot)
+        self._pool = pool_of(facts.pooling) if not (facts.bidirectional or facts.ranks) else None
+        self._width = int(self._lib.llama_model_n_cls_out(model.handle)) if facts.ranks else model.vector_width
+        self._batch = Batch(self._lib, self.shape.tokens_at_once)
         native.log.forget()
-        self._handle = self._open(model, shape, self._lib.LLAMA_POOLING_TYPE_UNSPECIFIED)
-        if self._pooling == self._lib.LLAMA_POOLING_TYPE_NONE:
-            self.close()
-            self._handle = self._open(model, shape, self._lib.LLAMA_POOLING_TYPE_MEAN)
+        self._handle = self._lib.llama_init_from_model(
+            model.handle, reading_params(self._lib, shape, facts, self.shape)
+        )
         if not self._handle:
             raise load_failure(native, shape)
-        if self._pooling == self._lib.LLAMA_POOLING_TYPE_RANK:
-            self.close()
-            raise FailedPrecondition(Reason.UNSUPPORTED_OPTION, "this model orders documents, it has no embeddings")
 
-    def embed(self, texts: Sequence[Sequence[int]]) -> list[Vector]:
-        """One vector of length 1 per text. At most MAX_TEXTS, together no longer than `capacity`."""
+    def read(self, texts: Sequence[Sequence[int]], go_on: Callable[[], bool]) -> list[Numbers] | None:
+        """What the model makes of each text: a vector as it is, or scores. None where `go_on` said no, which is asked
+        after every piece. At most `shape.texts`, together no longer than `shape.tokens`.
+        """
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._handle), True)
-        self._batch.fill_step(
-            list(itertools.chain.from_iterable(texts)),
-            [position for text in texts for position in range(len(text))],
-            [number for number, text in enumerate(texts) for _ in text],
-        )
-        code = self._lib.llama_decode(self._handle, self._batch.struct)
-        if code != 0:
-            raise Internal(Reason.ENGINE_FAILED, f"the engine failed with code {code}")
-        return [self._vector(number) for number in range(len(texts))]
+        tokens = list(itertools.chain.from_iterable(texts))
+        positions = [position for text in texts for position in range(len(text))]
+        owners = [number for number, text in enumerate(texts) for _ in text]
+        pools = [self._pool(self._width) for _ in texts] if self._pool is not None else []
+        found: dict[int, Numbers] = {}
+        for begin in range(0, len(tokens), self.shape.tokens_at_once):
+            piece = slice(begin, begin + self.shape.tokens_at_once)
+            self._decode(tokens[piece], positions[piece], owners[piece])
+            if pools:
+                self._take_rows(owners[piece], pools)
+            else:
+                # The library has one row per text of this call; the one of its last piece stays.
+                found |= {number: self._pooled(number) for number in dict.fromkeys(owners[piece])}
+            if not go_on():
+                return None
+        return [pool.result() for pool in pools] or [found[number] for number in range(len(texts))]
 
     def close(self) -> None:
         if self._handle:
             self._lib.llama_free(self._handle)
             self._handle = None
 
-    @property
-    def _pooling(self) -> int:
-        return int(self._lib.llama_pooling_type(self._handle)) if self._handle else -1
+    def _decode(self, tokens: Sequence[int], positions: Sequence[int], owners: Sequence[int]) -> None:
+        self._batch.fill_step(tokens, positions, owners)
+        code = self._lib.llama_decode(self._handle, self._batch.struct)
+        if code != 0:
+            raise Internal(Reason.ENGINE_FAILED, f"the engine failed with code {code}")
 
-    def _vector(self, number: int) -> Vector:
-        address = self._lib.llama_get_embeddings_seq(self._handle, number)
+    def _take_rows(self, owners: Sequence[int], pools: Sequence[Pool]) -> None:
+        """One row per token; each text gets its own."""
+        rows = self._as_array(self._lib.llama_get_embeddings(self._handle), (len(owners), self._width))
+        begin = 0
+        for owner, group in itertools.groupby(owners):
+            end = begin + len(list(group))
+            pools[owner].add(rows[begin:end])
+            begin = end
+
+    def _pooled(self, number: int) -> Numbers:
+        return self._as_array(self._lib.llama_get_embeddings_seq(self._handle, number), (self._width,)).copy()
+
+    @staticmethod
+    def _as_array(address: Any, shape: tuple[int, ...]) -> Numbers:
         if not address:
-            raise Internal(Reason.ENGINE_FAILED, "the engine gave no embedding")
-        vector: Vector = np.ctypeslib.as_array(address, (self._width,)).copy()
-        length = float(np.linalg.norm(vector))
-        if not np.isfinite(length) or length == 0:
-            raise Internal(Reason.ENGINE_FAILED, "the engine gave an embedding that is not a direction")
-        return vector / np.float32(length)
-
-    def _open(self, model: Model, shape: LlamaCppShape, pooling: int) -> Any:
-        on_cuda = shape.devices.kind is DeviceKind.CUDA
-        params = self._lib.llama_context_default_params()
-        params.n_ctx = params.n_batch = params.n_ubatch = self.capacity
-        params.n_seq_max = MAX_TEXTS
-        params.n_threads = params.n_threads_batch = shape.threads
-        params.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        params.embeddings = True
-        params.pooling_type = pooling
-        params.offload_kqv = params.op_offload = on_cuda
-        params.kv_unified = True
-        params.no_perf = True
-        return self._lib.llama_init_from_model(model.handle, params)
+            raise Internal(Reason.ENGINE_FAILED, "the engine gave no result for a text")
+        return np.ctypeslib.as_array(address, shape)
 
 
-def text_capacity(shape: LlamaCppShape) -> int:
-    """Most tokens of a text."""
-    return min(MAX_TEXT_TOKENS, -(-shape.context_per_slot // 256) * 256)
+def reading_params(lib: Any, shape: LlamaCppShape, facts: ModelFacts, reading: ReadingShape) -> Any:
+    """What the context is made with; also what its memory is estimated with."""
+    on_cuda = shape.devices.kind is DeviceKind.CUDA
+    params = lib.llama_context_default_params()
+    params.n_ctx = reading.tokens
+    params.n_batch = params.n_ubatch = reading.tokens_at_once
+    params.n_seq_max = reading.texts
+    params.n_threads = params.n_threads_batch = shape.threads
+    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    params.embeddings = True
+    params.pooling_type = _library_pooling(lib, facts)
+    params.offload_kqv = params.op_offload = on_cuda
+    params.kv_unified = True
+    params.swa_full = False
+    params.no_perf = True
+    return params
 
 
-def packed(lengths: Sequence[int], capacity: int) -> list[slice]:
-    """Texts that are evaluated together: as many as fit, in their order."""
-    packs: list[slice] = []
-    begin = tokens = 0
-    for number, length in enumerate(lengths):
-        if number > begin and (tokens + length > capacity or number - begin == MAX_TEXTS):
-            packs.append(slice(begin, number))
-            begin, tokens = number, 0
-        tokens += length
-    if lengths:
-        packs.append(slice(begin, len(lengths)))
-    return packs
+def _library_pooling(lib: Any, facts: ModelFacts) -> int:
+    if not (facts.bidirectional or facts.ranks):
+        return int(lib.LLAMA_POOLING_TYPE_NONE)
+    pooling = Pooling.MEAN if facts.pooling is Pooling.NONE else facts.pooling
+    return int(getattr(lib, f"LLAMA_POOLING_TYPE_{pooling.upper()}"))

@@ -1,64 +1,126 @@
-"""Embeddings of a loaded model, beside the runs that generate: they have a context and a lock of their own."""
+"""Vectors and scores of a loaded model, beside the runs that generate: they have a context and a lock of their own."""
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from llorch.errors import InvalidArgument, Reason, Unavailable, invalid_field
+import numpy as np
+
+from llorch.errors import Internal, InvalidArgument, Reason, Unavailable, invalid_field
 from worker_orcd.engines.llama_cpp.model import Model
-from worker_orcd.engines.llama_cpp.native import Native
-from worker_orcd.engines.llama_cpp.reading_context import ReadingContext, Vector, packed, text_capacity
-from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
-from worker_orcd.engines.protocol import Embedded
+from worker_orcd.engines.llama_cpp.rank_prompt import RankPrompt
+from worker_orcd.engines.llama_cpp.reading_context import Numbers, ReadingContext
+from worker_orcd.engines.protocol import Embedded, Ranked
+
+MOST_TOKENS_TOGETHER = 2048
+"""Between two packs of texts other calls get their turn: a pack is short, unless one text is longer."""
 
 
 class TextReading:
-    """The context is made when it is first used, since it takes memory. `close` comes before the model is freed."""
+    """Owns the context; `close` comes before the model is freed."""
 
-    def __init__(self, native: Native, model: Model, shape: LlamaCppShape) -> None:
-        self._native = native
+    def __init__(self, model: Model, context: ReadingContext) -> None:
         self._model = model
-        self._shape = shape
+        self._context = context
+        self._rank_prompt = RankPrompt(model)
         self._lock = threading.Lock()
-        self._context: ReadingContext | None = None
-        self._closed = False
+        self._closed = threading.Event()
+
+    @property
+    def most_tokens(self) -> int:
+        """Of a text, or of a query with a document."""
+        return self._context.shape.tokens
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        """Between two packs of texts other calls get their turn, and a cancel takes effect."""
+        """Raises InvalidArgument for the first text that has no tokens, or too many."""
         tokens = await asyncio.to_thread(self._tokenize, texts)
-        vectors: list[Vector] = []
-        for pack in packed([len(text) for text in tokens], text_capacity(self._shape)):
-            vectors += await asyncio.to_thread(self._evaluate, tokens[pack])
-        return Embedded([vector.tolist() for vector in vectors], sum(len(text) for text in tokens))
+        self._check(tokens, "embed.inputs")
+        vectors = [_of_length_one(vector).tolist() for vector in await self._read(tokens)]
+        return Embedded(vectors, sum(map(len, tokens)))
+
+    async def rank(self, query: str, documents: Sequence[str]) -> Ranked:
+        """Raises InvalidArgument for the first document that is too long together with the query."""
+        tokens = await asyncio.to_thread(self._pairs, query, documents)
+        self._check(tokens, "rerank.documents", " with the query")
+        scores = [_score(numbers) for numbers in await self._read(tokens)]
+        return Ranked(scores, sum(map(len, tokens)))
 
     def close(self) -> None:
-        """Waits for the pack that is being evaluated."""
+        """Waits for the piece that is being evaluated."""
+        self._closed.set()
         with self._lock:
-            self._closed = True
-            if self._context is not None:
-                self._context.close()
+            self._context.close()
+
+    async def _read(self, texts: Sequence[Sequence[int]]) -> list[Numbers]:
+        """Between two packs other calls get their turn; a cancel takes effect after the piece that is evaluated."""
+        left = threading.Event()
+        results: list[Numbers] = []
+        most = min(self._context.shape.tokens, MOST_TOKENS_TOGETHER)
+        try:
+            for pack in packed([len(text) for text in texts], most, self._context.shape.texts):
+                results += await asyncio.to_thread(self._evaluate, texts[pack], left.is_set)
+        finally:
+            left.set()
+        return results
+
+    def _evaluate(self, texts: Sequence[Sequence[int]], has_left: Callable[[], bool]) -> list[Numbers]:
+        with self._lock:
+            self._refuse_if_closed()
+            found = self._context.read(texts, lambda: not (self._closed.is_set() or has_left()))
+            if found is None:
+                raise Unavailable(Reason.DRAINING, "this worker is shutting down, or nobody waits for the result")
+            return found
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         with self._lock:
             self._refuse_if_closed()
-            tokens = [self._model.tokenize(text, parse_special=False, add_special=True) for text in texts]
-        capacity = text_capacity(self._shape)
-        for number, text in enumerate(tokens):
-            if not text:
-                raise invalid_field(f"embed.inputs[{number}]", "has no tokens")
-            if len(text) > capacity:
-                raise InvalidArgument(
-                    Reason.PROMPT_TOO_LONG, f"embed.inputs[{number}] has {len(text)} tokens, and at most {capacity} fit"
-                )
-        return tokens
+            return [self._model.tokenize(text, parse_special=False, add_special=True) for text in texts]
 
-    def _evaluate(self, texts: Sequence[Sequence[int]]) -> list[Vector]:
+    def _pairs(self, query: str, documents: Sequence[str]) -> list[list[int]]:
         with self._lock:
             self._refuse_if_closed()
-            if self._context is None:
-                self._context = ReadingContext(self._native, self._model, self._shape)
-            return self._context.embed(texts)
+            return [self._rank_prompt.tokens(query, document) for document in documents]
+
+    def _check(self, texts: Sequence[Sequence[int]], field: str, what: str = "") -> None:
+        capacity = self._context.shape.tokens
+        for number, text in enumerate(texts):
+            if not text:
+                raise invalid_field(f"{field}[{number}]", "has no tokens")
+            if len(text) > capacity:
+                raise InvalidArgument(
+                    Reason.PROMPT_TOO_LONG,
+                    f"{field}[{number}] has {len(text)} tokens{what}, and at most {capacity} fit",
+                )
 
     def _refuse_if_closed(self) -> None:
-        if self._closed:
+        if self._closed.is_set():
             raise Unavailable(Reason.DRAINING, "this worker is shutting down")
+
+
+def packed(lengths: Sequence[int], most_tokens: int, most_texts: int) -> list[slice]:
+    """Texts that are evaluated together: as many as fit, in their order. One that is longer goes alone."""
+    packs: list[slice] = []
+    begin = tokens = 0
+    for number, length in enumerate(lengths):
+        if number > begin and (tokens + length > most_tokens or number - begin == most_texts):
+            packs.append(slice(begin, number))
+            begin, tokens = number, 0
+        tokens += length
+    if lengths:
+        packs.append(slice(begin, len(lengths)))
+    return packs
+
+
+def _of_length_one(vector: Numbers) -> Numbers:
+    length = float(np.linalg.norm(vector))
+    if not np.isfinite(length) or length == 0:
+        raise Internal(Reason.ENGINE_FAILED, "the engine gave an embedding that is not a direction")
+    return vector / np.float32(length)
+
+
+def _score(numbers: Numbers) -> float:
+    """A model with several outputs has the one for "it answers the query" first."""
+    score = float(numbers[0])
+    if not np.isfinite(score):
+        raise Internal(Reason.ENGINE_FAILED, "the engine gave a score that is not a number")
+    return score

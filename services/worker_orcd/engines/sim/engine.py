@@ -13,10 +13,17 @@ from dataclasses import dataclass
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
 from llorch.finish_reason import FinishReason
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, Fingerprint, ResumeSupport
-from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
+from worker_orcd.engines.protocol import Embedded, EngineRun, Ranked, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.engines.sim.parameters import Fault, FaultKind, SimParameters
-from worker_orcd.engines.sim.tokens import VOCABULARY_SIZE, sim_embedding, sim_prompt_tokens, sim_token, sim_tokens
+from worker_orcd.engines.sim.tokens import (
+    VOCABULARY_SIZE,
+    sim_embedding,
+    sim_prompt_tokens,
+    sim_score,
+    sim_token,
+    sim_tokens,
+)
 from worker_orcd.log_entry import RunFailure
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_step import TokenStep
@@ -30,7 +37,9 @@ CAPABILITIES = Capabilities(
     resume=ResumeSupport.EXACT_IDS,
     deterministic=True,
     chat=True,
+    generation=True,
     embeddings=True,
+    rerank=True,
     multiple_choices=True,
     sampling_options=frozenset({"temperature", "top_k", "top_p", "min_p", "seed"}),
 )
@@ -140,16 +149,25 @@ class SimEngine:
             self._step_now()
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        """At the speed of prompts, one request after the other like those."""
+        return Embedded([sim_embedding(text) for text in texts], await self._read(texts, "embed.inputs"))
+
+    async def rank(self, query: str, documents: Sequence[str]) -> Ranked:
+        pairs = [f"{query} {document}" for document in documents]
+        return Ranked(
+            [sim_score(query, document) for document in documents], await self._read(pairs, "rerank.documents")
+        )
+
+    async def _read(self, texts: Sequence[str], field: str) -> int:
+        """At the speed of prompts, one request after the other like those; how many tokens there were."""
         tokens = [sim_prompt_tokens(text) for text in texts]
         for number, count in enumerate(tokens):
             if count > self._shape.context_per_slot:
                 raise InvalidArgument(
                     Reason.PROMPT_TOO_LONG,
-                    f"embed.inputs[{number}] has {count} tokens, and at most {self._shape.context_per_slot} fit",
+                    f"{field}[{number}] has {count} tokens, and at most {self._shape.context_per_slot} fit",
                 )
         await asyncio.sleep(self._book_prefill(sum(tokens)) - self._loop.time())
-        return Embedded([sim_embedding(text) for text in texts], sum(tokens))
+        return sum(tokens)
 
     def stats(self) -> EngineStats:
         return EngineStats(

@@ -49,5 +49,11 @@ def sim_embedding(text: str) -> list[float]:
     return [number / length for number in numbers]
 
 
+def sim_score(query: str, document: str) -> float:
+    """The share of the query's words that the document has."""
+    words = query.lower().split()
+    return sum(word in document.lower().split() for word in words) / max(len(words), 1)
+
+
 def _syllable(number: int) -> str:
     return _CONSONANTS[number >> 2] + _VOWELS[number & 3]

@@ -21,7 +21,8 @@ MODEL_OF_0_1 = (
 def test_facts_of_a_file() -> None:
     layer = Layer(heads=32, key_width=1024, value_width=1024, windowed=False, state_bytes=0, weight_bytes=1000)
     facts = ModelFacts("llama", 8192, (layer,), 0, 32_000, 512, 2000, 100, 100, tied_output=True)
-    assert load(SourceFacts, SOURCE_OF_0_1) == SourceFacts("file:/m.gguf", 4096, facts)
+    present = upgrade(SourceFacts, SOURCE_OF_0_1, 0)
+    assert load(SourceFacts, present) == SourceFacts("file:/m.gguf", 4096, facts)
 
 
 def test_models_that_calls_have_described() -> None:

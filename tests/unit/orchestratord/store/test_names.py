@@ -14,10 +14,12 @@ from llorch.assignment_mode import Mode
 from llorch.cache_type import CacheType
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
+from llorch.gguf.facts import Pooling
 from llorch.split_mode import SplitMode
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.model import ModelState, Origin
 from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
+from orchestratord.core.facts.work import Work
 from orchestratord.core.learnt.rates import Quantity
 from orchestratord.store import names
 from orchestratord.store.kinds import KINDS
@@ -35,6 +37,8 @@ VALUES: dict[type[Enum], set[str]] = {
     Origin: {"DEFAULT", "MODEL", "NODE", "PACKAGE", "CALL", "FILE"},
     Outcome: {"chosen", "waits", "refused"},
     Quantity: {"prefill", "decode", "holding", "prompt", "load", "bandwidth"},
+    Pooling: {"none", "mean", "cls", "last", "rank"},
+    Work: {"generate", "embed", "rerank"},
     TaskState: {"QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED"},
 }  # fmt: skip
 """A new value is added here; one that is here may be on a disk, so it stays or gets a Change in store/names.py."""

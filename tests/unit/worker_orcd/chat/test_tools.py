@@ -33,7 +33,7 @@ def test_a_conversation_with_tools_is_taken_whole() -> None:
     assert spec.tools == (Tool("add", "Adds.", {"type": "object"}),)
     assert spec.template_values == {"enable_thinking": False}
     assert (spec.tool_choice, spec.constraint) == (ToolChoice.AUTO, None)
-    assert {demand.capability for demand in spec.demands} == {"chat", "tools"}
+    assert {demand.capability for demand in spec.demands} == {"generation", "chat", "tools"}
 
 
 def test_tools_that_have_to_be_called_constrain_the_output() -> None:
