@@ -68,7 +68,7 @@ class TextReading:
             self._refuse_if_closed()
             found = self._context.read(texts, lambda: not (self._closed.is_set() or has_left()))
             if found is None:
-                raise Unavailable(Reason.DRAINING, "this worker is shutting down, or nobody waits for the result")
+                raise Unavailable(Reason.DRAINING, "this worker is shutting down, or the caller has left")
             return found
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
