@@ -128,10 +128,8 @@ class PromptBuilder:
         """
         first = parts[0] if parts else Part("", literal=True)
         writes_bos = not first.literal and first.text.startswith(self._model.bos_text)
-        ids = [self._model.bos_id] if self._model.adds_bos and not writes_bos else []
-        for part in parts:
-            ids += self._model.tokenize(part.text, parse_special=not part.literal)
-        return ids
+        bos = [self._model.bos_id] if self._model.adds_bos and not writes_bos else []
+        return bos + self._model.tokenize_parts(parts)
 
     def _refuse_far_too_long(self, parts: Sequence[Part]) -> None:
         """Before ten megabytes are tokenized for nothing: no token is longer than the longest piece."""
