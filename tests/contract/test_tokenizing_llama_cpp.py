@@ -166,6 +166,16 @@ def test_prompts_begin_once_and_put_no_spaces_around_control_text(tmp_path: Path
         assert spelled == [*around[0], *around[1], *between, *around[2]]
 
 
+@pytest.mark.parametrize("kind", VOCABULARIES)
+def test_a_prompt_that_continues_a_message_ends_with_its_text(tmp_path: Path, kind: str) -> None:
+    with loaded(write_vocabulary(tmp_path, kind, chat_template=TEMPLATE)) as model:
+        for content in ("the us", " no\n\n", "a </s>.\n"):
+            talk = (Message(Role.USER, "hello"), Message(Role.ASSISTANT, content))
+            continued = prompt_of(model, RunSpec(messages=talk, continue_last_message=True))
+            before = in_one_call(model, "<s>[INST]hello<|im_end|>\n[INST]")
+            assert continued == before + in_one_call(model, content, parse_special=False)
+
+
 @pytest.mark.req("WORK-3006")
 def test_text_that_the_vocabulary_would_turn_into_a_control_token_is_refused(tmp_path: Path) -> None:
     with loaded(write_vocabulary(tmp_path, "spm", extra=("<s",))) as model:
