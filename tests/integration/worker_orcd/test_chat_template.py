@@ -208,6 +208,13 @@ def test_template_values_that_nest_without_end_are_refused() -> None:
         render("", "hi", documents=nested)
 
 
+@pytest.mark.parametrize("source", ["{{ tools | tojson }}", "{{ half }}", "{{ '\\ud800' }}"])
+def test_half_of_a_character_is_refused_whoever_wrote_it(source: str) -> None:
+    with opened(source) as template, pytest.raises(InvalidArgument, match="no character") as refused:
+        template.render([Message(Role.USER, "hi")], {"half": "\ud800"}, [Tool("add", "", {"title": "\udfff"})])
+    assert refused.value.reason is Reason.INVALID_TEMPLATE
+
+
 def test_a_template_can_refuse_messages_in_its_own_words() -> None:
     with pytest.raises(InvalidArgument, match="only two messages") as refused:
         render("{{ raise_exception('only two messages') }}", "hi")

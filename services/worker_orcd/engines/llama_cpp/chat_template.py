@@ -1,5 +1,6 @@
 """The model's own chat template: from messages and tools to the text that the model knows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,9 @@ from worker_orcd.rendering.renderer import Renderer, RenderFailed, RenderLimits
 from worker_orcd.run_spec import Message, Tool
 
 MAX_TEMPLATE_CHARACTERS = 256 * 1024
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a pair that stands for one character, alone. JSON can say it, UTF-8 can't."""
 
 
 class ChatTemplate:
@@ -76,6 +80,8 @@ class ChatTemplate:
             raise _invalid(str(error)) from None
         except RecursionError:
             raise _invalid("got values that are nested too deep") from None
+        if _HALF.search(rendered):
+            raise _invalid("wrote what is no character; look for \\ud800 to \\udfff in what JSON there is")
         shown_text = up_to_end(rendered, last) if continues else rendered
         if shown_text is None:
             raise not_shown()
