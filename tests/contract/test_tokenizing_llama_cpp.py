@@ -1,7 +1,7 @@
 """Token ids of prompts are those of the library for the whole text at once, but that users spell no control tokens."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def drawn(draw: random.Random, texts: Sequence[str], most: int = 4) -> str:
 
 
 @_by_kind
-def test_a_text_without_control_tokens_of_users_is_as_in_one_call(tmp_path: Path, kind: str, name: str) -> None:
+def test_a_text_in_which_users_spell_no_control_token_is_as_in_one_call(tmp_path: Path, kind: str, name: str) -> None:
     draw = random.Random(f"{kind} {name}")  # noqa: S311  # the same cases every time
     with loaded(write_vocabulary(tmp_path, kind, name=name)) as model:
         for _ in range(examples(250)):
@@ -92,6 +92,8 @@ def test_a_text_without_control_tokens_of_users_is_as_in_one_call(tmp_path: Path
                 pieces.append((True, "" if any(control in said for control in model.special_texts) else said))
             text = "".join(text for _, text in pieces)
             assert model.tokenize_parts(written(model, pieces)) == in_one_call(model, text), pieces
+            plain = in_one_call(model, text, parse_special=False)
+            assert model.tokenize_parts([Part(text, literal=True)]) == plain, pieces
 
 
 @_by_kind
@@ -141,26 +143,29 @@ TEMPLATE = (
 )
 
 
-def prompt_of(model: Model, spec: RunSpec) -> list[int]:
-    builder = PromptBuilder(model, 4096, ManualClock())
-    try:
-        return builder.prepare(EngineRun("a", spec, ())).tokens
-    finally:
-        builder.close()
+@contextmanager
+def prompts(path: Path) -> Iterator[tuple[Model, Callable[[RunSpec], list[int]]]]:
+    """A model, and what it is given for a run."""
+    with loaded(path) as model:
+        builder = PromptBuilder(model, 4096, ManualClock())
+        try:
+            yield model, lambda spec: builder.prepare(EngineRun("a", spec, ())).tokens
+        finally:
+            builder.close()
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
 def test_prompts_begin_once_and_put_no_spaces_around_control_text(tmp_path: Path, kind: str) -> None:
-    with loaded(write_vocabulary(tmp_path, kind, chat_template=TEMPLATE)) as model:
+    with prompts(write_vocabulary(tmp_path, kind, chat_template=TEMPLATE)) as (model, prompt_of):
         said, text = "a</s> <s>b", "<s>[INST]hello<|im_end|>\n[INST] the user<|im_end|>\n<|im_start|>"
         talk = (Message(Role.USER, "hello"), Message(Role.ASSISTANT, " the user"))
-        assert prompt_of(model, RunSpec(messages=talk)) == in_one_call(model, text)
+        assert prompt_of(RunSpec(messages=talk)) == in_one_call(model, text)
         plain = [model.bos_id, *in_one_call(model, said, parse_special=False)]
-        assert prompt_of(model, RunSpec(prompt=said)) == plain
+        assert prompt_of(RunSpec(prompt=said)) == plain
         meant = [model.bos_id, *in_one_call(model, said)]
-        assert prompt_of(model, RunSpec(prompt=said, control_tokens=True)) == meant
-        assert prompt_of(model, RunSpec(prompt=f"<s>{said}", control_tokens=True)) == meant
-        spelled = prompt_of(model, RunSpec(messages=(Message(Role.USER, said),)))
+        assert prompt_of(RunSpec(prompt=said, control_tokens=True)) == meant
+        assert prompt_of(RunSpec(prompt=f"<s>{said}", control_tokens=True)) == meant
+        spelled = prompt_of(RunSpec(messages=(Message(Role.USER, said),)))
         between = in_one_call(model, said, parse_special=False)
         around = [in_one_call(model, control) for control in ("<s>", "[INST]", "<|im_end|>\n<|im_start|>")]
         assert spelled == [*around[0], *around[1], *between, *around[2]]
@@ -168,20 +173,20 @@ def test_prompts_begin_once_and_put_no_spaces_around_control_text(tmp_path: Path
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
 def test_a_prompt_that_continues_a_message_ends_with_its_text(tmp_path: Path, kind: str) -> None:
-    with loaded(write_vocabulary(tmp_path, kind, chat_template=TEMPLATE)) as model:
+    with prompts(write_vocabulary(tmp_path, kind, chat_template=TEMPLATE)) as (model, prompt_of):
         for content in ("the us", " no\n\n", "a </s>.\n"):
             talk = (Message(Role.USER, "hello"), Message(Role.ASSISTANT, content))
-            continued = prompt_of(model, RunSpec(messages=talk, continue_last_message=True))
+            continued = prompt_of(RunSpec(messages=talk, continue_last_message=True))
             before = in_one_call(model, "<s>[INST]hello<|im_end|>\n[INST]")
             assert continued == before + in_one_call(model, content, parse_special=False)
 
 
 @pytest.mark.req("WORK-3006")
 def test_text_that_the_vocabulary_would_turn_into_a_control_token_is_refused(tmp_path: Path) -> None:
-    with loaded(write_vocabulary(tmp_path, "spm", extra=("<s",))) as model:
+    with prompts(write_vocabulary(tmp_path, "spm", extra=("<s",))) as (model, prompt_of):
         assert in_one_call(model, "a<s>b", parse_special=False).count(model.bos_id) == 1
-        for spec in (RunSpec(prompt="a<s>b"), RunSpec(prompt="<s>")):
+        for prompt in ("a<s>b", "<s>"):
             with pytest.raises(InvalidArgument, match="can't tell the text '<s>'") as refused:
-                prompt_of(model, spec)
+                prompt_of(RunSpec(prompt=prompt))
             assert refused.value.reason is Reason.UNSUPPORTED_CONTENT
-        assert prompt_of(model, RunSpec(prompt="<s>hello", control_tokens=True))[0] == model.bos_id
+        assert prompt_of(RunSpec(prompt="<s>hello", control_tokens=True))[0] == model.bos_id
