@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason, invalid_field
 from llorch.options.checking import check_said, check_value
+from llorch.options.continuation import LastMessage, check_continued
 from llorch.options.embedding import EMBEDDING
 from llorch.options.generation import GENERATION, AnswerOptions
 from llorch.options.option import values_of
@@ -54,6 +55,8 @@ def refuse_undeclared(spec: RunSpec, capabilities: Capabilities) -> None:
 
 
 def _check_input(spec: RunSpec) -> None:
+    if spec.continue_last_message:
+        check_continued(_last_message(spec))
     if spec.inputs:
         check_value("embed.inputs", EMBEDDING["inputs"], spec.inputs)
     elif spec.documents:
@@ -63,3 +66,10 @@ def _check_input(spec: RunSpec) -> None:
             raise invalid_field("generate.chat.messages", "at least one message needs text")
     elif not spec.prompt:
         raise invalid_field("generate.prompt", "must not be empty")
+
+
+def _last_message(spec: RunSpec) -> LastMessage | None:
+    if not spec.messages:
+        return None
+    last = spec.messages[-1]
+    return LastMessage(last.role, last.content, bool(last.tool_calls), spec.must_call)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,41 @@ async def test_control_tokens_of_a_plain_prompt_are_what_the_caller_says(
         seen = await bench.run("a", RunSpec(prompt=prompt, max_tokens=1, control_tokens=control_tokens))
         assert seen.end is not None
         assert seen.end.tokens_in == len(meant if control_tokens else plain)
+
+
+GOING_ON = (Message(Role.USER, "hello"), Message(Role.ASSISTANT, "now they were <|im_end|>so "))
+GOING_ON_TEXT = "user: helloassistant: now they were <|im_end|>so "
+
+
+async def test_a_continued_message_is_as_a_plain_prompt_that_ends_with_it(bench: Bench) -> None:
+    greedy = RunSpec(messages=GOING_ON, max_tokens=24, ignore_eos=True, continue_last_message=True)
+    going_on = await bench.run("a", greedy)
+    plain = await bench.run("b", replace(greedy, messages=(), prompt=GOING_ON_TEXT, continue_last_message=False))
+    assert going_on.end is not None
+    assert plain.end is not None
+    assert (going_on.end.tokens_in, going_on.token_ids) == (plain.end.tokens_in, plain.token_ids)
+    assert going_on.text == plain.text != ""
+    half = going_on.log[: len(going_on.log) // 2]
+    resumed = await bench.run("c", greedy, half)
+    assert [*half, *resumed.log] == going_on.log
+    new = await bench.run("d", replace(greedy, continue_last_message=False))
+    assert new.end is not None
+    assert new.end.tokens_in > going_on.end.tokens_in
+
+
+async def test_a_message_that_has_begun_to_think_goes_on_thinking(bench: Bench) -> None:
+    thoughts = (Message(Role.USER, "hello"), Message(Role.ASSISTANT, "<think>now they were"))
+    going_on = await bench.run(
+        "a", RunSpec(messages=thoughts, max_tokens=12, ignore_eos=True, continue_last_message=True)
+    )
+    assert going_on.text == ""
+    assert "".join(entry.reasoning or "" for entry in going_on.log)
+
+
+async def test_a_constraint_holds_for_what_continues_a_message(bench: Bench) -> None:
+    schema = OutputConstraint(ConstraintKind.JSON_SCHEMA, json.dumps({"enum": ["yes", "no"]}))
+    seen = await bench.run("a", RunSpec(messages=GOING_ON, constraint=schema, seed=3, continue_last_message=True))
+    assert json.loads(seen.text) in ("yes", "no")
 
 
 async def test_tools_make_the_prompt_longer(bench: Bench) -> None:

@@ -69,6 +69,7 @@ EXAMPLES: dict[str, object] = {
     "stop_token_ids": [2],
     "ignore_eos": True,
     "control_tokens": True,
+    "continue_last_message": True,
     "n": 2,
     "tools": [{"type": "function", "function": {"name": "look"}}],
     "tool_choice": "none",
@@ -96,9 +97,11 @@ def example(name: str) -> object:
     return EXAMPLES[name] if name in EXAMPLES else SAMPLING[name].default
 
 
+HI = {"role": "user", "content": "Hi"}
+
+
 def chat(**options: object) -> task_pb2.TaskSpec:
-    messages = [{"role": "user", "content": "Hi"}]
-    return read_chat(json.dumps({"model": "m", "messages": messages, **options}).encode()).task
+    return read_chat(json.dumps({"model": "m", "messages": [HI], **options}).encode()).task
 
 
 def completion(**options: object) -> task_pb2.TaskSpec:
@@ -114,7 +117,9 @@ def by_orchestrator(work: task_pb2.GenerateWork) -> None:
 
 
 def by_worker(work: task_pb2.GenerateWork) -> None:
-    engine = Capabilities(generation=True, sampling_options=frozenset(SAMPLING))
+    engine = Capabilities(
+        generation=True, chat=True, tools=True, json_schema=True, sampling_options=frozenset(SAMPLING)
+    )
     check_run(to_run_spec(run_pb2.RunSpec(generate=work)), (), engine)
 
 
@@ -144,6 +149,36 @@ def test_the_openai_door_takes_every_option_by_its_name(ask: Callable[..., task_
 def test_control_tokens_go_with_a_plain_prompt_only() -> None:
     with pytest.raises(InvalidArgument, match=r"generate\.control_tokens: goes with a plain prompt"):
         check_generate(chat(control_tokens=True).generate)
+
+
+SO = {"role": "assistant", "content": "so"}
+CALLING = SO | {"tool_calls": [{"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        (completion(continue_last_message=True), "goes with a chat"),
+        (chat(continue_last_message=True), "has to be the assistant's, and is of the role 'user'"),
+        (chat(messages=[HI, CALLING], continue_last_message=True), "has tool calls"),
+        (chat(messages=[HI, SO | {"content": "\n"}], continue_last_message=True), "has no text"),
+        (
+            chat(messages=[HI, SO], tools=EXAMPLES["tools"], tool_choice="required", continue_last_message=True),
+            "a tool has to be called",
+        ),
+    ],
+)
+def test_orchestrator_and_worker_refuse_to_continue_what_is_no_message_of_the_assistant(
+    asked: task_pb2.TaskSpec, what: str
+) -> None:
+    for check in (by_orchestrator, by_worker):
+        with pytest.raises(InvalidArgument, match=rf"^generate\.continue_last_message: .*{what}"):
+            check(asked.generate)
+
+
+def test_orchestrator_and_worker_let_a_message_of_the_assistant_be_continued() -> None:
+    for check in (by_orchestrator, by_worker):
+        check(chat(messages=[HI, SO], continue_last_message=True).generate)
 
 
 @pytest.mark.parametrize("name", CHAT)

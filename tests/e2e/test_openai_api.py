@@ -155,3 +155,26 @@ async def test_errors_are_the_clients_own(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         await chat(client, "word " * 20_000)
     assert caught.value.code == "context_length_exceeded"
+
+
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+"""What the model's template puts first where a conversation has no such message."""
+
+
+async def test_an_answer_that_was_cut_short_goes_on_where_it_ended(client: openai.AsyncOpenAI) -> None:
+    so_far = "1. Red: This is the most obvious"
+    messages: Any = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": so_far}]
+    turns = (("system", SYSTEM), ("user", QUESTION))
+    by_hand = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+    by_hand += f"<|im_start|>assistant\n{so_far}"
+    going_on = {"continue_final_message": True, "add_generation_prompt": False}
+    rest: Any = await client.chat.completions.create(
+        model="smollm2", messages=messages, max_tokens=4, temperature=0, extra_body={**REPEATABLE, **going_on}
+    )
+    plain: Any = await client.completions.create(
+        model="smollm2", prompt=by_hand, max_tokens=4, temperature=0, extra_body={**REPEATABLE, "control_tokens": True}
+    )
+    assert rest.choices[0].message.content == plain.choices[0].text
+    assert rest.usage.prompt_tokens == plain.usage.prompt_tokens
+    with pytest.raises(openai.BadRequestError, match="the last message has to be the assistant's"):
+        await chat(client, extra_body={"continue_final_message": True})

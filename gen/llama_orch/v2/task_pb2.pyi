@@ -507,6 +507,7 @@ class GenerateWork(_message.Message):
     OUTPUT_CONSTRAINT_FIELD_NUMBER: _builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
     CONTROL_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTINUE_LAST_MESSAGE_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """Plain text, given to the model as it is. Not empty."""
     max_tokens: _builtins.int
@@ -522,6 +523,12 @@ class GenerateWork(_message.Message):
     control_tokens: _builtins.bool
     """Control tokens that a plain prompt spells out are control tokens, not text. Default: false. For prompts that a
     program puts together itself, such as fill-in-the-middle; never with text of others in them. Refused with a chat.
+    """
+    continue_last_message: _builtins.bool
+    """The last message of a chat is the assistant's and is continued; the answer is what comes after it. Default: false.
+    That message has text, and no tool calls. A constraint holds for what comes after it, so no tool can be made to be
+    called. Refused with a plain prompt, and where the model's template does not show the message as it was sent; white
+    space around it does not count.
     """
     @_builtins.property
     def chat(self) -> Global___ChatInput:
@@ -557,10 +564,11 @@ class GenerateWork(_message.Message):
         output_constraint: Global___OutputConstraint | None = ...,
         top_logprobs: _builtins.int | None = ...,
         control_tokens: _builtins.bool = ...,
+        continue_last_message: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_n", b"_n", "_top_logprobs", b"_top_logprobs", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "n", b"n", "output_constraint", b"output_constraint", "prompt", b"prompt", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_n", b"_n", "_top_logprobs", b"_top_logprobs", "chat", b"chat", "control_tokens", b"control_tokens", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "n", b"n", "output_constraint", b"output_constraint", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_n", b"_n", "_top_logprobs", b"_top_logprobs", "chat", b"chat", "continue_last_message", b"continue_last_message", "control_tokens", b"control_tokens", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "n", b"n", "output_constraint", b"output_constraint", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015

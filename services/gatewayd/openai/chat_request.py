@@ -34,6 +34,7 @@ def read_chat(body: bytes) -> Generation:
     work = task.generate
     _take_input(fields, work.chat)
     _take_newer_limit(fields, work)
+    _take_continued(fields, work)
     _take_logprobs(fields, work)
     take_constraint(fields, work)
     fields.take_only("parallel_tool_calls", True)
@@ -68,6 +69,20 @@ def _take_newer_limit(fields: Fields, work: task_pb2.GenerateWork) -> None:
     if work.HasField("max_tokens") and work.max_tokens != limit:
         raise invalid_field(name, "max_tokens says something else; give one of them")
     fill(work, {"max_tokens": limit})
+
+
+def _take_continued(fields: Fields, work: task_pb2.GenerateWork) -> None:
+    """`continue_final_message` is what other servers of open models call `continue_last_message`; some of them want
+    `add_generation_prompt` to be false beside it.
+    """
+    continued, begins = fields.take_flag("continue_final_message"), fields.take_flag("add_generation_prompt")
+    if continued is False and work.continue_last_message:
+        raise invalid_field("continue_final_message", "continue_last_message says something else; give one of them")
+    if continued:
+        fill(work, {"continue_last_message": True})
+    if begins is not None and begins is work.continue_last_message:
+        instead = "it is true unless continue_final_message is, and then it is false; leave it out"
+        raise invalid_field("add_generation_prompt", instead)
 
 
 def _take_logprobs(fields: Fields, work: task_pb2.GenerateWork) -> None:

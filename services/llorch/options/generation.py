@@ -40,6 +40,13 @@ class AnswerOptions:
         False,
         Option("Control tokens that a plain prompt spells out are control tokens, not text.", default="false"),
     )
+    continue_last_message: bool = described(
+        False,
+        Option(
+            "The last message of a chat is the assistant's and is continued; the answer is what comes after it.",
+            default="false",
+        ),
+    )
     top_logprobs: int | None = described(
         None,
         Option(

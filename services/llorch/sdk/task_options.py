@@ -120,6 +120,7 @@ class GenerateOptions(SamplingOptions, TaskOptions, total=False):
     stop_token_ids: Sequence[int] | None
     ignore_eos: bool | None
     control_tokens: bool | None
+    continue_last_message: bool | None
     n: int | None
     grammar: str | None
     json_schema: JsonObject | None

@@ -2,6 +2,7 @@
 
 from llama_orch.v2 import task_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
+from llorch.options.continuation import LastMessage, check_continued
 from llorch.options.generation import GENERATION, MAX_INPUT_BYTES
 from llorch.options.sampling import SAMPLING
 from orchestratord.convert.option_checks import check_options
@@ -28,6 +29,8 @@ def _check_input(work: task_pb2.GenerateWork) -> None:
         if work.control_tokens:
             raise invalid_field("generate.control_tokens", "goes with a plain prompt; a chat's template writes its own")
         size = _check_messages(work.chat) + _size_of_tools(work.chat)
+    if work.continue_last_message:
+        check_continued(_last_message(work.chat))
     if size > MAX_INPUT_BYTES:
         raise InvalidArgument(
             Reason.REQUEST_TOO_LARGE,
@@ -47,6 +50,14 @@ def _check_messages(chat: task_pb2.ChatInput) -> int:
     if size == 0:
         raise invalid_field("generate.chat.messages", "at least one message needs text")
     return size
+
+
+def _last_message(chat: task_pb2.ChatInput) -> LastMessage | None:
+    if not chat.messages:
+        return None
+    last = chat.messages[-1]
+    text = "".join(part.text for part in last.content)
+    return LastMessage(last.role, text, bool(last.tool_calls), chat.tool_choice not in ("", "auto", "none"))
 
 
 def _size_of_tools(chat: task_pb2.ChatInput) -> int:

@@ -72,9 +72,27 @@ class AnswerReader:
         self._mark = ""
         """The opening of the call that is being read; empty for one without."""
         self._pending = ""
+        self._old = 0
+        """How many characters of `_pending`, its first, were said before the answer."""
         self._contents: list[Content] = []
         self.calls = 0
         """How many calls there were so far."""
+
+    @property
+    def in_thoughts(self) -> bool:
+        """Whether what comes next is a thought."""
+        return self._at is _At.THOUGHTS
+
+    def go_on_after(self, text: str) -> bool:
+        """Takes what was said before the answer, which may have begun thoughts and is no part of it. False if it ends
+        within a call. Before everything else.
+        """
+        self._pending = text
+        self._advance(is_whole=False)
+        self._old = len(self._pending)
+        self._contents.clear()
+        self.calls = 0
+        return self._at is not _At.CALL
 
     def read(self, text: str) -> list[Content] | None:
         """Takes the next piece; what is known since the last answer, or None if part of that is held back."""
@@ -170,13 +188,15 @@ class AnswerReader:
         return True
 
     def _go(self, to: _At, pending: str) -> bool:
-        """`pending` is what follows the mark that led there."""
+        """`pending` is what follows the mark that led there: what is taken off before it was old first."""
+        self._old = max(0, self._old - (len(self._pending) - len(pending)))
         self._after_mark = to is not _At.TEXT
         self._at = to
         self._pending = pending
         return True
 
     def _say(self, text: str) -> None:
+        text, self._old = text[self._old :], max(0, self._old - len(text))
         if not text:
             return
         said = Said(text, is_thought=self._at is _At.THOUGHTS)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from llorch.errors import invalid_field
+from llorch.options.continuation import FIELD
 from worker_orcd.chat.answer_reader import AnswerReader
 from worker_orcd.chat.chat_format import ChatFormat, is_thinking
 from worker_orcd.run_spec import RunSpec
@@ -16,31 +18,34 @@ _CALL_ID_LENGTH = 9
 @dataclass(frozen=True, slots=True)
 class Answers:
     """One reader per choice. `marks` are tokens that the readers have to see though they have no text. `thinks`:
-    thoughts may come before the answer; `thinking`: the prompt has opened them already.
+    thoughts may come before the answer; `thinking`: the prompt has opened them already. `before` is the message that
+    the answer continues.
     """
 
     readers: tuple[AnswerReader, ...]
     marks: Mapping[int, str] = field(default_factory=dict)
     thinks: bool = False
     thinking: bool = False
+    before: str = ""
 
 
 def answers_of(
     spec: RunSpec,
     chat_format: ChatFormat,
-    prompt_end: str,
+    prompt: str,
     marks: Mapping[int, str],
     texts_so_far: Sequence[str],
 ) -> Answers | None:
-    """None where there is nothing to read: the model's text is the answer. `texts_so_far` has what each choice said
-    in earlier attempts.
+    """None where there is nothing to read: the model's text is the answer. `prompt` is what the template has written;
+    `texts_so_far` has what each choice said in earlier attempts.
     """
     tools = {tool.name: tool.parameters for tool in spec.offered_tools}
     if not tools:
         chat_format = chat_format.without_tools()
     if not chat_format.marks:
         return None
-    thinking = chat_format.thinks and is_thinking(prompt_end)
+    before = _of_last_message(prompt, spec) if spec.continue_last_message else ""
+    thinking = chat_format.thinks and is_thinking(prompt.removesuffix(before))
     readers = tuple(
         AnswerReader(
             chat_format,
@@ -52,9 +57,17 @@ def answers_of(
         for choice in range(spec.choices)
     )
     for reader, text in zip(readers, texts_so_far, strict=True):
+        if before and not reader.go_on_after(before):
+            raise invalid_field(FIELD, "the last message ends within a tool call; leave out the call, or the tools")
+        thinking = reader.in_thoughts if before else thinking
         reader.read(text)
     seen = {token_id: mark for token_id, mark in marks.items() if mark in chat_format.marks}
-    return Answers(readers, seen, chat_format.thinks, thinking)
+    return Answers(readers, seen, thinking if before else chat_format.thinks, thinking, before)
+
+
+def _of_last_message(prompt: str, spec: RunSpec) -> str:
+    """What a prompt that ends with the last message has of it: all, but maybe the white space around it."""
+    return prompt[len(prompt.rstrip()) - len(spec.messages[-1].content.strip()) :]
 
 
 def mark_tokens(

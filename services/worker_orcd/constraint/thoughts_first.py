@@ -73,14 +73,14 @@ class _Stage(Enum):
 
 class ThoughtsFirst:
     """`answer` is what holds after the thoughts, or from the beginning where there are none. `thinking`: the prompt has
-    opened them already.
+    opened them already; `said` is what it has of them.
     """
 
-    def __init__(self, answer: AnyConstraint, tokens: ThoughtTokens, *, thinking: bool) -> None:
+    def __init__(self, answer: AnyConstraint, tokens: ThoughtTokens, *, thinking: bool, said: str = "") -> None:
         self._answer = answer
         self._tokens = tokens
         self._at = _Stage.THOUGHTS if thinking else _Stage.START
-        self._tail = ""
+        self._tail = said[1 - len(THINK_CLOSE) :] if thinking else ""
         """What may be the beginning of a mark, or is white space."""
 
     def after(self, token_ids: Sequence[int]) -> "ThoughtsFirst":

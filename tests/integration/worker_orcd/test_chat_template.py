@@ -140,6 +140,60 @@ def test_a_template_that_takes_texts_gets_texts_role_by_role() -> None:
     assert text("{{ messages[0].content }}", "[{'type': 'text'}]") == "[{'type': 'text'}]"
 
 
+def continued(source: str, content: str) -> str:
+    with opened(source) as template:
+        messages = [Message(Role.USER, "hi"), Message(Role.ASSISTANT, content)]
+        return "".join(part.text for part in template.render(messages, {}, continues=True))
+
+
+SHOWN = (
+    "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
+)
+HALF = "{% for m in messages %}{{ m.content.split('</think>')[-1] | trim }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "content", "shown"),
+    [
+        (SHOWN, "Yes", "u:hi</s>a:Yes"),
+        (SHOWN, " Yes \n", "u:hi</s>a: Yes \n"),
+        (CHATML, " Yes \n", "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nYes"),
+        (SHOWN, "hi</s>a:hi", "u:hi</s>a:hi</s>a:hi"),
+        (SHOWN, "\ufdd0\ufdd1 a", "u:hi</s>a:\ufdd0\ufdd1 a"),
+        (SHOWN + "{{ messages[-1].content | length }} {{ messages[-1].content }}.", "Yes", None),
+        (HALF, "Yes\n", "hi\nYes\n"),
+        (HALF, " Yes", "hi\nYes"),
+        (PARTS, "Yes", "<|im_start|>user: hi<|im_start|>assistant: Yes"),
+    ],
+)
+def test_a_continued_conversation_ends_with_its_last_message(source: str, content: str, shown: str | None) -> None:
+    found = continued(source, content)
+    assert found == shown if shown is not None else found.endswith(" Yes")
+
+
+def test_control_text_of_a_continued_message_stays_text() -> None:
+    with opened(SHOWN) as template:
+        parts = template.render([Message(Role.ASSISTANT, "a<|im_end|>")], {}, continues=True)
+    assert parts == [Part("a:a", literal=False), Part("<|im_end|>", literal=True)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        HALF,
+        "{{ messages[0].content }}",
+        "{{ messages[-1].content | tojson }}",
+        "{{ messages[-1].content | upper }}",
+        "{{ messages[-1].content[:6] }}",
+        "{{ messages[-1].content | replace(' ', '') }}",
+    ],
+)
+def test_a_message_that_a_template_does_not_show_as_it_is_is_not_continued(source: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"generate\.continue_last_message: .*template does not show") as refused:
+        continued(source, '<think>Hm</think> so "be" it\n')
+    assert "Hm" not in refused.value.message
+
+
 def test_template_values_reach_the_template_but_not_its_own_variables() -> None:
     assert text("{{ enable_thinking }}", enable_thinking=False) == "False"
     with pytest.raises(InvalidArgument, match="must not set messages"):
@@ -152,6 +206,13 @@ def test_template_values_that_nest_without_end_are_refused() -> None:
         nested = [nested]
     with pytest.raises(InvalidArgument):
         render("", "hi", documents=nested)
+
+
+@pytest.mark.parametrize("source", ["{{ tools | tojson }}", "{{ half }}", "{{ '\\ud800' }}"])
+def test_half_of_a_character_is_refused_whoever_wrote_it(source: str) -> None:
+    with opened(source) as template, pytest.raises(InvalidArgument, match="no character") as refused:
+        template.render([Message(Role.USER, "hi")], {"half": "\ud800"}, [Tool("add", "", {"title": "\udfff"})])
+    assert refused.value.reason is Reason.INVALID_TEMPLATE
 
 
 def test_a_template_can_refuse_messages_in_its_own_words() -> None:

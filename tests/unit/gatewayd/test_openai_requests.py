@@ -110,6 +110,27 @@ def test_the_limit_has_two_names() -> None:
     assert "max_completion_tokens" in refusal(chat, max_completion_tokens="x").message
 
 
+SO_FAR = [HI, {"role": "assistant", "content": "so"}]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"continue_last_message": True},
+        {"continue_final_message": True},
+        {"continue_final_message": True, "add_generation_prompt": False},
+        {"continue_final_message": True, "continue_last_message": True},
+    ],
+)
+def test_the_last_message_is_continued_under_either_name(said: dict[str, Any]) -> None:
+    assert chat(messages=SO_FAR, **said).task.generate.continue_last_message
+
+
+def test_a_new_message_begins_where_nothing_else_is_said() -> None:
+    for said in ("continue_final_message", False), ("add_generation_prompt", True):
+        assert chat(messages=SO_FAR, **dict([said])).task == chat(messages=SO_FAR).task
+
+
 def test_null_is_the_same_as_no_field() -> None:
     nothing = dict.fromkeys(
         ("stop", "tools", "functions", "seed", "stream", "stream_options", "logprobs", "n", "audio")
@@ -247,6 +268,18 @@ def test_a_prompt_is_one_text() -> None:
             "response_format.json_schema.schema",
         ),
         ({"response_format": {"type": "json_object"}, "grammar": "x"}, Reason.INVALID_FIELD, "grammar"),
+        ({"continue_final_message": 1}, Reason.MALFORMED_REQUEST, "continue_final_message"),
+        (
+            {"continue_final_message": False, "continue_last_message": True},
+            Reason.INVALID_FIELD,
+            "continue_final_message",
+        ),
+        ({"add_generation_prompt": False}, Reason.INVALID_FIELD, "add_generation_prompt"),
+        (
+            {"continue_final_message": True, "add_generation_prompt": True},
+            Reason.INVALID_FIELD,
+            "add_generation_prompt",
+        ),
         ({"template_values": "x"}, Reason.MALFORMED_REQUEST, "template_values"),
         ({"template_values": {"a": "\ud800"}}, Reason.INVALID_FIELD, "template_values"),
         (

@@ -96,3 +96,12 @@ def test_a_prefix_that_does_not_follow_is_refused() -> None:
     for said in (spelled("maybe"), spelled("<think>a</think>maybe"), spelled("<think>", END)):
         with pytest.raises(InvalidArgument, match="output constraint"):
             constraint().after(said)
+
+
+def test_thoughts_that_the_prompt_has_half_closed_are_closed_by_the_other_half() -> None:
+    answer = COMPILER.compile(SCHEMA).after(())
+    going_on = COMPILER.after_thoughts(answer, MARKS, thinking=True, said="<think>Hm</thi").after(())
+    for token_id in spelled("nk>", '"yes"'):
+        assert going_on.allows(token_id)
+        going_on.accept(token_id)
+    assert going_on.complete

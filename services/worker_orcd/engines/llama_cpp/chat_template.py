@@ -1,16 +1,21 @@
 """The model's own chat template: from messages and tools to the text that the model knows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from llorch.clock import Clock
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason, invalid_field
-from worker_orcd.engines.llama_cpp.masking import Masking, Part
+from llorch.options.continuation import not_shown
+from worker_orcd.engines.llama_cpp.masking import Masking, Part, up_to_end, with_end
 from worker_orcd.rendering.renderer import Renderer, RenderFailed, RenderLimits
 from worker_orcd.run_spec import Message, Tool
 
 MAX_TEMPLATE_CHARACTERS = 256 * 1024
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a pair that stands for one character, alone. JSON can say it, UTF-8 can't."""
 
 
 class ChatTemplate:
@@ -49,25 +54,38 @@ class ChatTemplate:
         values: Mapping[str, object],
         tools: Sequence[Tool] = (),
         now: datetime | None = None,
+        *,
+        continues: bool = False,
     ) -> list[Part]:
-        """The conversation as the model knows it, ready for its answer. `tools` as Transformers hands them over.
+        """The conversation as the model knows it, ready for its answer; if it `continues`, up to the end of the last
+        message's text. `tools` as Transformers hands them over.
 
         `now` is what it takes for the present, where that is not the clock's time.
         """
         own = {**self._own_values, "messages": _shown_messages(messages), "tools": [_shown_tool(t) for t in tools]}
+        own["add_generation_prompt"] = not continues
         for name in values:
             if name in own:
                 raise invalid_field("generate.chat.template_values", f"must not set {name}")
         try:
             masked = {name: self._masking.mask_all(value) for name, value in values.items()}
-            masked["messages"] = self._masking.mask_all(own.pop("messages"))
+            masked_messages: Any = self._masking.mask_all(own.pop("messages"))
+            last = masked_messages[-1]["content"] if continues else ""
+            if continues:
+                masked_messages[-1]["content"] = with_end(last)
+            masked["messages"] = masked_messages
             masked["tools"] = self._masking.mask_all(own.pop("tools")) or None
             rendered = self._renderer.render({**masked, **own}, now or self._clock.wall())
         except RenderFailed as error:
             raise _invalid(str(error)) from None
         except RecursionError:
             raise _invalid("got values that are nested too deep") from None
-        return list(self._masking.parts(rendered))
+        if _HALF.search(rendered):
+            raise _invalid("wrote what is no character; look for \\ud800 to \\udfff in what JSON there is")
+        shown_text = up_to_end(rendered, last) if continues else rendered
+        if shown_text is None:
+            raise not_shown()
+        return list(self._masking.parts(shown_text))
 
     def close(self) -> None:
         self._renderer.close()

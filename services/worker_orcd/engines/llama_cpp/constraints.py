@@ -117,12 +117,14 @@ class ConstraintCompiler:
         grammar = _grammar(constraint)
         return call_on_deep_stack(lambda: self._compile(constraint, grammar))
 
-    def after_thoughts(self, answer: AnyConstraint, marks: Mapping[int, str], *, thinking: bool) -> ThoughtsFirst:
+    def after_thoughts(
+        self, answer: AnyConstraint, marks: Mapping[int, str], *, thinking: bool, said: str = ""
+    ) -> ThoughtsFirst:
         """The same for what comes after thoughts, which `marks` begin and end."""
         key = frozenset(marks.items())
         if key not in self._thought_tokens:
             self._thought_tokens[key] = ThoughtTokens(self._pieces, dict(marks), self._ends_text)
-        return ThoughtsFirst(answer, self._thought_tokens[key], thinking=thinking)
+        return ThoughtsFirst(answer, self._thought_tokens[key], thinking=thinking, said=said)
 
     def _compile(self, constraint: OutputConstraint, grammar: str) -> Constraint:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_limits())

@@ -163,7 +163,9 @@ class LlamaCppEngine:
             self._compiler = ConstraintCompiler(self._known.model)
         compiled: AnyConstraint = self._compiler.compile(run.spec.constraint)
         if answers is not None and answers.thinks and run.spec.constraint.kind is ConstraintKind.JSON_SCHEMA:
-            compiled = self._compiler.after_thoughts(compiled, answers.marks, thinking=answers.thinking)
+            compiled = self._compiler.after_thoughts(
+                compiled, answers.marks, thinking=answers.thinking, said=answers.before
+            )
         return [compiled.after(output_so_far) for output_so_far in replayed]
 
     def _deliver(self, steps: Sequence[TokenStep]) -> None:

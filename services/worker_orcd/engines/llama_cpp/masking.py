@@ -12,6 +12,9 @@ from dataclasses import dataclass
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 """Noncharacters: reserved for use inside of a program, never for text."""
 
+_END = _OPEN + _CLOSE
+"""Where a text ends, wherever a template puts it. No text can hold this, since both characters are masked in texts."""
+
 _MARK = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 
@@ -21,6 +24,24 @@ class Part:
 
     text: str
     literal: bool
+
+
+def with_end(masked: str) -> str:
+    """Marks where the text ends, before white space that a template may cut off."""
+    said = masked.rstrip()
+    return said + _END + masked[len(said) :]
+
+
+def up_to_end(rendered: str, masked: str) -> str | None:
+    """What was rendered, up to the end of a text that has its end marked, in its last place. None if the text is not
+    there as it was, but for the white space around it, which counts as far as the template has kept it.
+    """
+    before, end, after = rendered.rpartition(_END)
+    said = masked.rstrip()
+    white = masked[len(said) :]
+    if not end or not before.endswith(said.lstrip()):
+        return None
+    return before.replace(_END, "") + (white if after.startswith(white) else "")
 
 
 class Masking:

@@ -1,15 +1,17 @@
 """A model in memory: its weights, its vocabulary and its chat template."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llorch.device_kind import DeviceKind
-from llorch.errors import FailedPrecondition, LlorchError, Reason
+from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, Reason
 from worker_orcd.engines.llama_cpp.amx import may_repack
+from worker_orcd.engines.llama_cpp.masking import Part
 from worker_orcd.engines.llama_cpp.native import Native
-from worker_orcd.engines.llama_cpp.pieces import piece_table, special_texts
+from worker_orcd.engines.llama_cpp.pieces import piece_table, special_tokens
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.engines.llama_cpp.special_tokens import fragments
 
 _ALL_LAYERS = -1
 
@@ -35,7 +37,14 @@ class Model:
         self.vocabulary_size = int(self._lib.llama_vocab_n_tokens(self.vocab))
         self.context_trained = int(self._lib.llama_model_n_ctx_train(self.handle))
         self.pieces = piece_table(self._lib, self.vocab, self.vocabulary_size)
-        self.special_texts = special_texts(self._lib, self.vocab, self.vocabulary_size)
+        self._special_tokens = special_tokens(self._lib, self.vocab, self.vocabulary_size)
+        self.special_texts = [token.text.decode(errors="replace") for token in self._special_tokens if token.is_control]
+        """What control and unknown tokens look like in a text that is parsed for them."""
+        self._control_ids = frozenset(
+            token.token_id
+            for token in self._special_tokens
+            if self._lib.llama_vocab_is_control(self.vocab, token.token_id)
+        )
         self.longest_piece_bytes = max(len(_as_bytes(piece)) for piece in (*self.pieces, *self.special_texts))
         self.ends_text = frozenset(
             token_id for token_id in range(self.vocabulary_size) if self._lib.llama_vocab_is_eog(self.vocab, token_id)
@@ -55,11 +64,22 @@ class Model:
         self.rank_template = self._template_named(b"rerank")
         """For a query with a document; empty where the model has none."""
 
-    def tokenize(self, text: str, *, parse_special: bool, add_special: bool = False) -> list[int]:
+    def tokenize_parts(self, parts: Sequence[Part]) -> list[int]:
+        """Token ids of a text: those that the library gives for the whole of it, but that what is literal has no
+        control tokens. Raises InvalidArgument where the vocabulary has no other way to write a part of it.
+        """
+        if not any(part.literal for part in parts):
+            return self.tokenize("".join(part.text for part in parts), parse_special=True)
+        ids = []
+        for fragment in fragments(parts, self._special_tokens):
+            ids += [fragment] if isinstance(fragment, int) else self._text_ids(fragment)
+        return ids
+
+    def tokenize(self, text: str | bytes, *, parse_special: bool, add_special: bool = False) -> list[int]:
         """Token ids of a text; with `add_special` also those that the model wants around a text. Safe on any thread
         while the model is open.
         """
-        content = text.encode()
+        content = _as_bytes(text)
         room = len(content) + 8
         while True:
             ids = (self._lib.llama_token * room)()
@@ -78,6 +98,17 @@ class Model:
         if not self._lib.llama_model_has_decoder(self.handle):
             return "it is one half of a model with an encoder and a decoder, which are not supported"
         return ""
+
+    def _text_ids(self, text: bytes) -> list[int]:
+        """Where a part of a control token's text is a token, too, the library may put the whole together again."""
+        ids = self.tokenize(text, parse_special=False)
+        for token_id in self._control_ids.intersection(ids):
+            if (control := self._text_of(token_id)).encode() in text:
+                raise InvalidArgument(
+                    Reason.UNSUPPORTED_CONTENT,
+                    f"this model can't tell the text '{control}' from its control token; leave it out",
+                )
+        return ids
 
     def _template_named(self, name: bytes | None) -> str:
         template = self._lib.llama_model_chat_template(self.handle, name)

@@ -3,6 +3,8 @@
 import ctypes
 from typing import Any
 
+from worker_orcd.engines.llama_cpp.special_tokens import SpecialToken
+
 _FIRST_TRY_BYTES = 256
 
 
@@ -12,12 +14,26 @@ def piece_table(lib: Any, vocab: int, size: int) -> list[str | bytes]:
     return [_readable(_piece(lib, vocab, token_id, buffer)) for token_id in range(size)]
 
 
-def special_texts(lib: Any, vocab: int, size: int) -> list[str]:
-    """What control and unknown tokens look like in a text that is parsed for them."""
-    special = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-    ids = (token_id for token_id in range(size) if lib.llama_vocab_get_attr(vocab, token_id) & special)
-    texts = (bytes(lib.llama_vocab_get_text(vocab, token_id)).decode(errors="replace") for token_id in ids)
-    return [text for text in texts if text]
+def special_tokens(lib: Any, vocab: int, size: int) -> list[SpecialToken]:
+    """Those that the library looks for in a text before it tokenizes the rest, in its order: the longest first."""
+    control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+    found = []
+    for token_id in range(size):
+        attributes = lib.llama_vocab_get_attr(vocab, token_id)
+        if not attributes & (control | lib.LLAMA_TOKEN_ATTR_USER_DEFINED):
+            continue
+        text = bytes(lib.llama_vocab_get_text(vocab, token_id))
+        if text:
+            found.append(
+                SpecialToken(
+                    token_id,
+                    text,
+                    is_control=bool(attributes & control),
+                    eats_before=bool(attributes & lib.LLAMA_TOKEN_ATTR_LSTRIP),
+                    eats_after=bool(attributes & lib.LLAMA_TOKEN_ATTR_RSTRIP),
+                )
+            )
+    return sorted(found, key=lambda token: len(token.text), reverse=True)
 
 
 def _piece(lib: Any, vocab: int, token_id: int, buffer: Any) -> bytes:

@@ -86,7 +86,7 @@ class PromptBuilder:
         if chat is None or not spec.messages:
             return None
         texts = [self._text(token_ids, chat.marks) for token_ids in replayed]
-        return answers_of(spec, chat.format, parts[-1].text if parts else "", chat.marks, texts)
+        return answers_of(spec, chat.format, "".join(part.text for part in parts), chat.marks, texts)
 
     def _chat(self, template: str) -> _Chat:
         masking = Masking(self._model.special_texts)
@@ -120,7 +120,9 @@ class PromptBuilder:
                 metadata={"field": "generate.chat"},
             )
         now = TEMPLATE_DATE if spec.deterministic else None
-        return chat.template.render(spec.messages, spec.template_values, spec.offered_tools, now)
+        return chat.template.render(
+            spec.messages, spec.template_values, spec.offered_tools, now, continues=spec.continue_last_message
+        )
 
     def _tokenize(self, parts: Sequence[Part]) -> list[int]:
         """The token that begins a text comes first where the model wants it, unless the template has written
@@ -128,10 +130,8 @@ class PromptBuilder:
         """
         first = parts[0] if parts else Part("", literal=True)
         writes_bos = not first.literal and first.text.startswith(self._model.bos_text)
-        ids = [self._model.bos_id] if self._model.adds_bos and not writes_bos else []
-        for part in parts:
-            ids += self._model.tokenize(part.text, parse_special=not part.literal)
-        return ids
+        bos = [self._model.bos_id] if self._model.adds_bos and not writes_bos else []
+        return bos + self._model.tokenize_parts(parts)
 
     def _refuse_far_too_long(self, parts: Sequence[Part]) -> None:
         """Before ten megabytes are tokenized for nothing: no token is longer than the longest piece."""

@@ -1,7 +1,5 @@
 """A query with one document as a model that ranks was trained to read them."""
 
-from collections.abc import Sequence
-
 from worker_orcd.engines.llama_cpp.masking import Masking, Part
 from worker_orcd.engines.llama_cpp.model import Model
 
@@ -24,7 +22,7 @@ class RankPrompt:
 
     def tokens(self, query: str, document: str) -> list[int]:
         if self._template:
-            return self._tokenize(self._filled(query, document))
+            return self._model.tokenize_parts(self._filled(query, document))
         return [*self._begin, *self._plain(query), *self._between, *self._plain(document), *self._end]
 
     def _filled(self, query: str, document: str) -> list[Part]:
@@ -32,12 +30,6 @@ class RankPrompt:
         texts = {_QUERY: self._masking.mask(query), _DOCUMENT: self._masking.mask(document)}
         rendered = "".join(texts.get(piece, piece) for piece in _pieces(self._template))
         return list(self._masking.parts(rendered))
-
-    def _tokenize(self, parts: Sequence[Part]) -> list[int]:
-        ids: list[int] = []
-        for part in parts:
-            ids += self._model.tokenize(part.text, parse_special=not part.literal)
-        return ids
 
     def _plain(self, text: str) -> list[int]:
         return self._model.tokenize(text, parse_special=False)

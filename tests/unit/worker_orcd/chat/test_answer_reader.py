@@ -327,3 +327,81 @@ def test_a_long_call_is_not_read_again_with_every_piece(monkeypatch: pytest.Monk
         source.read("word ")
     assert source.read('"}}</tool_call>') == [call(0, "add", json.dumps({"a": "word " * 10_000}))]
     assert len(seen) < 100
+
+
+GOING_ON = [
+    (HERMES, "Hello", " you", [Said(" you")]),
+    (HERMES, "Hello\n", "\n you", [Said("\n you")]),
+    (HERMES, "<think>Hm", " hm.</think>\nYes", [Said(" hm.", is_thought=True), Said("Yes")]),
+    (HERMES, "<think>\n", "\nHm</think>Yes", [Said("Hm", is_thought=True), Said("Yes")]),
+    (HERMES, "<think>Hm</thi", "nk>Yes", [Said("Yes")]),
+    (HERMES, "<think>Hm</thi", "n", [Said("n", is_thought=True)]),
+    (HERMES, "<think>Hm</thi", "</think>Yes", [Said("Yes")]),
+    (HERMES, "<think>Hm</think>", "\n\nYes", [Said("Yes")]),
+    (HERMES, "<think>Hm</think>\n\nYe", "s", [Said("s")]),
+    (HERMES, "<thi", "nk>Hm", [Said("Hm", is_thought=True)]),
+    (HERMES, "  <thi", "s", [Said("s")]),
+    (HERMES, "Yes", "<think>no</think>", [Said("<think>no</think>")]),
+    (HERMES, "Wait.<", "<", [Said("<")]),
+    (HERMES, "Wait.<<tool", '_call>{"name": "add"}</tool_call>', [call(0, "add", "{}")]),
+    (HERMES, "Wait.<", '<tool_call>{"name": "add"}</tool_call>', [call(0, "add", "{}")]),
+    (HERMES, '<tool_call>{"name": "add"}</tool_call>', "Done", [Said("Done")]),
+    (LLAMA3, "It is: ", '{"name": "add"}', [Said('{"name": "add"}')]),
+    (ChatFormat(), "<think>", "Hm</think>", [Said("Hm</think>")]),
+]
+
+
+@pytest.mark.parametrize(("chat_format", "before", "said", "contents"), GOING_ON)
+def test_what_was_said_before_an_answer_decides_what_it_is_and_is_no_part_of_it(
+    chat_format: ChatFormat, before: str, said: str, contents: list[Content]
+) -> None:
+    for size in range(1, len(said) + 1):
+        going_on = reader(chat_format)
+        assert going_on.go_on_after(before)
+        assert read(going_on, [said[at : at + size] for at in range(0, len(said), size)]) == contents
+    nothing_more = reader(chat_format)
+    nothing_more.go_on_after(before)
+    assert (nothing_more.flush(), nothing_more.calls) == ([], 0)
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            "<think>",
+            "</think>",
+            "<",
+            "<t",
+            "hink>",
+            '<tool_call>{"name": "add"}</tool_call>',
+            "<tool_call>",
+            "{",
+            "a",
+            "\n",
+        ]
+    ),
+    max_size=5,
+).map("".join)
+
+
+@settings(max_examples=examples(150), deadline=None)
+@given(st.sampled_from([HERMES, LLAMA3, MISTRAL, ChatFormat(thinks=True)]), PIECES, PIECES, st.integers(1, 4))
+def test_an_answer_that_goes_on_is_the_rest_of_the_whole(
+    chat_format: ChatFormat, before: str, said: str, size: int
+) -> None:
+    def shown(contents: list[Content]) -> str:
+        return "".join(content.text if isinstance(content, Said) else content.name for content in contents)
+
+    going_on = reader(chat_format)
+    if not before.strip() or not going_on.go_on_after(before):
+        return
+    new = shown(read(going_on, [said[at : at + size] for at in range(0, len(said), size)]))
+    whole, alone = shown(read(reader(chat_format), [before + said])), shown(read(reader(chat_format), [before]))
+    held_back = next((length for length in range(len(alone) + 1) if whole == alone[: len(alone) - length] + new), None)
+    assert held_back is not None
+    assert held_back < len("<tool_call>")
+
+
+def test_an_answer_does_not_go_on_within_a_call() -> None:
+    assert not reader(HERMES).go_on_after('<tool_call>{"name": ')
+    assert not reader(LLAMA3).go_on_after('{"name": ')
+    assert reader(HERMES, tools=()).go_on_after('<tool_call>{"name": ')

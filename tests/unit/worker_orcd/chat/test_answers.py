@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llorch.errors import InvalidArgument
 from llorch.finish_reason import FinishReason
 from support.example_count import examples
 from worker_orcd.chat.answers import answers_of, mark_tokens
@@ -156,3 +157,42 @@ def test_a_call_that_has_to_be_made_is_the_whole_answer_but_for_thoughts() -> No
         assert end.choices[0].finish_reason is FinishReason.TOOL_CALLS
     log, end = say(output_of(spec, HERMES), '{"name": "add", "arg', FinishReason.LENGTH)
     assert "".join(entry.text for entry in log) == '{"name": "add", "arg'
+
+
+def going_on(content: str, prompt: str) -> tuple[RunSpec, str]:
+    """And the prompt as the template has written it."""
+    messages = (Message(Role.USER, "hi"), Message(Role.ASSISTANT, content))
+    return replace(SPEC, messages=messages, continue_last_message=True), f"[assistant]{prompt}"
+
+
+@pytest.mark.parametrize(
+    ("content", "prompt", "thoughts", "text"),
+    [
+        ("Yes,", "Yes,", "", " hm.</think> no."),
+        ("<think>Well,", "<think>Well,", " hm.", "no."),
+        (" <think>Well, ", "<think>Well,", " hm.", "no."),
+        ("Well,", "<think>\nWell,", " hm.", "no."),
+        ("Well,", "<think>\n\n</think>\n\nWell,", "", " hm.</think> no."),
+    ],
+)
+def test_an_answer_goes_on_in_the_thoughts_that_the_message_before_it_has_begun(
+    content: str, prompt: str, thoughts: str, text: str
+) -> None:
+    spec, shown = going_on(content, prompt)
+    log, _ = say(output_of(spec, HERMES, prompt_end=shown), " hm.</think> no.")
+    assert "".join(entry.reasoning or "" for entry in log) == thoughts
+    assert "".join(entry.text for entry in log) == text
+
+
+def test_thoughts_may_come_before_a_constrained_answer_only_where_they_have_begun() -> None:
+    for content, thinks in (("Well,", False), ("<think>Well,", True), ("<think>Well</think>", False)):
+        spec, shown = going_on(content, content)
+        answers = answers_of(spec, HERMES, shown, {}, [""])
+        assert answers is not None
+        assert (answers.thinks, answers.thinking) == (thinks, thinks)
+
+
+def test_a_message_that_ends_within_a_call_is_not_continued() -> None:
+    spec, shown = going_on(CALL[:30], CALL[:30])
+    with pytest.raises(InvalidArgument, match="ends within a tool call"):
+        answers_of(spec, HERMES, shown, {}, [""])
