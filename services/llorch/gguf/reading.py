@@ -49,8 +49,8 @@ class ReadingShape:
 
 
 def reading_shape(facts: ModelFacts, context: int) -> ReadingShape:
-    """`context` is what one request may use, in tokens. No text is longer than those that the model was trained with: it
-    may know no further positions, and native code ends the process at the first one.
+    """`context` is what one request may use, in tokens. No text is longer than those that the model was trained with:
+    it may know no further positions, and native code ends the process at the first one.
     """
     cells = min(_padded(context), facts.context_trained)
     if facts.bidirectional:

@@ -8,7 +8,7 @@ from llorch.errors import FailedPrecondition, InvalidArgument, Reason, Unavailab
 from llorch.finish_reason import FinishReason
 from support.manual_clock import ManualClock
 from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats
-from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
+from worker_orcd.engines.protocol import Embedded, EngineRun, Ranked, StepCallback
 from worker_orcd.log_entry import ChoiceEnd, RunEnd
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_spec import RunSpec
@@ -34,7 +34,7 @@ class SlowEngine:
     def load_progress(self) -> float | None: ...
 
     def info(self) -> EngineInfo:
-        can = Capabilities(embeddings=True)
+        can = Capabilities(embeddings=True, rerank=True)
         return EngineInfo("slow", "1", "m", context_per_slot=100, slots=2, max_admitted=2, capabilities=can)
 
     def deliver_to(self, on_steps: StepCallback) -> None:
@@ -59,6 +59,10 @@ class SlowEngine:
         if self.refusal is not None:
             raise self.refusal
         return Embedded([[1.0] for _ in texts], len(texts))
+
+    async def rank(self, query: str, documents: Sequence[str]) -> Ranked:
+        await self.embedding.wait()
+        return Ranked([float(len(document)) for document in documents], len(documents))
 
     def stats(self) -> EngineStats:
         return EngineStats()
@@ -166,6 +170,17 @@ async def test_embeddings_are_the_end_of_a_run_that_holds_a_slot(engine: SlowEng
     await turn()
     assert run.end == RunEnd(tokens_in=2, prefill_ms=run.end.prefill_ms if run.end else 0, embeddings=((1.0,), (1.0,)))
     assert keeper.slots_free == 2
+
+
+async def test_scores_are_the_end_of_a_run_and_are_counted_as_such(engine: SlowEngine) -> None:
+    keeper = keeper_of(engine)
+    run = await keeper.start("a", b"x", RunSpec(query="q", documents=("x", "yy")))
+    assert (keeper.reading, run.end) == (1, None)
+    engine.embedding.set()
+    await turn()
+    assert run.end is not None
+    assert (run.end.scores, run.end.tokens_in, run.end.failure) == ((1.0, 2.0), 2, None)
+    assert keeper.finished == {"ranked": 1}
 
 
 @pytest.mark.req("POOL-2004")

@@ -81,7 +81,8 @@ async def test_prompts_are_evaluated_one_after_the_other() -> None:
     ends = log.ends()
     assert ends["a"].end is not None
     assert ends["b"].end is not None
-    assert 95 <= ends["a"].end.prefill_ms < ends["b"].end.prefill_ms
+    assert ends["a"].end.prefill_ms >= 95
+    assert ends["b"].end.prefill_ms >= 195, "also where a loop that is late ends both in one step"
     await engine.close()
 
 
