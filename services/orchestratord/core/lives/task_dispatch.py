@@ -1,12 +1,21 @@
 """Waiting tasks get free slots. A task is bound to a worker only when that worker has a free slot."""
 
-from orchestratord.core.effects import AnnouncePlacement, CancelRun, Narrate, Placement, ReleaseRuns, StartRun
+from orchestratord.core.effects import (
+    AnnouncePlacement,
+    CancelRun,
+    Narrate,
+    PersistPromise,
+    Placement,
+    ReleaseRuns,
+    StartRun,
+)
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt, Task, TaskState
 from orchestratord.core.lives import app_changes, decision_record, learning, model_unloading
-from orchestratord.core.placement import prediction
+from orchestratord.core.placement import prediction, promises
 from orchestratord.core.placement.workers import place_task
 from orchestratord.core.state import BrainState
 
@@ -99,6 +108,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
         charged=charged,
         began_at=state.now,
         batch=batch,
+        made_promise=_makes_promise(state, task, worker),
         expected=prediction.service_ms(state, task.request, worker, batch),
     )
     learning.judge_start(state, task)
@@ -112,8 +122,26 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     state.emit(
         AnnouncePlacement(task.task_id, placement),
         Narrate(task.task_id, _describe(placement)),
-        StartRun(worker.worker_id, attempt.attempt_id, task.request, _remaining_s(state, task)),
+        StartRun(worker.worker_id, attempt.attempt_id, task.request, _remaining_s(state, task), task.promise),
     )
+
+
+def _makes_promise(state: BrainState, task: Task, worker: Worker) -> bool:
+    """From its first attempt on a deterministic task stays with one fingerprint.
+
+    The promise is made, and kept on the disk, at the start and not at the first token: after a crash nobody knows what
+    readers have seen.
+    """
+    if not task.request.deterministic or task.promise is not None:
+        return False
+    set_promise(state, task, promises.promise_of(state, worker))
+    return True
+
+
+def set_promise(state: BrainState, task: Task, promise: Promise | None) -> None:
+    task.promise = promise
+    if task.request.durable:
+        state.emit(PersistPromise(task.task_id, promise))
 
 
 def placement_of(state: BrainState, worker: Worker, attempt_number: int) -> Placement:
