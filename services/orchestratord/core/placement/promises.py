@@ -8,6 +8,7 @@ from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.calibration import kinds_of
 from orchestratord.core.facts.fleet import Device, Node, Worker
+from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.placement.query import Query, Site
@@ -87,7 +88,13 @@ def _what_there_is(state: BrainState, name: str, promise: Promise) -> Iterator[s
     for node in state.fleet.ready_nodes():
         for device in node.devices.values():
             if device.usable:
-                yield f"{device.name} of {node.node_id}"
+                yield f"{device.name} of {node.node_id}{_why_not_used(state, (node.node_id, device.device_id))}"
+
+
+def _why_not_used(state: BrainState, device: DeviceKey) -> str:
+    if state.drains.covers(device):
+        return ", which is drained"
+    return ", which is released" if device in state.released else ""
 
 
 def _apart(began: Fingerprint, whose: str, other: Fingerprint) -> str:
