@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.req("ORCH-1038")
 TOKENS = 600
 
 
-def cards(name: str) -> dict[str, object]:
+def cards(name: str) -> dict[str, Any]:
     """Settings of a node with one card of this name, which its workers name in their fingerprints."""
     return {"simulate_gpu": [f"{name}:24GiB"], "sim": json.dumps({**SIM, "device": name})}
 
@@ -32,7 +33,10 @@ def spec() -> task_pb2.TaskSpec:
 @asynccontextmanager
 async def two_nodes(folder: Path, other: str) -> AsyncIterator[WholeSystem]:
     """The model is loaded on `garage`, an RTX 3090; `attic` has the other card, and nothing loaded."""
-    async with whole_system(folder, **cards("RTX 3090")) as system, another_node(system, "attic", **cards(other)):
+    async with (
+        whole_system(folder, **cards("RTX 3090")) as system,
+        another_node(system, "attic", **cards(other)),
+    ):
         request = fleet_service_pb2.LoadModelRequest(model="sim", target="garage")
         await call(system.fleet.LoadModel, request, timeout_s=CALL_S)
         await wait_until(lambda: is_loaded(system))

@@ -66,10 +66,11 @@ def cancel_attempt(state: BrainState, task: Task) -> None:
 
 
 def cancel_again(state: BrainState, worker: Worker) -> None:
-    """Runs whose task is over already: a cancel may have got lost while the worker could not be reached."""
+    """Runs whose task is over, or goes on elsewhere: a cancel may have got lost while the worker was out of reach."""
     for attempt_id in sorted(worker.attempts):
-        task = state.tasks.get(state.attempts[attempt_id].task_id)
-        if task is None or task.is_finished:
+        attempt = state.attempts[attempt_id]
+        task = state.tasks.get(attempt.task_id)
+        if task is None or task.is_finished or task.attempt is not attempt:
             state.emit(CancelRun(worker.worker_id, attempt_id))
 
 
