@@ -73,5 +73,6 @@ def refuse_other_promise(promised: str, own: Fingerprint) -> None:
         raise FailedPrecondition(
             Reason.DETERMINISM_UNAVAILABLE,
             "deterministic: the bytes are promised under another fingerprint than that of this worker, which has "
-            f"{', '.join(fingerprints.words_of(told)) or 'none'}; send the request again",
+            f"{', '.join(fingerprints.words_of(told)) or 'none'}; "
+            "restart its pool manager, which reports what it is",
         )

@@ -327,6 +327,7 @@ def test_after_a_restart_it_goes_on_only_where_it_began() -> None:
 def test_after_a_restart_a_node_that_does_not_come_is_waited_for_as_long_as_one_that_is_silent() -> None:
     driver = restarted(Promise(OURS, ("CUDA RTX 3090",), 4096))
     node(driver, "attic", "RTX 4090", OTHER_CARD)
+    driver.state.look_by(driver.now + 10)
     driver.let_pass(29)
     assert driver.task("task-1").state is TaskState.QUEUED
     driver.let_pass(2)

@@ -84,6 +84,11 @@ def grace_over(state: BrainState, node_id: str) -> None:
         state.look_again = True
 
 
+def awaited_long_enough(state: BrainState, _: str) -> None:
+    """Tasks of before the start stop waiting for nodes that have not registered since."""
+    state.look_again = True
+
+
 def renew_leases(state: BrainState) -> None:
     """The orchestrator's own loop stood still, so it could receive no reports: every node gets a fresh lease."""
     for node in state.fleet.nodes.values():

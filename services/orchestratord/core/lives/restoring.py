@@ -79,7 +79,7 @@ def task_restored(state: BrainState, event: TaskRestored) -> None:
 def _wait_again(state: BrainState, task: Task) -> None:
     if task.promise is not None:
         state.nodes_awaited_until = state.now + state.config.no_device_grace_s
-        state.look_by(state.nodes_awaited_until)
+        state.timers.at(state.nodes_awaited_until, TimerKind.NODES_AWAITED, "")
     try:
         task_submission.readmit(state, task)
     except LlorchError as error:

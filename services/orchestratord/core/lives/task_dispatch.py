@@ -99,6 +99,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     place = state.queue.take(task.task_id, charged)
     task.move_to(TaskState.RUNNING)
     task.attempts += 1
+    made_promise = _make_promise(state, task, worker)
     batch = len(worker.attempts) + 1
     attempt = Attempt(
         attempt_id=state.new_id("attempt"),
@@ -109,7 +110,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
         charged=charged,
         began_at=state.now,
         batch=batch,
-        made_promise=_makes_promise(state, task, worker),
+        made_promise=made_promise,
         expected=prediction.service_ms(state, task.request, worker, batch),
     )
     learning.judge_start(state, task)
@@ -127,8 +128,8 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     )
 
 
-def _makes_promise(state: BrainState, task: Task, worker: Worker) -> bool:
-    """From its first attempt on a deterministic task stays with one fingerprint.
+def _make_promise(state: BrainState, task: Task, worker: Worker) -> bool:
+    """From its first attempt on a deterministic task stays with one fingerprint. Whether this attempt is the first.
 
     The promise is made, and kept on the disk, at the start and not at the first token: after a crash nobody knows what
     readers have seen.
