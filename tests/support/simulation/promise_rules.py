@@ -62,11 +62,13 @@ class PromiseRules:
             self._check_that_it_had_to(effect.task_id, shown_by)
 
     def _check_that_it_had_to(self, task_id: str, shown_by: Process) -> None:
+        """By the worlds without rules: those may keep a task away from a worker that would do."""
+        if any(rule.mode != "PREFER" for rule in self._world.plan.rules):
+            return
         fleet, model = self._world.brain.state.fleet, shown_by.spec.model
         for worker in fleet.workers_of_model(model):
             process = self._world.links[worker.worker_id].process if worker.worker_id in self._world.links else None
             if process is None or not worker.serves or not fleet.node_is_ready(worker) or not process.fingerprint:
                 continue
-            rules = [rule for rule in self._world.plan.rules if rule.mode != "PREFER"]
-            if process.fingerprint == shown_by.fingerprint and not rules:
+            if process.fingerprint == shown_by.fingerprint:
                 raise Violation(self._world, f"{task_id} is given up although {worker.worker_id} gives the same bytes")

@@ -27,7 +27,7 @@ def test_one_that_is_proven_is_one_text_with_words() -> None:
     told = fingerprint(engine_pb2.EngineInfo(fingerprint=TOLD, capabilities=proven))
     assert told.digest == fingerprints.digest_of(TOLD)
     assert told.words == ("RTX 3090", "sim 1")
-    assert told.is_as(Fingerprint(told.digest))
+    assert told.is_same_as(Fingerprint(told.digest))
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_one_that_is_proven_is_one_text_with_words() -> None:
 def test_one_that_is_not_proven_is_as_none_not_even_as_itself(engine: engine_pb2.EngineInfo) -> None:
     told = fingerprint(engine)
     assert told == UNPROVEN
-    assert not told.is_as(told)
+    assert not told.is_same_as(told)

@@ -8,13 +8,13 @@ class Fingerprint:
     """What the bytes of a worker's answers depend on apart from the request, as it tells it itself.
 
     `digest` is opaque and only ever compared; it is empty as long as the worker has not proven that it gives the same
-    bytes whatever runs beside. `words` say the same to people, part by part, each part at the same place.
+    bytes whatever runs beside. `words` say the same to people, part by part.
     """
 
     digest: str = ""
     words: tuple[str, ...] = field(default=(), compare=False)
 
-    def is_as(self, other: "Fingerprint") -> bool:
+    def is_same_as(self, other: "Fingerprint") -> bool:
         """Whether workers of both give the same bytes. Of one that is not proven nobody knows, not even of itself."""
         return bool(self.digest) and self.digest == other.digest
 

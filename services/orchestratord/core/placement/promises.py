@@ -29,7 +29,7 @@ def promise_of(state: BrainState, worker: Worker) -> Promise:
 def is_kept_by(state: BrainState, promise: Promise, worker: Worker) -> bool:
     """Whether the worker gives the bytes that were promised; of one that still loads, whether it may."""
     if worker.engine is not None:
-        return promise.fingerprint.is_as(worker.engine.fingerprint)
+        return promise.fingerprint.is_same_as(worker.engine.fingerprint)
     node = state.fleet.nodes[worker.node_id]
     return _may_come_of(promise, node, _devices(node, worker), what_was_loaded(worker.spec))
 
@@ -73,7 +73,7 @@ def _may_come_of(promise: Promise, node: Node, devices: Sequence[Device], told: 
     """
     known = node.loaded_as.get(told)
     if known is not None:
-        return promise.fingerprint.is_as(known)
+        return promise.fingerprint.is_same_as(known)
     is_alike = (kinds_of(devices), told.context_per_slot) == (promise.cards, promise.context)
     return is_alike and bool(promise.fingerprint.digest)
 
