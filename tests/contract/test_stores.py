@@ -9,6 +9,7 @@ import pytest
 
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
+from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.task import (
     ChoiceEnd,
     RunResult,
@@ -117,6 +118,23 @@ async def test_a_task_comes_back_with_its_end(opened: Open, terminal: Terminal) 
     await store.save_ending("task-1", ended(terminal))
     (kept,) = await (await opened()).tasks()
     assert kept.ending == ended(terminal)
+
+
+@pytest.mark.req("ORCH-1038")
+async def test_a_task_comes_back_with_what_it_has_promised_last(opened: Open) -> None:
+    promise = Promise(Fingerprint("9f86", ("RTX 3090",)), ("CUDA RTX 3090",), 4096)
+    store = await opened()
+    for name in ("task-1", "task-2", "task-3"):
+        await store.save_task(durable(name, deterministic=True), 1_000)
+    await store.save_promise("task-1", Promise(Fingerprint()))
+    await store.save_promise("task-1", promise)
+    await store.save_promise("task-2", promise)
+    await store.save_promise("task-2", None)
+    await store.save_promise("never was", promise)
+    kept = await (await opened()).tasks()
+    assert [task.promise for task in kept] == [promise, None, None]
+    assert kept[0].promise is not None
+    assert kept[0].promise.fingerprint.words == ("RTX 3090",)
 
 
 async def test_a_forgotten_task_is_gone(opened: Open) -> None:

@@ -1,6 +1,6 @@
 """Drives the brain by hand: sets the clock, hands in events, and keeps the effects that came."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TypeVar
 
@@ -123,9 +123,12 @@ class BrainDriver:
     def stage(self, model: str = "coder", node_id: str = "garage", size_mib: int = 4096) -> None:
         self.handle(events.ModelStaged(node_id, f"file:/models/{model}.gguf", size_mib))
 
-    def worker_ready(self, spec: WorkerSpec, node_id: str = "garage", slots: int | None = None) -> None:
+    def worker_ready(
+        self, spec: WorkerSpec, node_id: str = "garage", slots: int | None = None, **facts_of_engine: object
+    ) -> None:
         """The node reports the worker as ready, and the link to it comes up."""
         facts = EngineFacts("sim", "1", slots or spec.slots, spec.context_per_slot, True, False, spec.reservation_mib)
+        facts = replace(facts, **facts_of_engine)  # type: ignore[arg-type]  # tests name fields
         reported = WorkerReported(spec, WorkerState.READY, facts, Endpoint("127.0.0.1:9300", "secret"))
         self.report(node_id, Snapshot(full=False, workers=(reported,)))
         self.handle(events.WorkerAttached(spec.worker_id))

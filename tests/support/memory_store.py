@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from llorch.identifiers import new_id
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask, RecordChange
@@ -24,6 +25,10 @@ class MemoryStore:
 
     async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
         self._tasks[request.task_id] = KeptTask(request, accepted_at_ms)
+
+    async def save_promise(self, task_id: str, promise: Promise | None) -> None:
+        if task_id in self._tasks:
+            self._tasks[task_id] = replace(self._tasks[task_id], promise=promise)
 
     async def save_ending(self, task_id: str, ending: Ending) -> None:
         if task_id in self._tasks:

@@ -14,6 +14,7 @@ from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.decision import Decision
 from orchestratord.core.facts.fleet import Device, EngineFacts, Node, NodeState, Pool, Worker
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
+from orchestratord.core.facts.promise import UNPROVEN, Fingerprint
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt
 from orchestratord.core.lives.assignment_changes import assignment_set
@@ -78,13 +79,14 @@ class Scene:
         age_s: float = 3600,
         slots: int = 4,
         context: int = 4096,
+        fingerprint: Fingerprint = UNPROVEN,
     ) -> Worker:
         """One that is loaded and ready, and was used `age_s` ago."""
         worker_id = f"{model}-{next(self._numbers)}"
         device_ids = device_ids or (BIG.device_id,)
         claims = (mib,) * len(device_ids)
         spec = WorkerSpec(worker_id, model, f"file:/{model}.gguf", device_ids, slots, context, reservation_mib=claims)
-        facts = EngineFacts("sim", "1", slots, context, True, False, claims)
+        facts = EngineFacts("sim", "1", slots, context, True, False, claims, fingerprint=fingerprint)
         worker = Worker(spec, node_id, 0.0, state=WorkerState.READY, engine=facts, attached=True)
         worker.ready_at = worker.last_used_at = self.state.now - age_s
         for number in range(busy):

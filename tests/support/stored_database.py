@@ -25,6 +25,7 @@ from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome, Term
 from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
+from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.rules import Overrides, Wishes
@@ -165,7 +166,10 @@ REQUEST = TaskRequest(
         (Place("garage", ("GPU-1",), "fast"),), (Place("attic"),), (Place("cellar"),), ("GPU-1",), fallback=True,
         above_rules=True,
     ),
+    deterministic=True,
 )  # fmt: skip
+
+PROMISE = Promise(Fingerprint("9f86d0", ("RTX 3090", "llama_cpp 0.3.36")), ("cuda RTX 3090", "cuda RTX 3060"), 8192)
 
 RESULT = RunResult(
     choices=(ChoiceEnd(1, FinishReason.STOP_STRING, 3, "END"),),
@@ -183,7 +187,7 @@ OUTPUT = b'\x12\t\x1a\x01\x05"\x04some'
 """A serialized RunDelta with one entry."""
 
 TASKS = (
-    KeptTask(REQUEST, 1_700_000_000_100),
+    KeptTask(REQUEST, 1_700_000_000_100, promise=PROMISE),
     KeptTask(
         TaskRequest("task-2", "coder", b"", "digest", 1, durable=True),
         1_700_000_000_200,
@@ -224,6 +228,8 @@ async def fill(folder: Path) -> None:
         await store.save_records([RecordChange(None, record) for record in RECORDS])
         for kept in TASKS:
             await store.save_task(kept.request, kept.accepted_at_ms)
+            if kept.promise is not None:
+                await store.save_promise(kept.request.task_id, kept.promise)
             if kept.ending is not None:
                 await store.save_ending(kept.request.task_id, kept.ending)
         for entry in AUDIT:

@@ -188,6 +188,30 @@ async def whole_system(
 
 
 @asynccontextmanager
+async def another_node(system: WholeSystem, node_id: str, **settings: object) -> AsyncIterator[None]:
+    """A further pool manager, from its registration on; `settings` are its own."""
+    folder, stop = system.folder / node_id, asyncio.Event()
+    folder.mkdir()
+    settings = {"node_id": node_id, "data_dir": folder / "data", **settings}
+
+    async def is_there() -> bool:
+        nodes = (await system.state()).nodes
+        return any((node.node_id, node.state) == (node_id, node_pb2.NODE_STATE_READY) for node in nodes)
+
+    async with asyncio.TaskGroup() as daemons:
+        try:
+            await _start(
+                daemons,
+                folder / "pool-managerd",
+                lambda file: pool_managerd.app.serve(_pool_manager(folder, system.address, file, settings), stop),
+            )
+            await wait_until(is_there)
+            yield
+        finally:
+            stop.set()
+
+
+@asynccontextmanager
 async def orchestrator_alone(folder: Path) -> AsyncIterator[WholeSystem]:
     """For pool managers that the test brings. There is no gateway: `http` leads nowhere."""
     stop = asyncio.Event()

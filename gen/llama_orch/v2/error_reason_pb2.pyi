@@ -209,7 +209,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_VERSION_SKEW: _ErrorReason.ValueType  # 103
     """The two sides have no protocol version in common. What to do: upgrade the older; the orchestrator first."""
     ERROR_REASON_DETERMINISM_UNAVAILABLE: _ErrorReason.ValueType  # 104
-    """No worker can give the bytes that were promised. What to do: bring back an equal worker, or ask without deterministic."""
+    """No worker can give the bytes that were promised. What to do: bring back an equal worker, or send the request again to
+    have all of it from another one.
+    """
     ERROR_REASON_QUARANTINED: _ErrorReason.ValueType  # 105
     """This request crashed two workers and is not tried again. What to do: report it with the workers' logs."""
     ERROR_REASON_TOKEN_MISSING: _ErrorReason.ValueType  # 120
@@ -430,7 +432,9 @@ What to do: send the request there.
 ERROR_REASON_VERSION_SKEW: ErrorReason.ValueType  # 103
 """The two sides have no protocol version in common. What to do: upgrade the older; the orchestrator first."""
 ERROR_REASON_DETERMINISM_UNAVAILABLE: ErrorReason.ValueType  # 104
-"""No worker can give the bytes that were promised. What to do: bring back an equal worker, or ask without deterministic."""
+"""No worker can give the bytes that were promised. What to do: bring back an equal worker, or send the request again to
+have all of it from another one.
+"""
 ERROR_REASON_QUARANTINED: ErrorReason.ValueType  # 105
 """This request crashed two workers and is not tried again. What to do: report it with the workers' logs."""
 ERROR_REASON_TOKEN_MISSING: ErrorReason.ValueType  # 120

@@ -725,7 +725,9 @@ class TaskSpec(_message.Message):
     deadline_ms: _builtins.int
     """Time from now in which the task has to be finished. Default: no deadline. At least 1 ms."""
     deterministic: _builtins.bool
-    """The same request with the same seed must give the same bytes, or fail. Default: false."""
+    """The same request with the same seed gives the same bytes on workers of one fingerprint. A task never goes from one
+    fingerprint to another: it fails instead. Default: false.
+    """
     request_id: _builtins.str
     """Chosen by the client: the same id with the same content is the same task, so that a retry is safe. At most 128
     characters of [A-Za-z0-9._:-]. Empty = every call is a new task.

@@ -35,10 +35,16 @@ class StartRunRequest(_message.Message):
     TASK_RECORD_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
+    PROMISED_FINGERPRINT_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Chosen by the orchestrator; single-use. 1 to 128 characters of [A-Za-z0-9._:-]."""
     task_record: _builtins.bytes
     """What the orchestrator needs to rebuild the task after a restart; at most 256 KiB; returned by ListRuns."""
+    promised_fingerprint: _builtins.str
+    """Of a deterministic run: digest of the fingerprint that its bytes are promised under, as the orchestrator knows the
+    worker's: SHA-256 in hexadecimal over the serialized EngineFingerprint. A worker whose own is another refuses with
+    FAILED_PRECONDITION / DETERMINISM_UNAVAILABLE. Empty = not told, and not compared.
+    """
     @_builtins.property
     def control(self) -> _control_pb2.ControlHeader:
         """Who commands."""
@@ -59,10 +65,11 @@ class StartRunRequest(_message.Message):
         task_record: _builtins.bytes = ...,
         spec: _run_pb2.RunSpec | None = ...,
         prefix: _abc.Iterable[_log_entry_pb2.LogEntry] | None = ...,
+        promised_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "control", b"control", "prefix", b"prefix", "spec", b"spec", "task_record", b"task_record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "control", b"control", "prefix", b"prefix", "promised_fingerprint", b"promised_fingerprint", "spec", b"spec", "task_record", b"task_record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,7 +16,9 @@ TASK: Table = MappingProxyType(
         ),
         "placement": Option("Wishes about the place."),
         "deterministic": Option(
-            "The same request with the same seed must give the same bytes, or fail.", default="false"
+            "The same request with the same seed gives the same bytes on workers of one fingerprint. A task never goes "
+            "from one fingerprint to another: it fails instead.",
+            default="false",
         ),
         "request_id": Option(
             "Chosen by the client: the same id with the same content is the same task, so that a retry is safe."

@@ -4,11 +4,12 @@ from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_pb2, worke
 from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
 from llorch.identifiers import is_id
-from llorch.rpc import worker_spec
+from llorch.rpc import fingerprints, worker_spec
 from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
 from llorch.rpc.reasons import reason_of_proto
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Pool, Snapshot, WorkerReported
+from orchestratord.core.facts.promise import UNPROVEN, Fingerprint
 
 
 def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
@@ -69,7 +70,12 @@ def _engine(engine: engine_pb2.EngineInfo) -> EngineFacts:
         cpu=engine.cpu,
         memory_mib=tuple(engine.memory_mib),
         resumes=engine.capabilities.resume == engine_pb2.RESUME_SUPPORT_EXACT_IDS,
+        fingerprint=_fingerprint(engine.fingerprint) if engine.capabilities.deterministic else UNPROVEN,
     )
+
+
+def _fingerprint(told: engine_pb2.EngineFingerprint) -> Fingerprint:
+    return Fingerprint(fingerprints.digest_of(told), fingerprints.words_of(told))
 
 
 def _endpoint(endpoint: worker_pb2.WorkerEndpoint) -> Endpoint:

@@ -5,6 +5,7 @@ from datetime import datetime
 from itertools import repeat
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import cancel_pb2, run_pb2, task_pb2
@@ -73,7 +74,16 @@ def to_request(
         choices=spec.generate.n if spec.generate.HasField("n") else 1,
         session_budget=to_budget(spec.session_budget) if spec.HasField("session_budget") else None,
         wishes=to_wishes(spec.placement) if spec.HasField("placement") else None,
+        deterministic=run.deterministic,
     )
+
+
+def is_deterministic(request: TaskRequest) -> bool:
+    """By its work as well: there alone did earlier releases say it. Work that can't be read fails when it is to run."""
+    try:
+        return request.deterministic or run_pb2.RunSpec.FromString(request.payload).deterministic
+    except DecodeError:
+        return False
 
 
 def _texts(spec: task_pb2.TaskSpec, work: Work) -> Iterator[str]:

@@ -62,6 +62,7 @@ _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
     TimerKind.MEMORY_BACK: worker_life.memory_wait_over,
     TimerKind.RETRY_LOAD: model_loading.retry,
     TimerKind.NODE_GRACE: nodes.grace_over,
+    TimerKind.NODES_AWAITED: nodes.awaited_long_enough,
     TimerKind.PRESSURE: devices.relieve,
     TimerKind.RESUME_DEVICE: devices.time_is_over,
     TimerKind.DRAIN_DEADLINE: pools.deadline_passed,

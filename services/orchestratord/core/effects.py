@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Leaving
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.task import TaskRequest, Terminal
 
@@ -53,6 +54,14 @@ class AppendTerminal:
 @dataclass(frozen=True, slots=True)
 class PersistTask:
     request: TaskRequest
+
+
+@dataclass(frozen=True, slots=True)
+class PersistPromise:
+    """What a durable task holds on to from now on; None if nothing was shown of what it had promised."""
+
+    task_id: str
+    promise: Promise | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +148,21 @@ class DetachWorker:
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
-    """From now on only this attempt may write into the task's log."""
+    """From now on only this attempt may write into the task's log. `promise` is what the worker has to keep, if it is
+    what the brain holds it to be.
+    """
 
     worker_id: str
     attempt_id: str
     request: TaskRequest
     remaining_s: float | None
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRun:
+    """What the attempt still writes is dropped."""
+
     worker_id: str
     attempt_id: str
 
@@ -165,6 +179,7 @@ Effect = (
     | Narrate
     | AppendTerminal
     | PersistTask
+    | PersistPromise
     | PersistTerminal
     | PersistRecord
     | PredictionJudged

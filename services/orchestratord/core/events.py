@@ -11,6 +11,7 @@ from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import Snapshot
 from orchestratord.core.facts.model import Model, ModelSpec, ModelState, Origin
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import (
@@ -343,11 +344,15 @@ class TerminalPersisted:
 
 @dataclass(frozen=True, slots=True)
 class TaskRestored:
-    """A durable task that an earlier orchestrator process accepted, `age_s` ago; `ended` is how and how long ago."""
+    """A durable task that an earlier orchestrator process accepted, `age_s` ago; `ended` is how and how long ago.
+
+    `promise` is what it made when it began, if it is deterministic.
+    """
 
     request: TaskRequest
     age_s: float
     ended: tuple[TaskState, Terminal, float] | None = None
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True, slots=True)

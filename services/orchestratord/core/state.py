@@ -61,6 +61,8 @@ class BrainState:
     """When the brain's clock was 0, in milliseconds since 1970; for what has to happen at a time of day."""
     last_tick: float | None = None
     no_device_since: float | None = None
+    nodes_awaited_until: float = 0.0
+    """After a start with tasks that have to go on as they began: until then, their nodes may still register."""
     catalog: Catalog = field(default_factory=Catalog)
     fleet: Fleet = field(default_factory=Fleet)
     ledger: Ledger = field(default_factory=Ledger)

@@ -46,6 +46,7 @@ class EffectRunner:
             effects.Narrate: self._narrate,
             effects.AppendTerminal: self._append_terminal,
             effects.PersistTask: self._persist_task,
+            effects.PersistPromise: lambda effect: self._keeper.keep_promise(effect.task_id, effect.promise),
             effects.PersistTerminal: self._persist_terminal,
             effects.PersistRecord: self._persist_record,
             effects.PredictionJudged: _only_watched,
@@ -143,6 +144,7 @@ class EffectRunner:
         self._links[effect.worker_id].link.start_run(effect)
 
     def _cancel_run(self, effect: effects.CancelRun) -> None:
+        self._streams.end_attempt(effect.attempt_id)
         self._links[effect.worker_id].link.cancel_run(effect.attempt_id)
 
     def _release_runs(self, effect: effects.ReleaseRuns) -> None:

@@ -12,6 +12,7 @@ from llorch.errors import LlorchError
 from llorch.logs import get_logger
 from orchestratord.core import effects, events
 from orchestratord.core.events import Event
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.store.interface import AuditEntry, Ending, RecordChange, Store
@@ -62,6 +63,10 @@ class Keeper:
         writing = self._accepting.get(task_id)
         if writing is not None and (error := await asyncio.shield(writing)) is not None:
             raise error
+
+    def keep_promise(self, task_id: str, promise: Promise | None) -> None:
+        """The store takes it in its turn: no terminal of the task is kept, or shown, before it."""
+        self._begin(f"keep the promise of {task_id}", self._save_promise(task_id, promise))
 
     def keep_ending(self, task_id: str, ending: Ending) -> None:
         self._begin(f"keep the end of {task_id}", self._save_ending(task_id, ending))
@@ -128,6 +133,14 @@ class Keeper:
             self._post(events.TaskNotKept(request.task_id, error.message))
             return error
         return None
+
+    async def _save_promise(self, task_id: str, promise: Promise | None) -> None:
+        """One that can't be kept holds as long as this process does."""
+        try:
+            await self._store.save_promise(task_id, promise)
+        except LlorchError as error:
+            self.failures += 1
+            _log.error("promise_not_kept", task_id=task_id, error=error.message)
 
     async def _save_ending(self, task_id: str, ending: Ending) -> None:
         """A terminal that can't be kept is shown all the same: readers must not hang on a full disk."""

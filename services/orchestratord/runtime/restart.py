@@ -1,9 +1,10 @@
 """What an orchestrator restores at its start."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from llorch.clock import Clock
-from orchestratord.convert import task_output
+from orchestratord.convert import task_output, tasks
 from orchestratord.core import events
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.task_streams import TaskStreams
@@ -32,7 +33,8 @@ async def restore_tasks(
         age_s = _ago_s(kept.accepted_at_ms, clock)
         if kept.ending is None:
             streams.restore(kept.request, admitted_at, incarnation.control_epoch, ())
-            owner.post(events.TaskRestored(kept.request, age_s))
+            request = replace(kept.request, deterministic=tasks.is_deterministic(kept.request))
+            owner.post(events.TaskRestored(request, age_s, promise=kept.promise))
         else:
             entries = task_output.from_bytes(kept.ending.output)
             stream = streams.restore(kept.request, admitted_at, _FIRST_LOG_EPOCH, entries)

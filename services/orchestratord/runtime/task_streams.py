@@ -112,6 +112,10 @@ class TaskStreams:
         self._writing[attempt_id] = stream
         return stream
 
+    def end_attempt(self, attempt_id: str) -> None:
+        """What the attempt still brings is dropped, whether or not another one follows."""
+        self._writing.pop(attempt_id, None)
+
     def writer(self, attempt_id: str) -> TaskStream | None:
         """The stream that this attempt may write to; None for a superseded or forgotten one."""
         return self._writing.get(attempt_id)

@@ -151,6 +151,7 @@ class WorkerLink:
             attempt_id=effect.attempt_id,
             spec=to_run_spec(effect.request, effect.remaining_s),
             prefix=stream.log.entries if stream else (),
+            promised_fingerprint=effect.promise.fingerprint.digest if effect.promise else "",
         )
         try:
             await call(self._stub.StartRun, request, timeout_s=_CALL_S)

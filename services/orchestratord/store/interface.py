@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 
@@ -28,11 +29,15 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class KeptTask:
-    """An accepted task, and how it ended if it did. `accepted_at_ms` is in milliseconds since 1970."""
+    """An accepted task, and how it ended if it did. `accepted_at_ms` is in milliseconds since 1970.
+
+    `promise` is what it made when it began, if it is deterministic.
+    """
 
     request: TaskRequest
     accepted_at_ms: int
     ending: Ending | None = None
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,10 @@ class Store(Protocol):
         ...
 
     async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None: ...
+
+    async def save_promise(self, task_id: str, promise: Promise | None) -> None:
+        """In place of an earlier one; None takes it back."""
+        ...
 
     async def save_ending(self, task_id: str, ending: Ending) -> None: ...
 

@@ -15,6 +15,7 @@ from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Term
 from orchestratord.core.facts.model import ModelRecord, ModelSpec, SourceFacts
+from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.rules import Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget, Session
@@ -156,8 +157,11 @@ SHAPES = (
             "wishes",
             "overrides",
             "work",
+            "deterministic",
         ),
     ),
+    Shape(Promise, ("fingerprint", "cards", "context")),
+    Shape(Fingerprint, ("digest", "words")),
     Shape(Wishes, ("pin", "prefer", "avoid", "device_mask", "fallback")),
     Shape(Overrides, ("pin", "prefer", "avoid", "device_mask", "fallback", "above_rules")),
     Shape(TaskEnd, ("result", "queue_ms", "first_token_ms"), tag="answer"),
@@ -203,6 +207,8 @@ CHANGES: tuple[Change, ...] = (
     Change(2, TaskError, _name_reasons_that_are_gone),
     added(3, ModelFacts, pooling="none", bidirectional=False),
     added(3, TaskRequest, work="generate"),
+    # It stood in the work alone, where the restart looks for it.
+    added(3, TaskRequest, deterministic=False),
 )
 """By format, the earliest first. An entry that was released stays as it is."""
 

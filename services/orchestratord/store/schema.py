@@ -13,7 +13,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest step in `migrations/versions`: the tables that this release reads and writes."""
 
 metadata = MetaData()
@@ -38,8 +38,11 @@ tasks = Table(
     Column("terminal", Text),
     Column("output", LargeBinary),
     Column("ended_at_ms", BigInteger),
+    Column("promise", Text),
 )
-"""Durable tasks. `state` and what follows are null until the task ended."""
+"""Durable tasks. `state` and what follows are null until the task ended; `promise` is that of a deterministic task that
+has begun.
+"""
 
 records = Table(
     "records",

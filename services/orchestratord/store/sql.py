@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine, Executable, Row, delete, insert, sele
 from llorch.errors import FailedPrecondition, Reason
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 from orchestratord.store import codec, schema
@@ -39,6 +40,10 @@ class SqlStore:
         body = codec.dump(TaskRequest, request)
         row = {"task_id": request.task_id, "accepted_at_ms": accepted_at_ms, "request": body}
         await self._write(_executing(insert(schema.tasks).values(row)))
+
+    async def save_promise(self, task_id: str, promise: Promise | None) -> None:
+        row = {"promise": None if promise is None else codec.dump(Promise, promise)}
+        await self._write(_executing(update(schema.tasks).where(schema.tasks.c.task_id == task_id).values(row)))
 
     async def save_ending(self, task_id: str, ending: Ending) -> None:
         row = {
@@ -129,7 +134,8 @@ def _task(row: Row[Any]) -> KeptTask:
     """Raises if an accepted task can't be read: it is never left out silently."""
     try:
         request = codec.load(TaskRequest, row.request)
-        return KeptTask(request, row.accepted_at_ms, None if row.state is None else _ending(row))
+        promise = None if row.promise is None else codec.load(Promise, row.promise)
+        return KeptTask(request, row.accepted_at_ms, None if row.state is None else _ending(row), promise)
     except ValueError as error:
         _log.error("task_unreadable", task_id=row.task_id, error=str(error))
         raise unreadable("task", row.task_id, str(error)) from None

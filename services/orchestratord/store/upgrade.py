@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Row, Table, select, update
 
 from llorch.logs import get_logger
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.task import TaskRequest, Terminal
 from orchestratord.store import codec, schema
 from orchestratord.store.kinds import BY_NAME
@@ -46,6 +47,8 @@ def _upgrade_task(connection: Connection, row: Row[Any], present: int) -> None:
         _put(connection, tasks, row, tasks.c.request, _upgraded(TaskRequest, row.request, present))
         if row.terminal is not None:
             _put(connection, tasks, row, tasks.c.terminal, _upgraded(Terminal, row.terminal, present))
+        if row.promise is not None:
+            _put(connection, tasks, row, tasks.c.promise, _upgraded(Promise, row.promise, present))
     except codec.Unreadable as error:
         raise unreadable("task", row.task_id, str(error)) from None
 

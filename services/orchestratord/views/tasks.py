@@ -29,5 +29,5 @@ def view(state: BrainState, task: Task) -> TaskView:
 
 
 def _predicted_start_ms(state: BrainState, task: Task, ahead: int) -> int | None:
-    start = predict_start_of(state, task, lane_of(state, task.request), ahead)
+    start = predict_start_of(state, task, lane_of(state, task.request, task.promise), ahead)
     return None if start is None else round(start.mean)

@@ -16,7 +16,7 @@ from llorch.rpc.slow_reader import write_with_deadline
 from worker_orcd.api.run_stream import WRITE_DEADLINE_S, RunStream, StreamContext
 from worker_orcd.api.single_run import SingleRun
 from worker_orcd.control_guard import ControlGuard
-from worker_orcd.convert.engine import to_engine_info
+from worker_orcd.convert.engine import refuse_other_promise, to_engine_info
 from worker_orcd.convert.log_entries import to_log_prefix
 from worker_orcd.convert.run_spec import spec_fingerprint, to_run_spec
 from worker_orcd.convert.runs import to_cancel_outcome, to_listed_run
@@ -65,6 +65,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         spec = to_run_spec(request.spec)
         if request.spec.HasField("generate") and not request.spec.generate.sampling.HasField("seed"):
             raise invalid_field("spec.generate.sampling.seed", "has to be set")
+        refuse_other_promise(request.promised_fingerprint, keeper.engine.info().fingerprint)
         await keeper.start(
             request.attempt_id,
             spec_fingerprint(request.spec, request.prefix),

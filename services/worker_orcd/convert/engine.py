@@ -1,6 +1,8 @@
 """Engines: their properties and fingerprints."""
 
 from llama_orch.v2 import engine_pb2
+from llorch.errors import FailedPrecondition, Reason
+from llorch.rpc import fingerprints
 from llorch.rpc.enum_table import EnumTable
 from worker_orcd.engine_info import EngineInfo, Fingerprint, ResumeSupport
 
@@ -60,3 +62,19 @@ def to_fingerprint(fingerprint: Fingerprint) -> engine_pb2.EngineFingerprint:
         cache_type_v=fingerprint.cache_type_v,
         context_per_slot=fingerprint.context_per_slot,
     )
+
+
+def refuse_other_promise(promised: str, own: Fingerprint) -> None:
+    """Raises FailedPrecondition if bytes are promised under another fingerprint than this engine's.
+
+    `promised` is its digest, empty if nothing is promised. The orchestrator has compared already: this finds what it
+    was told wrong.
+    """
+    told = to_fingerprint(own)
+    if promised and promised != fingerprints.digest_of(told):
+        raise FailedPrecondition(
+            Reason.DETERMINISM_UNAVAILABLE,
+            "deterministic: the bytes are promised under another fingerprint than that of this worker, which has "
+            f"{', '.join(fingerprints.words_of(told)) or 'none'}; "
+            "restart its pool manager, which reports what it is",
+        )

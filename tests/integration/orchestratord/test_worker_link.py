@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from llama_orch.v2 import run_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
@@ -16,6 +18,7 @@ from llorch.rpc.server import RpcServer
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.facts.fleet import Endpoint
+from orchestratord.core.facts.promise import UNPROVEN, Fingerprint, Promise
 from orchestratord.core.facts.task import TaskError, TaskRequest
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.task_streams import TaskStreams
@@ -35,8 +38,10 @@ class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
         self.go_on = asyncio.Event()
         self.breaks = asyncio.Event()
         self.positions: list[dict[str, int]] = []
+        self.promised: list[str] = []
 
     async def StartRun(self, request: Any, context: Any) -> worker_service_pb2.StartRunResponse:
+        self.promised.append(request.promised_fingerprint)
         self.start_came.set()
         await self.go_on.wait()
         if self.refuses is not None:
@@ -83,6 +88,17 @@ async def wait_started(link: WorkerLink) -> None:
     async with asyncio.timeout(5):
         while link._starting:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.req("ORCH-1038")
+async def test_a_worker_is_told_the_fingerprint_that_it_has_to_keep() -> None:
+    posted: list[events.Event] = []
+    async with linked(posted) as (worker, link, _):
+        worker.go_on.set()
+        for promise in (Promise(Fingerprint("9f86")), Promise(UNPROVEN), None):
+            link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None, promise))
+            await wait_started(link)
+        assert worker.promised == ["9f86", "", ""]
 
 
 async def test_a_worker_that_goes_while_a_run_is_started_ends_nothing_else() -> None:

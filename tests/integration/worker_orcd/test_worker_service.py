@@ -11,7 +11,9 @@ import pytest
 from llama_orch.v2 import cancel_pb2, control_pb2, log_entry_pb2, run_pb2, task_event_pb2, worker_service_pb2
 from llorch.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, Reason, ResourceExhausted
 from llorch.rpc.client import call, open_stream
+from llorch.rpc.fingerprints import digest_of
 from support.worker_service import CONTROL, Served, StartWorker, run_spec
+from worker_orcd.convert.engine import to_fingerprint
 from worker_orcd.engines.sim import sim_text, sim_tokens
 from worker_orcd.engines.sim.parameters import Fault, FaultKind, SimParameters
 
@@ -297,6 +299,34 @@ async def test_a_run_with_a_prefix_goes_on_at_the_next_index(start_worker: Start
     assert reader.entries["a"][0].seq == 12
     assert sim_text(7, 0, 12) + reader.text("a") == sim_text(7, 0, 20)
     assert reader.ends["a"].tokens_out == 8
+
+
+@pytest.mark.req("ORCH-1038", "WORK-3003")
+async def test_bytes_that_are_promised_under_another_fingerprint_are_refused(start_worker: StartWorker) -> None:
+    """Whatever the orchestrator holds the worker to be."""
+    worker, other = await start_worker(), await start_worker(SimParameters(device="RTX 4090"))
+    spec = run_spec()
+    spec.deterministic = True
+    promised = digest_of(to_fingerprint(worker.keeper.engine.info().fingerprint))
+    with pytest.raises(FailedPrecondition, match="which has simulated, RTX 4090, sim 1") as refused:
+        await start_run(other, "a", spec, promised_fingerprint=promised)
+    assert refused.value.reason is Reason.DETERMINISM_UNAVAILABLE
+    assert len(other.keeper.table) == 0
+    await start_run(worker, "a", spec, promised_fingerprint=promised)
+    async with reading(worker) as reader:
+        await reader.until_ended("a")
+    assert digest_of(reader.ends["a"].receipt.fingerprint) == promised
+
+
+@pytest.mark.req("ORCH-1038")
+async def test_an_orchestrator_of_before_tells_no_fingerprint_and_none_is_compared(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    spec = run_spec()
+    spec.deterministic = True
+    await start_run(worker, "a", spec)
+    async with reading(worker) as reader:
+        await reader.until_ended("a")
+    assert reader.ends["a"].HasField("receipt")
 
 
 async def test_a_prefix_with_a_gap_is_refused(start_worker: StartWorker) -> None:

@@ -20,7 +20,7 @@ from orchestratord.core.facts.rules import Rule, Rules
 from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import model_loading, model_unloading, nodes, task_dispatch, worker_life
-from orchestratord.core.placement import eviction
+from orchestratord.core.placement import eviction, promises
 from orchestratord.core.state import BrainState
 
 
@@ -98,6 +98,11 @@ def _move_whatever_was(task: Task, state: TaskState) -> None:
     task.state = state
 
 
+def _keep_no_promise(stack: ExitStack) -> None:
+    for name in ("is_kept_by", "may_be_kept_at"):
+        stack.enter_context(mock.patch.object(promises, name, return_value=True))
+
+
 _EXCLUDED_BY = Rules.excluded_by
 
 
@@ -123,6 +128,7 @@ ABLATIONS = (
     Ablation("memory counts when it is back", "spoken for", _replace(Ledger, "release_when_back", _release_now)),
     Ablation("a task ends once", "second terminal", _let_tasks_end_again),
     Ablation("waiting tasks are looked at again", "never ended", _replace(model_loading, "look_again", _look_away)),
+    Ablation("a promise is kept", "goes on with other bytes", _keep_no_promise),
     Ablation(
         "a cancel that got lost is sent again",
         "although it was cancelled",

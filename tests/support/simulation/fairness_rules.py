@@ -34,8 +34,10 @@ class FairnessRules:
         self._largest = max(world.plan.tokens_in) + max(world.plan.tokens_out)
         self._bound_s = world.brain.state.config.max_starvation_s
         self.windows_judged = 0
-        self._comparable = not any(rule.app for rule in world.plan.rules)
-        """Where an app may not run everywhere, a slot that another app gets may be none for it."""
+        self._comparable = not any(rule.app for rule in world.plan.rules) and not world.plan.faults.pool_drains
+        """Where an app may not run everywhere, a slot that another app gets may be none for it; so it is
+        with a task that had to leave a drained pool.
+        """
 
     def wants(self, effect: effects.Effect) -> None:
         if self._comparable and (note := _NOTES.get(type(effect))):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestratord.core import events
+from orchestratord.core.facts.drains import AfterDrain
 from support.simulation.host import Card
 from support.simulation.pool_manager import PoolManager
 from support.simulation.process import Process
@@ -17,6 +18,7 @@ class Faults:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.are_over = False
+        self._drained: set[str] = set()
 
     def begin(self) -> None:
         faults = self.world.plan.faults
@@ -25,10 +27,13 @@ class Faults:
         self._now_and_then(faults.worker_crashes, self._crash)
         self._now_and_then(faults.worker_link_breaks, self._break_link)
         self._now_and_then(faults.other_program_comes, self._other_program_comes)
+        self._now_and_then(faults.pool_drains, self._drain)
 
     def end(self) -> None:
-        """From now on everything works; hosts that were away come back."""
+        """From now on everything works; hosts that were away come back, and drained pools are put to work."""
         self.are_over = True
+        for pool_id in sorted(self._drained):
+            self._put_to_work(pool_id)
         for manager in self.world.managers.values():
             for card in manager.host.cards.values():
                 card.other_program_mib = 0
@@ -113,6 +118,22 @@ class Faults:
         if not self.are_over:
             card.other_program_mib -= taken
             manager.report()
+
+    def _drain(self) -> None:
+        """An operator empties a pool: what runs there has to go on elsewhere, soon or at once."""
+        manager = self._some_manager()
+        if manager is None:
+            return
+        pool_id, random = manager.host.pool_id, self.world.random
+        after = random.choice([AfterDrain.STAY, AfterDrain.RELOAD])
+        if self.world.tell(events.PoolDrainAsked(pool_id, random.choice([0.0, 0.5, 3.0]), after=after)):
+            self._drained.add(pool_id)
+            self.world.schedule.after(random.uniform(1, 8), lambda: self._put_to_work(pool_id))
+
+    def _put_to_work(self, pool_id: str) -> None:
+        if pool_id in self._drained:
+            self._drained.discard(pool_id)
+            self.world.tell(events.PoolDrainAsked(pool_id, 0.0, after=AfterDrain.RELOAD))
 
     def _some_manager(self) -> PoolManager | None:
         connected = [manager for manager in self.world.managers.values() if manager.is_connected]

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 
 from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
+from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
-from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
+from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Pool, Snapshot, WorkerReported
+from orchestratord.core.facts.promise import Fingerprint
 from support.simulation.plan import DevicePlan, HostPlan
 from support.simulation.process import Process
 from support.simulation.schedule import Line
@@ -49,6 +51,15 @@ class Host:
     def node_id(self) -> str:
         return self.plan.node_id
 
+    @property
+    def pool_id(self) -> str:
+        return f"pool-{self.node_id}"
+
+    def fingerprint_of(self, spec: WorkerSpec) -> str:
+        """What answers there really depend on; empty if the host does not say it."""
+        names = "+".join(self.cards[device_id].plan.name for device_id in spec.device_ids)
+        return f"{names} driver {self.plan.driver} context {spec.context_per_slot}" if self.plan.proven else ""
+
     def on_card(self, device_id: str) -> list[Process]:
         return [process for process in self.processes.values() if device_id in process.spec.device_ids]
 
@@ -78,6 +89,7 @@ class Host:
             devices=() if only else tuple(self._device(card) for card in self.cards.values()),
             workers=tuple(reported(process) for process in chosen),
             staged=dict(self.staged) if full else {},
+            pools=(Pool(self.pool_id, self.node_id, tuple(self.cards)),) if full else (),
         )
 
     def _device(self, card: Card) -> Device:
@@ -99,5 +111,15 @@ def reported(process: Process) -> WorkerReported:
         return WorkerReported(process.spec, WorkerState.EXITED, failure=failure)
     if process.state is WorkerState.STARTING:
         return WorkerReported(process.spec, process.state)
-    facts = EngineFacts("sim", "1", process.spec.slots, process.spec.context_per_slot, True, False, process.needs_mib)
+    facts = EngineFacts(
+        engine="sim",
+        engine_version="1",
+        slots=process.spec.slots,
+        context_per_slot=process.spec.context_per_slot,
+        simulated=True,
+        cpu=False,
+        memory_mib=process.needs_mib,
+        resumes=True,
+        fingerprint=Fingerprint(process.fingerprint),
+    )
     return WorkerReported(process.spec, process.state, facts, Endpoint("worker:1", "secret"))

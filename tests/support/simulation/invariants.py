@@ -12,6 +12,7 @@ from support.simulation.host import Host
 from support.simulation.memory_rules import MemoryRules
 from support.simulation.placement_rules import PlacementRules
 from support.simulation.process import Process, Run
+from support.simulation.promise_rules import PromiseRules
 from support.simulation.task_rules import TaskRules
 from support.simulation.violation import Violation
 
@@ -26,17 +27,20 @@ class Invariants:
         self.memory = MemoryRules(world)
         self.fairness = FairnessRules(world)
         self.placement = PlacementRules(world, self.tasks)
+        self.promises = PromiseRules(world)
 
     def heard(self, event: events.Event) -> None:
         self.tasks.heard(event)
         self.memory.heard(event)
         self.placement.heard(event)
+        self.promises.heard(event)
 
     def wants(self, effect: effects.Effect) -> None:
         self.fairness.wants(effect)
         self.tasks.wants(effect)
         self.memory.wants(effect)
         self.placement.wants(effect)
+        self.promises.wants(effect)
 
     def check(self, event: events.Event) -> None:
         self.tasks.check()

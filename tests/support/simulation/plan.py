@@ -18,9 +18,13 @@ class DevicePlan:
 
 @dataclass(frozen=True)
 class HostPlan:
+    """Equal cards with another `driver` give other bytes. A host that is not `proven` does not say what it gives."""
+
     node_id: str
     devices: tuple[DevicePlan, ...]
     disk_mib_per_s: float
+    driver: int = 1
+    proven: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class FaultPlan:
     worker_link_breaks: float = 0.0
     link_breaks_for_s: tuple[float, ...] = (0.1, 1.0, 4.0)
     other_program_comes: float = 0.0
+    pool_drains: float = 0.0
     load_fails: float = 0.0
     """Chance per load."""
     answer_lost: float = 0.0
@@ -94,6 +99,7 @@ class Plan:
     deadlines: float = 0.1
     batch_share: float = 0.3
     durable_share: float = 0.3
+    deterministic_share: float = 0.0
     tokens_in: tuple[int, int] = (5, 400)
     tokens_out: tuple[int, int] = (5, 120)
     rules: tuple[RulePlan, ...] = ()
@@ -116,6 +122,9 @@ CARDS = (
 def draw(seed: int) -> Plan:
     """Mostly small worlds, because small ones break in the same ways and run fast; now and then a large one."""
     random = Random(seed)  # noqa: S311  # a schedule, not a secret
+    of_promises = Random(f"promises of {seed}")  # noqa: S311  # a schedule, not a secret
+    if of_promises.random() < 0.15:
+        return _draw_moving(of_promises, seed)
     hosts = random.choices([1, 2, 3, 6, 20], [30, 35, 25, 9, 1])[0]
     models = random.choices([2, 4, 8, 30], [20, 45, 30, 5])[0]
     if random.random() < 0.15:
@@ -125,19 +134,61 @@ def draw(seed: int) -> Plan:
     drawn_hosts = tuple(_draw_host(random, number) for number in range(hosts))
     drawn_models = tuple(_draw_model(random, number) for number in range(models))
     apps = _draw_apps(random)
+    return _with_promises(
+        of_promises,
+        Plan(
+            seed=seed,
+            hosts=drawn_hosts,
+            models=drawn_models,
+            apps=apps,
+            rules=_draw_rules(random, drawn_hosts, drawn_models, apps),
+            max_starvation_s=random.choice([2.0, 8.0, 60.0]),
+            min_residency_s=random.choice([0.0, 2.0, 6.0]),
+            arrivals_per_s=random.choice([0.5, 1.5, 3.0, 6.0]),
+            burst=random.choice([0, 3, 10, 25]),
+            disturbed_s=random.choice([10.0, 15.0, 30.0]),
+            faults=_draw_faults(random),
+            queue_capacity=random.choice([5, 50, 200]),
+        ),
+    )
+
+
+def _with_promises(random: Random, plan: Plan) -> Plan:
+    """Now and then tasks are deterministic, and operators drain pools, so that such tasks have to move.
+
+    Drawn apart from the rest, so that the other worlds are what they were.
+    """
+    if random.random() > 0.3:
+        return plan
+    hosts = tuple(_draw_engine(random, host) for host in plan.hosts)
+    faults = replace(plan.faults, pool_drains=random.choice([0.1, 0.4]))
+    return plan.with_(hosts=hosts, faults=faults, deterministic_share=random.choice([0.3, 0.9]))
+
+
+def _draw_engine(random: Random, host: HostPlan) -> HostPlan:
+    return replace(host, driver=random.choice([1, 1, 2]), proven=random.random() < 0.9)
+
+
+def _draw_moving(random: Random, seed: int) -> Plan:
+    """Long answers, most of them deterministic, on a few cards of two kinds whose pools are drained all the time."""
+    names = random.sample([card for card in CARDS if card[1] >= 12 * GIB], 2)
+    hosts = []
+    for number in range(random.choice([2, 3, 4])):
+        name, total_mib, speed = random.choice(names)
+        device = DevicePlan(f"GPU-host{number}-0", name, total_mib, 0, speed)
+        hosts.append(_draw_engine(random, HostPlan(f"host{number}", (device,), 4000.0)))
     return Plan(
         seed=seed,
-        hosts=drawn_hosts,
-        models=drawn_models,
-        apps=apps,
-        rules=_draw_rules(random, drawn_hosts, drawn_models, apps),
-        max_starvation_s=random.choice([2.0, 8.0, 60.0]),
-        min_residency_s=random.choice([0.0, 2.0, 6.0]),
-        arrivals_per_s=random.choice([0.5, 1.5, 3.0, 6.0]),
-        burst=random.choice([0, 3, 10, 25]),
-        disturbed_s=random.choice([10.0, 15.0, 30.0]),
-        faults=_draw_faults(random),
-        queue_capacity=random.choice([5, 50, 200]),
+        hosts=tuple(hosts),
+        models=(ModelPlan("model0", 9000, 9000, random.choice([1, 2, 4]), 1.0, random.choice([20.0, 45.0])),),
+        apps=(AppPlan("app0", 1.0, 1.0),),
+        arrivals_per_s=random.choice([0.5, 1.0]),
+        burst=random.choice([0, 3]),
+        disturbed_s=25.0,
+        faults=replace(_draw_faults(random), pool_drains=random.choice([0.3, 0.6])),
+        deterministic_share=0.8,
+        tokens_out=(80, 300),
+        min_residency_s=random.choice([0.0, 2.0]),
     )
 
 

@@ -196,7 +196,14 @@ class PoolManager:
             round(model.needs_mib * mib / max(1, sum(spec.reservation_mib))) for mib in spec.reservation_mib
         )
         speed = min(self.host.cards[device_id].plan.speed for device_id in spec.device_ids)
-        process = Process(self.host.node_id, spec, needs_mib, world.schedule.now, model.decode_tokens_per_s * speed)
+        process = Process(
+            node_id=self.host.node_id,
+            spec=spec,
+            needs_mib=needs_mib,
+            started_at=world.schedule.now,
+            decode_tokens_per_s=model.decode_tokens_per_s * speed,
+            fingerprint=self.host.fingerprint_of(spec),
+        )
         self.host.processes[spec.worker_id] = process
         world.invariants.process_began(self.host, process)
         seconds = 0.5 + model.needs_mib / self.host.plan.disk_mib_per_s

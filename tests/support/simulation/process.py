@@ -31,13 +31,17 @@ class Run:
 
 @dataclass
 class Process:
-    """`needs_mib` is what it takes of each device once it has begun to load, from its exec to its exit."""
+    """`needs_mib` is what it takes of each device once it has begun to load, from its exec to its exit.
+
+    Processes give equal bytes if their `fingerprint` is equal; one without says nothing of its bytes.
+    """
 
     node_id: str
     spec: WorkerSpec
     needs_mib: tuple[int, ...]
     started_at: float
     decode_tokens_per_s: float
+    fingerprint: str = ""
     state: WorkerState = WorkerState.STARTING
     is_alive: bool = True
     failure: str = ""

@@ -45,6 +45,7 @@ class TaskRules:
         self._live: dict[str, set[str]] = {}
         """By worker: attempts that were started there and that the brain was not told are over."""
         self._worker_of: dict[str, str] = {}
+        self._task_of: dict[str, Watched] = {}
         self._stopped: set[str] = set()
         self._touched: set[str] = set()
         self._checks = 0
@@ -89,10 +90,19 @@ class TaskRules:
         if len(live) > slots:
             self._fail(f"{len(live)} attempts were started in the {slots} slots of {effect.worker_id}")
         self._worker_of[effect.attempt_id] = effect.worker_id
+        self._task_of[effect.attempt_id] = task
         task.state = RUNNING
         task.attempts += 1
         del self.queued[effect.request.task_id]
         self._touched.add(effect.request.task_id)
+
+    def cancelled(self, effect: effects.CancelRun) -> None:
+        """The attempt of a task that has not ended: it waits again, for another one."""
+        task = self._task_of.pop(effect.attempt_id, None)
+        if task is not None and task.state is RUNNING:
+            task.state = QUEUED
+            self.queued[task.request.task_id] = task
+            self._touched.add(task.request.task_id)
 
     def ended(self, effect: effects.PersistTerminal | effects.AppendTerminal) -> None:
         task = self._known(effect.task_id)
@@ -115,6 +125,7 @@ class TaskRules:
     def detached(self, effect: effects.DetachWorker) -> None:
         for attempt_id in self._live.pop(effect.worker_id, ()):
             del self._worker_of[attempt_id]
+            self._task_of.pop(attempt_id, None)
 
     def released(self, effect: effects.ReleaseRuns) -> None:
         """The brain counts them as over, also those that it lost sight of."""
@@ -187,6 +198,7 @@ class TaskRules:
             self._fail(f"a run is sent to {worker_id}, which is not loaded yet")
 
     def _over(self, attempt_id: str) -> None:
+        self._task_of.pop(attempt_id, None)
         if worker_id := self._worker_of.pop(attempt_id, None):
             self._live[worker_id].discard(attempt_id)
 
@@ -203,6 +215,7 @@ class TaskRules:
 _NOTES: dict[type, Callable[[TaskRules, Any], None]] = {
     effects.OpenLog: TaskRules.opened,
     effects.StartRun: TaskRules.started,
+    effects.CancelRun: TaskRules.cancelled,
     effects.PersistTerminal: TaskRules.ended,
     effects.AppendTerminal: TaskRules.ended,
     effects.ForgetTask: TaskRules.forgotten,

@@ -50,6 +50,7 @@ class Traffic:
             "priority": "batch" if self.world.happens(plan.batch_share) else "interactive",
             "deadline_s": random.uniform(0.5, 10.0) if self.world.happens(plan.deadlines) else None,
             "durable": self.world.happens(plan.durable_share),
+            "deterministic": self.world.happens(plan.deterministic_share),
         }
         work = Work(random.randint(*plan.tokens_in), random.randint(*plan.tokens_out))
         drawn["prompt_tokens"] = round(work.tokens_in * random.uniform(0.8, 1.3))

@@ -217,6 +217,7 @@ ONLY_TOLD: frozenset[type] = frozenset(
         effects.Narrate,
         effects.AppendTerminal,
         effects.ForgetTask,
+        effects.PersistPromise,
         effects.PersistRecord,
         effects.PredictionJudged,
         effects.OnTimeJudged,

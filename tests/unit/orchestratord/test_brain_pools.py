@@ -92,6 +92,19 @@ def test_what_the_old_attempt_still_says_is_dropped() -> None:
     assert driver.task(task_id).state is TaskState.QUEUED
 
 
+def test_a_cancel_of_a_moved_task_that_got_lost_is_sent_again() -> None:
+    """The worker was out of reach when the cancel was sent; its run would hold the slot to its end."""
+    driver, spec = brain(resumes=True)
+    driver.submit("coder")
+    old = driver.only(effects.StartRun).attempt_id
+    drain(driver)
+    driver.let_pass(31)
+    driver.handle(events.WorkerSilent(spec.worker_id))
+    driver.forget_effects()
+    driver.handle(events.WorkerAttached(spec.worker_id))
+    assert driver.only(effects.CancelRun).attempt_id == old
+
+
 def test_output_that_no_engine_could_take_up_again_fails_at_the_deadline() -> None:
     driver, _ = brain(resumes=False)
     task_id = driver.submit("coder")

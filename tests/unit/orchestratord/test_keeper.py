@@ -13,6 +13,7 @@ from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
 from orchestratord.core.facts.model import ModelRecord, SourceFacts
+from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.store.interface import Ending, RecordChange
@@ -20,6 +21,7 @@ from support.manual_clock import ManualClock
 from support.memory_store import MemoryStore
 
 REQUEST = TaskRequest("task-1", "coder", b"", "digest", 1, durable=True)
+PROMISE = Promise(Fingerprint("9f86"), ("CUDA RTX 3090",), 4096)
 FIRST, SECOND = ModelRecord("coder", at_ms=1), ModelRecord("coder", at_ms=2)
 FULL = Unavailable(Reason.STORE_FAILED, "the disk is full")
 
@@ -38,6 +40,10 @@ class FullDisk(MemoryStore):
     async def save_ending(self, task_id: str, ending: Ending) -> None:
         await self._fail()
         await super().save_ending(task_id, ending)
+
+    async def save_promise(self, task_id: str, promise: Promise | None) -> None:
+        await self._fail()
+        await super().save_promise(task_id, promise)
 
     async def save_records(self, changes: Sequence[RecordChange]) -> None:
         await self._fail()
@@ -93,6 +99,20 @@ async def test_the_end_of_a_task_is_shown_after_it_was_kept_and_also_if_it_can_n
         assert world.posted == []
         await world.keeper.finish()
         assert world.posted == [events.TerminalPersisted("task-1")]
+
+
+@pytest.mark.req("ORCH-1038")
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_a_promise_is_kept_with_its_task_and_one_that_can_not_be_fails_nothing(failures: int) -> None:
+    store = FullDisk(0)
+    async with keeping(store) as world:
+        world.keeper.keep_task(REQUEST)
+        await world.keeper.wait_task_kept("task-1")
+        store.failures = failures
+        world.keeper.keep_promise("task-1", PROMISE)
+        await world.keeper.finish()
+        assert [kept.promise for kept in await store.tasks()] == [None if failures else PROMISE]
+        assert (world.posted, world.keeper.failures) == ([], failures)
 
 
 async def test_a_change_is_waited_for_and_kept() -> None:

@@ -11,7 +11,7 @@ from llorch.errors import InvalidArgument
 from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskRequest
 from orchestratord.runtime.task_reader import HEARTBEAT_S, TaskReader
-from orchestratord.runtime.task_streams import TaskStream
+from orchestratord.runtime.task_streams import TaskStream, TaskStreams
 from support.streams import check_stream
 
 
@@ -193,3 +193,17 @@ def test_metrics_come_with_output_once_a_second_at_most_and_stand_for_heartbeats
     assert (alone.metrics.queue_depth, alone.cursor) == (3, "1.3")
     end(made, 3)
     assert kinds(list(reader.take(60))) == ["end"], "nothing follows the end"
+
+
+def test_what_a_cancelled_attempt_still_brings_is_dropped_before_another_one_begins() -> None:
+    """A task that is to go on elsewhere shows nothing meanwhile: the brain decides by what was shown."""
+    streams = TaskStreams()
+    request = TaskRequest(task_id="task-1", model="coder", payload=b"", content_digest="", seed=5)
+    streams.open(request, 0, datetime(2026, 1, 1, tzinfo=UTC))
+    streams.begin_attempt("task-1", "a1")
+    assert streams.writer("a1") is not None
+    streams.end_attempt("a1")
+    streams.end_attempt("a1")
+    assert streams.writer("a1") is None
+    assert streams.begin_attempt("task-1", "a2") is streams.writer("a2")
+    streams.forget("task-1")

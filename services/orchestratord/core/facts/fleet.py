@@ -8,6 +8,10 @@ from llorch.device_kind import DeviceKind
 from llorch.errors import NotFound, Reason
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
+from orchestratord.core.facts.promise import UNPROVEN, Fingerprint
+
+FINGERPRINTS_KEPT = 64
+"""Per node, the newest."""
 
 
 class NodeState(StrEnum):
@@ -63,6 +67,7 @@ class EngineFacts:
     cpu: bool
     memory_mib: tuple[int, ...]
     resumes: bool = False
+    fingerprint: Fingerprint = UNPROVEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,10 @@ class Worker:
 
 @dataclass(slots=True)
 class Node:
-    """A GPU host. `session` fences its links: reports of an older one are dropped. `offered` as in its reports."""
+    """A GPU host. `session` fences its links: reports of an older one are dropped. `offered` as in its reports.
+
+    `loaded_as` has the fingerprints of the last workers that were loaded there, by what they were told to load.
+    """
 
     node_id: str
     session: str
@@ -178,6 +186,13 @@ class Node:
     staged: dict[str, int] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
     offered: Mapping[str, str] = field(default_factory=dict)
+    loaded_as: dict[WorkerSpec, Fingerprint] = field(default_factory=dict)
+
+    def note_fingerprint(self, told: WorkerSpec, fingerprint: Fingerprint) -> None:
+        self.loaded_as.pop(told, None)
+        self.loaded_as[told] = fingerprint
+        if len(self.loaded_as) > FINGERPRINTS_KEPT:
+            del self.loaded_as[next(iter(self.loaded_as))]
 
 
 @dataclass(slots=True)

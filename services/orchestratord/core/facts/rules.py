@@ -9,6 +9,7 @@ from llorch.options.task import WISHES
 from orchestratord.core.facts.assignments import Assignment, Assignments, describe
 from orchestratord.core.facts.fleet import Fleet, Node, NodeState
 from orchestratord.core.facts.mode_effects import BINDING, EFFECTS, PREFERRING, WANTING
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.targets import Place, devices_of, show
 
 
@@ -60,12 +61,13 @@ NO_OVERRIDES = Overrides()
 class Lane:
     """All of a task that decides where it may run. Tasks of one lane may stand in for each other.
 
-    `app` is empty unless a rule names the app.
+    `app` is empty unless a rule names the app, and `promise` None unless the output of a deterministic task has begun.
     """
 
     model: str
     app: str = ""
     overrides: Overrides = NO_OVERRIDES
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from enum import StrEnum
 from llorch.errors import NotFound, Reason
 from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.admission import Waiting
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import NO_OVERRIDES, Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget
 from orchestratord.core.facts.work import Work
@@ -62,7 +63,7 @@ class TaskRequest:
     `prompt_tokens` is a guess from the text's length; `max_tokens` bounds each of the `choices`, and is 0 where nothing
     is generated. Without a `priority` it is the app's. `content_digest` tells whether two requests with the same
     `request_id` are the same request. `deadline_s` is relative to admission. `wishes` about the place become
-    `overrides` when the task is admitted.
+    `overrides` when the task is admitted. A `deterministic` task never shows bytes of two fingerprints.
     """
 
     task_id: str
@@ -84,6 +85,7 @@ class TaskRequest:
     session_budget: Budget | None = None
     wishes: Wishes | None = None
     overrides: Overrides = NO_OVERRIDES
+    deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ class Attempt:
 
     `place` is where the task waited, `charged` the tokens that its app was charged with at the start, `served` those
     that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
-    began, itself included.
+    began, itself included. `made_promise`: no earlier attempt can have shown output of the deterministic task.
     """
 
     attempt_id: str
@@ -163,6 +165,7 @@ class Attempt:
     began_at: float
     batch: int
     expected: Estimate | None = None
+    made_promise: bool = False
     served: int | None = None
     started: bool = False
     ended: bool = False
@@ -173,7 +176,8 @@ class Task:
     """A task as the brain keeps it. Times are on the brain's clock, in seconds.
 
     `predicted_start_ms` and `on_time` are what was predicted at its admission: the wait, and the probability that it is
-    done in time, which is `on_time_forecast` corrected by how such forecasts came true.
+    done in time, which is `on_time_forecast` corrected by how such forecasts came true. `promise` is what a
+    deterministic task holds on to from its first attempt on.
     """
 
     request: TaskRequest
@@ -181,6 +185,7 @@ class Task:
     state: TaskState = TaskState.QUEUED
     attempt: Attempt | None = None
     attempts: int = 0
+    promise: Promise | None = None
     readers: int = 0
     unread_since: float | None = None
     started_at: float | None = None

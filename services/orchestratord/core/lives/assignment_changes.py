@@ -136,7 +136,8 @@ def _sort_anew(state: BrainState, app: str) -> None:
     for model in state.queue.models_of_app(app):
         for task_id in state.queue.waiting_for(model):
             waiting = state.queue[task_id]
-            lane = lane_of(state, state.tasks[task_id].request)
+            task = state.tasks[task_id]
+            lane = lane_of(state, task.request, task.promise)
             if waiting.app == app and waiting.lane != lane:
                 state.queue.remove(task_id)
                 state.queue.add(task_id, model, waiting.priority, app=app, lane=lane, arrival=waiting.arrival)

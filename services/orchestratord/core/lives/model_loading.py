@@ -1,12 +1,12 @@
 """Loads of models: find a place, stage the file, make room, start a worker."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from llorch.errors import Reason
 from llorch.options.model import LoadOptions
 from llorch.options.option import values_of
-from llorch.worker_spec import WorkerSpec
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
 from orchestratord.core.events import ModelLoadAsked, ModelStaged, StagingFailed, WorkerStartAccepted
 from orchestratord.core.facts.decision import Outcome
@@ -19,9 +19,9 @@ from orchestratord.core.facts.task import TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import decision_record, model_unloading, sources, task_dispatch, task_life, yielding
 from orchestratord.core.placement import availability, replicas
-from orchestratord.core.placement.engines import engine_for
 from orchestratord.core.placement.load_planning import Outlook, outlook
 from orchestratord.core.placement.load_progress import describe_load
+from orchestratord.core.placement.worker_specs import what_to_load
 from orchestratord.core.state import BrainState
 
 LOOKS_AT_ONCE = 16
@@ -253,20 +253,13 @@ def _take_the_room(state: BrainState, load: Load) -> None:
 
 def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
     node = state.fleet.nodes[plan.node_id]
-    engine = engine_for(model, [node.devices[it] for it in plan.device_ids])
-    options = values_of(LoadOptions, model.spec) | {"engine": engine}
-    spec = WorkerSpec(
+    spec = replace(
+        what_to_load(model, [node.devices[it] for it in plan.device_ids], plan.context),
         worker_id=load.load_id,
-        model=model.name,
         source=load.source,
-        device_ids=plan.device_ids,
         slots=model.slots,
-        context_per_slot=plan.context,
-        cache_type_k=model.cache_type,
-        cache_type_v=model.cache_type,
         reservation_mib=plan.claims_mib,
         tensor_split=plan.tensor_split,
-        **options,
     )
     state.ledger.reserve(load.load_id, plan.claims)
     state.fleet.add_worker(Worker(spec, plan.node_id, asked_at=state.now, asked=load.asked))

@@ -34,6 +34,8 @@ def register(state: BrainState, event: NodeRegistered) -> None:
         node.devices = old.devices
     state.fleet.nodes[event.node_id] = node
     is_restarted = old is not None and old.instance_id != event.instance_id
+    if old is not None and not is_restarted:  # a pool manager that comes anew may have another engine or driver
+        node.loaded_as = old.loaded_as
     _take_in(state, node, event.snapshot, math.inf if is_restarted else event.applied_command_seq)
     assignment_changes.node_came(state)
 
@@ -80,6 +82,11 @@ def grace_over(state: BrainState, node_id: str) -> None:
     node = state.fleet.nodes.get(node_id)
     if node is not None and node.state is not NodeState.READY:
         state.look_again = True
+
+
+def awaited_long_enough(state: BrainState, _: str) -> None:
+    """Tasks of before the start stop waiting for nodes that have not registered since."""
+    state.look_again = True
 
 
 def renew_leases(state: BrainState) -> None:

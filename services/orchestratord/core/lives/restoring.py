@@ -62,7 +62,7 @@ def record_not_kept(state: BrainState, event: RecordNotKept) -> None:
 def task_restored(state: BrainState, event: TaskRestored) -> None:
     """A finished task is kept for the rest of its time; another one waits again, in the order of these events."""
     request = event.request
-    task = Task(request, created_at=state.now - event.age_s)
+    task = Task(request, created_at=state.now - event.age_s, promise=event.promise)
     state.tasks[task.task_id] = task
     if request.request_id:
         state.by_request_id[(request.app, request.request_id)] = task.task_id
@@ -77,6 +77,9 @@ def task_restored(state: BrainState, event: TaskRestored) -> None:
 
 
 def _wait_again(state: BrainState, task: Task) -> None:
+    if task.promise is not None:
+        state.nodes_awaited_until = state.now + state.config.no_device_grace_s
+        state.timers.at(state.nodes_awaited_until, TimerKind.NODES_AWAITED, "")
     try:
         task_submission.readmit(state, task)
     except LlorchError as error:

@@ -1,12 +1,21 @@
 """Waiting tasks get free slots. A task is bound to a worker only when that worker has a free slot."""
 
-from orchestratord.core.effects import AnnouncePlacement, CancelRun, Narrate, Placement, ReleaseRuns, StartRun
+from orchestratord.core.effects import (
+    AnnouncePlacement,
+    CancelRun,
+    Narrate,
+    PersistPromise,
+    Placement,
+    ReleaseRuns,
+    StartRun,
+)
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt, Task, TaskState
 from orchestratord.core.lives import app_changes, decision_record, learning, model_unloading
-from orchestratord.core.placement import prediction
+from orchestratord.core.placement import prediction, promises
 from orchestratord.core.placement.workers import place_task
 from orchestratord.core.state import BrainState
 
@@ -57,10 +66,11 @@ def cancel_attempt(state: BrainState, task: Task) -> None:
 
 
 def cancel_again(state: BrainState, worker: Worker) -> None:
-    """Runs whose task is over already: a cancel may have got lost while the worker could not be reached."""
+    """Runs whose task is over, or goes on elsewhere: a cancel may have got lost while the worker was out of reach."""
     for attempt_id in sorted(worker.attempts):
-        task = state.tasks.get(state.attempts[attempt_id].task_id)
-        if task is None or task.is_finished:
+        attempt = state.attempts[attempt_id]
+        task = state.tasks.get(attempt.task_id)
+        if task is None or task.is_finished or task.attempt is not attempt:
             state.emit(CancelRun(worker.worker_id, attempt_id))
 
 
@@ -89,6 +99,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     place = state.queue.take(task.task_id, charged)
     task.move_to(TaskState.RUNNING)
     task.attempts += 1
+    made_promise = _make_promise(state, task, worker)
     batch = len(worker.attempts) + 1
     attempt = Attempt(
         attempt_id=state.new_id("attempt"),
@@ -99,6 +110,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
         charged=charged,
         began_at=state.now,
         batch=batch,
+        made_promise=made_promise,
         expected=prediction.service_ms(state, task.request, worker, batch),
     )
     learning.judge_start(state, task)
@@ -112,8 +124,26 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     state.emit(
         AnnouncePlacement(task.task_id, placement),
         Narrate(task.task_id, _describe(placement)),
-        StartRun(worker.worker_id, attempt.attempt_id, task.request, _remaining_s(state, task)),
+        StartRun(worker.worker_id, attempt.attempt_id, task.request, _remaining_s(state, task), task.promise),
     )
+
+
+def _make_promise(state: BrainState, task: Task, worker: Worker) -> bool:
+    """From its first attempt on a deterministic task stays with one fingerprint. Whether this attempt is the first.
+
+    The promise is made, and kept on the disk, at the start and not at the first token: after a crash nobody knows what
+    readers have seen.
+    """
+    if not task.request.deterministic or task.promise is not None:
+        return False
+    set_promise(state, task, promises.promise_of(state, worker))
+    return True
+
+
+def set_promise(state: BrainState, task: Task, promise: Promise | None) -> None:
+    task.promise = promise
+    if task.request.durable:
+        state.emit(PersistPromise(task.task_id, promise))
 
 
 def placement_of(state: BrainState, worker: Worker, attempt_number: int) -> Placement:

@@ -27,7 +27,8 @@ from orchestratord.core.facts.task import (
 )
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import learning, session_life, task_dispatch
-from orchestratord.core.placement import prediction
+from orchestratord.core.placement import prediction, promises, replicas
+from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
 EXPIRED_IDS_KEPT = 100_000
@@ -45,8 +46,9 @@ def attempt_started(state: BrainState, event: AttemptStarted) -> None:
 
 
 def attempt_first_token(state: BrainState, event: AttemptFirstToken) -> None:
+    """Of an attempt whose place another one took, or is to take, nothing comes into the log."""
     task = _task_of(state, event.attempt_id)
-    if task is not None and task.first_token_at is None:
+    if task is not None and task.first_token_at is None and task.attempt is state.attempts[event.attempt_id]:
         task.first_token_at = state.now
 
 
@@ -173,7 +175,7 @@ def deadline_passed(state: BrainState, task_id: str) -> None:
     message = (
         f"the deadline of {task.request.deadline_s:g} s passed while the task waited; allow more time or ask for less"
     )
-    finish(state, task, TaskState.EXPIRED, TaskError(Reason.DEADLINE_PASSED, message))
+    finish(state, task, TaskState.EXPIRED, _too_late(state, task, message))
 
 
 def watch_latest_start(state: BrainState, task: Task) -> None:
@@ -204,7 +206,7 @@ def latest_start_passed(state: BrainState, task_id: str) -> None:
         f"the task still waits, and of its deadline of {task.request.deadline_s:g} s only {max(0.0, left_s):.1f} s are "
         f"left, while it needs at least {least_ms / 1000:.1f} s; allow more time or ask for less"
     )
-    finish(state, task, TaskState.EXPIRED, TaskError(Reason.DEADLINE_PASSED, message))
+    finish(state, task, TaskState.EXPIRED, _too_late(state, task, message))
 
 
 def forget(state: BrainState, task_id: str) -> None:
@@ -235,6 +237,13 @@ def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
 
 def _lost(what_happened: str) -> TaskError:
     return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again", retryable=True)
+
+
+def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
+    """The deadline is not the reason where the task could not have gone on with any more time."""
+    if task.promise is not None and not replicas.serving(state, lane_of(state, task.request, task.promise)):
+        return promises.unavailable(state, task.request.model, task.promise)
+    return TaskError(Reason.DEADLINE_PASSED, message)
 
 
 def _task_of(state: BrainState, attempt_id: str) -> Task | None:

@@ -1,7 +1,9 @@
 """A running task goes back into the queue at its old place, and continues elsewhere from where its output ends."""
 
 from orchestratord.core.effects import CancelRun, Narrate
-from orchestratord.core.facts.task import Attempt, TaskState
+from orchestratord.core.facts.task import Attempt, Task, TaskState
+from orchestratord.core.lives import task_dispatch
+from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
 
@@ -21,7 +23,17 @@ def requeue(state: BrainState, attempt: Attempt, because: str) -> None:
         return
     task.move_to(TaskState.QUEUED)
     task.attempt = None
-    place = attempt.place
-    state.queue.add(task.task_id, place.model, place.priority, app=place.app, lane=place.lane, arrival=place.arrival)
+    _drop_promise_of_nothing(state, task, attempt)
+    place, lane = attempt.place, lane_of(state, task.request, task.promise)
+    state.queue.add(task.task_id, place.model, place.priority, app=place.app, lane=lane, arrival=place.arrival)
     state.emit(CancelRun(attempt.worker_id, attempt.attempt_id), Narrate(task.task_id, because))
     state.look_again = True
+
+
+def _drop_promise_of_nothing(state: BrainState, task: Task, attempt: Attempt) -> None:
+    """The promise is about bytes that were shown. Where there are none, the task may begin on another kind of card.
+
+    A promise of before stays: what an earlier orchestrator has shown of it is not known.
+    """
+    if attempt.made_promise and task.first_token_at is None:
+        task_dispatch.set_promise(state, task, None)

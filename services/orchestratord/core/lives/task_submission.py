@@ -49,7 +49,9 @@ def readmit(state: BrainState, task: Task) -> None:
     request = task.request
     session_life.turn_goes_on(state, request)
     model = state.catalog.get_active(request.model)
-    state.queue.add(task.task_id, model.name, request.priority, app=request.app, lane=lane_of(state, request))
+    state.queue.add(
+        task.task_id, model.name, request.priority, app=request.app, lane=lane_of(state, request, task.promise)
+    )
     if request.deadline_s is not None:
         state.timers.at(task.created_at + request.deadline_s, TimerKind.DEADLINE, task.task_id)
 
@@ -121,7 +123,7 @@ def _predict(state: BrainState, task: Task, ahead: int) -> None:
     """When it will start, and whether it will be done in time; left open where that is not known."""
     start: Estimate | None = prediction.AT_ONCE
     if task.task_id in state.queue:
-        start = prediction.predict_start_of(state, task, lane_of(state, task.request), ahead)
+        start = prediction.predict_start_of(state, task, lane_of(state, task.request, task.promise), ahead)
     if start is not None and not task.is_finished:
         task.predicted_start_ms = round(start.mean)
         task.on_time_forecast = prediction.on_time_forecast(state, task, start)

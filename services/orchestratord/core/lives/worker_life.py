@@ -5,6 +5,7 @@ from llorch.worker_state import WorkerState
 from orchestratord.core.effects import AttachWorker, DetachWorker, ReleaseRuns
 from orchestratord.core.events import RunsFound, WorkerAttached, WorkerSilent, WorkerStartFailed
 from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Worker
+from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import (
     learning,
@@ -15,6 +16,7 @@ from orchestratord.core.lives import (
     task_dispatch,
     task_life,
 )
+from orchestratord.core.placement.worker_specs import what_was_loaded
 from orchestratord.core.state import BrainState
 
 
@@ -48,9 +50,12 @@ def became_ready(state: BrainState, worker: Worker, engine: EngineFacts, endpoin
     keys = [(worker.node_id, device_id) for device_id in worker.spec.device_ids]
     state.ledger.measured(worker.worker_id, dict(zip(keys, engine.memory_mib, strict=False)))
     measuring.learn(state, worker)
+    state.fleet.nodes[worker.node_id].note_fingerprint(what_was_loaded(worker.spec), engine.fingerprint)
     _learn_load_time(state, worker)
     state.load_failures.pop(worker.spec.model, None)
     state.loads.remove(worker.worker_id)
+    if any(isinstance(lane, Lane) and lane.promise for lane in state.queue.lanes_of(worker.spec.model)):
+        state.look_again = True  # a task waited for a certain fingerprint, and now it is known whether this is it
     state.emit(AttachWorker(worker.worker_id, endpoint))
 
 

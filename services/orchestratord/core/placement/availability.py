@@ -9,10 +9,11 @@ from orchestratord.core.facts.decision import Decision, Outcome
 from orchestratord.core.facts.fleet import Node, NodeState
 from orchestratord.core.facts.loads import Plan
 from orchestratord.core.facts.model import Model
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import Lane, Rules, rules_of
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError
-from orchestratord.core.placement import replicas
+from orchestratord.core.placement import promises, replicas
 from orchestratord.core.placement.load_planning import Outlook, may_ever_fit, outlook
 from orchestratord.core.placement.tally import NO_ROOM
 from orchestratord.core.state import BrainState
@@ -120,6 +121,8 @@ def why_nowhere(state: BrainState, model: Model, looked: Outlook) -> TaskError |
     """The error for the tasks that wait, now that no place is left; None if a node or a device may still come."""
     if any(_may_come_back(state, node) for node in state.fleet.nodes.values()):
         return None
+    if looked.promise is not None and looked.decision.removed.get("fingerprint"):
+        return _promise_broken(state, model, looked.promise)
     if refused := state.refusals.get(model.name):
         return next(iter(refused.values()))
     return _no_place(state, model, looked)
@@ -142,6 +145,13 @@ def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | N
         message = f"no device is left for '{model.name}': what could take it is {' or '.join(removed)}"
         return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`", retryable=True)
     return None
+
+
+def _promise_broken(state: BrainState, model: Model, promise: Promise) -> TaskError | None:
+    """There are places, but of another fingerprint. None as long as one of the same may still come."""
+    if state.now < state.nodes_awaited_until or any(drain.comes_back for drain in state.drains.all()):
+        return None
+    return promises.unavailable(state, model.name, promise)
 
 
 def _fits_nowhere(model: Model, looked: Outlook) -> str:

@@ -9,7 +9,7 @@ from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.mode_effects import BINDING, EFFECTS, WANTING
 from orchestratord.core.facts.rules import Rule
-from orchestratord.core.placement import engines
+from orchestratord.core.placement import engines, promises
 from orchestratord.core.placement.query import Query, Site
 
 OLDEST_COMPUTE_CAPABILITY = (5, 0)
@@ -153,6 +153,21 @@ def _prompt_is_known(query: Query) -> bool:
     return query.request.prompt_is_exact and query.request.prompt_tokens > 0
 
 
+def _gives_other_bytes(query: Query, site: Site) -> bool:
+    """The output of a deterministic task has begun, and what goes on there would not go on as it began."""
+    promise = query.request.lane.promise
+    if promise is None:
+        return False
+    if site.worker is not None:
+        return not promises.is_kept_by(query.state, promise, site.worker)
+    return not promises.may_be_kept_at(query, promise, site)
+
+
+def _what_is_other(query: Query, site: Site) -> str:
+    promise = query.request.lane.promise
+    return promises.why_not(query, promise, site) if promise is not None else ""
+
+
 _NODE_READY = Filter("node_ready", _is_not_ready, _why_not_ready)
 _LOAD_FAILED = Filter("load_failed", _did_fail, _why_it_failed, lambda query: bool(query.request.excluded_nodes))
 _DEVICE_USABLE = Filter("device_usable", _does_not_answer, _who_does_not_answer)
@@ -167,6 +182,10 @@ _WANT_NO_DEVICE = tuple(_by_rules(mode) for mode in BINDING if mode not in WANTI
 _WANT_A_SET = tuple(_by_rules(mode) for mode in BINDING if mode in WANTING)
 _CONTEXT = Filter("context", _is_too_short, _what_is_too_short, _prompt_is_known)
 
+_FINGERPRINT = Filter(
+    "fingerprint", _gives_other_bytes, _what_is_other, lambda query: query.request.lane.promise is not None
+)
+
 # What is told to people is the first that applies.
 
 OF_NODES = (_NODE_READY, _LOAD_FAILED)
@@ -175,11 +194,11 @@ OF_NODES = (_NODE_READY, _LOAD_FAILED)
 OF_DEVICES = (_DEVICE_USABLE, _RELEASED, _DRAINING, _ENGINE, _COMPUTE_CAPABILITY, _DEVICE_MASK, *_WANT_NO_DEVICE)
 """Asked per device; a set of devices is made of those that they leave."""
 
-OF_SETS = (*_WANT_A_SET, _CONTEXT)
+OF_SETS = (*_WANT_A_SET, _CONTEXT, _FINGERPRINT)
 """Asked per set of devices, be it one device or several."""
 
 OF_RULES = (_DEVICE_MASK, *_WANT_NO_DEVICE, *_WANT_A_SET)
 """Of all these, those that follow what people say."""
 
-OF_WORKERS = (_NODE_READY, *OF_RULES, _CONTEXT)
+OF_WORKERS = (_NODE_READY, *OF_RULES, _CONTEXT, _FINGERPRINT)
 """Asked per worker that is there already."""

@@ -2,6 +2,7 @@
 
 from llorch.errors import PermissionDenied, Reason
 from llorch.options.task import WISHES
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import NO_OVERRIDES, Lane, OverridePolicy, Overrides, Wishes
 from orchestratord.core.facts.targets import Place, resolve
 from orchestratord.core.facts.task import TaskRequest
@@ -27,10 +28,10 @@ def overrides_of(state: BrainState, wishes: Wishes | None) -> Overrides:
     )
 
 
-def lane_of(state: BrainState, request: TaskRequest) -> Lane:
+def lane_of(state: BrainState, request: TaskRequest, promise: Promise | None = None) -> Lane:
     """Apps that no rule names share a lane."""
     app = request.app if state.assignments.names_app(request.app) else ""
-    return Lane(request.model, app, request.overrides)
+    return Lane(request.model, app, request.overrides, promise)
 
 
 def _places(state: BrainState, targets: tuple[str, ...]) -> tuple[Place, ...]:

@@ -7,6 +7,7 @@ from orchestratord.core.facts.decision import Decision
 from orchestratord.core.facts.loads import Plan
 from orchestratord.core.facts.memory_estimate import estimate_mib
 from orchestratord.core.facts.model import Model
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.placement import pipeline
@@ -16,11 +17,15 @@ from orchestratord.core.state import BrainState
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """`plan` is None if nothing is possible now. `waits`: it would be, if workers were gone that can't leave yet."""
+    """`plan` is None if nothing is possible now. `waits`: it would be, if workers were gone that can't leave yet.
+
+    `promise` is what the place has to keep.
+    """
 
     decision: Decision
     plan: Plan | None
     needed_mib: int
+    promise: Promise | None = None
 
     @property
     def waits(self) -> bool:
@@ -59,7 +64,7 @@ def _with(state: BrainState, request: LoadRequest) -> Outlook:
     decision = pipeline.place_load(state, request)
     chosen = decision.chosen
     if chosen is None:
-        return Outlook(decision, None, needed_mib)
+        return Outlook(decision, None, needed_mib, request.lane.promise)
     plan = Plan(
         node_id=chosen.node_id,
         device_ids=chosen.device_ids,
@@ -68,4 +73,4 @@ def _with(state: BrainState, request: LoadRequest) -> Outlook:
         tensor_split=chosen.tensor_split,
         evicts=chosen.evicts,
     )
-    return Outlook(decision, plan, needed_mib)
+    return Outlook(decision, plan, needed_mib, request.lane.promise)

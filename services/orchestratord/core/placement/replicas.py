@@ -4,6 +4,7 @@ from llorch.worker_state import WorkerState
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.rules import Lane, Rules, rules_of
+from orchestratord.core.placement import promises
 from orchestratord.core.state import BrainState
 
 
@@ -66,12 +67,14 @@ def workers_for(state: BrainState, lane: Lane) -> list[Worker]:
     return [
         worker
         for worker in state.fleet.workers_of_model(lane.model)
-        if worker.serves and state.fleet.node_is_ready(worker) and _admits(state, rules, worker)
+        if worker.serves and state.fleet.node_is_ready(worker) and _admits(state, rules, lane, worker)
     ]
 
 
-def _admits(state: BrainState, rules: Rules, worker: Worker) -> bool:
-    return rules.admits(state.fleet.nodes[worker.node_id], worker.spec.device_ids)
+def _admits(state: BrainState, rules: Rules, lane: Lane, worker: Worker) -> bool:
+    if not rules.admits(state.fleet.nodes[worker.node_id], worker.spec.device_ids):
+        return False
+    return lane.promise is None or promises.is_kept_by(state, lane.promise, worker)
 
 
 def _on_the_way(state: BrainState, lane: Lane) -> int:

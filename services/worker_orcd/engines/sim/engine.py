@@ -186,11 +186,12 @@ class SimEngine:
         self._runs.clear()
 
     def _fingerprint(self) -> Fingerprint:
-        """Its tokens depend on the seed, its answers' lengths on the context and on `eos_after`."""
+        """Its tokens depend on the seed, its answers' lengths on the context and on `eos_after`; on no card."""
         return Fingerprint(
             engine_version=f"sim {VERSION}",
             build=f"eos_after={self._parameters.eos_after}",
             device_kind="simulated",
+            device=self._parameters.device,
             context_per_slot=self._shape.context_per_slot,
         )
 

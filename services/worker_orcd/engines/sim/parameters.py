@@ -48,7 +48,7 @@ class SimParameters:
     the share `batch_slowdown` (0.02: a step of 32 runs takes 1.62 times as long). Prompts are evaluated one
     after the other at `prefill_tokens_per_s` and do not slow decoding. `eos_after` is the length of every
     answer, in tokens; without it answers end at `max_tokens` or with the context. `fail_load` is the reason
-    for which loading fails.
+    for which loading fails. `device` is the card that the fingerprint names: receipts of two are told apart by it.
     """
 
     prefill_tokens_per_s: float = 0.0
@@ -58,6 +58,7 @@ class SimParameters:
     vram_mib: int = 0
     eos_after: int | None = None
     fail_load: str = ""
+    device: str = ""
     faults: tuple[Fault, ...] = ()
 
     def prefill_s(self, tokens: int) -> float:

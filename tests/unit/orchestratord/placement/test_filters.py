@@ -7,13 +7,15 @@ import pytest
 from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
-from orchestratord.core.facts.fleet import NodeState
+from orchestratord.core.facts.fleet import FINGERPRINTS_KEPT, NodeState
+from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.rules import Lane, Overrides
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.placement import availability, filters
-from support.placement import BIG, SMALL, Scene, card
+from orchestratord.core.placement.worker_specs import what_to_load
+from support.placement import BIG, GIB, SMALL, Scene, card
 
 pytestmark = pytest.mark.req("ORCH-1011")
 
@@ -151,6 +153,54 @@ def test_a_device_that_its_owner_took_back() -> None:
     scene = scene_with()
     scene.state.released.put(ReleasedDevice("garage", BIG.device_id), None)
     assert removed_by(scene)[BIG.device_id][0] == "device_released"
+
+
+FINGERPRINT = Fingerprint("aa", ("RTX 3090", "driver 555"))
+PROMISE = Promise(FINGERPRINT, ("CUDA RTX 3090",), 4096)
+BEGUN = Lane("coder", promise=PROMISE)
+
+
+@pytest.mark.req("ORCH-1038")
+def test_a_card_that_gives_other_bytes_than_those_that_a_task_began_with() -> None:
+    scene = scene_with()
+    filtered_by, why = removed_by(scene, lane=BEGUN)[SMALL.device_id]
+    assert filtered_by == "fingerprint"
+    assert why.startswith("the output began on RTX 3090, driver 555; CUDA RTX 3060 with a context of 4096")
+    assert scene.chosen(lane=BEGUN) == ("garage/GPU-3090",)
+    assert scene.place().removed == {}
+
+
+@pytest.mark.req("ORCH-1038")
+def test_a_set_of_cards_that_is_another_than_the_one_that_a_task_began_on() -> None:
+    scene = scene_with(card("A"), card("B", index=1), SMALL)
+    scene.model("large", 30 * GIB)
+    both = Promise(FINGERPRINT, ("CUDA RTX 3090", "CUDA RTX 3090"), 4096)
+    assert scene.chosen("large", lane=Lane("large", promise=both)) == ("garage/A", "garage/B")
+    mixed = Promise(FINGERPRINT, ("CUDA RTX 3090", "CUDA RTX 4090"), 4096)
+    assert scene.place("large", lane=Lane("large", promise=mixed)).removed["fingerprint"] > 0
+    assert scene.chosen("large", lane=Lane("large", promise=mixed)) == ()
+
+
+@pytest.mark.req("ORCH-1038")
+def test_a_card_that_gave_other_bytes_the_last_time_the_model_was_loaded_there() -> None:
+    scene = scene_with()
+    model, node = scene.state.catalog.get("coder"), scene.state.fleet.nodes["garage"]
+    node.note_fingerprint(what_to_load(model, [BIG], 4096), Fingerprint("bb", ("RTX 3090", "driver 550")))
+    assert removed_by(scene, lane=BEGUN)[BIG.device_id] == (
+        "fingerprint",
+        "the output began on driver 555, and what was loaded there last had driver 550",
+    )
+    node.note_fingerprint(what_to_load(model, [BIG], 2048), Fingerprint("bb"))
+    node.note_fingerprint(what_to_load(model, [BIG], 4096), FINGERPRINT)
+    assert scene.chosen(lane=BEGUN) == ("garage/GPU-3090",)
+
+
+def test_of_what_a_node_gave_the_newest_is_kept() -> None:
+    scene = scene_with()
+    model, node = scene.state.catalog.get("coder"), scene.state.fleet.nodes["garage"]
+    for context in range(FINGERPRINTS_KEPT + 5):
+        node.note_fingerprint(what_to_load(model, [BIG], context), FINGERPRINT)
+    assert [told.context_per_slot for told in node.loaded_as] == list(range(5, FINGERPRINTS_KEPT + 5))
 
 
 def test_details_are_told_only_when_the_caller_asks_for_them() -> None:

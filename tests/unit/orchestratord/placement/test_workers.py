@@ -5,9 +5,11 @@ import pytest
 from llorch.assignment_mode import Mode
 from orchestratord.core.facts.decision import Decision
 from orchestratord.core.facts.fleet import Leaving, NodeState
+from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.sessions import Session
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.core.learnt.rates import Run
+from orchestratord.core.placement import replicas
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.placement.workers import place_task
 from support.placement import BIG, SMALL, Scene
@@ -116,3 +118,18 @@ def test_a_prompt_goes_where_it_should_fit_and_is_never_kept_from_running_by_a_g
     assert chosen(scene, prompt_tokens=3000) == long.worker_id
     long.attempts.add("one more")
     assert chosen(scene, prompt_tokens=3000) == short.worker_id
+
+
+@pytest.mark.req("ORCH-1038")
+def test_a_task_whose_output_has_begun_goes_on_with_the_same_fingerprint_only(scene: Scene) -> None:
+    ours, other = Fingerprint("aa", ("RTX 3090",)), Fingerprint("bb", ("RTX 3060",))
+    scene.worker("coder", 4000, SMALL.device_id, fingerprint=other)
+    scene.worker("coder", 4000, SMALL.device_id)
+    equal = scene.worker("coder", 4000, BIG.device_id, busy=3, fingerprint=ours)
+    request = TaskRequest("task", "coder", b"", "", 0, deterministic=True)
+    begun = lane_of(scene.state, request, Promise(ours))
+    decision = place_task(scene.state, request, begun)
+    assert [candidate.worker_id for candidate in decision.ranked] == [equal.worker_id]
+    assert decision.removed == {"fingerprint": 2}
+    assert replicas.workers_for(scene.state, begun) == [equal]
+    assert len(replicas.workers_for(scene.state, lane_of(scene.state, request))) == 3

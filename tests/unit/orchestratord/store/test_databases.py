@@ -54,7 +54,7 @@ async def test_a_database_of_an_earlier_version_has_what_was_put_into_it(tmp_pat
     later = [change for change in names.CHANGES if change.format > _format(name)]
     unknown = {change.type for change in later if change.is_new_kind}
     assert records == [_before(later, record) for record in RECORDS if type(record) not in unknown]
-    assert tasks == [_before(later, task) for task in TASKS]
+    assert tasks == [_before(later, _in_tables_of(name, task)) for task in TASKS]
     assert audit == [*reversed(AUDIT)]
 
 
@@ -64,7 +64,7 @@ async def test_a_database_of_the_first_release_has_what_was_put_into_it(tmp_path
     (model,) = (record for record in RECORDS if isinstance(record, ModelRecord))
     facts = SourceFacts("file:/models/coder.gguf", digest="e3b0c44298fc1c149afbf4c8996fb924")
     assert records == [_before(names.CHANGES, model), facts]
-    assert tasks == [_before(names.CHANGES, task) for task in TASKS]
+    assert tasks == [_before(names.CHANGES, _in_tables_of("0001-first", task)) for task in TASKS]
     assert audit == [AUDIT[0]]
 
 
@@ -187,6 +187,10 @@ def _copies_in(folder: Path) -> list[str]:
 
 def _format(name: str) -> int:
     return FORMATS[name] if name in FORMATS else int(name.partition(".")[2])
+
+
+def _in_tables_of(name: str, task: KeptTask) -> KeptTask:
+    return task if name >= "0003" else dataclasses.replace(task, promise=None)
 
 
 def _without(stored: dict[str, Any], change: Change) -> dict[str, Any]:

@@ -18,13 +18,14 @@ from llorch.gguf.facts import Pooling
 from llorch.split_mode import SplitMode
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.model import ModelState, Origin
+from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 from orchestratord.core.facts.work import Work
 from orchestratord.core.learnt.rates import Quantity
 from orchestratord.store import names
 from orchestratord.store.kinds import KINDS
 
-ALL_KEPT = (*(kind.type for kind in KINDS), TaskRequest, Terminal, TaskState)
+ALL_KEPT = (*(kind.type for kind in KINDS), TaskRequest, Promise, Terminal, TaskState)
 
 VALUES: dict[type[Enum], set[str]] = {
     CacheType: {"f16", "q8_0", "q4_0"},
