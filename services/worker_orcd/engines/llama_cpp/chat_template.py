@@ -13,7 +13,8 @@ from worker_orcd.rendering.renderer import Renderer, RenderFailed, RenderLimits
 from worker_orcd.run_spec import Message, Tool
 
 MAX_TEMPLATE_CHARACTERS = 256 * 1024
-
+_NOT_GIVEN = {"documents": None}
+"""What Transformers gives to every template, for some ask whether it is none."""
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a pair that stands for one character, alone. JSON can say it, UTF-8 can't."""
 
@@ -68,11 +69,11 @@ class ChatTemplate:
             if name in own:
                 raise invalid_field("generate.chat.template_values", f"must not set {name}")
         try:
-            masked = {name: self._masking.mask_all(value) for name, value in values.items()}
+            masked = {name: self._masking.mask_all(value) for name, value in {**_NOT_GIVEN, **values}.items()}
             masked_messages: Any = self._masking.mask_all(own.pop("messages"))
-            last = masked_messages[-1]["content"] if continues else ""
+            last = "".join(masked_messages[-1]["content"]) if continues else ""
             if continues:
-                masked_messages[-1]["content"] = with_end(last)
+                masked_messages[-1]["content"] = [with_end(last)]
             masked["messages"] = masked_messages
             masked["tools"] = self._masking.mask_all(own.pop("tools")) or None
             rendered = self._renderer.render({**masked, **own}, now or self._clock.wall())
@@ -98,7 +99,7 @@ def _shown_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def _shown(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
     """What is not there is left out: templates ask whether it is defined. A tool's result gets the name of its call."""
-    shown: dict[str, Any] = {"role": message.role.value, "content": message.content}
+    shown: dict[str, Any] = {"role": message.role.value, "content": [*message.parts] or [message.content]}
     if name := message.name or names.get(message.tool_call_id, ""):
         shown["name"] = name
     if message.tool_call_id:
