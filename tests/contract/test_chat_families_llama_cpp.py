@@ -89,7 +89,11 @@ INPUTS: dict[str, Input] = {
         ]
     ),
     "thoughts": Input(
-        [HELLO, {"role": "assistant", "content": "(hm) I am."}, {"role": "user", "content": "Who made you? /think"}]
+        [
+            HELLO,
+            {"role": "assistant", "content": "<think>\nHm.\n</think>\n\nI am."},
+            {"role": "user", "content": "Who made you? /think"},
+        ]
     ),
     "parts": Input(
         [

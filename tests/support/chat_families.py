@@ -8,13 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from support.gguf_writer import MetadataValue, TensorData, write_gguf
 from support.tiny_models import WORDS
+from support.tiny_vocabularies import Metadata, shown_bytes, write_zeros
 
 FOLDER = Path(__file__).with_suffix("")
-WIDTH, HEADS = 32, 2
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'\"()[]{}<>|/\\_-+*=&%$#@~^`"
 
@@ -164,29 +161,17 @@ FAMILIES = (
 
 
 def write_family_model(folder: Path, family: Family) -> Path:
-    """A model of one layer that can be loaded, with the family's vocabulary and template."""
+    """A model that can be loaded, with the family's vocabulary and template."""
     vocabulary = _byte_pairs(family) if family.pre else _sentence_pieces(family)
     tokens = vocabulary["tokenizer.ggml.tokens"]
     assert isinstance(tokens, list)
-    metadata: dict[str, MetadataValue] = {
-        "general.architecture": "llama",
-        "general.name": family.name,
-        "general.file_type": 0,
-        "llama.context_length": 8192,
-        "llama.embedding_length": WIDTH,
-        "llama.feed_forward_length": WIDTH,
-        "llama.block_count": 1,
-        "llama.attention.head_count": HEADS,
-        "llama.attention.head_count_kv": HEADS,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.rope.dimension_count": WIDTH // HEADS,
-        **vocabulary,
+    own: Metadata = {
         "tokenizer.ggml.bos_token_id": tokens.index(family.bos),
         "tokenizer.ggml.eos_token_id": tokens.index(family.eos),
         "tokenizer.ggml.add_bos_token": family.adds_bos,
         "tokenizer.chat_template": family.template,
     }
-    return write_gguf(folder / f"{family.name}.gguf", metadata, _tensors(len(tokens)))
+    return write_zeros(folder / f"{family.name}.gguf", family.name, vocabulary | own)
 
 
 def _special(family: Family) -> list[tuple[str, int]]:
@@ -194,7 +179,7 @@ def _special(family: Family) -> list[tuple[str, int]]:
     return [*control.items(), *dict.fromkeys(family.defined, _USER_DEFINED).items()]
 
 
-def _sentence_pieces(family: Family) -> dict[str, MetadataValue]:
+def _sentence_pieces(family: Family) -> Metadata:
     byte_tokens = [(f"<0x{byte:02X}>", _BYTE) for byte in range(256)]
     beginnings = dict.fromkeys(f"▁{word[:end]}" for word in WORDS for end in range(len(word) + 1))
     normal = [(text, _NORMAL) for text in (*_LETTERS, *beginnings)]
@@ -209,40 +194,18 @@ def _sentence_pieces(family: Family) -> dict[str, MetadataValue]:
     }
 
 
-def _byte_pairs(family: Family) -> dict[str, MetadataValue]:
+def _byte_pairs(family: Family) -> Metadata:
     """Every text goes by bytes; a word is merged letter by letter."""
     pairs: dict[tuple[str, str], None] = {}
     for word in WORDS:
         for whole in (f"Ġ{word}", word):
             pairs |= {(whole[:end], whole[end]): None for end in range(1, len(whole))}
     merged = dict.fromkeys("".join(pair) for pair in pairs)
-    tokens = [(text, _NORMAL) for text in (*_byte_letters(), *merged)] + _special(family)
+    tokens = [(text, _NORMAL) for text in (*shown_bytes(), *merged)] + _special(family)
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": family.pre,
         "tokenizer.ggml.tokens": [text for text, _ in tokens],
         "tokenizer.ggml.token_type": [kind for _, kind in tokens],
         "tokenizer.ggml.merges": [" ".join(pair) for pair in pairs],
-    }
-
-
-def _byte_letters() -> list[str]:
-    """One letter for each byte: its own where it can be seen, else one of those from 256 on."""
-    seen = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in seen else chr(next(others)) for byte in range(256)]
-
-
-def _tensors(words: int) -> dict[str, TensorData]:
-    """Nothing is ever computed with these."""
-    square = np.zeros((WIDTH, WIDTH), np.float32)
-    ones = np.ones(WIDTH, np.float32)
-    layer = {f"blk.0.attn_{name}.weight": square for name in ("q", "k", "v", "output")}
-    layer |= {f"blk.0.ffn_{name}.weight": square for name in ("gate", "up", "down")}
-    return {
-        "token_embd.weight": np.zeros((words, WIDTH), np.float32),
-        "output_norm.weight": ones,
-        "blk.0.attn_norm.weight": ones,
-        "blk.0.ffn_norm.weight": ones,
-        **layer,
     }

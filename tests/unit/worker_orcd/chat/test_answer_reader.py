@@ -363,9 +363,9 @@ def test_every_split_in_two_and_single_characters_read_the_same(
 
 
 @pytest.mark.parametrize(("chat_format", "text", "expected"), CASES)
-def test_forty_random_cuts_read_the_same(chat_format: ChatFormat, text: str, expected: list[Content]) -> None:
+def test_random_cuts_read_the_same(chat_format: ChatFormat, text: str, expected: list[Content]) -> None:
     source = random.Random(text)  # noqa: S311  which cuts is no secret
-    for _ in range(40):
+    for _ in range(examples(40)):
         cuts = sorted(source.choices(range(len(text) + 1), k=source.randint(1, len(text))))
         pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         assert read(reader(chat_format), pieces) == expected
@@ -458,7 +458,7 @@ WRITTEN = [
 
 
 @given(st.dictionaries(st.text(max_size=4), JSON, max_size=3), st.booleans(), st.sampled_from([None, 0, 2]), st.data())
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_arguments_in_any_pieces_are_those_that_the_model_gave(
     given_to: dict[str, object], ensure_ascii: bool, indent: int | None, data: st.DataObject
 ) -> None:
