@@ -27,7 +27,7 @@ from worker_orcd.log_entry import ToolCallDelta
 from worker_orcd.text.stop_strings import earliest_stop, held_from
 
 EARLY = 256
-"""A call that is longer than this and not yet known for one is looked at again only when something opens or closes."""
+"""Where more than this is held back of a call, it is looked at again only when something opens or closes."""
 _BRACKETS = frozenset("{}])>")
 
 
@@ -115,7 +115,8 @@ class AnswerReader:
     def read(self, text: str) -> list[Content] | None:
         """Takes the next piece; what is known since the last answer, or None if part of that is held back."""
         self._pending += text
-        if self._at is not _At.CALL or len(self._pending) <= EARLY or not _BRACKETS.isdisjoint(text):
+        is_held = self._at in (_At.CALL, _At.CLOSING) and len(self._pending) > EARLY
+        if not is_held or not _BRACKETS.isdisjoint(text):
             self._advance(is_whole=False)
         return None if self._pending or self._at is _At.CALL else self._take()
 

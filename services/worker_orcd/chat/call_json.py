@@ -14,6 +14,8 @@ def _no_constant(name: str) -> None:
 _DECODER = json.JSONDecoder(strict=False, parse_constant=_no_constant)
 """Lets line ends within strings pass, which models write now and then; NaN and the like do not."""
 _SPACE = re.compile(r"\s*")
+_MOST_BEFORE_ARGUMENTS = 2048
+"""Characters. A call with more before its arguments is read when it is whole."""
 _KEY = re.compile(r'\s*"([^"\\]{1,64})"\s*:\s*')
 _LOOKAHEAD = 16
 """An error that lies this far before the end is one; nearer to it, the rest of a word may still come."""
@@ -92,7 +94,11 @@ def call_head(text: str, begin: int) -> CallHead | None:
     """
     at, levels, name = space_end(text, begin), 0, ""
     expected = "{"
-    while text.startswith(expected, at) and (key := _KEY.match(text, at + 1)) is not None:
+    while (
+        at < begin + _MOST_BEFORE_ARGUMENTS
+        and text.startswith(expected, at)
+        and (key := _KEY.match(text, at + 1)) is not None
+    ):
         levels += expected == "{"
         at = key.end()
         is_object = text.startswith("{", at)
