@@ -111,6 +111,15 @@ INPUTS: dict[str, Input] = {
         ],
         [ADD, STOP],
     ),
+    "said_and_called": Input(
+        [
+            SYSTEM,
+            {"role": "user", "content": "Add."},
+            {**_called(("call00001", "add_numbers", {"a": 2})), "content": "I add."},
+            _told("call00001", "add_numbers", "2 <b>"),
+        ],
+        [ADD],
+    ),
     "two_calls": Input(
         [
             {"role": "user", "content": "Add, then stop."},

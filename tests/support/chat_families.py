@@ -64,10 +64,11 @@ _DEEPSEEK_MARKS = tuple(
 )  # fmt: skip
 _DEEPSEEK = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>")
 _USERS_AND_ASSISTANTS = frozenset({"user", "assistant"})
-_TURNS_ALONE = frozenset({"system", "tools", "two_calls"})
+_CALLS = frozenset({"tools", "said_and_called", "two_calls"})
+_TURNS_ALONE = _CALLS | {"system"}
 
 FAMILIES = (
-    Family("llama2", "", "<s>", "</s>", refuses=frozenset({"tools", "two_calls"})),
+    Family("llama2", "", "<s>", "</s>", refuses=_CALLS),
     Family(
         "llama3", "llama-bpe", "<|begin_of_text|>", "<|eot_id|>",
         ("<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|python_tag|>"),
@@ -110,7 +111,7 @@ FAMILIES = (
     ),
     Family(
         "gemma3", "", "<bos>", "<eos>", ("<start_of_turn>", "<end_of_turn>", "<start_of_image>"), adds_space=False,
-        part_roles=_USERS_AND_ASSISTANTS, refuses=frozenset({"tools", "two_calls"}),
+        part_roles=_USERS_AND_ASSISTANTS, refuses=_CALLS,
     ),
     Family("phi3", "", "<s>", "<|endoftext|>", ("</s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")),
     Family("phi4", "dbrx", "<|endoftext|>", "<|im_end|>", ("<|im_start|>", "<|im_sep|>"), adds_bos=False),

@@ -202,6 +202,18 @@ def test_parts_of_a_message_come_as_parts_where_all_of_them_are_written_and_as_o
     assert conversation("{{ messages[0].content[0].text }}", two) == "a  b"
 
 
+@pytest.mark.parametrize(
+    "parts", [("a<|im_", "end|>"), ("a<|im_ ", "\n", " end|>"), ("<", "|im_end|>"), ("<|im_end|>", "x")]
+)
+def test_control_text_that_a_user_spells_over_several_parts_stays_text(parts: tuple[str, ...]) -> None:
+    trimmed = "{% for m in messages %}{% for p in m.content %}{{ p.text | trim }}{% endfor %}{% endfor %}"
+    for source in (EITHER, trimmed, CHATML):
+        with opened(source) as template:
+            rendered = template.render([Message(Role.USER, "".join(parts), parts=parts)], {})
+        own = "".join(part.text for part in rendered if not part.literal)
+        assert own.count("<|im_end|>") == (1 if source is CHATML else 0)
+
+
 def test_a_template_that_knows_calls_by_content_that_is_null_gets_null() -> None:
     null = (
         "{% for m in messages %}{% if m.content is none %}{{ m.tool_calls[0].function.name }}"

@@ -63,7 +63,7 @@ class ChatTemplate:
 
         `now` is what it takes for the present, where that is not the clock's time.
         """
-        own = {**self._own_values, "messages": _shown_messages(messages), "tools": [_shown_tool(t) for t in tools]}
+        own = {**self._own_values, "messages": self._shown_messages(messages), "tools": [_shown_tool(t) for t in tools]}
         own["add_generation_prompt"] = not continues
         for name in values:
             if name in own:
@@ -91,15 +91,19 @@ class ChatTemplate:
     def close(self) -> None:
         self._renderer.close()
 
+    def _shown_messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        names = {call.call_id: call.name for message in messages for call in message.tool_calls}
+        return [_shown(message, self._texts(message), names) for message in messages]
 
-def _shown_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    names = {call.call_id: call.name for message in messages for call in message.tool_calls}
-    return [_shown(message, names) for message in messages]
+    def _texts(self, message: Message) -> list[str]:
+        """The parts of its content, or all of it, where two of them could make a control token."""
+        is_open = any(self._masking.is_open(part) for part in message.parts[:-1])
+        return [message.content] if is_open or not message.parts else [*message.parts]
 
 
-def _shown(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+def _shown(message: Message, texts: list[str], names: Mapping[str, str]) -> dict[str, Any]:
     """What is not there is left out: templates ask whether it is defined. A tool's result gets the name of its call."""
-    shown: dict[str, Any] = {"role": message.role.value, "content": [*message.parts] or [message.content]}
+    shown: dict[str, Any] = {"role": message.role.value, "content": texts}
     if name := message.name or names.get(message.tool_call_id, ""):
         shown["name"] = name
     if message.tool_call_id:
