@@ -593,5 +593,7 @@ def test_an_answer_that_goes_on_is_the_rest_of_the_whole(
 
 def test_an_answer_does_not_go_on_within_a_call() -> None:
     assert not reader(HERMES).go_on_after('<tool_call>{"name": ')
+    assert not reader(HERMES).go_on_after('<tool_call>{"name": "add", "arguments": {"a": ')
+    assert not reader(HERMES).go_on_after('<tool_call>{"name": "add", "arguments": {"a": 1}}')
     assert not reader(LLAMA3).go_on_after('{"name": ')
     assert reader(HERMES, tools=()).go_on_after('<tool_call>{"name": ')
