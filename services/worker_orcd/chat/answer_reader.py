@@ -70,12 +70,13 @@ class AnswerReader:
         begins = ((thoughts.opening, _At.THOUGHTS), (thoughts.answer, _At.TEXT)) if chat_format.thinks else ()
         self._begins = [(mark, to) for mark, to in begins if mark]
         self._has_headers = chat_format.has_headers
-        self._thoughts_end = thoughts.closing
-        self._answer_end = thoughts.answer_end if chat_format.thinks else ""
+        self._thoughts_end = {thoughts.closing: _At.START}
         self._tools: Mapping[str, Mapping[str, Any]] = (
             tools if isinstance(tools, Mapping) else {name: {} for name in tools}
         )
-        self._opening = chat_format.tool_opening if tools else ""
+        ends = {thoughts.answer_end: _At.START} if chat_format.thinks and thoughts.answer_end else {}
+        self._text_end = ends | ({chat_format.tool_opening: _At.CALL} if tools and chat_format.tool_opening else {})
+        """The marks that end text, and where they lead."""
         self._scan = object_alone if must_call else SCANS.get(chat_format.tools, object_alone)
         self._takes_bare_calls = bool(tools) and chat_format.tools is ToolStyle.LLAMA3
         self._call_id = call_id
@@ -140,9 +141,9 @@ class AnswerReader:
             case _At.START:
                 return self._begin(is_whole)
             case _At.TEXT:
-                return self._read_until({self._opening: _At.CALL, self._answer_end: _At.START})
+                return self._read_until(self._text_end)
             case _At.THOUGHTS:
-                return self._read_until({self._thoughts_end: _At.START})
+                return self._read_until(self._thoughts_end)
             case _At.CALL:
                 return self._read_call(is_whole)
             case _At.ARGUMENTS:
@@ -189,13 +190,16 @@ class AnswerReader:
         return self._go(_At.CALL, pending)
 
     def _read_until(self, marks: Mapping[str, _At]) -> bool:
-        wanted = [mark for mark in marks if mark]
-        found, at = earliest_stop(self._pending, wanted)
+        if not marks:
+            self._say(self._pending)
+            self._pending = ""
+            return False
+        found, at = earliest_stop(self._pending, tuple(marks))
         if found:
             self._say(self._pending[:at])
             rest = self._pending[at + len(found) :]
             return self._go_to_call(rest, found) if marks[found] is _At.CALL else self._go(marks[found], rest)
-        held = held_from(self._pending, wanted)
+        held = held_from(self._pending, tuple(marks))
         self._say(self._pending[:held])
         self._pending = self._pending[held:]
         return False
