@@ -41,6 +41,7 @@ _BY_SIGN = (
     (THINK.closing, THINK),
     ("[/THINK]", ThoughtMarks("[THINK]", "[/THINK]")),
     ("</seed:think>", ThoughtMarks("<seed:think>", "</seed:think>")),
+    ("</thought>", ThoughtMarks("<thought>", "</thought>")),
     (
         "<|END_THINKING|>",
         ThoughtMarks(

@@ -163,6 +163,7 @@ def test_thoughts_in_other_marks_are_free_too() -> None:
     for sign, opening, closing, answer in (
         ("[/THINK]", "[THINK]", "[/THINK]", ""),
         ("</seed:think>", "<seed:think>", "</seed:think>", ""),
+        ("</thought>", "<thought>", "</thought>", ""),
         ("<|END_THINKING|>", "<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>"),
     ):
         marks = marks_in(sign)
