@@ -46,13 +46,16 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`tool_calls` are the assistant's; `tool_call_id` is the call that a message of role tool answers."""
+    """`tool_calls` are the assistant's; `tool_call_id` is the call that a message of role tool answers. `parts` are the
+    texts that `content` was put together from, where a client gave more than one.
+    """
 
     role: Role
     content: str
     name: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
+    parts: tuple[str, ...] = ()
 
 
 class ConstraintKind(StrEnum):

@@ -10,13 +10,18 @@ import pytest
 from llorch.device_kind import DeviceKind
 from llorch.errors import InvalidArgument, Reason
 from llorch.finish_reason import FinishReason
+from llorch.options.sampling import Sampling
+from support.chat_families import FAMILIES, write_family_model
 from support.engine_bench import Bench
 from support.gguf_writer import write_gguf
 from support.llama_reference import LlamaReference
 from support.tiny_models import ENDLESS_TEMPLATE, GENERATING, tiny_model, write_tiny_model
+from worker_orcd.chat.chat_format import format_of
 from worker_orcd.chat.tools import forced_call_schema
 from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+from worker_orcd.engines.llama_cpp.model import Model
+from worker_orcd.engines.llama_cpp.native import load_native
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.run_spec import ConstraintKind, Message, OutputConstraint, Role, RunSpec, Tool, ToolCall
 
@@ -40,9 +45,11 @@ MESSAGES = (
 )
 
 
+CPU = DeviceSet(DeviceKind.CPU, ("cpu",))
+
+
 async def load(path: Path) -> AsyncIterator[Bench]:
-    devices = DeviceSet(DeviceKind.CPU, ("cpu",))
-    engine = LlamaCppEngine(LlamaCppShape(path, "m", devices, 2, 1024, threads=1))
+    engine = LlamaCppEngine(LlamaCppShape(path, "m", CPU, 2, 1024, threads=1))
     await engine.load()
     try:
         yield Bench(engine)
@@ -72,12 +79,66 @@ async def test_a_tool_that_has_to_be_called_is_called(bench: Bench, choice: str)
             seed=3,
         ),
     )
-    calls = [entry.tool_call for entry in seen.log if entry.tool_call]
+    first, *others = [entry.tool_call for entry in seen.log if entry.tool_call]
     assert seen.finish is FinishReason.TOOL_CALLS
-    assert len(calls) == 1
-    assert calls[0].name in (["add", "stop"] if choice == "required" else [choice])
-    assert json.loads(calls[0].arguments) in ([{"a": 1}, {"a": 2}] if calls[0].name == "add" else [{}])
+    assert first.name in (["add", "stop"] if choice == "required" else [choice])
+    assert {(other.index, other.call_id, other.name) for other in others} <= {(0, "", "")}
+    arguments = json.loads("".join(piece.arguments for piece in (first, *others)))
+    assert arguments in ([{"a": 1}, {"a": 2}] if first.name == "add" else [{}])
     assert seen.text == ""
+
+
+@pytest.mark.parametrize("family", ["gpt_oss", "magistral", "command_r", "seed_oss", "qwen3"])
+async def test_thoughts_are_free_and_the_answer_follows_the_schema_in_the_marks_of_the_family(
+    tmp_path: Path, family: str
+) -> None:
+    """The model says anything at random, and ends its thoughts soon."""
+    known = next(each for each in FAMILIES if each.name == family)
+    marks = format_of(known.template).thoughts
+    path = write_family_model(tmp_path, known)
+    with LlamaReference(path, 64) as reference:
+        closing = reference.tokens(marks.closing, control_tokens=True)[-1]
+        opening = reference.tokens(marks.opening, control_tokens=True)[1 if known.adds_bos else 0]
+    spec = RunSpec(
+        messages=(Message(Role.USER, "hello"),),
+        constraint=OutputConstraint(ConstraintKind.JSON_SCHEMA, json.dumps({"enum": ["yes", "no"]})),
+        sampling=Sampling(logit_bias={closing: 4.0, opening: 5.0}),
+    )
+    thought = 0
+    async for bench in load(path):
+        for seed in range(6):
+            seen = await bench.run(f"a{seed}", replace(spec, seed=seed))
+            assert json.loads(seen.text) in ("yes", "no")
+            assert seen.finish is FinishReason.EOS
+            thought += any(entry.reasoning for entry in seen.log)
+        if known.name == "gpt_oss":
+            assert bench.engine.info().capabilities.tools
+            schema = forced_call_schema(TOOLS, "required")
+            assert schema is not None
+            must_call = replace(spec, tools=TOOLS, tool_choice="required")
+            constraint = OutputConstraint(ConstraintKind.JSON_SCHEMA, schema)
+            seen = await bench.run("b", replace(must_call, constraint=constraint))
+            assert next(entry.tool_call.name for entry in seen.log if entry.tool_call) in ("add", "stop")
+            assert (seen.text, seen.finish) == ("", FinishReason.TOOL_CALLS)
+    assert thought > 0
+
+
+async def test_what_ends_an_answer_of_gpt_oss_is_a_call_or_a_return_and_no_message(tmp_path: Path) -> None:
+    """What is relied on: the library takes `<|end|>` from the tokens that end text, and shows those of headers."""
+    family = next(each for each in FAMILIES if each.name == "gpt_oss")
+    path = write_family_model(tmp_path, family)
+    model = Model(load_native(), LlamaCppShape(path, "m", CPU, 1, 256, threads=1), lambda: True)
+    try:
+        ids = {text: model.tokenize(text, parse_special=True)[0] for text in family.control_tokens}
+        assert {text for text, token_id in ids.items() if token_id in model.ends_text} == {
+            "<|return|>",
+            "<|call|>",
+            "<|endoftext|>",
+        }
+        shown = {text for text, token_id in ids.items() if model.pieces[token_id] == text}
+        assert shown == {"<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>"}
+    finally:
+        model.close()
 
 
 async def test_template_values_reach_the_template_and_open_the_thoughts(bench: Bench) -> None:

@@ -38,7 +38,12 @@ def write_vocabulary(
     metadata = VOCABULARIES[kind]({**dict.fromkeys(as_text, _NOTHING), **dict.fromkeys(extra, _NORMAL)})
     if chat_template:
         metadata["tokenizer.chat_template"] = chat_template
-    words = metadata["tokenizer.ggml.tokens"]
+    return write_zeros(folder / f"{kind}-{name}-{len(as_text)}.gguf", name, metadata)
+
+
+def write_zeros(path: Path, name: str, vocabulary: Metadata) -> Path:
+    """A model of one layer with this vocabulary, for which every token is as likely as any other."""
+    words = vocabulary["tokenizer.ggml.tokens"]
     assert isinstance(words, list)
     own: Metadata = {
         "general.architecture": "llama",
@@ -50,7 +55,7 @@ def write_vocabulary(
         "llama.attention.head_count": 1,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
     }
-    return write_gguf(folder / f"{kind}-{name}-{len(as_text)}.gguf", own | metadata, _tensors(len(words)))
+    return write_gguf(path, own | vocabulary, _tensors(len(words)))
 
 
 def _tensors(size: int) -> dict[str, TensorData]:
@@ -97,7 +102,7 @@ def _sentence_pieces(as_text: Mapping[str, int], *, space_prefix: bool) -> Metad
 
 def _bytes_in_pairs(as_text: Mapping[str, int]) -> Metadata:
     """Byte-level BPE: each byte is written as a character that can be seen."""
-    shown = _shown_bytes()
+    shown = shown_bytes()
     space, line = shown[ord(" ")], shown[ord("\n")]
     pairs = [(word[:-1], word[-1]) for word in _beginnings(space) if len(word) > 1]
     pairs += [(line, line), (".", line), (">", line), ("<", "|"), ("|", ">"), (space, space), (space * 2, space * 2)]
@@ -122,7 +127,7 @@ def _word_pieces(as_text: Mapping[str, int]) -> Metadata:
     return _vocabulary("bert", tokens, unknown_token_id=0, seperator_token_id=2, cls_token_id=1)
 
 
-def _shown_bytes() -> list[str]:
+def shown_bytes() -> list[str]:
     """By byte: printable characters stand for themselves, the others for characters from U+0100 on."""
     plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = iter(range(0x100, 0x200))

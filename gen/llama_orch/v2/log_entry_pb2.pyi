@@ -84,7 +84,9 @@ Global___PositionLogprobs: _TypeAlias = PositionLogprobs  # noqa: Y015
 
 @_typing.final
 class ToolCallDelta(_message.Message):
-    """A piece of a tool call; pieces with the same index belong together, arguments concatenate."""
+    """A piece of a tool call; pieces with the same index belong together, arguments concatenate. They come as the model writes
+    them: one JSON object, unless the answer ends before it does, or the model writes something else.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -61,6 +61,7 @@ def tokens_to_proto(task_id: str, log: OutputLog, begin: int, end: int) -> task_
     kind = first.WhichOneof("content")
     if kind == "tool_call":
         said.tool_call.CopyFrom(first.tool_call)
+        said.tool_call.arguments = "".join(entry.tool_call.arguments for entry in entries)
     elif kind == "reasoning":
         said.reasoning = "".join(entry.reasoning for entry in entries)
     else:
@@ -71,18 +72,18 @@ def tokens_to_proto(task_id: str, log: OutputLog, begin: int, end: int) -> task_
 def run_length(log: OutputLog, begin: int, limit: int) -> int:
     """The end (exclusive) of the entries from `begin` on, below `limit`, that fit into one event.
 
-    They have the same choice and the same kind of content; a piece of a tool call stands alone.
+    They have the same choice and the same kind of content, and are pieces of the same call if they are of any.
     """
     end = begin + 1
     if end >= limit:
         return end
     first = log.entries[begin]
     kind = first.WhichOneof("content")
-    if kind == "tool_call":
-        return end
     while end < limit:
         entry = log.entries[end]
         if entry.choice != first.choice or entry.WhichOneof("content") != kind:
+            break
+        if kind == "tool_call" and entry.tool_call.index != first.tool_call.index:
             break
         end += 1
     return end

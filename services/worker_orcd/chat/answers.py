@@ -7,7 +7,8 @@ from hashlib import blake2b
 from llorch.errors import invalid_field
 from llorch.options.continuation import FIELD
 from worker_orcd.chat.answer_reader import AnswerReader
-from worker_orcd.chat.chat_format import ChatFormat, is_thinking
+from worker_orcd.chat.chat_format import ChatFormat
+from worker_orcd.chat.thought_marks import THINK, ThoughtMarks
 from worker_orcd.run_spec import RunSpec
 
 _CALL_ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -18,8 +19,8 @@ _CALL_ID_LENGTH = 9
 @dataclass(frozen=True, slots=True)
 class Answers:
     """One reader per choice. `marks` are tokens that the readers have to see though they have no text. `thinks`:
-    thoughts may come before the answer; `thinking`: the prompt has opened them already. `before` is the message that
-    the answer continues.
+    thoughts may come before the answer, between the marks of `thoughts`; `thinking`: the prompt has opened them.
+    `before` is the message that the answer continues.
     """
 
     readers: tuple[AnswerReader, ...]
@@ -27,6 +28,7 @@ class Answers:
     thinks: bool = False
     thinking: bool = False
     before: str = ""
+    thoughts: ThoughtMarks = THINK
 
 
 def answers_of(
@@ -45,7 +47,7 @@ def answers_of(
     if not chat_format.marks:
         return None
     before = _of_last_message(prompt, spec) if spec.continue_last_message else ""
-    thinking = chat_format.thinks and is_thinking(prompt.removesuffix(before))
+    thinking = chat_format.is_thinking(prompt.removesuffix(before))
     readers = tuple(
         AnswerReader(
             chat_format,
@@ -62,7 +64,8 @@ def answers_of(
         thinking = reader.in_thoughts if before else thinking
         reader.read(text)
     seen = {token_id: mark for token_id, mark in marks.items() if mark in chat_format.marks}
-    return Answers(readers, seen, thinking if before else chat_format.thinks, thinking, before)
+    thinks = thinking if before else chat_format.thinks
+    return Answers(readers, seen, thinks, thinking, before, chat_format.thoughts)
 
 
 def _of_last_message(prompt: str, spec: RunSpec) -> str:

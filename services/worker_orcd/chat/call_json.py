@@ -14,6 +14,9 @@ def _no_constant(name: str) -> None:
 _DECODER = json.JSONDecoder(strict=False, parse_constant=_no_constant)
 """Lets line ends within strings pass, which models write now and then; NaN and the like do not."""
 _SPACE = re.compile(r"\s*")
+_MOST_BEFORE_ARGUMENTS = 2048
+"""Characters. A call with more before its arguments is read when it is whole."""
+_KEY = re.compile(r'\s*"([^"\\]{1,64})"\s*:\s*')
 _LOOKAHEAD = 16
 """An error that lies this far before the end is one; nearer to it, the rest of a word may still come."""
 
@@ -66,12 +69,72 @@ def as_call(content: Any) -> ParsedCall | None:
     inner = content.get("function")
     if isinstance(inner, Mapping):
         content = inner
-    name = content.get("name")
+    name = content.get("name", inner)
     given = content.get("arguments", content.get("parameters", {}))
     arguments = arguments_text(given)
     if not isinstance(name, str) or not name or arguments is None or not _is_text(name):
         return None
     return ParsedCall(name, arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class CallHead:
+    """A call of which the name is known, and that its arguments are an object, which begins at `at`. `levels` objects
+    are open around it.
+    """
+
+    name: str
+    at: int
+    levels: int
+
+
+def call_head(text: str, begin: int) -> CallHead | None:
+    """The head of the call that begins there, in any of the spellings with the name before the arguments; None if it is
+    not known yet, or never will be. More text does not change it.
+    """
+    at, levels, name = space_end(text, begin), 0, ""
+    expected = "{"
+    while (
+        at < begin + _MOST_BEFORE_ARGUMENTS
+        and text.startswith(expected, at)
+        and (key := _KEY.match(text, at + 1)) is not None
+    ):
+        levels += expected == "{"
+        at = key.end()
+        is_object = text.startswith("{", at)
+        if is_object and name and key.group(1) in ("arguments", "parameters"):
+            return CallHead(name, at, levels)
+        if is_object and levels == 1 and key.group(1) == "function":
+            expected, name = "{", ""
+            continue
+        value = _value_or_none(text, at)
+        if value is None:
+            return None
+        if isinstance(value.content, str) and (key.group(1) == "name" or (key.group(1) == "function" and not name)):
+            name = value.content
+        expected, at = ",", space_end(text, value.end)
+    return None
+
+
+def enclosing_end(text: str, levels: int, is_whole: bool) -> int | None:
+    """Where so many objects end, of which the beginnings and the last value came before the text; 0 if they do not end
+    as JSON does, None if more has to come.
+    """
+    before = '{"":' * levels + "{}"
+    try:
+        value = next_value(before + text, 0)
+    except NotJson:
+        return 0
+    if value is None:
+        return 0 if is_whole else None
+    return value.end - len(before)
+
+
+def _value_or_none(text: str, at: int) -> Value | None:
+    try:
+        return next_value(text, at)
+    except NotJson:
+        return None
 
 
 def arguments_text(given: Any) -> str | None:

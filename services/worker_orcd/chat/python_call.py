@@ -42,7 +42,7 @@ def call_at(text: str) -> tuple[str, dict[str, object], int] | None:
 
 
 def _closing(text: str, begin: int) -> int | None:
-    """Where the bracket closes that was opened before `begin`."""
+    """Where the bracket closes that was opened before `begin`, or where too many are open."""
     depth, quote, at = 1, "", begin
     while at < min(len(text), _MOST_CHARACTERS):
         character = text[at]
@@ -57,9 +57,7 @@ def _closing(text: str, begin: int) -> int | None:
             depth += 1
         elif character in ")]}":
             depth -= 1
-        if not depth:
-            return at
-        if depth > _DEEPEST:
+        if not 0 < depth <= _DEEPEST:
             return at
         at += 1
     return None

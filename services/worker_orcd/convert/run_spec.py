@@ -94,12 +94,14 @@ def _messages(chat: task_pb2.ChatInput) -> Iterator[Message]:
         path = f"generate.chat.messages[{number}]"
         if message.role not in list(Role):
             raise invalid_field(f"{path}.role", f"has to be one of {', '.join(Role)}")
+        texts = tuple(_texts(message.content, path))
         yield Message(
             role=Role(message.role),
-            content="".join(_texts(message.content, path)),
+            content="".join(texts),
             name=message.name,
             tool_calls=tuple(_tool_calls(message.tool_calls, path)),
             tool_call_id=message.tool_call_id,
+            parts=texts if len(texts) > 1 else (),
         )
 
 

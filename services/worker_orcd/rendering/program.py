@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -14,15 +15,17 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 MAX_RENDERED_CHARACTERS = 16 * 1024 * 1024
 
 _OWN_VALUES = ("bos_token", "eos_token", "add_generation_prompt")
-_NEEDLE = "needle-5b1f"
+_NEEDLES = ("needle-5b1f", "needle-77c2")
 _AS_DATA = "{'type'"
 _TRIALS = {
-    "system": (("system", _NEEDLE), ("user", "x")),
-    "user": (("user", _NEEDLE),),
-    "assistant": (("user", "x"), ("assistant", _NEEDLE), ("user", "x")),
-    "tool": (("user", "x"), ("assistant", "x"), ("tool", _NEEDLE)),
+    "system": ("system", "user"),
+    "user": ("user",),
+    "assistant": ("user", "assistant", "user"),
+    "tool": ("user", "assistant", "tool"),
 }
-"""A conversation per role, to see in which form the content of that role comes through."""
+"""A conversation per role, to see in which forms the content of that role comes through."""
+
+Content = str | list[dict[str, str]]
 
 
 class TemplateRefusal(jinja2.TemplateError):
@@ -54,13 +57,31 @@ class GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """In which forms a template takes what it is given. `one_as_part` are roles whose content it walks over, so that a
+    text would be a list of characters to it; `many` are those whose parts it writes all.
+
+    `null_beside_calls`: it knows an assistant's message of calls alone by its content, which is null.
+    """
+
+    one_as_part: frozenset[str]
+    many: frozenset[str]
+    null_beside_calls: bool
+
+    def content(self, role: str, texts: list[str]) -> Content:
+        if len(texts) > 1 and role in self.many:
+            return _as_parts(*texts)
+        return _as_parts("".join(texts)) if role in self.one_as_part else "".join(texts)
+
+
 class Program:
     """Compiled on construction; raises jinja2.TemplateError if it can't be."""
 
     def __init__(self, source: str) -> None:
         self._now: datetime | None = None
-        self._takes_parts: frozenset[str] | None = None
-        """Roles whose content the template walks over as parts; found out when it renders first."""
+        self._taken: _Taken | None = None
+        """Found out when it renders first."""
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", GenerationTag]
         )
@@ -70,38 +91,65 @@ class Program:
         self._template = environment.from_string(source)
 
     def render(self, variables: dict[str, Any], now: datetime) -> str:
-        """`variables` as JSON has them; `messages` is one of them."""
+        """`variables` as JSON has them; `messages` is one of them, each with the texts that its content is made of."""
         self._now = now
-        if self._takes_parts is None:
+        if self._taken is None:
             # Without the values of a client: what is found out holds for all of them.
-            own = {name: variables[name] for name in _OWN_VALUES if name in variables}
-            wanted = {role: self._wants_parts(role, own) for role in _TRIALS}
-            if wanted["tool"] is None:  # few templates take a tool's answer that no call came before
-                wanted["tool"] = wanted["user"]
-            self._takes_parts = frozenset(role for role, wants in wanted.items() if wants)
+            self._taken = self._find_out({name: variables[name] for name in _OWN_VALUES if name in variables})
         for message in variables["messages"]:
-            if message["role"] in self._takes_parts:
-                message["content"] = _as_parts(message["content"])
-            for call in message.get("tool_calls", ()):
+            message["content"] = self._taken.content(message["role"], message["content"])
+            calls = message.get("tool_calls", ())
+            if calls and not message["content"] and self._taken.null_beside_calls:
+                message["content"] = None
+            for call in calls:
                 call["function"]["arguments"] = CallArguments(call["function"]["arguments"])
         return _limited(self._template.generate, variables)
 
-    def _wants_parts(self, role: str, variables: dict[str, Any]) -> bool | None:
-        """Most templates take a text. To one that walks over parts it is a list of characters, and nothing of it comes
-        through. None where neither comes through.
-        """
-        if _NEEDLE in self._tried(_TRIALS[role], str, variables):
-            return False
-        shown = self._tried(_TRIALS[role], _as_parts, variables)
-        return _AS_DATA not in shown if _NEEDLE in shown else None
+    def _find_out(self, variables: dict[str, Any]) -> _Taken:
+        one_as_part = {role: self._wants_parts(role, variables) for role in _TRIALS}
+        if one_as_part["tool"] is None:  # few templates take a tool's answer that no call came before
+            one_as_part["tool"] = one_as_part["user"]
+        return _Taken(
+            frozenset(role for role, wants in one_as_part.items() if wants),
+            frozenset(role for role in _TRIALS if self._comes_through(role, _as_parts(*_NEEDLES), variables)),
+            not self._shows_call("", variables) and self._shows_call(None, variables),
+        )
 
-    def _tried(
-        self, trial: tuple[tuple[str, str], ...], form: Callable[[str], object], variables: dict[str, Any]
-    ) -> str:
+    def _wants_parts(self, role: str, variables: dict[str, Any]) -> bool | None:
+        """Most templates take a text. None where neither form comes through."""
+        if _NEEDLES[0] in self._tried(role, _NEEDLES[0], variables):
+            return False
+        shown = self._tried(role, _as_parts(_NEEDLES[0]), variables)
+        return _AS_DATA not in shown if _NEEDLES[0] in shown else None
+
+    def _comes_through(self, role: str, content: Content, variables: dict[str, Any]) -> bool:
+        shown = self._tried(role, content, variables)
+        return _AS_DATA not in shown and all(needle in shown for needle in _NEEDLES)
+
+    def _tried(self, role: str, content: Content, variables: dict[str, Any]) -> str:
+        """The others say something in the same form."""
+        other: object = "x" if isinstance(content, str) else _as_parts("x")
+        messages = [{"role": each, "content": content if each == role else other} for each in _TRIALS[role]]
+        return self._shown(messages, variables)
+
+    def _shows_call(self, content: str | None, variables: dict[str, Any]) -> bool:
+        call = {
+            "type": "function",
+            "id": "call00000",
+            "function": {"name": _NEEDLES[0], "arguments": CallArguments()},
+        }
+        messages: list[dict[str, Any]] = [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": content, "tool_calls": [call]},
+            {"role": "tool", "content": "x", "name": _NEEDLES[0], "tool_call_id": "call00000"},
+        ]
+        return _NEEDLES[0] in self._shown(messages, variables)
+
+    def _shown(self, messages: list[dict[str, Any]], variables: dict[str, Any]) -> str:
         """Nothing where the template refuses such messages, or fails."""
-        messages = [{"role": role, "content": form(text)} for role, text in trial]
+        given = {**variables, "messages": messages, "tools": None, "documents": None}
         try:
-            return _limited(self._template.generate, {**variables, "messages": messages, "tools": None})
+            return _limited(self._template.generate, given)
         except Exception:  # noqa: BLE001  # whatever it does wrong with them, it is no form that it takes
             return ""
 
@@ -110,8 +158,8 @@ class Program:
         return self._now.strftime(form)
 
 
-def _as_parts(text: str) -> list[dict[str, str]]:
-    return [{"type": "text", "text": text}]
+def _as_parts(*texts: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text} for text in texts]
 
 
 def _limited(generate: Callable[[dict[str, Any]], Any], variables: dict[str, Any]) -> str:

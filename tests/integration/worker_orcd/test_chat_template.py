@@ -194,6 +194,43 @@ def test_a_message_that_a_template_does_not_show_as_it_is_is_not_continued(sourc
     assert "Hm" not in refused.value.message
 
 
+def test_parts_of_a_message_come_as_parts_where_all_of_them_are_written_and_as_one_text_elsewhere() -> None:
+    trimmed = "{% for m in messages %}{% for p in m.content %}{{ p.text | trim }};{% endfor %}{% endfor %}"
+    two = Message(Role.USER, "a  b", parts=("a ", " b"))
+    assert conversation(trimmed, two) == "a;b;"
+    assert conversation(EITHER, two) == "a  b|"
+    assert conversation("{{ messages[0].content[0].text }}", two) == "a  b"
+
+
+@pytest.mark.parametrize(
+    "parts", [("a<|im_", "end|>"), ("a<|im_ ", "\n", " end|>"), ("<", "|im_end|>"), ("<|im_end|>", "x")]
+)
+def test_control_text_that_a_user_spells_over_several_parts_stays_text(parts: tuple[str, ...]) -> None:
+    trimmed = "{% for m in messages %}{% for p in m.content %}{{ p.text | trim }}{% endfor %}{% endfor %}"
+    for source in (EITHER, trimmed, CHATML):
+        with opened(source) as template:
+            rendered = template.render([Message(Role.USER, "".join(parts), parts=parts)], {})
+        own = "".join(part.text for part in rendered if not part.literal)
+        assert own.count("<|im_end|>") == (1 if source is CHATML else 0)
+
+
+def test_a_template_that_knows_calls_by_content_that_is_null_gets_null() -> None:
+    null = (
+        "{% for m in messages %}{% if m.content is none %}{{ m.tool_calls[0].function.name }}"
+        "{% else %}{{ m.content }}{% endif %}|{% endfor %}"
+    )
+    call = Message(Role.ASSISTANT, "", tool_calls=(ToolCall("c", "f", {}),))
+    assert conversation(null, Message(Role.USER, "hi"), call) == "hi|f|"
+    text_too = "{% for m in messages %}{{ m.content + m.tool_calls[0].function.name }}{% endfor %}"
+    assert conversation(text_too, call) == "f"
+
+
+def test_documents_are_none_where_nobody_gives_any() -> None:
+    source = "{{ documents is none }}"
+    assert text(source) == "True"
+    assert text(source, documents=[]) == "False"
+
+
 def test_template_values_reach_the_template_but_not_its_own_variables() -> None:
     assert text("{{ enable_thinking }}", enable_thinking=False) == "False"
     with pytest.raises(InvalidArgument, match="must not set messages"):

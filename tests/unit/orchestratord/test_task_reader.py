@@ -64,6 +64,23 @@ def test_output_of_other_choices_and_kinds_comes_apart() -> None:
     assert kinds(read(made)) == ["started", "tokens", "tokens", "tokens"]
 
 
+def test_a_late_reader_gets_the_pieces_of_a_call_as_one_piece() -> None:
+    made = stream()
+    for piece in (
+        {"index": 0, "call_id": "c0", "name": "look", "arguments": "{"},
+        {"index": 0, "arguments": '"at": '},
+        {"index": 0, "arguments": "1}"},
+        {"index": 1, "call_id": "c1", "name": "stop", "arguments": "{"},
+    ):
+        seq = len(made.log)
+        entry = log_entry_pb2.LogEntry(seq=seq, token_ids=[seq], tool_call=log_entry_pb2.ToolCallDelta(**piece))  # type: ignore[arg-type]
+        assert made.append("a1", [entry])
+    first, second = (event.tokens for event in read(made)[1:])
+    assert (first.tool_call.call_id, first.tool_call.name, first.tool_call.arguments) == ("c0", "look", '{"at": 1}')
+    assert (list(first.token_ids), first.count) == ([0, 1, 2], 3)
+    assert second.tool_call == log_entry_pb2.ToolCallDelta(index=1, call_id="c1", name="stop", arguments="{")
+
+
 def test_a_new_place_is_told_between_the_output_before_and_after_it() -> None:
     made = stream()
     place(made, 1)

@@ -41,3 +41,9 @@ def test_a_token_that_eats_white_space_takes_none_of_other_tokens() -> None:
     before = SpecialToken(1, b"<b>", is_control=True, eats_before=True)
     after = SpecialToken(2, b"<a>", is_control=True, eats_after=True)
     assert fragments([meant("a \n<b> b<a>\t <a> "), literal(" c")], (before, after)) == [b"a", 1, b" b", 2, 2, b"c"]
+
+
+def test_a_control_token_that_the_library_always_finds_is_cut_in_two_where_it_is_literal() -> None:
+    shown = SpecialToken(4, b"<s>", is_control=True, is_always_found=True)
+    found = fragments([meant("a<s>"), literal("b<s>c<s>"), meant("<s>")], (shown,))
+    assert found == [b"a", 4, b"b<", b"s>c<", b"s>", 4]

@@ -13,7 +13,8 @@ from worker_orcd.rendering.renderer import Renderer, RenderFailed, RenderLimits
 from worker_orcd.run_spec import Message, Tool
 
 MAX_TEMPLATE_CHARACTERS = 256 * 1024
-
+_NOT_GIVEN = {"documents": None}
+"""What Transformers gives to every template, for some ask whether it is none."""
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a pair that stands for one character, alone. JSON can say it, UTF-8 can't."""
 
@@ -62,17 +63,17 @@ class ChatTemplate:
 
         `now` is what it takes for the present, where that is not the clock's time.
         """
-        own = {**self._own_values, "messages": _shown_messages(messages), "tools": [_shown_tool(t) for t in tools]}
+        own = {**self._own_values, "messages": self._shown_messages(messages), "tools": [_shown_tool(t) for t in tools]}
         own["add_generation_prompt"] = not continues
         for name in values:
             if name in own:
                 raise invalid_field("generate.chat.template_values", f"must not set {name}")
         try:
-            masked = {name: self._masking.mask_all(value) for name, value in values.items()}
+            masked = {name: self._masking.mask_all(value) for name, value in {**_NOT_GIVEN, **values}.items()}
             masked_messages: Any = self._masking.mask_all(own.pop("messages"))
-            last = masked_messages[-1]["content"] if continues else ""
+            last = "".join(masked_messages[-1]["content"]) if continues else ""
             if continues:
-                masked_messages[-1]["content"] = with_end(last)
+                masked_messages[-1]["content"] = [with_end(last)]
             masked["messages"] = masked_messages
             masked["tools"] = self._masking.mask_all(own.pop("tools")) or None
             rendered = self._renderer.render({**masked, **own}, now or self._clock.wall())
@@ -90,15 +91,19 @@ class ChatTemplate:
     def close(self) -> None:
         self._renderer.close()
 
+    def _shown_messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        names = {call.call_id: call.name for message in messages for call in message.tool_calls}
+        return [_shown(message, self._texts(message), names) for message in messages]
 
-def _shown_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    names = {call.call_id: call.name for message in messages for call in message.tool_calls}
-    return [_shown(message, names) for message in messages]
+    def _texts(self, message: Message) -> list[str]:
+        """The parts of its content, or all of it, where two of them could make a control token."""
+        is_open = any(self._masking.is_open(part) for part in message.parts[:-1])
+        return [message.content] if is_open or not message.parts else [*message.parts]
 
 
-def _shown(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+def _shown(message: Message, texts: list[str], names: Mapping[str, str]) -> dict[str, Any]:
     """What is not there is left out: templates ask whether it is defined. A tool's result gets the name of its call."""
-    shown: dict[str, Any] = {"role": message.role.value, "content": message.content}
+    shown: dict[str, Any] = {"role": message.role.value, "content": texts}
     if name := message.name or names.get(message.tool_call_id, ""):
         shown["name"] = name
     if message.tool_call_id:

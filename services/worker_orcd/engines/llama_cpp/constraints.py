@@ -14,11 +14,13 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from llorch.errors import invalid_field
+from worker_orcd.chat.thought_marks import THINK, ThoughtMarks
+from worker_orcd.constraint.any_constraint import AnyConstraint
 from worker_orcd.constraint.bounds import check_size, invalid_constraint
 from worker_orcd.constraint.gbnf import lark_from_gbnf
 from worker_orcd.constraint.gbnf_tokens import GbnfError
 from worker_orcd.constraint.json_schema import json_schema
-from worker_orcd.constraint.thoughts_first import AnyConstraint, ThoughtsFirst, ThoughtTokens
+from worker_orcd.constraint.thoughts_first import ThoughtsFirst, ThoughtTokens
 from worker_orcd.engines.llama_cpp.deep_stack import call_on_deep_stack
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.run_spec import ConstraintKind, OutputConstraint
@@ -105,7 +107,7 @@ class ConstraintCompiler:
         self._ends_text = model.ends_text
         self._pieces = model.pieces
         self._vocabulary_size = model.vocabulary_size
-        self._thought_tokens: dict[frozenset[tuple[int, str]], ThoughtTokens] = {}
+        self._thought_tokens: dict[tuple[frozenset[tuple[int, str]], ThoughtMarks], ThoughtTokens] = {}
         """By their marks, of which a model has as many sets as it has templates, with tools and without."""
         self._tokenizer = LLTokenizer(
             TokenizerWrapper(_Vocabulary(model)), eos_token=sorted(model.ends_text), n_vocab=model.vocabulary_size
@@ -118,12 +120,18 @@ class ConstraintCompiler:
         return call_on_deep_stack(lambda: self._compile(constraint, grammar))
 
     def after_thoughts(
-        self, answer: AnyConstraint, marks: Mapping[int, str], *, thinking: bool, said: str = ""
+        self,
+        answer: AnyConstraint,
+        spelled: Mapping[int, str],
+        *,
+        thinking: bool,
+        said: str = "",
+        thoughts: ThoughtMarks = THINK,
     ) -> ThoughtsFirst:
-        """The same for what comes after thoughts, which `marks` begin and end."""
-        key = frozenset(marks.items())
+        """The same for what comes after thoughts. `spelled` are the tokens without a text that stand for marks."""
+        key = frozenset(spelled.items()), thoughts
         if key not in self._thought_tokens:
-            self._thought_tokens[key] = ThoughtTokens(self._pieces, dict(marks), self._ends_text)
+            self._thought_tokens[key] = ThoughtTokens(self._pieces, dict(spelled), self._ends_text, thoughts)
         return ThoughtsFirst(answer, self._thought_tokens[key], thinking=thinking, said=said)
 
     def _compile(self, constraint: OutputConstraint, grammar: str) -> Constraint:

@@ -12,7 +12,7 @@ from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
 from llorch.gguf.memory_estimate import BATCH_TOKENS
 from llorch.logs import get_logger
-from worker_orcd.constraint.thoughts_first import AnyConstraint
+from worker_orcd.constraint.any_constraint import AnyConstraint
 from worker_orcd.engine_info import EngineStats
 from worker_orcd.engines.llama_cpp.batch import Batch
 from worker_orcd.engines.llama_cpp.candidates import Candidates

@@ -10,7 +10,7 @@ from llorch.errors import Internal, Reason, Unavailable
 from llorch.finish_reason import FinishReason
 from llorch.logs import get_logger
 from worker_orcd.chat.answers import Answers
-from worker_orcd.constraint.thoughts_first import AnyConstraint
+from worker_orcd.constraint.any_constraint import AnyConstraint
 from worker_orcd.engine_info import EngineInfo, EngineStats
 from worker_orcd.engines.llama_cpp.capabilities import capabilities_of
 from worker_orcd.engines.llama_cpp.constraints import ConstraintCompiler
@@ -164,7 +164,11 @@ class LlamaCppEngine:
         compiled: AnyConstraint = self._compiler.compile(run.spec.constraint)
         if answers is not None and answers.thinks and run.spec.constraint.kind is ConstraintKind.JSON_SCHEMA:
             compiled = self._compiler.after_thoughts(
-                compiled, answers.marks, thinking=answers.thinking, said=answers.before
+                compiled,
+                answers.marks,
+                thinking=answers.thinking,
+                said=answers.before,
+                thoughts=answers.thoughts,
             )
         return [compiled.after(output_so_far) for output_so_far in replayed]
 

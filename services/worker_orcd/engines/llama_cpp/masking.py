@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from worker_orcd.text.stop_strings import held_from
+
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 """Noncharacters: reserved for use inside of a program, never for text."""
 
@@ -52,6 +54,10 @@ class Masking:
 
     def mask(self, text: str) -> str:
         return self._special.sub(lambda found: f"{_OPEN}{self._numbers[found.group()]}{_CLOSE}", text)
+
+    def is_open(self, text: str) -> bool:
+        """Whether what follows could make a control token of its end, with the white space between them or without."""
+        return any(held_from(end, self._texts) < len(end) for end in (text, text.rstrip()))
 
     def mask_all(self, value: object) -> object:
         """Every text in a JSON value, the keys as well."""

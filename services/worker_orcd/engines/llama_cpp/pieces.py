@@ -6,6 +6,8 @@ from typing import Any
 from worker_orcd.engines.llama_cpp.special_tokens import SpecialToken
 
 _FIRST_TRY_BYTES = 256
+_SHOWN_CONTROL = frozenset({b"<|channel|>", b"<|message|>", b"<|start|>", b"<|constrain|>", b"<|end|>"})
+"""Control tokens of gpt-oss, which llama.cpp makes user-defined ones to have them in its output."""
 
 
 def piece_table(lib: Any, vocab: int, size: int) -> list[str | bytes]:
@@ -28,7 +30,8 @@ def special_tokens(lib: Any, vocab: int, size: int) -> list[SpecialToken]:
                 SpecialToken(
                     token_id,
                     text,
-                    is_control=bool(attributes & control),
+                    is_control=bool(attributes & control) or text in _SHOWN_CONTROL,
+                    is_always_found=not attributes & control,
                     eats_before=bool(attributes & lib.LLAMA_TOKEN_ATTR_LSTRIP),
                     eats_after=bool(attributes & lib.LLAMA_TOKEN_ATTR_RSTRIP),
                 )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from llorch.clock import Clock
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from worker_orcd.chat.answers import Answers, answers_of, mark_tokens
-from worker_orcd.chat.chat_format import ChatFormat, format_of
+from worker_orcd.chat.chat_format import ChatFormat, ToolStyle, format_of
 from worker_orcd.engines.llama_cpp.chat_template import ChatTemplate
 from worker_orcd.engines.llama_cpp.determinism import TEMPLATE_DATE
 from worker_orcd.engines.llama_cpp.masking import Masking, Part
@@ -50,7 +50,7 @@ class PromptBuilder:
     @property
     def has_tools(self) -> bool:
         """Whether the model's template has tool calls, in a format that is known here."""
-        return self._with_tools is not None and bool(self._with_tools.format.tool_opening)
+        return self._with_tools is not None and self._with_tools.format.tools is not ToolStyle.NONE
 
     @property
     def _chats(self) -> set[_Chat]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llorch.errors import Reason
-from worker_orcd.constraint.thoughts_first import AnyConstraint
+from worker_orcd.constraint.any_constraint import AnyConstraint
 from worker_orcd.engines.llama_cpp.candidates import Candidates, Row
 from worker_orcd.engines.llama_cpp.constraints import ConstraintFailed
 from worker_orcd.engines.llama_cpp.draws import FirstDraws, Purpose, draw_seed

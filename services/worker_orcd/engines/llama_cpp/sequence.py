@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from worker_orcd.constraint.thoughts_first import AnyConstraint
+from worker_orcd.constraint.any_constraint import AnyConstraint
 from worker_orcd.engines.llama_cpp.sampler import Sampler
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.run_output import ChoiceOutput, RunOutput

@@ -16,7 +16,8 @@ _WHITE_SPACE = b" \t\n\v\f\r"
 
 @dataclass(frozen=True, slots=True)
 class SpecialToken:
-    """Found in a text before the rest is tokenized. One that is no `is_control` is found in literal text, too.
+    """Found in a text before the rest is tokenized. One that is no `is_control` is found in literal text, too; one that
+    `is_always_found` the library finds whether it looks for control tokens or not.
 
     `eats_before` and `eats_after`: white space beside it is dropped.
     """
@@ -24,6 +25,7 @@ class SpecialToken:
     token_id: int
     text: bytes
     is_control: bool
+    is_always_found: bool = False
     eats_before: bool = False
     eats_after: bool = False
 
@@ -36,7 +38,7 @@ _Span = tuple[int, int]
 def fragments(parts: Sequence[Part], tokens: Sequence[SpecialToken]) -> list[Fragment]:
     """A text in pieces that are tokenized one by one. `tokens` are all of the vocabulary, the longest first: so they
     are looked for, one after the other, in what the ones before have left. A control token of which any character is
-    to be taken literally is none.
+    to be taken literally is none; where the library would find it all the same, it is cut in two.
     """
     text = b"".join(part.text.encode() for part in parts)
     literal = _literal(parts)
@@ -44,6 +46,9 @@ def fragments(parts: Sequence[Part], tokens: Sequence[SpecialToken]) -> list[Fra
     for token in tokens:
         if token.text in text:
             found = [piece for each in found for piece in _cut(text, each, token, literal)]
+    in_two = [token.text for token in tokens if token.is_control and token.is_always_found and token.text in text]
+    for spelled in in_two:
+        found = [piece for each in found for piece in _cut_in_two(text, each, spelled)]
     return [each if isinstance(each, int) else text[slice(*each)] for each in found]
 
 
@@ -65,6 +70,18 @@ def _cut(text: bytes, piece: int | _Span, token: SpecialToken, literal: bytes) -
         begin = at + len(token.text)
         if token.eats_after:
             begin = end - len(text[begin:end].lstrip(_WHITE_SPACE))
+    if begin < end:
+        yield begin, end
+
+
+def _cut_in_two(text: bytes, piece: int | _Span, spelled: bytes) -> Iterator[int | _Span]:
+    if isinstance(piece, int):
+        yield piece
+        return
+    begin, end = piece
+    while (at := text.find(spelled, begin, end)) >= 0:
+        yield begin, at + 1
+        begin = at + 1
     if begin < end:
         yield begin, end
 

@@ -1,21 +1,35 @@
 """What an answer means must not depend on the pieces in which it comes."""
 
 import json
+import random
+from collections.abc import Collection
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.example_count import examples
+from worker_orcd.chat import thought_marks
 from worker_orcd.chat.answer_reader import AnswerReader, Content, Said
 from worker_orcd.chat.chat_format import ChatFormat, ToolStyle
-from worker_orcd.chat.tool_syntax import Found
+from worker_orcd.chat.tool_syntax import Begun, Found, NoCall
 from worker_orcd.log_entry import ToolCallDelta
+
+
+def thoughts_of(sign: str) -> thought_marks.ThoughtMarks:
+    found = thought_marks.marks_in(sign)
+    assert found is not None
+    return found
+
 
 HERMES = ChatFormat(ToolStyle.HERMES, thinks=True)
 LLAMA3 = ChatFormat(ToolStyle.LLAMA3)
 MISTRAL = ChatFormat(ToolStyle.MISTRAL)
 DEEPSEEK = ChatFormat(ToolStyle.DEEPSEEK, thinks=True)
+MAGISTRAL = ChatFormat(ToolStyle.MISTRAL, thinks=True, thoughts=thoughts_of("[/THINK]"))
+COMMAND = ChatFormat(thinks=True, thoughts=thoughts_of("<|END_THINKING|>"))
+HARMONY = ChatFormat(ToolStyle.HARMONY, thinks=True, thoughts=thought_marks.HARMONY)
 TOOLS = ("weather", "add")
 
 DEEPSEEK_GAP = f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{' ' * 300}{{}}<｜tool▁call▁end｜>"
@@ -27,11 +41,15 @@ def reader(chat_format: ChatFormat, *, tools: tuple[str, ...] = TOOLS, thinking:
 
 
 def joined(contents: list[Content]) -> list[Content]:
+    """Text to one text, the pieces of a call to one call, as clients put them together."""
     whole: list[Content] = []
     for content in contents:
         last = whole[-1] if whole else None
         if isinstance(content, Said) and isinstance(last, Said) and content.is_thought == last.is_thought:
             whole[-1] = Said(last.text + content.text, content.is_thought)
+        elif isinstance(content, ToolCallDelta) and isinstance(last, ToolCallDelta) and content.index == last.index:
+            assert (content.call_id, content.name) == ("", "")
+            whole[-1] = replace(last, arguments=last.arguments + content.arguments)
         else:
             whole.append(content)
     return whole
@@ -74,8 +92,57 @@ CASES = [
     pytest.param(
         HERMES,
         '<tool_call>{"name": "add", "arguments": {"a": 1',
-        [Said('<tool_call>{"name": "add", "arguments": {"a": 1')],
+        [call(0, "add", '{"a": 1')],
         id="call-that-stops",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"name": "add", "arguments": ',
+        [Said('<tool_call>{"name": "add", "arguments": ')],
+        id="call-that-stops-before-its-arguments",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"name": "subtract", "arguments": {"a": 1',
+        [Said('<tool_call>{"name": "subtract", "arguments": {"a": 1')],
+        id="call-of-an-unknown-tool-that-stops",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"name": "subtract", "arguments": {"a":1}}</tool_call>',
+        [call(0, "subtract", '{"a": 1}')],
+        id="call-of-an-unknown-tool",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>[{"name": "add", "arguments": {"a":1}}, {"name": "weather", "parameters": {}}]\n</tool_call> Done',
+        [call(0, "add", '{"a":1}'), call(1, "weather", "{}"), Said("Done")],
+        id="hermes-list",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"id": 12, "type": "function", "function": {"name": "add", "arguments": {"a": {"b": "}"}}, "x": [1]'
+        "}}</tool_call>Done",
+        [call(0, "add", '{"a": {"b": "}"}}'), Said("Done")],
+        id="call-within-objects",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"arguments": {"a":1}, "name": "add"}</tool_call>',
+        [call(0, "add", '{"a": 1}')],
+        id="name-after-the-arguments",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"name": "add", "arguments": {"a": 1}</tool_call>And so on, without a brace.',
+        [call(0, "add", '{"a": 1}'), Said("And so on, without a brace.")],
+        id="brace-that-is-missing",
+    ),
+    pytest.param(
+        HERMES,
+        '<tool_call>{"name": "add", "arguments": {"a": 1}}}</tool_call>',
+        [call(0, "add", '{"a": 1}'), Said("}</tool_call>")],
+        id="brace-too-many",
     ),
     pytest.param(
         HERMES,
@@ -87,7 +154,7 @@ CASES = [
     pytest.param(
         HERMES,
         '<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>',
-        [Said('<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>')],
+        [call(0, "add", '{"a": NaN}')],
         id="not-a-number",
     ),
     pytest.param(
@@ -115,6 +182,12 @@ CASES = [
         [call(0, "add", "{}"), call(1, "weather", '{"at": "x"}')],
         id="llama-two",
     ),
+    pytest.param(
+        LLAMA3,
+        '{"type": "function", "function": "add", "parameters": {"a": 1}} done',
+        [call(0, "add", '{"a": 1}'), Said("done")],
+        id="llama-function-as-name",
+    ),
     pytest.param(LLAMA3, '{"name": "Ann", "age": 3}', [Said('{"name": "Ann", "age": 3}')], id="llama-json-answer"),
     pytest.param(LLAMA3, "{x} is a set, {} too", [Said("{x} is a set, {} too")], id="llama-braces"),
     pytest.param(LLAMA3, "<|python_tag|>print(1)\n{}", [Said("<|python_tag|>print(1)\n{}")], id="llama-code-is-text"),
@@ -139,7 +212,7 @@ CASES = [
     pytest.param(
         MISTRAL,
         '[TOOL_CALLS][{"name": "add"}, 3]',
-        [Said('[TOOL_CALLS][{"name": "add"}, 3]')],
+        [call(0, "add", "{}"), Said(", 3]")],
         id="mistral-half-a-list",
     ),
     pytest.param(MISTRAL, "[TOOL_CALLS]", [Said("[TOOL_CALLS]")], id="mistral-mark-alone"),
@@ -209,6 +282,65 @@ CASES = [
     ),
     pytest.param(
         DEEPSEEK,
+        f"<｜tool▁calls▁begin｜>{DEEPSEEK_CALL}<｜tool▁call▁begin｜>so<｜tool▁calls▁end｜>",
+        [call(0, "add", '{"a": 1}'), Said("<｜tool▁call▁begin｜>so<｜tool▁calls▁end｜>")],
+        id="deepseek-half-of-two",
+    ),
+    pytest.param(
+        MAGISTRAL,
+        '[THINK]Hm [TOOL_CALLS].[/THINK]So:[TOOL_CALLS]add[ARGS]{"a": 1}',
+        [Said("Hm [TOOL_CALLS].", is_thought=True), Said("So:"), call(0, "add", '{"a": 1}')],
+        id="magistral",
+    ),
+    pytest.param(
+        COMMAND,
+        "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Yes.<|END_RESPONSE|>",
+        [Said("Hm.", is_thought=True), Said("Yes.")],
+        id="command",
+    ),
+    pytest.param(COMMAND, "<|START_RESPONSE|> Yes.", [Said(" Yes.")], id="command-without-thoughts"),
+    pytest.param(
+        HARMONY,
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes <b>.",
+        [Said("Hm.", is_thought=True), Said("Yes <b>.")],
+        id="harmony",
+    ),
+    pytest.param(
+        HARMONY,
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+        "<|start|>assistant<|channel|>commentary to=functions.add <|constrain|>json<|message|>"
+        '{"a":1, "b": "<|call|>"}',
+        [Said("Hm.", is_thought=True), Said("I look."), call(0, "add", '{"a":1, "b": "<|call|>"}')],
+        id="harmony-call",
+    ),
+    pytest.param(
+        HARMONY,
+        ' to=functions.add<|channel|>commentary json<|message|>{"a": 1',
+        [call(0, "add", '{"a": 1')],
+        id="harmony-recipient-first",
+    ),
+    pytest.param(
+        HARMONY,
+        '<|start|>assistant to=functions.subtract<|channel|>commentary<|message|>{"a":1}',
+        [call(0, "subtract", '{"a": 1}')],
+        id="harmony-unknown-tool",
+    ),
+    pytest.param(
+        HARMONY,
+        "<|channel|>commentary to=python<|message|>{}",
+        [Said("<|channel|>commentary to=python<|message|>{}")],
+        id="harmony-tool-that-is-no-function",
+    ),
+    pytest.param(
+        HARMONY,
+        "<|channel|>commentary to=functions.add<|message|>add(1)",
+        [Said("<|channel|>commentary to=functions.add<|message|>add(1)")],
+        id="harmony-call-that-is-no-json",
+    ),
+    pytest.param(HARMONY, "Yes, to=you.", [Said("Yes, to=you.")], id="harmony-without-a-header"),
+    pytest.param(HARMONY, "<|channel|>final", [Said("<|channel|>final")], id="harmony-header-that-stops"),
+    pytest.param(
+        DEEPSEEK,
         "<｜tool▁calls▁begin｜>well<｜tool▁calls▁end｜>",
         [Said("<｜tool▁calls▁begin｜>well<｜tool▁calls▁end｜>")],
         id="deepseek-malformed",
@@ -230,15 +362,28 @@ def test_every_split_in_two_and_single_characters_read_the_same(
         assert read(reader(chat_format), [text[:at], text[at:]]) == expected
 
 
+@pytest.mark.parametrize(("chat_format", "text", "expected"), CASES)
+def test_random_cuts_read_the_same(chat_format: ChatFormat, text: str, expected: list[Content]) -> None:
+    source = random.Random(text)  # noqa: S311  which cuts is no secret
+    for _ in range(examples(40)):
+        cuts = sorted(source.choices(range(len(text) + 1), k=source.randint(1, len(text))))
+        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        assert read(reader(chat_format), pieces) == expected
+
+
 FRAGMENTS = st.sampled_from(
     [
         "a", " ", "\n", "{", "}", "[", "]", '"', ",", ":", ";", "<", ">", "\\",
         "<think>", "</think>", "<tool_call>", "</tool_call>", "<|python_tag|>", "[TOOL_CALLS]", "[ARGS]", "add",
         '{"name": "add", "arguments": {"a": 1}}', '{"name": "add", "parameters": {}}', '"name"', '{"a": "',
         "<｜tool▁calls▁begin｜>", DEEPSEEK_CALL, "<｜tool▁calls▁end｜>", "<｜tool▁sep｜>",
+        '"arguments": {', '"function": {"name": "weather"', "<|start|>assistant", "<|channel|>analysis", "<|message|>",
+        "<|end|>", "<|channel|>commentary to=functions.add", " to=functions.weather", "<|START_RESPONSE|>", "[/THINK]",
     ]
 )  # fmt: skip
-FORMATS = st.sampled_from([HERMES, LLAMA3, MISTRAL, DEEPSEEK, ChatFormat(ToolStyle.LLAMA3, thinks=True)])
+FORMATS = st.sampled_from(
+    [HERMES, LLAMA3, MISTRAL, DEEPSEEK, MAGISTRAL, COMMAND, HARMONY, ChatFormat(ToolStyle.LLAMA3, thinks=True)]
+)
 
 
 @pytest.mark.req("WORK-3006")
@@ -255,7 +400,9 @@ def test_any_pieces_give_the_same_and_nothing_is_lost(
     assert read(reader(chat_format, thinking=thinking), pieces) == whole
     if not any(isinstance(content, ToolCallDelta) for content in whole):
         said = "".join(content.text for content in whole if isinstance(content, Said))
-        marks = "<think>", "</think>"
+        thoughts = chat_format.thoughts
+        headers = ("<|start|>assistant", "<|channel|>analysis", "<|message|>") if chat_format.has_headers else ()
+        marks = (thoughts.opening, thoughts.closing, thoughts.answer, thoughts.answer_end, *headers)
         assert _bare(said, marks) == _bare(text, marks)
 
 
@@ -288,11 +435,55 @@ def test_a_reader_that_replays_what_was_released_goes_on_alike(
 
 @given(st.text(max_size=200))
 @settings(deadline=None)
-def test_what_a_call_says_is_json(text: str) -> None:
+def test_what_a_whole_call_says_is_json(text: str) -> None:
     for chat_format in (HERMES, LLAMA3, MISTRAL, DEEPSEEK):
-        for content in read(reader(chat_format), [chat_format.tool_opening, text]):
+        for content in read(reader(chat_format, tools=("other",)), [chat_format.tool_opening, text]):
             if isinstance(content, ToolCallDelta):
                 assert isinstance(json.loads(content.arguments), dict)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+WRITTEN = [
+    (HERMES, '<tool_call>{"name": "add", "arguments": %s}</tool_call>'),
+    (LLAMA3, '{"name": "add", "parameters": %s}'),
+    (MISTRAL, '[TOOL_CALLS][{"name": "add", "arguments": %s, "id": "x"}]'),
+    (MISTRAL, "[TOOL_CALLS]add[ARGS]%s"),
+    (DEEPSEEK, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>%s<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+    (HARMONY, "<|channel|>commentary to=functions.add<|message|>%s"),
+]
+
+
+@given(st.dictionaries(st.text(max_size=4), JSON, max_size=3), st.booleans(), st.sampled_from([None, 0, 2]), st.data())
+@settings(max_examples=examples(60), deadline=None)
+def test_arguments_in_any_pieces_are_those_that_the_model_gave(
+    given_to: dict[str, object], ensure_ascii: bool, indent: int | None, data: st.DataObject
+) -> None:
+    written = json.dumps(given_to, ensure_ascii=ensure_ascii, indent=indent)
+    for chat_format, form in WRITTEN:
+        text = form % written
+        cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))
+        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        contents = read(reader(chat_format), pieces)
+        assert [type(content) for content in contents] == [ToolCallDelta]
+        assert isinstance(contents[0], ToolCallDelta)
+        assert contents[0].arguments == written
+        assert json.loads(contents[0].arguments) == given_to
+
+
+@pytest.mark.parametrize(("chat_format", "form"), WRITTEN)
+def test_arguments_are_told_as_they_come(chat_format: ChatFormat, form: str) -> None:
+    source = reader(chat_format)
+    before, _, after = form.partition("%s")
+    assert source.read(before) is None or chat_format is LLAMA3
+    assert source.read('{"text": "one') == [call(0, "add", '{"text": "one')]
+    assert source.read(" two\n") == [ToolCallDelta(0, "", "", " two\\n")]
+    assert source.read(' three"}') == [ToolCallDelta(0, "", "", ' three"}')]
+    assert joined([*(source.read(after) or []), *source.flush()]) == []
+    assert source.calls == 1
 
 
 def test_without_tools_calls_are_text() -> None:
@@ -315,17 +506,16 @@ def test_a_long_call_is_not_read_again_with_every_piece(monkeypatch: pytest.Monk
     source = reader(HERMES)
     seen: list[int] = []
     scan = source._scan
-    assert scan is not None
 
-    def counting(text: str, is_whole: bool) -> Found | None:
+    def counting(text: str, is_whole: bool, offered: Collection[str]) -> Found | Begun | NoCall | None:
         seen.append(len(text))
-        return scan(text, is_whole)
+        return scan(text, is_whole, offered)
 
     monkeypatch.setattr(source, "_scan", counting)
-    source.read('<tool_call>{"name": "add", "arguments": {"a": "')
+    source.read('<tool_call>{"name": "subtract", "arguments": {"a": "')
     for _ in range(10_000):
         source.read("word ")
-    assert source.read('"}}</tool_call>') == [call(0, "add", json.dumps({"a": "word " * 10_000}))]
+    assert source.read('"}}</tool_call>') == [call(0, "subtract", json.dumps({"a": "word " * 10_000}))]
     assert len(seen) < 100
 
 
@@ -403,5 +593,7 @@ def test_an_answer_that_goes_on_is_the_rest_of_the_whole(
 
 def test_an_answer_does_not_go_on_within_a_call() -> None:
     assert not reader(HERMES).go_on_after('<tool_call>{"name": ')
+    assert not reader(HERMES).go_on_after('<tool_call>{"name": "add", "arguments": {"a": ')
+    assert not reader(HERMES).go_on_after('<tool_call>{"name": "add", "arguments": {"a": 1}}')
     assert not reader(LLAMA3).go_on_after('{"name": ')
     assert reader(HERMES, tools=()).go_on_after('<tool_call>{"name": ')

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from llorch.errors import InvalidArgument
 from llorch.finish_reason import FinishReason
+from support.chat_families import FAMILIES
 from support.example_count import examples
 from worker_orcd.chat.answers import answers_of, mark_tokens
-from worker_orcd.chat.chat_format import ChatFormat, ToolStyle
+from worker_orcd.chat.chat_format import ChatFormat, ToolStyle, format_of
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.protocol import EngineRun
 from worker_orcd.engines.run_output import RunOutput
@@ -22,6 +23,7 @@ HERMES = ChatFormat(ToolStyle.HERMES, thinks=True)
 MISTRAL = ChatFormat(ToolStyle.MISTRAL)
 MARK_ID = 1000
 SPEC = RunSpec(messages=(Message(Role.USER, "hi"),), tools=(Tool("add"),), seed=7)
+GPT_OSS = next(family.template for family in FAMILIES if family.name == "gpt_oss")
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
 
 
@@ -48,6 +50,19 @@ def say(
     return [*log, *(step.entries if step else ())], step.end if step else None
 
 
+def calls_in(log: Sequence[LogEntry]) -> list[ToolCallDelta]:
+    """Each put together from its pieces, as clients do it."""
+    calls: list[ToolCallDelta] = []
+    for piece in (entry.tool_call for entry in log if entry.tool_call):
+        if piece.call_id:
+            assert piece.index == len(calls)
+            calls.append(piece)
+        else:
+            assert not piece.name
+            calls[piece.index] = replace(calls[piece.index], arguments=calls[piece.index].arguments + piece.arguments)
+    return calls
+
+
 def ids(log: Sequence[LogEntry]) -> str:
     return "".join(chr(token_id) for entry in log for token_id in entry.token_ids)
 
@@ -57,8 +72,7 @@ def test_thoughts_calls_and_text_have_entries_of_their_own() -> None:
     log, end = say(output_of(SPEC, HERMES), said)
     assert "".join(entry.reasoning or "" for entry in log) == "Hm."
     assert "".join(entry.text for entry in log) == "Yes. "
-    calls = [entry.tool_call for entry in log if entry.tool_call]
-    assert [(call.index, call.name, call.arguments) for call in calls] == [(0, "add", '{"a": 1}')]
+    assert [(call.index, call.name, call.arguments) for call in calls_in(log)] == [(0, "add", '{"a": 1}')]
     assert ids(log) == said
     assert end is not None
     assert end.choices[0].finish_reason is FinishReason.TOOL_CALLS
@@ -109,7 +123,7 @@ def test_an_answer_begins_inside_of_thoughts_where_the_prompt_opened_them() -> N
 def test_call_ids_depend_on_seed_and_number_alone() -> None:
     def call_ids(seed: int) -> list[str]:
         log, _ = say(output_of(replace(SPEC, seed=seed), HERMES), CALL + CALL)
-        return [entry.tool_call.call_id for entry in log if entry.tool_call]
+        return [call.call_id for call in calls_in(log)]
 
     assert call_ids(7) == call_ids(7)
     assert len({*call_ids(7), *call_ids(8)}) == 4
@@ -117,7 +131,10 @@ def test_call_ids_depend_on_seed_and_number_alone() -> None:
 
 
 SAID = st.lists(
-    st.sampled_from(["<think>", "</think>", CALL, CALL[:30], "x", " ", "\n", "<", "tool_call>", "{}"]), max_size=6
+    st.sampled_from(
+        ["<think>", "</think>", CALL, CALL[:30], CALL[:-16], "x", " ", "\n", "<", "tool_call>", "{}", "}", '"']
+    ),
+    max_size=6,
 ).map("".join)
 
 
@@ -142,9 +159,49 @@ def test_marks_are_found_in_a_vocabulary() -> None:
     assert mark_tokens(HERMES.marks, vocabulary.__getitem__, pieces) == {1: "<think>", 5: "</tool_call>"}
 
 
-def test_what_a_call_says_is_whole() -> None:
+def test_arguments_are_in_the_log_as_they_come() -> None:
     log, _ = say(output_of(SPEC, HERMES), CALL)
-    assert [entry.tool_call for entry in log] == [ToolCallDelta(0, log[0].tool_call.call_id, "add", '{"a": 1}')]  # type: ignore[union-attr]  # the list shows it
+    pieces = [entry for entry in log if entry.tool_call]
+    assert pieces[0].tool_call == ToolCallDelta(0, calls_in(log)[0].call_id, "add", "{")
+    assert [ids([entry]) for entry in pieces[1:]] == list('"a": 1}')
+    assert [entry.tool_call for entry in pieces[1:]] == [ToolCallDelta(0, "", "", said) for said in '"a": 1}']
+    assert calls_in(log)[0].arguments == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (FinishReason.EOS, FinishReason.TOOL_CALLS),
+        (FinishReason.LENGTH, FinishReason.LENGTH),
+        (FinishReason.CANCELLED, FinishReason.CANCELLED),
+    ],
+)
+def test_a_call_that_breaks_off_is_there_as_far_as_it_came(end: FinishReason, expected: FinishReason) -> None:
+    said = CALL[: CALL.index("1}")]
+    log, ended = say(output_of(SPEC, HERMES), said, end)
+    assert [(call.name, call.arguments) for call in calls_in(log)] == [("add", '{"a": ')]
+    assert "".join(entry.text for entry in log) == ""
+    assert ids(log) == said
+    assert ended is not None
+    assert ended.choices[0].finish_reason is expected
+
+
+def test_an_answer_of_gpt_oss_is_thoughts_and_calls() -> None:
+    said = (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.add"
+        '<|message|>{"a": 1}'
+    )
+    log, end = say(output_of(SPEC, format_of(GPT_OSS)), said)
+    assert "".join(entry.reasoning or "" for entry in log) == "Hm."
+    assert [(call.name, call.arguments) for call in calls_in(log)] == [("add", '{"a": 1}')]
+    assert "".join(entry.text for entry in log) == ""
+    assert end is not None
+    assert end.choices[0].finish_reason is FinishReason.TOOL_CALLS
+    final = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>"
+    log, _ = say(
+        output_of(replace(SPEC, tool_choice="add"), format_of(GPT_OSS)), final + '{"name": "add", "arguments": {}}'
+    )
+    assert [(call.name, call.arguments) for call in calls_in(log)] == [("add", "{}")]
 
 
 def test_a_call_that_has_to_be_made_is_the_whole_answer_but_for_thoughts() -> None:
@@ -152,7 +209,7 @@ def test_a_call_that_has_to_be_made_is_the_whole_answer_but_for_thoughts() -> No
     for prompt_end, thoughts in (("", ""), ("", "<think>hm</think>\n"), ("<think>\n", "hm</think>\n\n")):
         output = output_of(spec, HERMES, prompt_end=prompt_end)
         log, end = say(output, thoughts + '{"name": "add", "arguments": {"a": 1}}')
-        assert [entry.tool_call.arguments for entry in log if entry.tool_call] == ['{"a": 1}']
+        assert [call.arguments for call in calls_in(log)] == ['{"a": 1}']
         assert end is not None
         assert end.choices[0].finish_reason is FinishReason.TOOL_CALLS
     log, end = say(output_of(spec, HERMES), '{"name": "add", "arg', FinishReason.LENGTH)

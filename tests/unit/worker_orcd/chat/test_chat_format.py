@@ -1,6 +1,8 @@
 import pytest
 
-from worker_orcd.chat.chat_format import ChatFormat, ToolStyle, format_of, is_thinking
+from support.chat_families import FAMILIES, Family
+from worker_orcd.chat.chat_format import ChatFormat, ToolStyle, format_of
+from worker_orcd.chat.thought_marks import HARMONY
 
 QWEN3 = "{%- if tools %}<tools>{{ tools | tojson }}</tools> within <tool_call></tool_call>{% endif %}</think>"
 LLAMA31 = "{% if tools is not none %}Environment: ipython{% endif %}<|start_header_id|>{{ role }}"
@@ -35,4 +37,40 @@ def test_marks_are_those_of_the_family() -> None:
     [("<|im_start|>assistant\n<think>\n", True), ("<think>\n\n</think>\n\n", False), ("assistant\n", False)],
 )
 def test_a_prompt_may_have_opened_the_thoughts(prompt: str, expected: bool) -> None:
-    assert is_thinking(prompt) is expected
+    assert ChatFormat(thinks=True).is_thinking(prompt) is expected
+    assert not ChatFormat().is_thinking(prompt)
+
+
+OF_FAMILIES = {
+    "llama3": (ToolStyle.LLAMA3, ""),
+    "mistral3": (ToolStyle.MISTRAL, ""),
+    "mistral7_tekken": (ToolStyle.MISTRAL, ""),
+    "magistral": (ToolStyle.MISTRAL, "[THINK]"),
+    "qwen25": (ToolStyle.HERMES, ""),
+    "qwen3": (ToolStyle.HERMES, "<think>"),
+    "qwen3_coder": (ToolStyle.HERMES, ""),
+    "hermes": (ToolStyle.HERMES, ""),
+    "smollm3": (ToolStyle.HERMES, "<think>"),
+    "glm4": (ToolStyle.HERMES, "<think>"),
+    "falcon3": (ToolStyle.HERMES, ""),
+    "nemotron": (ToolStyle.HERMES, "<think>"),
+    "granite": (ToolStyle.NONE, "<think>"),
+    "deepseek_r1": (ToolStyle.DEEPSEEK, "<think>"),
+    "deepseek3": (ToolStyle.DEEPSEEK, "<think>"),
+    "gpt_oss": (ToolStyle.HARMONY, "<|channel|>analysis<|message|>"),
+    "command_r": (ToolStyle.NONE, "<|START_THINKING|>"),
+    "seed_oss": (ToolStyle.NONE, "<seed:think>"),
+}
+"""Those that have tool calls that are known here, or thoughts."""
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: str(family.name))
+def test_thoughts_and_calls_of_the_families_are_known(family: Family) -> None:
+    found = format_of(family.template)
+    tools, opening = OF_FAMILIES.get(family.name, (ToolStyle.NONE, ""))
+    assert (found.tools, found.thoughts.opening if found.thinks else "") == (tools, opening)
+
+
+def test_what_gpt_oss_writes_its_marks_with_has_to_be_seen() -> None:
+    marks = ChatFormat(ToolStyle.HARMONY, thinks=True, thoughts=HARMONY).marks
+    assert set(marks) == {"<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>"}

@@ -36,6 +36,14 @@ def test_a_conversation_with_tools_is_taken_whole() -> None:
     assert {demand.capability for demand in spec.demands} == {"generation", "chat", "tools"}
 
 
+def test_parts_of_a_message_are_kept_beside_the_text_that_they_make() -> None:
+    asked = proto()
+    asked.generate.chat.messages[0].content.add(text=" there")
+    messages = to_run_spec(asked).messages
+    assert (messages[0].content, messages[0].parts) == ("hi there", ("hi", " there"))
+    assert messages[2].parts == ()
+
+
 def test_tools_that_have_to_be_called_constrain_the_output() -> None:
     asked = proto()
     asked.generate.chat.tool_choice = "required"
