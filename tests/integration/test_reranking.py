@@ -1,14 +1,16 @@
 """Documents go in with a query, their order comes out: over gRPC, HTTP and the SDK, through the queue like any task."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llama_orch.v2 import task_pb2, task_service_pb2
-from llorch.errors import InvalidArgument
+from llorch.errors import InvalidArgument, LlorchError, Reason
 from llorch.rpc.client import call
-from support.whole_system import CALL_S, WholeSystem, task
+from support.gguf_writer import smallest_ranker
+from support.whole_system import CALL_S, WholeSystem, ranker, task
 from worker_orcd.engines.sim.tokens import sim_prompt_tokens
 
 DOCUMENTS = ["a red fish", "the blue sky at night", "blue", "a blue fish"]
@@ -19,7 +21,12 @@ ORDER = [3, 0, 1, 2]
 
 def rank_task(*documents: str, query: str = QUERY, top_n: int = 0, **options: Any) -> task_pb2.TaskSpec:
     work = task_pb2.RerankWork(query=query, documents=documents, top_n=top_n)
-    return task_pb2.TaskSpec(model="sim", rerank=work, **options)
+    return task_pb2.TaskSpec(model="ranker", rerank=work, **options)
+
+
+@pytest.fixture(autouse=True)
+async def registered(system: WholeSystem, tmp_path: Path) -> None:
+    await system.register("ranker", f"file:{ranker(tmp_path)}")
 
 
 async def rank(system: WholeSystem, spec: task_pb2.TaskSpec) -> task_service_pb2.RerankResponse:
@@ -44,7 +51,7 @@ async def test_as_many_are_told_as_were_asked_for(system: WholeSystem, top_n: in
 
 async def test_the_gateway_takes_it_as_json(system: WholeSystem) -> None:
     work = {"query": QUERY, "documents": DOCUMENTS, "top_n": 2}
-    answer = await system.http.post("/v2/rerank", json={"model": "sim", "rerank": work})
+    answer = await system.http.post("/v2/rerank", json={"model": "ranker", "rerank": work})
     assert answer.status_code == 200
     assert answer.json()["documents"] == [{"index": 3, "score": 1.0}, {"index": 0, "score": 0.5}]
 
@@ -78,6 +85,22 @@ async def test_what_can_not_be_ordered_is_refused_by_name(
 ) -> None:
     with pytest.raises(InvalidArgument, match=named):
         await rank(system, spec)
+
+
+async def test_a_model_that_orders_documents_does_nothing_else_once_its_file_is_known(system: WholeSystem) -> None:
+    await rank(system, rank_task("x"))
+    with pytest.raises(InvalidArgument, match="model 'ranker' takes rerank alone, as its file says"):
+        await system.generate(task("x", model="ranker"))
+
+
+async def test_why_a_task_failed_is_told_to_who_waits_for_its_answer(system: WholeSystem, tmp_path: Path) -> None:
+    (tmp_path / "cut.gguf").write_bytes(smallest_ranker()[:-1])
+    await system.register("cut", f"file:{tmp_path / 'cut.gguf'}")
+    spec = rank_task("x")
+    spec.model = "cut"
+    with pytest.raises(LlorchError, match=r"^cut\.gguf is not a model .* may have been cut off$") as told:
+        await rank(system, spec)
+    assert told.value.reason is Reason.MODEL_FILE_INVALID
 
 
 async def test_documents_are_not_ordered_with_generate(system: WholeSystem) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from llorch.errors import (
     ResourceExhausted,
 )
 from llorch.sdk.events import FinishReason
-from support.whole_system import WholeSystem, wait_until
+from support.whole_system import WholeSystem, ranker, wait_until
 from worker_orcd.engines.sim.tokens import sim_embedding, sim_text
 
 
@@ -78,8 +79,9 @@ async def test_texts_become_vectors(client: AsyncClient) -> None:
     assert await client.embed("sim", ["one", "two"], request_id="r1") == made
 
 
-async def test_documents_are_ordered(client: AsyncClient) -> None:
-    found = await client.rerank("sim", "blue fish", ["red", "blue fish", "a fish"], top_n=2)
+async def test_documents_are_ordered(client: AsyncClient, system: WholeSystem, tmp_path: Path) -> None:
+    await system.register("ranker", f"file:{ranker(tmp_path)}")
+    found = await client.rerank("ranker", "blue fish", ["red", "blue fish", "a fish"], top_n=2)
     assert [(document.index, document.score) for document in found.documents] == [(1, 1.0), (2, 0.5)]
     assert found.tokens_in > 0
 

@@ -7,7 +7,7 @@ import pytest
 
 from llorch import AsyncClient, GenerateOptions, PlacementWishes, SessionBudget, Tool
 from support.examples import BEYOND_THE_SIMULATION, EXAMPLES, ROOT, Example
-from support.whole_system import WholeSystem, gguf
+from support.whole_system import WholeSystem, gguf, ranker
 
 WITH_SIMULATION = [example for example in EXAMPLES if example.heading not in BEYOND_THE_SIMULATION]
 
@@ -17,6 +17,7 @@ async def test_an_example_runs_and_prints(
     example: Example, system: WholeSystem, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await system.register("smollm2", f"file:{gguf(system.folder, 'smollm2.gguf')}", slots=4)
+    await system.register("reranker", f"file:{ranker(system.folder)}")
     monkeypatch.setenv("LLORCH_ADDRESS", system.address)
 
     await asyncio.to_thread(example.run)

@@ -50,14 +50,24 @@ def write_gguf(path: Path, metadata: Mapping[str, MetadataValue], tensors: Mappi
 
 def smallest_model() -> bytes:
     """A file with the metadata that every model needs, for code that reads no more than that."""
-    metadata: dict[str, MetadataValue] = {
+    return header_bytes(_smallest(), {})
+
+
+def smallest_ranker() -> bytes:
+    """The same of a model that says it orders documents; with a classifier, which such a model has to have."""
+    classifier = Hollow((1, 64))
+    metadata = _smallest() | {"llama.pooling_type": 4}
+    return header_bytes(metadata, {"cls.output.weight": classifier}) + bytes(classifier.size_bytes)
+
+
+def _smallest() -> dict[str, MetadataValue]:
+    return {
         "general.architecture": "llama",
         "llama.context_length": 8192,
         "llama.embedding_length": 64,
         "llama.block_count": 1,
         "llama.attention.head_count": 1,
     }
-    return header_bytes(metadata, {})
 
 
 def header_bytes(metadata: Mapping[str, MetadataValue], tensors: Mapping[str, TensorData]) -> bytes:

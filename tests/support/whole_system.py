@@ -30,7 +30,7 @@ from llama_orch.v2 import (
 from llorch.rpc.client import call, open_channel, open_stream
 from orchestratord.settings import OrchestratorSettings
 from pool_managerd.settings import PoolManagerSettings
-from support.gguf_writer import smallest_model
+from support.gguf_writer import smallest_model, smallest_ranker
 
 SERVING_WITHIN_S = 10.0
 CALL_S = 5.0
@@ -241,6 +241,13 @@ def gguf(folder: Path, name: str = "sim.gguf") -> Path:
     """A model without weights; the simulated engine needs none."""
     path = folder / name
     path.write_bytes(smallest_model())
+    return path
+
+
+def ranker(folder: Path, name: str = "ranker.gguf") -> Path:
+    """One that orders documents, as far as its file says."""
+    path = folder / name
+    path.write_bytes(smallest_ranker())
     return path
 
 
