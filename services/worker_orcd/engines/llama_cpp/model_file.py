@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from llorch.errors import FailedPrecondition, Reason
+from llorch.file_identity import identity_of
 from llorch.gguf.model_file import read_model
 from llorch.gguf.split_name import split_name
-from worker_orcd.engines.llama_cpp.model_digest import identity_of
 
 
 def check_model_file(path: Path) -> None:
