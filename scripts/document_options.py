@@ -16,6 +16,7 @@ from llorch.options.model import MODEL
 from llorch.options.option import Option, Table
 from llorch.options.sampling import SAMPLING
 from llorch.options.task import PLACEMENT, SESSION_BUDGET, TASK
+from llorch.options.tokens import TOKENIZE
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 
@@ -48,6 +49,7 @@ SECTIONS = (
     Section("Conversations", "ChatInput", CHAT),
     Section("Form of the answer", "OutputConstraint", OUTPUT_CONSTRAINT),
     Section("Embeddings", "EmbedWork", EMBEDDING),
+    Section("Tokens of a text", "TokenizeRequest", TOKENIZE),
     Section("Models", "ModelSpec", MODEL),
     Section("Apps", "App", APP),
     Section("Placement rules", "Assignment", ASSIGNMENT),

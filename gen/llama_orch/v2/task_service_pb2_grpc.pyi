@@ -34,6 +34,10 @@ class TaskServiceStub:
     """Lists the tasks that are kept, newest first."""
     Embed: _aio.UnaryUnaryMultiCallable[_task_service_pb2.EmbedRequest, _task_service_pb2.EmbedResponse]
     """Computes embeddings; queues like any other task and answers when it is done."""
+    CountTokens: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CountTokensRequest, _task_service_pb2.CountTokensResponse]
+    """Counts the tokens of the prompt that a task would have. No task comes of it: nothing waits, no model is loaded."""
+    Tokenize: _aio.UnaryUnaryMultiCallable[_task_service_pb2.TokenizeRequest, _task_service_pb2.TokenizeResponse]
+    """Tells the tokens of a text. As with CountTokens, nothing waits and no model is loaded."""
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tasks: submit them, read them, cancel them. Served by the orchestrator.
@@ -97,5 +101,21 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_task_service_pb2.EmbedRequest, _abc.Awaitable[_task_service_pb2.EmbedResponse]],
     ) -> _abc.Awaitable[_task_service_pb2.EmbedResponse]:
         """Computes embeddings; queues like any other task and answers when it is done."""
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _task_service_pb2.CountTokensRequest,
+        context: _aio.ServicerContext[_task_service_pb2.CountTokensRequest, _abc.Awaitable[_task_service_pb2.CountTokensResponse]],
+    ) -> _abc.Awaitable[_task_service_pb2.CountTokensResponse]:
+        """Counts the tokens of the prompt that a task would have. No task comes of it: nothing waits, no model is loaded."""
+
+    @_abc_1.abstractmethod
+    def Tokenize(
+        self,
+        request: _task_service_pb2.TokenizeRequest,
+        context: _aio.ServicerContext[_task_service_pb2.TokenizeRequest, _abc.Awaitable[_task_service_pb2.TokenizeResponse]],
+    ) -> _abc.Awaitable[_task_service_pb2.TokenizeResponse]:
+        """Tells the tokens of a text. As with CountTokens, nothing waits and no model is loaded."""
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _aio.Server) -> None: ...

@@ -17,6 +17,9 @@ class Client(Blocking):
     task = waits(AsyncClient.task)
     tasks = waits(AsyncClient.tasks)
     embed = waits(AsyncClient.embed)
+    count_tokens = waits(AsyncClient.count_tokens)
+    count_embed_tokens = waits(AsyncClient.count_embed_tokens)
+    tokenize = waits(AsyncClient.tokenize)
 
     session = waits(AsyncClient.session)
     sessions = waits(AsyncClient.sessions)

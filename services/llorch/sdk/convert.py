@@ -9,6 +9,7 @@ from llorch.rpc.enum_tables import DEVICE_KINDS, FINISH_REASONS
 from llorch.rpc.reasons import reason_of_proto
 from llorch.sdk import events
 from llorch.sdk.embeddings import Embeddings
+from llorch.sdk.tokens import TokenCount, Tokenized
 
 _FINISH_REASONS = {reason: events.FinishReason[reason.name] for reason in FinishReason}
 
@@ -23,6 +24,14 @@ def event_from_message(message: task_event_pb2.TaskEvent) -> events.Event | None
 def embeddings_from_message(message: task_service_pb2.EmbedResponse) -> Embeddings:
     vectors = tuple(tuple(vector.values) for vector in message.embeddings)
     return Embeddings(message.task_id, vectors, message.tokens_in)
+
+
+def count_from_message(message: task_service_pb2.CountTokensResponse) -> TokenCount:
+    return TokenCount(message.tokens_in, _optional(message, "context"))
+
+
+def tokenized_from_message(message: task_service_pb2.TokenizeResponse) -> Tokenized:
+    return Tokenized(tuple(message.token_ids), tuple(message.pieces))
 
 
 def device_kind(kind: int) -> str:

@@ -47,7 +47,7 @@ def to_request(
     `work` is the kind that the call takes. `seed` counts if the client gave none, so that the task can be repeated.
     """
     _check_spec(spec, work)
-    run = run_pb2.RunSpec(embed=spec.embed) if work == "embed" else _generate_run(spec, seed)
+    run = _run(spec, work, seed)
     return TaskRequest(
         task_id=task_id,
         model=spec.model,
@@ -67,6 +67,13 @@ def to_request(
         session_budget=to_budget(spec.session_budget) if spec.HasField("session_budget") else None,
         wishes=to_wishes(spec.placement) if spec.HasField("placement") else None,
     )
+
+
+def to_prompt(spec: task_pb2.TaskSpec) -> run_pb2.RunSpec:
+    """What would make the prompt of a task that is not submitted. Checked as if it were."""
+    work: Work = "embed" if spec.WhichOneof("work") == "embed" else "generate"
+    _check_spec(spec, work)
+    return _run(spec, work, seed=0)
 
 
 def _texts(spec: task_pb2.TaskSpec) -> Iterator[str]:
@@ -91,7 +98,9 @@ def _most_tokens(spec: task_pb2.TaskSpec) -> int | None:
     return spec.generate.max_tokens if spec.generate.HasField("max_tokens") else None
 
 
-def _generate_run(spec: task_pb2.TaskSpec, seed: int) -> run_pb2.RunSpec:
+def _run(spec: task_pb2.TaskSpec, work: Work, seed: int) -> run_pb2.RunSpec:
+    if work == "embed":
+        return run_pb2.RunSpec(embed=spec.embed)
     run = run_pb2.RunSpec(generate=spec.generate, deterministic=spec.deterministic)
     if not run.generate.sampling.HasField("seed"):
         run.generate.sampling.seed = seed

@@ -13,6 +13,7 @@ from worker_orcd.log_entry import ChoiceEnd, RunEnd
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.run_table import RunTable
+from worker_orcd.token_reader import TokenReader
 from worker_orcd.token_step import TokenStep
 
 SPEC = RunSpec(prompt="hi")
@@ -59,6 +60,9 @@ class SlowEngine:
         if self.refusal is not None:
             raise self.refusal
         return Embedded([[1.0] for _ in texts], len(texts))
+
+    def token_reader(self) -> TokenReader:
+        raise NotImplementedError
 
     def stats(self) -> EngineStats:
         return EngineStats()

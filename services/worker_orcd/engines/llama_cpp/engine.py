@@ -22,6 +22,7 @@ from worker_orcd.engines.llama_cpp.prompt import Prepared, PromptBuilder
 from worker_orcd.engines.llama_cpp.run_checks import check_sampling
 from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.engines.llama_cpp.vocabulary import Vocabulary
 from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.run_spec import ConstraintKind
@@ -45,6 +46,7 @@ class LlamaCppEngine:
         self._loaded: Loaded | None = None
         self._prompts: PromptBuilder | None = None
         self._embeddings: Embeddings | None = None
+        self._vocabulary: Vocabulary | None = None
 
     async def load(self) -> None:
         self._thread = EngineThread(self._shape, self._deliver)
@@ -53,6 +55,8 @@ class LlamaCppEngine:
         self._embeddings = Embeddings(load_native(), self._loaded.model, self._shape)
         self._thread.before_model_closes.append(self._embeddings.close)
         self._prompts = PromptBuilder(self._loaded.model, self._shape.context_per_slot, self._clock)
+        self._vocabulary = Vocabulary(self._loaded.model, self._shape.context_per_slot, self._clock)
+        self._thread.before_model_closes.append(self._vocabulary.close)
         await asyncio.to_thread(self._prompts.open)
 
     def load_progress(self) -> float | None:
@@ -107,6 +111,11 @@ class LlamaCppEngine:
         if self._embeddings is None:
             raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
         return await self._embeddings.embed(texts)
+
+    def token_reader(self) -> Vocabulary:
+        if self._vocabulary is None:
+            raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
+        return self._vocabulary
 
     def stats(self) -> EngineStats:
         return self._running.stats()

@@ -16,6 +16,7 @@ from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, Finge
 from worker_orcd.engines.protocol import Embedded, EngineRun, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.engines.sim.parameters import Fault, FaultKind, SimParameters
+from worker_orcd.engines.sim.token_reader import SimTokenReader, prompt_text
 from worker_orcd.engines.sim.tokens import VOCABULARY_SIZE, sim_embedding, sim_prompt_tokens, sim_token, sim_tokens
 from worker_orcd.log_entry import RunFailure
 from worker_orcd.run_spec import RunSpec
@@ -115,7 +116,7 @@ class SimEngine:
 
     async def submit(self, run: EngineRun) -> None:
         self._costs = SimParameters() if run.rehearsal else self._parameters
-        prompt = run.spec.prompt or "\n".join(message.content for message in run.spec.messages)
+        prompt = prompt_text(run.spec)
         if any(fault.kind is FaultKind.REFUSE and fault.marker in prompt for fault in self._costs.faults):
             raise FailedPrecondition(Reason.ENGINE_FAILED, "the simulated engine refuses this run, as it was told to")
         tokens_in = sim_prompt_tokens(prompt)
@@ -150,6 +151,9 @@ class SimEngine:
                 )
         await asyncio.sleep(self._book_prefill(sum(tokens)) - self._loop.time())
         return Embedded([sim_embedding(text) for text in texts], sum(tokens))
+
+    def token_reader(self) -> SimTokenReader:
+        return SimTokenReader(CAPABILITIES)
 
     def stats(self) -> EngineStats:
         return EngineStats(
