@@ -24,11 +24,14 @@ class TextToTokenize:
 
 @dataclass(frozen=True, slots=True)
 class TokenAnswer:
-    """`token_ids` are those of a text, `pieces` the bytes of each where they were asked for."""
+    """`token_ids` are those of a text, `pieces` the bytes of each where they were asked for. With the count of a prompt
+    comes how many tokens of context the model was trained with, 0 if that is not known.
+    """
 
     count: int
     token_ids: Sequence[int] = ()
     pieces: Sequence[bytes] = ()
+    context_trained: int = 0
 
 
 TokenQuestion = RunSpec | TextToTokenize
@@ -40,6 +43,11 @@ class TokenReader(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What prompts may have: chats, tools, texts to embed."""
+        ...
+
+    @property
+    def context_trained(self) -> int:
+        """In tokens; 0 if it is not known."""
         ...
 
     def count(self, spec: RunSpec) -> int:
@@ -59,7 +67,7 @@ def answer(reader: TokenReader, question: TokenQuestion) -> TokenAnswer:
     """Raises InvalidArgument for what a task would be refused for, except for its length."""
     if isinstance(question, RunSpec):
         check_prompt(question, reader.capabilities)
-        return TokenAnswer(reader.count(question))
+        return TokenAnswer(reader.count(question), context_trained=reader.context_trained)
     check_value("text", TOKENIZE["text"], question.text)
     answered = reader.tokenize(question)
     if answered.count > MOST_TOKENS:

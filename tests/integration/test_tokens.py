@@ -16,7 +16,6 @@ from llama_orch.v2 import (
     app_service_pb2,
     app_service_pb2_grpc,
     catalog_service_pb2,
-    fleet_service_pb2,
     model_pb2,
     placement_service_pb2,
     placement_service_pb2_grpc,
@@ -84,13 +83,8 @@ async def all_that_decides(system: WholeSystem) -> tuple[object, ...]:
 
 
 async def loaded_worker(system: WholeSystem) -> worker_pb2.Worker:
-    """Of the model `sim`, which it loads."""
-    await call(system.fleet.LoadModel, fleet_service_pb2.LoadModelRequest(model="sim"), timeout_s=CALL_S)
-
-    async def is_ready() -> bool:
-        return any(worker.state == worker_pb2.WORKER_STATE_READY for worker in (await system.state()).workers)
-
-    await wait_until(is_ready)
+    """Of the model `sim`, which it loads and which the orchestrator is attached to."""
+    await system.generate(task(max_tokens=1))
     (worker,) = (await system.state()).workers
     return worker
 

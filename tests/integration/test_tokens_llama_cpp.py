@@ -44,9 +44,11 @@ def with_tools(model: str, **options: object) -> task_pb2.TaskSpec:
     return chat(model, tools=tools, **options)
 
 
-async def count(system: WholeSystem, spec: task_pb2.TaskSpec) -> int:
+async def count(system: WholeSystem, spec: task_pb2.TaskSpec, *, context: int = 512) -> int:
     request = task_service_pb2.CountTokensRequest(task=spec)
-    return (await call(system.tasks.CountTokens, request, timeout_s=ANSWERS_WITHIN_S)).tokens_in
+    answer = await call(system.tasks.CountTokens, request, timeout_s=ANSWERS_WITHIN_S)
+    assert answer.context == context
+    return answer.tokens_in
 
 
 async def test_what_is_counted_by_the_file_is_what_the_task_has_and_no_worker_comes_or_goes(tmp_path: Path) -> None:
@@ -73,6 +75,8 @@ async def test_what_is_counted_by_the_file_is_what_the_task_has_and_no_worker_co
         with pytest.raises(InvalidArgument) as refused:
             await count(system, with_tools("smol"))
         assert refused.value.reason is Reason.UNSUPPORTED_OPTION
+        await system.register("all-defaults", f"file:{smollm2()}")
+        assert await count(system, plain("all-defaults"), context=8192) == counted[0]
         state = await system.state()
         assert [worker.spec.worker_id for worker in state.workers] == [kept.spec.worker_id]
         assert (len(state.loads), state.tasks_running, [queue.depth for queue in state.queues]) == (0, 0, [0, 0])

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from llama_orch.v2 import run_pb2 as llama__orch_dot_v2_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allama_orch/v2/tokens.proto\x12\rllama_orch.v2\x1a\x17llama_orch/v2/run.proto\"t\n\rTokenQuestion\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x16.llama_orch.v2.RunSpecH\x00\x12-\n\x04text\x18\x02 \x01(\x0b\x32\x1d.llama_orch.v2.TextToTokenizeH\x00\x42\n\n\x08question\"`\n\x0eTextToTokenize\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontrol_tokens\x18\x02 \x01(\x08\x12\x13\n\x0b\x61\x64\x64_special\x18\x03 \x01(\x08\x12\x13\n\x0bwith_pieces\x18\x04 \x01(\x08\"?\n\x0bTokenAnswer\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0e\n\x06pieces\x18\x03 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allama_orch/v2/tokens.proto\x12\rllama_orch.v2\x1a\x17llama_orch/v2/run.proto\"t\n\rTokenQuestion\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x16.llama_orch.v2.RunSpecH\x00\x12-\n\x04text\x18\x02 \x01(\x0b\x32\x1d.llama_orch.v2.TextToTokenizeH\x00\x42\n\n\x08question\"`\n\x0eTextToTokenize\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontrol_tokens\x18\x02 \x01(\x08\x12\x13\n\x0b\x61\x64\x64_special\x18\x03 \x01(\x08\x12\x13\n\x0bwith_pieces\x18\x04 \x01(\x08\"X\n\x0bTokenAnswer\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0e\n\x06pieces\x18\x03 \x03(\x0c\x12\x17\n\x0f\x63ontext_trained\x18\x04 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,5 +37,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TEXTTOTOKENIZE']._serialized_start=188
   _globals['_TEXTTOTOKENIZE']._serialized_end=284
   _globals['_TOKENANSWER']._serialized_start=286
-  _globals['_TOKENANSWER']._serialized_end=349
+  _globals['_TOKENANSWER']._serialized_end=374
 # @@protoc_insertion_point(module_scope)

@@ -94,8 +94,11 @@ class TokenAnswer(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     PIECES_FIELD_NUMBER: _builtins.int
+    CONTEXT_TRAINED_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """How many tokens there are; of several texts to embed, all together."""
+    context_trained: _builtins.int
+    """Tokens of context that the model was trained with; 0 if that is not known, and where no prompt was counted."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The tokens of a text, in their order; empty where a prompt was counted."""
@@ -110,10 +113,11 @@ class TokenAnswer(_message.Message):
         count: _builtins.int = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         pieces: _abc.Iterable[_builtins.bytes] | None = ...,
+        context_trained: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "pieces", b"pieces", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_trained", b"context_trained", "count", b"count", "pieces", b"pieces", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

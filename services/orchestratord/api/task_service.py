@@ -76,8 +76,10 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
     async def CountTokens(self, request: pb2.CountTokensRequest, context: Any) -> pb2.CountTokensResponse:
         question = tokens.to_count_question(request)
         model, answer = await self._ask_tokens(request.task.model, question)
-        shown = None if request.task.HasField("embed") else view_models.view(self._owner.state, model).context
-        return tokens.to_count_response(answer, shown)
+        if request.task.HasField("embed"):
+            return tokens.to_count_response(answer, None)
+        context_tokens = view_models.context(self._owner.state, model, answer.context_trained)
+        return tokens.to_count_response(answer, context_tokens)
 
     async def Tokenize(self, request: pb2.TokenizeRequest, context: Any) -> pb2.TokenizeResponse:
         question = tokens.to_text_question(request)

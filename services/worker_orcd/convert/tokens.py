@@ -17,7 +17,12 @@ def to_question(proto: tokens_pb2.TokenQuestion) -> TokenQuestion:
 
 
 def to_answer(answer: TokenAnswer) -> tokens_pb2.TokenAnswer:
-    return tokens_pb2.TokenAnswer(count=answer.count, token_ids=answer.token_ids, pieces=answer.pieces)
+    return tokens_pb2.TokenAnswer(
+        count=answer.count,
+        token_ids=answer.token_ids,
+        pieces=answer.pieces,
+        context_trained=answer.context_trained,
+    )
 
 
 def question_of_bytes(content: bytes) -> TokenQuestion:

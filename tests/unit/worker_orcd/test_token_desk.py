@@ -17,6 +17,7 @@ class Slow:
 
     def __init__(self, *, waits: bool = False) -> None:
         self.capabilities = Capabilities(chat=True)
+        self.context_trained = 2048
         self.may_answer = threading.Event()
         self.asked = 0
         self._busy = threading.Lock()
@@ -94,7 +95,7 @@ def test_what_makes_no_prompt_is_refused_by_name(spec: RunSpec | TextToTokenize,
 
 def test_what_makes_the_answer_only_is_not_looked_at() -> None:
     demands = (Demand("deterministic", "deterministic"), Demand("generate.output_constraint.grammar", "grammar"))
-    assert answer(Slow(), RunSpec(prompt="x", demands=demands, max_tokens=0)).count == 1
+    assert answer(Slow(), RunSpec(prompt="x", demands=demands, max_tokens=0)) == TokenAnswer(1, context_trained=2048)
 
 
 def test_more_tokens_than_a_message_holds_are_refused() -> None:

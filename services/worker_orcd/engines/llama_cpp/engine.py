@@ -55,7 +55,7 @@ class LlamaCppEngine:
         self._embeddings = Embeddings(load_native(), self._loaded.model, self._shape)
         self._thread.before_model_closes.append(self._embeddings.close)
         self._prompts = PromptBuilder(self._loaded.model, self._shape.context_per_slot, self._clock)
-        self._vocabulary = Vocabulary(self._loaded.model, self._shape.context_per_slot, self._clock)
+        self._vocabulary = Vocabulary(self._loaded.model, self._loaded.model.context_trained, self._clock)
         self._thread.before_model_closes.append(self._vocabulary.close)
         await asyncio.to_thread(self._prompts.open)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from llorch.clock import Clock, SystemClock
 from llorch.device_kind import DeviceKind
 from llorch.errors import Reason, Unavailable
+from llorch.gguf.model_file import read_model
 from worker_orcd.device import DeviceSet
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.engines.llama_cpp.capabilities import CAPABILITIES
@@ -18,6 +19,9 @@ from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.token_reader import TextToTokenize, TokenAnswer
 
+_NO_BOUND = 0
+"""What a context would hold: prompts are counted however long they are."""
+
 
 class Vocabulary:
     """Has prompts of its own, so that neither runs nor questions wait for each other. They are not opened: the process
@@ -25,10 +29,11 @@ class Vocabulary:
     is being answered.
     """
 
-    def __init__(self, model: Model, context: int, clock: Clock, *, owns_model: bool = False) -> None:
+    def __init__(self, model: Model, context_trained: int, clock: Clock, *, owns_model: bool = False) -> None:
+        self.context_trained = context_trained
         self._model = model
         self._owns_model = owns_model
-        self._prompts = PromptBuilder(model, context, clock)
+        self._prompts = PromptBuilder(model, _NO_BOUND, clock)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -69,4 +74,4 @@ def open_vocabulary(path: Path) -> Vocabulary:
     shape = LlamaCppShape(path, path.stem, DeviceSet(DeviceKind.CPU, ("cpu",)), slots=1, context_per_slot=1, threads=1)
     model = Model(load_native(), shape, go_on=lambda: True, only_vocabulary=True)
     files.check()
-    return Vocabulary(model, shape.context_per_slot, SystemClock(), owns_model=True)
+    return Vocabulary(model, read_model(path).context_trained, SystemClock(), owns_model=True)

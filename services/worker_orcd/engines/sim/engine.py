@@ -153,7 +153,7 @@ class SimEngine:
         return Embedded([sim_embedding(text) for text in texts], sum(tokens))
 
     def token_reader(self) -> SimTokenReader:
-        return SimTokenReader(CAPABILITIES)
+        return SimTokenReader(CAPABILITIES, self._shape.context_per_slot)
 
     def stats(self) -> EngineStats:
         return EngineStats(

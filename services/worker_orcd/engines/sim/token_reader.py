@@ -9,8 +9,9 @@ from worker_orcd.token_reader import TextToTokenize, TokenAnswer
 class SimTokenReader:
     """Knows no control tokens and no token that begins a prompt."""
 
-    def __init__(self, capabilities: Capabilities) -> None:
+    def __init__(self, capabilities: Capabilities, context_trained: int = 0) -> None:
         self.capabilities = capabilities
+        self.context_trained = context_trained
 
     def count(self, spec: RunSpec) -> int:
         return sum(map(sim_prompt_tokens, spec.inputs or [prompt_text(spec)]))
