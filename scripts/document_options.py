@@ -17,6 +17,7 @@ from llorch.options.option import Option, Table
 from llorch.options.rerank import RERANK
 from llorch.options.sampling import SAMPLING
 from llorch.options.task import PLACEMENT, SESSION_BUDGET, TASK
+from llorch.options.tokens import TOKENIZE
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 
@@ -50,6 +51,7 @@ SECTIONS = (
     Section("Form of the answer", "OutputConstraint", OUTPUT_CONSTRAINT),
     Section("Embeddings", "EmbedWork", EMBEDDING),
     Section("Order of documents", "RerankWork", RERANK),
+    Section("Tokens of a text", "TokenizeRequest", TOKENIZE),
     Section("Models", "ModelSpec", MODEL),
     Section("Apps", "App", APP),
     Section("Placement rules", "Assignment", ASSIGNMENT),

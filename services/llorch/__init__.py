@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from llorch.sdk.task_options import TaskOptions as TaskOptions
     from llorch.sdk.task_options import Tool as Tool
     from llorch.sdk.task_options import ToolCall as ToolCall
+    from llorch.sdk.tokens import TokenCount as TokenCount
+    from llorch.sdk.tokens import Tokenized as Tokenized
 
 _HOME = {
     "LlorchError": "llorch.errors",
@@ -89,6 +91,8 @@ _HOME = {
     "TaskOptions": "llorch.sdk.task_options",
     "Tool": "llorch.sdk.task_options",
     "ToolCall": "llorch.sdk.task_options",
+    "TokenCount": "llorch.sdk.tokens",
+    "Tokenized": "llorch.sdk.tokens",
 }
 
 

@@ -37,6 +37,7 @@ from pool_managerd.pools import plan_pools
 from pool_managerd.preflight.checks import look_beside_the_start
 from pool_managerd.preflight.finding import Level
 from pool_managerd.settings import PoolManagerSettings
+from pool_managerd.vocabularies.vocabularies import Vocabularies
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal
 from pool_managerd.workers.ports import parse_worker_ports
@@ -88,6 +89,7 @@ class PoolManager:
             tasks=tasks,
             clock=self._clock,
         )
+        self._vocabularies = Vocabularies(self._clock)
         self._server = RpcServer(
             name="pool-managerd",
             bind=settings.bind,
@@ -97,6 +99,7 @@ class PoolManager:
             node_id=settings.node_id,
             supervisor=self._supervisor,
             shelf=self._shelf,
+            vocabularies=self._vocabularies,
             guard=self._guard,
             state=self.state,
             bell=self._bell,
@@ -120,6 +123,7 @@ class PoolManager:
             if self._settings.stop_workers_on_exit:
                 self._supervisor.kill_all()
             await self._server.stop(_DRAIN_S)
+            await self._vocabularies.close()
 
     def state(self) -> NodeState:
         self._supervisor.require_complete()
@@ -140,6 +144,7 @@ class PoolManager:
         stats = WorkerStats(self._supervisor.statuses, self._supervisor.note_stats, self._supervisor.note_silence)
         self._tasks.spawn("stats of the workers", stats.run(), forever=True)
         self._tasks.spawn("node link", self._link(join_address(host, split_address(bound)[1])).run(), forever=True)
+        self._tasks.spawn("vocabularies", self._vocabularies.run(), forever=True)
         self._tasks.spawn("preflight", self._preflight())
         self._server.set_serving(True)
         if self._settings.address_file is not None:

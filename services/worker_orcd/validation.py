@@ -4,7 +4,7 @@ The orchestrator has checked its clients' numbers; the worker checks again, beca
 whatever program calls the worker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason, invalid_field
 from llorch.options.checking import check_said, check_value
@@ -18,12 +18,15 @@ from llorch.options.task import TASK
 from worker_orcd.chat.tools import check_tools
 from worker_orcd.engine_info import Capabilities
 from worker_orcd.log_entry import LogEntry
-from worker_orcd.run_spec import RunSpec
+from worker_orcd.run_spec import Demand, RunSpec
+
+_OF_PROMPTS = frozenset({"chat", "tools", "embeddings"})
+"""Capabilities without which there is no prompt."""
 
 
 def check_run(spec: RunSpec, prefix: Sequence[LogEntry], capabilities: Capabilities) -> None:
     """Raises InvalidArgument that names the first field that can't be right."""
-    refuse_undeclared(spec, capabilities)
+    _refuse_undeclared(spec.demands, capabilities)
     _check_input(spec)
     check_tools(spec)
     if spec.remaining_ms is not None:
@@ -35,10 +38,17 @@ def check_run(spec: RunSpec, prefix: Sequence[LogEntry], capabilities: Capabilit
             raise invalid_field("prefix", f"has an entry of choice {entry.choice}, but n is {spec.choices}")
 
 
-def refuse_undeclared(spec: RunSpec, capabilities: Capabilities) -> None:
+def check_prompt(spec: RunSpec, capabilities: Capabilities) -> None:
+    """The part of `check_run` that is about what makes the prompt."""
+    _refuse_undeclared([demand for demand in spec.demands if demand.capability in _OF_PROMPTS], capabilities)
+    _check_input(spec)
+    check_tools(spec)
+
+
+def _refuse_undeclared(demands: Iterable[Demand], capabilities: Capabilities) -> None:
     """An option that the engine does not declare is refused by name, never ignored."""
     declared = capabilities.declared()
-    for demand in spec.demands:
+    for demand in demands:
         if demand.capability in declared:
             continue
         if demand.capability == "deterministic":

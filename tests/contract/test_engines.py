@@ -17,8 +17,9 @@ from llorch.options.sampling import Sampling
 from support.engine_bench import WAIT_S, Bench, ended, until
 from worker_orcd.engine_info import ResumeSupport
 from worker_orcd.engines.registry import REGISTRY
-from worker_orcd.run_spec import Message, Role, RunSpec
+from worker_orcd.run_spec import Demand, Message, Role, RunSpec
 from worker_orcd.settings import WorkerSettings
+from worker_orcd.token_reader import TextToTokenize, answer
 
 SLOTS = 3
 CONTEXT = 256
@@ -91,6 +92,32 @@ async def test_it_says_what_it_is(bench: Bench) -> None:
     assert info.fingerprint.device_kind in ("cuda", "cpu", "simulated")
     assert info.simulated or info.vocabulary_size > 1000
     assert len(info.memory_mib) == 1
+
+
+async def test_its_tokens_are_those_of_its_runs_with_the_model_loaded_and_by_its_file_alone(bench: Bench) -> None:
+    info = bench.engine.info()
+    settings = SETTINGS[EngineName(info.engine)]()
+    alone = REGISTRY[EngineName(info.engine)]().open_vocabulary(Path(str(settings.get("model_path", "any"))))
+    messages = (Message(Role.SYSTEM, "Be brief. <|im_end|>"), Message(Role.USER, "Grüße, 你好"))
+    chat = RunSpec(messages=messages, demands=(Demand("generate.chat", "chat"),), max_tokens=1)
+    plain, to_embed = replace(SPEC, max_tokens=1), RunSpec(inputs=("red", "dark green"))
+    text = "Grüße, 你好 <|im_start|>\n\n\tx"
+    try:
+        for reader in (bench.engine.token_reader(), alone):
+            for number, spec in enumerate((plain, chat)):
+                end = (await bench.run(f"{reader is alone}-{number}", spec)).end
+                assert end is not None
+                assert answer(reader, spec).count == end.tokens_in
+            assert answer(reader, to_embed).count == (await bench.engine.embed(to_embed.inputs)).tokens_in
+            for control_tokens in (False, True):
+                question = TextToTokenize(text, control_tokens, add_special=False, with_pieces=True)
+                found = answer(reader, question)
+                assert b"".join(found.pieces).decode() == text
+                assert found.count == len(found.token_ids) == len(found.pieces)
+                assert found == answer(bench.engine.token_reader(), question)
+    finally:
+        alone.close()
+    assert alone.capabilities.declared() >= info.capabilities.declared() & {"chat", "tools", "embeddings"}
 
 
 async def test_a_run_starts_once_speaks_and_ends_once(bench: Bench) -> None:

@@ -9,7 +9,16 @@ from google.protobuf.descriptor import Descriptor
 
 from gatewayd.openai.chat_request import read_chat
 from gatewayd.openai.completion_request import read_completion
-from llama_orch.v2 import app_pb2, assignment_pb2, model_pb2, run_pb2, session_pb2, task_pb2, worker_pb2
+from llama_orch.v2 import (
+    app_pb2,
+    assignment_pb2,
+    model_pb2,
+    run_pb2,
+    session_pb2,
+    task_pb2,
+    task_service_pb2,
+    worker_pb2,
+)
 from llorch.errors import InvalidArgument
 from llorch.options.app import APP
 from llorch.options.assignment import ASSIGNMENT
@@ -20,6 +29,7 @@ from llorch.options.option import Table
 from llorch.options.rerank import RERANK
 from llorch.options.sampling import SAMPLING, Sampling
 from llorch.options.task import PLACEMENT, SESSION_BUDGET, TASK
+from llorch.options.tokens import TOKENIZE
 from llorch.sdk.task_options import GenerateOptions, PlacementWishes, SessionBudget
 from orchestratord.convert.generate_checks import check_generate
 from support.proto_comments import field_comments
@@ -38,6 +48,7 @@ TABLES: dict[str, tuple[Descriptor, Table, set[str]]] = {
     "OutputConstraint": (task_pb2.OutputConstraint.DESCRIPTOR, OUTPUT_CONSTRAINT, set()),
     "EmbedWork": (task_pb2.EmbedWork.DESCRIPTOR, EMBEDDING, set()),
     "RerankWork": (task_pb2.RerankWork.DESCRIPTOR, RERANK, set()),
+    "TokenizeRequest": (task_service_pb2.TokenizeRequest.DESCRIPTOR, TOKENIZE, {"model"}),
     "TaskSpec": (
         task_pb2.TaskSpec.DESCRIPTOR,
         TASK,

@@ -59,6 +59,9 @@ class FakeOrchestrator:
     state: fleet_service_pb2.State = field(default_factory=lambda: small_state())  # noqa: PLW0108  # it is defined below
     running: list[task_pb2.Task] = field(default_factory=list)
     tasks_seen: list[task_pb2.TaskSpec] = field(default_factory=list)
+    texts_seen: list[task_service_pb2.TokenizeRequest] = field(default_factory=list)
+    context: int | None = 8192
+    """What CountTokens answers; None: not known."""
     cursors_seen: list[str] = field(default_factory=list)
     pulls_seen: list[fleet_service_pb2.PullModelRequest] = field(default_factory=list)
     pull_progress: list[pool_manager_service_pb2.StageProgress] = field(default_factory=list)
@@ -164,6 +167,16 @@ class _Tasks:
 
     async def ListTasks(self, request: Any, context: Any) -> Any:
         return task_service_pb2.ListTasksResponse(tasks=self._fake.running)
+
+    async def CountTokens(self, request: Any, context: Any) -> Any:
+        self._accept(request.task)
+        context_tokens = None if request.task.HasField("embed") else self._fake.context
+        return task_service_pb2.CountTokensResponse(tokens_in=5, context=context_tokens)
+
+    async def Tokenize(self, request: Any, context: Any) -> Any:
+        self._fake.texts_seen.append(request)
+        pieces = [b"Na", b"me"] if request.with_pieces else []
+        return task_service_pb2.TokenizeResponse(token_ids=[7, 8], pieces=pieces)
 
     def _accept(self, spec: task_pb2.TaskSpec) -> None:
         if all(spec.model != model.spec.name for model in self._fake.models):

@@ -12,6 +12,7 @@ from llama_orch.v2 import control_pb2 as _control_pb2
 from llama_orch.v2 import engine_pb2 as _engine_pb2
 from llama_orch.v2 import error_reason_pb2 as _error_reason_pb2
 from llama_orch.v2 import node_link_pb2 as _node_link_pb2
+from llama_orch.v2 import tokens_pb2 as _tokens_pb2
 from llama_orch.v2 import worker_pb2 as _worker_pb2
 import builtins as _builtins
 import sys
@@ -552,6 +553,62 @@ class VerifyStagedModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyStagedModelResponse: _TypeAlias = VerifyStagedModelResponse  # noqa: Y015
+
+@_typing.final
+class ReadStagedTokensRequest(_message.Message):
+    """Request of ReadStagedTokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Reference to the file."""
+    engine: _builtins.str
+    """The engine whose tokens they are, by name."""
+    @_builtins.property
+    def question(self) -> _tokens_pb2.TokenQuestion:
+        """What is asked."""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        question: _tokens_pb2.TokenQuestion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "question", b"question", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadStagedTokensRequest: _TypeAlias = ReadStagedTokensRequest  # noqa: Y015
+
+@_typing.final
+class ReadStagedTokensResponse(_message.Message):
+    """Answer of ReadStagedTokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> _tokens_pb2.TokenAnswer:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        answer: _tokens_pb2.TokenAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadStagedTokensResponse: _TypeAlias = ReadStagedTokensResponse  # noqa: Y015
 
 @_typing.final
 class PoolManagerServiceStreamWorkerLogRequest(_message.Message):

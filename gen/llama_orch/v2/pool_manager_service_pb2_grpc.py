@@ -70,6 +70,11 @@ class PoolManagerServiceStub:
                 request_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelRequest.SerializeToString,
                 response_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelResponse.FromString,
                 _registered_method=True)
+        self.ReadStagedTokens = channel.unary_unary(
+                '/llama_orch.v2.PoolManagerService/ReadStagedTokens',
+                request_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.ReadStagedTokensRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.ReadStagedTokensResponse.FromString,
+                _registered_method=True)
         self.StreamWorkerLog = channel.unary_stream(
                 '/llama_orch.v2.PoolManagerService/StreamWorkerLog',
                 request_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.PoolManagerServiceStreamWorkerLogRequest.SerializeToString,
@@ -136,6 +141,13 @@ class PoolManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadStagedTokens(self, request, context):
+        """Answers about tokens of a model that is here, by the vocabulary in its file. Nothing is staged and nothing loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamWorkerLog(self, request, context):
         """Lines of a worker's log.
         """
@@ -188,6 +200,11 @@ def add_PoolManagerServiceServicer_to_server(servicer, server):
                     servicer.VerifyStagedModel,
                     request_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelRequest.FromString,
                     response_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelResponse.SerializeToString,
+            ),
+            'ReadStagedTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadStagedTokens,
+                    request_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.ReadStagedTokensRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.ReadStagedTokensResponse.SerializeToString,
             ),
             'StreamWorkerLog': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamWorkerLog,
@@ -390,6 +407,33 @@ class PoolManagerService:
             '/llama_orch.v2.PoolManagerService/VerifyStagedModel',
             llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelRequest.SerializeToString,
             llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadStagedTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llama_orch.v2.PoolManagerService/ReadStagedTokens',
+            llama__orch_dot_v2_dot_pool__manager__service__pb2.ReadStagedTokensRequest.SerializeToString,
+            llama__orch_dot_v2_dot_pool__manager__service__pb2.ReadStagedTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

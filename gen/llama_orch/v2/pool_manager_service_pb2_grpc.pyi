@@ -32,6 +32,8 @@ class PoolManagerServiceStub:
     """Removes a model's file from the node's cache. Files outside the cache are never removed."""
     VerifyStagedModel: _aio.UnaryStreamMultiCallable[_pool_manager_service_pb2.VerifyStagedModelRequest, _pool_manager_service_pb2.VerifyStagedModelResponse]
     """Reads the files of a model that is here from the disk again, and answers their digest."""
+    ReadStagedTokens: _aio.UnaryUnaryMultiCallable[_pool_manager_service_pb2.ReadStagedTokensRequest, _pool_manager_service_pb2.ReadStagedTokensResponse]
+    """Answers about tokens of a model that is here, by the vocabulary in its file. Nothing is staged and nothing loaded."""
     StreamWorkerLog: _aio.UnaryStreamMultiCallable[_pool_manager_service_pb2.PoolManagerServiceStreamWorkerLogRequest, _pool_manager_service_pb2.PoolManagerServiceStreamWorkerLogResponse]
     """Lines of a worker's log."""
     ReportWorkerReady: _aio.UnaryUnaryMultiCallable[_pool_manager_service_pb2.ReportWorkerReadyRequest, _pool_manager_service_pb2.ReportWorkerReadyResponse]
@@ -99,6 +101,14 @@ class PoolManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_manager_service_pb2.VerifyStagedModelRequest, _abc.AsyncIterator[_pool_manager_service_pb2.VerifyStagedModelResponse]],
     ) -> _abc.AsyncIterator[_pool_manager_service_pb2.VerifyStagedModelResponse]:
         """Reads the files of a model that is here from the disk again, and answers their digest."""
+
+    @_abc_1.abstractmethod
+    def ReadStagedTokens(
+        self,
+        request: _pool_manager_service_pb2.ReadStagedTokensRequest,
+        context: _aio.ServicerContext[_pool_manager_service_pb2.ReadStagedTokensRequest, _abc.Awaitable[_pool_manager_service_pb2.ReadStagedTokensResponse]],
+    ) -> _abc.Awaitable[_pool_manager_service_pb2.ReadStagedTokensResponse]:
+        """Answers about tokens of a model that is here, by the vocabulary in its file. Nothing is staged and nothing loaded."""
 
     @_abc_1.abstractmethod
     def StreamWorkerLog(

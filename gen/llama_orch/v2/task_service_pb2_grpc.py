@@ -78,6 +78,16 @@ class TaskServiceStub:
                 request_serializer=llama__orch_dot_v2_dot_task__service__pb2.RerankRequest.SerializeToString,
                 response_deserializer=llama__orch_dot_v2_dot_task__service__pb2.RerankResponse.FromString,
                 _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/llama_orch.v2.TaskService/CountTokens',
+                request_serializer=llama__orch_dot_v2_dot_task__service__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_task__service__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
+        self.Tokenize = channel.unary_unary(
+                '/llama_orch.v2.TaskService/Tokenize',
+                request_serializer=llama__orch_dot_v2_dot_task__service__pb2.TokenizeRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_task__service__pb2.TokenizeResponse.FromString,
+                _registered_method=True)
 
 
 class TaskServiceServicer:
@@ -144,6 +154,20 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountTokens(self, request, context):
+        """Counts the tokens of the prompt that a task would have. No task comes of it: nothing waits, no model is loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tokenize(self, request, context):
+        """Tells the tokens of a text. As with CountTokens, nothing waits and no model is loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +210,16 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.Rerank,
                     request_deserializer=llama__orch_dot_v2_dot_task__service__pb2.RerankRequest.FromString,
                     response_serializer=llama__orch_dot_v2_dot_task__service__pb2.RerankResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=llama__orch_dot_v2_dot_task__service__pb2.CountTokensRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_task__service__pb2.CountTokensResponse.SerializeToString,
+            ),
+            'Tokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tokenize,
+                    request_deserializer=llama__orch_dot_v2_dot_task__service__pb2.TokenizeRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_task__service__pb2.TokenizeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -408,6 +442,60 @@ class TaskService:
             '/llama_orch.v2.TaskService/Rerank',
             llama__orch_dot_v2_dot_task__service__pb2.RerankRequest.SerializeToString,
             llama__orch_dot_v2_dot_task__service__pb2.RerankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llama_orch.v2.TaskService/CountTokens',
+            llama__orch_dot_v2_dot_task__service__pb2.CountTokensRequest.SerializeToString,
+            llama__orch_dot_v2_dot_task__service__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llama_orch.v2.TaskService/Tokenize',
+            llama__orch_dot_v2_dot_task__service__pb2.TokenizeRequest.SerializeToString,
+            llama__orch_dot_v2_dot_task__service__pb2.TokenizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

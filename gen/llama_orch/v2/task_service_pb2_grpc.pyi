@@ -38,6 +38,10 @@ class TaskServiceStub:
     """Orders documents by how well they answer a query, for models that were trained for it; queues like any other task and
     answers when it is done.
     """
+    CountTokens: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CountTokensRequest, _task_service_pb2.CountTokensResponse]
+    """Counts the tokens of the prompt that a task would have. No task comes of it: nothing waits, no model is loaded."""
+    Tokenize: _aio.UnaryUnaryMultiCallable[_task_service_pb2.TokenizeRequest, _task_service_pb2.TokenizeResponse]
+    """Tells the tokens of a text. As with CountTokens, nothing waits and no model is loaded."""
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tasks: submit them, read them, cancel them. Served by the orchestrator.
@@ -111,5 +115,21 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """Orders documents by how well they answer a query, for models that were trained for it; queues like any other task and
         answers when it is done.
         """
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _task_service_pb2.CountTokensRequest,
+        context: _aio.ServicerContext[_task_service_pb2.CountTokensRequest, _abc.Awaitable[_task_service_pb2.CountTokensResponse]],
+    ) -> _abc.Awaitable[_task_service_pb2.CountTokensResponse]:
+        """Counts the tokens of the prompt that a task would have. No task comes of it: nothing waits, no model is loaded."""
+
+    @_abc_1.abstractmethod
+    def Tokenize(
+        self,
+        request: _task_service_pb2.TokenizeRequest,
+        context: _aio.ServicerContext[_task_service_pb2.TokenizeRequest, _abc.Awaitable[_task_service_pb2.TokenizeResponse]],
+    ) -> _abc.Awaitable[_task_service_pb2.TokenizeResponse]:
+        """Tells the tokens of a text. As with CountTokens, nothing waits and no model is loaded."""
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _aio.Server) -> None: ...

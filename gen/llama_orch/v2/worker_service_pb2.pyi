@@ -12,6 +12,7 @@ from llama_orch.v2 import control_pb2 as _control_pb2
 from llama_orch.v2 import engine_pb2 as _engine_pb2
 from llama_orch.v2 import log_entry_pb2 as _log_entry_pb2
 from llama_orch.v2 import run_pb2 as _run_pb2
+from llama_orch.v2 import tokens_pb2 as _tokens_pb2
 from llama_orch.v2 import worker_pb2 as _worker_pb2
 import builtins as _builtins
 import sys
@@ -364,6 +365,54 @@ class ExecuteResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecuteResponse: _TypeAlias = ExecuteResponse  # noqa: Y015
+
+@_typing.final
+class ReadTokensRequest(_message.Message):
+    """Request of ReadTokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def question(self) -> _tokens_pb2.TokenQuestion:
+        """What is asked."""
+
+    def __init__(
+        self,
+        *,
+        question: _tokens_pb2.TokenQuestion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadTokensRequest: _TypeAlias = ReadTokensRequest  # noqa: Y015
+
+@_typing.final
+class ReadTokensResponse(_message.Message):
+    """Answer of ReadTokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> _tokens_pb2.TokenAnswer:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        answer: _tokens_pb2.TokenAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadTokensResponse: _TypeAlias = ReadTokensResponse  # noqa: Y015
 
 @_typing.final
 class GetInfoRequest(_message.Message):

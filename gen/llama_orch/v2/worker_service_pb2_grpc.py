@@ -65,6 +65,11 @@ class WorkerServiceStub:
                 request_serializer=llama__orch_dot_v2_dot_worker__service__pb2.ExecuteRequest.SerializeToString,
                 response_deserializer=llama__orch_dot_v2_dot_worker__service__pb2.ExecuteResponse.FromString,
                 _registered_method=True)
+        self.ReadTokens = channel.unary_unary(
+                '/llama_orch.v2.WorkerService/ReadTokens',
+                request_serializer=llama__orch_dot_v2_dot_worker__service__pb2.ReadTokensRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_worker__service__pb2.ReadTokensResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/llama_orch.v2.WorkerService/GetInfo',
                 request_serializer=llama__orch_dot_v2_dot_worker__service__pb2.GetInfoRequest.SerializeToString,
@@ -135,6 +140,13 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadTokens(self, request, context):
+        """Answers about tokens of the model, beside the runs and without a slot.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """What the worker is.
         """
@@ -196,6 +208,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Execute,
                     request_deserializer=llama__orch_dot_v2_dot_worker__service__pb2.ExecuteRequest.FromString,
                     response_serializer=llama__orch_dot_v2_dot_worker__service__pb2.ExecuteResponse.SerializeToString,
+            ),
+            'ReadTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadTokens,
+                    request_deserializer=llama__orch_dot_v2_dot_worker__service__pb2.ReadTokensRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_worker__service__pb2.ReadTokensResponse.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -381,6 +398,33 @@ class WorkerService:
             '/llama_orch.v2.WorkerService/Execute',
             llama__orch_dot_v2_dot_worker__service__pb2.ExecuteRequest.SerializeToString,
             llama__orch_dot_v2_dot_worker__service__pb2.ExecuteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llama_orch.v2.WorkerService/ReadTokens',
+            llama__orch_dot_v2_dot_worker__service__pb2.ReadTokensRequest.SerializeToString,
+            llama__orch_dot_v2_dot_worker__service__pb2.ReadTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

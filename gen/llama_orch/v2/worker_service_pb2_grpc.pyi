@@ -32,6 +32,8 @@ class WorkerServiceStub:
     """Lists all runs that are kept, with what the orchestrator gave them to keep."""
     Execute: _aio.UnaryStreamMultiCallable[_worker_service_pb2.ExecuteRequest, _worker_service_pb2.ExecuteResponse]
     """One run from start to end, for a person with a command line and for conformance tests. Leaving cancels it."""
+    ReadTokens: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReadTokensRequest, _worker_service_pb2.ReadTokensResponse]
+    """Answers about tokens of the model, beside the runs and without a slot."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.GetInfoRequest, _worker_service_pb2.GetInfoResponse]
     """What the worker is."""
     Adopt: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.AdoptRequest, _worker_service_pb2.AdoptResponse]
@@ -97,6 +99,14 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_worker_service_pb2.ExecuteRequest, _abc.AsyncIterator[_worker_service_pb2.ExecuteResponse]],
     ) -> _abc.AsyncIterator[_worker_service_pb2.ExecuteResponse]:
         """One run from start to end, for a person with a command line and for conformance tests. Leaving cancels it."""
+
+    @_abc_1.abstractmethod
+    def ReadTokens(
+        self,
+        request: _worker_service_pb2.ReadTokensRequest,
+        context: _aio.ServicerContext[_worker_service_pb2.ReadTokensRequest, _abc.Awaitable[_worker_service_pb2.ReadTokensResponse]],
+    ) -> _abc.Awaitable[_worker_service_pb2.ReadTokensResponse]:
+        """Answers about tokens of the model, beside the runs and without a slot."""
 
     @_abc_1.abstractmethod
     def GetInfo(

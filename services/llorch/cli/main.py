@@ -23,6 +23,7 @@ from llorch.cli import (
     ps,
     pull,
     run,
+    tokens,
     up,
     version,
 )
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command()(up.up)
 app.command()(run.run)
+app.command()(tokens.tokens)
 app.command()(ps.ps)
 app.add_typer(model_care.app)
 app.command()(pull.pull)

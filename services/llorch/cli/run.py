@@ -15,9 +15,10 @@ from llorch.cli.constraints import output_constraint
 from llorch.cli.mode_flags import flag_per_mode
 from llorch.cli.option_flag import option_flag
 from llorch.cli.output import note
+from llorch.cli.prompt_argument import said
 from llorch.cli.quantities import milliseconds
 from llorch.cli.terminal_text import terminal_text
-from llorch.errors import LlorchError, invalid_field
+from llorch.errors import LlorchError
 from llorch.options.generation import GENERATION
 from llorch.options.sampling import SAMPLING
 from llorch.options.task import PLACEMENT, TASK, WISHES
@@ -98,21 +99,14 @@ def run(
         "raw": raw,
         "control_tokens": control_tokens,
     }
-    said = _stdin() if prompt == "-" else prompt
-    code = ask(address, token, lambda client: _answer(client, model, said, options, quiet=quiet))
+    text = said(prompt)
+    code = ask(address, token, lambda client: _answer(client, model, text, options, quiet=quiet))
     if code:
         raise typer.Exit(code)
 
 
 def _wishes(places: dict[Mode, list[str] | None]) -> "PlacementWishes | None":
     return cast("PlacementWishes", {mode.word: named for mode, named in places.items() if named}) or None
-
-
-def _stdin() -> str:
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise invalid_field("prompt", "what comes from stdin is not text in UTF-8") from error
 
 
 async def _answer(client: "AsyncClient", model: str, prompt: str, options: "GenerateOptions", *, quiet: bool) -> int:

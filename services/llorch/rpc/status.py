@@ -99,8 +99,11 @@ def is_from_server(error: LlorchError) -> bool:
 def _told(error: grpc.aio.AioRpcError) -> LlorchError | None:
     metadata = error.trailing_metadata()
     raw = metadata.get(DETAILS_KEY) if metadata is not None else None
-    if not isinstance(raw, bytes):
-        return None
+    return error_from_details(raw) if isinstance(raw, bytes) else None
+
+
+def error_from_details(raw: bytes) -> LlorchError | None:
+    """The leaf that `status_details` serialized; None where another program did."""
     try:
         return error_from_status(status_pb2.Status.FromString(raw))
     except DecodeError:

@@ -18,6 +18,9 @@ class Client(Blocking):
     tasks = waits(AsyncClient.tasks)
     embed = waits(AsyncClient.embed)
     rerank = waits(AsyncClient.rerank)
+    count_tokens = waits(AsyncClient.count_tokens)
+    count_embed_tokens = waits(AsyncClient.count_embed_tokens)
+    tokenize = waits(AsyncClient.tokenize)
 
     session = waits(AsyncClient.session)
     sessions = waits(AsyncClient.sessions)

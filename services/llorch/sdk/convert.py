@@ -10,6 +10,7 @@ from llorch.rpc.reasons import reason_of_proto
 from llorch.sdk import events
 from llorch.sdk.embeddings import Embeddings
 from llorch.sdk.ranking import RankedDocument, Ranking
+from llorch.sdk.tokens import TokenCount, Tokenized
 
 _FINISH_REASONS = {reason: events.FinishReason[reason.name] for reason in FinishReason}
 
@@ -29,6 +30,14 @@ def embeddings_from_message(message: task_service_pb2.EmbedResponse) -> Embeddin
 def ranking_from_message(message: task_service_pb2.RerankResponse) -> Ranking:
     documents = tuple(RankedDocument(document.index, document.score) for document in message.documents)
     return Ranking(message.task_id, documents, message.tokens_in)
+
+
+def count_from_message(message: task_service_pb2.CountTokensResponse) -> TokenCount:
+    return TokenCount(message.tokens_in, _optional(message, "context"))
+
+
+def tokenized_from_message(message: task_service_pb2.TokenizeResponse) -> Tokenized:
+    return Tokenized(tuple(message.token_ids), tuple(message.pieces))
 
 
 def device_kind(kind: int) -> str:

@@ -5,15 +5,22 @@ from typing import Any, Unpack
 from llama_orch.v2 import cancel_pb2, task_pb2, task_service_pb2
 from llorch.rpc.client import open_stream
 from llorch.sdk.caller import SILENCE_S, Caller
-from llorch.sdk.convert import embeddings_from_message, ranking_from_message
+from llorch.sdk.convert import (
+    count_from_message,
+    embeddings_from_message,
+    ranking_from_message,
+    tokenized_from_message,
+)
 from llorch.sdk.embeddings import Embeddings
 from llorch.sdk.fill import filled
 from llorch.sdk.ranking import Ranking
 from llorch.sdk.task_options import GenerateOptions, Prompt, TaskOptions, Texts
 from llorch.sdk.task_spec import embed_spec, generate_spec, rerank_spec
 from llorch.sdk.task_stream import Messages, TaskStream
+from llorch.sdk.tokens import TokenCount, Tokenized
 
 _READ_S = 3600.0  # the queue, the load of a large model, and the work; a deadline of the task ends it before
+_TOKENS_S = 50.0  # somewhat more than the orchestrator gives to those that it asks
 
 
 class TaskCalls(Caller):
@@ -53,6 +60,41 @@ class TaskCalls(Caller):
         answer: task_service_pb2.RerankResponse = await self._call(self._stubs.tasks.Rerank, request, timeout_s=_READ_S)
         return ranking_from_message(answer)
 
+    async def count_tokens(self, model: str, prompt: Prompt, **options: Unpack[GenerateOptions]) -> TokenCount:
+        """Tokens of the prompt that `generate` with the same arguments would have. Nothing is loaded for it."""
+        return await self._count(generate_spec(model, prompt, options))
+
+    async def count_embed_tokens(self, model: str, inputs: Texts) -> TokenCount:
+        """Tokens of all texts that `embed` would turn into vectors."""
+        return await self._count(embed_spec(model, inputs, {}))
+
+    async def tokenize(
+        self,
+        model: str,
+        text: str,
+        *,
+        control_tokens: bool = False,
+        add_special: bool = True,
+        with_pieces: bool = False,
+    ) -> Tokenized:
+        """The tokens of a text: by default those of a plain prompt, as `raw=True` makes one. Nothing is loaded for it.
+
+        With `control_tokens` the control tokens that it spells out are such. Without `add_special` no token that begins
+        prompts comes before it. With `with_pieces` the bytes of each token are answered, too.
+        """
+        request = filled(
+            task_service_pb2.TokenizeRequest,
+            model=model,
+            text=text,
+            control_tokens=control_tokens,
+            add_special=add_special,
+            with_pieces=with_pieces,
+        )
+        answer: task_service_pb2.TokenizeResponse = await self._call(
+            self._stubs.tasks.Tokenize, request, timeout_s=_TOKENS_S
+        )
+        return tokenized_from_message(answer)
+
     async def task(self, task_id: str) -> task_pb2.Task:
         """What is known of a task."""
         request = filled(task_service_pb2.GetTaskRequest, task_id=task_id)
@@ -65,6 +107,13 @@ class TaskCalls(Caller):
         """The tasks that are kept, newest first; only those in a state, if one is given."""
         request = filled(task_service_pb2.ListTasksRequest, state=state)
         return await self._all_pages(self._stubs.tasks.ListTasks, request, lambda page: page.tasks)
+
+    async def _count(self, spec: task_pb2.TaskSpec) -> TokenCount:
+        request = task_service_pb2.CountTokensRequest(task=spec)
+        answer: task_service_pb2.CountTokensResponse = await self._call(
+            self._stubs.tasks.CountTokens, request, timeout_s=_TOKENS_S
+        )
+        return count_from_message(answer)
 
     def _task_stream(self, method: Any, request: Any, *, task_id: str = "", after: str = "") -> TaskStream:
         return TaskStream(

@@ -5,13 +5,14 @@ from typing import Any
 from llama_orch.v2 import catalog_service_pb2 as pb2
 from llama_orch.v2 import model_pb2
 from llorch.clock import Clock
-from llorch.errors import FailedPrecondition, Reason, invalid_field
+from llorch.errors import invalid_field
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import models
 from orchestratord.core import events
 from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.model import Model, Origin
+from orchestratord.core.placement.pulls import not_pulled
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.verification import compared, found_by_most, read_on_nodes
@@ -46,11 +47,7 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         source = model.spec.source
         nodes = {node.node_id: self._effects.node(node.node_id) for node in self._ready_nodes_with(source)}
         if not nodes:
-            raise FailedPrecondition(
-                Reason.MODEL_FILE_MISSING,
-                f"no node that is connected holds the file of model '{model.name}'; bring it there with `llorch pull "
-                f"{model.name}`, or use the model once",
-            )
+            raise not_pulled(model)
         found = await read_on_nodes(nodes, source)
         known = model.digest or found_by_most(found)
         if known:

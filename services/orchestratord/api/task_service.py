@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
-from llama_orch.v2 import cancel_pb2, run_pb2, task_event_pb2, task_pb2
+from llama_orch.v2 import cancel_pb2, run_pb2, task_event_pb2, task_pb2, tokens_pb2
 from llama_orch.v2 import task_service_pb2 as pb2
 from llorch.errors import NotFound, invalid_field
 from llorch.identifiers import new_id
@@ -14,15 +14,19 @@ from llorch.rpc.slow_reader import write_with_deadline
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.api.task_metrics import TaskMetrics
-from orchestratord.convert import tasks
+from orchestratord.convert import tasks, tokens
 from orchestratord.convert.readings import to_embed_response, to_rerank_response
 from orchestratord.core import events
+from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.task import Task
 from orchestratord.core.facts.work import Work
+from orchestratord.core.placement.token_sources import token_sources
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.task_reader import TaskReader
 from orchestratord.runtime.task_streams import TaskStreams
+from orchestratord.runtime.token_answers import TokenAnswers
+from orchestratord.views import models as view_models
 from orchestratord.views import tasks as view_tasks
 
 
@@ -34,6 +38,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         self._streams = streams
         self._effects = effects
         self._write_deadline_s = write_deadline_s
+        self._tokens = TokenAnswers(owner.state.fleet, effects)
 
     async def SubmitTask(self, request: pb2.SubmitTaskRequest, context: Any) -> pb2.SubmitTaskResponse:
         task = self._submit(request.task, durable=True)
@@ -61,6 +66,19 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
     async def Rerank(self, request: pb2.RerankRequest, context: Any) -> pb2.RerankResponse:
         terminal, reading = await self._read(request.task, Work.RERANK)
         return to_rerank_response(terminal, reading, request.task.rerank.top_n)
+
+    async def CountTokens(self, request: pb2.CountTokensRequest, context: Any) -> pb2.CountTokensResponse:
+        question = tokens.to_count_question(request)
+        model, answer = await self._ask_tokens(request.task.model, question)
+        if request.task.HasField("embed"):
+            return tokens.to_count_response(answer, None)
+        context_tokens = view_models.context(self._owner.state, model, answer.context_trained)
+        return tokens.to_count_response(answer, context_tokens)
+
+    async def Tokenize(self, request: pb2.TokenizeRequest, context: Any) -> pb2.TokenizeResponse:
+        question = tokens.to_text_question(request)
+        _, answer = await self._ask_tokens(request.model, question)
+        return tokens.to_tokenize_response(answer)
 
     async def CancelTask(self, request: pb2.CancelTaskRequest, context: Any) -> pb2.CancelTaskResponse:
         _check_task_id(request.task_id)
@@ -112,6 +130,12 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         if not spec.request_id:  # without a request_id the client can't ask for this again
             stream.reading = None
         return stream.terminal, reading
+
+    async def _ask_tokens(self, name: str, question: tokens_pb2.TokenQuestion) -> tuple[Model, tokens_pb2.TokenAnswer]:
+        """Of the model that the caller means by the name. No command: nothing of the state changes by it."""
+        state = self._owner.state
+        model = state.catalog.get_active(state.apps.model_name(current_call().app, name))
+        return model, await self._tokens.ask(model, token_sources(state, model), question)
 
     async def _follow(
         self,

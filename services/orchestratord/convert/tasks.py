@@ -86,6 +86,13 @@ def is_deterministic(request: TaskRequest) -> bool:
         return False
 
 
+def to_prompt(spec: task_pb2.TaskSpec) -> run_pb2.RunSpec:
+    """What would make the prompt of a task that is not submitted. Checked as if it were."""
+    work = Work.EMBED if spec.WhichOneof("work") == "embed" else Work.GENERATE
+    _check_spec(spec, work)
+    return _run(spec, work, seed=0)
+
+
 def _texts(spec: task_pb2.TaskSpec, work: Work) -> Iterator[str]:
     """All that a model reads, as often as it does."""
     if work is Work.EMBED:

@@ -7,6 +7,7 @@ from typing import Any
 from llama_orch.v2 import task_event_pb2
 from llorch.background import TaskSupervisor
 from llorch.clock import Clock
+from llorch.errors import Reason, Unavailable
 from orchestratord.convert import task_events, task_output
 from orchestratord.core import effects
 from orchestratord.runtime.brain_owner import BrainOwner
@@ -78,6 +79,13 @@ class EffectRunner:
             commands = NodeCommands(node_id, address, self._node_token, sequence, self._owner.post, self._tasks)
             self._nodes[node_id] = commands
         return commands
+
+    def link(self, worker_id: str) -> WorkerLink:
+        """For reading. Raises `Unavailable` where the worker has gone."""
+        running = self._links.get(worker_id)
+        if running is None:
+            raise Unavailable(Reason.WORKER_LOST, f"worker '{worker_id}' has gone")
+        return running.link
 
     async def close(self) -> None:
         """Links are tasks of the supervisor and end with it; the channels to nodes end here."""

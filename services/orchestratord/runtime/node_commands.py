@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
-from llama_orch.v2 import pool_manager_service_pb2_grpc
+from llama_orch.v2 import pool_manager_service_pb2_grpc, tokens_pb2
 from llorch.background import TaskSupervisor
 from llorch.errors import DeadlineExceeded, Internal, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
@@ -98,6 +98,13 @@ class NodeCommands:
         raise Unavailable(
             Reason.UPSTREAM_UNAVAILABLE, f"node '{self._node_id}' stopped reading before the end of the file; try again"
         )
+
+    async def read_tokens(
+        self, source: str, engine: str, question: tokens_pb2.TokenQuestion, timeout_s: float
+    ) -> tokens_pb2.TokenAnswer:
+        """By the vocabulary in the file. Raises the node's error."""
+        request = pool_pb2.ReadStagedTokensRequest(source=source, engine=engine, question=question)
+        return (await call(self._stub.ReadStagedTokens, request, timeout_s=timeout_s)).answer
 
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id = effect.spec.worker_id

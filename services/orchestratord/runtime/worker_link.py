@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import grpc
 
-from llama_orch.v2 import run_pb2, worker_service_pb2, worker_service_pb2_grpc
+from llama_orch.v2 import run_pb2, tokens_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.background import TaskSupervisor
 from llorch.errors import DeadlineExceeded, LlorchError, Unavailable
 from llorch.logs import get_logger
@@ -69,6 +69,11 @@ class WorkerLink:
                 await asyncio.sleep(_ATTACH_AGAIN_AFTER_S)
         finally:
             await self._channel.close()
+
+    async def read_tokens(self, question: tokens_pb2.TokenQuestion, timeout_s: float) -> tokens_pb2.TokenAnswer:
+        """Raises the worker's error."""
+        request = worker_service_pb2.ReadTokensRequest(question=question)
+        return (await call(self._stub.ReadTokens, request, timeout_s=timeout_s)).answer
 
     def start_run(self, effect: StartRun) -> None:
         self._attempts.add(effect.attempt_id)

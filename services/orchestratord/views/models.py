@@ -31,6 +31,14 @@ def view(state: BrainState, model: Model) -> ModelView:
     return ModelView(model, offered, len(engines))
 
 
+def context(state: BrainState, model: Model, trained: int) -> int | None:
+    """As in a view of it, by a reader of its file that no node has reported yet: how many tokens it was trained with,
+    0 = not known.
+    """
+    known = view(state, model).context
+    return known if known or not trained else model.context_with(trained)
+
+
 def availability(state: BrainState, model: Model) -> AvailabilityView:
     workers = state.fleet.workers_of_model(model.name)
     return AvailabilityView(

@@ -22,9 +22,11 @@ from pool_managerd.control import ControlGuard
 from pool_managerd.convert.commands import to_command_header
 from pool_managerd.convert.models import to_complete_progress, to_progress, to_verification
 from pool_managerd.convert.snapshots import to_snapshot
+from pool_managerd.convert.tokens import to_engine, to_tokens_response
 from pool_managerd.models.digest import read_digest
 from pool_managerd.models.shelf import ModelShelf
 from pool_managerd.node_state import NodeState, changes, is_empty
+from pool_managerd.vocabularies.vocabularies import Vocabularies
 from pool_managerd.workers.log_file import read_log
 from pool_managerd.workers.supervisor import Supervisor
 
@@ -47,6 +49,7 @@ class PoolManagerServicer:
         node_id: str,
         supervisor: Supervisor,
         shelf: ModelShelf,
+        vocabularies: Vocabularies,
         guard: ControlGuard,
         state: Callable[[], NodeState],
         bell: Bell,
@@ -55,6 +58,7 @@ class PoolManagerServicer:
         self._node_id = node_id
         self._supervisor = supervisor
         self._shelf = shelf
+        self._vocabularies = vocabularies
         self._guard = guard
         self._state = state
         self._bell = bell
@@ -122,6 +126,14 @@ class PoolManagerServicer:
         async with aclosing(read_digest(model)) as readings:
             async for reading in readings:
                 await _tell(context, to_verification(reading, model))
+
+    async def ReadStagedTokens(
+        self, request: pb.ReadStagedTokensRequest, context: Context
+    ) -> pb.ReadStagedTokensResponse:
+        _refuse_workers()
+        path = await self._shelf.path_of(request.source)
+        answer = await self._vocabularies.ask(to_engine(request.engine), path, request.question.SerializeToString())
+        return to_tokens_response(answer)
 
     async def StreamWorkerLog(self, request: pb.PoolManagerServiceStreamWorkerLogRequest, context: Context) -> None:
         _refuse_workers()

@@ -79,14 +79,19 @@ class ModelCache:
 
     def find(self, reference: str) -> LocatedModel:
         """Counts as a use. Raises `NotFound` (MODEL_FILE_MISSING)."""
+        path = self.path_of(reference)
+        files = self._files_of(reference)
+        os.utime(self._folder(reference) / _RECORD)
+        digest = files[0].sha256 if len(files) == 1 else ""
+        return LocatedModel(reference, path, read_model(path), digest)
+
+    def path_of(self, reference: str) -> Path:
+        """Of its first file; counts as no use. Raises `NotFound` where not all of its files are there."""
         files = self._files_of(reference)
         folder = self._folder(reference)
         if not files or not all((folder / file.name).is_file() for file in files):
             raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference} was not downloaded to this node yet")
-        os.utime(folder / _RECORD)
-        digest = files[0].sha256 if len(files) == 1 else ""
-        path = folder / files[0].name
-        return LocatedModel(reference, path, read_model(path), digest)
+        return folder / files[0].name
 
     def has_file(self, sha256: str) -> bool:
         return bool(sha256) and (self._blobs / sha256).is_file()

@@ -50,7 +50,11 @@ class ModelsFolder:
 
     def find(self, reference: FolderReference) -> LocatedModel:
         """Follows links: a user that may make them here may name any file. Raises what `locate` raises."""
-        return locate_file(reference.text, self._root / reference.file)
+        return locate_file(reference.text, self.path_of(reference))
+
+    def path_of(self, reference: FolderReference) -> Path:
+        """Where it would be."""
+        return self._root / reference.file
 
     def _look(self) -> dict[str, LocatedModel]:
         """Only files that are new or were changed are opened."""

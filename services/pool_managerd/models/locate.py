@@ -13,7 +13,7 @@ from pool_managerd.models.references import FileReference, LocatedModel, Package
 
 def locate(reference: FileReference | PackageReference) -> LocatedModel:
     """Blocks on the disk for a moment; call it in a thread. Raises what `locate_file` raises."""
-    return locate_file(reference.text, _path_of(reference))
+    return locate_file(reference.text, path_of(reference))
 
 
 def locate_file(reference: str, path: Path, *, offered_as: str = "") -> LocatedModel:
@@ -21,6 +21,13 @@ def locate_file(reference: str, path: Path, *, offered_as: str = "") -> LocatedM
     `FailedPrecondition` (MODEL_FILE_INVALID: not a GGUF file, or not a whole one). Messages name the file without its
     folder: they travel to clients, and the folder is this host's business.
     """
+    check_there(reference, path)
+    check_gguf(path)
+    return LocatedModel(reference, path, read_model(path), offered_as=offered_as)
+
+
+def check_there(reference: str, path: Path) -> None:
+    """Raises as `locate_file`, without a look into the file."""
     if not path.is_file():
         what = "is a folder, not a model file" if path.is_dir() else "is not there"
         raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference}: {path.name} {what}")
@@ -28,11 +35,10 @@ def locate_file(reference: str, path: Path, *, offered_as: str = "") -> LocatedM
         raise PermissionDenied(
             Reason.MODEL_FILE_INVALID, f"{path.name} may not be read by the user who runs the pool manager"
         )
-    check_gguf(path)
-    return LocatedModel(reference, path, read_model(path), offered_as=offered_as)
 
 
-def _path_of(reference: FileReference | PackageReference) -> Path:
+def path_of(reference: FileReference | PackageReference) -> Path:
+    """Where it would be."""
     match reference:
         case FileReference():
             return Path(reference.path).expanduser()

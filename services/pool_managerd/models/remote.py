@@ -62,6 +62,11 @@ class RemoteModels:
         async with self._disk:
             return await on_disk(self._cache.find, reference)
 
+    async def path_of(self, reference: str) -> Path:
+        """As `find`, and counts as no use."""
+        async with self._disk:
+            return await on_disk(self._cache.path_of, reference)
+
     async def remove(self, reference: str) -> None:
         async with self._disk:
             await on_disk(self._cache.remove, reference)

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from llorch.background import TaskSupervisor
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason, Unimplemented
 from pool_managerd.models.download.progress import Progress
 from pool_managerd.models.folder import ModelsFolder
-from pool_managerd.models.locate import locate
+from pool_managerd.models.locate import check_there, locate, path_of
 from pool_managerd.models.references import (
     FolderReference,
     LocatedModel,
@@ -60,6 +61,20 @@ class ModelShelf:
         self._note(model)
         return model
 
+    async def path_of(self, reference: str) -> Path:
+        """The file of what is here, for a look that is no use: nothing is reported or kept longer for it. Raises as
+        `find`, except for what a look into the file would tell.
+        """
+        parsed = parse_reference(reference)
+        if isinstance(parsed, RemoteReference):
+            return await self._downloads(parsed).path_of(parsed.text)
+        if isinstance(parsed, FolderReference):
+            path = self._folder_of(parsed).path_of(parsed)
+        else:
+            path = await asyncio.to_thread(path_of, parsed)
+        await asyncio.to_thread(check_there, reference, path)
+        return path
+
     def stage(self, reference: str) -> Staging:
         """Begins to bring it here, if it is not here yet; all callers that ask for one reference share one staging.
 
@@ -95,10 +110,13 @@ class ModelShelf:
         if isinstance(reference, RemoteReference):
             return await self._downloads(reference).find(reference.text)
         if isinstance(reference, FolderReference):
-            if self._folder is None:
-                raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference.text}: this node has no `models_dir`")
-            return await asyncio.to_thread(self._folder.find, reference)
+            return await asyncio.to_thread(self._folder_of(reference).find, reference)
         return await asyncio.to_thread(locate, reference)
+
+    def _folder_of(self, reference: FolderReference) -> ModelsFolder:
+        if self._folder is None:
+            raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference.text}: this node has no `models_dir`")
+        return self._folder
 
     def _bringing(self, reference: ModelReference) -> Bring:
         async def bring(tell: Callable[[Progress], None]) -> LocatedModel:

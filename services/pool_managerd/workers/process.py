@@ -39,6 +39,10 @@ class RunningProcess(ABC):
         self._ended: asyncio.Future[ProcessEnd] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(descriptor, self._see_end)
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.done()
+
     async def wait(self) -> ProcessEnd:
         return await asyncio.shield(self._ended)
 
@@ -93,12 +97,14 @@ class ChildProcess(RunningProcess):
         self._process = process
 
     @classmethod
-    def spawn(cls, command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> "ChildProcess":
+    def spawn(
+        cls, command: Sequence[str], environment: Mapping[str, str], log_path: Path, stdin: int = subprocess.DEVNULL
+    ) -> "ChildProcess":
         """Raises OSError where the process can't be made.
 
         Blocks for a millisecond or two, on purpose: nothing can come between exec and our knowing of it.
         """
-        process = _execute(command, environment, log_path)
+        process = _execute(command, environment, log_path, stdin)
         try:
             return cls(process)
         except OSError:  # it can't be watched (no descriptor is free), so it must not run
@@ -115,11 +121,13 @@ class ChildProcess(RunningProcess):
         return ProcessEnd.of_return_code(self._process.wait())  # it has ended, so this does not block
 
 
-def _execute(command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> subprocess.Popen[bytes]:
+def _execute(
+    command: Sequence[str], environment: Mapping[str, str], log_path: Path, stdin: int
+) -> subprocess.Popen[bytes]:
     with log_path.open("ab") as log_file:
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=log_file,
             stderr=subprocess.STDOUT,
             env=dict(environment),

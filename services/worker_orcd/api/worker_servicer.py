@@ -20,8 +20,10 @@ from worker_orcd.convert.engine import refuse_other_promise, to_engine_info
 from worker_orcd.convert.log_entries import to_log_prefix
 from worker_orcd.convert.run_spec import spec_fingerprint, to_run_spec
 from worker_orcd.convert.runs import to_cancel_outcome, to_listed_run
+from worker_orcd.convert.tokens import to_answer, to_question
 from worker_orcd.resident_memory import resident_mib
 from worker_orcd.run_keeper import RunKeeper
+from worker_orcd.token_desk import TokenDesk
 
 MAX_TASK_RECORD_BYTES = 256 * 1024
 DEFAULT_PAGE_SIZE = 100
@@ -41,6 +43,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         self._worker_id = worker_id
         self._adopted = adopted
         self._keeper: RunKeeper | None = None
+        self._tokens: TokenDesk | None = None
         self._guard = ControlGuard()
         self._stream: RunStream | None = None
         self._stop = stop
@@ -48,6 +51,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     def open(self, keeper: RunKeeper) -> None:
         """The engine is loaded and tested: calls are served from here on."""
         self._keeper = keeper
+        self._tokens = TokenDesk(keeper.engine.token_reader())
 
     def close(self) -> None:
         """The runs are over: the stream ends once everything is sent."""
@@ -148,6 +152,15 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             keeper.unwatch(single)
             keeper.release(attempt_id)
 
+    async def ReadTokens(
+        self, request: worker_service_pb2.ReadTokensRequest, context: Context
+    ) -> worker_service_pb2.ReadTokensResponse:
+        """Changes nothing, so it needs no command's header."""
+        if self._tokens is None:
+            raise _not_ready()
+        answer = await self._tokens.answer(to_question(request.question))
+        return worker_service_pb2.ReadTokensResponse(answer=to_answer(answer))
+
     async def GetInfo(
         self, request: worker_service_pb2.GetInfoRequest, context: Context
     ) -> worker_service_pb2.GetInfoResponse:
@@ -199,7 +212,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     def _ready_keeper(self) -> RunKeeper:
         if self._keeper is None:
-            raise Unavailable(Reason.WORKER_NOT_READY, "this worker is still loading its model", retry_after_ms=1000)
+            raise _not_ready()
         return self._keeper
 
     def _check_control(self, control: control_pb2.ControlHeader) -> None:
@@ -210,3 +223,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         if self._stream is not None:
             self._stream.supersede(Aborted(Reason.STALE_EPOCH, "a newer stream took this one's place"))
         self._stream = stream
+
+
+def _not_ready() -> Unavailable:
+    return Unavailable(Reason.WORKER_NOT_READY, "this worker is still loading its model", retry_after_ms=1000)

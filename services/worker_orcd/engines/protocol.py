@@ -12,6 +12,7 @@ from llorch.finish_reason import FinishReason
 from worker_orcd.engine_info import EngineInfo, EngineStats
 from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import RunSpec
+from worker_orcd.token_reader import TokenReader
 from worker_orcd.token_step import TokenStep
 
 StepCallback = Callable[[Sequence[TokenStep]], None]
@@ -89,6 +90,10 @@ class Engine(Protocol):
 
     async def rank(self, query: str, documents: Sequence[str]) -> Ranked:
         """A score per document. Asked only of an engine that declares it."""
+        ...
+
+    def token_reader(self) -> TokenReader:
+        """Answers about the tokens of the model, until `close`. Known after `load`."""
         ...
 
     def stats(self) -> EngineStats:

@@ -1,6 +1,7 @@
 """Downloads into the cache, from a server of the test's own: what comes, what is gone on with, who shares what."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,35 @@ async def test_what_is_here_is_not_fetched_again(server: DownloadServer, downloa
     await downloads.shelf.stage(server.url("/tiny.gguf")).wait()
     await downloads.shelf.stage(server.url("/tiny.gguf")).wait()
     assert len(server.requests) == 1
+
+
+async def test_a_look_for_its_path_is_no_use_of_a_file(server: DownloadServer, downloads: Downloads) -> None:
+    server.serve("/tiny.gguf", model_bytes())
+    reference = server.url("/tiny.gguf")
+    with pytest.raises(NotFound) as refused:
+        await downloads.shelf.path_of(reference)
+    assert refused.value.reason is Reason.MODEL_FILE_MISSING
+    assert server.requests == []
+    model = await downloads.shelf.stage(reference).wait()
+    (record,) = downloads.folder.glob("models/*/model.json")
+    os.utime(record, (1, 1))
+    assert await downloads.shelf.path_of(reference) == model.path
+    assert record.stat().st_mtime == 1
+    await downloads.shelf.find(reference)
+    assert record.stat().st_mtime > 1
+
+
+async def test_a_look_for_the_path_of_a_file_that_lies_here_is_not_told(tmp_path: Path, downloads: Downloads) -> None:
+    path = tmp_path / "own.gguf"
+    path.write_bytes(model_bytes())
+    assert await downloads.shelf.path_of(f"file:{path}") == path
+    assert downloads.shelf.models() == ()
+    with pytest.raises(NotFound):
+        await downloads.shelf.path_of(f"file:{tmp_path}/none.gguf")
+    with pytest.raises(NotFound, match="models_dir"):
+        await downloads.shelf.path_of("dir:own.gguf")
+    with pytest.raises(InvalidArgument):
+        await downloads.shelf.path_of("own.gguf")
 
 
 async def test_two_references_to_one_file_keep_it_once(server: DownloadServer, downloads: Downloads) -> None:

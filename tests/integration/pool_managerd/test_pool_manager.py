@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llama_orch.v2 import control_pb2, node_link_pb2, worker_pb2
+from llama_orch.v2 import control_pb2, node_link_pb2, tokens_pb2, worker_pb2
 from llama_orch.v2 import pool_manager_service_pb2 as pb
 from llama_orch.v2.pool_manager_service_pb2_grpc import PoolManagerServiceStub
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, LlorchError, NotFound, Reason
@@ -408,9 +408,34 @@ async def test_the_token_of_a_worker_is_good_for_nothing_else(manager: PoolManag
     with pytest.raises(LlorchError) as refused:
         await call(manager.stub.GetState, pb.PoolManagerServiceGetStateRequest(), timeout_s=5, token=token)
     assert refused.value.reason is Reason.NOT_PERMITTED
+    with pytest.raises(LlorchError) as not_told:
+        await call(manager.stub.ReadStagedTokens, tokens_request(model), timeout_s=5, token=token)
+    assert not_told.value.reason is Reason.NOT_PERMITTED
     request = pb.ReportWorkerReadyRequest(worker_id="w-2", address="127.0.0.1:1")
     with pytest.raises(LlorchError):
         await call(manager.stub.ReportWorkerReady, request, timeout_s=5, token=token)
+
+
+def tokens_request(source: str, engine: str = "sim") -> pb.ReadStagedTokensRequest:
+    question = tokens_pb2.TokenQuestion(text=tokens_pb2.TextToTokenize(text="abcdef", with_pieces=True))
+    return pb.ReadStagedTokensRequest(source=source, engine=engine, question=question)
+
+
+async def test_tokens_are_told_by_the_file_of_a_model_and_nothing_is_staged_for_it(
+    manager: PoolManager, model: str
+) -> None:
+    before = (await manager.state()).snapshot.staged_models
+    told = await call(manager.stub.ReadStagedTokens, tokens_request(model), timeout_s=20)
+    assert list(told.answer.pieces) == [b"abcd", b"ef"]
+    assert (await manager.state()).snapshot.staged_models == before
+    for request, reason in (
+        (tokens_request(model, "vllm"), Reason.INVALID_FIELD),
+        (tokens_request(f"{model}.none"), Reason.MODEL_FILE_MISSING),
+        (tokens_request("nothing"), Reason.INVALID_FIELD),
+    ):
+        with pytest.raises(LlorchError) as refused:
+            await call(manager.stub.ReadStagedTokens, request, timeout_s=5)
+        assert refused.value.reason is reason
 
 
 async def test_starting_again_under_a_used_id_is_refused(manager: PoolManager, model: str) -> None:

@@ -8,11 +8,28 @@ from typing import Any
 
 import pytest
 
-from llama_orch.v2 import cancel_pb2, control_pb2, log_entry_pb2, run_pb2, task_event_pb2, worker_service_pb2
-from llorch.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, Reason, ResourceExhausted
+from llama_orch.v2 import (
+    cancel_pb2,
+    control_pb2,
+    log_entry_pb2,
+    run_pb2,
+    task_event_pb2,
+    tokens_pb2,
+    worker_service_pb2,
+)
+from llorch.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+)
 from llorch.rpc.client import call, open_stream
 from llorch.rpc.fingerprints import digest_of
 from support.worker_service import CONTROL, Served, StartWorker, run_spec
+from worker_orcd.api.worker_servicer import WorkerServicer
 from worker_orcd.convert.engine import to_fingerprint
 from worker_orcd.engines.sim import sim_text, sim_tokens
 from worker_orcd.engines.sim.parameters import Fault, FaultKind, SimParameters
@@ -528,3 +545,24 @@ async def test_runs_that_wait_for_steps_are_told_apart_from_those_that_ended(sta
     async with asyncio.timeout(5):
         while (await call(worker.stub.GetStats, worker_service_pb2.GetStatsRequest(), timeout_s=5)).stats.runs_decoding:
             await asyncio.sleep(0.01)
+
+
+def count_question(prompt: str) -> worker_service_pb2.ReadTokensRequest:
+    return worker_service_pb2.ReadTokensRequest(question=tokens_pb2.TokenQuestion(prompt=run_spec(prompt)))
+
+
+async def test_tokens_are_told_while_every_slot_is_taken(start_worker: StartWorker) -> None:
+    worker = await start_worker(FOREVER, slots=1)
+    await start_run(worker, "a", run_spec(max_tokens=None))
+    told = await call(worker.stub.ReadTokens, count_question("x" * 41), timeout_s=5)
+    assert told.answer.count == 11
+    assert worker.keeper.slots_free == 0
+    with pytest.raises(InvalidArgument, match="question"):
+        await call(worker.stub.ReadTokens, worker_service_pb2.ReadTokensRequest(), timeout_s=5)
+
+
+async def test_a_worker_that_loads_tells_no_tokens() -> None:
+    loading = WorkerServicer("w1", asyncio.Event())
+    with pytest.raises(Unavailable) as refused:
+        await loading.ReadTokens(count_question("x"), None)  # type: ignore[arg-type]  # it is not looked at
+    assert refused.value.reason is Reason.WORKER_NOT_READY

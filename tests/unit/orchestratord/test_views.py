@@ -1,7 +1,10 @@
 """What callers are shown of the state."""
 
+from dataclasses import replace
+
 from llorch.assignment_mode import Mode
 from llorch.errors import Reason
+from llorch.options.model import DEFAULT_CONTEXT
 from orchestratord.core import effects, events
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
@@ -166,6 +169,23 @@ def test_a_decision_comes_with_a_sentence_that_says_whether_it_was_meant() -> No
     record = next(iter(driver.state.decisions.newest_first()))
     assert decisions.view(record).record is record
     assert decisions.view(record).summary != decisions.view(record, is_dry_run=True).summary
+
+
+def test_the_context_of_a_model_that_no_node_has_looked_at_follows_from_what_a_reader_of_its_file_says() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    model = driver.state.catalog.get("coder")
+    model.spec, model.facts = replace(model.spec, context=None), None
+    assert models.context(driver.state, model, 0) is None
+    assert models.context(driver.state, model, 8192) == 8192
+    assert models.context(driver.state, model, 1_000_000) == DEFAULT_CONTEXT
+    model.spec = replace(model.spec, context=4096)
+    assert models.context(driver.state, model, 8192) == 4096
+    ready = fleet()
+    worker = ready.state.fleet.workers["worker-of-coder"]
+    assert worker.engine
+    loaded = ready.state.catalog.get("coder")
+    assert models.context(ready.state, loaded, 1_000_000) == worker.engine.context_per_slot
 
 
 def test_a_model_can_do_what_its_worker_can_and_a_pool_has_its_engines() -> None:

@@ -117,6 +117,7 @@ async def test_a_model_of_the_folder_is_found_and_reported_with_its_name(tmp_pat
     await watched.folder.look()
     shelf = ModelShelf(folder=watched.folder)
     assert (await shelf.find("dir:coder.gguf")).path == tmp_path / "coder.gguf"
+    assert await shelf.path_of("dir:coder.gguf") == tmp_path / "coder.gguf"
     (model,) = shelf.models()
     assert (model.reference, model.offered_as) == ("dir:coder.gguf", "coder")
 

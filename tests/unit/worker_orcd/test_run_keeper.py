@@ -13,6 +13,7 @@ from worker_orcd.log_entry import ChoiceEnd, RunEnd
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.run_table import RunTable
+from worker_orcd.token_reader import TokenReader
 from worker_orcd.token_step import TokenStep
 
 SPEC = RunSpec(prompt="hi")
@@ -63,6 +64,9 @@ class SlowEngine:
     async def rank(self, query: str, documents: Sequence[str]) -> Ranked:
         await self.embedding.wait()
         return Ranked([float(len(document)) for document in documents], len(documents))
+
+    def token_reader(self) -> TokenReader:
+        raise NotImplementedError
 
     def stats(self) -> EngineStats:
         return EngineStats()

@@ -109,8 +109,12 @@ class Model:
     @property
     def context(self) -> int:
         """Tokens that one request may use: as asked for, else the default; never more than it was trained with."""
+        return self.context_with(self.facts.context_trained if self.facts else 0)
+
+    def context_with(self, trained: int) -> int:
+        """The same for a file whose model was trained with so many; 0 = not known."""
         wanted = self.spec.context or DEFAULT_CONTEXT
-        return min(wanted, self.facts.context_trained) if self.facts and self.facts.context_trained else wanted
+        return min(wanted, trained) if trained else wanted
 
     @property
     def known_context(self) -> int | None:

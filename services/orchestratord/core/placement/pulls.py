@@ -1,9 +1,10 @@
-"""Which nodes pull a file when a client asks for it."""
+"""Which nodes pull a file when a client asks for it, and what a client is told that needs one that none has pulled."""
 
 from collections.abc import Sequence
 
-from llorch.errors import FailedPrecondition, NotFound, Reason
+from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason
 from orchestratord.core.facts.fleet import Node, NodeState
+from orchestratord.core.facts.model import Model
 from orchestratord.core.state import BrainState
 
 
@@ -23,6 +24,15 @@ def nodes_for(state: BrainState, source: str, node_ids: Sequence[str]) -> list[N
     if not ready:
         raise FailedPrecondition(Reason.NO_DEVICE, "no GPU host is connected; start a pool manager there")
     return [min(ready, key=lambda node: (source not in node.staged, -_largest(node), node.node_id))]
+
+
+def not_pulled(model: Model) -> LlorchError:
+    """For calls that read the file of a model and do not bring it."""
+    return FailedPrecondition(
+        Reason.MODEL_FILE_MISSING,
+        f"no node that is connected holds the file of model '{model.name}'; bring it there with `llorch pull "
+        f"{model.name}`, or use the model once",
+    )
 
 
 def _reachable(node: Node) -> Node:

@@ -19,6 +19,7 @@ from worker_orcd.engines.llama_cpp.prompt import Prepared, PromptBuilder
 from worker_orcd.engines.llama_cpp.run_checks import check_sampling
 from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.engines.llama_cpp.vocabulary import Vocabulary
 from worker_orcd.engines.protocol import Embedded, EngineRun, Ranked, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.run_spec import ConstraintKind
@@ -41,11 +42,14 @@ class LlamaCppEngine:
         self._compiler: ConstraintCompiler | None = None
         self._loaded: Loaded | None = None
         self._prompts: PromptBuilder | None = None
+        self._vocabulary: Vocabulary | None = None
 
     async def load(self) -> None:
         self._thread = EngineThread(self._shape, self._deliver)
         self._thread.start()
         self._loaded = await self._thread.loaded
+        self._vocabulary = Vocabulary(self._loaded.model, self._loaded.facts, self._clock)
+        self._thread.before_model_closes.append(self._vocabulary.close)
         if self._loaded.facts.generates:
             self._prompts = PromptBuilder(self._loaded.model, self._shape.context_per_slot, self._clock)
             await asyncio.to_thread(self._prompts.open)
@@ -103,6 +107,11 @@ class LlamaCppEngine:
 
     async def rank(self, query: str, documents: Sequence[str]) -> Ranked:
         return await self._known.reading.rank(query, documents)
+
+    def token_reader(self) -> Vocabulary:
+        if self._vocabulary is None:
+            raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
+        return self._vocabulary
 
     def stats(self) -> EngineStats:
         return self._running.stats()

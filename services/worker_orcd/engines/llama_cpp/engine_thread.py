@@ -73,6 +73,8 @@ class EngineThread:
         self.load_progress: float | None = None
         self.closing = threading.Event()
         self.model_lock = threading.Lock()
+        self.before_model_closes: list[Callable[[], None]] = []
+        """What others make of the model ends before it."""
         self.loaded: asyncio.Future[Loaded] = self._event_loop.create_future()
         self.ended: asyncio.Future[None] = self._event_loop.create_future()
 
@@ -212,6 +214,8 @@ class EngineThread:
 
     def _close_model(self, model: Model) -> None:
         self.closing.set()
+        for end in self.before_model_closes:
+            end()
         with self.model_lock:
             model.close()
 

@@ -25,10 +25,12 @@ class Model:
         shape: LlamaCppShape,
         go_on: Callable[[], bool],
         hear_share: Callable[[float], None] = lambda _share: None,
+        *,
+        only_vocabulary: bool = False,
     ) -> None:
         """`hear_share` is called with the share that is loaded, 0 to 1, whenever `go_on` is asked."""
         self._lib: Any = native.lib
-        self.handle = open_model(native, shape, go_on, hear_share)
+        self.handle = open_model(native, shape, go_on, hear_share, only_vocabulary=only_vocabulary)
         self.vocab = self._lib.llama_model_get_vocab(self.handle)
         refusal = self._refusal()
         if refusal:
@@ -75,6 +77,10 @@ class Model:
             ids += [fragment] if isinstance(fragment, int) else self._text_ids(fragment)
         return ids
 
+    def tokenize_whole(self, text: str) -> list[int]:
+        """Of a text that is read for a vector: with the tokens around it that the model wants."""
+        return self.tokenize(text, parse_special=False, add_special=True)
+
     def tokenize(self, text: str | bytes, *, parse_special: bool, add_special: bool = False) -> list[int]:
         """Token ids of a text; with `add_special` also those that the model wants around a text. Safe on any thread
         while the model is open.
@@ -87,6 +93,10 @@ class Model:
             if count >= 0:
                 return list(ids[:count])
             room = -count
+
+    def spelled(self, token_id: int) -> bytes:
+        """The bytes of a token; a control token as it is written where control tokens are looked for."""
+        return _as_bytes(self.pieces[token_id]) or self._text_of(token_id).encode()
 
     def close(self) -> None:
         self._lib.llama_model_free(self.handle)
@@ -127,8 +137,11 @@ def open_model(
     hear_share: Callable[[float], None] = lambda _share: None,
     *,
     with_weights: bool = True,
+    only_vocabulary: bool = False,
 ) -> Any:
-    """The library's handle. Without its weights a model only serves to ask how much memory it would take."""
+    """The library's handle. Without its weights a model only serves to ask how much memory it would take; with its
+    vocabulary alone, to make tokens.
+    """
     lib = native.lib
     native.log.forget()
     params = lib.llama_model_default_params()
@@ -144,12 +157,13 @@ def open_model(
         return go_on()
 
     progress = lib.llama_progress_callback(heard)
-    params.use_extra_bufts = not on_cuda and may_repack(native)
+    params.use_extra_bufts = not on_cuda and not only_vocabulary and may_repack(native)
     # Read, not mapped: what is written over the file later would be in a mapped model, and a file that is cut end this
     # process.
     params.load_mode = lib.LLAMA_LOAD_MODE_NONE
     params.progress_callback = progress
     params.no_alloc = not with_weights
+    params.vocab_only = only_vocabulary
     handle = lib.llama_model_load_from_file(str(shape.model_path).encode(), params)
     if not handle:
         raise load_failure(native, shape)

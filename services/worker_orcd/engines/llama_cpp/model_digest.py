@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from llorch.file_identity import identity_of
 from llorch.logs import get_logger
 
 _PIECE_BYTES = 1024 * 1024
@@ -81,13 +82,3 @@ class _Memory:
             Path(file.name).replace(self._path)
         except OSError as error:
             _log.warning("model_digest_not_kept", error=error.strerror)
-
-
-def identity_of(status: os.stat_result) -> dict[str, int]:
-    """What changes when a file is written or replaced."""
-    return {
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
-        "device": status.st_dev,
-        "inode": status.st_ino,
-    }

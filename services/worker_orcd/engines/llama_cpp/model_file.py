@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from llorch.errors import FailedPrecondition, Reason
+from llorch.file_identity import identity_of
 from llorch.gguf.split_name import split_name
-from worker_orcd.engines.llama_cpp.model_digest import identity_of
 
 
 class UnchangedFiles:

@@ -81,6 +81,16 @@ class PromptBuilder:
             raise self._too_long(str(longest))
         return Prepared(prompt, replayed, self._answers(run.spec, parts, replayed))
 
+    def count(self, spec: RunSpec) -> int:
+        """Tokens of the prompt of a run, also where they are more than fit."""
+        return len(self._tokenize(self._parts(spec)))
+
+    def tokenize(self, text: str, *, control_tokens: bool, add_special: bool) -> list[int]:
+        """Of a text as a plain prompt; without `add_special` it has nothing before it."""
+        parts = [Part(text, literal=not control_tokens)]
+        ids = self._tokenize(parts)
+        return ids if add_special else ids[len(self._beginning(parts)) :]
+
     def _answers(self, spec: RunSpec, parts: Sequence[Part], replayed: Sequence[Sequence[int]]) -> Answers | None:
         chat = self._chat_of(spec)
         if chat is None or not spec.messages:
@@ -125,13 +135,13 @@ class PromptBuilder:
         )
 
     def _tokenize(self, parts: Sequence[Part]) -> list[int]:
-        """The token that begins a text comes first where the model wants it, unless the template has written
-        them itself.
-        """
+        return self._beginning(parts) + self._model.tokenize_parts(parts)
+
+    def _beginning(self, parts: Sequence[Part]) -> list[int]:
+        """The token that begins a text, where the model wants it and the template has not written it itself."""
         first = parts[0] if parts else Part("", literal=True)
         writes_bos = not first.literal and first.text.startswith(self._model.bos_text)
-        bos = [self._model.bos_id] if self._model.adds_bos and not writes_bos else []
-        return bos + self._model.tokenize_parts(parts)
+        return [self._model.bos_id] if self._model.adds_bos and not writes_bos else []
 
     def _refuse_far_too_long(self, parts: Sequence[Part]) -> None:
         """Before ten megabytes are tokenized for nothing: no token is longer than the longest piece."""

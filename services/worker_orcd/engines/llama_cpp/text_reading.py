@@ -74,7 +74,7 @@ class TextReading:
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         with self._lock:
             self._refuse_if_closed()
-            return [self._model.tokenize(text, parse_special=False, add_special=True) for text in texts]
+            return [self._model.tokenize_whole(text) for text in texts]
 
     def _pairs(self, query: str, documents: Sequence[str]) -> list[list[int]]:
         with self._lock:

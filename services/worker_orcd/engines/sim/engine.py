@@ -16,6 +16,7 @@ from worker_orcd.engine_info import Capabilities, EngineInfo, EngineStats, Finge
 from worker_orcd.engines.protocol import Embedded, EngineRun, Ranked, StepCallback
 from worker_orcd.engines.run_output import RunOutput
 from worker_orcd.engines.sim.parameters import Fault, FaultKind, SimParameters
+from worker_orcd.engines.sim.token_reader import SimTokenReader, prompt_text
 from worker_orcd.engines.sim.tokens import (
     VOCABULARY_SIZE,
     sim_embedding,
@@ -124,7 +125,7 @@ class SimEngine:
 
     async def submit(self, run: EngineRun) -> None:
         self._costs = SimParameters() if run.rehearsal else self._parameters
-        prompt = run.spec.prompt or "\n".join(message.content for message in run.spec.messages)
+        prompt = prompt_text(run.spec)
         if any(fault.kind is FaultKind.REFUSE and fault.marker in prompt for fault in self._costs.faults):
             raise FailedPrecondition(Reason.ENGINE_FAILED, "the simulated engine refuses this run, as it was told to")
         tokens_in = sim_prompt_tokens(prompt)
@@ -168,6 +169,9 @@ class SimEngine:
                 )
         await asyncio.sleep(self._book_prefill(sum(tokens)) - self._loop.time())
         return sum(tokens)
+
+    def token_reader(self) -> SimTokenReader:
+        return SimTokenReader(CAPABILITIES, self._shape.context_per_slot)
 
     def stats(self) -> EngineStats:
         return EngineStats(

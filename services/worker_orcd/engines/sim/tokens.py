@@ -41,6 +41,17 @@ def sim_prompt_tokens(prompt: str) -> int:
     return max(1, (len(prompt.encode()) + 3) // 4)
 
 
+def sim_prompt_pieces(text: str) -> list[bytes]:
+    """What its tokens are: four bytes each, the last one fewer."""
+    content = text.encode()
+    return [content[begin : begin + 4] for begin in range(0, max(1, len(content)), 4)]
+
+
+def sim_piece_id(piece: bytes) -> int:
+    """The id of such a token. Pieces are more than ids, so that several have the same."""
+    return int.from_bytes(blake2b(piece, digest_size=2).digest(), "little") % VOCABULARY_SIZE
+
+
 def sim_embedding(text: str) -> list[float]:
     """A vector of length 1 that is a hash of the text."""
     digest = blake2b(text.encode(), digest_size=EMBEDDING_WIDTH).digest()
