@@ -16,6 +16,7 @@ from worker_orcd.run_table import Run
 
 TIMEOUT_S = 120.0
 DECODED_TOKENS = 8
+_TEXT = "one"
 _PROMPT = "One, two, three, four,"
 
 
@@ -69,9 +70,9 @@ async def self_test(keeper: RunKeeper, clock: Clock) -> SelfTestReport:
 async def _read(engine: Engine, clock: Clock) -> SelfTestReport:
     began_at = clock.monotonic()
     if engine.info().capabilities.embeddings:
-        await engine.embed([_PROMPT])
+        await engine.embed([_TEXT])
     else:
-        await engine.rank(_PROMPT, [_PROMPT])
+        await engine.rank(_TEXT, [_TEXT])
     return SelfTestReport(round((clock.monotonic() - began_at) * 1000), 0, 0)
 
 

@@ -1,6 +1,7 @@
 """Vectors and scores of whole texts, against llama.cpp's own pooling of one text at a time."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,7 +26,9 @@ from support.tiny_models import (
     write_tiny_reader,
 )
 from worker_orcd.device import DeviceSet
+from worker_orcd.engines.llama_cpp import engine_thread
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+from worker_orcd.engines.llama_cpp.reading_context import ReadingContext
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 
 pytestmark = pytest.mark.native
@@ -110,10 +113,17 @@ async def test_a_control_token_in_a_document_stays_text(tmp_path: Path) -> None:
     assert spelled - plain > 3
 
 
-async def test_a_model_that_only_embeds_generates_nothing_and_takes_no_cache_for_it(tmp_path: Path) -> None:
+async def test_a_model_that_only_embeds_has_no_memory_for_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a context for answers was made")
+
+    monkeypatch.setattr(engine_thread, "Context", fail)
     async with loaded(write_tiny_reader(tmp_path, "qwen3", LAST)) as engine:
         assert engine.info().capabilities.declared() == {"embeddings"}
-        assert engine.stats().slots_busy == 0
+        assert len((await engine.embed(["hello"])).vectors) == 1
+        engine.cancel("unknown")
 
 
 async def test_a_text_beyond_the_context_of_an_encoder_is_refused_with_both_numbers(tmp_path: Path) -> None:
@@ -127,8 +137,13 @@ async def test_a_text_beyond_the_context_of_an_encoder_is_refused_with_both_numb
 
 async def test_a_text_beyond_the_positions_that_a_model_knows_is_refused_whatever_the_context(tmp_path: Path) -> None:
     async with loaded(write_tiny_model(tmp_path, "bert"), context=4096) as engine:
-        with pytest.raises(InvalidArgument, match=r"inputs\[0\] has 602 tokens, and at most 512 fit"):
-            await engine.embed([" ".join(["hello"] * 600)])
+        with pytest.raises(InvalidArgument, match=r"inputs\[0\] has 522 tokens, and at most 512 fit; shorten it"):
+            await engine.embed([" ".join(["hello"] * 520)])
+        with pytest.raises(
+            InvalidArgument, match=r"inputs\[1\] has at least \d{5} tokens, and at most 512 fit"
+        ) as refused:
+            await engine.embed(["hello", "hello " * 100_000])
+        assert refused.value.field == "embed.inputs[1]"
         assert len((await engine.embed([" ".join(["hello"] * 510)] * 5)).vectors) == 5
 
 
@@ -138,15 +153,60 @@ async def test_a_pair_that_is_too_long_is_refused_with_both_numbers(tmp_path: Pa
             await engine.rank(text(150), [text(150)])
 
 
-async def test_who_leaves_frees_the_model_after_the_piece_that_is_read(tmp_path: Path) -> None:
+async def test_who_leaves_is_computed_no_further_and_who_waits_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[int] = []
+    begun = threading.Event()
+    decode = ReadingContext._decode
+
+    def heard(context: ReadingContext, tokens: list[int], *others: list[int]) -> None:
+        pieces.append(len(tokens))
+        begun.set()
+        decode(context, tokens, *others)
+
+    monkeypatch.setattr(ReadingContext, "_decode", heard)
     async with loaded(write_tiny_reader(tmp_path, "qwen3", LAST), context=8192) as engine:
-        long = asyncio.create_task(engine.embed([text(3000)] * 8))
-        await asyncio.sleep(0)
-        long.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await long
-        async with asyncio.timeout(20):
+        long = [text(3000)] * 3
+        calls = [asyncio.create_task(engine.embed(long)) for _ in range(4)]
+        assert await asyncio.to_thread(begun.wait, 60)
+        for call in calls:
+            call.cancel()
+        assert await asyncio.gather(*calls, return_exceptions=True)
+        async with asyncio.timeout(60):
             assert len((await engine.embed(["hello"])).vectors) == 1
+    assert sum(pieces) < 3000, "a piece or two of the first text, and the one word"
+
+
+async def test_a_close_in_the_middle_ends_the_calls_with_the_reason(tmp_path: Path) -> None:
+    async with loaded(write_tiny_reader(tmp_path, "qwen3", LAST), context=8192) as engine:
+        calls = [asyncio.create_task(engine.embed([text(3000)] * 3)) for _ in range(3)]
+        await asyncio.sleep(0)
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert {getattr(end, "reason", None) for end in ends} == {Reason.DRAINING}
+
+
+@pytest.mark.parametrize("pooling", [MEAN, CLS, RANK])
+@pytest.mark.parametrize("trained", [5, 15, 300, 500, 514])
+async def test_any_length_that_a_model_was_trained_with_loads_and_reads_up_to_it(
+    tmp_path: Path, trained: int, pooling: int
+) -> None:
+    """llama.cpp aborts the process where a text is no multiple of the texts that it makes room for."""
+    path = write_tiny_reader(tmp_path, "bert", pooling, context=trained)
+    async with loaded(path, context=4096) as engine:
+        most = engine.info().context_per_slot
+        assert trained - 16 < most <= trained
+        if pooling == RANK:
+            return
+        assert (await engine.embed([" ".join(["hello"] * (most - 2))])).tokens_in == most
+
+
+@pytest.mark.parametrize("trained", [4, 15])
+async def test_a_model_that_was_trained_with_a_few_tokens_loads(tmp_path: Path, trained: int) -> None:
+    metadata, tensors = tiny_model("llama")
+    path = write_gguf(tmp_path / "x.gguf", metadata | {"llama.context_length": trained}, tensors)
+    async with loaded(path) as engine:
+        assert len((await engine.embed(["hello"])).vectors) == 1
 
 
 def test_a_model_that_says_it_ranks_and_has_no_classifier_is_refused(tmp_path: Path) -> None:

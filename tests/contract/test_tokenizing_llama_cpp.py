@@ -190,3 +190,24 @@ def test_text_that_the_vocabulary_would_turn_into_a_control_token_is_refused(tmp
                 prompt_of(RunSpec(prompt=prompt))
             assert refused.value.reason is Reason.UNSUPPORTED_CONTENT
         assert prompt_of(RunSpec(prompt="<s>hello", control_tokens=True))[0] == model.bos_id
+
+
+@pytest.mark.parametrize("pre", ["tekken", "deepseek-llm", "gpt-4o", "falcon", "qwen2", "llama-bpe"])
+@pytest.mark.parametrize("character", ["a", "!", " ", "1", "é", "界"])
+def test_a_long_run_of_one_kind_neither_ends_the_process_nor_makes_other_tokens(
+    tmp_path: Path, pre: str, character: str
+) -> None:
+    """The library goes deeper with each character: at the usual size of a stack, 27,000 of them end the process."""
+    with loaded(write_vocabulary(tmp_path, "bpe", pre=pre)) as model:
+        run = character * 60_000
+        deep = model.tokenize(run, parse_special=False)
+        assert b"".join(map(model.spelled, deep)).decode() == run
+        assert deep[:100] == model.tokenize(run[:4000], parse_special=False)[:100]
+
+
+def test_a_run_that_is_too_long_for_any_stack_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    with loaded(write_vocabulary(tmp_path, "bpe", pre="tekken")) as model:
+        with pytest.raises(InvalidArgument, match=r"has 100001 letters, .* at most 100000 can be taken") as refused:
+            model.tokenize("a" * 100_001, parse_special=False)
+        assert refused.value.reason is Reason.UNSUPPORTED_CONTENT
+        assert len(model.tokenize("a" * 100_000, parse_special=False)) > 1

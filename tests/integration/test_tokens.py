@@ -30,7 +30,6 @@ from llorch.errors import (
     NotFound,
     PermissionDenied,
     Reason,
-    Unimplemented,
 )
 from llorch.options.generation import MAX_INPUT_BYTES
 from llorch.rpc.client import call, open_channel
@@ -195,7 +194,7 @@ NO_TASKS: list[tuple[task_pb2.TaskSpec, type[LlorchError], Reason, str]] = [
     (task(""), InvalidArgument, Reason.INVALID_FIELD, "generate.prompt"),
     (task("x" * (MAX_INPUT_BYTES + 1)), InvalidArgument, Reason.REQUEST_TOO_LARGE, "4194305 bytes"),
     (task_pb2.TaskSpec(model="sim"), InvalidArgument, Reason.INVALID_FIELD, "needs work"),
-    (task_pb2.TaskSpec(model="sim", rerank=task_pb2.RerankWork()), Unimplemented, Reason.NOT_IMPLEMENTED, "no engine"),
+    (task_pb2.TaskSpec(model="sim", rerank=task_pb2.RerankWork()), InvalidArgument, Reason.INVALID_FIELD, "counted of"),
     (embed(), InvalidArgument, Reason.INVALID_FIELD, "embed.inputs"),
     (task("x", app="aider"), PermissionDenied, Reason.NOT_PERMITTED, "app"),
     (_of_robot(), InvalidArgument, Reason.INVALID_FIELD, "robot"),

@@ -25,7 +25,9 @@ class Size:
     window: int = 0
 
 
-def write_hollow_model(folder: Path, architecture: str, size: Size, *, pooling: int = 0) -> Path:
+def write_hollow_model(
+    folder: Path, architecture: str, size: Size, *, pooling: int = 0, is_bidirectional: bool = False
+) -> Path:
     """One of `_TENSORS`. `pooling` is the number that the file has for it; 0 leaves it out."""
     own: Metadata = {
         "context_length": size.context,
@@ -42,7 +44,8 @@ def write_hollow_model(folder: Path, architecture: str, size: Size, *, pooling: 
     own |= {"pooling_type": pooling} if pooling else {}
     own |= {"attention.sliding_window": size.window} if size.window else {}
     is_encoder = "bert" in architecture
-    own |= {"attention.causal": False} if is_encoder else {"rope.dimension_count": size.head}
+    own |= {} if is_encoder else {"rope.dimension_count": size.head}
+    own |= {"attention.causal": False} if is_encoder or is_bidirectional else {}
     metadata: Metadata = {"general.architecture": architecture}
     metadata |= {f"{architecture}.{key}": value for key, value in own.items()}
     metadata |= _vocabulary(size.vocabulary, words=is_encoder)
@@ -131,10 +134,31 @@ def _nomic_bert(size: Size) -> Tensors:
     return tensors
 
 
+def _modern_bert(size: Size) -> Tensors:
+    """Two of three layers see a window. The gate is in one matrix with what it lets through."""
+    tensors: Tensors = {
+        "token_embd.weight": Hollow((size.vocabulary, size.width), "q8_0"),
+        "token_embd_norm.weight": Hollow((size.width,), "f32"),
+        "output_norm.weight": Hollow((size.width,), "f32"),
+    }
+    layer = {
+        "attn_qkv": (3 * size.width, size.width),
+        "attn_output": (size.width, size.width),
+        "ffn_up": (2 * size.feed_forward, size.width),
+        "ffn_down": (size.width, size.feed_forward),
+    }
+    for number in range(size.layers):
+        tensors |= {f"blk.{number}.{name}.weight": Hollow(shape, "q8_0") for name, shape in layer.items()}
+        norms = ("attn_norm", "ffn_norm") if number else ("ffn_norm",)
+        tensors |= {f"blk.{number}.{name}.weight": Hollow((size.width,), "f32") for name in norms}
+    return tensors
+
+
 _TENSORS: Mapping[str, Callable[[Size], Tensors]] = {
     "llama": _generating,
     "qwen3": lambda size: _generating(size, tied=True, norms_of_heads=True),
     "gemma3": lambda size: _generating(size, tied=True, norms_of_heads=True, more_norms=True),
     "bert": _bert,
+    "modern-bert": _modern_bert,
     "nomic-bert": _nomic_bert,
 }

@@ -104,6 +104,7 @@ RECORDS: tuple[Record, ...] = (
         (0.67, 0.33),
         (9100, 4600),
         engine="llama_cpp",
+        counts="reading, and what comes later",
     ),
     ModelRecord(
         name="coder",

@@ -71,10 +71,18 @@ def write_tiny_model(folder: Path, architecture: str, *, chat_template: str = CH
     return write_gguf(folder / f"tiny-{architecture}.gguf", metadata, tensors)
 
 
-def write_tiny_reader(folder: Path, architecture: str, pooling: int, *, rank_template: str = "") -> Path:
-    """One that was trained for vectors, or for scores where `pooling` is RANK; the number is that of GGUF files."""
+def write_tiny_reader(
+    folder: Path, architecture: str, pooling: int, *, rank_template: str = "", context: int = 0
+) -> Path:
+    """One that was trained for vectors, or for scores where `pooling` is RANK; the number is that of GGUF files.
+
+    With a `context` it was trained with as many tokens.
+    """
     metadata, tensors = tiny_model(architecture)
     metadata |= {f"{architecture}.pooling_type": pooling}
+    if context:
+        metadata |= {f"{architecture}.context_length": context}
+        tensors |= {"position_embd.weight": _Weights(5).matrix(context, WIDTH, 2.0)} if architecture == "bert" else {}
     metadata |= {"tokenizer.chat_template.rerank": rank_template} if rank_template else {}
     weights = _Weights(7)
     if pooling == RANK and architecture == "bert":

@@ -31,11 +31,15 @@ def write_vocabulary(
     extra: Collection[str] = (),
     name: str = "tiny",
     chat_template: str = "",
+    pre: str = "",
 ) -> Path:
     """A model with a vocabulary of VOCABULARIES. Control tokens `as_text` are none in it, but tokens that no text leads
-    to, and `extra` are further tokens of text; `name` is the model's own, by which the library knows some families.
+    to, and `extra` are further tokens of text; `name` is the model's own, by which the library knows some families, and
+    `pre` the way in which it cuts texts first.
     """
     metadata = VOCABULARIES[kind]({**dict.fromkeys(as_text, _NOTHING), **dict.fromkeys(extra, _NORMAL)})
+    if pre:
+        metadata["tokenizer.ggml.pre"] = pre
     if chat_template:
         metadata["tokenizer.chat_template"] = chat_template
     return write_zeros(folder / f"{kind}-{name}-{len(as_text)}.gguf", name, metadata)

@@ -39,7 +39,8 @@ class ModelFacts:
     `embedding_bytes` are the token embeddings; `output_bytes` is the matrix that makes logits, which may be the same
     tensor (`tied_output`). `weight_bytes` counts every tensor once. `activation_width` is how many numbers llama.cpp
     keeps per token of a batch where the model is at its widest. `bidirectional`: what a token means depends on those
-    after it, too. The fields stand in the orchestrator's records.
+    after it, too. `pooling` is None where an earlier release has read the file. The fields stand in the orchestrator's
+    records.
     """
 
     architecture: str
@@ -52,14 +53,14 @@ class ModelFacts:
     embedding_bytes: int
     output_bytes: int
     tied_output: bool
-    pooling: Pooling = Pooling.NONE
+    pooling: Pooling | None = None
     bidirectional: bool = False
 
     @property
     def generates(self) -> bool:
         """Text, by itself: it is not trained for vectors or scores, and keeps something of the tokens before."""
         keeps = any(layer.key_width or layer.state_bytes for layer in self.layers)
-        return keeps and not self.bidirectional and self.pooling is Pooling.NONE
+        return keeps and not self.bidirectional and self.pooling in (Pooling.NONE, None)
 
     @property
     def ranks(self) -> bool:
@@ -149,10 +150,13 @@ def _activation_width(metadata: Metadata, layers: Sequence[Layer]) -> int:
 
 
 def _width_of_encoder(metadata: Metadata, tensors: Mapping[str, Tensor]) -> int:
-    """Fitted likewise, for 384 to 1024 numbers per token: exact within 2 %."""
+    """Fitted likewise, for 384 to 1024 numbers per token: exact within 2 %. Some have the gate in one tensor with what
+    it lets through.
+    """
     embedding = metadata.whole("embedding_length", 1, 1 << 24)
     feed_forward = max(metadata.per_layer("feed_forward_length", metadata.layer_count))
-    is_gated = "blk.0.ffn_gate.weight" in tensors
+    up = tensors.get("blk.0.ffn_up.weight")
+    is_gated = "blk.0.ffn_gate.weight" in tensors or (up is not None and up.dimensions[-1] == 2 * feed_forward)
     return 3 * embedding + (3 if is_gated else 1) * feed_forward
 
 

@@ -54,6 +54,7 @@ _WINDOW_RULES: Mapping[str, _WindowRule] = {
     "gpt-oss": _WindowRule(2),
     "llama4": _WindowRule(4, window=8192),
     "mellum": _WindowRule(4),
+    "modern-bert": _WindowRule(3, dense_first=True),
     "olmo2": _WindowRule(4),
     "plamo3": _WindowRule(8),
     "smallthinker": _WindowRule(4, dense_first=True, window=4096),

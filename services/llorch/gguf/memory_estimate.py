@@ -21,7 +21,7 @@ from itertools import accumulate
 from llorch.cache_type import CacheType
 from llorch.gguf.facts import ModelFacts
 from llorch.gguf.layers import Layer
-from llorch.gguf.reading import output_bytes, reading_shape
+from llorch.gguf.reading import computes_logits, output_bytes, reading_shape
 from llorch.gguf.tensor_types import row_bytes
 
 CELLS_AT_ONCE = 256
@@ -169,8 +169,8 @@ def _cells(layer: Layer, window: int, shape: LoadShape) -> int:
 
 
 def _reading(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, has_output: bool) -> int:
-    """Of all texts together: they share one cache of 16-bit numbers. Logits are there for every token of a model that
-    reads token by token, activations for all that is computed at once, and masks with flash attention. On a CPU, the
+    """Of all texts together: they share one cache of 16-bit numbers. Logits are there for every token, unless the
+    model has none, activations for all that is computed at once, and masks with flash attention. On a CPU, the
     results are in the same memory.
     """
     reading = reading_shape(facts, shape.context_per_slot)
@@ -181,7 +181,7 @@ def _reading(facts: ModelFacts, shape: LoadShape, layers: Sequence[Layer], *, ha
     )
     logits = _F32_BYTES * facts.vocabulary_size * reading.tokens_at_once
     computed = _F32_BYTES * facts.activation_width * reading.tokens_at_once
-    if has_output and not facts.bidirectional:
+    if has_output and computes_logits(facts):
         computed = max(computed, logits)
     mask = _F16_BYTES * reading.tokens_at_once * sum(cells[windowed] for windowed in _attending(facts))
     results = output_bytes(facts, reading) if has_output and not shape.on_gpu else 0

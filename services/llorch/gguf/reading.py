@@ -27,6 +27,22 @@ take much memory for nothing (at 152k tokens of vocabulary 0.6 MB each).
 MOST_TEXTS = 16
 """Evaluated together, if they are short."""
 
+_WITHOUT_LOGITS = frozenset(
+    {
+        "bert",
+        "eurobert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "llama-embed",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+    }
+)
+"""Architectures that end with the vectors of the tokens."""
+
 _CELLS_AT_ONCE = 256
 _LOGIT_BYTES = 4
 
@@ -56,11 +72,19 @@ def reading_shape(facts: ModelFacts, context: int) -> ReadingShape:
     if facts.bidirectional:
         affordable = MOST_OUTPUT_BYTES // (_LOGIT_BYTES * max(facts.vocabulary_size, 1))
         tokens = min(cells, MOST_TOKENS_AS_A_WHOLE, max(affordable // _CELLS_AT_ONCE, 1) * _CELLS_AT_ONCE)
-        return ReadingShape(tokens, tokens, MOST_TEXTS)
+        # llama.cpp lays out what it computes for a multiple of the texts, and aborts where another number comes.
+        texts = min(MOST_TEXTS, tokens)
+        tokens -= tokens % texts
+        return ReadingShape(tokens, tokens, texts)
     # A state is kept for each text that may be there, however short it is.
     texts = 1 if any(layer.state_bytes for layer in facts.layers) else MOST_TEXTS
     tokens = min(cells, MOST_TOKENS_BESIDE_ANSWERS) if facts.generates else cells
-    return ReadingShape(tokens, min(tokens, TOKENS_AT_ONCE), texts)
+    return ReadingShape(tokens, min(tokens, TOKENS_AT_ONCE), min(texts, tokens))
+
+
+def computes_logits(facts: ModelFacts) -> bool:
+    """Whether llama.cpp computes them beside what is asked for."""
+    return not facts.bidirectional or facts.architecture not in _WITHOUT_LOGITS
 
 
 def output_bytes(facts: ModelFacts, shape: ReadingShape) -> int:

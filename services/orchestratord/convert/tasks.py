@@ -88,6 +88,8 @@ def is_deterministic(request: TaskRequest) -> bool:
 
 def to_prompt(spec: task_pb2.TaskSpec) -> run_pb2.RunSpec:
     """What would make the prompt of a task that is not submitted. Checked as if it were."""
+    if spec.WhichOneof("work") == "rerank":
+        raise invalid_field("task", "has 'rerank'; tokens are counted of 'generate' and 'embed'")
     work = Work.EMBED if spec.WhichOneof("work") == "embed" else Work.GENERATE
     _check_spec(spec, work)
     return _run(spec, work, seed=0)

@@ -81,7 +81,7 @@ SHAPES = (
         ("app", "session_id", "model", "budget", "turns", "tokens", "busy_ms", "worker_id", "warm_tokens"),
     ),
     Shape(Budget, ("turns", "tokens", "busy_ms")),
-    Shape(Calibration, ("source", "context", "slots", "cache_type", "devices", "shares", "mib", "engine")),
+    Shape(Calibration, ("source", "context", "slots", "cache_type", "devices", "shares", "mib", "engine", "counts")),
     Shape(Rate, ("quantity", "model", "where", "size", "estimate")),
     Shape(Estimate, ("mean", "spread", "count")),
     Shape(ReleasedDevice, ("node_id", "device_id", "until_ms")),
@@ -205,7 +205,8 @@ CHANGES: tuple[Change, ...] = (
     added(2, TaskError, field=""),
     added(2, Calibration, engine=""),
     Change(2, TaskError, _name_reasons_that_are_gone),
-    added(3, ModelFacts, pooling="none", bidirectional=False),
+    added(3, ModelFacts, pooling=None, bidirectional=False),
+    added(3, Calibration, counts=""),
     added(3, TaskRequest, work="generate"),
     # It stood in the work alone, where the restart looks for it.
     added(3, TaskRequest, deterministic=False),

@@ -475,7 +475,7 @@ def with_tool(spec: run_pb2.RunSpec) -> None:
         (lambda spec: spec.embed.SetInParent(), Reason.INVALID_FIELD, "embed.inputs"),
         (lambda spec: spec.embed.inputs.extend(["x", ""]), Reason.INVALID_FIELD, "embed.inputs[1]"),
         (lambda spec: spec.embed.inputs.extend(["x"] * 257), Reason.INVALID_FIELD, "257"),
-        (lambda spec: setattr(spec.rerank, "query", "x"), Reason.UNSUPPORTED_OPTION, "rerank"),
+        (lambda spec: setattr(spec.rerank, "query", "x"), Reason.INVALID_FIELD, "rerank.documents"),
         (lambda spec: spec.generate.chat.messages.add(role="boss"), Reason.INVALID_FIELD, "messages[0].role"),
         (lambda spec: spec.generate.chat.SetInParent(), Reason.INVALID_FIELD, "chat.messages"),
         (lambda spec: spec.generate.ClearField("input"), Reason.INVALID_FIELD, "generate.prompt"),

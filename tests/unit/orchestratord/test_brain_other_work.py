@@ -35,6 +35,7 @@ def driver() -> BrainDriver:
         (EMBEDS, {Work.EMBED}),
         (ENCODES, {Work.EMBED}),
         (RANKS, {Work.RERANK}),
+        (replace(FACTS, pooling=None, bidirectional=False), set(Work)),
     ],
 )
 def test_a_task_that_a_model_was_not_trained_for_is_refused_and_loads_nothing(

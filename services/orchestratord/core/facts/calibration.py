@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from orchestratord.core.facts.fleet import Device
 from orchestratord.core.facts.model import Model
 
-Key = tuple[str, int, int, str, tuple[str, ...], tuple[float, ...], str]
+Key = tuple[str, int, int, str, tuple[str, ...], tuple[float, ...], str, str]
+
+COUNTS = "reading"
+"""What a worker of this release has from its load on beside weights and the memory of answers. What was measured of
+workers that had less, or more, tells nothing: give it another name when that changes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +20,7 @@ class Calibration:
 
     `devices` are kind and card: what a runtime takes for itself differs between cards. `shares` are those of the layers
     over several devices; empty on one. `engine` is the one that the worker was started with; empty if its node reports
-    none.
+    none. `counts` is what was in it; empty for releases whose workers made their memory for texts later.
     """
 
     source: str
@@ -26,15 +31,19 @@ class Calibration:
     shares: tuple[float, ...]
     mib: tuple[int, ...]
     engine: str = ""
+    counts: str = COUNTS
 
     @property
     def record_key(self) -> str:
-        """Without an engine it is that of releases which knew only one."""
-        return "|".join(map(str, self.key if self.engine else self.key[:-1]))
+        """Without what earlier releases did not tell, it is theirs."""
+        *known, engine, counts = self.key
+        told = [engine, counts] if counts else [engine] if engine else []
+        return "|".join(map(str, [*known, *told]))
 
     @property
     def key(self) -> Key:
-        return self.source, self.context, self.slots, self.cache_type, self.devices, self.shares, self.engine
+        known = self.source, self.context, self.slots, self.cache_type, self.devices, self.shares
+        return *known, self.engine, self.counts
 
 
 @dataclass(slots=True)
@@ -47,8 +56,8 @@ class Calibrations:
         """MiB per device; None if the engine never loaded the model so, or its owner has set what it takes."""
         if model.vram_claim_mib is not None:
             return None
-        key = (model.spec.source, context, model.slots, model.cache_type, kinds_of(devices), rounded(shares), engine)
-        found = self._known.get(key)
+        known = model.spec.source, context, model.slots, model.cache_type, kinds_of(devices), rounded(shares)
+        found = self._known.get((*known, engine, COUNTS))
         return None if found is None else found.mib
 
     def find(self, key: Key) -> Calibration | None:

@@ -14,7 +14,9 @@ class Work(StrEnum):
 
 
 def works_of(facts: ModelFacts) -> tuple[Work, ...]:
-    """By what its file says."""
+    """By what its file says; all, as long as nothing has read what it was trained for."""
+    if facts.pooling is None:
+        return tuple(Work)
     if facts.generates:
         return Work.GENERATE, Work.EMBED
     return (Work.RERANK,) if facts.ranks else (Work.EMBED,)

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-STACK_BYTES = 64 * 1024 * 1024
+STACK_BYTES = 128 * 1024 * 1024
 """Address space alone: what is not used takes no memory."""
 
 _Result = TypeVar("_Result")

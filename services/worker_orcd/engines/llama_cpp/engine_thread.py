@@ -87,7 +87,11 @@ class EngineThread:
         self._commands.put(command)
 
     def cancel(self, attempt_id: str, reason: FinishReason) -> None:
-        """Ends a run within a step, or within moments while a piece of its prompt is evaluated."""
+        """Ends a run within a step, or within moments while a piece of its prompt is evaluated. A model that only reads
+        texts has no runs.
+        """
+        if self._decode_loop is None:
+            return
         self.send(lambda decode_loop: decode_loop.cancel(attempt_id, reason))
         if self._abort_switch is not None:
             self._abort_switch.abort(attempt_id)

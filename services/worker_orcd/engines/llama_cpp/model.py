@@ -7,13 +7,18 @@ from typing import Any
 from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, Reason
 from worker_orcd.engines.llama_cpp.amx import may_repack
+from worker_orcd.engines.llama_cpp.deep_stack import call_on_deep_stack
 from worker_orcd.engines.llama_cpp.masking import Part
 from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.pieces import piece_table, special_tokens
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.llama_cpp.special_tokens import fragments
+from worker_orcd.engines.llama_cpp.text_runs import longest_run
 
 _ALL_LAYERS = -1
+_LONG_RUN = 4_096
+_LONGEST_RUN = 100_000
+"""Characters. The library takes about 320 bytes of stack for each; a usual stack has 8 MiB, a deep one 128."""
 
 
 class Model:
@@ -86,6 +91,17 @@ class Model:
         while the model is open.
         """
         content = _as_bytes(text)
+        if len(content) > _LONG_RUN and (run := longest_run(content.decode(errors="replace"))) > _LONG_RUN:
+            if run > _LONGEST_RUN:
+                raise InvalidArgument(
+                    Reason.UNSUPPORTED_CONTENT,
+                    f"the text has {run} letters, digits, spaces or other characters of one kind in a row, and at most "
+                    f"{_LONGEST_RUN} can be taken; put others between them, or shorten it",
+                )
+            return call_on_deep_stack(lambda: self._tokenize(content, parse_special, add_special))
+        return self._tokenize(content, parse_special, add_special)
+
+    def _tokenize(self, content: bytes, parse_special: bool, add_special: bool) -> list[int]:
         room = len(content) + 8
         while True:
             ids = (self._lib.llama_token * room)()

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from llorch.gguf.facts import Pooling
+from llorch.gguf.facts import ModelFacts, Pooling
 
 Rows = NDArray[np.float32]
 
@@ -60,13 +60,17 @@ class _Last:
 
 
 _POOLS: Mapping[Pooling, Callable[[int], Pool]] = {
-    Pooling.NONE: _Mean,
     Pooling.MEAN: _Mean,
     Pooling.CLS: _First,
     Pooling.LAST: _Last,
 }
 
 
+def used_pooling(facts: ModelFacts) -> Pooling:
+    """A model that was trained for none gets the mean."""
+    return Pooling.MEAN if facts.pooling in (Pooling.NONE, None) else facts.pooling
+
+
 def pool_of(pooling: Pooling) -> Callable[[int], Pool]:
-    """Makes a pool for rows of a width. A model that was trained for none gets the mean. Not for scores."""
+    """Makes a pool for rows of a width. Not for scores."""
     return _POOLS[pooling]

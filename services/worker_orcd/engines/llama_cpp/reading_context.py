@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from llorch.device_kind import DeviceKind
 from llorch.errors import Internal, Reason
-from llorch.gguf.facts import ModelFacts, Pooling
+from llorch.gguf.facts import ModelFacts
 from llorch.gguf.reading import ReadingShape, reading_shape
 from worker_orcd.engines.llama_cpp.batch import Batch
 from worker_orcd.engines.llama_cpp.model import Model, load_failure
 from worker_orcd.engines.llama_cpp.native import Native
-from worker_orcd.engines.llama_cpp.pooling import Pool, pool_of
+from worker_orcd.engines.llama_cpp.pooling import Pool, pool_of, used_pooling
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 
 Numbers = NDArray[np.float32]
@@ -31,7 +31,7 @@ class ReadingContext:
     def __init__(self, native: Native, model: Model, shape: LlamaCppShape, facts: ModelFacts) -> None:
         self._lib: Any = native.lib
         self.shape = reading_shape(facts, shape.context_per_slot)
-        self._pool = pool_of(facts.pooling) if not (facts.bidirectional or facts.ranks) else None
+        self._pool = pool_of(used_pooling(facts)) if not (facts.bidirectional or facts.ranks) else None
         self._width = int(self._lib.llama_model_n_cls_out(model.handle)) if facts.ranks else model.vector_width
         self._batch = Batch(self._lib, self.shape.tokens_at_once)
         native.log.forget()
@@ -114,5 +114,4 @@ def reading_params(lib: Any, shape: LlamaCppShape, facts: ModelFacts, reading: R
 def _library_pooling(lib: Any, facts: ModelFacts) -> int:
     if not (facts.bidirectional or facts.ranks):
         return int(lib.LLAMA_POOLING_TYPE_NONE)
-    pooling = Pooling.MEAN if facts.pooling is Pooling.NONE else facts.pooling
-    return int(getattr(lib, f"LLAMA_POOLING_TYPE_{pooling.upper()}"))
+    return int(getattr(lib, f"LLAMA_POOLING_TYPE_{used_pooling(facts).upper()}"))

@@ -1,8 +1,11 @@
-"""Vectors and scores of a loaded model, beside the runs that generate: they have a context and a lock of their own."""
+"""Vectors and scores of a loaded model, beside the runs that generate."""
 
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,15 +18,22 @@ from worker_orcd.engines.protocol import Embedded, Ranked
 MOST_TOKENS_TOGETHER = 2048
 """Between two packs of texts other calls get their turn: a pack is short, unless one text is longer."""
 
+_Result = TypeVar("_Result")
+
 
 class TextReading:
-    """Owns the context; `close` comes before the model is freed."""
+    """Has a thread that makes tokens and one that computes, so that long texts keep no other work of the worker from
+    its threads. What has not begun when its caller leaves is not done.
+
+    Owns the context; `close` comes before the model is freed.
+    """
 
     def __init__(self, model: Model, context: ReadingContext) -> None:
         self._model = model
         self._context = context
         self._rank_prompt = RankPrompt(model)
-        self._lock = threading.Lock()
+        self._tokenizing = ThreadPoolExecutor(1, "tokens of texts")
+        self._computing = ThreadPoolExecutor(1, "reading of texts")
         self._closed = threading.Event()
 
     @property
@@ -33,68 +43,79 @@ class TextReading:
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Raises InvalidArgument for the first text that has no tokens, or too many."""
-        tokens = await asyncio.to_thread(self._tokenize, texts)
-        self._check(tokens, "embed.inputs")
+        tokens = []
+        for number, text in enumerate(texts):
+            field = f"embed.inputs[{number}]"
+            self._refuse_far_too_long(field, "", text)
+            tokens.append(self._fitting(field, "", await self._in(self._tokenizing, self._model.tokenize_whole, text)))
         vectors = [_of_length_one(vector).tolist() for vector in await self._read(tokens)]
         return Embedded(vectors, sum(map(len, tokens)))
 
     async def rank(self, query: str, documents: Sequence[str]) -> Ranked:
         """Raises InvalidArgument for the first document that is too long together with the query."""
-        tokens = await asyncio.to_thread(self._pairs, query, documents)
-        self._check(tokens, "rerank.documents", " with the query")
+        tokens, together = [], " with the query"
+        for number, document in enumerate(documents):
+            field = f"rerank.documents[{number}]"
+            self._refuse_far_too_long(field, together, query, document)
+            pair = await self._in(self._tokenizing, self._rank_prompt.tokens, query, document)
+            tokens.append(self._fitting(field, together, pair))
         scores = [_score(numbers) for numbers in await self._read(tokens)]
         return Ranked(scores, sum(map(len, tokens)))
 
     def close(self) -> None:
-        """Waits for the piece that is being evaluated."""
+        """Waits for the text of which tokens are made, and for the piece that is evaluated."""
         self._closed.set()
-        with self._lock:
-            self._context.close()
+        for thread in (self._tokenizing, self._computing):
+            thread.shutdown(cancel_futures=True)
+        self._context.close()
 
     async def _read(self, texts: Sequence[Sequence[int]]) -> list[Numbers]:
-        """Between two packs other calls get their turn; a cancel takes effect after the piece that is evaluated."""
         left = threading.Event()
         results: list[Numbers] = []
-        most = min(self._context.shape.tokens, MOST_TOKENS_TOGETHER)
+        most = min(self.most_tokens, MOST_TOKENS_TOGETHER)
         try:
             for pack in packed([len(text) for text in texts], most, self._context.shape.texts):
-                results += await asyncio.to_thread(self._evaluate, texts[pack], left.is_set)
+                results += await self._in(self._computing, self._evaluate, texts[pack], left.is_set)
         finally:
             left.set()
         return results
 
     def _evaluate(self, texts: Sequence[Sequence[int]], has_left: Callable[[], bool]) -> list[Numbers]:
-        with self._lock:
-            self._refuse_if_closed()
-            found = self._context.read(texts, lambda: not (self._closed.is_set() or has_left()))
-            if found is None:
-                raise Unavailable(Reason.DRAINING, "this worker is shutting down, or the caller has left")
-            return found
+        found = self._context.read(texts, lambda: not (self._closed.is_set() or has_left()))
+        if found is None:
+            raise _closing()
+        return found
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        with self._lock:
-            self._refuse_if_closed()
-            return [self._model.tokenize_whole(text) for text in texts]
-
-    def _pairs(self, query: str, documents: Sequence[str]) -> list[list[int]]:
-        with self._lock:
-            self._refuse_if_closed()
-            return [self._rank_prompt.tokens(query, document) for document in documents]
-
-    def _check(self, texts: Sequence[Sequence[int]], field: str, what: str = "") -> None:
-        capacity = self._context.shape.tokens
-        for number, text in enumerate(texts):
-            if not text:
-                raise invalid_field(f"{field}[{number}]", "has no tokens")
-            if len(text) > capacity:
-                raise InvalidArgument(
-                    Reason.PROMPT_TOO_LONG,
-                    f"{field}[{number}] has {len(text)} tokens{what}, and at most {capacity} fit",
-                )
-
-    def _refuse_if_closed(self) -> None:
+    async def _in(self, thread: ThreadPoolExecutor, call: Callable[..., _Result], *arguments: object) -> _Result:
         if self._closed.is_set():
-            raise Unavailable(Reason.DRAINING, "this worker is shutting down")
+            raise _closing()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, partial(call, *arguments))
+        except (RuntimeError, asyncio.CancelledError):
+            current = asyncio.current_task()
+            if self._closed.is_set() and not (current is not None and current.cancelling()):
+                raise _closing() from None
+            raise
+
+    def _refuse_far_too_long(self, field: str, what: str, *texts: str) -> None:
+        """Before megabytes are tokenized for nothing: no token is longer than the longest piece."""
+        least = sum(len(text.encode()) for text in texts) // self._model.longest_piece_bytes
+        if least > self.most_tokens:
+            raise self._too_long(field, f"at least {least}", what)
+
+    def _fitting(self, field: str, what: str, tokens: list[int]) -> list[int]:
+        if not tokens:
+            raise invalid_field(field, "has no tokens")
+        if len(tokens) > self.most_tokens:
+            raise self._too_long(field, str(len(tokens)), what)
+        return tokens
+
+    def _too_long(self, field: str, tokens: str, what: str) -> InvalidArgument:
+        return InvalidArgument(
+            Reason.PROMPT_TOO_LONG,
+            f"{field} has {tokens} tokens{what}, and at most {self.most_tokens} fit; shorten it or send it in parts",
+            metadata={"field": field},
+        )
 
 
 def packed(lengths: Sequence[int], most_tokens: int, most_texts: int) -> list[slice]:
@@ -109,6 +130,10 @@ def packed(lengths: Sequence[int], most_tokens: int, most_texts: int) -> list[sl
     if lengths:
         packs.append(slice(begin, len(lengths)))
     return packs
+
+
+def _closing() -> Unavailable:
+    return Unavailable(Reason.DRAINING, "this worker is shutting down; try again")
 
 
 def _of_length_one(vector: Numbers) -> Numbers:

@@ -22,7 +22,7 @@ CREATE TABLE cluster (
 	control_epoch BIGINT NOT NULL, 
 	PRIMARY KEY (id)
 );
-INSERT INTO "cluster" VALUES(1,'cluster-06h2k0svdeh3nt57jbllv1h2bk',1);
+INSERT INTO "cluster" VALUES(1,'cluster-06h2k8pqiko5s61uaeu0h5cd14',1);
 CREATE TABLE journal (
 	seq INTEGER NOT NULL, 
 	kind VARCHAR(32) NOT NULL, 
@@ -44,7 +44,7 @@ CREATE TABLE records (
 );
 INSERT INTO "records" VALUES('apps','aider','{"name":"aider","key_hash":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","models":{"gpt-4o":"coder"},"priority":"batch","weight":2.5,"max_concurrent_tasks":3,"max_tokens_per_minute":60000,"origin":"FILE","created_at_ms":1700000000001}');
 INSERT INTO "records" VALUES('assignments','coder.pin','{"assignment_id":"coder.pin","model":"coder","app":"aider","targets":["garage/3090+3060","attic"],"mode":"PIN","places":[{"node_id":"garage","device_ids":["GPU-1","GPU-2"],"pool_id":"fast"},null],"keep_loaded":true,"replicas_min":1,"replicas_max":2,"fallback":true,"origin":"FILE","created_at_ms":1700000000002}');
-INSERT INTO "records" VALUES('calibrations','file:/models/coder.gguf|8192|4|q8_0|(''cuda RTX 3090'', ''cuda RTX 3060'')|(0.67, 0.33)|llama_cpp','{"source":"file:/models/coder.gguf","context":8192,"slots":4,"cache_type":"q8_0","devices":["cuda RTX 3090","cuda RTX 3060"],"shares":[0.67,0.33],"mib":[9100,4600],"engine":"llama_cpp"}');
+INSERT INTO "records" VALUES('calibrations','file:/models/coder.gguf|8192|4|q8_0|(''cuda RTX 3090'', ''cuda RTX 3060'')|(0.67, 0.33)|llama_cpp|reading, and what comes later','{"source":"file:/models/coder.gguf","context":8192,"slots":4,"cache_type":"q8_0","devices":["cuda RTX 3090","cuda RTX 3060"],"shares":[0.67,0.33],"mib":[9100,4600],"engine":"llama_cpp","counts":"reading, and what comes later"}');
 INSERT INTO "records" VALUES('models','coder','{"name":"coder","state":"RETIRED","spec":{"name":"coder","source":"file:/models/coder.gguf","aliases":["code","qwen"],"context":8192,"slots":2,"cache_type":"q8_0","split":"layer","split_shares":[2.0,1.0],"idle_unload_s":900.5,"vram_claim_mib":11264,"engine":"sim"},"provenance":"RegisterModel call","at_ms":1700000000003}');
 INSERT INTO "records" VALUES('rates','decode coder 4 RTX 3090','{"quantity":"decode","model":"coder","where":"RTX 3090","size":4,"estimate":{"mean":21.5,"spread":3.25,"count":12}}');
 INSERT INTO "records" VALUES('released_devices','garage/GPU-2','{"node_id":"garage","device_id":"GPU-2","until_ms":1700000900000}');
