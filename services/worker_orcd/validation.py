@@ -20,7 +20,7 @@ from worker_orcd.engine_info import Capabilities
 from worker_orcd.log_entry import LogEntry
 from worker_orcd.run_spec import Demand, RunSpec
 
-_OF_PROMPTS = frozenset({"chat", "tools", "embeddings"})
+_OF_PROMPTS = frozenset({"generation", "chat", "tools", "embeddings", "rerank"})
 """Capabilities without which there is no prompt."""
 
 

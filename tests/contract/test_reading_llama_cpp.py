@@ -11,6 +11,7 @@ import pytest
 
 from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from llorch.gguf import layers
 from llorch.gguf.model_file import read_model
 from support.gguf_writer import write_gguf
 from support.llama_reference import ReadingReference, Rows
@@ -214,3 +215,16 @@ def test_a_model_that_says_it_ranks_and_has_no_classifier_is_refused(tmp_path: P
     path = write_gguf(tmp_path / "x.gguf", metadata | {"bert.pooling_type": RANK}, tensors)
     with pytest.raises(FailedPrecondition, match="has no classifier"):
         read_model(path)
+
+
+async def test_an_architecture_of_which_it_is_not_known_that_it_keeps_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be read in pieces, each without those before it."""
+    metadata, tensors = tiny_model("bert")
+    del metadata["bert.attention.causal"]
+    path = write_gguf(tmp_path / "x.gguf", metadata, tensors)
+    monkeypatch.setattr(layers, "_WITHOUT_MEMORY", frozenset())
+    with pytest.raises(FailedPrecondition, match="bert models keep nothing of a text, which this release"):
+        async with loaded(path):
+            pass

@@ -1,7 +1,7 @@
 """What every layer of a model keeps for a sequence: keys and values, a window of them, or a state. Pure.
 
 The rules are those of the pinned llama.cpp (`llama-hparams.cpp`, `src/models/*.cpp`). An architecture that is not known
-here is taken to attend to the whole context: that errs on the high side.
+here is taken to attend to the whole context: that errs on the high side. Not so for one that keeps nothing.
 """
 
 from collections.abc import Mapping
@@ -89,7 +89,9 @@ _WITHOUT_MEMORY = frozenset(
         "wavtokenizer-dec",
     }
 )
-"""Nothing is kept of a text; it is always evaluated as a whole."""
+"""Nothing is kept of a text; it is always evaluated as a whole. An architecture that is missing here is refused when it
+is loaded, since its vectors would be wrong. `reading` knows which of them compute no logits.
+"""
 
 
 def read_layers(metadata: Metadata, tensors: Mapping[str, Tensor]) -> tuple[Layer, ...]:

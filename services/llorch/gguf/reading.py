@@ -41,7 +41,7 @@ _WITHOUT_LOGITS = frozenset(
         "nomic-bert-moe",
     }
 )
-"""Architectures that end with the vectors of the tokens."""
+"""Architectures that end with the vectors of the tokens. `layers` knows which of them keep nothing of a text."""
 
 _CELLS_AT_ONCE = 256
 _LOGIT_BYTES = 4

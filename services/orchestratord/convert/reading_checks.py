@@ -1,23 +1,30 @@
 """Checks the texts that a client sends to be read, for vectors or scores, before anything else sees them."""
 
+from google.protobuf.message import Message
+
 from llama_orch.v2 import task_pb2
 from llorch.errors import InvalidArgument, Reason
 from llorch.options.checking import check_value
 from llorch.options.embedding import EMBEDDING
 from llorch.options.generation import MAX_INPUT_BYTES
+from llorch.options.option import Table
 from llorch.options.rerank import RERANK
 
 
 def check_embed(work: task_pb2.EmbedWork) -> None:
     _check_size("embed.inputs: the texts have", sum(len(text.encode()) for text in work.inputs))
-    check_value("embed.inputs", EMBEDDING["inputs"], work.inputs)
+    _check_options("embed", EMBEDDING, work)
 
 
 def check_rerank(work: task_pb2.RerankWork) -> None:
     size = len(work.documents) * len(work.query.encode()) + sum(len(text.encode()) for text in work.documents)
     _check_size("rerank.documents: with the query once for each, they have", size)
-    for name, option in RERANK.items():
-        check_value(f"rerank.{name}", option, getattr(work, name))
+    _check_options("rerank", RERANK, work)
+
+
+def _check_options(kind: str, table: Table, work: Message) -> None:
+    for name, option in table.items():
+        check_value(f"{kind}.{name}", option, getattr(work, name))
 
 
 def _check_size(what: str, size: int) -> None:

@@ -126,7 +126,7 @@ class WorkerLink:
 
     def _keep_reading(self, attempt_id: str, end: run_pb2.RunEnd) -> None:
         stream = self._streams.writer(attempt_id)
-        if stream is not None and (end.embeddings or end.scores):
+        if stream is not None and not end.choices:  # those of an answer are in its log
             stream.reading = end
 
     def _positions(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llorch.device_kind import DeviceKind
-from llorch.errors import Internal, Reason
+from llorch.errors import FailedPrecondition, Internal, Reason
 from llorch.gguf.facts import ModelFacts
 from llorch.gguf.reading import ReadingShape, reading_shape
 from worker_orcd.engines.llama_cpp.batch import Batch
@@ -40,6 +40,14 @@ class ReadingContext:
         )
         if not self._handle:
             raise load_failure(native, shape)
+        if not facts.bidirectional and not self._lib.llama_get_memory(self._handle):
+            # Read in pieces of which nothing is kept, its texts would have other vectors.
+            self.close()
+            raise FailedPrecondition(
+                Reason.MODEL_LOAD_FAILED,
+                f"{shape.model_path.name}: {facts.architecture} models keep nothing of a text, which this release does "
+                "not know of them; a later one may",
+            )
 
     def read(self, texts: Sequence[Sequence[int]], go_on: Callable[[], bool]) -> list[Numbers] | None:
         """What the model makes of each text: a vector as it is, or scores. None where `go_on` said no, which is asked
