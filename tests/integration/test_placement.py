@@ -1,5 +1,6 @@
 """Rules, explanations and decisions over the wire: what is said is what then happens."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from llama_orch.v2 import (
     placement_service_pb2,
     placement_service_pb2_grpc,
     task_pb2,
+    task_service_pb2,
 )
-from llorch.errors import FailedPrecondition, NotFound, Reason
+from llorch.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
 from llorch.rpc.client import call
-from support.whole_system import CALL_S, WholeSystem, gguf, task, whole_system
+from support.whole_system import CALL_S, WholeSystem, gguf, task, wait_until, whole_system
 
 PIN, AVOID = assignment_pb2.ASSIGNMENT_MODE_PIN, assignment_pb2.ASSIGNMENT_MODE_AVOID
 
@@ -130,3 +132,30 @@ async def test_decisions_are_listed_newest_first_and_by_task(system: WholeSystem
     assert (of_task.model, of_task.chosen) == ("other", 0)
     assert of_task.summary.startswith("ran on GPU ")
     assert {one.model for one in await listed(model="sim")} == {"sim"}
+
+
+@pytest.mark.req("ORCH-1012")
+async def test_a_task_that_has_not_ended_is_explained_by_its_id_alone(system: WholeSystem) -> None:
+    running = asyncio.create_task(system.generate(task(max_tokens=2000)))
+    await wait_until(lambda: _is_running(system))
+    (shown,) = (await call(system.tasks.ListTasks, task_service_pb2.ListTasksRequest(), timeout_s=CALL_S)).tasks
+    ask = stub(system).ExplainPlacement
+    request = placement_service_pb2.ExplainPlacementRequest(task_id=shown.task_id)
+    told = (await call(ask, request, timeout_s=CALL_S)).decision
+    assert (told.task_id, told.model) == (shown.task_id, "sim")
+    assert told.summary.startswith("would run on GPU 0 (RTX 3090) of garage, where it is loaded")
+    request.model = "sim"
+    with pytest.raises(InvalidArgument, match="task_id: goes alone"):
+        await call(ask, request, timeout_s=CALL_S)
+    await call(system.tasks.CancelTask, task_service_pb2.CancelTaskRequest(task_id=shown.task_id), timeout_s=CALL_S)
+    await running
+    request.model = ""
+    with pytest.raises(InvalidArgument, match="has ended; its decisions are in ListDecisions"):
+        await call(ask, request, timeout_s=CALL_S)
+    request.task_id = "task-none"
+    with pytest.raises(NotFound):
+        await call(ask, request, timeout_s=CALL_S)
+
+
+async def _is_running(system: WholeSystem) -> bool:
+    return (await system.state()).tasks_running == 1

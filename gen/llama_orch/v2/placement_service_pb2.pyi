@@ -173,14 +173,19 @@ class ExplainPlacementRequest(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Name or alias of the model."""
+    """Name or alias of the model. Empty if task_id is set."""
     app: _builtins.str
     """App to ask for; empty = none."""
     prompt_tokens: _builtins.int
     """Tokens of the prompt. Default 0."""
     output_tokens: _builtins.int
     """Tokens of the answer. Default 0."""
+    task_id: _builtins.str
+    """A task that has not ended: where it could go now, by what it asks for and what it was promised. Goes without the
+    other fields. Empty = none.
+    """
     @_builtins.property
     def placement(self) -> _task_pb2.PlacementOverrides:
         """Wishes about the place."""
@@ -193,10 +198,11 @@ class ExplainPlacementRequest(_message.Message):
         prompt_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         placement: _task_pb2.PlacementOverrides | None = ...,
+        task_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "model", b"model", "output_tokens", b"output_tokens", "placement", b"placement", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "model", b"model", "output_tokens", b"output_tokens", "placement", b"placement", "prompt_tokens", b"prompt_tokens", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,4 +1,4 @@
-"""`llorch explain`: where something would go, or where a task went, and why."""
+"""`llorch explain`: where something would go, or where a task went or could go, and why."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,10 +6,11 @@ import typer
 
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.output import AsJson, as_data, note, print_json, print_table, print_text
-from llorch.errors import invalid_field
+from llorch.errors import NotFound, invalid_field
 
 if TYPE_CHECKING:
     from llama_orch.v2 import decision_pb2
+    from llorch.sdk.async_client import AsyncClient
 
 
 def explain(
@@ -18,7 +19,7 @@ def explain(
     app: Annotated[str | None, typer.Option(help="As if this app asked.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=0, help="Tokens of the prompt.")] = 0,
     output_tokens: Annotated[int, typer.Option(min=0, help="Tokens of the answer.")] = 0,
-    task: Annotated[str | None, typer.Option(metavar="ID", help="Where this task went, instead.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="ID", help="Where this task went, and could go, instead.")] = None,
     address: Address = None,
     token: Token = None,
     json: AsJson = False,
@@ -48,13 +49,29 @@ def _tell_of_model(
 
 def _tell_of_task(task: str, address: str | None, token: str | None, *, json: bool) -> None:
     decisions = ask(address, token, lambda client: client.decisions(task_id=task))
+    waits = ask(address, token, lambda client: _explain_waiting(client, task))
     if json:
-        print_json({"decisions": [as_data(decision) for decision in decisions]})
+        now = {"now": as_data(waits)} if waits is not None else {}
+        print_json({"decisions": [as_data(decision) for decision in decisions]} | now)
         return
     for decision in reversed(decisions):
         print_text(f"{decision.model} {decision.summary}")
-    if not decisions:
+    if waits is not None:
+        print_text("It waits. Now:")
+        _print_decision(waits)
+    elif not decisions:
         note(f"Nothing was decided for {task}, or so long ago that it is not kept.")
+
+
+async def _explain_waiting(client: "AsyncClient", task: str) -> "decision_pb2.DecisionLog | None":
+    """None for one that runs or has ended, or that is not known any more."""
+    from llama_orch.v2 import task_pb2
+
+    try:
+        shown = await client.task(task)
+    except NotFound:
+        return None
+    return await client.explain(task_id=task) if shown.state == task_pb2.TASK_STATE_QUEUED else None
 
 
 def _print_decision(decision: "decision_pb2.DecisionLog") -> None:

@@ -42,14 +42,17 @@ class PlacementCalls(Caller):
 
     async def explain(
         self,
-        model: str,
+        model: str = "",
         *,
+        task_id: str = "",
         app: str = "",
         prompt_tokens: int = 0,
         output_tokens: int = 0,
         placement: PlacementWishes | task_pb2.PlacementOverrides | None = None,
     ) -> decision_pb2.DecisionLog:
-        """Where such a task would go now, and why. Changes nothing."""
+        """Where such a task would go now, and why; or, with its id and nothing else, one that has not ended. Changes
+        nothing.
+        """
         request = filled(
             placement_service_pb2.ExplainPlacementRequest,
             model=model,
@@ -57,6 +60,7 @@ class PlacementCalls(Caller):
             prompt_tokens=prompt_tokens,
             output_tokens=output_tokens,
             placement=placement,
+            task_id=task_id,
         )
         answer: placement_service_pb2.ExplainPlacementResponse = await self._call(
             self._stubs.placement.ExplainPlacement, request

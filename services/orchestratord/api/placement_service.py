@@ -7,13 +7,14 @@ from llama_orch.v2 import placement_service_pb2 as pb2
 from llorch.clock import Clock
 from llorch.errors import invalid_field
 from llorch.identifiers import check_id
+from llorch.rpc.call_context import current_call
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import assignments, decisions
 from orchestratord.core import events
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.decision import DecisionRecord
-from orchestratord.core.placement.explain import explain
+from orchestratord.core.placement.explain import explain, explain_task
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.views import assignments as view_assignments
@@ -47,9 +48,21 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
     async def ExplainPlacement(
         self, request: pb2.ExplainPlacementRequest, context: Any
     ) -> pb2.ExplainPlacementResponse:
+        record = self._of_task(request) if request.task_id else self._of_model(request)
+        return pb2.ExplainPlacementResponse(decision=decisions.to_proto(view_decisions.view(record, is_dry_run=True)))
+
+    def _of_task(self, request: pb2.ExplainPlacementRequest) -> DecisionRecord:
+        task = self._owner.state.task_seen_by(current_call().app, request.task_id)
+        if len(request.ListFields()) > 1:
+            raise invalid_field("task_id", "goes alone; what the task asks for is known")
+        if task.is_finished:
+            raise invalid_field("task_id", f"task '{request.task_id}' has ended; its decisions are in ListDecisions")
+        return explain_task(self._owner.state, task)
+
+    def _of_model(self, request: pb2.ExplainPlacementRequest) -> DecisionRecord:
         if not request.model:
             raise invalid_field("model", "must not be empty; `llorch models` lists the models")
-        record = explain(
+        return explain(
             self._owner.state,
             request.model,
             request.app,
@@ -57,7 +70,6 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
             request.output_tokens,
             assignments.to_wishes(request.placement),
         )
-        return pb2.ExplainPlacementResponse(decision=decisions.to_proto(view_decisions.view(record, is_dry_run=True)))
 
     async def ListDecisions(self, request: pb2.ListDecisionsRequest, context: Any) -> pb2.ListDecisionsResponse:
         wanted = [record for record in self._owner.state.decisions.newest_first() if _is_wanted(record, request)]

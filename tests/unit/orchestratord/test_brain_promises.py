@@ -12,6 +12,7 @@ from orchestratord.core.facts.fleet import Pool, Snapshot
 from orchestratord.core.facts.promise import UNPROVEN, Fingerprint, Promise
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError, TaskRequest, TaskState
+from orchestratord.core.placement.explain import explain_task
 from support.brain_driver import BrainDriver, gpu
 
 pytestmark = pytest.mark.req("ORCH-1038")
@@ -112,6 +113,24 @@ def test_the_error_names_what_it_began_on_and_what_there_is() -> None:
     assert "a worker on attic has RTX 4090" in there.error.message
     assert "RTX 3090 of garage, which is drained" in there.error.message
     assert there.error.retryable
+
+
+@pytest.mark.req("ORCH-1012")
+def test_of_one_that_waits_the_explanation_says_what_it_began_on_and_leaves_no_trace() -> None:
+    it = fleet()
+    it.node("attic")
+    it.node("cellar", "RTX 4090")
+    it.drain(AfterDrain.RELOAD)
+    it.driver.worker_ended(it.worker)
+    before = repr(it.driver.state)
+    told = explain_task(it.driver.state, it.driver.task(it.task_id))
+    assert told.task_id == it.task_id
+    assert {candidate.where: candidate.filtered_by for candidate in told.candidates}["GPU 0 (RTX 4090) of cellar"] == (
+        "fingerprint"
+    )
+    (why,) = [candidate.filter_detail for candidate in told.candidates if candidate.filtered_by == "fingerprint"]
+    assert "the output began on RTX 3090, llama_cpp 1, driver 555" in why
+    assert repr(it.driver.state) == before
 
 
 def test_other_tasks_go_on_anywhere() -> None:

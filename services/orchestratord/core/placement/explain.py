@@ -1,4 +1,6 @@
-"""What would happen to a task that came now: the same decisions, with every reason. Changes nothing."""
+"""What would happen to a task that came now, or to one that waits: the same decisions, with every reason. Changes
+nothing.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +8,7 @@ from orchestratord.core.facts.decision import Decision, DecisionRecord, Outcome
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Wishes, rules_of
-from orchestratord.core.facts.task import TaskRequest
+from orchestratord.core.facts.task import Task, TaskRequest
 from orchestratord.core.placement import filters, prediction
 from orchestratord.core.placement.availability import outcome_of
 from orchestratord.core.placement.decision_of import record_of
@@ -36,16 +38,30 @@ def explain(
         prompt_tokens=prompt_tokens,
         overrides=overrides_of(state, wishes),
     )
-    lane = lane_of(state, task)
-    request = LoadRequest(
+    request = _load_request(state, model, lane_of(state, task), prompt_tokens, output_tokens)
+    return _explain(state, replace(request, prompt_is_exact=True), task)
+
+
+def explain_task(state: BrainState, task: Task) -> DecisionRecord:
+    """Of one that has not ended. Its record has its id. Raises NotFound or FailedPrecondition as `explain`."""
+    model = state.catalog.get_active(task.request.model)
+    lane = lane_of(state, task.request, task.promise)
+    request = _load_request(state, model, lane, task.request.prompt_tokens, task.request.max_tokens or 0)
+    return replace(_explain(state, request, task.request), task_id=task.task_id)
+
+
+def _load_request(state: BrainState, model: Model, lane: Lane, prompt_tokens: int, output_tokens: int) -> LoadRequest:
+    return LoadRequest(
         model=model,
         lane=lane,
         context=_context(state, model, lane),
         excluded_nodes=frozenset(state.refusals.get(model.name, ())),
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
-        prompt_is_exact=True,
     )
+
+
+def _explain(state: BrainState, request: LoadRequest, task: TaskRequest) -> DecisionRecord:
     there = _workers(state, request, task)
     elsewhere = place_load(state, request, details=True)
     if there.chosen is None:
@@ -69,8 +85,10 @@ def _workers(state: BrainState, request: LoadRequest, task: TaskRequest) -> Deci
 
 
 def _by_rules(decision: Decision) -> Decision:
-    """With a worker there already, other places with room do not matter; but what the rules exclude is still shown."""
-    names = {one.name for one in filters.OF_RULES}
+    """With a worker there already, other places with room do not matter; but what the rules or a promise exclude is
+    still shown.
+    """
+    names = {one.name for one in filters.ALWAYS_TOLD}
     return replace(
         decision,
         details=tuple(one for one in decision.details if one.filtered_by in names),

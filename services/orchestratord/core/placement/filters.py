@@ -200,5 +200,8 @@ OF_SETS = (*_WANT_A_SET, _CONTEXT, _FINGERPRINT)
 OF_RULES = (_DEVICE_MASK, *_WANT_NO_DEVICE, *_WANT_A_SET)
 """Of all these, those that follow what people say."""
 
+ALWAYS_TOLD = (*OF_RULES, _FINGERPRINT)
+"""Those that are told of places that do not matter, too, since a worker is there already."""
+
 OF_WORKERS = (_NODE_READY, *OF_RULES, _CONTEXT, _FINGERPRINT)
 """Asked per worker that is there already."""
