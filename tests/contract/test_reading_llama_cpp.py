@@ -31,6 +31,8 @@ from worker_orcd.engines.llama_cpp import engine_thread
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.reading_context import ReadingContext
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.run_spec import Demand, RunSpec
+from worker_orcd.token_reader import answer
 
 pytestmark = pytest.mark.native
 
@@ -228,3 +230,15 @@ async def test_an_architecture_of_which_it_is_not_known_that_it_keeps_nothing_is
     with pytest.raises(FailedPrecondition, match="bert models keep nothing of a text, which this release"):
         async with loaded(path):
             pass
+
+
+async def test_tokens_are_counted_of_what_a_model_does_and_of_nothing_else(tmp_path: Path) -> None:
+    prompt = RunSpec(prompt="hello", demands=(Demand("generate", "generation"),))
+    texts = RunSpec(inputs=("hello", "time"), demands=(Demand("embed", "embeddings"),))
+    async with loaded(write_tiny_reader(tmp_path, "qwen3", LAST)) as engine:
+        counted = answer(engine.token_reader(), texts).count
+        assert counted == (await engine.embed(texts.inputs)).tokens_in
+        with pytest.raises(InvalidArgument, match="generate: this model's engine has no support for generation"):
+            answer(engine.token_reader(), prompt)
+    async with loaded(write_tiny_model(tmp_path, "llama")) as engine:
+        assert answer(engine.token_reader(), prompt).count > 1
