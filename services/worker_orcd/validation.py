@@ -23,6 +23,14 @@ from worker_orcd.run_spec import Demand, RunSpec
 _OF_PROMPTS = frozenset({"generation", "chat", "tools", "embeddings", "rerank"})
 """Capabilities without which there is no prompt."""
 
+_LACKS = {
+    "generation": " generates no text; name another model",
+    "embeddings": " makes no vectors of texts; name another model",
+    "rerank": " orders no documents; name another model",
+}
+"""What a model was not trained for, whatever its engine can do."""
+_NO_SUPPORT = "'s engine has no support for {}"
+
 
 def check_run(spec: RunSpec, prefix: Sequence[LogEntry], capabilities: Capabilities) -> None:
     """Raises InvalidArgument that names the first field that can't be right."""
@@ -59,7 +67,7 @@ def _refuse_undeclared(demands: Iterable[Demand], capabilities: Capabilities) ->
             )
         raise InvalidArgument(
             Reason.UNSUPPORTED_OPTION,
-            f"{demand.field}: this model's engine has no support for {demand.capability}",
+            f"{demand.field}: this model{_LACKS.get(demand.capability, _NO_SUPPORT.format(demand.capability))}",
             metadata={"field": demand.field, "capability": demand.capability},
         )
 

@@ -238,7 +238,7 @@ async def test_tokens_are_counted_of_what_a_model_does_and_of_nothing_else(tmp_p
     async with loaded(write_tiny_reader(tmp_path, "qwen3", LAST)) as engine:
         counted = answer(engine.token_reader(), texts).count
         assert counted == (await engine.embed(texts.inputs)).tokens_in
-        with pytest.raises(InvalidArgument, match="generate: this model's engine has no support for generation"):
+        with pytest.raises(InvalidArgument, match="generate: this model generates no text; name another model"):
             answer(engine.token_reader(), prompt)
     async with loaded(write_tiny_model(tmp_path, "llama")) as engine:
         assert answer(engine.token_reader(), prompt).count > 1

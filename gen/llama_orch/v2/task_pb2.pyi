@@ -725,8 +725,8 @@ class TaskSpec(_message.Message):
     deadline_ms: _builtins.int
     """Time from now in which the task has to be finished. Default: no deadline. At least 1 ms."""
     deterministic: _builtins.bool
-    """The same request with the same seed gives the same bytes on workers of one fingerprint. A task never goes from one
-    fingerprint to another: it fails instead. Default: false.
+    """The same request with the same seed gives the same bytes on workers of one fingerprint. A task that has shown output
+    goes on with an equal fingerprint, or fails. Default: false.
     """
     request_id: _builtins.str
     """Chosen by the client: the same id with the same content is the same task, so that a retry is safe. At most 128

@@ -143,11 +143,16 @@ def _say_ready(system: "LocalSystem", state: "fleet_service_pb2.State", models: 
     lines += [
         "",
         "Try in another terminal:",
-        *_hints(system, [name for name, _ in models]),
+        *_hints(system, [name for name, provenance in sorted(models, key=_is_unknown)]),
         "",
         "Ctrl-C ends everything.",
     ]
     typer.echo("\n".join(lines))
+
+
+def _is_unknown(model: tuple[str, str]) -> bool:
+    """Whether it may be one that generates nothing: those of packages do."""
+    return not model[1].startswith("package")
 
 
 def _hints(system: "LocalSystem", models: list[str]) -> list[str]:

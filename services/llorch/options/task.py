@@ -16,8 +16,8 @@ TASK: Table = MappingProxyType(
         ),
         "placement": Option("Wishes about the place."),
         "deterministic": Option(
-            "The same request with the same seed gives the same bytes on workers of one fingerprint. A task never goes "
-            "from one fingerprint to another: it fails instead.",
+            "The same request with the same seed gives the same bytes on workers of one fingerprint. A task that has "
+            "shown output goes on with an equal fingerprint, or fails.",
             default="false",
         ),
         "request_id": Option(

@@ -8,6 +8,7 @@ from llorch.errors import InvalidArgument, Reason
 from llorch.gguf.facts import Pooling
 from orchestratord.core import events
 from orchestratord.core.effects import StartWorker
+from orchestratord.core.facts.task import TaskError
 from orchestratord.core.facts.work import Work
 from support.brain_driver import BrainDriver
 from support.stored_database import FACTS
@@ -56,3 +57,22 @@ def test_a_task_that_a_model_was_not_trained_for_is_refused_and_loads_nothing(
 def test_as_long_as_the_file_is_unknown_its_worker_decides(driver: BrainDriver) -> None:
     for work in Work:
         assert driver.submit(work=work) in driver.state.tasks
+
+
+def test_what_waits_for_a_file_to_be_read_ends_when_it_was_and_starts_no_worker(driver: BrainDriver) -> None:
+    generates, embeds = driver.submit(work=Work.GENERATE), driver.submit(work=Work.EMBED)
+    driver.handle(events.ModelStaged("garage", SOURCE, 100, EMBEDS))
+    terminal = driver.task(generates).terminal
+    assert isinstance(terminal, TaskError)
+    assert (terminal.reason, terminal.field, terminal.retryable) == (Reason.UNSUPPORTED_OPTION, "generate", False)
+    assert terminal.message == "generate: model 'coder' takes embed alone, as its file says; name another model"
+    assert not driver.task(embeds).is_finished
+    driver.let_pass(1)
+    assert driver.only(StartWorker).spec.model == "coder"
+
+
+def test_where_nothing_else_waits_no_worker_is_started(driver: BrainDriver) -> None:
+    driver.submit(work=Work.RERANK)
+    driver.handle(events.ModelStaged("garage", SOURCE, 100, GENERATES))
+    driver.let_pass(5)
+    assert not driver.all_of(StartWorker)

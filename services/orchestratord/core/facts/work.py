@@ -20,3 +20,10 @@ def works_of(facts: ModelFacts) -> tuple[Work, ...]:
     if facts.generates:
         return Work.GENERATE, Work.EMBED
     return (Work.RERANK,) if facts.ranks else (Work.EMBED,)
+
+
+def refusal_of(model: str, facts: ModelFacts | None, work: Work) -> str:
+    """Why the model can't be asked for it; empty if it can, or as long as its file is unknown: its worker decides."""
+    if facts is None or work in (can := works_of(facts)):
+        return ""
+    return f"{work}: model '{model}' takes {' and '.join(can)} alone, as its file says; name another model"

@@ -17,6 +17,7 @@ from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.facts.work import refusal_of
 from orchestratord.core.lives import decision_record, model_unloading, sources, task_dispatch, task_life, yielding
 from orchestratord.core.placement import availability, replicas
 from orchestratord.core.placement.load_planning import Outlook, outlook
@@ -97,6 +98,8 @@ def staged(state: BrainState, event: ModelStaged) -> None:
     if node is not None:
         node.staged[event.source] = event.size_mib
     sources.learnt(state, event.source, size_mib=event.size_mib, facts=event.facts)
+    for model in state.catalog.by_source(event.source):
+        _fail_other_work(state, model)
     _end_staging(state, event.node_id, event.source)
 
 
@@ -283,6 +286,15 @@ def _tell_waiting(state: BrainState, name: str) -> None:
     sentence = describe_load(state, name)
     if sentence is not None:
         state.emit(*(Narrate(task_id, sentence) for task_id in islice(state.queue.heads(name), _TOLD_AT_MOST)))
+
+
+def _fail_other_work(state: BrainState, model: Model) -> None:
+    """Its file is known now, and no worker is started yet: what it was not trained for ends before one is."""
+    for task_id in state.queue.waiting_for(model.name):
+        task = state.tasks[task_id]
+        if message := refusal_of(model.name, model.facts, task.request.work):
+            error = TaskError(Reason.UNSUPPORTED_OPTION, message, field=str(task.request.work))
+            task_life.finish(state, task, TaskState.FAILED, error)
 
 
 def _fail_waiting(state: BrainState, lane: Lane, error: TaskError) -> None:

@@ -10,7 +10,7 @@ from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskError, TaskRequest, TaskState
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.facts.work import Work, works_of
+from orchestratord.core.facts.work import Work, refusal_of
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.lives import app_changes, model_loading, session_life, task_dispatch, task_life
 from orchestratord.core.placement import availability, prediction
@@ -139,14 +139,9 @@ def _priority_of(state: BrainState, request: TaskRequest) -> str:
 
 
 def _refuse_other_work(model: Model, work: Work) -> None:
-    """Before a model is loaded for what it was not trained for. As long as its file is unknown, its worker refuses."""
-    if model.facts is None or work in (can := works_of(model.facts)):
-        return
-    raise InvalidArgument(
-        Reason.UNSUPPORTED_OPTION,
-        f"{work}: model '{model.name}' takes {' and '.join(can)} alone, as its file says; name another model",
-        metadata={"field": str(work), "model": model.name},
-    )
+    """Before a model is loaded for what it was not trained for."""
+    if message := refusal_of(model.name, model.facts, work):
+        raise InvalidArgument(Reason.UNSUPPORTED_OPTION, message, metadata={"field": str(work), "model": model.name})
 
 
 def _refuse_if_too_long(model: Model, request: TaskRequest) -> None:
