@@ -168,7 +168,7 @@ class CallGuard:
             if task.cancelling():
                 # The client went away, or its deadline passed. grpc.aio would never free a status that no client takes.
                 raise error
-        if isinstance(error, LlorchError) and error.reason is not Reason.INTERNAL:
+        if isinstance(error, LlorchError) and not (isinstance(error, Internal) and error.reason is Reason.INTERNAL):
             await _abort(context, error)
         await _abort(context, self._internal(raised, method))
 

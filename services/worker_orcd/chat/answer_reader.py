@@ -93,6 +93,8 @@ class AnswerReader:
         self._pending = ""
         self._old = 0
         """How many characters of `_pending`, its first, were said before the answer."""
+        self._old_of_mark = 0
+        """The same of `_mark`."""
         self._contents: list[Content] = []
         self.calls = 0
         """How many calls there were so far."""
@@ -108,6 +110,9 @@ class AnswerReader:
         """
         self._pending = text
         self._advance(is_whole=False)
+        if self._at is _At.CALL and self._is_bare:  # what has begun as an object goes on as one, and not as a call
+            self._take_back()
+            self._advance(is_whole=False)
         self._old = len(self._pending)
         self._contents.clear()
         self.calls = 0
@@ -135,8 +140,10 @@ class AnswerReader:
     def _step(self, is_whole: bool) -> bool:
         """Goes on by one decision; False if there is nothing to decide before more text comes."""
         if self._after_mark:
-            self._pending = self._pending.lstrip()
-            self._after_mark = not self._pending
+            begun = self._pending.lstrip()
+            self._old = max(0, self._old - (len(self._pending) - len(begun)))
+            self._pending = begun
+            self._after_mark = not begun
         match self._at:
             case _At.START:
                 return self._begin(is_whole)
@@ -187,6 +194,8 @@ class AnswerReader:
 
     def _go_to_call(self, pending: str, mark: str = "", scan: Scan | None = None, *, again: bool = False) -> bool:
         self._mark, self._is_bare, self._scan_now = mark, not mark and not again, scan or self._scan
+        before_mark = len(self._pending) - len(pending) - len(mark)
+        self._old_of_mark = min(max(0, self._old - before_mark), len(mark))
         return self._go(_At.CALL, pending)
 
     def _read_until(self, marks: Mapping[str, _At]) -> bool:
@@ -197,7 +206,8 @@ class AnswerReader:
         found, at = earliest_stop(self._pending, tuple(marks))
         if found:
             self._say(self._pending[:at])
-            rest = self._pending[at + len(found) :]
+            self._pending = self._pending[at:]
+            rest = self._pending[len(found) :]
             return self._go_to_call(rest, found) if marks[found] is _At.CALL else self._go(marks[found], rest)
         held = held_from(self._pending, tuple(marks))
         self._say(self._pending[:held])
@@ -242,9 +252,14 @@ class AnswerReader:
 
     def _take_back(self) -> bool:
         """It is no call: text, from its mark on, or from its first character on where it had none."""
-        mark, pending = (self._mark, self._pending) if self._mark else (self._pending[:1], self._pending[1:])
+        if self._mark:
+            shown, pending = self._mark[self._old_of_mark :], self._pending
+        else:
+            shown, pending = self._pending[min(self._old, 1) : 1], self._pending[1:]
         self._go(_At.TEXT, pending)
-        self._say(mark)
+        old, self._old = self._old, 0
+        self._say(shown)
+        self._old = old
         return True
 
     def _go(self, to: _At, pending: str) -> bool:

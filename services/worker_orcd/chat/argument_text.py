@@ -4,15 +4,16 @@ import json
 import re
 
 _IN_STRING = re.compile(r'[^"\\\x00-\x1f]+')
-_OUTSIDE = re.compile(r'[^"{}\[\]]+')
+_OUTSIDE = re.compile(r'[^"{}\[\]<]+')
+_MARK_BEGINS = "<"
 
 
 class ArgumentText:
     """Reads an object from its brace on. Clients see it as the model writes it, but that line ends within strings,
     which are no JSON, are escaped.
 
-    Brackets are counted, and nothing else is looked at: what is no JSON comes through as it is, for it is a call by
-    now.
+    Brackets are counted, and little else is looked at: what is no JSON comes through as it is, for it is a call by
+    now. But a mark that no string holds ends the arguments: with a bracket too few, all that follows would be in them.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,8 @@ class ArgumentText:
                 seen.append(run.group())
                 at = run.end()
                 continue
+            if text[at] == _MARK_BEGINS and not self._in_string:
+                return "".join(seen), at, True
             seen.append(self._take(text[at]))
             at += 1
             if not self._depth:

@@ -231,6 +231,27 @@ def test_it_waits_while_the_only_equal_card_is_in_a_pool_that_is_reloaded() -> N
     assert there.driver.task(there.task_id).state is TaskState.RUNNING
 
 
+def test_a_pool_of_other_cards_that_is_reloaded_is_no_reason_to_wait() -> None:
+    there = fleet()
+    there.node("attic", "RTX 4090")
+    pool = Pool("pool-attic", "attic", ("GPU-attic",))
+    card = gpu("GPU-attic", name="RTX 4090")
+    there.driver.report("attic", Snapshot(full=True, devices=(card,), pools=(pool,), staged={SOURCE: 6000}))
+    there.driver.handle(events.PoolDrainAsked("pool-attic", 600, after=AfterDrain.RELOAD))
+    there.drain()
+    there.driver.let_pass(1)
+    assert there.error.reason is Reason.DETERMINISM_UNAVAILABLE
+
+
+def test_a_deadline_that_passes_while_an_equal_load_is_on_its_way_is_the_reason() -> None:
+    there = fleet(deadline_s=20.0)
+    there.driver.add_node("cellar", gpu("GPU-cellar"))
+    there.drain()
+    assert there.driver.task(there.task_id).state is TaskState.QUEUED
+    there.driver.let_pass(20)
+    assert there.error.reason is Reason.DEADLINE_PASSED
+
+
 def test_it_waits_for_an_equal_card_that_is_silent_for_a_moment() -> None:
     there = fleet()
     there.node("attic", "RTX 4090")

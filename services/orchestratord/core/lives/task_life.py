@@ -241,7 +241,7 @@ def _lost(what_happened: str) -> TaskError:
 
 def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
     """The deadline is not the reason where the task could not have gone on with any more time."""
-    if task.promise is not None and not replicas.serving(state, lane_of(state, task.request, task.promise)):
+    if task.promise is not None and not replicas.are_coming(state, lane_of(state, task.request, task.promise)):
         return promises.unavailable(state, task.request.model, task.promise)
     return TaskError(Reason.DEADLINE_PASSED, message)
 

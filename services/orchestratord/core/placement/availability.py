@@ -149,7 +149,9 @@ def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | N
 
 def _promise_broken(state: BrainState, model: Model, promise: Promise) -> TaskError | None:
     """There are places, but of another fingerprint. None as long as one of the same may still come."""
-    if state.now < state.nodes_awaited_until or any(drain.comes_back for drain in state.drains.all()):
+    if state.now < state.nodes_awaited_until or any(
+        promises.may_come_back(state, promise, drain) for drain in state.drains.all()
+    ):
         return None
     return promises.unavailable(state, model.name, promise)
 

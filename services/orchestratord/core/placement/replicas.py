@@ -30,6 +30,11 @@ def wants_another(state: BrainState, lane: Lane) -> bool:
     return there == 0 or (there < state.assignments.loading(lane.model).replicas_max and _is_overloaded(state, lane))
 
 
+def are_coming(state: BrainState, lane: Lane) -> bool:
+    """Whether there are workers for the lane, or loads of them."""
+    return serving(state, lane) + _on_the_way(state, lane) > 0
+
+
 def serving(state: BrainState, lane: Lane) -> int:
     """Workers that tasks of the lane may use, or soon will."""
     return len(workers_for(state, lane))

@@ -97,6 +97,18 @@ async def test_an_internal_error_raised_on_purpose_tells_no_text_either(script: 
     assert "secret" not in caught.value.message
 
 
+async def test_a_failure_that_has_a_reason_of_its_own_is_told_with_it(script: Script, served: Serving) -> None:
+    """What a task failed with, for example; and what a daemon of a newer release refused for a reason unknown here."""
+    for error in (
+        errors.Internal(Reason.ENGINE_FAILED, "the engine failed with code -3"),
+        errors.InvalidArgument(Reason.INTERNAL, "prompt: is too odd; send a shorter one"),
+    ):
+        script.unary = raising(error)
+        with pytest.raises(type(error)) as caught:
+            await call(served.methods.unary, REQUEST, timeout_s=5)
+        assert (caught.value.reason, caught.value.message) == (error.reason, error.message)
+
+
 async def test_a_cancelled_error_of_the_handlers_own_is_answered(script: Script, served: Serving) -> None:
     script.unary = raising(asyncio.CancelledError())
     with pytest.raises(errors.Internal):

@@ -595,5 +595,41 @@ def test_an_answer_does_not_go_on_within_a_call() -> None:
     assert not reader(HERMES).go_on_after('<tool_call>{"name": ')
     assert not reader(HERMES).go_on_after('<tool_call>{"name": "add", "arguments": {"a": ')
     assert not reader(HERMES).go_on_after('<tool_call>{"name": "add", "arguments": {"a": 1}}')
-    assert not reader(LLAMA3).go_on_after('{"name": ')
+    assert not reader(LLAMA3).go_on_after('{"name": "add", "parameters": {"a": ')
     assert reader(HERMES, tools=()).go_on_after('<tool_call>{"name": ')
+
+
+@pytest.mark.parametrize(
+    ("chat_format", "before", "said", "new"),
+    [
+        (HERMES, "The mark is <tool", "_call> in XML.", "_call> in XML."),
+        (HERMES, "A call is written as <tool_call", ">, then JSON.", ">, then JSON."),
+        (LLAMA3, '{"answer": ', "42}", "42}"),
+        (LLAMA3, "{", '"name": "add", "parameters": {}}', '"name": "add", "parameters": {}}'),
+        (HARMONY, "to=5 and <|end|> is what", "ever you want", "ever you want"),
+        (HARMONY, "to=5 is the", " answer", " answer"),
+    ],
+)
+def test_of_a_message_that_ends_in_what_may_be_a_mark_nothing_is_said_twice(
+    chat_format: ChatFormat, before: str, said: str, new: str
+) -> None:
+    for size in (1, 2, 3, len(said)):
+        going_on = reader(chat_format)
+        assert going_on.go_on_after(before)
+        contents = read(going_on, [said[at : at + size] for at in range(0, len(said), size)])
+        assert "".join(content.text for content in contents if isinstance(content, Said)) == new
+
+
+def test_a_bracket_too_few_ends_the_call_at_the_mark_and_costs_none_of_what_follows() -> None:
+    text = (
+        '<tool_call>{"name": "add", "arguments": {"a": 1\n</tool_call>\n'
+        '<tool_call>{"name": "add", "arguments": {"s": "</tool_call> <"}}</tool_call>\nDone.'
+    )
+    for size in (1, 3, len(text)):
+        contents = read(reader(HERMES), [text[at : at + size] for at in range(0, len(text), size)])
+        arguments: dict[int, str] = {}
+        for content in contents:
+            if isinstance(content, ToolCallDelta):
+                arguments[content.index] = arguments.get(content.index, "") + content.arguments
+        assert arguments == {0: '{"a": 1\n', 1: '{"s": "</tool_call> <"}'}
+        assert "".join(content.text for content in contents if isinstance(content, Said)) == "Done."
