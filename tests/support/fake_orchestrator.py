@@ -165,6 +165,12 @@ class _Tasks:
         self._fake.cancelled.append(request.task_id)
         return task_service_pb2.CancelTaskResponse(outcome=cancel_pb2.CANCEL_OUTCOME_CANCELLED)
 
+    async def GetTask(self, request: Any, context: Any) -> Any:
+        found = [task for task in self._fake.running if task.task_id == request.task_id]
+        if not found:
+            raise NotFound(Reason.TASK_NOT_FOUND, f"no task has the id '{request.task_id}'")
+        return task_service_pb2.GetTaskResponse(task=found[0])
+
     async def ListTasks(self, request: Any, context: Any) -> Any:
         return task_service_pb2.ListTasksResponse(tasks=self._fake.running)
 

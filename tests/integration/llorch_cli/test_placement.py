@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llama_orch.v2 import assignment_pb2, decision_pb2
+from llama_orch.v2 import assignment_pb2, decision_pb2, task_pb2
 from llorch.cli import output
 from llorch.errors import FailedPrecondition, Reason
 from support.fake_orchestrator import FakeOrchestrator
@@ -150,6 +150,21 @@ async def test_explain_tells_afterwards_where_a_task_went(llorch: Llorch, fake: 
     ]
     assert "task-2" in (await llorch("explain", "--task", "task-2")).err
     assert len((await llorch("explain", "--task", "task-1", "--json")).data()["decisions"]) == 2
+
+
+async def test_explain_tells_of_a_task_that_waits_where_it_could_go_now(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    waits = decision_pb2.DecisionLog(model="coder", task_id="task-2", summary="would load on GPU 1: 4 s")
+    fake.decisions = [waits, decision_pb2.DecisionLog(model="coder", task_id="task-1", summary="ran on GPU 0")]
+    fake.running = [
+        task_pb2.Task(task_id="task-1", state=task_pb2.TASK_STATE_QUEUED),
+        task_pb2.Task(task_id="task-3", state=task_pb2.TASK_STATE_RUNNING),
+    ]
+    told = (await llorch("explain", "--task", "task-1")).out.splitlines()
+    assert told[:3] == ["coder ran on GPU 0", "It waits. Now:", "coder would load on GPU 1: 4 s"]
+    assert [request.task_id for request in fake.explained] == ["task-1"]
+    assert (await llorch("explain", "--task", "task-1", "--json")).data()["now"]["summary"] == waits.summary
+    assert "task-3" in (await llorch("explain", "--task", "task-3")).err
+    assert len(fake.explained) == 2
 
 
 async def test_explain_wants_a_model_or_a_task(llorch: Llorch) -> None:
