@@ -8,6 +8,8 @@ from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
 
+from llorch.exact_bytes import receive_exactly
+
 HEAD = Struct("<BI")
 
 
@@ -37,19 +39,9 @@ def send(line: socket.socket, said: Said) -> None:
 
 def receive(line: socket.socket) -> Said | None:
     """The next message; None if the other side has gone."""
-    head = _exactly(line, HEAD.size)
+    head = receive_exactly(line, HEAD.size)
     if head is None:
         return None
     kind, length = HEAD.unpack(head)
-    content = _exactly(line, length)
+    content = receive_exactly(line, length)
     return None if content is None else Said(Kind(kind), content)
-
-
-def _exactly(line: socket.socket, size: int) -> bytes | None:
-    content = bytearray()
-    while len(content) < size:
-        part = line.recv(min(size - len(content), 1 << 20))
-        if not part:
-            return None
-        content += part
-    return bytes(content)

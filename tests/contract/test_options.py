@@ -188,8 +188,10 @@ def test_orchestrator_and_worker_refuse_to_continue_what_is_no_message_of_the_as
 
 
 def test_orchestrator_and_worker_let_a_message_of_the_assistant_be_continued() -> None:
+    asked = chat(messages=[HI, SO], continue_last_message=True).generate
     for check in (by_orchestrator, by_worker):
-        check(chat(messages=[HI, SO], continue_last_message=True).generate)
+        check(asked)  # raises what it refuses
+    assert to_run_spec(run_pb2.RunSpec(generate=asked)).continue_last_message
 
 
 @pytest.mark.parametrize("name", CHAT)

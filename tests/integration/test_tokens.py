@@ -139,7 +139,7 @@ async def refuses_what_only_the_engine_sees(system: WholeSystem) -> None:
 
 
 async def test_what_is_asked_is_in_no_log(system: WholeSystem, capfd: pytest.CaptureFixture[str]) -> None:
-    said = "a-word-that-nobody-else-says"
+    said = "a-word-that-nothing-else-says"
     wrong = chat(said)
     wrong.generate.chat.tools.add(name="look", description=said)
     for is_loaded in (False, True):

@@ -1,4 +1,4 @@
-"""Questions about the tokens of a model are put to those who can tell, one after the other until one answers."""
+"""Questions about the tokens of a model go to the workers and nodes that can tell, one by one until one answers."""
 
 import asyncio
 from collections.abc import Sequence

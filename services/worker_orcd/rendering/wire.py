@@ -5,6 +5,8 @@ import socket
 import struct
 from typing import Any
 
+from llorch.exact_bytes import receive_exactly
+
 _LENGTH = struct.Struct("<I")
 
 
@@ -15,16 +17,6 @@ def send(line: socket.socket, message: dict[str, Any]) -> None:
 
 def receive(line: socket.socket) -> dict[str, Any] | None:
     """The next message; None if the other side has gone."""
-    head = _exactly(line, _LENGTH.size)
-    content = _exactly(line, _LENGTH.unpack(head)[0]) if head else None
+    head = receive_exactly(line, _LENGTH.size)
+    content = receive_exactly(line, _LENGTH.unpack(head)[0]) if head else None
     return json.loads(content) if content else None
-
-
-def _exactly(line: socket.socket, size: int) -> bytes | None:
-    content = bytearray()
-    while len(content) < size:
-        part = line.recv(min(size - len(content), 1 << 20))
-        if not part:
-            return None
-        content += part
-    return bytes(content)

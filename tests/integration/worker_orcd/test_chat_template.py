@@ -225,7 +225,7 @@ def test_a_template_that_knows_calls_by_content_that_is_null_gets_null() -> None
     assert conversation(text_too, call) == "f"
 
 
-def test_documents_are_none_where_nobody_gives_any() -> None:
+def test_documents_are_none_where_a_request_gives_none() -> None:
     source = "{{ documents is none }}"
     assert text(source) == "True"
     assert text(source, documents=[]) == "False"

@@ -1,4 +1,4 @@
-"""Those who can tell tokens are asked one after the other."""
+"""The workers and nodes that can tell tokens are asked one after the other."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace

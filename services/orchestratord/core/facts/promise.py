@@ -15,7 +15,7 @@ class Fingerprint:
     words: tuple[str, ...] = field(default=(), compare=False)
 
     def is_same_as(self, other: "Fingerprint") -> bool:
-        """Whether workers of both give the same bytes. Of one that is not proven nobody knows, not even of itself."""
+        """Whether workers of both give the same bytes. Unproven ones never do, not even one and the same."""
         return bool(self.digest) and self.digest == other.digest
 
     def beside(self, other: "Fingerprint") -> tuple[str, ...]:
@@ -30,7 +30,7 @@ UNPROVEN = Fingerprint()
 class Promise:
     """The worker on which a task's output began: its fingerprint, and what of it is known of a place beforehand.
 
-    Of a worker that is yet to be loaded nobody knows the fingerprint. It can be this one only on `cards` of these kinds
+    Of a worker that is yet to be loaded the fingerprint is not known. It can be this one only on `cards` of these kinds
     and names, in their order, and with this `context` per request, in tokens.
     """
 

@@ -131,8 +131,8 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
 def _make_promise(state: BrainState, task: Task, worker: Worker) -> bool:
     """From its first attempt on a deterministic task stays with one fingerprint. Whether this attempt is the first.
 
-    The promise is made, and kept on the disk, at the start and not at the first token: after a crash nobody knows what
-    readers have seen.
+    The promise is made, and kept on the disk, at the start and not at the first token: after a crash it is not known
+    what readers have seen.
     """
     if not task.request.deterministic or task.promise is not None:
         return False
