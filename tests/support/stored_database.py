@@ -163,6 +163,7 @@ RECORDS: tuple[Record, ...] = (
         considered=3,
         pinned=True,
         fallback_used=True,
+        why="node garage",
     ),
 )
 """One of each kind, in the order in which the store reads them."""

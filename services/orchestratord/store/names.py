@@ -126,6 +126,7 @@ SHAPES = (
             "considered",
             "pinned",
             "fallback_used",
+            "why",
         ),
     ),
     Shape(
@@ -222,6 +223,7 @@ CHANGES: tuple[Change, ...] = (
     added(3, TaskRequest, deterministic=False),
     began(4, KnownNode),
     began(4, Drain),
+    added(4, DecisionRecord, why=""),
 )
 """By format, the earliest first. An entry that was released stays as it is."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason
+from llorch.errors import NotFound, Reason, Unavailable
 from orchestratord.core import effects, events
 from orchestratord.core.facts.fleet import NodeState, Snapshot
 from orchestratord.core.facts.model import Origin
@@ -112,12 +112,14 @@ def test_a_pull_goes_where_the_file_is_else_to_the_largest_device() -> None:
 
 def test_a_pull_is_refused_where_no_node_could_do_it() -> None:
     driver = BrainDriver()
-    with pytest.raises(FailedPrecondition) as refused:
+    with pytest.raises(Unavailable) as refused:
         pulls.nodes_for(driver.state, "hf:a/b", ())
     assert refused.value.reason is Reason.NO_DEVICE
     driver.add_node("garage")
     driver.advance(60)
-    with pytest.raises(LlorchError, match="can't be reached"):
+    with pytest.raises(Unavailable, match=r"no GPU host is connected \(away: garage\)"):
+        pulls.nodes_for(driver.state, "hf:a/b", ())
+    with pytest.raises(Unavailable, match="can't be reached"):
         pulls.nodes_for(driver.state, "hf:a/b", ("garage",))
     with pytest.raises(NotFound):
         pulls.nodes_for(driver.state, "hf:a/b", ("cellar",))

@@ -149,7 +149,8 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
     if node is not None and reason is Reason.DRAINING:
         suspect(state, node)
         return
-    state.refusals.setdefault(name, {})[node_id] = TaskError(reason, message)
+    error = TaskError(reason, message, retryable=reason in availability.PASSES)
+    state.refusals.setdefault(name, {})[node_id] = error
     before = state.load_failures.get(name)
     in_a_row = 1 if before is None else before.in_a_row + 1
     state.load_failures[name] = LoadFailure(name, node_id, reason, message, state.now, in_a_row, worker_id)
@@ -185,7 +186,7 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
         if looked.waits:
             yielding.make_way(state, lane, looked.decision)
         elif error := availability.why_nowhere(state, model, lane, looked):
-            decision_record.note(state, looked.decision, Outcome.REFUSED)
+            decision_record.note(state, looked.decision, Outcome.REFUSED, why=error.message)
             _fail_waiting(state, lane, error)
         else:
             _tell_absence(state, model, lane)
@@ -299,7 +300,7 @@ def _tell_absence(state: BrainState, model: Model, lane: Lane) -> None:
         task = state.tasks[task_id]
         if state.queue[task_id].lane in (lane, None) and task.waits_for != wait.things:
             task.waits_for = wait.things
-            state.emit(Narrate(task_id, wait.sentence))
+            state.emit(Narrate(task_id, f"waiting for {wait.words}"))
 
 
 def _fail_other_work(state: BrainState, model: Model) -> None:

@@ -25,7 +25,10 @@ from orchestratord.core.placement.tally import NO_ROOM
 from orchestratord.core.state import BrainState
 
 _RETRY_AFTER_MS = 1000
-_OF_THE_NODE = frozenset({Reason.MODEL_FILE_MISSING, Reason.UPSTREAM_UNAVAILABLE, Reason.DRAINING, Reason.NO_DEVICE})
+PASSES = frozenset({Reason.UPSTREAM_UNAVAILABLE, Reason.DRAINING, Reason.STALE_EPOCH, Reason.STORE_FAILED})
+"""Failures of a load by which the same load may succeed a little later."""
+
+_OF_THE_NODE = PASSES | {Reason.MODEL_FILE_MISSING}
 """Failures of a load that say something of the node where it was tried, and nothing of others."""
 
 _TOLD_AT_MOST = 4
@@ -72,11 +75,17 @@ def retry_after_s(state: BrainState, name: str) -> float:
     return min(state.config.load_retry_s * factor, state.config.load_retry_max_s)
 
 
-def outcome_of(decision: Decision) -> Outcome:
-    """The outcome of a decision by itself, without nodes that may come back."""
+def verdict(state: BrainState, model: Model, lane: Lane, decision: Decision) -> tuple[Outcome, str]:
+    """The outcome of a decision on a load, and why: what it waits for, or the reason of the refusal."""
     if decision.chosen is not None:
-        return Outcome.CHOSEN
-    return Outcome.WAITS if decision.waits else Outcome.REFUSED
+        return Outcome.CHOSEN, ""
+    if decision.waits:
+        return Outcome.WAITS, ""
+    if wait := wait_of(state, model, lane):
+        return Outcome.WAITS, wait.words
+    looked = outlook(state, model, lane, frozenset(state.refusals.get(model.name, ())))
+    error = why_nowhere(state, model, lane, looked)
+    return Outcome.REFUSED, error.message if error else ""
 
 
 def refuse_without_device(state: BrainState) -> None:
@@ -118,7 +127,7 @@ class Wait:
     """What a task without a place waits for: `things` stay the same as long as nothing else is away."""
 
     things: tuple[str, ...]
-    sentence: str
+    words: str
 
 
 def wait_of(state: BrainState, model: Model, lane: Lane) -> Wait | None:
@@ -126,7 +135,7 @@ def wait_of(state: BrainState, model: Model, lane: Lane) -> Wait | None:
     away = [absence for absence in absences(state, model, lane) if absence.soon]
     if not away:
         return None
-    return Wait(tuple(absence.what for absence in away), f"waiting for {_told(away)}{_by_when(away)}")
+    return Wait(tuple(absence.what for absence in away), f"{_told(away)}{_by_when(away)}")
 
 
 def _why_not_now(

@@ -22,7 +22,7 @@ CREATE TABLE cluster (
 	control_epoch BIGINT NOT NULL, 
 	PRIMARY KEY (id)
 );
-INSERT INTO "cluster" VALUES(1,'cluster-06h2raua8a4gm298sjppq5jjag',1);
+INSERT INTO "cluster" VALUES(1,'cluster-06h2rcn9kmjdedisghik867kus',1);
 CREATE TABLE journal (
 	seq INTEGER NOT NULL, 
 	kind VARCHAR(32) NOT NULL, 
@@ -30,7 +30,7 @@ CREATE TABLE journal (
 	body TEXT NOT NULL, 
 	PRIMARY KEY (seq)
 );
-INSERT INTO "journal" VALUES(1,'decisions','decision-1','{"decision_id":"decision-1","model":"coder","outcome":"chosen","at_ms":1700000000004,"task_id":"task-1","candidates":[{"node_id":"garage","device_ids":["GPU-1","GPU-2"],"where":"garage/RTX 3090","worker_id":"worker-7","claims_mib":[9000,4500],"tensor_split":[2.0,1.0],"evicted":[{"worker_id":"worker-3","model":"writer","idle_s":61.5,"mib":6000}],"terms":[{"name":"load","ms":4200.5,"is_guess":true}],"filtered_by":"pinned","filter_detail":"rule ''coder only on attic''"}],"removed":{"pinned":2},"considered":3,"pinned":true,"fallback_used":true}');
+INSERT INTO "journal" VALUES(1,'decisions','decision-1','{"decision_id":"decision-1","model":"coder","outcome":"chosen","at_ms":1700000000004,"task_id":"task-1","candidates":[{"node_id":"garage","device_ids":["GPU-1","GPU-2"],"where":"garage/RTX 3090","worker_id":"worker-7","claims_mib":[9000,4500],"tensor_split":[2.0,1.0],"evicted":[{"worker_id":"worker-3","model":"writer","idle_s":61.5,"mib":6000}],"terms":[{"name":"load","ms":4200.5,"is_guess":true}],"filtered_by":"pinned","filter_detail":"rule ''coder only on attic''"}],"removed":{"pinned":2},"considered":3,"pinned":true,"fallback_used":true,"why":"node garage"}');
 CREATE TABLE record_format (
 	number INTEGER NOT NULL, 
 	PRIMARY KEY (number)
