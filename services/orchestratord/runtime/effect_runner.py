@@ -72,16 +72,20 @@ class EffectRunner:
         self._run[type(effect)](effect)
 
     def node(self, node_id: str) -> NodeCommands:
-        """The channel to a node's pool manager; a node that registered with another address gets a new one."""
-        address = self._owner.state.fleet.nodes[node_id].address
-        commands = self._nodes.get(node_id)
-        if commands is not None and commands.address != address:
-            self._tasks.spawn(f"close the old channel to {node_id}", commands.close())
-            commands = None
-        if commands is None:
-            sequence = CommandSequence(self._incarnation)
-            commands = NodeCommands(node_id, address, self._node_token, sequence, self._owner.post, self._tasks)
-            self._nodes[node_id] = commands
+        """The channel to a node's pool manager. One that was started again gets a new one: the old one has seen it go,
+        and would wait before it tries to connect again. Its commands are numbered on.
+        """
+        node = self._owner.state.fleet.nodes[node_id]
+        address, process = node.address, node.instance_id
+        known = self._nodes.get(node_id)
+        if known is not None and (known.address, known.process) == (address, process):
+            return known
+        sequence = CommandSequence(self._incarnation)
+        if known is not None:
+            self._tasks.spawn(f"close the old channel to {node_id}", known.close())
+            sequence = known.sequence
+        commands = NodeCommands(node_id, address, process, self._node_token, sequence, self._owner.post, self._tasks)
+        self._nodes[node_id] = commands
         return commands
 
     def link(self, worker_id: str) -> WorkerLink:

@@ -66,7 +66,7 @@ def test_a_task_whose_only_node_fell_silent_waits_says_for_what_and_runs_when_it
     pass_time(driver, 7, "attic")
     task_id = driver.submit()
     assert driver.task(task_id).state is TaskState.QUEUED
-    assert sentences(driver, task_id) == ["waiting for node 'garage', which has not reported for 7 s"]
+    assert sentences(driver, task_id) == ["waiting for node 'garage', which is away: it has not reported for 7 s"]
     pass_time(driver, 10, "attic")
     assert len(sentences(driver, task_id)) == 1, "it is told once"
     driver.report("garage")
@@ -82,11 +82,11 @@ def test_after_a_while_it_is_told_to_come_back_and_why(pinned: bool, size_mib: i
     ended = error_of(driver, waiting)
     assert (ended.reason, ended.retryable) == (Reason.NO_DEVICE, True)
     for told in (ended.message, refusal(driver).message):
-        assert "node 'garage', which has not reported for" in told
+        assert "node 'garage', which is away: it has not reported for" in told
         assert ("rule 'coder only on garage'" in told) is pinned
     assert isinstance(refusal(driver), Unavailable)
     pass_time(driver, 100, "attic")
-    assert "node 'garage', which has not reported for" in refusal(driver).message, "lost is away as well"
+    assert "node 'garage', which is away: it has not reported for" in refusal(driver).message, "lost is away as well"
     come(driver, "garage", BIG)
     driver.submit()
     assert driver.only(effects.StartWorker).node_id == "garage"
@@ -176,7 +176,7 @@ def test_a_silent_node_that_would_not_do_is_not_waited_for() -> None:
 def test_a_load_that_is_asked_for_hears_the_same() -> None:
     driver = two_nodes(pinned=True)
     pass_time(driver, 7, "attic")
-    with pytest.raises(Unavailable, match="node 'garage', which has not reported for 7 s"):
+    with pytest.raises(Unavailable, match="node 'garage', which is away: it has not reported for 7 s"):
         driver.handle(events.ModelLoadAsked("coder", "worker-1"))
 
 
@@ -199,7 +199,7 @@ def test_a_file_of_one_nodes_folder_is_not_looked_for_on_another() -> None:
     pass_time(driver, 7, "attic")
     task_id = driver.submit("notes")
     assert not driver.all_of(effects.StageModel)
-    assert sentences(driver, task_id) == ["waiting for node 'garage', which has not reported for 7 s"]
+    assert sentences(driver, task_id) == ["waiting for node 'garage', which is away: it has not reported for 7 s"]
     driver.report("garage")
     assert driver.only(effects.StageModel).node_id == "garage"
     driver.handle(events.AssignmentSet(replace(PIN, model="notes", targets=("attic",))))

@@ -113,7 +113,7 @@ def test_a_model_whose_only_host_is_silent_for_a_moment_waits_for_it() -> None:
     assert driver.task(task_id).state is TaskState.QUEUED
     keep_alive(driver, "attic", 15)
     assert reason_of(driver, task_id) is Reason.NO_DEVICE
-    with pytest.raises(Unavailable, match="node 'garage', which has not reported for 35 s"):
+    with pytest.raises(Unavailable, match="node 'garage', which is away: it has not reported for 35 s"):
         driver.submit()
 
 

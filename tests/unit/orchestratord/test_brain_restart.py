@@ -76,7 +76,9 @@ def test_tasks_for_models_of_one_nodes_folder_run_whichever_node_comes_first(fir
         assert driver.task("task-1").state is TaskState.QUEUED
     driver.advance(1)
     (said,) = [one.text for one in driver.all_of(effects.Narrate)]
-    assert said.startswith("waiting for node 'garage', which has not come back since the orchestrator started")
+    assert said.startswith(
+        "waiting for node 'garage', which is expected back: it has not registered since the orchestrator started"
+    )
     offering_garage(driver)
     assert driver.only(effects.StageModel).node_id == "garage"
 

@@ -55,10 +55,10 @@ def _node_away(query: Query, site: Site) -> Absence:
     silent_s = query.state.now - node.last_report_at
     if node.state is NodeState.AWAITED:
         left_s = config.recovery_window_s - silent_s
-        why = f"has not come back since the orchestrator started {silent_s:.0f} s ago"
+        why = f"is expected back: it has not registered since the orchestrator started {silent_s:.0f} s ago"
         return Absence(f"node '{node.node_id}'", why, left_s, soon=left_s > 0)
     left_s = config.no_device_grace_s - silent_s
-    why = f"has not reported for {silent_s:.0f} s"
+    why = f"is away: it has not reported for {silent_s:.0f} s"
     return Absence(f"node '{node.node_id}'", why, soon=node.state is NodeState.SUSPECT and left_s > 0)
 
 

@@ -113,7 +113,7 @@ def test_what_can_not_be_says_why(scene: Scene) -> None:
 def test_what_can_not_be_now_says_what_it_waits_for(scene: Scene) -> None:
     scene.state.fleet.nodes["garage"].state = NodeState.SUSPECT
     assert explain(scene.state, "coder", "", 0, 0).outcome is Outcome.WAITS
-    assert said(scene).startswith("would wait for node 'garage', which has not reported for")
+    assert said(scene).startswith("would wait for node 'garage', which is away: it has not reported for")
     scene.state.fleet.nodes["garage"].state = NodeState.LOST
     assert explain(scene.state, "coder", "", 0, 0).outcome is Outcome.REFUSED
     assert "away is node 'garage'" in said(scene)
