@@ -64,6 +64,8 @@ class BrainState:
     no_device_since: float | None = None
     recovering_until: float = 0.0
     """After a start: until then, what was known before may still come back."""
+    settles_at: float = 0.0
+    """After a start: until then, no model is loaded that a node may have, loaded, which has not registered yet."""
     catalog: Catalog = field(default_factory=Catalog)
     fleet: Fleet = field(default_factory=Fleet)
     ledger: Ledger = field(default_factory=Ledger)

@@ -133,6 +133,37 @@ def test_a_task_of_a_model_that_no_record_names_waits_for_the_node_that_brings_i
     assert terminal.reason is Reason.MODEL_NOT_FOUND
 
 
+def loaded_on_garage() -> tuple[BrainDriver, WorkerSpec]:
+    driver = BrainDriver()
+    driver.handle(events.ModelRegistered(ModelSpec("coder", "file:/c.gguf"), Origin.CALL, "call", 1))
+    driver.add_node("garage", staged={"file:/c.gguf": 4096})
+    driver.add_node("attic", staged={"file:/c.gguf": 4096})
+    return driver, spec_on(gpu())
+
+
+def test_what_a_node_has_loaded_is_not_loaded_elsewhere_before_it_registers() -> None:
+    before, spec = loaded_on_garage()
+    driver = started_again(before, durable("task-1", "coder"))
+    driver.add_node("attic", staged={"file:/c.gguf": 4096})
+    driver.advance(1)
+    driver.add_node("garage", staged={"file:/c.gguf": 4096}, workers=(worker(spec),))
+    driver.handle(events.WorkerAttached(spec.worker_id))
+    assert driver.task("task-1").state is TaskState.RUNNING
+    driver.let_pass(10)
+    assert not driver.all_of(effects.StageModel)
+    assert not driver.all_of(effects.StartWorker)
+
+
+def test_a_node_that_does_not_register_soon_keeps_no_task_from_running_elsewhere() -> None:
+    before, _ = loaded_on_garage()
+    driver = started_again(before, durable("task-1", "coder"))
+    driver.add_node("attic", staged={"file:/c.gguf": 4096})
+    driver.let_pass(4)
+    assert not driver.all_of(effects.StageModel)
+    driver.let_pass(2)
+    assert driver.only(effects.StageModel).node_id == "attic"
+
+
 def test_an_accepted_task_of_a_model_that_was_retired_runs_as_it_would_have_without_the_restart() -> None:
     before = BrainDriver()
     before.handle(events.ModelRegistered(ModelSpec("coder", "file:/c.gguf"), Origin.CALL, "call", 1))

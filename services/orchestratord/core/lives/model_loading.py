@@ -191,6 +191,10 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
         else:
             _tell_absence(state, model, lane)
         return False
+    if availability.may_be_there(state, model, lane):
+        state.look_by(state.settles_at)
+        _tell_absence(state, model, lane)
+        return False
     if looked.plan.evicts and not yielding.is_worth_evicting(state, lane, looked.plan.evicts):
         return False
     load = Load(state.new_id("worker"), model.name, model.spec.source, lane, state.now)

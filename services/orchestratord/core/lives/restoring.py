@@ -62,6 +62,7 @@ def records_found(state: BrainState, event: RecordsFound) -> None:
 def recovery_began(state: BrainState, _: RecoveryBegan) -> None:
     """Models of the nodes' own folders are in the catalog again, behind what packages and the settings file have."""
     state.recovering_until = state.now + state.config.recovery_window_s
+    state.settles_at = state.now + state.config.node_lease_s
     state.timers.at(state.recovering_until, TimerKind.RECOVERY_OVER, "")
     for node in list(state.fleet.nodes.values()):
         offered_models.take_in(state, node)

@@ -75,6 +75,15 @@ def retry_after_s(state: BrainState, name: str) -> float:
     return min(state.config.load_retry_s * factor, state.config.load_retry_max_s)
 
 
+def may_be_there(state: BrainState, model: Model, lane: Lane) -> bool:
+    """Whether a node that was known before the start has the model perhaps, and is about to register. Loading it
+    elsewhere meanwhile would take memory, and evict others, for what is there.
+    """
+    if state.now >= state.settles_at:
+        return False
+    return any(absence.soon for absence in absences(state, model, lane))
+
+
 def verdict(state: BrainState, model: Model, lane: Lane, decision: Decision) -> tuple[Outcome, str]:
     """The outcome of a decision on a load, and why: what it waits for, or the reason of the refusal."""
     if decision.chosen is not None:
