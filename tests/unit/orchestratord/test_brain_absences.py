@@ -73,6 +73,17 @@ def test_a_task_whose_only_node_fell_silent_waits_says_for_what_and_runs_when_it
     assert driver.only(effects.StartWorker).node_id == "garage"
 
 
+def test_every_task_that_waits_is_told_and_once() -> None:
+    driver = two_nodes(pinned=True)
+    before = [driver.submit(priority=priority) for priority in ("batch", "interactive")]
+    driver.handle(events.StagingFailed("garage", "file:/models/coder.gguf", Reason.DRAINING, "it restarts"))
+    pass_time(driver, 7, "attic")
+    task_ids = [*before, *(driver.submit() for _ in range(50))]
+    pass_time(driver, 3, "attic")
+    told = [sum("node 'garage'" in said for said in sentences(driver, task_id)) for task_id in task_ids]
+    assert told == [1] * len(task_ids)
+
+
 @pytest.mark.parametrize(("pinned", "size_mib"), [(True, 4_000), (True, 14_000), (False, 14_000)])
 def test_after_a_while_it_is_told_to_come_back_and_why(pinned: bool, size_mib: int) -> None:
     driver = two_nodes(pinned=pinned, size_mib=size_mib)

@@ -15,7 +15,7 @@ from orchestratord.core.facts.loads import Load, LoadFailure, LoadPhase, Plan
 from orchestratord.core.facts.model import Model, ModelState
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
-from orchestratord.core.facts.task import TaskError, TaskState
+from orchestratord.core.facts.task import Task, TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.facts.work import refusal_of
 from orchestratord.core.lives import decision_record, model_unloading, sources, task_dispatch, task_life, yielding
@@ -164,6 +164,17 @@ def suspect(state: BrainState, node: Node) -> None:
     state.look_again = True
 
 
+def tell_newcomer(state: BrainState, task: Task, lane: Lane) -> None:
+    """A task begins to wait behind others: if they wait for what is away, it hears that as they did."""
+    model = state.catalog.find(task.request.model)
+    if (
+        model is not None
+        and not replicas.are_coming(state, lane)
+        and (wait := availability.wait_of(state, model, lane))
+    ):
+        _tell(state, task, wait)
+
+
 def retry(state: BrainState, name: str) -> None:
     """The wait after a failed load is over, for rules that keep the model loaded; the tasks got the error long ago."""
     if name in state.load_failures and availability.may_try(state, name):
@@ -297,14 +308,16 @@ def _tell_waiting(state: BrainState, name: str) -> None:
 
 def _tell_absence(state: BrainState, model: Model, lane: Lane) -> None:
     """Once each task, as long as nothing else is away."""
-    wait = availability.wait_of(state, model, lane)
-    if wait is None:
-        return
-    for task_id in islice(state.queue.heads(model.name), _TOLD_AT_MOST):
-        task = state.tasks[task_id]
-        if state.queue[task_id].lane in (lane, None) and task.waits_for != wait.things:
-            task.waits_for = wait.things
-            state.emit(Narrate(task_id, f"waiting for {wait.words}"))
+    if wait := availability.wait_of(state, model, lane):
+        for task_id in state.queue.waiting_for(model.name):
+            if state.queue[task_id].lane in (lane, None):
+                _tell(state, state.tasks[task_id], wait)
+
+
+def _tell(state: BrainState, task: Task, wait: availability.Wait) -> None:
+    if task.waits_for != wait.things:
+        task.waits_for = wait.things
+        state.emit(Narrate(task.task_id, f"waiting for {wait.words}"))
 
 
 def _fail_other_work(state: BrainState, model: Model) -> None:

@@ -113,6 +113,8 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
     if task.task_id in state.queue and (sentence := describe_load(state, request.model)):
         state.emit(Narrate(task.task_id, sentence))
     model_loading.ensure_loaded(state, request.model)
+    if task.task_id in state.queue:
+        model_loading.tell_newcomer(state, task, lane_of(state, request))
     _predict(state, task, ahead)
     state.outbox.insert(begin, OpenLog(request, ahead, task.predicted_start_ms))
 
