@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llama_orch.v2 import pool_manager_service_pb2_grpc, tokens_pb2
 from llorch.background import TaskSupervisor
-from llorch.errors import DeadlineExceeded, Internal, LlorchError, Reason, Unavailable
+from llorch.errors import DeadlineExceeded, Internal, LlorchError, Reason, Unauthenticated, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc import model_facts, worker_spec
 from llorch.rpc.client import call, open_channel, open_stream
@@ -114,7 +114,7 @@ class NodeCommands:
             await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:
             arrived = control.command_seq if _may_have_arrived(error) else None
-            self._post(events.WorkerStartFailed(worker_id, self._why(error), error.message, arrived))
+            self._post(events.WorkerStartFailed(worker_id, self._why(error), self._said(error), arrived))
         else:
             self._unreachable_since = None
             self._post(events.WorkerStartAccepted(worker_id, control.command_seq))
@@ -144,7 +144,7 @@ class NodeCommands:
         try:
             await self.stage(effect.source, news.tell)
         except LlorchError as error:
-            self._post(events.StagingFailed(self._node_id, effect.source, self._why(error), error.message))
+            self._post(events.StagingFailed(self._node_id, effect.source, self._why(error), self._said(error)))
         else:
             self._unreachable_since = None
 
@@ -153,6 +153,8 @@ class NodeCommands:
 
         That has a limit: commands may not reach it at all, although its own reports arrive.
         """
+        if isinstance(error, Unauthenticated):
+            return Reason.MODEL_LOAD_FAILED
         if is_from_server(error) or not isinstance(error, Unavailable | Internal):
             self._unreachable_since = None
             return error.reason
@@ -160,6 +162,15 @@ class NodeCommands:
         if self._unreachable_since is None:
             self._unreachable_since = now
         return Reason.DRAINING if now - self._unreachable_since < _RESTARTS_WITHIN_S else error.reason
+
+    def _said(self, error: LlorchError) -> str:
+        """For clients, who can't know that a refused token is the orchestrator's."""
+        if isinstance(error, Unauthenticated):
+            return (
+                f"node '{self._node_id}' takes no commands without its token; set node_token in [orchestrator] "
+                "(LLORCH_ORCHESTRATOR_NODE_TOKEN), or one token for both"
+            )
+        return error.message
 
 
 def _may_have_arrived(error: LlorchError) -> bool:
