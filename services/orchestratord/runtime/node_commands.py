@@ -1,7 +1,8 @@
 """Commands to the pool manager of one node."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llama_orch.v2 import pool_manager_service_pb2_grpc, tokens_pb2
@@ -26,6 +27,17 @@ _RESTARTS_WITHIN_S = 10.0
 _VERIFYING_SILENT_S = 60.0
 
 _log = get_logger("orchestratord")
+
+
+class TokenNotTaken(Unavailable):
+    """The node asks for another token. The client on whose behalf it was asked has shown the right one here."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(
+            Reason.UPSTREAM_UNAVAILABLE,
+            f"node '{node_id}' does not take this orchestrator's token; the operator sets node_token in [orchestrator] "
+            "(LLORCH_ORCHESTRATOR_NODE_TOKEN) to the node's, or one token for both",
+        )
 
 
 class NodeCommands:
@@ -69,7 +81,8 @@ class NodeCommands:
     async def stage(self, source: str, tell: Tell | None = None) -> None:
         """Returns when the file is on the node, which the brain then knows. `tell` is called with the progress."""
         request = pool_pb2.StageModelRequest(control=self._commands.next(), source=source)
-        async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
+        staging = open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S)
+        async with token_taken(self._node_id), staging as answers:
             async for answer in answers:
                 staged = answer.progress
                 if staged.complete:
@@ -91,7 +104,8 @@ class NodeCommands:
     async def verify_model(self, source: str) -> str:
         """The digest of the file as it is on the disk now. Raises the node's error."""
         request = pool_pb2.VerifyStagedModelRequest(source=source)
-        async with open_stream(self._stub.VerifyStagedModel, request, idle_timeout_s=_VERIFYING_SILENT_S) as answers:
+        verifying = open_stream(self._stub.VerifyStagedModel, request, idle_timeout_s=_VERIFYING_SILENT_S)
+        async with token_taken(self._node_id), verifying as answers:
             async for answer in answers:
                 if answer.digest:
                     return answer.digest
@@ -104,17 +118,19 @@ class NodeCommands:
     ) -> tokens_pb2.TokenAnswer:
         """By the vocabulary in the file. Raises the node's error."""
         request = pool_pb2.ReadStagedTokensRequest(source=source, engine=engine, question=question)
-        return (await call(self._stub.ReadStagedTokens, request, timeout_s=timeout_s)).answer
+        async with token_taken(self._node_id):
+            return (await call(self._stub.ReadStagedTokens, request, timeout_s=timeout_s)).answer
 
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id = effect.spec.worker_id
         control = self._commands.next()
         request = pool_pb2.PoolManagerServiceStartWorkerRequest(control=control, spec=worker_spec.to_proto(effect.spec))
         try:
-            await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
+            async with token_taken(self._node_id):
+                await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:
             arrived = control.command_seq if _may_have_arrived(error) else None
-            self._post(events.WorkerStartFailed(worker_id, self._why(error), self._said(error), arrived))
+            self._post(events.WorkerStartFailed(worker_id, self._why(error), error.message, arrived))
         else:
             self._unreachable_since = None
             self._post(events.WorkerStartAccepted(worker_id, control.command_seq))
@@ -144,7 +160,7 @@ class NodeCommands:
         try:
             await self.stage(effect.source, news.tell)
         except LlorchError as error:
-            self._post(events.StagingFailed(self._node_id, effect.source, self._why(error), self._said(error)))
+            self._post(events.StagingFailed(self._node_id, effect.source, self._why(error), error.message))
         else:
             self._unreachable_since = None
 
@@ -153,9 +169,7 @@ class NodeCommands:
 
         That has a limit: commands may not reach it at all, although its own reports arrive.
         """
-        if isinstance(error, Unauthenticated):
-            return Reason.MODEL_LOAD_FAILED
-        if is_from_server(error) or not isinstance(error, Unavailable | Internal):
+        if is_from_server(error) or isinstance(error, TokenNotTaken) or not isinstance(error, Unavailable | Internal):
             self._unreachable_since = None
             return error.reason
         now = asyncio.get_running_loop().time()
@@ -163,19 +177,21 @@ class NodeCommands:
             self._unreachable_since = now
         return Reason.DRAINING if now - self._unreachable_since < _RESTARTS_WITHIN_S else error.reason
 
-    def _said(self, error: LlorchError) -> str:
-        """For clients, who can't know that a refused token is the orchestrator's."""
-        if isinstance(error, Unauthenticated):
-            return (
-                f"node '{self._node_id}' takes no commands without its token; set node_token in [orchestrator] "
-                "(LLORCH_ORCHESTRATOR_NODE_TOKEN), or one token for both"
-            )
-        return error.message
-
 
 def _may_have_arrived(error: LlorchError) -> bool:
     """The call broke or its answer did not come in time; an error that the node itself answered has another reason."""
+    if isinstance(error, TokenNotTaken):
+        return False
     return isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE
+
+
+@asynccontextmanager
+async def token_taken(node_id: str) -> AsyncIterator[None]:
+    """Around whatever a node is asked: raises TokenNotTaken where it refuses the orchestrator."""
+    try:
+        yield
+    except Unauthenticated as error:
+        raise TokenNotTaken(node_id) from error
 
 
 class _News:
