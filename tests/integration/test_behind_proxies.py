@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.proxies import Proxy, proxies
+from support.proxies import Proxy, need_proxies, proxies
 from support.whole_system import SILENT_S, WholeSystem, whole_system
 
 TOKEN = "a-long-secret-of-the-house"
@@ -28,6 +28,11 @@ WAYS_IN: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/v2/apps", {"app": "NAME"}),
 )
 MATRIX = list(product([False, True], [False, True]))
+
+
+@pytest.fixture(autouse=True)
+def _proxies_are_installed() -> None:
+    need_proxies()
 
 
 @asynccontextmanager

@@ -37,22 +37,20 @@ class Proxy:
     url: str
 
 
-@asynccontextmanager
-async def proxies(folder: Path, gateway: str) -> AsyncIterator[list[Proxy]]:
-    """One of each kind before the gateway at `host:port`. Skips the test where they are not installed; in continuous
-    integration that is a failure.
-    """
-    programs = {kind.name: _program(kind.name) for kind in KINDS}
-    if missing := [name for name, program in programs.items() if program is None]:
+def need_proxies() -> None:
+    """Skips the test where they are not installed; in continuous integration that is a failure."""
+    if missing := [kind.name for kind in KINDS if _program(kind.name) is None]:
         told = f"{', '.join(missing)} not installed: sudo apt-get install --no-install-recommends nginx caddy haproxy"
         if os.environ.get("CI") == "true":
             pytest.fail(told, pytrace=False)
         pytest.skip(told)
+
+
+@asynccontextmanager
+async def proxies(folder: Path, gateway: str) -> AsyncIterator[list[Proxy]]:
+    """One of each kind before the gateway at `host:port`. The test has asked for them with `need_proxies`."""
     async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(_running(kind, str(programs[kind.name]), folder / kind.name, gateway))
-            for kind in KINDS
-        ]
+        yield [await stack.enter_async_context(_running(kind, folder / kind.name, gateway)) for kind in KINDS]
 
 
 def _program(name: str) -> str | None:
@@ -60,7 +58,9 @@ def _program(name: str) -> str | None:
 
 
 @asynccontextmanager
-async def _running(kind: Kind, program: str, folder: Path, gateway: str) -> AsyncIterator[Proxy]:
+async def _running(kind: Kind, folder: Path, gateway: str) -> AsyncIterator[Proxy]:
+    program = _program(kind.name)
+    assert program is not None
     port = free_port()
     arguments = kind.write(folder, port, gateway)
     with (folder / "output").open("wb") as output:

@@ -57,8 +57,8 @@ class LocalSystem:
     async def start(self) -> fleet_service_pb2.State:
         """Returns when every daemon answers and the node with its devices is registered. Raises DaemonFailed."""
         orchestrator = plan.orchestrator(self._options)
-        self.grpc_token = self._token(orchestrator)
         self.grpc_address = reachable(await self._serve(orchestrator))
+        self.grpc_token = self._token(orchestrator)
         self.grpc_token_file = self._keep(self.grpc_address, self.grpc_token)
         try:
             async with asyncio.TaskGroup() as both:
@@ -141,9 +141,9 @@ class LocalSystem:
 
     async def _start_gateway(self) -> None:
         gateway = plan.gateway(self._options, self.grpc_address)
+        address = reachable(await self._serve(gateway))
         # A gateway without one hands on what its clients show.
         self.http_token = self._token(gateway) or self.grpc_token
-        address = reachable(await self._serve(gateway))
         await wait_answering(address, _SERVING_WITHIN_S, self.http_token)
         self.http_token_file = self._keep(address, self.http_token)
         self.http_url = f"http://{address}"
