@@ -146,6 +146,7 @@ def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
         model_wait_s=settings.model_wait_s,
         replica_idle_s=settings.replica_idle_s,
         node_lost_s=settings.node_lost_s,
+        recovery_window_s=settings.recovery_window_s,
         task_retention_s=settings.task_retention_s,
         tasks_retained=settings.tasks_retained,
         disconnect_grace_s=settings.disconnect_grace_s,
@@ -168,6 +169,7 @@ async def _restore(
     for heading, event_of_file in events_of_file(settings.config):
         with heading:
             owner.ask(event_of_file)
+    owner.post(events.RecoveryBegan())
     waiting = await restart.restore_tasks(store, owner, streams, incarnation, clock)
     if waiting:
         _log.info("tasks_restored", waiting=waiting)

@@ -61,6 +61,12 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     node_lost_s: float = Field(
         60, ge=5, description="Silence after which a node counts as gone with all its workers, in seconds."
     )
+    recovery_window_s: float = Field(
+        120,
+        ge=5,
+        description="Time after its start in which the orchestrator expects the nodes back that it knew before, in "
+        "seconds. Until then, tasks that need one of them wait.",
+    )
     task_retention_s: float = Field(600, gt=0, description="Time that finished tasks are kept, in seconds.")
     tasks_retained: int = Field(10_000, ge=1, description="Finished tasks that are kept at most.")
     disconnect_grace_s: float = Field(

@@ -14,6 +14,7 @@ class DataDir:
         self.digests = root / "digests"
         self.models = root / "models"
         self.control = root / "control.json"
+        self.host = root / "host.json"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llama_orch.v2 import catalog_service_pb2 as pb2
-from llama_orch.v2 import error_reason_pb2, model_pb2
+from llama_orch.v2 import model_pb2
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason, Unavailable
 from llorch.rpc.client import call
 from orchestratord.store.sql import SqlStore
@@ -55,9 +55,9 @@ async def test_a_model_runs_on_the_engine_that_it_names_or_is_told_that_no_devic
     for engine in ("llama_cpp", "sim"):
         spec = model_pb2.ModelSpec(name=engine, source=f"file:{gguf(system.folder)}", slots=1, engine=engine)
         assert (await register(system, spec)).spec.engine == engine
-    *_, refused = await system.generate(task(model="llama_cpp"))
-    assert refused.error.reason == error_reason_pb2.ERROR_REASON_NO_DEVICE
-    assert "runs the engine llama_cpp that it names" in refused.error.message
+    with pytest.raises(Unavailable, match="runs the engine llama_cpp that it names") as refused:
+        await system.generate(task(model="llama_cpp"))
+    assert refused.value.reason is Reason.NO_DEVICE
     *_, last = await system.generate(task(model="sim"))
     assert last.HasField("end")
     (worker,) = (await system.state()).workers

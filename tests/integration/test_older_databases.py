@@ -27,8 +27,8 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 async def test_an_orchestrator_starts_on_the_database_of_every_version(folder: Path) -> None:
     async with asyncio.timeout(30), orchestrator_alone(folder) as system:
         models = await call(system.catalog.ListModels, catalog_service_pb2.ListModelsRequest(), timeout_s=CALL_S)
-        assert [(model.spec.name, model.spec.source) for model in models.models] == [
-            ("coder", "file:/models/coder.gguf")
-        ]
+        sources = {model.spec.name: model.spec.source for model in models.models}
+        assert sources.pop("coder") == "file:/models/coder.gguf"
+        assert set(sources.values()) <= {"dir:notes.gguf"}, "of a node's folder, since nodes are kept"
         audit = await call(system.meta.ListAudit, meta_service_pb2.ListAuditRequest(), timeout_s=CALL_S)
         assert audit.entries[-1].action == "model.deleted"

@@ -92,12 +92,23 @@ class BrainDriver:
             self.state.catalog.get(name).size_mib = size_mib
 
     def add_node(
-        self, node_id: str = "garage", *devices: Device, staged: dict[str, int] | None = None, instance_id: str = "pm"
+        self,
+        node_id: str = "garage",
+        *devices: Device,
+        staged: dict[str, int] | None = None,
+        instance_id: str = "pm",
+        host_id: str = "",
+        **contents: object,
     ) -> None:
+        """`contents` are further fields of its first, full report."""
         session = f"link-{node_id}-{self.now}"
         self.sessions[node_id] = session
-        snapshot = Snapshot(full=True, devices=devices or (gpu(),), staged=staged or {})
-        self.handle(events.NodeRegistered(node_id, session, instance_id, f"{node_id}:9200", "0", snapshot))
+        fields: dict[str, object] = {"devices": devices or (gpu_of(node_id),), "staged": staged or {}}
+        snapshot = Snapshot(full=True, **(fields | contents))  # type: ignore[arg-type]  # tests name fields
+        registered = events.NodeRegistered(
+            node_id, session, instance_id, f"{node_id}:9200", "0", snapshot, host_id=host_id
+        )
+        self.handle(registered)
 
     def report(self, node_id: str = "garage", snapshot: Snapshot | None = None, applied: int = 0) -> None:
         self.handle(events.NodeReported(node_id, self.sessions[node_id], applied, snapshot or Snapshot(full=False)))
@@ -166,6 +177,11 @@ class BrainDriver:
     def finish_attempt(self, attempt_id: str, tokens_out: int = 3) -> None:
         choices = (ChoiceEnd(0, FinishReason.EOS, tokens_out),)
         self.handle(events.AttemptEnded(attempt_id, RunResult(choices, tokens_in=5, tokens_out=tokens_out)))
+
+
+def gpu_of(node_id: str, total_mib: int = 24 * GIB, **options: object) -> Device:
+    """The only card of a node: of `garage`, the one that `gpu` makes."""
+    return gpu("GPU-1" if node_id == "garage" else f"GPU-{node_id}", total_mib, **options)
 
 
 def gpu(device_id: str = "GPU-1", total_mib: int = 24 * GIB, **options: object) -> Device:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from llorch.assignment_mode import Mode
 from llorch.cache_type import CacheType
+from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
 from llorch.gguf.facts import ModelFacts, Pooling
@@ -24,6 +25,8 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome, Term
+from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy, Ran
+from orchestratord.core.facts.known_node import KnownDevice, KnownNode, KnownPool
 from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
 from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.records import Record
@@ -106,6 +109,16 @@ RECORDS: tuple[Record, ...] = (
         engine="llama_cpp",
         counts="reading, and what comes later",
     ),
+    Drain(
+        "garage:fast",
+        "garage",
+        ("GPU-1",),
+        DrainPolicy.WAIT,
+        AfterDrain.RELOAD,
+        1_700_000_900_001,
+        (Ran("coder", ("GPU-1",)),),
+        is_drained=True,
+    ),
     ModelRecord(
         name="coder",
         state=ModelState.RETIRED,
@@ -125,6 +138,16 @@ RECORDS: tuple[Record, ...] = (
         provenance="RegisterModel call",
         at_ms=1_700_000_000_003,
     ),
+    KnownNode(
+        node_id="garage",
+        host_id="host-1",
+        address="10.0.0.7:9200",
+        version="0.2",
+        labels={"zone": "attic"},
+        devices=(KnownDevice("GPU-1", DeviceKind.CUDA, 1, "RTX 3090", 24576, 512, "8.6", ("llama_cpp",)),),
+        pools=(KnownPool("garage:fast", ("GPU-1",)),),
+        offered={"notes": "dir:notes.gguf"},
+    ),
     Rate(Quantity.DECODE, "coder", "RTX 3090", 4, Estimate(21.5, 3.25, 12)),
     ReleasedDevice("garage", "GPU-2", until_ms=1_700_000_900_000),
     Session("aider", "session-1", "coder", Budget(10, 20_000, 30_000), 1, 2_000, 3_000, "worker-7", 1_900),
@@ -140,6 +163,7 @@ RECORDS: tuple[Record, ...] = (
         considered=3,
         pinned=True,
         fallback_used=True,
+        why="node garage",
     ),
 )
 """One of each kind, in the order in which the store reads them."""
@@ -207,7 +231,7 @@ TASKS = (
     KeptTask(
         TaskRequest("task-4", "coder", b"", "digest", 1, durable=True),
         1_700_000_000_202,
-        Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 1, 2), OUTPUT, 1_700_000_000_302),
+        Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 1, 2), OUTPUT, 1_700_000_000_302, 7),
     ),
 )
 

@@ -107,11 +107,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: ftp://host/model.gguf. What to do: use one of the kinds in the message.
     """
     ERROR_REASON_NO_DEVICE: _ErrorReason.ValueType  # 30
-    """No node with a usable device is connected.
-    What to do: start a pool manager; `llorch gpus` shows what is there.
+    """No device that may take the model can be had now; the message names what is away, and when it may be back.
+    Example: the only card of a pin was released to its owner. What to do: bring it back, or try again later;
+    `llorch gpus` shows what is there.
     """
     ERROR_REASON_PIN_EXCLUDES_ALL: _ErrorReason.ValueType  # 31
-    """The pins and masks of the request and of the assignments leave no device. What to do: loosen the one named."""
+    """The pins and masks of the request and of the assignments leave no device, whatever comes back. What to do: loosen
+    the one named.
+    """
     ERROR_REASON_ASSIGNMENT_CONFLICT: _ErrorReason.ValueType  # 32
     """Two assignments contradict each other; the message names both. What to do: delete or change one."""
     ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 40
@@ -330,11 +333,14 @@ ERROR_REASON_UNSUPPORTED_SOURCE: ErrorReason.ValueType  # 27
 Example: ftp://host/model.gguf. What to do: use one of the kinds in the message.
 """
 ERROR_REASON_NO_DEVICE: ErrorReason.ValueType  # 30
-"""No node with a usable device is connected.
-What to do: start a pool manager; `llorch gpus` shows what is there.
+"""No device that may take the model can be had now; the message names what is away, and when it may be back.
+Example: the only card of a pin was released to its owner. What to do: bring it back, or try again later;
+`llorch gpus` shows what is there.
 """
 ERROR_REASON_PIN_EXCLUDES_ALL: ErrorReason.ValueType  # 31
-"""The pins and masks of the request and of the assignments leave no device. What to do: loosen the one named."""
+"""The pins and masks of the request and of the assignments leave no device, whatever comes back. What to do: loosen
+the one named.
+"""
 ERROR_REASON_ASSIGNMENT_CONFLICT: ErrorReason.ValueType  # 32
 """Two assignments contradict each other; the message names both. What to do: delete or change one."""
 ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 40

@@ -167,6 +167,7 @@ class Register(_message.Message):
     ADVERTISE_ADDRESS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Chosen by the node's settings; its host name by default. 1 to 128 characters of [A-Za-z0-9._:-]."""
     instance_id: _builtins.str
@@ -179,6 +180,11 @@ class Register(_message.Message):
     """Newest protocol version that it speaks."""
     advertise_address: _builtins.str
     """"host:port" of its PoolManagerService, as the orchestrator can reach it."""
+    host_id: _builtins.str
+    """Which host this is, whatever it is called: made once and kept in the data folder of its pool manager. A host that
+    registers under another name takes its workers, its released devices and its drained pools along.
+    Empty = of a pool manager of an earlier release; then every name is another host.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, e.g. "zone" = "attic"."""
@@ -198,10 +204,11 @@ class Register(_message.Message):
         advertise_address: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         snapshot: Global___NodeSnapshot | None = ...,
+        host_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "instance_id", b"instance_id", "labels", b"labels", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "snapshot", b"snapshot", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "host_id", b"host_id", "instance_id", b"instance_id", "labels", b"labels", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "snapshot", b"snapshot", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

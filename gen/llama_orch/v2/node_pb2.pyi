@@ -41,6 +41,8 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     """Takes nothing new."""
     NODE_STATE_LOST: _NodeState.ValueType  # 5
     """Its link has lapsed long ago, and nothing that ran there could be reached since: it counts as gone."""
+    NODE_STATE_AWAITED: _NodeState.ValueType  # 6
+    """Known from before the start of the orchestrator, and not registered since: expected back for recovery_window_s."""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """Whether a node can be used."""
@@ -57,6 +59,8 @@ NODE_STATE_DRAINING: NodeState.ValueType  # 4
 """Takes nothing new."""
 NODE_STATE_LOST: NodeState.ValueType  # 5
 """Its link has lapsed long ago, and nothing that ran there could be reached since: it counts as gone."""
+NODE_STATE_AWAITED: NodeState.ValueType  # 6
+"""Known from before the start of the orchestrator, and not registered since: expected back for recovery_window_s."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final

@@ -47,7 +47,7 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         source = model.spec.source
         nodes = {node.node_id: self._effects.node(node.node_id) for node in self._ready_nodes_with(source)}
         if not nodes:
-            raise not_pulled(model)
+            raise not_pulled(self._owner.state.fleet, model)
         found = await read_on_nodes(nodes, source)
         known = model.digest or found_by_most(found)
         if known:

@@ -14,7 +14,7 @@ from llorch.rpc.call_context import current_call
 from llorch.rpc.reasons import reason_to_proto
 from orchestratord.convert.link_snapshots import LinkSnapshots
 from orchestratord.core import events
-from orchestratord.core.facts.fleet import NodeState
+from orchestratord.core.facts.fleet import Node, NodeState
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.store.interface import Incarnation
 from orchestratord.version import VERSION
@@ -45,7 +45,7 @@ class NodeLinkService:
         self._refuse_without_token()
         report = await _first(requests)
         register = report.register
-        if refusal := _refusal(register) or self._refusal_of_a_namesake(register):
+        if refusal := _refusal(register) or self._refusal_of_a_namesake(register) or self._refusal_of_a_copy(register):
             await context.write(_directive(refused=refusal))
             return
         session = new_id("link")
@@ -59,6 +59,7 @@ class NodeLinkService:
                 version=register.version,
                 snapshot=snapshots.take(register.snapshot),
                 labels=dict(register.labels),
+                host_id=register.host_id,
                 applied_command_seq=report.applied_command_seq,
             )
         )
@@ -105,7 +106,7 @@ class NodeLinkService:
         A pool manager that was restarted is no second machine, nor is a machine whose link broke or went silent.
         """
         known = self._owner.state.fleet.nodes.get(register.node_id)
-        if known is None or known.session not in self._open_sessions or known.state is not NodeState.READY:
+        if known is None or not self._is_connected(known):
             return None
         if register.instance_id == known.instance_id or register.advertise_address == known.address:
             return None
@@ -114,6 +115,23 @@ class NodeLinkService:
             "of one of the two to another name"
         )
         return node_link_pb2.Refused(reason=reason_to_proto(Reason.NODE_ID_TAKEN), message=message)
+
+    def _refusal_of_a_copy(self, register: node_link_pb2.Register) -> node_link_pb2.Refused | None:
+        """Refuses a second machine with the data folder of a connected one: they would be taken for one host that is
+        renamed all the time.
+        """
+        for known in self._owner.state.fleet.nodes.values():
+            is_same_host = register.host_id and register.host_id == known.host_id and register.node_id != known.node_id
+            if is_same_host and self._is_connected(known):
+                message = (
+                    f"the data folder of this pool manager is a copy of that of '{known.node_id}', which is connected; "
+                    "remove host.json from the copy, and start that pool manager again"
+                )
+                return node_link_pb2.Refused(reason=reason_to_proto(Reason.NODE_ID_TAKEN), message=message)
+        return None
+
+    def _is_connected(self, node: Node) -> bool:
+        return node.session in self._open_sessions and node.state is NodeState.READY
 
     def _registered(self, session: str) -> node_link_pb2.Registered:
         return node_link_pb2.Registered(

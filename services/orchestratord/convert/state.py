@@ -7,11 +7,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, worker_pb2
 from llorch.rpc import worker_spec
 from llorch.rpc.enum_table import EnumTable
-from llorch.rpc.enum_tables import WORKER_STATES
+from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
 from llorch.worker_state import WorkerState
 from orchestratord.convert.loads import failure_to_proto, load_to_proto
 from orchestratord.convert.pools import pool_to_proto
-from orchestratord.core.facts.fleet import NodeState, Worker
+from orchestratord.core.facts.fleet import Device, NodeState, Worker
 from orchestratord.views.nodes import DeviceView, LedgerView, NodeView, NodeWithContents
 from orchestratord.views.state import StateView
 
@@ -93,13 +93,28 @@ def _ledger(view: LedgerView, wall: datetime) -> fleet_service_pb2.DeviceLedger:
 def _device(view: DeviceView) -> device_pb2.Device:
     """As its node reports it, unless its owner took it back."""
     report = view.device.report
-    assert isinstance(report, device_pb2.Device)  # convert.nodes put it there
+    if not isinstance(report, device_pb2.Device):
+        report = _as_it_was(view.device)
     if not view.is_released:
         return report
     shown = device_pb2.Device()
     shown.CopyFrom(report)
     shown.state = device_pb2.DEVICE_STATE_RELEASED
     return shown
+
+
+def _as_it_was(device: Device) -> device_pb2.Device:
+    """Of a node that has not reported since the start of the orchestrator: what it does now is not known."""
+    return device_pb2.Device(
+        device_id=device.device_id,
+        kind=DEVICE_KINDS.to_proto(device.kind),
+        index=device.index,
+        name=device.name,
+        memory_total_mib=device.total_mib,
+        reserve_mib=device.reserve_mib,
+        compute_capability=device.compute_capability,
+        engines=device.engines,
+    )
 
 
 def _timestamp(moment: datetime) -> Timestamp:

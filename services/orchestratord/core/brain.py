@@ -62,7 +62,7 @@ _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
     TimerKind.MEMORY_BACK: worker_life.memory_wait_over,
     TimerKind.RETRY_LOAD: model_loading.retry,
     TimerKind.NODE_GRACE: nodes.grace_over,
-    TimerKind.NODES_AWAITED: nodes.awaited_long_enough,
+    TimerKind.RECOVERY_OVER: restoring.recovery_over,
     TimerKind.PRESSURE: devices.relieve,
     TimerKind.RESUME_DEVICE: devices.time_is_over,
     TimerKind.DRAIN_DEADLINE: pools.deadline_passed,
@@ -110,6 +110,7 @@ HANDLERS: dict[type, Handler] = {
     events.TerminalPersisted: task_life.terminal_persisted,
     events.TaskRestored: restoring.task_restored,
     events.RecordsFound: restoring.records_found,
+    events.RecoveryBegan: restoring.recovery_began,
     events.RecordNotKept: restoring.record_not_kept,
     events.Tick: _tick,
 }

@@ -44,6 +44,14 @@ class Narrate:
 
 
 @dataclass(frozen=True, slots=True)
+class RefuseReport:
+    """The node claims what another one has. A sentence for the operator; told once per link."""
+
+    node_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class AppendTerminal:
     """The one terminal of a task becomes visible."""
 
@@ -177,6 +185,7 @@ Effect = (
     OpenLog
     | AnnouncePlacement
     | Narrate
+    | RefuseReport
     | AppendTerminal
     | PersistTask
     | PersistPromise

@@ -190,7 +190,9 @@ class SessionDeleted(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class NodeRegistered(Command[None]):
-    """`instance_id` is another one after the pool manager was restarted."""
+    """`instance_id` is another one after the pool manager was restarted; `host_id` stays, whatever the host is called.
+    It is empty where the pool manager tells none.
+    """
 
     node_id: str
     session: str
@@ -200,6 +202,7 @@ class NodeRegistered(Command[None]):
     snapshot: Snapshot
     applied_command_seq: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    host_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +367,14 @@ class RecordsFound:
 
 
 @dataclass(frozen=True, slots=True)
+class RecoveryBegan:
+    """After RecordsFound, and what packages and the settings file bring: the nodes that were known are awaited now.
+
+    The tasks of before come next, as TaskRestored.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class RecordNotKept:
     """The store could not take a change: `lost` was in force until now (None = it was gone), `kept` is what it has."""
 
@@ -396,6 +407,7 @@ Event = (
     | TerminalPersisted
     | TaskRestored
     | RecordsFound
+    | RecoveryBegan
     | RecordNotKept
     | Tick
 )

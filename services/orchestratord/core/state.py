@@ -41,6 +41,7 @@ class BrainConfig:
     node_lease_s: float = 5.0
     reattach_s: float = 2.0
     no_device_grace_s: float = 30.0
+    recovery_window_s: float = 120.0
     stall_s: float = 1.0
     min_residency_s: float = 20.0
     model_wait_s: float = 20.0
@@ -61,8 +62,10 @@ class BrainState:
     """When the brain's clock was 0, in milliseconds since 1970; for what has to happen at a time of day."""
     last_tick: float | None = None
     no_device_since: float | None = None
-    nodes_awaited_until: float = 0.0
-    """After a start with tasks that have to go on as they began: until then, their nodes may still register."""
+    recovering_until: float = 0.0
+    """After a start: until then, what was known before may still come back."""
+    settles_at: float = 0.0
+    """After a start: until then, no model is loaded that a node may have, loaded, which has not registered yet."""
     catalog: Catalog = field(default_factory=Catalog)
     fleet: Fleet = field(default_factory=Fleet)
     ledger: Ledger = field(default_factory=Ledger)
@@ -90,6 +93,14 @@ class BrainState:
     to_look_at: dict[str, None] = field(default_factory=dict)
     look_again: bool = False
     """Something became free or came: after this event, the brain looks again for places for what waits."""
+
+    def ms_since_1970(self, at: float) -> float:
+        """A time of the brain's clock by the machine's."""
+        return self.clock_began_ms + at * 1000
+
+    def time_of(self, ms_since_1970: float) -> float:
+        """A time of the machine's clock by the brain's; now, for one that has passed."""
+        return max(self.now, (ms_since_1970 - self.clock_began_ms) / 1000)
 
     def emit(self, *effects: Effect) -> None:
         self.outbox.extend(effects)

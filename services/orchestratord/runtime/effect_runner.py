@@ -8,6 +8,7 @@ from llama_orch.v2 import task_event_pb2
 from llorch.background import TaskSupervisor
 from llorch.clock import Clock
 from llorch.errors import Reason, Unavailable
+from llorch.logs import get_logger
 from orchestratord.convert import task_events, task_output
 from orchestratord.core import effects
 from orchestratord.runtime.brain_owner import BrainOwner
@@ -17,6 +18,8 @@ from orchestratord.runtime.node_commands import NodeCommands
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.runtime.worker_link import WorkerLink
 from orchestratord.store.interface import Ending, Incarnation
+
+_log = get_logger("orchestratord")
 
 
 class EffectRunner:
@@ -45,6 +48,7 @@ class EffectRunner:
             effects.OpenLog: self._open_log,
             effects.AnnouncePlacement: self._announce_placement,
             effects.Narrate: self._narrate,
+            effects.RefuseReport: _warn_of_report,
             effects.AppendTerminal: self._append_terminal,
             effects.PersistTask: self._persist_task,
             effects.PersistPromise: lambda effect: self._keeper.keep_promise(effect.task_id, effect.promise),
@@ -68,16 +72,20 @@ class EffectRunner:
         self._run[type(effect)](effect)
 
     def node(self, node_id: str) -> NodeCommands:
-        """The channel to a node's pool manager; a node that registered with another address gets a new one."""
-        address = self._owner.state.fleet.nodes[node_id].address
-        commands = self._nodes.get(node_id)
-        if commands is not None and commands.address != address:
-            self._tasks.spawn(f"close the old channel to {node_id}", commands.close())
-            commands = None
-        if commands is None:
-            sequence = CommandSequence(self._incarnation)
-            commands = NodeCommands(node_id, address, self._node_token, sequence, self._owner.post, self._tasks)
-            self._nodes[node_id] = commands
+        """The channel to a node's pool manager. One that was started again gets a new one: the old one has seen it go,
+        and would wait before it tries to connect again. Its commands are numbered on.
+        """
+        node = self._owner.state.fleet.nodes[node_id]
+        address, process = node.address, node.instance_id
+        known = self._nodes.get(node_id)
+        if known is not None and (known.address, known.process) == (address, process):
+            return known
+        sequence = CommandSequence(self._incarnation)
+        if known is not None:
+            self._tasks.spawn(f"close the old channel to {node_id}", known.close())
+            sequence = known.sequence
+        commands = NodeCommands(node_id, address, process, self._node_token, sequence, self._owner.post, self._tasks)
+        self._nodes[node_id] = commands
         return commands
 
     def link(self, worker_id: str) -> WorkerLink:
@@ -122,8 +130,10 @@ class EffectRunner:
 
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
         state = self._owner.state.tasks[effect.task_id].state
-        output = task_output.to_bytes(self._streams.get(effect.task_id).log.entries)
-        self._keeper.keep_ending(effect.task_id, Ending(state, effect.terminal, output, self._now_ms()))
+        log = self._streams.get(effect.task_id).log
+        output = task_output.to_bytes(log.entries)
+        ending = Ending(state, effect.terminal, output, self._now_ms(), log.log_epoch)
+        self._keeper.keep_ending(effect.task_id, ending)
 
     def _persist_record(self, effect: effects.PersistRecord) -> None:
         self._keeper.keep_record(effect)
@@ -163,6 +173,10 @@ class EffectRunner:
 class _RunningLink:
     link: WorkerLink
     cancel: Callable[[], object]
+
+
+def _warn_of_report(effect: effects.RefuseReport) -> None:
+    _log.warning("report_refused", node_id=effect.node_id, why=effect.text)
 
 
 def _only_watched(_effect: effects.Effect) -> None:

@@ -49,6 +49,7 @@ class Keeper:
         self._changing: set[_Writing] = set()
         self._writes: dict[_Place, _Writes] = {}
         self._lagging: dict[_Place, RecordChange] = {}
+        self._reports: dict[_Place, RecordChange] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self.failures = 0
         """Writes that the store could not do."""
@@ -80,6 +81,10 @@ class Keeper:
         place = (kind.name, change.record.record_key)
         if kind.volatile:
             self._lagging[place] = change
+            return
+        if kind.reported:
+            self._reports[place] = change
+            self._begin(f"keep {' '.join(place)}", self._save_report(place, change))
             return
         writes = self._writes.setdefault(place, _Writes(effect.before))
         writes.count += 1
@@ -174,6 +179,17 @@ class Keeper:
             if refusal is not None:
                 self._post(events.RecordNotKept(writes.kept, change.after))
         return refusal
+
+    async def _save_report(self, place: _Place, change: RecordChange) -> None:
+        """It can't be refused, so if it can't be written now, the newest one is tried again with what lags."""
+        try:
+            await self._store.save_records([change])
+        except LlorchError as error:
+            self.failures += 1
+            _log.warning("report_not_kept", kind=place[0], key=place[1], error=error.message)
+            self._lagging[place] = self._reports.get(place, change)
+        if self._reports.get(place) is change:
+            del self._reports[place]
 
     async def _append_audit(self, entry: AuditEntry) -> None:
         try:

@@ -41,20 +41,25 @@ class TokenNotTaken(Unavailable):
 
 
 class NodeCommands:
-    """Unary, idempotent by the ids that the brain chose. The result of each is posted as an event."""
+    """Unary, idempotent by the ids that the brain chose. The result of each is posted as an event.
+
+    `process` is which process of the pool manager this leads to, as it calls itself.
+    """
 
     def __init__(
         self,
         node_id: str,
         address: str,
+        process: str,
         token: str | None,
-        commands: CommandSequence,
+        sequence: CommandSequence,
         post: Callable[[Event], None],
         tasks: TaskSupervisor,
     ) -> None:
         self.address = address
+        self.process = process
         self._node_id = node_id
-        self._commands = commands
+        self.sequence = sequence
         self._post = post
         self._tasks = tasks
         self._unreachable_since: float | None = None
@@ -80,7 +85,7 @@ class NodeCommands:
 
     async def stage(self, source: str, tell: Tell | None = None) -> None:
         """Returns when the file is on the node, which the brain then knows. `tell` is called with the progress."""
-        request = pool_pb2.StageModelRequest(control=self._commands.next(), source=source)
+        request = pool_pb2.StageModelRequest(control=self.sequence.next(), source=source)
         staging = open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S)
         async with token_taken(self._node_id), staging as answers:
             async for answer in answers:
@@ -123,7 +128,7 @@ class NodeCommands:
 
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id = effect.spec.worker_id
-        control = self._commands.next()
+        control = self.sequence.next()
         request = pool_pb2.PoolManagerServiceStartWorkerRequest(control=control, spec=worker_spec.to_proto(effect.spec))
         try:
             async with token_taken(self._node_id):
@@ -137,9 +142,7 @@ class NodeCommands:
 
     async def _stop_worker(self, effect: StopWorker) -> None:
         """Its end is reported by the node; if the node is gone, so is the worker or will be."""
-        request = pool_pb2.PoolManagerServiceStopWorkerRequest(
-            control=self._commands.next(), worker_id=effect.worker_id
-        )
+        request = pool_pb2.PoolManagerServiceStopWorkerRequest(control=self.sequence.next(), worker_id=effect.worker_id)
         try:
             await call(self._stub.StopWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:
@@ -147,7 +150,7 @@ class NodeCommands:
 
     async def _delete_staged_model(self, effect: DeleteStagedModel) -> None:
         """A file that stays costs disk space and nothing else; the node's next full report tells what is there."""
-        request = pool_pb2.DeleteStagedModelRequest(control=self._commands.next(), source=effect.source)
+        request = pool_pb2.DeleteStagedModelRequest(control=self.sequence.next(), source=effect.source)
         try:
             await call(self._stub.DeleteStagedModel, request, timeout_s=_CALL_S)
         except LlorchError as error:

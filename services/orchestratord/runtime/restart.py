@@ -10,8 +10,6 @@ from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.store.interface import Incarnation, KeptTask, Store
 
-_FIRST_LOG_EPOCH = 1
-
 
 async def restore_records(store: Store, owner: BrainOwner, clock: Clock) -> None:
     """Before anything else: models, apps and assignments have to be there when something names them."""
@@ -25,7 +23,7 @@ async def restore_tasks(
     """Accepted tasks go on waiting, and finished ones can be read for the rest of their time. Returns how many wait.
 
     Output of a task that was not finished is not kept; it starts over in a log with a higher epoch, so that a reader
-    with an earlier cursor is told to begin anew.
+    who has read some of it is told to begin anew. One who has read none goes on.
     """
     kept_tasks = await store.tasks()
     for kept in kept_tasks:
@@ -37,7 +35,7 @@ async def restore_tasks(
             owner.post(events.TaskRestored(request, age_s, promise=kept.promise))
         else:
             entries = task_output.from_bytes(kept.ending.output)
-            stream = streams.restore(kept.request, admitted_at, _FIRST_LOG_EPOCH, entries)
+            stream = streams.restore(kept.request, admitted_at, kept.ending.log_epoch, entries)
             stream.end(kept.ending.terminal)
             ended = (kept.ending.state, kept.ending.terminal, _ago_s(kept.ending.at_ms, clock))
             owner.post(events.TaskRestored(kept.request, age_s, ended))

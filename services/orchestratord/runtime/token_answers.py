@@ -44,7 +44,7 @@ class TokenAnswers:
             except LlorchError as error:
                 _log.info("tokens_not_told", node_id=source.node_id, worker_id=source.worker_id, reason=error.reason)
                 failures.append(_as_told(source, error))
-        raise _most_telling(failures) or not_pulled(model)
+        raise _most_telling(failures) or not_pulled(self._fleet, model)
 
     async def _ask(
         self, model: Model, source: TokenSource, question: tokens_pb2.TokenQuestion, left_s: float

@@ -19,12 +19,15 @@ class Incarnation:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a task ended, with its output, which is opaque here. `at_ms` is in milliseconds since 1970."""
+    """How a task ended, with its output, which is opaque here, and the epoch of the log that the output stands in.
+    `at_ms` is in milliseconds since 1970.
+    """
 
     state: TaskState
     terminal: Terminal
     output: bytes
     at_ms: int
+    log_epoch: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
 from orchestratord.core.facts.decision import DecisionRecord
+from orchestratord.core.facts.drains import Drain
+from orchestratord.core.facts.known_node import KnownNode
 from orchestratord.core.facts.model import ModelRecord, SourceFacts
 from orchestratord.core.facts.records import Record
 from orchestratord.core.facts.released import ReleasedDevice
@@ -15,7 +17,8 @@ from orchestratord.core.learnt.rates import Rate
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`volatile`: it may lag behind by seconds and is worth no refusal. `keep_last`: only so many, the newest.
+    """`volatile`: it may lag behind by seconds and is worth no refusal. `reported`: it is written at once, but no
+    caller asked for it, so it is worth no refusal either. `keep_last`: only so many, the newest.
 
     `name` is written into the store and never changes.
     """
@@ -23,6 +26,7 @@ class Kind:
     name: str
     type: type
     volatile: bool = False
+    reported: bool = False
     keep_last: int | None = None
 
 
@@ -35,6 +39,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("rates", Rate, volatile=True),
     Kind("released_devices", ReleasedDevice),
     Kind("assignments", Assignment),
+    Kind("nodes", KnownNode, reported=True),
+    Kind("drains", Drain),
     Kind("decisions", DecisionRecord, volatile=True, keep_last=1000),
 )
 

@@ -14,6 +14,8 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Term
+from orchestratord.core.facts.drains import Drain, Ran
+from orchestratord.core.facts.known_node import KnownDevice, KnownNode, KnownPool
 from orchestratord.core.facts.model import ModelRecord, ModelSpec, SourceFacts
 from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.released import ReleasedDevice
@@ -23,7 +25,7 @@ from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskError, TaskRequest
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.learnt.rates import Rate
-from orchestratord.store.shape import Change, Shape, Stored, added
+from orchestratord.store.shape import Change, Shape, Stored, added, began
 
 SHAPES = (
     Shape(ModelRecord, ("name", "state", "spec", "provenance", "at_ms")),
@@ -102,6 +104,14 @@ SHAPES = (
             "created_at_ms",
         ),
     ),
+    Shape(KnownNode, ("node_id", "host_id", "address", "version", "labels", "devices", "pools", "offered")),
+    Shape(
+        KnownDevice,
+        ("device_id", "kind", "index", "name", "total_mib", "reserve_mib", "compute_capability", "engines"),
+    ),
+    Shape(KnownPool, ("pool_id", "device_ids")),
+    Shape(Drain, ("pool_id", "node_id", "device_ids", "policy", "after", "deadline_ms", "ran", "is_drained")),
+    Shape(Ran, ("model", "device_ids")),
     Shape(Place, ("node_id", "device_ids", "pool_id")),
     Shape(
         DecisionRecord,
@@ -116,6 +126,7 @@ SHAPES = (
             "considered",
             "pinned",
             "fallback_used",
+            "why",
         ),
     ),
     Shape(
@@ -210,6 +221,9 @@ CHANGES: tuple[Change, ...] = (
     added(3, TaskRequest, work="generate"),
     # It stood in the work alone, where the restart looks for it.
     added(3, TaskRequest, deterministic=False),
+    began(4, KnownNode),
+    began(4, Drain),
+    added(4, DecisionRecord, why=""),
 )
 """By format, the earliest first. An entry that was released stays as it is."""
 

@@ -13,7 +13,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest step in `migrations/versions`: the tables that this release reads and writes."""
 
 metadata = MetaData()
@@ -39,9 +39,10 @@ tasks = Table(
     Column("output", LargeBinary),
     Column("ended_at_ms", BigInteger),
     Column("promise", Text),
+    Column("log_epoch", BigInteger),
 )
 """Durable tasks. `state` and what follows are null until the task ended; `promise` is that of a deterministic task that
-has begun.
+has begun. `log_epoch` is null for those that ended before it was kept, and stands for 1 then.
 """
 
 records = Table(

@@ -51,6 +51,7 @@ class SqlStore:
             "terminal": codec.dump(Terminal, ending.terminal),
             "output": ending.output,
             "ended_at_ms": ending.at_ms,
+            "log_epoch": ending.log_epoch,
         }
         await self._write(_executing(update(schema.tasks).where(schema.tasks.c.task_id == task_id).values(row)))
 
@@ -142,7 +143,9 @@ def _task(row: Row[Any]) -> KeptTask:
 
 
 def _ending(row: Row[Any]) -> Ending:
-    return Ending(TaskState(row.state), codec.load(Terminal, row.terminal), row.output, row.ended_at_ms)
+    return Ending(
+        TaskState(row.state), codec.load(Terminal, row.terminal), row.output, row.ended_at_ms, row.log_epoch or 1
+    )
 
 
 def _body(record: Record | None) -> str | None:

@@ -38,13 +38,16 @@ _WHEN_UNAUTHENTICATED = (
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """How this node presents itself. `instance_id` tells a restart of the pool manager from a reconnect."""
+    """How this node presents itself. `instance_id` tells a restart of the pool manager from a reconnect, `host_id` the
+    host, whatever its `node_id` is by now.
+    """
 
     node_id: str
     instance_id: str
     version: str
     advertise_address: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    host_id: str = ""
 
 
 class LinkRefused(FailedPrecondition):
@@ -128,6 +131,7 @@ class NodeLink:
             advertise_address=self._identity.advertise_address,
             labels=self._identity.labels,
             snapshot=snapshot,
+            host_id=self._identity.host_id,
         )
 
     def _registered(self, directive: node_link_pb2.NodeDirective) -> float:

@@ -32,7 +32,7 @@ class Commands:
     def __init__(self, address: str, tasks: TaskSupervisor) -> None:
         self._posted: asyncio.Queue[Event] = asyncio.Queue()
         sequence = CommandSequence(Incarnation("cluster", 1))
-        self.node = NodeCommands("garage", address, None, sequence, self._posted.put_nowait, tasks)
+        self.node = NodeCommands("garage", address, "pm-1", None, sequence, self._posted.put_nowait, tasks)
 
     async def event(self) -> Any:
         async with asyncio.timeout(10):

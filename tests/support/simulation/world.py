@@ -215,6 +215,7 @@ ONLY_TOLD: frozenset[type] = frozenset(
         effects.OpenLog,
         effects.AnnouncePlacement,
         effects.Narrate,
+        effects.RefuseReport,
         effects.AppendTerminal,
         effects.ForgetTask,
         effects.PersistPromise,

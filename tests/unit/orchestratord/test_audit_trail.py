@@ -38,7 +38,7 @@ NEWS = {
     events.StagingFailed, events.WorkerStartAccepted, events.WorkerStartFailed, events.WorkerAttached,
     events.WorkerSilent, events.RunsFound, events.AttemptStarted, events.AttemptFirstToken, events.AttemptEnded,
     events.AttemptUnknown, events.TaskNotKept, events.TerminalPersisted, events.TaskRestored, events.RecordsFound,
-    events.RecordNotKept, events.Tick,
+    events.RecoveryBegan, events.RecordNotKept, events.Tick,
 }  # fmt: skip
 
 REGISTERED = events.ModelRegistered(ModelSpec("coder", "file:/c.gguf", slots=2), Origin.CALL, "RegisterModel call")

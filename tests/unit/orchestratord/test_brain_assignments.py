@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from llorch.assignment_mode import Mode
-from llorch.errors import FailedPrecondition, LlorchError, NotFound, PermissionDenied, Reason
+from llorch.errors import FailedPrecondition, LlorchError, NotFound, PermissionDenied, Reason, Unavailable
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
@@ -175,7 +175,9 @@ def test_a_task_whose_place_is_lost_while_it_waits_hears_it() -> None:
     waiting = driver.submit()
     ended = WorkerReported(spec, WorkerState.EXITED, failure=(Reason.WORKER_LOST, "its card is gone"))
     driver.report(snapshot=Snapshot(full=True, devices=(BIG,), workers=(ended,), staged=STAGED))
-    assert error_of(driver, waiting).reason is Reason.PIN_EXCLUDES_ALL
+    error = error_of(driver, waiting)
+    assert (error.reason, error.retryable) == (Reason.NO_DEVICE, True), "the card may be put back"
+    assert "rule 'coder only on garage/GPU-small'" in error.message
     assert "rule 'coder only on garage/GPU-small'" in error_of(driver, waiting).message
 
 
@@ -223,9 +225,9 @@ def test_a_rule_of_the_file_waits_for_its_node() -> None:
     driver = brain()
     assign(driver, Mode.PIN, "attic/3060", origin=Origin.FILE)
     assert driver.all_of(effects.PersistRecord) == [], "the file keeps it"
-    with pytest.raises(FailedPrecondition):
+    with pytest.raises(Unavailable, match="attic/3060, which has not been seen yet"):
         driver.submit()
-    driver.add_node("attic", SMALL, staged=STAGED)
+    driver.add_node("attic", replace(SMALL, device_id="GPU-attic"), staged=STAGED)
     driver.submit()
     assert driver.only(effects.StartWorker).node_id == "attic"
 

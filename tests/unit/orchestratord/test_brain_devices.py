@@ -11,7 +11,7 @@ from orchestratord.core import effects, events
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.facts.fleet import Device, EngineFacts, Leaving, Snapshot, WorkerReported
 from orchestratord.core.facts.released import ReleasedDevice
-from orchestratord.core.facts.task import TaskState
+from orchestratord.core.facts.task import TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 
 CARD, OTHER = gpu("GPU-1", total_mib=10_000), gpu("GPU-2", total_mib=10_000, index=1, name="RTX 3060")
@@ -184,8 +184,13 @@ def test_a_device_that_does_not_answer_is_not_pressed() -> None:
     driver.let_pass(5)
     assert not driver.all_of(effects.StopWorker)
     driver.add_model("next")
-    with pytest.raises(Unavailable):
-        driver.submit("next")
+    task_id = driver.submit("next")
+    for _ in range(30):
+        driver.let_pass(1)
+        driver.report()
+    terminal = driver.task(task_id).terminal
+    assert isinstance(terminal, TaskError)
+    assert (terminal.reason, terminal.retryable) == (Reason.NO_DEVICE, True)
 
 
 @pytest.mark.parametrize("pinned", [False, True])

@@ -10,7 +10,7 @@ from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, Work
 from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.task import Stopped, TaskError, TaskState
 from orchestratord.core.state import BrainConfig
-from support.brain_driver import BrainDriver, gpu
+from support.brain_driver import BrainDriver, gpu, gpu_of
 
 
 def loaded_brain(**config: float) -> tuple[BrainDriver, str, WorkerSpec]:
@@ -99,7 +99,7 @@ def test_a_host_without_a_usable_device_lets_no_task_wait_for_ever() -> None:
     driver.stage()
     keep_alive(driver, "garage", 31)
     assert reason_of(driver, task_id) is Reason.NO_DEVICE
-    with pytest.raises(Unavailable, match="no GPU host"):
+    with pytest.raises(Unavailable, match="RTX 3090 of garage, which does not answer"):
         driver.submit()
 
 
@@ -107,12 +107,14 @@ def test_a_model_whose_only_host_is_silent_for_a_moment_waits_for_it() -> None:
     driver = BrainDriver()
     driver.add_model("coder", size_mib=14_000)
     driver.add_node("garage")
-    driver.add_node("attic", gpu(total_mib=8192))
+    driver.add_node("attic", gpu_of("attic", total_mib=8192))
     task_id = driver.submit()
     keep_alive(driver, "attic", 20)
     assert driver.task(task_id).state is TaskState.QUEUED
     keep_alive(driver, "attic", 15)
-    assert reason_of(driver, task_id) is Reason.MODEL_FITS_NO_DEVICE
+    assert reason_of(driver, task_id) is Reason.NO_DEVICE
+    with pytest.raises(Unavailable, match="node 'garage', which is away: it has not reported for 35 s"):
+        driver.submit()
 
 
 def test_a_host_that_is_just_ending_is_waited_for() -> None:

@@ -15,7 +15,7 @@ from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskState
 from orchestratord.core.state import BrainConfig
-from support.brain_driver import BrainDriver, gpu
+from support.brain_driver import BrainDriver, gpu_of
 
 
 def ready_brain(slots: int = 1, **config: object) -> BrainDriver:
@@ -263,7 +263,7 @@ def test_finished_tasks_are_also_bounded_by_count() -> None:
 
 def test_idle_models_leave_for_one_that_a_task_waits_for() -> None:
     driver = BrainDriver()
-    driver.add_node("garage", gpu(total_mib=12_000))
+    driver.add_node("garage", gpu_of("garage", total_mib=12_000))
     for name in ("first", "second"):
         driver.add_model(name, context=256, slots=1)
     driver.submit("first")

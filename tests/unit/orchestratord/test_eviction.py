@@ -8,7 +8,7 @@ from orchestratord.core import effects, events
 from orchestratord.core.facts.fleet import Leaving
 from orchestratord.core.facts.task import TaskState
 from orchestratord.core.placement import eviction
-from support.brain_driver import BrainDriver, gpu
+from support.brain_driver import BrainDriver, gpu_of
 from support.placement import GIB, Scene
 
 KEY = ("garage", "GPU-1")
@@ -17,7 +17,7 @@ KEY = ("garage", "GPU-1")
 def brain_with(*models: tuple[str, int], total_mib: int = 12_000) -> tuple[BrainDriver, dict[str, WorkerSpec]]:
     """One device, on which these models (name, MiB) are loaded and idle, and have been for a while."""
     driver = BrainDriver()
-    driver.add_node("garage", gpu(total_mib=total_mib))
+    driver.add_node("garage", gpu_of("garage", total_mib=total_mib))
     specs: dict[str, WorkerSpec] = {}
     for name, mib in models:
         driver.add_model(name, size_mib=mib, slots=1, vram_claim_mib=mib)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason
+from llorch.errors import NotFound, Reason, Unavailable
 from orchestratord.core import effects, events
 from orchestratord.core.facts.fleet import NodeState, Snapshot
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.placement import pulls
-from support.brain_driver import BrainDriver, gpu
+from support.brain_driver import BrainDriver, gpu, gpu_of
 
 
 def offering(driver: BrainDriver, node_id: str, **offered: str) -> None:
@@ -103,8 +103,8 @@ def test_a_task_that_waits_for_a_download_is_told_how_far_it_is() -> None:
 
 def test_a_pull_goes_where_the_file_is_else_to_the_largest_device() -> None:
     driver = BrainDriver()
-    driver.add_node("attic", gpu(total_mib=12288), staged={"hf:a/b:Q4_0": 100})
-    driver.add_node("garage", gpu(total_mib=24576))
+    driver.add_node("attic", gpu_of("attic", total_mib=12288), staged={"hf:a/b:Q4_0": 100})
+    driver.add_node("garage", gpu_of("garage", total_mib=24576))
     assert [node.node_id for node in pulls.nodes_for(driver.state, "hf:a/b:Q4_0", ())] == ["attic"]
     assert [node.node_id for node in pulls.nodes_for(driver.state, "hf:a/b:Q8_0", ())] == ["garage"]
     assert [n.node_id for n in pulls.nodes_for(driver.state, "hf:a/b", ("garage", "attic"))] == ["garage", "attic"]
@@ -112,12 +112,14 @@ def test_a_pull_goes_where_the_file_is_else_to_the_largest_device() -> None:
 
 def test_a_pull_is_refused_where_no_node_could_do_it() -> None:
     driver = BrainDriver()
-    with pytest.raises(FailedPrecondition) as refused:
+    with pytest.raises(Unavailable) as refused:
         pulls.nodes_for(driver.state, "hf:a/b", ())
     assert refused.value.reason is Reason.NO_DEVICE
     driver.add_node("garage")
     driver.advance(60)
-    with pytest.raises(LlorchError, match="can't be reached"):
+    with pytest.raises(Unavailable, match=r"no GPU host is connected \(away: garage\)"):
+        pulls.nodes_for(driver.state, "hf:a/b", ())
+    with pytest.raises(Unavailable, match="can't be reached"):
         pulls.nodes_for(driver.state, "hf:a/b", ("garage",))
     with pytest.raises(NotFound):
         pulls.nodes_for(driver.state, "hf:a/b", ("cellar",))

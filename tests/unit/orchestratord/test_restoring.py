@@ -8,7 +8,7 @@ from llorch.errors import NotFound, Reason
 from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin
+from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.core.lives import restoring
 from orchestratord.store import codec
@@ -118,7 +118,8 @@ def test_what_was_learnt_of_a_file_is_kept() -> None:
     driver = restarted()
     driver.add_node()
     driver.stage()
-    (changed,) = [effect for effect in driver.all_of(effects.PersistRecord) if effect.after]
+    kept = [effect for effect in driver.all_of(effects.PersistRecord) if effect.after]
+    (changed,) = (effect for effect in kept if isinstance(effect.after, SourceFacts))
     again = restarted()
     again.handle(events.RecordsFound((changed.after,)))  # type: ignore[arg-type]  # it is there, see above
     assert again.state.catalog.get("coder").size_mib == 4096

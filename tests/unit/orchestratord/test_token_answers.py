@@ -20,7 +20,7 @@ from llorch.errors import (
     Unavailable,
     Unimplemented,
 )
-from orchestratord.core.facts.fleet import Fleet
+from orchestratord.core.facts.fleet import Fleet, Node, NodeState
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from orchestratord.core.placement.token_sources import TokenSource
 from orchestratord.runtime import token_answers
@@ -70,8 +70,12 @@ class Asked:
         return tokens_pb2.TokenAnswer(count=answer)
 
 
+def ready(node_id: str) -> Node:
+    return Node(node_id, "", "", "", "", registered_at=0.0, last_report_at=0.0, state=NodeState.READY)
+
+
 async def ask(asked: Asked, *sources: TokenSource, nodes: Sequence[str] = ("garage", "attic")) -> int:
-    fleet = Fleet(nodes=cast("dict[str, Any]", dict.fromkeys(nodes)))
+    fleet = Fleet(nodes={node_id: ready(node_id) for node_id in nodes})
     return (await TokenAnswers(fleet, cast("EffectRunner", asked)).ask(MODEL, sources, QUESTION)).count
 
 

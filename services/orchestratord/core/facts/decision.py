@@ -119,7 +119,8 @@ class DecisionRecord:
     """A decision as it is kept. `task_id` is empty for a load that no single task asked for.
 
     `candidates` are the best, then some of those that were removed; `removed` counts all of these by filter. If the
-    outcome is CHOSEN, it is the first. `at_ms` is in milliseconds since 1970.
+    outcome is CHOSEN, it is the first. `at_ms` is in milliseconds since 1970. `why` says of what was not placed what it
+    waits for, or why it is refused; empty where it waits for room.
     """
 
     decision_id: str
@@ -132,6 +133,7 @@ class DecisionRecord:
     considered: int = 0
     pinned: bool = False
     fallback_used: bool = False
+    why: str = ""
 
     @property
     def record_key(self) -> str:

@@ -25,18 +25,30 @@ class AfterDrain(StrEnum):
     PURGE = "PURGE"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A model that was loaded in the pool, and where."""
+
+    model: str
+    device_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
-    """`ran` are the models that were there, with their devices, for RELOAD; `deadline_at` is on the brain's clock."""
+    """`ran` is for RELOAD. `deadline_ms` is in milliseconds since 1970."""
 
     pool_id: str
     node_id: str
     device_ids: tuple[str, ...]
     policy: DrainPolicy
     after: AfterDrain
-    deadline_at: float
-    ran: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    deadline_ms: int
+    ran: tuple[Ran, ...] = ()
     is_drained: bool = False
+
+    @property
+    def record_key(self) -> str:
+        return self.pool_id
 
     @property
     def comes_back(self) -> bool:
@@ -50,9 +62,12 @@ class Drain:
 
 @dataclass(slots=True)
 class Drains:
-    """By pool; and whether a device is in one of them, which every placement asks."""
+    """By pool, with the deadline on the brain's clock; and whether a device is in one of them, which every placement
+    asks.
+    """
 
     _by_pool: dict[str, Drain] = field(default_factory=dict)
+    _due: dict[str, float] = field(default_factory=dict)
     _devices: dict[DeviceKey, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -70,9 +85,13 @@ class Drains:
     def covers(self, key: DeviceKey) -> bool:
         return key in self._devices
 
-    def put(self, drain: Drain) -> None:
+    def due_at(self, pool_id: str) -> float:
+        return self._due[pool_id]
+
+    def put(self, drain: Drain, due: float) -> None:
         self.discard(drain.pool_id)
         self._by_pool[drain.pool_id] = drain
+        self._due[drain.pool_id] = due
         for key in drain.keys:
             self._devices[key] = self._devices.get(key, 0) + 1
 
@@ -80,6 +99,7 @@ class Drains:
         drain = self._by_pool.pop(pool_id, None)
         if drain is None:
             return
+        del self._due[pool_id]
         for key in drain.keys:
             self._devices[key] -= 1
             if not self._devices[key]:

@@ -8,6 +8,7 @@ from llorch.device_kind import DeviceKind
 from llorch.errors import NotFound, Reason
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
+from orchestratord.core.facts.known_node import KnownNode
 from orchestratord.core.facts.promise import UNPROVEN, Fingerprint
 
 FINGERPRINTS_KEPT = 64
@@ -15,12 +16,15 @@ FINGERPRINTS_KEPT = 64
 
 
 class NodeState(StrEnum):
-    """SUSPECT: its link has lapsed, what runs there goes on. LOST: its workers too could not be reached for long."""
+    """SUSPECT: its link has lapsed, what runs there goes on. LOST: its workers too could not be reached for long.
+    AWAITED: known from before the start of the orchestrator, and not registered since.
+    """
 
     JOINING = "JOINING"
     READY = "READY"
     SUSPECT = "SUSPECT"
     LOST = "LOST"
+    AWAITED = "AWAITED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,8 @@ class Node:
     """A GPU host. `session` fences its links: reports of an older one are dropped. `offered` as in its reports.
 
     `loaded_as` has the fingerprints of the last workers that were loaded there, by what they were told to load.
+    `host_id` is the host's own, whatever it is called; empty if its pool manager tells none. `known` is what is kept of
+    the node, `failed_at` when devices of it stopped to answer, and `refused` what it claims of other nodes.
     """
 
     node_id: str
@@ -186,6 +192,10 @@ class Node:
     staged: dict[str, int] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
     offered: Mapping[str, str] = field(default_factory=dict)
+    host_id: str = ""
+    known: KnownNode | None = None
+    failed_at: dict[str, float] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
     loaded_as: dict[WorkerSpec, Fingerprint] = field(default_factory=dict)
 
     def note_fingerprint(self, told: WorkerSpec, fingerprint: Fingerprint) -> None:
@@ -227,6 +237,13 @@ class Fleet:
         self.workers[worker.worker_id] = worker
         self._by_model.setdefault(worker.spec.model, {})[worker.worker_id] = worker
         self._by_node.setdefault(worker.node_id, {})[worker.worker_id] = worker
+
+    def move_worker(self, worker_id: str, node_id: str) -> None:
+        """Its host is called so now."""
+        worker = self.workers[worker_id]
+        del self._by_node[worker.node_id][worker_id]
+        worker.node_id = node_id
+        self._by_node.setdefault(node_id, {})[worker_id] = worker
 
     def remove_worker(self, worker_id: str) -> None:
         worker = self.workers.pop(worker_id)

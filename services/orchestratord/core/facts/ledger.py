@@ -147,6 +147,11 @@ class Ledger:
             account = self._accounts[device]
             account.hold(load_id, max(account.held[load_id], measurements.get(device, 0)))
 
+    def move(self, load_id: str, to: Mapping[DeviceKey, DeviceKey]) -> None:
+        """The devices that the load holds are called otherwise now."""
+        held = self._loads.pop(load_id, ())
+        self.charge(load_id, {to.get(device, device): self._accounts[device].let_go(load_id) for device in held})
+
     def release(self, load_id: str) -> None:
         """The load's memory is free, and no promise is kept for it.
 

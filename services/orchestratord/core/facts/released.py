@@ -34,6 +34,9 @@ class ReleasedDevices:
     def find(self, key: DeviceKey) -> ReleasedDevice | None:
         return self._by_key.get(key)
 
+    def on_node(self, node_id: str) -> list[ReleasedDevice]:
+        return [released for released in self._by_key.values() if released.node_id == node_id]
+
     def due_at(self, key: DeviceKey) -> float | None:
         return self._due.get(key)
 

@@ -177,7 +177,7 @@ class Task:
 
     `predicted_start_ms` and `on_time` are what was predicted at its admission: the wait, and the probability that it is
     done in time, which is `on_time_forecast` corrected by how such forecasts came true. `promise` is what a
-    deterministic task holds on to from its first attempt on.
+    deterministic task holds on to from its first attempt on. `waits_for` is what is away, as its readers were told.
     """
 
     request: TaskRequest
@@ -195,6 +195,7 @@ class Task:
     predicted_start_ms: int | None = None
     on_time: float | None = None
     on_time_forecast: float | None = None
+    waits_for: tuple[str, ...] = ()
 
     @property
     def task_id(self) -> str:

@@ -92,7 +92,13 @@ class TaskLog(Generic[EntryT]):
         return sorted(self._tokens_of_choice)
 
     def resume_at(self, cursor: Cursor) -> int:
-        """The seq to read from, or an error for a cursor of another log or beyond the end of this one."""
+        """The seq to read from, or an error for a cursor of another log or beyond the end of this one.
+
+        A reader who has read nothing yet may go on in any log that follows: of a task that was only queued, no output
+        is started over.
+        """
+        if cursor.next_seq == 0 and cursor.log_epoch <= self.log_epoch:
+            return 0
         if cursor.log_epoch != self.log_epoch:
             raise InvalidArgument(
                 Reason.STREAM_RESET,

@@ -18,7 +18,7 @@ class TimerKind(Enum):
     MEMORY_BACK = auto()
     RETRY_LOAD = auto()
     NODE_GRACE = auto()
-    NODES_AWAITED = auto()
+    RECOVERY_OVER = auto()
     PRESSURE = auto()
     RESUME_DEVICE = auto()
     DRAIN_DEADLINE = auto()

@@ -6,8 +6,8 @@ from orchestratord.core.placement.decision_of import record_of
 from orchestratord.core.state import BrainState
 
 
-def note(state: BrainState, decision: Decision, outcome: Outcome, task_id: str = "") -> None:
-    record = record_of(state, decision, outcome, state.new_id("decision"), task_id)
+def note(state: BrainState, decision: Decision, outcome: Outcome, task_id: str = "", why: str = "") -> None:
+    record = record_of(state, decision, outcome, state.new_id("decision"), task_id, why)
     state.decisions.add(record)
     state.emit(PersistRecord(None, record))
 

@@ -1,9 +1,11 @@
 """Devices go back to their owners: when a caller releases them, and where another program takes memory."""
 
+from dataclasses import replace
+
 from llorch.worker_state import WorkerState
 from orchestratord.core.effects import Narrate, PersistRecord
 from orchestratord.core.events import DeviceReleaseAsked, DeviceResumeAsked
-from orchestratord.core.facts.fleet import Leaving, Worker
+from orchestratord.core.facts.fleet import Leaving, Node, Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.timers import TimerKind
@@ -21,7 +23,7 @@ def release_asked(state: BrainState, event: DeviceReleaseAsked) -> list[str]:
     for device_id in event.device_ids:
         before = state.released.find((node.node_id, device_id))
         released = ReleasedDevice(node.node_id, device_id, event.until_ms)
-        _put(state, released, event.duration_s)
+        _put(state, released, None if event.duration_s is None else state.now + event.duration_s)
         state.emit(PersistRecord(before, released))
         name = node.devices[device_id].name if device_id in node.devices else device_id
         for worker in state.fleet.workers_on_device(node.node_id, device_id):
@@ -52,9 +54,19 @@ def show_out(state: BrainState, worker: Worker) -> None:
         model_unloading.leave(state, worker, Leaving.RELEASED)
 
 
+def renamed(state: BrainState, node: Node, former: str) -> None:
+    """The host of released devices has another name now; they stay released."""
+    for released in state.released.on_node(former):
+        due = state.released.due_at((former, released.device_id))
+        state.released.discard((former, released.device_id))
+        moved = replace(released, node_id=node.node_id)
+        _put(state, moved, due)
+        state.emit(PersistRecord(released, None), PersistRecord(None, moved))
+
+
 def restore(state: BrainState, kept: ReleasedDevice | None, lost: ReleasedDevice | None) -> None:
     if kept is not None:
-        _put(state, kept, None if kept.until_ms is None else _time_until(state, kept.until_ms))
+        _put(state, kept, None if kept.until_ms is None else state.time_of(kept.until_ms))
     elif lost is not None:
         state.released.discard((lost.node_id, lost.device_id))
         state.look_again = True
@@ -116,13 +128,8 @@ def _give_up_loads_on(state: BrainState, node_id: str, device_id: str) -> None:
             model_loading.begin_anew(state, load)
 
 
-def _time_until(state: BrainState, at_ms: int) -> float:
-    return max(0.0, (at_ms - state.clock_began_ms) / 1000 - state.now)
-
-
-def _put(state: BrainState, released: ReleasedDevice, for_s: float | None) -> None:
+def _put(state: BrainState, released: ReleasedDevice, due: float | None) -> None:
     key = (released.node_id, released.device_id)
-    due = None if for_s is None else state.now + for_s
     state.released.put(released, due)
     if due is not None:
         state.timers.at(due, TimerKind.RESUME_DEVICE, _subject(key))

@@ -85,7 +85,7 @@ def load_asked(state: BrainState, event: ModelLoadAsked) -> str:
     load = Load(event.load_id, model.name, model.spec.source, Lane(model.name), state.now, asked=True)
     load.places = event.places
     looked = outlook(state, model, load.lane, places=event.places)
-    availability.refuse_if_nowhere(state, model, looked)
+    availability.refuse_if_nowhere(state, model, load.lane, looked, event.places)
     state.refusals.pop(model.name, None)
     state.loads.add(load)
     if looked.plan is not None:
@@ -149,7 +149,8 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
     if node is not None and reason is Reason.DRAINING:
         suspect(state, node)
         return
-    state.refusals.setdefault(name, {})[node_id] = TaskError(reason, message)
+    error = TaskError(reason, message, retryable=reason in availability.PASSES)
+    state.refusals.setdefault(name, {})[node_id] = error
     before = state.load_failures.get(name)
     in_a_row = 1 if before is None else before.in_a_row + 1
     state.load_failures[name] = LoadFailure(name, node_id, reason, message, state.now, in_a_row, worker_id)
@@ -184,9 +185,15 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
     if looked.plan is None:
         if looked.waits:
             yielding.make_way(state, lane, looked.decision)
-        elif error := availability.why_nowhere(state, model, looked):
-            decision_record.note(state, looked.decision, Outcome.REFUSED)
+        elif error := availability.why_nowhere(state, model, lane, looked):
+            decision_record.note(state, looked.decision, Outcome.REFUSED, why=error.message)
             _fail_waiting(state, lane, error)
+        else:
+            _tell_absence(state, model, lane)
+        return False
+    if availability.may_be_there(state, model, lane):
+        state.look_by(state.settles_at)
+        _tell_absence(state, model, lane)
         return False
     if looked.plan.evicts and not yielding.is_worth_evicting(state, lane, looked.plan.evicts):
         return False
@@ -206,7 +213,7 @@ def _try_again(state: BrainState, load: Load) -> None:
     if looked.plan is not None:
         load.source = model.spec.source
         _carry_out(state, model, load, looked)
-    elif not looked.waits and availability.why_nowhere(state, model, looked):
+    elif not looked.waits and availability.why_nowhere(state, model, load.lane, looked, load.places):
         state.loads.remove(load.load_id)
 
 
@@ -286,6 +293,18 @@ def _tell_waiting(state: BrainState, name: str) -> None:
     sentence = describe_load(state, name)
     if sentence is not None:
         state.emit(*(Narrate(task_id, sentence) for task_id in islice(state.queue.heads(name), _TOLD_AT_MOST)))
+
+
+def _tell_absence(state: BrainState, model: Model, lane: Lane) -> None:
+    """Once each task, as long as nothing else is away."""
+    wait = availability.wait_of(state, model, lane)
+    if wait is None:
+        return
+    for task_id in islice(state.queue.heads(model.name), _TOLD_AT_MOST):
+        task = state.tasks[task_id]
+        if state.queue[task_id].lane in (lane, None) and task.waits_for != wait.things:
+            task.waits_for = wait.things
+            state.emit(Narrate(task_id, f"waiting for {wait.words}"))
 
 
 def _fail_other_work(state: BrainState, model: Model) -> None:

@@ -1,15 +1,29 @@
-"""Nodes come, report and fall silent."""
+"""Nodes come, report and fall silent.
+
+A worker belongs to the node that started it, and a card to one node at a time: what another one claims is refused.
+"""
 
 import math
-from collections.abc import Iterable
 
+from llorch.device_kind import DeviceKind
 from llorch.errors import Aborted, FailedPrecondition, Reason
 from llorch.worker_state import TERMINAL, WorkerState
-from orchestratord.core.effects import StopWorker
+from orchestratord.core.effects import RefuseReport, StopWorker
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported
 from orchestratord.core.facts.fleet import Device, Leaving, Node, NodeState, Snapshot, Worker, WorkerReported
 from orchestratord.core.facts.task import TaskError
-from orchestratord.core.lives import assignment_changes, devices, model_loading, offered_models, task_life, worker_life
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.lives import (
+    assignment_changes,
+    devices,
+    known_nodes,
+    model_loading,
+    node_renaming,
+    offered_models,
+    pools,
+    task_life,
+    worker_life,
+)
 from orchestratord.core.placement import availability
 from orchestratord.core.state import BrainState
 
@@ -29,14 +43,17 @@ def register(state: BrainState, event: NodeRegistered) -> None:
         registered_at=state.now,
         last_report_at=state.now,
         labels=event.labels,
+        host_id=event.host_id,
     )
     if old is not None:
-        node.devices = old.devices
+        node.devices, node.known, node.failed_at = old.devices, old.known, old.failed_at
     state.fleet.nodes[event.node_id] = node
-    is_restarted = old is not None and old.instance_id != event.instance_id
+    is_renamed = node_renaming.take_over(state, node)
+    is_restarted = is_renamed or (old is not None and old.instance_id != event.instance_id)
     if old is not None and not is_restarted:  # a pool manager that comes anew may have another engine or driver
         node.loaded_as = old.loaded_as
     _take_in(state, node, event.snapshot, math.inf if is_restarted else event.applied_command_seq)
+    pools.workers_known(state, node)
     assignment_changes.node_came(state)
 
 
@@ -52,7 +69,7 @@ def report(state: BrainState, event: NodeReported) -> None:
 
 def forget(state: BrainState, event: NodeForgotten) -> None:
     node = state.fleet.node(event.node_id)
-    if node.state not in (NodeState.SUSPECT, NodeState.LOST):
+    if node.state is NodeState.READY:
         raise FailedPrecondition(
             Reason.NOT_PERMITTED,
             f"node '{node.node_id}' is connected; stop its pool manager first, then forget it",
@@ -60,7 +77,8 @@ def forget(state: BrainState, event: NodeForgotten) -> None:
     for worker in state.fleet.workers_on(node.node_id):
         worker_life.gone(state, worker, f"node '{node.node_id}' was forgotten")
     model_loading.give_up_loads(state, node.node_id)
-    _forget_devices(state, node, node.devices)
+    known_nodes.forget_devices(state, node, node.devices)
+    known_nodes.forget(state, node)
     del state.fleet.nodes[node.node_id]
 
 
@@ -71,6 +89,9 @@ def check_leases(state: BrainState) -> None:
         if node.state is NodeState.SUSPECT:
             if silent_s >= state.config.node_lost_s and not _is_heard_of(state, node):
                 _lose(state, node)
+        elif node.state is NodeState.AWAITED:
+            if silent_s >= state.config.recovery_window_s:
+                _lose(state, node)
         elif node.state is not NodeState.LOST and silent_s >= state.config.node_lease_s:
             model_loading.suspect(state, node)
             model_loading.give_up_loads(state, node.node_id)
@@ -78,15 +99,9 @@ def check_leases(state: BrainState) -> None:
 
 
 def grace_over(state: BrainState, node_id: str) -> None:
-    """The node was silent for the whole grace: tasks stop waiting for it, unless it was heard of since."""
-    node = state.fleet.nodes.get(node_id)
-    if node is not None and node.state is not NodeState.READY:
+    """The node, or a device of it, was silent for the whole grace: tasks stop waiting for it, unless it is back."""
+    if node_id in state.fleet.nodes:
         state.look_again = True
-
-
-def awaited_long_enough(state: BrainState, _: str) -> None:
-    """Tasks of before the start stop waiting for nodes that have not registered since."""
-    state.look_again = True
 
 
 def renew_leases(state: BrainState) -> None:
@@ -108,6 +123,7 @@ def _lose(state: BrainState, node: Node) -> None:
     node.state = NodeState.LOST
     for worker in state.fleet.workers_on(node.node_id):
         worker_life.gone(state, worker, f"node '{node.node_id}' is lost")
+    pools.workers_known(state, node)
     state.look_again = True
 
 
@@ -118,9 +134,10 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
         node.state = NodeState.READY
         state.look_again = True
     for device in snapshot.devices:
-        _take_in_device(state, node, device)
+        if device.device_id in node.devices or _is_its_own(state, node, device):
+            _take_in_device(state, node, device)
     if snapshot.full:
-        _forget_devices(state, node, node.devices.keys() - {device.device_id for device in snapshot.devices})
+        known_nodes.forget_devices(state, node, node.devices.keys() - {device.device_id for device in snapshot.devices})
         node.pools = {pool.pool_id: pool for pool in snapshot.pools}
         if node.staged != snapshot.staged:
             node.staged = dict(snapshot.staged)
@@ -128,8 +145,13 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
         node.offered = snapshot.offered
         offered_models.take_in(state, node)
         _notice_missing(state, node, snapshot, applied_command_seq)
+        known_nodes.keep(state, node)
     for reported in snapshot.workers:
-        _take_in_worker(state, node, reported)
+        worker = state.fleet.workers.get(reported.spec.worker_id)
+        if worker is None or worker.node_id == node.node_id:
+            _take_in_worker(state, node, worker, reported)
+        else:
+            _refuse(state, node, worker.worker_id, f"worker '{worker.worker_id}' is one of node '{worker.node_id}'")
 
 
 def _take_in_device(state: BrainState, node: Node, device: Device) -> None:
@@ -138,32 +160,61 @@ def _take_in_device(state: BrainState, node: Node, device: Device) -> None:
     node.devices[device.device_id] = device
     usable_mib = device.total_mib if device.usable else 0
     state.ledger.set_device(key, usable_mib, device.reserve_mib, device.others_mib)
+    if device.usable:
+        node.failed_at.pop(device.device_id, None)
+    elif device.device_id not in node.failed_at:
+        node.failed_at[device.device_id] = state.now
+        state.timers.at(state.now + state.config.no_device_grace_s, TimerKind.NODE_GRACE, node.node_id)
     if before is None or before.usable is not device.usable or state.ledger.available(key) > had_mib:
         state.look_again = True
     if device.usable:
         devices.notice_pressure(state, key)
 
 
-def _take_in_worker(state: BrainState, node: Node, reported: WorkerReported) -> None:
-    worker = state.fleet.workers.get(reported.spec.worker_id)
+def _is_its_own(state: BrainState, node: Node, device: Device) -> bool:
+    """Of a card that is new to the node. It may have moved from a node that is away, where it is not any more then."""
+    if device.kind is not DeviceKind.CUDA:  # ids of others are unique on their node alone
+        return True
+    for other in state.fleet.nodes.values():
+        if other is node or device.device_id not in other.devices:
+            continue
+        if other.state is NodeState.READY:
+            _refuse(state, node, device.device_id, f"{device.name} ({device.device_id}) is of node '{other.node_id}'")
+            return False
+        known_nodes.forget_devices(state, other, [device.device_id])
+    return True
+
+
+def _refuse(state: BrainState, node: Node, thing: str, why: str) -> None:
+    """What is told again and again is refused silently from the second time on."""
+    if thing not in node.refused:
+        node.refused.add(thing)
+        state.emit(RefuseReport(node.node_id, f"{why}, which is connected or may come back: two hosts claim one thing"))
+
+
+def _take_in_worker(state: BrainState, node: Node, worker: Worker | None, reported: WorkerReported) -> None:
     if reported.state in TERMINAL:
         if worker is not None:
             _worker_ended(state, worker, reported)
         return
+    is_new = worker is None
     if worker is None:
         worker = _adopt(state, node, reported)
         devices.show_out(state, worker)
+        pools.show_out(state, worker)
     worker.start_seq = 0  # the node has it, so a full report without it means that it is gone
     worker.report = reported.report
     is_ready_now = (worker.state, reported.state) == (WorkerState.STARTING, WorkerState.READY)
     if reported.state is WorkerState.STOPPING:
         if worker.state is WorkerState.READY:
             worker.state = WorkerState.STOPPING
-    elif worker.state is WorkerState.STOPPING:
+    elif worker.state is WorkerState.STOPPING and not is_new:
         # It has not received the stop: that got lost, or this report was sent before it.
         state.emit(StopWorker(worker.node_id, worker.worker_id, worker.leaving or Leaving.ASKED))
     elif is_ready_now and reported.engine and reported.endpoint:
         worker_life.became_ready(state, worker, reported.engine, reported.endpoint)
+    elif worker.state is WorkerState.READY and reported.endpoint and reported.endpoint != worker.endpoint:
+        worker_life.moved(state, worker, reported.endpoint)
 
 
 def _adopt(state: BrainState, node: Node, reported: WorkerReported) -> Worker:
@@ -184,12 +235,6 @@ def _worker_ended(state: BrainState, worker: Worker, reported: WorkerReported) -
         worker_life.failed(state, worker, *reported.failure)
 
 
-def _forget_devices(state: BrainState, node: Node, device_ids: Iterable[str]) -> None:
-    for device_id in list(device_ids):
-        state.ledger.forget_device((node.node_id, device_id))
-        del node.devices[device_id]
-
-
 def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:
     """A worker that a full report does not name is gone, if the report knows of the command that started it.
 
@@ -208,7 +253,8 @@ def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_c
 
 def _fail_if_no_device_comes(state: BrainState) -> None:
     """No task waits without end: with no device for the grace, waiting tasks fail with the reason."""
-    if state.fleet.usable_devices() or not len(state.queue):
+    is_awaited = any(node.state is NodeState.AWAITED for node in state.fleet.nodes.values())
+    if state.fleet.usable_devices() or not len(state.queue) or is_awaited:
         state.no_device_since = None
         return
     if state.no_device_since is None:

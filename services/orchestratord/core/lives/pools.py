@@ -1,10 +1,15 @@
-"""Pools are drained, reloaded and purged: the nodes only start, stop and delete as the orchestrator commands."""
+"""Pools are drained, reloaded and purged: the nodes only start, stop and delete as the orchestrator commands.
+
+A drain outlives the orchestrator: the next one goes on with it, and what was drained stays so.
+"""
+
+from dataclasses import replace
 
 from llorch.errors import Reason
-from orchestratord.core.effects import DeleteStagedModel, Narrate
+from orchestratord.core.effects import DeleteStagedModel, Narrate, PersistRecord
 from orchestratord.core.events import PoolDrainAsked, StagedModelDeleted
-from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy
-from orchestratord.core.facts.fleet import Leaving, Worker
+from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy, Ran
+from orchestratord.core.facts.fleet import Leaving, Node, NodeState, Worker
 from orchestratord.core.facts.loads import Load
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
@@ -21,31 +26,33 @@ def drain_asked(state: BrainState, event: PoolDrainAsked) -> None:
     """
     pool = state.fleet.pool(event.pool_id)
     before = state.drains.find(pool.pool_id)
+    deadline_at = state.now + event.deadline_s
+    workers = state.fleet.workers_using(pool.node_id, pool.device_ids)
+    runs = (Ran(worker.spec.model, worker.spec.device_ids) for worker in workers if worker.serves)
     drain = Drain(
         pool_id=pool.pool_id,
         node_id=pool.node_id,
         device_ids=pool.device_ids,
         policy=event.policy,
         after=event.after,
-        deadline_at=state.now + event.deadline_s,
-        ran=before.ran if before is not None else [],
+        deadline_ms=round(state.ms_since_1970(deadline_at)),
+        ran=(*(before.ran if before is not None else ()), *runs),
     )
-    workers = state.fleet.workers_using(drain.node_id, drain.device_ids)
-    drain.ran.extend((worker.spec.model, worker.spec.device_ids) for worker in workers if worker.serves)
-    state.drains.put(drain)
-    state.timers.at(drain.deadline_at, TimerKind.DRAIN_DEADLINE, drain.pool_id)
+    _put(state, drain, deadline_at)
+    state.emit(PersistRecord(before, drain))
     for load in state.loads.on_node(drain.node_id):
         if load.load_id not in state.fleet.workers and load.plan and set(load.plan.device_ids) & set(pool.device_ids):
             model_loading.begin_anew(state, load)
     for worker in workers:
-        _tell_tasks(state, worker, f"{pool.pool_id} is being drained: this task finishes here, or goes on elsewhere")
-        model_unloading.leave(state, worker, Leaving.DRAINED)
+        _send_away(state, drain, worker)
     _finish_if_empty(state, drain)
 
 
 def deadline_passed(state: BrainState, pool_id: str) -> None:
     drain = state.drains.find(pool_id)
-    if drain is None or drain.is_drained or state.now < drain.deadline_at or drain.policy is DrainPolicy.WAIT:
+    if drain is None or drain.is_drained or drain.policy is DrainPolicy.WAIT:
+        return
+    if state.now < state.drains.due_at(pool_id):
         return
     for worker in state.fleet.workers_using(drain.node_id, drain.device_ids):
         for attempt_id in sorted(worker.attempts):
@@ -57,6 +64,39 @@ def worker_gone(state: BrainState, worker: Worker) -> None:
     for drain in state.drains.on_node(worker.node_id):
         if not drain.is_drained:
             _finish_if_empty(state, drain)
+
+
+def workers_known(state: BrainState, node: Node) -> None:
+    """The node has told all of its workers, or is lost with them: drains of before the start may be finished."""
+    for drain in state.drains.on_node(node.node_id):
+        if not drain.is_drained:
+            _finish_if_empty(state, drain)
+
+
+def show_out(state: BrainState, worker: Worker) -> None:
+    """A worker was found in a drained pool: an earlier orchestrator process started it."""
+    for drain in state.drains.on_node(worker.node_id):
+        if not set(drain.device_ids).isdisjoint(worker.spec.device_ids):
+            _send_away(state, drain, worker)
+
+
+def renamed(state: BrainState, node: Node, former: str) -> None:
+    """The host of the drained pools has another name now, and so have they: a pool's id begins with its node's."""
+    for drain in state.drains.on_node(former):
+        pool_id = node.node_id + drain.pool_id.removeprefix(former)
+        moved = replace(drain, pool_id=pool_id, node_id=node.node_id)
+        due = state.drains.due_at(drain.pool_id)
+        state.drains.discard(drain.pool_id)
+        _put(state, moved, due)
+        state.emit(PersistRecord(drain, None), PersistRecord(None, moved))
+
+
+def restore(state: BrainState, kept: Drain | None, lost: Drain | None) -> None:
+    if kept is not None:
+        _put(state, kept, state.time_of(kept.deadline_ms))
+    elif lost is not None:
+        state.drains.discard(lost.pool_id)
+        state.look_again = True
 
 
 def staged_model_deleted(state: BrainState, event: StagedModelDeleted) -> None:
@@ -76,16 +116,35 @@ def _end_attempt(state: BrainState, drain: Drain, attempt_id: str) -> None:
 
 
 def _finish_if_empty(state: BrainState, drain: Drain) -> None:
+    """As far as is known: a node that has not told its workers since the start may have some."""
+    node = state.fleet.nodes.get(drain.node_id)
+    if node is not None and node.state is NodeState.AWAITED:
+        return
     if state.fleet.workers_using(drain.node_id, drain.device_ids):
         return
-    drain.is_drained = True
+    state.look_again = True
     if drain.after is AfterDrain.RELOAD:
         state.drains.discard(drain.pool_id)
-        for model, device_ids in drain.ran:
-            _start_again(state, drain, model, device_ids)
-    elif drain.after is AfterDrain.PURGE:
+        state.emit(PersistRecord(drain, None))
+        for ran in drain.ran:
+            _start_again(state, drain, ran.model, ran.device_ids)
+        return
+    drained = replace(drain, is_drained=True)
+    state.drains.put(drained, state.drains.due_at(drain.pool_id))
+    state.emit(PersistRecord(drain, drained))
+    if drain.after is AfterDrain.PURGE:
         _delete_models(state, drain)
-    state.look_again = True
+
+
+def _put(state: BrainState, drain: Drain, due: float) -> None:
+    state.drains.put(drain, due)
+    if not drain.is_drained:
+        state.timers.at(due, TimerKind.DRAIN_DEADLINE, drain.pool_id)
+
+
+def _send_away(state: BrainState, drain: Drain, worker: Worker) -> None:
+    _tell_tasks(state, worker, f"{drain.pool_id} is being drained: this task finishes here, or goes on elsewhere")
+    model_unloading.leave(state, worker, Leaving.DRAINED)
 
 
 def _start_again(state: BrainState, drain: Drain, name: str, device_ids: tuple[str, ...]) -> None:
@@ -99,7 +158,9 @@ def _start_again(state: BrainState, drain: Drain, name: str, device_ids: tuple[s
 
 def _delete_models(state: BrainState, drain: Drain) -> None:
     """Files that workers and loads elsewhere on the node need stay."""
-    node = state.fleet.nodes[drain.node_id]
+    node = state.fleet.nodes.get(drain.node_id)
+    if node is None:
+        return
     needed = {worker.spec.source for worker in state.fleet.workers_on(node.node_id)}
     needed |= {load.source for load in state.loads.on_node(node.node_id)}
     for source in sorted(set(node.staged) - needed):

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llorch.errors import LlorchError
-from orchestratord.core.events import RecordNotKept, RecordsFound, TaskRestored
+from llorch.errors import Reason
+from orchestratord.core.events import RecordNotKept, RecordsFound, RecoveryBegan, TaskRestored
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
 from orchestratord.core.facts.decision import DecisionRecord
+from orchestratord.core.facts.drains import Drain
+from orchestratord.core.facts.known_node import KnownNode
 from orchestratord.core.facts.model import ModelRecord, SourceFacts
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.sessions import Session
@@ -20,9 +22,12 @@ from orchestratord.core.lives import (
     assignment_changes,
     decision_record,
     devices,
+    known_nodes,
     learning,
     measuring,
     model_changes,
+    offered_models,
+    pools,
     session_life,
     sources,
     task_life,
@@ -42,6 +47,8 @@ _RESTORE: Mapping[type, Restore] = {
     Rate: learning.restore_rate,
     ReleasedDevice: devices.restore,
     Assignment: assignment_changes.restore,
+    KnownNode: known_nodes.restore,
+    Drain: pools.restore,
     DecisionRecord: decision_record.restore,
 }
 
@@ -50,6 +57,23 @@ def records_found(state: BrainState, event: RecordsFound) -> None:
     state.clock_began_ms = event.at_ms - state.now * 1000
     for record in event.records:
         _RESTORE[type(record)](state, record, None)
+
+
+def recovery_began(state: BrainState, _: RecoveryBegan) -> None:
+    """Models of the nodes' own folders are in the catalog again, behind what packages and the settings file have."""
+    state.recovering_until = state.now + state.config.recovery_window_s
+    state.settles_at = state.now + state.config.node_lease_s
+    state.timers.at(state.recovering_until, TimerKind.RECOVERY_OVER, "")
+    for node in list(state.fleet.nodes.values()):
+        offered_models.take_in(state, node)
+
+
+def recovery_over(state: BrainState, _: str) -> None:
+    """Tasks of before the start stop waiting for models that no node has brought since."""
+    for name in list(state.queue.models()):
+        if state.catalog.find(name) is None:
+            task_life.fail_waiting(state, name, TaskError(Reason.MODEL_NOT_FOUND, _nowhere(name)))
+    state.look_again = True
 
 
 def record_not_kept(state: BrainState, event: RecordNotKept) -> None:
@@ -77,10 +101,16 @@ def task_restored(state: BrainState, event: TaskRestored) -> None:
 
 
 def _wait_again(state: BrainState, task: Task) -> None:
-    if task.promise is not None:
-        state.nodes_awaited_until = state.now + state.config.no_device_grace_s
-        state.timers.at(state.nodes_awaited_until, TimerKind.NODES_AWAITED, "")
-    try:
-        task_submission.readmit(state, task)
-    except LlorchError as error:
-        task_life.finish(state, task, TaskState.FAILED, TaskError(error.reason, error.message, field=error.field))
+    """Also where its model is not in the catalog: the node may register that has it."""
+    task_submission.readmit(state, task)
+    state.look_by(state.now)
+    if state.catalog.find(task.request.model) is None and state.now >= state.recovering_until:
+        error = TaskError(Reason.MODEL_NOT_FOUND, _nowhere(task.request.model))
+        task_life.finish(state, task, TaskState.FAILED, error)
+
+
+def _nowhere(name: str) -> str:
+    return (
+        f"model '{name}' is not in the catalog any more: the task was accepted before the orchestrator restarted, and "
+        "no node has offered the model since; add it with `llorch models add`, and send the request again"
+    )

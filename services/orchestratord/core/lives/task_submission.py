@@ -35,7 +35,6 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
     app_changes.refuse_if_used_up(state, request.app)
     session_life.refuse_if_spent(state, request)
     lane = lane_of(state, request)
-    availability.refuse_if_excluded(state, lane)
     availability.refuse_if_hopeless(state, model, lane)
     _make_room(state, request.priority)
     return _admit(state, request, lane)
@@ -44,13 +43,12 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
 def readmit(state: BrainState, task: Task) -> None:
     """A task that was admitted before waits again, at the end of the queue and whether there is room or not.
 
-    Raises NotFound or FailedPrecondition if its model is no longer there.
+    It was accepted, so it does not matter whether its model is retired by now.
     """
     request = task.request
     session_life.turn_goes_on(state, request)
-    model = state.catalog.get_active(request.model)
     state.queue.add(
-        task.task_id, model.name, request.priority, app=request.app, lane=lane_of(state, request, task.promise)
+        task.task_id, request.model, request.priority, app=request.app, lane=lane_of(state, request, task.promise)
     )
     if request.deadline_s is not None:
         state.timers.at(task.created_at + request.deadline_s, TimerKind.DEADLINE, task.task_id)

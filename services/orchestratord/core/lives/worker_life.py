@@ -59,6 +59,13 @@ def became_ready(state: BrainState, worker: Worker, engine: EngineFacts, endpoin
     state.emit(AttachWorker(worker.worker_id, endpoint))
 
 
+def moved(state: BrainState, worker: Worker, endpoint: Endpoint) -> None:
+    """It is reached elsewhere now: its host has another address. What runs there goes on."""
+    worker.endpoint = endpoint
+    state.emit(DetachWorker(worker.worker_id), AttachWorker(worker.worker_id, endpoint))
+    silent(state, WorkerSilent(worker.worker_id))
+
+
 def attached(state: BrainState, event: WorkerAttached) -> None:
     worker = state.fleet.workers.get(event.worker_id)
     if worker is None:

@@ -1,29 +1,38 @@
 """Whether a model can be had now, later, or never; for admission, for the queue, and for callers who ask.
 
 Now: it is there or on its way, or a place is left where it fits. Later: workers that may leave some time are in its
-way, or a node that may come back does not answer. Never: an error that names the remedy.
+way, or what could take it is away (`absences`): the tasks wait for what may be back soon, and are told to come back for
+the rest. Never: an error that names the remedy.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
 from llorch.errors import FailedPrecondition, LlorchError, Reason, Unavailable
+from orchestratord.core.facts.absence import Absence
 from orchestratord.core.facts.decision import Decision, Outcome
 from orchestratord.core.facts.fleet import Node, NodeState
 from orchestratord.core.facts.loads import Plan
 from orchestratord.core.facts.model import Model
-from orchestratord.core.facts.promise import Promise
-from orchestratord.core.facts.rules import Lane, Rules, rules_of
+from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.placement import promises, replicas
+from orchestratord.core.placement.absences import absences
 from orchestratord.core.placement.load_planning import Outlook, may_ever_fit, outlook
 from orchestratord.core.placement.tally import NO_ROOM
 from orchestratord.core.state import BrainState
 
-STAYS_AWAY = {
-    "device_released": "released to its owner",
-    "pool_draining": "in a drained pool",
-    "compute_capability": "too old for the engine",
-}
-"""Filters of devices that take part again only if the operator does something: no task waits for that."""
+_RETRY_AFTER_MS = 1000
+PASSES = frozenset({Reason.UPSTREAM_UNAVAILABLE, Reason.DRAINING, Reason.STALE_EPOCH, Reason.STORE_FAILED})
+"""Failures of a load by which the same load may succeed a little later."""
+
+_OF_THE_NODE = PASSES | {Reason.MODEL_FILE_MISSING}
+"""Failures of a load that say something of the node where it was tried, and nothing of others."""
+
+_TOLD_AT_MOST = 4
+"""Things that are away, in a message."""
 
 
 def is_served(state: BrainState, name: str) -> bool:
@@ -66,11 +75,26 @@ def retry_after_s(state: BrainState, name: str) -> float:
     return min(state.config.load_retry_s * factor, state.config.load_retry_max_s)
 
 
-def outcome_of(decision: Decision) -> Outcome:
-    """The outcome of a decision by itself, without nodes that may come back."""
+def may_be_there(state: BrainState, model: Model, lane: Lane) -> bool:
+    """Whether a node that was known before the start has the model perhaps, and is about to register. Loading it
+    elsewhere meanwhile would take memory, and evict others, for what is there.
+    """
+    if state.now >= state.settles_at:
+        return False
+    return any(absence.soon for absence in absences(state, model, lane))
+
+
+def verdict(state: BrainState, model: Model, lane: Lane, decision: Decision) -> tuple[Outcome, str]:
+    """The outcome of a decision on a load, and why: what it waits for, or the reason of the refusal."""
     if decision.chosen is not None:
-        return Outcome.CHOSEN
-    return Outcome.WAITS if decision.waits else Outcome.REFUSED
+        return Outcome.CHOSEN, ""
+    if decision.waits:
+        return Outcome.WAITS, ""
+    if wait := wait_of(state, model, lane):
+        return Outcome.WAITS, wait.words
+    looked = outlook(state, model, lane, frozenset(state.refusals.get(model.name, ())))
+    error = why_nowhere(state, model, lane, looked)
+    return Outcome.REFUSED, error.message if error else ""
 
 
 def refuse_without_device(state: BrainState) -> None:
@@ -78,82 +102,110 @@ def refuse_without_device(state: BrainState) -> None:
         raise Unavailable(
             Reason.NO_DEVICE,
             "no GPU host is connected; start pool-managerd there and point it at this orchestrator",
-            retry_after_ms=1000,
+            retry_after_ms=_RETRY_AFTER_MS,
         )
-    if not any(device.usable for node in state.fleet.nodes.values() for device in node.devices.values()):
-        raise Unavailable(
-            Reason.NO_DEVICE,
-            "no GPU host that is connected has a device that can be used; see `llorch gpus`",
-            retry_after_ms=1000,
-        )
-
-
-def refuse_if_excluded(state: BrainState, lane: Lane) -> None:
-    """A task that the rules leave no device for does not wait for a device that has never been seen."""
-    rules = rules_of(state.assignments, state.fleet, lane)
-    if not rules.excludes:
-        return
-    nodes = [node for node in state.fleet.nodes.values() if node.state is not NodeState.LOST]
-    if any(_leaves_something(rules, node) for node in nodes):
-        return
-    raise FailedPrecondition(Reason.PIN_EXCLUDES_ALL, _no_place_left(lane.model, rules.labels(state.fleet)))
 
 
 def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> None:
-    """A task that can never run does not wait: there is nothing to run it on, or no device could hold the model."""
+    """A task does not wait for what can never be, nor for what is away and not back soon."""
     refuse_without_device(state)
-    if not model.memory_is_known or not state.fleet.ready_nodes() or replicas.serving(state, lane):
-        return
-    if may_ever_fit(state, model, lane):
+    if replicas.serving(state, lane) or may_ever_fit(state, model, lane):
         return
     looked = outlook(state, model, lane)
-    if looked.plan is None and not looked.waits and (error := _no_place(state, model, looked)):
+    if looked.plan is None and not looked.waits and (error := _why_not_now(state, model, lane, looked, {})):
         raise _refusal(error)
 
 
-def refuse_if_nowhere(state: BrainState, model: Model, looked: Outlook) -> None:
+def refuse_if_nowhere(state: BrainState, model: Model, lane: Lane, looked: Outlook, places: tuple[Place, ...]) -> None:
     """A load that is asked for is refused where no place is left; it waits where workers only have to leave."""
     if looked.plan is None and not looked.waits:
-        raise _refusal(why_nowhere(state, model, looked) or _nothing_there(model))
+        away = absences(state, model, lane, places)
+        error = _away(model.name, looked, away) if away else _never(model, looked)
+        raise _refusal(error or _nothing_there(model))
 
 
-def why_nowhere(state: BrainState, model: Model, looked: Outlook) -> TaskError | None:
-    """The error for the tasks that wait, now that no place is left; None if a node or a device may still come."""
-    if any(_may_come_back(state, node) for node in state.fleet.nodes.values()):
+def why_nowhere(
+    state: BrainState, model: Model, lane: Lane, looked: Outlook, places: tuple[Place, ...] = ()
+) -> TaskError | None:
+    """The error for the tasks that wait, now that no place is left; None if they go on waiting for what is away."""
+    return _why_not_now(state, model, lane, looked, state.refusals.get(model.name, {}), places)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a task without a place waits for: `things` stay the same as long as nothing else is away."""
+
+    things: tuple[str, ...]
+    words: str
+
+
+def wait_of(state: BrainState, model: Model, lane: Lane) -> Wait | None:
+    """None if the tasks of the lane wait for nothing that is away."""
+    away = [absence for absence in absences(state, model, lane) if absence.soon]
+    if not away:
+        return None
+    return Wait(tuple(absence.what for absence in away), f"{_told(away)}{_by_when(away)}")
+
+
+def _why_not_now(
+    state: BrainState,
+    model: Model,
+    lane: Lane,
+    looked: Outlook,
+    failures: Mapping[str, TaskError],
+    places: tuple[Place, ...] = (),
+) -> TaskError | None:
+    """`failures` are those of loads of the model, by node."""
+    away = absences(state, model, lane, places)
+    if any(absence.soon for absence in away):
         return None
     if looked.promise is not None and looked.decision.removed.get("fingerprint"):
-        return _promise_broken(state, model, looked.promise)
-    if refused := state.refusals.get(model.name):
-        return next(iter(refused.values()))
-    return _no_place(state, model, looked)
+        return promises.unavailable(state, model.name, looked.promise)
+    failure = next(iter(failures.values()), None)
+    if failure is not None and (not away or failure.reason not in _OF_THE_NODE):
+        return failure
+    if away:
+        return _away(model.name, looked, away)
+    return _never(model, looked)
 
 
-def _no_place(state: BrainState, model: Model, looked: Outlook) -> TaskError | None:
+def _away(name: str, looked: Outlook, away: Sequence[Absence]) -> TaskError:
+    """There is a place, and it can't be had now."""
+    rules = f" ({' and '.join(looked.decision.excluded_by)})" if looked.decision.excluded_by else ""
+    message = f"model '{name}' can't be had now{rules}: away is {_told(away)}; try again{_by_when(away)}"
+    back = [absence.back_in_s for absence in away if absence.back_in_s is not None]
+    retry_after_ms = round(1000 * min(back)) if len(back) == len(away) else _RETRY_AFTER_MS
+    return TaskError(Reason.NO_DEVICE, message, retryable=True, retry_after_ms=max(_RETRY_AFTER_MS, retry_after_ms))
+
+
+def _told(away: Sequence[Absence]) -> str:
+    words = [absence.words for absence in islice(away, _TOLD_AT_MOST)]
+    more = f", and {len(away) - len(words)} more" if len(away) > len(words) else ""
+    return f"{'; or '.join(words)}{more}"
+
+
+def _by_when(away: Sequence[Absence]) -> str:
+    back = [absence.back_in_s for absence in away if absence.back_in_s is not None]
+    return f" (it may be back within {min(back):.0f} s)" if back else ""
+
+
+def _never(model: Model, looked: Outlook) -> TaskError | None:
     """None if nothing is known about how much it takes, or no device is there that could be considered."""
-    if looked.decision.removed.get(NO_ROOM):
+    removed = looked.decision.removed
+    if removed.get(NO_ROOM):
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, _no_room_beside_the_kept(model, looked))
     if model.memory_is_known and looked.decision.has_usable:
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, _fits_nowhere(model, looked))
-    if any(drain.comes_back for drain in state.drains.all()):
-        return None
+    if removed.get("model_file"):
+        return TaskError(Reason.MODEL_FILE_MISSING, _file_is_elsewhere(model, looked))
     if looked.decision.excluded_by:
         return TaskError(Reason.PIN_EXCLUDES_ALL, _no_place_left(model.name, looked.decision.excluded_by))
-    if looked.decision.removed.get("engine"):
+    if removed.get("engine"):
         return TaskError(Reason.NO_DEVICE, _no_such_engine(model), retryable=True)
-    removed = [words for name, words in STAYS_AWAY.items() if looked.decision.removed.get(name)]
-    if removed:
-        message = f"no device is left for '{model.name}': what could take it is {' or '.join(removed)}"
+    if removed.get("compute_capability"):
+        message = f"no device is left for '{model.name}': what could take it is too old for the engine"
         return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`", retryable=True)
     return None
-
-
-def _promise_broken(state: BrainState, model: Model, promise: Promise) -> TaskError | None:
-    """There are places, but of another fingerprint. None as long as one of the same may still come."""
-    if state.now < state.nodes_awaited_until or any(
-        promises.may_come_back(state, promise, drain) for drain in state.drains.all()
-    ):
-        return None
-    return promises.unavailable(state, model.name, promise)
 
 
 def _fits_nowhere(model: Model, looked: Outlook) -> str:
@@ -171,6 +223,14 @@ def _no_room_beside_the_kept(model: Model, looked: Outlook) -> str:
     )
 
 
+def _file_is_elsewhere(model: Model, looked: Outlook) -> str:
+    rules = f", and {' and '.join(looked.decision.excluded_by)} leaves no other" if looked.decision.excluded_by else ""
+    return (
+        f"the file of '{model.name}', {model.spec.source}, is in the models_dir of other nodes than those that could "
+        f"load it{rules}; copy the file there, or change the rule"
+    )
+
+
 def _no_such_engine(model: Model) -> str:
     return (
         f"no device that is left for '{model.name}' runs the engine {model.spec.engine} that it names; give the model "
@@ -185,25 +245,13 @@ def _no_place_left(model: str, labels: list[str] | tuple[str, ...]) -> str:
     )
 
 
-def _leaves_something(rules: Rules, node: Node) -> bool:
-    singles = ((device_id,) for device_id in node.devices)
-    named = (place.device_ids for place in rules.sets() if place.node_id == node.node_id)
-    return any(
-        rules.admits(node, device_ids) for device_ids in (*singles, *named) if node.devices.keys() >= set(device_ids)
-    )
-
-
 def _refusal(error: TaskError) -> LlorchError:
     """A place that may be there again soon is worth a retry."""
-    if error.reason is Reason.NO_DEVICE:
-        return Unavailable(error.reason, error.message, retry_after_ms=1000)
+    if error.retryable:
+        return Unavailable(error.reason, error.message, retry_after_ms=error.retry_after_ms or _RETRY_AFTER_MS)
     return FailedPrecondition(error.reason, error.message)
 
 
 def _nothing_there(model: Model) -> TaskError:
-    return TaskError(Reason.NO_DEVICE, f"no device that could take '{model.name}' answers now; see `llorch gpus`")
-
-
-def _may_come_back(state: BrainState, node: Node) -> bool:
-    is_lost = state.now - node.last_report_at >= state.config.no_device_grace_s
-    return node.state is NodeState.SUSPECT and not is_lost
+    message = f"no device that could take '{model.name}' answers now; see `llorch gpus`"
+    return TaskError(Reason.NO_DEVICE, message, retryable=True)

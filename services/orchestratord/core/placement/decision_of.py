@@ -9,7 +9,7 @@ CANDIDATES_KEPT = 8
 
 
 def record_of(
-    state: BrainState, decision: Decision, outcome: Outcome, decision_id: str, task_id: str = ""
+    state: BrainState, decision: Decision, outcome: Outcome, decision_id: str, task_id: str = "", why: str = ""
 ) -> DecisionRecord:
     candidates: tuple[Candidate, ...] = decision.ranked + decision.details
     removed: Mapping[str, int] = decision.removed
@@ -24,4 +24,5 @@ def record_of(
         considered=decision.considered,
         pinned=decision.pinned,
         fallback_used=decision.fallback_used,
+        why=why,
     )

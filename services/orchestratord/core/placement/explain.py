@@ -10,7 +10,7 @@ from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Wishes, rules_of
 from orchestratord.core.facts.task import Task, TaskRequest
 from orchestratord.core.placement import filters, prediction
-from orchestratord.core.placement.availability import outcome_of
+from orchestratord.core.placement.availability import verdict
 from orchestratord.core.placement.decision_of import record_of
 from orchestratord.core.placement.lanes import lane_of, overrides_of
 from orchestratord.core.placement.load_planning import outlook
@@ -65,7 +65,8 @@ def _explain(state: BrainState, request: LoadRequest, task: TaskRequest) -> Deci
     there = _workers(state, request, task)
     elsewhere = place_load(state, request, details=True)
     if there.chosen is None:
-        return record_of(state, _with_removed(elsewhere, there), outcome_of(elsewhere), decision_id="")
+        outcome, why = verdict(state, request.model, request.lane, elsewhere)
+        return record_of(state, _with_removed(elsewhere, there), outcome, decision_id="", why=why)
     is_free = state.fleet.workers[there.chosen.worker_id].takes_runs
     outcome = Outcome.CHOSEN if is_free else Outcome.WAITS
     return record_of(state, _with_removed(there, _by_rules(elsewhere)), outcome, decision_id="")

@@ -6,6 +6,7 @@ from functools import cache
 
 from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
+from orchestratord.core.facts.absence import Absence
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.mode_effects import BINDING, EFFECTS, WANTING
 from orchestratord.core.facts.rules import Rule
@@ -21,13 +22,15 @@ class Filter:
     """Takes out places where the model can't be or must not be.
 
     `matters` says once per decision whether it could remove anything at all; `removes` is asked for every place, so it
-    only decides; `detail` says why, to people who ask.
+    only decides; `detail` says why, to people who ask. `absence` tells what is away, of a filter that may stop to
+    remove a place while the place stays: what it removes can't be had now, what others remove never.
     """
 
     name: str
     removes: Callable[[Query, Site], bool]
     detail: Callable[[Query, Site], str]
     matters: Callable[[Query], bool] = lambda _: True
+    absence: Callable[[Query, Site], Absence] | None = None
 
 
 def context_of(query: Query, site: Site) -> int:
@@ -42,8 +45,39 @@ def _is_not_ready(_: Query, site: Site) -> bool:
     return site.node.state is not NodeState.READY
 
 
-def _why_not_ready(_: Query, site: Site) -> str:
-    return f"{site.node.node_id} is {site.node.state.lower()}: nothing new is placed there"
+def _why_not_ready(query: Query, site: Site) -> str:
+    return f"{_node_away(query, site).words}: nothing new is placed there"
+
+
+def _node_away(query: Query, site: Site) -> Absence:
+    """Tasks wait for a node that has just fallen silent, and after a start for those that were known before."""
+    node, config = site.node, query.state.config
+    silent_s = query.state.now - node.last_report_at
+    if node.state is NodeState.AWAITED:
+        left_s = config.recovery_window_s - silent_s
+        why = f"is expected back: it has not registered since the orchestrator started {silent_s:.0f} s ago"
+        return Absence(f"node '{node.node_id}'", why, left_s, soon=left_s > 0)
+    left_s = config.no_device_grace_s - silent_s
+    why = f"is away: it has not reported for {silent_s:.0f} s"
+    return Absence(f"node '{node.node_id}'", why, soon=node.state is NodeState.SUSPECT and left_s > 0)
+
+
+def _has_not_the_file(query: Query, site: Site) -> bool:
+    """A file of nodes' own folders can't be fetched by another node."""
+    source = query.model.spec.source
+    return source not in site.node.staged and source not in site.node.offered.values()
+
+
+def _which_file(query: Query, site: Site) -> str:
+    return f"{site.node.node_id} does not have {query.model.spec.source} in its models_dir, and other nodes have"
+
+
+def _is_of_a_folder(query: Query) -> bool:
+    """And some node has it."""
+    source = query.model.spec.source
+    return source.startswith("dir:") and any(
+        source in node.staged or source in node.offered.values() for node in query.state.fleet.nodes.values()
+    )
 
 
 def _did_fail(query: Query, site: Site) -> bool:
@@ -64,6 +98,12 @@ def _who_does_not_answer(_: Query, site: Site) -> str:
     return f"{site.name} does not answer"
 
 
+def _device_away(query: Query, site: Site) -> Absence:
+    failed_at = site.node.failed_at.get(site.device_ids[0], 0.0)
+    is_new = query.state.now - failed_at < query.state.config.no_device_grace_s
+    return Absence(f"{site.name} of {site.node.node_id}", "does not answer", soon=is_new)
+
+
 def _is_released(query: Query, site: Site) -> bool:
     """A device that its owner has taken back is not used until the owner gives it back."""
     return any((site.node.node_id, device_id) in query.state.released for device_id in site.device_ids)
@@ -71,6 +111,18 @@ def _is_released(query: Query, site: Site) -> bool:
 
 def _what_was_released(_: Query, site: Site) -> str:
     return f"{site.name} was released to its owner; `llorch gpu resume` gives it back"
+
+
+def _release(query: Query, site: Site) -> Absence:
+    """Tasks wait for a device that is given back by itself, and soon."""
+    key = site.node.node_id, site.device_ids[0]
+    due = query.state.released.due_at(key)
+    what, why = f"{site.name} of {site.node.node_id}", "is released to its owner"
+    if due is None:
+        return Absence(what, f"{why} until `llorch gpu resume {site.node.node_id}/{site.devices[0].index}`")
+    left_s = max(0.0, due - query.state.now)
+    is_soon = left_s <= query.state.config.no_device_grace_s
+    return Absence(what, f"{why} for another {left_s:.0f} s", left_s, soon=is_soon)
 
 
 def _is_drained(query: Query, site: Site) -> bool:
@@ -82,6 +134,16 @@ def _what_was_drained(query: Query, site: Site) -> str:
     drains = query.state.drains.on_node(site.node.node_id)
     pools = [drain.pool_id for drain in drains if set(drain.device_ids) & set(site.device_ids)]
     return f"pool {' and '.join(pools)} is drained; `llorch pool reload {pools[0]}` puts it to work again"
+
+
+def _drain(query: Query, site: Site) -> Absence:
+    """Tasks wait for a pool that is used again by itself."""
+    drains = query.state.drains.on_node(site.node.node_id)
+    drain = next(drain for drain in drains if site.device_ids[0] in drain.device_ids)
+    if drain.comes_back:
+        return Absence(f"pool {drain.pool_id}", "is being reloaded", soon=True)
+    doing = "drained" if drain.is_drained else "being drained"
+    return Absence(f"pool {drain.pool_id}", f"is {doing}; `llorch pool reload {drain.pool_id}` puts it to work again")
 
 
 def _is_older_than_the_engine(_: Query, site: Site) -> bool:
@@ -168,11 +230,20 @@ def _what_is_other(query: Query, site: Site) -> str:
     return promises.why_not(query, promise, site) if promise is not None else ""
 
 
-_NODE_READY = Filter("node_ready", _is_not_ready, _why_not_ready)
+_NODE_READY = Filter("node_ready", _is_not_ready, _why_not_ready, absence=_node_away)
+_FILE = Filter("model_file", _has_not_the_file, _which_file, _is_of_a_folder)
 _LOAD_FAILED = Filter("load_failed", _did_fail, _why_it_failed, lambda query: bool(query.request.excluded_nodes))
-_DEVICE_USABLE = Filter("device_usable", _does_not_answer, _who_does_not_answer)
-_RELEASED = Filter("device_released", _is_released, _what_was_released, lambda query: len(query.state.released) > 0)
-_DRAINING = Filter("pool_draining", _is_drained, _what_was_drained, lambda query: len(query.state.drains) > 0)
+_DEVICE_USABLE = Filter("device_usable", _does_not_answer, _who_does_not_answer, absence=_device_away)
+_RELEASED = Filter(
+    "device_released",
+    _is_released,
+    _what_was_released,
+    lambda query: len(query.state.released) > 0,
+    absence=_release,
+)
+_DRAINING = Filter(
+    "pool_draining", _is_drained, _what_was_drained, lambda query: len(query.state.drains) > 0, absence=_drain
+)
 _COMPUTE_CAPABILITY = Filter("compute_capability", _is_older_than_the_engine, _how_old_it_is)
 _ENGINE = Filter("engine", _lacks_the_engine, _what_it_offers, lambda query: query.model.spec.engine != "")
 _DEVICE_MASK = Filter(
@@ -188,7 +259,7 @@ _FINGERPRINT = Filter(
 
 # What is told to people is the first that applies.
 
-OF_NODES = (_NODE_READY, _LOAD_FAILED)
+OF_NODES = (_NODE_READY, _LOAD_FAILED, _FILE)
 """Asked once per node, with a site without devices."""
 
 OF_DEVICES = (_DEVICE_USABLE, _RELEASED, _DRAINING, _ENGINE, _COMPUTE_CAPABILITY, _DEVICE_MASK, *_WANT_NO_DEVICE)

@@ -159,7 +159,7 @@ class Surveyor:
         (whole,) = self.claims.on(site.devices[:1])
         if whole <= sum(capacity):
             return None
-        shares = _in_gib(capacity)
+        shares = in_gib(capacity)
         claims = tuple(-(-int(whole * share) // int(sum(shares))) for share in shares)
         return Fit(site, claims, shares, available, capacity, 0, 0.0, fits_now=False, fits_when_empty=False)
 
@@ -188,13 +188,13 @@ class Surveyor:
             yield said
             return
         if min(available) > 0:
-            yield _in_gib(available)
+            yield in_gib(available)
         keys = ((site.node.node_id, device_id) for device_id in site.device_ids)
         could_be_free = tuple(eviction.free_when_all_left(self.query.state, key) for key in keys)
-        yield _in_gib(could_be_free if min(could_be_free) > 0 else capacity)
+        yield in_gib(could_be_free if min(could_be_free) > 0 else capacity)
 
 
-def _in_gib(memory_mib: tuple[int, ...]) -> Shares:
+def in_gib(memory_mib: tuple[int, ...]) -> Shares:
     """Rounded: what is learnt about a split is useful again only if the same split comes again."""
     return tuple(float(max(1, mib // 1024)) for mib in memory_mib)
 

@@ -7,7 +7,6 @@ from llorch.errors import Reason
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.calibration import kinds_of
-from orchestratord.core.facts.drains import Drain
 from orchestratord.core.facts.fleet import Device, Node, Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.promise import Fingerprint, Promise
@@ -40,15 +39,6 @@ def may_be_kept_at(query: Query, promise: Promise, site: Site) -> bool:
     return _may_come_of(
         promise, site.node, site.devices, what_to_load(query.model, site.devices, query.request.context)
     )
-
-
-def may_come_back(state: BrainState, promise: Promise, drain: Drain) -> bool:
-    """Whether the pool is being reloaded and has cards of the promise; other pools are no reason to wait."""
-    node = state.fleet.nodes.get(drain.node_id)
-    if not drain.comes_back or node is None:
-        return False
-    cards = kinds_of([node.devices[device_id] for device_id in drain.device_ids if device_id in node.devices])
-    return not set(promise.cards).isdisjoint(cards)
 
 
 def why_not(query: Query, promise: Promise, site: Site) -> str:

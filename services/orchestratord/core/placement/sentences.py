@@ -39,10 +39,13 @@ def _what(record: DecisionRecord, *, is_dry_run: bool) -> str:
             queue_ms = best.ms("queue")
             how_long = f" about {duration(queue_ms / 1000)}" if queue_ms else ""
             return f"{'would wait' if is_dry_run else 'waited'}{how_long} for a slot on {best.where}"
+        case Outcome.WAITS if record.why:
+            return f"{'would wait' if is_dry_run else 'waited'} for {record.why}"
         case Outcome.WAITS:
             return f"{'would wait' if is_dry_run else 'waited'} until there is room for it"
         case _:
-            return "can't be placed" if is_dry_run else "could not be placed"
+            told = "can't be placed" if is_dry_run else "could not be placed"
+            return f"{told}: {record.why}" if record.why else told
 
 
 def _load(chosen: Candidate) -> str:

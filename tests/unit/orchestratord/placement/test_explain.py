@@ -7,6 +7,7 @@ import pytest
 from llorch.assignment_mode import Mode
 from llorch.errors import NotFound
 from orchestratord.core.facts.decision import Outcome
+from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.placement.explain import explain
 from orchestratord.core.placement.sentences import duration, sentence
@@ -105,7 +106,17 @@ def test_a_card_that_is_full_is_told_beside_the_one_that_will_do(scene: Scene) -
 def test_what_can_not_be_says_why(scene: Scene) -> None:
     scene.model("huge", 90 * GIB)
     assert explain(scene.state, "huge", "", 0, 0).outcome is Outcome.REFUSED
-    assert said(scene, "huge").startswith("can't be placed; GPU 0 (RTX 3090) of garage excluded: needs 92160 MiB")
+    assert said(scene, "huge").startswith("can't be placed: model 'huge' needs about 92160 MiB")
+    assert "GPU 0 (RTX 3090) of garage excluded: needs 92160 MiB" in said(scene, "huge")
+
+
+def test_what_can_not_be_now_says_what_it_waits_for(scene: Scene) -> None:
+    scene.state.fleet.nodes["garage"].state = NodeState.SUSPECT
+    assert explain(scene.state, "coder", "", 0, 0).outcome is Outcome.WAITS
+    assert said(scene).startswith("would wait for node 'garage', which is away: it has not reported for")
+    scene.state.fleet.nodes["garage"].state = NodeState.LOST
+    assert explain(scene.state, "coder", "", 0, 0).outcome is Outcome.REFUSED
+    assert "away is node 'garage'" in said(scene)
 
 
 def test_a_fallback_is_told(scene: Scene) -> None:

@@ -13,7 +13,7 @@ from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.rules import Lane, Overrides
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError
-from orchestratord.core.placement import availability, filters
+from orchestratord.core.placement import filters
 from orchestratord.core.placement.worker_specs import what_to_load
 from support.placement import BIG, GIB, SMALL, Scene, card
 
@@ -36,7 +36,10 @@ def scene_with(*cards: object, **options: object) -> Scene:
 
 def test_a_node_that_can_not_be_reached() -> None:
     scene = scene_with(state=NodeState.SUSPECT)
-    assert removed_by(scene)[BIG.device_id] == ("node_ready", "garage is suspect: nothing new is placed there")
+    assert removed_by(scene)[BIG.device_id] == (
+        "node_ready",
+        "node 'garage', which is away: it has not reported for 0 s: nothing new is placed there",
+    )
 
 
 def test_a_node_where_loading_it_failed() -> None:
@@ -214,6 +217,6 @@ def test_details_are_told_only_when_the_caller_asks_for_them() -> None:
 def test_every_reason_that_can_leave_out_every_device_ends_the_wait_or_passes_by_itself() -> None:
     """A filter that is neither would let a task wait for ever."""
     by_rules = {one.name for one in filters.OF_RULES}
-    ends = {*availability.STAYS_AWAY, "engine", *by_rules}
-    passing = {"node_ready", "load_failed", "device_usable"}
-    assert {one.name for one in (*filters.OF_NODES, *filters.OF_DEVICES)} - ends == passing
+    ends = {"load_failed", "model_file", "engine", "compute_capability"}
+    asked = (*filters.OF_NODES, *filters.OF_DEVICES)
+    assert {one.name for one in asked if one.absence is None} - by_rules == ends

@@ -190,7 +190,11 @@ def _format(name: str) -> int:
 
 
 def _in_tables_of(name: str, task: KeptTask) -> KeptTask:
-    return task if name >= "0003" else dataclasses.replace(task, promise=None)
+    if name < "0003":
+        task = dataclasses.replace(task, promise=None)
+    if name < "0004" and task.ending is not None:
+        task = dataclasses.replace(task, ending=dataclasses.replace(task.ending, log_epoch=1))
+    return task
 
 
 def _without(stored: dict[str, Any], change: Change) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from google.protobuf.descriptor_pb2 import EnumDescriptorProto
 from llama_orch.v2 import error_reason_pb2
 from llorch.assignment_mode import Mode
 from llorch.cache_type import CacheType
+from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
 from llorch.gguf.facts import Pooling
 from llorch.split_mode import SplitMode
 from orchestratord.core.facts.decision import Outcome
+from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.model import ModelState, Origin
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
@@ -39,6 +41,9 @@ VALUES: dict[type[Enum], set[str]] = {
     Outcome: {"chosen", "waits", "refused"},
     Quantity: {"prefill", "decode", "holding", "prompt", "load", "bandwidth"},
     Pooling: {"none", "mean", "cls", "last", "rank"},
+    DeviceKind: {"CUDA", "CPU", "SIMULATED"},
+    DrainPolicy: {"REQUEUE", "WAIT", "FAIL"},
+    AfterDrain: {"STAY", "RELOAD", "PURGE"},
     Work: {"generate", "embed", "rerank"},
     TaskState: {"QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED"},
 }  # fmt: skip
@@ -48,7 +53,7 @@ VALUES: dict[type[Enum], set[str]] = {
 def test_kinds_have_the_names_that_they_had_before() -> None:
     assert {kind.name for kind in KINDS} == {
         "models", "sources", "apps", "sessions", "calibrations", "rates", "released_devices", "assignments",
-        "decisions",
+        "decisions", "nodes", "drains",
     }  # fmt: skip
 
 

@@ -1,0 +1,206 @@
+"""What is only away: its tasks wait or are told to come back, with the true cause, and never hear "never"."""
+
+from dataclasses import replace
+
+import pytest
+
+from llorch.assignment_mode import Mode
+from llorch.errors import FailedPrecondition, LlorchError, Reason, Unavailable
+from orchestratord.core import effects, events
+from orchestratord.core.facts.assignments import Assignment
+from orchestratord.core.facts.drains import AfterDrain
+from orchestratord.core.facts.fleet import Device, Pool, Snapshot
+from orchestratord.core.facts.rules import Wishes
+from orchestratord.core.facts.task import TaskError, TaskState
+from support.brain_driver import BrainDriver, gpu
+
+BIG = gpu("GPU-big", total_mib=24_000)
+SMALL = gpu("GPU-small", total_mib=8_000, name="RTX 3050")
+POOLS = (Pool("garage", "garage", ("GPU-big",)),)
+PIN = Assignment("rule", "coder", "", ("garage",), Mode.PIN)
+
+
+def two_nodes(*, pinned: bool = False, size_mib: int = 14_000) -> BrainDriver:
+    """`coder` fits on `garage` alone, unless it is small; then only a rule keeps it from `attic`."""
+    driver = BrainDriver()
+    driver.add_model("coder", size_mib=size_mib)
+    come(driver, "garage", BIG, pools=POOLS)
+    come(driver, "attic", SMALL)
+    if pinned:
+        driver.handle(events.AssignmentSet(PIN))
+    return driver
+
+
+def come(driver: BrainDriver, node_id: str, device: Device, **contents: object) -> None:
+    driver.add_node(node_id, device, staged={"file:/models/coder.gguf": 4096}, **contents)  # type: ignore[arg-type]
+
+
+def pass_time(driver: BrainDriver, seconds: int, *reporting: str) -> None:
+    for _ in range(seconds):
+        driver.advance(1)
+        for node_id in reporting:
+            driver.report(node_id)
+
+
+def refusal(driver: BrainDriver, **options: object) -> LlorchError:
+    with pytest.raises(LlorchError) as refused:
+        driver.submit(**options)  # type: ignore[arg-type]
+    return refused.value
+
+
+def error_of(driver: BrainDriver, task_id: str) -> TaskError:
+    terminal = driver.task(task_id).terminal
+    assert isinstance(terminal, TaskError)
+    return terminal
+
+
+def sentences(driver: BrainDriver, task_id: str) -> list[str]:
+    return [said.text for said in driver.all_of(effects.Narrate) if said.task_id == task_id]
+
+
+@pytest.mark.parametrize(("pinned", "size_mib"), [(True, 4_000), (True, 14_000), (False, 14_000)])
+def test_a_task_whose_only_node_fell_silent_waits_says_for_what_and_runs_when_it_is_back(
+    pinned: bool, size_mib: int
+) -> None:
+    driver = two_nodes(pinned=pinned, size_mib=size_mib)
+    pass_time(driver, 7, "attic")
+    task_id = driver.submit()
+    assert driver.task(task_id).state is TaskState.QUEUED
+    assert sentences(driver, task_id) == ["waiting for node 'garage', which is away: it has not reported for 7 s"]
+    pass_time(driver, 10, "attic")
+    assert len(sentences(driver, task_id)) == 1, "it is told once"
+    driver.report("garage")
+    assert driver.only(effects.StartWorker).node_id == "garage"
+
+
+@pytest.mark.parametrize(("pinned", "size_mib"), [(True, 4_000), (True, 14_000), (False, 14_000)])
+def test_after_a_while_it_is_told_to_come_back_and_why(pinned: bool, size_mib: int) -> None:
+    driver = two_nodes(pinned=pinned, size_mib=size_mib)
+    pass_time(driver, 7, "attic")
+    waiting = driver.submit()
+    pass_time(driver, 30, "attic")
+    ended = error_of(driver, waiting)
+    assert (ended.reason, ended.retryable) == (Reason.NO_DEVICE, True)
+    for told in (ended.message, refusal(driver).message):
+        assert "node 'garage', which is away: it has not reported for" in told
+        assert ("rule 'coder only on garage'" in told) is pinned
+    assert isinstance(refusal(driver), Unavailable)
+    pass_time(driver, 100, "attic")
+    assert "node 'garage', which is away: it has not reported for" in refusal(driver).message, "lost is away as well"
+    come(driver, "garage", BIG)
+    driver.submit()
+    assert driver.only(effects.StartWorker).node_id == "garage"
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_released_card_is_told_with_when_it_comes_back(pinned: bool) -> None:
+    driver = two_nodes(pinned=pinned)
+    driver.handle(events.DeviceReleaseAsked("garage", ("GPU-big",)))
+    refused = refusal(driver)
+    assert isinstance(refused, Unavailable)
+    assert "RTX 3090 of garage, which is released to its owner until `llorch gpu resume garage/0`" in refused.message
+    driver.handle(events.DeviceReleaseAsked("garage", ("GPU-big",), duration_s=3600.0, until_ms=3_600_000))
+    refused = refusal(driver)
+    assert "for another 3600 s" in refused.message
+    assert refused.retry_after_ms == 3_600_000
+    driver.handle(events.DeviceReleaseAsked("garage", ("GPU-big",), duration_s=20.0, until_ms=20_000))
+    task_id = driver.submit()
+    pass_time(driver, 21, "garage", "attic")
+    assert driver.only(effects.StartWorker).node_id == "garage"
+    assert driver.task(task_id).state is TaskState.QUEUED
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_drained_pool_is_told_with_how_to_put_it_to_work(pinned: bool) -> None:
+    driver = two_nodes(pinned=pinned)
+    driver.handle(events.PoolDrainAsked("garage"))
+    refused = refusal(driver)
+    assert isinstance(refused, Unavailable)
+    assert "pool garage, which is drained; `llorch pool reload garage` puts it to work again" in refused.message
+    driver.handle(events.PoolDrainAsked("garage", after=AfterDrain.RELOAD))
+    driver.submit()
+    assert driver.only(effects.StartWorker).node_id == "garage"
+
+
+def test_memory_that_other_programs_hold_now_does_not_make_a_model_too_large() -> None:
+    driver = two_nodes()
+    driver.report("garage", Snapshot(full=False, devices=(replace(BIG, others_mib=15_000),)))
+    refused = refusal(driver)
+    assert isinstance(refused, Unavailable)
+    assert "RTX 3090 of garage, which is full: other programs hold 15000 MiB" in refused.message
+    driver.report("garage", Snapshot(full=False, devices=(BIG,)))
+    driver.submit()
+    assert driver.only(effects.StartWorker).node_id == "garage"
+
+
+def test_a_card_that_is_not_in_its_machine_now_is_away() -> None:
+    driver = two_nodes()
+    driver.handle(events.AssignmentSet(replace(PIN, targets=("garage/GPU-big",))))
+    driver.report("garage", Snapshot(full=True, pools=POOLS))
+    assert "garage/GPU-big, which node 'garage' does not have now" in refusal(driver).message
+
+
+def test_a_node_that_was_forgotten_may_come_again() -> None:
+    driver = two_nodes(pinned=True, size_mib=4_000)
+    pass_time(driver, 7, "attic")
+    driver.handle(events.NodeForgotten("garage"))
+    refused = refusal(driver)
+    assert isinstance(refused, Unavailable)
+    assert "garage, which is of node 'garage', and no node of this name is connected" in refused.message
+    come(driver, "garage", BIG)
+    driver.submit()
+    assert driver.only(effects.StartWorker).node_id == "garage"
+
+
+def test_what_can_never_be_is_said_at_once_also_while_other_nodes_are_away() -> None:
+    driver = two_nodes(size_mib=40_000)
+    pass_time(driver, 7, "attic")
+    assert refusal(driver).reason is Reason.MODEL_FITS_NO_DEVICE
+    assert isinstance(refusal(driver), FailedPrecondition)
+    driver.add_model("tiny", size_mib=1_000)
+    driver.handle(events.AssignmentSet(replace(PIN, model="tiny", targets=("attic",), assignment_id="tiny")))
+    never = refusal(driver, model="tiny", wishes=Wishes(pin=("garage",)))
+    assert never.reason is Reason.PIN_EXCLUDES_ALL
+    assert isinstance(never, FailedPrecondition)
+
+
+def test_a_silent_node_that_would_not_do_is_not_waited_for() -> None:
+    driver = two_nodes()
+    driver.add_node("barn", gpu("GPU-tiny", total_mib=2_000))
+    driver.handle(events.AssignmentSet(PIN))
+    driver.handle(events.DeviceReleaseAsked("garage", ("GPU-big",)))
+    pass_time(driver, 7, "attic", "garage")
+    assert "barn" not in refusal(driver).message
+
+
+def test_a_load_that_is_asked_for_hears_the_same() -> None:
+    driver = two_nodes(pinned=True)
+    pass_time(driver, 7, "attic")
+    with pytest.raises(Unavailable, match="node 'garage', which is away: it has not reported for 7 s"):
+        driver.handle(events.ModelLoadAsked("coder", "worker-1"))
+
+
+def test_a_device_that_does_not_answer_is_waited_for_and_then_told() -> None:
+    driver = two_nodes()
+    driver.report("garage", Snapshot(full=False, devices=(replace(BIG, usable=False),)))
+    waiting = driver.submit()
+    assert sentences(driver, waiting) == ["waiting for RTX 3090 of garage, which does not answer"]
+    pass_time(driver, 31, "garage", "attic")
+    assert error_of(driver, waiting).reason is Reason.NO_DEVICE
+    driver.report("garage", Snapshot(full=False, devices=(BIG,)))
+    driver.submit()
+    assert driver.only(effects.StartWorker).node_id == "garage"
+
+
+def test_a_file_of_one_nodes_folder_is_not_looked_for_on_another() -> None:
+    driver = BrainDriver()
+    driver.add_node("garage", BIG, staged={"dir:notes.gguf": 100}, offered={"notes": "dir:notes.gguf"})
+    driver.add_node("attic", SMALL)
+    pass_time(driver, 7, "attic")
+    task_id = driver.submit("notes")
+    assert not driver.all_of(effects.StageModel)
+    assert sentences(driver, task_id) == ["waiting for node 'garage', which is away: it has not reported for 7 s"]
+    driver.report("garage")
+    assert driver.only(effects.StageModel).node_id == "garage"
+    driver.handle(events.AssignmentSet(replace(PIN, model="notes", targets=("attic",))))
+    assert refusal(driver, model="notes").reason is Reason.MODEL_FILE_MISSING
