@@ -85,21 +85,22 @@ def run(options: SystemOptions) -> int:
 
 
 async def demonstrate(system: LocalSystem, _state: fleet_service_pb2.State) -> None:
-    over_http = await ask_over_http(system.http_url, PROMPTS[0])
-    async with AsyncClient(system.grpc_address) as client:
+    over_http = await ask_over_http(system.http_url, system.http_token, PROMPTS[0])
+    async with AsyncClient(system.grpc_address, system.grpc_token) as client:
         over_grpc = await ask_over_grpc(client, PROMPTS[1])
         workers = {worker.spec.worker_id: worker for worker in (await client.state()).workers}
     load_ms = {worker_id: worker.engine.load_ms for worker_id, worker in workers.items()}
     show_table([over_http, over_grpc], load_ms)
 
 
-async def ask_over_http(url: str, prompt: str) -> Answer:
+async def ask_over_http(url: str, token: str | None, prompt: str) -> Answer:
     """POST /v2/tasks, then the events of the task as SSE."""
     say(f"\nHTTP/SSE  POST /v2/tasks, GET /v2/tasks/…/events  ·  {prompt}\n")
     message = {"role": "user", "content": [{"text": prompt}]}
     sampling = {"temperature": TEMPERATURE}
     generate = {"chat": {"messages": [message]}, "max_tokens": MAX_TOKENS, "sampling": sampling}
-    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
         submitted = await client.post("/v2/tasks", json={"model": MODEL, "generate": generate})
         submitted.raise_for_status()
         placed: dict[str, Any] = {}

@@ -30,12 +30,12 @@ from llama_orch.v2 import (
     session_service_pb2,
     task_service_pb2,
 )
-from llorch.auth import refuse_open_bind
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
 from llorch.logs import get_logger
 from llorch.ports import announce_address, split_address
 from llorch.rpc.client import open_channel
+from llorch.token_rules import refuse_open_bind
 
 DRAIN_S = 2.0
 """How long streams have to send their end, and calls to be answered."""
@@ -66,7 +66,7 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
 
 
 def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, draining: asyncio.Event) -> Door:
-    upstream = Upstream(channel, settings.call_timeout_s)
+    upstream = Upstream(channel, settings.call_timeout_s, shows_token=settings.token is not None)
     streams = EventStream(draining)
     bodies = BodyReader(settings.max_body_mib * 2**20, settings.body_timeout_s)
     health = Health(upstream)
@@ -74,7 +74,7 @@ def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, draining: a
     openai_door = OpenAiDoor(upstream, streams, bodies, SystemClock())
     return Door(
         HostGuard(split_address(settings.bind)[0], settings.allowed_host, settings.allowed_origin),
-        ClientCheck(settings.token),
+        ClientCheck(settings.token, optional=settings.auth_optional),
         {"/healthz": health.answer_alive, "/readyz": health.answer_ready},
         (Api("/v1/", openai_door, openai_errors), Api("", rpc_door, errors)),
         settings.max_requests,

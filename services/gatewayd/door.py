@@ -10,7 +10,7 @@ from gatewayd.exchange import ClientGone, Exchange, Receive, Scope, Send
 from gatewayd.json_codec import encode_json
 from gatewayd.security import ClientCheck, HostGuard, peer_of
 from gatewayd.transcode import JSON
-from llorch.errors import Internal, LlorchError, Reason, ResourceExhausted
+from llorch.errors import Internal, LlorchError, Reason, ResourceExhausted, Unauthenticated
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.rpc.call_context import CORRELATION_ID, CallInfo, enter_call
@@ -99,7 +99,10 @@ class Door:
             )
         identity, metadata = self._clients.admit(exchange)
         call.identity = identity.name
-        await handler(exchange, (*metadata, (CORRELATION_ID, exchange.correlation_id)))
+        try:
+            await handler(exchange, (*metadata, (CORRELATION_ID, exchange.correlation_id)))
+        except Unauthenticated as error:
+            raise self._clients.to_client(exchange, error) from None
 
 
 def _enter_call(exchange: Exchange) -> CallInfo:

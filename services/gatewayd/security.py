@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from gatewayd.exchange import Exchange
+from gatewayd.token_mismatch import tokens_differ
 from llorch.auth import (
     AUTHORIZATION,
     CLIENT_CLASS,
@@ -17,14 +18,14 @@ from llorch.auth import (
     Identity,
     bearer_token,
     is_app_key,
+    is_forwarded,
     is_loopback,
+    same_token,
 )
-from llorch.errors import InvalidArgument, PermissionDenied, Reason, Unauthenticated
+from llorch.errors import InvalidArgument, LlorchError, PermissionDenied, Reason, Unauthenticated
 from llorch.identifiers import token_fingerprint
 from llorch.ports import join_address
 
-# A proxy that sends one of these forwards for another client, which may be on another machine.
-_FORWARDING_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
@@ -65,8 +66,9 @@ class HostGuard:
 class ClientCheck:
     """Checks tokens, and makes the metadata that tells the orchestrator about the client."""
 
-    def __init__(self, token: str | None) -> None:
-        self._auth = BearerAuth(token)
+    def __init__(self, token: str | None, *, optional: bool = False) -> None:
+        self._token = token
+        self._auth = BearerAuth(token, optional=optional)
 
     def admit(self, exchange: Exchange) -> tuple[Identity, tuple[tuple[str, str], ...]]:
         """The client's identity, and the metadata with which to call the orchestrator on its behalf.
@@ -75,12 +77,23 @@ class ClientCheck:
         knows the keys of apps; the gateway forwards them with every call.
         """
         peer = peer_of(exchange.client)
-        client_class = "loopback" if is_loopback(peer) and not _is_forwarded(exchange.headers) else "remote"
+        client_class = "loopback" if is_loopback(peer) and not is_forwarded(exchange.headers) else "remote"
         shown = _shown_token(exchange.headers)
         metadata = {CLIENT_CLASS: client_class, **({AUTHORIZATION: f"Bearer {shown}"} if shown else {})}
         if shown is not None and is_app_key(shown):
             return Identity(token_fingerprint(shown)), tuple(metadata.items())
         return self._auth.authenticate(metadata, peer), tuple(metadata.items())
+
+    def to_client(self, exchange: Exchange, refusal: Unauthenticated) -> LlorchError:
+        """What to answer where the orchestrator refused a client that was admitted here: its fault only if it showed a
+        key or a token that this gateway could not check.
+        """
+        shown = _shown_token(exchange.headers)
+        if self._token is None:
+            return refusal
+        if shown is not None and is_app_key(shown) and not same_token(shown, self._token):
+            return refusal
+        return tokens_differ(refusal, shows_token=True)
 
 
 def peer_of(client: tuple[str, int] | None) -> str:
@@ -96,10 +109,6 @@ def _shown_token(headers: Mapping[str, str]) -> str | None:
     if shown is not None and _TOKEN.fullmatch(shown) is None:
         raise Unauthenticated(Reason.TOKEN_INVALID, "the bearer token has characters that no token has")
     return shown
-
-
-def _is_forwarded(headers: Mapping[str, str]) -> bool:
-    return any(name in headers for name in _FORWARDING_HEADERS)
 
 
 def _host_name(host: str) -> str | None:

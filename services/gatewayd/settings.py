@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from llorch.settings import DaemonSettings
+from llorch.settings import DaemonSettings, auth_optional_field
+from llorch.token_rules import BearerToken
 
 
 class GatewaySettings(DaemonSettings, section="gateway"):
@@ -10,11 +11,13 @@ class GatewaySettings(DaemonSettings, section="gateway"):
 
     bind: str = Field("127.0.0.1:8080", description="Address to listen on, host:port; port 0 takes any free one.")
     orchestrator: str = Field("127.0.0.1:8090", description="host:port of the orchestrator.")
-    token: str | None = Field(
+    token: BearerToken | None = Field(
         None,
         repr=False,
-        description="Secret that clients on other machines have to show; needed to listen beyond this machine.",
+        description="Bearer token that every client has to show, on this machine too; the orchestrator has the same. "
+        "Without one, clients on this machine alone are let in.",
     )
+    auth_optional: bool = auth_optional_field()
     allowed_host: list[str] = Field(
         default_factory=list,
         description="Name under which clients reach this gateway, e.g. gpu-box.lan. Repeatable.",

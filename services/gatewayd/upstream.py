@@ -10,15 +10,19 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from llorch.errors import Reason, Unavailable
+from gatewayd.token_mismatch import tokens_differ
+from llorch.errors import Reason, Unauthenticated, Unavailable
 from llorch.rpc.client import Metadata, call, open_stream
 
 _HEALTH_TIMEOUT_S = 2.0
 
 
 class Upstream:
-    def __init__(self, channel: grpc.aio.Channel, call_timeout_s: float) -> None:
+    """`shows_token`: whether the channel shows a token where a call has none of its own."""
+
+    def __init__(self, channel: grpc.aio.Channel, call_timeout_s: float, *, shows_token: bool) -> None:
         self._channel = channel
+        self._shows_token = shows_token
         self._call_timeout_s = call_timeout_s
         self._methods: dict[str, Any] = {}
         self._health = cast("Any", health_pb2_grpc.HealthStub)(channel)
@@ -37,7 +41,10 @@ class Upstream:
 
     async def check_health(self) -> None:
         """Raises Unavailable unless the orchestrator says that it is serving."""
-        response = await call(self._health.Check, health_pb2.HealthCheckRequest(), timeout_s=_HEALTH_TIMEOUT_S)
+        try:
+            response = await call(self._health.Check, health_pb2.HealthCheckRequest(), timeout_s=_HEALTH_TIMEOUT_S)
+        except Unauthenticated as error:
+            raise tokens_differ(error, shows_token=self._shows_token) from error
         if response.status != health_pb2.HealthCheckResponse.SERVING:
             raise Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the orchestrator answers but is not serving")
 

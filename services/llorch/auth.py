@@ -1,20 +1,49 @@
-"""Authentication of callers: bearer tokens, and the trust that a loopback peer gets by default."""
+"""Authentication of callers: bearer tokens, and the trust that callers of this machine get where no token is set."""
 
 import hashlib
 import hmac
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote
 
-from llorch.errors import FailedPrecondition, Reason, Unauthenticated
+from llorch.errors import Reason, Unauthenticated
 from llorch.identifiers import secret_token, token_fingerprint
+from llorch.ports import is_loopback_host
 
 AUTHORIZATION = "authorization"
 CLIENT_CLASS = "x-llorch-client"
 """Set by the gateway about its own peer: `remote` or `loopback`."""
 
+_OF_THIS_MACHINE = "loopback"
+_FORWARDING_PREFIX = "x-forwarded"
+_FORWARDING_HEADERS = frozenset(
+    {
+        "cdn-loop",
+        "cf-connecting-ip",
+        "client-ip",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "forwarded",
+        "forwarded-for",
+        "proxy-client-ip",
+        "true-client-ip",
+        "via",
+        "wl-proxy-client-ip",
+        "x-azure-clientip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-external-address",
+        "x-original-forwarded-for",
+        "x-original-host",
+        "x-originating-ip",
+        "x-proxyuser-ip",
+        "x-real-ip",
+        "x-real-port",
+        "x-remote-addr",
+        "x-remote-ip",
+    }
+)
 
 APP_KEY_PREFIX = "llorch-"
 """The prefix of keys of apps, so that scanners for leaked secrets recognise one."""
@@ -45,21 +74,21 @@ class Authenticator(Protocol):
 
 
 class BearerAuth:
-    """One token for all callers that are not on this machine.
+    """One token, which every caller shows; one on this machine too, since behind a reverse proxy all clients are there.
 
-    With `loopback_bypass` a loopback peer needs no token, unless its metadata says that it calls for a remote client
-    (`x-llorch-client: remote`); a token that it shows all the same must be right.
+    Without a token, callers of this machine are let in, and no others. With `optional`, callers of this machine need
+    not show it. A token that is shown has to be right.
     """
 
-    def __init__(self, token: str | None, loopback_bypass: bool = True) -> None:
-        self._token = token
+    def __init__(self, token: str | None, *, optional: bool = False) -> None:
+        self._token = token or None
         self._identity = Identity(token_fingerprint(token)) if token else LOCALHOST
-        self._loopback_bypass = loopback_bypass
+        self._optional = optional
 
     def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
         shown = bearer_token(metadata)
-        trusted = self._loopback_bypass and metadata.get(CLIENT_CLASS) != "remote" and is_loopback(peer)
-        if trusted and (shown is None or self._token is None):
+        is_needed = self._token is not None and not (self._optional and shown is None)
+        if not is_needed and is_of_this_machine(metadata, peer):
             return LOCALHOST
         if self._token is None:
             raise Unauthenticated(
@@ -98,6 +127,22 @@ def same_token(shown: str, expected: str) -> bool:
     return hmac.compare_digest(shown.encode(), expected.encode())
 
 
+def is_of_this_machine(metadata: Mapping[str, str], peer: str) -> bool:
+    """Whether a call comes from this machine, as far as one can tell: its peer is on loopback, is no gateway that calls
+    for a client elsewhere (`x-llorch-client`), and no proxy that says that it forwards.
+    """
+    return (
+        is_loopback(peer)
+        and metadata.get(CLIENT_CLASS, _OF_THIS_MACHINE) == _OF_THIS_MACHINE
+        and not is_forwarded(metadata)
+    )
+
+
+def is_forwarded(names: Iterable[str]) -> bool:
+    """Whether headers, by their names in lower case, are of a proxy that forwards for a client, who may be anywhere."""
+    return any(name in _FORWARDING_HEADERS or name.startswith(_FORWARDING_PREFIX) for name in names)
+
+
 def is_loopback(peer: str) -> bool:
     """Whether a gRPC peer (`ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000`, `unix:…`) is on this machine."""
     family, _, address = peer.partition(":")
@@ -106,25 +151,4 @@ def is_loopback(peer: str) -> bool:
     if family == "ipv4":
         return address.startswith("127.")
     host = unquote(address).rpartition(":")[0].strip("[]")
-    return family == "ipv6" and _is_loopback_address(host)
-
-
-def refuse_open_bind(bind: str, token: str | None) -> None:
-    """Refuses to listen beyond this machine without a token. `bind` is `host:port`."""
-    host = bind.rpartition(":")[0].strip("[]")
-    if token or host == "localhost" or _is_loopback_address(host):
-        return
-    raise FailedPrecondition(
-        Reason.TOKEN_MISSING,
-        f"bind {bind} can be reached from other machines, but no token is set; set one (--token, or `token` "
-        f"in the settings file), or bind to 127.0.0.1",
-    )
-
-
-def _is_loopback_address(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+    return family == "ipv6" and is_loopback_host(host)

@@ -13,7 +13,19 @@ import structlog
 
 from llorch.rpc.call_context import call_or_none
 
-_SECRET_FIELDS = frozenset({"token", "authorization", "access_token", "ready_token", "secret", "api_key", "password"})
+_SECRET_FIELDS = frozenset(
+    {
+        "access_token",
+        "api_key",
+        "authorization",
+        "metrics_token",
+        "node_token",
+        "password",
+        "ready_token",
+        "secret",
+        "token",
+    }
+)
 
 
 def configure_logging(service: str, level: str = "info") -> None:

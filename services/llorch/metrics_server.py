@@ -9,20 +9,24 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from llorch.auth import bearer_token, refuse_open_bind, same_token
+from llorch.auth import BearerAuth
+from llorch.errors import Unauthenticated
 from llorch.ports import ensure_free, join_address, resolve_bind, split_address
+from llorch.token_rules import refuse_open_bind
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
 
 class MetricsServer:
-    """Beyond this machine a token is needed, which scrapers show as `Authorization: Bearer …`."""
+    """Scrapers show the token as `Authorization: Bearer …`; without one, those of this machine alone are answered."""
 
-    def __init__(self, bind: str, registry: CollectorRegistry, token: str | None = None) -> None:
-        refuse_open_bind(bind, token)
+    def __init__(
+        self, bind: str, registry: CollectorRegistry, token: str | None = None, *, optional: bool = False
+    ) -> None:
+        refuse_open_bind(bind, token, "metrics_token")
         self._bind = bind
-        self._token = token
+        self._auth = BearerAuth(token, optional=optional)
         self._metrics = make_wsgi_app(registry)
         self._server: WSGIServer | None = None
 
@@ -43,9 +47,10 @@ class MetricsServer:
     def _answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] not in ("/metrics", "/"):
             return _refuse(start_response, "404 Not Found", b"metrics are at /metrics\n")
-        shown = bearer_token({"authorization": environ.get("HTTP_AUTHORIZATION", "")})
-        if self._token is not None and not (shown and same_token(shown, self._token)):
-            return _refuse(start_response, "401 Unauthorized", b"a bearer token is needed\n")
+        try:
+            self._auth.authenticate(_headers(environ), _peer(environ))
+        except Unauthenticated as error:
+            return _refuse(start_response, "401 Unauthorized", f"{error.message}\n".encode())
         metrics: Iterable[bytes] = self._metrics(environ, start_response)
         return metrics
 
@@ -70,6 +75,17 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the name is the base class's
         """Scrapes are not logged."""
+
+
+def _headers(environ: Environ) -> dict[str, str]:
+    names = (name for name in environ if name.startswith("HTTP_"))
+    return {name.removeprefix("HTTP_").replace("_", "-").lower(): environ[name] for name in names}
+
+
+def _peer(environ: Environ) -> str:
+    """In gRPC's form; the port does not matter."""
+    host = environ["REMOTE_ADDR"]
+    return f"{'ipv6' if ':' in host else 'ipv4'}:{join_address(host, 0)}"
 
 
 def _refuse(start_response: StartResponse, status: str, why: bytes) -> Iterable[bytes]:

@@ -1,6 +1,7 @@
 """Addresses to listen on: splitting, testing, and finding the process that holds a port."""
 
 import errno
+import ipaddress
 import os
 import socket
 from dataclasses import dataclass
@@ -32,6 +33,16 @@ def split_address(bind: str) -> tuple[str, int]:
 
 def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a numeric address, without brackets, is one of loopback. Names are not: who resolves them may lie."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def resolve_bind(host: str) -> str:

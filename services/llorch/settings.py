@@ -34,6 +34,8 @@ KNOWN_SECTIONS = frozenset(
 )
 TOP_KEYS = frozenset({"models_dir"})
 """May stand above all sections; the daemon that has such a setting reads it."""
+_SHARED_VARIABLES = {"auth_optional": "AUTH_OPTIONAL"}
+"""Variables that tell all daemons alike, by the setting. A daemon's own goes before; an empty one says nothing."""
 _EXIT_SETTINGS = 2
 
 
@@ -42,6 +44,15 @@ class SettingsError(InvalidArgument):
 
     def __init__(self, message: str) -> None:
         super().__init__(Reason.INVALID_FIELD, message)
+
+
+def auth_optional_field() -> Any:
+    """The field `auth_optional`, for daemons whose callers show a token."""
+    return Field(
+        False,
+        description="Callers of this machine need not show the token. Behind a reverse proxy that does not say that it "
+        "forwards, as nginx by default, that is every client there is. For all daemons: the variable AUTH_OPTIONAL.",
+    )
 
 
 class DaemonSettings(BaseSettings):
@@ -100,7 +111,19 @@ def read(settings_class: type[Settings], argv: Sequence[str], env: Mapping[str, 
     try:
         return settings_class(**values)
     except ValidationError as error:
-        raise SettingsError(_describe(settings_class, error, flags, variables, file)) from None
+        raise SettingsError(_describe(settings_class, error, flags, variables, file, env)) from None
+
+
+def configured(section: str, name: str, config: Path | None, env: Mapping[str, str]) -> str | None:
+    """What environment and settings file say about a text of a daemon, for a program that starts it and needs to know.
+    `config` is the file that was named. Raises SettingsError.
+    """
+    variable = env.get(f"LLORCH_{section}_{name}".upper())
+    file = _find_file(str(config) if config else None, env)
+    if variable is not None or file is None:
+        return variable
+    value = _content(file).get(section, {}).get(name)
+    return value if isinstance(value, str) else None
 
 
 def _read_flags(settings_class: type[DaemonSettings], argv: Sequence[str]) -> dict[str, Any]:
@@ -130,7 +153,13 @@ def _read_environment(settings_class: type[DaemonSettings], env: Mapping[str, st
         if name.startswith(prefix) and name not in known:
             raise SettingsError(f"the environment sets {name}, which means nothing{_nearest(name, known)}")
     source = EnvSettingsSource(settings_class, env_prefix=prefix)
-    source.env_vars = {name.lower(): value for name, value in env.items() if name in known}
+    shared = {
+        _variable(settings_class, name): env[variable]
+        for name, variable in _SHARED_VARIABLES.items()
+        if name in settings_class.model_fields and env.get(variable)
+    }
+    own = {name: value for name, value in env.items() if name in known}
+    source.env_vars = {name.lower(): value for name, value in (shared | own).items()}
     try:
         return source()
     except BadFlag as error:
@@ -151,12 +180,7 @@ def _find_file(flag: str | None, env: Mapping[str, str]) -> Path | None:
 
 
 def _read_file(settings_class: type[DaemonSettings], file: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(file.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} can't be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file} is not TOML: {error}") from None
+    content = _content(file)
     for name in content:
         if name not in KNOWN_SECTIONS | TOP_KEYS:
             raise SettingsError(f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}")
@@ -168,6 +192,15 @@ def _read_file(settings_class: type[DaemonSettings], file: Path) -> dict[str, An
     for name in TOP_KEYS & content.keys() & known:
         keys.setdefault(name, content[name])
     return keys
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} can't be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}") from None
 
 
 def _section(file: Path, content: Mapping[str, Any], section: str, known: Iterable[str]) -> dict[str, Any]:
@@ -186,6 +219,7 @@ def _describe(
     flags: Mapping[str, Any],
     variables: Mapping[str, Any],
     file: Path | None,
+    env: Mapping[str, str],
 ) -> str:
     """The first of the bad values: where it was set, what it is, and what would be right."""
     first = error.errors(include_url=False)[0]
@@ -196,7 +230,8 @@ def _describe(
     if name in flags:
         place = _flag(name)
     elif name in variables:
-        place = _variable(settings_class, name)
+        own = _variable(settings_class, name)
+        place = own if own in env else _SHARED_VARIABLES[name]
     elif file:
         place = f"{file}, section [{settings_class.section}]: {name}"
     else:

@@ -16,7 +16,7 @@ from llama_orch.v2 import (
     session_service_pb2_grpc,
     task_service_pb2_grpc,
 )
-from llorch.auth import BearerAuth, refuse_open_bind
+from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
 from llorch.data_dir import held_data_dir
@@ -24,6 +24,7 @@ from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.ports import announce_address
 from llorch.rpc.server import RpcServer
+from llorch.token_rules import refuse_open_bind
 from orchestratord.api import (
     app_service,
     catalog_service,
@@ -78,8 +79,8 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
     clock = SystemClock()
     owner = BrainOwner(Brain(_brain_config(settings), new_id), clock)
     streams = TaskStreams()
-    auth = AppAuth(owner.state.apps.by_key_hash, BearerAuth(settings.token))
-    server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=auth)
+    auth = AppAuth(owner.state.apps.by_key_hash, BearerAuth(settings.token, optional=settings.auth_optional))
+    server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=auth, open_to_probes=True)
     async with TaskSupervisor("orchestratord") as tasks:
         node_token = settings.node_token or settings.token
         keeper = Keeper(store, owner.post, clock, tasks)
@@ -124,7 +125,9 @@ async def _metrics_served(
     from llorch.metrics_server import MetricsServer
 
     registry = metrics().registry(asyncio.get_running_loop())
-    server = MetricsServer(settings.metrics_bind, registry, settings.metrics_token)
+    token = settings.metrics_token or settings.token
+    optional = settings.auth_optional and settings.metrics_token is None
+    server = MetricsServer(settings.metrics_bind, registry, token, optional=optional)
     _log.info("metrics", address=server.start())
     try:
         yield
@@ -186,7 +189,9 @@ def _add_services(
     tasks = task_service.TaskService(owner, streams, effects, settings.write_deadline_s)
     catalog = catalog_service.CatalogService(owner, effects, clock)
     fleet = fleet_service.FleetService(owner, effects, incarnation, clock, settings.write_deadline_s)
-    links = node_link_service.NodeLinkService(owner, incarnation, server.draining)
+    links = node_link_service.NodeLinkService(
+        owner, incarnation, server.draining, nodes_show_token=settings.token is not None
+    )
     sessions = session_service.SessionService(owner, clock)
     placement = placement_service.PlacementService(owner, effects, clock)
     apps = app_service.AppService(owner, effects, clock)

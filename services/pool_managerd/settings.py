@@ -1,7 +1,6 @@
 """What an owner of a GPU host can set."""
 
 import json
-import os
 import re
 import socket
 from collections.abc import Iterator
@@ -13,6 +12,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator
 from llorch.engines import EngineName
 from llorch.errors import LlorchError
 from llorch.identifiers import check_id
+from llorch.settings import auth_optional_field
+from llorch.state_dir import state_dir
+from llorch.token_rules import BearerToken
 from pool_managerd.devices.simulated import parse_simulated_gpu
 from pool_managerd.models.settings import ModelSettings
 from pool_managerd.workers.ports import parse_worker_ports
@@ -22,8 +24,7 @@ _LONGEST_LABEL = 63
 
 
 def _default_data_dir() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "llama-orch" / "pool-managerd"
+    return state_dir() / "pool-managerd"
 
 
 class PoolManagerSettings(ModelSettings, section="pool_manager"):
@@ -40,10 +41,13 @@ class PoolManagerSettings(ModelSettings, section="pool_manager"):
         description="Host under which the orchestrator reaches this machine. By default the address that this "
         "machine uses toward the orchestrator.",
     )
-    token: str | None = Field(
+    token: BearerToken | None = Field(
         None,
-        description="Bearer token: shown to the orchestrator, and asked for from callers of other machines.",
+        repr=False,
+        description="Bearer token, the orchestrator's: shown to it, and asked for from every caller, on this machine "
+        "too. Without one, callers on this machine alone are let in.",
     )
+    auth_optional: bool = auth_optional_field()
     data_dir: Path = Field(
         default_factory=_default_data_dir, description="Folder for records of workers and their logs."
     )

@@ -6,13 +6,14 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_orch.v2 import worker_service_pb2, worker_service_pb2_grpc
-from llorch.auth import BearerAuth, refuse_open_bind
+from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
 from llorch.clock import Clock, SystemClock
 from llorch.errors import LlorchError
 from llorch.logs import get_logger
 from llorch.ports import announce_address
 from llorch.rpc.server import RpcServer
+from llorch.token_rules import refuse_open_bind
 from worker_orcd.api.worker_servicer import WorkerServicer
 from worker_orcd.engines.protocol import Engine
 from worker_orcd.engines.registry import REGISTRY
@@ -40,9 +41,9 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
 
     What is opened is closed in reverse: the server, the background tasks, the engine, the link.
     """
-    refuse_open_bind(settings.bind, settings.access_token)
+    refuse_open_bind(settings.bind, settings.access_token, "access_token")
     if settings.metrics_bind is not None:
-        refuse_open_bind(settings.metrics_bind, settings.metrics_token)
+        refuse_open_bind(settings.metrics_bind, settings.metrics_token, "metrics_token")
     clock = SystemClock()
     async with AsyncExitStack() as opened:
         link = _open_link(settings, clock)
@@ -84,9 +85,7 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
 
 
 def _build_server(settings: WorkerSettings, servicer: WorkerServicer) -> RpcServer:
-    """With an access token every caller has to show it, also callers on this machine."""
-    authenticator = BearerAuth(settings.access_token, loopback_bypass=settings.access_token is None)
-    server = RpcServer(name="worker-orcd", bind=settings.bind, authenticator=authenticator)
+    server = RpcServer(name="worker-orcd", bind=settings.bind, authenticator=BearerAuth(settings.access_token))
     server.add(SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, servicer)
     return server
 

@@ -133,6 +133,7 @@ async def test_killing_it_ends_its_daemons_and_workers_too(up: Up) -> None:
 async def test_without_a_device_it_says_what_to_do(tmp_path: Path, no_gpu: None) -> None:
     up = await start(tmp_path)
 
+    await up.read_until("llorch doctor")
     assert await up.end() == 2
     screen = up.output.splitlines()
     assert len(screen) <= 24
@@ -150,6 +151,7 @@ async def test_a_taken_port_is_named_with_its_holder_and_a_free_one(up: Up, tmp_
 
     second = await start(tmp_path / "second", "--simulate-gpu", CARD, "--grpc", taken)
 
+    await second.read_until("is taken by")
     assert await second.end() == 2
     assert re.search(rf"port {taken.partition(':')[2]} is taken by .*pid \d+.* use --grpc 127", second.output)
     assert "Traceback" not in second.output

@@ -42,7 +42,7 @@ async def test_a_worker_tells_how_its_load_goes_and_where_it_listens(start_proce
 @pytest.mark.req("POOL-2005")
 async def test_a_pool_manager_that_does_not_know_the_worker_is_not_its_own(start_process: StartProcess) -> None:
     """Another one may have the address by now: its refusals do not keep an orphan alive."""
-    stranger = RpcServer(name="pool", bind="127.0.0.1:0", authenticator=BearerAuth("other", loopback_bypass=False))
+    stranger = RpcServer(name="pool", bind="127.0.0.1:0", authenticator=BearerAuth("other"))
     manager = PoolManager()
     stranger.add(POOL_MANAGER, manager.add_to_server, manager)
     address = await stranger.start()

@@ -399,7 +399,7 @@ def small_state() -> fleet_service_pb2.State:
 @asynccontextmanager
 async def serving(fake: FakeOrchestrator, *, token: str | None = None) -> AsyncIterator[str]:
     """The `host:port` where it answers; with a token only callers that show it."""
-    server = RpcServer(name="fake", bind="127.0.0.1:0", authenticator=BearerAuth(token, loopback_bypass=token is None))
+    server = RpcServer(name="fake", bind="127.0.0.1:0", authenticator=BearerAuth(token))
     for name, add, servicer in (
         ("TaskService", task_service_pb2_grpc.add_TaskServiceServicer_to_server, _Tasks(fake)),
         ("CatalogService", catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server, _Catalog(fake)),

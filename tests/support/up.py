@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ def _program(process: psutil.Process) -> str:
     return next((name for name in process.cmdline() if re.fullmatch(r"\w+(d|_orcd)", name)), "")
 
 
-async def start(folder: Path, *arguments: str) -> Up:
+async def start(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Up:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -68,15 +68,15 @@ async def start(folder: Path, *arguments: str) -> Up:
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
     )
     return Up(process)
 
 
 @asynccontextmanager
-async def running_up(folder: Path, *arguments: str) -> AsyncIterator[Up]:
+async def running_up(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Up]:
     """Killed at the end if it still runs; a test that wants it to end in order calls `end`."""
-    up = await start(folder, *arguments)
+    up = await start(folder, *arguments, env=env)
     try:
         yield up
     finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +106,7 @@ class OrchestratorLives:
     daemons: asyncio.TaskGroup
     folder: Path
     queue_capacity: int
+    auth: Mapping[str, object] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -121,13 +122,16 @@ class OrchestratorLives:
         await self.begin(bind)
 
     async def _live(self, bind: str, address_file: Path, stop: asyncio.Event) -> None:
-        settings = OrchestratorSettings(
-            bind=bind,
-            address_file=address_file,
-            data_dir=self.folder / "orchestrator",
-            drain_s=0,
-            package_models=False,
-            queue_capacity=self.queue_capacity,
+        settings = OrchestratorSettings.model_validate(
+            {
+                "bind": bind,
+                "address_file": address_file,
+                "data_dir": self.folder / "orchestrator",
+                "drain_s": 0,
+                "package_models": False,
+                "queue_capacity": self.queue_capacity,
+                **self.auth,
+            }
         )
         try:
             await orchestratord.app.run(settings, stop)
@@ -151,30 +155,51 @@ async def wait_until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 10
 
 @asynccontextmanager
 async def whole_system(
-    folder: Path, slots: int = 4, queue_capacity: int = 1000, **pool_manager: object
+    folder: Path,
+    slots: int = 4,
+    queue_capacity: int = 1000,
+    *,
+    token: str | None = None,
+    auth_optional: bool = False,
+    allowed_host: Sequence[str] = (),
+    **pool_manager: object,
 ) -> AsyncIterator[WholeSystem]:
     """A system with the model `sim`, whose file only looks like one, on the node `garage`. `pool_manager`: settings of
-    that one.
+    that one. All daemons have the token, and it is shown by the client that the test gets.
     """
     stop = asyncio.Event()
+    auth = {"token": token, "auth_optional": auth_optional}
     async with asyncio.TaskGroup() as daemons:
-        lives = OrchestratorLives(daemons, folder, queue_capacity)
+        lives = OrchestratorLives(daemons, folder, queue_capacity, auth)
         try:
             orchestrator = await lives.begin("127.0.0.1:0")
             await _start(
                 daemons,
                 folder / "pool-managerd",
-                lambda file: pool_managerd.app.serve(_pool_manager(folder, orchestrator, file, pool_manager), stop),
+                lambda file: pool_managerd.app.serve(
+                    _pool_manager(folder, orchestrator, file, auth | pool_manager), stop
+                ),
             )
             gateway = await _start(
                 daemons,
                 folder / "gatewayd",
                 lambda file: gatewayd.app.run(
-                    GatewaySettings(bind="127.0.0.1:0", orchestrator=orchestrator, address_file=file), stop
+                    GatewaySettings(
+                        bind="127.0.0.1:0",
+                        orchestrator=orchestrator,
+                        address_file=file,
+                        token=token,
+                        auth_optional=auth_optional,
+                        allowed_host=list(allowed_host),
+                    ),
+                    stop,
                 ),
             )
-            async with httpx.AsyncClient(base_url=f"http://{gateway}", timeout=SILENT_S, trust_env=False) as http:
-                channel = open_channel(orchestrator)
+            shown = {"authorization": f"Bearer {token}"} if token else {}
+            async with httpx.AsyncClient(
+                base_url=f"http://{gateway}", headers=shown, timeout=SILENT_S, trust_env=False
+            ) as http:
+                channel = open_channel(orchestrator, token=token)
                 system = WholeSystem(orchestrator, http, channel, folder, lives)
                 try:
                     await wait_until(lambda: _has_node(system))

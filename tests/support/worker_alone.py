@@ -57,7 +57,7 @@ class PoolManager:
 @asynccontextmanager
 async def serve_pool_manager(bind: str = "127.0.0.1:0") -> AsyncIterator[PoolManager]:
     manager = PoolManager()
-    server = RpcServer(name="pool", bind=bind, authenticator=BearerAuth(READY_TOKEN, loopback_bypass=False))
+    server = RpcServer(name="pool", bind=bind, authenticator=BearerAuth(READY_TOKEN))
     server.add(POOL_MANAGER, manager.add_to_server, manager)
     manager.address = await server.start()
     server.set_serving(True)

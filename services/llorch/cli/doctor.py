@@ -38,13 +38,14 @@ def doctor(
 ) -> None:
     """Look at this machine as a start would, and say what is wrong and how to mend it. Changes nothing."""
     require_server_packages("doctor")
+    from llorch.sdk.connection import find_connection
     from llorch.system.host_check import check_host
     from llorch.system.listener_check import check_gateway, check_orchestrator
 
     findings = [
         *check_host(_plan(cpu=cpu, cards=simulate_gpu or [], bind=pool_manager, data_dir=data_dir, config=config)),
         ask(address, token, check_orchestrator, timeout_s=_PATIENCE_S),
-        check_gateway(http),
+        check_gateway(http, find_connection(http, token).token),
     ]
     if json:
         print_json({"findings": [asdict(finding) for finding in findings]})

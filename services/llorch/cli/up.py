@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,7 +58,8 @@ def up(
         typer.Option(
             envvar="LLORCH_API_TOKEN",
             show_envvar=False,
-            help="Bearer token that other machines have to show. Better in LLORCH_API_TOKEN.",
+            help="Bearer token that every client has to show; this user's on this machine find it. Better in "
+            "LLORCH_API_TOKEN.",
         ),
     ] = None,
 ) -> None:
@@ -76,7 +78,7 @@ def up(
         grpc=grpc or otherwise,
         pool_manager=pool_manager or otherwise,
         config=config.expanduser().absolute() if config else None,
-        token=token,
+        token=token or None,
     )
     raise typer.Exit(_Run(options).code())
 
@@ -108,7 +110,7 @@ class _Run:
     async def _use(self, system: "LocalSystem", state: "fleet_service_pb2.State") -> "DaemonFailed":
         from llorch.sdk.async_client import AsyncClient
 
-        async with AsyncClient(system.grpc_address, self._options.token) as client:
+        async with AsyncClient(system.grpc_address, system.grpc_token) as client:
             models = await client.models()
         self._ready = True
         _say_ready(system, state, [(model.spec.name, model.provenance) for model in models])
@@ -135,6 +137,8 @@ class _Run:
 
 def _say_ready(system: "LocalSystem", state: "fleet_service_pb2.State", models: list[tuple[str, str]]) -> None:
     lines = ["", f"  HTTP     {system.http_url}", f"  gRPC     {system.grpc_address}"]
+    if system.grpc_token_file is not None:
+        lines.append(f"  Token    `llorch` and the SDK find it in {system.grpc_token_file}")
     for ledger in state.devices:
         marks = "".join(f" [{mark}]" for mark in device_marks(ledger))
         lines.append(f"  Device   {ledger.device.name}, {gib(ledger.device.memory_total_mib)} GiB{marks}")
@@ -165,5 +169,14 @@ def _hints(system: "LocalSystem", models: list[str]) -> list[str]:
         f'  llorch run{to_here} {models[0]} "Name three colours."',
         f"  llorch gpus{to_here}",
         f"  curl -N {system.http_url}/v2/generate -H 'Content-Type: application/json' \\",
+        *_token_for_curl(system),
         f"""    -d '{{"model": "{models[0]}", "generate": {{"prompt": "Once upon a time"}}}}'""",
     ]
+
+
+def _token_for_curl(system: "LocalSystem") -> list[str]:
+    if system.http_token is None:
+        return []
+    file = system.http_token_file
+    token = f"$(cat {quote(str(file))})" if file is not None else "$LLORCH_API_TOKEN"
+    return [f'    -H "Authorization: Bearer {token}" \\']

@@ -30,9 +30,10 @@ class AsyncClient(
     """One connection to an orchestrator; an async context manager, or `await close()` it.
 
     `address` is `host:port` (default: LLORCH_ADDRESS, else 127.0.0.1:8090), `token` the bearer token (default:
-    LLORCH_API_TOKEN). `timeout_s` bounds each call that is not a stream. `reconnect_for_s` is how long a stream that
-    broke looks for its orchestrator. Calls raise leaves of `llorch.LlorchError`; `llorch.Unreachable` where no
-    orchestrator answers. Models, tasks and the state are the contract's messages (`llama_orch.v2`).
+    LLORCH_API_TOKEN, else the one that `llorch up` of this user keeps for an address of this machine). `timeout_s`
+    bounds each call that is not a stream. `reconnect_for_s` is how long a stream that broke looks for its
+    orchestrator. Calls raise leaves of `llorch.LlorchError`; `llorch.Unreachable` where no orchestrator answers.
+    Models, tasks and the state are the contract's messages (`llama_orch.v2`).
     """
 
     async def __aenter__(self) -> Self:

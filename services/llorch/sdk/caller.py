@@ -14,7 +14,7 @@ from llama_orch.v2 import (
     session_service_pb2_grpc,
     task_service_pb2_grpc,
 )
-from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
+from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unauthenticated, Unavailable
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.status import is_from_server
 from llorch.sdk.connection import find_connection
@@ -54,7 +54,7 @@ class Caller:
     async def _call(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
         try:
             return await call(method, request, timeout_s=timeout_s or self._timeout_s)
-        except (Unavailable, DeadlineExceeded) as error:
+        except (Unavailable, DeadlineExceeded, Unauthenticated) as error:
             raise self._explained(error) from error.__cause__
 
     async def _all_pages(
@@ -76,11 +76,15 @@ class Caller:
             async with open_stream(method, request, idle_timeout_s=idle_timeout_s) as messages:
                 async for message in messages:
                     yield message
-        except (Unavailable, DeadlineExceeded) as error:
+        except (Unavailable, DeadlineExceeded, Unauthenticated) as error:
             raise self._explained(error) from error.__cause__
 
     def _explained(self, error: LlorchError) -> LlorchError:
-        """Names the orchestrator that did not answer, where the library says only that no answer came."""
+        """Names the orchestrator that did not answer, where the library says only that no answer came, and says where
+        the token would come from that it asks for.
+        """
+        if isinstance(error, Unauthenticated):
+            return self._connection.explained(error)
         if isinstance(error, DeadlineExceeded) and is_from_server(error):
             return error  # the deadline of a task passed
         if isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE:

@@ -1,10 +1,11 @@
-"""Where the orchestrator is, and what to show it: argument > environment > default."""
+"""Where the orchestrator is, and what to show it: argument > environment > what `llorch up` keeps > default."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from llorch.errors import invalid_field
+from llorch.errors import LlorchError, Reason, Unauthenticated, invalid_field
+from llorch.token_file import FoundToken, find_token
 
 DEFAULT_ADDRESS = "127.0.0.1:8090"
 _DEFAULT_PORT = DEFAULT_ADDRESS.rpartition(":")[2]
@@ -12,19 +13,45 @@ _DEFAULT_PORT = DEFAULT_ADDRESS.rpartition(":")[2]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """`address` is `host:port`."""
+    """`address` is `host:port`. `kept` is what was found in this machine's files where no token was given."""
 
     address: str
     token: str | None = field(default=None, repr=False)
+    kept: FoundToken | None = None
+
+    def explained(self, refusal: Unauthenticated) -> LlorchError:
+        """The refusal with its remedy, for the user of this connection."""
+        if self.kept is not None and self.kept.token is not None:
+            message = (
+                f"the orchestrator at {self.address} does not take the token in {self.kept.path}, where `llorch up` "
+                "keeps it; set LLORCH_API_TOKEN to the right one"
+            )
+        elif refusal.reason is Reason.TOKEN_MISSING and self.token is None:
+            remains = f"; {self.kept.path} {self.kept.problem}" if self.kept is not None else ""
+            message = (
+                f"the orchestrator at {self.address} asks for a token: set LLORCH_API_TOKEN to the one that it was "
+                f"started with (LLORCH_ORCHESTRATOR_TOKEN, or `token` in its settings file){remains}"
+            )
+        else:
+            return refusal
+        return Unauthenticated(refusal.reason, message)
 
 
 def find_connection(
     address: str | None = None, token: str | None = None, env: Mapping[str, str] | None = None
 ) -> Connection:
-    """Reads LLORCH_ADDRESS and LLORCH_API_TOKEN for what is not given. A host alone gets the usual port."""
+    """Reads LLORCH_ADDRESS and LLORCH_API_TOKEN for what is not given. A host alone gets the usual port.
+
+    The token that `llorch up` of this user keeps is for addresses of loopback only: it is shown to no other machine.
+    """
     variables = os.environ if env is None else env
     where = address or variables.get("LLORCH_ADDRESS") or DEFAULT_ADDRESS
-    return Connection(_complete(where), token or variables.get("LLORCH_API_TOKEN") or None)
+    complete = _complete(where)
+    given = token or variables.get("LLORCH_API_TOKEN") or None
+    if given is not None:
+        return Connection(complete, given)
+    kept = find_token(complete, env)
+    return Connection(complete, kept.token if kept is not None else None, kept)
 
 
 def _complete(address: str) -> str:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from llama_orch.v2 import task_event_pb2
-from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
+from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unauthenticated, Unavailable
 from llorch.sdk.answer import Answer, AnswerParts
 from llorch.sdk.convert import event_from_message
 from llorch.sdk.events import End, Event, Failed, Placed, Started, Tokens
@@ -71,6 +71,8 @@ class TaskStream(AsyncIterator[Event]):
                     event = await self._next_event(self._messages)
                 except (Unavailable, DeadlineExceeded) as error:
                     await self._reconnect(error)
+                except Unauthenticated as error:
+                    raise self._explain(error) from error.__cause__
                 else:
                     if event is not None and self._is_news(event):
                         return event

@@ -22,10 +22,13 @@ async def check_orchestrator(client: AsyncClient) -> Finding:
     return Finding("orchestrator", "ok", f"{state.version} answers at {client.address}, with {machines}")
 
 
-def check_gateway(address: str) -> Finding:
-    answer = status_of(address)
+def check_gateway(address: str, token: str | None) -> Finding:
+    answer = status_of(address, token)
     if answer == HTTPStatus.OK:
         return Finding("gateway", "ok", f"answers at http://{address}")
+    if answer == HTTPStatus.UNAUTHORIZED:
+        found = f"{address} asks for {'another' if token else 'a'} token"
+        return Finding("gateway", "warning", found, "set LLORCH_API_TOKEN to its token")
     if isinstance(answer, int):
         found = f"{address} answers GET /v2/state with {answer}"
         return Finding("gateway", "warning", found, "if that is another program, give the gateway another --http")

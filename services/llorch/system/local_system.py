@@ -3,6 +3,8 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 from llama_orch.v2 import fleet_service_pb2, node_pb2
 from llorch.errors import Reason, Unavailable
@@ -10,12 +12,14 @@ from llorch.exception_groups import root_of
 from llorch.ports import join_address, split_address
 from llorch.run_daemon import EXIT_NO_DEVICE
 from llorch.sdk.async_client import AsyncClient
+from llorch.settings import configured
 from llorch.system import plan
 from llorch.system.daemon import Daemon, DaemonFailed
 from llorch.system.family import Family
 from llorch.system.gateway_check import wait_answering
 from llorch.system.options import CpuUse, SystemOptions
 from llorch.system.restarts import RestartLimit
+from llorch.token_file import kept_token
 
 Report = Callable[[str, str], None]
 """Called with the name of a daemon and what it does, per step: `("gatewayd", "answers at …")`."""
@@ -32,7 +36,8 @@ _LEFTOVERS_S = 0.5
 class LocalSystem:
     """`start`, then use it, then always `stop`, also when `start` failed or was cancelled.
 
-    `grpc_address` and `http_url` are known once it has started.
+    `grpc_address` and `http_url` are known once it has started, and with them the tokens that are asked for there, and
+    the files in which programs of this user find them.
     """
 
     def __init__(self, options: SystemOptions, report: Report) -> None:
@@ -41,13 +46,20 @@ class LocalSystem:
         self._daemons: list[Daemon] = []
         self._addresses: dict[str, str] = {}
         self._family = Family()
+        self._kept = ExitStack()
         self.grpc_address = ""
+        self.grpc_token: str | None = None
+        self.grpc_token_file: Path | None = None
         self.http_url = ""
+        self.http_token: str | None = None
+        self.http_token_file: Path | None = None
 
     async def start(self) -> fleet_service_pb2.State:
         """Returns when every daemon answers and the node with its devices is registered. Raises DaemonFailed."""
         orchestrator = plan.orchestrator(self._options)
         self.grpc_address = reachable(await self._serve(orchestrator))
+        self.grpc_token = self._token(orchestrator)
+        self.grpc_token_file = self._keep(self.grpc_address, self.grpc_token)
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._start_pool_manager())
@@ -90,6 +102,7 @@ class LocalSystem:
 
     async def stop(self) -> None:
         """Ends the daemons, their workers, and whatever came of them, within five seconds."""
+        self._kept.close()
         for daemon in self._daemons:
             daemon.terminate()
         ended = asyncio.gather(*(daemon.wait_ended() for daemon in self._daemons))
@@ -103,6 +116,7 @@ class LocalSystem:
 
     def kill(self) -> None:
         """Ends everything at once. Needs no event loop."""
+        self._kept.close()
         self._family.kill()
 
     async def _serve(self, daemon_plan: plan.DaemonPlan) -> str:
@@ -126,12 +140,32 @@ class LocalSystem:
             await self._serve(plan.pool_manager(self._options, self.grpc_address, allow_cpu=True))
 
     async def _start_gateway(self) -> None:
-        address = reachable(await self._serve(plan.gateway(self._options, self.grpc_address)))
-        await wait_answering(address, _SERVING_WITHIN_S)
+        gateway = plan.gateway(self._options, self.grpc_address)
+        address = reachable(await self._serve(gateway))
+        # A gateway without one hands on what its clients show.
+        self.http_token = self._token(gateway) or self.grpc_token
+        await wait_answering(address, _SERVING_WITHIN_S, self.http_token)
+        self.http_token_file = self._keep(address, self.http_token)
         self.http_url = f"http://{address}"
 
+    def _token(self, daemon_plan: plan.DaemonPlan) -> str | None:
+        """The one that the daemon asks for."""
+        given = self._options.token
+        return given or configured(daemon_plan.section, "token", self._options.config, os.environ)
+
+    def _keep(self, address: str, token: str | None) -> Path | None:
+        if token is None:
+            return None
+        try:
+            return self._kept.enter_context(kept_token(address, token))
+        except OSError as error:
+            self._report(
+                "", f"the token can't be kept for programs of this user: {error.strerror}; set LLORCH_API_TOKEN"
+            )
+            return None
+
     async def _wait_registered(self) -> fleet_service_pb2.State:
-        async with AsyncClient(self.grpc_address, self._options.token) as client:
+        async with AsyncClient(self.grpc_address, self.grpc_token) as client:
             deadline = asyncio.get_running_loop().time() + _REGISTERED_WITHIN_S
             while True:
                 state = await client.state()

@@ -1,9 +1,10 @@
 """The options of a system on one machine."""
 
-import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+
+from llorch.state_dir import state_dir
 
 ANY_PORT = "127.0.0.1:0"
 
@@ -19,7 +20,7 @@ class CpuUse(Enum):
 class SystemOptions:
     """Addresses are `host:port`, port 0 for any; None is what the settings file says, or the daemon's default.
 
-    `token` is asked for from callers of other machines, by all daemons. `simulate_gpu` has entries like
+    `token` is asked for by all daemons; None is what the settings of each say. `simulate_gpu` has entries like
     `RTX 3090:24GiB`, `sim` the parameters of the simulated engine as JSON.
     """
 
@@ -36,5 +37,4 @@ class SystemOptions:
 
 
 def default_data_dir() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "llama-orch"
+    return state_dir()

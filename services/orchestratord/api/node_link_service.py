@@ -6,9 +6,11 @@ from typing import Any
 
 from llama_orch.v2 import node_link_pb2
 from llama_orch.v2 import node_link_service_pb2 as pb2
-from llorch.errors import DeadlineExceeded, InvalidArgument, Reason, invalid_field
+from llorch.auth import LOCALHOST
+from llorch.errors import DeadlineExceeded, InvalidArgument, Reason, Unauthenticated, invalid_field
 from llorch.identifiers import check_id, new_id
 from llorch.logs import get_logger
+from llorch.rpc.call_context import current_call
 from llorch.rpc.reasons import reason_to_proto
 from orchestratord.convert.link_snapshots import LinkSnapshots
 from orchestratord.core import events
@@ -30,13 +32,17 @@ _log = get_logger("orchestratord")
 class NodeLinkService:
     """`draining` is set when this server ends: links end then by themselves, and pool managers connect again."""
 
-    def __init__(self, owner: BrainOwner, incarnation: Incarnation, draining: asyncio.Event) -> None:
+    def __init__(
+        self, owner: BrainOwner, incarnation: Incarnation, draining: asyncio.Event, *, nodes_show_token: bool = False
+    ) -> None:
+        self._nodes_show_token = nodes_show_token
         self._owner = owner
         self._incarnation = incarnation
         self._draining = draining
         self._open_sessions: set[str] = set()
 
     async def Connect(self, requests: AsyncIterator[pb2.ConnectRequest], context: Any) -> None:
+        self._refuse_without_token()
         report = await _first(requests)
         register = report.register
         if refusal := _refusal(register) or self._refusal_of_a_namesake(register) or self._refusal_of_a_copy(register):
@@ -86,6 +92,13 @@ class NodeLinkService:
                 await context.write(_directive(ack=node_link_pb2.ReportAck(report_seq=report.report_seq)))
         finally:
             draining.cancel()
+
+    def _refuse_without_token(self) -> None:
+        """`auth_optional` is for clients: a node sees prompts, and is told what to run."""
+        if self._nodes_show_token and current_call().identity == LOCALHOST.name:
+            raise Unauthenticated(
+                Reason.TOKEN_MISSING, "this orchestrator has a token, and takes no node that does not show it"
+            )
 
     def _refusal_of_a_namesake(self, register: node_link_pb2.Register) -> node_link_pb2.Refused | None:
         """Refuses the second of two machines with one id, which would take turns in registering.

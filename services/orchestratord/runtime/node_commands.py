@@ -1,12 +1,13 @@
 """Commands to the pool manager of one node."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llama_orch.v2 import pool_manager_service_pb2_grpc, tokens_pb2
 from llorch.background import TaskSupervisor
-from llorch.errors import DeadlineExceeded, Internal, LlorchError, Reason, Unavailable
+from llorch.errors import DeadlineExceeded, Internal, LlorchError, Reason, Unauthenticated, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc import model_facts, worker_spec
 from llorch.rpc.client import call, open_channel, open_stream
@@ -26,6 +27,17 @@ _RESTARTS_WITHIN_S = 10.0
 _VERIFYING_SILENT_S = 60.0
 
 _log = get_logger("orchestratord")
+
+
+class TokenNotTaken(Unavailable):
+    """The node asks for another token. The client on whose behalf it was asked has shown the right one here."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(
+            Reason.UPSTREAM_UNAVAILABLE,
+            f"node '{node_id}' does not take this orchestrator's token; the operator sets node_token in [orchestrator] "
+            "(LLORCH_ORCHESTRATOR_NODE_TOKEN) to the node's, or one token for both",
+        )
 
 
 class NodeCommands:
@@ -74,7 +86,8 @@ class NodeCommands:
     async def stage(self, source: str, tell: Tell | None = None) -> None:
         """Returns when the file is on the node, which the brain then knows. `tell` is called with the progress."""
         request = pool_pb2.StageModelRequest(control=self.sequence.next(), source=source)
-        async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
+        staging = open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S)
+        async with token_taken(self._node_id), staging as answers:
             async for answer in answers:
                 staged = answer.progress
                 if staged.complete:
@@ -96,7 +109,8 @@ class NodeCommands:
     async def verify_model(self, source: str) -> str:
         """The digest of the file as it is on the disk now. Raises the node's error."""
         request = pool_pb2.VerifyStagedModelRequest(source=source)
-        async with open_stream(self._stub.VerifyStagedModel, request, idle_timeout_s=_VERIFYING_SILENT_S) as answers:
+        verifying = open_stream(self._stub.VerifyStagedModel, request, idle_timeout_s=_VERIFYING_SILENT_S)
+        async with token_taken(self._node_id), verifying as answers:
             async for answer in answers:
                 if answer.digest:
                     return answer.digest
@@ -109,14 +123,16 @@ class NodeCommands:
     ) -> tokens_pb2.TokenAnswer:
         """By the vocabulary in the file. Raises the node's error."""
         request = pool_pb2.ReadStagedTokensRequest(source=source, engine=engine, question=question)
-        return (await call(self._stub.ReadStagedTokens, request, timeout_s=timeout_s)).answer
+        async with token_taken(self._node_id):
+            return (await call(self._stub.ReadStagedTokens, request, timeout_s=timeout_s)).answer
 
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id = effect.spec.worker_id
         control = self.sequence.next()
         request = pool_pb2.PoolManagerServiceStartWorkerRequest(control=control, spec=worker_spec.to_proto(effect.spec))
         try:
-            await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
+            async with token_taken(self._node_id):
+                await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
         except LlorchError as error:
             arrived = control.command_seq if _may_have_arrived(error) else None
             self._post(events.WorkerStartFailed(worker_id, self._why(error), error.message, arrived))
@@ -156,7 +172,7 @@ class NodeCommands:
 
         That has a limit: commands may not reach it at all, although its own reports arrive.
         """
-        if is_from_server(error) or not isinstance(error, Unavailable | Internal):
+        if is_from_server(error) or isinstance(error, TokenNotTaken) or not isinstance(error, Unavailable | Internal):
             self._unreachable_since = None
             return error.reason
         now = asyncio.get_running_loop().time()
@@ -167,7 +183,18 @@ class NodeCommands:
 
 def _may_have_arrived(error: LlorchError) -> bool:
     """The call broke or its answer did not come in time; an error that the node itself answered has another reason."""
+    if isinstance(error, TokenNotTaken):
+        return False
     return isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE
+
+
+@asynccontextmanager
+async def token_taken(node_id: str) -> AsyncIterator[None]:
+    """Around whatever a node is asked: raises TokenNotTaken where it refuses the orchestrator."""
+    try:
+        yield
+    except Unauthenticated as error:
+        raise TokenNotTaken(node_id) from error
 
 
 class _News:

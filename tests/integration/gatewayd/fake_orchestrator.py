@@ -34,13 +34,13 @@ _SERVICES: dict[str, Any] = {
 class FakeOrchestrator:
     """`on("GetTask", behaviour)` sets what an RPC does; `requests` and `metadata` hold what came, by RPC."""
 
-    def __init__(self, bind: str = "127.0.0.1:0") -> None:
+    def __init__(self, bind: str = "127.0.0.1:0", token: str | None = None) -> None:
         self.address = ""
         self.requests: dict[str, Any] = {}
         self.metadata: dict[str, dict[str, str]] = {}
         self.ended = asyncio.Event()
         self._behaviours: dict[str, Behaviour] = {}
-        self._server = RpcServer(name="fake", bind=bind, authenticator=BearerAuth(None))
+        self._server = RpcServer(name="fake", bind=bind, authenticator=BearerAuth(token), open_to_probes=True)
         for name, add in _SERVICES.items():
             self._server.add(f"llama_orch.v2.{name}", add, _Servicer(self))
 
@@ -100,8 +100,8 @@ class _Servicer:
 
 
 @asynccontextmanager
-async def running_orchestrator() -> AsyncIterator[FakeOrchestrator]:
-    fake = FakeOrchestrator()
+async def running_orchestrator(token: str | None = None) -> AsyncIterator[FakeOrchestrator]:
+    fake = FakeOrchestrator(token=token)
     await fake.start()
     try:
         yield fake

@@ -103,8 +103,15 @@ LOCAL, REMOTE = ("127.0.0.1", 5000), ("192.168.1.9", 5000)
         (None, REMOTE, {}, Reason.TOKEN_MISSING),
         (None, LOCAL, {"x_forwarded_for": "1.2.3.4"}, Reason.TOKEN_MISSING),
         (None, LOCAL, {"forwarded": "for=1.2.3.4"}, Reason.TOKEN_MISSING),
-        (TOKEN, LOCAL, {}, {"x-llorch-client": "loopback"}),
+        (TOKEN, LOCAL, {}, Reason.TOKEN_MISSING),
+        (TOKEN, LOCAL, {"x_llorch_client": "loopback"}, Reason.TOKEN_MISSING),
         (TOKEN, LOCAL, {"authorization": "Bearer wrong"}, Reason.TOKEN_INVALID),
+        (
+            TOKEN,
+            LOCAL,
+            {"authorization": f"Bearer {TOKEN}", "via": "1.1 proxy", "x_llorch_client": "loopback"},
+            {"x-llorch-client": "remote", "authorization": f"Bearer {TOKEN}"},
+        ),
         (TOKEN, REMOTE, {}, Reason.TOKEN_MISSING),
         (TOKEN, REMOTE, {"authorization": "Basic dTpw"}, Reason.TOKEN_MISSING),
         (TOKEN, REMOTE, {"authorization": "Bearer wrong"}, Reason.TOKEN_INVALID),
@@ -136,6 +143,30 @@ def test_tokens(token: str | None, client: tuple[str, int], headers: dict[str, s
     else:
         _, metadata = check.admit(exchange(client, **headers))
         assert dict(metadata) == outcome
+
+
+@pytest.mark.parametrize(
+    ("client", "headers", "outcome"),
+    [
+        (LOCAL, {}, {"x-llorch-client": "loopback"}),
+        (LOCAL, {"x_llorch_client": "remote"}, {"x-llorch-client": "loopback"}),
+        (LOCAL, {"authorization": "Bearer wrong"}, Reason.TOKEN_INVALID),
+        (REMOTE, {}, Reason.TOKEN_MISSING),
+        (REMOTE, {"x_llorch_client": "loopback"}, Reason.TOKEN_MISSING),
+        (LOCAL, {"x_forwarded_proto": "https"}, Reason.TOKEN_MISSING),
+        (LOCAL, {"x_real_ip": "127.0.0.1"}, Reason.TOKEN_MISSING),
+        (LOCAL, {"via": "1.1 proxy"}, Reason.TOKEN_MISSING),
+        (LOCAL, {"via": ""}, Reason.TOKEN_MISSING),
+    ],
+)
+def test_tokens_where_auth_is_optional(client: tuple[str, int], headers: dict[str, str], outcome: Any) -> None:
+    check = ClientCheck(TOKEN, optional=True)
+    if isinstance(outcome, Reason):
+        with pytest.raises(LlorchError) as caught:
+            check.admit(exchange(client, **headers))
+        assert caught.value.reason is outcome
+    else:
+        assert dict(check.admit(exchange(client, **headers))[1]) == outcome
 
 
 def test_a_client_without_an_address_is_not_trusted() -> None:
@@ -182,11 +213,11 @@ async def test_a_client_that_shows_its_token_gets_in(
     assert orchestrator.metadata["GetTask"]["authorization"] == f"Bearer {TOKEN}"
 
 
-async def test_the_gateway_vouches_for_its_neighbours_with_its_own_token(
+async def test_where_auth_is_optional_the_gateway_vouches_for_its_neighbours_with_its_own_token(
     orchestrator: FakeOrchestrator, start_gateway: StartGateway
 ) -> None:
     orchestrator.answer("GetTask", task_service_pb2.GetTaskResponse())
-    gateway = await start_gateway(token=TOKEN)
+    gateway = await start_gateway(token=TOKEN, auth_optional=True)
     assert (await gateway.client.get("/v2/tasks/t")).status_code == 200
     assert orchestrator.metadata["GetTask"]["authorization"] == f"Bearer {TOKEN}"
     assert orchestrator.metadata["GetTask"]["x-llorch-client"] == "loopback"

@@ -126,22 +126,22 @@ async def test_an_orchestrator_that_is_not_there_could_be_started_or_is_elsewher
 
 async def test_a_port_that_another_program_holds_is_told(preflight: Preflight, address: str) -> None:
     """The fake orchestrator speaks no HTTP."""
-    finding = check_gateway(address)
+    finding = check_gateway(address, None)
     assert finding.level == "failed"
     assert "which does not answer as the gateway" in finding.found
     assert finding.fix == "end it, or set --http"
 
 
 def test_a_gateway_of_another_machine_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener_check, "status_of", lambda _: "TimeoutError: timed out")
-    finding = check_gateway("192.0.2.7:8080")
+    monkeypatch.setattr(listener_check, "status_of", lambda *_: "TimeoutError: timed out")
+    finding = check_gateway("192.0.2.7:8080", None)
     assert (finding.level, finding.found) == ("failed", "none answers at 192.0.2.7:8080")
 
 
-@pytest.mark.parametrize(("status", "level"), [(200, "ok"), (404, "warning")])
+@pytest.mark.parametrize(("status", "level"), [(200, "ok"), (401, "warning"), (404, "warning")])
 def test_a_gateway_is_known_by_its_answer(monkeypatch: pytest.MonkeyPatch, status: int, level: str) -> None:
-    monkeypatch.setattr(listener_check, "status_of", lambda _: status)
-    assert check_gateway("127.0.0.1:8080").level == level
+    monkeypatch.setattr(listener_check, "status_of", lambda *_: status)
+    assert check_gateway("127.0.0.1:8080", None).level == level
 
 
 def test_the_pool_manager_is_really_asked(tmp_path: Path) -> None:

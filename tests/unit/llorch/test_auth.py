@@ -1,7 +1,7 @@
 import pytest
 
-from llorch.auth import BearerAuth, Identity, is_app_key, is_loopback, key_hash, new_app_key, refuse_open_bind
-from llorch.errors import FailedPrecondition, Reason, Unauthenticated
+from llorch.auth import BearerAuth, Identity, is_app_key, is_forwarded, is_loopback, key_hash, new_app_key
+from llorch.errors import Reason, Unauthenticated
 
 HERE = "ipv4:127.0.0.1:5000"
 ELSEWHERE = "ipv4:192.168.1.7:5000"
@@ -30,69 +30,77 @@ def test_loopback_peers_are_told_from_others(peer: str, expected: bool) -> None:
     assert is_loopback(peer) is expected
 
 
-def test_a_loopback_peer_needs_no_token() -> None:
-    assert BearerAuth("s3cret").authenticate({}, HERE) == Identity("localhost")
-    assert BearerAuth(None).authenticate(RIGHT, HERE) == Identity("localhost")
+def outcome(token: str | None, peer: str, metadata: dict[str, str], *, optional: bool = False) -> str:
+    """The name of the caller, or the reason for its refusal."""
+    try:
+        return BearerAuth(token, optional=optional).authenticate(metadata, peer).name
+    except Unauthenticated as error:
+        return error.reason.value
 
 
-def test_a_token_names_its_bearer_also_on_loopback() -> None:
-    assert BearerAuth("s3cret").authenticate(RIGHT, HERE).name == "token:1ec1c2"
+LOCAL, BEARER = "localhost", "token:1ec1c2"
+MISSING, INVALID = Reason.TOKEN_MISSING.value, Reason.TOKEN_INVALID.value
+CLASSES = (None, "loopback", "remote", "LOOPBACK")
+SHOWN = {"none": {}, "right": RIGHT, "wrong": WRONG}
 
 
-def test_a_wrong_token_is_refused_also_on_loopback() -> None:
-    with pytest.raises(Unauthenticated) as caught:
-        BearerAuth("s3cret").authenticate(WRONG, HERE)
-    assert caught.value.reason is Reason.TOKEN_INVALID
+def expected(*, token: bool, optional: bool, peer: str, shown: str, says: str | None) -> str:
+    """The rules once more, by cases."""
+    is_here = peer == HERE and says in (None, "loopback")
+    if not token:
+        return LOCAL if is_here else MISSING
+    if shown == "none":
+        return LOCAL if is_here and optional else MISSING
+    return BEARER if shown == "right" else INVALID
 
 
-@pytest.mark.parametrize("metadata", [{}, {"authorization": "Basic s3cret"}, {"authorization": "Bearer "}])
-def test_a_remote_peer_needs_a_token(metadata: dict[str, str]) -> None:
-    with pytest.raises(Unauthenticated) as caught:
-        BearerAuth("s3cret").authenticate(metadata, ELSEWHERE)
-    assert caught.value.reason is Reason.TOKEN_MISSING
+@pytest.mark.req("GATE-4004")
+@pytest.mark.parametrize("says", CLASSES)
+@pytest.mark.parametrize("shown", SHOWN)
+@pytest.mark.parametrize("peer", [HERE, ELSEWHERE])
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("token", ["s3cret", None])
+def test_who_is_let_in(token: str | None, optional: bool, peer: str, shown: str, says: str | None) -> None:
+    metadata = SHOWN[shown] | ({"x-llorch-client": says} if says else {})
+    wanted = expected(token=token is not None, optional=optional, peer=peer, shown=shown, says=says)
+    assert outcome(token, peer, metadata, optional=optional) == wanted
 
 
-def test_a_remote_peer_with_the_token_is_let_in() -> None:
-    assert BearerAuth("s3cret").authenticate(RIGHT, ELSEWHERE).name == "token:1ec1c2"
-    assert BearerAuth("s3cret").authenticate({"authorization": "bearer s3cret"}, ELSEWHERE)
+def test_a_set_token_is_asked_for_on_loopback_too() -> None:
+    assert outcome("s3cret", HERE, {}) == MISSING
+    assert outcome("s3cret", HERE, {"x-llorch-client": "loopback"}) == MISSING
+    assert outcome("s3cret", "unix:/run/x.sock", {}) == MISSING
 
 
-def test_a_server_without_a_token_takes_no_remote_peer() -> None:
-    with pytest.raises(Unauthenticated):
-        BearerAuth(None).authenticate(RIGHT, ELSEWHERE)
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("metadata", [{"authorization": "Basic s3cret"}, {"authorization": "Bearer "}])
+def test_what_is_no_bearer_token_is_none(metadata: dict[str, str], optional: bool) -> None:
+    assert outcome("s3cret", ELSEWHERE, metadata, optional=optional) == MISSING
 
 
-def test_the_gateways_own_loopback_does_not_let_its_remote_clients_in() -> None:
-    remote = {"x-llorch-client": "remote"}
-    with pytest.raises(Unauthenticated):
-        BearerAuth("s3cret").authenticate(remote, HERE)
-    with pytest.raises(Unauthenticated):
-        BearerAuth(None).authenticate(remote, HERE)
-    assert BearerAuth("s3cret").authenticate(remote | RIGHT, HERE).name == "token:1ec1c2"
-    assert BearerAuth("s3cret").authenticate({"x-llorch-client": "loopback"}, HERE) == Identity("localhost")
+def test_the_scheme_is_known_whatever_its_case() -> None:
+    assert outcome("s3cret", ELSEWHERE, {"authorization": "bearer s3cret"}) == BEARER
 
 
-def test_saying_loopback_helps_no_remote_peer() -> None:
-    with pytest.raises(Unauthenticated):
-        BearerAuth("s3cret").authenticate({"x-llorch-client": "loopback"}, ELSEWHERE)
+def test_an_empty_token_is_none() -> None:
+    assert outcome("", HERE, {}) == LOCAL
+    assert outcome("", ELSEWHERE, {"authorization": "Bearer "}) == MISSING
 
 
-def test_without_the_bypass_loopback_needs_the_token_too() -> None:
-    with pytest.raises(Unauthenticated):
-        BearerAuth("s3cret", loopback_bypass=False).authenticate({}, HERE)
+FORWARDING = ["forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-forwarded", "x-real-ip", "true-client-ip"]
 
 
-@pytest.mark.parametrize("bind", ["127.0.0.1:1", "127.0.0.2:1", "localhost:1", "[::1]:1"])
-def test_a_loopback_bind_needs_no_token(bind: str) -> None:
-    refuse_open_bind(bind, None)
+@pytest.mark.parametrize("name", FORWARDING)
+def test_what_a_proxy_forwards_is_not_of_this_machine(name: str) -> None:
+    forwarded = {name: "192.0.2.7"}
+    assert is_forwarded(forwarded)
+    assert outcome(None, HERE, forwarded) == MISSING
+    assert outcome("s3cret", HERE, forwarded, optional=True) == MISSING
+    assert outcome("s3cret", HERE, forwarded | RIGHT) == BEARER
 
 
-@pytest.mark.parametrize("bind", ["0.0.0.0:1", "[::]:1", "192.168.1.7:1", "gpu-box:1"])
-def test_an_open_bind_needs_a_token(bind: str) -> None:
-    refuse_open_bind(bind, "s3cret")
-    with pytest.raises(FailedPrecondition, match=r"bind .*--token") as caught:
-        refuse_open_bind(bind, None)
-    assert caught.value.reason is Reason.TOKEN_MISSING
+def test_usual_headers_are_of_no_proxy() -> None:
+    assert not is_forwarded(("host", "user-agent", "accept", "authorization", "x-correlation-id", "x-llorch-client"))
 
 
 def test_keys_of_apps_are_known_by_their_looks_and_kept_as_hashes() -> None:

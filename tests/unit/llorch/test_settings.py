@@ -5,7 +5,7 @@ from typing import Self
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from llorch.settings import DaemonSettings, SettingsError, load, read
+from llorch.settings import DaemonSettings, SettingsError, configured, load, read
 
 
 class GatewaySettings(DaemonSettings, section="gateway"):
@@ -200,3 +200,14 @@ def test_settings_are_frozen_and_take_nothing_unknown() -> None:
 def test_an_instance_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLOTS", "9")
     assert GatewaySettings().slots == 4
+
+
+def test_a_program_that_starts_a_daemon_knows_what_it_will_be_told(file: Path, env: dict[str, str]) -> None:
+    assert configured("gateway", "token", None, env) is None
+    file.write_text('[gateway]\ntoken = "of the file"\n')
+    assert configured("gateway", "token", file, env) == "of the file"
+    assert configured("orchestrator", "token", file, env) is None
+    assert configured("gateway", "token", None, env | {"LLORCH_CONFIG": str(file)}) == "of the file"
+    assert configured("gateway", "token", file, env | {"LLORCH_GATEWAY_TOKEN": "of env"}) == "of env"
+    with pytest.raises(SettingsError, match="does not exist"):
+        configured("gateway", "token", file.with_name("other.toml"), env)

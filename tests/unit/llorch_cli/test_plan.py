@@ -42,6 +42,10 @@ def test_every_daemon_reads_the_same_settings_file() -> None:
         assert daemon.arguments[-2:] == ("--config", "/etc/l.toml")
 
 
+def test_the_variable_that_tells_all_daemons_alike_is_handed_on() -> None:
+    assert plan.environment(plan.gateway(OPTIONS, "h:1"), OPTIONS, {"AUTH_OPTIONAL": "true"})["AUTH_OPTIONAL"] == "true"
+
+
 def test_the_token_goes_through_the_environment_and_never_through_the_command_line() -> None:
     gateway = plan.gateway(OPTIONS, "127.0.0.1:1")
 

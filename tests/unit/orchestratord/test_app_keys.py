@@ -28,7 +28,7 @@ def test_a_key_makes_an_app_of_its_bearer_wherever_it_is(peer: str) -> None:
 
 
 def test_callers_without_a_key_of_an_app_are_who_they_were() -> None:
-    assert auth().authenticate({}, HERE) == Identity("localhost")
+    assert auth(None).authenticate({}, HERE) == Identity("localhost")
     assert auth().authenticate(bearer("s3cret"), ELSEWHERE).app == ""
 
 

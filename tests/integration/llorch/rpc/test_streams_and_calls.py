@@ -274,7 +274,7 @@ async def test_a_token_is_shown_by_channel_or_by_call(script: Script) -> None:
         return request
 
     script.unary = remember
-    strict = BearerAuth("s3cret", loopback_bypass=False)
+    strict = BearerAuth("s3cret")
     async with serving(script, authenticator=strict, token="s3cret") as served:
         await call(served.methods.unary, REQUEST, timeout_s=5)
         with pytest.raises(errors.Unauthenticated) as wrong:
@@ -290,7 +290,7 @@ async def test_a_token_is_shown_by_channel_or_by_call(script: Script) -> None:
 
 
 async def test_nothing_is_answered_without_the_token_not_even_health_and_reflection(script: Script) -> None:
-    strict = BearerAuth("s3cret", loopback_bypass=False)
+    strict = BearerAuth("s3cret")
     async with serving(script, authenticator=strict) as served:
         for path in ("/grpc.health.v1.Health/Check", "/test.Scripted/Nothing"):
             method: Any = served.methods.channel.unary_unary(path)

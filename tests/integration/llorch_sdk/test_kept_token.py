@@ -1,0 +1,76 @@
+"""Which token a client shows that was given none, and what it says where that does not help."""
+
+from pathlib import Path
+
+import pytest
+
+from llorch import AsyncClient
+from llorch.errors import Reason, Unauthenticated
+from llorch.token_file import kept_token
+from support.fake_orchestrator import FakeOrchestrator, serving
+
+TOKEN = "a-long-secret-of-this-test"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("LLORCH_API_TOKEN", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path / "llama-orch" / "tokens"
+
+
+async def refusal(address: str, token: str | None = None) -> Unauthenticated:
+    """Of a call; a stream that is read, and one of a task, are refused in the same words."""
+    async with AsyncClient(address, token) as client:
+        with pytest.raises(Unauthenticated) as refused:
+            await client.state()
+        with pytest.raises(Unauthenticated) as watched:
+            await anext(aiter(client.watch_state()))
+        with pytest.raises(Unauthenticated) as generated:
+            await client.generate("m", "x").answer()
+    assert refused.value.message == watched.value.message == generated.value.message
+    return refused.value
+
+
+async def test_the_kept_token_is_shown(fake: FakeOrchestrator) -> None:
+    async with serving(fake, token=TOKEN) as address:
+        with kept_token(address, TOKEN):
+            async with AsyncClient(address) as client:
+                assert await client.state()
+
+
+async def test_where_nothing_is_kept_it_is_told_how_to_give_one(fake: FakeOrchestrator) -> None:
+    async with serving(fake, token=TOKEN) as address:
+        error = await refusal(address)
+    assert error.reason is Reason.TOKEN_MISSING
+    assert f"the orchestrator at {address} asks for a token: set LLORCH_API_TOKEN" in error.message
+    assert "LLORCH_ORCHESTRATOR_TOKEN" in error.message
+
+
+async def test_a_file_that_is_left_over_is_named(fake: FakeOrchestrator, folder: Path) -> None:
+    async with serving(fake, token=TOKEN) as address:
+        folder.mkdir(mode=0o700, parents=True)  # noqa: ASYNC240  # a local folder, in a test
+        left = folder / address
+        left.touch(mode=0o600)
+        left.write_text(TOKEN)
+        error = await refusal(address)
+    assert f"{left} is left over from an `llorch up` that has ended" in error.message
+
+
+async def test_a_kept_token_that_is_refused_names_its_file(fake: FakeOrchestrator, folder: Path) -> None:
+    async with serving(fake, token=TOKEN) as address:
+        with kept_token(address, "of-another"):
+            error = await refusal(address)
+    assert error.reason is Reason.TOKEN_INVALID
+    assert str(folder / address) in error.message
+    assert "of-another" not in error.message
+
+
+async def test_a_wrong_token_that_was_given_is_called_wrong(fake: FakeOrchestrator) -> None:
+    async with serving(fake, token=TOKEN) as address:
+        with kept_token(address, TOKEN):
+            error = await refusal(address, "wrong")
+    assert (error.reason, error.message) == (
+        Reason.TOKEN_INVALID,
+        "the bearer token is not the one that this server expects",
+    )
