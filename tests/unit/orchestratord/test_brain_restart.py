@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from llorch.assignment_mode import Mode
-from llorch.errors import Reason
+from llorch.errors import Reason, Unavailable
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
@@ -276,6 +276,22 @@ def test_a_host_under_another_name_keeps_its_workers_and_counts_its_card_once() 
     assert [record for record in kept_by(driver) if isinstance(record, ReleasedDevice)] == [
         ReleasedDevice("cellar", "GPU-1")
     ]
+
+
+def test_a_worker_that_a_new_name_leaves_where_no_rule_admits_it_leaves() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", size_mib=4096)
+    driver.add_node("garage", host_id="host-1")
+    driver.handle(events.AssignmentSet(Assignment("rule", "coder", "", ("garage",), Mode.PIN)))
+    driver.submit()
+    spec = driver.load()
+    driver.finish_attempt(next(iter(driver.state.attempts)))
+    driver.advance(6)
+    reported = (worker(spec, address="127.0.0.1:9300"),)
+    driver.add_node("cellar", gpu(), host_id="host-1", instance_id="pm-2", workers=reported)
+    assert driver.only(effects.StopWorker).worker_id == spec.worker_id
+    with pytest.raises(Unavailable, match="no node of this name is connected"):
+        driver.handle(events.ModelLoadAsked("coder", "worker-2"))
 
 
 def test_drains_go_along_with_the_name_of_their_host() -> None:

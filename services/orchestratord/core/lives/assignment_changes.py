@@ -8,7 +8,7 @@ from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import AssignmentDeleted, AssignmentSet
 from orchestratord.core.facts.assignments import Assignment, describe
 from orchestratord.core.facts.contradictions import contradiction
-from orchestratord.core.facts.fleet import Fleet, Leaving
+from orchestratord.core.facts.fleet import Fleet, Leaving, Node
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.targets import Place, resolve
@@ -50,6 +50,12 @@ def node_came(state: BrainState) -> None:
         if places != rule.places:
             state.assignments.put(replace(rule, places=places))
             _follow(state, rule)
+
+
+def workers_came_along(state: BrainState, node: Node) -> None:
+    """The host of these workers has another name now, and perhaps no rule admits them there."""
+    for model in sorted({worker.spec.model for worker in state.fleet.workers_on(node.node_id)}):
+        _move_misplaced(state, model)
 
 
 def restore(state: BrainState, kept: Assignment | None, lost: Assignment | None) -> None:

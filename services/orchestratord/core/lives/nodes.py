@@ -55,6 +55,8 @@ def register(state: BrainState, event: NodeRegistered) -> None:
     _take_in(state, node, event.snapshot, math.inf if is_restarted else event.applied_command_seq)
     pools.workers_known(state, node)
     assignment_changes.node_came(state)
+    if is_renamed:
+        assignment_changes.workers_came_along(state, node)
 
 
 def report(state: BrainState, event: NodeReported) -> None:

@@ -41,14 +41,16 @@ def is_served(state: BrainState, name: str) -> bool:
 
 
 def there_already(state: BrainState, model: Model, places: tuple[Place, ...]) -> str:
-    """The id of a worker at one of the places, there or on its way; empty if there is none."""
+    """The id of a worker at one of the places, there or on its way, that tasks may use by the rules; empty if there is
+    none.
+    """
 
     def will_do(node_id: str, device_ids: tuple[str, ...]) -> bool:
         node = state.fleet.nodes.get(node_id)
         return not places or (node is not None and any(place.covers(node, device_ids) for place in places))
 
-    for worker in state.fleet.workers_of_model(model.name):
-        if worker.serves and state.fleet.node_is_ready(worker) and will_do(worker.node_id, worker.spec.device_ids):
+    for worker in replicas.workers_for(state, Lane(model.name)):
+        if will_do(worker.node_id, worker.spec.device_ids):
             return worker.worker_id
     for load in state.loads.of_model(model.name):
         if load.places == places or (load.plan is not None and will_do(load.plan.node_id, load.plan.device_ids)):
