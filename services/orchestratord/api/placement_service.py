@@ -16,21 +16,22 @@ from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.decision import DecisionRecord
 from orchestratord.core.placement.explain import explain, explain_task
 from orchestratord.runtime.brain_owner import BrainOwner
-from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.kept_changes import KeptChanges
 from orchestratord.views import assignments as view_assignments
 from orchestratord.views import decisions as view_decisions
 
 
 class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["PlacementService"]):
-    def __init__(self, owner: BrainOwner, effects: EffectRunner, clock: Clock) -> None:
+    def __init__(self, owner: BrainOwner, changes: KeptChanges, clock: Clock) -> None:
         self._owner = owner
-        self._effects = effects
+        self._changes = changes
         self._clock = clock
 
     async def SetAssignment(self, request: pb2.SetAssignmentRequest, context: Any) -> pb2.SetAssignmentResponse:
         draft = assignments.to_draft(request.assignment)
-        rule = self._owner.ask(events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000)))
-        await self._effects.wait_all_kept()
+        rule = await self._changes.ask(
+            events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000))
+        )
         return pb2.SetAssignmentResponse(assignment=self._shown(rule))
 
     async def ListAssignments(self, request: pb2.ListAssignmentsRequest, context: Any) -> pb2.ListAssignmentsResponse:
@@ -41,8 +42,7 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
     async def DeleteAssignment(
         self, request: pb2.DeleteAssignmentRequest, context: Any
     ) -> pb2.DeleteAssignmentResponse:
-        self._owner.ask(events.AssignmentDeleted(check_id(request.assignment_id, "assignment_id")))
-        await self._effects.wait_all_kept()
+        await self._changes.ask(events.AssignmentDeleted(check_id(request.assignment_id, "assignment_id")))
         return pb2.DeleteAssignmentResponse()
 
     async def ExplainPlacement(

@@ -43,13 +43,15 @@ class EffectRunner:
         self._links: dict[str, _RunningLink] = {}
         self._run: dict[type, Callable[[Any], None]] = {
             effects.OpenLog: self._open_log,
+            effects.StartPredicted: self._start_predicted,
             effects.AnnouncePlacement: self._announce_placement,
             effects.Narrate: self._narrate,
             effects.AppendTerminal: self._append_terminal,
             effects.PersistTask: self._persist_task,
             effects.PersistPromise: lambda effect: self._keeper.keep_promise(effect.task_id, effect.promise),
             effects.PersistTerminal: self._persist_terminal,
-            effects.PersistRecord: self._persist_record,
+            effects.PersistRecord: lambda effect: self._keeper.keep_record(effect),
+            effects.PersistChange: lambda effect: self._keeper.keep_change(effect),
             effects.PredictionJudged: _only_watched,
             effects.OnTimeJudged: _only_watched,
             effects.ForgetTask: self._forget_task,
@@ -95,6 +97,9 @@ class EffectRunner:
     def _open_log(self, effect: effects.OpenLog) -> None:
         self._streams.open(effect.request, effect.queue_position, self._clock.wall(), effect.predicted_start_ms)
 
+    def _start_predicted(self, effect: effects.StartPredicted) -> None:
+        self._streams.get(effect.task_id).predicted_start_ms = effect.predicted_start_ms
+
     def _announce_placement(self, effect: effects.AnnouncePlacement) -> None:
         self._streams.get(effect.task_id).note(task_events.placed_to_proto(effect.placement))
 
@@ -116,17 +121,10 @@ class EffectRunner:
         """See `Keeper.wait_task_kept`."""
         await self._keeper.wait_task_kept(task_id)
 
-    async def wait_all_kept(self) -> None:
-        """See `Keeper.wait_all_kept`."""
-        await self._keeper.wait_all_kept()
-
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
         state = self._owner.state.tasks[effect.task_id].state
         output = task_output.to_bytes(self._streams.get(effect.task_id).log.entries)
         self._keeper.keep_ending(effect.task_id, Ending(state, effect.terminal, output, self._now_ms()))
-
-    def _persist_record(self, effect: effects.PersistRecord) -> None:
-        self._keeper.keep_record(effect)
 
     def _now_ms(self) -> int:
         return round(self._clock.wall().timestamp() * 1000)

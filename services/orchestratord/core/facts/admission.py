@@ -4,7 +4,7 @@ Classes go first, the highest before the others, but a lower class is passed ove
 a class apps share by weight (`fair_queue`). What is shared is the slots of a model, so all of this is kept by model.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -48,6 +48,8 @@ class AdmissionQueue:
     """Waiting tasks. `capacity` bounds each class; under drop-lru it bounds all of them together, capacity each.
 
     `now` is the brain's clock, `weights` has the apps whose weight is not 1, `held` the apps that may not start tasks.
+    `unkept` has the durable tasks that the store does not have yet: they get a slot that is free, but nothing is loaded,
+    and no worker leaves, for them alone.
     """
 
     priorities: Sequence[str]
@@ -57,6 +59,7 @@ class AdmissionQueue:
     now: float = 0.0
     weights: dict[str, float] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    unkept: dict[str, None] = field(default_factory=dict)
     _arrivals: int = 0
     _places: dict[str, Waiting] = field(default_factory=dict)
     _classes: dict[str, _Class] = field(default_factory=dict)
@@ -81,12 +84,17 @@ class AdmissionQueue:
         Returns the task that has to be dropped for it, None if there is room. Raises ResourceExhausted with a delay
         that follows from how fast the class drains.
         """
-        if not self._is_full(priority):
+        if not self._is_full(priority, 1):
             return None
-        victim = self._victim(priority) if self.policy is QueuePolicy.DROP_LRU else None
+        may_drop = self.policy is QueuePolicy.DROP_LRU and len(self.unkept) < self._capacity_of_all
+        victim = self._victim(priority) if may_drop else None
         if victim is None:
             raise self._no_room(priority)
         return victim
+
+    def too_many(self, priority: str) -> str | None:
+        """Under drop-lru: the task that has to be dropped for one that was added without making room."""
+        return self._victim(priority) if self.policy is QueuePolicy.DROP_LRU and self._is_full(priority, 0) else None
 
     def add(
         self,
@@ -143,7 +151,9 @@ class AdmissionQueue:
         return any(map(len, self._by_model.get(model, {}).values()))
 
     def count(self, model: str) -> int:
-        return sum(len(queue) for queue in self._by_model.get(model, {}).values())
+        """Tasks that wait for the model, and for which it may be loaded."""
+        waiting = sum(len(queue) for queue in self._by_model.get(model, {}).values())
+        return waiting - self._unkept_by_lane(model).total()
 
     def heads(self, model: str) -> Iterator[str]:
         """The tasks that may be next for a free slot of `model`, in order: one per class, app and lane.
@@ -159,7 +169,11 @@ class AdmissionQueue:
         return [task_id for name in self.priorities if (queue := queues.get(name)) for task_id in queue.by_arrival()]
 
     def lanes_of(self, model: str) -> list[Hashable]:
-        return list(dict.fromkeys(lane for queue in self._in_turn(model) for lane in queue.lanes()))
+        """The lanes of tasks for which the model may be loaded."""
+        queues = self._in_turn(model)
+        lanes = list(dict.fromkeys(lane for queue in queues for lane in queue.lanes()))
+        unkept = self._unkept_by_lane(model)
+        return [lane for lane in lanes if sum(queue.in_lane(lane) for queue in queues) > unkept[lane]] if unkept else lanes
 
     def models(self) -> Iterator[str]:
         """Models that tasks wait for, the longest waiting first within the highest class."""
@@ -215,10 +229,19 @@ class AdmissionQueue:
                 before += min(waiting, int((own + 1) * self.weights.get(other, 1.0) / weight))
         return before
 
-    def _is_full(self, priority: str) -> bool:
+    @property
+    def _capacity_of_all(self) -> int:
+        return self.capacity * len(self.priorities)
+
+    def _unkept_by_lane(self, model: str) -> Counter[Hashable]:
+        places = (place for task_id in self.unkept if (place := self._places.get(task_id)))
+        return Counter(place.lane for place in places if place.model == model)
+
+    def _is_full(self, priority: str, more: int) -> bool:
+        """Whether so many more would be too many."""
         if self.policy is QueuePolicy.DROP_LRU:
-            return len(self) >= self.capacity * len(self.priorities)
-        return self._classes[priority].depth >= self.capacity
+            return len(self) + more > self._capacity_of_all
+        return self._classes[priority].depth + more > self.capacity
 
     def _victim(self, priority: str) -> str | None:
         """The task that waits longest in the lowest class; never one of a higher class than that of the newcomer."""
