@@ -26,8 +26,7 @@ from orchestratord.core.facts.calibration import Calibration
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome, Term
 from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
 from orchestratord.core.facts.promise import Fingerprint, Promise
-from orchestratord.core.facts.records import Record
-from orchestratord.core.facts.records import RecordChange
+from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.rules import Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget, Session

@@ -29,9 +29,7 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
 
     async def SetAssignment(self, request: pb2.SetAssignmentRequest, context: Any) -> pb2.SetAssignmentResponse:
         draft = assignments.to_draft(request.assignment)
-        rule = await self._changes.ask(
-            events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000))
-        )
+        rule = await self._changes.ask(events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000)))
         return pb2.SetAssignmentResponse(assignment=self._shown(rule))
 
     async def ListAssignments(self, request: pb2.ListAssignmentsRequest, context: Any) -> pb2.ListAssignmentsResponse:

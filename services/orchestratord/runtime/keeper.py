@@ -67,7 +67,7 @@ class Keeper:
         self._begin(f"forget {task_id}", self._forget_task(task_id))
 
     def keep_record(self, effect: effects.PersistRecord) -> None:
-        """No caller waits for it. What can't be written is found out, or told by the settings file, at the next start."""
+        """No caller waits for it: what can't be written is learnt, or read in the settings file, another time."""
         change = RecordChange(effect.before, effect.after)
         kind = kind_of(change.record)
         place = (kind.name, change.record.record_key)

@@ -5,8 +5,8 @@ import pytest
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason, ResourceExhausted
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.model import Origin
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import TaskState
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver

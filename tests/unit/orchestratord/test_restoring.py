@@ -8,7 +8,7 @@ from llorch.errors import NotFound, Reason
 from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin
+from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.core.lives import restoring
 from orchestratord.store import codec

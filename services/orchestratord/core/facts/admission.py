@@ -48,8 +48,8 @@ class AdmissionQueue:
     """Waiting tasks. `capacity` bounds each class; under drop-lru it bounds all of them together, capacity each.
 
     `now` is the brain's clock, `weights` has the apps whose weight is not 1, `held` the apps that may not start tasks.
-    `unkept` has the durable tasks that the store does not have yet: they get a slot that is free, but nothing is loaded,
-    and no worker leaves, for them alone.
+    `unkept` has the durable tasks that the store does not have yet: they get a slot that is free, but nothing is
+    loaded, and no worker leaves, for them alone.
     """
 
     priorities: Sequence[str]
@@ -172,8 +172,9 @@ class AdmissionQueue:
         """The lanes of tasks for which the model may be loaded."""
         queues = self._in_turn(model)
         lanes = list(dict.fromkeys(lane for queue in queues for lane in queue.lanes()))
-        unkept = self._unkept_by_lane(model)
-        return [lane for lane in lanes if sum(queue.in_lane(lane) for queue in queues) > unkept[lane]] if unkept else lanes
+        if unkept := self._unkept_by_lane(model):
+            return [lane for lane in lanes if sum(queue.in_lane(lane) for queue in queues) > unkept[lane]]
+        return lanes
 
     def models(self) -> Iterator[str]:
         """Models that tasks wait for, the longest waiting first within the highest class."""
