@@ -1,4 +1,4 @@
-"""A full disk: what could not be stored is refused, and nothing has happened for it; every call that changes something."""
+"""A full disk: every call that changes something is refused, and nothing has happened for it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -23,6 +23,9 @@ class QueuePolicy(StrEnum):
     """The task that has waited longest in the lowest class is dropped for it."""
 
 
+_NONE: Counter[Hashable] = Counter()
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """Where a task waits. `arrival` orders all tasks; `lane` stands for the workers that it may run on."""
@@ -48,8 +51,6 @@ class AdmissionQueue:
     """Waiting tasks. `capacity` bounds each class; under drop-lru it bounds all of them together, capacity each.
 
     `now` is the brain's clock, `weights` has the apps whose weight is not 1, `held` the apps that may not start tasks.
-    `unkept` has the durable tasks that the store does not have yet: they get a slot that is free, but nothing is
-    loaded, and no worker leaves, for them alone.
     """
 
     priorities: Sequence[str]
@@ -59,7 +60,9 @@ class AdmissionQueue:
     now: float = 0.0
     weights: dict[str, float] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
-    unkept: dict[str, None] = field(default_factory=dict)
+    _unkept: set[str] = field(default_factory=set)
+    _unkept_of_model: dict[str, Counter[Hashable]] = field(default_factory=dict)
+    """By lane: how many of those wait."""
     _arrivals: int = 0
     _places: dict[str, Waiting] = field(default_factory=dict)
     _classes: dict[str, _Class] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class AdmissionQueue:
         """
         if not self._is_full(priority, 1):
             return None
-        may_drop = self.policy is QueuePolicy.DROP_LRU and len(self.unkept) < self._capacity_of_all
+        may_drop = self.policy is QueuePolicy.DROP_LRU and len(self._unkept) < self._capacity_of_all
         victim = self._victim(priority) if may_drop else None
         if victim is None:
             raise self._no_room(priority)
@@ -105,8 +108,15 @@ class AdmissionQueue:
         app: str = "",
         lane: Hashable = None,
         arrival: int | None = None,
+        unkept: bool = False,
     ) -> None:
-        """A task begins to wait. With the `arrival` of an earlier wait it gets its old place, and can't be dropped."""
+        """A task begins to wait. With the `arrival` of an earlier wait it gets its old place, and can't be dropped.
+
+        `unkept`: the store does not have it yet, until `answered`. It gets a slot that is free, but nothing is loaded,
+        and no worker leaves, for such tasks alone.
+        """
+        if unkept:
+            self._unkept.add(task_id)
         if arrival is None:
             self._arrivals += 1
             self._classes[priority].droppable[task_id] = None
@@ -116,10 +126,14 @@ class AdmissionQueue:
         of_app = self._waiting_of_app.setdefault(app, {})
         of_app[model] = of_app.get(model, 0) + 1
         self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now)
+        if task_id in self._unkept:
+            self._unkept_of_model.setdefault(model, Counter())[lane] += 1
 
     def remove(self, task_id: str) -> Waiting:
         """The task stops waiting: it gets a slot, or ends without one."""
         place = self._places.pop(task_id)
+        if task_id in self._unkept:
+            self._count_off_unkept(place)
         self._by_model[place.model][place.priority].remove(task_id, place.app, place.lane)
         of_app = self._waiting_of_app[place.app]
         of_app[place.model] -= 1
@@ -132,6 +146,14 @@ class AdmissionQueue:
         of_class.droppable.pop(task_id, None)
         of_class.rate.departed(self.now)
         return place
+
+    def answered(self, task_id: str) -> None:
+        """The store has the task now, or never will."""
+        if task_id not in self._unkept:
+            return
+        self._unkept.discard(task_id)
+        if place := self._places.get(task_id):
+            self._count_off_unkept(place)
 
     def take(self, task_id: str, tokens: int) -> Waiting:
         """The task gets a slot, and its app is charged with the tokens that it will probably need."""
@@ -235,8 +257,15 @@ class AdmissionQueue:
         return self.capacity * len(self.priorities)
 
     def _unkept_by_lane(self, model: str) -> Counter[Hashable]:
-        places = (place for task_id in self.unkept if (place := self._places.get(task_id)))
-        return Counter(place.lane for place in places if place.model == model)
+        return self._unkept_of_model.get(model, _NONE)
+
+    def _count_off_unkept(self, place: Waiting) -> None:
+        lanes = self._unkept_of_model[place.model]
+        lanes[place.lane] -= 1
+        if not lanes[place.lane]:
+            del lanes[place.lane]
+        if not lanes:
+            del self._unkept_of_model[place.model]
 
     def _is_full(self, priority: str, more: int) -> bool:
         """Whether so many more would be too many."""

@@ -45,7 +45,7 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
 
 def kept(state: BrainState, event: TaskKept) -> None:
     """The task can't be refused any more: others give way for it, and its model is loaded."""
-    state.queue.unkept.pop(event.task_id, None)
+    state.queue.answered(event.task_id)
     task = state.tasks.get(event.task_id)
     if task is None:
         return
@@ -106,7 +106,7 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane) -> Task:
     state.tasks[task.task_id] = task
     if request.request_id:
         state.by_request_id[(request.app, request.request_id)] = task.task_id
-    state.queue.add(task.task_id, request.model, request.priority, app=request.app, lane=lane)
+    state.queue.add(task.task_id, request.model, request.priority, app=request.app, lane=lane, unkept=request.durable)
     session_life.turn_begins(state, request)
     if request.deadline_s is not None:
         state.timers.at(state.now + request.deadline_s, TimerKind.DEADLINE, task.task_id)
@@ -122,7 +122,6 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
     request = task.request
     begin = len(state.outbox)
     if request.durable:
-        state.queue.unkept[task.task_id] = None
         state.emit(PersistTask(request))
     else:
         _note_demand(state, request.model)
