@@ -10,6 +10,7 @@ from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import apps
 from orchestratord.core import events
+from orchestratord.core.placement.rule_problems import left_behind
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.kept_changes import KeptChanges
 
@@ -38,5 +39,6 @@ class AppService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["AppSe
         return pb2.UpdateAppResponse(app=apps.to_proto(updated))
 
     async def DeleteApp(self, request: pb2.DeleteAppRequest, context: Any) -> pb2.DeleteAppResponse:
-        await self._changes.ask(events.AppDeleted(check_id(request.app, "app")))
-        return pb2.DeleteAppResponse()
+        name = check_id(request.app, "app")
+        await self._changes.ask(events.AppDeleted(name))
+        return pb2.DeleteAppResponse(warnings=left_behind(self._owner.state, app=name))

@@ -13,6 +13,7 @@ from orchestratord.core import events
 from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.model import Model, Origin
 from orchestratord.core.placement.pulls import not_pulled
+from orchestratord.core.placement.rule_problems import RuleProblems, left_behind
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.kept_changes import KeptChanges
@@ -33,7 +34,8 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         spec = models.to_spec(request.model)
         now_ms = round(self._clock.wall().timestamp() * 1000)
         model = await self._changes.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
-        return pb2.RegisterModelResponse(model=self._shown(model))
+        warnings = RuleProblems(self._owner.state).of_model(model.name)
+        return pb2.RegisterModelResponse(model=self._shown(model), warnings=warnings)
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
         return pb2.GetModelResponse(model=self._shown(self._find(request.model)))
@@ -62,8 +64,9 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         return pb2.SetModelStateResponse(model=self._shown(model))
 
     async def DeleteModel(self, request: pb2.DeleteModelRequest, context: Any) -> pb2.DeleteModelResponse:
-        await self._changes.ask(events.ModelDeleted(self._find(request.model).name))
-        return pb2.DeleteModelResponse()
+        name = self._find(request.model).name
+        await self._changes.ask(events.ModelDeleted(name))
+        return pb2.DeleteModelResponse(warnings=left_behind(self._owner.state, model=name))
 
     async def GetAvailability(self, request: pb2.GetAvailabilityRequest, context: Any) -> pb2.GetAvailabilityResponse:
         page, following = self._page(request.page_size, request.page_token)

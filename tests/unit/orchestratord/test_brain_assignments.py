@@ -176,7 +176,7 @@ def test_a_task_whose_place_is_lost_while_it_waits_hears_it() -> None:
     ended = WorkerReported(spec, WorkerState.EXITED, failure=(Reason.WORKER_LOST, "its card is gone"))
     driver.report(snapshot=Snapshot(full=True, devices=(BIG,), workers=(ended,), staged=STAGED))
     assert error_of(driver, waiting).reason is Reason.PIN_EXCLUDES_ALL
-    assert "rule 'coder only on garage/GPU-small'" in error_of(driver, waiting).message
+    assert "rule 'coder only on garage/GPU-small (not there)'" in error_of(driver, waiting).message
 
 
 def test_with_a_fallback_it_runs_elsewhere_when_the_place_is_lost() -> None:

@@ -16,6 +16,7 @@ from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.targets import Place, resolve
 from orchestratord.core.lives import model_unloading
 from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.placement.rule_problems import too_large
 from orchestratord.core.state import BrainState
 
 
@@ -27,6 +28,7 @@ def assignment_set(state: BrainState, event: AssignmentSet) -> Assignment:
         raise _of_file(old, "change it there")
     _refuse_if_meaningless(rule)
     _refuse_if_contradictory(state, rule)
+    _refuse_if_too_large(state, rule)
     if rule.origin is not Origin.FILE:
         state.propose(partial(_changed, state, old, rule), RecordChange(old, rule))
         return rule
@@ -100,6 +102,19 @@ def _refuse_if_contradictory(state: BrainState, rule: Assignment) -> None:
         f"'{rule.assignment_id}' ({describe(state.fleet, rule)}) contradicts {names}: {found.why}; nothing was set; "
         f"ask for something else, or first `llorch unassign {found.others[0].assignment_id}`",
         metadata={"assignment_id": rule.assignment_id, "contradicts": found.others[0].assignment_id},
+    )
+
+
+def _refuse_if_too_large(state: BrainState, rule: Assignment) -> None:
+    """A rule of the settings file never keeps the orchestrator from starting; its problem is told with it."""
+    found = too_large(state, rule)
+    if found is None or not found.is_final or rule.origin is Origin.FILE:
+        return
+    raise FailedPrecondition(
+        Reason.MODEL_FITS_NO_DEVICE,
+        f"'{rule.assignment_id}' ({describe(state.fleet, rule)}) could never be met: {found}; nothing was set; name a "
+        "larger place, or several cards together, or lower the model's context or slots",
+        metadata={"assignment_id": rule.assignment_id, "model": rule.model},
     )
 
 
