@@ -88,7 +88,7 @@ class RuleProblems:
         own = next((kept for kept in self._kept if kept.name == rule.model), None)
         if own is None or not (rule.keep_loaded or rule.replicas_min):
             return ""
-        there = [kept for kept in self._kept if kept.devices <= own.devices]
+        there = [kept for kept in self._kept if kept.devices is own.devices or kept.devices <= own.devices]
         needed = sum(kept.mib for kept in there)
         has = sum(_capacity(self._state.fleet.nodes[node_id].devices[device_id]) for node_id, device_id in own.devices)
         if needed <= has or not has:
@@ -103,14 +103,17 @@ class RuleProblems:
 
     def _of_kept(self, model: Model) -> _Kept:
         pins = rules_of(self._state.assignments, self._state.fleet, Lane(model.name)).of(Mode.PIN)
-        nodes = self._state.fleet.nodes
-        devices = {(node.node_id, device_id) for node in nodes.values() for device_id in node.devices}
+        nodes, devices = self._state.fleet.nodes, self._all_devices
         for pin in pins:
             places = [(nodes[place.node_id], place) for place in pin.places if place.node_id in nodes]
             devices &= {(node.node_id, device_id) for node, place in places for device_id in devices_of(node, place)}
-        here = [nodes[node_id].devices[device_id] for node_id, device_id in sorted(devices)]
-        each = min((_least_mib(self._state, model, device) for device in here), default=0)
-        return _Kept(model.name, replicas.least(self._state, model.name) * each, frozenset(devices))
+        each = _least_mib(self._state, model, [nodes[node_id].devices[device_id] for node_id, device_id in devices])
+        return _Kept(model.name, replicas.least(self._state, model.name) * each, devices)
+
+    @cached_property
+    def _all_devices(self) -> frozenset[DeviceKey]:
+        nodes = self._state.fleet.nodes.values()
+        return frozenset((node.node_id, device_id) for node in nodes for device_id in node.devices)
 
 
 def too_large(state: BrainState, rule: Assignment) -> TooLarge | None:
@@ -126,7 +129,7 @@ def too_large(state: BrainState, rule: Assignment) -> TooLarge | None:
         if place is None or node is None:
             continue
         for devices in _together(node, place, model):
-            needed = min(_least_mib(state, model, device) for device in devices)
+            needed = _least_mib(state, model, devices)
             capacity = sum(map(_capacity, devices))
             if needed <= capacity:
                 return None
@@ -177,12 +180,15 @@ def _together(node: Node, place: Place, model: Model) -> Iterable[Sequence[Devic
     return [[device for device in devices if device.kind is kind] for kind in kinds]
 
 
-def _least_mib(state: BrainState, model: Model, device: Device) -> int:
-    """With the smallest context that its owner has left open. In parts a model takes no less than as a whole."""
-    queries = (
-        Query(state, LoadRequest(model, Lane(model.name), context), NO_RULES) for context in contexts_to_try(model)
-    )
-    return min(Claims(query).on((device,))[0] for query in queries)
+def _least_mib(state: BrainState, model: Model, devices: Iterable[Device]) -> int:
+    """On the one of these where it takes least, with the smallest context that its owner has left open.
+
+    In parts a model takes no less than as a whole. Devices of one kind and card take the same.
+    """
+    cards = {(device.kind, device.name, device.engines): device for device in devices}
+    requests = (LoadRequest(model, Lane(model.name), context) for context in contexts_to_try(model))
+    claims = [Claims(Query(state, request, NO_RULES)) for request in requests]
+    return min((known.on((device,))[0] for known in claims for device in cards.values()), default=0)
 
 
 def _capacity(device: Device) -> int:
