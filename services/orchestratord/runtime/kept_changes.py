@@ -11,10 +11,12 @@ from orchestratord.core.events import Command
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.keeper import Keeper
 
-WITHIN_S = 30.0
-"""A disk that takes longer for one change is broken, or its driver hangs."""
+WITHIN_S = 8.0
+"""A disk that takes longer hangs. Shorter than clients wait, so that they hear of it."""
 
 _RETRY_AFTER_MS = 5000
+_UNCHANGED = "an earlier change is still being written, and nothing was changed"
+_OPEN = "whether the change is kept is not known yet; look whether it is there later"
 
 Answer = TypeVar("Answer")
 
@@ -29,42 +31,31 @@ class KeptChanges:
     async def ask(self, command: Command[Answer]) -> Answer:
         """As `BrainOwner.ask`, but done and kept when this returns. If the store refuses it, nothing has changed.
 
-        Raises Unavailable / STORE_FAILED if the store does not answer: before it was this command's turn nothing has
-        changed; after that it is open, and the message says so.
+        Raises Unavailable / STORE_FAILED if the store does not answer in time; the message says whether nothing was
+        changed, or that this is open.
         """
+        what_is_so = _UNCHANGED
         try:
-            async with asyncio.timeout(self._within_s):
-                await self._turn.acquire()
+            async with asyncio.timeout(self._within_s), self._turn:
+                await self._settled()  # an earlier change may still be under way whose caller went away
+                answer = self._owner.ask(command)
+                what_is_so = _OPEN
+                error = await self._settled()
         except TimeoutError:
-            raise self._late("an earlier change is still being written, and nothing was changed") from None
-        try:
-            return await self._ask_in_turn(command)
-        finally:
-            self._turn.release()
-
-    async def _ask_in_turn(self, command: Command[Answer]) -> Answer:
-        """An earlier change may still be under way: its caller went away."""
-        await self._settled("an earlier change is still being written, and nothing was changed")
-        answer = self._owner.ask(command)
-        error = await self._settled("whether the change is kept is not known yet; look whether it is there later")
+            raise self._late(what_is_so) from None
         if error is not None:
             raise error
         return answer
 
-    async def _settled(self, if_late: str) -> LlorchError | None:
+    async def _settled(self) -> LlorchError | None:
+        """Returns when no change is under way; with the error of the one that was, if it could not be kept."""
         writing = self._keeper.change_under_way
-        if writing is None:
-            return None
-        try:
-            async with asyncio.timeout(self._within_s):
-                return await asyncio.shield(writing)
-        except TimeoutError:
-            raise self._late(if_late) from None
+        return None if writing is None else await asyncio.shield(writing)
 
-    def _late(self, what_is_open: str) -> Unavailable:
+    def _late(self, what_is_so: str) -> Unavailable:
         return Unavailable(
             Reason.STORE_FAILED,
-            f"the orchestrator's disk has not answered for {self._within_s:g} s: {what_is_open}; see the "
-            "orchestrator's log and its disk",
+            f"the orchestrator's disk has not answered for {self._within_s:g} s: {what_is_so}; see the orchestrator's "
+            "log and its disk",
             retry_after_ms=_RETRY_AFTER_MS,
         )

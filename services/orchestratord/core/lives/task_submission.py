@@ -54,7 +54,8 @@ def kept(state: BrainState, event: TaskKept) -> None:
     _note_demand(state, task.request.model)
     model_loading.ensure_loaded(state, task.request.model)
     if event.task_id in state.queue and task.predicted_start_ms is None:
-        _predict(state, task, state.queue.position(task.task_id))
+        itself = 1
+        _predict(state, task, state.queue.ahead(task.request.model, task.request.priority, task.request.app) - itself)
         if task.predicted_start_ms is not None:
             state.emit(StartPredicted(task.task_id, task.predicted_start_ms))
 
