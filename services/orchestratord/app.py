@@ -48,6 +48,7 @@ from orchestratord.runtime.audit_trail import AuditTrail
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.keeper import Keeper
+from orchestratord.runtime.kept_changes import KeptChanges
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.settings import OrchestratorSettings
 from orchestratord.settings_file import events_of_file
@@ -91,7 +92,9 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
         owner.watch(watcher.observe)
         metrics = cache(partial(_make_metrics, owner, keeper, watcher))
         await _restore(settings, store, owner, streams, incarnation, clock)
-        _add_services(server, settings, owner, streams, effects, metrics, store, incarnation, clock)
+        _add_services(
+            server, settings, owner, streams, effects, KeptChanges(owner, keeper), metrics, store, incarnation, clock
+        )
         tasks.spawn("tick", _tick(owner, streams), forever=True)
         tasks.spawn("keep what was learnt", keeper.run(), forever=True)
         async with _metrics_served(settings, metrics):
@@ -181,20 +184,21 @@ def _add_services(
     owner: BrainOwner,
     streams: TaskStreams,
     effects: EffectRunner,
+    changes: KeptChanges,
     metrics: Callable[[], "OrchestratorMetrics"],
     store: Store,
     incarnation: Incarnation,
     clock: SystemClock,
 ) -> None:
     tasks = task_service.TaskService(owner, streams, effects, settings.write_deadline_s)
-    catalog = catalog_service.CatalogService(owner, effects, clock)
-    fleet = fleet_service.FleetService(owner, effects, incarnation, clock, settings.write_deadline_s)
+    catalog = catalog_service.CatalogService(owner, effects, changes, clock)
+    fleet = fleet_service.FleetService(owner, effects, changes, incarnation, clock, settings.write_deadline_s)
     links = node_link_service.NodeLinkService(
         owner, incarnation, server.draining, nodes_show_token=settings.token is not None
     )
     sessions = session_service.SessionService(owner, clock)
-    placement = placement_service.PlacementService(owner, effects, clock)
-    apps = app_service.AppService(owner, effects, clock)
+    placement = placement_service.PlacementService(owner, changes, clock)
+    apps = app_service.AppService(owner, changes, clock)
     partial = (tasks, catalog, fleet, sessions, placement, apps)
     unimplemented = tuple(name for servicer in partial for name in servicer.unimplemented)
     meta = meta_service.MetaService(owner, metrics, store, unimplemented)

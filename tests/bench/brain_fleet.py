@@ -53,11 +53,16 @@ class Fleet:
             self._add_node(f"node{number:03}", workers)
 
     def handle(self, event: events.Event) -> list[effects.Effect]:
+        """The store has at once what is to be kept."""
         self.now += 1e-4
-        wanted = self.brain.handle(event, self.now).effects
-        for effect in wanted:
+        wanted = list(self.brain.handle(event, self.now).effects)
+        for effect in tuple(wanted):
             if isinstance(effect, effects.StartRun):
                 self.running[effect.attempt_id] = effect.request.task_id
+            elif isinstance(effect, effects.PersistTask):
+                wanted += self.handle(events.TaskKept(effect.request.task_id))
+            elif isinstance(effect, effects.PersistChange):
+                wanted += self.handle(events.ChangeKept())
         return wanted
 
     def request(self, model: int, **fields: object) -> TaskRequest:

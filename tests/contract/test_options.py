@@ -67,6 +67,7 @@ TABLES: dict[str, tuple[Descriptor, Table, set[str]]] = {
             "app",
             "mode",
             "create_time",
+            "problems",
         },
     ),
 }

@@ -10,6 +10,7 @@ import pytest
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.promise import Fingerprint, Promise
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import (
     ChoiceEnd,
     RunResult,
@@ -21,7 +22,7 @@ from orchestratord.core.facts.task import (
     Terminal,
 )
 from orchestratord.store import kinds, names
-from orchestratord.store.interface import AuditEntry, Ending, KeptTask, RecordChange, Store
+from orchestratord.store.interface import AuditEntry, Ending, KeptTask, Store
 from orchestratord.store.kinds import Kind
 from orchestratord.store.shape import Shape
 from orchestratord.store.sqlite import open_sqlite
@@ -162,6 +163,16 @@ async def test_of_a_bounded_kind_the_newest_are_kept_in_their_order(opened: Open
     for number in range(10, 4, -1):
         await store.save_records([RecordChange(None, Walk(number)), RecordChange(None, Pet("rex"))])
     assert await (await opened()).records() == [Pet("rex"), Walk(7), Walk(6), Walk(5)]
+
+
+@pytest.mark.req("ORCH-1032")
+async def test_a_change_and_who_asked_for_it_are_kept_together(opened: Open) -> None:
+    store = await opened()
+    entry = AuditEntry(1, "localhost", "corr", "pet.added", "{}", "done")
+    await store.save_records([RecordChange(None, Pet("rex"))], entry)
+    again = await opened()
+    assert await again.records() == [Pet("rex")]
+    assert [noted.action for noted in await again.audit(None, 10)] == ["pet.added"]
 
 
 @pytest.mark.req("ORCH-1032")

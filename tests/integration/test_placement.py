@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from llama_orch.v2 import (
+    app_pb2,
+    app_service_pb2,
+    app_service_pb2_grpc,
     assignment_pb2,
+    catalog_service_pb2,
     decision_pb2,
+    model_pb2,
     placement_service_pb2,
     placement_service_pb2_grpc,
     task_pb2,
@@ -74,6 +79,40 @@ async def test_a_contradiction_is_refused_with_both_rules_named(system: WholeSys
     assert "'sim.pin' (sim only on garage/RTX 3060)" in refused.value.message
     listed = await call(stub(system).ListAssignments, placement_service_pb2.ListAssignmentsRequest(), timeout_s=CALL_S)
     assert [rule.assignment_id for rule in listed.assignments] == ["sim.pin"]
+
+
+@pytest.mark.req("ORCH-1012")
+async def test_a_pin_that_could_never_be_met_is_refused_with_what_it_needs(system: WholeSystem) -> None:
+    await system.register("big", f"file:{gguf(system.folder, 'big.gguf')}", vram_claim_mib=20 * 1024, context=4096)
+    with pytest.raises(
+        FailedPrecondition, match=r"needs about 20480 MiB .* garage/RTX 3060, holds 12288 MiB"
+    ) as refused:
+        await assign(system, PIN, "garage/3060", model="big")
+    assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
+    rule = await assign(system, PIN, "garage/3090", model="big")
+    assert list(rule.problems) == []
+    spec = model_pb2.ModelSpec(name="big", source=f"file:{system.folder}/big.gguf", vram_claim_mib=30 * 1024)
+    request = catalog_service_pb2.RegisterModelRequest(model=spec)
+    answer = await call(system.catalog.RegisterModel, request, timeout_s=CALL_S)
+    (warning,) = answer.warnings
+    assert warning.startswith("'big.pin' (big only on garage/RTX 3090): model 'big' needs about 30720 MiB")
+
+
+@pytest.mark.req("ORCH-1012")
+async def test_rules_that_a_deletion_leaves_behind_are_told(system: WholeSystem) -> None:
+    await assign(system, PIN, "garage/3060")
+    deleted = catalog_service_pb2.DeleteModelRequest(model="sim")
+    (warning,) = (await call(system.catalog.DeleteModel, deleted, timeout_s=CALL_S)).warnings
+    assert "'sim.pin' (sim only on garage/RTX 3060) still names model 'sim'" in warning
+    listed = await call(stub(system).ListAssignments, placement_service_pb2.ListAssignmentsRequest(), timeout_s=CALL_S)
+    assert [list(rule.problems) for rule in listed.assignments] == [["no model is called 'sim' now"]]
+    apps = app_service_pb2_grpc.AppServiceStub(system.channel)
+    await call(apps.CreateApp, app_service_pb2.CreateAppRequest(app=app_pb2.App(app="aider")), timeout_s=CALL_S)
+    of_app = assignment_pb2.Assignment(app="aider", targets=["garage"], mode=PIN)
+    request = placement_service_pb2.SetAssignmentRequest(assignment=of_app)
+    await call(stub(system).SetAssignment, request, timeout_s=CALL_S)
+    gone = await call(apps.DeleteApp, app_service_pb2.DeleteAppRequest(app="aider"), timeout_s=CALL_S)
+    assert [warning.split(" still names ")[1][:11] for warning in gone.warnings] == ["app 'aider'"]
 
 
 @pytest.mark.req("ORCH-1012")

@@ -11,7 +11,7 @@ from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core import events
 from orchestratord.core.brain import Brain, Handled
-from orchestratord.core.effects import Effect, StageModel, StartWorker
+from orchestratord.core.effects import Effect, PersistChange, PersistTask, StageModel, StartWorker
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.model import ModelSpec, Origin
@@ -32,6 +32,8 @@ class BrainDriver:
     now: float = 100.0
     effects: list[Effect] = field(default_factory=list)
     sessions: dict[str, str] = field(default_factory=dict)
+    store_answers: bool = True
+    """Whether the store has at once what the brain wants kept; else the test answers for it."""
 
     def __post_init__(self) -> None:
         numbers = count(1)
@@ -52,7 +54,13 @@ class BrainDriver:
     def _hear(self, event: events.Event) -> Handled:
         handled = self.brain.handle(event, self.now)
         self.effects.extend(handled.effects)
-        return handled
+        effects = list(handled.effects)
+        for effect in handled.effects if self.store_answers else ():
+            if isinstance(effect, PersistChange):
+                effects += self._hear(events.ChangeKept()).effects
+            elif isinstance(effect, PersistTask):
+                effects += self._hear(events.TaskKept(effect.request.task_id)).effects
+        return replace(handled, effects=effects)
 
     def advance(self, seconds: float, step: float = 0.25) -> None:
         """Turn the clock, ticking as the daemon does; nodes that are connected keep reporting."""

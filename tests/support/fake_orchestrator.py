@@ -71,6 +71,10 @@ class FakeOrchestrator:
     cancelled: list[str] = field(default_factory=list)
     verified: list[catalog_service_pb2.NodeVerification] = field(default_factory=list)
     rules: dict[str, assignment_pb2.Assignment] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """Of every rule that is set from now on."""
+    warnings: list[str] = field(default_factory=list)
+    """Told with every deletion."""
     rule_refusal: LlorchError | None = None
     explained: list[placement_service_pb2.ExplainPlacementRequest] = field(default_factory=list)
     decisions: list[decision_pb2.DecisionLog] = field(default_factory=list)
@@ -213,7 +217,7 @@ class _Catalog:
 
     async def DeleteModel(self, request: Any, context: Any) -> Any:
         self._fake.models = [model for model in self._fake.models if model.spec.name != request.model]
-        return catalog_service_pb2.DeleteModelResponse()
+        return catalog_service_pb2.DeleteModelResponse(warnings=self._fake.warnings)
 
     async def SetModelState(self, request: Any, context: Any) -> Any:
         await self.GetModel(request, context)
@@ -296,6 +300,7 @@ class _Placement:
             raise self._fake.rule_refusal
         rule = request.assignment
         rule.assignment_id = f"{rule.model or rule.app}.rule"
+        rule.problems.extend(self._fake.problems)
         self._fake.rules[rule.assignment_id] = rule
         return placement_service_pb2.SetAssignmentResponse(assignment=rule)
 
@@ -334,7 +339,7 @@ class _Apps:
 
     async def DeleteApp(self, request: Any, context: Any) -> Any:
         del self._fake.apps[request.app]
-        return app_service_pb2.DeleteAppResponse()
+        return app_service_pb2.DeleteAppResponse(warnings=self._fake.warnings)
 
 
 def smollm2() -> model_pb2.Model:

@@ -1,13 +1,15 @@
 """A store that forgets everything at the end of the process: for tests."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from llorch.errors import Reason, Unavailable
 from llorch.identifiers import new_id
 from orchestratord.core.facts.promise import Promise
-from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.task import TaskRequest
-from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask, RecordChange
+from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask
 from orchestratord.store.kinds import kind_of
 
 
@@ -40,7 +42,7 @@ class MemoryStore:
     async def tasks(self) -> list[KeptTask]:
         return list(self._tasks.values())
 
-    async def save_records(self, changes: Sequence[RecordChange]) -> None:
+    async def save_records(self, changes: Sequence[RecordChange], audit: AuditEntry | None = None) -> None:
         for change in changes:
             kind = kind_of(change.record)
             key = (kind.name, change.record.record_key)
@@ -50,6 +52,8 @@ class MemoryStore:
             self._records[key] = change.after
             if kind.keep_last is not None:
                 self._forget_oldest(kind.name, kind.keep_last)
+        if audit is not None:
+            await self.append_audit(audit)
 
     async def records(self) -> list[Record]:
         ordered = sorted(
@@ -71,3 +75,33 @@ class MemoryStore:
         keys = [key for key in self._records if key[0] == kind]
         for key in keys[: max(0, len(keys) - keep_last)]:
             del self._records[key]
+
+
+class FullDisk(MemoryStore):
+    """Refuses the next `failures` writes of tasks and records."""
+
+    def __init__(self, failures: int = 1) -> None:
+        super().__init__()
+        self.failures = failures
+
+    async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
+        await self._fail()
+        await super().save_task(request, accepted_at_ms)
+
+    async def save_ending(self, task_id: str, ending: Ending) -> None:
+        await self._fail()
+        await super().save_ending(task_id, ending)
+
+    async def save_promise(self, task_id: str, promise: Promise | None) -> None:
+        await self._fail()
+        await super().save_promise(task_id, promise)
+
+    async def save_records(self, changes: Sequence[RecordChange], audit: AuditEntry | None = None) -> None:
+        await self._fail()
+        await super().save_records(changes, audit)
+
+    async def _fail(self) -> None:
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable(Reason.STORE_FAILED, "the disk is full")

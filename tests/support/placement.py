@@ -7,7 +7,7 @@ from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
-from orchestratord.core.events import AssignmentSet
+from orchestratord.core.events import AssignmentSet, ChangeKept
 from orchestratord.core.facts.admission import AdmissionQueue, Waiting
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
@@ -17,6 +17,7 @@ from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from orchestratord.core.facts.promise import UNPROVEN, Fingerprint
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt
+from orchestratord.core.lives import proposals
 from orchestratord.core.lives.assignment_changes import assignment_set
 from orchestratord.core.placement.pipeline import place_load
 from orchestratord.core.placement.query import LoadRequest
@@ -105,6 +106,7 @@ class Scene:
             self._introduce(name, is_app=name == app)
         draft = Assignment("", model, app, targets, mode, **options)  # type: ignore[arg-type]  # tests name fields
         rule = assignment_set(self.state, AssignmentSet(draft))
+        proposals.kept(self.state, ChangeKept())
         self.state.outbox.clear()
         return rule
 

@@ -17,6 +17,7 @@ from orchestratord.core import effects, events
 from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Snapshot, WorkerReported
 from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.model import ModelSpec, Origin
+from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError, TaskRequest, TaskState
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu
@@ -46,6 +47,10 @@ class RandomWorld:
     links: set[str] = field(default_factory=set)
     streams: dict[str, bool] = field(default_factory=dict)
     """By task: whether its terminal was shown."""
+    stored: dict[str, Record | None] = field(default_factory=dict)
+    """By model: what the store has of it."""
+    writing: tuple[RecordChange, ...] = ()
+    """The change that the store has not answered for."""
     sessions: dict[str, str] = field(default_factory=dict)
     instances: dict[str, str] = field(default_factory=dict)
     commands: int = 0
@@ -58,11 +63,16 @@ class RandomWorld:
         self.driver = BrainDriver(config)
         for model in MODELS:
             self.driver.add_model(model, slots=2, vram_claim_mib=self.random.choice([5000, 9000, 30_000]))
+            self.stored[model] = self.driver.state.catalog.record_of(model)
         for node_id in NODES:
             self.report(node_id, registers=True)
 
     def tell(self, event: events.Event) -> None:
         """Hand an event to the brain, carry out its effects, and check the invariants. Refusals are normal."""
+        if isinstance(event, events.ChangeKept):
+            self.stored |= {change.record.record_key: change.after for change in self.writing}
+        if isinstance(event, events.ChangeKept | events.ChangeNotKept):
+            self.writing = ()
         try:
             wanted = self.driver.brain.handle(event, self.driver.now).effects
         except LlorchError:
@@ -121,6 +131,8 @@ class RandomWorld:
     def check(self) -> None:
         """What has to hold at every moment."""
         state = self.driver.state
+        for name, record in self.stored.items():
+            assert state.catalog.record_of(name) == record, "in force is what is stored"
         for worker in state.fleet.workers.values():
             assert len(worker.attempts) <= (worker.engine.slots if worker.engine else 0), "a slot was used twice"
             assert all(state.attempts[attempt_id].worker_id == worker.worker_id for attempt_id in worker.attempts)
@@ -177,6 +189,18 @@ def _append_terminal(world: RandomWorld, effect: effects.AppendTerminal) -> None
 
 def _forget(world: RandomWorld, effect: effects.ForgetTask) -> None:
     assert world.streams.pop(effect.task_id), "a task was forgotten before its readers had its terminal"
+
+
+def _persist_task(world: RandomWorld, effect: effects.PersistTask) -> None:
+    task_id = effect.request.task_id
+    is_kept = world.random.random() < 0.9
+    world.pending.append(events.TaskKept(task_id) if is_kept else events.TaskNotKept(task_id, "the disk is full"))
+
+
+def _persist_change(world: RandomWorld, effect: effects.PersistChange) -> None:
+    assert not world.writing, "a second change while the store has not answered for the first"
+    world.writing = effect.changes
+    world.pending.append(events.ChangeKept() if world.random.random() < 0.7 else events.ChangeNotKept())
 
 
 def _persist(world: RandomWorld, effect: effects.PersistTerminal) -> None:
@@ -240,6 +264,8 @@ _PERFORM: dict[type, Callable[..., None]] = {
     effects.OpenLog: _open_log,
     effects.AppendTerminal: _append_terminal,
     effects.ForgetTask: _forget,
+    effects.PersistTask: _persist_task,
+    effects.PersistChange: _persist_change,
     effects.PersistTerminal: _persist,
     effects.AttachWorker: _attach,
     effects.DetachWorker: _detach,

@@ -29,7 +29,7 @@ from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy, Ran
 from orchestratord.core.facts.known_node import KnownDevice, KnownNode, KnownPool
 from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
 from orchestratord.core.facts.promise import Fingerprint, Promise
-from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.rules import Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget, Session
@@ -38,7 +38,7 @@ from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd
 from orchestratord.core.facts.work import Work
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.learnt.rates import Quantity, Rate
-from orchestratord.store.interface import AuditEntry, Ending, KeptTask, RecordChange
+from orchestratord.store.interface import AuditEntry, Ending, KeptTask
 from orchestratord.store.migrate import version
 from orchestratord.store.sqlite import FILE, open_sqlite
 

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from llama_orch.v2 import app_pb2 as llama__orch_dot_v2_dot_app__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fllama_orch/v2/app_service.proto\x12\rllama_orch.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x17llama_orch/v2/app.proto\"3\n\x10\x43reateAppRequest\x12\x1f\n\x03\x61pp\x18\x01 \x01(\x0b\x32\x12.llama_orch.v2.App\"A\n\x11\x43reateAppResponse\x12\x1f\n\x03\x61pp\x18\x01 \x01(\x0b\x32\x12.llama_orch.v2.App\x12\x0b\n\x03key\x18\x02 \x01(\t\"8\n\x0fListAppsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x10ListAppsResponse\x12 \n\x04\x61pps\x18\x01 \x03(\x0b\x32\x12.llama_orch.v2.App\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x10UpdateAppRequest\x12\x1f\n\x03\x61pp\x18\x01 \x01(\x0b\x32\x12.llama_orch.v2.App\"4\n\x11UpdateAppResponse\x12\x1f\n\x03\x61pp\x18\x01 \x01(\x0b\x32\x12.llama_orch.v2.App\"\x1f\n\x10\x44\x65leteAppRequest\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteAppResponse2\xab\x03\n\nAppService\x12\x65\n\tCreateApp\x12\x1f.llama_orch.v2.CreateAppRequest\x1a .llama_orch.v2.CreateAppResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\"\x08/v2/apps:\x03\x61pp\x12]\n\x08ListApps\x12\x1e.llama_orch.v2.ListAppsRequest\x1a\x1f.llama_orch.v2.ListAppsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v2/apps\x12o\n\tUpdateApp\x12\x1f.llama_orch.v2.UpdateAppRequest\x1a .llama_orch.v2.UpdateAppResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x32\x12/v2/apps/{app.app}:\x03\x61pp\x12\x66\n\tDeleteApp\x12\x1f.llama_orch.v2.DeleteAppRequest\x1a .llama_orch.v2.DeleteAppResponse\"\x16\x82\xd3\xe4\x93\x02\x10*\x0e/v2/apps/{app}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fllama_orch/v2/app_service.proto\x12\rllama_orch.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x17llama_orch/v2/app.proto\"3\n\x10\x43reateAppRequest\x12\x1f\n\x03\x61pp\x18\x01 \x01(\x0b\x32\x12.llama_orch.v2.App\"A\n\x11\x43reateAppResponse\x12\x1f\n\x03\x61pp\x18\x01 \x01(\x0b\x32\x12.llama_orch.v2.App\x12\x0b\n\x03key\x18\x02 \x01(\t\"8\n\x0fListAppsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x10ListAppsResponse\x12 \n\x04\x61pps\x18\x01 \x03(\x0b\x32\x12.llama_orch.v2.App\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x10UpdateAppRequest\x12\x1f\n\x03\x61pp\x18\x01 \x01(\x0b\x32\x12.llama_orch.v2.App\"4\n\x11UpdateAppResponse\x12\x1f\n\x03\x61pp\x18\x01 \x01(\x0b\x32\x12.llama_orch.v2.App\"\x1f\n\x10\x44\x65leteAppRequest\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\"%\n\x11\x44\x65leteAppResponse\x12\x10\n\x08warnings\x18\x01 \x03(\t2\xab\x03\n\nAppService\x12\x65\n\tCreateApp\x12\x1f.llama_orch.v2.CreateAppRequest\x1a .llama_orch.v2.CreateAppResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\"\x08/v2/apps:\x03\x61pp\x12]\n\x08ListApps\x12\x1e.llama_orch.v2.ListAppsRequest\x1a\x1f.llama_orch.v2.ListAppsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v2/apps\x12o\n\tUpdateApp\x12\x1f.llama_orch.v2.UpdateAppRequest\x1a .llama_orch.v2.UpdateAppResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x32\x12/v2/apps/{app.app}:\x03\x61pp\x12\x66\n\tDeleteApp\x12\x1f.llama_orch.v2.DeleteAppRequest\x1a .llama_orch.v2.DeleteAppResponse\"\x16\x82\xd3\xe4\x93\x02\x10*\x0e/v2/apps/{app}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,7 +56,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEAPPREQUEST']._serialized_start=469
   _globals['_DELETEAPPREQUEST']._serialized_end=500
   _globals['_DELETEAPPRESPONSE']._serialized_start=502
-  _globals['_DELETEAPPRESPONSE']._serialized_end=521
-  _globals['_APPSERVICE']._serialized_start=524
-  _globals['_APPSERVICE']._serialized_end=951
+  _globals['_DELETEAPPRESPONSE']._serialized_end=539
+  _globals['_APPSERVICE']._serialized_start=542
+  _globals['_APPSERVICE']._serialized_end=969
 # @@protoc_insertion_point(module_scope)

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellama_orch/v2/assignment.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n\nAssignment\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0b\n\x03\x61pp\x18\x03 \x01(\t\x12\x0f\n\x07targets\x18\x04 \x03(\t\x12+\n\x04mode\x18\x05 \x01(\x0e\x32\x1d.llama_orch.v2.AssignmentMode\x12\x13\n\x0bkeep_loaded\x18\x06 \x01(\x08\x12\x14\n\x0creplicas_min\x18\x07 \x01(\r\x12\x14\n\x0creplicas_max\x18\x08 \x01(\r\x12\x10\n\x08\x66\x61llback\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x81\x01\n\x0e\x41ssignmentMode\x12\x1f\n\x1b\x41SSIGNMENT_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41SSIGNMENT_MODE_PIN\x10\x01\x12\x1a\n\x16\x41SSIGNMENT_MODE_PREFER\x10\x02\x12\x19\n\x15\x41SSIGNMENT_MODE_AVOID\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellama_orch/v2/assignment.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x02\n\nAssignment\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0b\n\x03\x61pp\x18\x03 \x01(\t\x12\x0f\n\x07targets\x18\x04 \x03(\t\x12+\n\x04mode\x18\x05 \x01(\x0e\x32\x1d.llama_orch.v2.AssignmentMode\x12\x13\n\x0bkeep_loaded\x18\x06 \x01(\x08\x12\x14\n\x0creplicas_min\x18\x07 \x01(\r\x12\x14\n\x0creplicas_max\x18\x08 \x01(\r\x12\x10\n\x08\x66\x61llback\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08problems\x18\x0b \x03(\t*\x81\x01\n\x0e\x41ssignmentMode\x12\x1f\n\x1b\x41SSIGNMENT_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41SSIGNMENT_MODE_PIN\x10\x01\x12\x1a\n\x16\x41SSIGNMENT_MODE_PREFER\x10\x02\x12\x19\n\x15\x41SSIGNMENT_MODE_AVOID\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llama_orch.v2.assignment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ASSIGNMENTMODE']._serialized_start=343
-  _globals['_ASSIGNMENTMODE']._serialized_end=472
+  _globals['_ASSIGNMENTMODE']._serialized_start=361
+  _globals['_ASSIGNMENTMODE']._serialized_end=490
   _globals['_ASSIGNMENT']._serialized_start=83
-  _globals['_ASSIGNMENT']._serialized_end=340
+  _globals['_ASSIGNMENT']._serialized_end=358
 # @@protoc_insertion_point(module_scope)

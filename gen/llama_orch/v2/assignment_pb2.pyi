@@ -64,6 +64,7 @@ class Assignment(_message.Message):
     REPLICAS_MAX_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.str
     """Id; chosen by the client, or by the orchestrator if empty. At most 128 characters of [A-Za-z0-9._:-]."""
     model: _builtins.str
@@ -88,6 +89,12 @@ class Assignment(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was set."""
 
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why it is not met, or not wholly: a model, an app or a place that it names and that is not there now, or models that
+        are too large for its places. In words; empty if nothing is known against it. Only told, never set.
+        """
+
     def __init__(
         self,
         *,
@@ -101,10 +108,11 @@ class Assignment(_message.Message):
         replicas_max: _builtins.int = ...,
         fallback: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "assignment_id", b"assignment_id", "create_time", b"create_time", "fallback", b"fallback", "keep_loaded", b"keep_loaded", "mode", b"mode", "model", b"model", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "assignment_id", b"assignment_id", "create_time", b"create_time", "fallback", b"fallback", "keep_loaded", b"keep_loaded", "mode", b"mode", "model", b"model", "problems", b"problems", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

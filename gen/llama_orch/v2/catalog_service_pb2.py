@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from llama_orch.v2 import model_pb2 as llama__orch_dot_v2_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#llama_orch/v2/catalog_service.proto\x12\rllama_orch.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x19llama_orch/v2/model.proto\"?\n\x14RegisterModelRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.llama_orch.v2.ModelSpec\"<\n\x15RegisterModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.llama_orch.v2.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.llama_orch.v2.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.llama_orch.v2.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x12VerifyModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"P\n\x10NodeVerification\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"E\n\x13VerifyModelResponse\x12.\n\x05nodes\x18\x01 \x03(\x0b\x32\x1f.llama_orch.v2.NodeVerification\"O\n\x14SetModelStateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.llama_orch.v2.ModelState\"<\n\x15SetModelStateResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.llama_orch.v2.Model\"#\n\x12\x44\x65leteModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteModelResponse\"?\n\x16GetAvailabilityRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x11ModelAvailability\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0fstaged_node_ids\x18\x02 \x03(\t\x12\x18\n\x10ready_worker_ids\x18\x03 \x03(\t\"d\n\x17GetAvailabilityResponse\x12\x30\n\x06models\x18\x01 \x03(\x0b\x32 .llama_orch.v2.ModelAvailability\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xfd\x06\n\x0e\x43\x61talogService\x12}\n\rRegisterModel\x12#.llama_orch.v2.RegisterModelRequest\x1a$.llama_orch.v2.RegisterModelResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x12/v2/catalog/models:\x05model\x12o\n\x08GetModel\x12\x1e.llama_orch.v2.GetModelRequest\x1a\x1f.llama_orch.v2.GetModelResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v2/catalog/models/{model}\x12m\n\nListModels\x12 .llama_orch.v2.ListModelsRequest\x1a!.llama_orch.v2.ListModelsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v2/catalog/models\x12\x82\x01\n\x0bVerifyModel\x12!.llama_orch.v2.VerifyModelRequest\x1a\".llama_orch.v2.VerifyModelResponse\",\x82\xd3\xe4\x93\x02&\"!/v2/catalog/models/{model}/verify:\x01*\x12\x87\x01\n\rSetModelState\x12#.llama_orch.v2.SetModelStateRequest\x1a$.llama_orch.v2.SetModelStateResponse\"+\x82\xd3\xe4\x93\x02%\" /v2/catalog/models/{model}/state:\x01*\x12x\n\x0b\x44\x65leteModel\x12!.llama_orch.v2.DeleteModelRequest\x1a\".llama_orch.v2.DeleteModelResponse\"\"\x82\xd3\xe4\x93\x02\x1c*\x1a/v2/catalog/models/{model}\x12\x82\x01\n\x0fGetAvailability\x12%.llama_orch.v2.GetAvailabilityRequest\x1a&.llama_orch.v2.GetAvailabilityResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v2/catalog/availabilityb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#llama_orch/v2/catalog_service.proto\x12\rllama_orch.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x19llama_orch/v2/model.proto\"?\n\x14RegisterModelRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.llama_orch.v2.ModelSpec\"N\n\x15RegisterModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.llama_orch.v2.Model\x12\x10\n\x08warnings\x18\x02 \x03(\t\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.llama_orch.v2.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.llama_orch.v2.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x12VerifyModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"P\n\x10NodeVerification\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"E\n\x13VerifyModelResponse\x12.\n\x05nodes\x18\x01 \x03(\x0b\x32\x1f.llama_orch.v2.NodeVerification\"O\n\x14SetModelStateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.llama_orch.v2.ModelState\"<\n\x15SetModelStateResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.llama_orch.v2.Model\"#\n\x12\x44\x65leteModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\'\n\x13\x44\x65leteModelResponse\x12\x10\n\x08warnings\x18\x01 \x03(\t\"?\n\x16GetAvailabilityRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x11ModelAvailability\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0fstaged_node_ids\x18\x02 \x03(\t\x12\x18\n\x10ready_worker_ids\x18\x03 \x03(\t\"d\n\x17GetAvailabilityResponse\x12\x30\n\x06models\x18\x01 \x03(\x0b\x32 .llama_orch.v2.ModelAvailability\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xfd\x06\n\x0e\x43\x61talogService\x12}\n\rRegisterModel\x12#.llama_orch.v2.RegisterModelRequest\x1a$.llama_orch.v2.RegisterModelResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x12/v2/catalog/models:\x05model\x12o\n\x08GetModel\x12\x1e.llama_orch.v2.GetModelRequest\x1a\x1f.llama_orch.v2.GetModelResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v2/catalog/models/{model}\x12m\n\nListModels\x12 .llama_orch.v2.ListModelsRequest\x1a!.llama_orch.v2.ListModelsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v2/catalog/models\x12\x82\x01\n\x0bVerifyModel\x12!.llama_orch.v2.VerifyModelRequest\x1a\".llama_orch.v2.VerifyModelResponse\",\x82\xd3\xe4\x93\x02&\"!/v2/catalog/models/{model}/verify:\x01*\x12\x87\x01\n\rSetModelState\x12#.llama_orch.v2.SetModelStateRequest\x1a$.llama_orch.v2.SetModelStateResponse\"+\x82\xd3\xe4\x93\x02%\" /v2/catalog/models/{model}/state:\x01*\x12x\n\x0b\x44\x65leteModel\x12!.llama_orch.v2.DeleteModelRequest\x1a\".llama_orch.v2.DeleteModelResponse\"\"\x82\xd3\xe4\x93\x02\x1c*\x1a/v2/catalog/models/{model}\x12\x82\x01\n\x0fGetAvailability\x12%.llama_orch.v2.GetAvailabilityRequest\x1a&.llama_orch.v2.GetAvailabilityResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v2/catalog/availabilityb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,35 +50,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERMODELREQUEST']._serialized_start=111
   _globals['_REGISTERMODELREQUEST']._serialized_end=174
   _globals['_REGISTERMODELRESPONSE']._serialized_start=176
-  _globals['_REGISTERMODELRESPONSE']._serialized_end=236
-  _globals['_GETMODELREQUEST']._serialized_start=238
-  _globals['_GETMODELREQUEST']._serialized_end=270
-  _globals['_GETMODELRESPONSE']._serialized_start=272
-  _globals['_GETMODELRESPONSE']._serialized_end=327
-  _globals['_LISTMODELSREQUEST']._serialized_start=329
-  _globals['_LISTMODELSREQUEST']._serialized_end=387
-  _globals['_LISTMODELSRESPONSE']._serialized_start=389
-  _globals['_LISTMODELSRESPONSE']._serialized_end=472
-  _globals['_VERIFYMODELREQUEST']._serialized_start=474
-  _globals['_VERIFYMODELREQUEST']._serialized_end=509
-  _globals['_NODEVERIFICATION']._serialized_start=511
-  _globals['_NODEVERIFICATION']._serialized_end=591
-  _globals['_VERIFYMODELRESPONSE']._serialized_start=593
-  _globals['_VERIFYMODELRESPONSE']._serialized_end=662
-  _globals['_SETMODELSTATEREQUEST']._serialized_start=664
-  _globals['_SETMODELSTATEREQUEST']._serialized_end=743
-  _globals['_SETMODELSTATERESPONSE']._serialized_start=745
-  _globals['_SETMODELSTATERESPONSE']._serialized_end=805
-  _globals['_DELETEMODELREQUEST']._serialized_start=807
-  _globals['_DELETEMODELREQUEST']._serialized_end=842
-  _globals['_DELETEMODELRESPONSE']._serialized_start=844
-  _globals['_DELETEMODELRESPONSE']._serialized_end=865
-  _globals['_GETAVAILABILITYREQUEST']._serialized_start=867
-  _globals['_GETAVAILABILITYREQUEST']._serialized_end=930
-  _globals['_MODELAVAILABILITY']._serialized_start=932
-  _globals['_MODELAVAILABILITY']._serialized_end=1017
-  _globals['_GETAVAILABILITYRESPONSE']._serialized_start=1019
-  _globals['_GETAVAILABILITYRESPONSE']._serialized_end=1119
-  _globals['_CATALOGSERVICE']._serialized_start=1122
-  _globals['_CATALOGSERVICE']._serialized_end=2015
+  _globals['_REGISTERMODELRESPONSE']._serialized_end=254
+  _globals['_GETMODELREQUEST']._serialized_start=256
+  _globals['_GETMODELREQUEST']._serialized_end=288
+  _globals['_GETMODELRESPONSE']._serialized_start=290
+  _globals['_GETMODELRESPONSE']._serialized_end=345
+  _globals['_LISTMODELSREQUEST']._serialized_start=347
+  _globals['_LISTMODELSREQUEST']._serialized_end=405
+  _globals['_LISTMODELSRESPONSE']._serialized_start=407
+  _globals['_LISTMODELSRESPONSE']._serialized_end=490
+  _globals['_VERIFYMODELREQUEST']._serialized_start=492
+  _globals['_VERIFYMODELREQUEST']._serialized_end=527
+  _globals['_NODEVERIFICATION']._serialized_start=529
+  _globals['_NODEVERIFICATION']._serialized_end=609
+  _globals['_VERIFYMODELRESPONSE']._serialized_start=611
+  _globals['_VERIFYMODELRESPONSE']._serialized_end=680
+  _globals['_SETMODELSTATEREQUEST']._serialized_start=682
+  _globals['_SETMODELSTATEREQUEST']._serialized_end=761
+  _globals['_SETMODELSTATERESPONSE']._serialized_start=763
+  _globals['_SETMODELSTATERESPONSE']._serialized_end=823
+  _globals['_DELETEMODELREQUEST']._serialized_start=825
+  _globals['_DELETEMODELREQUEST']._serialized_end=860
+  _globals['_DELETEMODELRESPONSE']._serialized_start=862
+  _globals['_DELETEMODELRESPONSE']._serialized_end=901
+  _globals['_GETAVAILABILITYREQUEST']._serialized_start=903
+  _globals['_GETAVAILABILITYREQUEST']._serialized_end=966
+  _globals['_MODELAVAILABILITY']._serialized_start=968
+  _globals['_MODELAVAILABILITY']._serialized_end=1053
+  _globals['_GETAVAILABILITYRESPONSE']._serialized_start=1055
+  _globals['_GETAVAILABILITYRESPONSE']._serialized_end=1155
+  _globals['_CATALOGSERVICE']._serialized_start=1158
+  _globals['_CATALOGSERVICE']._serialized_end=2051
 # @@protoc_insertion_point(module_scope)

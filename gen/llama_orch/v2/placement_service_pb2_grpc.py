@@ -67,7 +67,8 @@ class PlacementServiceServicer:
     """
 
     def SetAssignment(self, request, context):
-        """Sets an assignment, or refuses it with the one that it contradicts.
+        """Sets an assignment, or refuses it with the one that it contradicts, or with what the model needs and the places have
+        where it could never be met. Where a place may still come, it is set, and the answer names the problem.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,7 +17,9 @@ class PlacementServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetAssignment: _aio.UnaryUnaryMultiCallable[_placement_service_pb2.SetAssignmentRequest, _placement_service_pb2.SetAssignmentResponse]
-    """Sets an assignment, or refuses it with the one that it contradicts."""
+    """Sets an assignment, or refuses it with the one that it contradicts, or with what the model needs and the places have
+    where it could never be met. Where a place may still come, it is set, and the answer names the problem.
+    """
     ListAssignments: _aio.UnaryUnaryMultiCallable[_placement_service_pb2.ListAssignmentsRequest, _placement_service_pb2.ListAssignmentsResponse]
     """All assignments, by id."""
     DeleteAssignment: _aio.UnaryUnaryMultiCallable[_placement_service_pb2.DeleteAssignmentRequest, _placement_service_pb2.DeleteAssignmentResponse]
@@ -36,7 +38,9 @@ class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _placement_service_pb2.SetAssignmentRequest,
         context: _aio.ServicerContext[_placement_service_pb2.SetAssignmentRequest, _abc.Awaitable[_placement_service_pb2.SetAssignmentResponse]],
     ) -> _abc.Awaitable[_placement_service_pb2.SetAssignmentResponse]:
-        """Sets an assignment, or refuses it with the one that it contradicts."""
+        """Sets an assignment, or refuses it with the one that it contradicts, or with what the model needs and the places have
+        where it could never be met. Where a place may still come, it is set, and the answer names the problem.
+        """
 
     @_abc_1.abstractmethod
     def ListAssignments(

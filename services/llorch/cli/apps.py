@@ -91,8 +91,10 @@ def update(
 @app.command()
 def rm(name: Name, *, address: Address = None, token: Token = None) -> None:
     """Remove an app; its key is refused from then on."""
-    ask(address, token, lambda client: client.delete_app(name))
+    still_named_by = ask(address, token, lambda client: client.delete_app(name))
     note(f"{name} is no longer an app, and its key is refused")
+    for warning in still_named_by:
+        note(warning)
 
 
 def _list(address: str | None, token: str | None, *, json: bool) -> None:

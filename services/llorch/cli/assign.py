@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from llorch.assignment_mode import STANDARD, Mode
-from llorch.cli.assignments import sentence
+from llorch.cli.assignments import note_problems, sentence
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.mode_flags import flag_per_mode
 from llorch.cli.output import AsJson, as_data, note, print_json
@@ -63,6 +63,7 @@ def assign(
         print_json(as_data(rule))
     else:
         note(f"{sentence(rule)}; `llorch unassign {rule.assignment_id}` takes that back")
+    note_problems(rule)
 
 
 def _mode(flags: dict[Mode, bool]) -> Mode:

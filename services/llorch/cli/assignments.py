@@ -18,7 +18,7 @@ def assignments(*, address: Address = None, token: Token = None, json: AsJson = 
         print_json({"assignments": [as_data(rule) for rule in rules]})
     elif rules:
         rows = [(_subject(rule), _where(rule), rule.assignment_id) for rule in rules]
-        print_rows(("WHO", "WHERE", "ID"), rows, [_terms(rule) for rule in rules])
+        print_rows(("WHO", "WHERE", "ID"), rows, [[*_terms(rule), *_problems(rule)] for rule in rules])
     else:
         note("Everything goes where there is room. Say otherwise: llorch assign MODEL --to MACHINE/GPU --pin")
 
@@ -37,6 +37,16 @@ def unassign(
 def sentence(rule: "assignment_pb2.Assignment") -> str:
     """For example: coder for aider only on garage/RTX 3090, always loaded."""
     return ", ".join((f"{_subject(rule)} {_where(rule)}", *_terms(rule)))
+
+
+def note_problems(rule: "assignment_pb2.Assignment") -> None:
+    """For the person who has just set it, or changed what it is about."""
+    for problem in _problems(rule):
+        note(f"{rule.assignment_id} is {problem}")
+
+
+def _problems(rule: "assignment_pb2.Assignment") -> list[str]:
+    return [f"not met: {problem}" for problem in rule.problems]
 
 
 def _subject(rule: "assignment_pb2.Assignment") -> str:

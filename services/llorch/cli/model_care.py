@@ -21,8 +21,10 @@ Name = Annotated[str, typer.Argument(help="Name or alias.")]
 @app.command()
 def rm(name: Name, *, address: Address = None, token: Token = None) -> None:
     """Take a model that was added out of the catalog. Its file stays."""
-    ask(address, token, lambda client: client.delete_model(name))
+    still_named_by = ask(address, token, lambda client: client.delete_model(name))
     note(f"{name} is no longer in the catalog")
+    for warning in still_named_by:
+        note(warning)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llorch.cli.assignments import note_problems
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import enum_word, worker_place
 from llorch.cli.option_flag import option_flag
@@ -18,7 +19,7 @@ from llorch.split_mode import SplitMode
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
 
-    from llama_orch.v2 import fleet_service_pb2, model_pb2
+    from llama_orch.v2 import assignment_pb2, fleet_service_pb2, model_pb2
     from llorch.sdk.async_client import AsyncClient
 
 app = typer.Typer(
@@ -106,11 +107,13 @@ def add(
         "aliases": alias,
         "engine": engine,
     }
-    model = ask(address, token, lambda client: client.register_model(name, _reference(source), **settings))
+    model, rules = ask(address, token, lambda client: _register(client, name, _reference(source), settings))
     if json:
         print_json(as_data(model))
     else:
         _print_model(model)
+    for rule in rules:
+        note_problems(rule)
 
 
 app.command()(pull)
@@ -120,6 +123,15 @@ async def _look(
     client: "AsyncClient",
 ) -> "tuple[list[model_pb2.Model], fleet_service_pb2.State]":
     return await client.models(), await client.state()
+
+
+async def _register(
+    client: "AsyncClient", name: str, source: str, settings: "ModelSettings"
+) -> "tuple[model_pb2.Model, list[assignment_pb2.Assignment]]":
+    """The model, and rules about it that are not met."""
+    model = await client.register_model(name, source, **settings)
+    rules = await client.assignments()
+    return model, [rule for rule in rules if rule.model == model.spec.name and rule.problems]
 
 
 def _reference(source: str) -> str:

@@ -46,9 +46,11 @@ class AppCalls(Caller):
         answer: app_service_pb2.UpdateAppResponse = await self._call(self._stubs.apps.UpdateApp, request)
         return answer.app
 
-    async def delete_app(self, name: str) -> None:
-        """Its key is refused from then on."""
-        await self._call(self._stubs.apps.DeleteApp, filled(app_service_pb2.DeleteAppRequest, app=name))
+    async def delete_app(self, name: str) -> list[str]:
+        """Its key is refused from then on. Says which rules still name it, in sentences."""
+        request = filled(app_service_pb2.DeleteAppRequest, app=name)
+        answer: app_service_pb2.DeleteAppResponse = await self._call(self._stubs.apps.DeleteApp, request)
+        return list(answer.warnings)
 
 
 def _with(app: app_pb2.App, settings: AppSettings) -> app_pb2.App:

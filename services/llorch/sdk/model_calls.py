@@ -50,9 +50,11 @@ class ModelCalls(Caller):
             async for answer in answers:
                 yield answer
 
-    async def delete_model(self, name: str) -> None:
-        """Takes a model that was added out of the catalog; its file stays."""
-        await self._call(self._stubs.catalog.DeleteModel, filled(catalog_service_pb2.DeleteModelRequest, model=name))
+    async def delete_model(self, name: str) -> list[str]:
+        """Takes a model that was added out of the catalog; its file stays. Says what still names it, in sentences."""
+        request = filled(catalog_service_pb2.DeleteModelRequest, model=name)
+        answer: catalog_service_pb2.DeleteModelResponse = await self._call(self._stubs.catalog.DeleteModel, request)
+        return list(answer.warnings)
 
     async def retire_model(self, name: str) -> model_pb2.Model:
         """Gives a model no new tasks; what runs may finish."""

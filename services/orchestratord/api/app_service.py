@@ -10,23 +10,23 @@ from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import apps
 from orchestratord.core import events
+from orchestratord.core.placement.rule_problems import left_behind
 from orchestratord.runtime.brain_owner import BrainOwner
-from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.kept_changes import KeptChanges
 
 
 class AppService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["AppService"]):
     """A key leaves this class once, in the answer that it was made for; every other caller sees its hash."""
 
-    def __init__(self, owner: BrainOwner, effects: EffectRunner, clock: Clock) -> None:
+    def __init__(self, owner: BrainOwner, changes: KeptChanges, clock: Clock) -> None:
         self._owner = owner
-        self._effects = effects
+        self._changes = changes
         self._clock = clock
 
     async def CreateApp(self, request: pb2.CreateAppRequest, context: Any) -> pb2.CreateAppResponse:
         key = new_app_key()
         app = apps.to_app(request.app, key_hash(key), at_ms=round(self._clock.wall().timestamp() * 1000))
-        created = self._owner.ask(events.AppCreated(app))
-        await self._effects.wait_all_kept()
+        created = await self._changes.ask(events.AppCreated(app))
         return pb2.CreateAppResponse(app=apps.to_proto(created), key=key)
 
     async def ListApps(self, request: pb2.ListAppsRequest, context: Any) -> pb2.ListAppsResponse:
@@ -35,11 +35,10 @@ class AppService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["AppSe
         return pb2.ListAppsResponse(apps=[apps.to_proto(app) for app in page], next_page_token=following)
 
     async def UpdateApp(self, request: pb2.UpdateAppRequest, context: Any) -> pb2.UpdateAppResponse:
-        updated = self._owner.ask(events.AppUpdated(apps.to_app(request.app)))
-        await self._effects.wait_all_kept()
+        updated = await self._changes.ask(events.AppUpdated(apps.to_app(request.app)))
         return pb2.UpdateAppResponse(app=apps.to_proto(updated))
 
     async def DeleteApp(self, request: pb2.DeleteAppRequest, context: Any) -> pb2.DeleteAppResponse:
-        self._owner.ask(events.AppDeleted(check_id(request.app, "app")))
-        await self._effects.wait_all_kept()
-        return pb2.DeleteAppResponse()
+        name = check_id(request.app, "app")
+        await self._changes.ask(events.AppDeleted(name))
+        return pb2.DeleteAppResponse(warnings=left_behind(self._owner.state, app=name))

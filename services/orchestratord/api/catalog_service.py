@@ -13,8 +13,10 @@ from orchestratord.core import events
 from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.model import Model, Origin
 from orchestratord.core.placement.pulls import not_pulled
+from orchestratord.core.placement.rule_problems import RuleProblems, left_behind
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.kept_changes import KeptChanges
 from orchestratord.runtime.verification import compared, found_by_most, read_on_nodes
 from orchestratord.views import models as view_models
 
@@ -22,18 +24,18 @@ from orchestratord.views import models as view_models
 class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["CatalogService"]):
     """A change is answered once it is kept."""
 
-    def __init__(self, owner: BrainOwner, effects: EffectRunner, clock: Clock) -> None:
+    def __init__(self, owner: BrainOwner, effects: EffectRunner, changes: KeptChanges, clock: Clock) -> None:
         self._owner = owner
         self._effects = effects
+        self._changes = changes
         self._clock = clock
 
     async def RegisterModel(self, request: pb2.RegisterModelRequest, context: Any) -> pb2.RegisterModelResponse:
         spec = models.to_spec(request.model)
         now_ms = round(self._clock.wall().timestamp() * 1000)
-        model = self._owner.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
-        shown = self._shown(model)  # as it was when the call took effect
-        await self._effects.wait_all_kept()
-        return pb2.RegisterModelResponse(model=shown)
+        model = await self._changes.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
+        warnings = RuleProblems(self._owner.state).of_model(model.name)
+        return pb2.RegisterModelResponse(model=self._shown(model), warnings=warnings)
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
         return pb2.GetModelResponse(model=self._shown(self._find(request.model)))
@@ -58,15 +60,13 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
 
     async def SetModelState(self, request: pb2.SetModelStateRequest, context: Any) -> pb2.SetModelStateResponse:
         name = self._find(request.model).name
-        model = self._owner.ask(events.ModelStateSet(name, models.to_state(request.state)))
-        shown = self._shown(model)  # as it was when the call took effect
-        await self._effects.wait_all_kept()
-        return pb2.SetModelStateResponse(model=shown)
+        model = await self._changes.ask(events.ModelStateSet(name, models.to_state(request.state)))
+        return pb2.SetModelStateResponse(model=self._shown(model))
 
     async def DeleteModel(self, request: pb2.DeleteModelRequest, context: Any) -> pb2.DeleteModelResponse:
-        self._owner.ask(events.ModelDeleted(self._find(request.model).name))
-        await self._effects.wait_all_kept()
-        return pb2.DeleteModelResponse()
+        name = self._find(request.model).name
+        await self._changes.ask(events.ModelDeleted(name))
+        return pb2.DeleteModelResponse(warnings=left_behind(self._owner.state, model=name))
 
     async def GetAvailability(self, request: pb2.GetAvailabilityRequest, context: Any) -> pb2.GetAvailabilityResponse:
         page, following = self._page(request.page_size, request.page_token)

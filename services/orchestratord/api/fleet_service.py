@@ -22,6 +22,7 @@ from orchestratord.core.facts.targets import Place
 from orchestratord.core.placement import pulls
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.kept_changes import KeptChanges
 from orchestratord.runtime.pulls import pull
 from orchestratord.runtime.state_changes import StateChanges
 from orchestratord.runtime.worker_logs import read_worker_log
@@ -37,12 +38,14 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         self,
         owner: BrainOwner,
         effects: EffectRunner,
+        kept: KeptChanges,
         incarnation: Incarnation,
         clock: Clock,
         write_deadline_s: float,
     ) -> None:
         self._owner = owner
         self._effects = effects
+        self._kept = kept
         self._incarnation = incarnation
         self._clock = clock
         self._write_deadline_s = write_deadline_s
@@ -90,29 +93,28 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         if duration_s == 0:
             raise invalid_field("duration_ms", "is 0; leave it out to release the device until it is resumed")
         until_ms = None if duration_s is None else round((self._clock.wall().timestamp() + duration_s) * 1000)
-        leaving = self._owner.ask(events.DeviceReleaseAsked(place.node_id, place.device_ids, duration_s, until_ms))
-        await self._effects.wait_all_kept()
+        released = events.DeviceReleaseAsked(place.node_id, place.device_ids, duration_s, until_ms)
+        leaving = await self._kept.ask(released)
         return pb2.ReleaseDeviceResponse(worker_ids=leaving)
 
     async def ResumeDevice(self, request: pb2.ResumeDeviceRequest, context: Any) -> pb2.ResumeDeviceResponse:
         place = self._devices(request.device)
-        self._owner.ask(events.DeviceResumeAsked(place.node_id, place.device_ids))
-        await self._effects.wait_all_kept()
+        await self._kept.ask(events.DeviceResumeAsked(place.node_id, place.device_ids))
         return pb2.ResumeDeviceResponse()
 
     async def GetPoolHealth(self, request: pb2.GetPoolHealthRequest, context: Any) -> pb2.GetPoolHealthResponse:
         return pools.health_to_proto(view_pools.health(self._owner.state, request.pool_id))
 
     async def DrainPool(self, request: pb2.DrainPoolRequest, context: Any) -> pb2.DrainPoolResponse:
-        self._owner.ask(pools.to_drain(request, AfterDrain.STAY))
+        await self._kept.ask(pools.to_drain(request, AfterDrain.STAY))
         return pb2.DrainPoolResponse()
 
     async def ReloadPool(self, request: pb2.ReloadPoolRequest, context: Any) -> pb2.ReloadPoolResponse:
-        self._owner.ask(pools.to_drain(request, AfterDrain.RELOAD))
+        await self._kept.ask(pools.to_drain(request, AfterDrain.RELOAD))
         return pb2.ReloadPoolResponse()
 
     async def PurgePool(self, request: pb2.PurgePoolRequest, context: Any) -> pb2.PurgePoolResponse:
-        self._owner.ask(pools.to_drain(request, AfterDrain.PURGE))
+        await self._kept.ask(pools.to_drain(request, AfterDrain.PURGE))
         return pb2.PurgePoolResponse()
 
     async def WatchState(self, request: pb2.WatchStateRequest, context: Any) -> None:

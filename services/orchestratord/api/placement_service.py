@@ -1,5 +1,6 @@
 """PlacementService: which tasks and models go where, and why."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from llama_orch.v2 import assignment_pb2
@@ -16,33 +17,32 @@ from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.decision import DecisionRecord
 from orchestratord.core.placement.explain import explain, explain_task
 from orchestratord.runtime.brain_owner import BrainOwner
-from orchestratord.runtime.effect_runner import EffectRunner
+from orchestratord.runtime.kept_changes import KeptChanges
 from orchestratord.views import assignments as view_assignments
 from orchestratord.views import decisions as view_decisions
 
 
 class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["PlacementService"]):
-    def __init__(self, owner: BrainOwner, effects: EffectRunner, clock: Clock) -> None:
+    def __init__(self, owner: BrainOwner, changes: KeptChanges, clock: Clock) -> None:
         self._owner = owner
-        self._effects = effects
+        self._changes = changes
         self._clock = clock
 
     async def SetAssignment(self, request: pb2.SetAssignmentRequest, context: Any) -> pb2.SetAssignmentResponse:
         draft = assignments.to_draft(request.assignment)
-        rule = self._owner.ask(events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000)))
-        await self._effects.wait_all_kept()
-        return pb2.SetAssignmentResponse(assignment=self._shown(rule))
+        rule = await self._changes.ask(events.AssignmentSet(draft, at_ms=round(self._clock.wall().timestamp() * 1000)))
+        (shown,) = self._shown([rule])
+        return pb2.SetAssignmentResponse(assignment=shown)
 
     async def ListAssignments(self, request: pb2.ListAssignmentsRequest, context: Any) -> pb2.ListAssignmentsResponse:
         rules = self._owner.state.assignments.all()
         page, following = page_of(rules, lambda rule: rule.assignment_id, request.page_size, request.page_token)
-        return pb2.ListAssignmentsResponse(assignments=[self._shown(rule) for rule in page], next_page_token=following)
+        return pb2.ListAssignmentsResponse(assignments=self._shown(page), next_page_token=following)
 
     async def DeleteAssignment(
         self, request: pb2.DeleteAssignmentRequest, context: Any
     ) -> pb2.DeleteAssignmentResponse:
-        self._owner.ask(events.AssignmentDeleted(check_id(request.assignment_id, "assignment_id")))
-        await self._effects.wait_all_kept()
+        await self._changes.ask(events.AssignmentDeleted(check_id(request.assignment_id, "assignment_id")))
         return pb2.DeleteAssignmentResponse()
 
     async def ExplainPlacement(
@@ -78,8 +78,8 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
             decisions=[decisions.to_proto(view_decisions.view(record)) for record in page], next_page_token=following
         )
 
-    def _shown(self, rule: Assignment) -> assignment_pb2.Assignment:
-        return assignments.to_proto(view_assignments.view(self._owner.state, rule))
+    def _shown(self, rules: Iterable[Assignment]) -> list[assignment_pb2.Assignment]:
+        return [assignments.to_proto(view) for view in view_assignments.views(self._owner.state, rules)]
 
 
 def _is_wanted(record: DecisionRecord, request: pb2.ListDecisionsRequest) -> bool:

@@ -40,6 +40,7 @@ def to_proto(view: AssignmentView) -> assignment_pb2.Assignment:
         targets=view.targets,
         mode=ASSIGNMENT_MODES.to_proto(rule.mode),
         create_time=create_time,
+        problems=view.problems,
         **values_of(RuleTerms, rule),
     )
 

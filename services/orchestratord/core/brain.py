@@ -17,6 +17,7 @@ from orchestratord.core.lives import (
     model_unloading,
     nodes,
     pools,
+    proposals,
     restoring,
     session_life,
     sources,
@@ -106,12 +107,14 @@ HANDLERS: dict[type, Handler] = {
     events.AttemptFirstToken: task_life.attempt_first_token,
     events.AttemptEnded: task_life.attempt_ended,
     events.AttemptUnknown: task_life.attempt_unknown,
+    events.TaskKept: task_submission.kept,
     events.TaskNotKept: task_life.not_kept,
     events.TerminalPersisted: task_life.terminal_persisted,
     events.TaskRestored: restoring.task_restored,
     events.RecordsFound: restoring.records_found,
     events.RecoveryBegan: restoring.recovery_began,
-    events.RecordNotKept: restoring.record_not_kept,
+    events.ChangeKept: proposals.kept,
+    events.ChangeNotKept: proposals.not_kept,
     events.Tick: _tick,
 }
 

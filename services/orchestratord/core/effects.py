@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Leaving
 from orchestratord.core.facts.promise import Promise
-from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.task import TaskRequest, Terminal
 
 
@@ -16,6 +16,14 @@ class OpenLog:
     request: TaskRequest
     queue_position: int
     predicted_start_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartPredicted:
+    """Of a task whose log began before it was known."""
+
+    task_id: str
+    predicted_start_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,8 @@ class AppendTerminal:
 
 @dataclass(frozen=True, slots=True)
 class PersistTask:
+    """Answered by TaskKept or TaskNotKept."""
+
     request: TaskRequest
 
 
@@ -82,10 +92,20 @@ class PersistTerminal:
 
 @dataclass(frozen=True, slots=True)
 class PersistRecord:
-    """A record is new (no `before`), changed, or gone (no `after`). Answered by RecordNotKept if it can't be kept."""
+    """A record is new (no `before`), changed, or gone (no `after`): that is so, and no caller waits for the store."""
 
     before: Record | None
     after: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class PersistChange:
+    """What a caller wants changed: all of it or nothing. It is so, with all that follows, once the store has it.
+
+    Answered by ChangeKept or ChangeNotKept; until then there is no second one.
+    """
+
+    changes: tuple[RecordChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +203,7 @@ class ReleaseRuns:
 
 Effect = (
     OpenLog
+    | StartPredicted
     | AnnouncePlacement
     | Narrate
     | RefuseReport
@@ -191,6 +212,7 @@ Effect = (
     | PersistPromise
     | PersistTerminal
     | PersistRecord
+    | PersistChange
     | PredictionJudged
     | OnTimeJudged
     | ForgetTask

@@ -333,6 +333,13 @@ class AttemptUnknown:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskKept:
+    """The store has an accepted task: from now on it may have models loaded, and others leave for it."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskNotKept:
     """The store could not take an accepted task; the client that submitted it gets the error."""
 
@@ -375,11 +382,13 @@ class RecoveryBegan:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordNotKept:
-    """The store could not take a change: `lost` was in force until now (None = it was gone), `kept` is what it has."""
+class ChangeKept:
+    """The store has the change that a caller asked for (`PersistChange`)."""
 
-    kept: Record | None
-    lost: Record | None
+
+@dataclass(frozen=True, slots=True)
+class ChangeNotKept:
+    """The store could not take the change: nothing is changed, and the caller gets the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,11 +412,13 @@ Event = (
     | AttemptFirstToken
     | AttemptEnded
     | AttemptUnknown
+    | TaskKept
     | TaskNotKept
     | TerminalPersisted
     | TaskRestored
     | RecordsFound
     | RecoveryBegan
-    | RecordNotKept
+    | ChangeKept
+    | ChangeNotKept
     | Tick
 )

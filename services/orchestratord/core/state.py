@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llorch.errors import NotFound, Reason
-from orchestratord.core.effects import Effect
+from llorch.errors import NotFound, Reason, Unavailable
+from orchestratord.core.effects import Effect, PersistChange
 from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy
 from orchestratord.core.facts.apps import Apps
 from orchestratord.core.facts.assignments import Assignments
@@ -16,6 +16,7 @@ from orchestratord.core.facts.drains import Drains
 from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.ledger import DeviceKey, Ledger
 from orchestratord.core.facts.loads import LoadFailure, Loads
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.released import ReleasedDevices
 from orchestratord.core.facts.rules import OverridePolicy
 from orchestratord.core.facts.sessions import Sessions
@@ -50,6 +51,9 @@ class BrainConfig:
     load_retry_s: float = 5.0
     load_retry_max_s: float = 300.0
     node_lost_s: float = 60.0
+
+
+CHANGE_RETRY_MS = 1000
 
 
 @dataclass(slots=True)
@@ -89,6 +93,8 @@ class BrainState:
     assignments: Assignments = field(default_factory=Assignments)
     decisions: Decisions = field(default_factory=Decisions)
     outbox: list[Effect] = field(default_factory=list)
+    proposed: Callable[[], None] | None = None
+    """What follows from the change that is on its way to the store, once that has it."""
     next_look_at: float | None = None
     to_look_at: dict[str, None] = field(default_factory=dict)
     look_again: bool = False
@@ -104,6 +110,26 @@ class BrainState:
 
     def emit(self, *effects: Effect) -> None:
         self.outbox.extend(effects)
+
+    def propose(self, follow: Callable[[], None], *changes: RecordChange) -> None:
+        """A command changes records: what follows from it, the change itself first, happens once the store has them.
+
+        The last that a command does, since it is refused while the store has not answered for another change. `follow`
+        refuses nothing; it finds the state as it is by then.
+        """
+        changes = tuple(change for change in changes if change.before != change.after)
+        if not changes:
+            follow()
+            return
+        if self.proposed is not None:
+            raise Unavailable(
+                Reason.STORE_FAILED,
+                "an earlier change is still being written to the orchestrator's disk, and nothing was changed; look at "
+                "the disk if this lasts, and try again",
+                retry_after_ms=CHANGE_RETRY_MS,
+            )
+        self.proposed = follow
+        self.emit(PersistChange(changes))
 
     def look_by(self, when: float) -> None:
         """Look again at this time, when tasks may have waited long enough; if not, that look sets a new time."""

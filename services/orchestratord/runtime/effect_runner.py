@@ -46,6 +46,7 @@ class EffectRunner:
         self._links: dict[str, _RunningLink] = {}
         self._run: dict[type, Callable[[Any], None]] = {
             effects.OpenLog: self._open_log,
+            effects.StartPredicted: self._start_predicted,
             effects.AnnouncePlacement: self._announce_placement,
             effects.Narrate: self._narrate,
             effects.RefuseReport: _warn_of_report,
@@ -53,7 +54,8 @@ class EffectRunner:
             effects.PersistTask: self._persist_task,
             effects.PersistPromise: lambda effect: self._keeper.keep_promise(effect.task_id, effect.promise),
             effects.PersistTerminal: self._persist_terminal,
-            effects.PersistRecord: self._persist_record,
+            effects.PersistRecord: self._keeper.keep_record,
+            effects.PersistChange: self._keeper.keep_change,
             effects.PredictionJudged: _only_watched,
             effects.OnTimeJudged: _only_watched,
             effects.ForgetTask: self._forget_task,
@@ -103,6 +105,9 @@ class EffectRunner:
     def _open_log(self, effect: effects.OpenLog) -> None:
         self._streams.open(effect.request, effect.queue_position, self._clock.wall(), effect.predicted_start_ms)
 
+    def _start_predicted(self, effect: effects.StartPredicted) -> None:
+        self._streams.get(effect.task_id).predicted_start_ms = effect.predicted_start_ms
+
     def _announce_placement(self, effect: effects.AnnouncePlacement) -> None:
         self._streams.get(effect.task_id).note(task_events.placed_to_proto(effect.placement))
 
@@ -124,19 +129,12 @@ class EffectRunner:
         """See `Keeper.wait_task_kept`."""
         await self._keeper.wait_task_kept(task_id)
 
-    async def wait_all_kept(self) -> None:
-        """See `Keeper.wait_all_kept`."""
-        await self._keeper.wait_all_kept()
-
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
         state = self._owner.state.tasks[effect.task_id].state
         log = self._streams.get(effect.task_id).log
         output = task_output.to_bytes(log.entries)
         ending = Ending(state, effect.terminal, output, self._now_ms(), log.log_epoch)
         self._keeper.keep_ending(effect.task_id, ending)
-
-    def _persist_record(self, effect: effects.PersistRecord) -> None:
-        self._keeper.keep_record(effect)
 
     def _now_ms(self) -> int:
         return round(self._clock.wall().timestamp() * 1000)

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from llorch.background import TaskSupervisor
@@ -13,9 +13,9 @@ from llorch.logs import get_logger
 from orchestratord.core import effects, events
 from orchestratord.core.events import Event
 from orchestratord.core.facts.promise import Promise
-from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import TaskRequest
-from orchestratord.store.interface import AuditEntry, Ending, RecordChange, Store
+from orchestratord.store.interface import AuditEntry, Ending, Store
 from orchestratord.store.kinds import kind_of
 
 LAG_S = 2.0
@@ -31,14 +31,6 @@ _Place = tuple[str, str]
 """(kind, key) of a record."""
 
 
-@dataclass(slots=True)
-class _Writes:
-    """Changes of one record that are being written, and what the store had of it before the first of them."""
-
-    kept: Record | None
-    count: int = 0
-
-
 class Keeper:
     def __init__(self, store: Store, post: Callable[[Event], None], clock: Clock, tasks: TaskSupervisor) -> None:
         self._store = store
@@ -46,10 +38,10 @@ class Keeper:
         self._clock = clock
         self._tasks = tasks
         self._accepting: dict[str, _Writing] = {}
-        self._changing: set[_Writing] = set()
-        self._writes: dict[_Place, _Writes] = {}
+        self._changing: _Writing | None = None
+        self._audit_of_change: AuditEntry | None = None
         self._lagging: dict[_Place, RecordChange] = {}
-        self._reports: dict[_Place, RecordChange] = {}
+        self._newest: dict[_Place, RecordChange] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self.failures = 0
         """Writes that the store could not do."""
@@ -76,30 +68,31 @@ class Keeper:
         self._begin(f"forget {task_id}", self._forget_task(task_id))
 
     def keep_record(self, effect: effects.PersistRecord) -> None:
+        """No caller waits for it: what can't be written is learnt, or read in the settings file, another time."""
         change = RecordChange(effect.before, effect.after)
         kind = kind_of(change.record)
         place = (kind.name, change.record.record_key)
         if kind.volatile:
             self._lagging[place] = change
-            return
-        if kind.reported:
-            self._reports[place] = change
-            self._begin(f"keep {' '.join(place)}", self._save_report(place, change))
-            return
-        writes = self._writes.setdefault(place, _Writes(effect.before))
-        writes.count += 1
-        writing = self._begin(f"keep {' '.join(place)}", self._save_record(place, change, writes))
-        self._changing.add(writing)
-        writing.add_done_callback(self._changing.discard)
+        else:
+            self._newest[place] = change
+            self._begin(f"keep {' '.join(place)}", self._save_record(place, change))
 
-    async def wait_all_kept(self) -> None:
-        """Returns when every change of a record up to now is kept; raises if one is not, and by then it is undone."""
-        for error in await asyncio.gather(*(asyncio.shield(writing) for writing in self._changing)):
-            if error is not None:
-                raise error
+    def keep_change(self, effect: effects.PersistChange) -> None:
+        """Posts ChangeKept or ChangeNotKept, and then `change_under_way` ends with the error, if there is one."""
+        audit, self._audit_of_change = self._audit_of_change, None
+        self._changing = self._begin("keep a change", self._save_change(effect.changes, audit))
 
-    def keep_audit(self, entry: AuditEntry) -> None:
-        self._begin(f"note {entry.action}", self._append_audit(entry))
+    @property
+    def change_under_way(self) -> _Writing | None:
+        return None if self._changing is None or self._changing.done() else self._changing
+
+    def keep_audit(self, entry: AuditEntry, *, of_change: bool = False) -> None:
+        """`of_change`: of the change that is kept next. Both are kept or neither; then its failure is noted."""
+        if of_change:
+            self._audit_of_change = entry
+        else:
+            self._begin(f"note {entry.action}", self._append_audit(entry))
 
     async def run(self) -> None:
         while True:
@@ -137,6 +130,7 @@ class Keeper:
             self.failures += 1
             self._post(events.TaskNotKept(request.task_id, error.message))
             return error
+        self._post(events.TaskKept(request.task_id))
         return None
 
     async def _save_promise(self, task_id: str, promise: Promise | None) -> None:
@@ -164,32 +158,28 @@ class Keeper:
             self.failures += 1
             _log.warning("task_not_forgotten", task_id=task_id, error=error.message)
 
-    async def _save_record(self, place: _Place, change: RecordChange, writes: _Writes) -> LlorchError | None:
-        """If a later change of the same record is on its way, that one decides what is in force."""
-        refusal: LlorchError | None = None
+    async def _save_record(self, place: _Place, change: RecordChange) -> None:
+        """It can't be refused, so if it can't be written now, the newest of its place is tried again with what lags."""
         try:
             await self._store.save_records([change])
-            writes.kept = change.after
         except LlorchError as error:
             self.failures += 1
-            refusal = error
-        writes.count -= 1
-        if writes.count == 0:
-            del self._writes[place]
-            if refusal is not None:
-                self._post(events.RecordNotKept(writes.kept, change.after))
-        return refusal
+            _log.warning("record_not_kept", kind=place[0], key=place[1], error=error.message)
+            self._lagging[place] = self._newest.get(place, change)
+        if self._newest.get(place) is change:
+            del self._newest[place]
 
-    async def _save_report(self, place: _Place, change: RecordChange) -> None:
-        """It can't be refused, so if it can't be written now, the newest one is tried again with what lags."""
+    async def _save_change(self, changes: Sequence[RecordChange], audit: AuditEntry | None) -> LlorchError | None:
         try:
-            await self._store.save_records([change])
+            await self._store.save_records(changes, audit)
         except LlorchError as error:
             self.failures += 1
-            _log.warning("report_not_kept", kind=place[0], key=place[1], error=error.message)
-            self._lagging[place] = self._reports.get(place, change)
-        if self._reports.get(place) is change:
-            del self._reports[place]
+            self._post(events.ChangeNotKept())
+            if audit is not None:
+                await self._append_audit(replace(audit, outcome=error.reason.value))
+            return error
+        self._post(events.ChangeKept())
+        return None
 
     async def _append_audit(self, entry: AuditEntry) -> None:
         try:

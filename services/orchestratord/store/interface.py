@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestratord.core.facts.promise import Promise
-from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 
 
@@ -41,20 +41,6 @@ class KeptTask:
     accepted_at_ms: int
     ending: Ending | None = None
     promise: Promise | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RecordChange:
-    """`after` takes the place of `before`; without it the record goes."""
-
-    before: Record | None
-    after: Record | None
-
-    @property
-    def record(self) -> Record:
-        record = self.after if self.after is not None else self.before
-        assert record is not None  # a change is of something
-        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +85,8 @@ class Store(Protocol):
         """In the order in which they were accepted."""
         ...
 
-    async def save_records(self, changes: Sequence[RecordChange]) -> None:
-        """All of them or none."""
+    async def save_records(self, changes: Sequence[RecordChange], audit: AuditEntry | None = None) -> None:
+        """All of them and the note of who asked for them, or nothing."""
         ...
 
     async def records(self) -> list[Record]:

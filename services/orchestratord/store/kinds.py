@@ -17,8 +17,7 @@ from orchestratord.core.learnt.rates import Rate
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`volatile`: it may lag behind by seconds and is worth no refusal. `reported`: it is written at once, but no
-    caller asked for it, so it is worth no refusal either. `keep_last`: only so many, the newest.
+    """`volatile`: it may lag behind by seconds and is worth no refusal. `keep_last`: only so many, the newest.
 
     `name` is written into the store and never changes.
     """
@@ -26,7 +25,6 @@ class Kind:
     name: str
     type: type
     volatile: bool = False
-    reported: bool = False
     keep_last: int | None = None
 
 
@@ -39,7 +37,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("rates", Rate, volatile=True),
     Kind("released_devices", ReleasedDevice),
     Kind("assignments", Assignment),
-    Kind("nodes", KnownNode, reported=True),
+    Kind("nodes", KnownNode),
     Kind("drains", Drain),
     Kind("decisions", DecisionRecord, volatile=True, keep_last=1000),
 )

@@ -9,10 +9,10 @@ from llorch.errors import FailedPrecondition, Reason
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from orchestratord.core.facts.promise import Promise
-from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.task import TaskRequest, TaskState, Terminal
 from orchestratord.store import codec, schema
-from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask, RecordChange
+from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask
 from orchestratord.store.kinds import BY_NAME, Kind, kind_of
 from orchestratord.store.unreadable import unknown_kind, unreadable
 from orchestratord.store.writer import Writer
@@ -61,12 +61,14 @@ class SqlStore:
     async def tasks(self) -> list[KeptTask]:
         return await self._write(_read_tasks)
 
-    async def save_records(self, changes: Sequence[RecordChange]) -> None:
+    async def save_records(self, changes: Sequence[RecordChange], audit: AuditEntry | None = None) -> None:
         def save(connection: Connection) -> None:
             """Records are frozen, so the writer's thread may read them."""
             for change in changes:
                 kind, key, body = kind_of(change.record), change.record.record_key, _body(change.after)
                 (_save if kind.keep_last is None else _append)(connection, kind, key, body)
+            if audit is not None:
+                connection.execute(_noting(audit))
 
         await self._write(save)
 
@@ -74,8 +76,7 @@ class SqlStore:
         return await self._write(_read_records)
 
     async def append_audit(self, entry: AuditEntry) -> None:
-        row = {column.name: getattr(entry, column.name) for column in schema.audit.c if column.name != "seq"}
-        await self._write(_executing(insert(schema.audit).values(row)))
+        await self._write(_executing(_noting(entry)))
 
     async def audit(self, before_seq: int | None, limit: int) -> list[AuditEntry]:
         table = schema.audit
@@ -95,6 +96,11 @@ class SqlStore:
             return operation(connection)
 
         return await self._writer.write(fenced)
+
+
+def _noting(entry: AuditEntry) -> Executable:
+    row = {column.name: getattr(entry, column.name) for column in schema.audit.c if column.name != "seq"}
+    return insert(schema.audit).values(row)
 
 
 def _executing(statement: Executable) -> Callable[[Connection], None]:

@@ -121,6 +121,28 @@ async def test_rules_are_listed_and_taken_away(llorch: Llorch) -> None:
     assert "no assignment has the id 'coder.rule'" in missing.err
 
 
+@pytest.mark.req("ORCH-1012")
+async def test_what_keeps_a_rule_from_being_met_is_told(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    fake.problems = ["node 'garage' is not there"]
+    said = await llorch("assign", "coder", "--to", "garage")
+    assert said.err.splitlines()[-1] == "coder.rule is not met: node 'garage' is not there"
+    assert "not met: node 'garage' is not there" in (await llorch("assignments")).out
+    added = await llorch("models", "add", "coder", "/models/coder.gguf")
+    assert added.err.splitlines() == ["coder.rule is not met: node 'garage' is not there"]
+    as_json = await llorch("assignments", "--json")
+    assert as_json.data()["assignments"][0]["problems"] == fake.problems
+
+
+async def test_what_still_names_a_model_or_an_app_that_is_removed_is_told(
+    llorch: Llorch, fake: FakeOrchestrator
+) -> None:
+    fake.warnings = ["'coder.pin' (coder only on garage) still names model 'coder'"]
+    await llorch("models", "add", "coder", "/models/coder.gguf")
+    await llorch("apps", "add", "aider")
+    for command in (("models", "rm", "coder"), ("apps", "rm", "aider")):
+        assert (await llorch(*command)).err.splitlines()[1:] == fake.warnings
+
+
 async def test_explain_tells_the_sentence_and_what_each_possible_place_would_take(
     llorch: Llorch, fake: FakeOrchestrator
 ) -> None:

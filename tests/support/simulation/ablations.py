@@ -4,6 +4,7 @@ Nothing of this is a switch in the brain: a safeguard is one named function ther
 by. A name that is gone makes the patch fail, and so the test.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -12,10 +13,12 @@ from unittest import mock
 
 from llorch.assignment_mode import Mode
 from orchestratord.core import brain, events
+from orchestratord.core.effects import PersistChange
 from orchestratord.core.facts.admission import AdmissionQueue
 from orchestratord.core.facts.fair_queue import FairQueue
 from orchestratord.core.facts.fleet import Node, Worker
 from orchestratord.core.facts.ledger import Ledger
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.rules import Rule, Rules
 from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.facts.timers import TimerKind
@@ -110,7 +113,23 @@ def _excluded_by_all_but_pins(rules: Rules, mode: Mode, node: Node, device_ids: 
     return None if mode is Mode.PIN else _EXCLUDED_BY(rules, mode, node, device_ids)
 
 
+def _follow_at_once(state: BrainState, follow: Callable[[], None], *changes: RecordChange) -> None:
+    follow()
+    state.emit(PersistChange(changes))
+
+
 ABLATIONS = (
+    Ablation("a change follows when it is kept", "in force is not", _replace(BrainState, "propose", _follow_at_once)),
+    Ablation(
+        "workers leave for a change when it is kept",
+        "has what it has to leave for",
+        _replace(BrainState, "propose", _follow_at_once),
+    ),
+    Ablation(
+        "a task loads a model when it is kept",
+        "has a task that asks for it",
+        _replace(AdmissionQueue, "_unkept_by_lane", lambda *_: Counter()),
+    ),
     Ablation(
         "a worker gets as many runs as it has slots", "slots", _replace(Worker, "slots_free", property(lambda _: 1))
     ),

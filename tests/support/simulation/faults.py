@@ -84,6 +84,7 @@ class Faults:
                 process.is_alive = False
                 self.world.link_of(process).process_exited()
             manager.host.processes.clear()
+            manager.host.boots += 1
             for card in manager.host.cards.values():
                 card.lingering_mib = 0
         manager.disconnect(lose_what_is_under_way=True)

@@ -36,6 +36,7 @@ class Host:
     staged: dict[str, int] = field(default_factory=dict)
     stopped_before_start: set[str] = field(default_factory=set)
     instance: int = 1
+    boots: int = 0
     session: str = ""
     line: Line | None = None
     """The link's way up; None while the host is cut off."""

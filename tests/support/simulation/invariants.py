@@ -13,6 +13,7 @@ from support.simulation.memory_rules import MemoryRules
 from support.simulation.placement_rules import PlacementRules
 from support.simulation.process import Process, Run
 from support.simulation.promise_rules import PromiseRules
+from support.simulation.store_rules import StoreRules
 from support.simulation.task_rules import TaskRules
 from support.simulation.violation import Violation
 
@@ -28,12 +29,14 @@ class Invariants:
         self.fairness = FairnessRules(world)
         self.placement = PlacementRules(world, self.tasks)
         self.promises = PromiseRules(world)
+        self.store = StoreRules(world)
 
     def heard(self, event: events.Event) -> None:
         self.tasks.heard(event)
         self.memory.heard(event)
         self.placement.heard(event)
         self.promises.heard(event)
+        self.store.heard(event)
 
     def wants(self, effect: effects.Effect) -> None:
         self.fairness.wants(effect)
@@ -41,9 +44,11 @@ class Invariants:
         self.memory.wants(effect)
         self.placement.wants(effect)
         self.promises.wants(effect)
+        self.store.wants(effect)
 
     def check(self, event: events.Event) -> None:
         self.tasks.check()
+        self.store.check()
         if isinstance(event, events.Tick):
             self.tasks.check_deadlines()
 
@@ -84,6 +89,9 @@ _FACTS = (
     events.ModelStaged,
     events.StagingFailed,
     events.TerminalPersisted,
+    events.TaskKept,
     events.TaskNotKept,
+    events.ChangeKept,
+    events.ChangeNotKept,
     events.Tick,
 )

@@ -73,6 +73,9 @@ class FaultPlan:
     link_breaks_for_s: tuple[float, ...] = (0.1, 1.0, 4.0)
     other_program_comes: float = 0.0
     pool_drains: float = 0.0
+    operator_acts: float = 0.0
+    writes_fail: float = 0.0
+    """Chance per write of a task or of a change."""
     load_fails: float = 0.0
     """Chance per load."""
     answer_lost: float = 0.0
@@ -121,6 +124,17 @@ CARDS = (
 
 def draw(seed: int) -> Plan:
     """Mostly small worlds, because small ones break in the same ways and run fast; now and then a large one."""
+    return _with_an_operator(Random(f"an operator of {seed}"), _draw_undisturbed(seed))  # noqa: S311  # no secret
+
+
+def _with_an_operator(random: Random, plan: Plan) -> Plan:
+    """In half of the worlds an operator acts; in some the disk is full now and then. Drawn apart, as promises are."""
+    acts = random.choice([0.0, 0.0, 0.2, 1.0])
+    fails = random.choice([0.0, 0.0, 0.02, 0.3])
+    return plan.with_(faults=replace(plan.faults, operator_acts=acts, writes_fail=fails))
+
+
+def _draw_undisturbed(seed: int) -> Plan:
     random = Random(seed)  # noqa: S311  # a schedule, not a secret
     of_promises = Random(f"promises of {seed}")  # noqa: S311  # a schedule, not a secret
     if of_promises.random() < 0.15:

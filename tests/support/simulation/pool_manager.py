@@ -27,6 +27,7 @@ class PoolManager:
         self.world = world
         self.host = host
         self._commands = 0
+        self._calls = Line(world.schedule, world.delay_s)
         self.heard_session = ""
         """The newest session that the brain knows of."""
         self._registered_instance = 0
@@ -178,9 +179,11 @@ class PoolManager:
     def _linger(self, process: Process, device_id: str, seconds: float) -> None:
         card, mib = self.host.cards[device_id], process.holds_mib(device_id)
         card.lingering_mib += mib
+        boots = self.host.boots
 
         def give_back() -> None:
-            card.lingering_mib -= mib
+            if self.host.boots == boots:
+                card.lingering_mib -= mib
 
         self.world.schedule.after(seconds, give_back)
 
@@ -229,13 +232,22 @@ class PoolManager:
         fail: Callable[[], events.Event | None],
         takes_s: float = 0.0,
     ) -> None:
-        """A call to the host. Its answer may get lost although it was carried out; then it looks like a failure."""
+        """A call to the host. Its answer may get lost although it was carried out; then it looks like a failure.
+
+        Calls go over one connection and arrive in their order; `takes_s` is how long this one takes from then on.
+        """
         world, asked_of = self.world, self.host.instance
 
         def arrive() -> None:
             if not self.is_connected or not asked_of == self._registered_instance == self.host.instance:
                 world.schedule.after(CALL_TIMES_OUT_AFTER_S, lambda: _tell_if(fail()))
                 return
+            if takes_s:
+                world.schedule.after(takes_s, do)
+            else:
+                do()
+
+        def do() -> None:
             answer = carry_out()
             if world.happens(world.plan.faults.answer_lost):
                 world.schedule.after(CALL_TIMES_OUT_AFTER_S, lambda: _tell_if(fail()))
@@ -246,7 +258,7 @@ class PoolManager:
             if answer is not None:
                 world.tell_perhaps_twice(answer)
 
-        world.schedule.after(world.delay_s() + takes_s, arrive)
+        self._calls.send(arrive)
 
     def _next_command(self) -> int:
         self._commands += 1

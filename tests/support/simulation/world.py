@@ -12,15 +12,18 @@ from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
-from orchestratord.core.facts.model import ModelSpec, Origin
+from orchestratord.core.facts.model import Origin
 from orchestratord.core.state import BrainConfig
 from support.simulation.faults import Faults
 from support.simulation.host import Host
 from support.simulation.invariants import Invariants
+from support.simulation.operator import Operator
 from support.simulation.plan import ModelPlan, Plan, RulePlan
 from support.simulation.pool_manager import PoolManager
 from support.simulation.process import Process
 from support.simulation.schedule import Schedule
+from support.simulation.specs import model_spec
+from support.simulation.store import Store
 from support.simulation.traffic import Traffic
 from support.simulation.worker_link import WorkerLink
 
@@ -40,8 +43,10 @@ class World:
         self.brain = Brain(config or _config(plan), lambda prefix: f"{prefix}-{next(numbers)}")
         self.managers = {host.node_id: PoolManager(self, Host(host)) for host in plan.hosts}
         self.links: dict[str, WorkerLink] = {}
+        self.store = Store(self)
         self.invariants = Invariants(self)
         self.traffic = Traffic(self)
+        self.operator = Operator(self)
         self.faults = Faults(self)
         self.listeners: list[Callable[[effects.Effect], object]] = []
         """Callback of a measuring test: called with every effect, before it is carried out."""
@@ -62,19 +67,22 @@ class World:
         for app in self.plan.apps:
             self.tell(events.AppDefined(App(app.name, weight=app.weight)))
         for model in self.plan.models:
-            self.tell(events.ModelRegistered(_spec(model), Origin.CALL, "the simulation"))
+            self.tell(events.ModelRegistered(model_spec(model), Origin.CALL, "the simulation"))
         for rule in self.plan.rules:
             self.tell(events.AssignmentSet(_assignment(rule)))
+        self.store.is_instant = False
         for manager in self.managers.values():
             manager.connect()
         self.schedule.after(TICK_S, self._tick)
         # Clients come when the hosts are there: before that they are refused, and that is soon told.
         self.schedule.after(0.5, self.traffic.begin)
         self.schedule.after(0.5, self.faults.begin)
+        self.schedule.after(0.5, self.operator.begin)
 
     def settle(self) -> None:
         self.traffic.is_open = False
         self.faults.end()
+        self.operator.end()
         open_tasks, since = self.invariants.tasks.open, self.schedule.now
         while self.schedule.now < since + NOBODY_ENDS_FOR_S and not self.invariants.all_have_ended():
             self.schedule.run_until(self.schedule.now + 1.0)
@@ -171,11 +179,6 @@ class World:
         persisted = events.TerminalPersisted(effect.task_id)
         self.schedule.after(self.delay_s(), lambda: self.tell_perhaps_twice(persisted))
 
-    def persist_task(self, effect: effects.PersistTask) -> None:
-        if self.plan.faults.answer_lost and self.happens(0.02):
-            not_kept = events.TaskNotKept(effect.request.task_id, "the disk is full")
-            self.schedule.after(self.delay_s(), lambda: self.tell(not_kept))
-
 
 def _config(plan: Plan) -> BrainConfig:
     return BrainConfig(
@@ -184,16 +187,6 @@ def _config(plan: Plan) -> BrainConfig:
         no_device_grace_s=10.0,
         max_starvation_s=plan.max_starvation_s,
         min_residency_s=plan.min_residency_s,
-    )
-
-
-def _spec(model: ModelPlan) -> ModelSpec:
-    return ModelSpec(
-        model.name,
-        f"file:/models/{model.name}.gguf",
-        slots=model.slots,
-        vram_claim_mib=model.claim_mib,
-        idle_unload_s=model.idle_unload_s,
     )
 
 
@@ -213,6 +206,7 @@ def _assignment(rule: RulePlan) -> Assignment:
 ONLY_TOLD: frozenset[type] = frozenset(
     {
         effects.OpenLog,
+        effects.StartPredicted,
         effects.AnnouncePlacement,
         effects.Narrate,
         effects.RefuseReport,
@@ -236,7 +230,8 @@ _PERFORM: dict[type, Callable[[World, Any], None]] = {
     effects.StartRun: lambda world, effect: world.links[effect.worker_id].start_run(effect),
     effects.CancelRun: lambda world, effect: world.links[effect.worker_id].cancel_run(effect.attempt_id),
     effects.ReleaseRuns: lambda world, effect: world.links[effect.worker_id].release_runs(effect.attempt_ids),
-    effects.PersistTask: World.persist_task,
+    effects.PersistTask: lambda world, effect: world.store.save_task(effect),
+    effects.PersistChange: lambda world, effect: world.store.save_change(effect),
     effects.PersistTerminal: World.persist_terminal,
 }
 PERFORMED = frozenset(_PERFORM)

@@ -40,6 +40,7 @@ SAID_OTHERWISE = {
     "Assignment.model": "an argument",
     "Assignment.app": "an argument",
     "Assignment.create_time": "the orchestrator sets it",
+    "Assignment.problems": "the orchestrator finds them",
 }
 OWN_WORDS = {"system": str, "raw": bool}
 """Options that are no fields of the contract."""

@@ -13,11 +13,12 @@ from llorch.assignment_mode import Mode
 from llorch.background import TaskSupervisor
 from llorch.errors import LlorchError, NotFound, Reason
 from llorch.rpc.call_context import CallInfo, enter_call
-from orchestratord.core import events
+from orchestratord.core import effects, events
 from orchestratord.core.brain import HANDLERS
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
-from orchestratord.core.facts.model import ModelSpec, ModelState, Origin
+from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.runtime.audit_actions import ACTIONS, BY_EVENT
@@ -27,7 +28,7 @@ from orchestratord.runtime.keeper import Keeper
 from orchestratord.store.interface import AuditEntry
 from orchestratord.store.shape import Shape
 from support.manual_clock import ManualClock
-from support.memory_store import MemoryStore
+from support.memory_store import FullDisk, MemoryStore
 
 WORK = {
     events.TaskSubmitted, events.TaskCancelled, events.ReaderAttached, events.ReaderLeft,
@@ -37,8 +38,8 @@ NEWS = {
     events.NodeRegistered, events.NodeReported, events.ModelStaged, events.StagedModelDeleted, events.ModelComing,
     events.StagingFailed, events.WorkerStartAccepted, events.WorkerStartFailed, events.WorkerAttached,
     events.WorkerSilent, events.RunsFound, events.AttemptStarted, events.AttemptFirstToken, events.AttemptEnded,
-    events.AttemptUnknown, events.TaskNotKept, events.TerminalPersisted, events.TaskRestored, events.RecordsFound,
-    events.RecoveryBegan, events.RecordNotKept, events.Tick,
+    events.AttemptUnknown, events.TaskKept, events.TaskNotKept, events.TerminalPersisted, events.TaskRestored,
+    events.RecordsFound, events.RecoveryBegan, events.ChangeKept, events.ChangeNotKept, events.Tick,
 }  # fmt: skip
 
 REGISTERED = events.ModelRegistered(ModelSpec("coder", "file:/c.gguf", slots=2), Origin.CALL, "RegisterModel call")
@@ -77,6 +78,21 @@ async def test_what_comes_of_no_call_is_not_noted() -> None:
 async def test_work_and_what_comes_of_commands_is_not_noted() -> None:
     submitted = events.TaskSubmitted(TaskRequest("task-1", "coder", b"", "digest", 1))
     assert await noted([(submitted, None, True), (events.WorkerStartAccepted("worker-1", 1), None, False)]) == []
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_a_change_is_noted_as_done_when_it_is_kept_and_as_refused_when_it_is_not(is_full: bool) -> None:
+    store, clock = FullDisk(int(is_full)), ManualClock()
+    change = effects.PersistChange((RecordChange(None, ModelRecord("coder")),))
+    async with TaskSupervisor("test") as tasks:
+        keeper = Keeper(store, lambda _: None, clock, tasks)
+        enter_call(CallInfo("corr-1", "token:abc123", "ipv4:10.0.0.7:5", None))
+        AuditTrail(keeper, clock).observe(REGISTERED, (change,), None, True)
+        assert await store.audit(None, 10) == [], "it is not done yet"
+        keeper.keep_change(change)
+        await keeper.finish()
+    (noted,) = await store.audit(None, 10)
+    assert (noted.action, noted.outcome) == ("model.registered", "STORE_FAILED" if is_full else "done")
 
 
 def test_every_command_that_is_no_work_has_an_action_of_its_own() -> None:

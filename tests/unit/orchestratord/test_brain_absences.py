@@ -148,7 +148,7 @@ def test_a_card_that_is_not_in_its_machine_now_is_away() -> None:
     driver = two_nodes()
     driver.handle(events.AssignmentSet(replace(PIN, targets=("garage/GPU-big",))))
     driver.report("garage", Snapshot(full=True, pools=POOLS))
-    assert "garage/GPU-big, which node 'garage' does not have now" in refusal(driver).message
+    assert "garage/GPU-big, which is not there: node 'garage' has no GPU GPU-big any more" in refusal(driver).message
 
 
 def test_a_node_that_was_forgotten_may_come_again() -> None:
@@ -157,7 +157,7 @@ def test_a_node_that_was_forgotten_may_come_again() -> None:
     driver.handle(events.NodeForgotten("garage"))
     refused = refusal(driver)
     assert isinstance(refused, Unavailable)
-    assert "garage, which is of node 'garage', and no node of this name is connected" in refused.message
+    assert "garage, which is not there: node 'garage' is not there" in refused.message
     come(driver, "garage", BIG)
     driver.submit()
     assert driver.only(effects.StartWorker).node_id == "garage"

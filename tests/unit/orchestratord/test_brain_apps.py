@@ -6,6 +6,7 @@ from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, No
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.model import Origin
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import TaskState
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver
@@ -34,7 +35,8 @@ def test_an_app_is_found_by_its_key_until_it_is_deleted() -> None:
     driver = driver_with_worker()
     driver.handle(events.AppCreated(App("aider", KEY, created_at_ms=7)))
     assert driver.state.apps.by_key_hash(KEY) == App("aider", KEY, created_at_ms=7)
-    assert driver.only(effects.PersistRecord) == effects.PersistRecord(None, App("aider", KEY, created_at_ms=7))
+    (kept,) = driver.only(effects.PersistChange).changes
+    assert kept == RecordChange(None, App("aider", KEY, created_at_ms=7))
     driver.handle(events.AppDeleted("aider"))
     assert driver.state.apps.by_key_hash(KEY) is None
     with pytest.raises(NotFound) as refused:

@@ -97,7 +97,8 @@ def test_the_last_word_about_how_long_counts() -> None:
 def test_a_release_survives_a_restart_and_ends_when_it_should() -> None:
     driver, _ = brain(CARD)
     release(driver, for_s=600)
-    kept = next(effect.after for effect in driver.all_of(PersistRecord) if isinstance(effect.after, ReleasedDevice))
+    kept = driver.only(effects.PersistChange).changes[0].after
+    assert isinstance(kept, ReleasedDevice)
     again = BrainDriver()
     again.handle(events.RecordsFound((kept,), at_ms=200_000))
     again.let_pass(399)
@@ -208,7 +209,8 @@ def test_with_cards_alone_that_the_engine_is_too_new_for_a_task_does_not_wait_fo
 def test_a_worker_that_is_found_on_a_released_device_leaves_it() -> None:
     driver, spec = brain(CARD)
     release(driver)
-    kept = next(effect.after for effect in driver.all_of(PersistRecord) if isinstance(effect.after, ReleasedDevice))
+    kept = driver.only(effects.PersistChange).changes[0].after
+    assert isinstance(kept, ReleasedDevice)
     again = BrainDriver()
     again.add_model("coder")
     again.handle(events.RecordsFound((kept,), at_ms=0))

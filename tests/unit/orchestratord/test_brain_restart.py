@@ -1,5 +1,6 @@
 """An orchestrator that starts again expects back what was known before: nodes, their models, pools and drains."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,12 +10,13 @@ from llorch.errors import Reason, Unavailable
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
+from orchestratord.core.effects import Effect
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.drains import AfterDrain, Drain
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, NodeState, Pool, Snapshot, WorkerReported
 from orchestratord.core.facts.known_node import KnownNode
 from orchestratord.core.facts.model import ModelSpec, ModelState, Origin
-from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.task import TaskError, TaskRequest, TaskState
 from orchestratord.core.state import BrainConfig
@@ -27,13 +29,18 @@ GIVEN_AT_MS = 1_000_000
 def kept_by(driver: BrainDriver) -> tuple[Record, ...]:
     """What a store has of the life of this brain, kind by kind."""
     kept: dict[tuple[str, str], Record] = {}
-    for effect in driver.all_of(effects.PersistRecord):
-        changed = effect.after or effect.before
-        assert changed is not None
-        kept.pop((type(changed).__name__, changed.record_key), None)
-        if effect.after is not None:
-            kept[type(changed).__name__, changed.record_key] = effect.after
+    for change in (change for effect in driver.effects for change in changes_of(effect)):
+        place = type(change.record).__name__, change.record.record_key
+        kept.pop(place, None)
+        if change.after is not None:
+            kept[place] = change.after
     return tuple(kept[place] for place in sorted(kept))
+
+
+def changes_of(effect: Effect) -> Sequence[RecordChange]:
+    if isinstance(effect, effects.PersistChange):
+        return effect.changes
+    return [RecordChange(effect.before, effect.after)] if isinstance(effect, effects.PersistRecord) else []
 
 
 def started_again(driver: BrainDriver, *tasks: TaskRequest, **config: float) -> BrainDriver:
@@ -290,7 +297,7 @@ def test_a_worker_that_a_new_name_leaves_where_no_rule_admits_it_leaves() -> Non
     reported = (worker(spec, address="127.0.0.1:9300"),)
     driver.add_node("cellar", gpu(), host_id="host-1", instance_id="pm-2", workers=reported)
     assert driver.only(effects.StopWorker).worker_id == spec.worker_id
-    with pytest.raises(Unavailable, match="no node of this name is connected"):
+    with pytest.raises(Unavailable, match="node 'garage' is not there"):
         driver.handle(events.ModelLoadAsked("coder", "worker-2"))
 
 

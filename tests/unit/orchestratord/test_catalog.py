@@ -123,16 +123,16 @@ def test_a_retired_model_takes_no_tasks_and_stays_retired_when_it_changes() -> N
 def test_a_model_of_another_origin_is_not_deleted_by_a_call(name: str, remedy: str) -> None:
     made = catalog()
     with pytest.raises(FailedPrecondition, match=remedy):
-        made.delete(name)
-    assert made.find(name) is not None
+        made.refuse_to_delete(made.get(name))
 
 
 def test_deleting_takes_back_what_calls_have_said() -> None:
     made = catalog()
     made.register(ModelSpec("smollm2", slots=2), Origin.CALL, "call")
     made.register(ModelSpec("mine", "file:/m.gguf", aliases=("m",)), Origin.CALL, "call")
-    made.delete("small")
-    made.delete("m")
+    for name in ("small", "m"):
+        made.refuse_to_delete(made.get(name))
+        made.withdraw(made.get(name).name, Origin.CALL)
     assert made.get("smollm2").slots == 4
     assert made.find("mine") is None
     assert made.find("m") is None

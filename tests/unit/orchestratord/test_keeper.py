@@ -8,52 +8,23 @@ from dataclasses import dataclass
 import pytest
 
 from llorch.background import TaskSupervisor
-from llorch.errors import Reason, Unavailable
+from llorch.errors import Unavailable
 from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
+from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
 from orchestratord.core.facts.model import ModelRecord, SourceFacts
 from orchestratord.core.facts.promise import Fingerprint, Promise
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.runtime.keeper import Keeper
-from orchestratord.store.interface import Ending, RecordChange
+from orchestratord.store.interface import AuditEntry, Ending
 from support.manual_clock import ManualClock
-from support.memory_store import MemoryStore
+from support.memory_store import FullDisk, MemoryStore
 
 REQUEST = TaskRequest("task-1", "coder", b"", "digest", 1, durable=True)
 PROMISE = Promise(Fingerprint("9f86"), ("CUDA RTX 3090",), 4096)
 FIRST, SECOND = ModelRecord("coder", at_ms=1), ModelRecord("coder", at_ms=2)
-FULL = Unavailable(Reason.STORE_FAILED, "the disk is full")
-
-
-class FullDisk(MemoryStore):
-    """Refuses the next `failures` writes."""
-
-    def __init__(self, failures: int = 1) -> None:
-        super().__init__()
-        self.failures = failures
-
-    async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
-        await self._fail()
-        await super().save_task(request, accepted_at_ms)
-
-    async def save_ending(self, task_id: str, ending: Ending) -> None:
-        await self._fail()
-        await super().save_ending(task_id, ending)
-
-    async def save_promise(self, task_id: str, promise: Promise | None) -> None:
-        await self._fail()
-        await super().save_promise(task_id, promise)
-
-    async def save_records(self, changes: Sequence[RecordChange]) -> None:
-        await self._fail()
-        await super().save_records(changes)
-
-    async def _fail(self) -> None:
-        await asyncio.sleep(0)
-        if self.failures:
-            self.failures -= 1
-            raise FULL
 
 
 @dataclass
@@ -108,6 +79,7 @@ async def test_a_promise_is_kept_with_its_task_and_one_that_can_not_be_fails_not
     async with keeping(store) as world:
         world.keeper.keep_task(REQUEST)
         await world.keeper.wait_task_kept("task-1")
+        world.posted.clear()
         store.failures = failures
         world.keeper.keep_promise("task-1", PROMISE)
         await world.keeper.finish()
@@ -115,45 +87,32 @@ async def test_a_promise_is_kept_with_its_task_and_one_that_can_not_be_fails_not
         assert (world.posted, world.keeper.failures) == ([], failures)
 
 
-async def test_a_change_is_waited_for_and_kept() -> None:
-    store = FullDisk(0)
+CHANGE = effects.PersistChange((RecordChange(None, FIRST), RecordChange(None, App("aider"))))
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_the_brain_is_told_of_a_change_before_its_caller_is(failures: int) -> None:
+    store = FullDisk(failures)
     async with keeping(store) as world:
-        world.keeper.keep_record(effects.PersistRecord(None, FIRST))
-        await world.keeper.wait_all_kept()
-        assert await store.records() == [FIRST]
+        world.keeper.keep_change(CHANGE)
         assert world.posted == []
+        under_way = world.keeper.change_under_way
+        assert under_way is not None
+        error = await under_way
+        assert world.posted == [events.ChangeNotKept() if failures else events.ChangeKept()]
+        assert (error is None) is (failures == 0)
+        assert world.keeper.change_under_way is None
+        assert await store.records() == ([] if failures else [App("aider"), FIRST]), "all of it, or nothing"
 
 
-async def test_a_change_that_can_not_be_kept_is_undone_before_it_is_refused() -> None:
-    async with keeping(FullDisk()) as world:
-        world.keeper.keep_record(effects.PersistRecord(FIRST, SECOND))
-        with pytest.raises(Unavailable, match="the disk is full"):
-            await world.keeper.wait_all_kept()
-        assert world.posted == [events.RecordNotKept(kept=FIRST, lost=SECOND)]
-
-
-async def test_a_deletion_that_can_not_be_kept_is_undone() -> None:
-    async with keeping(FullDisk()) as world:
-        world.keeper.keep_record(effects.PersistRecord(FIRST, None))
-        with pytest.raises(Unavailable):
-            await world.keeper.wait_all_kept()
-        assert world.posted == [events.RecordNotKept(kept=FIRST, lost=None)]
-
-
-@pytest.mark.parametrize(
-    ("failures", "undone"),
-    [(1, []), (2, [events.RecordNotKept(kept=None, lost=SECOND)])],
-    ids=["the first is lost", "both are lost"],
-)
-async def test_of_two_changes_at_once_the_later_decides_what_is_in_force(
-    failures: int, undone: list[events.Event]
-) -> None:
-    async with keeping(FullDisk(failures)) as world:
-        world.keeper.keep_record(effects.PersistRecord(None, FIRST))
-        world.keeper.keep_record(effects.PersistRecord(FIRST, SECOND))
-        with pytest.raises(Unavailable):
-            await world.keeper.wait_all_kept()
-        assert world.posted == undone
+async def test_what_no_caller_waits_for_is_kept_too_and_said_again_at_the_next_start_if_not() -> None:
+    store = FullDisk(1)
+    async with keeping(store) as world:
+        for record in (FIRST, SECOND):
+            world.keeper.keep_record(effects.PersistRecord(None, record))
+        await world.keeper.finish()
+        assert await store.records() == [SECOND]
+        assert (world.posted, world.keeper.failures) == ([], 1)
 
 
 async def test_what_was_learnt_is_written_later_the_last_state_of_it_and_again_if_the_disk_was_full() -> None:
@@ -161,7 +120,6 @@ async def test_what_was_learnt_is_written_later_the_last_state_of_it_and_again_i
     async with keeping(store) as world:
         for size in (1, 2, 3):
             world.keeper.keep_record(effects.PersistRecord(None, SourceFacts("file:/a", size)))
-        await world.keeper.wait_all_kept()
         assert await store.records() == []
         await world.keeper.write_lagging()
         assert (await store.records(), world.posted) == ([], [])
@@ -186,7 +144,7 @@ class CountingStore(MemoryStore):
         super().__init__()
         self.written: list[str] = []
 
-    async def save_records(self, changes: Sequence[RecordChange]) -> None:
+    async def save_records(self, changes: Sequence[RecordChange], audit: AuditEntry | None = None) -> None:
         self.written.extend(change.record.record_key for change in changes)
 
 

@@ -8,7 +8,7 @@ from llorch.errors import NotFound, Reason
 from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
+from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, SourceFacts
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.core.lives import restoring
 from orchestratord.store import codec
@@ -87,31 +87,6 @@ def test_a_finished_task_is_kept_for_the_rest_of_its_time() -> None:
     with pytest.raises(NotFound) as refused:
         driver.state.task("task-1")
     assert refused.value.reason is Reason.EXPIRED
-
-
-@pytest.mark.parametrize("change", ["register", "retire", "delete"])
-def test_a_change_that_was_not_kept_is_undone(change: str) -> None:
-    driver = restarted()
-    before = driver.state.catalog.record_of("coder")
-    if change == "register":
-        driver.handle(events.ModelRegistered(ModelSpec("coder", "file:/new.gguf"), Origin.CALL, "call", 9))
-    elif change == "retire":
-        driver.handle(events.ModelStateSet("coder", ModelState.RETIRED))
-    else:
-        driver.handle(events.ModelDeleted("coder"))
-    changed = driver.only(effects.PersistRecord)
-    assert changed.before == before
-    assert driver.state.catalog.record_of("coder") == changed.after != before
-    driver.handle(events.RecordNotKept(changed.before, changed.after))
-    assert driver.state.catalog.record_of("coder") == before
-    assert driver.state.catalog.get_active("coder").spec.source == "file:/models/coder.gguf"
-
-
-def test_a_model_that_was_never_kept_is_gone_again() -> None:
-    driver = restarted()
-    driver.handle(events.ModelRegistered(ModelSpec("new", "file:/n.gguf"), Origin.CALL, "call", 9))
-    driver.handle(events.RecordNotKept(None, driver.only(effects.PersistRecord).after))
-    assert driver.state.catalog.find("new") is None
 
 
 def test_what_was_learnt_of_a_file_is_kept() -> None:

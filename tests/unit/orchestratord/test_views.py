@@ -157,11 +157,11 @@ def test_a_session_is_warm_as_long_as_its_worker_is_there() -> None:
 
 def test_places_of_an_assignment_are_called_by_the_names_that_they_have_now() -> None:
     driver = fleet()
-    (rule,) = driver.state.assignments.all()
-    assert assignments.view(driver.state, rule).targets == ["garage/0"]
+    (view,) = assignments.views(driver.state, driver.state.assignments.all())
+    assert view.targets == ["garage/0"]
     driver.handle(events.AssignmentSet(Assignment("", "coder", "", ("attic",), Mode.AVOID, origin=Origin.FILE)))
-    targets = [assignments.view(driver.state, rule).targets for rule in driver.state.assignments.all()]
-    assert ["attic"] in targets
+    views = assignments.views(driver.state, driver.state.assignments.all())
+    assert ["attic"] in [view.targets for view in views]
 
 
 def test_a_decision_comes_with_a_sentence_that_says_whether_it_was_meant() -> None:

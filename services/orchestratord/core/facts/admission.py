@@ -4,7 +4,7 @@ Classes go first, the highest before the others, but a lower class is passed ove
 a class apps share by weight (`fair_queue`). What is shared is the slots of a model, so all of this is kept by model.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,6 +21,9 @@ class QueuePolicy(StrEnum):
     """It is refused with a delay after which to come back."""
     DROP_LRU = "drop-lru"
     """The task that has waited longest in the lowest class is dropped for it."""
+
+
+_NONE: Counter[Hashable] = Counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,9 @@ class AdmissionQueue:
     now: float = 0.0
     weights: dict[str, float] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    _unkept: set[str] = field(default_factory=set)
+    _unkept_of_model: dict[str, Counter[Hashable]] = field(default_factory=dict)
+    """By lane: how many of those wait."""
     _arrivals: int = 0
     _places: dict[str, Waiting] = field(default_factory=dict)
     _classes: dict[str, _Class] = field(default_factory=dict)
@@ -81,12 +87,17 @@ class AdmissionQueue:
         Returns the task that has to be dropped for it, None if there is room. Raises ResourceExhausted with a delay
         that follows from how fast the class drains.
         """
-        if not self._is_full(priority):
+        if not self._is_full(priority, 1):
             return None
-        victim = self._victim(priority) if self.policy is QueuePolicy.DROP_LRU else None
+        may_drop = self.policy is QueuePolicy.DROP_LRU and len(self._unkept) < self._capacity_of_all
+        victim = self._victim(priority) if may_drop else None
         if victim is None:
             raise self._no_room(priority)
         return victim
+
+    def too_many(self, priority: str) -> str | None:
+        """Under drop-lru: the task that has to be dropped for one that was added without making room."""
+        return self._victim(priority) if self.policy is QueuePolicy.DROP_LRU and self._is_full(priority, 0) else None
 
     def add(
         self,
@@ -97,8 +108,15 @@ class AdmissionQueue:
         app: str = "",
         lane: Hashable = None,
         arrival: int | None = None,
+        unkept: bool = False,
     ) -> None:
-        """A task begins to wait. With the `arrival` of an earlier wait it gets its old place, and can't be dropped."""
+        """A task begins to wait. With the `arrival` of an earlier wait it gets its old place, and can't be dropped.
+
+        `unkept`: the store does not have it yet, until `answered`. It gets a slot that is free, but nothing is loaded,
+        and no worker leaves, for such tasks alone.
+        """
+        if unkept:
+            self._unkept.add(task_id)
         if arrival is None:
             self._arrivals += 1
             self._classes[priority].droppable[task_id] = None
@@ -108,10 +126,14 @@ class AdmissionQueue:
         of_app = self._waiting_of_app.setdefault(app, {})
         of_app[model] = of_app.get(model, 0) + 1
         self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now)
+        if task_id in self._unkept:
+            self._unkept_of_model.setdefault(model, Counter())[lane] += 1
 
     def remove(self, task_id: str) -> Waiting:
         """The task stops waiting: it gets a slot, or ends without one."""
         place = self._places.pop(task_id)
+        if task_id in self._unkept:
+            self._count_off_unkept(place)
         self._by_model[place.model][place.priority].remove(task_id, place.app, place.lane)
         of_app = self._waiting_of_app[place.app]
         of_app[place.model] -= 1
@@ -124,6 +146,14 @@ class AdmissionQueue:
         of_class.droppable.pop(task_id, None)
         of_class.rate.departed(self.now)
         return place
+
+    def answered(self, task_id: str) -> None:
+        """The store has the task now, or never will."""
+        if task_id not in self._unkept:
+            return
+        self._unkept.discard(task_id)
+        if place := self._places.get(task_id):
+            self._count_off_unkept(place)
 
     def take(self, task_id: str, tokens: int) -> Waiting:
         """The task gets a slot, and its app is charged with the tokens that it will probably need."""
@@ -143,7 +173,9 @@ class AdmissionQueue:
         return any(map(len, self._by_model.get(model, {}).values()))
 
     def count(self, model: str) -> int:
-        return sum(len(queue) for queue in self._by_model.get(model, {}).values())
+        """Tasks that wait for the model, and for which it may be loaded."""
+        waiting = sum(len(queue) for queue in self._by_model.get(model, {}).values())
+        return waiting - self._unkept_by_lane(model).total()
 
     def heads(self, model: str) -> Iterator[str]:
         """The tasks that may be next for a free slot of `model`, in order: one per class, app and lane.
@@ -159,7 +191,12 @@ class AdmissionQueue:
         return [task_id for name in self.priorities if (queue := queues.get(name)) for task_id in queue.by_arrival()]
 
     def lanes_of(self, model: str) -> list[Hashable]:
-        return list(dict.fromkeys(lane for queue in self._in_turn(model) for lane in queue.lanes()))
+        """The lanes of tasks for which the model may be loaded."""
+        queues = self._in_turn(model)
+        lanes = list(dict.fromkeys(lane for queue in queues for lane in queue.lanes()))
+        if unkept := self._unkept_by_lane(model):
+            return [lane for lane in lanes if sum(queue.in_lane(lane) for queue in queues) > unkept[lane]]
+        return lanes
 
     def models(self) -> Iterator[str]:
         """Models that tasks wait for, the longest waiting first within the highest class."""
@@ -215,10 +252,26 @@ class AdmissionQueue:
                 before += min(waiting, int((own + 1) * self.weights.get(other, 1.0) / weight))
         return before
 
-    def _is_full(self, priority: str) -> bool:
+    @property
+    def _capacity_of_all(self) -> int:
+        return self.capacity * len(self.priorities)
+
+    def _unkept_by_lane(self, model: str) -> Counter[Hashable]:
+        return self._unkept_of_model.get(model, _NONE)
+
+    def _count_off_unkept(self, place: Waiting) -> None:
+        lanes = self._unkept_of_model[place.model]
+        lanes[place.lane] -= 1
+        if not lanes[place.lane]:
+            del lanes[place.lane]
+        if not lanes:
+            del self._unkept_of_model[place.model]
+
+    def _is_full(self, priority: str, more: int) -> bool:
+        """Whether so many more would be too many."""
         if self.policy is QueuePolicy.DROP_LRU:
-            return len(self) >= self.capacity * len(self.priorities)
-        return self._classes[priority].depth >= self.capacity
+            return len(self) + more > self._capacity_of_all
+        return self._classes[priority].depth + more > self.capacity
 
     def _victim(self, priority: str) -> str | None:
         """The task that waits longest in the lowest class; never one of a higher class than that of the newcomer."""

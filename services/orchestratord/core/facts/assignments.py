@@ -12,7 +12,7 @@ from llorch.errors import NotFound, Reason
 from llorch.options.assignment import RuleTerms
 from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.model import Origin
-from orchestratord.core.facts.targets import Place, show
+from orchestratord.core.facts.targets import Place, show, why_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +144,13 @@ class Assignments:
 def describe(fleet: Fleet, rule: Assignment) -> str:
     """For example: coder for aider only on garage/RTX 3090."""
     subject = f"{rule.model} for {rule.app}" if rule.is_specific else rule.model or f"app {rule.app}"
-    places = (
-        target if place is None else show(fleet, place) for target, place in zip(rule.targets, rule.places, strict=True)
-    )
+    places = (_named(fleet, *named) for named in zip(rule.targets, rule.places, strict=True))
     return f"{subject} {rule.mode.before_places} {' or '.join(places)}"
+
+
+def _named(fleet: Fleet, target: str, place: Place | None) -> str:
+    name = target if place is None else show(fleet, place)
+    return f"{name} (not there)" if why_missing(fleet, target, place) else name
 
 
 def _says_the_same(one: Assignment, other: Assignment) -> bool:

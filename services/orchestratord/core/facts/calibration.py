@@ -66,9 +66,6 @@ class Calibrations:
     def put(self, calibration: Calibration) -> None:
         self._known[calibration.key] = calibration
 
-    def discard(self, calibration: Calibration) -> None:
-        self._known.pop(calibration.key, None)
-
 
 def kinds_of(devices: Sequence[Device]) -> tuple[str, ...]:
     return tuple(f"{device.kind} {device.name}" for device in devices)

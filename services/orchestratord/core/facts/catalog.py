@@ -55,6 +55,7 @@ class Catalog:
             name = said_now.spec.name
             raise invalid_field("source", f"model '{name}' has none yet; for example file:/models/{name}.gguf")
         self._names_to_take_over(said_now)
+        merged.state = self.state_of(merged.name)
         _know(merged, self.known_of(merged.spec.source))
         return merged
 
@@ -73,9 +74,8 @@ class Catalog:
         self._descriptions.get(name, {}).pop(origin, None)
         self._describe_anew(name)
 
-    def delete(self, name: str) -> Model:
-        """Forget what calls have set; refused where a package or the settings file keeps the model in the catalog."""
-        model = self.get(name)
+    def refuse_to_delete(self, model: Model) -> None:
+        """Calls can take away what they have set, and not what a package or the settings file keeps in the catalog."""
         descriptions = self._descriptions[model.name]
         if Origin.FILE in descriptions:
             raise FailedPrecondition(
@@ -86,8 +86,6 @@ class Catalog:
                 Reason.NOT_PERMITTED,
                 f"model '{model.name}' comes with {model.provenance}; retire it to keep tasks from it",
             )
-        self.withdraw(model.name, Origin.CALL)
-        return model
 
     def set_state(self, name: str, state: ModelState) -> None:
         """Kept for a name, also while no model has it."""
@@ -104,9 +102,6 @@ class Catalog:
         for name in self._by_source.get(learnt.source, ()):
             _know(self._models[name], learnt)
 
-    def forget_source(self, source: str) -> None:
-        self._sources.pop(source, None)
-
     def known_of(self, source: str) -> SourceFacts:
         return self._sources.get(source) or SourceFacts(source)
 
@@ -116,11 +111,10 @@ class Catalog:
 
     def record_of(self, name: str) -> ModelRecord | None:
         """What has to be stored of a model, because only calls have set it; None for nothing."""
-        said = self.described(name, Origin.CALL)
-        state = ModelState.RETIRED if name in self._retired else ModelState.ACTIVE
-        if said is None:
-            return ModelRecord(name, state) if state is ModelState.RETIRED else None
-        return ModelRecord(name, state, said.spec, said.provenance, round(said.at_ms))
+        return model_record(name, self.state_of(name), self.described(name, Origin.CALL))
+
+    def state_of(self, name: str) -> ModelState:
+        return ModelState.RETIRED if name in self._retired else ModelState.ACTIVE
 
     def get(self, name: str) -> Model:
         """By exact name, then by alias; otherwise refused with the nearest names. Never a silent substitution."""
@@ -161,7 +155,7 @@ class Catalog:
 
     def _put(self, model: Model) -> Model:
         self._remove(model.name)
-        model.state = ModelState.RETIRED if model.name in self._retired else ModelState.ACTIVE
+        model.state = self.state_of(model.name)
         _know(model, self.known_of(model.spec.source))
         self._models[model.name] = model
         self._by_source.setdefault(model.spec.source, set()).add(model.name)
@@ -214,6 +208,13 @@ class Catalog:
             return f"no model is called '{name[:128]}', and none is registered yet; add one with `llorch models add`"
         nearest = difflib.get_close_matches(name[:128], known, n=3, cutoff=0.0)
         return f"no model is called '{name[:128]}'; the nearest names are: {', '.join(nearest)}"
+
+
+def model_record(name: str, state: ModelState, said: Description | None) -> ModelRecord | None:
+    """What has to be stored of a model in this state that calls describe so; None for nothing."""
+    if said is None:
+        return ModelRecord(name, state) if state is ModelState.RETIRED else None
+    return ModelRecord(name, state, said.spec, said.provenance, round(said.at_ms))
 
 
 def _merge(descriptions: Mapping[Origin, Description]) -> Model:

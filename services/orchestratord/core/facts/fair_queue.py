@@ -109,6 +109,9 @@ class FairQueue:
     def lanes(self) -> Iterator[Hashable]:
         return iter(dict.fromkeys(lane for lanes in self._lanes.values() for lane in lanes))
 
+    def in_lane(self, lane: Hashable) -> int:
+        return sum(len(lanes[lane]) for lanes in self._lanes.values() if lane in lanes)
+
     def waiting_per_app(self) -> dict[str, int]:
         return {app: sum(map(len, lanes.values())) for app, lanes in self._lanes.items()}
 

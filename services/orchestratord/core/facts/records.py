@@ -1,5 +1,6 @@
 """Values that the brain wants stored: policy that people set, and things learnt."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -12,3 +13,17 @@ class Record(Protocol):
 
     @property
     def record_key(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RecordChange:
+    """`after` takes the place of `before`; without it the record goes."""
+
+    before: Record | None
+    after: Record | None
+
+    @property
+    def record(self) -> Record:
+        record = self.after if self.after is not None else self.before
+        assert record is not None  # a change is of something
+        return record

@@ -13,7 +13,7 @@ Kept by UUID, so that the rule follows a card that moves to another slot; shown 
 from dataclasses import dataclass
 
 from llorch.errors import NotFound, Reason, invalid_field
-from orchestratord.core.facts.fleet import Device, Fleet, Node
+from orchestratord.core.facts.fleet import Device, Fleet, Node, NodeState
 
 TOGETHER = "+"
 
@@ -73,6 +73,21 @@ def show(fleet: Fleet, place: Place) -> str:
     node = fleet.nodes.get(place.node_id)
     names = (_name(node, device_id) for device_id in place.device_ids)
     return f"{place.node_id}/{TOGETHER.join(names)}"
+
+
+def why_missing(fleet: Fleet, target: str, place: Place | None) -> str:
+    """Why the place can't be used, because it or a part of it is not there; empty if all of it is."""
+    if place is None:
+        return f"'{target}' has never been seen"
+    node = fleet.nodes.get(place.node_id)
+    if node is None:
+        return f"node '{place.node_id}' is not there"
+    if node.state is NodeState.LOST:
+        return f"node '{place.node_id}' is lost"
+    if place.pool_id and place.pool_id not in node.pools:
+        return f"node '{place.node_id}' has no pool '{place.pool_id}' any more"
+    gone = [device_id for device_id in place.device_ids if device_id not in node.devices]
+    return f"node '{place.node_id}' has no GPU {' and '.join(gone)} any more" if gone else ""
 
 
 def devices_of(node: Node, place: Place) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """Apps are created, changed and deleted; and their limits are applied to their tasks."""
 
 from dataclasses import replace
+from functools import partial
 
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted, invalid_field
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import AppCreated, AppDefined, AppDeleted, AppUpdated
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.model import Origin
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import Attempt
 from orchestratord.core.state import BrainState
 
@@ -21,17 +23,23 @@ def created(state: BrainState, event: AppCreated) -> App:
         )
     _check(state, event.app)
     app = event.app if old is None else replace(old, key_hash=event.app.key_hash, created_at_ms=event.app.created_at_ms)
-    return _put(state, old, app)
+    return _change(state, old, app)
 
 
 def defined(state: BrainState, event: AppDefined) -> App:
-    """The settings file has an app. It sets everything of it but the key, which was made by a call."""
+    """The settings file has an app. It sets everything of it but the key, which was made by a call.
+
+    That is so whether the store has it or not: only the key has to be stored.
+    """
     _check(state, event.app)
     old = state.apps.find(event.app.name)
     app = replace(event.app, origin=Origin.FILE)
     if old is not None:
         app = replace(app, key_hash=old.key_hash, created_at_ms=old.created_at_ms)
-    return _put(state, old, app)
+    if app != old:
+        state.emit(PersistRecord(old, app))
+        _take_in(state, app)
+    return app
 
 
 def updated(state: BrainState, event: AppUpdated) -> App:
@@ -41,29 +49,25 @@ def updated(state: BrainState, event: AppUpdated) -> App:
             Reason.NOT_PERMITTED, f"app '{old.name}' is defined in the settings file, which wins; change it there"
         )
     _check(state, event.app)
-    return _put(state, old, replace(event.app, key_hash=old.key_hash, created_at_ms=old.created_at_ms))
+    return _change(state, old, replace(event.app, key_hash=old.key_hash, created_at_ms=old.created_at_ms))
 
 
 def deleted(state: BrainState, event: AppDeleted) -> None:
     """Its key is invalid from now on; its tasks go on. An app of the settings file loses its key only."""
     old = state.apps.get(event.name)
     if old.origin is not Origin.FILE:
-        state.emit(PersistRecord(old, None))
-        _take_away(state, old.name)
+        state.propose(partial(_take_away, state, old.name), RecordChange(old, None))
         return
     if not old.key_hash:
         raise FailedPrecondition(
             Reason.NOT_PERMITTED, f"app '{old.name}' is defined in the settings file and has no key; remove it there"
         )
-    _put(state, old, replace(old, key_hash=""))
+    _change(state, old, replace(old, key_hash=""))
 
 
-def restore_app(state: BrainState, kept: App | None, lost: App | None) -> None:
+def restore_app(state: BrainState, record: App) -> None:
     """Restores an app as made by a call; the settings file, which is read after this, defines its apps again."""
-    if kept is not None:
-        _take_in(state, replace(kept, origin=Origin.CALL) if lost is None else kept)
-    elif lost is not None:
-        _take_away(state, lost.name)
+    _take_in(state, replace(record, origin=Origin.CALL))
 
 
 def refuse_if_used_up(state: BrainState, name: str) -> None:
@@ -126,10 +130,8 @@ def _check(state: BrainState, app: App) -> None:
             state.catalog.get(name)
 
 
-def _put(state: BrainState, old: App | None, app: App) -> App:
-    if app != old:
-        state.emit(PersistRecord(old, app))
-        _take_in(state, app)
+def _change(state: BrainState, old: App | None, app: App) -> App:
+    state.propose(partial(_take_in, state, app), RecordChange(old, app))
     return app
 
 

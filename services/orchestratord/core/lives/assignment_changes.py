@@ -1,6 +1,7 @@
 """Assignments are set and deleted: waiting tasks change their lanes, and workers in the wrong place leave."""
 
 from dataclasses import replace
+from functools import partial
 
 from llorch.assignment_mode import Mode
 from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
@@ -10,10 +11,12 @@ from orchestratord.core.facts.assignments import Assignment, describe
 from orchestratord.core.facts.contradictions import contradiction
 from orchestratord.core.facts.fleet import Fleet, Leaving, Node
 from orchestratord.core.facts.model import Origin
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.targets import Place, resolve
 from orchestratord.core.lives import model_unloading
 from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.placement.rule_problems import too_large
 from orchestratord.core.state import BrainState
 
 
@@ -25,9 +28,13 @@ def assignment_set(state: BrainState, event: AssignmentSet) -> Assignment:
         raise _of_file(old, "change it there")
     _refuse_if_meaningless(rule)
     _refuse_if_contradictory(state, rule)
-    state.assignments.put(rule)
-    _keep(state, old, rule)
-    _follow(state, rule)
+    _refuse_if_too_large(state, rule)
+    if rule.origin is not Origin.FILE:
+        state.propose(partial(_changed, state, old, rule), RecordChange(old, rule))
+        return rule
+    if old is not None and old.origin is not Origin.FILE:
+        state.emit(PersistRecord(old, None))  # rules of the settings file are not stored
+    _changed(state, old, rule)
     return rule
 
 
@@ -35,9 +42,7 @@ def assignment_deleted(state: BrainState, event: AssignmentDeleted) -> None:
     rule = state.assignments.get(event.assignment_id)
     if rule.origin is Origin.FILE:
         raise _of_file(rule, "remove it there")
-    state.assignments.discard(rule.assignment_id)
-    _keep(state, rule, None)
-    _follow(state, rule)
+    state.propose(partial(_changed, state, rule, None), RecordChange(rule, None))
 
 
 def node_came(state: BrainState) -> None:
@@ -48,8 +53,7 @@ def node_came(state: BrainState) -> None:
             for target, place in zip(rule.targets, rule.places, strict=True)
         )
         if places != rule.places:
-            state.assignments.put(replace(rule, places=places))
-            _follow(state, rule)
+            _changed(state, rule, replace(rule, places=places))
 
 
 def workers_came_along(state: BrainState, node: Node) -> None:
@@ -58,11 +62,8 @@ def workers_came_along(state: BrainState, node: Node) -> None:
         _move_misplaced(state, model)
 
 
-def restore(state: BrainState, kept: Assignment | None, lost: Assignment | None) -> None:
-    if kept is not None:
-        state.assignments.put(kept)
-    elif lost is not None:
-        state.assignments.discard(lost.assignment_id)
+def restore(state: BrainState, record: Assignment) -> None:
+    state.assignments.put(record)
 
 
 def _complete(state: BrainState, event: AssignmentSet) -> Assignment:
@@ -110,6 +111,19 @@ def _refuse_if_contradictory(state: BrainState, rule: Assignment) -> None:
     )
 
 
+def _refuse_if_too_large(state: BrainState, rule: Assignment) -> None:
+    """A rule of the settings file never keeps the orchestrator from starting; its problem is told with it."""
+    found = too_large(state, rule)
+    if found is None or not found.is_final or rule.origin is Origin.FILE:
+        return
+    raise FailedPrecondition(
+        Reason.MODEL_FITS_NO_DEVICE,
+        f"'{rule.assignment_id}' ({describe(state.fleet, rule)}) could never be met: {found}; nothing was set; name a "
+        "larger place, or several cards together, or lower the model's context or slots",
+        metadata={"assignment_id": rule.assignment_id, "model": rule.model},
+    )
+
+
 def _place(fleet: Fleet, target: str, *, may_wait: bool) -> Place | None:
     """None for a place that is not there yet, where the rule may wait for it."""
     try:
@@ -120,18 +134,16 @@ def _place(fleet: Fleet, target: str, *, may_wait: bool) -> Place | None:
         raise
 
 
-def _keep(state: BrainState, old: Assignment | None, new: Assignment | None) -> None:
-    """Rules of the settings file are not stored."""
-    before = old if old is not None and old.origin is not Origin.FILE else None
-    after = new if new is not None and new.origin is not Origin.FILE else None
-    if before != after:
-        state.emit(PersistRecord(before, after))
-
-
-def _follow(state: BrainState, rule: Assignment) -> None:
-    if rule.app:
-        _sort_anew(state, rule.app)
-    for name in [rule.model] if rule.model else []:
+def _changed(state: BrainState, old: Assignment | None, new: Assignment | None) -> None:
+    """The rule is in force, or no longer; what it said before may have been about another model or app."""
+    rules = [rule for rule in (old, new) if rule is not None]
+    if new is not None:
+        state.assignments.put(new)
+    elif old is not None:
+        state.assignments.discard(old.assignment_id)
+    for app in sorted({rule.app for rule in rules if rule.app}):
+        _sort_anew(state, app)
+    for name in sorted({rule.model for rule in rules if rule.model}):
         state.refusals.pop(name, None)
         _move_misplaced(state, name)
     state.look_again = True

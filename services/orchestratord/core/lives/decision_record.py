@@ -12,7 +12,5 @@ def note(state: BrainState, decision: Decision, outcome: Outcome, task_id: str =
     state.emit(PersistRecord(None, record))
 
 
-def restore(state: BrainState, kept: DecisionRecord | None, lost: DecisionRecord | None) -> None:  # noqa: ARG001  as all of its kind
-    """A decision that could not be written is kept in memory all the same."""
-    if kept is not None:
-        state.decisions.add(kept)
+def restore(state: BrainState, record: DecisionRecord) -> None:
+    state.decisions.add(record)

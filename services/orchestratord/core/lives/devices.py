@@ -1,12 +1,15 @@
 """Devices go back to their owners: when a caller releases them, and where another program takes memory."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from llorch.worker_state import WorkerState
 from orchestratord.core.effects import Narrate, PersistRecord
 from orchestratord.core.events import DeviceReleaseAsked, DeviceResumeAsked
 from orchestratord.core.facts.fleet import Leaving, Node, Worker
 from orchestratord.core.facts.ledger import DeviceKey
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import model_loading, model_unloading
@@ -20,31 +23,31 @@ PRESSURE_LASTS_S = 2.0
 def release_asked(state: BrainState, event: DeviceReleaseAsked) -> list[str]:
     """Nothing is placed there any more; idle workers leave now, busy ones when their tasks have ended."""
     node = state.fleet.node(event.node_id)
-    for device_id in event.device_ids:
-        before = state.released.find((node.node_id, device_id))
-        released = ReleasedDevice(node.node_id, device_id, event.until_ms)
-        _put(state, released, None if event.duration_s is None else state.now + event.duration_s)
-        state.emit(PersistRecord(before, released))
-        name = node.devices[device_id].name if device_id in node.devices else device_id
-        for worker in state.fleet.workers_on_device(node.node_id, device_id):
-            _send_away(state, worker, Leaving.RELEASED, f"{name} of {node.node_id} goes back to its owner")
-        _give_up_loads_on(state, node.node_id, device_id)
-    state.look_again = True
+    releases = [ReleasedDevice(node.node_id, device_id, event.until_ms) for device_id in event.device_ids]
+    before = [state.released.find((node.node_id, device_id)) for device_id in event.device_ids]
+    due = None if event.duration_s is None else state.now + event.duration_s
+    changes = (RecordChange(*change) for change in zip(before, releases, strict=True))
+    state.propose(partial(_release, state, before, releases, due), *changes)
     return [worker.worker_id for worker in state.fleet.workers_using(node.node_id, event.device_ids)]
 
 
 def resume_asked(state: BrainState, event: DeviceResumeAsked) -> None:
     """Idempotent: a device that was not released stays as it is."""
-    for device_id in event.device_ids:
-        _resume(state, (event.node_id, device_id))
+    keys = [(event.node_id, device_id) for device_id in event.device_ids]
+    changes = (RecordChange(released, None) for key in keys if (released := state.released.find(key)))
+    state.propose(partial(_resume, state, keys), *changes)
 
 
 def time_is_over(state: BrainState, subject: str) -> None:
-    """The time for which the device was released has passed, unless it was released for longer meanwhile."""
+    """The time for which the device was released has passed, unless it was released for longer meanwhile.
+
+    Its record says when, so this waits for no store; a record that stays is over as well.
+    """
     key = _key(subject)
     due = state.released.due_at(key)
-    if due is not None and state.now >= due:
-        _resume(state, key)
+    if due is not None and state.now >= due and (released := state.released.discard(key)):
+        state.emit(PersistRecord(released, None))
+        state.look_again = True
 
 
 def show_out(state: BrainState, worker: Worker) -> None:
@@ -64,12 +67,8 @@ def renamed(state: BrainState, node: Node, former: str) -> None:
         state.emit(PersistRecord(released, None), PersistRecord(None, moved))
 
 
-def restore(state: BrainState, kept: ReleasedDevice | None, lost: ReleasedDevice | None) -> None:
-    if kept is not None:
-        _put(state, kept, None if kept.until_ms is None else state.time_of(kept.until_ms))
-    elif lost is not None:
-        state.released.discard((lost.node_id, lost.device_id))
-        state.look_again = True
+def restore(state: BrainState, record: ReleasedDevice) -> None:
+    _put(state, record, None if record.until_ms is None else state.time_of(record.until_ms))
 
 
 def notice_pressure(state: BrainState, key: DeviceKey) -> None:
@@ -115,6 +114,28 @@ def _how_hard(state: BrainState, worker: Worker) -> tuple[bool, bool, bool, floa
     )
 
 
+def _release(
+    state: BrainState, before: Sequence[ReleasedDevice | None], releases: Sequence[ReleasedDevice], due: float | None
+) -> None:
+    for known, released in zip(before, releases, strict=True):
+        node_id, device_id = released.node_id, released.device_id
+        if state.released.find((node_id, device_id)) != known:
+            state.emit(PersistRecord(None, released))  # an earlier release has ended since, and its end was stored last
+        _put(state, released, due)
+        node = state.fleet.nodes.get(node_id)
+        name = node.devices[device_id].name if node is not None and device_id in node.devices else device_id
+        for worker in state.fleet.workers_on_device(node_id, device_id):
+            _send_away(state, worker, Leaving.RELEASED, f"{name} of {node_id} goes back to its owner")
+        _give_up_loads_on(state, node_id, device_id)
+    state.look_again = True
+
+
+def _resume(state: BrainState, keys: Sequence[DeviceKey]) -> None:
+    for key in keys:
+        if state.released.discard(key):
+            state.look_again = True
+
+
 def _send_away(state: BrainState, worker: Worker, why: Leaving, because: str) -> None:
     for attempt_id in sorted(worker.attempts):
         task_id = state.attempts[attempt_id].task_id
@@ -133,13 +154,6 @@ def _put(state: BrainState, released: ReleasedDevice, due: float | None) -> None
     state.released.put(released, due)
     if due is not None:
         state.timers.at(due, TimerKind.RESUME_DEVICE, _subject(key))
-
-
-def _resume(state: BrainState, key: DeviceKey) -> None:
-    released = state.released.discard(key)
-    if released is not None:
-        state.emit(PersistRecord(released, None))
-        state.look_again = True
 
 
 def _name(state: BrainState, key: DeviceKey) -> str:

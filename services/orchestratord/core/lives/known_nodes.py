@@ -29,13 +29,11 @@ def forget_devices(state: BrainState, node: Node, device_ids: Iterable[str]) -> 
         node.failed_at.pop(device_id, None)
 
 
-def restore(state: BrainState, kept: KnownNode | None, _: KnownNode | None) -> None:
-    """At the start. A node that registered since is what it says, whatever of it could be kept."""
-    if kept is not None and kept.node_id not in state.fleet.nodes:
-        node = _awaited(kept, state.now)
-        state.fleet.nodes[node.node_id] = node
-        for device in node.devices.values():
-            state.ledger.set_device((node.node_id, device.device_id), device.total_mib, device.reserve_mib, 0)
+def restore(state: BrainState, record: KnownNode) -> None:
+    node = _awaited(record, state.now)
+    state.fleet.nodes[node.node_id] = node
+    for device in node.devices.values():
+        state.ledger.set_device((node.node_id, device.device_id), device.total_mib, device.reserve_mib, 0)
 
 
 def _known_of(node: Node) -> KnownNode:

@@ -35,9 +35,8 @@ def worker_loaded(state: BrainState, worker: Worker, size_mib: int | None, took_
     _keep(state)
 
 
-def restore_rate(state: BrainState, kept: Rate | None, _lost: Rate | None) -> None:
-    if kept is not None:
-        state.rates.restore(kept)
+def restore_rate(state: BrainState, record: Rate) -> None:
+    state.rates.restore(record)
 
 
 def judge_start(state: BrainState, task: Task) -> None:

@@ -31,8 +31,5 @@ def learn(state: BrainState, worker: Worker) -> None:
         state.emit(PersistRecord(before, measured))
 
 
-def restore(state: BrainState, kept: Calibration | None, lost: Calibration | None) -> None:
-    if kept is not None:
-        state.calibrations.put(kept)
-    elif lost is not None:
-        state.calibrations.discard(lost)
+def restore(state: BrainState, record: Calibration) -> None:
+    state.calibrations.put(record)

@@ -1,55 +1,54 @@
 """The catalog changes: models are registered, retired and deleted, and workers of deleted models leave."""
 
+from dataclasses import replace
+from functools import partial
+
 from llorch.errors import FailedPrecondition, Reason
 from llorch.options.model import LoadOptions
 from llorch.options.option import values_of
-from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import ModelDeleted, ModelRegistered, ModelStateSet
+from orchestratord.core.facts.catalog import model_record
 from orchestratord.core.facts.fleet import Leaving
 from orchestratord.core.facts.model import Description, Model, ModelRecord, Origin
-from orchestratord.core.lives import model_unloading
+from orchestratord.core.facts.records import RecordChange
+from orchestratord.core.facts.task import TaskError
+from orchestratord.core.lives import model_unloading, task_life
 from orchestratord.core.state import BrainState
+
+Options = tuple[object, ...]
+"""What a worker is started with; other options may change while it runs."""
 
 
 def registered(state: BrainState, event: ModelRegistered) -> Model:
-    """A model is added or changed. Workers that this makes outdated leave; while one is busy, the change is refused."""
+    """A model is added or changed. Workers that this makes outdated leave; while one is busy, the change is refused.
+
+    Only what a call says is stored; anything else is said again at the next start.
+    """
     name = event.spec.name
-    old, before = state.catalog.find(name), state.catalog.record_of(name)
-    new = state.catalog.preview(Description(event.spec, event.origin, event.provenance, event.at_ms))
-    is_reload = old is not None and old.name == name and _loads_as(old) != _loads_as(new)
-    if is_reload:
+    said = Description(event.spec, event.origin, event.provenance, event.at_ms)
+    new = state.catalog.preview(said)
+    old = _loads_as(state, name)
+    if old is not None and old != _options(new):
         _refuse_if_running(state, new, "change it")
+    if event.origin is Origin.CALL:
+        _propose(state, name, model_record(name, new.state, said))
+        return new
     model = state.catalog.register(event.spec, event.origin, event.provenance, event.at_ms)
-    _keep(state, name, before)
-    state.refusals.pop(name, None)
-    if is_reload:
-        _stop_workers(state, name)
+    _follow(state, name, old)
     return model
 
 
 def state_set(state: BrainState, event: ModelStateSet) -> Model:
     model = state.catalog.get(event.model)
-    before = state.catalog.record_of(model.name)
-    state.catalog.set_state(model.name, event.state)
-    _keep(state, model.name, before)
-    return model
+    _propose(state, model.name, model_record(model.name, event.state, state.catalog.described(model.name, Origin.CALL)))
+    return replace(model, state=event.state)
 
 
 def deleted(state: BrainState, event: ModelDeleted) -> None:
     model = state.catalog.get(event.model)
     _refuse_if_used(state, model, "delete it")
-    before = state.catalog.record_of(model.name)
-    state.catalog.delete(model.name)
-    _keep(state, model.name, before)
-    _forget(state, model.name)
-    _stop_workers(state, model.name)
-
-
-def _forget(state: BrainState, name: str) -> None:
-    """Forgets what was noted of a deleted model."""
-    state.demand.forget(name)
-    state.refusals.pop(name, None)
-    state.load_failures.pop(name, None)
+    state.catalog.refuse_to_delete(model)
+    _propose(state, model.name, model_record(model.name, model.state, None))
 
 
 def withdrawn(state: BrainState, name: str, origin: Origin) -> None:
@@ -57,27 +56,52 @@ def withdrawn(state: BrainState, name: str, origin: Origin) -> None:
     model = state.catalog.get(name)
     if model.origin_of("source") is origin:
         _refuse_if_used(state, model, "take it away")
+    old = _loads_as(state, model.name)
     state.catalog.withdraw(model.name, origin)
-    if state.catalog.find(model.name) is None:
-        _forget(state, model.name)
-        _stop_workers(state, model.name)
+    _follow(state, model.name, old)
 
 
-def restore_model(state: BrainState, kept: ModelRecord | None, lost: ModelRecord | None) -> None:
-    if kept is not None:
-        state.catalog.restore(kept)
-    elif lost is not None:
-        state.catalog.restore(ModelRecord(lost.name))
+def restore_model(state: BrainState, record: ModelRecord) -> None:
+    state.catalog.restore(record)
 
 
-def _keep(state: BrainState, name: str, before: ModelRecord | None) -> None:
-    after = state.catalog.record_of(name)
-    if after != before:
-        state.emit(PersistRecord(before, after))
+def _propose(state: BrainState, name: str, after: ModelRecord | None) -> None:
+    state.propose(partial(_changed, state, name, after), RecordChange(state.catalog.record_of(name), after))
 
 
-def _loads_as(model: Model) -> tuple[object, ...]:
-    """The options that a worker is started with; others may change while it runs."""
+def _changed(state: BrainState, name: str, after: ModelRecord | None) -> None:
+    old = _loads_as(state, name)
+    state.catalog.restore(after or ModelRecord(name))
+    _follow(state, name, old)
+
+
+def _follow(state: BrainState, name: str, old: Options | None) -> None:
+    """Workers that were loaded otherwise leave when what runs there has ended; of a model that is gone, all do."""
+    new = _loads_as(state, name)
+    state.refusals.pop(name, None)
+    if new is None:
+        _forget(state, name)
+    if old is not None and new != old:
+        for worker in list(state.fleet.workers_of_model(name)):
+            model_unloading.leave(state, worker, Leaving.CHANGED)
+
+
+def _forget(state: BrainState, name: str) -> None:
+    """Nothing is known of the model any more. Tasks and loads may have come while its end was being stored."""
+    state.demand.forget(name)
+    state.load_failures.pop(name, None)
+    model_unloading.give_up_loads(state, name)
+    gone = TaskError(Reason.MODEL_NOT_FOUND, f"model '{name}' was deleted while this task waited for it")
+    task_life.fail_waiting(state, name, gone)
+
+
+def _loads_as(state: BrainState, name: str) -> Options | None:
+    """None if no model has this name; an alias is none."""
+    model = state.catalog.find(name)
+    return _options(model) if model is not None and model.name == name else None
+
+
+def _options(model: Model) -> Options:
     spec = model.spec
     said = spec.source, spec.split_shares, values_of(LoadOptions, spec)
     return *said, model.context, model.slots, model.cache_type, model.split
@@ -98,8 +122,3 @@ def _in_use(model: Model, then: str) -> FailedPrecondition:
     return FailedPrecondition(
         Reason.MODEL_IN_USE, f"model '{model.name}' is in use; wait for its tasks or cancel them, then {then}"
     )
-
-
-def _stop_workers(state: BrainState, name: str) -> None:
-    for worker in list(state.fleet.workers_of_model(name)):
-        model_unloading.leave(state, worker, Leaving.CHANGED)

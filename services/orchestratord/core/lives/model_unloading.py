@@ -50,12 +50,17 @@ def unload_asked(state: BrainState, event: ModelUnloadAsked) -> list[str]:
     if not event.even_if_busy:
         for worker in workers:
             _refuse_if_busy(worker)
-    for load in state.loads.of_model(model.name):
-        state.ledger.withdraw_promise(load.load_id)
-        state.loads.remove(load.load_id)
+    give_up_loads(state, model.name)
     for worker in workers:
         stop(state, worker, Leaving.ASKED)
     return sorted(worker.worker_id for worker in workers)
+
+
+def give_up_loads(state: BrainState, name: str) -> None:
+    """The model is to be loaded no more. Workers that are being started are there, and have to go by themselves."""
+    for load in state.loads.of_model(name):
+        state.ledger.withdraw_promise(load.load_id)
+        state.loads.remove(load.load_id)
 
 
 def watch_idleness(state: BrainState, worker: Worker) -> None:

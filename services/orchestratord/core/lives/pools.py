@@ -4,6 +4,7 @@ A drain outlives the orchestrator: the next one goes on with it, and what was dr
 """
 
 from dataclasses import replace
+from functools import partial
 
 from llorch.errors import Reason
 from orchestratord.core.effects import DeleteStagedModel, Narrate, PersistRecord
@@ -11,6 +12,7 @@ from orchestratord.core.events import PoolDrainAsked, StagedModelDeleted
 from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy, Ran
 from orchestratord.core.facts.fleet import Leaving, Node, NodeState, Worker
 from orchestratord.core.facts.loads import Load
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError, TaskState
@@ -38,14 +40,7 @@ def drain_asked(state: BrainState, event: PoolDrainAsked) -> None:
         deadline_ms=round(state.ms_since_1970(deadline_at)),
         ran=(*(before.ran if before is not None else ()), *runs),
     )
-    _put(state, drain, deadline_at)
-    state.emit(PersistRecord(before, drain))
-    for load in state.loads.on_node(drain.node_id):
-        if load.load_id not in state.fleet.workers and load.plan and set(load.plan.device_ids) & set(pool.device_ids):
-            model_loading.begin_anew(state, load)
-    for worker in workers:
-        _send_away(state, drain, worker)
-    _finish_if_empty(state, drain)
+    state.propose(partial(_begin, state, drain, deadline_at), RecordChange(before, drain))
 
 
 def deadline_passed(state: BrainState, pool_id: str) -> None:
@@ -91,12 +86,8 @@ def renamed(state: BrainState, node: Node, former: str) -> None:
         state.emit(PersistRecord(drain, None), PersistRecord(None, moved))
 
 
-def restore(state: BrainState, kept: Drain | None, lost: Drain | None) -> None:
-    if kept is not None:
-        _put(state, kept, state.time_of(kept.deadline_ms))
-    elif lost is not None:
-        state.drains.discard(lost.pool_id)
-        state.look_again = True
+def restore(state: BrainState, record: Drain) -> None:
+    _put(state, record, state.time_of(record.deadline_ms))
 
 
 def staged_model_deleted(state: BrainState, event: StagedModelDeleted) -> None:
@@ -134,6 +125,17 @@ def _finish_if_empty(state: BrainState, drain: Drain) -> None:
     state.emit(PersistRecord(drain, drained))
     if drain.after is AfterDrain.PURGE:
         _delete_models(state, drain)
+
+
+def _begin(state: BrainState, drain: Drain, deadline_at: float) -> None:
+    _put(state, drain, deadline_at)
+    devices = set(drain.device_ids)
+    for load in state.loads.on_node(drain.node_id):
+        if load.load_id not in state.fleet.workers and load.plan and not devices.isdisjoint(load.plan.device_ids):
+            model_loading.begin_anew(state, load)
+    for worker in state.fleet.workers_using(drain.node_id, drain.device_ids):
+        _send_away(state, drain, worker)
+    _finish_if_empty(state, drain)
 
 
 def _put(state: BrainState, drain: Drain, due: float) -> None:

@@ -1,10 +1,10 @@
-"""Restores what the store has: at the start, and where a change could not be stored."""
+"""Restores what the store has, at the start."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from llorch.errors import Reason
-from orchestratord.core.events import RecordNotKept, RecordsFound, RecoveryBegan, TaskRestored
+from orchestratord.core.events import RecordsFound, RecoveryBegan, TaskRestored
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
@@ -35,8 +35,8 @@ from orchestratord.core.lives import (
 )
 from orchestratord.core.state import BrainState
 
-Restore = Callable[[BrainState, Any, Any], None]
-"""restore(state, kept, lost): `kept` is in force as it is, without checks or effects; without it, `lost` is gone."""
+Restore = Callable[[BrainState, Any], None]
+"""restore(state, record): the record is in force as it is, without checks or effects."""
 
 _RESTORE: Mapping[type, Restore] = {
     ModelRecord: model_changes.restore_model,
@@ -56,7 +56,7 @@ _RESTORE: Mapping[type, Restore] = {
 def records_found(state: BrainState, event: RecordsFound) -> None:
     state.clock_began_ms = event.at_ms - state.now * 1000
     for record in event.records:
-        _RESTORE[type(record)](state, record, None)
+        _RESTORE[type(record)](state, record)
 
 
 def recovery_began(state: BrainState, _: RecoveryBegan) -> None:
@@ -74,13 +74,6 @@ def recovery_over(state: BrainState, _: str) -> None:
         if state.catalog.find(name) is None:
             task_life.fail_waiting(state, name, TaskError(Reason.MODEL_NOT_FOUND, _nowhere(name)))
     state.look_again = True
-
-
-def record_not_kept(state: BrainState, event: RecordNotKept) -> None:
-    """The caller that asked for the change is told that it failed, so it is undone."""
-    changed = event.lost if event.lost is not None else event.kept
-    if changed is not None:
-        _RESTORE[type(changed)](state, event.kept, event.lost)
 
 
 def task_restored(state: BrainState, event: TaskRestored) -> None:

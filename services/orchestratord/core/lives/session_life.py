@@ -70,12 +70,9 @@ def deleted(state: BrainState, event: SessionDeleted) -> None:
     _remove(state, state.sessions.get(event.app, event.session_id))
 
 
-def restore_session(state: BrainState, kept: Session | None, lost: Session | None) -> None:
+def restore_session(state: BrainState, record: Session) -> None:
     """A restored session has its whole time again, since no client could use it meanwhile."""
-    if kept is not None:
-        _keep(state, kept)
-    elif lost is not None and state.sessions.find(lost.app, lost.session_id):
-        state.sessions.remove(lost.app, lost.session_id)
+    _keep(state, record)
 
 
 def _session_of(state: BrainState, request: TaskRequest) -> Session:

@@ -32,8 +32,5 @@ def verified(state: BrainState, event: ModelVerified) -> str:
     return after.digest
 
 
-def restore_source(state: BrainState, kept: SourceFacts | None, lost: SourceFacts | None) -> None:
-    if kept is not None:
-        state.catalog.learn(kept)
-    elif lost is not None:
-        state.catalog.forget_source(lost.source)
+def restore_source(state: BrainState, record: SourceFacts) -> None:
+    state.catalog.learn(record)

@@ -126,6 +126,8 @@ def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) 
 
 
 def not_kept(state: BrainState, event: TaskNotKept) -> None:
+    """Nothing was loaded for it, and no other task was dropped; at most it had a slot that was free."""
+    state.queue.answered(event.task_id)
     task = state.tasks.get(event.task_id)
     if task is not None and not task.is_finished:
         finish(state, task, TaskState.FAILED, TaskError(Reason.STORE_FAILED, event.message, retryable=True))

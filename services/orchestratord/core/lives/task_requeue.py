@@ -10,7 +10,9 @@ from orchestratord.core.state import BrainState
 def can_go_on_elsewhere(state: BrainState, attempt: Attempt) -> bool:
     """Its output has not begun, or its engine can continue from the tokens that there are."""
     task = state.tasks.get(attempt.task_id)
-    if task is None or task.first_token_at is None:
+    if task is None or state.catalog.find(task.request.model) is None:
+        return False
+    if task.first_token_at is None:
         return True
     engine = state.fleet.workers[attempt.worker_id].engine
     return engine is not None and engine.resumes

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from llorch.errors import AlreadyExists, InvalidArgument, Reason, invalid_field
 from llorch.options.task import DEFAULT_PRIORITY
-from orchestratord.core.effects import Narrate, OpenLog, PersistTask
-from orchestratord.core.events import TaskSubmitted
+from orchestratord.core.effects import Narrate, OpenLog, PersistTask, StartPredicted
+from orchestratord.core.events import TaskKept, TaskSubmitted
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskError, TaskRequest, TaskState
@@ -36,8 +36,27 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
     session_life.refuse_if_spent(state, request)
     lane = lane_of(state, request)
     availability.refuse_if_hopeless(state, model, lane)
-    _make_room(state, request.priority)
+    victim = state.queue.make_room(request.priority)
+    if victim is not None and not request.durable:  # for a durable one it goes when that is kept
+        _drop(state, victim)
     return _admit(state, request, lane)
+
+
+def kept(state: BrainState, event: TaskKept) -> None:
+    """The task can't be refused any more: others give way for it, and its model is loaded."""
+    state.queue.answered(event.task_id)
+    task = state.tasks.get(event.task_id)
+    if task is None:
+        return
+    if event.task_id in state.queue and (victim := state.queue.too_many(task.request.priority)):
+        _drop(state, victim)
+    _note_demand(state, task.request.model)
+    model_loading.ensure_loaded(state, task.request.model)
+    if event.task_id in state.queue and task.predicted_start_ms is None:
+        itself = 1
+        _predict(state, task, state.queue.ahead(task.request.model, task.request.priority, task.request.app) - itself)
+        if task.predicted_start_ms is not None:
+            state.emit(StartPredicted(task.task_id, task.predicted_start_ms))
 
 
 def readmit(state: BrainState, task: Task) -> None:
@@ -70,10 +89,7 @@ def _find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
     return task
 
 
-def _make_room(state: BrainState, priority: str) -> None:
-    victim = state.queue.make_room(priority)
-    if victim is None:
-        return
+def _drop(state: BrainState, victim: str) -> None:
     task = state.tasks[victim]
     message = (
         f"the queue was full and this task had waited longest in priority '{task.request.priority}'; submit it again "
@@ -89,8 +105,7 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane) -> Task:
     state.tasks[task.task_id] = task
     if request.request_id:
         state.by_request_id[(request.app, request.request_id)] = task.task_id
-    state.queue.add(task.task_id, request.model, request.priority, app=request.app, lane=lane)
-    state.demand.note(request.model, state.now)
+    state.queue.add(task.task_id, request.model, request.priority, app=request.app, lane=lane, unkept=request.durable)
     session_life.turn_begins(state, request)
     if request.deadline_s is not None:
         state.timers.at(state.now + request.deadline_s, TimerKind.DEADLINE, task.task_id)
@@ -107,8 +122,8 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
     begin = len(state.outbox)
     if request.durable:
         state.emit(PersistTask(request))
-    if request.model not in state.loads:
-        state.refusals.pop(request.model, None)
+    else:
+        _note_demand(state, request.model)
     task_dispatch.dispatch_model(state, request.model)
     if task.task_id in state.queue and (sentence := describe_load(state, request.model)):
         state.emit(Narrate(task.task_id, sentence))
@@ -117,6 +132,13 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
         model_loading.tell_newcomer(state, task, lane_of(state, request))
     _predict(state, task, ahead)
     state.outbox.insert(begin, OpenLog(request, ahead, task.predicted_start_ms))
+
+
+def _note_demand(state: BrainState, model: str) -> None:
+    """The model is asked for: nodes that refused to load it are asked again."""
+    state.demand.note(model, state.now)
+    if model not in state.loads:
+        state.refusals.pop(model, None)
 
 
 def _predict(state: BrainState, task: Task, ahead: int) -> None:

@@ -14,7 +14,7 @@ from orchestratord.core.facts.contexts import contexts_to_try
 from orchestratord.core.facts.fleet import Device, Fleet, Node
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Rule, Rules, rules_of, with_target
-from orchestratord.core.facts.targets import Place, show
+from orchestratord.core.facts.targets import Place, show, why_missing
 from orchestratord.core.placement import filters
 from orchestratord.core.placement.candidates import Usable, sites_of_size, sizes_to_try
 from orchestratord.core.placement.claims import Claims
@@ -113,13 +113,17 @@ def _of_unknown_places(fleet: Fleet, rules: Rules) -> Iterator[Absence]:
     """Places that pins name and that no node has now: a host or a card that is not there yet, or not any more."""
     pins = rules.of(Mode.PIN)
     for pin in pins:
-        for place in pin.places:
-            if not _is_known(fleet, place) and _is_left_by_others(rules, pins, pin, place):
-                yield Absence(show(fleet, place), _what_lacks(fleet, place))
-        if pin.assignment is not None:
-            targets = zip(pin.assignment.targets, pin.assignment.places, strict=True)
-            for target in (target for target, place in targets if place is None):
-                yield Absence(target, "has not been seen yet")
+        for target, place in _named(fleet, pin):
+            if place is None or (not _is_known(fleet, place) and _is_left_by_others(rules, pins, pin, place)):
+                name = target if place is None else show(fleet, place)
+                yield Absence(name, f"is not there: {why_missing(fleet, target, place)}")
+
+
+def _named(fleet: Fleet, pin: Rule) -> Iterator[tuple[str, Place | None]]:
+    """The places of a rule or a wish, as they were written and as they were understood."""
+    if pin.assignment is not None:
+        return zip(pin.assignment.targets, pin.assignment.places, strict=True)
+    return ((show(fleet, place), place) for place in pin.places)
 
 
 def _is_known(fleet: Fleet, place: Place) -> bool:
@@ -127,13 +131,6 @@ def _is_known(fleet: Fleet, place: Place) -> bool:
     if node is None:
         return False
     return place.pool_id in node.pools if place.pool_id else node.devices.keys() >= set(place.device_ids)
-
-
-def _what_lacks(fleet: Fleet, place: Place) -> str:
-    node = fleet.nodes.get(place.node_id)
-    if node is None:
-        return f"is of node '{place.node_id}', and no node of this name is connected"
-    return f"node '{node.node_id}' does not have now"
 
 
 def _is_left_by_others(rules: Rules, pins: Sequence[Rule], pin: Rule, place: Place) -> bool:

@@ -211,10 +211,12 @@ def _never(model: Model, looked: Outlook) -> TaskError | None:
 
 
 def _fits_nowhere(model: Model, looked: Outlook) -> str:
+    rules = " and ".join(looked.decision.excluded_by)
+    left, change = (f"device that is left by {rules}", "change that, ") if rules else ("device", "")
     return (
         f"model '{model.name}' needs about {looked.needed_mib} MiB with context {model.context} and {model.slots} "
-        f"slots; the largest device holds {looked.decision.largest_mib} MiB when empty; lower its context or slots, "
-        "take a smaller quantization, or a larger device"
+        f"slots; the largest {left} holds {looked.decision.largest_mib} MiB when empty; {change}lower its context or "
+        "slots, take a smaller quantization, or a larger device"
     )
 
 

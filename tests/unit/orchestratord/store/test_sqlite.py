@@ -19,10 +19,10 @@ from llorch.errors import FailedPrecondition, Reason, Unavailable
 from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
 from orchestratord.core.facts.model import ModelRecord
-from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.store import migrate, schema
-from orchestratord.store.interface import AuditEntry, Ending, RecordChange
+from orchestratord.store.interface import AuditEntry, Ending
 from orchestratord.store.sqlite import FILE, open_sqlite
 
 TASK = TaskRequest("task-1", "coder", b"a secret prompt", "digest", 1, durable=True)
