@@ -167,6 +167,8 @@ class Register(_message.Message):
     ADVERTISE_ADDRESS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    CONTROL_EPOCH_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Chosen by the node's settings; its host name by default. 1 to 128 characters of [A-Za-z0-9._:-]."""
     instance_id: _builtins.str
@@ -179,6 +181,12 @@ class Register(_message.Message):
     """Newest protocol version that it speaks."""
     advertise_address: _builtins.str
     """"host:port" of its PoolManagerService, as the orchestrator can reach it."""
+    cluster_id: _builtins.str
+    """Cluster whose orchestrator the node followed last; empty if it has followed none. An orchestrator of this cluster whose
+    epoch is not above control_epoch raises its own before it answers.
+    """
+    control_epoch: _builtins.int
+    """Highest epoch of that cluster that the node has seen; 0 if it has seen none, or if its release does not tell."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, e.g. "zone" = "attic"."""
@@ -198,10 +206,12 @@ class Register(_message.Message):
         advertise_address: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         snapshot: Global___NodeSnapshot | None = ...,
+        cluster_id: _builtins.str = ...,
+        control_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "instance_id", b"instance_id", "labels", b"labels", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "snapshot", b"snapshot", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "cluster_id", b"cluster_id", "control_epoch", b"control_epoch", "instance_id", b"instance_id", "labels", b"labels", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "snapshot", b"snapshot", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

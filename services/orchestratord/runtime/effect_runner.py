@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llama_orch.v2 import task_event_pb2
@@ -10,13 +11,14 @@ from llorch.clock import Clock
 from llorch.errors import Reason, Unavailable
 from orchestratord.convert import task_events, task_output
 from orchestratord.core import effects
+from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.runtime.node_commands import NodeCommands
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.runtime.worker_link import WorkerLink
-from orchestratord.store.interface import Ending, Incarnation
+from orchestratord.store.interface import Ending
 
 
 class EffectRunner:
@@ -27,7 +29,7 @@ class EffectRunner:
         owner: BrainOwner,
         streams: TaskStreams,
         keeper: Keeper,
-        incarnation: Incarnation,
+        authority: Authority,
         clock: Clock,
         tasks: TaskSupervisor,
         node_token: str | None,
@@ -35,7 +37,7 @@ class EffectRunner:
         self._owner = owner
         self._streams = streams
         self._keeper = keeper
-        self._incarnation = incarnation
+        self._authority = authority
         self._clock = clock
         self._tasks = tasks
         self._node_token = node_token
@@ -75,7 +77,7 @@ class EffectRunner:
             self._tasks.spawn(f"close the old channel to {node_id}", commands.close())
             commands = None
         if commands is None:
-            sequence = CommandSequence(self._incarnation)
+            sequence = CommandSequence(self._authority, lambda: node_id)
             commands = NodeCommands(node_id, address, self._node_token, sequence, self._owner.post, self._tasks)
             self._nodes[node_id] = commands
         return commands
@@ -135,13 +137,17 @@ class EffectRunner:
         link = WorkerLink(
             effect.worker_id,
             effect.endpoint,
-            CommandSequence(self._incarnation),
+            CommandSequence(self._authority, partial(self._node_of, effect.worker_id)),
             self._streams,
             self._owner.post,
             self._tasks,
         )
         task = self._tasks.spawn(f"link to {effect.worker_id}", link.run())
         self._links[effect.worker_id] = _RunningLink(link, task.cancel)
+
+    def _node_of(self, worker_id: str) -> str:
+        worker = self._owner.state.fleet.workers.get(worker_id)
+        return "" if worker is None else worker.node_id
 
     def _detach_worker(self, effect: effects.DetachWorker) -> None:
         if running := self._links.pop(effect.worker_id, None):

@@ -135,6 +135,7 @@ class Worker:
     attached: bool = False
     was_attached: bool = False
     reattach_until: float | None = None
+    refused: tuple[Reason, str] | None = None
     start_seq: int | None = None
     ready_at: float | None = None
     last_used_at: float = 0.0
@@ -171,6 +172,7 @@ class Node:
     """A GPU host. `session` fences its links: reports of an older one are dropped. `offered` as in its reports.
 
     `loaded_as` has the fingerprints of the last workers that were loaded there, by what they were told to load.
+    `trouble` says what its operator has to do; empty as soon as the node reports to this orchestrator.
     """
 
     node_id: str
@@ -187,6 +189,7 @@ class Node:
     pools: dict[str, Pool] = field(default_factory=dict)
     offered: Mapping[str, str] = field(default_factory=dict)
     loaded_as: dict[WorkerSpec, Fingerprint] = field(default_factory=dict)
+    trouble: str = ""
 
     def note_fingerprint(self, told: WorkerSpec, fingerprint: Fingerprint) -> None:
         self.loaded_as.pop(told, None)

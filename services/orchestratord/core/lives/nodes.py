@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from llorch.errors import Aborted, FailedPrecondition, Reason
 from llorch.worker_state import TERMINAL, WorkerState
 from orchestratord.core.effects import StopWorker
-from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported
+from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported, NodeTroubled
 from orchestratord.core.facts.fleet import Device, Leaving, Node, NodeState, Snapshot, Worker, WorkerReported
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.lives import assignment_changes, devices, model_loading, offered_models, task_life, worker_life
@@ -32,6 +32,7 @@ def register(state: BrainState, event: NodeRegistered) -> None:
     )
     if old is not None:
         node.devices = old.devices
+        node.trouble = old.trouble
     state.fleet.nodes[event.node_id] = node
     is_restarted = old is not None and old.instance_id != event.instance_id
     if old is not None and not is_restarted:  # a pool manager that comes anew may have another engine or driver
@@ -47,7 +48,14 @@ def report(state: BrainState, event: NodeReported) -> None:
             Reason.STALE_SESSION,
             f"node '{event.node_id}' has registered anew since this link began; this link is over",
         )
+    node.trouble = ""
     _take_in(state, node, event.snapshot, event.applied_command_seq)
+
+
+def troubled(state: BrainState, event: NodeTroubled) -> None:
+    node = state.fleet.nodes.get(event.node_id)
+    if node is not None:
+        node.trouble = event.trouble
 
 
 def forget(state: BrainState, event: NodeForgotten) -> None:
