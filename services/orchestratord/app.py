@@ -104,6 +104,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
                 _log.info("serving", address=address, control_epoch=incarnation.control_epoch)
                 await stop.wait()
             finally:
+                effects.begin_ending()
                 await server.stop(settings.drain_s)
                 await effects.close()
                 await keeper.finish()

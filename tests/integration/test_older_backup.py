@@ -89,8 +89,12 @@ async def test_a_worker_that_has_seen_a_later_epoch_than_its_node_is_used(
 ) -> None:
     """As where an older copy of the node's own files is put back as well."""
     guards: list[ControlGuard] = []
-    make = pool_managerd.app.ControlGuard
-    monkeypatch.setattr(pool_managerd.app, "ControlGuard", lambda path: guards.append(make(path)) or guards[-1])
+
+    def made(path: Path) -> ControlGuard:
+        guards.append(ControlGuard(path))
+        return guards[-1]
+
+    monkeypatch.setattr(pool_managerd.app, "ControlGuard", made)
     async with whole_system(tmp_path) as system:
         await run(system)
         before = await worker_ids(system)

@@ -106,6 +106,7 @@ class OrchestratorLives:
     daemons: asyncio.TaskGroup
     folder: Path
     queue_capacity: int
+    drain_s: float = 0
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -128,7 +129,7 @@ class OrchestratorLives:
             bind=bind,
             address_file=address_file,
             data_dir=self.folder / "orchestrator",
-            drain_s=0,
+            drain_s=self.drain_s,
             package_models=False,
             queue_capacity=self.queue_capacity,
         )

@@ -11,6 +11,7 @@ from llorch.clock import Clock
 from llorch.errors import Reason, Unavailable
 from orchestratord.convert import task_events, task_output
 from orchestratord.core import effects
+from orchestratord.core.facts.task import TaskEnd
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.control import CommandSequence
@@ -41,6 +42,7 @@ class EffectRunner:
         self._clock = clock
         self._tasks = tasks
         self._node_token = node_token
+        self._is_ending = False
         self._nodes: dict[str, NodeCommands] = {}
         self._links: dict[str, _RunningLink] = {}
         self._run: dict[type, Callable[[Any], None]] = {
@@ -122,7 +124,17 @@ class EffectRunner:
         """See `Keeper.wait_all_kept`."""
         await self._keeper.wait_all_kept()
 
+    def begin_ending(self) -> None:
+        """The orchestrator ends: from now on a durable task can be done, but fail no more: `_persist_terminal`."""
+        self._is_ending = True
+
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
+        """While the orchestrator ends, its pool managers and workers may end too; the next one does the task again.
+
+        Its readers get no terminal here, and are told to come back when their calls are ended.
+        """
+        if self._is_ending and not isinstance(effect.terminal, TaskEnd):
+            return
         state = self._owner.state.tasks[effect.task_id].state
         output = task_output.to_bytes(self._streams.get(effect.task_id).log.entries)
         self._keeper.keep_ending(effect.task_id, Ending(state, effect.terminal, output, self._now_ms()))
