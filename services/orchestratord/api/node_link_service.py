@@ -108,7 +108,8 @@ class NodeLinkService:
         try:
             await self._authority.take_in(register.node_id, register.cluster_id, register.control_epoch)
         except FailedPrecondition as error:
-            return node_link_pb2.Refused(reason=reason_to_proto(error.reason), message=error.message)
+            message = f"this orchestrator may not command the node: {error.message}"
+            return node_link_pb2.Refused(reason=reason_to_proto(error.reason), message=message)
         return None
 
     def _refusal_of_a_namesake(self, register: node_link_pb2.Register) -> node_link_pb2.Refused | None:
