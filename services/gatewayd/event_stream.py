@@ -10,11 +10,13 @@ from gatewayd.exchange import Exchange
 from gatewayd.outbox import Outbox
 from llorch.errors import Internal, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
+from llorch.rpc.status import has_broken
 
 KEEP_ALIVE_EVERY_S = 15.0
 # An error before the first event is an HTTP status. A stream without events begins after this time all the same.
 FIRST_EVENT_WITHIN_S = 5.0
 _RETRY_WHEN_DRAINING_MS = 1000
+_RETRY_WHEN_LOST_MS = 1000
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -32,7 +34,13 @@ class Frames(Protocol):
         """Empty where there is nothing to show. Raises LlorchError where the stream is to end with it."""
         ...
 
-    def encode_error(self, error: LlorchError) -> bytes: ...
+    def encode_error(self, error: LlorchError) -> bytes:
+        """The last frame of a stream that ends with this error."""
+        ...
+
+    def may_begin_with(self, error: LlorchError) -> bool:
+        """Whether the stream tells it, though nothing was sent before; else it is an HTTP status."""
+        ...
 
 
 class EventStream:
@@ -65,7 +73,7 @@ class EventStream:
 
     async def _write(self, exchange: Exchange, outbox: Outbox, frames: Frames) -> None:
         await outbox.wait_ready(FIRST_EVENT_WITHIN_S)
-        if exchange.is_gone or (outbox.is_over and outbox.error is not None):
+        if exchange.is_gone or (outbox.is_over and outbox.error and not frames.may_begin_with(outbox.error)):
             return
         await exchange.start(200, _HEADERS)
         while not (outbox.is_over or exchange.is_gone):
@@ -80,7 +88,7 @@ class EventStream:
         outbox.end(
             Unavailable(
                 Reason.DRAINING,
-                "this gateway is shutting down; connect again and go on from the last event",
+                "this gateway is shutting down, and this stream ends with it; ask for it again",
                 retry_after_ms=_RETRY_WHEN_DRAINING_MS,
             )
         )
@@ -98,9 +106,20 @@ async def _read(responses: AsyncIterator[Any], outbox: Outbox, frames: Frames) -
             if frame:
                 await outbox.put(frame)
     except LlorchError as error:
-        outbox.end(error)
+        outbox.end(_in_words_of_the_client(error))
     except Exception as error:  # noqa: BLE001  # a stream never ends without a word
         _log.error("stream_failed", exc_info=error)
         outbox.end(Internal(Reason.INTERNAL, "an internal error ended this stream; the gateway's log has it"))
     else:
         outbox.end()
+
+
+def _in_words_of_the_client(error: LlorchError) -> LlorchError:
+    """The library's own words are about a server that the client does not know of."""
+    if not isinstance(error, Unavailable) or not has_broken(error):
+        return error
+    return Unavailable(
+        error.reason,
+        "the gateway has no connection to the orchestrator any more, and so this stream ends; ask for it again",
+        retry_after_ms=_RETRY_WHEN_LOST_MS,
+    )

@@ -5,11 +5,13 @@ from functools import partial
 
 from google.protobuf.message import Message
 
-from gatewayd.event_stream import EventStream
+from gatewayd import sse
+from gatewayd.event_stream import EventStream, Frames
 from gatewayd.exchange import Exchange
 from gatewayd.request_body import BodyReader
 from gatewayd.route_table import RouteTable
 from gatewayd.routes import Route
+from gatewayd.task_frames import TaskFrames
 from gatewayd.transcode import build_answer, build_request
 from gatewayd.upstream import Upstream
 from llorch.rpc.client import Metadata
@@ -29,8 +31,10 @@ class RpcDoor:
         route, variables = self._routes.find(exchange.method, exchange.raw_path)
         request = await self._read_request(exchange, route, variables)
         if route.rpc.server_streaming:
-            _resume(request, exchange)
-            await self._streams.relay(exchange, self._upstream.open_stream(route.rpc, request, metadata))
+            frames: Frames = sse
+            if _AFTER in request.DESCRIPTOR.fields_by_name:
+                frames = TaskFrames(comes_back=_resume(request, exchange))
+            await self._streams.relay(exchange, self._upstream.open_stream(route.rpc, request, metadata), frames)
         else:
             response = await exchange.unless_gone(self._upstream.call(route.rpc, request, metadata))
             content = build_answer(route, response)
@@ -42,8 +46,9 @@ class RpcDoor:
         return await self._bodies.read(exchange, partial(build_request, route, variables, exchange.query))
 
 
-def _resume(request: Message, exchange: Exchange) -> None:
-    """A browser that reconnects sends the old query and a newer Last-Event-ID, so the header wins."""
+def _resume(request: Message, exchange: Exchange) -> bool:
+    """Whether the reader says where it was. A browser sends the old query and a newer header, so the header wins."""
     last = exchange.headers.get(_LAST_EVENT_ID)
-    if last and _AFTER in request.DESCRIPTOR.fields_by_name:
+    if last:
         setattr(request, _AFTER, last)
+    return bool(last)

@@ -38,6 +38,11 @@ def encode_error(error: LlorchError) -> bytes:
     return b"event: error\ndata: %b\n\n" % encode_json(shown)
 
 
+def may_begin_with(_error: LlorchError) -> bool:
+    """An error before the first event is an HTTP status."""
+    return False
+
+
 def _encode_task_event(event: task_event_pb2.TaskEvent) -> bytes:
     shown = event_json(event)
     if shown is None:

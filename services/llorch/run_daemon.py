@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ import uvloop
 from llorch import lifeline
 from llorch.errors import Internal, InvalidArgument, LlorchError, Reason
 from llorch.exception_groups import root_of
+from llorch.leaving import leave
 from llorch.logs import configure_logging, get_logger
 from llorch.ports import PortTaken
 
@@ -20,6 +22,8 @@ EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 EXIT_NO_DEVICE = 4
 _EXIT_INTERRUPTED = 130
+_THREADS_END_WITHIN_S = 5.0
+"""Once all is closed in order: what is left are threads that can't be cancelled."""
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -36,7 +40,7 @@ def run(main: Main, name: str, *, log_level: str = "info") -> NoReturn:
     # The core of gRPC writes to stderr by itself; what matters of it comes as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     configure_logging(name, log_level)
-    sys.exit(_run(main, name))
+    leave(_run(main, name))
 
 
 def _run(main: Main, name: str) -> int:
@@ -45,10 +49,27 @@ def _run(main: Main, name: str) -> int:
     gc.freeze()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_signalled(main))
+            try:
+                runner.run(_until_signalled(main))
+            except BaseException:
+                _wait_for_threads(EXIT_FAILED, name)
+                raise
+            _wait_for_threads(0, name)
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the last one who can report it
         return _report(name, error)
     return 0
+
+
+def _wait_for_threads(code: int, name: str) -> None:
+    """For a while, from now on: the loop waits for them without end where it is closed."""
+
+    def give_up() -> None:
+        get_logger(name).warning("threads_did_not_end", waited_s=_THREADS_END_WITHIN_S)
+        leave(code)
+
+    timer = threading.Timer(_THREADS_END_WITHIN_S, give_up)
+    timer.daemon = True
+    timer.start()
 
 
 async def _until_signalled(main: Main) -> None:

@@ -45,6 +45,7 @@ from orchestratord.metrics.watcher import Watcher
 from orchestratord.model_sources import models_of_packages
 from orchestratord.runtime import restart
 from orchestratord.runtime.audit_trail import AuditTrail
+from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.keeper import Keeper
@@ -85,16 +86,16 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
     async with TaskSupervisor("orchestratord") as tasks:
         node_token = settings.node_token or settings.token
         keeper = Keeper(store, owner.post, clock, tasks)
-        effects = EffectRunner(owner, streams, keeper, incarnation, clock, tasks, node_token)
+        authority = Authority(store, incarnation)
+        effects = EffectRunner(owner, streams, keeper, authority, clock, tasks, node_token)
         owner.connect(effects.perform)
         owner.watch(AuditTrail(keeper, clock).observe)
         watcher = Watcher(owner.state)
         owner.watch(watcher.observe)
         metrics = cache(partial(_make_metrics, owner, keeper, watcher))
         await _restore(settings, store, owner, streams, incarnation, clock)
-        _add_services(
-            server, settings, owner, streams, effects, KeptChanges(owner, keeper), metrics, store, incarnation, clock
-        )
+        changes = KeptChanges(owner, keeper)
+        _add_services(server, settings, owner, streams, effects, changes, metrics, store, authority, clock)
         tasks.spawn("tick", _tick(owner, streams), forever=True)
         tasks.spawn("keep what was learnt", keeper.run(), forever=True)
         async with _metrics_served(settings, metrics):
@@ -106,6 +107,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
                 _log.info("serving", address=address, control_epoch=incarnation.control_epoch)
                 await stop.wait()
             finally:
+                effects.begin_ending()
                 await server.stop(settings.drain_s)
                 await effects.close()
                 await keeper.finish()
@@ -187,14 +189,14 @@ def _add_services(
     changes: KeptChanges,
     metrics: Callable[[], "OrchestratorMetrics"],
     store: Store,
-    incarnation: Incarnation,
+    authority: Authority,
     clock: SystemClock,
 ) -> None:
     tasks = task_service.TaskService(owner, streams, effects, settings.write_deadline_s)
     catalog = catalog_service.CatalogService(owner, effects, changes, clock)
-    fleet = fleet_service.FleetService(owner, effects, changes, incarnation, clock, settings.write_deadline_s)
+    fleet = fleet_service.FleetService(owner, effects, changes, authority, clock, settings.write_deadline_s)
     links = node_link_service.NodeLinkService(
-        owner, incarnation, server.draining, nodes_show_token=settings.token is not None
+        owner, authority, server.draining, nodes_show_token=settings.token is not None
     )
     sessions = session_service.SessionService(owner, clock)
     placement = placement_service.PlacementService(owner, changes, clock)

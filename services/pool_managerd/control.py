@@ -38,6 +38,11 @@ class ControlGuard:
         self._in_progress: set[int] = set()
 
     @property
+    def authority(self) -> Authority:
+        """The orchestrator that this node followed last."""
+        return self._authority
+
+    @property
     def applied_command_seq(self) -> int:
         """Every command of this epoch that came in, up to this one, is part of the state."""
         before_the_first_open = min(self._in_progress, default=self._highest_done + 1) - 1
@@ -66,16 +71,23 @@ class ControlGuard:
         if not header.cluster_id or header.control_epoch < 1 or header.command_seq < 1:
             raise invalid_field("control", "a command names its cluster_id, its control_epoch and its command_seq")
         if self._authority.cluster_id not in ("", header.cluster_id):
-            raise FailedPrecondition(Reason.STALE_EPOCH, "this node follows the orchestrator of another cluster")
+            raise self._refusal("this node follows the orchestrator of another cluster")
         self._refuse_older(header.control_epoch)
         self._accept(Authority(header.cluster_id, header.control_epoch))
 
     def _refuse_older(self, control_epoch: int) -> None:
         if control_epoch < self._authority.control_epoch:
-            raise FailedPrecondition(
-                Reason.STALE_EPOCH,
-                f"this orchestrator (epoch {control_epoch}) was superseded (epoch {self._authority.control_epoch})",
+            raise self._refusal(
+                f"this orchestrator (epoch {control_epoch}) was superseded (epoch {self._authority.control_epoch})"
             )
+
+    def _refusal(self, why: str) -> FailedPrecondition:
+        """Says what this node follows: an orchestrator of that cluster may then know how to go above it."""
+        follows = {
+            "cluster_id": self._authority.cluster_id,
+            "control_epoch": str(self._authority.control_epoch),
+        }
+        return FailedPrecondition(Reason.STALE_EPOCH, why, metadata=follows)
 
     def _accept(self, authority: Authority) -> None:
         if authority == self._authority:

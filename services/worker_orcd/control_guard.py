@@ -20,11 +20,17 @@ class ControlGuard:
             raise invalid_field("control", "needs a cluster_id and a control_epoch from 1")
         if cluster_id != self._cluster_id:
             if attached:
-                raise FailedPrecondition(Reason.STALE_EPOCH, f"this worker serves cluster {self._cluster_id}")
+                raise self._refusal(
+                    f"this worker serves cluster {self._cluster_id}, whose orchestrator is attached to it; end that one"
+                )
             self._cluster_id, self._epoch = cluster_id, epoch
         elif epoch < self._epoch:
-            raise FailedPrecondition(
-                Reason.STALE_EPOCH,
-                f"control epoch {epoch} was superseded by {self._epoch}; a newer orchestrator is in charge",
+            raise self._refusal(
+                f"control epoch {epoch} was superseded by {self._epoch}; a newer orchestrator is in charge"
             )
         self._epoch = epoch
+
+    def _refusal(self, why: str) -> FailedPrecondition:
+        """Says what this worker follows: an orchestrator of that cluster may then know how to go above it."""
+        follows = {"cluster_id": self._cluster_id, "control_epoch": str(self._epoch)}
+        return FailedPrecondition(Reason.STALE_EPOCH, why, metadata=follows)

@@ -1,7 +1,8 @@
 """`python -m worker_orcd.engine_check`: what the engine that is installed here can compute on, as JSON.
 
 For the pool manager's preflight, which never loads the engine into its own process. Takes no memory of any GPU: the
-devices are counted, not opened. The driver may hang or crash underneath, so the process ends by itself when time is up.
+devices are counted, not opened. The driver may hang or crash underneath, so the process ends by itself when time is up,
+and with the pool manager.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
+from llorch import lifeline
 from llorch.errors import LlorchError
 from worker_orcd.engines.llama_cpp.native import load_native
 
@@ -42,6 +44,7 @@ def _gpu_names() -> list[str]:
 
 
 def main() -> NoReturn:
+    lifeline.end_with_parent()
     signal.alarm(TIME_LIMIT_S)
     try:
         answer = ask_engine()

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from llorch import lifeline
 from llorch.engines import EngineName
 from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, Reason, Unavailable
 from llorch.rpc.status import status_details
@@ -37,6 +38,7 @@ _NICE = 5
 
 
 def main() -> NoReturn:
+    lifeline.end_with_parent()
     signal.alarm(ANSWER_WITHIN_S)
     for limit, value in LIMITS.items():
         _, highest = resource.getrlimit(limit)

@@ -95,6 +95,17 @@ async def test_every_life_has_a_higher_epoch_of_the_same_cluster(opened: Open) -
     assert second.control_epoch > first.control_epoch >= 1
 
 
+async def test_an_epoch_that_was_raised_is_above_both_and_stays(opened: Open) -> None:
+    store = await opened()
+    first = await store.begin_incarnation()
+    raised = await store.raise_epoch(first.control_epoch + 40)
+    assert (raised.cluster_id, raised.control_epoch) == (first.cluster_id, first.control_epoch + 41)
+    again = await store.raise_epoch(1)
+    assert again.control_epoch == raised.control_epoch + 1
+    await store.save_task(durable("task-a"), 1)
+    assert (await (await opened()).begin_incarnation()).control_epoch > again.control_epoch
+
+
 @pytest.mark.req("ORCH-1009")
 async def test_accepted_tasks_come_back_whole_and_in_their_order(opened: Open) -> None:
     store = await opened()

@@ -43,6 +43,21 @@ async def test_a_signal_during_start_up_ends_everything(up: Up, at: str) -> None
     assert await up.end() == 130
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+async def test_a_signal_ends_everything_also_where_its_terminal_is_gone(up: Up, number: signal.Signals) -> None:
+    """As where the window is closed: what it would still say can't be written."""
+    await up.ready()
+    family = up.family()
+    assert up.process.stdout is not None
+    up.process.stdout._transport.close()  # type: ignore[attr-defined]  # the reading end of what it writes to
+
+    up.process.send_signal(number)
+
+    async with asyncio.timeout(ENDS_WITHIN_S):
+        assert await up.process.wait() == 0
+    assert not [name for name, process in family.items() if process.is_running()]
+
+
 async def test_a_signal_during_a_stream_ends_everything_and_the_stream(up: Up) -> None:
     async with AsyncClient(await up.ready(), reconnect_for_s=0.5) as client:
         stream = client.generate("smollm2", "Tell me a story.", max_tokens=2000)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from llama_orch.v2 import node_link_pb2
 from llorch.clock import SystemClock
 from llorch.device_kind import DeviceKind
 from llorch.identifiers import new_id
+from orchestratord.store.sqlite import open_sqlite
 from pool_managerd.bell import Bell
 from pool_managerd.control import ControlGuard
 from pool_managerd.devices.device import Device
@@ -114,3 +116,65 @@ async def test_a_node_does_not_follow_an_orchestrator_that_was_superseded(
             assert {report.report_seq for report in stub.reports} == {1}
             stub.control_epoch = 4
             await stub.wait_report(lambda report: report.report_seq == 2)
+
+
+@pytest.mark.req("POOL-2007")
+async def test_a_node_tells_what_it_follows(tmp_path: Path) -> None:
+    stub = OrchestratorStub()
+    stub.control_epoch = 3
+    async with serving(stub) as address:
+        async with linked(address, "192.168.1.20:9200", "card", tmp_path / "control"):
+            await stub.wait_report(lambda report: report.report_seq == 2)
+        assert (stub.reports[0].register.cluster_id, stub.reports[0].register.control_epoch) == ("", 0)
+        stub.reports.clear()
+        async with linked(address, "192.168.1.20:9200", "card", tmp_path / "control"):
+            report = await stub.wait_report(lambda report: report.report_seq == 1)
+            assert (report.register.cluster_id, report.register.control_epoch) == ("cluster", 3)
+
+
+@pytest.mark.req("POOL-2007")
+async def test_an_orchestrator_that_was_superseded_on_its_own_store_does_not_win_the_node_back(
+    orchestrator: WholeSystem, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster_id = (await orchestrator.state()).cluster_id
+    newer = await asyncio.to_thread(open_sqlite, tmp_path / "orchestrator")
+    try:
+        latest = await newer.begin_incarnation()
+        assert latest.cluster_id == cluster_id
+        control = tmp_path / "control"
+        ControlGuard(control).follow(cluster_id, latest.control_epoch)
+        async with linked(orchestrator.address, "192.168.1.20:9200", "card", control):
+            await wait_said(capsys, "another orchestrator has taken over this one's store")
+        assert not (await orchestrator.state()).nodes
+        assert (await newer.raise_epoch(0)).control_epoch == latest.control_epoch + 1
+    finally:
+        await newer.close()
+
+
+@pytest.mark.req("POOL-2007")
+async def test_of_a_node_of_an_earlier_release_that_can_not_be_helped_the_operator_is_told_what_to_do(
+    orchestrator: WholeSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register = NodeLink._register
+
+    def without_epoch(self: NodeLink, snapshot: node_link_pb2.NodeSnapshot) -> node_link_pb2.Register:
+        message = register(self, snapshot)
+        message.ClearField("cluster_id")
+        message.ClearField("control_epoch")
+        return message
+
+    async def is_told() -> bool:
+        return any("delete control.json" in node.trouble for node in (await orchestrator.state()).nodes)
+
+    monkeypatch.setattr(NodeLink, "_register", without_epoch)
+    control = tmp_path / "control"
+    ControlGuard(control).follow((await orchestrator.state()).cluster_id, 50)
+    async with linked(orchestrator.address, "192.168.1.20:9200", "card", control):
+        await wait_until(is_told)
+    control.unlink()
+    async with linked(orchestrator.address, "192.168.1.20:9200", "card", control):
+
+        async def is_well() -> bool:
+            return [node.trouble for node in (await orchestrator.state()).nodes] == [""]
+
+        await wait_until(is_well)

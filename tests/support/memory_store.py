@@ -25,6 +25,10 @@ class MemoryStore:
         self._epoch += 1
         return Incarnation(self._cluster_id, self._epoch)
 
+    async def raise_epoch(self, above: int) -> Incarnation:
+        self._epoch = max(above, self._epoch) + 1
+        return Incarnation(self._cluster_id, self._epoch)
+
     async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
         self._tasks[request.task_id] = KeptTask(request, accepted_at_ms)
 

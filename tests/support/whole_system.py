@@ -107,6 +107,7 @@ class OrchestratorLives:
     folder: Path
     queue_capacity: int
     auth: Mapping[str, object] = field(default_factory=dict)
+    drain_s: float = 0
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -115,19 +116,22 @@ class OrchestratorLives:
         return await _start(self.daemons, self.folder / "orchestratord", lambda file: self._live(bind, file, self.stop))
 
     async def begin_next(self, bind: str) -> None:
-        self.stop.set()
-        self.stop = asyncio.Event()
-        self.ended.clear()
-        await self.ended.wait()
+        await self.end()
         await self.begin(bind)
 
+    async def end(self) -> None:
+        self.stop.set()
+        self.stop = asyncio.Event()
+        await self.ended.wait()
+
     async def _live(self, bind: str, address_file: Path, stop: asyncio.Event) -> None:
+        self.ended.clear()
         settings = OrchestratorSettings.model_validate(
             {
                 "bind": bind,
                 "address_file": address_file,
                 "data_dir": self.folder / "orchestrator",
-                "drain_s": 0,
+                "drain_s": self.drain_s,
                 "package_models": False,
                 "queue_capacity": self.queue_capacity,
                 **self.auth,
@@ -216,7 +220,7 @@ async def whole_system(
 async def another_node(system: WholeSystem, node_id: str, **settings: object) -> AsyncIterator[None]:
     """A further pool manager, from its registration on; `settings` are its own."""
     folder, stop = system.folder / node_id, asyncio.Event()
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)  # it may have been there before
     settings = {"node_id": node_id, "data_dir": folder / "data", **settings}
 
     async def is_there() -> bool:

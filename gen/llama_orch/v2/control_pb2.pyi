@@ -21,7 +21,9 @@ class ControlHeader(_message.Message):
     """Travels with every command of an orchestrator to a pool manager or a worker.
 
     The receiver keeps the highest control_epoch it saw and answers lower ones FAILED_PRECONDITION / STALE_EPOCH, so that
-    an orchestrator that was superseded can't command anything.
+    an orchestrator that was superseded can't command anything. ErrorInfo.metadata of the refusal has what the receiver
+    follows, as "cluster_id" and "control_epoch": an orchestrator that is behind because an older copy of its database was
+    put back raises its epoch above that, if its store allows it, and sends the command again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -32,9 +34,11 @@ class ControlHeader(_message.Message):
     cluster_id: _builtins.str
     """Identity of the cluster; made once by the orchestrator and kept in its store. 1 to 128 characters."""
     control_epoch: _builtins.int
-    """Grows with every start or take-over of the orchestrator. Starts at 1."""
+    """Grows with every start or take-over of the orchestrator, and where a node has seen a later one. Starts at 1."""
     command_seq: _builtins.int
-    """Grows with every command of this epoch to this receiver. Starts at 1. Reports name the highest applied one."""
+    """Grows with every command of this process to this receiver. Starts at 1. Reports name the highest one of the present
+    epoch that was applied.
+    """
     def __init__(
         self,
         *,

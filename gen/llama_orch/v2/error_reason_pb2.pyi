@@ -200,7 +200,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     What to do: go on in a new session, or send a larger session_budget.
     """
     ERROR_REASON_STALE_EPOCH: _ErrorReason.ValueType  # 100
-    """The command came from an orchestrator that has been superseded. What to do: nothing; a newer one is in charge."""
+    """The command came from an orchestrator that has been superseded. What to do: end that one; a newer one is in charge."""
     ERROR_REASON_STALE_SESSION: _ErrorReason.ValueType  # 101
     """The message came over a link that has been superseded by a newer registration of the same node.
     What to do: let the newest link speak; two pool managers with one node id need two ids.
@@ -426,7 +426,7 @@ ERROR_REASON_BUDGET_SPENT: ErrorReason.ValueType  # 90
 What to do: go on in a new session, or send a larger session_budget.
 """
 ERROR_REASON_STALE_EPOCH: ErrorReason.ValueType  # 100
-"""The command came from an orchestrator that has been superseded. What to do: nothing; a newer one is in charge."""
+"""The command came from an orchestrator that has been superseded. What to do: end that one; a newer one is in charge."""
 ERROR_REASON_STALE_SESSION: ErrorReason.ValueType  # 101
 """The message came over a link that has been superseded by a newer registration of the same node.
 What to do: let the newest link speak; two pool managers with one node id need two ids.

@@ -168,6 +168,8 @@ class Register(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     HOST_ID_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    CONTROL_EPOCH_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Chosen by the node's settings; its host name by default. 1 to 128 characters of [A-Za-z0-9._:-]."""
     instance_id: _builtins.str
@@ -185,6 +187,12 @@ class Register(_message.Message):
     registers under another name takes its workers, its released devices and its drained pools along.
     Empty = of a pool manager of an earlier release; then every name is another host.
     """
+    cluster_id: _builtins.str
+    """Cluster whose orchestrator the node followed last; empty if it has followed none. An orchestrator of this cluster whose
+    epoch is not above control_epoch raises its own before it answers.
+    """
+    control_epoch: _builtins.int
+    """Highest epoch of that cluster that the node has seen; 0 if it has seen none, or if its release does not tell."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, e.g. "zone" = "attic"."""
@@ -205,10 +213,12 @@ class Register(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         snapshot: Global___NodeSnapshot | None = ...,
         host_id: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        control_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "host_id", b"host_id", "instance_id", b"instance_id", "labels", b"labels", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "snapshot", b"snapshot", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "cluster_id", b"cluster_id", "control_epoch", b"control_epoch", "host_id", b"host_id", "instance_id", b"instance_id", "labels", b"labels", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "snapshot", b"snapshot", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -133,6 +133,7 @@ class Node(_message.Message):
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
     LAST_REPORT_AGE_MS_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Chosen by the node's settings; its host name by default."""
     state: Global___NodeState.ValueType
@@ -141,6 +142,8 @@ class Node(_message.Message):
     """Version of its pool manager."""
     last_report_age_ms: _builtins.int
     """Time since its last report, in ms."""
+    trouble: _builtins.str
+    """What its operator has to do so that it follows this orchestrator; empty while it does."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[_device_pb2.Device]:
         """Its devices."""
@@ -178,10 +181,11 @@ class Node(_message.Message):
         register_time: _timestamp_pb2.Timestamp | None = ...,
         last_report_age_ms: _builtins.int = ...,
         workers: _abc.Iterable[_worker_pb2.Worker] | None = ...,
+        trouble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "labels", b"labels", "last_report_age_ms", b"last_report_age_ms", "node_id", b"node_id", "pools", b"pools", "register_time", b"register_time", "staged_models", b"staged_models", "state", b"state", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "labels", b"labels", "last_report_age_ms", b"last_report_age_ms", "node_id", b"node_id", "pools", b"pools", "register_time", b"register_time", "staged_models", b"staged_models", "state", b"state", "trouble", b"trouble", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,6 +36,10 @@ class ChunkFrames:
     def encode_error(self, error: LlorchError) -> bytes:
         return _frame(error_body(error, ""))
 
+    def may_begin_with(self, _error: LlorchError) -> bool:
+        """An error before the first chunk is an HTTP status."""
+        return False
+
     def _open(self, choice: int) -> bytes:
         if choice in self._opened:
             return b""

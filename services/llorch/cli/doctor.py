@@ -44,7 +44,7 @@ def doctor(
 
     findings = [
         *check_host(_plan(cpu=cpu, cards=simulate_gpu or [], bind=pool_manager, data_dir=data_dir, config=config)),
-        ask(address, token, check_orchestrator, timeout_s=_PATIENCE_S),
+        *ask(address, token, check_orchestrator, timeout_s=_PATIENCE_S),
         check_gateway(http, find_connection(http, token).token),
     ]
     if json:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import device_marks, enum_word
+from llorch.cli.node_troubles import note_troubles
 from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def gpus(*, address: Address = None, token: Token = None, json: AsJson = False) 
         note("No machine is connected. `llorch up` starts everything on this one.")
         return
     sensors = [sensor for sensor in _SENSORS if any(ledger.device.HasField(sensor[1]) for ledger in state.devices)]
+    note_troubles(state)
     print_rows(
         (*_COLUMNS, *(f">{name}" for name, _, _ in sensors)),
         [_row(ledger, sensors) for ledger in state.devices],

@@ -28,6 +28,7 @@ from llorch.cli import (
     version,
 )
 from llorch.errors import LlorchError, Reason
+from llorch.leaving import leave
 from llorch.sdk.failures import Unreachable
 
 app = typer.Typer(
@@ -60,7 +61,7 @@ app.command()(version.version)
 
 def main() -> NoReturn:
     """The console script."""
-    sys.exit(execute(sys.argv[1:]))
+    leave(execute(sys.argv[1:]))
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import clock_time, enum_word, worker_marks, worker_place
+from llorch.cli.node_troubles import note_troubles
 from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows
 from llorch.cli.worker_names import short_ids
 from llorch.cli.wrapping import in_lines
@@ -30,6 +31,7 @@ def ps(*, address: Address = None, token: Token = None, json: AsJson = False) ->
         note("No model is loaded. One is loaded when a task asks for it.")
     if tasks:
         print_rows(("TASK", "MODEL", "STATE", ">TOKENS"), [_task_row(task) for task in tasks], [()] * len(tasks))
+    note_troubles(state)
     for failure in state.load_failures:
         note(in_lines(_failure(failure)))
     waiting = sum(queue.depth for queue in state.queues)

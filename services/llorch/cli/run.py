@@ -18,6 +18,7 @@ from llorch.cli.output import note
 from llorch.cli.prompt_argument import said
 from llorch.cli.quantities import milliseconds
 from llorch.cli.terminal_text import terminal_text
+from llorch.cli.waiting import Waiting
 from llorch.errors import LlorchError
 from llorch.options.generation import GENERATION
 from llorch.options.sampling import SAMPLING
@@ -123,23 +124,25 @@ async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
 
     printer = _Printer()
     place: Placed | None = None
-    async for event in stream:
-        match event:
-            case Placed():
-                place = event
-            case Narration(text=text) if not quiet and not printer.has_begun and sys.stderr.isatty():
-                note(text)
-            case Tokens(choice=0, text=text):
-                printer.write(text)
-            case End():
-                printer.end()
-                if not quiet:
-                    note(_summary(model, place, event))
-                return exit_codes.FAILED if event.finish_reason is FinishReason.CANCELLED else exit_codes.DONE
-            case Failed(message=message):
-                printer.end()
-                note(f"llorch: {message}")
-                return exit_codes.FAILED
+    with Waiting(model, quiet=quiet) as waiting:
+        async for event in stream:
+            match event:
+                case Placed():
+                    place = event
+                case Narration(text=text) if not printer.has_begun:
+                    waiting.hear(text)
+                case Tokens(choice=0, text=text):
+                    waiting.is_over()
+                    printer.write(text)
+                case End():
+                    printer.end()
+                    if not quiet:
+                        note(_summary(model, place, event))
+                    return exit_codes.FAILED if event.finish_reason is FinishReason.CANCELLED else exit_codes.DONE
+                case Failed(message=message):
+                    printer.end()
+                    note(f"llorch: {message}")
+                    return exit_codes.FAILED
     return exit_codes.FAILED
 
 

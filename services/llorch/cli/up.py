@@ -1,6 +1,7 @@
 """`llorch up`: a whole system on this machine, until Ctrl-C."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -117,7 +118,9 @@ class _Run:
         return await system.wait_failed()
 
     def _report(self, who: str, what: str) -> None:
-        typer.echo(f"{time.monotonic() - self._begin:6.1f} s  {who:14} {what}")
+        """Where the user has closed the terminal this can't be written, and the system has to end all the same."""
+        with suppress(OSError):
+            typer.echo(f"{time.monotonic() - self._begin:6.1f} s  {who:14} {what}")
 
     def _say_failure(self, failure: "DaemonFailed") -> None:
         if not self._is_refusal(failure):

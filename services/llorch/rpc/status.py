@@ -96,6 +96,11 @@ def is_from_server(error: LlorchError) -> bool:
     return isinstance(cause, grpc.aio.AioRpcError) and _told(cause) is not None
 
 
+def has_broken(error: LlorchError) -> bool:
+    """Whether the error is of a call, and the call failed on its way."""
+    return isinstance(error.__cause__, grpc.aio.AioRpcError) and not is_from_server(error)
+
+
 def _told(error: grpc.aio.AioRpcError) -> LlorchError | None:
     metadata = error.trailing_metadata()
     raw = metadata.get(DETAILS_KEY) if metadata is not None else None

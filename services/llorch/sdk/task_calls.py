@@ -27,7 +27,7 @@ class TaskCalls(Caller):
     def generate(self, model: str, prompt: Prompt, **options: Unpack[GenerateOptions]) -> TaskStream:
         """Submits and streams. The orchestrator cancels the task two seconds after its last reader left."""
         request = task_service_pb2.GenerateRequest(task=generate_spec(model, prompt, options))
-        return self._task_stream(self._stubs.tasks.Generate, request)
+        return self._task_stream(self._stubs.tasks.Generate, request, outlives=False)
 
     async def submit(self, model: str, prompt: Prompt, **options: Unpack[GenerateOptions]) -> str:
         """Submits a task that goes on without a reader, and returns its id for `stream`."""
@@ -115,12 +115,15 @@ class TaskCalls(Caller):
         )
         return count_from_message(answer)
 
-    def _task_stream(self, method: Any, request: Any, *, task_id: str = "", after: str = "") -> TaskStream:
+    def _task_stream(
+        self, method: Any, request: Any, *, outlives: bool = True, task_id: str = "", after: str = ""
+    ) -> TaskStream:
         return TaskStream(
             self._messages(method, request),
             self._open_again,
             self._explained,
             reconnect_for_s=self._reconnect_for_s,
+            outlives=outlives,
             task_id=task_id,
             after=after,
         )

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from llama_orch.v2 import task_event_pb2
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unauthenticated, Unavailable
+from llorch.rpc.status import has_broken
 from llorch.sdk.answer import Answer, AnswerParts
 from llorch.sdk.convert import event_from_message
 from llorch.sdk.events import End, Event, Failed, Placed, Started, Tokens
@@ -35,6 +36,10 @@ class TaskStream(AsyncIterator[Event]):
     A connection that breaks is opened again after the last cursor, until `reconnect_for_s` have passed without an
     event; then the error is raised. It is raised at once where the task's id is not known yet. A reader never sees
     an event twice, and never a second `Started`. `explain` says what an error means to the user of this client.
+
+    A task that ran when its orchestrator ended starts over with the next one: so does `answer()`, and so does this
+    stream as long as it has given out no output; else InvalidArgument / STREAM_RESET is raised. `outlives`: the task
+    goes on without its orchestrator; one that does not is lost with it, which raises Unavailable / TASK_NOT_FOUND.
     """
 
     # Not a generator: one that is dropped half-read is ended by the event loop at a time when what it holds may be
@@ -47,6 +52,7 @@ class TaskStream(AsyncIterator[Event]):
         explain: Callable[[LlorchError], LlorchError],
         *,
         reconnect_for_s: float,
+        outlives: bool = True,
         task_id: str = "",
         after: str = "",
     ) -> None:
@@ -58,6 +64,10 @@ class TaskStream(AsyncIterator[Event]):
         self._attempts_seen: set[int] = set()
         self._started = False
         self._finished = False
+        self._outlives = outlives
+        self._is_opened_again = False
+        self._may_start_over = not after
+        self._lives = 1
         self.task_id = task_id
         self.cursor = after
 
@@ -69,10 +79,10 @@ class TaskStream(AsyncIterator[Event]):
             while self._messages is not None:
                 try:
                     event = await self._next_event(self._messages)
-                except (Unavailable, DeadlineExceeded) as error:
-                    await self._reconnect(error)
                 except Unauthenticated as error:
                     raise self._explain(error) from error.__cause__
+                except LlorchError as error:
+                    await self._go_on_after(error)
                 else:
                     if event is not None and self._is_news(event):
                         return event
@@ -107,10 +117,14 @@ class TaskStream(AsyncIterator[Event]):
 
     async def answer(self) -> Answer:
         """All that is still to come, put together. Raises TaskFailed if the task fails."""
-        parts = AnswerParts()
+        parts, life = AnswerParts(), self._lives
+        is_whole = self._may_start_over
         async for event in self:
+            self._may_start_over = is_whole  # what was read so far is given to no caller yet
             if isinstance(event, Failed):
                 raise _error_of(event)
+            if life != self._lives:
+                parts, life = AnswerParts(), self._lives
             parts.add(event)
         return parts.whole()
 
@@ -124,6 +138,20 @@ class TaskStream(AsyncIterator[Event]):
         self._pauses.start_over()
         return event_from_message(message.event)
 
+    async def _go_on_after(self, error: LlorchError) -> None:
+        """Prepares the next connection, if one may help. Raises the error otherwise."""
+        if isinstance(error, Unavailable | DeadlineExceeded) or has_broken(error):
+            await self._reconnect(error)
+        elif self._is_opened_again and error.reason is Reason.STREAM_RESET and self._may_start_over:
+            await self.aclose()
+            self._lives += 1
+            self._attempts_seen.clear()
+            self._open("")
+        elif self._is_opened_again and error.reason is Reason.TASK_NOT_FOUND and not self._outlives:
+            raise _lost() from error
+        else:
+            raise error
+
     async def _reconnect(self, broken: LlorchError) -> None:
         """Prepares the next connection; where the task has ended there is none."""
         await self.aclose()
@@ -131,7 +159,11 @@ class TaskStream(AsyncIterator[Event]):
             return
         if not self.task_id or not await self._pauses.wait():
             raise self._explain(broken) from broken
-        self._messages = self._open_again(self.task_id, self.cursor)
+        self._open(self.cursor)
+
+    def _open(self, after: str) -> None:
+        self._is_opened_again = True
+        self._messages = self._open_again(self.task_id, after)
 
     def _is_news(self, event: Event) -> bool:
         """Takes note of an event, and tells whether the reader has not had it yet."""
@@ -145,6 +177,8 @@ class TaskStream(AsyncIterator[Event]):
                 first = attempt not in self._attempts_seen
                 self._attempts_seen.add(attempt)
                 return first
+            case Tokens():
+                self._may_start_over = False
             case End() | Failed():
                 self._finished = True
         return True
@@ -152,6 +186,13 @@ class TaskStream(AsyncIterator[Event]):
 
 def _error_of(failed: Failed) -> TaskFailed:
     return TaskFailed(failed.reason, failed.message, retryable=failed.retryable, retry_after_ms=failed.retry_after_ms)
+
+
+def _lost() -> Unavailable:
+    return Unavailable(
+        Reason.TASK_NOT_FOUND,
+        "the orchestrator has ended meanwhile, and with it this task, which was not submitted to outlive it; ask again",
+    )
 
 
 class _Pauses:

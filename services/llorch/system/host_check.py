@@ -1,11 +1,13 @@
 """What the pool manager's preflight finds on this machine, asked of it as a program."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from llorch import lifeline
 from llorch.errors import Internal, Reason
 from llorch.system.plan import DaemonPlan
 
@@ -29,7 +31,13 @@ def check_host(plan: DaemonPlan) -> list[Finding]:
     command = [sys.executable, "-P", "-m", "pool_managerd.preflight", *plan.arguments]
     try:
         asked = subprocess.run(
-            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_WITHIN_S
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_WITHIN_S,
+            env={**os.environ, **lifeline.with_parent()},
         )
     except subprocess.TimeoutExpired as error:
         raise Internal(Reason.INTERNAL, f"the look at this machine is not done after {_WITHIN_S:g} s") from error

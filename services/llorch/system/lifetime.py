@@ -36,8 +36,8 @@ async def _live(system: LocalSystem, report: Report, use: Use[T]) -> T:
             system.kill()
             os._exit(EXIT_INTERRUPTED)
         interrupted = True
-        report("", "stops; once more to stop at once")
         work.cancel()
+        report("", "stops; once more to stop at once")
 
     for number in _SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)

@@ -10,16 +10,18 @@ from llorch.system.gateway_check import status_of
 from llorch.system.host_check import Finding
 
 
-async def check_orchestrator(client: AsyncClient) -> Finding:
-    """`client` should be one with little patience."""
+async def check_orchestrator(client: AsyncClient) -> list[Finding]:
+    """And the machines that do not follow it. `client` should be one with little patience."""
     try:
         state = await client.state()
     except Unreachable:
-        return _could_listen("orchestrator", client.address, "LLORCH_ADDRESS or --address")
+        return [_could_listen("orchestrator", client.address, "LLORCH_ADDRESS or --address")]
     except LlorchError as error:
-        return Finding("orchestrator", "failed", error.message, "set LLORCH_API_TOKEN to its token")
+        return [Finding("orchestrator", "failed", error.message, "set LLORCH_API_TOKEN to its token")]
     machines = f"{len(state.nodes)} {'machine' if len(state.nodes) == 1 else 'machines'}"
-    return Finding("orchestrator", "ok", f"{state.version} answers at {client.address}, with {machines}")
+    answers = Finding("orchestrator", "ok", f"{state.version} answers at {client.address}, with {machines}")
+    troubles = [Finding(f"machine {node.node_id}", "failed", node.trouble) for node in state.nodes if node.trouble]
+    return [answers, *troubles]
 
 
 def check_gateway(address: str, token: str | None) -> Finding:

@@ -20,13 +20,13 @@ from orchestratord.core.facts.drains import AfterDrain
 from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.placement import pulls
+from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.kept_changes import KeptChanges
 from orchestratord.runtime.pulls import pull
 from orchestratord.runtime.state_changes import StateChanges
 from orchestratord.runtime.worker_logs import read_worker_log
-from orchestratord.store.interface import Incarnation
 from orchestratord.version import VERSION
 from orchestratord.views import nodes as view_nodes
 from orchestratord.views import pools as view_pools
@@ -39,14 +39,14 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         owner: BrainOwner,
         effects: EffectRunner,
         kept: KeptChanges,
-        incarnation: Incarnation,
+        authority: Authority,
         clock: Clock,
         write_deadline_s: float,
     ) -> None:
         self._owner = owner
         self._effects = effects
         self._kept = kept
-        self._incarnation = incarnation
+        self._authority = authority
         self._clock = clock
         self._write_deadline_s = write_deadline_s
         self._changes = StateChanges(owner)
@@ -150,8 +150,8 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
     def _state(self) -> pb2.State:
         return convert_state.to_proto(
             view_state.view(self._owner.state, self._owner.now()),
-            cluster_id=self._incarnation.cluster_id,
-            control_epoch=self._incarnation.control_epoch,
+            cluster_id=self._authority.cluster_id,
+            control_epoch=self._authority.control_epoch,
             version=VERSION,
             wall=self._clock.wall(),
         )

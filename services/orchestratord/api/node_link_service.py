@@ -1,13 +1,21 @@
 """NodeLinkService: nodes register here and stay registered."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
 from llama_orch.v2 import node_link_pb2
 from llama_orch.v2 import node_link_service_pb2 as pb2
 from llorch.auth import LOCALHOST
-from llorch.errors import DeadlineExceeded, InvalidArgument, Reason, Unauthenticated, invalid_field
+from llorch.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    Reason,
+    Unauthenticated,
+    invalid_field,
+)
 from llorch.identifiers import check_id, new_id
 from llorch.logs import get_logger
 from llorch.rpc.call_context import current_call
@@ -15,8 +23,9 @@ from llorch.rpc.reasons import reason_to_proto
 from orchestratord.convert.link_snapshots import LinkSnapshots
 from orchestratord.core import events
 from orchestratord.core.facts.fleet import Node, NodeState
+from orchestratord.runtime import stale_epoch
+from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
-from orchestratord.store.interface import Incarnation
 from orchestratord.version import VERSION
 
 SERVICE = pb2.DESCRIPTOR.services_by_name["NodeLinkService"]
@@ -25,6 +34,7 @@ OLDEST_PROTOCOL = 1
 HEARTBEAT_MS = 1000
 
 _FIRST_REPORT_S = 10.0
+_LEFT_AT_ONCE_TIMES = 3
 
 _log = get_logger("orchestratord")
 
@@ -33,19 +43,21 @@ class NodeLinkService:
     """`draining` is set when this server ends: links end then by themselves, and pool managers connect again."""
 
     def __init__(
-        self, owner: BrainOwner, incarnation: Incarnation, draining: asyncio.Event, *, nodes_show_token: bool = False
+        self, owner: BrainOwner, authority: Authority, draining: asyncio.Event, *, nodes_show_token: bool = False
     ) -> None:
         self._nodes_show_token = nodes_show_token
         self._owner = owner
-        self._incarnation = incarnation
+        self._authority = authority
         self._draining = draining
         self._open_sessions: set[str] = set()
+        self._left_at_once: Counter[str] = Counter()
 
     async def Connect(self, requests: AsyncIterator[pb2.ConnectRequest], context: Any) -> None:
         self._refuse_without_token()
         report = await _first(requests)
         register = report.register
-        if refusal := _refusal(register) or self._refusal_of_a_namesake(register) or self._refusal_of_a_copy(register):
+        refusal = _refusal(register) or await self._refusal_of_authority(register)
+        if refusal := refusal or self._refusal_of_a_namesake(register) or self._refusal_of_a_copy(register):
             await context.write(_directive(refused=refusal))
             return
         session = new_id("link")
@@ -66,24 +78,27 @@ class NodeLinkService:
         _log.info("node_registered", node_id=register.node_id, version=register.version)
         self._open_sessions.add(session)
         try:
-            await context.write(_directive(registered=self._registered(session)))
-            await self._take_reports(register.node_id, session, snapshots, requests, context)
+            with self._authority.linked(register.node_id):
+                await context.write(_directive(registered=self._registered(session)))
+                await self._take_reports(register, session, snapshots, requests, context)
         finally:
             self._open_sessions.discard(session)
         _log.info("node_link_ended", node_id=register.node_id)
 
     async def _take_reports(
         self,
-        node_id: str,
+        register: node_link_pb2.Register,
         session: str,
         snapshots: LinkSnapshots,
         requests: AsyncIterator[pb2.ConnectRequest],
         context: Any,
     ) -> None:
+        node_id, has_reported = register.node_id, False
         draining = asyncio.create_task(self._draining.wait(), name=f"drain of the link to {node_id}")
         try:
             while (request := await _next_before(requests, draining)) is not None:
-                report = request.report
+                report, has_reported = request.report, True
+                self._left_at_once.pop(node_id, None)
                 self._owner.ask(
                     events.NodeReported(
                         node_id, session, report.applied_command_seq, snapshots.take(report.heartbeat.snapshot)
@@ -92,6 +107,24 @@ class NodeLinkService:
                 await context.write(_directive(ack=node_link_pb2.ReportAck(report_seq=report.report_seq)))
         finally:
             draining.cancel()
+            if not has_reported and not register.control_epoch and not self._draining.is_set():
+                self._note_left_at_once(node_id)
+
+    def _note_left_at_once(self, node_id: str) -> None:
+        """A pool manager of an earlier release that has seen a later epoch registers, and leaves; again and again."""
+        self._left_at_once[node_id] += 1
+        if self._left_at_once[node_id] == _LEFT_AT_ONCE_TIMES:
+            trouble = stale_epoch.of_an_earlier_release(node_id)
+            _log.error("node_leaves_at_once", node_id=node_id, what_to_do=trouble)
+            self._owner.post(events.NodeTroubled(node_id, trouble))
+
+    async def _refusal_of_authority(self, register: node_link_pb2.Register) -> node_link_pb2.Refused | None:
+        try:
+            await self._authority.take_in(register.node_id, register.cluster_id, register.control_epoch)
+        except FailedPrecondition as error:
+            message = f"this orchestrator may not command the node: {error.message}"
+            return node_link_pb2.Refused(reason=reason_to_proto(error.reason), message=message)
+        return None
 
     def _refuse_without_token(self) -> None:
         """`auth_optional` is for clients: a node sees prompts, and is told what to run."""
@@ -136,8 +169,8 @@ class NodeLinkService:
     def _registered(self, session: str) -> node_link_pb2.Registered:
         return node_link_pb2.Registered(
             node_session=session,
-            cluster_id=self._incarnation.cluster_id,
-            control_epoch=self._incarnation.control_epoch,
+            cluster_id=self._authority.cluster_id,
+            control_epoch=self._authority.control_epoch,
             heartbeat_interval_ms=HEARTBEAT_MS,
             version=VERSION,
         )

@@ -60,6 +60,7 @@ def node_to_proto(view: NodeView, wall: datetime) -> node_pb2.Node:
         ],
         register_time=_timestamp(wall - timedelta(seconds=view.registered_ago_s)),
         last_report_age_ms=round(view.reported_ago_s * 1000),
+        trouble=node.trouble,
     )
 
 

@@ -93,6 +93,7 @@ HANDLERS: dict[type, Handler] = {
     events.SessionDeleted: session_life.deleted,
     events.NodeRegistered: nodes.register,
     events.NodeReported: nodes.report,
+    events.NodeTroubled: nodes.troubled,
     events.NodeForgotten: nodes.forget,
     events.ModelStaged: model_loading.staged,
     events.ModelVerified: sources.verified,

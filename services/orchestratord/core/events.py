@@ -206,6 +206,14 @@ class NodeRegistered(Command[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeTroubled:
+    """The node does not take this orchestrator, and its operator has to do something: `trouble` says what."""
+
+    node_id: str
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReported(Command[None]):
     """`applied_command_seq`: the report was made after the node had applied every command up to this one."""
 
@@ -293,9 +301,13 @@ class WorkerAttached:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSilent:
-    """The stream of step frames broke, or was silent for its lease; the link tries to attach again."""
+    """The stream of step frames broke, or was silent for its lease; the link tries to attach again.
+
+    `refused` is (reason, message) where the worker answered, and does not take this orchestrator.
+    """
 
     worker_id: str
+    refused: tuple[Reason, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +419,7 @@ Event = (
     | WorkerStartFailed
     | WorkerAttached
     | WorkerSilent
+    | NodeTroubled
     | RunsFound
     | AttemptStarted
     | AttemptFirstToken

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llama_orch.v2 import task_event_pb2
@@ -11,13 +12,15 @@ from llorch.errors import Reason, Unavailable
 from llorch.logs import get_logger
 from orchestratord.convert import task_events, task_output
 from orchestratord.core import effects
+from orchestratord.core.facts.task import TaskEnd
+from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.runtime.node_commands import NodeCommands
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.runtime.worker_link import WorkerLink
-from orchestratord.store.interface import Ending, Incarnation
+from orchestratord.store.interface import Ending
 
 _log = get_logger("orchestratord")
 
@@ -30,7 +33,7 @@ class EffectRunner:
         owner: BrainOwner,
         streams: TaskStreams,
         keeper: Keeper,
-        incarnation: Incarnation,
+        authority: Authority,
         clock: Clock,
         tasks: TaskSupervisor,
         node_token: str | None,
@@ -38,10 +41,11 @@ class EffectRunner:
         self._owner = owner
         self._streams = streams
         self._keeper = keeper
-        self._incarnation = incarnation
+        self._authority = authority
         self._clock = clock
         self._tasks = tasks
         self._node_token = node_token
+        self._is_ending = False
         self._nodes: dict[str, NodeCommands] = {}
         self._links: dict[str, _RunningLink] = {}
         self._run: dict[type, Callable[[Any], None]] = {
@@ -82,7 +86,7 @@ class EffectRunner:
         known = self._nodes.get(node_id)
         if known is not None and (known.address, known.process) == (address, process):
             return known
-        sequence = CommandSequence(self._incarnation)
+        sequence = CommandSequence(self._authority, lambda: node_id)
         if known is not None:
             self._tasks.spawn(f"close the old channel to {node_id}", known.close())
             sequence = known.sequence
@@ -129,7 +133,17 @@ class EffectRunner:
         """See `Keeper.wait_task_kept`."""
         await self._keeper.wait_task_kept(task_id)
 
+    def begin_ending(self) -> None:
+        """The orchestrator ends: from now on a durable task can be done, but fail no more: `_persist_terminal`."""
+        self._is_ending = True
+
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
+        """While the orchestrator ends, its pool managers and workers may end too; the next one does the task again.
+
+        Its readers get no terminal here, and are told to come back when their calls are ended.
+        """
+        if self._is_ending and not isinstance(effect.terminal, TaskEnd):
+            return
         state = self._owner.state.tasks[effect.task_id].state
         log = self._streams.get(effect.task_id).log
         output = task_output.to_bytes(log.entries)
@@ -143,13 +157,17 @@ class EffectRunner:
         link = WorkerLink(
             effect.worker_id,
             effect.endpoint,
-            CommandSequence(self._incarnation),
+            CommandSequence(self._authority, partial(self._node_of, effect.worker_id)),
             self._streams,
             self._owner.post,
             self._tasks,
         )
         task = self._tasks.spawn(f"link to {effect.worker_id}", link.run())
         self._links[effect.worker_id] = _RunningLink(link, task.cancel)
+
+    def _node_of(self, worker_id: str) -> str:
+        worker = self._owner.state.fleet.workers.get(worker_id)
+        return "" if worker is None else worker.node_id
 
     def _detach_worker(self, effect: effects.DetachWorker) -> None:
         if running := self._links.pop(effect.worker_id, None):

@@ -3,11 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
+from llama_orch.v2 import control_pb2, pool_manager_service_pb2_grpc, tokens_pb2
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
-from llama_orch.v2 import pool_manager_service_pb2_grpc, tokens_pb2
 from llorch.background import TaskSupervisor
-from llorch.errors import DeadlineExceeded, Internal, LlorchError, Reason, Unauthenticated, Unavailable
+from llorch.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    LlorchError,
+    Reason,
+    Unauthenticated,
+    Unavailable,
+)
 from llorch.logs import get_logger
 from llorch.rpc import model_facts, worker_spec
 from llorch.rpc.client import call, open_channel, open_stream
@@ -15,8 +24,10 @@ from llorch.rpc.status import is_from_server
 from orchestratord.core import events
 from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
 from orchestratord.core.events import Event
+from orchestratord.runtime import stale_epoch
 from orchestratord.runtime.control import CommandSequence
 
+Answer = TypeVar("Answer")
 Tell = Callable[[pool_pb2.StageProgress], Awaitable[None]]
 
 _CALL_S = 10.0
@@ -85,19 +96,23 @@ class NodeCommands:
 
     async def stage(self, source: str, tell: Tell | None = None) -> None:
         """Returns when the file is on the node, which the brain then knows. `tell` is called with the progress."""
-        request = pool_pb2.StageModelRequest(control=self.sequence.next(), source=source)
-        staging = open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S)
-        async with token_taken(self._node_id), staging as answers:
-            async for answer in answers:
-                staged = answer.progress
-                if staged.complete:
-                    self._post(
-                        events.ModelStaged(self._node_id, source, staged.done_mib, model_facts.from_proto(staged.facts))
-                    )
-                if tell is not None:
-                    await tell(staged)
-                if staged.complete:
-                    return
+
+        async def stage(control: control_pb2.ControlHeader) -> bool:
+            request = pool_pb2.StageModelRequest(control=control, source=source)
+            async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
+                async for answer in answers:
+                    staged = answer.progress
+                    if staged.complete:
+                        facts = model_facts.from_proto(staged.facts)
+                        self._post(events.ModelStaged(self._node_id, source, staged.done_mib, facts))
+                    if tell is not None:
+                        await tell(staged)
+                    if staged.complete:
+                        return True
+            return False
+
+        if await self._command(stage):
+            return
         raise Unavailable(
             Reason.UPSTREAM_UNAVAILABLE,
             f"node '{self._node_id}' stopped staging before the file was complete; try again",
@@ -127,32 +142,44 @@ class NodeCommands:
             return (await call(self._stub.ReadStagedTokens, request, timeout_s=timeout_s)).answer
 
     async def _start_worker(self, effect: StartWorker) -> None:
-        worker_id = effect.spec.worker_id
-        control = self.sequence.next()
-        request = pool_pb2.PoolManagerServiceStartWorkerRequest(control=control, spec=worker_spec.to_proto(effect.spec))
+        worker_id, spec = effect.spec.worker_id, worker_spec.to_proto(effect.spec)
+        control = control_pb2.ControlHeader()
+
+        async def start(header: control_pb2.ControlHeader) -> None:
+            control.CopyFrom(header)
+            request = pool_pb2.PoolManagerServiceStartWorkerRequest(control=header, spec=spec)
+            await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
+
         try:
-            async with token_taken(self._node_id):
-                await call(self._stub.StartWorker, request, timeout_s=_CALL_S)
+            await self._command(start)
         except LlorchError as error:
-            arrived = control.command_seq if _may_have_arrived(error) else None
+            arrived = self.sequence.known_from(control) if _may_have_arrived(error) else None
             self._post(events.WorkerStartFailed(worker_id, self._why(error), error.message, arrived))
         else:
             self._unreachable_since = None
-            self._post(events.WorkerStartAccepted(worker_id, control.command_seq))
+            self._post(events.WorkerStartAccepted(worker_id, self.sequence.known_from(control)))
 
     async def _stop_worker(self, effect: StopWorker) -> None:
         """Its end is reported by the node; if the node is gone, so is the worker or will be."""
-        request = pool_pb2.PoolManagerServiceStopWorkerRequest(control=self.sequence.next(), worker_id=effect.worker_id)
-        try:
+
+        async def stop(control: control_pb2.ControlHeader) -> None:
+            request = pool_pb2.PoolManagerServiceStopWorkerRequest(control=control, worker_id=effect.worker_id)
             await call(self._stub.StopWorker, request, timeout_s=_CALL_S)
+
+        try:
+            await self._command(stop)
         except LlorchError as error:
             _log.warning("stop_worker_failed", worker_id=effect.worker_id, reason=error.reason, error=error.message)
 
     async def _delete_staged_model(self, effect: DeleteStagedModel) -> None:
         """A file that stays costs disk space and nothing else; the node's next full report tells what is there."""
-        request = pool_pb2.DeleteStagedModelRequest(control=self.sequence.next(), source=effect.source)
-        try:
+
+        async def delete(control: control_pb2.ControlHeader) -> None:
+            request = pool_pb2.DeleteStagedModelRequest(control=control, source=effect.source)
             await call(self._stub.DeleteStagedModel, request, timeout_s=_CALL_S)
+
+        try:
+            await self._command(delete)
         except LlorchError as error:
             _log.warning("delete_model_failed", node_id=self._node_id, reason=error.reason, error=error.message)
         else:
@@ -166,6 +193,18 @@ class NodeCommands:
             self._post(events.StagingFailed(self._node_id, effect.source, self._why(error), error.message))
         else:
             self._unreachable_since = None
+
+    async def _command(self, send: Callable[[control_pb2.ControlHeader], Awaitable[Answer]]) -> Answer:
+        """Raises the node's error; one about epochs says what the operator can do."""
+        try:
+            async with token_taken(self._node_id):
+                return await self.sequence.command(send)
+        except FailedPrecondition as error:
+            if error.reason is not Reason.STALE_EPOCH:
+                raise
+            explained = stale_epoch.explained(self._node_id, error)
+            self._post(events.NodeTroubled(self._node_id, explained.message))
+            raise explained from error.__cause__
 
     def _why(self, error: LlorchError) -> Reason:
         """A node that can't be reached is most likely restarting: it will report, and the brain asks it again then.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 from llorch.errors import LlorchError
 from orchestratord.core.effects import Effect
@@ -9,6 +10,8 @@ from orchestratord.core.events import Event, Tick
 from orchestratord.runtime.brain_owner import BrainOwner
 
 AT_MOST_EVERY_S = 0.1
+AT_LEAST_EVERY_S = 1.0
+"""What changes with the time alone comes with no event that is told of: a load that is given up, for example."""
 
 
 class StateChanges:
@@ -19,7 +22,7 @@ class StateChanges:
         owner.watch(self._happened)
 
     async def follow(self) -> AsyncIterator[None]:
-        """Yields at once, and then after changes, until the watcher closes it."""
+        """Yields at once, then after changes and now and then, until the watcher closes it."""
         changed = asyncio.Event()
         self._followers.add(changed)
         try:
@@ -27,7 +30,9 @@ class StateChanges:
                 changed.clear()
                 yield
                 await asyncio.sleep(AT_MOST_EVERY_S)
-                await changed.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(AT_LEAST_EVERY_S):
+                        await changed.wait()
         finally:
             self._followers.discard(changed)
 

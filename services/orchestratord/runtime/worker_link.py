@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import grpc
 
-from llama_orch.v2 import run_pb2, tokens_pb2, worker_service_pb2, worker_service_pb2_grpc
+from llama_orch.v2 import control_pb2, run_pb2, tokens_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.background import TaskSupervisor
-from llorch.errors import DeadlineExceeded, LlorchError, Unavailable
+from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
+from llorch.rpc.status import is_from_server
 from orchestratord.convert.runs import to_outcome
 from orchestratord.convert.tasks import to_run_spec
 from orchestratord.core import events
@@ -28,8 +29,9 @@ _ATTACH_AGAIN_AFTER_S = 0.2
 _log = get_logger("orchestratord")
 
 Post = Callable[[Event], None]
-Request = TypeVar("Request")
-Response = TypeVar("Response")
+_Command = (
+    worker_service_pb2.StartRunRequest | worker_service_pb2.CancelRunRequest | worker_service_pb2.ReleaseRunsRequest
+)
 
 
 class WorkerLink:
@@ -63,9 +65,11 @@ class WorkerLink:
             while True:
                 try:
                     await self._follow()
+                    refused = None
                 except LlorchError as error:
                     _log.info("worker_link_broke", worker_id=self._worker_id, reason=error.reason, error=error.message)
-                self._post(events.WorkerSilent(self._worker_id))
+                    refused = _refusal(error)
+                self._post(events.WorkerSilent(self._worker_id, refused))
                 await asyncio.sleep(_ATTACH_AGAIN_AFTER_S)
         finally:
             await self._channel.close()
@@ -94,7 +98,10 @@ class WorkerLink:
     async def _follow(self) -> None:
         """One connection of the stream; returns or raises when it is over."""
         await self._report_runs()
-        request = worker_service_pb2.StreamRunsRequest(control=self._commands.next(), from_seq=self._positions())
+        await self._commands.command(self._read_frames)
+
+    async def _read_frames(self, control: control_pb2.ControlHeader) -> None:
+        request = worker_service_pb2.StreamRunsRequest(control=control, from_seq=self._positions())
         is_attached = False
         async with open_stream(self._stub.StreamRuns, request, idle_timeout_s=FRAMES_SILENT_S) as frames:
             async for response in frames:
@@ -152,44 +159,56 @@ class WorkerLink:
     async def _start_run(self, effect: StartRun) -> None:
         stream = self._streams.writer(effect.attempt_id)
         request = worker_service_pb2.StartRunRequest(
-            control=self._commands.next(),
             attempt_id=effect.attempt_id,
             spec=to_run_spec(effect.request, effect.remaining_s),
             prefix=stream.log.entries if stream else (),
             promised_fingerprint=effect.promise.fingerprint.digest if effect.promise else "",
         )
         try:
-            await call(self._stub.StartRun, request, timeout_s=_CALL_S)
+            await self._command(self._stub.StartRun, request)
         except (Unavailable, DeadlineExceeded) as error:
             # Whether it arrived is unknown; the tombstone keeps it from running if it still does.
             _log.info("start_run_failed", attempt_id=effect.attempt_id, reason=error.reason)
             await self._cancel_run(effect.attempt_id)
             self._post(events.AttemptUnknown(effect.attempt_id))
         except LlorchError as error:
-            failed = TaskError(
-                error.reason, error.message, retryable=error.retry_after_ms is not None, field=error.field
-            )
+            retryable = error.retry_after_ms is not None or error.reason is Reason.STALE_EPOCH
+            failed = TaskError(error.reason, error.message, retryable=retryable, field=error.field)
             self._post(events.AttemptEnded(effect.attempt_id, failed))
         finally:
             self._starting.discard(effect.attempt_id)
 
     async def _cancel_run(self, attempt_id: str) -> None:
         """If this fails the worker is gone or silent, and the brain gets an event of its own for that."""
-        request = worker_service_pb2.CancelRunRequest(control=self._commands.next(), attempt_id=attempt_id)
+        request = worker_service_pb2.CancelRunRequest(attempt_id=attempt_id)
         await self._try(self._stub.CancelRun, request, "cancel_run_failed")
 
     async def _release_runs(self) -> None:
         """If this fails the worker forgets the runs by itself, 10 min after their end."""
         while self._to_release:
             releasing = sorted(self._to_release)
-            request = worker_service_pb2.ReleaseRunsRequest(control=self._commands.next(), attempt_ids=releasing)
+            request = worker_service_pb2.ReleaseRunsRequest(attempt_ids=releasing)
             await self._try(self._stub.ReleaseRuns, request, "release_runs_failed")
             self._to_release.difference_update(releasing)
 
-    async def _try(
-        self, method: "grpc.aio.UnaryUnaryMultiCallable[Request, Response]", request: Request, failure: str
-    ) -> None:
-        try:
+    async def _command(self, method: "grpc.aio.UnaryUnaryMultiCallable[Any, Any]", request: _Command) -> None:
+        """The request gets the header of a command."""
+
+        async def send(control: control_pb2.ControlHeader) -> None:
+            request.control.CopyFrom(control)
             await call(method, request, timeout_s=_CALL_S)
+
+        await self._commands.command(send)
+
+    async def _try(self, method: "grpc.aio.UnaryUnaryMultiCallable[Any, Any]", request: _Command, failure: str) -> None:
+        try:
+            await self._command(method, request)
         except LlorchError as error:
             _log.info(failure, worker_id=self._worker_id, reason=error.reason)
+
+
+def _refusal(error: LlorchError) -> tuple[Reason, str] | None:
+    """Where the worker answered, so that it can be reached, and will answer the same next time."""
+    if isinstance(error, Unavailable | DeadlineExceeded) or not is_from_server(error):
+        return None
+    return error.reason, error.message

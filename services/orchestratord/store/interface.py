@@ -68,7 +68,14 @@ class Store(Protocol):
     """
 
     async def begin_incarnation(self) -> Incarnation:
-        """The epoch is one higher than ever before, and kept before any caller sees it."""
+        """The epoch is one higher than ever before in this store, and kept before any caller sees it."""
+        ...
+
+    async def raise_epoch(self, above: int) -> Incarnation:
+        """The same incarnation with an epoch above its own and this one, kept before any caller sees it.
+
+        An incarnation that was superseded is refused as in every other call.
+        """
         ...
 
     async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None: ...

@@ -1,11 +1,12 @@
 """The store in an SQL database. It speaks no dialect: SQLite and PostgreSQL take the same statements."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, Row, delete, insert, select, update
 
-from llorch.errors import FailedPrecondition, Reason
+from llorch.errors import FailedPrecondition, LlorchError, Reason
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from orchestratord.core.facts.promise import Promise
@@ -29,11 +30,25 @@ class SqlStore:
 
     def __init__(self, engine: Engine) -> None:
         self._writer = Writer(engine)
-        self._epoch = 0
+        self._epochs: frozenset[int] = frozenset()
+        """The store is this incarnation's as long as it has one of these; they are two while the epoch rises."""
 
     async def begin_incarnation(self) -> Incarnation:
         incarnation = await self._writer.write(_begin_incarnation)
-        self._epoch = incarnation.control_epoch
+        self._epochs = frozenset({incarnation.control_epoch})
+        return incarnation
+
+    async def raise_epoch(self, above: int) -> Incarnation:
+        before = self._epochs
+        risen = max(above, *before) + 1
+        # Writes that are asked for meanwhile come after it. Where the caller is cancelled, it is kept all the same.
+        self._epochs = before | {risen}
+        try:
+            incarnation = await self._write(partial(_raise_epoch, risen))
+        except LlorchError:
+            self._epochs = before
+            raise
+        self._epochs = frozenset({risen})
         return incarnation
 
     async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
@@ -89,10 +104,8 @@ class SqlStore:
         await self._writer.close()
 
     async def _write(self, operation: Callable[[Connection], Result]) -> Result:
-        epoch = self._epoch
-
         def fenced(connection: Connection) -> Result:
-            _refuse_if_superseded(connection, epoch)
+            _refuse_if_superseded(connection, self._epochs)
             return operation(connection)
 
         return await self._writer.write(fenced)
@@ -122,13 +135,18 @@ def _begin_incarnation(connection: Connection) -> Incarnation:
     return Incarnation(cluster_id, epoch)
 
 
-def _refuse_if_superseded(connection: Connection, epoch: int) -> None:
+def _raise_epoch(epoch: int, connection: Connection) -> Incarnation:
+    connection.execute(update(schema.cluster).values(control_epoch=epoch))
+    return Incarnation(connection.execute(select(schema.cluster.c.cluster_id)).scalar_one(), epoch)
+
+
+def _refuse_if_superseded(connection: Connection, epochs: Collection[int]) -> None:
     """No other orchestrator can begin before the transaction ends: the row is locked until then."""
     present = connection.execute(select(schema.cluster.c.control_epoch).with_for_update(read=True)).scalar()
-    if present != epoch:
+    if present not in epochs:
         raise FailedPrecondition(
             Reason.STALE_EPOCH,
-            f"another orchestrator has taken over this one's store (epoch {present} after {epoch}); end this one",
+            f"another orchestrator has taken over this one's store (epoch {present} after {min(epochs)}); end this one",
         )
 
 

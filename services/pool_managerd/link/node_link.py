@@ -27,12 +27,21 @@ _PROTOCOL_VERSION = 1
 _FIRST_RETRY_S = 0.1
 _HIGHEST_RETRY_S = 3.0
 _RETRY_WHEN_REFUSED_S = 30.0
-_RETRY_WHEN_TAKEN_S = 5.0  # the other machine may be this one, before its power failed
+_RETRY_WHEN_TAKEN_S = 5.0  # the other machine may be this one, before its power failed; the other orchestrator may end
 _DEFAULT_HEARTBEAT_S = 1.0
 _SILENCE_S = 10.0  # the orchestrator acknowledges every heartbeat: this long means that several were lost
 _SHORTEST_GAP_S = 0.02  # changes that come together become one report
 _WHEN_UNAUTHENTICATED = (
     "set token in [pool_manager] (LLORCH_POOL_MANAGER_TOKEN) to the token of the orchestrator and start again"
+)
+_WHEN_BEHIND = (
+    "if another orchestrator took this one's place, end this one; if an older copy of its database was put back, "
+    "upgrade the orchestrator, which then mends it by itself, or stop this pool manager, delete control.json in its "
+    "data directory, and start it again"
+)
+_WHEN_ANOTHER_CLUSTER = (
+    "nothing if the orchestrator has begun with a new database; workers of before go on under it; if its database was "
+    "lost, put a copy of it back to have its models, apps and rules again"
 )
 
 
@@ -132,13 +141,23 @@ class NodeLink:
             labels=self._identity.labels,
             snapshot=snapshot,
             host_id=self._identity.host_id,
+            cluster_id=self._guard.authority.cluster_id,
+            control_epoch=self._guard.authority.control_epoch,
         )
 
     def _registered(self, directive: node_link_pb2.NodeDirective) -> float:
         """Seconds between heartbeats, as the orchestrator wants them."""
         _raise_if_refused(directive)
         registered = directive.registered
+        before = self._guard.authority
         self._guard.follow(registered.cluster_id, registered.control_epoch)
+        if before.cluster_id not in ("", registered.cluster_id):
+            _log.warning(
+                "follows_another_cluster",
+                before=before.cluster_id,
+                now=registered.cluster_id,
+                what_to_do=_WHEN_ANOTHER_CLUSTER,
+            )
         self._backoff.reset()
         self._told = ""
         _log.info(
@@ -169,9 +188,9 @@ class NodeLink:
                 orchestrator=self._orchestrator,
                 reason=problem.reason,
                 why=problem.message,
-                **({"what_to_do": _WHEN_UNAUTHENTICATED} if isinstance(problem, Unauthenticated) else {}),
+                **_what_to_do(problem),
             )
-        if problem.reason is Reason.NODE_ID_TAKEN:
+        if refused and problem.reason in (Reason.NODE_ID_TAKEN, Reason.STALE_EPOCH):
             return _RETRY_WHEN_TAKEN_S
         return _RETRY_WHEN_REFUSED_S if refused else self._backoff.next_s()
 
@@ -186,6 +205,15 @@ async def _next(directives: AsyncIterator[node_link_service_pb2.ConnectResponse]
 def _raise_if_refused(directive: node_link_pb2.NodeDirective) -> None:
     if directive.WhichOneof("directive") == "refused":
         raise LinkRefused(reason_of_proto(directive.refused.reason), directive.refused.message)
+
+
+def _what_to_do(problem: LlorchError) -> dict[str, str]:
+    """What a refusal does not say itself."""
+    if isinstance(problem, Unauthenticated):
+        return {"what_to_do": _WHEN_UNAUTHENTICATED}
+    if problem.reason is Reason.STALE_EPOCH and not isinstance(problem, LinkRefused):
+        return {"what_to_do": _WHEN_BEHIND}
+    return {}
 
 
 def _first(problems: BaseExceptionGroup[LlorchError]) -> LlorchError:

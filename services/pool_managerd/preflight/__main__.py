@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from typing import NoReturn
 
+from llorch import lifeline
 from llorch.logs import configure_logging
 from llorch.settings import load
 from pool_managerd.preflight.checks import look_at_everything
@@ -13,6 +14,7 @@ from pool_managerd.settings import PoolManagerSettings
 
 
 def main() -> NoReturn:
+    lifeline.end_with_parent()
     settings = load(PoolManagerSettings, sys.argv[1:])
     configure_logging("pool-managerd", "error")
     findings = asyncio.run(look_at_everything(settings))

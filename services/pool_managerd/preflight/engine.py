@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from llorch import lifeline
 from llorch.device_kind import DeviceKind
 from llorch.engines import BY_DEVICE
 from pool_managerd.devices.device import Device
@@ -77,7 +78,8 @@ def _no_use_of_gpus(devices: Sequence[Device]) -> Callable[[str, str, str], Find
 
 def _as_for_a_worker(inherited: Mapping[str, str], devices: Sequence[Device]) -> dict[str, str]:
     visible = [device.device_id for device in devices if device.kind is DeviceKind.CUDA]
-    return {**inherited, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(visible)}
+    cards = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(visible)}
+    return {**inherited, **lifeline.with_parent(), **cards}
 
 
 async def _ask(command: Sequence[str], environment: Mapping[str, str]) -> tuple[ProcessEnd, list[str]]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from llorch import lifeline
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
 from llorch.rpc.status import error_from_details
 from llorch.rpc.transport_options import MAX_MESSAGE_BYTES
@@ -42,7 +43,8 @@ class VocabularyProcess:
         with theirs:
             try:
                 command = [*program, engine, str(path)]
-                process = ChildProcess.spawn(command, vocabulary_environment(os.environ), _NO_LOG, theirs.fileno())
+                environment = {**vocabulary_environment(os.environ), **lifeline.with_parent()}
+                process = ChildProcess.spawn(command, environment, _NO_LOG, theirs.fileno())
             except OSError:
                 ours.close()
                 raise

@@ -34,6 +34,7 @@ END = tasks.StreamTaskResponse(
 )
 HEARTBEAT = tasks.StreamTaskResponse(event=TaskEvent(heartbeat=task_event_pb2.Heartbeat()))
 EVENTS = "/v2/tasks/t1/events"
+BODY = b'{"model": "m", "generate": {"prompt": "hi"}}'
 
 
 def token(index: int, text: str) -> tasks.StreamTaskResponse:
@@ -95,8 +96,7 @@ async def test_generate_submits_and_streams_in_one_request(
     orchestrator: FakeOrchestrator, gateway: RunningGateway
 ) -> None:
     orchestrator.stream("Generate", tasks.GenerateResponse(event=STARTED.event))
-    body = b'{"model": "m", "generate": {"prompt": "hi"}}'
-    stream = await SseReader.open(gateway.address, "/v2/generate", body=body)
+    stream = await SseReader.open(gateway.address, "/v2/generate", body=BODY)
     assert [event.type for event in await stream.events()] == ["started"]
     await stream.close()
     assert orchestrator.requests["Generate"].task.generate.prompt == "hi"
@@ -117,11 +117,11 @@ async def test_an_error_after_the_first_event_is_the_last_event(
     orchestrator: FakeOrchestrator, gateway: RunningGateway
 ) -> None:
     async def break_off(_request: Any, context: Any) -> None:
-        await context.write(STARTED)
+        await context.write(tasks.GenerateResponse(event=STARTED.event))
         raise Unavailable(Reason.SLOW_READER, "not read", retry_after_ms=10)
 
-    orchestrator.on("StreamTask", break_off)
-    stream = await SseReader.open(gateway.address, EVENTS)
+    orchestrator.on("Generate", break_off)
+    stream = await SseReader.open(gateway.address, "/v2/generate", body=BODY)
     events = await stream.events()
     await stream.close()
     assert [event.type for event in events] == ["started", "error"]
@@ -140,23 +140,44 @@ async def test_a_bad_body_of_a_stream_is_an_http_status(gateway: RunningGateway)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "MALFORMED_REQUEST")
 
 
-async def test_an_orchestrator_that_dies_ends_the_stream_with_an_error(
+@pytest.mark.req("GATE-4002")
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable(Reason.DRAINING, "this server is shutting down", retry_after_ms=700),
+        Unavailable(Reason.SLOW_READER, "not read"),
+    ],
+)
+async def test_readers_of_a_task_are_told_to_come_back_where_their_call_broke(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway, error: Unavailable
+) -> None:
+    async def break_off(_request: Any, context: Any) -> None:
+        await context.write(STARTED)
+        raise error
+
+    orchestrator.on("StreamTask", break_off)
+    stream = await SseReader.open(gateway.address, EVENTS)
+    assert [event.type for event in await stream.events()] == ["started"]
+    await stream.close()
+    assert stream.comments == [f": {error.reason}: {error.message}\nretry: {error.retry_after_ms or 1000}"]
+
+
+async def test_readers_of_a_task_are_told_to_come_back_when_the_orchestrator_ends(
     orchestrator: FakeOrchestrator, gateway: RunningGateway
 ) -> None:
     orchestrator.stream("StreamTask", STARTED, then_wait=True)
     stream = await SseReader.open(gateway.address, EVENTS)
     await stream.events(1)
     await orchestrator.stop()
-    events = await stream.events()
+    assert await stream.events() == []
     await stream.close()
-    assert events[-1].type == "error"
-    assert events[-1].data["retryable"] is True
+    assert stream.comments[-1].endswith("\nretry: 1000")
 
 
-async def test_a_broken_connection_to_the_orchestrator_ends_the_stream_with_an_error(
+async def test_readers_of_a_task_are_told_to_come_back_when_the_orchestrator_is_gone_without_a_word(
     orchestrator: FakeOrchestrator, start_gateway: StartGateway
 ) -> None:
-    """What a killed orchestrator looks like: the connection is gone without a word."""
+    """What a killed orchestrator looks like."""
     orchestrator.stream("StreamTask", STARTED, then_wait=True)
     async with cuttable(orchestrator.address) as line:
         gateway = await start_gateway(orchestrator=line.address)
@@ -164,11 +185,68 @@ async def test_a_broken_connection_to_the_orchestrator_ends_the_stream_with_an_e
         await stream.events(1)
         cut_at = time.monotonic()
         line.cut()
-        events = await stream.events()
+        assert await stream.events() == []
         await stream.close()
     assert time.monotonic() - cut_at < 1
+    (comment,) = stream.comments
+    assert comment.startswith(": UPSTREAM_UNAVAILABLE: the gateway has no connection to the orchestrator any more")
+    assert comment.endswith("\nretry: 1000")
+
+
+async def test_an_answer_whose_task_is_lost_with_the_orchestrator_ends_with_an_error(
+    orchestrator: FakeOrchestrator, start_gateway: StartGateway
+) -> None:
+    orchestrator.stream("Generate", tasks.GenerateResponse(event=STARTED.event), then_wait=True)
+    async with cuttable(orchestrator.address) as line:
+        gateway = await start_gateway(orchestrator=line.address)
+        stream = await SseReader.open(gateway.address, "/v2/generate", body=BODY)
+        await stream.events(1)
+        line.cut()
+        events = await stream.events()
+        await stream.close()
     assert [event.data["code"] for event in events] == ["UPSTREAM_UNAVAILABLE"]
     assert events[0].data["retryable"] is True
+    assert "ask for it again" in events[0].data["message"]
+
+
+async def test_a_reader_that_comes_back_while_the_orchestrator_is_away_is_told_to_come_again(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    """An EventSource that is answered with 503 never asks again."""
+    await orchestrator.stop()
+    stream = await SseReader.open(gateway.address, EVENTS, {"Last-Event-ID": "1.4"})
+    assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert await stream.events() == []
+    await stream.close()
+    assert stream.comments[-1].endswith("\nretry: 1000")
+    first = await gateway.client.get(EVENTS)
+    assert (first.status_code, first.json()["error"]["retryable"]) == (503, True)
+
+
+async def test_what_will_not_pass_is_told_to_a_reader_that_comes_back_as_to_any_other(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    async def refuse(_request: Any, _context: Any) -> None:
+        raise NotFound(Reason.EXPIRED, "it is no longer kept")
+
+    orchestrator.on("StreamTask", refuse)
+    assert (await gateway.client.get(EVENTS, headers={"Last-Event-ID": "1.4"})).status_code == 404
+
+
+async def test_a_reader_that_comes_back_to_output_that_was_started_over_begins_anew(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    async def reset(_request: Any, _context: Any) -> None:
+        raise InvalidArgument(Reason.STREAM_RESET, "it was started over")
+
+    orchestrator.on("StreamTask", reset)
+    stream = await SseReader.open(gateway.address, EVENTS, {"Last-Event-ID": "1.4"})
+    (event,) = await stream.events()
+    await stream.close()
+    assert (event.type, event.id) == ("reset", "")
+    assert event.data == {"type": "reset", "code": "STREAM_RESET", "message": "it was started over"}
+    other = await gateway.client.get(f"{EVENTS}?after=1.4")
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "STREAM_RESET")
 
 
 async def test_a_client_that_leaves_is_noticed_within_250_ms(
@@ -235,13 +313,19 @@ async def test_a_gateway_that_shuts_down_tells_its_streams(
     orchestrator: FakeOrchestrator, gateway: RunningGateway
 ) -> None:
     orchestrator.stream("StreamTask", STARTED, then_wait=True)
+    orchestrator.stream("Generate", tasks.GenerateResponse(event=STARTED.event), then_wait=True)
     stream = await SseReader.open(gateway.address, EVENTS)
+    answer = await SseReader.open(gateway.address, "/v2/generate", body=BODY)
     await stream.events(1)
+    await answer.events(1)
     stopped_at = time.monotonic()
     gateway.stop.set()
-    events = await stream.events()
+    assert await stream.events() == []
+    assert stream.comments[-1].endswith("\nretry: 1000")
+    (error,) = await answer.events()
+    assert (error.data["code"], error.data["retryable"]) == ("DRAINING", True)
     await stream.close()
-    assert (events[-1].data["code"], events[-1].data["retryable"]) == ("DRAINING", True)
+    await answer.close()
     await gateway.task
     assert time.monotonic() - stopped_at < 2
 

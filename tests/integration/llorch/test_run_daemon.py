@@ -73,3 +73,17 @@ def test_the_second_signal_cancels_and_the_third_ends_it() -> None:
         assert process.stdout.readline() == f"{line}\n"
         process.send_signal(signal.SIGINT)
     assert finish(process) == (130, "")
+
+
+def test_threads_that_are_stuck_do_not_keep_it_from_ending() -> None:
+    """As those are that wait for a disk: the loop and the interpreter would wait for them."""
+    process = start("import time; asyncio.get_running_loop().run_in_executor(None, time.sleep, 1000)")
+    code, err = finish(process)
+    assert code == 0
+    assert '"event": "threads_did_not_end"' in err
+
+
+def test_what_was_written_is_there_though_the_interpreter_is_left_at_once() -> None:
+    process = start("print('x' * 300_000, end='')")
+    out, _ = process.communicate(timeout=20)
+    assert (len(out), process.returncode) == (300_000, 0)

@@ -14,6 +14,7 @@ from llorch.system import listener_check
 from llorch.system.host_check import Finding, check_host
 from llorch.system.listener_check import check_gateway
 from llorch.system.plan import DaemonPlan
+from support.fake_orchestrator import FakeOrchestrator
 
 pytestmark = pytest.mark.req("POOL-2002")
 
@@ -150,3 +151,14 @@ def test_the_pool_manager_is_really_asked(tmp_path: Path) -> None:
     assert findings["devices"] == Finding("devices", "ok", "RTX 3090 (24.0 GiB, simulated)")
     assert findings["data"].found == f"{tmp_path}/data, made at the first start"
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_machine_that_does_not_follow_the_orchestrator_is_to_be_mended(
+    doctor: Llorch, preflight: Preflight, fake: FakeOrchestrator
+) -> None:
+    preflight.found = [WELL]
+    fake.state.nodes[0].trouble = "node 'garage' has seen a later epoch: upgrade it"
+    result = await doctor()
+    assert result.code == exit_codes.FAILED
+    assert "machine garage" in result.out
+    assert "FAILED  node 'garage' has seen a later epoch: upgrade it" in result.out

@@ -25,6 +25,14 @@ async def test_gpus_marks_lost_devices_and_machines(llorch: Llorch, fake: FakeOr
     assert card.endswith("simulated, lost, machine suspect")
 
 
+async def test_a_machine_that_needs_its_operator_is_told_with_what_to_do(
+    llorch: Llorch, fake: FakeOrchestrator
+) -> None:
+    fake.state.nodes[0].trouble = "node 'garage' has seen a later epoch: upgrade llama-orch there"
+    for command in ("gpus", "ps"):
+        assert "Node 'garage' has seen a later epoch: upgrade llama-orch there." in (await llorch(command)).err
+
+
 async def test_gpus_without_a_machine_says_how_to_get_one(llorch: Llorch, fake: FakeOrchestrator) -> None:
     fake.state.ClearField("nodes")
 

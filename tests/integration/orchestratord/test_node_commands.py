@@ -18,9 +18,11 @@ from llorch.worker_spec import WorkerSpec
 from orchestratord.core.effects import StageModel, StartWorker
 from orchestratord.core.events import Event, StagingFailed, WorkerStartFailed
 from orchestratord.runtime import node_commands
+from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.node_commands import NodeCommands
 from orchestratord.store.interface import Incarnation
+from support.memory_store import MemoryStore
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PoolManagerService"].full_name
 SPEC = WorkerSpec("w", "m", "file:/m.gguf", ("sim-0",), 1, 1024, reservation_mib=(1,))
@@ -31,7 +33,7 @@ class Commands:
 
     def __init__(self, address: str, tasks: TaskSupervisor) -> None:
         self._posted: asyncio.Queue[Event] = asyncio.Queue()
-        sequence = CommandSequence(Incarnation("cluster", 1))
+        sequence = CommandSequence(Authority(MemoryStore(), Incarnation("cluster", 1)), lambda: "node")
         self.node = NodeCommands("garage", address, "pm-1", None, sequence, self._posted.put_nowait, tasks)
 
     async def event(self) -> Any:

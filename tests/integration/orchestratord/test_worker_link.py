@@ -13,17 +13,19 @@ from llama_orch.v2 import run_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
-from llorch.errors import InvalidArgument, Reason, invalid_field
+from llorch.errors import FailedPrecondition, LlorchError, PermissionDenied, Reason, invalid_field
 from llorch.rpc.server import RpcServer
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.facts.fleet import Endpoint
 from orchestratord.core.facts.promise import UNPROVEN, Fingerprint, Promise
 from orchestratord.core.facts.task import TaskError, TaskRequest
+from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.runtime.worker_link import WorkerLink
 from orchestratord.store.interface import Incarnation
+from support.memory_store import MemoryStore
 
 SERVICE = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 REQUEST = TaskRequest("task-1", "m", run_pb2.RunSpec().SerializeToString(), "digest", 1)
@@ -33,7 +35,8 @@ class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
     """Answers a StartRun only when `go_on` is set, with `refuses` if there is one. Streams end when `breaks` is set."""
 
     def __init__(self) -> None:
-        self.refuses: InvalidArgument | None = None
+        self.refuses: LlorchError | None = None
+        self.refuses_streams: LlorchError | None = None
         self.start_came = asyncio.Event()
         self.go_on = asyncio.Event()
         self.breaks = asyncio.Event()
@@ -52,6 +55,8 @@ class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
         return worker_service_pb2.ListRunsResponse()
 
     async def StreamRuns(self, request: Any, context: Any) -> None:  # type: ignore[override]  # a coroutine
+        if self.refuses_streams is not None:
+            raise self.refuses_streams
         self.positions.append(dict(request.from_seq))
         unknown = [attempt_id for attempt_id in request.from_seq if not self.go_on.is_set()]
         frame = run_pb2.StepFrame(unknown_attempt_ids=unknown)
@@ -68,7 +73,7 @@ async def linked(posted: list[events.Event]) -> AsyncIterator[tuple[SlowWorker, 
     streams = TaskStreams()
     streams.open(REQUEST, 0, SystemClock().wall())
     streams.begin_attempt(REQUEST.task_id, "attempt-1")
-    commands = CommandSequence(Incarnation("cluster", 1))
+    commands = CommandSequence(Authority(MemoryStore(), Incarnation("cluster", 1)), lambda: "node")
     endpoint = Endpoint(await server.start(), "")
     try:
         async with TaskSupervisor("test") as tasks:
@@ -142,3 +147,13 @@ async def test_a_field_that_the_worker_refuses_is_named_in_the_end_of_the_task()
         link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None))
         failed = TaskError(Reason.INVALID_FIELD, worker.refuses.message, field="generate.top_logprobs")
         await wait_posted(posted, events.AttemptEnded("attempt-1", failed))
+
+
+@pytest.mark.parametrize("kind", [FailedPrecondition, PermissionDenied])
+async def test_a_worker_that_answers_with_a_refusal_is_not_told_as_unreachable(kind: type[LlorchError]) -> None:
+    posted: list[events.Event] = []
+    async with linked(posted) as (worker, _, _):
+        worker.refuses_streams = kind(Reason.STALE_EPOCH, "a newer orchestrator is in charge")
+        worker.breaks.set()
+        refused = (Reason.STALE_EPOCH, "a newer orchestrator is in charge")
+        await wait_posted(posted, events.WorkerSilent("worker-1", refused))

@@ -35,11 +35,12 @@ WORK = {
 }  # fmt: skip
 OF_THE_SETTINGS_FILE = {events.AppDefined}
 NEWS = {
-    events.NodeRegistered, events.NodeReported, events.ModelStaged, events.StagedModelDeleted, events.ModelComing,
-    events.StagingFailed, events.WorkerStartAccepted, events.WorkerStartFailed, events.WorkerAttached,
-    events.WorkerSilent, events.RunsFound, events.AttemptStarted, events.AttemptFirstToken, events.AttemptEnded,
-    events.AttemptUnknown, events.TaskKept, events.TaskNotKept, events.TerminalPersisted, events.TaskRestored,
-    events.RecordsFound, events.RecoveryBegan, events.ChangeKept, events.ChangeNotKept, events.Tick,
+    events.NodeRegistered, events.NodeReported, events.NodeTroubled, events.ModelStaged, events.StagedModelDeleted,
+    events.ModelComing, events.StagingFailed, events.WorkerStartAccepted, events.WorkerStartFailed,
+    events.WorkerAttached, events.WorkerSilent, events.RunsFound, events.AttemptStarted, events.AttemptFirstToken,
+    events.AttemptEnded, events.AttemptUnknown, events.TaskKept, events.TaskNotKept, events.TerminalPersisted,
+    events.TaskRestored, events.RecordsFound, events.RecoveryBegan, events.ChangeKept, events.ChangeNotKept,
+    events.Tick,
 }  # fmt: skip
 
 REGISTERED = events.ModelRegistered(ModelSpec("coder", "file:/c.gguf", slots=2), Origin.CALL, "RegisterModel call")

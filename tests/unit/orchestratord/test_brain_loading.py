@@ -317,6 +317,46 @@ def test_workers_of_a_node_that_was_silent_for_long_are_given_up() -> None:
     assert driver.state.ledger.held(("garage", "GPU-1")) == 0
 
 
+def never_attached(*refused: tuple[Reason, str]) -> tuple[BrainDriver, str]:
+    """A worker that its node reports as ready, and that the link never came to; `refused`: what it answered."""
+    driver = brain()
+    driver.submit("coder")
+    driver.stage()
+    spec = driver.last(effects.StartWorker).spec
+    facts = EngineFacts("sim", "1", spec.slots, spec.context_per_slot, True, False, spec.reservation_mib)
+    reported = WorkerReported(spec, WorkerState.READY, facts, Endpoint("10.0.0.7:9300", "secret"))
+    driver.report(snapshot=Snapshot(full=False, workers=(reported,)))
+    driver.handle(events.WorkerSilent(spec.worker_id, *refused))
+    driver.let_pass(driver.config.reattach_s + 1)
+    assert driver.only(effects.StopWorker).worker_id == spec.worker_id
+    driver.worker_ended(spec)
+    failure = driver.state.load_failures.get("coder")
+    return driver, "" if failure is None else failure.message
+
+
+def test_a_worker_that_can_not_be_reached_is_told_with_its_ports() -> None:
+    _, message = never_attached()
+    assert "can't be reached at 10.0.0.7:9300" in message
+    assert "open its ports in the firewall" in message
+
+
+def test_a_worker_that_refuses_is_told_with_what_it_says_and_no_word_of_a_firewall() -> None:
+    _, message = never_attached((Reason.TOKEN_INVALID, "the token is not this worker's"))
+    assert message == (
+        "the worker on node 'garage' is ready, but refuses this orchestrator: the token is not this worker's"
+    )
+
+
+def test_a_worker_that_obeys_another_orchestrator_makes_room_for_one_that_obeys_this_one() -> None:
+    driver, message = never_attached((Reason.STALE_EPOCH, "control epoch 3 was superseded by 9"))
+    assert not message
+    assert len(driver.all_of(effects.StartWorker)) == 2
+    spec = driver.last(effects.StartWorker).spec
+    driver.handle(events.WorkerStartAccepted(spec.worker_id, 2))
+    driver.worker_ready(spec)
+    assert driver.only(effects.StartRun).worker_id == spec.worker_id
+
+
 def test_a_node_whose_workers_can_be_heard_is_not_lost() -> None:
     driver = brain()
     driver.load_idle("coder")

@@ -194,3 +194,14 @@ def test_a_device_that_does_not_answer_is_not_used() -> None:
     driver.submit()
     driver.stage(size_mib=1000)
     assert driver.only(effects.StartWorker).spec.device_ids == ("GPU-2",)
+
+
+def test_what_the_operator_has_to_do_about_a_node_is_told_until_it_reports() -> None:
+    driver = BrainDriver()
+    driver.add_node()
+    driver.handle(events.NodeTroubled("garage", "upgrade it"))
+    driver.add_node()
+    assert driver.state.fleet.nodes["garage"].trouble == "upgrade it", "it registers again and again"
+    driver.report()
+    assert not driver.state.fleet.nodes["garage"].trouble
+    driver.handle(events.NodeTroubled("another", "it has been forgotten meanwhile"))

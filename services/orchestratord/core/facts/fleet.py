@@ -139,6 +139,7 @@ class Worker:
     attached: bool = False
     was_attached: bool = False
     reattach_until: float | None = None
+    refused: tuple[Reason, str] | None = None
     start_seq: int | None = None
     ready_at: float | None = None
     last_used_at: float = 0.0
@@ -176,7 +177,8 @@ class Node:
 
     `loaded_as` has the fingerprints of the last workers that were loaded there, by what they were told to load.
     `host_id` is the host's own, whatever it is called; empty if its pool manager tells none. `known` is what is kept of
-    the node, `failed_at` when devices of it stopped to answer, and `refused` what it claims of other nodes.
+    the node, `failed_at` when devices of it stopped to answer, and `refused` what it claims of other nodes. `trouble`
+    says what its operator has to do; empty as soon as the node reports to this orchestrator.
     """
 
     node_id: str
@@ -197,6 +199,7 @@ class Node:
     failed_at: dict[str, float] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     loaded_as: dict[WorkerSpec, Fingerprint] = field(default_factory=dict)
+    trouble: str = ""
 
     def note_fingerprint(self, told: WorkerSpec, fingerprint: Fingerprint) -> None:
         self.loaded_as.pop(told, None)

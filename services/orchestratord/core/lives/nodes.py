@@ -9,7 +9,7 @@ from llorch.device_kind import DeviceKind
 from llorch.errors import Aborted, FailedPrecondition, Reason
 from llorch.worker_state import TERMINAL, WorkerState
 from orchestratord.core.effects import RefuseReport, StopWorker
-from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported
+from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported, NodeTroubled
 from orchestratord.core.facts.fleet import Device, Leaving, Node, NodeState, Snapshot, Worker, WorkerReported
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.facts.timers import TimerKind
@@ -46,7 +46,7 @@ def register(state: BrainState, event: NodeRegistered) -> None:
         host_id=event.host_id,
     )
     if old is not None:
-        node.devices, node.known, node.failed_at = old.devices, old.known, old.failed_at
+        node.devices, node.known, node.failed_at, node.trouble = old.devices, old.known, old.failed_at, old.trouble
     state.fleet.nodes[event.node_id] = node
     is_renamed = node_renaming.take_over(state, node)
     is_restarted = is_renamed or (old is not None and old.instance_id != event.instance_id)
@@ -66,7 +66,14 @@ def report(state: BrainState, event: NodeReported) -> None:
             Reason.STALE_SESSION,
             f"node '{event.node_id}' has registered anew since this link began; this link is over",
         )
+    node.trouble = ""
     _take_in(state, node, event.snapshot, event.applied_command_seq)
+
+
+def troubled(state: BrainState, event: NodeTroubled) -> None:
+    node = state.fleet.nodes.get(event.node_id)
+    if node is not None:
+        node.trouble = event.trouble
 
 
 def forget(state: BrainState, event: NodeForgotten) -> None:

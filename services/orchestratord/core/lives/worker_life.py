@@ -70,7 +70,7 @@ def attached(state: BrainState, event: WorkerAttached) -> None:
     worker = state.fleet.workers.get(event.worker_id)
     if worker is None:
         return
-    worker.attached, worker.was_attached, worker.reattach_until = True, True, None
+    worker.attached, worker.was_attached, worker.reattach_until, worker.refused = True, True, None, None
     state.fleet.silent.discard(worker.worker_id)
     if worker.ready_at is None:
         _begin_residency(state, worker)
@@ -81,7 +81,10 @@ def attached(state: BrainState, event: WorkerAttached) -> None:
 def silent(state: BrainState, event: WorkerSilent) -> None:
     """Its frames stopped. Its attempts are lost if attaching again takes too long, or when its exit is reported."""
     worker = state.fleet.workers.get(event.worker_id)
-    if worker is not None and worker.reattach_until is None:
+    if worker is None:
+        return
+    worker.refused = event.refused
+    if worker.reattach_until is None:
         worker.attached = False
         worker.reattach_until = state.now + state.config.reattach_s
         state.fleet.silent.add(worker.worker_id)
@@ -91,17 +94,17 @@ def reattach_overdue(state: BrainState) -> None:
     """Attaching took too long: what ran there is lost. A worker whose node still answers is stuck, and is stopped.
 
     One that could never be reached would not be next time: no load of the model goes to its node until it is asked for.
+    One that obeys another orchestrator is ended by its node, which follows this one, and its successor obeys.
     """
     for worker in [state.fleet.workers[worker_id] for worker_id in sorted(state.fleet.silent)]:
         if worker.reattach_until is None or state.now < worker.reattach_until:
             continue
         _lose_all(state, worker, "the worker that ran the task no longer answers")
         if worker.state is WorkerState.READY and state.fleet.node_is_ready(worker):
-            if not worker.was_attached:
-                unreachable = Reason.UPSTREAM_UNAVAILABLE
-                model_loading.refuse_node(
-                    state, worker.spec.model, worker.node_id, unreachable, _unreachable(worker), worker.worker_id
-                )
+            reason, message = worker.refused or (Reason.UPSTREAM_UNAVAILABLE, "")
+            if not worker.was_attached and reason is not Reason.STALE_EPOCH:
+                why = _refuses(worker, message) if message else _unreachable(worker)
+                model_loading.refuse_node(state, worker.spec.model, worker.node_id, reason, why, worker.worker_id)
             model_unloading.stop(state, worker, Leaving.STUCK)
             state.look_again = True
 
@@ -170,6 +173,10 @@ def _forget(state: BrainState, worker: Worker, why: str) -> None:
 def _lose_all(state: BrainState, worker: Worker, why: str) -> None:
     for attempt_id in sorted(worker.attempts):
         task_life.lose_attempt(state, state.attempts[attempt_id], why)
+
+
+def _refuses(worker: Worker, message: str) -> str:
+    return f"the worker on node '{worker.node_id}' is ready, but refuses this orchestrator: {message}"
 
 
 def _unreachable(worker: Worker) -> str:

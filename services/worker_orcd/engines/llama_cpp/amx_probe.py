@@ -2,18 +2,26 @@
 
 GCC's `_tile_loadconfig` tells the optimiser of 8 of the 64 bytes that it reads, so that GCC drops the stores to the
 others (seen with version 12; `-fno-dse` prevents it). Such a build crashes in its first product, or computes nonsense.
-So one is tried out in a process that may crash. The set-up runs this file as well, before the project is installed:
-it needs nothing of it.
+So one is tried out in a process that may crash, and that the kernel ends with the one that waits for it. The set-up
+runs this file as well, before the project is installed: it needs nothing of it.
 """
 
 import ctypes
 import resource
+import signal
 import sys
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from llama_cpp import llama_cpp
+_PR_SET_PDEATHSIG = 1
+_TIME_LIMIT_S = 30
+
+if __name__ == "__main__":  # before any native code is loaded, which may hang
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.alarm(_TIME_LIMIT_S)
+
+import numpy as np  # noqa: E402
+import numpy.typing as npt  # noqa: E402
+from llama_cpp import llama_cpp  # noqa: E402
 
 ROWS, INNER, COLUMNS = 64, 64, 4
 """Of the product; from two columns on, tiles are used."""

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,43 @@ async def test_a_superseded_orchestrator_can_write_no_more(tmp_path: Path) -> No
     assert await new.tasks() == []
     await old.close()
     await new.close()
+
+
+async def test_a_superseded_orchestrator_can_not_raise_its_epoch(tmp_path: Path) -> None:
+    old, new = open_sqlite(tmp_path), open_sqlite(tmp_path)
+    await old.begin_incarnation()
+    present = await new.begin_incarnation()
+    with pytest.raises(FailedPrecondition, match="taken over") as refused:
+        await old.raise_epoch(present.control_epoch + 5)
+    assert refused.value.reason is Reason.STALE_EPOCH
+    await new.save_task(TASK, 1)
+    assert (await new.raise_epoch(0)).control_epoch == present.control_epoch + 1
+    await old.close()
+    await new.close()
+
+
+async def test_writes_beside_the_rise_of_the_epoch_are_kept(tmp_path: Path) -> None:
+    """Asked for before, at once with it, and after it, in whatever transactions they end up."""
+    store = open_sqlite(tmp_path)
+    await store.begin_incarnation()
+    tasks = [replace(TASK, task_id=f"task-{number}") for number in range(40)]
+    writes = [store.save_task(task, 1) for task in tasks]
+    writes.insert(20, store.raise_epoch(9))  # type: ignore[arg-type]  # what it answers is not looked at
+    await asyncio.gather(*writes)
+    assert [kept.request for kept in await store.tasks()] == tasks
+    await store.close()
+
+
+async def test_a_rise_whose_caller_gave_up_takes_the_store_from_no_one(tmp_path: Path) -> None:
+    store = open_sqlite(tmp_path)
+    before = await store.begin_incarnation()
+    rising = asyncio.create_task(store.raise_epoch(before.control_epoch + 9))
+    await asyncio.sleep(0)
+    rising.cancel()
+    await asyncio.gather(rising, return_exceptions=True)
+    await store.save_task(TASK, 1)
+    assert (await store.raise_epoch(0)).control_epoch > before.control_epoch + 9
+    await store.close()
 
 
 async def test_what_can_not_be_written_is_refused_and_takes_nothing_else_along(tmp_path: Path) -> None:

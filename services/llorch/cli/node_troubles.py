@@ -1,0 +1,15 @@
+"""What is wrong with machines, and what to do about it."""
+
+from typing import TYPE_CHECKING
+
+from llorch.cli.output import note
+from llorch.cli.wrapping import in_lines
+
+if TYPE_CHECKING:
+    from llama_orch.v2 import fleet_service_pb2
+
+
+def note_troubles(state: "fleet_service_pb2.State") -> None:
+    for node in state.nodes:
+        if node.trouble:
+            note(in_lines(f"{node.trouble[:1].upper()}{node.trouble[1:]}."))

@@ -1,0 +1,44 @@
+"""What a command waits for, told to the person that waits."""
+
+import asyncio
+import sys
+from typing import Self
+
+from llorch.cli.output import note
+
+SAY_SO_AFTER_S = 10.0
+SAY_AGAIN_AFTER_S = 30.0
+
+
+class Waiting:
+    """Says what the first piece of the answer waits for: on a terminal at once, elsewhere where it takes long."""
+
+    def __init__(self, model: str, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._heard = f"{model} has not answered yet; `llorch ps` shows what it does."
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        self._look_after(SAY_SO_AFTER_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over()
+
+    def hear(self, text: str) -> None:
+        self._heard = text
+        if sys.stderr.isatty() and not self._quiet:
+            note(text)
+
+    def is_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_after(self, seconds: float) -> None:
+        if not self._quiet and not sys.stderr.isatty():
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._say)
+
+    def _say(self) -> None:
+        note(self._heard)
+        self._look_after(SAY_AGAIN_AFTER_S)
