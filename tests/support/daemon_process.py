@@ -26,6 +26,8 @@ class DaemonProcess:
     folder: Path
     flags: dict[str, object] = field(default_factory=dict, kw_only=True)
     environment: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    prefix: tuple[str, ...] = field(default=(), kw_only=True)
+    """What goes before the command, and becomes it."""
     process: Process | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -41,7 +43,7 @@ class DaemonProcess:
         arguments = [part for name, value in given.items() for part in _flag(name, value)]
         with self._log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", self.module, *arguments),
+                *(*self.prefix, sys.executable, "-m", self.module, *arguments),
                 env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.environment},
                 stdout=log,
                 stderr=log,
@@ -81,9 +83,12 @@ class DaemonProcess:
 
 
 def _flag(name: str, value: object) -> tuple[str, ...]:
+    """A tuple gives its flag once for each value in it."""
     if value is None:
         return ()
     flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, tuple):
+        return tuple(part for each in value for part in (flag, str(each)))
     if value is False:
         return (f"--no-{flag[2:]}",)
     return (flag,) if value is True else (flag, str(value))
