@@ -2,6 +2,8 @@
 
 import os
 
+IS_FULL = os.environ.get("LLORCH_CHAOS") == "full"
+
 
 def of(full: int) -> int:
     """LLORCH_CHAOS=full asks for all of it; a number there is the share, 0.1 by default."""

@@ -1,4 +1,4 @@
-"""A TCP line that a test can cut."""
+"""A TCP line that a test can cut, or hold so that nothing passes and neither side is told."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,11 +9,22 @@ from dataclasses import dataclass, field
 @dataclass
 class Line:
     address: str = ""
-    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    passes: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.passes.set()
 
     def cut(self) -> None:
         for writer in self.writers:
             writer.transport.abort()
+
+    def hold(self) -> None:
+        """As if the cable were pulled: what is sent, ends of connections too, arrives after `release`."""
+        self.passes.clear()
+
+    def release(self) -> None:
+        self.passes.set()
 
 
 @asynccontextmanager
@@ -21,9 +32,18 @@ async def cuttable(target: str) -> AsyncIterator[Line]:
     line = Line()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(*target.split(":"))
-        line.writers += [writer, far_writer]
-        await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        line.writers.add(writer)
+        try:
+            await line.passes.wait()
+            far_reader, far_writer = await asyncio.open_connection(*target.split(":"))
+        except OSError:
+            writer.transport.abort()
+        else:
+            line.writers.add(far_writer)
+            await asyncio.gather(_copy(line, reader, far_writer), _copy(line, far_reader, writer))
+            line.writers.discard(far_writer)
+        finally:
+            line.writers.discard(writer)
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
@@ -32,15 +52,18 @@ async def cuttable(target: str) -> AsyncIterator[Line]:
         yield line
     finally:
         server.close()
+        line.release()
         line.cut()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(line: Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while data := await reader.read(65536):
+            await line.passes.wait()
             writer.write(data)
             await writer.drain()
     except ConnectionError:
         return
     finally:
+        await line.passes.wait()
         writer.close()

@@ -1,0 +1,116 @@
+"""Several hosts on one machine: network namespaces with cables between them that can be pulled. Needs root.
+
+The first host is joined to this machine and to each of the others; addresses are of the network for benchmarks.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+import pytest
+
+_SECONDS = 10.0
+_NETWORK = IPv4Network("198.18.0.0/15")
+_CABLES = 16
+_PROCESSES = _NETWORK.num_addresses // (4 * _CABLES)
+
+
+@dataclass(frozen=True)
+class Host:
+    """`prefix` runs a command there. `address` is that under which the first host reaches it, or this machine the first
+    one; `first` is where it reaches the first one.
+    """
+
+    namespace: str
+    address: str
+    first: str
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        return ("ip", "netns", "exec", self.namespace)
+
+
+@dataclass
+class Cable:
+    """Between the first host and another one."""
+
+    namespace: str
+    device: str
+
+    def hold(self) -> None:
+        """Pulled: nothing passes, and neither side is told."""
+        _ip("-n", self.namespace, "link", "set", self.device, "down")
+
+    def release(self) -> None:
+        _ip("-n", self.namespace, "link", "set", self.device, "up")
+
+
+def need() -> None:
+    """Skips the test where there can be none, and says what to do; in continuous integration that is a failure."""
+    if why := _lacks():
+        assert not os.environ.get("CI"), why
+        pytest.skip(why)
+
+
+def _lacks() -> str:
+    if shutil.which("ip") is None:
+        return "network namespaces need the command ip: sudo apt install iproute2"
+    return "" if os.geteuid() == 0 else "network namespaces need root: run this test as root"
+
+
+@contextmanager
+def hosts(*names: str) -> Iterator[tuple[dict[str, Host], dict[str, Cable]]]:
+    """Hosts, and the cables of all but the first, by name. All are removed at the end, whatever happens."""
+    first, *others = names
+    found: dict[str, Host] = {}
+    cables: dict[str, Cable] = {}
+    with ExitStack() as stack:
+        for name in names:
+            namespace = _namespace(name)
+            _ip("netns", "add", namespace)
+            stack.callback(_ip, "netns", "del", namespace)
+            _ip("-n", namespace, "link", "set", "lo", "up")
+        found[first] = _join(0, "", _namespace(first))
+        stack.callback(_ip, "link", "del", _device(0, "a"))  # before its namespace, which would take it along later
+        for number, name in enumerate(others, start=1):
+            found[name] = _join(number, _namespace(first), _namespace(name))
+            cables[name] = Cable(_namespace(first), _device(number, "a"))
+        yield found, cables
+
+
+def _join(number: int, near: str, far: str) -> Host:
+    """A cable between two namespaces, of which an empty one is this machine."""
+    near_address, far_address = _addresses(number)
+    ends = ((near, _device(number, "a"), near_address), (far, _device(number, "b"), far_address))
+    at_near = ("-n", near) if near else ()
+    _ip(*at_near, "link", "add", ends[0][1], "type", "veth", "peer", "name", ends[1][1], "netns", far)
+    for namespace, device, address in ends:
+        there = ("-n", namespace) if namespace else ()
+        _ip(*there, "addr", "add", f"{address}/30", "dev", device)
+        _ip(*there, "link", "set", device, "up")
+    return Host(far, far_address, near_address)
+
+
+def _addresses(number: int) -> tuple[str, str]:
+    """Of the two ends of a cable, in a network of their own; other ones than those of another process."""
+    assert number < _CABLES
+    network = _NETWORK.network_address + 4 * (_CABLES * (os.getpid() % _PROCESSES) + number)
+    return str(network + 1), str(network + 2)
+
+
+def _namespace(name: str) -> str:
+    return f"llorch-{os.getpid()}-{name}"
+
+
+def _device(number: int, end: str) -> str:
+    """At most 15 characters, of this process alone."""
+    return f"ll{os.getpid()}{end}{number}"
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(("ip", *arguments), capture_output=True, text=True, timeout=_SECONDS, check=False)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr.strip()}"
