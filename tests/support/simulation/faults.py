@@ -132,9 +132,14 @@ class Faults:
             self.world.schedule.after(random.uniform(1, 8), lambda: self._put_to_work(pool_id))
 
     def _put_to_work(self, pool_id: str) -> None:
-        if pool_id in self._drained:
+        """Again, until it is: the store may refuse it, or may not have answered for another change yet."""
+        drain = self.world.brain.state.drains.find(pool_id)
+        if drain is None:
             self._drained.discard(pool_id)
+            return
+        if drain.after is not AfterDrain.RELOAD:
             self.world.tell(events.PoolDrainAsked(pool_id, 0.0, after=AfterDrain.RELOAD))
+        self.world.schedule.after(1.0, lambda: self._put_to_work(pool_id))
 
     def _some_manager(self) -> PoolManager | None:
         connected = [manager for manager in self.world.managers.values() if manager.is_connected]

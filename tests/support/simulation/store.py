@@ -5,7 +5,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from orchestratord.core import effects, events
-from orchestratord.core.facts.records import Record
+from orchestratord.core.facts.drains import Drain
+from orchestratord.core.facts.records import Record, RecordChange
 
 if TYPE_CHECKING:
     from support.simulation.world import World
@@ -22,7 +23,7 @@ class Store:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.records: dict[Place, Record] = {}
-        """What callers have changed; what the brain learns by itself is not looked at."""
+        """What callers have changed, and how drains went on; what the brain learns by itself is not looked at."""
         self.is_instant = True
         """While the world is set up."""
         self.writing: effects.PersistChange | None = None
@@ -38,6 +39,11 @@ class Store:
         self.writing = effect
         self._answer(lambda: self._written(effect))
 
+    def save_record(self, effect: effects.PersistRecord) -> None:
+        """Of what the brain does by itself, the ends of drains are looked at. They are written in their turn, at once."""
+        if isinstance(effect.after or effect.before, Drain):
+            self._keep(RecordChange(effect.before, effect.after))
+
     def _written(self, effect: effects.PersistChange) -> None:
         """What was written is there before the brain hears of it."""
         self.writing = None
@@ -45,13 +51,16 @@ class Store:
             self.world.tell(events.ChangeNotKept())
             return
         for change in effect.changes:
-            place = (type(change.record), change.record.record_key)
-            if change.after is None:
-                self.records.pop(place, None)
-            else:
-                self.records[place] = change.after
+            self._keep(change)
         self.world.invariants.store.written(effect.changes)
         self.world.tell(events.ChangeKept())
+
+    def _keep(self, change: RecordChange) -> None:
+        place = (type(change.record), change.record.record_key)
+        if change.after is None:
+            self.records.pop(place, None)
+        else:
+            self.records[place] = change.after
 
     def _answer(self, answer: Callable[[], object]) -> None:
         if self.is_instant:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
 from orchestratord.core.facts.assignments import Assignment
+from orchestratord.core.facts.drains import Drain
 from orchestratord.core.facts.fleet import Leaving
 from orchestratord.core.facts.model import ModelRecord, Origin
 from orchestratord.core.facts.records import Record, RecordChange
@@ -54,7 +55,7 @@ class StoreRules:
             case effects.StartWorker(node_id, spec):
                 self._workers[spec.worker_id] = node_id, spec
                 self._check_wanted(spec.model)
-            case effects.StopWorker(_, worker_id, Leaving.CHANGED | Leaving.RELEASED as why):
+            case effects.StopWorker(_, worker_id, Leaving.CHANGED | Leaving.RELEASED | Leaving.DRAINED as why):
                 self._check_leaving(worker_id, why)
 
     def check(self) -> None:
@@ -67,6 +68,7 @@ class StoreRules:
                 for host in self._world.plan.hosts
                 for device in host.devices
             ),
+            *state.drains.all(),
         ]
         kept = {(type(record), record.record_key): record for record in in_force if record is not None}
         if kept != stored:
@@ -79,10 +81,11 @@ class StoreRules:
 
     def _check_leaving(self, worker_id: str, why: Leaving) -> None:
         node_id, spec = self._workers[worker_id]
-        is_released = any(
-            (ReleasedDevice, f"{node_id}/{device_id}") in self._world.store.records for device_id in spec.device_ids
+        is_taken_away = any(
+            isinstance(record, Drain | ReleasedDevice) and _is_about(record, node_id, spec)
+            for record in self._world.store.records.values()
         )
-        if worker_id not in self._has_to_leave and not is_released:
+        if worker_id not in self._has_to_leave and not is_taken_away:
             self._fail(f"{worker_id} is stopped ({why}) before the store has what it has to leave for")
 
     def _fail(self, what: str) -> NoReturn:
@@ -91,8 +94,13 @@ class StoreRules:
 
 def _concerns(change: RecordChange, node_id: str, spec: WorkerSpec) -> bool:
     """Whether a worker may have to leave for it."""
-    if isinstance(change.record, ReleasedDevice):
-        return change.record.node_id == node_id and change.record.device_id in spec.device_ids
+    if isinstance(change.record, Drain | ReleasedDevice):
+        return _is_about(change.record, node_id, spec)
     records = (change.before, change.after)
     names = {record.name for record in records if isinstance(record, ModelRecord)}
     return spec.model in names | {record.model for record in records if isinstance(record, Assignment)}
+
+
+def _is_about(record: Drain | ReleasedDevice, node_id: str, spec: WorkerSpec) -> bool:
+    devices = record.device_ids if isinstance(record, Drain) else (record.device_id,)
+    return record.node_id == node_id and not set(devices).isdisjoint(spec.device_ids)

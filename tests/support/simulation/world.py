@@ -213,7 +213,6 @@ ONLY_TOLD: frozenset[type] = frozenset(
         effects.AppendTerminal,
         effects.ForgetTask,
         effects.PersistPromise,
-        effects.PersistRecord,
         effects.PredictionJudged,
         effects.OnTimeJudged,
     }
@@ -231,6 +230,7 @@ _PERFORM: dict[type, Callable[[World, Any], None]] = {
     effects.CancelRun: lambda world, effect: world.links[effect.worker_id].cancel_run(effect.attempt_id),
     effects.ReleaseRuns: lambda world, effect: world.links[effect.worker_id].release_runs(effect.attempt_ids),
     effects.PersistTask: lambda world, effect: world.store.save_task(effect),
+    effects.PersistRecord: lambda world, effect: world.store.save_record(effect),
     effects.PersistChange: lambda world, effect: world.store.save_change(effect),
     effects.PersistTerminal: World.persist_terminal,
 }

@@ -40,7 +40,7 @@ def drain_asked(state: BrainState, event: PoolDrainAsked) -> None:
         deadline_ms=round(state.ms_since_1970(deadline_at)),
         ran=(*(before.ran if before is not None else ()), *runs),
     )
-    state.propose(partial(_begin, state, drain, deadline_at), RecordChange(before, drain))
+    state.propose(partial(_begin, state, before, drain, deadline_at), RecordChange(before, drain))
 
 
 def deadline_passed(state: BrainState, pool_id: str) -> None:
@@ -127,7 +127,11 @@ def _finish_if_empty(state: BrainState, drain: Drain) -> None:
         _delete_models(state, drain)
 
 
-def _begin(state: BrainState, drain: Drain, deadline_at: float) -> None:
+def _begin(state: BrainState, before: Drain | None, drain: Drain, deadline_at: float) -> None:
+    """The pool may have become empty meanwhile; what that wrote came after the change, so it is written once more."""
+    present = state.drains.find(drain.pool_id)
+    if present != before:
+        state.emit(PersistRecord(present, drain))
     _put(state, drain, deadline_at)
     devices = set(drain.device_ids)
     for load in state.loads.on_node(drain.node_id):
