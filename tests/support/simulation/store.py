@@ -40,7 +40,7 @@ class Store:
         self._answer(lambda: self._written(effect))
 
     def save_record(self, effect: effects.PersistRecord) -> None:
-        """Of what the brain does by itself, the ends of drains are looked at. They are written in their turn, at once."""
+        """Of what the brain does by itself, the ends of drains are looked at. They are written at once."""
         if isinstance(effect.after or effect.before, Drain):
             self._keep(RecordChange(effect.before, effect.after))
 
