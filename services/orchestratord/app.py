@@ -53,7 +53,7 @@ from orchestratord.runtime.kept_changes import KeptChanges
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.settings import OrchestratorSettings
 from orchestratord.settings_file import events_of_file
-from orchestratord.store.interface import Incarnation, Store
+from orchestratord.store.interface import Store
 from orchestratord.store.sqlite import open_sqlite
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
         watcher = Watcher(owner.state)
         owner.watch(watcher.observe)
         metrics = cache(partial(_make_metrics, owner, keeper, watcher))
-        await _restore(settings, store, owner, streams, incarnation, clock)
+        await _restore(settings, store, owner, streams, clock)
         changes = KeptChanges(owner, keeper)
         _add_services(server, settings, owner, streams, effects, changes, metrics, store, authority, clock)
         tasks.spawn("tick", _tick(owner, streams), forever=True)
@@ -163,7 +163,6 @@ async def _restore(
     store: Store,
     owner: BrainOwner,
     streams: TaskStreams,
-    incarnation: Incarnation,
     clock: SystemClock,
 ) -> None:
     """What the store has, what packages bring, what the settings file defines; then the tasks that need it."""
@@ -175,7 +174,7 @@ async def _restore(
         with heading:
             owner.ask(event_of_file)
     owner.post(events.RecoveryBegan())
-    waiting = await restart.restore_tasks(store, owner, streams, incarnation, clock)
+    waiting = await restart.restore_tasks(store, owner, streams, clock)
     if waiting:
         _log.info("tasks_restored", waiting=waiting)
 

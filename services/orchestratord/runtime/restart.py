@@ -8,29 +8,28 @@ from orchestratord.convert import task_output, tasks
 from orchestratord.core import events
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.task_streams import TaskStreams
-from orchestratord.store.interface import Incarnation, KeptTask, Store
+from orchestratord.store.interface import KeptTask, Store
 
 
 async def restore_records(store: Store, owner: BrainOwner, clock: Clock) -> None:
     """Before anything else: models, apps and assignments have to be there when something names them."""
-    at_ms = round(clock.wall().timestamp() * 1000)
-    owner.post(events.RecordsFound(tuple(await store.records()), at_ms))
+    owner.post(events.RecordsFound(tuple(await store.records()), _now_ms(clock)))
 
 
-async def restore_tasks(
-    store: Store, owner: BrainOwner, streams: TaskStreams, incarnation: Incarnation, clock: Clock
-) -> int:
+async def restore_tasks(store: Store, owner: BrainOwner, streams: TaskStreams, clock: Clock) -> int:
     """Accepted tasks go on waiting, and finished ones can be read for the rest of their time. Returns how many wait.
 
-    Output of a task that was not finished is not kept; it starts over in a log with a higher epoch, so that a reader
-    who has read some of it is told to begin anew. One who has read none goes on.
+    Output of a task that was not finished is not kept; it starts over in a log with another epoch, so that a reader who
+    has read some of it is told to begin anew. One who has read none goes on. The epoch is the time, which no earlier
+    start had; a number in the database would come again where an older copy of it is put back.
     """
+    log_epoch = _now_ms(clock)
     kept_tasks = await store.tasks()
     for kept in kept_tasks:
         admitted_at = datetime.fromtimestamp(kept.accepted_at_ms / 1000, UTC)
         age_s = _ago_s(kept.accepted_at_ms, clock)
         if kept.ending is None:
-            streams.restore(kept.request, admitted_at, incarnation.control_epoch, ())
+            streams.restore(kept.request, admitted_at, log_epoch, ())
             request = replace(kept.request, deterministic=tasks.is_deterministic(kept.request))
             owner.post(events.TaskRestored(request, age_s, promise=kept.promise))
         else:

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from llama_orch.v2 import run_pb2
+from llorch.finish_reason import FinishReason
 from orchestratord.core import events
 from orchestratord.core.facts.promise import Fingerprint, Promise
-from orchestratord.core.facts.task import TaskRequest
+from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
 from orchestratord.runtime.restart import restore_tasks
 from orchestratord.runtime.task_streams import TaskStreams
+from orchestratord.store.interface import Ending
 from support.manual_clock import ManualClock
 from support.memory_store import MemoryStore
 
@@ -35,13 +37,34 @@ def request(payload: bytes, *, deterministic: bool = False) -> TaskRequest:
 
 async def restored(kept: TaskRequest, promise: Promise | None = None) -> events.TaskRestored:
     store, told, clock = MemoryStore(), Told(), ManualClock()
-    incarnation = await store.begin_incarnation()
     await store.save_task(kept, 0)
     await store.save_promise(kept.task_id, promise)
-    await restore_tasks(store, told, TaskStreams(), incarnation, clock)  # type: ignore[arg-type]  # all that is asked
+    await restore_tasks(store, told, TaskStreams(), clock)  # type: ignore[arg-type]  # all that is asked
     (event,) = told.posted
     assert isinstance(event, events.TaskRestored)
     return event
+
+
+async def test_a_log_that_starts_over_has_an_epoch_that_no_earlier_one_had() -> None:
+    """Also where the database is an older copy, which counts starts again that there were."""
+    store, clock, epochs = MemoryStore(), ManualClock(), set()
+    await store.save_task(request(b""), 0)
+    for _ in range(3):
+        streams = TaskStreams()
+        await restore_tasks(store, Told(), streams, clock)  # type: ignore[arg-type]  # all that is asked
+        epochs.add(streams.get("task-1").log.log_epoch)
+        clock.advance(0.01)
+    assert len(epochs) == 3
+    assert 1 not in epochs
+
+
+async def test_a_finished_log_keeps_its_epoch() -> None:
+    store, streams = MemoryStore(), TaskStreams()
+    await store.save_task(request(b""), 0)
+    ending = Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 0, 0), b"", 1, log_epoch=77)
+    await store.save_ending("task-1", ending)
+    await restore_tasks(store, Told(), streams, ManualClock())  # type: ignore[arg-type]  # all that is asked
+    assert streams.get("task-1").log.log_epoch == 77
 
 
 async def test_a_promise_comes_back_with_its_task() -> None:

@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 from llorch.errors import InvalidArgument, Reason
 
-_CURSOR = re.compile(r"(\d{1,10})\.(\d{1,15})")
+_CURSOR = re.compile(r"(\d{1,15})\.(\d{1,15})")
 
 
 class Entry(Protocol):
@@ -97,7 +97,7 @@ class TaskLog(Generic[EntryT]):
         A reader who has read nothing yet may go on in any log that follows: of a task that was only queued, no output
         is started over.
         """
-        if cursor.next_seq == 0 and cursor.log_epoch <= self.log_epoch:
+        if cursor.next_seq == 0:
             return 0
         if cursor.log_epoch != self.log_epoch:
             raise InvalidArgument(
