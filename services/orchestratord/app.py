@@ -195,7 +195,7 @@ def _add_services(
     catalog = catalog_service.CatalogService(owner, effects, changes, clock)
     fleet = fleet_service.FleetService(owner, effects, changes, authority, clock, settings.write_deadline_s)
     links = node_link_service.NodeLinkService(
-        owner, authority, server.draining, nodes_show_token=settings.token is not None
+        owner, changes, authority, server.draining, nodes_show_token=settings.token is not None
     )
     sessions = session_service.SessionService(owner, clock)
     placement = placement_service.PlacementService(owner, changes, clock)

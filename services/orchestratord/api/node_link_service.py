@@ -26,6 +26,7 @@ from orchestratord.core.facts.fleet import Node, NodeState
 from orchestratord.runtime import stale_epoch
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
+from orchestratord.runtime.kept_changes import KeptChanges
 from orchestratord.version import VERSION
 
 SERVICE = pb2.DESCRIPTOR.services_by_name["NodeLinkService"]
@@ -43,8 +44,15 @@ class NodeLinkService:
     """`draining` is set when this server ends: links end then by themselves, and pool managers connect again."""
 
     def __init__(
-        self, owner: BrainOwner, authority: Authority, draining: asyncio.Event, *, nodes_show_token: bool = False
+        self,
+        owner: BrainOwner,
+        kept: KeptChanges,
+        authority: Authority,
+        draining: asyncio.Event,
+        *,
+        nodes_show_token: bool = False,
     ) -> None:
+        self._kept = kept
         self._nodes_show_token = nodes_show_token
         self._owner = owner
         self._authority = authority
@@ -60,6 +68,7 @@ class NodeLinkService:
         if refusal := refusal or self._refusal_of_a_namesake(register) or self._refusal_of_a_copy(register):
             await context.write(_directive(refused=refusal))
             return
+        await self._kept.settled()  # the host may have another name by now, which a change half-way would not know
         session = new_id("link")
         snapshots = LinkSnapshots()
         self._owner.ask(

@@ -18,7 +18,7 @@ from orchestratord.core.facts.ledger import DeviceKey, Ledger
 from orchestratord.core.facts.loads import LoadFailure, Loads
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.released import ReleasedDevices
-from orchestratord.core.facts.rules import OverridePolicy
+from orchestratord.core.facts.rules import Lane, OverridePolicy
 from orchestratord.core.facts.sessions import Sessions
 from orchestratord.core.facts.task import Attempt, Task, TaskError, unknown_task
 from orchestratord.core.facts.timers import TimerKind, Timers
@@ -91,6 +91,8 @@ class BrainState:
     drains: Drains = field(default_factory=Drains)
     calibrations: Calibrations = field(default_factory=Calibrations)
     assignments: Assignments = field(default_factory=Assignments)
+    waits_told: dict[Lane, tuple[str, ...]] = field(default_factory=dict)
+    """What is away, as the tasks of lanes without a place were told."""
     decisions: Decisions = field(default_factory=Decisions)
     outbox: list[Effect] = field(default_factory=list)
     proposed: Callable[[], None] | None = None

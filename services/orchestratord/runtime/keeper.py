@@ -41,6 +41,8 @@ class Keeper:
         self._changing: _Writing | None = None
         self._audit_of_change: AuditEntry | None = None
         self._lagging: dict[_Place, RecordChange] = {}
+        self._being_written: dict[_Place, RecordChange] = {}
+        """Those that lagged, while they are written."""
         self._newest: dict[_Place, RecordChange] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self.failures = 0
@@ -70,16 +72,18 @@ class Keeper:
     def keep_record(self, effect: effects.PersistRecord) -> None:
         """No caller waits for it: what can't be written is learnt, or read in the settings file, another time."""
         change = RecordChange(effect.before, effect.after)
-        kind = kind_of(change.record)
-        place = (kind.name, change.record.record_key)
-        if kind.volatile:
+        place = _place_of(change)
+        if kind_of(change.record).volatile:
             self._lagging[place] = change
         else:
+            self._supersede(place)
             self._newest[place] = change
             self._begin(f"keep {' '.join(place)}", self._save_record(place, change))
 
     def keep_change(self, effect: effects.PersistChange) -> None:
         """Posts ChangeKept or ChangeNotKept, and then `change_under_way` ends with the error, if there is one."""
+        for change in effect.changes:
+            self._supersede(_place_of(change))
         audit, self._audit_of_change = self._audit_of_change, None
         self._changing = self._begin("keep a change", self._save_change(effect.changes, audit))
 
@@ -101,21 +105,30 @@ class Keeper:
 
     async def write_lagging(self) -> None:
         """What can't be written now is tried again next time, unless it has changed by then."""
-        lagging, self._lagging = _without_what_would_not_last(self._lagging), {}
-        if not lagging:
+        if self._being_written:
+            return
+        self._being_written, self._lagging = _without_what_would_not_last(self._lagging), {}
+        if not self._being_written:
             return
         try:
-            await self._store.save_records(list(lagging.values()))
+            await self._store.save_records(list(self._being_written.values()))
         except LlorchError as error:
             self.failures += 1
-            _log.warning("records_lag", records=len(lagging), error=error.message)
-            self._lagging = lagging | self._lagging
+            _log.warning("records_lag", records=len(self._being_written), error=error.message)
+            self._lagging = self._being_written | self._lagging
+        finally:
+            self._being_written = {}
 
     async def finish(self) -> None:
         """At the end: finishes the writes under way, and writes volatile records, as far as the disk allows."""
         await self.write_lagging()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=_FINISH_WITHIN_S)
+
+    def _supersede(self, place: _Place) -> None:
+        """What of it has not been written yet is old by now."""
+        for earlier in (self._lagging, self._being_written, self._newest):
+            earlier.pop(place, None)
 
     def _begin(self, name: str, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         task = self._tasks.spawn(name, work)
@@ -159,13 +172,14 @@ class Keeper:
             _log.warning("task_not_forgotten", task_id=task_id, error=error.message)
 
     async def _save_record(self, place: _Place, change: RecordChange) -> None:
-        """It can't be refused, so if it can't be written now, the newest of its place is tried again with what lags."""
+        """It can't be refused, so if it can't be written now, it is tried again with what lags, unless it has changed."""
         try:
             await self._store.save_records([change])
         except LlorchError as error:
             self.failures += 1
             _log.warning("record_not_kept", kind=place[0], key=place[1], error=error.message)
-            self._lagging[place] = self._newest.get(place, change)
+            if self._newest.get(place) is change:
+                self._lagging[place] = change
         if self._newest.get(place) is change:
             del self._newest[place]
 
@@ -190,6 +204,10 @@ class Keeper:
 
     def _now_ms(self) -> int:
         return round(self._clock.wall().timestamp() * 1000)
+
+
+def _place_of(change: RecordChange) -> _Place:
+    return kind_of(change.record).name, change.record.record_key
 
 
 def _without_what_would_not_last(lagging: dict[_Place, RecordChange]) -> dict[_Place, RecordChange]:

@@ -4,6 +4,7 @@ One after the other: each is checked against what is in force, so that two that 
 """
 
 import asyncio
+from contextlib import suppress
 from typing import TypeVar
 
 from llorch.errors import LlorchError, Reason, Unavailable
@@ -46,6 +47,12 @@ class KeptChanges:
         if error is not None:
             raise error
         return answer
+
+    async def settled(self) -> None:
+        """For what happens by itself and would meet a change half-way: returns when none is under way, or after a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._within_s):
+                await self._settled()
 
     async def _settled(self) -> LlorchError | None:
         """Returns when no change is under way; with the error of the one that was, if it could not be kept."""

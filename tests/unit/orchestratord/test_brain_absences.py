@@ -6,6 +6,7 @@ import pytest
 
 from llorch.assignment_mode import Mode
 from llorch.errors import FailedPrecondition, LlorchError, Reason, Unavailable
+from llorch.split_mode import SplitMode
 from orchestratord.core import effects, events
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.drains import AfterDrain
@@ -173,6 +174,16 @@ def test_what_can_never_be_is_said_at_once_also_while_other_nodes_are_away() -> 
     never = refusal(driver, model="tiny", wishes=Wishes(pin=("garage",)))
     assert never.reason is Reason.PIN_EXCLUDES_ALL
     assert isinstance(never, FailedPrecondition)
+
+
+@pytest.mark.parametrize("split", ["auto", "layer"])
+def test_what_is_too_large_for_what_is_away_is_told_at_once_and_waits_for_nothing(split: str) -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", size_mib=40_000, split=SplitMode(split))
+    come(driver, "garage", BIG)
+    driver.handle(events.DeviceReleaseAsked("garage", ("GPU-big",)))
+    refused = refusal(driver)
+    assert (refused.reason, isinstance(refused, FailedPrecondition)) == (Reason.MODEL_FITS_NO_DEVICE, True)
 
 
 def test_a_silent_node_that_would_not_do_is_not_waited_for() -> None:

@@ -37,6 +37,9 @@ class ReleasedDevices:
     def on_node(self, node_id: str) -> list[ReleasedDevice]:
         return [released for released in self._by_key.values() if released.node_id == node_id]
 
+    def of_device(self, device_id: str) -> list[ReleasedDevice]:
+        return [released for released in self._by_key.values() if released.device_id == device_id]
+
     def due_at(self, key: DeviceKey) -> float | None:
         return self._due.get(key)
 

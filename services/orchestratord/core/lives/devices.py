@@ -60,11 +60,15 @@ def show_out(state: BrainState, worker: Worker) -> None:
 def renamed(state: BrainState, node: Node, former: str) -> None:
     """The host of released devices has another name now; they stay released."""
     for released in state.released.on_node(former):
-        due = state.released.due_at((former, released.device_id))
-        state.released.discard((former, released.device_id))
-        moved = replace(released, node_id=node.node_id)
-        _put(state, moved, due)
-        state.emit(PersistRecord(released, None), PersistRecord(None, moved))
+        _move(state, released, node.node_id)
+
+
+def card_came(state: BrainState, node: Node, device_id: str) -> None:
+    """A card that is new to this node, and that was released as one of another: it stays released."""
+    for released in state.released.of_device(device_id):
+        holder = state.fleet.nodes.get(released.node_id)
+        if released.node_id != node.node_id and (holder is None or device_id not in holder.devices):
+            _move(state, released, node.node_id)
 
 
 def restore(state: BrainState, record: ReleasedDevice) -> None:
@@ -112,6 +116,15 @@ def _how_hard(state: BrainState, worker: Worker) -> tuple[bool, bool, bool, floa
         eviction.regret_ms(state, worker),
         worker.worker_id,
     )
+
+
+def _move(state: BrainState, released: ReleasedDevice, node_id: str) -> None:
+    key = (released.node_id, released.device_id)
+    due = state.released.due_at(key)
+    state.released.discard(key)
+    moved = replace(released, node_id=node_id)
+    _put(state, moved, due)
+    state.emit(PersistRecord(released, None), PersistRecord(None, moved))
 
 
 def _release(

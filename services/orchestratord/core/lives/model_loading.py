@@ -20,6 +20,7 @@ from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.facts.work import refusal_of
 from orchestratord.core.lives import decision_record, model_unloading, sources, task_dispatch, task_life, yielding
 from orchestratord.core.placement import availability, replicas
+from orchestratord.core.placement.availability import Wait
 from orchestratord.core.placement.load_planning import Outlook, outlook
 from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.placement.worker_specs import what_to_load
@@ -164,15 +165,11 @@ def suspect(state: BrainState, node: Node) -> None:
     state.look_again = True
 
 
-def tell_newcomer(state: BrainState, task: Task, lane: Lane) -> None:
-    """A task begins to wait behind others: if they wait for what is away, it hears that as they did."""
-    model = state.catalog.find(task.request.model)
-    if (
-        model is not None
-        and not replicas.are_coming(state, lane)
-        and (wait := availability.wait_of(state, model, lane))
-    ):
-        _tell(state, task, wait)
+def tell_wait(state: BrainState, task: Task, wait: Wait) -> None:
+    """Once, as long as nothing else is away."""
+    if task.waits_for != wait.things:
+        task.waits_for = wait.things
+        state.emit(Narrate(task.task_id, f"waiting for {wait.words}"))
 
 
 def retry(state: BrainState, name: str) -> None:
@@ -196,15 +193,16 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
     if looked.plan is None:
         if looked.waits:
             yielding.make_way(state, lane, looked.decision)
-        elif error := availability.why_nowhere(state, model, lane, looked):
-            decision_record.note(state, looked.decision, Outcome.REFUSED, why=error.message)
-            _fail_waiting(state, lane, error)
-        else:
-            _tell_absence(state, model, lane)
+            return False
+        stands = availability.standing(state, model, lane, looked)
+        if stands.error is not None:
+            decision_record.note(state, looked.decision, Outcome.REFUSED, why=stands.error.message)
+            _fail_waiting(state, lane, stands.error)
+        _tell_wait(state, lane, stands.wait)
         return False
-    if availability.may_be_there(state, model, lane):
+    if wait := availability.may_be_there(state, model, lane):
         state.look_by(state.settles_at)
-        _tell_absence(state, model, lane)
+        _tell_wait(state, lane, wait)
         return False
     if looked.plan.evicts and not yielding.is_worth_evicting(state, lane, looked.plan.evicts):
         return False
@@ -224,7 +222,7 @@ def _try_again(state: BrainState, load: Load) -> None:
     if looked.plan is not None:
         load.source = model.spec.source
         _carry_out(state, model, load, looked)
-    elif not looked.waits and availability.why_nowhere(state, model, load.lane, looked, load.places):
+    elif not looked.waits and availability.standing(state, model, load.lane, looked, load.places).error:
         state.loads.remove(load.load_id)
 
 
@@ -306,18 +304,16 @@ def _tell_waiting(state: BrainState, name: str) -> None:
         state.emit(*(Narrate(task_id, sentence) for task_id in islice(state.queue.heads(name), _TOLD_AT_MOST)))
 
 
-def _tell_absence(state: BrainState, model: Model, lane: Lane) -> None:
-    """Once each task, as long as nothing else is away."""
-    if wait := availability.wait_of(state, model, lane):
-        for task_id in state.queue.waiting_for(model.name):
-            if state.queue[task_id].lane in (lane, None):
-                _tell(state, state.tasks[task_id], wait)
-
-
-def _tell(state: BrainState, task: Task, wait: availability.Wait) -> None:
-    if task.waits_for != wait.things:
-        task.waits_for = wait.things
-        state.emit(Narrate(task.task_id, f"waiting for {wait.words}"))
+def _tell_wait(state: BrainState, lane: Lane, wait: Wait | None) -> None:
+    """All tasks of the lane, which may be many: only when something else is away than before."""
+    if wait is None or state.waits_told.get(lane) == wait.things:
+        return
+    for known in [known for known in state.waits_told if not state.queue.has_waiting(known.model)]:
+        del state.waits_told[known]
+    state.waits_told[lane] = wait.things
+    for task_id in state.queue.waiting_for(lane.model):
+        if state.queue[task_id].lane in (lane, None):
+            tell_wait(state, state.tasks[task_id], wait)
 
 
 def _fail_other_work(state: BrainState, model: Model) -> None:

@@ -83,6 +83,7 @@ def forget(state: BrainState, event: NodeForgotten) -> None:
             Reason.NOT_PERMITTED,
             f"node '{node.node_id}' is connected; stop its pool manager first, then forget it",
         )
+    pools.forget(state, node)
     for worker in state.fleet.workers_on(node.node_id):
         worker_life.gone(state, worker, f"node '{node.node_id}' was forgotten")
     model_loading.give_up_loads(state, node.node_id)
@@ -143,8 +144,12 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
         node.state = NodeState.READY
         state.look_again = True
     for device in snapshot.devices:
-        if device.device_id in node.devices or _is_its_own(state, node, device):
-            _take_in_device(state, node, device)
+        if device.device_id not in node.devices:
+            if not _is_its_own(state, node, device):
+                continue
+            if device.kind is DeviceKind.CUDA:
+                devices.card_came(state, node, device.device_id)
+        _take_in_device(state, node, device)
     if snapshot.full:
         known_nodes.forget_devices(state, node, node.devices.keys() - {device.device_id for device in snapshot.devices})
         node.pools = {pool.pool_id: pool for pool in snapshot.pools}

@@ -26,8 +26,10 @@ def drain_asked(state: BrainState, event: PoolDrainAsked) -> None:
 
     Asked again, the later call counts; what ran there when the first drain began is not forgotten.
     """
-    pool = state.fleet.pool(event.pool_id)
-    before = state.drains.find(pool.pool_id)
+    before = state.drains.find(event.pool_id)
+    # The node's settings may not have the pool any more, whose devices stay drained until it is reloaded.
+    is_orphaned = before is not None and event.after is AfterDrain.RELOAD
+    pool = before if before is not None and is_orphaned else state.fleet.pool(event.pool_id)
     deadline_at = state.now + event.deadline_s
     workers = state.fleet.workers_using(pool.node_id, pool.device_ids)
     runs = (Ran(worker.spec.model, worker.spec.device_ids) for worker in workers if worker.serves)
@@ -66,6 +68,13 @@ def workers_known(state: BrainState, node: Node) -> None:
     for drain in state.drains.on_node(node.node_id):
         if not drain.is_drained:
             _finish_if_empty(state, drain)
+
+
+def forget(state: BrainState, node: Node) -> None:
+    """With their node."""
+    for drain in state.drains.on_node(node.node_id):
+        state.drains.discard(drain.pool_id)
+        state.emit(PersistRecord(drain, None))
 
 
 def show_out(state: BrainState, worker: Worker) -> None:

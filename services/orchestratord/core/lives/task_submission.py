@@ -14,6 +14,7 @@ from orchestratord.core.facts.work import Work, refusal_of
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.lives import app_changes, model_loading, session_life, task_dispatch, task_life
 from orchestratord.core.placement import availability, prediction
+from orchestratord.core.placement.availability import Wait
 from orchestratord.core.placement.lanes import lane_of, overrides_of
 from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.state import BrainState
@@ -35,11 +36,11 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
     app_changes.refuse_if_used_up(state, request.app)
     session_life.refuse_if_spent(state, request)
     lane = lane_of(state, request)
-    availability.refuse_if_hopeless(state, model, lane)
+    wait = availability.refuse_if_hopeless(state, model, lane)
     victim = state.queue.make_room(request.priority)
     if victim is not None and not request.durable:  # for a durable one it goes when that is kept
         _drop(state, victim)
-    return _admit(state, request, lane)
+    return _admit(state, request, lane, wait)
 
 
 def kept(state: BrainState, event: TaskKept) -> None:
@@ -99,7 +100,7 @@ def _drop(state: BrainState, victim: str) -> None:
     task_life.finish(state, task, TaskState.FAILED, dropped)
 
 
-def _admit(state: BrainState, request: TaskRequest, lane: Lane) -> Task:
+def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | None) -> Task:
     task = Task(request, created_at=state.now)
     ahead = state.queue.ahead(request.model, request.priority, request.app)
     state.tasks[task.task_id] = task
@@ -111,13 +112,15 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane) -> Task:
         state.timers.at(state.now + request.deadline_s, TimerKind.DEADLINE, task.task_id)
     if not request.durable:
         task_life.begin_reader_grace(state, task)
-    _start_or_wait(state, task, ahead)
+    _start_or_wait(state, task, ahead, wait)
     task_life.watch_latest_start(state, task)
     return task
 
 
-def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
-    """The log opens before anything is written to it; its first entry is known only when all the rest is."""
+def _start_or_wait(state: BrainState, task: Task, ahead: int, wait: Wait | None) -> None:
+    """The log opens before anything is written to it; its first entry is known only when all the rest is. `wait` is
+    what the task waits for, where it has no place now.
+    """
     request = task.request
     begin = len(state.outbox)
     if request.durable:
@@ -128,8 +131,8 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int) -> None:
     if task.task_id in state.queue and (sentence := describe_load(state, request.model)):
         state.emit(Narrate(task.task_id, sentence))
     model_loading.ensure_loaded(state, request.model)
-    if task.task_id in state.queue:
-        model_loading.tell_newcomer(state, task, lane_of(state, request))
+    if task.task_id in state.queue and wait is not None:
+        model_loading.tell_wait(state, task, wait)
     _predict(state, task, ahead)
     state.outbox.insert(begin, OpenLog(request, ahead, task.predicted_start_ms))
 

@@ -63,6 +63,7 @@ def moved(state: BrainState, worker: Worker, endpoint: Endpoint) -> None:
     """It is reached elsewhere now: its host has another address. What runs there goes on."""
     worker.endpoint = endpoint
     state.emit(DetachWorker(worker.worker_id), AttachWorker(worker.worker_id, endpoint))
+    worker.reattach_until = None  # it may have been silent at the old address for long
     silent(state, WorkerSilent(worker.worker_id))
 
 

@@ -6,7 +6,7 @@ the place itself stays, says so by its `absence`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from llorch.assignment_mode import Mode
 from orchestratord.core.facts.absence import Absence
@@ -24,85 +24,99 @@ from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.state import BrainState
 
 
-def absences(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...] = ()) -> list[Absence]:
-    """Those that a load of the model waits for, or could wait for, each told once. Empty: it can never be loaded there.
-
-    With the least context that its owner leaves open.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """`away` is what a load of the model waits for, or could wait for, each told once; without any it can never be
+    loaded. `largest_mib` is what the largest place holds when empty that no lasting reason leaves out; 0 without any.
     """
+
+    away: tuple[Absence, ...]
+    largest_mib: int
+
+
+def survey(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...] = ()) -> Survey:
+    """With the least context that the model's owner leaves open."""
     context = min(contexts_to_try(model))
     rules = with_target(rules_of(state.assignments, state.fleet, lane), places)
-    query = Query(state, LoadRequest(model, lane, context, only=places), rules)
-    found = [*_of_known_places(query), *_of_unknown_places(state.fleet, rules)]
-    return list({absence.what: absence for absence in found}.values())
+    surveyor = _Surveyor(Query(state, LoadRequest(model, lane, context, only=places), rules))
+    found = [*surveyor.of_known_places(), *_of_unknown_places(state.fleet, rules)]
+    return Survey(tuple({absence.what: absence for absence in found}.values()), surveyor.largest_mib)
+
+
+class _Asked:
+    """Filters that could remove anything: those that do so for good, and those that tell what is away."""
+
+    def __init__(self, query: Query, asked: Sequence[Filter]) -> None:
+        self._query = query
+        matter = [one for one in asked if one.matters(query)]
+        self._for_good = [one.removes for one in matter if one.absence is None]
+        self._for_now = [(one.removes, one.absence) for one in matter if one.absence is not None]
+
+    def removes(self, site: Site) -> bool:
+        return any(removes(self._query, site) for removes in self._for_good)
+
+    def absences(self, site: Site) -> list[Absence]:
+        return [absence(self._query, site) for removes, absence in self._for_now if removes(self._query, site)]
 
 
 @dataclass(slots=True)
-class _Away:
-    """The devices of a node that no lasting reason leaves out, and what is the matter with each now."""
+class _Here:
+    """The devices of a node that no lasting reason leaves out, and what is the matter with the node now."""
 
-    here: Usable
-    of_node: list[Absence]
-    of_device: dict[str, list[Absence]] = field(default_factory=dict)
-
-    def of(self, site: Site) -> list[Absence]:
-        return [*self.of_node, *(absence for device_id in site.device_ids for absence in self.of_device[device_id])]
+    usable: Usable
+    away: list[Absence]
 
 
-def _of_known_places(query: Query) -> Iterator[Absence]:
-    claims = Claims(query)
-    nodes = [away for node in query.state.fleet.nodes.values() if (away := _looked_at(query, node)) is not None]
-    for size in sizes_to_try(query, [away.here for away in nodes]):
-        for away in nodes:
-            for site in sites_of_size(query, away.here, size):
-                if _removed_for_good(query, filters.OF_SETS, site) or not _would_fit(query, claims, site):
-                    continue
-                yield from away.of(site) or _held_by_others(query, claims, site)
+class _Surveyor:
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._claims = Claims(query)
+        self._of_nodes = _Asked(query, filters.OF_NODES)
+        self._of_devices = _Asked(query, filters.OF_DEVICES)
+        self._of_sets = _Asked(query, filters.OF_SETS)
+        self.largest_mib = 0
 
+    def of_known_places(self) -> Iterator[Absence]:
+        nodes = [here for node in self._query.state.fleet.nodes.values() if (here := self._look_at(node)) is not None]
+        for size in sizes_to_try(self._query, [here.usable for here in nodes]):
+            for here in nodes:
+                for site in sites_of_size(self._query, here.usable, size):
+                    if not self._of_sets.removes(site) and self._would_fit(site):
+                        yield from self._why_not(here, site)
 
-def _looked_at(query: Query, node: Node) -> _Away | None:
-    whole = Site(node, (), ())
-    if _removed_for_good(query, filters.OF_NODES, whole):
-        return None
-    sites = [Site(node, (device,), (device.device_id,)) for device in node.devices.values()]
-    left = [site for site in sites if not _removed_for_good(query, filters.OF_DEVICES, site)]
-    away = _Away(Usable(node, left), _now_absent(query, filters.OF_NODES, whole))
-    for site in left:
-        away.of_device[site.device_ids[0]] = _now_absent(query, filters.OF_DEVICES, site)
-    return away if left else None
+    def _look_at(self, node: Node) -> _Here | None:
+        whole = Site(node, (), ())
+        if self._of_nodes.removes(whole):
+            return None
+        sites = (Site(node, (device,), (device.device_id,)) for device in node.devices.values())
+        left = [site for site in sites if not self._of_devices.removes(site)]
+        return _Here(Usable(node, left), self._of_nodes.absences(whole)) if left else None
 
+    def _would_fit(self, site: Site) -> bool:
+        """As much as the devices have for workers when no other program holds anything."""
+        whole = tuple(_whole_mib(device) for device in site.devices)
+        self.largest_mib = max(self.largest_mib, sum(whole))
+        return all(map(int.__le__, self._claimed(site), whole))
 
-def _removed_for_good(query: Query, asked: Sequence[Filter], site: Site) -> bool:
-    return any(one.absence is None and one.matters(query) and one.removes(query, site) for one in asked)
+    def _claimed(self, site: Site) -> tuple[int, ...]:
+        if len(site.devices) == 1:
+            return self._claims.on(site.devices)
+        said = self._query.model.spec.split_shares
+        wholes = tuple(_whole_mib(device) for device in site.devices)
+        return self._claims.on(site.devices, said if len(said) == len(wholes) else in_gib(wholes))
 
+    def _why_not(self, here: _Here, site: Site) -> Iterator[Absence]:
+        found = list(here.away)
+        for device in site.devices:
+            found += self._of_devices.absences(Site(site.node, (device,), (device.device_id,)))
+        yield from found or self._held_by_others(site)
 
-def _now_absent(query: Query, asked: Sequence[Filter], site: Site) -> list[Absence]:
-    return [
-        one.absence(query, site)
-        for one in asked
-        if one.absence is not None and one.matters(query) and one.removes(query, site)
-    ]
-
-
-def _would_fit(query: Query, claims: Claims, site: Site) -> bool:
-    """As much as the devices have for workers when no other program holds anything."""
-    whole = tuple(_whole_mib(device) for device in site.devices)
-    return all(map(int.__le__, _claimed(query, claims, site), whole))
-
-
-def _claimed(query: Query, claims: Claims, site: Site) -> tuple[int, ...]:
-    if len(site.devices) == 1:
-        return claims.on(site.devices)
-    said = query.model.spec.split_shares
-    shares = said if len(said) == len(site.devices) else in_gib(tuple(_whole_mib(device) for device in site.devices))
-    return claims.on(site.devices, shares)
-
-
-def _held_by_others(query: Query, claims: Claims, site: Site) -> Iterator[Absence]:
-    """All is there, but other programs hold memory that the model needs."""
-    for device, claim in zip(site.devices, _claimed(query, claims, site), strict=True):
-        if claim > query.state.ledger.capacity((site.node.node_id, device.device_id)):
-            why = f"is full: other programs hold {device.others_mib} MiB, and the model needs {claim} MiB"
-            yield Absence(f"{device.name} of {site.node.node_id}", f"{why} of {_whole_mib(device)}")
+    def _held_by_others(self, site: Site) -> Iterator[Absence]:
+        """All is there, but other programs hold memory that the model needs."""
+        for device, claim in zip(site.devices, self._claimed(site), strict=True):
+            if claim > self._query.state.ledger.capacity((site.node.node_id, device.device_id)):
+                why = f"is full: other programs hold {device.others_mib} MiB, and the model needs {claim} MiB"
+                yield Absence(f"{device.name} of {site.node.node_id}", f"{why} of {_whole_mib(device)}")
 
 
 def _whole_mib(device: Device) -> int:

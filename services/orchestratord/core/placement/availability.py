@@ -19,7 +19,7 @@ from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.placement import promises, replicas
-from orchestratord.core.placement.absences import absences
+from orchestratord.core.placement.absences import Survey, survey
 from orchestratord.core.placement.load_planning import Outlook, may_ever_fit, outlook
 from orchestratord.core.placement.tally import NO_ROOM
 from orchestratord.core.state import BrainState
@@ -77,13 +77,27 @@ def retry_after_s(state: BrainState, name: str) -> float:
     return min(state.config.load_retry_s * factor, state.config.load_retry_max_s)
 
 
-def may_be_there(state: BrainState, model: Model, lane: Lane) -> bool:
-    """Whether a node that was known before the start has the model perhaps, and is about to register. Loading it
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a task without a place waits for: `things` stay the same as long as nothing else is away."""
+
+    things: tuple[str, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of a model that has no place now: its tasks fail with the error, or they wait, for what is away where it says so."""
+
+    error: TaskError | None = None
+    wait: Wait | None = None
+
+
+def may_be_there(state: BrainState, model: Model, lane: Lane) -> Wait | None:
+    """A wait for a node that was known before the start, has the model perhaps, and is about to register. Loading it
     elsewhere meanwhile would take memory, and evict others, for what is there.
     """
-    if state.now >= state.settles_at:
-        return False
-    return any(absence.soon for absence in absences(state, model, lane))
+    return None if state.now >= state.settles_at else _wait_for(survey(state, model, lane))
 
 
 def verdict(state: BrainState, model: Model, lane: Lane, decision: Decision) -> tuple[Outcome, str]:
@@ -92,11 +106,11 @@ def verdict(state: BrainState, model: Model, lane: Lane, decision: Decision) -> 
         return Outcome.CHOSEN, ""
     if decision.waits:
         return Outcome.WAITS, ""
-    if wait := wait_of(state, model, lane):
-        return Outcome.WAITS, wait.words
     looked = outlook(state, model, lane, frozenset(state.refusals.get(model.name, ())))
-    error = why_nowhere(state, model, lane, looked)
-    return Outcome.REFUSED, error.message if error else ""
+    stands = standing(state, model, lane, looked)
+    if stands.error is not None:
+        return Outcome.REFUSED, stands.error.message
+    return Outcome.WAITS, stands.wait.words if stands.wait else ""
 
 
 def refuse_without_device(state: BrainState) -> None:
@@ -108,67 +122,60 @@ def refuse_without_device(state: BrainState) -> None:
         )
 
 
-def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> None:
-    """A task does not wait for what can never be, nor for what is away and not back soon."""
+def refuse_if_hopeless(state: BrainState, model: Model, lane: Lane) -> Wait | None:
+    """A task does not wait for what can never be, nor for what is away and not back soon. What it waits for else."""
     refuse_without_device(state)
     if replicas.serving(state, lane) or may_ever_fit(state, model, lane):
-        return
+        return None
     looked = outlook(state, model, lane)
-    if looked.plan is None and not looked.waits and (error := _why_not_now(state, model, lane, looked, {})):
-        raise _refusal(error)
+    if looked.plan is not None or looked.waits:
+        return None
+    stands = _standing(state, model, lane, looked, {})
+    if stands.error is not None:
+        raise _refusal(stands.error)
+    return stands.wait
 
 
 def refuse_if_nowhere(state: BrainState, model: Model, lane: Lane, looked: Outlook, places: tuple[Place, ...]) -> None:
     """A load that is asked for is refused where no place is left; it waits where workers only have to leave."""
     if looked.plan is None and not looked.waits:
-        away = absences(state, model, lane, places)
-        error = _away(model.name, looked, away) if away else _never(model, looked)
+        found = survey(state, model, lane, places)
+        error = _away(model.name, looked, found.away) if found.away else _never(state, model, looked, found)
         raise _refusal(error or _nothing_there(model))
 
 
-def why_nowhere(
-    state: BrainState, model: Model, lane: Lane, looked: Outlook, places: tuple[Place, ...] = ()
-) -> TaskError | None:
-    """The error for the tasks that wait, now that no place is left; None if they go on waiting for what is away."""
-    return _why_not_now(state, model, lane, looked, state.refusals.get(model.name, {}), places)
+def standing(state: BrainState, model: Model, lane: Lane, looked: Outlook, places: tuple[Place, ...] = ()) -> Standing:
+    """Of tasks, or of a load, that wait, now that no place is left."""
+    return _standing(state, model, lane, looked, state.refusals.get(model.name, {}), places)
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """What a task without a place waits for: `things` stay the same as long as nothing else is away."""
-
-    things: tuple[str, ...]
-    words: str
-
-
-def wait_of(state: BrainState, model: Model, lane: Lane) -> Wait | None:
-    """None if the tasks of the lane wait for nothing that is away."""
-    away = [absence for absence in absences(state, model, lane) if absence.soon]
-    if not away:
-        return None
-    return Wait(tuple(absence.what for absence in away), f"{_told(away)}{_by_when(away)}")
-
-
-def _why_not_now(
+def _standing(
     state: BrainState,
     model: Model,
     lane: Lane,
     looked: Outlook,
     failures: Mapping[str, TaskError],
     places: tuple[Place, ...] = (),
-) -> TaskError | None:
+) -> Standing:
     """`failures` are those of loads of the model, by node."""
-    away = absences(state, model, lane, places)
-    if any(absence.soon for absence in away):
-        return None
+    found = survey(state, model, lane, places)
+    if wait := _wait_for(found):
+        return Standing(wait=wait)
     if looked.promise is not None and looked.decision.removed.get("fingerprint"):
-        return promises.unavailable(state, model.name, looked.promise)
+        return Standing(promises.unavailable(state, model.name, looked.promise))
     failure = next(iter(failures.values()), None)
-    if failure is not None and (not away or failure.reason not in _OF_THE_NODE):
-        return failure
-    if away:
-        return _away(model.name, looked, away)
-    return _never(model, looked)
+    if failure is not None and (not found.away or failure.reason not in _OF_THE_NODE):
+        return Standing(failure)
+    if found.away:
+        return Standing(_away(model.name, looked, found.away))
+    return Standing(_never(state, model, looked, found))
+
+
+def _wait_for(found: Survey) -> Wait | None:
+    soon = [absence for absence in found.away if absence.soon]
+    if not soon:
+        return None
+    return Wait(tuple(absence.what for absence in soon), f"{_told(soon)}{_by_when(soon)}")
 
 
 def _away(name: str, looked: Outlook, away: Sequence[Absence]) -> TaskError:
@@ -191,13 +198,14 @@ def _by_when(away: Sequence[Absence]) -> str:
     return f" (it may be back within {min(back):.0f} s)" if back else ""
 
 
-def _never(model: Model, looked: Outlook) -> TaskError | None:
-    """None if nothing is known about how much it takes, or no device is there that could be considered."""
+def _never(state: BrainState, model: Model, looked: Outlook, found: Survey) -> TaskError | None:
+    """None only where no node has told any device yet: tasks wait for that, and not for long."""
     removed = looked.decision.removed
     if removed.get(NO_ROOM):
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, _no_room_beside_the_kept(model, looked))
-    if model.memory_is_known and looked.decision.has_usable:
-        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _fits_nowhere(model, looked))
+    largest_mib = max(looked.decision.largest_mib, found.largest_mib)
+    if model.memory_is_known and largest_mib:
+        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _fits_nowhere(model, looked, largest_mib))
     if removed.get("model_file"):
         return TaskError(Reason.MODEL_FILE_MISSING, _file_is_elsewhere(model, looked))
     if looked.decision.excluded_by:
@@ -207,16 +215,24 @@ def _never(model: Model, looked: Outlook) -> TaskError | None:
     if removed.get("compute_capability"):
         message = f"no device is left for '{model.name}': what could take it is too old for the engine"
         return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`", retryable=True)
-    return None
+    has_device = any(node.devices for node in state.fleet.nodes.values())
+    return TaskError(Reason.MODEL_FITS_NO_DEVICE, _not_so_many(model)) if has_device else None
 
 
-def _fits_nowhere(model: Model, looked: Outlook) -> str:
+def _fits_nowhere(model: Model, looked: Outlook, largest_mib: int) -> str:
     rules = " and ".join(looked.decision.excluded_by)
     left, change = (f"device that is left by {rules}", "change that, ") if rules else ("device", "")
     return (
         f"model '{model.name}' needs about {looked.needed_mib} MiB with context {model.context} and {model.slots} "
-        f"slots; the largest {left} holds {looked.decision.largest_mib} MiB when empty; {change}lower its context or "
-        "slots, take a smaller quantization, or a larger device"
+        f"slots; the largest {left} holds {largest_mib} MiB when empty; {change}lower its context or slots, take a "
+        "smaller quantization, or a larger device"
+    )
+
+
+def _not_so_many(model: Model) -> str:
+    return (
+        f"no node has as many devices of one kind as model '{model.name}' is to be spread over; change its split, or "
+        "its split_shares"
     )
 
 
