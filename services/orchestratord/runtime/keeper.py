@@ -172,7 +172,7 @@ class Keeper:
             _log.warning("task_not_forgotten", task_id=task_id, error=error.message)
 
     async def _save_record(self, place: _Place, change: RecordChange) -> None:
-        """It can't be refused, so if it can't be written now, it is tried again with what lags, unless it has changed."""
+        """It can't be refused: what can't be written now is tried again with what lags, unless it has changed."""
         try:
             await self._store.save_records([change])
         except LlorchError as error:

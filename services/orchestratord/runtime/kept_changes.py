@@ -49,7 +49,7 @@ class KeptChanges:
         return answer
 
     async def settled(self) -> None:
-        """For what happens by itself and would meet a change half-way: returns when none is under way, or after a while."""
+        """For what may not meet a change half-way. Returns when there is none, or after a while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._within_s):
                 await self._settled()

@@ -16,6 +16,7 @@ from orchestratord.core.facts.drains import AfterDrain, Drain
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, NodeState, Pool, Snapshot, WorkerReported
 from orchestratord.core.facts.known_node import KnownNode
 from orchestratord.core.facts.model import ModelSpec, ModelState, Origin
+from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.task import TaskError, TaskRequest, TaskState
@@ -372,3 +373,80 @@ def test_devices_of_unlike_hosts_may_have_one_id_where_ids_are_of_the_host_alone
     driver.add_node("garage", card)
     driver.add_node("attic", card)
     assert [len(node.devices) for node in driver.state.fleet.nodes.values()] == [1, 1]
+
+
+def test_a_card_that_moves_with_its_worker_is_charged_where_it_is_now() -> None:
+    """A pool manager of an earlier release tells no host id."""
+    driver = BrainDriver()
+    driver.add_model("coder", size_mib=4096)
+    driver.add_node("garage", gpu("GPU-moved"))
+    task_id = driver.submit()
+    spec = driver.load()
+    driver.advance(6)
+    driver.add_node("attic", gpu("GPU-moved"), workers=(worker(spec, address="127.0.0.1:9300"),))
+    assert driver.state.fleet.workers[spec.worker_id].node_id == "attic"
+    assert driver.state.ledger.held(("attic", "GPU-moved")) == sum(spec.reservation_mib)
+    assert driver.task(task_id).state is TaskState.RUNNING
+    assert not driver.all_of(effects.RefuseReport)
+
+
+def test_hosts_that_swap_their_names_keep_what_is_released() -> None:
+    driver = BrainDriver()
+    driver.add_node("garage", gpu("GPU-1"), host_id="host-1")
+    driver.add_node("attic", gpu("GPU-2"), host_id="host-2")
+    driver.handle(events.DeviceReleaseAsked("attic", ("GPU-2",)))
+    driver.advance(6)
+    driver.add_node("attic", gpu("GPU-1"), host_id="host-1")
+    driver.add_node("garage", gpu("GPU-2"), host_id="host-2")
+    assert ("garage", "GPU-2") in driver.state.released
+    assert ("attic", "GPU-2") not in driver.state.released
+
+
+def test_a_worker_that_was_silent_at_the_old_address_gets_its_time_at_the_new_one() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", size_mib=4096)
+    driver.add_node("garage")
+    driver.submit()
+    spec = driver.load()
+    driver.handle(events.WorkerSilent(spec.worker_id))
+    driver.advance(1.9)
+    driver.report(snapshot=Snapshot(full=False, workers=(worker(spec, address="10.0.0.9:9300"),)))
+    driver.advance(1)
+    assert not driver.all_of(effects.StopWorker)
+
+
+def test_a_pool_that_its_node_does_not_have_any_more_can_be_put_to_work() -> None:
+    driver = BrainDriver()
+    driver.add_node("garage", pools=(Pool("garage:desk", "garage", ("GPU-1",)),))
+    driver.handle(events.PoolDrainAsked("garage:desk"))
+    driver.report(snapshot=Snapshot(full=True, devices=(gpu(),), pools=(Pool("garage", "garage", ("GPU-1",)),)))
+    assert driver.state.drains.covers(("garage", "GPU-1"))
+    driver.handle(events.PoolDrainAsked("garage:desk", after=AfterDrain.RELOAD))
+    assert not driver.state.drains.covers(("garage", "GPU-1"))
+
+
+def test_a_node_that_is_forgotten_takes_its_drains_along() -> None:
+    driver = drained(AfterDrain.PURGE)
+    driver.forget_effects()
+    driver.advance(10)
+    driver.handle(events.NodeForgotten("garage"))
+    assert not driver.all_of(effects.DeleteStagedModel)
+    assert not len(driver.state.drains)
+
+
+@pytest.mark.parametrize("context", [None, 4096])
+def test_what_was_promised_with_a_large_context_waits_for_its_node(context: int | None) -> None:
+    """Though its owner leaves open that it be loaded with less elsewhere."""
+    fingerprint = Fingerprint("9f86", ("one card",))
+    before = BrainDriver()
+    spec = ModelSpec("coder", "file:/c.gguf", vram_claim_mib=6000, context=context)
+    before.handle(events.ModelRegistered(spec, Origin.CALL, "call", 1))
+    before.add_node("garage")
+    driver = started_again(before)
+    promised = before.state.catalog.get("coder").context
+    promise = Promise(fingerprint, ("CUDA RTX 3090",), promised)
+    request = replace(durable("task-1", "coder"), deterministic=True)
+    driver.handle(events.TaskRestored(request, 5.0, promise=promise))
+    driver.add_node("attic", gpu("GPU-attic", name="RTX 4090"))
+    driver.let_pass(30)
+    assert driver.task("task-1").state is TaskState.QUEUED

@@ -5,14 +5,14 @@ from dataclasses import replace
 from functools import partial
 
 from llorch.worker_state import WorkerState
-from orchestratord.core.effects import Narrate, PersistRecord
+from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import DeviceReleaseAsked, DeviceResumeAsked
 from orchestratord.core.facts.fleet import Leaving, Node, Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import model_loading, model_unloading
+from orchestratord.core.lives import model_loading, model_unloading, task_life
 from orchestratord.core.placement import eviction, replicas
 from orchestratord.core.state import BrainState
 
@@ -150,9 +150,7 @@ def _resume(state: BrainState, keys: Sequence[DeviceKey]) -> None:
 
 
 def _send_away(state: BrainState, worker: Worker, why: Leaving, because: str) -> None:
-    for attempt_id in sorted(worker.attempts):
-        task_id = state.attempts[attempt_id].task_id
-        state.emit(Narrate(task_id, f"{because}: this worker takes nothing new, and this task finishes here"))
+    task_life.tell_running(state, worker, f"{because}: this worker takes nothing new, and this task finishes here")
     model_unloading.leave(state, worker, why)
 
 

@@ -1,6 +1,7 @@
 """A host comes back under another name: what was its former node's is its own now."""
 
-from orchestratord.core.facts.fleet import Node
+from llorch.device_kind import DeviceKind
+from orchestratord.core.facts.fleet import Node, Worker
 from orchestratord.core.lives import devices, known_nodes, model_loading, pools
 from orchestratord.core.state import BrainState
 
@@ -14,9 +15,7 @@ def take_over(state: BrainState, node: Node) -> bool:
         return False
     model_loading.give_up_loads(state, former.node_id)
     for worker in state.fleet.workers_on(former.node_id):
-        to = {(former.node_id, it): (node.node_id, it) for it in worker.spec.device_ids}
-        state.ledger.move(worker.worker_id, to)
-        state.fleet.move_worker(worker.worker_id, node.node_id)
+        _move(state, worker, node)
     devices.renamed(state, node, former.node_id)
     pools.renamed(state, node, former.node_id)
     for refusals in state.refusals.values():
@@ -25,6 +24,23 @@ def take_over(state: BrainState, node: Node) -> bool:
     known_nodes.forget(state, former)
     del state.fleet.nodes[former.node_id]
     return True
+
+
+def came_with_its_card(state: BrainState, node: Node, worker: Worker) -> bool:
+    """Whether a worker of another node is this one's now, since the cards that it uses are. A pool manager of an
+    earlier release does not tell its host's id. The other node is away, or the cards would have stayed its own.
+    """
+    devices = [node.devices.get(device_id) for device_id in worker.spec.device_ids]
+    if state.fleet.node_is_ready(worker) or not all(one is not None and one.kind is DeviceKind.CUDA for one in devices):
+        return False
+    _move(state, worker, node)
+    return True
+
+
+def _move(state: BrainState, worker: Worker, node: Node) -> None:
+    to = {(worker.node_id, it): (node.node_id, it) for it in worker.spec.device_ids}
+    state.ledger.move(worker.worker_id, to)
+    state.fleet.move_worker(worker.worker_id, node.node_id)
 
 
 def _former(state: BrainState, node: Node) -> Node | None:

@@ -160,9 +160,13 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
         offered_models.take_in(state, node)
         _notice_missing(state, node, snapshot, applied_command_seq)
         known_nodes.keep(state, node)
+    _take_in_workers(state, node, snapshot)
+
+
+def _take_in_workers(state: BrainState, node: Node, snapshot: Snapshot) -> None:
     for reported in snapshot.workers:
         worker = state.fleet.workers.get(reported.spec.worker_id)
-        if worker is None or worker.node_id == node.node_id:
+        if worker is None or worker.node_id == node.node_id or node_renaming.came_with_its_card(state, node, worker):
             _take_in_worker(state, node, worker, reported)
         else:
             _refuse(state, node, worker.worker_id, f"worker '{worker.worker_id}' is one of node '{worker.node_id}'")
@@ -267,8 +271,7 @@ def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_c
 
 def _fail_if_no_device_comes(state: BrainState) -> None:
     """No task waits without end: with no device for the grace, waiting tasks fail with the reason."""
-    is_awaited = any(node.state is NodeState.AWAITED for node in state.fleet.nodes.values())
-    if state.fleet.usable_devices() or not len(state.queue) or is_awaited:
+    if state.fleet.usable_devices() or not len(state.queue) or state.now < state.recovering_until:
         state.no_device_since = None
         return
     if state.no_device_since is None:

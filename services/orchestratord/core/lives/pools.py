@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from llorch.errors import Reason
-from orchestratord.core.effects import DeleteStagedModel, Narrate, PersistRecord
+from orchestratord.core.effects import DeleteStagedModel, PersistRecord
 from orchestratord.core.events import PoolDrainAsked, StagedModelDeleted
 from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy, Ran
 from orchestratord.core.facts.fleet import Leaving, Node, NodeState, Worker
@@ -158,7 +158,9 @@ def _put(state: BrainState, drain: Drain, due: float) -> None:
 
 
 def _send_away(state: BrainState, drain: Drain, worker: Worker) -> None:
-    _tell_tasks(state, worker, f"{drain.pool_id} is being drained: this task finishes here, or goes on elsewhere")
+    task_life.tell_running(
+        state, worker, f"{drain.pool_id} is being drained: this task finishes here, or goes on elsewhere"
+    )
     model_unloading.leave(state, worker, Leaving.DRAINED)
 
 
@@ -180,8 +182,3 @@ def _delete_models(state: BrainState, drain: Drain) -> None:
     needed |= {load.source for load in state.loads.on_node(node.node_id)}
     for source in sorted(set(node.staged) - needed):
         state.emit(DeleteStagedModel(node.node_id, source))
-
-
-def _tell_tasks(state: BrainState, worker: Worker, sentence: str) -> None:
-    for attempt_id in sorted(worker.attempts):
-        state.emit(Narrate(state.attempts[attempt_id].task_id, sentence))

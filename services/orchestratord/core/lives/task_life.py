@@ -2,7 +2,7 @@
 
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
-from orchestratord.core.effects import AppendTerminal, ForgetTask, PersistTerminal
+from orchestratord.core.effects import AppendTerminal, ForgetTask, Narrate, PersistTerminal
 from orchestratord.core.events import (
     AttemptEnded,
     AttemptFirstToken,
@@ -14,6 +14,7 @@ from orchestratord.core.events import (
     TaskNotKept,
     TerminalPersisted,
 )
+from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.task import (
     Attempt,
     CancelOutcome,
@@ -104,6 +105,14 @@ def stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishR
     """End a task early: its terminal at once, its slot when the worker has stopped."""
     finish(state, task, final, Stopped(finish_reason, *_times(task)))
     task_dispatch.cancel_attempt(state, task)
+
+
+def tell_running(state: BrainState, worker: Worker, sentence: str) -> None:
+    """The readers of what runs on the worker. A run may be there yet whose task is over."""
+    for attempt_id in sorted(worker.attempts):
+        task = state.tasks.get(state.attempts[attempt_id].task_id)
+        if task is not None and not task.is_finished:
+            state.emit(Narrate(task.task_id, sentence))
 
 
 def fail_waiting(state: BrainState, model: str, error: TaskError) -> None:

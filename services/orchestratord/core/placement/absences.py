@@ -35,12 +35,18 @@ class Survey:
 
 
 def survey(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...] = ()) -> Survey:
-    """With the least context that the model's owner leaves open."""
-    context = min(contexts_to_try(model))
+    """With as much context as asked for; less only where that would nowhere do, and its owner leaves it open."""
     rules = with_target(rules_of(state.assignments, state.fleet, lane), places)
-    surveyor = _Surveyor(Query(state, LoadRequest(model, lane, context, only=places), rules))
-    found = [*surveyor.of_known_places(), *_of_unknown_places(state.fleet, rules)]
-    return Survey(tuple({absence.what: absence for absence in found}.values()), surveyor.largest_mib)
+    unknown = list(_of_unknown_places(state.fleet, rules))
+    largest_mib = 0
+    for context in contexts_to_try(model):
+        surveyor = _Surveyor(Query(state, LoadRequest(model, lane, context, only=places), rules))
+        known = list(surveyor.of_known_places())
+        largest_mib = max(largest_mib, surveyor.largest_mib)
+        if known:
+            break
+    found = {absence.what: absence for absence in (*known, *unknown)}
+    return Survey(tuple(found.values()), largest_mib)
 
 
 class _Asked:

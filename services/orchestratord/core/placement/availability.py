@@ -87,7 +87,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Of a model that has no place now: its tasks fail with the error, or they wait, for what is away where it says so."""
+    """Of a model that has no place now: its tasks fail with the error, or wait, for what is away if that is told."""
 
     error: TaskError | None = None
     wait: Wait | None = None
