@@ -64,8 +64,8 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     recovery_window_s: float = Field(
         120,
         ge=5,
-        description="Time after its start in which the orchestrator expects the nodes back that it knew before, in "
-        "seconds. Until then, tasks that need one of them wait.",
+        description="How long what is away is expected back, in seconds: after a start of the orchestrator, the nodes "
+        "that it knew before; and later, by tasks that were submitted to outlive it (SubmitTask), whatever they need.",
     )
     task_retention_s: float = Field(600, gt=0, description="Time that finished tasks are kept, in seconds.")
     tasks_retained: int = Field(10_000, ge=1, description="Finished tasks that are kept at most.")

@@ -68,6 +68,8 @@ class BrainState:
     no_device_since: float | None = None
     recovering_until: float = 0.0
     """After a start: until then, what was known before may still come back."""
+    knew_no_node: bool = False
+    """Whether nothing of before was known at the start, as after an upgrade from a release that kept no nodes."""
     settles_at: float = 0.0
     """After a start: until then, no model is loaded that a node may have, loaded, which has not registered yet."""
     catalog: Catalog = field(default_factory=Catalog)

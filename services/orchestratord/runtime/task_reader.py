@@ -22,9 +22,11 @@ class TaskReader:
     def __init__(self, stream: TaskStream, after: str, now: float, metrics: TakeMetrics | None = None) -> None:
         self._stream = stream
         self._metrics = metrics
-        self._seq = stream.log.resume_at(Cursor.parse(after)) if after else 0
+        cursor = Cursor.parse(after) if after else None
+        self._seq = stream.log.resume_at(cursor) if cursor is not None else 0
         self._note = 0
-        self._is_resumed = bool(after)
+        # Of a log that began anew meanwhile, the reader has heard nothing.
+        self._is_resumed = cursor is not None and cursor.log_epoch == stream.log.log_epoch
         self._told_started = False
         self._last_told = now
         self._last_metrics = now

@@ -185,6 +185,7 @@ def _config(plan: Plan) -> BrainConfig:
         queue_capacity=plan.queue_capacity,
         task_retention_s=20.0,
         no_device_grace_s=10.0,
+        recovery_window_s=15.0,
         max_starvation_s=plan.max_starvation_s,
         min_residency_s=plan.min_residency_s,
     )

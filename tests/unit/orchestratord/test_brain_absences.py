@@ -85,6 +85,53 @@ def test_every_task_that_waits_is_told_and_once() -> None:
     assert told == [1] * len(task_ids)
 
 
+def test_a_task_that_was_accepted_for_good_waits_longer_and_for_whatever_is_away() -> None:
+    driver = two_nodes()
+    durable, other = driver.submit(durable=True), driver.submit()
+    driver.handle(events.DeviceReleaseAsked("garage", ("GPU-big",)))
+    driver.handle(events.StagingFailed("garage", "file:/models/coder.gguf", Reason.DRAINING, "it restarts"))
+    driver.report("garage")
+    assert error_of(driver, other).reason is Reason.NO_DEVICE
+    told = "waiting for RTX 3090 of garage, which is released to its owner until `llorch gpu resume garage/0`"
+    assert sentences(driver, durable)[-1] == told
+    pass_time(driver, 100, "garage", "attic")
+    driver.handle(events.DeviceResumeAsked("garage", ("GPU-big",)))
+    assert driver.task(durable).state is TaskState.QUEUED
+    assert driver.only(effects.StartWorker).node_id == "garage"
+
+
+def test_its_wait_has_an_end_and_the_end_can_be_explained() -> None:
+    driver = two_nodes(pinned=True)
+    durable = driver.submit(durable=True)
+    pass_time(driver, 140, "attic")
+    assert driver.task(durable).state is TaskState.QUEUED
+    pass_time(driver, 30, "attic")
+    error = error_of(driver, durable)
+    assert (error.reason, error.retryable) == (Reason.NO_DEVICE, True)
+    (why,) = (one.why for one in driver.state.decisions.newest_first() if one.task_id == durable)
+    assert why == error.message
+
+
+def test_a_node_that_is_forgotten_while_tasks_wait_for_it_is_not_waited_for_in_silence() -> None:
+    driver = two_nodes()
+    driver.submit(model="coder")
+    pass_time(driver, 10, "attic")
+    waiting = driver.submit()
+    driver.handle(events.NodeForgotten("garage"))
+    assert error_of(driver, waiting).reason is Reason.MODEL_FITS_NO_DEVICE
+
+
+def test_a_stall_of_the_orchestrator_makes_no_wait_endless() -> None:
+    driver = two_nodes(pinned=True)
+    pass_time(driver, 7, "attic")
+    waiting = driver.submit()
+    for _ in range(30):
+        pass_time(driver, 2, "attic")
+        driver.now += 1.5
+        driver.handle(events.Tick())
+    assert error_of(driver, waiting).reason is Reason.NO_DEVICE
+
+
 @pytest.mark.parametrize(("pinned", "size_mib"), [(True, 4_000), (True, 14_000), (False, 14_000)])
 def test_after_a_while_it_is_told_to_come_back_and_why(pinned: bool, size_mib: int) -> None:
     driver = two_nodes(pinned=pinned, size_mib=size_mib)
@@ -94,11 +141,11 @@ def test_after_a_while_it_is_told_to_come_back_and_why(pinned: bool, size_mib: i
     ended = error_of(driver, waiting)
     assert (ended.reason, ended.retryable) == (Reason.NO_DEVICE, True)
     for told in (ended.message, refusal(driver).message):
-        assert "node 'garage', which is away: it has not reported for" in told
+        assert "node 'garage' is away: it has not reported for" in told
         assert ("rule 'coder only on garage'" in told) is pinned
     assert isinstance(refusal(driver), Unavailable)
     pass_time(driver, 100, "attic")
-    assert "node 'garage', which is away: it has not reported for" in refusal(driver).message, "lost is away as well"
+    assert "node 'garage' is away: it has not reported for" in refusal(driver).message, "lost is away as well"
     come(driver, "garage", BIG)
     driver.submit()
     assert driver.only(effects.StartWorker).node_id == "garage"
@@ -110,7 +157,7 @@ def test_a_released_card_is_told_with_when_it_comes_back(pinned: bool) -> None:
     driver.handle(events.DeviceReleaseAsked("garage", ("GPU-big",)))
     refused = refusal(driver)
     assert isinstance(refused, Unavailable)
-    assert "RTX 3090 of garage, which is released to its owner until `llorch gpu resume garage/0`" in refused.message
+    assert "RTX 3090 of garage is released to its owner until `llorch gpu resume garage/0`" in refused.message
     driver.handle(events.DeviceReleaseAsked("garage", ("GPU-big",), duration_s=3600.0, until_ms=3_600_000))
     refused = refusal(driver)
     assert "for another 3600 s" in refused.message
@@ -128,7 +175,7 @@ def test_a_drained_pool_is_told_with_how_to_put_it_to_work(pinned: bool) -> None
     driver.handle(events.PoolDrainAsked("garage"))
     refused = refusal(driver)
     assert isinstance(refused, Unavailable)
-    assert "pool garage, which is drained; `llorch pool reload garage` puts it to work again" in refused.message
+    assert "pool garage is drained; `llorch pool reload garage` puts it to work again" in refused.message
     driver.handle(events.PoolDrainAsked("garage", after=AfterDrain.RELOAD))
     driver.submit()
     assert driver.only(effects.StartWorker).node_id == "garage"
@@ -139,7 +186,7 @@ def test_memory_that_other_programs_hold_now_does_not_make_a_model_too_large() -
     driver.report("garage", Snapshot(full=False, devices=(replace(BIG, others_mib=15_000),)))
     refused = refusal(driver)
     assert isinstance(refused, Unavailable)
-    assert "RTX 3090 of garage, which is full: other programs hold 15000 MiB" in refused.message
+    assert "RTX 3090 of garage is full: other programs hold 15000 MiB" in refused.message
     driver.report("garage", Snapshot(full=False, devices=(BIG,)))
     driver.submit()
     assert driver.only(effects.StartWorker).node_id == "garage"
@@ -149,7 +196,7 @@ def test_a_card_that_is_not_in_its_machine_now_is_away() -> None:
     driver = two_nodes()
     driver.handle(events.AssignmentSet(replace(PIN, targets=("garage/GPU-big",))))
     driver.report("garage", Snapshot(full=True, pools=POOLS))
-    assert "garage/GPU-big, which is not there: node 'garage' has no GPU GPU-big any more" in refusal(driver).message
+    assert "garage/GPU-big is not there: node 'garage' has no GPU GPU-big any more" in refusal(driver).message
 
 
 def test_a_node_that_was_forgotten_may_come_again() -> None:
@@ -158,7 +205,7 @@ def test_a_node_that_was_forgotten_may_come_again() -> None:
     driver.handle(events.NodeForgotten("garage"))
     refused = refusal(driver)
     assert isinstance(refused, Unavailable)
-    assert "garage, which is not there: node 'garage' is not there" in refused.message
+    assert "node 'garage' is not there" in refused.message
     come(driver, "garage", BIG)
     driver.submit()
     assert driver.only(effects.StartWorker).node_id == "garage"
@@ -198,7 +245,7 @@ def test_a_silent_node_that_would_not_do_is_not_waited_for() -> None:
 def test_a_load_that_is_asked_for_hears_the_same() -> None:
     driver = two_nodes(pinned=True)
     pass_time(driver, 7, "attic")
-    with pytest.raises(Unavailable, match="node 'garage', which is away: it has not reported for 7 s"):
+    with pytest.raises(Unavailable, match="node 'garage' is away: it has not reported for 7 s"):
         driver.handle(events.ModelLoadAsked("coder", "worker-1"))
 
 

@@ -224,7 +224,7 @@ def test_a_rule_of_the_file_waits_for_its_node() -> None:
     driver = brain()
     assign(driver, Mode.PIN, "attic/3060", origin=Origin.FILE)
     assert driver.all_of(effects.PersistChange) == [], "the file keeps it"
-    with pytest.raises(Unavailable, match="attic/3060, which is not there"):
+    with pytest.raises(Unavailable, match="attic/3060 is not there"):
         driver.submit()
     driver.add_node("attic", replace(SMALL, device_id="GPU-attic"), staged=STAGED)
     driver.submit()

@@ -177,7 +177,8 @@ class Task:
 
     `predicted_start_ms` and `on_time` are what was predicted at its admission: the wait, and the probability that it is
     done in time, which is `on_time_forecast` corrected by how such forecasts came true. `promise` is what a
-    deterministic task holds on to from its first attempt on. `waits_for` is what is away, as its readers were told.
+    deterministic task holds on to from its first attempt on. `waits_for` is what is away, as its readers were told;
+    `placeless_since` when a task that was accepted for good began to wait longer for it than others do.
     """
 
     request: TaskRequest
@@ -196,6 +197,7 @@ class Task:
     on_time: float | None = None
     on_time_forecast: float | None = None
     waits_for: tuple[str, ...] = ()
+    placeless_since: float | None = None
 
     @property
     def task_id(self) -> str:

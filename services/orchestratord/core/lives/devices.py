@@ -124,7 +124,7 @@ def _move(state: BrainState, released: ReleasedDevice, node_id: str) -> None:
     state.released.discard(key)
     moved = replace(released, node_id=node_id)
     _put(state, moved, due)
-    state.emit(PersistRecord(released, None), PersistRecord(None, moved))
+    state.emit(PersistRecord(None, moved), PersistRecord(released, None))
 
 
 def _release(

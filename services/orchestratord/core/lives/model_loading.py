@@ -195,10 +195,10 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
             yielding.make_way(state, lane, looked.decision)
             return False
         stands = availability.standing(state, model, lane, looked)
-        if stands.error is not None:
-            decision_record.note(state, looked.decision, Outcome.REFUSED, why=stands.error.message)
-            _fail_waiting(state, lane, stands.error)
-        _tell_wait(state, lane, stands.wait)
+        if stands.error is None:
+            _tell_wait(state, lane, stands.wait)
+        else:
+            _refuse_waiting(state, lane, looked, stands.error, stands.wait)
         return False
     if wait := availability.may_be_there(state, model, lane):
         state.look_by(state.settles_at)
@@ -206,6 +206,8 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
         return False
     if looked.plan.evicts and not yielding.is_worth_evicting(state, lane, looked.plan.evicts):
         return False
+    for task in _waiting_in(state, lane):
+        task.placeless_since = None
     load = Load(state.new_id("worker"), model.name, model.spec.source, lane, state.now)
     state.loads.add(load)
     _carry_out(state, model, load, looked)
@@ -306,14 +308,25 @@ def _tell_waiting(state: BrainState, name: str) -> None:
 
 def _tell_wait(state: BrainState, lane: Lane, wait: Wait | None) -> None:
     """All tasks of the lane, which may be many: only when something else is away than before."""
-    if wait is None or state.waits_told.get(lane) == wait.things:
-        return
+    if wait is not None and _is_news(state, lane, wait.things):
+        for task in _waiting_in(state, lane):
+            tell_wait(state, task, wait)
+
+
+def _is_news(state: BrainState, lane: Lane, told: tuple[str, ...]) -> bool:
+    """Whether the lane heard something else last."""
+    if state.waits_told.get(lane) == told:
+        return False
     for known in [known for known in state.waits_told if not state.queue.has_waiting(known.model)]:
         del state.waits_told[known]
-    state.waits_told[lane] = wait.things
+    state.waits_told[lane] = told
+    return True
+
+
+def _waiting_in(state: BrainState, lane: Lane) -> Iterator[Task]:
     for task_id in state.queue.waiting_for(lane.model):
         if state.queue[task_id].lane in (lane, None):
-            tell_wait(state, state.tasks[task_id], wait)
+            yield state.tasks[task_id]
 
 
 def _fail_other_work(state: BrainState, model: Model) -> None:
@@ -325,8 +338,33 @@ def _fail_other_work(state: BrainState, model: Model) -> None:
             task_life.finish(state, task, TaskState.FAILED, error)
 
 
-def _fail_waiting(state: BrainState, lane: Lane, error: TaskError) -> None:
-    """All tasks that wait in the lane fail with the reason why no worker comes."""
-    for task_id in state.queue.waiting_for(lane.model):
-        if state.queue[task_id].lane in (lane, None):
-            task_life.finish(state, state.tasks[task_id], TaskState.FAILED, error)
+def _refuse_waiting(state: BrainState, lane: Lane, looked: Outlook, error: TaskError, wait: Wait | None) -> None:
+    """The tasks of the lane fail with the reason why no worker comes; of those that were accepted for good, such as
+    have waited long enough for what is away.
+    """
+    failed = 0
+    for task in list(_waiting_in(state, lane)):
+        if _may_wait_longer(state, task, wait):
+            if wait is not None:
+                tell_wait(state, task, wait)
+            continue
+        failed += 1
+        if failed <= _TOLD_AT_MOST:
+            decision_record.note(state, looked.decision, Outcome.REFUSED, task.task_id, error.message)
+        task_life.finish(state, task, TaskState.FAILED, error)
+    if not failed and wait is not None and _is_news(state, lane, wait.things):
+        decision_record.note(state, looked.decision, Outcome.REFUSED, why=error.message)
+
+
+def _may_wait_longer(state: BrainState, task: Task, wait: Wait | None) -> bool:
+    """For what is away; or, after a start that knew no node, for nodes that may come yet."""
+    is_blind = state.knew_no_node and state.now < state.recovering_until
+    if not task.request.durable or not (wait or is_blind):
+        return False
+    if task.placeless_since is None:
+        task.placeless_since = state.now
+    until = task.placeless_since + state.config.recovery_window_s
+    if state.now >= until:
+        return False
+    state.look_by(until)
+    return True

@@ -89,7 +89,9 @@ def forget(state: BrainState, event: NodeForgotten) -> None:
     model_loading.give_up_loads(state, node.node_id)
     known_nodes.forget_devices(state, node, node.devices)
     known_nodes.forget(state, node)
+    state.look_again = True
     del state.fleet.nodes[node.node_id]
+    offered_models.withdraw_what_is_gone(state)
 
 
 def check_leases(state: BrainState) -> None:
@@ -115,9 +117,12 @@ def grace_over(state: BrainState, node_id: str) -> None:
 
 
 def renew_leases(state: BrainState) -> None:
-    """The orchestrator's own loop stood still, so it could receive no reports: every node gets a fresh lease."""
+    """The orchestrator's own loop stood still, so it could receive no reports: every node gets a fresh lease that was
+    not silent before.
+    """
     for node in state.fleet.nodes.values():
-        node.last_report_at = state.now
+        if node.state is NodeState.READY:
+            node.last_report_at = state.now
     for worker in state.fleet.workers.values():
         if worker.reattach_until is not None:
             worker.reattach_until = state.now + state.config.reattach_s
@@ -141,6 +146,7 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
     """The brain looks again for places for waiting tasks only if this may free one: most reports do not."""
     node.last_report_at = state.now
     if node.state is not NodeState.READY:
+        worker_life.give_time_to_reattach(state, node.node_id)
         node.state = NodeState.READY
         state.look_again = True
     for device in snapshot.devices:
@@ -153,6 +159,7 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
     if snapshot.full:
         known_nodes.forget_devices(state, node, node.devices.keys() - {device.device_id for device in snapshot.devices})
         node.pools = {pool.pool_id: pool for pool in snapshot.pools}
+        pools.follow_devices(state, node)
         if node.staged != snapshot.staged:
             node.staged = dict(snapshot.staged)
             state.look_again = True

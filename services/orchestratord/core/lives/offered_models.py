@@ -11,11 +11,16 @@ from orchestratord.core.state import BrainState
 
 
 def take_in(state: BrainState, node: Node) -> None:
-    """After a full report. A name that is taken keeps its model; a model that is in use stays until it is not."""
+    """After a full report. A name that is taken keeps its model."""
     for name, source in node.offered.items():
         if state.catalog.find(name) is None:
             spec = ModelSpec(name, source)
             model_changes.registered(state, ModelRegistered(spec, Origin.NODE, f"models_dir of {node.node_id}"))
+    withdraw_what_is_gone(state)
+
+
+def withdraw_what_is_gone(state: BrainState) -> None:
+    """A model that is in use stays until it is not."""
     for model in state.catalog.all():
         said = state.catalog.described(model.name, Origin.NODE)
         if said is not None and not _is_offered(state, said.spec):

@@ -77,6 +77,16 @@ def forget(state: BrainState, node: Node) -> None:
         state.emit(PersistRecord(drain, None))
 
 
+def follow_devices(state: BrainState, node: Node) -> None:
+    """A drained pool stays so when a card is put in, or taken out of it: as a rule that is what it was drained for."""
+    for drain in state.drains.on_node(node.node_id):
+        pool = node.pools.get(drain.pool_id)
+        if pool is not None and set(pool.device_ids) != set(drain.device_ids):
+            present = replace(drain, device_ids=pool.device_ids)
+            state.drains.put(present, state.drains.due_at(drain.pool_id))
+            state.emit(PersistRecord(drain, present))
+
+
 def show_out(state: BrainState, worker: Worker) -> None:
     """A worker was found in a drained pool: an earlier orchestrator process started it."""
     for drain in state.drains.on_node(worker.node_id):
@@ -92,7 +102,7 @@ def renamed(state: BrainState, node: Node, former: str) -> None:
         due = state.drains.due_at(drain.pool_id)
         state.drains.discard(drain.pool_id)
         _put(state, moved, due)
-        state.emit(PersistRecord(drain, None), PersistRecord(None, moved))
+        state.emit(PersistRecord(None, moved), PersistRecord(drain, None))
 
 
 def restore(state: BrainState, record: Drain) -> None:

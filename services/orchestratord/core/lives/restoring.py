@@ -63,6 +63,7 @@ def recovery_began(state: BrainState, _: RecoveryBegan) -> None:
     """Models of the nodes' own folders are in the catalog again, behind what packages and the settings file have."""
     state.recovering_until = state.now + state.config.recovery_window_s
     state.settles_at = state.now + state.config.node_lease_s
+    state.knew_no_node = not state.fleet.nodes
     state.timers.at(state.recovering_until, TimerKind.RECOVERY_OVER, "")
     for node in list(state.fleet.nodes.values()):
         offered_models.take_in(state, node)

@@ -91,6 +91,13 @@ def silent(state: BrainState, event: WorkerSilent) -> None:
         state.fleet.silent.add(worker.worker_id)
 
 
+def give_time_to_reattach(state: BrainState, node_id: str) -> None:
+    """The node is back: workers of it that fell silent meanwhile may be about to be reached again."""
+    for worker in state.fleet.workers_on(node_id):
+        if worker.reattach_until is not None:
+            worker.reattach_until = state.now + state.config.reattach_s
+
+
 def reattach_overdue(state: BrainState) -> None:
     """Attaching took too long: what ran there is lost. A worker whose node still answers is stuck, and is stopped.
 

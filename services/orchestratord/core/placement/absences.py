@@ -135,8 +135,14 @@ def _of_unknown_places(fleet: Fleet, rules: Rules) -> Iterator[Absence]:
     for pin in pins:
         for target, place in _named(fleet, pin):
             if place is None or (not _is_known(fleet, place) and _is_left_by_others(rules, pins, pin, place)):
-                name = target if place is None else show(fleet, place)
-                yield Absence(name, f"is not there: {why_missing(fleet, target, place)}")
+                yield _missing(fleet, target, place)
+
+
+def _missing(fleet: Fleet, target: str, place: Place | None) -> Absence:
+    if place == Place(target):
+        return Absence(f"node '{target}'", "is not there", by_hand=True)
+    name = target if place is None else show(fleet, place)
+    return Absence(name, f"is not there: {why_missing(fleet, target, place)}", by_hand=True)
 
 
 def _named(fleet: Fleet, pin: Rule) -> Iterator[tuple[str, Place | None]]:

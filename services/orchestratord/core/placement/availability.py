@@ -7,7 +7,6 @@ the rest. Never: an error that names the remedy.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason, Unavailable
 from orchestratord.core.facts.absence import Absence
@@ -25,6 +24,7 @@ from orchestratord.core.placement.tally import NO_ROOM
 from orchestratord.core.state import BrainState
 
 _RETRY_AFTER_MS = 1000
+_RETRY_SELDOM_MS = 30_000
 PASSES = frozenset({Reason.UPSTREAM_UNAVAILABLE, Reason.DRAINING, Reason.STALE_EPOCH, Reason.STORE_FAILED})
 """Failures of a load by which the same load may succeed a little later."""
 
@@ -87,7 +87,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Of a model that has no place now: its tasks fail with the error, or wait, for what is away if that is told."""
+    """Of a model that has no place now: its tasks fail with the error, or wait, for what is away if that is told.
+
+    With both, tasks that were accepted for good wait a while longer.
+    """
 
     error: TaskError | None = None
     wait: Wait | None = None
@@ -167,30 +170,45 @@ def _standing(
     if failure is not None and (not found.away or failure.reason not in _OF_THE_NODE):
         return Standing(failure)
     if found.away:
-        return Standing(_away(model.name, looked, found.away))
+        return Standing(_away(model.name, looked, found.away), _wait_of(found.away))
     return Standing(_never(state, model, looked, found))
 
 
 def _wait_for(found: Survey) -> Wait | None:
     soon = [absence for absence in found.away if absence.soon]
-    if not soon:
-        return None
-    return Wait(tuple(absence.what for absence in soon), f"{_told(soon)}{_by_when(soon)}")
+    return _wait_of(soon) if soon else None
+
+
+def _wait_of(away: Sequence[Absence]) -> Wait:
+    return Wait(tuple(absence.what for absence in away), f"{_told(away)}{_by_when(away)}")
 
 
 def _away(name: str, looked: Outlook, away: Sequence[Absence]) -> TaskError:
     """There is a place, and it can't be had now."""
     rules = f" ({' and '.join(looked.decision.excluded_by)})" if looked.decision.excluded_by else ""
-    message = f"model '{name}' can't be had now{rules}: away is {_told(away)}; try again{_by_when(away)}"
+    message = f"model '{name}' can't be had now{rules}: {_sentences(away)}; try again then{_by_when(away)}"
+    return TaskError(Reason.NO_DEVICE, message, retryable=True, retry_after_ms=_retry_after_ms(away))
+
+
+def _retry_after_ms(away: Sequence[Absence]) -> int:
+    """Until the first is back, where all say when; seldom, where an operator has to do something first."""
     back = [absence.back_in_s for absence in away if absence.back_in_s is not None]
-    retry_after_ms = round(1000 * min(back)) if len(back) == len(away) else _RETRY_AFTER_MS
-    return TaskError(Reason.NO_DEVICE, message, retryable=True, retry_after_ms=max(_RETRY_AFTER_MS, retry_after_ms))
+    if len(back) == len(away):
+        return max(_RETRY_AFTER_MS, round(1000 * min(back)))
+    return _RETRY_SELDOM_MS if all(absence.by_hand for absence in away) else _RETRY_AFTER_MS
+
+
+def _sentences(away: Sequence[Absence]) -> str:
+    return _listed([absence.sentence for absence in away], ", ")
 
 
 def _told(away: Sequence[Absence]) -> str:
-    words = [absence.words for absence in islice(away, _TOLD_AT_MOST)]
-    more = f", and {len(away) - len(words)} more" if len(away) > len(words) else ""
-    return f"{'; or '.join(words)}{more}"
+    return _listed([absence.words for absence in away], "; or ")
+
+
+def _listed(told: Sequence[str], between: str) -> str:
+    more = f", and {len(told) - _TOLD_AT_MOST} more" if len(told) > _TOLD_AT_MOST else ""
+    return f"{between.join(told[:_TOLD_AT_MOST])}{more}"
 
 
 def _by_when(away: Sequence[Absence]) -> str:

@@ -102,7 +102,7 @@ def _with_removed(decision: Decision, other: Decision) -> Decision:
     names = {**decision.removed, **other.removed}
     return replace(
         decision,
-        details=decision.details + other.details,
+        details=tuple(dict.fromkeys(decision.details + other.details)),
         considered=decision.considered + other.considered,
         removed={name: decision.removed.get(name, 0) + other.removed.get(name, 0) for name in names},
     )

@@ -46,7 +46,7 @@ def _is_not_ready(_: Query, site: Site) -> bool:
 
 
 def _why_not_ready(query: Query, site: Site) -> str:
-    return f"{_node_away(query, site).words}: nothing new is placed there"
+    return f"{_node_away(query, site).sentence}; nothing new is placed there"
 
 
 def _node_away(query: Query, site: Site) -> Absence:
@@ -119,7 +119,8 @@ def _release(query: Query, site: Site) -> Absence:
     due = query.state.released.due_at(key)
     what, why = f"{site.name} of {site.node.node_id}", "is released to its owner"
     if due is None:
-        return Absence(what, f"{why} until `llorch gpu resume {site.node.node_id}/{site.devices[0].index}`")
+        remedy = f"`llorch gpu resume {site.node.node_id}/{site.devices[0].index}`"
+        return Absence(what, f"{why} until {remedy}", by_hand=True)
     left_s = max(0.0, due - query.state.now)
     is_soon = left_s <= query.state.config.no_device_grace_s
     return Absence(what, f"{why} for another {left_s:.0f} s", left_s, soon=is_soon)
@@ -143,7 +144,8 @@ def _drain(query: Query, site: Site) -> Absence:
     if drain.comes_back:
         return Absence(f"pool {drain.pool_id}", "is being reloaded", soon=True)
     doing = "drained" if drain.is_drained else "being drained"
-    return Absence(f"pool {drain.pool_id}", f"is {doing}; `llorch pool reload {drain.pool_id}` puts it to work again")
+    remedy = f"`llorch pool reload {drain.pool_id}` puts it to work again"
+    return Absence(f"pool {drain.pool_id}", f"is {doing}; {remedy}", by_hand=True)
 
 
 def _is_older_than_the_engine(_: Query, site: Site) -> bool:

@@ -116,7 +116,7 @@ def test_what_can_not_be_now_says_what_it_waits_for(scene: Scene) -> None:
     assert said(scene).startswith("would wait for node 'garage', which is away: it has not reported for")
     scene.state.fleet.nodes["garage"].state = NodeState.LOST
     assert explain(scene.state, "coder", "", 0, 0).outcome is Outcome.REFUSED
-    assert "away is node 'garage'" in said(scene)
+    assert "node 'garage' is away" in said(scene)
 
 
 def test_a_fallback_is_told(scene: Scene) -> None:
