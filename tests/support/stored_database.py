@@ -147,6 +147,7 @@ RECORDS: tuple[Record, ...] = (
         devices=(KnownDevice("GPU-1", DeviceKind.CUDA, 1, "RTX 3090", 24576, 512, "8.6", ("llama_cpp",)),),
         pools=(KnownPool("garage:fast", ("GPU-1",)),),
         offered={"notes": "dir:notes.gguf"},
+        former="cellar",
     ),
     Rate(Quantity.DECODE, "coder", "RTX 3090", 4, Estimate(21.5, 3.25, 12)),
     ReleasedDevice("garage", "GPU-2", until_ms=1_700_000_900_000),

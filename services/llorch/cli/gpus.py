@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from llorch.cli.connecting import Address, Token, ask
-from llorch.cli.naming import device_marks, enum_word
+from llorch.cli.naming import device_marks, node_mark
 from llorch.cli.node_troubles import note_troubles
 from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows
 
@@ -68,12 +68,11 @@ def _place(ledger: "fleet_service_pb2.DeviceLedger") -> str:
 
 
 def _notes(ledger: "fleet_service_pb2.DeviceLedger", node: "node_pb2.Node | None") -> list[str]:
-    from llama_orch.v2 import node_pb2
 
     device = ledger.device
     notes = device_marks(ledger)
-    if node is not None and node.state != node_pb2.NODE_STATE_READY:
-        notes.append(f"machine {enum_word(node_pb2.NodeState, node.state, 'NODE_STATE_')}")
+    if node is not None and (mark := node_mark(node)):
+        notes.append(mark)
     if device.ecc_errors:
         notes.append(f"{device.ecc_errors} memory errors")
     if device.reserve_mib:

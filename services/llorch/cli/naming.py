@@ -7,12 +7,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from llama_orch.v2 import fleet_service_pb2, worker_pb2
+    from llama_orch.v2 import fleet_service_pb2, node_pb2, worker_pb2
 
 
 def enum_word(enum: Any, value: int, prefix: str) -> str:
     """`WORKER_STATE_READY` is "ready"; a value of a newer release is its number."""
     return str(enum.Name(value)).removeprefix(prefix).lower() if value in enum.values() else str(value)
+
+
+def node_mark(node: "node_pb2.Node") -> str:
+    """What is the matter with a machine, for a note beside what it has; empty if nothing is."""
+    from llama_orch.v2 import node_pb2
+
+    silent_s = f"{node.last_report_age_ms / 1000:.0f} s"
+    words = {
+        node_pb2.NODE_STATE_READY: "",
+        node_pb2.NODE_STATE_SUSPECT: f"machine has not reported for {silent_s}",
+        node_pb2.NODE_STATE_LOST: f"machine lost: it has not reported for {silent_s}",
+        node_pb2.NODE_STATE_AWAITED: f"machine expected back: the orchestrator started {silent_s} ago",
+        node_pb2.NODE_STATE_DRAINING: "pools drained",
+    }
+    return words.get(node.state, f"machine {enum_word(node_pb2.NodeState, node.state, 'NODE_STATE_')}")
 
 
 def device_marks(ledger: "fleet_service_pb2.DeviceLedger") -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from llorch.cli.connecting import Address, Token, ask
-from llorch.cli.naming import clock_time, enum_word, worker_marks, worker_place
+from llorch.cli.naming import clock_time, enum_word, node_mark, worker_marks, worker_place
 from llorch.cli.node_troubles import note_troubles
 from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows
 from llorch.cli.worker_names import short_ids
@@ -92,6 +92,9 @@ def _notes(worker: "worker_pb2.Worker", state: "fleet_service_pb2.State", model:
         notes.append(" + ".join(f"{gib(mib)} GiB of {names.get(device_id, device_id)}" for device_id, mib in shares))
     if model is not None and spec.context_per_slot and model.context > spec.context_per_slot:
         notes.append(f"context lowered from {model.context}, which does not fit")
+    node = next((node for node in state.nodes if node.node_id == worker.node_id), None)
+    if node is not None and (mark := node_mark(node)):
+        notes.append(mark)
     return notes
 
 

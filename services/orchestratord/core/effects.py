@@ -52,8 +52,8 @@ class Narrate:
 
 
 @dataclass(frozen=True, slots=True)
-class RefuseReport:
-    """The node claims what another one has. A sentence for the operator; told once per link."""
+class WarnOfNode:
+    """A sentence for the operator: a node claims what another one has, or has another name now. Told once per link."""
 
     node_id: str
     text: str
@@ -206,7 +206,7 @@ Effect = (
     | StartPredicted
     | AnnouncePlacement
     | Narrate
-    | RefuseReport
+    | WarnOfNode
     | AppendTerminal
     | PersistTask
     | PersistPromise

@@ -53,7 +53,7 @@ class EffectRunner:
             effects.StartPredicted: self._start_predicted,
             effects.AnnouncePlacement: self._announce_placement,
             effects.Narrate: self._narrate,
-            effects.RefuseReport: _warn_of_report,
+            effects.WarnOfNode: _warn_of_node,
             effects.AppendTerminal: self._append_terminal,
             effects.PersistTask: self._persist_task,
             effects.PersistPromise: lambda effect: self._keeper.keep_promise(effect.task_id, effect.promise),
@@ -191,8 +191,8 @@ class _RunningLink:
     cancel: Callable[[], object]
 
 
-def _warn_of_report(effect: effects.RefuseReport) -> None:
-    _log.warning("report_refused", node_id=effect.node_id, why=effect.text)
+def _warn_of_node(effect: effects.WarnOfNode) -> None:
+    _log.warning("node_warning", node_id=effect.node_id, what=effect.text)
 
 
 def _only_watched(_effect: effects.Effect) -> None:

@@ -104,7 +104,7 @@ SHAPES = (
             "created_at_ms",
         ),
     ),
-    Shape(KnownNode, ("node_id", "host_id", "address", "version", "labels", "devices", "pools", "offered")),
+    Shape(KnownNode, ("node_id", "host_id", "address", "version", "labels", "devices", "pools", "offered", "former")),
     Shape(
         KnownDevice,
         ("device_id", "kind", "index", "name", "total_mib", "reserve_mib", "compute_capability", "engines"),

@@ -20,9 +20,10 @@ async def test_gpus_marks_what_is_no_gpu(llorch: Llorch) -> None:
 async def test_gpus_marks_lost_devices_and_machines(llorch: Llorch, fake: FakeOrchestrator) -> None:
     fake.state.devices[0].device.state = device_pb2.DEVICE_STATE_LOST
     fake.state.nodes[0].state = node_pb2.NODE_STATE_SUSPECT
+    fake.state.nodes[0].last_report_age_ms = 9000
 
     card = (await llorch("gpus")).out.splitlines()[1]
-    assert card.endswith("simulated, lost, machine suspect")
+    assert card.endswith("simulated, lost, machine has not reported for 9 s")
 
 
 async def test_a_machine_that_needs_its_operator_is_told_with_what_to_do(

@@ -210,7 +210,7 @@ ONLY_TOLD: frozenset[type] = frozenset(
         effects.StartPredicted,
         effects.AnnouncePlacement,
         effects.Narrate,
-        effects.RefuseReport,
+        effects.WarnOfNode,
         effects.AppendTerminal,
         effects.ForgetTask,
         effects.PersistPromise,

@@ -344,7 +344,7 @@ def restarted(promise: Promise | None, context: int = 4096) -> BrainDriver:
     driver = BrainDriver()
     driver.add_model("coder", size_mib=6000, vram_claim_mib=6000, context=context)
     card = KnownDevice("GPU-garage", DeviceKind.CUDA, 0, "RTX 3090", 24 * 1024, 0, "", ())
-    garage = KnownNode("garage", "", "garage:9200", "0", {}, (card,), (), {})
+    garage = KnownNode("garage", "", "garage:9200", "0", {}, (card,), (), {}, "")
     driver.handle(events.RecordsFound((garage,)))
     driver.handle(events.RecoveryBegan())
     request = TaskRequest("task-1", "coder", b"", "digest", 1, durable=True, deterministic=True)

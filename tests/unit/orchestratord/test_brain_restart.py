@@ -300,7 +300,8 @@ def test_a_worker_that_a_new_name_leaves_where_no_rule_admits_it_leaves() -> Non
     reported = (worker(spec, address="127.0.0.1:9300"),)
     driver.add_node("cellar", gpu(), host_id="host-1", instance_id="pm-2", workers=reported)
     assert driver.only(effects.StopWorker).worker_id == spec.worker_id
-    with pytest.raises(Unavailable, match="node 'garage' is not there"):
+    assert "'garage' is called 'cellar' now; rules still name 'garage'" in driver.only(effects.WarnOfNode).text
+    with pytest.raises(Unavailable, match="node 'garage' is not there; its host is called 'cellar' now"):
         driver.handle(events.ModelLoadAsked("coder", "worker-2"))
 
 
@@ -338,7 +339,7 @@ def test_what_a_node_says_of_another_ones_worker_is_refused(state: WorkerState) 
         driver.report("attic", Snapshot(full=False, workers=(worker(spec, state),)))
     assert driver.state.fleet.workers[spec.worker_id].node_id == "garage"
     assert driver.task(task_id).state is TaskState.RUNNING
-    refused = driver.all_of(effects.RefuseReport)
+    refused = driver.all_of(effects.WarnOfNode)
     assert {one.node_id for one in refused} == {"attic"}
     assert len(refused) == 3, "once per link"
 
@@ -348,7 +349,7 @@ def test_a_card_that_moved_to_another_host_counts_there_alone() -> None:
     driver.add_node("garage", gpu("GPU-moved"))
     driver.add_node("attic", gpu("GPU-moved"), gpu("GPU-own"))
     assert set(driver.state.fleet.nodes["attic"].devices) == {"GPU-own"}, "garage is connected and has it"
-    assert driver.only(effects.RefuseReport).node_id == "attic"
+    assert driver.only(effects.WarnOfNode).node_id == "attic"
     driver.advance(6)
     driver.report("attic", Snapshot(full=True, devices=(gpu("GPU-moved"), gpu("GPU-own"))))
     assert set(driver.state.fleet.nodes["attic"].devices) == {"GPU-moved", "GPU-own"}
@@ -389,7 +390,7 @@ def test_a_card_that_moves_with_its_worker_is_charged_where_it_is_now() -> None:
     assert driver.state.fleet.workers[spec.worker_id].node_id == "attic"
     assert driver.state.ledger.held(("attic", "GPU-moved")) == sum(spec.reservation_mib)
     assert driver.task(task_id).state is TaskState.RUNNING
-    assert not driver.all_of(effects.RefuseReport)
+    assert not driver.all_of(effects.WarnOfNode)
 
 
 def test_hosts_that_swap_their_names_keep_what_is_released() -> None:

@@ -110,7 +110,7 @@ def test_a_resumed_reader_is_told_where_it_runs_now_and_no_output_twice() -> Non
 def test_a_reader_that_comes_back_to_a_log_that_began_anew_hears_what_was_said_since() -> None:
     made = stream()
     made.log.log_epoch = 7
-    made.note("waiting for node 'garage'")
+    made.note(task_event_pb2.Narration(text="waiting for node 'garage'"))
     assert kinds(read(made, after="1.0")) == ["started", "narration"]
     assert kinds(read(made, after="7.0")) == ["started"]
 

@@ -176,7 +176,8 @@ class Node:
     """A GPU host. `session` fences its links: reports of an older one are dropped. `offered` as in its reports.
 
     `loaded_as` has the fingerprints of the last workers that were loaded there, by what they were told to load.
-    `host_id` is the host's own, whatever it is called; empty if its pool manager tells none. `known` is what is kept of
+    `host_id` is the host's own, whatever it is called; empty if its pool manager tells none; `former` is the name that
+    it had before. `known` is what is kept of
     the node, `failed_at` when devices of it stopped to answer, and `refused` what it claims of other nodes. `trouble`
     says what its operator has to do; empty as soon as the node reports to this orchestrator.
     """
@@ -195,6 +196,7 @@ class Node:
     pools: dict[str, Pool] = field(default_factory=dict)
     offered: Mapping[str, str] = field(default_factory=dict)
     host_id: str = ""
+    former: str = ""
     known: KnownNode | None = None
     failed_at: dict[str, float] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)

@@ -28,7 +28,7 @@ class KnownPool:
 
 @dataclass(frozen=True, slots=True)
 class KnownNode:
-    """`offered` as in the node's reports, `host_id` as in its registration."""
+    """`offered` as in the node's reports, `host_id` as in its registration; `former` is the name of the host before."""
 
     node_id: str
     host_id: str
@@ -38,6 +38,7 @@ class KnownNode:
     devices: tuple[KnownDevice, ...]
     pools: tuple[KnownPool, ...]
     offered: Mapping[str, str]
+    former: str
 
     @property
     def record_key(self) -> str:

@@ -81,7 +81,8 @@ def why_missing(fleet: Fleet, target: str, place: Place | None) -> str:
         return f"'{target}' has never been seen"
     node = fleet.nodes.get(place.node_id)
     if node is None:
-        return f"node '{place.node_id}' is not there"
+        renamed = next((one.node_id for one in fleet.nodes.values() if one.former == place.node_id), "")
+        return f"node '{place.node_id}' is not there" + (f"; its host is called '{renamed}' now" if renamed else "")
     if node.state is NodeState.LOST:
         return f"node '{place.node_id}' is lost"
     if place.pool_id and place.pool_id not in node.pools:

@@ -46,6 +46,7 @@ def _known_of(node: Node) -> KnownNode:
         devices=tuple(_device(node.devices[device_id]) for device_id in sorted(node.devices)),
         pools=tuple(KnownPool(pool_id, node.pools[pool_id].device_ids) for pool_id in sorted(node.pools)),
         offered=dict(node.offered),
+        former=node.former,
     )
 
 
@@ -62,6 +63,7 @@ def _awaited(known: KnownNode, now: float) -> Node:
         labels=known.labels,
         state=NodeState.AWAITED,
         host_id=known.host_id,
+        former=known.former,
         known=known,
     )
     node.devices = {device.device_id: _as_it_was(device) for device in known.devices}

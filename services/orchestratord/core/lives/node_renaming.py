@@ -1,6 +1,7 @@
 """A host comes back under another name: what was its former node's is its own now."""
 
 from llorch.device_kind import DeviceKind
+from orchestratord.core.effects import WarnOfNode
 from orchestratord.core.facts.fleet import Node, Worker
 from orchestratord.core.lives import devices, known_nodes, model_loading, pools
 from orchestratord.core.state import BrainState
@@ -23,7 +24,19 @@ def take_over(state: BrainState, node: Node) -> bool:
     known_nodes.forget_devices(state, former, former.devices)
     known_nodes.forget(state, former)
     del state.fleet.nodes[former.node_id]
+    node.former = former.node_id
+    state.emit(WarnOfNode(node.node_id, _told(state, node)))
     return True
+
+
+def _told(state: BrainState, node: Node) -> str:
+    """With the rules that name it as it was called before."""
+    rules = [
+        rule for rule in state.assignments.all() if any(place.node_id == node.former for place in rule.known_places)
+    ]
+    named = ", ".join(rule.assignment_id for rule in rules)
+    remedy = f"; rules still name '{node.former}', set them anew for '{node.node_id}': {named}" if named else ""
+    return f"the host of node '{node.former}' is called '{node.node_id}' now{remedy}"
 
 
 def came_with_its_card(state: BrainState, node: Node, worker: Worker) -> bool:

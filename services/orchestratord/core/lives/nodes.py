@@ -8,7 +8,7 @@ import math
 from llorch.device_kind import DeviceKind
 from llorch.errors import Aborted, FailedPrecondition, Reason
 from llorch.worker_state import TERMINAL, WorkerState
-from orchestratord.core.effects import RefuseReport, StopWorker
+from orchestratord.core.effects import StopWorker, WarnOfNode
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported, NodeTroubled
 from orchestratord.core.facts.fleet import Device, Leaving, Node, NodeState, Snapshot, Worker, WorkerReported
 from orchestratord.core.facts.task import TaskError
@@ -47,6 +47,7 @@ def register(state: BrainState, event: NodeRegistered) -> None:
     )
     if old is not None:
         node.devices, node.known, node.failed_at, node.trouble = old.devices, old.known, old.failed_at, old.trouble
+        node.former = old.former
     state.fleet.nodes[event.node_id] = node
     is_renamed = node_renaming.take_over(state, node)
     is_restarted = is_renamed or (old is not None and old.instance_id != event.instance_id)
@@ -214,7 +215,7 @@ def _refuse(state: BrainState, node: Node, thing: str, why: str) -> None:
     """What is told again and again is refused silently from the second time on."""
     if thing not in node.refused:
         node.refused.add(thing)
-        state.emit(RefuseReport(node.node_id, f"{why}, which is connected or may come back: two hosts claim one thing"))
+        state.emit(WarnOfNode(node.node_id, f"{why}, which is connected or may come back: two hosts claim one thing"))
 
 
 def _take_in_worker(state: BrainState, node: Node, worker: Worker | None, reported: WorkerReported) -> None:

@@ -140,7 +140,7 @@ def _of_unknown_places(fleet: Fleet, rules: Rules) -> Iterator[Absence]:
 
 def _missing(fleet: Fleet, target: str, place: Place | None) -> Absence:
     if place == Place(target):
-        return Absence(f"node '{target}'", "is not there", by_hand=True)
+        return Absence(f"node '{target}'", why_missing(fleet, target, place).partition(f"'{target}' ")[2], by_hand=True)
     name = target if place is None else show(fleet, place)
     return Absence(name, f"is not there: {why_missing(fleet, target, place)}", by_hand=True)
 

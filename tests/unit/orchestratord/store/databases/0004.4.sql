@@ -22,7 +22,7 @@ CREATE TABLE cluster (
 	control_epoch BIGINT NOT NULL, 
 	PRIMARY KEY (id)
 );
-INSERT INTO "cluster" VALUES(1,'cluster-06h2rcn9kmjdedisghik867kus',1);
+INSERT INTO "cluster" VALUES(1,'cluster-06h2rsvitp48986l8mg5uhjq7c',1);
 CREATE TABLE journal (
 	seq INTEGER NOT NULL, 
 	kind VARCHAR(32) NOT NULL, 
@@ -47,7 +47,7 @@ INSERT INTO "records" VALUES('assignments','coder.pin','{"assignment_id":"coder.
 INSERT INTO "records" VALUES('calibrations','file:/models/coder.gguf|8192|4|q8_0|(''cuda RTX 3090'', ''cuda RTX 3060'')|(0.67, 0.33)|llama_cpp|reading, and what comes later','{"source":"file:/models/coder.gguf","context":8192,"slots":4,"cache_type":"q8_0","devices":["cuda RTX 3090","cuda RTX 3060"],"shares":[0.67,0.33],"mib":[9100,4600],"engine":"llama_cpp","counts":"reading, and what comes later"}');
 INSERT INTO "records" VALUES('drains','garage:fast','{"pool_id":"garage:fast","node_id":"garage","device_ids":["GPU-1"],"policy":"WAIT","after":"RELOAD","deadline_ms":1700000900001,"ran":[{"model":"coder","device_ids":["GPU-1"]}],"is_drained":true}');
 INSERT INTO "records" VALUES('models','coder','{"name":"coder","state":"RETIRED","spec":{"name":"coder","source":"file:/models/coder.gguf","aliases":["code","qwen"],"context":8192,"slots":2,"cache_type":"q8_0","split":"layer","split_shares":[2.0,1.0],"idle_unload_s":900.5,"vram_claim_mib":11264,"engine":"sim"},"provenance":"RegisterModel call","at_ms":1700000000003}');
-INSERT INTO "records" VALUES('nodes','garage','{"node_id":"garage","host_id":"host-1","address":"10.0.0.7:9200","version":"0.2","labels":{"zone":"attic"},"devices":[{"device_id":"GPU-1","kind":"CUDA","index":1,"name":"RTX 3090","total_mib":24576,"reserve_mib":512,"compute_capability":"8.6","engines":["llama_cpp"]}],"pools":[{"pool_id":"garage:fast","device_ids":["GPU-1"]}],"offered":{"notes":"dir:notes.gguf"}}');
+INSERT INTO "records" VALUES('nodes','garage','{"node_id":"garage","host_id":"host-1","address":"10.0.0.7:9200","version":"0.2","labels":{"zone":"attic"},"devices":[{"device_id":"GPU-1","kind":"CUDA","index":1,"name":"RTX 3090","total_mib":24576,"reserve_mib":512,"compute_capability":"8.6","engines":["llama_cpp"]}],"pools":[{"pool_id":"garage:fast","device_ids":["GPU-1"]}],"offered":{"notes":"dir:notes.gguf"},"former":"cellar"}');
 INSERT INTO "records" VALUES('rates','decode coder 4 RTX 3090','{"quantity":"decode","model":"coder","where":"RTX 3090","size":4,"estimate":{"mean":21.5,"spread":3.25,"count":12}}');
 INSERT INTO "records" VALUES('released_devices','garage/GPU-2','{"node_id":"garage","device_id":"GPU-2","until_ms":1700000900000}');
 INSERT INTO "records" VALUES('sessions','aider session-1','{"app":"aider","session_id":"session-1","model":"coder","budget":{"turns":10,"tokens":20000,"busy_ms":30000},"turns":1,"tokens":2000,"busy_ms":3000,"worker_id":"worker-7","warm_tokens":1900}');
