@@ -34,9 +34,10 @@ class BrainDriver:
     sessions: dict[str, str] = field(default_factory=dict)
     store_answers: bool = True
     """Whether the store has at once what the brain wants kept; else the test answers for it."""
+    ids_from: int = 1
 
     def __post_init__(self) -> None:
-        numbers = count(1)
+        numbers = count(self.ids_from)
         self.brain = Brain(self.config, lambda prefix: f"{prefix}-{next(numbers)}")
         self._task_numbers = count(1)
 
