@@ -261,11 +261,14 @@ class FleetLives:
         assert self._kept_of(Drain) == {drain.pool_id for drain in state.drains.all()}
         in_force = {f"{node_id}/{device_id}" for node_id, device_id in state.released._by_key}
         assert self._kept_of(ReleasedDevice) == in_force
+        drained = {card for drain in state.drains.all() for card in drain.device_ids}
         for host in self.hosts:
             node = state.fleet.nodes.get(host.name)
             if node is not None and node.session == host.session and node.state is NodeState.READY:
                 for card in host.cards:
-                    assert ((host.name, card) in state.released) is (card in self.released), f"{card} of {host.name}"
+                    key = host.name, card
+                    assert (key in state.released) is (card in self.released), f"{card} of {host.name}: released"
+                    assert state.drains.covers(key) is (card in drained), f"{card} of {host.name}: drained"
         assert not [error for error in self.failed if not error.retryable], "what is only away was called impossible"
 
     def _check_memory(self) -> None:
