@@ -63,7 +63,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         return pb2.GetNodeResponse(node=self._shown(self._owner.state.fleet.node(request.node_id)))
 
     async def DeregisterNode(self, request: pb2.DeregisterNodeRequest, context: Any) -> pb2.DeregisterNodeResponse:
-        self._owner.ask(events.NodeForgotten(request.node_id))
+        await self._kept.ask(events.NodeForgotten(request.node_id))
         return pb2.DeregisterNodeResponse()
 
     async def StopWorker(self, request: pb2.StopWorkerRequest, context: Any) -> pb2.StopWorkerResponse:

@@ -9,10 +9,12 @@ from llorch.errors import FailedPrecondition, LlorchError, Reason, Unavailable
 from llorch.split_mode import SplitMode
 from orchestratord.core import effects, events
 from orchestratord.core.facts.assignments import Assignment
+from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.drains import AfterDrain
 from orchestratord.core.facts.fleet import Device, Pool, Snapshot
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.facts.task import TaskError, TaskState
+from orchestratord.core.placement.explain import explain_task
 from support.brain_driver import BrainDriver, gpu
 
 BIG = gpu("GPU-big", total_mib=24_000)
@@ -98,6 +100,43 @@ def test_a_task_that_was_accepted_for_good_waits_longer_and_for_whatever_is_away
     driver.handle(events.DeviceResumeAsked("garage", ("GPU-big",)))
     assert driver.task(durable).state is TaskState.QUEUED
     assert driver.only(effects.StartWorker).node_id == "garage"
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_it_waits_as_long_where_no_other_host_is_there(others: bool) -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", size_mib=14_000)
+    come(driver, "garage", BIG)
+    if others:
+        come(driver, "attic", SMALL)
+    durable = driver.submit(durable=True)
+    pass_time(driver, 60, *(["attic"] if others else []))
+    assert driver.task(durable).state is TaskState.QUEUED
+    explained = explain_task(driver.state, driver.task(durable))
+    assert (explained.outcome, explained.why) == (
+        Outcome.WAITS,
+        "node 'garage', which is away: it has not reported for 60 s",
+    )
+    pass_time(driver, 120, *(["attic"] if others else []))
+    assert error_of(driver, durable).reason is Reason.NO_DEVICE
+
+
+def test_a_node_is_forgotten_once_the_store_has_that() -> None:
+    driver = two_nodes(pinned=True)
+    pass_time(driver, 7, "attic")
+    driver.store_answers = False
+    driver.handle(events.NodeForgotten("garage"))
+    assert "garage" in driver.state.fleet.nodes
+    driver.handle(events.ChangeNotKept())
+    assert "garage" in driver.state.fleet.nodes
+    driver.handle(events.NodeForgotten("garage"))
+    driver.report("garage")
+    driver.handle(events.ChangeKept())
+    driver.forget_effects()
+    driver.report("garage", Snapshot(full=True, devices=(BIG,), pools=POOLS))
+    kept = driver.only(effects.PersistRecord).after
+    assert kept is not None
+    assert kept.record_key == "garage", "it came back meanwhile, and is kept again"
 
 
 def test_its_wait_has_an_end_and_the_end_can_be_explained() -> None:

@@ -1,6 +1,6 @@
 """Loads of models: find a place, stage the file, make room, start a worker."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -339,32 +339,25 @@ def _fail_other_work(state: BrainState, model: Model) -> None:
 
 
 def _refuse_waiting(state: BrainState, lane: Lane, looked: Outlook, error: TaskError, wait: Wait | None) -> None:
-    """The tasks of the lane fail with the reason why no worker comes; of those that were accepted for good, such as
-    have waited long enough for what is away.
-    """
-    failed = 0
-    for task in list(_waiting_in(state, lane)):
-        if _may_wait_longer(state, task, wait):
-            if wait is not None:
-                tell_wait(state, task, wait)
-            continue
-        failed += 1
-        if failed <= _TOLD_AT_MOST:
-            decision_record.note(state, looked.decision, Outcome.REFUSED, task.task_id, error.message)
-        task_life.finish(state, task, TaskState.FAILED, error)
+    """The tasks of the lane fail with the reason why no worker comes."""
+    failed = refuse(state, list(_waiting_in(state, lane)), error, wait)
+    for task in failed[:_TOLD_AT_MOST]:
+        decision_record.note(state, looked.decision, Outcome.REFUSED, task.task_id, error.message)
     if not failed and wait is not None and _is_news(state, lane, wait.things):
         decision_record.note(state, looked.decision, Outcome.REFUSED, why=error.message)
 
 
-def _may_wait_longer(state: BrainState, task: Task, wait: Wait | None) -> bool:
-    """For what is away; or, after a start that knew no node, for nodes that may come yet."""
-    is_blind = state.knew_no_node and state.now < state.recovering_until
-    if not task.request.durable or not (wait or is_blind):
-        return False
-    if task.placeless_since is None:
-        task.placeless_since = state.now
-    until = task.placeless_since + state.config.recovery_window_s
-    if state.now >= until:
-        return False
-    state.look_by(until)
-    return True
+def refuse(state: BrainState, tasks: Sequence[Task], error: TaskError, wait: Wait | None) -> list[Task]:
+    """Of those that were accepted for good, such as have waited long enough for what is away. Returns who failed."""
+    failed = []
+    for task in tasks:
+        until = availability.waits_until(state, task, wait)
+        if state.now < until:
+            task.placeless_since = state.now if task.placeless_since is None else task.placeless_since
+            state.look_by(until)
+            if wait is not None:
+                tell_wait(state, task, wait)
+        else:
+            failed.append(task)
+            task_life.finish(state, task, TaskState.FAILED, error)
+    return failed

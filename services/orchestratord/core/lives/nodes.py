@@ -4,6 +4,7 @@ A worker belongs to the node that started it, and a card to one node at a time: 
 """
 
 import math
+from functools import partial
 
 from llorch.device_kind import DeviceKind
 from llorch.errors import Aborted, FailedPrecondition, Reason
@@ -11,6 +12,7 @@ from llorch.worker_state import TERMINAL, WorkerState
 from orchestratord.core.effects import StopWorker, WarnOfNode
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported, NodeTroubled
 from orchestratord.core.facts.fleet import Device, Leaving, Node, NodeState, Snapshot, Worker, WorkerReported
+from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import (
@@ -21,10 +23,9 @@ from orchestratord.core.lives import (
     node_renaming,
     offered_models,
     pools,
-    task_life,
     worker_life,
 )
-from orchestratord.core.placement import availability
+from orchestratord.core.placement.availability import Wait
 from orchestratord.core.state import BrainState
 
 
@@ -84,12 +85,25 @@ def forget(state: BrainState, event: NodeForgotten) -> None:
             Reason.NOT_PERMITTED,
             f"node '{node.node_id}' is connected; stop its pool manager first, then forget it",
         )
-    pools.forget(state, node)
+    records = [node.known, *state.drains.on_node(node.node_id)]
+    changes = (RecordChange(record, None) for record in records if record is not None)
+    state.propose(partial(_forget, state, node.node_id), *changes)
+
+
+def _forget(state: BrainState, node_id: str) -> None:
+    """It may have come back while that was written; then it is kept anew with its next full report."""
+    node = state.fleet.nodes.get(node_id)
+    if node is None:
+        return
+    for drain in state.drains.on_node(node_id):
+        state.drains.discard(drain.pool_id)
+    if node.state is NodeState.READY:
+        node.known = None
+        return
     for worker in state.fleet.workers_on(node.node_id):
         worker_life.gone(state, worker, f"node '{node.node_id}' was forgotten")
     model_loading.give_up_loads(state, node.node_id)
     known_nodes.forget_devices(state, node, node.devices)
-    known_nodes.forget(state, node)
     state.look_again = True
     del state.fleet.nodes[node.node_id]
     offered_models.withdraw_what_is_gone(state)
@@ -278,15 +292,16 @@ def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_c
 
 
 def _fail_if_no_device_comes(state: BrainState) -> None:
-    """No task waits without end: with no device for the grace, waiting tasks fail with the reason."""
-    if state.fleet.usable_devices() or not len(state.queue) or state.now < state.recovering_until:
+    """Whether tasks wait for devices that are known, `availability` says. If none is, they wait for the grace."""
+    has_device = any(node.devices for node in state.fleet.nodes.values())
+    if has_device or not len(state.queue) or state.now < state.recovering_until:
         state.no_device_since = None
         return
     if state.no_device_since is None:
         state.no_device_since = state.now
     if state.now - state.no_device_since < state.config.no_device_grace_s:
         return
-    message = "no GPU host with a usable device is connected any more; see `llorch gpus`, and to pool-managerd there"
+    message = "no GPU host with a device is connected any more; see `llorch gpus`, and to pool-managerd there"
+    error, wait = TaskError(Reason.NO_DEVICE, message, retryable=True), Wait(("a GPU host",), "a GPU host")
     for model in list(state.queue.models()):
-        if not availability.is_served(state, model):
-            task_life.fail_waiting(state, model, TaskError(Reason.NO_DEVICE, message, retryable=True))
+        model_loading.refuse(state, [state.tasks[task_id] for task_id in state.queue.waiting_for(model)], error, wait)

@@ -70,13 +70,6 @@ def workers_known(state: BrainState, node: Node) -> None:
             _finish_if_empty(state, drain)
 
 
-def forget(state: BrainState, node: Node) -> None:
-    """With their node."""
-    for drain in state.drains.on_node(node.node_id):
-        state.drains.discard(drain.pool_id)
-        state.emit(PersistRecord(drain, None))
-
-
 def follow_devices(state: BrainState, node: Node) -> None:
     """A drained pool stays so when a card is put in, or taken out of it: as a rule that is what it was drained for."""
     for drain in state.drains.on_node(node.node_id):

@@ -16,7 +16,7 @@ from orchestratord.core.facts.loads import Plan
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
-from orchestratord.core.facts.task import TaskError
+from orchestratord.core.facts.task import Task, TaskError
 from orchestratord.core.placement import promises, replicas
 from orchestratord.core.placement.absences import Survey, survey
 from orchestratord.core.placement.load_planning import Outlook, may_ever_fit, outlook
@@ -103,15 +103,31 @@ def may_be_there(state: BrainState, model: Model, lane: Lane) -> Wait | None:
     return None if state.now >= state.settles_at else _wait_for(survey(state, model, lane))
 
 
-def verdict(state: BrainState, model: Model, lane: Lane, decision: Decision) -> tuple[Outcome, str]:
-    """The outcome of a decision on a load, and why: what it waits for, or the reason of the refusal."""
+def waits_until(state: BrainState, task: Task, wait: Wait | None) -> float:
+    """How long a task without a place waits beyond the time of others: one that was accepted for good does so for what
+    is away, or, after a start that knew no node, for nodes that may come yet.
+    """
+    is_blind = state.knew_no_node and state.now < state.recovering_until
+    if not task.request.durable or not (wait or is_blind):
+        return state.now
+    began = state.now if task.placeless_since is None else task.placeless_since
+    return began + state.config.recovery_window_s
+
+
+def verdict(
+    state: BrainState, model: Model, lane: Lane, decision: Decision, task: Task | None = None
+) -> tuple[Outcome, str]:
+    """The outcome of a decision on a load, and why: what it waits for, or the reason of the refusal. `task` is one that
+    waits, where it is about one.
+    """
     if decision.chosen is not None:
         return Outcome.CHOSEN, ""
     if decision.waits:
         return Outcome.WAITS, ""
     looked = outlook(state, model, lane, frozenset(state.refusals.get(model.name, ())))
     stands = standing(state, model, lane, looked)
-    if stands.error is not None:
+    may_wait = task is not None and state.now < waits_until(state, task, stands.wait)
+    if stands.error is not None and not may_wait:
         return Outcome.REFUSED, stands.error.message
     return Outcome.WAITS, stands.wait.words if stands.wait else ""
 

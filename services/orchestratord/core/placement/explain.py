@@ -47,7 +47,7 @@ def explain_task(state: BrainState, task: Task) -> DecisionRecord:
     model = state.catalog.get_active(task.request.model)
     lane = lane_of(state, task.request, task.promise)
     request = _load_request(state, model, lane, task.request.prompt_tokens, task.request.max_tokens or 0)
-    return replace(_explain(state, request, task.request), task_id=task.task_id)
+    return replace(_explain(state, request, task.request, task), task_id=task.task_id)
 
 
 def _load_request(state: BrainState, model: Model, lane: Lane, prompt_tokens: int, output_tokens: int) -> LoadRequest:
@@ -61,11 +61,11 @@ def _load_request(state: BrainState, model: Model, lane: Lane, prompt_tokens: in
     )
 
 
-def _explain(state: BrainState, request: LoadRequest, task: TaskRequest) -> DecisionRecord:
+def _explain(state: BrainState, request: LoadRequest, task: TaskRequest, waiting: Task | None = None) -> DecisionRecord:
     there = _workers(state, request, task)
     elsewhere = place_load(state, request, details=True)
     if there.chosen is None:
-        outcome, why = verdict(state, request.model, request.lane, elsewhere)
+        outcome, why = verdict(state, request.model, request.lane, elsewhere, waiting)
         return record_of(state, _with_removed(elsewhere, there), outcome, decision_id="", why=why)
     is_free = state.fleet.workers[there.chosen.worker_id].takes_runs
     outcome = Outcome.CHOSEN if is_free else Outcome.WAITS
