@@ -1,7 +1,9 @@
 """The orchestrator starts anew while its nodes and workers go on."""
 
+import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
 
 from llama_orch.v2 import worker_pb2
@@ -23,10 +25,29 @@ async def test_what_ran_and_what_waited_is_done_by_the_same_worker(tmp_path: Pat
         with pytest.raises(InvalidArgument) as reset:
             await system.stream(tasks[0], after="1.1")
         assert reset.value.reason is Reason.STREAM_RESET
+        events = await _as_a_browser_reads(system.http, f"/v2/tasks/{tasks[0]}/events?after=1.1")
+        assert [event for event in events if event != "token"] == ["reset", "started", "placed", "end"]
         for task_id in tasks:
             events = await system.stream(task_id)
             assert events[-1].end.tokens_out == TOKENS
         assert len((await system.state()).workers) == 1
+
+
+async def _as_a_browser_reads(http: httpx.AsyncClient, url: str) -> list[str]:
+    """The types of the events, until a task's end: an EventSource asks the same URL again, with the id that it was told
+    last.
+    """
+    types, headers = list[str](), dict[str, str]()
+    async with asyncio.timeout(20):
+        while "end" not in types:
+            answer = await http.get(url, headers=headers)
+            assert answer.status_code == 200, "it would never ask again"
+            for line in answer.text.splitlines():
+                if line.startswith("event: "):
+                    types.append(line.removeprefix("event: "))
+                elif line.startswith("id: "):
+                    headers = {"Last-Event-ID": line.removeprefix("id: ")}
+    return types
 
 
 async def _has_output(system: WholeSystem, task_id: str) -> bool:
