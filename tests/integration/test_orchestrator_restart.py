@@ -29,8 +29,8 @@ async def test_what_ran_and_what_waited_is_done_by_the_same_worker(tmp_path: Pat
         with pytest.raises(InvalidArgument) as reset:
             await system.stream(tasks[0], after="1.1")
         assert reset.value.reason is Reason.STREAM_RESET
-        events = await _as_a_browser_reads(system.http, f"/v2/tasks/{tasks[0]}/events?after=1.1")
-        assert [event for event in events if event != "token"] == ["reset", "started", "placed", "end"]
+        types = await _as_a_browser_reads(system.http, f"/v2/tasks/{tasks[0]}/events?after=1.1")
+        assert [it for it in types if it != "token"] == ["reset", "started", "placed", "end"]
         for task_id in tasks:
             events = await system.stream(task_id)
             assert events[-1].end.tokens_out == TOKENS
