@@ -16,7 +16,7 @@ from llorch.errors import LlorchError, Reason
 from llorch.rpc.status import has_broken
 
 COME_BACK_AFTER_MS = 1000
-"""Also after a reset: the browser keeps the last `retry:` for whatever breaks later."""
+"""At least, also after a reset: the browser keeps the last `retry:` for whatever breaks later."""
 
 _BEFORE_THE_FIRST = b"0.0"
 """A cursor that any log of a task can be read from, as the orchestrator has nothing to start over before it."""
@@ -52,7 +52,7 @@ def _is_reset(error: LlorchError) -> bool:
 def _come_back(error: LlorchError) -> bytes:
     """The comment is for people; programs see the end of the connection and no event."""
     why = " ".join(f"{error.reason}: {error.message}".split())
-    return b": %b\nretry: %d\n\n" % (why.encode(), error.retry_after_ms or COME_BACK_AFTER_MS)
+    return b": %b\nretry: %d\n\n" % (why.encode(), max(error.retry_after_ms or 0, COME_BACK_AFTER_MS))
 
 
 def _reset(error: LlorchError) -> bytes:

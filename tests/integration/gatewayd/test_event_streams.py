@@ -147,14 +147,15 @@ async def test_a_bad_body_of_a_stream_is_an_http_status(gateway: RunningGateway)
 
 @pytest.mark.req("GATE-4002")
 @pytest.mark.parametrize(
-    "error",
+    ("error", "retry_ms"),
     [
-        Unavailable(Reason.DRAINING, "this server is shutting down", retry_after_ms=700),
-        Unavailable(Reason.SLOW_READER, "not read"),
+        (Unavailable(Reason.DRAINING, "this server is shutting down", retry_after_ms=1700), 1700),
+        (Unavailable(Reason.DRAINING, "this server is shutting down", retry_after_ms=10), 1000),
+        (Unavailable(Reason.SLOW_READER, "not read"), 1000),
     ],
 )
 async def test_readers_of_a_task_are_told_to_come_back_where_their_call_broke(
-    orchestrator: FakeOrchestrator, gateway: RunningGateway, error: Unavailable
+    orchestrator: FakeOrchestrator, gateway: RunningGateway, error: Unavailable, retry_ms: int
 ) -> None:
     async def break_off(_request: Any, context: Any) -> None:
         await context.write(STARTED)
@@ -164,7 +165,7 @@ async def test_readers_of_a_task_are_told_to_come_back_where_their_call_broke(
     stream = await SseReader.open(gateway.address, EVENTS)
     assert [event.type for event in await stream.events()] == ["started"]
     await stream.close()
-    assert stream.comments == [f": {error.reason}: {error.message}\nretry: {error.retry_after_ms or 1000}"]
+    assert stream.comments == [f": {error.reason}: {error.message}\nretry: {retry_ms}"]
 
 
 async def test_readers_of_a_task_are_told_to_come_back_when_the_orchestrator_ends(
@@ -271,7 +272,7 @@ async def test_a_reader_that_comes_back_to_output_that_was_started_over_begins_a
         stream = await SseReader.open(gateway.address, target, headers)
         (event,) = await stream.events()
         await stream.close()
-        assert (event.type, event.id) == ("reset", "0.0")
+        assert (event.type, event.id, event.retry_ms) == ("reset", "0.0", 1000)
         assert event.data == {"type": "reset", "code": "STREAM_RESET", "message": "it was started over"}
 
 
