@@ -76,7 +76,7 @@ def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, draining: a
         HostGuard(split_address(settings.bind)[0], settings.allowed_host, settings.allowed_origin),
         ClientCheck(settings.token, optional=settings.auth_optional),
         {"/healthz": health.answer_alive, "/readyz": health.answer_ready},
-        (Api("/v1/", openai_door, openai_errors), Api("", rpc_door, errors)),
+        (Api("/v1/", openai_door, openai_errors), Api("", rpc_door, errors, rpc_door.turn_away)),
         settings.max_requests,
     )
 

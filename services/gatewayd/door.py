@@ -18,6 +18,7 @@ from llorch.rpc.client import Metadata
 
 Handler = Callable[[Exchange, Metadata], Awaitable[None]]
 OpenHandler = Callable[[Exchange], Awaitable[None]]
+TurnAway = Callable[[Exchange, LlorchError], Awaitable[None]]
 
 
 class ErrorShape(Protocol):
@@ -30,11 +31,15 @@ class ErrorShape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """All paths that begin with `prefix`: what handles them, and in which shape their clients get errors."""
+    """All paths that begin with `prefix`: what handles them, and in which shape their clients get errors.
+
+    `turn_away` is for a gateway that is full: it answers, or raises the error that it was handed.
+    """
 
     prefix: str
     handler: Handler
     errors: ErrorShape
+    turn_away: TurnAway | None = None
 
 
 _CORRELATION = re.compile(r"[\x21-\x7e]{1,128}")
@@ -74,7 +79,7 @@ class Door:
         api = next(api for api in self._apis if exchange.raw_path.startswith(api.prefix))
         self._serving += 1
         try:
-            await self._admit_and_handle(exchange, call, api.handler)
+            await self._admit_and_handle(exchange, call, api)
         except ClientGone:
             _log.debug("client_gone", path=exchange.raw_path)
         except LlorchError as error:
@@ -85,22 +90,26 @@ class Door:
         finally:
             self._serving -= 1
 
-    async def _admit_and_handle(self, exchange: Exchange, call: CallInfo, handler: Handler) -> None:
+    async def _admit_and_handle(self, exchange: Exchange, call: CallInfo, api: Api) -> None:
         self._hosts.check(exchange.headers)
         open_handler = self._open_paths.get(exchange.raw_path)
         if open_handler is not None:
             await open_handler(exchange)
             return
         if self._serving > self._max_requests:
-            raise ResourceExhausted(
+            full = ResourceExhausted(
                 Reason.TOO_MANY_CALLS,
                 f"this gateway serves {self._max_requests} requests already",
                 retry_after_ms=_RETRY_WHEN_FULL_MS,
             )
+            if api.turn_away is None:
+                raise full
+            await api.turn_away(exchange, full)
+            return
         identity, metadata = self._clients.admit(exchange)
         call.identity = identity.name
         try:
-            await handler(exchange, (*metadata, (CORRELATION_ID, exchange.correlation_id)))
+            await api.handler(exchange, (*metadata, (CORRELATION_ID, exchange.correlation_id)))
         except Unauthenticated as error:
             raise self._clients.to_client(exchange, error) from None
 

@@ -94,6 +94,13 @@ class EventStream:
         )
 
 
+async def answer_with(exchange: Exchange, error: LlorchError, frames: Frames) -> None:
+    """A stream that has nothing but its end to tell."""
+    await exchange.start(200, _HEADERS)
+    await exchange.write(frames.encode_error(error))
+    await exchange.end()
+
+
 async def _end_when_gone(exchange: Exchange, outbox: Outbox) -> None:
     await exchange.wait_gone()
     outbox.end()

@@ -6,7 +6,7 @@ from functools import partial
 from google.protobuf.message import Message
 
 from gatewayd import sse
-from gatewayd.event_stream import EventStream, Frames
+from gatewayd.event_stream import EventStream, Frames, answer_with
 from gatewayd.exchange import Exchange
 from gatewayd.request_body import BodyReader
 from gatewayd.route_table import RouteTable
@@ -14,6 +14,7 @@ from gatewayd.routes import Route
 from gatewayd.task_frames import TaskFrames
 from gatewayd.transcode import build_answer, build_request
 from gatewayd.upstream import Upstream
+from llorch.errors import LlorchError
 from llorch.rpc.client import Metadata
 
 _AFTER = "after"
@@ -32,7 +33,7 @@ class RpcDoor:
         request = await self._read_request(exchange, route, variables)
         if route.rpc.server_streaming:
             frames: Frames = sse
-            if _AFTER in request.DESCRIPTOR.fields_by_name:
+            if _reads_a_task(route):
                 frames = TaskFrames(comes_back=_resume(request, exchange))
             await self._streams.relay(exchange, self._upstream.open_stream(route.rpc, request, metadata), frames)
         else:
@@ -40,10 +41,25 @@ class RpcDoor:
             content = build_answer(route, response)
             await exchange.answer(route.success_status, content.content_type, content.data)
 
+    async def turn_away(self, exchange: Exchange, error: LlorchError) -> None:
+        """For a gateway that is full: the reader of a task that comes back is told to come again."""
+        route, variables = self._routes.find(exchange.method, exchange.raw_path)
+        if not _reads_a_task(route):
+            raise error
+        request = build_request(route, variables, exchange.query, b"")
+        frames = TaskFrames(comes_back=_resume(request, exchange))
+        if not frames.may_begin_with(error):
+            raise error
+        await answer_with(exchange, error, frames)
+
     async def _read_request(self, exchange: Exchange, route: Route, variables: Mapping[str, str]) -> Message:
         if not route.body:
             return build_request(route, variables, exchange.query, b"")
         return await self._bodies.read(exchange, partial(build_request, route, variables, exchange.query))
+
+
+def _reads_a_task(route: Route) -> bool:
+    return route.rpc.server_streaming and _AFTER in route.rpc.input_type.fields_by_name
 
 
 def _resume(request: Message, exchange: Exchange) -> bool:
@@ -51,4 +67,4 @@ def _resume(request: Message, exchange: Exchange) -> bool:
     last = exchange.headers.get(_LAST_EVENT_ID)
     if last:
         setattr(request, _AFTER, last)
-    return bool(last)
+    return bool(getattr(request, _AFTER))

@@ -3,7 +3,8 @@
 A browser's EventSource reads on by itself where a stream ends, with the id of the last event in `Last-Event-ID`. It
 stops for good where the answer has any other status than 200, and a page takes an event of the type `error` as the end
 of the task. So a stream that broke ends with `retry:` and no event, and a reader that comes back while the orchestrator
-is still away is not refused with 503, but answered with 200, told to come back, and let go.
+is still away, or this gateway is full, is not refused with a status, but answered with 200, told to come back, and let
+go.
 """
 
 from typing import Any
@@ -15,12 +16,14 @@ from llorch.errors import LlorchError, Reason
 from llorch.rpc.status import has_broken
 
 COME_BACK_AFTER_MS = 1000
+"""At least, also after a reset: the browser keeps the last `retry:` for whatever breaks later."""
 
-_BEGIN_ANEW_AFTER_MS = 100
+_BEFORE_THE_FIRST = b"0.0"
+"""A cursor that any log of a task can be read from, as the orchestrator has nothing to start over before it."""
 
 
 class TaskFrames:
-    """`comes_back`: the reader has told the id of its last event in the header, as an EventSource does."""
+    """`comes_back`: the reader has told the id of its last event."""
 
     def __init__(self, *, comes_back: bool) -> None:
         self._comes_back = comes_back
@@ -49,10 +52,16 @@ def _is_reset(error: LlorchError) -> bool:
 def _come_back(error: LlorchError) -> bytes:
     """The comment is for people; programs see the end of the connection and no event."""
     why = " ".join(f"{error.reason}: {error.message}".split())
-    return b": %b\nretry: %d\n\n" % (why.encode(), error.retry_after_ms or COME_BACK_AFTER_MS)
+    return b": %b\nretry: %d\n\n" % (why.encode(), max(error.retry_after_ms or 0, COME_BACK_AFTER_MS))
 
 
 def _reset(error: LlorchError) -> bytes:
-    """The output starts over. After the empty id an EventSource comes back without one, and gets it from its start."""
+    """The output starts over. The id stays with an EventSource: it goes before an old `?after=`, which would be told
+    of the reset again and again, and the reader is known as one that comes back if the orchestrator is away once more.
+    """
     shown = {"type": "reset", "code": error.reason.value, "message": error.message}
-    return b"event: reset\nid: \nretry: %d\ndata: %b\n\n" % (_BEGIN_ANEW_AFTER_MS, encode_json(shown))
+    return b"event: reset\nid: %b\nretry: %d\ndata: %b\n\n" % (
+        _BEFORE_THE_FIRST,
+        COME_BACK_AFTER_MS,
+        encode_json(shown),
+    )

@@ -26,7 +26,7 @@ from pool_managerd.devices.choose import open_inventory
 from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.monitor import DeviceMonitor
 from pool_managerd.devices.naming import devices_named
-from pool_managerd.host_identity import host_id_in
+from pool_managerd.host_identity import HostIdentity
 from pool_managerd.link.node_link import NodeIdentity, NodeLink
 from pool_managerd.link.worker_calls import GrpcWorkerCalls
 from pool_managerd.link.worker_stats import WorkerStats
@@ -74,7 +74,7 @@ class PoolManager:
         self._clock = SystemClock()
         self._bell = Bell()
         self._guard = ControlGuard(data_dir.control)
-        self._host_id = host_id_in(data_dir.host)
+        self._host = HostIdentity(data_dir.host)
         self._pools: tuple[Pool, ...] = ()
         facts = NodeFacts(self._sources_in_use, self._where_it_fits, self._bell.ring)
         self._shelf = make_shelf(settings, data_dir.models, facts, tasks, self._clock)
@@ -202,7 +202,7 @@ class PoolManager:
                 version("llama-orch"),
                 advertise_address,
                 self._settings.labels,
-                self._host_id,
+                self._host.host_id,
             ),
             state=self.state,
             bell=self._bell,

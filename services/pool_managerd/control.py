@@ -2,6 +2,10 @@
 
 Epochs of one cluster are compared; those of two clusters can't be. Which cluster this node belongs to is decided
 by the link that the node itself opened, and kept on disk.
+
+A node whose disk is full goes on with what it has in memory, since the other way nothing could be started or stopped
+there until a person comes. What that risks: if its pool manager starts anew before the disk has it, the node takes
+commands from an orchestrator that was superseded meanwhile, if that one still runs. Its workers do not.
 """
 
 import json
@@ -11,8 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llorch.errors import FailedPrecondition, Reason, Unavailable, invalid_field
+from llorch.errors import FailedPrecondition, Reason, invalid_field
+from llorch.logs import get_logger
 from pool_managerd.durable_file import write_durably
+
+_WHEN_NOT_KEPT = (
+    "make room on the disk of data_dir, and let this user write there; it is written with the next command. Before "
+    "that, start this pool manager anew only if no superseded orchestrator still runs: it would be obeyed again"
+)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +40,12 @@ class Authority:
 
 
 class ControlGuard:
-    """Writes to disk when the cluster or the epoch changes, which is when an orchestrator starts."""
+    """Writes to disk when the cluster or the epoch changes, which is when an orchestrator starts, until it could."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._authority = _read(path)
+        self._authority = self._kept = _read(path)
+        self._is_told = False
         self._highest_done = 0
         self._in_progress: set[int] = set()
 
@@ -90,17 +102,25 @@ class ControlGuard:
         return FailedPrecondition(Reason.STALE_EPOCH, why, metadata=follows)
 
     def _accept(self, authority: Authority) -> None:
-        if authority == self._authority:
-            return
+        if authority != self._authority:
+            self._authority = authority
+            self._highest_done = 0
+            self._in_progress = set()
+        if authority != self._kept:
+            self._keep()
+
+    def _keep(self) -> None:
         try:
-            write_durably(self._path, _to_json(authority))
+            write_durably(self._path, _to_json(self._authority))
         except OSError as error:
-            raise Unavailable(
-                Reason.STORE_FAILED, f"the node can't write to its data directory: {error.strerror}"
-            ) from error
-        self._authority = authority
-        self._highest_done = 0
-        self._in_progress = set()
+            if not self._is_told:
+                _log.error("epoch_not_kept", file=str(self._path), why=error.strerror, what_to_do=_WHEN_NOT_KEPT)
+            self._is_told = True
+            return
+        if self._is_told:
+            _log.info("epoch_kept", file=str(self._path))
+        self._is_told = False
+        self._kept = self._authority
 
 
 def _to_json(authority: Authority) -> dict[str, Any]:
@@ -114,6 +134,8 @@ def _read(path: Path) -> Authority:
         return Authority(cluster_id=fields["cluster_id"], control_epoch=fields["control_epoch"])
     except FileNotFoundError:
         return Authority()
+    except OSError as error:
+        raise FailedPrecondition(Reason.STORE_FAILED, f"{path} can't be read: {error.strerror}") from error
     except (KeyError, ValueError, TypeError) as error:
         raise FailedPrecondition(
             Reason.STORE_FAILED, f"{path} does not hold what this program writes there; remove it and start again"

@@ -10,6 +10,7 @@ import pytest
 from llama_orch.v2 import node_link_pb2
 from llorch.clock import SystemClock
 from llorch.device_kind import DeviceKind
+from llorch.errors import Reason, Unavailable
 from llorch.identifiers import new_id
 from orchestratord.store.sqlite import open_sqlite
 from pool_managerd.bell import Bell
@@ -164,7 +165,8 @@ async def test_of_a_node_of_an_earlier_release_that_can_not_be_helped_the_operat
         return message
 
     async def is_told() -> bool:
-        return any("delete control.json" in node.trouble for node in (await orchestrator.state()).nodes)
+        troubles = [node.trouble for node in (await orchestrator.state()).nodes]
+        return any("its log says why" in it and "delete control.json" in it for it in troubles)
 
     monkeypatch.setattr(NodeLink, "_register", without_epoch)
     control = tmp_path / "control"
@@ -178,3 +180,23 @@ async def test_of_a_node_of_an_earlier_release_that_can_not_be_helped_the_operat
             return [node.trouble for node in (await orchestrator.state()).nodes] == [""]
 
         await wait_until(is_well)
+
+
+async def test_of_a_node_that_leaves_at_once_the_operator_is_told_where_the_cause_stands(
+    orchestrator: WholeSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has told its epoch, so that this is no matter of epochs."""
+
+    def leave(self: NodeLink, directive: node_link_pb2.NodeDirective) -> float:
+        raise Unavailable(Reason.STORE_FAILED, "the node can't go on")
+
+    async def is_told() -> bool:
+        return any("its log says why" in node.trouble for node in (await orchestrator.state()).nodes)
+
+    control = tmp_path / "control"
+    ControlGuard(control).follow((await orchestrator.state()).cluster_id, 50)
+    monkeypatch.setattr(NodeLink, "_registered", leave)
+    async with linked(orchestrator.address, "192.168.1.20:9200", "card", control):
+        await wait_until(is_told)
+        (node,) = (await orchestrator.state()).nodes
+        assert "control.json" not in node.trouble

@@ -1,12 +1,18 @@
 """The orchestrator starts anew while its nodes and workers go on."""
 
+import asyncio
+import errno
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+import pool_managerd.control
+import pool_managerd.host_identity
 from llama_orch.v2 import worker_pb2
 from llorch.errors import InvalidArgument, Reason
-from support.whole_system import WholeSystem, task, wait_until, whole_system
+from support.whole_system import WholeSystem, gguf, task, wait_until, whole_system
 
 TOKENS = 200
 
@@ -23,10 +29,52 @@ async def test_what_ran_and_what_waited_is_done_by_the_same_worker(tmp_path: Pat
         with pytest.raises(InvalidArgument) as reset:
             await system.stream(tasks[0], after="1.1")
         assert reset.value.reason is Reason.STREAM_RESET
+        types = await _as_a_browser_reads(system.http, f"/v2/tasks/{tasks[0]}/events?after=1.1")
+        assert [it for it in types if it in ("reset", "started", "error", "end")] == ["reset", "started", "end"]
         for task_id in tasks:
             events = await system.stream(task_id)
             assert events[-1].end.tokens_out == TOKENS
         assert len((await system.state()).workers) == 1
+
+
+@pytest.mark.req("ORCH-1009")
+async def test_a_node_whose_disk_is_full_serves_the_next_orchestrator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_path: Path, _content: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pool_managerd.host_identity, "write_durably", full)
+    monkeypatch.setattr(pool_managerd.control, "write_durably", full)
+    async with whole_system(tmp_path) as system:
+        assert (await system.generate(task()))[-1].HasField("end")
+        (before,) = (await system.state()).workers
+        assert system.lives is not None
+        await system.lives.begin_next(system.address)
+        await wait_until(lambda: _serves(system, before))
+        assert (await system.generate(task()))[-1].HasField("end")
+        await system.register("new", f"file:{gguf(tmp_path, 'new.gguf')}")
+        assert (await system.generate(task(model="new")))[-1].HasField("end")
+        assert [node.trouble for node in (await system.state()).nodes] == [""]
+    told = capsys.readouterr()
+    assert "epoch_not_kept" in told.out + told.err
+
+
+async def _as_a_browser_reads(http: httpx.AsyncClient, url: str) -> list[str]:
+    """The types of the events, until a task's end: an EventSource asks the same URL again, with the id that it was told
+    last.
+    """
+    types, headers = list[str](), dict[str, str]()
+    async with asyncio.timeout(20):
+        while "end" not in types:
+            answer = await http.get(url, headers=headers)
+            assert answer.status_code == 200, "it would never ask again"
+            for line in answer.text.splitlines():
+                if line.startswith("event: "):
+                    types.append(line.removeprefix("event: "))
+                elif line.startswith("id: "):
+                    headers = {"Last-Event-ID": line.removeprefix("id: ")}
+    return types
 
 
 async def _has_output(system: WholeSystem, task_id: str) -> bool:

@@ -185,7 +185,8 @@ class Register(_message.Message):
     host_id: _builtins.str
     """Which host this is, whatever it is called: made once and kept in the data folder of its pool manager. A host that
     registers under another name takes its workers, its released devices and its drained pools along.
-    Empty = of a pool manager of an earlier release; then every name is another host.
+    Empty = of a pool manager of an earlier release, or of one that can't keep it yet, as its disk is full; then every name
+    is another host.
     """
     cluster_id: _builtins.str
     """Cluster whose orchestrator the node followed last; empty if it has followed none. An orchestrator of this cluster whose

@@ -116,20 +116,22 @@ class NodeLinkService:
                 await context.write(_directive(ack=node_link_pb2.ReportAck(report_seq=report.report_seq)))
         finally:
             draining.cancel()
-            if not has_reported and not register.control_epoch and not self._draining.is_set():
-                self._note_left_at_once(node_id)
+            if not has_reported and not self._draining.is_set():
+                self._note_left_at_once(node_id, tells_its_epoch=bool(register.control_epoch))
 
-    def _note_left_at_once(self, node_id: str) -> None:
-        """A pool manager of an earlier release that has seen a later epoch registers, and leaves; again and again."""
+    def _note_left_at_once(self, node_id: str, *, tells_its_epoch: bool) -> None:
+        """So does a pool manager of an earlier release that has seen a later epoch, or whose disk is full."""
         self._left_at_once[node_id] += 1
         if self._left_at_once[node_id] == _LEFT_AT_ONCE_TIMES:
-            trouble = stale_epoch.of_an_earlier_release(node_id)
+            trouble = stale_epoch.of_a_node_that_leaves_at_once(node_id, tells_its_epoch=tells_its_epoch)
             _log.error("node_leaves_at_once", node_id=node_id, what_to_do=trouble)
             self._owner.post(events.NodeTroubled(node_id, trouble))
 
     async def _refusal_of_authority(self, register: node_link_pb2.Register) -> node_link_pb2.Refused | None:
         try:
-            await self._authority.take_in(register.node_id, register.cluster_id, register.control_epoch)
+            await self._authority.take_in(
+                register.node_id, register.cluster_id, register.control_epoch, register.host_id
+            )
         except FailedPrecondition as error:
             message = f"this orchestrator may not command the node: {error.message}"
             return node_link_pb2.Refused(reason=reason_to_proto(error.reason), message=message)

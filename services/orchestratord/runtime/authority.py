@@ -15,7 +15,7 @@ from llorch.logs import get_logger
 from orchestratord.store.interface import Incarnation, Store
 
 HIGHEST_EPOCH = 2**62
-"""A node that names a higher one is mistaken: no orchestrator has started that often."""
+"""A node that names a higher one than this, and than ours, is mistaken: no orchestrator has started that often."""
 
 _log = get_logger("orchestratord")
 
@@ -26,7 +26,7 @@ class Authority:
         self._incarnation = incarnation
         self._rising = asyncio.Lock()
         self._links: Counter[str] = Counter()
-        self._commanded: set[str] = set()
+        self._commanded: set[str] = set()  # by the host's id; nodes that tell none by theirs
 
     @property
     def cluster_id(self) -> str:
@@ -36,20 +36,25 @@ class Authority:
     def control_epoch(self) -> int:
         return self._incarnation.control_epoch
 
-    async def take_in(self, node_id: str, cluster_id: str, control_epoch: int) -> None:
+    async def take_in(self, node_id: str, cluster_id: str, control_epoch: int, host_id: str = "") -> None:
         """Before the node is registered. Raises FailedPrecondition / STALE_EPOCH where this orchestrator may not rise.
 
-        A node that this one has not commanded yet, and that has seen the very same epoch, has it from an orchestrator
-        on another copy of the database. It counts that one's commands, so this one needs an epoch of its own as well.
+        A host that this one has not commanded yet, whatever it was called then, and that has seen the very same epoch,
+        has it from an orchestrator on another copy of the database. It counts that one's commands, so this one needs an
+        epoch of its own as well. A node may tell its host for the first time, once its pool manager was upgraded.
         """
-        if control_epoch > HIGHEST_EPOCH:
-            raise invalid_field("register.control_epoch", f"is at most {HIGHEST_EPOCH}")
         if cluster_id == self.cluster_id:
-            knows_this_one = node_id in self._commanded
+            if control_epoch > max(HIGHEST_EPOCH, self.control_epoch):
+                raise invalid_field(
+                    "register.control_epoch",
+                    f"is at most {HIGHEST_EPOCH}; stop the pool manager, delete control.json in its data directory, "
+                    "and start it again",
+                )
+            knows_this_one = not self._commanded.isdisjoint((host_id, node_id))
             await self._rise_above(control_epoch - 1 if knows_this_one else control_epoch, f"node '{node_id}'")
         elif cluster_id:
             _log.info("node_comes_from_another_cluster", node_id=node_id, cluster_id=cluster_id)
-        self._commanded.add(node_id)
+        self._commanded.add(host_id or node_id)
 
     @contextmanager
     def linked(self, node_id: str) -> Iterator[None]:
@@ -70,9 +75,7 @@ class Authority:
             return False
         told = refusal.metadata.get("control_epoch", "")
         seen = int(told) if told.isascii() and told.isdecimal() else 0
-        if not seen or seen > HIGHEST_EPOCH:
-            return False
-        if seen > self.control_epoch and node_id in self._links:
+        if self.control_epoch < seen <= HIGHEST_EPOCH and node_id in self._links:
             await self._rise_above(seen, f"a command to node '{node_id}'")
         return sent_epoch < seen <= self.control_epoch
 
@@ -91,5 +94,6 @@ class Authority:
                 before=before,
                 now=self.control_epoch,
                 because_of=because_of,
-                why="it has seen a later epoch of this cluster; an older copy of the database seems to be in use",
+                why="it has seen this epoch or a later one from another start of this cluster's orchestrator; an older "
+                "copy of the database seems to be in use",
             )

@@ -17,6 +17,14 @@ def explained(node_id: str, refusal: FailedPrecondition) -> FailedPrecondition:
     return FailedPrecondition(refusal.reason, message, metadata=refusal.metadata)
 
 
+def of_a_node_that_leaves_at_once(node_id: str, *, tells_its_epoch: bool) -> str:
+    """Of one that registers, and leaves without a report, again and again. It alone knows why."""
+    leaves = f"the pool manager of node '{node_id}' registers, and leaves at once, again and again; its log says why"
+    if tells_its_epoch:
+        return leaves
+    return f"{leaves}. Where it says that this orchestrator was superseded: {of_an_earlier_release(node_id)}"
+
+
 def of_an_earlier_release(node_id: str) -> str:
     """Why a node of a release that does not tell its epoch is lost to an orchestrator that is behind it."""
     return (

@@ -48,7 +48,7 @@ _WHEN_ANOTHER_CLUSTER = (
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
     """How this node presents itself. `instance_id` tells a restart of the pool manager from a reconnect, `host_id` the
-    host, whatever its `node_id` is by now.
+    host, whatever its `node_id` is by now; it is asked at every registration.
     """
 
     node_id: str
@@ -56,7 +56,7 @@ class NodeIdentity:
     version: str
     advertise_address: str
     labels: Mapping[str, str] = field(default_factory=dict)
-    host_id: str = ""
+    host_id: Callable[[], str] = str
 
 
 class LinkRefused(FailedPrecondition):
@@ -140,7 +140,7 @@ class NodeLink:
             advertise_address=self._identity.advertise_address,
             labels=self._identity.labels,
             snapshot=snapshot,
-            host_id=self._identity.host_id,
+            host_id=self._identity.host_id(),
             cluster_id=self._guard.authority.cluster_id,
             control_epoch=self._guard.authority.control_epoch,
         )

@@ -11,6 +11,7 @@ class Event:
     type: str
     id: str
     data: dict[str, Any]
+    retry_ms: int | None = None
 
 
 @dataclass
@@ -71,4 +72,5 @@ class SseReader:
 
 def _parse(frame: str) -> Event:
     fields = dict(line.split(": ", 1) for line in frame.split("\n"))
-    return Event(fields["event"], fields.get("id", ""), json.loads(fields["data"]))
+    retry_ms = int(fields["retry"]) if "retry" in fields else None
+    return Event(fields["event"], fields.get("id", ""), json.loads(fields["data"]), retry_ms)

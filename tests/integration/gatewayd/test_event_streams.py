@@ -34,6 +34,11 @@ END = tasks.StreamTaskResponse(
 )
 HEARTBEAT = tasks.StreamTaskResponse(event=TaskEvent(heartbeat=task_event_pb2.Heartbeat()))
 EVENTS = "/v2/tasks/t1/events"
+READERS_THAT_COME_BACK: list[tuple[str, dict[str, str]]] = [
+    (EVENTS, {"Last-Event-ID": "1.4"}),
+    (f"{EVENTS}?after=1.4", {}),
+    (f"{EVENTS}?after=1.2", {"Last-Event-ID": "1.4"}),
+]
 BODY = b'{"model": "m", "generate": {"prompt": "hi"}}'
 
 
@@ -142,14 +147,15 @@ async def test_a_bad_body_of_a_stream_is_an_http_status(gateway: RunningGateway)
 
 @pytest.mark.req("GATE-4002")
 @pytest.mark.parametrize(
-    "error",
+    ("error", "retry_ms"),
     [
-        Unavailable(Reason.DRAINING, "this server is shutting down", retry_after_ms=700),
-        Unavailable(Reason.SLOW_READER, "not read"),
+        (Unavailable(Reason.DRAINING, "this server is shutting down", retry_after_ms=1700), 1700),
+        (Unavailable(Reason.DRAINING, "this server is shutting down", retry_after_ms=10), 1000),
+        (Unavailable(Reason.SLOW_READER, "not read"), 1000),
     ],
 )
 async def test_readers_of_a_task_are_told_to_come_back_where_their_call_broke(
-    orchestrator: FakeOrchestrator, gateway: RunningGateway, error: Unavailable
+    orchestrator: FakeOrchestrator, gateway: RunningGateway, error: Unavailable, retry_ms: int
 ) -> None:
     async def break_off(_request: Any, context: Any) -> None:
         await context.write(STARTED)
@@ -159,7 +165,7 @@ async def test_readers_of_a_task_are_told_to_come_back_where_their_call_broke(
     stream = await SseReader.open(gateway.address, EVENTS)
     assert [event.type for event in await stream.events()] == ["started"]
     await stream.close()
-    assert stream.comments == [f": {error.reason}: {error.message}\nretry: {error.retry_after_ms or 1000}"]
+    assert stream.comments == [f": {error.reason}: {error.message}\nretry: {retry_ms}"]
 
 
 async def test_readers_of_a_task_are_told_to_come_back_when_the_orchestrator_ends(
@@ -214,13 +220,35 @@ async def test_a_reader_that_comes_back_while_the_orchestrator_is_away_is_told_t
 ) -> None:
     """An EventSource that is answered with 503 never asks again."""
     await orchestrator.stop()
-    stream = await SseReader.open(gateway.address, EVENTS, {"Last-Event-ID": "1.4"})
-    assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
-    assert await stream.events() == []
-    await stream.close()
-    assert stream.comments[-1].endswith("\nretry: 1000")
+    for target, headers in READERS_THAT_COME_BACK:
+        stream = await SseReader.open(gateway.address, target, headers)
+        assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert await stream.events() == []
+        await stream.close()
+        assert stream.comments[-1].endswith("\nretry: 1000")
     first = await gateway.client.get(EVENTS)
     assert (first.status_code, first.json()["error"]["retryable"]) == (503, True)
+
+
+async def test_a_reader_that_comes_back_to_a_full_gateway_is_told_to_come_again(
+    orchestrator: FakeOrchestrator, start_gateway: StartGateway
+) -> None:
+    """All readers come at once after a restart; an EventSource that is answered with 429 never asks again."""
+    orchestrator.stream("StreamTask", STARTED, then_wait=True)
+    gateway = await start_gateway(max_requests=1)
+    held = await SseReader.open(gateway.address, EVENTS)
+    await held.events(1)
+    for target, headers in READERS_THAT_COME_BACK:
+        stream = await SseReader.open(gateway.address, target, headers)
+        assert (stream.status, await stream.events()) == (200, [])
+        await stream.close()
+        (comment,) = stream.comments
+        assert comment.startswith(": TOO_MANY_CALLS: this gateway serves 1 requests already")
+        assert comment.endswith("\nretry: 1000")
+    for other in (EVENTS, "/v2/meta/capabilities", "/v1/models", "/nowhere"):
+        answer = await gateway.client.get(other, headers={} if other == EVENTS else {"Last-Event-ID": "1.4"})
+        assert answer.status_code == (404 if other == "/nowhere" else 429), other
+    await held.close()
 
 
 async def test_what_will_not_pass_is_told_to_a_reader_that_comes_back_as_to_any_other(
@@ -240,13 +268,12 @@ async def test_a_reader_that_comes_back_to_output_that_was_started_over_begins_a
         raise InvalidArgument(Reason.STREAM_RESET, "it was started over")
 
     orchestrator.on("StreamTask", reset)
-    stream = await SseReader.open(gateway.address, EVENTS, {"Last-Event-ID": "1.4"})
-    (event,) = await stream.events()
-    await stream.close()
-    assert (event.type, event.id) == ("reset", "")
-    assert event.data == {"type": "reset", "code": "STREAM_RESET", "message": "it was started over"}
-    other = await gateway.client.get(f"{EVENTS}?after=1.4")
-    assert (other.status_code, other.json()["error"]["code"]) == (400, "STREAM_RESET")
+    for target, headers in READERS_THAT_COME_BACK:
+        stream = await SseReader.open(gateway.address, target, headers)
+        (event,) = await stream.events()
+        await stream.close()
+        assert (event.type, event.id, event.retry_ms) == ("reset", "0.0", 1000)
+        assert event.data == {"type": "reset", "code": "STREAM_RESET", "message": "it was started over"}
 
 
 async def test_a_client_that_leaves_is_noticed_within_250_ms(

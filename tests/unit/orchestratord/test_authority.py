@@ -61,6 +61,24 @@ async def test_a_node_with_our_epoch_of_another_copy_of_the_database_counts_othe
     assert authority.control_epoch == 2, "this one it has from us"
 
 
+async def test_a_host_that_is_renamed_is_no_sign_of_an_older_copy() -> None:
+    store, authority = await begun()
+    await authority.take_in(NODE, "", 0, "host-1")
+    await authority.take_in("workshop", authority.cluster_id, 1, "host-1")
+    assert (authority.control_epoch, store.rises) == (1, 0)
+    await authority.take_in(NODE, authority.cluster_id, 1, "host-2")
+    assert authority.control_epoch == 2, "this one has the name, and another orchestrator's epoch"
+
+
+async def test_a_node_that_tells_its_host_for_the_first_time_is_the_one_that_it_was() -> None:
+    """Its pool manager was upgraded, or its disk was full."""
+    store, authority = await begun()
+    await authority.take_in(NODE, "", 0)
+    await authority.take_in(NODE, authority.cluster_id, 1, "host-1")
+    await authority.take_in("workshop", authority.cluster_id, 1, "host-1")
+    assert (authority.control_epoch, store.rises) == (1, 0)
+
+
 async def test_nodes_that_come_at_once_raise_it_as_often_as_is_needed() -> None:
     store, authority = await begun()
     comings = (authority.take_in(f"node-{epoch}", authority.cluster_id, epoch) for epoch in (9, 5, 7))
@@ -84,6 +102,20 @@ async def test_an_epoch_that_can_not_be_is_refused() -> None:
     with authority.linked(NODE):
         assert not await authority.overcome(NODE, 1, stale(authority, HIGHEST_EPOCH + 1))
     assert authority.control_epoch == 1
+
+
+async def test_nodes_come_back_to_an_orchestrator_that_rose_above_the_highest_epoch_of_a_node() -> None:
+    _, authority = await begun()
+    await authority.take_in("mistaken", authority.cluster_id, HIGHEST_EPOCH)
+    risen = authority.control_epoch
+    assert risen == HIGHEST_EPOCH + 1
+    await authority.take_in(NODE, authority.cluster_id, 1)
+    await authority.take_in(NODE, authority.cluster_id, risen)
+    assert await authority.overcome(NODE, 1, stale(authority, risen))
+    with pytest.raises(InvalidArgument, match=r"delete control\.json"):
+        await authority.take_in("another", authority.cluster_id, risen + 1)
+    await authority.take_in("of another cluster", "another", risen + 1)
+    assert authority.control_epoch == risen
 
 
 async def test_a_refused_command_raises_the_epoch_only_for_a_node_that_is_linked_here() -> None:

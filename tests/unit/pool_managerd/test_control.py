@@ -1,9 +1,13 @@
+import errno
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
-from pool_managerd.control import CommandHeader, ControlGuard
+from pool_managerd import control
+from pool_managerd.control import Authority, CommandHeader, ControlGuard
 
 
 @pytest.fixture
@@ -33,6 +37,39 @@ def test_the_epoch_survives_a_restart(tmp_path: Path) -> None:
     with ControlGuard(tmp_path / "control.json").applying(header(1, epoch=5)):
         pass
     assert refusal(ControlGuard(tmp_path / "control.json"), header(1, epoch=4)) is Reason.STALE_EPOCH
+
+
+def test_a_node_with_a_full_disk_obeys_the_latest_epoch_and_keeps_it_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "control.json"
+    guard = ControlGuard(path)
+    guard.follow("home", 5)
+
+    def full(_path: Path, _content: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control, "write_durably", full)
+        guard.follow("home", 6)
+        with guard.applying(header(1, epoch=6)):
+            pass
+        assert refusal(guard, header(2, epoch=5)) is Reason.STALE_EPOCH
+        assert (guard.authority, guard.applied_command_seq) == (Authority("home", 6), 1)
+        told = capsys.readouterr().out
+        assert told.count("epoch_not_kept") == 1
+        assert "No space left on device" in told
+        assert "make room on the disk of data_dir" in told
+        assert ControlGuard(path).authority == Authority("home", 5)
+    with guard.applying(header(2, epoch=6)):
+        assert json.loads(path.read_text())["control_epoch"] == 6
+    assert guard.applied_command_seq == 2, "it is still the same epoch"
+    assert "epoch_kept" in capsys.readouterr().out
+
+
+def test_an_authority_that_can_not_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="can't be read: Is a directory"):
+        ControlGuard(tmp_path)
 
 
 def test_another_cluster_is_followed_only_by_the_link(guard: ControlGuard) -> None:
