@@ -49,7 +49,7 @@ def survey(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...
     return Survey(tuple(found.values()), largest_mib)
 
 
-class _Asked:
+class _FilterSet:
     """Filters that could remove anything: those that do so for good, and those that tell what is away."""
 
     def __init__(self, query: Query, asked: Sequence[Filter]) -> None:
@@ -77,9 +77,9 @@ class _Surveyor:
     def __init__(self, query: Query) -> None:
         self._query = query
         self._claims = Claims(query)
-        self._of_nodes = _Asked(query, filters.OF_NODES)
-        self._of_devices = _Asked(query, filters.OF_DEVICES)
-        self._of_sets = _Asked(query, filters.OF_SETS)
+        self._of_nodes = _FilterSet(query, filters.OF_NODES)
+        self._of_devices = _FilterSet(query, filters.OF_DEVICES)
+        self._of_sets = _FilterSet(query, filters.OF_SETS)
         self.largest_mib = 0
 
     def of_known_places(self) -> Iterator[Absence]:
