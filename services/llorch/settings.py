@@ -27,7 +27,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as BadFlag
 
-from llorch.errors import InvalidArgument, Reason
+from llorch.errors import InvalidArgument, LlorchError, Reason
 
 KNOWN_SECTIONS = frozenset(
     {"orchestrator", "pool_manager", "gateway", "worker", "models", "apps", "assignments", "logging"}
@@ -35,7 +35,7 @@ KNOWN_SECTIONS = frozenset(
 TOP_KEYS = frozenset({"models_dir"})
 """May stand above all sections; the daemon that has such a setting reads it."""
 _SHARED_VARIABLES = {"auth_optional": "AUTH_OPTIONAL"}
-"""Variables that tell all daemons alike, by the setting. What is said of a daemon alone, in its section as elsewhere, goes
+"""Variables that tell all daemons alike, by the setting. What is said of one daemon, in its section as elsewhere, goes
 before; an empty variable says nothing.
 """
 _EXIT_SETTINGS = 2
@@ -93,10 +93,12 @@ Settings = TypeVar("Settings", bound=DaemonSettings)
 
 
 def load(settings_class: type[Settings], argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process; bad ones end it with one line on stderr and exit code 2."""
+    """The settings of this process; bad ones end it with one line on stderr and exit code 2, and so do defaults that
+    can't be had.
+    """
     try:
         return read(settings_class, argv, os.environ if env is None else env)
-    except SettingsError as error:
+    except LlorchError as error:
         print(f"{_program(settings_class)}: {error.message}", file=sys.stderr)  # noqa: T201  # nothing else is up yet
         sys.exit(_EXIT_SETTINGS)
 
