@@ -141,7 +141,7 @@ async def test_the_command_that_is_printed_shows_the_token_to_the_gateway_and_on
     watched.chmod(0o755)
     async with guarded_up(tmp_path, "one", LLORCH_API_TOKEN=TOKEN) as system:
         lines = system.up.output.splitlines()
-        begin = next(number for number, line in enumerate(lines) if "Authorization: Bearer" in line)
+        begin = next(number for number, line in enumerate(lines) if "llorch gpus" in line) + 1
         command = "\n".join(lines[begin : lines.index("Ctrl-C ends everything.")])
         path = os.environ["PATH"]
         env = system.env | {"PATH": f"{watched.parent}:{path}", "REAL_PATH": path, "SEEN": str(tmp_path / "seen")}
