@@ -27,7 +27,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as BadFlag
 
-from llorch.errors import InvalidArgument, Reason
+from llorch.errors import InvalidArgument, LlorchError, Reason
 
 KNOWN_SECTIONS = frozenset(
     {"orchestrator", "pool_manager", "gateway", "worker", "models", "apps", "assignments", "logging"}
@@ -35,7 +35,9 @@ KNOWN_SECTIONS = frozenset(
 TOP_KEYS = frozenset({"models_dir"})
 """May stand above all sections; the daemon that has such a setting reads it."""
 _SHARED_VARIABLES = {"auth_optional": "AUTH_OPTIONAL"}
-"""Variables that tell all daemons alike, by the setting. A daemon's own goes before; an empty one says nothing."""
+"""Variables that tell all daemons alike, by the setting. What is said of one daemon, in its section as elsewhere, goes
+before; an empty variable says nothing.
+"""
 _EXIT_SETTINGS = 2
 
 
@@ -91,10 +93,12 @@ Settings = TypeVar("Settings", bound=DaemonSettings)
 
 
 def load(settings_class: type[Settings], argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process; bad ones end it with one line on stderr and exit code 2."""
+    """The settings of this process; bad ones end it with one line on stderr and exit code 2, and so do defaults that
+    can't be had.
+    """
     try:
         return read(settings_class, argv, os.environ if env is None else env)
-    except SettingsError as error:
+    except LlorchError as error:
         print(f"{_program(settings_class)}: {error.message}", file=sys.stderr)  # noqa: T201  # nothing else is up yet
         sys.exit(_EXIT_SETTINGS)
 
@@ -105,13 +109,14 @@ def read(settings_class: type[Settings], argv: Sequence[str], env: Mapping[str, 
     variables = _read_environment(settings_class, env)
     file = _find_file(flags.get("config"), env)
     keys = _read_file(settings_class, file) if file else {}
-    values: dict[str, Any] = {**keys, **variables, **flags}
+    shared = {name: value for name, value in _read_shared(settings_class, env).items() if name not in keys}
+    values: dict[str, Any] = {**shared, **keys, **variables, **flags}
     if file:
         values["config"] = file
     try:
         return settings_class(**values)
     except ValidationError as error:
-        raise SettingsError(_describe(settings_class, error, flags, variables, file, env)) from None
+        raise SettingsError(_describe(settings_class, error, flags, variables, shared, file)) from None
 
 
 def configured(section: str, name: str, config: Path | None, env: Mapping[str, str]) -> str | None:
@@ -153,17 +158,19 @@ def _read_environment(settings_class: type[DaemonSettings], env: Mapping[str, st
         if name.startswith(prefix) and name not in known:
             raise SettingsError(f"the environment sets {name}, which means nothing{_nearest(name, known)}")
     source = EnvSettingsSource(settings_class, env_prefix=prefix)
-    shared = {
-        _variable(settings_class, name): env[variable]
-        for name, variable in _SHARED_VARIABLES.items()
-        if name in settings_class.model_fields and env.get(variable)
-    }
-    own = {name: value for name, value in env.items() if name in known}
-    source.env_vars = {name.lower(): value for name, value in (shared | own).items()}
+    source.env_vars = {name.lower(): value for name, value in env.items() if name in known}
     try:
         return source()
     except BadFlag as error:
         raise SettingsError(f"{error}; in the environment, lists and tables are written as JSON") from None
+
+
+def _read_shared(settings_class: type[DaemonSettings], env: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: env[variable]
+        for name, variable in _SHARED_VARIABLES.items()
+        if name in settings_class.model_fields and env.get(variable)
+    }
 
 
 def _find_file(flag: str | None, env: Mapping[str, str]) -> Path | None:
@@ -218,8 +225,8 @@ def _describe(
     error: ValidationError,
     flags: Mapping[str, Any],
     variables: Mapping[str, Any],
+    shared: Mapping[str, str],
     file: Path | None,
-    env: Mapping[str, str],
 ) -> str:
     """The first of the bad values: where it was set, what it is, and what would be right."""
     first = error.errors(include_url=False)[0]
@@ -230,8 +237,9 @@ def _describe(
     if name in flags:
         place = _flag(name)
     elif name in variables:
-        own = _variable(settings_class, name)
-        place = own if own in env else _SHARED_VARIABLES[name]
+        place = _variable(settings_class, name)
+    elif name in shared:
+        place = _SHARED_VARIABLES[name]
     elif file:
         place = f"{file}, section [{settings_class.section}]: {name}"
     else:

@@ -1,4 +1,5 @@
-"""The token of a daemon on this machine, in a file by which programs of the same user find it: one per address.
+"""The token of a daemon on this machine, in a file by which programs of the same user find it: one per address of
+loopback and network, since 127.0.0.1 in a container, or on another machine with the same home, is another one's.
 
 Whoever keeps a token holds its file locked. The lock goes with the process, however it ends: a file that is not locked
 is left over, and its token is shown to nothing that may listen at the address by now.
@@ -13,7 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llorch.errors import InvalidArgument
+from llorch.errors import InvalidArgument, LlorchError
+from llorch.network_identity import network_id
 from llorch.ports import is_loopback_host, join_address, split_address
 from llorch.state_dir import state_dir
 
@@ -27,9 +29,12 @@ _WRITE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class FoundToken:
-    """`problem` says of a file without a token to show why that is."""
+    """`address` is the one that it is kept for, and may be shown to. `problem` says of a file without a token to show
+    why that is.
+    """
 
     path: Path
+    address: str
     token: str | None = field(default=None, repr=False)
     problem: str = ""
 
@@ -39,20 +44,21 @@ def kept_token(address: str, token: str, env: Mapping[str, str] | None = None) -
     """Keeps it while the block runs, and yields its file: readable by its owner alone from its first moment, and there
     as a whole or not at all. None where the address is not one of loopback. Raises OSError.
     """
-    names = _names(address)
-    if not names:
+    addresses = _addresses(address)
+    if not addresses:
         yield None
         return
+    name = _name(addresses[0])
     folder_path = _folder(env)
     folder_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(folder_path, _FOLDER_FLAGS)
     try:
         _sweep(folder)
-        file = _write(folder, names[0], token)
+        file = _write(folder, name, token)
         try:
-            yield folder_path / names[0]
+            yield folder_path / name
         finally:
-            _unlink_same(folder, names[0], file)
+            _unlink_same(folder, name, file)
             os.close(file)
     finally:
         os.close(folder)
@@ -60,26 +66,31 @@ def kept_token(address: str, token: str, env: Mapping[str, str] | None = None) -
 
 def find_token(address: str, env: Mapping[str, str] | None = None) -> FoundToken | None:
     """What is kept for an address of this machine; None where that is nothing, and for all other addresses."""
-    for name in _names(address):
-        with suppress(OSError), _opened_folder(_folder(env)) as folder:
-            found = _read(folder, name, _folder(env) / name)
-            if found is not None:
-                return found
-    return None
+    found = []
+    # A user without a home, or a system without these files of the kernel, keeps nothing.
+    with suppress(OSError, LlorchError):
+        for kept_for in _addresses(address):
+            with suppress(FileNotFoundError), _opened_folder(_folder(env)) as folder:
+                found.append(_read(folder, kept_for, _folder(env) / _name(kept_for)))
+    return next((one for one in found if one.token is not None), found[0] if found else None)
 
 
 def _folder(env: Mapping[str, str] | None) -> Path:
     return state_dir(env) / "tokens"
 
 
-def _names(address: str) -> list[str]:
-    """The names of files that may hold the token for an address, none for one that is not of loopback."""
+def _addresses(address: str) -> list[str]:
+    """Those for which the token may be kept, none for one that is not of loopback."""
     try:
         host, port = split_address(address)
-    except InvalidArgument:
+        hosts = _LOCALHOST if host == "localhost" else (host,)
+        return [join_address(str(ipaddress.ip_address(host)), port) for host in hosts if is_loopback_host(host)]
+    except (InvalidArgument, ValueError):
         return []
-    hosts = _LOCALHOST if host == "localhost" else (host,)
-    return [join_address(str(ipaddress.ip_address(host)), port) for host in hosts if is_loopback_host(host)]
+
+
+def _name(address: str) -> str:
+    return f"{address}@{network_id()}"
 
 
 @contextmanager
@@ -91,20 +102,21 @@ def _opened_folder(path: Path) -> Iterator[int]:
         os.close(folder)
 
 
-def _read(folder: int, name: str, path: Path) -> FoundToken | None:
+def _read(folder: int, address: str, path: Path) -> FoundToken:
+    """Raises FileNotFoundError."""
     try:
-        file = os.open(name, _READ_FLAGS, dir_fd=folder)
+        file = os.open(path.name, _READ_FLAGS, dir_fd=folder)
     except FileNotFoundError:
-        return None
+        raise
     except OSError as error:
-        return FoundToken(path, problem=f"can't be read: {error.strerror}")
+        return FoundToken(path, address, problem=f"can't be read: {error.strerror}")
     try:
         problem = _problem(os.fstat(folder)) or _problem(os.fstat(file))
         if not problem and not _is_locked(file):
             problem = "is left over from an `llorch up` that has ended"
         if problem:
-            return FoundToken(path, problem=problem)
-        return FoundToken(path, os.read(file, _LONGEST + 1).decode("ascii", "replace").strip())
+            return FoundToken(path, address, problem=problem)
+        return FoundToken(path, address, os.read(file, _LONGEST + 1).decode("ascii", "replace").strip())
     finally:
         os.close(file)
 

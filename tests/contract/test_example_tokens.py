@@ -16,8 +16,8 @@ READ = sorted(
     if file.is_file() and file.suffix in KINDS
 )
 
-# What stands where a token would: a variable, a command, a name in capitals, an ellipsis, or nothing.
-_PLACEHOLDER = re.compile(r"(\$.*|<.*>|…|\.\.\.|[A-Z_]+|TOKEN|)")
+# What stands where a token would: a variable, a command, a name in capitals, an ellipsis, sed's end, or nothing.
+_PLACEHOLDER = re.compile(r"(\$.*|/|<.*>|…|\.\.\.|[A-Z_]+|TOKEN|)")
 _SHOWN = (
     re.compile(r"""\b\w*(?:token|TOKEN|secret|SECRET)\s*[=:]\s*["']?([^\s"'`,;|]*)"""),
     re.compile(r"""(?:Bearer|[Aa]uthorization: bearer) ([^\s"'`,;|]+)"""),
@@ -45,6 +45,7 @@ PROSE = {"token", "tokens"}
         ("llorch ps --token hunter2", {"hunter2"}),
         ("orchestratord --metrics-token=hunter2", {"hunter2"}),
         ("LLORCH_API_TOKEN=… and `Bearer …`, --token TOKEN, a bearer token, Bearer $(cat file)", set()),
+        ("sed 's/^/Authorization: Bearer /' FILE | curl -H @-", set()),
     ],
 )
 def test_tokens_are_found_in_whatever_form(text: str, tokens: set[str]) -> None:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from llorch import AsyncClient
+from llorch.network_identity import network_id
 from llorch.token_file import find_token
 from support.up import Up, running_up
 
@@ -77,7 +78,8 @@ async def test_programs_of_the_same_user_find_the_token_and_no_others(
 ) -> None:
     async with guarded_up(tmp_path, "one", LLORCH_API_TOKEN=TOKEN) as system:
         files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in system.kept.iterdir()}
-        assert files == {system.grpc: 0o600, system.http.removeprefix("http://"): 0o600}
+        here = network_id()
+        assert files == {f"{system.grpc}@{here}": 0o600, f"{system.http.removeprefix('http://')}@{here}": 0o600}
         assert TOKEN not in system.up.output
 
         code, said = await system.llorch("gpus", "--address", system.grpc)
@@ -122,6 +124,58 @@ async def test_tokens_of_the_settings_file_are_known_as_well(tmp_path: Path) -> 
     async with guarded_up(tmp_path, "one", "--config", str(file)) as system:
         assert (await system.llorch("gpus", "--address", system.grpc))[0] == 0
         assert [await state_of(system.http, token) for token in (None, TOKEN)] == [401, 200]
+
+
+CURL = """#!/bin/sh
+printf '%s\\n' "$@" > "$SEEN"
+exec /usr/bin/env PATH="$REAL_PATH" curl --no-progress-meter --noproxy '*' "$@"
+"""
+
+
+async def test_the_command_that_is_printed_shows_the_token_to_the_gateway_and_on_no_command_line(
+    tmp_path: Path,
+) -> None:
+    watched = tmp_path / "bin" / "curl"
+    watched.parent.mkdir()
+    watched.write_text(CURL)
+    watched.chmod(0o755)
+    async with guarded_up(tmp_path, "one", LLORCH_API_TOKEN=TOKEN) as system:
+        lines = system.up.output.splitlines()
+        begin = next(number for number, line in enumerate(lines) if "llorch gpus" in line) + 1
+        command = "\n".join(lines[begin : lines.index("Ctrl-C ends everything.")])
+        path = os.environ["PATH"]
+        env = system.env | {"PATH": f"{watched.parent}:{path}", "REAL_PATH": path, "SEEN": str(tmp_path / "seen")}
+        done = await asyncio.to_thread(
+            subprocess.run, ["/bin/sh", "-c", command], check=False, capture_output=True, text=True, env=env, timeout=60
+        )
+    assert (done.returncode, "event: end" in done.stdout) == (0, True), done
+    arguments = (tmp_path / "seen").read_text()
+    assert "/v2/generate" in arguments
+    assert TOKEN not in arguments
+    assert TOKEN not in command
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+async def test_an_empty_token_opens_no_door(tmp_path: Path, way: str) -> None:
+    arguments, variables = (["--token", ""], {}) if way == "option" else ([], {"LLORCH_API_TOKEN": ""})
+    async with running_up(tmp_path, "--simulate-gpu", CARD, *arguments, env=variables) as up:
+        await up.read_until("--token: is empty")
+        assert await up.end() == 2
+
+
+@pytest.mark.parametrize("of_the_pool_manager", ["none", "another"])
+async def test_a_pool_manager_without_the_orchestrators_token_is_told_at_once(
+    tmp_path: Path, of_the_pool_manager: str
+) -> None:
+    file = tmp_path / "llama-orch.toml"
+    other = '[pool_manager]\ntoken = "another-secret-of-this-test"\n' if of_the_pool_manager == "another" else ""
+    file.write_text(f'[orchestrator]\ntoken = "{TOKEN}"\n{other}')
+    async with running_up(tmp_path, "--simulate-gpu", CARD, "--config", str(file)) as up:
+        await up.read_until("asks for its token")
+        assert await up.end() != 0
+    said = " ".join(up.output.split())
+    assert f"the pool manager has {of_the_pool_manager}; give both the same one" in said
+    assert "pool-managerd" not in said
 
 
 async def test_a_token_of_an_example_is_refused_beyond_this_machine(tmp_path: Path) -> None:

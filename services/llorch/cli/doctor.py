@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from llorch.system.host_check import Finding
     from llorch.system.plan import DaemonPlan
 
-_HTTP = "127.0.0.1:8080"
+_HTTP_PORT = "8080"
+_HTTP = f"127.0.0.1:{_HTTP_PORT}"
 _PATIENCE_S = 2.0
 
 
@@ -42,10 +43,11 @@ def doctor(
     from llorch.system.host_check import check_host
     from llorch.system.listener_check import check_gateway, check_orchestrator
 
+    gateway = find_connection(http, token, port=_HTTP_PORT)
     findings = [
         *check_host(_plan(cpu=cpu, cards=simulate_gpu or [], bind=pool_manager, data_dir=data_dir, config=config)),
         *ask(address, token, check_orchestrator, timeout_s=_PATIENCE_S),
-        check_gateway(http, find_connection(http, token).token),
+        check_gateway(gateway.address, gateway.token),
     ]
     if json:
         print_json({"findings": [asdict(finding) for finding in findings]})

@@ -1,5 +1,6 @@
 """`llorch up`: a whole system on this machine, until Ctrl-C."""
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from llorch.system.daemon import DaemonFailed
     from llorch.system.local_system import LocalSystem
     from llorch.system.options import SystemOptions
+
+
+_VARIABLE = "LLORCH_API_TOKEN"
 
 
 def up(
@@ -57,7 +61,7 @@ def up(
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="LLORCH_API_TOKEN",
+            envvar=_VARIABLE,
             show_envvar=False,
             help="Bearer token that every client has to show; this user's on this machine find it. Better in "
             "LLORCH_API_TOKEN.",
@@ -79,7 +83,8 @@ def up(
         grpc=grpc or otherwise,
         pool_manager=pool_manager or otherwise,
         config=config.expanduser().absolute() if config else None,
-        token=token or None,
+        # An empty variable is none to typer. The daemons refuse an empty token: its owner means to have one.
+        token=token if token is not None else os.environ.get(_VARIABLE),
     )
     raise typer.Exit(_Run(options).code())
 
@@ -171,15 +176,19 @@ def _hints(system: "LocalSystem", models: list[str]) -> list[str]:
     return [
         f'  llorch run{to_here} {models[0]} "Name three colours."',
         f"  llorch gpus{to_here}",
-        f"  curl -N {system.http_url}/v2/generate -H 'Content-Type: application/json' \\",
-        *_token_for_curl(system),
+        *_curl(system),
         f"""    -d '{{"model": "{models[0]}", "generate": {{"prompt": "Once upon a time"}}}}'""",
     ]
 
 
-def _token_for_curl(system: "LocalSystem") -> list[str]:
+def _curl(system: "LocalSystem") -> list[str]:
+    """The token reaches curl by a pipe: every user can read a command line."""
+    url = f"{system.http_url}/v2/generate"
     if system.http_token is None:
-        return []
-    file = system.http_token_file
-    token = f"$(cat {quote(str(file))})" if file is not None else "$LLORCH_API_TOKEN"
-    return [f'    -H "Authorization: Bearer {token}" \\']
+        return [f"  curl -N {url} -H 'Content-Type: application/json' \\"]
+    header = (
+        f"sed 's/^/Authorization: Bearer /' {quote(str(system.http_token_file))}"
+        if system.http_token_file is not None
+        else f"""printf 'Authorization: Bearer %s' "${_VARIABLE}\""""
+    )
+    return [f"  {header} |", f"    curl -N {url} -H @- -H 'Content-Type: application/json' \\"]

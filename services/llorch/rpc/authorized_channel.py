@@ -13,9 +13,10 @@ from llorch.auth import AUTHORIZATION
 
 
 class AuthorizedChannel(grpc.aio.Channel):
-    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, token: Callable[[], str | None]) -> None:
+        """`token` is asked for at each call; None shows nothing."""
         self._channel = channel
-        self._entry = (AUTHORIZATION, f"Bearer {token}")
+        self._token = token
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
         return self._authorized(self._channel.unary_unary(*args, **kwargs))
@@ -54,8 +55,8 @@ class AuthorizedChannel(grpc.aio.Channel):
         def call(*args: Any, metadata: Any = None, **kwargs: Any) -> Any:
             """A token that is given for this call alone has priority over the channel's."""
             entries = tuple(metadata or ())
-            if not any(key == AUTHORIZATION for key, _ in entries):
-                entries = (*entries, self._entry)
+            if not any(key == AUTHORIZATION for key, _ in entries) and (token := self._token()):
+                entries = (*entries, (AUTHORIZATION, f"Bearer {token}"))
             return method(*args, metadata=entries, **kwargs)
 
         return call

@@ -4,7 +4,7 @@ Every call carries a deadline, or is a stream that notices when nothing comes an
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -28,17 +28,20 @@ Metadata = Sequence[tuple[str, str]]
 
 
 def open_channel(
-    address: str, *, token: str | None = None, tls: grpc.ChannelCredentials | None = None
+    address: str, *, token: str | Callable[[], str | None] | None = None, tls: grpc.ChannelCredentials | None = None
 ) -> grpc.aio.Channel:
     """A channel to `host:port`; it connects when it is used, and is to be closed.
 
-    Has to be made inside of the running loop. With a token every call on the channel shows it.
+    Has to be made inside of the running loop. With a token every call on the channel shows it; one that may change is
+    asked for at each call.
     """
     if tls is None:
         channel = grpc.aio.insecure_channel(address, options=channel_options())
     else:
         channel = grpc.aio.secure_channel(address, tls, options=channel_options())
-    return AuthorizedChannel(channel, token) if token else channel
+    if not token:
+        return channel
+    return AuthorizedChannel(channel, token if callable(token) else lambda: token)
 
 
 async def call(

@@ -1,6 +1,7 @@
 """One connection to an orchestrator, and how anything is called through it."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -40,16 +41,17 @@ class Caller:
         self._connection = find_connection(address, token)
         self._timeout_s = timeout_s
         self._reconnect_for_s = reconnect_for_s
-        self._open: Stubs | None = None
+        self._open: dict[str, Stubs] = {}
+        """By address, of which a name of this machine may have one for each family."""
 
     @property
     def address(self) -> str:
         return self._connection.address
 
     async def close(self) -> None:
-        if self._open is not None:
-            await self._open.channel.close()
-            self._open = None
+        while self._open:
+            _, stubs = self._open.popitem()
+            await stubs.channel.close()
 
     async def _call(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
         try:
@@ -93,9 +95,18 @@ class Caller:
 
     @property
     def _stubs(self) -> "Stubs":
-        if self._open is None:
-            self._open = Stubs(open_channel(self._connection.address, token=self._connection.token))
-        return self._open
+        self._connection = self._connection.now()
+        address = self._connection.address
+        if address not in self._open:
+            self._open[address] = Stubs(open_channel(address, token=partial(self._token_for, address)))
+        return self._open[address]
+
+    def _token_for(self, address: str) -> str | None:
+        """What the call that begins shows there: a kept token counts while its `llorch up` runs, and the next up has
+        another.
+        """
+        self._connection = self._connection.now()
+        return self._connection.token if self._connection.address == address else None
 
 
 class Stubs:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llorch.errors import LlorchError, Reason, Unauthenticated, invalid_field
 from llorch.token_file import FoundToken, find_token
@@ -13,11 +13,28 @@ _DEFAULT_PORT = DEFAULT_ADDRESS.rpartition(":")[2]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """`address` is `host:port`. `kept` is what was found in this machine's files where no token was given."""
+    """Where to connect, and what to show there. Addresses are `host:port`. `kept` is what was found in this machine's
+    files where no token was `given`.
+    """
 
-    address: str
-    token: str | None = field(default=None, repr=False)
+    asked_for: str
+    given: str | None = field(default=None, repr=False)
     kept: FoundToken | None = None
+
+    @property
+    def address(self) -> str:
+        """For `localhost` the one that the token is kept for: at another address of that name another program may
+        listen.
+        """
+        return self.kept.address if self.kept is not None and self.kept.token is not None else self.asked_for
+
+    @property
+    def token(self) -> str | None:
+        return self.given or (self.kept.token if self.kept is not None else None)
+
+    def now(self, env: Mapping[str, str] | None = None) -> "Connection":
+        """With what is kept by now: an `llorch up` may have begun or ended since."""
+        return self if self.given else replace(self, kept=find_token(self.asked_for, env))
 
     def explained(self, refusal: Unauthenticated) -> LlorchError:
         """The refusal with its remedy, for the user of this connection."""
@@ -38,26 +55,25 @@ class Connection:
 
 
 def find_connection(
-    address: str | None = None, token: str | None = None, env: Mapping[str, str] | None = None
+    address: str | None = None,
+    token: str | None = None,
+    env: Mapping[str, str] | None = None,
+    *,
+    port: str = _DEFAULT_PORT,
 ) -> Connection:
-    """Reads LLORCH_ADDRESS and LLORCH_API_TOKEN for what is not given. A host alone gets the usual port.
+    """Reads LLORCH_ADDRESS and LLORCH_API_TOKEN for what is not given. A host alone gets `port`.
 
     The token that `llorch up` of this user keeps is for addresses of loopback only: it is shown to no other machine.
     """
     variables = os.environ if env is None else env
-    where = address or variables.get("LLORCH_ADDRESS") or DEFAULT_ADDRESS
-    complete = _complete(where)
-    given = token or variables.get("LLORCH_API_TOKEN") or None
-    if given is not None:
-        return Connection(complete, given)
-    kept = find_token(complete, env)
-    return Connection(complete, kept.token if kept is not None else None, kept)
+    complete = _complete(address or variables.get("LLORCH_ADDRESS") or DEFAULT_ADDRESS, port)
+    return Connection(complete, token or variables.get("LLORCH_API_TOKEN") or None).now(env)
 
 
-def _complete(address: str) -> str:
+def _complete(address: str, usual_port: str) -> str:
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
-        return f"{address}:{_DEFAULT_PORT}"
+        return f"{address}:{usual_port}"
     if "/" in address or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise invalid_field("address", f"{address!r} is not host:port, e.g. {DEFAULT_ADDRESS}")
     return address

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from llama_orch.v2 import fleet_service_pb2, node_pb2
-from llorch.errors import Reason, Unavailable
+from llorch.errors import FailedPrecondition, Reason, Unavailable
 from llorch.exception_groups import root_of
 from llorch.ports import join_address, split_address
 from llorch.run_daemon import EXIT_NO_DEVICE
@@ -58,7 +58,8 @@ class LocalSystem:
         """Returns when every daemon answers and the node with its devices is registered. Raises DaemonFailed."""
         orchestrator = plan.orchestrator(self._options)
         self.grpc_address = reachable(await self._serve(orchestrator))
-        self.grpc_token = self._token(orchestrator)
+        self.grpc_token = self._token(orchestrator.section)
+        self._refuse_another_token_of_the_pool_manager()
         self.grpc_token_file = self._keep(self.grpc_address, self.grpc_token)
         try:
             async with asyncio.TaskGroup() as both:
@@ -143,15 +144,25 @@ class LocalSystem:
         gateway = plan.gateway(self._options, self.grpc_address)
         address = reachable(await self._serve(gateway))
         # A gateway without one hands on what its clients show.
-        self.http_token = self._token(gateway) or self.grpc_token
+        self.http_token = self._token(gateway.section) or self.grpc_token
         await wait_answering(address, _SERVING_WITHIN_S, self.http_token)
         self.http_token_file = self._keep(address, self.http_token)
         self.http_url = f"http://{address}"
 
-    def _token(self, daemon_plan: plan.DaemonPlan) -> str | None:
-        """The one that the daemon asks for."""
-        given = self._options.token
-        return given or configured(daemon_plan.section, "token", self._options.config, os.environ)
+    def _token(self, section: str) -> str | None:
+        """The one that the daemon of that section asks for."""
+        return self._options.token or configured(section, "token", self._options.config, os.environ)
+
+    def _refuse_another_token_of_the_pool_manager(self) -> None:
+        """It would be waited for in vain: it joins only with the orchestrator's."""
+        shown = self._token(plan.POOL_MANAGER_SECTION)
+        if self.grpc_token is not None and shown != self.grpc_token:
+            raise FailedPrecondition(
+                Reason.TOKEN_INVALID if shown else Reason.TOKEN_MISSING,
+                f"the orchestrator asks for its token, and the pool manager has {'another' if shown else 'none'}; give "
+                f"both the same one, `token` in [orchestrator] and [{plan.POOL_MANAGER_SECTION}] of the settings file, "
+                "or all daemons one in LLORCH_API_TOKEN",
+            )
 
     def _keep(self, address: str, token: str | None) -> Path | None:
         if token is None:

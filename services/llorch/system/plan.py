@@ -8,6 +8,7 @@ from llorch import lifeline
 from llorch.system.options import ANY_PORT, SystemOptions
 
 POOL_MANAGER = "pool-managerd"
+POOL_MANAGER_SECTION = "pool_manager"
 
 _PASSED_ON = frozenset(
     {
@@ -76,7 +77,7 @@ def pool_manager(options: SystemOptions, orchestrator_address: str, *, allow_cpu
     if options.pool_manager == ANY_PORT:
         arguments += ["--worker-ports", "any"]
     arguments += _common(options, options.pool_manager)
-    return DaemonPlan(POOL_MANAGER, "pool_manager", tuple(arguments), "--pool-manager")
+    return DaemonPlan(POOL_MANAGER, POOL_MANAGER_SECTION, tuple(arguments), "--pool-manager")
 
 
 def gateway(options: SystemOptions, orchestrator_address: str) -> DaemonPlan:

@@ -2,14 +2,27 @@
 
 from pathlib import Path
 
+import grpc
 import pytest
 
 from llorch import AsyncClient
-from llorch.errors import Reason, Unauthenticated
+from llorch.errors import LlorchError, Reason, Unauthenticated
+from llorch.network_identity import network_id
+from llorch.ports import is_free
 from llorch.token_file import kept_token
 from support.fake_orchestrator import FakeOrchestrator, serving
 
 TOKEN = "a-long-secret-of-this-test"
+
+
+class ShownTokens(grpc.GenericRpcHandler):
+    """Serves nothing, and notes what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[str | bytes | None] = []
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> None:
+        self.shown.append(dict(handler_call_details.invocation_metadata).get("authorization"))
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +52,42 @@ async def test_the_kept_token_is_shown(fake: FakeOrchestrator) -> None:
                 assert await client.state()
 
 
+async def test_a_client_of_before_finds_the_token_of_an_up_that_began_since(fake: FakeOrchestrator) -> None:
+    async with serving(fake, token=TOKEN) as address, AsyncClient(address) as client:
+        with pytest.raises(Unauthenticated, match="set LLORCH_API_TOKEN"):
+            await client.state()
+        with kept_token(address, "of-an-earlier-up"), pytest.raises(Unauthenticated):
+            await client.state()
+        with kept_token(address, TOKEN):
+            assert await client.state()
+            assert (await client.generate("smollm2", "x").answer()).text
+        # What listens here once `llorch up` has ended is not shown its token.
+        with pytest.raises(Unauthenticated) as refused:
+            await client.state()
+    assert refused.value.reason is Reason.TOKEN_MISSING
+
+
+@pytest.mark.skipif(not is_free("::1", 0), reason="this machine has no [::1] where another program could listen")
+async def test_the_token_is_shown_to_no_other_address_of_the_same_name(fake: FakeOrchestrator) -> None:
+    """gRPC tries [::1] first for `localhost`, where another user's program may listen."""
+    listener = ShownTokens()
+    server = grpc.aio.server(handlers=(listener,))
+    async with serving(fake, token=TOKEN) as address:
+        port = address.rpartition(":")[2]
+        server.add_insecure_port(f"[::1]:{port}")
+        await server.start()
+        try:
+            async with AsyncClient(f"localhost:{port}", timeout_s=5) as client:
+                with kept_token(address, TOKEN):
+                    assert await client.state()
+                    assert client.address == address
+                with pytest.raises(LlorchError):
+                    await client.state()
+            assert listener.shown == [None]
+        finally:
+            await server.stop(None)
+
+
 async def test_where_nothing_is_kept_it_is_told_how_to_give_one(fake: FakeOrchestrator) -> None:
     async with serving(fake, token=TOKEN) as address:
         error = await refusal(address)
@@ -50,7 +99,7 @@ async def test_where_nothing_is_kept_it_is_told_how_to_give_one(fake: FakeOrches
 async def test_a_file_that_is_left_over_is_named(fake: FakeOrchestrator, folder: Path) -> None:
     async with serving(fake, token=TOKEN) as address:
         folder.mkdir(mode=0o700, parents=True)  # noqa: ASYNC240  # a local folder, in a test
-        left = folder / address
+        left = folder / f"{address}@{network_id()}"
         left.touch(mode=0o600)
         left.write_text(TOKEN)
         error = await refusal(address)

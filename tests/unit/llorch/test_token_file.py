@@ -1,17 +1,24 @@
 import fcntl
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from llorch import network_identity
+from llorch.errors import FailedPrecondition
+from llorch.network_identity import network_id
 from llorch.sdk.connection import find_connection
+from llorch.state_dir import state_dir
 from llorch.token_file import FoundToken, find_token, kept_token
 
 TOKEN, HERE = "a-secret-of-this-test", "127.0.0.1:8090"
 LEFT_OVER = "is left over"
+NAME = f"{HERE}@{network_id()}"
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def test_a_token_is_found_while_it_is_kept(env: dict[str, str], folder: Path) ->
     assert find_token(HERE, env) is None
     with kept_token(HERE, TOKEN, env) as path:
         assert path is not None
-        assert path == folder / HERE
+        assert path == folder / NAME
         assert shown(find_token(HERE, env)) == TOKEN
         facts = path.stat()
         assert (stat.S_IMODE(facts.st_mode), facts.st_uid) == (0o600, os.geteuid())
@@ -100,6 +107,73 @@ def test_localhost_is_this_machine_by_either_family(env: dict[str, str]) -> None
         assert shown(find_token("localhost:8090", env)) == TOKEN
 
 
+def test_what_is_left_over_for_one_family_does_not_hide_the_other(env: dict[str, str], folder: Path) -> None:
+    with planted(folder / NAME, locked=False), kept_token("[::1]:8090", TOKEN, env):
+        (folder / NAME).touch(mode=0o600)
+        assert shown(find_token("localhost:8090", env)) == TOKEN
+
+
+def test_a_client_of_a_name_connects_to_the_address_that_the_token_is_kept_for(env: dict[str, str]) -> None:
+    assert find_connection("localhost", env=env).address == "localhost:8090"
+    with kept_token("[::1]:8090", TOKEN, env):
+        assert find_connection("localhost", env=env).address == "[::1]:8090"
+        assert find_connection("localhost", "given", env).address == "localhost:8090"
+    with kept_token(HERE, TOKEN, env):
+        connection = find_connection("localhost", env=env)
+        assert (connection.address, connection.token) == (HERE, TOKEN)
+    assert (connection.now(env).address, connection.now(env).token) == ("localhost:8090", None)
+
+
+@pytest.mark.parametrize("facts", ["_BOOT_ID", "_NETWORK"])
+def test_the_same_address_in_another_network_or_on_another_machine_is_another_one(
+    env: dict[str, str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: str
+) -> None:
+    other = tmp_path / "other"
+    other.write_text("another machine")
+    with kept_token(HERE, TOKEN, env):
+        with monkeypatch.context() as there:
+            there.setattr(network_identity, facts, other)
+            assert find_token(HERE, env) is None
+            with kept_token(HERE, "of-there", env):
+                assert shown(find_token(HERE, env)) == "of-there"
+                assert len(list(folder.iterdir())) == 2
+        assert shown(find_token(HERE, env)) == TOKEN
+
+
+def test_a_system_that_does_not_tell_its_network_keeps_and_finds_nothing(
+    env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with kept_token(HERE, TOKEN, env):
+        monkeypatch.setattr(network_identity, "_BOOT_ID", tmp_path / "missing")
+        assert find_token(HERE, env) is None
+        with pytest.raises(FileNotFoundError), kept_token(HERE, TOKEN, env):
+            pass
+
+
+def test_a_user_without_a_home_has_nothing_kept_and_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert find_connection(env={}).token is None
+    with pytest.raises(FailedPrecondition, match="set HOME, or XDG_STATE_HOME"):
+        state_dir({})
+
+
+def test_a_daemon_of_a_user_without_a_home_says_so_in_a_line() -> None:
+    code = (
+        "import pathlib, sys\n"
+        "def no_home():\n    raise RuntimeError('none')\n"
+        "pathlib.Path.home = no_home\n"
+        "from pool_managerd.settings import PoolManagerSettings\n"
+        "from llorch.settings import load\n"
+        "load(PoolManagerSettings, [], env={})\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_STATE_HOME")}
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stderr.count("\n"), "set HOME" in done.stderr) == (2, 1, True), done.stderr
+
+
 @pytest.mark.parametrize(
     "address",
     [
@@ -109,6 +183,7 @@ def test_localhost_is_this_machine_by_either_family(env: dict[str, str]) -> None
         "[::]:8090",
         "127.0.0.1.evil.example:8090",
         "127.1:8090",
+        "127.0.0.1%lo:8090",
         "x",
     ],
 )
@@ -116,21 +191,21 @@ def test_nothing_is_kept_or_shown_for_another_machine(env: dict[str, str], folde
     with kept_token(address, TOKEN, env) as path:
         assert path is None
         assert not folder.exists()
-    with planted(folder / address):
+    with planted(folder / f"{address}@{network_id()}"):
         assert find_token(address, env) is None
 
 
 def test_the_token_of_a_system_that_was_killed_is_shown_to_nothing(env: dict[str, str], folder: Path) -> None:
-    with planted(folder / HERE, locked=False):
+    with planted(folder / NAME, locked=False):
         found = find_token(HERE, env)
     assert found is not None
-    assert (found.token, found.path) == (None, folder / HERE)
+    assert (found.token, found.path) == (None, folder / NAME)
     assert LEFT_OVER in found.problem
 
 
 def test_what_killed_systems_left_is_removed_by_the_next_one(env: dict[str, str], folder: Path) -> None:
     with planted(folder / "127.0.0.1:1", locked=False), planted(folder / "127.0.0.1:2"), kept_token(HERE, TOKEN, env):
-        assert sorted(path.name for path in folder.iterdir()) == ["127.0.0.1:2", HERE]
+        assert sorted(path.name for path in folder.iterdir()) == ["127.0.0.1:2", NAME]
 
 
 def test_a_new_system_replaces_what_is_left_and_the_old_one_does_not_remove_it(env: dict[str, str]) -> None:
@@ -143,14 +218,14 @@ def test_a_new_system_replaces_what_is_left_and_the_old_one_does_not_remove_it(e
 
 
 def test_a_file_that_others_may_read_is_not_trusted(env: dict[str, str], folder: Path) -> None:
-    with planted(folder / HERE, mode=0o640):
+    with planted(folder / NAME, mode=0o640):
         found = find_token(HERE, env)
     assert found is not None
     assert (found.token, found.problem) == (None, "may be read by others")
 
 
 def test_a_folder_that_others_may_write_to_is_not_trusted(env: dict[str, str], folder: Path) -> None:
-    with planted(folder / HERE):
+    with planted(folder / NAME):
         folder.chmod(0o777)
         assert shown(find_token(HERE, env)) is None
         with pytest.raises(PermissionError), kept_token(HERE, TOKEN, env):
@@ -160,7 +235,7 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(env: dict[str, str], f
 def test_a_file_of_another_user_is_not_trusted(
     env: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with planted(folder / HERE):
+    with planted(folder / NAME):
         mine = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
         found = find_token(HERE, env)
@@ -171,18 +246,18 @@ def test_a_file_of_another_user_is_not_trusted(
 def test_links_are_not_followed(env: dict[str, str], folder: Path, tmp_path: Path) -> None:
     with planted(tmp_path / "elsewhere"):
         folder.mkdir(mode=0o700, parents=True)
-        (folder / HERE).symlink_to(tmp_path / "elsewhere")
+        (folder / NAME).symlink_to(tmp_path / "elsewhere")
         assert shown(find_token(HERE, env)) is None
-        (folder / f".{HERE}").symlink_to(tmp_path / "elsewhere")
+        (folder / f".{NAME}").symlink_to(tmp_path / "elsewhere")
         with kept_token(HERE, "new", env):
             assert shown(find_token(HERE, env)) == "new"
         assert (tmp_path / "elsewhere").read_text() == TOKEN
-        (folder / HERE).hardlink_to(tmp_path / "elsewhere")
+        (folder / NAME).hardlink_to(tmp_path / "elsewhere")
         assert shown(find_token(HERE, env)) is None
 
 
 def test_a_link_in_place_of_the_folder_is_not_followed(env: dict[str, str], folder: Path, tmp_path: Path) -> None:
-    with planted(tmp_path / "elsewhere" / HERE):
+    with planted(tmp_path / "elsewhere" / NAME):
         folder.parent.mkdir()
         folder.symlink_to(tmp_path / "elsewhere")
         assert find_token(HERE, env) is None
@@ -192,7 +267,7 @@ def test_a_link_in_place_of_the_folder_is_not_followed(env: dict[str, str], fold
 
 def test_a_pipe_does_not_hold_a_reader_up(env: dict[str, str], folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True)
-    os.mkfifo(folder / HERE, 0o600)
+    os.mkfifo(folder / NAME, 0o600)
     found = find_token(HERE, env)
     assert found is not None
     assert found.problem == "is no file"

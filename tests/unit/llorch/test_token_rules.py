@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from pydantic import Field
 
@@ -74,13 +76,23 @@ def test_auth_is_optional_where_it_is_said(
     assert read(DoorSettings, flags, env | variables).auth_optional is optional
 
 
-def test_a_file_may_say_it_and_the_environment_goes_before(env: dict[str, str], tmp_path: object) -> None:
-    path = f"{tmp_path}/llama-orch.toml"
-    with open(path, "w") as file:  # noqa: PTH123
-        file.write("[gateway]\nauth_optional = true\n")
-    env |= {"LLORCH_CONFIG": path}
-    assert read(DoorSettings, [], env).auth_optional is True
-    assert read(DoorSettings, [], env | {"AUTH_OPTIONAL": "false"}).auth_optional is False
+@pytest.mark.parametrize(
+    ("in_file", "variables", "flags", "optional"),
+    [
+        ("true", {}, [], True),
+        ("false", {"AUTH_OPTIONAL": "true"}, [], False),
+        ("true", {"AUTH_OPTIONAL": "false"}, [], True),
+        ("false", {"AUTH_OPTIONAL": "false", "LLORCH_GATEWAY_AUTH_OPTIONAL": "true"}, [], True),
+        ("true", {"LLORCH_GATEWAY_AUTH_OPTIONAL": "false"}, [], False),
+        ("true", {}, ["--no-auth-optional"], False),
+    ],
+)
+def test_what_the_file_says_of_a_daemon_goes_before_what_is_said_of_all(
+    env: dict[str, str], tmp_path: Path, in_file: str, variables: dict[str, str], flags: list[str], optional: bool
+) -> None:
+    file = tmp_path / "llama-orch.toml"
+    file.write_text(f"[gateway]\nauth_optional = {in_file}\n")
+    assert read(DoorSettings, flags, env | variables | {"LLORCH_CONFIG": str(file)}).auth_optional is optional
 
 
 @pytest.mark.parametrize("variable", ["AUTH_OPTIONAL", "LLORCH_GATEWAY_AUTH_OPTIONAL"])
