@@ -20,6 +20,9 @@ from support.brain_driver import BrainDriver, gpu
 BIG = gpu("GPU-big", total_mib=24_000)
 SMALL = gpu("GPU-small", total_mib=8_000, name="RTX 3050")
 POOLS = (Pool("garage", "garage", ("GPU-big",)),)
+GARAGE_IS_AWAY = (
+    "waiting for node 'garage', which is away: it has not reported for 7 s (see to its pool manager); for 23 s at most"
+)
 PIN = Assignment("rule", "coder", "", ("garage",), Mode.PIN)
 
 
@@ -69,7 +72,7 @@ def test_a_task_whose_only_node_fell_silent_waits_says_for_what_and_runs_when_it
     pass_time(driver, 7, "attic")
     task_id = driver.submit()
     assert driver.task(task_id).state is TaskState.QUEUED
-    assert sentences(driver, task_id) == ["waiting for node 'garage', which is away: it has not reported for 7 s"]
+    assert sentences(driver, task_id) == [GARAGE_IS_AWAY]
     pass_time(driver, 10, "attic")
     assert len(sentences(driver, task_id)) == 1, "it is told once"
     driver.report("garage")
@@ -95,7 +98,7 @@ def test_a_task_that_was_accepted_for_good_waits_longer_and_for_whatever_is_away
     driver.report("garage")
     assert error_of(driver, other).reason is Reason.NO_DEVICE
     told = "waiting for RTX 3090 of garage, which is released to its owner until `llorch gpu resume garage/0`"
-    assert sentences(driver, durable)[-1] == told
+    assert sentences(driver, durable)[-1] == f"{told}; for 120 s at most"
     pass_time(driver, 100, "garage", "attic")
     driver.handle(events.DeviceResumeAsked("garage", ("GPU-big",)))
     assert driver.task(durable).state is TaskState.QUEUED
@@ -113,11 +116,9 @@ def test_it_waits_as_long_where_no_other_host_is_there(others: bool) -> None:
     pass_time(driver, 60, *(["attic"] if others else []))
     assert driver.task(durable).state is TaskState.QUEUED
     explained = explain_task(driver.state, driver.task(durable))
-    assert (explained.outcome, explained.why) == (
-        Outcome.WAITS,
-        "node 'garage', which is away: it has not reported for 60 s",
-    )
-    pass_time(driver, 120, *(["attic"] if others else []))
+    told = "node 'garage', which is away: it has not reported for 60 s (see to its pool manager); for 65 s at most"
+    assert (explained.outcome, explained.why) == (Outcome.WAITS, told)
+    pass_time(driver, 70, *(["attic"] if others else []))
     assert error_of(driver, durable).reason is Reason.NO_DEVICE
 
 
@@ -142,9 +143,9 @@ def test_a_node_is_forgotten_once_the_store_has_that() -> None:
 def test_its_wait_has_an_end_and_the_end_can_be_explained() -> None:
     driver = two_nodes(pinned=True)
     durable = driver.submit(durable=True)
-    pass_time(driver, 140, "attic")
+    pass_time(driver, 120, "attic")
     assert driver.task(durable).state is TaskState.QUEUED
-    pass_time(driver, 30, "attic")
+    pass_time(driver, 10, "attic")
     error = error_of(driver, durable)
     assert (error.reason, error.retryable) == (Reason.NO_DEVICE, True)
     (why,) = (one.why for one in driver.state.decisions.newest_first() if one.task_id == durable)
@@ -292,7 +293,7 @@ def test_a_device_that_does_not_answer_is_waited_for_and_then_told() -> None:
     driver = two_nodes()
     driver.report("garage", Snapshot(full=False, devices=(replace(BIG, usable=False),)))
     waiting = driver.submit()
-    assert sentences(driver, waiting) == ["waiting for RTX 3090 of garage, which does not answer"]
+    assert sentences(driver, waiting) == ["waiting for RTX 3090 of garage, which does not answer; for 30 s at most"]
     pass_time(driver, 31, "garage", "attic")
     assert error_of(driver, waiting).reason is Reason.NO_DEVICE
     driver.report("garage", Snapshot(full=False, devices=(BIG,)))
@@ -307,7 +308,7 @@ def test_a_file_of_one_nodes_folder_is_not_looked_for_on_another() -> None:
     pass_time(driver, 7, "attic")
     task_id = driver.submit("notes")
     assert not driver.all_of(effects.StageModel)
-    assert sentences(driver, task_id) == ["waiting for node 'garage', which is away: it has not reported for 7 s"]
+    assert sentences(driver, task_id) == [GARAGE_IS_AWAY]
     driver.report("garage")
     assert driver.only(effects.StageModel).node_id == "garage"
     driver.handle(events.AssignmentSet(replace(PIN, model="notes", targets=("attic",))))

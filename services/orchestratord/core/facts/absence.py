@@ -8,13 +8,15 @@ class Absence:
     """`what` names it and stays the same as long as it is away; `why` goes after "which", and is told as of now.
 
     `back_in_s` is when it is back at the latest, None where that is not known. `soon`: it is worth waiting for, so
-    tasks that need it wait instead of being refused. `by_hand`: it stays away until its operator does something.
+    tasks that need it wait instead of being refused, `for_s` at most, if that is known. `by_hand`: it stays away until
+    its operator does something.
     """
 
     what: str
     why: str
     back_in_s: float | None = None
     soon: bool = False
+    for_s: float | None = None
     by_hand: bool = False
 
     @property

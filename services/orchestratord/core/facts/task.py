@@ -178,7 +178,7 @@ class Task:
     `predicted_start_ms` and `on_time` are what was predicted at its admission: the wait, and the probability that it is
     done in time, which is `on_time_forecast` corrected by how such forecasts came true. `promise` is what a
     deterministic task holds on to from its first attempt on. `waits_for` is what is away, as its readers were told;
-    `placeless_since` when a task that was accepted for good began to wait longer for it than others do.
+    `placeless_since` when it began to wait for that.
     """
 
     request: TaskRequest

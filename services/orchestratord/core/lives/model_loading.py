@@ -167,9 +167,11 @@ def suspect(state: BrainState, node: Node) -> None:
 
 def tell_wait(state: BrainState, task: Task, wait: Wait) -> None:
     """Once, as long as nothing else is away."""
+    if task.placeless_since is None:
+        task.placeless_since = state.now
     if task.waits_for != wait.things:
         task.waits_for = wait.things
-        state.emit(Narrate(task.task_id, f"waiting for {wait.words}"))
+        state.emit(Narrate(task.task_id, f"waiting for {availability.told_to(state, wait, task)}"))
 
 
 def retry(state: BrainState, name: str) -> None:

@@ -79,10 +79,13 @@ def retry_after_s(state: BrainState, name: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a task without a place waits for: `things` stay the same as long as nothing else is away."""
+    """What a task without a place waits for: `things` stay the same as long as nothing else is away. `for_s` is how
+    long others than those that were accepted for good wait for it, if that is known.
+    """
 
     things: tuple[str, ...]
     words: str
+    for_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,14 @@ def waits_until(state: BrainState, task: Task, wait: Wait | None) -> float:
     return began + state.config.recovery_window_s
 
 
+def told_to(state: BrainState, wait: Wait, task: Task | None) -> str:
+    """What a task waits for, and how long it will; without a task, any that comes and is not accepted for good."""
+    limits = [] if wait.for_s is None else [wait.for_s]
+    if task is not None and task.request.durable:
+        limits.append(waits_until(state, task, wait) - state.now)
+    return f"{wait.words}; for {max(limits):.0f} s at most" if limits else wait.words
+
+
 def verdict(
     state: BrainState, model: Model, lane: Lane, decision: Decision, task: Task | None = None
 ) -> tuple[Outcome, str]:
@@ -129,7 +140,7 @@ def verdict(
     may_wait = task is not None and state.now < waits_until(state, task, stands.wait)
     if stands.error is not None and not may_wait:
         return Outcome.REFUSED, stands.error.message
-    return Outcome.WAITS, stands.wait.words if stands.wait else ""
+    return Outcome.WAITS, told_to(state, stands.wait, task) if stands.wait else ""
 
 
 def refuse_without_device(state: BrainState) -> None:
@@ -196,13 +207,15 @@ def _wait_for(found: Survey) -> Wait | None:
 
 
 def _wait_of(away: Sequence[Absence]) -> Wait:
-    return Wait(tuple(absence.what for absence in away), f"{_told(away)}{_by_when(away)}")
+    limits = [absence.for_s for absence in away if absence.for_s is not None]
+    things = tuple(absence.what for absence in away)
+    return Wait(things, f"{_told(away)}{_by_when(away)}", max(limits) if len(limits) == len(away) else None)
 
 
 def _away(name: str, looked: Outlook, away: Sequence[Absence]) -> TaskError:
     """There is a place, and it can't be had now."""
     rules = f" ({' and '.join(looked.decision.excluded_by)})" if looked.decision.excluded_by else ""
-    message = f"model '{name}' can't be had now{rules}: {_sentences(away)}; try again then{_by_when(away)}"
+    message = f"model '{name}' can't be had now{rules}: {_sentences(away)}; try again after that{_by_when(away)}"
     return TaskError(Reason.NO_DEVICE, message, retryable=True, retry_after_ms=_retry_after_ms(away))
 
 

@@ -56,10 +56,11 @@ def _node_away(query: Query, site: Site) -> Absence:
     if node.state is NodeState.AWAITED:
         left_s = config.recovery_window_s - silent_s
         why = f"is expected back: it has not registered since the orchestrator started {silent_s:.0f} s ago"
-        return Absence(f"node '{node.node_id}'", why, left_s, soon=left_s > 0)
+        return Absence(f"node '{node.node_id}'", why, left_s, soon=left_s > 0, for_s=left_s)
     left_s = config.no_device_grace_s - silent_s
-    why = f"is away: it has not reported for {silent_s:.0f} s"
-    return Absence(f"node '{node.node_id}'", why, soon=node.state is NodeState.SUSPECT and left_s > 0)
+    why = f"is away: it has not reported for {silent_s:.0f} s (see to its pool manager)"
+    is_soon = node.state is NodeState.SUSPECT and left_s > 0
+    return Absence(f"node '{node.node_id}'", why, soon=is_soon, for_s=left_s)
 
 
 def _has_not_the_file(query: Query, site: Site) -> bool:
@@ -100,8 +101,8 @@ def _who_does_not_answer(_: Query, site: Site) -> str:
 
 def _device_away(query: Query, site: Site) -> Absence:
     failed_at = site.node.failed_at.get(site.device_ids[0], 0.0)
-    is_new = query.state.now - failed_at < query.state.config.no_device_grace_s
-    return Absence(f"{site.name} of {site.node.node_id}", "does not answer", soon=is_new)
+    left_s = failed_at + query.state.config.no_device_grace_s - query.state.now
+    return Absence(f"{site.name} of {site.node.node_id}", "does not answer", soon=left_s > 0, for_s=left_s)
 
 
 def _is_released(query: Query, site: Site) -> bool:
@@ -123,7 +124,7 @@ def _release(query: Query, site: Site) -> Absence:
         return Absence(what, f"{why} until {remedy}", by_hand=True)
     left_s = max(0.0, due - query.state.now)
     is_soon = left_s <= query.state.config.no_device_grace_s
-    return Absence(what, f"{why} for another {left_s:.0f} s", left_s, soon=is_soon)
+    return Absence(what, f"{why} for another {left_s:.0f} s", left_s, soon=is_soon, for_s=left_s)
 
 
 def _is_drained(query: Query, site: Site) -> bool:

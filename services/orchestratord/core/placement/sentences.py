@@ -66,6 +66,8 @@ def _evicted(worker: Evicted) -> str:
 def _exclusions(record: DecisionRecord) -> Iterator[str]:
     """What removed the others: one by one with the reasons, as far as they are known, or counted."""
     told = [candidate for candidate in record.candidates if candidate.filtered_by]
+    if not told and record.why:
+        return
     if not told:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(record.removed.items()))
         if counts:

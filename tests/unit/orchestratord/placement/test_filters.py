@@ -38,7 +38,7 @@ def test_a_node_that_can_not_be_reached() -> None:
     scene = scene_with(state=NodeState.SUSPECT)
     assert removed_by(scene)[BIG.device_id] == (
         "node_ready",
-        "node 'garage' is away: it has not reported for 0 s; nothing new is placed there",
+        "node 'garage' is away: it has not reported for 0 s (see to its pool manager); nothing new is placed there",
     )
 
 
