@@ -80,7 +80,9 @@ class TaskStream(AsyncIterator[Event]):
                 try:
                     event = await self._next_event(self._messages)
                 except Unauthenticated as error:
-                    raise self._explain(error) from error.__cause__
+                    if not self._is_opened_again or error.reason is not Reason.TOKEN_MISSING:
+                        raise self._explain(error) from error.__cause__
+                    await self._reconnect(error)  # an `llorch up` that begins keeps its token in a moment
                 except LlorchError as error:
                     await self._go_on_after(error)
                 else:

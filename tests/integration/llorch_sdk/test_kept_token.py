@@ -1,5 +1,7 @@
 """Which token a client shows that was given none, and what it says where that does not help."""
 
+import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -65,6 +67,27 @@ async def test_a_client_of_before_finds_the_token_of_an_up_that_began_since(fake
         with pytest.raises(Unauthenticated) as refused:
             await client.state()
     assert refused.value.reason is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_a_reader_comes_back_when_the_next_up_keeps_its_token(fake: FakeOrchestrator, comes_back: bool) -> None:
+    """Its connection broke when `llorch up` ended, and the next orchestrator answers before its token is kept."""
+    fake.stream_breaks_after = [2]
+    async with (
+        serving(fake, token=TOKEN) as address,
+        AsyncClient(address, reconnect_for_s=3 if comes_back else 0.3) as client,
+    ):
+        with ExitStack() as first, ExitStack() as second:
+            first.enter_context(kept_token(address, TOKEN))
+            stream = client.generate("smollm2", "x")
+            await anext(stream)
+            first.close()
+            if comes_back:
+                asyncio.get_running_loop().call_later(0.3, second.enter_context, kept_token(address, TOKEN))
+                assert (await stream.answer()).text
+            else:
+                with pytest.raises(Unauthenticated, match="set LLORCH_API_TOKEN"):
+                    await stream.answer()
 
 
 @pytest.mark.skipif(not is_free("::1", 0), reason="this machine has no [::1] where another program could listen")

@@ -26,10 +26,10 @@ GARAGE_IS_AWAY = (
 PIN = Assignment("rule", "coder", "", ("garage",), Mode.PIN)
 
 
-def two_nodes(*, pinned: bool = False, size_mib: int = 14_000) -> BrainDriver:
+def two_nodes(*, pinned: bool = False, size_mib: int = 14_000, slots: int = 4) -> BrainDriver:
     """`coder` fits on `garage` alone, unless it is small; then only a rule keeps it from `attic`."""
     driver = BrainDriver()
-    driver.add_model("coder", size_mib=size_mib)
+    driver.add_model("coder", size_mib=size_mib, slots=slots)
     come(driver, "garage", BIG, pools=POOLS)
     come(driver, "attic", SMALL)
     if pinned:
@@ -313,3 +313,61 @@ def test_a_file_of_one_nodes_folder_is_not_looked_for_on_another() -> None:
     assert driver.only(effects.StageModel).node_id == "garage"
     driver.handle(events.AssignmentSet(replace(PIN, model="notes", targets=("attic",))))
     assert refusal(driver, model="notes").reason is Reason.MODEL_FILE_MISSING
+
+
+def test_a_task_waits_for_a_silent_node_as_long_as_it_was_told() -> None:
+    driver = two_nodes()
+    pass_time(driver, 7, "attic")
+    task_id = driver.submit()
+    assert sentences(driver, task_id)[-1].endswith("for 23 s at most")
+    pass_time(driver, 22, "attic")
+    assert driver.task(task_id).state is TaskState.QUEUED
+    pass_time(driver, 1, "attic")
+    assert error_of(driver, task_id).reason is Reason.NO_DEVICE
+
+
+@pytest.mark.parametrize("began_while_away", [False, True])
+def test_what_was_away_before_does_not_count_when_something_is_away_again(began_while_away: bool) -> None:
+    """A task waited for the node, had a place there, and waits for its turn when the node falls silent once more."""
+    driver = two_nodes(slots=1)
+    driver.load_idle("coder")
+    if began_while_away:
+        pass_time(driver, 7, "attic")
+    running, waiting = driver.submit(durable=True), driver.submit(durable=True)
+    driver.report("garage")
+    pass_time(driver, 200, "garage", "attic")
+    assert (driver.task(running).state, driver.task(waiting).state) == (TaskState.RUNNING, TaskState.QUEUED)
+    assert driver.task(waiting).placeless_since is None
+    told_before = len(sentences(driver, waiting))
+    pass_time(driver, 100, "attic")
+    assert driver.task(waiting).state is TaskState.QUEUED
+    assert any("waiting for node 'garage'" in said for said in sentences(driver, waiting)[told_before:])
+    pass_time(driver, 60, "attic")
+    assert error_of(driver, waiting).reason is Reason.NO_DEVICE
+
+
+def test_a_task_that_goes_back_into_the_queue_begins_its_wait_then() -> None:
+    driver = two_nodes()
+    driver.load_idle("coder")
+    pass_time(driver, 7, "attic")
+    task_id = driver.submit(durable=True)
+    driver.report("garage")
+    assert driver.task(task_id).state is TaskState.RUNNING
+    assert (driver.task(task_id).placeless_since, driver.task(task_id).waits_for) == (None, ())
+
+
+def test_a_place_is_back_soon_only_when_all_is_that_it_needs() -> None:
+    """The pool manager dies while its pool is reloaded, and its workers go on, so the node is never lost."""
+    driver = BrainDriver()
+    driver.add_model("other", size_mib=4096)
+    driver.add_model("coder", size_mib=4096)
+    staged = {"file:/models/coder.gguf": 4096, "file:/models/other.gguf": 4096}
+    driver.add_node("garage", BIG, staged=staged, pools=POOLS)
+    driver.load_idle("coder")
+    pass_time(driver, 3, "garage")
+    driver.handle(events.PoolDrainAsked("garage", after=AfterDrain.RELOAD))
+    task_id = driver.submit("other")
+    pass_time(driver, 40)
+    assert error_of(driver, task_id).reason is Reason.NO_DEVICE
+    assert error_of(driver, task_id).retryable
+    assert "garage" in error_of(driver, task_id).message

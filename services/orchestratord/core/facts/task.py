@@ -211,3 +211,7 @@ class Task:
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"task {self.task_id}: {self.state} → {state}")
         self.state = state
+
+    def end_wait(self) -> None:
+        """It has a place. If something is away later on, that is another wait."""
+        self.waits_for, self.placeless_since = (), None

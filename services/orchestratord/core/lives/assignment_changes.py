@@ -159,6 +159,8 @@ def _sort_anew(state: BrainState, app: str) -> None:
             if waiting.app == app and waiting.lane != lane:
                 state.queue.remove(task_id)
                 state.queue.add(task_id, model, waiting.priority, app=app, lane=lane, arrival=waiting.arrival)
+                if task.placeless_since is not None:
+                    state.waits_told.setdefault(lane, ())
 
 
 def _move_misplaced(state: BrainState, model: str) -> None:

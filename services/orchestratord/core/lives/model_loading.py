@@ -42,6 +42,8 @@ def ensure_loaded(state: BrainState, name: str) -> None:
         while replicas.wants_another(state, lane) and availability.may_try(state, model.name):
             if not _begin(state, model, lane):
                 break
+        else:
+            _place_is_there(state, lane)
 
 
 def look_again(state: BrainState) -> None:
@@ -161,14 +163,13 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
 def suspect(state: BrainState, node: Node) -> None:
     """Nothing new goes to the node until it reports again. Waiting tasks are served elsewhere, or wait for it."""
     node.state = NodeState.SUSPECT
-    state.timers.at(state.now + state.config.no_device_grace_s, TimerKind.NODE_GRACE, node.node_id)
+    state.timers.at(node.last_report_at + state.config.no_device_grace_s, TimerKind.NODE_GRACE, node.node_id)
     state.look_again = True
 
 
 def tell_wait(state: BrainState, task: Task, wait: Wait) -> None:
     """Once, as long as nothing else is away."""
-    if task.placeless_since is None:
-        task.placeless_since = state.now
+    _note_placeless(state, task)
     if task.waits_for != wait.things:
         task.waits_for = wait.things
         state.emit(Narrate(task.task_id, f"waiting for {availability.told_to(state, wait, task)}"))
@@ -194,6 +195,7 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
     looked = _look(state, model, lane)
     if looked.plan is None:
         if looked.waits:
+            _place_is_there(state, lane)
             yielding.make_way(state, lane, looked.decision)
             return False
         stands = availability.standing(state, model, lane, looked)
@@ -206,10 +208,9 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
         state.look_by(state.settles_at)
         _tell_wait(state, lane, wait)
         return False
+    _place_is_there(state, lane)
     if looked.plan.evicts and not yielding.is_worth_evicting(state, lane, looked.plan.evicts):
         return False
-    for task in _waiting_in(state, lane):
-        task.placeless_since = None
     load = Load(state.new_id("worker"), model.name, model.spec.source, lane, state.now)
     state.loads.add(load)
     _carry_out(state, model, load, looked)
@@ -315,6 +316,21 @@ def _tell_wait(state: BrainState, lane: Lane, wait: Wait | None) -> None:
             tell_wait(state, task, wait)
 
 
+def _note_placeless(state: BrainState, task: Task) -> None:
+    """Since now, unless it is already. With a note of the lane: what has none costs nothing when a place is there."""
+    if task.placeless_since is None:
+        task.placeless_since = state.now
+        lane = state.queue[task.task_id].lane
+        state.waits_told.setdefault(lane if isinstance(lane, Lane) else Lane(task.request.model), ())
+
+
+def _place_is_there(state: BrainState, lane: Lane) -> None:
+    """Its tasks have only to wait for their turn: what was away does not count if something is away later on."""
+    if state.waits_told.pop(lane, None) is not None:
+        for task in _waiting_in(state, lane):
+            task.end_wait()
+
+
 def _is_news(state: BrainState, lane: Lane, told: tuple[str, ...]) -> bool:
     """Whether the lane heard something else last."""
     if state.waits_told.get(lane) == told:
@@ -355,7 +371,7 @@ def refuse(state: BrainState, tasks: Sequence[Task], error: TaskError, wait: Wai
     for task in tasks:
         until = availability.waits_until(state, task, wait)
         if state.now < until:
-            task.placeless_since = state.now if task.placeless_since is None else task.placeless_since
+            _note_placeless(state, task)
             state.look_by(until)
             if wait is not None:
                 tell_wait(state, task, wait)

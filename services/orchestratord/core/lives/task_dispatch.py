@@ -98,6 +98,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     charged = prediction.expected_tokens(state, task.request)
     place = state.queue.take(task.task_id, charged)
     task.move_to(TaskState.RUNNING)
+    task.end_wait()
     task.attempts += 1
     made_promise = _make_promise(state, task, worker)
     batch = len(worker.attempts) + 1

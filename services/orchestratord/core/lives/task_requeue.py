@@ -29,7 +29,8 @@ def requeue(state: BrainState, attempt: Attempt, because: str) -> None:
     place, lane = attempt.place, lane_of(state, task.request, task.promise)
     state.queue.add(task.task_id, place.model, place.priority, app=place.app, lane=lane, arrival=place.arrival)
     state.emit(CancelRun(attempt.worker_id, attempt.attempt_id), Narrate(task.task_id, because))
-    state.waits_told.pop(lane, None)
+    if lane in state.waits_told:  # what it waits for is told again, since this task has not heard it
+        state.waits_told[lane] = ()
     state.look_again = True
 
 

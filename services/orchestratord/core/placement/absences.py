@@ -6,7 +6,7 @@ the place itself stays, says so by its `absence`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llorch.assignment_mode import Mode
 from orchestratord.core.facts.absence import Absence
@@ -45,7 +45,10 @@ def survey(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...
         largest_mib = max(largest_mib, surveyor.largest_mib)
         if known:
             break
-    found = {absence.what: absence for absence in (*known, *unknown)}
+    found: dict[str, Absence] = {}
+    for absence in (*known, *unknown):
+        if absence.soon or absence.what not in found:  # it may be in the way of several places, with others or alone
+            found[absence.what] = absence
     return Survey(tuple(found.values()), largest_mib)
 
 
@@ -115,7 +118,9 @@ class _Surveyor:
         found = list(here.away)
         for device in site.devices:
             found += self._of_devices.absences(Site(site.node, (device,), (device.device_id,)))
-        yield from found or self._held_by_others(site)
+        away = found or list(self._held_by_others(site))
+        is_soon = all(absence.soon for absence in away)  # the place is there again when all is
+        yield from away if is_soon else (replace(absence, soon=False) for absence in away)
 
     def _held_by_others(self, site: Site) -> Iterator[Absence]:
         """All is there, but other programs hold memory that the model needs."""

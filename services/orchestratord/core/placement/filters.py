@@ -57,7 +57,7 @@ def _node_away(query: Query, site: Site) -> Absence:
         left_s = config.recovery_window_s - silent_s
         why = f"is expected back: it has not registered since the orchestrator started {silent_s:.0f} s ago"
         return Absence(f"node '{node.node_id}'", why, left_s, soon=left_s > 0, for_s=left_s)
-    left_s = config.no_device_grace_s - silent_s
+    left_s = node.last_report_at + config.no_device_grace_s - query.state.now
     why = f"is away: it has not reported for {silent_s:.0f} s (see to its pool manager)"
     is_soon = node.state is NodeState.SUSPECT and left_s > 0
     return Absence(f"node '{node.node_id}'", why, soon=is_soon, for_s=left_s)
