@@ -34,11 +34,13 @@ class Endless:
     def __init__(self, cleanup_s: float = 0.05) -> None:
         self.cleanup_s = cleanup_s
         self.cleaned_up = False
+        self.waits = asyncio.Event()
         self.ended = asyncio.Event()
 
     async def __call__(self, _request: Any, context: Any) -> None:
         try:
             await context.write(REQUEST)
+            self.waits.set()
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(self.cleanup_s)
@@ -50,6 +52,7 @@ async def test_stop_waits_for_the_finally_blocks_and_tells_the_client(script: Sc
     handler = script.stream = Endless()
     async with serving(script) as served, open_stream(served.methods.stream, REQUEST, timeout_s=5) as events:
         await anext(events)
+        await handler.waits.wait()  # the library loses the status of a handler that is cancelled within a write
         await served.server.stop(grace_s=0)
         assert handler.cleaned_up
         with pytest.raises(errors.Unavailable) as caught:
