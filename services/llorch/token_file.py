@@ -1,8 +1,8 @@
 """The token of a daemon on this machine, in a file by which programs of the same user find it: one per address of
 loopback and network, since 127.0.0.1 in a container, or on another machine with the same home, is another one's.
 
-Whoever keeps a token holds its file locked. The lock goes with the process, however it ends: a file that is not locked
-is left over, and its token is shown to nothing that may listen at the address by now.
+The process that keeps a token holds its file locked. The lock goes with the process, however it ends: a file that is
+not locked is left over, and its token is shown to nothing that may listen at the address by now.
 """
 
 import fcntl
@@ -51,8 +51,7 @@ def kept_token(address: str, token: str, env: Mapping[str, str] | None = None) -
     name = _name(addresses[0])
     folder_path = _folder(env)
     folder_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = os.open(folder_path, _FOLDER_FLAGS)
-    try:
+    with _opened_folder(folder_path) as folder:
         _sweep(folder)
         file = _write(folder, name, token)
         try:
@@ -60,8 +59,6 @@ def kept_token(address: str, token: str, env: Mapping[str, str] | None = None) -
         finally:
             _unlink_same(folder, name, file)
             os.close(file)
-    finally:
-        os.close(folder)
 
 
 def find_token(address: str, env: Mapping[str, str] | None = None) -> FoundToken | None:

@@ -1,4 +1,4 @@
-"""A model whose only machine is away, asked for in every way: whoever asks learns why, and gets it when it is back.
+"""A model whose only machine is away, asked for in every way: each client learns why, and gets it when it is back.
 
 `make chaos` tries all pairs of ways to be away and ways in, the suite a spread tenth of them.
 """
@@ -192,7 +192,7 @@ class Inquiry:
                     self._note(f"{model}, {when}: explained without the cause: {summary}")
 
     async def check_served(self, models: Iterable[str], bar_s: float) -> None:
-        """The machine is back since this moment: whatever waits is served, then whoever asks anew."""
+        """The machine is back since this moment: whatever waits is served, then clients that ask anew."""
         began = time.monotonic()
         await asyncio.gather(*(self._first_answer(model, began, bar_s) for model in models))
         for ask in self.asks:
@@ -260,7 +260,7 @@ async def inquiry(running: Machines, away: Away) -> AsyncIterator[Inquiry]:
 @pytest.mark.parametrize(
     "ways_to_be_away", ROUNDS, ids=["+".join(away.name for away in of_round) for of_round in ROUNDS]
 )
-async def test_whoever_asks_learns_what_is_away_and_is_served_when_it_is_back(
+async def test_every_way_in_tells_what_is_away_and_serves_when_it_is_back(
     tmp_path: Path, ways_to_be_away: list[Away]
 ) -> None:
     async with two_machines(tmp_path) as (running, load_s):

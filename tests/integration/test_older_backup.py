@@ -56,18 +56,23 @@ class Database:
         await self._lives.begin(self._system.address)
 
 
+async def latest_epoch_after_restarts(system: WholeSystem) -> int:
+    """Of the node as well, which has carried out commands of each."""
+    assert system.lives is not None
+    for _ in range(3):
+        await system.lives.begin_next(system.address)
+        await wait_nodes(system, "garage")
+        await run(system)
+    return (await system.state()).control_epoch
+
+
 async def test_the_node_comes_back_its_workers_are_used_and_models_are_loaded(tmp_path: Path) -> None:
     async with whole_system(tmp_path) as system:
         await run(system)
         before = await worker_ids(system)
         database = Database(system)
         await database.back_up()
-        assert system.lives is not None
-        for _ in range(3):
-            await system.lives.begin_next(system.address)
-            await wait_nodes(system, "garage")
-            await run(system)
-        latest = (await system.state()).control_epoch
+        latest = await latest_epoch_after_restarts(system)
 
         await database.put_back()
 
@@ -78,6 +83,7 @@ async def test_the_node_comes_back_its_workers_are_used_and_models_are_loaded(tm
         await system.register("new", f"file:{gguf(tmp_path, 'new.gguf')}")
         await run(system, "new")
         assert len(await worker_ids(system)) == 2
+        assert system.lives is not None
         await system.lives.begin_next(system.address)
         await wait_nodes(system, "garage")
         await run(system)
@@ -100,12 +106,7 @@ async def test_a_worker_that_has_seen_a_later_epoch_than_its_node_is_used(
         before = await worker_ids(system)
         database = Database(system)
         await database.back_up()
-        assert system.lives is not None
-        for _ in range(3):
-            await system.lives.begin_next(system.address)
-            await wait_nodes(system, "garage")
-            await run(system)
-        latest = (await system.state()).control_epoch
+        latest = await latest_epoch_after_restarts(system)
         assert system.lives is not None
         await system.lives.end()
         (guard,) = guards

@@ -73,8 +73,7 @@ async def has_ended(process: psutil.Process) -> None:
     """And fails the test if it does not; then the process is ended here."""
     try:
         async with asyncio.timeout(ENDS_WITHIN_S):
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                await asyncio.sleep(0.02)
+            await has_ended_in_time(process)
     except psutil.NoSuchProcess:
         return
     except TimeoutError:

@@ -34,7 +34,7 @@ class EventSource:
                 async for shown in self._connection():
                     yield shown
             except httpx.TransportError:
-                pass
+                pass  # as a browser does where the network fails: it asks again
             await asyncio.sleep(self.retry_ms / 1000)
 
     async def _connection(self) -> AsyncIterator[dict[str, Any]]:

@@ -118,7 +118,7 @@ async def _http_generate(running: Machines, model: str, told: list[str]) -> None
 
 
 async def _openai(running: Machines, model: str, told: list[str]) -> None:
-    """Its clients hear nothing while they wait; what their task waits for is told to whoever reads it."""
+    """Its clients hear nothing while they wait; what their task waits for is told to readers of the task itself."""
     body = {"model": model, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": TOKENS}
     async with _http(running) as http, _told_of_waiting(running, model, told):
         answer = await http.post("/v1/chat/completions", json=body)

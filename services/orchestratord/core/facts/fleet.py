@@ -48,6 +48,11 @@ class Device:
     engines: tuple[str, ...] = ()
     report: object = None
 
+    @property
+    def empty_mib(self) -> int:
+        """What it holds for workers when no other program uses it; the CPU's memory is the machine's."""
+        return max(0, self.total_mib - self.reserve_mib)
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:

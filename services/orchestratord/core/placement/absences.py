@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from llorch.assignment_mode import Mode
 from orchestratord.core.facts.absence import Absence
 from orchestratord.core.facts.contexts import contexts_to_try
-from orchestratord.core.facts.fleet import Device, Fleet, Node
+from orchestratord.core.facts.fleet import Fleet, Node
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Rule, Rules, rules_of, with_target
 from orchestratord.core.facts.targets import Place, show, why_missing
@@ -103,7 +103,7 @@ class _Surveyor:
 
     def _would_fit(self, site: Site) -> bool:
         """As much as the devices have for workers when no other program holds anything."""
-        whole = tuple(_whole_mib(device) for device in site.devices)
+        whole = tuple(device.empty_mib for device in site.devices)
         self.largest_mib = max(self.largest_mib, sum(whole))
         return all(map(int.__le__, self._claimed(site), whole))
 
@@ -111,7 +111,7 @@ class _Surveyor:
         if len(site.devices) == 1:
             return self._claims.on(site.devices)
         said = self._query.model.spec.split_shares
-        wholes = tuple(_whole_mib(device) for device in site.devices)
+        wholes = tuple(device.empty_mib for device in site.devices)
         return self._claims.on(site.devices, said if len(said) == len(wholes) else in_gib(wholes))
 
     def _why_not(self, here: _Here, site: Site) -> Iterator[Absence]:
@@ -127,11 +127,7 @@ class _Surveyor:
         for device, claim in zip(site.devices, self._claimed(site), strict=True):
             if claim > self._query.state.ledger.capacity((site.node.node_id, device.device_id)):
                 why = f"is full: other programs hold {device.others_mib} MiB, and the model needs {claim} MiB"
-                yield Absence(f"{device.name} of {site.node.node_id}", f"{why} of {_whole_mib(device)}")
-
-
-def _whole_mib(device: Device) -> int:
-    return max(0, device.total_mib - device.reserve_mib)
+                yield Absence(f"{device.name} of {site.node.node_id}", f"{why} of {device.empty_mib}")
 
 
 def _of_unknown_places(fleet: Fleet, rules: Rules) -> Iterator[Absence]:

@@ -92,7 +92,7 @@ class Wait:
 class Standing:
     """Of a model that has no place now: its tasks fail with the error, or wait, for what is away if that is told.
 
-    With both, tasks that were accepted for good wait a while longer.
+    With both, tasks that were accepted for good wait for `recovery_window_s` before they fail.
     """
 
     error: TaskError | None = None

@@ -4,7 +4,7 @@ What is said to be too large could not be loaded there if nothing else were; wha
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from llorch.assignment_mode import Mode
@@ -90,7 +90,7 @@ class RuleProblems:
             return ""
         there = [kept for kept in self._kept if kept.devices is own.devices or kept.devices <= own.devices]
         needed = sum(kept.mib for kept in there)
-        has = sum(_capacity(self._state.fleet.nodes[node_id].devices[device_id]) for node_id, device_id in own.devices)
+        has = sum(self._state.fleet.nodes[node_id].devices[device_id].empty_mib for node_id, device_id in own.devices)
         if needed <= has or not has:
             return ""
         names = " and ".join(kept.name for kept in there)
@@ -130,14 +130,14 @@ def too_large(state: BrainState, rule: Assignment) -> TooLarge | None:
             continue
         for devices in _together(node, place, model):
             needed = _least_mib(state, model, devices)
-            capacity = sum(map(_capacity, devices))
+            capacity = sum(device.empty_mib for device in devices)
             if needed <= capacity:
                 return None
             found.append(TooLarge(model, needed, capacity, show(state.fleet, place), is_final=True))
     if not found:
         return None
     largest = max(found, key=lambda one: one.largest_mib)
-    return TooLarge(model, largest.needed_mib, largest.largest_mib, largest.where, is_final)
+    return replace(largest, is_final=is_final)
 
 
 def left_behind(state: BrainState, *, model: str = "", app: str = "") -> list[str]:
@@ -189,8 +189,3 @@ def _least_mib(state: BrainState, model: Model, devices: Iterable[Device]) -> in
     requests = (LoadRequest(model, Lane(model.name), context) for context in contexts_to_try(model))
     claims = [Claims(Query(state, request, NO_RULES)) for request in requests]
     return min((known.on((device,))[0] for known in claims for device in cards.values()), default=0)
-
-
-def _capacity(device: Device) -> int:
-    """What it holds when no program uses it; the CPU's memory is the machine's."""
-    return device.total_mib - device.reserve_mib
