@@ -94,7 +94,7 @@ class BrainState:
     calibrations: Calibrations = field(default_factory=Calibrations)
     assignments: Assignments = field(default_factory=Assignments)
     waits_told: dict[Lane, tuple[str, ...]] = field(default_factory=dict)
-    """What is away, as the tasks of lanes without a place were told."""
+    """Of every lane with tasks that have no place: what is away, as they were told; nothing, if they are to be told."""
     decisions: Decisions = field(default_factory=Decisions)
     outbox: list[Effect] = field(default_factory=list)
     proposed: Callable[[], None] | None = None
