@@ -6,6 +6,7 @@ Every call carries a deadline, or is a stream that notices when nothing comes an
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -16,6 +17,7 @@ from llorch.errors import LlorchError, Reason, Unavailable
 from llorch.rpc.authorized_channel import AuthorizedChannel
 from llorch.rpc.call_context import CORRELATION_ID, call_or_none
 from llorch.rpc.incoming import Incoming, ended_by_peer, is_being_cancelled
+from llorch.rpc.settled import Settled, end_call
 from llorch.rpc.slow_reader import slow_reader
 from llorch.rpc.status import error_from_rpc
 from llorch.rpc.transport_options import channel_options
@@ -54,7 +56,8 @@ async def call(
 ) -> Response:
     """One unary request, e.g. of `stub.GetState`. A failure is raised as a leaf of the error tree."""
     try:
-        return await method(request, timeout=timeout_s, metadata=_with_context(metadata, token))
+        rpc = method(request, timeout=timeout_s, metadata=_with_context(metadata, token))
+        return await Settled(rpc, partial(end_call, rpc))
     except grpc.aio.AioRpcError as error:
         raise error_from_rpc(error) from error
     except asyncio.CancelledError:
@@ -88,7 +91,7 @@ async def open_stream(
         yield incoming
     finally:
         incoming.stop_watching()
-        rpc.cancel()
+        end_call(rpc)
 
 
 class DuplexCall(Generic[Request, Response]):
@@ -124,7 +127,7 @@ class DuplexCall(Generic[Request, Response]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._incoming.stop_watching()
-        self._rpc.cancel()
+        end_call(self._rpc)
 
     def __aiter__(self) -> AsyncIterator[Response]:
         return self._incoming
@@ -139,7 +142,7 @@ class DuplexCall(Generic[Request, Response]):
     async def _within_deadline(self, writing: Awaitable[None]) -> None:
         try:
             async with asyncio.timeout(self._write_timeout_s):
-                await writing
+                await Settled(writing, partial(end_call, self._rpc))
         except TimeoutError:
             raise slow_reader(self._write_timeout_s) from None
         except grpc.aio.AioRpcError as error:

@@ -1,11 +1,13 @@
 """The messages of a stream at its client, with a bound on its silence."""
 
 import asyncio
+from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 import grpc
 
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
+from llorch.rpc.settled import Settled, end_call
 from llorch.rpc.status import error_from_rpc
 
 Response = TypeVar("Response")
@@ -24,6 +26,7 @@ class Incoming(Generic[Response]):
 
     def __init__(self, rpc: Any, idle_timeout_s: float | None) -> None:
         self._rpc = rpc
+        self._end = partial(end_call, rpc)
         self._loop = asyncio.get_running_loop()
         self._idle_timeout_s = idle_timeout_s
         self._waiting_since: float | None = None
@@ -38,7 +41,7 @@ class Incoming(Generic[Response]):
     async def __anext__(self) -> Response:
         self._waiting_since = self._loop.time()
         try:
-            message: Response = await self._rpc.read()
+            message: Response = await Settled(self._rpc.read(), self._end)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
         except asyncio.CancelledError:
@@ -70,7 +73,7 @@ class Incoming(Generic[Response]):
             self._look_in(left, idle_timeout_s)
         else:
             self._gave_up = True
-            self._rpc.cancel()
+            self._end()
 
     def _why_it_ended(self) -> LlorchError:
         if self._gave_up:

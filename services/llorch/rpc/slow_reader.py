@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 from llorch.errors import Reason, Unavailable
+from llorch.rpc.settled import Settled
 
 
 async def write_with_deadline(context: Any, message: Any, timeout_s: float) -> None:
@@ -17,7 +18,7 @@ async def write_with_deadline(context: Any, message: Any, timeout_s: float) -> N
     """
     try:
         async with asyncio.timeout(timeout_s):
-            await context.write(message)
+            await Settled(context.write(message))
     except TimeoutError:
         raise slow_reader(timeout_s) from None
 
