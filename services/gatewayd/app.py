@@ -35,6 +35,7 @@ from llorch.clock import SystemClock
 from llorch.logs import get_logger
 from llorch.ports import announce_address, split_address
 from llorch.rpc.client import open_channel
+from llorch.rpc.transport_options import CALLS_PER_CONNECTION
 from llorch.token_rules import refuse_open_bind
 
 DRAIN_S = 2.0
@@ -96,7 +97,8 @@ def _listening(settings: GatewaySettings) -> Iterator[tuple[HttpServer, str]]:
 
 @asynccontextmanager
 async def _orchestrator(settings: GatewaySettings) -> AsyncIterator[grpc.aio.Channel]:
-    channel = open_channel(settings.orchestrator, token=settings.token)
+    connections = settings.max_requests // CALLS_PER_CONNECTION + 1
+    channel = open_channel(settings.orchestrator, token=settings.token, max_connections=connections)
     try:
         yield channel
     finally:

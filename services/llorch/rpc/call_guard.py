@@ -14,12 +14,12 @@ import grpc
 
 from llorch.auth import LOCALHOST, Authenticator, Identity, bearer_token, is_of_this_machine
 from llorch.errors import (
+    DeadlineExceeded,
     Internal,
     InvalidArgument,
     LlorchError,
     PermissionDenied,
     Reason,
-    ResourceExhausted,
     Unavailable,
     Unimplemented,
 )
@@ -28,13 +28,19 @@ from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.rpc import status
 from llorch.rpc.call_context import CORRELATION_ID, CallInfo, enter_call
+from llorch.rpc.places import Places, Tasks
+from llorch.rpc.settled import Settled
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
-Tasks = set[asyncio.Task[Any]]
 
 _CORRELATION = re.compile(r"[\x21-\x7e]{1,128}")
-_RETRY_WHEN_BUSY_MS = 100
 _RETRY_WHEN_DRAINING_MS = 1000
+# For the request of a call that has been let in: the largest one, over a slow line.
+_REQUEST_WITHIN_S = 30.0
+# That a client has left is known a moment after its request ended.
+_LEAVING_IS_KNOWN_AFTER_S = 0.05
+# Watchers of health, and those who ask what there is.
+_MOST_PROBES = 256
 # A status waits behind messages that the peer does not read; no handler waits longer than this for it to go.
 _STATUS_WITHIN_S = 1.0
 
@@ -42,19 +48,24 @@ _STATUS_WITHIN_S = 1.0
 class CallGuard:
     """Wraps the handlers of one server and knows which of them are running.
 
-    `max_calls` bounds the unary calls that are served at once; streams do not count.
+    `max_calls` bounds the unary calls that are served at once, `max_streams` all others.
     """
 
     def __init__(
-        self, name: str, authenticator: Authenticator, max_calls: int, *, open_to_probes: bool = False
+        self,
+        name: str,
+        authenticator: Authenticator,
+        *,
+        max_calls: int,
+        max_streams: int,
+        open_to_probes: bool = False,
     ) -> None:
         self._open_to_probes = open_to_probes
         self._log = get_logger(name)
         self._authenticator = authenticator
-        self._max_calls = max_calls
-        self._calls: Tasks = set()
-        self._streams: Tasks = set()
-        self._probes: Tasks = set()
+        self._calls = Places("calls", max_calls)
+        self._streams = Places("streams", max_streams)
+        self._probes = Places("probes", _MOST_PROBES)
         self._cancelled_by_us: Tasks = set()
         self._draining = False
 
@@ -69,21 +80,27 @@ class CallGuard:
             behaviour = _refuse_not_implemented
         if not inspect.iscoroutinefunction(behaviour):
             raise TypeError(f"{method} has to be a coroutine (async def, and no yield in it)")
-        running = self._probes if is_probe else self._calls if kind == "unary_unary" else self._streams
+        places = self._probes if is_probe else self._calls if kind == "unary_unary" else self._streams
         # Single messages are decoded and encoded in here, so that errors in them are treated like all others.
         decode, encode = _refusing(handler.request_deserializer), handler.response_serializer
         guarded = self._guarded(
             method,
             behaviour,
-            running,
-            decode=_unchanged if handler.request_streaming else decode,
+            places,
+            decode=None if handler.request_streaming else decode,
             encode=_unchanged if handler.response_streaming else encode,
         )
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        # To the library every request is a stream, of which it reads nothing by itself: who may not call is refused
+        # before the request is in memory, and one that does not come is given up.
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
         return make(
             guarded,
             request_deserializer=decode if handler.request_streaming else None,
-            response_serializer=encode if handler.response_streaming else None,
+            response_serializer=_encoding(encode) if handler.response_streaming else None,
         )
 
     def start_draining(self) -> None:
@@ -92,7 +109,7 @@ class CallGuard:
 
     async def wait_ended(self, timeout_s: float) -> bool:
         """Waits until no handler runs; False if some still did when the time was over."""
-        running = self._calls | self._streams
+        running = self._calls.running | self._streams.running
         if not running:
             return True
         _, still_running = await asyncio.wait(running, timeout=timeout_s)
@@ -100,7 +117,7 @@ class CallGuard:
 
     async def cancel_all(self, timeout_s: float) -> None:
         """Cancels what still runs, tells its clients, and waits for the `finally` blocks."""
-        running = self._calls | self._streams | self._probes
+        running = self._calls.running | self._streams.running | self._probes.running
         if not running:
             return
         self._cancelled_by_us |= running
@@ -114,29 +131,30 @@ class CallGuard:
         self,
         method: str,
         behaviour: Handler,
-        running: Tasks,
+        places: Places,
         *,
-        decode: Callable[[Any], Any],
+        decode: Callable[[Any], Any] | None,
         encode: Callable[[Any], Any],
     ) -> Handler:
-        async def guarded(request: Any, context: Any) -> Any:
+        async def guarded(requests: Any, context: Any) -> Any:
             task = _this_task()
             try:
-                self._admit(method, running, context)
-                running.add(task)
-                return encode(await behaviour(decode(request), context))
+                self._admit(method, places, context)
+                places.take(task)
+                request = requests if decode is None else decode(await _read_request(context))
+                return encode(await behaviour(request, context))
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # every one ends the call
                 await self._end_with(error, method, task, context)
             finally:
-                running.discard(task)
+                places.leave(task)
                 self._cancelled_by_us.discard(task)
 
         return guarded
 
-    def _admit(self, method: str, running: Tasks, context: Any) -> None:
+    def _admit(self, method: str, places: Places, context: Any) -> None:
         """Identifies the caller, and refuses calls that may not or can't be served."""
-        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         peer = context.peer()
+        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         shown_id = metadata.get(CORRELATION_ID, "")
         call = CallInfo(
             correlation_id=shown_id if _CORRELATION.fullmatch(shown_id) else new_id("cor"),
@@ -145,20 +163,14 @@ class CallGuard:
             deadline_s=context.time_remaining(),
         )
         enter_call(call)
-        identity = self._identify(metadata, peer, is_probe=running is self._probes)
+        identity = self._identify(metadata, peer, is_probe=places is self._probes)
         call.identity, call.app = identity.name, identity.app
-        if running is self._probes:
+        if places is self._probes:
             return
         if not identity.may_call(method):
             raise _not_permitted(identity, method)
         if self._draining:
             raise _draining()
-        if running is self._calls and len(running) >= self._max_calls:
-            raise ResourceExhausted(
-                Reason.TOO_MANY_CALLS,
-                f"this server has {self._max_calls} calls to answer already",
-                retry_after_ms=_RETRY_WHEN_BUSY_MS,
-            )
 
     def _identify(self, metadata: Mapping[str, str], peer: str, *, is_probe: bool) -> Identity:
         """What probes a server of this machine may have no token, and learns no secret."""
@@ -192,6 +204,22 @@ class CallGuard:
             f"an internal error occurred; the log of this server has the details under {error_id}",
             metadata={"error_id": error_id},
         )
+
+
+async def _read_request(context: Any) -> Any:
+    """The message of a call with one request, as it was sent."""
+    try:
+        async with asyncio.timeout(_REQUEST_WITHIN_S):
+            request = await Settled(context.read())
+    except TimeoutError:
+        raise DeadlineExceeded(
+            Reason.DEADLINE_PASSED, f"the request did not come within {_REQUEST_WITHIN_S:g} s; send it with the call"
+        ) from None
+    if request is grpc.aio.EOF:
+        # Mostly its client has left, and this task is about to be cancelled. What grpc.aio can't send it does not free.
+        await asyncio.sleep(_LEAVING_IS_KNOWN_AFTER_S)
+        raise InvalidArgument(Reason.MALFORMED_REQUEST, "the call has no request; send one message with it")
+    return request
 
 
 async def _abort(context: Any, error: LlorchError) -> NoReturn:
@@ -241,6 +269,15 @@ def _refusing(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             ) from error
 
     return decode_or_refuse
+
+
+def _encoding(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """A handler whose clients are all told the same may encode it once."""
+
+    def encode_unless_bytes(message: Any) -> bytes:
+        return message if type(message) is bytes else encode(message)
+
+    return encode_unless_bytes
 
 
 def _unchanged(message: Any) -> Any:

@@ -30,17 +30,23 @@ Metadata = Sequence[tuple[str, str]]
 
 
 def open_channel(
-    address: str, *, token: str | Callable[[], str | None] | None = None, tls: grpc.ChannelCredentials | None = None
+    address: str,
+    *,
+    token: str | Callable[[], str | None] | None = None,
+    tls: grpc.ChannelCredentials | None = None,
+    max_connections: int = 1,
 ) -> grpc.aio.Channel:
     """A channel to `host:port`; it connects when it is used, and is to be closed.
 
     Has to be made inside of the running loop. With a token every call on the channel shows it; one that may change is
-    asked for at each call.
+    asked for at each call. A server takes `CALLS_PER_CONNECTION` calls at once on a connection; what is beyond that
+    waits in the channel, unless it may have further connections.
     """
+    options = channel_options(max_connections=max_connections)
     if tls is None:
-        channel = grpc.aio.insecure_channel(address, options=channel_options())
+        channel = grpc.aio.insecure_channel(address, options=options)
     else:
-        channel = grpc.aio.secure_channel(address, tls, options=channel_options())
+        channel = grpc.aio.secure_channel(address, tls, options=options)
     if not token:
         return channel
     return AuthorizedChannel(channel, token if callable(token) else lambda: token)

@@ -29,8 +29,8 @@ class RpcServer:
     Handlers are `async def` methods that raise `LlorchError`s and never call `abort`; those of server streams
     use `await context.write(message)`. Build and use it inside of a running loop; use it once.
 
-    `bind` is `host:port`, port 0 for any. `tls` None means plain text. `max_calls` bounds the unary calls
-    that are served at once; streams do not count. With `open_to_probes`, health and reflection need no token on this
+    `bind` is `host:port`, port 0 for any. `tls` None means plain text. `max_calls` bounds the unary calls that are
+    served at once, `max_streams` all other calls. With `open_to_probes`, health and reflection need no token on this
     machine.
     """
 
@@ -43,12 +43,19 @@ class RpcServer:
         tls: grpc.ServerCredentials | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_calls: int = 1024,
+        max_streams: int = 4096,
         open_to_probes: bool = False,
     ) -> None:
         self._log = get_logger(name)
         self._bind = bind
         self._tls = tls
-        self._guard = CallGuard(name, authenticator, max_calls, open_to_probes=open_to_probes)
+        self._guard = CallGuard(
+            name,
+            authenticator,
+            max_calls=max_calls,
+            max_streams=max_streams,
+            open_to_probes=open_to_probes,
+        )
         self._server = grpc.aio.server(options=server_options(max_message_bytes))
         self._services: list[str] = []
         self._health: health.HealthServicer | None = None

@@ -7,7 +7,6 @@ import asyncio
 from typing import Any
 
 from llorch.errors import Reason, Unavailable
-from llorch.rpc.settled import Settled
 
 
 async def write_with_deadline(context: Any, message: Any, timeout_s: float) -> None:
@@ -18,7 +17,7 @@ async def write_with_deadline(context: Any, message: Any, timeout_s: float) -> N
     """
     try:
         async with asyncio.timeout(timeout_s):
-            await Settled(context.write(message))
+            await context.write(message)
     except TimeoutError:
         raise slow_reader(timeout_s) from None
 

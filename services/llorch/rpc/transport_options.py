@@ -1,8 +1,16 @@
 """Channel arguments of gRPC, for both sides in one place because they have to fit together."""
 
+import json
+from typing import Any
+
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
-Options = tuple[tuple[str, int], ...]
+CALLS_PER_CONNECTION = 100
+"""Of any kind, at once. Calls are taken in by turns, each at the cost of about 0.2 ms, so this is what a connection can
+have others wait. A client holds back what is beyond it, or opens a further connection, if its channel may have one.
+"""
+
+Options = tuple[tuple[str, Any], ...]
 
 _PING_EVERY_MS = 20_000
 _PING_ANSWER_WITHIN_MS = 10_000
@@ -18,13 +26,20 @@ def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
         *_both_sides(max_message_bytes),
         # By default two servers share a port, and each gets some of the connections.
         ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
+        # It refuses calls of clients that keep to the bound, since those that have ended count until they are freed.
+        # Resets without end are bounded by the calls that wait to be taken in: `grpc.server.max_pending_requests`, 1000.
+        ("grpc.http.overload_protection", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS),
     )
 
 
-def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
+def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES, *, max_connections: int = 1) -> Options:
+    """`max_connections`: how many the channel may have, each once those before it have as many calls as they may."""
     return (
         *_both_sides(max_message_bytes),
+        ("grpc.service_config", json.dumps({"connectionScaling": {"maxConnectionsPerSubchannel": max_connections}})),
+        ("grpc.max_connections_per_subchannel_cap", max_connections),
         # Two channels to one address are two connections; else they share one, and lose it together.
         ("grpc.use_local_subchannel_pool", 1),
         # A server that has just come back is found again soon; the default backs off to two minutes.

@@ -26,6 +26,9 @@ Item = TypeVar("Item")
 SILENCE_S = 30.0
 """Streams carry a heartbeat every 10 s; after this much silence the orchestrator is taken to be gone."""
 
+# For as many tasks at once; each connection takes a hundred calls.
+_MAX_CONNECTIONS = 8
+
 
 class Caller:
     """What the groups of calls of `AsyncClient` share."""
@@ -98,7 +101,8 @@ class Caller:
         self._connection = self._connection.now()
         address = self._connection.address
         if address not in self._open:
-            self._open[address] = Stubs(open_channel(address, token=partial(self._token_for, address)))
+            token = partial(self._token_for, address)
+            self._open[address] = Stubs(open_channel(address, token=token, max_connections=_MAX_CONNECTIONS))
         return self._open[address]
 
     def _token_for(self, address: str) -> str | None:
