@@ -8,6 +8,7 @@ from llama_orch.v2.pool_manager_service_pb2 import StageProgress
 from llorch.clock import Clock
 from llorch.errors import invalid_field
 from llorch.identifiers import new_id
+from llorch.rpc.call_context import current_call
 from llorch.rpc.slow_reader import write_with_deadline
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
@@ -25,7 +26,7 @@ from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.kept_changes import KeptChanges
 from orchestratord.runtime.pulls import pull
-from orchestratord.runtime.state_changes import StateChanges
+from orchestratord.runtime.state_changes import Look, StateChanges
 from orchestratord.runtime.worker_logs import read_worker_log
 from orchestratord.version import VERSION
 from orchestratord.views import nodes as view_nodes
@@ -49,7 +50,7 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
         self._authority = authority
         self._clock = clock
         self._write_deadline_s = write_deadline_s
-        self._changes = StateChanges(owner)
+        self._changes = StateChanges(owner, self._look)
 
     async def GetState(self, request: pb2.GetStateRequest, context: Any) -> pb2.GetStateResponse:
         return pb2.GetStateResponse(state=self._state())
@@ -119,12 +120,9 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
 
     async def WatchState(self, request: pb2.WatchStateRequest, context: Any) -> None:
         """The client is sent the state again only if more than times in it has changed."""
-        told = None
-        async for _ in self._changes.follow():
-            shown = self._state()
-            if told is None or not _same_but_for_time(told, shown):
-                told = shown
-                await write_with_deadline(context, pb2.WatchStateResponse(state=shown), self._write_deadline_s)
+        async with aclosing(self._changes.follow(current_call().peer)) as states:
+            async for response in states:
+                await write_with_deadline(context, response, self._write_deadline_s)
 
     async def StreamWorkerLog(self, request: pb2.StreamWorkerLogRequest, context: Any) -> None:
         async with aclosing(read_worker_log(self._owner.state.fleet, self._effects, request)) as parts:
@@ -156,6 +154,11 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
             wall=self._clock.wall(),
         )
 
+    def _look(self) -> Look:
+        response = pb2.WatchStateResponse(state=self._state())
+        shown = response.SerializeToString()
+        return Look(_timeless(response.state), shown)
+
     def _load(self, asked: events.ModelLoadAsked) -> str:
         if not asked.model:
             raise invalid_field("model", "must not be empty; `llorch models` lists the models")
@@ -174,19 +177,14 @@ def _new_id() -> str:
     return new_id("worker")
 
 
-def _same_but_for_time(one: pb2.State, other: pb2.State) -> bool:
-    return _timeless(one) == _timeless(other)
-
-
 def _timeless(state: pb2.State) -> pb2.State:
-    copy = pb2.State()
-    copy.CopyFrom(state)
-    copy.ClearField("time")
-    for node in copy.nodes:
+    """The same state, without its times; it is changed for that."""
+    state.ClearField("time")
+    for node in state.nodes:
         node.ClearField("last_report_age_ms")
         node.ClearField("register_time")
-    for failure in copy.load_failures:
+    for failure in state.load_failures:
         failure.ClearField("time")
-    for device in copy.devices:
+    for device in state.devices:
         device.ClearField("release_end_time")
-    return copy
+    return state
