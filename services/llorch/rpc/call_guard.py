@@ -37,8 +37,14 @@ _CORRELATION = re.compile(r"[\x21-\x7e]{1,128}")
 _RETRY_WHEN_DRAINING_MS = 1000
 # For the request of a call that has been let in: the largest one, over a slow line.
 _REQUEST_WITHIN_S = 30.0
-# That a client has left is known a moment after its request ended.
-_LEAVING_IS_KNOWN_AFTER_S = 0.05
+# Refusals that cost nothing to ask for are sent after this time, in seconds. Whoever has left by then gets none, since
+# grpc.aio does not free a status that it can't send; and whoever asks for too much, again and again, has others wait less.
+_SENT_AFTER_S = {
+    Reason.TOKEN_MISSING: 0.005,
+    Reason.TOKEN_INVALID: 0.005,
+    Reason.MALFORMED_REQUEST: 0.005,
+    Reason.TOO_MANY_CALLS: 0.02,
+}
 # Watchers of health, and those who ask what there is.
 _MOST_PROBES = 256
 # A status waits behind messages that the peer does not read; no handler waits longer than this for it to go.
@@ -189,6 +195,8 @@ class CallGuard:
             if task.cancelling():
                 # The client went away, or its deadline passed. grpc.aio would never free a status that no client takes.
                 raise error
+        if isinstance(error, LlorchError) and error.reason in _SENT_AFTER_S:
+            await asyncio.sleep(_SENT_AFTER_S[error.reason])
         if isinstance(error, LlorchError) and not (isinstance(error, Internal) and error.reason is Reason.INTERNAL):
             await _abort(context, error)
         await _abort(context, self._internal(raised, method))
@@ -216,8 +224,6 @@ async def _read_request(context: Any) -> Any:
             Reason.DEADLINE_PASSED, f"the request did not come within {_REQUEST_WITHIN_S:g} s; send it with the call"
         ) from None
     if request is grpc.aio.EOF:
-        # Mostly its client has left, and this task is about to be cancelled. What grpc.aio can't send it does not free.
-        await asyncio.sleep(_LEAVING_IS_KNOWN_AFTER_S)
         raise InvalidArgument(Reason.MALFORMED_REQUEST, "the call has no request; send one message with it")
     return request
 

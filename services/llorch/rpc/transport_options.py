@@ -17,6 +17,12 @@ _PING_ANSWER_WITHIN_MS = 10_000
 # A server ends a connection whose pings come more often than this. Its default of 300 s is longer than
 # `_PING_EVERY_MS`, and so would end every connection that is silent for a while.
 _SHORTEST_PING_INTERVAL_MS = 5_000
+# A gateway has eleven for its thousand requests, a node two. With room for other files where a process may have 1024.
+_MOST_CONNECTIONS = 512
+# For TLS and the preface. The library's own 120 s let strangers hold connections for that long.
+_HANDSHAKE_WITHIN_MS = 20_000
+# Then the connection is ended in order; the channel of a client that is still there opens another with its next call.
+_WITHOUT_CALLS_MS = 300_000
 _IDENTITY_ONLY = 1
 _METADATA_BYTES = 32 * 1024
 
@@ -28,8 +34,11 @@ def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
         # It refuses calls of clients that keep to the bound, since those that have ended count until they are freed.
-        # Resets without end are bounded by the calls that wait to be taken in: `grpc.server.max_pending_requests`, 1000.
+        # Resets without end are bounded by the 1000 calls that may wait to be taken in, the library's own default.
         ("grpc.http.overload_protection", 0),
+        ("grpc.max_allowed_incoming_connections", _MOST_CONNECTIONS),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_WITHIN_MS),
+        ("grpc.max_connection_idle_ms", _WITHOUT_CALLS_MS),
         ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS),
     )
 
