@@ -38,7 +38,7 @@ _RETRY_WHEN_DRAINING_MS = 1000
 # For the request of a call that has been let in: the largest one, over a slow line.
 _REQUEST_WITHIN_S = 30.0
 # Refusals that cost nothing to ask for are sent after this time, in seconds. Whoever has left by then gets none, since
-# grpc.aio does not free a status that it can't send; and whoever asks for too much, again and again, has others wait less.
+# grpc.aio does not free a status that it can't send. And whoever asks for too much, again and again, is slowed.
 _SENT_AFTER_S = {
     Reason.TOKEN_MISSING: 0.005,
     Reason.TOKEN_INVALID: 0.005,
