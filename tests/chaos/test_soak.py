@@ -1,15 +1,13 @@
-"""Streams over HTTP, whose clients stay or leave: the daemons take no more memory for it, however many there were.
+"""Streams over HTTP, half of whose clients leave: the daemons take no more memory for it, however many there were.
 
-`make chaos` counts what the processes hold after 80,000 streams. The suite has no time for that, and counts what the
-daemons' own loops have allocated: outside of Python's objects to the byte, and Python's memory blocks.
+Only by `make chaos`. What is counted per call and stream, in little time, is in `tests/integration`:
+`llorch/rpc/test_memory_of_calls.py` and `gatewayd/test_memory_of_streams.py`.
 """
 
 import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -19,10 +17,9 @@ from llama_orch.v2 import catalog_service_pb2, catalog_service_pb2_grpc, model_p
 from llorch.logs import get_logger
 from llorch.ports import split_address
 from llorch.rpc.client import call, open_channel
-from orchestratord.core.facts import decision
-from support import chaos_count, native_memory
+from support import chaos_count
 from support.up import Up, running_up
-from support.whole_system import WholeSystem, gguf, wait_until, whole_system
+from support.whole_system import gguf
 
 AT_ONCE = 48
 EVENTS_UNTIL_LEAVING = 3
@@ -34,16 +31,6 @@ SETTLED_AFTER = 20_000
 """Finished tasks and the like are kept up to a bound, which is reached by then."""
 MOST_PER_PART = 0.5 * 2**20
 DAEMONS = ("gatewayd", "orchestratord", "worker_orcd")
-
-KEPT = 20
-"""Finished tasks, and decisions: so few that their number does not grow any more after the warm-up."""
-WARM_UP = 300
-ROUND = 300
-ROUNDS = 3
-MOST_BYTES = 400
-"""Outside of Python, per stream: grpc.aio lost 1,900 for each client that left."""
-MOST_BLOCKS = 12
-"""Of Python: a task leaves its id behind, for a while, so that its reader can be told that it was there."""
 
 _log = get_logger("chaos")
 
@@ -96,27 +83,6 @@ async def in_turns(count: int, once: Callable[[int], Awaitable[None]]) -> None:
             tasks.create_task(in_turn(number))
 
 
-async def test_streams_whose_clients_leave_leave_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decision, "DECISIONS_KEPT", KEPT)
-    settings = {"tasks_retained": KEPT}
-    async with whole_system(tmp_path, 64, orchestrator_settings=settings, sim=json.dumps(SIM)) as system:
-        client = Client(str(system.http.base_url).removeprefix("http://"), "sim")
-        await in_turns(WARM_UP, lambda number: client.stream(leaves=number % 2 == 0))
-        await wait_until(partial(has_ended_all, system))
-        native, blocks = [], []
-        for _ in range(ROUNDS):
-            before, before_blocks = native_memory.bytes_in_use(), sys.getallocatedblocks()
-            await in_turns(ROUND, lambda _: client.stream(leaves=True))
-            await wait_until(partial(has_ended_all, system))
-            native.append((native_memory.bytes_in_use() - before) / ROUND)
-            blocks.append((sys.getallocatedblocks() - before_blocks) / ROUND)
-    _log.info("soak", bytes_per_stream=native, blocks_per_stream=blocks)
-    assert min(native) < MOST_BYTES
-    assert min(blocks) < MOST_BLOCKS
-
-
 @pytest.mark.skipif(not chaos_count.IS_FULL, reason="takes minutes; `make chaos` runs it")
 async def test_the_processes_hold_no_more_after_80000_streams(tmp_path: Path) -> None:
     async with running_up(tmp_path / "data", "--simulate-gpu", "RTX 3090:24GiB", "--sim", json.dumps(SIM)) as up:
@@ -134,10 +100,6 @@ async def test_the_processes_hold_no_more_after_80000_streams(tmp_path: Path) ->
     parts = (STREAMS - SETTLED_AFTER) / PART
     grown = {name: (held[-1][name] - held[SETTLED_AFTER // PART - 1][name]) / parts for name in DAEMONS}
     assert all(bytes_ <= MOST_PER_PART for bytes_ in grown.values()), grown
-
-
-async def has_ended_all(system: WholeSystem) -> bool:
-    return not (await system.state()).tasks_running
 
 
 def resident(up: Up) -> dict[str, int]:

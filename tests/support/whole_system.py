@@ -166,7 +166,6 @@ async def whole_system(
     token: str | None = None,
     auth_optional: bool = False,
     allowed_host: Sequence[str] = (),
-    orchestrator_settings: Mapping[str, object] | None = None,
     **pool_manager: object,
 ) -> AsyncIterator[WholeSystem]:
     """A system with the model `sim`, whose file only looks like one, on the node `garage`. `pool_manager`: settings of
@@ -175,7 +174,7 @@ async def whole_system(
     stop = asyncio.Event()
     auth = {"token": token, "auth_optional": auth_optional}
     async with asyncio.TaskGroup() as daemons:
-        lives = OrchestratorLives(daemons, folder, queue_capacity, {**auth, **(orchestrator_settings or {})})
+        lives = OrchestratorLives(daemons, folder, queue_capacity, auth)
         try:
             orchestrator = await lives.begin("127.0.0.1:0")
             await _start(
