@@ -70,6 +70,8 @@ def _both_sides(max_message_bytes: int) -> Options:
         ("grpc.absolute_max_metadata_size", 2 * _METADATA_BYTES),
         ("grpc.keepalive_time_ms", _PING_EVERY_MS),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_WITHIN_MS),
+        # The library waits for this one, 60 s by default, whatever the one above says.
+        ("grpc.http2.ping_timeout_ms", _PING_ANSWER_WITHIN_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         # No bound on the pings of a connection without data: a silent prefill is no reason to end it.
         ("grpc.http2.max_pings_without_data", 0),
