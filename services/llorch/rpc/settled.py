@@ -8,8 +8,7 @@ reaches a batch here: it ends the call, and with it the batch, and is raised whe
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from contextvars import Context
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
 
@@ -22,25 +21,34 @@ class Settled(Generic[Result]):
 
     `end` has to end the call without cancelling its tasks, as `end_call` does. Without one the batch is known to end by
     itself, as it does on a server whose client has left.
+
+    While it waits, this stands for the future of the batch: the task that waits can't cancel that one, only ask for its
+    end. asyncio takes it for a future by its attributes, as `asyncio.isfuture` says, which are those of the real one.
     """
 
-    __slots__ = ("_awaitable", "_end")
+    __slots__ = ("_asyncio_future_blocking", "_awaitable", "_end", "_future", "_late", "add_done_callback", "get_loop")
 
     def __init__(self, awaitable: Awaitable[Result], end: Callable[[], None] | None = None) -> None:
         self._awaitable = awaitable
         self._end = end
+        self._late: asyncio.TimerHandle | None = None
 
     def __await__(self) -> Generator[Any, None, Result]:
         waiting = self._awaitable.__await__()
-        batch = _Batch(self._end)
         cancelled: asyncio.CancelledError | None = None
         try:
             future = next(waiting)
             while True:
+                # Set by the future when it was yielded, for the task that this stands before.
+                future._asyncio_future_blocking = False  # noqa: SLF001  # asyncio's own protocol
+                self._asyncio_future_blocking = True
+                self._future: asyncio.Future[Any] = future
+                self.get_loop = future.get_loop
+                self.add_done_callback = future.add_done_callback
                 try:
-                    yield batch.following(future)
+                    yield self
                 except asyncio.CancelledError as error:
-                    if batch.was_cancelled_by_others:
+                    if self._late is None and future.cancelled():  # by `rpc.cancel()`, for example
                         future = waiting.throw(error)
                         continue
                     cancelled = error
@@ -58,64 +66,19 @@ class Settled(Generic[Result]):
                 raise cancelled from None
             raise
         finally:
-            batch.forget()
-
-
-class _Batch:
-    """Stands in for the future of a batch: the task that waits can't cancel it, only ask for its end.
-
-    What asyncio wants of a future that is no `asyncio.Future` is here, as `asyncio.isfuture` describes it.
-    """
-
-    __slots__ = ("_asyncio_future_blocking", "_end", "_future", "_late")
-
-    def __init__(self, end: Callable[[], None] | None) -> None:
-        self._end = end
-        self._future: asyncio.Future[Any] | None = None
-        self._late: asyncio.TimerHandle | None = None
-
-    def following(self, future: "asyncio.Future[Any]") -> Self:
-        # Set by the future when it was yielded, for the task that this stands before.
-        future._asyncio_future_blocking = False  # noqa: SLF001  # asyncio's own protocol
-        self._asyncio_future_blocking = True
-        self._future = future
-        return self
-
-    @property
-    def was_cancelled_by_others(self) -> bool:
-        """By `rpc.cancel()`, for example; the task that waits was not."""
-        return self._late is None and self._followed().cancelled()
-
-    def forget(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-        self._future = None
+            if self._late is not None:
+                self._late.cancel()
 
     def cancel(self, _message: object = None) -> bool:
         """False: nothing is cancelled yet, and the task raises its cancellation when the batch is done."""
         if self._late is None:
-            self._late = asyncio.get_running_loop().call_later(_DONE_WITHIN_S, self._give_up)
+            self._late = self.get_loop().call_later(_DONE_WITHIN_S, self._give_up)
             if self._end is not None:
                 self._end()
         return False
 
     def _give_up(self) -> None:
-        if self._future is not None:
-            self._future.cancel()
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._followed().get_loop()
-
-    def add_done_callback(self, callback: Callable[..., object], *, context: Context | None = None) -> None:
-        self._followed().add_done_callback(callback, context=context)
-
-    def remove_done_callback(self, callback: Callable[..., object]) -> int:
-        return self._followed().remove_done_callback(callback)
-
-    def _followed(self) -> "asyncio.Future[Any]":
-        if self._future is None:
-            raise RuntimeError("no future is waited for")
-        return self._future
+        self._future.cancel()
 
 
 def end_call(rpc: Any) -> None:
