@@ -147,3 +147,12 @@ async def test_a_connection_without_calls_ends_and_the_channel_opens_another(
             await asyncio.sleep(0.02)
         await call(served.methods.unary, REQUEST, timeout_s=10)
     assert len(set(peers)) == 2
+
+
+async def test_a_large_request_of_who_may_not_call_gets_the_same_answer(script: Script) -> None:
+    """The refusal comes while it is still being sent."""
+    large = StringValue(value="x" * 8 * 2**20)
+    async with serving(script, authenticator=BearerAuth(TOKEN)) as served:
+        for _ in range(20):
+            with pytest.raises(Unauthenticated):
+                await call(served.methods.unary, large, timeout_s=10)
