@@ -43,7 +43,7 @@ _SENT_AFTER_S = {
     Reason.TOKEN_MISSING: 0.005,
     Reason.TOKEN_INVALID: 0.005,
     Reason.MALFORMED_REQUEST: 0.005,
-    Reason.TOO_MANY_CALLS: 0.02,
+    Reason.TOO_MANY_CALLS: 0.01,
 }
 # Watchers of health, and those who ask what there is.
 _MOST_PROBES = 256
