@@ -8,7 +8,6 @@ revive it. Several facts keep a run alive or end it:
 - released while it runs: it is cancelled, and dropped when the engine has let go of its slot.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -21,16 +20,11 @@ from worker_orcd.token_step import TokenStep
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How long things are kept, in seconds; and of tombstones how many, about 2.5 MiB.
-
-    A start comes at most a few seconds after what overtook it, since by then the orchestrator's call has ended; it
-    would take more than a thousand runs a second to lose a tombstone sooner than that.
-    """
+    """How long things are kept, in seconds."""
 
     detach_grace_s: float = 15.0
     result_retention_s: float = 600.0
     tombstone_s: float = 600.0
-    tombstones: int = 10_000
 
 
 class CancelOutcome(Enum):
@@ -71,7 +65,7 @@ class RunTable:
         self._keeping = keeping or Keeping()
         self._runs: dict[str, Run] = {}
         self._unfinished = 0
-        self._tombstones: OrderedDict[str, float] = OrderedDict()
+        self._tombstones: dict[str, float] = {}
         """Attempt id → when it is forgotten, in that order."""
         self._detached_at: float | None = clock.monotonic()
 
@@ -220,8 +214,6 @@ class RunTable:
     def _bury(self, attempt_id: str) -> None:
         self._tombstones.pop(attempt_id, None)
         self._tombstones[attempt_id] = self._clock.monotonic() + self._keeping.tombstone_s
-        if len(self._tombstones) > self._keeping.tombstones:
-            self._tombstones.popitem(last=False)
 
     def _forget_tombstones(self) -> None:
         now = self._clock.monotonic()

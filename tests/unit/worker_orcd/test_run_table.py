@@ -172,13 +172,3 @@ def test_a_result_is_kept_for_ten_minutes_without_a_reader(table: RunTable, cloc
     clock.advance(2)
     table.sweep()
     assert table.get("a") is None
-
-
-def test_of_many_tombstones_the_oldest_go() -> None:
-    table = RunTable(ManualClock(), 4, Keeping(tombstones=2))
-    for attempt_id in ("a", "b", "c"):
-        table.cancel(attempt_id)
-    assert table.find_same("a", SPEC) is None
-    for attempt_id in ("b", "c"):
-        with pytest.raises(FailedPrecondition):
-            table.find_same(attempt_id, SPEC)
