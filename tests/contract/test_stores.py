@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +130,7 @@ async def test_a_task_comes_back_with_its_end(opened: Open, terminal: Terminal) 
     await store.save_ending("task-1", ended(terminal))
     (kept,) = await (await opened()).tasks()
     assert kept.ending == ended(terminal)
+    assert kept.request == replace(durable("task-1"), payload=b"")
 
 
 @pytest.mark.req("ORCH-1038")

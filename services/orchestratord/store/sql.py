@@ -1,6 +1,7 @@
 """The store in an SQL database. It speaks no dialect: SQLite and PostgreSQL take the same statements."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -52,8 +53,12 @@ class SqlStore:
         return incarnation
 
     async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
-        body = codec.dump(TaskRequest, request)
-        row = {"task_id": request.task_id, "accepted_at_ms": accepted_at_ms, "request": body}
+        row = {
+            "task_id": request.task_id,
+            "accepted_at_ms": accepted_at_ms,
+            "request": codec.dump(TaskRequest, replace(request, payload=b"")),
+            "payload": request.payload,
+        }
         await self._write(_executing(insert(schema.tasks).values(row)))
 
     async def save_promise(self, task_id: str, promise: Promise | None) -> None:
@@ -67,6 +72,7 @@ class SqlStore:
             "output": ending.output,
             "ended_at_ms": ending.at_ms,
             "log_epoch": ending.log_epoch,
+            "payload": None,
         }
         await self._write(_executing(update(schema.tasks).where(schema.tasks.c.task_id == task_id).values(row)))
 
@@ -158,7 +164,7 @@ def _read_tasks(connection: Connection) -> list[KeptTask]:
 def _task(row: Row[Any]) -> KeptTask:
     """Raises if an accepted task can't be read: it is never left out silently."""
     try:
-        request = codec.load(TaskRequest, row.request)
+        request = replace(codec.load(TaskRequest, row.request), payload=row.payload or b"")
         promise = None if row.promise is None else codec.load(Promise, row.promise)
         return KeptTask(request, row.accepted_at_ms, None if row.state is None else _ending(row), promise)
     except ValueError as error:
