@@ -122,14 +122,14 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         stream = self._streams.get(task_id)
         self._owner.ask(events.ReaderAttached(task_id))
         try:
-            while stream.terminal is None:
+            while (terminal := stream.terminal) is None:
                 await stream.changed()
         finally:
             self._owner.post(events.ReaderLeft(task_id))
         reading = stream.reading or run_pb2.RunEnd()
         if not spec.request_id:  # without a request_id the client can't ask for this again
-            stream.reading = None
-        return stream.terminal, reading
+            stream.keep_reading(None)
+        return terminal, reading
 
     async def _ask_tokens(self, name: str, question: tokens_pb2.TokenQuestion) -> tuple[Model, tokens_pb2.TokenAnswer]:
         """Of the model that the caller means by the name. No command: nothing of the state changes by it."""

@@ -14,6 +14,7 @@ from orchestratord.core.facts.catalog import Catalog
 from orchestratord.core.facts.decision import Decisions
 from orchestratord.core.facts.drains import Drains
 from orchestratord.core.facts.fleet import Fleet
+from orchestratord.core.facts.forgotten import ForgottenTasks
 from orchestratord.core.facts.ledger import DeviceKey, Ledger
 from orchestratord.core.facts.loads import LoadFailure, Loads
 from orchestratord.core.facts.records import RecordChange
@@ -81,7 +82,7 @@ class BrainState:
     rates: Rates = field(default_factory=Rates)
     tasks: dict[str, Task] = field(default_factory=dict)
     finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    expired: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    forgotten: ForgottenTasks = field(default_factory=ForgottenTasks)
     attempts: dict[str, Attempt] = field(default_factory=dict)
     by_request_id: dict[tuple[str, str], str] = field(default_factory=dict)
     loads: Loads = field(default_factory=Loads)
@@ -145,7 +146,7 @@ class BrainState:
         """A task that is kept, or NOT_FOUND; the reason tells a finished and forgotten one from an unknown one."""
         if task := self.tasks.get(task_id):
             return task
-        if task_id in self.expired:
+        if task_id in self.forgotten:
             kept_s = round(self.config.task_retention_s)
             raise NotFound(
                 Reason.EXPIRED, f"task '{task_id}' is finished and no longer kept; results are kept for {kept_s} s"

@@ -10,7 +10,7 @@ from llorch.background import TaskSupervisor
 from llorch.clock import Clock
 from llorch.errors import Reason, Unavailable
 from llorch.logs import get_logger
-from orchestratord.convert import task_events, task_output
+from orchestratord.convert import task_events
 from orchestratord.core import effects
 from orchestratord.core.facts.task import TaskEnd
 from orchestratord.runtime.authority import Authority
@@ -119,7 +119,7 @@ class EffectRunner:
         self._streams.get(effect.task_id).note(task_event_pb2.Narration(text=effect.text))
 
     def _append_terminal(self, effect: effects.AppendTerminal) -> None:
-        self._streams.get(effect.task_id).end(effect.terminal)
+        self._streams.end(effect.task_id, effect.terminal, self._owner.state.tasks[effect.task_id].request)
 
     def _forget_task(self, effect: effects.ForgetTask) -> None:
         if self._streams.get(effect.task_id).request.durable:
@@ -146,8 +146,7 @@ class EffectRunner:
             return
         state = self._owner.state.tasks[effect.task_id].state
         log = self._streams.get(effect.task_id).log
-        output = task_output.to_bytes(log.entries)
-        ending = Ending(state, effect.terminal, output, self._now_ms(), log.log_epoch)
+        ending = Ending(state, effect.terminal, log.packed(), self._now_ms(), log.log_epoch)
         self._keeper.keep_ending(effect.task_id, ending)
 
     def _now_ms(self) -> int:

@@ -4,39 +4,81 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
 from orchestratord.convert import task_events
 from orchestratord.convert.task_events import OutputLog
+from orchestratord.convert.task_output import PACKING
 from orchestratord.core.facts.task import TaskRequest, Terminal
 from orchestratord.core.facts.task_log import TaskLog
 
 _EARLIER_PROCESS = "earlier"
 """The writer of the output that the store has kept; no attempt has this id."""
 
+NOTES_KEPT = 200
+"""Of one task. One that waits long, or goes from place to place, may be told more than that."""
+
+
+_TASK_BYTES = 3072
+"""What a finished task takes beside its output, with what the brain keeps of it; `make bench` measures it."""
+
+_NOTE_BYTES = 150
+"""What a note takes beside what it says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An event beside the output, sent when a reader comes to `at_seq`."""
+    """An event beside the output, sent when a reader comes to `at_seq`: a Placed or a Narration, serialized."""
 
     at_seq: int
-    said: task_event_pb2.Placed | task_event_pb2.Narration
+    is_place: bool
+    said: bytes
 
 
 @dataclass(slots=True)
 class TaskStream:
-    """One task's output. Readers wait for `changed`; a writer calls `wake` after each change."""
+    """One task's output. Readers wait for `changed`; a writer calls `wake` after each change.
+
+    What is kept for readers that come later is kept as bytes: as messages it would take many times as much.
+    """
 
     request: TaskRequest
     queue_position: int
     admitted_at: datetime
     predicted_start_ms: int | None = None
-    log: OutputLog = field(default_factory=TaskLog)
+    log: OutputLog = field(default_factory=partial(TaskLog, PACKING))
     notes: list[Note] = field(default_factory=list)
-    terminal: task_event_pb2.TaskEvent | None = None
-    reading: run_pb2.RunEnd | None = None
-    """The end of a run that read texts: their vectors or scores are in it, and nowhere else."""
+    notes_dropped: int = 0
+    """How many came before those in `notes`."""
+    place_dropped: Note | None = None
+    """The last place among them."""
+    _terminal: bytes | None = None
+    _reading: bytes | None = None
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._terminal is not None
+
+    @property
+    def terminal(self) -> task_event_pb2.TaskEvent | None:
+        return None if self._terminal is None else task_event_pb2.TaskEvent.FromString(self._terminal)
+
+    @property
+    def reading(self) -> run_pb2.RunEnd | None:
+        """The end of a run that read texts: their vectors or scores are in it, and nowhere else."""
+        return None if self._reading is None else run_pb2.RunEnd.FromString(self._reading)
+
+    def keep_reading(self, end: run_pb2.RunEnd | None) -> None:
+        self._reading = None if end is None else end.SerializeToString()
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory the task takes."""
+        notes = sum(len(note.said) + _NOTE_BYTES for note in self.notes)
+        beside = notes + len(self._terminal or b"") + len(self._reading or b"")
+        return _TASK_BYTES + self.log.size + beside
 
     def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> bool:
         """Append an attempt's entries; those of a superseded attempt are dropped. True if something was appended."""
@@ -49,15 +91,21 @@ class TaskStream:
         return True
 
     def note(self, said: task_event_pb2.Placed | task_event_pb2.Narration) -> None:
-        if self.terminal is None:
-            self.notes.append(Note(len(self.log), said))
-            self.wake()
+        if self.has_ended:
+            return
+        is_place = isinstance(said, task_event_pb2.Placed)
+        self.notes.append(Note(len(self.log), is_place, said.SerializeToString()))
+        if len(self.notes) > NOTES_KEPT:
+            oldest = self.notes.pop(0)
+            self.notes_dropped += 1
+            self.place_dropped = oldest if oldest.is_place else self.place_dropped
+        self.wake()
 
     def end(self, terminal: Terminal) -> None:
-        if self.terminal is not None:
+        if self.has_ended:
             raise RuntimeError(f"task {self.request.task_id} was given a second terminal")
         self.log.seal()
-        self.terminal = task_events.terminal_to_proto(self.request.task_id, self.log, terminal)
+        self._terminal = task_events.terminal_to_proto(self.request.task_id, self.log, terminal).SerializeToString()
         self.wake()
 
     def wake(self) -> None:
@@ -111,6 +159,14 @@ class TaskStreams:
         stream.log.begin_attempt(attempt_id)
         self._writing[attempt_id] = stream
         return stream
+
+    def end(self, task_id: str, terminal: Terminal, request: TaskRequest) -> None:
+        """The terminal of the task is there for its readers. `request` is what the brain keeps of it from now on."""
+        stream = self._streams[task_id]
+        if stream.log.attempt_id is not None:
+            self._writing.pop(stream.log.attempt_id, None)
+        stream.end(terminal)
+        stream.request = request
 
     def end_attempt(self, attempt_id: str) -> None:
         """What the attempt still brings is dropped, whether or not another one follows."""

@@ -12,6 +12,7 @@ from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.status import is_from_server
+from orchestratord.convert import task_output
 from orchestratord.convert.runs import to_outcome
 from orchestratord.convert.tasks import to_run_spec
 from orchestratord.core import events
@@ -134,7 +135,7 @@ class WorkerLink:
     def _keep_reading(self, attempt_id: str, end: run_pb2.RunEnd) -> None:
         stream = self._streams.writer(attempt_id)
         if stream is not None and not end.choices:  # those of an answer are in its log
-            stream.reading = end
+            stream.keep_reading(end)
 
     def _positions(self) -> dict[str, int]:
         """Where each log ends: the worker sends what comes after that (again).
@@ -161,7 +162,7 @@ class WorkerLink:
         request = worker_service_pb2.StartRunRequest(
             attempt_id=effect.attempt_id,
             spec=to_run_spec(effect.request, effect.remaining_s),
-            prefix=stream.log.entries if stream else (),
+            prefix=task_output.from_bytes(stream.log.packed()) if stream else (),
             promised_fingerprint=effect.promise.fingerprint.digest if effect.promise else "",
         )
         try:

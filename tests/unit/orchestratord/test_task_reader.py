@@ -11,7 +11,7 @@ from llorch.errors import InvalidArgument
 from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskRequest
 from orchestratord.runtime.task_reader import HEARTBEAT_S, TaskReader
-from orchestratord.runtime.task_streams import TaskStream, TaskStreams
+from orchestratord.runtime.task_streams import NOTES_KEPT, TaskStream, TaskStreams
 from support.streams import check_stream
 
 
@@ -113,6 +113,22 @@ def test_a_reader_that_comes_back_to_a_log_that_began_anew_hears_what_was_said_s
     made.note(task_event_pb2.Narration(text="waiting for node 'garage'"))
     assert kinds(read(made, after="1.0")) == ["started", "narration"]
     assert kinds(read(made, after="7.0")) == ["started"]
+
+
+def test_of_a_task_that_is_told_much_the_last_is_kept_and_the_place_where_it_is() -> None:
+    made = stream()
+    early = TaskReader(made, "", 0)
+    place(made, 1)
+    for number in range(3):
+        made.note(task_event_pb2.Narration(text=f"news {number}"))
+    assert len(list(early.take(0))) == 5
+    for number in range(3, NOTES_KEPT + 50):
+        made.note(task_event_pb2.Narration(text=f"news {number}"))
+    assert len(made.notes) == NOTES_KEPT
+    told = [event.narration.text for event in early.take(0)]
+    assert told == [f"news {number}" for number in range(50, NOTES_KEPT + 50)]
+    assert [event.narration.text for event in read(made)[1:]] == told
+    assert [event.placed.attempt for event in read(made, after="1.0")[1:]] == [1]
 
 
 def test_a_cursor_behind_the_terminal_brings_the_terminal_again() -> None:

@@ -9,7 +9,7 @@ QUEUED ──► RUNNING ──► COMPLETED
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from llorch.errors import NotFound, Reason
@@ -86,6 +86,10 @@ class TaskRequest:
     wishes: Wishes | None = None
     overrides: Overrides = NO_OVERRIDES
     deterministic: bool = False
+
+    def without_work(self) -> "TaskRequest":
+        """What is kept of it once the task has ended: what is shown, and what tells a repeated request."""
+        return replace(self, payload=b"", session_budget=None, wishes=None, overrides=NO_OVERRIDES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,9 +89,7 @@ def task_restored(state: BrainState, event: TaskRestored) -> None:
         return
     task.state, task.terminal, ended_ago_s = event.ended
     task.terminal_shown = True
-    state.finished[task.task_id] = None
-    left_s = state.config.task_retention_s - ended_ago_s
-    state.timers.at(state.now + left_s, TimerKind.RETENTION, task.task_id)
+    task_life.keep_finished(state, task, state.config.task_retention_s - ended_ago_s)
 
 
 def _wait_again(state: BrainState, task: Task) -> None:

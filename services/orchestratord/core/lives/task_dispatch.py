@@ -55,8 +55,12 @@ def release_if_done(state: BrainState, attempt: Attempt) -> None:
     """The worker may forget a run once it is over there and its task's terminal is visible here."""
     task = state.tasks.get(attempt.task_id)
     shown = task is None or task.terminal_shown or task.attempt is not attempt
-    if attempt.ended and shown and attempt.worker_id in state.fleet.workers:
+    if not attempt.ended or not shown:
+        return
+    if attempt.worker_id in state.fleet.workers:
         state.emit(ReleaseRuns(attempt.worker_id, (attempt.attempt_id,)))
+    if task is not None and task.attempt is attempt:
+        task.attempt = None
 
 
 def cancel_attempt(state: BrainState, task: Task) -> None:

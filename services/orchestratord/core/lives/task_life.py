@@ -32,8 +32,6 @@ from orchestratord.core.placement import prediction, promises, replicas
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
-EXPIRED_IDS_KEPT = 100_000
-
 _CLOSE_TO_DEADLINE_S = 0.1
 
 
@@ -128,6 +126,7 @@ def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) 
     task.terminal = terminal
     session_life.turn_ended(state, task.request)
     learning.judge_end(state, task)
+    task.request = task.request.without_work()
     if task.request.durable:
         state.emit(PersistTerminal(task.task_id, terminal))
     else:
@@ -228,9 +227,7 @@ def forget(state: BrainState, task_id: str) -> None:
     task = state.tasks.pop(task_id)
     if task.request.request_id:
         state.by_request_id.pop((task.request.app, task.request.request_id), None)
-    state.expired[task_id] = None
-    while len(state.expired) > EXPIRED_IDS_KEPT:
-        state.expired.popitem(last=False)
+    state.forgotten.add(task_id)
     state.emit(ForgetTask(task_id))
 
 
@@ -240,8 +237,13 @@ def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
     state.emit(AppendTerminal(task.task_id, terminal))
     if task.attempt is not None:
         task_dispatch.release_if_done(state, task.attempt)
+    keep_finished(state, task, state.config.task_retention_s)
+
+
+def keep_finished(state: BrainState, task: Task, for_s: float) -> None:
+    """The oldest go where there are too many."""
     state.finished[task.task_id] = None
-    state.timers.at(state.now + state.config.task_retention_s, TimerKind.RETENTION, task.task_id)
+    state.timers.at(state.now + for_s, TimerKind.RETENTION, task.task_id)
     while len(state.finished) > state.config.tasks_retained:
         forget(state, next(iter(state.finished)))
 
