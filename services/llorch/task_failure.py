@@ -27,6 +27,7 @@ _LEAVES: Mapping[Reason, type[LlorchError]] = {
     Reason.INVALID_TEMPLATE: InvalidArgument,
     Reason.MODEL_NOT_FOUND: NotFound,
     Reason.QUEUE_FULL: ResourceExhausted,
+    Reason.OUTPUT_TOO_LARGE: ResourceExhausted,
     Reason.DROPPED_FROM_QUEUE: ResourceExhausted,
     Reason.DEADLINE_PASSED: DeadlineExceeded,
 }

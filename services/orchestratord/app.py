@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 WAKE_READERS_EVERY_TICKS = 8
 
+_MIB = 1024 * 1024
+
 _log = get_logger("orchestratord")
 
 
@@ -69,7 +71,7 @@ async def run(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain and end."""
     refuse_open_bind(settings.bind, settings.token)
     with held_data_dir(settings.data_dir, "orchestrator") as folder:
-        store = await asyncio.to_thread(open_sqlite, folder)
+        store = await asyncio.to_thread(open_sqlite, folder, settings.database_mib)
         try:
             await _serve(settings, store, stop)
         finally:
@@ -80,7 +82,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
     incarnation = await store.begin_incarnation()
     clock = SystemClock()
     owner = BrainOwner(Brain(_brain_config(settings), new_id), clock)
-    streams = TaskStreams()
+    streams = TaskStreams(settings.output_memory_mib * _MIB)
     auth = AppAuth(owner.state.apps.by_key_hash, BearerAuth(settings.token, optional=settings.auth_optional))
     server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=auth, open_to_probes=True)
     async with TaskSupervisor("orchestratord") as tasks:
@@ -225,6 +227,7 @@ async def _tick(owner: BrainOwner, streams: TaskStreams) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         owner.post(events.Tick())
+        streams.make_room(owner.post)
         count += 1
         if count % WAKE_READERS_EVERY_TICKS == 0:
             streams.wake_all()

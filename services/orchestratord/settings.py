@@ -69,6 +69,18 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     )
     task_retention_s: float = Field(600, gt=0, description="Time that finished tasks are kept, in seconds.")
     tasks_retained: int = Field(10_000, ge=1, description="Finished tasks that are kept at most.")
+    output_memory_mib: int = Field(
+        192,
+        ge=16,
+        description="Memory for finished tasks and the output of running ones, in MiB. Beyond it the oldest finished "
+        "tasks are forgotten; if none is left, the running task with the largest output fails.",
+    )
+    database_mib: int = Field(
+        1024,
+        ge=16,
+        description="What the database may hold before no more tasks of SubmitTask are accepted, in MiB. Everything "
+        "else goes on, in an eighth more.",
+    )
     disconnect_grace_s: float = Field(
         2, ge=0, description="Time after which a Generate task without a reader is cancelled, in seconds."
     )

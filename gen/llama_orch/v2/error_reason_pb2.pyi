@@ -199,6 +199,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The turns, tokens or time that the session was given are spent; the message names which.
     What to do: go on in a new session, or send a larger session_budget.
     """
+    ERROR_REASON_OUTPUT_TOO_LARGE: _ErrorReason.ValueType  # 92
+    """The output of the task is larger than what the orchestrator keeps of one task, or all outputs together are larger
+    than it may keep. Example: log probabilities of 20 alternatives for each of 50,000 tokens.
+    What to do: ask for fewer tokens, choices or log probabilities, or send the request again when less runs.
+    """
     ERROR_REASON_STALE_EPOCH: _ErrorReason.ValueType  # 100
     """The command came from an orchestrator that has been superseded. What to do: end that one; a newer one is in charge."""
     ERROR_REASON_STALE_SESSION: _ErrorReason.ValueType  # 101
@@ -237,6 +242,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_STORE_FAILED: _ErrorReason.ValueType  # 145
     """The store could not keep what was asked; nothing was acknowledged. What to do: see to the disk; try again."""
+    ERROR_REASON_STORE_FULL: _ErrorReason.ValueType  # 147
+    """The orchestrator's database holds as much as it may, and takes no further tasks of SubmitTask; all else goes on.
+    What to do: wait until tasks have ended, use Generate, or raise database_mib of the orchestrator.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 146
     """A fault of llama-orch. What to do: report it with the id in the message, under which the log has the details."""
 
@@ -425,6 +434,11 @@ ERROR_REASON_BUDGET_SPENT: ErrorReason.ValueType  # 90
 """The turns, tokens or time that the session was given are spent; the message names which.
 What to do: go on in a new session, or send a larger session_budget.
 """
+ERROR_REASON_OUTPUT_TOO_LARGE: ErrorReason.ValueType  # 92
+"""The output of the task is larger than what the orchestrator keeps of one task, or all outputs together are larger
+than it may keep. Example: log probabilities of 20 alternatives for each of 50,000 tokens.
+What to do: ask for fewer tokens, choices or log probabilities, or send the request again when less runs.
+"""
 ERROR_REASON_STALE_EPOCH: ErrorReason.ValueType  # 100
 """The command came from an orchestrator that has been superseded. What to do: end that one; a newer one is in charge."""
 ERROR_REASON_STALE_SESSION: ErrorReason.ValueType  # 101
@@ -463,6 +477,10 @@ What to do: use what the message names, or a later release.
 """
 ERROR_REASON_STORE_FAILED: ErrorReason.ValueType  # 145
 """The store could not keep what was asked; nothing was acknowledged. What to do: see to the disk; try again."""
+ERROR_REASON_STORE_FULL: ErrorReason.ValueType  # 147
+"""The orchestrator's database holds as much as it may, and takes no further tasks of SubmitTask; all else goes on.
+What to do: wait until tasks have ended, use Generate, or raise database_mib of the orchestrator.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 146
 """A fault of llama-orch. What to do: report it with the id in the message, under which the log has the details."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -110,6 +110,8 @@ HANDLERS: dict[type, Handler] = {
     events.AttemptUnknown: task_life.attempt_unknown,
     events.TaskKept: task_submission.kept,
     events.TaskNotKept: task_life.not_kept,
+    events.OutputTooLarge: task_life.output_too_large,
+    events.OutputsTooLarge: task_life.outputs_too_large,
     events.TerminalPersisted: task_life.terminal_persisted,
     events.TaskRestored: restoring.task_restored,
     events.RecordsFound: restoring.records_found,

@@ -357,6 +357,25 @@ class TaskNotKept:
 
     task_id: str
     message: str
+    reason: Reason = Reason.STORE_FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTooLarge:
+    """The output of a task has become larger than `most_bytes`, which is what is kept of one."""
+
+    task_id: str
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputsTooLarge:
+    """Outputs and finished tasks take more memory than they may. Told again until they do not.
+
+    `largest` is the task with the largest output of those that have not ended; empty if all have.
+    """
+
+    largest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +446,8 @@ Event = (
     | AttemptUnknown
     | TaskKept
     | TaskNotKept
+    | OutputTooLarge
+    | OutputsTooLarge
     | TerminalPersisted
     | TaskRestored
     | RecordsFound

@@ -141,7 +141,7 @@ class Keeper:
             await self._store.save_task(request, self._now_ms())
         except LlorchError as error:
             self.failures += 1
-            self._post(events.TaskNotKept(request.task_id, error.message))
+            self._post(events.TaskNotKept(request.task_id, error.message, error.reason))
             return error
         self._post(events.TaskKept(request.task_id))
         return None

@@ -1,7 +1,7 @@
 """The streams of all tasks that are kept: logs that workers write and any number of readers follow."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -10,8 +10,17 @@ from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
 from orchestratord.convert import task_events
 from orchestratord.convert.task_events import OutputLog
 from orchestratord.convert.task_output import PACKING
+from orchestratord.core import events
+from orchestratord.core.events import Event
 from orchestratord.core.facts.task import TaskRequest, Terminal
 from orchestratord.core.facts.task_log import TaskLog
+
+MOST_BYTES_OF_ONE = 12 * 1024 * 1024
+"""Of one task's output: with a prompt it fits into one message (16 MiB), to a reader that comes late, or to the worker
+where the task goes on.
+"""
+
+DEFAULT_MOST_BYTES = 192 * 1024 * 1024
 
 _EARLIER_PROCESS = "earlier"
 """The writer of the output that the store has kept; no attempt has this id."""
@@ -35,6 +44,17 @@ class Note:
     is_place: bool
     said: bytes
 
+    @property
+    def size(self) -> int:
+        return len(self.said) + _NOTE_BYTES
+
+
+@dataclass(slots=True)
+class Meter:
+    """How many bytes all tasks take together."""
+
+    total: int = 0
+
 
 @dataclass(slots=True)
 class TaskStream:
@@ -47,12 +67,15 @@ class TaskStream:
     queue_position: int
     admitted_at: datetime
     predicted_start_ms: int | None = None
+    meter: Meter = field(default_factory=Meter)
     log: OutputLog = field(default_factory=partial(TaskLog, PACKING))
     notes: list[Note] = field(default_factory=list)
     notes_dropped: int = 0
     """How many came before those in `notes`."""
     place_dropped: Note | None = None
     """The last place among them."""
+    size: int = 0
+    """About how many bytes of memory the task takes."""
     _terminal: bytes | None = None
     _reading: bytes | None = None
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
@@ -71,22 +94,18 @@ class TaskStream:
         return None if self._reading is None else run_pb2.RunEnd.FromString(self._reading)
 
     def keep_reading(self, end: run_pb2.RunEnd | None) -> None:
+        before = len(self._reading or b"")
         self._reading = None if end is None else end.SerializeToString()
-
-    @property
-    def size(self) -> int:
-        """About how many bytes of memory the task takes."""
-        notes = sum(len(note.said) + _NOTE_BYTES for note in self.notes)
-        beside = notes + len(self._terminal or b"") + len(self._reading or b"")
-        return _TASK_BYTES + self.log.size + beside
+        self._count(len(self._reading or b"") - before)
 
     def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> bool:
         """Append an attempt's entries; those of a superseded attempt are dropped. True if something was appended."""
-        before = len(self.log)
+        before, bytes_before = len(self.log), self.log.size
         for entry in entries:
             self.log.append(attempt_id, entry)
         if len(self.log) == before:
             return False
+        self._count(self.log.size - bytes_before)
         self.wake()
         return True
 
@@ -94,9 +113,12 @@ class TaskStream:
         if self.has_ended:
             return
         is_place = isinstance(said, task_event_pb2.Placed)
-        self.notes.append(Note(len(self.log), is_place, said.SerializeToString()))
+        note = Note(len(self.log), is_place, said.SerializeToString())
+        self.notes.append(note)
+        self._count(note.size)
         if len(self.notes) > NOTES_KEPT:
             oldest = self.notes.pop(0)
+            self._count(-oldest.size)
             self.notes_dropped += 1
             self.place_dropped = oldest if oldest.is_place else self.place_dropped
         self.wake()
@@ -106,7 +128,12 @@ class TaskStream:
             raise RuntimeError(f"task {self.request.task_id} was given a second terminal")
         self.log.seal()
         self._terminal = task_events.terminal_to_proto(self.request.task_id, self.log, terminal).SerializeToString()
+        self._count(len(self._terminal))
         self.wake()
+
+    def _count(self, more: int) -> None:
+        self.size += more
+        self.meter.total += more
 
     def wake(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -126,16 +153,21 @@ class TaskStream:
 
 
 class TaskStreams:
-    """By task, and by the attempt that writes."""
+    """By task, and by the attempt that writes. `most_bytes` is what all of them may take together."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = DEFAULT_MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._meter = Meter()
         self._streams: dict[str, TaskStream] = {}
+        self._unfinished: dict[str, TaskStream] = {}
         self._writing: dict[str, TaskStream] = {}
 
     def open(
         self, request: TaskRequest, queue_position: int, admitted_at: datetime, predicted_start_ms: int | None = None
     ) -> None:
-        self._streams[request.task_id] = TaskStream(request, queue_position, admitted_at, predicted_start_ms)
+        stream = TaskStream(request, queue_position, admitted_at, predicted_start_ms, self._meter)
+        stream._count(_TASK_BYTES)
+        self._streams[request.task_id] = self._unfinished[request.task_id] = stream
 
     def restore(
         self, request: TaskRequest, admitted_at: datetime, log_epoch: int, entries: Iterable[log_entry_pb2.LogEntry]
@@ -162,7 +194,7 @@ class TaskStreams:
 
     def end(self, task_id: str, terminal: Terminal, request: TaskRequest) -> None:
         """The terminal of the task is there for its readers. `request` is what the brain keeps of it from now on."""
-        stream = self._streams[task_id]
+        stream = self._unfinished.pop(task_id)
         if stream.log.attempt_id is not None:
             self._writing.pop(stream.log.attempt_id, None)
         stream.end(terminal)
@@ -178,10 +210,23 @@ class TaskStreams:
 
     def forget(self, task_id: str) -> None:
         stream = self._streams.pop(task_id)
+        self._unfinished.pop(task_id, None)
+        stream._count(-stream.size)
         if stream.log.attempt_id is not None:
             self._writing.pop(stream.log.attempt_id, None)
 
+    @property
+    def total_bytes(self) -> int:
+        return self._meter.total
+
+    def make_room(self, post: Callable[[Event], None]) -> None:
+        """Tells the brain as long as they take more than they may, and it lets something go."""
+        before = None
+        while self.total_bytes > self._most_bytes and self.total_bytes != before:
+            before = self.total_bytes
+            post(events.OutputsTooLarge(max(self._unfinished, key=lambda it: self._unfinished[it].size, default="")))
+
     def wake_all(self) -> None:
         """So that readers that were sent nothing for a while send a heartbeat."""
-        for stream in self._streams.values():
+        for stream in self._unfinished.values():
             stream.wake()

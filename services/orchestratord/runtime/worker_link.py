@@ -21,7 +21,7 @@ from orchestratord.core.events import Event
 from orchestratord.core.facts.fleet import Endpoint
 from orchestratord.core.facts.task import TaskError
 from orchestratord.runtime.control import CommandSequence
-from orchestratord.runtime.task_streams import TaskStreams
+from orchestratord.runtime.task_streams import MOST_BYTES_OF_ONE, TaskStreams
 
 FRAMES_SILENT_S = 3.0
 _CALL_S = 5.0
@@ -123,6 +123,7 @@ class WorkerLink:
                 self._post(events.AttemptEnded(attempt_id, to_outcome(delta.end)))
         for attempt_id in frame.unknown_attempt_ids:
             self._post(events.AttemptUnknown(attempt_id))
+        self._streams.make_room(self._post)
 
     def _write(self, attempt_id: str, delta: run_pb2.RunDelta) -> None:
         stream = self._streams.writer(attempt_id)
@@ -131,6 +132,8 @@ class WorkerLink:
         was_empty = not stream.log
         if stream.append(attempt_id, delta.entries) and was_empty:
             self._post(events.AttemptFirstToken(attempt_id))
+        if stream.log.size > MOST_BYTES_OF_ONE:
+            self._post(events.OutputTooLarge(stream.request.task_id, MOST_BYTES_OF_ONE))
 
     def _keep_reading(self, attempt_id: str, end: run_pb2.RunEnd) -> None:
         stream = self._streams.writer(attempt_id)

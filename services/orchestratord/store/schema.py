@@ -86,7 +86,7 @@ audit = Table(
     Column("details", Text, nullable=False),
     Column("outcome", String(64), nullable=False),
 )
-"""Only ever appended to."""
+"""Only ever appended to; the oldest go."""
 
 alembic_version = Table(
     "alembic_version",

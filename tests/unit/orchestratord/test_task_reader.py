@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.v2 import log_entry_pb2, task_event_pb2
+from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
 from llorch.errors import InvalidArgument
 from llorch.finish_reason import FinishReason
+from orchestratord.core import events
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskRequest
 from orchestratord.runtime.task_reader import HEARTBEAT_S, TaskReader
 from orchestratord.runtime.task_streams import NOTES_KEPT, TaskStream, TaskStreams
@@ -248,3 +249,48 @@ def test_what_a_cancelled_attempt_still_brings_is_dropped_before_another_one_beg
     assert streams.writer("a1") is None
     assert streams.begin_attempt("task-1", "a2") is streams.writer("a2")
     streams.forget("task-1")
+    assert streams.total_bytes == 0
+
+
+def test_what_all_tasks_take_is_told_until_it_is_little_enough() -> None:
+    streams = TaskStreams(most_bytes=2_000_000)
+    for number in range(3):
+        request = TaskRequest(task_id=f"task-{number}", model="coder", payload=b"", content_digest="", seed=5)
+        streams.open(request, 0, datetime(2026, 1, 1, tzinfo=UTC))
+        stream = streams.begin_attempt(request.task_id, f"a{number}")
+        assert stream.append(f"a{number}", [log_entry_pb2.LogEntry(seq=0, text="x" * (500_000 + number * 100_000))])
+    streams.end("task-2", Stopped(FinishReason.CANCELLED, 0, 0), streams.get("task-2").request)
+    told: list[events.Event] = []
+    streams.make_room(told.append)
+    assert told == []
+    streams.get("task-0").keep_reading(run_pb2.RunEnd(scores=[1.0] * 100_000))
+    streams.make_room(told.append)
+    assert told == [events.OutputsTooLarge("task-0")], "once, where the brain does nothing"
+
+    def forget(event: events.Event) -> None:
+        told.append(event)
+        streams.forget(f"task-{3 - len(told)}")
+
+    told.clear()
+    streams.get("task-0").keep_reading(run_pb2.RunEnd(scores=[1.0] * 300_000))
+    streams.make_room(forget)
+    assert told == [events.OutputsTooLarge("task-0")] * 2, "3.0 MB, then 2.3, then 1.7"
+    assert 1_600_000 < streams.total_bytes < 1_800_000
+
+
+def test_what_a_task_takes_is_counted_until_it_is_forgotten() -> None:
+    streams = TaskStreams()
+    request = TaskRequest(task_id="task-1", model="coder", payload=b"", content_digest="", seed=5)
+    streams.open(request, 0, datetime(2026, 1, 1, tzinfo=UTC))
+    stream, taken = streams.begin_attempt("task-1", "a1"), [streams.total_bytes]
+    for number in range(NOTES_KEPT + 20):
+        stream.note(task_event_pb2.Narration(text="x" * number))
+        taken.append(streams.total_bytes)
+    stream.append("a1", [log_entry_pb2.LogEntry(seq=0, text="x" * 1000)])
+    stream.keep_reading(run_pb2.RunEnd(scores=[1.0]))
+    streams.end("task-1", Stopped(FinishReason.CANCELLED, 0, 0), request)
+    assert taken == sorted(taken)
+    assert streams.total_bytes > taken[-1] + 1000
+    stream.keep_reading(None)
+    streams.forget("task-1")
+    assert streams.total_bytes == 0

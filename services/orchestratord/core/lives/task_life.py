@@ -8,6 +8,8 @@ from orchestratord.core.events import (
     AttemptFirstToken,
     AttemptStarted,
     AttemptUnknown,
+    OutputsTooLarge,
+    OutputTooLarge,
     ReaderAttached,
     ReaderLeft,
     TaskCancelled,
@@ -33,6 +35,7 @@ from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
 _CLOSE_TO_DEADLINE_S = 0.1
+_MIB = 1024 * 1024
 
 
 def attempt_started(state: BrainState, event: AttemptStarted) -> None:
@@ -138,8 +141,37 @@ def not_kept(state: BrainState, event: TaskNotKept) -> None:
     state.queue.answered(event.task_id)
     task = state.tasks.get(event.task_id)
     if task is not None and not task.is_finished:
-        finish(state, task, TaskState.FAILED, TaskError(Reason.STORE_FAILED, event.message, retryable=True))
+        finish(state, task, TaskState.FAILED, TaskError(event.reason, event.message, retryable=True))
         task_dispatch.cancel_attempt(state, task)
+
+
+def output_too_large(state: BrainState, event: OutputTooLarge) -> None:
+    task = state.tasks.get(event.task_id)
+    if task is not None and not task.is_finished:
+        message = (
+            f"the output has reached the {event.most_bytes // _MIB} MiB that are kept of one task; ask for fewer tokens, "
+            "choices or log probabilities"
+        )
+        _fail_running(state, task, TaskError(Reason.OUTPUT_TOO_LARGE, message))
+
+
+def outputs_too_large(state: BrainState, event: OutputsTooLarge) -> None:
+    """One goes: the oldest that is finished, and only if there is none, the one with the largest output."""
+    if state.finished:
+        forget(state, next(iter(state.finished)))
+        return
+    task = state.tasks.get(event.largest)
+    if task is not None and not task.is_finished:
+        message = (
+            "the outputs of all running tasks together are larger than the orchestrator may keep, and this one's is the "
+            "largest; send the request again when less runs, or raise output_memory_mib of the orchestrator"
+        )
+        _fail_running(state, task, TaskError(Reason.OUTPUT_TOO_LARGE, message, retryable=True))
+
+
+def _fail_running(state: BrainState, task: Task, error: TaskError) -> None:
+    finish(state, task, TaskState.FAILED, error)
+    task_dispatch.cancel_attempt(state, task)
 
 
 def terminal_persisted(state: BrainState, event: TerminalPersisted) -> None:
