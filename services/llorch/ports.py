@@ -5,9 +5,11 @@ import ipaddress
 import os
 import socket
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
+from llorch.half_written import remove_left
 
 
 class PortTaken(FailedPrecondition):
@@ -84,6 +86,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def announce_address(path: Path, address: str) -> None:
     """Writes `address` and a newline to `path` at once, so that a reader sees all or nothing."""
+    remove_left(path.parent, f".{escape(path.name)}.*")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(f"{address}\n")
     partial.replace(path)

@@ -70,3 +70,11 @@ def test_a_load_that_is_given_up_ends_it(model: Path, folder: Path) -> None:
 
 def test_a_folder_that_can_not_be_written_costs_nothing_but_time(model: Path) -> None:
     assert compute(model, Path("/proc/nothing")) == sha256(CONTENT).hexdigest()
+
+
+def test_what_was_being_kept_when_a_worker_was_killed_is_removed(model: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "tmpleft").touch()
+    os.utime(folder / "tmpleft", (1, 1))
+    compute(model, folder)
+    assert [path.suffix for path in folder.iterdir()] == [".json"]

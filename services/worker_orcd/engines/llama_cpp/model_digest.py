@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from llorch.file_identity import identity_of
+from llorch.half_written import remove_left
 from llorch.logs import get_logger
 
 _PIECE_BYTES = 1024 * 1024
@@ -77,7 +78,8 @@ class _Memory:
         """If it can't be kept, the next start computes again."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile("w", dir=self._folder, delete=False) as file:
+            remove_left(self._folder, "tmp*")
+            with NamedTemporaryFile("w", prefix="tmp", dir=self._folder, delete=False) as file:
                 json.dump({"identity": identity, "sha256": digest}, file)
             Path(file.name).replace(self._path)
         except OSError as error:
