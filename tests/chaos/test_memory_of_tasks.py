@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from llama_orch.v2 import task_pb2, task_service_pb2, task_service_pb2_grpc
+from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from support import chaos_count
 from support.gguf_writer import smallest_model
@@ -36,6 +37,7 @@ KEPT = 8_000 if chaos_count.IS_FULL else chaos_count.of(25_000)
 MOST_PER_TASK = 4096
 TOKENS = 12
 
+_log = get_logger("chaos")
 _CALL_S = 30.0
 _SILENT_S = 60.0
 _SIM = {"decode_tokens_per_s": 100_000, "prefill_tokens_per_s": 1_000_000_000}
@@ -96,6 +98,7 @@ def spec(prompt: str) -> task_pb2.TaskSpec:
     return task_pb2.TaskSpec(model=_MODEL, generate=work)
 
 
+@pytest.mark.timeout(120 + 0.2 * PROMPTS)
 async def test_long_prompts_go_with_the_end_of_their_tasks(tmp_path: Path) -> None:
     async with reading_system(tmp_path) as (running, tasks), measured(running) as peak:
         ids: list[str] = []
@@ -122,18 +125,19 @@ async def test_long_prompts_go_with_the_end_of_their_tasks(tmp_path: Path) -> No
         again.request_id = "request-0"
         repeated = await call(tasks.SubmitTask, task_service_pb2.SubmitTaskRequest(task=again), timeout_s=_CALL_S)
         assert repeated.task_id in ids
-    print(f"{PROMPTS} prompts: RSS {peak.rss / MIB:.0f} MiB, database {peak.database / MIB:.0f} MiB at most")
+    _log.info("long_prompts", prompts=PROMPTS, rss_mib=peak.rss // MIB, database_mib=peak.database // MIB)
     assert peak.rss <= MOST_RSS
     assert peak.database <= MOST_DATABASE
 
 
+@pytest.mark.timeout(120 + 0.02 * KEPT)
 async def test_a_finished_task_takes_little_memory(tmp_path: Path) -> None:
     async with reading_system(tmp_path) as (running, tasks):
         await generate(tasks, WARM_UP)
         before = rss_of(running)
         await generate(tasks, KEPT)
         per_task = (rss_of(running) - before) / KEPT
-    print(f"{per_task:.0f} bytes per finished task")
+    _log.info("finished_tasks", tasks=KEPT, bytes_per_task=round(per_task))
     assert per_task <= MOST_PER_TASK
 
 

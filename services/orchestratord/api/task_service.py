@@ -178,7 +178,9 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
 
 def _digest(spec: task_pb2.TaskSpec, durable: bool) -> str:
     """Whether the task outlives its reader is part of the request, so a repeated request_id does not change it."""
-    return hashlib.sha256(spec.SerializeToString(deterministic=True) + bytes([durable])).hexdigest()
+    digest = hashlib.sha256(spec.SerializeToString(deterministic=True))
+    digest.update(bytes([durable]))
+    return digest.hexdigest()
 
 
 def _check_task_id(task_id: str) -> None:

@@ -132,11 +132,11 @@ def _run(spec: task_pb2.TaskSpec, work: Work, seed: int) -> run_pb2.RunSpec:
     return run
 
 
-def to_run_spec(request: TaskRequest, remaining_s: float | None) -> run_pb2.RunSpec:
-    spec = run_pb2.RunSpec.FromString(request.payload)
+def fill_run_spec(spec: run_pb2.RunSpec, request: TaskRequest, remaining_s: float | None) -> None:
+    """An empty one, where it is to be sent: put into another message it would be copied with its prompt."""
+    spec.MergeFromString(request.payload)
     if remaining_s is not None:
         spec.remaining_ms = max(1, round(remaining_s * 1000))
-    return spec
 
 
 def to_proto(view: TaskView, log_entries: int, admitted_at: datetime) -> task_pb2.Task:

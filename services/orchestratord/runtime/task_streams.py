@@ -96,7 +96,7 @@ class TaskStream:
     def keep_reading(self, end: run_pb2.RunEnd | None) -> None:
         before = len(self._reading or b"")
         self._reading = None if end is None else end.SerializeToString()
-        self._count(len(self._reading or b"") - before)
+        self.count(len(self._reading or b"") - before)
 
     def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> bool:
         """Append an attempt's entries; those of a superseded attempt are dropped. True if something was appended."""
@@ -105,7 +105,7 @@ class TaskStream:
             self.log.append(attempt_id, entry)
         if len(self.log) == before:
             return False
-        self._count(self.log.size - bytes_before)
+        self.count(self.log.size - bytes_before)
         self.wake()
         return True
 
@@ -115,10 +115,10 @@ class TaskStream:
         is_place = isinstance(said, task_event_pb2.Placed)
         note = Note(len(self.log), is_place, said.SerializeToString())
         self.notes.append(note)
-        self._count(note.size)
+        self.count(note.size)
         if len(self.notes) > NOTES_KEPT:
             oldest = self.notes.pop(0)
-            self._count(-oldest.size)
+            self.count(-oldest.size)
             self.notes_dropped += 1
             self.place_dropped = oldest if oldest.is_place else self.place_dropped
         self.wake()
@@ -128,10 +128,11 @@ class TaskStream:
             raise RuntimeError(f"task {self.request.task_id} was given a second terminal")
         self.log.seal()
         self._terminal = task_events.terminal_to_proto(self.request.task_id, self.log, terminal).SerializeToString()
-        self._count(len(self._terminal))
+        self.count(len(self._terminal))
         self.wake()
 
-    def _count(self, more: int) -> None:
+    def count(self, more: int) -> None:
+        """The task takes so many bytes more."""
         self.size += more
         self.meter.total += more
 
@@ -166,7 +167,7 @@ class TaskStreams:
         self, request: TaskRequest, queue_position: int, admitted_at: datetime, predicted_start_ms: int | None = None
     ) -> None:
         stream = TaskStream(request, queue_position, admitted_at, predicted_start_ms, self._meter)
-        stream._count(_TASK_BYTES)
+        stream.count(_TASK_BYTES)
         self._streams[request.task_id] = self._unfinished[request.task_id] = stream
 
     def restore(
@@ -211,7 +212,7 @@ class TaskStreams:
     def forget(self, task_id: str) -> None:
         stream = self._streams.pop(task_id)
         self._unfinished.pop(task_id, None)
-        stream._count(-stream.size)
+        stream.count(-stream.size)
         if stream.log.attempt_id is not None:
             self._writing.pop(stream.log.attempt_id, None)
 

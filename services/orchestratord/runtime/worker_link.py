@@ -14,7 +14,7 @@ from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.status import is_from_server
 from orchestratord.convert import task_output
 from orchestratord.convert.runs import to_outcome
-from orchestratord.convert.tasks import to_run_spec
+from orchestratord.convert.tasks import fill_run_spec
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.events import Event
@@ -164,10 +164,10 @@ class WorkerLink:
         stream = self._streams.writer(effect.attempt_id)
         request = worker_service_pb2.StartRunRequest(
             attempt_id=effect.attempt_id,
-            spec=to_run_spec(effect.request, effect.remaining_s),
             prefix=task_output.from_bytes(stream.log.packed()) if stream else (),
             promised_fingerprint=effect.promise.fingerprint.digest if effect.promise else "",
         )
+        fill_run_spec(request.spec, effect.request, effect.remaining_s)
         try:
             await self._command(self._stub.StartRun, request)
         except (Unavailable, DeadlineExceeded) as error:

@@ -45,7 +45,7 @@ class SqlStore:
 
     def __init__(self, engine: Engine, upkeep: Upkeep | None = None) -> None:
         self._upkeep = upkeep
-        self._writer = Writer(engine, upkeep and upkeep.give_back)
+        self._writer = Writer(engine, None if upkeep is None else upkeep.give_back)
         self._payload_bytes: dict[str, int] = {}
         """Of tasks that have not ended: to overwrite a payload takes as long as to write it."""
         self._epochs: frozenset[int] = frozenset()
@@ -148,8 +148,9 @@ class SqlStore:
         if used + more > limit:
             raise ResourceExhausted(
                 Reason.STORE_FULL,
-                f"the orchestrator's database is full: it holds {used // _MIB} MiB, of {limit // _MIB} MiB that it may, "
-                "and the task was not accepted; wait until tasks have ended, or raise database_mib of the orchestrator",
+                f"the orchestrator's database is full: it holds {used // _MIB} MiB, of {limit // _MIB} MiB that it "
+                "may, and the task was not accepted; wait until tasks have ended, or raise database_mib of the "
+                "orchestrator",
                 retry_after_ms=_FULL_RETRY_MS,
             )
 

@@ -106,12 +106,14 @@ def _give_back(engine: Engine) -> bool:
             return False
         # By `execute` it would be one page: a row of the result is a page that has gone.
         driver.executescript(f"PRAGMA incremental_vacuum({min(too_many, _STEP_BYTES // page)})")
-        if is_done := too_many <= _STEP_BYTES // page:
+        is_done = too_many <= _STEP_BYTES // page
+        if is_done:
             driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
-        return not is_done
     except sqlite3.Error as error:
         _log.warning("space_not_given_back", error=str(error))
         return False
+    else:
+        return not is_done
     finally:
         pooled.close()
 

@@ -17,9 +17,7 @@ def test_the_last_ones_are_known_and_no_others(numbers: list[int], most: int) ->
 
 
 @pytest.mark.parametrize(("last", "is_known"), [("ijklmnop", False), ("efghijkl", True)])
-def test_what_lies_between_two_digests_is_none(
-    monkeypatch: pytest.MonkeyPatch, last: str, *, is_known: bool
-) -> None:
+def test_what_lies_between_two_digests_is_none(monkeypatch: pytest.MonkeyPatch, last: str, *, is_known: bool) -> None:
     monkeypatch.setattr(module, "_digest", str.encode)
     forgotten = ForgottenTasks()
     for digest in ("abcdefgh", "ijklmnop", last):

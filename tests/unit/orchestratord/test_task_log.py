@@ -99,7 +99,7 @@ def test_a_cursor_beyond_the_end_is_refused() -> None:
 
 @given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 30)), st.booleans())
 def test_packed_or_not_the_entries_are_there_in_any_order_of_reading(
-    choices: list[int], read: list[int], sealed: bool  # noqa: FBT001  # hypothesis gives it by position
+    choices: list[int], read: list[int], sealed: bool
 ) -> None:
     entries = [Entry(seq, choice, [seq] * choice) for seq, choice in enumerate(choices)]
     with pytest.MonkeyPatch.context() as patch:

@@ -149,8 +149,8 @@ def output_too_large(state: BrainState, event: OutputTooLarge) -> None:
     task = state.tasks.get(event.task_id)
     if task is not None and not task.is_finished:
         message = (
-            f"the output has reached the {event.most_bytes // _MIB} MiB that are kept of one task; ask for fewer tokens, "
-            "choices or log probabilities"
+            f"the output has reached the {event.most_bytes // _MIB} MiB that are kept of one task; ask for fewer "
+            "tokens, choices or log probabilities"
         )
         _fail_running(state, task, TaskError(Reason.OUTPUT_TOO_LARGE, message))
 
@@ -163,8 +163,8 @@ def outputs_too_large(state: BrainState, event: OutputsTooLarge) -> None:
     task = state.tasks.get(event.largest)
     if task is not None and not task.is_finished:
         message = (
-            "the outputs of all running tasks together are larger than the orchestrator may keep, and this one's is the "
-            "largest; send the request again when less runs, or raise output_memory_mib of the orchestrator"
+            "the outputs of all running tasks together are larger than the orchestrator may keep, and this one's is "
+            "the largest; send the request again when less runs, or raise output_memory_mib of the orchestrator"
         )
         _fail_running(state, task, TaskError(Reason.OUTPUT_TOO_LARGE, message, retryable=True))
 
