@@ -102,10 +102,10 @@ def spec(prompt: str) -> task_pb2.TaskSpec:
 async def test_long_prompts_go_with_the_end_of_their_tasks(tmp_path: Path) -> None:
     async with reading_system(tmp_path) as (running, tasks), measured(running) as peak:
         ids: list[str] = []
-        unfinished = asyncio.Semaphore(UNFINISHED)
+        numbers = iter(range(PROMPTS))
 
-        async def one(number: int) -> None:
-            async with unfinished:
+        async def one_after_the_other() -> None:
+            for number in numbers:
                 task = spec(prompt_of(number))
                 task.request_id = f"request-{number}"
                 submitted = await call(
@@ -114,7 +114,9 @@ async def test_long_prompts_go_with_the_end_of_their_tasks(tmp_path: Path) -> No
                 ids.append(submitted.task_id)
                 assert await read(tasks, submitted.task_id) == sim_text(7, 0, TOKENS)
 
-        await asyncio.gather(*map(one, range(PROMPTS)))
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(UNFINISHED):
+                clients.create_task(one_after_the_other())
 
         async def is_small() -> bool:
             return database_of(running) <= DATABASE_AFTERWARDS
@@ -142,15 +144,18 @@ async def test_a_finished_task_takes_little_memory(tmp_path: Path) -> None:
 
 
 async def generate(tasks: task_service_pb2_grpc.TaskServiceStub, count: int) -> None:
-    at_once = asyncio.Semaphore(16)
+    left = iter(range(count))
 
-    async def one() -> None:
-        request = task_service_pb2.GenerateRequest(task=spec("hello"))
-        async with at_once, open_stream(tasks.Generate, request, idle_timeout_s=_SILENT_S) as answers:
-            events = [answer.event async for answer in answers]
-        assert events[-1].end.tokens_out == TOKENS
+    async def one_after_the_other() -> None:
+        for _ in left:
+            request = task_service_pb2.GenerateRequest(task=spec("hello"))
+            async with open_stream(tasks.Generate, request, idle_timeout_s=_SILENT_S) as answers:
+                events = [answer.event async for answer in answers]
+            assert events[-1].end.tokens_out == TOKENS
 
-    await asyncio.gather(*(one() for _ in range(count)))
+    async with asyncio.TaskGroup() as clients:
+        for _ in range(16):
+            clients.create_task(one_after_the_other())
 
 
 async def read(tasks: task_service_pb2_grpc.TaskServiceStub, task_id: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from llorch.background import TaskSupervisor
-from llorch.errors import Unavailable
+from llorch.errors import Reason, ResourceExhausted, Unavailable
 from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
@@ -48,6 +48,20 @@ async def test_a_task_that_can_not_be_kept_is_refused_and_does_not_run_on() -> N
         with pytest.raises(Unavailable, match="the disk is full"):
             await world.keeper.wait_task_kept("task-1")
         assert world.posted == [events.TaskNotKept("task-1", "the disk is full")]
+
+
+class FullStore(MemoryStore):
+    async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
+        raise ResourceExhausted(Reason.STORE_FULL, "the store is full", retry_after_ms=5)
+
+
+async def test_a_task_that_has_no_room_is_refused_with_that_reason() -> None:
+    async with keeping(FullStore()) as world:
+        world.keeper.keep_task(REQUEST)
+        with pytest.raises(ResourceExhausted) as refused:
+            await world.keeper.wait_task_kept("task-1")
+        assert refused.value.reason is Reason.STORE_FULL
+        assert world.posted == [events.TaskNotKept("task-1", "the store is full", Reason.STORE_FULL)]
 
 
 async def test_a_task_whose_submitter_went_away_fails_too_if_it_can_not_be_kept() -> None:

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
 from llorch.errors import InvalidArgument
 from llorch.finish_reason import FinishReason
+from orchestratord.convert import task_output
 from orchestratord.core import events
+from orchestratord.core.facts import task_log
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskRequest
 from orchestratord.runtime.task_reader import HEARTBEAT_S, TaskReader
 from orchestratord.runtime.task_streams import NOTES_KEPT, TaskStream, TaskStreams
@@ -219,6 +221,42 @@ def test_however_reading_and_writing_mix_a_reader_gets_everything_once(steps: li
     resumed = read(made, after=told[len(told) // 2].cursor)
     rest = sum(event.tokens.count for event in told[len(told) // 2 + 1 :])
     assert sum(event.tokens.count for event in resumed) == rest
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["text", "reasoning", "call", "place", "narrate"]), st.integers(0, 2))),
+    st.integers(1, 5),
+)
+def test_a_reader_of_a_finished_task_gets_the_bytes_that_one_of_a_running_task_got(
+    steps: list[Step], block: int
+) -> None:
+    """However its log is packed."""
+
+    def written(made: TaskStream) -> list[bytes]:
+        for what, number in steps:
+            seq = len(made.log)
+            if what == "place":
+                place(made, number)
+            elif what == "narrate":
+                made.note(task_event_pb2.Narration(text="hm"))
+            elif what == "call":
+                call = log_entry_pb2.ToolCallDelta(index=number, name="look" if number else "", arguments="{")
+                made.append("a1", [log_entry_pb2.LogEntry(seq=seq, token_ids=[seq], tool_call=call)])
+            else:
+                say(made, "ä" * number, number, what)
+        return [event.SerializeToString(deterministic=True) for event in read(made)]
+
+    unpacked = written(stream())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_log, "BLOCK_ENTRIES", block)
+        made = stream()
+        assert written(made) == unpacked
+        made.end(Stopped(FinishReason.CANCELLED, 0, 0))
+        finished = [event.SerializeToString(deterministic=True) for event in read(made)]
+        assert finished[:-1] == unpacked
+        restored = TaskStreams().restore(made.request, made.admitted_at, 1, task_output.from_bytes(made.log.packed()))
+        assert restored.log.packed() == made.log.packed()
+        assert list(restored.log.first_index) == list(made.log.first_index)
 
 
 def test_metrics_come_with_output_once_a_second_at_most_and_stand_for_heartbeats() -> None:
