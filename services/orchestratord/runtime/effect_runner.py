@@ -119,7 +119,7 @@ class EffectRunner:
         self._streams.get(effect.task_id).note(task_event_pb2.Narration(text=effect.text))
 
     def _append_terminal(self, effect: effects.AppendTerminal) -> None:
-        self._streams.end(effect.task_id, effect.terminal, self._owner.state.tasks[effect.task_id].request)
+        self._streams.end(effect.task_id, effect.terminal)
 
     def _forget_task(self, effect: effects.ForgetTask) -> None:
         if self._streams.get(effect.task_id).request.durable:

@@ -29,8 +29,8 @@ NOTES_KEPT = 200
 """Of one task. One that waits long, or goes from place to place, may be told more than that."""
 
 
-_TASK_BYTES = 3072
-"""What a finished task takes beside its output, with what the brain keeps of it; `make bench` measures it."""
+_TASK_BYTES = 2560
+"""What a finished task takes beside its output, with what the brain keeps of it, as measured."""
 
 _NOTE_BYTES = 150
 """What a note takes beside what it says."""
@@ -193,13 +193,13 @@ class TaskStreams:
         self._writing[attempt_id] = stream
         return stream
 
-    def end(self, task_id: str, terminal: Terminal, request: TaskRequest) -> None:
-        """The terminal of the task is there for its readers. `request` is what the brain keeps of it from now on."""
+    def end(self, task_id: str, terminal: Terminal) -> None:
+        """The terminal of the task is there for its readers, and what only its attempts needed goes."""
         stream = self._unfinished.pop(task_id)
         if stream.log.attempt_id is not None:
             self._writing.pop(stream.log.attempt_id, None)
         stream.end(terminal)
-        stream.request = request
+        stream.request = stream.request.without_work()
 
     def end_attempt(self, attempt_id: str) -> None:
         """What the attempt still brings is dropped, whether or not another one follows."""
@@ -213,6 +213,7 @@ class TaskStreams:
         stream = self._streams.pop(task_id)
         self._unfinished.pop(task_id, None)
         stream.count(-stream.size)
+        stream.meter = Meter()  # a call that still has it changes nothing for the others
         if stream.log.attempt_id is not None:
             self._writing.pop(stream.log.attempt_id, None)
 
