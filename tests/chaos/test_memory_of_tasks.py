@@ -31,9 +31,9 @@ MOST_RSS = 400 * MIB
 MOST_DATABASE = 1024 * MIB
 DATABASE_AFTERWARDS = 64 * MIB
 
-WARM_UP = 1500
+WARM_UP = 1200
 """Until pools and rings, such as that of the newest 1,000 decisions, are full."""
-KEPT = 8_000 if chaos_count.IS_FULL else chaos_count.of(25_000)
+KEPT = 8_000 if chaos_count.IS_FULL else chaos_count.of(15_000)
 MOST_PER_TASK = 4096
 TOKENS = 12
 
