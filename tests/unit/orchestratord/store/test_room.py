@@ -16,7 +16,7 @@ from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
-from orchestratord.store import migrate, sql, writer
+from orchestratord.store import migrate, sql, sqlite, writer
 from orchestratord.store.interface import AuditEntry, Ending
 from orchestratord.store.sql import SqlStore
 from orchestratord.store.sqlite import FILE, open_sqlite
@@ -80,6 +80,32 @@ async def test_a_file_of_an_earlier_release_learns_to_give_space_back(tmp_path: 
         assert await store.tasks() == before
     with closing(sqlite3.connect(tmp_path / FILE)) as again:
         assert again.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+
+
+async def test_a_file_that_can_not_be_rebuilt_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(sqlite3.connect(tmp_path / FILE)) as old:
+        old.execute("CREATE TABLE is_not_empty (id INTEGER)")
+
+    class FullDisk:
+        def __init__(self, driver: sqlite3.Connection) -> None:
+            self._driver = driver
+
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            if statement == "VACUUM":
+                raise sqlite3.OperationalError("database or disk is full")
+            return self._driver.execute(statement)
+
+    driver_of = sqlite._driver
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "_driver", lambda pooled: FullDisk(driver_of(pooled)))
+        store = await asyncio.to_thread(open_sqlite, tmp_path)
+    await store.begin_incarnation()
+    await store.save_task(task(1), 1)
+    await store.forget_task("task-1")
+    assert await store.tasks() == []
+    await store.close()
+    with closing(sqlite3.connect(tmp_path / FILE)) as again:
+        assert again.execute("PRAGMA auto_vacuum").fetchone() == (0,)
 
 
 async def test_a_full_store_takes_no_more_tasks_and_all_else(tmp_path: Path) -> None:
