@@ -1,6 +1,7 @@
 """The composition root: builds everything once, runs it, and takes it down in order."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -13,6 +14,7 @@ from gatewayd.event_stream import EventStream
 from gatewayd.health import Health
 from gatewayd.http.server import HttpServer
 from gatewayd.key_check import KeyCheck
+from gatewayd.long_strings import read_long_strings_fast
 from gatewayd.openai import errors as openai_errors
 from gatewayd.openai.openai_door import OpenAiDoor
 from gatewayd.request_body import BodyReader
@@ -42,6 +44,9 @@ from llorch.token_rules import refuse_open_bind
 DRAIN_S = 2.0
 """How long streams have to send their end, and calls to be answered."""
 
+_THREAD_TURN_S = 0.001
+"""How long the loop waits for a thread that reads a large body, each time it wants to go on. Python's default: 5 ms."""
+
 _SERVICES = (
     task_service_pb2,
     session_service_pb2,
@@ -57,6 +62,8 @@ _log = get_logger("gatewayd")
 async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Until `stop` is set. Then nothing new is accepted, streams end with DRAINING, and the rest is closed."""
     refuse_open_bind(settings.bind, settings.token)
+    read_long_strings_fast()
+    sys.setswitchinterval(_THREAD_TURN_S)
     with _listening(settings) as (server, address):
         async with _orchestrator(settings) as channel, TaskSupervisor("gatewayd") as tasks:
             streams = EventStream(stop)
