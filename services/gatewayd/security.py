@@ -46,7 +46,9 @@ class HostGuard:
         host = headers.get("host", "")
         name = _host_name(host)
         if name is None:
-            raise InvalidArgument(Reason.MALFORMED_REQUEST, "the request has no valid Host header")
+            raise InvalidArgument(
+                Reason.MALFORMED_REQUEST, "the request has no valid Host header; send one, NAME or NAME:PORT"
+            )
         if name not in self._hosts and not _is_address(name):
             raise PermissionDenied(
                 Reason.NOT_PERMITTED,

@@ -4,6 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from llorch.errors import InvalidArgument, Reason
+
 
 class Body:
     """For one task to read. `taken` hears how much was read of what had arrived, in units of the one who puts it in."""
@@ -14,10 +16,10 @@ class Body:
         self._arrived = asyncio.Event()
         self.size = 0
         self.is_complete = False
-        self.is_unwanted = False
+        self._is_cut = self._is_unwanted = False
 
     def put(self, data: bytes, weight: int) -> None:
-        if self.is_unwanted:
+        if self._is_unwanted:
             self._taken(weight)
             return
         self._parts.append((data, weight))
@@ -28,9 +30,14 @@ class Body:
         self.is_complete = True
         self._arrived.set()
 
+    def cut(self) -> None:
+        """The client sends nothing more, though it said that it would."""
+        self._is_cut = True
+        self._arrived.set()
+
     def drop(self) -> None:
         """What is here, and what comes, is not wanted."""
-        self.is_unwanted = True
+        self._is_unwanted = True
         parts = list(self._parts)
         self._parts.clear()
         self.size = 0
@@ -41,6 +48,10 @@ class Body:
         while not self._parts:
             if self.is_complete:
                 return None
+            if self._is_cut:
+                raise InvalidArgument(
+                    Reason.MALFORMED_REQUEST, "the body ended before its length or its last chunk; send it whole"
+                )
             self._arrived.clear()
             await self._arrived.wait()
         data, weight = self._parts.popleft()

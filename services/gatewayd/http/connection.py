@@ -240,7 +240,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._lost:
             return
         if self._wire is not None:
-            self._out.append(self._wire.collect())
+            self._out.insert(0, self._wire.collect())
         data = b"".join(self._out)
         self._out.clear()
         if data:

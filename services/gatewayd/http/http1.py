@@ -17,8 +17,19 @@ if TYPE_CHECKING:
     from gatewayd.http.connection import Connection
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_PROBES_AFTER_S = (0.0, 0.05, 0.15)
-"""A client that has closed answers the first of them with a reset, which the next one meets."""
+_PROBES_AFTER_S = (0.05, 0.1, 0.3)
+"""A client that has closed answers the first of them with a reset, which the next one meets. One that only sends
+nothing more has mostly got its answer before the first.
+"""
+
+_TLS = b"\x16\x03"
+_OTHER_VERSION = 505
+_BROKEN = "look at its first line, its headers, one Host among them, and how its body is framed"
+_WHY = {
+    431: f"its head is larger than {limits.HEAD_BYTES // 1024} KiB",
+    501: "its Transfer-Encoding is another one than chunked",
+    _OTHER_VERSION: "it is of another version; use HTTP/1.1, or HTTP/2 with its preface",
+}
 
 
 class Http1:
@@ -31,6 +42,9 @@ class Http1:
         self._waits = False
 
     def feed(self, data: bytes) -> None:
+        if data.startswith(_TLS) and self._machine.their_state is h11.IDLE:
+            self._refuse(_malformed("it is TLS, and this port speaks plain HTTP; use http://"), None)
+            return
         self._machine.receive_data(data)
         if self._stream is not None and self._stream.counts_too_much(len(data)):
             self._stream.abort()
@@ -41,8 +55,13 @@ class Http1:
         """A client that half-closes waits for its answer; one that closed looks the same, until it is written to."""
         self._sends_no_more = True
         stream = self._stream
-        if stream is None or not stream.body.is_complete:
-            return False
+        if stream is None:
+            waiting, _ = self._machine.trailing_data
+            if waiting:
+                self._refuse(_malformed("it ended within its head"), None)
+            return bool(waiting)
+        if not stream.body.is_complete:
+            stream.body.cut()
         for seconds in _PROBES_AFTER_S:
             asyncio.get_running_loop().call_later(seconds, stream.probe)
         return True
@@ -126,7 +145,7 @@ class Http1:
             try:
                 event = self._machine.next_event()
             except h11.RemoteProtocolError as error:
-                self._refuse(_malformed(error), error.error_status_hint)
+                self._refuse(_malformed(_WHY.get(error.error_status_hint, _BROKEN)), error.error_status_hint)
                 return
             if event is h11.NEED_DATA or event is h11.PAUSED:
                 return
@@ -142,12 +161,13 @@ class Http1:
             self._stream.put(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage) and self._stream is not None:
             self._stream.body.complete()
-        elif isinstance(event, h11.ConnectionClosed):
-            self._connection.close()
 
     def _begin(self, event: h11.Request) -> None:
         pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
         method = event.method.decode("ascii", "replace")
+        if not event.http_version.startswith(b"1."):
+            self._refuse(_malformed(_WHY[_OTHER_VERSION]), _OTHER_VERSION)
+            return
         try:
             head = read_head(method, event.target.decode("ascii", "replace"), pairs, self._connection.client)
         except InvalidArgument as error:
@@ -168,7 +188,10 @@ class Http1:
         self.send(h11.Response(status_code=code, headers=[*headers, date_header(), (b"connection", b"close")]))
         self.send(h11.Data(data=body))
         self.send(h11.EndOfMessage())
-        self._connection.linger()
+        if self._sends_no_more:
+            self._connection.close()
+        else:
+            self._connection.linger()
 
     def _bound_what_follows(self) -> None:
         waiting, _ = self._machine.trailing_data
@@ -235,6 +258,7 @@ class Http1Stream:
         self._probe = probe
 
     def probe(self) -> None:
+        """Only of use where the client sends nothing more."""
         if self._ended:
             return
         if not self._started:
@@ -260,7 +284,5 @@ class Http1Stream:
             self._wire.release()
 
 
-def _malformed(error: h11.RemoteProtocolError) -> InvalidArgument:
-    return InvalidArgument(
-        Reason.MALFORMED_REQUEST, f"this is no HTTP request that the gateway can read: {str(error)[:200]}"
-    )
+def _malformed(why: str) -> InvalidArgument:
+    return InvalidArgument(Reason.MALFORMED_REQUEST, f"this is no HTTP request that the gateway can read: {why}")

@@ -19,6 +19,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
 
 from gatewayd.http import limits
 from gatewayd.http.body import Body
@@ -53,6 +54,7 @@ class Http2:
         self._machine.initiate_connection()
         self._budget = FrameBudget(limits.FRAMES, limits.FRAMES_PER_S, self._loop.time(), skip=len(PREFACE))
         self._streams: dict[int, Http2Stream] = {}
+        self._newest = 0
         self._is_last = False
         self._on: dict[type[Event], Callable[[Any], None]] = {
             RequestReceived: self._begin,
@@ -101,8 +103,8 @@ class Http2:
     def close(self) -> None:
         if not self._is_last:
             self._is_last = True
-            self._try(self._machine.close_connection)
-            self._connection.flush_soon()
+            # By the machine's own, no answer that is under way could be sent any more.
+            self._connection.write(GoAwayFrame(last_stream_id=self._newest).serialize())
         self._close_if_done()
 
     @property
@@ -158,6 +160,10 @@ class Http2:
 
     def _begin(self, event: RequestReceived) -> None:
         stream_id = event.stream_id
+        if self._is_last:
+            self._try(self._machine.reset_stream, stream_id, ErrorCodes.REFUSED_STREAM)
+            return
+        self._newest = stream_id
         stream = self._streams[stream_id] = Http2Stream(self, stream_id)
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers or ()]
         pseudo = {name: value for name, value in headers if name.startswith(":")}

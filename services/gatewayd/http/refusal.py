@@ -1,10 +1,13 @@
 """The answer to what is no request: no door can shape it, so it is that of /v2."""
 
 from gatewayd.errors import error_body, error_headers, http_status
+from gatewayd.http.request_head import HeadTooLarge
 from gatewayd.http.stream import Headers
 from gatewayd.json_codec import encode_json
 from llorch.errors import LlorchError
 from llorch.identifiers import new_id
+
+_HEAD_TOO_LARGE = 431
 
 
 def refusal(error: LlorchError, status: int | None) -> tuple[int, Headers, bytes]:
@@ -17,4 +20,6 @@ def refusal(error: LlorchError, status: int | None) -> tuple[int, Headers, bytes
         (b"x-correlation-id", correlation_id.encode()),
         *error_headers(error),
     ]
+    if isinstance(error, HeadTooLarge):
+        status = _HEAD_TOO_LARGE
     return status or http_status(error), headers, body

@@ -5,26 +5,30 @@ from urllib.parse import urlsplit
 
 from gatewayd.http import limits
 from gatewayd.http.stream import RequestHead
+from gatewayd.route_table import MethodNotAllowed
 from llorch.errors import InvalidArgument, Reason
 
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _ONCE = frozenset({"authorization", "content-length", "content-type", "host", "last-event-id", "origin"})
 
 
-class MethodNotKnown(InvalidArgument):
+class NoProxy(MethodNotAllowed):
     """CONNECT asks for a proxy, which the gateway is not."""
 
     def __init__(self) -> None:
-        super().__init__(
-            Reason.METHOD_NOT_ALLOWED,
-            "this gateway is no proxy and takes no CONNECT; send the request itself, e.g. GET /v2/state",
-        )
+        super().__init__("CONNECT", "this gateway", _METHODS)
+        self.message = "this gateway is no proxy and takes no CONNECT; send the request itself, e.g. GET /v2/state"
+
+
+class HeadTooLarge(InvalidArgument):
+    """HTTP has a status of its own for it: 431."""
 
 
 def read_head(method: str, target: str, raw: Iterable[tuple[str, str]], client: tuple[str, int] | None) -> RequestHead:
     """Raises InvalidArgument, which names what is wrong."""
     headers = _joined(raw)
     if method == "CONNECT":
-        raise MethodNotKnown
+        raise NoProxy
     if "content-length" in headers and "transfer-encoding" in headers:
         raise _malformed("the request has a Content-Length and a Transfer-Encoding; send one of them")
     if not headers.get("content-length", "0").isdecimal():
@@ -37,9 +41,15 @@ def read_head(method: str, target: str, raw: Iterable[tuple[str, str]], client: 
 
 def _joined(raw: Iterable[tuple[str, str]]) -> dict[str, str]:
     headers: dict[str, str] = {}
+    size = 0
     for number, (name, value) in enumerate(raw):
-        if number == limits.HEADERS:
-            raise _malformed(f"the request has more than {limits.HEADERS} headers")
+        size += len(name) + len(value)
+        if number == limits.HEADERS or size > limits.HEAD_BYTES:
+            raise HeadTooLarge(
+                Reason.REQUEST_TOO_LARGE,
+                f"the request has more than {limits.HEADERS} headers, or they are larger than "
+                f"{limits.HEAD_BYTES // 1024} KiB; send fewer, and put large values into the body",
+            )
         if name not in headers:
             headers[name] = value
         elif name not in _ONCE:
