@@ -48,9 +48,7 @@ class FrameBudget:
             if len(self._head) == _HEADER:
                 self._left -= self._cost()
                 self._head = b""
-                if self._left < 0:
-                    return False
-        return True
+        return self._left >= 0
 
     def _cost(self) -> int:
         length, kind, flags = int.from_bytes(self._head[:3]), self._head[3], self._head[4]
