@@ -13,7 +13,12 @@ from gatewayd.http.stream import Serve
 from llorch.logs import get_logger
 from llorch.ports import PortTaken, ensure_free, join_address, resolve_bind, split_address
 
-_BACKLOG = 512
+_BACKLOG = 4096
+"""Connections that wait to be taken. A client beyond it is not heard until it tries again, a second later."""
+
+_TAKEN_PER_TURN = 16
+"""Connections that are taken before it is the turn of those that are there."""
+
 _OTHER_FILES = 128
 """Files that the gateway has open beside its connections."""
 
@@ -78,6 +83,7 @@ class HttpServer:
         if self._listener is None:
             raise RuntimeError("listen first")
         loop = asyncio.get_running_loop()
+        taken = 0
         while True:
             try:
                 client, peer = await loop.sock_accept(self._listener)
@@ -88,8 +94,10 @@ class HttpServer:
                     await asyncio.sleep(_TRY_AGAIN_S)
                 continue
             self._welcome(client, peer[0], door)
-            # The others' turn: `sock_accept` does not wait while clients queue.
-            await asyncio.sleep(0)
+            taken += 1
+            if taken % _TAKEN_PER_TURN == 0:
+                # While clients queue, `sock_accept` does not wait.
+                await asyncio.sleep(0)
 
     def _welcome(self, client: socket.socket, address: str, door: Serve) -> None:
         if not self._places.is_open_to(address):
