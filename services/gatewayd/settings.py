@@ -40,7 +40,7 @@ class GatewaySettings(DaemonSettings, section="gateway"):
         ge=1,
         le=65536,
         description="Connections, and requests, of one address of another machine at once; an IPv6 network of 64 bits "
-        "counts as one.",
+        "counts as one. Behind a reverse proxy on another machine, all its clients are one address.",
     )
     body_timeout_s: float = Field(30.0, gt=0, description="Seconds in which a request body has to arrive.")
     call_timeout_s: float = Field(

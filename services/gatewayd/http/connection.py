@@ -233,7 +233,11 @@ class Connection(asyncio.BufferedProtocol):
                 return
             self._first = b""
             self._wire = Http2(self) if data.startswith(PREFACE) else Http1(self)
-        self._wire.feed(data)
+        try:
+            self._wire.feed(data)
+        except Exception as error:  # noqa: BLE001  # what one client sends must not end more than its connection
+            _log.error("connection_failed", exc_info=error)
+            self.abort()
 
     def _flush(self) -> None:
         self._flushing = False

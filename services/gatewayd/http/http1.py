@@ -166,17 +166,17 @@ class Http1:
         pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
         method = event.method.decode("ascii", "replace")
         if not event.http_version.startswith(b"1."):
-            self._refuse(_malformed(_WHY[_OTHER_VERSION]), _OTHER_VERSION)
+            self._refuse(_malformed(_WHY[_OTHER_VERSION]), _OTHER_VERSION, is_head=method == "HEAD")
             return
         try:
             head = read_head(method, event.target.decode("ascii", "replace"), pairs, self._connection.client)
         except InvalidArgument as error:
-            self._refuse(error, None)
+            self._refuse(error, None, is_head=method == "HEAD")
             return
         self._stream = Http1Stream(self, head, wants_continue=self._machine.they_are_waiting_for_100_continue)
         self._connection.serve(head, self._stream)
 
-    def _refuse(self, error: LlorchError, status: int | None) -> None:
+    def _refuse(self, error: LlorchError, status: int | None, *, is_head: bool = False) -> None:
         """Of a request that no door can be handed: nothing after it can be understood, so the connection ends."""
         if self._stream is not None:
             self._stream.abort()
@@ -186,7 +186,8 @@ class Http1:
             return
         code, headers, body = refusal(error, status)
         self.send(h11.Response(status_code=code, headers=[*headers, date_header(), (b"connection", b"close")]))
-        self.send(h11.Data(data=body))
+        if not is_head:
+            self.send(h11.Data(data=body))
         self.send(h11.EndOfMessage())
         if self._sends_no_more:
             self._connection.close()

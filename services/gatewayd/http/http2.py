@@ -67,7 +67,7 @@ class Http2:
 
     def feed(self, data: bytes) -> None:
         if not self._budget.take(data, self._loop.time()):
-            _log.info("too_many_frames", client=self._connection.client)
+            _log.debug("too_many_frames", client=self._connection.client)
             self._give_up(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         try:
@@ -171,6 +171,7 @@ class Http2:
         if ":authority" in pseudo:
             plain.append(("host", pseudo[":authority"]))
         method = pseudo.get(":method", "")
+        stream.is_head = method == "HEAD"
         try:
             head = read_head(method, pseudo.get(":path", "*"), plain, self._connection.client)
         except InvalidArgument as error:
@@ -179,7 +180,6 @@ class Http2:
             stream.write(body)
             stream.end()
             return
-        stream.is_head = method == "HEAD"
         stream.task = self._connection.serve(head, stream)
 
     def _take_data(self, event: DataReceived) -> None:

@@ -134,6 +134,13 @@ async def test_head_has_the_headers_of_the_answer_and_no_body(gateway: RunningGa
     assert rest == b""
 
 
+async def test_a_refusal_of_head_has_no_body_either(gateway: RunningGateway) -> None:
+    async with connected(gateway.address) as (reader, writer), asyncio.timeout(5):
+        writer.write(b"HEAD healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+    assert (b" 400 " in head, rest) == (True, b"")
+
+
 async def test_a_refused_body_is_not_waited_for_and_the_refusal_arrives(gateway: RunningGateway) -> None:
     """The client still sends while it is refused; a reset would make its kernel throw the refusal away."""
     async with connected(gateway.address) as (reader, writer), asyncio.timeout(5):
@@ -162,6 +169,8 @@ async def test_what_comes_behind_a_request_that_is_being_answered_is_bounded(
     orchestrator.stream("StreamTask", then_wait=True)
     async with connected(gateway.address) as (reader, writer), asyncio.timeout(10):
         writer.write(b"GET /v2/tasks/t/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while "StreamTask" not in orchestrator.requests:
+            await asyncio.sleep(0.01)
         writer.write((GET + b"Host: localhost\r\n\r\n") * 10_000)
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
