@@ -46,7 +46,9 @@ class HostGuard:
         host = headers.get("host", "")
         name = _host_name(host)
         if name is None:
-            raise InvalidArgument(Reason.MALFORMED_REQUEST, "the request has no valid Host header")
+            raise InvalidArgument(
+                Reason.MALFORMED_REQUEST, "the request has no valid Host header; send one, NAME or NAME:PORT"
+            )
         if name not in self._hosts and not _is_address(name):
             raise PermissionDenied(
                 Reason.NOT_PERMITTED,
@@ -84,14 +86,18 @@ class ClientCheck:
             return Identity(token_fingerprint(shown)), tuple(metadata.items())
         return self._auth.authenticate(metadata, peer), tuple(metadata.items())
 
+    def is_unchecked(self, exchange: Exchange) -> bool:
+        """Whether the client shows what only the orchestrator can tell from a made-up key."""
+        shown = _shown_token(exchange.headers)
+        return shown is not None and is_app_key(shown) and not (self._token and same_token(shown, self._token))
+
     def to_client(self, exchange: Exchange, refusal: Unauthenticated) -> LlorchError:
         """What to answer where the orchestrator refused a client that was admitted here: its fault only if it showed a
         key or a token that this gateway could not check.
         """
-        shown = _shown_token(exchange.headers)
         if self._token is None:
             return refusal
-        if shown is not None and is_app_key(shown) and not same_token(shown, self._token):
+        if self.is_unchecked(exchange):
             return refusal
         return tokens_differ(refusal, shows_token=True)
 

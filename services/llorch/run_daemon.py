@@ -17,6 +17,7 @@ from llorch.exception_groups import root_of
 from llorch.leaving import leave
 from llorch.logs import configure_logging, get_logger
 from llorch.ports import PortTaken
+from llorch.rpc.wakeups import wake_once
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
@@ -39,6 +40,7 @@ def run(main: Main, name: str, *, log_level: str = "info") -> NoReturn:
     """
     # The core of gRPC writes to stderr by itself; what matters of it comes as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    wake_once()
     configure_logging(name, log_level)
     leave(_run(main, name))
 

@@ -22,7 +22,9 @@ from llorch.clock import SystemClock
 from llorch.data_dir import held_data_dir
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
+from llorch.options.generation import MAX_REQUEST_BYTES, MAX_REQUEST_FIELDS
 from llorch.ports import announce_address
+from llorch.rpc.request_limit import RequestLimit
 from llorch.rpc.server import RpcServer
 from llorch.token_rules import refuse_open_bind
 from orchestratord.api import (
@@ -63,6 +65,7 @@ TICK_S = 0.25
 WAKE_READERS_EVERY_TICKS = 8
 
 _MIB = 1024 * 1024
+_OF_CLIENTS = RequestLimit(max_bytes=MAX_REQUEST_BYTES, max_fields=MAX_REQUEST_FIELDS)
 
 _log = get_logger("orchestratord")
 
@@ -209,7 +212,6 @@ def _add_services(
         (tasks.service.full_name, task_service_pb2_grpc.add_TaskServiceServicer_to_server, tasks),
         (catalog.service.full_name, catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server, catalog),
         (fleet.service.full_name, fleet_service_pb2_grpc.add_FleetServiceServicer_to_server, fleet),
-        (node_link_service.SERVICE.full_name, node_link_service_pb2_grpc.add_NodeLinkServiceServicer_to_server, links),
         (meta.service.full_name, meta_service_pb2_grpc.add_MetaServiceServicer_to_server, meta),
         (sessions.service.full_name, session_service_pb2_grpc.add_SessionServiceServicer_to_server, sessions),
         (
@@ -219,7 +221,10 @@ def _add_services(
         ),
         (apps.service.full_name, app_service_pb2_grpc.add_AppServiceServicer_to_server, apps),
     ):
-        server.add(service, add, servicer)
+        server.add(service, add, servicer, limit=_OF_CLIENTS)
+    server.add(
+        node_link_service.SERVICE.full_name, node_link_service_pb2_grpc.add_NodeLinkServiceServicer_to_server, links
+    )
 
 
 async def _tick(owner: BrainOwner, streams: TaskStreams) -> None:

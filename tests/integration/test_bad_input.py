@@ -197,3 +197,20 @@ async def test_a_source_that_can_not_be_right_is_refused_when_it_is_registered(s
         with pytest.raises(LlorchError) as refused:
             await system.register("bad", source)
         assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("work", "what"),
+    [
+        ({"chat": {"messages": [{}] * 1_000_000}}, "entries in its lists"),
+        ({"prompt": "a" * (5 * 1024 * 1024)}, "bytes; at most"),
+    ],
+    ids=["a million empty messages", "too many bytes"],
+)
+async def test_a_call_of_too_much_is_refused_before_it_is_decoded(
+    system: WholeSystem, work: dict[str, Any], what: str
+) -> None:
+    spec = task_pb2.TaskSpec(model="sim", generate=task_pb2.GenerateWork(**work))
+    with pytest.raises(LlorchError, match=what) as refused:
+        await call(system.tasks.SubmitTask, task_service_pb2.SubmitTaskRequest(task=spec), timeout_s=CALL_S)
+    assert refused.value.reason is Reason.REQUEST_TOO_LARGE

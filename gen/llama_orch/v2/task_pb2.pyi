@@ -211,11 +211,13 @@ class ChatInput(_message.Message):
     """Values for variables of the model's chat template, JSON object, e.g. {"enable_thinking": false}."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
-        """Messages in order, at least one; at least one of them has text."""
+        """Messages in order. 1 to 2048 entries. One of them or more has text. All together have at most 4096 parts of content
+        and tool calls.
+        """
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolDefinition]:
-        """Tools that the model may call."""
+        """Tools that the model may call. At most 128 entries."""
 
     def __init__(
         self,

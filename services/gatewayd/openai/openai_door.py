@@ -73,12 +73,12 @@ class OpenAiDoor:
             await self._streams.relay(exchange, events, ChunkFrames(generation, created))
             return
         answer = WholeAnswer(generation.shape, created)
-        await exchange.unless_gone(_collect(events, answer))
-        await _answer(exchange, answer.show())
+        await _collect(events, answer)
+        _answer(exchange, answer.show())
 
     async def _list_models(self, exchange: Exchange, _variables: Variables, metadata: Metadata) -> None:
-        models = await exchange.unless_gone(self._all_models(metadata))
-        await _answer(exchange, {"object": "list", "data": models})
+        models = await self._all_models(metadata)
+        _answer(exchange, {"object": "list", "data": models})
 
     async def _all_models(self, metadata: Metadata) -> list[Json]:
         found: list[Json] = []
@@ -92,8 +92,8 @@ class OpenAiDoor:
 
     async def _show_model(self, exchange: Exchange, variables: Variables, metadata: Metadata) -> None:
         request = catalog_service_pb2.GetModelRequest(model=variables["model"])
-        response: Any = await exchange.unless_gone(self._upstream.call(_CATALOG["GetModel"], request, metadata))
-        await _answer(exchange, model_json(response.model))
+        response: Any = await self._upstream.call(_CATALOG["GetModel"], request, metadata)
+        _answer(exchange, model_json(response.model))
 
 
 async def _collect(events: Any, answer: WholeAnswer) -> None:
@@ -102,5 +102,5 @@ async def _collect(events: Any, answer: WholeAnswer) -> None:
             answer.take(response.event)
 
 
-async def _answer(exchange: Exchange, shown: Json) -> None:
-    await exchange.answer(200, JSON, encode_json(shown))
+def _answer(exchange: Exchange, shown: Json) -> None:
+    exchange.answer(200, JSON, encode_json(shown))

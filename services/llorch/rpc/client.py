@@ -75,7 +75,7 @@ async def open_stream(
     token: str | None = None,
     metadata: Metadata = (),
     idle_timeout_s: float | None = None,
-) -> AsyncIterator[AsyncIterator[Response]]:
+) -> AsyncIterator[Incoming[Response]]:
     """A server stream; leaving the block cancels the call.
 
     `timeout_s` bounds the whole stream, `idle_timeout_s` the wait for one message: past it the stream is

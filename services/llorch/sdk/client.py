@@ -67,6 +67,7 @@ class Client(Blocking):
     reload_pool = waits(AsyncClient.reload_pool)
     purge_pool = waits(AsyncClient.purge_pool)
 
+    identity = waits(AsyncClient.identity)
     capabilities = waits(AsyncClient.capabilities)
     metrics = waits(AsyncClient.metrics)
     audit = waits(AsyncClient.audit)

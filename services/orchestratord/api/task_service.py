@@ -111,7 +111,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
             task_id=new_id("task"),
             correlation_id=current_call().correlation_id,
             durable=durable,
-            content_digest=_digest(spec, durable),
+            content_digest=digest_of(spec, durable=durable),
             seed=secrets.randbits(63),
         )
         return self._owner.ask(events.TaskSubmitted(request))
@@ -176,7 +176,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         return tasks.to_proto(view_tasks.view(self._owner.state, task), len(stream.log), stream.admitted_at)
 
 
-def _digest(spec: task_pb2.TaskSpec, durable: bool) -> str:
+def digest_of(spec: task_pb2.TaskSpec, *, durable: bool) -> str:
     """Whether the task outlives its reader is part of the request, so a repeated request_id does not change it."""
     digest = hashlib.sha256(spec.SerializeToString(deterministic=True))
     digest.update(bytes([durable]))
