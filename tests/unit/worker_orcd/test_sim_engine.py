@@ -122,6 +122,19 @@ async def test_a_hung_engine_makes_no_step_and_takes_no_cancel(marked: bool) -> 
     await engine.close()
 
 
+async def test_a_run_tells_its_prompt_at_its_start_and_what_it_made_before_it_failed() -> None:
+    fault = Fault(FaultKind.FAIL_RUN, at_token=3)
+    engine, log = await start(SimParameters(faults=(fault,)))
+    await engine.submit(run("a", prompt="x" * 40))
+    await log.until_ended("a")
+    started = next(step for _, steps in log.steps for step in steps if step.started)
+    end = log.ends()["a"].end
+    assert end is not None
+    assert end.failure is not None
+    assert (started.tokens_in, started.cached_tokens, end.tokens_in, end.tokens_out) == (10, 0, 10, 3)
+    await engine.close()
+
+
 async def test_a_slow_step_delays_what_follows_once() -> None:
     fault = Fault(FaultKind.SLOW, at_token=2, delay_s=0.2)
     engine, log = await start(SimParameters(decode_tokens_per_s=1000, faults=(fault,)))

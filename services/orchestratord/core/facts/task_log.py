@@ -59,6 +59,8 @@ class TaskLog(Generic[EntryT]):
     attempt_id: str | None = None
     sealed: bool = False
     _tokens_of_choice: dict[int, int] = field(default_factory=dict)
+    _tokens_before: int = 0
+    """Of earlier attempts than the current one."""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -70,6 +72,7 @@ class TaskLog(Generic[EntryT]):
     def begin_attempt(self, attempt_id: str) -> None:
         """From now on only this attempt may append; it goes on where the log ends."""
         self.attempt_id = attempt_id
+        self._tokens_before = self.tokens
 
     def append(self, attempt_id: str, entry: EntryT) -> bool:
         if self.sealed or attempt_id != self.attempt_id or entry.seq != len(self.entries):
@@ -86,6 +89,15 @@ class TaskLog(Generic[EntryT]):
 
     def tokens_of_choice(self, choice: int) -> int:
         return self._tokens_of_choice.get(choice, 0)
+
+    @property
+    def tokens(self) -> int:
+        """Of all choices."""
+        return sum(self._tokens_of_choice.values())
+
+    def tokens_of_attempt(self, attempt_id: str) -> int:
+        """Of the current one. Of one that another took the place of it is not known any more, and 0."""
+        return self.tokens - self._tokens_before if attempt_id == self.attempt_id else 0
 
     def choices(self) -> list[int]:
         """The choices that have output, in order."""
