@@ -43,7 +43,7 @@ async def test_gpus_without_a_machine_says_how_to_get_one(llorch: Llorch, fake: 
 
 
 async def test_ps_shows_workers_and_running_tasks(llorch: Llorch, fake: FakeOrchestrator) -> None:
-    fake.running = [task_pb2.Task(task_id="task-9", model="smollm2", state=task_pb2.TASK_STATE_RUNNING, log_entries=12)]
+    fake.running = [task_pb2.Task(task_id="task-9", model="smollm2", state=task_pb2.TASK_STATE_RUNNING, tokens_out=12)]
 
     result = await llorch("ps")
 
