@@ -149,14 +149,19 @@ def test_what_was_shown_of_a_lost_attempt_is_counted() -> None:
 
 
 def test_a_lost_attempt_of_a_task_that_is_forgotten_counts_with_its_prompt() -> None:
-    driver, task_id, _ = running_brain()
+    driver, task_id, attempt_id = running_brain(app="daily")
     spec = next(iter(driver.state.fleet.workers.values())).spec
     driver.handle(events.TaskCancelled(task_id))
     driver.let_pass(STOPS_WITHIN_S + driver.config.task_retention_s + 1)
     assert task_id not in driver.state.tasks
+    driver.handle(events.AppDefined(App("daily", max_tokens_per_minute=1)))
+    usage = driver.state.apps.usage("daily")
+    usage.use(1000, 1, driver.now)
+    charged = driver.state.attempts[attempt_id].charged
     driver.worker_ended(spec)
     assert not driver.all_of(effects.CountLostOutput)
     assert used(driver) == (TOKENS_IN, 0, CACHED)
+    assert usage.debt == 1000 + TOKENS_IN - charged, "settled once"
     assert not driver.state.lost_attempts
 
 

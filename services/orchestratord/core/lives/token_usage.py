@@ -20,18 +20,22 @@ def attempt_used(state: BrainState, attempt: Attempt, used: RunResult, *, has_fa
 
 def attempt_lost(state: BrainState, attempt: Attempt) -> None:
     """No worker will tell any more. The log knows the output that came; it is asked before the task ends."""
-    state.lost_attempts[attempt.attempt_id] = attempt
     if attempt.task_id in state.tasks:
+        state.lost_attempts[attempt.attempt_id] = attempt
         state.emit(CountLostOutput(attempt.attempt_id, attempt.task_id))
     else:  # its task was ended early long ago, and is forgotten with its log
-        lost_output_counted(state, LostOutputCounted(attempt.attempt_id, 0))
+        _used_by_lost(state, attempt, tokens_out=0)
 
 
 def lost_output_counted(state: BrainState, event: LostOutputCounted) -> None:
     attempt = state.lost_attempts.pop(event.attempt_id, None)
     if attempt is None:
         return
+    _used_by_lost(state, attempt, event.tokens_out)
+    app_changes.settle(state, attempt)  # its slot was free before this was known
+
+
+def _used_by_lost(state: BrainState, attempt: Attempt, tokens_out: int) -> None:
     ran_ms = round((state.now - attempt.began_at) * 1000) if attempt.started else 0
-    used = RunResult((), attempt.tokens_in, event.tokens_out, attempt.cached_tokens, decode_ms=ran_ms)
+    used = RunResult((), attempt.tokens_in, tokens_out, attempt.cached_tokens, decode_ms=ran_ms)
     attempt_used(state, attempt, used, has_failed=True)
-    app_changes.settle(state, attempt)
