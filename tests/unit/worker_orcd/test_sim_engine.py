@@ -109,7 +109,8 @@ async def test_a_hung_engine_makes_no_step_and_takes_no_cancel(marked: bool) -> 
     fault = Fault(FaultKind.HANG, at_token=3, marker="boom")
     engine, log = await start(SimParameters(decode_tokens_per_s=500, faults=(fault,)))
     await engine.submit(run("a", prompt="boom" if marked else "hi"))
-    await engine.submit(run("b", max_tokens=20))
+    # A step that comes late brings many tokens at once: the other run must not end in the step that hangs.
+    await engine.submit(run("b", max_tokens=2000 if marked else 20))
     if marked:
         await until_hung(engine)
         engine.cancel("a")
