@@ -13,7 +13,7 @@ from llorch.logs import get_logger
 from orchestratord.convert import task_events, task_output
 from orchestratord.core import effects
 from orchestratord.core.events import LostOutputCounted
-from orchestratord.core.facts.task import TaskEnd
+from orchestratord.core.facts.task import TaskError
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.control import CommandSequence
@@ -137,7 +137,9 @@ class EffectRunner:
         await self._keeper.wait_task_kept(task_id)
 
     def begin_ending(self) -> None:
-        """The orchestrator ends: from now on a durable task can be done, but fail no more: `_persist_terminal`."""
+        """The orchestrator ends: from now on a durable task can be done or cancelled, but fail no more:
+        `_persist_terminal`.
+        """
         self._is_ending = True
 
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
@@ -145,7 +147,7 @@ class EffectRunner:
 
         Its readers get no terminal here, and are told to come back when their calls are ended.
         """
-        if self._is_ending and not isinstance(effect.terminal, TaskEnd):
+        if self._is_ending and isinstance(effect.terminal, TaskError):
             return
         state = self._owner.state.tasks[effect.task_id].state
         log = self._streams.get(effect.task_id).log
