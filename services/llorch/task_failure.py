@@ -33,9 +33,10 @@ _LEAVES: Mapping[Reason, type[LlorchError]] = {
 }
 
 
-def failure_of_task(
-    reason: Reason, message: str, *, retryable: bool, retry_after_ms: int | None, field: str = ""
-) -> LlorchError:
+def failure_of_task(reason: Reason, message: str, *, retry_after_ms: int | None, field: str = "") -> LlorchError:
     """`field` is the path in the contract of the field that was refused; empty if the failure is about none."""
-    leaf = _LEAVES.get(reason, Unavailable if retryable else Internal)
-    return leaf(reason, message, retry_after_ms=retry_after_ms, metadata={"field": field} if field else None)
+    leaf = _LEAVES.get(reason, Unavailable if reason.is_retryable else Internal)
+    metadata = {"field": field} if field else {}
+    if reason is Reason.DROPPED_FROM_QUEUE:
+        metadata["policy_label"] = "drop-lru"
+    return leaf(reason, message, retry_after_ms=retry_after_ms, metadata=metadata)

@@ -50,6 +50,8 @@ class Run:
     prefix_length: int
     log: list[LogEntry] = field(default_factory=list)
     started_after_ms: int | None = None
+    tokens_in: int = 0
+    cached_tokens: int = 0
     end: RunEnd | None = None
     ended_at: float = 0.0
     cancelling: bool = False
@@ -141,6 +143,7 @@ class RunTable:
             return None
         if step.started:
             run.started_after_ms = round((self._clock.monotonic() - run.admitted_at) * 1000)
+            run.tokens_in, run.cached_tokens = step.tokens_in, step.cached_tokens
         run.log.extend(step.entries)
         if step.end is not None:
             run.end = step.end

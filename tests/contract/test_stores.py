@@ -119,7 +119,7 @@ async def test_accepted_tasks_come_back_whole_and_in_their_order(opened: Open) -
     "terminal",
     [
         TaskEnd(RunResult((ChoiceEnd(0, FinishReason.EOS, 3, "stop"),), 5, 3, 1, 20, b"\x01receipt"), 4, 9),
-        TaskError(Reason.WORKER_LOST, "it’s gone", retryable=True, retry_after_ms=7),
+        TaskError(Reason.WORKER_LOST, "it’s gone", retry_after_ms=7),
         Stopped(FinishReason.CANCELLED, 1, 0),
     ],
     ids=lambda terminal: type(terminal).__name__,

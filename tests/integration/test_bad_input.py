@@ -79,7 +79,7 @@ BAD_TASKS: dict[str, tuple[Change, Reason, str]] = {
     "an image": (_image, Reason.UNSUPPORTED_CONTENT, "image"),
     "a deadline of 0": (lambda spec: setattr(spec, "deadline_ms", 0), Reason.INVALID_FIELD, "deadline_ms"),
     "unknown priority": (lambda spec: setattr(spec, "priority", "urgent"), Reason.INVALID_FIELD, "priority"),
-    "an app by name": (lambda spec: setattr(spec, "app", "aider"), Reason.NOT_PERMITTED, "app"),
+    "an app by name": (lambda spec: setattr(spec, "app", "aider"), Reason.INVALID_FIELD, "app"),
     "a bad request_id": (lambda spec: setattr(spec, "request_id", "a b"), Reason.INVALID_FIELD, "request_id"),
     "adapters": (lambda spec: spec.adapters.append("x"), Reason.UNSUPPORTED_OPTION, "adapters"),
     "embeddings": (lambda spec: spec.embed.inputs.append("x"), Reason.INVALID_FIELD, "embed"),

@@ -28,7 +28,6 @@ from llorch.errors import (
     InvalidArgument,
     LlorchError,
     NotFound,
-    PermissionDenied,
     Reason,
 )
 from llorch.options.generation import MAX_INPUT_BYTES
@@ -196,7 +195,7 @@ NO_TASKS: list[tuple[task_pb2.TaskSpec, type[LlorchError], Reason, str]] = [
     (task_pb2.TaskSpec(model="sim"), InvalidArgument, Reason.INVALID_FIELD, "needs work"),
     (task_pb2.TaskSpec(model="sim", rerank=task_pb2.RerankWork()), InvalidArgument, Reason.INVALID_FIELD, "counted of"),
     (embed(), InvalidArgument, Reason.INVALID_FIELD, "embed.inputs"),
-    (task("x", app="aider"), PermissionDenied, Reason.NOT_PERMITTED, "app"),
+    (task("x", app="aider"), InvalidArgument, Reason.INVALID_FIELD, "app"),
     (_of_robot(), InvalidArgument, Reason.INVALID_FIELD, "robot"),
     (task("x", deadline_ms=0), InvalidArgument, Reason.INVALID_FIELD, "deadline_ms"),
 ]

@@ -54,6 +54,7 @@ class FakeOrchestrator:
     stream_breaks_after: list[int] = field(default_factory=list)
     """For each stream in turn: after how many events it breaks; streams beyond the list do not."""
     hang_before_end: bool = False
+    finish_reason: task_event_pb2.FinishReason.ValueType = task_event_pb2.FINISH_REASON_EOS
     failure: task_event_pb2.Error | None = None
     models: list[model_pb2.Model] = field(default_factory=lambda: [smollm2()])
     state: fleet_service_pb2.State = field(default_factory=lambda: small_state())  # noqa: PLW0108  # it is defined below
@@ -120,7 +121,7 @@ class FakeOrchestrator:
     def _terminal(self) -> task_event_pb2.TaskEvent:
         if self.failure is not None:
             return task_event_pb2.TaskEvent(cursor="0.end", error=self.failure)
-        choice = task_event_pb2.ChoiceEnd(finish_reason=task_event_pb2.FINISH_REASON_EOS, tokens_out=len(self.words))
+        choice = task_event_pb2.ChoiceEnd(finish_reason=self.finish_reason, tokens_out=len(self.words))
         end = task_event_pb2.End(
             choices=[choice], tokens_in=5, tokens_out=len(self.words), first_token_ms=20, decode_time_ms=40
         )

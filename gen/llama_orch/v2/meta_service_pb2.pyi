@@ -95,10 +95,10 @@ class ModelCapabilities(_message.Message):
     model: _builtins.str
     """Name."""
     context_max: _builtins.int
-    """Most tokens of one request, prompt and answer."""
+    """Most tokens of one request, prompt and answer; 0 = not known until a node has looked at its file."""
     @_builtins.property
     def capabilities(self) -> _engine_pb2.EngineCapabilities:
-        """What its engine can do; absent until it was loaded once."""
+        """What its engine can do; absent while it is not loaded."""
 
     def __init__(
         self,

@@ -236,6 +236,7 @@ class Model(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ORIGINS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
     state: Global___ModelState.ValueType
     """Whether it takes tasks."""
     size_mib: _builtins.int
@@ -260,6 +261,12 @@ class Model(_message.Message):
     def origins(self) -> _containers.ScalarMap[_builtins.str, Global___ValueOrigin.ValueType]:
         """Where the values came from, by field name of ModelSpec."""
 
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every name under which the caller may ask for it: its own and its aliases, and the names that the calling app has
+        for it. Without those by which that app means another model.
+        """
+
     def __init__(
         self,
         *,
@@ -272,10 +279,11 @@ class Model(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         origins: _abc.Mapping[_builtins.str, Global___ValueOrigin.ValueType] | None = ...,
         provenance: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_size_mib", b"_size_mib", "create_time", b"create_time", "size_mib", b"size_mib", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_mib", b"_size_mib", "context", b"context", "create_time", b"create_time", "digest", b"digest", "origins", b"origins", "provenance", b"provenance", "size_mib", b"size_mib", "spec", b"spec", "state", b"state", "workers_ready", b"workers_ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_mib", b"_size_mib", "context", b"context", "create_time", b"create_time", "digest", b"digest", "names", b"names", "origins", b"origins", "provenance", b"provenance", "size_mib", b"size_mib", "spec", b"spec", "state", b"state", "workers_ready", b"workers_ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__size_mib: _TypeAlias = _typing.Literal["size_mib"]  # noqa: Y015
     _WhichOneofArgType__size_mib: _TypeAlias = _typing.Literal["_size_mib", b"_size_mib"]  # noqa: Y015

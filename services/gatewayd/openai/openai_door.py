@@ -13,7 +13,7 @@ from gatewayd.openai.chunks import ChunkFrames
 from gatewayd.openai.completion_request import read_completion
 from gatewayd.openai.fields import Json
 from gatewayd.openai.generation import Generation
-from gatewayd.openai.models import model_json, takes_tasks
+from gatewayd.openai.models import model_json, models_json
 from gatewayd.request_body import BodyReader
 from gatewayd.route_table import RouteTable
 from gatewayd.template import PathTemplate, parse_template
@@ -49,7 +49,7 @@ class OpenAiDoor:
                 OpenAiRoute("POST", parse_template("/v1/chat/completions"), self._chat),
                 OpenAiRoute("POST", parse_template("/v1/completions"), self._complete),
                 OpenAiRoute("GET", parse_template("/v1/models"), self._list_models),
-                OpenAiRoute("GET", parse_template("/v1/models/{model}"), self._show_model),
+                OpenAiRoute("GET", parse_template("/v1/models/{model=**}"), self._show_model),
             )
         )
 
@@ -85,15 +85,16 @@ class OpenAiDoor:
         request = catalog_service_pb2.ListModelsRequest(page_size=_PAGE_SIZE)
         while True:
             page: Any = await self._upstream.call(_CATALOG["ListModels"], request, metadata)
-            found += [model_json(model) for model in page.models if takes_tasks(model)]
+            found += [shown for model in page.models for shown in models_json(model)]
             if not page.next_page_token:
                 return found
             request.page_token = page.next_page_token
 
     async def _show_model(self, exchange: Exchange, variables: Variables, metadata: Metadata) -> None:
-        request = catalog_service_pb2.GetModelRequest(model=variables["model"])
+        name = variables["model"]  # an app may call a model openai/gpt-4o
+        request = catalog_service_pb2.GetModelRequest(model=name)
         response: Any = await self._upstream.call(_CATALOG["GetModel"], request, metadata)
-        _answer(exchange, model_json(response.model))
+        _answer(exchange, model_json(response.model, name))
 
 
 async def _collect(events: Any, answer: WholeAnswer) -> None:

@@ -67,7 +67,7 @@ async def _known(client: "AsyncClient", source: str, name: str | None) -> "model
         return None
     if model.spec.source != source:
         raise AlreadyExists(
-            Reason.INVALID_FIELD, f"the name {wanted} means {model.spec.source} already; choose another with --name"
+            Reason.NAME_TAKEN, f"the name {wanted} means {model.spec.source} already; choose another with --name"
         )
     return model
 

@@ -6,6 +6,7 @@ from llama_orch.v2 import catalog_service_pb2 as pb2
 from llama_orch.v2 import model_pb2
 from llorch.clock import Clock
 from llorch.errors import invalid_field
+from llorch.rpc.call_context import current_call
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import models
@@ -38,11 +39,15 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         return pb2.RegisterModelResponse(model=self._shown(model), warnings=warnings)
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
-        return pb2.GetModelResponse(model=self._shown(self._find(request.model)))
+        """By any name that the caller may ask for."""
+        name = self._owner.state.apps.model_name(current_call().app, request.model)
+        return pb2.GetModelResponse(model=self._shown(self._find(name)))
 
     async def ListModels(self, request: pb2.ListModelsRequest, context: Any) -> pb2.ListModelsResponse:
         page, following = self._page(request.page_size, request.page_token)
-        return pb2.ListModelsResponse(models=[self._shown(model) for model in page], next_page_token=following)
+        namings = self._namings()
+        shown = [self._shown(model, namings) for model in page]
+        return pb2.ListModelsResponse(models=shown, next_page_token=following)
 
     async def VerifyModel(self, request: pb2.VerifyModelRequest, context: Any) -> pb2.VerifyModelResponse:
         model = self._find(request.model)
@@ -86,5 +91,9 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
     def _ready_nodes_with(self, source: str) -> list[Node]:
         return [node for node in self._owner.state.fleet.ready_nodes() if source in node.staged]
 
-    def _shown(self, model: Model) -> model_pb2.Model:
-        return models.to_proto(view_models.view(self._owner.state, model))
+    def _namings(self) -> view_models.Namings:
+        return view_models.Namings(self._owner.state, current_call().app)
+
+    def _shown(self, model: Model, namings: view_models.Namings | None = None) -> model_pb2.Model:
+        names = (namings or self._namings()).of(model)
+        return models.to_proto(view_models.view(self._owner.state, model, names))

@@ -173,7 +173,8 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
 
     def _shown(self, task: Task) -> task_pb2.Task:
         stream = self._streams.get(task.task_id)
-        return tasks.to_proto(view_tasks.view(self._owner.state, task), len(stream.log), stream.admitted_at)
+        shown = view_tasks.view(self._owner.state, task)
+        return tasks.to_proto(shown, stream.log, stream.admitted_at, stream.terminal)
 
 
 def digest_of(spec: task_pb2.TaskSpec, *, durable: bool) -> str:

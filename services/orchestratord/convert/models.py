@@ -74,6 +74,7 @@ def to_proto(view: ModelView) -> model_pb2.Model:
         create_time=create_time if model.registered_ms else None,
         origins={_FIELD_NAMES.get(value, value): _ORIGINS.to_proto(model.origin_of(value)) for value in VALUES},
         provenance=model.provenance,
+        names=view.names,
     )
 
 

@@ -11,11 +11,12 @@ from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
 from llorch.worker_state import WorkerState
 from orchestratord.convert.loads import failure_to_proto, load_to_proto
 from orchestratord.convert.pools import pool_to_proto
-from orchestratord.core.facts.fleet import Device, NodeState, Worker
-from orchestratord.views.nodes import DeviceView, LedgerView, NodeView, NodeWithContents
+from orchestratord.core.facts.fleet import Device, Worker
+from orchestratord.views import workers as view_workers
+from orchestratord.views.nodes import DeviceView, LedgerView, NodeView, NodeWithContents, ShownState
 from orchestratord.views.state import StateView
 
-_NODE_STATES = EnumTable(NodeState, node_pb2.NodeState, unused={"DRAINING"})
+_NODE_STATES = EnumTable(ShownState, node_pb2.NodeState)
 
 
 def to_proto(
@@ -51,7 +52,7 @@ def node_to_proto(view: NodeView, wall: datetime) -> node_pb2.Node:
     node = view.node
     return node_pb2.Node(
         node_id=node.node_id,
-        state=node_pb2.NODE_STATE_DRAINING if view.is_draining else _NODE_STATES.to_proto(node.state),
+        state=_NODE_STATES.to_proto(view.state),
         version=node.version,
         pools=[pool_to_proto(pool) for pool in view.pools],
         labels=dict(node.labels),
@@ -70,9 +71,7 @@ def worker_to_proto(worker: Worker) -> worker_pb2.Worker:
     if isinstance(worker.report, worker_pb2.Worker):
         shown.CopyFrom(worker.report)
     shown.node_id = worker.node_id
-    shown.state = WORKER_STATES.to_proto(worker.state)
-    if worker.state is WorkerState.READY and worker.leaving is not None:
-        shown.state = worker_pb2.WORKER_STATE_DRAINING
+    shown.state = WORKER_STATES.to_proto(view_workers.state_of(worker))
     if worker.state is WorkerState.READY:
         shown.stats.slots_busy = len(worker.attempts)
     return shown

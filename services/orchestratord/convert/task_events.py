@@ -153,7 +153,10 @@ def _stopped(ending: Stopped, log: OutputLog) -> task_event_pb2.End:
     ]
     return task_event_pb2.End(
         choices=choices,
+        tokens_in=ending.tokens_in,
         tokens_out=sum(choice.tokens_out for choice in choices),
+        cached_tokens=ending.cached_tokens,
         queue_ms=ending.queue_ms,
         first_token_ms=ending.first_token_ms,
+        decode_time_ms=ending.decode_ms,
     )

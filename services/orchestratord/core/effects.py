@@ -109,6 +109,18 @@ class PersistChange:
 
 
 @dataclass(frozen=True, slots=True)
+class TokensUsed:
+    """An attempt is over, however, and this is what it took. `cached` of the prompt's tokens were not evaluated."""
+
+    model: str
+    priority: str
+    app: str
+    tokens_in: int
+    tokens_out: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
 class PredictionJudged:
     """A predicted value is known now, and can be compared. `kind` is what was predicted, e.g. "start"."""
 
@@ -189,10 +201,19 @@ class StartRun:
 
 @dataclass(frozen=True, slots=True)
 class CancelRun:
-    """What the attempt still writes is dropped."""
+    """What the attempt still writes is dropped, unless `keeps_output`: until its task has its terminal."""
 
     worker_id: str
     attempt_id: str
+    keeps_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CountLostOutput:
+    """Answered by LostOutputCounted."""
+
+    attempt_id: str
+    task_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +234,7 @@ Effect = (
     | PersistTerminal
     | PersistRecord
     | PersistChange
+    | TokensUsed
     | PredictionJudged
     | OnTimeJudged
     | ForgetTask
@@ -224,5 +246,6 @@ Effect = (
     | DetachWorker
     | StartRun
     | CancelRun
+    | CountLostOutput
     | ReleaseRuns
 )

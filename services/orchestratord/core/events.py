@@ -320,7 +320,11 @@ class RunsFound:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
+    """`tokens_in` are those of the prompt, `cached_tokens` the part of them that need not be evaluated."""
+
     attempt_id: str
+    tokens_in: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +334,19 @@ class AttemptFirstToken:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
+    """`used` is what a run that failed had used until then; None: it did not begin."""
+
     attempt_id: str
     outcome: RunResult | TaskError
+    used: RunResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LostOutputCounted:
+    """How many tokens a lost attempt had put into its task's log."""
+
+    attempt_id: str
+    tokens_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +458,7 @@ Event = (
     | AttemptStarted
     | AttemptFirstToken
     | AttemptEnded
+    | LostOutputCounted
     | AttemptUnknown
     | TaskKept
     | TaskNotKept

@@ -84,6 +84,8 @@ class BrainState:
     finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
     forgotten: ForgottenTasks = field(default_factory=ForgottenTasks)
     attempts: dict[str, Attempt] = field(default_factory=dict)
+    lost_attempts: dict[str, Attempt] = field(default_factory=dict)
+    """Of which it is still to be counted what they brought."""
     by_request_id: dict[tuple[str, str], str] = field(default_factory=dict)
     loads: Loads = field(default_factory=Loads)
     refusals: dict[str, dict[str, TaskError]] = field(default_factory=dict)

@@ -12,7 +12,8 @@ from llorch.errors import Reason, Unavailable
 from llorch.logs import get_logger
 from orchestratord.convert import task_events
 from orchestratord.core import effects
-from orchestratord.core.facts.task import TaskEnd
+from orchestratord.core.events import LostOutputCounted
+from orchestratord.core.facts.task import TaskError
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.control import CommandSequence
@@ -60,6 +61,7 @@ class EffectRunner:
             effects.PersistTerminal: self._persist_terminal,
             effects.PersistRecord: self._keeper.keep_record,
             effects.PersistChange: self._keeper.keep_change,
+            effects.TokensUsed: _only_watched,
             effects.PredictionJudged: _only_watched,
             effects.OnTimeJudged: _only_watched,
             effects.ForgetTask: self._forget_task,
@@ -71,6 +73,7 @@ class EffectRunner:
             effects.DetachWorker: self._detach_worker,
             effects.StartRun: self._start_run,
             effects.CancelRun: self._cancel_run,
+            effects.CountLostOutput: self._count_lost_output,
             effects.ReleaseRuns: self._release_runs,
         }
 
@@ -134,7 +137,9 @@ class EffectRunner:
         await self._keeper.wait_task_kept(task_id)
 
     def begin_ending(self) -> None:
-        """The orchestrator ends: from now on a durable task can be done, but fail no more: `_persist_terminal`."""
+        """The orchestrator ends: from now on a durable task can be done or cancelled, but fail no more:
+        `_persist_terminal`.
+        """
         self._is_ending = True
 
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
@@ -142,7 +147,7 @@ class EffectRunner:
 
         Its readers get no terminal here, and are told to come back when their calls are ended.
         """
-        if self._is_ending and not isinstance(effect.terminal, TaskEnd):
+        if self._is_ending and isinstance(effect.terminal, TaskError):
             return
         state = self._owner.state.tasks[effect.task_id].state
         log = self._streams.get(effect.task_id).log
@@ -177,8 +182,13 @@ class EffectRunner:
         self._links[effect.worker_id].link.start_run(effect)
 
     def _cancel_run(self, effect: effects.CancelRun) -> None:
-        self._streams.end_attempt(effect.attempt_id)
+        if not effect.keeps_output:
+            self._streams.end_attempt(effect.attempt_id)
         self._links[effect.worker_id].link.cancel_run(effect.attempt_id)
+
+    def _count_lost_output(self, effect: effects.CountLostOutput) -> None:
+        tokens = self._streams.get(effect.task_id).log.tokens_of_attempt(effect.attempt_id)
+        self._owner.post(LostOutputCounted(effect.attempt_id, tokens))
 
     def _release_runs(self, effect: effects.ReleaseRuns) -> None:
         self._links[effect.worker_id].link.release_runs(effect.attempt_ids)

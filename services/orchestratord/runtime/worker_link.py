@@ -13,7 +13,7 @@ from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.status import is_from_server
 from orchestratord.convert import task_output
-from orchestratord.convert.runs import to_outcome
+from orchestratord.convert.runs import to_outcome, to_result
 from orchestratord.convert.tasks import fill_run_spec
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
@@ -115,12 +115,12 @@ class WorkerLink:
         for delta in frame.deltas:
             attempt_id = delta.attempt_id
             if delta.HasField("started_after_ms"):
-                self._post(events.AttemptStarted(attempt_id))
+                self._post(events.AttemptStarted(attempt_id, delta.tokens_in, delta.cached_tokens))
             if delta.entries:
                 self._write(attempt_id, delta)
             if delta.HasField("end"):
                 self._keep_reading(attempt_id, delta.end)
-                self._post(events.AttemptEnded(attempt_id, to_outcome(delta.end)))
+                self._post(events.AttemptEnded(attempt_id, to_outcome(delta.end), to_result(delta.end)))
         for attempt_id in frame.unknown_attempt_ids:
             self._post(events.AttemptUnknown(attempt_id))
         self._streams.make_room(self._post)
@@ -176,8 +176,7 @@ class WorkerLink:
             await self._cancel_run(effect.attempt_id)
             self._post(events.AttemptUnknown(effect.attempt_id))
         except LlorchError as error:
-            retryable = error.retry_after_ms is not None or error.reason is Reason.STALE_EPOCH
-            failed = TaskError(error.reason, error.message, retryable=retryable, field=error.field)
+            failed = TaskError(error.reason, error.message, field=error.field)
             self._post(events.AttemptEnded(effect.attempt_id, failed))
         finally:
             self._starting.discard(effect.attempt_id)

@@ -143,4 +143,4 @@ def _hand_to_library(transport: httpx2.BaseTransport) -> None:
 
 
 def _not_given(message: str) -> LlorchError:
-    return PermissionDenied(Reason.NOT_PERMITTED, message)
+    return PermissionDenied(Reason.SOURCE_REFUSED, message)

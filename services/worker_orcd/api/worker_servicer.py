@@ -175,7 +175,9 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     ) -> worker_service_pb2.AdoptResponse:
         split_address(request.ready_address)
         if self._adopted is None:
-            raise FailedPrecondition(Reason.NOT_PERMITTED, "this worker was started by hand and has no pool manager")
+            raise FailedPrecondition(
+                Reason.OTHER_STATE_NEEDED, "this worker was started by hand and has no pool manager"
+            )
         self._adopted(request.ready_address)
         response = worker_service_pb2.AdoptResponse(worker_id=self._worker_id)
         if self._keeper is not None:

@@ -1,7 +1,9 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from llama_orch.v2 import catalog_service_pb2, device_pb2, model_pb2, node_pb2, task_pb2
+import pytest
+
+from llama_orch.v2 import catalog_service_pb2, device_pb2, model_pb2, node_pb2, pool_pb2, task_pb2
 from support.fake_orchestrator import FakeOrchestrator
 
 Llorch = Callable[..., Awaitable[Any]]
@@ -26,6 +28,25 @@ async def test_gpus_marks_lost_devices_and_machines(llorch: Llorch, fake: FakeOr
     assert card.endswith("simulated, lost, machine has not reported for 9 s")
 
 
+@pytest.mark.parametrize(
+    ("state", "mark"),
+    [
+        (pool_pb2.POOL_STATE_DRAINED, "pool drained"),
+        (pool_pb2.POOL_STATE_DRAINING, "pool being drained"),
+        (pool_pb2.POOL_STATE_READY, ""),
+    ],
+)
+async def test_what_a_pool_has_that_is_drained_is_marked_and_nothing_else(
+    llorch: Llorch, fake: FakeOrchestrator, state: "pool_pb2.PoolState.ValueType", mark: str
+) -> None:
+    its_worker_has = fake.state.workers[0].spec.device_ids
+    fake.state.nodes[0].pools.add(pool_id="garage:desk", device_ids=its_worker_has, state=state)
+    for command in ("gpus", "ps"):
+        shown = (await llorch(command)).out
+        assert mark in shown
+        assert shown.count("drained") == bool(mark)
+
+
 async def test_a_machine_that_needs_its_operator_is_told_with_what_to_do(
     llorch: Llorch, fake: FakeOrchestrator
 ) -> None:
@@ -43,7 +64,7 @@ async def test_gpus_without_a_machine_says_how_to_get_one(llorch: Llorch, fake: 
 
 
 async def test_ps_shows_workers_and_running_tasks(llorch: Llorch, fake: FakeOrchestrator) -> None:
-    fake.running = [task_pb2.Task(task_id="task-9", model="smollm2", state=task_pb2.TASK_STATE_RUNNING, log_entries=12)]
+    fake.running = [task_pb2.Task(task_id="task-9", model="smollm2", state=task_pb2.TASK_STATE_RUNNING, tokens_out=12)]
 
     result = await llorch("ps")
 

@@ -15,6 +15,7 @@ from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskState
 from orchestratord.core.lives import task_requeue
+from orchestratord.core.lives.task_life import STOPS_WITHIN_S
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu_of
 
@@ -158,11 +159,11 @@ def test_a_queued_task_is_cancelled_at_once() -> None:
 
 
 @pytest.mark.req("ORCH-1006")
-def test_a_running_task_is_cancelled_at_once_and_its_slot_is_free_when_the_worker_says_so() -> None:
+def test_a_running_task_is_cancelled_at_once_and_has_its_end_and_its_slot_is_free_when_the_worker_says_so() -> None:
     driver = ready_brain()
     running, waiting = driver.submit(), driver.submit()
     driver.handle(events.TaskCancelled(running))
-    assert driver.only(effects.AppendTerminal).task_id == running
+    assert driver.task(running).state is TaskState.CANCELLED
     cancelled = driver.only(effects.CancelRun).attempt_id
     assert driver.task(waiting).state is TaskState.QUEUED
     driver.finish_attempt(cancelled)
@@ -221,6 +222,7 @@ def test_a_deadline_ends_a_waiting_task_with_an_error_and_a_running_one_with_wha
     driver = ready_brain()
     running, waiting = driver.submit(deadline_s=1.0), driver.submit(deadline_s=1.0)
     driver.advance(1.25)
+    driver.advance(STOPS_WITHIN_S)
     ends = {effect.task_id: effect.terminal for effect in driver.all_of(effects.AppendTerminal)}
     assert isinstance(ends[running], Stopped)
     expired = ends[waiting]

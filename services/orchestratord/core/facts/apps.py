@@ -73,6 +73,11 @@ class Apps:
         known = self._apps.get(app)
         return known.models.get(name, name) if known else name
 
+    def priority_of(self, app: str, asked: str) -> str:
+        """The class of a task: the one that is asked for, else the app's own."""
+        known = self._apps.get(app)
+        return asked or (known.priority if known else DEFAULT_PRIORITY)
+
     def usage(self, app: str) -> Usage:
         return self._usage.setdefault(app, Usage())
 

@@ -79,11 +79,11 @@ class Catalog:
         descriptions = self._descriptions[model.name]
         if Origin.FILE in descriptions:
             raise FailedPrecondition(
-                Reason.NOT_PERMITTED, f"model '{model.name}' is defined in the settings file; remove it there"
+                Reason.SET_ELSEWHERE, f"model '{model.name}' is defined in the settings file; remove it there"
             )
         if Origin.CALL not in descriptions:
             raise FailedPrecondition(
-                Reason.NOT_PERMITTED,
+                Reason.SET_ELSEWHERE,
                 f"model '{model.name}' comes with {model.provenance}; retire it to keep tasks from it",
             )
 
@@ -195,7 +195,7 @@ class Catalog:
                 continue
             if is_model or not self._gives_way(owner, said_now.origin):
                 message = f"'{name}' already means model '{owner}'; choose another name"
-                raise AlreadyExists(Reason.INVALID_FIELD, message)
+                raise AlreadyExists(Reason.NAME_TAKEN, message)
             taken.append(name)
         return taken
 
@@ -240,7 +240,7 @@ def _refuse_overruled(said_now: Description, descriptions: Iterable[Description]
         overruled = [value for value in said(spec) if value in said(file) and _differ(spec, file, value)]
         if overruled:
             raise FailedPrecondition(
-                Reason.NOT_PERMITTED,
+                Reason.SET_ELSEWHERE,
                 f"{', '.join(overruled)} of model '{spec.name}': set in the settings file, which wins; change it there",
             )
 

@@ -102,7 +102,9 @@ class ChoiceEnd:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A worker's result of a run. `receipt`, of a deterministic run, is serialized and opaque here."""
+    """A worker's result of a run; of one that failed, what it had used by then. `receipt`, of a deterministic run, is
+    serialized and opaque here.
+    """
 
     choices: tuple[ChoiceEnd, ...]
     tokens_in: int = 0
@@ -115,7 +117,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnd:
-    """Terminal: an answer, or as much of it as there was when the task was cancelled."""
+    """Terminal: an answer, or as much of it as there was when the task was ended early."""
 
     result: RunResult
     queue_ms: int
@@ -128,18 +130,27 @@ class TaskError:
 
     reason: Reason
     message: str
-    retryable: bool = False
     retry_after_ms: int | None = None
     field: str = ""
+
+    @property
+    def retryable(self) -> bool:
+        return self.reason.is_retryable
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Terminal: the task was ended early, by a caller or by its deadline. Its log knows how much output there is."""
+    """Terminal: the task was ended early, by a caller or by its deadline, and no worker tells what its run came to: it
+    ran nowhere, or its worker is gone or does not answer. Its log knows how much output there is; the counts of the
+    prompt are those that the worker told at the start.
+    """
 
     finish_reason: FinishReason
     queue_ms: int
     first_token_ms: int
+    tokens_in: int = 0
+    cached_tokens: int = 0
+    decode_ms: int = 0
 
 
 Terminal = TaskEnd | TaskError | Stopped
@@ -158,6 +169,8 @@ class Attempt:
     `place` is where the task waited, `charged` the tokens that its app was charged with at the start, `served` those
     that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
     began, itself included. `made_promise`: no earlier attempt can have shown output of the deterministic task.
+    `tokens_in` are those of the prompt, `cached_tokens` the part of them that was in the worker's KV cache: 0 until it
+    has begun.
     """
 
     attempt_id: str
@@ -168,11 +181,14 @@ class Attempt:
     charged: int
     began_at: float
     batch: int
+    session_id: str = ""
     expected: Estimate | None = None
     made_promise: bool = False
     served: int | None = None
     started: bool = False
     ended: bool = False
+    tokens_in: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -182,7 +198,8 @@ class Task:
     `predicted_start_ms` and `on_time` are what was predicted at its admission: the wait, and the probability that it is
     done in time, which is `on_time_forecast` corrected by how such forecasts came true. `promise` is what a
     deterministic task holds on to from its first attempt on. `waits_for` is what is away, as its readers were told;
-    `placeless_since` when it began to wait for that.
+    `placeless_since` when it began to wait for that. `stopping` is why it was ended early, while its worker still has
+    to say what its run came to: its terminal follows. `tokens_in` and `cached_tokens` are as its last attempt had them.
     """
 
     request: TaskRequest
@@ -197,6 +214,9 @@ class Task:
     first_token_at: float | None = None
     terminal: Terminal | None = None
     terminal_shown: bool = False
+    stopping: FinishReason | None = None
+    tokens_in: int = 0
+    cached_tokens: int = 0
     predicted_start_ms: int | None = None
     on_time: float | None = None
     on_time_forecast: float | None = None

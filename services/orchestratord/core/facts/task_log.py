@@ -86,6 +86,8 @@ class TaskLog(Generic[EntryT]):
     _tail: list[EntryT] = field(default_factory=list)
     """What is not packed yet."""
     _tail_bytes: int = 0
+    _tokens_before: int = 0
+    """Of earlier attempts than the current one."""
 
     def __len__(self) -> int:
         return len(self.first_index)
@@ -97,6 +99,7 @@ class TaskLog(Generic[EntryT]):
     def begin_attempt(self, attempt_id: str) -> None:
         """From now on only this attempt may append; it goes on where the log ends."""
         self.attempt_id = attempt_id
+        self._tokens_before = self.tokens
 
     def append(self, attempt_id: str, entry: EntryT) -> bool:
         if self.sealed or attempt_id != self.attempt_id or entry.seq != len(self):
@@ -140,6 +143,15 @@ class TaskLog(Generic[EntryT]):
 
     def tokens_of_choice(self, choice: int) -> int:
         return self._tokens_of_choice.get(choice, 0)
+
+    @property
+    def tokens(self) -> int:
+        """Of all choices."""
+        return sum(self._tokens_of_choice.values())
+
+    def tokens_of_attempt(self, attempt_id: str) -> int:
+        """Of the current one. Of one that another took the place of it is not known any more, and 0."""
+        return self.tokens - self._tokens_before if attempt_id == self.attempt_id else 0
 
     def choices(self) -> list[int]:
         """The choices that have output, in order."""

@@ -174,5 +174,5 @@ def _move_misplaced(state: BrainState, model: str) -> None:
 
 def _of_file(rule: Assignment, then: str) -> FailedPrecondition:
     return FailedPrecondition(
-        Reason.NOT_PERMITTED, f"assignment '{rule.assignment_id}' is defined in the settings file, which wins; {then}"
+        Reason.SET_ELSEWHERE, f"assignment '{rule.assignment_id}' is defined in the settings file, which wins; {then}"
     )

@@ -6,7 +6,6 @@ from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.task import Attempt, RunResult, Task, TaskState
 from orchestratord.core.learnt.answer_lengths import Answer
 from orchestratord.core.learnt.rates import Rate, Run
-from orchestratord.core.lives import session_life
 from orchestratord.core.placement.prediction import device_of
 from orchestratord.core.state import BrainState
 
@@ -15,11 +14,9 @@ _CUT_SHORT = frozenset({FinishReason.CANCELLED, FinishReason.DEADLINE})
 
 def run_ended(state: BrainState, attempt: Attempt, task: Task | None, result: RunResult) -> None:
     """A worker has reported the result of a run, perhaps of a task that has ended already."""
-    attempt.served = result.tokens_in + result.tokens_out
     worker = state.fleet.workers.get(attempt.worker_id)
     if task is None or worker is None:
         return
-    session_life.run_ended(state, attempt, task.request, result)
     state.rates.held(attempt.place.model, (state.now - attempt.began_at) * 1000)
     reasons = {choice.finish_reason for choice in result.choices}
     if not reasons & _CUT_SHORT:

@@ -82,6 +82,7 @@ def _follow(state: BrainState, name: str, old: Options | None) -> None:
     if new is None:
         _forget(state, name)
     if old is not None and new != old:
+        state.load_failures.pop(name, None)  # that was another load
         for worker in list(state.fleet.workers_of_model(name)):
             model_unloading.leave(state, worker, Leaving.CHANGED)
 

@@ -29,6 +29,14 @@ from orchestratord.core.state import BrainState
 LOOKS_AT_ONCE = 16
 """Models for which a place is looked for after one event."""
 
+FAILURE_SHOWN_S = 600.0
+"""How long a failed load is shown: as long as finished tasks are by default, longer than it takes to try again."""
+
+_OF_OTHER_CALLS = frozenset({Reason.INVALID_FIELD, Reason.UNKNOWN_FIELD, Reason.MALFORMED_REQUEST})
+"""They say of the command to the node that it was wrong. To those that wait for the model they would say that of their
+own request.
+"""
+
 _TOLD_AT_MOST = 32
 """Readers of this many tasks are told what they wait for; those of tasks further back when their turn is near."""
 
@@ -152,12 +160,23 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
     if node is not None and reason is Reason.DRAINING:
         suspect(state, node)
         return
-    error = TaskError(reason, message, retryable=reason in availability.PASSES)
-    state.refusals.setdefault(name, {})[node_id] = error
+    if reason in _OF_OTHER_CALLS:
+        reason = Reason.MODEL_LOAD_FAILED
+    state.refusals.setdefault(name, {})[node_id] = TaskError(reason, message)
     before = state.load_failures.get(name)
     in_a_row = 1 if before is None else before.in_a_row + 1
     state.load_failures[name] = LoadFailure(name, node_id, reason, message, state.now, in_a_row, worker_id)
     state.timers.at(state.now + availability.retry_after_s(state, name), TimerKind.RETRY_LOAD, name)
+    state.timers.at(state.now + FAILURE_SHOWN_S, TimerKind.FORGET_FAILURE, name)
+
+
+def forget_failure(state: BrainState, name: str) -> None:
+    """The last one was long ago: nothing has tried to load the model since, and what is to stay loaded is tried more
+    often.
+    """
+    failure = state.load_failures.get(name)
+    if failure is not None and state.now - failure.at >= FAILURE_SHOWN_S:
+        del state.load_failures[name]
 
 
 def suspect(state: BrainState, node: Node) -> None:

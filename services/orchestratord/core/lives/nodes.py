@@ -82,7 +82,7 @@ def forget(state: BrainState, event: NodeForgotten) -> None:
     node = state.fleet.node(event.node_id)
     if node.state is NodeState.READY:
         raise FailedPrecondition(
-            Reason.NOT_PERMITTED,
+            Reason.OTHER_STATE_NEEDED,
             f"node '{node.node_id}' is connected; stop its pool manager first, then forget it",
         )
     records = [node.known, *state.drains.on_node(node.node_id)]
@@ -103,6 +103,8 @@ def _forget(state: BrainState, node_id: str) -> None:
     for worker in state.fleet.workers_on(node.node_id):
         worker_life.gone(state, worker, f"node '{node.node_id}' was forgotten")
     model_loading.give_up_loads(state, node.node_id)
+    for failure in [failure for failure in state.load_failures.values() if failure.node_id == node_id]:
+        del state.load_failures[failure.model]
     known_nodes.forget_devices(state, node, node.devices)
     state.look_again = True
     del state.fleet.nodes[node.node_id]
@@ -302,6 +304,6 @@ def _fail_if_no_device_comes(state: BrainState) -> None:
     if state.now - state.no_device_since < state.config.no_device_grace_s:
         return
     message = "no GPU host with a device is connected any more; see `llorch gpus`, and to pool-managerd there"
-    error, wait = TaskError(Reason.NO_DEVICE, message, retryable=True), Wait(("a GPU host",), "a GPU host")
+    error, wait = TaskError(Reason.NO_DEVICE, message), Wait(("a GPU host",), "a GPU host")
     for model in list(state.queue.models()):
         model_loading.refuse(state, [state.tasks[task_id] for task_id in state.queue.waiting_for(model)], error, wait)

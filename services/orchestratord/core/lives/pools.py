@@ -115,7 +115,7 @@ def _end_attempt(state: BrainState, drain: Drain, attempt_id: str) -> None:
     task = state.tasks.get(attempt.task_id)
     if task is not None and not task.is_finished and task.attempt is attempt:
         message = f"pool '{drain.pool_id}' was drained before the task was finished; send the request again"
-        task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.DRAINING, message, retryable=True))
+        task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.DRAINING, message))
 
 
 def _finish_if_empty(state: BrainState, drain: Drain) -> None:

@@ -66,7 +66,7 @@ def release_if_done(state: BrainState, attempt: Attempt) -> None:
 def cancel_attempt(state: BrainState, task: Task) -> None:
     """Tell the worker; the slot is free when the worker reports the end of the run."""
     if task.attempt is not None and not task.attempt.ended:
-        state.emit(CancelRun(task.attempt.worker_id, task.attempt.attempt_id))
+        state.emit(CancelRun(task.attempt.worker_id, task.attempt.attempt_id, keeps_output=True))
 
 
 def cancel_again(state: BrainState, worker: Worker) -> None:
@@ -75,7 +75,7 @@ def cancel_again(state: BrainState, worker: Worker) -> None:
         attempt = state.attempts[attempt_id]
         task = state.tasks.get(attempt.task_id)
         if task is None or task.is_finished or task.attempt is not attempt:
-            state.emit(CancelRun(worker.worker_id, attempt_id))
+            state.emit(CancelRun(worker.worker_id, attempt_id, keeps_output=True))
 
 
 def _next_start(state: BrainState, model: str) -> tuple[Task, Worker] | None:
@@ -115,6 +115,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
         charged=charged,
         began_at=state.now,
         batch=batch,
+        session_id=task.request.session_id,
         made_promise=made_promise,
         expected=prediction.service_ms(state, task.request, worker, batch),
     )

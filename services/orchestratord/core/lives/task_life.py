@@ -1,5 +1,7 @@
 """Tasks end: with an answer, an error, a cancel or a deadline. Exactly one terminal each."""
 
+from dataclasses import replace
+
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
 from orchestratord.core.effects import AppendTerminal, ForgetTask, Narrate, PersistTerminal
@@ -29,12 +31,16 @@ from orchestratord.core.facts.task import (
     Terminal,
 )
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import learning, session_life, task_dispatch
+from orchestratord.core.lives import learning, session_life, task_dispatch, token_usage
 from orchestratord.core.placement import prediction, promises, replicas
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
+STOPS_WITHIN_S = 1.0
+"""A cancelled run ends within a step of its engine, in a prompt within a quarter of a second."""
+
 _CLOSE_TO_DEADLINE_S = 0.1
+_CUT_SHORT = frozenset({FinishReason.CANCELLED, FinishReason.DEADLINE})
 _MIB = 1024 * 1024
 
 
@@ -43,8 +49,10 @@ def attempt_started(state: BrainState, event: AttemptStarted) -> None:
     attempt = state.attempts.get(event.attempt_id)
     if attempt is not None and not attempt.started:
         attempt.started = True
+        attempt.tokens_in, attempt.cached_tokens = event.tokens_in, event.cached_tokens
         if task := _task_of(state, event.attempt_id):
             task.started_at = state.now
+            task.tokens_in, task.cached_tokens = event.tokens_in, event.cached_tokens
 
 
 def attempt_first_token(state: BrainState, event: AttemptFirstToken) -> None:
@@ -60,14 +68,22 @@ def attempt_ended(state: BrainState, event: AttemptEnded) -> None:
         return
     task = state.tasks.get(attempt.task_id)
     if isinstance(event.outcome, RunResult):
+        token_usage.attempt_used(state, attempt, event.outcome)
         learning.run_ended(state, attempt, task, event.outcome)
-    if task is not None and not task.is_finished and task.attempt is attempt:
-        _conclude(state, task, event.outcome)
+    else:
+        token_usage.attempt_used(state, attempt, event.used or RunResult(()), has_failed=True)
+    if task is not None and task.attempt is attempt:
+        if task.stopping is not None:
+            _stopped(state, task, event.used if isinstance(event.outcome, TaskError) else event.outcome)
+        elif not task.is_finished:
+            _conclude(state, task, event.outcome)
     task_dispatch.free_slot(state, attempt)
 
 
 def _conclude(state: BrainState, task: Task, outcome: RunResult | TaskError) -> None:
     """What the end of the present attempt means for its task."""
+    if isinstance(outcome, RunResult):
+        outcome = _of_all_attempts(state, task, outcome)
     reasons = {choice.finish_reason for choice in outcome.choices} if isinstance(outcome, RunResult) else set()
     if isinstance(outcome, TaskError):
         finish(state, task, TaskState.FAILED, outcome)
@@ -88,8 +104,12 @@ def attempt_unknown(state: BrainState, event: AttemptUnknown) -> None:
 def lose_attempt(state: BrainState, attempt: Attempt, what_happened: str) -> None:
     """The attempt is gone with its worker. Trying again elsewhere comes with failover; until then the task fails."""
     task = state.tasks.get(attempt.task_id)
-    if task is not None and not task.is_finished and task.attempt is attempt:
-        finish(state, task, TaskState.FAILED, _lost(what_happened))
+    token_usage.attempt_lost(state, attempt)
+    if task is not None and task.attempt is attempt:
+        if task.stopping is not None:
+            _stopped(state, task)
+        elif not task.is_finished:
+            finish(state, task, TaskState.FAILED, _lost(what_happened))
     task_dispatch.free_slot(state, attempt)
 
 
@@ -103,9 +123,22 @@ def cancel(state: BrainState, event: TaskCancelled) -> CancelOutcome:
 
 
 def stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishReason) -> None:
-    """End a task early: its terminal at once, its slot when the worker has stopped."""
-    finish(state, task, final, Stopped(finish_reason, *_times(task)))
+    """End a task early. If it runs, its terminal follows with what its worker says that the run came to, and its slot
+    is free then; a worker that does not say so soon is not waited for.
+    """
+    if task.attempt is None or task.attempt.ended:
+        finish(state, task, final, _cut_off(state, task, finish_reason))
+        return
+    _leave(state, task, final)
+    task.stopping = finish_reason
     task_dispatch.cancel_attempt(state, task)
+    state.timers.at(state.now + STOPS_WITHIN_S, TimerKind.STOP, task.task_id)
+
+
+def stop_wait_over(state: BrainState, task_id: str) -> None:
+    task = state.tasks.get(task_id)
+    if task is not None and task.stopping is not None:
+        _stopped(state, task)
 
 
 def tell_running(state: BrainState, worker: Worker, sentence: str) -> None:
@@ -123,13 +156,50 @@ def fail_waiting(state: BrainState, model: str, error: TaskError) -> None:
 
 
 def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) -> None:
+    _leave(state, task, final)
+    _give_terminal(state, task, terminal)
+
+
+def _leave(state: BrainState, task: Task, final: TaskState) -> None:
     if task.task_id in state.queue:
         state.queue.remove(task.task_id)
     task.move_to(final)
-    task.terminal = terminal
     session_life.turn_ended(state, task.request)
     learning.judge_end(state, task)
     task.request = task.request.without_work()
+
+
+def _stopped(state: BrainState, task: Task, result: RunResult | None = None) -> None:
+    """The terminal of a task that was ended early: with the result of its run, or without it as much as is known."""
+    reason, task.stopping = task.stopping, None
+    assert reason is not None  # or it was not ended early
+    if result is None or not result.choices:
+        _give_terminal(state, task, _cut_off(state, task, reason))
+        return
+    choices = tuple(
+        replace(choice, finish_reason=reason) if choice.finish_reason in _CUT_SHORT else choice
+        for choice in result.choices
+    )
+    result = _of_all_attempts(state, task, replace(result, choices=choices))
+    _give_terminal(state, task, TaskEnd(result, *_times(task)))
+
+
+def _cut_off(state: BrainState, task: Task, reason: FinishReason) -> Stopped:
+    ran_ms = 0 if task.first_token_at is None else round((state.now - task.first_token_at) * 1000)
+    return Stopped(reason, *_times(task), task.tokens_in, task.cached_tokens, ran_ms)
+
+
+def _of_all_attempts(state: BrainState, task: Task, result: RunResult) -> RunResult:
+    """The time from the first token on, where an earlier attempt brought that. What is counted in tokens, its log
+    knows.
+    """
+    if task.attempts < 2 or task.first_token_at is None:
+        return result
+    return replace(result, decode_ms=round((state.now - task.first_token_at) * 1000))
+
+
+def _give_terminal(state: BrainState, task: Task, terminal: Terminal) -> None:
+    task.terminal = terminal
     if task.request.durable:
         state.emit(PersistTerminal(task.task_id, terminal))
     else:
@@ -141,7 +211,7 @@ def not_kept(state: BrainState, event: TaskNotKept) -> None:
     state.queue.answered(event.task_id)
     task = state.tasks.get(event.task_id)
     if task is not None and not task.is_finished:
-        finish(state, task, TaskState.FAILED, TaskError(event.reason, event.message, retryable=True))
+        finish(state, task, TaskState.FAILED, TaskError(event.reason, event.message))
         task_dispatch.cancel_attempt(state, task)
 
 
@@ -166,7 +236,7 @@ def outputs_too_large(state: BrainState, event: OutputsTooLarge) -> None:
             "the outputs of all running tasks together are larger than the orchestrator may keep, and this one's is "
             "the largest; send the request again when less runs, or raise output_memory_mib of the orchestrator"
         )
-        _fail_running(state, task, TaskError(Reason.OUTPUT_TOO_LARGE, message, retryable=True))
+        _fail_running(state, task, TaskError(Reason.OUTPUT_TOO_LARGE, message))
 
 
 def _fail_running(state: BrainState, task: Task, error: TaskError) -> None:
@@ -281,7 +351,7 @@ def keep_finished(state: BrainState, task: Task, for_s: float) -> None:
 
 
 def _lost(what_happened: str) -> TaskError:
-    return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again", retryable=True)
+    return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again")
 
 
 def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
@@ -292,9 +362,10 @@ def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
 
 
 def _task_of(state: BrainState, attempt_id: str) -> Task | None:
+    """Unless its terminal was given."""
     attempt = state.attempts.get(attempt_id)
     task = state.tasks.get(attempt.task_id) if attempt else None
-    return task if task is not None and not task.is_finished else None
+    return task if task is not None and task.terminal is None else None
 
 
 def _times(task: Task) -> tuple[int, int]:

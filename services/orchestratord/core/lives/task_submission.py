@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from llorch.errors import AlreadyExists, InvalidArgument, Reason, invalid_field
-from llorch.options.task import DEFAULT_PRIORITY
 from orchestratord.core.effects import Narrate, OpenLog, PersistTask, StartPredicted
 from orchestratord.core.events import TaskKept, TaskSubmitted
 from orchestratord.core.facts.model import Model
@@ -96,7 +95,7 @@ def _drop(state: BrainState, victim: str) -> None:
         f"the queue was full and this task had waited longest in priority '{task.request.priority}'; submit it again "
         "later, or with a higher priority"
     )
-    dropped = TaskError(Reason.DROPPED_FROM_QUEUE, message, retryable=True)
+    dropped = TaskError(Reason.DROPPED_FROM_QUEUE, message)
     task_life.finish(state, task, TaskState.FAILED, dropped)
 
 
@@ -156,8 +155,7 @@ def _predict(state: BrainState, task: Task, ahead: int) -> None:
 
 
 def _priority_of(state: BrainState, request: TaskRequest) -> str:
-    app = state.apps.find(request.app)
-    priority = request.priority or (app.priority if app else DEFAULT_PRIORITY)
+    priority = state.apps.priority_of(request.app, request.priority)
     if priority not in state.config.priorities:
         raise invalid_field("priority", f"'{priority}' is none of: {', '.join(state.config.priorities)}")
     return priority

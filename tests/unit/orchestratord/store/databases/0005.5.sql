@@ -22,7 +22,7 @@ CREATE TABLE cluster (
 	control_epoch BIGINT NOT NULL, 
 	PRIMARY KEY (id)
 );
-INSERT INTO "cluster" VALUES(1,'cluster-06h2so47dcmuj2urc0e91p9tig',1);
+INSERT INTO "cluster" VALUES(1,'cluster-06h2t620brl2gtfr4nocahuv0o',1);
 CREATE TABLE journal (
 	seq INTEGER NOT NULL, 
 	kind VARCHAR(32) NOT NULL, 
@@ -35,7 +35,7 @@ CREATE TABLE record_format (
 	number INTEGER NOT NULL, 
 	PRIMARY KEY (number)
 );
-INSERT INTO "record_format" VALUES(4);
+INSERT INTO "record_format" VALUES(5);
 CREATE TABLE records (
 	kind VARCHAR(32) NOT NULL, 
 	record_key TEXT NOT NULL, 
@@ -69,7 +69,7 @@ CREATE TABLE tasks (
 );
 INSERT INTO "tasks" VALUES(1,'task-1','{"task_id":"task-1","model":"coder","payload":"","content_digest":"digest","seed":7,"priority":"batch","app":"aider","session_id":"session-1","request_id":"request-1","correlation_id":"corr-1","deadline_s":2.5,"durable":true,"prompt_tokens":12,"max_tokens":99,"choices":2,"session_budget":{"turns":10,"tokens":20000,"busy_ms":30000},"wishes":{"pin":["garage"],"prefer":["attic"],"avoid":["cellar"],"device_mask":["GPU-1"],"fallback":true},"overrides":{"pin":[{"node_id":"garage","device_ids":["GPU-1"],"pool_id":"fast"}],"prefer":[{"node_id":"attic","device_ids":[],"pool_id":""}],"avoid":[{"node_id":"cellar","device_ids":[],"pool_id":""}],"device_mask":["GPU-1"],"fallback":true,"above_rules":true},"work":"embed","deterministic":true}',1700000000100,NULL,NULL,NULL,NULL,'{"fingerprint":{"digest":"9f86d0","words":["RTX 3090","llama_cpp 0.3.36"]},"cards":["cuda RTX 3090","cuda RTX 3060"],"context":8192}',NULL,X'00612070726F6D7074FF');
 INSERT INTO "tasks" VALUES(2,'task-2','{"task_id":"task-2","model":"coder","payload":"","content_digest":"digest","seed":1,"priority":"interactive","app":"","session_id":"","request_id":"","correlation_id":"","deadline_s":null,"durable":true,"prompt_tokens":0,"max_tokens":null,"choices":1,"session_budget":null,"wishes":null,"overrides":{"pin":[],"prefer":[],"avoid":[],"device_mask":[],"fallback":null,"above_rules":false},"work":"generate","deterministic":false}',1700000000200,'COMPLETED','{"kind":"answer","result":{"choices":[{"choice":1,"finish_reason":"STOP_STRING","tokens_out":3,"stop_string":"END"}],"tokens_in":12,"tokens_out":3,"cached_tokens":4,"decode_ms":60,"receipt":"GgF4","prefill_ms":20},"queue_ms":4,"first_token_ms":9}',X'12091A01052204736F6D65',1700000000300,NULL,1,NULL);
-INSERT INTO "tasks" VALUES(3,'task-3','{"task_id":"task-3","model":"coder","payload":"","content_digest":"digest","seed":1,"priority":"interactive","app":"","session_id":"","request_id":"","correlation_id":"","deadline_s":null,"durable":true,"prompt_tokens":0,"max_tokens":null,"choices":1,"session_budget":null,"wishes":null,"overrides":{"pin":[],"prefer":[],"avoid":[],"device_mask":[],"fallback":null,"above_rules":false},"work":"generate","deterministic":false}',1700000000201,'FAILED','{"kind":"error","reason":"WORKER_LOST","message":"it’s gone","retryable":true,"retry_after_ms":7,"field":"generate.prompt"}',X'',1700000000301,NULL,1,NULL);
-INSERT INTO "tasks" VALUES(4,'task-4','{"task_id":"task-4","model":"coder","payload":"","content_digest":"digest","seed":1,"priority":"interactive","app":"","session_id":"","request_id":"","correlation_id":"","deadline_s":null,"durable":true,"prompt_tokens":0,"max_tokens":null,"choices":1,"session_budget":null,"wishes":null,"overrides":{"pin":[],"prefer":[],"avoid":[],"device_mask":[],"fallback":null,"above_rules":false},"work":"generate","deterministic":false}',1700000000202,'CANCELLED','{"kind":"stopped","finish_reason":"CANCELLED","queue_ms":1,"first_token_ms":2}',X'12091A01052204736F6D65',1700000000302,NULL,7,NULL);
+INSERT INTO "tasks" VALUES(3,'task-3','{"task_id":"task-3","model":"coder","payload":"","content_digest":"digest","seed":1,"priority":"interactive","app":"","session_id":"","request_id":"","correlation_id":"","deadline_s":null,"durable":true,"prompt_tokens":0,"max_tokens":null,"choices":1,"session_budget":null,"wishes":null,"overrides":{"pin":[],"prefer":[],"avoid":[],"device_mask":[],"fallback":null,"above_rules":false},"work":"generate","deterministic":false}',1700000000201,'FAILED','{"kind":"error","reason":"WORKER_LOST","message":"it’s gone","retry_after_ms":7,"field":"generate.prompt"}',X'',1700000000301,NULL,1,NULL);
+INSERT INTO "tasks" VALUES(4,'task-4','{"task_id":"task-4","model":"coder","payload":"","content_digest":"digest","seed":1,"priority":"interactive","app":"","session_id":"","request_id":"","correlation_id":"","deadline_s":null,"durable":true,"prompt_tokens":0,"max_tokens":null,"choices":1,"session_budget":null,"wishes":null,"overrides":{"pin":[],"prefer":[],"avoid":[],"device_mask":[],"fallback":null,"above_rules":false},"work":"generate","deterministic":false}',1700000000202,'CANCELLED','{"kind":"stopped","finish_reason":"CANCELLED","queue_ms":1,"first_token_ms":2,"tokens_in":9,"cached_tokens":4,"decode_ms":30}',X'12091A01052204736F6D65',1700000000302,NULL,7,NULL);
 CREATE INDEX journal_by_kind ON journal (kind, seq);
 COMMIT;
