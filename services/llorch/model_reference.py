@@ -1,13 +1,14 @@
-"""What a model reference names, and the file it led to. Pure; `locate.py` looks at the disk, `download/` fetches."""
+"""What a model reference names. Pure: the orchestrator and the command line refuse what can't be one before any host is
+asked, the pool manager finds and fetches what it names.
+"""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from llorch.errors import InvalidArgument, invalid_field
-from llorch.gguf.facts import MAX_FILES, FileFacts
+from llorch.gguf.facts import MAX_FILES
 from llorch.gguf.split_name import split_name
 
 GGUF_SUFFIX = ".gguf"
@@ -93,26 +94,6 @@ class UrlReference:
 LocalReference = FileReference | PackageReference | FolderReference
 RemoteReference = HubReference | UrlReference
 ModelReference = LocalReference | RemoteReference
-
-
-@dataclass(frozen=True, slots=True)
-class LocatedModel:
-    """A model file that is there and looks like one.
-
-    `digest` is the SHA-256 of a file in the cache, empty elsewhere and for split models. `offered_as` is the name of a
-    model of `models_dir`, empty for others.
-    """
-
-    reference: str
-    path: Path
-    facts: FileFacts = field(repr=False)
-    digest: str = ""
-    offered_as: str = ""
-
-    @property
-    def size_bytes(self) -> int:
-        """Of all of its files."""
-        return self.facts.file_bytes
 
 
 def parse_reference(text: str) -> ModelReference:
@@ -214,4 +195,4 @@ def _shown(text: str) -> str:
 
 
 def _refused(description: str) -> InvalidArgument:
-    return invalid_field("model.reference", description)
+    return invalid_field("source", description)

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, NotFound, Reason
-from pool_managerd.models.locate import locate
-from pool_managerd.models.references import (
+from llorch.model_reference import (
     FileReference,
     HubReference,
     PackageReference,
     UrlReference,
     parse_reference,
 )
+from pool_managerd.models.locate import locate
 from support.gguf_writer import smallest_model
 
 GGUF = smallest_model()
@@ -55,7 +55,7 @@ def test_a_file_in_a_package_is_named_by_both() -> None:
 def test_what_names_no_source_is_refused_with_what_would(text: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         parse_reference(text)
-    assert refused.value.violations[0].field == "model.reference"
+    assert refused.value.violations[0].field == "source"
 
 
 @pytest.mark.parametrize(
