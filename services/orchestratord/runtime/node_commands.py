@@ -31,7 +31,9 @@ Answer = TypeVar("Answer")
 Tell = Callable[[pool_pb2.StageProgress], Awaitable[None]]
 
 _CALL_S = 10.0
-_STAGING_SILENT_S = 60.0
+_STAGING_SILENT_S = 20.0
+"""A pool manager says twice a second how it goes, and clients of a pull take silence of 30 s for ours."""
+
 _FIRST_NEWS_AFTER_S = 1.0
 _NEWS_EVERY_S = 10.0
 _RESTARTS_WITHIN_S = 10.0
