@@ -69,7 +69,8 @@ class WorkerSettings(DaemonSettings, section="worker"):
     )
     metrics_bind: str | None = Field(
         None,
-        description="Address for Prometheus metrics, host:port, answered at /metrics. Default: none are served.",
+        description="Address for Prometheus metrics, host:port, answered at /metrics. Each worker of a host takes the "
+        "first port that is free, of 100 from this one on; port 0 any. Default: none are served.",
     )
     metrics_token: str | None = Field(
         None, description="Secret that scrapers have to show; without one, metrics stay on this machine.", repr=False

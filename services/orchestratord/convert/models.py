@@ -18,6 +18,7 @@ from llorch.rpc.enum_tables import CACHE_TYPES, SPLIT_MODES
 from llorch.rpc.mirror import Mirror
 from orchestratord.convert.option_checks import check_options
 from orchestratord.core.facts.model import VALUES, Model, ModelSpec, ModelState, Origin
+from orchestratord.core.facts.work import Work, works_of
 from orchestratord.views.models import AvailabilityView, ModelView
 
 _STATES = EnumTable(ModelState, model_pb2.ModelState)
@@ -77,6 +78,7 @@ def to_proto(view: ModelView) -> model_pb2.Model:
         create_time=create_time if model.registered_ms else None,
         origins={_FIELD_NAMES.get(value, value): _ORIGINS.to_proto(model.origin_of(value)) for value in VALUES},
         provenance=model.provenance,
+        generates=None if model.facts is None else Work.GENERATE in works_of(model.facts),
     )
 
 
