@@ -51,7 +51,7 @@ class Connection:
             )
         elif self.given is not None and refusal.reason is Reason.TOKEN_INVALID:
             message = (
-                f"the orchestrator at {self.address} does not take the token that it was shown (--token, or "
+                f"the orchestrator at {self.address} does not take the bearer token that it was shown (--token, or "
                 "LLORCH_API_TOKEN): it was started with another one (LLORCH_ORCHESTRATOR_TOKEN, or `token` in its "
                 "settings file)"
             )

@@ -21,7 +21,7 @@ _SAY_WHAT_IT_IS = frozenset({Reason.MODEL_FILE_MISSING, Reason.MODEL_FILE_INVALI
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class NodeSaid:
     """`refusal` is why the node has no model there; None if it has one. `is_known`: it has looked."""
 
     node_id: str
@@ -40,7 +40,7 @@ async def check_on_nodes(source: str, nodes: Mapping[str, NodeCommands], fleet: 
     return judge(source, answers, away)
 
 
-def judge(source: str, answers: Sequence[Answer], away: Sequence[str]) -> str:
+def judge(source: str, answers: Sequence[NodeSaid], away: Sequence[str]) -> str:
     """As `check_on_nodes`. `away` are nodes that can't be asked now, and may have the file."""
     if any(answer.is_known and answer.refusal is None for answer in answers):
         return ""
@@ -59,15 +59,15 @@ def judge(source: str, answers: Sequence[Answer], away: Sequence[str]) -> str:
     )
 
 
-async def _ask(source: str, node_id: str, commands: NodeCommands) -> Answer:
+async def _ask(source: str, node_id: str, commands: NodeCommands) -> NodeSaid:
     try:
         async with asyncio.timeout(_WITHIN_S):
             await commands.stage(source)
     except TimeoutError:
-        return Answer(node_id, is_known=False)
+        return NodeSaid(node_id, is_known=False)
     except LlorchError as error:
-        return Answer(node_id, error, is_known=error.reason in _SAY_WHAT_IT_IS)
-    return Answer(node_id)
+        return NodeSaid(node_id, error, is_known=error.reason in _SAY_WHAT_IT_IS)
+    return NodeSaid(node_id)
 
 
 def _listed(node_ids: Sequence[str]) -> str:

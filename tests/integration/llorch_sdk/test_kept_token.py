@@ -143,4 +143,4 @@ async def test_a_wrong_token_that_was_given_is_called_wrong(fake: FakeOrchestrat
         with kept_token(address, TOKEN):
             error = await refusal(address, "wrong")
     assert error.reason is Reason.TOKEN_INVALID
-    assert f"the orchestrator at {address} does not take the token that it was shown" in error.message
+    assert f"the orchestrator at {address} does not take the bearer token that it was shown" in error.message
