@@ -10,7 +10,7 @@ from orchestratord.settings import OrchestratorSettings
 
 def main() -> None:
     settings = load(OrchestratorSettings, sys.argv[1:])
-    run(lambda stop: app.run(settings, stop), "orchestratord", log_level=settings.log_level)
+    run(lambda stop: app.run(settings, stop), "orchestratord", log_level=settings.log_level, own_log=settings.own_log)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from llorch.token_rules import refuse_open_bind
 from worker_orcd.api.worker_servicer import WorkerServicer
 from worker_orcd.engines.protocol import Engine
 from worker_orcd.engines.registry import REGISTRY
-from worker_orcd.own_log import OwnLog
 from worker_orcd.pool_manager_link import PoolManagerLink
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_table import RunTable
@@ -56,9 +55,6 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
         engine = await _built(settings, link)
         opened.push_async_callback(engine.close)
         tasks = await opened.enter_async_context(TaskSupervisor("worker-orcd"))
-        if settings.log_file is not None:
-            own_log = OwnLog(settings.log_file, settings.log_limit_mib * 2**20)
-            tasks.spawn("own log", own_log.rotate_forever(), forever=True)
         servicer = WorkerServicer(settings.worker_id, stop, link.move_to if link is not None else None)
         server = _build_server(settings, servicer)
         address = await server.start()

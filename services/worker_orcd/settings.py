@@ -25,11 +25,6 @@ class WorkerSettings(DaemonSettings, section="worker"):
     orphan_grace_s: float = Field(
         600.0, ge=1, description="Seconds without the pool manager after which the worker ends by itself."
     )
-    log_file: Path | None = Field(
-        None,
-        description="File that stdout and stderr lead to. When it is long it becomes NAME.1, and a new one begins.",
-    )
-    log_limit_mib: int = Field(10, ge=1, le=10_000, description="MiB at which the log file is long.")
 
     engine: EngineName = Field(EngineName.llama_cpp, description="What computes the answers.")
     model_path: Path | None = Field(None, description="The model's file, GGUF. The sim engine needs none.")

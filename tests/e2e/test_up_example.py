@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from support.gguf_writer import header_bytes, smallest_model
+from support.gguf_writer import MetadataValue, header_bytes, smallest_model
 from support.up import running_up
 
 CARD = "RTX 3090:24GiB"
-ENCODER = {
+ENCODER: dict[str, MetadataValue] = {
     "general.architecture": "bert",
     "bert.context_length": 512,
     "bert.embedding_length": 64,
