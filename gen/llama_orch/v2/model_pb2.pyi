@@ -135,7 +135,8 @@ class ModelSpec(_message.Message):
     source: _builtins.str
     """Reference to its file: "file:<absolute path>", "dir:<file>" (in the folder that a node's setting models_dir names),
     "pkg:<python package>/<file>", "hf:<org>/<repo>:<quantization>" or "hf:<org>/<repo>/<file>", either with
-    "@<revision>", or "https://…", with "#sha256=<digest>" if that is known.
+    "@<revision>", or "https://…", with "#sha256=<digest>" if that is known. A URL with a name or a password is refused;
+    what the query of one says is shown as "[redacted]", here and wherever else a source is shown.
     """
     context: _builtins.int
     """Tokens that one request may use, prompt and answer. Default: 32768, or what the model was trained with if that is
