@@ -1,17 +1,19 @@
 """Why no orchestrator answers at an address, and what the user can do about it."""
 
-import socket
+import grpc
 
 from llorch.errors import DeadlineExceeded, LlorchError
 from llorch.ports import is_free, is_loopback_host, split_address
+
+_UNRESOLVED = "resolving "
+_REFUSED = "connection refused"
+"""In the texts of the pinned gRPC. Where they are others, less is told."""
 
 _START_ONE = "start one with `llorch up`"
 
 
 def why_unreachable(address: str, error: LlorchError) -> str:
-    """`error` is how the call failed on its way. Blocks for as long as the system takes to resolve a name; one that is
-    not of this machine was resolved for the call a moment ago.
-    """
+    """`error` is how the call failed on its way. Asks this machine's ports alone, and no name server."""
     host, port = split_address(address)
     here = _of_this_machine(host)
     if here and all(is_free(one, port) for one in here):
@@ -24,11 +26,12 @@ def why_unreachable(address: str, error: LlorchError) -> str:
             "another program listens there, or one that has just ended; `llorch doctor` says which, and --address or "
             "LLORCH_ADDRESS name another address"
         )
-    if not _has_address(host):
+    if _UNRESOLVED in _as_the_library_says(error):
         return f"{host} is no name that this machine can resolve; correct --address or LLORCH_ADDRESS"
+    refused = "nothing listens at that port; " if _REFUSED in _as_the_library_says(error) else ""
     return (
-        "see that it runs on that machine and listens beyond loopback (`bind`), that the port is right, and that no "
-        "firewall is between"
+        f"{refused}see that it runs on that machine and listens beyond loopback (`bind`), that the port is right, and "
+        "that no firewall is between"
     )
 
 
@@ -39,8 +42,6 @@ def _of_this_machine(host: str) -> list[str]:
     return [host] if is_loopback_host(host) else []
 
 
-def _has_address(host: str) -> bool:
-    try:
-        return bool(socket.getaddrinfo(host, None))
-    except OSError:
-        return False
+def _as_the_library_says(error: LlorchError) -> str:
+    cause = error.__cause__
+    return (cause.details() or "").lower() if isinstance(cause, grpc.aio.AioRpcError) else ""

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
@@ -13,6 +14,15 @@ from llorch.sdk.why_unreachable import why_unreachable
 
 BROKEN = Unavailable(Reason.UPSTREAM_UNAVAILABLE, "can't be reached")
 LATE = DeadlineExceeded(Reason.DEADLINE_PASSED, "nothing came")
+
+
+def broken(details: str) -> LlorchError:
+    """As the client's library has it."""
+    error = Unavailable(Reason.UPSTREAM_UNAVAILABLE, "can't be reached")
+    error.__cause__ = grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), details
+    )
+    return error
 
 
 @pytest.fixture
@@ -43,7 +53,8 @@ def test_another_program_at_the_address_is_told(silent: str) -> None:
     [
         ("192.0.2.1:8090", BROKEN, "listens beyond loopback"),
         ("192.0.2.1:8090", LATE, "a firewall drops"),
-        ("no-such-host.invalid:8090", BROKEN, "no-such-host.invalid is no name that this machine can resolve"),
+        ("brain.lan:8090", broken("errors resolving brain.lan:8090: …"), "brain.lan is no name that this machine can"),
+        ("brain.lan:8090", broken("… Connection refused"), "nothing listens at that port"),
     ],
 )
 def test_nothing_is_to_be_started_here_for_another_machine(address: str, error: LlorchError, says: str) -> None:
