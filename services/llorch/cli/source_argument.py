@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from llorch.errors import invalid_field
-from llorch.model_reference import SourceKind, parse_reference, shown
+from llorch.model_reference import GGUF_SUFFIX, SourceKind, parse_reference, shown
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -26,8 +26,12 @@ def reference_of(source: str) -> str:
 
 
 def _not_here(source: str) -> str:
-    hub = f"; a model of the Hugging Face Hub is hf:{source}:QUANTIZATION" if _HUB_NAME.fullmatch(source) else ""
+    hub = f"; a model of the Hugging Face Hub is hf:{source}:QUANTIZATION" if _is_hub_name(source) else ""
     return (
         f"there is no file {shown(source)} in {Path.cwd()}; for one of another machine give its whole path, such as "
         f"/srv/models/coder.gguf{hub}"
     )
+
+
+def _is_hub_name(source: str) -> bool:
+    return _HUB_NAME.fullmatch(source) is not None and not source.lower().endswith(GGUF_SUFFIX)
