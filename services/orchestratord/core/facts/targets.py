@@ -13,7 +13,7 @@ Kept by UUID, so that the rule follows a card that moves to another slot; shown 
 import re
 from dataclasses import dataclass
 
-from llorch.errors import NotFound, Reason, invalid_field
+from llorch.errors import LlorchError, NotFound, Reason, invalid_field
 from orchestratord.core.facts.fleet import Device, Fleet, Node, NodeState
 
 TOGETHER = "+"
@@ -59,11 +59,9 @@ class Place:
 def resolve(fleet: Fleet, text: str) -> Place:
     """The place that a text names. Raises NotFound with what there is, or InvalidArgument for what is ambiguous."""
     node_id, slash, devices = text.strip().partition("/")
-    if not slash and node_id not in fleet.nodes:
-        return _pool(fleet, node_id)
-    node = fleet.node(node_id)
     if not slash:
-        return Place(node_id)
+        return _node_or_pool(fleet, node_id)
+    node = fleet.node(node_id)
     device_ids = tuple(_device(node, part).device_id for part in devices.split(TOGETHER))
     if len(set(device_ids)) < len(device_ids):
         raise invalid_field("target", f"'{text[:128]}' names the same GPU twice")
@@ -84,7 +82,7 @@ def show(fleet: Fleet, place: Place) -> str:
 def why_missing(fleet: Fleet, target: str, place: Place | None) -> str:
     """Why the place can't be used, because it or a part of it is not there; empty if all of it is."""
     if place is None:
-        return f"'{target}' has never been seen"
+        return _why_unresolved(fleet, target)
     node = fleet.nodes.get(place.node_id)
     if node is None:
         renamed = next((one.node_id for one in fleet.nodes.values() if one.former == place.node_id), "")
@@ -108,14 +106,30 @@ def devices_of(node: Node, place: Place) -> tuple[str, ...]:
     return tuple(node.devices)
 
 
-def _pool(fleet: Fleet, pool_id: str) -> Place:
-    for node in fleet.nodes.values():
-        if pool_id in node.pools:
-            return Place(node.node_id, pool_id=pool_id)
+def _why_unresolved(fleet: Fleet, target: str) -> str:
+    """A node that is there may have no such card, or several of it."""
+    if target.strip().partition("/")[0] in fleet.nodes:
+        try:
+            resolve(fleet, target)
+        except LlorchError as error:
+            return error.message
+    return f"'{target}' has never been seen"
+
+
+def _node_or_pool(fleet: Fleet, name: str) -> Place:
+    """A pool that is named like its node is all of that node's that is in no other pool; the name means the node."""
+    holders = [node.node_id for node in fleet.nodes.values() if name in node.pools and node.node_id != name]
+    if name in fleet.nodes and not holders:
+        return Place(name)
+    if name in fleet.nodes or len(holders) > 1:
+        meanings = [*([f"node '{name}'"] if name in fleet.nodes else []), *(f"a pool of '{one}'" for one in holders)]
+        raise invalid_field("target", f"'{name[:128]}' means {' and '.join(meanings)}; name GPUs, as node/card")
+    if holders:
+        return Place(holders[0], pool_id=name)
     nodes = ", ".join(sorted(fleet.nodes)) or "none"
     raise NotFound(
         Reason.NODE_NOT_FOUND,
-        f"no node or pool is called '{pool_id[:128]}'; the nodes are: {nodes}; a GPU is named as node/card, for "
+        f"no node or pool is called '{name[:128]}'; the nodes are: {nodes}; a GPU is named as node/card, for "
         "example garage/3090",
     )
 

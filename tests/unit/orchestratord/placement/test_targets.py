@@ -3,7 +3,7 @@
 import pytest
 
 from llorch.errors import InvalidArgument, NotFound
-from orchestratord.core.facts.targets import Place, devices_of, resolve, show
+from orchestratord.core.facts.targets import Place, devices_of, resolve, show, why_missing
 from support.placement import BIG, SMALL, Scene, card
 
 
@@ -111,3 +111,16 @@ def test_a_place_of_several_devices_is_all_of_them_and_nothing_else(scene: Scene
     assert not both.covers(node, (BIG.device_id,))
     assert both.touches(node, (BIG.device_id,))
     assert not both.touches(scene.state.fleet.nodes["attic"], (BIG.device_id,))
+
+
+def test_a_name_of_a_node_and_of_another_ones_pool_means_neither(scene: Scene) -> None:
+    scene.node("pool-garage")
+    with pytest.raises(InvalidArgument, match="'pool-garage' means node 'pool-garage' and a pool of 'garage'"):
+        resolve(scene.state.fleet, "pool-garage")
+
+
+def test_why_a_place_is_not_known_is_told_truly(scene: Scene) -> None:
+    fleet = scene.state.fleet
+    assert why_missing(fleet, "cellar/0", None) == "'cellar/0' has never been seen"
+    assert "has no GPU that '9' means; it has: 0 (RTX 3090, GPU-3090)" in why_missing(fleet, "garage/9", None)
+    assert "means 2 GPUs" in why_missing(fleet, "attic/3090", None)
