@@ -55,10 +55,10 @@ class Daemon:
             lines = LogLines(log_path, log.fileno())
             process = await asyncio.create_subprocess_exec(
                 *plan.command,
-                "--address-file",
-                str(address_file),
                 "--log-file",
                 str(log_path),
+                "--address-file",
+                str(address_file),
                 stdin=PIPE,
                 stdout=log,
                 stderr=STDOUT,
