@@ -47,6 +47,14 @@ def is_loopback_host(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def is_wildcard_host(host: str) -> bool:
+    """Whether a numeric address, without brackets, is every address of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def resolve_bind(host: str) -> str:
     """The one numeric address that a host name stands for, IPv4 first.
 

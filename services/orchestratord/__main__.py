@@ -12,7 +12,7 @@ from orchestratord.settings import OrchestratorSettings
 def main() -> None:
     give_back_large_blocks()
     settings = load(OrchestratorSettings, sys.argv[1:])
-    run(lambda stop: app.run(settings, stop), "orchestratord", log_level=settings.log_level)
+    run(lambda stop: app.run(settings, stop), "orchestratord", log_level=settings.log_level, own_log=settings.own_log)
 
 
 if __name__ == "__main__":

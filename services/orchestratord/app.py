@@ -38,6 +38,7 @@ from orchestratord.api import (
     task_service,
 )
 from orchestratord.api.app_keys import AppAuth
+from orchestratord.convert.scrape_targets import scrape_targets
 from orchestratord.core import events
 from orchestratord.core.brain import Brain
 from orchestratord.core.facts.admission import QueuePolicy
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
 
 TICK_S = 0.25
 WAKE_READERS_EVERY_TICKS = 8
+_TARGETS_PATH = "/targets"
+_PAGE_WITHIN_S = 5.0
 
 _MIB = 1024 * 1024
 _OF_CLIENTS = RequestLimit(max_bytes=MAX_REQUEST_BYTES, max_fields=MAX_REQUEST_FIELDS)
@@ -103,7 +106,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
         _add_services(server, settings, owner, streams, effects, changes, metrics, store, authority, clock)
         tasks.spawn("tick", _tick(owner, streams), forever=True)
         tasks.spawn("keep what was learnt", keeper.run(), forever=True)
-        async with _metrics_served(settings, metrics):
+        async with _metrics_served(settings, owner, metrics):
             try:
                 address = await server.start()
                 server.set_serving(True)
@@ -127,22 +130,29 @@ def _make_metrics(owner: BrainOwner, keeper: Keeper, watcher: Watcher) -> "Orche
 
 @asynccontextmanager
 async def _metrics_served(
-    settings: OrchestratorSettings, metrics: Callable[[], "OrchestratorMetrics"]
+    settings: OrchestratorSettings, owner: BrainOwner, metrics: Callable[[], "OrchestratorMetrics"]
 ) -> AsyncIterator[None]:
     if settings.metrics_bind is None:
         yield
         return
     from llorch.metrics_server import MetricsServer
 
-    registry = metrics().registry(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    registry = metrics().registry(loop)
     token = settings.metrics_token or settings.token
     optional = settings.auth_optional and settings.metrics_token is None
-    server = MetricsServer(settings.metrics_bind, registry, token, optional=optional)
+    pages = {_TARGETS_PATH: lambda: asyncio.run_coroutine_threadsafe(_targets(owner), loop).result(_PAGE_WITHIN_S)}
+    server = MetricsServer(settings.metrics_bind, registry, token, optional=optional, pages=pages)
     _log.info("metrics", address=server.start())
     try:
         yield
     finally:
         await asyncio.to_thread(server.stop)
+
+
+async def _targets(owner: BrainOwner) -> bytes:
+    """On the loop's thread, where the state is read."""
+    return scrape_targets(owner.state.fleet.workers.values())
 
 
 def _brain_config(settings: OrchestratorSettings) -> BrainConfig:

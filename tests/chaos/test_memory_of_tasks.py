@@ -85,7 +85,7 @@ def database_of(running: Machines) -> int:
 async def reading_system(folder: Path) -> AsyncIterator[tuple[Machines, task_service_pb2_grpc.TaskServiceStub]]:
     async with machines(folder, "garage", sim=_SIM, cards=("RTX 3090:24GiB",)) as running:
         file = folder / "reader.gguf"
-        file.write_bytes(smallest_model(context=PROMPT_BYTES))
+        file.write_bytes(smallest_model(context_trained=PROMPT_BYTES))
         async with running.client() as client:
             await client.register_model(_MODEL, f"file:{file}", slots=16, context=PROMPT_BYTES, vram_claim_mib=1000)
         async with open_channel(running.orchestrator.address) as channel:

@@ -11,7 +11,7 @@ from llorch.errors import LlorchError, Reason
 from llorch.rpc.client import call
 from llorch.rpc.http_status import HTTP_STATUS
 from support.streams import check_stream
-from support.whole_system import CALL_S, WholeSystem, task, wait_until
+from support.whole_system import CALL_S, WholeSystem, gguf, task, wait_until
 
 Change = Callable[[task_pb2.TaskSpec], object]
 
@@ -150,22 +150,20 @@ async def test_requests_that_can_not_be_served_have_their_status(
     assert status in (*HTTP_STATUS.values(), 405, 413)
 
 
-def _html(folder: Path) -> str:
-    path = folder / "page.gguf"
-    path.write_text("<!DOCTYPE html><html>404</html>")
-    return f"file:{path}"
-
-
 @pytest.mark.req("POOL-2006")
 async def test_a_model_file_that_can_not_be_used_ends_the_task_with_what_was_found(
     system: WholeSystem, tmp_path: Path
 ) -> None:
-    for name, source, reason, named in (
-        ("html", _html(tmp_path), error_reason_pb2.ERROR_REASON_MODEL_FILE_INVALID, "page.gguf"),
-        ("gone", f"file:{tmp_path}/gone.gguf", error_reason_pb2.ERROR_REASON_MODEL_FILE_MISSING, "gone.gguf"),
-        ("package", "pkg:no_such/x.gguf", error_reason_pb2.ERROR_REASON_MODEL_FILE_MISSING, "no_such"),
+    """It was one when the model was added."""
+    page, gone = gguf(tmp_path, "page.gguf"), gguf(tmp_path, "gone.gguf")
+    for name, file in (("html", page), ("gone", gone)):
+        await system.register(name, f"file:{file}")
+    page.write_text("<!DOCTYPE html><html>404</html>")
+    gone.unlink()
+    for name, reason, named in (
+        ("html", error_reason_pb2.ERROR_REASON_MODEL_FILE_INVALID, "page.gguf"),
+        ("gone", error_reason_pb2.ERROR_REASON_MODEL_FILE_MISSING, "gone.gguf"),
     ):
-        await system.register(name, source)
         events = await system.generate(task(model=name))
         check_stream(events)
         assert events[-1].error.reason == reason, name

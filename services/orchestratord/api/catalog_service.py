@@ -12,12 +12,13 @@ from orchestratord.api.pages import page_of
 from orchestratord.convert import models
 from orchestratord.core import events
 from orchestratord.core.facts.fleet import Node
-from orchestratord.core.facts.model import Model, Origin
+from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from orchestratord.core.placement.pulls import not_pulled
 from orchestratord.core.placement.rule_problems import RuleProblems, left_behind
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.kept_changes import KeptChanges
+from orchestratord.runtime.source_check import check_on_nodes
 from orchestratord.runtime.verification import compared, found_by_most, read_on_nodes
 from orchestratord.views import models as view_models
 
@@ -33,9 +34,10 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
 
     async def RegisterModel(self, request: pb2.RegisterModelRequest, context: Any) -> pb2.RegisterModelResponse:
         spec = models.to_spec(request.model)
+        unknown = await self._look_at_file(spec)
         now_ms = round(self._clock.wall().timestamp() * 1000)
         model = await self._changes.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
-        warnings = RuleProblems(self._owner.state).of_model(model.name)
+        warnings = [*([unknown] if unknown else []), *RuleProblems(self._owner.state).of_model(model.name)]
         return pb2.RegisterModelResponse(model=self._shown(model), warnings=warnings)
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
@@ -79,6 +81,15 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         return pb2.GetAvailabilityResponse(
             models=[models.availability_to_proto(view) for view in views], next_page_token=following
         )
+
+    async def _look_at_file(self, spec: ModelSpec) -> str:
+        """What is not known of the file of a model that is to be added, or that is to have another one."""
+        state = self._owner.state
+        before = state.catalog.find(spec.name)
+        if not spec.source or (before is not None and before.spec.source == spec.source):
+            return ""
+        nodes = {node.node_id: self._effects.node(node.node_id) for node in state.fleet.ready_nodes()}
+        return await check_on_nodes(spec.source, nodes, state.fleet)
 
     def _find(self, name: str) -> Model:
         if not name:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, worker_pb2
+from llorch.redaction import redacted
 from llorch.rpc import worker_spec
 from llorch.rpc.enum_table import EnumTable
 from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
@@ -57,7 +58,7 @@ def node_to_proto(view: NodeView, wall: datetime) -> node_pb2.Node:
         pools=[pool_to_proto(pool) for pool in view.pools],
         labels=dict(node.labels),
         staged_models=[
-            node_pb2.StagedModel(source=source, size_mib=size) for source, size in sorted(node.staged.items())
+            node_pb2.StagedModel(source=redacted(source), size_mib=size) for source, size in sorted(node.staged.items())
         ],
         register_time=_timestamp(wall - timedelta(seconds=view.registered_ago_s)),
         last_report_age_ms=round(view.reported_ago_s * 1000),
@@ -70,6 +71,7 @@ def worker_to_proto(worker: Worker) -> worker_pb2.Worker:
     shown = worker_pb2.Worker(spec=worker_spec.to_proto(worker.spec), node_id=worker.node_id)
     if isinstance(worker.report, worker_pb2.Worker):
         shown.CopyFrom(worker.report)
+    shown.spec.source = redacted(shown.spec.source)
     shown.node_id = worker.node_id
     shown.state = WORKER_STATES.to_proto(view_workers.state_of(worker))
     if worker.state is WorkerState.READY:

@@ -9,8 +9,9 @@ from pathlib import Path
 from llorch.errors import LlorchError
 from llorch.gguf.split_name import split_name
 from llorch.logs import get_logger
+from llorch.model_reference import GGUF_SUFFIX, FolderReference
 from pool_managerd.models.locate import locate_file
-from pool_managerd.models.references import GGUF_SUFFIX, FolderReference, LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 
 _log = get_logger(__name__)
 

@@ -6,16 +6,11 @@ from pathlib import Path
 
 from llorch.background import TaskSupervisor
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason, Unimplemented
+from llorch.model_reference import FolderReference, ModelReference, RemoteReference, parse_reference
 from pool_managerd.models.download.progress import Progress
 from pool_managerd.models.folder import ModelsFolder
 from pool_managerd.models.locate import check_there, locate, path_of
-from pool_managerd.models.references import (
-    FolderReference,
-    LocatedModel,
-    ModelReference,
-    RemoteReference,
-    parse_reference,
-)
+from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.models.remote import RemoteModels
 from pool_managerd.models.staging import Bring, Staging
 

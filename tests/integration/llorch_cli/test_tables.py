@@ -104,6 +104,7 @@ async def test_models_add_makes_a_path_an_absolute_file_reference(
     llorch: Llorch, fake: FakeOrchestrator, monkeypatch: Any, tmp_path: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "coder.gguf").touch()
 
     result = await llorch("models", "add", "coder", "coder.gguf", "--context", "8192", "--alias", "gpt-4o")
 
@@ -111,6 +112,35 @@ async def test_models_add_makes_a_path_an_absolute_file_reference(
     spec = fake.models[-1].spec
     assert (spec.name, spec.source, spec.context) == ("coder", f"file:{tmp_path}/coder.gguf", 8192)
     assert list(spec.aliases) == ["gpt-4o"]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("coder.gguf", "give its whole path"),
+        ("org/Coder-GGUF", "hf:org/Coder-GGUF:QUANTIZATION"),
+        ("./models", "there is no file ./models in"),
+        ("hf:coder", "is not hf:<org>/<repo>"),
+        ("file:coder.gguf", "needs an absolute path"),
+        ("https://me:SECRET@example.org/coder.gguf", "a URL with a name or a password"),
+        ("http://me:SECRET@example.org/coder.gguf", "only https:// is downloaded"),
+    ],
+)
+@pytest.mark.parametrize("command", [("models", "add", "coder"), ("pull",)])
+async def test_what_can_not_be_a_source_is_refused_before_it_is_sent(
+    llorch: Llorch, fake: FakeOrchestrator, monkeypatch: Any, tmp_path: Any, source: str, says: str, command: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    if command == ("pull",) and ":" not in source:
+        return  # the name of a model
+
+    result = await llorch(*command, source)
+
+    assert result.code == 2
+    assert says in result.err
+    assert "SECRET" not in result.err
+    assert (len(fake.models), fake.pulls_seen) == (1, [])
 
 
 async def test_models_add_takes_quantities_with_their_units(llorch: Llorch, fake: FakeOrchestrator) -> None:

@@ -232,7 +232,7 @@ async def test_another_cluster_may_not_command_a_node_that_follows_one(
         ({"adapters": ["x"]}, "spec.adapters"),
         ({"tensor_split": [1.0, 1.0]}, "spec.tensor_split"),
         ({"tensor_split": [0.0]}, "spec.tensor_split"),
-        ({"source": "tiny.gguf"}, "model.reference"),
+        ({"source": "tiny.gguf"}, "source"),
     ],
 )
 async def test_a_specification_that_can_not_be_right_is_refused_by_field(

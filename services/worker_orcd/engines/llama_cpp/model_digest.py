@@ -12,6 +12,9 @@ from llorch.file_identity import identity_of
 from llorch.half_written import remove_left
 from llorch.logs import get_logger
 
+_MOST_KEPT = 1000
+"""Files of models whose digests are remembered; the oldest is computed again."""
+
 _PIECE_BYTES = 1024 * 1024
 _log = get_logger("llama.cpp")
 
@@ -82,5 +85,12 @@ class _Memory:
             with NamedTemporaryFile("w", prefix="tmp", dir=self._folder, delete=False) as file:
                 json.dump({"identity": identity, "sha256": digest}, file)
             Path(file.name).replace(self._path)
+            self._forget_oldest()
         except OSError as error:
             _log.warning("model_digest_not_kept", error=error.strerror)
+
+    def _forget_oldest(self) -> None:
+        """Also what a process left that was killed while it wrote."""
+        found = sorted((file.stat().st_mtime_ns, file) for file in self._folder.iterdir())
+        for _, file in found[:-_MOST_KEPT]:
+            file.unlink(missing_ok=True)
