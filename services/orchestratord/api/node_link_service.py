@@ -121,6 +121,8 @@ class NodeLinkService:
 
     def _note_left_at_once(self, node_id: str, *, tells_its_epoch: bool) -> None:
         """So does a pool manager of an earlier release that has seen a later epoch, or whose disk is full."""
+        for forgotten in self._left_at_once.keys() - self._owner.state.fleet.nodes.keys():
+            del self._left_at_once[forgotten]
         self._left_at_once[node_id] += 1
         if self._left_at_once[node_id] == _LEFT_AT_ONCE_TIMES:
             trouble = stale_epoch.of_a_node_that_leaves_at_once(node_id, tells_its_epoch=tells_its_epoch)

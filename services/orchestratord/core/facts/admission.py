@@ -167,7 +167,26 @@ class AdmissionQueue:
 
     def settle(self, place: Waiting, charged: int, served: int) -> None:
         """The work is done: the app pays for what it got, not for what was expected."""
-        self._queue(place.model, place.priority).correct(place.app, served - charged, self.weights.get(place.app, 1.0))
+        queue = self._by_model.get(place.model, {}).get(place.priority)
+        if queue is not None:
+            queue.correct(place.app, served - charged, self.weights.get(place.app, 1.0))
+
+    def forget_model(self, model: str) -> None:
+        """It is in the catalog no more. What still waits for it goes on doing so, and is forgotten with its end."""
+        if not self.has_waiting(model):
+            self._by_model.pop(model, None)
+
+    def forget_app(self, app: str) -> None:
+        """No app has this name any more."""
+        self.weights.pop(app, None)
+        self.held.discard(app)
+        for queues in self._by_model.values():
+            for queue in queues.values():
+                queue.forget(app)
+
+    def has_lane(self, place: Waiting) -> bool:
+        """Whether a task still waits in the lane of one that waited there."""
+        return any(queue.has_lane(place.lane) for queue in self._by_model.get(place.model, {}).values())
 
     def has_waiting(self, model: str) -> bool:
         return any(map(len, self._by_model.get(model, {}).values()))

@@ -152,6 +152,8 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
     if node is not None and reason is Reason.DRAINING:
         suspect(state, node)
         return
+    if not state.catalog.has(name):
+        return
     error = TaskError(reason, message, retryable=reason in availability.PASSES)
     state.refusals.setdefault(name, {})[node_id] = error
     before = state.load_failures.get(name)

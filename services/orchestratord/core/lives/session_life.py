@@ -99,4 +99,5 @@ def _keep(state: BrainState, session: Session) -> None:
 
 def _remove(state: BrainState, session: Session) -> None:
     state.sessions.remove(session.app, session.session_id)
+    state.timers.cancel(session.record_key, TimerKind.SESSION)
     state.emit(PersistRecord(session, None))

@@ -27,12 +27,12 @@ from orchestratord.core.facts.task import (
     Terminal,
 )
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import learning, session_life, task_dispatch
+from orchestratord.core.lives import forgetting, learning, session_life, task_dispatch
 from orchestratord.core.placement import prediction, promises, replicas
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
-EXPIRED_IDS_KEPT = 100_000
+EXPIRED_IDS_KEPT = 10_000
 
 _CLOSE_TO_DEADLINE_S = 0.1
 
@@ -123,9 +123,10 @@ def fail_waiting(state: BrainState, model: str, error: TaskError) -> None:
 
 def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) -> None:
     if task.task_id in state.queue:
-        state.queue.remove(task.task_id)
+        forgetting.wait_over(state, state.queue.remove(task.task_id))
     task.move_to(final)
     task.terminal = terminal
+    state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START, TimerKind.READER_GRACE)
     session_life.turn_ended(state, task.request)
     learning.judge_end(state, task)
     if task.request.durable:
@@ -225,6 +226,7 @@ def forget(state: BrainState, task_id: str) -> None:
     if task_id not in state.finished:
         return
     del state.finished[task_id]
+    state.timers.cancel(task_id, TimerKind.RETENTION)
     task = state.tasks.pop(task_id)
     if task.request.request_id:
         state.by_request_id.pop((task.request.app, task.request.request_id), None)

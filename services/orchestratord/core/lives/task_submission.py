@@ -139,6 +139,8 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int, wait: Wait | None)
 
 def _note_demand(state: BrainState, model: str) -> None:
     """The model is asked for: nodes that refused to load it are asked again."""
+    if not state.catalog.has(model):  # it was deleted while the task was written
+        return
     state.demand.note(model, state.now)
     if model not in state.loads:
         state.refusals.pop(model, None)
