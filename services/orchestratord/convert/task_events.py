@@ -69,6 +69,10 @@ def tokens_to_proto(task_id: str, log: OutputLog, begin: int, end: int) -> task_
     return event
 
 
+MOST_ENTRIES = 512
+"""Of one event: what a reader that does not read holds of an output, which may be long."""
+
+
 def run_length(log: OutputLog, begin: int, limit: int) -> int:
     """The end (exclusive) of the entries from `begin` on, below `limit`, that fit into one event.
 
@@ -79,6 +83,7 @@ def run_length(log: OutputLog, begin: int, limit: int) -> int:
         return end
     first = log.entries[begin]
     kind = first.WhichOneof("content")
+    limit = min(limit, begin + MOST_ENTRIES)
     while end < limit:
         entry = log.entries[end]
         if entry.choice != first.choice or entry.WhichOneof("content") != kind:

@@ -32,6 +32,7 @@ class BrainConfig:
 
     priorities: tuple[str, ...] = ("interactive", "batch")
     queue_capacity: int = 1000
+    queue_bytes: int = 128 * 2**20
     queue_policy: QueuePolicy = QueuePolicy.REJECT
     max_starvation_s: float = 60.0
     session_ttl_s: float = 600.0
@@ -82,6 +83,8 @@ class BrainState:
     tasks: dict[str, Task] = field(default_factory=dict)
     finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
     expired: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    readers: int = 0
+    """Of all tasks together."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
     by_request_id: dict[tuple[str, str], str] = field(default_factory=dict)
     loads: Loads = field(default_factory=Loads)

@@ -158,7 +158,9 @@ def _sort_anew(state: BrainState, app: str) -> None:
             lane = lane_of(state, task.request, task.promise)
             if waiting.app == app and waiting.lane != lane:
                 state.queue.remove(task_id)
-                state.queue.add(task_id, model, waiting.priority, app=app, lane=lane, arrival=waiting.arrival)
+                state.queue.add(
+                    task_id, model, waiting.priority, app=app, lane=lane, arrival=waiting.arrival, size=waiting.size
+                )
                 forgetting.wait_over(state, waiting)
                 if task.placeless_since is not None:
                     state.waits_told.setdefault(lane, ())

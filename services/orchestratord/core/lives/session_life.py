@@ -95,6 +95,8 @@ def _keep(state: BrainState, session: Session) -> None:
     state.sessions.put(session, ends_at)
     if not state.sessions.is_busy(session):
         state.timers.at(ends_at, TimerKind.SESSION, session.record_key)
+    if (oldest := state.sessions.one_too_many()) is not None:
+        _remove(state, oldest)
 
 
 def _remove(state: BrainState, session: Session) -> None:

@@ -1,6 +1,6 @@
 """Tasks end: with an answer, an error, a cancel or a deadline. Exactly one terminal each."""
 
-from llorch.errors import Reason
+from llorch.errors import Reason, ResourceExhausted
 from llorch.finish_reason import FinishReason
 from orchestratord.core.effects import AppendTerminal, ForgetTask, Narrate, PersistTerminal
 from orchestratord.core.events import (
@@ -33,6 +33,11 @@ from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
 EXPIRED_IDS_KEPT = 10_000
+
+MOST_READERS = 4096
+"""Of all tasks together. One that does not read holds up to 100 KiB, until it is dropped."""
+MOST_READERS_OF_TASK = 64
+_READERS_RETRY_MS = 1000
 
 _CLOSE_TO_DEADLINE_S = 0.1
 
@@ -151,10 +156,22 @@ def terminal_persisted(state: BrainState, event: TerminalPersisted) -> None:
 
 
 def reader_attached(state: BrainState, event: ReaderAttached) -> None:
-    state.task(event.task_id).readers += 1
+    task = state.task(event.task_id)
+    if task.readers >= MOST_READERS_OF_TASK:
+        raise _too_many_readers(f"task '{task.task_id}' has {task.readers} readers already")
+    refuse_too_many_readers(state)
+    task.readers += 1
+    state.readers += 1
+
+
+def refuse_too_many_readers(state: BrainState) -> None:
+    """Also before a task is admitted that is nothing without its reader."""
+    if state.readers >= MOST_READERS:
+        raise _too_many_readers(f"this orchestrator has {state.readers} readers of tasks already")
 
 
 def reader_left(state: BrainState, event: ReaderLeft) -> None:
+    state.readers -= 1
     task = state.tasks.get(event.task_id)
     if task is None:
         return
@@ -250,6 +267,14 @@ def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
 
 def _lost(what_happened: str) -> TaskError:
     return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again", retryable=True)
+
+
+def _too_many_readers(what: str) -> ResourceExhausted:
+    return ResourceExhausted(
+        Reason.TOO_MANY_CALLS,
+        f"{what}; end some of the streams that are open, or try again later",
+        retry_after_ms=_READERS_RETRY_MS,
+    )
 
 
 def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
