@@ -21,6 +21,7 @@ from llorch.logs import get_logger
 from llorch.rpc.call_context import current_call
 from llorch.rpc.reasons import reason_to_proto
 from orchestratord.convert.link_snapshots import LinkSnapshots
+from orchestratord.convert.report_limits import check_register
 from orchestratord.core import events
 from orchestratord.core.facts.fleet import Node, NodeState
 from orchestratord.runtime import stale_epoch
@@ -70,7 +71,7 @@ class NodeLinkService:
             return
         await self._kept.settled()  # the host may have another name by now, which a change half-way would not know
         session = new_id("link")
-        snapshots = LinkSnapshots()
+        snapshots = LinkSnapshots(lambda cut: _log.warning("node_report_cut", node_id=register.node_id, what=cut))
         self._owner.ask(
             events.NodeRegistered(
                 node_id=register.node_id,
@@ -204,6 +205,7 @@ async def _first(requests: AsyncIterator[pb2.ConnectRequest]) -> node_link_pb2.N
         raise InvalidArgument(Reason.INVALID_FIELD, "report: the first report of a link has to be Register")
     register = request.report.register
     check_id(register.node_id, "register.node_id")
+    check_register(register)
     if not register.advertise_address:
         raise invalid_field("register.advertise_address", "must not be empty: commands are sent there")
     return request.report

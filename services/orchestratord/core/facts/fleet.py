@@ -14,6 +14,10 @@ from orchestratord.core.facts.promise import UNPROVEN, Fingerprint
 FINGERPRINTS_KEPT = 64
 """Per node, the newest."""
 
+MOST_DEVICES = 128
+MOST_WORKERS = 1024
+"""Of one node. What it reports beyond that is not its own, or not true."""
+
 MOST_NODES = 1024
 """Connected or expected back. With more, the one that has been away longest is forgotten."""
 

@@ -12,7 +12,9 @@ from llorch.worker_state import TERMINAL, WorkerState
 from orchestratord.core.effects import PersistRecord, StopWorker, WarnOfNode
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported, NodeTroubled
 from orchestratord.core.facts.fleet import (
+    MOST_DEVICES,
     MOST_NODES,
+    MOST_WORKERS,
     Device,
     Leaving,
     Node,
@@ -36,6 +38,8 @@ from orchestratord.core.lives import (
 )
 from orchestratord.core.placement.availability import Wait
 from orchestratord.core.state import BrainState
+
+_CLAIMED_TWICE = "which is connected or may come back: two hosts claim one thing"
 
 _REFUSALS_TOLD = 64
 """Claims of one link that are warned of; all further ones are refused without a word."""
@@ -233,10 +237,13 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
 def _take_in_workers(state: BrainState, node: Node, snapshot: Snapshot) -> None:
     for reported in snapshot.workers:
         worker = state.fleet.workers.get(reported.spec.worker_id)
-        if worker is None or worker.node_id == node.node_id or node_renaming.came_with_its_card(state, node, worker):
+        if worker is None and len(state.fleet.workers_on(node.node_id)) >= MOST_WORKERS:
+            _refuse(state, node, "workers", f"it has more than {MOST_WORKERS} workers")
+        elif worker is None or worker.node_id == node.node_id or node_renaming.came_with_its_card(state, node, worker):
             _take_in_worker(state, node, worker, reported)
         else:
-            _refuse(state, node, worker.worker_id, f"worker '{worker.worker_id}' is one of node '{worker.node_id}'")
+            what = f"worker '{worker.worker_id}' is one of node '{worker.node_id}'"
+            _refuse(state, node, worker.worker_id, f"{what}, {_CLAIMED_TWICE}")
 
 
 def _take_in_device(state: BrainState, node: Node, device: Device) -> None:
@@ -259,13 +266,17 @@ def _take_in_device(state: BrainState, node: Node, device: Device) -> None:
 
 def _is_its_own(state: BrainState, node: Node, device: Device) -> bool:
     """Of a card that is new to the node. It may have moved from a node that is away, where it is not any more then."""
+    if len(node.devices) >= MOST_DEVICES:
+        _refuse(state, node, "devices", f"it has more than {MOST_DEVICES} devices")
+        return False
     if device.kind is not DeviceKind.CUDA:  # ids of others are unique on their node alone
         return True
     for other in state.fleet.nodes.values():
         if other is node or device.device_id not in other.devices:
             continue
         if other.state is NodeState.READY:
-            _refuse(state, node, device.device_id, f"{device.name} ({device.device_id}) is of node '{other.node_id}'")
+            what = f"{device.name} ({device.device_id}) is of node '{other.node_id}'"
+            _refuse(state, node, device.device_id, f"{what}, {_CLAIMED_TWICE}")
             return False
         known_nodes.forget_devices(state, other, [device.device_id])
     return True
@@ -275,7 +286,7 @@ def _refuse(state: BrainState, node: Node, thing: str, why: str) -> None:
     """What is told again and again is refused silently from the second time on."""
     if thing not in node.refused and len(node.refused) < _REFUSALS_TOLD:
         node.refused.add(thing)
-        state.emit(WarnOfNode(node.node_id, f"{why}, which is connected or may come back: two hosts claim one thing"))
+        state.emit(WarnOfNode(node.node_id, why))
 
 
 def _take_in_worker(state: BrainState, node: Node, worker: Worker | None, reported: WorkerReported) -> None:
