@@ -10,6 +10,7 @@ from orchestratord.core.facts import sessions as session_facts
 from orchestratord.core.facts.admission import QueuePolicy
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.facts.task import TaskError, TaskState
+from orchestratord.core.lives.model_loading import MOST_LOADS
 from orchestratord.core.lives.task_life import MOST_READERS, MOST_READERS_OF_TASK
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver
@@ -100,3 +101,15 @@ def test_readers_of_a_task_and_of_all_tasks_are_bounded() -> None:
     driver.handle(events.ReaderLeft(task_id))
     driver.submit()
     assert driver.state.readers == MOST_READERS
+
+
+def test_loads_that_are_asked_for_and_find_no_place_are_bounded() -> None:
+    driver = waiting_brain()
+    driver.state.catalog.get("coder").size_mib = 20_000
+    driver.state.fleet.nodes["garage"].staged["file:/models/coder.gguf"] = 20_000
+    for number in range(MOST_LOADS):
+        driver.handle(events.ModelLoadAsked("coder", f"load-{number}", anew=True))
+    with pytest.raises(ResourceExhausted, match=f"{MOST_LOADS} loads are under way") as refused:
+        driver.handle(events.ModelLoadAsked("coder", "one-more", anew=True))
+    assert refused.value.reason is Reason.TOO_MANY_CALLS
+    assert driver.state.loads.get("one-more") is None
