@@ -24,7 +24,6 @@ from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.facts.task import ChoiceEnd, RunResult
 from orchestratord.core.learnt.answer_lengths import ANSWERS_REMEMBERED
 from orchestratord.core.lives.devices import RELEASES_OF_FORGOTTEN_KEPT
-from orchestratord.core.lives.task_life import EXPIRED_IDS_KEPT
 from orchestratord.core.state import BrainConfig
 from orchestratord.metrics.tallies import MOST_VALUES
 from orchestratord.metrics.watcher import Watcher
@@ -355,7 +354,7 @@ def devices(brain: ShortLives, number: int) -> None:
 BOUNDS = {
     "decisions._ring": DECISIONS_KEPT,
     "stored decisions": DECISIONS_KEPT,
-    "expired": EXPIRED_IDS_KEPT,
+    "expired": 100_000,  # ids
     "fleet.nodes[].loaded_as": 64,  # FINGERPRINTS_KEPT, of the host that stays
     "rates.answers._answers[][]": ANSWERS_REMEMBERED,  # of the model that stays
     "released._by_key": RELEASES_OF_FORGOTTEN_KEPT,

@@ -32,7 +32,7 @@ from orchestratord.core.placement import prediction, promises, replicas
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
-EXPIRED_IDS_KEPT = 10_000
+EXPIRED_IDS_KEPT = 100_000
 
 MOST_READERS = 4096
 """Of all tasks together. One that does not read holds up to 100 KiB, until it is dropped."""
