@@ -158,6 +158,7 @@ async def _targets(owner: BrainOwner) -> bytes:
 def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
     return BrainConfig(
         queue_capacity=settings.queue_capacity,
+        queue_bytes=settings.queue_mib * 2**20,
         queue_policy=QueuePolicy(settings.queue_policy),
         max_starvation_s=settings.max_starvation_s,
         session_ttl_s=settings.session_ttl_s,

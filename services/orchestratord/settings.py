@@ -31,6 +31,12 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
         description="Folder for what has to survive a restart: tasks, models, apps, assignments.",
     )
     queue_capacity: int = Field(1000, ge=1, le=1_000_000, description="Tasks that may wait per priority class.")
+    queue_mib: int = Field(
+        128,
+        ge=8,
+        le=1_048_576,
+        description="Memory of the tasks that may wait per priority class, in MiB: their texts, and 4 KiB for each.",
+    )
     queue_policy: Literal["reject", "drop-lru"] = Field(
         "reject",
         description="What happens to a task that comes when the queue is full: it is refused (reject), or the task "

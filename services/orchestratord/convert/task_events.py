@@ -70,6 +70,10 @@ def tokens_to_proto(task_id: str, window: OutputWindow, begin: int, end: int) ->
     return event
 
 
+MOST_ENTRIES = 512
+"""Of one event: what a reader that does not read holds of an output, which may be long."""
+
+
 def _piece(entry: log_entry_pb2.LogEntry, kind: str | None) -> str:
     if kind == "tool_call":
         return entry.tool_call.arguments
@@ -86,6 +90,7 @@ def run_length(window: OutputWindow, begin: int, limit: int) -> int:
         return end
     first = window[begin]
     kind = first.WhichOneof("content")
+    limit = min(limit, begin + MOST_ENTRIES)
     while end < limit:
         entry = window[end]
         if entry.choice != first.choice or entry.WhichOneof("content") != kind:

@@ -127,7 +127,9 @@ HANDLERS: dict[type, Handler] = {
 
 
 def _queue_of(config: BrainConfig) -> AdmissionQueue:
-    return AdmissionQueue(config.priorities, config.queue_capacity, config.queue_policy, config.max_starvation_s)
+    return AdmissionQueue(
+        config.priorities, config.queue_capacity, config.queue_policy, config.max_starvation_s, config.queue_bytes
+    )
 
 
 class Brain:

@@ -174,6 +174,13 @@ class StopWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveNode:
+    """It is no node any more: its channel can be closed."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttachWorker:
     """Open the link to a worker and keep it; answered by WorkerAttached and RunsFound."""
 
@@ -242,6 +249,7 @@ Effect = (
     | DeleteStagedModel
     | StartWorker
     | StopWorker
+    | LeaveNode
     | AttachWorker
     | DetachWorker
     | StartRun

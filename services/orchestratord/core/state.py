@@ -33,6 +33,7 @@ class BrainConfig:
 
     priorities: tuple[str, ...] = ("interactive", "batch")
     queue_capacity: int = 1000
+    queue_bytes: int = 128 * 2**20
     queue_policy: QueuePolicy = QueuePolicy.REJECT
     max_starvation_s: float = 60.0
     session_ttl_s: float = 600.0
@@ -83,6 +84,8 @@ class BrainState:
     tasks: dict[str, Task] = field(default_factory=dict)
     finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
     forgotten: ForgottenTasks = field(default_factory=ForgottenTasks)
+    readers: int = 0
+    """Of all tasks together."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
     lost_attempts: dict[str, Attempt] = field(default_factory=dict)
     """Of which it is still to be counted what they brought."""

@@ -48,6 +48,8 @@ class EffectRunner:
         self._node_token = node_token
         self._is_ending = False
         self._nodes: dict[str, NodeCommands] = {}
+        self._numbered = 0
+        """The highest number of a command to a node that was forgotten."""
         self._links: dict[str, _RunningLink] = {}
         self._run: dict[type, Callable[[Any], None]] = {
             effects.OpenLog: self._open_log,
@@ -69,6 +71,7 @@ class EffectRunner:
             effects.DeleteStagedModel: lambda effect: self.node(effect.node_id).delete_staged_model(effect),
             effects.StartWorker: lambda effect: self.node(effect.node_id).start_worker(effect),
             effects.StopWorker: lambda effect: self.node(effect.node_id).stop_worker(effect),
+            effects.LeaveNode: self._leave_node,
             effects.AttachWorker: self._attach_worker,
             effects.DetachWorker: self._detach_worker,
             effects.StartRun: self._start_run,
@@ -89,7 +92,8 @@ class EffectRunner:
         known = self._nodes.get(node_id)
         if known is not None and (known.address, known.process) == (address, process):
             return known
-        sequence = CommandSequence(self._authority, lambda: node_id)
+        # A node that was forgotten and comes back has seen the numbers of before.
+        sequence = CommandSequence(self._authority, lambda: node_id, self._numbered)
         if known is not None:
             self._tasks.spawn(f"close the old channel to {node_id}", known.close())
             sequence = known.sequence
@@ -156,6 +160,11 @@ class EffectRunner:
 
     def _now_ms(self) -> int:
         return round(self._clock.wall().timestamp() * 1000)
+
+    def _leave_node(self, effect: effects.LeaveNode) -> None:
+        if commands := self._nodes.pop(effect.node_id, None):
+            self._numbered = max(self._numbered, commands.sequence.last)
+            self._tasks.spawn(f"close the channel to {effect.node_id}", commands.close())
 
     def _attach_worker(self, effect: effects.AttachWorker) -> None:
         link = WorkerLink(

@@ -60,6 +60,8 @@ class WorkerLink:
         self._attempts: set[str] = set()
         self._starting: set[str] = set()
         self._to_release: set[str] = set()
+        self._told_of: set[Reason] = set()
+        """Why the link broke since the worker was attached last, as the log has it."""
 
     async def run(self) -> None:
         try:
@@ -68,7 +70,7 @@ class WorkerLink:
                     await self._follow()
                     refused = None
                 except LlorchError as error:
-                    _log.info("worker_link_broke", worker_id=self._worker_id, reason=error.reason, error=error.message)
+                    self._tell_once(error)
                     refused = _refusal(error)
                 self._post(events.WorkerSilent(self._worker_id, refused))
                 await asyncio.sleep(_ATTACH_AGAIN_AFTER_S)
@@ -96,6 +98,12 @@ class WorkerLink:
         if not is_on_its_way:
             self._tasks.spawn(f"release runs of {self._worker_id}", self._release_runs())
 
+    def _tell_once(self, error: LlorchError) -> None:
+        """It is tried again several times a second, perhaps for minutes: each reason goes into the log once."""
+        if error.reason not in self._told_of:
+            self._told_of.add(error.reason)
+            _log.info("worker_link_broke", worker_id=self._worker_id, reason=error.reason, error=error.message)
+
     async def _follow(self) -> None:
         """One connection of the stream; returns or raises when it is over."""
         await self._report_runs()
@@ -108,6 +116,7 @@ class WorkerLink:
             async for response in frames:
                 if not is_attached:
                     is_attached = True
+                    self._told_of.clear()
                     self._post(events.WorkerAttached(self._worker_id))
                 self._take_in(response.frame)
 

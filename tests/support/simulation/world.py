@@ -214,6 +214,7 @@ ONLY_TOLD: frozenset[type] = frozenset(
         effects.AnnouncePlacement,
         effects.Narrate,
         effects.WarnOfNode,
+        effects.LeaveNode,
         effects.AppendTerminal,
         effects.ForgetTask,
         effects.PersistPromise,

@@ -17,6 +17,7 @@ from orchestratord.core.facts.model import ModelRecord, SourceFacts
 from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
+from orchestratord.runtime import keeper as keeper_module
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.store.interface import AuditEntry, Ending
 from support.manual_clock import ManualClock
@@ -170,3 +171,19 @@ async def test_of_decisions_no_more_are_written_than_are_kept() -> None:
             world.keeper.keep_record(effects.PersistRecord(None, record))
         await world.keeper.write_lagging()
     assert store.written == [f"decision-{number}" for number in range(500, 1500)]
+
+
+async def test_what_lags_behind_a_full_disk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest is written once there is room again."""
+    monkeypatch.setattr(keeper_module, "MOST_LAGGING", 5)
+    store = FullDisk(1)
+    async with keeping(store) as world:
+        for number in range(4):
+            world.keeper.keep_record(effects.PersistRecord(None, SourceFacts(f"file:/{number}.gguf", number)))
+        await world.keeper.write_lagging()
+        for number in range(4, 8):
+            world.keeper.keep_record(effects.PersistRecord(None, SourceFacts(f"file:/{number}.gguf", number)))
+        await world.keeper.write_lagging()
+        assert [record.record_key for record in await store.records()] == [
+            f"file:/{number}.gguf" for number in range(3, 8)
+        ]

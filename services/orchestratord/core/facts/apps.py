@@ -52,6 +52,10 @@ class Apps:
     def find(self, name: str) -> App | None:
         return self._apps.get(name)
 
+    def has(self, name: str) -> bool:
+        """Callers without an app are as one, without a name."""
+        return not name or name in self._apps
+
     def by_key_hash(self, key_hash: str) -> App | None:
         return self._apps.get(self._by_key.get(key_hash, ""))
 

@@ -102,6 +102,14 @@ class Catalog:
         for name in self._by_source.get(learnt.source, ()):
             _know(self._models[name], learnt)
 
+    def forget_source(self, source: str) -> SourceFacts | None:
+        """What was known of a file that no model has."""
+        return self._sources.pop(source, None)
+
+    def unclaimed_sources(self) -> list[str]:
+        """Files of no model of which something is known, in the order in which that was learnt first. Linear."""
+        return [source for source in self._sources if source not in self._by_source]
+
     def known_of(self, source: str) -> SourceFacts:
         return self._sources.get(source) or SourceFacts(source)
 
@@ -122,6 +130,14 @@ class Catalog:
         if model is None:
             raise NotFound(Reason.MODEL_NOT_FOUND, self._unknown(name), metadata={"model": name[:128]})
         return model
+
+    def has(self, name: str) -> bool:
+        """As the name of a model, not as an alias."""
+        return name in self._models
+
+    def is_described(self, name: str, *, without: Origin) -> bool:
+        """Whether another origin than this one says something of the model."""
+        return any(origin is not without for origin in self._descriptions.get(name, ()))
 
     def find(self, name: str) -> Model | None:
         return self._models.get(name) or self._models.get(self._aliases.get(name, ""))

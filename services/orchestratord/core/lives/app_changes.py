@@ -10,6 +10,7 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import Attempt
+from orchestratord.core.lives import forgetting
 from orchestratord.core.state import BrainState
 
 
@@ -100,6 +101,8 @@ def attempt_ended(state: BrainState, attempt: Attempt) -> bool:
     settle(state, attempt)
     was_held = name in state.queue.held
     _hold_if_at_limit(state, name)
+    if state.apps.find(name) is None and not state.apps.usage(name).running:
+        state.apps.forget_usage(name)
     return was_held and name not in state.queue.held
 
 
@@ -146,8 +149,7 @@ def _take_in(state: BrainState, app: App) -> None:
 
 def _take_away(state: BrainState, name: str) -> None:
     state.apps.remove(name)
-    state.queue.weights.pop(name, None)
-    state.queue.held.discard(name)
+    forgetting.app_gone(state, name)
     if not state.apps.usage(name).running:
         state.apps.forget_usage(name)
     state.look_again = True

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from llorch.errors import Reason
+from llorch.errors import Reason, ResourceExhausted
 from llorch.options.model import LoadOptions
 from llorch.options.option import values_of
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
@@ -25,6 +25,10 @@ from orchestratord.core.placement.load_planning import Outlook, outlook
 from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.placement.worker_specs import what_to_load
 from orchestratord.core.state import BrainState
+
+MOST_LOADS = 1024
+"""From this many on, callers are asked to wait with further ones. Tasks may still have models loaded."""
+_LOADS_RETRY_MS = 10_000
 
 LOOKS_AT_ONCE = 16
 """Models for which a place is looked for after one event."""
@@ -97,11 +101,22 @@ def load_asked(state: BrainState, event: ModelLoadAsked) -> str:
     load.places = event.places
     looked = outlook(state, model, load.lane, places=event.places)
     availability.refuse_if_nowhere(state, model, load.lane, looked, event.places)
+    _refuse_too_many(state)
     state.refusals.pop(model.name, None)
     state.loads.add(load)
     if looked.plan is not None:
         _carry_out(state, model, load, looked)
     return load.load_id
+
+
+def _refuse_too_many(state: BrainState) -> None:
+    if len(state.loads) >= MOST_LOADS:
+        raise ResourceExhausted(
+            Reason.TOO_MANY_CALLS,
+            f"{len(state.loads)} loads are under way or wait for a place already; `llorch ps` lists them; wait for "
+            "some of them, or unload models",
+            retry_after_ms=_LOADS_RETRY_MS,
+        )
 
 
 def staged(state: BrainState, event: ModelStaged) -> None:
@@ -159,6 +174,8 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
     node = state.fleet.nodes.get(node_id)
     if node is not None and reason is Reason.DRAINING:
         suspect(state, node)
+        return
+    if not state.catalog.has(name):
         return
     if reason in _OF_OTHER_CALLS:
         reason = Reason.MODEL_LOAD_FAILED

@@ -22,6 +22,7 @@ from orchestratord.core.lives import (
     assignment_changes,
     decision_record,
     devices,
+    forgetting,
     known_nodes,
     learning,
     measuring,
@@ -74,6 +75,7 @@ def recovery_over(state: BrainState, _: str) -> None:
     for name in list(state.queue.models()):
         if state.catalog.find(name) is None:
             task_life.fail_waiting(state, name, TaskError(Reason.MODEL_NOT_FOUND, _nowhere(name)))
+    forgetting.unclaimed_files(state)
     state.look_again = True
 
 

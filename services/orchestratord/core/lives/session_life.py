@@ -106,8 +106,11 @@ def _keep(state: BrainState, session: Session) -> None:
     state.sessions.put(session, ends_at)
     if not state.sessions.is_busy(session):
         state.timers.at(ends_at, TimerKind.SESSION, session.record_key)
+    if (oldest := state.sessions.one_too_many()) is not None:
+        _remove(state, oldest)
 
 
 def _remove(state: BrainState, session: Session) -> None:
     state.sessions.remove(session.app, session.session_id)
+    state.timers.cancel(session.record_key, TimerKind.SESSION)
     state.emit(PersistRecord(session, None))

@@ -14,7 +14,7 @@ from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt, Task, TaskState
-from orchestratord.core.lives import app_changes, decision_record, learning, model_unloading
+from orchestratord.core.lives import app_changes, decision_record, forgetting, learning, model_unloading
 from orchestratord.core.placement import prediction, promises
 from orchestratord.core.placement.workers import place_task
 from orchestratord.core.state import BrainState
@@ -101,6 +101,7 @@ def _worker_for(state: BrainState, task: Task) -> Worker | None:
 def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     charged = prediction.expected_tokens(state, task.request)
     place = state.queue.take(task.task_id, charged)
+    forgetting.wait_over(state, place)
     task.move_to(TaskState.RUNNING)
     task.end_wait()
     task.attempts += 1

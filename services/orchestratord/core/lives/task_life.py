@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from llorch.errors import Reason
+from llorch.errors import Reason, ResourceExhausted
 from llorch.finish_reason import FinishReason
 from orchestratord.core.effects import AppendTerminal, ForgetTask, Narrate, PersistTerminal
 from orchestratord.core.events import (
@@ -31,13 +31,18 @@ from orchestratord.core.facts.task import (
     Terminal,
 )
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import learning, session_life, task_dispatch, token_usage
+from orchestratord.core.lives import forgetting, learning, session_life, task_dispatch, token_usage
 from orchestratord.core.placement import prediction, promises, replicas
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
 STOPS_WITHIN_S = 1.0
 """A cancelled run ends within a step of its engine, in a prompt within a quarter of a second."""
+
+MOST_READERS = 4096
+"""Of all tasks together. One that does not read holds up to 100 KiB, until it is dropped."""
+MOST_READERS_OF_TASK = 64
+_READERS_RETRY_MS = 1000
 
 _CLOSE_TO_DEADLINE_S = 0.1
 _CUT_SHORT = frozenset({FinishReason.CANCELLED, FinishReason.DEADLINE})
@@ -162,8 +167,9 @@ def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) 
 
 def _leave(state: BrainState, task: Task, final: TaskState) -> None:
     if task.task_id in state.queue:
-        state.queue.remove(task.task_id)
+        forgetting.wait_over(state, state.queue.remove(task.task_id))
     task.move_to(final)
+    state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START, TimerKind.READER_GRACE)
     session_life.turn_ended(state, task.request)
     learning.judge_end(state, task)
     task.request = task.request.without_work()
@@ -251,10 +257,22 @@ def terminal_persisted(state: BrainState, event: TerminalPersisted) -> None:
 
 
 def reader_attached(state: BrainState, event: ReaderAttached) -> None:
-    state.task(event.task_id).readers += 1
+    task = state.task(event.task_id)
+    if task.readers >= MOST_READERS_OF_TASK:
+        raise _too_many_readers(f"task '{task.task_id}' has {task.readers} readers already")
+    refuse_too_many_readers(state)
+    task.readers += 1
+    state.readers += 1
+
+
+def refuse_too_many_readers(state: BrainState) -> None:
+    """Also before a task is admitted that is nothing without its reader."""
+    if state.readers >= MOST_READERS:
+        raise _too_many_readers(f"this orchestrator has {state.readers} readers of tasks already")
 
 
 def reader_left(state: BrainState, event: ReaderLeft) -> None:
+    state.readers -= 1
     task = state.tasks.get(event.task_id)
     if task is None:
         return
@@ -326,6 +344,7 @@ def forget(state: BrainState, task_id: str) -> None:
     if task_id not in state.finished:
         return
     del state.finished[task_id]
+    state.timers.cancel(task_id, TimerKind.RETENTION)
     task = state.tasks.pop(task_id)
     if task.request.request_id:
         state.by_request_id.pop((task.request.app, task.request.request_id), None)
@@ -352,6 +371,14 @@ def keep_finished(state: BrainState, task: Task, for_s: float) -> None:
 
 def _lost(what_happened: str) -> TaskError:
     return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again")
+
+
+def _too_many_readers(what: str) -> ResourceExhausted:
+    return ResourceExhausted(
+        Reason.TOO_MANY_CALLS,
+        f"{what}; end some of the streams that are open, or try again later",
+        retry_after_ms=_READERS_RETRY_MS,
+    )
 
 
 def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
