@@ -3,11 +3,9 @@
 Everything is checked for every request, whatever its path and method; what is open is listed in the door.
 """
 
-import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
 
 from gatewayd.exchange import Exchange
 from gatewayd.token_mismatch import tokens_differ
@@ -23,6 +21,7 @@ from llorch.auth import (
     same_token,
 )
 from llorch.errors import InvalidArgument, LlorchError, PermissionDenied, Reason, Unauthenticated
+from llorch.host_name import host_name, is_numeric_host
 from llorch.identifiers import token_fingerprint
 from llorch.ports import join_address
 
@@ -44,12 +43,12 @@ class HostGuard:
 
     def check(self, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
-        name = _host_name(host)
+        name = host_name(host)
         if name is None:
             raise InvalidArgument(
                 Reason.MALFORMED_REQUEST, "the request has no valid Host header; send one, NAME or NAME:PORT"
             )
-        if name not in self._hosts and not _is_address(name):
+        if name not in self._hosts and not is_numeric_host(name):
             raise PermissionDenied(
                 Reason.NOT_PERMITTED,
                 f"this gateway does not answer to the name {name}; allow it with --allowed-host {name}",
@@ -115,23 +114,3 @@ def _shown_token(headers: Mapping[str, str]) -> str | None:
     if shown is not None and _TOKEN.fullmatch(shown) is None:
         raise Unauthenticated(Reason.TOKEN_INVALID, "the bearer token has characters that no token has")
     return shown
-
-
-def _host_name(host: str) -> str | None:
-    """The name in `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`; None where it is none of these."""
-    try:
-        parts = urlsplit(f"//{host}")
-        _ = parts.port
-    except ValueError:
-        return None
-    if parts.netloc != host or parts.username is not None or not parts.hostname:
-        return None
-    return parts.hostname.rstrip(".")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
-        return False
-    return True

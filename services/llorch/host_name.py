@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 
 def host_name(host: str) -> str | None:
-    """The name in `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`, in lower case; None for it is none of these."""
+    """Of `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`, in lower case; None where it is none of these."""
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port

@@ -19,7 +19,7 @@ def model_gone(state: BrainState, name: str) -> None:
     state.demand.forget(name)
     state.load_failures.pop(name, None)
     state.refusals.pop(name, None)
-    state.timers.cancel(name, TimerKind.RETRY_LOAD)
+    state.timers.cancel(name, TimerKind.RETRY_LOAD, TimerKind.FORGET_FAILURE)
     state.to_look_at.pop(name, None)
     for lane in [lane for lane in state.waits_told if lane.model == name]:
         del state.waits_told[lane]
