@@ -366,7 +366,7 @@ def test_where_outputs_are_too_large_the_oldest_finished_task_goes_and_then_the_
     driver.handle(too_large)
     failed = driver.task(running).terminal
     assert isinstance(failed, TaskError)
-    assert (failed.reason, failed.retryable) == (Reason.OUTPUT_TOO_LARGE, True)
+    assert (failed.reason, failed.retryable) == (Reason.OUTPUT_TOO_LARGE, False)
     assert driver.last(effects.CancelRun)
     driver.handle(events.OutputsTooLarge(""))
     driver.handle(events.OutputsTooLarge(""))
