@@ -15,7 +15,7 @@ def main() -> None:
     async def serve(stop: asyncio.Event) -> None:
         await app.run(settings, stop)
 
-    run(serve, "gatewayd", log_level=settings.log_level)
+    run(serve, "gatewayd", log_level=settings.log_level, own_log=settings.own_log)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The composition root: builds everything once, runs it, and takes it down in order."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -11,7 +12,9 @@ from gatewayd import errors
 from gatewayd.door import Api, Door
 from gatewayd.event_stream import EventStream
 from gatewayd.health import Health
-from gatewayd.http_server import HttpServer
+from gatewayd.http.server import HttpServer
+from gatewayd.key_check import KeyCheck
+from gatewayd.long_strings import read_long_strings_fast
 from gatewayd.openai import errors as openai_errors
 from gatewayd.openai.openai_door import OpenAiDoor
 from gatewayd.request_body import BodyReader
@@ -20,6 +23,7 @@ from gatewayd.routes import read_routes
 from gatewayd.rpc_door import RpcDoor
 from gatewayd.security import ClientCheck, HostGuard
 from gatewayd.settings import GatewaySettings
+from gatewayd.slots import Slots
 from gatewayd.upstream import Upstream
 from llama_orch.v2 import (
     app_service_pb2,
@@ -41,6 +45,9 @@ from llorch.token_rules import refuse_open_bind
 DRAIN_S = 2.0
 """How long streams have to send their end, and calls to be answered."""
 
+_THREAD_TURN_S = 0.001
+"""How long the loop waits for a thread that reads a large body, each time it wants to go on. Python's default: 5 ms."""
+
 _SERVICES = (
     task_service_pb2,
     session_service_pb2,
@@ -56,9 +63,13 @@ _log = get_logger("gatewayd")
 async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Until `stop` is set. Then nothing new is accepted, streams end with DRAINING, and the rest is closed."""
     refuse_open_bind(settings.bind, settings.token)
+    read_long_strings_fast()
+    sys.setswitchinterval(_THREAD_TURN_S)
     with _listening(settings) as (server, address):
         async with _orchestrator(settings) as channel, TaskSupervisor("gatewayd") as tasks:
-            door = build_door(settings, channel, stop)
+            streams = EventStream(stop)
+            door = build_door(settings, channel, streams)
+            tasks.spawn("end of streams", streams.end_when_draining())
             serving = tasks.spawn("http server", server.serve(door, stop, DRAIN_S))
             _log.info("ready", address=address, orchestrator=settings.orchestrator)
             if settings.address_file is not None:
@@ -66,19 +77,19 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
             await serving
 
 
-def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, draining: asyncio.Event) -> Door:
+def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, streams: EventStream) -> Door:
     upstream = Upstream(channel, settings.call_timeout_s, shows_token=settings.token is not None)
-    streams = EventStream(draining)
     bodies = BodyReader(settings.max_body_mib * 2**20, settings.body_timeout_s)
-    health = Health(upstream)
+    health, clock = Health(upstream), SystemClock()
     rpc_door = RpcDoor(RouteTable(read_routes(orchestrator_services())), upstream, streams, bodies)
-    openai_door = OpenAiDoor(upstream, streams, bodies, SystemClock())
+    openai_door = OpenAiDoor(upstream, streams, bodies, clock)
     return Door(
         HostGuard(split_address(settings.bind)[0], settings.allowed_host, settings.allowed_origin),
         ClientCheck(settings.token, optional=settings.auth_optional),
+        KeyCheck(upstream, clock),
         {"/healthz": health.answer_alive, "/readyz": health.answer_ready},
         (Api("/v1/", openai_door, openai_errors), Api("", rpc_door, errors, rpc_door.turn_away)),
-        settings.max_requests,
+        Slots(settings.max_requests, settings.max_per_address),
     )
 
 
@@ -88,7 +99,7 @@ def orchestrator_services() -> list[ServiceDescriptor]:
 
 @contextmanager
 def _listening(settings: GatewaySettings) -> Iterator[tuple[HttpServer, str]]:
-    server = HttpServer(settings.bind, settings.max_connections)
+    server = HttpServer(settings.bind, settings.max_connections, settings.max_per_address)
     try:
         yield server, server.listen()
     finally:

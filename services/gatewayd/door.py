@@ -1,16 +1,20 @@
-"""The ASGI application: what is done for every request of either API."""
+"""What is done for every request of either API."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gatewayd.errors import Headers, http_status
-from gatewayd.exchange import ClientGone, Exchange, Receive, Scope, Send
+from gatewayd.exchange import Exchange
+from gatewayd.http.stream import RequestHead, Stream
 from gatewayd.json_codec import encode_json
+from gatewayd.key_check import KeyCheck
 from gatewayd.security import ClientCheck, HostGuard, peer_of
+from gatewayd.slots import Slots
 from gatewayd.transcode import JSON
-from llorch.errors import Internal, LlorchError, Reason, ResourceExhausted, Unauthenticated
+from llorch.errors import Internal, InvalidArgument, LlorchError, Reason, ResourceExhausted, Unauthenticated
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.rpc.call_context import CORRELATION_ID, CallInfo, enter_call
@@ -18,7 +22,7 @@ from llorch.rpc.client import Metadata
 
 Handler = Callable[[Exchange, Metadata], Awaitable[None]]
 OpenHandler = Callable[[Exchange], Awaitable[None]]
-TurnAway = Callable[[Exchange, LlorchError], Awaitable[None]]
+TurnAway = Callable[[Exchange, LlorchError], None]
 
 
 class ErrorShape(Protocol):
@@ -43,7 +47,6 @@ class Api:
 
 
 _CORRELATION = re.compile(r"[\x21-\x7e]{1,128}")
-_RETRY_WHEN_FULL_MS = 1000
 _log = get_logger("gatewayd")
 
 
@@ -57,61 +60,59 @@ class Door:
         self,
         hosts: HostGuard,
         clients: ClientCheck,
+        keys: KeyCheck,
         open_paths: Mapping[str, OpenHandler],
         apis: Sequence[Api],
-        max_requests: int,
+        slots: Slots,
     ) -> None:
         self._hosts = hosts
         self._clients = clients
+        self._keys = keys
         self._open_paths = open_paths
         self._apis = apis
-        self._max_requests = max_requests
-        self._serving = 0
+        self._slots = slots
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._serve(Exchange(scope, receive, send))
-        else:
-            await send({"type": "websocket.close"})
-
-    async def _serve(self, exchange: Exchange) -> None:
+    async def __call__(self, head: RequestHead, stream: Stream) -> None:
+        exchange = Exchange(head, stream)
         call = _enter_call(exchange)
         api = next(api for api in self._apis if exchange.raw_path.startswith(api.prefix))
-        self._serving += 1
         try:
             await self._admit_and_handle(exchange, call, api)
-        except ClientGone:
-            _log.debug("client_gone", path=exchange.raw_path)
         except LlorchError as error:
-            await _refuse(exchange, error, api.errors)
+            _refuse(exchange, error, api.errors)
         except Exception as error:  # noqa: BLE001  # the last one who can answer
             _log.error("request_failed", path=exchange.raw_path, exc_info=error)
-            await _refuse(exchange, _internal(exchange), api.errors)
-        finally:
-            self._serving -= 1
+            _refuse(exchange, _internal(exchange), api.errors)
 
     async def _admit_and_handle(self, exchange: Exchange, call: CallInfo, api: Api) -> None:
         self._hosts.check(exchange.headers)
+        _refuse_websocket(exchange)
         open_handler = self._open_paths.get(exchange.raw_path)
         if open_handler is not None:
             await open_handler(exchange)
             return
-        if self._serving > self._max_requests:
-            full = ResourceExhausted(
-                Reason.TOO_MANY_CALLS,
-                f"this gateway serves {self._max_requests} requests already",
-                retry_after_ms=_RETRY_WHEN_FULL_MS,
-            )
-            if api.turn_away is None:
-                raise full
-            await api.turn_away(exchange, full)
-            return
         identity, metadata = self._clients.admit(exchange)
         call.identity = identity.name
+        metadata = (*metadata, (CORRELATION_ID, exchange.correlation_id))
         try:
-            await api.handler(exchange, (*metadata, (CORRELATION_ID, exchange.correlation_id)))
+            if self._clients.is_unchecked(exchange):
+                await self._keys.ask(exchange, metadata)
+            await self._handle_in_slot(exchange, metadata, api)
         except Unauthenticated as error:
             raise self._clients.to_client(exchange, error) from None
+
+    async def _handle_in_slot(self, exchange: Exchange, metadata: Metadata, api: Api) -> None:
+        try:
+            self._slots.take(exchange, asyncio.get_running_loop().time())
+        except ResourceExhausted as full:
+            if api.turn_away is None:
+                raise
+            api.turn_away(exchange, full)
+            return
+        try:
+            await api.handler(exchange, metadata)
+        finally:
+            self._slots.leave(exchange)
 
 
 def _enter_call(exchange: Exchange) -> CallInfo:
@@ -122,12 +123,21 @@ def _enter_call(exchange: Exchange) -> CallInfo:
     return call
 
 
-async def _refuse(exchange: Exchange, error: LlorchError, shape: ErrorShape) -> None:
+def _refuse_websocket(exchange: Exchange) -> None:
+    if exchange.headers.get("upgrade", "").lower() == "websocket":
+        raise InvalidArgument(
+            Reason.MALFORMED_REQUEST,
+            "this gateway takes no websockets; streams are server-sent events, e.g. GET /v2/tasks/TASK_ID/events",
+        )
+
+
+def _refuse(exchange: Exchange, error: LlorchError, shape: ErrorShape) -> None:
     if exchange.started:
         _log.error("answer_broken_off", path=exchange.raw_path, reason=error.reason.value)
+        exchange.abort()
         return
     body = encode_json(shape.error_body(error, exchange.correlation_id))
-    await exchange.answer(http_status(error), JSON, body, shape.error_headers(error))
+    exchange.answer(http_status(error), JSON, body, shape.error_headers(error))
 
 
 def _internal(exchange: Exchange) -> Internal:

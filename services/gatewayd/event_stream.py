@@ -1,15 +1,14 @@
 """A server-streaming RPC as server-sent events, until the client, the orchestrator or the gateway ends it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from gatewayd import sse
 from gatewayd.exchange import Exchange
-from gatewayd.outbox import Outbox
 from llorch.errors import Internal, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
+from llorch.rpc.incoming import Incoming
 from llorch.rpc.status import has_broken
 
 KEEP_ALIVE_EVERY_S = 15.0
@@ -48,77 +47,101 @@ class EventStream:
 
     def __init__(self, draining: asyncio.Event) -> None:
         self._draining = draining
+        self._open: set[Incoming[Any]] = set()
+
+    async def end_when_draining(self) -> None:
+        """To be run beside the streams."""
+        await self._draining.wait()
+        for incoming in self._open:
+            incoming.end(_draining())
 
     async def relay(
         self,
         exchange: Exchange,
-        stream: AbstractAsyncContextManager[AsyncIterator[Any]],
+        stream: AbstractAsyncContextManager[Incoming[Any]],
         frames: Frames = sse,
     ) -> None:
         """Raises LlorchError as long as nothing was sent; after that the stream ends with the error."""
-        outbox = Outbox()
-        async with stream as responses, asyncio.TaskGroup() as tasks:
-            watchers = [
-                tasks.create_task(_read(responses, outbox, frames), name="read the orchestrator's stream"),
-                tasks.create_task(_end_when_gone(exchange, outbox), name="watch for the client's leaving"),
-                tasks.create_task(self._end_when_draining(outbox), name="watch for the gateway's end"),
-            ]
-            try:
-                await self._write(exchange, outbox, frames)
-            finally:
-                for watcher in watchers:
-                    watcher.cancel()
-        if outbox.error is not None and not exchange.started:
-            raise outbox.error
-
-    async def _write(self, exchange: Exchange, outbox: Outbox, frames: Frames) -> None:
-        await outbox.wait_ready(FIRST_EVENT_WITHIN_S)
-        if exchange.is_gone or (outbox.is_over and outbox.error and not frames.may_begin_with(outbox.error)):
-            return
-        await exchange.start(200, _HEADERS)
-        while not (outbox.is_over or exchange.is_gone):
-            ready = await outbox.wait_ready(KEEP_ALIVE_EVERY_S)
-            await exchange.write(outbox.take() if ready else sse.KEEP_ALIVE)
-        if outbox.error is not None:
-            await exchange.write(frames.encode_error(outbox.error))
-        await exchange.end()
-
-    async def _end_when_draining(self, outbox: Outbox) -> None:
-        await self._draining.wait()
-        outbox.end(
-            Unavailable(
-                Reason.DRAINING,
-                "this gateway is shutting down, and this stream ends with it; ask for it again",
-                retry_after_ms=_RETRY_WHEN_DRAINING_MS,
-            )
-        )
+        if self._draining.is_set():
+            raise _draining()
+        pulse = _Pulse(exchange)
+        exchange.probe_with(sse.KEEP_ALIVE)
+        try:
+            async with stream as responses:
+                self._open.add(responses)
+                try:
+                    await _copy(responses, exchange, frames, pulse)
+                finally:
+                    self._open.discard(responses)
+        except LlorchError as error:
+            shown = _in_words_of_the_client(error)
+            if not exchange.started and not frames.may_begin_with(shown):
+                raise shown from None
+            pulse.begin()
+            exchange.write(frames.encode_error(shown))
+        finally:
+            pulse.stop()
+        pulse.begin()
+        exchange.end()
 
 
-async def answer_with(exchange: Exchange, error: LlorchError, frames: Frames) -> None:
+def answer_with(exchange: Exchange, error: LlorchError, frames: Frames) -> None:
     """A stream that has nothing but its end to tell."""
-    await exchange.start(200, _HEADERS)
-    await exchange.write(frames.encode_error(error))
-    await exchange.end()
+    exchange.start(200, _HEADERS)
+    exchange.write(frames.encode_error(error))
+    exchange.end()
 
 
-async def _end_when_gone(exchange: Exchange, outbox: Outbox) -> None:
-    await exchange.wait_gone()
-    outbox.end()
+class _Pulse:
+    """Begins a stream that has nothing to say yet, and shows that it lives while it has not."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._loop = asyncio.get_running_loop()
+        self._wrote = False
+        self._timer = self._loop.call_later(FIRST_EVENT_WITHIN_S, self._beat)
+
+    def begin(self) -> None:
+        if not self._exchange.started:
+            self._exchange.start(200, _HEADERS)
+
+    def write(self, frame: bytes) -> None:
+        self.begin()
+        self._wrote = True
+        self._exchange.write(frame)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _beat(self) -> None:
+        self.begin()
+        if not self._wrote and not self._exchange.is_backed_up:
+            self._exchange.write(sse.KEEP_ALIVE)
+        self._wrote = False
+        self._timer = self._loop.call_later(KEEP_ALIVE_EVERY_S, self._beat)
 
 
-async def _read(responses: AsyncIterator[Any], outbox: Outbox, frames: Frames) -> None:
-    try:
-        async for response in responses:
+async def _copy(responses: Incoming[Any], exchange: Exchange, frames: Frames, pulse: _Pulse) -> None:
+    """While the client lags nothing is read, and the orchestrator keeps what follows, to send it in one message."""
+    async for response in responses:
+        try:
             frame = frames.encode_response(response)
-            if frame:
-                await outbox.put(frame)
-    except LlorchError as error:
-        outbox.end(_in_words_of_the_client(error))
-    except Exception as error:  # noqa: BLE001  # a stream never ends without a word
-        _log.error("stream_failed", exc_info=error)
-        outbox.end(Internal(Reason.INTERNAL, "an internal error ended this stream; the gateway's log has it"))
-    else:
-        outbox.end()
+        except LlorchError:
+            raise
+        except Exception as error:
+            _log.error("stream_failed", exc_info=error)
+            raise Internal(Reason.INTERNAL, "an internal error ended this stream; the gateway's log has it") from error
+        if frame:
+            pulse.write(frame)
+            await exchange.wait_taken()
+
+
+def _draining() -> Unavailable:
+    return Unavailable(
+        Reason.DRAINING,
+        "this gateway is shutting down, and this stream ends with it; ask for it again",
+        retry_after_ms=_RETRY_WHEN_DRAINING_MS,
+    )
 
 
 def _in_words_of_the_client(error: LlorchError) -> LlorchError:

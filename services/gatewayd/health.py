@@ -15,13 +15,13 @@ class Health:
 
     async def answer_alive(self, exchange: Exchange) -> None:
         _refuse_other_methods(exchange)
-        await exchange.answer(200, JSON, encode_json({"status": "ok"}))
+        exchange.answer(200, JSON, encode_json({"status": "ok"}))
 
     async def answer_ready(self, exchange: Exchange) -> None:
         """Raises what keeps the orchestrator from serving, which is answered like every error."""
         _refuse_other_methods(exchange)
         await self._upstream.check_health()
-        await exchange.answer(200, JSON, encode_json({"status": "ready"}))
+        exchange.answer(200, JSON, encode_json({"status": "ready"}))
 
 
 def _refuse_other_methods(exchange: Exchange) -> None:

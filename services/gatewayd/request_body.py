@@ -5,21 +5,31 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gatewayd.exchange import Exchange
+from gatewayd.json_size import check_values
 
 T = TypeVar("T")
 
 # What takes longer to read than the streams can wait goes to a thread.
-_LARGE_BYTES = 128 * 1024
+_LARGE_BYTES = 16 * 1024
 
 
 class BodyReader:
+    """Large bodies are read one at a time: every thread that computes makes the event loop wait for its turn."""
+
     def __init__(self, max_bytes: int, timeout_s: float) -> None:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self._turn = asyncio.Semaphore(1)
 
     async def read(self, exchange: Exchange, build: Callable[[bytes], T]) -> T:
         """What `build` makes of the body."""
         body = await exchange.read_body(self._max_bytes, self._timeout_s)
         if len(body) < _LARGE_BYTES:
             return build(body)
-        return await asyncio.to_thread(build, body)
+        async with self._turn:
+            return await asyncio.to_thread(_checked, build, body)
+
+
+def _checked(build: Callable[[bytes], T], body: bytes) -> T:
+    check_values(body)
+    return build(body)

@@ -37,11 +37,11 @@ class RpcDoor:
                 frames = TaskFrames(comes_back=_resume(request, exchange))
             await self._streams.relay(exchange, self._upstream.open_stream(route.rpc, request, metadata), frames)
         else:
-            response = await exchange.unless_gone(self._upstream.call(route.rpc, request, metadata))
+            response = await self._upstream.call(route.rpc, request, metadata)
             content = build_answer(route, response)
-            await exchange.answer(route.success_status, content.content_type, content.data)
+            exchange.answer(route.success_status, content.content_type, content.data)
 
-    async def turn_away(self, exchange: Exchange, error: LlorchError) -> None:
+    def turn_away(self, exchange: Exchange, error: LlorchError) -> None:
         """For a gateway that is full: the reader of a task that comes back is told to come again."""
         route, variables = self._routes.find(exchange.method, exchange.raw_path)
         if not _reads_a_task(route):
@@ -50,7 +50,7 @@ class RpcDoor:
         frames = TaskFrames(comes_back=_resume(request, exchange))
         if not frames.may_begin_with(error):
             raise error
-        await answer_with(exchange, error, frames)
+        answer_with(exchange, error, frames)
 
     async def _read_request(self, exchange: Exchange, route: Route, variables: Mapping[str, str]) -> Message:
         if not route.body:

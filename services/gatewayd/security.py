@@ -3,11 +3,9 @@
 Everything is checked for every request, whatever its path and method; what is open is listed in the door.
 """
 
-import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
 
 from gatewayd.exchange import Exchange
 from gatewayd.token_mismatch import tokens_differ
@@ -23,6 +21,7 @@ from llorch.auth import (
     same_token,
 )
 from llorch.errors import InvalidArgument, LlorchError, PermissionDenied, Reason, Unauthenticated
+from llorch.host_name import host_name, is_numeric_host
 from llorch.identifiers import token_fingerprint
 from llorch.ports import join_address
 
@@ -44,10 +43,12 @@ class HostGuard:
 
     def check(self, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
-        name = _host_name(host)
+        name = host_name(host)
         if name is None:
-            raise InvalidArgument(Reason.MALFORMED_REQUEST, "the request has no valid Host header")
-        if name not in self._hosts and not _is_address(name):
+            raise InvalidArgument(
+                Reason.MALFORMED_REQUEST, "the request has no valid Host header; send one, NAME or NAME:PORT"
+            )
+        if name not in self._hosts and not is_numeric_host(name):
             raise PermissionDenied(
                 Reason.NOT_PERMITTED,
                 f"this gateway does not answer to the name {name}; allow it with --allowed-host {name}",
@@ -84,14 +85,18 @@ class ClientCheck:
             return Identity(token_fingerprint(shown)), tuple(metadata.items())
         return self._auth.authenticate(metadata, peer), tuple(metadata.items())
 
+    def is_unchecked(self, exchange: Exchange) -> bool:
+        """Whether the client shows what only the orchestrator can tell from a made-up key."""
+        shown = _shown_token(exchange.headers)
+        return shown is not None and is_app_key(shown) and not (self._token and same_token(shown, self._token))
+
     def to_client(self, exchange: Exchange, refusal: Unauthenticated) -> LlorchError:
         """What to answer where the orchestrator refused a client that was admitted here: its fault only if it showed a
         key or a token that this gateway could not check.
         """
-        shown = _shown_token(exchange.headers)
         if self._token is None:
             return refusal
-        if shown is not None and is_app_key(shown) and not same_token(shown, self._token):
+        if self.is_unchecked(exchange):
             return refusal
         return tokens_differ(refusal, shows_token=True)
 
@@ -109,23 +114,3 @@ def _shown_token(headers: Mapping[str, str]) -> str | None:
     if shown is not None and _TOKEN.fullmatch(shown) is None:
         raise Unauthenticated(Reason.TOKEN_INVALID, "the bearer token has characters that no token has")
     return shown
-
-
-def _host_name(host: str) -> str | None:
-    """The name in `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`; None where it is none of these."""
-    try:
-        parts = urlsplit(f"//{host}")
-        _ = parts.port
-    except ValueError:
-        return None
-    if parts.netloc != host or parts.username is not None or not parts.hostname:
-        return None
-    return parts.hostname.rstrip(".")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
-        return False
-    return True

@@ -29,7 +29,18 @@ class GatewaySettings(DaemonSettings, section="gateway"):
     max_body_mib: int = Field(4, ge=1, le=12, description="Largest request body, in MiB.")
     max_requests: int = Field(1024, ge=1, le=65536, description="Requests that are served at once, streams included.")
     max_connections: int = Field(
-        2048, ge=1, le=65536, description="Connections that are open at once; more are closed."
+        2048,
+        ge=1,
+        le=65536,
+        description="Connections that are open at once. Beyond it, the oldest one without a request that is being "
+        "served leaves for a new one.",
+    )
+    max_per_address: int = Field(
+        256,
+        ge=1,
+        le=65536,
+        description="Connections, and requests, of one address of another machine at once; an IPv6 network of 64 bits "
+        "counts as one. Behind a reverse proxy on another machine, all its clients are one address.",
     )
     body_timeout_s: float = Field(30.0, gt=0, description="Seconds in which a request body has to arrive.")
     call_timeout_s: float = Field(

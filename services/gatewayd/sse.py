@@ -7,7 +7,6 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from gatewayd.errors import is_retryable
 from gatewayd.events_json import event_json
 from gatewayd.json_codec import encode_json
 from gatewayd.transcode import message_to_json
@@ -31,7 +30,7 @@ def encode_error(error: LlorchError) -> bytes:
         "type": "error",
         "code": error.reason.value,
         "message": error.message,
-        "retryable": is_retryable(error),
+        "retryable": error.reason.is_retryable,
     }
     if error.retry_after_ms is not None:
         shown["retry_after_ms"] = error.retry_after_ms

@@ -10,7 +10,6 @@ go.
 from typing import Any
 
 from gatewayd import sse
-from gatewayd.errors import is_retryable
 from gatewayd.json_codec import encode_json
 from llorch.errors import LlorchError, Reason
 from llorch.rpc.status import has_broken
@@ -42,7 +41,7 @@ class TaskFrames:
 
 def _may_pass(error: LlorchError) -> bool:
     """Nothing is said of the task: the call broke on its way, or was refused for now."""
-    return is_retryable(error) or has_broken(error)
+    return error.reason.is_retryable or has_broken(error)
 
 
 def _is_reset(error: LlorchError) -> bool:

@@ -1,6 +1,5 @@
 """Calls to the orchestrator, for RPCs that are known by their descriptors only."""
 
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gatewayd.token_mismatch import tokens_differ
 from llorch.errors import Reason, Unauthenticated, Unavailable
 from llorch.rpc.client import Metadata, call, open_stream
+from llorch.rpc.incoming import Incoming
 
 _HEALTH_TIMEOUT_S = 2.0
 
@@ -35,7 +35,7 @@ class Upstream:
 
     def open_stream(
         self, rpc: MethodDescriptor, request: Message, metadata: Metadata
-    ) -> AbstractAsyncContextManager[AsyncIterator[Any]]:
+    ) -> AbstractAsyncContextManager[Incoming[Any]]:
         """The responses of a server-streaming RPC; leaving the block cancels it."""
         return open_stream(self._method(rpc), request, metadata=metadata)
 

@@ -93,7 +93,8 @@ class BearerAuth:
         if self._token is None:
             raise Unauthenticated(
                 Reason.TOKEN_MISSING,
-                "this server has no token set and so accepts callers from its own machine only",
+                "this server has no token set and so accepts callers from its own machine only, and none for whom a "
+                "proxy says that it forwards; set its token, and show it",
             )
         if shown is None:
             raise Unauthenticated(Reason.TOKEN_MISSING, "a bearer token is needed: authorization: Bearer <token>")

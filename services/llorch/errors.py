@@ -55,9 +55,13 @@ class Reason(StrEnum):
     MODEL_LOAD_FAILED = "MODEL_LOAD_FAILED"
     MODEL_IN_USE = "MODEL_IN_USE"
     UNSUPPORTED_SOURCE = "UNSUPPORTED_SOURCE"
+    SOURCE_REFUSED = "SOURCE_REFUSED"
     NO_DEVICE = "NO_DEVICE"
     PIN_EXCLUDES_ALL = "PIN_EXCLUDES_ALL"
     ASSIGNMENT_CONFLICT = "ASSIGNMENT_CONFLICT"
+    SET_ELSEWHERE = "SET_ELSEWHERE"
+    NAME_TAKEN = "NAME_TAKEN"
+    OTHER_STATE_NEEDED = "OTHER_STATE_NEEDED"
     TASK_NOT_FOUND = "TASK_NOT_FOUND"
     EXPIRED = "EXPIRED"
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
@@ -86,6 +90,7 @@ class Reason(StrEnum):
     CANCELLED = "CANCELLED"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     BUDGET_SPENT = "BUDGET_SPENT"
+    OUTPUT_TOO_LARGE = "OUTPUT_TOO_LARGE"
     STALE_EPOCH = "STALE_EPOCH"
     STALE_SESSION = "STALE_SESSION"
     NOT_LEADER = "NOT_LEADER"
@@ -101,7 +106,39 @@ class Reason(StrEnum):
     UPSTREAM_UNAVAILABLE = "UPSTREAM_UNAVAILABLE"
     NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
     STORE_FAILED = "STORE_FAILED"
+    STORE_FULL = "STORE_FULL"
     INTERNAL = "INTERNAL"
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the same request may succeed later, without anyone having to change it or the settings. The only
+        place that says so: statuses, headers, events and the SDK ask here.
+        """
+        return self in _RETRYABLE
+
+
+_RETRYABLE = frozenset(
+    {
+        Reason.MODEL_IN_USE,
+        Reason.NO_DEVICE,
+        Reason.WORKER_LOST,
+        Reason.WORKER_NOT_READY,
+        Reason.NO_FREE_SLOT,
+        Reason.QUEUE_FULL,
+        Reason.TOO_MANY_CALLS,
+        Reason.DROPPED_FROM_QUEUE,
+        Reason.SLOW_READER,
+        Reason.RECOVERING,
+        Reason.DRAINING,
+        Reason.QUOTA_EXCEEDED,
+        Reason.STALE_EPOCH,
+        Reason.DETERMINISM_UNAVAILABLE,
+        Reason.ENGINE_FAILED,
+        Reason.UPSTREAM_UNAVAILABLE,
+        Reason.STORE_FAILED,
+        Reason.STORE_FULL,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +152,8 @@ class FieldViolation:
 class LlorchError(Exception):
     """The root. Raise a leaf.
 
-    `reason` is what programs act on, `message` what people read. `retry_after_ms` is set where waiting helps.
+    `reason` is what programs act on, `message` what people read. `retry_after_ms` is set where waiting helps; it is
+    dropped with a reason that is not retryable.
     `metadata` holds small machine-readable facts for `ErrorInfo.metadata` (e.g. `{"model": "coder"}`).
     """
 
@@ -134,7 +172,7 @@ class LlorchError(Exception):
         self.reason = reason
         self.message = message
         self.violations = violations
-        self.retry_after_ms = retry_after_ms
+        self.retry_after_ms = retry_after_ms if reason.is_retryable else None
         self.metadata = metadata or {}
 
     @property

@@ -1,7 +1,7 @@
 """Structured logs on stderr: JSON for machines, readable lines on a terminal.
 
 Events are named in snake_case with facts as fields. Prompts and outputs are never logged, and tokens only as
-their fingerprint; fields whose names say that they hold a secret are redacted all the same.
+their fingerprint; fields whose names say that they hold a secret are redacted all the same, and so are secrets in URLs.
 """
 
 import logging
@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from llorch.redaction import REDACTED, redacted
 from llorch.rpc.call_context import call_or_none
 
 _SECRET_FIELDS = frozenset(
@@ -38,7 +39,6 @@ def configure_logging(service: str, level: str = "info") -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _name_service(service),
             add_correlation_id,
-            redact_secrets,
             *(_readable(numeric) if readable else _json()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
@@ -62,7 +62,10 @@ def add_correlation_id(_logger: Any, _method: str, event: MutableMapping[str, An
 
 def redact_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for field in _SECRET_FIELDS & event.keys():
-        event[field] = "[redacted]"
+        event[field] = REDACTED
+    for field, value in event.items():
+        if isinstance(value, str):
+            event[field] = redacted(value)
     return event
 
 
@@ -75,14 +78,14 @@ def _name_service(service: str) -> structlog.typing.Processor:
 
 
 def _json() -> list[structlog.typing.Processor]:
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    return [structlog.processors.format_exc_info, redact_secrets, structlog.processors.JSONRenderer()]
 
 
 def _readable(level: int) -> list[structlog.typing.Processor]:
     """A person sees a traceback only when asking for details (debug)."""
     if level > logging.DEBUG:
-        return [_error_in_one_line, structlog.dev.ConsoleRenderer()]
-    return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        return [_error_in_one_line, redact_secrets, structlog.dev.ConsoleRenderer()]
+    return [structlog.processors.format_exc_info, redact_secrets, structlog.dev.ConsoleRenderer()]
 
 
 def _error_in_one_line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -5,9 +5,11 @@ import ipaddress
 import os
 import socket
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason, invalid_field
+from llorch.half_written import remove_left
 
 
 class PortTaken(FailedPrecondition):
@@ -43,6 +45,14 @@ def is_loopback_host(host: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def is_wildcard_host(host: str) -> bool:
+    """Whether a numeric address, without brackets, is every address of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def resolve_bind(host: str) -> str:
@@ -84,6 +94,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def announce_address(path: Path, address: str) -> None:
     """Writes `address` and a newline to `path` at once, so that a reader sees all or nothing."""
+    remove_left(path.parent, f".{escape(path.name)}.*")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(f"{address}\n")
     partial.replace(path)

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NoReturn
 
 import uvloop
@@ -16,7 +17,9 @@ from llorch.errors import Internal, InvalidArgument, LlorchError, Reason
 from llorch.exception_groups import root_of
 from llorch.leaving import leave
 from llorch.logs import configure_logging, get_logger
+from llorch.own_log import OwnLog
 from llorch.ports import PortTaken
+from llorch.rpc.wakeups import wake_once
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
@@ -28,19 +31,20 @@ _THREADS_END_WITHIN_S = 5.0
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
 
-def run(main: Main, name: str, *, log_level: str = "info") -> NoReturn:
+def run(main: Main, name: str, *, log_level: str = "info", own_log: OwnLog | None = None) -> NoReturn:
     """Runs a daemon until it is done, and exits the process.
 
     `main` gets an event that the first SIGTERM or SIGINT sets: it then drains and returns. A second signal
     cancels it, a third ends the process where it stands. The message of a `LlorchError` that leaves `main`
     goes to stderr, with exit code 2 if settings are to be corrected, 4 if there is no device to run models on, else 1.
     Any other exception goes to the log, and is 1. Where the process that started this one asks
-    for it (`llorch.lifeline`), its end counts as a first signal.
+    for it (`llorch.lifeline`), its end counts as a first signal. `own_log` is kept short meanwhile.
     """
     # The core of gRPC writes to stderr by itself; what matters of it comes as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    wake_once()
     configure_logging(name, log_level)
-    leave(_run(main, name))
+    leave(_run(partial(_with_short_log, main, own_log), name))
 
 
 def _run(main: Main, name: str) -> int:
@@ -58,6 +62,17 @@ def _run(main: Main, name: str) -> int:
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the last one who can report it
         return _report(name, error)
     return 0
+
+
+async def _with_short_log(main: Main, own_log: OwnLog | None, stop: asyncio.Event) -> None:
+    if own_log is None:
+        await main(stop)
+        return
+    rotating = asyncio.create_task(own_log.rotate_forever(), name="own log")
+    try:
+        await main(stop)
+    finally:
+        rotating.cancel()
 
 
 def _wait_for_threads(code: int, name: str) -> None:

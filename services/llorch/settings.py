@@ -28,6 +28,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError as BadFlag
 
 from llorch.errors import InvalidArgument, LlorchError, Reason
+from llorch.own_log import OwnLog
 
 KNOWN_SECTIONS = frozenset(
     {"orchestrator", "pool_manager", "gateway", "worker", "models", "apps", "assignments", "logging"}
@@ -71,6 +72,15 @@ class DaemonSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much is logged. For all daemons: `level` in the section [logging]."
     )
+    log_file: Path | None = Field(
+        None,
+        description="File that stdout and stderr lead to. When it is long it becomes NAME.1, and a new one begins.",
+    )
+    log_limit_mib: int = Field(10, ge=1, le=10_000, description="MiB at which the log file is long.")
+
+    @property
+    def own_log(self) -> OwnLog | None:
+        return OwnLog(self.log_file, self.log_limit_mib * 2**20) if self.log_file is not None else None
 
     def __init_subclass__(cls, *, section: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

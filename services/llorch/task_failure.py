@@ -27,14 +27,16 @@ _LEAVES: Mapping[Reason, type[LlorchError]] = {
     Reason.INVALID_TEMPLATE: InvalidArgument,
     Reason.MODEL_NOT_FOUND: NotFound,
     Reason.QUEUE_FULL: ResourceExhausted,
+    Reason.OUTPUT_TOO_LARGE: ResourceExhausted,
     Reason.DROPPED_FROM_QUEUE: ResourceExhausted,
     Reason.DEADLINE_PASSED: DeadlineExceeded,
 }
 
 
-def failure_of_task(
-    reason: Reason, message: str, *, retryable: bool, retry_after_ms: int | None, field: str = ""
-) -> LlorchError:
+def failure_of_task(reason: Reason, message: str, *, retry_after_ms: int | None, field: str = "") -> LlorchError:
     """`field` is the path in the contract of the field that was refused; empty if the failure is about none."""
-    leaf = _LEAVES.get(reason, Unavailable if retryable else Internal)
-    return leaf(reason, message, retry_after_ms=retry_after_ms, metadata={"field": field} if field else None)
+    leaf = _LEAVES.get(reason, Unavailable if reason.is_retryable else Internal)
+    metadata = {"field": field} if field else {}
+    if reason is Reason.DROPPED_FROM_QUEUE:
+        metadata["policy_label"] = "drop-lru"
+    return leaf(reason, message, retry_after_ms=retry_after_ms, metadata=metadata)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llorch.errors import InvalidArgument, LlorchError
+from llorch.half_written import is_left
 from llorch.network_identity import network_id
 from llorch.ports import is_loopback_host, join_address, split_address
 from llorch.state_dir import state_dir
@@ -161,12 +162,12 @@ def _write(folder: int, name: str, token: str) -> int:
 def _sweep(folder: int) -> None:
     """Removes what processes that were killed have left."""
     for name in os.listdir(folder):
-        if name.startswith("."):  # it is being written, and gets its name with its lock
-            continue
         with suppress(OSError):
             file = os.open(name, _READ_FLAGS, dir_fd=folder)
             try:
-                if not _is_locked(file):
+                # Under a name that begins with a dot it is being written, and may not be locked yet.
+                is_over = not name.startswith(".") or is_left(os.fstat(file))
+                if is_over and not _is_locked(file):
                     _unlink_same(folder, name, file)
             finally:
                 os.close(file)

@@ -22,7 +22,9 @@ from llorch.clock import SystemClock
 from llorch.data_dir import held_data_dir
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
+from llorch.options.generation import MAX_REQUEST_BYTES, MAX_REQUEST_FIELDS
 from llorch.ports import announce_address
+from llorch.rpc.request_limit import RequestLimit
 from llorch.rpc.server import RpcServer
 from llorch.token_rules import refuse_open_bind
 from orchestratord.api import (
@@ -36,6 +38,7 @@ from orchestratord.api import (
     task_service,
 )
 from orchestratord.api.app_keys import AppAuth
+from orchestratord.convert.scrape_targets import scrape_targets
 from orchestratord.core import events
 from orchestratord.core.brain import Brain
 from orchestratord.core.facts.admission import QueuePolicy
@@ -61,6 +64,11 @@ if TYPE_CHECKING:
 
 TICK_S = 0.25
 WAKE_READERS_EVERY_TICKS = 8
+_TARGETS_PATH = "/targets"
+_PAGE_WITHIN_S = 5.0
+
+_MIB = 1024 * 1024
+_OF_CLIENTS = RequestLimit(max_bytes=MAX_REQUEST_BYTES, max_fields=MAX_REQUEST_FIELDS)
 
 _log = get_logger("orchestratord")
 
@@ -69,7 +77,7 @@ async def run(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain and end."""
     refuse_open_bind(settings.bind, settings.token)
     with held_data_dir(settings.data_dir, "orchestrator") as folder:
-        store = await asyncio.to_thread(open_sqlite, folder)
+        store = await asyncio.to_thread(open_sqlite, folder, settings.database_mib)
         try:
             await _serve(settings, store, stop)
         finally:
@@ -80,7 +88,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
     incarnation = await store.begin_incarnation()
     clock = SystemClock()
     owner = BrainOwner(Brain(_brain_config(settings), new_id), clock)
-    streams = TaskStreams()
+    streams = TaskStreams(settings.output_memory_mib * _MIB)
     auth = AppAuth(owner.state.apps.by_key_hash, BearerAuth(settings.token, optional=settings.auth_optional))
     server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=auth, open_to_probes=True)
     async with TaskSupervisor("orchestratord") as tasks:
@@ -98,7 +106,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
         _add_services(server, settings, owner, streams, effects, changes, metrics, store, authority, clock)
         tasks.spawn("tick", _tick(owner, streams), forever=True)
         tasks.spawn("keep what was learnt", keeper.run(), forever=True)
-        async with _metrics_served(settings, metrics):
+        async with _metrics_served(settings, owner, metrics):
             try:
                 address = await server.start()
                 server.set_serving(True)
@@ -122,17 +130,19 @@ def _make_metrics(owner: BrainOwner, keeper: Keeper, watcher: Watcher) -> "Orche
 
 @asynccontextmanager
 async def _metrics_served(
-    settings: OrchestratorSettings, metrics: Callable[[], "OrchestratorMetrics"]
+    settings: OrchestratorSettings, owner: BrainOwner, metrics: Callable[[], "OrchestratorMetrics"]
 ) -> AsyncIterator[None]:
     if settings.metrics_bind is None:
         yield
         return
     from llorch.metrics_server import MetricsServer
 
-    registry = metrics().registry(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    registry = metrics().registry(loop)
     token = settings.metrics_token or settings.token
     optional = settings.auth_optional and settings.metrics_token is None
-    server = MetricsServer(settings.metrics_bind, registry, token, optional=optional)
+    pages = {_TARGETS_PATH: lambda: asyncio.run_coroutine_threadsafe(_targets(owner), loop).result(_PAGE_WITHIN_S)}
+    server = MetricsServer(settings.metrics_bind, registry, token, optional=optional, pages=pages)
     _log.info("metrics", address=server.start())
     try:
         yield
@@ -140,9 +150,15 @@ async def _metrics_served(
         await asyncio.to_thread(server.stop)
 
 
+async def _targets(owner: BrainOwner) -> bytes:
+    """On the loop's thread, where the state is read."""
+    return scrape_targets(owner.state.fleet.workers.values())
+
+
 def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
     return BrainConfig(
         queue_capacity=settings.queue_capacity,
+        queue_bytes=settings.queue_mib * 2**20,
         queue_policy=QueuePolicy(settings.queue_policy),
         max_starvation_s=settings.max_starvation_s,
         session_ttl_s=settings.session_ttl_s,
@@ -207,7 +223,6 @@ def _add_services(
         (tasks.service.full_name, task_service_pb2_grpc.add_TaskServiceServicer_to_server, tasks),
         (catalog.service.full_name, catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server, catalog),
         (fleet.service.full_name, fleet_service_pb2_grpc.add_FleetServiceServicer_to_server, fleet),
-        (node_link_service.SERVICE.full_name, node_link_service_pb2_grpc.add_NodeLinkServiceServicer_to_server, links),
         (meta.service.full_name, meta_service_pb2_grpc.add_MetaServiceServicer_to_server, meta),
         (sessions.service.full_name, session_service_pb2_grpc.add_SessionServiceServicer_to_server, sessions),
         (
@@ -217,7 +232,10 @@ def _add_services(
         ),
         (apps.service.full_name, app_service_pb2_grpc.add_AppServiceServicer_to_server, apps),
     ):
-        server.add(service, add, servicer)
+        server.add(service, add, servicer, limit=_OF_CLIENTS)
+    server.add(
+        node_link_service.SERVICE.full_name, node_link_service_pb2_grpc.add_NodeLinkServiceServicer_to_server, links
+    )
 
 
 async def _tick(owner: BrainOwner, streams: TaskStreams) -> None:
@@ -225,6 +243,7 @@ async def _tick(owner: BrainOwner, streams: TaskStreams) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         owner.post(events.Tick())
+        streams.make_room(owner.post)
         count += 1
         if count % WAKE_READERS_EVERY_TICKS == 0:
             streams.wake_all()

@@ -31,6 +31,12 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
         description="Folder for what has to survive a restart: tasks, models, apps, assignments.",
     )
     queue_capacity: int = Field(1000, ge=1, le=1_000_000, description="Tasks that may wait per priority class.")
+    queue_mib: int = Field(
+        128,
+        ge=8,
+        le=1_048_576,
+        description="Memory of the tasks that may wait per priority class, in MiB: their texts, and 4 KiB for each.",
+    )
     queue_policy: Literal["reject", "drop-lru"] = Field(
         "reject",
         description="What happens to a task that comes when the queue is full: it is refused (reject), or the task "
@@ -69,6 +75,18 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     )
     task_retention_s: float = Field(600, gt=0, description="Time that finished tasks are kept, in seconds.")
     tasks_retained: int = Field(10_000, ge=1, description="Finished tasks that are kept at most.")
+    output_memory_mib: int = Field(
+        192,
+        ge=16,
+        description="Memory for finished tasks and the output of running ones, in MiB. Beyond it the oldest finished "
+        "tasks are forgotten; if none is left, the running task with the largest output fails.",
+    )
+    database_mib: int = Field(
+        1024,
+        ge=16,
+        description="What the database may hold before no more tasks of SubmitTask are accepted, in MiB. Everything "
+        "else goes on, in an eighth more.",
+    )
     disconnect_grace_s: float = Field(
         2, ge=0, description="Time after which a Generate task without a reader is cancelled, in seconds."
     )

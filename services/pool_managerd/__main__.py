@@ -11,7 +11,9 @@ from pool_managerd.settings import PoolManagerSettings
 
 def main() -> NoReturn:
     settings = load(PoolManagerSettings, sys.argv[1:])
-    run_daemon.run(lambda stop: serve(settings, stop), "pool-managerd", log_level=settings.log_level)
+    run_daemon.run(
+        lambda stop: serve(settings, stop), "pool-managerd", log_level=settings.log_level, own_log=settings.own_log
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from pool_managerd.devices.device import Device
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.workers.status import WorkerStatus
 
 

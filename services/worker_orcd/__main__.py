@@ -15,7 +15,7 @@ def main() -> None:
     async def serve(stop: asyncio.Event) -> None:
         await app.run(settings, stop)
 
-    run(serve, "worker-orcd", log_level=settings.log_level)
+    run(serve, "worker-orcd", log_level=settings.log_level, own_log=settings.own_log)
 
 
 if __name__ == "__main__":

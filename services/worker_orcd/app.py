@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_orch.v2 import worker_service_pb2, worker_service_pb2_grpc
@@ -17,7 +18,6 @@ from llorch.token_rules import refuse_open_bind
 from worker_orcd.api.worker_servicer import WorkerServicer
 from worker_orcd.engines.protocol import Engine
 from worker_orcd.engines.registry import REGISTRY
-from worker_orcd.own_log import OwnLog
 from worker_orcd.pool_manager_link import PoolManagerLink
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.run_table import RunTable
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 DRAIN_S = 2.0
 """How long cancelled runs have to end, and then streams to send what they have."""
+
+METRICS_PORTS = 100
+"""From that of `metrics_bind` on: as many workers of a host can be scraped. An operator opens them in the firewall."""
 
 SERVICE = worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 
@@ -52,9 +55,6 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
         engine = await _built(settings, link)
         opened.push_async_callback(engine.close)
         tasks = await opened.enter_async_context(TaskSupervisor("worker-orcd"))
-        if settings.log_file is not None:
-            own_log = OwnLog(settings.log_file, settings.log_limit_mib * 2**20)
-            tasks.spawn("own log", own_log.rotate_forever(), forever=True)
         servicer = WorkerServicer(settings.worker_id, stop, link.move_to if link is not None else None)
         server = _build_server(settings, servicer)
         address = await server.start()
@@ -70,14 +70,16 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
             return
         tasks.spawn("engine", engine.watch(), forever=True)
         tasks.spawn("sweep of the runs", keeper.sweep_forever(), forever=True)
-        if settings.metrics_bind is not None:
-            opened.push_async_callback(asyncio.to_thread, _serve_metrics(settings, keeper).stop)
-        servicer.open(keeper)
+        metrics_address = ""
+        if (metrics := _metrics_of(settings, keeper)) is not None:
+            opened.push_async_callback(asyncio.to_thread, metrics.stop)
+            metrics_address = _listening(metrics)
+        servicer.open(keeper, metrics_address)
         server.set_serving(True)
         if settings.address_file is not None:
             announce_address(settings.address_file, address)
         if link is not None:
-            link.is_ready(address, engine.info())
+            link.is_ready(address, replace(engine.info(), metrics_address=metrics_address))
         _log.info("ready", address=address)
         await stopped
         server.set_serving(False)
@@ -90,15 +92,28 @@ def _build_server(settings: WorkerSettings, servicer: WorkerServicer) -> RpcServ
     return server
 
 
-def _serve_metrics(settings: WorkerSettings, keeper: RunKeeper) -> "MetricsServer":
+def _metrics_of(settings: WorkerSettings, keeper: RunKeeper) -> "MetricsServer | None":
+    if settings.metrics_bind is None:
+        return None
     # Most workers serve none, and the library takes memory.
     from llorch.metrics_server import MetricsServer
     from worker_orcd.metrics import registry_of
 
-    assert settings.metrics_bind is not None  # the caller looked
-    server = MetricsServer(settings.metrics_bind, registry_of(keeper), settings.metrics_token)
-    _log.info("metrics", address=server.start())
-    return server
+    return MetricsServer(settings.metrics_bind, registry_of(keeper), settings.metrics_token)
+
+
+def _listening(metrics: "MetricsServer") -> str:
+    """Where it listens; empty where it can't: a model that is loaded answers all the same.
+
+    All workers of a host have the same settings, so each takes the first port that is free.
+    """
+    try:
+        address = metrics.start(METRICS_PORTS)
+    except (LlorchError, OSError) as error:
+        _log.error("metrics_not_served", why=str(error))
+        return ""
+    _log.info("metrics", address=address)
+    return address
 
 
 def _open_link(settings: WorkerSettings, clock: Clock) -> PoolManagerLink | None:

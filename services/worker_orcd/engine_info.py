@@ -68,7 +68,8 @@ class Fingerprint:
 class EngineInfo:
     """An engine with its model loaded. Contexts are in tokens; `memory_mib` has one figure per device.
 
-    `slots` run at once; `max_admitted` may be here at once, running or waiting for a slot.
+    `slots` run at once; `max_admitted` may be here at once, running or waiting for a slot. `metrics_address` is where
+    the worker serves its metrics, empty if it does not; an engine leaves it so.
     """
 
     engine: str
@@ -85,6 +86,7 @@ class EngineInfo:
     cpu: bool = False
     load_ms: int = 0
     memory_mib: tuple[int, ...] = ()
+    metrics_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

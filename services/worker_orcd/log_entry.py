@@ -69,13 +69,12 @@ class ChoiceEnd:
 
 @dataclass(frozen=True, slots=True)
 class RunFailure:
-    """Why a run ended without an answer. `retryable`: the same run may well succeed elsewhere or later. `field` is the
-    path in the contract of the field that was refused; empty if the failure is about none.
+    """Why a run ended without an answer. `field` is the path in the contract of the field that was refused; empty if
+    the failure is about none.
     """
 
     reason: Reason
     message: str
-    retryable: bool
     field: str = ""
 
 
@@ -95,20 +94,18 @@ class RunEnd:
     """The terminal of a run: one end per choice, one vector per text to embed, one score per document, or a failure.
     Times and counts are of this attempt alone.
 
-    `tokens_in` counts the prompt, `cached_tokens` the part of it that did not have to be evaluated; a prefix
-    that was resumed counts nowhere. A deterministic run that did not fail has a `receipt`.
+    `tokens_in` counts the prompt, `cached_tokens` the part of it that did not have to be evaluated, `tokens_out` what
+    was generated for all choices, also before a failure; a prefix that was resumed counts nowhere. A deterministic run
+    that did not fail has a `receipt`.
     """
 
     choices: tuple[ChoiceEnd, ...] = ()
     failure: RunFailure | None = None
     tokens_in: int = 0
+    tokens_out: int = 0
     cached_tokens: int = 0
     prefill_ms: int = 0
     decode_ms: int = 0
     embeddings: tuple[tuple[float, ...], ...] = ()
     scores: tuple[float, ...] = ()
     receipt: Receipt | None = None
-
-    @property
-    def tokens_out(self) -> int:
-        return sum(choice.tokens_out for choice in self.choices)

@@ -67,6 +67,4 @@ def _failure(error: BaseException) -> RunFailure:
     if not isinstance(error, LlorchError):
         _log.error("reading_failed", exc_info=error)
         error = Internal(Reason.ENGINE_FAILED, "the engine failed; its log says how")
-    return RunFailure(
-        error.reason, error.message, retryable=error.code in ("UNAVAILABLE", "INTERNAL"), field=error.field
-    )
+    return RunFailure(error.reason, error.message, error.field)

@@ -25,6 +25,39 @@ class Keeping:
     detach_grace_s: float = 15.0
     result_retention_s: float = 600.0
     tombstone_s: float = 600.0
+    gone_s: float = 60.0
+    """As long as a start that was answered can come once more: its call has a deadline of 5 s."""
+
+
+MOST_TOMBSTONES = 10_000
+"""Of each kind, the last ones: far more than a worker begins runs in the time in which a start can be late."""
+
+
+class _Tombstones:
+    """Ids of which no start is taken any more, each for a while."""
+
+    def __init__(self, clock: Clock, kept_s: float) -> None:
+        self._clock = clock
+        self._kept_s = kept_s
+        self._until: dict[str, float] = {}
+        """When each is forgotten, in that order."""
+
+    def __contains__(self, attempt_id: str) -> bool:
+        return attempt_id in self._until
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def add(self, attempt_id: str) -> None:
+        self._until.pop(attempt_id, None)
+        self._until[attempt_id] = self._clock.monotonic() + self._kept_s
+        if len(self._until) > MOST_TOMBSTONES:
+            del self._until[next(iter(self._until))]
+
+    def forget_old(self) -> None:
+        now = self._clock.monotonic()
+        while self._until and self._until[oldest := next(iter(self._until))] <= now:
+            del self._until[oldest]
 
 
 class CancelOutcome(Enum):
@@ -50,6 +83,8 @@ class Run:
     prefix_length: int
     log: list[LogEntry] = field(default_factory=list)
     started_after_ms: int | None = None
+    tokens_in: int = 0
+    cached_tokens: int = 0
     end: RunEnd | None = None
     ended_at: float = 0.0
     cancelling: bool = False
@@ -65,8 +100,10 @@ class RunTable:
         self._keeping = keeping or Keeping()
         self._runs: dict[str, Run] = {}
         self._unfinished = 0
-        self._tombstones: dict[str, float] = {}
-        """Attempt id → when it is forgotten, in that order."""
+        self._tombstones = _Tombstones(clock, self._keeping.tombstone_s)
+        """Ids that were never here: a start that was overtaken may be under way for long."""
+        self._gone = _Tombstones(clock, self._keeping.gone_s)
+        """Ids of runs that were here, so that their start has come."""
         self._detached_at: float | None = clock.monotonic()
 
     @property
@@ -92,7 +129,7 @@ class RunTable:
         gone.
         """
         self._forget_tombstones()
-        if attempt_id in self._tombstones:
+        if attempt_id in self._tombstones or attempt_id in self._gone:
             raise FailedPrecondition(
                 Reason.ATTEMPT_RELEASED,
                 f"attempt {attempt_id} was cancelled or released before this start came",
@@ -141,6 +178,7 @@ class RunTable:
             return None
         if step.started:
             run.started_after_ms = round((self._clock.monotonic() - run.admitted_at) * 1000)
+            run.tokens_in, run.cached_tokens = step.tokens_in, step.cached_tokens
         run.log.extend(step.entries)
         if step.end is not None:
             run.end = step.end
@@ -155,7 +193,7 @@ class RunTable:
         """Marks a run as being cancelled. The caller tells the engine; the run ends when the engine reports its end."""
         run = self._runs.get(attempt_id)
         if run is None:
-            self._bury(attempt_id)
+            self._tombstones.add(attempt_id)
             return CancelOutcome.UNKNOWN
         if run.end is not None:
             return CancelOutcome.ALREADY_FINISHED
@@ -168,7 +206,7 @@ class RunTable:
         """
         run = self._runs.get(attempt_id)
         if run is None:
-            self._bury(attempt_id)
+            self._tombstones.add(attempt_id)
             return None
         run.released = True
         if self._drop_if_ended(run):
@@ -209,18 +247,8 @@ class RunTable:
 
     def _drop(self, run: Run) -> None:
         del self._runs[run.attempt_id]
-        self._bury(run.attempt_id)
-
-    def _bury(self, attempt_id: str) -> None:
-        self._tombstones.pop(attempt_id, None)
-        self._tombstones[attempt_id] = self._clock.monotonic() + self._keeping.tombstone_s
+        self._gone.add(run.attempt_id)
 
     def _forget_tombstones(self) -> None:
-        now = self._clock.monotonic()
-        expired = []
-        for attempt_id, forgotten_at in self._tombstones.items():
-            if forgotten_at > now:
-                break
-            expired.append(attempt_id)
-        for attempt_id in expired:
-            del self._tombstones[attempt_id]
+        self._tombstones.forget_old()
+        self._gone.forget_old()

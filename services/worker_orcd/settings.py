@@ -25,11 +25,6 @@ class WorkerSettings(DaemonSettings, section="worker"):
     orphan_grace_s: float = Field(
         600.0, ge=1, description="Seconds without the pool manager after which the worker ends by itself."
     )
-    log_file: Path | None = Field(
-        None,
-        description="File that stdout and stderr lead to. When it is long it becomes NAME.1, and a new one begins.",
-    )
-    log_limit_mib: int = Field(10, ge=1, le=10_000, description="MiB at which the log file is long.")
 
     engine: EngineName = Field(EngineName.llama_cpp, description="What computes the answers.")
     model_path: Path | None = Field(None, description="The model's file, GGUF. The sim engine needs none.")
@@ -69,7 +64,8 @@ class WorkerSettings(DaemonSettings, section="worker"):
     )
     metrics_bind: str | None = Field(
         None,
-        description="Address for Prometheus metrics, host:port, answered at /metrics. Default: none are served.",
+        description="Address for Prometheus metrics, host:port, answered at /metrics. Each worker of a host takes the "
+        "first port that is free, of 100 from this one on; port 0 any. Default: none are served.",
     )
     metrics_token: str | None = Field(
         None, description="Secret that scrapers have to show; without one, metrics stay on this machine.", repr=False

@@ -61,7 +61,7 @@ def _refuse_undeclared(demands: Iterable[Demand], capabilities: Capabilities) ->
             continue
         if demand.capability == "deterministic":
             raise FailedPrecondition(
-                Reason.DETERMINISM_UNAVAILABLE,
+                Reason.UNSUPPORTED_OPTION,
                 "deterministic: this worker's start-up test did not show that it gives equal bytes under load",
                 metadata={"field": demand.field, "capability": demand.capability},
             )

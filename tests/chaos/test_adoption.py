@@ -102,7 +102,7 @@ async def running(folder: Path, **flags: object) -> AsyncIterator[tuple[WholeSys
         await manager.start()
         await wait_until(lambda: node_is(system, node_pb2.NODE_STATE_READY), 30)
         for model in MODELS:
-            await system.register(model, f"file:{gguf(folder, f'{model}.gguf')}", slots=2, context=CONTEXT)
+            await system.register(model, f"file:{gguf(folder, f'{model}.gguf', CONTEXT)}", slots=2, context=CONTEXT)
         yield system, manager
 
 

@@ -75,7 +75,7 @@ class Attack:
 
     name: str
     answers: dict[str, Answer]
-    reason: Reason = Reason.NOT_PERMITTED
+    reason: Reason = Reason.SOURCE_REFUSED
     source: str = f"https://{HOST}{PATH}"
     names: Names = field(default_factory=dict)
 
@@ -212,7 +212,7 @@ ATTACKS = [
     Attack(
         "asks a proxy for it",
         {PATH: raw(head(305, {"Location": "https://10.0.0.1/", "Content-Length": "0"}))},
-        Reason.UPSTREAM_UNAVAILABLE,
+        Reason.SOURCE_REFUSED,
     ),
     Attack(
         "answers the Hub's questions with a redirect inside",
@@ -285,10 +285,10 @@ async def test_a_server_that_can_not_prove_its_name_gets_no_request(server: Down
     server.answers[PATH] = whole()
     async with download_server() as unknown:
         _, refused = await attempt(tmp_path / "a", Internet(unknown_to(server, unknown)), f"https://{HOST}{PATH}")
-        assert refused.reason is Reason.NOT_PERMITTED
+        assert refused.reason is Reason.SOURCE_REFUSED
     names = {"evil.example.com": [[PUBLIC]]}
     _, refused = await attempt(tmp_path / "b", Internet(server, names), f"https://evil.example.com{PATH}")
-    assert refused.reason is Reason.NOT_PERMITTED
+    assert refused.reason is Reason.SOURCE_REFUSED
     assert server.requests == []
 
 

@@ -14,7 +14,7 @@ from llorch.rpc import model_facts
 from orchestratord.core.facts.memory_estimate import estimate_split_mib
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from pool_managerd.convert.models import to_complete_progress
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 from support.engine_estimate import ask_engine
 from support.real_model import smollm2
 from support.tiny_models import ARCHITECTURES, write_tiny_model

@@ -23,7 +23,7 @@ from llorch.errors import InvalidArgument
 from llorch.options.app import APP
 from llorch.options.assignment import ASSIGNMENT
 from llorch.options.embedding import EMBEDDING
-from llorch.options.generation import CHAT, GENERATION, OUTPUT_CONSTRAINT
+from llorch.options.generation import CHAT, GENERATION, MESSAGES, OUTPUT_CONSTRAINT
 from llorch.options.model import MODEL
 from llorch.options.option import Table
 from llorch.options.rerank import RERANK
@@ -44,7 +44,7 @@ TABLES: dict[str, tuple[Descriptor, Table, set[str]]] = {
         GENERATION,
         {"prompt", "chat", "sampling", "output_constraint"},
     ),
-    "ChatInput": (task_pb2.ChatInput.DESCRIPTOR, CHAT, {"messages"}),
+    "ChatInput": (task_pb2.ChatInput.DESCRIPTOR, {**CHAT, "messages": MESSAGES}, set()),
     "OutputConstraint": (task_pb2.OutputConstraint.DESCRIPTOR, OUTPUT_CONSTRAINT, set()),
     "EmbedWork": (task_pb2.EmbedWork.DESCRIPTOR, EMBEDDING, set()),
     "RerankWork": (task_pb2.RerankWork.DESCRIPTOR, RERANK, set()),

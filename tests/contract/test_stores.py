@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -119,7 +119,7 @@ async def test_accepted_tasks_come_back_whole_and_in_their_order(opened: Open) -
     "terminal",
     [
         TaskEnd(RunResult((ChoiceEnd(0, FinishReason.EOS, 3, "stop"),), 5, 3, 1, 20, b"\x01receipt"), 4, 9),
-        TaskError(Reason.WORKER_LOST, "it’s gone", retryable=True, retry_after_ms=7),
+        TaskError(Reason.WORKER_LOST, "it’s gone", retry_after_ms=7),
         Stopped(FinishReason.CANCELLED, 1, 0),
     ],
     ids=lambda terminal: type(terminal).__name__,
@@ -130,6 +130,7 @@ async def test_a_task_comes_back_with_its_end(opened: Open, terminal: Terminal) 
     await store.save_ending("task-1", ended(terminal))
     (kept,) = await (await opened()).tasks()
     assert kept.ending == ended(terminal)
+    assert kept.request == replace(durable("task-1"), payload=b"")
 
 
 @pytest.mark.req("ORCH-1038")

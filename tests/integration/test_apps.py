@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import openai
 import pytest
 
 from llama_orch.v2 import (
@@ -119,6 +120,34 @@ async def test_the_key_works_through_the_gateway_with_the_apps_own_names(system:
     assert answer.choices[0].message.content == sim_text(7, 0, 8)
     listed = await system.http.get("/v2/tasks")
     assert [shown["app"] for shown in listed.json()["tasks"]] == ["open-webui"]
+
+
+async def test_the_openai_api_lists_every_name_that_may_be_asked_for(system: WholeSystem) -> None:
+    """A name of the app's own goes before the same one of the catalog, and is the app's alone."""
+    for name, aliases in (("big", ["large", "tiny"]), ("old", ["older"])):
+        spec = {"name": name, "source": "file:/x.gguf", "aliases": aliases}
+        made = await system.http.post("/v2/catalog/models", json=spec)
+        assert made.status_code == 200, made.text
+    retire = {"state": "MODEL_STATE_RETIRED"}
+    assert (await system.http.post("/v2/catalog/models/old/state", json=retire)).status_code == 200
+    key = await create(system, "open-webui", models={"openai/gpt-4o": "large", "sim": "big", "tiny": "sim"})
+    async with openai_client(str(system.http.base_url), api_key="none") as client:
+        assert sorted([model.id async for model in client.models.list()]) == ["big", "large", "sim", "tiny"]
+        for name in ("big", "large", "sim", "tiny"):
+            assert (await client.models.retrieve(name)).id == name
+        for name in ("openai/gpt-4o", "old", "older", "nope"):
+            with pytest.raises(openai.NotFoundError):
+                await client.models.retrieve(name)
+    async with openai_client(str(system.http.base_url), api_key=key) as client:
+        listed = [model.id async for model in client.models.list()]
+        assert sorted(listed) == ["big", "large", "openai/gpt-4o", "sim", "tiny"]
+        for name in listed:
+            assert (await client.models.retrieve(name)).id == name
+    as_app = {"authorization": f"Bearer {key}"}
+    meant = {
+        name: (await system.http.get(f"/v2/catalog/models/{name}", headers=as_app)).json() for name in ("sim", "tiny")
+    }
+    assert {name: shown["model"]["spec"]["name"] for name, shown in meant.items()} == {"sim": "big", "tiny": "sim"}
 
 
 @pytest.mark.req("ORCH-1017")

@@ -11,7 +11,7 @@ from llorch.errors import LlorchError, Reason
 from llorch.rpc.client import call
 from llorch.rpc.http_status import HTTP_STATUS
 from support.streams import check_stream
-from support.whole_system import CALL_S, WholeSystem, task, wait_until
+from support.whole_system import CALL_S, WholeSystem, gguf, task, wait_until
 
 Change = Callable[[task_pb2.TaskSpec], object]
 
@@ -79,7 +79,7 @@ BAD_TASKS: dict[str, tuple[Change, Reason, str]] = {
     "an image": (_image, Reason.UNSUPPORTED_CONTENT, "image"),
     "a deadline of 0": (lambda spec: setattr(spec, "deadline_ms", 0), Reason.INVALID_FIELD, "deadline_ms"),
     "unknown priority": (lambda spec: setattr(spec, "priority", "urgent"), Reason.INVALID_FIELD, "priority"),
-    "an app by name": (lambda spec: setattr(spec, "app", "aider"), Reason.NOT_PERMITTED, "app"),
+    "an app by name": (lambda spec: setattr(spec, "app", "aider"), Reason.INVALID_FIELD, "app"),
     "a bad request_id": (lambda spec: setattr(spec, "request_id", "a b"), Reason.INVALID_FIELD, "request_id"),
     "adapters": (lambda spec: spec.adapters.append("x"), Reason.UNSUPPORTED_OPTION, "adapters"),
     "embeddings": (lambda spec: spec.embed.inputs.append("x"), Reason.INVALID_FIELD, "embed"),
@@ -150,22 +150,20 @@ async def test_requests_that_can_not_be_served_have_their_status(
     assert status in (*HTTP_STATUS.values(), 405, 413)
 
 
-def _html(folder: Path) -> str:
-    path = folder / "page.gguf"
-    path.write_text("<!DOCTYPE html><html>404</html>")
-    return f"file:{path}"
-
-
 @pytest.mark.req("POOL-2006")
 async def test_a_model_file_that_can_not_be_used_ends_the_task_with_what_was_found(
     system: WholeSystem, tmp_path: Path
 ) -> None:
-    for name, source, reason, named in (
-        ("html", _html(tmp_path), error_reason_pb2.ERROR_REASON_MODEL_FILE_INVALID, "page.gguf"),
-        ("gone", f"file:{tmp_path}/gone.gguf", error_reason_pb2.ERROR_REASON_MODEL_FILE_MISSING, "gone.gguf"),
-        ("package", "pkg:no_such/x.gguf", error_reason_pb2.ERROR_REASON_MODEL_FILE_MISSING, "no_such"),
+    """It was one when the model was added."""
+    page, gone = gguf(tmp_path, "page.gguf"), gguf(tmp_path, "gone.gguf")
+    for name, file in (("html", page), ("gone", gone)):
+        await system.register(name, f"file:{file}")
+    page.write_text("<!DOCTYPE html><html>404</html>")
+    gone.unlink()
+    for name, reason, named in (
+        ("html", error_reason_pb2.ERROR_REASON_MODEL_FILE_INVALID, "page.gguf"),
+        ("gone", error_reason_pb2.ERROR_REASON_MODEL_FILE_MISSING, "gone.gguf"),
     ):
-        await system.register(name, source)
         events = await system.generate(task(model=name))
         check_stream(events)
         assert events[-1].error.reason == reason, name
@@ -197,3 +195,20 @@ async def test_a_source_that_can_not_be_right_is_refused_when_it_is_registered(s
         with pytest.raises(LlorchError) as refused:
             await system.register("bad", source)
         assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("work", "what"),
+    [
+        ({"chat": {"messages": [{}] * 1_000_000}}, "entries in its lists"),
+        ({"prompt": "a" * (5 * 1024 * 1024)}, "bytes; at most"),
+    ],
+    ids=["a million empty messages", "too many bytes"],
+)
+async def test_a_call_of_too_much_is_refused_before_it_is_decoded(
+    system: WholeSystem, work: dict[str, Any], what: str
+) -> None:
+    spec = task_pb2.TaskSpec(model="sim", generate=task_pb2.GenerateWork(**work))
+    with pytest.raises(LlorchError, match=what) as refused:
+        await call(system.tasks.SubmitTask, task_service_pb2.SubmitTaskRequest(task=spec), timeout_s=CALL_S)
+    assert refused.value.reason is Reason.REQUEST_TOO_LARGE

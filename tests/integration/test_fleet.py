@@ -13,7 +13,7 @@ from llorch.cli import main as cli
 from llorch.errors import InvalidArgument, NotFound, Reason, Unavailable
 from llorch.rpc.client import call, open_stream
 from support.streams import check_stream
-from support.whole_system import CALL_S, SILENT_S, WholeSystem, task, wait_until
+from support.whole_system import CALL_S, SILENT_S, WholeSystem, gguf, task, wait_until
 from worker_orcd.engines.sim.tokens import sim_text
 
 
@@ -145,7 +145,9 @@ async def test_watchers_hear_of_changes_and_of_nothing_else(system: WholeSystem)
 
 
 async def test_a_load_that_fails_is_told_with_its_reason(system: WholeSystem) -> None:
-    await system.register("gone", "file:/nowhere/gone.gguf")
+    file = gguf(system.folder, "gone.gguf")
+    await system.register("gone", f"file:{file}")
+    file.unlink()
     await load(system, model="gone")
 
     async def has_failed() -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ONLY_ELSEWHERE = (
-    "grpc_health", "grpc_reflection", "httpx", "hypercorn", "jinja2", "llama_cpp", "numpy", "psutil", "pynvml",
+    "grpc_health", "grpc_reflection", "httpx", "h2", "jinja2", "llama_cpp", "numpy", "psutil", "pynvml",
     "structlog", "uvloop",
 )  # fmt: skip
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({ONLY_ELSEWHERE!r}))\n"

@@ -8,16 +8,11 @@ from pathlib import Path
 import pytest
 
 from llama_orch.v2 import node_link_pb2
-from llorch.clock import SystemClock
-from llorch.device_kind import DeviceKind
 from llorch.errors import Reason, Unavailable
-from llorch.identifiers import new_id
 from orchestratord.store.sqlite import open_sqlite
-from pool_managerd.bell import Bell
 from pool_managerd.control import ControlGuard
-from pool_managerd.devices.device import Device
-from pool_managerd.link.node_link import NodeIdentity, NodeLink
-from pool_managerd.node_state import NodeState
+from pool_managerd.link.node_link import NodeLink
+from support.linked_node import linked
 from support.orchestrator_stub import OrchestratorStub, serving
 from support.whole_system import WholeSystem, orchestrator_alone, wait_until
 
@@ -33,27 +28,6 @@ async def machine(orchestrator: WholeSystem, address: str, card: str) -> AsyncIt
     """A machine that calls itself garage, has this card, and wants to be a node for as long as the block lasts."""
     async with linked(orchestrator.address, address, card, orchestrator.folder / f"control of {card}"):
         yield
-
-
-@asynccontextmanager
-async def linked(orchestrator: str, address: str, card: str, control: Path) -> AsyncIterator[None]:
-    state = NodeState(devices=(Device(card, DeviceKind.SIMULATED, 0, card, 24576, 0, 0),))
-    link = NodeLink(
-        orchestrator=orchestrator,
-        token=None,
-        identity=NodeIdentity("garage", new_id("pm"), "0", address),
-        state=lambda: state,
-        bell=Bell(),
-        guard=ControlGuard(control),
-        ends_known=lambda _: None,
-        clock=SystemClock(),
-    )
-    holding = asyncio.create_task(link.run(), name=f"link of {card}")
-    try:
-        yield
-    finally:
-        holding.cancel()
-        await asyncio.gather(holding, return_exceptions=True)
 
 
 async def wait_card(orchestrator: WholeSystem, card: str) -> None:

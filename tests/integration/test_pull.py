@@ -12,7 +12,8 @@ from llama_orch.v2 import model_pb2, node_pb2, task_event_pb2
 from llama_orch.v2.fleet_service_pb2 import PullModelResponse
 from llorch.errors import LlorchError, NotFound, PermissionDenied
 from llorch.sdk.async_client import AsyncClient
-from support.download_server import DownloadServer, download_server
+from llorch.sdk.failures import Unreachable
+from support.download_server import DownloadServer, download_server, head, raw
 from support.hub import FakeHub
 from support.models import model_bytes
 from support.pool_manager_process import PoolManagerProcess, pool_manager_process
@@ -128,6 +129,32 @@ async def test_why_a_model_can_not_be_had_is_told_to_who_asked(
             await pull(client, f"https://127.0.0.1:{server.address[1]}/x.gguf")
         with pytest.raises(LlorchError, match="no model is called 'nothing'"):
             await pull(client, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("/401.gguf?token=s3cret", "does not give the file to this node"),
+        ("/404.gguf?token=s3cret", "has no such file"),
+        ("/page.gguf?token=s3cret", "is an HTML page"),
+        ("hf:org/repo", "the Hub answers with HTTP 500 about org/repo"),
+        ("hf:org/none", "the Hub has no org/none"),
+    ],
+)
+async def test_what_a_server_answers_is_not_taken_for_an_orchestrator_that_is_away(
+    tmp_path: Path, system: WholeSystem, server: DownloadServer, client: AsyncClient, source: str, says: str
+) -> None:
+    server.answers["/401.gguf"] = raw(head(401, {"Content-Length": "0"}))
+    server.answers["/api/models/org/repo"] = raw(head(500, {"Content-Length": "0"}))
+    server.answers["/api/models/org/none"] = raw(head(404, {"X-Error-Code": "RepoNotFound", "Content-Length": "0"}))
+    server.serve("/page.gguf", b"<!DOCTYPE html><html>" + bytes(600))
+    async with node(tmp_path, system, server) as process:
+        with pytest.raises(LlorchError, match=says) as refused:
+            await pull(client, here(server, source) if source.startswith("/") else source)
+        assert not isinstance(refused.value, Unreachable)
+        assert "staging_failed" in process.log()
+        assert ("token=[redacted]" in process.log()) == ("s3cret" in source)
+        assert "s3cret" not in process.log()
 
 
 async def test_a_pool_manager_that_was_killed_goes_on_with_its_download(

@@ -94,8 +94,8 @@ async def test_a_model_that_orders_documents_does_nothing_else_once_its_file_is_
 
 
 async def test_why_a_task_failed_is_told_to_who_waits_for_its_answer(system: WholeSystem, tmp_path: Path) -> None:
+    await system.register("cut", f"file:{ranker(tmp_path, 'cut.gguf')}")
     (tmp_path / "cut.gguf").write_bytes(smallest_ranker()[:-1])
-    await system.register("cut", f"file:{tmp_path / 'cut.gguf'}")
     spec = rank_task("x")
     spec.model = "cut"
     with pytest.raises(LlorchError, match=r"^cut\.gguf is not a model .* may have been cut off$") as told:

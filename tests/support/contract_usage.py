@@ -135,7 +135,7 @@ def _reachable(roots: Iterable[Descriptor]) -> set[str]:
 
 @functools.cache
 def _modules() -> tuple[Module, ...]:
-    paths = sorted(SERVICES.rglob("*.py"))
+    paths = sorted(set(SERVICES.rglob("*.py")) - {SERVICES / "llorch" / "errors.py"})  # it lists all reasons
     return tuple(_module(path.relative_to(SERVICES).parts[0], ast.parse(path.read_text())) for path in paths)
 
 

@@ -18,6 +18,8 @@ class Seen:
     """What came of one run."""
 
     starts: int = 0
+    prompt: tuple[int, int] | None = None
+    """Its tokens, and those that need not be evaluated, as they were told at the start."""
     log: list[LogEntry] = field(default_factory=list)
     end: RunEnd | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -68,8 +70,12 @@ class Bench:
             seen = self._seen[step.attempt_id]
             assert seen.end is None, "nothing may follow an end"
             seen.starts += step.started
+            if step.started:
+                seen.prompt = step.tokens_in, step.cached_tokens
             seen.log += step.entries
             seen.end = step.end
+            if step.end is not None and seen.prompt is not None:
+                assert (step.end.tokens_in, step.end.cached_tokens) == seen.prompt, "what was told at the start holds"
             seen.changed.set()
 
 

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
+
 from llama_orch.v2 import (
     app_pb2,
     app_service_pb2,
@@ -33,7 +35,7 @@ from llama_orch.v2 import (
     worker_pb2,
 )
 from llorch.auth import BearerAuth
-from llorch.errors import LlorchError, NotFound, Reason, Unavailable
+from llorch.errors import LlorchError, NotFound, Reason
 from llorch.rpc.server import RpcServer
 
 TASK_ID = "task-1"
@@ -54,6 +56,7 @@ class FakeOrchestrator:
     stream_breaks_after: list[int] = field(default_factory=list)
     """For each stream in turn: after how many events it breaks; streams beyond the list do not."""
     hang_before_end: bool = False
+    finish_reason: task_event_pb2.FinishReason.ValueType = task_event_pb2.FINISH_REASON_EOS
     failure: task_event_pb2.Error | None = None
     models: list[model_pb2.Model] = field(default_factory=lambda: [smollm2()])
     state: fleet_service_pb2.State = field(default_factory=lambda: small_state())  # noqa: PLW0108  # it is defined below
@@ -120,13 +123,13 @@ class FakeOrchestrator:
     def _terminal(self) -> task_event_pb2.TaskEvent:
         if self.failure is not None:
             return task_event_pb2.TaskEvent(cursor="0.end", error=self.failure)
-        choice = task_event_pb2.ChoiceEnd(finish_reason=task_event_pb2.FINISH_REASON_EOS, tokens_out=len(self.words))
+        choice = task_event_pb2.ChoiceEnd(finish_reason=self.finish_reason, tokens_out=len(self.words))
         end = task_event_pb2.End(
             choices=[choice], tokens_in=5, tokens_out=len(self.words), first_token_ms=20, decode_time_ms=40
         )
         return task_event_pb2.TaskEvent(cursor="0.end", end=end)
 
-    async def send_events(self, after: str, send: Send) -> None:
+    async def send_events(self, after: str, send: Send, context: Any) -> None:
         """Started always comes first; what the cursor covers is left out, as the orchestrator does it."""
         self.cursors_seen.append(after)
         breaks_after = self.stream_breaks_after.pop(0) if self.stream_breaks_after else None
@@ -134,7 +137,7 @@ class FakeOrchestrator:
         seen = [event.cursor for event in rest].index(after) + 1 if after not in ("", "0.0") else 0
         for number, event in enumerate([started, placed, *rest[seen:]]):
             if number == breaks_after:
-                raise Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the connection broke")
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "as the library says it of a broken connection")
             if event.WhichOneof("event") in ("end", "error") and self.hang_before_end:
                 await asyncio.Event().wait()
             await send(event)
@@ -154,7 +157,7 @@ class _Tasks:
         async def send(event: task_event_pb2.TaskEvent) -> None:
             await context.write(task_service_pb2.GenerateResponse(event=event))
 
-        await self._fake.send_events("", send)
+        await self._fake.send_events("", send, context)
 
     async def StreamTask(self, request: Any, context: Any) -> None:
         if request.task_id != TASK_ID:
@@ -163,7 +166,7 @@ class _Tasks:
         async def send(event: task_event_pb2.TaskEvent) -> None:
             await context.write(task_service_pb2.StreamTaskResponse(event=event))
 
-        await self._fake.send_events(request.after, send)
+        await self._fake.send_events(request.after, send, context)
 
     async def CancelTask(self, request: Any, context: Any) -> Any:
         self._fake.cancelled.append(request.task_id)
@@ -213,7 +216,7 @@ class _Catalog:
     async def RegisterModel(self, request: Any, context: Any) -> Any:
         model = model_pb2.Model(spec=request.model, state=model_pb2.MODEL_STATE_ACTIVE)
         self._fake.models.append(model)
-        return catalog_service_pb2.RegisterModelResponse(model=model)
+        return catalog_service_pb2.RegisterModelResponse(model=model, warnings=self._fake.warnings)
 
     async def DeleteModel(self, request: Any, context: Any) -> Any:
         self._fake.models = [model for model in self._fake.models if model.spec.name != request.model]

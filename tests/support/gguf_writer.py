@@ -48,9 +48,9 @@ def write_gguf(path: Path, metadata: Mapping[str, MetadataValue], tensors: Mappi
     return path
 
 
-def smallest_model() -> bytes:
+def smallest_model(context_trained: int = 8192) -> bytes:
     """A file with the metadata that every model needs, for code that reads no more than that."""
-    return header_bytes(_smallest(), {})
+    return header_bytes(_smallest() | {"llama.context_length": context_trained}, {})
 
 
 def smallest_ranker() -> bytes:

@@ -38,7 +38,8 @@ class MemoryStore:
 
     async def save_ending(self, task_id: str, ending: Ending) -> None:
         if task_id in self._tasks:
-            self._tasks[task_id] = replace(self._tasks[task_id], ending=ending)
+            kept = self._tasks[task_id]
+            self._tasks[task_id] = replace(kept, request=replace(kept.request, payload=b""), ending=ending)
 
     async def forget_task(self, task_id: str) -> None:
         self._tasks.pop(task_id, None)

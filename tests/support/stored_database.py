@@ -207,7 +207,8 @@ RESULT = RunResult(
     prefill_ms=20,
 )
 
-FAILURE = TaskError(Reason.WORKER_LOST, "it’s gone", retryable=True, retry_after_ms=7, field="generate.prompt")
+STOPPED = Stopped(FinishReason.CANCELLED, 1, 2, 9, 4, 30)
+FAILURE = TaskError(Reason.WORKER_LOST, "it’s gone", retry_after_ms=7, field="generate.prompt")
 
 OUTPUT = b'\x12\t\x1a\x01\x05"\x04some'
 """A serialized RunDelta with one entry."""
@@ -232,7 +233,7 @@ TASKS = (
     KeptTask(
         TaskRequest("task-4", "coder", b"", "digest", 1, durable=True),
         1_700_000_000_202,
-        Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 1, 2), OUTPUT, 1_700_000_000_302, 7),
+        Ending(TaskState.CANCELLED, STOPPED, OUTPUT, 1_700_000_000_302, 7),
     ),
 )
 

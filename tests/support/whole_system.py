@@ -266,10 +266,10 @@ async def orchestrator_alone(folder: Path) -> AsyncIterator[WholeSystem]:
             stop.set()
 
 
-def gguf(folder: Path, name: str = "sim.gguf") -> Path:
+def gguf(folder: Path, name: str = "sim.gguf", context_trained: int = 8192) -> Path:
     """A model without weights; the simulated engine needs none."""
     path = folder / name
-    path.write_bytes(smallest_model())
+    path.write_bytes(smallest_model(context_trained))
     return path
 
 

@@ -203,6 +203,7 @@ class EngineInfo(_message.Message):
     MEMORY_MIB_FIELD_NUMBER: _builtins.int
     PROTOCOL_MIN_FIELD_NUMBER: _builtins.int
     PROTOCOL_MAX_FIELD_NUMBER: _builtins.int
+    METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """Engine name, e.g. "llama_cpp"."""
     engine_version: _builtins.str
@@ -229,6 +230,10 @@ class EngineInfo(_message.Message):
     """Oldest protocol version that the worker speaks."""
     protocol_max: _builtins.int
     """Newest protocol version that the worker speaks."""
+    metrics_address: _builtins.str
+    """"host:port" where the worker listens for scrapers of its metrics; empty if it serves none. 0.0.0.0 or :: is every
+    address of its machine.
+    """
     @_builtins.property
     def capabilities(self) -> Global___EngineCapabilities:
         """What the engine can do."""
@@ -260,10 +265,11 @@ class EngineInfo(_message.Message):
         memory_mib: _abc.Iterable[_builtins.int] | None = ...,
         protocol_min: _builtins.int = ...,
         protocol_max: _builtins.int = ...,
+        metrics_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "fingerprint", b"fingerprint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_per_slot", b"context_per_slot", "context_trained", b"context_trained", "cpu", b"cpu", "engine", b"engine", "engine_version", b"engine_version", "fingerprint", b"fingerprint", "load_ms", b"load_ms", "max_admitted", b"max_admitted", "memory_mib", b"memory_mib", "model", b"model", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "simulated", b"simulated", "slots", b"slots", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_per_slot", b"context_per_slot", "context_trained", b"context_trained", "cpu", b"cpu", "engine", b"engine", "engine_version", b"engine_version", "fingerprint", b"fingerprint", "load_ms", b"load_ms", "max_admitted", b"max_admitted", "memory_mib", b"memory_mib", "metrics_address", b"metrics_address", "model", b"model", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "simulated", b"simulated", "slots", b"slots", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -101,15 +101,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     What to do: read the worker's log.
     """
     ERROR_REASON_MODEL_IN_USE: _ErrorReason.ValueType  # 26
-    """The model can't be changed or deleted while tasks use it. What to do: wait, or cancel them."""
+    """The model can't be changed or deleted while tasks use it. What to do: wait, or cancel them.
+    Retryable.
+    """
     ERROR_REASON_UNSUPPORTED_SOURCE: _ErrorReason.ValueType  # 27
     """A kind of source that this release does not read.
     Example: ftp://host/model.gguf. What to do: use one of the kinds in the message.
+    """
+    ERROR_REASON_SOURCE_REFUSED: _ErrorReason.ValueType  # 28
+    """The host of a model's file does not give it to this node, or this node may not fetch from there.
+    Example: a gated repository. What to do: what the message says, such as a setting or a token of that host.
     """
     ERROR_REASON_NO_DEVICE: _ErrorReason.ValueType  # 30
     """No device that may take the model can be had now; the message names what is away, and when it may be back.
     Example: the only card of a pin was released to its owner. What to do: bring it back, or try again later;
     `llorch gpus` shows what is there.
+    Retryable.
     """
     ERROR_REASON_PIN_EXCLUDES_ALL: _ErrorReason.ValueType  # 31
     """The pins and masks of the request and of the assignments leave no device, whatever comes back. What to do: loosen
@@ -117,6 +124,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ASSIGNMENT_CONFLICT: _ErrorReason.ValueType  # 32
     """Two assignments contradict each other; the message names both. What to do: delete or change one."""
+    ERROR_REASON_SET_ELSEWHERE: _ErrorReason.ValueType  # 33
+    """The settings file or a package says this, and calls do not change it. What to do: change it there."""
+    ERROR_REASON_NAME_TAKEN: _ErrorReason.ValueType  # 34
+    """Something else has this name already. What to do: choose another."""
+    ERROR_REASON_OTHER_STATE_NEEDED: _ErrorReason.ValueType  # 35
+    """As things stand now, this can't be done; the message says what has to be changed before.
+    Example: forgetting a node that is connected. What to do: change that first.
+    """
     ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 40
     """No task has this id, and none of this id was known in the time that finished tasks are kept.
     Example: a mistyped id. What to do: use the id that SubmitTask answered.
@@ -150,14 +165,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     What to do: draw a new id.
     """
     ERROR_REASON_WORKER_LOST: _ErrorReason.ValueType  # 65
-    """The worker that ran the task is gone, or no longer answers. What to do: send the request again."""
+    """The worker that ran the task is gone, or no longer answers. What to do: send the request again.
+    Retryable.
+    """
     ERROR_REASON_WORKER_NOT_READY: _ErrorReason.ValueType  # 66
     """The worker has not finished loading, or is shutting down.
     What to do: try again after the delay given, or use another worker.
+    Retryable.
     """
     ERROR_REASON_NO_FREE_SLOT: _ErrorReason.ValueType  # 67
     """All slots of the worker are taken. Only a client that calls a worker directly sees this.
     What to do: wait until a run has ended, or submit a task to the orchestrator, which queues.
+    Retryable.
     """
     ERROR_REASON_NODE_ID_TAKEN: _ErrorReason.ValueType  # 68
     """Another machine is connected under this node id. Only pool managers see this.
@@ -166,27 +185,36 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 80
     """The queue of this priority is full; RetryInfo has a delay computed from how fast it drains.
     What to do: wait that long, then send the request again.
+    Retryable.
     """
     ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 81
-    """This server serves as many calls as it may. What to do: try again shortly."""
+    """This server serves as many calls as it may. What to do: try again shortly.
+    Retryable.
+    """
     ERROR_REASON_DROPPED_FROM_QUEUE: _ErrorReason.ValueType  # 82
     """The task waited longest in the lowest priority when the queue was full, and the policy is drop-lru.
     What to do: submit it again later, or with a higher priority.
+    Retryable.
     """
     ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 83
     """The task's deadline passed before it was finished. What to do: a later deadline, or a smaller request."""
     ERROR_REASON_SLOW_READER: _ErrorReason.ValueType  # 84
     """The reader did not read for longer than the write deadline; the task goes on.
     What to do: stream again with the last cursor.
+    Retryable.
     """
     ERROR_REASON_STREAM_RESET: _ErrorReason.ValueType  # 85
     """The output that the cursor points into no longer exists, because the task had to start over.
     What to do: stream again without a cursor.
     """
     ERROR_REASON_RECOVERING: _ErrorReason.ValueType  # 86
-    """The orchestrator has just started and does not know yet what is running. What to do: try again in RetryInfo's time."""
+    """The orchestrator has just started and does not know yet what is running. What to do: try again in RetryInfo's time.
+    Retryable.
+    """
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 87
-    """The server is shutting down and takes nothing new. What to do: try again, or elsewhere."""
+    """The server is shutting down and takes nothing new. What to do: try again, or elsewhere.
+    Retryable.
+    """
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 88
     """A client cancelled the task while another call waited for its answer, and the API has no other code for that.
     Example: CancelTask for a chat completion of the OpenAI API. What to do: nothing, or send the request again.
@@ -194,13 +222,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 89
     """The app has used the tokens that it may use in a minute; RetryInfo says when it may go on.
     What to do: wait that long, or raise the app's max_tokens_per_minute.
+    Retryable.
     """
     ERROR_REASON_BUDGET_SPENT: _ErrorReason.ValueType  # 90
     """The turns, tokens or time that the session was given are spent; the message names which.
     What to do: go on in a new session, or send a larger session_budget.
     """
+    ERROR_REASON_OUTPUT_TOO_LARGE: _ErrorReason.ValueType  # 92
+    """The output of the task is larger than what the orchestrator keeps of one task, or all outputs together are larger
+    than it may keep. Example: log probabilities of 20 alternatives for each of 50,000 tokens.
+    What to do: ask for fewer tokens, choices or log probabilities, or send the request again when less runs.
+    """
     ERROR_REASON_STALE_EPOCH: _ErrorReason.ValueType  # 100
-    """The command came from an orchestrator that has been superseded. What to do: end that one; a newer one is in charge."""
+    """The command came from an orchestrator that has been superseded. What to do: end that one; a newer one is in charge.
+    Retryable.
+    """
     ERROR_REASON_STALE_SESSION: _ErrorReason.ValueType  # 101
     """The message came over a link that has been superseded by a newer registration of the same node.
     What to do: let the newest link speak; two pool managers with one node id need two ids.
@@ -214,6 +250,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DETERMINISM_UNAVAILABLE: _ErrorReason.ValueType  # 104
     """No worker can give the bytes that were promised. What to do: bring back an equal worker, or send the request again to
     have all of it from another one.
+    Retryable.
     """
     ERROR_REASON_QUARANTINED: _ErrorReason.ValueType  # 105
     """This request crashed two workers and is not tried again. What to do: report it with the workers' logs."""
@@ -228,15 +265,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_GPU_BUILD_MISSING: _ErrorReason.ValueType  # 141
     """The engine was built without GPU support, or the GPU is not there. What to do: follow the commands in the message."""
     ERROR_REASON_ENGINE_FAILED: _ErrorReason.ValueType  # 142
-    """The engine failed while it worked on the task. What to do: try again; if it fails again, report it."""
+    """The engine failed while it worked on the task. What to do: try again; if it fails again, report it.
+    Retryable.
+    """
     ERROR_REASON_UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 143
-    """A daemon behind this one does not answer. What to do: see whether it runs; try again."""
+    """A daemon behind this one does not answer. What to do: see whether it runs; try again.
+    Retryable.
+    """
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 144
     """The contract names this, and this release does not do it yet.
     What to do: use what the message names, or a later release.
     """
     ERROR_REASON_STORE_FAILED: _ErrorReason.ValueType  # 145
-    """The store could not keep what was asked; nothing was acknowledged. What to do: see to the disk; try again."""
+    """The store could not keep what was asked; nothing was acknowledged. What to do: see to the disk; try again.
+    Retryable.
+    """
+    ERROR_REASON_STORE_FULL: _ErrorReason.ValueType  # 147
+    """The orchestrator's database holds as much as it may, and takes no further tasks of SubmitTask; all else goes on.
+    What to do: wait until tasks have ended, use Generate, or raise database_mib of the orchestrator.
+    Retryable.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 146
     """A fault of llama-orch. What to do: report it with the id in the message, under which the log has the details."""
 
@@ -246,6 +294,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     A refused call carries a google.rpc.Status with exactly one google.rpc.ErrorInfo, whose domain is "llama-orch" and
     whose reason is the name of one of these values without the prefix ERROR_REASON_. A task that failed carries the
     value itself, in the terminal event TaskEvent.error.
+
+    Of a reason that is marked as retryable, the same request may succeed later, without a change by the caller. Only
+    with such a reason a delay is told (RetryInfo, Retry-After, retry_after_ms), where one is known.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -327,15 +378,22 @@ ERROR_REASON_MODEL_LOAD_FAILED: ErrorReason.ValueType  # 25
 What to do: read the worker's log.
 """
 ERROR_REASON_MODEL_IN_USE: ErrorReason.ValueType  # 26
-"""The model can't be changed or deleted while tasks use it. What to do: wait, or cancel them."""
+"""The model can't be changed or deleted while tasks use it. What to do: wait, or cancel them.
+Retryable.
+"""
 ERROR_REASON_UNSUPPORTED_SOURCE: ErrorReason.ValueType  # 27
 """A kind of source that this release does not read.
 Example: ftp://host/model.gguf. What to do: use one of the kinds in the message.
+"""
+ERROR_REASON_SOURCE_REFUSED: ErrorReason.ValueType  # 28
+"""The host of a model's file does not give it to this node, or this node may not fetch from there.
+Example: a gated repository. What to do: what the message says, such as a setting or a token of that host.
 """
 ERROR_REASON_NO_DEVICE: ErrorReason.ValueType  # 30
 """No device that may take the model can be had now; the message names what is away, and when it may be back.
 Example: the only card of a pin was released to its owner. What to do: bring it back, or try again later;
 `llorch gpus` shows what is there.
+Retryable.
 """
 ERROR_REASON_PIN_EXCLUDES_ALL: ErrorReason.ValueType  # 31
 """The pins and masks of the request and of the assignments leave no device, whatever comes back. What to do: loosen
@@ -343,6 +401,14 @@ the one named.
 """
 ERROR_REASON_ASSIGNMENT_CONFLICT: ErrorReason.ValueType  # 32
 """Two assignments contradict each other; the message names both. What to do: delete or change one."""
+ERROR_REASON_SET_ELSEWHERE: ErrorReason.ValueType  # 33
+"""The settings file or a package says this, and calls do not change it. What to do: change it there."""
+ERROR_REASON_NAME_TAKEN: ErrorReason.ValueType  # 34
+"""Something else has this name already. What to do: choose another."""
+ERROR_REASON_OTHER_STATE_NEEDED: ErrorReason.ValueType  # 35
+"""As things stand now, this can't be done; the message says what has to be changed before.
+Example: forgetting a node that is connected. What to do: change that first.
+"""
 ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 40
 """No task has this id, and none of this id was known in the time that finished tasks are kept.
 Example: a mistyped id. What to do: use the id that SubmitTask answered.
@@ -376,14 +442,18 @@ ERROR_REASON_WORKER_ID_USED: ErrorReason.ValueType  # 64
 What to do: draw a new id.
 """
 ERROR_REASON_WORKER_LOST: ErrorReason.ValueType  # 65
-"""The worker that ran the task is gone, or no longer answers. What to do: send the request again."""
+"""The worker that ran the task is gone, or no longer answers. What to do: send the request again.
+Retryable.
+"""
 ERROR_REASON_WORKER_NOT_READY: ErrorReason.ValueType  # 66
 """The worker has not finished loading, or is shutting down.
 What to do: try again after the delay given, or use another worker.
+Retryable.
 """
 ERROR_REASON_NO_FREE_SLOT: ErrorReason.ValueType  # 67
 """All slots of the worker are taken. Only a client that calls a worker directly sees this.
 What to do: wait until a run has ended, or submit a task to the orchestrator, which queues.
+Retryable.
 """
 ERROR_REASON_NODE_ID_TAKEN: ErrorReason.ValueType  # 68
 """Another machine is connected under this node id. Only pool managers see this.
@@ -392,27 +462,36 @@ What to do: give one of the two another node_id in its settings.
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 80
 """The queue of this priority is full; RetryInfo has a delay computed from how fast it drains.
 What to do: wait that long, then send the request again.
+Retryable.
 """
 ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 81
-"""This server serves as many calls as it may. What to do: try again shortly."""
+"""This server serves as many calls as it may. What to do: try again shortly.
+Retryable.
+"""
 ERROR_REASON_DROPPED_FROM_QUEUE: ErrorReason.ValueType  # 82
 """The task waited longest in the lowest priority when the queue was full, and the policy is drop-lru.
 What to do: submit it again later, or with a higher priority.
+Retryable.
 """
 ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 83
 """The task's deadline passed before it was finished. What to do: a later deadline, or a smaller request."""
 ERROR_REASON_SLOW_READER: ErrorReason.ValueType  # 84
 """The reader did not read for longer than the write deadline; the task goes on.
 What to do: stream again with the last cursor.
+Retryable.
 """
 ERROR_REASON_STREAM_RESET: ErrorReason.ValueType  # 85
 """The output that the cursor points into no longer exists, because the task had to start over.
 What to do: stream again without a cursor.
 """
 ERROR_REASON_RECOVERING: ErrorReason.ValueType  # 86
-"""The orchestrator has just started and does not know yet what is running. What to do: try again in RetryInfo's time."""
+"""The orchestrator has just started and does not know yet what is running. What to do: try again in RetryInfo's time.
+Retryable.
+"""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 87
-"""The server is shutting down and takes nothing new. What to do: try again, or elsewhere."""
+"""The server is shutting down and takes nothing new. What to do: try again, or elsewhere.
+Retryable.
+"""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 88
 """A client cancelled the task while another call waited for its answer, and the API has no other code for that.
 Example: CancelTask for a chat completion of the OpenAI API. What to do: nothing, or send the request again.
@@ -420,13 +499,21 @@ Example: CancelTask for a chat completion of the OpenAI API. What to do: nothing
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 89
 """The app has used the tokens that it may use in a minute; RetryInfo says when it may go on.
 What to do: wait that long, or raise the app's max_tokens_per_minute.
+Retryable.
 """
 ERROR_REASON_BUDGET_SPENT: ErrorReason.ValueType  # 90
 """The turns, tokens or time that the session was given are spent; the message names which.
 What to do: go on in a new session, or send a larger session_budget.
 """
+ERROR_REASON_OUTPUT_TOO_LARGE: ErrorReason.ValueType  # 92
+"""The output of the task is larger than what the orchestrator keeps of one task, or all outputs together are larger
+than it may keep. Example: log probabilities of 20 alternatives for each of 50,000 tokens.
+What to do: ask for fewer tokens, choices or log probabilities, or send the request again when less runs.
+"""
 ERROR_REASON_STALE_EPOCH: ErrorReason.ValueType  # 100
-"""The command came from an orchestrator that has been superseded. What to do: end that one; a newer one is in charge."""
+"""The command came from an orchestrator that has been superseded. What to do: end that one; a newer one is in charge.
+Retryable.
+"""
 ERROR_REASON_STALE_SESSION: ErrorReason.ValueType  # 101
 """The message came over a link that has been superseded by a newer registration of the same node.
 What to do: let the newest link speak; two pool managers with one node id need two ids.
@@ -440,6 +527,7 @@ ERROR_REASON_VERSION_SKEW: ErrorReason.ValueType  # 103
 ERROR_REASON_DETERMINISM_UNAVAILABLE: ErrorReason.ValueType  # 104
 """No worker can give the bytes that were promised. What to do: bring back an equal worker, or send the request again to
 have all of it from another one.
+Retryable.
 """
 ERROR_REASON_QUARANTINED: ErrorReason.ValueType  # 105
 """This request crashed two workers and is not tried again. What to do: report it with the workers' logs."""
@@ -454,15 +542,26 @@ ERROR_REASON_CPU_NOT_ALLOWED: ErrorReason.ValueType  # 140
 ERROR_REASON_GPU_BUILD_MISSING: ErrorReason.ValueType  # 141
 """The engine was built without GPU support, or the GPU is not there. What to do: follow the commands in the message."""
 ERROR_REASON_ENGINE_FAILED: ErrorReason.ValueType  # 142
-"""The engine failed while it worked on the task. What to do: try again; if it fails again, report it."""
+"""The engine failed while it worked on the task. What to do: try again; if it fails again, report it.
+Retryable.
+"""
 ERROR_REASON_UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 143
-"""A daemon behind this one does not answer. What to do: see whether it runs; try again."""
+"""A daemon behind this one does not answer. What to do: see whether it runs; try again.
+Retryable.
+"""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 144
 """The contract names this, and this release does not do it yet.
 What to do: use what the message names, or a later release.
 """
 ERROR_REASON_STORE_FAILED: ErrorReason.ValueType  # 145
-"""The store could not keep what was asked; nothing was acknowledged. What to do: see to the disk; try again."""
+"""The store could not keep what was asked; nothing was acknowledged. What to do: see to the disk; try again.
+Retryable.
+"""
+ERROR_REASON_STORE_FULL: ErrorReason.ValueType  # 147
+"""The orchestrator's database holds as much as it may, and takes no further tasks of SubmitTask; all else goes on.
+What to do: wait until tasks have ended, use Generate, or raise database_mib of the orchestrator.
+Retryable.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 146
 """A fault of llama-orch. What to do: report it with the id in the message, under which the log has the details."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -28,37 +28,43 @@ from llama_orch.v2 import audit_pb2 as llama__orch_dot_v2_dot_audit__pb2
 from llama_orch.v2 import engine_pb2 as llama__orch_dot_v2_dot_engine__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n llama_orch/v2/meta_service.proto\x12\rllama_orch.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x19llama_orch/v2/audit.proto\x1a\x1allama_orch/v2/engine.proto\"\x18\n\x16GetCapabilitiesRequest\"p\n\x11ModelCapabilities\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0b\x63ontext_max\x18\x02 \x01(\r\x12\x37\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32!.llama_orch.v2.EngineCapabilities\"7\n\x0bPoolEngines\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0f\x65ngine_versions\x18\x02 \x03(\t\"T\n\x06Limits\x12\x16\n\x0equeue_capacity\x18\x01 \x01(\r\x12\x17\n\x0frequest_max_kib\x18\x02 \x01(\r\x12\x19\n\x11task_retention_ms\x18\x03 \x01(\r\"\xee\x01\n\x17GetCapabilitiesResponse\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x30\n\x06models\x18\x03 \x03(\x0b\x32 .llama_orch.v2.ModelCapabilities\x12)\n\x05pools\x18\x04 \x03(\x0b\x32\x1a.llama_orch.v2.PoolEngines\x12%\n\x06limits\x18\x05 \x01(\x0b\x32\x15.llama_orch.v2.Limits\x12\x12\n\npriorities\x18\x06 \x03(\t\x12\x15\n\runimplemented\x18\x07 \x03(\t\"\x13\n\x11GetMetricsRequest\"8\n\x12GetMetricsResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"9\n\x10ListAuditRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x11ListAuditResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.llama_orch.v2.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe9\x02\n\x0bMetaService\x12\x7f\n\x0fGetCapabilities\x12%.llama_orch.v2.GetCapabilitiesRequest\x1a&.llama_orch.v2.GetCapabilitiesResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v2/meta/capabilities\x12q\n\nGetMetrics\x12 .llama_orch.v2.GetMetricsRequest\x1a!.llama_orch.v2.GetMetricsResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x10/v2/meta/metricsb\x04\x62ody\x12\x66\n\tListAudit\x12\x1f.llama_orch.v2.ListAuditRequest\x1a .llama_orch.v2.ListAuditResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v2/meta/auditb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n llama_orch/v2/meta_service.proto\x12\rllama_orch.v2\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x19llama_orch/v2/audit.proto\x1a\x1allama_orch/v2/engine.proto\"\x14\n\x12GetIdentityRequest\"0\n\x13GetIdentityResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\"\x18\n\x16GetCapabilitiesRequest\"p\n\x11ModelCapabilities\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0b\x63ontext_max\x18\x02 \x01(\r\x12\x37\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32!.llama_orch.v2.EngineCapabilities\"7\n\x0bPoolEngines\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0f\x65ngine_versions\x18\x02 \x03(\t\"T\n\x06Limits\x12\x16\n\x0equeue_capacity\x18\x01 \x01(\r\x12\x17\n\x0frequest_max_kib\x18\x02 \x01(\r\x12\x19\n\x11task_retention_ms\x18\x03 \x01(\r\"\xee\x01\n\x17GetCapabilitiesResponse\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x30\n\x06models\x18\x03 \x03(\x0b\x32 .llama_orch.v2.ModelCapabilities\x12)\n\x05pools\x18\x04 \x03(\x0b\x32\x1a.llama_orch.v2.PoolEngines\x12%\n\x06limits\x18\x05 \x01(\x0b\x32\x15.llama_orch.v2.Limits\x12\x12\n\npriorities\x18\x06 \x03(\t\x12\x15\n\runimplemented\x18\x07 \x03(\t\"\x13\n\x11GetMetricsRequest\"8\n\x12GetMetricsResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"9\n\x10ListAuditRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x11ListAuditResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.llama_orch.v2.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xda\x03\n\x0bMetaService\x12o\n\x0bGetIdentity\x12!.llama_orch.v2.GetIdentityRequest\x1a\".llama_orch.v2.GetIdentityResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v2/meta/identity\x12\x7f\n\x0fGetCapabilities\x12%.llama_orch.v2.GetCapabilitiesRequest\x1a&.llama_orch.v2.GetCapabilitiesResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v2/meta/capabilities\x12q\n\nGetMetrics\x12 .llama_orch.v2.GetMetricsRequest\x1a!.llama_orch.v2.GetMetricsResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x10/v2/meta/metricsb\x04\x62ody\x12\x66\n\tListAudit\x12\x1f.llama_orch.v2.ListAuditRequest\x1a .llama_orch.v2.ListAuditResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v2/meta/auditb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llama_orch.v2.meta_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_METASERVICE'].methods_by_name['GetIdentity']._loaded_options = None
+  _globals['_METASERVICE'].methods_by_name['GetIdentity']._serialized_options = b'\202\323\344\223\002\023\022\021/v2/meta/identity'
   _globals['_METASERVICE'].methods_by_name['GetCapabilities']._loaded_options = None
   _globals['_METASERVICE'].methods_by_name['GetCapabilities']._serialized_options = b'\202\323\344\223\002\027\022\025/v2/meta/capabilities'
   _globals['_METASERVICE'].methods_by_name['GetMetrics']._loaded_options = None
   _globals['_METASERVICE'].methods_by_name['GetMetrics']._serialized_options = b'\202\323\344\223\002\030\022\020/v2/meta/metricsb\004body'
   _globals['_METASERVICE'].methods_by_name['ListAudit']._loaded_options = None
   _globals['_METASERVICE'].methods_by_name['ListAudit']._serialized_options = b'\202\323\344\223\002\020\022\016/v2/meta/audit'
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=163
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=187
-  _globals['_MODELCAPABILITIES']._serialized_start=189
-  _globals['_MODELCAPABILITIES']._serialized_end=301
-  _globals['_POOLENGINES']._serialized_start=303
-  _globals['_POOLENGINES']._serialized_end=358
-  _globals['_LIMITS']._serialized_start=360
-  _globals['_LIMITS']._serialized_end=444
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=447
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=685
-  _globals['_GETMETRICSREQUEST']._serialized_start=687
-  _globals['_GETMETRICSREQUEST']._serialized_end=706
-  _globals['_GETMETRICSRESPONSE']._serialized_start=708
-  _globals['_GETMETRICSRESPONSE']._serialized_end=764
-  _globals['_LISTAUDITREQUEST']._serialized_start=766
-  _globals['_LISTAUDITREQUEST']._serialized_end=823
-  _globals['_LISTAUDITRESPONSE']._serialized_start=825
-  _globals['_LISTAUDITRESPONSE']._serialized_end=913
-  _globals['_METASERVICE']._serialized_start=916
-  _globals['_METASERVICE']._serialized_end=1277
+  _globals['_GETIDENTITYREQUEST']._serialized_start=163
+  _globals['_GETIDENTITYREQUEST']._serialized_end=183
+  _globals['_GETIDENTITYRESPONSE']._serialized_start=185
+  _globals['_GETIDENTITYRESPONSE']._serialized_end=233
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=235
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=259
+  _globals['_MODELCAPABILITIES']._serialized_start=261
+  _globals['_MODELCAPABILITIES']._serialized_end=373
+  _globals['_POOLENGINES']._serialized_start=375
+  _globals['_POOLENGINES']._serialized_end=430
+  _globals['_LIMITS']._serialized_start=432
+  _globals['_LIMITS']._serialized_end=516
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=519
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=757
+  _globals['_GETMETRICSREQUEST']._serialized_start=759
+  _globals['_GETMETRICSREQUEST']._serialized_end=778
+  _globals['_GETMETRICSRESPONSE']._serialized_start=780
+  _globals['_GETMETRICSRESPONSE']._serialized_end=836
+  _globals['_LISTAUDITREQUEST']._serialized_start=838
+  _globals['_LISTAUDITREQUEST']._serialized_end=895
+  _globals['_LISTAUDITRESPONSE']._serialized_start=897
+  _globals['_LISTAUDITRESPONSE']._serialized_end=985
+  _globals['_METASERVICE']._serialized_start=988
+  _globals['_METASERVICE']._serialized_end=1462
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,51 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class GetIdentityRequest(_message.Message):
+    """Request of GetIdentity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIdentityRequest: _TypeAlias = GetIdentityRequest  # noqa: Y015
+
+@_typing.final
+class GetIdentityResponse(_message.Message):
+    """Answer of GetIdentity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    APP_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As logs and records show the caller: "localhost", "token:" with six characters of its SHA-256, or "app:" with the
+    name of the app.
+    """
+    app: _builtins.str
+    """Name of the app; empty for a caller that is none."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        app: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIdentityResponse: _TypeAlias = GetIdentityResponse  # noqa: Y015
+
+@_typing.final
 class GetCapabilitiesRequest(_message.Message):
     """Request of GetCapabilities."""
 
@@ -50,10 +95,10 @@ class ModelCapabilities(_message.Message):
     model: _builtins.str
     """Name."""
     context_max: _builtins.int
-    """Most tokens of one request, prompt and answer."""
+    """Most tokens of one request, prompt and answer; 0 = not known until a node has looked at its file."""
     @_builtins.property
     def capabilities(self) -> _engine_pb2.EngineCapabilities:
-        """What its engine can do; absent until it was loaded once."""
+        """What its engine can do; absent while it is not loaded."""
 
     def __init__(
         self,

@@ -35,6 +35,11 @@ class MetaServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetIdentity = channel.unary_unary(
+                '/llama_orch.v2.MetaService/GetIdentity',
+                request_serializer=llama__orch_dot_v2_dot_meta__service__pb2.GetIdentityRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_meta__service__pb2.GetIdentityResponse.FromString,
+                _registered_method=True)
         self.GetCapabilities = channel.unary_unary(
                 '/llama_orch.v2.MetaService/GetCapabilities',
                 request_serializer=llama__orch_dot_v2_dot_meta__service__pb2.GetCapabilitiesRequest.SerializeToString,
@@ -55,6 +60,13 @@ class MetaServiceStub:
 class MetaServiceServicer:
     """What this system is and how it does. Served by the orchestrator.
     """
+
+    def GetIdentity(self, request, context):
+        """Who the caller is, by the token or the key that it shows. Costs little; a gateway asks before it reads a body.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetCapabilities(self, request, context):
         """Versions, models, limits and features.
@@ -80,6 +92,11 @@ class MetaServiceServicer:
 
 def add_MetaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIdentity,
+                    request_deserializer=llama__orch_dot_v2_dot_meta__service__pb2.GetIdentityRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_meta__service__pb2.GetIdentityResponse.SerializeToString,
+            ),
             'GetCapabilities': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCapabilities,
                     request_deserializer=llama__orch_dot_v2_dot_meta__service__pb2.GetCapabilitiesRequest.FromString,
@@ -106,6 +123,33 @@ def add_MetaServiceServicer_to_server(servicer, server):
 class MetaService:
     """What this system is and how it does. Served by the orchestrator.
     """
+
+    @staticmethod
+    def GetIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llama_orch.v2.MetaService/GetIdentity',
+            llama__orch_dot_v2_dot_meta__service__pb2.GetIdentityRequest.SerializeToString,
+            llama__orch_dot_v2_dot_meta__service__pb2.GetIdentityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetCapabilities(request,

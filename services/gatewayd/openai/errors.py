@@ -8,7 +8,7 @@ A task's own error is told the same way: as the answer, or as the last thing in 
 from typing import Any
 
 from gatewayd import errors
-from gatewayd.errors import Headers, http_status, is_retryable
+from gatewayd.errors import Headers, http_status
 from llama_orch.v2 import task_event_pb2
 from llorch.errors import LlorchError, Reason
 from llorch.rpc.reasons import reason_of_proto
@@ -43,7 +43,7 @@ def error_body(error: LlorchError, _correlation_id: str) -> dict[str, Any]:
 
 def error_headers(error: LlorchError) -> Headers:
     """OpenAI's clients send again by status alone, unless they are told what is right."""
-    return [*errors.error_headers(error), (_RETRY_HEADER, b"true" if is_retryable(error) else b"false")]
+    return [*errors.error_headers(error), (_RETRY_HEADER, b"true" if error.reason.is_retryable else b"false")]
 
 
 def failure_of(error: task_event_pb2.Error) -> LlorchError:
@@ -51,7 +51,6 @@ def failure_of(error: task_event_pb2.Error) -> LlorchError:
     return failure_of_task(
         reason_of_proto(error.reason),
         error.message,
-        retryable=error.retryable,
         retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None,
         field=error.field,
     )

@@ -13,7 +13,7 @@ from gatewayd.openai.chunks import ChunkFrames
 from gatewayd.openai.completion_request import read_completion
 from gatewayd.openai.fields import Json
 from gatewayd.openai.generation import Generation
-from gatewayd.openai.models import model_json, takes_tasks
+from gatewayd.openai.models import model_json, models_json
 from gatewayd.request_body import BodyReader
 from gatewayd.route_table import RouteTable
 from gatewayd.template import PathTemplate, parse_template
@@ -49,7 +49,7 @@ class OpenAiDoor:
                 OpenAiRoute("POST", parse_template("/v1/chat/completions"), self._chat),
                 OpenAiRoute("POST", parse_template("/v1/completions"), self._complete),
                 OpenAiRoute("GET", parse_template("/v1/models"), self._list_models),
-                OpenAiRoute("GET", parse_template("/v1/models/{model}"), self._show_model),
+                OpenAiRoute("GET", parse_template("/v1/models/{model=**}"), self._show_model),
             )
         )
 
@@ -73,27 +73,28 @@ class OpenAiDoor:
             await self._streams.relay(exchange, events, ChunkFrames(generation, created))
             return
         answer = WholeAnswer(generation.shape, created)
-        await exchange.unless_gone(_collect(events, answer))
-        await _answer(exchange, answer.show())
+        await _collect(events, answer)
+        _answer(exchange, answer.show())
 
     async def _list_models(self, exchange: Exchange, _variables: Variables, metadata: Metadata) -> None:
-        models = await exchange.unless_gone(self._all_models(metadata))
-        await _answer(exchange, {"object": "list", "data": models})
+        models = await self._all_models(metadata)
+        _answer(exchange, {"object": "list", "data": models})
 
     async def _all_models(self, metadata: Metadata) -> list[Json]:
         found: list[Json] = []
         request = catalog_service_pb2.ListModelsRequest(page_size=_PAGE_SIZE)
         while True:
             page: Any = await self._upstream.call(_CATALOG["ListModels"], request, metadata)
-            found += [model_json(model) for model in page.models if takes_tasks(model)]
+            found += [shown for model in page.models for shown in models_json(model)]
             if not page.next_page_token:
                 return found
             request.page_token = page.next_page_token
 
     async def _show_model(self, exchange: Exchange, variables: Variables, metadata: Metadata) -> None:
-        request = catalog_service_pb2.GetModelRequest(model=variables["model"])
-        response: Any = await exchange.unless_gone(self._upstream.call(_CATALOG["GetModel"], request, metadata))
-        await _answer(exchange, model_json(response.model))
+        name = variables["model"]  # an app may call a model openai/gpt-4o
+        request = catalog_service_pb2.GetModelRequest(model=name)
+        response: Any = await self._upstream.call(_CATALOG["GetModel"], request, metadata)
+        _answer(exchange, model_json(response.model, name))
 
 
 async def _collect(events: Any, answer: WholeAnswer) -> None:
@@ -102,5 +103,5 @@ async def _collect(events: Any, answer: WholeAnswer) -> None:
             answer.take(response.event)
 
 
-async def _answer(exchange: Exchange, shown: Json) -> None:
-    await exchange.answer(200, JSON, encode_json(shown))
+def _answer(exchange: Exchange, shown: Json) -> None:
+    exchange.answer(200, JSON, encode_json(shown))

@@ -7,7 +7,7 @@ import typer
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.option_flag import option_flag
 from llorch.cli.output import AsJson, as_data, note, print_json, print_rows
-from llorch.errors import invalid_field
+from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.options.app import APP
 
 if TYPE_CHECKING:
@@ -80,7 +80,11 @@ def update(
     """Change an app; what is not given stays, and so does its key. Names of models that are given replace all."""
     settings = _settings(model, priority, weight, max_tasks, max_tokens)
     if not settings:
-        raise invalid_field("--priority", "or another option is needed: what is to change")
+        raise InvalidArgument(
+            Reason.INVALID_FIELD,
+            f"nothing of {name} is to change; give one or more of --model, --priority, --weight, --max-tasks, "
+            "--max-tokens-per-minute",
+        )
     changed = ask(address, token, lambda client: client.update_app(name, **settings))
     if json:
         print_json(as_data(changed))

@@ -31,7 +31,7 @@ def assign(
         list[str] | None,
         typer.Option(
             metavar="PLACE",
-            help="MACHINE, MACHINE/GPU, MACHINE/GPU+GPU (one model over both) or a pool. A GPU by its number, a part "
+            help="MACHINE, MACHINE/GPU, MACHINE/GPU+GPU (one model over both) or a pool. A GPU by its number, words "
             "of its name or the beginning of its UUID. Repeated: any of these.",
         ),
     ] = None,

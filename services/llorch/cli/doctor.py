@@ -24,6 +24,9 @@ _PATIENCE_S = 2.0
 def doctor(
     *,
     cpu: Annotated[bool, typer.Option("--cpu", help="Models may run on the CPU of this machine.")] = False,
+    brain: Annotated[
+        bool, typer.Option("--brain", help="No models are to run here. Assumed where an orchestrator runs.")
+    ] = False,
     simulate_gpu: Annotated[
         list[str] | None, typer.Option(metavar="NAME:SIZE", help="As for `llorch up`; may be repeated.")
     ] = None,
@@ -40,15 +43,15 @@ def doctor(
     """Look at this machine as a start would, and say what is wrong and how to mend it. Changes nothing."""
     require_server_packages("doctor")
     from llorch.sdk.connection import find_connection
-    from llorch.system.host_check import check_host
+    from llorch.system.host_check import check_host, without_models
     from llorch.system.listener_check import check_gateway, check_orchestrator
 
     gateway = find_connection(http, token, port=_HTTP_PORT)
-    findings = [
-        *check_host(_plan(cpu=cpu, cards=simulate_gpu or [], bind=pool_manager, data_dir=data_dir, config=config)),
-        *ask(address, token, check_orchestrator, timeout_s=_PATIENCE_S),
-        check_gateway(gateway.address, gateway.token),
-    ]
+    host = check_host(_plan(cpu=cpu, cards=simulate_gpu or [], bind=pool_manager, data_dir=data_dir, config=config))
+    orchestrator = ask(address, token, check_orchestrator, timeout_s=_PATIENCE_S)
+    if brain or orchestrator.answers_here:
+        host = without_models(host)
+    findings = [*host, *orchestrator.findings, check_gateway(gateway.address, gateway.token)]
     if json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from llorch.cli.connecting import Address, Token, ask
-from llorch.cli.naming import device_marks, node_mark
+from llorch.cli.naming import device_marks, node_mark, pool_mark
 from llorch.cli.node_troubles import note_troubles
 from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows
 
@@ -71,8 +71,8 @@ def _notes(ledger: "fleet_service_pb2.DeviceLedger", node: "node_pb2.Node | None
 
     device = ledger.device
     notes = device_marks(ledger)
-    if node is not None and (mark := node_mark(node)):
-        notes.append(mark)
+    if node is not None:
+        notes += filter(None, (node_mark(node), pool_mark(node, [device.device_id])))
     if device.ecc_errors:
         notes.append(f"{device.ecc_errors} memory errors")
     if device.reserve_mib:

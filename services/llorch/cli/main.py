@@ -89,7 +89,7 @@ def execute(arguments: Sequence[str]) -> int:
 def _exit_code(error: LlorchError) -> int:
     if isinstance(error, Unreachable):
         return exit_codes.UNREACHABLE
-    return exit_codes.USAGE if error.reason is Reason.INVALID_FIELD else exit_codes.FAILED
+    return exit_codes.USAGE if error.reason in (Reason.INVALID_FIELD, Reason.NAME_TAKEN) else exit_codes.FAILED
 
 
 def _say(message: str) -> None:

@@ -1,25 +1,24 @@
 """`llorch models`: the models that tasks may name, where they come from, and where they are loaded."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llorch.cli.assignments import note_problems
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import enum_word, worker_place
 from llorch.cli.option_flag import option_flag
 from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows, print_table
 from llorch.cli.pull import pull
 from llorch.cli.quantities import mib, milliseconds
+from llorch.cli.source_argument import reference_of
 from llorch.options.model import MODEL, ModelSettings
 from llorch.split_mode import SplitMode
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
 
-    from llama_orch.v2 import assignment_pb2, fleet_service_pb2, model_pb2
+    from llama_orch.v2 import fleet_service_pb2, model_pb2
     from llorch.sdk.async_client import AsyncClient
 
 app = typer.Typer(
@@ -107,13 +106,14 @@ def add(
         "aliases": alias,
         "engine": engine,
     }
-    model, rules = ask(address, token, lambda client: _register(client, name, _reference(source), settings))
+    reference = reference_of(source)
+    model, warnings = ask(address, token, lambda client: client.add_model(name, reference, **settings))
     if json:
         print_json(as_data(model))
     else:
         _print_model(model)
-    for rule in rules:
-        note_problems(rule)
+    for warning in warnings:
+        note(warning)
 
 
 app.command()(pull)
@@ -123,23 +123,6 @@ async def _look(
     client: "AsyncClient",
 ) -> "tuple[list[model_pb2.Model], fleet_service_pb2.State]":
     return await client.models(), await client.state()
-
-
-async def _register(
-    client: "AsyncClient", name: str, source: str, settings: "ModelSettings"
-) -> "tuple[model_pb2.Model, list[assignment_pb2.Assignment]]":
-    """The model, and rules about it that are not met."""
-    model = await client.register_model(name, source, **settings)
-    rules = await client.assignments()
-    return model, [rule for rule in rules if rule.model == model.spec.name and rule.problems]
-
-
-def _reference(source: str) -> str:
-    """A path is a file; anything with a scheme is handed on as it is."""
-    scheme, colon, _ = source.partition(":")
-    if colon and "/" not in scheme:
-        return source
-    return f"file:{Path(source).expanduser().absolute()}"
 
 
 def _row(model: "model_pb2.Model") -> tuple[str, ...]:

@@ -22,12 +22,23 @@ def node_mark(node: "node_pb2.Node") -> str:
     silent_s = f"{node.last_report_age_ms / 1000:.0f} s"
     words = {
         node_pb2.NODE_STATE_READY: "",
+        node_pb2.NODE_STATE_DRAINING: "",  # as are the pools of its devices
+        node_pb2.NODE_STATE_DRAINED: "",
         node_pb2.NODE_STATE_SUSPECT: f"machine has not reported for {silent_s}",
         node_pb2.NODE_STATE_LOST: f"machine lost: it has not reported for {silent_s}",
         node_pb2.NODE_STATE_AWAITED: f"machine expected back: the orchestrator started {silent_s} ago",
-        node_pb2.NODE_STATE_DRAINING: "pools drained",
     }
     return words.get(node.state, f"machine {enum_word(node_pb2.NodeState, node.state, 'NODE_STATE_')}")
+
+
+def pool_mark(node: "node_pb2.Node", device_ids: Iterable[str]) -> str:
+    """That devices of a machine take nothing new, because their pools were emptied or are about to be."""
+    from llama_orch.v2 import pool_pb2
+
+    states = {pool.state for pool in node.pools if not set(pool.device_ids).isdisjoint(device_ids)}
+    if pool_pb2.POOL_STATE_DRAINING in states:
+        return "pool being drained"
+    return "pool drained" if pool_pb2.POOL_STATE_DRAINED in states else ""
 
 
 def device_marks(ledger: "fleet_service_pb2.DeviceLedger") -> list[str]:

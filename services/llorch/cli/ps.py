@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from llorch.cli.connecting import Address, Token, ask
-from llorch.cli.naming import clock_time, enum_word, node_mark, worker_marks, worker_place
+from llorch.cli.naming import clock_time, enum_word, node_mark, pool_mark, worker_marks, worker_place
 from llorch.cli.node_troubles import note_troubles
 from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows
 from llorch.cli.worker_names import short_ids
@@ -93,8 +93,8 @@ def _notes(worker: "worker_pb2.Worker", state: "fleet_service_pb2.State", model:
     if model is not None and spec.context_per_slot and model.context > spec.context_per_slot:
         notes.append(f"context lowered from {model.context}, which does not fit")
     node = next((node for node in state.nodes if node.node_id == worker.node_id), None)
-    if node is not None and (mark := node_mark(node)):
-        notes.append(mark)
+    if node is not None:
+        notes += filter(None, (node_mark(node), pool_mark(node, spec.device_ids)))
     return notes
 
 
@@ -102,7 +102,7 @@ def _task_row(task: "task_pb2.Task") -> tuple[str, ...]:
     from llama_orch.v2 import task_pb2
 
     state = enum_word(task_pb2.TaskState, task.state, "TASK_STATE_")
-    return task.task_id, task.model, state, str(task.log_entries)
+    return task.task_id, task.model, state, str(task.tokens_out)
 
 
 def _failure(failure: "fleet_service_pb2.LoadFailure") -> str:

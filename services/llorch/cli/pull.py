@@ -2,7 +2,7 @@
 
 import re
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,8 @@ from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.output import AsJson, as_data, note, print_json
 from llorch.cli.pull_display import display
 from llorch.errors import AlreadyExists, NotFound, Reason, invalid_field
+from llorch.model_reference import parse_reference, shown
+from llorch.redaction import redacted
 
 if TYPE_CHECKING:
     from llama_orch.v2 import model_pb2
@@ -41,12 +43,16 @@ def pull(
         known = await _known(client, source, name)
         with display() as show:
             await _follow(client, source, on or [], show)
-        return known or await client.register_model(name or name_of(source), source)
+        if known is not None and redacted(source) == source:
+            return known
+        # The stored secret of a URL may be another one than that which has just worked.
+        settings = _said_by_calls(known) if known is not None else {}
+        return await client.register_model(name or name_of(source), source, **settings)
 
     try:
         model = ask(address, token, bring)
     except KeyboardInterrupt:
-        note(f"Stopped. `llorch pull {source}` goes on where this was.")
+        note("Stopped. The same command goes on where this was.")
         raise
     if json:
         print_json(as_data(model))
@@ -60,14 +66,15 @@ async def _known(client: "AsyncClient", source: str, name: str | None) -> "model
         if name is not None:
             raise invalid_field("--name", f"{source} has a name already")
         return await client.model(source)
+    parse_reference(source)
     wanted = name or name_of(source)
     try:
         model = await client.model(wanted)
     except NotFound:
         return None
-    if model.spec.source != source:
+    if model.spec.source != redacted(source):
         raise AlreadyExists(
-            Reason.INVALID_FIELD, f"the name {wanted} means {model.spec.source} already; choose another with --name"
+            Reason.NAME_TAKEN, f"the name {wanted} means {model.spec.source} already; choose another with --name"
         )
     return model
 
@@ -76,6 +83,14 @@ async def _follow(client: "AsyncClient", source: str, nodes: list[str], show: "S
     async with aclosing(client.pull_model(source, nodes)) as answers:
         async for answer in answers:
             show(answer)
+
+
+def _said_by_calls(model: "model_pb2.Model") -> dict[str, Any]:
+    """What was set for it when it was added: adding it again replaces that."""
+    from llama_orch.v2 import model_pb2
+
+    said = ((field.name, value) for field, value in model.spec.ListFields() if field.name not in ("name", "source"))
+    return {name: value for name, value in said if model.origins.get(name) == model_pb2.VALUE_ORIGIN_CALL}
 
 
 def name_of(source: str) -> str:
@@ -90,5 +105,5 @@ def name_of(source: str) -> str:
         stem = f"{repo}-{quantization}" if quantization else repo
     made = _NO_NAME.sub("-", _SPLIT.sub("", stem)).strip("-")[:_LONGEST_NAME]
     if not made:
-        raise invalid_field("--name", f"none can be made from {source}; give one")
+        raise invalid_field("--name", f"none can be made from {shown(source)}; give one")
     return made

@@ -122,6 +122,7 @@ async def _answer(client: "AsyncClient", model: str, prompt: str, options: "Gene
 async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
     from llorch.sdk.events import End, Failed, FinishReason, Narration, Placed, Tokens
 
+    cut_short = (FinishReason.CANCELLED, FinishReason.DEADLINE)
     printer = _Printer()
     place: Placed | None = None
     with Waiting(model, quiet=quiet) as waiting:
@@ -138,7 +139,7 @@ async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
                     printer.end()
                     if not quiet:
                         note(_summary(model, place, event))
-                    return exit_codes.FAILED if event.finish_reason is FinishReason.CANCELLED else exit_codes.DONE
+                    return exit_codes.FAILED if event.finish_reason in cut_short else exit_codes.DONE
                 case Failed(message=message):
                     printer.end()
                     note(f"llorch: {message}")

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from llorch.errors import FailedPrecondition, Reason
 
-_NEEDED = ("grpc_health", "grpc_reflection", "hypercorn", "psutil", "structlog", "uvloop")
+_NEEDED = ("grpc_health", "grpc_reflection", "h2", "psutil", "structlog", "uvloop")
 
 
 def require_server_packages(command: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llorch.cli import exit_codes
+from llorch.cli.example_model import ExampleModel, find_example
 from llorch.cli.naming import device_marks
 from llorch.cli.output import gib, note
 from llorch.cli.server_packages import require_server_packages
@@ -118,8 +119,9 @@ class _Run:
 
         async with AsyncClient(system.grpc_address, system.grpc_token) as client:
             models = await client.models()
+            example = await find_example(client, models)
         self._ready = True
-        _say_ready(system, state, [(model.spec.name, model.provenance) for model in models])
+        _say_ready(system, state, [(model.spec.name, model.provenance) for model in models], example)
         return await system.wait_failed()
 
     def _report(self, who: str, what: str) -> None:
@@ -143,7 +145,9 @@ class _Run:
         return not self._ready and failure.exit_code in (EXIT_NO_DEVICE, EXIT_SETTINGS)
 
 
-def _say_ready(system: "LocalSystem", state: "fleet_service_pb2.State", models: list[tuple[str, str]]) -> None:
+def _say_ready(
+    system: "LocalSystem", state: "fleet_service_pb2.State", models: list[tuple[str, str]], example: ExampleModel
+) -> None:
     lines = ["", f"  HTTP     {system.http_url}", f"  gRPC     {system.grpc_address}"]
     if system.grpc_token_file is not None:
         lines.append(f"  Token    `llorch` and the SDK find it in {system.grpc_token_file}")
@@ -151,33 +155,30 @@ def _say_ready(system: "LocalSystem", state: "fleet_service_pb2.State", models: 
         marks = "".join(f" [{mark}]" for mark in device_marks(ledger))
         lines.append(f"  Device   {ledger.device.name}, {gib(ledger.device.memory_total_mib)} GiB{marks}")
     for name, provenance in models:
-        lines.append(f"  Model    {name}" + (f" ({provenance})" if provenance else ""))
+        why = f": can't be loaded: {example.problems[name]}" if name in example.problems else ""
+        lines.append(f"  Model    {name}" + (f" ({provenance})" if provenance else "") + why)
     lines += [
         "",
         "Try in another terminal:",
-        *_hints(system, [name for name, provenance in sorted(models, key=_is_unknown)]),
+        *_hints(system, example.name),
         "",
         "Ctrl-C ends everything.",
     ]
     typer.echo("\n".join(lines))
 
 
-def _is_unknown(model: tuple[str, str]) -> bool:
-    """Whether it may be one that generates nothing: those of packages do."""
-    return not model[1].startswith("package")
-
-
-def _hints(system: "LocalSystem", models: list[str]) -> list[str]:
+def _hints(system: "LocalSystem", model: str) -> list[str]:
+    """`model` is one that can answer, empty if there is none."""
     from llorch.sdk.connection import DEFAULT_ADDRESS
 
     to_here = "" if system.grpc_address == DEFAULT_ADDRESS else f" --address {system.grpc_address}"
-    if not models:
-        return [f"  llorch models add{to_here} NAME /path/to/model.gguf"]
+    if not model:
+        return [f"  llorch models add{to_here} NAME /path/to/model.gguf", f"  llorch gpus{to_here}"]
     return [
-        f'  llorch run{to_here} {models[0]} "Name three colours."',
+        f'  llorch run{to_here} {model} "Name three colours."',
         f"  llorch gpus{to_here}",
         *_curl(system),
-        f"""    -d '{{"model": "{models[0]}", "generate": {{"prompt": "Once upon a time"}}}}'""",
+        f"""    -d '{{"model": "{model}", "generate": {{"prompt": "Once upon a time"}}}}'""",
     ]
 
 

@@ -7,6 +7,7 @@ here is taken to attend to the whole context: that errs on the high side. Not so
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llorch.gguf.cursor import Malformed
 from llorch.gguf.header import Tensor
 from llorch.gguf.metadata import Metadata
 
@@ -120,7 +121,23 @@ def read_layers(metadata: Metadata, tensors: Mapping[str, Tensor]) -> tuple[Laye
                 weight_bytes=weights[number],
             )
         )
+    if not any(layer.key_width or layer.state_bytes for layer in layers):
+        _refuse_if_it_should_keep_something(metadata, heads, kv_heads)
     return tuple(layers)
+
+
+def _refuse_if_it_should_keep_something(metadata: Metadata, heads: tuple[int, ...], kv_heads: tuple[int, ...]) -> None:
+    """Without it llama.cpp would divide by zero, and the model would be taken for one of embeddings."""
+    if not any(heads):
+        raise metadata.zero("attention.head_count")
+    if metadata.architecture in _WITHOUT_MEMORY:
+        return
+    if not any(kv_heads):
+        raise metadata.zero("attention.head_count_kv")
+    if metadata.has("attention.key_length"):
+        raise metadata.zero("attention.key_length")
+    embedding = metadata.whole("embedding_length", 1, 1 << 24)
+    raise Malformed(f"has {max(heads)} heads (attention.head_count) for embeddings of {embedding} numbers")
 
 
 def is_bidirectional(metadata: Metadata) -> bool:

@@ -46,6 +46,11 @@ class Metadata:
             raise Malformed(f"has {len(value)} values in {full}, and {layers} layers")
         return tuple(_checked(full, one, 0, most) for one in value[:layers])
 
+    def zero(self, key: str) -> Malformed:
+        """What is wrong where a number that has to be above 0 is not, or is not there."""
+        full = f"{self.architecture}.{key}"
+        return Malformed(f"has 0 for {full}; it has to be from 1" if self.has(key) else f"does not say {full}")
+
     def flags_per_layer(self, key: str, layers: int) -> tuple[bool, ...] | None:
         """None if the file has no such list."""
         value = self.values.get(f"{self.architecture}.{key}")

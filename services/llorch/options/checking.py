@@ -17,18 +17,19 @@ def check_said(path: str, table: Table, said: Mapping[str, Any]) -> None:
 
 def check_value(field: str, option: Option, value: Any) -> None:
     if isinstance(value, Mapping):
-        _check_entries(field, option, len(value))
+        check_entries(field, option, len(value))
         for key, item in value.items():
             _check_one(f"{field}[{key}]", option, item)
     elif isinstance(value, Collection) and not isinstance(value, str):
-        _check_entries(field, option, len(value))
+        check_entries(field, option, len(value))
         for number, item in enumerate(value):
             _check_one(f"{field}[{number}]", option, item)
     else:
         _check_one(field, option, value)
 
 
-def _check_entries(field: str, option: Option, count: int) -> None:
+def check_entries(field: str, option: Option, count: int) -> None:
+    """Of a list or map, before anything looks at what is in it."""
     if option.entries is not None and count not in option.entries:
         raise invalid_field(field, f"has {count} entries; it has to have {option.entries}")
 

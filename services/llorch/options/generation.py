@@ -8,6 +8,16 @@ from llorch.options.option import BYTES, Option, Range, Table, described, table_
 MAX_INPUT_BYTES = 4 * 1024 * 1024
 """Text of one request, all messages together, in UTF-8."""
 
+MAX_MESSAGES = 2048
+MAX_PARTS = 4096
+"""Pieces of content and tool calls of one request, those of all messages together."""
+MAX_TOOLS = 128
+
+MAX_REQUEST_BYTES = MAX_INPUT_BYTES + 1024 * 1024
+"""A whole request: its text, and what goes with it, such as roles, options and wishes."""
+MAX_REQUEST_FIELDS = 32_768
+"""Of a whole request, those of all messages and parts in it; what is within the other limits has about 28,000."""
+
 MAX_CONSTRAINT_BYTES = 64 * 1024
 MAX_CONSTRAINT_NESTING = 200
 
@@ -61,9 +71,11 @@ GENERATION: Table = MappingProxyType(
     {**table_of(AnswerOptions), "n": Option("Choices to generate from the same prompt.", Range(1, 16), default=1)}
 )
 
+MESSAGES = Option("Messages in order.", entries=Range(1, MAX_MESSAGES))
+
 CHAT: Table = MappingProxyType(
     {
-        "tools": Option("Tools that the model may call."),
+        "tools": Option("Tools that the model may call.", entries=Range(0, MAX_TOOLS)),
         "tool_choice": Option(
             '"auto", "none", "required", or the name of a tool.',
             default='"auto"',

@@ -14,6 +14,7 @@ A server is an `RpcServer` of `llorch.rpc.server`; clients use `open_channel`, `
     health that follows the state                                 health
     keepalive, message sizes, compression                         transport_options
     slow readers                                                  slow_reader
+    turns of the loop for nothing                                 wakeups
     reads with a timeout, our own stalls                          incoming
     leaving a stream, call and write deadlines                    client
     tokens and correlation ids without client interceptors        client

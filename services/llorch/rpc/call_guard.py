@@ -29,6 +29,7 @@ from llorch.logs import get_logger
 from llorch.rpc import status
 from llorch.rpc.call_context import CORRELATION_ID, CallInfo, enter_call
 from llorch.rpc.places import Places, Tasks
+from llorch.rpc.request_limit import RequestLimit
 from llorch.rpc.settled import Settled
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -75,10 +76,11 @@ class CallGuard:
         self._cancelled_by_us: Tasks = set()
         self._draining = False
 
-    def wrap(self, method: str, handler: Any, *, is_probe: bool = False) -> Any:
+    def wrap(self, method: str, handler: Any, *, is_probe: bool = False, limit: RequestLimit | None = None) -> Any:
         """The same method handler, guarded.
 
-        Probes (health, reflection) are served while draining too, and no drain waits for their end.
+        Probes (health, reflection) are served while draining too, and no drain waits for their end. `limit` holds for
+        each message that comes.
         """
         kind = _kind_of(handler)
         behaviour = getattr(handler, kind)
@@ -88,7 +90,7 @@ class CallGuard:
             raise TypeError(f"{method} has to be a coroutine (async def, and no yield in it)")
         places = self._probes if is_probe else self._calls if kind == "unary_unary" else self._streams
         # Single messages are decoded and encoded in here, so that errors in them are treated like all others.
-        decode, encode = _refusing(handler.request_deserializer), handler.response_serializer
+        decode, encode = _refusing(handler.request_deserializer, limit), handler.response_serializer
         guarded = self._guarded(
             method,
             behaviour,
@@ -265,8 +267,12 @@ def _not_permitted(identity: Identity, method: str) -> PermissionDenied:
     )
 
 
-def _refusing(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _refusing(decode: Any, limit: RequestLimit | None) -> Callable[[bytes], Any]:
+    """`decode` is the method `FromString` of a generated class."""
+
     def decode_or_refuse(raw: bytes) -> Any:
+        if limit is not None:
+            limit.check(raw, decode.__self__.DESCRIPTOR)
         try:
             return decode(raw)
         except Exception as error:

@@ -71,8 +71,7 @@ async def call(
             raise
         raise ended_by_peer() from None
     except grpc.aio.UsageError as error:
-        # A call that comes as its channel is closed is no bug: the owner of the channel does not know every caller.
-        raise Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the channel to the other side is closed") from error
+        raise _channel_closed() from error
 
 
 @asynccontextmanager
@@ -84,14 +83,17 @@ async def open_stream(
     token: str | None = None,
     metadata: Metadata = (),
     idle_timeout_s: float | None = None,
-) -> AsyncIterator[AsyncIterator[Response]]:
+) -> AsyncIterator[Incoming[Response]]:
     """A server stream; leaving the block cancels the call.
 
     `timeout_s` bounds the whole stream, `idle_timeout_s` the wait for one message: past it the stream is
     over and DeadlineExceeded is raised. A timeout of your own around a single message would end the whole
     stream as well, because grpc.aio cancels the call with the read.
     """
-    rpc = method(request, timeout=timeout_s, metadata=_with_context(metadata, token))
+    try:
+        rpc = method(request, timeout=timeout_s, metadata=_with_context(metadata, token))
+    except grpc.aio.UsageError as error:
+        raise _channel_closed() from error
     incoming: Incoming[Response] = Incoming(rpc, idle_timeout_s)
     try:
         yield incoming
@@ -167,6 +169,11 @@ class DuplexCall(Generic[Request, Response]):
             return ended_by_peer()
         trailing = await self._rpc.trailing_metadata()
         return error_from_rpc(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, await self._rpc.details()))
+
+
+def _channel_closed() -> Unavailable:
+    """A call that comes as its channel is closed is no bug: the owner of the channel does not know every caller."""
+    return Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the channel to the other side is closed")
 
 
 def _with_context(metadata: Metadata, token: str | None) -> tuple[tuple[str, str], ...]:

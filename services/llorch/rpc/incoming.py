@@ -31,6 +31,7 @@ class Incoming(Generic[Response]):
         self._idle_timeout_s = idle_timeout_s
         self._waiting_since: float | None = None
         self._gave_up = False
+        self._ended_with: LlorchError | None = None
         self._timer: asyncio.TimerHandle | None = None
         if idle_timeout_s is not None:
             self._look_in(idle_timeout_s, idle_timeout_s)
@@ -54,6 +55,11 @@ class Incoming(Generic[Response]):
             raise StopAsyncIteration
         return message
 
+    def end(self, error: LlorchError) -> None:
+        """Cancels the call; who reads it gets this error."""
+        self._ended_with = error
+        self._end()
+
     def stop_watching(self) -> None:
         """The owner of the call has to call this when it reads no more."""
         if self._timer is not None:
@@ -76,6 +82,8 @@ class Incoming(Generic[Response]):
             self._end()
 
     def _why_it_ended(self) -> LlorchError:
+        if self._ended_with is not None:
+            return self._ended_with
         if self._gave_up:
             return DeadlineExceeded(Reason.DEADLINE_PASSED, f"nothing came for {self._idle_timeout_s:g} s")
         return ended_by_peer()

@@ -12,6 +12,7 @@ from llorch.errors import Reason, Unimplemented
 from llorch.logs import get_logger
 from llorch.rpc import health, reflection
 from llorch.rpc.call_guard import CallGuard
+from llorch.rpc.request_limit import RequestLimit
 from llorch.rpc.transport_options import MAX_MESSAGE_BYTES, server_options
 
 AddToServer = Callable[[Any, grpc.aio.Server], None]
@@ -62,10 +63,20 @@ class RpcServer:
         self.draining = asyncio.Event()
         """Set when the drain begins: handlers of endless streams see it and end by themselves."""
 
-    def add(self, full_service_name: str, add_to_server: AddToServer, servicer: object) -> None:
-        """Before `start`. `add_to_server` is the generated `add_<Service>Servicer_to_server`."""
+    def add(
+        self,
+        full_service_name: str,
+        add_to_server: AddToServer,
+        servicer: object,
+        *,
+        limit: RequestLimit | None = None,
+    ) -> None:
+        """Before `start`. `add_to_server` is the generated `add_<Service>Servicer_to_server`.
+
+        `limit` holds for what callers send beside `max_message_bytes`.
+        """
         self._services.append(full_service_name)
-        self._register(add_to_server, servicer)
+        self._register(add_to_server, servicer, limit=limit)
 
     async def start(self) -> str:
         """Listens, and returns the bound `host:port`; not serving yet, says health. Raises PortTaken."""
@@ -102,8 +113,15 @@ class RpcServer:
         except TimeoutError:
             self._log.warning("server_did_not_close", waited_s=_CLOSE_S)
 
-    def _register(self, add_to_server: AddToServer, servicer: object, *, is_probe: bool = False) -> None:
-        registry = _Registry(self._server, self._guard, is_probe=is_probe)
+    def _register(
+        self,
+        add_to_server: AddToServer,
+        servicer: object,
+        *,
+        is_probe: bool = False,
+        limit: RequestLimit | None = None,
+    ) -> None:
+        registry = _Registry(self._server, self._guard, is_probe=is_probe, limit=limit)
         add_to_server(servicer, cast("grpc.aio.Server", registry))
 
     def _listen(self) -> str:
@@ -130,17 +148,20 @@ class _Registry:
     call that comes.
     """
 
-    def __init__(self, server: grpc.aio.Server, guard: CallGuard, *, is_probe: bool) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, guard: CallGuard, *, is_probe: bool, limit: RequestLimit | None
+    ) -> None:
         self._server = server
         self._guard = guard
         self._is_probe = is_probe
+        self._limit = limit
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """The same handlers come once more, by name, through the next method."""
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         guarded = {
-            method: self._guard.wrap(f"/{service}/{method}", handler, is_probe=self._is_probe)
+            method: self._guard.wrap(f"/{service}/{method}", handler, is_probe=self._is_probe, limit=self._limit)
             for method, handler in handlers.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))

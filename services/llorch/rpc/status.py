@@ -7,6 +7,7 @@ from grpc import StatusCode
 
 from llorch import errors
 from llorch.errors import FieldViolation, LlorchError, Reason
+from llorch.redaction import redacted
 
 DOMAIN = "llama-orch"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -120,7 +121,7 @@ def status_code(error: LlorchError) -> StatusCode:
 
 
 def status_message(error: LlorchError) -> str:
-    return _short(error.message, _MAX_MESSAGE)
+    return _short(redacted(error.message), _MAX_MESSAGE)
 
 
 def status_details(error: LlorchError) -> bytes:
@@ -169,7 +170,7 @@ def _bad_request(violations: tuple[FieldViolation, ...]) -> error_details_pb2.Ba
     return error_details_pb2.BadRequest(
         field_violations=[
             error_details_pb2.BadRequest.FieldViolation(
-                field=_short(v.field, _MAX_NAME), description=_short(v.description, _MAX_DESCRIPTION)
+                field=_short(v.field, _MAX_NAME), description=_short(redacted(v.description), _MAX_DESCRIPTION)
             )
             for v in violations
         ]

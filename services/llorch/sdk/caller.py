@@ -20,6 +20,7 @@ from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.status import is_from_server
 from llorch.sdk.connection import find_connection
 from llorch.sdk.failures import Unreachable
+from llorch.sdk.why_unreachable import why_unreachable
 
 Item = TypeVar("Item")
 
@@ -90,10 +91,10 @@ class Caller:
         """
         if isinstance(error, Unauthenticated):
             return self._connection.explained(error)
-        if isinstance(error, DeadlineExceeded) and is_from_server(error):
-            return error  # the deadline of a task passed
+        if is_from_server(error):
+            return error  # about what the orchestrator asked in its turn: a node, the Hub
         if isinstance(error, DeadlineExceeded) or error.reason is Reason.UPSTREAM_UNAVAILABLE:
-            return Unreachable(self.address)
+            return Unreachable(self.address, why_unreachable(self.address, error))
         return error
 
     @property

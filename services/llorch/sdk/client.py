@@ -30,6 +30,7 @@ class Client(Blocking):
     model = waits(AsyncClient.model)
     availability = waits(AsyncClient.availability)
     register_model = waits(AsyncClient.register_model)
+    add_model = waits(AsyncClient.add_model)
     pull_model = iterates(AsyncClient.pull_model)
     delete_model = waits(AsyncClient.delete_model)
     retire_model = waits(AsyncClient.retire_model)
@@ -67,6 +68,7 @@ class Client(Blocking):
     reload_pool = waits(AsyncClient.reload_pool)
     purge_pool = waits(AsyncClient.purge_pool)
 
+    identity = waits(AsyncClient.identity)
     capabilities = waits(AsyncClient.capabilities)
     metrics = waits(AsyncClient.metrics)
     audit = waits(AsyncClient.audit)

@@ -49,6 +49,12 @@ class Connection:
                 f"the orchestrator at {self.address} asks for a token: set LLORCH_API_TOKEN to the one that it was "
                 f"started with (LLORCH_ORCHESTRATOR_TOKEN, or `token` in its settings file){remains}"
             )
+        elif self.given is not None and refusal.reason is Reason.TOKEN_INVALID:
+            message = (
+                f"the orchestrator at {self.address} does not take the bearer token that it was shown (--token, or "
+                "LLORCH_API_TOKEN): it was started with another one (LLORCH_ORCHESTRATOR_TOKEN, or `token` in its "
+                "settings file)"
+            )
         else:
             return refusal
         return Unauthenticated(refusal.reason, message)

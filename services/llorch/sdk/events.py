@@ -188,8 +188,9 @@ class End:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Speed after the first token; None where there was no time to measure."""
-        return (self.tokens_out - 1) * 1000 / self.decode_time_ms if self.decode_time_ms else None
+        """Speed after the first token of each choice, all together; None where there was nothing to measure."""
+        after_the_first = self.tokens_out - len(self.choices)
+        return after_the_first * 1000 / self.decode_time_ms if self.decode_time_ms and after_the_first > 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

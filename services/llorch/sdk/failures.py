@@ -4,12 +4,10 @@ from llorch.errors import Aborted, Reason, Unavailable
 
 
 class Unreachable(Unavailable):
-    """No orchestrator answers at the address, or not in time."""
+    """No orchestrator answers at the address, or not in time. `found` says what is there instead, and what helps."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(
-            Reason.UPSTREAM_UNAVAILABLE, f"no orchestrator answers at {address}: start one with `llorch up`"
-        )
+    def __init__(self, address: str, found: str) -> None:
+        super().__init__(Reason.UPSTREAM_UNAVAILABLE, f"no orchestrator answers at {address}: {found}")
         self.address = address
 
 

@@ -8,6 +8,13 @@ _LARGEST_PAGE = 1000
 
 
 class MetaCalls(Caller):
+    async def identity(self) -> meta_service_pb2.GetIdentityResponse:
+        """Who this client is to the orchestrator: an app, by its key, or the operator."""
+        answer: meta_service_pb2.GetIdentityResponse = await self._call(
+            self._stubs.meta.GetIdentity, meta_service_pb2.GetIdentityRequest()
+        )
+        return answer
+
     async def capabilities(self) -> meta_service_pb2.GetCapabilitiesResponse:
         """Versions, what each model can do, limits and priority classes."""
         request = meta_service_pb2.GetCapabilitiesRequest()

@@ -32,10 +32,18 @@ class ModelCalls(Caller):
 
     async def register_model(self, name: str, source: str, **settings: Unpack[ModelSettings]) -> model_pb2.Model:
         """Adds a model; `source` is a reference such as `file:<absolute path>` or `hf:<org>/<repo>:<quantization>`."""
+        return (await self.add_model(name, source, **settings))[0]
+
+    async def add_model(
+        self, name: str, source: str, **settings: Unpack[ModelSettings]
+    ) -> tuple[model_pb2.Model, list[str]]:
+        """As `register_model`. Also says, in sentences, which rules about it are not met, and what could not be found
+        out about its file.
+        """
         spec = filled(model_pb2.ModelSpec, name=name, source=source, **settings)
         request = catalog_service_pb2.RegisterModelRequest(model=spec)
         answer: catalog_service_pb2.RegisterModelResponse = await self._call(self._stubs.catalog.RegisterModel, request)
-        return answer.model
+        return answer.model, list(answer.warnings)
 
     async def pull_model(
         self, source: str, node_ids: Texts = ()

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llorch.errors import FailedPrecondition, Reason, invalid_field
-from llorch.log_lines import readable
+from llorch.system.log_lines_since import LogLines
 from llorch.system.plan import DaemonPlan
 
 _POLL_S = 0.02
 _LAST_LINES = 8
-_LOG_LIMIT_BYTES = 10 * 2**20
 
 
 class DaemonFailed(FailedPrecondition):
@@ -36,28 +35,28 @@ class DaemonFailed(FailedPrecondition):
 class Daemon:
     """Made by `spawn`. Leads a session of its own, so that a terminal's Ctrl-C does not reach it."""
 
-    def __init__(self, plan: DaemonPlan, process: Process, address_file: Path, log_path: Path, log_start: int) -> None:
+    def __init__(self, plan: DaemonPlan, process: Process, address_file: Path, log_path: Path, lines: LogLines) -> None:
         self.name = plan.name
         self.plan = plan
         self.pid = process.pid
         self.log_path = log_path
         self._process = process
         self._address_file = address_file
-        self._log_start = log_start
+        self._lines = lines
 
     @classmethod
     async def spawn(cls, plan: DaemonPlan, environment: Mapping[str, str], data_dir: Path) -> "Daemon":
-        """Appends to a log in `data_dir`/logs."""
+        """Appends to a log in `data_dir`/logs, which the daemon itself keeps short."""
         log_path = data_dir / "logs" / f"{plan.name}.log"
         address_file = data_dir / "run" / f"{plan.name}.address"
         _make_folders(log_path.parent, address_file.parent)
         address_file.unlink(missing_ok=True)
-        if log_path.exists() and log_path.stat().st_size > _LOG_LIMIT_BYTES:
-            log_path.replace(log_path.with_suffix(".log.1"))
         with log_path.open("ab") as log:
-            log_start = log.tell()
+            lines = LogLines(log_path, log.fileno())
             process = await asyncio.create_subprocess_exec(
                 *plan.command,
+                "--log-file",
+                str(log_path),
                 "--address-file",
                 str(address_file),
                 stdin=PIPE,
@@ -66,7 +65,7 @@ class Daemon:
                 env=dict(environment),
                 start_new_session=True,
             )
-        return cls(plan, process, address_file, log_path, log_start)
+        return cls(plan, process, address_file, log_path, lines)
 
     async def wait_serving(self, timeout_s: float) -> str:
         """Its `host:port`. Raises DaemonFailed if it ends before it serves, or has not begun to in time."""
@@ -98,19 +97,14 @@ class Daemon:
         return self._failed(f"{self.name} ended {how}", code)
 
     def _failed(self, message: str, code: int | None) -> DaemonFailed:
-        last_lines = tuple(self._lines()[-_LAST_LINES:])
+        last_lines = tuple(self._lines.read()[-_LAST_LINES:])
         return DaemonFailed(self.name, code, message, last_lines=last_lines, log_path=self.log_path)
 
     def _last_word(self) -> str | None:
         """The message that a daemon prints when it refuses to start or gives up, line by line."""
         prefix = f"{self.name}: "
-        told = [line.removeprefix(prefix) for line in self._lines() if line.startswith(prefix)]
+        told = [line.removeprefix(prefix) for line in self._lines.read() if line.startswith(prefix)]
         return "\n".join(told) or None
-
-    def _lines(self) -> list[str]:
-        with self.log_path.open("rb") as log:
-            log.seek(self._log_start)
-            return [readable(line) for line in log.read().decode(errors="replace").splitlines() if line.strip()]
 
 
 def _make_folders(*folders: Path) -> None:

@@ -15,6 +15,10 @@ from llorch.system.plan import DaemonPlan
 _WITHIN_S = 150.0
 _EXIT_SETTINGS = 2
 
+# Names of the pool manager's checks.
+_DEVICES = "devices"
+_ENGINE = "engine"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -47,6 +51,20 @@ def check_host(plan: DaemonPlan) -> list[Finding]:
     if asked.returncode != 0:
         raise Internal(Reason.INTERNAL, f"the look at this machine failed: {_last_line(asked.stderr)}")
     return [_in_words_of_the_system(plan, entry) for entry in json.loads(asked.stdout.splitlines()[-1])]
+
+
+def without_models(findings: list[Finding]) -> list[Finding]:
+    """The same of a machine that may decide and run no models: it needs no GPU, and then no engine either. A card whose
+    driver does not answer is still to be mended.
+    """
+    if not any(finding.check == _DEVICES and finding.level == "failed" for finding in findings):
+        return findings
+    return [
+        replace(finding, level="ok", found=f"{finding.found}; models run on other machines", fix="")
+        if finding.check in (_DEVICES, _ENGINE) and finding.level == "failed"
+        else finding
+        for finding in findings
+    ]
 
 
 def _in_words_of_the_system(plan: DaemonPlan, entry: dict[str, Any]) -> Finding:

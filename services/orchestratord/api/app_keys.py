@@ -29,7 +29,7 @@ METHODS_OF_APPS = frozenset(
         (_SESSIONS, [method.name for method in _SESSIONS.methods]),
         (_CATALOG, ["GetModel", "ListModels", "GetAvailability"]),
         (_PLACEMENT, ["ExplainPlacement"]),
-        (_META, ["GetCapabilities"]),
+        (_META, ["GetCapabilities", "GetIdentity"]),
     )
     for method in methods
 )

@@ -6,17 +6,19 @@ from llama_orch.v2 import catalog_service_pb2 as pb2
 from llama_orch.v2 import model_pb2
 from llorch.clock import Clock
 from llorch.errors import invalid_field
+from llorch.rpc.call_context import current_call
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
 from orchestratord.convert import models
 from orchestratord.core import events
 from orchestratord.core.facts.fleet import Node
-from orchestratord.core.facts.model import Model, Origin
+from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from orchestratord.core.placement.pulls import not_pulled
 from orchestratord.core.placement.rule_problems import RuleProblems, left_behind
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.kept_changes import KeptChanges
+from orchestratord.runtime.source_check import check_on_nodes
 from orchestratord.runtime.verification import compared, found_by_most, read_on_nodes
 from orchestratord.views import models as view_models
 
@@ -32,17 +34,22 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
 
     async def RegisterModel(self, request: pb2.RegisterModelRequest, context: Any) -> pb2.RegisterModelResponse:
         spec = models.to_spec(request.model)
+        unknown = await self._look_at_file(spec)
         now_ms = round(self._clock.wall().timestamp() * 1000)
         model = await self._changes.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
-        warnings = RuleProblems(self._owner.state).of_model(model.name)
+        warnings = [*([unknown] if unknown else []), *RuleProblems(self._owner.state).of_model(model.name)]
         return pb2.RegisterModelResponse(model=self._shown(model), warnings=warnings)
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
-        return pb2.GetModelResponse(model=self._shown(self._find(request.model)))
+        """By any name that the caller may ask for."""
+        name = self._owner.state.apps.model_name(current_call().app, request.model)
+        return pb2.GetModelResponse(model=self._shown(self._find(name)))
 
     async def ListModels(self, request: pb2.ListModelsRequest, context: Any) -> pb2.ListModelsResponse:
         page, following = self._page(request.page_size, request.page_token)
-        return pb2.ListModelsResponse(models=[self._shown(model) for model in page], next_page_token=following)
+        namings = self._namings()
+        shown = [self._shown(model, namings) for model in page]
+        return pb2.ListModelsResponse(models=shown, next_page_token=following)
 
     async def VerifyModel(self, request: pb2.VerifyModelRequest, context: Any) -> pb2.VerifyModelResponse:
         model = self._find(request.model)
@@ -75,6 +82,15 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
             models=[models.availability_to_proto(view) for view in views], next_page_token=following
         )
 
+    async def _look_at_file(self, spec: ModelSpec) -> str:
+        """What is not known of the file of a model that is to be added, or that is to have another one."""
+        state = self._owner.state
+        before = state.catalog.find(spec.name)
+        if not spec.source or (before is not None and before.spec.source == spec.source):
+            return ""
+        nodes = {node.node_id: self._effects.node(node.node_id) for node in state.fleet.ready_nodes()}
+        return await check_on_nodes(spec.source, nodes, state.fleet)
+
     def _find(self, name: str) -> Model:
         if not name:
             raise invalid_field("model", "must not be empty; `llorch models` lists the models")
@@ -86,5 +102,9 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
     def _ready_nodes_with(self, source: str) -> list[Node]:
         return [node for node in self._owner.state.fleet.ready_nodes() if source in node.staged]
 
-    def _shown(self, model: Model) -> model_pb2.Model:
-        return models.to_proto(view_models.view(self._owner.state, model))
+    def _namings(self) -> view_models.Namings:
+        return view_models.Namings(self._owner.state, current_call().app)
+
+    def _shown(self, model: Model, namings: view_models.Namings | None = None) -> model_pb2.Model:
+        names = (namings or self._namings()).of(model)
+        return models.to_proto(view_models.view(self._owner.state, model, names))

@@ -77,10 +77,11 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
 
     async def StartWorker(self, request: pb2.StartWorkerRequest, context: Any) -> pb2.StartWorkerResponse:
         node = self._owner.state.fleet.node(request.node_id)
-        for device_id in request.device_ids:
-            targets.resolve(self._owner.state.fleet, f"{node.node_id}/{device_id}")
-        places = (Place(node.node_id, tuple(request.device_ids)),)
-        asked = events.ModelLoadAsked(request.model, _new_id(), places, anew=True)
+        place = Place(node.node_id)
+        if request.device_ids:
+            together = targets.TOGETHER.join(request.device_ids)
+            place = targets.resolve(self._owner.state.fleet, f"{node.node_id}/{together}")
+        asked = events.ModelLoadAsked(request.model, _new_id(), (place,), anew=True)
         return pb2.StartWorkerResponse(worker_id=self._load(asked))
 
     async def UnloadModel(self, request: pb2.UnloadModelRequest, context: Any) -> pb2.UnloadModelResponse:

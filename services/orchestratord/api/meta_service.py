@@ -7,6 +7,7 @@ from google.api import httpbody_pb2
 
 from llama_orch.v2 import meta_service_pb2 as pb2
 from llorch.options.generation import MAX_INPUT_BYTES
+from llorch.rpc.call_context import current_call
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import key_of, size_of, token_of
 from orchestratord.convert import audit, capabilities
@@ -31,6 +32,10 @@ class MetaService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Meta
         self._metrics = metrics
         self._store = store
         self._unimplemented = sorted((*unimplemented, *self.unimplemented))
+
+    async def GetIdentity(self, request: pb2.GetIdentityRequest, context: Any) -> pb2.GetIdentityResponse:
+        call = current_call()
+        return pb2.GetIdentityResponse(name=call.identity, app=call.app)
 
     async def GetCapabilities(self, request: pb2.GetCapabilitiesRequest, context: Any) -> pb2.GetCapabilitiesResponse:
         state = self._owner.state

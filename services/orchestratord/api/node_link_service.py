@@ -21,6 +21,7 @@ from llorch.logs import get_logger
 from llorch.rpc.call_context import current_call
 from llorch.rpc.reasons import reason_to_proto
 from orchestratord.convert.link_snapshots import LinkSnapshots
+from orchestratord.convert.report_limits import check_register
 from orchestratord.core import events
 from orchestratord.core.facts.fleet import Node, NodeState
 from orchestratord.runtime import stale_epoch
@@ -70,7 +71,7 @@ class NodeLinkService:
             return
         await self._kept.settled()  # the host may have another name by now, which a change half-way would not know
         session = new_id("link")
-        snapshots = LinkSnapshots()
+        snapshots = LinkSnapshots(lambda cut: _log.warning("node_report_cut", node_id=register.node_id, what=cut))
         self._owner.ask(
             events.NodeRegistered(
                 node_id=register.node_id,
@@ -121,6 +122,8 @@ class NodeLinkService:
 
     def _note_left_at_once(self, node_id: str, *, tells_its_epoch: bool) -> None:
         """So does a pool manager of an earlier release that has seen a later epoch, or whose disk is full."""
+        for forgotten in self._left_at_once.keys() - self._owner.state.fleet.nodes.keys():
+            del self._left_at_once[forgotten]
         self._left_at_once[node_id] += 1
         if self._left_at_once[node_id] == _LEFT_AT_ONCE_TIMES:
             trouble = stale_epoch.of_a_node_that_leaves_at_once(node_id, tells_its_epoch=tells_its_epoch)
@@ -202,6 +205,7 @@ async def _first(requests: AsyncIterator[pb2.ConnectRequest]) -> node_link_pb2.N
         raise InvalidArgument(Reason.INVALID_FIELD, "report: the first report of a link has to be Register")
     register = request.report.register
     check_id(register.node_id, "register.node_id")
+    check_register(register)
     if not register.advertise_address:
         raise invalid_field("register.advertise_address", "must not be empty: commands are sent there")
     return request.report

@@ -15,21 +15,16 @@ class TaskMetrics:
         self._task = task
         self._log = log
         self._taken_at = now
-        self._tokens = _tokens_of(log)
+        self._tokens = log.tokens
 
     def take(self) -> task_event_pb2.Metrics:
-        now, tokens = self._owner.now(), _tokens_of(self._log)
+        now, tokens = self._owner.now(), self._log.tokens
         rate = (tokens - self._tokens) / max(now - self._taken_at, 0.001)
         self._taken_at, self._tokens = now, tokens
-        state, request = self._owner.state, self._task.request
-        worker_id = self._task.attempt.worker_id if self._task.attempt else ""
+        state, request, attempt = self._owner.state, self._task.request, self._task.attempt
         return task_event_pb2.Metrics(
             queue_depth=state.queue.depth(request.priority),
             on_time_probability=on_time_now(state, self._task),
             tokens_per_second=rate,
-            kv_warm_tokens=state.sessions.warm_tokens(request.app, request.session_id, worker_id),
+            kv_warm_tokens=attempt.cached_tokens if attempt else 0,
         )
-
-
-def _tokens_of(log: OutputLog) -> int:
-    return sum(log.tokens_of_choice(choice) for choice in log.choices())

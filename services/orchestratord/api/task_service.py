@@ -111,7 +111,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
             task_id=new_id("task"),
             correlation_id=current_call().correlation_id,
             durable=durable,
-            content_digest=_digest(spec, durable),
+            content_digest=digest_of(spec, durable=durable),
             seed=secrets.randbits(63),
         )
         return self._owner.ask(events.TaskSubmitted(request))
@@ -122,14 +122,14 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         stream = self._streams.get(task_id)
         self._owner.ask(events.ReaderAttached(task_id))
         try:
-            while stream.terminal is None:
+            while (terminal := stream.terminal) is None:
                 await stream.changed()
         finally:
             self._owner.post(events.ReaderLeft(task_id))
         reading = stream.reading or run_pb2.RunEnd()
         if not spec.request_id:  # without a request_id the client can't ask for this again
-            stream.reading = None
-        return stream.terminal, reading
+            stream.keep_reading(None)
+        return terminal, reading
 
     async def _ask_tokens(self, name: str, question: tokens_pb2.TokenQuestion) -> tuple[Model, tokens_pb2.TokenAnswer]:
         """Of the model that the caller means by the name. No command: nothing of the state changes by it."""
@@ -173,12 +173,15 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
 
     def _shown(self, task: Task) -> task_pb2.Task:
         stream = self._streams.get(task.task_id)
-        return tasks.to_proto(view_tasks.view(self._owner.state, task), len(stream.log), stream.admitted_at)
+        shown = view_tasks.view(self._owner.state, task)
+        return tasks.to_proto(shown, stream.log, stream.admitted_at, stream.terminal)
 
 
-def _digest(spec: task_pb2.TaskSpec, durable: bool) -> str:
+def digest_of(spec: task_pb2.TaskSpec, *, durable: bool) -> str:
     """Whether the task outlives its reader is part of the request, so a repeated request_id does not change it."""
-    return hashlib.sha256(spec.SerializeToString(deterministic=True) + bytes([durable])).hexdigest()
+    digest = hashlib.sha256(spec.SerializeToString(deterministic=True))
+    digest.update(bytes([durable]))
+    return digest.hexdigest()
 
 
 def _check_task_id(task_id: str) -> None:

@@ -4,6 +4,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import audit_pb2
 from llorch.errors import InvalidArgument, Reason
+from llorch.redaction import redacted
 from orchestratord.store.interface import AuditEntry
 
 
@@ -16,7 +17,7 @@ def to_proto(entry: AuditEntry) -> audit_pb2.AuditEntry:
         actor=entry.actor,
         correlation_id=entry.correlation_id,
         action=entry.action,
-        details=entry.details,
+        details=redacted(entry.details),
         outcome=entry.outcome,
     )
 

@@ -2,8 +2,9 @@
 
 from llama_orch.v2 import task_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
+from llorch.options.checking import check_entries
 from llorch.options.continuation import LastMessage, check_continued
-from llorch.options.generation import GENERATION, MAX_INPUT_BYTES
+from llorch.options.generation import CHAT, GENERATION, MAX_INPUT_BYTES, MAX_PARTS, MESSAGES, OUTPUT_CONSTRAINT
 from llorch.options.sampling import SAMPLING
 from orchestratord.convert.option_checks import check_options
 
@@ -11,10 +12,24 @@ ROLES = ("system", "user", "assistant", "tool")
 
 
 def check_generate(work: task_pb2.GenerateWork) -> None:
-    """Raises InvalidArgument that names the first field that can't be right."""
+    """Raises InvalidArgument that names the first field that can't be right. Lists are counted before they are read."""
+    _check_counts(work.chat)
     _check_input(work)
     check_options("generate", GENERATION, work)
     check_options("generate.sampling", SAMPLING, work.sampling)
+    check_options("generate.output_constraint", OUTPUT_CONSTRAINT, work.output_constraint)
+
+
+def _check_counts(chat: task_pb2.ChatInput) -> None:
+    if chat.messages:
+        check_entries("generate.chat.messages", MESSAGES, len(chat.messages))
+    check_entries("generate.chat.tools", CHAT["tools"], len(chat.tools))
+    parts = sum(len(message.content) + len(message.tool_calls) for message in chat.messages)
+    if parts > MAX_PARTS:
+        raise invalid_field(
+            "generate.chat.messages",
+            f"have {parts} parts and tool calls together; at most {MAX_PARTS} are taken",
+        )
 
 
 def _check_input(work: task_pb2.GenerateWork) -> None:

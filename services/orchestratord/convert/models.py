@@ -9,13 +9,16 @@ from llama_orch.v2 import catalog_service_pb2, model_pb2
 from llorch.engines import ENGINES, SOURCES, EngineName
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id
+from llorch.model_reference import parse_reference, shown
 from llorch.options.checking import check_value
 from llorch.options.model import MODEL
+from llorch.redaction import redacted
 from llorch.rpc.enum_table import EnumTable
 from llorch.rpc.enum_tables import CACHE_TYPES, SPLIT_MODES
 from llorch.rpc.mirror import Mirror
 from orchestratord.convert.option_checks import check_options
 from orchestratord.core.facts.model import VALUES, Model, ModelSpec, ModelState, Origin
+from orchestratord.core.facts.work import Work, works_of
 from orchestratord.views.models import AvailabilityView, ModelView
 
 _STATES = EnumTable(ModelState, model_pb2.ModelState)
@@ -42,7 +45,9 @@ def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
 
 
 def check_source(source: str, engine: str = "") -> None:
-    """Whether it is a reference that the engine takes, or any engine where none is named."""
+    """Raises unless it is a reference that the engine takes, or any engine where none is named. The hosts know whether
+    it leads to a model.
+    """
     if not source:
         raise invalid_field("source", "must not be empty; for example file:/models/coder.gguf")
     kinds = ENGINES[EngineName(engine)].sources if engine else SOURCES
@@ -50,10 +55,9 @@ def check_source(source: str, engine: str = "") -> None:
         whose = f"that engine {engine} takes" if engine else "that is known"
         raise InvalidArgument(
             Reason.UNSUPPORTED_SOURCE,
-            f"source: '{source[:80]}' has no kind {whose}; begin it with one of: {', '.join(kinds)}",
+            f"source: '{shown(source)}' has no kind {whose}; begin it with one of: {', '.join(kinds)}",
         )
-    if source.startswith("file:") and not source.startswith(("file:/", "file:~")):
-        raise invalid_field("source", f"'{source[:80]}' needs an absolute path, or one that begins with ~")
+    parse_reference(source)
 
 
 def to_state(state: "model_pb2.ModelState.ValueType") -> ModelState:
@@ -74,6 +78,8 @@ def to_proto(view: ModelView) -> model_pb2.Model:
         create_time=create_time if model.registered_ms else None,
         origins={_FIELD_NAMES.get(value, value): _ORIGINS.to_proto(model.origin_of(value)) for value in VALUES},
         provenance=model.provenance,
+        names=view.names,
+        generates=None if model.facts is None else Work.GENERATE in works_of(model.facts),
     )
 
 
@@ -93,6 +99,7 @@ def _spec_to_proto(model: Model) -> model_pb2.ModelSpec:
         model.spec, context=model.known_context, slots=model.slots, cache_type=model.cache_type, split=model.split
     )
     message = _SPECS.to_proto(spec)
+    message.source = redacted(spec.source)
     if spec.idle_unload_s is not None:
         message.idle_unload_ms = round(spec.idle_unload_s * 1000)
     return message

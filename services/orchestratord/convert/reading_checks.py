@@ -4,7 +4,7 @@ from google.protobuf.message import Message
 
 from llama_orch.v2 import task_pb2
 from llorch.errors import InvalidArgument, Reason
-from llorch.options.checking import check_value
+from llorch.options.checking import check_entries, check_value
 from llorch.options.embedding import EMBEDDING
 from llorch.options.generation import MAX_INPUT_BYTES
 from llorch.options.option import Table
@@ -12,11 +12,13 @@ from llorch.options.rerank import RERANK
 
 
 def check_embed(work: task_pb2.EmbedWork) -> None:
+    check_entries("embed.inputs", EMBEDDING["inputs"], len(work.inputs))
     _check_size("embed.inputs: the texts have", sum(len(text.encode()) for text in work.inputs))
     _check_options("embed", EMBEDDING, work)
 
 
 def check_rerank(work: task_pb2.RerankWork) -> None:
+    check_entries("rerank.documents", RERANK["documents"], len(work.documents))
     size = len(work.documents) * len(work.query.encode()) + sum(len(text.encode()) for text in work.documents)
     _check_size("rerank.documents: with the query once for each, they have", size)
     _check_options("rerank", RERANK, work)

@@ -31,7 +31,6 @@ def _refuse_unfinished(terminal: task_event_pb2.TaskEvent) -> None:
         raise failure_of_task(
             reason_of_proto(error.reason),
             error.message,
-            retryable=error.retryable,
             retry_after_ms=error.retry_after_ms if error.HasField("retry_after_ms") else None,
             field=error.field,
         )

@@ -13,10 +13,14 @@ def to_outcome(end: run_pb2.RunEnd) -> RunResult | TaskError:
         return TaskError(
             reason_of_proto(error.reason),
             error.message,
-            error.retryable,
             error.retry_after_ms if error.HasField("retry_after_ms") else None,
             error.field,
         )
+    return to_result(end)
+
+
+def to_result(end: run_pb2.RunEnd) -> RunResult:
+    """The counts; of a run that failed, what it had used by then."""
     choices = tuple(
         ChoiceEnd(choice.choice, _finish_reason(choice.finish_reason), choice.tokens_out, choice.stop_string)
         for choice in end.choices

@@ -5,17 +5,19 @@ from datetime import datetime, timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, worker_pb2
+from llorch.redaction import redacted
 from llorch.rpc import worker_spec
 from llorch.rpc.enum_table import EnumTable
 from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
 from llorch.worker_state import WorkerState
 from orchestratord.convert.loads import failure_to_proto, load_to_proto
 from orchestratord.convert.pools import pool_to_proto
-from orchestratord.core.facts.fleet import Device, NodeState, Worker
-from orchestratord.views.nodes import DeviceView, LedgerView, NodeView, NodeWithContents
+from orchestratord.core.facts.fleet import Device, Worker
+from orchestratord.views import workers as view_workers
+from orchestratord.views.nodes import DeviceView, LedgerView, NodeView, NodeWithContents, ShownState
 from orchestratord.views.state import StateView
 
-_NODE_STATES = EnumTable(NodeState, node_pb2.NodeState, unused={"DRAINING"})
+_NODE_STATES = EnumTable(ShownState, node_pb2.NodeState)
 
 
 def to_proto(
@@ -51,12 +53,12 @@ def node_to_proto(view: NodeView, wall: datetime) -> node_pb2.Node:
     node = view.node
     return node_pb2.Node(
         node_id=node.node_id,
-        state=node_pb2.NODE_STATE_DRAINING if view.is_draining else _NODE_STATES.to_proto(node.state),
+        state=_NODE_STATES.to_proto(view.state),
         version=node.version,
         pools=[pool_to_proto(pool) for pool in view.pools],
         labels=dict(node.labels),
         staged_models=[
-            node_pb2.StagedModel(source=source, size_mib=size) for source, size in sorted(node.staged.items())
+            node_pb2.StagedModel(source=redacted(source), size_mib=size) for source, size in sorted(node.staged.items())
         ],
         register_time=_timestamp(wall - timedelta(seconds=view.registered_ago_s)),
         last_report_age_ms=round(view.reported_ago_s * 1000),
@@ -69,10 +71,9 @@ def worker_to_proto(worker: Worker) -> worker_pb2.Worker:
     shown = worker_pb2.Worker(spec=worker_spec.to_proto(worker.spec), node_id=worker.node_id)
     if isinstance(worker.report, worker_pb2.Worker):
         shown.CopyFrom(worker.report)
+    shown.spec.source = redacted(shown.spec.source)
     shown.node_id = worker.node_id
-    shown.state = WORKER_STATES.to_proto(worker.state)
-    if worker.state is WorkerState.READY and worker.leaving is not None:
-        shown.state = worker_pb2.WORKER_STATE_DRAINING
+    shown.state = WORKER_STATES.to_proto(view_workers.state_of(worker))
     if worker.state is WorkerState.READY:
         shown.stats.slots_busy = len(worker.attempts)
     return shown

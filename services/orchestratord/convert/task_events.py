@@ -1,15 +1,14 @@
 """Events of a task's stream. `tokens_to_proto` is on the hot path: it runs once per message of every reader."""
 
-from collections.abc import Sequence
-
 from llama_orch.v2 import log_entry_pb2, task_event_pb2
 from llorch.rpc.enum_tables import DEVICE_KINDS, FINISH_REASONS
 from llorch.rpc.reasons import reason_to_proto
 from orchestratord.core.effects import Placement
 from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskRequest, Terminal
-from orchestratord.core.facts.task_log import Cursor, TaskLog
+from orchestratord.core.facts.task_log import Cursor, LogWindow, TaskLog
 
 OutputLog = TaskLog[log_entry_pb2.LogEntry]
+OutputWindow = LogWindow[log_entry_pb2.LogEntry]
 
 
 def started_to_proto(
@@ -45,31 +44,43 @@ def placed_to_proto(placement: Placement) -> task_event_pb2.Placed:
     )
 
 
-def tokens_to_proto(task_id: str, log: OutputLog, begin: int, end: int) -> task_event_pb2.TaskEvent:
+def tokens_to_proto(task_id: str, window: OutputWindow, begin: int, end: int) -> task_event_pb2.TaskEvent:
     """One event for the log entries `begin` to `end` (exclusive), which `run_length` has found to belong together."""
-    first = log.entries[begin]
+    log, first = window.log, window[begin]
     event = task_event_pb2.TaskEvent(task_id=task_id, cursor=f"{log.log_epoch}.{end}")
     said = event.tokens
     said.index = log.first_index[begin]
     said.choice = first.choice
-    entries: Sequence[log_entry_pb2.LogEntry] = (first,) if end == begin + 1 else log.entries[begin:end]
-    for entry in entries:
+    kind = first.WhichOneof("content")
+    pieces = []
+    for seq in range(begin, end):
+        entry = window[seq]
         said.token_ids.extend(entry.token_ids)
         if entry.logprobs:
             said.logprobs.extend(entry.logprobs)
+        pieces.append(_piece(entry, kind))
     said.count = len(said.token_ids)
-    kind = first.WhichOneof("content")
     if kind == "tool_call":
         said.tool_call.CopyFrom(first.tool_call)
-        said.tool_call.arguments = "".join(entry.tool_call.arguments for entry in entries)
+        said.tool_call.arguments = "".join(pieces)
     elif kind == "reasoning":
-        said.reasoning = "".join(entry.reasoning for entry in entries)
+        said.reasoning = "".join(pieces)
     else:
-        said.text = "".join(entry.text for entry in entries)
+        said.text = "".join(pieces)
     return event
 
 
-def run_length(log: OutputLog, begin: int, limit: int) -> int:
+MOST_ENTRIES = 512
+"""Of one event: what a reader that does not read holds of an output, which may be long."""
+
+
+def _piece(entry: log_entry_pb2.LogEntry, kind: str | None) -> str:
+    if kind == "tool_call":
+        return entry.tool_call.arguments
+    return entry.reasoning if kind == "reasoning" else entry.text
+
+
+def run_length(window: OutputWindow, begin: int, limit: int) -> int:
     """The end (exclusive) of the entries from `begin` on, below `limit`, that fit into one event.
 
     They have the same choice and the same kind of content, and are pieces of the same call if they are of any.
@@ -77,10 +88,11 @@ def run_length(log: OutputLog, begin: int, limit: int) -> int:
     end = begin + 1
     if end >= limit:
         return end
-    first = log.entries[begin]
+    first = window[begin]
     kind = first.WhichOneof("content")
+    limit = min(limit, begin + MOST_ENTRIES)
     while end < limit:
-        entry = log.entries[end]
+        entry = window[end]
         if entry.choice != first.choice or entry.WhichOneof("content") != kind:
             break
         if kind == "tool_call" and entry.tool_call.index != first.tool_call.index:
@@ -146,7 +158,10 @@ def _stopped(ending: Stopped, log: OutputLog) -> task_event_pb2.End:
     ]
     return task_event_pb2.End(
         choices=choices,
+        tokens_in=ending.tokens_in,
         tokens_out=sum(choice.tokens_out for choice in choices),
+        cached_tokens=ending.cached_tokens,
         queue_ms=ending.queue_ms,
         first_token_ms=ending.first_token_ms,
+        decode_time_ms=ending.decode_ms,
     )

@@ -1,8 +1,9 @@
-"""The output of a task as the store keeps it."""
+"""The output of a task as bytes: as its log packs it, and as the store keeps it."""
 
 from collections.abc import Sequence
 
 from llama_orch.v2 import log_entry_pb2, run_pb2
+from orchestratord.core.facts.task_log import Packing
 
 
 def to_bytes(entries: Sequence[log_entry_pb2.LogEntry]) -> bytes:
@@ -11,3 +12,6 @@ def to_bytes(entries: Sequence[log_entry_pb2.LogEntry]) -> bytes:
 
 def from_bytes(kept: bytes) -> Sequence[log_entry_pb2.LogEntry]:
     return run_pb2.RunDelta.FromString(kept).entries
+
+
+PACKING: Packing[log_entry_pb2.LogEntry] = Packing(to_bytes, from_bytes, log_entry_pb2.LogEntry.ByteSize)

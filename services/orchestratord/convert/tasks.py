@@ -8,8 +8,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from llama_orch.v2 import cancel_pb2, run_pb2, task_pb2
-from llorch.errors import InvalidArgument, PermissionDenied, Reason, invalid_field
+from llama_orch.v2 import cancel_pb2, run_pb2, task_event_pb2, task_pb2
+from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id
 from llorch.options.task import TASK
 from llorch.rpc.enum_table import EnumTable
@@ -18,6 +18,7 @@ from orchestratord.convert.generate_checks import check_generate
 from orchestratord.convert.option_checks import check_options
 from orchestratord.convert.reading_checks import check_embed, check_rerank
 from orchestratord.convert.sessions import to_budget
+from orchestratord.convert.task_events import OutputLog
 from orchestratord.core.facts.prompt_size import guess_prompt_tokens
 from orchestratord.core.facts.task import CancelOutcome, TaskRequest, TaskState
 from orchestratord.core.facts.work import Work
@@ -132,14 +133,17 @@ def _run(spec: task_pb2.TaskSpec, work: Work, seed: int) -> run_pb2.RunSpec:
     return run
 
 
-def to_run_spec(request: TaskRequest, remaining_s: float | None) -> run_pb2.RunSpec:
-    spec = run_pb2.RunSpec.FromString(request.payload)
+def fill_run_spec(spec: run_pb2.RunSpec, request: TaskRequest, remaining_s: float | None) -> None:
+    """An empty one, where it is to be sent: put into another message it would be copied with its prompt."""
+    spec.MergeFromString(request.payload)
     if remaining_s is not None:
         spec.remaining_ms = max(1, round(remaining_s * 1000))
-    return spec
 
 
-def to_proto(view: TaskView, log_entries: int, admitted_at: datetime) -> task_pb2.Task:
+def to_proto(
+    view: TaskView, log: OutputLog, admitted_at: datetime, terminal: task_event_pb2.TaskEvent | None
+) -> task_pb2.Task:
+    """`terminal` as its readers are told it; None before that."""
     task, request = view.task, view.task.request
     create_time = Timestamp()
     create_time.FromDatetime(admitted_at)
@@ -156,10 +160,13 @@ def to_proto(view: TaskView, log_entries: int, admitted_at: datetime) -> task_pb
         seed=request.seed,
         correlation_id=request.correlation_id,
         durable=request.durable,
-        log_entries=log_entries,
+        log_entries=len(log),
+        tokens_out=log.tokens,
         request_id=request.request_id,
         queue_position=view.queue_position,
         predicted_start_ms=view.predicted_start_ms,
+        end=terminal.end if terminal is not None and terminal.HasField("end") else None,
+        error=terminal.error if terminal is not None and terminal.HasField("error") else None,
     )
 
 
@@ -172,7 +179,7 @@ def _check_spec(spec: task_pb2.TaskSpec, work: Work) -> None:
     if not spec.model:
         raise invalid_field("model", "must not be empty; `llorch models` lists the models")
     if spec.app:
-        raise PermissionDenied(Reason.NOT_PERMITTED, "app: is set from the key that is used; leave it out")
+        raise invalid_field("app", "is set from the key that is used; leave it out")
     _check_ids_and_times(spec)
     _refuse_unsupported(spec, work)
     _CHECKS[work](getattr(spec, work))

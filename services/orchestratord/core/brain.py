@@ -24,6 +24,7 @@ from orchestratord.core.lives import (
     staging_news,
     task_life,
     task_submission,
+    token_usage,
     worker_life,
 )
 from orchestratord.core.state import BrainConfig, BrainState
@@ -56,12 +57,14 @@ _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
     TimerKind.LATEST_START: task_life.latest_start_passed,
     TimerKind.SESSION: session_life.time_over,
     TimerKind.READER_GRACE: task_life.reader_grace_over,
+    TimerKind.STOP: task_life.stop_wait_over,
     TimerKind.RETENTION: task_life.forget,
     TimerKind.IDLE: model_unloading.idle_check,
     TimerKind.RESIDENCY: worker_life.residency_over,
     TimerKind.LOOK_AGAIN: model_loading.look_is_due,
     TimerKind.MEMORY_BACK: worker_life.memory_wait_over,
     TimerKind.RETRY_LOAD: model_loading.retry,
+    TimerKind.FORGET_FAILURE: model_loading.forget_failure,
     TimerKind.NODE_GRACE: nodes.grace_over,
     TimerKind.RECOVERY_OVER: restoring.recovery_over,
     TimerKind.PRESSURE: devices.relieve,
@@ -107,9 +110,12 @@ HANDLERS: dict[type, Handler] = {
     events.AttemptStarted: task_life.attempt_started,
     events.AttemptFirstToken: task_life.attempt_first_token,
     events.AttemptEnded: task_life.attempt_ended,
+    events.LostOutputCounted: token_usage.lost_output_counted,
     events.AttemptUnknown: task_life.attempt_unknown,
     events.TaskKept: task_submission.kept,
     events.TaskNotKept: task_life.not_kept,
+    events.OutputTooLarge: task_life.output_too_large,
+    events.OutputsTooLarge: task_life.outputs_too_large,
     events.TerminalPersisted: task_life.terminal_persisted,
     events.TaskRestored: restoring.task_restored,
     events.RecordsFound: restoring.records_found,
@@ -121,7 +127,9 @@ HANDLERS: dict[type, Handler] = {
 
 
 def _queue_of(config: BrainConfig) -> AdmissionQueue:
-    return AdmissionQueue(config.priorities, config.queue_capacity, config.queue_policy, config.max_starvation_s)
+    return AdmissionQueue(
+        config.priorities, config.queue_capacity, config.queue_policy, config.max_starvation_s, config.queue_bytes
+    )
 
 
 class Brain:

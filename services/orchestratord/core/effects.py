@@ -109,6 +109,18 @@ class PersistChange:
 
 
 @dataclass(frozen=True, slots=True)
+class TokensUsed:
+    """An attempt is over, however, and this is what it took. `cached` of the prompt's tokens were not evaluated."""
+
+    model: str
+    priority: str
+    app: str
+    tokens_in: int
+    tokens_out: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
 class PredictionJudged:
     """A predicted value is known now, and can be compared. `kind` is what was predicted, e.g. "start"."""
 
@@ -162,6 +174,13 @@ class StopWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveNode:
+    """It is no node any more: its channel can be closed."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttachWorker:
     """Open the link to a worker and keep it; answered by WorkerAttached and RunsFound."""
 
@@ -189,10 +208,19 @@ class StartRun:
 
 @dataclass(frozen=True, slots=True)
 class CancelRun:
-    """What the attempt still writes is dropped."""
+    """What the attempt still writes is dropped, unless `keeps_output`: until its task has its terminal."""
 
     worker_id: str
     attempt_id: str
+    keeps_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CountLostOutput:
+    """Answered by LostOutputCounted."""
+
+    attempt_id: str
+    task_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +241,7 @@ Effect = (
     | PersistTerminal
     | PersistRecord
     | PersistChange
+    | TokensUsed
     | PredictionJudged
     | OnTimeJudged
     | ForgetTask
@@ -220,9 +249,11 @@ Effect = (
     | DeleteStagedModel
     | StartWorker
     | StopWorker
+    | LeaveNode
     | AttachWorker
     | DetachWorker
     | StartRun
     | CancelRun
+    | CountLostOutput
     | ReleaseRuns
 )

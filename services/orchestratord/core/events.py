@@ -320,7 +320,11 @@ class RunsFound:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
+    """`tokens_in` are those of the prompt, `cached_tokens` the part of them that need not be evaluated."""
+
     attempt_id: str
+    tokens_in: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +334,19 @@ class AttemptFirstToken:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
+    """`used` is what a run that failed had used until then; None: it did not begin."""
+
     attempt_id: str
     outcome: RunResult | TaskError
+    used: RunResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LostOutputCounted:
+    """How many tokens a lost attempt had put into its task's log."""
+
+    attempt_id: str
+    tokens_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +372,25 @@ class TaskNotKept:
 
     task_id: str
     message: str
+    reason: Reason = Reason.STORE_FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTooLarge:
+    """The output of a task has become larger than `most_bytes`, which is what is kept of one."""
+
+    task_id: str
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputsTooLarge:
+    """Outputs and finished tasks take more memory than they may. Told again until they do not.
+
+    `largest` is the task with the largest output of those that have not ended; empty if all have.
+    """
+
+    largest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,9 +458,12 @@ Event = (
     | AttemptStarted
     | AttemptFirstToken
     | AttemptEnded
+    | LostOutputCounted
     | AttemptUnknown
     | TaskKept
     | TaskNotKept
+    | OutputTooLarge
+    | OutputsTooLarge
     | TerminalPersisted
     | TaskRestored
     | RecordsFound

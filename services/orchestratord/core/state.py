@@ -14,6 +14,7 @@ from orchestratord.core.facts.catalog import Catalog
 from orchestratord.core.facts.decision import Decisions
 from orchestratord.core.facts.drains import Drains
 from orchestratord.core.facts.fleet import Fleet
+from orchestratord.core.facts.forgotten import ForgottenTasks
 from orchestratord.core.facts.ledger import DeviceKey, Ledger
 from orchestratord.core.facts.loads import LoadFailure, Loads
 from orchestratord.core.facts.records import RecordChange
@@ -32,6 +33,7 @@ class BrainConfig:
 
     priorities: tuple[str, ...] = ("interactive", "batch")
     queue_capacity: int = 1000
+    queue_bytes: int = 128 * 2**20
     queue_policy: QueuePolicy = QueuePolicy.REJECT
     max_starvation_s: float = 60.0
     session_ttl_s: float = 600.0
@@ -81,8 +83,12 @@ class BrainState:
     rates: Rates = field(default_factory=Rates)
     tasks: dict[str, Task] = field(default_factory=dict)
     finished: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    expired: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    forgotten: ForgottenTasks = field(default_factory=ForgottenTasks)
+    readers: int = 0
+    """Of all tasks together."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
+    lost_attempts: dict[str, Attempt] = field(default_factory=dict)
+    """Of which it is still to be counted what they brought."""
     by_request_id: dict[tuple[str, str], str] = field(default_factory=dict)
     loads: Loads = field(default_factory=Loads)
     refusals: dict[str, dict[str, TaskError]] = field(default_factory=dict)
@@ -145,7 +151,7 @@ class BrainState:
         """A task that is kept, or NOT_FOUND; the reason tells a finished and forgotten one from an unknown one."""
         if task := self.tasks.get(task_id):
             return task
-        if task_id in self.expired:
+        if task_id in self.forgotten:
             kept_s = round(self.config.task_retention_s)
             raise NotFound(
                 Reason.EXPIRED, f"task '{task_id}' is finished and no longer kept; results are kept for {kept_s} s"

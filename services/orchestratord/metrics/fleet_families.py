@@ -7,9 +7,11 @@ from typing import Any
 from prometheus_client import Metric
 
 from llorch.worker_state import WorkerState
-from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker
+from orchestratord.core.facts.fleet import Device, Node, Worker
 from orchestratord.core.state import BrainState
 from orchestratord.metrics.families import Labels, gauge
+from orchestratord.views import nodes as view_nodes
+from orchestratord.views import workers as view_workers
 
 _MIB = 1024 * 1024
 _DEVICE = ("node", "device", "card")
@@ -35,8 +37,8 @@ class ReplicaNumbers:
 
 
 def nodes(state: BrainState, now: float) -> Iterator[Metric]:
-    found = Counter(node.state for node in state.fleet.nodes.values())
-    counts: dict[Labels, float] = {(known.lower(),): found[known] for known in NodeState}
+    found = Counter(view_nodes.state_of(state, node) for node in state.fleet.nodes.values())
+    counts: dict[Labels, float] = {(known.lower(),): found[known] for known in view_nodes.ShownState}
     yield gauge("nodes", "Nodes by state.", ("state",), counts)
     ages: dict[Labels, float] = {
         (node.node_id,): max(0.0, now - node.last_report_at) for node in state.fleet.nodes.values()
@@ -71,7 +73,8 @@ def devices(state: BrainState) -> Iterator[Metric]:
 
 
 def workers(state: BrainState, numbers: ReplicaNumbers) -> Iterator[Metric]:
-    found = Counter((worker.spec.model, worker.state.lower()) for worker in state.fleet.workers.values())
+    all_workers = state.fleet.workers.values()
+    found = Counter((worker.spec.model, view_workers.state_of(worker).lower()) for worker in all_workers)
     yield gauge("model_workers", "Workers of a model, by state.", ("model", "state"), found)
     ready = [worker for worker in state.fleet.workers.values() if worker.state is WorkerState.READY and worker.engine]
     number_of = numbers.update(ready)

@@ -79,7 +79,7 @@ class Tallies:
         self.admissions = Count("admissions", "Tasks that came, by whether they were let in.", ("priority", "reason"))
         self.ended = Count("tasks_ended", "Tasks that ended, by how.", ("priority", "state"))
         self.deadlines = Count("deadlines", "Tasks with a deadline that ended.", ("priority", "outcome"))
-        self.tokens = Count("tokens", "Tokens of tasks that were answered.", ("model", "direction"))
+        self.tokens = Count("tokens", "Tokens of runs, however they ended.", ("model", "direction"))
         self.decisions = Count("placement_decisions", "Decisions where to go.", ("outcome", "pinned", "fallback"))
         self.loads = Count("model_loads", "Loads that came to an end.", ("model", "outcome"))
         self.stops = Count("worker_stops", "Workers that were told to end, by why.", ("why",))

@@ -7,7 +7,7 @@ from typing import Any
 from llorch.errors import LlorchError
 from orchestratord.core import effects, events
 from orchestratord.core.facts.decision import DecisionRecord
-from orchestratord.core.facts.task import Task, TaskEnd, TaskState, Terminal
+from orchestratord.core.facts.task import TaskEnd, TaskState, Terminal
 from orchestratord.core.state import BrainState
 from orchestratord.metrics.tallies import Bounded, Tallies
 
@@ -37,6 +37,7 @@ class Watcher:
         self._of_effect: Mapping[type, Callable[[Any], None]] = {
             effects.AppendTerminal: lambda effect: self._task_ended(effect.task_id, effect.terminal),
             effects.PersistRecord: self._recorded,
+            effects.TokensUsed: self._used,
             effects.PredictionJudged: self._prediction_judged,
             effects.OnTimeJudged: self._chance_judged,
             effects.StartWorker: self._load_began,
@@ -61,7 +62,8 @@ class Watcher:
     ) -> None:
         """A repeated request is no second admission; a task that drops another is admitted itself."""
         if refusal is not None:
-            self.tallies.admissions.add(self._priority(event.request.priority), refusal.reason.lower())
+            asked = self._state.apps.priority_of(event.request.app, event.request.priority)
+            self.tallies.admissions.add(self._priority(asked), refusal.reason.lower())
         for effect in results:
             if isinstance(effect, effects.OpenLog):
                 self.tallies.admissions.add(self._priority(effect.request.priority), ADMITTED)
@@ -76,21 +78,16 @@ class Watcher:
             self.tallies.deadlines.add(priority, outcome)
             self.tallies.recent_deadlines.add((priority, outcome), 1, self._state.now)
         if isinstance(terminal, TaskEnd):
-            self._answered(priority, task, terminal)
+            self.tallies.queue_wait.observe(terminal.queue_ms / 1000, priority)
+            if terminal.first_token_ms:
+                self.tallies.first_token.observe(terminal.first_token_ms / 1000, priority)
 
-    def _answered(self, priority: str, task: Task, end: TaskEnd) -> None:
-        model, result = self._model(task.request.model), end.result
-        for direction, amount in (
-            ("in", result.tokens_in),
-            ("out", result.tokens_out),
-            ("cached", result.cached_tokens),
-        ):
+    def _used(self, effect: effects.TokensUsed) -> None:
+        model = self._model(effect.model)
+        for direction, amount in (("in", effect.tokens_in), ("out", effect.tokens_out), ("cached", effect.cached)):
             self.tallies.tokens.add(model, direction, amount=amount)
-        app = self._app(task.request.app or NO_APP)
-        self.tallies.recent_tokens.add((priority, app), result.tokens_in + result.tokens_out, self._state.now)
-        self.tallies.queue_wait.observe(end.queue_ms / 1000, priority)
-        if end.first_token_ms:
-            self.tallies.first_token.observe(end.first_token_ms / 1000, priority)
+        place = (self._priority(effect.priority), self._app(effect.app or NO_APP))
+        self.tallies.recent_tokens.add(place, effect.tokens_in + effect.tokens_out, self._state.now)
 
     def _recorded(self, effect: effects.PersistRecord) -> None:
         record = effect.after

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from llorch.clock import Clock
 from llorch.errors import LlorchError
+from llorch.redaction import redacted
 from llorch.rpc.call_context import call_or_none
 from orchestratord.core.effects import Effect, PersistChange
 from orchestratord.core.events import Event
@@ -34,7 +35,7 @@ class AuditTrail:
             actor=call.identity,
             correlation_id=call.correlation_id,
             action=shape.tag,
-            details=details_of(event),
+            details=redacted(details_of(event)),
             outcome="done" if refusal is None else refusal.reason.value,
         )
         self._keeper.keep_audit(entry, of_change=any(isinstance(effect, PersistChange) for effect in effects))

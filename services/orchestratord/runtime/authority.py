@@ -14,6 +14,11 @@ from llorch.errors import FailedPrecondition, Reason, invalid_field
 from llorch.logs import get_logger
 from orchestratord.store.interface import Incarnation, Store
 
+MOST_COMMANDED = 4096
+"""Hosts that are known to have been commanded by this orchestrator, the last ones. One that was forgotten, and comes
+back, makes the epoch rise once more than it had to: the safe way.
+"""
+
 HIGHEST_EPOCH = 2**62
 """A node that names a higher one than this, and than ours, is mistaken: no orchestrator has started that often."""
 
@@ -26,7 +31,8 @@ class Authority:
         self._incarnation = incarnation
         self._rising = asyncio.Lock()
         self._links: Counter[str] = Counter()
-        self._commanded: set[str] = set()  # by the host's id; nodes that tell none by theirs
+        self._commanded: dict[str, None] = {}
+        """By the host's id; nodes that tell none by theirs. Those that came last are last."""
 
     @property
     def cluster_id(self) -> str:
@@ -50,11 +56,14 @@ class Authority:
                     f"is at most {HIGHEST_EPOCH}; stop the pool manager, delete control.json in its data directory, "
                     "and start it again",
                 )
-            knows_this_one = not self._commanded.isdisjoint((host_id, node_id))
+            knows_this_one = host_id in self._commanded or node_id in self._commanded
             await self._rise_above(control_epoch - 1 if knows_this_one else control_epoch, f"node '{node_id}'")
         elif cluster_id:
             _log.info("node_comes_from_another_cluster", node_id=node_id, cluster_id=cluster_id)
-        self._commanded.add(host_id or node_id)
+        self._commanded.pop(host_id or node_id, None)
+        self._commanded[host_id or node_id] = None
+        while len(self._commanded) > MOST_COMMANDED:
+            del self._commanded[next(iter(self._commanded))]
 
     @contextmanager
     def linked(self, node_id: str) -> Iterator[None]:

@@ -16,12 +16,17 @@ class CommandSequence:
     """Numbers the commands of this orchestrator to one receiver, from 1, through all epochs that it has.
 
     `node_id` tells the node of the receiver: if it is linked, its word and that of its workers raises the epoch.
+    `last` is the number after which they begin.
     """
 
-    def __init__(self, authority: Authority, node_id: Callable[[], str]) -> None:
+    def __init__(self, authority: Authority, node_id: Callable[[], str], last: int = 0) -> None:
         self._authority = authority
         self._node_id = node_id
-        self._last = 0
+        self._last = last
+
+    @property
+    def last(self) -> int:
+        return self._last
 
     def next(self) -> control_pb2.ControlHeader:
         self._last += 1

@@ -10,9 +10,10 @@ from llorch.background import TaskSupervisor
 from llorch.clock import Clock
 from llorch.errors import Reason, Unavailable
 from llorch.logs import get_logger
-from orchestratord.convert import task_events, task_output
+from orchestratord.convert import task_events
 from orchestratord.core import effects
-from orchestratord.core.facts.task import TaskEnd
+from orchestratord.core.events import LostOutputCounted
+from orchestratord.core.facts.task import TaskError
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.control import CommandSequence
@@ -47,6 +48,8 @@ class EffectRunner:
         self._node_token = node_token
         self._is_ending = False
         self._nodes: dict[str, NodeCommands] = {}
+        self._numbered = 0
+        """The highest number of a command to a node that was forgotten."""
         self._links: dict[str, _RunningLink] = {}
         self._run: dict[type, Callable[[Any], None]] = {
             effects.OpenLog: self._open_log,
@@ -60,6 +63,7 @@ class EffectRunner:
             effects.PersistTerminal: self._persist_terminal,
             effects.PersistRecord: self._keeper.keep_record,
             effects.PersistChange: self._keeper.keep_change,
+            effects.TokensUsed: _only_watched,
             effects.PredictionJudged: _only_watched,
             effects.OnTimeJudged: _only_watched,
             effects.ForgetTask: self._forget_task,
@@ -67,10 +71,12 @@ class EffectRunner:
             effects.DeleteStagedModel: lambda effect: self.node(effect.node_id).delete_staged_model(effect),
             effects.StartWorker: lambda effect: self.node(effect.node_id).start_worker(effect),
             effects.StopWorker: lambda effect: self.node(effect.node_id).stop_worker(effect),
+            effects.LeaveNode: self._leave_node,
             effects.AttachWorker: self._attach_worker,
             effects.DetachWorker: self._detach_worker,
             effects.StartRun: self._start_run,
             effects.CancelRun: self._cancel_run,
+            effects.CountLostOutput: self._count_lost_output,
             effects.ReleaseRuns: self._release_runs,
         }
 
@@ -86,7 +92,8 @@ class EffectRunner:
         known = self._nodes.get(node_id)
         if known is not None and (known.address, known.process) == (address, process):
             return known
-        sequence = CommandSequence(self._authority, lambda: node_id)
+        # A node that was forgotten and comes back has seen the numbers of before.
+        sequence = CommandSequence(self._authority, lambda: node_id, self._numbered)
         if known is not None:
             self._tasks.spawn(f"close the old channel to {node_id}", known.close())
             sequence = known.sequence
@@ -119,7 +126,7 @@ class EffectRunner:
         self._streams.get(effect.task_id).note(task_event_pb2.Narration(text=effect.text))
 
     def _append_terminal(self, effect: effects.AppendTerminal) -> None:
-        self._streams.get(effect.task_id).end(effect.terminal)
+        self._streams.end(effect.task_id, effect.terminal)
 
     def _forget_task(self, effect: effects.ForgetTask) -> None:
         if self._streams.get(effect.task_id).request.durable:
@@ -134,7 +141,9 @@ class EffectRunner:
         await self._keeper.wait_task_kept(task_id)
 
     def begin_ending(self) -> None:
-        """The orchestrator ends: from now on a durable task can be done, but fail no more: `_persist_terminal`."""
+        """The orchestrator ends: from now on a durable task can be done or cancelled, but fail no more:
+        `_persist_terminal`.
+        """
         self._is_ending = True
 
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
@@ -142,16 +151,20 @@ class EffectRunner:
 
         Its readers get no terminal here, and are told to come back when their calls are ended.
         """
-        if self._is_ending and not isinstance(effect.terminal, TaskEnd):
+        if self._is_ending and isinstance(effect.terminal, TaskError):
             return
         state = self._owner.state.tasks[effect.task_id].state
         log = self._streams.get(effect.task_id).log
-        output = task_output.to_bytes(log.entries)
-        ending = Ending(state, effect.terminal, output, self._now_ms(), log.log_epoch)
+        ending = Ending(state, effect.terminal, log.packed(), self._now_ms(), log.log_epoch)
         self._keeper.keep_ending(effect.task_id, ending)
 
     def _now_ms(self) -> int:
         return round(self._clock.wall().timestamp() * 1000)
+
+    def _leave_node(self, effect: effects.LeaveNode) -> None:
+        if commands := self._nodes.pop(effect.node_id, None):
+            self._numbered = max(self._numbered, commands.sequence.last)
+            self._tasks.spawn(f"close the channel to {effect.node_id}", commands.close())
 
     def _attach_worker(self, effect: effects.AttachWorker) -> None:
         link = WorkerLink(
@@ -178,8 +191,13 @@ class EffectRunner:
         self._links[effect.worker_id].link.start_run(effect)
 
     def _cancel_run(self, effect: effects.CancelRun) -> None:
-        self._streams.end_attempt(effect.attempt_id)
+        if not effect.keeps_output:
+            self._streams.end_attempt(effect.attempt_id)
         self._links[effect.worker_id].link.cancel_run(effect.attempt_id)
+
+    def _count_lost_output(self, effect: effects.CountLostOutput) -> None:
+        tokens = self._streams.get(effect.task_id).log.tokens_of_attempt(effect.attempt_id)
+        self._owner.post(LostOutputCounted(effect.attempt_id, tokens))
 
     def _release_runs(self, effect: effects.ReleaseRuns) -> None:
         self._links[effect.worker_id].link.release_runs(effect.attempt_ids)

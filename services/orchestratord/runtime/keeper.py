@@ -21,6 +21,9 @@ from orchestratord.store.kinds import kind_of
 LAG_S = 2.0
 """Volatile records are written this often, the last state of each."""
 
+MOST_LAGGING = 20_000
+"""Records that wait for the disk, a few hundred bytes each."""
+
 _FINISH_WITHIN_S = 5.0
 
 _log = get_logger("orchestratord")
@@ -75,6 +78,7 @@ class Keeper:
         place = _place_of(change)
         if kind_of(change.record).volatile:
             self._lagging[place] = change
+            self._drop_what_lags_longest()
         else:
             self._supersede(place)
             self._newest[place] = change
@@ -116,8 +120,14 @@ class Keeper:
             self.failures += 1
             _log.warning("records_lag", records=len(self._being_written), error=error.message)
             self._lagging = self._being_written | self._lagging
+            self._drop_what_lags_longest()
         finally:
             self._being_written = {}
+
+    def _drop_what_lags_longest(self) -> None:
+        """While the disk is full: what is lost is learnt anew, and sessions begin anew after a restart."""
+        while len(self._lagging) > MOST_LAGGING:
+            del self._lagging[next(iter(self._lagging))]
 
     async def finish(self) -> None:
         """At the end: finishes the writes under way, and writes volatile records, as far as the disk allows."""
@@ -141,7 +151,7 @@ class Keeper:
             await self._store.save_task(request, self._now_ms())
         except LlorchError as error:
             self.failures += 1
-            self._post(events.TaskNotKept(request.task_id, error.message))
+            self._post(events.TaskNotKept(request.task_id, error.message, error.reason))
             return error
         self._post(events.TaskKept(request.task_id))
         return None

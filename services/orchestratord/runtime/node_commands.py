@@ -31,7 +31,9 @@ Answer = TypeVar("Answer")
 Tell = Callable[[pool_pb2.StageProgress], Awaitable[None]]
 
 _CALL_S = 10.0
-_STAGING_SILENT_S = 60.0
+_STAGING_SILENT_S = 20.0
+"""A pool manager says twice a second how it goes, and clients of a pull take silence of 30 s for ours."""
+
 _FIRST_NEWS_AFTER_S = 1.0
 _NEWS_EVERY_S = 10.0
 _RESTARTS_WITHIN_S = 10.0
@@ -111,8 +113,13 @@ class NodeCommands:
                         return True
             return False
 
-        if await self._command(stage):
-            return
+        try:
+            if await self._command(stage):
+                return
+        except (Unavailable, DeadlineExceeded) as error:
+            if is_from_server(error) or isinstance(error, TokenNotTaken):
+                raise
+            raise type(error)(error.reason, self._silence(error)) from error.__cause__
         raise Unavailable(
             Reason.UPSTREAM_UNAVAILABLE,
             f"node '{self._node_id}' stopped staging before the file was complete; try again",
@@ -205,6 +212,12 @@ class NodeCommands:
             explained = stale_epoch.explained(self._node_id, error)
             self._post(events.NodeTroubled(self._node_id, explained.message))
             raise explained from error.__cause__
+
+    def _silence(self, error: LlorchError) -> str:
+        return (
+            f"node '{self._node_id}' does not answer ({error.message}); see whether its pool manager runs, and whether "
+            "the orchestrator's machine reaches it"
+        )
 
     def _why(self, error: LlorchError) -> Reason:
         """A node that can't be reached is most likely restarting: it will report, and the brain asks it again then.

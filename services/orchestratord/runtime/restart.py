@@ -34,8 +34,8 @@ async def restore_tasks(store: Store, owner: BrainOwner, streams: TaskStreams, c
             owner.post(events.TaskRestored(request, age_s, promise=kept.promise))
         else:
             entries = task_output.from_bytes(kept.ending.output)
-            stream = streams.restore(kept.request, admitted_at, kept.ending.log_epoch, entries)
-            stream.end(kept.ending.terminal)
+            streams.restore(kept.request, admitted_at, kept.ending.log_epoch, entries)
+            streams.end(kept.request.task_id, kept.ending.terminal)
             ended = (kept.ending.state, kept.ending.terminal, _ago_s(kept.ending.at_ms, clock))
             owner.post(events.TaskRestored(kept.request, age_s, ended))
     return sum(_waits(kept) for kept in kept_tasks)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from llama_orch.v2 import task_event_pb2
 from orchestratord.convert import task_events
+from orchestratord.convert.task_events import OutputWindow
 from orchestratord.core.facts.task_log import Cursor
 from orchestratord.runtime.task_streams import Note, TaskStream
 
@@ -21,6 +22,7 @@ class TaskReader:
 
     def __init__(self, stream: TaskStream, after: str, now: float, metrics: TakeMetrics | None = None) -> None:
         self._stream = stream
+        self._window = OutputWindow(stream.log)
         self._metrics = metrics
         cursor = Cursor.parse(after) if after else None
         self._seq = stream.log.resume_at(cursor) if cursor is not None else 0
@@ -61,43 +63,46 @@ class TaskReader:
             if self._is_resumed:
                 yield from self._present_place()
         log = self._stream.log
-        while self._seq < len(log) or self._note < len(self._stream.notes):
+        while self._seq < len(log) or self._next_note() is not None:
             yield from self._notes_up_to(self._seq)
             if self._seq < len(log):
-                end = task_events.run_length(log, self._seq, self._next_note_at(len(log)))
-                yield task_events.tokens_to_proto(self._stream.request.task_id, log, self._seq, end)
+                end = task_events.run_length(self._window, self._seq, self._next_note_at(len(log)))
+                yield task_events.tokens_to_proto(self._stream.request.task_id, self._window, self._seq, end)
                 self._seq = end
-        if self._stream.terminal is not None and not self.is_done:
+        if not self.is_done and (terminal := self._stream.terminal) is not None:
             self.is_done = True
-            yield self._stream.terminal
+            yield terminal
+
+    def _next_note(self) -> Note | None:
+        """The oldest that the reader has not been sent, of those that are still there."""
+        stream = self._stream
+        self._note = max(self._note, stream.notes_dropped)
+        at = self._note - stream.notes_dropped
+        return stream.notes[at] if at < len(stream.notes) else None
 
     def _notes_up_to(self, seq: int) -> Iterator[task_event_pb2.TaskEvent]:
-        notes = self._stream.notes
-        while self._note < len(notes) and notes[self._note].at_seq <= seq:
-            note = notes[self._note]
+        while (note := self._next_note()) is not None and note.at_seq <= seq:
             self._note += 1
             yield self._say(note)
 
     def _next_note_at(self, end: int) -> int:
         """Output is sent up to the next note, then the note."""
-        notes = self._stream.notes
-        return min(end, notes[self._note].at_seq) if self._note < len(notes) else end
+        note = self._next_note()
+        return end if note is None else min(end, note.at_seq)
 
     def _present_place(self) -> Iterator[task_event_pb2.TaskEvent]:
         """Skip the notes that an earlier stream has sent, but for the place where the task runs now."""
-        notes = self._stream.notes
-        place: Note | None = None
-        while self._note < len(notes) and notes[self._note].at_seq <= self._seq:
-            if isinstance(notes[self._note].said, task_event_pb2.Placed):
-                place = notes[self._note]
+        place = self._stream.place_dropped
+        while (note := self._next_note()) is not None and note.at_seq <= self._seq:
+            place = note if note.is_place else place
             self._note += 1
         if place is not None:
             yield self._say(place)
 
     def _say(self, note: Note) -> task_event_pb2.TaskEvent:
-        if isinstance(note.said, task_event_pb2.Placed):
-            return self._event(placed=note.said)
-        return self._event(narration=note.said)
+        if note.is_place:
+            return self._event(placed=task_event_pb2.Placed.FromString(note.said))
+        return self._event(narration=task_event_pb2.Narration.FromString(note.said))
 
     def _event(
         self,

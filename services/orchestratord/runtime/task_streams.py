@@ -1,64 +1,140 @@
 """The streams of all tasks that are kept: logs that workers write and any number of readers follow."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
 from orchestratord.convert import task_events
 from orchestratord.convert.task_events import OutputLog
+from orchestratord.convert.task_output import PACKING
+from orchestratord.core import events
+from orchestratord.core.events import Event
 from orchestratord.core.facts.task import TaskRequest, Terminal
 from orchestratord.core.facts.task_log import TaskLog
+
+MOST_BYTES_OF_ONE = 12 * 1024 * 1024
+"""Of one task's output: with a prompt it fits into one message (16 MiB), to a reader that comes late, or to the worker
+where the task goes on.
+"""
+
+DEFAULT_MOST_BYTES = 192 * 1024 * 1024
 
 _EARLIER_PROCESS = "earlier"
 """The writer of the output that the store has kept; no attempt has this id."""
 
+NOTES_KEPT = 200
+"""Of one task. One that waits long, or goes from place to place, may be told more than that."""
+
+
+_TASK_BYTES = 2560
+"""What a finished task takes beside its output, with what the brain keeps of it, as measured."""
+
+_NOTE_BYTES = 150
+"""What a note takes beside what it says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An event beside the output, sent when a reader comes to `at_seq`."""
+    """An event beside the output, sent when a reader comes to `at_seq`: a Placed or a Narration, serialized."""
 
     at_seq: int
-    said: task_event_pb2.Placed | task_event_pb2.Narration
+    is_place: bool
+    said: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.said) + _NOTE_BYTES
+
+
+@dataclass(slots=True)
+class Meter:
+    """How many bytes all tasks take together."""
+
+    total: int = 0
 
 
 @dataclass(slots=True)
 class TaskStream:
-    """One task's output. Readers wait for `changed`; a writer calls `wake` after each change."""
+    """One task's output. Readers wait for `changed`; a writer calls `wake` after each change.
+
+    What is kept for readers that come later is kept as bytes: as messages it would take many times as much.
+    """
 
     request: TaskRequest
     queue_position: int
     admitted_at: datetime
     predicted_start_ms: int | None = None
-    log: OutputLog = field(default_factory=TaskLog)
+    meter: Meter = field(default_factory=Meter)
+    log: OutputLog = field(default_factory=partial(TaskLog, PACKING))
     notes: list[Note] = field(default_factory=list)
-    terminal: task_event_pb2.TaskEvent | None = None
-    reading: run_pb2.RunEnd | None = None
-    """The end of a run that read texts: their vectors or scores are in it, and nowhere else."""
+    notes_dropped: int = 0
+    """How many came before those in `notes`."""
+    place_dropped: Note | None = None
+    """The last place among them."""
+    size: int = 0
+    """About how many bytes of memory the task takes."""
+    _terminal: bytes | None = None
+    _reading: bytes | None = None
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._terminal is not None
+
+    @property
+    def terminal(self) -> task_event_pb2.TaskEvent | None:
+        return None if self._terminal is None else task_event_pb2.TaskEvent.FromString(self._terminal)
+
+    @property
+    def reading(self) -> run_pb2.RunEnd | None:
+        """The end of a run that read texts: their vectors or scores are in it, and nowhere else."""
+        return None if self._reading is None else run_pb2.RunEnd.FromString(self._reading)
+
+    def keep_reading(self, end: run_pb2.RunEnd | None) -> None:
+        before = len(self._reading or b"")
+        self._reading = None if end is None else end.SerializeToString()
+        self.count(len(self._reading or b"") - before)
 
     def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> bool:
         """Append an attempt's entries; those of a superseded attempt are dropped. True if something was appended."""
-        before = len(self.log)
+        before, bytes_before = len(self.log), self.log.size
         for entry in entries:
             self.log.append(attempt_id, entry)
         if len(self.log) == before:
             return False
+        self.count(self.log.size - bytes_before)
         self.wake()
         return True
 
     def note(self, said: task_event_pb2.Placed | task_event_pb2.Narration) -> None:
-        if self.terminal is None:
-            self.notes.append(Note(len(self.log), said))
-            self.wake()
+        if self.has_ended:
+            return
+        is_place = isinstance(said, task_event_pb2.Placed)
+        note = Note(len(self.log), is_place, said.SerializeToString())
+        self.notes.append(note)
+        self.count(note.size)
+        if len(self.notes) > NOTES_KEPT:
+            oldest = self.notes.pop(0)
+            self.count(-oldest.size)
+            self.notes_dropped += 1
+            self.place_dropped = oldest if oldest.is_place else self.place_dropped
+        self.wake()
 
     def end(self, terminal: Terminal) -> None:
-        if self.terminal is not None:
+        if self.has_ended:
             raise RuntimeError(f"task {self.request.task_id} was given a second terminal")
         self.log.seal()
-        self.terminal = task_events.terminal_to_proto(self.request.task_id, self.log, terminal)
+        self._terminal = task_events.terminal_to_proto(self.request.task_id, self.log, terminal).SerializeToString()
+        self.count(len(self._terminal))
         self.wake()
+
+    def count(self, more: int) -> None:
+        """The task takes so many bytes more."""
+        self.size += more
+        self.meter.total += more
 
     def wake(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -78,16 +154,21 @@ class TaskStream:
 
 
 class TaskStreams:
-    """By task, and by the attempt that writes."""
+    """By task, and by the attempt that writes. `most_bytes` is what all of them may take together."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = DEFAULT_MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._meter = Meter()
         self._streams: dict[str, TaskStream] = {}
+        self._unfinished: dict[str, TaskStream] = {}
         self._writing: dict[str, TaskStream] = {}
 
     def open(
         self, request: TaskRequest, queue_position: int, admitted_at: datetime, predicted_start_ms: int | None = None
     ) -> None:
-        self._streams[request.task_id] = TaskStream(request, queue_position, admitted_at, predicted_start_ms)
+        stream = TaskStream(request, queue_position, admitted_at, predicted_start_ms, self._meter)
+        stream.count(_TASK_BYTES)
+        self._streams[request.task_id] = self._unfinished[request.task_id] = stream
 
     def restore(
         self, request: TaskRequest, admitted_at: datetime, log_epoch: int, entries: Iterable[log_entry_pb2.LogEntry]
@@ -112,6 +193,14 @@ class TaskStreams:
         self._writing[attempt_id] = stream
         return stream
 
+    def end(self, task_id: str, terminal: Terminal) -> None:
+        """The terminal of the task is there for its readers, and what only its attempts needed goes."""
+        stream = self._unfinished.pop(task_id)
+        if stream.log.attempt_id is not None:
+            self._writing.pop(stream.log.attempt_id, None)
+        stream.end(terminal)
+        stream.request = stream.request.without_work()
+
     def end_attempt(self, attempt_id: str) -> None:
         """What the attempt still brings is dropped, whether or not another one follows."""
         self._writing.pop(attempt_id, None)
@@ -122,10 +211,24 @@ class TaskStreams:
 
     def forget(self, task_id: str) -> None:
         stream = self._streams.pop(task_id)
+        self._unfinished.pop(task_id, None)
+        stream.count(-stream.size)
+        stream.meter = Meter()  # a call that still has it changes nothing for the others
         if stream.log.attempt_id is not None:
             self._writing.pop(stream.log.attempt_id, None)
 
+    @property
+    def total_bytes(self) -> int:
+        return self._meter.total
+
+    def make_room(self, post: Callable[[Event], None]) -> None:
+        """Tells the brain as long as they take more than they may, and it lets something go."""
+        before = None
+        while self.total_bytes > self._most_bytes and self.total_bytes != before:
+            before = self.total_bytes
+            post(events.OutputsTooLarge(max(self._unfinished, key=lambda it: self._unfinished[it].size, default="")))
+
     def wake_all(self) -> None:
         """So that readers that were sent nothing for a while send a heartbeat."""
-        for stream in self._streams.values():
+        for stream in self._unfinished.values():
             stream.wake()

@@ -12,15 +12,16 @@ from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.status import is_from_server
-from orchestratord.convert.runs import to_outcome
-from orchestratord.convert.tasks import to_run_spec
+from orchestratord.convert import task_output
+from orchestratord.convert.runs import to_outcome, to_result
+from orchestratord.convert.tasks import fill_run_spec
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.events import Event
 from orchestratord.core.facts.fleet import Endpoint
 from orchestratord.core.facts.task import TaskError
 from orchestratord.runtime.control import CommandSequence
-from orchestratord.runtime.task_streams import TaskStreams
+from orchestratord.runtime.task_streams import MOST_BYTES_OF_ONE, TaskStreams
 
 FRAMES_SILENT_S = 3.0
 _CALL_S = 5.0
@@ -59,6 +60,8 @@ class WorkerLink:
         self._attempts: set[str] = set()
         self._starting: set[str] = set()
         self._to_release: set[str] = set()
+        self._told_of: set[Reason] = set()
+        """Why the link broke since the worker was attached last, as the log has it."""
 
     async def run(self) -> None:
         try:
@@ -67,7 +70,7 @@ class WorkerLink:
                     await self._follow()
                     refused = None
                 except LlorchError as error:
-                    _log.info("worker_link_broke", worker_id=self._worker_id, reason=error.reason, error=error.message)
+                    self._tell_once(error)
                     refused = _refusal(error)
                 self._post(events.WorkerSilent(self._worker_id, refused))
                 await asyncio.sleep(_ATTACH_AGAIN_AFTER_S)
@@ -95,6 +98,12 @@ class WorkerLink:
         if not is_on_its_way:
             self._tasks.spawn(f"release runs of {self._worker_id}", self._release_runs())
 
+    def _tell_once(self, error: LlorchError) -> None:
+        """It is tried again several times a second, perhaps for minutes: each reason goes into the log once."""
+        if error.reason not in self._told_of:
+            self._told_of.add(error.reason)
+            _log.info("worker_link_broke", worker_id=self._worker_id, reason=error.reason, error=error.message)
+
     async def _follow(self) -> None:
         """One connection of the stream; returns or raises when it is over."""
         await self._report_runs()
@@ -107,6 +116,7 @@ class WorkerLink:
             async for response in frames:
                 if not is_attached:
                     is_attached = True
+                    self._told_of.clear()
                     self._post(events.WorkerAttached(self._worker_id))
                 self._take_in(response.frame)
 
@@ -114,14 +124,15 @@ class WorkerLink:
         for delta in frame.deltas:
             attempt_id = delta.attempt_id
             if delta.HasField("started_after_ms"):
-                self._post(events.AttemptStarted(attempt_id))
+                self._post(events.AttemptStarted(attempt_id, delta.tokens_in, delta.cached_tokens))
             if delta.entries:
                 self._write(attempt_id, delta)
             if delta.HasField("end"):
                 self._keep_reading(attempt_id, delta.end)
-                self._post(events.AttemptEnded(attempt_id, to_outcome(delta.end)))
+                self._post(events.AttemptEnded(attempt_id, to_outcome(delta.end), to_result(delta.end)))
         for attempt_id in frame.unknown_attempt_ids:
             self._post(events.AttemptUnknown(attempt_id))
+        self._streams.make_room(self._post)
 
     def _write(self, attempt_id: str, delta: run_pb2.RunDelta) -> None:
         stream = self._streams.writer(attempt_id)
@@ -130,11 +141,13 @@ class WorkerLink:
         was_empty = not stream.log
         if stream.append(attempt_id, delta.entries) and was_empty:
             self._post(events.AttemptFirstToken(attempt_id))
+        if stream.log.size > MOST_BYTES_OF_ONE:
+            self._post(events.OutputTooLarge(stream.request.task_id, MOST_BYTES_OF_ONE))
 
     def _keep_reading(self, attempt_id: str, end: run_pb2.RunEnd) -> None:
         stream = self._streams.writer(attempt_id)
         if stream is not None and not end.choices:  # those of an answer are in its log
-            stream.reading = end
+            stream.keep_reading(end)
 
     def _positions(self) -> dict[str, int]:
         """Where each log ends: the worker sends what comes after that (again).
@@ -160,10 +173,10 @@ class WorkerLink:
         stream = self._streams.writer(effect.attempt_id)
         request = worker_service_pb2.StartRunRequest(
             attempt_id=effect.attempt_id,
-            spec=to_run_spec(effect.request, effect.remaining_s),
-            prefix=stream.log.entries if stream else (),
+            prefix=task_output.from_bytes(stream.log.packed()) if stream else (),
             promised_fingerprint=effect.promise.fingerprint.digest if effect.promise else "",
         )
+        fill_run_spec(request.spec, effect.request, effect.remaining_s)
         try:
             await self._command(self._stub.StartRun, request)
         except (Unavailable, DeadlineExceeded) as error:
@@ -172,8 +185,7 @@ class WorkerLink:
             await self._cancel_run(effect.attempt_id)
             self._post(events.AttemptUnknown(effect.attempt_id))
         except LlorchError as error:
-            retryable = error.retry_after_ms is not None or error.reason is Reason.STALE_EPOCH
-            failed = TaskError(error.reason, error.message, retryable=retryable, field=error.field)
+            failed = TaskError(error.reason, error.message, field=error.field)
             self._post(events.AttemptEnded(effect.attempt_id, failed))
         finally:
             self._starting.discard(effect.attempt_id)

@@ -176,8 +176,12 @@ SHAPES = (
     Shape(Wishes, ("pin", "prefer", "avoid", "device_mask", "fallback")),
     Shape(Overrides, ("pin", "prefer", "avoid", "device_mask", "fallback", "above_rules")),
     Shape(TaskEnd, ("result", "queue_ms", "first_token_ms"), tag="answer"),
-    Shape(TaskError, ("reason", "message", "retryable", "retry_after_ms", "field"), tag="error"),
-    Shape(Stopped, ("finish_reason", "queue_ms", "first_token_ms"), tag="stopped"),
+    Shape(TaskError, ("reason", "message", "retry_after_ms", "field"), tag="error"),
+    Shape(
+        Stopped,
+        ("finish_reason", "queue_ms", "first_token_ms", "tokens_in", "cached_tokens", "decode_ms"),
+        tag="stopped",
+    ),
     Shape(
         RunResult,
         ("choices", "tokens_in", "tokens_out", "cached_tokens", "decode_ms", "receipt", "prefill_ms"),
@@ -202,6 +206,11 @@ def _name_reasons_that_are_gone(stored: Stored) -> None:
     stored["reason"] = GONE_REASONS.get(stored["reason"], stored["reason"])
 
 
+def _forget_what_the_reason_says(stored: Stored) -> None:
+    """Whether the same request may help followed from the code that ended it; `Reason.is_retryable` says so now."""
+    stored.pop("retryable", None)
+
+
 _NO_OVERRIDES: Stored = {
     "pin": [], "prefer": [], "avoid": [], "device_mask": [], "fallback": None, "above_rules": False,
 }  # fmt: skip
@@ -224,6 +233,8 @@ CHANGES: tuple[Change, ...] = (
     began(4, KnownNode),
     began(4, Drain),
     added(4, DecisionRecord, why=""),
+    Change(5, TaskError, _forget_what_the_reason_says),
+    added(5, Stopped, tokens_in=0, cached_tokens=0, decode_ms=0),
 )
 """By format, the earliest first. An entry that was released stays as it is."""
 

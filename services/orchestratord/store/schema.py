@@ -13,7 +13,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest step in `migrations/versions`: the tables that this release reads and writes."""
 
 metadata = MetaData()
@@ -40,9 +40,11 @@ tasks = Table(
     Column("ended_at_ms", BigInteger),
     Column("promise", Text),
     Column("log_epoch", BigInteger),
+    Column("payload", LargeBinary),
 )
 """Durable tasks. `state` and what follows are null until the task ended; `promise` is that of a deterministic task that
-has begun. `log_epoch` is null for those that ended before it was kept, and stands for 1 then.
+has begun. `log_epoch` is null for those that ended before it was kept, and stands for 1 then. `payload` is that of the
+request, which is kept without it, and null once the task has ended.
 """
 
 records = Table(
@@ -84,7 +86,7 @@ audit = Table(
     Column("details", Text, nullable=False),
     Column("outcome", String(64), nullable=False),
 )
-"""Only ever appended to."""
+"""Only ever appended to; the oldest go."""
 
 alembic_version = Table(
     "alembic_version",

@@ -1,12 +1,13 @@
 """The store in an SQL database. It speaks no dialect: SQLite and PostgreSQL take the same statements."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Executable, Row, delete, func, insert, select, update
 
-from llorch.errors import FailedPrecondition, LlorchError, Reason
+from llorch.errors import FailedPrecondition, LlorchError, Reason, ResourceExhausted
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from orchestratord.core.facts.promise import Promise
@@ -16,20 +17,37 @@ from orchestratord.store import codec, schema
 from orchestratord.store.interface import AuditEntry, Ending, Incarnation, KeptTask
 from orchestratord.store.kinds import BY_NAME, Kind, kind_of
 from orchestratord.store.unreadable import unknown_kind, unreadable
-from orchestratord.store.writer import Writer
+from orchestratord.store.writer import TidyUp, Writer
 
 _THE_CLUSTER = 1
+_MIB = 1024 * 1024
+_FULL_RETRY_MS = 5000
+
+AUDIT_KEPT = 20_000
+"""Entries, the newest. One has a few hundred bytes, and 4.5 KiB at most."""
 
 _log = get_logger("orchestratord")
 
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What a kind of database knows of its size: how many bytes it holds, how many it may, and how it gives back."""
+
+    used_bytes: Callable[[Connection], int]
+    limit_bytes: int
+    give_back: TidyUp
+
+
 class SqlStore:
     """Over an engine whose database is up to date (`store.migrate`). Blocking work is the writer's thread's."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._writer = Writer(engine)
+    def __init__(self, engine: Engine, upkeep: Upkeep | None = None) -> None:
+        self._upkeep = upkeep
+        self._writer = Writer(engine, None if upkeep is None else upkeep.give_back)
+        self._payload_bytes: dict[str, int] = {}
+        """Of tasks that have not ended: to overwrite a payload takes as long as to write it."""
         self._epochs: frozenset[int] = frozenset()
         """The store is this incarnation's as long as it has one of these; they are two while the epoch rises."""
 
@@ -52,9 +70,23 @@ class SqlStore:
         return incarnation
 
     async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
-        body = codec.dump(TaskRequest, request)
-        row = {"task_id": request.task_id, "accepted_at_ms": accepted_at_ms, "request": body}
-        await self._write(_executing(insert(schema.tasks).values(row)))
+        row = {
+            "task_id": request.task_id,
+            "accepted_at_ms": accepted_at_ms,
+            "request": codec.dump(TaskRequest, replace(request, payload=b"")),
+            "payload": request.payload,
+        }
+        size = self._payload_bytes[request.task_id] = len(request.payload)
+
+        def save(connection: Connection) -> None:
+            self._refuse_if_full(connection, size)
+            connection.execute(insert(schema.tasks).values(row))
+
+        try:
+            await self._write(save, size)
+        except LlorchError:
+            self._payload_bytes.pop(request.task_id, None)
+            raise
 
     async def save_promise(self, task_id: str, promise: Promise | None) -> None:
         row = {"promise": None if promise is None else codec.dump(Promise, promise)}
@@ -67,14 +99,19 @@ class SqlStore:
             "output": ending.output,
             "ended_at_ms": ending.at_ms,
             "log_epoch": ending.log_epoch,
+            "payload": None,
         }
-        await self._write(_executing(update(schema.tasks).where(schema.tasks.c.task_id == task_id).values(row)))
+        statement = update(schema.tasks).where(schema.tasks.c.task_id == task_id).values(row)
+        await self._write(_executing(statement), self._payload_bytes.pop(task_id, 0) + len(ending.output))
 
     async def forget_task(self, task_id: str) -> None:
-        await self._write(_executing(delete(schema.tasks).where(schema.tasks.c.task_id == task_id)))
+        statement = delete(schema.tasks).where(schema.tasks.c.task_id == task_id)
+        await self._write(_executing(statement), self._payload_bytes.pop(task_id, 0))
 
     async def tasks(self) -> list[KeptTask]:
-        return await self._write(_read_tasks)
+        found = await self._write(_read_tasks)
+        self._payload_bytes |= {kept.request.task_id: len(kept.request.payload) for kept in found if not kept.ending}
+        return found
 
     async def save_records(self, changes: Sequence[RecordChange], audit: AuditEntry | None = None) -> None:
         def save(connection: Connection) -> None:
@@ -83,7 +120,7 @@ class SqlStore:
                 kind, key, body = kind_of(change.record), change.record.record_key, _body(change.after)
                 (_save if kind.keep_last is None else _append)(connection, kind, key, body)
             if audit is not None:
-                connection.execute(_noting(audit))
+                _note(connection, audit)
 
         await self._write(save)
 
@@ -91,7 +128,7 @@ class SqlStore:
         return await self._write(_read_records)
 
     async def append_audit(self, entry: AuditEntry) -> None:
-        await self._write(_executing(_noting(entry)))
+        await self._write(partial(_note, entry=entry))
 
     async def audit(self, before_seq: int | None, limit: int) -> list[AuditEntry]:
         table = schema.audit
@@ -103,17 +140,34 @@ class SqlStore:
     async def close(self) -> None:
         await self._writer.close()
 
-    async def _write(self, operation: Callable[[Connection], Result]) -> Result:
+    def _refuse_if_full(self, connection: Connection, more: int) -> None:
+        """So that tasks leave room for their ends, and for everything else."""
+        if self._upkeep is None:
+            return
+        used, limit = self._upkeep.used_bytes(connection), self._upkeep.limit_bytes
+        if used + more > limit:
+            raise ResourceExhausted(
+                Reason.STORE_FULL,
+                f"the orchestrator's database is full: it holds {used // _MIB} MiB, of {limit // _MIB} MiB that it "
+                "may, and the task was not accepted; wait until tasks have ended, or raise database_mib of the "
+                "orchestrator",
+                retry_after_ms=_FULL_RETRY_MS,
+            )
+
+    async def _write(self, operation: Callable[[Connection], Result], size: int = 0) -> Result:
         def fenced(connection: Connection) -> Result:
             _refuse_if_superseded(connection, self._epochs)
             return operation(connection)
 
-        return await self._writer.write(fenced)
+        return await self._writer.write(fenced, size)
 
 
-def _noting(entry: AuditEntry) -> Executable:
-    row = {column.name: getattr(entry, column.name) for column in schema.audit.c if column.name != "seq"}
-    return insert(schema.audit).values(row)
+def _note(connection: Connection, entry: AuditEntry) -> None:
+    table = schema.audit
+    row = {column.name: getattr(entry, column.name) for column in table.c if column.name != "seq"}
+    connection.execute(insert(table).values(row))
+    newest = connection.execute(select(func.max(table.c.seq))).scalar_one()
+    connection.execute(delete(table).where(table.c.seq <= newest - AUDIT_KEPT))
 
 
 def _executing(statement: Executable) -> Callable[[Connection], None]:
@@ -158,7 +212,7 @@ def _read_tasks(connection: Connection) -> list[KeptTask]:
 def _task(row: Row[Any]) -> KeptTask:
     """Raises if an accepted task can't be read: it is never left out silently."""
     try:
-        request = codec.load(TaskRequest, row.request)
+        request = replace(codec.load(TaskRequest, row.request), payload=row.payload or b"")
         promise = None if row.promise is None else codec.load(Promise, row.promise)
         return KeptTask(request, row.accepted_at_ms, None if row.state is None else _ending(row), promise)
     except ValueError as error:

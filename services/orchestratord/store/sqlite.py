@@ -5,35 +5,54 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from llorch.errors import FailedPrecondition, Reason
+from llorch.logs import get_logger
 from orchestratord.store import migrate
-from orchestratord.store.sql import SqlStore
+from orchestratord.store.sql import SqlStore, Upkeep
+
+_log = get_logger("orchestratord")
 
 FILE = "orchestrator.db"
 
+DEFAULT_LIMIT_MIB = 1024
+
+_MIB = 1024 * 1024
 _BUSY_TIMEOUT_MS = 5000
+_LARGEST_WAL_BYTES = 8 * _MIB
 _PRAGMAS = (
+    "auto_vacuum = INCREMENTAL",  # the file gives space back, in steps; has to come first
     "journal_mode = WAL",  # a commit is one write to the end of a file
     "synchronous = FULL",  # … and is on the disk when it returns
     "secure_delete = ON",  # what is deleted (prompts, outputs) is overwritten, not only unlinked
+    f"journal_size_limit = {_LARGEST_WAL_BYTES}",  # the log is cut to this after one that was longer
     f"busy_timeout = {_BUSY_TIMEOUT_MS}",
 )
+_INCREMENTAL = 2
+_RESERVE = 1 / 8
+"""Beyond the limit there is room for everything but new tasks: their ends, what people set, notes of the audit log."""
+_FREE_KEPT_BYTES = 16 * _MIB
+"""Free pages are used again, so a few stay: else the file would grow and shrink with every task."""
+_STEP_BYTES = 2 * _MIB
+"""What is given back at a time: on a slow disk a tenth of a second, which a write that comes meanwhile waits."""
+_REBUILT_IN_MEMORY_BYTES = 64 * _MIB
 
 
-def open_sqlite(folder: Path) -> SqlStore:
+def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB) -> SqlStore:
     """Makes the file if there is none, and migrates it; before that it is copied beside itself. Blocks.
 
-    Raises FailedPrecondition if a newer release has written it, or if it is damaged.
+    A database that holds `limit_mib` takes no more tasks. Raises FailedPrecondition if a newer release has written it,
+    or if it is damaged.
     """
     path = folder / FILE
     if not path.exists():
         path.touch(mode=0o600)
-    engine = _engine(path)
+    engine = _engine(path, limit_mib * _MIB)
     try:
         migrate.bring_up_to_date(engine, lambda revision: _copy(path, folder / f"{FILE}.before-{revision}"))
+        _let_it_shrink(engine)
     except SQLAlchemyError as error:
         engine.dispose()
         raise FailedPrecondition(
@@ -44,10 +63,10 @@ def open_sqlite(folder: Path) -> SqlStore:
     except BaseException:
         engine.dispose()
         raise
-    return SqlStore(engine)
+    return SqlStore(engine, Upkeep(_used_bytes, limit_mib * _MIB, _give_back))
 
 
-def _engine(path: Path) -> Engine:
+def _engine(path: Path, limit_bytes: int) -> Engine:
     engine = create_engine(f"sqlite:///{path}")
 
     @event.listens_for(engine, "connect")
@@ -56,6 +75,8 @@ def _engine(path: Path) -> Engine:
         connection.isolation_level = None
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}").close()
+        most_pages = round(limit_bytes * (1 + _RESERVE)) // _pragma(connection, "page_size")
+        connection.execute(f"PRAGMA max_page_count = {most_pages}").close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
@@ -64,9 +85,75 @@ def _engine(path: Path) -> Engine:
     return engine
 
 
+def _used_bytes(connection: Connection) -> int:
+    """What the database holds, without free pages."""
+    driver = _driver(connection.connection)
+    used = _pragma(driver, "page_count") - _pragma(driver, "freelist_count")
+    return used * _pragma(driver, "page_size")
+
+
+def _give_back(engine: Engine) -> bool:
+    """A step of free pages goes back to the file system, from the end of the file on; whether there are more.
+
+    The last step empties the write-ahead log.
+    """
+    pooled = engine.raw_connection()
+    try:
+        driver = _driver(pooled)
+        page = _pragma(driver, "page_size")
+        too_many = _pragma(driver, "freelist_count") - _FREE_KEPT_BYTES // page
+        if too_many <= 0:
+            return False
+        # By `execute` it would be one page: a row of the result is a page that has gone.
+        driver.executescript(f"PRAGMA incremental_vacuum({min(too_many, _STEP_BYTES // page)})")
+        is_done = too_many <= _STEP_BYTES // page
+        if is_done:
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    except sqlite3.Error as error:
+        _log.warning("space_not_given_back", error=str(error))
+        return False
+    else:
+        return not is_done
+    finally:
+        pooled.close()
+
+
+def _let_it_shrink(engine: Engine) -> None:
+    """Once, for a file that an earlier release made. One that can't be rebuilt, for want of space, stays as it is."""
+    pooled = engine.raw_connection()
+    try:
+        driver = _driver(pooled)
+        if _pragma(driver, "auto_vacuum") == _INCREMENTAL:
+            return
+        used = (_pragma(driver, "page_count") - _pragma(driver, "freelist_count")) * _pragma(driver, "page_size")
+        _log.info("rebuilding_database", bytes=used)
+        if used <= _REBUILT_IN_MEMORY_BYTES:  # else in a file of its own, which is not overwritten afterwards
+            driver.execute("PRAGMA temp_store = MEMORY").close()
+        for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA temp_store = DEFAULT"):
+            driver.execute(statement).close()
+    except sqlite3.Error as error:
+        _log.warning("database_not_rebuilt", error=str(error))
+    finally:
+        pooled.close()
+
+
+def _driver(pooled: PoolProxiedConnection) -> sqlite3.Connection:
+    driver = pooled.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
+
+
 def _copy(path: Path, target: Path) -> None:
-    """A whole copy, also of what is in the write-ahead log only."""
+    """A whole copy, also of what is in the write-ahead log only. It takes the place of earlier ones."""
     target.unlink(missing_ok=True)
     target.touch(mode=0o600)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
         source.backup(copy)
+    for older in target.parent.glob(f"{FILE}.before-*"):
+        if older != target:
+            older.unlink()

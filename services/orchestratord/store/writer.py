@@ -17,6 +17,8 @@ from llorch.errors import Reason, Unavailable
 from llorch.logs import get_logger
 
 LARGEST_GROUP = 256
+LARGEST_GROUP_BYTES = 16 * 1024 * 1024
+"""Of what is written together: a transaction of a gigabyte would hold up those that come next for seconds."""
 _RETRY_AFTER_MS = 1000
 
 _log = get_logger("orchestratord")
@@ -29,6 +31,7 @@ Operation = Callable[[Connection], Any]
 @dataclass(frozen=True, slots=True)
 class _Asked:
     operation: Operation
+    size: int
     future: "asyncio.Future[Any]"
 
 
@@ -47,17 +50,29 @@ class _Outcome:
             self.future.set_result(self.result)
 
 
-class Writer:
-    """Started by the first `write`; ended by `close`, after everything that was asked for before."""
+TidyUp = Callable[[Engine], bool]
+"""A short step of what the database needs now and then, in the writer's thread; whether more is to be done."""
 
-    def __init__(self, engine: Engine) -> None:
+
+class Writer:
+    """Started by the first `write`; ended by `close`, after everything that was asked for before.
+
+    Between two groups it takes a step of tidying up, and goes on with that as long as nothing else is asked for.
+    """
+
+    def __init__(self, engine: Engine, tidy_up: TidyUp | None = None) -> None:
         self._engine = engine
+        self._tidy_up = tidy_up
+        self._is_untidy = False
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
-    async def write(self, operation: Callable[[Connection], Result]) -> Result:
-        """The operation's result, once it is committed. Raises Unavailable / STORE_FAILED, and then nothing is kept."""
+    async def write(self, operation: Callable[[Connection], Result], size: int = 0) -> Result:
+        """The operation's result, once it is committed. Raises Unavailable / STORE_FAILED, and then nothing is kept.
+
+        `size`: about how many bytes it writes, where these are many.
+        """
         if self._is_closed:
             raise Unavailable(Reason.STORE_FAILED, "the store is closed; the orchestrator is ending")
         loop = asyncio.get_running_loop()
@@ -65,7 +80,7 @@ class Writer:
             self._thread = threading.Thread(target=self._run, args=(loop,), name="store", daemon=True)
             self._thread.start()
         future: asyncio.Future[Result] = loop.create_future()
-        self._asked.put(_Asked(operation, future))
+        self._asked.put(_Asked(operation, size, future))
         return await future
 
     async def close(self) -> None:
@@ -79,9 +94,12 @@ class Writer:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         is_open = True
         while is_open:
+            while self._is_untidy and self._asked.empty():
+                self._is_untidy = self._tidy()
             group, is_open = self._next_group()
             outcomes = self._carry_out(group)
             loop.call_soon_threadsafe(_tell, outcomes)
+            self._is_untidy = is_open and self._tidy()
 
     def _next_group(self) -> tuple[list[_Asked], bool]:
         """Waits for something to do, then takes what else is there; False: it was the last."""
@@ -89,10 +107,19 @@ class Writer:
         asked = self._asked.get()
         while asked is not None:
             group.append(asked)
-            if len(group) == LARGEST_GROUP or self._asked.empty():
+            is_large = sum(each.size for each in group) >= LARGEST_GROUP_BYTES
+            if is_large or len(group) == LARGEST_GROUP or self._asked.empty():
                 return group, True
             asked = self._asked.get()
         return group, False
+
+    def _tidy(self) -> bool:
+        """What fails is tried again after the next group."""
+        try:
+            return self._tidy_up is not None and self._tidy_up(self._engine)
+        except SQLAlchemyError as error:
+            _log.warning("store_not_tidied_up", error=str(error.__cause__ or error))
+            return False
 
     def _carry_out(self, group: list[_Asked]) -> list[_Outcome]:
         """All in one transaction; if that fails, one transaction each, so that one bad operation fails alone."""

@@ -37,11 +37,13 @@ def of_pools(state: BrainState) -> list[PoolEnginesView]:
 
 
 def _of_model(state: BrainState, model: Model) -> ModelCapabilitiesView:
-    """Of several workers, the one that came last."""
-    found = ModelCapabilitiesView(model.name, model.context, None)
+    """Of several workers, the one that takes the longest requests."""
+    found = ModelCapabilitiesView(model.name, model.known_context or 0, None)
+    longest = 0
     for worker in state.fleet.workers_of_model(model.name):
-        if worker.state is WorkerState.READY and worker.engine is not None:
-            found = ModelCapabilitiesView(model.name, worker.engine.context_per_slot, worker)
+        if worker.state is WorkerState.READY and worker.engine and worker.engine.context_per_slot >= longest:
+            longest = worker.engine.context_per_slot
+            found = ModelCapabilitiesView(model.name, longest, worker)
     return found
 
 

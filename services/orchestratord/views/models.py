@@ -10,11 +10,14 @@ from orchestratord.core.state import BrainState
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """`context` is what one request may use of the workers that are ready, else of those to come; None: not known."""
+    """`context` is what one request may use of the workers that are ready, else of those to come; None: not known.
+    `names` are those that the caller may use for it.
+    """
 
     model: Model
     context: int | None
     workers_ready: int
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,28 @@ class AvailabilityView:
     ready_worker_ids: Sequence[str]
 
 
-def view(state: BrainState, model: Model) -> ModelView:
+class Namings:
+    """What an app may call the models; without an app, what the catalog calls them."""
+
+    def __init__(self, state: BrainState, app: str) -> None:
+        known = state.apps.find(app)
+        self._own = known.models if known else {}
+        self._of_model: dict[str, list[str]] = {}
+        for name, meant in sorted(self._own.items()):
+            if model := state.catalog.find(meant):
+                self._of_model.setdefault(model.name, []).append(name)
+
+    def of(self, model: Model) -> list[str]:
+        """An app's own name goes before the same one of the catalog."""
+        known = [name for name in (model.name, *model.spec.aliases) if name not in self._own]
+        return [*known, *self._of_model.get(model.name, ())]
+
+
+def view(state: BrainState, model: Model, names: Sequence[str] = ()) -> ModelView:
     workers = state.fleet.workers_of_model(model.name)
     engines = [worker.engine for worker in workers if worker.state is WorkerState.READY and worker.engine]
     offered = min((engine.context_per_slot for engine in engines), default=model.known_context)
-    return ModelView(model, offered, len(engines))
+    return ModelView(model, offered, len(engines), names)
 
 
 def context(state: BrainState, model: Model, trained: int) -> int | None:

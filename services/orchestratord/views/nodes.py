@@ -2,19 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from orchestratord.core.facts.fleet import Device, Node, NodeState, Worker
 from orchestratord.core.state import BrainState
 from orchestratord.views import pools
-from orchestratord.views.pools import PoolView
+from orchestratord.views.pools import PoolState, PoolView
+
+
+class ShownState(StrEnum):
+    """Whether a node can be used: as its link says, and of one that can be reached, as its pools do."""
+
+    JOINING = "JOINING"
+    READY = "READY"
+    DRAINING = "DRAINING"
+    DRAINED = "DRAINED"
+    SUSPECT = "SUSPECT"
+    LOST = "LOST"
+    AWAITED = "AWAITED"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """`is_draining`: the node can be reached, and all that it has is being emptied."""
-
     node: Node
-    is_draining: bool
+    state: ShownState
     pools: Sequence[PoolView]
     registered_ago_s: float
     reported_ago_s: float
@@ -50,14 +61,20 @@ class LedgerView:
 
 def view(state: BrainState, node: Node, now: float) -> NodeView:
     """`now` is on the brain's clock."""
-    is_emptied = bool(node.pools) and all(state.drains.find(pool_id) is not None for pool_id in node.pools)
     return NodeView(
         node=node,
-        is_draining=node.state is NodeState.READY and is_emptied,
+        state=state_of(state, node),
         pools=[pools.view(state, node.pools[pool_id]) for pool_id in sorted(node.pools)],
         registered_ago_s=now - node.registered_at,
         reported_ago_s=max(0.0, now - node.last_report_at),
     )
+
+
+def state_of(state: BrainState, node: Node) -> ShownState:
+    pool_states = {pools.view(state, pool).state for pool in node.pools.values()}
+    if node.state is not NodeState.READY or not pool_states or PoolState.READY in pool_states:
+        return ShownState[node.state.name]
+    return ShownState.DRAINING if PoolState.DRAINING in pool_states else ShownState.DRAINED
 
 
 def with_contents(state: BrainState, node: Node, now: float) -> NodeWithContents:

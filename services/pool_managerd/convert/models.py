@@ -4,7 +4,7 @@ from llama_orch.v2 import node_pb2, pool_manager_service_pb2
 from llorch.rpc import model_facts
 from pool_managerd.models.digest import DigestProgress
 from pool_managerd.models.download.progress import Progress
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 
 _MIB = 2**20
 

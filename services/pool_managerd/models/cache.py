@@ -24,7 +24,7 @@ from pool_managerd.durable_file import sync_folder, write_durably
 from pool_managerd.models import cache_room
 from pool_managerd.models.download.answer import Interrupted
 from pool_managerd.models.download.part_file import PartFile
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 
 _log = get_logger(__name__)
 

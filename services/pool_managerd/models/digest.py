@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llorch.errors import FailedPrecondition, Reason
 from llorch.gguf.model_file import files_of
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 
 _PIECE_BYTES = 4 * 2**20
 _AT_ONCE_BYTES = 256 * 2**20

@@ -9,14 +9,15 @@ from pathlib import Path
 from llorch.errors import LlorchError
 from llorch.gguf.split_name import split_name
 from llorch.logs import get_logger
+from llorch.model_reference import GGUF_SUFFIX, FolderReference
 from pool_managerd.models.locate import locate_file
-from pool_managerd.models.references import GGUF_SUFFIX, FolderReference, LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 
 _log = get_logger(__name__)
 
 _LOOK_EVERY_S = 5.0
 _DEEPEST = 4
-_MOST_MODELS = 1000
+MOST_MODELS = 5000
 _NO_NAME = re.compile(r"[^A-Za-z0-9._:-]+", re.ASCII)
 _LONGEST_NAME = 128
 _NO_MODELS = ("mmproj", "imatrix")
@@ -35,6 +36,7 @@ class ModelsFolder:
         self._root = root.expanduser().absolute()
         self._changed = changed
         self._seen: dict[str, FileState] = {}
+        self._told_left_out = 0
         self.models: Mapping[str, LocatedModel] = {}
 
     async def run(self) -> None:
@@ -84,7 +86,17 @@ class ModelsFolder:
             here = Path(folder)
             folders[:] = [] if len(here.relative_to(self._root).parts) >= _DEEPEST else sorted(folders)
             paths += [here / file for file in files if _is_first_of_model(file)]
-        return iter(sorted(paths)[:_MOST_MODELS])
+        self._tell_left_out(len(paths) - MOST_MODELS)
+        return iter(sorted(paths)[:MOST_MODELS])
+
+    def _tell_left_out(self, count: int) -> None:
+        if max(0, count) != self._told_left_out:
+            self._told_left_out = max(0, count)
+            _log.warning(
+                "models_of_folder_left_out",
+                left_out=self._told_left_out,
+                what_to_do=f"the first {MOST_MODELS} by name are offered; move others out of models_dir",
+            )
 
     def _read(self, reference: FolderReference, path: Path) -> LocatedModel | None:
         try:

@@ -12,13 +12,13 @@ import httpx2
 
 from llorch.errors import LlorchError, NotFound, PermissionDenied, Reason, Unavailable
 from llorch.logs import get_logger
+from llorch.model_reference import HubReference
 from pool_managerd.models.download.answer import Interrupted
 from pool_managerd.models.download.download import RemoteFile
 from pool_managerd.models.download.get import Wanted, get
 from pool_managerd.models.download.network import Network
 from pool_managerd.models.download.policy import DownloadPolicy, refused
 from pool_managerd.models.hub_files import HubFile, choose
-from pool_managerd.models.references import HubReference
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -143,4 +143,4 @@ def _hand_to_library(transport: httpx2.BaseTransport) -> None:
 
 
 def _not_given(message: str) -> LlorchError:
-    return PermissionDenied(Reason.NOT_PERMITTED, message)
+    return PermissionDenied(Reason.SOURCE_REFUSED, message)

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from llorch.errors import LlorchError, NotFound, Reason, invalid_field
 from llorch.gguf.split_name import split_name
-from pool_managerd.models.references import GGUF_SUFFIX, HubReference
+from llorch.model_reference import GGUF_SUFFIX, HubReference
 
 _QUANTIZATION = re.compile(
     r"(?:^|[-._])(?P<label>(?:UD-)?(?:I?Q\d(?:_(?:\d|K|NL|X*[SL]|M))*|BF16|F16|F32|TQ\d_\d|MXFP4(?:_MOE)?))$",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from llorch.errors import NotFound, PermissionDenied, Reason, invalid_field
 from llorch.gguf.model_file import read_model
+from llorch.model_reference import FileReference, PackageReference
 from pool_managerd.models.gguf import check_gguf
-from pool_managerd.models.references import FileReference, LocatedModel, PackageReference
+from pool_managerd.models.located_model import LocatedModel
 
 
 def locate(reference: FileReference | PackageReference) -> LocatedModel:
@@ -56,7 +57,7 @@ def _path_in_package(reference: PackageReference) -> Path:
         )
     path = (root / reference.file).resolve()
     if not path.is_relative_to(root):
-        raise invalid_field("model.reference", f'"{reference.text}" leads out of the package')
+        raise invalid_field("source", f'"{reference.text}" leads out of the package')
     return path
 
 

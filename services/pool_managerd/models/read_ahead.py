@@ -16,8 +16,8 @@ import psutil
 from llorch.background import TaskSupervisor
 from llorch.gguf.split_name import split_name
 from llorch.logs import get_logger
+from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.models.reading import Reading
-from pool_managerd.models.references import LocatedModel
 
 _log = get_logger(__name__)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from llorch.clock import Clock
 from llorch.gguf.split_name import split_name
 from llorch.logs import get_logger
+from llorch.model_reference import HubReference, RemoteReference, UrlReference
 from pool_managerd.models.cache import ArrivedFile, ModelCache, key_of
 from pool_managerd.models.download.download import FIRST_WAIT_S, Download, RemoteFile, Surroundings
 from pool_managerd.models.download.network import Network
@@ -16,8 +17,8 @@ from pool_managerd.models.download.part_file import PartFile
 from pool_managerd.models.download.policy import DownloadPolicy
 from pool_managerd.models.download.progress import Progress, SpeedMeter
 from pool_managerd.models.hub import Hub
+from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.models.on_disk import on_disk
-from pool_managerd.models.references import HubReference, LocatedModel, RemoteReference, UrlReference
 
 _log = get_logger(__name__)
 

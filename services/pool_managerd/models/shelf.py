@@ -6,18 +6,18 @@ from pathlib import Path
 
 from llorch.background import TaskSupervisor
 from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason, Unimplemented
+from llorch.model_reference import FolderReference, ModelReference, RemoteReference, parse_reference
 from pool_managerd.models.download.progress import Progress
 from pool_managerd.models.folder import ModelsFolder
 from pool_managerd.models.locate import check_there, locate, path_of
-from pool_managerd.models.references import (
-    FolderReference,
-    LocatedModel,
-    ModelReference,
-    RemoteReference,
-    parse_reference,
-)
+from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.models.remote import RemoteModels
 from pool_managerd.models.staging import Bring, Staging
+
+MOST_NOTED = 1000
+"""Beside the models of the folder. Of more, the ones that were asked for last are reported; the others are here all the
+same, and are found when they are asked for.
+"""
 
 
 class ModelShelf:
@@ -140,8 +140,11 @@ class ModelShelf:
         """Models of the folder are left out: the folder reports them itself."""
         if self._folder is not None and model.reference in self._folder.models:
             return
-        if self._models.get(model.reference) != model:
-            self._models[model.reference] = model
+        known = self._models.pop(model.reference, None)
+        self._models[model.reference] = model
+        if known != model:
+            while len(self._models) > MOST_NOTED:
+                del self._models[next(iter(self._models))]
             self._changed()
 
     def _evicted(self, references: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from llorch.errors import Internal, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from pool_managerd.models.download.progress import Progress
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 
 _log = get_logger(__name__)
 

@@ -26,7 +26,9 @@ def find_devices(settings: PoolManagerSettings, nvml_binding: Any = None) -> tup
             simulate_gpu=settings.simulate_gpu, allow_cpu=settings.allow_cpu, nvml_binding=nvml_binding
         )
     except NoDevice as error:
-        return [failed("devices", f"{error.found}; plugged in: {describe_cards(error.cards)}", error.what_to_do)], ()
+        # Without a card there is nothing to mend on a machine that is to run no models.
+        check = "driver" if any("NVIDIA" in card for card in error.cards) else "devices"
+        return [failed(check, f"{error.found}; plugged in: {describe_cards(error.cards)}", error.what_to_do)], ()
     try:
         devices = tuple(inventory.sample(OwnUse()))
     finally:

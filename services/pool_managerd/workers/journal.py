@@ -11,10 +11,11 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from llorch.half_written import remove_left
 from llorch.logs import get_logger
 from llorch.ports import split_address
 from llorch.worker_spec import WorkerSpec
-from pool_managerd.durable_file import write_durably
+from pool_managerd.durable_file import BESIDE, write_durably
 from pool_managerd.workers.identity import ProcessIdentity
 
 _log = get_logger(__name__)
@@ -79,7 +80,11 @@ class Journal:
         return records
 
     def forget_oldest_ended(self) -> None:
-        """Bounds the folder; ids are never used again by an orchestrator, only repeated soon after."""
+        """Bounds the folder; ids are never used again by an orchestrator, only repeated soon after.
+
+        What was being written when an earlier pool manager was killed goes as well.
+        """
+        remove_left(self._folder, f"*{BESIDE}")
         done = [record for record in self.read_all() if record.stage in (Stage.ENDED, Stage.REFUSED)]
         for record in done[:-_KEEP_ENDED]:
             self._path(record.worker_id).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ What was written before the last rotation is in a second file, `<name>.1`.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,8 @@ _TAIL_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _FOLLOW_INTERVAL_S = 0.25
 _KEEP_LOGS = 100
+_KEEP_BYTES = 256 * 1024 * 1024
+"""Of the logs of workers that have ended, all together. Those that live have twice `log_limit_mib` each."""
 _LONGEST_LINE_BYTES = 4000  # what is longer is cut: lines travel in messages of bounded size
 
 
@@ -30,10 +33,10 @@ async def read_log(path: Path, count: int, is_over: Callable[[], bool]) -> Async
 
     A line is told when it is complete, or when nothing can come after it.
     """
-    file = path.open("rb")
+    file: BinaryIO = path.open("rb")
     try:
         complete, rest = _tail(file)
-        if len(complete) < count:
+        if len(complete) < count and not _is_same(_rotated(path), file):  # rotated since it was opened
             complete = _lines_of(_rotated(path)) + complete
         complete = complete[-count:]
         while True:
@@ -42,8 +45,7 @@ async def read_log(path: Path, count: int, is_over: Callable[[], bool]) -> Async
             nothing_comes, is_rotated = is_over(), _is_another(path, file)
             chunk = file.read(_CHUNK_BYTES)
             if not chunk and is_rotated:
-                file.close()
-                file = path.open("rb")
+                file = _following(path, file)
             elif not chunk and nothing_comes:
                 break
             elif not chunk:
@@ -56,18 +58,21 @@ async def read_log(path: Path, count: int, is_over: Callable[[], bool]) -> Async
 
 
 def forget_oldest_logs(folder: Path, living: Collection[str]) -> None:
-    """Bounds the folder. The logs of `living` workers stay, however long ago they wrote something. Raises OSError."""
-    files = sorted(folder.glob("*.log"), key=_changed_at)
-    for path in [path for path in files if path.stem not in living][:-_KEEP_LOGS]:
-        path.unlink(missing_ok=True)
-        _rotated(path).unlink(missing_ok=True)
-
-
-def _changed_at(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:  # another program removed it meanwhile
-        return 0
+    """Bounds the folder. The logs of `living` workers stay, however long ago they wrote something, and the newest of
+    those that have ended. Raises OSError.
+    """
+    logs: dict[str, list[tuple[Path, os.stat_result]]] = {}
+    for path in folder.glob("*.log*"):
+        with suppress(FileNotFoundError):  # another program removed it meanwhile
+            logs.setdefault(path.name.rpartition(".log")[0], []).append((path, path.stat()))
+    ended = [files for worker_id, files in logs.items() if worker_id not in living]
+    ended.sort(key=lambda files: max(facts.st_mtime_ns for _, facts in files), reverse=True)
+    size_bytes = 0
+    for number, files in enumerate(ended):
+        size_bytes += sum(facts.st_size for _, facts in files)
+        if number >= _KEEP_LOGS or (number > 0 and size_bytes > _KEEP_BYTES):
+            for path, _ in files:
+                path.unlink(missing_ok=True)
 
 
 def _rotated(path: Path) -> Path:
@@ -76,10 +81,26 @@ def _rotated(path: Path) -> Path:
 
 def _is_another(path: Path, file: BinaryIO) -> bool:
     """Whether the log goes on in another file than this one, which has ended then."""
+    return path.exists() and not _is_same(path, file)
+
+
+def _is_same(path: Path, file: BinaryIO) -> bool:
     try:
-        return not os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False  # just being rotated, or removed
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:  # removed
+        return False
+
+
+def _following(path: Path, file: BinaryIO) -> BinaryIO:
+    """The file in which the log goes on after this one, which it closes. A reader that was slow while the log was
+    rotated twice finds the one between under the other name.
+    """
+    names = [path] if _is_same(_rotated(path), file) else [_rotated(path), path]
+    file.close()
+    for name in names:
+        with suppress(FileNotFoundError):
+            return name.open("rb")
+    return path.open("rb")
 
 
 def _lines_of(path: Path) -> list[bytes]:

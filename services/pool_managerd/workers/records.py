@@ -14,21 +14,30 @@ _log = get_logger(__name__)
 
 _FORGET_EVERY = 100  # ends
 
+MOST_USED_IDS = 10_000
+"""Ids are random, and given once: only a start that is late, of a call that was given up seconds ago, brings one again.
+In that time no node has had so many workers.
+"""
+
 
 class WorkerRecords:
-    """Worker ids are single-use: one that was ever written stays used. Only records of living workers are kept here."""
+    """Worker ids are single-use: one that was written stays used, as long as a start of it can be under way. Only
+    records of living workers are kept here.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._disk = asyncio.Lock()
         self._living: dict[str, WorkerRecord] = {}
-        self._used_ids: set[str] = set()
+        self._used_ids: dict[str, None] = {}
+        """Those that were used last come last."""
         self._ended = 0
 
     async def recall(self) -> None:
         """What earlier instances of this pool manager wrote; workers that had not ended count as living until `end`."""
         records = await asyncio.to_thread(self._journal.read_all)
-        self._used_ids.update(record.worker_id for record in records)
+        for record in records:
+            self._use(record.worker_id)
         left = [record for record in records if record.stage not in (Stage.ENDED, Stage.REFUSED)]
         self._living.update((record.worker_id, record) for record in left)
         await self._forget_oldest()
@@ -38,7 +47,7 @@ class WorkerRecords:
         return list(self._living.values())
 
     def is_used(self, worker_id: str) -> bool:
-        return worker_id in self._used_ids
+        return worker_id in self._used_ids or worker_id in self._living
 
     def ports(self) -> set[int]:
         return {record.port for record in self._living.values()}
@@ -57,13 +66,14 @@ class WorkerRecords:
         except BaseException:
             del self._living[record.worker_id]
             raise
-        self._used_ids.add(record.worker_id)
+        self._use(record.worker_id)
 
     async def refuse(self, worker_id: str) -> None:
         """A stop came before its start. Raises `Unavailable` where the disk does not take it."""
         if not self.is_used(worker_id):
             await self._write(WorkerRecord(worker_id, Stage.REFUSED))
-            self._used_ids.add(worker_id)
+            self._use(worker_id)
+            await self._count_towards_forgetting()
 
     async def renew(self, worker_id: str, **facts: object) -> None:
         """For what has happened already; a failure to write it is logged."""
@@ -82,8 +92,20 @@ class WorkerRecords:
         record = self._living.pop(worker_id)
         async with self._disk:
             await self._try(record.as_ended())
-            self._ended += 1
-            if self._ended % _FORGET_EVERY == 0:
+        self._use(worker_id)  # its end is news of it
+        await self._count_towards_forgetting()
+
+    def _use(self, worker_id: str) -> None:
+        self._used_ids.pop(worker_id, None)
+        self._used_ids[worker_id] = None
+        while len(self._used_ids) > MOST_USED_IDS:
+            del self._used_ids[next(iter(self._used_ids))]
+
+    async def _count_towards_forgetting(self) -> None:
+        """Of what is on the disk and does not live."""
+        self._ended += 1
+        if self._ended % _FORGET_EVERY == 0:
+            async with self._disk:
                 await self._forget_oldest()
 
     async def _write(self, record: WorkerRecord) -> None:

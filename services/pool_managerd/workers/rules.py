@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llorch.ports import join_address
 from llorch.worker_spec import WorkerSpec
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.workers.command import (
     WORKER_PROGRAM,
     EngineChoice,

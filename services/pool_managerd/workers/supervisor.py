@@ -15,8 +15,8 @@ from llorch.ports import join_address, split_address
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import TERMINAL, WorkerState
 from pool_managerd.devices.device import Device, OwnUse
+from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.models.reading import Reading
-from pool_managerd.models.references import LocatedModel
 from pool_managerd.workers.adopted_process import find_living
 from pool_managerd.workers.command import EngineChoice, Launch, choose_engine
 from pool_managerd.workers.failures import FailureCount

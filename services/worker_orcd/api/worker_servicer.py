@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from worker_orcd.convert.log_entries import to_log_prefix
 from worker_orcd.convert.run_spec import spec_fingerprint, to_run_spec
 from worker_orcd.convert.runs import to_cancel_outcome, to_listed_run
 from worker_orcd.convert.tokens import to_answer, to_question
+from worker_orcd.engine_info import EngineInfo
 from worker_orcd.resident_memory import resident_mib
 from worker_orcd.run_keeper import RunKeeper
 from worker_orcd.token_desk import TokenDesk
@@ -43,14 +45,16 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         self._worker_id = worker_id
         self._adopted = adopted
         self._keeper: RunKeeper | None = None
+        self._metrics_address = ""
         self._tokens: TokenDesk | None = None
         self._guard = ControlGuard()
         self._stream: RunStream | None = None
         self._stop = stop
 
-    def open(self, keeper: RunKeeper) -> None:
+    def open(self, keeper: RunKeeper, metrics_address: str = "") -> None:
         """The engine is loaded and tested: calls are served from here on."""
         self._keeper = keeper
+        self._metrics_address = metrics_address
         self._tokens = TokenDesk(keeper.engine.token_reader())
 
     def close(self) -> None:
@@ -167,7 +171,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         """Answers the worker's id even while it loads, so that a caller can tell which worker listens here."""
         response = worker_service_pb2.GetInfoResponse(worker_id=self._worker_id)
         if self._keeper is not None:
-            response.engine.CopyFrom(to_engine_info(self._keeper.engine.info()))
+            response.engine.CopyFrom(to_engine_info(self._info(self._keeper)))
         return response
 
     async def Adopt(
@@ -175,11 +179,13 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     ) -> worker_service_pb2.AdoptResponse:
         split_address(request.ready_address)
         if self._adopted is None:
-            raise FailedPrecondition(Reason.NOT_PERMITTED, "this worker was started by hand and has no pool manager")
+            raise FailedPrecondition(
+                Reason.OTHER_STATE_NEEDED, "this worker was started by hand and has no pool manager"
+            )
         self._adopted(request.ready_address)
         response = worker_service_pb2.AdoptResponse(worker_id=self._worker_id)
         if self._keeper is not None:
-            response.engine.CopyFrom(to_engine_info(self._keeper.engine.info()))
+            response.engine.CopyFrom(to_engine_info(self._info(self._keeper)))
         return response
 
     async def GetStats(
@@ -209,6 +215,9 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     ) -> worker_service_pb2.ShutdownResponse:
         self._stop.set()
         return worker_service_pb2.ShutdownResponse()
+
+    def _info(self, keeper: RunKeeper) -> EngineInfo:
+        return replace(keeper.engine.info(), metrics_address=self._metrics_address)
 
     def _ready_keeper(self) -> RunKeeper:
         if self._keeper is None:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from llorch.errors import invalid_field
+from llorch.options.generation import MAX_TOOLS
 from worker_orcd.run_spec import RunSpec, Tool, ToolCall, ToolChoice
 
-MAX_TOOLS = 128
 _DEFINITIONS = ("$defs", "definitions")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

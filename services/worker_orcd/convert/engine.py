@@ -44,6 +44,7 @@ def to_engine_info(info: EngineInfo) -> engine_pb2.EngineInfo:
         memory_mib=info.memory_mib,
         protocol_min=PROTOCOL_MIN,
         protocol_max=PROTOCOL_MAX,
+        metrics_address=info.metrics_address,
     )
 
 

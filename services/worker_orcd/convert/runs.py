@@ -20,6 +20,7 @@ def add_delta(frame: run_pb2.StepFrame, run: Run, from_seq: int, *, with_start: 
 def fill_delta(delta: run_pb2.RunDelta, run: Run, from_seq: int, *, with_start: bool) -> None:
     if with_start and run.started_after_ms is not None:
         delta.started_after_ms = run.started_after_ms
+        delta.tokens_in, delta.cached_tokens = run.tokens_in, run.cached_tokens
     add = delta.entries.add
     for seq in range(from_seq, len(run.log)):
         entry = run.log[seq]
@@ -79,6 +80,6 @@ def _error(failure: RunFailure) -> task_event_pb2.Error:
     return task_event_pb2.Error(
         reason=reason_to_proto(failure.reason),
         message=failure.message,
-        retryable=failure.retryable,
+        retryable=failure.reason.is_retryable,
         field=failure.field,
     )

@@ -91,9 +91,14 @@ class ChoiceOutput:
             self._append(released)
         self._finish(reason)
 
+    @property
+    def tokens_out(self) -> int:
+        """Of this attempt."""
+        return self.index - self._first_index
+
     def end(self) -> ChoiceEnd:
         assert self.finish is not None
-        return ChoiceEnd(self._choice, self.finish, self.index - self._first_index, self._stop_string)
+        return ChoiceEnd(self._choice, self.finish, self.tokens_out, self._stop_string)
 
     def _take_into_text(self, token_id: int, piece: str | bytes) -> None:
         released = self._text.push(token_id, self._marks.get(token_id, piece))
@@ -227,7 +232,9 @@ class RunOutput:
         if not entries and end is None and not started:
             return None
         self._start_reported = self._start_reported or started
-        return TokenStep(self.attempt_id, started, tuple(entries), end)
+        if not started:
+            return TokenStep(self.attempt_id, False, tuple(entries), end)
+        return TokenStep(self.attempt_id, True, tuple(entries), end, self.tokens_in, self.cached_tokens)
 
     def _end(self) -> RunEnd:
         now = self._now()
@@ -237,6 +244,7 @@ class RunOutput:
             choices=tuple(choice.end() for choice in self.choices if choice.finish is not None),
             failure=self._failure,
             tokens_in=self.tokens_in,
+            tokens_out=sum(choice.tokens_out for choice in self.choices),
             cached_tokens=self.cached_tokens,
             prefill_ms=round((first_token_at - started_at) * 1000),
             decode_ms=round((now - first_token_at) * 1000),

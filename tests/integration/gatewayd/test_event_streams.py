@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from gatewayd import event_stream, http_server
+from gatewayd import event_stream
 from gatewayd.events_json import _SHOWN
+from gatewayd.http import limits
 from llama_orch.v2 import fleet_service_pb2, task_event_pb2
 from llama_orch.v2 import task_service_pb2 as tasks
 from llama_orch.v2.task_event_pb2 import Started, TaskEvent
@@ -398,7 +399,8 @@ async def test_a_client_that_takes_nothing_does_not_hold_up_the_shutdown(
 async def test_a_client_that_takes_nothing_is_disconnected(
     orchestrator: FakeOrchestrator, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "UNREAD_MS", 500)
+    monkeypatch.setattr(limits, "STALLED_S", 0.5)
+    monkeypatch.setattr(limits, "LOOK_EVERY_S", 0.05)
     gateway = await start_gateway()
     async with _stalled_client(orchestrator, gateway.address), asyncio.timeout(10):
         await orchestrator.ended.wait()

@@ -81,7 +81,7 @@ async def test_bad_json_hosts_tokens_and_paths_come_in_openais_envelope(client: 
 
 async def test_models_are_listed_page_by_page(orchestrator: FakeOrchestrator, client: httpx.AsyncClient) -> None:
     def model(name: str, state: "model_pb2.ModelState.ValueType") -> model_pb2.Model:
-        found = model_pb2.Model(spec=model_pb2.ModelSpec(name=name), state=state)
+        found = model_pb2.Model(spec=model_pb2.ModelSpec(name=name), state=state, names=[name, f"{name}/own"])
         found.create_time.FromSeconds(1000)
         return found
 
@@ -99,7 +99,10 @@ async def test_models_are_listed_page_by_page(orchestrator: FakeOrchestrator, cl
     answer = (await client.get("/v1/models")).json()
     assert answer == {
         "object": "list",
-        "data": [{"id": name, "object": "model", "created": 1000, "owned_by": "llama-orch"} for name in "ac"],
+        "data": [
+            {"id": name, "object": "model", "created": 1000, "owned_by": "llama-orch"}
+            for name in ("a", "a/own", "c", "c/own")
+        ],
     }
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gatewayd import http_server
 from gatewayd.exchange import Exchange
+from gatewayd.http import limits
+from gatewayd.http.stream import RequestHead
 from gatewayd.security import ClientCheck, HostGuard, peer_of
 from llama_orch.v2 import task_service_pb2
 from llorch.errors import LlorchError, Reason
@@ -16,17 +17,14 @@ from llorch.errors import LlorchError, Reason
 from .conftest import RunningGateway, StartGateway
 from .fake_orchestrator import FakeOrchestrator
 
+NO_STREAM: Any = None
 TOKEN = "a-long-secret-of-the-house"
 GUARD = HostGuard("0.0.0.0", ["gpu-box.lan"], ["https://chat.lan"])
 
 
 def exchange(client: tuple[str, int], **headers: str) -> Exchange:
-    async def unused(*_: Any) -> Any:
-        raise AssertionError
-
-    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"method": "GET", "raw_path": b"/", "query_string": b"", "headers": raw, "client": client}
-    return Exchange(scope, unused, unused)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Exchange(RequestHead("GET", "/", b"", named, client), NO_STREAM)
 
 
 @pytest.mark.parametrize(
@@ -251,10 +249,27 @@ async def test_too_many_requests_are_refused_until_some_ended(
     assert (await gateway.client.get("/v2/tasks/t")).status_code == 200
 
 
-async def test_too_many_connections_are_closed(start_gateway: StartGateway) -> None:
+async def test_where_all_connections_are_used_a_further_one_is_closed(
+    orchestrator: FakeOrchestrator, start_gateway: StartGateway
+) -> None:
+    orchestrator.stream("StreamTask", then_wait=True)
     gateway = await start_gateway(max_connections=1)
-    assert (await gateway.client.get("/healthz")).status_code == 200
+    held = asyncio.create_task(gateway.client.get("/v2/tasks/t/events"))
+    async with asyncio.timeout(5):
+        while "StreamTask" not in orchestrator.requests:
+            await asyncio.wait({held}, timeout=0.01)
+        reader, writer = await asyncio.open_connection(*gateway.address.split(":"))
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+    held.cancel()
+    await asyncio.wait({held})
+
+
+async def test_a_connection_that_asks_for_nothing_leaves_for_a_new_one(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(max_connections=1)
     reader, writer = await asyncio.open_connection(*gateway.address.split(":"))
+    assert (await gateway.client.get("/healthz")).status_code == 200
     async with asyncio.timeout(5):
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
@@ -284,7 +299,8 @@ async def test_malformed_http_is_refused_and_harms_no_other_client(gateway: Runn
 async def test_a_request_that_trickles_in_is_given_up(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "IDLE_S", 0.3)
+    monkeypatch.setattr(limits, "IDLE_S", 0.3)
+    monkeypatch.setattr(limits, "LOOK_EVERY_S", 0.05)
     gateway = await start_gateway()
     reader, writer = await asyncio.open_connection(*gateway.address.split(":"))
     ended = asyncio.create_task(reader.read())
@@ -305,5 +321,5 @@ async def test_a_websocket_is_refused(gateway: RunningGateway) -> None:
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     async with asyncio.timeout(5):
-        assert b" 403 " in await reader.readline()
+        assert b" 400 " in await reader.readline()
     writer.close()

@@ -58,7 +58,7 @@ async def test_an_update_changes_what_is_given_and_nothing_else(llorch: Llorch, 
     ("arguments", "code", "told"),
     [
         (("add", "aider", "--model", "coder"), 2, "NAME=MODEL"),
-        (("update", "aider"), 2, "what is to change"),
+        (("update", "aider"), 2, "give one or more of --model, --priority, --weight, --max-tasks"),
         (("update", "unknown", "--weight", "2"), 1, "the apps are: aider"),
     ],
 )

@@ -24,6 +24,8 @@ PLAN = DaemonPlan("pool-managerd", "pool_manager", (), "--pool-manager")
 WELL = {"check": "disk", "level": "ok", "found": "50.0 GiB free", "fix": ""}
 HOT = {"check": "devices", "level": "warning", "found": "RTX 3090 is slowed down (heat)", "fix": "give it air"}
 NO_GPU = {"check": "devices", "level": "failed", "found": "no driver", "fix": "models on the CPU with --allow-cpu"}
+NO_DRIVER = {**NO_GPU, "check": "driver"}
+NO_ENGINE = {"check": "engine", "level": "failed", "found": "llama-cpp-python is not installed", "fix": "install it"}
 
 
 class Preflight:
@@ -67,13 +69,28 @@ async def test_all_is_well(doctor: Llorch, preflight: Preflight, address: str) -
 async def test_what_is_wrong_stands_above_its_remedy_in_words_of_llorch_up(
     doctor: Llorch, preflight: Preflight
 ) -> None:
-    preflight.found = [NO_GPU, WELL]
+    preflight.found = [NO_DRIVER, WELL]
     result = await doctor()
     assert result.code == exit_codes.FAILED
     lines = result.out.splitlines()
-    assert lines[1].split(maxsplit=2) == ["devices", "FAILED", "no driver"]
+    assert lines[1].split(maxsplit=2) == ["driver", "FAILED", "no driver"]
     assert lines[2].strip() == "-> models on the CPU with --cpu"
     assert result.err == "1 to mend before models run as they should.\n"
+
+
+async def test_a_machine_that_only_decides_needs_no_gpu(doctor: Llorch, preflight: Preflight) -> None:
+    preflight.found = [NO_GPU, NO_ENGINE, WELL]
+    result = await doctor()
+    assert (result.code, result.err) == (0, "All is well.\n")
+    assert "devices       ok     no driver; models run on other machines" in result.out
+    elsewhere = f"127.0.0.1:{free_port()}"
+    assert (await doctor("--address", elsewhere)).code == exit_codes.FAILED, "it could be meant to run models"
+    assert (await doctor("--address", elsewhere, "--brain")).code == 0
+
+
+async def test_an_engine_that_is_missing_beside_a_gpu_is_to_be_mended(doctor: Llorch, preflight: Preflight) -> None:
+    preflight.found = [WELL, NO_ENGINE]
+    assert (await doctor("--brain")).code == exit_codes.FAILED
 
 
 async def test_a_warning_is_no_failure(doctor: Llorch, preflight: Preflight) -> None:

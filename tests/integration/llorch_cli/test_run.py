@@ -26,6 +26,21 @@ async def test_run_prints_the_answer_and_a_summary_on_stderr(llorch: Llorch) -> 
     )
 
 
+@pytest.mark.parametrize("reason", ["cancelled", "deadline"])
+async def test_an_answer_that_was_cut_short_is_shown_and_is_a_failure(
+    llorch: Llorch, fake: FakeOrchestrator, reason: str
+) -> None:
+    fake.finish_reason = task_event_pb2.FinishReason.Value(f"FINISH_REASON_{reason.upper()}")
+    result = await llorch("run", "smollm2", "Hi", "--deadline", "5s")
+    assert (result.code, result.out) == (1, "Red, green, blue.\n")
+    assert f" · {reason} · cpu]" in result.err
+
+
+async def test_an_answer_without_a_token_has_no_speed(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    fake.words = ()
+    assert "tokens/s" not in (await llorch("run", "smollm2", "Hi")).err
+
+
 async def test_quiet_leaves_the_summary_out(llorch: Llorch) -> None:
     assert (await llorch("run", "-q", "smollm2", "Hi")).err == ""
 

@@ -1,7 +1,9 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from llama_orch.v2 import catalog_service_pb2, device_pb2, model_pb2, node_pb2, task_pb2
+import pytest
+
+from llama_orch.v2 import catalog_service_pb2, device_pb2, model_pb2, node_pb2, pool_pb2, task_pb2
 from support.fake_orchestrator import FakeOrchestrator
 
 Llorch = Callable[..., Awaitable[Any]]
@@ -26,6 +28,25 @@ async def test_gpus_marks_lost_devices_and_machines(llorch: Llorch, fake: FakeOr
     assert card.endswith("simulated, lost, machine has not reported for 9 s")
 
 
+@pytest.mark.parametrize(
+    ("state", "mark"),
+    [
+        (pool_pb2.POOL_STATE_DRAINED, "pool drained"),
+        (pool_pb2.POOL_STATE_DRAINING, "pool being drained"),
+        (pool_pb2.POOL_STATE_READY, ""),
+    ],
+)
+async def test_what_a_pool_has_that_is_drained_is_marked_and_nothing_else(
+    llorch: Llorch, fake: FakeOrchestrator, state: "pool_pb2.PoolState.ValueType", mark: str
+) -> None:
+    its_worker_has = fake.state.workers[0].spec.device_ids
+    fake.state.nodes[0].pools.add(pool_id="garage:desk", device_ids=its_worker_has, state=state)
+    for command in ("gpus", "ps"):
+        shown = (await llorch(command)).out
+        assert mark in shown
+        assert shown.count("drained") == bool(mark)
+
+
 async def test_a_machine_that_needs_its_operator_is_told_with_what_to_do(
     llorch: Llorch, fake: FakeOrchestrator
 ) -> None:
@@ -43,7 +64,7 @@ async def test_gpus_without_a_machine_says_how_to_get_one(llorch: Llorch, fake: 
 
 
 async def test_ps_shows_workers_and_running_tasks(llorch: Llorch, fake: FakeOrchestrator) -> None:
-    fake.running = [task_pb2.Task(task_id="task-9", model="smollm2", state=task_pb2.TASK_STATE_RUNNING, log_entries=12)]
+    fake.running = [task_pb2.Task(task_id="task-9", model="smollm2", state=task_pb2.TASK_STATE_RUNNING, tokens_out=12)]
 
     result = await llorch("ps")
 
@@ -83,6 +104,7 @@ async def test_models_add_makes_a_path_an_absolute_file_reference(
     llorch: Llorch, fake: FakeOrchestrator, monkeypatch: Any, tmp_path: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "coder.gguf").touch()
 
     result = await llorch("models", "add", "coder", "coder.gguf", "--context", "8192", "--alias", "gpt-4o")
 
@@ -90,6 +112,35 @@ async def test_models_add_makes_a_path_an_absolute_file_reference(
     spec = fake.models[-1].spec
     assert (spec.name, spec.source, spec.context) == ("coder", f"file:{tmp_path}/coder.gguf", 8192)
     assert list(spec.aliases) == ["gpt-4o"]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("coder.gguf", "give its whole path"),
+        ("org/Coder-GGUF", "hf:org/Coder-GGUF:QUANTIZATION"),
+        ("./models", "there is no file ./models in"),
+        ("hf:coder", "is not hf:<org>/<repo>"),
+        ("file:coder.gguf", "needs an absolute path"),
+        ("https://me:SECRET@example.org/coder.gguf", "a URL with a name or a password"),
+        ("http://me:SECRET@example.org/coder.gguf", "only https:// is downloaded"),
+    ],
+)
+@pytest.mark.parametrize("command", [("models", "add", "coder"), ("pull",)])
+async def test_what_can_not_be_a_source_is_refused_before_it_is_sent(
+    llorch: Llorch, fake: FakeOrchestrator, monkeypatch: Any, tmp_path: Any, source: str, says: str, command: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    if command == ("pull",) and ":" not in source:
+        return  # the name of a model
+
+    result = await llorch(*command, source)
+
+    assert result.code == 2
+    assert says in result.err
+    assert "SECRET" not in result.err
+    assert (len(fake.models), fake.pulls_seen) == (1, [])
 
 
 async def test_models_add_takes_quantities_with_their_units(llorch: Llorch, fake: FakeOrchestrator) -> None:

@@ -150,7 +150,7 @@ async def test_ps_tells_all_at_80_columns(llorch: Llorch, busy: FakeOrchestrator
             task_id="task-06gvtsg3u6nhna7rm46mrl4900",
             model="qwen2.5-coder-32b-instruct-q4_k_m",
             state=task_pb2.TASK_STATE_RUNNING,
-            log_entries=12345,
+            tokens_out=12345,
         )
     ]
     result = await llorch("ps")

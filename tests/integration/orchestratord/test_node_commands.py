@@ -61,6 +61,7 @@ async def test_a_pool_manager_that_is_not_there_may_be_just_starting_again() -> 
         failed = await made.event()
         assert isinstance(failed, StagingFailed)
         assert failed.reason is Reason.DRAINING
+        assert "node 'garage' does not answer" in failed.message
 
 
 async def test_one_that_stays_away_from_commands_is_told_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llama_orch.v2 import run_pb2, worker_service_pb2, worker_service_pb2_grpc
+from llama_orch.v2 import log_entry_pb2, run_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
@@ -20,6 +20,7 @@ from orchestratord.core.effects import StartRun
 from orchestratord.core.facts.fleet import Endpoint
 from orchestratord.core.facts.promise import UNPROVEN, Fingerprint, Promise
 from orchestratord.core.facts.task import TaskError, TaskRequest
+from orchestratord.runtime import worker_link
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.task_streams import TaskStreams
@@ -157,3 +158,17 @@ async def test_a_worker_that_answers_with_a_refusal_is_not_told_as_unreachable(k
         worker.breaks.set()
         refused = (Reason.STALE_EPOCH, "a newer orchestrator is in charge")
         await wait_posted(posted, events.WorkerSilent("worker-1", refused))
+
+
+async def test_a_worker_that_sends_without_end_is_told_of_and_one_task_is_no_more_than_one_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_link, "MOST_BYTES_OF_ONE", 1000)
+    posted: list[events.Event] = []
+    async with linked(posted) as (_, link, _task):
+        for seq in range(20):
+            entry = log_entry_pb2.LogEntry(seq=seq, text="x" * 100)
+            link._take_in(run_pb2.StepFrame(deltas=[run_pb2.RunDelta(attempt_id="attempt-1", entries=[entry])]))
+            if events.OutputTooLarge("task-1", 1000) in posted:
+                break
+        assert 8 <= seq <= 10

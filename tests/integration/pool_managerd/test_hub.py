@@ -7,8 +7,8 @@ import pytest
 
 from llorch.background import TaskSupervisor
 from llorch.errors import InvalidArgument, LlorchError, NotFound, PermissionDenied, Reason, Unavailable
+from llorch.model_reference import HubReference, parse_reference
 from pool_managerd.models.hub_files import HubFile, choose, quantization_of
-from pool_managerd.models.references import HubReference, parse_reference
 from support.download_server import DownloadServer, Internet, download_server
 from support.hub import NAMES, FakeHub
 from support.models import Downloads, model_bytes

@@ -232,7 +232,7 @@ async def test_another_cluster_may_not_command_a_node_that_follows_one(
         ({"adapters": ["x"]}, "spec.adapters"),
         ({"tensor_split": [1.0, 1.0]}, "spec.tensor_split"),
         ({"tensor_split": [0.0]}, "spec.tensor_split"),
-        ({"source": "tiny.gguf"}, "model.reference"),
+        ({"source": "tiny.gguf"}, "source"),
     ],
 )
 async def test_a_specification_that_can_not_be_right_is_refused_by_field(
@@ -353,7 +353,7 @@ async def test_how_the_files_of_a_model_were_read_is_told_of_its_worker(manager:
 
 async def test_staging_what_can_not_be_had_is_an_error_of_the_call(manager: PoolManager) -> None:
     for source, reason in (
-        ("https://127.0.0.1/x.gguf", Reason.NOT_PERMITTED),
+        ("https://127.0.0.1/x.gguf", Reason.SOURCE_REFUSED),
         ("ftp://example.org/x.gguf", Reason.INVALID_FIELD),
         ("file:/nowhere.gguf", Reason.MODEL_FILE_MISSING),
     ):

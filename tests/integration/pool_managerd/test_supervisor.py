@@ -9,7 +9,7 @@ import pytest
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, Unavailable
 from llorch.ports import free_port
 from llorch.worker_state import WorkerState
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.workers import journal, records
 from pool_managerd.workers.identity import identify
 from pool_managerd.workers.ports import PortRange

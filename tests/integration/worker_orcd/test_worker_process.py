@@ -14,11 +14,11 @@ import pytest
 
 from llama_orch.v2 import error_reason_pb2, run_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.errors import Unauthenticated, Unavailable
+from llorch.own_log import OwnLog
 from llorch.ports import free_port
 from llorch.rpc.client import call, open_stream
 from support.worker_alone import StartProcess, connect, serve_pool_manager, worker_processes
 from support.worker_service import CONTROL, run_spec
-from worker_orcd.own_log import OwnLog
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ async def test_the_log_of_a_worker_is_rotated_and_nothing_in_it_is_lost(
     code = """
         import os, sys
         from pathlib import Path
-        from worker_orcd.own_log import OwnLog
+        from llorch.own_log import OwnLog
 
         log = OwnLog(Path(sys.argv[1]), limit_bytes=1000)
         rotations = 0

@@ -84,6 +84,7 @@ _FACTS = (
     events.AttemptFirstToken,
     events.AttemptEnded,
     events.AttemptUnknown,
+    events.LostOutputCounted,
     events.WorkerStartAccepted,
     events.WorkerStartFailed,
     events.ModelStaged,

@@ -35,7 +35,7 @@ class PromiseRules:
             case effects.StartRun(worker_id=worker_id, attempt_id=attempt_id, request=request):
                 if request.deterministic:
                     self._starts(request.task_id, attempt_id, self._world.links[worker_id].process)
-            case effects.CancelRun(attempt_id=attempt_id):
+            case effects.CancelRun(attempt_id=attempt_id, keeps_output=False):
                 self._process.pop(attempt_id, None)
             case effects.PersistTerminal() | effects.AppendTerminal():
                 self._ends(effect)

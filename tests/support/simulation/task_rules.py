@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.facts.task import TaskRequest, TaskState
+from orchestratord.core.lives.task_life import STOPS_WITHIN_S
 from support.simulation.process import Process, Run
 from support.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World
 
-QUEUED, RUNNING, FINISHED = "queued", "running", "finished"
+QUEUED, RUNNING, ENDING, FINISHED = "queued", "running", "ending", "finished"
+"""ENDING: ended early, and its worker is to say what its run came to."""
 _STATES = {TaskState.QUEUED: QUEUED, TaskState.RUNNING: RUNNING}
-DEADLINE_SLACK_S = 1.1
+DEADLINE_SLACK_S = 1.1 + STOPS_WITHIN_S
 LOOKS_AT_ALL_EVERY = 100
 
 
@@ -49,6 +51,8 @@ class TaskRules:
         self._stopped: set[str] = set()
         self._touched: set[str] = set()
         self._checks = 0
+        self._attempts = 0
+        self._attempts_counted = 0
 
     # What happens.
 
@@ -93,13 +97,17 @@ class TaskRules:
         self._task_of[effect.attempt_id] = task
         task.state = RUNNING
         task.attempts += 1
+        self._attempts += 1
         del self.queued[effect.request.task_id]
         self._touched.add(effect.request.task_id)
 
     def cancelled(self, effect: effects.CancelRun) -> None:
-        """The attempt of a task that has not ended: it waits again, for another one."""
+        """The attempt of a task that has not ended: it waits again, for another one. Or it is ended early."""
         task = self._task_of.pop(effect.attempt_id, None)
-        if task is not None and task.state is RUNNING:
+        if task is not None and task.state is RUNNING and effect.keeps_output:
+            task.state = ENDING
+            self._touched.add(task.request.task_id)
+        elif task is not None and task.state is RUNNING:
             task.state = QUEUED
             self.queued[task.request.task_id] = task
             self._touched.add(task.request.task_id)
@@ -116,6 +124,9 @@ class TaskRules:
         task.state, task.shown = FINISHED, is_shown_now
         self.queued.pop(effect.task_id, None)
         self._touched.add(effect.task_id)
+
+    def tokens_used(self, _: effects.TokensUsed) -> None:
+        self._attempts_counted += 1
 
     def forgotten(self, effect: effects.ForgetTask) -> None:
         if not self._known(effect.task_id).shown:
@@ -173,6 +184,8 @@ class TaskRules:
         held = {worker.worker_id: sorted(worker.attempts) for worker in state.fleet.workers.values() if worker.attempts}
         if held:
             self._fail(f"slots are held by no task: {held}")
+        if self._attempts_counted != self._attempts:
+            self._fail(f"of {self._attempts} attempts, the tokens of {self._attempts_counted} were counted")
 
     def _check_task(self, task_id: str) -> None:
         state = self._world.brain.state
@@ -183,7 +196,8 @@ class TaskRules:
             return
         if (task_id in state.queue) != (watched.state is QUEUED):
             self._fail(f"{task_id} is {watched.state}, and {'' if task_id in state.queue else 'not '}in the queue")
-        if _STATES.get(task.state, FINISHED) is not watched.state:
+        state_of = FINISHED if watched.state is ENDING else watched.state
+        if _STATES.get(task.state, FINISHED) is not state_of:
             self._fail(f"{task_id} is {watched.state}; the brain holds it to be {task.state}")
         if task.state is TaskState.RUNNING and (task.attempt is None or task.attempt.attempt_id not in state.attempts):
             self._fail(f"{task_id} runs nowhere")
@@ -218,6 +232,7 @@ _NOTES: dict[type, Callable[[TaskRules, Any], None]] = {
     effects.CancelRun: TaskRules.cancelled,
     effects.PersistTerminal: TaskRules.ended,
     effects.AppendTerminal: TaskRules.ended,
+    effects.TokensUsed: TaskRules.tokens_used,
     effects.ForgetTask: TaskRules.forgotten,
     effects.DetachWorker: TaskRules.detached,
     effects.ReleaseRuns: TaskRules.released,

@@ -124,12 +124,12 @@ class WorkerLink:
             process.tombstones.add(run.attempt_id)
             self.world.schedule.after(self.world.delay_s(), lambda: self._tell(events.AttemptUnknown(run.attempt_id)))
         elif process.state is not WorkerState.READY or run.attempt_id in process.tombstones:
-            refused = TaskError(Reason.DRAINING, "the worker is stopping, or the run was cancelled", retryable=True)
+            refused = TaskError(Reason.DRAINING, "the worker is stopping, or the run was cancelled")
             self._tell(events.AttemptEnded(run.attempt_id, refused))
         elif run.attempt_id not in process.runs:
             process.runs[run.attempt_id] = run
             self.world.invariants.run_began(process, run)
-            self._say(run, events.AttemptStarted(run.attempt_id))
+            self._say(run, events.AttemptStarted(run.attempt_id, run.tokens_in))
             run.prefill_s, run.decode_s = process.seconds_for(run)
             self.world.schedule.after(run.prefill_s, lambda: self._first_token(run))
             self.world.schedule.after(run.prefill_s + run.decode_s, lambda: self._end(run, FinishReason.EOS))

@@ -102,6 +102,9 @@ class World:
             if not self.invariants.memory.differences():
                 break
 
+    def count_lost_output(self, effect: effects.CountLostOutput) -> None:
+        self.schedule.after(0, lambda: self.tell(events.LostOutputCounted(effect.attempt_id, 1)))
+
     def _tick(self) -> None:
         self.tell(events.Tick())
         self.schedule.after(TICK_S, self._tick)
@@ -211,9 +214,11 @@ ONLY_TOLD: frozenset[type] = frozenset(
         effects.AnnouncePlacement,
         effects.Narrate,
         effects.WarnOfNode,
+        effects.LeaveNode,
         effects.AppendTerminal,
         effects.ForgetTask,
         effects.PersistPromise,
+        effects.TokensUsed,
         effects.PredictionJudged,
         effects.OnTimeJudged,
     }
@@ -229,6 +234,7 @@ _PERFORM: dict[type, Callable[[World, Any], None]] = {
     effects.DetachWorker: lambda world, effect: world.detach(effect.worker_id),
     effects.StartRun: lambda world, effect: world.links[effect.worker_id].start_run(effect),
     effects.CancelRun: lambda world, effect: world.links[effect.worker_id].cancel_run(effect.attempt_id),
+    effects.CountLostOutput: lambda world, effect: world.count_lost_output(effect),
     effects.ReleaseRuns: lambda world, effect: world.links[effect.worker_id].release_runs(effect.attempt_ids),
     effects.PersistTask: lambda world, effect: world.store.save_task(effect),
     effects.PersistRecord: lambda world, effect: world.store.save_record(effect),

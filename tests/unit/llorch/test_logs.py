@@ -57,6 +57,22 @@ def test_secrets_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "token:1ec1c2" in text
 
 
+@pytest.mark.parametrize("level", ["info", "debug"])
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_secrets_in_urls_are_redacted_also_in_tracebacks(
+    monkeypatch: pytest.MonkeyPatch, kind: type[io.StringIO], level: str
+) -> None:
+    stderr = configured(monkeypatch, kind(), level)
+    url = "https://h/x.gguf?token=s3cret"
+    try:
+        raise KeyError(url)
+    except KeyError as error:
+        get_logger("staging").error(f"no {url}", source=url, error=repr(error), exc_info=error)
+    text = stderr.getvalue()
+    assert "s3cret" not in text
+    assert text.count("token=[redacted]") >= 3
+
+
 async def test_the_call_that_is_served_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = configured(monkeypatch, io.StringIO())
     enter_call(CallInfo("cor-1", "localhost", "ipv4:127.0.0.1:1", None))

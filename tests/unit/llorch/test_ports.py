@@ -80,3 +80,13 @@ def test_the_address_file_holds_one_line_and_nothing_lies_beside_it(tmp_path: Pa
     ports.announce_address(tmp_path / "address", "127.0.0.1:8090")
     assert (tmp_path / "address").read_text() == "127.0.0.1:8090\n"
     assert [entry.name for entry in tmp_path.iterdir()] == ["address"]
+
+
+def test_what_was_being_announced_when_its_daemon_was_killed_is_removed(tmp_path: Path) -> None:
+    left, now, other = (tmp_path / name for name in (".address.1", ".address.2", ".addresses.1"))
+    for path in (left, now, other):
+        path.touch()
+    for path in (left, other):
+        os.utime(path, (1, 1))
+    ports.announce_address(tmp_path / "address", "127.0.0.1:1")
+    assert sorted(tmp_path.iterdir()) == sorted((now, other, tmp_path / "address"))

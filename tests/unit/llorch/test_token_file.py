@@ -208,6 +208,15 @@ def test_what_killed_systems_left_is_removed_by_the_next_one(env: dict[str, str]
         assert sorted(path.name for path in folder.iterdir()) == ["127.0.0.1:2", NAME]
 
 
+def test_what_a_system_was_writing_when_it_was_killed_is_removed_but_not_what_one_writes_now(
+    env: dict[str, str], folder: Path
+) -> None:
+    with planted(folder / ".127.0.0.1:1", locked=False), planted(folder / ".127.0.0.1:2", locked=False):
+        os.utime(folder / ".127.0.0.1:1", (1, 1))
+        with kept_token(HERE, TOKEN, env):
+            assert sorted(path.name for path in folder.iterdir()) == [".127.0.0.1:2", NAME]
+
+
 def test_a_new_system_replaces_what_is_left_and_the_old_one_does_not_remove_it(env: dict[str, str]) -> None:
     old = kept_token(HERE, "old", env)
     old.__enter__()

@@ -34,7 +34,39 @@ def test_a_full_class_is_refused_with_a_delay_and_the_other_is_not() -> None:
     assert refused.value.reason is Reason.QUEUE_FULL
     assert refused.value.retry_after_ms == DEFAULT_RETRY_AFTER_MS
     assert refused.value.metadata["policy_label"] == "reject"
-    assert full.make_room("batch") is None
+    assert full.make_room("batch") == []
+
+
+@pytest.mark.parametrize("policy", QueuePolicy)
+def test_a_class_is_full_by_what_its_tasks_hold_as_by_their_number(policy: QueuePolicy) -> None:
+    full = AdmissionQueue(("interactive", "batch"), 1000, policy, capacity_bytes=100)
+    full.add("t1", "coder", "interactive", size=60, arrival=1)
+    full.add("t2", "coder", "interactive", size=40, arrival=2)
+    full.add("t3", "coder", "batch", size=100, arrival=3)
+    with pytest.raises(ResourceExhausted, match=r"is full \(2 tasks wait, with 0\.0 MiB\)") as refused:
+        full.make_room("interactive", 1)
+    assert refused.value.reason is Reason.QUEUE_FULL
+    assert refused.value.metadata["policy_label"] == policy
+    assert refused.value.retry_after_ms is not None
+    full.remove("t2")
+    assert full.make_room("interactive", 40) == []
+    assert full.size("interactive") == 60
+
+
+def test_as_many_are_dropped_as_hold_what_the_newcomer_needs() -> None:
+    """The lowest class first, the oldest first; none if that would not do."""
+    full = AdmissionQueue(("interactive", "batch"), 1000, QueuePolicy.DROP_LRU, capacity_bytes=100)
+    for number in range(5):
+        full.add(f"b{number}", "coder", "batch", size=30)
+    full.add("i0", "coder", "interactive", size=40)
+    assert full.make_room("interactive", 10) == []
+    assert full.make_room("interactive", 70) == ["b0", "b1"]
+    assert full.make_room("interactive", 190) == ["b0", "b1", "b2", "b3", "b4", "i0"]
+    with pytest.raises(ResourceExhausted):
+        full.make_room("batch", 180)
+    full.add("kept", "coder", "interactive", size=60, unkept=True)
+    full.answered("kept")
+    assert full.too_many("interactive", 60) == ["b0", "b1"]
 
 
 def test_the_delay_follows_from_how_fast_the_queue_drains() -> None:
@@ -64,19 +96,19 @@ def test_refused_clients_are_not_told_to_come_back_all_at_once() -> None:
 def test_drop_lru_takes_the_longest_waiting_of_the_lowest_class_and_never_a_higher_one() -> None:
     full = queue(capacity=2, policy=QueuePolicy.DROP_LRU)
     for name, priority in (("b1", "batch"), ("i1", "interactive"), ("b2", "batch")):
-        assert full.make_room(priority) is None
+        assert full.make_room(priority) == []
         full.add(name, "coder", priority)
     full.add("i2", "coder", "interactive")
-    assert full.make_room("interactive") == "b1"
+    assert full.make_room("interactive") == ["b1"]
     full.remove("b1")
     full.add("i3", "coder", "interactive")
-    assert full.make_room("batch") == "b2"
+    assert full.make_room("batch") == ["b2"]
     full.remove("b2")
     full.add("i4", "coder", "interactive")
     with pytest.raises(ResourceExhausted) as refused:
         full.make_room("batch")
     assert refused.value.metadata["policy_label"] == "drop-lru"
-    assert full.make_room("interactive") == "i1"
+    assert full.make_room("interactive") == ["i1"]
 
 
 def test_a_task_that_comes_back_has_its_old_place_and_is_not_dropped() -> None:
@@ -87,7 +119,7 @@ def test_a_task_that_comes_back_has_its_old_place_and_is_not_dropped() -> None:
     full.add("third", "coder", "batch")
     for name in ("second", "first"):
         full.add(name, "coder", "batch", arrival=places[name].arrival)
-    assert full.make_room("batch") == "third"
+    assert full.make_room("batch") == ["third"]
     assert served(full) == ["first", "second", "third"]
 
 

@@ -38,9 +38,10 @@ NEWS = {
     events.NodeRegistered, events.NodeReported, events.NodeTroubled, events.ModelStaged, events.StagedModelDeleted,
     events.ModelComing, events.StagingFailed, events.WorkerStartAccepted, events.WorkerStartFailed,
     events.WorkerAttached, events.WorkerSilent, events.RunsFound, events.AttemptStarted, events.AttemptFirstToken,
-    events.AttemptEnded, events.AttemptUnknown, events.TaskKept, events.TaskNotKept, events.TerminalPersisted,
+    events.AttemptEnded, events.AttemptUnknown, events.LostOutputCounted,
+    events.TaskKept, events.TaskNotKept, events.TerminalPersisted,
     events.TaskRestored, events.RecordsFound, events.RecoveryBegan, events.ChangeKept, events.ChangeNotKept,
-    events.Tick,
+    events.OutputTooLarge, events.OutputsTooLarge, events.Tick,
 }  # fmt: skip
 
 REGISTERED = events.ModelRegistered(ModelSpec("coder", "file:/c.gguf", slots=2), Origin.CALL, "RegisterModel call")

@@ -11,8 +11,11 @@ from orchestratord.core.effects import PersistRecord
 from orchestratord.core.facts import memory_estimate
 from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Snapshot, WorkerReported
 from orchestratord.core.facts.loads import LoadPhase
+from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.targets import Place
-from orchestratord.core.facts.task import TaskState
+from orchestratord.core.facts.task import TaskError, TaskState
+from orchestratord.core.lives.model_loading import FAILURE_SHOWN_S
+from orchestratord.views import loads as view_loads
 from support.brain_driver import BrainDriver, gpu
 
 
@@ -179,6 +182,66 @@ def test_a_kept_model_that_fails_to_load_is_tried_again_ever_more_seldom() -> No
 
 
 @pytest.mark.req("ORCH-1012")
+def fail_a_load() -> BrainDriver:
+    driver = BrainDriver()
+    driver.add_model("coder")
+    driver.add_node()
+    driver.submit()
+    driver.stage()
+    spec = driver.last(effects.StartWorker).spec
+    driver.handle(events.WorkerStartFailed(spec.worker_id, Reason.MODEL_LOAD_FAILED, "no such tensor"))
+    assert [shown.failure.model for shown in view_loads.failures(driver.state, driver.now)] == ["coder"]
+    assert not view_loads.views(driver.state)
+    return driver
+
+
+def test_a_load_that_failed_is_shown_for_ten_minutes() -> None:
+    driver = fail_a_load()
+    driver.let_pass(FAILURE_SHOWN_S - 2)
+    assert view_loads.failures(driver.state, driver.now)
+    driver.let_pass(3)
+    assert not view_loads.failures(driver.state, driver.now)
+
+
+def test_a_wrong_command_to_a_node_is_not_told_as_a_wrong_request() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder")
+    driver.add_node()
+    task_id = driver.submit()
+    driver.stage()
+    spec = driver.last(effects.StartWorker).spec
+    driver.handle(events.WorkerStartFailed(spec.worker_id, Reason.INVALID_FIELD, "sim.step_ms: is not known"))
+    terminal = driver.task(task_id).terminal
+    assert isinstance(terminal, TaskError)
+    assert terminal.reason is Reason.MODEL_LOAD_FAILED
+
+
+def test_a_load_that_fails_again_is_shown_from_then_on() -> None:
+    driver = fail_a_load()
+    driver.let_pass(FAILURE_SHOWN_S / 2)
+    driver.submit()
+    spec = driver.last(effects.StartWorker).spec
+    driver.handle(events.WorkerStartFailed(spec.worker_id, Reason.MODEL_LOAD_FAILED, "still no such tensor"))
+    driver.let_pass(FAILURE_SHOWN_S / 2 + 2)
+    assert [shown.failure.in_a_row for shown in view_loads.failures(driver.state, driver.now)] == [2]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        events.ModelRegistered(ModelSpec("coder", "file:/models/other.gguf"), Origin.CALL, "a test"),
+        events.ModelDeleted("coder"),
+        events.NodeForgotten("garage"),
+    ],
+    ids=["another-source", "deleted", "node-forgotten"],
+)
+def test_a_failure_of_what_is_not_there_any_more_is_not_shown(event: events.Command[object]) -> None:
+    driver = fail_a_load()
+    driver.advance(10)  # the node is silent
+    driver.handle(event)
+    assert not view_loads.failures(driver.state, driver.now)
+
+
 def test_tasks_get_another_replica_when_all_slots_are_taken_and_as_many_wait() -> None:
     driver = two_cards()
     driver.assign("coder", "garage", replicas_max=2)

@@ -113,7 +113,7 @@ def test_the_error_names_what_it_began_on_and_what_there_is() -> None:
     there.drain()
     assert "began on RTX 3090, llama_cpp 1, driver 555" in there.error.message
     assert "a worker on attic has RTX 4090" in there.error.message
-    assert "RTX 3090 of garage, which is drained" in there.error.message
+    assert "RTX 3090 of garage, whose pool is drained or about to be" in there.error.message
     assert there.error.retryable
 
 

@@ -14,6 +14,8 @@ from llorch.errors import (
 from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskState
+from orchestratord.core.lives import task_requeue
+from orchestratord.core.lives.task_life import STOPS_WITHIN_S
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu_of
 
@@ -157,11 +159,11 @@ def test_a_queued_task_is_cancelled_at_once() -> None:
 
 
 @pytest.mark.req("ORCH-1006")
-def test_a_running_task_is_cancelled_at_once_and_its_slot_is_free_when_the_worker_says_so() -> None:
+def test_a_running_task_is_cancelled_at_once_and_has_its_end_and_its_slot_is_free_when_the_worker_says_so() -> None:
     driver = ready_brain()
     running, waiting = driver.submit(), driver.submit()
     driver.handle(events.TaskCancelled(running))
-    assert driver.only(effects.AppendTerminal).task_id == running
+    assert driver.task(running).state is TaskState.CANCELLED
     cancelled = driver.only(effects.CancelRun).attempt_id
     assert driver.task(waiting).state is TaskState.QUEUED
     driver.finish_attempt(cancelled)
@@ -220,6 +222,7 @@ def test_a_deadline_ends_a_waiting_task_with_an_error_and_a_running_one_with_wha
     driver = ready_brain()
     running, waiting = driver.submit(deadline_s=1.0), driver.submit(deadline_s=1.0)
     driver.advance(1.25)
+    driver.advance(STOPS_WITHIN_S)
     ends = {effect.task_id: effect.terminal for effect in driver.all_of(effects.AppendTerminal)}
     assert isinstance(ends[running], Stopped)
     expired = ends[waiting]
@@ -309,3 +312,74 @@ def test_a_task_that_the_store_could_not_take_fails_and_frees_its_slot() -> None
     assert driver.only(effects.CancelRun)
     driver.handle(events.TaskNotKept(task_id, "the disk is full"))
     driver.handle(events.TaskNotKept("task-forgotten", "the disk is full"))
+
+
+def test_of_a_finished_task_the_work_is_not_kept_and_a_repeated_request_is_still_known() -> None:
+    driver = ready_brain()
+    task_id = driver.submit(durable=True, request_id="r1", payload=b"a long prompt")
+    driver.finish_attempt(driver.only(effects.StartRun).attempt_id)
+    assert driver.task(task_id).request.payload == b""
+    driver.handle(events.TerminalPersisted(task_id))
+    assert driver.task(task_id).attempt is None
+    driver.submit(durable=True, request_id="r1", payload=b"a long prompt")
+    assert [task.task_id for task in driver.state.tasks.values() if task.request.request_id] == [task_id]
+    with pytest.raises(AlreadyExists):
+        driver.submit(request_id="r1", content_digest="other")
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed", "waiting"])
+def test_however_a_task_ends_its_work_goes(how: str) -> None:
+    driver = ready_brain()
+    task_id = driver.submit(payload=b"a long prompt")
+    if how == "failed":
+        driver.handle(events.AttemptUnknown(driver.only(effects.StartRun).attempt_id))
+    elif how == "cancelled":
+        driver.handle(events.TaskCancelled(task_id))
+    else:
+        task_id = driver.submit(payload=b"a long prompt", deadline_s=1.0)
+        driver.advance(2)
+    assert driver.task(task_id).is_finished
+    assert driver.task(task_id).request.payload == b""
+
+
+def test_a_task_that_goes_on_elsewhere_has_its_work_still() -> None:
+    driver = ready_brain()
+    task_id = driver.submit(payload=b"a long prompt")
+    attempt = driver.state.attempts[driver.only(effects.StartRun).attempt_id]
+    task_requeue.requeue(driver.state, attempt, "because")
+    assert driver.task(task_id).request.payload == b"a long prompt"
+
+
+def test_where_outputs_are_too_large_the_oldest_finished_task_goes_and_then_the_largest_that_runs() -> None:
+    driver = ready_brain(slots=3)
+    oldest = next(iter(driver.state.finished))
+    newest, running, small = (driver.submit() for _ in range(3))
+    driver.finish_attempt(driver.all_of(effects.StartRun)[0].attempt_id)
+    too_large = events.OutputsTooLarge(running)
+    driver.handle(too_large)
+    with pytest.raises(NotFound) as gone:
+        driver.state.task(oldest)
+    assert gone.value.reason is Reason.EXPIRED
+    assert driver.task(newest).is_finished
+    driver.handle(too_large)
+    assert driver.task(running).state is TaskState.RUNNING
+    driver.handle(too_large)
+    failed = driver.task(running).terminal
+    assert isinstance(failed, TaskError)
+    assert (failed.reason, failed.retryable) == (Reason.OUTPUT_TOO_LARGE, False)
+    assert driver.last(effects.CancelRun)
+    driver.handle(events.OutputsTooLarge(""))
+    driver.handle(events.OutputsTooLarge(""))
+    assert not driver.task(small).is_finished
+
+
+def test_a_task_whose_output_is_too_large_fails_with_what_to_ask_for() -> None:
+    driver = ready_brain()
+    task_id = driver.submit()
+    for _ in range(2):
+        driver.handle(events.OutputTooLarge(task_id, 12 * 2**20))
+    failed = driver.task(task_id).terminal
+    assert isinstance(failed, TaskError)
+    assert (failed.reason, failed.retryable) == (Reason.OUTPUT_TOO_LARGE, False)
+    assert "12 MiB" in failed.message
+    assert driver.only(effects.CancelRun)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from llorch.background import TaskSupervisor
-from llorch.errors import Unavailable
+from llorch.errors import Reason, ResourceExhausted, Unavailable
 from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
@@ -17,6 +17,7 @@ from orchestratord.core.facts.model import ModelRecord, SourceFacts
 from orchestratord.core.facts.promise import Fingerprint, Promise
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
+from orchestratord.runtime import keeper as keeper_module
 from orchestratord.runtime.keeper import Keeper
 from orchestratord.store.interface import AuditEntry, Ending
 from support.manual_clock import ManualClock
@@ -48,6 +49,20 @@ async def test_a_task_that_can_not_be_kept_is_refused_and_does_not_run_on() -> N
         with pytest.raises(Unavailable, match="the disk is full"):
             await world.keeper.wait_task_kept("task-1")
         assert world.posted == [events.TaskNotKept("task-1", "the disk is full")]
+
+
+class FullStore(MemoryStore):
+    async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
+        raise ResourceExhausted(Reason.STORE_FULL, "the store is full", retry_after_ms=5)
+
+
+async def test_a_task_that_has_no_room_is_refused_with_that_reason() -> None:
+    async with keeping(FullStore()) as world:
+        world.keeper.keep_task(REQUEST)
+        with pytest.raises(ResourceExhausted) as refused:
+            await world.keeper.wait_task_kept("task-1")
+        assert refused.value.reason is Reason.STORE_FULL
+        assert world.posted == [events.TaskNotKept("task-1", "the store is full", Reason.STORE_FULL)]
 
 
 async def test_a_task_whose_submitter_went_away_fails_too_if_it_can_not_be_kept() -> None:
@@ -156,3 +171,19 @@ async def test_of_decisions_no_more_are_written_than_are_kept() -> None:
             world.keeper.keep_record(effects.PersistRecord(None, record))
         await world.keeper.write_lagging()
     assert store.written == [f"decision-{number}" for number in range(500, 1500)]
+
+
+async def test_what_lags_behind_a_full_disk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest is written once there is room again."""
+    monkeypatch.setattr(keeper_module, "MOST_LAGGING", 5)
+    store = FullDisk(1)
+    async with keeping(store) as world:
+        for number in range(4):
+            world.keeper.keep_record(effects.PersistRecord(None, SourceFacts(f"file:/{number}.gguf", number)))
+        await world.keeper.write_lagging()
+        for number in range(4, 8):
+            world.keeper.keep_record(effects.PersistRecord(None, SourceFacts(f"file:/{number}.gguf", number)))
+        await world.keeper.write_lagging()
+        assert [record.record_key for record in await store.records()] == [
+            f"file:/{number}.gguf" for number in range(3, 8)
+        ]

@@ -122,6 +122,15 @@ def test_the_wait_for_memory_is_bounded() -> None:
     assert made.available(OTHER) == 500
 
 
+def test_memory_of_all_workers_counts_again_whose_time_is_over_at_once() -> None:
+    made = ledger()
+    for worker in ("w1", "w2"):
+        made.reserve(worker, {OTHER: 200})
+        made.release_when_back(worker, until=10)
+    assert made.expire_returns(10)
+    assert (made.returning(OTHER), made.available(OTHER)) == (0, 500)
+
+
 @pytest.mark.req("ORCH-1014")
 @given(
     st.lists(

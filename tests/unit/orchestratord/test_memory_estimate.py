@@ -13,7 +13,7 @@ from llorch.rpc import model_facts
 from orchestratord.core.facts.memory_estimate import estimate_mib, estimate_split_mib
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from pool_managerd.convert.models import to_complete_progress
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 from support.tiny_models import GENERATING, write_tiny_model
 
 LOADS = ((4096, 4, CacheType.F16), (32768, 1, CacheType.Q8_0), (8192, 16, CacheType.Q4_0))

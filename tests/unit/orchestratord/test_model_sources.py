@@ -67,6 +67,8 @@ def test_what_a_table_does_not_say_is_left_open(tmp_path: Path) -> None:
         ('[models.coder]\nsorce = "file:/m"\n', "sorce"),
         ('[models.coder]\nsource = "file:/m"\ncontext = 10\n', "context"),
         ('[models.coder]\nsource = "ftp://m"\n', "file:"),
+        ('[models.coder]\nsource = "hf:coder"\n', "is not hf:<org>/<repo>"),
+        ('[models.coder]\nsource = "https://me:s3cret@h/m.gguf"\n', "a URL with a name or a password"),
         ('[models.coder]\nsource = "file:/m"\nengine = "vllm"\n', "llama_cpp, sim"),
         ('[models.coder]\nsource = "file:/m"\nslot = 2\n', "did you mean slots"),
         ('[models.coder]\nsource = "file:/m"\nxyz = 2\n', "known are"),
@@ -91,6 +93,7 @@ def test_a_table_that_can_not_be_right_is_refused_with_file_table_and_key(
         list(models_of_file(file))
     assert named in refused.value.message
     assert "llama-orch.toml" in refused.value.message
+    assert "s3cret" not in refused.value.message
 
 
 def test_a_table_that_the_catalog_refuses_is_named_as_well(tmp_path: Path) -> None:

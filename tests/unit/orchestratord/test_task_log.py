@@ -1,11 +1,14 @@
-from dataclasses import dataclass, field
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llorch.errors import InvalidArgument, Reason
-from orchestratord.core.facts.task_log import Cursor, TaskLog
+from orchestratord.core.facts import task_log
+from orchestratord.core.facts.task_log import Cursor, LogWindow, Packing, TaskLog
 
 
 @dataclass
@@ -15,8 +18,19 @@ class Entry:
     token_ids: list[int] = field(default_factory=lambda: [1])
 
 
+def pack(entries: Sequence[Entry]) -> bytes:
+    return b"".join(json.dumps(asdict(entry)).encode() + b"\n" for entry in entries)
+
+
+def unpack(packed: bytes) -> list[Entry]:
+    return [Entry(**json.loads(line)) for line in packed.splitlines()]
+
+
+PACKING: Packing[Entry] = Packing(pack, unpack, lambda entry: len(pack([entry])))
+
+
 def log_with(*entries: Entry) -> TaskLog[Entry]:
-    log: TaskLog[Entry] = TaskLog()
+    log: TaskLog[Entry] = TaskLog(PACKING)
     log.begin_attempt("a1")
     for entry in entries:
         assert log.append("a1", entry)
@@ -46,7 +60,7 @@ def test_nothing_follows_the_seal() -> None:
 
 def test_the_index_of_the_first_token_is_counted_per_choice() -> None:
     log = log_with(Entry(0, 0, [1, 2]), Entry(1, 1, [3]), Entry(2, 0, []), Entry(3, 0, [4]), Entry(4, 1, [5]))
-    assert log.first_index == [0, 0, 2, 2, 1]
+    assert list(log.first_index) == [0, 0, 2, 2, 1]
     assert log.tokens_of_choice(0) == 3
     assert log.choices() == [0, 1]
 
@@ -81,3 +95,37 @@ def test_a_cursor_beyond_the_end_is_refused() -> None:
     with pytest.raises(InvalidArgument) as refused:
         log_with(Entry(0)).resume_at(Cursor(1, 2))
     assert refused.value.reason is Reason.INVALID_CURSOR
+
+
+@given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 30)), st.booleans())
+def test_packed_or_not_the_entries_are_there_in_any_order_of_reading(
+    choices: list[int], read: list[int], sealed: bool
+) -> None:
+    entries = [Entry(seq, choice, [seq] * choice) for seq, choice in enumerate(choices)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_log, "BLOCK_ENTRIES", 4)
+        log = log_with(*entries)
+        if sealed:
+            log.seal()
+        window = LogWindow(log)
+        asked = [seq for seq in read if seq < len(entries)]
+        assert [window[seq] for seq in asked] == [entries[seq] for seq in asked]
+        assert log.packed() == pack(entries)
+        assert log.size == len(pack(entries)) + 4 * len(entries)
+
+
+def test_a_reader_goes_on_where_it_was_while_the_log_is_packed_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_log, "BLOCK_ENTRIES", 3)
+    log = log_with()
+    window = LogWindow(log)
+    for seq in range(8):
+        assert log.append("a1", Entry(seq))
+        assert window[seq].seq == seq
+    log.seal()
+    assert [window[seq].seq for seq in range(8)] == list(range(8))
+
+
+def test_large_entries_are_packed_before_many_have_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_log, "BLOCK_BYTES", 100)
+    log = log_with(*(Entry(seq, 0, [7] * 30) for seq in range(9)))
+    assert len(log._tail) < 2

@@ -6,12 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_orch.v2 import log_entry_pb2, task_event_pb2
+from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
 from llorch.errors import InvalidArgument
 from llorch.finish_reason import FinishReason
+from orchestratord.convert import task_output
+from orchestratord.core import events
+from orchestratord.core.facts import task_log
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskRequest
 from orchestratord.runtime.task_reader import HEARTBEAT_S, TaskReader
-from orchestratord.runtime.task_streams import TaskStream, TaskStreams
+from orchestratord.runtime.task_streams import NOTES_KEPT, TaskStream, TaskStreams
 from support.streams import check_stream
 
 
@@ -115,6 +118,22 @@ def test_a_reader_that_comes_back_to_a_log_that_began_anew_hears_what_was_said_s
     assert kinds(read(made, after="7.0")) == ["started"]
 
 
+def test_of_a_task_that_is_told_much_the_last_is_kept_and_the_place_where_it_is() -> None:
+    made = stream()
+    early = TaskReader(made, "", 0)
+    place(made, 1)
+    for number in range(3):
+        made.note(task_event_pb2.Narration(text=f"news {number}"))
+    assert len(list(early.take(0))) == 5
+    for number in range(3, NOTES_KEPT + 50):
+        made.note(task_event_pb2.Narration(text=f"news {number}"))
+    assert len(made.notes) == NOTES_KEPT
+    told = [event.narration.text for event in early.take(0)]
+    assert told == [f"news {number}" for number in range(50, NOTES_KEPT + 50)]
+    assert [event.narration.text for event in read(made)[1:]] == told
+    assert [event.placed.attempt for event in read(made, after="1.0")[1:]] == [1]
+
+
 def test_a_cursor_behind_the_terminal_brings_the_terminal_again() -> None:
     made = stream()
     say(made, "a")
@@ -204,6 +223,42 @@ def test_however_reading_and_writing_mix_a_reader_gets_everything_once(steps: li
     assert sum(event.tokens.count for event in resumed) == rest
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from(["text", "reasoning", "call", "place", "narrate"]), st.integers(0, 2))),
+    st.integers(1, 5),
+)
+def test_a_reader_of_a_finished_task_gets_the_bytes_that_one_of_a_running_task_got(
+    steps: list[Step], block: int
+) -> None:
+    """However its log is packed."""
+
+    def written(made: TaskStream) -> list[bytes]:
+        for what, number in steps:
+            seq = len(made.log)
+            if what == "place":
+                place(made, number)
+            elif what == "narrate":
+                made.note(task_event_pb2.Narration(text="hm"))
+            elif what == "call":
+                call = log_entry_pb2.ToolCallDelta(index=number, name="look" if number else "", arguments="{")
+                made.append("a1", [log_entry_pb2.LogEntry(seq=seq, token_ids=[seq], tool_call=call)])
+            else:
+                say(made, "ä" * number, number, what)
+        return [event.SerializeToString(deterministic=True) for event in read(made)]
+
+    unpacked = written(stream())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_log, "BLOCK_ENTRIES", block)
+        made = stream()
+        assert written(made) == unpacked
+        made.end(Stopped(FinishReason.CANCELLED, 0, 0))
+        finished = [event.SerializeToString(deterministic=True) for event in read(made)]
+        assert finished[:-1] == unpacked
+        restored = TaskStreams().restore(made.request, made.admitted_at, 1, task_output.from_bytes(made.log.packed()))
+        assert restored.log.packed() == made.log.packed()
+        assert list(restored.log.first_index) == list(made.log.first_index)
+
+
 def test_metrics_come_with_output_once_a_second_at_most_and_stand_for_heartbeats() -> None:
     made = stream()
     reader = TaskReader(made, "", 0, lambda: task_event_pb2.Metrics(queue_depth=3))
@@ -232,3 +287,49 @@ def test_what_a_cancelled_attempt_still_brings_is_dropped_before_another_one_beg
     assert streams.writer("a1") is None
     assert streams.begin_attempt("task-1", "a2") is streams.writer("a2")
     streams.forget("task-1")
+    assert streams.total_bytes == 0
+
+
+def test_what_all_tasks_take_is_told_until_it_is_little_enough() -> None:
+    streams = TaskStreams(most_bytes=2_000_000)
+    for number in range(3):
+        request = TaskRequest(task_id=f"task-{number}", model="coder", payload=b"", content_digest="", seed=5)
+        streams.open(request, 0, datetime(2026, 1, 1, tzinfo=UTC))
+        stream = streams.begin_attempt(request.task_id, f"a{number}")
+        assert stream.append(f"a{number}", [log_entry_pb2.LogEntry(seq=0, text="x" * (500_000 + number * 100_000))])
+    streams.end("task-2", Stopped(FinishReason.CANCELLED, 0, 0))
+    told: list[events.Event] = []
+    streams.make_room(told.append)
+    assert told == []
+    streams.get("task-0").keep_reading(run_pb2.RunEnd(scores=[1.0] * 100_000))
+    streams.make_room(told.append)
+    assert told == [events.OutputsTooLarge("task-0")], "once, where the brain does nothing"
+
+    def forget(event: events.Event) -> None:
+        told.append(event)
+        streams.forget(f"task-{3 - len(told)}")
+
+    told.clear()
+    streams.get("task-0").keep_reading(run_pb2.RunEnd(scores=[1.0] * 300_000))
+    streams.make_room(forget)
+    assert told == [events.OutputsTooLarge("task-0")] * 2, "3.0 MB, then 2.3, then 1.7"
+    assert 1_600_000 < streams.total_bytes < 1_800_000
+
+
+def test_what_a_task_takes_is_counted_until_it_is_forgotten() -> None:
+    streams = TaskStreams()
+    request = TaskRequest(task_id="task-1", model="coder", payload=b"a prompt", content_digest="", seed=5)
+    streams.open(request, 0, datetime(2026, 1, 1, tzinfo=UTC))
+    stream, taken = streams.begin_attempt("task-1", "a1"), [streams.total_bytes]
+    for number in range(NOTES_KEPT + 20):
+        stream.note(task_event_pb2.Narration(text="x" * number))
+        taken.append(streams.total_bytes)
+    stream.append("a1", [log_entry_pb2.LogEntry(seq=0, text="x" * 1000)])
+    stream.keep_reading(run_pb2.RunEnd(scores=[1.0]))
+    streams.end("task-1", Stopped(FinishReason.CANCELLED, 0, 0))
+    assert stream.request.payload == b""
+    assert taken == sorted(taken)
+    assert streams.total_bytes > taken[-1] + 1000
+    streams.forget("task-1")
+    stream.keep_reading(None)
+    assert streams.total_bytes == 0

@@ -65,14 +65,29 @@ def test_a_drain_waits_for_workers_and_says_for_which() -> None:
     assert (health.pool.state, health.blockers) == (PoolState.DRAINED, ())
 
 
-def test_a_node_is_draining_when_all_its_pools_are_and_it_can_be_reached() -> None:
+def test_a_node_is_draining_when_all_its_pools_are_and_drained_when_they_are_empty() -> None:
     driver = fleet()
     node = driver.state.fleet.node("garage")
-    assert not nodes.view(driver.state, node, driver.now).is_draining
+
+    def shown() -> str:
+        return nodes.view(driver.state, node, driver.now).state
+
+    assert shown() == "READY"
     drain(driver)
-    assert nodes.view(driver.state, node, driver.now).is_draining
+    assert shown() == "DRAINING"
+    driver.worker_ended(driver.last(effects.StartWorker).spec)
+    assert shown() == "DRAINED"
     node.state = NodeState.SUSPECT
-    assert not nodes.view(driver.state, node, driver.now).is_draining
+    assert shown() == "SUSPECT", "what its pools do is not known"
+
+
+def test_a_node_with_a_pool_that_works_is_ready() -> None:
+    driver = fleet()
+    devices = tuple(driver.state.fleet.node("garage").devices.values())
+    both = (Pool("fast", "garage", ("GPU-1",)), Pool("slow", "garage", ("GPU-2",)))
+    driver.report("garage", Snapshot(full=True, devices=devices, pools=both))
+    drain(driver)
+    assert nodes.state_of(driver.state, driver.state.fleet.node("garage")) == "READY"
 
 
 def test_a_node_tells_how_long_ago_it_came_and_reported() -> None:

@@ -9,7 +9,7 @@ from llorch.errors import FailedPrecondition, Reason
 from llorch.gguf.model_file import read_model
 from pool_managerd.models import digest
 from pool_managerd.models.digest import DigestProgress, read_digest
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 from support.gguf_writer import smallest_model
 
 

@@ -1,5 +1,6 @@
 """Records of workers on disk: what an earlier release wrote, and what a later one may have."""
 
+import os
 from pathlib import Path
 
 from llorch.cache_type import CacheType
@@ -54,3 +55,13 @@ def test_a_record_without_a_later_field_and_with_an_unknown_one_is_read(tmp_path
     spec = read(tmp_path, older).spec
     assert spec is not None
     assert (spec.slots, spec.cache_type_v) == (4, CacheType.F16)
+
+
+def test_what_was_being_written_when_a_pool_manager_was_killed_is_removed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.write(WorkerRecord("w-1", Stage.ENDED))
+    left = tmp_path / "w-2.new"
+    left.touch()
+    os.utime(left, (1, 1))
+    journal.forget_oldest_ended()
+    assert [path.name for path in tmp_path.iterdir()] == ["w-1.json"]

@@ -99,3 +99,39 @@ def test_only_the_newest_logs_are_kept(tmp_path: Path) -> None:
     assert len(left) == 2 * (kept + 1)
     assert "0.log.1" not in left
     assert {"1.log", "1.log.1"} <= left
+
+
+def test_logs_of_gone_workers_are_bounded_in_bytes_and_leave_no_second_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_file, "_KEEP_BYTES", 240)
+    for number, name in enumerate(("old", "living", "middle", "new")):
+        for path in (tmp_path / f"{name}.log", tmp_path / f"{name}.log.1"):
+            path.write_bytes(bytes(60))
+            os.utime(path, (number, number))
+    (tmp_path / "orphan.log.1").write_bytes(bytes(1))
+    os.utime(tmp_path / "orphan.log.1", (0, 0))
+    forget_oldest_logs(tmp_path, living={"living"})
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"living.log", "living.log.1", "middle.log", "middle.log.1", "new.log", "new.log.1"}
+
+
+def test_the_newest_log_stays_however_long_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_file, "_KEEP_BYTES", 1)
+    (tmp_path / "w.log").write_bytes(bytes(100))
+    forget_oldest_logs(tmp_path, living=())
+    assert (tmp_path / "w.log").exists()
+
+
+async def test_a_slow_reader_misses_nothing_of_two_rotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_file, "_FOLLOW_INTERVAL_S", 0.001)
+    path = tmp_path / "w.log"
+    path.write_text("first\n")
+    said: list[str] = []
+    async for lines in read_log(path, 1, lambda: "end" in said):
+        said.extend(lines)
+        if said == ["first"]:
+            for text in ("second\nhal", "f\nend\n"):
+                rotate(path)
+                path.write_text(text)
+    assert said == ["first", "second", "half", "end"]

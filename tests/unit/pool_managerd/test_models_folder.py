@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from llorch.errors import LlorchError, NotFound, Reason
+from pool_managerd.models import folder as folder_module
+from pool_managerd.models import shelf as shelf_module
 from pool_managerd.models.folder import ModelsFolder, name_of
 from pool_managerd.models.shelf import ModelShelf
 from support.models import model_bytes
@@ -120,6 +123,36 @@ async def test_a_model_of_the_folder_is_found_and_reported_with_its_name(tmp_pat
     assert await shelf.path_of("dir:coder.gguf") == tmp_path / "coder.gguf"
     (model,) = shelf.models()
     assert (model.reference, model.offered_as) == ("dir:coder.gguf", "coder")
+
+
+async def test_of_too_many_files_the_first_are_offered_and_that_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "MOST_MODELS", 3)
+    for number in range(5):
+        (tmp_path / f"m-{number}.gguf").write_bytes(model_bytes(1000))
+    watched = Watched(tmp_path)
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert list(await watched.names()) == ["m-0", "m-1", "m-2"]
+    assert [line["left_out"] for line in logs if line["event"] == "models_of_folder_left_out"] == [2]
+
+
+async def test_files_that_were_asked_for_are_reported_up_to_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last ones; the others are found all the same."""
+    monkeypatch.setattr(shelf_module, "MOST_NOTED", 3)
+    references = []
+    for number in range(5):
+        path = tmp_path / f"m-{number}.gguf"
+        path.write_bytes(model_bytes(1000))
+        references.append(f"file:{path}")
+    known = ModelShelf()
+    for reference in (*references, references[2]):
+        await known.find(reference)
+    assert [model.reference for model in known.models()] == [references[3], references[4], references[2]]
+    assert await known.find(references[0])
 
 
 @pytest.mark.parametrize(

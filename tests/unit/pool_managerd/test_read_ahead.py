@@ -11,9 +11,9 @@ import pytest
 from llorch.background import TaskSupervisor
 from llorch.gguf.model_file import read_model
 from pool_managerd.models import read_ahead as module
+from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.models.read_ahead import ReadAhead, Stop, files_of, read_ahead
 from pool_managerd.models.reading import Reading
-from pool_managerd.models.references import LocatedModel
 from support.models import model_bytes
 from support.worker_host import eventually
 

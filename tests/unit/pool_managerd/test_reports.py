@@ -17,7 +17,7 @@ from pool_managerd.convert.snapshots import to_snapshot
 from pool_managerd.devices.device import Device
 from pool_managerd.link.backoff import Backoff
 from pool_managerd.link.report_plan import ReportPlan
-from pool_managerd.models.references import LocatedModel
+from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.node_state import NodeState, changes, is_empty
 from pool_managerd.workers.status import WorkerStatus
 from support.gguf_writer import smallest_model

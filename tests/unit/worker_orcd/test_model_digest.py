@@ -70,3 +70,28 @@ def test_a_load_that_is_given_up_ends_it(model: Path, folder: Path) -> None:
 
 def test_a_folder_that_can_not_be_written_costs_nothing_but_time(model: Path) -> None:
     assert compute(model, Path("/proc/nothing")) == sha256(CONTENT).hexdigest()
+
+
+def test_what_was_being_kept_when_a_worker_was_killed_is_removed(model: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "tmpleft").touch()
+    os.utime(folder / "tmpleft", (1, 1))
+    compute(model, folder)
+    assert [path.suffix for path in folder.iterdir()] == [".json"]
+
+
+def test_digests_of_the_latest_files_are_remembered_and_nothing_else_stays(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_digest, "_MOST_KEPT", 2)
+    compute(model, folder)
+    (folder / "tmp-of-a-killed-process").touch()
+    for number, file in enumerate(sorted(folder.iterdir())):
+        os.utime(file, (number, number))
+    for name in ("b.gguf", "c.gguf"):
+        model.with_name(name).write_bytes(CONTENT)
+        compute(model.with_name(name), folder)
+    assert len(list(folder.iterdir())) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(model_digest, "_PIECE_BYTES", 0)  # nothing can be read
+        assert compute(model.with_name("c.gguf"), folder) == sha256(CONTENT).hexdigest()

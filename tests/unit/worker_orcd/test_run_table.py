@@ -4,7 +4,7 @@ from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExh
 from llorch.finish_reason import FinishReason
 from support.manual_clock import ManualClock
 from worker_orcd.log_entry import ChoiceEnd, LogEntry, RunEnd
-from worker_orcd.run_table import CancelOutcome, Keeping, Run, RunTable
+from worker_orcd.run_table import MOST_TOMBSTONES, CancelOutcome, Keeping, Run, RunTable
 from worker_orcd.token_step import TokenStep
 
 SPEC, OTHER_SPEC = b"spec", b"other"
@@ -103,6 +103,28 @@ def test_an_unknown_id_leaves_a_tombstone_that_stops_a_late_start(
     assert refused.value.reason is Reason.ATTEMPT_RELEASED
     clock.advance(2)
     start(table, "a")
+
+
+def test_tombstones_are_bounded_and_the_newest_stay(table: RunTable) -> None:
+    for number in range(MOST_TOMBSTONES + 10):
+        table.cancel(f"a-{number}")
+    assert len(table._tombstones) == MOST_TOMBSTONES
+    with pytest.raises(FailedPrecondition):
+        table.find_same(f"a-{MOST_TOMBSTONES + 9}", SPEC)
+
+
+def test_a_run_that_was_here_leaves_nothing_behind_after_a_minute(table: RunTable, clock: ManualClock) -> None:
+    for number in range(100):
+        start(table, f"a-{number}")
+        end(table, f"a-{number}")
+        table.release(f"a-{number}")
+    clock.advance(59)
+    with pytest.raises(FailedPrecondition) as refused:
+        table.find_same("a-99", SPEC)
+    assert refused.value.reason is Reason.ATTEMPT_RELEASED
+    clock.advance(2)
+    table.sweep()
+    assert (len(table), len(table._gone), len(table._tombstones)) == (0, 0, 0)
 
 
 def test_cancel_has_three_answers(table: RunTable) -> None:

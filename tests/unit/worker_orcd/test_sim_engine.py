@@ -109,7 +109,8 @@ async def test_a_hung_engine_makes_no_step_and_takes_no_cancel(marked: bool) -> 
     fault = Fault(FaultKind.HANG, at_token=3, marker="boom")
     engine, log = await start(SimParameters(decode_tokens_per_s=500, faults=(fault,)))
     await engine.submit(run("a", prompt="boom" if marked else "hi"))
-    await engine.submit(run("b", max_tokens=20))
+    # A step that comes late brings many tokens at once: the other run must not end in the step that hangs.
+    await engine.submit(run("b", max_tokens=2000 if marked else 20))
     if marked:
         await until_hung(engine)
         engine.cancel("a")
@@ -119,6 +120,19 @@ async def test_a_hung_engine_makes_no_step_and_takes_no_cancel(marked: bool) -> 
         assert (log.tokens("a"), log.ends(), engine.stats().steps) == (3, {}, steps)
     else:
         await log.until_ended("b")
+    await engine.close()
+
+
+async def test_a_run_tells_its_prompt_at_its_start_and_what_it_made_before_it_failed() -> None:
+    fault = Fault(FaultKind.FAIL_RUN, at_token=3)
+    engine, log = await start(SimParameters(faults=(fault,)))
+    await engine.submit(run("a", prompt="x" * 40))
+    await log.until_ended("a")
+    started = next(step for _, steps in log.steps for step in steps if step.started)
+    end = log.ends()["a"].end
+    assert end is not None
+    assert end.failure is not None
+    assert (started.tokens_in, started.cached_tokens, end.tokens_in, end.tokens_out) == (10, 0, 10, 3)
     await engine.close()
 
 

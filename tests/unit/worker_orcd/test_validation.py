@@ -79,5 +79,5 @@ def test_equal_bytes_are_promised_only_where_they_were_proven() -> None:
     spec = replace(GOOD, deterministic=True, demands=(Demand("deterministic", "deterministic"),))
     with pytest.raises(FailedPrecondition) as refused:
         check_run(spec, (), Capabilities())
-    assert refused.value.reason is Reason.DETERMINISM_UNAVAILABLE
+    assert refused.value.reason is Reason.UNSUPPORTED_OPTION
     check_run(spec, (), Capabilities(deterministic=True))

@@ -28,27 +28,46 @@ _NONE: Counter[Hashable] = Counter()
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Where a task waits. `arrival` orders all tasks; `lane` stands for the workers that it may run on."""
+    """Where a task waits. `arrival` orders all tasks; `lane` stands for the workers that it may run on. `size` is what
+    it holds of memory as long as it waits, in bytes.
+    """
 
     model: str
     priority: str
     app: str
     lane: Hashable
     arrival: int
+    size: int = 0
 
 
 @dataclass(slots=True)
 class _Class:
-    """One priority: how many tasks wait, and the arrival order of those that may be dropped."""
+    """One priority: how many tasks wait, with how many bytes, and the arrival order of those that may be dropped."""
 
     depth: int = 0
+    size: int = 0
     droppable: OrderedDict[str, None] = field(default_factory=OrderedDict)
     rate: DrainRate = field(default_factory=DrainRate)
 
 
+@dataclass(frozen=True, slots=True)
+class _Excess:
+    """How many tasks, and how many bytes, are too many; not above 0 for none."""
+
+    tasks: int
+    size: int
+
+    def __bool__(self) -> bool:
+        return self.tasks > 0 or self.size > 0
+
+    def without(self, size: int) -> "_Excess":
+        return _Excess(self.tasks - 1, self.size - size)
+
+
 @dataclass(slots=True)
 class AdmissionQueue:
-    """Waiting tasks. `capacity` bounds each class; under drop-lru it bounds all of them together, capacity each.
+    """Waiting tasks. `capacity`, in tasks, and `capacity_bytes` bound each class; under drop-lru they bound all of them
+    together, with so much for each.
 
     `now` is the brain's clock, `weights` has the apps whose weight is not 1, `held` the apps that may not start tasks.
     """
@@ -57,10 +76,12 @@ class AdmissionQueue:
     capacity: int
     policy: QueuePolicy = QueuePolicy.REJECT
     max_starvation_s: float = 60.0
+    capacity_bytes: int = 128 * 2**20
     now: float = 0.0
     weights: dict[str, float] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
-    _unkept: set[str] = field(default_factory=set)
+    _unkept: dict[str, int] = field(default_factory=dict)
+    """Tasks that the store does not have yet, with their sizes."""
     _unkept_of_model: dict[str, Counter[Hashable]] = field(default_factory=dict)
     """By lane: how many of those wait."""
     _arrivals: int = 0
@@ -81,23 +102,29 @@ class AdmissionQueue:
     def __getitem__(self, task_id: str) -> Waiting:
         return self._places[task_id]
 
-    def make_room(self, priority: str) -> str | None:
-        """Make room for one more task.
+    def make_room(self, priority: str, size: int = 0) -> list[str]:
+        """Make room for one more task, of so many bytes.
 
-        Returns the task that has to be dropped for it, None if there is room. Raises ResourceExhausted with a delay
-        that follows from how fast the class drains.
+        Returns the tasks that have to be dropped for it. Raises ResourceExhausted with a delay that follows from how
+        fast the class drains.
         """
-        if not self._is_full(priority, 1):
-            return None
-        may_drop = self.policy is QueuePolicy.DROP_LRU and len(self._unkept) < self._capacity_of_all
-        victim = self._victim(priority) if may_drop else None
-        if victim is None:
+        excess = self._excess(priority, size, is_there=False)
+        if not excess:
+            return []
+        victims, is_enough = self._victims(priority, excess) if self._may_drop else ([], False)
+        if not is_enough:
             raise self._no_room(priority)
-        return victim
+        return victims
 
-    def too_many(self, priority: str) -> str | None:
-        """Under drop-lru: the task that has to be dropped for one that was added without making room."""
-        return self._victim(priority) if self.policy is QueuePolicy.DROP_LRU and self._is_full(priority, 0) else None
+    def too_many(self, priority: str, size: int = 0) -> list[str]:
+        """Under drop-lru: the tasks that have to be dropped for one of so many bytes that was added without making
+        room; as many as may be.
+        """
+        excess = self._excess(priority, size, is_there=True)
+        if self.policy is not QueuePolicy.DROP_LRU or not excess:
+            return []
+        victims, _ = self._victims(priority, excess)
+        return victims
 
     def add(
         self,
@@ -109,6 +136,7 @@ class AdmissionQueue:
         lane: Hashable = None,
         arrival: int | None = None,
         unkept: bool = False,
+        size: int = 0,
     ) -> None:
         """A task begins to wait. With the `arrival` of an earlier wait it gets its old place, and can't be dropped.
 
@@ -116,13 +144,14 @@ class AdmissionQueue:
         and no worker leaves, for such tasks alone.
         """
         if unkept:
-            self._unkept.add(task_id)
+            self._unkept[task_id] = size
         if arrival is None:
             self._arrivals += 1
             self._classes[priority].droppable[task_id] = None
-        place = Waiting(model, priority, app, lane, self._arrivals if arrival is None else arrival)
+        place = Waiting(model, priority, app, lane, self._arrivals if arrival is None else arrival, size)
         self._places[task_id] = place
         self._classes[priority].depth += 1
+        self._classes[priority].size += size
         of_app = self._waiting_of_app.setdefault(app, {})
         of_app[model] = of_app.get(model, 0) + 1
         self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now)
@@ -143,15 +172,15 @@ class AdmissionQueue:
             del self._waiting_of_app[place.app]
         of_class = self._classes[place.priority]
         of_class.depth -= 1
+        of_class.size -= place.size
         of_class.droppable.pop(task_id, None)
         of_class.rate.departed(self.now)
         return place
 
     def answered(self, task_id: str) -> None:
         """The store has the task now, or never will."""
-        if task_id not in self._unkept:
+        if self._unkept.pop(task_id, None) is None:
             return
-        self._unkept.discard(task_id)
         if place := self._places.get(task_id):
             self._count_off_unkept(place)
 
@@ -167,7 +196,26 @@ class AdmissionQueue:
 
     def settle(self, place: Waiting, charged: int, served: int) -> None:
         """The work is done: the app pays for what it got, not for what was expected."""
-        self._queue(place.model, place.priority).correct(place.app, served - charged, self.weights.get(place.app, 1.0))
+        queue = self._by_model.get(place.model, {}).get(place.priority)
+        if queue is not None:
+            queue.correct(place.app, served - charged, self.weights.get(place.app, 1.0))
+
+    def forget_model(self, model: str) -> None:
+        """It is in the catalog no more. What still waits for it goes on doing so, and is forgotten with its end."""
+        if not self.has_waiting(model):
+            self._by_model.pop(model, None)
+
+    def forget_app(self, app: str) -> None:
+        """No app has this name any more."""
+        self.weights.pop(app, None)
+        self.held.discard(app)
+        for queues in self._by_model.values():
+            for queue in queues.values():
+                queue.forget(app)
+
+    def has_lane(self, place: Waiting) -> bool:
+        """Whether a task still waits in the lane of one that waited there."""
+        return any(queue.has_lane(place.lane) for queue in self._by_model.get(place.model, {}).values())
 
     def has_waiting(self, model: str) -> bool:
         return any(map(len, self._by_model.get(model, {}).values()))
@@ -225,6 +273,10 @@ class AdmissionQueue:
     def depth(self, priority: str) -> int:
         return self._classes[priority].depth
 
+    def size(self, priority: str) -> int:
+        """In bytes."""
+        return self._classes[priority].size
+
     def _queue(self, model: str, priority: str) -> FairQueue:
         return self._by_model.setdefault(model, {}).setdefault(priority, FairQueue())
 
@@ -253,8 +305,15 @@ class AdmissionQueue:
         return before
 
     @property
-    def _capacity_of_all(self) -> int:
-        return self.capacity * len(self.priorities)
+    def _may_drop(self) -> bool:
+        """What the store does not have yet drops none, so there may be only as much of it as of the rest."""
+        classes = len(self.priorities)
+        has_room = len(self._unkept) < self.capacity * classes
+        return (
+            self.policy is QueuePolicy.DROP_LRU
+            and has_room
+            and sum(self._unkept.values()) < self.capacity_bytes * classes
+        )
 
     def _unkept_by_lane(self, model: str) -> Counter[Hashable]:
         return self._unkept_of_model.get(model, _NONE)
@@ -267,26 +326,38 @@ class AdmissionQueue:
         if not lanes:
             del self._unkept_of_model[place.model]
 
-    def _is_full(self, priority: str, more: int) -> bool:
-        """Whether so many more would be too many."""
-        if self.policy is QueuePolicy.DROP_LRU:
-            return len(self) + more > self._capacity_of_all
-        return self._classes[priority].depth + more > self.capacity
+    def _excess(self, priority: str, size: int, *, is_there: bool) -> "_Excess":
+        """How much is too much with a task of so many bytes: no more than that task itself. What came back into the
+        queue beyond its capacity is not its to make up for.
+        """
+        shares_all = self.policy is QueuePolicy.DROP_LRU
+        classes = list(self._classes.values()) if shares_all else [self._classes[priority]]
+        more, more_size = (0, 0) if is_there else (1, size)
+        tasks = sum(one.depth for one in classes) + more - self.capacity * len(classes)
+        in_all = sum(one.size for one in classes) + more_size - self.capacity_bytes * len(classes)
+        return _Excess(min(1, tasks), min(size, in_all))
 
-    def _victim(self, priority: str) -> str | None:
-        """The task that waits longest in the lowest class; never one of a higher class than that of the newcomer."""
+    def _victims(self, priority: str, excess: "_Excess") -> tuple[list[str], bool]:
+        """The tasks that wait longest in the lowest class; never one of a higher class than that of the newcomer. And
+        whether that is enough.
+        """
+        victims: list[str] = []
         not_higher = self.priorities[self.priorities.index(priority) :]
         for name in reversed(not_higher):
-            if droppable := self._classes[name].droppable:
-                return next(iter(droppable))
-        return None
+            for task_id in self._classes[name].droppable:
+                victims.append(task_id)
+                excess = excess.without(self._places[task_id].size)
+                if not excess:
+                    return victims, True
+        return victims, False
 
     def _no_room(self, priority: str) -> ResourceExhausted:
         rate = self._classes[priority].rate
         rate.refused()
         return ResourceExhausted(
             Reason.QUEUE_FULL,
-            f"the queue for priority '{priority}' is full ({self.depth(priority)} tasks wait); try again later",
+            f"the queue for priority '{priority}' is full ({self.depth(priority)} tasks wait, with "
+            f"{self.size(priority) / 2**20:.1f} MiB); try again later",
             retry_after_ms=rate.retry_after_ms(self.now),
             metadata={"policy_label": self.policy.value, "priority": priority},
         )

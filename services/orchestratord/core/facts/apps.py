@@ -52,6 +52,10 @@ class Apps:
     def find(self, name: str) -> App | None:
         return self._apps.get(name)
 
+    def has(self, name: str) -> bool:
+        """Callers without an app are as one, without a name."""
+        return not name or name in self._apps
+
     def by_key_hash(self, key_hash: str) -> App | None:
         return self._apps.get(self._by_key.get(key_hash, ""))
 
@@ -72,6 +76,11 @@ class Apps:
         """What the app means by this name of a model."""
         known = self._apps.get(app)
         return known.models.get(name, name) if known else name
+
+    def priority_of(self, app: str, asked: str) -> str:
+        """The class of a task: the one that is asked for, else the app's own."""
+        known = self._apps.get(app)
+        return asked or (known.priority if known else DEFAULT_PRIORITY)
 
     def usage(self, app: str) -> Usage:
         return self._usage.setdefault(app, Usage())

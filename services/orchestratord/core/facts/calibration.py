@@ -46,8 +46,14 @@ class Calibration:
         return *known, self.engine, self.counts
 
 
+MOST_CALIBRATIONS = 4096
+"""The one that was measured longest ago goes first."""
+
+
 @dataclass(slots=True)
 class Calibrations:
+    """Those that were measured last come last."""
+
     _known: dict[Key, Calibration] = field(default_factory=dict)
 
     def known(
@@ -63,8 +69,15 @@ class Calibrations:
     def find(self, key: Key) -> Calibration | None:
         return self._known.get(key)
 
-    def put(self, calibration: Calibration) -> None:
+    def put(self, calibration: Calibration) -> list[Calibration]:
+        """Returns what has to go for it."""
+        self._known.pop(calibration.key, None)
         self._known[calibration.key] = calibration
+        too_many = len(self._known) - MOST_CALIBRATIONS
+        return [self._known.pop(key) for key in list(self._known)[:too_many]] if too_many > 0 else []
+
+    def forget_source(self, source: str) -> list[Calibration]:
+        return [self._known.pop(key) for key in list(self._known) if key[0] == source]
 
 
 def kinds_of(devices: Sequence[Device]) -> tuple[str, ...]:

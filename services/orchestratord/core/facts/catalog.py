@@ -79,11 +79,11 @@ class Catalog:
         descriptions = self._descriptions[model.name]
         if Origin.FILE in descriptions:
             raise FailedPrecondition(
-                Reason.NOT_PERMITTED, f"model '{model.name}' is defined in the settings file; remove it there"
+                Reason.SET_ELSEWHERE, f"model '{model.name}' is defined in the settings file; remove it there"
             )
         if Origin.CALL not in descriptions:
             raise FailedPrecondition(
-                Reason.NOT_PERMITTED,
+                Reason.SET_ELSEWHERE,
                 f"model '{model.name}' comes with {model.provenance}; retire it to keep tasks from it",
             )
 
@@ -101,6 +101,14 @@ class Catalog:
         self._sources[learnt.source] = learnt
         for name in self._by_source.get(learnt.source, ()):
             _know(self._models[name], learnt)
+
+    def forget_source(self, source: str) -> SourceFacts | None:
+        """What was known of a file that no model has."""
+        return self._sources.pop(source, None)
+
+    def unclaimed_sources(self) -> list[str]:
+        """Files of no model of which something is known, in the order in which that was learnt first. Linear."""
+        return [source for source in self._sources if source not in self._by_source]
 
     def known_of(self, source: str) -> SourceFacts:
         return self._sources.get(source) or SourceFacts(source)
@@ -122,6 +130,14 @@ class Catalog:
         if model is None:
             raise NotFound(Reason.MODEL_NOT_FOUND, self._unknown(name), metadata={"model": name[:128]})
         return model
+
+    def has(self, name: str) -> bool:
+        """As the name of a model, not as an alias."""
+        return name in self._models
+
+    def is_described(self, name: str, *, without: Origin) -> bool:
+        """Whether another origin than this one says something of the model."""
+        return any(origin is not without for origin in self._descriptions.get(name, ()))
 
     def find(self, name: str) -> Model | None:
         return self._models.get(name) or self._models.get(self._aliases.get(name, ""))
@@ -195,7 +211,7 @@ class Catalog:
                 continue
             if is_model or not self._gives_way(owner, said_now.origin):
                 message = f"'{name}' already means model '{owner}'; choose another name"
-                raise AlreadyExists(Reason.INVALID_FIELD, message)
+                raise AlreadyExists(Reason.NAME_TAKEN, message)
             taken.append(name)
         return taken
 
@@ -240,7 +256,7 @@ def _refuse_overruled(said_now: Description, descriptions: Iterable[Description]
         overruled = [value for value in said(spec) if value in said(file) and _differ(spec, file, value)]
         if overruled:
             raise FailedPrecondition(
-                Reason.NOT_PERMITTED,
+                Reason.SET_ELSEWHERE,
                 f"{', '.join(overruled)} of model '{spec.name}': set in the settings file, which wins; change it there",
             )
 

@@ -10,6 +10,9 @@ import heapq
 from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, field
 
+DEBTORS_KEPT = 64
+"""Apps that have nothing waiting for the model, and had more of it than the others; they wait for it when they come."""
+
 
 @dataclass(slots=True)
 class AppTurn:
@@ -86,7 +89,12 @@ class FairQueue:
     def correct(self, app: str, tokens: float, weight: float) -> None:
         """The task took so many tokens more than it was charged for, or fewer if below 0."""
         self._virtual_times[app] = self._virtual_times.get(app, self._clock) + tokens / weight
-        self._forget_app_without_debt(app)
+        self._forget_apps_without_debt()
+
+    def forget(self, app: str) -> None:
+        """The app is gone. What still waits of it goes on with the debt that it has."""
+        if app not in self._lanes:
+            self._virtual_times.pop(app, None)
 
     def in_order(self, held: Collection[str] = ()) -> Iterator[str]:
         """The first task of every lane, those of the app that is furthest behind first; `held` apps left out."""
@@ -106,6 +114,9 @@ class FairQueue:
         """All of them; linear, for reports and for messages to all."""
         return [task_id for _, task_id in sorted(self._waiting())]
 
+    def has_lane(self, lane: Hashable) -> bool:
+        return any(lane in lanes for lanes in self._lanes.values())
+
     def lanes(self) -> Iterator[Hashable]:
         return iter(dict.fromkeys(lane for lanes in self._lanes.values() for lane in lanes))
 
@@ -122,6 +133,14 @@ class FairQueue:
     def _waiting(self) -> Iterator[tuple[int, str]]:
         return (entry for lanes in self._lanes.values() for turn in lanes.values() for entry in turn)
 
-    def _forget_app_without_debt(self, app: str) -> None:
-        if app not in self._lanes and self._virtual_times[app] <= self._clock:
-            del self._virtual_times[app]
+    def _forget_apps_without_debt(self) -> None:
+        """Those that do not wait. Of more than `DEBTORS_KEPT` the least debts are let go as well."""
+        away = [app for app in self._virtual_times if app not in self._lanes]
+        if len(away) > DEBTORS_KEPT:
+            away.sort(key=self._virtual_times.__getitem__)
+            for app in away[:-DEBTORS_KEPT]:
+                del self._virtual_times[app]
+            away = away[-DEBTORS_KEPT:]
+        for app in away:
+            if self._virtual_times[app] <= self._clock:
+                del self._virtual_times[app]

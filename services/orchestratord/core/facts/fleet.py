@@ -14,6 +14,13 @@ from orchestratord.core.facts.promise import UNPROVEN, Fingerprint
 FINGERPRINTS_KEPT = 64
 """Per node, the newest."""
 
+MOST_DEVICES = 128
+MOST_WORKERS = 1024
+"""Of one node. What it reports beyond that is not its own, or not true."""
+
+MOST_NODES = 1024
+"""Connected or expected back. With more, the one that has been away longest is forgotten."""
+
 
 class NodeState(StrEnum):
     """SUSPECT: its link has lapsed, what runs there goes on. LOST: its workers too could not be reached for long.
@@ -251,14 +258,14 @@ class Fleet:
     def move_worker(self, worker_id: str, node_id: str) -> None:
         """Its host is called so now."""
         worker = self.workers[worker_id]
-        del self._by_node[worker.node_id][worker_id]
+        _take_off(self._by_node, worker.node_id, worker_id)
         worker.node_id = node_id
         self._by_node.setdefault(node_id, {})[worker_id] = worker
 
     def remove_worker(self, worker_id: str) -> None:
         worker = self.workers.pop(worker_id)
-        del self._by_model[worker.spec.model][worker_id]
-        del self._by_node[worker.node_id][worker_id]
+        _take_off(self._by_model, worker.spec.model, worker_id)
+        _take_off(self._by_node, worker.node_id, worker_id)
         self.silent.discard(worker_id)
 
     def workers_of_model(self, model: str) -> Iterator[Worker]:
@@ -285,3 +292,9 @@ class Fleet:
 
     def usable_devices(self) -> list[Device]:
         return [device for node in self.ready_nodes() for device in node.devices.values() if device.usable]
+
+
+def _take_off(index: dict[str, dict[str, Worker]], name: str, worker_id: str) -> None:
+    del index[name][worker_id]
+    if not index[name]:
+        del index[name]

@@ -48,6 +48,11 @@ class _Account:
         return mib
 
     @property
+    def is_empty(self) -> bool:
+        is_known = self.total_mib or self.reserve_mib or self.others_mib
+        return not (is_known or self.held or self.promised or self.returning)
+
+    @property
     def returning_mib(self) -> int:
         return sum(returning.mib for returning in self.returning.values()) if self.returning else 0
 
@@ -79,6 +84,7 @@ class Ledger:
         """It is gone; what is held of it stays on the books until it is released."""
         self.set_device(device, 0, 0, 0)
         self._accounts[device].returning.clear()
+        self._close_if_empty(device)
 
     def capacity(self, device: DeviceKey) -> int:
         """The memory for workers if the device had none of them."""
@@ -151,6 +157,8 @@ class Ledger:
         """The devices that the load holds are called otherwise now."""
         held = self._loads.pop(load_id, ())
         self.charge(load_id, {to.get(device, device): self._accounts[device].let_go(load_id) for device in held})
+        for device in held:
+            self._close_if_empty(device)
 
     def release(self, load_id: str) -> None:
         """The load's memory is free, and no promise is kept for it.
@@ -160,6 +168,7 @@ class Ledger:
         self.withdraw_promise(load_id)
         for device in self._loads.pop(load_id, ()):
             self._accounts[device].let_go(load_id)
+            self._close_if_empty(device)
 
     def release_when_back(self, load_id: str, until: float) -> None:
         """The worker has ended by itself: its memory counts again once its device shows it free, or after `until`."""
@@ -173,6 +182,7 @@ class Ledger:
         for device in self._promises.pop(load_id, ()):
             account = self._accounts[device]
             account.promised_mib -= account.promised.pop(load_id)
+            self._close_if_empty(device)
 
     def expire_returns(self, now: float) -> bool:
         """The wait for memory is bounded. What is not back then counts as another program's; what no report has shown
@@ -182,12 +192,20 @@ class Ledger:
             return False
         freed = False
         for device in sorted(self._returns):
-            returning = self._accounts[device].returning
+            account = self._accounts.get(device)
+            returning = {} if account is None else account.returning
             for load_id in [load_id for load_id, entry in returning.items() if now >= entry.until]:
-                freed = freed or not returning.pop(load_id).in_others
+                freed |= not returning.pop(load_id).in_others
             if not returning:
                 self._returns.discard(device)
+                self._close_if_empty(device)
         return freed
+
+    def _close_if_empty(self, device: DeviceKey) -> None:
+        """Of a device that is gone, once nothing is on its books."""
+        account = self._accounts.get(device)
+        if account is not None and account.is_empty:
+            del self._accounts[device]
 
     def held_by(self, load_id: str, device: DeviceKey) -> int:
         account = self._accounts.get(device)

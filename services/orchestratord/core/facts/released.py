@@ -31,6 +31,10 @@ class ReleasedDevices:
     def __contains__(self, key: DeviceKey) -> bool:
         return key in self._by_key
 
+    def all(self) -> list[ReleasedDevice]:
+        """Those that were released first come first."""
+        return list(self._by_key.values())
+
     def find(self, key: DeviceKey) -> ReleasedDevice | None:
         return self._by_key.get(key)
 

@@ -6,6 +6,9 @@ from llorch.errors import NotFound, Reason, ResourceExhausted
 
 _Key = tuple[str, str]
 
+MOST_SESSIONS = 10_000
+"""About 1.5 KiB each: ids and names are short, so that a bound on their number is one on their bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -55,6 +58,8 @@ class Sessions:
     """Each ends some time after it was used last; while a task of it waits or runs, it does not end."""
 
     _sessions: dict[_Key, Session] = field(default_factory=dict)
+    _by_app: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Those that were used last come last."""
     _expires: dict[_Key, float] = field(default_factory=dict)
     _tasks: dict[_Key, int] = field(default_factory=dict)
 
@@ -89,10 +94,28 @@ class Sessions:
         key = (session.app, session.session_id)
         self._sessions[key] = session
         self._expires[key] = ends_at
+        of_app = self._by_app.setdefault(session.app, {})
+        of_app.pop(session.session_id, None)
+        of_app[session.session_id] = None
 
     def remove(self, app: str, session_id: str) -> None:
         del self._sessions[(app, session_id)]
         del self._expires[(app, session_id)]
+        del self._by_app[app][session_id]
+        if not self._by_app[app]:
+            del self._by_app[app]
+
+    def one_too_many(self) -> Session | None:
+        """Of the app that has most of them, so that none drives out those of others: the one that was used longest ago.
+        None as long as there is room, or where all are in use.
+        """
+        if len(self._sessions) <= MOST_SESSIONS:
+            return None
+        for app in sorted(self._by_app, key=lambda app: -len(self._by_app[app])):
+            for session_id in self._by_app[app]:
+                if (app, session_id) not in self._tasks:
+                    return self._sessions[(app, session_id)]
+        return None
 
     def task_came(self, app: str, session_id: str) -> None:
         key = (app, session_id)

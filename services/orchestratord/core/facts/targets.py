@@ -1,8 +1,8 @@
 """Places as people name them: a node, a GPU of it, several of its GPUs together, or a pool.
 
 garage             the node
-garage/3090        the one GPU of garage whose name has "3090" in it
-garage/0           the GPU that nvidia-smi shows as 0
+garage/3090        the one GPU of garage whose name has the word or number 3090 in it
+garage/0           the GPU that nvidia-smi shows as 0; a number of one or two digits is never a part of a name
 garage/GPU-3f2a    the GPU whose UUID begins so
 garage/3090+3060   these GPUs, together and in this order
 fast               the pool that is called so
@@ -10,12 +10,18 @@ fast               the pool that is called so
 Kept by UUID, so that the rule follows a card that moves to another slot; shown by the card's name.
 """
 
+import re
 from dataclasses import dataclass
 
-from llorch.errors import NotFound, Reason, invalid_field
+from llorch.errors import LlorchError, NotFound, Reason, invalid_field
 from orchestratord.core.facts.fleet import Device, Fleet, Node, NodeState
 
 TOGETHER = "+"
+
+_TOO_LITTLE = re.compile(r"\d{1,2}|.", re.ASCII)
+"""To be a part of a name: a number that would be an index, or a single sign."""
+_WORDS = re.compile(r"\d+|[^\W\d_]+")
+"""Of a card's name: "RTX A6000" is rtx, a and 6000, so that neither 600 nor 6 is a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,9 @@ class Place:
 def resolve(fleet: Fleet, text: str) -> Place:
     """The place that a text names. Raises NotFound with what there is, or InvalidArgument for what is ambiguous."""
     node_id, slash, devices = text.strip().partition("/")
-    if not slash and node_id not in fleet.nodes:
-        return _pool(fleet, node_id)
-    node = fleet.node(node_id)
     if not slash:
-        return Place(node_id)
+        return _node_or_pool(fleet, node_id)
+    node = fleet.node(node_id)
     device_ids = tuple(_device(node, part).device_id for part in devices.split(TOGETHER))
     if len(set(device_ids)) < len(device_ids):
         raise invalid_field("target", f"'{text[:128]}' names the same GPU twice")
@@ -78,7 +82,7 @@ def show(fleet: Fleet, place: Place) -> str:
 def why_missing(fleet: Fleet, target: str, place: Place | None) -> str:
     """Why the place can't be used, because it or a part of it is not there; empty if all of it is."""
     if place is None:
-        return f"'{target}' has never been seen"
+        return _why_unresolved(fleet, target)
     node = fleet.nodes.get(place.node_id)
     if node is None:
         renamed = next((one.node_id for one in fleet.nodes.values() if one.former == place.node_id), "")
@@ -102,27 +106,44 @@ def devices_of(node: Node, place: Place) -> tuple[str, ...]:
     return tuple(node.devices)
 
 
-def _pool(fleet: Fleet, pool_id: str) -> Place:
-    for node in fleet.nodes.values():
-        if pool_id in node.pools:
-            return Place(node.node_id, pool_id=pool_id)
+def _why_unresolved(fleet: Fleet, target: str) -> str:
+    """A node that is there may have no such card, or several of it."""
+    if target.strip().partition("/")[0] in fleet.nodes:
+        try:
+            resolve(fleet, target)
+        except LlorchError as error:
+            return error.message
+    return f"'{target}' has never been seen"
+
+
+def _node_or_pool(fleet: Fleet, name: str) -> Place:
+    """A pool that is named like its node is all of that node's that is in no other pool; the name means the node."""
+    holders = [node.node_id for node in fleet.nodes.values() if name in node.pools and node.node_id != name]
+    if name in fleet.nodes and not holders:
+        return Place(name)
+    if name in fleet.nodes or len(holders) > 1:
+        meanings = [*([f"node '{name}'"] if name in fleet.nodes else []), *(f"a pool of '{one}'" for one in holders)]
+        raise invalid_field("target", f"'{name[:128]}' means {' and '.join(meanings)}; name GPUs, as node/card")
+    if holders:
+        return Place(holders[0], pool_id=name)
     nodes = ", ".join(sorted(fleet.nodes)) or "none"
     raise NotFound(
         Reason.NODE_NOT_FOUND,
-        f"no node or pool is called '{pool_id[:128]}'; the nodes are: {nodes}; a GPU is named as node/card, for "
+        f"no node or pool is called '{name[:128]}'; the nodes are: {nodes}; a GPU is named as node/card, for "
         "example garage/3090",
     )
 
 
 def _device(node: Node, text: str) -> Device:
-    """By its id, then by its index, then by a beginning of its UUID, then by a part of its name."""
+    """By its id, its index, a beginning of its UUID, its name, or words of its name; the first that fits any counts."""
     named = text.strip()
     devices = sorted(node.devices.values(), key=lambda device: (device.index, device.device_id))
     for found in (
         [device for device in devices if device.device_id == named],
         [device for device in devices if str(device.index) == named],
         [device for device in devices if named and _begins_with(device, named)],
-        [device for device in devices if named and _plain(named) in _plain(device.name)],
+        [device for device in devices if device.name.casefold() == named.casefold()],
+        [device for device in devices if not _TOO_LITTLE.fullmatch(named) and _has_words(device.name, named)],
     ):
         if len(found) == 1:
             return found[0]
@@ -142,8 +163,15 @@ def _begins_with(device: Device, prefix: str) -> bool:
     return len(prefix) >= 4 and any(begin.lower().startswith(prefix.lower()) for begin in begins)
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace(" ", "").replace("-", "")
+def _has_words(name: str, wanted: str) -> bool:
+    """Whether the words are there, one after the other and whole, however they are joined: "rtx-3090" is "RTX 3090"."""
+    words, parts = _words(name), _words(wanted)
+    starts = range(len(words) - len(parts) + 1)
+    return bool(parts) and any(words[start : start + len(parts)] == parts for start in starts)
+
+
+def _words(text: str) -> list[str]:
+    return _WORDS.findall(text.casefold())
 
 
 def _offer(devices: list[Device]) -> str:

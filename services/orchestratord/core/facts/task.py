@@ -9,7 +9,7 @@ QUEUED ──► RUNNING ──► COMPLETED
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from llorch.errors import NotFound, Reason
@@ -20,6 +20,11 @@ from orchestratord.core.facts.rules import NO_OVERRIDES, Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget
 from orchestratord.core.facts.work import Work
 from orchestratord.core.learnt.estimates import Estimate
+
+WAITING_BYTES = 4096
+"""What a task holds while it waits, beside its payload: 2.4 KiB were measured, and what waits for it comes on top."""
+_WISH_BYTES = 256
+"""A target as it was written, and the place that it means."""
 
 
 class TaskState(StrEnum):
@@ -87,6 +92,17 @@ class TaskRequest:
     overrides: Overrides = NO_OVERRIDES
     deterministic: bool = False
 
+    def without_work(self) -> "TaskRequest":
+        """What is kept of it once the task has ended: what is shown, and what tells a repeated request."""
+        return replace(self, payload=b"", session_budget=None, wishes=None, overrides=NO_OVERRIDES)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What it holds of memory as long as it waits."""
+        said = self.wishes
+        wished = () if said is None else (*said.pin, *said.prefer, *said.avoid, *said.device_mask)
+        return len(self.payload) + WAITING_BYTES + sum(_WISH_BYTES + 4 * len(target) for target in wished)
+
 
 @dataclass(frozen=True, slots=True)
 class ChoiceEnd:
@@ -98,7 +114,9 @@ class ChoiceEnd:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A worker's result of a run. `receipt`, of a deterministic run, is serialized and opaque here."""
+    """A worker's result of a run; of one that failed, what it had used by then. `receipt`, of a deterministic run, is
+    serialized and opaque here.
+    """
 
     choices: tuple[ChoiceEnd, ...]
     tokens_in: int = 0
@@ -111,7 +129,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnd:
-    """Terminal: an answer, or as much of it as there was when the task was cancelled."""
+    """Terminal: an answer, or as much of it as there was when the task was ended early."""
 
     result: RunResult
     queue_ms: int
@@ -124,18 +142,27 @@ class TaskError:
 
     reason: Reason
     message: str
-    retryable: bool = False
     retry_after_ms: int | None = None
     field: str = ""
+
+    @property
+    def retryable(self) -> bool:
+        return self.reason.is_retryable
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Terminal: the task was ended early, by a caller or by its deadline. Its log knows how much output there is."""
+    """Terminal: the task was ended early, by a caller or by its deadline, and no worker tells what its run came to: it
+    ran nowhere, or its worker is gone or does not answer. Its log knows how much output there is; the counts of the
+    prompt are those that the worker told at the start.
+    """
 
     finish_reason: FinishReason
     queue_ms: int
     first_token_ms: int
+    tokens_in: int = 0
+    cached_tokens: int = 0
+    decode_ms: int = 0
 
 
 Terminal = TaskEnd | TaskError | Stopped
@@ -154,6 +181,8 @@ class Attempt:
     `place` is where the task waited, `charged` the tokens that its app was charged with at the start, `served` those
     that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
     began, itself included. `made_promise`: no earlier attempt can have shown output of the deterministic task.
+    `tokens_in` are those of the prompt, `cached_tokens` the part of them that was in the worker's KV cache: 0 until it
+    has begun.
     """
 
     attempt_id: str
@@ -164,11 +193,14 @@ class Attempt:
     charged: int
     began_at: float
     batch: int
+    session_id: str = ""
     expected: Estimate | None = None
     made_promise: bool = False
     served: int | None = None
     started: bool = False
     ended: bool = False
+    tokens_in: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -178,7 +210,8 @@ class Task:
     `predicted_start_ms` and `on_time` are what was predicted at its admission: the wait, and the probability that it is
     done in time, which is `on_time_forecast` corrected by how such forecasts came true. `promise` is what a
     deterministic task holds on to from its first attempt on. `waits_for` is what is away, as its readers were told;
-    `placeless_since` when it began to wait for that.
+    `placeless_since` when it began to wait for that. `stopping` is why it was ended early, while its worker still has
+    to say what its run came to: its terminal follows. `tokens_in` and `cached_tokens` are as its last attempt had them.
     """
 
     request: TaskRequest
@@ -193,6 +226,9 @@ class Task:
     first_token_at: float | None = None
     terminal: Terminal | None = None
     terminal_shown: bool = False
+    stopping: FinishReason | None = None
+    tokens_in: int = 0
+    cached_tokens: int = 0
     predicted_start_ms: int | None = None
     on_time: float | None = None
     on_time_forecast: float | None = None

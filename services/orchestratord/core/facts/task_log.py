@@ -1,7 +1,9 @@
 """The append-only output of a task, and cursors into it."""
 
 import re
-from collections.abc import Sequence
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -45,47 +47,111 @@ class Cursor:
         return cls(int(match[1]), int(match[2]))
 
 
+@dataclass(frozen=True, slots=True)
+class Packing(Generic[EntryT]):
+    """How entries become bytes. What was packed apart and is joined is what was packed together."""
+
+    pack: Callable[[Sequence[EntryT]], bytes]
+    unpack: Callable[[bytes], Sequence[EntryT]]
+    size: Callable[[EntryT], int]
+    """About how many bytes of a packed block an entry takes."""
+
+
+BLOCK_ENTRIES = 256
+BLOCK_BYTES = 32 * 1024
+_BYTES_PER_INDEX = 4
+
+
 @dataclass(slots=True)
 class TaskLog(Generic[EntryT]):
     """Entries in order, without gaps, from the current attempt only, and nothing after the seal.
 
     `first_index[seq]` is how many tokens of the same choice came before entry `seq`: the published index of its first
     token. `append` returns whether the entry was taken; a refused one is no error, it is a late message.
+
+    All but the last entries are packed, in blocks: as they came, each takes many times its bytes. `size` is how many
+    bytes the log takes, about.
     """
 
+    packing: Packing[EntryT]
     log_epoch: int = 1
-    entries: list[EntryT] = field(default_factory=list)
-    first_index: list[int] = field(default_factory=list)
+    first_index: "array[int]" = field(default_factory=lambda: array("I"))
     attempt_id: str | None = None
     sealed: bool = False
+    size: int = 0
     _tokens_of_choice: dict[int, int] = field(default_factory=dict)
+    _blocks: list[bytes] = field(default_factory=list)
+    _begins: list[int] = field(default_factory=list)
+    """The seq of the first entry of each block."""
+    _tail: list[EntryT] = field(default_factory=list)
+    """What is not packed yet."""
+    _tail_bytes: int = 0
+    _tokens_before: int = 0
+    """Of earlier attempts than the current one."""
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.first_index)
 
     @property
     def end(self) -> Cursor:
-        return Cursor(self.log_epoch, len(self.entries))
+        return Cursor(self.log_epoch, len(self))
 
     def begin_attempt(self, attempt_id: str) -> None:
         """From now on only this attempt may append; it goes on where the log ends."""
         self.attempt_id = attempt_id
+        self._tokens_before = self.tokens
 
     def append(self, attempt_id: str, entry: EntryT) -> bool:
-        if self.sealed or attempt_id != self.attempt_id or entry.seq != len(self.entries):
+        if self.sealed or attempt_id != self.attempt_id or entry.seq != len(self):
             return False
         before = self._tokens_of_choice.get(entry.choice, 0)
         self.first_index.append(before)
-        self.entries.append(entry)
+        self._tail.append(entry)
         self._tokens_of_choice[entry.choice] = before + len(entry.token_ids)
+        entry_bytes = self.packing.size(entry)
+        self._tail_bytes += entry_bytes
+        self.size += entry_bytes + _BYTES_PER_INDEX
+        if self._tail_bytes >= BLOCK_BYTES or len(self._tail) >= BLOCK_ENTRIES:
+            self._pack()
         return True
 
     def seal(self) -> None:
         """The terminal was appended: no entry follows."""
         self.sealed = True
+        self.attempt_id = None
+        self._pack()
+
+    def packed(self) -> bytes:
+        """All entries."""
+        tail = self.packing.pack(self._tail) if self._tail else b""
+        return b"".join((*self._blocks, tail))
+
+    def block_of(self, seq: int) -> tuple[int, Sequence[EntryT]]:
+        """Entries of which `seq` is one, with the seq of the first; they may be unpacked for this call."""
+        begin = len(self) - len(self._tail)
+        if seq >= begin:
+            return begin, self._tail
+        number = bisect_right(self._begins, seq) - 1
+        return self._begins[number], self.packing.unpack(self._blocks[number])
+
+    def _pack(self) -> None:
+        if not self._tail:
+            return
+        self._begins.append(len(self) - len(self._tail))
+        self._blocks.append(self.packing.pack(self._tail))
+        self._tail, self._tail_bytes = [], 0
 
     def tokens_of_choice(self, choice: int) -> int:
         return self._tokens_of_choice.get(choice, 0)
+
+    @property
+    def tokens(self) -> int:
+        """Of all choices."""
+        return sum(self._tokens_of_choice.values())
+
+    def tokens_of_attempt(self, attempt_id: str) -> int:
+        """Of the current one. Of one that another took the place of it is not known any more, and 0."""
+        return self.tokens - self._tokens_before if attempt_id == self.attempt_id else 0
 
     def choices(self) -> list[int]:
         """The choices that have output, in order."""
@@ -104,9 +170,26 @@ class TaskLog(Generic[EntryT]):
                 Reason.STREAM_RESET,
                 "after: the output that this cursor points into was started over; stream again without a cursor",
             )
-        if cursor.next_seq > len(self.entries):
+        if cursor.next_seq > len(self):
             raise InvalidArgument(
                 Reason.INVALID_CURSOR,
                 f"after: '{cursor}' lies beyond the end of the output; use the cursor of an event of this task",
             )
         return cursor.next_seq
+
+
+class LogWindow(Generic[EntryT]):
+    """The entries of a log, for one reader: it holds one block of them at a time."""
+
+    def __init__(self, log: TaskLog[EntryT]) -> None:
+        self.log = log
+        self._begin = 0
+        self._entries: Sequence[EntryT] = ()
+
+    def __len__(self) -> int:
+        return len(self.log)
+
+    def __getitem__(self, seq: int) -> EntryT:
+        if not 0 <= seq - self._begin < len(self._entries):
+            self._begin, self._entries = self.log.block_of(seq)
+        return self._entries[seq - self._begin]

@@ -59,6 +59,17 @@ class Answers:
             found = known[(app, limit)] = Lengths.of(_within(self._last(app, model), limit))
         return found
 
+    def forget_model(self, model: str) -> None:
+        self._answers.pop(model, None)
+        self._lengths.pop(model, None)
+
+    def forget_app(self, app: str) -> None:
+        for model, of_model in list(self._answers.items()):
+            if of_model.pop(app, None) is not None:
+                self._lengths.pop(model, None)
+            if not of_model:
+                del self._answers[model]
+
     def _last(self, app: str, model: str) -> Iterable[Answer]:
         of_model = self._answers.get(model, {})
         return of_model.get(app) or max(of_model.values(), key=len, default=())

@@ -23,10 +23,10 @@ def device_key(names: Iterable[str]) -> str:
 class Run:
     """A run that came to its end by itself.
 
-    `batch` is how many ran with it, itself included, on the average.
+    `batch` is how many ran with it, itself included, on the average. `app` is None where the app is gone meanwhile.
     """
 
-    app: str
+    app: str | None
     model: str
     device: str
     batch: int
@@ -61,6 +61,9 @@ _WEIGHTS = {Quantity.LOAD: 0.3}
 _WEIGHT = 0.1
 _KEPT_EVERY = 16
 
+MOST_RATES = 8192
+"""Of all models and places together; the one that was measured longest ago goes first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -77,12 +80,21 @@ class Rate:
         return f"{self.quantity} {self.model} {self.size} {self.where}"
 
 
+_Subject = tuple[Quantity, str, str]
+"""What is measured, of which model, and where."""
+
+_OF_NODES = (Quantity.LOAD, Quantity.BANDWIDTH)
+
+
 @dataclass(slots=True)
 class Rates:
     on_time: Reliability = field(default_factory=Reliability)
     answers: Answers = field(default_factory=Answers)
-    _known: dict[tuple[Quantity, str, str], dict[int, Learnt]] = field(default_factory=dict)
+    _known: dict[_Subject, dict[int, Learnt]] = field(default_factory=dict)
+    """Those that were measured last come last."""
+    _count: int = 0
     _to_keep: list[Rate] = field(default_factory=list)
+    _forgotten: list[Rate] = field(default_factory=list)
 
     def ran(self, run: Run) -> None:
         """A worker that reports no times teaches nothing of speed."""
@@ -95,7 +107,7 @@ class Rates:
             self._learn(Quantity.DECODE, run.model, run.device, run.batch, per_token)
         if run.prompt_tokens_guessed and run.tokens_in:
             self._learn(Quantity.PROMPT, run.model, "", 0, run.tokens_in / run.prompt_tokens_guessed)
-        if run.tokens_out:
+        if run.tokens_out and run.app is not None:
             self.answers.came(run.app, run.model, Answer(run.tokens_out // run.choices, run.was_cut))
 
     def held(self, model: str, took_ms: float) -> None:
@@ -160,8 +172,22 @@ class Rates:
         to_keep, self._to_keep = self._to_keep, []
         return to_keep
 
+    def take_forgotten(self) -> list[Rate]:
+        """What is not kept any more; each is given out once."""
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
+
+    def forget_model(self, model: str) -> None:
+        """Nothing is known of it any more."""
+        self.answers.forget_model(model)
+        self._forget([subject for subject in self._known if subject[1] == model])
+
+    def forget_node(self, node_id: str) -> None:
+        self._forget([subject for subject in self._known if subject[0] in _OF_NODES and subject[2] == node_id])
+
     def restore(self, rate: Rate) -> None:
-        sizes = self._known.setdefault((rate.quantity, rate.model, rate.where), {})
+        sizes = self._sizes_of((rate.quantity, rate.model, rate.where))
+        self._count += rate.size not in sizes
         sizes[rate.size] = Learnt.going_on(rate.estimate, _WEIGHTS.get(rate.quantity, _WEIGHT))
 
     def _estimate(self, quantity: Quantity, model: str, where: str = "") -> Estimate | None:
@@ -169,11 +195,32 @@ class Rates:
         return learnt[0].estimate if learnt else None
 
     def _learn(self, quantity: Quantity, model: str, where: str, size: int, value: float) -> None:
-        sizes = self._known.setdefault((quantity, model, where), {})
+        sizes = self._sizes_of((quantity, model, where))
         learnt = sizes.get(size)
         if learnt is None:
             learnt = sizes[size] = Learnt(_WEIGHTS.get(quantity, _WEIGHT))
+            self._count += 1
+            self._make_room()
         learnt.take_in(value)
         known = learnt.estimate
         if known is not None and (known.count % _KEPT_EVERY == 0 or known.count & (known.count - 1) == 0):
             self._to_keep.append(Rate(quantity, model, where, size, known))
+
+    def _sizes_of(self, subject: _Subject) -> dict[int, Learnt]:
+        """Measured now, so it goes last."""
+        sizes = self._known[subject] = self._known.pop(subject, {})
+        return sizes
+
+    def _make_room(self) -> None:
+        """Never the one that was measured just now, which is the last."""
+        while self._count > MOST_RATES and len(self._known) > 1:
+            self._forget([next(iter(self._known))])
+
+    def _forget(self, subjects: list[_Subject]) -> None:
+        for subject in subjects:
+            sizes = self._known.pop(subject)
+            self._count -= len(sizes)
+            what, model, where = subject
+            self._forgotten += [
+                Rate(what, model, where, size, of.estimate) for size, of in sizes.items() if of.estimate
+            ]

@@ -10,6 +10,7 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import Attempt
+from orchestratord.core.lives import forgetting
 from orchestratord.core.state import BrainState
 
 
@@ -18,7 +19,7 @@ def created(state: BrainState, event: AppCreated) -> App:
     old = state.apps.find(event.app.name)
     if old is not None and old.key_hash:
         raise AlreadyExists(
-            Reason.INVALID_FIELD,
+            Reason.NAME_TAKEN,
             f"an app is called '{old.name}' already; choose another name, or delete it to make a new key",
         )
     _check(state, event.app)
@@ -46,7 +47,7 @@ def updated(state: BrainState, event: AppUpdated) -> App:
     old = state.apps.get(event.app.name)
     if old.origin is Origin.FILE:
         raise FailedPrecondition(
-            Reason.NOT_PERMITTED, f"app '{old.name}' is defined in the settings file, which wins; change it there"
+            Reason.SET_ELSEWHERE, f"app '{old.name}' is defined in the settings file, which wins; change it there"
         )
     _check(state, event.app)
     return _change(state, old, replace(event.app, key_hash=old.key_hash, created_at_ms=old.created_at_ms))
@@ -60,7 +61,7 @@ def deleted(state: BrainState, event: AppDeleted) -> None:
         return
     if not old.key_hash:
         raise FailedPrecondition(
-            Reason.NOT_PERMITTED, f"app '{old.name}' is defined in the settings file and has no key; remove it there"
+            Reason.SET_ELSEWHERE, f"app '{old.name}' is defined in the settings file and has no key; remove it there"
         )
     _change(state, old, replace(old, key_hash=""))
 
@@ -94,18 +95,22 @@ def attempt_began(state: BrainState, attempt: Attempt) -> None:
 
 
 def attempt_ended(state: BrainState, attempt: Attempt) -> bool:
-    """The tokens that it really took, if they are known, replace those that were expected.
-
-    Returns whether the app was at its limit of tasks at once, so that now another one may start.
-    """
+    """Returns whether the app was at its limit of tasks at once, so that now another one may start."""
     name = attempt.place.app
     state.apps.usage(name).running -= 1
-    if attempt.served is not None:
-        state.queue.settle(attempt.place, attempt.charged, attempt.served)
-        _use_tokens(state, name, attempt.served - attempt.charged)
+    settle(state, attempt)
     was_held = name in state.queue.held
     _hold_if_at_limit(state, name)
+    if state.apps.find(name) is None and not state.apps.usage(name).running:
+        state.apps.forget_usage(name)
     return was_held and name not in state.queue.held
+
+
+def settle(state: BrainState, attempt: Attempt) -> None:
+    """The tokens that it really took replace those that were expected. Once, when they are known."""
+    if attempt.served is not None:
+        state.queue.settle(attempt.place, attempt.charged, attempt.served)
+        _use_tokens(state, attempt.place.app, attempt.served - attempt.charged)
 
 
 def _use_tokens(state: BrainState, name: str, tokens: int) -> None:
@@ -144,8 +149,7 @@ def _take_in(state: BrainState, app: App) -> None:
 
 def _take_away(state: BrainState, name: str) -> None:
     state.apps.remove(name)
-    state.queue.weights.pop(name, None)
-    state.queue.held.discard(name)
+    forgetting.app_gone(state, name)
     if not state.apps.usage(name).running:
         state.apps.forget_usage(name)
     state.look_again = True

@@ -14,7 +14,7 @@ from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.targets import Place, resolve
-from orchestratord.core.lives import model_unloading
+from orchestratord.core.lives import forgetting, model_unloading
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.placement.rule_problems import too_large
 from orchestratord.core.state import BrainState
@@ -158,7 +158,10 @@ def _sort_anew(state: BrainState, app: str) -> None:
             lane = lane_of(state, task.request, task.promise)
             if waiting.app == app and waiting.lane != lane:
                 state.queue.remove(task_id)
-                state.queue.add(task_id, model, waiting.priority, app=app, lane=lane, arrival=waiting.arrival)
+                state.queue.add(
+                    task_id, model, waiting.priority, app=app, lane=lane, arrival=waiting.arrival, size=waiting.size
+                )
+                forgetting.wait_over(state, waiting)
                 if task.placeless_since is not None:
                     state.waits_told.setdefault(lane, ())
 
@@ -174,5 +177,5 @@ def _move_misplaced(state: BrainState, model: str) -> None:
 
 def _of_file(rule: Assignment, then: str) -> FailedPrecondition:
     return FailedPrecondition(
-        Reason.NOT_PERMITTED, f"assignment '{rule.assignment_id}' is defined in the settings file, which wins; {then}"
+        Reason.SET_ELSEWHERE, f"assignment '{rule.assignment_id}' is defined in the settings file, which wins; {then}"
     )

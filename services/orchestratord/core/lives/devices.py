@@ -16,6 +16,8 @@ from orchestratord.core.lives import model_loading, model_unloading, task_life
 from orchestratord.core.placement import eviction, replicas
 from orchestratord.core.state import BrainState
 
+RELEASES_OF_FORGOTTEN_KEPT = 256
+
 PRESSURE_LASTS_S = 2.0
 """Memory that a program takes for less time than this, or that a worker held that has just ended, evicts no worker."""
 
@@ -45,7 +47,7 @@ def time_is_over(state: BrainState, subject: str) -> None:
     """
     key = _key(subject)
     due = state.released.due_at(key)
-    if due is not None and state.now >= due and (released := state.released.discard(key)):
+    if due is not None and state.now >= due and (released := _take_out(state, key)):
         state.emit(PersistRecord(released, None))
         state.look_again = True
 
@@ -69,6 +71,14 @@ def card_came(state: BrainState, node: Node, device_id: str) -> None:
         holder = state.fleet.nodes.get(released.node_id)
         if released.node_id != node.node_id and (holder is None or device_id not in holder.devices):
             _move(state, released, node.node_id)
+
+
+def let_go_of_forgotten(state: BrainState) -> None:
+    """What was released of a host that was forgotten stays so, for when it or its card comes back; so many of them."""
+    gone = [released for released in state.released.all() if released.node_id not in state.fleet.nodes]
+    for released in gone[:-RELEASES_OF_FORGOTTEN_KEPT]:
+        _take_out(state, (released.node_id, released.device_id))
+        state.emit(PersistRecord(released, None))
 
 
 def restore(state: BrainState, record: ReleasedDevice) -> None:
@@ -121,7 +131,7 @@ def _how_hard(state: BrainState, worker: Worker) -> tuple[bool, bool, bool, floa
 def _move(state: BrainState, released: ReleasedDevice, node_id: str) -> None:
     key = (released.node_id, released.device_id)
     due = state.released.due_at(key)
-    state.released.discard(key)
+    _take_out(state, key)
     moved = replace(released, node_id=node_id)
     _put(state, moved, due)
     state.emit(PersistRecord(None, moved), PersistRecord(released, None))
@@ -145,7 +155,7 @@ def _release(
 
 def _resume(state: BrainState, keys: Sequence[DeviceKey]) -> None:
     for key in keys:
-        if state.released.discard(key):
+        if _take_out(state, key):
             state.look_again = True
 
 
@@ -165,6 +175,11 @@ def _put(state: BrainState, released: ReleasedDevice, due: float | None) -> None
     state.released.put(released, due)
     if due is not None:
         state.timers.at(due, TimerKind.RESUME_DEVICE, _subject(key))
+
+
+def _take_out(state: BrainState, key: DeviceKey) -> ReleasedDevice | None:
+    state.timers.cancel(_subject(key), TimerKind.RESUME_DEVICE)
+    return state.released.discard(key)
 
 
 def _name(state: BrainState, key: DeviceKey) -> str:

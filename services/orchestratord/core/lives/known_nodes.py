@@ -2,10 +2,21 @@
 
 from collections.abc import Iterable
 
-from orchestratord.core.effects import PersistRecord
+from orchestratord.core.effects import LeaveNode, PersistRecord
 from orchestratord.core.facts.fleet import Device, Node, NodeState, Pool
 from orchestratord.core.facts.known_node import KnownDevice, KnownNode, KnownPool
+from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.lives import forgetting
 from orchestratord.core.state import BrainState
+
+
+def device_subject(node_id: str, device_id: str) -> str:
+    """Of a timer for one device; that for the node itself is its id, which has no "/"."""
+    return f"{node_id}/{device_id}"
+
+
+def node_of_subject(subject: str) -> str:
+    return subject.partition("/")[0]
 
 
 def keep(state: BrainState, node: Node) -> None:
@@ -16,10 +27,15 @@ def keep(state: BrainState, node: Node) -> None:
         node.known = known
 
 
-def forget(state: BrainState, node: Node) -> None:
+def remove(state: BrainState, node: Node) -> None:
+    """It is no node any more, once its workers, loads and drains are gone or another node's."""
     if node.known is not None:
         state.emit(PersistRecord(node.known, None))
         node.known = None
+    forget_devices(state, node, node.devices)
+    del state.fleet.nodes[node.node_id]
+    forgetting.node_gone(state, node.node_id)
+    state.emit(LeaveNode(node.node_id))
 
 
 def forget_devices(state: BrainState, node: Node, device_ids: Iterable[str]) -> None:
@@ -27,6 +43,7 @@ def forget_devices(state: BrainState, node: Node, device_ids: Iterable[str]) -> 
         state.ledger.forget_device((node.node_id, device_id))
         del node.devices[device_id]
         node.failed_at.pop(device_id, None)
+        state.timers.cancel(device_subject(node.node_id, device_id), TimerKind.NODE_GRACE)
 
 
 def restore(state: BrainState, record: KnownNode) -> None:

@@ -6,7 +6,7 @@ from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.task import Attempt, RunResult, Task, TaskState
 from orchestratord.core.learnt.answer_lengths import Answer
 from orchestratord.core.learnt.rates import Rate, Run
-from orchestratord.core.lives import session_life
+from orchestratord.core.lives import forgetting
 from orchestratord.core.placement.prediction import device_of
 from orchestratord.core.state import BrainState
 
@@ -15,24 +15,25 @@ _CUT_SHORT = frozenset({FinishReason.CANCELLED, FinishReason.DEADLINE})
 
 def run_ended(state: BrainState, attempt: Attempt, task: Task | None, result: RunResult) -> None:
     """A worker has reported the result of a run, perhaps of a task that has ended already."""
-    attempt.served = result.tokens_in + result.tokens_out
     worker = state.fleet.workers.get(attempt.worker_id)
     if task is None or worker is None:
         return
-    session_life.run_ended(state, attempt, task.request, result)
+    if not state.catalog.has(attempt.place.model):
+        return
     state.rates.held(attempt.place.model, (state.now - attempt.began_at) * 1000)
     reasons = {choice.finish_reason for choice in result.choices}
     if not reasons & _CUT_SHORT:
         state.rates.ran(_run(state, attempt, task, worker, result, was_cut=FinishReason.LENGTH in reasons))
-    elif result.tokens_out:
+    elif result.tokens_out and state.apps.has(attempt.place.app):
         tokens = result.tokens_out // len(result.choices)
         state.rates.answers.came(attempt.place.app, attempt.place.model, Answer(tokens, was_cut=True))
     _keep(state)
 
 
 def worker_loaded(state: BrainState, worker: Worker, size_mib: int | None, took_ms: float) -> None:
-    state.rates.loaded(worker.spec.model, worker.node_id, size_mib, took_ms)
-    _keep(state)
+    if state.catalog.has(worker.spec.model):
+        state.rates.loaded(worker.spec.model, worker.node_id, size_mib, took_ms)
+        _keep(state)
 
 
 def restore_rate(state: BrainState, record: Rate) -> None:
@@ -58,11 +59,12 @@ def judge_end(state: BrainState, task: Task) -> None:
 def _keep(state: BrainState) -> None:
     for rate in state.rates.take_to_keep():
         state.emit(PersistRecord(None, rate))
+    forgetting.rates_forgotten(state)
 
 
 def _run(state: BrainState, attempt: Attempt, task: Task, worker: Worker, result: RunResult, *, was_cut: bool) -> Run:
     return Run(
-        app=attempt.place.app,
+        app=attempt.place.app if state.apps.has(attempt.place.app) else None,
         model=attempt.place.model,
         device=device_of(state, worker),
         batch=(attempt.batch + len(worker.attempts) + 1) // 2,

@@ -7,13 +7,13 @@ from orchestratord.core.state import BrainState
 
 
 def learn(state: BrainState, worker: Worker) -> None:
-    """Only from engines that measure, and only if all devices of the worker are known."""
+    """Only from engines that measure, of files that a model has, and only if all devices of the worker are known."""
     spec, engine = worker.spec, worker.engine
     there = state.fleet.nodes[worker.node_id].devices
     devices = [there[device_id] for device_id in spec.device_ids if device_id in there]
     if engine is None or len(devices) != len(spec.device_ids) or len(engine.memory_mib) != len(devices):
         return
-    if not any(engine.memory_mib):
+    if not any(engine.memory_mib) or not state.catalog.by_source(spec.source):
         return
     measured = Calibration(
         source=spec.source,
@@ -27,9 +27,14 @@ def learn(state: BrainState, worker: Worker) -> None:
     )
     before = state.calibrations.find(measured.key)
     if before != measured:
-        state.calibrations.put(measured)
         state.emit(PersistRecord(before, measured))
+    _put(state, measured)
 
 
 def restore(state: BrainState, record: Calibration) -> None:
-    state.calibrations.put(record)
+    _put(state, record)
+
+
+def _put(state: BrainState, calibration: Calibration) -> None:
+    for oldest in state.calibrations.put(calibration):
+        state.emit(PersistRecord(oldest, None))

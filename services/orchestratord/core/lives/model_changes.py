@@ -12,7 +12,7 @@ from orchestratord.core.facts.fleet import Leaving
 from orchestratord.core.facts.model import Description, Model, ModelRecord, Origin
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import TaskError
-from orchestratord.core.lives import model_unloading, task_life
+from orchestratord.core.lives import forgetting, model_unloading, task_life
 from orchestratord.core.state import BrainState
 
 Options = tuple[object, ...]
@@ -48,7 +48,8 @@ def deleted(state: BrainState, event: ModelDeleted) -> None:
     model = state.catalog.get(event.model)
     _refuse_if_used(state, model, "delete it")
     state.catalog.refuse_to_delete(model)
-    _propose(state, model.name, model_record(model.name, model.state, None))
+    stays = state.catalog.is_described(model.name, without=Origin.CALL)  # by a package, for example: as it is, retired
+    _propose(state, model.name, model_record(model.name, model.state, None) if stays else None)
 
 
 def withdrawn(state: BrainState, name: str, origin: Origin) -> None:
@@ -82,17 +83,18 @@ def _follow(state: BrainState, name: str, old: Options | None) -> None:
     if new is None:
         _forget(state, name)
     if old is not None and new != old:
+        state.load_failures.pop(name, None)  # that was another load
+        forgetting.file_left(state, str(old[0]))  # its source comes first
         for worker in list(state.fleet.workers_of_model(name)):
             model_unloading.leave(state, worker, Leaving.CHANGED)
 
 
 def _forget(state: BrainState, name: str) -> None:
     """Nothing is known of the model any more. Tasks and loads may have come while its end was being stored."""
-    state.demand.forget(name)
-    state.load_failures.pop(name, None)
     model_unloading.give_up_loads(state, name)
     gone = TaskError(Reason.MODEL_NOT_FOUND, f"model '{name}' was deleted while this task waited for it")
     task_life.fail_waiting(state, name, gone)
+    forgetting.model_gone(state, name)
 
 
 def _loads_as(state: BrainState, name: str) -> Options | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from llorch.errors import Reason
+from llorch.errors import Reason, ResourceExhausted
 from llorch.options.model import LoadOptions
 from llorch.options.option import values_of
 from orchestratord.core.effects import Narrate, StageModel, StartWorker
@@ -26,8 +26,20 @@ from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.placement.worker_specs import what_to_load
 from orchestratord.core.state import BrainState
 
+MOST_LOADS = 1024
+"""From this many on, callers are asked to wait with further ones. Tasks may still have models loaded."""
+_LOADS_RETRY_MS = 10_000
+
 LOOKS_AT_ONCE = 16
 """Models for which a place is looked for after one event."""
+
+FAILURE_SHOWN_S = 600.0
+"""How long a failed load is shown: as long as finished tasks are by default, longer than it takes to try again."""
+
+_OF_OTHER_CALLS = frozenset({Reason.INVALID_FIELD, Reason.UNKNOWN_FIELD, Reason.MALFORMED_REQUEST})
+"""They say of the command to the node that it was wrong. To those that wait for the model they would say that of their
+own request.
+"""
 
 _TOLD_AT_MOST = 32
 """Readers of this many tasks are told what they wait for; those of tasks further back when their turn is near."""
@@ -89,11 +101,22 @@ def load_asked(state: BrainState, event: ModelLoadAsked) -> str:
     load.places = event.places
     looked = outlook(state, model, load.lane, places=event.places)
     availability.refuse_if_nowhere(state, model, load.lane, looked, event.places)
+    _refuse_too_many(state)
     state.refusals.pop(model.name, None)
     state.loads.add(load)
     if looked.plan is not None:
         _carry_out(state, model, load, looked)
     return load.load_id
+
+
+def _refuse_too_many(state: BrainState) -> None:
+    if len(state.loads) >= MOST_LOADS:
+        raise ResourceExhausted(
+            Reason.TOO_MANY_CALLS,
+            f"{len(state.loads)} loads are under way or wait for a place already; `llorch ps` lists them; wait for "
+            "some of them, or unload models",
+            retry_after_ms=_LOADS_RETRY_MS,
+        )
 
 
 def staged(state: BrainState, event: ModelStaged) -> None:
@@ -152,12 +175,25 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
     if node is not None and reason is Reason.DRAINING:
         suspect(state, node)
         return
-    error = TaskError(reason, message, retryable=reason in availability.PASSES)
-    state.refusals.setdefault(name, {})[node_id] = error
+    if not state.catalog.has(name):
+        return
+    if reason in _OF_OTHER_CALLS:
+        reason = Reason.MODEL_LOAD_FAILED
+    state.refusals.setdefault(name, {})[node_id] = TaskError(reason, message)
     before = state.load_failures.get(name)
     in_a_row = 1 if before is None else before.in_a_row + 1
     state.load_failures[name] = LoadFailure(name, node_id, reason, message, state.now, in_a_row, worker_id)
     state.timers.at(state.now + availability.retry_after_s(state, name), TimerKind.RETRY_LOAD, name)
+    state.timers.at(state.now + FAILURE_SHOWN_S, TimerKind.FORGET_FAILURE, name)
+
+
+def forget_failure(state: BrainState, name: str) -> None:
+    """The last one was long ago: nothing has tried to load the model since, and what is to stay loaded is tried more
+    often.
+    """
+    failure = state.load_failures.get(name)
+    if failure is not None and state.now - failure.at >= FAILURE_SHOWN_S:
+        del state.load_failures[name]
 
 
 def suspect(state: BrainState, node: Node) -> None:

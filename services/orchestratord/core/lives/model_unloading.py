@@ -43,7 +43,7 @@ def unload_asked(state: BrainState, event: ModelUnloadAsked) -> list[str]:
     model = state.catalog.get(event.model)
     if replicas.least(state, model.name):
         raise FailedPrecondition(
-            Reason.NOT_PERMITTED,
+            Reason.OTHER_STATE_NEEDED,
             f"model '{model.name}' is to stay loaded by an assignment; change that first (`llorch assignments`)",
         )
     workers = [worker for worker in state.fleet.workers_of_model(model.name) if worker.serves]

@@ -19,11 +19,7 @@ def take_over(state: BrainState, node: Node) -> bool:
         _move(state, worker, node)
     devices.renamed(state, node, former.node_id)
     pools.renamed(state, node, former.node_id)
-    for refusals in state.refusals.values():
-        refusals.pop(former.node_id, None)
-    known_nodes.forget_devices(state, former, former.devices)
-    known_nodes.forget(state, former)
-    del state.fleet.nodes[former.node_id]
+    known_nodes.remove(state, former)
     node.former = former.node_id
     state.emit(WarnOfNode(node.node_id, _told(state, node)))
     return True

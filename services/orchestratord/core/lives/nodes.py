@@ -7,11 +7,22 @@ import math
 from functools import partial
 
 from llorch.device_kind import DeviceKind
-from llorch.errors import Aborted, FailedPrecondition, Reason
+from llorch.errors import Aborted, FailedPrecondition, Reason, ResourceExhausted
 from llorch.worker_state import TERMINAL, WorkerState
-from orchestratord.core.effects import StopWorker, WarnOfNode
+from orchestratord.core.effects import PersistRecord, StopWorker, WarnOfNode
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported, NodeTroubled
-from orchestratord.core.facts.fleet import Device, Leaving, Node, NodeState, Snapshot, Worker, WorkerReported
+from orchestratord.core.facts.fleet import (
+    MOST_DEVICES,
+    MOST_NODES,
+    MOST_WORKERS,
+    Device,
+    Leaving,
+    Node,
+    NodeState,
+    Snapshot,
+    Worker,
+    WorkerReported,
+)
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.facts.timers import TimerKind
@@ -28,12 +39,18 @@ from orchestratord.core.lives import (
 from orchestratord.core.placement.availability import Wait
 from orchestratord.core.state import BrainState
 
+_CLAIMED_TWICE = "which is connected or may come back: two hosts claim one thing"
+
+_REFUSALS_TOLD = 64
+"""Claims of one link that are warned of; all further ones are refused without a word."""
+
 
 def register(state: BrainState, event: NodeRegistered) -> None:
     """A node's link begins. The newest link wins; what still comes over an older one is dropped.
 
     A pool manager that was restarted knows no earlier commands; workers that it does not report are gone.
     """
+    _make_room(state, event)
     old = state.fleet.nodes.get(event.node_id)
     node = Node(
         node_id=event.node_id,
@@ -82,7 +99,7 @@ def forget(state: BrainState, event: NodeForgotten) -> None:
     node = state.fleet.node(event.node_id)
     if node.state is NodeState.READY:
         raise FailedPrecondition(
-            Reason.NOT_PERMITTED,
+            Reason.OTHER_STATE_NEEDED,
             f"node '{node.node_id}' is connected; stop its pool manager first, then forget it",
         )
     records = [node.known, *state.drains.on_node(node.node_id)]
@@ -96,17 +113,51 @@ def _forget(state: BrainState, node_id: str) -> None:
     if node is None:
         return
     for drain in state.drains.on_node(node_id):
-        state.drains.discard(drain.pool_id)
-    if node.state is NodeState.READY:
-        node.known = None
-        return
+        pools.take_out(state, drain)
+    node.known = None
+    if node.state is not NodeState.READY:
+        _remove(state, node)
+
+
+def _remove(state: BrainState, node: Node) -> None:
     for worker in state.fleet.workers_on(node.node_id):
         worker_life.gone(state, worker, f"node '{node.node_id}' was forgotten")
     model_loading.give_up_loads(state, node.node_id)
-    known_nodes.forget_devices(state, node, node.devices)
+    for failure in [failure for failure in state.load_failures.values() if failure.node_id == node.node_id]:
+        del state.load_failures[failure.model]
+    known_nodes.remove(state, node)
+    devices.let_go_of_forgotten(state)
     state.look_again = True
-    del state.fleet.nodes[node.node_id]
     offered_models.withdraw_what_is_gone(state)
+
+
+def _make_room(state: BrainState, event: NodeRegistered) -> None:
+    """Hosts may come with a new name each time. The one that was silent for longest goes, as if its operator had
+    forgotten it; a newcomer is refused where all are connected.
+    """
+    others = [node for node in state.fleet.nodes.values() if not node.host_id or node.host_id != event.host_id]
+    while event.node_id not in state.fleet.nodes and len(others) >= MOST_NODES:
+        away = [node for node in others if node.state is not NodeState.READY and not _is_heard_of(state, node)]
+        if not away:
+            raise ResourceExhausted(
+                Reason.TOO_MANY_CALLS,
+                f"this orchestrator has {len(others)} nodes, all connected, and takes no more; connect this one to "
+                "another orchestrator",
+            )
+        oldest = min(away, key=lambda node: (node.last_report_at, node.node_id))
+        others.remove(oldest)
+        for drain in state.drains.on_node(oldest.node_id):
+            pools.take_out(state, drain)
+            state.emit(PersistRecord(drain, None))
+        _remove(state, oldest)
+        silent_s = round(state.now - oldest.last_report_at)
+        state.emit(
+            WarnOfNode(
+                oldest.node_id,
+                f"node '{oldest.node_id}' was silent for {silent_s} s and is forgotten for '{event.node_id}': this "
+                f"orchestrator keeps {MOST_NODES} nodes; give hosts names that stay (node_id in [pool_manager])",
+            )
+        )
 
 
 def check_leases(state: BrainState) -> None:
@@ -125,9 +176,9 @@ def check_leases(state: BrainState) -> None:
     _fail_if_no_device_comes(state)
 
 
-def grace_over(state: BrainState, node_id: str) -> None:
+def grace_over(state: BrainState, subject: str) -> None:
     """The node, or a device of it, was silent for the whole grace: tasks stop waiting for it, unless it is back."""
-    if node_id in state.fleet.nodes:
+    if known_nodes.node_of_subject(subject) in state.fleet.nodes:
         state.look_again = True
 
 
@@ -188,10 +239,13 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
 def _take_in_workers(state: BrainState, node: Node, snapshot: Snapshot) -> None:
     for reported in snapshot.workers:
         worker = state.fleet.workers.get(reported.spec.worker_id)
-        if worker is None or worker.node_id == node.node_id or node_renaming.came_with_its_card(state, node, worker):
+        if worker is None and len(state.fleet.workers_on(node.node_id)) >= MOST_WORKERS:
+            _refuse(state, node, "workers", f"it has more than {MOST_WORKERS} workers")
+        elif worker is None or worker.node_id == node.node_id or node_renaming.came_with_its_card(state, node, worker):
             _take_in_worker(state, node, worker, reported)
         else:
-            _refuse(state, node, worker.worker_id, f"worker '{worker.worker_id}' is one of node '{worker.node_id}'")
+            what = f"worker '{worker.worker_id}' is one of node '{worker.node_id}'"
+            _refuse(state, node, worker.worker_id, f"{what}, {_CLAIMED_TWICE}")
 
 
 def _take_in_device(state: BrainState, node: Node, device: Device) -> None:
@@ -204,7 +258,8 @@ def _take_in_device(state: BrainState, node: Node, device: Device) -> None:
         node.failed_at.pop(device.device_id, None)
     elif device.device_id not in node.failed_at:
         node.failed_at[device.device_id] = state.now
-        state.timers.at(state.now + state.config.no_device_grace_s, TimerKind.NODE_GRACE, node.node_id)
+        subject = known_nodes.device_subject(node.node_id, device.device_id)
+        state.timers.at(state.now + state.config.no_device_grace_s, TimerKind.NODE_GRACE, subject)
     if before is None or before.usable is not device.usable or state.ledger.available(key) > had_mib:
         state.look_again = True
     if device.usable:
@@ -213,13 +268,17 @@ def _take_in_device(state: BrainState, node: Node, device: Device) -> None:
 
 def _is_its_own(state: BrainState, node: Node, device: Device) -> bool:
     """Of a card that is new to the node. It may have moved from a node that is away, where it is not any more then."""
+    if len(node.devices) >= MOST_DEVICES:
+        _refuse(state, node, "devices", f"it has more than {MOST_DEVICES} devices")
+        return False
     if device.kind is not DeviceKind.CUDA:  # ids of others are unique on their node alone
         return True
     for other in state.fleet.nodes.values():
         if other is node or device.device_id not in other.devices:
             continue
         if other.state is NodeState.READY:
-            _refuse(state, node, device.device_id, f"{device.name} ({device.device_id}) is of node '{other.node_id}'")
+            what = f"{device.name} ({device.device_id}) is of node '{other.node_id}'"
+            _refuse(state, node, device.device_id, f"{what}, {_CLAIMED_TWICE}")
             return False
         known_nodes.forget_devices(state, other, [device.device_id])
     return True
@@ -227,9 +286,9 @@ def _is_its_own(state: BrainState, node: Node, device: Device) -> bool:
 
 def _refuse(state: BrainState, node: Node, thing: str, why: str) -> None:
     """What is told again and again is refused silently from the second time on."""
-    if thing not in node.refused:
+    if thing not in node.refused and len(node.refused) < _REFUSALS_TOLD:
         node.refused.add(thing)
-        state.emit(WarnOfNode(node.node_id, f"{why}, which is connected or may come back: two hosts claim one thing"))
+        state.emit(WarnOfNode(node.node_id, why))
 
 
 def _take_in_worker(state: BrainState, node: Node, worker: Worker | None, reported: WorkerReported) -> None:
@@ -302,6 +361,6 @@ def _fail_if_no_device_comes(state: BrainState) -> None:
     if state.now - state.no_device_since < state.config.no_device_grace_s:
         return
     message = "no GPU host with a device is connected any more; see `llorch gpus`, and to pool-managerd there"
-    error, wait = TaskError(Reason.NO_DEVICE, message, retryable=True), Wait(("a GPU host",), "a GPU host")
+    error, wait = TaskError(Reason.NO_DEVICE, message), Wait(("a GPU host",), "a GPU host")
     for model in list(state.queue.models()):
         model_loading.refuse(state, [state.tasks[task_id] for task_id in state.queue.waiting_for(model)], error, wait)

@@ -93,13 +93,19 @@ def renamed(state: BrainState, node: Node, former: str) -> None:
         pool_id = node.node_id + drain.pool_id.removeprefix(former)
         moved = replace(drain, pool_id=pool_id, node_id=node.node_id)
         due = state.drains.due_at(drain.pool_id)
-        state.drains.discard(drain.pool_id)
+        take_out(state, drain)
         _put(state, moved, due)
         state.emit(PersistRecord(None, moved), PersistRecord(drain, None))
 
 
 def restore(state: BrainState, record: Drain) -> None:
     _put(state, record, state.time_of(record.deadline_ms))
+
+
+def take_out(state: BrainState, drain: Drain) -> None:
+    """The pool is drained no more."""
+    state.drains.discard(drain.pool_id)
+    state.timers.cancel(drain.pool_id, TimerKind.DRAIN_DEADLINE)
 
 
 def staged_model_deleted(state: BrainState, event: StagedModelDeleted) -> None:
@@ -115,7 +121,7 @@ def _end_attempt(state: BrainState, drain: Drain, attempt_id: str) -> None:
     task = state.tasks.get(attempt.task_id)
     if task is not None and not task.is_finished and task.attempt is attempt:
         message = f"pool '{drain.pool_id}' was drained before the task was finished; send the request again"
-        task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.DRAINING, message, retryable=True))
+        task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.DRAINING, message))
 
 
 def _finish_if_empty(state: BrainState, drain: Drain) -> None:
@@ -127,11 +133,12 @@ def _finish_if_empty(state: BrainState, drain: Drain) -> None:
         return
     state.look_again = True
     if drain.after is AfterDrain.RELOAD:
-        state.drains.discard(drain.pool_id)
+        take_out(state, drain)
         state.emit(PersistRecord(drain, None))
         for ran in drain.ran:
             _start_again(state, drain, ran.model, ran.device_ids)
         return
+    state.timers.cancel(drain.pool_id, TimerKind.DRAIN_DEADLINE)
     drained = replace(drain, is_drained=True)
     state.drains.put(drained, state.drains.due_at(drain.pool_id))
     state.emit(PersistRecord(drain, drained))

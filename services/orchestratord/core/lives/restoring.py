@@ -22,6 +22,7 @@ from orchestratord.core.lives import (
     assignment_changes,
     decision_record,
     devices,
+    forgetting,
     known_nodes,
     learning,
     measuring,
@@ -74,6 +75,7 @@ def recovery_over(state: BrainState, _: str) -> None:
     for name in list(state.queue.models()):
         if state.catalog.find(name) is None:
             task_life.fail_waiting(state, name, TaskError(Reason.MODEL_NOT_FOUND, _nowhere(name)))
+    forgetting.unclaimed_files(state)
     state.look_again = True
 
 
@@ -89,9 +91,7 @@ def task_restored(state: BrainState, event: TaskRestored) -> None:
         return
     task.state, task.terminal, ended_ago_s = event.ended
     task.terminal_shown = True
-    state.finished[task.task_id] = None
-    left_s = state.config.task_retention_s - ended_ago_s
-    state.timers.at(state.now + left_s, TimerKind.RETENTION, task.task_id)
+    task_life.keep_finished(state, task, state.config.task_retention_s - ended_ago_s)
 
 
 def _wait_again(state: BrainState, task: Task) -> None:

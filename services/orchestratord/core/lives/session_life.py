@@ -32,20 +32,31 @@ def turn_goes_on(state: BrainState, request: TaskRequest) -> None:
         state.sessions.task_came(request.app, request.session_id)
 
 
-def run_ended(state: BrainState, attempt: Attempt, request: TaskRequest, result: RunResult) -> None:
-    """The usage of a run counts, also that of a cancelled task; and its worker has the conversation cached now."""
-    session = state.sessions.find(request.app, request.session_id)
-    if session is None:
+def run_ended(state: BrainState, attempt: Attempt, result: RunResult, *, has_failed: bool) -> None:
+    """The usage of a run counts, however it ended; and its worker may have the conversation cached now."""
+    session = state.sessions.find(attempt.place.app, attempt.session_id)
+    if session is None or not (result.tokens_in or result.tokens_out):
         return
-    is_there = attempt.worker_id in state.fleet.workers
     used = replace(
         session,
         tokens=session.tokens + result.tokens_in + result.tokens_out,
         busy_ms=session.busy_ms + result.prefill_ms + result.decode_ms,
-        worker_id=attempt.worker_id if is_there else "",
-        warm_tokens=result.tokens_in + result.tokens_out if is_there else 0,
     )
+    if result.choices and not has_failed:
+        is_there = attempt.worker_id in state.fleet.workers
+        warm_tokens = _left_in_cache(result) if is_there else 0
+        used = replace(used, worker_id=attempt.worker_id if is_there else "", warm_tokens=warm_tokens)
+    elif has_failed and attempt.worker_id == session.worker_id:
+        used = replace(used, worker_id="", warm_tokens=0)
     _put(state, session, used)
+
+
+def _left_in_cache(result: RunResult) -> int:
+    """The prompt and one answer, of the longest choice: a conversation goes on from one. Of a run that was ended before
+    its first token, what it has found there.
+    """
+    answer = max(choice.tokens_out for choice in result.choices)
+    return result.tokens_in + answer if answer else result.cached_tokens
 
 
 def turn_ended(state: BrainState, request: TaskRequest) -> None:
@@ -95,8 +106,11 @@ def _keep(state: BrainState, session: Session) -> None:
     state.sessions.put(session, ends_at)
     if not state.sessions.is_busy(session):
         state.timers.at(ends_at, TimerKind.SESSION, session.record_key)
+    if (oldest := state.sessions.one_too_many()) is not None:
+        _remove(state, oldest)
 
 
 def _remove(state: BrainState, session: Session) -> None:
     state.sessions.remove(session.app, session.session_id)
+    state.timers.cancel(session.record_key, TimerKind.SESSION)
     state.emit(PersistRecord(session, None))

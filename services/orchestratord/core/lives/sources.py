@@ -6,6 +6,7 @@ from llorch.gguf.facts import ModelFacts
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import ModelVerified
 from orchestratord.core.facts.model import SourceFacts
+from orchestratord.core.lives import forgetting
 from orchestratord.core.state import BrainState
 
 
@@ -17,8 +18,7 @@ def learnt(state: BrainState, source: str, *, size_mib: int, facts: ModelFacts |
         source, size_mib, facts or (before.facts if is_same else None), digest or (before.digest if is_same else "")
     )
     if after != before:
-        state.catalog.learn(after)
-        state.emit(PersistRecord(before, after))
+        _learn(state, before, after)
 
 
 def verified(state: BrainState, event: ModelVerified) -> str:
@@ -27,10 +27,16 @@ def verified(state: BrainState, event: ModelVerified) -> str:
     if before.digest:
         return before.digest
     after = replace(before, digest=event.digest)
-    state.catalog.learn(after)
-    state.emit(PersistRecord(before, after))
+    _learn(state, before, after)
     return after.digest
 
 
 def restore_source(state: BrainState, record: SourceFacts) -> None:
     state.catalog.learn(record)
+
+
+def _learn(state: BrainState, before: SourceFacts, after: SourceFacts) -> None:
+    state.catalog.learn(after)
+    state.emit(PersistRecord(before, after))
+    if not state.catalog.by_source(after.source):
+        forgetting.unclaimed_files(state)

@@ -14,7 +14,7 @@ from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt, Task, TaskState
-from orchestratord.core.lives import app_changes, decision_record, learning, model_unloading
+from orchestratord.core.lives import app_changes, decision_record, forgetting, learning, model_unloading
 from orchestratord.core.placement import prediction, promises
 from orchestratord.core.placement.workers import place_task
 from orchestratord.core.state import BrainState
@@ -55,14 +55,18 @@ def release_if_done(state: BrainState, attempt: Attempt) -> None:
     """The worker may forget a run once it is over there and its task's terminal is visible here."""
     task = state.tasks.get(attempt.task_id)
     shown = task is None or task.terminal_shown or task.attempt is not attempt
-    if attempt.ended and shown and attempt.worker_id in state.fleet.workers:
+    if not attempt.ended or not shown:
+        return
+    if attempt.worker_id in state.fleet.workers:
         state.emit(ReleaseRuns(attempt.worker_id, (attempt.attempt_id,)))
+    if task is not None and task.attempt is attempt:
+        task.attempt = None
 
 
 def cancel_attempt(state: BrainState, task: Task) -> None:
     """Tell the worker; the slot is free when the worker reports the end of the run."""
     if task.attempt is not None and not task.attempt.ended:
-        state.emit(CancelRun(task.attempt.worker_id, task.attempt.attempt_id))
+        state.emit(CancelRun(task.attempt.worker_id, task.attempt.attempt_id, keeps_output=True))
 
 
 def cancel_again(state: BrainState, worker: Worker) -> None:
@@ -71,7 +75,7 @@ def cancel_again(state: BrainState, worker: Worker) -> None:
         attempt = state.attempts[attempt_id]
         task = state.tasks.get(attempt.task_id)
         if task is None or task.is_finished or task.attempt is not attempt:
-            state.emit(CancelRun(worker.worker_id, attempt_id))
+            state.emit(CancelRun(worker.worker_id, attempt_id, keeps_output=True))
 
 
 def _next_start(state: BrainState, model: str) -> tuple[Task, Worker] | None:
@@ -97,6 +101,7 @@ def _worker_for(state: BrainState, task: Task) -> Worker | None:
 def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     charged = prediction.expected_tokens(state, task.request)
     place = state.queue.take(task.task_id, charged)
+    forgetting.wait_over(state, place)
     task.move_to(TaskState.RUNNING)
     task.end_wait()
     task.attempts += 1
@@ -111,6 +116,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
         charged=charged,
         began_at=state.now,
         batch=batch,
+        session_id=task.request.session_id,
         made_promise=made_promise,
         expected=prediction.service_ms(state, task.request, worker, batch),
     )

@@ -1,6 +1,8 @@
 """Tasks end: with an answer, an error, a cancel or a deadline. Exactly one terminal each."""
 
-from llorch.errors import Reason
+from dataclasses import replace
+
+from llorch.errors import Reason, ResourceExhausted
 from llorch.finish_reason import FinishReason
 from orchestratord.core.effects import AppendTerminal, ForgetTask, Narrate, PersistTerminal
 from orchestratord.core.events import (
@@ -8,6 +10,8 @@ from orchestratord.core.events import (
     AttemptFirstToken,
     AttemptStarted,
     AttemptUnknown,
+    OutputsTooLarge,
+    OutputTooLarge,
     ReaderAttached,
     ReaderLeft,
     TaskCancelled,
@@ -27,14 +31,22 @@ from orchestratord.core.facts.task import (
     Terminal,
 )
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import learning, session_life, task_dispatch
+from orchestratord.core.lives import forgetting, learning, session_life, task_dispatch, token_usage
 from orchestratord.core.placement import prediction, promises, replicas
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState
 
-EXPIRED_IDS_KEPT = 100_000
+STOPS_WITHIN_S = 1.0
+"""A cancelled run ends within a step of its engine, in a prompt within a quarter of a second."""
+
+MOST_READERS = 4096
+"""Of all tasks together. One that does not read holds up to 100 KiB, until it is dropped."""
+MOST_READERS_OF_TASK = 64
+_READERS_RETRY_MS = 1000
 
 _CLOSE_TO_DEADLINE_S = 0.1
+_CUT_SHORT = frozenset({FinishReason.CANCELLED, FinishReason.DEADLINE})
+_MIB = 1024 * 1024
 
 
 def attempt_started(state: BrainState, event: AttemptStarted) -> None:
@@ -42,8 +54,10 @@ def attempt_started(state: BrainState, event: AttemptStarted) -> None:
     attempt = state.attempts.get(event.attempt_id)
     if attempt is not None and not attempt.started:
         attempt.started = True
+        attempt.tokens_in, attempt.cached_tokens = event.tokens_in, event.cached_tokens
         if task := _task_of(state, event.attempt_id):
             task.started_at = state.now
+            task.tokens_in, task.cached_tokens = event.tokens_in, event.cached_tokens
 
 
 def attempt_first_token(state: BrainState, event: AttemptFirstToken) -> None:
@@ -59,14 +73,22 @@ def attempt_ended(state: BrainState, event: AttemptEnded) -> None:
         return
     task = state.tasks.get(attempt.task_id)
     if isinstance(event.outcome, RunResult):
+        token_usage.attempt_used(state, attempt, event.outcome)
         learning.run_ended(state, attempt, task, event.outcome)
-    if task is not None and not task.is_finished and task.attempt is attempt:
-        _conclude(state, task, event.outcome)
+    else:
+        token_usage.attempt_used(state, attempt, event.used or RunResult(()), has_failed=True)
+    if task is not None and task.attempt is attempt:
+        if task.stopping is not None:
+            _stopped(state, task, event.used if isinstance(event.outcome, TaskError) else event.outcome)
+        elif not task.is_finished:
+            _conclude(state, task, event.outcome)
     task_dispatch.free_slot(state, attempt)
 
 
 def _conclude(state: BrainState, task: Task, outcome: RunResult | TaskError) -> None:
     """What the end of the present attempt means for its task."""
+    if isinstance(outcome, RunResult):
+        outcome = _of_all_attempts(state, task, outcome)
     reasons = {choice.finish_reason for choice in outcome.choices} if isinstance(outcome, RunResult) else set()
     if isinstance(outcome, TaskError):
         finish(state, task, TaskState.FAILED, outcome)
@@ -87,8 +109,12 @@ def attempt_unknown(state: BrainState, event: AttemptUnknown) -> None:
 def lose_attempt(state: BrainState, attempt: Attempt, what_happened: str) -> None:
     """The attempt is gone with its worker. Trying again elsewhere comes with failover; until then the task fails."""
     task = state.tasks.get(attempt.task_id)
-    if task is not None and not task.is_finished and task.attempt is attempt:
-        finish(state, task, TaskState.FAILED, _lost(what_happened))
+    token_usage.attempt_lost(state, attempt)
+    if task is not None and task.attempt is attempt:
+        if task.stopping is not None:
+            _stopped(state, task)
+        elif not task.is_finished:
+            finish(state, task, TaskState.FAILED, _lost(what_happened))
     task_dispatch.free_slot(state, attempt)
 
 
@@ -102,9 +128,22 @@ def cancel(state: BrainState, event: TaskCancelled) -> CancelOutcome:
 
 
 def stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishReason) -> None:
-    """End a task early: its terminal at once, its slot when the worker has stopped."""
-    finish(state, task, final, Stopped(finish_reason, *_times(task)))
+    """End a task early. If it runs, its terminal follows with what its worker says that the run came to, and its slot
+    is free then; a worker that does not say so soon is not waited for.
+    """
+    if task.attempt is None or task.attempt.ended:
+        finish(state, task, final, _cut_off(state, task, finish_reason))
+        return
+    _leave(state, task, final)
+    task.stopping = finish_reason
     task_dispatch.cancel_attempt(state, task)
+    state.timers.at(state.now + STOPS_WITHIN_S, TimerKind.STOP, task.task_id)
+
+
+def stop_wait_over(state: BrainState, task_id: str) -> None:
+    task = state.tasks.get(task_id)
+    if task is not None and task.stopping is not None:
+        _stopped(state, task)
 
 
 def tell_running(state: BrainState, worker: Worker, sentence: str) -> None:
@@ -122,12 +161,51 @@ def fail_waiting(state: BrainState, model: str, error: TaskError) -> None:
 
 
 def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) -> None:
+    _leave(state, task, final)
+    _give_terminal(state, task, terminal)
+
+
+def _leave(state: BrainState, task: Task, final: TaskState) -> None:
     if task.task_id in state.queue:
-        state.queue.remove(task.task_id)
+        forgetting.wait_over(state, state.queue.remove(task.task_id))
     task.move_to(final)
-    task.terminal = terminal
+    state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START, TimerKind.READER_GRACE)
     session_life.turn_ended(state, task.request)
     learning.judge_end(state, task)
+    task.request = task.request.without_work()
+
+
+def _stopped(state: BrainState, task: Task, result: RunResult | None = None) -> None:
+    """The terminal of a task that was ended early: with the result of its run, or without it as much as is known."""
+    reason, task.stopping = task.stopping, None
+    assert reason is not None  # or it was not ended early
+    if result is None or not result.choices:
+        _give_terminal(state, task, _cut_off(state, task, reason))
+        return
+    choices = tuple(
+        replace(choice, finish_reason=reason) if choice.finish_reason in _CUT_SHORT else choice
+        for choice in result.choices
+    )
+    result = _of_all_attempts(state, task, replace(result, choices=choices))
+    _give_terminal(state, task, TaskEnd(result, *_times(task)))
+
+
+def _cut_off(state: BrainState, task: Task, reason: FinishReason) -> Stopped:
+    ran_ms = 0 if task.first_token_at is None else round((state.now - task.first_token_at) * 1000)
+    return Stopped(reason, *_times(task), task.tokens_in, task.cached_tokens, ran_ms)
+
+
+def _of_all_attempts(state: BrainState, task: Task, result: RunResult) -> RunResult:
+    """The time from the first token on, where an earlier attempt brought that. What is counted in tokens, its log
+    knows.
+    """
+    if task.attempts < 2 or task.first_token_at is None:
+        return result
+    return replace(result, decode_ms=round((state.now - task.first_token_at) * 1000))
+
+
+def _give_terminal(state: BrainState, task: Task, terminal: Terminal) -> None:
+    task.terminal = terminal
     if task.request.durable:
         state.emit(PersistTerminal(task.task_id, terminal))
     else:
@@ -139,8 +217,37 @@ def not_kept(state: BrainState, event: TaskNotKept) -> None:
     state.queue.answered(event.task_id)
     task = state.tasks.get(event.task_id)
     if task is not None and not task.is_finished:
-        finish(state, task, TaskState.FAILED, TaskError(Reason.STORE_FAILED, event.message, retryable=True))
+        finish(state, task, TaskState.FAILED, TaskError(event.reason, event.message))
         task_dispatch.cancel_attempt(state, task)
+
+
+def output_too_large(state: BrainState, event: OutputTooLarge) -> None:
+    task = state.tasks.get(event.task_id)
+    if task is not None and not task.is_finished:
+        message = (
+            f"the output has reached the {event.most_bytes // _MIB} MiB that are kept of one task; ask for fewer "
+            "tokens, choices or log probabilities"
+        )
+        _fail_running(state, task, TaskError(Reason.OUTPUT_TOO_LARGE, message))
+
+
+def outputs_too_large(state: BrainState, event: OutputsTooLarge) -> None:
+    """One goes: the oldest that is finished, and only if there is none, the one with the largest output."""
+    if state.finished:
+        forget(state, next(iter(state.finished)))
+        return
+    task = state.tasks.get(event.largest)
+    if task is not None and not task.is_finished:
+        message = (
+            "the outputs of all running tasks together are larger than the orchestrator may keep, and this one's is "
+            "the largest; send the request again when less runs, or raise output_memory_mib of the orchestrator"
+        )
+        _fail_running(state, task, TaskError(Reason.OUTPUT_TOO_LARGE, message))
+
+
+def _fail_running(state: BrainState, task: Task, error: TaskError) -> None:
+    finish(state, task, TaskState.FAILED, error)
+    task_dispatch.cancel_attempt(state, task)
 
 
 def terminal_persisted(state: BrainState, event: TerminalPersisted) -> None:
@@ -150,10 +257,22 @@ def terminal_persisted(state: BrainState, event: TerminalPersisted) -> None:
 
 
 def reader_attached(state: BrainState, event: ReaderAttached) -> None:
-    state.task(event.task_id).readers += 1
+    task = state.task(event.task_id)
+    if task.readers >= MOST_READERS_OF_TASK:
+        raise _too_many_readers(f"task '{task.task_id}' has {task.readers} readers already")
+    refuse_too_many_readers(state)
+    task.readers += 1
+    state.readers += 1
+
+
+def refuse_too_many_readers(state: BrainState) -> None:
+    """Also before a task is admitted that is nothing without its reader."""
+    if state.readers >= MOST_READERS:
+        raise _too_many_readers(f"this orchestrator has {state.readers} readers of tasks already")
 
 
 def reader_left(state: BrainState, event: ReaderLeft) -> None:
+    state.readers -= 1
     task = state.tasks.get(event.task_id)
     if task is None:
         return
@@ -225,12 +344,11 @@ def forget(state: BrainState, task_id: str) -> None:
     if task_id not in state.finished:
         return
     del state.finished[task_id]
+    state.timers.cancel(task_id, TimerKind.RETENTION)
     task = state.tasks.pop(task_id)
     if task.request.request_id:
         state.by_request_id.pop((task.request.app, task.request.request_id), None)
-    state.expired[task_id] = None
-    while len(state.expired) > EXPIRED_IDS_KEPT:
-        state.expired.popitem(last=False)
+    state.forgotten.add(task_id)
     state.emit(ForgetTask(task_id))
 
 
@@ -240,14 +358,27 @@ def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
     state.emit(AppendTerminal(task.task_id, terminal))
     if task.attempt is not None:
         task_dispatch.release_if_done(state, task.attempt)
+    keep_finished(state, task, state.config.task_retention_s)
+
+
+def keep_finished(state: BrainState, task: Task, for_s: float) -> None:
+    """The oldest go where there are too many."""
     state.finished[task.task_id] = None
-    state.timers.at(state.now + state.config.task_retention_s, TimerKind.RETENTION, task.task_id)
+    state.timers.at(state.now + for_s, TimerKind.RETENTION, task.task_id)
     while len(state.finished) > state.config.tasks_retained:
         forget(state, next(iter(state.finished)))
 
 
 def _lost(what_happened: str) -> TaskError:
-    return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again", retryable=True)
+    return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again")
+
+
+def _too_many_readers(what: str) -> ResourceExhausted:
+    return ResourceExhausted(
+        Reason.TOO_MANY_CALLS,
+        f"{what}; end some of the streams that are open, or try again later",
+        retry_after_ms=_READERS_RETRY_MS,
+    )
 
 
 def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
@@ -258,9 +389,10 @@ def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
 
 
 def _task_of(state: BrainState, attempt_id: str) -> Task | None:
+    """Unless its terminal was given."""
     attempt = state.attempts.get(attempt_id)
     task = state.tasks.get(attempt.task_id) if attempt else None
-    return task if task is not None and not task.is_finished else None
+    return task if task is not None and task.terminal is None else None
 
 
 def _times(task: Task) -> tuple[int, int]:

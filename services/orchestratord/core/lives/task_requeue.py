@@ -27,7 +27,9 @@ def requeue(state: BrainState, attempt: Attempt, because: str) -> None:
     task.attempt = None
     _drop_promise_of_nothing(state, task, attempt)
     place, lane = attempt.place, lane_of(state, task.request, task.promise)
-    state.queue.add(task.task_id, place.model, place.priority, app=place.app, lane=lane, arrival=place.arrival)
+    state.queue.add(
+        task.task_id, place.model, place.priority, app=place.app, lane=lane, arrival=place.arrival, size=place.size
+    )
     state.emit(CancelRun(attempt.worker_id, attempt.attempt_id), Narrate(task.task_id, because))
     if lane in state.waits_told:  # what it waits for is told again, since this task has not heard it
         state.waits_told[lane] = ()

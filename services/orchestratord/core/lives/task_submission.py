@@ -1,9 +1,9 @@
 """Tasks come in: admit, or refuse with the reason and nothing changed."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from llorch.errors import AlreadyExists, InvalidArgument, Reason, invalid_field
-from llorch.options.task import DEFAULT_PRIORITY
 from orchestratord.core.effects import Narrate, OpenLog, PersistTask, StartPredicted
 from orchestratord.core.events import TaskKept, TaskSubmitted
 from orchestratord.core.facts.model import Model
@@ -31,15 +31,17 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
         priority=_priority_of(state, event.request),
         overrides=overrides_of(state, event.request.wishes),
     )
+    if not request.durable:
+        task_life.refuse_too_many_readers(state)
     _refuse_other_work(model, request.work)
     _refuse_if_too_long(model, request)
     app_changes.refuse_if_used_up(state, request.app)
     session_life.refuse_if_spent(state, request)
     lane = lane_of(state, request)
     wait = availability.refuse_if_hopeless(state, model, lane)
-    victim = state.queue.make_room(request.priority)
-    if victim is not None and not request.durable:  # for a durable one it goes when that is kept
-        _drop(state, victim)
+    victims = state.queue.make_room(request.priority, request.waiting_bytes)
+    if not request.durable:  # for a durable one they go when that is kept
+        _drop(state, victims)
     return _admit(state, request, lane, wait)
 
 
@@ -49,8 +51,8 @@ def kept(state: BrainState, event: TaskKept) -> None:
     task = state.tasks.get(event.task_id)
     if task is None:
         return
-    if event.task_id in state.queue and (victim := state.queue.too_many(task.request.priority)):
-        _drop(state, victim)
+    if event.task_id in state.queue:
+        _drop(state, state.queue.too_many(task.request.priority, task.request.waiting_bytes))
     _note_demand(state, task.request.model)
     model_loading.ensure_loaded(state, task.request.model)
     if event.task_id in state.queue and task.predicted_start_ms is None:
@@ -68,7 +70,12 @@ def readmit(state: BrainState, task: Task) -> None:
     request = task.request
     session_life.turn_goes_on(state, request)
     state.queue.add(
-        task.task_id, request.model, request.priority, app=request.app, lane=lane_of(state, request, task.promise)
+        task.task_id,
+        request.model,
+        request.priority,
+        app=request.app,
+        lane=lane_of(state, request, task.promise),
+        size=request.waiting_bytes,
     )
     if request.deadline_s is not None:
         state.timers.at(task.created_at + request.deadline_s, TimerKind.DEADLINE, task.task_id)
@@ -90,14 +97,15 @@ def _find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
     return task
 
 
-def _drop(state: BrainState, victim: str) -> None:
-    task = state.tasks[victim]
-    message = (
-        f"the queue was full and this task had waited longest in priority '{task.request.priority}'; submit it again "
-        "later, or with a higher priority"
-    )
-    dropped = TaskError(Reason.DROPPED_FROM_QUEUE, message, retryable=True)
-    task_life.finish(state, task, TaskState.FAILED, dropped)
+def _drop(state: BrainState, victims: Sequence[str]) -> None:
+    for victim in victims:
+        task = state.tasks[victim]
+        message = (
+            f"the queue was full and this task had waited longest in priority '{task.request.priority}'; submit it "
+            "again later, or with a higher priority"
+        )
+        dropped = TaskError(Reason.DROPPED_FROM_QUEUE, message)
+        task_life.finish(state, task, TaskState.FAILED, dropped)
 
 
 def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | None) -> Task:
@@ -106,7 +114,15 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | Non
     state.tasks[task.task_id] = task
     if request.request_id:
         state.by_request_id[(request.app, request.request_id)] = task.task_id
-    state.queue.add(task.task_id, request.model, request.priority, app=request.app, lane=lane, unkept=request.durable)
+    state.queue.add(
+        task.task_id,
+        request.model,
+        request.priority,
+        app=request.app,
+        lane=lane,
+        unkept=request.durable,
+        size=request.waiting_bytes,
+    )
     session_life.turn_begins(state, request)
     if request.deadline_s is not None:
         state.timers.at(state.now + request.deadline_s, TimerKind.DEADLINE, task.task_id)
@@ -139,6 +155,8 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int, wait: Wait | None)
 
 def _note_demand(state: BrainState, model: str) -> None:
     """The model is asked for: nodes that refused to load it are asked again."""
+    if not state.catalog.has(model):  # it was deleted while the task was written
+        return
     state.demand.note(model, state.now)
     if model not in state.loads:
         state.refusals.pop(model, None)
@@ -156,8 +174,7 @@ def _predict(state: BrainState, task: Task, ahead: int) -> None:
 
 
 def _priority_of(state: BrainState, request: TaskRequest) -> str:
-    app = state.apps.find(request.app)
-    priority = request.priority or (app.priority if app else DEFAULT_PRIORITY)
+    priority = state.apps.priority_of(request.app, request.priority)
     if priority not in state.config.priorities:
         raise invalid_field("priority", f"'{priority}' is none of: {', '.join(state.config.priorities)}")
     return priority

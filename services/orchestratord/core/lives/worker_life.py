@@ -170,6 +170,7 @@ def _learn_load_time(state: BrainState, worker: Worker) -> None:
 
 def _forget(state: BrainState, worker: Worker, why: str) -> None:
     state.fleet.remove_worker(worker.worker_id)
+    state.timers.cancel(worker.worker_id, TimerKind.IDLE, TimerKind.RESIDENCY)
     state.emit(DetachWorker(worker.worker_id))
     _lose_all(state, worker, why)
     state.loads.remove(worker.worker_id)

@@ -216,7 +216,7 @@ def _away(name: str, looked: Outlook, away: Sequence[Absence]) -> TaskError:
     """There is a place, and it can't be had now."""
     rules = f" ({' and '.join(looked.decision.excluded_by)})" if looked.decision.excluded_by else ""
     message = f"model '{name}' can't be had now{rules}: {_sentences(away)}; try again after that{_by_when(away)}"
-    return TaskError(Reason.NO_DEVICE, message, retryable=True, retry_after_ms=_retry_after_ms(away))
+    return TaskError(Reason.NO_DEVICE, message, retry_after_ms=_retry_after_ms(away))
 
 
 def _retry_after_ms(away: Sequence[Absence]) -> int:
@@ -251,6 +251,8 @@ def _never(state: BrainState, model: Model, looked: Outlook, found: Survey) -> T
     if removed.get(NO_ROOM):
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, _no_room_beside_the_kept(model, looked))
     largest_mib = max(looked.decision.largest_mib, found.largest_mib)
+    if model.memory_is_known and looked.needed_mib and largest_mib >= looked.needed_mib:
+        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _shares_fit_nowhere(model, looked, largest_mib))
     if model.memory_is_known and largest_mib:
         return TaskError(Reason.MODEL_FITS_NO_DEVICE, _fits_nowhere(model, looked, largest_mib))
     if removed.get("model_file"):
@@ -258,10 +260,10 @@ def _never(state: BrainState, model: Model, looked: Outlook, found: Survey) -> T
     if looked.decision.excluded_by:
         return TaskError(Reason.PIN_EXCLUDES_ALL, _no_place_left(model.name, looked.decision.excluded_by))
     if removed.get("engine"):
-        return TaskError(Reason.NO_DEVICE, _no_such_engine(model), retryable=True)
+        return TaskError(Reason.NO_DEVICE, _no_such_engine(model))
     if removed.get("compute_capability"):
         message = f"no device is left for '{model.name}': what could take it is too old for the engine"
-        return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`", retryable=True)
+        return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`")
     has_device = any(node.devices for node in state.fleet.nodes.values())
     return TaskError(Reason.MODEL_FITS_NO_DEVICE, _not_so_many(model)) if has_device else None
 
@@ -273,6 +275,16 @@ def _fits_nowhere(model: Model, looked: Outlook, largest_mib: int) -> str:
         f"model '{model.name}' needs about {looked.needed_mib} MiB with context {model.context} and {model.slots} "
         f"slots; the largest {left} holds {largest_mib} MiB when empty; {change}lower its context or slots, take a "
         "smaller quantization, or a larger device"
+    )
+
+
+def _shares_fit_nowhere(model: Model, looked: Outlook, largest_mib: int) -> str:
+    """Devices that are together large enough are not, each for its share."""
+    return (
+        f"model '{model.name}' needs about {looked.needed_mib} MiB with context {model.context} and {model.slots} "
+        f"slots; the largest place, of several devices, holds {largest_mib} MiB when empty, but one of them less than "
+        "its share, beside what is to stay loaded; lower its context or slots, change its split_shares or what stays "
+        f"loaded (`llorch assignments`); `llorch explain {model.name}` has each place"
     )
 
 
@@ -321,4 +333,4 @@ def _refusal(error: TaskError) -> LlorchError:
 
 def _nothing_there(model: Model) -> TaskError:
     message = f"no device that could take '{model.name}' answers now; see `llorch gpus`"
-    return TaskError(Reason.NO_DEVICE, message, retryable=True)
+    return TaskError(Reason.NO_DEVICE, message)

@@ -4,7 +4,7 @@ nothing.
 
 from dataclasses import replace
 
-from orchestratord.core.facts.decision import Decision, DecisionRecord, Outcome
+from orchestratord.core.facts.decision import Candidate, Decision, DecisionRecord, Outcome
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Wishes, rules_of
@@ -66,10 +66,11 @@ def _explain(state: BrainState, request: LoadRequest, task: TaskRequest, waiting
     elsewhere = place_load(state, request, details=True)
     if there.chosen is None:
         outcome, why = verdict(state, request.model, request.lane, elsewhere, waiting)
-        return record_of(state, _with_removed(elsewhere, there), outcome, decision_id="", why=why)
+        return record_of(state, _both(elsewhere, there, there.details), outcome, decision_id="", why=why)
     is_free = state.fleet.workers[there.chosen.worker_id].takes_runs
     outcome = Outcome.CHOSEN if is_free else Outcome.WAITS
-    return record_of(state, _with_removed(there, _by_rules(elsewhere)), outcome, decision_id="")
+    by_rules = _by_rules(elsewhere)
+    return record_of(state, _both(there, by_rules, there.details), outcome, decision_id="")
 
 
 def _workers(state: BrainState, request: LoadRequest, task: TaskRequest) -> Decision:
@@ -97,12 +98,21 @@ def _by_rules(decision: Decision) -> Decision:
     )
 
 
-def _with_removed(decision: Decision, other: Decision) -> Decision:
-    """The decision, and what else was looked at and removed."""
+def _both(decision: Decision, other: Decision, of_workers: tuple[Candidate, ...]) -> Decision:
+    """The decision, and what else was looked at and removed. Each set of devices once: as a place that will do, else
+    with why the worker that is there will not, else with why none could be loaded there.
+    """
     names = {**decision.removed, **other.removed}
+    told = {(one.node_id, frozenset(one.device_ids)) for one in decision.ranked}
+    details = []
+    for one in (*of_workers, *decision.details, *other.details):
+        place = one.node_id, frozenset(one.device_ids)
+        if place not in told:
+            told.add(place)
+            details.append(one)
     return replace(
         decision,
-        details=tuple(dict.fromkeys(decision.details + other.details)),
+        details=tuple(details),
         considered=decision.considered + other.considered,
         removed={name: decision.removed.get(name, 0) + other.removed.get(name, 0) for name in names},
     )

@@ -7,6 +7,7 @@ from functools import cache
 from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.absence import Absence
+from orchestratord.core.facts.drains import Drain
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.mode_effects import BINDING, EFFECTS, WANTING
 from orchestratord.core.facts.rules import Rule
@@ -134,8 +135,9 @@ def _is_drained(query: Query, site: Site) -> bool:
 
 def _what_was_drained(query: Query, site: Site) -> str:
     drains = query.state.drains.on_node(site.node.node_id)
-    pools = [drain.pool_id for drain in drains if set(drain.device_ids) & set(site.device_ids)]
-    return f"pool {' and '.join(pools)} is drained; `llorch pool reload {pools[0]}` puts it to work again"
+    found = [drain for drain in drains if set(drain.device_ids) & set(site.device_ids)]
+    told = " and ".join(f"pool {drain.pool_id} is {_drained(drain)}" for drain in found)
+    return f"{told}; `llorch pool reload {found[0].pool_id}` puts it to work again"
 
 
 def _drain(query: Query, site: Site) -> Absence:
@@ -144,9 +146,12 @@ def _drain(query: Query, site: Site) -> Absence:
     drain = next(drain for drain in drains if site.device_ids[0] in drain.device_ids)
     if drain.comes_back:
         return Absence(f"pool {drain.pool_id}", "is being reloaded", soon=True)
-    doing = "drained" if drain.is_drained else "being drained"
     remedy = f"`llorch pool reload {drain.pool_id}` puts it to work again"
-    return Absence(f"pool {drain.pool_id}", f"is {doing}; {remedy}", by_hand=True)
+    return Absence(f"pool {drain.pool_id}", f"is {_drained(drain)}; {remedy}", by_hand=True)
+
+
+def _drained(drain: Drain) -> str:
+    return "drained" if drain.is_drained else "being drained"
 
 
 def _is_older_than_the_engine(_: Query, site: Site) -> bool:

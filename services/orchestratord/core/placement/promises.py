@@ -61,7 +61,6 @@ def unavailable(state: BrainState, name: str, promise: Promise) -> TaskError:
         f"deterministic: the output of '{name}' began on {promise.words}, and nothing that is there can go on with the "
         f"same bytes ({there or 'there is no device'}); bring an equal worker back, or send the request again to have "
         "all of it from what is there",
-        retryable=True,
     )
 
 
@@ -93,7 +92,7 @@ def _what_there_is(state: BrainState, name: str, promise: Promise) -> Iterator[s
 
 def _why_not_used(state: BrainState, device: DeviceKey) -> str:
     if state.drains.covers(device):
-        return ", which is drained"
+        return ", whose pool is drained or about to be"
     return ", which is released" if device in state.released else ""
 
 

@@ -42,7 +42,7 @@ def not_pulled(fleet: Fleet, model: Model) -> LlorchError:
         f"{model.name}`, or use the model once"
     )
     if away:
-        return Unavailable(Reason.MODEL_FILE_MISSING, message, retry_after_ms=_RETRY_AFTER_MS)
+        return Unavailable(Reason.UPSTREAM_UNAVAILABLE, message, retry_after_ms=_RETRY_AFTER_MS)
     return FailedPrecondition(Reason.MODEL_FILE_MISSING, message)
 
 

@@ -65,7 +65,7 @@ def _evicted(worker: Evicted) -> str:
 
 def _exclusions(record: DecisionRecord) -> Iterator[str]:
     """What removed the others: one by one with the reasons, as far as they are known, or counted."""
-    told = [candidate for candidate in record.candidates if candidate.filtered_by]
+    told = _once([candidate for candidate in record.candidates if candidate.filtered_by])
     if not told and record.why:
         return
     if not told:
@@ -78,6 +78,16 @@ def _exclusions(record: DecisionRecord) -> Iterator[str]:
     yield from map(_exclusion, groups[:_REASONS_TOLD])
     if rest := sum(map(len, groups[_REASONS_TOLD:])):
         yield f"{rest} more excluded"
+
+
+def _once(removed: Sequence[Candidate]) -> list[Candidate]:
+    """Without sets of devices of which one is told by itself for the same reason: the set adds nothing to that."""
+    alone = {(one.node_id, one.device_ids[0], *_reason(one)) for one in removed if len(one.device_ids) == 1}
+
+    def is_told(one: Candidate) -> bool:
+        return any((one.node_id, device_id, *_reason(one)) in alone for device_id in one.device_ids)
+
+    return [one for one in removed if len(one.device_ids) == 1 or not is_told(one)]
 
 
 def _exclusion(group: Sequence[Candidate]) -> str:

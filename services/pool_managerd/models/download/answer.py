@@ -78,7 +78,7 @@ def _no_file(host: str, status: int) -> LlorchError:
     if status in (404, 410):
         return NotFound(Reason.MODEL_FILE_MISSING, f"{host} has no such file (HTTP {status})")
     if status in (401, 403):
-        return PermissionDenied(Reason.NOT_PERMITTED, f"{host} does not give the file to this node (HTTP {status})")
+        return PermissionDenied(Reason.SOURCE_REFUSED, f"{host} does not give the file to this node (HTTP {status})")
     if status >= 500 or status in _TRY_AGAIN:
         return Interrupted(f"{host} can't serve the file now (HTTP {status})")
-    return FailedPrecondition(Reason.UPSTREAM_UNAVAILABLE, f"{host} answers with HTTP {status} instead of the file")
+    return FailedPrecondition(Reason.SOURCE_REFUSED, f"{host} answers with HTTP {status} instead of the file")

@@ -94,7 +94,7 @@ def is_public(address: Address) -> bool:
 
 
 def refused(why: str) -> PermissionDenied:
-    return PermissionDenied(Reason.NOT_PERMITTED, f"not downloaded: {why}")
+    return PermissionDenied(Reason.SOURCE_REFUSED, f"not downloaded: {why}")
 
 
 def _inner(address: Address) -> ipaddress.IPv4Address | None:

@@ -122,7 +122,7 @@ class DecodeLoop:
     def fail_all(self, message: str) -> list[TokenStep]:
         """The engine can't go on: every run ends with a failure."""
         for output in self._runs.values():
-            output.fail(RunFailure(Reason.ENGINE_FAILED, message, retryable=True))
+            output.fail(RunFailure(Reason.ENGINE_FAILED, message))
         self._waiting.clear()
         return [step for output in self._runs.values() if (step := output.collect()) is not None]
 
@@ -242,9 +242,7 @@ class DecodeLoop:
             _log.error("decode_failed", code=error.code, sequences=len(sequences))
             for sequence in sequences:
                 self._slots.forget(sequence)
-                sequence.output.fail(
-                    RunFailure(Reason.ENGINE_FAILED, f"the engine failed with code {error.code}", retryable=True)
-                )
+                sequence.output.fail(RunFailure(Reason.ENGINE_FAILED, f"the engine failed with code {error.code}"))
             return False
         return True
 
@@ -257,7 +255,7 @@ class DecodeLoop:
             try:
                 picked.append((sequence, row, sequence.sampler.pick(self._context.handle, row, sequence.choice.index)))
             except NothingToPick as error:
-                sequence.output.fail(RunFailure(error.reason, str(error), retryable=False))
+                sequence.output.fail(RunFailure(error.reason, str(error)))
         for sequence, row, token_id in picked:
             self._take(sequence, row, token_id)
 

@@ -9,7 +9,11 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from llorch.file_identity import identity_of
+from llorch.half_written import remove_left
 from llorch.logs import get_logger
+
+_MOST_KEPT = 1000
+"""Files of models whose digests are remembered; the oldest is computed again."""
 
 _PIECE_BYTES = 1024 * 1024
 _log = get_logger("llama.cpp")
@@ -77,8 +81,16 @@ class _Memory:
         """If it can't be kept, the next start computes again."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile("w", dir=self._folder, delete=False) as file:
+            remove_left(self._folder, "tmp*")
+            with NamedTemporaryFile("w", prefix="tmp", dir=self._folder, delete=False) as file:
                 json.dump({"identity": identity, "sha256": digest}, file)
             Path(file.name).replace(self._path)
+            self._forget_oldest()
         except OSError as error:
             _log.warning("model_digest_not_kept", error=error.strerror)
+
+    def _forget_oldest(self) -> None:
+        """Also what a process left that was killed while it wrote."""
+        found = sorted((file.stat().st_mtime_ns, file) for file in self._folder.iterdir())
+        for _, file in found[:-_MOST_KEPT]:
+            file.unlink(missing_ok=True)

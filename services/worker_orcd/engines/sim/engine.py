@@ -300,7 +300,7 @@ class SimEngine:
         elif fault.kind is FaultKind.SLOW:
             self._next_step_at = self._loop.time() + fault.delay_s
         else:
-            run.output.fail(RunFailure(Reason.ENGINE_FAILED, "the simulated engine failed, as it was told to", True))
+            run.output.fail(RunFailure(Reason.ENGINE_FAILED, "the simulated engine failed, as it was told to"))
         return True
 
     def _collect(self) -> list[TokenStep]:

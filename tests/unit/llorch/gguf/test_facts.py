@@ -123,6 +123,14 @@ def test_full_attention_at_intervals(tmp_path: Path) -> None:
         ({"context_length": 0}, "llama.context_length"),
         ({"attention__head_count_kv": [2, 2]}, "has 2 values in llama.attention.head_count_kv, and 4 layers"),
         ({"attention__head_count": 2**31}, "llama.attention.head_count"),
+        ({"attention__head_count": 0}, "has 0 for llama.attention.head_count; it has to be from 1"),
+        ({"attention__head_count": [0, 0, 0, 0]}, "has 0 for llama.attention.head_count; it has to be from 1"),
+        ({"attention__head_count_kv": 0}, "has 0 for llama.attention.head_count_kv; it has to be from 1"),
+        ({"attention__key_length": 0}, "has 0 for llama.attention.key_length; it has to be from 1"),
+        ({"attention__head_count": 10_000}, r"has 10000 heads \(attention.head_count\) for embeddings of"),
+        ({"architecture": "bert", "attention__head_count": 0}, "has 0 for bert.attention.head_count"),
+        ({"embedding_length": 0}, "has 0 for llama.embedding_length"),
+        ({"attention__head_count": -1}, "-1 for llama.attention.head_count"),
     ],
 )
 def test_impossible_numbers_are_refused_by_name(tmp_path: Path, changes: dict[str, MetadataValue], found: str) -> None:

@@ -11,6 +11,8 @@ from llorch.errors import LlorchError
 from llorch.metrics_server import MetricsServer
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
+from orchestratord.core.facts.admission import QueuePolicy
+from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.fleet import Leaving, Worker
 from orchestratord.core.state import BrainConfig
 from orchestratord.metrics.fleet_families import ReplicaNumbers
@@ -57,6 +59,24 @@ def test_admissions_are_counted_by_priority_and_reason() -> None:
         ("interactive", "model_not_found"): 1,
         ("unknown", "invalid_field"): 1,
     }
+
+
+@pytest.mark.parametrize("queue_policy", list(QueuePolicy))
+def test_admissions_of_an_app_are_counted_in_its_own_class(queue_policy: QueuePolicy) -> None:
+    driver = serving(config=BrainConfig(queue_capacity=1, queue_policy=queue_policy))
+    driver.handle(events.AppDefined(App("nightly", priority="batch")))
+    options = {"app": "nightly", "priority": ""}
+    if queue_policy is QueuePolicy.REJECT:
+        driver.submit(**options)
+        refused(driver, **options)
+        assert samples(driver, "llorch_admissions_total") == {("batch", "admitted"): 1, ("batch", "queue_full"): 1}
+    else:  # it bounds both classes together
+        for _ in range(3):
+            driver.submit(**options)
+        assert samples(driver, "llorch_admissions_total") == {("batch", "admitted"): 3}
+        assert samples(driver, "llorch_tasks_ended_total") == {("batch", "failed"): 1}
+    refused(driver, model="nope", **options)
+    assert samples(driver, "llorch_admissions_total")["batch", "model_not_found"] == 1
 
 
 def test_a_repeated_request_is_admitted_once() -> None:

@@ -103,6 +103,36 @@ def test_a_card_that_is_full_is_told_beside_the_one_that_will_do(scene: Scene) -
     assert told.endswith("; GPU 0 (RTX 3090) of garage taken: RTX 3090: writer works on 1 task(s)")
 
 
+def test_each_gpu_is_told_once(scene: Scene) -> None:
+    """It has a worker whose context is too short, and it is full, and a rule excludes sets that it is part of."""
+    scene.model("coder", 20 * GIB).spec = replace(scene.model("coder", 20 * GIB).spec, context=32768)
+    scene.worker("coder", 20 * GIB, BIG.device_id, busy=1, context=4096)
+    scene.rule(Mode.AVOID, "garage/3060")
+    record = explain(scene.state, "coder", "", 5000, 100)
+    places = [(one.node_id, one.device_ids) for one in record.candidates]
+    assert len(places) == len(set(places))
+    told = sentence(record, is_dry_run=True)
+    assert (told.count("GPU 0 "), told.count("GPU 1 ")) == (1, 1), told
+    assert "GPU 0 (RTX 3090) of garage excluded: the prompt has 5000 tokens, and the context 4096" in told
+
+
+def test_a_set_is_not_told_beside_a_gpu_of_it_that_the_same_rule_excludes(scene: Scene) -> None:
+    scene.model("large", 20 * GIB)
+    scene.rule(Mode.PIN, "garage/3090", model="large")
+    told = said(scene, "large")
+    assert "GPU 1 (RTX 3060) of garage excluded: rule 'large only on garage/RTX 3090'" in told
+    assert "+" not in told
+
+
+def test_devices_that_are_large_enough_only_together_are_not_called_the_largest(scene: Scene) -> None:
+    scene.model("huge", 30 * GIB)
+    scene.worker("coder", 14 * GIB, BIG.device_id)
+    scene.rule(Mode.PIN, "garage/3090", keep_loaded=True)
+    told = said(scene, "huge")
+    assert "the largest device holds" not in told
+    assert "holds 36864 MiB when empty, but one of them less than its share" in told
+
+
 def test_what_can_not_be_says_why(scene: Scene) -> None:
     scene.model("huge", 90 * GIB)
     assert explain(scene.state, "huge", "", 0, 0).outcome is Outcome.REFUSED

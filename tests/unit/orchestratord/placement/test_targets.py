@@ -3,7 +3,7 @@
 import pytest
 
 from llorch.errors import InvalidArgument, NotFound
-from orchestratord.core.facts.targets import Place, devices_of, resolve, show
+from orchestratord.core.facts.targets import Place, devices_of, resolve, show, why_missing
 from support.placement import BIG, SMALL, Scene, card
 
 
@@ -22,6 +22,7 @@ def scene() -> Scene:
         ("garage/3090", (BIG.device_id,)),
         ("garage/RTX 3060", (SMALL.device_id,)),
         ("garage/rtx-3060", (SMALL.device_id,)),
+        ("garage/RTX3060", (SMALL.device_id,)),
         ("garage/1", (SMALL.device_id,)),
         ("garage/GPU-306", (SMALL.device_id,)),
         ("garage/3060+3090", (SMALL.device_id, BIG.device_id)),
@@ -37,6 +38,32 @@ def test_a_place_is_found_by_what_people_call_it(scene: Scene, text: str, device
 def test_an_index_goes_before_a_part_of_a_name(scene: Scene) -> None:
     scene.node("cellar", card("GPU-a", "RTX 3060", index=0), card("GPU-b", "RTX 0", index=1))
     assert resolve(scene.state.fleet, "cellar/0").device_ids == ("GPU-a",)
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("a6000", 0),
+        ("6000", 0),
+        ("RTX A6000", 0),
+        ("RTX 3090", 1),
+        ("rtx3090 ti", 2),
+        ("3090ti", 2),
+        ("t4", 3),
+        ("l4", 4),
+    ],
+)
+def test_a_card_is_found_by_whole_words_of_its_name(scene: Scene, text: str, index: int) -> None:
+    names = ("NVIDIA RTX A6000", "RTX 3090", "RTX 3090 Ti", "Tesla T4", "NVIDIA L4")
+    scene.node("hall", *(card(f"GPU-{number}", name, index=number) for number, name in enumerate(names)))
+    assert resolve(scene.state.fleet, f"hall/{text}").device_ids == (f"GPU-{index}",)
+
+
+@pytest.mark.parametrize("text", ["9", "90", "309", "600", "5", "t", "tes", "rt", "x", "-", "0x", "1.", "00", "٣"])
+def test_neither_a_number_that_no_card_has_nor_half_a_word_is_a_card(scene: Scene, text: str) -> None:
+    scene.node("hall", card("GPU-a", "NVIDIA RTX A6000", index=0), card("GPU-b", "Tesla T4 5 GPU 9", index=1))
+    with pytest.raises(NotFound, match=r"it has: 0 \(NVIDIA RTX A6000, GPU-a\), 1 "):
+        resolve(scene.state.fleet, f"hall/{text}")
 
 
 def test_a_pool_is_a_place_that_follows_its_devices(scene: Scene) -> None:
@@ -63,6 +90,7 @@ def test_a_card_that_is_gone_is_shown_by_its_id(scene: Scene) -> None:
     [
         ("garag", NotFound, "the nodes are: attic, garage"),
         ("garag/0", NotFound, "the nodes are: attic, garage"),
+        ("garage/9", NotFound, r"has no GPU that '9' means; it has: 0 \(RTX 3090, GPU-3090\)"),
         ("garage/4090", NotFound, r"it has: 0 \(RTX 3090, GPU-3090\), 1 \(RTX 3060, GPU-3060\)"),
         ("garage/", NotFound, "has no GPU that '' means"),
         ("attic/3090", InvalidArgument, "means 2 GPUs"),
@@ -83,3 +111,16 @@ def test_a_place_of_several_devices_is_all_of_them_and_nothing_else(scene: Scene
     assert not both.covers(node, (BIG.device_id,))
     assert both.touches(node, (BIG.device_id,))
     assert not both.touches(scene.state.fleet.nodes["attic"], (BIG.device_id,))
+
+
+def test_a_name_of_a_node_and_of_another_ones_pool_means_neither(scene: Scene) -> None:
+    scene.node("pool-garage")
+    with pytest.raises(InvalidArgument, match="'pool-garage' means node 'pool-garage' and a pool of 'garage'"):
+        resolve(scene.state.fleet, "pool-garage")
+
+
+def test_why_a_place_is_not_known_is_told_truly(scene: Scene) -> None:
+    fleet = scene.state.fleet
+    assert why_missing(fleet, "cellar/0", None) == "'cellar/0' has never been seen"
+    assert "has no GPU that '9' means; it has: 0 (RTX 3090, GPU-3090)" in why_missing(fleet, "garage/9", None)
+    assert "means 2 GPUs" in why_missing(fleet, "attic/3090", None)

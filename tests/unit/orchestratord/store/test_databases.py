@@ -25,7 +25,7 @@ from orchestratord.store.kinds import KINDS, kind_of
 from orchestratord.store.shape import Change, began
 from orchestratord.store.sqlite import FILE, open_sqlite
 from support import stored_database
-from support.stored_database import AUDIT, DATABASES, FAILURE, RECORDS, REQUEST, RESULT, TASKS
+from support.stored_database import AUDIT, DATABASES, FAILURE, RECORDS, REQUEST, RESULT, STOPPED, TASKS
 
 ALL = sorted(path.stem for path in DATABASES.iterdir())
 FORMATS = {"0001-first": 0, "0001": 1}
@@ -72,7 +72,7 @@ async def test_a_database_of_the_first_release_has_what_was_put_into_it(tmp_path
 def test_a_record_of_before_a_field_came_says_what_the_change_says(change: Change, name: str) -> None:
     """Each field by itself: with the first tables they came one after the other."""
     change = dataclasses.replace(change, values={name: change.values[name]})
-    concerned = [whole for whole in (*RECORDS, REQUEST, RESULT, FAILURE) if _before([change], whole) != whole]
+    concerned = [whole for whole in (*RECORDS, REQUEST, RESULT, FAILURE, STOPPED) if _before([change], whole) != whole]
     assert concerned
     for whole in concerned:
         stored = json.loads(codec.dump(type(whole), whole), object_hook=lambda part: _without(part, change))

@@ -27,6 +27,7 @@ from orchestratord.store.interface import AuditEntry, Ending
 from orchestratord.store.sqlite import FILE, open_sqlite
 
 TASK = TaskRequest("task-1", "coder", b"a secret prompt", "digest", 1, durable=True)
+ENDING = Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 0, 0), b"", 1)
 ENTRY = AuditEntry(1, "localhost", "", "x", "{}", "done")
 
 
@@ -102,7 +103,7 @@ async def test_a_task_that_can_not_be_read_is_not_passed_over(
     store = open_sqlite(tmp_path)
     await store.begin_incarnation()
     await store.save_task(TASK, 1)
-    await store.save_ending(TASK.task_id, Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 0, 0), b"", 1))
+    await store.save_ending(TASK.task_id, ENDING)
     await store._writer.write(_executing(sqlalchemy.update(schema.tasks).values({column: text})))
     with pytest.raises(FailedPrecondition, match=f"has task 'task-1' in a form .*{told}") as refused:
         await store.tasks()
@@ -197,14 +198,18 @@ async def test_a_closed_store_takes_nothing(tmp_path: Path) -> None:
         await store.save_task(TASK, 1)
 
 
-async def test_a_forgotten_prompt_is_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("over", ["ended", "forgotten"])
+async def test_the_prompt_of_a_task_that_is_over_is_overwritten(tmp_path: Path, over: str) -> None:
     store = open_sqlite(tmp_path)
     await store.begin_incarnation()
     await store.save_task(TASK, 1)
-    assert b"YSBzZWNyZXQgcHJvbXB0" in _contents(tmp_path)  # the prompt in base64
-    await store.forget_task(TASK.task_id)
+    assert TASK.payload in _contents(tmp_path)
+    if over == "ended":
+        await store.save_ending(TASK.task_id, ENDING)
+    else:
+        await store.forget_task(TASK.task_id)
     await store.close()
-    assert b"YSBzZWNyZXQgcHJvbXB0" not in _contents(tmp_path)
+    assert TASK.payload not in _contents(tmp_path)
 
 
 async def test_every_statement_is_postgresqls_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +226,7 @@ async def test_every_statement_is_postgresqls_as_well(tmp_path: Path, monkeypatc
     for _ in range(2):
         await store.begin_incarnation()
     await store.save_task(TASK, 1)
-    await store.save_ending(TASK.task_id, Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 0, 0), b"", 1))
+    await store.save_ending(TASK.task_id, ENDING)
     model = ModelRecord("coder")
     decision = DecisionRecord("decision-1", "coder", Outcome.CHOSEN, 1)
     for before, after in ((None, model), (model, model), (model, None), (None, decision)):

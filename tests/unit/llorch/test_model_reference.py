@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, NotFound, Reason
-from pool_managerd.models.locate import locate
-from pool_managerd.models.references import (
+from llorch.model_reference import (
     FileReference,
     HubReference,
     PackageReference,
     UrlReference,
     parse_reference,
 )
+from pool_managerd.models.locate import locate
 from support.gguf_writer import smallest_model
 
 GGUF = smallest_model()
@@ -55,7 +55,7 @@ def test_a_file_in_a_package_is_named_by_both() -> None:
 def test_what_names_no_source_is_refused_with_what_would(text: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         parse_reference(text)
-    assert refused.value.violations[0].field == "model.reference"
+    assert refused.value.violations[0].field == "source"
 
 
 @pytest.mark.parametrize(
@@ -207,3 +207,41 @@ def test_a_file_that_is_no_model_is_told_for_what_it_is(tmp_path: Path, content:
     assert "model.gguf" in refused.message
     assert found in refused.message
     assert str(tmp_path) not in refused.message
+
+
+SECRETIVE = (
+    "https://me:SECRET@h/x.gguf",
+    "https://SECRET@h/x.gguf",
+    "https://me:SEC/SECRET@h/x.gguf",
+    "https://me:SECRET SECRET@h/x.gguf",
+    'https://me:SECRET"SECRET@h/x.gguf',
+    "https:me:SECRET@h/x.gguf",
+    "https:/me:SECRET@h/x.gguf",
+    "http://me:SECRET@h/x.gguf",
+    "HTTPS://me:SECRET@h/x.gguf",
+    "ftp://me:SECRET@h/x.gguf",
+    "ftp://me:SECRET SECRET@h/x.gguf",
+    "https://h/x.gguf#token=SECRET",
+    "https://h/x.gguf?token=SECRET\\",
+    "https://me:" + 300 * "SECRET" + "@h/x.gguf",
+    "hf:https://me:SECRET@huggingface.co/org/repo",
+    "file:https://me:SECRET@h/x.gguf",
+    "pkg:https://me:SECRET@h/x.gguf",
+)
+
+
+@pytest.mark.parametrize("text", SECRETIVE)
+def test_a_name_or_a_password_in_a_url_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        parse_reference(text)
+    assert "SECRET" not in str(refused.value)
+    assert "SECRET" not in refused.value.violations[0].description
+
+
+def test_a_url_with_a_token_in_its_query_is_taken() -> None:
+    assert parse_reference("https://h/x.gguf?token=abc'd").text == "https://h/x.gguf?token=abc'd"
+
+
+def test_what_was_shown_with_its_secret_redacted_is_no_source() -> None:
+    with pytest.raises(InvalidArgument, match="give the whole source"):
+        parse_reference("https://h/x.gguf?token=[redacted]")

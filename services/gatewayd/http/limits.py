@@ -1,0 +1,51 @@
+"""What one connection may take of the gateway: times in seconds, sizes in bytes. SECURITY.md lists them all."""
+
+IDLE_S = 30.0
+"""Without a request that is being served: for a TLS handshake and a preface, a head that trickles in, and what comes
+between two requests.
+"""
+
+STALLED_S = 30.0
+"""A client that takes nothing of what is ready for it for so long loses the stream, or the connection."""
+
+GIVES_WAY_AFTER_S = 1.0
+"""A client that takes nothing for so long loses its stream to another one, where all places are taken."""
+
+LINGER_S = 2.0
+"""A refusal is lost if the connection closes before all of the request was read: the client's kernel throws away what
+came before the reset. So the rest of the request is read and dropped, for this long at most.
+"""
+
+LOOK_EVERY_S = 1.0
+"""How often the server looks for connections whose time is over."""
+
+HANDSHAKE_S = 10.0
+
+READ_BYTES = 16 * 1024
+"""Most that is taken from one connection before it is the turn of the others."""
+
+HEAD_BYTES = 32 * 1024
+HEADERS = 128
+"""Lines of one request's head."""
+
+BODY_AHEAD_BYTES = 64 * 1024
+"""Of a body, or of requests that follow behind one that is being answered: what is kept before it is asked for."""
+
+FRAMING_BYTES = 64 * 1024
+"""What a body may be cut into chunks with, beyond its own size."""
+
+EVENTS_PER_TURN = 256
+"""Parts of a message that one connection has read before it is the turn of the others."""
+
+BACKED_UP_BYTES = 64 * 1024
+"""Of an answer: what waits for its client before more is made."""
+
+UNSENT_BYTES = 64 * 2**20
+"""Of all answers together. Beyond it, the connections that take nothing are ended, those with the most first."""
+
+STREAMS = 100
+"""Requests at once on one connection of HTTP/2."""
+
+FRAMES = 1000
+FRAMES_PER_S = 100
+"""Frames of HTTP/2 that ask for nothing, or undo what was asked for: how many at once, and how many a second."""
