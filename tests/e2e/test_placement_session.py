@@ -163,7 +163,7 @@ async def test_an_app_has_its_own_names_and_places(session: Session) -> None:
     key = (await session.llorch("apps", "add", "aider", "--model", "gpt-4o=phi-4")).out.strip()
     await session.llorch("assign", "--app", "aider", "--to", "garage/3060")
     assert await session.explain("gpt-4o", "--app", "aider") == (
-        "phi-4 would load on GPU 1 (RTX 3060) of garage: about 4.2 s to load for the first time; "
+        "phi-4 would load on GPU 1 (RTX 3060) of garage: about 1.6 s to load for the first time; "
         "GPU 0 (RTX 3090) of garage excluded: rule 'app aider only on garage/RTX 3060'"
     )
     said = await session.llorch("run", "gpt-4o", "Name a colour.", "--max-tokens", "6", "--token", key)

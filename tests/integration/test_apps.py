@@ -19,6 +19,7 @@ from llama_orch.v2 import (
 from llorch.auth import key_hash
 from llorch.errors import AlreadyExists, NotFound, PermissionDenied, Reason, ResourceExhausted, Unauthenticated
 from llorch.rpc.client import call, open_channel
+from support.gguf_writer import smallest_model
 from support.openai_client import openai_client
 from support.streams import check_stream
 from support.whole_system import CALL_S, WholeSystem, task
@@ -124,8 +125,10 @@ async def test_the_key_works_through_the_gateway_with_the_apps_own_names(system:
 
 async def test_the_openai_api_lists_every_name_that_may_be_asked_for(system: WholeSystem) -> None:
     """A name of the app's own goes before the same one of the catalog, and is the app's alone."""
+    file = system.folder / "any.gguf"
+    file.write_bytes(smallest_model())
     for name, aliases in (("big", ["large", "tiny"]), ("old", ["older"])):
-        spec = {"name": name, "source": "file:/x.gguf", "aliases": aliases}
+        spec = {"name": name, "source": f"file:{file}", "aliases": aliases}
         made = await system.http.post("/v2/catalog/models", json=spec)
         assert made.status_code == 200, made.text
     retire = {"state": "MODEL_STATE_RETIRED"}
