@@ -74,6 +74,7 @@ class ShortLives(BrainDriver):
         stored = Counter({f"stored {kind}": len(rows) for kind, rows in self.rows.items()})
         counted = Counter({f"metrics {path}": size for path, size in sizes_in(self.watcher.tallies).items()})
         counted["metrics loading"] = len(self.watcher._loading)
+        counted["readers"] = self.state.readers
         return sizes_in(self.state) + stored + counted
 
     def live(self, life: Callable[["ShortLives", int], None], numbers: range) -> None:
@@ -193,8 +194,7 @@ def models_that_fail(brain: ShortLives, number: int) -> None:
         brain.add_model(name)
     brain.fails = {f"file:/models/{missing}.gguf", broken}
     for name in (missing, broken):
-        brain.submit(name)
-        brain.serve()
+        brain.run(name)
         brain.ask_for(events.ModelDeleted(name))
     brain.fails = set()
 
