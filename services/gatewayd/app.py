@@ -12,6 +12,7 @@ from gatewayd import errors
 from gatewayd.door import Api, Door
 from gatewayd.event_stream import EventStream
 from gatewayd.health import Health
+from gatewayd.http.limit_log import LimitLog
 from gatewayd.http.server import HttpServer
 from gatewayd.key_check import KeyCheck
 from gatewayd.long_strings import read_long_strings_fast
@@ -65,10 +66,11 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     refuse_open_bind(settings.bind, settings.token)
     read_long_strings_fast()
     sys.setswitchinterval(_THREAD_TURN_S)
-    with _listening(settings) as (server, address):
+    limit_log = LimitLog(SystemClock().monotonic)
+    with _listening(settings, limit_log) as (server, address):
         async with _orchestrator(settings) as channel, TaskSupervisor("gatewayd") as tasks:
             streams = EventStream(stop)
-            door = build_door(settings, channel, streams)
+            door = build_door(settings, channel, streams, limit_log)
             tasks.spawn("end of streams", streams.end_when_draining())
             serving = tasks.spawn("http server", server.serve(door, stop, DRAIN_S))
             _log.info("ready", address=address, orchestrator=settings.orchestrator)
@@ -77,7 +79,7 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
             await serving
 
 
-def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, streams: EventStream) -> Door:
+def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, streams: EventStream, limit_log: LimitLog) -> Door:
     upstream = Upstream(channel, settings.call_timeout_s, shows_token=settings.token is not None)
     bodies = BodyReader(settings.max_body_mib * 2**20, settings.body_timeout_s)
     health, clock = Health(upstream), SystemClock()
@@ -89,7 +91,7 @@ def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, streams: Ev
         KeyCheck(upstream, clock),
         {"/healthz": health.answer_alive, "/readyz": health.answer_ready},
         (Api("/v1/", openai_door, openai_errors), Api("", rpc_door, errors, rpc_door.turn_away)),
-        Slots(settings.max_requests, settings.max_per_address),
+        Slots(settings.max_requests, settings.max_per_address, limit_log),
     )
 
 
@@ -98,8 +100,8 @@ def orchestrator_services() -> list[ServiceDescriptor]:
 
 
 @contextmanager
-def _listening(settings: GatewaySettings) -> Iterator[tuple[HttpServer, str]]:
-    server = HttpServer(settings.bind, settings.max_connections, settings.max_per_address)
+def _listening(settings: GatewaySettings, limit_log: LimitLog) -> Iterator[tuple[HttpServer, str]]:
+    server = HttpServer(settings.bind, settings.max_connections, settings.max_per_address, limit_log)
     try:
         yield server, server.listen()
     finally:

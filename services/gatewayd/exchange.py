@@ -81,5 +81,5 @@ class Exchange:
         if size > limit:
             raise InvalidArgument(
                 Reason.REQUEST_TOO_LARGE,
-                f"the body is larger than {limit / 2**20:g} MiB, the most that this gateway takes",
+                f"the body is larger than {limit / 2**20:g} MiB, the most that this gateway takes (max_body_mib)",
             )

@@ -4,10 +4,13 @@ from collections import Counter
 
 from gatewayd.exchange import Exchange
 from gatewayd.http import limits
-from gatewayd.http.places import origin_of
+from gatewayd.http.limit_log import LimitLog
+from gatewayd.http.places import MAX_PER_ADDRESS, origin_of
 from llorch.errors import Reason, ResourceExhausted
 
 _RETRY_MS = 1000
+MAX_REQUESTS = "max_requests"
+"""The setting."""
 
 
 class Slots:
@@ -16,7 +19,8 @@ class Slots:
     time. `most_per_address` is for addresses of other machines.
     """
 
-    def __init__(self, most: int, most_per_address: int) -> None:
+    def __init__(self, most: int, most_per_address: int, limit_log: LimitLog) -> None:
+        self._limit_log = limit_log
         self._most = most
         self._most_per_address = most_per_address
         self._taken: dict[Exchange, None] = {}
@@ -26,9 +30,14 @@ class Slots:
         """Raises ResourceExhausted."""
         origin = _origin(exchange)
         if origin is not None and self._by_origin[origin] >= self._most_per_address:
-            raise _full(f"this gateway serves {self._most_per_address} requests of your address already")
-        if len(self._taken) >= self._most and not self._free_one(now):
-            raise _full(f"this gateway serves {self._most} requests already")
+            self._tell(MAX_PER_ADDRESS, exchange)
+            raise _full(
+                MAX_PER_ADDRESS, f"this gateway serves {self._most_per_address} requests of your address already"
+            )
+        if len(self._taken) >= self._most:
+            self._tell(MAX_REQUESTS, exchange)
+            if not self._free_one(now):
+                raise _full(MAX_REQUESTS, f"this gateway serves {self._most} requests already")
         self._taken[exchange] = None
         if origin is not None:
             self._by_origin[origin] += 1
@@ -44,6 +53,10 @@ class Slots:
             if not self._by_origin[origin]:
                 del self._by_origin[origin]
 
+    def _tell(self, limit: str, exchange: Exchange) -> None:
+        client = "unknown" if exchange.client is None else exchange.client[0]
+        self._limit_log.reached(limit, client, correlation_id=exchange.correlation_id)
+
     def _free_one(self, now: float) -> bool:
         longest = max(self._taken, key=lambda exchange: exchange.stalled_s(now))
         if longest.stalled_s(now) < limits.GIVES_WAY_AFTER_S:
@@ -57,5 +70,10 @@ def _origin(exchange: Exchange) -> str | None:
     return None if exchange.client is None else origin_of(exchange.client[0])
 
 
-def _full(message: str) -> ResourceExhausted:
-    return ResourceExhausted(Reason.TOO_MANY_CALLS, f"{message}; try again in a moment", retry_after_ms=_RETRY_MS)
+def _full(limit: str, message: str) -> ResourceExhausted:
+    return ResourceExhausted(
+        Reason.TOO_MANY_CALLS,
+        f"{message}, as many as its {limit} lets it; try again in a moment",
+        retry_after_ms=_RETRY_MS,
+        metadata={"limit": limit},
+    )

@@ -481,7 +481,7 @@ class End(_message.Message):
     cached_tokens: _builtins.int
     """Tokens of the prompt that were not computed again."""
     queue_ms: _builtins.int
-    """Time from admission to the start of the last attempt, in ms."""
+    """Time from admission to the start of the last attempt, in ms; to the end of a task that never started."""
     first_token_ms: _builtins.int
     """Time from admission to the first token, in ms; 0 if there was none."""
     decode_time_ms: _builtins.int

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from gatewayd.http import limits
 from gatewayd.http.http1 import Http1
 from gatewayd.http.http2 import PREFACE, Http2
+from gatewayd.http.limit_log import LimitLog
 from gatewayd.http.stream import RequestHead, Serve, Stream
 from llorch.logs import get_logger
 
@@ -53,8 +54,16 @@ class Connection(asyncio.BufferedProtocol):
     other end's, without the port.
     """
 
-    def __init__(self, address: str, serve: Serve, buffer: memoryview, on_lost: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        serve: Serve,
+        buffer: memoryview,
+        on_lost: Callable[["Connection"], None],
+        limit_log: LimitLog,
+    ) -> None:
         self.address = address
+        self._limit_log = limit_log
         self._loop = asyncio.get_running_loop()
         self._serve = serve
         self._buffer = buffer
@@ -140,6 +149,9 @@ class Connection(asyncio.BufferedProtocol):
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    def limit_reached(self, limit: str) -> None:
+        self._limit_log.reached(limit, self.address)
+
     def hold(self) -> None:
         """Nothing more is read until `release` was called as often."""
         self._holds += 1
@@ -201,7 +213,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def look(self, now: float) -> None:
         """Ends what took too long."""
-        if self.transport_stalled_s(now) >= limits.STALLED_S or (self._ends_at is not None and now >= self._ends_at):
+        if self.transport_stalled_s(now) >= limits.STALLED_S:
+            self.limit_reached("a client that takes nothing")
+            self.abort()
+        elif self._ends_at is not None and now >= self._ends_at:
             self.abort()
         elif self._idle_since is not None and now - self._idle_since >= limits.IDLE_S and not self.unsent:
             self.finish()

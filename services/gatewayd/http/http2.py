@@ -67,7 +67,7 @@ class Http2:
 
     def feed(self, data: bytes) -> None:
         if not self._budget.take(data, self._loop.time()):
-            _log.debug("too_many_frames", client=self._connection.client)
+            self._connection.limit_reached("HTTP/2 frames that ask for nothing")
             self._give_up(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         try:
@@ -98,6 +98,7 @@ class Http2:
     def end_stalled(self, now: float) -> None:
         for stream in list(self._streams.values()):
             if stream.stalled_s(now) >= limits.STALLED_S:
+                self._connection.limit_reached("a client that takes nothing")
                 stream.abort()
 
     def close(self) -> None:

@@ -16,6 +16,10 @@ class Holder(Protocol):
 
 H = TypeVar("H", bound=Holder)
 
+MAX_CONNECTIONS = "max_connections"
+MAX_PER_ADDRESS = "max_per_address"
+"""The settings."""
+
 _V6_NETWORK = 64
 """Bits. A machine may take any address of its network, so the network counts as one."""
 
@@ -52,12 +56,12 @@ class Places(Generic[H]):
     def all(self) -> list[H]:
         return [holder for holders in self._by_origin.values() for holder in holders]
 
-    def is_open_to(self, address: str) -> bool:
-        """Whether one more may come, once `in_the_way` has left."""
+    def refused_by(self, address: str) -> str | None:
+        """The limit by which no further one may come; None if one may, once `in_the_way` has left."""
         origin = origin_of(address)
         if origin is not None and len(self._by_origin.get(origin, ())) >= self._most_per_address:
-            return False
-        return self._count < self._most or self._yielding() is not None
+            return MAX_PER_ADDRESS
+        return None if self._count < self._most or self._yielding() is not None else MAX_CONNECTIONS
 
     def in_the_way(self) -> H | None:
         """Which one has to leave before the next comes: of the address with the most, the oldest that serves none."""

@@ -8,7 +8,8 @@ import ssl
 
 from gatewayd.http import limits
 from gatewayd.http.connection import Connection
-from gatewayd.http.places import Places
+from gatewayd.http.limit_log import LimitLog
+from gatewayd.http.places import MAX_CONNECTIONS, Places
 from gatewayd.http.stream import Serve
 from llorch.logs import get_logger
 from llorch.ports import PortTaken, ensure_free, join_address, resolve_bind, split_address
@@ -34,8 +35,14 @@ class HttpServer:
     """`tls` makes it HTTPS; HTTP/2 is then agreed on by ALPN, without it by the client's preface."""
 
     def __init__(
-        self, bind: str, max_connections: int, max_per_address: int, tls: ssl.SSLContext | None = None
+        self,
+        bind: str,
+        max_connections: int,
+        max_per_address: int,
+        limit_log: LimitLog,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._limit_log = limit_log
         host, self._port = split_address(bind)
         self._host = resolve_bind(host)
         self._places: Places[Connection] = Places(_affordable(max_connections), max_per_address)
@@ -100,11 +107,13 @@ class HttpServer:
                 await asyncio.sleep(0)
 
     def _welcome(self, client: socket.socket, address: str, door: Serve) -> None:
-        if not self._places.is_open_to(address):
+        refused_by = self._places.refused_by(address)
+        if refused_by is not None:
+            self._limit_log.reached(refused_by, address, connections=len(self._places))
             client.close()
             return
         self._make_room()
-        connection = Connection(address, door, self._buffer, self._places.leave)
+        connection = Connection(address, door, self._buffer, self._places.leave, self._limit_log)
         self._places.take(connection)
         task = asyncio.create_task(self._connect(client, connection), name="connect a client")
         self._arriving.add(task)
@@ -113,6 +122,7 @@ class HttpServer:
     def _make_room(self) -> None:
         leaving = self._places.in_the_way()
         if leaving is not None:
+            self._limit_log.reached(MAX_CONNECTIONS, leaving.address, connections=len(self._places))
             self._places.leave(leaving)
             leaving.cancel()
 
@@ -148,6 +158,7 @@ class HttpServer:
             if excess <= 0:
                 return
             if connection.stalled_s(now) >= limits.GIVES_WAY_AFTER_S:
+                self._limit_log.reached("an answer that its client does not take", connection.address)
                 excess -= connection.unsent
                 connection.cancel()
 

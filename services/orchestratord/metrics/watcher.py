@@ -4,16 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llorch.errors import LlorchError
+from llorch.errors import LlorchError, Reason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.decision import DecisionRecord
-from orchestratord.core.facts.task import TaskEnd, TaskState, Terminal
+from orchestratord.core.facts.task import TaskEnd, TaskError, TaskState, Terminal
 from orchestratord.core.state import BrainState
 from orchestratord.metrics.tallies import Bounded, Tallies
 
 ADMITTED = "admitted"
 NO_APP = "none"
 UNKNOWN = "unknown"
+
+_NEVER_ADMITTED = frozenset({Reason.STORE_FAILED, Reason.STORE_FULL})
+"""Why the store did not take a durable task; its submission was refused."""
 
 _DEADLINE_OUTCOMES = {TaskState.COMPLETED: "met", TaskState.EXPIRED: "missed"}
 
@@ -52,6 +55,8 @@ class Watcher:
         self.tallies.events.add()
         if isinstance(event, events.TaskSubmitted):
             self._submitted(event, results, refusal)
+        elif isinstance(event, (events.TaskKept, events.TaskNotKept)):
+            self._answered(event)
         for effect in results:
             count = self._of_effect.get(type(effect))
             if count is not None:
@@ -60,17 +65,25 @@ class Watcher:
     def _submitted(
         self, event: events.TaskSubmitted, results: Sequence[effects.Effect], refusal: LlorchError | None
     ) -> None:
-        """A repeated request is no second admission; a task that drops another is admitted itself."""
+        """A repeated request is no second admission; a task that drops another is admitted itself. A durable one is
+        admitted once the store has it.
+        """
         if refusal is not None:
             asked = self._state.apps.priority_of(event.request.app, event.request.priority)
             self.tallies.admissions.add(self._priority(asked), refusal.reason.lower())
         for effect in results:
-            if isinstance(effect, effects.OpenLog):
+            if isinstance(effect, effects.OpenLog) and not effect.request.durable:
                 self.tallies.admissions.add(self._priority(effect.request.priority), ADMITTED)
+
+    def _answered(self, event: events.TaskKept | events.TaskNotKept) -> None:
+        task = self._state.tasks.get(event.task_id)
+        if task is not None:
+            outcome = ADMITTED if isinstance(event, events.TaskKept) else event.reason.lower()
+            self.tallies.admissions.add(self._priority(task.request.priority), outcome)
 
     def _task_ended(self, task_id: str, terminal: Terminal) -> None:
         task = self._state.tasks.get(task_id)
-        if task is None:
+        if task is None or (isinstance(terminal, TaskError) and terminal.reason in _NEVER_ADMITTED):
             return
         priority = self._priority(task.request.priority)
         self.tallies.ended.add(priority, task.state.lower())

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from llorch.background import TaskSupervisor
 from llorch.clock import Clock
-from llorch.errors import LlorchError
+from llorch.errors import LlorchError, Reason
 from llorch.logs import get_logger
 from orchestratord.core import effects, events
 from orchestratord.core.events import Event
@@ -150,7 +150,8 @@ class Keeper:
         try:
             await self._store.save_task(request, self._now_ms())
         except LlorchError as error:
-            self.failures += 1
+            if error.reason is not Reason.STORE_FULL:  # that is no fault, but its bound
+                self.failures += 1
             self._post(events.TaskNotKept(request.task_id, error.message, error.reason))
             return error
         self._post(events.TaskKept(request.task_id))

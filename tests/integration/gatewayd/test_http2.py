@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+import time
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from h2.errors import ErrorCodes
 
 from gatewayd.exchange import Exchange
 from gatewayd.http import limits
+from gatewayd.http.limit_log import LimitLog
 from gatewayd.http.server import HttpServer
 from gatewayd.http.stream import RequestHead, Stream
 from llama_orch.v2 import task_pb2, task_service_pb2
@@ -162,7 +164,7 @@ async def test_over_tls_both_versions_are_spoken(tmp_path: Any, http2_only: bool
         exchange = Exchange(head, stream)
         exchange.answer(200, "text/plain", await exchange.read_body(10**6, 5))
 
-    server = HttpServer("127.0.0.1:0", 10, 10, served)
+    server = HttpServer("127.0.0.1:0", 10, 10, LimitLog(time.monotonic), served)
     address, closing = server.listen(), asyncio.Event()
     serving = asyncio.create_task(server.serve(answer, closing, 1))
     host, port = address.split(":")
@@ -192,7 +194,7 @@ async def test_a_tls_handshake_that_never_ends_holds_no_place(monkeypatch: pytes
     async def answer(_head: RequestHead, _stream: Stream) -> None:
         raise AssertionError
 
-    server = HttpServer("127.0.0.1:0", 10, 10, served)
+    server = HttpServer("127.0.0.1:0", 10, 10, LimitLog(time.monotonic), served)
     address, closing = server.listen(), asyncio.Event()
     serving = asyncio.create_task(server.serve(answer, closing, 1))
     try:

@@ -23,7 +23,7 @@ def places(most: int, most_per_address: int, *callers: Caller) -> Places[Caller]
 def test_one_that_serves_no_request_leaves_for_a_newcomer() -> None:
     busy, first, second = Caller("10.0.0.1", is_serving=True), Caller("10.0.0.2"), Caller("10.0.0.3")
     held = places(3, 9, busy, first, second)
-    assert held.is_open_to("10.0.0.4")
+    assert held.refused_by("10.0.0.4") is None
     assert held.in_the_way() is first
     held.leave(first)
     assert held.in_the_way() is None
@@ -37,13 +37,14 @@ def test_the_address_with_the_most_gives_way_first() -> None:
 
 def test_where_all_serve_a_newcomer_is_refused() -> None:
     held = places(2, 9, Caller("10.0.0.1", is_serving=True), Caller("10.0.0.2", is_serving=True))
-    assert not held.is_open_to("10.0.0.3")
+    assert held.refused_by("10.0.0.3") == "max_connections"
     assert held.in_the_way() is None
 
 
 def test_an_address_of_another_machine_has_its_own_bound_and_this_machine_has_none() -> None:
     held = places(100, 2, *(Caller("10.0.0.1") for _ in range(2)), *(Caller("127.0.0.1") for _ in range(5)))
-    assert [held.is_open_to(address) for address in ("10.0.0.1", "10.0.0.2", "127.0.0.1")] == [False, True, True]
+    addresses = ("10.0.0.1", "10.0.0.2", "127.0.0.1")
+    assert [held.refused_by(address) for address in addresses] == ["max_per_address", None, None]
 
 
 def test_who_left_twice_freed_one_place() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gatewayd.exchange import Exchange
+from gatewayd.http.limit_log import LimitLog
 from gatewayd.http.stream import RequestHead
 from gatewayd.slots import Slots
 from llorch.errors import Reason, ResourceExhausted
@@ -30,7 +31,7 @@ def request(client: Client, address: str = "127.0.0.1") -> Exchange:
 
 
 def test_a_further_request_is_refused_until_one_has_left() -> None:
-    slots, first = Slots(1, 9), request(Client())
+    slots, first = Slots(1, 9, LimitLog(lambda: 0.0)), request(Client())
     slots.take(first, 0.0)
     with pytest.raises(ResourceExhausted, match="serves 1 requests already") as caught:
         slots.take(request(Client()), 0.0)
@@ -41,7 +42,7 @@ def test_a_further_request_is_refused_until_one_has_left() -> None:
 
 
 def test_the_stream_whose_client_has_taken_nothing_for_the_longest_time_gives_way() -> None:
-    slots = Slots(3, 9)
+    slots = Slots(3, 9, LimitLog(lambda: 0.0))
     takes, lags, stands = Client(0.0), Client(5.0), Client(9.0)
     for client in (takes, lags, stands):
         slots.take(request(client), 0.0)
@@ -50,7 +51,7 @@ def test_the_stream_whose_client_has_taken_nothing_for_the_longest_time_gives_wa
 
 
 def test_a_client_that_lags_for_a_moment_keeps_its_stream() -> None:
-    slots, lags = Slots(1, 9), Client(0.5)
+    slots, lags = Slots(1, 9, LimitLog(lambda: 0.0)), Client(0.5)
     slots.take(request(lags), 0.0)
     with pytest.raises(ResourceExhausted):
         slots.take(request(Client()), 0.0)
@@ -58,7 +59,7 @@ def test_a_client_that_lags_for_a_moment_keeps_its_stream() -> None:
 
 
 def test_an_address_of_another_machine_has_its_own_bound_and_this_machine_has_none() -> None:
-    slots = Slots(100, 2)
+    slots = Slots(100, 2, LimitLog(lambda: 0.0))
     first = request(Client(), "10.0.0.1")
     slots.take(first, 0.0)
     slots.take(request(Client(), "10.0.0.1"), 0.0)

@@ -43,7 +43,7 @@ def test_a_class_is_full_by_what_its_tasks_hold_as_by_their_number(policy: Queue
     full.add("t1", "coder", "interactive", size=60, arrival=1)
     full.add("t2", "coder", "interactive", size=40, arrival=2)
     full.add("t3", "coder", "batch", size=100, arrival=3)
-    with pytest.raises(ResourceExhausted, match=r"is full \(2 tasks wait, with 0\.0 MiB\)") as refused:
+    with pytest.raises(ResourceExhausted, match=r"is full: 2 of 1000 tasks .* 0\.0 of .* MiB") as refused:
         full.make_room("interactive", 1)
     assert refused.value.reason is Reason.QUEUE_FULL
     assert refused.value.metadata["policy_label"] == policy

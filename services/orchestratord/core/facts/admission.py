@@ -356,8 +356,9 @@ class AdmissionQueue:
         rate.refused()
         return ResourceExhausted(
             Reason.QUEUE_FULL,
-            f"the queue for priority '{priority}' is full ({self.depth(priority)} tasks wait, with "
-            f"{self.size(priority) / 2**20:.1f} MiB); try again later",
+            f"the queue for priority '{priority}' is full: {self.depth(priority)} of {self.capacity} tasks "
+            f"(queue_capacity) wait, with {self.size(priority) / 2**20:.1f} of {self.capacity_bytes / 2**20:g} MiB "
+            "(queue_mib); try again later",
             retry_after_ms=rate.retry_after_ms(self.now),
             metadata={"policy_label": self.policy.value, "priority": priority},
         )

@@ -96,9 +96,9 @@ def _conclude(state: BrainState, task: Task, outcome: RunResult | TaskError) -> 
         # The task was not cancelled here: another controller told the worker to end.
         finish(state, task, TaskState.FAILED, _lost("the worker that ran the task was stopped"))
     elif FinishReason.DEADLINE in reasons:
-        finish(state, task, TaskState.EXPIRED, TaskEnd(outcome, *_times(task)))
+        finish(state, task, TaskState.EXPIRED, TaskEnd(outcome, *_times(state, task)))
     else:
-        finish(state, task, TaskState.COMPLETED, TaskEnd(outcome, *_times(task)))
+        finish(state, task, TaskState.COMPLETED, TaskEnd(outcome, *_times(state, task)))
 
 
 def attempt_unknown(state: BrainState, event: AttemptUnknown) -> None:
@@ -187,12 +187,12 @@ def _stopped(state: BrainState, task: Task, result: RunResult | None = None) -> 
         for choice in result.choices
     )
     result = _of_all_attempts(state, task, replace(result, choices=choices))
-    _give_terminal(state, task, TaskEnd(result, *_times(task)))
+    _give_terminal(state, task, TaskEnd(result, *_times(state, task)))
 
 
 def _cut_off(state: BrainState, task: Task, reason: FinishReason) -> Stopped:
     ran_ms = 0 if task.first_token_at is None else round((state.now - task.first_token_at) * 1000)
-    return Stopped(reason, *_times(task), task.tokens_in, task.cached_tokens, ran_ms)
+    return Stopped(reason, *_times(state, task), task.tokens_in, task.cached_tokens, ran_ms)
 
 
 def _of_all_attempts(state: BrainState, task: Task, result: RunResult) -> RunResult:
@@ -395,10 +395,10 @@ def _task_of(state: BrainState, attempt_id: str) -> Task | None:
     return task if task is not None and task.terminal is None else None
 
 
-def _times(task: Task) -> tuple[int, int]:
-    """(queue_ms, first_token_ms), both from admission; 0 where it never came to that."""
+def _times(state: BrainState, task: Task) -> tuple[int, int]:
+    """(queue_ms, first_token_ms), both from admission: until now for a task that has not started; 0 without a token."""
     started, first = task.started_at, task.first_token_at
     return (
-        0 if started is None else round((started - task.created_at) * 1000),
+        round(((state.now if started is None else started) - task.created_at) * 1000),
         0 if first is None else round((first - task.created_at) * 1000),
     )
