@@ -1,1 +1,1 @@
-"""The HTTP server: h11 and h2 on connections of our own, with every bound in one place (`limits`)."""
+"""The HTTP server: h11 and h2 on connections of our own. `limits` has what a connection may take."""
