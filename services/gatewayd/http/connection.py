@@ -1,6 +1,7 @@
 """One connection of a client: its bytes, its times, and the tasks that serve its requests."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -80,6 +81,8 @@ class Connection(asyncio.BufferedProtocol):
         self._stalled_since: float | None = None
         self._idle_since: float | None = self._loop.time()
         self._ends_at: float | None = None
+        self._to_serve: deque[tuple[RequestHead, Stream]] = deque()
+        self._begins_later = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._unwanted = False
         self.client: tuple[str, int] | None = None
@@ -123,6 +126,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._out.clear()
+        self._to_serve.clear()
         for task in self._tasks:
             task.cancel()
         self._on_lost(self)
@@ -131,12 +135,12 @@ class Connection(asyncio.BufferedProtocol):
 
     # What the wire calls.
 
-    def serve(self, head: RequestHead, stream: Stream) -> "asyncio.Task[None]":
+    def serve(self, head: RequestHead, stream: Stream) -> None:
+        """Soon: of one connection only some requests begin in each turn of the loop."""
         self._idle_since = None
-        task = self._loop.create_task(self._run(head, stream), name=f"{head.method} {head.raw_path[:80]}")
-        self._tasks.add(task)
-        task.add_done_callback(self._served)
-        return task
+        self._to_serve.append((head, stream))
+        if not self._begins_later:
+            self._begin()
 
     def write(self, data: bytes) -> None:
         if data and not self._lost:
@@ -186,7 +190,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def is_serving(self) -> bool:
-        return bool(self._tasks)
+        return bool(self._tasks or self._to_serve)
 
     @property
     def is_lost(self) -> bool:
@@ -254,6 +258,22 @@ class Connection(asyncio.BufferedProtocol):
             _log.error("connection_failed", exc_info=error)
             self.abort()
 
+    def _begin(self) -> None:
+        self._begins_later = False
+        begun = 0
+        while self._to_serve and begun < limits.REQUESTS_PER_TURN and not self._lost:
+            head, stream = self._to_serve.popleft()
+            if not stream.is_over:
+                begun += 1
+                name = f"{head.method} {head.raw_path[:80]}"
+                task = stream.task = self._loop.create_task(self._run(head, stream), name=name)
+                self._tasks.add(task)
+                task.add_done_callback(self._served)
+        if begun:
+            self._begins_later = True
+            self._loop.call_soon(self._begin)
+        self._note_idle()
+
     def _flush(self) -> None:
         self._flushing = False
         if self._lost:
@@ -278,5 +298,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _served(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not self._tasks:
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not self.is_serving and self._idle_since is None:
             self._idle_since = self._loop.time()

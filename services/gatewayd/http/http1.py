@@ -211,6 +211,11 @@ class Http1Stream:
         self.body = Body(self._was_read)
         self.taken = asyncio.Event()
         self.is_full = False
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self._ended
 
     async def receive(self) -> bytes | None:
         if self._wants_continue:

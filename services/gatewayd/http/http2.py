@@ -181,7 +181,7 @@ class Http2:
             stream.write(body)
             stream.end()
             return
-        stream.task = self._connection.serve(head, stream)
+        self._connection.serve(head, stream)
 
     def _take_data(self, event: DataReceived) -> None:
         stream = self._streams.get(event.stream_id)
@@ -230,7 +230,7 @@ class Http2Stream:
         self._wire = wire
         self._number = number
         self._unsent = bytearray()
-        self._ended = self._is_over = False
+        self._ended = self.is_over = False
         self._blocked_since: float | None = None
         self._taken = asyncio.Event()
         self.body = Body(partial(wire.was_read, number))
@@ -261,12 +261,12 @@ class Http2Stream:
         if self._ended and self.stalled_s(self._wire.now()) < limits.STALLED_S:
             return
         self._ended = True
-        if not self._is_over:
+        if not self.is_over:
             self._over(ErrorCodes.CANCEL)
 
     def lose(self) -> None:
         """The client wants no more of it."""
-        self._ended = self._is_over = True
+        self._ended = self.is_over = True
         self._unsent.clear()
         self.body.drop()
         if self.task is not None:
@@ -296,7 +296,7 @@ class Http2Stream:
 
     def pump(self) -> None:
         """Sends as much as the client and the connection take."""
-        if self._is_over:
+        if self.is_over:
             return
         sent = False
         while self._unsent and self._wire.is_writable and (room := self._wire.room(self._number)) > 0:
@@ -323,7 +323,7 @@ class Http2Stream:
         self._over(None if self.body.is_complete else ErrorCodes.NO_ERROR)
 
     def _over(self, code: ErrorCodes | None) -> None:
-        self._is_over = True
+        self.is_over = True
         self._unsent.clear()
         self._blocked_since = None
         self._wire.forget(self._number, code)

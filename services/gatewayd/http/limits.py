@@ -37,6 +37,9 @@ FRAMING_BYTES = 64 * 1024
 EVENTS_PER_TURN = 256
 """Parts of a message that one connection has read before it is the turn of the others."""
 
+REQUESTS_PER_TURN = 4
+"""Of one connection: requests that begin to be served before it is the turn of the others. One takes about 0.3 ms."""
+
 BACKED_UP_BYTES = 64 * 1024
 """Of an answer: what waits for its client before more is made."""
 

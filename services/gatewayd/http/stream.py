@@ -1,5 +1,6 @@
 """One request and the way back to its client, whatever version of HTTP the client speaks."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +26,14 @@ class Stream(Protocol):
 
     Only `receive` and `wait_taken` wait: what is written leaves in one piece at the end of the loop's turn.
     """
+
+    task: "asyncio.Task[None] | None"
+    """What serves the request, once it has begun."""
+
+    @property
+    def is_over(self) -> bool:
+        """The client has left, or the answer is complete."""
+        ...
 
     async def receive(self) -> bytes | None:
         """The next part of the body; None once there is no more."""
