@@ -99,6 +99,8 @@ class Door:
                 await self._keys.ask(exchange, metadata)
             await self._handle_in_slot(exchange, metadata, api)
         except Unauthenticated as error:
+            if self._clients.is_unchecked(exchange):
+                self._keys.forget(metadata)
             raise self._clients.to_client(exchange, error) from None
 
     async def _handle_in_slot(self, exchange: Exchange, metadata: Metadata, api: Api) -> None:

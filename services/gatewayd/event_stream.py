@@ -62,13 +62,13 @@ class EventStream:
         frames: Frames = sse,
     ) -> None:
         """Raises LlorchError as long as nothing was sent; after that the stream ends with the error."""
-        if self._draining.is_set():
-            raise _draining()
         pulse = _Pulse(exchange)
         exchange.probe_with(sse.KEEP_ALIVE)
         try:
             async with stream as responses:
                 self._open.add(responses)
+                if self._draining.is_set():
+                    responses.end(_draining())
                 try:
                     await _copy(responses, exchange, frames, pulse)
                 finally:

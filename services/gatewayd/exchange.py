@@ -35,6 +35,14 @@ class Exchange:
             raise DeadlineExceeded(Reason.DEADLINE_PASSED, f"the body did not arrive within {timeout_s:g} s") from None
         return bytes(body)
 
+    def keep_place(self) -> None:
+        """The request was let in: its connection does not leave for a newcomer before it is answered."""
+        self._stream.keep_place()
+
+    def ignore_body(self) -> None:
+        """Nothing of it is wanted; a client that sends one all the same is not held up."""
+        self._stream.ignore_body()
+
     def start(self, status: int, headers: Headers) -> None:
         self.started = True
         self._stream.start(status, [*headers, (CORRELATION_HEADER, self.correlation_id.encode())])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gatewayd.exchange import Exchange
 from gatewayd.json_size import check_values
@@ -26,8 +26,16 @@ class BodyReader:
         body = await exchange.read_body(self._max_bytes, self._timeout_s)
         if len(body) < _LARGE_BYTES:
             return build(body)
-        async with self._turn:
-            return await asyncio.to_thread(_checked, build, body)
+        await self._turn.acquire()
+        reading = asyncio.ensure_future(asyncio.to_thread(_checked, build, body))
+        # Also where the client has left meanwhile: the thread works on.
+        reading.add_done_callback(self._read)
+        return await asyncio.shield(reading)
+
+    def _read(self, reading: "asyncio.Future[Any]") -> None:
+        self._turn.release()
+        if not reading.cancelled():
+            reading.exception()
 
 
 def _checked(build: Callable[[bytes], T], body: bytes) -> T:

@@ -54,6 +54,7 @@ class RpcDoor:
 
     async def _read_request(self, exchange: Exchange, route: Route, variables: Mapping[str, str]) -> Message:
         if not route.body:
+            exchange.ignore_body()
             return build_request(route, variables, exchange.query, b"")
         return await self._bodies.read(exchange, partial(build_request, route, variables, exchange.query))
 

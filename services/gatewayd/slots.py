@@ -39,6 +39,7 @@ class Slots:
             if not self._free_one(now):
                 raise _full(MAX_REQUESTS, f"this gateway serves {self._most} requests already")
         self._taken[exchange] = None
+        exchange.keep_place()
         if origin is not None:
             self._by_origin[origin] += 1
 

@@ -27,10 +27,14 @@ class Upstream:
         self._methods: dict[str, Any] = {}
         self._health = cast("Any", health_pb2_grpc.HealthStub)(channel)
 
-    async def call(self, rpc: MethodDescriptor, request: Message, metadata: Metadata) -> Message:
+    async def call(
+        self, rpc: MethodDescriptor, request: Message, metadata: Metadata, *, timeout_s: float | None = None
+    ) -> Message:
         """Raises leaves of the error tree."""
         method = self._method(rpc)
-        response: Message = await call(method, request, timeout_s=self._call_timeout_s, metadata=metadata)
+        response: Message = await call(
+            method, request, timeout_s=self._call_timeout_s if timeout_s is None else timeout_s, metadata=metadata
+        )
         return response
 
     def open_stream(

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from llorch.errors import InvalidArgument, Reason
+from llorch.errors import LlorchError
 
 
 class Body:
@@ -16,7 +16,8 @@ class Body:
         self._arrived = asyncio.Event()
         self.size = 0
         self.is_complete = False
-        self._is_cut = self._is_unwanted = False
+        self._error: LlorchError | None = None
+        self._is_unwanted = False
 
     def put(self, data: bytes, weight: int) -> None:
         if self._is_unwanted:
@@ -30,9 +31,9 @@ class Body:
         self.is_complete = True
         self._arrived.set()
 
-    def cut(self) -> None:
-        """The client sends nothing more, though it said that it would."""
-        self._is_cut = True
+    def fail(self, error: LlorchError) -> None:
+        """What came cannot be read; what reads the body is told."""
+        self._error = error
         self._arrived.set()
 
     def drop(self) -> None:
@@ -48,10 +49,8 @@ class Body:
         while not self._parts:
             if self.is_complete:
                 return None
-            if self._is_cut:
-                raise InvalidArgument(
-                    Reason.MALFORMED_REQUEST, "the body ended before its length or its last chunk; send it whole"
-                )
+            if self._error is not None:
+                raise self._error
             self._arrived.clear()
             await self._arrived.wait()
         data, weight = self._parts.popleft()

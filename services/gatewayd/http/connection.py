@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gatewayd.http import limits
@@ -10,6 +11,7 @@ from gatewayd.http.http1 import Http1
 from gatewayd.http.http2 import PREFACE, Http2
 from gatewayd.http.limit_log import LimitLog
 from gatewayd.http.stream import RequestHead, Serve, Stream
+from gatewayd.http.turns import Turns
 from llorch.logs import get_logger
 
 _log = get_logger("http")
@@ -50,28 +52,32 @@ class Wire(Protocol):
         ...
 
 
-class Connection(asyncio.BufferedProtocol):
-    """`buffer` is what all connections of a server read into: what came is copied from it at once. `address` is the
-    other end's, without the port.
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the connections of one server have together.
+
+    `buffer` is what all of them read into: what came is copied from it at once.
     """
 
-    def __init__(
-        self,
-        address: str,
-        serve: Serve,
-        buffer: memoryview,
-        on_lost: Callable[["Connection"], None],
-        limit_log: LimitLog,
-    ) -> None:
+    serve: Serve
+    on_lost: Callable[["Connection"], None]
+    limit_log: LimitLog
+    turns: Turns = field(default_factory=Turns)
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(limits.READ_BYTES)))
+
+
+class Connection(asyncio.BufferedProtocol):
+    """`address` is the other end's, without the port."""
+
+    def __init__(self, address: str, shared: Shared) -> None:
         self.address = address
-        self._limit_log = limit_log
+        self._shared = shared
         self._loop = asyncio.get_running_loop()
-        self._serve = serve
-        self._buffer = buffer
-        self._on_lost = on_lost
         self._transport: Any = None
         self._wire: Wire | None = None
         self._first = b""
+        self._unread = bytearray()
+        self._holds_unread = self._half_closed = self._asks = False
         self._out: list[bytes] = []
         self._flushing = False
         self._closing = False
@@ -82,8 +88,8 @@ class Connection(asyncio.BufferedProtocol):
         self._idle_since: float | None = self._loop.time()
         self._ends_at: float | None = None
         self._to_serve: deque[tuple[RequestHead, Stream]] = deque()
-        self._begins_later = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._allowed: set[asyncio.Task[None]] = set()
         self._unwanted = False
         self.client: tuple[str, int] | None = None
         self.is_writable = True
@@ -100,26 +106,34 @@ class Connection(asyncio.BufferedProtocol):
             transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        return self._shared.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = bytes(self._buffer[:nbytes])
-        if nbytes == len(self._buffer):
-            # There is more: the others first.
+        if self._closing or self._ends_at is not None:
+            return
+        self._unread += self._shared.buffer[:nbytes]
+        if not self._holds_unread and len(self._unread) >= limits.READ_BYTES:
+            self._holds_unread = True
             self.hold()
-            self._loop.call_soon(self.release)
-        self._feed(data)
+        self._ask()
 
     def eof_received(self) -> bool:
+        """A client that sends nothing more may still read; one that closed looks the same, until it is written to."""
+        if self._unread:
+            self._half_closed = True
+            return True
         if self._wire is None or self._ends_at is not None:
             return False
         return self._wire.feed_end()
 
     def pause_writing(self) -> None:
+        """What the client asks for while it takes nothing would only wait for it here."""
         self.is_writable = False
+        self.hold()
 
     def resume_writing(self) -> None:
         self.is_writable = True
+        self.release()
         if self._wire is not None:
             self._wire.can_write()
 
@@ -127,20 +141,20 @@ class Connection(asyncio.BufferedProtocol):
         self._lost = True
         self._out.clear()
         self._to_serve.clear()
+        self._unread.clear()
         for task in self._tasks:
             task.cancel()
-        self._on_lost(self)
+        self._shared.on_lost(self)
         if not self.lost.done():
             self.lost.set_result(None)
 
     # What the wire calls.
 
     def serve(self, head: RequestHead, stream: Stream) -> None:
-        """Soon: of one connection only some requests begin in each turn of the loop."""
+        """As soon as it is its turn."""
         self._idle_since = None
         self._to_serve.append((head, stream))
-        if not self._begins_later:
-            self._begin()
+        self._ask()
 
     def write(self, data: bytes) -> None:
         if data and not self._lost:
@@ -153,8 +167,13 @@ class Connection(asyncio.BufferedProtocol):
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    def keep_place(self, task: "asyncio.Task[None] | None") -> None:
+        """The request that this task serves was let in; the connection does not leave for a newcomer before its end."""
+        if task in self._tasks:
+            self._allowed.add(task)
+
     def limit_reached(self, limit: str) -> None:
-        self._limit_log.reached(limit, self.address)
+        self._shared.limit_log.reached(limit, self.address)
 
     def hold(self) -> None:
         """Nothing more is read until `release` was called as often."""
@@ -190,11 +209,13 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def is_serving(self) -> bool:
-        return bool(self._tasks or self._to_serve)
+        """A request that was let in."""
+        return bool(self._allowed)
 
     @property
-    def is_lost(self) -> bool:
-        return self._lost
+    def is_over(self) -> bool:
+        """Nothing more is read of it."""
+        return self._lost or self._closing or self._ends_at is not None
 
     @property
     def unsent(self) -> int:
@@ -243,36 +264,63 @@ class Connection(asyncio.BufferedProtocol):
     def _unsent_here(self) -> int:
         return 0 if self._lost or self._transport is None else self._transport.get_write_buffer_size()
 
+    def take_step(self) -> bool:
+        """Begins one request, or reads a slice of what came."""
+        if self._lost or self._closing or self._ends_at is not None:
+            self._to_serve.clear()
+            self._drop_unread()
+        elif not self._begin_one():
+            self._read_slice()
+        self._asks = bool(self._to_serve or self._unread)
+        self._note_idle()
+        return self._asks
+
+    def _ask(self) -> None:
+        if not self._asks:
+            self._asks = True
+            self._shared.turns.ask(self)
+
+    def _begin_one(self) -> bool:
+        while self._to_serve:
+            head, stream = self._to_serve.popleft()
+            if not stream.is_over:
+                name = f"{head.method} {head.raw_path[:80]}"
+                task = stream.task = self._loop.create_task(self._run(head, stream), name=name)
+                self._tasks.add(task)
+                task.add_done_callback(self._served)
+                return True
+        return False
+
+    def _read_slice(self) -> None:
+        data = bytes(self._unread[: limits.SLICE_BYTES])
+        del self._unread[: len(data)]
+        if not self._unread:
+            self._drop_unread()
+        if data:
+            try:
+                self._feed(data)
+            except Exception as error:  # noqa: BLE001  # what one client sends must not end more than its connection
+                _log.error("connection_failed", exc_info=error)
+                self.abort()
+
+    def _drop_unread(self) -> None:
+        self._unread.clear()
+        if self._holds_unread:
+            self._holds_unread = False
+            self.release()
+        if self._half_closed and not self._lost:
+            self._half_closed = False
+            if self._wire is None or self._ends_at is not None or not self._wire.feed_end():
+                self.close()
+
     def _feed(self, data: bytes) -> None:
-        if self._closing or self._ends_at is not None:
-            return
         if self._wire is None:
             data = self._first = self._first + data
             if PREFACE.startswith(data[: len(PREFACE)]) and len(data) < len(PREFACE):
                 return
             self._first = b""
             self._wire = Http2(self) if data.startswith(PREFACE) else Http1(self)
-        try:
-            self._wire.feed(data)
-        except Exception as error:  # noqa: BLE001  # what one client sends must not end more than its connection
-            _log.error("connection_failed", exc_info=error)
-            self.abort()
-
-    def _begin(self) -> None:
-        self._begins_later = False
-        begun = 0
-        while self._to_serve and begun < limits.REQUESTS_PER_TURN and not self._lost:
-            head, stream = self._to_serve.popleft()
-            if not stream.is_over:
-                begun += 1
-                name = f"{head.method} {head.raw_path[:80]}"
-                task = stream.task = self._loop.create_task(self._run(head, stream), name=name)
-                self._tasks.add(task)
-                task.add_done_callback(self._served)
-        if begun:
-            self._begins_later = True
-            self._loop.call_soon(self._begin)
-        self._note_idle()
+        self._wire.feed(data)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -290,7 +338,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _run(self, head: RequestHead, stream: Stream) -> None:
         try:
-            await self._serve(head, stream)
+            await self._shared.serve(head, stream)
         except Exception as error:  # noqa: BLE001  # the failure of one request must not reach others
             _log.error("request_not_answered", exc_info=error)
         finally:
@@ -298,8 +346,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _served(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
+        self._allowed.discard(task)
         self._note_idle()
 
     def _note_idle(self) -> None:
-        if not self.is_serving and self._idle_since is None:
+        if not (self._tasks or self._to_serve) and self._idle_since is None:
             self._idle_since = self._loop.time()

@@ -52,7 +52,13 @@ class Http2:
             },
         )
         self._machine.initiate_connection()
-        self._budget = FrameBudget(limits.FRAMES, limits.FRAMES_PER_S, self._loop.time(), skip=len(PREFACE))
+        self._budget = FrameBudget(
+            limits.FRAMES,
+            limits.FRAMES_PER_S,
+            self._loop.time(),
+            skip=len(PREFACE),
+            most_head_bytes=limits.HEAD_BYTES,
+        )
         self._streams: dict[int, Http2Stream] = {}
         self._newest = 0
         self._is_last = False
@@ -66,12 +72,13 @@ class Http2:
         }
 
     def feed(self, data: bytes) -> None:
-        if not self._budget.take(data, self._loop.time()):
+        taken = self._budget.take(data, self._loop.time())
+        if taken is None:
             self._connection.limit_reached("HTTP/2 frames that ask for nothing")
             self._give_up(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         try:
-            events = self._machine.receive_data(data)
+            events = self._machine.receive_data(taken)
         except ProtocolError as error:
             _log.debug("broken_http2", why=str(error)[:200])
             self._give_up(None)
@@ -80,7 +87,11 @@ class Http2:
             handle = self._on.get(type(event))
             if handle is not None:
                 handle(event)
+        encoder = self._machine.encoder
+        encoder.header_table_size = min(encoder.header_table_size, limits.HEADER_TABLE_BYTES)
         self._connection.flush_soon()
+        if self._budget.goes_away or self._newest > 2 * limits.REQUESTS:
+            self.close()
 
     def feed_end(self) -> bool:
         return False
@@ -120,6 +131,9 @@ class Http2:
 
     def now(self) -> float:
         return self._loop.time()
+
+    def keep_place(self, task: "asyncio.Task[None] | None") -> None:
+        self._connection.keep_place(task)
 
     def send_headers(self, stream: int, headers: Headers) -> None:
         self._try(self._machine.send_headers, stream, headers)
@@ -240,6 +254,12 @@ class Http2Stream:
     async def receive(self) -> bytes | None:
         return await self.body.receive()
 
+    def ignore_body(self) -> None:
+        self.body.drop()
+
+    def keep_place(self) -> None:
+        self._wire.keep_place(self.task)
+
     def start(self, status: int, headers: Headers) -> None:
         if not self._ended:
             plain = [(name, value) for name, value in headers if name not in _HOP_BY_HOP]
@@ -326,6 +346,7 @@ class Http2Stream:
         self.is_over = True
         self._unsent.clear()
         self._blocked_since = None
+        self.body.drop()
         self._wire.forget(self._number, code)
         if code is ErrorCodes.CANCEL and self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()

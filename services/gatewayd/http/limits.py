@@ -20,6 +20,7 @@ LOOK_EVERY_S = 1.0
 """How often the server looks for connections whose time is over."""
 
 HANDSHAKE_S = 10.0
+"""Of TLS."""
 
 READ_BYTES = 16 * 1024
 """Most that is taken from one connection before it is the turn of the others."""
@@ -34,11 +35,16 @@ BODY_AHEAD_BYTES = 64 * 1024
 FRAMING_BYTES = 64 * 1024
 """What a body may be cut into chunks with, beyond its own size."""
 
-EVENTS_PER_TURN = 256
-"""Parts of a message that one connection has read before it is the turn of the others."""
+SLICE_BYTES = 1024
+"""What is read of one connection in one of its turns."""
 
-REQUESTS_PER_TURN = 4
-"""Of one connection: requests that begin to be served before it is the turn of the others. One takes about 0.3 ms."""
+EVENTS_PER_SLICE = 256
+"""Parts of a message that are read in one of a connection's turns."""
+
+STEPS_PER_TURN = 4
+"""In one turn of the loop, of one connection after the other: slices that are read, and requests that begin. The
+largest takes 2 ms.
+"""
 
 BACKED_UP_BYTES = 64 * 1024
 """Of an answer: what waits for its client before more is made."""
@@ -47,7 +53,13 @@ UNSENT_BYTES = 64 * 2**20
 """Of all answers together. Beyond it, the connections that take nothing are ended, those with the most first."""
 
 STREAMS = 100
-"""Requests at once on one connection of HTTP/2."""
+REQUESTS = 10_000
+"""On one connection of HTTP/2: at once, and in all; h2 remembers those that are over, 140 bytes each."""
+
+HEADER_TABLE_BYTES = 4096
+"""Of the answers' headers on one connection of HTTP/2; h2 would take the size that the client names, and gets slower
+with it.
+"""
 
 FRAMES = 1000
 FRAMES_PER_S = 100

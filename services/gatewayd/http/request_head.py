@@ -24,6 +24,14 @@ class HeadTooLarge(InvalidArgument):
     """HTTP has a status of its own for it: 431."""
 
 
+def too_large_a_head() -> HeadTooLarge:
+    return HeadTooLarge(
+        Reason.REQUEST_TOO_LARGE,
+        f"the request has more than {limits.HEADERS} headers, or they are larger than "
+        f"{limits.HEAD_BYTES // 1024} KiB; send fewer, and put large values into the body",
+    )
+
+
 def read_head(method: str, target: str, raw: Iterable[tuple[str, str]], client: tuple[str, int] | None) -> RequestHead:
     """Raises InvalidArgument, which names what is wrong."""
     headers = _joined(raw)
@@ -45,11 +53,7 @@ def _joined(raw: Iterable[tuple[str, str]]) -> dict[str, str]:
     for number, (name, value) in enumerate(raw):
         size += len(name) + len(value)
         if number == limits.HEADERS or size > limits.HEAD_BYTES:
-            raise HeadTooLarge(
-                Reason.REQUEST_TOO_LARGE,
-                f"the request has more than {limits.HEADERS} headers, or they are larger than "
-                f"{limits.HEAD_BYTES // 1024} KiB; send fewer, and put large values into the body",
-            )
+            raise too_large_a_head()
         if name not in headers:
             headers[name] = value
         elif name not in _ONCE:

@@ -7,7 +7,7 @@ import socket
 import ssl
 
 from gatewayd.http import limits
-from gatewayd.http.connection import Connection
+from gatewayd.http.connection import Connection, Shared
 from gatewayd.http.limit_log import LimitLog
 from gatewayd.http.places import MAX_CONNECTIONS, Places
 from gatewayd.http.stream import Serve
@@ -47,7 +47,6 @@ class HttpServer:
         self._host = resolve_bind(host)
         self._places: Places[Connection] = Places(_affordable(max_connections), max_per_address)
         self._tls = tls
-        self._buffer = memoryview(bytearray(limits.READ_BYTES))
         self._listener: socket.socket | None = None
         self._arriving: set[asyncio.Task[None]] = set()
 
@@ -78,18 +77,24 @@ class HttpServer:
         """Until `closing` is set; then nothing new is accepted, and what runs has `grace_s` to end."""
         accepting = asyncio.create_task(self._accept(door), name="accept connections")
         looking = asyncio.create_task(self._look(), name="look after connections")
+        told = asyncio.create_task(closing.wait(), name="wait for the end")
         try:
-            await closing.wait()
+            await asyncio.wait({told, accepting, looking}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            told.cancel()
             accepting.cancel()
             await self._end_connections(grace_s)
             looking.cancel()
-            await asyncio.wait({accepting, looking})
+            await asyncio.wait({told, accepting, looking})
+        for task in (accepting, looking):
+            if not task.cancelled() and task.exception() is not None:
+                raise RuntimeError(f"{task.get_name()} has failed") from task.exception()
 
     async def _accept(self, door: Serve) -> None:
         if self._listener is None:
             raise RuntimeError("listen first")
         loop = asyncio.get_running_loop()
+        shared = Shared(door, self._places.leave, self._limit_log)
         taken = 0
         while True:
             try:
@@ -100,20 +105,20 @@ class HttpServer:
                     self._make_room()
                     await asyncio.sleep(_TRY_AGAIN_S)
                 continue
-            self._welcome(client, peer[0], door)
+            self._welcome(client, peer[0], shared)
             taken += 1
             if taken % _TAKEN_PER_TURN == 0:
                 # While clients queue, `sock_accept` does not wait.
                 await asyncio.sleep(0)
 
-    def _welcome(self, client: socket.socket, address: str, door: Serve) -> None:
+    def _welcome(self, client: socket.socket, address: str, shared: Shared) -> None:
         refused_by = self._places.refused_by(address)
         if refused_by is not None:
             self._limit_log.reached(refused_by, address, connections=len(self._places))
             client.close()
             return
         self._make_room()
-        connection = Connection(address, door, self._buffer, self._places.leave, self._limit_log)
+        connection = Connection(address, shared)
         self._places.take(connection)
         task = asyncio.create_task(self._connect(client, connection), name="connect a client")
         self._arriving.add(task)
@@ -154,13 +159,14 @@ class HttpServer:
 
     def _bound_unsent(self, connections: list[Connection], now: float) -> None:
         excess = sum(connection.unsent for connection in connections) - limits.UNSENT_BYTES
-        for connection in sorted(connections, key=lambda one: one.unsent, reverse=True):
+        largest = sorted(connections, key=lambda one: one.unsent, reverse=True)
+        standing = [one for one in largest if one.stalled_s(now) >= limits.GIVES_WAY_AFTER_S]
+        for connection in dict.fromkeys((*standing, *largest)):
             if excess <= 0:
                 return
-            if connection.stalled_s(now) >= limits.GIVES_WAY_AFTER_S:
-                self._limit_log.reached("an answer that its client does not take", connection.address)
-                excess -= connection.unsent
-                connection.cancel()
+            self._limit_log.reached("an answer that its client does not take", connection.address)
+            excess -= connection.unsent
+            connection.cancel()
 
     async def _end_connections(self, grace_s: float) -> None:
         """Aborts what does not end: a client that reads nothing would otherwise keep the gateway from ending."""

@@ -24,6 +24,8 @@ class Client:
     def abort(self) -> None:
         self.is_aborted = True
 
+    def keep_place(self) -> None: ...
+
 
 def request(client: Client, address: str = "127.0.0.1") -> Exchange:
     stream: Any = client

@@ -1,0 +1,45 @@
+"""Whose turn it is: what clients sent is read, and requests begin, in small steps, of one connection after the other.
+
+A client may send a lot at once on each of its connections. Another client's single request does not wait for all of it.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from gatewayd.http import limits
+
+
+class Asker(Protocol):
+    """A connection with something to do."""
+
+    def take_step(self) -> bool:
+        """Whether there is more to do."""
+        ...
+
+
+class Turns:
+    def __init__(self) -> None:
+        self._asking: deque[Asker] = deque()
+        self._is_due = False
+
+    def ask(self, asker: Asker) -> None:
+        """Once, until a step says that there is nothing more to do."""
+        self._asking.append(asker)
+        self._come_soon()
+
+    def _come_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._take)
+
+    def _take(self) -> None:
+        self._is_due = False
+        for _ in range(limits.STEPS_PER_TURN):
+            if not self._asking:
+                return
+            asker = self._asking.popleft()
+            if asker.take_step():
+                self._asking.append(asker)
+        if self._asking:
+            self._come_soon()
