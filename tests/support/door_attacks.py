@@ -153,6 +153,8 @@ async def under_attack(address: str, name: str, connections: int, *, again: bool
 
 
 async def _run(address: str, name: str, connections: int, again: bool) -> None:
+    # Attackers come over a network, and take no time of the machine that they attack.
+    os.nice(19)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, connections + _OTHER_FILES)), hard))
     attacked = Attacked(address)

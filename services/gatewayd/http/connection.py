@@ -14,6 +14,7 @@ from gatewayd.http.stream import RequestHead, Serve, Stream
 from gatewayd.http.turns import Turns
 from llorch.logs import get_logger
 
+_READ = "GET"
 _log = get_logger("http")
 
 
@@ -90,6 +91,8 @@ class Connection(asyncio.BufferedProtocol):
         self._to_serve: deque[tuple[RequestHead, Stream]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._allowed: set[asyncio.Task[None]] = set()
+        self._reads: set[asyncio.Task[None]] = set()
+        """Of which the answers have not begun."""
         self._unwanted = False
         self.client: tuple[str, int] | None = None
         self.is_writable = True
@@ -171,6 +174,13 @@ class Connection(asyncio.BufferedProtocol):
         """The request that this task serves was let in; the connection does not leave for a newcomer before its end."""
         if task in self._tasks:
             self._allowed.add(task)
+
+    def answer_begins(self, task: "asyncio.Task[None] | None") -> None:
+        """Of the request that this task serves; another one may begin."""
+        if task in self._reads:
+            self._reads.discard(task)
+            if self._may_begin:
+                self._ask()
 
     def limit_reached(self, limit: str) -> None:
         self._shared.limit_log.reached(limit, self.address)
@@ -271,7 +281,7 @@ class Connection(asyncio.BufferedProtocol):
             self._drop_unread()
         elif not self._begin_one():
             self._read_slice()
-        self._asks = bool(self._to_serve or self._unread)
+        self._asks = bool(self._unread) or self._may_begin
         self._note_idle()
         return self._asks
 
@@ -280,13 +290,21 @@ class Connection(asyncio.BufferedProtocol):
             self._asks = True
             self._shared.turns.ask(self)
 
+    @property
+    def _may_begin(self) -> bool:
+        return bool(self._to_serve) and (
+            len(self._reads) < limits.READS_AT_ONCE or self._to_serve[0][0].method != _READ
+        )
+
     def _begin_one(self) -> bool:
-        while self._to_serve:
+        while self._may_begin:
             head, stream = self._to_serve.popleft()
             if not stream.is_over:
                 name = f"{head.method} {head.raw_path[:80]}"
                 task = stream.task = self._loop.create_task(self._run(head, stream), name=name)
                 self._tasks.add(task)
+                if head.method == _READ:
+                    self._reads.add(task)
                 task.add_done_callback(self._served)
                 return True
         return False
@@ -347,6 +365,7 @@ class Connection(asyncio.BufferedProtocol):
     def _served(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         self._allowed.discard(task)
+        self.answer_begins(task)
         self._note_idle()
 
     def _note_idle(self) -> None:

@@ -95,6 +95,9 @@ class Http1:
     def keep_place(self, task: "asyncio.Task[None] | None") -> None:
         self._connection.keep_place(task)
 
+    def answer_begins(self, task: "asyncio.Task[None] | None") -> None:
+        self._connection.answer_begins(task)
+
     def hold(self) -> None:
         self._connection.hold()
 
@@ -269,6 +272,7 @@ class Http1Stream:
         if self._ended:
             return
         self._started = True
+        self._wire.answer_begins(self.task)
         last = [] if self.body.is_complete else [(b"connection", b"close")]
         self._wire.send(h11.Response(status_code=status, headers=[*headers, *last, date_header()]))
 

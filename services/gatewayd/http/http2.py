@@ -135,6 +135,9 @@ class Http2:
     def keep_place(self, task: "asyncio.Task[None] | None") -> None:
         self._connection.keep_place(task)
 
+    def answer_begins(self, task: "asyncio.Task[None] | None") -> None:
+        self._connection.answer_begins(task)
+
     def send_headers(self, stream: int, headers: Headers) -> None:
         self._try(self._machine.send_headers, stream, headers)
         self._connection.flush_soon()
@@ -262,6 +265,7 @@ class Http2Stream:
 
     def start(self, status: int, headers: Headers) -> None:
         if not self._ended:
+            self._wire.answer_begins(self.task)
             plain = [(name, value) for name, value in headers if name not in _HOP_BY_HOP]
             self._wire.send_headers(self._number, [(b":status", str(status).encode()), *plain, date_header()])
 

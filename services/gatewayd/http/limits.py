@@ -41,9 +41,14 @@ SLICE_BYTES = 1024
 EVENTS_PER_SLICE = 256
 """Parts of a message that are read in one of a connection's turns."""
 
-STEPS_PER_TURN = 4
-"""In one turn of the loop, of one connection after the other: slices that are read, and requests that begin. The
-largest takes 2 ms.
+TURN_S = 0.002
+"""In one turn of the loop, of one connection after the other: slices are read, and requests begin, for so long. The
+largest step takes as long by itself.
+"""
+
+READS_AT_ONCE = 8
+"""GET requests of one connection that wait for their answers to begin; the others wait their turn. They are short, and
+what one connection asks for at once must not have all others wait behind it at the orchestrator.
 """
 
 BACKED_UP_BYTES = 64 * 1024

@@ -17,8 +17,10 @@ from llorch.ports import PortTaken, ensure_free, join_address, resolve_bind, spl
 _BACKLOG = 4096
 """Connections that wait to be taken. A client beyond it is not heard until it tries again, a second later."""
 
-_TAKEN_PER_TURN = 16
-"""Connections that are taken before it is the turn of those that are there."""
+_TAKEN_PER_TURN = 128
+"""Connections that are taken before it is the turn of those that are there: a newcomer is heard only once all that came
+before it were taken, 30 µs each.
+"""
 
 _OTHER_FILES = 128
 """Files that the gateway has open beside its connections."""
@@ -95,21 +97,22 @@ class HttpServer:
             raise RuntimeError("listen first")
         loop = asyncio.get_running_loop()
         shared = Shared(door, self._places.leave, self._limit_log)
-        taken = 0
         while True:
             try:
                 client, peer = await loop.sock_accept(self._listener)
+                self._welcome(client, peer[0], shared)
+                for _ in range(_TAKEN_PER_TURN):
+                    client, peer = self._listener.accept()
+                    self._welcome(client, peer[0], shared)
+            except BlockingIOError:
+                continue
             except OSError as error:
                 if error.errno in _NO_FILES:
                     _log.warning("no_file_for_a_connection", connections=len(self._places), exc_info=error)
                     self._make_room()
                     await asyncio.sleep(_TRY_AGAIN_S)
-                continue
-            self._welcome(client, peer[0], shared)
-            taken += 1
-            if taken % _TAKEN_PER_TURN == 0:
-                # While clients queue, `sock_accept` does not wait.
-                await asyncio.sleep(0)
+            # While clients queue, `sock_accept` does not wait.
+            await asyncio.sleep(0)
 
     def _welcome(self, client: socket.socket, address: str, shared: Shared) -> None:
         refused_by = self._places.refused_by(address)
@@ -118,6 +121,7 @@ class HttpServer:
             client.close()
             return
         self._make_room()
+        client.setblocking(False)
         connection = Connection(address, shared)
         self._places.take(connection)
         task = asyncio.create_task(self._connect(client, connection), name="connect a client")

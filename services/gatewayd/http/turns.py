@@ -4,7 +4,9 @@ A client may send a lot at once on each of its connections. Another client's sin
 """
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from gatewayd.http import limits
@@ -19,7 +21,10 @@ class Asker(Protocol):
 
 
 class Turns:
-    def __init__(self) -> None:
+    """`now` is read while a turn lasts, in seconds."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._asking: deque[Asker] = deque()
         self._is_due = False
 
@@ -35,11 +40,12 @@ class Turns:
 
     def _take(self) -> None:
         self._is_due = False
-        for _ in range(limits.STEPS_PER_TURN):
-            if not self._asking:
-                return
+        ends_at = self._now() + limits.TURN_S
+        while self._asking:
             asker = self._asking.popleft()
             if asker.take_step():
                 self._asking.append(asker)
+            if self._now() >= ends_at:
+                break
         if self._asking:
             self._come_soon()

@@ -1,33 +1,44 @@
 """A client that asks a lot at once has no other one wait for all of it."""
 
 import asyncio
+from collections.abc import Callable
 
 from gatewayd.http import limits
 from gatewayd.http.turns import Turns
 
 
 class Asker:
-    def __init__(self, name: str, requests: int, begun: list[str]) -> None:
+    """Each of its steps takes a quarter of a turn."""
+
+    def __init__(self, name: str, steps: int, taken: list[str], pass_time: Callable[[float], None]) -> None:
         self._name = name
-        self._left = requests
-        self._begun = begun
+        self._left = steps
+        self._taken = taken
+        self._pass_time = pass_time
 
     def take_step(self) -> bool:
         self._left -= 1
-        self._begun.append(self._name)
+        self._taken.append(self._name)
+        self._pass_time(limits.TURN_S / 4)
         return self._left > 0
 
 
-async def test_requests_begin_of_one_connection_after_the_other_and_a_few_at_a_time() -> None:
-    begun: list[str] = []
-    turns = Turns()
-    turns.ask(Asker("flood", 100, begun))
-    turns.ask(Asker("flood too", 100, begun))
+async def test_steps_are_taken_of_one_connection_after_the_other_and_for_a_short_time() -> None:
+    taken: list[str] = []
+    now = 0.0
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    turns = Turns(lambda: now)
+    turns.ask(Asker("flood", 100, taken, pass_time))
+    turns.ask(Asker("flood too", 100, taken, pass_time))
     await asyncio.sleep(0)
-    assert len(begun) == limits.STEPS_PER_TURN
-    turns.ask(Asker("newcomer", 1, begun))
+    assert taken == ["flood", "flood too"] * 2
+    turns.ask(Asker("newcomer", 1, taken, pass_time))
     await asyncio.sleep(0)
-    assert begun.index("newcomer") < limits.STEPS_PER_TURN + 3
-    for _ in range(200):
+    assert "newcomer" in taken[4:7]
+    for _ in range(100):
         await asyncio.sleep(0)
-    assert (begun.count("flood"), begun.count("flood too"), begun.count("newcomer")) == (100, 100, 1)
+    assert (taken.count("flood"), taken.count("flood too"), taken.count("newcomer")) == (100, 100, 1)
