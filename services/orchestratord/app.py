@@ -117,6 +117,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
             finally:
                 effects.begin_ending()
                 await server.stop(settings.drain_s)
+                owner.post(events.StopsCutShort())
                 await effects.close()
                 await keeper.finish()
 
