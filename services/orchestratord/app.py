@@ -77,7 +77,7 @@ async def run(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain and end."""
     refuse_open_bind(settings.bind, settings.token)
     with held_data_dir(settings.data_dir, "orchestrator") as folder:
-        store = await asyncio.to_thread(open_sqlite, folder, settings.database_mib)
+        store = await asyncio.to_thread(open_sqlite, folder, settings.database_mib, settings.output_memory_mib)
         try:
             await _serve(settings, store, stop)
         finally:
@@ -117,6 +117,7 @@ async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Eve
             finally:
                 effects.begin_ending()
                 await server.stop(settings.drain_s)
+                owner.post(events.StopsCutShort())
                 await effects.close()
                 await keeper.finish()
 

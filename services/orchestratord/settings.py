@@ -85,7 +85,7 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
         1024,
         ge=16,
         description="What the database may hold before no more tasks of SubmitTask are accepted, in MiB. Everything "
-        "else goes on, in an eighth more.",
+        "else goes on, in an eighth and output_memory_mib more.",
     )
     disconnect_grace_s: float = Field(
         2, ge=0, description="Time after which a Generate task without a reader is cancelled, in seconds."

@@ -133,6 +133,17 @@ async def test_a_task_comes_back_with_its_end(opened: Open, terminal: Terminal) 
     assert kept.request == replace(durable("task-1"), payload=b"")
 
 
+async def test_a_later_end_of_a_task_takes_the_place_of_an_earlier_one(opened: Open) -> None:
+    store = await opened()
+    await store.save_task(durable("task-1"), 1_000)
+    first = replace(ended(Stopped(FinishReason.CANCELLED, 1, 0)), output=b"the first words", log_epoch=1_000)
+    last = ended(TaskEnd(RunResult((ChoiceEnd(0, FinishReason.CANCELLED, 3),), 5, 3), 4, 9))
+    await store.save_ending("task-1", first)
+    await store.save_ending("task-1", last)
+    (kept,) = await (await opened()).tasks()
+    assert kept.ending == last
+
+
 @pytest.mark.req("ORCH-1038")
 async def test_a_task_comes_back_with_what_it_has_promised_last(opened: Open) -> None:
     promise = Promise(Fingerprint("9f86", ("RTX 3090",)), ("CUDA RTX 3090",), 4096)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 
 import pool_managerd.control
 import pool_managerd.host_identity
-from llama_orch.v2 import worker_pb2
+from llama_orch.v2 import task_pb2, task_service_pb2, worker_pb2
 from llorch.errors import InvalidArgument, Reason
-from support.whole_system import WholeSystem, gguf, task, wait_until, whole_system
+from llorch.rpc.client import call
+from orchestratord.core.facts.task import TaskState
+from orchestratord.store.sqlite import open_sqlite
+from support.whole_system import STUCK, WholeSystem, gguf, task, wait_until, whole_system
 
 TOKENS = 200
 
@@ -35,6 +39,40 @@ async def test_what_ran_and_what_waited_is_done_by_the_same_worker(tmp_path: Pat
             events = await system.stream(task_id)
             assert events[-1].end.tokens_out == TOKENS
         assert len((await system.state()).workers) == 1
+
+
+@pytest.mark.req("ORCH-1009")
+@pytest.mark.parametrize("drain_s", [0, 2])
+async def test_a_task_that_was_cancelled_does_not_run_again(tmp_path: Path, drain_s: float) -> None:
+    async with whole_system(tmp_path, slots=1) as system:
+        assert system.lives is not None
+        system.lives.drain_s = drain_s
+        await system.lives.begin_next(system.address)
+        task_id = await system.submit(task(max_tokens=4_000))
+        await wait_until(lambda: _has_output(system, task_id))
+        await call(system.tasks.CancelTask, task_service_pb2.CancelTaskRequest(task_id=task_id), timeout_s=5)
+        crashed = shutil.copytree(tmp_path / "orchestrator", tmp_path / "crashed")  # as a SIGKILL now would leave it
+        store = open_sqlite(crashed)
+        await store.begin_incarnation()
+        (kept,) = await store.tasks()
+        await store.close()
+        assert kept.ending is not None
+        assert kept.ending.state is TaskState.CANCELLED
+        await system.lives.begin_next(system.address)
+        assert (await system.task(task_id)).state == task_pb2.TASK_STATE_CANCELLED
+        told = await system.stream(task_id)
+        assert told[-1].end.tokens_out == sum(event.tokens.count for event in told if event.HasField("tokens"))
+
+
+async def test_a_cancelled_task_whose_worker_is_silent_has_its_whole_output_after_a_restart(tmp_path: Path) -> None:
+    async with whole_system(tmp_path, slots=1) as system:
+        task_id = await system.submit(task(f"{STUCK} hello", max_tokens=TOKENS))
+        await wait_until(lambda: _has_output(system, task_id))
+        await call(system.tasks.CancelTask, task_service_pb2.CancelTaskRequest(task_id=task_id), timeout_s=5)
+        assert system.lives is not None
+        await system.lives.begin_next(system.address)
+        told = await system.stream(task_id, after="1.1")
+        assert told[-1].WhichOneof("event") == "end"
 
 
 @pytest.mark.req("ORCH-1009")

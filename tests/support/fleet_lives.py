@@ -222,8 +222,10 @@ class FleetLives:
                         (self.released.add if change.after else self.released.discard)(change.record.device_id)
             case effects.PersistTask(request):
                 self.accepted[request.task_id] = request
-            case effects.PersistTerminal(task_id, terminal):
+            case effects.PersistStop(task_id):
                 self.accepted.pop(task_id)
+            case effects.PersistTerminal(task_id, terminal):
+                self.accepted.pop(task_id, None)
                 self._coming.append(events.TerminalPersisted(task_id))
                 if isinstance(terminal, TaskError):
                     self.failed.append(terminal)

@@ -207,6 +207,10 @@ def _persist(world: RandomWorld, effect: effects.PersistTerminal) -> None:
     world.pending.append(events.TerminalPersisted(effect.task_id))
 
 
+def _persist_stop(world: RandomWorld, effect: effects.PersistStop) -> None:
+    assert not world.streams[effect.task_id], "a task that has ended was stopped"
+
+
 def _attach(world: RandomWorld, effect: effects.AttachWorker) -> None:
     assert effect.worker_id not in world.links
     world.links.add(effect.worker_id)
@@ -266,6 +270,7 @@ _PERFORM: dict[type, Callable[..., None]] = {
     effects.ForgetTask: _forget,
     effects.PersistTask: _persist_task,
     effects.PersistChange: _persist_change,
+    effects.PersistStop: _persist_stop,
     effects.PersistTerminal: _persist,
     effects.AttachWorker: _attach,
     effects.DetachWorker: _detach,

@@ -82,7 +82,10 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
 
     async def CancelTask(self, request: pb2.CancelTaskRequest, context: Any) -> pb2.CancelTaskResponse:
         _check_task_id(request.task_id)
-        return pb2.CancelTaskResponse(outcome=self._cancel(request.task_id))
+        outcome = self._cancel(request.task_id)
+        if outcome != cancel_pb2.CANCEL_OUTCOME_UNKNOWN:  # what is answered holds after a crash too
+            await self._effects.wait_end_kept(request.task_id)
+        return pb2.CancelTaskResponse(outcome=outcome)
 
     async def GetTask(self, request: pb2.GetTaskRequest, context: Any) -> pb2.GetTaskResponse:
         _check_task_id(request.task_id)

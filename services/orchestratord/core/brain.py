@@ -117,6 +117,7 @@ HANDLERS: dict[type, Handler] = {
     events.OutputTooLarge: task_life.output_too_large,
     events.OutputsTooLarge: task_life.outputs_too_large,
     events.TerminalPersisted: task_life.terminal_persisted,
+    events.StopsCutShort: task_life.stops_cut_short,
     events.TaskRestored: restoring.task_restored,
     events.RecordsFound: restoring.records_found,
     events.RecoveryBegan: restoring.recovery_began,

@@ -83,6 +83,16 @@ class PersistPromise:
 
 
 @dataclass(frozen=True, slots=True)
+class PersistStop:
+    """A durable task was ended early: its end as far as it is known, so that it does not run again after a restart. It
+    is shown to no reader; a PersistTerminal follows, and takes its place.
+    """
+
+    task_id: str
+    so_far: Terminal
+
+
+@dataclass(frozen=True, slots=True)
 class PersistTerminal:
     """Answered by TerminalPersisted."""
 
@@ -238,6 +248,7 @@ Effect = (
     | AppendTerminal
     | PersistTask
     | PersistPromise
+    | PersistStop
     | PersistTerminal
     | PersistRecord
     | PersistChange

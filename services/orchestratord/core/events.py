@@ -438,6 +438,11 @@ class ChangeNotKept:
 
 
 @dataclass(frozen=True, slots=True)
+class StopsCutShort:
+    """The orchestrator ends: no task that was ended early waits any longer for what its worker says of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Comes several times a second; the brain does what is due."""
 
@@ -470,5 +475,6 @@ Event = (
     | RecoveryBegan
     | ChangeKept
     | ChangeNotKept
+    | StopsCutShort
     | Tick
 )

@@ -13,7 +13,7 @@ from llorch.logs import get_logger
 from orchestratord.convert import task_events
 from orchestratord.core import effects
 from orchestratord.core.events import LostOutputCounted
-from orchestratord.core.facts.task import TaskError
+from orchestratord.core.facts.task import TaskError, Terminal
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.control import CommandSequence
@@ -60,6 +60,7 @@ class EffectRunner:
             effects.AppendTerminal: self._append_terminal,
             effects.PersistTask: self._persist_task,
             effects.PersistPromise: lambda effect: self._keeper.keep_promise(effect.task_id, effect.promise),
+            effects.PersistStop: self._persist_stop,
             effects.PersistTerminal: self._persist_terminal,
             effects.PersistRecord: self._keeper.keep_record,
             effects.PersistChange: self._keeper.keep_change,
@@ -140,11 +141,21 @@ class EffectRunner:
         """See `Keeper.wait_task_kept`."""
         await self._keeper.wait_task_kept(task_id)
 
+    async def wait_end_kept(self, task_id: str) -> None:
+        """See `Keeper.wait_end_kept`."""
+        await self._keeper.wait_end_kept(task_id)
+
     def begin_ending(self) -> None:
         """The orchestrator ends: from now on a durable task can be done or cancelled, but fail no more:
         `_persist_terminal`.
         """
         self._is_ending = True
+
+    def _persist_stop(self, effect: effects.PersistStop) -> None:
+        """Output may follow, and be shown. If it is not kept any more, a cursor into it must not point into what is: as
+        after the start of an orchestrator, the log that is kept has an epoch of its own.
+        """
+        self._keeper.keep_stop(effect.task_id, self._ending(effect.task_id, effect.so_far, self._now_ms()))
 
     def _persist_terminal(self, effect: effects.PersistTerminal) -> None:
         """While the orchestrator ends, its pool managers and workers may end too; the next one does the task again.
@@ -153,10 +164,12 @@ class EffectRunner:
         """
         if self._is_ending and isinstance(effect.terminal, TaskError):
             return
-        state = self._owner.state.tasks[effect.task_id].state
-        log = self._streams.get(effect.task_id).log
-        ending = Ending(state, effect.terminal, log.packed(), self._now_ms(), log.log_epoch)
-        self._keeper.keep_ending(effect.task_id, ending)
+        log = self._streams.end_writing(effect.task_id)
+        self._keeper.keep_ending(effect.task_id, self._ending(effect.task_id, effect.terminal, log.log_epoch))
+
+    def _ending(self, task_id: str, terminal: Terminal, log_epoch: int) -> Ending:
+        state, log = self._owner.state.tasks[task_id].state, self._streams.get(task_id).log
+        return Ending(state, terminal, log.packed(), self._now_ms(), log_epoch)
 
     def _now_ms(self) -> int:
         return round(self._clock.wall().timestamp() * 1000)

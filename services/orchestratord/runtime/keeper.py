@@ -41,6 +41,7 @@ class Keeper:
         self._clock = clock
         self._tasks = tasks
         self._accepting: dict[str, _Writing] = {}
+        self._ending: dict[str, asyncio.Task[None]] = {}
         self._changing: _Writing | None = None
         self._audit_of_change: AuditEntry | None = None
         self._lagging: dict[_Place, RecordChange] = {}
@@ -66,8 +67,17 @@ class Keeper:
         """The store takes it in its turn: no terminal of the task is kept, or shown, before it."""
         self._begin(f"keep the promise of {task_id}", self._save_promise(task_id, promise))
 
+    def keep_stop(self, task_id: str, ending: Ending) -> None:
+        """Of a task whose end is not known in full. No event follows; the whole end takes its place in the store."""
+        self._begin_ending(task_id, self._save_stop(task_id, ending))
+
     def keep_ending(self, task_id: str, ending: Ending) -> None:
-        self._begin(f"keep the end of {task_id}", self._save_ending(task_id, ending))
+        self._begin_ending(task_id, self._save_ending(task_id, ending))
+
+    async def wait_end_kept(self, task_id: str) -> None:
+        """Returns when the store has the end of the task, so far as it was known, or could not keep it."""
+        if (writing := self._ending.get(task_id)) is not None:
+            await asyncio.shield(writing)
 
     def forget_task(self, task_id: str) -> None:
         self._begin(f"forget {task_id}", self._forget_task(task_id))
@@ -165,13 +175,25 @@ class Keeper:
             self.failures += 1
             _log.error("promise_not_kept", task_id=task_id, error=error.message)
 
-    async def _save_ending(self, task_id: str, ending: Ending) -> None:
-        """A terminal that can't be kept is shown all the same: readers must not hang on a full disk."""
+    def _begin_ending(self, task_id: str, work: Coroutine[Any, Any, None]) -> None:
+        writing = self._ending[task_id] = self._begin(f"keep the end of {task_id}", work)
+
+        def written(_: asyncio.Task[None]) -> None:
+            if self._ending.get(task_id) is writing:
+                del self._ending[task_id]
+
+        writing.add_done_callback(written)
+
+    async def _save_stop(self, task_id: str, ending: Ending) -> None:
         try:
             await self._store.save_ending(task_id, ending)
         except LlorchError as error:
             self.failures += 1
-            _log.error("terminal_not_kept", task_id=task_id, error=error.message)
+            _log.error("end_not_kept", task_id=task_id, error=error.message)
+
+    async def _save_ending(self, task_id: str, ending: Ending) -> None:
+        """A terminal that can't be kept is shown all the same: readers must not hang on a full disk."""
+        await self._save_stop(task_id, ending)
         self._post(events.TerminalPersisted(task_id))
 
     async def _forget_task(self, task_id: str) -> None:

@@ -1,5 +1,6 @@
 """What an orchestrator restores at its start."""
 
+from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -8,7 +9,7 @@ from orchestratord.convert import task_output, tasks
 from orchestratord.core import events
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.task_streams import TaskStreams
-from orchestratord.store.interface import KeptTask, Store
+from orchestratord.store.interface import Store
 
 
 async def restore_records(store: Store, owner: BrainOwner, clock: Clock) -> None:
@@ -24,11 +25,14 @@ async def restore_tasks(store: Store, owner: BrainOwner, streams: TaskStreams, c
     start had; a number in the database would come again where an older copy of it is put back.
     """
     log_epoch = _now_ms(clock)
-    kept_tasks = await store.tasks()
-    for kept in kept_tasks:
+    kept_tasks = deque(await store.tasks())
+    waiting = 0
+    while kept_tasks:  # each is let go once its stream has its output
+        kept = kept_tasks.popleft()
         admitted_at = datetime.fromtimestamp(kept.accepted_at_ms / 1000, UTC)
         age_s = _ago_s(kept.accepted_at_ms, clock)
         if kept.ending is None:
+            waiting += 1
             streams.restore(kept.request, admitted_at, log_epoch, ())
             request = replace(kept.request, deterministic=tasks.is_deterministic(kept.request))
             owner.post(events.TaskRestored(request, age_s, promise=kept.promise))
@@ -38,11 +42,7 @@ async def restore_tasks(store: Store, owner: BrainOwner, streams: TaskStreams, c
             streams.end(kept.request.task_id, kept.ending.terminal)
             ended = (kept.ending.state, kept.ending.terminal, _ago_s(kept.ending.at_ms, clock))
             owner.post(events.TaskRestored(kept.request, age_s, ended))
-    return sum(_waits(kept) for kept in kept_tasks)
-
-
-def _waits(kept: KeptTask) -> bool:
-    return kept.ending is None
+    return waiting
 
 
 def _now_ms(clock: Clock) -> int:

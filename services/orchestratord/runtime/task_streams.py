@@ -193,11 +193,17 @@ class TaskStreams:
         self._writing[attempt_id] = stream
         return stream
 
+    def end_writing(self, task_id: str) -> OutputLog:
+        """What the present attempt still brings is dropped: the log is what is kept of the task."""
+        log = self._streams[task_id].log
+        if log.attempt_id is not None:
+            self._writing.pop(log.attempt_id, None)
+        return log
+
     def end(self, task_id: str, terminal: Terminal) -> None:
         """The terminal of the task is there for its readers, and what only its attempts needed goes."""
         stream = self._unfinished.pop(task_id)
-        if stream.log.attempt_id is not None:
-            self._writing.pop(stream.log.attempt_id, None)
+        self.end_writing(task_id)
         stream.end(terminal)
         stream.request = stream.request.without_work()
 

@@ -18,6 +18,7 @@ _log = get_logger("orchestratord")
 FILE = "orchestrator.db"
 
 DEFAULT_LIMIT_MIB = 1024
+DEFAULT_OUTPUT_MIB = 192
 
 _MIB = 1024 * 1024
 _BUSY_TIMEOUT_MS = 5000
@@ -32,7 +33,9 @@ _PRAGMAS = (
 )
 _INCREMENTAL = 2
 _RESERVE = 1 / 8
-"""Beyond the limit there is room for everything but new tasks: their ends, what people set, notes of the audit log."""
+"""Beyond the limit there is room for what people set and notes of the audit log, and for all output: the ends of tasks
+that were accepted.
+"""
 _FREE_KEPT_BYTES = 16 * _MIB
 """Free pages are used again, so a few stay: else the file would grow and shrink with every task."""
 _STEP_BYTES = 2 * _MIB
@@ -40,25 +43,31 @@ _STEP_BYTES = 2 * _MIB
 _REBUILT_IN_MEMORY_BYTES = 64 * _MIB
 
 
-def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB) -> SqlStore:
+def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB, output_mib: int = DEFAULT_OUTPUT_MIB) -> SqlStore:
     """Makes the file if there is none, and migrates it; before that it is copied beside itself. Blocks.
 
-    A database that holds `limit_mib` takes no more tasks. Raises FailedPrecondition if a newer release has written it,
-    or if it is damaged.
+    A database that holds `limit_mib` takes no more tasks. `output_mib` is what their outputs may take together.
+
+    Raises FailedPrecondition if a newer release has written it, or if it is damaged.
     """
     path = folder / FILE
     if not path.exists():
         path.touch(mode=0o600)
-    engine = _engine(path, limit_mib * _MIB)
+    engine = _engine(path)
     try:
         migrate.bring_up_to_date(engine, lambda revision: _copy(path, folder / f"{FILE}.before-{revision}"))
         _let_it_shrink(engine)
+        # Not before: a file that knew no limit, and is larger, needs more while it is changed.
+        _bound(engine, round(limit_mib * _MIB * (1 + _RESERVE)) + output_mib * _MIB)
     except SQLAlchemyError as error:
         engine.dispose()
+        remedy = (
+            "make room on its disk, and start again"
+            if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            else "bring back a copy of it, or move it away to begin with an empty one"
+        )
         raise FailedPrecondition(
-            Reason.STORE_FAILED,
-            f"the database {path} can't be opened: {error.__cause__ or error}; bring back a copy of it, or move it "
-            "away to begin with an empty one",
+            Reason.STORE_FAILED, f"the database {path} can't be opened: {error.__cause__ or error}; {remedy}"
         ) from error
     except BaseException:
         engine.dispose()
@@ -66,7 +75,7 @@ def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB) -> SqlStore:
     return SqlStore(engine, Upkeep(_used_bytes, limit_mib * _MIB, _give_back))
 
 
-def _engine(path: Path, limit_bytes: int) -> Engine:
+def _engine(path: Path) -> Engine:
     engine = create_engine(f"sqlite:///{path}")
 
     @event.listens_for(engine, "connect")
@@ -75,14 +84,22 @@ def _engine(path: Path, limit_bytes: int) -> Engine:
         connection.isolation_level = None
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}").close()
-        most_pages = round(limit_bytes * (1 + _RESERVE)) // _pragma(connection, "page_size")
-        connection.execute(f"PRAGMA max_page_count = {most_pages}").close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _bound(engine: Engine, most_bytes: int) -> None:
+    """Each connection that is opened from now on."""
+    engine.dispose()
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _: Any) -> None:
+        most_pages = most_bytes // _pragma(connection, "page_size")
+        connection.execute(f"PRAGMA max_page_count = {most_pages}").close()
 
 
 def _used_bytes(connection: Connection) -> int:

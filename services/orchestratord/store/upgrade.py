@@ -23,8 +23,9 @@ def upgrade_all(connection: Connection, present: int) -> None:
     for table in (schema.records, schema.journal):
         for row in connection.execute(select(table)).all():
             _upgrade_record(connection, table, row, present)
-    for row in connection.execute(select(schema.tasks)).all():
-        _upgrade_task(connection, row, present)
+    tasks = schema.tasks
+    for seq in connection.execute(select(tasks.c.seq)).scalars().all():  # one at a time: prompts and outputs are long
+        _upgrade_task(connection, connection.execute(select(tasks).where(tasks.c.seq == seq)).one(), present)
 
 
 def _upgrade_record(connection: Connection, table: Table, row: Row[Any], present: int) -> None:

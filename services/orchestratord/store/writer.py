@@ -152,6 +152,7 @@ def _tell(outcomes: list[_Outcome]) -> None:
 def _failed() -> Unavailable:
     return Unavailable(
         Reason.STORE_FAILED,
-        "the orchestrator could not write to its disk, and nothing was changed; see its log, make room, and try again",
+        "the orchestrator could not write to its database, and nothing was changed; see its log, make room on its "
+        "disk, or raise database_mib if that is what is full, and try again",
         retry_after_ms=_RETRY_AFTER_MS,
     )

@@ -30,6 +30,7 @@ class Watched:
     submitted_at: float
     state: str = QUEUED
     shown: bool = False
+    stop_kept: bool = False
     attempts: int = 0
 
     @property
@@ -105,12 +106,17 @@ class TaskRules:
         """The attempt of a task that has not ended: it waits again, for another one. Or it is ended early."""
         task = self._task_of.pop(effect.attempt_id, None)
         if task is not None and task.state is RUNNING and effect.keeps_output:
+            if task.request.durable and not task.stop_kept:
+                self._fail(f"{task.request.task_id} was ended early, and would run again after a restart")
             task.state = ENDING
             self._touched.add(task.request.task_id)
         elif task is not None and task.state is RUNNING:
             task.state = QUEUED
             self.queued[task.request.task_id] = task
             self._touched.add(task.request.task_id)
+
+    def stop_kept(self, effect: effects.PersistStop) -> None:
+        self._known(effect.task_id).stop_kept = True
 
     def ended(self, effect: effects.PersistTerminal | effects.AppendTerminal) -> None:
         task = self._known(effect.task_id)
@@ -230,6 +236,7 @@ _NOTES: dict[type, Callable[[TaskRules, Any], None]] = {
     effects.OpenLog: TaskRules.opened,
     effects.StartRun: TaskRules.started,
     effects.CancelRun: TaskRules.cancelled,
+    effects.PersistStop: TaskRules.stop_kept,
     effects.PersistTerminal: TaskRules.ended,
     effects.AppendTerminal: TaskRules.ended,
     effects.TokensUsed: TaskRules.tokens_used,

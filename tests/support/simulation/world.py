@@ -218,6 +218,7 @@ ONLY_TOLD: frozenset[type] = frozenset(
         effects.AppendTerminal,
         effects.ForgetTask,
         effects.PersistPromise,
+        effects.PersistStop,
         effects.TokensUsed,
         effects.PredictionJudged,
         effects.OnTimeJudged,

@@ -66,7 +66,23 @@ def test_as_many_are_dropped_as_hold_what_the_newcomer_needs() -> None:
         full.make_room("batch", 180)
     full.add("kept", "coder", "interactive", size=60, unkept=True)
     full.answered("kept")
-    assert full.too_many("interactive", 60) == ["b0", "b1"]
+    assert full.too_many("kept") == ["b0", "b1"]
+
+
+def test_no_more_are_dropped_than_make_the_room_and_none_where_that_does_not_make_it() -> None:
+    full = AdmissionQueue(("interactive", "batch"), 1000, QueuePolicy.DROP_LRU, capacity_bytes=100)
+    for number in range(5):
+        full.add(f"small{number}", "coder", "batch", size=10)
+    full.add("large", "coder", "batch", size=90)
+    full.add("next", "coder", "batch", size=60)
+    assert full.make_room("interactive", 70) == ["large"], "the small ones before it bring nothing"
+    assert full.make_room("interactive", 110) == ["small0", "small1", "large"], "of those that may stay, the newest"
+    full.add("high", "coder", "interactive", size=100)
+    with pytest.raises(ResourceExhausted):
+        full.make_room("batch", 320)
+    full.add("kept", "coder", "batch", size=400, unkept=True)
+    full.answered("kept")
+    assert full.too_many("kept") == [], "without all of the batch it would be too large all the same"
 
 
 def test_the_delay_follows_from_how_fast_the_queue_drains() -> None:

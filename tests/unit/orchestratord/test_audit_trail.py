@@ -41,7 +41,7 @@ NEWS = {
     events.AttemptEnded, events.AttemptUnknown, events.LostOutputCounted,
     events.TaskKept, events.TaskNotKept, events.TerminalPersisted,
     events.TaskRestored, events.RecordsFound, events.RecoveryBegan, events.ChangeKept, events.ChangeNotKept,
-    events.OutputTooLarge, events.OutputsTooLarge, events.Tick,
+    events.OutputTooLarge, events.OutputsTooLarge, events.StopsCutShort, events.Tick,
 }  # fmt: skip
 
 REGISTERED = events.ModelRegistered(ModelSpec("coder", "file:/c.gguf", slots=2), Origin.CALL, "RegisterModel call")

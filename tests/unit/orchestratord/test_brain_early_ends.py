@@ -99,6 +99,43 @@ def test_a_worker_that_dies_while_it_is_to_stop_ends_the_task_with_what_is_known
     assert used(driver) == (TOKENS_IN, 4, CACHED)
 
 
+@pytest.mark.req("ORCH-1009")
+@pytest.mark.parametrize("final", [TaskState.CANCELLED, TaskState.EXPIRED])
+def test_that_a_durable_task_was_ended_early_is_kept_at_once_and_shown_with_its_counts(final: TaskState) -> None:
+    driver, task_id, attempt_id = running_brain(durable=True, deadline_s=10.0)
+    if final is TaskState.CANCELLED:
+        driver.handle(events.TaskCancelled(task_id))
+    else:
+        driver.advance(10)
+    reason = FinishReason.CANCELLED if final is TaskState.CANCELLED else FinishReason.DEADLINE
+    so_far = driver.only(effects.PersistStop).so_far
+    assert isinstance(so_far, Stopped)
+    assert (driver.task(task_id).state, so_far.finish_reason, so_far.tokens_in) == (final, reason, TOKENS_IN)
+    assert not driver.all_of(effects.PersistTerminal)
+    driver.handle(events.AttemptEnded(attempt_id, result_of(ChoiceEnd(0, FinishReason.CANCELLED, 7))))
+    terminal = driver.only(effects.PersistTerminal).terminal
+    assert terminal == TaskEnd(result_of(ChoiceEnd(0, reason, 7)), 0, 500)
+    assert not driver.all_of(effects.AppendTerminal)
+    driver.handle(events.TerminalPersisted(task_id))
+    assert driver.only(effects.AppendTerminal).terminal == terminal
+    driver.advance(2 * STOPS_WITHIN_S)
+    assert len(driver.all_of(effects.PersistTerminal)) == len(driver.all_of(effects.PersistStop)) == 1
+
+
+def test_at_the_end_of_the_orchestrator_no_worker_is_waited_for() -> None:
+    driver, task_id, attempt_id = running_brain(durable=True)
+    other = driver.submit(durable=True)
+    driver.handle(events.TaskCancelled(task_id))
+    driver.handle(events.StopsCutShort())
+    given = driver.only(effects.PersistTerminal)
+    assert given == effects.PersistTerminal(task_id, Stopped(FinishReason.CANCELLED, 0, 500, TOKENS_IN, CACHED, 0))
+    driver.handle(events.AttemptEnded(attempt_id, result_of(ChoiceEnd(0, FinishReason.CANCELLED, 7))))
+    driver.handle(events.TerminalPersisted(task_id))
+    driver.handle(events.StopsCutShort())
+    assert driver.only(effects.AppendTerminal).task_id == task_id
+    assert driver.task(other).state is TaskState.RUNNING
+
+
 def test_a_run_that_fails_while_it_is_to_stop_is_stopped_all_the_same() -> None:
     driver, task_id, attempt_id = running_brain()
     driver.handle(events.TaskCancelled(task_id))

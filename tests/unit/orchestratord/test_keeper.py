@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -84,6 +84,29 @@ async def test_the_end_of_a_task_is_shown_after_it_was_kept_and_also_if_it_can_n
         world.keeper.keep_ending("task-1", ending)
         assert world.posted == []
         await world.keeper.finish()
+        assert world.posted == [events.TerminalPersisted("task-1")]
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_that_a_task_was_stopped_is_kept_before_a_caller_is_told_and_shown_with_its_whole_end(
+    failures: int,
+) -> None:
+    store = FullDisk(0)
+    async with keeping(store) as world:
+        world.keeper.keep_task(REQUEST)
+        await world.keeper.wait_task_kept("task-1")
+        world.posted.clear()
+        store.failures = failures
+        stopped = Ending(TaskState.CANCELLED, Stopped(FinishReason.CANCELLED, 0, 0), b"", 1)
+        world.keeper.keep_stop("task-1", stopped)
+        await world.keeper.wait_end_kept("task-1")
+        assert [kept.ending for kept in await store.tasks()] == [None if failures else stopped]
+        assert (world.posted, world.keeper.failures) == ([], failures)
+        whole = replace(stopped, output=b"output", log_epoch=2)
+        world.keeper.keep_ending("task-1", whole)
+        await world.keeper.wait_end_kept("task-1")
+        await world.keeper.wait_end_kept("task-1")  # forgotten, so the call returns at once
+        assert [kept.ending for kept in await store.tasks()] == [whole]
         assert world.posted == [events.TerminalPersisted("task-1")]
 
 

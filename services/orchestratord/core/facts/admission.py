@@ -20,7 +20,7 @@ class QueuePolicy(StrEnum):
     REJECT = "reject"
     """It is refused with a delay after which to come back."""
     DROP_LRU = "drop-lru"
-    """The task that has waited longest in the lowest class is dropped for it."""
+    """The task that has waited longest in the lowest class is dropped for it, or more, if it needs their bytes."""
 
 
 _NONE: Counter[Hashable] = Counter()
@@ -38,6 +38,11 @@ class Waiting:
     lane: Hashable
     arrival: int
     size: int = 0
+
+
+def _small_and_new_first(victim: tuple[Waiting, str]) -> tuple[int, int]:
+    place, _ = victim
+    return place.size, -place.arrival
 
 
 @dataclass(slots=True)
@@ -62,6 +67,9 @@ class _Excess:
 
     def without(self, size: int) -> "_Excess":
         return _Excess(self.tasks - 1, self.size - size)
+
+    def with_again(self, size: int) -> "_Excess":
+        return _Excess(self.tasks + 1, self.size + size)
 
 
 @dataclass(slots=True)
@@ -111,20 +119,20 @@ class AdmissionQueue:
         excess = self._excess(priority, size, is_there=False)
         if not excess:
             return []
-        victims, is_enough = self._victims(priority, excess) if self._may_drop else ([], False)
-        if not is_enough:
+        victims = self._victims(priority, excess) if self._may_drop else []
+        if not victims:
             raise self._no_room(priority)
         return victims
 
-    def too_many(self, priority: str, size: int = 0) -> list[str]:
-        """Under drop-lru: the tasks that have to be dropped for one of so many bytes that was added without making
-        room; as many as may be.
+    def too_many(self, task_id: str) -> list[str]:
+        """Under drop-lru: the tasks that have to be dropped for this one, which was added without making room. None if
+        that would not do: it stays all the same.
         """
-        excess = self._excess(priority, size, is_there=True)
+        place = self._places[task_id]
+        excess = self._excess(place.priority, place.size, is_there=True)
         if self.policy is not QueuePolicy.DROP_LRU or not excess:
             return []
-        victims, _ = self._victims(priority, excess)
-        return victims
+        return self._victims(place.priority, excess, newcomer=task_id)
 
     def add(
         self,
@@ -337,19 +345,33 @@ class AdmissionQueue:
         in_all = sum(one.size for one in classes) + more_size - self.capacity_bytes * len(classes)
         return _Excess(min(1, tasks), min(size, in_all))
 
-    def _victims(self, priority: str, excess: "_Excess") -> tuple[list[str], bool]:
-        """The tasks that wait longest in the lowest class; never one of a higher class than that of the newcomer. And
-        whether that is enough.
+    def _victims(self, priority: str, excess: "_Excess", newcomer: str = "") -> list[str]:
+        """The tasks that wait longest in the lowest class, up to those that make room; never one of a higher class than
+        that of the newcomer. None if that is not enough.
         """
         victims: list[str] = []
         not_higher = self.priorities[self.priorities.index(priority) :]
         for name in reversed(not_higher):
             for task_id in self._classes[name].droppable:
+                if task_id == newcomer:
+                    continue
                 victims.append(task_id)
                 excess = excess.without(self._places[task_id].size)
                 if not excess:
-                    return victims, True
-        return victims, False
+                    return self._needed(victims, excess)
+        return []
+
+    def _needed(self, victims: list[str], left: "_Excess") -> list[str]:
+        """The fewest of them that make room: small ones may stay where large ones go, the newest first. `left` is below
+        0 by what is more than enough.
+        """
+        spared = set()
+        for place, task_id in sorted(((self._places[it], it) for it in victims), key=_small_and_new_first):
+            left = left.with_again(place.size)
+            if left:
+                break
+            spared.add(task_id)
+        return [task_id for task_id in victims if task_id not in spared]
 
     def _no_room(self, priority: str) -> ResourceExhausted:
         rate = self._classes[priority].rate

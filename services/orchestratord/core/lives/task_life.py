@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from llorch.errors import Reason, ResourceExhausted
 from llorch.finish_reason import FinishReason
-from orchestratord.core.effects import AppendTerminal, ForgetTask, Narrate, PersistTerminal
+from orchestratord.core.effects import AppendTerminal, ForgetTask, Narrate, PersistStop, PersistTerminal
 from orchestratord.core.events import (
     AttemptEnded,
     AttemptFirstToken,
@@ -14,6 +14,7 @@ from orchestratord.core.events import (
     OutputTooLarge,
     ReaderAttached,
     ReaderLeft,
+    StopsCutShort,
     TaskCancelled,
     TaskNotKept,
     TerminalPersisted,
@@ -129,13 +130,15 @@ def cancel(state: BrainState, event: TaskCancelled) -> CancelOutcome:
 
 def stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishReason) -> None:
     """End a task early. If it runs, its terminal follows with what its worker says that the run came to, and its slot
-    is free then; a worker that does not say so soon is not waited for.
+    is free then; a worker that does not say so soon is not waited for. That it has ended is kept at once.
     """
     if task.attempt is None or task.attempt.ended:
         finish(state, task, final, _cut_off(state, task, finish_reason))
         return
     _leave(state, task, final)
     task.stopping = finish_reason
+    if task.request.durable:
+        state.emit(PersistStop(task.task_id, _cut_off(state, task, finish_reason)))
     task_dispatch.cancel_attempt(state, task)
     state.timers.at(state.now + STOPS_WITHIN_S, TimerKind.STOP, task.task_id)
 
@@ -144,6 +147,12 @@ def stop_wait_over(state: BrainState, task_id: str) -> None:
     task = state.tasks.get(task_id)
     if task is not None and task.stopping is not None:
         _stopped(state, task)
+
+
+def stops_cut_short(state: BrainState, _: StopsCutShort) -> None:
+    for task in state.tasks.values():
+        if task.stopping is not None:
+            _stopped(state, task)
 
 
 def tell_running(state: BrainState, worker: Worker, sentence: str) -> None:

@@ -52,7 +52,7 @@ def kept(state: BrainState, event: TaskKept) -> None:
     if task is None:
         return
     if event.task_id in state.queue:
-        _drop(state, state.queue.too_many(task.request.priority, task.request.waiting_bytes))
+        _drop(state, state.queue.too_many(event.task_id))
     _note_demand(state, task.request.model)
     model_loading.ensure_loaded(state, task.request.model)
     if event.task_id in state.queue and task.predicted_start_ms is None:

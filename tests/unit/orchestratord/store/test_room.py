@@ -1,6 +1,8 @@
 """The size of the file: it has a limit, and gives space back."""
 
 import asyncio
+import base64
+import json
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -10,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
-from llorch.errors import Reason, ResourceExhausted
+from llorch.errors import FailedPrecondition, Reason, ResourceExhausted, Unavailable
 from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.records import RecordChange
@@ -31,8 +34,8 @@ def task(number: int, payload_bytes: int = MIB) -> TaskRequest:
 
 
 @asynccontextmanager
-async def opened(folder: Path, limit_mib: int = 1024) -> AsyncIterator[SqlStore]:
-    store = await asyncio.to_thread(open_sqlite, folder, limit_mib)
+async def opened(folder: Path, limit_mib: int = 1024, output_mib: int = 192) -> AsyncIterator[SqlStore]:
+    store = await asyncio.to_thread(open_sqlite, folder, limit_mib, output_mib)
     try:
         await store.begin_incarnation()
         yield store
@@ -126,6 +129,60 @@ async def test_a_full_store_takes_no_more_tasks_and_all_else(tmp_path: Path) -> 
         for number in range(1, 4):
             await store.forget_task(f"task-{number}")
         await store.save_task(task(100), 1)
+
+
+async def test_in_a_full_store_there_is_room_for_the_outputs_of_all_that_runs(tmp_path: Path) -> None:
+    async with opened(tmp_path, limit_mib=16, output_mib=32) as store:
+        for number in range(16):
+            await store.save_task(task(number, MIB - 40_000), 1)
+        for number in range(16, 80):
+            await store.save_task(task(number, 10), 1)
+        with pytest.raises(ResourceExhausted):
+            await store.save_task(task(80), 1)
+        endings = {number: replace(ENDING, output=os.urandom(MIB // 2)) for number in range(16, 80)}
+        await asyncio.gather(*(store.save_ending(f"task-{number}", ending) for number, ending in endings.items()))
+        await store.save_records([RecordChange(None, App("aider"))], ENTRY)
+        assert [kept.ending for kept in await store.tasks()] == [None] * 16 + list(endings.values())
+        with pytest.raises(Unavailable, match="raise database_mib") as refused:
+            await store.save_ending("task-0", replace(ENDING, output=os.urandom(20 * MIB)))
+        assert refused.value.reason is Reason.STORE_FAILED
+
+
+@pytest.mark.parametrize("is_ended", [False, True])
+async def test_a_full_file_of_an_earlier_release_is_brought_up_to_date_however_large(
+    tmp_path: Path, is_ended: bool
+) -> None:
+    """It knew no limit, and payloads are moved one beside the other."""
+    with closing(sqlite3.connect(tmp_path / FILE)) as old:
+        old.executescript((Path(__file__).parent / "databases" / "0004.4.sql").read_text())
+        rows = old.execute("SELECT state IS NOT NULL, task_id, request FROM tasks").fetchall()
+        _, like, request = next(row for row in rows if row[0] == is_ended)
+        for number in range(32):
+            payload = base64.b64encode(os.urandom(MIB)).decode()
+            name = f"task-large-{number}"
+            body = json.dumps({**json.loads(request), "payload": payload, "task_id": name, "request_id": ""})
+            old.execute(
+                "INSERT INTO tasks (task_id, request, accepted_at_ms, state, terminal, output, ended_at_ms, log_epoch) "
+                "SELECT ?, ?, accepted_at_ms, state, terminal, output, ended_at_ms, log_epoch FROM tasks "
+                "WHERE task_id = ?",
+                (name, body, like),
+            )
+        old.commit()
+    async with opened(tmp_path, limit_mib=16, output_mib=16) as store:
+        large = [kept for kept in await store.tasks() if kept.request.task_id.startswith("task-large-")]
+        assert [len(kept.request.payload) for kept in large] == [0 if is_ended else MIB] * 32
+
+
+def test_a_start_on_a_full_disk_is_told_to_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_engine: object, _back_up: object) -> None:
+        cause = sqlite3.OperationalError("database or disk is full")
+        cause.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise SQLAlchemyError from cause
+
+    monkeypatch.setattr(migrate, "bring_up_to_date", fail)
+    with pytest.raises(FailedPrecondition, match="make room on its disk") as refused:
+        open_sqlite(tmp_path)
+    assert "move it away" not in refused.value.message
 
 
 async def test_tasks_beside_one_that_does_not_fit_are_kept(tmp_path: Path) -> None:
