@@ -16,7 +16,9 @@ AT_LEAST_EVERY_S = 1.0
 
 MOST_WATCHERS = 256
 MOST_ON_A_CONNECTION = 64
-"""Not on a gateway's, where it would be for all clients of the gateway together. What has changed is written to all of them in one go, and all other calls wait for that."""
+"""What has changed is written to all of them in one go, and all other calls wait for that. On a gateway's connection
+only the first bound holds: the second would be for all of its clients together.
+"""
 
 _RETRY_MS = 1000
 
