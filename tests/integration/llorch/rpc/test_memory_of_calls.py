@@ -119,7 +119,7 @@ async def test_a_call_whose_request_does_not_come_leaves_nothing(
     script: Script, served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(awaited_requests, "_WITHIN_S", 0.01)
-    method = served.methods.channel.stream_unary(f"/{SERVICE}/Unary")
+    method: Any = served.methods.channel.stream_unary(f"/{SERVICE}/Unary")
 
     async def once() -> None:
         with pytest.raises(grpc.aio.AioRpcError, match="the request did not come"):
