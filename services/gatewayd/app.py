@@ -49,6 +49,11 @@ DRAIN_S = 2.0
 _THREAD_TURN_S = 0.001
 """How long the loop waits for a thread that reads a large body, each time it wants to go on. Python's default: 5 ms."""
 
+_MOST_CONNECTIONS = 128
+"""An orchestrator takes 512, of all its clients. It answers 5,120 calls at once and refuses others, so that none waits
+here for a connection, whatever `max_requests` is.
+"""
+
 _SERVICES = (
     task_service_pb2,
     session_service_pb2,
@@ -95,6 +100,11 @@ def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, streams: Ev
     )
 
 
+def connections_for(max_requests: int) -> int:
+    """How many the gateway may open to its orchestrator."""
+    return min(max_requests // CALLS_PER_CONNECTION + 1, _MOST_CONNECTIONS)
+
+
 def orchestrator_services() -> list[ServiceDescriptor]:
     return [service for module in _SERVICES for service in module.DESCRIPTOR.services_by_name.values()]
 
@@ -110,8 +120,8 @@ def _listening(settings: GatewaySettings, limit_log: LimitLog) -> Iterator[tuple
 
 @asynccontextmanager
 async def _orchestrator(settings: GatewaySettings) -> AsyncIterator[grpc.aio.Channel]:
-    connections = settings.max_requests // CALLS_PER_CONNECTION + 1
-    channel = open_channel(settings.orchestrator, token=settings.token, max_connections=connections)
+    most = connections_for(settings.max_requests)
+    channel = open_channel(settings.orchestrator, token=settings.token, max_connections=most)
     try:
         yield channel
     finally:

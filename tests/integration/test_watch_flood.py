@@ -2,14 +2,16 @@
 
 import asyncio
 from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
 
 from llama_orch.v2 import fleet_service_pb2 as pb2
 from llama_orch.v2 import fleet_service_pb2_grpc
+from llorch.auth import CLIENT_CLASS
 from llorch.errors import Reason, ResourceExhausted
-from llorch.rpc.client import call, error_from_rpc, open_channel
+from llorch.rpc.client import call, error_from_rpc, open_channel, open_stream
 from orchestratord.runtime.state_changes import MOST_ON_A_CONNECTION
 from support.whole_system import orchestrator_alone
 
@@ -46,3 +48,12 @@ async def test_watchers_beyond_the_bound_are_refused_and_others_are_served(tmp_p
             assert ended == {Reason.TOO_MANY_CALLS: STREAMS - MOST_ON_A_CONNECTION}
             for watcher in watchers:
                 watcher.cancel()
+
+
+async def test_the_connection_of_a_gateway_is_shared_by_more_watchers(tmp_path: Path) -> None:
+    async with orchestrator_alone(tmp_path) as system, AsyncExitStack() as stack, asyncio.timeout(30):
+        for _ in range(MOST_ON_A_CONNECTION + 10):
+            watching = open_stream(
+                system.fleet.WatchState, pb2.WatchStateRequest(), metadata=((CLIENT_CLASS, "loopback"),)
+            )
+            await anext(aiter(await stack.enter_async_context(watching)))

@@ -13,6 +13,7 @@ class CallInfo:
 
     `identity` is what the server's authenticator calls the caller, e.g. `localhost` or `token:<6 hex>`; `app` is the
     name of the app that it is, or empty.
+    `comes_by_gateway`: as the caller says, so good for nothing that it could not have otherwise.
     `deadline_s` is the time that the client gave, as it stood when the call came in; None is no deadline.
     """
 
@@ -21,6 +22,7 @@ class CallInfo:
     peer: str
     deadline_s: float | None
     app: str = ""
+    comes_by_gateway: bool = False
 
 
 _CALL: ContextVar[CallInfo | None] = ContextVar("llorch_call", default=None)

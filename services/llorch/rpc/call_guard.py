@@ -12,9 +12,8 @@ from typing import Any, NoReturn
 
 import grpc
 
-from llorch.auth import LOCALHOST, Authenticator, Identity, bearer_token, is_of_this_machine
+from llorch.auth import CLIENT_CLASS, LOCALHOST, Authenticator, Identity, bearer_token, is_of_this_machine
 from llorch.errors import (
-    DeadlineExceeded,
     Internal,
     InvalidArgument,
     LlorchError,
@@ -27,17 +26,15 @@ from llorch.exception_groups import root_of
 from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.rpc import status
+from llorch.rpc.awaited_requests import AwaitedRequests
 from llorch.rpc.call_context import CORRELATION_ID, CallInfo, enter_call
 from llorch.rpc.places import Places, Tasks
 from llorch.rpc.request_limit import RequestLimit
-from llorch.rpc.settled import Settled
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
 _CORRELATION = re.compile(r"[\x21-\x7e]{1,128}")
 _RETRY_WHEN_DRAINING_MS = 1000
-# For the request of a call that has been let in: the largest one, over a slow line.
-_REQUEST_WITHIN_S = 30.0
 # Refusals that cost nothing to ask for are sent after this time, in seconds. Whoever has left by then gets none, since
 # grpc.aio does not free a status that it can't send. And whoever asks for too much, again and again, is slowed.
 _SENT_AFTER_S = {
@@ -48,6 +45,7 @@ _SENT_AFTER_S = {
 }
 # Watchers of health, and those who ask what there is.
 _MOST_PROBES = 256
+_MOST_AWAITED = 1024
 # A status waits behind messages that the peer does not read; no handler waits longer than this for it to go.
 _STATUS_WITHIN_S = 1.0
 
@@ -55,7 +53,8 @@ _STATUS_WITHIN_S = 1.0
 class CallGuard:
     """Wraps the handlers of one server and knows which of them are running.
 
-    `max_calls` bounds the unary calls that are served at once, `max_streams` all others.
+    `max_calls` bounds the unary calls that are served at once, `max_streams` all others. A call with one request counts
+    from when that is there.
     """
 
     def __init__(
@@ -73,6 +72,7 @@ class CallGuard:
         self._calls = Places("calls", max_calls)
         self._streams = Places("streams", max_streams)
         self._probes = Places("probes", _MOST_PROBES)
+        self._awaited = AwaitedRequests(_MOST_AWAITED, _abort)
         self._cancelled_by_us: Tasks = set()
         self._draining = False
 
@@ -126,11 +126,12 @@ class CallGuard:
     async def cancel_all(self, timeout_s: float) -> None:
         """Cancels what still runs, tells its clients, and waits for the `finally` blocks."""
         running = self._calls.running | self._streams.running | self._probes.running
-        if not running:
-            return
         self._cancelled_by_us |= running
         for task in running:
             task.cancel()
+        running |= self._awaited.give_up_all(_draining())
+        if not running:
+            return
         _, still_running = await asyncio.wait(running, timeout=timeout_s)
         for task in still_running:
             self._log.warning("handler_did_not_end", task=task.get_name(), waited_s=timeout_s)
@@ -148,9 +149,10 @@ class CallGuard:
             task = _this_task()
             try:
                 self._admit(method, places, context)
+                raw = requests if decode is None else await self._awaited.read(context)
+                self._refuse_while_draining(places)
                 places.take(task)
-                request = requests if decode is None else decode(await _read_request(context))
-                return encode(await behaviour(request, context))
+                return encode(await behaviour(raw if decode is None else decode(raw), context))
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # every one ends the call
                 await self._end_with(error, method, task, context)
             finally:
@@ -169,6 +171,7 @@ class CallGuard:
             identity="",
             peer=peer,
             deadline_s=context.time_remaining(),
+            comes_by_gateway=CLIENT_CLASS in metadata,
         )
         enter_call(call)
         identity = self._identify(metadata, peer, is_probe=places is self._probes)
@@ -177,7 +180,10 @@ class CallGuard:
             return
         if not identity.may_call(method):
             raise _not_permitted(identity, method)
-        if self._draining:
+        self._refuse_while_draining(places)
+
+    def _refuse_while_draining(self, places: Places) -> None:
+        if self._draining and places is not self._probes:
             raise _draining()
 
     def _identify(self, metadata: Mapping[str, str], peer: str, *, is_probe: bool) -> Identity:
@@ -214,20 +220,6 @@ class CallGuard:
             f"an internal error occurred; the log of this server has the details under {error_id}",
             metadata={"error_id": error_id},
         )
-
-
-async def _read_request(context: Any) -> Any:
-    """The message of a call with one request, as it was sent."""
-    try:
-        async with asyncio.timeout(_REQUEST_WITHIN_S):
-            request = await Settled(context.read())
-    except TimeoutError:
-        raise DeadlineExceeded(
-            Reason.DEADLINE_PASSED, f"the request did not come within {_REQUEST_WITHIN_S:g} s; send it with the call"
-        ) from None
-    if request is grpc.aio.EOF:
-        raise InvalidArgument(Reason.MALFORMED_REQUEST, "the call has no request; send one message with it")
-    return request
 
 
 async def _abort(context: Any, error: LlorchError) -> NoReturn:

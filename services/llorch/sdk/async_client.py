@@ -27,7 +27,7 @@ class AsyncClient(
     LogCalls,
     MetaCalls,
 ):
-    """One connection to an orchestrator; an async context manager, or `await close()` it.
+    """Connections to an orchestrator; an async context manager, or `await close()` it. At most 800 streams at once.
 
     `address` is `host:port` (default: LLORCH_ADDRESS, else 127.0.0.1:8090), `token` the bearer token (default:
     LLORCH_API_TOKEN, else the one that `llorch up` of this user keeps for an address of this machine). `timeout_s`

@@ -1,8 +1,9 @@
 """One connection to an orchestrator, and how anything is called through it."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 
@@ -17,7 +18,10 @@ from llama_orch.v2 import (
 )
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unauthenticated, Unavailable
 from llorch.rpc.client import call, open_channel, open_stream
+from llorch.rpc.few_at_once import FewAtOnce
+from llorch.rpc.incoming import Incoming
 from llorch.rpc.status import is_from_server
+from llorch.rpc.transport_options import CALLS_PER_CONNECTION
 from llorch.sdk.connection import find_connection
 from llorch.sdk.failures import Unreachable
 from llorch.sdk.why_unreachable import why_unreachable
@@ -27,7 +31,7 @@ Item = TypeVar("Item")
 SILENCE_S = 30.0
 """Streams carry a heartbeat every 10 s; after this much silence the orchestrator is taken to be gone."""
 
-# For as many tasks at once; each connection takes a hundred calls.
+# Of streams, and as many of other calls. What a channel may not send waits there without a word.
 _MAX_CONNECTIONS = 8
 
 
@@ -45,6 +49,10 @@ class Caller:
         self._connection = find_connection(address, token)
         self._timeout_s = timeout_s
         self._reconnect_for_s = reconnect_for_s
+        most = _MAX_CONNECTIONS * CALLS_PER_CONNECTION
+        self._streams = FewAtOnce(
+            most, f"this client has {most} streams open; end some of them, or open more with another client"
+        )
         self._open: dict[str, Stubs] = {}
         """By address, of which a name of this machine may have one for each family."""
 
@@ -55,7 +63,7 @@ class Caller:
     async def close(self) -> None:
         while self._open:
             _, stubs = self._open.popitem()
-            await stubs.channel.close()
+            await stubs.close()
 
     async def _call(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
         try:
@@ -79,11 +87,22 @@ class Caller:
     ) -> AsyncGenerator[Any, None]:
         """The messages of a stream that is not opened again when it breaks."""
         try:
-            async with open_stream(method, request, idle_timeout_s=idle_timeout_s) as messages:
+            async with self._open_stream(method, request, idle_timeout_s=idle_timeout_s) as messages:
                 async for message in messages:
                     yield message
         except (Unavailable, DeadlineExceeded, Unauthenticated) as error:
             raise self._explained(error) from error.__cause__
+
+    @asynccontextmanager
+    async def _open_stream(
+        self, method: Any, request: Any, *, idle_timeout_s: float | None = None
+    ) -> AsyncIterator[Incoming[Any]]:
+        """Raises ResourceExhausted where this client has as many streams as it may."""
+        async with (
+            self._streams.place(),
+            open_stream(method, request, idle_timeout_s=idle_timeout_s) as messages,
+        ):
+            yield messages
 
     def _explained(self, error: LlorchError) -> LlorchError:
         """Names the orchestrator that did not answer, where the library says only that no answer came, and says where
@@ -103,7 +122,7 @@ class Caller:
         address = self._connection.address
         if address not in self._open:
             token = partial(self._token_for, address)
-            self._open[address] = Stubs(open_channel(address, token=token, max_connections=_MAX_CONNECTIONS))
+            self._open[address] = Stubs(partial(open_channel, address, token=token, max_connections=_MAX_CONNECTIONS))
         return self._open[address]
 
     def _token_for(self, address: str) -> str | None:
@@ -115,10 +134,11 @@ class Caller:
 
 
 class Stubs:
-    """The channel and what is called through it. Made at its first use, because that is inside of the loop."""
+    """The channels and what is called through them. Made at its first use, because that is inside of the loop."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.channel = channel
+    def __init__(self, open_one: Callable[[], grpc.aio.Channel]) -> None:
+        self._channels = _Channels(calls=open_one(), streams=open_one())
+        channel = cast("grpc.aio.Channel", self._channels)
         self.tasks = task_service_pb2_grpc.TaskServiceStub(channel)
         self.catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
         self.fleet = fleet_service_pb2_grpc.FleetServiceStub(channel)
@@ -126,3 +146,21 @@ class Stubs:
         self.apps = app_service_pb2_grpc.AppServiceStub(channel)
         self.sessions = session_service_pb2_grpc.SessionServiceStub(channel)
         self.meta = meta_service_pb2_grpc.MetaServiceStub(channel)
+
+    async def close(self) -> None:
+        await self._channels.close()
+
+
+class _Channels:
+    """What stubs use of a channel. Streams have connections of their own, so that a cancel, for example, always finds
+    room beside them. Each connects when it is used.
+    """
+
+    def __init__(self, *, calls: grpc.aio.Channel, streams: grpc.aio.Channel) -> None:
+        self._both = (calls, streams)
+        self.unary_unary = calls.unary_unary
+        self.unary_stream = streams.unary_stream
+
+    async def close(self) -> None:
+        for channel in self._both:
+            await channel.close()

@@ -3,7 +3,6 @@
 from typing import Any, Unpack
 
 from llama_orch.v2 import cancel_pb2, task_pb2, task_service_pb2
-from llorch.rpc.client import open_stream
 from llorch.sdk.caller import SILENCE_S, Caller
 from llorch.sdk.convert import (
     count_from_message,
@@ -133,4 +132,4 @@ class TaskCalls(Caller):
         return self._messages(self._stubs.tasks.StreamTask, request)
 
     def _messages(self, method: Any, request: Any) -> Messages:
-        return open_stream(method, request, idle_timeout_s=SILENCE_S)
+        return self._open_stream(method, request, idle_timeout_s=SILENCE_S)

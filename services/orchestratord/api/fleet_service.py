@@ -121,7 +121,10 @@ class FleetService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Fle
 
     async def WatchState(self, request: pb2.WatchStateRequest, context: Any) -> None:
         """The client is sent the state again only if more than times in it has changed."""
-        async with aclosing(self._changes.follow(current_call().peer)) as states:
+        caller = current_call()
+        # Who says so without being a gateway watches a hundred times on a connection, as on two of them.
+        connection = None if caller.comes_by_gateway else caller.peer
+        async with aclosing(self._changes.follow(connection)) as states:
             async for response in states:
                 await write_with_deadline(context, response, self._write_deadline_s)
 

@@ -20,6 +20,8 @@ from llorch.errors import (
 from llorch.logs import get_logger
 from llorch.rpc import model_facts, worker_spec
 from llorch.rpc.client import call, open_channel, open_stream
+from llorch.rpc.few_at_once import FewAtOnce
+from llorch.rpc.incoming import Incoming
 from llorch.rpc.status import is_from_server
 from orchestratord.core import events
 from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
@@ -39,6 +41,14 @@ _NEWS_EVERY_S = 10.0
 _RESTARTS_WITHIN_S = 10.0
 _VERIFYING_SILENT_S = 60.0
 
+# Of one node, for all clients together.
+_LOGS_AT_ONCE = 64
+_FILES_AT_ONCE = 32
+_QUESTIONS_AT_ONCE = 8
+_QUESTION_WAITS_S = 5.0
+_READING_CONNECTIONS = 4
+"""For all of those above, and for the files that the brain wants there."""
+
 _log = get_logger("orchestratord")
 
 
@@ -56,7 +66,8 @@ class TokenNotTaken(Unavailable):
 class NodeCommands:
     """Unary, idempotent by the ids that the brain chose. The result of each is posted as an event.
 
-    `process` is which process of the pool manager this leads to, as it calls itself.
+    `process` is which process of the pool manager this leads to, as it calls itself. What clients read or have staged
+    goes over connections of its own, so that commands find theirs free.
     """
 
     def __init__(
@@ -78,13 +89,18 @@ class NodeCommands:
         self._unreachable_since: float | None = None
         self._channel = open_channel(address, token=token)
         self._stub = pool_manager_service_pb2_grpc.PoolManagerServiceStub(self._channel)
-
-    @property
-    def stub(self) -> pool_manager_service_pb2_grpc.PoolManagerServiceStub:
-        """For reading: logs and state. Commands go through the methods here."""
-        return self._stub
+        self._reading_channel = open_channel(address, token=token, max_connections=_READING_CONNECTIONS)
+        self._reading = pool_manager_service_pb2_grpc.PoolManagerServiceStub(self._reading_channel)
+        self._logs = FewAtOnce(_LOGS_AT_ONCE, _too_many(node_id, f"{_LOGS_AT_ONCE} logs are read"))
+        self._files = FewAtOnce(_FILES_AT_ONCE, _too_many(node_id, f"{_FILES_AT_ONCE} files are pulled or verified"))
+        self._questions = FewAtOnce(
+            _QUESTIONS_AT_ONCE,
+            _too_many(node_id, f"{_QUESTIONS_AT_ONCE} questions about tokens are answered"),
+            wait_s=_QUESTION_WAITS_S,
+        )
 
     async def close(self) -> None:
+        await self._reading_channel.close()
         await self._channel.close()
 
     def start_worker(self, effect: StartWorker) -> None:
@@ -96,12 +112,17 @@ class NodeCommands:
     def stage_model(self, effect: StageModel) -> None:
         self._tasks.spawn(f"stage {effect.source}", self._stage_model(effect))
 
+    async def pull(self, source: str, tell: Tell) -> None:
+        """Stages a file for a client. Raises ResourceExhausted where too many are pulled or verified already."""
+        async with self._files.place():
+            await self.stage(source, tell)
+
     async def stage(self, source: str, tell: Tell | None = None) -> None:
         """Returns when the file is on the node, which the brain then knows. `tell` is called with the progress."""
 
         async def stage(control: control_pb2.ControlHeader) -> bool:
             request = pool_pb2.StageModelRequest(control=control, source=source)
-            async with open_stream(self._stub.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
+            async with open_stream(self._reading.StageModel, request, idle_timeout_s=_STAGING_SILENT_S) as answers:
                 async for answer in answers:
                     staged = answer.progress
                     if staged.complete:
@@ -129,10 +150,10 @@ class NodeCommands:
         self._tasks.spawn(f"delete {effect.source}", self._delete_staged_model(effect))
 
     async def verify_model(self, source: str) -> str:
-        """The digest of the file as it is on the disk now. Raises the node's error."""
+        """The digest of the file as it is on the disk now. Raises the node's error, and as `pull` does."""
         request = pool_pb2.VerifyStagedModelRequest(source=source)
-        verifying = open_stream(self._stub.VerifyStagedModel, request, idle_timeout_s=_VERIFYING_SILENT_S)
-        async with token_taken(self._node_id), verifying as answers:
+        verifying = open_stream(self._reading.VerifyStagedModel, request, idle_timeout_s=_VERIFYING_SILENT_S)
+        async with self._files.place(), token_taken(self._node_id), verifying as answers:
             async for answer in answers:
                 if answer.digest:
                     return answer.digest
@@ -143,10 +164,21 @@ class NodeCommands:
     async def read_tokens(
         self, source: str, engine: str, question: tokens_pb2.TokenQuestion, timeout_s: float
     ) -> tokens_pb2.TokenAnswer:
-        """By the vocabulary in the file. Raises the node's error."""
+        """By the vocabulary in the file. Raises the node's error, or ResourceExhausted where too many ask."""
         request = pool_pb2.ReadStagedTokensRequest(source=source, engine=engine, question=question)
-        async with token_taken(self._node_id):
-            return (await call(self._stub.ReadStagedTokens, request, timeout_s=timeout_s)).answer
+        now = asyncio.get_running_loop().time
+        ends_at = now() + timeout_s
+        async with self._questions.place(), token_taken(self._node_id):
+            return (await call(self._reading.ReadStagedTokens, request, timeout_s=max(0.0, ends_at - now()))).answer
+
+    @asynccontextmanager
+    async def read_log(
+        self, request: pool_pb2.PoolManagerServiceStreamWorkerLogRequest
+    ) -> AsyncIterator[Incoming[pool_pb2.PoolManagerServiceStreamWorkerLogResponse]]:
+        """The log of a worker, as it comes. Raises the node's error, or ResourceExhausted where too many read logs."""
+        reading = open_stream(self._reading.StreamWorkerLog, request)
+        async with self._logs.place(), token_taken(self._node_id), reading as answers:
+            yield answers
 
     async def _start_worker(self, effect: StartWorker) -> None:
         worker_id, spec = effect.spec.worker_id, worker_spec.to_proto(effect.spec)
@@ -231,6 +263,10 @@ class NodeCommands:
         if self._unreachable_since is None:
             self._unreachable_since = now
         return Reason.DRAINING if now - self._unreachable_since < _RESTARTS_WITHIN_S else error.reason
+
+
+def _too_many(node_id: str, what: str) -> str:
+    return f"{what} on node '{node_id}' already; try again when some of them have ended"
 
 
 def _may_have_arrived(error: LlorchError) -> bool:

@@ -23,7 +23,7 @@ async def pull(nodes: Mapping[str, NodeCommands], source: str, tell: Tell) -> No
 
     async def pull_on(node_id: str, commands: NodeCommands) -> LlorchError | None:
         try:
-            await commands.stage(source, lambda progress: tell_in_turn(node_id, progress))
+            await commands.pull(source, lambda progress: tell_in_turn(node_id, progress))
         except LlorchError as error:
             return error
         return None

@@ -16,7 +16,9 @@ AT_LEAST_EVERY_S = 1.0
 
 MOST_WATCHERS = 256
 MOST_ON_A_CONNECTION = 64
-"""What has changed is written to all of them in one go, and all other calls wait for that."""
+"""What has changed is written to all of them in one go, and all other calls wait for that. On a gateway's connection
+only the first bound holds: the second would be for all of its clients together.
+"""
 
 _RETRY_MS = 1000
 
@@ -44,15 +46,17 @@ class StateChanges:
         self._next: asyncio.TimerHandle | None = None
         owner.watch(self._happened)
 
-    async def follow(self, connection: str) -> AsyncGenerator[bytes, None]:
+    async def follow(self, connection: str | None) -> AsyncGenerator[bytes, None]:
         """Yields the state at once and then whenever it differs, until the watcher closes it.
 
-        Raises ResourceExhausted where there are too many watchers, or too many on their connection.
+        `connection` is None for one that clients share. Raises ResourceExhausted where there are too many watchers, or
+        too many on their connection.
         """
         self._refuse_beyond_the_bounds(connection)
         wake = asyncio.Event()
         self._followers.add(wake)
-        self._by_connection[connection] += 1
+        if connection is not None:
+            self._by_connection[connection] += 1
         try:
             if self._has_changed or _now() - self._looked_at > AT_MOST_EVERY_S:
                 self._look_now()
@@ -67,19 +71,20 @@ class StateChanges:
         finally:
             self._leave(wake, connection)
 
-    def _refuse_beyond_the_bounds(self, connection: str) -> None:
-        if self._by_connection[connection] >= MOST_ON_A_CONNECTION:
+    def _refuse_beyond_the_bounds(self, connection: str | None) -> None:
+        if connection is not None and self._by_connection[connection] >= MOST_ON_A_CONNECTION:
             message = f"this connection watches the state {MOST_ON_A_CONNECTION} times already; end some of its streams"
             raise ResourceExhausted(Reason.TOO_MANY_CALLS, message, retry_after_ms=_RETRY_MS)
         if len(self._followers) >= MOST_WATCHERS:
             message = f"{MOST_WATCHERS} streams watch the state already; try again when some of them have ended"
             raise ResourceExhausted(Reason.TOO_MANY_CALLS, message, retry_after_ms=_RETRY_MS)
 
-    def _leave(self, wake: asyncio.Event, connection: str) -> None:
+    def _leave(self, wake: asyncio.Event, connection: str | None) -> None:
         self._followers.discard(wake)
-        self._by_connection[connection] -= 1
-        if not self._by_connection[connection]:
-            del self._by_connection[connection]
+        if connection is not None:
+            self._by_connection[connection] -= 1
+            if not self._by_connection[connection]:
+                del self._by_connection[connection]
         if not self._followers and self._next is not None:
             self._next.cancel()
             self._next = None

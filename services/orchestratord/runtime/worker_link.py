@@ -11,6 +11,7 @@ from llorch.background import TaskSupervisor
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
+from llorch.rpc.few_at_once import FewAtOnce
 from llorch.rpc.status import is_from_server
 from orchestratord.convert import task_output
 from orchestratord.convert.runs import to_outcome, to_result
@@ -26,6 +27,9 @@ from orchestratord.runtime.task_streams import MOST_BYTES_OF_ONE, TaskStreams
 FRAMES_SILENT_S = 3.0
 _CALL_S = 5.0
 _ATTACH_AGAIN_AFTER_S = 0.2
+# The worker answers one after the other, so more would only wait there.
+_QUESTIONS_AT_ONCE = 8
+_QUESTION_WAITS_S = 5.0
 
 _log = get_logger("orchestratord")
 
@@ -39,6 +43,7 @@ class WorkerLink:
     """Follows a worker for as long as `run` runs, and attaches again whenever the stream of frames breaks.
 
     The contents of a frame go into the logs at once; the brain gets events for starts, first tokens and ends only.
+    Questions of clients go over a connection of their own, so that commands about runs find theirs free.
     """
 
     def __init__(
@@ -57,6 +62,13 @@ class WorkerLink:
         self._tasks = tasks
         self._channel = open_channel(endpoint.address, token=endpoint.access_token)
         self._stub = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
+        self._asking_channel = open_channel(endpoint.address, token=endpoint.access_token)
+        self._asking = worker_service_pb2_grpc.WorkerServiceStub(self._asking_channel)
+        self._questions = FewAtOnce(
+            _QUESTIONS_AT_ONCE,
+            f"worker '{worker_id}' has too many questions about tokens to answer; try again shortly",
+            wait_s=_QUESTION_WAITS_S,
+        )
         self._attempts: set[str] = set()
         self._starting: set[str] = set()
         self._to_release: set[str] = set()
@@ -75,12 +87,16 @@ class WorkerLink:
                 self._post(events.WorkerSilent(self._worker_id, refused))
                 await asyncio.sleep(_ATTACH_AGAIN_AFTER_S)
         finally:
+            await self._asking_channel.close()
             await self._channel.close()
 
     async def read_tokens(self, question: tokens_pb2.TokenQuestion, timeout_s: float) -> tokens_pb2.TokenAnswer:
-        """Raises the worker's error."""
+        """Raises the worker's error, or ResourceExhausted where too many ask."""
         request = worker_service_pb2.ReadTokensRequest(question=question)
-        return (await call(self._stub.ReadTokens, request, timeout_s=timeout_s)).answer
+        now = asyncio.get_running_loop().time
+        ends_at = now() + timeout_s
+        async with self._questions.place():
+            return (await call(self._asking.ReadTokens, request, timeout_s=max(0.0, ends_at - now()))).answer
 
     def start_run(self, effect: StartRun) -> None:
         self._attempts.add(effect.attempt_id)

@@ -5,10 +5,8 @@ from collections.abc import AsyncGenerator, Sequence
 from llama_orch.v2 import fleet_service_pb2, pool_manager_service_pb2
 from llorch.errors import NotFound, Unavailable
 from llorch.identifiers import is_id
-from llorch.rpc.client import open_stream
 from orchestratord.core.facts.fleet import Fleet, Node, NodeState
 from orchestratord.runtime.effect_runner import EffectRunner
-from orchestratord.runtime.node_commands import token_taken
 
 
 async def read_worker_log(
@@ -26,8 +24,7 @@ async def read_worker_log(
         nodes = _that_may_have_it(fleet) if is_id(request.worker_id) else []
     for node in nodes:
         try:
-            reading = open_stream(effects.node(node.node_id).stub.StreamWorkerLog, asked)
-            async with token_taken(node.node_id), reading as answers:
+            async with effects.node(node.node_id).read_log(asked) as answers:
                 async for answer in answers:
                     yield answer.lines
         except (NotFound, Unavailable):

@@ -1,11 +1,15 @@
+import asyncio
+
 import pytest
 
 from llama_orch.v2 import error_reason_pb2, task_event_pb2
 from llorch import AsyncClient, End, Failed, Started, TaskFailed, Tokens, Unreachable
-from llorch.errors import NotFound, Reason
+from llorch.errors import NotFound, Reason, ResourceExhausted
+from llorch.rpc import transport_options
+from llorch.sdk import caller
 from llorch.sdk.events import FinishReason, Placed
 from llorch.sdk.task_stream import TaskStream
-from support.fake_orchestrator import TASK_ID, FakeOrchestrator
+from support.fake_orchestrator import TASK_ID, FakeOrchestrator, serving
 
 
 async def texts(stream: TaskStream) -> str:
@@ -110,3 +114,25 @@ async def test_leaving_a_stream_early_ends_its_call(client: AsyncClient, fake: F
                 break
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
+
+
+async def test_streams_leave_room_for_other_calls_and_one_too_many_is_told_so(
+    fake: FakeOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_options, "CALLS_PER_CONNECTION", 2)
+    monkeypatch.setattr(caller, "CALLS_PER_CONNECTION", 2)
+    monkeypatch.setattr(caller, "_MAX_CONNECTIONS", 2)
+    fake.hang_before_end = True
+    async with serving(fake) as address, AsyncClient(address, timeout_s=5) as client, asyncio.timeout(20):
+        streams = [client.generate("smollm2", "Hi") for _ in range(4)]
+        for stream in streams:
+            assert isinstance(await anext(stream), Started)
+        with pytest.raises(ResourceExhausted, match="this client has 4 streams open") as refused:
+            await anext(client.stream(TASK_ID))
+        assert refused.value.reason is Reason.TOO_MANY_CALLS
+        assert await client.cancel(TASK_ID)
+        await streams.pop().aclose()
+        async with client.stream(TASK_ID) as another:
+            assert isinstance(await anext(another), Started)
+        for stream in streams:
+            await stream.aclose()

@@ -2,21 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message_factory import GetMessageClass
 
 from llama_orch.v2 import pool_manager_service_pb2 as pb
 from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
-from llorch.errors import Reason, Unavailable
+from llorch.errors import Reason, ResourceExhausted, Unavailable
 from llorch.ports import free_port
+from llorch.rpc import transport_options
 from llorch.rpc.server import RpcServer
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core.effects import StageModel, StartWorker
-from orchestratord.core.events import Event, StagingFailed, WorkerStartFailed
+from orchestratord.core.events import Event, StagingFailed, WorkerStartAccepted, WorkerStartFailed
 from orchestratord.runtime import node_commands
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.control import CommandSequence
@@ -51,6 +53,30 @@ async def commands(address: str) -> AsyncIterator[Commands]:
             await made.node.close()
 
 
+@asynccontextmanager
+async def serving(**methods: Any) -> AsyncIterator[str]:
+    """A pool manager that has some of its methods."""
+
+    def handler(name: str, behaviour: Any) -> Any:
+        method = pb.DESCRIPTOR.services_by_name["PoolManagerService"].methods_by_name[name]
+        make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        return make(
+            behaviour,
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        )
+
+    def add(_servicer: object, server: Any) -> None:
+        server.add_registered_method_handlers(SERVICE, {name: handler(name, each) for name, each in methods.items()})
+
+    server = RpcServer(name="node", bind="127.0.0.1:0", authenticator=BearerAuth(None))
+    server.add(SERVICE, add, object())
+    try:
+        yield await server.start()
+    finally:
+        await server.stop(0.0)
+
+
 async def test_a_pool_manager_that_is_not_there_may_be_just_starting_again() -> None:
     async with commands(f"127.0.0.1:{free_port()}") as made:
         made.node.start_worker(StartWorker("garage", SPEC))
@@ -75,20 +101,68 @@ async def test_what_a_pool_manager_says_itself_is_passed_on() -> None:
     async def refuse(request: Any, context: Any) -> Any:
         raise Unavailable(Reason.STORE_FAILED, "its disk is full")
 
-    def add(_servicer: object, server: Any) -> None:
-        handler = grpc.unary_unary_rpc_method_handler(
-            refuse,
-            request_deserializer=pb.PoolManagerServiceStartWorkerRequest.FromString,
-            response_serializer=pb.PoolManagerServiceStartWorkerResponse.SerializeToString,
-        )
-        server.add_registered_method_handlers(SERVICE, {"StartWorker": handler})
+    async with serving(StartWorker=refuse) as address, commands(address) as made:
+        made.node.start_worker(StartWorker("garage", SPEC))
+        failed = await made.event()
+        assert (failed.reason, failed.message) == (Reason.STORE_FAILED, "its disk is full")
 
-    server = RpcServer(name="node", bind="127.0.0.1:0", authenticator=BearerAuth(None))
-    server.add(SERVICE, add, object())
-    try:
-        async with commands(await server.start()) as made:
+
+async def test_readers_of_logs_are_bounded_and_leave_commands_their_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_options, "CALLS_PER_CONNECTION", 4)
+    monkeypatch.setattr(node_commands, "_LOGS_AT_ONCE", 5)
+
+    async def log(request: Any, context: Any) -> None:
+        await context.write(pb.PoolManagerServiceStreamWorkerLogResponse(lines=["loading"]))
+        await asyncio.Event().wait()
+
+    async def start(request: Any, context: Any) -> pb.PoolManagerServiceStartWorkerResponse:
+        return pb.PoolManagerServiceStartWorkerResponse()
+
+    asked = pb.PoolManagerServiceStreamWorkerLogRequest(worker_id="w", follow=True)
+    async with serving(StreamWorkerLog=log, StartWorker=start) as address, commands(address) as made:
+        async with AsyncExitStack() as stack, asyncio.timeout(10):
+            for _ in range(5):
+                await anext(aiter(await stack.enter_async_context(made.node.read_log(asked))))
+            with pytest.raises(ResourceExhausted, match="5 logs are read on node 'garage' already") as refused:
+                await stack.enter_async_context(made.node.read_log(asked))
+            assert (refused.value.reason, refused.value.retry_after_ms) == (Reason.TOO_MANY_CALLS, 1000)
             made.node.start_worker(StartWorker("garage", SPEC))
-            failed = await made.event()
-            assert (failed.reason, failed.message) == (Reason.STORE_FAILED, "its disk is full")
-    finally:
-        await server.stop(0.0)
+            assert isinstance(await made.event(), WorkerStartAccepted)
+        async with made.node.read_log(asked) as answers:
+            await anext(aiter(answers))
+
+
+async def test_pulls_and_verifications_are_bounded_and_leave_commands_their_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_options, "CALLS_PER_CONNECTION", 2)
+    monkeypatch.setattr(node_commands, "_FILES_AT_ONCE", 2)
+    begun, has_begun = 0, asyncio.Event()
+
+    async def work_for_ever(request: Any, context: Any) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 2:
+            has_begun.set()
+        await asyncio.Event().wait()
+
+    async def start(request: Any, context: Any) -> pb.PoolManagerServiceStartWorkerResponse:
+        return pb.PoolManagerServiceStartWorkerResponse()
+
+    async def tell(progress: pb.StageProgress) -> None:
+        raise AssertionError("no progress was told")
+
+    methods = {"StageModel": work_for_ever, "VerifyStagedModel": work_for_ever, "StartWorker": start}
+    async with serving(**methods) as address, commands(address) as made, asyncio.timeout(10):
+        working = [
+            asyncio.ensure_future(made.node.pull("file:/m.gguf", tell)),
+            asyncio.ensure_future(made.node.verify_model("file:/m.gguf")),
+        ]
+        await has_begun.wait()
+        with pytest.raises(ResourceExhausted, match="2 files are pulled or verified on node 'garage'"):
+            await made.node.pull("file:/m.gguf", tell)
+        made.node.start_worker(StartWorker("garage", SPEC))
+        assert isinstance(await made.event(), WorkerStartAccepted)
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)

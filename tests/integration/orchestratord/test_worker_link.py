@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from llama_orch.v2 import log_entry_pb2, run_pb2, worker_service_pb2, worker_service_pb2_grpc
+from llama_orch.v2 import log_entry_pb2, run_pb2, tokens_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
-from llorch.errors import FailedPrecondition, LlorchError, PermissionDenied, Reason, invalid_field
+from llorch.errors import FailedPrecondition, LlorchError, PermissionDenied, Reason, ResourceExhausted, invalid_field
+from llorch.rpc import transport_options
 from llorch.rpc.server import RpcServer
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
@@ -43,6 +44,8 @@ class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
         self.breaks = asyncio.Event()
         self.positions: list[dict[str, int]] = []
         self.promised: list[str] = []
+        self.asked = 0
+        self.may_answer = asyncio.Event()
 
     async def StartRun(self, request: Any, context: Any) -> worker_service_pb2.StartRunResponse:
         self.promised.append(request.promised_fingerprint)
@@ -54,6 +57,11 @@ class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
 
     async def ListRuns(self, request: Any, context: Any) -> worker_service_pb2.ListRunsResponse:
         return worker_service_pb2.ListRunsResponse()
+
+    async def ReadTokens(self, request: Any, context: Any) -> worker_service_pb2.ReadTokensResponse:
+        self.asked += 1
+        await self.may_answer.wait()
+        return worker_service_pb2.ReadTokensResponse()
 
     async def StreamRuns(self, request: Any, context: Any) -> None:  # type: ignore[override]  # a coroutine
         if self.refuses_streams is not None:
@@ -172,3 +180,27 @@ async def test_a_worker_that_sends_without_end_is_told_of_and_one_task_is_no_mor
             if events.OutputTooLarge("task-1", 1000) in posted:
                 break
         assert 8 <= seq <= 10
+
+
+async def test_questions_are_few_at_once_and_leave_runs_their_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the stream of frames and the StartRun, the connection for runs is full; so is that for questions."""
+    monkeypatch.setattr(transport_options, "CALLS_PER_CONNECTION", 2)
+    monkeypatch.setattr(worker_link, "_QUESTIONS_AT_ONCE", 2)
+    monkeypatch.setattr(worker_link, "_QUESTION_WAITS_S", 0.05)
+    posted: list[events.Event] = []
+    question = tokens_pb2.TokenQuestion()
+    async with linked(posted) as (worker, link, _), asyncio.timeout(10):
+        await wait_posted(posted, events.WorkerAttached("worker-1"))
+        asking = [asyncio.ensure_future(link.read_tokens(question, 10)) for _ in range(2)]
+        while worker.asked < 2:
+            await asyncio.sleep(0.01)
+        with pytest.raises(ResourceExhausted, match="worker 'worker-1' has too many questions") as refused:
+            await link.read_tokens(question, 10)
+        assert refused.value.reason is Reason.TOO_MANY_CALLS
+        link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None))
+        await worker.start_came.wait()
+        worker.go_on.set()
+        await wait_started(link)
+        worker.may_answer.set()
+        await asyncio.gather(*asking)
+        assert worker.asked == 2

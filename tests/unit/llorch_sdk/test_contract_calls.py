@@ -54,7 +54,7 @@ def test_every_field_of_every_request_can_be_said() -> None:
 async def called() -> set[str]:
     """What the SDK's source calls, as "Service/Method"."""
     async with open_channel("127.0.0.1:1") as channel:
-        stubs = Stubs(channel)
+        stubs = Stubs(lambda: channel)
         return {
             f"{type(getattr(stubs, group)).__name__.removesuffix('Stub')}/{method}"
             for source in SOURCES

@@ -100,6 +100,18 @@ async def test_watchers_are_bounded_by_connection_and_in_all(watched: Watched, m
         await anext(states)
 
 
+async def test_a_connection_that_clients_share_is_bounded_in_all_only(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_changes, "MOST_ON_A_CONNECTION", 1)
+    monkeypatch.setattr(state_changes, "MOST_WATCHERS", 3)
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            await anext(await stack.enter_async_context(aclosing(watched.changes.follow(None))))
+        with pytest.raises(ResourceExhausted, match="3 streams watch the state already"):
+            await anext(watched.changes.follow(None))
+
+
 async def test_nothing_is_left_when_the_last_watcher_leaves(watched: Watched) -> None:
     async with aclosing(watched.changes.follow("a")) as states:
         await anext(states)

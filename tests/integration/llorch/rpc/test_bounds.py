@@ -2,15 +2,16 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from llorch.auth import BearerAuth
-from llorch.errors import DeadlineExceeded, InvalidArgument, LlorchError, Reason, Unauthenticated
-from llorch.rpc import call_guard, transport_options
+from llorch.auth import BearerAuth, Identity
+from llorch.errors import DeadlineExceeded, InvalidArgument, LlorchError, Reason, ResourceExhausted, Unauthenticated
+from llorch.rpc import awaited_requests, call_guard, transport_options
 from llorch.rpc.client import call, error_from_rpc, open_channel, open_stream
 from support.scripted_service import SERVICE, Methods, Script, Serving, serving
 
@@ -33,6 +34,18 @@ async def how_it_ends(rpc: Any) -> LlorchError:
     return error_from_rpc(ended.value)
 
 
+class Counting(BearerAuth):
+    calls = 0
+
+    def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
+        self.calls += 1
+        return super().authenticate(metadata, peer)
+
+    async def seen(self, calls: int) -> None:
+        while self.calls < calls:
+            await asyncio.sleep(0.001)
+
+
 async def test_who_may_not_call_is_refused_before_the_request_is_there(script: Script) -> None:
     async with (
         serving(script, authenticator=BearerAuth(TOKEN)) as served,
@@ -46,11 +59,44 @@ async def test_who_may_not_call_is_refused_before_the_request_is_there(script: S
 async def test_a_request_that_does_not_come_is_given_up(
     script: Script, served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_guard, "_REQUEST_WITHIN_S", 0.05)
+    monkeypatch.setattr(awaited_requests, "_WITHIN_S", 0.05)
     async with asyncio.timeout(10):
         refused = await how_it_ends(without_request(served.methods.channel))
     assert isinstance(refused, DeadlineExceeded)
     assert "the request did not come" in refused.message
+
+
+async def test_calls_without_requests_take_no_places_and_the_oldest_gives_way(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_guard, "_MOST_AWAITED", 3)
+    script.unary = answer
+    authenticator = Counting(None)
+    async with serving(script, max_calls=1, authenticator=authenticator) as served, asyncio.timeout(10):
+        awaited = []
+        for number in range(3):
+            awaited.append(without_request(served.methods.channel))
+            await authenticator.seen(number + 1)
+        assert await call(served.methods.unary, REQUEST, timeout_s=5) == REQUEST
+        refused = await how_it_ends(awaited[0])
+        assert isinstance(refused, ResourceExhausted)
+        assert refused.reason is Reason.TOO_MANY_CALLS
+        assert "the request did not come" in refused.message
+        assert [rpc.done() for rpc in awaited] == [True, False, False]
+        await awaited[1].write(REQUEST.SerializeToString())
+        await awaited[1].done_writing()
+        assert StringValue.FromString(await awaited[1]) == REQUEST
+        awaited[2].cancel()
+
+
+async def test_a_server_that_stops_refuses_calls_whose_request_is_awaited(script: Script) -> None:
+    authenticator = Counting(None)
+    async with serving(script, authenticator=authenticator) as served, asyncio.timeout(10):
+        rpc = without_request(served.methods.channel)
+        await authenticator.seen(1)
+        await served.server.stop(0)
+        refused = await how_it_ends(rpc)
+        assert refused.reason is Reason.DRAINING
 
 
 async def test_a_call_without_a_request_is_malformed(script: Script, served: Serving) -> None:

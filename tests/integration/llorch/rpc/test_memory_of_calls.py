@@ -7,13 +7,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from llorch.errors import LlorchError, Reason
+from llorch.rpc import awaited_requests
 from llorch.rpc.client import call, open_stream
 from support import native_memory
-from support.scripted_service import Script, Serving
+from support.scripted_service import SERVICE, Script, Serving
 
 WARM_UP = 300
 CALLS = 800
@@ -109,5 +111,18 @@ async def test_a_call_that_ends_by_its_deadline_leaves_nothing(script: Script, s
         with pytest.raises(LlorchError) as ended:
             await call(served.methods.unary, REQUEST, timeout_s=0.01)
         assert ended.value.reason is Reason.DEADLINE_PASSED
+
+    assert await bytes_per_call(once) < NOTHING
+
+
+async def test_a_call_whose_request_does_not_come_leaves_nothing(
+    script: Script, served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awaited_requests, "_WITHIN_S", 0.01)
+    method: Any = served.methods.channel.stream_unary(f"/{SERVICE}/Unary")
+
+    async def once() -> None:
+        with pytest.raises(grpc.aio.AioRpcError, match="the request did not come"):
+            await method()
 
     assert await bytes_per_call(once) < NOTHING
