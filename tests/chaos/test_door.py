@@ -22,7 +22,8 @@ PLACES_BACK_WITHIN_S = 35.0
 PROBE_EVERY_S = 0.2
 GROWS_AT_MOST_MIB = 20
 REFUSED_WITHIN_S = 0.02
-CONNECTIONS = 2048
+CONNECTIONS = chaos_count.of(2048)
+"""As many as the gateway takes: its `max_connections` too."""
 _FIRST_PART = 64 * 1024
 _HEAD = (
     b"POST /v2/tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer llorch-made-up\r\n"
@@ -74,7 +75,7 @@ async def probed(address: str, token: str | None, waits: list[float], seconds: f
 @pytest.mark.parametrize("token", [TOKEN, None], ids=["with a token", "without a token"])
 async def test_no_client_keeps_a_newcomer_out(tmp_path: Path, token: str | None) -> None:
     """All attacks at once, held until the gateway has ended each of their connections."""
-    async with running(tmp_path, token) as gateway, AsyncExitStack() as attacks:
+    async with running(tmp_path, token, max_connections=CONNECTIONS) as gateway, AsyncExitStack() as attacks:
         waits: list[float] = []
         probing = partial(probed, gateway.address, token, waits)
         attack = partial(under_attack, gateway.address)

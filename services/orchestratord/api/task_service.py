@@ -126,7 +126,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         self._owner.ask(events.ReaderAttached(task_id))
         try:
             while (terminal := stream.terminal) is None:
-                await stream.changed()
+                await stream.changed(stream.revision)
         finally:
             self._owner.post(events.ReaderLeft(task_id))
         reading = stream.reading or run_pb2.RunEnd()
@@ -155,11 +155,12 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         self._owner.ask(events.ReaderAttached(task_id))
         try:
             while True:
+                seen = stream.revision
                 for event in reader.take(self._owner.now()):
                     await write_with_deadline(context, response(event=event), self._write_deadline_s)
                 if reader.is_done:
                     return
-                await stream.changed()
+                await stream.changed(seen)
         finally:
             self._owner.post(events.ReaderLeft(task_id))
 

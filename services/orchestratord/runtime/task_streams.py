@@ -76,6 +76,8 @@ class TaskStream:
     """The last place among them."""
     size: int = 0
     """About how many bytes of memory the task takes."""
+    revision: int = 0
+    """How often it was woken."""
     _terminal: bytes | None = None
     _reading: bytes | None = None
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
@@ -137,13 +139,18 @@ class TaskStream:
         self.meter.total += more
 
     def wake(self) -> None:
+        self.revision += 1
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def changed(self) -> None:
-        """Returns after the next `wake`. Read the stream before: a wake that came before this call is not seen."""
+    async def changed(self, since: int) -> None:
+        """Returns once there was a `wake` after `revision` was `since`. Take the revision before the stream is read:
+        what comes while that is written to a client is news.
+        """
+        if self.revision != since:
+            return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:

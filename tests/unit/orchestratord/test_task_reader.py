@@ -1,5 +1,6 @@
 """What a reader is told, in which order, whenever it comes and goes."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -188,6 +189,29 @@ async def test_a_wake_up_is_never_lost() -> None:
     assert kinds(list(reader.take(0))) == ["started"]
     say(made, "a")
     assert kinds(list(reader.take(0))) == ["tokens"], "what came before waiting needs no wake-up"
+
+
+async def test_what_comes_while_the_last_event_is_written_is_news() -> None:
+    """Nothing else would wake the reader of a task that has ended meanwhile."""
+    made = stream()
+    reader = TaskReader(made, "", 0)
+    assert kinds(list(reader.take(0))) == ["started"]
+    seen = made.revision
+    for event in reader.take(HEARTBEAT_S):
+        assert event.HasField("heartbeat")
+        end(made, 0)
+    async with asyncio.timeout(5):
+        await made.changed(seen)
+    assert kinds(list(reader.take(HEARTBEAT_S))) == ["end"]
+
+
+async def test_a_reader_that_has_seen_everything_waits() -> None:
+    made = stream()
+    waiting = asyncio.create_task(made.changed(made.revision))
+    await asyncio.wait({waiting}, timeout=0.01)
+    assert not waiting.done()
+    say(made, "a")
+    await asyncio.wait_for(waiting, 5)
 
 
 Step = tuple[str, int]
