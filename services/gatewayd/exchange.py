@@ -78,7 +78,7 @@ class Exchange:
 
     def probe_with(self, data: bytes) -> None:
         """What may be written at any time to find out whether the client is still there."""
-        self._stream.if_silent(data)
+        self._stream.probe_with(data)
 
     def stalled_s(self, now: float) -> float:
         """For how long the client has taken nothing of what is ready for it."""

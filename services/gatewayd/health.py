@@ -35,7 +35,7 @@ class Health:
 
 
 def _take_notice(asked: "asyncio.Task[None]") -> None:
-    """Its error is told to those who wait for it, if any are left."""
+    """Its error is told to the requests that wait for it, if any are left."""
     if not asked.cancelled():
         asked.exception()
 

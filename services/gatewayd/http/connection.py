@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from gatewayd.http import limits
@@ -112,7 +113,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._shared.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._closing or self._ends_at is not None:
+        if self.is_over:
             return
         self._unread += self._shared.buffer[:nbytes]
         if not self._holds_unread and len(self._unread) >= limits.READ_BYTES:
@@ -163,6 +164,10 @@ class Connection(asyncio.BufferedProtocol):
         if data and not self._lost:
             self._out.append(data)
             self.flush_soon()
+
+    def soon(self, step: Callable[[], None]) -> None:
+        """In the next turn of the loop."""
+        self._loop.call_soon(self._guard, step)
 
     def flush_soon(self) -> None:
         """Everything that is written in this turn of the loop leaves in one piece."""
@@ -276,7 +281,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def take_step(self) -> bool:
         """Begins one request, or reads a slice of what came."""
-        if self._lost or self._closing or self._ends_at is not None:
+        if self.is_over:
             self._to_serve.clear()
             self._drop_unread()
         elif not self._begin_one():
@@ -312,24 +317,32 @@ class Connection(asyncio.BufferedProtocol):
     def _read_slice(self) -> None:
         data = bytes(self._unread[: limits.SLICE_BYTES])
         del self._unread[: len(data)]
+        if data:
+            self._guard(partial(self._feed, data))
         if not self._unread:
             self._drop_unread()
-        if data:
-            try:
-                self._feed(data)
-            except Exception as error:  # noqa: BLE001  # what one client sends must not end more than its connection
-                _log.error("connection_failed", exc_info=error)
-                self.abort()
 
     def _drop_unread(self) -> None:
+        """The last of it was read, or is not wanted."""
         self._unread.clear()
         if self._holds_unread:
             self._holds_unread = False
             self.release()
         if self._half_closed and not self._lost:
             self._half_closed = False
-            if self._wire is None or self._ends_at is not None or not self._wire.feed_end():
-                self.close()
+            self._guard(self._end_reading)
+
+    def _end_reading(self) -> None:
+        if self._wire is None or self._ends_at is not None or not self._wire.feed_end():
+            self.close()
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """What one client sends must not end more than its connection."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  # whatever it is
+            _log.error("connection_failed", exc_info=error)
+            self.abort()
 
     def _feed(self, data: bytes) -> None:
         if self._wire is None:

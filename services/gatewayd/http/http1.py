@@ -46,9 +46,7 @@ class Http1:
             self._refuse(_malformed("it is TLS, and this port speaks plain HTTP; use http://"), None)
             return
         self._machine.receive_data(data)
-        if self._stream is None and self._has_too_many_lines():
-            self._refuse(too_large_a_head(), None)
-        elif self._stream is not None and self._stream.counts_too_much(len(data)):
+        if self._stream is not None and self._stream.counts_too_much(len(data)):
             self._stream.abort()
         else:
             self._advance()
@@ -152,7 +150,7 @@ class Http1:
     def _advance_soon(self) -> None:
         if not self._waits:
             self._waits = True
-            asyncio.get_running_loop().call_soon(self._advance_later)
+            self._connection.soon(self._advance_later)
 
     def _advance_later(self) -> None:
         self._waits = False
@@ -172,6 +170,9 @@ class Http1:
                 self._bound_what_follows()
                 return
             if self._stream is not None and self._stream.is_full:
+                return
+            if self._stream is None and self._has_too_many_lines():
+                self._refuse(too_large_a_head(), None)
                 return
             try:
                 event = self._machine.next_event()
@@ -305,7 +306,7 @@ class Http1Stream:
     def stalled_s(self, now: float) -> float:
         return self._wire.transport_stalled_s(now)
 
-    def if_silent(self, probe: bytes) -> None:
+    def probe_with(self, probe: bytes) -> None:
         self._probe = probe
 
     def probe(self) -> None:

@@ -315,7 +315,7 @@ class Http2Stream:
     def blocked_s(self, now: float) -> float:
         return 0.0 if self._blocked_since is None else now - self._blocked_since
 
-    def if_silent(self, probe: bytes) -> None:
+    def probe_with(self, probe: bytes) -> None:
         """A client that leaves resets its stream, or its connection ends."""
 
     def pump(self) -> None:

@@ -163,6 +163,8 @@ class HttpServer:
 
     def _bound_unsent(self, connections: list[Connection], now: float) -> None:
         excess = sum(connection.unsent for connection in connections) - limits.UNSENT_BYTES
+        if excess <= 0:
+            return
         largest = sorted(connections, key=lambda one: one.unsent, reverse=True)
         standing = [one for one in largest if one.stalled_s(now) >= limits.GIVES_WAY_AFTER_S]
         for connection in dict.fromkeys((*standing, *largest)):

@@ -72,7 +72,7 @@ class Stream(Protocol):
         """For how long the client has taken nothing of what is ready for it; 0 if nothing is."""
         ...
 
-    def if_silent(self, probe: bytes) -> None:
+    def probe_with(self, probe: bytes) -> None:
         """What may be written into the answer at any time to find out whether the client is still there."""
         ...
 

@@ -43,7 +43,7 @@ _SENT_AFTER_S = {
     Reason.MALFORMED_REQUEST: 0.005,
     Reason.TOO_MANY_CALLS: 0.01,
 }
-# Watchers of health, and those who ask what there is.
+# Watchers of health, and callers that ask by reflection what there is.
 _MOST_PROBES = 256
 _MOST_AWAITED = 1024
 # A status waits behind messages that the peer does not read; no handler waits longer than this for it to go.

@@ -91,6 +91,20 @@ async def test_a_client_that_sends_nothing_more_gets_its_answer(
     assert (await asked)[0] == 200
 
 
+async def test_a_large_body_that_ends_with_the_connection_is_read_and_answered(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    """Its end is seen before all of it was read: that is done in slices."""
+    orchestrator.answer("SubmitTask", task_service_pb2.SubmitTaskResponse(task_id="t"))
+    body = b'{"model":"m","generate":{"prompt":"' + b"x" * 12_000 + b'"}}'
+    for _ in range(5):
+        status, _ = await answer_to(
+            gateway.address, POST + b"Content-Length: %d\r\n\r\n" % len(body) + body, half_close=True
+        )
+        assert status == 202
+    assert orchestrator.requests["SubmitTask"].task.generate.prompt == "x" * 12_000
+
+
 @pytest.mark.parametrize(
     ("raw", "says"),
     [

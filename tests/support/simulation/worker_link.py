@@ -64,7 +64,7 @@ class WorkerLink:
             for attempt_id in attempt_ids:
                 self.process.tombstones.add(attempt_id)
                 run = self.process.runs.pop(attempt_id, None)
-                if run is not None and run.is_active:  # it is cancelled, and nobody is told of its end
+                if run is not None and run.is_active:  # it is cancelled, and no link tells of its end
                     run.outcome = RunResult((ChoiceEnd(0, FinishReason.CANCELLED),))
 
         self._call(arrive)
