@@ -1,6 +1,5 @@
 """Asks the orchestrator about the key of an app before anything else is done for its client."""
 
-import asyncio
 from collections import OrderedDict
 
 from gatewayd.exchange import Exchange
@@ -8,8 +7,9 @@ from gatewayd.upstream import Upstream
 from llama_orch.v2 import meta_service_pb2
 from llorch.auth import AUTHORIZATION, key_hash
 from llorch.clock import Clock
-from llorch.errors import DeadlineExceeded, Reason, ResourceExhausted, Unavailable, Unimplemented
+from llorch.errors import DeadlineExceeded, Unavailable, Unimplemented
 from llorch.rpc.client import Metadata
+from llorch.rpc.few_at_once import FewAtOnce
 
 _GET_IDENTITY = meta_service_pb2.DESCRIPTOR.services_by_name["MetaService"].methods_by_name["GetIdentity"]
 
@@ -18,11 +18,9 @@ _KNOWN_FOR_S = 60.0
 
 _KNOWN_KEYS = 1024
 _ASKED_AT_ONCE = 16
+_WAIT_S = 5.0
 _ANSWERED_WITHIN_S = 5.0
-_ASKED_WITHIN_S = 10.0
-"""With the wait for others. Made-up keys are answered in 1 ms each, so that no app is kept out by them."""
-
-_RETRY_MS = 1000
+_TOO_MANY = "this gateway has more keys to ask about than the orchestrator answers; try again in a moment"
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
 
@@ -31,7 +29,8 @@ class KeyCheck:
         self._upstream = upstream
         self._clock = clock
         self._known: OrderedDict[str, float] = OrderedDict()
-        self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
+        # Made-up keys are answered in 1 ms each, so that no app is kept out by them.
+        self._asking = FewAtOnce(_ASKED_AT_ONCE, _TOO_MANY, wait_s=_WAIT_S)
 
     async def ask(self, exchange: Exchange, metadata: Metadata) -> None:
         """Raises Unauthenticated for a key that no app has."""
@@ -40,7 +39,7 @@ class KeyCheck:
             self._remember(key)
             return
         try:
-            async with asyncio.timeout(_ASKED_WITHIN_S), self._asking:
+            async with self._asking.place():
                 await self._upstream.call(
                     _GET_IDENTITY, meta_service_pb2.GetIdentityRequest(), metadata, timeout_s=_ANSWERED_WITHIN_S
                 )
@@ -52,12 +51,6 @@ class KeyCheck:
                 raise
             # Nothing is read for it, and the call itself tells its reader what to do.
             return
-        except TimeoutError:
-            raise ResourceExhausted(
-                Reason.TOO_MANY_CALLS,
-                "this gateway has more keys to ask about than the orchestrator answers; try again in a moment",
-                retry_after_ms=_RETRY_MS,
-            ) from None
         self._remember(key)
 
     def forget(self, metadata: Metadata) -> None:

@@ -123,6 +123,17 @@ async def test_the_key_works_through_the_gateway_with_the_apps_own_names(system:
     assert [shown["app"] for shown in listed.json()["tasks"]] == ["open-webui"]
 
 
+async def test_a_caller_is_told_who_it_is(system: WholeSystem) -> None:
+    key = await create(system, "aider")
+    shown = [
+        (await system.http.get("/v2/meta/identity", headers=headers)).json()
+        for headers in ({}, {"authorization": f"Bearer {key}"})
+    ]
+    assert shown == [{"name": "localhost", "app": ""}, {"name": "app:aider", "app": "aider"}]
+    made_up = await system.http.get("/v2/meta/identity", headers={"authorization": "Bearer llorch-made-up"})
+    assert (made_up.status_code, made_up.json()["error"]["code"]) == (401, "TOKEN_INVALID")
+
+
 async def test_the_openai_api_lists_every_name_that_may_be_asked_for(system: WholeSystem) -> None:
     """A name of the app's own goes before the same one of the catalog, and is the app's alone."""
     file = system.folder / "any.gguf"
