@@ -38,6 +38,7 @@ from orchestratord.api import (
     task_service,
 )
 from orchestratord.api.app_keys import AppAuth
+from orchestratord.api.task_access import TaskAccess
 from orchestratord.convert.scrape_targets import scrape_targets
 from orchestratord.core import events
 from orchestratord.core.brain import Brain
@@ -208,7 +209,7 @@ def _add_services(
     authority: Authority,
     clock: SystemClock,
 ) -> None:
-    tasks = task_service.TaskService(owner, streams, effects, settings.write_deadline_s)
+    tasks = task_service.TaskService(owner, TaskAccess(owner, streams), streams, effects, settings.write_deadline_s)
     catalog = catalog_service.CatalogService(owner, effects, changes, clock)
     fleet = fleet_service.FleetService(owner, effects, changes, authority, clock, settings.write_deadline_s)
     links = node_link_service.NodeLinkService(

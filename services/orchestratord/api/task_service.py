@@ -1,19 +1,16 @@
 """TaskService: tasks come in, and their streams go out."""
 
-import hashlib
-import secrets
 from collections.abc import Iterable
 from typing import Any
 
 from llama_orch.v2 import cancel_pb2, run_pb2, task_event_pb2, task_pb2, tokens_pb2
 from llama_orch.v2 import task_service_pb2 as pb2
-from llorch.errors import NotFound, invalid_field
-from llorch.identifiers import new_id
+from llorch.errors import NotFound
 from llorch.rpc.call_context import current_call
 from llorch.rpc.slow_reader import write_with_deadline
 from orchestratord.api.not_yet import PartialServicer
 from orchestratord.api.pages import page_of
-from orchestratord.api.task_metrics import TaskMetrics
+from orchestratord.api.task_access import TaskAccess, check_task_id
 from orchestratord.convert import tasks, tokens
 from orchestratord.convert.readings import to_embed_response, to_rerank_response
 from orchestratord.core import events
@@ -23,7 +20,6 @@ from orchestratord.core.facts.work import Work
 from orchestratord.core.placement.token_sources import token_sources
 from orchestratord.runtime.brain_owner import BrainOwner
 from orchestratord.runtime.effect_runner import EffectRunner
-from orchestratord.runtime.task_reader import TaskReader
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.runtime.token_answers import TokenAnswers
 from orchestratord.views import models as view_models
@@ -33,15 +29,23 @@ from orchestratord.views import tasks as view_tasks
 class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["TaskService"]):
     """`write_deadline_s`: a reader that does not read for so long is dropped, with its cursor."""
 
-    def __init__(self, owner: BrainOwner, streams: TaskStreams, effects: EffectRunner, write_deadline_s: float) -> None:
+    def __init__(
+        self,
+        owner: BrainOwner,
+        access: TaskAccess,
+        streams: TaskStreams,
+        effects: EffectRunner,
+        write_deadline_s: float,
+    ) -> None:
         self._owner = owner
+        self._access = access
         self._streams = streams
         self._effects = effects
         self._write_deadline_s = write_deadline_s
         self._tokens = TokenAnswers(owner.state.fleet, effects)
 
     async def SubmitTask(self, request: pb2.SubmitTaskRequest, context: Any) -> pb2.SubmitTaskResponse:
-        task = self._submit(request.task, durable=True)
+        task = self._access.submit(request.task, durable=True)
         await self._effects.wait_kept(task.task_id)
         queue = self._owner.state.queue
         waits = task.task_id in queue
@@ -56,7 +60,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         await self._follow(request.task_id, request.after, context, pb2.StreamTaskResponse)
 
     async def Generate(self, request: pb2.GenerateRequest, context: Any) -> None:
-        task = self._submit(request.task, durable=False)
+        task = self._access.submit(request.task, durable=False)
         await self._follow(task.task_id, "", context, pb2.GenerateResponse)
 
     async def Embed(self, request: pb2.EmbedRequest, context: Any) -> pb2.EmbedResponse:
@@ -81,15 +85,14 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         return tokens.to_tokenize_response(answer)
 
     async def CancelTask(self, request: pb2.CancelTaskRequest, context: Any) -> pb2.CancelTaskResponse:
-        _check_task_id(request.task_id)
+        check_task_id(request.task_id)
         outcome = self._cancel(request.task_id)
         if outcome != cancel_pb2.CANCEL_OUTCOME_UNKNOWN:  # what is answered holds after a crash too
             await self._effects.wait_end_kept(request.task_id)
         return pb2.CancelTaskResponse(outcome=outcome)
 
     async def GetTask(self, request: pb2.GetTaskRequest, context: Any) -> pb2.GetTaskResponse:
-        _check_task_id(request.task_id)
-        return pb2.GetTaskResponse(task=self._shown(self._find(request.task_id)))
+        return pb2.GetTaskResponse(task=self._shown(self._access.find(request.task_id)))
 
     async def ListTasks(self, request: pb2.ListTasksRequest, context: Any) -> pb2.ListTasksResponse:
         app = current_call().app
@@ -105,23 +108,9 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         )
         return pb2.ListTasksResponse(tasks=[self._shown(task) for task in page], next_page_token=following)
 
-    def _submit(self, spec: task_pb2.TaskSpec, *, durable: bool, work: Work = Work.GENERATE) -> Task:
-        """Admitted, or the same task as before if the client repeats its request_id."""
-        request = tasks.to_request(
-            spec,
-            work=work,
-            app=current_call().app,
-            task_id=new_id("task"),
-            correlation_id=current_call().correlation_id,
-            durable=durable,
-            content_digest=digest_of(spec, durable=durable),
-            seed=secrets.randbits(63),
-        )
-        return self._owner.ask(events.TaskSubmitted(request))
-
     async def _read(self, spec: task_pb2.TaskSpec, work: Work) -> tuple[task_event_pb2.TaskEvent, run_pb2.RunEnd]:
         """A client that disconnects before the task is done cancels it, as with Generate."""
-        task_id = self._submit(spec, durable=False, work=work).task_id
+        task_id = self._access.submit(spec, durable=False, work=work).task_id
         stream = self._streams.get(task_id)
         self._owner.ask(events.ReaderAttached(task_id))
         try:
@@ -147,12 +136,8 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         context: Any,
         response: type[pb2.StreamTaskResponse] | type[pb2.GenerateResponse],
     ) -> None:
-        _check_task_id(task_id)
-        task = self._find(task_id)
-        stream = self._streams.get(task_id)
-        now = self._owner.now()
-        reader = TaskReader(stream, after, now, TaskMetrics(self._owner, task, stream.log, now).take)
-        self._owner.ask(events.ReaderAttached(task_id))
+        attached = self._access.attach(task_id, after)
+        reader, stream = attached.reader, attached.stream
         try:
             while True:
                 seen = stream.revision
@@ -162,7 +147,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
                     return
                 await stream.changed(seen)
         finally:
-            self._owner.post(events.ReaderLeft(task_id))
+            attached.leave()
 
     def _cancel(self, task_id: str) -> "cancel_pb2.CancelOutcome.ValueType":
         try:
@@ -171,23 +156,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
             return cancel_pb2.CANCEL_OUTCOME_UNKNOWN
         return tasks.CANCEL_OUTCOMES.to_proto(outcome)
 
-    def _find(self, task_id: str) -> Task:
-        """A task that the caller may see."""
-        return self._owner.state.task_seen_by(current_call().app, task_id)
-
     def _shown(self, task: Task) -> task_pb2.Task:
         stream = self._streams.get(task.task_id)
         shown = view_tasks.view(self._owner.state, task)
         return tasks.to_proto(shown, stream.log, stream.admitted_at, stream.terminal)
-
-
-def digest_of(spec: task_pb2.TaskSpec, *, durable: bool) -> str:
-    """Whether the task outlives its reader is part of the request, so a repeated request_id does not change it."""
-    digest = hashlib.sha256(spec.SerializeToString(deterministic=True))
-    digest.update(bytes([durable]))
-    return digest.hexdigest()
-
-
-def _check_task_id(task_id: str) -> None:
-    if not task_id:
-        raise invalid_field("task_id", "must not be empty; use the id that the submission answered")

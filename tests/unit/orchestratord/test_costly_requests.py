@@ -18,7 +18,7 @@ from llorch.options.generation import (
     MAX_TOOLS,
 )
 from llorch.rpc.request_limit import RequestLimit
-from orchestratord.api.task_service import digest_of
+from orchestratord.api.task_access import digest_of
 from orchestratord.convert.tasks import to_request
 from orchestratord.core.facts.work import Work
 
