@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llama_orch.v2 import (
     app_service_pb2_grpc,
     catalog_service_pb2_grpc,
+    delivery_service_pb2_grpc,
     fleet_service_pb2_grpc,
     meta_service_pb2_grpc,
     node_link_service_pb2_grpc,
@@ -30,6 +31,7 @@ from llorch.token_rules import refuse_open_bind
 from orchestratord.api import (
     app_service,
     catalog_service,
+    delivery_service,
     fleet_service,
     meta_service,
     node_link_service,
@@ -209,7 +211,9 @@ def _add_services(
     authority: Authority,
     clock: SystemClock,
 ) -> None:
-    tasks = task_service.TaskService(owner, TaskAccess(owner, streams), streams, effects, settings.write_deadline_s)
+    access = TaskAccess(owner, streams)
+    tasks = task_service.TaskService(owner, access, streams, effects, settings.write_deadline_s)
+    deliveries = delivery_service.DeliveryService(owner, access, server.draining, settings.write_deadline_s)
     catalog = catalog_service.CatalogService(owner, effects, changes, clock)
     fleet = fleet_service.FleetService(owner, effects, changes, authority, clock, settings.write_deadline_s)
     links = node_link_service.NodeLinkService(
@@ -218,11 +222,16 @@ def _add_services(
     sessions = session_service.SessionService(owner, clock)
     placement = placement_service.PlacementService(owner, changes, clock)
     apps = app_service.AppService(owner, changes, clock)
-    partial = (tasks, catalog, fleet, sessions, placement, apps)
+    partial = (tasks, deliveries, catalog, fleet, sessions, placement, apps)
     unimplemented = tuple(name for servicer in partial for name in servicer.unimplemented)
     meta = meta_service.MetaService(owner, metrics, store, unimplemented)
     for service, add, servicer in (
         (tasks.service.full_name, task_service_pb2_grpc.add_TaskServiceServicer_to_server, tasks),
+        (
+            deliveries.service.full_name,
+            delivery_service_pb2_grpc.add_DeliveryServiceServicer_to_server,
+            deliveries,
+        ),
         (catalog.service.full_name, catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server, catalog),
         (fleet.service.full_name, fleet_service_pb2_grpc.add_FleetServiceServicer_to_server, fleet),
         (meta.service.full_name, meta_service_pb2_grpc.add_MetaServiceServicer_to_server, meta),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from llama_orch.v2 import (
     catalog_service_pb2,
+    delivery_service_pb2,
     meta_service_pb2,
     placement_service_pb2,
     session_service_pb2,
@@ -17,6 +18,7 @@ FindApp = Callable[[str], App | None]
 """By the hash of its key."""
 
 _TASKS = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"]
+_DELIVERIES = delivery_service_pb2.DESCRIPTOR.services_by_name["DeliveryService"]
 _SESSIONS = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"]
 _CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"]
 _PLACEMENT = placement_service_pb2.DESCRIPTOR.services_by_name["PlacementService"]
@@ -26,6 +28,7 @@ METHODS_OF_APPS = frozenset(
     f"/{service.full_name}/{method}"
     for service, methods in (
         (_TASKS, [method.name for method in _TASKS.methods]),
+        (_DELIVERIES, ["AttachReader"]),
         (_SESSIONS, [method.name for method in _SESSIONS.methods]),
         (_CATALOG, ["GetModel", "ListModels", "GetAvailability"]),
         (_PLACEMENT, ["ExplainPlacement"]),

@@ -2,8 +2,6 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from llama_orch.v2 import task_pb2
@@ -16,17 +14,8 @@ from orchestratord.core import events
 from orchestratord.core.facts.task import Task
 from orchestratord.core.facts.work import Work
 from orchestratord.runtime.brain_owner import BrainOwner
-from orchestratord.runtime.task_reader import TaskReader
-from orchestratord.runtime.task_streams import TaskStream, TaskStreams
-
-
-@dataclass(frozen=True, slots=True)
-class AttachedReader:
-    """`leave` is to be called once: a task that does not outlive its readers is cancelled after the last one."""
-
-    reader: TaskReader
-    stream: TaskStream
-    leave: Callable[[], None]
+from orchestratord.runtime.task_reader import AttachedReader, TaskReader
+from orchestratord.runtime.task_streams import TaskStreams
 
 
 class TaskAccess:
@@ -60,7 +49,7 @@ class TaskAccess:
         now = self._owner.now()
         reader = TaskReader(stream, after, now, TaskMetrics(self._owner, task, stream.log, now).take)
         self._owner.ask(events.ReaderAttached(task_id))
-        return AttachedReader(reader, stream, partial(self._owner.post, events.ReaderLeft(task_id)))
+        return AttachedReader(reader, partial(self._owner.post, events.ReaderLeft(task_id)))
 
 
 def digest_of(spec: task_pb2.TaskSpec, *, durable: bool) -> str:

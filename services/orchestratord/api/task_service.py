@@ -137,7 +137,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         response: type[pb2.StreamTaskResponse] | type[pb2.GenerateResponse],
     ) -> None:
         attached = self._access.attach(task_id, after)
-        reader, stream = attached.reader, attached.stream
+        reader, stream = attached.reader, attached.reader.stream
         try:
             while True:
                 seen = stream.revision

@@ -1,6 +1,7 @@
 """A reader of a task's stream: a cursor, and what the reader has not been sent yet."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from llama_orch.v2 import task_event_pb2
 from orchestratord.convert import task_events
@@ -21,7 +22,7 @@ class TaskReader:
     """
 
     def __init__(self, stream: TaskStream, after: str, now: float, metrics: TakeMetrics | None = None) -> None:
-        self._stream = stream
+        self.stream = stream
         self._window = OutputWindow(stream.log)
         self._metrics = metrics
         cursor = Cursor.parse(after) if after else None
@@ -56,26 +57,26 @@ class TaskReader:
     def _fresh(self) -> Iterator[task_event_pb2.TaskEvent]:
         if not self._told_started:
             self._told_started = True
-            stream = self._stream
+            stream = self.stream
             yield task_events.started_to_proto(
                 stream.request, self._cursor, stream.queue_position, stream.predicted_start_ms
             )
             if self._is_resumed:
                 yield from self._present_place()
-        log = self._stream.log
+        log = self.stream.log
         while self._seq < len(log) or self._next_note() is not None:
             yield from self._notes_up_to(self._seq)
             if self._seq < len(log):
                 end = task_events.run_length(self._window, self._seq, self._next_note_at(len(log)))
-                yield task_events.tokens_to_proto(self._stream.request.task_id, self._window, self._seq, end)
+                yield task_events.tokens_to_proto(self.stream.request.task_id, self._window, self._seq, end)
                 self._seq = end
-        if not self.is_done and (terminal := self._stream.terminal) is not None:
+        if not self.is_done and (terminal := self.stream.terminal) is not None:
             self.is_done = True
             yield terminal
 
     def _next_note(self) -> Note | None:
         """The oldest that the reader has not been sent, of those that are still there."""
-        stream = self._stream
+        stream = self.stream
         self._note = max(self._note, stream.notes_dropped)
         at = self._note - stream.notes_dropped
         return stream.notes[at] if at < len(stream.notes) else None
@@ -92,7 +93,7 @@ class TaskReader:
 
     def _present_place(self) -> Iterator[task_event_pb2.TaskEvent]:
         """Skip the notes that an earlier stream has sent, but for the place where the task runs now."""
-        place = self._stream.place_dropped
+        place = self.stream.place_dropped
         while (note := self._next_note()) is not None and note.at_seq <= self._seq:
             place = note if note.is_place else place
             self._note += 1
@@ -112,7 +113,7 @@ class TaskReader:
         metrics: task_event_pb2.Metrics | None = None,
     ) -> task_event_pb2.TaskEvent:
         return task_event_pb2.TaskEvent(
-            task_id=self._stream.request.task_id,
+            task_id=self.stream.request.task_id,
             cursor=str(self._cursor),
             placed=placed,
             narration=narration,
@@ -122,4 +123,12 @@ class TaskReader:
 
     @property
     def _cursor(self) -> Cursor:
-        return Cursor(self._stream.log.log_epoch, self._seq)
+        return Cursor(self.stream.log.log_epoch, self._seq)
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedReader:
+    """`leave` is to be called once: a task that does not outlive its readers is cancelled after the last one."""
+
+    reader: TaskReader
+    leave: Callable[[], None]

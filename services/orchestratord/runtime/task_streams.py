@@ -80,7 +80,7 @@ class TaskStream:
     """How often it was woken."""
     _terminal: bytes | None = None
     _reading: bytes | None = None
-    _waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    _watching: dict[Callable[[], None], None] = field(default_factory=dict)
 
     @property
     def has_ended(self) -> bool:
@@ -140,10 +140,15 @@ class TaskStream:
 
     def wake(self) -> None:
         self.revision += 1
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+        for woken in tuple(self._watching):
+            woken()
+
+    def watch(self, woken: Callable[[], None]) -> None:
+        """It is called at each `wake`, until `unwatch`."""
+        self._watching[woken] = None
+
+    def unwatch(self, woken: Callable[[], None]) -> None:
+        self._watching.pop(woken, None)
 
     async def changed(self, since: int) -> None:
         """Returns once there was a `wake` after `revision` was `since`. Take the revision before the stream is read:
@@ -151,13 +156,12 @@ class TaskStream:
         """
         if self.revision != since:
             return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        news = asyncio.Event()
+        self.watch(news.set)
         try:
-            await waiter
+            await news.wait()
         finally:
-            if not waiter.done() or waiter.cancelled():
-                self._waiting = [other for other in self._waiting if other is not waiter]
+            self.unwatch(news.set)
 
 
 class TaskStreams:

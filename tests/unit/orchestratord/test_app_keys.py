@@ -47,5 +47,7 @@ def test_the_operators_token_may_look_like_a_key() -> None:
 
 def test_apps_may_not_manage_apps_models_rules_or_nodes() -> None:
     services = {method.split("/")[1].rpartition(".")[2] for method in METHODS_OF_APPS}
-    assert services == {"TaskService", "SessionService", "CatalogService", "PlacementService", "MetaService"}
+    of_apps = {"TaskService", "SessionService", "CatalogService", "PlacementService", "MetaService"}
+    assert services == of_apps | {"DeliveryService"}
+    assert "/llama_orch.v2.DeliveryService/Deliver" not in METHODS_OF_APPS, "events of other apps would come by it"
     assert not [method for method in METHODS_OF_APPS if "Register" in method or "SetAssignment" in method]

@@ -1,0 +1,218 @@
+"""The events of many tasks over one call: who may read what, and what becomes of tasks whose readers leave."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gatewayd.delivery import Delivery
+from gatewayd.task_events import TaskEvents
+from llama_orch.v2 import app_pb2, app_service_pb2, app_service_pb2_grpc, task_event_pb2, task_pb2, task_service_pb2
+from llama_orch.v2 import delivery_service_pb2 as pb2
+from llama_orch.v2.delivery_service_pb2_grpc import DeliveryServiceStub
+from llorch.errors import (
+    InvalidArgument,
+    LlorchError,
+    NotFound,
+    PermissionDenied,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+)
+from llorch.rpc.client import DuplexCall, call, open_channel
+from orchestratord.runtime import deliveries
+from orchestratord.runtime.delivery import AHEAD_BYTES
+from support.streams import check_stream
+from support.whole_system import CALL_S, WholeSystem, task, wait_until
+from worker_orcd.engines.sim.tokens import sim_text
+
+
+@asynccontextmanager
+async def delivery(system: WholeSystem) -> AsyncIterator[Delivery]:
+    """One that is open, as a gateway has it."""
+    made = Delivery()
+
+    async def hear(events: DuplexCall[pb2.DeliverRequest, pb2.DeliverResponse]) -> None:
+        try:
+            async for response in events:
+                made.hand_out(response)
+        except LlorchError as error:
+            made.end(error)
+
+    async def tell(events: DuplexCall[pb2.DeliverRequest, pb2.DeliverResponse]) -> None:
+        while True:
+            await events.send(await made.to_tell())
+
+    async with DuplexCall(DeliveryServiceStub(system.channel).Deliver) as events:
+        tasks = [asyncio.create_task(hear(events)), asyncio.create_task(tell(events))]
+        try:
+            await made.enter()
+            yield made
+        finally:
+            for each in tasks:
+                each.cancel()
+            await asyncio.wait(tasks)
+
+
+async def attach(
+    system: WholeSystem,
+    made: Delivery,
+    *,
+    generate: task_pb2.TaskSpec | None = None,
+    follow: str = "",
+    after: str = "",
+) -> tuple[int, TaskEvents]:
+    number, reader = await made.enter()
+    request = pb2.AttachReaderRequest(delivery_id=made.delivery_id, reader=number, generate=generate)
+    if follow:
+        request.follow.task_id, request.follow.after = follow, after
+    await call(DeliveryServiceStub(system.channel).AttachReader, request, timeout_s=CALL_S)
+    return number, reader
+
+
+async def events_of(reader: TaskEvents) -> list[task_event_pb2.TaskEvent]:
+    async with asyncio.timeout(10):
+        return [response.event async for response in reader]
+
+
+async def task_ids(system: WholeSystem) -> list[str]:
+    answer = await call(system.tasks.ListTasks, task_service_pb2.ListTasksRequest(), timeout_s=CALL_S)
+    return [each.task_id for each in answer.tasks]
+
+
+async def until_cancelled(system: WholeSystem, task_id: str) -> None:
+    async def is_cancelled() -> bool:
+        return (await system.task(task_id)).state == task_pb2.TASK_STATE_CANCELLED
+
+    await wait_until(is_cancelled, timeout_s=4)
+
+
+async def test_many_tasks_come_whole_over_one_delivery(system: WholeSystem) -> None:
+    async with delivery(system) as made:
+        readers = [(await attach(system, made, generate=task(max_tokens=40)))[1] for _ in range(12)]
+        texts = {check_stream(events) for events in await asyncio.gather(*map(events_of, readers))}
+    assert texts == {sim_text(7, 0, 40)}
+
+
+@pytest.mark.req("ORCH-1005")
+async def test_a_reader_goes_on_after_its_cursor(system: WholeSystem) -> None:
+    task_id = await system.submit(task(max_tokens=12))
+    seen = next(event for event in await system.stream(task_id) if event.HasField("tokens"))
+    async with delivery(system) as made:
+        _, reader = await attach(system, made, follow=task_id, after=seen.cursor)
+        events = await events_of(reader)
+    index = seen.tokens.index + seen.tokens.count
+    assert sim_text(7, 0, index) + check_stream(events, first_index=index) == sim_text(7, 0, 12)
+
+
+@pytest.mark.req("ORCH-1007")
+async def test_a_task_without_its_reader_is_cancelled_and_one_that_is_followed_goes_on(system: WholeSystem) -> None:
+    durable = await system.submit(task(max_tokens=4000))
+    async with delivery(system) as made:
+        number, reader = await attach(system, made, generate=task(max_tokens=4000))
+        followed, _ = await attach(system, made, follow=durable)
+        abandoned = (await anext(reader)).event.task_id
+        for each in (number, followed):
+            made.leave(each)
+        await until_cancelled(system, abandoned)
+    assert (await system.task(durable)).state == task_pb2.TASK_STATE_RUNNING
+
+
+async def test_all_readers_leave_with_their_delivery(system: WholeSystem) -> None:
+    async with delivery(system) as made:
+        readers = [(await attach(system, made, generate=task(max_tokens=4000)))[1] for _ in range(2)]
+        abandoned = [(await anext(reader)).event.task_id for reader in readers]
+    for task_id in abandoned:
+        await until_cancelled(system, task_id)
+
+
+async def test_what_is_refused_makes_no_task(system: WholeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach_reader = DeliveryServiceStub(system.channel).AttachReader
+    async with delivery(system) as made:
+        number, _ = await attach(system, made, generate=task(max_tokens=4000))
+        for kind, said, delivery_id, reader, reads in (
+            (InvalidArgument, "set generate or follow", made.delivery_id, number + 1, {}),
+            (InvalidArgument, "is attached already", made.delivery_id, number, {"generate": task()}),
+            (InvalidArgument, "task_id", made.delivery_id, number + 1, {"follow": pb2.FollowedTask()}),
+            (NotFound, "t-1", made.delivery_id, number + 1, {"follow": pb2.FollowedTask(task_id="t-1")}),
+            (Unavailable, "no such delivery", "d-1", number + 1, {"generate": task()}),
+        ):
+            request = pb2.AttachReaderRequest(delivery_id=delivery_id, reader=reader, **reads)
+            with pytest.raises(kind, match=said):
+                await call(attach_reader, request, timeout_s=CALL_S)
+        monkeypatch.setattr(deliveries, "MOST_READERS", 1)
+        with pytest.raises(ResourceExhausted) as full:
+            await attach(system, made, generate=task())
+        assert full.value.reason is Reason.TOO_MANY_CALLS
+        assert len(await task_ids(system)) == 1
+
+
+async def test_readers_act_as_their_client_and_a_client_opens_no_delivery(system: WholeSystem) -> None:
+    apps = app_service_pb2_grpc.AppServiceStub(system.channel)
+    create = app_service_pb2.CreateAppRequest(app=app_pb2.App(app="aider", models={"gpt-4o": "sim"}))
+    key = (await call(apps.CreateApp, create, timeout_s=CALL_S)).key
+    foreign = await system.submit(task())
+    channel = open_channel(system.address, token=key)
+    try:
+        aider = WholeSystem(system.address, system.http, channel, system.folder, system.lives)
+        async with delivery(system) as made:
+            _, reader = await attach(aider, made, generate=task(model="gpt-4o"))
+            events = await events_of(reader)
+            assert (await system.task(events[0].task_id)).app == "aider"
+            with pytest.raises(NotFound):
+                await attach(aider, made, follow=foreign)
+        with pytest.raises(PermissionDenied) as refused:
+            async with delivery(aider):
+                pass
+        assert refused.value.reason is Reason.NOT_PERMITTED
+    finally:
+        await channel.close()
+
+
+async def test_a_reader_that_takes_nothing_holds_up_no_other_one(system: WholeSystem) -> None:
+    async with delivery(system) as made:
+        _, stuck = await attach(system, made, generate=task(max_tokens=1200))
+        _, reader = await attach(system, made, generate=task(max_tokens=1200))
+        assert check_stream(await events_of(reader)) == sim_text(7, 0, 1200)
+        assert sum(map(len, stuck._waiting)) < AHEAD_BYTES + 1000
+        assert check_stream(await events_of(stuck)) == sim_text(7, 0, 1200), "nothing of it was lost"
+
+
+async def test_an_orchestrator_that_ends_waits_for_readers_and_not_for_a_delivery_without_one(
+    system: WholeSystem,
+) -> None:
+    lives = system.lives
+    assert lives is not None
+    lives.drain_s = 5
+    await lives.begin_next(system.address)
+    async with delivery(system) as made:
+        began = time.monotonic()
+        await lives.begin_next(system.address)
+        assert time.monotonic() - began < 3
+        with pytest.raises(Unavailable):
+            await attach(system, made, generate=task())
+
+
+async def test_readers_of_an_orchestrator_that_ends_are_told_so(system: WholeSystem) -> None:
+    assert system.lives is not None
+    async with delivery(system) as made:
+        _, reader = await attach(system, made, generate=task(max_tokens=4000))
+        await anext(reader)
+        await system.lives.end()
+        with pytest.raises(Unavailable) as ended:
+            await events_of(reader)
+        assert ended.value.reason is Reason.DRAINING
+
+
+async def test_a_gateway_has_another_delivery_once_the_orchestrator_is_back(system: WholeSystem) -> None:
+    assert system.lives is not None
+    body = {"model": "sim", "generate": {"prompt": "hello", "max_tokens": 3}}
+    assert (await system.http.post("/v2/generate", json=body)).text.count("event: end") == 1
+    await system.lives.begin_next(system.address)
+
+    async def is_served() -> bool:
+        return "event: end" in (await system.http.post("/v2/generate", json=body)).text
+
+    await wait_until(is_served)
