@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from gatewayd import errors
+from gatewayd.deliveries import Deliveries
 from gatewayd.door import Api, Door
 from gatewayd.event_stream import EventStream
 from gatewayd.health import Health
@@ -75,7 +76,7 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     with _listening(settings, limit_log) as (server, address):
         async with _orchestrator(settings) as channel, TaskSupervisor("gatewayd") as tasks:
             streams = EventStream(stop)
-            door = build_door(settings, channel, streams, limit_log)
+            door = build_door(settings, channel, streams, limit_log, tasks)
             tasks.spawn("end of streams", streams.end_when_draining())
             serving = tasks.spawn("http server", server.serve(door, stop, DRAIN_S))
             _log.info("ready", address=address, orchestrator=settings.orchestrator)
@@ -84,8 +85,15 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
             await serving
 
 
-def build_door(settings: GatewaySettings, channel: grpc.aio.Channel, streams: EventStream, limit_log: LimitLog) -> Door:
-    upstream = Upstream(channel, settings.call_timeout_s, shows_token=settings.token is not None)
+def build_door(
+    settings: GatewaySettings,
+    channel: grpc.aio.Channel,
+    streams: EventStream,
+    limit_log: LimitLog,
+    tasks: TaskSupervisor,
+) -> Door:
+    deliveries = Deliveries(channel, settings.call_timeout_s, tasks, SystemClock())
+    upstream = Upstream(channel, deliveries, settings.call_timeout_s, shows_token=settings.token is not None)
     bodies = BodyReader(settings.max_body_mib * 2**20, settings.body_timeout_s)
     health, clock = Health(upstream), SystemClock()
     rpc_door = RpcDoor(RouteTable(read_routes(orchestrator_services())), upstream, streams, bodies)

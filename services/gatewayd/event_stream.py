@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 from gatewayd import sse
 from gatewayd.exchange import Exchange
+from gatewayd.upstream import Responses
 from llorch.errors import Internal, LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
-from llorch.rpc.incoming import Incoming
 from llorch.rpc.status import has_broken
 
 KEEP_ALIVE_EVERY_S = 15.0
@@ -47,7 +47,7 @@ class EventStream:
 
     def __init__(self, draining: asyncio.Event) -> None:
         self._draining = draining
-        self._open: set[Incoming[Any]] = set()
+        self._open: set[Responses] = set()
 
     async def end_when_draining(self) -> None:
         """To be run beside the streams."""
@@ -58,7 +58,7 @@ class EventStream:
     async def relay(
         self,
         exchange: Exchange,
-        stream: AbstractAsyncContextManager[Incoming[Any]],
+        stream: AbstractAsyncContextManager[Responses],
         frames: Frames = sse,
     ) -> None:
         """Raises LlorchError as long as nothing was sent; after that the stream ends with the error."""
@@ -121,7 +121,7 @@ class _Pulse:
         self._timer = self._loop.call_later(KEEP_ALIVE_EVERY_S, self._beat)
 
 
-async def _copy(responses: Incoming[Any], exchange: Exchange, frames: Frames, pulse: _Pulse) -> None:
+async def _copy(responses: Responses, exchange: Exchange, frames: Frames, pulse: _Pulse) -> None:
     """While the client lags nothing is read, and the orchestrator keeps what follows, to send it in one message."""
     async for response in responses:
         try:

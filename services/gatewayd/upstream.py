@@ -1,7 +1,8 @@
 """Calls to the orchestrator, for RPCs that are known by their descriptors only."""
 
-from contextlib import AbstractAsyncContextManager
-from typing import Any, cast
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol, Self, cast
 
 import grpc
 from google.protobuf import message_factory
@@ -9,19 +10,44 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gatewayd.deliveries import Deliveries, NotOffered
 from gatewayd.token_mismatch import tokens_differ
-from llorch.errors import Reason, Unauthenticated, Unavailable
+from llama_orch.v2 import delivery_service_pb2, task_service_pb2
+from llorch.errors import LlorchError, Reason, Unauthenticated, Unavailable
 from llorch.rpc.client import Metadata, call, open_stream
-from llorch.rpc.incoming import Incoming
 
 _HEALTH_TIMEOUT_S = 2.0
+
+_TASKS = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"].methods_by_name
+_ATTACHING: Mapping[MethodDescriptor, Callable[[Any], delivery_service_pb2.AttachReaderRequest]] = {
+    _TASKS["Generate"]: lambda request: delivery_service_pb2.AttachReaderRequest(generate=request.task),
+    _TASKS["StreamTask"]: lambda request: delivery_service_pb2.AttachReaderRequest(
+        follow=delivery_service_pb2.FollowedTask(task_id=request.task_id, after=request.after)
+    ),
+}
+"""What a delivery reads in place of a call."""
+
+
+class Responses(Protocol):
+    """The messages of a stream, for one task to read."""
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> Any: ...
+
+    def end(self, error: LlorchError) -> None:
+        """Who reads them gets this error."""
+        ...
 
 
 class Upstream:
     """`shows_token`: whether the channel shows a token where a call has none of its own."""
 
-    def __init__(self, channel: grpc.aio.Channel, call_timeout_s: float, *, shows_token: bool) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, deliveries: Deliveries, call_timeout_s: float, *, shows_token: bool
+    ) -> None:
         self._channel = channel
+        self._deliveries = deliveries
         self._shows_token = shows_token
         self._call_timeout_s = call_timeout_s
         self._methods: dict[str, Any] = {}
@@ -39,9 +65,23 @@ class Upstream:
 
     def open_stream(
         self, rpc: MethodDescriptor, request: Message, metadata: Metadata
-    ) -> AbstractAsyncContextManager[Incoming[Any]]:
+    ) -> AbstractAsyncContextManager[Responses]:
         """The responses of a server-streaming RPC; leaving the block cancels it."""
+        if rpc in _ATTACHING:
+            return self._read_task(rpc, request, metadata)
         return open_stream(self._method(rpc), request, metadata=metadata)
+
+    @asynccontextmanager
+    async def _read_task(self, rpc: MethodDescriptor, request: Message, metadata: Metadata) -> AsyncIterator[Responses]:
+        async with AsyncExitStack() as stack:
+            responses: Responses
+            try:
+                attaching = self._deliveries.attach(_ATTACHING[rpc](request), metadata)
+                responses = await stack.enter_async_context(attaching)
+            except NotOffered:
+                calling = open_stream(self._method(rpc), request, metadata=metadata)
+                responses = await stack.enter_async_context(calling)
+            yield responses
 
     async def check_health(self) -> None:
         """Raises Unavailable unless the orchestrator says that it is serving."""

@@ -46,8 +46,9 @@ async def running_gateway(orchestrator: str, directory: Path, **settings: Any) -
 
 
 @pytest.fixture
-async def orchestrator() -> AsyncIterator[FakeOrchestrator]:
-    async with running_orchestrator() as fake:
+async def orchestrator(request: pytest.FixtureRequest) -> AsyncIterator[FakeOrchestrator]:
+    """The parameter, where a test gives one: whether it offers deliveries, as all but earlier releases do."""
+    async with running_orchestrator(offers_deliveries=getattr(request, "param", True)) as fake:
         yield fake
 
 

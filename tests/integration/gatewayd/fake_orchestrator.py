@@ -8,6 +8,7 @@ from typing import Any
 from llama_orch.v2 import (
     app_service_pb2_grpc,
     catalog_service_pb2_grpc,
+    delivery_service_pb2_grpc,
     fleet_service_pb2_grpc,
     meta_service_pb2_grpc,
     placement_service_pb2_grpc,
@@ -17,6 +18,8 @@ from llama_orch.v2 import (
 from llorch.auth import BearerAuth
 from llorch.errors import Reason, Unimplemented
 from llorch.rpc.server import RpcServer
+
+from .fake_deliveries import FakeDeliveries
 
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
@@ -32,9 +35,11 @@ _SERVICES: dict[str, Any] = {
 
 
 class FakeOrchestrator:
-    """`on("GetTask", behaviour)` sets what an RPC does; `requests` and `metadata` hold what came, by RPC."""
+    """`on("GetTask", behaviour)` sets what an RPC does; `requests` and `metadata` hold what came, by RPC. What
+    is set for Generate and StreamTask is done for readers of deliveries, too.
+    """
 
-    def __init__(self, bind: str = "127.0.0.1:0", token: str | None = None) -> None:
+    def __init__(self, bind: str = "127.0.0.1:0", token: str | None = None, *, offers_deliveries: bool = True) -> None:
         self.address = ""
         self.requests: dict[str, Any] = {}
         self.metadata: dict[str, dict[str, str]] = {}
@@ -43,6 +48,9 @@ class FakeOrchestrator:
         self._server = RpcServer(name="fake", bind=bind, authenticator=BearerAuth(token), open_to_probes=True)
         for name, add in _SERVICES.items():
             self._server.add(f"llama_orch.v2.{name}", add, _Servicer(self))
+        if offers_deliveries:
+            add_deliveries = delivery_service_pb2_grpc.add_DeliveryServiceServicer_to_server
+            self._server.add("llama_orch.v2.DeliveryService", add_deliveries, FakeDeliveries(self.handle))
 
     def on(self, rpc: str, behaviour: Behaviour) -> None:
         self._behaviours[rpc] = behaviour
@@ -100,8 +108,10 @@ class _Servicer:
 
 
 @asynccontextmanager
-async def running_orchestrator(token: str | None = None) -> AsyncIterator[FakeOrchestrator]:
-    fake = FakeOrchestrator(token=token)
+async def running_orchestrator(
+    token: str | None = None, *, offers_deliveries: bool = True
+) -> AsyncIterator[FakeOrchestrator]:
+    fake = FakeOrchestrator(token=token, offers_deliveries=offers_deliveries)
     await fake.start()
     try:
         yield fake

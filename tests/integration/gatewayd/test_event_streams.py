@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from gatewayd import event_stream
-from gatewayd.events_json import _SHOWN
 from gatewayd.http import limits
 from llama_orch.v2 import fleet_service_pb2, task_event_pb2
 from llama_orch.v2 import task_service_pb2 as tasks
@@ -41,6 +40,9 @@ READERS_THAT_COME_BACK: list[tuple[str, dict[str, str]]] = [
     (f"{EVENTS}?after=1.2", {"Last-Event-ID": "1.4"}),
 ]
 BODY = b'{"model": "m", "generate": {"prompt": "hi"}}'
+
+pytestmark = pytest.mark.parametrize("orchestrator", [True, False], ids=["delivered", "called"], indirect=True)
+"""Over a delivery, and with a call for each reader, what clients see is the same."""
 
 
 def token(index: int, text: str) -> tasks.StreamTaskResponse:
@@ -462,9 +464,3 @@ async def _hang_up(stream: SseReader) -> None:
 
 async def _reset(stream: SseReader) -> None:
     stream.writer.transport.abort()
-
-
-def test_the_shown_types_are_those_of_the_contract() -> None:
-    """A new kind of event is either shown or left out on purpose."""
-    kinds = {field.name for field in task_event_pb2.TaskEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
-    assert kinds - set(_SHOWN) == {"heartbeat"}

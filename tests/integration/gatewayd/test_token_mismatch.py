@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llama_orch.v2 import task_service_pb2
+from llama_orch.v2 import task_event_pb2, task_service_pb2
 
 from .conftest import StartGateway
 from .fake_orchestrator import FakeOrchestrator, running_orchestrator
@@ -75,6 +75,18 @@ async def test_a_gateway_without_a_token_hands_on_what_its_client_shows(start_ga
         assert (await gateway.client.get("/v2/tasks/t", headers=WITH_TOKEN)).status_code == 200
         for headers, code in (({}, "TOKEN_MISSING"), ({"authorization": f"Bearer {OTHER}"}, "TOKEN_INVALID")):
             assert error_of(await gateway.client.get("/v2/tasks/t", headers=headers))[:2] == (401, code)
+
+
+async def test_a_gateway_without_a_token_reads_tasks_with_what_its_client_shows(start_gateway: StartGateway) -> None:
+    """It has none to open a delivery with, and so makes a call for each reader."""
+    async with running_orchestrator(TOKEN) as orchestrator:
+        event = task_event_pb2.TaskEvent(tokens=task_event_pb2.Tokens(text="a"))
+        orchestrator.stream("StreamTask", task_service_pb2.StreamTaskResponse(event=event))
+        gateway = await start_gateway(orchestrator=orchestrator.address)
+        for _ in range(2):
+            answer = await gateway.client.get("/v2/tasks/t/events", headers=WITH_TOKEN)
+            assert (answer.status_code, answer.text.count("event: token")) == (200, 1)
+        assert error_of(await gateway.client.get("/v2/tasks/t/events"))[:2] == (401, "TOKEN_MISSING")
 
 
 @pytest.mark.parametrize("elsewhere", [{}, ELSEWHERE])

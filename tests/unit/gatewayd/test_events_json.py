@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from gatewayd.events_json import event_json
+from gatewayd.events_json import _SHOWN, event_json
 from gatewayd.json_codec import encode_json
+from llama_orch.v2 import task_event_pb2
 from llama_orch.v2.task_event_pb2 import TaskEvent
 
 
@@ -137,3 +138,9 @@ def test_a_number_of_a_newer_release_is_unspecified() -> None:
     json = event_json(event)
     assert json is not None
     assert json["finish_reason"] == "unspecified"
+
+
+def test_the_shown_types_are_those_of_the_contract() -> None:
+    """A new kind of event is either shown or left out on purpose."""
+    kinds = {field.name for field in task_event_pb2.TaskEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
+    assert kinds - set(_SHOWN) == {"heartbeat"}
