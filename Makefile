@@ -43,7 +43,7 @@ up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …":
 	@$(BIN)/llorch up $(ARGS)
 
 bench: set-up ## Measure what llama-orch itself costs; figures are no part of any test
-	@for measurement in streams idle heartbeat swap; do PYTHONPATH=tests $(BIN)/python tests/bench/bench_$$measurement.py || exit 1; done
+	@for measurement in streams gateway idle heartbeat swap; do PYTHONPATH=tests $(BIN)/python tests/bench/bench_$$measurement.py || exit 1; done
 
 bench-brain: set-up-without-engine ## Measure how fast the brain decides, and how well (ARGS="--quick")
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_brain.py $(ARGS)

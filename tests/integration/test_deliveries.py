@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,9 @@ from llorch.errors import (
     Unavailable,
 )
 from llorch.rpc.client import DuplexCall, call, open_channel
+from orchestratord.core.lives import task_life
 from orchestratord.runtime import deliveries
+from orchestratord.runtime import delivery as orchestratord_delivery
 from orchestratord.runtime.delivery import AHEAD_BYTES
 from support.streams import check_stream
 from support.whole_system import CALL_S, WholeSystem, task, wait_until
@@ -142,7 +145,7 @@ async def test_what_is_refused_makes_no_task(system: WholeSystem, monkeypatch: p
             request = pb2.AttachReaderRequest(delivery_id=delivery_id, reader=reader, **reads)
             with pytest.raises(kind, match=said):
                 await call(attach_reader, request, timeout_s=CALL_S)
-        monkeypatch.setattr(deliveries, "MOST_READERS", 1)
+        monkeypatch.setattr(task_life, "MOST_READERS", 1)
         with pytest.raises(ResourceExhausted) as full:
             await attach(system, made, generate=task())
         assert full.value.reason is Reason.TOO_MANY_CALLS
@@ -204,6 +207,32 @@ async def test_readers_of_an_orchestrator_that_ends_are_told_so(system: WholeSys
         with pytest.raises(Unavailable) as ended:
             await events_of(reader)
         assert ended.value.reason is Reason.DRAINING
+
+
+async def test_clients_of_http_share_one_delivery_and_its_frames(
+    system: WholeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, frames = 0, 0
+    open_delivery, next_frame = deliveries.Deliveries.open, orchestratord_delivery.Delivery.next_frame
+
+    def count_opened(self: deliveries.Deliveries, wake: Callable[[], None]) -> Any:
+        nonlocal opened
+        opened += 1
+        return open_delivery(self, wake)
+
+    def count_frames(self: orchestratord_delivery.Delivery, now: float) -> pb2.DeliverResponse | None:
+        nonlocal frames
+        frame = next_frame(self, now)
+        frames += frame is not None
+        return frame
+
+    monkeypatch.setattr(deliveries.Deliveries, "open", count_opened)
+    monkeypatch.setattr(orchestratord_delivery.Delivery, "next_frame", count_frames)
+    body = {"model": "sim", "generate": {"prompt": "hello", "max_tokens": 200}}
+    answers = await asyncio.gather(*(system.http.post("/v2/generate", json=body) for _ in range(4)))
+    events = sum(answer.text.count("event: token") for answer in answers)
+    assert opened == 1
+    assert 0 < frames < 0.6 * events, f"{events} events of four streams came in {frames} frames"
 
 
 async def test_a_gateway_has_another_delivery_once_the_orchestrator_is_back(system: WholeSystem) -> None:

@@ -1,16 +1,11 @@
-"""The deliveries of all gateways."""
+"""The deliveries of all gateways. How many readers there are is the brain's to bound."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from llorch.errors import Reason, ResourceExhausted, Unavailable
+from llorch.errors import Reason, Unavailable
 from llorch.identifiers import secret_token
 from orchestratord.runtime.delivery import Delivery
-
-MOST_READERS = 4096
-"""Of all deliveries together, as many as streams of all other calls."""
-
-_RETRY_MS = 100
 
 
 class Deliveries:
@@ -32,16 +27,10 @@ class Deliveries:
             delivery.leave_all()
 
     def find(self, delivery_id: str) -> Delivery:
-        """One that has a place for another reader. Raises Unavailable, ResourceExhausted."""
+        """Raises Unavailable."""
         delivery = self._open.get(delivery_id)
         if delivery is None:
             raise Unavailable(
                 Reason.UPSTREAM_UNAVAILABLE, "this orchestrator has no such delivery any more; open another one"
-            )
-        if sum(len(each) for each in self._open.values()) >= MOST_READERS:
-            raise ResourceExhausted(
-                Reason.TOO_MANY_CALLS,
-                f"this orchestrator has {MOST_READERS} readers on its deliveries already; try again shortly",
-                retry_after_ms=_RETRY_MS,
             )
         return delivery
