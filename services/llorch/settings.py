@@ -15,7 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -109,8 +109,13 @@ def load(settings_class: type[Settings], argv: Sequence[str], *, env: Mapping[st
     try:
         return read(settings_class, argv, os.environ if env is None else env)
     except LlorchError as error:
-        print(f"{_program(settings_class)}: {error.message}", file=sys.stderr)  # noqa: T201  # nothing else is up yet
-        sys.exit(_EXIT_SETTINGS)
+        refuse(settings_class, error)
+
+
+def refuse(settings_class: type[DaemonSettings], error: LlorchError) -> NoReturn:
+    """Ends this process as bad settings do."""
+    print(f"{_program(settings_class)}: {error.message}", file=sys.stderr)  # noqa: T201  # nothing else is up yet
+    sys.exit(_EXIT_SETTINGS)
 
 
 def read(settings_class: type[Settings], argv: Sequence[str], env: Mapping[str, str]) -> Settings:

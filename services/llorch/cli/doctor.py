@@ -43,7 +43,7 @@ def doctor(
     """Look at this machine as a start would, and say what is wrong and how to mend it. Changes nothing."""
     require_server_packages("doctor")
     from llorch.sdk.connection import find_connection
-    from llorch.system.host_check import check_host, without_models
+    from llorch.system.host_check import check_host, check_settings, without_models
     from llorch.system.listener_check import check_gateway, check_orchestrator
 
     gateway = find_connection(http, token, port=_HTTP_PORT)
@@ -51,6 +51,9 @@ def doctor(
     orchestrator = ask(address, token, check_orchestrator, timeout_s=_PATIENCE_S)
     if brain or orchestrator.answers_here:
         host = without_models(host)
+    others = [finding for plan in _other_plans(config) for finding in check_settings(plan)]
+    # What is wrong with the file as a whole is found by each daemon.
+    host += [finding for finding in dict.fromkeys(others) if finding not in host]
     findings = [*host, *orchestrator.findings, check_gateway(gateway.address, gateway.token)]
     if json:
         print_json({"findings": [asdict(finding) for finding in findings]})
@@ -73,9 +76,21 @@ def _plan(
         arguments += ["--bind", bind]
     if data_dir is not None:
         arguments += ["--data-dir", str(data_dir.expanduser().absolute() / POOL_MANAGER)]
-    if config is not None:
-        arguments += ["--config", str(config.expanduser().absolute())]
+    arguments += _file(config)
     return DaemonPlan(POOL_MANAGER, "pool_manager", tuple(arguments), "--pool-manager")
+
+
+def _other_plans(config: Path | None) -> "tuple[DaemonPlan, ...]":
+    from llorch.system.plan import DaemonPlan
+
+    return (
+        DaemonPlan("orchestratord", "orchestrator", _file(config), "--grpc"),
+        DaemonPlan("gatewayd", "gateway", _file(config), "--http"),
+    )
+
+
+def _file(config: Path | None) -> tuple[str, ...]:
+    return () if config is None else ("--config", str(config.expanduser().absolute()))
 
 
 def _print(findings: "Sequence[Finding]") -> None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from llama_orch.v2 import decision_pb2
     from llorch.sdk.async_client import AsyncClient
 
+_GUESS = "~"
+_SHOWN_FROM_MS = 50.0
+
 
 def explain(
     model: Annotated[str | None, typer.Argument(help="Name or alias of a model, as the app would say it.")] = None,
@@ -48,8 +51,7 @@ def _tell_of_model(
 
 
 def _tell_of_task(task: str, address: str | None, token: str | None, *, json: bool) -> None:
-    decisions = ask(address, token, lambda client: client.decisions(task_id=task))
-    waits = ask(address, token, lambda client: _explain_waiting(client, task))
+    decisions, waits = ask(address, token, lambda client: _ask_of_task(client, task))
     if json:
         now = {"now": as_data(waits)} if waits is not None else {}
         print_json({"decisions": [as_data(decision) for decision in decisions]} | now)
@@ -63,34 +65,47 @@ def _tell_of_task(task: str, address: str | None, token: str | None, *, json: bo
         note(f"Nothing was decided for {task}, or so long ago that it is not kept.")
 
 
-async def _explain_waiting(client: "AsyncClient", task: str) -> "decision_pb2.DecisionLog | None":
-    """None for one that runs or has ended, or that is not known any more."""
+async def _ask_of_task(
+    client: "AsyncClient", task: str
+) -> "tuple[list[decision_pb2.DecisionLog], decision_pb2.DecisionLog | None]":
+    """What was decided for the task, the newest first, and what holds now if it waits. Raises NotFound where neither it
+    nor a decision is known any more.
+    """
     from llama_orch.v2 import task_pb2
 
+    decisions = await client.decisions(task_id=task)
     try:
         shown = await client.task(task)
     except NotFound:
-        return None
-    return await client.explain(task_id=task) if shown.state == task_pb2.TASK_STATE_QUEUED else None
+        if not decisions:
+            raise
+        return decisions, None
+    waits = shown.state == task_pb2.TASK_STATE_QUEUED
+    return decisions, await client.explain(task_id=task) if waits else None
 
 
 def _print_decision(decision: "decision_pb2.DecisionLog") -> None:
     print_text(f"{decision.model} {decision.summary}")
     places = [candidate for candidate in decision.candidates if not candidate.filtered_by]
     names = list(dict.fromkeys(term.name for place in places for term in place.score))
-    if names:
-        rows = [(place.where, _seconds(_total(place)), *_terms(place, names)) for place in places]
-        print_table(("PLACE", ">SECONDS", *(f">{name.upper()}" for name in names)), rows)
+    if not names:
+        return
+    rows = [(place.where, _total(place), *_terms(place, names)) for place in places]
+    print_table(("PLACE", ">SECONDS", *(f">{name.upper()}" for name in names)), rows)
+    if any(term.guess for place in places for term in place.score):
+        note(f"{_GUESS} was never measured there: it is guessed from the size of the model, to put places in an order.")
 
 
 def _terms(place: "decision_pb2.PlacementCandidate", names: list[str]) -> list[str]:
-    ms = {term.name: term.ms for term in place.score}
-    return [_seconds(ms[name]) if name in ms else "" for name in names]
+    terms = {term.name: term for term in place.score}
+    return [_seconds(terms[name].ms, is_guess=terms[name].guess) if name in terms else "" for name in names]
 
 
-def _total(place: "decision_pb2.PlacementCandidate") -> float:
-    return sum(term.ms for term in place.score)
+def _total(place: "decision_pb2.PlacementCandidate") -> str:
+    return _seconds(sum(term.ms for term in place.score), is_guess=any(term.guess for term in place.score))
 
 
-def _seconds(ms: float) -> str:
-    return f"{ms / 1000:.1f}"
+def _seconds(ms: float, *, is_guess: bool) -> str:
+    """What is too short to be shown is not told to be nothing."""
+    shown = f"{ms / 1000:.1f}" if ms >= _SHOWN_FROM_MS or ms == 0 else f"<{_SHOWN_FROM_MS / 1000:.1f}"
+    return f"{_GUESS}{shown}" if is_guess else shown

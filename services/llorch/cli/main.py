@@ -71,7 +71,7 @@ def execute(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         # With nothing to say the help has been shown already.
         if message := error.format_message():
-            _say(f"{message.rstrip('.')}; see `llorch --help`")
+            _say(f"{message.rstrip('.')}; see `{_command_of(error)} --help`")
         return error.exit_code
     except LlorchError as error:
         _say(error.message)
@@ -84,6 +84,13 @@ def execute(arguments: Sequence[str]) -> int:
         kind = type(error).__name__
         _say(f"something unexpected went wrong ({kind}: {error}); LLORCH_DEBUG=1 shows where")
         return exit_codes.FAILED
+
+
+def _command_of(error: typer.TyperException) -> str:
+    """The command whose arguments were wrong, as it was called."""
+    context = getattr(error, "ctx", None)
+    path = "" if context is None else context.command_path
+    return path if path.startswith("llorch") else "llorch"
 
 
 def _exit_code(error: LlorchError) -> int:

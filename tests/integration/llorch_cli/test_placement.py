@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llama_orch.v2 import assignment_pb2, decision_pb2, task_pb2
-from llorch.cli import output
+from llorch.cli import exit_codes, output
 from llorch.errors import FailedPrecondition, Reason
 from support.fake_orchestrator import FakeOrchestrator
 
@@ -161,6 +161,22 @@ async def test_explain_tells_the_sentence_and_what_each_possible_place_would_tak
     assert (await llorch("explain", "coder", "--json")).data()["summary"] == SUMMARY
 
 
+async def test_explain_marks_what_was_never_measured_and_tells_no_time_as_none(
+    llorch: Llorch, fake: FakeOrchestrator
+) -> None:
+    terms = [
+        decision_pb2.ScoreTerm(name="load", ms=3100),
+        decision_pb2.ScoreTerm(name="decode", ms=900, guess=True),
+        decision_pb2.ScoreTerm(name="pressure", ms=2),
+        decision_pb2.ScoreTerm(name="queue", ms=0),
+    ]
+    place = decision_pb2.PlacementCandidate(where="GPU 0", score=terms)
+    fake.decisions = [decision_pb2.DecisionLog(model="coder", summary=SUMMARY, candidates=[place])]
+    told = await llorch("explain", "coder")
+    assert told.out.splitlines()[-1].split()[-5:] == ["~4.0", "3.1", "~0.9", "<0.1", "0.0"]
+    assert told.err.startswith("~ was never measured there")
+
+
 async def test_explain_tells_afterwards_where_a_task_went(llorch: Llorch, fake: FakeOrchestrator) -> None:
     newest_first = ["ran on GPU 0", "waited 3 s for a slot on GPU 0"]
     fake.decisions = [
@@ -171,7 +187,9 @@ async def test_explain_tells_afterwards_where_a_task_went(llorch: Llorch, fake: 
         "coder waited 3 s for a slot on GPU 0",
         "coder ran on GPU 0",
     ]
-    assert "task-2" in (await llorch("explain", "--task", "task-2")).err
+    unknown = await llorch("explain", "--task", "task-2")
+    assert (unknown.code, unknown.out) == (exit_codes.FAILED, "")
+    assert "task-2" in unknown.err
     assert len((await llorch("explain", "--task", "task-1", "--json")).data()["decisions"]) == 2
 
 
@@ -186,7 +204,8 @@ async def test_explain_tells_of_a_task_that_waits_where_it_could_go_now(llorch: 
     assert told[:3] == ["coder ran on GPU 0", "It waits. Now:", "coder would load on GPU 1: 4 s"]
     assert [request.task_id for request in fake.explained] == ["task-1"]
     assert (await llorch("explain", "--task", "task-1", "--json")).data()["now"]["summary"] == waits.summary
-    assert "task-3" in (await llorch("explain", "--task", "task-3")).err
+    runs = await llorch("explain", "--task", "task-3")
+    assert (runs.code, "task-3" in runs.err) == (exit_codes.DONE, True)
     assert len(fake.explained) == 2
 
 
