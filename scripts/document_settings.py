@@ -6,9 +6,12 @@ Run by `make gen`; `--check` only tells whether both are up to date.
 
 import sys
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
 
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -67,7 +70,7 @@ def _daemon_table(section: str, fields: Mapping[str, FieldInfo]) -> str:
         (f"`{name}`", f"`--{name.replace('_', '-')}`", f"`{_variable(section, name)}`", *_facts(field))
         for name, field in fields.items()
     ]
-    return markdown(("Key", "Flag", "Environment", "Default", "Meaning"), rows)
+    return markdown(("Key", "Flag", "Environment", "Default", "Range", "Meaning"), rows)
 
 
 def _variable(section: str, name: str) -> str:
@@ -76,11 +79,43 @@ def _variable(section: str, name: str) -> str:
 
 def _model_table(model: type[BaseModel]) -> str:
     rows = [(f"`{name}`", *_facts(field)) for name, field in model.model_fields.items()]
-    return markdown(("Key", "Default", "Meaning"), rows)
+    return markdown(("Key", "Default", "Range", "Meaning"), rows)
 
 
-def _facts(field: FieldInfo) -> tuple[str, str]:
-    return _default(field), in_cell(field.description or "")
+def _facts(field: FieldInfo) -> tuple[str, str, str]:
+    return _default(field), _range(field), in_cell(field.description or "")
+
+
+def _range(field: FieldInfo) -> str:
+    """What the class itself holds a value to; what only its description says is not repeated."""
+    choices = _choices(field.annotation)
+    if choices:
+        return ", ".join(f"`{choice}`" for choice in choices)
+    bounds = [_bound(said) for said in field.metadata]
+    return ", ".join(bound for bound in bounds if bound)
+
+
+def _bound(said: Any) -> str:
+    match said:
+        case Ge(ge=least):
+            return f"≥ {least}"
+        case Gt(gt=least):
+            return f"> {least}"
+        case Le(le=most):
+            return f"≤ {most}"
+        case Lt(lt=most):
+            return f"< {most}"
+    return ""
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    """Of a Literal or an enum, also where the value may be left out."""
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return tuple(str(member.value) for member in annotation)
+    within = [each for each in get_args(annotation) if each is not NoneType]
+    return _choices(within[0]) if isinstance(annotation, UnionType) and len(within) == 1 else ()
 
 
 def _default(field: FieldInfo) -> str:
