@@ -15,12 +15,14 @@ from worker_orcd.rendering import wire
 
 _PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 _GRACE_S = 5.0
-"""On top of a template's time: for the start of its process on a busy machine."""
+"""On top of a template's time, which is its own: for the start of its process, and for others on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderLimits:
-    """For one rendering. `memory_bytes` is address space, of which Python itself takes about 40 MiB."""
+    """For one rendering. `seconds` are of processor time; `memory_bytes` is address space, of which Python itself takes
+    about 40 MiB.
+    """
 
     seconds: float = 2.0
     memory_bytes: int = 512 * 1024 * 1024
@@ -85,6 +87,9 @@ class Renderer:
         try:
             wire.send(self._line, request)
             answer = wire.receive(self._line)
+        except TimeoutError:
+            self._end()
+            raise RenderFailed(f"was not done after {self._limits.seconds + _GRACE_S:g} s") from None
         except OSError:
             answer = None
         if answer is None:
@@ -95,7 +100,7 @@ class Renderer:
 
     def _how_it_ended(self) -> str:
         code = self._end()
-        if code == -signal.SIGALRM:
+        if code == -signal.SIGPROF:
             return f"took longer than {self._limits.seconds:g} s"
         return f"ended its process with code {code}"
 

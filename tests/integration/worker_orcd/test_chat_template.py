@@ -1,8 +1,11 @@
 import json
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
@@ -23,8 +26,8 @@ LIMITS = RenderLimits(seconds=0.3)
 
 
 @contextmanager
-def opened(source: str) -> Iterator[ChatTemplate]:
-    template = ChatTemplate(source, "<s>", "</s>", Masking(SPECIAL), ManualClock(), LIMITS)
+def opened(source: str, limits: RenderLimits = LIMITS) -> Iterator[ChatTemplate]:
+    template = ChatTemplate(source, "<s>", "</s>", Masking(SPECIAL), ManualClock(), limits)
     try:
         template.open()
         yield template
@@ -341,6 +344,32 @@ def test_an_endless_template_is_stopped_and_the_next_one_is_served(endless: str)
         with pytest.raises(InvalidArgument, match=r"took longer than 0\.3 s"):
             template.render([Message(Role.USER, "evil")], {})
         assert template.render([Message(Role.USER, "good")], {}) == [Part("fine", literal=False)]
+
+
+def test_what_other_programs_take_of_a_busy_machine_is_not_the_templates_time() -> None:
+    """A process that is stopped stands for one that gets no turn."""
+    limits = RenderLimits(seconds=1.0)
+    some_work = "{% for i in range(9999) %}{% for j in range(1) %}{% endfor %}{% endfor %}"
+    with opened(some_work + "fine", limits) as template:
+        process = template._renderer._process
+        assert process is not None
+        stopping = threading.Thread(target=stop_at_work, args=(psutil.Process(process.pid), 1.2 * limits.seconds))
+        stopping.start()
+        try:
+            assert template.render([Message(Role.USER, "hi")], {}) == [Part("fine", literal=False)]
+        finally:
+            stopping.join()
+
+
+def stop_at_work(process: psutil.Process, seconds: float) -> None:
+    """Stops it in the midst of what it computes, and lets it go on after that time."""
+    begun, deadline = sum(process.cpu_times()[:2]), time.monotonic() + 5
+    while sum(process.cpu_times()[:2]) < begun + 0.02:
+        assert time.monotonic() < deadline, "it computes nothing"
+        time.sleep(0.001)
+    process.suspend()
+    time.sleep(seconds)
+    process.resume()
 
 
 def test_the_process_of_a_template_knows_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
