@@ -1,6 +1,8 @@
 """Clients that leave in the midst of a stream leave no memory behind outside of Python; Python's own is counted too."""
 
 import asyncio
+import gc
+import statistics
 import sys
 from typing import Any
 
@@ -16,8 +18,9 @@ WARM_UP = 400
 STREAMS = 400
 ROUNDS = 3
 MOST_BYTES = 300
-"""Per stream, in the best of the rounds; grpc.aio lost 500 and more of each that was left while it was waited for."""
+"""Per stream, in the middle round; grpc.aio lost 500 and more of each that was left while it was waited for."""
 MOST_BLOCKS = 2
+SETTLED_BLOCKS = 100
 
 
 async def test_streams_that_are_left_leave_nothing(start_gateway: StartGateway, orchestrator: FakeOrchestrator) -> None:
@@ -33,12 +36,28 @@ async def test_streams_that_are_left_leave_nothing(start_gateway: StartGateway, 
     await leave(gateway.address, WARM_UP)
     native, blocks = [], []
     for _ in range(ROUNDS):
-        before, blocks_before = native_memory.bytes_in_use(), sys.getallocatedblocks()
+        before, blocks_before = await memory_in_use()
         await leave(gateway.address, STREAMS)
-        native.append((native_memory.bytes_in_use() - before) / STREAMS)
-        blocks.append((sys.getallocatedblocks() - blocks_before) / STREAMS)
-    assert min(native) < MOST_BYTES, native
-    assert min(blocks) < MOST_BLOCKS, blocks
+        after, blocks_after = await memory_in_use()
+        native.append((after - before) / STREAMS)
+        blocks.append((blocks_after - blocks_before) / STREAMS)
+    assert statistics.median(native) < MOST_BYTES, native
+    assert statistics.median(blocks) < MOST_BLOCKS, blocks
+
+
+async def memory_in_use() -> tuple[int, int]:
+    """Bytes outside of Python, and Python's blocks, once what is on its way out has gone: streams that end, timers that
+    were cancelled, and what Python's collector comes to only now and then.
+    """
+    blocks_before = 0
+    async with asyncio.timeout(20):
+        while True:
+            gc.collect()
+            blocks = sys.getallocatedblocks()
+            if abs(blocks - blocks_before) < SETTLED_BLOCKS:
+                return native_memory.bytes_in_use(), blocks
+            blocks_before = blocks
+            await asyncio.sleep(0.2)
 
 
 async def leave(address: str, streams: int) -> None:
