@@ -76,7 +76,9 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     with _listening(settings, limit_log) as (server, address):
         async with _orchestrator(settings) as channel, TaskSupervisor("gatewayd") as tasks:
             streams = EventStream(stop)
-            door = build_door(settings, channel, streams, limit_log, tasks)
+            deliveries = Deliveries(channel, settings.call_timeout_s, SystemClock())
+            door = build_door(settings, channel, deliveries, streams, limit_log)
+            tasks.spawn("deliveries", deliveries.run(), forever=True)
             tasks.spawn("end of streams", streams.end_when_draining())
             serving = tasks.spawn("http server", server.serve(door, stop, DRAIN_S))
             _log.info("ready", address=address, orchestrator=settings.orchestrator)
@@ -88,11 +90,10 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
 def build_door(
     settings: GatewaySettings,
     channel: grpc.aio.Channel,
+    deliveries: Deliveries,
     streams: EventStream,
     limit_log: LimitLog,
-    tasks: TaskSupervisor,
 ) -> Door:
-    deliveries = Deliveries(channel, settings.call_timeout_s, tasks, SystemClock())
     upstream = Upstream(channel, deliveries, settings.call_timeout_s, shows_token=settings.token is not None)
     bodies = BodyReader(settings.max_body_mib * 2**20, settings.body_timeout_s)
     health, clock = Health(upstream), SystemClock()

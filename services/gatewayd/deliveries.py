@@ -6,7 +6,7 @@ for it (docs/adr/0038-deliveries.md).
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
 import grpc
@@ -15,14 +15,25 @@ from gatewayd.delivery import Delivery
 from gatewayd.task_events import TaskEvents
 from llama_orch.v2 import delivery_service_pb2 as pb2
 from llama_orch.v2 import delivery_service_pb2_grpc
-from llorch.background import TaskSupervisor
 from llorch.clock import Clock
-from llorch.errors import DeadlineExceeded, LlorchError, PermissionDenied, Reason, Unauthenticated, Unimplemented
+from llorch.errors import (
+    DeadlineExceeded,
+    Internal,
+    LlorchError,
+    PermissionDenied,
+    Reason,
+    Unauthenticated,
+    Unimplemented,
+)
 from llorch.exception_groups import root_of
+from llorch.logs import get_logger
 from llorch.rpc.client import DuplexCall, Metadata, call
 from llorch.rpc.incoming import ended_by_peer
 
 _NOT_ASKED_AGAIN_FOR_S = 60.0
+_REFUSED = (Unimplemented, Unauthenticated, PermissionDenied)
+
+_log = get_logger("gatewayd")
 
 _Call = DuplexCall[pb2.DeliverRequest, pb2.DeliverResponse]
 
@@ -32,15 +43,23 @@ class NotOffered(Exception):
 
 
 class Deliveries:
-    """`tasks` run the call, which shows the channel's own token; those of clients are shown for each reader."""
+    """The call shows the channel's own token; those of clients are shown for each reader."""
 
-    def __init__(self, channel: grpc.aio.Channel, call_timeout_s: float, tasks: TaskSupervisor, clock: Clock) -> None:
+    def __init__(self, channel: grpc.aio.Channel, call_timeout_s: float, clock: Clock) -> None:
         self._stub = delivery_service_pb2_grpc.DeliveryServiceStub(channel)
         self._call_timeout_s = call_timeout_s
-        self._tasks = tasks
         self._clock = clock
         self._open: Delivery | None = None
+        self._wanted = asyncio.Event()
         self._not_before = 0.0
+
+    async def run(self) -> NoReturn:
+        """Makes the call, again and again, while there are readers. To be run beside them."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            if self._open is not None:
+                await self._deliver(self._open)
 
     @asynccontextmanager
     async def attach(self, request: pb2.AttachReaderRequest, metadata: Metadata) -> AsyncIterator[TaskEvents]:
@@ -61,16 +80,16 @@ class Deliveries:
         """The one that is open or begins, or another one."""
         if self._clock.monotonic() < self._not_before:
             raise NotOffered
-        if self._open is None:
+        if self._open is None or self._open.is_ending:
             self._open = Delivery()
-            self._tasks.spawn("delivery of events", self._deliver(self._open))
+            self._wanted.set()
         return self._open
 
     async def _enter(self, delivery: Delivery) -> tuple[int, TaskEvents]:
         try:
             async with asyncio.timeout(self._call_timeout_s):
                 return await delivery.enter()
-        except (Unimplemented, Unauthenticated, PermissionDenied):
+        except _REFUSED:
             raise NotOffered from None
         except TimeoutError:
             raise DeadlineExceeded(
@@ -85,18 +104,26 @@ class Deliveries:
                 async for response in events:
                     delivery.hand_out(response)
                 telling.cancel()
-        except Exception as raised:
-            error = root_of(raised)
-            if not isinstance(error, LlorchError):
-                raise
-            ended_with = error
-            if isinstance(error, Unimplemented | Unauthenticated | PermissionDenied):
+        except Exception as raised:  # noqa: BLE001  # it ends these readers and not the gateway
+            ended_with = _told(root_of(raised))
+            if isinstance(ended_with, _REFUSED):
                 self._not_before = self._clock.monotonic() + _NOT_ASKED_AGAIN_FOR_S
         finally:
-            self._open = None
+            if self._open is delivery:
+                self._open = None
             delivery.end(ended_with)
 
 
-async def _tell(events: _Call, delivery: Delivery) -> NoReturn:
-    while True:
-        await events.send(await delivery.to_tell())
+async def _tell(events: _Call, delivery: Delivery) -> None:
+    """Until there is nothing more to tell, or the call is over; why it is, its other side is told."""
+    with suppress(LlorchError):
+        while (request := await delivery.to_tell()) is not None:
+            await events.send(request)
+        await events.close()
+
+
+def _told(error: BaseException) -> LlorchError:
+    if isinstance(error, LlorchError):
+        return error
+    _log.error("delivery_failed", exc_info=error)
+    return Internal(Reason.INTERNAL, "an internal error ended this stream; the gateway's log has it")

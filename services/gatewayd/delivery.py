@@ -1,11 +1,14 @@
 """What the gateway and its orchestrator say to each other over one delivery."""
 
 import asyncio
-from itertools import count
+from itertools import count, islice
 
 from gatewayd.task_events import TaskEvents
 from llama_orch.v2 import delivery_service_pb2
 from llorch.errors import LlorchError
+
+_MOST_AT_ONCE = 4096
+"""Entries of each list in one request, as the contract has it."""
 
 
 class Delivery:
@@ -13,6 +16,8 @@ class Delivery:
 
     def __init__(self) -> None:
         self.delivery_id = ""
+        self.is_ending = False
+        """The orchestrator takes no further reader, and is told nothing more."""
         self._began = asyncio.Event()
         self._ended_with: LlorchError | None = None
         self._numbers = count(1)
@@ -36,6 +41,9 @@ class Delivery:
             self._tell_left(number)
 
     def hand_out(self, response: delivery_service_pb2.DeliverResponse) -> None:
+        if response.ends:
+            self.is_ending = True
+            self._news.set()
         if response.delivery_id:
             self.delivery_id = response.delivery_id
             self._began.set()
@@ -57,15 +65,17 @@ class Delivery:
         for reader in readers.values():
             reader.end(_again(error))
 
-    async def to_tell(self) -> delivery_service_pb2.DeliverRequest:
-        """What has gathered, once there is something."""
+    async def to_tell(self) -> delivery_service_pb2.DeliverRequest | None:
+        """What has gathered, once there is something; None once nothing more is to be told."""
         await self._news.wait()
-        self._news.clear()
-        left, self._left = self._left, []
-        taken, self._taken = self._taken, {}
+        if self.is_ending:
+            return None
+        left, self._left = self._left[:_MOST_AT_ONCE], self._left[_MOST_AT_ONCE:]
+        taken = [(number, self._taken.pop(number)) for number in tuple(islice(self._taken, _MOST_AT_ONCE))]
+        if not self._left and not self._taken:
+            self._news.clear()
         return delivery_service_pb2.DeliverRequest(
-            left=left,
-            taken=[delivery_service_pb2.Taken(reader=number, bytes=size) for number, size in taken.items()],
+            left=left, taken=[delivery_service_pb2.Taken(reader=number, bytes=size) for number, size in taken]
         )
 
     def _tell_left(self, number: int) -> None:

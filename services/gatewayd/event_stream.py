@@ -1,7 +1,7 @@
 """A server-streaming RPC as server-sent events, until the client, the orchestrator or the gateway ends it."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol
 
 from gatewayd import sse
@@ -47,11 +47,14 @@ class EventStream:
 
     def __init__(self, draining: asyncio.Event) -> None:
         self._draining = draining
+        self._opening: set[asyncio.Timeout] = set()
         self._open: set[Responses] = set()
 
     async def end_when_draining(self) -> None:
         """To be run beside the streams."""
         await self._draining.wait()
+        for opening in self._opening:
+            opening.reschedule(0)
         for incoming in self._open:
             incoming.end(_draining())
 
@@ -65,10 +68,9 @@ class EventStream:
         pulse = _Pulse(exchange)
         exchange.probe_with(sse.KEEP_ALIVE)
         try:
-            async with stream as responses:
+            async with AsyncExitStack() as stack:
+                responses = await self._enter(stack, stream)
                 self._open.add(responses)
-                if self._draining.is_set():
-                    responses.end(_draining())
                 try:
                     await _copy(responses, exchange, frames, pulse)
                 finally:
@@ -83,6 +85,18 @@ class EventStream:
             pulse.stop()
         pulse.begin()
         exchange.end()
+
+    async def _enter(self, stack: AsyncExitStack, stream: AbstractAsyncContextManager[Responses]) -> Responses:
+        """Raises Unavailable when the gateway ends meanwhile, or has begun to."""
+        try:
+            async with asyncio.timeout(0 if self._draining.is_set() else None) as opening:
+                self._opening.add(opening)
+                try:
+                    return await stack.enter_async_context(stream)
+                finally:
+                    self._opening.discard(opening)
+        except TimeoutError:
+            raise _draining() from None
 
 
 def answer_with(exchange: Exchange, error: LlorchError, frames: Frames) -> None:

@@ -34,11 +34,14 @@ class TaskEvents:
         self._untold = 0
 
     def bring(self, delivered: delivery_service_pb2.Delivered) -> None:
+        """What comes after the end is not read any more."""
+        if self._is_over:
+            return
         if delivered.event:
             self._waiting.append(delivered.event)
         if delivered.failure:
             self._ended_with = error_from_details(delivered.failure) or ended_by_peer()
-        self._is_over = self._is_over or delivered.is_last
+        self._is_over = delivered.is_last
         self._wake()
 
     def end(self, error: LlorchError) -> None:

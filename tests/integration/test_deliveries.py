@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gatewayd import task_events
 from gatewayd.delivery import Delivery
 from gatewayd.task_events import TaskEvents
 from llama_orch.v2 import app_pb2, app_service_pb2, app_service_pb2_grpc, task_event_pb2, task_pb2, task_service_pb2
@@ -27,6 +28,7 @@ from orchestratord.core.lives import task_life
 from orchestratord.runtime import deliveries
 from orchestratord.runtime import delivery as orchestratord_delivery
 from orchestratord.runtime.delivery import AHEAD_BYTES
+from orchestratord.runtime.task_reader import AttachedReader
 from support.streams import check_stream
 from support.whole_system import CALL_S, WholeSystem, task, wait_until
 from worker_orcd.engines.sim.tokens import sim_text
@@ -45,8 +47,9 @@ async def delivery(system: WholeSystem) -> AsyncIterator[Delivery]:
             made.end(error)
 
     async def tell(events: DuplexCall[pb2.DeliverRequest, pb2.DeliverResponse]) -> None:
-        while True:
-            await events.send(await made.to_tell())
+        while (request := await made.to_tell()) is not None:
+            await events.send(request)
+        await events.close()
 
     async with DuplexCall(DeliveryServiceStub(system.channel).Deliver) as events:
         tasks = [asyncio.create_task(hear(events)), asyncio.create_task(tell(events))]
@@ -152,6 +155,15 @@ async def test_what_is_refused_makes_no_task(system: WholeSystem, monkeypatch: p
         assert len(await task_ids(system)) == 1
 
 
+async def test_one_request_tells_of_so_many_readers(system: WholeSystem) -> None:
+    for said in (pb2.DeliverRequest(left=range(5000)), pb2.DeliverRequest(taken=[pb2.Taken(reader=1)] * 5000)):
+        async with DuplexCall(DeliveryServiceStub(system.channel).Deliver) as events:
+            await events.send(said)
+            with pytest.raises(InvalidArgument, match="5000 entries"):
+                async for _ in events:
+                    pass
+
+
 async def test_readers_act_as_their_client_and_a_client_opens_no_delivery(system: WholeSystem) -> None:
     apps = app_service_pb2_grpc.AppServiceStub(system.channel)
     create = app_service_pb2.CreateAppRequest(app=app_pb2.App(app="aider", models={"gpt-4o": "sim"}))
@@ -233,6 +245,77 @@ async def test_clients_of_http_share_one_delivery_and_its_frames(
     events = sum(answer.text.count("event: token") for answer in answers)
     assert opened == 1
     assert 0 < frames < 0.6 * events, f"{events} events of four streams came in {frames} frames"
+
+
+async def test_what_a_gateway_says_to_an_orchestrator_that_ends_costs_it_nothing(
+    system: WholeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library gives no message that is there once a write to the call has failed."""
+    lives = system.lives
+    assert lives is not None
+    lives.drain_s = 5
+    await lives.begin_next(system.address)
+    await system.generate(task(max_tokens=1))  # the node is back
+    opened: list[orchestratord_delivery.Delivery] = []
+    attach_here = orchestratord_delivery.Delivery.attach
+
+    def attach_and_keep(self: orchestratord_delivery.Delivery, number: int, attached: AttachedReader) -> None:
+        opened.append(self)
+        attach_here(self, number, attached)
+
+    monkeypatch.setattr(orchestratord_delivery.Delivery, "attach", attach_and_keep)
+    async with DuplexCall(DeliveryServiceStub(system.channel).Deliver) as events:
+        delivery_id = (await anext(aiter(events))).delivery_id
+        request = pb2.AttachReaderRequest(delivery_id=delivery_id, reader=1, generate=task(max_tokens=60))
+        await call(DeliveryServiceStub(system.channel).AttachReader, request, timeout_s=CALL_S)
+        ending = asyncio.create_task(lives.end())
+        await wait_until(lambda: _is_empty(opened[0]))
+        for _ in range(3):
+            await events.send(pb2.DeliverRequest(taken=[pb2.Taken(reader=1, bytes=100)]))
+        brought: list[pb2.Delivered] = []
+        ends = False
+        while not ends:
+            response = await anext(aiter(events))
+            brought += response.delivered
+            ends = response.ends
+        await events.close()
+        assert [each async for each in events] == []
+        await ending
+    shown = [task_event_pb2.TaskEvent.FromString(each.event) for each in brought]
+    assert check_stream(shown) == sim_text(7, 0, 60)
+    assert brought[-1].is_last
+
+
+async def _is_empty(delivery: orchestratord_delivery.Delivery) -> bool:
+    return len(delivery) == 0
+
+
+async def test_all_clients_are_told_that_the_orchestrator_ends(
+    system: WholeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the gateway tells it of each event that was taken, until the call is over."""
+    monkeypatch.setattr(task_events, "_TOLD_EVERY_BYTES", 1)
+    assert system.lives is not None
+    body = {"model": "sim", "generate": {"prompt": "hello", "max_tokens": 4000}}
+    started = 0
+
+    async def read() -> str:
+        nonlocal started
+        text = ""
+        async with system.http.stream("POST", "/v2/generate", json=body) as answer:
+            async for chunk in answer.aiter_text():
+                started += not text
+                text += chunk
+        return text
+
+    reading = [asyncio.create_task(read()) for _ in range(8)]
+
+    async def all_have_begun() -> bool:
+        return started == len(reading)
+
+    await wait_until(all_have_begun)
+    await system.lives.end()
+    assert ["DRAINING" in text for text in await asyncio.gather(*reading)] == [True] * len(reading)
 
 
 async def test_a_gateway_has_another_delivery_once_the_orchestrator_is_back(system: WholeSystem) -> None:

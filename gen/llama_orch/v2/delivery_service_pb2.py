@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from llama_orch.v2 import task_pb2 as llama__orch_dot_v2_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$llama_orch/v2/delivery_service.proto\x12\rllama_orch.v2\x1a\x18llama_orch/v2/task.proto\"C\n\x0e\x44\x65liverRequest\x12\x0c\n\x04left\x18\x01 \x03(\x04\x12#\n\x05taken\x18\x02 \x03(\x0b\x32\x14.llama_orch.v2.Taken\"&\n\x05Taken\x12\x0e\n\x06reader\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"S\n\x0f\x44\x65liverResponse\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12+\n\tdelivered\x18\x02 \x03(\x0b\x32\x18.llama_orch.v2.Delivered\"L\n\tDelivered\x12\x0e\n\x06reader\x18\x01 \x01(\x04\x12\r\n\x05\x65vent\x18\x02 \x01(\x0c\x12\x0f\n\x07is_last\x18\x03 \x01(\x08\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\x0c\"\x9f\x01\n\x13\x41ttachReaderRequest\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x0e\n\x06reader\x18\x02 \x01(\x04\x12+\n\x08generate\x18\x03 \x01(\x0b\x32\x17.llama_orch.v2.TaskSpecH\x00\x12-\n\x06\x66ollow\x18\x04 \x01(\x0b\x32\x1b.llama_orch.v2.FollowedTaskH\x00\x42\x07\n\x05reads\".\n\x0c\x46ollowedTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"\x16\n\x14\x41ttachReaderResponse2\xb8\x01\n\x0f\x44\x65liveryService\x12L\n\x07\x44\x65liver\x12\x1d.llama_orch.v2.DeliverRequest\x1a\x1e.llama_orch.v2.DeliverResponse(\x01\x30\x01\x12W\n\x0c\x41ttachReader\x12\".llama_orch.v2.AttachReaderRequest\x1a#.llama_orch.v2.AttachReaderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$llama_orch/v2/delivery_service.proto\x12\rllama_orch.v2\x1a\x18llama_orch/v2/task.proto\"C\n\x0e\x44\x65liverRequest\x12\x0c\n\x04left\x18\x01 \x03(\x04\x12#\n\x05taken\x18\x02 \x03(\x0b\x32\x14.llama_orch.v2.Taken\"&\n\x05Taken\x12\x0e\n\x06reader\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"a\n\x0f\x44\x65liverResponse\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12+\n\tdelivered\x18\x02 \x03(\x0b\x32\x18.llama_orch.v2.Delivered\x12\x0c\n\x04\x65nds\x18\x03 \x01(\x08\"L\n\tDelivered\x12\x0e\n\x06reader\x18\x01 \x01(\x04\x12\r\n\x05\x65vent\x18\x02 \x01(\x0c\x12\x0f\n\x07is_last\x18\x03 \x01(\x08\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\x0c\"\x9f\x01\n\x13\x41ttachReaderRequest\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x0e\n\x06reader\x18\x02 \x01(\x04\x12+\n\x08generate\x18\x03 \x01(\x0b\x32\x17.llama_orch.v2.TaskSpecH\x00\x12-\n\x06\x66ollow\x18\x04 \x01(\x0b\x32\x1b.llama_orch.v2.FollowedTaskH\x00\x42\x07\n\x05reads\".\n\x0c\x46ollowedTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"\x16\n\x14\x41ttachReaderResponse2\xb8\x01\n\x0f\x44\x65liveryService\x12L\n\x07\x44\x65liver\x12\x1d.llama_orch.v2.DeliverRequest\x1a\x1e.llama_orch.v2.DeliverResponse(\x01\x30\x01\x12W\n\x0c\x41ttachReader\x12\".llama_orch.v2.AttachReaderRequest\x1a#.llama_orch.v2.AttachReaderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,15 +37,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TAKEN']._serialized_start=150
   _globals['_TAKEN']._serialized_end=188
   _globals['_DELIVERRESPONSE']._serialized_start=190
-  _globals['_DELIVERRESPONSE']._serialized_end=273
-  _globals['_DELIVERED']._serialized_start=275
-  _globals['_DELIVERED']._serialized_end=351
-  _globals['_ATTACHREADERREQUEST']._serialized_start=354
-  _globals['_ATTACHREADERREQUEST']._serialized_end=513
-  _globals['_FOLLOWEDTASK']._serialized_start=515
-  _globals['_FOLLOWEDTASK']._serialized_end=561
-  _globals['_ATTACHREADERRESPONSE']._serialized_start=563
-  _globals['_ATTACHREADERRESPONSE']._serialized_end=585
-  _globals['_DELIVERYSERVICE']._serialized_start=588
-  _globals['_DELIVERYSERVICE']._serialized_end=772
+  _globals['_DELIVERRESPONSE']._serialized_end=287
+  _globals['_DELIVERED']._serialized_start=289
+  _globals['_DELIVERED']._serialized_end=365
+  _globals['_ATTACHREADERREQUEST']._serialized_start=368
+  _globals['_ATTACHREADERREQUEST']._serialized_end=527
+  _globals['_FOLLOWEDTASK']._serialized_start=529
+  _globals['_FOLLOWEDTASK']._serialized_end=575
+  _globals['_ATTACHREADERRESPONSE']._serialized_start=577
+  _globals['_ATTACHREADERRESPONSE']._serialized_end=599
+  _globals['_DELIVERYSERVICE']._serialized_start=602
+  _globals['_DELIVERYSERVICE']._serialized_end=786
 # @@protoc_insertion_point(module_scope)

@@ -29,11 +29,11 @@ class DeliverRequest(_message.Message):
     TAKEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def left(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Readers that left. Ids that the delivery does not have are ignored."""
+        """Readers that left. At most 4096; numbers that the delivery does not have are ignored."""
 
     @_builtins.property
     def taken(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taken]:
-        """What readers have taken since the last request."""
+        """What readers have taken since the last request. At most 4096."""
 
     def __init__(
         self,
@@ -83,8 +83,13 @@ class DeliverResponse(_message.Message):
 
     DELIVERY_ID_FIELD_NUMBER: _builtins.int
     DELIVERED_FIELD_NUMBER: _builtins.int
+    ENDS_FIELD_NUMBER: _builtins.int
     delivery_id: _builtins.str
     """Id of the delivery, in the first response and in no other. It is as good as a secret."""
+    ends: _builtins.bool
+    """The orchestrator ends, and the call with it as soon as the gateway has closed its side, which says nothing more: what it
+    says to a call that is over would cost it what it has not read yet. Nothing but the status follows.
+    """
     @_builtins.property
     def delivered(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivered]:
         """In the order in which each reader gets them."""
@@ -94,10 +99,11 @@ class DeliverResponse(_message.Message):
         *,
         delivery_id: _builtins.str = ...,
         delivered: _abc.Iterable[Global___Delivered] | None = ...,
+        ends: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivered", b"delivered", "delivery_id", b"delivery_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivered", b"delivered", "delivery_id", b"delivery_id", "ends", b"ends"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,17 +7,19 @@ import asyncio
 from typing import Any
 
 from llorch.errors import Reason, Unavailable
+from llorch.rpc.settled import Settled
 
 
 async def write_with_deadline(context: Any, message: Any, timeout_s: float) -> None:
     """Writes one message of a server stream; raises Unavailable(SLOW_READER) when that takes longer.
 
     The handler must not catch the error: it ends this reader's stream and nothing else. The reader may come back
-    with its cursor. `context` is the handler's.
+    with its cursor. `context` is the handler's. A handler that is cancelled meanwhile is so once the write is done: the
+    library sends no status for a call whose write was cancelled.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            await context.write(message)
+            await Settled(context.write(message))
     except TimeoutError:
         raise slow_reader(timeout_s) from None
 

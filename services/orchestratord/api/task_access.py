@@ -49,7 +49,8 @@ class TaskAccess:
         now = self._owner.now()
         reader = TaskReader(stream, after, now, TaskMetrics(self._owner, task, stream.log, now).take)
         self._owner.ask(events.ReaderAttached(task_id))
-        return AttachedReader(reader, partial(self._owner.post, events.ReaderLeft(task_id)))
+        leave = partial(self._owner.post, events.ReaderLeft(task_id))
+        return AttachedReader(reader, leave, current_call().correlation_id)
 
 
 def digest_of(spec: task_pb2.TaskSpec, *, durable: bool) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from llama_orch.v2 import delivery_service_pb2 as pb2
 from llama_orch.v2 import task_event_pb2
 from llorch.errors import Internal, LlorchError, Reason, invalid_field
+from llorch.identifiers import new_id
 from llorch.logs import get_logger
 from llorch.rpc.slow_reader import slow_reader
 from llorch.rpc.status import status_details
@@ -99,7 +100,7 @@ class Delivery:
             try:
                 event = reader.next_event(now)
             except Exception as error:  # noqa: BLE001  # it ends this reader's stream and no other
-                self._fail(frame, reader.number, _told(error))
+                self._fail(frame, reader.number, _told(error, reader.attached.correlation_id))
                 return size
             if event is None:
                 return size
@@ -135,11 +136,17 @@ class Delivery:
             self._wake()
 
 
-def _told(error: Exception) -> LlorchError:
+def _told(error: Exception, correlation_id: str) -> LlorchError:
+    """As a call of its own would tell it."""
     if isinstance(error, LlorchError):
         return error
-    _log.error("reader_failed", exc_info=error)
-    return Internal(Reason.INTERNAL, "an internal error ended this stream; the orchestrator's log has it")
+    error_id = new_id("err")
+    _log.error("reader_failed", correlation_id=correlation_id, error_id=error_id, exc_info=error)
+    return Internal(
+        Reason.INTERNAL,
+        f"an internal error ended this stream; the log of the orchestrator has the details under {error_id}",
+        metadata={"error_id": error_id},
+    )
 
 
 class _Reader:

@@ -132,3 +132,5 @@ class AttachedReader:
 
     reader: TaskReader
     leave: Callable[[], None]
+    correlation_id: str = ""
+    """Of the request that it is attached for."""

@@ -17,9 +17,17 @@ _ID = "d1"
 
 
 class FakeDeliveries:
-    """`handle("Generate", request, context)` is asked what the RPC does; it writes to its context."""
+    """`handle("Generate", request, context)` is asked what the RPC does; it writes to its context.
+
+    `asked`: how often a reader was to be attached; it is answered while `answers` is set. `says`: the next delivery
+    says these bytes once it is open.
+    """
 
     def __init__(self, handle: Handle) -> None:
+        self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.says: bytes | None = None
         self._handle = handle
         self._outgoing: asyncio.Queue[pb2.Delivered] = asyncio.Queue(maxsize=1)
         self._readers: dict[int, _Reader] = {}
@@ -28,6 +36,9 @@ class FakeDeliveries:
         hearing = asyncio.create_task(self._hear(requests))
         try:
             await context.write(pb2.DeliverResponse(delivery_id=_ID))
+            if self.says is not None:
+                await context.write(self.says)
+                self.says = None
             while True:
                 await context.write(pb2.DeliverResponse(delivered=[await self._outgoing.get()]))
         finally:
@@ -38,6 +49,8 @@ class FakeDeliveries:
     async def AttachReader(self, request: pb2.AttachReaderRequest, context: Any) -> pb2.AttachReaderResponse:
         """A refusal that is made at once is the answer to this call, as it is with the real one."""
         assert request.delivery_id == _ID
+        self.asked += 1
+        await self.answers.wait()
         reader = self._readers[request.reader] = _Reader(request.reader, context, self._outgoing)
         reader.task = asyncio.create_task(self._read(reader, *_meant_by(request)))
         await asyncio.sleep(0)

@@ -44,13 +44,14 @@ class FakeOrchestrator:
         self.requests: dict[str, Any] = {}
         self.metadata: dict[str, dict[str, str]] = {}
         self.ended = asyncio.Event()
+        self.deliveries = FakeDeliveries(self.handle)
         self._behaviours: dict[str, Behaviour] = {}
         self._server = RpcServer(name="fake", bind=bind, authenticator=BearerAuth(token), open_to_probes=True)
         for name, add in _SERVICES.items():
             self._server.add(f"llama_orch.v2.{name}", add, _Servicer(self))
         if offers_deliveries:
             add_deliveries = delivery_service_pb2_grpc.add_DeliveryServiceServicer_to_server
-            self._server.add("llama_orch.v2.DeliveryService", add_deliveries, FakeDeliveries(self.handle))
+            self._server.add("llama_orch.v2.DeliveryService", add_deliveries, self.deliveries)
 
     def on(self, rpc: str, behaviour: Behaviour) -> None:
         self._behaviours[rpc] = behaviour

@@ -93,6 +93,38 @@ async def test_what_has_ended_before_does_not_end_again() -> None:
     assert await texts(reader) == ["a"]
 
 
+async def test_what_comes_after_the_end_is_not_read() -> None:
+    delivery = begun()
+    number, reader = await delivery.enter()
+    delivery.hand_out(brought(number, "a"))
+    reader.end(Unavailable(Reason.DRAINING, "it ends"))
+    delivery.hand_out(brought(number, "b"))
+    assert (await anext(reader)).event.tokens.text == "a"
+    assert (await failure_of(reader)).reason is Reason.DRAINING
+
+
+async def test_nothing_is_told_to_an_orchestrator_that_ends() -> None:
+    delivery = begun()
+    number, _ = await delivery.enter()
+    delivery.leave(number)
+    delivery.hand_out(pb2.DeliverResponse(ends=True))
+    assert delivery.is_ending
+    assert await delivery.to_tell() is None
+
+
+async def test_much_news_is_told_in_several_messages() -> None:
+    delivery = begun()
+    numbers = [(await delivery.enter())[0] for _ in range(5000)]
+    for number in numbers:
+        delivery.leave(number)
+    first, second = await delivery.to_tell(), await delivery.to_tell()
+    assert first is not None
+    assert second is not None
+    assert [*first.left, *second.left] == numbers
+    assert len(first.left) == 4096
+    assert await told(delivery) is None
+
+
 async def test_one_that_comes_too_late_gets_what_ended_the_delivery() -> None:
     delivery = Delivery()
     entering = asyncio.create_task(delivery.enter())
