@@ -149,6 +149,8 @@ class TaskStream:
 
     def unwatch(self, woken: Callable[[], None]) -> None:
         self._watching.pop(woken, None)
+        if not self._watching:
+            self._watching = {}  # one that had entries takes 200 bytes more, for as long as the task is kept
 
     async def changed(self, since: int) -> None:
         """Returns once there was a `wake` after `revision` was `since`. Take the revision before the stream is read:
