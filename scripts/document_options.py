@@ -26,8 +26,8 @@ INTRODUCTION = """\
 
 What requests may say, by the messages of the contract (`proto/llama_orch/v2`). `make gen` writes this file from the
 tables in `services/llorch/options/`, which the services check by. The HTTP API and the Python client have the same
-names; the [OpenAI-compatible API](openai.md#what-is-supported) says which of them it has in OpenAI's form; flags of
-`llorch` have hyphens in place of underscores.
+names; the [OpenAI-compatible API](openai.md#what-is-supported) says which of them it has in OpenAI's form; `llorch` has
+flags for those that people set most, with hyphens in place of underscores.
 
 A value outside its range is refused with `INVALID_FIELD`, and the error names the field. An option that the engine of a
 model does not have is refused with `UNSUPPORTED_OPTION`, unless it has the value that switches it off.

@@ -122,7 +122,7 @@ def _default(field: FieldInfo) -> str:
     if field.default_factory in (list, dict, tuple):
         return "none"
     if field.default_factory is not None:
-        return "see there"
+        return "see its meaning"
     value: Any = field.default
     if value is PydanticUndefined:
         return "required"

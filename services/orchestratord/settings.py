@@ -28,7 +28,8 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     )
     data_dir: Path = Field(
         default_factory=_default_data_dir,
-        description="Folder for what has to survive a restart: tasks, models, apps, assignments.",
+        description="Folder for what has to survive a restart: tasks, models, apps, assignments. Default: "
+        "`llama-orch/orchestratord` in $XDG_STATE_HOME (~/.local/state).",
     )
     queue_capacity: int = Field(1000, ge=1, le=1_000_000, description="Tasks that may wait per priority class.")
     queue_mib: int = Field(

@@ -34,7 +34,7 @@ class PoolManagerSettings(ModelSettings, section="pool_manager"):
     orchestrator: str = Field("127.0.0.1:8090", description="Address of the orchestrator, host:port.")
     node_id: str = Field(
         default_factory=socket.gethostname,
-        description="Name of this machine in the cluster; the host name by default.",
+        description="Name of this machine in the cluster. Default: its host name.",
     )
     advertise_host: str = Field(
         "",
@@ -49,7 +49,9 @@ class PoolManagerSettings(ModelSettings, section="pool_manager"):
     )
     auth_optional: bool = auth_optional_field()
     data_dir: Path = Field(
-        default_factory=_default_data_dir, description="Folder for records of workers and their logs."
+        default_factory=_default_data_dir,
+        description="Folder for records of workers and their logs. Default: `llama-orch/pool-managerd` in "
+        "$XDG_STATE_HOME (~/.local/state).",
     )
     allow_cpu: bool = Field(False, description="Models may run on the CPU of this machine.")
     simulate_gpu: list[str] = Field(
