@@ -16,6 +16,7 @@ from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.targets import Place, resolve
 from orchestratord.core.lives import forgetting, model_unloading
 from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.placement.needs import ways_to_less
 from orchestratord.core.placement.rule_problems import too_large
 from orchestratord.core.state import BrainState
 
@@ -118,8 +119,8 @@ def _refuse_if_too_large(state: BrainState, rule: Assignment) -> None:
         return
     raise FailedPrecondition(
         Reason.MODEL_FITS_NO_DEVICE,
-        f"'{rule.assignment_id}' ({describe(state.fleet, rule)}) could never be met: {found}; nothing was set; name a "
-        "larger place, or several cards together, or lower the model's context or slots",
+        f"'{rule.assignment_id}' ({describe(state.fleet, rule)}) could never be met: {found}; nothing was set; "
+        f"{ways_to_less(found.model)}, or name a larger place, or several cards together",
         metadata={"assignment_id": rule.assignment_id, "model": rule.model},
     )
 

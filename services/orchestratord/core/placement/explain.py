@@ -65,7 +65,7 @@ def _explain(state: BrainState, request: LoadRequest, task: TaskRequest, waiting
     there = _workers(state, request, task)
     elsewhere = place_load(state, request, details=True)
     if there.chosen is None:
-        outcome, why = verdict(state, request.model, request.lane, elsewhere, waiting)
+        outcome, why = verdict(state, request, there, elsewhere, waiting)
         return record_of(state, _both(elsewhere, there, there.details), outcome, decision_id="", why=why)
     is_free = state.fleet.workers[there.chosen.worker_id].takes_runs
     outcome = Outcome.CHOSEN if is_free else Outcome.WAITS

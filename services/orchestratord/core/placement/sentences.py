@@ -1,12 +1,15 @@
 """Decisions in sentences for users."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome
+from orchestratord.core.placement import filters
 from orchestratord.core.placement.tally import NO_ROOM
 
 _REASONS_TOLD = 4
+_BY_RULES = frozenset(one.name for one in filters.OF_RULES)
 
 
 def sentence(record: DecisionRecord, *, is_dry_run: bool = False) -> str:
@@ -65,7 +68,8 @@ def _evicted(worker: Evicted) -> str:
 
 def _exclusions(record: DecisionRecord) -> Iterator[str]:
     """What removed the others: one by one with the reasons, as far as they are known, or counted."""
-    told = _once([candidate for candidate in record.candidates if candidate.filtered_by])
+    removed = [candidate for candidate in record.candidates if candidate.filtered_by]
+    told = _once([rest for candidate in removed if (rest := _beside(record.why, candidate)) is not None])
     if not told and record.why:
         return
     if not told:
@@ -78,6 +82,19 @@ def _exclusions(record: DecisionRecord) -> Iterator[str]:
     yield from map(_exclusion, groups[:_REASONS_TOLD])
     if rest := sum(map(len, groups[_REASONS_TOLD:])):
         yield f"{rest} more excluded"
+
+
+def _beside(why: str, removed: Candidate) -> Candidate | None:
+    """With what its reason says beside why nothing was placed at all; None where it says the same. Which places a rule
+    excludes is told all the same.
+    """
+    told, detail = why.replace(", which ", " "), removed.filter_detail  # an absence is told with or without that word
+    if not told or removed.filtered_by in _BY_RULES:
+        return removed
+    if detail.partition("; ")[0] in told:
+        return None
+    what, _, cause = detail.partition(": ")
+    return replace(removed, filter_detail=what) if cause and cause in told else removed
 
 
 def _once(removed: Sequence[Candidate]) -> list[Candidate]:
