@@ -166,6 +166,11 @@ class Worker:
         return self.spec.worker_id
 
     @property
+    def slots(self) -> int:
+        """As it has told, else as it was asked for."""
+        return self.engine.slots if self.engine else self.spec.slots
+
+    @property
     def slots_free(self) -> int:
         return (self.engine.slots if self.engine else 0) - len(self.attempts)
 

@@ -160,7 +160,14 @@ def _sort_anew(state: BrainState, app: str) -> None:
             if waiting.app == app and waiting.lane != lane:
                 state.queue.remove(task_id)
                 state.queue.add(
-                    task_id, model, waiting.priority, app=app, lane=lane, arrival=waiting.arrival, size=waiting.size
+                    task_id,
+                    model,
+                    waiting.priority,
+                    app=app,
+                    lane=lane,
+                    arrival=waiting.arrival,
+                    size=waiting.size,
+                    work=waiting.work,
                 )
                 forgetting.wait_over(state, waiting)
                 if task.placeless_since is not None:

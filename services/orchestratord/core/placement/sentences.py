@@ -38,17 +38,29 @@ def _what(record: DecisionRecord, *, is_dry_run: bool) -> str:
             return f"{'would run' if is_dry_run else 'ran'} on {best.where}, where it is loaded"
         case Outcome.CHOSEN if best is not None:
             return f"{'would load' if is_dry_run else 'loaded'} on {best.where}: {_load(best)}"
-        case Outcome.WAITS if best is not None:
-            queue_ms = best.ms("queue")
-            how_long = f" about {duration(queue_ms / 1000)}" if queue_ms else ""
-            return f"{'would wait' if is_dry_run else 'waited'}{how_long} for a slot on {best.where}"
         case Outcome.WAITS if record.why:
             return f"{'would wait' if is_dry_run else 'waited'} for {record.why}"
+        case Outcome.WAITS if best is not None:
+            return f"{'would wait' if is_dry_run else 'waited'}{_how_long(best)} {_for_what(best)} {best.where}"
         case Outcome.WAITS:
             return f"{'would wait' if is_dry_run else 'waited'} until there is room for it"
         case _:
             told = "can't be placed" if is_dry_run else "could not be placed"
             return f"{told}: {record.why}" if record.why else told
+
+
+def _how_long(place: Candidate) -> str:
+    """Only where that is known."""
+    wait_ms = place.ms("load", "queue")
+    if not wait_ms or place.is_guess("load") or place.is_guess("queue"):
+        return ""
+    return f" about {duration(wait_ms / 1000)}"
+
+
+def _for_what(place: Candidate) -> str:
+    if not any(term.name == "load" for term in place.terms):
+        return "for a slot on"
+    return "for it to be loaded, and for a slot, on" if place.ms("queue") else "until it is loaded on"
 
 
 def _load(chosen: Candidate) -> str:
