@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from llorch.errors import Reason, ResourceExhausted
-from orchestratord.core.facts.backlog import OPEN, Backlog, TaskSize
+from orchestratord.core.facts.backlog import OPEN, Backlog, Line, TaskSize
 from orchestratord.core.facts.fair_queue import FairQueue
 from orchestratord.core.learnt.drain_rate import DrainRate
 
@@ -99,7 +99,7 @@ class AdmissionQueue:
     _classes: dict[str, _Class] = field(default_factory=dict)
     _by_model: dict[str, dict[str, FairQueue]] = field(default_factory=dict)
     _waiting_of_app: dict[str, dict[str, int]] = field(default_factory=dict)
-    _backlogs: dict[tuple[str, str], dict[str, Backlog]] = field(default_factory=dict)
+    _lines: dict[tuple[str, str], dict[str, Line]] = field(default_factory=dict)
     """By model and class: what waits of each app."""
 
     def __post_init__(self) -> None:
@@ -167,7 +167,7 @@ class AdmissionQueue:
         self._classes[priority].size += size
         of_app = self._waiting_of_app.setdefault(app, {})
         of_app[model] = of_app.get(model, 0) + 1
-        self._backlogs.setdefault((model, priority), {}).setdefault(app, Backlog()).add(work)
+        self._lines.setdefault((model, priority), {}).setdefault(app, Line()).add(place.arrival, work)
         self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now)
         if task_id in self._unkept:
             self._unkept_of_model.setdefault(model, Counter())[lane] += 1
@@ -184,7 +184,7 @@ class AdmissionQueue:
             del of_app[place.model]
         if not of_app:
             del self._waiting_of_app[place.app]
-        self._count_off_backlog(place)
+        self._leave_line(place)
         of_class = self._classes[place.priority]
         of_class.depth -= 1
         of_class.size -= place.size
@@ -278,15 +278,14 @@ class AdmissionQueue:
     def ahead(self, model: str, priority: str, app: str = "") -> Backlog:
         """About the tasks that would get a slot of the model before a task that came now."""
         own = Backlog()
-        if waiting := self._waiting(model, priority).get(app):
-            own.join(waiting, waiting.tasks)
+        if line := self._lines_of(model, priority).get(app):
+            own.join(line.whole)
         return self._before(model, priority, app, own)
 
     def before(self, task_id: str) -> Backlog:
         """About the tasks that get a slot of its model before it. Linear: for reports, not for decisions."""
         place = self._places[task_id]
-        earlier = self._by_model[place.model][place.priority].earlier(place.app, place.arrival)
-        own = Backlog.of(self._places[other].work for other in earlier)
+        own = self._lines_of(place.model, place.priority)[place.app].before(place.arrival)
         return self._before(place.model, place.priority, place.app, own)
 
     def depth(self, priority: str) -> int:
@@ -299,9 +298,9 @@ class AdmissionQueue:
     def _queue(self, model: str, priority: str) -> FairQueue:
         return self._by_model.setdefault(model, {}).setdefault(priority, FairQueue())
 
-    def _waiting(self, model: str, priority: str) -> Mapping[str, Backlog]:
+    def _lines_of(self, model: str, priority: str) -> Mapping[str, Line]:
         """By app."""
-        return self._backlogs.get((model, priority), {})
+        return self._lines.get((model, priority), {})
 
     def _in_turn(self, model: str) -> list[FairQueue]:
         """The model's queues that are not empty: those that were passed over for too long first."""
@@ -319,11 +318,12 @@ class AdmissionQueue:
         """
         turns, weight = own.tasks + 1, self.weights.get(app, 1.0)
         for name in self.priorities[: self.priorities.index(priority)]:
-            for waiting in self._waiting(model, name).values():
-                own.join(waiting, waiting.tasks)
-        for other, waiting in self._waiting(model, priority).items():
+            for line in self._lines_of(model, name).values():
+                own.join(line.whole)
+        for other, line in self._lines_of(model, priority).items():
             if other != app:
-                own.join(waiting, min(waiting.tasks, int(turns * self.weights.get(other, 1.0) / weight)))
+                waiting = line.whole.tasks
+                own.join(line.whole, min(waiting, int(turns * self.weights.get(other, 1.0) / weight)) / waiting)
         return own
 
     @property
@@ -340,13 +340,13 @@ class AdmissionQueue:
     def _unkept_by_lane(self, model: str) -> Counter[Hashable]:
         return self._unkept_of_model.get(model, _NONE)
 
-    def _count_off_backlog(self, place: Waiting) -> None:
-        of_apps = self._backlogs[place.model, place.priority]
-        of_apps[place.app].add(place.work, -1)
+    def _leave_line(self, place: Waiting) -> None:
+        of_apps = self._lines[place.model, place.priority]
+        of_apps[place.app].remove(place.arrival)
         if not of_apps[place.app]:
             del of_apps[place.app]
         if not of_apps:
-            del self._backlogs[place.model, place.priority]
+            del self._lines[place.model, place.priority]
 
     def _count_off_unkept(self, place: Waiting) -> None:
         lanes = self._unkept_of_model[place.model]

@@ -1,6 +1,6 @@
 """How much work waits: tasks, counted by what bounds their answers. A sum over many costs no more than one over few."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -46,29 +46,17 @@ class Backlog:
 
     by_kind: dict[int, Part] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, sizes: Iterable[TaskSize]) -> "Backlog":
-        backlog = cls()
-        for size in sizes:
-            backlog.add(size)
-        return backlog
-
     @property
     def tasks(self) -> int:
         return round(sum(part.tasks for part in self.by_kind.values()))
-
-    def __bool__(self) -> bool:
-        return bool(self.by_kind)
 
     def add(self, size: TaskSize, times: int = 1) -> None:
         """-1 times to take it out again."""
         self._sum(_kind(size), times, times * size.prompt_tokens, times * (size.limit or 0))
 
-    def join(self, other: "Backlog", tasks: int) -> None:
-        """With so many of the other's tasks, which are as they are on the average."""
-        whole = other.tasks
-        for kind, part in other.by_kind.items() if tasks else ():
-            share = tasks / whole
+    def join(self, other: "Backlog", share: float = 1.0) -> None:
+        """With all of the other's tasks, or with a share of each kind."""
+        for kind, part in other.by_kind.items() if share else ():
             self._sum(kind, part.tasks * share, part.prompt_tokens * share, part.limit * share)
 
     def parts(self) -> Iterator[tuple[TaskSize, float]]:
@@ -85,6 +73,55 @@ class Backlog:
         part.limit += limit
         if not part.tasks:
             del self.by_kind[kind]
+
+
+_BLOCK_BITS = 6
+
+
+@dataclass(slots=True)
+class _Block:
+    """Those whose arrivals have all but the last bits in common."""
+
+    whole: Backlog = field(default_factory=Backlog)
+    sizes: dict[int, TaskSize] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Line:
+    """Tasks in the order of their arrival, which is a number of its own for each."""
+
+    whole: Backlog = field(default_factory=Backlog)
+    _blocks: dict[int, _Block] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
+
+    def add(self, arrival: int, size: TaskSize) -> None:
+        block = self._blocks.setdefault(arrival >> _BLOCK_BITS, _Block())
+        block.sizes[arrival] = size
+        block.whole.add(size)
+        self.whole.add(size)
+
+    def remove(self, arrival: int) -> None:
+        number = arrival >> _BLOCK_BITS
+        block = self._blocks[number]
+        size = block.sizes.pop(arrival)
+        block.whole.add(size, -1)
+        self.whole.add(size, -1)
+        if not block.sizes:
+            del self._blocks[number]
+
+    def before(self, arrival: int) -> Backlog:
+        """Those that came earlier."""
+        found, last = Backlog(), arrival >> _BLOCK_BITS
+        for number, block in self._blocks.items():
+            if number < last:
+                found.join(block.whole)
+        if last in self._blocks:
+            for came, size in self._blocks[last].sizes.items():
+                if came < arrival:
+                    found.add(size)
+        return found
 
 
 def _kind(size: TaskSize) -> int:

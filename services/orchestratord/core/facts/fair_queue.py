@@ -123,10 +123,6 @@ class FairQueue:
     def in_lane(self, lane: Hashable) -> int:
         return sum(len(lanes[lane]) for lanes in self._lanes.values() if lane in lanes)
 
-    def earlier(self, app: str, arrival: int) -> Iterator[str]:
-        """The app's own tasks that came before this arrival; linear, for reports."""
-        return (task_id for turn in self._lanes.get(app, {}).values() for came, task_id in turn if came < arrival)
-
     def _waiting(self) -> Iterator[tuple[int, str]]:
         return (entry for lanes in self._lanes.values() for turn in lanes.values() for entry in turn)
 
