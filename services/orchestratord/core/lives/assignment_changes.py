@@ -77,7 +77,7 @@ def _complete(state: BrainState, event: AssignmentSet) -> Assignment:
         draft,
         model=draft.model if is_of_file or not draft.model else state.catalog.get(draft.model).name,
         places=tuple(_place(state.fleet, target, may_wait=is_of_file) for target in draft.targets),
-        created_at_ms=event.at_ms,
+        created_at_ms=event.at_ms or state.ms_now,  # the settings file says no time
     )
     return rule if rule.assignment_id else replace(rule, assignment_id=state.assignments.id_for(rule))
 
