@@ -81,7 +81,7 @@ def _evicted(worker: Evicted) -> str:
 def _exclusions(record: DecisionRecord) -> Iterator[str]:
     """What removed the others: one by one with the reasons, as far as they are known, or counted."""
     removed = [candidate for candidate in record.candidates if candidate.filtered_by]
-    told = _once([rest for candidate in removed if (rest := _beside(record.why, candidate)) is not None])
+    told = _once([left for candidate in removed if (left := _beside(record.why, candidate)) is not None])
     if not told and record.why:
         return
     if not told:
