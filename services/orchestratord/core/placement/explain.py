@@ -97,7 +97,9 @@ def _workers(state: BrainState, request: LoadRequest, task: TaskRequest, waiting
     start = None if is_held else prediction.predict_start(state, request.lane, ahead)
 
     def wait(worker: Worker, own_ms: float) -> tuple[Term, ...]:
-        """The tasks before it are taken to be such as it is, where nothing better is known."""
+        """Where nothing better is known, the tasks before it are taken to be such as it is, and no shorter than what runs
+        has been until now.
+        """
         if worker.takes_runs and not is_held:
             return (NO_WAIT,)
         load = (_rest_of_load(state, worker),) if worker.state is WorkerState.STARTING else ()
@@ -105,7 +107,8 @@ def _workers(state: BrainState, request: LoadRequest, task: TaskRequest, waiting
         if start is not None and free is not None:
             return *load, Term("queue", max(start.mean, free.mean) - total_ms(load))
         rounds = ahead.tasks // worker.slots + (0 if load else 1)
-        return *load, Term("queue", own_ms * rounds, is_guess=rounds > 0)
+        ran_ms = min((1000 * (state.now - state.attempts[one].began_at) for one in worker.attempts), default=0.0)
+        return *load, Term("queue", max(own_ms, ran_ms) * rounds, is_guess=rounds > 0)
 
     return weigh(query, Tally(query, with_details=True), serving, task, wait)
 
