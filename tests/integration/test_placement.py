@@ -95,7 +95,7 @@ async def test_a_pin_that_could_never_be_met_is_refused_with_what_it_needs(syste
     request = catalog_service_pb2.RegisterModelRequest(model=spec)
     answer = await call(system.catalog.RegisterModel, request, timeout_s=CALL_S)
     (warning,) = answer.warnings
-    assert warning.startswith("'big.pin' (big only on garage/RTX 3090): model 'big' needs about 30720 MiB")
+    assert warning.startswith("'big.pin' (big only on garage/RTX 3090): model 'big' needs 30720 MiB (its vram_claim)")
 
 
 @pytest.mark.req("ORCH-1012")

@@ -97,8 +97,8 @@ def _workers(state: BrainState, request: LoadRequest, task: TaskRequest, waiting
     start = None if is_held else prediction.predict_start(state, request.lane, ahead)
 
     def wait(worker: Worker, own_ms: float) -> tuple[Term, ...]:
-        """Where nothing better is known, the tasks before it are taken to be such as it is, and no shorter than what runs
-        has been until now.
+        """Where nothing better is known, the tasks before it are taken to be such as it is, and no shorter than what
+        runs has been until now.
         """
         if worker.takes_runs and not is_held:
             return (NO_WAIT,)
