@@ -65,6 +65,17 @@ def test_another_node_may_have_it() -> None:
     assert (record.outcome, record.candidates[0].node_id) == (Outcome.CHOSEN, "attic")
 
 
+def test_a_file_that_one_node_does_not_have_is_not_why_it_fits_nowhere() -> None:
+    driver = brain(lost=LOST)
+    driver.add_node("attic", gpu("GPU-attic", total_mib=8_000))
+    missing(driver, node_id="attic")
+    driver.add_node("garage", gpu(total_mib=12_000))
+    driver.handle(events.ModelStaged("garage", LOST, 40_000))
+    told = sentence(explain(driver.state, "lost", "", 0, 0), is_dry_run=True)
+    assert told.startswith("can't be placed: model 'lost' needs about ")
+    assert f"attic excluded: it could not be loaded there: {WHY}" in told
+
+
 def test_a_node_that_is_only_busy_has_said_nothing_of_the_file() -> None:
     driver = brain(lost=LOST)
     driver.add_node()

@@ -23,7 +23,7 @@ from orchestratord.core.placement.filters import CONTEXT, too_many_tokens
 from orchestratord.core.placement.load_planning import Outlook, may_ever_fit, outlook
 from orchestratord.core.placement.needs import least_mib, told_need, ways_to_less
 from orchestratord.core.placement.query import LoadRequest
-from orchestratord.core.placement.tally import NO_ROOM
+from orchestratord.core.placement.tally import NO_ROOM, TOO_SMALL
 from orchestratord.core.state import BrainState
 
 _RETRY_AFTER_MS = 1000
@@ -228,7 +228,8 @@ def _standing(
         return Standing(promises.unavailable(state, model.name, looked.promise))
     failure = next(iter(failures.values()), None)
     if failure is not None and (not found.away or failure.reason not in _OF_THE_NODE):
-        return Standing(failure)
+        is_beside_it = failure.reason is Reason.MODEL_FILE_MISSING and _is_too_large(model, looked, found)
+        return Standing(_never(state, model, looked, found) if is_beside_it else failure)
     if found.away:
         return Standing(_away(model.name, looked, found.away), _wait_of(found.away))
     return Standing(_never(state, model, looked, found))
@@ -300,6 +301,11 @@ def _never(state: BrainState, model: Model, looked: Outlook, found: Survey) -> T
         return TaskError(Reason.NO_DEVICE, f"{message}; see `llorch gpus`")
     has_device = any(node.devices for node in state.fleet.nodes.values())
     return TaskError(Reason.MODEL_FITS_NO_DEVICE, _not_so_many(model)) if has_device else None
+
+
+def _is_too_large(model: Model, looked: Outlook, found: Survey) -> bool:
+    """For every place, so that a file which some nodes do not have changes nothing."""
+    return bool(looked.decision.removed.get(TOO_SMALL)) and found.largest.mib < least_mib(model)
 
 
 def _fits_nowhere(model: Model, decision: Decision, needed_mib: int, largest: Largest) -> str:

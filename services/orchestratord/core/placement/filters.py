@@ -93,7 +93,7 @@ def _did_fail(query: Query, site: Site) -> bool:
 
 def _why_it_failed(query: Query, site: Site) -> str:
     failure = query.state.refusals.get(query.model.name, {}).get(site.node.node_id)
-    return f"loading it there failed{f': {failure.message}' if failure else ''}"
+    return f"it could not be loaded there{f': {failure.message}' if failure else ''}"
 
 
 def _does_not_answer(_: Query, site: Site) -> bool:

@@ -170,7 +170,7 @@ def test_why_a_load_failed_is_told_once_beside_where_it_was_tried(scene: Scene) 
     scene.state.refusals["coder"] = {"garage": failure}
     told = said(scene)
     assert told.count(failure.message) == 1
-    assert told.endswith("of garage excluded: loading it there failed")
+    assert told.endswith("of garage excluded: it could not be loaded there")
 
 
 def test_what_can_not_be_says_why(scene: Scene) -> None:

@@ -46,7 +46,7 @@ def test_a_node_where_loading_it_failed() -> None:
     scene = scene_with()
     scene.state.refusals["coder"] = {"garage": TaskError(Reason.MODEL_LOAD_FAILED, "no such tensor")}
     found = removed_by(scene, excluded_nodes=frozenset({"garage"}))
-    assert found[SMALL.device_id] == ("load_failed", "loading it there failed: no such tensor")
+    assert found[SMALL.device_id] == ("load_failed", "it could not be loaded there: no such tensor")
 
 
 def test_a_device_that_does_not_answer() -> None:
