@@ -54,8 +54,8 @@ def view(state: BrainState, model: Model, names: Sequence[str] = ()) -> ModelVie
     engines = [worker.engine for worker in workers if worker.state is WorkerState.READY and worker.engine]
     offered = min((engine.context_per_slot for engine in engines), default=model.known_context)
     refusals = state.refusals.get(model.name, {})
-    problems = [f"{node_id}: {failure.message}" for node_id, failure in islice(refusals.items(), PROBLEMS_TOLD)]
-    return ModelView(model, offered, len(engines), names, problems)
+    problems = (f"{node_id}: {failure.message}" for node_id, failure in islice(refusals.items(), PROBLEMS_TOLD))
+    return ModelView(model, offered, len(engines), names, tuple(problems))
 
 
 def context(state: BrainState, model: Model, trained: int) -> int | None:

@@ -48,7 +48,7 @@ def test_what_is_not_there_is_shown_and_explained_as_that() -> None:
     driver = brain(lost=LOST)
     driver.add_node()
     missing(driver)
-    assert views.view(driver.state, driver.state.catalog.get("lost")).problems == [f"garage: {WHY}"]
+    assert views.view(driver.state, driver.state.catalog.get("lost")).problems == (f"garage: {WHY}",)
     record = explain(driver.state, "lost", "", 0, 0)
     assert record.outcome is Outcome.REFUSED
     assert sentence(record, is_dry_run=True).startswith(f"can't be placed: {WHY}")
