@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from llorch.counted import counted
 from llorch.worker_state import WorkerState
+from orchestratord.core.facts.contexts import contexts_to_try
 from orchestratord.core.facts.decision import Candidate, Decision, DecisionRecord, Outcome, Term, total_ms
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.model import Model
@@ -57,7 +58,7 @@ def _load_request(state: BrainState, model: Model, lane: Lane, prompt_tokens: in
     return LoadRequest(
         model=model,
         lane=lane,
-        context=_context(state, model, lane),
+        context=_context(state, model, lane, prompt_tokens),
         excluded_nodes=frozenset(state.refusals.get(model.name, ())),
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
@@ -154,7 +155,9 @@ def _both(decision: Decision, other: Decision, of_workers: tuple[Candidate, ...]
     )
 
 
-def _context(state: BrainState, model: Model, lane: Lane) -> int:
-    """Less than asked for, where nothing else would fit."""
-    plan = outlook(state, model, lane).plan
-    return plan.context if plan else model.context
+def _context(state: BrainState, model: Model, lane: Lane, prompt_tokens: int) -> int:
+    """Less than asked for, where nothing else would fit; the least that the prompt lets it be, where nothing fits."""
+    looked = outlook(state, model, lane)
+    if looked.plan is not None or looked.waits:
+        return looked.plan.context if looked.plan else model.context
+    return min(context for context in contexts_to_try(model) if context > prompt_tokens or context == model.context)

@@ -6,6 +6,7 @@ import pytest
 
 from llorch.assignment_mode import Mode
 from llorch.errors import NotFound, Reason
+from llorch.split_mode import SplitMode
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.rules import Wishes
@@ -171,6 +172,15 @@ def test_why_a_load_failed_is_told_once_beside_where_it_was_tried(scene: Scene) 
     told = said(scene)
     assert told.count(failure.message) == 1
     assert told.endswith("of garage excluded: it could not be loaded there")
+
+
+def test_what_a_model_needs_is_the_same_for_each_place_and_for_all(scene: Scene) -> None:
+    """Its context is left open, so that the least counts."""
+    model = scene.model("open", 90 * GIB)
+    model.spec = replace(model.spec, vram_claim_mib=None, split=SplitMode.NONE)
+    told = said(scene, "open")
+    needed = told.partition("needs about ")[2].partition(" MiB with context 2048, the least that is tried,")[0]
+    assert f"GPU 0 (RTX 3090) of garage excluded: needs {needed} MiB, RTX 3090 has 24576 MiB when empty" in told
 
 
 def test_what_can_not_be_says_why(scene: Scene) -> None:
