@@ -44,7 +44,7 @@ class Answer:
     engine: str
     tokens_out: int
     queue_ms: int
-    first_token_ms: int
+    first_token_ms: int | None
     decode_time_ms: int
 
     @property
@@ -162,7 +162,7 @@ def answer_from_json(placed: dict[str, Any], end: dict[str, Any]) -> Answer:
         engine=f"{placed['engine']} {placed['engine_version']}",
         tokens_out=end["tokens_out"],
         queue_ms=end["queue_ms"],
-        first_token_ms=end["first_token_ms"],
+        first_token_ms=end.get("first_token_ms"),
         decode_time_ms=end["decode_time_ms"],
     )
 

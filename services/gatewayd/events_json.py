@@ -8,7 +8,7 @@ nothing to say:
     token      t i n choice? reasoning? tool_call? logprobs?     i: index of the first of n tokens
     metrics    queue_depth on_time_probability? tokens_per_second kv_warm_tokens
     narration  text
-    end        finish_reason stop_string? tokens_in tokens_out cached_tokens queue_ms first_token_ms
+    end        finish_reason stop_string? tokens_in tokens_out cached_tokens queue_ms first_token_ms?
                decode_time_ms receipt? choices?                  choices: where there are several
     error      code message retryable retry_after_ms?
 
@@ -109,7 +109,8 @@ def _end(event: task_event_pb2.TaskEvent) -> Json:
     end = event.end
     shown: Json = {"type": "end", **_choice(end.choices[0] if end.choices else task_event_pb2.ChoiceEnd())}
     for field in ("tokens_in", "tokens_out", "cached_tokens", "queue_ms", "first_token_ms", "decode_time_ms"):
-        shown[field] = getattr(end, field)
+        if field != "first_token_ms" or end.first_token_ms:  # 0 of an earlier orchestrator: there was no token
+            shown[field] = getattr(end, field)
     if end.HasField("receipt"):
         shown["receipt"] = message_to_dict(end.receipt)
     if len(end.choices) > 1:

@@ -6,10 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from llama_orch.v2 import (
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    model_pb2,
+    placement_service_pb2,
+    placement_service_pb2_grpc,
+)
 from llorch.exception_groups import root_of
+from llorch.rpc.client import call
 from llorch.settings import SettingsError
 from orchestratord import app
 from orchestratord.settings import OrchestratorSettings
+from support.whole_system import CALL_S, gguf, wait_until, whole_system
 
 RIGHT = """
 [models.coder]
@@ -41,6 +50,33 @@ async def start(folder: Path, text: str) -> None:
 async def test_places_of_machines_that_are_not_there_yet_are_no_hindrance(tmp_path: Path) -> None:
     for _ in range(2):
         await start(tmp_path, RIGHT)
+
+
+async def test_a_file_that_no_machine_has_is_told_before_it_is_asked_for(tmp_path: Path) -> None:
+    config = tmp_path / "llama-orch.toml"
+    there, lost = gguf(tmp_path), tmp_path / "nope.gguf"
+    config.write_text(f'[models.lost]\nsource = "file:{lost}"\n[models.there]\nsource = "file:{there}"\n')
+    async with whole_system(tmp_path, config=config) as system:
+        catalog = catalog_service_pb2_grpc.CatalogServiceStub(system.channel)
+
+        async def shown(name: str) -> model_pb2.Model:
+            request = catalog_service_pb2.GetModelRequest(model=name)
+            return (await call(catalog.GetModel, request, timeout_s=CALL_S)).model
+
+        async def has_looked() -> bool:
+            return bool((await shown("lost")).problems) and (await shown("there")).HasField("size_mib")
+
+        await wait_until(has_looked)
+        (problem,) = (await shown("lost")).problems
+        assert problem.startswith("garage: ")
+        assert not (await shown("there")).problems
+        placement = placement_service_pb2_grpc.PlacementServiceStub(system.channel)
+        request = placement_service_pb2.ExplainPlacementRequest(model="lost")
+        told = (await call(placement.ExplainPlacement, request, timeout_s=CALL_S)).decision.summary
+        assert told.startswith(f"can't be placed: {problem.removeprefix('garage: ')}")
+        assert not (await system.state()).load_failures
+        listed = {one["id"]: one["created"] for one in (await system.http.get("/v1/models")).json()["data"]}
+        assert listed["lost"] == listed["there"] > 0
 
 
 CONTRADICTION = """

@@ -192,7 +192,7 @@ REQUEST = TaskRequest(
         (Place("garage", ("GPU-1",), "fast"),), (Place("attic"),), (Place("cellar"),), ("GPU-1",), fallback=True,
         above_rules=True,
     ),
-    deterministic=True,
+    deterministic=True, fills_limit=True,
 )  # fmt: skip
 
 PROMISE = Promise(Fingerprint("9f86d0", ("RTX 3090", "llama_cpp 0.3.36")), ("cuda RTX 3090", "cuda RTX 3060"), 8192)

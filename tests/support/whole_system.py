@@ -108,6 +108,7 @@ class OrchestratorLives:
     queue_capacity: int
     auth: Mapping[str, object] = field(default_factory=dict)
     drain_s: float = 0
+    config: Path | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -134,6 +135,7 @@ class OrchestratorLives:
                 "drain_s": self.drain_s,
                 "package_models": False,
                 "queue_capacity": self.queue_capacity,
+                "config": self.config,
                 **self.auth,
             }
         )
@@ -166,15 +168,17 @@ async def whole_system(
     token: str | None = None,
     auth_optional: bool = False,
     allowed_host: Sequence[str] = (),
+    config: Path | None = None,
     **pool_manager: object,
 ) -> AsyncIterator[WholeSystem]:
     """A system with the model `sim`, whose file only looks like one, on the node `garage`. `pool_manager`: settings of
-    that one. All daemons have the token, and it is shown by the client that the test gets.
+    that one. All daemons have the token, and it is shown by the client that the test gets. `config` is the settings
+    file of the orchestrator.
     """
     stop = asyncio.Event()
     auth = {"token": token, "auth_optional": auth_optional}
     async with asyncio.TaskGroup() as daemons:
-        lives = OrchestratorLives(daemons, folder, queue_capacity, auth)
+        lives = OrchestratorLives(daemons, folder, queue_capacity, auth, config=config)
         try:
             orchestrator = await lives.begin("127.0.0.1:0")
             await _start(

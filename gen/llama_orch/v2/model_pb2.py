@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from llama_orch.v2 import worker_pb2 as llama__orch_dot_v2_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19llama_orch/v2/model.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1allama_orch/v2/worker.proto\"\xd7\x02\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x14\n\x07\x63ontext\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05slots\x18\x05 \x01(\rH\x01\x88\x01\x01\x12,\n\ncache_type\x18\x06 \x01(\x0e\x32\x18.llama_orch.v2.CacheType\x12\'\n\x05split\x18\x07 \x01(\x0e\x32\x18.llama_orch.v2.SplitMode\x12\x14\n\x0csplit_shares\x18\x08 \x03(\x02\x12\x1b\n\x0eidle_unload_ms\x18\t \x01(\rH\x02\x88\x01\x01\x12\x1b\n\x0evram_claim_mib\x18\n \x01(\rH\x03\x88\x01\x01\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\tB\n\n\x08_contextB\x08\n\x06_slotsB\x11\n\x0f_idle_unload_msB\x11\n\x0f_vram_claim_mib\"\xaf\x03\n\x05Model\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.llama_orch.v2.ModelSpec\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.llama_orch.v2.ModelState\x12\x15\n\x08size_mib\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\r\x12\x15\n\rworkers_ready\x18\x06 \x01(\r\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07origins\x18\x08 \x03(\x0b\x32!.llama_orch.v2.Model.OriginsEntry\x12\x12\n\nprovenance\x18\t \x01(\t\x12\r\n\x05names\x18\n \x03(\t\x12\x16\n\tgenerates\x18\x0b \x01(\x08H\x01\x88\x01\x01\x1aJ\n\x0cOriginsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0e\x32\x1a.llama_orch.v2.ValueOrigin:\x02\x38\x01\x42\x0b\n\t_size_mibB\x0c\n\n_generates*Z\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_STATE_ACTIVE\x10\x01\x12\x17\n\x13MODEL_STATE_RETIRED\x10\x02*g\n\tSplitMode\x12\x1a\n\x16SPLIT_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSPLIT_MODE_AUTO\x10\x01\x12\x14\n\x10SPLIT_MODE_LAYER\x10\x02\x12\x13\n\x0fSPLIT_MODE_NONE\x10\x03*\xbc\x01\n\x0bValueOrigin\x12\x1c\n\x18VALUE_ORIGIN_UNSPECIFIED\x10\x00\x12\x18\n\x14VALUE_ORIGIN_DEFAULT\x10\x01\x12\x15\n\x11VALUE_ORIGIN_FILE\x10\x02\x12\x15\n\x11VALUE_ORIGIN_CALL\x10\x03\x12\x18\n\x14VALUE_ORIGIN_PACKAGE\x10\x04\x12\x16\n\x12VALUE_ORIGIN_MODEL\x10\x05\x12\x15\n\x11VALUE_ORIGIN_NODE\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19llama_orch/v2/model.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1allama_orch/v2/worker.proto\"\xd7\x02\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x14\n\x07\x63ontext\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05slots\x18\x05 \x01(\rH\x01\x88\x01\x01\x12,\n\ncache_type\x18\x06 \x01(\x0e\x32\x18.llama_orch.v2.CacheType\x12\'\n\x05split\x18\x07 \x01(\x0e\x32\x18.llama_orch.v2.SplitMode\x12\x14\n\x0csplit_shares\x18\x08 \x03(\x02\x12\x1b\n\x0eidle_unload_ms\x18\t \x01(\rH\x02\x88\x01\x01\x12\x1b\n\x0evram_claim_mib\x18\n \x01(\rH\x03\x88\x01\x01\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\tB\n\n\x08_contextB\x08\n\x06_slotsB\x11\n\x0f_idle_unload_msB\x11\n\x0f_vram_claim_mib\"\xc1\x03\n\x05Model\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.llama_orch.v2.ModelSpec\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.llama_orch.v2.ModelState\x12\x15\n\x08size_mib\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\r\x12\x15\n\rworkers_ready\x18\x06 \x01(\r\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07origins\x18\x08 \x03(\x0b\x32!.llama_orch.v2.Model.OriginsEntry\x12\x12\n\nprovenance\x18\t \x01(\t\x12\r\n\x05names\x18\n \x03(\t\x12\x16\n\tgenerates\x18\x0b \x01(\x08H\x01\x88\x01\x01\x12\x10\n\x08problems\x18\x0c \x03(\t\x1aJ\n\x0cOriginsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0e\x32\x1a.llama_orch.v2.ValueOrigin:\x02\x38\x01\x42\x0b\n\t_size_mibB\x0c\n\n_generates*Z\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_STATE_ACTIVE\x10\x01\x12\x17\n\x13MODEL_STATE_RETIRED\x10\x02*g\n\tSplitMode\x12\x1a\n\x16SPLIT_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSPLIT_MODE_AUTO\x10\x01\x12\x14\n\x10SPLIT_MODE_LAYER\x10\x02\x12\x13\n\x0fSPLIT_MODE_NONE\x10\x03*\xbc\x01\n\x0bValueOrigin\x12\x1c\n\x18VALUE_ORIGIN_UNSPECIFIED\x10\x00\x12\x18\n\x14VALUE_ORIGIN_DEFAULT\x10\x01\x12\x15\n\x11VALUE_ORIGIN_FILE\x10\x02\x12\x15\n\x11VALUE_ORIGIN_CALL\x10\x03\x12\x18\n\x14VALUE_ORIGIN_PACKAGE\x10\x04\x12\x16\n\x12VALUE_ORIGIN_MODEL\x10\x05\x12\x15\n\x11VALUE_ORIGIN_NODE\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_ORIGINSENTRY']._loaded_options = None
   _globals['_MODEL_ORIGINSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELSTATE']._serialized_start=885
-  _globals['_MODELSTATE']._serialized_end=975
-  _globals['_SPLITMODE']._serialized_start=977
-  _globals['_SPLITMODE']._serialized_end=1080
-  _globals['_VALUEORIGIN']._serialized_start=1083
-  _globals['_VALUEORIGIN']._serialized_end=1271
+  _globals['_MODELSTATE']._serialized_start=903
+  _globals['_MODELSTATE']._serialized_end=993
+  _globals['_SPLITMODE']._serialized_start=995
+  _globals['_SPLITMODE']._serialized_end=1098
+  _globals['_VALUEORIGIN']._serialized_start=1101
+  _globals['_VALUEORIGIN']._serialized_end=1289
   _globals['_MODELSPEC']._serialized_start=106
   _globals['_MODELSPEC']._serialized_end=449
   _globals['_MODEL']._serialized_start=452
-  _globals['_MODEL']._serialized_end=883
-  _globals['_MODEL_ORIGINSENTRY']._serialized_start=782
-  _globals['_MODEL_ORIGINSENTRY']._serialized_end=856
+  _globals['_MODEL']._serialized_end=901
+  _globals['_MODEL_ORIGINSENTRY']._serialized_start=800
+  _globals['_MODEL_ORIGINSENTRY']._serialized_end=874
 # @@protoc_insertion_point(module_scope)

@@ -239,6 +239,7 @@ class Model(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
     GENERATES_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     state: Global___ModelState.ValueType
     """Whether it takes tasks."""
     size_mib: _builtins.int
@@ -273,6 +274,12 @@ class Model(_message.Message):
         for it. Without those by which that app means another model.
         """
 
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why machines could not load it, or did not find its file, when they last looked; empty where nothing is known to be
+        wrong.
+        """
+
     def __init__(
         self,
         *,
@@ -287,10 +294,11 @@ class Model(_message.Message):
         provenance: _builtins.str = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
         generates: _builtins.bool | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_generates", b"_generates", "_size_mib", b"_size_mib", "create_time", b"create_time", "generates", b"generates", "size_mib", b"size_mib", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generates", b"_generates", "_size_mib", b"_size_mib", "context", b"context", "create_time", b"create_time", "digest", b"digest", "generates", b"generates", "names", b"names", "origins", b"origins", "provenance", b"provenance", "size_mib", b"size_mib", "spec", b"spec", "state", b"state", "workers_ready", b"workers_ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generates", b"_generates", "_size_mib", b"_size_mib", "context", b"context", "create_time", b"create_time", "digest", b"digest", "generates", b"generates", "names", b"names", "origins", b"origins", "problems", b"problems", "provenance", b"provenance", "size_mib", b"size_mib", "spec", b"spec", "state", b"state", "workers_ready", b"workers_ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__generates: _TypeAlias = _typing.Literal["generates"]  # noqa: Y015
     _WhichOneofArgType__generates: _TypeAlias = _typing.Literal["_generates", b"_generates"]  # noqa: Y015

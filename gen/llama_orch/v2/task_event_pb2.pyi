@@ -483,7 +483,7 @@ class End(_message.Message):
     queue_ms: _builtins.int
     """Time from admission to the start of the last attempt, in ms; to the end of a task that never started."""
     first_token_ms: _builtins.int
-    """Time from admission to the first token, in ms; 0 if there was none."""
+    """Time from admission to the first token, in ms; absent if there was none."""
     decode_time_ms: _builtins.int
     """Time from the first token to the end, in ms; 0 if there was none."""
     @_builtins.property
@@ -502,15 +502,17 @@ class End(_message.Message):
         tokens_out: _builtins.int = ...,
         cached_tokens: _builtins.int = ...,
         queue_ms: _builtins.int = ...,
-        first_token_ms: _builtins.int = ...,
+        first_token_ms: _builtins.int | None = ...,
         decode_time_ms: _builtins.int = ...,
         receipt: Global___DeterminismReceipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "first_token_ms", b"first_token_ms", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "choices", b"choices", "decode_time_ms", b"decode_time_ms", "first_token_ms", b"first_token_ms", "queue_ms", b"queue_ms", "receipt", b"receipt", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "cached_tokens", b"cached_tokens", "choices", b"choices", "decode_time_ms", b"decode_time_ms", "first_token_ms", b"first_token_ms", "queue_ms", b"queue_ms", "receipt", b"receipt", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__first_token_ms: _TypeAlias = _typing.Literal["first_token_ms"]  # noqa: Y015
+    _WhichOneofArgType__first_token_ms: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_ms) -> _WhichOneofReturnType__first_token_ms | None: ...
 
 Global___End: _TypeAlias = End  # noqa: Y015
 

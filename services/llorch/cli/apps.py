@@ -7,6 +7,7 @@ import typer
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.option_flag import option_flag
 from llorch.cli.output import AsJson, as_data, note, print_json, print_rows
+from llorch.counted import counted
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.options.app import APP
 
@@ -149,7 +150,7 @@ def _notes(one: "app_pb2.App") -> list[str]:
     """Its limits, and its names for models."""
     notes = [f"{name} is {model}" for name, model in sorted(one.models.items())]
     if one.max_concurrent_tasks:
-        notes.append(f"{one.max_concurrent_tasks} tasks at once")
+        notes.append(f"{counted(one.max_concurrent_tasks, 'task')} at once")
     if one.max_tokens_per_minute:
         notes.append(f"{one.max_tokens_per_minute} tokens a minute")
     return notes

@@ -93,7 +93,7 @@ def _print_decision(decision: "decision_pb2.DecisionLog") -> None:
     rows = [(place.where, _total(place), *_terms(place, names)) for place in places]
     print_table(("PLACE", ">SECONDS", *(f">{name.upper()}" for name in names)), rows)
     if any(term.guess for place in places for term in place.score):
-        note(f"{_GUESS} was never measured there: it is guessed from the size of the model, to put places in an order.")
+        note(f"{_GUESS} is a guess, to put places in an order: it is not known, or was never measured there.")
 
 
 def _terms(place: "decision_pb2.PlacementCandidate", names: list[str]) -> list[str]:

@@ -145,7 +145,7 @@ def _notes(model: "model_pb2.Model", state: "fleet_service_pb2.State") -> list[s
         for worker in state.workers
         if worker.spec.model == model.spec.name and worker.state == worker_pb2.WORKER_STATE_READY
     ]
-    return [*loaded, model.provenance or model.spec.source]
+    return [*loaded, *model.problems, model.provenance or model.spec.source]
 
 
 def _print_model(model: "model_pb2.Model") -> None:
@@ -166,6 +166,7 @@ def _print_model(model: "model_pb2.Model") -> None:
     if model.digest:
         rows.append(("sha256", model.digest, ""))
     rows.append(("ready workers", str(model.workers_ready), ""))
+    rows += [("problem", problem, "") for problem in model.problems]
     print_table(("", "", ""), rows)
 
 

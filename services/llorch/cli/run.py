@@ -184,7 +184,7 @@ def _summary(model: str, place: "Placed | None", end: "End") -> str:
         model,
         f"{end.tokens_out} tokens",
         f"{speed:.1f} tokens/s" if speed is not None else "",
-        f"first token {end.first_token_ms} ms",
+        f"first token {end.first_token_ms} ms" if end.first_token_ms is not None else "",
         f"queued {end.queue_ms} ms",
         end.finish_reason.value,
     ]

@@ -125,7 +125,7 @@ def _end(message: task_event_pb2.TaskEvent, end: task_event_pb2.End) -> events.E
         tokens_out=end.tokens_out,
         cached_tokens=end.cached_tokens,
         queue_ms=end.queue_ms,
-        first_token_ms=end.first_token_ms,
+        first_token_ms=_optional(end, "first_token_ms") or None,  # 0 of earlier orchestrators: none
         decode_time_ms=end.decode_time_ms,
         receipt=_receipt(end.receipt) if end.HasField("receipt") else None,
     )

@@ -163,7 +163,9 @@ class DeterminismReceipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """The task ended with an answer, or was cancelled. `receipt` is there for deterministic tasks."""
+    """The task ended with an answer, or was cancelled. `receipt` is there for deterministic tasks, `first_token_ms`
+    where there was a token.
+    """
 
     task_id: str
     cursor: str
@@ -172,7 +174,7 @@ class End:
     tokens_out: int
     cached_tokens: int
     queue_ms: int
-    first_token_ms: int
+    first_token_ms: int | None
     decode_time_ms: int
     receipt: DeterminismReceipt | None
 

@@ -52,7 +52,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
         return pb2.SubmitTaskResponse(
             task_id=task.task_id,
             correlation_id=current_call().correlation_id,
-            queue_position=queue.position(task.task_id) if waits else 0,
+            queue_position=queue.before(task.task_id).tasks if waits else 0,
             predicted_start_ms=task.predicted_start_ms if waits else 0,
         )
 

@@ -79,6 +79,7 @@ def to_proto(view: ModelView) -> model_pb2.Model:
         origins={_FIELD_NAMES.get(value, value): _ORIGINS.to_proto(model.origin_of(value)) for value in VALUES},
         provenance=model.provenance,
         names=view.names,
+        problems=view.problems,
         generates=None if model.facts is None else Work.GENERATE in works_of(model.facts),
     )
 

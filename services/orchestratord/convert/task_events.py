@@ -140,7 +140,7 @@ def _end(ending: TaskEnd, log: OutputLog) -> task_event_pb2.End:
         tokens_out=sum(choice.tokens_out for choice in choices),
         cached_tokens=result.cached_tokens,
         queue_ms=ending.queue_ms,
-        first_token_ms=ending.first_token_ms,
+        first_token_ms=ending.first_token_ms or None,  # 0 in what is stored: there was none
         decode_time_ms=result.decode_ms,
         receipt=task_event_pb2.DeterminismReceipt.FromString(result.receipt) if result.receipt else None,
     )
@@ -162,6 +162,6 @@ def _stopped(ending: Stopped, log: OutputLog) -> task_event_pb2.End:
         tokens_out=sum(choice.tokens_out for choice in choices),
         cached_tokens=ending.cached_tokens,
         queue_ms=ending.queue_ms,
-        first_token_ms=ending.first_token_ms,
+        first_token_ms=ending.first_token_ms or None,  # 0 in what is stored: there was none
         decode_time_ms=ending.decode_ms,
     )

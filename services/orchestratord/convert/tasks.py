@@ -72,6 +72,7 @@ def to_request(
         durable=durable,
         prompt_tokens=guess_prompt_tokens(sum(map(len, _texts(spec, work))), len(spec.generate.chat.messages)),
         max_tokens=_most_tokens(spec, work),
+        fills_limit=_fills_limit(spec.generate),
         choices=spec.generate.n if spec.generate.HasField("n") else 1,
         session_budget=to_budget(spec.session_budget) if spec.HasField("session_budget") else None,
         wishes=to_wishes(spec.placement) if spec.HasField("placement") else None,
@@ -119,6 +120,12 @@ def _most_tokens(spec: task_pb2.TaskSpec, work: Work) -> int | None:
     if work is not Work.GENERATE:
         return 0
     return spec.generate.max_tokens if spec.generate.HasField("max_tokens") else None
+
+
+def _fills_limit(spec: task_pb2.GenerateWork) -> bool:
+    """Whether nothing but its limit ends an answer. A constraint, that of tools among them, ends it where it can."""
+    may_end = spec.stop or spec.stop_token_ids or spec.HasField("output_constraint") or spec.chat.tools
+    return spec.ignore_eos and spec.HasField("max_tokens") and not may_end
 
 
 def _run(spec: task_pb2.TaskSpec, work: Work, seed: int) -> run_pb2.RunSpec:

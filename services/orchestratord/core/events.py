@@ -64,7 +64,7 @@ class ReaderLeft:
 
 @dataclass(frozen=True, slots=True)
 class ModelRegistered(Command[Model]):
-    """Answered with the merged model. `at_ms` is in milliseconds since 1970."""
+    """Answered with the merged model. `at_ms` is in milliseconds since 1970; 0 = now, by the brain's clock."""
 
     spec: ModelSpec
     origin: Origin

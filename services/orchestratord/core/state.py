@@ -114,6 +114,11 @@ class BrainState:
         """A time of the brain's clock by the machine's."""
         return self.clock_began_ms + at * 1000
 
+    @property
+    def ms_now(self) -> int:
+        """By the machine's clock."""
+        return round(self.ms_since_1970(self.now))
+
     def time_of(self, ms_since_1970: float) -> float:
         """A time of the machine's clock by the brain's; now, for one that has passed."""
         return max(self.now, (ms_since_1970 - self.clock_began_ms) / 1000)

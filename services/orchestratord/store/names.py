@@ -169,6 +169,7 @@ SHAPES = (
             "overrides",
             "work",
             "deterministic",
+            "fills_limit",
         ),
     ),
     Shape(Promise, ("fingerprint", "cards", "context")),
@@ -235,6 +236,7 @@ CHANGES: tuple[Change, ...] = (
     added(4, DecisionRecord, why=""),
     Change(5, TaskError, _forget_what_the_reason_says),
     added(5, Stopped, tokens_in=0, cached_tokens=0, decode_ms=0),
+    added(6, TaskRequest, fills_limit=False),
 )
 """By format, the earliest first. An entry that was released stays as it is."""
 

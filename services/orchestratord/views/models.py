@@ -2,22 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.model import Model
 from orchestratord.core.state import BrainState
 
+PROBLEMS_TOLD = 8
+"""Of one model: a fleet may have many nodes without its file."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
     """`context` is what one request may use of the workers that are ready, else of those to come; None: not known.
-    `names` are those that the caller may use for it.
+    `names` are those that the caller may use for it, `problems` why machines could not load it.
     """
 
     model: Model
     context: int | None
     workers_ready: int
     names: Sequence[str] = ()
+    problems: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,9 @@ def view(state: BrainState, model: Model, names: Sequence[str] = ()) -> ModelVie
     workers = state.fleet.workers_of_model(model.name)
     engines = [worker.engine for worker in workers if worker.state is WorkerState.READY and worker.engine]
     offered = min((engine.context_per_slot for engine in engines), default=model.known_context)
-    return ModelView(model, offered, len(engines), names)
+    refusals = state.refusals.get(model.name, {})
+    problems = (f"{node_id}: {failure.message}" for node_id, failure in islice(refusals.items(), PROBLEMS_TOLD))
+    return ModelView(model, offered, len(engines), names, tuple(problems))
 
 
 def context(state: BrainState, model: Model, trained: int) -> int | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from llorch.counted import counted
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.drains import Drain
 from orchestratord.core.facts.fleet import NodeState, Pool, Worker
@@ -75,7 +76,7 @@ def _state_of(drain: Drain | None) -> PoolState:
 def _blocker(worker: Worker) -> Blocker:
     runs = len(worker.attempts)
     if runs:
-        message = f"{worker.spec.model} still runs {runs} task(s)"
+        message = f"{worker.spec.model} still runs {counted(runs, 'task')}"
     else:
         message = f"the process that had {worker.spec.model} is ending"
     return Blocker(worker.worker_id, runs, message)

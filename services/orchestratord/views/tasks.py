@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from orchestratord.core.facts.backlog import Backlog
 from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.placement.prediction import predict_start_of
@@ -19,15 +20,15 @@ class TaskView:
 
 
 def view(state: BrainState, task: Task) -> TaskView:
-    position = state.queue.position(task.task_id) if task.task_id in state.queue else None
+    before = state.queue.before(task.task_id) if task.task_id in state.queue else None
     return TaskView(
         task=task,
         worker_id=task.attempt.worker_id if task.attempt and task.state is TaskState.RUNNING else "",
-        queue_position=position,
-        predicted_start_ms=None if position is None else _predicted_start_ms(state, task, position),
+        queue_position=None if before is None else before.tasks,
+        predicted_start_ms=None if before is None else _predicted_start_ms(state, task, before),
     )
 
 
-def _predicted_start_ms(state: BrainState, task: Task, ahead: int) -> int | None:
-    start = predict_start_of(state, task, lane_of(state, task.request, task.promise), ahead)
+def _predicted_start_ms(state: BrainState, task: Task, before: Backlog) -> int | None:
+    start = predict_start_of(state, task, lane_of(state, task.request, task.promise), before)
     return None if start is None else round(start.mean)

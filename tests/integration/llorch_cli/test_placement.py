@@ -174,7 +174,7 @@ async def test_explain_marks_what_was_never_measured_and_tells_no_time_as_none(
     fake.decisions = [decision_pb2.DecisionLog(model="coder", summary=SUMMARY, candidates=[place])]
     told = await llorch("explain", "coder")
     assert told.out.splitlines()[-1].split()[-5:] == ["~4.0", "3.1", "~0.9", "<0.1", "0.0"]
-    assert told.err.startswith("~ was never measured there")
+    assert told.err.startswith("~ is a guess")
 
 
 async def test_explain_tells_afterwards_where_a_task_went(llorch: Llorch, fake: FakeOrchestrator) -> None:

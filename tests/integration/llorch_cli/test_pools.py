@@ -13,14 +13,14 @@ Llorch = Callable[..., Awaitable[Any]]
 
 @pytest.mark.req("ORCH-1022")
 async def test_a_drain_says_what_it_waits_for_and_how_to_end_it(llorch: Llorch, fake: FakeOrchestrator) -> None:
-    fake.pool_blockers = [pb2.DrainBlocker(worker_id="worker-1", runs=2, message="smollm2 still runs 2 task(s)")]
+    fake.pool_blockers = [pb2.DrainBlocker(worker_id="worker-1", runs=2, message="smollm2 still runs 2 tasks")]
 
     result = await llorch("pool", "drain", "garage", "--deadline", "5m", "--policy", "wait")
 
     assert (result.code, result.out) == (0, "")
     assert result.err.splitlines() == [
         "garage gets no new work until `llorch pool reload garage`",
-        "  waits: smollm2 still runs 2 task(s)",
+        "  waits: smollm2 still runs 2 tasks",
     ]
     asked = pb2.DrainPoolRequest(pool_id="garage", deadline_ms=300_000, policy=pb2.DRAIN_POLICY_WAIT)
     assert fake.drains_seen == [asked]

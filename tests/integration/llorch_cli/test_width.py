@@ -203,7 +203,7 @@ async def test_doctor_reads_at_80_columns(llorch: Llorch, terminal: None) -> Non
 async def test_what_a_pool_waits_for_reads_at_80_columns(
     llorch: Llorch, fake: FakeOrchestrator, terminal: None, command: str
 ) -> None:
-    blocker = fleet_service_pb2.DrainBlocker(message="qwen2.5-coder-32b-instruct-q4_k_m still runs 4 task(s)")
+    blocker = fleet_service_pb2.DrainBlocker(message="qwen2.5-coder-32b-instruct-q4_k_m still runs 4 tasks")
     fake.pool_blockers = [blocker]
 
     err = (await llorch("pool", command, "garage")).err

@@ -144,3 +144,10 @@ def test_the_shown_types_are_those_of_the_contract() -> None:
     """A new kind of event is either shown or left out on purpose."""
     kinds = {field.name for field in task_event_pb2.TaskEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
     assert kinds - set(_SHOWN) == {"heartbeat"}
+
+
+@pytest.mark.parametrize("end", [{}, {"first_token_ms": 0}], ids=["absent", "0, of an earlier orchestrator"])
+def test_the_time_of_a_first_token_that_there_was_not_is_not_told(end: dict[str, int]) -> None:
+    told = shown(end={**end, "choices": [{"finish_reason": "FINISH_REASON_CANCELLED"}]})
+    assert "first_token_ms" not in told
+    assert told["decode_time_ms"] == 0

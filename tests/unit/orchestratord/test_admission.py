@@ -257,18 +257,18 @@ def test_a_position_counts_the_tasks_that_get_a_slot_of_the_model_before() -> No
     for name in ("a", "b", "c"):
         waiting.add(name, "coder", "interactive")
     waiting.remove("a")
-    assert [waiting.position(name) for name in ("b", "c", "later")] == [0, 1, 2]
-    assert (waiting.ahead("coder", "interactive"), waiting.ahead("coder", "batch")) == (2, 3)
-    assert waiting.ahead("new", "batch") == 0
+    assert [waiting.before(name).tasks for name in ("b", "c", "later")] == [0, 1, 2]
+    assert (waiting.ahead("coder", "interactive").tasks, waiting.ahead("coder", "batch").tasks) == (2, 3)
+    assert waiting.ahead("new", "batch").tasks == 0
 
 
 def test_a_position_knows_that_apps_take_turns() -> None:
     waiting = queue(capacity=1000)
     for number in range(100):
         waiting.add(f"flood-{number}", "coder", "interactive", app="flood")
-    assert waiting.ahead("coder", "interactive", "calm") == 1
+    assert waiting.ahead("coder", "interactive", "calm").tasks == 1
     waiting.add("calm", "coder", "interactive", app="calm")
-    assert waiting.position("calm") == served(waiting).index("calm")
+    assert waiting.before("calm").tasks == served(waiting).index("calm")
 
 
 Step = tuple[str, str, str, str, bool]

@@ -92,3 +92,19 @@ def test_a_model_that_has_no_room_beside_those_that_stay_loaded_is_refused_and_n
         driver.submit("coder")
     assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
     assert "leave no room" in refused.value.message
+
+
+@pytest.mark.parametrize("origin", [Origin.FILE, Origin.PACKAGE, Origin.NODE])
+def test_a_model_that_is_described_anew_at_each_start_was_registered_then(origin: Origin) -> None:
+    driver = BrainDriver()
+    driver.handle(events.RecordsFound((), at_ms=1_700_000_000_000))
+    driver.handle(events.ModelRegistered(ModelSpec("coder", "file:/models/coder.gguf"), origin, "a test"))
+    assert driver.state.catalog.get("coder").registered_ms == 1_700_000_000_000
+
+
+def test_a_rule_of_the_settings_file_was_set_at_the_start() -> None:
+    driver = BrainDriver()
+    driver.handle(events.RecordsFound((), at_ms=1_700_000_000_000))
+    driver.add_model("coder")
+    draft = Assignment("rule", "coder", "", ("garage",), Mode.PIN, origin=Origin.FILE)
+    assert driver.ask(events.AssignmentSet(draft)).created_at_ms == 1_700_000_000_000

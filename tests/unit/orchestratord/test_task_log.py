@@ -77,10 +77,12 @@ def test_what_is_no_cursor_is_refused_by_name(text: str) -> None:
     assert refused.value.reason is Reason.INVALID_CURSOR
 
 
-def test_a_cursor_of_an_earlier_log_is_a_stream_reset() -> None:
+@pytest.mark.parametrize("epoch", [1, 4, 6], ids=["the first", "an earlier one", "of a clock that was set back"])
+def test_a_cursor_of_another_log_of_a_task_that_started_over_is_a_stream_reset(epoch: int) -> None:
     log = log_with(Entry(0))
+    log.log_epoch = 5
     with pytest.raises(InvalidArgument) as refused:
-        log.resume_at(Cursor(log.log_epoch + 1, 1))
+        log.resume_at(Cursor(epoch, 1))
     assert refused.value.reason is Reason.STREAM_RESET
 
 
@@ -89,6 +91,20 @@ def test_a_cursor_that_has_read_nothing_is_good_in_every_log(epoch: int) -> None
     log = log_with(Entry(0))
     log.log_epoch = 5
     assert log.resume_at(Cursor(epoch, 0)) == 0
+
+
+@pytest.mark.parametrize("cursor", [Cursor(9, 99999), Cursor(9, 1), Cursor(0, 1)])
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_cursor_that_was_never_given_is_not_said_to_be_of_an_output_that_started_over(
+    cursor: Cursor, *, sealed: bool
+) -> None:
+    log = log_with(Entry(0))
+    if sealed:
+        log.seal()
+    with pytest.raises(InvalidArgument) as refused:
+        log.resume_at(cursor)
+    assert refused.value.reason is Reason.INVALID_CURSOR
+    assert "use the cursor of an event of this task" in refused.value.message
 
 
 def test_a_cursor_beyond_the_end_is_refused() -> None:

@@ -357,3 +357,11 @@ def test_what_a_task_takes_is_counted_until_it_is_forgotten() -> None:
     streams.forget("task-1")
     stream.keep_reading(None)
     assert streams.total_bytes == 0
+
+
+@pytest.mark.parametrize("first_token_ms", [0, 4])
+def test_the_time_of_the_first_token_is_told_where_there_was_one(first_token_ms: int) -> None:
+    made = stream()
+    made.end(Stopped(FinishReason.CANCELLED, 3, first_token_ms))
+    assert made.terminal is not None
+    assert made.terminal.end.HasField("first_token_ms") == bool(first_token_ms)

@@ -57,7 +57,7 @@ def test_a_drain_waits_for_workers_and_says_for_which() -> None:
     drain(driver)
     health = pools.health(driver.state, "fast")
     assert (health.is_ready, health.is_live, health.pool.state) == (False, True, PoolState.DRAINING)
-    assert health.blockers == (Blocker("worker-of-coder", 1, "coder still runs 1 task(s)"),)
+    assert health.blockers == (Blocker("worker-of-coder", 1, "coder still runs 1 task"),)
     driver.finish_attempt(driver.last(effects.StartRun).attempt_id)
     assert pools.health(driver.state, "fast").blockers[0].message == "the process that had coder is ending"
     driver.worker_ended(driver.last(effects.StartWorker).spec)

@@ -5,11 +5,12 @@ a class apps share by weight (`fair_queue`). What is shared is the slots of a mo
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from llorch.errors import Reason, ResourceExhausted
+from orchestratord.core.facts.backlog import OPEN, Backlog, Line, TaskSize
 from orchestratord.core.facts.fair_queue import FairQueue
 from orchestratord.core.learnt.drain_rate import DrainRate
 
@@ -29,7 +30,7 @@ _NONE: Counter[Hashable] = Counter()
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """Where a task waits. `arrival` orders all tasks; `lane` stands for the workers that it may run on. `size` is what
-    it holds of memory as long as it waits, in bytes.
+    it holds of memory as long as it waits, in bytes; `work` how much of a worker it will take.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Waiting:
     lane: Hashable
     arrival: int
     size: int = 0
+    work: TaskSize = OPEN
 
 
 def _small_and_new_first(victim: tuple[Waiting, str]) -> tuple[int, int]:
@@ -97,6 +99,8 @@ class AdmissionQueue:
     _classes: dict[str, _Class] = field(default_factory=dict)
     _by_model: dict[str, dict[str, FairQueue]] = field(default_factory=dict)
     _waiting_of_app: dict[str, dict[str, int]] = field(default_factory=dict)
+    _lines: dict[tuple[str, str], dict[str, Line]] = field(default_factory=dict)
+    """By model and class: what waits of each app."""
 
     def __post_init__(self) -> None:
         self._classes = {priority: _Class() for priority in self.priorities}
@@ -145,6 +149,7 @@ class AdmissionQueue:
         arrival: int | None = None,
         unkept: bool = False,
         size: int = 0,
+        work: TaskSize = OPEN,
     ) -> None:
         """A task begins to wait. With the `arrival` of an earlier wait it gets its old place, and can't be dropped.
 
@@ -156,12 +161,13 @@ class AdmissionQueue:
         if arrival is None:
             self._arrivals += 1
             self._classes[priority].droppable[task_id] = None
-        place = Waiting(model, priority, app, lane, self._arrivals if arrival is None else arrival, size)
+        place = Waiting(model, priority, app, lane, self._arrivals if arrival is None else arrival, size, work)
         self._places[task_id] = place
         self._classes[priority].depth += 1
         self._classes[priority].size += size
         of_app = self._waiting_of_app.setdefault(app, {})
         of_app[model] = of_app.get(model, 0) + 1
+        self._lines.setdefault((model, priority), {}).setdefault(app, Line()).add(place.arrival, work)
         self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now)
         if task_id in self._unkept:
             self._unkept_of_model.setdefault(model, Counter())[lane] += 1
@@ -178,6 +184,7 @@ class AdmissionQueue:
             del of_app[place.model]
         if not of_app:
             del self._waiting_of_app[place.app]
+        self._leave_line(place)
         of_class = self._classes[place.priority]
         of_class.depth -= 1
         of_class.size -= place.size
@@ -268,14 +275,17 @@ class AdmissionQueue:
         """Models that tasks of this app wait for."""
         return sorted(self._waiting_of_app.get(app, ()))
 
-    def ahead(self, model: str, priority: str, app: str = "") -> int:
-        """About how many tasks would get a slot of the model before a task that came now."""
-        return self._before(model, priority, app, own=self._waiting(model, priority).get(app, 0))
+    def ahead(self, model: str, priority: str, app: str = "") -> Backlog:
+        """About the tasks that would get a slot of the model before a task that came now."""
+        own = Backlog()
+        if line := self._lines_of(model, priority).get(app):
+            own.join(line.whole)
+        return self._before(model, priority, app, own)
 
-    def position(self, task_id: str) -> int:
-        """About how many tasks get a slot of its model before it. Linear: for reports, not for decisions."""
+    def before(self, task_id: str) -> Backlog:
+        """About the tasks that get a slot of its model before it. Linear: for reports, not for decisions."""
         place = self._places[task_id]
-        own = self._by_model[place.model][place.priority].rank(place.app, place.arrival)
+        own = self._lines_of(place.model, place.priority)[place.app].before(place.arrival)
         return self._before(place.model, place.priority, place.app, own)
 
     def depth(self, priority: str) -> int:
@@ -288,9 +298,9 @@ class AdmissionQueue:
     def _queue(self, model: str, priority: str) -> FairQueue:
         return self._by_model.setdefault(model, {}).setdefault(priority, FairQueue())
 
-    def _waiting(self, model: str, priority: str) -> dict[str, int]:
-        queue = self._by_model.get(model, {}).get(priority)
-        return queue.waiting_per_app() if queue else {}
+    def _lines_of(self, model: str, priority: str) -> Mapping[str, Line]:
+        """By app."""
+        return self._lines.get((model, priority), {})
 
     def _in_turn(self, model: str) -> list[FairQueue]:
         """The model's queues that are not empty: those that were passed over for too long first."""
@@ -302,15 +312,19 @@ class AdmissionQueue:
     def _is_overdue(self, queue: FairQueue) -> bool:
         return self.now - queue.unserved_since >= self.max_starvation_s
 
-    def _before(self, model: str, priority: str, app: str, own: int) -> int:
-        """With `own` tasks of its app before it; the others get their share of the slots meanwhile."""
-        higher = self.priorities[: self.priorities.index(priority)]
-        before = own + sum(sum(self._waiting(model, name).values()) for name in higher)
-        weight = self.weights.get(app, 1.0)
-        for other, waiting in self._waiting(model, priority).items():
+    def _before(self, model: str, priority: str, app: str, own: Backlog) -> Backlog:
+        """With `own` tasks of its app before it, to which the rest is added; the other apps get their share of the
+        slots meanwhile.
+        """
+        turns, weight = own.tasks + 1, self.weights.get(app, 1.0)
+        for name in self.priorities[: self.priorities.index(priority)]:
+            for line in self._lines_of(model, name).values():
+                own.join(line.whole)
+        for other, line in self._lines_of(model, priority).items():
             if other != app:
-                before += min(waiting, int((own + 1) * self.weights.get(other, 1.0) / weight))
-        return before
+                waiting = line.whole.tasks
+                own.join(line.whole, min(waiting, int(turns * self.weights.get(other, 1.0) / weight)) / waiting)
+        return own
 
     @property
     def _may_drop(self) -> bool:
@@ -325,6 +339,14 @@ class AdmissionQueue:
 
     def _unkept_by_lane(self, model: str) -> Counter[Hashable]:
         return self._unkept_of_model.get(model, _NONE)
+
+    def _leave_line(self, place: Waiting) -> None:
+        of_apps = self._lines[place.model, place.priority]
+        of_apps[place.app].remove(place.arrival)
+        if not of_apps[place.app]:
+            del of_apps[place.app]
+        if not of_apps:
+            del self._lines[place.model, place.priority]
 
     def _count_off_unkept(self, place: Waiting) -> None:
         lanes = self._unkept_of_model[place.model]

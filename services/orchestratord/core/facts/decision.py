@@ -74,14 +74,29 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Largest:
+    """What the largest place holds when it is empty, and of how many devices it is; 0 MiB where there is none."""
+
+    mib: int = 0
+    devices: int = 1
+
+    def or_larger(self, other: "Largest") -> "Largest":
+        """Of two that hold the same, the one of fewer devices."""
+        return max(self, other, key=lambda one: (one.mib, -one.devices))
+
+
+NO_PLACE = Largest()
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """`ranked` best first; empty if nothing is possible now. `waits`: a place becomes possible when workers have left
     that can't leave yet.
 
     `removed` counts the places by the filter that took them out; `details` has them one by one, if that was asked for.
-    `blocked` are some of the places where it would fit if all workers left that may have to. `largest_mib` is the most
-    that a place could hold that was there but too small: for the message when nothing can. `excluded_by` names the
-    rules that took places out, if nothing is left.
+    `blocked` are some of the places where it would fit if all workers left that may have to. `largest` is the largest
+    place that was there but too small: for the message when nothing can. `excluded_by` names the rules that took places
+    out, if nothing is left.
     """
 
     model: str
@@ -93,7 +108,7 @@ class Decision:
     blocked: tuple[Candidate, ...] = ()
     pinned: bool = False
     fallback_used: bool = False
-    largest_mib: int = 0
+    largest: Largest = NO_PLACE
     excluded_by: tuple[str, ...] = ()
 
     @property
@@ -103,7 +118,7 @@ class Decision:
     @property
     def has_usable(self) -> bool:
         """Whether a place was there that could have been used, had it been larger."""
-        return self.largest_mib > 0
+        return self.largest.mib > 0
 
 
 class Outcome(StrEnum):

@@ -123,13 +123,6 @@ class FairQueue:
     def in_lane(self, lane: Hashable) -> int:
         return sum(len(lanes[lane]) for lanes in self._lanes.values() if lane in lanes)
 
-    def waiting_per_app(self) -> dict[str, int]:
-        return {app: sum(map(len, lanes.values())) for app, lanes in self._lanes.items()}
-
-    def rank(self, app: str, arrival: int) -> int:
-        """How many of the app's own tasks came before this arrival; linear, for reports."""
-        return sum(1 for turn in self._lanes.get(app, {}).values() for came, _ in turn if came < arrival)
-
     def _waiting(self) -> Iterator[tuple[int, str]]:
         return (entry for lanes in self._lanes.values() for turn in lanes.values() for entry in turn)
 

@@ -166,6 +166,11 @@ class Worker:
         return self.spec.worker_id
 
     @property
+    def slots(self) -> int:
+        """As it has told, else as it was asked for."""
+        return self.engine.slots if self.engine else self.spec.slots
+
+    @property
     def slots_free(self) -> int:
         return (self.engine.slots if self.engine else 0) - len(self.attempts)
 
@@ -189,9 +194,9 @@ class Node:
 
     `loaded_as` has the fingerprints of the last workers that were loaded there, by what they were told to load.
     `host_id` is the host's own, whatever it is called; empty if its pool manager tells none; `former` is the name that
-    it had before. `known` is what is kept of
-    the node, `failed_at` when devices of it stopped to answer, and `refused` what it claims of other nodes. `trouble`
-    says what its operator has to do; empty as soon as the node reports to this orchestrator.
+    it had before. `known` is what is kept of the node, `failed_at` when devices of it stopped to answer, and `refused`
+    what it claims of other nodes. `trouble` says what its operator has to do; empty as soon as the node reports to this
+    orchestrator. `to_look_at` are sources of files that it is asked about, the last one now.
     """
 
     node_id: str
@@ -214,6 +219,7 @@ class Node:
     refused: set[str] = field(default_factory=set)
     loaded_as: dict[WorkerSpec, Fingerprint] = field(default_factory=dict)
     trouble: str = ""
+    to_look_at: list[str] = field(default_factory=list)
 
     def note_fingerprint(self, told: WorkerSpec, fingerprint: Fingerprint) -> None:
         self.loaded_as.pop(told, None)

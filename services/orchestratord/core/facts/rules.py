@@ -156,7 +156,7 @@ def rules_of(assignments: Assignments, fleet: Fleet, lane: Lane) -> Rules:
 
 def with_target(rules: Rules, places: tuple[Place, ...]) -> Rules:
     """The rules, and the place that was named for this one load."""
-    return _with_pins(rules, (*rules.of(Mode.PIN), Rule(places, words="asked for"))) if places else rules
+    return _with_pins(rules, (*rules.of(Mode.PIN), Rule(places, words="the target"))) if places else rules
 
 
 def _by_mode(rules: Callable[[Mode], tuple[Rule, ...]]) -> dict[Mode, tuple[Rule, ...]]:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from llorch.errors import NotFound, Reason
 from llorch.finish_reason import FinishReason
 from orchestratord.core.facts.admission import Waiting
+from orchestratord.core.facts.backlog import TaskSize
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import NO_OVERRIDES, Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget
@@ -66,8 +67,9 @@ class TaskRequest:
     """What was asked for. `payload` is the work for the worker, opaque here; everything that decides is beside it.
 
     `prompt_tokens` is a guess from the text's length; `max_tokens` bounds each of the `choices`, and is 0 where nothing
-    is generated. Without a `priority` it is the app's. `content_digest` tells whether two requests with the same
-    `request_id` are the same request. `deadline_s` is relative to admission. `wishes` about the place become
+    is generated; each has exactly so many if it `fills_limit`, since nothing else ends it. Without a `priority` it is
+    the app's. `content_digest` tells whether two requests with the same `request_id` are the same request. `deadline_s`
+    is relative to admission. `wishes` about the place become
     `overrides` when the task is admitted. A `deterministic` task never shows bytes of two fingerprints.
     """
 
@@ -91,6 +93,11 @@ class TaskRequest:
     wishes: Wishes | None = None
     overrides: Overrides = NO_OVERRIDES
     deterministic: bool = False
+    fills_limit: bool = False
+
+    @property
+    def size(self) -> TaskSize:
+        return TaskSize(self.prompt_tokens, self.max_tokens or None, self.fills_limit)
 
     def without_work(self) -> "TaskRequest":
         """What is kept of it once the task has ended: what is shown, and what tells a repeated request."""

@@ -12,6 +12,12 @@ from llorch.errors import InvalidArgument, Reason
 _CURSOR = re.compile(r"(\d{1,15})\.(\d{1,15})")
 
 
+FIRST_EPOCH = 1
+"""Of every log, until its task starts over. What a later one is depends on the clock, which may be set back, and on the
+copy of the database that is put back: of two later ones, neither tells which was first.
+"""
+
+
 class Entry(Protocol):
     """What the log needs to know of an entry; the contract's `LogEntry` fits as it is."""
 
@@ -74,7 +80,7 @@ class TaskLog(Generic[EntryT]):
     """
 
     packing: Packing[EntryT]
-    log_epoch: int = 1
+    log_epoch: int = FIRST_EPOCH
     first_index: "array[int]" = field(default_factory=lambda: array("I"))
     attempt_id: str | None = None
     sealed: bool = False
@@ -165,17 +171,23 @@ class TaskLog(Generic[EntryT]):
         """
         if cursor.next_seq == 0:
             return 0
+        if cursor.log_epoch != self.log_epoch and self.log_epoch == FIRST_EPOCH:
+            raise _invalid(cursor, "was never given for this task, whose output was never started over")
         if cursor.log_epoch != self.log_epoch:
             raise InvalidArgument(
                 Reason.STREAM_RESET,
                 "after: the output that this cursor points into was started over; stream again without a cursor",
             )
         if cursor.next_seq > len(self):
-            raise InvalidArgument(
-                Reason.INVALID_CURSOR,
-                f"after: '{cursor}' lies beyond the end of the output; use the cursor of an event of this task",
-            )
+            raise _invalid(cursor, "lies beyond the end of the output")
         return cursor.next_seq
+
+
+def _invalid(cursor: Cursor, why: str) -> InvalidArgument:
+    return InvalidArgument(
+        Reason.INVALID_CURSOR,
+        f"after: '{cursor}' {why}; use the cursor of an event of this task, or none to begin anew",
+    )
 
 
 class LogWindow(Generic[EntryT]):

@@ -7,6 +7,7 @@ _LEAST_SPREAD = 0.05
 """A fraction of the mean: no quantity repeats exactly."""
 
 _NEARLY_NEVER = 1e-9
+_UNBELIEVABLE = 1e-6
 
 _TRUST = 10
 _IMAGINED_VARIANCE = 0.05
@@ -55,6 +56,11 @@ class Remaining:
         variance = math.log1p((max(whole.spread, _LEAST_SPREAD * mean) / mean) ** 2)
         log_mean, log_spread = math.log(mean) - variance / 2, math.sqrt(variance)
         return cls(log_mean, log_spread, passed, max(_beyond(passed, log_mean, log_spread), _NEARLY_NEVER), at_most)
+
+    @property
+    def is_overdue(self) -> bool:
+        """It has taken far longer than was to be expected: by that, nothing can be said of its end."""
+        return self._beyond <= _UNBELIEVABLE
 
     def chance_within(self, time: float) -> float:
         """The probability that it is over within so much more time."""

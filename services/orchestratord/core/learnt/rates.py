@@ -23,7 +23,8 @@ def device_key(names: Iterable[str]) -> str:
 class Run:
     """A run that came to its end by itself.
 
-    `batch` is how many ran with it, itself included, on the average. `app` is None where the app is gone meanwhile.
+    `batch` is how many ran with it, itself included, on the average. `app` is None where the app is
+    gone meanwhile, or the answer says nothing of how long others become.
     """
 
     app: str | None

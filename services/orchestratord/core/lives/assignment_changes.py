@@ -16,6 +16,7 @@ from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.targets import Place, resolve
 from orchestratord.core.lives import forgetting, model_unloading
 from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.placement.needs import ways_to_less
 from orchestratord.core.placement.rule_problems import too_large
 from orchestratord.core.state import BrainState
 
@@ -76,7 +77,7 @@ def _complete(state: BrainState, event: AssignmentSet) -> Assignment:
         draft,
         model=draft.model if is_of_file or not draft.model else state.catalog.get(draft.model).name,
         places=tuple(_place(state.fleet, target, may_wait=is_of_file) for target in draft.targets),
-        created_at_ms=event.at_ms,
+        created_at_ms=event.at_ms or state.ms_now,  # the settings file says no time
     )
     return rule if rule.assignment_id else replace(rule, assignment_id=state.assignments.id_for(rule))
 
@@ -118,8 +119,8 @@ def _refuse_if_too_large(state: BrainState, rule: Assignment) -> None:
         return
     raise FailedPrecondition(
         Reason.MODEL_FITS_NO_DEVICE,
-        f"'{rule.assignment_id}' ({describe(state.fleet, rule)}) could never be met: {found}; nothing was set; name a "
-        "larger place, or several cards together, or lower the model's context or slots",
+        f"'{rule.assignment_id}' ({describe(state.fleet, rule)}) could never be met: {found}; nothing was set; "
+        f"{ways_to_less(found.model)}, or name a larger place, or several cards together",
         metadata={"assignment_id": rule.assignment_id, "model": rule.model},
     )
 
@@ -159,7 +160,14 @@ def _sort_anew(state: BrainState, app: str) -> None:
             if waiting.app == app and waiting.lane != lane:
                 state.queue.remove(task_id)
                 state.queue.add(
-                    task_id, model, waiting.priority, app=app, lane=lane, arrival=waiting.arrival, size=waiting.size
+                    task_id,
+                    model,
+                    waiting.priority,
+                    app=app,
+                    lane=lane,
+                    arrival=waiting.arrival,
+                    size=waiting.size,
+                    work=waiting.work,
                 )
                 forgetting.wait_over(state, waiting)
                 if task.placeless_since is not None:

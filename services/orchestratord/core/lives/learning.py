@@ -24,9 +24,9 @@ def run_ended(state: BrainState, attempt: Attempt, task: Task | None, result: Ru
     reasons = {choice.finish_reason for choice in result.choices}
     if not reasons & _CUT_SHORT:
         state.rates.ran(_run(state, attempt, task, worker, result, was_cut=FinishReason.LENGTH in reasons))
-    elif result.tokens_out and state.apps.has(attempt.place.app):
+    elif result.tokens_out and (app := _who_learns(state, attempt)) is not None:
         tokens = result.tokens_out // len(result.choices)
-        state.rates.answers.came(attempt.place.app, attempt.place.model, Answer(tokens, was_cut=True))
+        state.rates.answers.came(app, attempt.place.model, Answer(tokens, was_cut=True))
     _keep(state)
 
 
@@ -62,9 +62,15 @@ def _keep(state: BrainState) -> None:
     forgetting.rates_forgotten(state)
 
 
+def _who_learns(state: BrainState, attempt: Attempt) -> str | None:
+    """The app of which the answer says how long its answers become. One that fills its limit says nothing of others."""
+    place = attempt.place
+    return None if place.work.fills_limit or not state.apps.has(place.app) else place.app
+
+
 def _run(state: BrainState, attempt: Attempt, task: Task, worker: Worker, result: RunResult, *, was_cut: bool) -> Run:
     return Run(
-        app=attempt.place.app if state.apps.has(attempt.place.app) else None,
+        app=_who_learns(state, attempt),
         model=attempt.place.model,
         device=device_of(state, worker),
         batch=(attempt.batch + len(worker.attempts) + 1) // 2,

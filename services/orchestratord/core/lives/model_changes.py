@@ -25,7 +25,8 @@ def registered(state: BrainState, event: ModelRegistered) -> Model:
     Only what a call says is stored; anything else is said again at the next start.
     """
     name = event.spec.name
-    said = Description(event.spec, event.origin, event.provenance, event.at_ms)
+    at_ms = event.at_ms or state.ms_now  # what is said at each start says no time
+    said = Description(event.spec, event.origin, event.provenance, at_ms)
     new = state.catalog.preview(said)
     old = _loads_as(state, name)
     if old is not None and old != _options(new):
@@ -33,7 +34,7 @@ def registered(state: BrainState, event: ModelRegistered) -> Model:
     if event.origin is Origin.CALL:
         _propose(state, name, model_record(name, new.state, said))
         return new
-    model = state.catalog.register(event.spec, event.origin, event.provenance, event.at_ms)
+    model = state.catalog.register(event.spec, event.origin, event.provenance, at_ms)
     _follow(state, name, old)
     return model
 

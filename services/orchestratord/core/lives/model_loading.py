@@ -18,7 +18,15 @@ from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import Task, TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.facts.work import refusal_of
-from orchestratord.core.lives import decision_record, model_unloading, sources, task_dispatch, task_life, yielding
+from orchestratord.core.lives import (
+    decision_record,
+    file_looks,
+    model_unloading,
+    sources,
+    task_dispatch,
+    task_life,
+    yielding,
+)
 from orchestratord.core.placement import availability, replicas
 from orchestratord.core.placement.availability import Wait
 from orchestratord.core.placement.load_planning import Outlook, outlook
@@ -127,12 +135,14 @@ def staged(state: BrainState, event: ModelStaged) -> None:
     for model in state.catalog.by_source(event.source):
         _fail_other_work(state, model)
     _end_staging(state, event.node_id, event.source)
+    file_looks.looked(state, event.node_id, event.source)
 
 
 def staging_failed(state: BrainState, event: StagingFailed) -> None:
-    for model in state.catalog.by_source(event.source):
+    for model in () if file_looks.failed(state, event) else state.catalog.by_source(event.source):
         refuse_node(state, model.name, event.node_id, event.reason, event.message)
     _end_staging(state, event.node_id, event.source)
+    file_looks.looked(state, event.node_id, event.source)
 
 
 def start_accepted(state: BrainState, event: WorkerStartAccepted) -> None:

@@ -1,5 +1,6 @@
 """Workers leave memory: because a caller asks, because no task uses them, because the space is needed."""
 
+from llorch.counted import counted
 from llorch.errors import FailedPrecondition, Reason
 from llorch.worker_state import WorkerState
 from orchestratord.core.effects import StopWorker
@@ -92,5 +93,6 @@ def _refuse_if_busy(worker: Worker) -> None:
     if worker.attempts:
         raise FailedPrecondition(
             Reason.MODEL_IN_USE,
-            f"worker '{worker.worker_id}' runs {len(worker.attempts)} task(s); wait for them, or ask with even_if_busy",
+            f"worker '{worker.worker_id}' runs {counted(len(worker.attempts), 'task')}; wait for that, or ask with "
+            "even_if_busy",
         )

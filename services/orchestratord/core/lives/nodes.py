@@ -29,6 +29,7 @@ from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import (
     assignment_changes,
     devices,
+    file_looks,
     known_nodes,
     model_loading,
     node_renaming,
@@ -74,6 +75,7 @@ def register(state: BrainState, event: NodeRegistered) -> None:
     _take_in(state, node, event.snapshot, math.inf if is_restarted else event.applied_command_seq)
     pools.workers_known(state, node)
     assignment_changes.node_came(state)
+    file_looks.node_came(state, node)
     if is_renamed:
         assignment_changes.workers_came_along(state, node)
 

@@ -409,5 +409,5 @@ def _times(state: BrainState, task: Task) -> tuple[int, int]:
     started, first = task.started_at, task.first_token_at
     return (
         round(((state.now if started is None else started) - task.created_at) * 1000),
-        0 if first is None else round((first - task.created_at) * 1000),
+        0 if first is None else max(1, round((first - task.created_at) * 1000)),
     )

@@ -28,7 +28,14 @@ def requeue(state: BrainState, attempt: Attempt, because: str) -> None:
     _drop_promise_of_nothing(state, task, attempt)
     place, lane = attempt.place, lane_of(state, task.request, task.promise)
     state.queue.add(
-        task.task_id, place.model, place.priority, app=place.app, lane=lane, arrival=place.arrival, size=place.size
+        task.task_id,
+        place.model,
+        place.priority,
+        app=place.app,
+        lane=lane,
+        arrival=place.arrival,
+        size=place.size,
+        work=place.work,
     )
     state.emit(CancelRun(attempt.worker_id, attempt.attempt_id), Narrate(task.task_id, because))
     if lane in state.waits_told:  # what it waits for is told again, since this task has not heard it

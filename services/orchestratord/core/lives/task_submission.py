@@ -6,6 +6,7 @@ from dataclasses import replace
 from llorch.errors import AlreadyExists, InvalidArgument, Reason, invalid_field
 from orchestratord.core.effects import Narrate, OpenLog, PersistTask, StartPredicted
 from orchestratord.core.events import TaskKept, TaskSubmitted
+from orchestratord.core.facts.backlog import Backlog
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskError, TaskRequest, TaskState
@@ -56,8 +57,9 @@ def kept(state: BrainState, event: TaskKept) -> None:
     _note_demand(state, task.request.model)
     model_loading.ensure_loaded(state, task.request.model)
     if event.task_id in state.queue and task.predicted_start_ms is None:
-        itself = 1
-        _predict(state, task, state.queue.ahead(task.request.model, task.request.priority, task.request.app) - itself)
+        ahead = state.queue.ahead(task.request.model, task.request.priority, task.request.app)
+        ahead.add(task.request.size, -1)  # without itself
+        _predict(state, task, ahead)
         if task.predicted_start_ms is not None:
             state.emit(StartPredicted(task.task_id, task.predicted_start_ms))
 
@@ -76,6 +78,7 @@ def readmit(state: BrainState, task: Task) -> None:
         app=request.app,
         lane=lane_of(state, request, task.promise),
         size=request.waiting_bytes,
+        work=request.size,
     )
     if request.deadline_s is not None:
         state.timers.at(task.created_at + request.deadline_s, TimerKind.DEADLINE, task.task_id)
@@ -122,6 +125,7 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | Non
         lane=lane,
         unkept=request.durable,
         size=request.waiting_bytes,
+        work=request.size,
     )
     session_life.turn_begins(state, request)
     if request.deadline_s is not None:
@@ -133,7 +137,7 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | Non
     return task
 
 
-def _start_or_wait(state: BrainState, task: Task, ahead: int, wait: Wait | None) -> None:
+def _start_or_wait(state: BrainState, task: Task, ahead: Backlog, wait: Wait | None) -> None:
     """The log opens before anything is written to it; its first entry is known only when all the rest is. `wait` is
     what the task waits for, where it has no place now.
     """
@@ -150,7 +154,7 @@ def _start_or_wait(state: BrainState, task: Task, ahead: int, wait: Wait | None)
     if task.task_id in state.queue and wait is not None:
         model_loading.tell_wait(state, task, wait)
     _predict(state, task, ahead)
-    state.outbox.insert(begin, OpenLog(request, ahead, task.predicted_start_ms))
+    state.outbox.insert(begin, OpenLog(request, ahead.tasks, task.predicted_start_ms))
 
 
 def _note_demand(state: BrainState, model: str) -> None:
@@ -162,7 +166,7 @@ def _note_demand(state: BrainState, model: str) -> None:
         state.refusals.pop(model, None)
 
 
-def _predict(state: BrainState, task: Task, ahead: int) -> None:
+def _predict(state: BrainState, task: Task, ahead: Backlog) -> None:
     """When it will start, and whether it will be done in time; left open where that is not known."""
     start: Estimate | None = prediction.AT_ONCE
     if task.task_id in state.queue:

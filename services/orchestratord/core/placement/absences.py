@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from llorch.assignment_mode import Mode
 from orchestratord.core.facts.absence import Absence
 from orchestratord.core.facts.contexts import contexts_to_try
+from orchestratord.core.facts.decision import NO_PLACE, Largest
 from orchestratord.core.facts.fleet import Fleet, Node
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Rule, Rules, rules_of, with_target
@@ -27,29 +28,29 @@ from orchestratord.core.state import BrainState
 @dataclass(frozen=True, slots=True)
 class Survey:
     """`away` is what a load of the model waits for, or could wait for, each told once; without any it can never be
-    loaded. `largest_mib` is what the largest place holds when empty that no lasting reason leaves out; 0 without any.
+    loaded. `largest` is the largest place that no lasting reason leaves out.
     """
 
     away: tuple[Absence, ...]
-    largest_mib: int
+    largest: Largest
 
 
 def survey(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...] = ()) -> Survey:
     """With as much context as asked for; less only where that would nowhere do, and its owner leaves it open."""
     rules = with_target(rules_of(state.assignments, state.fleet, lane), places)
     unknown = list(_of_unknown_places(state.fleet, rules))
-    largest_mib = 0
+    largest = NO_PLACE
     for context in contexts_to_try(model):
         surveyor = _Surveyor(Query(state, LoadRequest(model, lane, context, only=places), rules))
         known = list(surveyor.of_known_places())
-        largest_mib = max(largest_mib, surveyor.largest_mib)
+        largest = largest.or_larger(surveyor.largest)
         if known:
             break
     found: dict[str, Absence] = {}
     for absence in (*known, *unknown):
         if absence.soon or absence.what not in found:  # it may be in the way of several places, with others or alone
             found[absence.what] = absence
-    return Survey(tuple(found.values()), largest_mib)
+    return Survey(tuple(found.values()), largest)
 
 
 class _FilterSet:
@@ -83,7 +84,7 @@ class _Surveyor:
         self._of_nodes = _FilterSet(query, filters.OF_NODES)
         self._of_devices = _FilterSet(query, filters.OF_DEVICES)
         self._of_sets = _FilterSet(query, filters.OF_SETS)
-        self.largest_mib = 0
+        self.largest = NO_PLACE
 
     def of_known_places(self) -> Iterator[Absence]:
         nodes = [here for node in self._query.state.fleet.nodes.values() if (here := self._look_at(node)) is not None]
@@ -104,7 +105,7 @@ class _Surveyor:
     def _would_fit(self, site: Site) -> bool:
         """As much as the devices have for workers when no other program holds anything."""
         whole = tuple(device.empty_mib for device in site.devices)
-        self.largest_mib = max(self.largest_mib, sum(whole))
+        self.largest = self.largest.or_larger(Largest(sum(whole), len(whole)))
         return all(map(int.__le__, self._claimed(site), whole))
 
     def _claimed(self, site: Site) -> tuple[int, ...]:

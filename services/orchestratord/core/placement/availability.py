@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason, Unavailable
 from orchestratord.core.facts.absence import Absence
-from orchestratord.core.facts.decision import Decision, Outcome
+from orchestratord.core.facts.decision import Decision, Largest, Outcome
 from orchestratord.core.facts.fleet import Node, NodeState
 from orchestratord.core.facts.loads import Plan
 from orchestratord.core.facts.model import Model
@@ -19,8 +19,11 @@ from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import Task, TaskError
 from orchestratord.core.placement import promises, replicas
 from orchestratord.core.placement.absences import Survey, survey
+from orchestratord.core.placement.filters import CONTEXT, too_many_tokens
 from orchestratord.core.placement.load_planning import Outlook, may_ever_fit, outlook
-from orchestratord.core.placement.tally import NO_ROOM
+from orchestratord.core.placement.needs import least_mib, told_need, ways_to_less
+from orchestratord.core.placement.query import LoadRequest
+from orchestratord.core.placement.tally import NO_ROOM, TOO_SMALL
 from orchestratord.core.state import BrainState
 
 _RETRY_AFTER_MS = 1000
@@ -30,6 +33,14 @@ PASSES = frozenset({Reason.UPSTREAM_UNAVAILABLE, Reason.DRAINING, Reason.STALE_E
 
 _OF_THE_NODE = PASSES | {Reason.MODEL_FILE_MISSING}
 """Failures of a load that say something of the node where it was tried, and nothing of others."""
+
+_LEFT_ONLY = {
+    "model_file": "whose node has its file",
+    "engine": "that runs its engine",
+    "compute_capability": "that is new enough for the engine",
+    "load_failed": "whose node did not fail to load it",
+}
+"""What the devices have that are left by a filter which may leave out larger ones, by its name."""
 
 _TOLD_AT_MOST = 4
 """Things that are away, in a message."""
@@ -126,21 +137,43 @@ def told_to(state: BrainState, wait: Wait, task: Task | None) -> str:
 
 
 def verdict(
-    state: BrainState, model: Model, lane: Lane, decision: Decision, task: Task | None = None
+    state: BrainState, request: LoadRequest, there: Decision, decision: Decision, task: Task | None = None
 ) -> tuple[Outcome, str]:
-    """The outcome of a decision on a load, and why: what it waits for, or the reason of the refusal. `task` is one that
-    waits, where it is about one.
+    """The outcome of a decision on a load, and why: what it waits for, or the reason of the refusal. `there` is the one
+    on the workers that there are, of which none will do. `task` is one that waits, where it is about one.
     """
+    model, lane = request.model, request.lane
     if decision.chosen is not None:
         return Outcome.CHOSEN, ""
     if decision.waits:
         return Outcome.WAITS, ""
     looked = outlook(state, model, lane, frozenset(state.refusals.get(model.name, ())))
+    if _is_left_out_by_its_length(state, lane, looked, there, decision):
+        return Outcome.REFUSED, _prompt_too_long(state, request, decision)
     stands = standing(state, model, lane, looked)
     may_wait = task is not None and state.now < waits_until(state, task, stands.wait)
     if stands.error is not None and not may_wait:
         return Outcome.REFUSED, stands.error.message
     return Outcome.WAITS, told_to(state, stands.wait, task) if stands.wait else ""
+
+
+def _is_left_out_by_its_length(
+    state: BrainState, lane: Lane, looked: Outlook, there: Decision, decision: Decision
+) -> bool:
+    """Whether shorter prompts have a place: `looked` is without any."""
+    has_place = looked.plan is not None or looked.waits or replicas.serving(state, lane) > 0
+    return has_place and any(one.removed.get(CONTEXT) for one in (there, decision))
+
+
+def _prompt_too_long(state: BrainState, request: LoadRequest, decision: Decision) -> str:
+    name = request.model.name
+    contexts = [worker.engine.context_per_slot for worker in state.fleet.workers_of_model(name) if worker.engine]
+    if decision.removed.get(CONTEXT) or not contexts:
+        contexts.append(request.context)
+    return (
+        f"{too_many_tokens(request.prompt_tokens, max(contexts))}; shorten the prompt, or raise the context of model "
+        f"'{name}'"
+    )
 
 
 def refuse_without_device(state: BrainState) -> None:
@@ -195,7 +228,8 @@ def _standing(
         return Standing(promises.unavailable(state, model.name, looked.promise))
     failure = next(iter(failures.values()), None)
     if failure is not None and (not found.away or failure.reason not in _OF_THE_NODE):
-        return Standing(failure)
+        is_beside_it = failure.reason is Reason.MODEL_FILE_MISSING and _is_too_large(model, looked, found)
+        return Standing(_never(state, model, looked, found) if is_beside_it else failure)
     if found.away:
         return Standing(_away(model.name, looked, found.away), _wait_of(found.away))
     return Standing(_never(state, model, looked, found))
@@ -249,12 +283,13 @@ def _never(state: BrainState, model: Model, looked: Outlook, found: Survey) -> T
     """None only where no node has told any device yet: tasks wait for that, and not for long."""
     removed = looked.decision.removed
     if removed.get(NO_ROOM):
-        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _no_room_beside_the_kept(model, looked))
-    largest_mib = max(looked.decision.largest_mib, found.largest_mib)
-    if model.memory_is_known and looked.needed_mib and largest_mib >= looked.needed_mib:
-        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _shares_fit_nowhere(model, looked, largest_mib))
-    if model.memory_is_known and largest_mib:
-        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _fits_nowhere(model, looked, largest_mib))
+        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _no_room_beside_the_kept(model))
+    largest = looked.decision.largest.or_larger(found.largest)
+    needed_mib = least_mib(model)
+    if needed_mib and largest.mib >= needed_mib:
+        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _shares_fit_nowhere(model, needed_mib, largest))
+    if needed_mib and largest.mib:
+        return TaskError(Reason.MODEL_FITS_NO_DEVICE, _fits_nowhere(model, looked.decision, needed_mib, largest))
     if removed.get("model_file"):
         return TaskError(Reason.MODEL_FILE_MISSING, _file_is_elsewhere(model, looked))
     if looked.decision.excluded_by:
@@ -268,22 +303,33 @@ def _never(state: BrainState, model: Model, looked: Outlook, found: Survey) -> T
     return TaskError(Reason.MODEL_FITS_NO_DEVICE, _not_so_many(model)) if has_device else None
 
 
-def _fits_nowhere(model: Model, looked: Outlook, largest_mib: int) -> str:
-    rules = " and ".join(looked.decision.excluded_by)
-    left, change = (f"device that is left by {rules}", "change that, ") if rules else ("device", "")
+def _is_too_large(model: Model, looked: Outlook, found: Survey) -> bool:
+    """For every place, so that a file which some nodes do not have changes nothing."""
+    return bool(looked.decision.removed.get(TOO_SMALL)) and found.largest.mib < least_mib(model)
+
+
+def _fits_nowhere(model: Model, decision: Decision, needed_mib: int, largest: Largest) -> str:
+    """Of the devices that are left: what others lack is told with them, as they may be larger."""
+    left = [f"that is left by {' and '.join(decision.excluded_by)}"] if decision.excluded_by else []
+    left += [words for name, words in _LEFT_ONLY.items() if decision.removed.get(name)]
+    change = "change that, " if decision.excluded_by else ""
     return (
-        f"model '{model.name}' needs about {looked.needed_mib} MiB with context {model.context} and {model.slots} "
-        f"slots; the largest {left} holds {largest_mib} MiB when empty; {change}lower its context or slots, take a "
-        "smaller quantization, or a larger device"
+        f"{told_need(model, needed_mib)}; {_the(largest, ' and '.join(left))} holds {largest.mib} MiB when empty; "
+        f"{change}{ways_to_less(model)}, or take a larger device"
     )
 
 
-def _shares_fit_nowhere(model: Model, looked: Outlook, largest_mib: int) -> str:
+def _the(largest: Largest, left: str) -> str:
+    """Of several devices none need be the largest that there is."""
+    what = f"the largest device {left}" if largest.devices == 1 else f"the largest place {left}"
+    return what.strip() if largest.devices == 1 else f"{what.strip()}, {largest.devices} devices together,"
+
+
+def _shares_fit_nowhere(model: Model, needed_mib: int, largest: Largest) -> str:
     """Devices that are together large enough are not, each for its share."""
     return (
-        f"model '{model.name}' needs about {looked.needed_mib} MiB with context {model.context} and {model.slots} "
-        f"slots; the largest place, of several devices, holds {largest_mib} MiB when empty, but one of them less than "
-        "its share, beside what is to stay loaded; lower its context or slots, change its split_shares or what stays "
+        f"{told_need(model, needed_mib)}; {_the(largest, '')} holds {largest.mib} MiB when empty, but one of them less "
+        f"than its share, beside what is to stay loaded; {ways_to_less(model)}, change its split_shares or what stays "
         f"loaded (`llorch assignments`); `llorch explain {model.name}` has each place"
     )
 
@@ -295,9 +341,9 @@ def _not_so_many(model: Model) -> str:
     )
 
 
-def _no_room_beside_the_kept(model: Model, looked: Outlook) -> str:
+def _no_room_beside_the_kept(model: Model) -> str:
     return (
-        f"model '{model.name}' needs about {looked.needed_mib} MiB, and the models that are to stay loaded leave no "
+        f"{told_need(model, least_mib(model))}, and the models that are to stay loaded leave no "
         "room for it on any device; see `llorch assignments`"
     )
 

@@ -26,6 +26,8 @@ from orchestratord.core.learnt.rates import device_key
 from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.state import BrainState
 
+NO_WAIT = Term("queue", 0.0)
+
 PRESSURE_MS = 20.0
 """For a place that is full: less than any difference that a client would notice."""
 
@@ -79,16 +81,12 @@ def _size_mib(state: BrainState, name: str) -> int | None:
     return None if model is None else model.size_mib
 
 
-def worker_terms(
-    query: Query, costs: Costs, site: Site, worker: Worker, *, queue_ms: float, warm_tokens: int
-) -> tuple[Term, ...]:
-    """For a worker that is there: what is warm in its cache need not be evaluated again."""
+def worker_terms(query: Query, costs: Costs, site: Site, worker: Worker, *, warm_tokens: int) -> tuple[Term, ...]:
+    """For a worker that is there, from the slot on: what is warm in its cache need not be evaluated again."""
     tokens = query.request.prompt_tokens
     cold_share = 1 - min(warm_tokens, tokens) / tokens if tokens else 1.0
-    work = costs.of_cards(site, batch=len(worker.attempts) + 1)
-    return Term("queue", queue_ms), *(
-        replace(one, ms=one.ms * cold_share) if one.name == _PREFILL else one for one in work
-    )
+    work = costs.of_cards(site, batch=min(worker.slots, len(worker.attempts) + 1))
+    return tuple(replace(one, ms=one.ms * cold_share) if one.name == _PREFILL else one for one in work)
 
 
 def _load(query: Query, node: Node) -> Term:

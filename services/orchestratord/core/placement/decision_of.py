@@ -17,7 +17,7 @@ def record_of(
         decision_id=decision_id,
         model=decision.model,
         outcome=outcome,
-        at_ms=round(state.clock_began_ms + state.now * 1000),
+        at_ms=state.ms_now,
         task_id=task_id,
         candidates=candidates if decision.details else candidates[:CANDIDATES_KEPT],
         removed=removed,

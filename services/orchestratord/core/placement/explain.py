@@ -4,13 +4,17 @@ nothing.
 
 from dataclasses import replace
 
-from orchestratord.core.facts.decision import Candidate, Decision, DecisionRecord, Outcome
+from llorch.counted import counted
+from llorch.worker_state import WorkerState
+from orchestratord.core.facts.contexts import contexts_to_try
+from orchestratord.core.facts.decision import Candidate, Decision, DecisionRecord, Outcome, Term, total_ms
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane, Wishes, rules_of
 from orchestratord.core.facts.task import Task, TaskRequest
 from orchestratord.core.placement import filters, prediction
 from orchestratord.core.placement.availability import verdict
+from orchestratord.core.placement.cost import NO_WAIT, load_term
 from orchestratord.core.placement.decision_of import record_of
 from orchestratord.core.placement.lanes import lane_of, overrides_of
 from orchestratord.core.placement.load_planning import outlook
@@ -54,7 +58,7 @@ def _load_request(state: BrainState, model: Model, lane: Lane, prompt_tokens: in
     return LoadRequest(
         model=model,
         lane=lane,
-        context=_context(state, model, lane),
+        context=_context(state, model, lane, prompt_tokens),
         excluded_nodes=frozenset(state.refusals.get(model.name, ())),
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
@@ -62,28 +66,61 @@ def _load_request(state: BrainState, model: Model, lane: Lane, prompt_tokens: in
 
 
 def _explain(state: BrainState, request: LoadRequest, task: TaskRequest, waiting: Task | None = None) -> DecisionRecord:
-    there = _workers(state, request, task)
+    there = _workers(state, request, task, waiting)
     elsewhere = place_load(state, request, details=True)
     if there.chosen is None:
-        outcome, why = verdict(state, request.model, request.lane, elsewhere, waiting)
+        outcome, why = verdict(state, request, there, elsewhere, waiting)
         return record_of(state, _both(elsewhere, there, there.details), outcome, decision_id="", why=why)
-    is_free = state.fleet.workers[there.chosen.worker_id].takes_runs
+    why = _held_back(state, task.app)
+    is_free = state.fleet.workers[there.chosen.worker_id].takes_runs and not why
     outcome = Outcome.CHOSEN if is_free else Outcome.WAITS
     by_rules = _by_rules(elsewhere)
-    return record_of(state, _both(there, by_rules, there.details), outcome, decision_id="")
+    return record_of(state, _both(there, by_rules, there.details), outcome, decision_id="", why=why)
 
 
-def _workers(state: BrainState, request: LoadRequest, task: TaskRequest) -> Decision:
+def _held_back(state: BrainState, app: str) -> str:
+    """Why no task of the app starts, whatever is free; empty where they do."""
+    known = state.apps.find(app)
+    if app not in state.queue.held or known is None:
+        return ""
+    return f"one of the tasks of app '{app}' to end: it may run {counted(known.max_concurrent_tasks, 'task')} at once"
+
+
+def _workers(state: BrainState, request: LoadRequest, task: TaskRequest, waiting: Task | None) -> Decision:
     """The workers that have the model or are loading it, with the time until they have a slot."""
     query = Query(state, request, rules_of(state.assignments, state.fleet, request.lane))
     serving = [worker for worker in state.fleet.workers_of_model(request.model.name) if worker.serves]
-    ahead = state.queue.ahead(request.model.name, task.priority, task.app) if serving else 0
-    start = prediction.predict_start(state, request.lane, ahead)
+    is_held = task.app in state.queue.held
+    if waiting is not None and waiting.task_id in state.queue:
+        ahead = state.queue.before(waiting.task_id)
+    else:
+        ahead = state.queue.ahead(request.model.name, task.priority, task.app)
+    start = None if is_held else prediction.predict_start(state, request.lane, ahead)
 
-    def queue_ms(worker: Worker) -> float:
-        return 0.0 if worker.takes_runs or start is None else start.mean
+    def wait(worker: Worker, own_ms: float) -> tuple[Term, ...]:
+        """Where nothing better is known, the tasks before it are taken to be such as it is, and no shorter than what
+        runs has been until now.
+        """
+        if worker.takes_runs and not is_held:
+            return (NO_WAIT,)
+        load = (_rest_of_load(state, worker),) if worker.state is WorkerState.STARTING else ()
+        free = prediction.first_free(state, worker)
+        if start is not None and free is not None:
+            return *load, Term("queue", max(start.mean, free.mean) - total_ms(load))
+        rounds = ahead.tasks // worker.slots + (0 if load else 1)
+        ran_ms = min((1000 * (state.now - state.attempts[one].began_at) for one in worker.attempts), default=0.0)
+        return *load, Term("queue", max(own_ms, ran_ms) * rounds, is_guess=rounds > 0)
 
-    return weigh(query, Tally(query, with_details=True), serving, task, queue_ms)
+    return weigh(query, Tally(query, with_details=True), serving, task, wait)
+
+
+def _rest_of_load(state: BrainState, worker: Worker) -> Term:
+    """It takes as long again as it did, where it took longer than any guess."""
+    if (free := prediction.first_free(state, worker)) is not None:
+        return Term("load", free.mean)
+    passed_ms = (state.now - worker.asked_at) * 1000
+    left_ms = load_term(state, worker.spec.model, worker.node_id).ms - passed_ms
+    return Term("load", left_ms if left_ms > 0 else passed_ms, is_guess=True)
 
 
 def _by_rules(decision: Decision) -> Decision:
@@ -118,7 +155,9 @@ def _both(decision: Decision, other: Decision, of_workers: tuple[Candidate, ...]
     )
 
 
-def _context(state: BrainState, model: Model, lane: Lane) -> int:
-    """Less than asked for, where nothing else would fit."""
-    plan = outlook(state, model, lane).plan
-    return plan.context if plan else model.context
+def _context(state: BrainState, model: Model, lane: Lane, prompt_tokens: int) -> int:
+    """Less than asked for, where nothing else would fit; the least that the prompt lets it be, where nothing fits."""
+    looked = outlook(state, model, lane)
+    if looked.plan is not None or looked.waits:
+        return looked.plan.context if looked.plan else model.context
+    return min(context for context in contexts_to_try(model) if context > prompt_tokens or context == model.context)

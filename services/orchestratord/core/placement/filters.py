@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from llorch.assignment_mode import Mode
+from llorch.counted import counted
 from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.absence import Absence
 from orchestratord.core.facts.drains import Drain
@@ -13,6 +14,9 @@ from orchestratord.core.facts.mode_effects import BINDING, EFFECTS, WANTING
 from orchestratord.core.facts.rules import Rule
 from orchestratord.core.placement import engines, promises
 from orchestratord.core.placement.query import Query, Site
+
+CONTEXT = "context"
+"""The name of the filter that takes out places for the length of one prompt."""
 
 OLDEST_COMPUTE_CAPABILITY = (5, 0)
 """Maxwell: the oldest that a CUDA 12 compiler makes code for, and llama.cpp with it."""
@@ -89,7 +93,7 @@ def _did_fail(query: Query, site: Site) -> bool:
 
 def _why_it_failed(query: Query, site: Site) -> str:
     failure = query.state.refusals.get(query.model.name, {}).get(site.node.node_id)
-    return f"loading it there failed{f': {failure.message}' if failure else ''}"
+    return f"it could not be loaded there{f': {failure.message}' if failure else ''}"
 
 
 def _does_not_answer(_: Query, site: Site) -> bool:
@@ -97,7 +101,7 @@ def _does_not_answer(_: Query, site: Site) -> bool:
 
 
 def _who_does_not_answer(_: Query, site: Site) -> str:
-    return f"{site.name} does not answer"
+    return f"{site.name} of {site.node.node_id} does not answer"
 
 
 def _device_away(query: Query, site: Site) -> Absence:
@@ -111,8 +115,8 @@ def _is_released(query: Query, site: Site) -> bool:
     return any((site.node.node_id, device_id) in query.state.released for device_id in site.device_ids)
 
 
-def _what_was_released(_: Query, site: Site) -> str:
-    return f"{site.name} was released to its owner; `llorch gpu resume` gives it back"
+def _what_was_released(query: Query, site: Site) -> str:
+    return _release(query, site).sentence
 
 
 def _release(query: Query, site: Site) -> Absence:
@@ -216,7 +220,11 @@ def _is_too_short(query: Query, site: Site) -> bool:
 
 
 def _what_is_too_short(query: Query, site: Site) -> str:
-    return f"the prompt has {query.request.prompt_tokens} tokens, and the context {context_of(query, site)}"
+    return too_many_tokens(query.request.prompt_tokens, context_of(query, site))
+
+
+def too_many_tokens(prompt: int, context: int) -> str:
+    return f"the prompt has {counted(prompt, 'token')}, and the context {context}"
 
 
 def _prompt_is_known(query: Query) -> bool:
@@ -259,7 +267,7 @@ _DEVICE_MASK = Filter(
 )
 _WANT_NO_DEVICE = tuple(_by_rules(mode) for mode in BINDING if mode not in WANTING)
 _WANT_A_SET = tuple(_by_rules(mode) for mode in BINDING if mode in WANTING)
-_CONTEXT = Filter("context", _is_too_short, _what_is_too_short, _prompt_is_known)
+_CONTEXT = Filter(CONTEXT, _is_too_short, _what_is_too_short, _prompt_is_known)
 
 _FINGERPRINT = Filter(
     "fingerprint", _gives_other_bytes, _what_is_other, lambda query: query.request.lane.promise is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from llorch.counted import counted
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.placement import eviction
@@ -29,7 +30,7 @@ def _why_it_stays(state: BrainState, worker: Worker) -> str:
     if eviction.is_kept(state, worker):
         return "stays loaded by a rule"
     if worker.attempts:
-        return f"works on {len(worker.attempts)} task(s)"
+        return f"works on {counted(len(worker.attempts), 'task')}"
     if worker.state is WorkerState.STARTING:
         return "is loading"
     if worker.state is WorkerState.STOPPING or worker.leaving is not None:

@@ -65,7 +65,7 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
         blocked=() if possible else tuple(_blocked(place) for place in blocked),
         pinned=bool(query.rules.of(Mode.PIN)),
         fallback_used=query.rules.fallback_used,
-        largest_mib=tally.largest_mib,
+        largest=tally.largest,
         excluded_by=() if possible or blocked else _excluded_by(query, tally),
     )
 

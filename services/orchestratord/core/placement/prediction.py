@@ -6,6 +6,7 @@ Times are in ms from now. None = not known; then clients are told nothing.
 import math
 
 from llorch.worker_state import WorkerState
+from orchestratord.core.facts.backlog import Backlog, TaskSize
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Attempt, Task, TaskRequest, TaskState
@@ -46,6 +47,8 @@ def answer_lengths(state: BrainState, request: TaskRequest) -> Lengths:
     """How long one answer may become."""
     if request.max_tokens == 0:
         return NO_ANSWER
+    if request.max_tokens and request.fills_limit:
+        return Lengths.of([request.max_tokens])
     return state.rates.answers.lengths(request.app, request.model, request.max_tokens)
 
 
@@ -70,28 +73,66 @@ def prefill_ms(state: BrainState, request: TaskRequest, worker: Worker) -> Estim
     return state.rates.prefill_ms(request.model, device_of(state, worker), cold)
 
 
-def predict_start_of(state: BrainState, task: Task, lane: Lane, ahead: int) -> Estimate | None:
+def predict_start_of(state: BrainState, task: Task, lane: Lane, ahead: Backlog) -> Estimate | None:
     """Of a task that waits. While its app is at its limit of tasks at once, free slots say nothing."""
     if task.request.app in state.queue.held:
         return None
     return predict_start(state, lane, ahead, with_spread=task.request.deadline_s is not None)
 
 
-def predict_start(state: BrainState, lane: Lane, ahead: int, *, with_spread: bool = False) -> Estimate | None:
-    """Time until a task of the lane gets a slot that has `ahead` tasks before it. Its spread costs extra."""
-    slots = _slots(state, lane)
+def predict_start(state: BrainState, lane: Lane, ahead: Backlog, *, with_spread: bool = False) -> Estimate | None:
+    """Time until a task of the lane gets a slot that has those `ahead` before it. Its spread costs extra."""
+    workers = replicas.workers_for(state, lane)
+    slots = [slot for worker in workers for slot in _slots_of_worker(state, worker) if slot is not None]
     if not slots:
         return None
-    rounds, place = divmod(ahead, len(slots))
+    rounds, place = divmod(ahead.tasks, len(slots))
     begin = _nth_free(slots, place, with_spread=with_spread)
     if not rounds:
         return begin
-    holding = state.rates.holding_ms(lane.model)
+    holding = _holding_of(state, workers[0], ahead)
     if holding is None:
         return None
     # A round is over when its mean run is: the more slots, the closer.
     wait = Estimate(holding.mean * rounds, holding.spread * math.sqrt(rounds / len(slots)), holding.count)
     return begin + wait
+
+
+def first_free(state: BrainState, worker: Worker) -> Estimate | None:
+    """Time until a slot of this very worker is free, if no other task takes it."""
+    slots = [slot for slot in _slots_of_worker(state, worker) if slot is not None]
+    return _nth_free(slots, 0, with_spread=False) if slots else None
+
+
+def _holding_of(state: BrainState, worker: Worker, backlog: Backlog) -> Estimate | None:
+    """How long the mean task of these holds a slot, once all slots are busy."""
+    mean = variance = 0.0
+    count = math.inf
+    for size, tasks in backlog.parts():
+        one = _holding_ms(state, worker, size, worker.slots)
+        if one is None:
+            return None
+        mean, variance, count = mean + tasks * one.mean, variance + tasks * one.spread**2, min(count, one.count)
+    return Estimate(mean / backlog.tasks, math.sqrt(variance / backlog.tasks), round(count))
+
+
+def _holding_ms(state: BrainState, worker: Worker, size: TaskSize, batch: int) -> Estimate | None:
+    """How long a task holds a slot: as such runs did, but no longer than its limit lets it; by its limit alone, where
+    nothing else ends it.
+    """
+    most = None if size.limit is None else _most_ms(state, worker, size, size.limit, batch)
+    if size.fills_limit:
+        return most
+    holding = state.rates.holding_ms(worker.spec.model)
+    return most if holding is not None and most is not None and most.mean < holding.mean else holding
+
+
+def _most_ms(state: BrainState, worker: Worker, size: TaskSize, limit: int, batch: int) -> Estimate | None:
+    model, device = worker.spec.model, device_of(state, worker)
+    prompt = state.rates.prompt_tokens(model, size.prompt_tokens)
+    prefill = AT_ONCE if prompt < SMALLEST_PROMPT else state.rates.prefill_ms(model, device, prompt)
+    decode = state.rates.decode_ms(model, device, batch, limit)
+    return None if prefill is None or decode is None else prefill + decode
 
 
 def on_time_forecast(state: BrainState, task: Task, start: Estimate) -> float | None:
@@ -105,7 +146,7 @@ def on_time_forecast(state: BrainState, task: Task, start: Estimate) -> float | 
     if worker is None or not lengths.values:
         return None
     prefill = prefill_ms(state, request, worker)
-    batch = min(_slots_of(worker), len(worker.attempts) + 1)
+    batch = min(worker.slots, len(worker.attempts) + 1)
     decode = _per_token_ms(state, request, worker, batch, lengths)
     if prefill is None or decode is None:
         return None
@@ -145,25 +186,24 @@ def device_of(state: BrainState, worker: Worker) -> str:
     return device_key(devices[device_id].name for device_id in worker.spec.device_ids if device_id in devices)
 
 
-def _slots(state: BrainState, lane: Lane) -> list[Remaining]:
-    """When each slot that the lane may use will be free; without those of which it is not known."""
-    workers = replicas.workers_for(state, lane)
-    return [slot for worker in workers for slot in _slots_of_worker(state, worker) if slot is not None]
-
-
 def _slots_of_worker(state: BrainState, worker: Worker) -> list[Remaining | None]:
+    """When each will be free; None where that is not known."""
     if worker.state is WorkerState.STARTING:
         load = known_load_ms(state, worker.spec.model, worker.node_id)
         return [_left(state, load, worker.asked_at)] * worker.spec.slots
     if worker.state is not WorkerState.READY:
         return []
-    holding = state.rates.holding_ms(worker.spec.model)
     attempts = (state.attempts[attempt_id] for attempt_id in worker.attempts)
     running = [
-        _left(state, attempt.expected or holding, attempt.began_at, _time_left_ms(state, attempt))
+        _left(state, _expected(state, worker, attempt), attempt.began_at, _time_left_ms(state, attempt))
         for attempt in attempts
     ]
     return [*running, *[_FREE] * worker.slots_free]
+
+
+def _expected(state: BrainState, worker: Worker, attempt: Attempt) -> Estimate | None:
+    """As it was expected when it began; if that was not known, by what is known now."""
+    return attempt.expected or _holding_ms(state, worker, attempt.place.work, attempt.batch)
 
 
 def _time_left_ms(state: BrainState, attempt: Attempt) -> float:
@@ -175,7 +215,11 @@ def _time_left_ms(state: BrainState, attempt: Attempt) -> float:
 
 
 def _left(state: BrainState, whole: Estimate | None, began_at: float, at_most_ms: float = math.inf) -> Remaining | None:
-    return None if whole is None else Remaining.of(whole, (state.now - began_at) * 1000, at_most_ms)
+    """None where it is not known, or has gone on for so long that what was expected says nothing any more."""
+    if whole is None:
+        return None
+    remaining = Remaining.of(whole, (state.now - began_at) * 1000, at_most_ms)
+    return None if remaining.is_overdue else remaining
 
 
 def _nth_free(slots: list[Remaining], place: int, *, with_spread: bool) -> Estimate:
@@ -202,7 +246,3 @@ def _time_until(slots: list[Remaining], ended: float) -> float:
         else:
             high = middle
     return high if high >= 1 else 0.0
-
-
-def _slots_of(worker: Worker) -> int:
-    return worker.engine.slots if worker.engine else worker.spec.slots

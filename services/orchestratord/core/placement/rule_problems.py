@@ -18,6 +18,7 @@ from orchestratord.core.facts.rules import NO_RULES, Lane, rules_of
 from orchestratord.core.facts.targets import Place, devices_of, show, why_missing
 from orchestratord.core.placement import replicas
 from orchestratord.core.placement.claims import Claims
+from orchestratord.core.placement.needs import told_need
 from orchestratord.core.placement.query import LoadRequest, Query
 from orchestratord.core.state import BrainState
 
@@ -33,11 +34,9 @@ class TooLarge:
     is_final: bool
 
     def __str__(self) -> str:
-        *_, least_context = contexts_to_try(self.model)
         return (
-            f"model '{self.model.name}' needs about {self.needed_mib} MiB with context {least_context} and "
-            f"{self.model.slots} slots, and the largest place that is there of those, {self.where}, holds "
-            f"{self.largest_mib} MiB when empty"
+            f"{told_need(self.model, self.needed_mib)}, and the largest place that is there of those, {self.where}, "
+            f"holds {self.largest_mib} MiB when empty"
         )
 
 

@@ -1,12 +1,15 @@
 """Decisions in sentences for users."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome
+from orchestratord.core.placement import filters
 from orchestratord.core.placement.tally import NO_ROOM
 
 _REASONS_TOLD = 4
+_BY_RULES = frozenset(one.name for one in filters.OF_RULES)
 
 
 def sentence(record: DecisionRecord, *, is_dry_run: bool = False) -> str:
@@ -35,17 +38,29 @@ def _what(record: DecisionRecord, *, is_dry_run: bool) -> str:
             return f"{'would run' if is_dry_run else 'ran'} on {best.where}, where it is loaded"
         case Outcome.CHOSEN if best is not None:
             return f"{'would load' if is_dry_run else 'loaded'} on {best.where}: {_load(best)}"
-        case Outcome.WAITS if best is not None:
-            queue_ms = best.ms("queue")
-            how_long = f" about {duration(queue_ms / 1000)}" if queue_ms else ""
-            return f"{'would wait' if is_dry_run else 'waited'}{how_long} for a slot on {best.where}"
         case Outcome.WAITS if record.why:
             return f"{'would wait' if is_dry_run else 'waited'} for {record.why}"
+        case Outcome.WAITS if best is not None:
+            return f"{'would wait' if is_dry_run else 'waited'}{_how_long(best)} {_for_what(best)} {best.where}"
         case Outcome.WAITS:
             return f"{'would wait' if is_dry_run else 'waited'} until there is room for it"
         case _:
             told = "can't be placed" if is_dry_run else "could not be placed"
             return f"{told}: {record.why}" if record.why else told
+
+
+def _how_long(place: Candidate) -> str:
+    """Only where that is known."""
+    wait_ms = place.ms("load", "queue")
+    if not wait_ms or place.is_guess("load") or place.is_guess("queue"):
+        return ""
+    return f" about {duration(wait_ms / 1000)}"
+
+
+def _for_what(place: Candidate) -> str:
+    if not any(term.name == "load" for term in place.terms):
+        return "for a slot on"
+    return "for it to be loaded, and for a slot, on" if place.ms("queue") else "until it is loaded on"
 
 
 def _load(chosen: Candidate) -> str:
@@ -65,7 +80,8 @@ def _evicted(worker: Evicted) -> str:
 
 def _exclusions(record: DecisionRecord) -> Iterator[str]:
     """What removed the others: one by one with the reasons, as far as they are known, or counted."""
-    told = _once([candidate for candidate in record.candidates if candidate.filtered_by])
+    removed = [candidate for candidate in record.candidates if candidate.filtered_by]
+    told = _once([left for candidate in removed if (left := _beside(record.why, candidate)) is not None])
     if not told and record.why:
         return
     if not told:
@@ -78,6 +94,19 @@ def _exclusions(record: DecisionRecord) -> Iterator[str]:
     yield from map(_exclusion, groups[:_REASONS_TOLD])
     if rest := sum(map(len, groups[_REASONS_TOLD:])):
         yield f"{rest} more excluded"
+
+
+def _beside(why: str, removed: Candidate) -> Candidate | None:
+    """With what its reason says beside why nothing was placed at all; None where it says the same. Which places a rule
+    excludes is told all the same.
+    """
+    told, detail = why.replace(", which ", " "), removed.filter_detail  # an absence is told with or without that word
+    if not told or removed.filtered_by in _BY_RULES:
+        return removed
+    if detail.partition("; ")[0] in told:
+        return None
+    what, _, cause = detail.partition(": ")
+    return replace(removed, filter_detail=what) if cause and cause in told else removed
 
 
 def _once(removed: Sequence[Candidate]) -> list[Candidate]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestratord.core.facts.decision import Candidate
+from orchestratord.core.facts.decision import NO_PLACE, Candidate, Largest
 from orchestratord.core.placement.filters import Filter
 from orchestratord.core.placement.occupants import why_full
 from orchestratord.core.placement.query import Query, Site
@@ -19,7 +19,7 @@ class Tally:
     counts: dict[str, int] = field(default_factory=dict)
     details: list[Candidate] = field(default_factory=list)
     considered: int = 0
-    largest_mib: int = 0
+    largest: Largest = NO_PLACE
 
     def passes(self, asked: Sequence[Filter], site: Site, stands_for: Sequence[Site]) -> bool:
         """Whether every filter leaves the site; the first that does not is noted for all sites that it stands for."""
@@ -42,7 +42,7 @@ class Tally:
         return left
 
     def too_small(self, site: Site, claims_mib: tuple[int, ...], capacity_mib: tuple[int, ...]) -> None:
-        self.largest_mib = max(self.largest_mib, sum(capacity_mib))
+        self.largest = self.largest.or_larger(Largest(sum(capacity_mib), len(capacity_mib)))
         self._note(TOO_SMALL, (site,), _needs_more(site, claims_mib, capacity_mib) if self.with_details else "")
 
     def lack_room(self, sites: Sequence[Site]) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from llorch.assignment_mode import Mode
-from orchestratord.core.facts.decision import Candidate, Decision
+from orchestratord.core.facts.decision import Candidate, Decision, Term, total_ms
 from orchestratord.core.facts.fleet import Device, Node, Worker
 from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.core.placement import filters, prediction
-from orchestratord.core.placement.cost import Costs, worker_terms
+from orchestratord.core.placement.cost import NO_WAIT, Costs, worker_terms
 from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.state import BrainState
@@ -37,17 +37,19 @@ def weigh(
     tally: Tally,
     workers: Iterable[Worker],
     request: TaskRequest,
-    queue_ms: Callable[[Worker], float] = lambda _: 0.0,
+    wait: Callable[[Worker, float], tuple[Term, ...]] = lambda *_: (NO_WAIT,),
 ) -> Decision:
     """Best first: where the prompt should fit, what is preferred, cost, free slots, names.
 
-    Total, so that equal snapshots decide equally. `queue_ms`: how long a worker has no slot.
+    Total, so that equal snapshots decide equally. `wait`: how long a worker has no slot, where the task itself would
+    take so many ms.
     """
     costs = Costs(query)
     ranked = []
     for site, worker in _left(query, tally, workers):
         warm = query.state.sessions.warm_tokens(request.app, request.session_id, worker.worker_id)
-        terms = worker_terms(query, costs, site, worker, queue_ms=queue_ms(worker), warm_tokens=warm)
+        work = worker_terms(query, costs, site, worker, warm_tokens=warm)
+        terms = (*wait(worker, total_ms(work)), *work)
         candidate = Candidate(
             worker.node_id, worker.spec.device_ids, site.where, worker_id=worker.worker_id, terms=terms
         )

@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from llorch.assignment_mode import Mode
-from llorch.errors import NotFound
+from llorch.errors import NotFound, Reason
+from llorch.split_mode import SplitMode
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.rules import Wishes
+from orchestratord.core.facts.task import TaskError
 from orchestratord.core.placement.explain import explain
 from orchestratord.core.placement.sentences import duration, sentence
 from support.placement import BIG, GIB, SMALL, Scene, card
@@ -93,14 +95,14 @@ def test_a_task_that_has_to_wait_is_told_for_which_workers(scene: Scene) -> None
     scene.worker("phi-4", 10 * GIB, SMALL.device_id, busy=1)
     told = said(scene)
     assert told.startswith("would wait until there is room for it; ")
-    assert "GPU 0 (RTX 3090) of garage taken: RTX 3090: phi-4 works on 2 task(s)" in told
+    assert "GPU 0 (RTX 3090) of garage taken: RTX 3090: phi-4 works on 2 tasks" in told
 
 
 def test_a_card_that_is_full_is_told_beside_the_one_that_will_do(scene: Scene) -> None:
     scene.worker("writer", 20 * GIB, BIG.device_id, busy=1)
     told = said(scene)
     assert told.startswith("would load on GPU 1 (RTX 3060) of garage: ")
-    assert told.endswith("; GPU 0 (RTX 3090) of garage taken: RTX 3090: writer works on 1 task(s)")
+    assert told.endswith("; GPU 0 (RTX 3090) of garage taken: RTX 3090: writer works on 1 task")
 
 
 def test_each_gpu_is_told_once(scene: Scene) -> None:
@@ -133,10 +135,58 @@ def test_devices_that_are_large_enough_only_together_are_not_called_the_largest(
     assert "holds 36864 MiB when empty, but one of them less than its share" in told
 
 
+def test_a_prompt_longer_than_the_context_is_the_cause_and_not_memory(scene: Scene) -> None:
+    coder = scene.state.catalog.get("coder")
+    coder.spec = replace(coder.spec, context=8192)
+    record = explain(scene.state, "coder", "", 9000, 0)
+    assert record.outcome is Outcome.REFUSED
+    assert sentence(record, is_dry_run=True) == (
+        "can't be placed: the prompt has 9000 tokens, and the context 8192; shorten the prompt, or raise the context "
+        "of model 'coder'"
+    )
+
+
+def test_a_prompt_longer_than_the_context_of_the_worker_that_is_there_does_not_wait_for_it(scene: Scene) -> None:
+    scene.rule(Mode.PIN, "garage/3060", keep_loaded=True)
+    scene.worker("coder", 9 * GIB, SMALL.device_id, context=4096)
+    told = sentence(explain(scene.state, "coder", "", 5000, 0), is_dry_run=True)
+    assert told.startswith("can't be placed: the prompt has 5000 tokens, and the context 4096; shorten the prompt")
+    assert "memory" not in told
+    assert "MiB" not in told
+
+
+def test_a_prompt_that_is_too_long_is_no_cause_where_shorter_ones_have_no_place_either(scene: Scene) -> None:
+    scene.model("huge", 90 * GIB)
+    assert "needs 92160 MiB" in sentence(explain(scene.state, "huge", "", 10**6, 0), is_dry_run=True)
+
+
+@pytest.mark.parametrize("state", [NodeState.SUSPECT, NodeState.LOST])
+def test_one_cause_is_told_once(scene: Scene, state: NodeState) -> None:
+    scene.state.fleet.nodes["garage"].state = state
+    assert said(scene).count("it has not reported for") == 1
+
+
+def test_why_a_load_failed_is_told_once_beside_where_it_was_tried(scene: Scene) -> None:
+    failure = TaskError(Reason.MODEL_FILE_INVALID, "/coder.gguf: is no GGUF file")
+    scene.state.refusals["coder"] = {"garage": failure}
+    told = said(scene)
+    assert told.count(failure.message) == 1
+    assert told.endswith("of garage excluded: it could not be loaded there")
+
+
+def test_what_a_model_needs_is_the_same_for_each_place_and_for_all(scene: Scene) -> None:
+    """Its context is left open, so that the least counts."""
+    model = scene.model("open", 90 * GIB)
+    model.spec = replace(model.spec, vram_claim_mib=None, split=SplitMode.NONE)
+    told = said(scene, "open")
+    needed = told.partition("needs about ")[2].partition(" MiB with context 2048, the least that is tried,")[0]
+    assert f"GPU 0 (RTX 3090) of garage excluded: needs {needed} MiB, RTX 3090 has 24576 MiB when empty" in told
+
+
 def test_what_can_not_be_says_why(scene: Scene) -> None:
     scene.model("huge", 90 * GIB)
     assert explain(scene.state, "huge", "", 0, 0).outcome is Outcome.REFUSED
-    assert said(scene, "huge").startswith("can't be placed: model 'huge' needs about 92160 MiB")
+    assert said(scene, "huge").startswith("can't be placed: model 'huge' needs 92160 MiB")
     assert "GPU 0 (RTX 3090) of garage excluded: needs 92160 MiB" in said(scene, "huge")
 
 

@@ -46,12 +46,12 @@ def test_a_node_where_loading_it_failed() -> None:
     scene = scene_with()
     scene.state.refusals["coder"] = {"garage": TaskError(Reason.MODEL_LOAD_FAILED, "no such tensor")}
     found = removed_by(scene, excluded_nodes=frozenset({"garage"}))
-    assert found[SMALL.device_id] == ("load_failed", "loading it there failed: no such tensor")
+    assert found[SMALL.device_id] == ("load_failed", "it could not be loaded there: no such tensor")
 
 
 def test_a_device_that_does_not_answer() -> None:
     assert removed_by(scene_with(card(usable=False), SMALL)) == {
-        BIG.device_id: ("device_usable", "RTX 3090 does not answer")
+        BIG.device_id: ("device_usable", "RTX 3090 of garage does not answer")
     }
 
 
@@ -105,7 +105,7 @@ def test_a_place_beside_the_pin() -> None:
 def test_a_place_beside_the_one_that_was_asked_for() -> None:
     scene = scene_with()
     found = removed_by(scene, only=(Place("garage", (SMALL.device_id,)),))
-    assert found == {BIG.device_id: ("pinned", "asked for garage/RTX 3060")}
+    assert found == {BIG.device_id: ("pinned", "the target garage/RTX 3060")}
 
 
 def test_a_context_that_the_prompt_exceeds() -> None:
@@ -140,7 +140,7 @@ def make_kept(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("occupy", "why"),
     [
-        (make_busy, "works on 2 task(s)"),
+        (make_busy, "works on 2 tasks"),
         (make_young, "was loaded only just now"),
         (make_kept, "stays loaded by a rule"),
     ],

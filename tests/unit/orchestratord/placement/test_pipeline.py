@@ -11,6 +11,7 @@ from llorch.assignment_mode import Mode
 from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition
 from llorch.split_mode import SplitMode
+from orchestratord.core.facts.decision import Largest
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.rules import Lane, Overrides
 from orchestratord.core.learnt.rates import Rates, Run
@@ -112,7 +113,7 @@ def test_it_does_not_wait_for_what_can_never_be(scene: Scene) -> None:
     decision = scene.place()
     assert (decision.chosen, decision.waits) == (None, False)
     assert decision.has_usable
-    assert decision.largest_mib == 36 * GIB
+    assert decision.largest == Largest(36 * GIB, devices=2)
 
 
 def test_a_preferred_place_is_taken_if_it_can_be(scene: Scene) -> None:

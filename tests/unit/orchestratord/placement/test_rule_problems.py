@@ -1,5 +1,6 @@
 """Why rules are not met, and which are refused because they never could be."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.fleet import NodeState, Pool, Snapshot
 from orchestratord.core.facts.model import ModelSpec, Origin
+from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.placement.rule_problems import RuleProblems, left_behind
 from support.brain_driver import GIB, BrainDriver, gpu
@@ -57,9 +59,9 @@ def test_a_pin_to_a_card_that_could_never_hold_the_model_is_refused_with_what_it
         assign(driver, "big", "garage/3060")
     assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
     assert refused.value.message == (
-        "'big.pin' (big only on garage/RTX 3060) could never be met: model 'big' needs about 20480 MiB with context "
-        "4096 and 1 slots, and the largest place that is there of those, garage/RTX 3060, holds 12288 MiB when empty; "
-        "nothing was set; name a larger place, or several cards together, or lower the model's context or slots"
+        "'big.pin' (big only on garage/RTX 3060) could never be met: model 'big' needs 20480 MiB (its "
+        "vram_claim), and the largest place that is there of those, garage/RTX 3060, holds 12288 MiB when empty; "
+        "nothing was set; lower its vram_claim, or name a larger place, or several cards together"
     )
     assert len(driver.state.assignments) == 0
 
@@ -100,7 +102,7 @@ def test_where_a_place_may_still_come_the_rule_is_set_and_the_problem_told() -> 
     changed(driver, "big", vram_claim_mib=60 * GIB)
     lost, large = assign(driver, "big", "garage/3060", "attic")
     assert lost == "node 'attic' is lost"
-    assert "needs about 61440 MiB" in large
+    assert "needs 61440 MiB (its vram_claim)" in large
     assert "attic, holds 49152 MiB" in large
 
 
@@ -134,7 +136,9 @@ def test_a_model_that_grows_beyond_its_pin_is_warned_of() -> None:
     assert assign(driver, "small", "garage/3060") == []
     changed(driver, "small", vram_claim_mib=13 * GIB)
     (warning,) = RuleProblems(driver.state).of_model("small")
-    assert warning.startswith("'small.pin' (small only on garage/RTX 3060): model 'small' needs about 13312 MiB")
+    assert warning.startswith(
+        "'small.pin' (small only on garage/RTX 3060): model 'small' needs 13312 MiB (its vram_claim)"
+    )
     assert RuleProblems(driver.state).of_model("big") == []
 
 
@@ -164,15 +168,52 @@ def test_a_task_that_is_refused_for_a_pin_hears_of_the_rule() -> None:
     assert refused.value.reason is Reason.MODEL_FITS_NO_DEVICE
     assert (
         "the largest device that is left by rule 'small only on garage/RTX 3060' holds 12288 MiB when empty; change "
-        "that, lower its context" in refused.value.message
+        "that, lower its vram_claim" in refused.value.message
     )
 
 
 def test_a_task_that_fits_nowhere_without_rules_hears_of_none() -> None:
     driver = brain()
     changed(driver, "small", vram_claim_mib=50 * GIB)
-    with pytest.raises(FailedPrecondition, match="the largest device holds 36864 MiB when empty; lower its context"):
+    with pytest.raises(FailedPrecondition, match="the largest place, 2 devices together, holds 36864 MiB when empty"):
         driver.submit("small")
+
+
+def test_what_a_model_needs_is_told_alike_by_whatever_refuses_it() -> None:
+    driver = brain()
+    driver.add_model("open", 30 * GIB)
+    with pytest.raises(FailedPrecondition) as of_the_rule:
+        assign(driver, "open", "garage/3060")
+    with pytest.raises(FailedPrecondition) as of_the_load:
+        driver.ask(events.ModelLoadAsked("open", "load-1", places=(Place("garage", ("GPU-3060",)),)))
+    told = of_the_load.value.message.partition(";")[0]
+    assert told.endswith(" MiB with context 2048, the least that is tried, and 4 slots")
+    assert f": {told}, and the largest place" in of_the_rule.value.message
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"), [({"vram_claim_mib": 50 * GIB}, "vram_claim"), ({}, "context or slots")]
+)
+def test_the_remedy_is_what_decides_how_much_a_model_needs(options: dict[str, Any], remedy: str) -> None:
+    driver = brain()
+    driver.add_model("huge", 50 * GIB, slots=1, **options)
+    with pytest.raises(FailedPrecondition, match=f"when empty; lower its {remedy}, ") as refused:
+        driver.submit("huge")
+    assert (" and 1 slot;" in refused.value.message) is not bool(options)
+
+
+def test_a_target_that_is_too_small_is_named_as_one() -> None:
+    driver = brain()
+    with pytest.raises(FailedPrecondition, match="largest device that is left by the target garage/RTX 3060 holds"):
+        driver.ask(events.ModelLoadAsked("big", "load-1", places=(Place("garage", ("GPU-3060",)),)))
+
+
+def test_the_largest_device_of_those_that_run_the_engine_is_told_as_that() -> None:
+    driver = BrainDriver()
+    driver.add_node("garage", replace(LARGE, engines=("other",)), replace(SMALL, engines=("llama.cpp",)))
+    driver.add_model("big", vram_claim_mib=20 * GIB, engine="llama.cpp")
+    with pytest.raises(FailedPrecondition, match="the largest device that runs its engine holds 12288 MiB"):
+        driver.submit("big")
 
 
 # What rules name and is not there.
