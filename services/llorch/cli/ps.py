@@ -68,7 +68,7 @@ def _row(worker: "worker_pb2.Worker", state: "fleet_service_pb2.State") -> tuple
         worker.spec.model,
         word,
         f"{worker.stats.slots_busy}/{worker.spec.slots}",
-        f"{worker.stats.tokens_per_second:.1f}" if worker.HasField("stats") else "",
+        f"{worker.stats.tokens_per_second:.1f}" if worker.stats.tokens_per_second else "-",
         str(worker.spec.context_per_slot or ""),
         worker_place(worker, state.devices),
     )

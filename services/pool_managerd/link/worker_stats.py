@@ -14,14 +14,15 @@ from llorch.worker_state import WorkerState
 from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import WorkerStatus
 
-EVERY_S = 2.0
+EVERY_S = 0.5
 _ANSWER_WITHIN_S = 1.0
 
 _log = get_logger(__name__)
 
 
 class WorkerStats:
-    """Asks every ready worker, all at once. New stats do not trigger a report: the next heartbeat has them.
+    """Asks every ready worker, all at once. New stats do not trigger a report, but where tokens begin or cease to come:
+    the next heartbeat has the others.
 
     `note` is called with the stats of each worker, `note_silence` for each that does not answer.
     """
@@ -73,4 +74,5 @@ class WorkerStats:
             return
         stats = answer.stats
         work_done = stats.steps + stats.tokens_prefilled + stats.tokens_generated
-        self._note(worker_id, stats.SerializeToString(deterministic=True), EngineSigns(stats.runs_decoding, work_done))
+        signs = EngineSigns(stats.runs_decoding, work_done, makes_tokens=stats.tokens_per_second > 0)
+        self._note(worker_id, stats.SerializeToString(deterministic=True), signs)
