@@ -65,7 +65,7 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
         return explain(
             self._owner.state,
             request.model,
-            request.app,
+            request.app or current_call().app,
             request.prompt_tokens,
             request.output_tokens,
             assignments.to_wishes(request.placement),
