@@ -7,10 +7,11 @@ import pytest
 from llorch.assignment_mode import Mode
 from llorch.errors import NotFound
 from orchestratord.core.facts.decision import Outcome
+from orchestratord.core.facts.durations import duration
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.placement.explain import explain
-from orchestratord.core.placement.sentences import duration, sentence
+from orchestratord.core.placement.sentences import sentence
 from support.placement import BIG, GIB, SMALL, Scene, card
 
 pytestmark = pytest.mark.req("ORCH-1013")
