@@ -210,8 +210,8 @@ def _read_file(settings_class: type[DaemonSettings], file: Path) -> tuple[dict[s
             raise SettingsError(
                 f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}"
                 if isinstance(value, dict | list) and name not in known
-                else f"{file} has the key {name!r} above all sections, where it means nothing; "
-                f"{_section_for(settings_class, name, known)}"
+                else f"{file} has the key {name!r} above all sections, where it means nothing; each daemon's keys stand "
+                f"in its section{_section_of(name, settings_class.section, known)}"
             )
     shared = _section(file, content, "logging", {"level"})
     keys = _section(file, content, settings_class.section, known)
@@ -225,12 +225,10 @@ def _read_file(settings_class: type[DaemonSettings], file: Path) -> tuple[dict[s
     return keys, places
 
 
-def _section_for(settings_class: type[DaemonSettings], name: str, known: Iterable[str]) -> str:
-    """Where a key belongs that stands above all sections. Only the sections that this daemon reads are known here."""
-    for section, keys in ((settings_class.section, known), ("logging", ("level",))):
-        if name in keys:
-            return f"it belongs into the section [{section}]"
-    return "it belongs into the section of the program that it is for, such as [orchestrator] or [pool_manager]"
+def _section_of(name: str, own: str, known: Iterable[str]) -> str:
+    """Where a key belongs that stands above all sections; empty if it is none of this daemon's."""
+    section = "logging" if name == "level" else own if name in known else ""
+    return f", this one in [{section}]" if section else ""
 
 
 def _content(file: Path) -> dict[str, Any]:
