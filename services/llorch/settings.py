@@ -210,8 +210,8 @@ def _read_file(settings_class: type[DaemonSettings], file: Path) -> tuple[dict[s
             raise SettingsError(
                 f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}"
                 if isinstance(value, dict | list) and name not in known
-                else f"{file} has the key {name!r} above all sections, where it means nothing; each daemon's keys stand "
-                f"in its section{_section_of(name, settings_class.section, known)}"
+                else f"{file} has the key {name!r} above all sections, where it means nothing; each daemon's keys "
+                f"stand in its section{_section_of(name, settings_class.section, known)}"
             )
     shared = _section(file, content, "logging", {"level"})
     keys = _section(file, content, settings_class.section, known)
