@@ -24,7 +24,7 @@ async def test_the_state_tells_what_a_worker_did(system: WholeSystem) -> None:
     assert seen.slots_busy == 0
 
 
-async def test_the_rate_is_true_within_a_second_of_the_first_tokens_and_gone_with_the_last(system: WholeSystem) -> None:
+async def test_the_rate_is_true_soon_after_the_first_tokens_and_gone_with_the_last(system: WholeSystem) -> None:
     await system.generate(task(max_tokens=1))  # loads the model
     events: list[task_event_pb2.TaskEvent] = []
     running = asyncio.create_task(system.generate(task(max_tokens=1200), events))
@@ -40,7 +40,7 @@ async def test_the_rate_is_true_within_a_second_of_the_first_tokens_and_gone_wit
     await wait_until(has_begun)
     began = asyncio.get_running_loop().time()
     await wait_until(has_rate)
-    assert asyncio.get_running_loop().time() - began < 1.0
+    assert asyncio.get_running_loop().time() - began < 1.5  # workers are asked each second at least
     assert told.tokens_per_second == pytest.approx(400, rel=0.25)
     await running
     assert (await system.state()).workers[0].stats.tokens_per_second == 0
