@@ -17,7 +17,7 @@ from pool_managerd.workers.status import WorkerStatus
 
 EVERY_S = 0.5
 _IDLE_EVERY = 2
-"""One that does nothing is asked every so often only: what it costs to be idle has a bar (`make bench`)."""
+"""Of so many turns, a worker that does nothing is asked in one: what it costs to be idle has a bar (`make bench`)."""
 _ANSWER_WITHIN_S = 1.0
 
 _log = get_logger(__name__)
