@@ -97,8 +97,9 @@ def build_door(
     upstream = Upstream(channel, deliveries, settings.call_timeout_s, shows_token=settings.token is not None)
     bodies = BodyReader(settings.max_body_mib * 2**20, settings.body_timeout_s)
     health, clock = Health(upstream), SystemClock()
-    rpc_door = RpcDoor(RouteTable(read_routes(orchestrator_services())), upstream, streams, bodies)
-    openai_door = OpenAiDoor(upstream, streams, bodies, clock)
+    routes = read_routes(orchestrator_services())
+    rpc_door = RpcDoor(RouteTable(routes), upstream, streams, bodies)
+    openai_door = OpenAiDoor(upstream, streams, bodies, clock, [route.template.text for route in routes])
     return Door(
         HostGuard(split_address(settings.bind)[0], settings.allowed_host, settings.allowed_origin),
         ClientCheck(settings.token, optional=settings.auth_optional),

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -54,11 +54,13 @@ class Identity:
     """`name` is what logs and records show: `localhost`, `token:<6 hex>` or `app:<name>`; never a token.
 
     `app` is empty for callers that are no app. `methods` are all it may call, as `/<service>/<method>`; None = all.
+    `otherwise` says what to show for a call that it may not make.
     """
 
     name: str
     app: str = ""
     methods: frozenset[str] | None = None
+    otherwise: str = field(default="use the token of this server's operator", compare=False)
 
     def may_call(self, method: str) -> bool:
         return self.methods is None or method in self.methods
@@ -84,6 +86,13 @@ class BearerAuth:
         self._token = token or None
         self._identity = Identity(token_fingerprint(token)) if token else LOCALHOST
         self._optional = optional
+
+    @property
+    def what_to_show(self) -> str:
+        """To be let in, for one who has shown something else."""
+        if self._token is None:
+            return "leave the key out: this server has no token, and lets in its operator from its own machine"
+        return "show the token of this server's operator instead of the key"
 
     def authenticate(self, metadata: Mapping[str, str], peer: str) -> Identity:
         shown = bearer_token(metadata)

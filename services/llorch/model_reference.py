@@ -5,6 +5,7 @@ asked, the pool manager finds and fetches what it names.
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
 from llorch.errors import InvalidArgument, invalid_field
@@ -93,6 +94,15 @@ class UrlReference:
 
     kind = SourceKind.HTTPS
 
+    @property
+    def is_private(self) -> bool:
+        """Whether its host is an address inside of a network, by what stands there. What a name means, nodes know."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return not ip_address(host).is_global
+        except ValueError:
+            return host == "localhost" or host.endswith(".localhost")
+
 
 LocalReference = FileReference | PackageReference | FolderReference
 RemoteReference = HubReference | UrlReference
@@ -154,8 +164,8 @@ def _hub(text: str, rest: str) -> HubReference:
     file = found["file"] or "" if found else ""
     if found is None or (file and not (_is_inside(file) and file.lower().endswith(GGUF_SUFFIX))):
         raise _refused(
-            f'"{shown(text)}" is not hf:<org>/<repo>:<quantization> or hf:<org>/<repo>/<file>.gguf, '
-            "with @<revision> behind it if need be"
+            f'"{shown(text)}" is not hf:<org>/<repo>:<quantization>, hf:<org>/<repo>/<file>.gguf, or hf:<org>/<repo> '
+            "of a repository that holds one model only; with @<revision> behind it if need be"
         )
     return HubReference(text, found["repo"], file, found["quantization"] or "", found["revision"] or "")
 

@@ -123,7 +123,7 @@ def read(settings_class: type[Settings], argv: Sequence[str], env: Mapping[str, 
     flags = _read_flags(settings_class, argv)
     variables = _read_environment(settings_class, env)
     file = _find_file(flags.get("config"), env)
-    keys = _read_file(settings_class, file) if file else {}
+    keys, places = _read_file(settings_class, file) if file else ({}, {})
     shared = {name: value for name, value in _read_shared(settings_class, env).items() if name not in keys}
     values: dict[str, Any] = {**shared, **keys, **variables, **flags}
     if file:
@@ -131,7 +131,7 @@ def read(settings_class: type[Settings], argv: Sequence[str], env: Mapping[str, 
     try:
         return settings_class(**values)
     except ValidationError as error:
-        raise SettingsError(_describe(settings_class, error, flags, variables, shared, file)) from None
+        raise SettingsError(_describe(settings_class, error, flags, variables, shared, places)) from None
 
 
 def configured(section: str, name: str, config: Path | None, env: Mapping[str, str]) -> str | None:
@@ -201,19 +201,34 @@ def _find_file(flag: str | None, env: Mapping[str, str]) -> Path | None:
     return next((path for path in usual if path.is_file()), None)
 
 
-def _read_file(settings_class: type[DaemonSettings], file: Path) -> dict[str, Any]:
+def _read_file(settings_class: type[DaemonSettings], file: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings by name, and where in the file each stands."""
     content = _content(file)
-    for name in content:
-        if name not in KNOWN_SECTIONS | TOP_KEYS:
-            raise SettingsError(f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}")
-    shared = _section(file, content, "logging", {"level"})
     known = settings_class.model_fields.keys() - {"config"}
+    for name, value in content.items():
+        if name not in KNOWN_SECTIONS | TOP_KEYS:
+            raise SettingsError(
+                f"{file} has the section [{name}], which means nothing{_nearest(name, KNOWN_SECTIONS)}"
+                if isinstance(value, dict | list) and name not in known
+                else f"{file} has the key {name!r} above all sections, where it means nothing; each daemon's keys "
+                f"stand in its section{_section_of(name, settings_class.section, known)}"
+            )
+    shared = _section(file, content, "logging", {"level"})
     keys = _section(file, content, settings_class.section, known)
+    places = {name: f"{file}, section [{settings_class.section}]: {name}" for name in keys}
     if "level" in shared:
         keys.setdefault("log_level", shared["level"])
+        places.setdefault("log_level", f"{file}, section [logging]: level")
     for name in TOP_KEYS & content.keys() & known:
         keys.setdefault(name, content[name])
-    return keys
+        places.setdefault(name, f"{file}: {name}")
+    return keys, places
+
+
+def _section_of(name: str, own: str, known: Iterable[str]) -> str:
+    """Where a key belongs that stands above all sections; empty if it is none of this daemon's."""
+    section = "logging" if name == "level" else own if name in known else ""
+    return f", this one in [{section}]" if section else ""
 
 
 def _content(file: Path) -> dict[str, Any]:
@@ -241,7 +256,7 @@ def _describe(
     flags: Mapping[str, Any],
     variables: Mapping[str, Any],
     shared: Mapping[str, str],
-    file: Path | None,
+    places: Mapping[str, str],
 ) -> str:
     """The first of the bad values: where it was set, what it is, and what would be right."""
     first = error.errors(include_url=False)[0]
@@ -255,10 +270,8 @@ def _describe(
         place = _variable(settings_class, name)
     elif name in shared:
         place = _SHARED_VARIABLES[name]
-    elif file:
-        place = f"{file}, section [{settings_class.section}]: {name}"
     else:
-        place = name or "settings"
+        place = places.get(name, name or "settings")
     path = "".join(f".{part}" for part in inner)
     shown = "" if "token" in name or not name else f" (got {first['input']!r})"
     return f"{place}{path}: {what[:1].lower()}{what[1:]}{shown}"

@@ -50,7 +50,7 @@ class RunKeeper:
 
     @property
     def tokens_per_second(self) -> float:
-        """Over the last seconds, all runs together."""
+        """Of the last second, all runs together; 0 where none runs."""
         return self._rate.per_second
 
     @property
@@ -118,6 +118,7 @@ class RunKeeper:
                 changed.append(run)
             if step.end is not None and (deadline := self._deadlines.pop(step.attempt_id, None)):
                 deadline.cancel()
+        self._note_rate()
         for watcher in self._watchers:
             watcher.on_runs(changed)
         if self._draining and not self.table.unfinished:
@@ -126,7 +127,6 @@ class RunKeeper:
     async def sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
-            self._rate.observe(self.engine.stats().tokens_generated)
             for run in self.table.sweep():
                 self._end(run.attempt_id)
 
@@ -137,6 +137,13 @@ class RunKeeper:
             self.cancel(run.attempt_id)
         if self.table.unfinished:
             await self._idle.wait()
+
+    def _note_rate(self) -> None:
+        tokens = self.engine.stats().tokens_generated
+        if self.decoding:
+            self._rate.observe(tokens)
+        else:
+            self._rate.rest(tokens)
 
     def _end(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
         self.engine.cancel(attempt_id, reason)

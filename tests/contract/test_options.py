@@ -57,7 +57,7 @@ TABLES: dict[str, tuple[Descriptor, Table, set[str]]] = {
     "PlacementOverrides": (task_pb2.PlacementOverrides.DESCRIPTOR, PLACEMENT, set()),
     "SessionBudget": (session_pb2.SessionBudget.DESCRIPTOR, SESSION_BUDGET, set()),
     "ModelSpec": (model_pb2.ModelSpec.DESCRIPTOR, MODEL, {"name", "source"}),
-    "App": (app_pb2.App.DESCRIPTOR, APP, {"app", "key_fingerprint", "create_time"}),
+    "App": (app_pb2.App.DESCRIPTOR, APP, {"app", "key_fingerprint", "create_time", "problems"}),
     "Assignment": (
         assignment_pb2.Assignment.DESCRIPTOR,
         ASSIGNMENT,

@@ -159,7 +159,7 @@ async def test_the_command_that_is_printed_shows_the_token_to_the_gateway_and_on
 async def test_an_empty_token_opens_no_door(tmp_path: Path, way: str) -> None:
     arguments, variables = (["--token", ""], {}) if way == "option" else ([], {"LLORCH_API_TOKEN": ""})
     async with running_up(tmp_path, "--simulate-gpu", CARD, *arguments, env=variables) as up:
-        await up.read_until("--token: is empty")
+        await up.read_until("--token: is empty" if way == "option" else "LLORCH_API_TOKEN: is empty")
         assert await up.end() == 2
 
 

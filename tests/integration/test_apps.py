@@ -11,6 +11,9 @@ from llama_orch.v2 import (
     app_service_pb2,
     app_service_pb2_grpc,
     cancel_pb2,
+    catalog_service_pb2,
+    placement_service_pb2,
+    placement_service_pb2_grpc,
     session_pb2,
     session_service_pb2,
     session_service_pb2_grpc,
@@ -22,7 +25,7 @@ from llorch.rpc.client import call, open_channel
 from support.gguf_writer import smallest_model
 from support.openai_client import openai_client
 from support.streams import check_stream
-from support.whole_system import CALL_S, WholeSystem, task
+from support.whole_system import CALL_S, WholeSystem, gguf, task
 from worker_orcd.engines.sim.tokens import sim_text
 
 
@@ -84,6 +87,7 @@ async def test_an_app_manages_nothing(system: WholeSystem) -> None:
         with pytest.raises(PermissionDenied) as refused:
             await create(aider, "another")
         assert refused.value.reason is Reason.NOT_PERMITTED
+        assert "may not call AppService/CreateApp; leave the key out: this server has no" in refused.value.message
         with pytest.raises(PermissionDenied):
             await aider.register("mine", "file:/etc/passwd")
         with pytest.raises(PermissionDenied):
@@ -121,6 +125,29 @@ async def test_the_key_works_through_the_gateway_with_the_apps_own_names(system:
     assert answer.choices[0].message.content == sim_text(7, 0, 8)
     listed = await system.http.get("/v2/tasks")
     assert [shown["app"] for shown in listed.json()["tasks"]] == ["open-webui"]
+
+
+async def test_what_is_asked_about_a_model_with_a_key_is_asked_by_the_apps_own_name(system: WholeSystem) -> None:
+    key = await create(system, "aider", models={"gpt-4o": "sim"})
+    own_name = placement_service_pb2.ExplainPlacementRequest(model="gpt-4o")
+    async with acting_as(system, key) as aider:
+        stub = placement_service_pb2_grpc.PlacementServiceStub(aider.channel)
+        assert (await call(stub.ExplainPlacement, own_name, timeout_s=CALL_S)).decision.model == "sim"
+        shown = await call(
+            aider.catalog.GetModel, catalog_service_pb2.GetModelRequest(model="gpt-4o"), timeout_s=CALL_S
+        )
+        assert shown.model.spec.name == "sim"
+    stub = placement_service_pb2_grpc.PlacementServiceStub(system.channel)
+    with pytest.raises(NotFound):
+        await call(stub.ExplainPlacement, own_name, timeout_s=CALL_S)
+
+
+async def test_a_name_of_an_app_for_a_model_that_is_gone_is_marked(system: WholeSystem) -> None:
+    await system.register("own", f"file:{gguf(system.folder, 'own.gguf')}")
+    await create(system, "aider", models={"gpt-4o": "own", "small": "sim"})
+    await call(system.catalog.DeleteModel, catalog_service_pb2.DeleteModelRequest(model="own"), timeout_s=CALL_S)
+    (listed,) = (await call(apps(system).ListApps, app_service_pb2.ListAppsRequest(), timeout_s=CALL_S)).apps
+    assert list(listed.problems) == ["no model is called 'own' now"]
 
 
 async def test_a_caller_is_told_who_it_is(system: WholeSystem) -> None:

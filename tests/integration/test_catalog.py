@@ -1,6 +1,7 @@
 """The catalog as its owner uses it, and what of it is there after a restart."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,7 @@ async def test_what_can_not_be_known_of_a_file_is_told(tmp_path: Path) -> None:
                 "file:/models/x.gguf",
                 ["no machine could say whether file:/models/x.gguf is a model; its file is looked at"],
             ),
-            ("hf:org/repo:Q4_0", []),
+            ("hf:org/repo:Q4_0", ["hf:org/repo:Q4_0 is looked at"]),
         ):
             request = pb2.RegisterModelRequest(model=model_pb2.ModelSpec(name="new", source=source))
             answer = await call(system.catalog.RegisterModel, request, timeout_s=CALL_S)
@@ -215,3 +216,63 @@ async def test_secrets_of_urls_are_not_shown(system: WholeSystem) -> None:
 
 async def _full(*_: object) -> None:
     raise Unavailable(Reason.STORE_FAILED, "the disk is full")
+
+
+async def register_warned(system: WholeSystem, **fields: object) -> list[str]:
+    spec = model_pb2.ModelSpec(**fields)  # type: ignore[arg-type]  # tests name fields
+    answer = await call(system.catalog.RegisterModel, pb2.RegisterModelRequest(model=spec), timeout_s=CALL_S)
+    return list(answer.warnings)
+
+
+@pytest.mark.parametrize(
+    ("source", "also"),
+    [
+        ("https://example.com/x.gguf", ""),
+        ("https://127.0.0.1/x.gguf", "download_private_hosts"),
+        ("https://[::1]:8443/x.gguf", "download_private_hosts"),
+        ("https://localhost/x.gguf", "download_private_hosts"),
+        ("hf:org/repo:Q4_K_M", ""),
+        ("hf:org/repo", "name one, as hf:org/repo:<quantization>"),
+    ],
+)
+async def test_of_a_download_is_said_when_it_is_looked_at_and_what_may_keep_it_away(
+    system: WholeSystem, source: str, also: str
+) -> None:
+    (told,) = await register_warned(system, name="new", source=source)
+    assert told.startswith(f"{source} is looked at when it is downloaded")
+    assert also in told
+    assert also or ";" not in told
+
+
+async def test_a_context_that_is_cut_is_told_with_what_is_left_of_it(system: WholeSystem) -> None:
+    source = file(system)
+    assert await register_warned(system, name="own", source=source, context=1024) == []
+    (told,) = await register_warned(system, name="own", source=source, context=4_000_000)
+    trained = (await shown(system, "own")).context
+    assert told == f"context 4000000 is more than model 'own' was trained with: its workers get {trained}"
+
+
+async def test_a_change_that_takes_workers_out_of_memory_says_so(system: WholeSystem) -> None:
+    await system.generate(task())
+    told = await register_warned(system, name="sim", source=file(system, "sim.gguf"), slots=2)
+    assert told == ["1 worker of model 'sim' leaves memory: it was loaded as it was before"]
+
+
+async def test_a_missing_file_is_told_with_its_machine_and_the_remedy(system: WholeSystem) -> None:
+    await register(system, model_pb2.ModelSpec(name="own", source=file(system)))
+    (system.folder / "own.gguf").unlink()
+    *_, last = await system.generate(task(model="own"))
+    assert last.error.message.endswith(
+        "own.gguf is not there; bring it there, or add the model again with the place where it is "
+        "(`llorch models add`) (on garage)"
+    )
+    os.mkfifo(system.folder / "pipe.gguf")
+    for source, says in (
+        (f"file:{system.folder}/pipe.gguf", "is no file that can be read as often as it is needed"),
+        (f"file:{system.folder}", "is a folder, not a model file; name a .gguf file in it (on garage)"),
+        ("pkg:no_such_package/x.gguf", "install it there with pip (on garage)"),
+        ("dir:x.gguf", "set it in the section [pool_manager] of its settings file (on garage)"),
+    ):
+        with pytest.raises(FailedPrecondition) as refused:
+            await register(system, model_pb2.ModelSpec(name="new", source=source))
+        assert says in refused.value.message, refused.value.message

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17llama_orch/v2/app.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x02\n\x03\x41pp\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12.\n\x06models\x18\x02 \x03(\x0b\x32\x1e.llama_orch.v2.App.ModelsEntry\x12\x10\n\x08priority\x18\x03 \x01(\t\x12\x13\n\x06weight\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x1c\n\x14max_concurrent_tasks\x18\x05 \x01(\r\x12\x1d\n\x15max_tokens_per_minute\x18\x06 \x01(\r\x12\x17\n\x0fkey_fingerprint\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bModelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_weightb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17llama_orch/v2/app.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x02\n\x03\x41pp\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12.\n\x06models\x18\x02 \x03(\x0b\x32\x1e.llama_orch.v2.App.ModelsEntry\x12\x10\n\x08priority\x18\x03 \x01(\t\x12\x13\n\x06weight\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x1c\n\x14max_concurrent_tasks\x18\x05 \x01(\r\x12\x1d\n\x15max_tokens_per_minute\x18\x06 \x01(\r\x12\x17\n\x0fkey_fingerprint\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08problems\x18\t \x03(\t\x1a-\n\x0bModelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_weightb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APP_MODELSENTRY']._loaded_options = None
   _globals['_APP_MODELSENTRY']._serialized_options = b'8\001'
   _globals['_APP']._serialized_start=76
-  _globals['_APP']._serialized_end=374
-  _globals['_APP_MODELSENTRY']._serialized_start=318
-  _globals['_APP_MODELSENTRY']._serialized_end=363
+  _globals['_APP']._serialized_end=392
+  _globals['_APP_MODELSENTRY']._serialized_start=336
+  _globals['_APP_MODELSENTRY']._serialized_end=381
 # @@protoc_insertion_point(module_scope)

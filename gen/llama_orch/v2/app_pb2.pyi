@@ -53,6 +53,7 @@ class App(_message.Message):
     MAX_TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     KEY_FINGERPRINT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """Name: 1 to 128 characters of [A-Za-z0-9._:-]."""
     priority: _builtins.str
@@ -75,6 +76,10 @@ class App(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
 
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why its names can't be used as they are, in words: models that they mean are not there. Set by the orchestrator."""
+
     def __init__(
         self,
         *,
@@ -86,10 +91,11 @@ class App(_message.Message):
         max_tokens_per_minute: _builtins.int = ...,
         key_fingerprint: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "create_time", b"create_time", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "app", b"app", "create_time", b"create_time", "key_fingerprint", b"key_fingerprint", "max_concurrent_tasks", b"max_concurrent_tasks", "max_tokens_per_minute", b"max_tokens_per_minute", "models", b"models", "priority", b"priority", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "app", b"app", "create_time", b"create_time", "key_fingerprint", b"key_fingerprint", "max_concurrent_tasks", b"max_concurrent_tasks", "max_tokens_per_minute", b"max_tokens_per_minute", "models", b"models", "priority", b"priority", "problems", b"problems", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015

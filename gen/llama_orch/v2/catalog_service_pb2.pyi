@@ -57,7 +57,10 @@ class RegisterModelResponse(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Assignments that can't be met with it, in words: it is too large for its places."""
+        """What may not be meant, in words: what is not known of its file, that it takes the place of another description, that
+        its workers leave, that its context is cut, and assignments that can't be met with it, such as one whose places it
+        is too large for.
+        """
 
     def __init__(
         self,
@@ -334,7 +337,9 @@ class DeleteModelResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What still names the model, in words: assignments, which stay and hold again for a model of this name, and apps."""
+        """What stays, in words: the model itself, if something else than calls describes it too, and what still names it:
+        assignments, which hold again for a model of this name, and apps.
+        """
 
     def __init__(
         self,

@@ -177,7 +177,7 @@ class ExplainPlacementRequest(_message.Message):
     model: _builtins.str
     """Name or alias of the model. Empty if task_id is set."""
     app: _builtins.str
-    """App to ask for; empty = none."""
+    """App to ask for; empty = that of the key that the caller shows, or none."""
     prompt_tokens: _builtins.int
     """Tokens of the prompt. Default 0."""
     output_tokens: _builtins.int

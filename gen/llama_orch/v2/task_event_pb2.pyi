@@ -334,7 +334,7 @@ class Metrics(_message.Message):
     on_time_probability: _builtins.float
     """Probability that the deadline is kept, 0 to 1; absent if unknown or without a deadline."""
     tokens_per_second: _builtins.float
-    """Tokens per second of this task."""
+    """Tokens per second of this task since the metrics before, or since its first token; 0 before there is a rate."""
     kv_warm_tokens: _builtins.int
     """Tokens of this task's prompt that were found in the KV cache; 0 until it runs."""
     def __init__(

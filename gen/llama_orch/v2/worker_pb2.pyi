@@ -252,7 +252,7 @@ class WorkerStats(_message.Message):
     tokens_prefilled: _builtins.int
     """Prompt tokens evaluated since the start."""
     tokens_per_second: _builtins.float
-    """Tokens per second over the last seconds, all runs together."""
+    """Tokens per second over the last second, all runs together; 0 where no run makes tokens."""
     kv_used_tokens: _builtins.int
     """Tokens that the KV cache holds."""
     rss_mib: _builtins.int

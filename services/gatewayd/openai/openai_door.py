@@ -1,6 +1,6 @@
 """The routes of OpenAI's API. They are not in the contract, so they are written here, one call each."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,16 @@ class OpenAiRoute:
 
 
 class OpenAiDoor:
-    def __init__(self, upstream: Upstream, streams: EventStream, bodies: BodyReader, clock: Clock) -> None:
+    """`elsewhere` are the paths of the contract, which has what this API has not here."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        streams: EventStream,
+        bodies: BodyReader,
+        clock: Clock,
+        elsewhere: Iterable[str] = (),
+    ) -> None:
         self._upstream = upstream
         self._streams = streams
         self._bodies = bodies
@@ -50,7 +59,8 @@ class OpenAiDoor:
                 OpenAiRoute("POST", parse_template("/v1/completions"), self._complete),
                 OpenAiRoute("GET", parse_template("/v1/models"), self._list_models),
                 OpenAiRoute("GET", parse_template("/v1/models/{model=**}"), self._show_model),
-            )
+            ),
+            elsewhere,
         )
 
     async def __call__(self, exchange: Exchange, metadata: Metadata) -> None:

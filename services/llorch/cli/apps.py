@@ -147,8 +147,9 @@ def _row(one: "app_pb2.App") -> tuple[str, ...]:
 
 
 def _notes(one: "app_pb2.App") -> list[str]:
-    """Its limits, and its names for models."""
+    """Its limits, its names for models, and which of these can't be used."""
     notes = [f"{name} is {model}" for name, model in sorted(one.models.items())]
+    notes += [f"not met: {problem}" for problem in one.problems]
     if one.max_concurrent_tasks:
         notes.append(f"{counted(one.max_concurrent_tasks, 'task')} at once")
     if one.max_tokens_per_minute:

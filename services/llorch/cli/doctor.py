@@ -52,8 +52,7 @@ def doctor(
     if brain or orchestrator.answers_here:
         host = without_models(host)
     others = [finding for plan in _other_plans(config) for finding in check_settings(plan)]
-    # What is wrong with the file as a whole is found by each daemon.
-    host += [finding for finding in dict.fromkeys(others) if finding not in host]
+    host = _once([*host, *others])
     findings = [*host, *orchestrator.findings, check_gateway(gateway.address, gateway.token)]
     if json:
         print_json({"findings": [asdict(finding) for finding in findings]})
@@ -61,6 +60,16 @@ def doctor(
         _print(findings)
     if any(finding.level == "failed" for finding in findings):
         raise typer.Exit(exit_codes.FAILED)
+
+
+def _once(findings: "Sequence[Finding]") -> "list[Finding]":
+    """What is wrong with the file as a whole is found by each daemon, and one may know more of it than the others."""
+    texts = {(finding.check, finding.found) for finding in findings}
+
+    def is_in_another(one: "Finding") -> bool:
+        return any(check == one.check and text != one.found and text.startswith(one.found) for check, text in texts)
+
+    return [finding for finding in dict.fromkeys(findings) if not is_in_another(finding)]
 
 
 def _plan(

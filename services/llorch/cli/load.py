@@ -84,7 +84,10 @@ def _place_if_settled(state: "fleet_service_pb2.State", model: str, worker_id: s
     if worker is None or worker.state == worker_pb2.WORKER_STATE_FAILED:
         failures = [failure for failure in state.load_failures if failure.model == model]
         own = [failure for failure in failures if failure.worker_id == worker_id]
-        why = next((failure.message for failure in own or failures), "it was told to leave again before it was ready")
-        raise FailedPrecondition(Reason.MODEL_LOAD_FAILED, f"{model} could not be loaded: {why}")
+        why = next(
+            (f" on {failure.node_id}: {failure.message}" for failure in own or failures),
+            ": it was told to leave again before it was ready",
+        )
+        raise FailedPrecondition(Reason.MODEL_LOAD_FAILED, f"{model} could not be loaded{why}")
     is_ready = worker.state == worker_pb2.WORKER_STATE_READY
     return worker_place(worker, state.devices) if is_ready else ""

@@ -71,7 +71,7 @@ def execute(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         # With nothing to say the help has been shown already.
         if message := error.format_message():
-            _say(f"{message.rstrip('.')}; see `{_command_of(error)} --help`")
+            _say(f"{message.rstrip('.')}; {_behind_dashes(message)}see `{_command_of(error)} --help`")
         return error.exit_code
     except LlorchError as error:
         _say(error.message)
@@ -84,6 +84,11 @@ def execute(arguments: Sequence[str]) -> int:
         kind = type(error).__name__
         _say(f"something unexpected went wrong ({kind}: {error}); LLORCH_DEBUG=1 shows where")
         return exit_codes.FAILED
+
+
+def _behind_dashes(message: str) -> str:
+    """Models and apps may have names that look like options."""
+    return "a name that begins with - goes behind --; " if message.startswith("No such option: -") else ""
 
 
 def _command_of(error: typer.TyperException) -> str:

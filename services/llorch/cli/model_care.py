@@ -8,12 +8,14 @@ from llorch.cli import exit_codes
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.models import app
 from llorch.cli.output import AsJson, as_data, note, print_json, print_table
+from llorch.errors import NotFound
 
 __all__ = ["app"]
 """`llorch models`, whole with the commands of this file."""
 
 if TYPE_CHECKING:
     from llama_orch.v2 import catalog_service_pb2
+    from llorch.sdk.async_client import AsyncClient
 
 Name = Annotated[str, typer.Argument(help="Name or alias.")]
 
@@ -21,9 +23,9 @@ Name = Annotated[str, typer.Argument(help="Name or alias.")]
 @app.command()
 def rm(name: Name, *, address: Address = None, token: Token = None) -> None:
     """Take a model that was added out of the catalog. Its file stays."""
-    still_named_by = ask(address, token, lambda client: client.delete_model(name))
-    note(f"{name} is no longer in the catalog")
-    for warning in still_named_by:
+    is_still_there, warnings = ask(address, token, lambda client: _remove(client, name))
+    note(f"what was added as {name} is taken away" if is_still_there else f"{name} is no longer in the catalog")
+    for warning in warnings:
         note(warning)
 
 
@@ -51,6 +53,16 @@ def verify(name: Name, *, address: Address = None, token: Token = None, json: As
         print_table(("NODE", "FILE", "SHA-256"), [_row(node) for node in found])
     if not all(node.ok for node in found):
         raise typer.Exit(exit_codes.FAILED)
+
+
+async def _remove(client: "AsyncClient", name: str) -> tuple[bool, list[str]]:
+    """Whether another description keeps the model in the catalog, and what else stays."""
+    warnings = await client.delete_model(name)
+    try:
+        await client.model(name)
+    except NotFound:
+        return False, warnings
+    return True, warnings
 
 
 def _row(node: "catalog_service_pb2.NodeVerification") -> tuple[str, ...]:

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from llorch.cli.output import note
-from llorch.cli.wrapping import in_lines
+from llorch.cli.output import note_sentence
 
 if TYPE_CHECKING:
     from llama_orch.v2 import fleet_service_pb2
@@ -12,4 +11,4 @@ if TYPE_CHECKING:
 def note_troubles(state: "fleet_service_pb2.State") -> None:
     for node in state.nodes:
         if node.trouble:
-            note(in_lines(f"{node.trouble[:1].upper()}{node.trouble[1:]}."))
+            note_sentence(f"{node.trouble[:1].upper()}{node.trouble[1:]}.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from llorch.cli.wrapping import in_lines
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import Console
@@ -120,6 +122,11 @@ def terminal_width() -> int | None:
 
 def gib(mib: int) -> str:
     return f"{mib / _MIB_PER_GIB:.1f}"
+
+
+def note_sentence(text: str) -> None:
+    """A long remark: wrapped at words on a terminal, else a line of its own."""
+    note(text if terminal_width() is None else in_lines(text))
 
 
 def note(text: str) -> None:

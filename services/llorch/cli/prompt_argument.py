@@ -5,10 +5,16 @@ import sys
 from llorch.errors import invalid_field
 
 
-def said(prompt: str) -> str:
-    """What `-` stands for is read from stdin."""
-    if prompt != "-":
-        return prompt
+def said(prompt: str, *, alone: bool = True) -> str:
+    """What `-` stands for is read from stdin. `alone`: no other text goes with it, so it may not be empty."""
+    text = prompt if prompt != "-" else _read()
+    if alone and not text:
+        where = "what comes from stdin is empty" if prompt == "-" else "is empty"
+        raise invalid_field("prompt", f"{where}; say what to ask, or - to read it from stdin")
+    return text
+
+
+def _read() -> str:
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:

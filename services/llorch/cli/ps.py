@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import clock_time, enum_word, node_mark, pool_mark, worker_marks, worker_place
 from llorch.cli.node_troubles import note_troubles
-from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows
+from llorch.cli.output import AsJson, as_data, gib, note, note_sentence, print_json, print_rows
 from llorch.cli.worker_names import short_ids
-from llorch.cli.wrapping import in_lines
 
 if TYPE_CHECKING:
     from llama_orch.v2 import fleet_service_pb2, model_pb2, task_pb2, worker_pb2
@@ -33,7 +32,7 @@ def ps(*, address: Address = None, token: Token = None, json: AsJson = False) ->
         print_rows(("TASK", "MODEL", "STATE", ">TOKENS"), [_task_row(task) for task in tasks], [()] * len(tasks))
     note_troubles(state)
     for failure in state.load_failures:
-        note(in_lines(_failure(failure)))
+        note_sentence(_failure(failure))
     waiting = sum(queue.depth for queue in state.queues)
     if waiting:
         note(f"{waiting} more {'task waits' if waiting == 1 else 'tasks wait'}.")
@@ -68,7 +67,7 @@ def _row(worker: "worker_pb2.Worker", state: "fleet_service_pb2.State") -> tuple
         worker.spec.model,
         word,
         f"{worker.stats.slots_busy}/{worker.spec.slots}",
-        f"{worker.stats.tokens_per_second:.1f}" if worker.HasField("stats") else "",
+        f"{worker.stats.tokens_per_second:.1f}" if worker.stats.tokens_per_second else "-",
         str(worker.spec.context_per_slot or ""),
         worker_place(worker, state.devices),
     )

@@ -100,7 +100,7 @@ def run(
         "raw": raw,
         "control_tokens": control_tokens,
     }
-    text = said(prompt)
+    text = said(prompt, alone=not (system or raw))
     code = ask(address, token, lambda client: _answer(client, model, text, options, quiet=quiet))
     if code:
         raise typer.Exit(code)

@@ -15,6 +15,8 @@ def reference_of(source: str) -> str:
     A relative path is meant from here, so the file has to be here: it is the one hint that the folder is right. Raises
     InvalidArgument, also for what can't be a reference, which is sent nowhere then.
     """
+    if not source.strip():
+        raise invalid_field("source", "is empty; give the path of a .gguf file, or hf:ORG/REPO:QUANTIZATION")
     scheme, colon, _ = source.partition(":")
     if colon and "/" not in scheme:
         parse_reference(source)

@@ -27,7 +27,7 @@ def tokens(
     json: AsJson = False,
 ) -> None:
     """Count the tokens that a prompt has for a model. Nothing is loaded for it."""
-    text = said(prompt)
+    text = said(prompt, alone=not (system or raw))
     counted = ask(
         address,
         token,

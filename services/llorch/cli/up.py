@@ -74,6 +74,8 @@ def up(
     from llorch.system.options import ANY_PORT, CpuUse, SystemOptions, default_data_dir
 
     otherwise = ANY_PORT if any_ports else None
+    # An empty variable is none to typer. The daemons refuse an empty token: its owner means to have one.
+    given = token if token is not None else os.environ.get(_VARIABLE)
     options = SystemOptions(
         data_dir=(data_dir or default_data_dir()).expanduser().absolute(),
         cpu=CpuUse.ALLOWED if cpu else CpuUse.NEVER,
@@ -84,8 +86,8 @@ def up(
         grpc=grpc or otherwise,
         pool_manager=pool_manager or otherwise,
         config=config.expanduser().absolute() if config else None,
-        # An empty variable is none to typer. The daemons refuse an empty token: its owner means to have one.
-        token=token if token is not None else os.environ.get(_VARIABLE),
+        token=given,
+        token_from=_VARIABLE if given == os.environ.get(_VARIABLE) else "--token",
     )
     raise typer.Exit(_Run(options).code())
 

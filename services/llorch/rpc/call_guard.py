@@ -254,9 +254,7 @@ def _draining() -> Unavailable:
 
 def _not_permitted(identity: Identity, method: str) -> PermissionDenied:
     name = method.rpartition(".")[2]
-    return PermissionDenied(
-        Reason.NOT_PERMITTED, f"{identity.name} may not call {name}; use the token of this server's operator"
-    )
+    return PermissionDenied(Reason.NOT_PERMITTED, f"{identity.name} may not call {name}; {identity.otherwise}")
 
 
 def _refusing(decode: Any, limit: RequestLimit | None) -> Callable[[bytes], Any]:

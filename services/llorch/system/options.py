@@ -20,8 +20,8 @@ class CpuUse(Enum):
 class SystemOptions:
     """Addresses are `host:port`, port 0 for any; None is what the settings file says, or the daemon's default.
 
-    `token` is asked for by all daemons; None is what the settings of each say. `simulate_gpu` has entries like
-    `RTX 3090:24GiB`, `sim` the parameters of the simulated engine as JSON.
+    `token` is asked for by all daemons; None is what the settings of each say. `token_from` names where its owner gave
+    it. `simulate_gpu` has entries like `RTX 3090:24GiB`, `sim` the parameters of the simulated engine as JSON.
     """
 
     data_dir: Path
@@ -34,6 +34,7 @@ class SystemOptions:
     pool_manager: str | None = None
     config: Path | None = None
     token: str | None = field(default=None, repr=False)
+    token_from: str = "--token"  # noqa: S105  # the name of an option
 
 
 def default_data_dir() -> Path:

@@ -30,12 +30,15 @@ _PASSED_ON_PREFIXES = ("LC_", "XDG_", "LLORCH_", "PYTHON", "CUDA_", "NVIDIA_", "
 
 @dataclass(frozen=True, slots=True)
 class DaemonPlan:
-    """`bind_option` is what a user of this system says where the daemon has `--bind`."""
+    """`bind_option` is what a user of this system says where the daemon has `--bind`; `token_from` is where the token
+    comes from that is handed to it, empty for none.
+    """
 
     name: str
     section: str
     arguments: tuple[str, ...]
     bind_option: str
+    token_from: str = ""
 
     @property
     def command(self) -> list[str]:
@@ -54,13 +57,15 @@ class DaemonPlan:
 
     def in_words_of_the_system(self, message: str) -> str:
         """The daemon's message about its own settings, with the names of the options of `llorch up`."""
-        said = message.replace("--bind", self.bind_option).replace(self.token_variable, "--token")
-        return said.replace("--allow-cpu", "--cpu")
+        said = message.replace("--bind", self.bind_option).replace("--allow-cpu", "--cpu")
+        if not self.token_from and said.startswith(f"{self.token_variable}: "):
+            return said  # its owner has set the variable itself
+        return said.replace(self.token_variable, self.token_from or "--token")
 
 
 def orchestrator(options: SystemOptions) -> DaemonPlan:
     arguments = ("--data-dir", str(options.data_dir / "orchestratord"), *_common(options, options.grpc))
-    return DaemonPlan("orchestratord", "orchestrator", arguments, "--grpc")
+    return DaemonPlan("orchestratord", "orchestrator", arguments, "--grpc", _token_from(options))
 
 
 def pool_manager(options: SystemOptions, orchestrator_address: str, *, allow_cpu: bool) -> DaemonPlan:
@@ -77,12 +82,12 @@ def pool_manager(options: SystemOptions, orchestrator_address: str, *, allow_cpu
     if options.pool_manager == ANY_PORT:
         arguments += ["--worker-ports", "any"]
     arguments += _common(options, options.pool_manager)
-    return DaemonPlan(POOL_MANAGER, POOL_MANAGER_SECTION, tuple(arguments), "--pool-manager")
+    return DaemonPlan(POOL_MANAGER, POOL_MANAGER_SECTION, tuple(arguments), "--pool-manager", _token_from(options))
 
 
 def gateway(options: SystemOptions, orchestrator_address: str) -> DaemonPlan:
     arguments = ("--orchestrator", orchestrator_address, *_common(options, options.http))
-    return DaemonPlan("gatewayd", "gateway", arguments, "--http")
+    return DaemonPlan("gatewayd", "gateway", arguments, "--http", _token_from(options))
 
 
 def environment(plan: DaemonPlan, options: SystemOptions, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -94,6 +99,10 @@ def environment(plan: DaemonPlan, options: SystemOptions, inherited: Mapping[str
     if options.token is not None:
         passed[plan.token_variable] = options.token
     return passed
+
+
+def _token_from(options: SystemOptions) -> str:
+    return "" if options.token is None else options.token_from
 
 
 def _common(options: SystemOptions, bind: str | None) -> tuple[str, ...]:

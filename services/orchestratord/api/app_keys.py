@@ -10,7 +10,7 @@ from llama_orch.v2 import (
     session_service_pb2,
     task_service_pb2,
 )
-from llorch.auth import LOCALHOST, Authenticator, Identity, bearer_token, is_app_key, key_hash
+from llorch.auth import LOCALHOST, BearerAuth, Identity, bearer_token, is_app_key, key_hash
 from llorch.errors import Reason, Unauthenticated
 from orchestratord.core.facts.apps import App
 
@@ -44,7 +44,7 @@ class AppAuth:
     A caller with a key that no app has (any more) is refused even on a trusted machine: it means to be an app.
     """
 
-    def __init__(self, find_app: FindApp, others: Authenticator) -> None:
+    def __init__(self, find_app: FindApp, others: BearerAuth) -> None:
         self._find_app = find_app
         self._others = others
 
@@ -52,7 +52,8 @@ class AppAuth:
         shown = bearer_token(metadata) or ""
         is_key = is_app_key(shown)
         if is_key and (app := self._find_app(key_hash(shown))):
-            return Identity(f"app:{app.name}", app=app.name, methods=METHODS_OF_APPS)
+            name = f"app:{app.name}"
+            return Identity(name, app=app.name, methods=METHODS_OF_APPS, otherwise=self._others.what_to_show)
         identity = self._others.authenticate(metadata, peer)
         if is_key and identity == LOCALHOST:
             raise Unauthenticated(

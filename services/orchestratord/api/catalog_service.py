@@ -36,8 +36,16 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
         spec = models.to_spec(request.model)
         unknown = await self._look_at_file(spec)
         now_ms = round(self._clock.wall().timestamp() * 1000)
+        state = self._owner.state
+        before = state.catalog.find(spec.name)
+        loaded = view_models.workers_serving(state, spec.name)
         model = await self._changes.ask(events.ModelRegistered(spec, Origin.CALL, "RegisterModel call", now_ms))
-        warnings = [*([unknown] if unknown else []), *RuleProblems(self._owner.state).of_model(model.name)]
+        leaving = len(loaded) - len(view_models.workers_serving(state, spec.name) & loaded)
+        warnings = [
+            *([unknown] if unknown else []),
+            *view_models.surprises(before, model, leaving),
+            *RuleProblems(state).of_model(model.name),
+        ]
         return pb2.RegisterModelResponse(model=self._shown(model), warnings=warnings)
 
     async def GetModel(self, request: pb2.GetModelRequest, context: Any) -> pb2.GetModelResponse:
@@ -73,7 +81,9 @@ class CatalogService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["C
     async def DeleteModel(self, request: pb2.DeleteModelRequest, context: Any) -> pb2.DeleteModelResponse:
         name = self._find(request.model).name
         await self._changes.ask(events.ModelDeleted(name))
-        return pb2.DeleteModelResponse(warnings=left_behind(self._owner.state, model=name))
+        state = self._owner.state
+        stays = view_models.still_there(state, name)
+        return pb2.DeleteModelResponse(warnings=[*stays, *left_behind(state, model=name)])
 
     async def GetAvailability(self, request: pb2.GetAvailabilityRequest, context: Any) -> pb2.GetAvailabilityResponse:
         page, following = self._page(request.page_size, request.page_token)

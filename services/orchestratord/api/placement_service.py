@@ -56,7 +56,11 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
         if len(request.ListFields()) > 1:
             raise invalid_field("task_id", "goes alone; what the task asks for is known")
         if task.is_finished:
-            raise invalid_field("task_id", f"task '{request.task_id}' has ended; its decisions are in ListDecisions")
+            raise invalid_field(
+                "task_id",
+                f"task '{request.task_id}' has ended; ListDecisions has what was decided of it "
+                f"(`llorch explain --task {request.task_id}`)",
+            )
         return explain_task(self._owner.state, task)
 
     def _of_model(self, request: pb2.ExplainPlacementRequest) -> DecisionRecord:
@@ -65,7 +69,7 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
         return explain(
             self._owner.state,
             request.model,
-            request.app,
+            request.app or current_call().app,
             request.prompt_tokens,
             request.output_tokens,
             assignments.to_wishes(request.placement),

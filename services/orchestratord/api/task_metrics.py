@@ -6,9 +6,14 @@ from orchestratord.core.facts.task import Task
 from orchestratord.core.placement.prediction import on_time_now
 from orchestratord.runtime.brain_owner import BrainOwner
 
+_SHORTEST_S = 0.1
+"""Over less than that a rate says nothing."""
+
 
 class TaskMetrics:
-    """Tokens per second are those since the last metrics, or since the reader attached."""
+    """Tokens per second are those since the last metrics, or since the reader attached, but none of the time before the
+    first token. They are 0 as long as there is too little to measure.
+    """
 
     def __init__(self, owner: BrainOwner, task: Task, log: OutputLog, now: float) -> None:
         self._owner = owner
@@ -19,8 +24,14 @@ class TaskMetrics:
 
     def take(self) -> task_event_pb2.Metrics:
         now, tokens = self._owner.now(), self._log.tokens
-        rate = (tokens - self._tokens) / max(now - self._taken_at, 0.001)
-        self._taken_at, self._tokens = now, tokens
+        if tokens and not self._tokens:
+            first_at = self._task.first_token_at
+            self._taken_at = now if first_at is None else first_at
+            self._tokens = len(self._log.choices())  # the first token of each
+        rate = 0.0
+        if now - self._taken_at >= _SHORTEST_S:
+            rate = (tokens - self._tokens) / (now - self._taken_at)
+            self._taken_at, self._tokens = now, tokens
         state, request, attempt = self._owner.state, self._task.request, self._task.attempt
         return task_event_pb2.Metrics(
             queue_depth=state.queue.depth(request.priority),

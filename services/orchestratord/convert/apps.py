@@ -1,5 +1,6 @@
 """Apps: what callers define, and what they are shown."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -33,7 +34,7 @@ def to_app(app: app_pb2.App, key_hash: str = "", at_ms: int = 0) -> App:
     )
 
 
-def to_proto(app: App) -> app_pb2.App:
+def to_proto(app: App, problems: Iterable[str] = ()) -> app_pb2.App:
     shown = app_pb2.App(
         app=app.name,
         models=dict(app.models),
@@ -42,6 +43,7 @@ def to_proto(app: App) -> app_pb2.App:
         max_concurrent_tasks=app.max_concurrent_tasks,
         max_tokens_per_minute=app.max_tokens_per_minute,
         key_fingerprint=app.key_fingerprint,
+        problems=problems,
     )
     if app.created_at_ms:
         created = Timestamp()

@@ -28,6 +28,7 @@ _SPECS = Mirror(
 )
 _FIELD_NAMES = {"idle_unload_s": "idle_unload_ms"}
 """Values whose field in the contract is called otherwise."""
+_ADDED_BY_CALL = "added by an operator"
 
 
 def to_spec(spec: model_pb2.ModelSpec) -> ModelSpec:
@@ -77,7 +78,7 @@ def to_proto(view: ModelView) -> model_pb2.Model:
         workers_ready=view.workers_ready,
         create_time=create_time if model.registered_ms else None,
         origins={_FIELD_NAMES.get(value, value): _ORIGINS.to_proto(model.origin_of(value)) for value in VALUES},
-        provenance=model.provenance,
+        provenance=_ADDED_BY_CALL if model.origin is Origin.CALL else model.provenance,
         names=view.names,
         problems=view.problems,
         generates=None if model.facts is None else Work.GENERATE in works_of(model.facts),

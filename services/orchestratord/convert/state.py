@@ -76,6 +76,8 @@ def worker_to_proto(worker: Worker) -> worker_pb2.Worker:
     shown.state = WORKER_STATES.to_proto(view_workers.state_of(worker))
     if worker.state is WorkerState.READY:
         shown.stats.slots_busy = len(worker.attempts)
+        if not worker.attempts:  # the report is of a moment before
+            shown.stats.tokens_per_second = 0
     return shown
 
 

@@ -25,6 +25,8 @@ async def pull(nodes: Mapping[str, NodeCommands], source: str, tell: Tell) -> No
         try:
             await commands.pull(source, lambda progress: tell_in_turn(node_id, progress))
         except LlorchError as error:
+            if f"'{node_id}'" not in error.message and "\n" not in error.message:  # no list of what there is
+                error.message = f"{error.message} (on {node_id})"
             return error
         return None
 

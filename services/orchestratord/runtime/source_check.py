@@ -1,7 +1,8 @@
 """Whether the file that a model is to be added with is one, asked of the nodes that could have it.
 
-Only files that lie on a host are looked at: a reference to the Hub or to a URL is told as wrong when it is pulled or
-loaded. So is a file on a host that is not connected now, or by VerifyModel.
+Only files that lie on a host are looked at: of a reference to the Hub or to a URL is said that it is looked at when it
+is pulled or loaded, and what keeps it from that as far as it tells by itself. A file on a host that is not connected
+now is told as wrong then too, or by VerifyModel.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason
-from llorch.model_reference import LocalReference, parse_reference, shown
+from llorch.model_reference import HubReference, LocalReference, RemoteReference, UrlReference, parse_reference, shown
 from orchestratord.core.facts.fleet import Fleet, NodeState
 from orchestratord.runtime.node_commands import NodeCommands
 
@@ -33,8 +34,10 @@ async def check_on_nodes(source: str, nodes: Mapping[str, NodeCommands], fleet: 
     """Raises `FailedPrecondition` where no node could have a model there. Returns what could not be found out, in a
     sentence; empty if it is known, or if no node can say it.
     """
-    if not isinstance(parse_reference(source), LocalReference):
-        return ""
+    reference = parse_reference(source)
+    if not isinstance(reference, LocalReference):
+        is_here = any(source in node.staged for node in fleet.nodes.values())
+        return "" if is_here else _of_download(reference)
     answers = await asyncio.gather(*(_ask(source, node_id, commands) for node_id, commands in nodes.items()))
     away = sorted(node.node_id for node in fleet.nodes.values() if node.state is not NodeState.READY)
     return judge(source, answers, away)
@@ -55,8 +58,21 @@ def judge(source: str, answers: Sequence[NodeSaid], away: Sequence[str]) -> str:
     nodes = _listed([node_id for node_id, _ in refused])
     raise FailedPrecondition(
         Reason.MODEL_FILE_MISSING,
-        f"source: {refused[0][1].message} (on {nodes}); bring the file there first, or connect the machine that has it",
+        f"source: {refused[0][1].message} (on {nodes}), or connect the machine that has it",
     )
+
+
+def _of_download(reference: RemoteReference) -> str:
+    when = f"{shown(reference.text)} is looked at when it is downloaded (`llorch pull`, `llorch load`)"
+    if isinstance(reference, UrlReference) and reference.is_private:
+        return (
+            f"{when}; its host is an address inside of a network: a machine downloads from there only if "
+            "`download_private_hosts` in the section [pool_manager] of its settings file names the host"
+        )
+    if isinstance(reference, HubReference) and not (reference.file or reference.quantization):
+        repo = reference.repo
+        return f"{when}; if {repo} holds several models, it is refused then: name one, as hf:{repo}:<quantization>"
+    return when
 
 
 async def _ask(source: str, node_id: str, commands: NodeCommands) -> NodeSaid:

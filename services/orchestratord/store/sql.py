@@ -149,8 +149,8 @@ class SqlStore:
             raise ResourceExhausted(
                 Reason.STORE_FULL,
                 f"the orchestrator's database is full: it holds {used // _MIB} MiB, of {limit // _MIB} MiB that it "
-                "may, and the task was not accepted; wait until tasks have ended, or raise database_mib of the "
-                "orchestrator",
+                "may, and the task was not accepted; wait until tasks have ended, or raise database_mib in "
+                "the section [orchestrator] of its settings file",
                 retry_after_ms=_FULL_RETRY_MS,
             )
 

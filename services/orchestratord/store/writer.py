@@ -153,6 +153,7 @@ def _failed() -> Unavailable:
     return Unavailable(
         Reason.STORE_FAILED,
         "the orchestrator could not write to its database, and nothing was changed; see its log, make room on its "
-        "disk, or raise database_mib if that is what is full, and try again",
+        "disk, or raise database_mib in the section [orchestrator] of its settings file if that is what is full, and "
+        "try again",
         retry_after_ms=_RETRY_AFTER_MS,
     )

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from llorch.counted import counted
+from llorch.redaction import redacted
 from llorch.worker_state import WorkerState
-from orchestratord.core.facts.model import Model
+from orchestratord.core.facts.model import Model, Origin
 from orchestratord.core.state import BrainState
 
 PROBLEMS_TOLD = 8
@@ -56,6 +58,40 @@ def view(state: BrainState, model: Model, names: Sequence[str] = ()) -> ModelVie
     refusals = state.refusals.get(model.name, {})
     problems = (f"{node_id}: {failure.message}" for node_id, failure in islice(refusals.items(), PROBLEMS_TOLD))
     return ModelView(model, offered, len(engines), names, tuple(problems))
+
+
+def workers_serving(state: BrainState, name: str) -> set[str]:
+    return {worker.worker_id for worker in state.fleet.workers_of_model(name) if worker.serves}
+
+
+def surprises(before: Model | None, now: Model, leaving: int) -> list[str]:
+    """What follows from the description of a call and may not be meant, in sentences. `before` is the model as it was,
+    `leaving` how many of its workers leave for that.
+    """
+    found = []
+    if before is not None and before.origin in (Origin.PACKAGE, Origin.NODE) and before.spec.source != now.spec.source:
+        found.append(
+            f"model '{now.name}' was {redacted(before.spec.source)} of {before.provenance}; what was given takes its "
+            f"place until it is taken away again (`llorch models rm {now.name}`)"
+        )
+    if leaving:
+        leave = "leaves memory: it was" if leaving == 1 else "leave memory: they were"
+        found.append(f"{counted(leaving, 'worker')} of model '{now.name}' {leave} loaded as it was before")
+    if now.spec.context and now.context < now.spec.context:
+        found.append(
+            f"context {now.spec.context} is more than model '{now.name}' was trained with: its workers get "
+            f"{now.context}"
+        )
+    return found
+
+
+def still_there(state: BrainState, name: str) -> list[str]:
+    """What to say of a model that calls have set and that was deleted, if something else describes it too."""
+    model = state.catalog.find(name)
+    if model is None or model.name != name:
+        return []
+    remedy = f"`llorch models retire {name}` keeps tasks from it"
+    return [f"model '{name}' is still in the catalog, as {model.provenance} describes it; {remedy}"]
 
 
 def context(state: BrainState, model: Model, trained: int) -> int | None:

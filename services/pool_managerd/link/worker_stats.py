@@ -1,6 +1,7 @@
 """Asks the workers for their stats, so that heartbeats can report them."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable
 
 import grpc
@@ -14,14 +15,17 @@ from llorch.worker_state import WorkerState
 from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import WorkerStatus
 
-EVERY_S = 2.0
+EVERY_S = 0.5
+_IDLE_EVERY = 2
+"""Of so many turns, a worker that does nothing is asked in one: what it costs to be idle has a bar (`make bench`)."""
 _ANSWER_WITHIN_S = 1.0
 
 _log = get_logger(__name__)
 
 
 class WorkerStats:
-    """Asks every ready worker, all at once. New stats do not trigger a report: the next heartbeat has them.
+    """Asks every ready worker, all at once, and idle ones more seldom. New stats do not trigger a report, but where
+    tokens begin or cease to come: the next heartbeat has the others.
 
     `note` is called with the stats of each worker, `note_silence` for each that does not answer.
     """
@@ -36,16 +40,17 @@ class WorkerStats:
         self._note = note
         self._note_silence = note_silence
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._idle: set[str] = set()
 
     async def run(self) -> None:
         try:
-            while True:
+            for turn in itertools.count():
                 await asyncio.sleep(EVERY_S)
-                await self.ask_all()
+                await self._ask_all(with_idle=turn % _IDLE_EVERY == 0)
         finally:
             await self.close()
 
-    async def ask_all(self) -> None:
+    async def _ask_all(self, *, with_idle: bool) -> None:
         ready = {
             status.spec.worker_id: status
             for status in self._statuses()
@@ -53,7 +58,9 @@ class WorkerStats:
         }
         for worker_id in self._channels.keys() - ready.keys():
             await self._channels.pop(worker_id).close()
-        await asyncio.gather(*(self._ask(status) for status in ready.values()))
+        self._idle &= ready.keys()
+        due = (status for worker_id, status in ready.items() if with_idle or worker_id not in self._idle)
+        await asyncio.gather(*map(self._ask, due))
 
     async def close(self) -> None:
         while self._channels:
@@ -72,5 +79,7 @@ class WorkerStats:
             self._note_silence(worker_id)
             return
         stats = answer.stats
+        (self._idle.discard if stats.slots_busy else self._idle.add)(worker_id)
         work_done = stats.steps + stats.tokens_prefilled + stats.tokens_generated
-        self._note(worker_id, stats.SerializeToString(deterministic=True), EngineSigns(stats.runs_decoding, work_done))
+        signs = EngineSigns(stats.runs_decoding, work_done, makes_tokens=stats.tokens_per_second > 0)
+        self._note(worker_id, stats.SerializeToString(deterministic=True), signs)

@@ -30,12 +30,20 @@ def locate_file(reference: str, path: Path, *, offered_as: str = "") -> LocatedM
 def check_there(reference: str, path: Path) -> None:
     """Raises as `locate_file`, without a look into the file."""
     if not path.is_file():
-        what = "is a folder, not a model file" if path.is_dir() else "is not there"
-        raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference}: {path.name} {what}")
+        raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference}: {path.name} {_why_no_file(path)}")
     if not os.access(path, os.R_OK):
         raise PermissionDenied(
             Reason.MODEL_FILE_INVALID, f"{path.name} may not be read by the user who runs the pool manager"
         )
+
+
+def _why_no_file(path: Path) -> str:
+    """With the remedy. It follows the name of the file."""
+    if path.is_dir():
+        return "is a folder, not a model file; name a .gguf file in it"
+    if path.exists():
+        return "is no file that can be read as often as it is needed; name a .gguf file"
+    return "is not there; bring it there, or add the model again with the place where it is (`llorch models add`)"
 
 
 def path_of(reference: FileReference | PackageReference) -> Path:
@@ -53,7 +61,8 @@ def _path_in_package(reference: PackageReference) -> Path:
     if root is None:
         raise NotFound(
             Reason.MODEL_FILE_MISSING,
-            f"{reference.text}: the Python package {reference.package} is not installed where the pool manager runs",
+            f"{reference.text}: the Python package {reference.package} is not installed where the pool manager runs; "
+            "install it there with pip",
         )
     path = (root / reference.file).resolve()
     if not path.is_relative_to(root):

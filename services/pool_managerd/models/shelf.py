@@ -115,7 +115,11 @@ class ModelShelf:
 
     def _folder_of(self, reference: FolderReference) -> ModelsFolder:
         if self._folder is None:
-            raise NotFound(Reason.MODEL_FILE_MISSING, f"{reference.text}: this node has no `models_dir`")
+            raise NotFound(
+                Reason.MODEL_FILE_MISSING,
+                f"{reference.text}: this machine has no `models_dir`; set it in the section [pool_manager] of its "
+                "settings file",
+            )
         return self._folder
 
     def _bringing(self, reference: ModelReference) -> Bring:

@@ -10,10 +10,13 @@ _OWN_STALL_S = 10.0  # between two looks: this process stood still, so the time 
 
 @dataclass(frozen=True, slots=True)
 class EngineSigns:
-    """`work_done` grows with every step and every token, of prompts too; `decoding` runs wait for it to grow."""
+    """`work_done` grows with every step and every token, of prompts too; `decoding` runs wait for it to grow.
+    `makes_tokens`: it has a rate of tokens.
+    """
 
     decoding: int
     work_done: int
+    makes_tokens: bool = False
 
 
 class StallWatch:

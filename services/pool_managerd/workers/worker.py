@@ -70,6 +70,7 @@ class Worker:
         self._host = host
         self._clock = clock
         self._stall = StallWatch(limits.stall_s)
+        self._makes_tokens = False
         self._load_is_over = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._grace_s = 0.0
@@ -138,8 +139,11 @@ class Worker:
         self.status = replace(self.status, reading=reading)
 
     def said_what_it_does(self, stats: bytes, signs: EngineSigns) -> None:
-        """Does not call `status_changed` either."""
+        """Calls `status_changed` only where tokens begin or cease to come, so that their rate is told at once."""
         self.status = replace(self.status, stats=stats)
+        if signs.makes_tokens != self._makes_tokens:
+            self._makes_tokens = signs.makes_tokens
+            self._host.status_changed()
         self._end_if_stuck(signs)
 
     def said_nothing(self) -> None:

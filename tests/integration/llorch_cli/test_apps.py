@@ -39,6 +39,8 @@ async def test_apps_are_listed_without_their_keys(
     line = (await llorch(*command)).out.splitlines()[1]
     assert " ".join(line.split()) == "aider interactive 1 0f0f0f… gpt-4o is coder, 9000 tokens a minute"
     assert (await llorch(*command, "--json")).data()["apps"][0]["app"] == "aider"
+    fake.apps["aider"].problems.append("no model is called 'coder' now")
+    assert "gpt-4o is coder, not met: no model is called 'coder' now, 9000" in (await llorch(*command)).out
 
 
 async def test_an_update_changes_what_is_given_and_nothing_else(llorch: Llorch, fake: FakeOrchestrator) -> None:

@@ -194,6 +194,8 @@ async def test_a_machine_that_does_not_follow_the_orchestrator_is_to_be_mended(
         ("[[assignments]]\nmodel = 'x'\nto = ['garage']\nmode = 'sideways'\n", "mode: input should be"),
         ("[models.x]\nsource = 'file:/x.gguf'\naliases = ['smollm2']\n", "[models.x]: "),
         ("[gatway]\n", "means nothing; did you mean gateway?"),
+        ("queue_capacity = 3\n", "has the key 'queue_capacity' above all sections, where it means nothing"),
+        ("[logging]\nlevel = 'loud'\n", "section [logging]: level: input should be"),
         ("x = [", "is not TOML"),
     ],
 )

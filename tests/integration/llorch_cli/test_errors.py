@@ -32,6 +32,10 @@ async def test_a_refusal_is_one_line_and_exit_code_1(llorch: Llorch) -> None:
     ("arguments", "says"),
     [
         (["run", "smollm2"], "prompt"),
+        (["run", "smollm2", ""], "prompt: is empty"),
+        (["tokens", "smollm2", ""], "prompt: is empty"),
+        (["models", "rm", "-x"], "a name that begins with - goes behind --"),
+        (["models", "add", "coder", ""], "source: is empty"),
         (["run", "smollm2", "Hi", "--max-tokens", "0"], "--max-tokens"),
         (["run", "smollm2", "Hi", "--max-tokens", "many"], "--max-tokens"),
         (["runn"], "runn"),

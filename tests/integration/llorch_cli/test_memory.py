@@ -42,12 +42,12 @@ async def test_load_tells_what_it_waits_for_and_where_the_model_is(llorch: Llorc
 async def test_a_load_that_fails_says_why(llorch: Llorch, fake: FakeOrchestrator) -> None:
     failed = loading("")
     failed.ClearField("loads")
-    failed.load_failures.add(model="smollm2", message="the file is no model")
+    failed.load_failures.add(model="smollm2", node_id="garage", message="the file is no model")
     fake.states_to_come = [starting(), failed]
 
     result = await llorch("load", "smollm2")
     assert result.code == 1
-    assert result.err == "llorch: smollm2 could not be loaded: the file is no model\n"
+    assert result.err == "llorch: smollm2 could not be loaded on garage: the file is no model\n"
 
 
 async def test_load_need_not_wait(llorch: Llorch, fake: FakeOrchestrator) -> None:

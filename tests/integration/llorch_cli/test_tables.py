@@ -177,7 +177,7 @@ async def test_models_are_retired_activated_and_removed(llorch: Llorch, fake: Fa
     assert (await llorch("models", "activate", "smollm2")).code == 0
     assert fake.models[0].state == model_pb2.MODEL_STATE_ACTIVE
     assert (await llorch("models", "retire", "other")).code == 1
-    assert (await llorch("models", "rm", "smollm2")).code == 0
+    assert "smollm2 is no longer in the catalog" in (await llorch("models", "rm", "smollm2")).err
     assert fake.models == []
 
 

@@ -210,3 +210,13 @@ async def test_what_a_pool_waits_for_reads_at_80_columns(
 
     assert max(map(len, err.splitlines())) <= WIDTH
     assert blocker.message in err
+
+
+async def test_without_a_terminal_a_remark_is_one_line(llorch: Llorch, busy: FakeOrchestrator) -> None:
+    (told,) = (await llorch("ps")).err.splitlines()
+    assert told.endswith("`llorch logs broken` shows its log.")
+
+
+async def test_an_idle_worker_has_no_rate(llorch: Llorch, busy: FakeOrchestrator) -> None:
+    busy.state.workers[0].stats.Clear()
+    assert (await llorch("ps")).out.splitlines()[1].split()[1:5] == ["ready", "0/4", "-", "8192"]

@@ -418,3 +418,16 @@ async def test_records_of_ended_workers_are_bounded_while_it_runs(
     await eventually(lambda: [path.stem for path in (host.folder / "workers").glob("*.json")] == ["w-3"])
     with pytest.raises(AlreadyExists):
         await supervisor.start(replace(worker_spec(model, "w-0"), slots=3))
+
+
+async def test_that_tokens_begin_and_cease_to_come_is_told_at_once_and_all_else_later(host: Host, model: str) -> None:
+    supervisor = await host.open()
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+    rung = []
+    for makes_tokens in (False, True, True, False, False):
+        before = host.bell.rings
+        supervisor.note_stats("w-1", b"stats", EngineSigns(1, 7, makes_tokens=makes_tokens))
+        rung.append(host.bell.rings > before)
+    assert rung == [False, True, False, True, False]

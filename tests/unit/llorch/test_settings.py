@@ -53,6 +53,9 @@ def test_the_folder_of_models_may_stand_above_all_sections(file: Path, env: dict
     file.write_text('models_dir = "/models"\n[gateway]\n')
     assert read(PoolManagerSettings, ["--config", str(file)], env).models_dir == "/models"
     assert read(GatewaySettings, ["--config", str(file)], env).slots == 4
+    file.write_text("models_dir = 7\n")
+    with pytest.raises(SettingsError, match=r"llama-orch.toml: models_dir: input should be"):
+        read(PoolManagerSettings, ["--config", str(file)], env)
     file.write_text('models_dir = "/models"\n[pool_manager]\nmodels_dir = "/other"\n')
     assert read(PoolManagerSettings, ["--config", str(file)], env).models_dir == "/other"
 
@@ -98,7 +101,12 @@ def test_sections_of_others_are_no_concern(file: Path, env: dict[str, str]) -> N
         ("[gateway]\nslots = \n", r"llama-orch.toml is not TOML: .*line 2"),
         ("[gateway]\nconfig = 'x'\n", r"section \[gateway\]: unknown key 'config'"),
         ("[logging]\nlevle = 'x'\n", r"section \[logging\]: unknown key 'levle'; did you mean level\?"),
-        ("[logging]\nlevel = 'loud'\n", r"log_level: input should be 'debug'"),
+        ("[logging]\nlevel = 'loud'\n", r"llama-orch.toml, section \[logging\]: level: input should be 'debug'"),
+        ("[gateway]\nlog_level = 'loud'\n", r"section \[gateway\]: log_level: input should be 'debug'"),
+        ("slots = 3\n", r"has the key 'slots' above all sections, .*, this one in \[gateway\]$"),
+        ("level = 'info'\n", r"has the key 'level' above all sections, .*, this one in \[logging\]$"),
+        ("queue_capacity = 3\n", r"has the key 'queue_capacity' above all sections, .*stand in its section$"),
+        ("[[gatewai]]\nslots = 3\n", r"has the section \[gatewai\], which means nothing; did you mean gateway\?"),
         ("gateway = 3\n", r"gateway has to be a section"),
     ],
 )

@@ -91,3 +91,14 @@ def test_a_daemon_is_started_again_a_few_times_a_minute_and_no_more() -> None:
     assert [limit.allows(float(second)) for second in range(MOST + 2)] == [True] * MOST + [False] * 2
     assert limit.allows(WITHIN_S)
     assert not limit.allows(WITHIN_S + 0.5)
+
+
+def test_a_refusal_of_the_token_names_where_its_owner_gave_it() -> None:
+    message = "LLORCH_ORCHESTRATOR_TOKEN: is empty"
+
+    def told(options: SystemOptions) -> str:
+        return plan.orchestrator(options).in_words_of_the_system(message)
+
+    assert told(OPTIONS) == "--token: is empty"
+    assert told(replace(OPTIONS, token="", token_from="LLORCH_API_TOKEN")) == "LLORCH_API_TOKEN: is empty"
+    assert told(replace(OPTIONS, token=None)) == message

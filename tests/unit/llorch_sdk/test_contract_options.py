@@ -35,6 +35,7 @@ SAID_OTHERWISE = {
     "App.app": "an argument",
     "App.key_fingerprint": "the orchestrator sets it from the key",
     "App.create_time": "the orchestrator sets it",
+    "App.problems": "the orchestrator finds them",
     "Assignment.targets": "an argument",
     "Assignment.mode": "an argument",
     "Assignment.model": "an argument",

@@ -51,3 +51,10 @@ def test_apps_may_not_manage_apps_models_rules_or_nodes() -> None:
     assert services == of_apps | {"DeliveryService"}
     assert "/llama_orch.v2.DeliveryService/Deliver" not in METHODS_OF_APPS, "events of other apps would come by it"
     assert not [method for method in METHODS_OF_APPS if "Register" in method or "SetAssignment" in method]
+
+
+def test_a_call_that_an_app_may_not_make_is_refused_with_what_would_do_here() -> None:
+    with_token = auth("s3cret").authenticate(bearer(KEY), HERE)
+    without = auth(None).authenticate(bearer(KEY), HERE)
+    assert with_token.otherwise.startswith("show the token of this server's operator")
+    assert without.otherwise.startswith("leave the key out: this server has no token")

@@ -116,7 +116,7 @@ def test_a_model_is_unloaded_everywhere_unless_it_is_busy() -> None:
     driver = two_cards()
     driver.load_idle("coder")
     driver.submit("coder")
-    with pytest.raises(FailedPrecondition):
+    with pytest.raises(FailedPrecondition, match=r"even_if_busy \(`llorch unload coder --force`\)"):
         driver.handle(events.ModelUnloadAsked("coder", even_if_busy=False))
     driver.handle(events.ModelUnloadAsked("coder", even_if_busy=True))
     assert driver.only(effects.StopWorker).why is Leaving.ASKED

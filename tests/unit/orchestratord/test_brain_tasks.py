@@ -127,7 +127,7 @@ def test_a_file_that_can_not_be_staged_ends_the_tasks_and_is_tried_again_for_the
     )
     terminal = driver.only(effects.AppendTerminal).terminal
     assert isinstance(terminal, TaskError)
-    assert (terminal.reason, terminal.message) == (Reason.MODEL_FILE_INVALID, "coder.gguf is HTML")
+    assert (terminal.reason, terminal.message) == (Reason.MODEL_FILE_INVALID, "coder.gguf is HTML (on garage)")
     driver.submit()
     assert len(driver.all_of(effects.StageModel)) == 2
 
@@ -142,7 +142,7 @@ def test_a_worker_that_fails_to_load_ends_the_tasks_with_its_last_words_and_free
     driver.worker_ended(spec, failure=(Reason.MODEL_LOAD_FAILED, "out of memory"))
     terminal = driver.only(effects.AppendTerminal).terminal
     assert isinstance(terminal, TaskError)
-    assert terminal.message == "out of memory"
+    assert terminal.message == "out of memory (on garage)"
     assert driver.state.ledger.held(("garage", "GPU-1")) == 0
 
 

@@ -6,7 +6,7 @@ from llorch.errors import FailedPrecondition, LlorchError, NotFound, Reason, Una
 from orchestratord.runtime.source_check import NodeSaid, judge
 
 SOURCE = "file:/models/x.gguf"
-MISSING = NotFound(Reason.MODEL_FILE_MISSING, "file:/models/x.gguf: x.gguf is not there")
+MISSING = NotFound(Reason.MODEL_FILE_MISSING, "file:/models/x.gguf: x.gguf is not there; bring it there")
 TEXT = FailedPrecondition(Reason.MODEL_FILE_INVALID, "x.gguf is not a model that can be loaded: it is text")
 GONE = Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the other side ended the call")
 
@@ -22,7 +22,7 @@ def test_one_node_that_has_it_is_enough() -> None:
 @pytest.mark.parametrize(
     ("answers", "reason", "words"),
     [
-        ([said("garage", MISSING)], Reason.MODEL_FILE_MISSING, r"x.gguf is not there \(on garage\); bring the file"),
+        ([said("garage", MISSING)], Reason.MODEL_FILE_MISSING, r"bring it there \(on garage\), or connect"),
         ([said("attic", MISSING), said("garage", TEXT)], Reason.MODEL_FILE_INVALID, r"it is text \(on garage\)"),
         ([said(f"n{number}", MISSING) for number in range(6)], Reason.MODEL_FILE_MISSING, "n0, n1, n2, n3 and 2 more"),
     ],

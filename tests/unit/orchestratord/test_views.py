@@ -10,7 +10,7 @@ from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import NodeState, Pool, Snapshot
 from orchestratord.core.facts.loads import LoadPhase
-from orchestratord.core.facts.model import Origin
+from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.views import (
     assignments,
     capabilities,
@@ -218,3 +218,23 @@ def test_a_model_can_do_what_its_worker_can_and_a_pool_has_its_engines() -> None
     assert (after.context_max, after.worker) == (spec.context_per_slot, driver.state.fleet.worker(spec.worker_id))
     engines = [(pool.pool_id, pool.engine_versions) for pool in capabilities.of_pools(driver.state)]
     assert engines == [("fast", ["sim 1"]), ("slow", [])]
+
+
+def test_a_model_of_a_package_that_a_call_changes_and_leaves_again_is_told_as_it_is() -> None:
+    driver = BrainDriver()
+    driver.handle(events.ModelRegistered(ModelSpec("smollm2", "pkg:x/y.gguf"), Origin.PACKAGE, "package x 1"))
+    before = driver.state.catalog.get("smollm2")
+    driver.add_model("smollm2")
+    (told,) = models.surprises(before, driver.state.catalog.get("smollm2"), leaving=0)
+    assert told.startswith("model 'smollm2' was pkg:x/y.gguf of package x 1; what was given takes its place")
+    driver.handle(events.ModelDeleted("smollm2"))
+    (told,) = models.still_there(driver.state, "smollm2")
+    assert told.startswith("model 'smollm2' is still in the catalog, as package x 1 describes it")
+
+
+def test_a_model_that_only_a_call_described_leaves_no_word_behind() -> None:
+    driver = BrainDriver()
+    driver.add_model()
+    assert models.surprises(None, driver.state.catalog.get("coder"), leaving=0) == []
+    driver.handle(events.ModelDeleted("coder"))
+    assert models.still_there(driver.state, "coder") == []

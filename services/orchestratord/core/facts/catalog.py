@@ -84,7 +84,8 @@ class Catalog:
         if Origin.CALL not in descriptions:
             raise FailedPrecondition(
                 Reason.SET_ELSEWHERE,
-                f"model '{model.name}' comes with {model.provenance}; retire it to keep tasks from it",
+                f"model '{model.name}' comes with {model.provenance}; retire it to keep tasks from it "
+                f"(`llorch models retire {model.name}`)",
             )
 
     def set_state(self, name: str, state: ModelState) -> None:
@@ -146,7 +147,9 @@ class Catalog:
         model = self.get(name)
         if model.state is ModelState.RETIRED:
             raise FailedPrecondition(
-                Reason.MODEL_RETIRED, f"model '{model.name}' is retired; set it ACTIVE again or use another"
+                Reason.MODEL_RETIRED,
+                f"model '{model.name}' is retired; set its state to ACTIVE (`llorch models activate {model.name}`), or "
+                "use another",
             )
         return model
 

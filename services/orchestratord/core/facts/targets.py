@@ -108,12 +108,13 @@ def devices_of(node: Node, place: Place) -> tuple[str, ...]:
 
 def _why_unresolved(fleet: Fleet, target: str) -> str:
     """A node that is there may have no such card, or several of it."""
-    if target.strip().partition("/")[0] in fleet.nodes:
+    node_id = target.strip().partition("/")[0]
+    if node_id in fleet.nodes:
         try:
             resolve(fleet, target)
         except LlorchError as error:
             return error.message
-    return f"'{target}' has never been seen"
+    return f"no machine and no pool called '{node_id}' has ever connected"
 
 
 def _node_or_pool(fleet: Fleet, name: str) -> Place:

@@ -20,7 +20,8 @@ def created(state: BrainState, event: AppCreated) -> App:
     if old is not None and old.key_hash:
         raise AlreadyExists(
             Reason.NAME_TAKEN,
-            f"an app is called '{old.name}' already; choose another name, or delete it to make a new key",
+            f"an app is called '{old.name}' already; choose another name, or delete it to make a new key "
+            f"(`llorch apps rm {old.name}`)",
         )
     _check(state, event.app)
     app = event.app if old is None else replace(old, key_hash=event.app.key_hash, created_at_ms=event.app.created_at_ms)
@@ -81,7 +82,7 @@ def refuse_if_used_up(state: BrainState, name: str) -> None:
         raise ResourceExhausted(
             Reason.QUOTA_EXCEEDED,
             f"app '{name}' has used its {app.max_tokens_per_minute} tokens per minute; wait, or raise its "
-            "max_tokens_per_minute",
+            f"max_tokens_per_minute (`llorch apps update {name} --max-tokens-per-minute N`)",
             retry_after_ms=max(1, round(wait_s * 1000)),
             metadata={"app": name},
         )

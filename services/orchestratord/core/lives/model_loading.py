@@ -189,7 +189,8 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
         return
     if reason in _OF_OTHER_CALLS:
         reason = Reason.MODEL_LOAD_FAILED
-    state.refusals.setdefault(name, {})[node_id] = TaskError(reason, message)
+    told = message if f"'{node_id}'" in message else f"{message} (on {node_id})"
+    state.refusals.setdefault(name, {})[node_id] = TaskError(reason, told)
     before = state.load_failures.get(name)
     in_a_row = 1 if before is None else before.in_a_row + 1
     state.load_failures[name] = LoadFailure(name, node_id, reason, message, state.now, in_a_row, worker_id)

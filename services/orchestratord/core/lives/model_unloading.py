@@ -35,7 +35,7 @@ def stop(state: BrainState, worker: Worker, why: Leaving) -> None:
 def stop_asked(state: BrainState, event: WorkerStopAsked) -> None:
     worker = state.fleet.worker(event.worker_id)
     if not event.even_if_busy:
-        _refuse_if_busy(worker)
+        _refuse_if_busy(worker, "stop it with even_if_busy")
     stop(state, worker, Leaving.ASKED)
 
 
@@ -50,7 +50,7 @@ def unload_asked(state: BrainState, event: ModelUnloadAsked) -> list[str]:
     workers = [worker for worker in state.fleet.workers_of_model(model.name) if worker.serves]
     if not event.even_if_busy:
         for worker in workers:
-            _refuse_if_busy(worker)
+            _refuse_if_busy(worker, f"set even_if_busy (`llorch unload {model.name} --force`)")
     give_up_loads(state, model.name)
     for worker in workers:
         stop(state, worker, Leaving.ASKED)
@@ -89,10 +89,10 @@ def idle_check(state: BrainState, worker_id: str) -> None:
         leave(state, worker, Leaving.IDLE)
 
 
-def _refuse_if_busy(worker: Worker) -> None:
+def _refuse_if_busy(worker: Worker, remedy: str) -> None:
     if worker.attempts:
         raise FailedPrecondition(
             Reason.MODEL_IN_USE,
-            f"worker '{worker.worker_id}' runs {counted(len(worker.attempts), 'task')}; wait for that, or ask with "
-            "even_if_busy",
+            f"worker '{worker.worker_id}' of model '{worker.spec.model}' runs {counted(len(worker.attempts), 'task')}; "
+            f"wait for that, or {remedy}",
         )

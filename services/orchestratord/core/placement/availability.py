@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from llorch.errors import FailedPrecondition, LlorchError, Reason, Unavailable
 from orchestratord.core.facts.absence import Absence
 from orchestratord.core.facts.decision import Decision, Largest, Outcome
+from orchestratord.core.facts.durations import duration
 from orchestratord.core.facts.fleet import Node, NodeState
 from orchestratord.core.facts.loads import Plan
 from orchestratord.core.facts.model import Model
@@ -249,7 +250,8 @@ def _wait_of(away: Sequence[Absence]) -> Wait:
 def _away(name: str, looked: Outlook, away: Sequence[Absence]) -> TaskError:
     """There is a place, and it can't be had now."""
     rules = f" ({' and '.join(looked.decision.excluded_by)})" if looked.decision.excluded_by else ""
-    message = f"model '{name}' can't be had now{rules}: {_sentences(away)}; try again after that{_by_when(away)}"
+    then = "then" if all(absence.back_in_s is not None for absence in away) else "once that has changed"
+    message = f"model '{name}' can't be had now{rules}: {_sentences(away)}; try again {then}{_by_when(away)}"
     return TaskError(Reason.NO_DEVICE, message, retry_after_ms=_retry_after_ms(away))
 
 
@@ -275,8 +277,9 @@ def _listed(told: Sequence[str], between: str) -> str:
 
 
 def _by_when(away: Sequence[Absence]) -> str:
+    """The first of several; what is away alone says itself when it is back."""
     back = [absence.back_in_s for absence in away if absence.back_in_s is not None]
-    return f" (it may be back within {min(back):.0f} s)" if back else ""
+    return f" (it may be back within {duration(min(back))})" if back and len(away) > 1 else ""
 
 
 def _never(state: BrainState, model: Model, looked: Outlook, found: Survey) -> TaskError | None:

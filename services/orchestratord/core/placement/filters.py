@@ -9,6 +9,7 @@ from llorch.counted import counted
 from llorch.device_kind import DeviceKind
 from orchestratord.core.facts.absence import Absence
 from orchestratord.core.facts.drains import Drain
+from orchestratord.core.facts.durations import duration
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.mode_effects import BINDING, EFFECTS, WANTING
 from orchestratord.core.facts.rules import Rule
@@ -129,7 +130,7 @@ def _release(query: Query, site: Site) -> Absence:
         return Absence(what, f"{why} until {remedy}", by_hand=True)
     left_s = max(0.0, due - query.state.now)
     is_soon = left_s <= query.state.config.no_device_grace_s
-    return Absence(what, f"{why} for another {left_s:.0f} s", left_s, soon=is_soon, for_s=left_s)
+    return Absence(what, f"{why} for another {duration(left_s)}", left_s, soon=is_soon, for_s=left_s)
 
 
 def _is_drained(query: Query, site: Site) -> bool:

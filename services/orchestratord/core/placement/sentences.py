@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome
+from orchestratord.core.facts.durations import duration
 from orchestratord.core.placement import filters
 from orchestratord.core.placement.tally import NO_ROOM
 
@@ -21,14 +22,6 @@ def sentence(record: DecisionRecord, *, is_dry_run: bool = False) -> str:
         parts.append("the place of a rule is lost, and its fallback allows another")
     parts += _exclusions(record)
     return "; ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """One number and its unit: 0.3 s, 14 min, 2 h, 3 days."""
-    for limit, unit_s, unit in ((10, 1, "s"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds:.1f} {unit}" if limit == 10 else f"{seconds / unit_s:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"
 
 
 def _what(record: DecisionRecord, *, is_dry_run: bool) -> str:

@@ -21,6 +21,7 @@ _TARGET = re.compile(r"[!-~]*")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _HTTPS_PORT = 443
 _LONGEST_URL = 8192
+_WHERE = "in the section [pool_manager] of its settings file, and start its pool manager again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,10 @@ class DownloadPolicy:
         """Raises `PermissionDenied` for a URL that this node does not fetch for any client."""
         location = _parse(url)
         if self.hosts and not _is_listed(location.host, (*self.hosts, *self.private_hosts)):
-            raise refused(f"{location.host} is not among the hosts that `download_hosts` of this node allows")
+            raise refused(
+                f"{location.host} is not among the hosts that this machine downloads from; if it should be, add it to "
+                f"`download_hosts` {_WHERE}"
+            )
         return location
 
     def redirected(self, start: Location, url: str) -> Location:
@@ -82,8 +86,8 @@ class DownloadPolicy:
         for address in addresses:
             if not is_public(address):
                 raise refused(
-                    f"{host} is an address inside of this network; "
-                    "if that is meant, add the host to `download_private_hosts` of this node"
+                    f"{host} is an address inside of this network; if that is meant, add the host to "
+                    f"`download_private_hosts` of this machine, {_WHERE}"
                 )
 
 

@@ -8,11 +8,12 @@ from llorch.assignment_mode import Mode
 from llorch.errors import NotFound, Reason
 from llorch.split_mode import SplitMode
 from orchestratord.core.facts.decision import Outcome
+from orchestratord.core.facts.durations import duration
 from orchestratord.core.facts.fleet import NodeState
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.facts.task import TaskError
 from orchestratord.core.placement.explain import explain
-from orchestratord.core.placement.sentences import duration, sentence
+from orchestratord.core.placement.sentences import sentence
 from support.placement import BIG, GIB, SMALL, Scene, card
 
 pytestmark = pytest.mark.req("ORCH-1013")

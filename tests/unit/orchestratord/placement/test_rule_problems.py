@@ -276,7 +276,7 @@ def test_rules_of_a_card_or_a_pool_that_is_not_there_any_more_are_marked() -> No
 
 def test_a_place_of_the_settings_file_that_was_never_seen_is_told() -> None:
     told = assign(brain(), "small", "shed/3090", origin=Origin.FILE, assignment_id="of-file")
-    assert told == ["'shed/3090' has never been seen"]
+    assert told == ["no machine and no pool called 'shed' has ever connected"]
 
 
 def test_looking_for_problems_changes_nothing() -> None:

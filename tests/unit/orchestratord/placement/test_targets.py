@@ -121,6 +121,6 @@ def test_a_name_of_a_node_and_of_another_ones_pool_means_neither(scene: Scene) -
 
 def test_why_a_place_is_not_known_is_told_truly(scene: Scene) -> None:
     fleet = scene.state.fleet
-    assert why_missing(fleet, "cellar/0", None) == "'cellar/0' has never been seen"
+    assert why_missing(fleet, "cellar/0", None) == "no machine and no pool called 'cellar' has ever connected"
     assert "has no GPU that '9' means; it has: 0 (RTX 3090, GPU-3090)" in why_missing(fleet, "garage/9", None)
     assert "means 2 GPUs" in why_missing(fleet, "attic/3090", None)
