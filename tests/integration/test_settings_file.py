@@ -68,7 +68,7 @@ async def test_a_file_that_no_machine_has_is_told_before_it_is_asked_for(tmp_pat
 
         await wait_until(has_looked)
         (problem,) = (await shown("lost")).problems
-        assert problem.startswith("garage: ")
+        assert problem.endswith(" (on garage)")
         assert not (await shown("there")).problems
         placement = placement_service_pb2_grpc.PlacementServiceStub(system.channel)
         request = placement_service_pb2.ExplainPlacementRequest(model="lost")

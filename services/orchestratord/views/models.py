@@ -56,7 +56,7 @@ def view(state: BrainState, model: Model, names: Sequence[str] = ()) -> ModelVie
     engines = [worker.engine for worker in workers if worker.state is WorkerState.READY and worker.engine]
     offered = min((engine.context_per_slot for engine in engines), default=model.known_context)
     refusals = state.refusals.get(model.name, {})
-    problems = (f"{node_id}: {failure.message}" for node_id, failure in islice(refusals.items(), PROBLEMS_TOLD))
+    problems = (failure.message for failure in islice(refusals.values(), PROBLEMS_TOLD))
     return ModelView(model, offered, len(engines), names, tuple(problems))
 
 

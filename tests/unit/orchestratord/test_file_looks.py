@@ -48,7 +48,7 @@ def test_what_is_not_there_is_shown_and_explained_as_that() -> None:
     driver = brain(lost=LOST)
     driver.add_node()
     missing(driver)
-    assert views.view(driver.state, driver.state.catalog.get("lost")).problems == (f"garage: {WHY}",)
+    assert views.view(driver.state, driver.state.catalog.get("lost")).problems == (f"{WHY} (on garage)",)
     record = explain(driver.state, "lost", "", 0, 0)
     assert record.outcome is Outcome.REFUSED
     assert sentence(record, is_dry_run=True).startswith(f"can't be placed: {WHY}")
@@ -92,7 +92,7 @@ def test_a_task_has_it_looked_for_again_and_fails_by_what_is_found_then() -> Non
     missing(driver)
     terminal = driver.task(task_id).terminal
     assert isinstance(terminal, TaskError)
-    assert (terminal.reason, terminal.message) == (Reason.MODEL_FILE_MISSING, WHY)
+    assert (terminal.reason, terminal.message) == (Reason.MODEL_FILE_MISSING, f"{WHY} (on garage)")
 
 
 def test_a_model_that_a_call_has_added_was_looked_at_then() -> None:

@@ -157,6 +157,11 @@ class TaskError:
         return self.reason.is_retryable
 
 
+def failure_on(node_id: str, reason: Reason, message: str) -> TaskError:
+    """Of something that was tried on a node, which is named."""
+    return TaskError(reason, message if f"'{node_id}'" in message else f"{message} (on {node_id})")
+
+
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """Terminal: the task was ended early, by a caller or by its deadline, and no worker tells what its run came to: it

@@ -12,7 +12,7 @@ from orchestratord.core.effects import StageModel
 from orchestratord.core.events import StagingFailed
 from orchestratord.core.facts.fleet import Node
 from orchestratord.core.facts.model import Origin
-from orchestratord.core.facts.task import TaskError
+from orchestratord.core.facts.task import failure_on
 from orchestratord.core.placement.availability import PASSES
 from orchestratord.core.state import BrainState
 
@@ -42,7 +42,7 @@ def failed(state: BrainState, event: StagingFailed) -> bool:
         return False
     if event.reason not in PASSES:
         for model in state.catalog.by_source(event.source):
-            error = TaskError(event.reason, event.message)
+            error = failure_on(event.node_id, event.reason, event.message)
             state.refusals.setdefault(model.name, {}).setdefault(node.node_id, error)
     return True
 

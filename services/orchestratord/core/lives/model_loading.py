@@ -15,7 +15,7 @@ from orchestratord.core.facts.loads import Load, LoadFailure, LoadPhase, Plan
 from orchestratord.core.facts.model import Model, ModelState
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
-from orchestratord.core.facts.task import Task, TaskError, TaskState
+from orchestratord.core.facts.task import Task, TaskError, TaskState, failure_on
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.facts.work import refusal_of
 from orchestratord.core.lives import (
@@ -189,8 +189,7 @@ def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, mess
         return
     if reason in _OF_OTHER_CALLS:
         reason = Reason.MODEL_LOAD_FAILED
-    told = message if f"'{node_id}'" in message else f"{message} (on {node_id})"
-    state.refusals.setdefault(name, {})[node_id] = TaskError(reason, told)
+    state.refusals.setdefault(name, {})[node_id] = failure_on(node_id, reason, message)
     before = state.load_failures.get(name)
     in_a_row = 1 if before is None else before.in_a_row + 1
     state.load_failures[name] = LoadFailure(name, node_id, reason, message, state.now, in_a_row, worker_id)
