@@ -42,7 +42,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         numbers = count(1)
-        config = BrainConfig(queue_capacity=1_000_000, tasks_retained=1000, node_lease_s=1e9)
+        config = BrainConfig(queue_capacity=1_000_000, queue_bytes=2**40, tasks_retained=1000, node_lease_s=1e9)
         self.brain = Brain(config, lambda prefix: f"{prefix}-{next(numbers)}")
         self._tasks = count(1)
         for number in range(self.size.models + self.size.spare):
