@@ -137,6 +137,9 @@ async def test_what_is_asked_about_a_model_with_a_key_is_asked_by_the_apps_own_n
             aider.catalog.GetModel, catalog_service_pb2.GetModelRequest(model="gpt-4o"), timeout_s=CALL_S
         )
         assert shown.model.spec.name == "sim"
+        of_another = placement_service_pb2.ExplainPlacementRequest(model="sim", app="open-webui")
+        with pytest.raises(PermissionDenied, match="leave app out"):
+            await call(stub.ExplainPlacement, of_another, timeout_s=CALL_S)
     stub = placement_service_pb2_grpc.PlacementServiceStub(system.channel)
     with pytest.raises(NotFound):
         await call(stub.ExplainPlacement, own_name, timeout_s=CALL_S)

@@ -6,7 +6,7 @@ from typing import Any
 from llama_orch.v2 import assignment_pb2
 from llama_orch.v2 import placement_service_pb2 as pb2
 from llorch.clock import Clock
-from llorch.errors import invalid_field
+from llorch.errors import PermissionDenied, Reason, invalid_field
 from llorch.identifiers import check_id
 from llorch.rpc.call_context import current_call
 from orchestratord.api.not_yet import PartialServicer
@@ -66,10 +66,15 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
     def _of_model(self, request: pb2.ExplainPlacementRequest) -> DecisionRecord:
         if not request.model:
             raise invalid_field("model", "must not be empty; `llorch models` lists the models")
+        own = current_call().app
+        if own and request.app not in ("", own):
+            raise PermissionDenied(
+                Reason.NOT_PERMITTED, f"app '{own}' may ask for itself alone, not for '{request.app}'; leave app out"
+            )
         return explain(
             self._owner.state,
             request.model,
-            request.app or current_call().app,
+            request.app or own,
             request.prompt_tokens,
             request.output_tokens,
             assignments.to_wishes(request.placement),
