@@ -98,7 +98,7 @@ async def test_why_a_task_failed_is_told_to_who_waits_for_its_answer(system: Who
     (tmp_path / "cut.gguf").write_bytes(smallest_ranker()[:-1])
     spec = rank_task("x")
     spec.model = "cut"
-    with pytest.raises(LlorchError, match=r"^cut\.gguf is not a model .* may have been cut off$") as told:
+    with pytest.raises(LlorchError, match=r"^cut\.gguf is not a model .* may have been cut off \(on garage\)$") as told:
         await rank(system, spec)
     assert told.value.reason is Reason.MODEL_FILE_INVALID
 
