@@ -17,9 +17,9 @@ from llorch.ports import PortTaken, ensure_free, join_address, resolve_bind, spl
 _BACKLOG = 4096
 """Connections that wait to be taken. A client beyond it is not heard until it tries again, a second later."""
 
-_TAKEN_PER_TURN = 128
+_TAKEN_PER_TURN = 512
 """Connections that are taken before it is the turn of those that are there: a newcomer is heard only once all that came
-before it were taken, 30 µs each.
+before it were taken, 30 µs each, and each turn in between may be long.
 """
 
 _OTHER_FILES = 128
