@@ -71,6 +71,8 @@ class EventStream:
             async with AsyncExitStack() as stack:
                 responses = await self._enter(stack, stream)
                 self._open.add(responses)
+                if self._draining.is_set():  # it was opened in the same moment, or without a wait
+                    responses.end(_draining())
                 try:
                     await _copy(responses, exchange, frames, pulse)
                 finally:

@@ -17,7 +17,7 @@ class DeliveryServiceStub:
     them more than everything else that they do.
 
     A gateway opens one delivery, and attaches readers to it on behalf of its clients. The call that attaches a reader shows
-    who the client is; whoever knows the id of the delivery gets what it reads.
+    who the client is. The id of the delivery is a secret of its gateway, as what is read goes where the id says.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -35,7 +35,7 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
     them more than everything else that they do.
 
     A gateway opens one delivery, and attaches readers to it on behalf of its clients. The call that attaches a reader shows
-    who the client is; whoever knows the id of the delivery gets what it reads.
+    who the client is. The id of the delivery is a secret of its gateway, as what is read goes where the id says.
     """
 
     @_abc_1.abstractmethod

@@ -35,8 +35,9 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 _CORRELATION = re.compile(r"[\x21-\x7e]{1,128}")
 _RETRY_WHEN_DRAINING_MS = 1000
-# Refusals that cost nothing to ask for are sent after this time, in seconds. Whoever has left by then gets none, since
-# grpc.aio does not free a status that it can't send. And whoever asks for too much, again and again, is slowed.
+# Refusals that cost nothing to ask for are sent after this time, in seconds. A caller that has left by then gets none,
+# since grpc.aio does not free a status that it can't send. And a caller that asks for too much, again and again, is
+# slowed.
 _SENT_AFTER_S = {
     Reason.TOKEN_MISSING: 0.005,
     Reason.TOKEN_INVALID: 0.005,

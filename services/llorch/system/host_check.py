@@ -32,28 +32,21 @@ class Finding:
 
 def check_host(plan: DaemonPlan) -> list[Finding]:
     """`plan` is how the pool manager would be started. Settings that can't be right are a finding too."""
-    asked = _ask_preflight(plan)
-    if asked.returncode == _EXIT_SETTINGS:
-        return [_wrong_settings(plan, asked)]
-    if asked.returncode != 0:
-        raise Internal(Reason.INTERNAL, f"the look at this machine failed: {_last_line(asked.stderr)}")
-    return [_in_words_of_the_system(plan, entry) for entry in json.loads(asked.stdout.splitlines()[-1])]
+    wrong, told = _ask_preflight(plan)
+    return wrong or [_in_words_of_the_system(plan, entry) for entry in json.loads(told.splitlines()[-1])]
 
 
 def check_settings(plan: DaemonPlan) -> list[Finding]:
     """A finding where the daemon would not start with its settings, or with the tables beside them."""
-    asked = _ask_preflight(plan)
-    if asked.returncode == _EXIT_SETTINGS:
-        return [_wrong_settings(plan, asked)]
-    if asked.returncode != 0:
-        raise Internal(Reason.INTERNAL, f"the look at the settings failed: {_last_line(asked.stderr)}")
-    return []
+    wrong, _ = _ask_preflight(plan)
+    return wrong
 
 
-def _ask_preflight(plan: DaemonPlan) -> "subprocess.CompletedProcess[str]":
+def _ask_preflight(plan: DaemonPlan) -> tuple[list[Finding], str]:
+    """What is wrong with the settings, and else what it prints."""
     command = [sys.executable, "-P", "-m", f"{plan.name.replace('-', '_')}.preflight", *plan.arguments]
     try:
-        return subprocess.run(
+        asked = subprocess.run(
             command,
             check=False,
             stdin=subprocess.DEVNULL,
@@ -64,11 +57,12 @@ def _ask_preflight(plan: DaemonPlan) -> "subprocess.CompletedProcess[str]":
         )
     except subprocess.TimeoutExpired as error:
         raise Internal(Reason.INTERNAL, f"the look at this machine is not done after {_WITHIN_S:g} s") from error
-
-
-def _wrong_settings(plan: DaemonPlan, asked: "subprocess.CompletedProcess[str]") -> Finding:
-    said = plan.in_words_of_the_system(_last_line(asked.stderr).removeprefix(f"{plan.name}: "))
-    return Finding("settings", "failed", said, "correct it; docs/configuration.md has all settings")
+    if asked.returncode == _EXIT_SETTINGS:
+        said = plan.in_words_of_the_system(_last_line(asked.stderr).removeprefix(f"{plan.name}: "))
+        return [Finding("settings", "failed", said, "correct it; docs/configuration.md has all settings")], ""
+    if asked.returncode != 0:
+        raise Internal(Reason.INTERNAL, f"the look at this machine failed: {_last_line(asked.stderr)}")
+    return [], asked.stdout
 
 
 def without_models(findings: list[Finding]) -> list[Finding]:

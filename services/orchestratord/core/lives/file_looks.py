@@ -26,7 +26,7 @@ def node_came(state: BrainState, node: Node) -> None:
 
 
 def looked(state: BrainState, node_id: str, source: str) -> None:
-    """The node has told of this file, whoever asked."""
+    """The node has told of this file, which a look or a load has asked for."""
     node = state.fleet.nodes.get(node_id)
     if node is not None and node.to_look_at and node.to_look_at[-1] == source:
         node.to_look_at.pop()
