@@ -9,6 +9,7 @@ from orchestratord.core.effects import Effect, PersistChange
 from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy
 from orchestratord.core.facts.apps import Apps
 from orchestratord.core.facts.assignments import Assignments
+from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.calibration import Calibrations
 from orchestratord.core.facts.catalog import Catalog
 from orchestratord.core.facts.decision import Decisions
@@ -21,7 +22,7 @@ from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.released import ReleasedDevices
 from orchestratord.core.facts.rules import Lane, OverridePolicy
 from orchestratord.core.facts.sessions import Sessions
-from orchestratord.core.facts.task import Attempt, Task, TaskError, unknown_task
+from orchestratord.core.facts.task import Task, TaskError, unknown_task
 from orchestratord.core.facts.timers import TimerKind, Timers
 from orchestratord.core.learnt.demand import Demand
 from orchestratord.core.learnt.rates import Rates

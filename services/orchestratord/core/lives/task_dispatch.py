@@ -9,11 +9,12 @@ from orchestratord.core.effects import (
     ReleaseRuns,
     StartRun,
 )
+from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import Lane
-from orchestratord.core.facts.task import Attempt, Task, TaskState
+from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.lives import app_changes, decision_record, forgetting, learning, model_unloading
 from orchestratord.core.placement import prediction, promises
 from orchestratord.core.placement.workers import place_task

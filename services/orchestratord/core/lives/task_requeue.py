@@ -1,7 +1,8 @@
 """A running task goes back into the queue at its old place, and continues elsewhere from where its output ends."""
 
 from orchestratord.core.effects import CancelRun, Narrate
-from orchestratord.core.facts.task import Attempt, Task, TaskState
+from orchestratord.core.facts.attempt import Attempt
+from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.lives import task_dispatch
 from orchestratord.core.placement.lanes import lane_of
 from orchestratord.core.state import BrainState

@@ -8,13 +8,13 @@ from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Worke
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import (
+    attempt_life,
     learning,
     measuring,
     model_loading,
     model_unloading,
     pools,
     task_dispatch,
-    task_life,
 )
 from orchestratord.core.placement.worker_specs import what_was_loaded
 from orchestratord.core.state import BrainState
@@ -181,7 +181,7 @@ def _forget(state: BrainState, worker: Worker, why: str) -> None:
 
 def _lose_all(state: BrainState, worker: Worker, why: str) -> None:
     for attempt_id in sorted(worker.attempts):
-        task_life.lose_attempt(state, state.attempts[attempt_id], why)
+        attempt_life.lose(state, state.attempts[attempt_id], why)
 
 
 def _refuses(worker: Worker, message: str) -> str:
