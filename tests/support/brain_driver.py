@@ -147,7 +147,8 @@ class BrainDriver:
         self, spec: WorkerSpec, node_id: str = "garage", slots: int | None = None, **facts_of_engine: object
     ) -> None:
         """The node reports the worker as ready, and the link to it comes up."""
-        facts = EngineFacts("sim", "1", slots or spec.slots, spec.context_per_slot, True, False, spec.reservation_mib)
+        count, context = slots or spec.slots, spec.context_per_slot
+        facts = EngineFacts("sim", "1", count, context, True, False, spec.reservation_mib, resumes=True)
         facts = replace(facts, **facts_of_engine)  # type: ignore[arg-type]  # tests name fields
         reported = WorkerReported(spec, WorkerState.READY, facts, Endpoint("127.0.0.1:9300", "secret"))
         self.report(node_id, Snapshot(full=False, workers=(reported,)))

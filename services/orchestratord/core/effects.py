@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from llorch.worker_spec import WorkerSpec
+from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Leaving
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import Record, RecordChange
@@ -28,13 +29,16 @@ class StartPredicted:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an attempt runs; every reader is told, with marks for CPU and simulation."""
+    """Where an attempt runs; every reader is told, with marks for CPU and simulation. `lost` is why the attempt before
+    was lost, if it was.
+    """
 
     attempt: int
     worker_id: str
     node_id: str
     devices: tuple[Device, ...]
     engine: EngineFacts
+    lost: Loss | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +209,9 @@ class DetachWorker:
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
-    """From now on only this attempt may write into the task's log. `promise` is what the worker has to keep, if it is
-    what the brain holds it to be.
+    """From now on this attempt may write into the task's log, `number` counts the task's from 1. If an earlier one may
+    write as well, the first to do so decides: AttemptDecided. `promise` is what the worker has to keep, if it is what
+    the brain holds it to be.
     """
 
     worker_id: str
@@ -214,6 +219,7 @@ class StartRun:
     request: TaskRequest
     remaining_s: float | None
     promise: Promise | None = None
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +232,25 @@ class CancelRun:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptLost:
+    """Of a task that has not ended: it waits again, or has its terminal at once. One lost to its LEASE may be back."""
+
+    task_id: str
+    model: str
+    loss: Loss
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOutput:
+    """Answered by OutputWentOn when the task's log is so many entries longer than it is now."""
+
+    task_id: str
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
 class CountLostOutput:
-    """Answered by LostOutputCounted."""
+    """Answered by LostOutputCounted. From now on the attempt writes no more."""
 
     attempt_id: str
     task_id: str
@@ -265,6 +288,8 @@ Effect = (
     | DetachWorker
     | StartRun
     | CancelRun
+    | AttemptLost
+    | WatchOutput
     | CountLostOutput
     | ReleaseRuns
 )

@@ -44,6 +44,7 @@ class BrainConfig:
     tasks_retained: int = 10_000
     node_lease_s: float = 5.0
     reattach_s: float = 2.0
+    detach_grace_s: float = 60.0
     no_device_grace_s: float = 30.0
     recovery_window_s: float = 120.0
     stall_s: float = 1.0
@@ -88,6 +89,8 @@ class BrainState:
     readers: int = 0
     """Of all tasks together."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
+    suspects: set[str] = field(default_factory=set)
+    """Tasks that have not ended, and under which a worker has."""
     lost_attempts: dict[str, Attempt] = field(default_factory=dict)
     """Of which it is still to be counted what they brought."""
     by_request_id: dict[tuple[str, str], str] = field(default_factory=dict)

@@ -77,6 +77,8 @@ class EffectRunner:
             effects.DetachWorker: self._detach_worker,
             effects.StartRun: self._start_run,
             effects.CancelRun: self._cancel_run,
+            effects.AttemptLost: _only_watched,
+            effects.WatchOutput: lambda effect: self._streams.get(effect.task_id).watch_output(effect.entries),
             effects.CountLostOutput: self._count_lost_output,
             effects.ReleaseRuns: self._release_runs,
         }
@@ -210,6 +212,7 @@ class EffectRunner:
 
     def _count_lost_output(self, effect: effects.CountLostOutput) -> None:
         tokens = self._streams.get(effect.task_id).log.tokens_of_attempt(effect.attempt_id)
+        self._streams.end_attempt(effect.attempt_id)
         self._owner.post(LostOutputCounted(effect.attempt_id, tokens))
 
     def _release_runs(self, effect: effects.ReleaseRuns) -> None:

@@ -123,7 +123,7 @@ class TaskReader:
 
     @property
     def _cursor(self) -> Cursor:
-        return Cursor(self.stream.log.log_epoch, self._seq)
+        return self.stream.log.cursor_at(self._seq)
 
 
 @dataclass(frozen=True, slots=True)

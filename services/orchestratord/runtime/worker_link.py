@@ -154,9 +154,13 @@ class WorkerLink:
         stream = self._streams.writer(attempt_id)
         if stream is None:
             return
-        was_empty = not stream.log
-        if stream.append(attempt_id, delta.entries) and was_empty:
+        came = stream.append(attempt_id, delta.entries)
+        if came.decided:
+            self._post(events.AttemptDecided(attempt_id))
+        if came.is_first:
             self._post(events.AttemptFirstToken(attempt_id))
+        if came.goes_on:
+            self._post(events.OutputWentOn(stream.request.task_id))
         if stream.log.size > MOST_BYTES_OF_ONE:
             self._post(events.OutputTooLarge(stream.request.task_id, MOST_BYTES_OF_ONE))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from orchestratord.core.facts.backlog import Backlog
 from orchestratord.core.facts.task import Task, TaskState
-from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.placement.lanes import lane_of_task
 from orchestratord.core.placement.prediction import predict_start_of
 from orchestratord.core.state import BrainState
 
@@ -30,5 +30,5 @@ def view(state: BrainState, task: Task) -> TaskView:
 
 
 def _predicted_start_ms(state: BrainState, task: Task, before: Backlog) -> int | None:
-    start = predict_start_of(state, task, lane_of(state, task.request, task.promise), before)
+    start = predict_start_of(state, task, lane_of_task(state, task), before)
     return None if start is None else round(start.mean)

@@ -21,9 +21,17 @@ from orchestratord.core.facts.ledger import Ledger
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.rules import Rule, Rules
 from orchestratord.core.facts.task import Task, TaskState
+from orchestratord.core.facts.task_log import TaskLog
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import model_loading, model_unloading, nodes, task_dispatch, worker_life
-from orchestratord.core.placement import eviction, promises
+from orchestratord.core.lives import (
+    model_loading,
+    model_unloading,
+    nodes,
+    task_dispatch,
+    task_requeue,
+    worker_life,
+)
+from orchestratord.core.placement import eviction, isolation, promises
 from orchestratord.core.state import BrainState
 
 
@@ -153,5 +161,12 @@ ABLATIONS = (
         "although it was cancelled",
         _replace(task_dispatch, "cancel_again", lambda *_: None),
     ),
+    Ablation(
+        "what was lost goes on elsewhere",
+        "could go on",
+        _replace(task_requeue, "can_go_on_elsewhere", lambda *_: False),
+    ),
+    Ablation("suspects run apart", "beside another suspect", _replace(isolation, "may_join", lambda *_: True)),
+    Ablation("the first to bring output decides", "is spliced", _replace(TaskLog, "end_attempt", _nothing)),
     Ablation("a start that may have arrived holds its memory", "spoken for", _handle(events.WorkerStartFailed, _gone)),
 )

@@ -332,7 +332,8 @@ def test_however_a_task_ends_its_work_goes(how: str) -> None:
     driver = ready_brain()
     task_id = driver.submit(payload=b"a long prompt")
     if how == "failed":
-        driver.handle(events.AttemptUnknown(driver.only(effects.StartRun).attempt_id))
+        failed = TaskError(Reason.ENGINE_FAILED, "the engine failed")
+        driver.handle(events.AttemptEnded(driver.only(effects.StartRun).attempt_id, failed))
     elif how == "cancelled":
         driver.handle(events.TaskCancelled(task_id))
     else:
@@ -345,8 +346,7 @@ def test_however_a_task_ends_its_work_goes(how: str) -> None:
 def test_a_task_that_goes_on_elsewhere_has_its_work_still() -> None:
     driver = ready_brain()
     task_id = driver.submit(payload=b"a long prompt")
-    attempt = driver.state.attempts[driver.only(effects.StartRun).attempt_id]
-    task_requeue.requeue(driver.state, attempt, "because")
+    task_requeue.move(driver.state, driver.task(task_id), "because")
     assert driver.task(task_id).request.payload == b"a long prompt"
 
 

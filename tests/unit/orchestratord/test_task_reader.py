@@ -15,7 +15,7 @@ from orchestratord.core import events
 from orchestratord.core.facts import task_log
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskRequest
 from orchestratord.runtime.task_reader import HEARTBEAT_S, TaskReader
-from orchestratord.runtime.task_streams import NOTES_KEPT, TaskStream, TaskStreams
+from orchestratord.runtime.task_streams import NOTES_KEPT, NOTHING_NEW, TaskStream, TaskStreams
 from support.streams import check_stream
 
 
@@ -56,7 +56,7 @@ def test_a_late_reader_gets_what_it_missed_in_one_message() -> None:
     end(made, 3)
     events = read(made)
     assert kinds(events) == ["started", "placed", "tokens", "end"]
-    assert (events[2].tokens.text, events[2].tokens.count, events[2].cursor) == ("abc", 3, "1.3")
+    assert (events[2].tokens.text, events[2].tokens.count, events[2].cursor) == ("abc", 3, str(made.log.end))
     assert check_stream(events) == "abc"
 
 
@@ -178,8 +178,9 @@ def test_nothing_is_told_after_the_terminal_and_a_second_one_is_a_bug() -> None:
 def test_what_a_superseded_attempt_says_is_dropped() -> None:
     made = stream()
     say(made, "a")
+    made.log.end_attempt("a1")
     made.log.begin_attempt("a2")
-    assert not made.append("a1", [log_entry_pb2.LogEntry(seq=1, text="late")])
+    assert made.append("a1", [log_entry_pb2.LogEntry(seq=1, text="late")]) == NOTHING_NEW
     assert made.append("a2", [log_entry_pb2.LogEntry(seq=1, text="b", token_ids=[1])])
 
 
@@ -294,7 +295,7 @@ def test_metrics_come_with_output_once_a_second_at_most_and_stand_for_heartbeats
     assert kinds(list(reader.take(2.1))) == ["tokens"]
     assert kinds(list(reader.take(5))) == []
     (alone,) = reader.take(2.1 + HEARTBEAT_S)
-    assert (alone.metrics.queue_depth, alone.cursor) == (3, "1.3")
+    assert (alone.metrics.queue_depth, alone.cursor) == (3, str(made.log.end))
     end(made, 3)
     assert kinds(list(reader.take(60))) == ["end"], "nothing follows the end"
 

@@ -1,9 +1,29 @@
 """One try to carry out a task."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from orchestratord.core.facts.admission import Waiting
 from orchestratord.core.learnt.estimates import Estimate
+
+
+class Loss(StrEnum):
+    """Why an attempt was lost. The values are labels of metrics."""
+
+    EXIT = "exit"
+    """Its worker ended by itself."""
+    LEASE = "lease"
+    """Its worker could not be attached to again in time."""
+    NODE = "node"
+    """Its node is lost, or came back without its worker."""
+    POWER = "power"
+    """The machine of its node was started again."""
+    POISON = "poison"
+    """Another task ended its worker."""
+    UNKNOWN = "unknown"
+    """Its worker does not know it, or has given it up."""
+    STOPPED = "stopped"
+    """Its worker was told to stop."""
 
 
 @dataclass(slots=True)
@@ -13,8 +33,9 @@ class Attempt:
     `place` is where the task waited, `charged` the tokens that its app was charged with at the start, `served` those
     that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
     began, itself included. `made_promise`: no earlier attempt can have shown output of the deterministic task.
-    `tokens_in` are those of the prompt, `cached_tokens` the part of them that was in the worker's KV cache: 0 until it
-    has begun.
+    `resumes`: its engine can be asked to go on after output that exists, so that another one like it can take over.
+    `has_output`: some of the task's output came of it. `tokens_in` are those of the prompt, `cached_tokens` the part of
+    them that was in the worker's KV cache: 0 until it has begun.
     """
 
     attempt_id: str
@@ -28,6 +49,8 @@ class Attempt:
     session_id: str = ""
     expected: Estimate | None = None
     made_promise: bool = False
+    resumes: bool = False
+    has_output: bool = False
     served: int | None = None
     started: bool = False
     ended: bool = False

@@ -3,23 +3,27 @@
 QUEUED ──► RUNNING ──► COMPLETED
 │  ▲        │ ├────► FAILED
 │  └────────┘ ├────► CANCELLED
-│  (its pool  └────► EXPIRED
-│   drained)
+│ (attempt    └────► EXPIRED
+│  lost, or
+│  pool drained)
 └──► FAILED, CANCELLED, EXPIRED
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from llorch.errors import NotFound, Reason
 from llorch.finish_reason import FinishReason
-from orchestratord.core.facts.attempt import Attempt
+from orchestratord.core.facts.attempt import Attempt, Loss
 from orchestratord.core.facts.backlog import TaskSize
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import NO_OVERRIDES, Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget
+from orchestratord.core.facts.suspicion import Suspicion
 from orchestratord.core.facts.work import Work
+
+LOSSES_KEPT = 16
 
 WAITING_BYTES = 4096
 """What a task holds while it waits, beside its payload: 2.4 KiB were measured, and what waits for it comes on top."""
@@ -193,7 +197,10 @@ class Task:
     done in time, which is `on_time_forecast` corrected by how such forecasts came true. `promise` is what a
     deterministic task holds on to from its first attempt on. `waits_for` is what is away, as its readers were told;
     `placeless_since` when it began to wait for that. `stopping` is why it was ended early, while its worker still has
-    to say what its run came to: its terminal follows. `tokens_in` and `cached_tokens` are as its last attempt had them.
+    to say what its run came to: its terminal follows. `unread` are attempts whose workers are out of reach; the first
+    of them and `attempt` to bring output goes on. `losses` are why attempts were lost, the last ones; `lost` why the
+    one before the next was, `fruitless` how many in a row were that brought no output. `tokens_in` and `cached_tokens`
+    are as its last attempt had them.
     """
 
     request: TaskRequest
@@ -201,6 +208,11 @@ class Task:
     state: TaskState = TaskState.QUEUED
     attempt: Attempt | None = None
     attempts: int = 0
+    unread: dict[str, Attempt] = field(default_factory=dict)
+    losses: list[Loss] = field(default_factory=list)
+    lost: Loss | None = None
+    fruitless: int = 0
+    suspicion: Suspicion = field(default_factory=Suspicion)
     promise: Promise | None = None
     readers: int = 0
     unread_since: float | None = None
@@ -229,6 +241,11 @@ class Task:
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"task {self.task_id}: {self.state} → {state}")
         self.state = state
+
+    def note_loss(self, loss: Loss) -> None:
+        self.lost = loss
+        self.losses.append(loss)
+        del self.losses[:-LOSSES_KEPT]
 
     def end_wait(self) -> None:
         """It has a place. If something is away later on, that is another wait."""

@@ -1,11 +1,10 @@
 """Attempts begin, bring output, and end or are lost; what that means for their tasks."""
 
-from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
 from orchestratord.core.events import AttemptEnded, AttemptFirstToken, AttemptStarted, AttemptUnknown
-from orchestratord.core.facts.attempt import Attempt
+from orchestratord.core.facts.attempt import Attempt, Loss
 from orchestratord.core.facts.task import RunResult, Task, TaskError, TaskState
-from orchestratord.core.lives import learning, task_dispatch, task_life, token_usage
+from orchestratord.core.lives import attempt_loss, learning, task_dispatch, task_life, token_usage
 from orchestratord.core.state import BrainState
 
 
@@ -22,8 +21,12 @@ def started(state: BrainState, event: AttemptStarted) -> None:
 
 def first_token(state: BrainState, event: AttemptFirstToken) -> None:
     """Of an attempt whose place another one took, or is to take, nothing comes into the log."""
+    attempt = state.attempts.get(event.attempt_id)
+    if attempt is None:
+        return
+    attempt.has_output = True
     task = _task_of(state, event.attempt_id)
-    if task is not None and task.first_token_at is None and task.attempt is state.attempts[event.attempt_id]:
+    if task is not None and task.first_token_at is None and task.attempt is attempt:
         task.first_token_at = state.now
 
 
@@ -37,47 +40,44 @@ def ended(state: BrainState, event: AttemptEnded) -> None:
         learning.run_ended(state, attempt, task, event.outcome)
     else:
         token_usage.attempt_used(state, attempt, event.used or RunResult(()), has_failed=True)
+    if task is not None and attempt.attempt_id in task.unread:
+        _ended_out_of_reach(state, task, attempt, event.outcome)
     if task is not None and task.attempt is attempt:
         if task.stopping is not None:
             task_life.end_stop(state, task, event.used if isinstance(event.outcome, TaskError) else event.outcome)
         elif not task.is_finished:
-            _conclude(state, task, event.outcome)
+            _conclude(state, task, attempt, event.outcome)
     task_dispatch.free_slot(state, attempt)
 
 
-def _conclude(state: BrainState, task: Task, outcome: RunResult | TaskError) -> None:
+def unknown(state: BrainState, event: AttemptUnknown) -> None:
+    if attempt := state.attempts.get(event.attempt_id):
+        attempt_loss.lose(state, attempt, Loss.UNKNOWN, "the worker does not know the task any more")
+
+
+def _ended_out_of_reach(state: BrainState, task: Task, attempt: Attempt, outcome: RunResult | TaskError) -> None:
+    """While its worker could not be reached. An answer that comes first is the task's; no other end counts."""
+    if isinstance(outcome, RunResult) and not _was_given_up(outcome):
+        attempt_loss.decide(state, task, attempt)
+    else:
+        del task.unread[attempt.attempt_id]
+
+
+def _conclude(state: BrainState, task: Task, attempt: Attempt, outcome: RunResult | TaskError) -> None:
     """What the end of the present attempt means for its task."""
-    reasons = {choice.finish_reason for choice in outcome.choices} if isinstance(outcome, RunResult) else set()
     if isinstance(outcome, TaskError):
         task_life.finish(state, task, TaskState.FAILED, outcome)
-    elif FinishReason.CANCELLED in reasons:
-        # The task was not cancelled here: another controller told the worker to end.
-        task_life.finish(state, task, TaskState.FAILED, _lost("the worker that ran the task was stopped"))
-    elif FinishReason.DEADLINE in reasons:
+    elif _was_given_up(outcome):
+        attempt_loss.go_on_elsewhere(state, task, attempt, Loss.UNKNOWN, "the worker gave the task up")
+    elif any(choice.finish_reason is FinishReason.DEADLINE for choice in outcome.choices):
         task_life.finish(state, task, TaskState.EXPIRED, task_life.end_of(state, task, outcome))
     else:
         task_life.finish(state, task, TaskState.COMPLETED, task_life.end_of(state, task, outcome))
 
 
-def unknown(state: BrainState, event: AttemptUnknown) -> None:
-    if attempt := state.attempts.get(event.attempt_id):
-        lose(state, attempt, "the worker does not know the task any more")
-
-
-def lose(state: BrainState, attempt: Attempt, what_happened: str) -> None:
-    """The attempt is gone with its worker. Trying again elsewhere comes with failover; until then the task fails."""
-    task = state.tasks.get(attempt.task_id)
-    token_usage.attempt_lost(state, attempt)
-    if task is not None and task.attempt is attempt:
-        if task.stopping is not None:
-            task_life.end_stop(state, task)
-        elif not task.is_finished:
-            task_life.finish(state, task, TaskState.FAILED, _lost(what_happened))
-    task_dispatch.free_slot(state, attempt)
-
-
-def _lost(what_happened: str) -> TaskError:
-    return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again")
+def _was_given_up(result: RunResult) -> bool:
+    """The task was not cancelled here: its worker had no reader for too long, or another controller told it to end."""
+    return any(choice.finish_reason is FinishReason.CANCELLED for choice in result.choices)
 
 
 def _task_of(state: BrainState, attempt_id: str) -> Task | None:

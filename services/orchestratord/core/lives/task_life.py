@@ -29,7 +29,7 @@ from orchestratord.core.facts.task import (
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import forgetting, learning, session_life, task_dispatch
 from orchestratord.core.placement import prediction, promises, replicas
-from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.placement.lanes import lane_of_task
 from orchestratord.core.state import BrainState
 
 STOPS_WITHIN_S = 1.0
@@ -105,6 +105,8 @@ def _leave(state: BrainState, task: Task, final: TaskState) -> None:
         forgetting.wait_over(state, state.queue.remove(task.task_id))
     task.move_to(final)
     state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START, TimerKind.READER_GRACE)
+    state.suspects.discard(task.task_id)
+    task.unread.clear()
     session_life.turn_ended(state, task.request)
     learning.judge_end(state, task)
     task.request = task.request.without_work()
@@ -318,7 +320,7 @@ def _too_many_readers(what: str) -> ResourceExhausted:
 
 def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
     """The deadline is not the reason where the task could not have gone on with any more time."""
-    if task.promise is not None and not replicas.are_coming(state, lane_of(state, task.request, task.promise)):
+    if task.promise is not None and not replicas.are_coming(state, lane_of_task(state, task)):
         return promises.unavailable(state, task.request.model, task.promise)
     return TaskError(Reason.DEADLINE_PASSED, message)
 

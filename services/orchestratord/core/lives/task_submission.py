@@ -16,7 +16,7 @@ from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.lives import app_changes, model_loading, session_life, task_dispatch, task_life
 from orchestratord.core.placement import availability, prediction
 from orchestratord.core.placement.availability import Wait
-from orchestratord.core.placement.lanes import lane_of, overrides_of
+from orchestratord.core.placement.lanes import lane_of, lane_of_task, overrides_of
 from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.state import BrainState
 
@@ -76,7 +76,7 @@ def readmit(state: BrainState, task: Task) -> None:
         request.model,
         request.priority,
         app=request.app,
-        lane=lane_of(state, request, task.promise),
+        lane=lane_of_task(state, task),
         size=request.waiting_bytes,
         work=request.size,
     )
@@ -170,7 +170,7 @@ def _predict(state: BrainState, task: Task, ahead: Backlog) -> None:
     """When it will start, and whether it will be done in time; left open where that is not known."""
     start: Estimate | None = prediction.AT_ONCE
     if task.task_id in state.queue:
-        start = prediction.predict_start_of(state, task, lane_of(state, task.request, task.promise), ahead)
+        start = prediction.predict_start_of(state, task, lane_of_task(state, task), ahead)
     if start is not None and not task.is_finished:
         task.predicted_start_ms = round(start.mean)
         task.on_time_forecast = prediction.on_time_forecast(state, task, start)
