@@ -20,6 +20,16 @@ class OpenLog:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenFoundLog:
+    """A task of before the start was found on a worker, and the store does not have it: its log begins.
+    `accepted_at_ms` is in milliseconds since 1970.
+    """
+
+    request: TaskRequest
+    accepted_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartPredicted:
     """Of a task whose log began before it was known."""
 
@@ -223,6 +233,26 @@ class StartRun:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptRun:
+    """A run of before the start: what it writes goes into the task's log, which is empty, and has its epoch from now
+    on. `entries` are those that there were when it was found: readers may have been shown them.
+    """
+
+    worker_id: str
+    attempt_id: str
+    task_id: str
+    log_epoch: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeginAnew:
+    """The output of a task of before the start is lost, if there was any: its cursors are not waited for any more."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRun:
     """What the attempt still writes is dropped, unless `keeps_output`: until its task has its terminal."""
 
@@ -264,6 +294,7 @@ class ReleaseRuns:
 
 Effect = (
     OpenLog
+    | OpenFoundLog
     | StartPredicted
     | AnnouncePlacement
     | Narrate
@@ -287,6 +318,8 @@ Effect = (
     | AttachWorker
     | DetachWorker
     | StartRun
+    | AdoptRun
+    | BeginAnew
     | CancelRun
     | AttemptLost
     | WatchOutput

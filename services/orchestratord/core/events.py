@@ -10,6 +10,7 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import Snapshot
+from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.model import Model, ModelSpec, ModelState, Origin
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import Record
@@ -316,7 +317,7 @@ class RunsFound:
     """Runs that a worker holds, some of them perhaps of an earlier orchestrator."""
 
     worker_id: str
-    attempt_ids: tuple[str, ...]
+    runs: tuple[FoundRun, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class BrainConfig:
     detach_grace_s: float = 60.0
     no_device_grace_s: float = 30.0
     recovery_window_s: float = 120.0
+    runs_found_within_s: float = 10.0
     stall_s: float = 1.0
     min_residency_s: float = 20.0
     model_wait_s: float = 20.0
@@ -58,6 +59,7 @@ class BrainConfig:
 
 
 CHANGE_RETRY_MS = 1000
+RECOVERING_RETRY_MS = 250
 
 
 @dataclass(slots=True)
@@ -74,6 +76,10 @@ class BrainState:
     """After a start: until then, what was known before may still come back."""
     knew_no_node: bool = False
     """Whether nothing of before was known at the start, as after an upgrade from a release that kept no nodes."""
+    lost_sight_until: float | None = None
+    """After a start: until then, runs of before may still be found on workers. None: all that there are were."""
+    lost_sight: dict[str, None] = field(default_factory=dict)
+    """Tasks of before the start that may run, in the order in which they were accepted."""
     settles_at: float = 0.0
     """After a start: until then, no model is loaded that a node may have, loaded, which has not registered yet."""
     catalog: Catalog = field(default_factory=Catalog)
@@ -160,6 +166,13 @@ class BrainState:
         """A task that is kept, or NOT_FOUND; the reason tells a finished and forgotten one from an unknown one."""
         if task := self.tasks.get(task_id):
             return task
+        if self.lost_sight_until is not None:
+            raise Unavailable(
+                Reason.RECOVERING,
+                "the orchestrator has just started and looks for what runs; whether it has task "
+                f"'{task_id[:128]}', it does not know yet; ask again",
+                retry_after_ms=RECOVERING_RETRY_MS,
+            )
         if task_id in self.forgotten:
             kept_s = round(self.config.task_retention_s)
             raise NotFound(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,7 @@ class EffectRunner:
         self._links: dict[str, _RunningLink] = {}
         self._run: dict[type, Callable[[Any], None]] = {
             effects.OpenLog: self._open_log,
+            effects.OpenFoundLog: self._open_found_log,
             effects.StartPredicted: self._start_predicted,
             effects.AnnouncePlacement: self._announce_placement,
             effects.Narrate: self._narrate,
@@ -76,6 +78,8 @@ class EffectRunner:
             effects.AttachWorker: self._attach_worker,
             effects.DetachWorker: self._detach_worker,
             effects.StartRun: self._start_run,
+            effects.AdoptRun: self._adopt_run,
+            effects.BeginAnew: lambda effect: self._streams.get(effect.task_id).begin_anew(),
             effects.CancelRun: self._cancel_run,
             effects.AttemptLost: _only_watched,
             effects.WatchOutput: lambda effect: self._streams.get(effect.task_id).watch_output(effect.entries),
@@ -118,6 +122,15 @@ class EffectRunner:
 
     def _open_log(self, effect: effects.OpenLog) -> None:
         self._streams.open(effect.request, effect.queue_position, self._clock.wall(), effect.predicted_start_ms)
+
+    def _open_found_log(self, effect: effects.OpenFoundLog) -> None:
+        admitted_at = datetime.fromtimestamp(effect.accepted_at_ms / 1000, UTC)
+        self._streams.open(effect.request, 0, admitted_at)
+
+    def _adopt_run(self, effect: effects.AdoptRun) -> None:
+        self._streams.get(effect.task_id).is_found(effect.log_epoch, effect.entries)
+        self._streams.begin_attempt(effect.task_id, effect.attempt_id)
+        self._links[effect.worker_id].link.adopt_run(effect.attempt_id)
 
     def _start_predicted(self, effect: effects.StartPredicted) -> None:
         self._streams.get(effect.task_id).predicted_start_ms = effect.predicted_start_ms

@@ -26,7 +26,7 @@ class TaskReader:
         self._window = OutputWindow(stream.log)
         self._metrics = metrics
         cursor = Cursor.parse(after) if after else None
-        self._seq = stream.log.resume_at(cursor) if cursor is not None else 0
+        self._seq = stream.resume_at(cursor) if cursor is not None else 0
         self._note = 0
         # Of a log that began anew meanwhile, the reader has heard nothing.
         self._is_resumed = cursor is not None and cursor.log_epoch == stream.log.log_epoch

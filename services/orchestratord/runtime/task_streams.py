@@ -1,19 +1,22 @@
 """The streams of all tasks that are kept: logs that workers write and any number of readers follow."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
+from llorch.errors import Reason, Unavailable
 from orchestratord.convert import task_events
 from orchestratord.convert.task_events import OutputLog
 from orchestratord.convert.task_output import PACKING
 from orchestratord.core import events
 from orchestratord.core.events import Event
 from orchestratord.core.facts.task import TaskRequest, Terminal
-from orchestratord.core.facts.task_log import TaskLog
+from orchestratord.core.facts.task_log import Cursor, TaskLog
+from orchestratord.core.state import RECOVERING_RETRY_MS
 
 MOST_BYTES_OF_ONE = 12 * 1024 * 1024
 """Of one task's output: with a prompt it fits into one message (16 MiB), to a reader that comes late, or to the worker
@@ -94,6 +97,10 @@ class TaskStream:
     """How often it was woken."""
     _last_writer: str = ""
     _watched_from: int | None = None
+    _awaits: float | None = None
+    """Entries that were there before the start of the orchestrator, and are to come; infinite as long as that is not
+    known.
+    """
     _terminal: bytes | None = None
     _reading: bytes | None = None
     _watching: dict[Callable[[], None], None] = field(default_factory=dict)
@@ -127,10 +134,35 @@ class TaskStream:
         self.count(log.size - bytes_before)
         self.wake()
         is_first, self._last_writer = self._last_writer != attempt_id, attempt_id
+        if self._awaits is not None and len(log) >= self._awaits:
+            self._awaits = None
         goes_on = self._watched_from is not None and len(log) >= self._watched_from
         if goes_on:
             self._watched_from = None
         return Appended(is_first, len(writers) > 1, goes_on)
+
+    def resume_at(self, cursor: Cursor) -> int:
+        """As `TaskLog.resume_at`; raises Unavailable as long as it is not known what there is to go on from."""
+        is_there = cursor.log_epoch == self.log.log_epoch and cursor.next_seq <= len(self.log)
+        if self._awaits is not None and cursor.next_seq and not is_there:
+            raise Unavailable(
+                Reason.RECOVERING,
+                "after: the orchestrator has just started and looks for the output that this cursor is of; ask again",
+                retry_after_ms=RECOVERING_RETRY_MS,
+            )
+        return self.log.resume_at(cursor)
+
+    def lose_sight(self) -> None:
+        """It is not known whether an attempt of before the start still runs."""
+        self._awaits = math.inf
+
+    def begin_anew(self) -> None:
+        self._awaits = None
+
+    def is_found(self, log_epoch: int, entries: int) -> None:
+        """On a worker, with so many entries that are still to come from there."""
+        self.log.log_epoch, self.log.was_found = log_epoch, True
+        self._awaits = entries or None
 
     def watch_output(self, entries: int) -> None:
         """The append that makes the log so many entries longer than it is now says so."""

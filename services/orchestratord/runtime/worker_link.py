@@ -20,8 +20,10 @@ from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.events import Event
 from orchestratord.core.facts.fleet import Endpoint
+from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.task import TaskError
 from orchestratord.runtime.control import CommandSequence
+from orchestratord.runtime.found_runs import to_found_run, to_task_record
 from orchestratord.runtime.task_streams import MOST_BYTES_OF_ONE, TaskStreams
 
 FRAMES_SILENT_S = 3.0
@@ -97,6 +99,10 @@ class WorkerLink:
         ends_at = now() + timeout_s
         async with self._questions.place():
             return (await call(self._asking.ReadTokens, request, timeout_s=max(0.0, ends_at - now()))).answer
+
+    def adopt_run(self, attempt_id: str) -> None:
+        """Of before the start of the orchestrator: the next connection of the stream reads it from its beginning."""
+        self._attempts.add(attempt_id)
 
     def start_run(self, effect: StartRun) -> None:
         self._attempts.add(effect.attempt_id)
@@ -178,12 +184,12 @@ class WorkerLink:
         return {attempt_id: 0 if stream is None else len(stream.log) for attempt_id, stream in logs.items()}
 
     async def _report_runs(self) -> None:
-        found: list[str] = []
+        found: list[FoundRun] = []
         page_token = ""
         while True:
             request = worker_service_pb2.ListRunsRequest(page_size=1000, page_token=page_token)
             answer = await call(self._stub.ListRuns, request, timeout_s=_CALL_S)
-            found.extend(run.attempt_id for run in answer.runs)
+            found.extend(map(to_found_run, answer.runs))
             page_token = answer.next_page_token
             if not page_token:
                 break
@@ -196,6 +202,11 @@ class WorkerLink:
             prefix=task_output.from_bytes(stream.log.packed()) if stream else (),
             promised_fingerprint=effect.promise.fingerprint.digest if effect.promise else "",
         )
+        if stream is not None:
+            request.task_record = to_task_record(effect, stream.admitted_at)
+            request.attempt.task_id, request.attempt.number = effect.request.task_id, effect.number
+            request.attempt.log_epoch = stream.log.log_epoch
+            request.attempt.prefix_entries, request.attempt.prefix_digest = len(stream.log), stream.log.digest
         fill_run_spec(request.spec, effect.request, effect.remaining_s)
         try:
             await self._command(self._stub.StartRun, request)

@@ -8,6 +8,7 @@ from llorch.finish_reason import FinishReason
 from llorch.worker_state import WorkerState
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
+from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError
 from support.simulation.process import Process, Run
 from support.simulation.schedule import Action, Line
@@ -125,7 +126,7 @@ class WorkerLink:
             return
         self.line = Line(self.world.schedule, self.world.delay_s)
         self._attached_at = self.world.schedule.now
-        self._send(events.RunsFound(self.process.worker_id, tuple(self.process.runs)))
+        self._send(events.RunsFound(self.process.worker_id, tuple(map(FoundRun, self.process.runs))))
         self._send(events.WorkerAttached(self.process.worker_id))
         for attempt_id in sorted(self._attempts - self._starting - self.process.runs.keys()):
             self._send(events.AttemptUnknown(attempt_id))

@@ -9,6 +9,7 @@ from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import Endpoint, EngineFacts, NodeState, Snapshot, WorkerReported
+from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskEnd, TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 
@@ -148,7 +149,7 @@ def test_a_run_that_ends_at_its_deadline_expires_with_what_there_is() -> None:
 def test_runs_of_an_earlier_life_are_released() -> None:
     driver, _, spec = running_brain()
     known = next(iter(driver.state.attempts))
-    driver.handle(events.RunsFound(spec.worker_id, (known, "attempt-old")))
+    driver.handle(events.RunsFound(spec.worker_id, (FoundRun(known), FoundRun("attempt-old"))))
     assert driver.only(effects.ReleaseRuns).attempt_ids == ("attempt-old",)
 
 

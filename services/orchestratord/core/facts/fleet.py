@@ -140,9 +140,9 @@ class Worker:
     """A worker that the brain wants or has found. `attempts` are the slots taken, by attempt id.
 
     `reattach_until` is set while its frames are silent, `is_overdue` when attaching again has taken too long: its tasks
-    may go on elsewhere. `answers`: it answers its node's pool manager. `ready_at` is when tasks could first come to it.
-    `asked`: a caller asked for this very worker, so it is not one too many when demand falls. `idle_watched`: a look at
-    how long it has been idle is due.
+    may go on elsewhere. `answers`: it answers its node's pool manager. `runs_known`: it has told which runs it holds.
+    `ready_at` is when tasks could first come to it. `asked`: a caller asked for this very worker, so it is not one too
+    many when demand falls. `idle_watched`: a look at how long it has been idle is due.
     """
 
     spec: WorkerSpec
@@ -163,6 +163,7 @@ class Worker:
     asked: bool = False
     idle_watched: bool = False
     answers: bool = True
+    runs_known: bool = False
     attempts: set[str] = field(default_factory=set)
     report: object = None
 

@@ -31,6 +31,7 @@ from orchestratord.core.lives import (
     assignment_changes,
     devices,
     file_looks,
+    found_runs,
     known_nodes,
     model_loading,
     node_renaming,
@@ -239,6 +240,7 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
         _notice_missing(state, node, snapshot, applied_command_seq)
         known_nodes.keep(state, node)
     _take_in_workers(state, node, snapshot)
+    found_runs.look_whether_all_told(state)
 
 
 def _take_in_workers(state: BrainState, node: Node, snapshot: Snapshot) -> None:

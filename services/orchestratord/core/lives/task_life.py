@@ -222,10 +222,10 @@ def reader_left(state: BrainState, event: ReaderLeft) -> None:
         begin_reader_grace(state, task)
 
 
-def begin_reader_grace(state: BrainState, task: Task) -> None:
-    """No reader is attached: one has to attach within the grace."""
-    task.unread_since = state.now
-    state.timers.at(state.now + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
+def begin_reader_grace(state: BrainState, task: Task, more_s: float = 0.0) -> None:
+    """No reader is attached: one has to attach within the grace, and so much more."""
+    task.unread_since = state.now + more_s
+    state.timers.at(task.unread_since + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
 
 
 def reader_grace_over(state: BrainState, task_id: str) -> None:

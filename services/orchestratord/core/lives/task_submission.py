@@ -64,8 +64,9 @@ def kept(state: BrainState, event: TaskKept) -> None:
             state.emit(StartPredicted(task.task_id, task.predicted_start_ms))
 
 
-def readmit(state: BrainState, task: Task) -> None:
-    """A task that was admitted before waits again, at the end of the queue and whether there is room or not.
+def readmit(state: BrainState, task: Task, *, held: bool) -> None:
+    """A task that was admitted before waits again, at the end of the queue and whether there is room or not. One that
+    is held does not start until the queue has an answer for it.
 
     It was accepted, so it does not matter whether its model is retired by now.
     """
@@ -77,6 +78,7 @@ def readmit(state: BrainState, task: Task) -> None:
         request.priority,
         app=request.app,
         lane=lane_of_task(state, task),
+        unkept=held,
         size=request.waiting_bytes,
         work=request.size,
     )

@@ -2,14 +2,15 @@
 
 from llorch.errors import Reason
 from llorch.worker_state import WorkerState
-from orchestratord.core.effects import AttachWorker, DetachWorker, ReleaseRuns
-from orchestratord.core.events import RunsFound, WorkerAttached, WorkerSilent, WorkerStartFailed
+from orchestratord.core.effects import AttachWorker, DetachWorker
+from orchestratord.core.events import WorkerAttached, WorkerSilent, WorkerStartFailed
 from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Worker
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import (
     attempt_loss,
+    found_runs,
     learning,
     measuring,
     model_loading,
@@ -131,13 +132,6 @@ def _is_stuck(state: BrainState, worker: Worker) -> bool:
     return silent_for_long or not worker.answers or worker.refused is not None or not worker.was_attached
 
 
-def runs_found(state: BrainState, event: RunsFound) -> None:
-    """Runs that are in no table here are released; they are of an earlier orchestrator process."""
-    unknown = tuple(attempt_id for attempt_id in event.attempt_ids if attempt_id not in state.attempts)
-    if unknown:
-        state.emit(ReleaseRuns(event.worker_id, unknown))
-
-
 def gone(state: BrainState, worker: Worker, loss: Loss, why: str) -> None:
     """The process has ended and its memory is back: its slots and its reservation are released."""
     state.ledger.release(worker.worker_id)
@@ -191,6 +185,7 @@ def _forget(state: BrainState, worker: Worker) -> None:
     state.loads.remove(worker.worker_id)
     model_loading.memory_came_back(state, worker.worker_id)
     pools.worker_gone(state, worker)
+    found_runs.look_whether_all_told(state)
     state.look_again = True
 
 
