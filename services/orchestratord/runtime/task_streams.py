@@ -78,6 +78,8 @@ class TaskStream:
     """About how many bytes of memory the task takes."""
     revision: int = 0
     """How often it was woken."""
+    end_asked_at: float | None = None
+    """Since when the store is to keep the end, by the owner's clock; the terminal is there once it does."""
     _terminal: bytes | None = None
     _reading: bytes | None = None
     _watching: dict[Callable[[], None], None] = field(default_factory=dict)

@@ -63,8 +63,9 @@ class SqlStore:
         self._epochs = before | {risen}
         try:
             incarnation = await self._write(partial(_raise_epoch, risen))
-        except LlorchError:
-            self._epochs = before
+        except LlorchError as error:
+            if error.reason is not Reason.STORE_FAILED:  # else it may stand there all the same
+                self._epochs = before
             raise
         self._epochs = frozenset({risen})
         return incarnation
@@ -79,8 +80,11 @@ class SqlStore:
         size = self._payload_bytes[request.task_id] = len(request.payload)
 
         def save(connection: Connection) -> None:
+            """Update, else insert: it may be there already where an earlier try failed after it was written."""
             self._refuse_if_full(connection, size)
-            connection.execute(insert(schema.tasks).values(row))
+            is_it = schema.tasks.c.task_id == request.task_id
+            if connection.execute(update(schema.tasks).where(is_it).values(row)).rowcount == 0:
+                connection.execute(insert(schema.tasks).values(row))
 
         try:
             await self._write(save, size)
@@ -114,13 +118,15 @@ class SqlStore:
         return found
 
     async def save_records(self, changes: Sequence[RecordChange], audit: AuditEntry | None = None) -> None:
+        note = None if audit is None else _Note(audit)
+
         def save(connection: Connection) -> None:
             """Records are frozen, so the writer's thread may read them."""
             for change in changes:
                 kind, key, body = kind_of(change.record), change.record.record_key, _body(change.after)
                 (_save if kind.keep_last is None else _append)(connection, kind, key, body)
-            if audit is not None:
-                _note(connection, audit)
+            if note is not None:
+                note.write(connection)
 
         await self._write(save)
 
@@ -128,7 +134,7 @@ class SqlStore:
         return await self._write(_read_records)
 
     async def append_audit(self, entry: AuditEntry) -> None:
-        await self._write(partial(_note, entry=entry))
+        await self._write(_Note(entry).write)
 
     async def audit(self, before_seq: int | None, limit: int) -> list[AuditEntry]:
         table = schema.audit
@@ -162,12 +168,27 @@ class SqlStore:
         return await self._writer.write(fenced, size)
 
 
-def _note(connection: Connection, entry: AuditEntry) -> None:
-    table = schema.audit
-    row = {column.name: getattr(entry, column.name) for column in table.c if column.name != "seq"}
-    connection.execute(insert(table).values(row))
-    newest = connection.execute(select(func.max(table.c.seq))).scalar_one()
-    connection.execute(delete(table).where(table.c.seq <= newest - AUDIT_KEPT))
+class _Note:
+    """One entry of the audit log. Written again, it stays one."""
+
+    def __init__(self, entry: AuditEntry) -> None:
+        self._row = {column.name: getattr(entry, column.name) for column in schema.audit.c if column.name != "seq"}
+        self._seq: int | None = None
+
+    def write(self, connection: Connection) -> None:
+        if self._is_there(connection):
+            return
+        table = schema.audit
+        connection.execute(insert(table).values(self._row))
+        self._seq = connection.execute(select(func.max(table.c.seq))).scalar_one()
+        connection.execute(delete(table).where(table.c.seq <= self._seq - AUDIT_KEPT))
+
+    def _is_there(self, connection: Connection) -> bool:
+        """Where an earlier try failed after it was written. Else another entry may have its number."""
+        if self._seq is None:
+            return False
+        found = connection.execute(select(schema.audit).where(schema.audit.c.seq == self._seq)).mappings().one_or_none()
+        return found is not None and dict(found) == {**self._row, "seq": self._seq}
 
 
 def _executing(statement: Executable) -> Callable[[Connection], None]:

@@ -222,12 +222,21 @@ def _give_terminal(state: BrainState, task: Task, terminal: Terminal) -> None:
 
 
 def not_kept(state: BrainState, event: TaskNotKept) -> None:
-    """Nothing was loaded for it, and no other task was dropped; at most it had a slot that was free."""
+    """Nothing was done for it. Its submitter is refused, and the same `request_id` is a new task: there is no other."""
     state.queue.answered(event.task_id)
     task = state.tasks.get(event.task_id)
-    if task is not None and not task.is_finished:
+    if task is None:
+        return
+    _release_request_id(state, task)
+    if not task.is_finished:
         finish(state, task, TaskState.FAILED, TaskError(event.reason, event.message))
-        task_dispatch.cancel_attempt(state, task)
+
+
+def _release_request_id(state: BrainState, task: Task) -> None:
+    """A later task may have it by now."""
+    key = (task.request.app, task.request.request_id)
+    if state.by_request_id.get(key) == task.task_id:
+        del state.by_request_id[key]
 
 
 def output_too_large(state: BrainState, event: OutputTooLarge) -> None:
@@ -355,8 +364,7 @@ def forget(state: BrainState, task_id: str) -> None:
     del state.finished[task_id]
     state.timers.cancel(task_id, TimerKind.RETENTION)
     task = state.tasks.pop(task_id)
-    if task.request.request_id:
-        state.by_request_id.pop((task.request.app, task.request.request_id), None)
+    _release_request_id(state, task)
     state.forgotten.add(task_id)
     state.emit(ForgetTask(task_id))
 
