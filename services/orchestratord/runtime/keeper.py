@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -156,8 +157,10 @@ class Keeper:
     async def finish(self) -> None:
         """At the end: finishes the writes under way, and writes volatile records, as far as the disk allows."""
         await self.write_lagging()
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=_FINISH_WITHIN_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FINISH_WITHIN_S):
+                while self._under_way:  # one that fails may begin another one
+                    await asyncio.wait(self._under_way)
 
     def _supersede(self, place: _Place) -> None:
         """What of it has not been written yet is old by now."""
@@ -246,6 +249,8 @@ class Keeper:
         except LlorchError as error:
             self.failures += 1
             self._post(events.ChangeNotKept())
+            if error.reason is Reason.STORE_FAILED:  # it may be there all the same, and is not what is in force
+                self._lagging |= {_place_of(change): RecordChange(change.after, change.before) for change in changes}
             if audit is not None:
                 await self._append_audit(replace(audit, outcome=error.reason.value))
             return error

@@ -49,7 +49,9 @@ class SqlStore:
         self._payload_bytes: dict[str, int] = {}
         """Of tasks that have not ended: to overwrite a payload takes as long as to write it."""
         self._epochs: frozenset[int] = frozenset()
-        """The store is this incarnation's as long as it has one of these; they are two while the epoch rises."""
+        """The store is this incarnation's as long as it has one of these; they are two while the epoch rises, and after
+        a rise that failed until the next one.
+        """
 
     async def begin_incarnation(self) -> Incarnation:
         incarnation = await self._writer.write(_begin_incarnation)
