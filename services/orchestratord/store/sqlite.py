@@ -1,7 +1,8 @@
 """The store in one file of the data directory. All that is SQLite's own is here."""
 
+import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB, output_mib: in
     path = folder / FILE
     if not path.exists():
         path.touch(mode=0o600)
+        for made in (
+            folder,
+            folder.parent,
+        ):  # else a power cut may take the file, or the folder, with all that is in it
+            _sync_folder(made)
     engine = _engine(path)
     try:
         migrate.bring_up_to_date(engine, lambda revision: _copy(path, folder / f"{FILE}.before-{revision}"))
@@ -73,6 +79,16 @@ def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB, output_mib: in
         engine.dispose()
         raise
     return SqlStore(engine, Upkeep(_used_bytes, limit_mib * _MIB, _give_back))
+
+
+def _sync_folder(folder: Path) -> None:
+    """What is in it by name is on the disk, where its file system can do that."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _engine(path: Path) -> Engine:
