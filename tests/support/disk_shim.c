@@ -1,7 +1,7 @@
 /* A disk that can be watched, and slowed: preloaded into a process, for the files below one folder.
  *
  * DISK_SHIM_FOLDER: that folder. DISK_SHIM_TRACE: a file outside of it that gets a record of each change, in order.
- * DISK_SHIM_SYNC_MS: how much longer fsync and fdatasync take. See disk_shim.py for the records.
+ * DISK_SHIM_SYNC_MS: how long fsync and fdatasync take at least. See disk_shim.py for the records.
  */
 
 #define _GNU_SOURCE
@@ -24,6 +24,7 @@
 
 struct __attribute__((packed)) record {
     char kind;
+    uint32_t thread;
     uint16_t path_bytes;
     uint64_t offset;
     uint32_t data_bytes;
@@ -57,7 +58,7 @@ static const char *watched(int file) { return file >= 0 && file < MOST_FILES ? p
 
 /* With the lock held. */
 static void note(char kind, const char *path, uint64_t offset, const void *data, size_t bytes) {
-    struct record head = {kind, (uint16_t)strlen(path), offset, (uint32_t)bytes};
+    struct record head = {kind, (uint32_t)gettid(), (uint16_t)strlen(path), offset, (uint32_t)bytes};
     struct iovec parts[] = {{&head, sizeof head}, {(void *)path, head.path_bytes}, {(void *)data, bytes}};
     ssize_t size = (ssize_t)(sizeof head + head.path_bytes + bytes);
     if (trace >= 0 && writev(trace, parts, bytes ? 3 : 2) != size) {
@@ -152,15 +153,19 @@ TRUNCATE(ftruncate64, off64_t)
     int name(int file) {                                                      \
         if (!watched(file))                                                   \
             return REAL(name)(file);                                          \
-        struct timespec pause = {sync_ms / 1000, sync_ms % 1000 * 1000000};   \
-        if (sync_ms)                                                          \
-            nanosleep(&pause, NULL);                                          \
+        struct timespec until;                                                \
+        clock_gettime(CLOCK_MONOTONIC, &until);                               \
+        until.tv_nsec += sync_ms * 1000000;                                   \
+        until.tv_sec += until.tv_nsec / 1000000000;                           \
+        until.tv_nsec %= 1000000000;                                          \
         pthread_mutex_lock(&lock);                                            \
         int result = REAL(name)(file);                                        \
         if (!result)                                                          \
             note('S', path_of[file], 0, NULL, 0);                             \
         int error = errno;                                                    \
         pthread_mutex_unlock(&lock);                                          \
+        if (sync_ms)                                                          \
+            clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);    \
         errno = error;                                                        \
         return result;                                                        \
     }

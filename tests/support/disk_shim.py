@@ -19,7 +19,7 @@ SOURCE = Path(__file__).with_suffix(".c")
 SECTOR = 512
 """The most that a disk writes whole, or not at all."""
 
-_HEAD = struct.Struct("=cHQI")
+_HEAD = struct.Struct("=cIHQI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,13 @@ class Change:
     path: str
     offset: int
     data: bytes
+    thread: int = 0
+    """Which has made it."""
 
 
 @dataclass(frozen=True)
 class DiskShim:
-    """For processes that are started with its `environment`. `sync_ms`: how much longer each fsync takes."""
+    """For processes that are started with its `environment`. `sync_ms`: how long each fsync takes at least."""
 
     work: Path
     """For its library and its trace; not below `folder`."""
@@ -54,13 +56,14 @@ class DiskShim:
         recorded = memoryview(self._trace.read_bytes())
         at = 0
         while at + _HEAD.size <= len(recorded):
-            kind, path_bytes, offset, data_bytes = _HEAD.unpack_from(recorded, at)
+            kind, thread, path_bytes, offset, data_bytes = _HEAD.unpack_from(recorded, at)
             path_at = at + _HEAD.size
             data_at = path_at + path_bytes
             at = data_at + data_bytes
             if at > len(recorded):
                 return
-            yield Change(kind.decode(), bytes(recorded[path_at:data_at]).decode(), offset, bytes(recorded[data_at:at]))
+            path, data = bytes(recorded[path_at:data_at]).decode(), bytes(recorded[data_at:at])
+            yield Change(kind.decode(), path, offset, data, thread)
 
     @property
     def _trace(self) -> Path:

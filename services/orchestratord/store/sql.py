@@ -1,11 +1,24 @@
 """The store in an SQL database. It speaks no dialect: SQLite and PostgreSQL take the same statements."""
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, Row, delete, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Executable,
+    RootTransaction,
+    Row,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason, ResourceExhausted
 from llorch.identifiers import new_id
@@ -26,6 +39,15 @@ _FULL_RETRY_MS = 5000
 AUDIT_KEPT = 20_000
 """Entries, the newest. One has a few hundred bytes, and 4.5 KiB at most."""
 
+# Made once: to build a statement takes as long as to carry it out.
+_INSERT_TASK = insert(schema.tasks)
+_UPDATE_TASK = (
+    update(schema.tasks)
+    .where(schema.tasks.c.task_id == bindparam("its_id"))
+    .values({name: bindparam(name) for name in ("request", "payload", "accepted_at_ms")})
+)
+_EPOCH = select(schema.cluster.c.control_epoch).with_for_update(read=True)
+
 _log = get_logger("orchestratord")
 
 Result = TypeVar("Result")
@@ -33,11 +55,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """What a kind of database knows of its size: how many bytes it holds, how many it may, and how it gives back."""
+    """What a kind of database knows of its size: how many bytes it holds, how many it may, and what is to be done after
+    a group of writes. `close` ends what that has begun, once there are no writes any more.
+    """
 
     used_bytes: Callable[[Connection], int]
     limit_bytes: int
-    give_back: TidyUp
+    tidy_up: TidyUp
+    close: Callable[[], None]
 
 
 class SqlStore:
@@ -45,9 +70,11 @@ class SqlStore:
 
     def __init__(self, engine: Engine, upkeep: Upkeep | None = None) -> None:
         self._upkeep = upkeep
-        self._writer = Writer(engine, None if upkeep is None else upkeep.give_back)
+        self._writer = Writer(engine, None if upkeep is None else upkeep.tidy_up)
         self._payload_bytes: dict[str, int] = {}
         """Of tasks that have not ended: to overwrite a payload takes as long as to write it."""
+        self._fenced: RootTransaction | None = None
+        """The transaction that was found to be this incarnation's; for the writer's thread."""
         self._epochs: frozenset[int] = frozenset()
         """The store is this incarnation's as long as it has one of these; they are two while the epoch rises, and after
         a rise that failed until the next one.
@@ -84,9 +111,8 @@ class SqlStore:
         def save(connection: Connection) -> None:
             """Update, else insert: it may be there already where an earlier try failed after it was written."""
             self._refuse_if_full(connection, size)
-            is_it = schema.tasks.c.task_id == request.task_id
-            if connection.execute(update(schema.tasks).where(is_it).values(row)).rowcount == 0:
-                connection.execute(insert(schema.tasks).values(row))
+            if connection.execute(_UPDATE_TASK, {**row, "its_id": request.task_id}).rowcount == 0:
+                connection.execute(_INSERT_TASK, row)
 
         try:
             await self._write(save, size)
@@ -147,6 +173,8 @@ class SqlStore:
 
     async def close(self) -> None:
         await self._writer.close()
+        if self._upkeep is not None:
+            await asyncio.to_thread(self._upkeep.close)
 
     def _refuse_if_full(self, connection: Connection, more: int) -> None:
         """So that tasks leave room for their ends, and for everything else."""
@@ -164,7 +192,11 @@ class SqlStore:
 
     async def _write(self, operation: Callable[[Connection], Result], size: int = 0) -> Result:
         def fenced(connection: Connection) -> Result:
-            _refuse_if_superseded(connection, self._epochs)
+            """Asked once for all operations of a transaction: no other incarnation can begin before it ends."""
+            transaction = connection.get_transaction()
+            if transaction is None or transaction is not self._fenced:
+                _refuse_if_superseded(connection, self._epochs)
+                self._fenced = transaction
             return operation(connection)
 
         return await self._writer.write(fenced, size)
@@ -219,7 +251,7 @@ def _raise_epoch(epoch: int, connection: Connection) -> Incarnation:
 
 def _refuse_if_superseded(connection: Connection, epochs: Collection[int]) -> None:
     """No other orchestrator can begin before the transaction ends: the row is locked until then."""
-    present = connection.execute(select(schema.cluster.c.control_epoch).with_for_update(read=True)).scalar()
+    present = connection.execute(_EPOCH).scalar()
     if present not in epochs:
         raise FailedPrecondition(
             Reason.STALE_EPOCH,

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from llorch.errors import FailedPrecondition, Reason
 from llorch.logs import get_logger
 from orchestratord.store import migrate
+from orchestratord.store.checkpoints import Checkpoints
 from orchestratord.store.sql import SqlStore, Upkeep
 
 _log = get_logger("orchestratord")
@@ -28,6 +29,7 @@ _PRAGMAS = (
     "auto_vacuum = INCREMENTAL",  # the file gives space back, in steps; has to come first
     "journal_mode = WAL",  # a commit is one write to the end of a file
     "synchronous = FULL",  # … and is on the disk when it returns
+    "wal_autocheckpoint = 0",  # a commit waits for the disk once; see store.checkpoints
     "secure_delete = ON",  # what is deleted (prompts, outputs) is overwritten, not only unlinked
     f"journal_size_limit = {_LARGEST_WAL_BYTES}",  # the log is cut to this after one that was longer
     f"busy_timeout = {_BUSY_TIMEOUT_MS}",
@@ -78,7 +80,13 @@ def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB, output_mib: in
     except BaseException:
         engine.dispose()
         raise
-    return SqlStore(engine, Upkeep(_used_bytes, limit_mib * _MIB, _give_back))
+    checkpoints = Checkpoints(path)
+
+    def tidy_up(engine: Engine) -> bool:
+        checkpoints.group_written()
+        return _give_back(engine)
+
+    return SqlStore(engine, Upkeep(_used_bytes, limit_mib * _MIB, tidy_up, checkpoints.close))
 
 
 def _sync_folder(folder: Path) -> None:
