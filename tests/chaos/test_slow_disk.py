@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -38,6 +39,8 @@ ABOUT_AS_FAST_MS = 5.0
 """Between two processes beside each other on a machine that does other things."""
 _CALL_S = 20.0
 _SIM = {"decode_tokens_per_s": 1000, "prefill_tokens_per_s": 1_000_000}
+ROUNDS = 5
+MOST_BETWEEN_S = 0.2
 
 
 @dataclass
@@ -99,48 +102,65 @@ def share(figures: list[float], part: float) -> float:
 
 
 def syncs_of_groups(changes: list[Change]) -> Counter[int]:
-    """How many waits for the disk a group had: those of the log, from its first page on to the next group's."""
-    counts: Counter[int] = Counter()
-    syncs, has_written = 0, False
+    """How many waits for the disk the writer's groups had. A group is there with the first sync of the log after pages
+    were written to its end; what the writer waits for after that is the next group's. A checkpoint is made beside it.
+    """
+    (writer, _), *_ = Counter(change.thread for change in changes if change.path.endswith("-wal")).most_common()
+    groups: Counter[int] = Counter()
+    syncs, has_pages = 0, False
     for change in changes:
-        if not change.path.endswith("-wal"):
+        if change.thread != writer:
             continue
-        if change.kind == "S":
-            syncs += 1
-        elif change.kind == "W":
-            if syncs and has_written:
-                counts[syncs] += 1
-                syncs = 0
-            has_written = True
-    return counts
+        is_log = change.path.endswith("-wal")
+        has_pages = has_pages or (is_log and change.kind == "W" and change.offset > 0)
+        syncs += change.kind == "S"
+        if is_log and change.kind == "S" and has_pages:
+            groups[syncs] += 1
+            syncs, has_pages = 0, False
+    return groups
+
+
+async def submissions_ms(system: System, count: int) -> list[float]:
+    """By sixteen clients, each of which does something else in between."""
+    chance = Random(count)  # noqa: S311  a schedule, not a secret
+    took_ms: list[float] = []
+
+    async def submit() -> None:
+        while len(took_ms) < count:
+            await asyncio.sleep(chance.uniform(0.0, MOST_BETWEEN_S))
+            took_ms.append(await system.submit_ms())
+
+    await asyncio.gather(*(submit() for _ in range(AT_ONCE)))
+    return took_ms
 
 
 @pytest.mark.timeout(120 + TASKS)
 async def test_a_submission_waits_for_the_disk_twice_at_most_and_other_answers_do_not(tmp_path: Path) -> None:
-    """One wait for the group before that is under way, and one for its own."""
+    """One wait for the group before that is under way, and one for its own. What else there is to wait for, such as
+    other programs of this machine, the same submissions show that have a disk that is not slowed.
+    """
     async with system(tmp_path / "slow", SYNC_MS) as slow, system(tmp_path / "fast", 0) as fast:
-        first = {"slow": [], "fast": []}  # type: dict[str, list[float]]
-        for _ in range(ANSWERS):
-            first["slow"].append(await slow.first_token_ms())
-            first["fast"].append(await fast.first_token_ms())
         seen = len(slow.database_changes())
-        took_ms: list[float] = []
-
-        async def submit() -> None:
-            while len(took_ms) < TASKS:
-                took_ms.append(await slow.submit_ms())
-
-        await asyncio.gather(*(submit() for _ in range(AT_ONCE)))
-        changes = slow.database_changes()[seen:]
-        medians = {name: statistics.median(figures) for name, figures in first.items()}
-        _log.info(
-            "slow_disk",
-            submissions=len(took_ms),
-            median_ms=round(statistics.median(took_ms), 1),
-            p99_ms=round(share(took_ms, 0.99), 1),
-            slowest_ms=round(max(took_ms), 1),
-            syncs=Counter(Path(change.path).name for change in changes if change.kind == "S"),
-            first_token_ms={name: round(median, 2) for name, median in medians.items()},
-        )
-        assert share(took_ms, 0.99) <= MOST_SYNCS_OF_A_GROUP * SYNC_MS + MORE_MS
-        assert medians["slow"] <= medians["fast"] + ABOUT_AS_FAST_MS
+        submissions: dict[str, list[float]] = {"slow": [], "fast": []}
+        first_tokens: dict[str, list[float]] = {"slow": [], "fast": []}
+        for _ in range(ROUNDS):
+            for name, one in {"slow": slow, "fast": fast}.items():
+                submissions[name] += await submissions_ms(one, TASKS // ROUNDS)
+            for _ in range(ANSWERS // ROUNDS):
+                for name, one in {"slow": slow, "fast": fast}.items():
+                    first_tokens[name].append(await one.first_token_ms())
+        groups = syncs_of_groups(slow.database_changes()[seen:])
+    p99 = {name: share(figures, 0.99) for name, figures in submissions.items()}
+    first = {name: statistics.median(figures) for name, figures in first_tokens.items()}
+    _log.info(
+        "slow_disk",
+        submissions=len(submissions["slow"]),
+        median_ms={name: round(statistics.median(figures), 1) for name, figures in submissions.items()},
+        p99_ms={name: round(figure, 1) for name, figure in p99.items()},
+        groups_by_syncs=dict(groups),
+        first_token_ms={name: round(figure, 2) for name, figure in first.items()},
+    )
+    assert max(groups) <= MOST_SYNCS_OF_A_GROUP
+    if chaos_count.IS_FULL:
+        assert p99["slow"] <= MOST_SYNCS_OF_A_GROUP * SYNC_MS + max(MORE_MS, p99["fast"])
+        assert first["slow"] <= first["fast"] + ABOUT_AS_FAST_MS

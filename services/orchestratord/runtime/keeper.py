@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 from llorch.background import TaskSupervisor
@@ -26,6 +27,9 @@ LAG_S = 2.0
 
 MOST_LAGGING = 20_000
 """Records that wait for the disk, a few hundred bytes each."""
+
+_LAGGING_AT_ONCE = 32
+"""Written together, so that a task that is to be acknowledged waits for no more of them."""
 
 MOST_IN_DOUBT = 1000
 """Tasks that were refused since the store could not take them, and may stand in it all the same. While there are so
@@ -140,7 +144,10 @@ class Keeper:
         if not self._being_written:
             return
         try:
-            await self._store.save_records(list(self._being_written.values()))
+            while some := dict(islice(self._being_written.items(), _LAGGING_AT_ONCE)):
+                await self._store.save_records(list(some.values()))
+                for place in some:
+                    self._being_written.pop(place, None)
         except LlorchError as error:
             self.failures += 1
             _log.warning("records_lag", records=len(self._being_written), error=error.message)

@@ -1,7 +1,7 @@
 """The store in an SQL database. It speaks no dialect: SQLite and PostgreSQL take the same statements."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -45,6 +45,15 @@ _UPDATE_TASK = (
     update(schema.tasks)
     .where(schema.tasks.c.task_id == bindparam("its_id"))
     .values({name: bindparam(name) for name in ("request", "payload", "accepted_at_ms")})
+)
+_UPDATE_RECORD = (
+    update(schema.records)
+    .where((schema.records.c.kind == bindparam("its_kind")) & (schema.records.c.record_key == bindparam("its_key")))
+    .values(body=bindparam("body"))
+)
+_DELETE_RECORD, _DELETE_ENTRY = (
+    delete(table).where((table.c.kind == bindparam("its_kind")) & (table.c.record_key == bindparam("its_key")))
+    for table in (schema.records, schema.journal)
 )
 _EPOCH = select(schema.cluster.c.control_epoch).with_for_update(read=True)
 
@@ -150,9 +159,15 @@ class SqlStore:
 
         def save(connection: Connection) -> None:
             """Records are frozen, so the writer's thread may read them."""
+            appended: dict[Kind, dict[str, str | None]] = {}
             for change in changes:
                 kind, key, body = kind_of(change.record), change.record.record_key, _body(change.after)
-                (_save if kind.keep_last is None else _append)(connection, kind, key, body)
+                if kind.keep_last is None:
+                    _save(connection, kind, key, body)
+                else:
+                    appended.setdefault(kind, {})[key] = body
+            for kind, bodies in appended.items():
+                _append(connection, kind, bodies)
             if note is not None:
                 note.write(connection)
 
@@ -287,21 +302,21 @@ def _body(record: Record | None) -> str | None:
 
 def _save(connection: Connection, kind: Kind, key: str, body: str | None) -> None:
     """Update, else insert: there is one writer, so no row appears in between."""
-    table = schema.records
-    is_it = (table.c.kind == kind.name) & (table.c.record_key == key)
+    place = {"its_kind": kind.name, "its_key": key}
     if body is None:
-        connection.execute(delete(table).where(is_it))
-    elif connection.execute(update(table).where(is_it).values(body=body)).rowcount == 0:
-        connection.execute(insert(table).values(kind=kind.name, record_key=key, body=body))
+        connection.execute(_DELETE_RECORD, place)
+    elif connection.execute(_UPDATE_RECORD, {**place, "body": body}).rowcount == 0:
+        connection.execute(insert(schema.records), {"kind": kind.name, "record_key": key, "body": body})
 
 
-def _append(connection: Connection, kind: Kind, key: str, body: str | None) -> None:
-    """The same key may come again and takes the place of the earlier one; the oldest go."""
+def _append(connection: Connection, kind: Kind, bodies: Mapping[str, str | None]) -> None:
+    """By key. The same key may come again and takes the place of the earlier one; the oldest go."""
     table = schema.journal
     of_kind = table.c.kind == kind.name
-    connection.execute(delete(table).where(of_kind & (table.c.record_key == key)))
-    if body is not None:
-        connection.execute(insert(table).values(kind=kind.name, record_key=key, body=body))
+    connection.execute(_DELETE_ENTRY, [{"its_kind": kind.name, "its_key": key} for key in bodies])
+    rows = [{"kind": kind.name, "record_key": key, "body": body} for key, body in bodies.items() if body is not None]
+    if rows:
+        connection.execute(insert(table), rows)
     newest = select(table.c.seq).where(of_kind).order_by(table.c.seq.desc()).offset(kind.keep_last).limit(1)
     last_to_go = connection.execute(newest).scalar()
     if last_to_go is not None:
