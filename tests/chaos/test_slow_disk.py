@@ -73,7 +73,6 @@ class System:
 
 @asynccontextmanager
 async def system(folder: Path, sync_ms: int) -> AsyncIterator[System]:
-    folder.mkdir()
     shim = DiskShim(folder, folder / "orchestrator" / "data", sync_ms)
     orchestrator = OrchestratorProcess(folder / "orchestrator", environment=shim.environment())
     await orchestrator.start()
@@ -139,6 +138,8 @@ async def test_a_submission_waits_for_the_disk_twice_at_most_and_other_answers_d
     """One wait for the group before that is under way, and one for its own. What else there is to wait for, such as
     other programs of this machine, the same submissions show that have a disk that is not slowed.
     """
+    for name in ("slow", "fast"):
+        (tmp_path / name).mkdir()
     async with system(tmp_path / "slow", SYNC_MS) as slow, system(tmp_path / "fast", 0) as fast:
         seen = len(slow.database_changes())
         submissions: dict[str, list[float]] = {"slow": [], "fast": []}

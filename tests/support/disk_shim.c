@@ -1,7 +1,8 @@
 /* A disk that can be watched, and slowed: preloaded into a process, for the files below one folder.
  *
  * DISK_SHIM_FOLDER: that folder. DISK_SHIM_TRACE: a file outside of it that gets a record of each change, in order.
- * DISK_SHIM_SYNC_MS: how long fsync and fdatasync take at least. See disk_shim.py for the records.
+ * DISK_SHIM_FULL: while a file is there by this name, outside of the folder, the disk is full: of what is written the
+ * first half gets there. DISK_SHIM_SYNC_MS: how long fsync and fdatasync take at least. See disk_shim.py for the records.
  */
 
 #define _GNU_SOURCE
@@ -32,13 +33,14 @@ struct __attribute__((packed)) record {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char *path_of[MOST_FILES];
-static const char *folder;
+static const char *folder, *full;
 static int trace = -1;
 static long sync_ms;
 
 __attribute__((constructor)) static void begin(void) {
     const char *to = getenv("DISK_SHIM_TRACE"), *slow = getenv("DISK_SHIM_SYNC_MS");
     folder = getenv("DISK_SHIM_FOLDER");
+    full = getenv("DISK_SHIM_FULL");
     sync_ms = slow ? atol(slow) : 0;
     if (to) {
         trace = REAL(open)(to, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -66,6 +68,8 @@ static void note(char kind, const char *path, uint64_t offset, const void *data,
         abort();
     }
 }
+
+static int is_full(void) { return full && !access(full, F_OK); }
 
 static int opened(int (*real)(const char *, int, ...), const char *path, int flags, mode_t mode) {
     if (!is_watched(path))
@@ -107,13 +111,14 @@ OPEN(open64)
         if (!watched(file))                                                        \
             return REAL(name)(file, data, bytes, offset);                          \
         pthread_mutex_lock(&lock);                                                 \
-        ssize_t written = REAL(name)(file, data, bytes, offset);                   \
+        int lacks_room = is_full();                                                \
+        ssize_t written = REAL(name)(file, data, lacks_room ? bytes / 2 : bytes, offset); \
         if (written > 0)                                                           \
             note('W', path_of[file], (uint64_t)offset, data, (size_t)written);     \
-        int error = errno;                                                         \
+        int error = lacks_room ? ENOSPC : errno;                                   \
         pthread_mutex_unlock(&lock);                                               \
         errno = error;                                                             \
-        return written;                                                            \
+        return lacks_room ? -1 : written;                                          \
     }
 WRITE_AT(pwrite, off_t)
 WRITE_AT(pwrite64, off64_t)

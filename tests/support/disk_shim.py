@@ -48,8 +48,16 @@ class DiskShim:
             "LD_PRELOAD": str(library),
             "DISK_SHIM_FOLDER": str(self.folder),
             "DISK_SHIM_TRACE": str(self._trace),
+            "DISK_SHIM_FULL": str(self._full),
             "DISK_SHIM_SYNC_MS": str(self.sync_ms),
         }
+
+    def fill(self) -> None:
+        """From now on the disk takes half of each write and says that it is full, until `make_room`."""
+        self._full.touch()
+
+    def make_room(self) -> None:
+        self._full.unlink(missing_ok=True)
 
     def changes(self) -> Iterator[Change]:
         """All so far. The last record may be half there while a process still writes."""
@@ -68,6 +76,10 @@ class DiskShim:
     @property
     def _trace(self) -> Path:
         return self.work / "disk.trace"
+
+    @property
+    def _full(self) -> Path:
+        return self.work / "disk.full"
 
 
 class Left(Enum):

@@ -224,6 +224,7 @@ class Task:
     deterministic task holds on to from its first attempt on. `waits_for` is what is away, as its readers were told;
     `placeless_since` when it began to wait for that. `stopping` is why it was ended early, while its worker still has
     to say what its run came to: its terminal follows. `tokens_in` and `cached_tokens` are as its last attempt had them.
+    `was_refused`: the store could not take it, and its submitter was told so.
     """
 
     request: TaskRequest
@@ -238,6 +239,7 @@ class Task:
     first_token_at: float | None = None
     terminal: Terminal | None = None
     terminal_shown: bool = False
+    was_refused: bool = False
     stopping: FinishReason | None = None
     tokens_in: int = 0
     cached_tokens: int = 0

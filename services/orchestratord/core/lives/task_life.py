@@ -228,6 +228,7 @@ def not_kept(state: BrainState, event: TaskNotKept) -> None:
     if task is None:
         return
     _release_request_id(state, task)
+    task.was_refused = True
     if not task.is_finished:
         finish(state, task, TaskState.FAILED, TaskError(event.reason, event.message))
 
@@ -370,12 +371,16 @@ def forget(state: BrainState, task_id: str) -> None:
 
 
 def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
-    """From now on the task is kept for its retention time; not before, since its readers wait for the terminal."""
+    """From now on the task is kept for its retention time; not before, since its readers wait for the terminal. One that
+    was refused is not kept at all: however often it is sent again, others stay for their time.
+    """
     task.terminal_shown = True
     state.emit(AppendTerminal(task.task_id, terminal))
     if task.attempt is not None:
         task_dispatch.release_if_done(state, task.attempt)
     keep_finished(state, task, state.config.task_retention_s)
+    if task.was_refused:
+        forget(state, task.task_id)
 
 
 def keep_finished(state: BrainState, task: Task, for_s: float) -> None:
