@@ -24,7 +24,7 @@ from llama_orch.v2 import (
     task_service_pb2,
 )
 from llama_orch.v2.task_service_pb2_grpc import TaskServiceStub
-from llorch.errors import InvalidArgument, LlorchError, Reason, Unavailable
+from llorch.errors import InvalidArgument, Reason, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from orchestratord.core.facts.task import TaskState
@@ -104,20 +104,17 @@ class Burst:
                         if not events or answer.event.WhichOneof("event") != "started":
                             events.append(answer.event)
             except InvalidArgument as error:
-                assert error.reason is Reason.STREAM_RESET
+                if error.reason is not Reason.STREAM_RESET:
+                    raise
                 events.clear()
-            except LlorchError as error:
-                self._may_come_again(error)
+            except Unavailable as error:
+                self.refused[f"reading: {error.reason}"] += 1
                 if until():
                     return b""
                 await asyncio.sleep(_PAUSE_S)
             else:
                 assert check_stream(events) == sim_text(7, 0, events[-1].end.tokens_out)
                 return events[-1].SerializeToString()
-
-    def _may_come_again(self, error: LlorchError) -> None:
-        assert isinstance(error, Unavailable), error
-        self.refused[f"reading: {error.reason}"] += 1
 
 
 async def insist(ask: Callable[[], Awaitable[Answer]], refused: Counter[str]) -> Answer:

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import ClassVar
+from unittest import mock
 
 from llorch.errors import LlorchError
 from orchestratord import __main__ as orchestratord
 from orchestratord import app
 from orchestratord.store.sql import SqlStore
+from orchestratord.store.sqlite import open_sqlite
 from support.orchestrator_process import OrchestratorProcess
 from support.store_faults import faulty, now_and_then
 
@@ -51,13 +53,12 @@ def _environment(share: float, life: int) -> Mapping[str, str]:
 def main() -> None:
     share, number = os.environ[_SETTING].split()
     chance = Random(int(number))  # noqa: S311  a schedule, not a secret
-    open_sqlite = app.open_sqlite
 
-    def open_faulty(*arguments: object) -> SqlStore:
-        return faulty(open_sqlite(*arguments), now_and_then(chance, float(share)))  # type: ignore[arg-type]  # as given
+    def open_faulty(folder: Path, limit_mib: int, output_mib: int) -> SqlStore:
+        return faulty(open_sqlite(folder, limit_mib, output_mib), now_and_then(chance, float(share)))
 
-    app.open_sqlite = open_faulty
-    orchestratord.main()
+    with mock.patch.object(app, "open_sqlite", open_faulty):
+        orchestratord.main()
 
 
 if __name__ == "__main__":

@@ -371,8 +371,9 @@ def forget(state: BrainState, task_id: str) -> None:
 
 
 def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
-    """From now on the task is kept for its retention time; not before, since its readers wait for the terminal. One that
-    was refused is not kept at all: however often it is sent again, others stay for their time.
+    """From now on the task is kept for its retention time; not before, since its readers wait for the terminal.
+
+    One that was refused is not kept at all: however often it is sent again, others stay for their time.
     """
     task.terminal_shown = True
     state.emit(AppendTerminal(task.task_id, terminal))
