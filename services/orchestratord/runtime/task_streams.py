@@ -247,7 +247,8 @@ class TaskStreams:
         before = None
         while self.total_bytes > self._most_bytes and self.total_bytes != before:
             before = self.total_bytes
-            post(events.OutputsTooLarge(max(self._unfinished, key=lambda it: self._unfinished[it].size, default="")))
+            growing = (it for it, stream in self._unfinished.items() if stream.end_asked_at is None)
+            post(events.OutputsTooLarge(max(growing, key=lambda it: self._unfinished[it].size, default="")))
 
     def wake_all(self) -> None:
         """So that readers that were sent nothing for a while send a heartbeat."""
