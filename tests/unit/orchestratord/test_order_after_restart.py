@@ -47,7 +47,7 @@ def requests() -> list[TaskRequest]:
 def served(driver: BrainDriver) -> list[str]:
     """The model is there, with room for one at a time."""
     driver.load(slots=1)
-    order = []
+    order: list[str] = []
     while len(started := driver.all_of(effects.StartRun)) > len(order):
         order.append(started[-1].request.task_id)
         driver.finish_attempt(started[-1].attempt_id)
