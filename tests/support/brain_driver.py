@@ -14,6 +14,7 @@ from orchestratord.core.brain import Brain, Handled
 from orchestratord.core.effects import Effect, PersistChange, PersistTask, StageModel, StartWorker
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
+from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Task, TaskRequest
 from orchestratord.core.state import BrainConfig, BrainState
@@ -152,7 +153,12 @@ class BrainDriver:
         facts = replace(facts, **facts_of_engine)  # type: ignore[arg-type]  # tests name fields
         reported = WorkerReported(spec, WorkerState.READY, facts, Endpoint("127.0.0.1:9300", "secret"))
         self.report(node_id, Snapshot(full=False, workers=(reported,)))
-        self.handle(events.WorkerAttached(spec.worker_id))
+        self.attach(spec.worker_id)
+
+    def attach(self, worker_id: str, *runs: FoundRun) -> None:
+        """The link to the worker comes up: it tells the runs that it holds, and the stream of frames begins."""
+        self.handle(events.RunsFound(worker_id, runs))
+        self.handle(events.WorkerAttached(worker_id))
 
     def worker_ended(self, spec: WorkerSpec, node_id: str = "garage", **options: object) -> None:
         reported = WorkerReported(spec, WorkerState.EXITED, **options)  # type: ignore[arg-type]  # tests name fields

@@ -157,7 +157,7 @@ def to_proto(
     create_time.FromDatetime(admitted_at)
     return task_pb2.Task(
         task_id=task.task_id,
-        state=STATES.to_proto(task.state),
+        state=STATES.to_proto(view.state),
         model=request.model,
         app=request.app,
         priority=request.priority,

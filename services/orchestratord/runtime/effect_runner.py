@@ -180,6 +180,7 @@ class EffectRunner:
         if self._is_ending and isinstance(effect.terminal, TaskError):
             return
         log = self._streams.end_writing(effect.task_id)
+        self._streams.get(effect.task_id).end_asked_at = self._clock.monotonic()
         self._keeper.keep_ending(effect.task_id, self._ending(effect.task_id, effect.terminal, log.log_epoch))
 
     def _ending(self, task_id: str, terminal: Terminal, log_epoch: int) -> Ending:

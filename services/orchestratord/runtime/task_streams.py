@@ -101,6 +101,8 @@ class TaskStream:
     """Entries that were there before the start of the orchestrator, and are to come; infinite as long as that is not
     known.
     """
+    end_asked_at: float | None = None
+    """Since when the store is to keep the end, by the owner's clock; the terminal is there once it does."""
     _terminal: bytes | None = None
     _reading: bytes | None = None
     _watching: dict[Callable[[], None], None] = field(default_factory=dict)
@@ -307,7 +309,8 @@ class TaskStreams:
         before = None
         while self.total_bytes > self._most_bytes and self.total_bytes != before:
             before = self.total_bytes
-            post(events.OutputsTooLarge(max(self._unfinished, key=lambda it: self._unfinished[it].size, default="")))
+            growing = (it for it, stream in self._unfinished.items() if stream.end_asked_at is None)
+            post(events.OutputsTooLarge(max(growing, key=lambda it: self._unfinished[it].size, default="")))
 
     def wake_all(self) -> None:
         """So that readers that were sent nothing for a while send a heartbeat."""

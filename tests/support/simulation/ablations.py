@@ -15,7 +15,7 @@ from llorch.assignment_mode import Mode
 from orchestratord.core import brain, events
 from orchestratord.core.effects import PersistChange
 from orchestratord.core.facts.admission import AdmissionQueue
-from orchestratord.core.facts.fair_queue import FairQueue
+from orchestratord.core.facts.fair_queue import AppTurn, FairQueue
 from orchestratord.core.facts.fleet import Node, Worker
 from orchestratord.core.facts.ledger import Ledger
 from orchestratord.core.facts.records import RecordChange
@@ -109,6 +109,14 @@ def _move_whatever_was(task: Task, state: TaskState) -> None:
     task.state = state
 
 
+def _start_what_is_not_kept(stack: ExitStack) -> None:
+    add = AppTurn.add
+    stack.enter_context(
+        mock.patch.object(AppTurn, "add", lambda turn, task_id, arrival, **_: add(turn, task_id, arrival))
+    )
+    stack.enter_context(mock.patch.object(AppTurn, "kept", _nothing))
+
+
 def _keep_no_promise(stack: ExitStack) -> None:
     for name in ("is_kept_by", "may_be_kept_at"):
         stack.enter_context(mock.patch.object(promises, name, return_value=True))
@@ -138,6 +146,7 @@ ABLATIONS = (
         "has a task that asks for it",
         _replace(AdmissionQueue, "_unkept_by_lane", lambda *_: Counter()),
     ),
+    Ablation("a task starts when it is kept", "which the store has not taken", _start_what_is_not_kept),
     Ablation(
         "a worker gets as many runs as it has slots", "slots", _replace(Worker, "slots_free", property(lambda _: 1))
     ),

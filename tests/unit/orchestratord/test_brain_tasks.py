@@ -301,15 +301,14 @@ def test_a_task_that_runs_at_once_has_no_task_before_it_however_many_wait_for_ot
     assert driver.only(effects.OpenLog).queue_position == 0
 
 
-def test_a_task_that_the_store_could_not_take_fails_and_frees_its_slot() -> None:
-    driver = BrainDriver()
-    driver.add_model()
-    driver.add_node()
+def test_a_task_that_the_store_could_not_take_fails_and_has_had_no_slot() -> None:
+    driver = ready_brain()
+    driver.store_answers = False
     task_id = driver.submit(durable=True)
-    driver.load()
     driver.handle(events.TaskNotKept(task_id, "the disk is full"))
     assert driver.task(task_id).state is TaskState.FAILED
-    assert driver.only(effects.CancelRun)
+    assert not driver.all_of(effects.StartRun)
+    assert driver.only(effects.PersistTerminal).task_id == task_id
     driver.handle(events.TaskNotKept(task_id, "the disk is full"))
     driver.handle(events.TaskNotKept("task-forgotten", "the disk is full"))
 

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
-from llorch.errors import InvalidArgument
+from llorch.errors import InvalidArgument, Reason, Unavailable
 from llorch.finish_reason import FinishReason
 from orchestratord.convert import task_output
 from orchestratord.core import events
 from orchestratord.core.facts import task_log
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskRequest
-from orchestratord.runtime.task_reader import HEARTBEAT_S, TaskReader
+from orchestratord.runtime.task_reader import END_KEPT_WITHIN_S, HEARTBEAT_S, TaskReader
 from orchestratord.runtime.task_streams import NOTES_KEPT, NOTHING_NEW, TaskStream, TaskStreams
 from support.streams import check_stream
 
@@ -46,6 +46,27 @@ def read(made: TaskStream, after: str = "", now: float = 0) -> list[task_event_p
 
 def kinds(events: list[task_event_pb2.TaskEvent]) -> list[str | None]:
     return [event.WhichOneof("event") for event in events]
+
+
+@pytest.mark.req("ORCH-1009")
+def test_a_reader_does_not_hang_on_an_end_that_can_not_be_kept_and_comes_back_for_it() -> None:
+    """The stream ends, and not the task: with a status, and no terminal."""
+    made = stream()
+    say(made, "a")
+    made.end_asked_at = 10.0
+    reader = TaskReader(made, "", 10.0)
+    assert kinds(list(reader.take(10.0))) == ["started", "tokens"]
+    assert kinds(list(reader.take(10.0 + END_KEPT_WITHIN_S - 0.1))) == []
+    with pytest.raises(Unavailable, match="read on after the cursor") as sent_away:
+        list(reader.take(10.0 + END_KEPT_WITHIN_S))
+    assert (sent_away.value.reason, sent_away.value.retry_after_ms) == (Reason.STORE_FAILED, 1000)
+    assert not reader.is_done
+    come_back = TaskReader(made, "1.1", 20.0).take(20.0)
+    assert kinds([next(come_back)]) == ["started"]
+    with pytest.raises(Unavailable):
+        next(come_back)
+    end(made, 1)
+    assert kinds(read(made, after="1.1", now=30.0)) == ["started", "end"]
 
 
 def test_a_late_reader_gets_what_it_missed_in_one_message() -> None:

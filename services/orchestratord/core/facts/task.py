@@ -200,7 +200,7 @@ class Task:
     to say what its run came to: its terminal follows. `unread` are attempts whose workers are out of reach; the first
     of them and `attempt` to bring output goes on. `losses` are why attempts were lost, the last ones; `lost` why the
     one before the next was, `fruitless` how many in a row were that brought no output. `tokens_in` and `cached_tokens`
-    are as its last attempt had them.
+    are as its last attempt had them. `was_refused`: the store could not take it, and its submitter was told so.
     """
 
     request: TaskRequest
@@ -220,6 +220,7 @@ class Task:
     first_token_at: float | None = None
     terminal: Terminal | None = None
     terminal_shown: bool = False
+    was_refused: bool = False
     stopping: FinishReason | None = None
     tokens_in: int = 0
     cached_tokens: int = 0

@@ -31,6 +31,7 @@ def restored(state: BrainState, task: Task) -> None:
         state.emit(BeginAnew(task.task_id))
         return
     state.lost_sight[task.task_id] = None
+    state.emit(Narrate(task.task_id, "the orchestrator was started again, and looks whether the task still runs"))
 
 
 def runs_found(state: BrainState, event: RunsFound) -> None:

@@ -154,12 +154,22 @@ def _give_terminal(state: BrainState, task: Task, terminal: Terminal) -> None:
 
 
 def not_kept(state: BrainState, event: TaskNotKept) -> None:
-    """Nothing was loaded for it, and no other task was dropped; at most it had a slot that was free."""
+    """Nothing was done for it. Its submitter is refused, and the same `request_id` is a new task: there is no other."""
     state.queue.answered(event.task_id)
     task = state.tasks.get(event.task_id)
-    if task is not None and not task.is_finished:
+    if task is None:
+        return
+    _release_request_id(state, task)
+    task.was_refused = True
+    if not task.is_finished:
         finish(state, task, TaskState.FAILED, TaskError(event.reason, event.message))
-        task_dispatch.cancel_attempt(state, task)
+
+
+def _release_request_id(state: BrainState, task: Task) -> None:
+    """A later task may have it by now."""
+    key = (task.request.app, task.request.request_id)
+    if state.by_request_id.get(key) == task.task_id:
+        del state.by_request_id[key]
 
 
 def output_too_large(state: BrainState, event: OutputTooLarge) -> None:
@@ -287,19 +297,23 @@ def forget(state: BrainState, task_id: str) -> None:
     del state.finished[task_id]
     state.timers.cancel(task_id, TimerKind.RETENTION)
     task = state.tasks.pop(task_id)
-    if task.request.request_id:
-        state.by_request_id.pop((task.request.app, task.request.request_id), None)
+    _release_request_id(state, task)
     state.forgotten.add(task_id)
     state.emit(ForgetTask(task_id))
 
 
 def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
-    """From now on the task is kept for its retention time; not before, since its readers wait for the terminal."""
+    """From now on the task is kept for its retention time; not before, since its readers wait for the terminal.
+
+    One that was refused is not kept at all: however often it is sent again, others stay for their time.
+    """
     task.terminal_shown = True
     state.emit(AppendTerminal(task.task_id, terminal))
     if task.attempt is not None:
         task_dispatch.release_if_done(state, task.attempt)
     keep_finished(state, task, state.config.task_retention_s)
+    if task.was_refused:
+        forget(state, task.task_id)
 
 
 def keep_finished(state: BrainState, task: Task, for_s: float) -> None:

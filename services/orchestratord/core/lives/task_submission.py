@@ -47,11 +47,14 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
 
 
 def kept(state: BrainState, event: TaskKept) -> None:
-    """The task can't be refused any more: others give way for it, and its model is loaded."""
+    """The task can't be refused any more: it may start, others give way for it, and its model is loaded."""
     state.queue.answered(event.task_id)
     task = state.tasks.get(event.task_id)
     if task is None:
         return
+    predicted, task.predicted_start_ms = task.predicted_start_ms, None  # one that starts now has waited for no slot
+    task_dispatch.dispatch_model(state, task.request.model)
+    task.predicted_start_ms = predicted
     if event.task_id in state.queue:
         _drop(state, state.queue.too_many(event.task_id))
     _note_demand(state, task.request.model)
