@@ -1,5 +1,6 @@
 """Drives the brain by hand: sets the clock, hands in events, and keeps the effects that came."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TypeVar
@@ -145,15 +146,23 @@ class BrainDriver:
         self.handle(events.ModelStaged(node_id, f"file:/models/{model}.gguf", size_mib))
 
     def worker_ready(
-        self, spec: WorkerSpec, node_id: str = "garage", slots: int | None = None, **facts_of_engine: object
+        self,
+        spec: WorkerSpec,
+        node_id: str = "garage",
+        slots: int | None = None,
+        runs: Sequence[FoundRun] = (),
+        **facts_of_engine: object,
     ) -> None:
         """The node reports the worker as ready, and the link to it comes up."""
+        reported = self.ready_report(spec, slots, **facts_of_engine)
+        self.report(node_id, Snapshot(full=False, workers=(reported,)))
+        self.attach(spec.worker_id, *runs)
+
+    def ready_report(self, spec: WorkerSpec, slots: int | None = None, **facts_of_engine: object) -> WorkerReported:
         count, context = slots or spec.slots, spec.context_per_slot
         facts = EngineFacts("sim", "1", count, context, True, False, spec.reservation_mib, resumes=True)
         facts = replace(facts, **facts_of_engine)  # type: ignore[arg-type]  # tests name fields
-        reported = WorkerReported(spec, WorkerState.READY, facts, Endpoint("127.0.0.1:9300", "secret"))
-        self.report(node_id, Snapshot(full=False, workers=(reported,)))
-        self.attach(spec.worker_id)
+        return WorkerReported(spec, WorkerState.READY, facts, Endpoint("127.0.0.1:9300", "secret"))
 
     def attach(self, worker_id: str, *runs: FoundRun) -> None:
         """The link to the worker comes up: it tells the runs that it holds, and the stream of frames begins."""
