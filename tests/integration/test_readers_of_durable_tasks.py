@@ -13,7 +13,7 @@ from llama_orch.v2 import node_pb2, task_event_pb2, task_service_pb2
 from llorch import AsyncClient
 from llorch.errors import Reason, Unavailable
 from llorch.rpc.client import open_stream
-from support.event_source import EventSource
+from support.event_source import EventSource, GaveUp
 from support.whole_system import SILENT_S, WholeSystem, task, wait_until, whole_system
 from worker_orcd.engines.sim.tokens import sim_text
 
@@ -70,7 +70,7 @@ async def test_an_event_source_reads_on_by_itself_until_the_next_orchestrator_ha
 
 @pytest.mark.parametrize("runs", [True, False], ids=["runs", "waits"])
 async def test_a_call_goes_on_for_a_reader_that_comes_back_to_the_next_orchestrator(tmp_path: Path, runs: bool) -> None:
-    """A task of Generate, which a second reader follows by its id. One that no worker has begun is lost with its call."""
+    """A task of Generate, which a second reader follows by its id. One that no worker has begun is lost."""
     async with whole_system(tmp_path) as system:
         assert system.lives is not None
         events: list[task_event_pb2.TaskEvent] = []
