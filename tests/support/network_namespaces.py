@@ -36,16 +36,27 @@ class Host:
 
 @dataclass
 class Cable:
-    """Between the first host and another one."""
+    """Between the first host and another one, `far`; each end has its address."""
 
     namespace: str
     device: str
+    far: str
+    addresses: tuple[str, str]
 
     def hold(self) -> None:
         """Pulled: nothing passes, and neither side is told."""
         _ip("-n", self.namespace, "link", "set", self.device, "down")
 
+    def drop_to_host(self) -> None:
+        """What goes to the other host is lost; what comes from there is not."""
+        _ip("-n", self.namespace, "route", "replace", "blackhole", f"{self.addresses[1]}/32")
+
+    def drop_from_host(self) -> None:
+        _ip("-n", self.far, "route", "replace", "blackhole", f"{self.addresses[0]}/32")
+
     def release(self) -> None:
+        for namespace in (self.namespace, self.far):
+            _ip("-n", namespace, "route", "flush", "type", "blackhole")
         _ip("-n", self.namespace, "link", "set", self.device, "up")
 
 
@@ -78,7 +89,7 @@ def hosts(*names: str) -> Iterator[tuple[dict[str, Host], dict[str, Cable]]]:
         stack.callback(_ip, "link", "del", _device(0, "a"))  # before its namespace, which would take it along later
         for number, name in enumerate(others, start=1):
             found[name] = _join(number, _namespace(first), _namespace(name))
-            cables[name] = Cable(_namespace(first), _device(number, "a"))
+            cables[name] = Cable(_namespace(first), _device(number, "a"), _namespace(name), _addresses(number))
         yield found, cables
 
 
