@@ -8,7 +8,8 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cache
@@ -18,6 +19,9 @@ from random import Random
 SOURCE = Path(__file__).with_suffix(".c")
 SECTOR = 512
 """The most that a disk writes whole, or not at all."""
+
+_OF_A_WRITER = 5
+"""A thread with fewer groups opens the database, or closes it."""
 
 _HEAD = struct.Struct("=cIHQI")
 
@@ -157,6 +161,26 @@ class _File:
                 if left is Left.ALL or (left is not Left.NOTHING and chance.random() < 0.5):
                     _carry_out(part, content)
         return bytes(content)
+
+
+def syncs_of_groups(changes: Iterable[Change]) -> Counter[int]:
+    """How many groups of writes to an SQLite database had to wait for the disk so often.
+
+    A group is there with the first sync of the log after pages were written to it. What its thread waits for after that
+    is the next group's; what other threads wait for, such as for a checkpoint, is no group's.
+    """
+    groups: dict[int, Counter[int]] = defaultdict(Counter)
+    syncs: Counter[int] = Counter()
+    has_pages: set[int] = set()
+    for change in changes:
+        is_log = change.path.endswith("-wal")
+        syncs[change.thread] += change.kind == "S"
+        if is_log and change.kind == "W" and change.offset > 0:
+            has_pages.add(change.thread)
+        elif is_log and change.kind == "S" and change.thread in has_pages:
+            groups[change.thread][syncs.pop(change.thread)] += 1
+            has_pages.discard(change.thread)
+    return sum((of_thread for of_thread in groups.values() if of_thread.total() >= _OF_A_WRITER), Counter())
 
 
 def write_files(files: Mapping[str, bytes], from_folder: Path, to_folder: Path) -> None:
