@@ -6,10 +6,7 @@ that, and judges how often they wait.
 
 import asyncio
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -155,20 +152,16 @@ async def test_a_submission_waits_for_the_disk_twice_at_most_and_other_answers_d
         assert first["slow"] <= first["fast"] + ABOUT_AS_FAST_MS
 
 
-def run(module: str, folder: Path, *arguments: object, sync_ms: int = 0) -> tuple[str, list[Change]]:
-    """What a program of `support` says whose files are below `folder`, and what it did to them."""
-    (folder / "disk").mkdir(parents=True)
-    shim = DiskShim(folder, folder / "disk", sync_ms)
-    command = [sys.executable, "-m", f"support.{module}", str(shim.folder), *map(str, arguments)]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **shim.environment()}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_RUN_S, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, list(shim.changes())
+def watched(folder: Path, sync_ms: int = 0) -> DiskShim:
+    (folder / "disk").mkdir()
+    return DiskShim(folder, folder / "disk", sync_ms)
 
 
 def test_a_group_waits_for_the_disk_once_and_twice_where_the_log_begins_anew(tmp_path: Path) -> None:
     """Through many checkpoints, which are made beside it."""
-    _, changes = run("store_writer", tmp_path, 1, TASKS_WRITTEN)
+    disk = watched(tmp_path)
+    disk.run("store_writer", 1, TASKS_WRITTEN, within_s=_RUN_S)
+    changes = list(disk.changes())
     groups = syncs_of_groups(changes)
     checkpoints = sum(change.kind == "S" and change.path.endswith(FILE) for change in changes)
     _log.info("groups", by_syncs=dict(groups), checkpoints=checkpoints)
@@ -181,10 +174,10 @@ def test_a_group_waits_for_the_disk_once_and_twice_where_the_log_begins_anew(tmp
 
 
 def test_the_store_acknowledges_within_two_waits_for_the_disk(tmp_path: Path) -> None:
-    said, changes = run("store_latency", tmp_path, TASKS, AT_ONCE, MOST_BETWEEN_S, sync_ms=SYNC_MS)
-    took_ms: list[float] = json.loads(said)
+    disk = watched(tmp_path, SYNC_MS)
+    took_ms: list[float] = json.loads(disk.run("store_latency", TASKS, AT_ONCE, MOST_BETWEEN_S, within_s=_RUN_S))
     p99 = share(took_ms, 0.99)
-    groups = dict(syncs_of_groups(changes))
+    groups = dict(syncs_of_groups(disk.changes()))
     _log.info(
         "slow_store",
         tasks=len(took_ms),

@@ -4,9 +4,11 @@ A record of the trace is a change of a file below the watched folder, once it wa
 grown to a size, S synced, which may be a folder, U unlinked. A record that stands after S was made after it.
 """
 
+import os
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -55,6 +57,14 @@ class DiskShim:
             "DISK_SHIM_FULL": str(self._full),
             "DISK_SHIM_SYNC_MS": str(self.sync_ms),
         }
+
+    def run(self, module: str, *arguments: object, within_s: float) -> str:
+        """What a program of `support` prints that gets the folder and the arguments."""
+        command = [sys.executable, "-m", f"support.{module}", str(self.folder), *map(str, arguments)]
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **self.environment()}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within_s, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def fill(self) -> None:
         """From now on the disk takes half of each write and says that it is full, until `make_room`."""
