@@ -5,10 +5,7 @@ all that was synced, and of the rest nothing, all, some writes or some sectors; 
 synced, and else perhaps.
 """
 
-import os
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -57,12 +54,7 @@ def written(work: Path, seed: int) -> tuple[Path, list[Change]]:
     folder = work / "disk"
     folder.mkdir()
     shim = DiskShim(work, folder)
-    command = [sys.executable, "-m", "support.store_writer", str(folder), str(seed), str(TASKS)]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **shim.environment()}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=_WRITES_WITHIN_S, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    shim.run("store_writer", seed, TASKS, within_s=_WRITES_WITHIN_S)
     return folder, list(shim.changes())
 
 

@@ -96,7 +96,7 @@ class Burst:
         and `until` holds. Returns the terminal, or nothing.
         """
         events: list[task_event_pb2.TaskEvent] = []
-        while True:
+        while not events or not events[-1].HasField("end"):  # one that was killed with the terminal has said all
             request = task_service_pb2.StreamTaskRequest(task_id=task_id, after=events[-1].cursor if events else "")
             try:
                 async with open_stream(self.stub.StreamTask, request, idle_timeout_s=_SILENT_S) as answers:
@@ -113,8 +113,9 @@ class Burst:
                     return b""
                 await asyncio.sleep(_PAUSE_S)
             else:
-                assert check_stream(events) == sim_text(7, 0, events[-1].end.tokens_out)
-                return events[-1].SerializeToString()
+                assert events[-1].HasField("end"), f"{task_id} ended with {events[-1]}"
+        assert check_stream(events) == sim_text(7, 0, events[-1].end.tokens_out)
+        return events[-1].SerializeToString()
 
 
 async def insist(ask: Callable[[], Awaitable[Answer]], refused: Counter[str]) -> Answer:

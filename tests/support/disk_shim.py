@@ -4,11 +4,14 @@ A record of the trace is a change of a file below the watched folder, once it wa
 grown to a size, S synced, which may be a folder, U unlinked. A record that stands after S was made after it.
 """
 
+import os
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cache
@@ -18,6 +21,9 @@ from random import Random
 SOURCE = Path(__file__).with_suffix(".c")
 SECTOR = 512
 """The most that a disk writes whole, or not at all."""
+
+_OF_A_WRITER = 5
+"""A thread with fewer groups opens the database, or closes it."""
 
 _HEAD = struct.Struct("=cIHQI")
 
@@ -51,6 +57,14 @@ class DiskShim:
             "DISK_SHIM_FULL": str(self._full),
             "DISK_SHIM_SYNC_MS": str(self.sync_ms),
         }
+
+    def run(self, module: str, *arguments: object, within_s: float) -> str:
+        """What a program of `support` prints that gets the folder and the arguments."""
+        command = [sys.executable, "-m", f"support.{module}", str(self.folder), *map(str, arguments)]
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **self.environment()}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within_s, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def fill(self) -> None:
         """From now on the disk takes half of each write and says that it is full, until `make_room`."""
@@ -157,6 +171,26 @@ class _File:
                 if left is Left.ALL or (left is not Left.NOTHING and chance.random() < 0.5):
                     _carry_out(part, content)
         return bytes(content)
+
+
+def syncs_of_groups(changes: Iterable[Change]) -> Counter[int]:
+    """How many groups of writes to an SQLite database had to wait for the disk so often.
+
+    A group is there with the first sync of the log after pages were written to it. What its thread waits for after that
+    is the next group's; what other threads wait for, such as for a checkpoint, is no group's.
+    """
+    groups: dict[int, Counter[int]] = defaultdict(Counter)
+    syncs: Counter[int] = Counter()
+    has_pages: set[int] = set()
+    for change in changes:
+        is_log = change.path.endswith("-wal")
+        syncs[change.thread] += change.kind == "S"
+        if is_log and change.kind == "W" and change.offset > 0:
+            has_pages.add(change.thread)
+        elif is_log and change.kind == "S" and change.thread in has_pages:
+            groups[change.thread][syncs.pop(change.thread)] += 1
+            has_pages.discard(change.thread)
+    return sum((of_thread for of_thread in groups.values() if of_thread.total() >= _OF_A_WRITER), Counter())
 
 
 def write_files(files: Mapping[str, bytes], from_folder: Path, to_folder: Path) -> None:

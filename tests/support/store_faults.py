@@ -42,9 +42,3 @@ def now_and_then(chance: Random, share: float) -> Callable[[], Commit]:
         return chance.choice((Commit.FAILS, Commit.FAILS_WHEN_DONE))
 
     return outcome
-
-
-def in_turn(*planned: Commit) -> Callable[[], Commit]:
-    """The first commits; all later ones are done."""
-    left = list(planned)
-    return lambda: left.pop(0) if left else Commit.DONE

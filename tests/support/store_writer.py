@@ -23,6 +23,7 @@ ACKNOWLEDGED = "acknowledged"
 DATA = "data"
 SAVED, ENDED, FORGOTTEN = 1, 2, 3
 AT_ONCE = 8
+STARTS = 2
 _EACH_FORGOTTEN = 3
 """One in so many of the tasks is forgotten."""
 

@@ -69,7 +69,8 @@ class Writer:
         self._is_closed = False
 
     async def write(self, operation: Callable[[Connection], Result], size: int = 0) -> Result:
-        """The operation's result, once it is committed. Raises Unavailable / STORE_FAILED, and then nothing is kept.
+        """The operation's result, once it is committed. Raises Unavailable / STORE_FAILED, and then it may be there, or
+        not: a disk can fail after it has written.
 
         `size`: about how many bytes it writes, where these are many.
         """
