@@ -165,7 +165,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     What to do: draw a new id.
     """
     ERROR_REASON_WORKER_LOST: _ErrorReason.ValueType  # 65
-    """The worker that ran the task is gone, or no longer answers. What to do: send the request again.
+    """The worker that ran the task is gone or gave it up, and it can't go on elsewhere: its engine can't continue output, its
+    model is not in the catalog any more, or three attempts in a row were lost. What to do: send the request again.
     Retryable.
     """
     ERROR_REASON_WORKER_NOT_READY: _ErrorReason.ValueType  # 66
@@ -208,7 +209,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     What to do: stream again without a cursor.
     """
     ERROR_REASON_RECOVERING: _ErrorReason.ValueType  # 86
-    """The orchestrator has just started and does not know yet what is running. What to do: try again in RetryInfo's time.
+    """The orchestrator has just started and does not know yet what is running: the task, or the output that a cursor points
+    into, may still be found. What to do: try again in RetryInfo's time.
     Retryable.
     """
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 87
@@ -444,7 +446,8 @@ ERROR_REASON_WORKER_ID_USED: ErrorReason.ValueType  # 64
 What to do: draw a new id.
 """
 ERROR_REASON_WORKER_LOST: ErrorReason.ValueType  # 65
-"""The worker that ran the task is gone, or no longer answers. What to do: send the request again.
+"""The worker that ran the task is gone or gave it up, and it can't go on elsewhere: its engine can't continue output, its
+model is not in the catalog any more, or three attempts in a row were lost. What to do: send the request again.
 Retryable.
 """
 ERROR_REASON_WORKER_NOT_READY: ErrorReason.ValueType  # 66
@@ -487,7 +490,8 @@ ERROR_REASON_STREAM_RESET: ErrorReason.ValueType  # 85
 What to do: stream again without a cursor.
 """
 ERROR_REASON_RECOVERING: ErrorReason.ValueType  # 86
-"""The orchestrator has just started and does not know yet what is running. What to do: try again in RetryInfo's time.
+"""The orchestrator has just started and does not know yet what is running: the task, or the output that a cursor points
+into, may still be found. What to do: try again in RetryInfo's time.
 Retryable.
 """
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 87

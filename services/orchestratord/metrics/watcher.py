@@ -40,6 +40,7 @@ class Watcher:
         self._of_effect: Mapping[type, Callable[[Any], None]] = {
             effects.AppendTerminal: lambda effect: self._task_ended(effect.task_id, effect.terminal),
             effects.PersistRecord: self._recorded,
+            effects.AttemptLost: self._attempt_lost,
             effects.TokensUsed: self._used,
             effects.PredictionJudged: self._prediction_judged,
             effects.OnTimeJudged: self._chance_judged,
@@ -127,6 +128,9 @@ class Watcher:
         if loading is not None:
             self.tallies.loads.add(loading.model, "ready")
             self.tallies.load_seconds.observe(self._state.now - loading.since)
+
+    def _attempt_lost(self, effect: effects.AttemptLost) -> None:
+        self.tallies.attempts_lost.add(self._model(effect.model), effect.loss.value)
 
     def _stopped(self, effect: effects.StopWorker) -> None:
         self.tallies.stops.add(effect.why.value)
