@@ -10,8 +10,10 @@ import httpx
 import pytest
 
 from gatewayd import event_stream
+from llama_orch.v2 import meta_service_pb2
 from llama_orch.v2 import task_service_pb2 as tasks
-from llorch.errors import InvalidArgument, LlorchError, NotFound, Reason, Unavailable
+from llorch.auth import new_app_key
+from llorch.errors import InvalidArgument, LlorchError, NotFound, Reason, Unauthenticated, Unavailable
 from support.cuttable_line import Line, cuttable
 from support.streams import check_chunks, check_sse
 
@@ -263,6 +265,18 @@ async def test_an_orchestrator_that_begins_each_stream_and_breaks_it_is_given_up
 
 
 @both_ways
+async def test_the_time_begins_anew_with_each_event_that_says_something_new(
+    orchestrator: FakeOrchestrator, start_gateway: StartGateway
+) -> None:
+    gateway = await start_gateway(reattach_s=0.3)
+    words = tuple("abcdefghijklmnop")
+    ScriptedTask(orchestrator, deque([Turn(draining(), after=3)] * len(words)), log_of(words))
+    began = time.monotonic()
+    assert await generated(gateway.client) == "".join(words)
+    assert time.monotonic() - began > 0.6
+
+
+@both_ways
 async def test_an_orchestrator_that_does_not_answer_is_given_up(
     orchestrator: FakeOrchestrator, start_gateway: StartGateway
 ) -> None:
@@ -292,9 +306,23 @@ async def test_a_client_hears_that_its_stream_lives_while_the_orchestrator_is_aw
 
 @both_ways
 async def test_each_attempt_shows_who_asks(orchestrator: FakeOrchestrator, gateway: RunningGateway) -> None:
+    orchestrator.answer("GetIdentity", meta_service_pb2.GetIdentityResponse())
+    shown = {"authorization": f"Bearer {new_app_key()}", "x-correlation-id": "mine"}
     script = ScriptedTask(orchestrator, deque([Turn(draining(), after=4), Turn(recovering())]))
-    await gateway.client.post("/v2/generate", json=TASK, headers={"X-Correlation-Id": "mine"})
-    assert [metadata["x-correlation-id"] for metadata in script.metadata] == ["mine"] * 3
+    await gateway.client.post("/v2/generate", json=TASK, headers=shown)
+    assert [{name: metadata[name] for name in shown} for metadata in script.metadata] == [shown] * 3
+
+
+@both_ways
+async def test_a_key_that_was_deleted_meanwhile_reads_nothing_more(
+    orchestrator: FakeOrchestrator, gateway: RunningGateway
+) -> None:
+    unknown = Unauthenticated(Reason.TOKEN_INVALID, "no app has this key")
+    script = ScriptedTask(orchestrator, deque([Turn(draining(), after=4), Turn(unknown)]))
+    shown = [json.loads(one) for one in await data_of(await gateway.client.get(EVENTS))]
+    assert [one["type"] for one in shown] == ["started", "placed", "token", "token", "error"]
+    assert shown[-1]["code"] == "TOKEN_INVALID"
+    assert len(script.asked) == 2
 
 
 @both_ways
