@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llorch.errors import FailedPrecondition, Reason, invalid_field
@@ -14,7 +14,7 @@ def held_data_dir(root: Path, holder: str, *folders: str) -> Iterator[Path]:
     """Makes it with its `folders`, for its owner alone, and locks it. The kernel releases the lock if the process dies.
 
     `holder` is what the daemon is called where a second one is refused. Raises `InvalidArgument` for a folder that
-    can't be written to, and `FailedPrecondition` for one that is held.
+    can't be written to, and `FailedPrecondition` for one that is held, with the process that holds it.
     """
     folder = root.expanduser().absolute()
     try:
@@ -36,6 +36,15 @@ def _lock(lock: int, folder: Path, holder: str) -> None:
     except BlockingIOError:
         raise FailedPrecondition(
             Reason.INVALID_FIELD,
-            f"another {holder} runs with the data directory {folder}; "
+            f"another {holder}{_process(lock)} runs with the data directory {folder}; "
             "end it, or give this one a directory of its own with --data-dir",
         ) from None
+    with suppress(OSError):  # on a full disk: it is for the message alone
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+
+
+def _process(lock: int) -> str:
+    """Which one it is, as it has written there itself."""
+    pid = os.pread(lock, 20, 0).decode(errors="replace")
+    return f" (process {pid})" if pid.isdecimal() else ""

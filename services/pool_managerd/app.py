@@ -41,6 +41,7 @@ from pool_managerd.preflight.finding import Level
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.vocabularies.vocabularies import Vocabularies
 from pool_managerd.workers.command import EnginePolicy
+from pool_managerd.workers.identity import boot_id
 from pool_managerd.workers.journal import Journal
 from pool_managerd.workers.ports import parse_worker_ports
 from pool_managerd.workers.rules import WorkerRules
@@ -203,6 +204,7 @@ class PoolManager:
                 advertise_address,
                 self._settings.labels,
                 self._host.host_id,
+                boot_id(),
             ),
             state=self.state,
             bell=self._bell,

@@ -13,6 +13,7 @@ from worker_orcd.log_entry import LogEntry, RunEnd
 from worker_orcd.reading_runs import ReadingRuns
 from worker_orcd.run_spec import RunSpec
 from worker_orcd.run_table import CancelOutcome, Run, RunTable
+from worker_orcd.task_attempt import NOTHING, Keepsake
 from worker_orcd.token_rate import TokenRate
 from worker_orcd.token_step import TokenStep
 from worker_orcd.validation import check_run
@@ -75,7 +76,7 @@ class RunKeeper:
         fingerprint: bytes,
         spec: RunSpec,
         *,
-        task_record: bytes = b"",
+        kept: Keepsake = NOTHING,
         prefix: Sequence[LogEntry] = (),
         private: bool = False,
         rehearsal: bool = False,
@@ -89,7 +90,7 @@ class RunKeeper:
                 await asyncio.shield(self._submitting[attempt_id])
             return same
         check_run(spec, prefix, self.engine.info().capabilities)
-        run = self.table.admit(attempt_id, fingerprint, task_record=task_record, prefix=prefix, private=private)
+        run = self.table.admit(attempt_id, fingerprint, kept=kept, prefix=prefix, private=private)
         await self._submit(run, EngineRun(attempt_id, spec, tuple(prefix), rehearsal))
         if spec.remaining_ms is not None and run.end is None:
             self._deadlines[attempt_id] = asyncio.get_running_loop().call_later(

@@ -89,7 +89,8 @@ class RunSpec(AnswerOptions):
     here has no meaning.
 
     `remaining_ms` is the time from now in which the run has to be finished. `seed` is 64 bits wide. `template_values`
-    are variables for the chat template. A `deterministic` run gives the same bytes as when it runs alone.
+    are variables for the chat template. `call_key` is what the ids of tool calls depend on beside the choice and the
+    number of the call. A `deterministic` run gives the same bytes as when it runs alone.
     """
 
     inputs: tuple[str, ...] = ()
@@ -103,6 +104,7 @@ class RunSpec(AnswerOptions):
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     choices: int = 1
+    call_key: str = ""
     constraint: OutputConstraint | None = None
     deterministic: bool = False
     remaining_ms: int | None = None

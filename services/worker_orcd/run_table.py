@@ -15,6 +15,7 @@ from enum import Enum, auto
 from llorch.clock import Clock
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted
 from worker_orcd.log_entry import LogEntry, RunEnd
+from worker_orcd.task_attempt import NOTHING, Keepsake
 from worker_orcd.token_step import TokenStep
 
 
@@ -22,7 +23,8 @@ from worker_orcd.token_step import TokenStep
 class Keeping:
     """How long things are kept, in seconds."""
 
-    detach_grace_s: float = 15.0
+    detach_grace_s: float = 60.0
+    """Longer than a cut line takes to be mended, and than an orchestrator that is started again."""
     result_retention_s: float = 600.0
     tombstone_s: float = 600.0
     gone_s: float = 60.0
@@ -77,7 +79,7 @@ class Run:
 
     attempt_id: str
     fingerprint: bytes
-    task_record: bytes
+    kept: Keepsake
     private: bool
     admitted_at: float
     prefix_length: int
@@ -151,7 +153,7 @@ class RunTable:
         attempt_id: str,
         fingerprint: bytes,
         *,
-        task_record: bytes = b"",
+        kept: Keepsake = NOTHING,
         prefix: Sequence[LogEntry] = (),
         private: bool = False,
     ) -> Run:
@@ -161,7 +163,7 @@ class RunTable:
                 Reason.NO_FREE_SLOT,
                 f"this worker has {self._unfinished} unfinished runs and takes {self._max_admitted}",
             )
-        run = Run(attempt_id, fingerprint, task_record, private, self._clock.monotonic(), len(prefix), list(prefix))
+        run = Run(attempt_id, fingerprint, kept, private, self._clock.monotonic(), len(prefix), list(prefix))
         self._runs[attempt_id] = run
         self._unfinished += 1
         return run

@@ -31,6 +31,7 @@ from orchestratord.core.facts.task import TaskError
 from worker_orcd.convert import runs
 from worker_orcd.log_entry import RunEnd, RunFailure
 from worker_orcd.run_table import Run
+from worker_orcd.task_attempt import NOTHING
 
 PREFIX = "ERROR_REASON_"
 PROTO = Path(__file__).resolve().parents[2] / "proto" / "llama_orch" / "v2" / "error_reason.proto"
@@ -89,7 +90,7 @@ def test_every_way_to_tell_a_reason_has_the_same_answer(reason: Reason, leaf: ty
 
 def error_from_worker(reason: Reason) -> task_event_pb2.Error:
     delta = run_pb2.RunDelta()
-    run = Run("attempt-1", b"", b"", False, 0.0, 0, end=RunEnd(failure=RunFailure(reason, "no")))
+    run = Run("attempt-1", b"", NOTHING, False, 0.0, 0, end=RunEnd(failure=RunFailure(reason, "no")))
     runs.fill_delta(delta, run, 0, with_start=False)
     assert delta.end.error.reason == reason_to_proto(reason)
     return delta.end.error

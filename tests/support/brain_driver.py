@@ -1,5 +1,6 @@
 """Drives the brain by hand: sets the clock, hands in events, and keeps the effects that came."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TypeVar
@@ -14,6 +15,7 @@ from orchestratord.core.brain import Brain, Handled
 from orchestratord.core.effects import Effect, PersistChange, PersistTask, StageModel, StartWorker
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapshot, WorkerReported
+from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Task, TaskRequest
 from orchestratord.core.state import BrainConfig, BrainState
@@ -144,14 +146,28 @@ class BrainDriver:
         self.handle(events.ModelStaged(node_id, f"file:/models/{model}.gguf", size_mib))
 
     def worker_ready(
-        self, spec: WorkerSpec, node_id: str = "garage", slots: int | None = None, **facts_of_engine: object
+        self,
+        spec: WorkerSpec,
+        node_id: str = "garage",
+        slots: int | None = None,
+        runs: Sequence[FoundRun] = (),
+        **facts_of_engine: object,
     ) -> None:
         """The node reports the worker as ready, and the link to it comes up."""
-        facts = EngineFacts("sim", "1", slots or spec.slots, spec.context_per_slot, True, False, spec.reservation_mib)
-        facts = replace(facts, **facts_of_engine)  # type: ignore[arg-type]  # tests name fields
-        reported = WorkerReported(spec, WorkerState.READY, facts, Endpoint("127.0.0.1:9300", "secret"))
+        reported = self.ready_report(spec, slots, **facts_of_engine)
         self.report(node_id, Snapshot(full=False, workers=(reported,)))
-        self.handle(events.WorkerAttached(spec.worker_id))
+        self.attach(spec.worker_id, *runs)
+
+    def ready_report(self, spec: WorkerSpec, slots: int | None = None, **facts_of_engine: object) -> WorkerReported:
+        count, context = slots or spec.slots, spec.context_per_slot
+        facts = EngineFacts("sim", "1", count, context, True, False, spec.reservation_mib, resumes=True)
+        facts = replace(facts, **facts_of_engine)  # type: ignore[arg-type]  # tests name fields
+        return WorkerReported(spec, WorkerState.READY, facts, Endpoint("127.0.0.1:9300", "secret"))
+
+    def attach(self, worker_id: str, *runs: FoundRun) -> None:
+        """The link to the worker comes up: it tells the runs that it holds, and the stream of frames begins."""
+        self.handle(events.RunsFound(worker_id, runs))
+        self.handle(events.WorkerAttached(worker_id))
 
     def worker_ended(self, spec: WorkerSpec, node_id: str = "garage", **options: object) -> None:
         reported = WorkerReported(spec, WorkerState.EXITED, **options)  # type: ignore[arg-type]  # tests name fields

@@ -11,12 +11,12 @@ from orchestratord.core.events import AssignmentSet, ChangeKept
 from orchestratord.core.facts.admission import AdmissionQueue, Waiting
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
+from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.decision import Decision
 from orchestratord.core.facts.fleet import Device, EngineFacts, Node, NodeState, Pool, Worker
 from orchestratord.core.facts.model import Model, ModelSpec, Origin
 from orchestratord.core.facts.promise import UNPROVEN, Fingerprint
 from orchestratord.core.facts.rules import Lane
-from orchestratord.core.facts.task import Attempt
 from orchestratord.core.lives import proposals
 from orchestratord.core.lives.assignment_changes import assignment_set
 from orchestratord.core.placement.pipeline import place_load

@@ -253,7 +253,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Retryable.
     """
     ERROR_REASON_QUARANTINED: _ErrorReason.ValueType  # 105
-    """This request crashed two workers and is not tried again. What to do: report it with the workers' logs."""
+    """The task ended the worker that ran it, alone, again and again, and is not tried again.
+    Example: a prompt on which the engine crashes. What to do: report it with the workers' logs.
+    """
     ERROR_REASON_TOKEN_MISSING: _ErrorReason.ValueType  # 120
     """A token is needed here and none was sent. What to do: send "authorization: Bearer <token>"."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 121
@@ -530,7 +532,9 @@ have all of it from another one.
 Retryable.
 """
 ERROR_REASON_QUARANTINED: ErrorReason.ValueType  # 105
-"""This request crashed two workers and is not tried again. What to do: report it with the workers' logs."""
+"""The task ended the worker that ran it, alone, again and again, and is not tried again.
+Example: a prompt on which the engine crashes. What to do: report it with the workers' logs.
+"""
 ERROR_REASON_TOKEN_MISSING: ErrorReason.ValueType  # 120
 """A token is needed here and none was sent. What to do: send "authorization: Bearer <token>"."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 121

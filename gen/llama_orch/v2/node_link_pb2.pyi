@@ -170,6 +170,7 @@ class Register(_message.Message):
     HOST_ID_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     CONTROL_EPOCH_FIELD_NUMBER: _builtins.int
+    BOOT_ID_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Chosen by the node's settings; its host name by default. 1 to 128 characters of [A-Za-z0-9._:-]."""
     instance_id: _builtins.str
@@ -194,6 +195,10 @@ class Register(_message.Message):
     """
     control_epoch: _builtins.int
     """Highest epoch of that cluster that the node has seen; 0 if it has seen none, or if its release does not tell."""
+    boot_id: _builtins.str
+    """Drawn by the host's kernel when it boots: tells a machine that was started again from a pool manager that was.
+    Empty = of a pool manager of an earlier release.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, e.g. "zone" = "attic"."""
@@ -216,10 +221,11 @@ class Register(_message.Message):
         host_id: _builtins.str = ...,
         cluster_id: _builtins.str = ...,
         control_epoch: _builtins.int = ...,
+        boot_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "cluster_id", b"cluster_id", "control_epoch", b"control_epoch", "host_id", b"host_id", "instance_id", b"instance_id", "labels", b"labels", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "snapshot", b"snapshot", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_address", b"advertise_address", "boot_id", b"boot_id", "cluster_id", b"cluster_id", "control_epoch", b"control_epoch", "host_id", b"host_id", "instance_id", b"instance_id", "labels", b"labels", "node_id", b"node_id", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "snapshot", b"snapshot", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,25 +27,27 @@ from llama_orch.v2 import task_pb2 as llama__orch_dot_v2_dot_task__pb2
 from llama_orch.v2 import task_event_pb2 as llama__orch_dot_v2_dot_task__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17llama_orch/v2/run.proto\x12\rllama_orch.v2\x1a\x1dllama_orch/v2/log_entry.proto\x1a\x18llama_orch/v2/task.proto\x1a\x1ellama_orch/v2/task_event.proto\"\xef\x01\n\x07RunSpec\x12/\n\x08generate\x18\x01 \x01(\x0b\x32\x1b.llama_orch.v2.GenerateWorkH\x00\x12)\n\x05\x65mbed\x18\x02 \x01(\x0b\x32\x18.llama_orch.v2.EmbedWorkH\x00\x12+\n\x06rerank\x18\x03 \x01(\x0b\x32\x19.llama_orch.v2.RerankWorkH\x00\x12\x15\n\rdeterministic\x18\x04 \x01(\x08\x12\x10\n\x08\x61\x64\x61pters\x18\x05 \x03(\t\x12\x19\n\x0cremaining_ms\x18\x06 \x01(\rH\x01\x88\x01\x01\x42\x06\n\x04workB\x0f\n\r_remaining_ms\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xaf\x02\n\x06RunEnd\x12)\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x18.llama_orch.v2.ChoiceEnd\x12\x11\n\ttokens_in\x18\x02 \x01(\r\x12\x12\n\ntokens_out\x18\x03 \x01(\r\x12\x15\n\rcached_tokens\x18\x04 \x01(\r\x12\x12\n\nprefill_ms\x18\x05 \x01(\r\x12\x11\n\tdecode_ms\x18\x06 \x01(\r\x12\x32\n\x07receipt\x18\x07 \x01(\x0b\x32!.llama_orch.v2.DeterminismReceipt\x12#\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x14.llama_orch.v2.Error\x12,\n\nembeddings\x18\t \x03(\x0b\x32\x18.llama_orch.v2.Embedding\x12\x0e\n\x06scores\x18\n \x03(\x02\"\xca\x01\n\x08RunDelta\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12(\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x17.llama_orch.v2.LogEntry\x12\x1d\n\x10started_after_ms\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x11\n\ttokens_in\x18\x05 \x01(\r\x12\x15\n\rcached_tokens\x18\x06 \x01(\r\x12\"\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x15.llama_orch.v2.RunEndB\x13\n\x11_started_after_ms\"s\n\tStepFrame\x12\'\n\x06\x64\x65ltas\x18\x01 \x03(\x0b\x32\x17.llama_orch.v2.RunDelta\x12\x12\n\nslots_free\x18\x02 \x01(\r\x12\x1b\n\x13unknown_attempt_ids\x18\x03 \x03(\t\x12\x0c\n\x04step\x18\x04 \x01(\x04\"k\n\x03Run\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.llama_orch.v2.RunState\x12\x13\n\x0blog_entries\x18\x03 \x01(\x04\x12\x13\n\x0btask_record\x18\x04 \x01(\x0c*h\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_WAITING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x13\n\x0fRUN_STATE_ENDED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17llama_orch/v2/run.proto\x12\rllama_orch.v2\x1a\x1dllama_orch/v2/log_entry.proto\x1a\x18llama_orch/v2/task.proto\x1a\x1ellama_orch/v2/task_event.proto\"\xef\x01\n\x07RunSpec\x12/\n\x08generate\x18\x01 \x01(\x0b\x32\x1b.llama_orch.v2.GenerateWorkH\x00\x12)\n\x05\x65mbed\x18\x02 \x01(\x0b\x32\x18.llama_orch.v2.EmbedWorkH\x00\x12+\n\x06rerank\x18\x03 \x01(\x0b\x32\x19.llama_orch.v2.RerankWorkH\x00\x12\x15\n\rdeterministic\x18\x04 \x01(\x08\x12\x10\n\x08\x61\x64\x61pters\x18\x05 \x03(\t\x12\x19\n\x0cremaining_ms\x18\x06 \x01(\rH\x01\x88\x01\x01\x42\x06\n\x04workB\x0f\n\r_remaining_ms\"p\n\x0bTaskAttempt\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x11\n\tlog_epoch\x18\x03 \x01(\x04\x12\x16\n\x0eprefix_entries\x18\x04 \x01(\x04\x12\x15\n\rprefix_digest\x18\x05 \x01(\x07\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xaf\x02\n\x06RunEnd\x12)\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x18.llama_orch.v2.ChoiceEnd\x12\x11\n\ttokens_in\x18\x02 \x01(\r\x12\x12\n\ntokens_out\x18\x03 \x01(\r\x12\x15\n\rcached_tokens\x18\x04 \x01(\r\x12\x12\n\nprefill_ms\x18\x05 \x01(\r\x12\x11\n\tdecode_ms\x18\x06 \x01(\r\x12\x32\n\x07receipt\x18\x07 \x01(\x0b\x32!.llama_orch.v2.DeterminismReceipt\x12#\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x14.llama_orch.v2.Error\x12,\n\nembeddings\x18\t \x03(\x0b\x32\x18.llama_orch.v2.Embedding\x12\x0e\n\x06scores\x18\n \x03(\x02\"\xca\x01\n\x08RunDelta\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12(\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x17.llama_orch.v2.LogEntry\x12\x1d\n\x10started_after_ms\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x11\n\ttokens_in\x18\x05 \x01(\r\x12\x15\n\rcached_tokens\x18\x06 \x01(\r\x12\"\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x15.llama_orch.v2.RunEndB\x13\n\x11_started_after_ms\"s\n\tStepFrame\x12\'\n\x06\x64\x65ltas\x18\x01 \x03(\x0b\x32\x17.llama_orch.v2.RunDelta\x12\x12\n\nslots_free\x18\x02 \x01(\r\x12\x1b\n\x13unknown_attempt_ids\x18\x03 \x03(\t\x12\x0c\n\x04step\x18\x04 \x01(\x04\"\xbe\x01\n\x03Run\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.llama_orch.v2.RunState\x12\x13\n\x0blog_entries\x18\x03 \x01(\x04\x12\x13\n\x0btask_record\x18\x04 \x01(\x0c\x12+\n\x07\x61ttempt\x18\x05 \x01(\x0b\x32\x1a.llama_orch.v2.TaskAttempt\x12$\n\x04spec\x18\x06 \x01(\x0b\x32\x16.llama_orch.v2.RunSpec*h\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_WAITING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x13\n\x0fRUN_STATE_ENDED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llama_orch.v2.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=1139
-  _globals['_RUNSTATE']._serialized_end=1243
+  _globals['_RUNSTATE']._serialized_start=1337
+  _globals['_RUNSTATE']._serialized_end=1441
   _globals['_RUNSPEC']._serialized_start=132
   _globals['_RUNSPEC']._serialized_end=371
-  _globals['_EMBEDDING']._serialized_start=373
-  _globals['_EMBEDDING']._serialized_end=400
-  _globals['_RUNEND']._serialized_start=403
-  _globals['_RUNEND']._serialized_end=706
-  _globals['_RUNDELTA']._serialized_start=709
-  _globals['_RUNDELTA']._serialized_end=911
-  _globals['_STEPFRAME']._serialized_start=913
-  _globals['_STEPFRAME']._serialized_end=1028
-  _globals['_RUN']._serialized_start=1030
-  _globals['_RUN']._serialized_end=1137
+  _globals['_TASKATTEMPT']._serialized_start=373
+  _globals['_TASKATTEMPT']._serialized_end=485
+  _globals['_EMBEDDING']._serialized_start=487
+  _globals['_EMBEDDING']._serialized_end=514
+  _globals['_RUNEND']._serialized_start=517
+  _globals['_RUNEND']._serialized_end=820
+  _globals['_RUNDELTA']._serialized_start=823
+  _globals['_RUNDELTA']._serialized_end=1025
+  _globals['_STEPFRAME']._serialized_start=1027
+  _globals['_STEPFRAME']._serialized_end=1142
+  _globals['_RUN']._serialized_start=1145
+  _globals['_RUN']._serialized_end=1335
 # @@protoc_insertion_point(module_scope)

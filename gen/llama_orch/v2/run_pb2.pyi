@@ -108,6 +108,46 @@ class RunSpec(_message.Message):
 Global___RunSpec: _TypeAlias = RunSpec  # noqa: Y015
 
 @_typing.final
+class TaskAttempt(_message.Message):
+    """Which try of which task a run is, and where in the task's output it begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    LOG_EPOCH_FIELD_NUMBER: _builtins.int
+    PREFIX_ENTRIES_FIELD_NUMBER: _builtins.int
+    PREFIX_DIGEST_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task. 1 to 128 characters of [A-Za-z0-9._:-]."""
+    number: _builtins.int
+    """Number of the attempt, from 1."""
+    log_epoch: _builtins.int
+    """Epoch of the task's log. Within one nothing that was shown changes; a task that starts over gets another."""
+    prefix_entries: _builtins.int
+    """Entries that the log had when the attempt began: the length of the prefix."""
+    prefix_digest: _builtins.int
+    """Rolling digest of those entries; 0 if there are none. Of an entry it is the CRC-32 of the serialized LogEntry, begun with
+    the digest of all entries before it. It finds logs that differ; it is no protection against forgery.
+    """
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        log_epoch: _builtins.int = ...,
+        prefix_entries: _builtins.int = ...,
+        prefix_digest: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_epoch", b"log_epoch", "number", b"number", "prefix_digest", b"prefix_digest", "prefix_entries", b"prefix_entries", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskAttempt: _TypeAlias = TaskAttempt  # noqa: Y015
+
+@_typing.final
 class Embedding(_message.Message):
     """A vector of an embedding."""
 
@@ -295,6 +335,8 @@ class Run(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     LOG_ENTRIES_FIELD_NUMBER: _builtins.int
     TASK_RECORD_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """The run."""
     state: Global___RunState.ValueType
@@ -303,6 +345,14 @@ class Run(_message.Message):
     """Entries in its log."""
     task_record: _builtins.bytes
     """What the orchestrator gave it to keep."""
+    @_builtins.property
+    def attempt(self) -> Global___TaskAttempt:
+        """Which try of which task it is; absent if the orchestrator did not say."""
+
+    @_builtins.property
+    def spec(self) -> Global___RunSpec:
+        """What it was given to do, without remaining_ms, as an orchestrator needs it that finds the run at its start."""
+
     def __init__(
         self,
         *,
@@ -310,10 +360,12 @@ class Run(_message.Message):
         state: Global___RunState.ValueType = ...,
         log_entries: _builtins.int = ...,
         task_record: _builtins.bytes = ...,
+        attempt: Global___TaskAttempt | None = ...,
+        spec: Global___RunSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "log_entries", b"log_entries", "state", b"state", "task_record", b"task_record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_id", b"attempt_id", "log_entries", b"log_entries", "spec", b"spec", "state", b"state", "task_record", b"task_record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

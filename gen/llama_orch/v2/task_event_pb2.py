@@ -28,15 +28,17 @@ from llama_orch.v2 import error_reason_pb2 as llama__orch_dot_v2_dot_error__reas
 from llama_orch.v2 import log_entry_pb2 as llama__orch_dot_v2_dot_log__entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellama_orch/v2/task_event.proto\x12\rllama_orch.v2\x1a\x1allama_orch/v2/device.proto\x1a\x1allama_orch/v2/engine.proto\x1a llama_orch/v2/error_reason.proto\x1a\x1dllama_orch/v2/log_entry.proto\"\x85\x03\n\tTaskEvent\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12)\n\x07started\x18\x03 \x01(\x0b\x32\x16.llama_orch.v2.StartedH\x00\x12\'\n\x06placed\x18\x04 \x01(\x0b\x32\x15.llama_orch.v2.PlacedH\x00\x12\'\n\x06tokens\x18\x05 \x01(\x0b\x32\x15.llama_orch.v2.TokensH\x00\x12)\n\x07metrics\x18\x06 \x01(\x0b\x32\x16.llama_orch.v2.MetricsH\x00\x12-\n\tnarration\x18\x07 \x01(\x0b\x32\x18.llama_orch.v2.NarrationH\x00\x12-\n\theartbeat\x18\x08 \x01(\x0b\x32\x18.llama_orch.v2.HeartbeatH\x00\x12!\n\x03\x65nd\x18\t \x01(\x0b\x32\x12.llama_orch.v2.EndH\x00\x12%\n\x05\x65rror\x18\n \x01(\x0b\x32\x14.llama_orch.v2.ErrorH\x00\x42\x07\n\x05\x65vent\"v\n\x07Started\x12\x16\n\x0equeue_position\x18\x01 \x01(\r\x12\x1f\n\x12predicted_start_ms\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x42\x15\n\x13_predicted_start_ms\"X\n\x0cPlacedDevice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x04kind\x18\x03 \x01(\x0e\x32\x19.llama_orch.v2.DeviceKind\"\xb3\x01\n\x06Placed\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12,\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x1b.llama_orch.v2.PlacedDevice\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x06 \x01(\t\x12\x11\n\tsimulated\x18\x07 \x01(\x08\x12\x0b\n\x03\x63pu\x18\x08 \x01(\x08\"\xdf\x01\n\x06Tokens\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06\x63hoice\x18\x03 \x01(\r\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\x13\n\treasoning\x18\x05 \x01(\tH\x00\x12\x31\n\ttool_call\x18\x06 \x01(\x0b\x32\x1c.llama_orch.v2.ToolCallDeltaH\x00\x12\x11\n\ttoken_ids\x18\x07 \x03(\r\x12\x31\n\x08logprobs\x18\x08 \x03(\x0b\x32\x1f.llama_orch.v2.PositionLogprobsB\t\n\x07\x63ontent\"\x8b\x01\n\x07Metrics\x12\x13\n\x0bqueue_depth\x18\x01 \x01(\r\x12 \n\x13on_time_probability\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x19\n\x11tokens_per_second\x18\x03 \x01(\x02\x12\x16\n\x0ekv_warm_tokens\x18\x04 \x01(\rB\x16\n\x14_on_time_probability\"\x19\n\tNarration\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x0b\n\tHeartbeat\"x\n\tChoiceEnd\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x32\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1b.llama_orch.v2.FinishReason\x12\x12\n\ntokens_out\x18\x03 \x01(\r\x12\x13\n\x0bstop_string\x18\x04 \x01(\t\"o\n\x12\x44\x65terminismReceipt\x12\x35\n\x0b\x66ingerprint\x18\x01 \x01(\x0b\x32 .llama_orch.v2.EngineFingerprint\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x14\n\x0ctoken_digest\x18\x03 \x01(\t\"\xfc\x01\n\x03\x45nd\x12)\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x18.llama_orch.v2.ChoiceEnd\x12\x11\n\ttokens_in\x18\x02 \x01(\r\x12\x12\n\ntokens_out\x18\x03 \x01(\r\x12\x15\n\rcached_tokens\x18\x04 \x01(\r\x12\x10\n\x08queue_ms\x18\x05 \x01(\r\x12\x1b\n\x0e\x66irst_token_ms\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x16\n\x0e\x64\x65\x63ode_time_ms\x18\x07 \x01(\r\x12\x32\n\x07receipt\x18\x08 \x01(\x0b\x32!.llama_orch.v2.DeterminismReceiptB\x11\n\x0f_first_token_ms\"\x96\x01\n\x05\x45rror\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.llama_orch.v2.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x1b\n\x0eretry_after_ms\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05\x66ield\x18\x05 \x01(\tB\x11\n\x0f_retry_after_ms*\xf4\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12\x1e\n\x1a\x46INISH_REASON_CONTEXT_FULL\x10\x04\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x05\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x06\x12\x1a\n\x16\x46INISH_REASON_DEADLINE\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellama_orch/v2/task_event.proto\x12\rllama_orch.v2\x1a\x1allama_orch/v2/device.proto\x1a\x1allama_orch/v2/engine.proto\x1a llama_orch/v2/error_reason.proto\x1a\x1dllama_orch/v2/log_entry.proto\"\x85\x03\n\tTaskEvent\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12)\n\x07started\x18\x03 \x01(\x0b\x32\x16.llama_orch.v2.StartedH\x00\x12\'\n\x06placed\x18\x04 \x01(\x0b\x32\x15.llama_orch.v2.PlacedH\x00\x12\'\n\x06tokens\x18\x05 \x01(\x0b\x32\x15.llama_orch.v2.TokensH\x00\x12)\n\x07metrics\x18\x06 \x01(\x0b\x32\x16.llama_orch.v2.MetricsH\x00\x12-\n\tnarration\x18\x07 \x01(\x0b\x32\x18.llama_orch.v2.NarrationH\x00\x12-\n\theartbeat\x18\x08 \x01(\x0b\x32\x18.llama_orch.v2.HeartbeatH\x00\x12!\n\x03\x65nd\x18\t \x01(\x0b\x32\x12.llama_orch.v2.EndH\x00\x12%\n\x05\x65rror\x18\n \x01(\x0b\x32\x14.llama_orch.v2.ErrorH\x00\x42\x07\n\x05\x65vent\"v\n\x07Started\x12\x16\n\x0equeue_position\x18\x01 \x01(\r\x12\x1f\n\x12predicted_start_ms\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x42\x15\n\x13_predicted_start_ms\"X\n\x0cPlacedDevice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x04kind\x18\x03 \x01(\x0e\x32\x19.llama_orch.v2.DeviceKind\"\xdd\x01\n\x06Placed\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12,\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x1b.llama_orch.v2.PlacedDevice\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x06 \x01(\t\x12\x11\n\tsimulated\x18\x07 \x01(\x08\x12\x0b\n\x03\x63pu\x18\x08 \x01(\x08\x12(\n\x04lost\x18\t \x01(\x0e\x32\x1a.llama_orch.v2.AttemptLoss\"\xdf\x01\n\x06Tokens\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x0e\n\x06\x63hoice\x18\x03 \x01(\r\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\x13\n\treasoning\x18\x05 \x01(\tH\x00\x12\x31\n\ttool_call\x18\x06 \x01(\x0b\x32\x1c.llama_orch.v2.ToolCallDeltaH\x00\x12\x11\n\ttoken_ids\x18\x07 \x03(\r\x12\x31\n\x08logprobs\x18\x08 \x03(\x0b\x32\x1f.llama_orch.v2.PositionLogprobsB\t\n\x07\x63ontent\"\x8b\x01\n\x07Metrics\x12\x13\n\x0bqueue_depth\x18\x01 \x01(\r\x12 \n\x13on_time_probability\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x19\n\x11tokens_per_second\x18\x03 \x01(\x02\x12\x16\n\x0ekv_warm_tokens\x18\x04 \x01(\rB\x16\n\x14_on_time_probability\"\x19\n\tNarration\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x0b\n\tHeartbeat\"x\n\tChoiceEnd\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x32\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1b.llama_orch.v2.FinishReason\x12\x12\n\ntokens_out\x18\x03 \x01(\r\x12\x13\n\x0bstop_string\x18\x04 \x01(\t\"o\n\x12\x44\x65terminismReceipt\x12\x35\n\x0b\x66ingerprint\x18\x01 \x01(\x0b\x32 .llama_orch.v2.EngineFingerprint\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x14\n\x0ctoken_digest\x18\x03 \x01(\t\"\xfc\x01\n\x03\x45nd\x12)\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x18.llama_orch.v2.ChoiceEnd\x12\x11\n\ttokens_in\x18\x02 \x01(\r\x12\x12\n\ntokens_out\x18\x03 \x01(\r\x12\x15\n\rcached_tokens\x18\x04 \x01(\r\x12\x10\n\x08queue_ms\x18\x05 \x01(\r\x12\x1b\n\x0e\x66irst_token_ms\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x16\n\x0e\x64\x65\x63ode_time_ms\x18\x07 \x01(\r\x12\x32\n\x07receipt\x18\x08 \x01(\x0b\x32!.llama_orch.v2.DeterminismReceiptB\x11\n\x0f_first_token_ms\"\x96\x01\n\x05\x45rror\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.llama_orch.v2.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x1b\n\x0eretry_after_ms\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05\x66ield\x18\x05 \x01(\tB\x11\n\x0f_retry_after_ms*\xf4\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12\x1e\n\x1a\x46INISH_REASON_CONTEXT_FULL\x10\x04\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x05\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x06\x12\x1a\n\x16\x46INISH_REASON_DEADLINE\x10\x07*\xd6\x01\n\x0b\x41ttemptLoss\x12\x1c\n\x18\x41TTEMPT_LOSS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41TTEMPT_LOSS_EXIT\x10\x01\x12\x16\n\x12\x41TTEMPT_LOSS_LEASE\x10\x02\x12\x15\n\x11\x41TTEMPT_LOSS_NODE\x10\x03\x12\x16\n\x12\x41TTEMPT_LOSS_POWER\x10\x04\x12\x17\n\x13\x41TTEMPT_LOSS_POISON\x10\x05\x12\x18\n\x14\x41TTEMPT_LOSS_UNKNOWN\x10\x06\x12\x18\n\x14\x41TTEMPT_LOSS_STOPPED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llama_orch.v2.task_event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=2006
-  _globals['_FINISHREASON']._serialized_end=2250
+  _globals['_FINISHREASON']._serialized_start=2048
+  _globals['_FINISHREASON']._serialized_end=2292
+  _globals['_ATTEMPTLOSS']._serialized_start=2295
+  _globals['_ATTEMPTLOSS']._serialized_end=2509
   _globals['_TASKEVENT']._serialized_start=171
   _globals['_TASKEVENT']._serialized_end=560
   _globals['_STARTED']._serialized_start=562
@@ -44,21 +46,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEDDEVICE']._serialized_start=682
   _globals['_PLACEDDEVICE']._serialized_end=770
   _globals['_PLACED']._serialized_start=773
-  _globals['_PLACED']._serialized_end=952
-  _globals['_TOKENS']._serialized_start=955
-  _globals['_TOKENS']._serialized_end=1178
-  _globals['_METRICS']._serialized_start=1181
-  _globals['_METRICS']._serialized_end=1320
-  _globals['_NARRATION']._serialized_start=1322
-  _globals['_NARRATION']._serialized_end=1347
-  _globals['_HEARTBEAT']._serialized_start=1349
-  _globals['_HEARTBEAT']._serialized_end=1360
-  _globals['_CHOICEEND']._serialized_start=1362
-  _globals['_CHOICEEND']._serialized_end=1482
-  _globals['_DETERMINISMRECEIPT']._serialized_start=1484
-  _globals['_DETERMINISMRECEIPT']._serialized_end=1595
-  _globals['_END']._serialized_start=1598
-  _globals['_END']._serialized_end=1850
-  _globals['_ERROR']._serialized_start=1853
-  _globals['_ERROR']._serialized_end=2003
+  _globals['_PLACED']._serialized_end=994
+  _globals['_TOKENS']._serialized_start=997
+  _globals['_TOKENS']._serialized_end=1220
+  _globals['_METRICS']._serialized_start=1223
+  _globals['_METRICS']._serialized_end=1362
+  _globals['_NARRATION']._serialized_start=1364
+  _globals['_NARRATION']._serialized_end=1389
+  _globals['_HEARTBEAT']._serialized_start=1391
+  _globals['_HEARTBEAT']._serialized_end=1402
+  _globals['_CHOICEEND']._serialized_start=1404
+  _globals['_CHOICEEND']._serialized_end=1524
+  _globals['_DETERMINISMRECEIPT']._serialized_start=1526
+  _globals['_DETERMINISMRECEIPT']._serialized_end=1637
+  _globals['_END']._serialized_start=1640
+  _globals['_END']._serialized_end=1892
+  _globals['_ERROR']._serialized_start=1895
+  _globals['_ERROR']._serialized_end=2045
 # @@protoc_insertion_point(module_scope)

@@ -67,6 +67,50 @@ FINISH_REASON_DEADLINE: FinishReason.ValueType  # 7
 """The deadline passed."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
+class _AttemptLoss:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptLoss.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_LOSS_UNSPECIFIED: _AttemptLoss.ValueType  # 0
+    """Not told, or no attempt was lost."""
+    ATTEMPT_LOSS_EXIT: _AttemptLoss.ValueType  # 1
+    """Its worker ended: it crashed, was killed, or was ended by its pool manager because its engine was stuck."""
+    ATTEMPT_LOSS_LEASE: _AttemptLoss.ValueType  # 2
+    """Its worker was silent for 3 s and could not be attached to again within 2 s."""
+    ATTEMPT_LOSS_NODE: _AttemptLoss.ValueType  # 3
+    """Its node is lost, or has come back without its worker."""
+    ATTEMPT_LOSS_POWER: _AttemptLoss.ValueType  # 4
+    """Its node's machine was started again: a power cut or a reboot."""
+    ATTEMPT_LOSS_POISON: _AttemptLoss.ValueType  # 5
+    """Its worker was ended by a task that ends workers."""
+    ATTEMPT_LOSS_UNKNOWN: _AttemptLoss.ValueType  # 6
+    """Its worker no longer knew it."""
+    ATTEMPT_LOSS_STOPPED: _AttemptLoss.ValueType  # 7
+    """Its worker was told to stop."""
+
+class AttemptLoss(_AttemptLoss, metaclass=_AttemptLossEnumTypeWrapper):
+    """Why an attempt was lost."""
+
+ATTEMPT_LOSS_UNSPECIFIED: AttemptLoss.ValueType  # 0
+"""Not told, or no attempt was lost."""
+ATTEMPT_LOSS_EXIT: AttemptLoss.ValueType  # 1
+"""Its worker ended: it crashed, was killed, or was ended by its pool manager because its engine was stuck."""
+ATTEMPT_LOSS_LEASE: AttemptLoss.ValueType  # 2
+"""Its worker was silent for 3 s and could not be attached to again within 2 s."""
+ATTEMPT_LOSS_NODE: AttemptLoss.ValueType  # 3
+"""Its node is lost, or has come back without its worker."""
+ATTEMPT_LOSS_POWER: AttemptLoss.ValueType  # 4
+"""Its node's machine was started again: a power cut or a reboot."""
+ATTEMPT_LOSS_POISON: AttemptLoss.ValueType  # 5
+"""Its worker was ended by a task that ends workers."""
+ATTEMPT_LOSS_UNKNOWN: AttemptLoss.ValueType  # 6
+"""Its worker no longer knew it."""
+ATTEMPT_LOSS_STOPPED: AttemptLoss.ValueType  # 7
+"""Its worker was told to stop."""
+Global___AttemptLoss: _TypeAlias = AttemptLoss  # noqa: Y015
+
 @_typing.final
 class TaskEvent(_message.Message):
     """One event of a task's stream."""
@@ -223,6 +267,7 @@ class Placed(_message.Message):
     ENGINE_VERSION_FIELD_NUMBER: _builtins.int
     SIMULATED_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """Number of the attempt, from 1."""
     worker_id: _builtins.str
@@ -237,6 +282,8 @@ class Placed(_message.Message):
     """The answer is made up by the simulation."""
     cpu: _builtins.bool
     """The model computes on the CPU."""
+    lost: Global___AttemptLoss.ValueType
+    """Why the attempt before was lost. Unspecified for the first attempt, and where the task was moved on purpose."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacedDevice]:
         """Devices that compute it."""
@@ -252,10 +299,11 @@ class Placed(_message.Message):
         engine_version: _builtins.str = ...,
         simulated: _builtins.bool = ...,
         cpu: _builtins.bool = ...,
+        lost: Global___AttemptLoss.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cpu", b"cpu", "devices", b"devices", "engine", b"engine", "engine_version", b"engine_version", "node_id", b"node_id", "simulated", b"simulated", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cpu", b"cpu", "devices", b"devices", "engine", b"engine", "engine_version", b"engine_version", "lost", b"lost", "node_id", b"node_id", "simulated", b"simulated", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -816,6 +816,7 @@ class Task(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     TOKENS_OUT_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Id."""
     state: Global___TaskState.ValueType
@@ -860,6 +861,10 @@ class Task(_message.Message):
     def error(self) -> _task_event_pb2.Error:
         """Why it failed, once its readers are told."""
 
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedScalarFieldContainer[_task_event_pb2.AttemptLoss.ValueType]:
+        """Why earlier attempts were lost, the last 16 in order."""
+
     def __init__(
         self,
         *,
@@ -882,10 +887,11 @@ class Task(_message.Message):
         end: _task_event_pb2.End | None = ...,
         error: _task_event_pb2.Error | None = ...,
         tokens_out: _builtins.int = ...,
+        losses: _abc.Iterable[_task_event_pb2.AttemptLoss.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_start_ms", b"_predicted_start_ms", "_queue_position", b"_queue_position", "create_time", b"create_time", "end", b"end", "error", b"error", "predicted_start_ms", b"predicted_start_ms", "queue_position", b"queue_position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_start_ms", b"_predicted_start_ms", "_queue_position", b"_queue_position", "app", b"app", "attempts", b"attempts", "correlation_id", b"correlation_id", "create_time", b"create_time", "durable", b"durable", "end", b"end", "error", b"error", "log_entries", b"log_entries", "model", b"model", "predicted_start_ms", b"predicted_start_ms", "priority", b"priority", "queue_position", b"queue_position", "request_id", b"request_id", "seed", b"seed", "session_id", b"session_id", "state", b"state", "task_id", b"task_id", "tokens_out", b"tokens_out", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_start_ms", b"_predicted_start_ms", "_queue_position", b"_queue_position", "app", b"app", "attempts", b"attempts", "correlation_id", b"correlation_id", "create_time", b"create_time", "durable", b"durable", "end", b"end", "error", b"error", "log_entries", b"log_entries", "losses", b"losses", "model", b"model", "predicted_start_ms", b"predicted_start_ms", "priority", b"priority", "queue_position", b"queue_position", "request_id", b"request_id", "seed", b"seed", "session_id", b"session_id", "state", b"state", "task_id", b"task_id", "tokens_out", b"tokens_out", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__predicted_start_ms: _TypeAlias = _typing.Literal["predicted_start_ms"]  # noqa: Y015
     _WhichOneofArgType__predicted_start_ms: _TypeAlias = _typing.Literal["_predicted_start_ms", b"_predicted_start_ms"]  # noqa: Y015

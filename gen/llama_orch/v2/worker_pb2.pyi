@@ -340,6 +340,7 @@ class Worker(_message.Message):
     READY_TIME_FIELD_NUMBER: _builtins.int
     LOAD_PROGRESS_FIELD_NUMBER: _builtins.int
     READING_FIELD_NUMBER: _builtins.int
+    DOES_NOT_ANSWER_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Node that it runs on."""
     state: Global___WorkerState.ValueType
@@ -348,6 +349,8 @@ class Worker(_message.Message):
     """Process id on its node; 0 before it has one."""
     load_progress: _builtins.float
     """How the load goes, 0 to 1; absent if unknown."""
+    does_not_answer: _builtins.bool
+    """It has not answered its pool manager for 3 s or longer, though its process is there."""
     @_builtins.property
     def spec(self) -> Global___WorkerSpec:
         """What was asked for."""
@@ -390,10 +393,11 @@ class Worker(_message.Message):
         ready_time: _timestamp_pb2.Timestamp | None = ...,
         load_progress: _builtins.float | None = ...,
         reading: Global___ModelReading | None = ...,
+        does_not_answer: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "reading", b"reading", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "node_id", b"node_id", "pid", b"pid", "reading", b"reading", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress", "does_not_answer", b"does_not_answer", "engine", b"engine", "exit", b"exit", "load_progress", b"load_progress", "node_id", b"node_id", "pid", b"pid", "reading", b"reading", "ready_time", b"ready_time", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stats", b"stats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load_progress: _TypeAlias = _typing.Literal["load_progress"]  # noqa: Y015
     _WhichOneofArgType__load_progress: _TypeAlias = _typing.Literal["_load_progress", b"_load_progress"]  # noqa: Y015

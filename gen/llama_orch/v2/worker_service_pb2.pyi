@@ -37,6 +37,7 @@ class StartRunRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     PROMISED_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Chosen by the orchestrator; single-use. 1 to 128 characters of [A-Za-z0-9._:-]."""
     task_record: _builtins.bytes
@@ -58,6 +59,12 @@ class StartRunRequest(_message.Message):
     def prefix(self) -> _containers.RepeatedCompositeFieldContainer[_log_entry_pb2.LogEntry]:
         """Log entries that exist already; the run goes on after them, at the next seq."""
 
+    @_builtins.property
+    def attempt(self) -> _run_pb2.TaskAttempt:
+        """Which try of which task this is. Its prefix_entries and prefix_digest have to be those of `prefix`, or the start is
+        refused with INVALID_ARGUMENT. Absent = of an orchestrator of an earlier release.
+        """
+
     def __init__(
         self,
         *,
@@ -67,10 +74,11 @@ class StartRunRequest(_message.Message):
         spec: _run_pb2.RunSpec | None = ...,
         prefix: _abc.Iterable[_log_entry_pb2.LogEntry] | None = ...,
         promised_fingerprint: _builtins.str = ...,
+        attempt: _run_pb2.TaskAttempt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "control", b"control", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "control", b"control", "prefix", b"prefix", "promised_fingerprint", b"promised_fingerprint", "spec", b"spec", "task_record", b"task_record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_id", b"attempt_id", "control", b"control", "prefix", b"prefix", "promised_fingerprint", b"promised_fingerprint", "spec", b"spec", "task_record", b"task_record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,7 +310,7 @@ class ListRunsResponse(_message.Message):
     """For the next page; empty on the last one."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]:
-        """The runs, by attempt_id."""
+        """The runs, by attempt_id. A page may end early, where they are large."""
 
     def __init__(
         self,

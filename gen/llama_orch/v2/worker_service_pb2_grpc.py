@@ -106,7 +106,7 @@ class WorkerServiceServicer:
 
     def StreamRuns(self, request, context):
         """Streams the output of all runs, one frame per decode step. One stream per orchestrator; a newer one replaces it.
-        Closing it detaches and never cancels; runs that stay detached for 15 s are cancelled.
+        Closing it detaches and never cancels; runs that stay detached for 60 s are cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

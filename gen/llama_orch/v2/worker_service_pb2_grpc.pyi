@@ -22,7 +22,7 @@ class WorkerServiceStub:
     """
     StreamRuns: _aio.UnaryStreamMultiCallable[_worker_service_pb2.StreamRunsRequest, _worker_service_pb2.StreamRunsResponse]
     """Streams the output of all runs, one frame per decode step. One stream per orchestrator; a newer one replaces it.
-    Closing it detaches and never cancels; runs that stay detached for 15 s are cancelled.
+    Closing it detaches and never cancels; runs that stay detached for 60 s are cancelled.
     """
     CancelRun: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CancelRunRequest, _worker_service_pb2.CancelRunResponse]
     """Cancels a run; its slot is free within one decode step. Idempotent. An unknown id leaves a tombstone for 10 min."""
@@ -65,7 +65,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_worker_service_pb2.StreamRunsRequest, _abc.AsyncIterator[_worker_service_pb2.StreamRunsResponse]],
     ) -> _abc.AsyncIterator[_worker_service_pb2.StreamRunsResponse]:
         """Streams the output of all runs, one frame per decode step. One stream per orchestrator; a newer one replaces it.
-        Closing it detaches and never cancels; runs that stay detached for 15 s are cancelled.
+        Closing it detaches and never cancels; runs that stay detached for 60 s are cancelled.
         """
 
     @_abc_1.abstractmethod

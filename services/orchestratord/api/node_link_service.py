@@ -77,6 +77,7 @@ class NodeLinkService:
                 node_id=register.node_id,
                 session=session,
                 instance_id=register.instance_id,
+                boot_id=register.boot_id,
                 address=register.advertise_address,
                 version=register.version,
                 snapshot=snapshots.take(register.snapshot),

@@ -101,7 +101,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
             kept = [task for task in kept if task.request.app == app]
         if request.state:
             wanted = tasks.STATES.find(request.state)
-            kept = [task for task in kept if task.state is wanted]
+            kept = [task for task in kept if view_tasks.state_of(task) is wanted]
         # Ids sort by the time at which they were made.
         page, following = page_of(
             kept, lambda task: task.task_id, request.page_size, request.page_token, newest_first=True

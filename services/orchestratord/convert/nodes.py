@@ -56,8 +56,13 @@ def _worker(report: node_link_pb2.WorkerReport, state: WorkerState) -> WorkerRep
         engine=_engine(worker.engine) if worker.HasField("engine") else None,
         endpoint=_endpoint(report.endpoint) if report.HasField("endpoint") else None,
         failure=_failure(worker),
+        answers=not worker.does_not_answer,
         report=worker,
     )
+
+
+_KNOWS_ATTEMPTS = 2
+"""The protocol version from which on a worker tells which attempt of which task a run is."""
 
 
 def _engine(engine: engine_pb2.EngineInfo) -> EngineFacts:
@@ -69,7 +74,8 @@ def _engine(engine: engine_pb2.EngineInfo) -> EngineFacts:
         simulated=engine.simulated,
         cpu=engine.cpu,
         memory_mib=tuple(engine.memory_mib),
-        resumes=engine.capabilities.resume == engine_pb2.RESUME_SUPPORT_EXACT_IDS,
+        resumes=engine.protocol_max >= _KNOWS_ATTEMPTS
+        and engine.capabilities.resume == engine_pb2.RESUME_SUPPORT_EXACT_IDS,
         fingerprint=_fingerprint(engine.fingerprint) if engine.capabilities.deterministic else UNPROVEN,
     )
 

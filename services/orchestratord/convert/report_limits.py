@@ -28,7 +28,7 @@ _LARGEST_MODEL = 8 * 1024
 
 def check_register(register: node_link_pb2.Register) -> None:
     """Raises InvalidArgument. What the first report of a link has beside its snapshot."""
-    for name in ("node_id", "instance_id", "version", "advertise_address", "host_id", "cluster_id"):
+    for name in ("node_id", "instance_id", "version", "advertise_address", "host_id", "cluster_id", "boot_id"):
         _check_length(f"register.{name}", getattr(register, name))
     _check_count("register.labels", len(register.labels), MOST_LABELS)
     for key, value in register.labels.items():

@@ -1,11 +1,15 @@
 """Events of a task's stream. `tokens_to_proto` is on the hot path: it runs once per message of every reader."""
 
 from llama_orch.v2 import log_entry_pb2, task_event_pb2
+from llorch.rpc.enum_table import EnumTable
 from llorch.rpc.enum_tables import DEVICE_KINDS, FINISH_REASONS
 from llorch.rpc.reasons import reason_to_proto
 from orchestratord.core.effects import Placement
+from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskRequest, Terminal
 from orchestratord.core.facts.task_log import Cursor, LogWindow, TaskLog
+
+LOSSES = EnumTable(Loss, task_event_pb2.AttemptLoss)
 
 OutputLog = TaskLog[log_entry_pb2.LogEntry]
 OutputWindow = LogWindow[log_entry_pb2.LogEntry]
@@ -41,13 +45,14 @@ def placed_to_proto(placement: Placement) -> task_event_pb2.Placed:
         engine_version=placement.engine.engine_version,
         simulated=placement.engine.simulated,
         cpu=placement.engine.cpu,
+        lost=task_event_pb2.ATTEMPT_LOSS_UNSPECIFIED if placement.lost is None else LOSSES.to_proto(placement.lost),
     )
 
 
 def tokens_to_proto(task_id: str, window: OutputWindow, begin: int, end: int) -> task_event_pb2.TaskEvent:
     """One event for the log entries `begin` to `end` (exclusive), which `run_length` has found to belong together."""
     log, first = window.log, window[begin]
-    event = task_event_pb2.TaskEvent(task_id=task_id, cursor=f"{log.log_epoch}.{end}")
+    event = task_event_pb2.TaskEvent(task_id=task_id, cursor=str(log.cursor_at(end)))
     said = event.tokens
     said.index = log.first_index[begin]
     said.choice = first.choice

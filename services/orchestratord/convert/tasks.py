@@ -13,6 +13,7 @@ from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.identifiers import check_id
 from llorch.options.task import TASK
 from llorch.rpc.enum_table import EnumTable
+from orchestratord.convert import task_events
 from orchestratord.convert.assignments import to_wishes
 from orchestratord.convert.generate_checks import check_generate
 from orchestratord.convert.option_checks import check_options
@@ -156,7 +157,7 @@ def to_proto(
     create_time.FromDatetime(admitted_at)
     return task_pb2.Task(
         task_id=task.task_id,
-        state=STATES.to_proto(task.state),
+        state=STATES.to_proto(view.state),
         model=request.model,
         app=request.app,
         priority=request.priority,
@@ -169,6 +170,7 @@ def to_proto(
         durable=request.durable,
         log_entries=len(log),
         tokens_out=log.tokens,
+        losses=[task_events.LOSSES.to_proto(loss) for loss in task.losses],
         request_id=request.request_id,
         queue_position=view.queue_position,
         predicted_start_ms=view.predicted_start_ms,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from llorch.worker_spec import WorkerSpec
+from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Leaving
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import Record, RecordChange
@@ -19,6 +20,16 @@ class OpenLog:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenFoundLog:
+    """A task of before the start was found on a worker, and the store does not have it: its log begins.
+    `accepted_at_ms` is in milliseconds since 1970.
+    """
+
+    request: TaskRequest
+    accepted_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartPredicted:
     """Of a task whose log began before it was known."""
 
@@ -28,13 +39,16 @@ class StartPredicted:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an attempt runs; every reader is told, with marks for CPU and simulation."""
+    """Where an attempt runs; every reader is told, with marks for CPU and simulation. `lost` is why the attempt before
+    was lost, if it was.
+    """
 
     attempt: int
     worker_id: str
     node_id: str
     devices: tuple[Device, ...]
     engine: EngineFacts
+    lost: Loss | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +219,9 @@ class DetachWorker:
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
-    """From now on only this attempt may write into the task's log. `promise` is what the worker has to keep, if it is
-    what the brain holds it to be.
+    """From now on this attempt may write into the task's log, `number` counts the task's from 1. If an earlier one may
+    write as well, the first to do so decides: AttemptDecided. `promise` is what the worker has to keep, if it is what
+    the brain holds it to be.
     """
 
     worker_id: str
@@ -214,6 +229,27 @@ class StartRun:
     request: TaskRequest
     remaining_s: float | None
     promise: Promise | None = None
+    number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptRun:
+    """A run of before the start: what it writes goes into the task's log, which is empty, and has its epoch from now
+    on. `entries` are those that there were when it was found: readers may have been shown them.
+    """
+
+    worker_id: str
+    attempt_id: str
+    task_id: str
+    log_epoch: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeginAnew:
+    """The output of a task of before the start is lost, if there was any: its cursors are not waited for any more."""
+
+    task_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +262,25 @@ class CancelRun:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptLost:
+    """Of a task that has not ended: it waits again, or has its terminal at once. One lost to its LEASE may be back."""
+
+    task_id: str
+    model: str
+    loss: Loss
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOutput:
+    """Answered by OutputWentOn when the task's log is so many entries longer than it is now."""
+
+    task_id: str
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
 class CountLostOutput:
-    """Answered by LostOutputCounted."""
+    """Answered by LostOutputCounted. From now on the attempt writes no more."""
 
     attempt_id: str
     task_id: str
@@ -241,6 +294,7 @@ class ReleaseRuns:
 
 Effect = (
     OpenLog
+    | OpenFoundLog
     | StartPredicted
     | AnnouncePlacement
     | Narrate
@@ -264,7 +318,11 @@ Effect = (
     | AttachWorker
     | DetachWorker
     | StartRun
+    | AdoptRun
+    | BeginAnew
     | CancelRun
+    | AttemptLost
+    | WatchOutput
     | CountLostOutput
     | ReleaseRuns
 )

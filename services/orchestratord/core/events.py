@@ -10,6 +10,7 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import Snapshot
+from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.model import Model, ModelSpec, ModelState, Origin
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import Record
@@ -191,7 +192,7 @@ class SessionDeleted(Command[None]):
 @dataclass(frozen=True, slots=True)
 class NodeRegistered(Command[None]):
     """`instance_id` is another one after the pool manager was restarted; `host_id` stays, whatever the host is called.
-    It is empty where the pool manager tells none.
+    `boot_id` is another one after the machine was started again. Both are empty where the pool manager tells none.
     """
 
     node_id: str
@@ -203,6 +204,7 @@ class NodeRegistered(Command[None]):
     applied_command_seq: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     host_id: str = ""
+    boot_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +317,7 @@ class RunsFound:
     """Runs that a worker holds, some of them perhaps of an earlier orchestrator."""
 
     worker_id: str
-    attempt_ids: tuple[str, ...]
+    runs: tuple[FoundRun, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +331,23 @@ class AttemptStarted:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFirstToken:
+    """The first output of the attempt is in its task's log."""
+
     attempt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptDecided:
+    """Several attempts might have brought the next output of the task; this one did, and the others can't any more."""
+
+    attempt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputWentOn:
+    """The task's log is as long as was watched for."""
+
+    task_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,6 +480,8 @@ Event = (
     | RunsFound
     | AttemptStarted
     | AttemptFirstToken
+    | AttemptDecided
+    | OutputWentOn
     | AttemptEnded
     | LostOutputCounted
     | AttemptUnknown

@@ -9,6 +9,7 @@ from orchestratord.core.effects import Effect, PersistChange
 from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy
 from orchestratord.core.facts.apps import Apps
 from orchestratord.core.facts.assignments import Assignments
+from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.calibration import Calibrations
 from orchestratord.core.facts.catalog import Catalog
 from orchestratord.core.facts.decision import Decisions
@@ -21,7 +22,7 @@ from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.released import ReleasedDevices
 from orchestratord.core.facts.rules import Lane, OverridePolicy
 from orchestratord.core.facts.sessions import Sessions
-from orchestratord.core.facts.task import Attempt, Task, TaskError, unknown_task
+from orchestratord.core.facts.task import Task, TaskError, unknown_task
 from orchestratord.core.facts.timers import TimerKind, Timers
 from orchestratord.core.learnt.demand import Demand
 from orchestratord.core.learnt.rates import Rates
@@ -43,8 +44,10 @@ class BrainConfig:
     tasks_retained: int = 10_000
     node_lease_s: float = 5.0
     reattach_s: float = 2.0
+    detach_grace_s: float = 60.0
     no_device_grace_s: float = 30.0
     recovery_window_s: float = 120.0
+    runs_found_within_s: float = 10.0
     stall_s: float = 1.0
     min_residency_s: float = 20.0
     model_wait_s: float = 20.0
@@ -56,6 +59,7 @@ class BrainConfig:
 
 
 CHANGE_RETRY_MS = 1000
+RECOVERING_RETRY_MS = 250
 
 
 @dataclass(slots=True)
@@ -72,6 +76,10 @@ class BrainState:
     """After a start: until then, what was known before may still come back."""
     knew_no_node: bool = False
     """Whether nothing of before was known at the start, as after an upgrade from a release that kept no nodes."""
+    lost_sight_until: float | None = None
+    """After a start: until then, runs of before may still be found on workers. None: all that there are were."""
+    lost_sight: dict[str, None] = field(default_factory=dict)
+    """Tasks of before the start that may run, in the order in which they were accepted."""
     settles_at: float = 0.0
     """After a start: until then, no model is loaded that a node may have, loaded, which has not registered yet."""
     catalog: Catalog = field(default_factory=Catalog)
@@ -87,6 +95,8 @@ class BrainState:
     readers: int = 0
     """Of all tasks together."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
+    suspects: set[str] = field(default_factory=set)
+    """Tasks that have not ended, and under which a worker has."""
     lost_attempts: dict[str, Attempt] = field(default_factory=dict)
     """Of which it is still to be counted what they brought."""
     by_request_id: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -156,6 +166,13 @@ class BrainState:
         """A task that is kept, or NOT_FOUND; the reason tells a finished and forgotten one from an unknown one."""
         if task := self.tasks.get(task_id):
             return task
+        if self.lost_sight_until is not None:
+            raise Unavailable(
+                Reason.RECOVERING,
+                "the orchestrator has just started and looks for what runs; whether it has task "
+                f"'{task_id[:128]}', it does not know yet; ask again",
+                retry_after_ms=RECOVERING_RETRY_MS,
+            )
         if task_id in self.forgotten:
             kept_s = round(self.config.task_retention_s)
             raise NotFound(

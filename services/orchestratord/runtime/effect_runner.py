@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,7 @@ class EffectRunner:
         self._links: dict[str, _RunningLink] = {}
         self._run: dict[type, Callable[[Any], None]] = {
             effects.OpenLog: self._open_log,
+            effects.OpenFoundLog: self._open_found_log,
             effects.StartPredicted: self._start_predicted,
             effects.AnnouncePlacement: self._announce_placement,
             effects.Narrate: self._narrate,
@@ -76,7 +78,11 @@ class EffectRunner:
             effects.AttachWorker: self._attach_worker,
             effects.DetachWorker: self._detach_worker,
             effects.StartRun: self._start_run,
+            effects.AdoptRun: self._adopt_run,
+            effects.BeginAnew: lambda effect: self._streams.get(effect.task_id).begin_anew(),
             effects.CancelRun: self._cancel_run,
+            effects.AttemptLost: _only_watched,
+            effects.WatchOutput: lambda effect: self._streams.get(effect.task_id).watch_output(effect.entries),
             effects.CountLostOutput: self._count_lost_output,
             effects.ReleaseRuns: self._release_runs,
         }
@@ -116,6 +122,15 @@ class EffectRunner:
 
     def _open_log(self, effect: effects.OpenLog) -> None:
         self._streams.open(effect.request, effect.queue_position, self._clock.wall(), effect.predicted_start_ms)
+
+    def _open_found_log(self, effect: effects.OpenFoundLog) -> None:
+        admitted_at = datetime.fromtimestamp(effect.accepted_at_ms / 1000, UTC)
+        self._streams.open(effect.request, 0, admitted_at)
+
+    def _adopt_run(self, effect: effects.AdoptRun) -> None:
+        self._streams.get(effect.task_id).is_found(effect.log_epoch, effect.entries)
+        self._streams.begin_attempt(effect.task_id, effect.attempt_id)
+        self._links[effect.worker_id].link.adopt_run(effect.attempt_id)
 
     def _start_predicted(self, effect: effects.StartPredicted) -> None:
         self._streams.get(effect.task_id).predicted_start_ms = effect.predicted_start_ms
@@ -165,6 +180,7 @@ class EffectRunner:
         if self._is_ending and isinstance(effect.terminal, TaskError):
             return
         log = self._streams.end_writing(effect.task_id)
+        self._streams.get(effect.task_id).end_asked_at = self._clock.monotonic()
         self._keeper.keep_ending(effect.task_id, self._ending(effect.task_id, effect.terminal, log.log_epoch))
 
     def _ending(self, task_id: str, terminal: Terminal, log_epoch: int) -> Ending:
@@ -210,6 +226,7 @@ class EffectRunner:
 
     def _count_lost_output(self, effect: effects.CountLostOutput) -> None:
         tokens = self._streams.get(effect.task_id).log.tokens_of_attempt(effect.attempt_id)
+        self._streams.end_attempt(effect.attempt_id)
         self._owner.post(LostOutputCounted(effect.attempt_id, tokens))
 
     def _release_runs(self, effect: effects.ReleaseRuns) -> None:

@@ -3,18 +3,22 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 from llorch.background import TaskSupervisor
 from llorch.clock import Clock
-from llorch.errors import LlorchError, Reason
+from llorch.errors import LlorchError, Reason, Unavailable
 from llorch.logs import get_logger
 from orchestratord.core import effects, events
 from orchestratord.core.events import Event
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import TaskRequest
+from orchestratord.runtime.kept_ends import KeptEnds
 from orchestratord.store.interface import AuditEntry, Ending, Store
 from orchestratord.store.kinds import kind_of
 
@@ -24,7 +28,16 @@ LAG_S = 2.0
 MOST_LAGGING = 20_000
 """Records that wait for the disk, a few hundred bytes each."""
 
+_LAGGING_AT_ONCE = 32
+"""Written together, so that a task that is to be acknowledged waits for no more of them."""
+
+MOST_IN_DOUBT = 1000
+"""Tasks that were refused since the store could not take them, and may stand in it all the same. While there are so
+many, the next one is refused without asking the store.
+"""
+
 _FINISH_WITHIN_S = 5.0
+_RETRY_AFTER_MS = 1000
 
 _log = get_logger("orchestratord")
 
@@ -41,7 +54,11 @@ class Keeper:
         self._clock = clock
         self._tasks = tasks
         self._accepting: dict[str, _Writing] = {}
-        self._ending: dict[str, asyncio.Task[None]] = {}
+        self._refused: dict[str, TaskRequest | None] = {}
+        """Tasks that were not kept, until that is carried through: those with their request may be there, since a write
+        that failed can have been done.
+        """
+        self._ends = KeptEnds(post, self._begin, self._note_failure)
         self._changing: _Writing | None = None
         self._audit_of_change: AuditEntry | None = None
         self._lagging: dict[_Place, RecordChange] = {}
@@ -69,15 +86,17 @@ class Keeper:
 
     def keep_stop(self, task_id: str, ending: Ending) -> None:
         """Of a task whose end is not known in full. No event follows; the whole end takes its place in the store."""
-        self._begin_ending(task_id, self._save_stop(task_id, ending))
+        self._ends.keep(task_id, partial(self._store.save_ending, task_id, ending), is_whole=False)
 
     def keep_ending(self, task_id: str, ending: Ending) -> None:
-        self._begin_ending(task_id, self._save_ending(task_id, ending))
+        """Posts TerminalPersisted once the store has it, however often that has to be tried. Of a task that was refused
+        since it could not be kept, once the store certainly does not have the task.
+        """
+        self._ends.keep(task_id, partial(self._save_ending, task_id, ending), is_whole=True)
 
     async def wait_end_kept(self, task_id: str) -> None:
-        """Returns when the store has the end of the task, so far as it was known, or could not keep it."""
-        if (writing := self._ending.get(task_id)) is not None:
-            await asyncio.shield(writing)
+        """See `KeptEnds.wait`."""
+        await self._ends.wait(task_id)
 
     def forget_task(self, task_id: str) -> None:
         self._begin(f"forget {task_id}", self._forget_task(task_id))
@@ -125,7 +144,10 @@ class Keeper:
         if not self._being_written:
             return
         try:
-            await self._store.save_records(list(self._being_written.values()))
+            while some := dict(islice(self._being_written.items(), _LAGGING_AT_ONCE)):
+                await self._store.save_records(list(some.values()))
+                for place in some:
+                    self._being_written.pop(place, None)
         except LlorchError as error:
             self.failures += 1
             _log.warning("records_lag", records=len(self._being_written), error=error.message)
@@ -142,8 +164,10 @@ class Keeper:
     async def finish(self) -> None:
         """At the end: finishes the writes under way, and writes volatile records, as far as the disk allows."""
         await self.write_lagging()
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=_FINISH_WITHIN_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FINISH_WITHIN_S):
+                while self._under_way:  # one that fails may begin another one
+                    await asyncio.wait(self._under_way)
 
     def _supersede(self, place: _Place) -> None:
         """What of it has not been written yet is old by now."""
@@ -157,15 +181,33 @@ class Keeper:
         return task
 
     async def _save_task(self, request: TaskRequest) -> LlorchError | None:
+        in_doubt = None
         try:
+            await self._take_back(request)
+            in_doubt = request
             await self._store.save_task(request, self._now_ms())
         except LlorchError as error:
             if error.reason is not Reason.STORE_FULL:  # that is no fault, but its bound
                 self.failures += 1
+            self._refused[request.task_id] = in_doubt if error.reason is Reason.STORE_FAILED else None
             self._post(events.TaskNotKept(request.task_id, error.message, error.reason))
             return error
         self._post(events.TaskKept(request.task_id))
         return None
+
+    async def _take_back(self, request: TaskRequest) -> None:
+        """Before a request is kept that was refused earlier: of the tasks that it was then none stays in the store."""
+        in_doubt = [earlier for earlier in self._refused.values() if earlier is not None]
+        if len(in_doubt) >= MOST_IN_DOUBT:
+            raise Unavailable(
+                Reason.STORE_FAILED,
+                "the orchestrator could not write to its database for a while, and tries to; nothing was changed; see "
+                "its log, and try again later",
+                retry_after_ms=_RETRY_AFTER_MS,
+            )
+        for earlier in in_doubt if request.request_id else ():
+            if (earlier.app, earlier.request_id) == (request.app, request.request_id):
+                await self._store.forget_task(earlier.task_id)
 
     async def _save_promise(self, task_id: str, promise: Promise | None) -> None:
         """One that can't be kept holds as long as this process does."""
@@ -175,26 +217,18 @@ class Keeper:
             self.failures += 1
             _log.error("promise_not_kept", task_id=task_id, error=error.message)
 
-    def _begin_ending(self, task_id: str, work: Coroutine[Any, Any, None]) -> None:
-        writing = self._ending[task_id] = self._begin(f"keep the end of {task_id}", work)
-
-        def written(_: asyncio.Task[None]) -> None:
-            if self._ending.get(task_id) is writing:
-                del self._ending[task_id]
-
-        writing.add_done_callback(written)
-
-    async def _save_stop(self, task_id: str, ending: Ending) -> None:
-        try:
-            await self._store.save_ending(task_id, ending)
-        except LlorchError as error:
-            self.failures += 1
-            _log.error("end_not_kept", task_id=task_id, error=error.message)
-
     async def _save_ending(self, task_id: str, ending: Ending) -> None:
-        """A terminal that can't be kept is shown all the same: readers must not hang on a full disk."""
-        await self._save_stop(task_id, ending)
-        self._post(events.TerminalPersisted(task_id))
+        if (accepting := self._accepting.get(task_id)) is not None:
+            await asyncio.shield(accepting)
+        if task_id not in self._refused:
+            await self._store.save_ending(task_id, ending)
+            return
+        if self._refused[task_id] is not None:
+            await self._store.forget_task(task_id)
+        self._refused.pop(task_id, None)
+
+    def _note_failure(self) -> None:
+        self.failures += 1
 
     async def _forget_task(self, task_id: str) -> None:
         """A task that can't be deleted now is deleted at the next start, when its time is over."""
@@ -222,6 +256,8 @@ class Keeper:
         except LlorchError as error:
             self.failures += 1
             self._post(events.ChangeNotKept())
+            if error.reason is Reason.STORE_FAILED:  # it may be there all the same, and is not what is in force
+                self._lagging |= {_place_of(change): RecordChange(change.after, change.before) for change in changes}
             if audit is not None:
                 await self._append_audit(replace(audit, outcome=error.reason.value))
             return error

@@ -33,7 +33,7 @@ async def restore_tasks(store: Store, owner: BrainOwner, streams: TaskStreams, c
         age_s = _ago_s(kept.accepted_at_ms, clock)
         if kept.ending is None:
             waiting += 1
-            streams.restore(kept.request, admitted_at, log_epoch, ())
+            streams.restore(kept.request, admitted_at, log_epoch, ()).lose_sight()
             request = replace(kept.request, deterministic=tasks.is_deterministic(kept.request))
             owner.post(events.TaskRestored(request, age_s, promise=kept.promise))
         else:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from llama_orch.v2 import task_event_pb2
+from llorch.errors import Reason, Unavailable
 from orchestratord.convert import task_events
 from orchestratord.convert.task_events import OutputWindow
 from orchestratord.core.facts.task_log import Cursor
@@ -11,6 +12,10 @@ from orchestratord.runtime.task_streams import Note, TaskStream
 
 HEARTBEAT_S = 10.0
 METRICS_S = 1.0
+
+END_KEPT_WITHIN_S = 5.0
+"""A reader waits so long for the store to keep the end of its task. Readers are woken every two seconds."""
+_RETRY_AFTER_MS = 1000
 
 TakeMetrics = Callable[[], task_event_pb2.Metrics]
 
@@ -26,7 +31,7 @@ class TaskReader:
         self._window = OutputWindow(stream.log)
         self._metrics = metrics
         cursor = Cursor.parse(after) if after else None
-        self._seq = stream.log.resume_at(cursor) if cursor is not None else 0
+        self._seq = stream.resume_at(cursor) if cursor is not None else 0
         self._note = 0
         # Of a log that began anew meanwhile, the reader has heard nothing.
         self._is_resumed = cursor is not None and cursor.log_epoch == stream.log.log_epoch
@@ -39,6 +44,9 @@ class TaskReader:
         """Every event to send now; a heartbeat if there is none and was none for a while.
 
         Metrics come with other events, at most once a second, and in place of heartbeats.
+
+        Raises Unavailable / STORE_FAILED, after all that there is, where the store has not kept the end of the task for
+        long: it has ended, but no reader may hear how.
         """
         was_done = self.is_done
         told = False
@@ -53,6 +61,14 @@ class TaskReader:
                 yield self._event(metrics=self._metrics())
             elif is_silent:
                 yield self._event(heartbeat=task_event_pb2.Heartbeat())
+        asked_at = self.stream.end_asked_at
+        if asked_at is not None and not self.stream.has_ended and now - asked_at >= END_KEPT_WITHIN_S:
+            raise Unavailable(
+                Reason.STORE_FAILED,
+                "the task has ended, and the orchestrator could not write that to its database yet; it goes on trying; "
+                "read on after the cursor of the last event",
+                retry_after_ms=_RETRY_AFTER_MS,
+            )
 
     def _fresh(self) -> Iterator[task_event_pb2.TaskEvent]:
         if not self._told_started:
@@ -123,7 +139,7 @@ class TaskReader:
 
     @property
     def _cursor(self) -> Cursor:
-        return Cursor(self.stream.log.log_epoch, self._seq)
+        return self.stream.log.cursor_at(self._seq)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,22 @@
 """The streams of all tasks that are kept: logs that workers write and any number of readers follow."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
+from llorch.errors import Reason, Unavailable
 from orchestratord.convert import task_events
 from orchestratord.convert.task_events import OutputLog
 from orchestratord.convert.task_output import PACKING
 from orchestratord.core import events
 from orchestratord.core.events import Event
 from orchestratord.core.facts.task import TaskRequest, Terminal
-from orchestratord.core.facts.task_log import TaskLog
+from orchestratord.core.facts.task_log import Cursor, TaskLog
+from orchestratord.core.state import RECOVERING_RETRY_MS
 
 MOST_BYTES_OF_ONE = 12 * 1024 * 1024
 """Of one task's output: with a prompt it fits into one message (16 MiB), to a reader that comes late, or to the worker
@@ -49,6 +52,20 @@ class Note:
         return len(self.said) + _NOTE_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What came of an append. `is_first`: of its attempt. `decided`: another attempt might have been faster, and may
+    append no more now. `goes_on`: the log is as long as was watched for.
+    """
+
+    is_first: bool = False
+    decided: bool = False
+    goes_on: bool = False
+
+
+NOTHING_NEW = Appended()
+
+
 @dataclass(slots=True)
 class Meter:
     """How many bytes all tasks take together."""
@@ -78,6 +95,14 @@ class TaskStream:
     """About how many bytes of memory the task takes."""
     revision: int = 0
     """How often it was woken."""
+    _last_writer: str = ""
+    _watched_from: int | None = None
+    _awaits: float | None = None
+    """Entries that were there before the start of the orchestrator, and are to come; infinite as long as that is not
+    known.
+    """
+    end_asked_at: float | None = None
+    """Since when the store is to keep the end, by the owner's clock; the terminal is there once it does."""
     _terminal: bytes | None = None
     _reading: bytes | None = None
     _watching: dict[Callable[[], None], None] = field(default_factory=dict)
@@ -100,16 +125,50 @@ class TaskStream:
         self._reading = None if end is None else end.SerializeToString()
         self.count(len(self._reading or b"") - before)
 
-    def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> bool:
-        """Append an attempt's entries; those of a superseded attempt are dropped. True if something was appended."""
-        before, bytes_before = len(self.log), self.log.size
+    def append(self, attempt_id: str, entries: Iterable[log_entry_pb2.LogEntry]) -> Appended:
+        """Append an attempt's entries; those of a superseded attempt are dropped."""
+        log = self.log
+        before, bytes_before, writers = len(log), log.size, log.writers
         for entry in entries:
-            self.log.append(attempt_id, entry)
-        if len(self.log) == before:
-            return False
-        self.count(self.log.size - bytes_before)
+            log.append(attempt_id, entry)
+        if len(log) == before:
+            return NOTHING_NEW
+        self.count(log.size - bytes_before)
         self.wake()
-        return True
+        is_first, self._last_writer = self._last_writer != attempt_id, attempt_id
+        if self._awaits is not None and len(log) >= self._awaits:
+            self._awaits = None
+        goes_on = self._watched_from is not None and len(log) >= self._watched_from
+        if goes_on:
+            self._watched_from = None
+        return Appended(is_first, len(writers) > 1, goes_on)
+
+    def resume_at(self, cursor: Cursor) -> int:
+        """As `TaskLog.resume_at`; raises Unavailable as long as it is not known what there is to go on from."""
+        is_there = cursor.log_epoch == self.log.log_epoch and cursor.next_seq <= len(self.log)
+        if self._awaits is not None and cursor.next_seq and not is_there:
+            raise Unavailable(
+                Reason.RECOVERING,
+                "after: the orchestrator has just started and looks for the output that this cursor is of; ask again",
+                retry_after_ms=RECOVERING_RETRY_MS,
+            )
+        return self.log.resume_at(cursor)
+
+    def lose_sight(self) -> None:
+        """It is not known whether an attempt of before the start still runs."""
+        self._awaits = math.inf
+
+    def begin_anew(self) -> None:
+        self._awaits = None
+
+    def is_found(self, log_epoch: int, entries: int) -> None:
+        """On a worker, with so many entries that are still to come from there."""
+        self.log.log_epoch, self.log.was_found = log_epoch, True
+        self._awaits = entries or None
+
+    def watch_output(self, entries: int) -> None:
+        """The append that makes the log so many entries longer than it is now says so."""
+        self._watched_from = len(self.log) + entries
 
     def note(self, said: task_event_pb2.Placed | task_event_pb2.Narration) -> None:
         if self.has_ended:
@@ -192,6 +251,7 @@ class TaskStreams:
         stream.log.log_epoch = log_epoch
         stream.log.begin_attempt(_EARLIER_PROCESS)
         stream.append(_EARLIER_PROCESS, entries)
+        stream.log.end_attempt(_EARLIER_PROCESS)
         return stream
 
     def get(self, task_id: str) -> TaskStream:
@@ -199,18 +259,17 @@ class TaskStreams:
         return self._streams[task_id]
 
     def begin_attempt(self, task_id: str, attempt_id: str) -> TaskStream:
+        """It writes beside those of the task that may still write: the first of them to append decides."""
         stream = self._streams[task_id]
-        if stream.log.attempt_id is not None:
-            self._writing.pop(stream.log.attempt_id, None)
         stream.log.begin_attempt(attempt_id)
         self._writing[attempt_id] = stream
         return stream
 
     def end_writing(self, task_id: str) -> OutputLog:
-        """What the present attempt still brings is dropped: the log is what is kept of the task."""
+        """What its attempts still bring is dropped: the log is what is kept of the task."""
         log = self._streams[task_id].log
-        if log.attempt_id is not None:
-            self._writing.pop(log.attempt_id, None)
+        for attempt_id in log.writers:
+            self._writing.pop(attempt_id, None)
         return log
 
     def end(self, task_id: str, terminal: Terminal) -> None:
@@ -222,19 +281,24 @@ class TaskStreams:
 
     def end_attempt(self, attempt_id: str) -> None:
         """What the attempt still brings is dropped, whether or not another one follows."""
-        self._writing.pop(attempt_id, None)
+        if (stream := self._writing.pop(attempt_id, None)) is not None:
+            stream.log.end_attempt(attempt_id)
 
     def writer(self, attempt_id: str) -> TaskStream | None:
         """The stream that this attempt may write to; None for a superseded or forgotten one."""
-        return self._writing.get(attempt_id)
+        stream = self._writing.get(attempt_id)
+        if stream is not None and attempt_id not in stream.log.writers:  # another one was faster
+            del self._writing[attempt_id]
+            return None
+        return stream
 
     def forget(self, task_id: str) -> None:
         stream = self._streams.pop(task_id)
         self._unfinished.pop(task_id, None)
         stream.count(-stream.size)
         stream.meter = Meter()  # a call that still has it changes nothing for the others
-        if stream.log.attempt_id is not None:
-            self._writing.pop(stream.log.attempt_id, None)
+        for attempt_id in stream.log.writers:
+            self._writing.pop(attempt_id, None)
 
     @property
     def total_bytes(self) -> int:
@@ -245,7 +309,8 @@ class TaskStreams:
         before = None
         while self.total_bytes > self._most_bytes and self.total_bytes != before:
             before = self.total_bytes
-            post(events.OutputsTooLarge(max(self._unfinished, key=lambda it: self._unfinished[it].size, default="")))
+            growing = (it for it, stream in self._unfinished.items() if stream.end_asked_at is None)
+            post(events.OutputsTooLarge(max(growing, key=lambda it: self._unfinished[it].size, default="")))
 
     def wake_all(self) -> None:
         """So that readers that were sent nothing for a while send a heartbeat."""

@@ -20,8 +20,10 @@ from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.events import Event
 from orchestratord.core.facts.fleet import Endpoint
+from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.task import TaskError
 from orchestratord.runtime.control import CommandSequence
+from orchestratord.runtime.found_runs import to_found_run, to_task_record
 from orchestratord.runtime.task_streams import MOST_BYTES_OF_ONE, TaskStreams
 
 FRAMES_SILENT_S = 3.0
@@ -98,6 +100,10 @@ class WorkerLink:
         async with self._questions.place():
             return (await call(self._asking.ReadTokens, request, timeout_s=max(0.0, ends_at - now()))).answer
 
+    def adopt_run(self, attempt_id: str) -> None:
+        """Of before the start of the orchestrator: the next connection of the stream reads it from its beginning."""
+        self._attempts.add(attempt_id)
+
     def start_run(self, effect: StartRun) -> None:
         self._attempts.add(effect.attempt_id)
         self._starting.add(effect.attempt_id)
@@ -154,9 +160,13 @@ class WorkerLink:
         stream = self._streams.writer(attempt_id)
         if stream is None:
             return
-        was_empty = not stream.log
-        if stream.append(attempt_id, delta.entries) and was_empty:
+        came = stream.append(attempt_id, delta.entries)
+        if came.decided:
+            self._post(events.AttemptDecided(attempt_id))
+        if came.is_first:
             self._post(events.AttemptFirstToken(attempt_id))
+        if came.goes_on:
+            self._post(events.OutputWentOn(stream.request.task_id))
         if stream.log.size > MOST_BYTES_OF_ONE:
             self._post(events.OutputTooLarge(stream.request.task_id, MOST_BYTES_OF_ONE))
 
@@ -174,12 +184,12 @@ class WorkerLink:
         return {attempt_id: 0 if stream is None else len(stream.log) for attempt_id, stream in logs.items()}
 
     async def _report_runs(self) -> None:
-        found: list[str] = []
+        found: list[FoundRun] = []
         page_token = ""
         while True:
             request = worker_service_pb2.ListRunsRequest(page_size=1000, page_token=page_token)
             answer = await call(self._stub.ListRuns, request, timeout_s=_CALL_S)
-            found.extend(run.attempt_id for run in answer.runs)
+            found.extend(map(to_found_run, answer.runs))
             page_token = answer.next_page_token
             if not page_token:
                 break
@@ -192,6 +202,11 @@ class WorkerLink:
             prefix=task_output.from_bytes(stream.log.packed()) if stream else (),
             promised_fingerprint=effect.promise.fingerprint.digest if effect.promise else "",
         )
+        if stream is not None:
+            request.task_record = to_task_record(effect, stream.admitted_at)
+            request.attempt.task_id, request.attempt.number = effect.request.task_id, effect.number
+            request.attempt.log_epoch = stream.log.log_epoch
+            request.attempt.prefix_entries, request.attempt.prefix_digest = len(stream.log), stream.log.digest
         fill_run_spec(request.spec, effect.request, effect.remaining_s)
         try:
             await self._command(self._stub.StartRun, request)

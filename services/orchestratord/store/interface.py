@@ -62,9 +62,10 @@ class AuditEntry:
 class Store(Protocol):
     """Every call returns only when what it was given is kept, or raises Unavailable / STORE_FAILED.
 
-    A call that failed has kept nothing. Calls come from one event loop, several may be under way at once; they take
-    effect in the order in which they were made. When a later incarnation has begun, an earlier one can't write:
-    FailedPrecondition / STALE_EPOCH.
+    Of a call that failed so it is not known whether it was kept: a disk may fail after it has written. All may be made
+    again, and keep then what they would have kept alone. Calls come from one event loop, several may be under way at
+    once; they take effect in the order in which they were made. When a later incarnation has begun, an earlier one
+    can't write: FailedPrecondition / STALE_EPOCH.
     """
 
     async def begin_incarnation(self) -> Incarnation:
@@ -78,14 +79,18 @@ class Store(Protocol):
         """
         ...
 
-    async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None: ...
+    async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
+        """A new task comes after all that were accepted before it, whatever the time is said to be."""
+        ...
 
     async def save_promise(self, task_id: str, promise: Promise | None) -> None:
         """In place of an earlier one; None takes it back."""
         ...
 
     async def save_ending(self, task_id: str, ending: Ending) -> None:
-        """From then on the request is kept without its payload. In place of an earlier ending."""
+        """From then on the request is kept without its payload. In place of an earlier ending. Of a task that is not
+        there nothing is kept.
+        """
         ...
 
     async def forget_task(self, task_id: str) -> None: ...

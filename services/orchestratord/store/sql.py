@@ -1,11 +1,24 @@
 """The store in an SQL database. It speaks no dialect: SQLite and PostgreSQL take the same statements."""
 
-from collections.abc import Callable, Collection, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, Row, delete, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Executable,
+    RootTransaction,
+    Row,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from llorch.errors import FailedPrecondition, LlorchError, Reason, ResourceExhausted
 from llorch.identifiers import new_id
@@ -26,6 +39,24 @@ _FULL_RETRY_MS = 5000
 AUDIT_KEPT = 20_000
 """Entries, the newest. One has a few hundred bytes, and 4.5 KiB at most."""
 
+# Made once: to build a statement takes as long as to carry it out.
+_INSERT_TASK = insert(schema.tasks)
+_UPDATE_TASK = (
+    update(schema.tasks)
+    .where(schema.tasks.c.task_id == bindparam("its_id"))
+    .values({name: bindparam(name) for name in ("request", "payload", "accepted_at_ms")})
+)
+_UPDATE_RECORD = (
+    update(schema.records)
+    .where((schema.records.c.kind == bindparam("its_kind")) & (schema.records.c.record_key == bindparam("its_key")))
+    .values(body=bindparam("body"))
+)
+_DELETE_RECORD, _DELETE_ENTRY = (
+    delete(table).where((table.c.kind == bindparam("its_kind")) & (table.c.record_key == bindparam("its_key")))
+    for table in (schema.records, schema.journal)
+)
+_EPOCH = select(schema.cluster.c.control_epoch).with_for_update(read=True)
+
 _log = get_logger("orchestratord")
 
 Result = TypeVar("Result")
@@ -33,11 +64,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """What a kind of database knows of its size: how many bytes it holds, how many it may, and how it gives back."""
+    """What a kind of database knows of its size: how many bytes it holds, how many it may, and what is to be done after
+    a group of writes. `close` ends what that has begun, once there are no writes any more.
+    """
 
     used_bytes: Callable[[Connection], int]
     limit_bytes: int
-    give_back: TidyUp
+    tidy_up: TidyUp
+    close: Callable[[], None]
 
 
 class SqlStore:
@@ -45,11 +79,15 @@ class SqlStore:
 
     def __init__(self, engine: Engine, upkeep: Upkeep | None = None) -> None:
         self._upkeep = upkeep
-        self._writer = Writer(engine, None if upkeep is None else upkeep.give_back)
+        self._writer = Writer(engine, None if upkeep is None else upkeep.tidy_up)
         self._payload_bytes: dict[str, int] = {}
         """Of tasks that have not ended: to overwrite a payload takes as long as to write it."""
+        self._fenced: RootTransaction | None = None
+        """The transaction that was found to be this incarnation's; for the writer's thread."""
         self._epochs: frozenset[int] = frozenset()
-        """The store is this incarnation's as long as it has one of these; they are two while the epoch rises."""
+        """The store is this incarnation's as long as it has one of these; they are two while the epoch rises, and after
+        a rise that failed until the next one.
+        """
 
     async def begin_incarnation(self) -> Incarnation:
         incarnation = await self._writer.write(_begin_incarnation)
@@ -63,8 +101,9 @@ class SqlStore:
         self._epochs = before | {risen}
         try:
             incarnation = await self._write(partial(_raise_epoch, risen))
-        except LlorchError:
-            self._epochs = before
+        except LlorchError as error:
+            if error.reason is not Reason.STORE_FAILED:  # else it may stand there all the same
+                self._epochs = before
             raise
         self._epochs = frozenset({risen})
         return incarnation
@@ -79,8 +118,10 @@ class SqlStore:
         size = self._payload_bytes[request.task_id] = len(request.payload)
 
         def save(connection: Connection) -> None:
+            """Update, else insert: it may be there already where an earlier try failed after it was written."""
             self._refuse_if_full(connection, size)
-            connection.execute(insert(schema.tasks).values(row))
+            if connection.execute(_UPDATE_TASK, {**row, "its_id": request.task_id}).rowcount == 0:
+                connection.execute(_INSERT_TASK, row)
 
         try:
             await self._write(save, size)
@@ -114,13 +155,21 @@ class SqlStore:
         return found
 
     async def save_records(self, changes: Sequence[RecordChange], audit: AuditEntry | None = None) -> None:
+        note = None if audit is None else _Note(audit)
+
         def save(connection: Connection) -> None:
             """Records are frozen, so the writer's thread may read them."""
+            appended: dict[Kind, dict[str, str | None]] = {}
             for change in changes:
                 kind, key, body = kind_of(change.record), change.record.record_key, _body(change.after)
-                (_save if kind.keep_last is None else _append)(connection, kind, key, body)
-            if audit is not None:
-                _note(connection, audit)
+                if kind.keep_last is None:
+                    _save(connection, kind, key, body)
+                else:
+                    appended.setdefault(kind, {})[key] = body
+            for kind, bodies in appended.items():
+                _append(connection, kind, bodies)
+            if note is not None:
+                note.write(connection)
 
         await self._write(save)
 
@@ -128,7 +177,7 @@ class SqlStore:
         return await self._write(_read_records)
 
     async def append_audit(self, entry: AuditEntry) -> None:
-        await self._write(partial(_note, entry=entry))
+        await self._write(_Note(entry).write)
 
     async def audit(self, before_seq: int | None, limit: int) -> list[AuditEntry]:
         table = schema.audit
@@ -139,6 +188,8 @@ class SqlStore:
 
     async def close(self) -> None:
         await self._writer.close()
+        if self._upkeep is not None:
+            await asyncio.to_thread(self._upkeep.close)
 
     def _refuse_if_full(self, connection: Connection, more: int) -> None:
         """So that tasks leave room for their ends, and for everything else."""
@@ -156,18 +207,37 @@ class SqlStore:
 
     async def _write(self, operation: Callable[[Connection], Result], size: int = 0) -> Result:
         def fenced(connection: Connection) -> Result:
-            _refuse_if_superseded(connection, self._epochs)
+            """Asked once for all operations of a transaction: no other incarnation can begin before it ends."""
+            transaction = connection.get_transaction()
+            if transaction is None or transaction is not self._fenced:
+                _refuse_if_superseded(connection, self._epochs)
+                self._fenced = transaction
             return operation(connection)
 
         return await self._writer.write(fenced, size)
 
 
-def _note(connection: Connection, entry: AuditEntry) -> None:
-    table = schema.audit
-    row = {column.name: getattr(entry, column.name) for column in table.c if column.name != "seq"}
-    connection.execute(insert(table).values(row))
-    newest = connection.execute(select(func.max(table.c.seq))).scalar_one()
-    connection.execute(delete(table).where(table.c.seq <= newest - AUDIT_KEPT))
+class _Note:
+    """One entry of the audit log. Written again, it stays one."""
+
+    def __init__(self, entry: AuditEntry) -> None:
+        self._row = {column.name: getattr(entry, column.name) for column in schema.audit.c if column.name != "seq"}
+        self._seq: int | None = None
+
+    def write(self, connection: Connection) -> None:
+        if self._is_there(connection):
+            return
+        table = schema.audit
+        connection.execute(insert(table).values(self._row))
+        self._seq = connection.execute(select(func.max(table.c.seq))).scalar_one()
+        connection.execute(delete(table).where(table.c.seq <= self._seq - AUDIT_KEPT))
+
+    def _is_there(self, connection: Connection) -> bool:
+        """Where an earlier try failed after it was written. Else another entry may have its number."""
+        if self._seq is None:
+            return False
+        found = connection.execute(select(schema.audit).where(schema.audit.c.seq == self._seq)).mappings().one_or_none()
+        return found is not None and dict(found) == {**self._row, "seq": self._seq}
 
 
 def _executing(statement: Executable) -> Callable[[Connection], None]:
@@ -196,7 +266,7 @@ def _raise_epoch(epoch: int, connection: Connection) -> Incarnation:
 
 def _refuse_if_superseded(connection: Connection, epochs: Collection[int]) -> None:
     """No other orchestrator can begin before the transaction ends: the row is locked until then."""
-    present = connection.execute(select(schema.cluster.c.control_epoch).with_for_update(read=True)).scalar()
+    present = connection.execute(_EPOCH).scalar()
     if present not in epochs:
         raise FailedPrecondition(
             Reason.STALE_EPOCH,
@@ -232,21 +302,21 @@ def _body(record: Record | None) -> str | None:
 
 def _save(connection: Connection, kind: Kind, key: str, body: str | None) -> None:
     """Update, else insert: there is one writer, so no row appears in between."""
-    table = schema.records
-    is_it = (table.c.kind == kind.name) & (table.c.record_key == key)
+    place = {"its_kind": kind.name, "its_key": key}
     if body is None:
-        connection.execute(delete(table).where(is_it))
-    elif connection.execute(update(table).where(is_it).values(body=body)).rowcount == 0:
-        connection.execute(insert(table).values(kind=kind.name, record_key=key, body=body))
+        connection.execute(_DELETE_RECORD, place)
+    elif connection.execute(_UPDATE_RECORD, {**place, "body": body}).rowcount == 0:
+        connection.execute(insert(schema.records), {"kind": kind.name, "record_key": key, "body": body})
 
 
-def _append(connection: Connection, kind: Kind, key: str, body: str | None) -> None:
-    """The same key may come again and takes the place of the earlier one; the oldest go."""
+def _append(connection: Connection, kind: Kind, bodies: Mapping[str, str | None]) -> None:
+    """By key. The same key may come again and takes the place of the earlier one; the oldest go."""
     table = schema.journal
     of_kind = table.c.kind == kind.name
-    connection.execute(delete(table).where(of_kind & (table.c.record_key == key)))
-    if body is not None:
-        connection.execute(insert(table).values(kind=kind.name, record_key=key, body=body))
+    connection.execute(_DELETE_ENTRY, [{"its_kind": kind.name, "its_key": key} for key in bodies])
+    rows = [{"kind": kind.name, "record_key": key, "body": body} for key, body in bodies.items() if body is not None]
+    if rows:
+        connection.execute(insert(table), rows)
     newest = select(table.c.seq).where(of_kind).order_by(table.c.seq.desc()).offset(kind.keep_last).limit(1)
     last_to_go = connection.execute(newest).scalar()
     if last_to_go is not None:

@@ -1,7 +1,8 @@
 """The store in one file of the data directory. All that is SQLite's own is here."""
 
+import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from llorch.errors import FailedPrecondition, Reason
 from llorch.logs import get_logger
 from orchestratord.store import migrate
+from orchestratord.store.checkpoints import Checkpoints
 from orchestratord.store.sql import SqlStore, Upkeep
 
 _log = get_logger("orchestratord")
@@ -27,6 +29,7 @@ _PRAGMAS = (
     "auto_vacuum = INCREMENTAL",  # the file gives space back, in steps; has to come first
     "journal_mode = WAL",  # a commit is one write to the end of a file
     "synchronous = FULL",  # … and is on the disk when it returns
+    "wal_autocheckpoint = 0",  # a commit waits for the disk once; see store.checkpoints
     "secure_delete = ON",  # what is deleted (prompts, outputs) is overwritten, not only unlinked
     f"journal_size_limit = {_LARGEST_WAL_BYTES}",  # the log is cut to this after one that was longer
     f"busy_timeout = {_BUSY_TIMEOUT_MS}",
@@ -53,6 +56,11 @@ def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB, output_mib: in
     path = folder / FILE
     if not path.exists():
         path.touch(mode=0o600)
+        for made in (
+            folder,
+            folder.parent,
+        ):  # else a power cut may take the file, or the folder, with all that is in it
+            _sync_folder(made)
     engine = _engine(path)
     try:
         migrate.bring_up_to_date(engine, lambda revision: _copy(path, folder / f"{FILE}.before-{revision}"))
@@ -72,7 +80,23 @@ def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB, output_mib: in
     except BaseException:
         engine.dispose()
         raise
-    return SqlStore(engine, Upkeep(_used_bytes, limit_mib * _MIB, _give_back))
+    checkpoints = Checkpoints(path)
+
+    def tidy_up(engine: Engine) -> bool:
+        checkpoints.group_written()
+        return _give_back(engine)
+
+    return SqlStore(engine, Upkeep(_used_bytes, limit_mib * _MIB, tidy_up, checkpoints.close))
+
+
+def _sync_folder(folder: Path) -> None:
+    """What is in it by name is on the disk, where its file system can do that."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _engine(path: Path) -> Engine:

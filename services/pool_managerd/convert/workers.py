@@ -39,6 +39,7 @@ def _worker(status: WorkerStatus, node_id: str) -> worker_pb2.Worker:
         start_time=_timestamp(status.start_time),
         ready_time=_timestamp(status.ready_time),
         load_progress=status.load_progress,
+        does_not_answer=not status.answers,
     )
 
 

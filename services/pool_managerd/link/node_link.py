@@ -48,7 +48,7 @@ _WHEN_ANOTHER_CLUSTER = (
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
     """How this node presents itself. `instance_id` tells a restart of the pool manager from a reconnect, `host_id` the
-    host, whatever its `node_id` is by now; it is asked at every registration.
+    host, whatever its `node_id` is by now; it is asked at every registration. `boot_id` is drawn when the host boots.
     """
 
     node_id: str
@@ -57,6 +57,7 @@ class NodeIdentity:
     advertise_address: str
     labels: Mapping[str, str] = field(default_factory=dict)
     host_id: Callable[[], str] = str
+    boot_id: str = ""
 
 
 class LinkRefused(FailedPrecondition):
@@ -141,6 +142,7 @@ class NodeLink:
             labels=self._identity.labels,
             snapshot=snapshot,
             host_id=self._identity.host_id(),
+            boot_id=self._identity.boot_id,
             cluster_id=self._guard.authority.cluster_id,
             control_epoch=self._guard.authority.control_epoch,
         )

@@ -27,6 +27,11 @@ class StallWatch:
         self._answered_at = 0.0
         self._looked_at: float | None = None
 
+    @property
+    def silent_s(self) -> float:
+        """How long it had not answered at the last look."""
+        return 0.0 if self._looked_at is None else self._looked_at - self._answered_at
+
     def look(self, signs: EngineSigns | None, now_s: float) -> str | None:
         """What is wrong, in words that follow "it was ended:", or None. `signs` None: the worker did not answer."""
         if self._looked_at is None or now_s - self._looked_at > _OWN_STALL_S:

@@ -35,7 +35,7 @@ class WorkerStatus:
     `engine` is the worker's EngineInfo and `stats` its WorkerStats as they came over the wire: they are handed on
     without being parsed. `address` is "host:port" as the orchestrator reaches it, empty until ready. `access_token` is
     for the orchestrator only. `memory_mib` is measured after the load, in the order of the spec's devices. `reading`
-    tells how the model's files were read ahead of the load.
+    tells how the model's files were read ahead of the load. `answers`: it has answered within the last seconds.
     """
 
     spec: WorkerSpec
@@ -51,6 +51,7 @@ class WorkerStatus:
     stats: bytes = b""
     load_progress: float | None = None
     reading: Reading | None = None
+    answers: bool = True
 
     def held_mib(self) -> tuple[int, ...]:
         """What it holds per device: measured once it is loaded, reserved before; nothing once it has ended."""

@@ -26,6 +26,8 @@ _SHUTDOWN_EXIT_S = 2.0  # a worker that answered Shutdown gets this long before 
 _CRASH_MEMORY_S = 0.5  # a crash is reported within 1 s, so its memory is not waited for any longer
 _STOP_MEMORY_S = 10.0
 _SAY_READY_S = 10.0
+SILENT_AFTER_S = 3.0
+"""As long as its frames may be silent to the orchestrator, which then asks whether anything is heard of it at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +141,22 @@ class Worker:
         self.status = replace(self.status, reading=reading)
 
     def said_what_it_does(self, stats: bytes, signs: EngineSigns) -> None:
-        """Calls `status_changed` only where tokens begin or cease to come, so that their rate is told at once."""
-        self.status = replace(self.status, stats=stats)
-        if signs.makes_tokens != self._makes_tokens:
+        """Calls `status_changed` only where tokens begin or cease to come, so that their rate is told at once, or where
+        it had not answered.
+        """
+        did_not_answer = not self.status.answers
+        self.status = replace(self.status, stats=stats, answers=True)
+        if signs.makes_tokens != self._makes_tokens or did_not_answer:
             self._makes_tokens = signs.makes_tokens
             self._host.status_changed()
         self._end_if_stuck(signs)
 
     def said_nothing(self) -> None:
+        """Calls `status_changed` once it has been silent for too long."""
         self._end_if_stuck(None)
+        if self.status.answers and self._stall.silent_s >= SILENT_AFTER_S:
+            self.status = replace(self.status, answers=False)
+            self._host.status_changed()
 
     def said_it_failed(self, reason: Reason, message: str) -> None:
         """The worker reports why it is about to end; its end follows."""
@@ -187,6 +196,9 @@ class Worker:
 
     async def _end_when_due(self, process: RunningProcess, load_s: float) -> None:
         await self._wait_end_is_due(load_s)
+        if not self.status.answers:  # a process that is stopped takes no notice of SIGTERM either
+            process.kill()
+            return
         if await self._ends_by_itself(process):
             return
         process.terminate()

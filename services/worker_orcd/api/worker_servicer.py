@@ -20,7 +20,7 @@ from worker_orcd.control_guard import ControlGuard
 from worker_orcd.convert.engine import refuse_other_promise, to_engine_info
 from worker_orcd.convert.log_entries import to_log_prefix
 from worker_orcd.convert.run_spec import spec_fingerprint, to_run_spec
-from worker_orcd.convert.runs import to_cancel_outcome, to_listed_run
+from worker_orcd.convert.runs import to_cancel_outcome, to_keepsake, to_listed_run
 from worker_orcd.convert.tokens import to_answer, to_question
 from worker_orcd.engine_info import EngineInfo
 from worker_orcd.resident_memory import resident_mib
@@ -30,6 +30,8 @@ from worker_orcd.token_desk import TokenDesk
 MAX_TASK_RECORD_BYTES = 256 * 1024
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
+MOST_PAGE_BYTES = 4 * 1024 * 1024
+"""Of runs with their prompts; one that is larger comes alone."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 ExecuteContext = grpc.aio.ServicerContext[object, worker_service_pb2.ExecuteResponse]
@@ -70,15 +72,16 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         check_id(request.attempt_id, "attempt_id")
         if len(request.task_record) > MAX_TASK_RECORD_BYTES:
             raise invalid_field("task_record", f"has at most {MAX_TASK_RECORD_BYTES} bytes")
-        spec = to_run_spec(request.spec)
+        kept = to_keepsake(request)
+        spec = to_run_spec(request.spec, kept.attempt.task_id if kept.attempt is not None else request.attempt_id)
         if request.spec.HasField("generate") and not request.spec.generate.sampling.HasField("seed"):
             raise invalid_field("spec.generate.sampling.seed", "has to be set")
         refuse_other_promise(request.promised_fingerprint, keeper.engine.info().fingerprint)
         await keeper.start(
             request.attempt_id,
-            spec_fingerprint(request.spec, request.prefix),
+            spec_fingerprint(kept.spec, request.prefix),
             spec,
-            task_record=request.task_record,
+            kept=kept,
             prefix=to_log_prefix(request.prefix),
         )
         return worker_service_pb2.StartRunResponse()
@@ -128,11 +131,16 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         size = request.page_size or DEFAULT_PAGE_SIZE
         runs = sorted(self._ready_keeper().table.shown(), key=lambda run: run.attempt_id)
         first = bisect_right(runs, request.page_token, key=lambda run: run.attempt_id)
-        page = runs[first : first + size]
-        return worker_service_pb2.ListRunsResponse(
-            runs=[to_listed_run(run) for run in page],
-            next_page_token=page[-1].attempt_id if first + size < len(runs) else "",
-        )
+        response, page_bytes = worker_service_pb2.ListRunsResponse(), 0
+        for run in runs[first : first + size]:
+            listed = to_listed_run(run)
+            page_bytes += listed.ByteSize()
+            if response.runs and page_bytes > MOST_PAGE_BYTES:
+                break
+            response.runs.append(listed)
+        if first + len(response.runs) < len(runs):
+            response.next_page_token = response.runs[-1].attempt_id
+        return response
 
     async def Execute(  # type: ignore[override]  # as StreamRuns
         self, request: worker_service_pb2.ExecuteRequest, context: ExecuteContext
@@ -146,7 +154,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         single = SingleRun(attempt_id)
         keeper.watch(single)
         try:
-            await keeper.start(attempt_id, b"", to_run_spec(spec), private=True)
+            await keeper.start(attempt_id, b"", to_run_spec(spec, attempt_id), private=True)
             ended = False
             while not ended:
                 delta = await single.next_delta()

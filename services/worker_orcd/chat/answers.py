@@ -54,7 +54,7 @@ def answers_of(
             tools=tools,
             thinking=thinking,
             must_call=spec.must_call,
-            call_id=_call_ids(spec.seed, choice),
+            call_id=_call_ids(spec.call_key, choice),
         )
         for choice in range(spec.choices)
     )
@@ -85,11 +85,11 @@ def mark_tokens(
     return found
 
 
-def _call_ids(seed: int, choice: int) -> Callable[[int], str]:
-    """An id is a hash of (seed, choice, number of the call): a resumed run gives the ids that it would have given."""
+def _call_ids(key: str, choice: int) -> Callable[[int], str]:
+    """An id is a hash of (key, choice, number of the call): a resumed run gives the ids that it would have given."""
 
     def call_id(number: int) -> str:
-        digest = blake2b(f"{seed}/{choice}/{number}".encode(), digest_size=_CALL_ID_LENGTH).digest()
+        digest = blake2b(f"{key}/{choice}/{number}".encode(), digest_size=_CALL_ID_LENGTH).digest()
         return "".join(_CALL_ID_CHARACTERS[byte % len(_CALL_ID_CHARACTERS)] for byte in digest)
 
     return call_id

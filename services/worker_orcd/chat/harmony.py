@@ -10,8 +10,15 @@ from dataclasses import dataclass
 _BEGINNINGS = ("<|start|>assistant", "<|channel|>", "to=")
 _END = "<|message|>"
 _MOST_CHARACTERS = 256
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
-_RECIPIENT = re.compile(r"(?:^|\s|assistant)to=([^\s<]+)")
+_RECIPIENT = r"\s*(?:to=(?P<{}>[^\s<]+)\s*)?"
+_HEADER = re.compile(
+    r"(?:<\|start\|>assistant)?"
+    + _RECIPIENT.format("before")
+    + r"(?:<\|channel\|>\s*(?P<channel>analysis|commentary|final)(?!\w)"
+    + _RECIPIENT.format("behind")
+    + r")?(?:<\|constrain\|>\s*\w*|json|code)?\s*"
+)
+"""Whatever else stands before a message is text of the model, and not lost."""
 _FUNCTIONS = "functions."
 
 
@@ -50,6 +57,7 @@ def header_at(text: str, is_whole: bool) -> Header | None:
     end = text.find(_END, 0, _MOST_CHARACTERS)
     if end < 0:
         return NO_HEADER if is_whole or len(text) >= _MOST_CHARACTERS else None
-    head = text[:end]
-    channel, recipient = _CHANNEL.search(head), _RECIPIENT.search(head)
-    return Header(channel.group(1) if channel else "", recipient.group(1) if recipient else "", end + len(_END))
+    header = _HEADER.fullmatch(text, 0, end)
+    if header is None:
+        return NO_HEADER
+    return Header(header["channel"] or "", header["before"] or header["behind"] or "", end + len(_END))

@@ -7,7 +7,8 @@ from llorch.rpc.enum_table import EnumTable
 from worker_orcd.engine_info import EngineInfo, Fingerprint, ResumeSupport
 
 PROTOCOL_MIN = 1
-PROTOCOL_MAX = 1
+PROTOCOL_MAX = 2
+"""From 2 on a worker knows which attempt of which task a run is."""
 
 _RESUME_SUPPORTS = EnumTable(ResumeSupport, engine_pb2.ResumeSupport)
 

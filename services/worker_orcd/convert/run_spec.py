@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from google.protobuf.message import Message as ProtoMessage
-
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.options.generation import AnswerOptions
@@ -25,8 +23,8 @@ from worker_orcd.run_spec import (
 )
 
 
-def to_run_spec(proto: run_pb2.RunSpec) -> RunSpec:
-    """What a run is asked to do. Refuses what no engine of this release does at all."""
+def to_run_spec(proto: run_pb2.RunSpec, task_id: str = "") -> RunSpec:
+    """What a run is asked to do, for the task. Refuses what no engine of this release does at all."""
     kind = proto.WhichOneof("work")
     if kind is None:
         raise invalid_field("spec.work", "one of generate, embed and rerank has to be set")
@@ -49,6 +47,7 @@ def to_run_spec(proto: run_pb2.RunSpec) -> RunSpec:
         deterministic=proto.deterministic,
         remaining_ms=proto.remaining_ms if proto.HasField("remaining_ms") else None,
         choices=work.n if work.HasField("n") else 1,
+        call_key=_call_key(proto, task_id),
         demands=(Demand("generate", "generation"), *_demands(proto)),
         **_answer_options(work),
     )
@@ -75,18 +74,28 @@ def _rerank_spec(proto: run_pb2.RunSpec) -> RunSpec:
     )
 
 
-def spec_fingerprint(spec: run_pb2.RunSpec, prefix: Sequence[log_entry_pb2.LogEntry]) -> bytes:
-    """Equal for equal content. The remaining time shrinks while a start is tried again: it does not count."""
+def without_time(spec: run_pb2.RunSpec) -> bytes:
+    """The spec without its remaining time, serialized: equal for equal content."""
     timeless = run_pb2.RunSpec()
     timeless.CopyFrom(spec)
     timeless.ClearField("remaining_ms")
+    return timeless.SerializeToString(deterministic=True)
+
+
+def spec_fingerprint(spec: bytes, prefix: Sequence[log_entry_pb2.LogEntry]) -> bytes:
+    """Equal for equal content. `spec` as `without_time` has it: the time shrinks while a start is tried again."""
     digest = hashlib.sha256()
-    parts: list[ProtoMessage] = [timeless, *prefix]
-    for part in parts:
-        content = part.SerializeToString(deterministic=True)
+    for content in (spec, *(entry.SerializeToString(deterministic=True) for entry in prefix)):
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
     return digest.digest()
+
+
+def _call_key(proto: run_pb2.RunSpec, task_id: str) -> str:
+    """Of a task, so that its attempts give equal ids, and no two tasks of a conversation do. A deterministic one gives
+    equal ids for equal requests, since they are part of the bytes.
+    """
+    return hashlib.sha256(without_time(proto)).hexdigest() if proto.deterministic else task_id
 
 
 def _messages(chat: task_pb2.ChatInput) -> Iterator[Message]:

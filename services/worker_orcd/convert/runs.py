@@ -1,13 +1,18 @@
 """Runs: what they put out, how they ended, and which there are. `fill_delta` is on the hot path."""
 
-from llama_orch.v2 import cancel_pb2, run_pb2, task_event_pb2
+from llama_orch.v2 import cancel_pb2, run_pb2, task_event_pb2, worker_service_pb2
+from llorch.errors import invalid_field
+from llorch.identifiers import check_id
 from llorch.rpc.enum_table import EnumTable
 from llorch.rpc.enum_tables import FINISH_REASONS
+from llorch.rpc.log_digest import digest_after
 from llorch.rpc.reasons import reason_to_proto
 from worker_orcd.convert.engine import to_fingerprint
 from worker_orcd.convert.log_entries import fill_rare_entry
+from worker_orcd.convert.run_spec import without_time
 from worker_orcd.log_entry import ChoiceEnd, Receipt, RunEnd, RunFailure
 from worker_orcd.run_table import CancelOutcome, Run
+from worker_orcd.task_attempt import Keepsake, TaskAttempt
 
 _OUTCOMES = EnumTable(CancelOutcome, cancel_pb2.CancelOutcome)
 
@@ -39,7 +44,36 @@ def to_listed_run(run: Run) -> run_pb2.Run:
         state = run_pb2.RUN_STATE_RUNNING
     else:
         state = run_pb2.RUN_STATE_WAITING
-    return run_pb2.Run(attempt_id=run.attempt_id, state=state, log_entries=len(run.log), task_record=run.task_record)
+    listed = run_pb2.Run(
+        attempt_id=run.attempt_id, state=state, log_entries=len(run.log), task_record=run.kept.task_record
+    )
+    if (attempt := run.kept.attempt) is not None:
+        listed.attempt.task_id, listed.attempt.number = attempt.task_id, attempt.number
+        listed.attempt.log_epoch = attempt.log_epoch
+        listed.attempt.prefix_entries, listed.attempt.prefix_digest = attempt.prefix_entries, attempt.prefix_digest
+    if run.kept.spec:
+        listed.spec.ParseFromString(run.kept.spec)
+    return listed
+
+
+def to_keepsake(request: worker_service_pb2.StartRunRequest) -> Keepsake:
+    """Raises InvalidArgument where the attempt does not begin where its prefix ends."""
+    attempt = _to_attempt(request) if request.HasField("attempt") else None
+    return Keepsake(request.task_record, attempt, without_time(request.spec))
+
+
+def _to_attempt(request: worker_service_pb2.StartRunRequest) -> TaskAttempt:
+    told = request.attempt
+    check_id(told.task_id, "attempt.task_id")
+    if not told.number:
+        raise invalid_field("attempt.number", "counts from 1")
+    if told.prefix_entries != len(request.prefix):
+        raise invalid_field(
+            "attempt.prefix_entries", f"is {told.prefix_entries}, and the prefix has {len(request.prefix)} entries"
+        )
+    if told.prefix_digest != digest_after(request.prefix):
+        raise invalid_field("attempt.prefix_digest", "is not that of the prefix, which is not the one that was meant")
+    return TaskAttempt(told.task_id, told.number, told.log_epoch, told.prefix_entries, told.prefix_digest)
 
 
 def to_cancel_outcome(outcome: CancelOutcome) -> cancel_pb2.CancelOutcome.ValueType:

@@ -288,6 +288,27 @@ async def test_a_worker_whose_engine_is_stuck_is_killed_and_told_of(host: Host, 
     assert host.calls.asked_to_shut_down == []
 
 
+async def test_a_worker_that_does_not_answer_for_seconds_is_told_of_and_ends_at_once_when_it_is_to_stop(
+    host: Host, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pool_managerd.workers.worker.SILENT_AFTER_S", 0.0)
+    supervisor = await host.open("stubborn")
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+    supervisor.note_silence("w-1")
+    (status,) = supervisor.statuses()
+    assert not status.answers
+    supervisor.note_stats("w-1", b"stats", EngineSigns(decoding=0, work_done=7))
+    (status,) = supervisor.statuses()
+    assert status.answers
+    supervisor.note_silence("w-1")
+    await supervisor.stop("w-1")
+    how = exit_of(await host.wait_state("w-1", WorkerState.EXITED))
+    assert how.signal == signal.SIGKILL
+    assert host.calls.asked_to_shut_down == []
+
+
 @pytest.mark.req("POOL-2004")
 async def test_failures_in_a_row_are_told_for_who_decides_on_the_next_start(host: Host, model: str) -> None:
     supervisor = await host.open("crash")

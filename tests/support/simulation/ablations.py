@@ -15,15 +15,23 @@ from llorch.assignment_mode import Mode
 from orchestratord.core import brain, events
 from orchestratord.core.effects import PersistChange
 from orchestratord.core.facts.admission import AdmissionQueue
-from orchestratord.core.facts.fair_queue import FairQueue
+from orchestratord.core.facts.fair_queue import AppTurn, FairQueue
 from orchestratord.core.facts.fleet import Node, Worker
 from orchestratord.core.facts.ledger import Ledger
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.rules import Rule, Rules
 from orchestratord.core.facts.task import Task, TaskState
+from orchestratord.core.facts.task_log import TaskLog
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import model_loading, model_unloading, nodes, task_dispatch, worker_life
-from orchestratord.core.placement import eviction, promises
+from orchestratord.core.lives import (
+    model_loading,
+    model_unloading,
+    nodes,
+    task_dispatch,
+    task_requeue,
+    worker_life,
+)
+from orchestratord.core.placement import eviction, isolation, promises
 from orchestratord.core.state import BrainState
 
 
@@ -101,6 +109,14 @@ def _move_whatever_was(task: Task, state: TaskState) -> None:
     task.state = state
 
 
+def _start_what_is_not_kept(stack: ExitStack) -> None:
+    add = AppTurn.add
+    stack.enter_context(
+        mock.patch.object(AppTurn, "add", lambda turn, task_id, arrival, **_: add(turn, task_id, arrival))
+    )
+    stack.enter_context(mock.patch.object(AppTurn, "kept", _nothing))
+
+
 def _keep_no_promise(stack: ExitStack) -> None:
     for name in ("is_kept_by", "may_be_kept_at"):
         stack.enter_context(mock.patch.object(promises, name, return_value=True))
@@ -130,6 +146,7 @@ ABLATIONS = (
         "has a task that asks for it",
         _replace(AdmissionQueue, "_unkept_by_lane", lambda *_: Counter()),
     ),
+    Ablation("a task starts when it is kept", "which the store has not taken", _start_what_is_not_kept),
     Ablation(
         "a worker gets as many runs as it has slots", "slots", _replace(Worker, "slots_free", property(lambda _: 1))
     ),
@@ -153,5 +170,12 @@ ABLATIONS = (
         "although it was cancelled",
         _replace(task_dispatch, "cancel_again", lambda *_: None),
     ),
+    Ablation(
+        "what was lost goes on elsewhere",
+        "could go on",
+        _replace(task_requeue, "can_go_on_elsewhere", lambda *_: False),
+    ),
+    Ablation("suspects run apart", "beside another suspect", _replace(isolation, "may_join", lambda *_: True)),
+    Ablation("the first to bring output decides", "is spliced", _replace(TaskLog, "end_attempt", _nothing)),
     Ablation("a start that may have arrived holds its memory", "spoken for", _handle(events.WorkerStartFailed, _gone)),
 )

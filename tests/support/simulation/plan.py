@@ -70,7 +70,7 @@ class FaultPlan:
     pool_manager_restarts: float = 0.0
     worker_crashes: float = 0.0
     worker_link_breaks: float = 0.0
-    link_breaks_for_s: tuple[float, ...] = (0.1, 1.0, 4.0)
+    link_breaks_for_s: tuple[float, ...] = (0.1, 1.0, 4.0, 30.0)
     other_program_comes: float = 0.0
     pool_drains: float = 0.0
     operator_acts: float = 0.0
@@ -103,6 +103,8 @@ class Plan:
     batch_share: float = 0.3
     durable_share: float = 0.3
     deterministic_share: float = 0.0
+    poison: float = 0.0
+    """Share of tasks that end every worker that they run on, at one and the same part of their answer."""
     tokens_in: tuple[int, int] = (5, 400)
     tokens_out: tuple[int, int] = (5, 120)
     rules: tuple[RulePlan, ...] = ()
@@ -139,6 +141,9 @@ def _draw_undisturbed(seed: int) -> Plan:
     of_promises = Random(f"promises of {seed}")  # noqa: S311  # a schedule, not a secret
     if of_promises.random() < 0.15:
         return _draw_moving(of_promises, seed)
+    of_losses = Random(f"losses of {seed}")  # noqa: S311  # a schedule, not a secret
+    if of_losses.random() < 0.15:
+        return _draw_losing(of_losses, seed)
     hosts = random.choices([1, 2, 3, 6, 20], [30, 35, 25, 9, 1])[0]
     models = random.choices([2, 4, 8, 30], [20, 45, 30, 5])[0]
     if random.random() < 0.15:
@@ -244,6 +249,30 @@ def _draw_wavering(random: Random, seed: int) -> Plan:
         durable_share=0.2,
         tokens_out=(40, 200),
     )
+
+
+def _draw_losing(random: Random, seed: int) -> Plan:
+    """Some tasks end their workers, which end of nothing else; or links are cut for longer than an attempt has."""
+    hosts = tuple(
+        HostPlan(f"host{number}", (DevicePlan(f"GPU-host{number}-0", "RTX 3090", 24 * GIB, 0, 1.0),), 8000.0)
+        for number in range(random.choice([2, 3]))
+    )
+    plan = Plan(
+        seed=seed,
+        hosts=hosts,
+        models=(ModelPlan("model0", 9000, 9000, random.choice([2, 4, 8]), 1.0, random.choice([40.0, 90.0])),),
+        apps=(AppPlan("app0", 1.0, 1.0),),
+        arrivals_per_s=random.choice([1.0, 3.0]),
+        burst=0,
+        disturbed_s=30.0,
+        deadlines=0.0,
+        durable_share=0.5,
+        tokens_out=(20, 120),
+    )
+    if random.random() < 0.5:
+        return plan.with_(poison=random.choice([0.02, 0.1]))
+    cuts = FaultPlan(worker_link_breaks=0.8, link_breaks_for_s=(3.0, 7.0, 8.0, 30.0), late_s=0.02)
+    return plan.with_(faults=cuts, arrivals_per_s=0.7, tokens_out=(150, 400))
 
 
 def _draw_host(random: Random, number: int) -> HostPlan:

@@ -6,6 +6,7 @@ from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core.events import Event
 from orchestratord.core.facts.task import RunResult, TaskError
+from support.simulation.task_logs import PARTS, Part
 
 PREFILL_TIMES_FASTER = 20
 BATCH_PENALTY = 0.15
@@ -18,7 +19,10 @@ class Run:
     task_id: str
     tokens_in: int
     tokens_out: int
-    said: list[Event] = field(default_factory=list)
+    """Of the whole answer, that of earlier attempts included."""
+    begins_at: int = 0
+    """How many parts of the answer there were when it was started."""
+    said: list[Event | Part] = field(default_factory=list)
     """Its messages in order: sent again to every orchestrator that attaches."""
     outcome: RunResult | TaskError | None = None
     prefill_s: float = 0.0
@@ -67,4 +71,6 @@ class Process:
     def seconds_for(self, run: Run) -> tuple[float, float]:
         """To evaluate its prompt, and to decode its answer, in the batch that it meets when it starts."""
         per_token_s = (1 + BATCH_PENALTY * (self.active - 1)) / self.decode_tokens_per_s
-        return run.tokens_in / PREFILL_TIMES_FASTER * per_token_s, run.tokens_out * per_token_s
+        shown = run.tokens_out * run.begins_at // PARTS
+        prefill_s = (run.tokens_in + shown) / PREFILL_TIMES_FASTER * per_token_s
+        return prefill_s, (run.tokens_out - shown) * per_token_s

@@ -17,8 +17,8 @@ class PromiseRules:
 
     def __init__(self, world: "World") -> None:
         self._world = world
-        self._writer: dict[str, str] = {}
-        """By task: the attempt that may write."""
+        self._writers: dict[str, list[str]] = {}
+        """By task: the attempts that may write, or might."""
         self._process: dict[str, tuple[str, Process]] = {}
         """By attempt that may write: its task, and where it really runs."""
         self._shown_by: dict[str, Process] = {}
@@ -49,14 +49,14 @@ class PromiseRules:
                     f"{task_id} began on '{shown_by.fingerprint}' and goes on with other bytes on "
                     f"'{process.fingerprint}'",
                 )
-        self._process.pop(self._writer.get(task_id, ""), None)
-        self._writer[task_id] = attempt_id
+        self._writers.setdefault(task_id, []).append(attempt_id)
         self._process[attempt_id] = task_id, process
 
     def _ends(self, effect: effects.PersistTerminal | effects.AppendTerminal) -> None:
         terminal = effect.terminal
         shown_by = self._shown_by.pop(effect.task_id, None)
-        self._process.pop(self._writer.pop(effect.task_id, ""), None)
+        for attempt_id in self._writers.pop(effect.task_id, ()):
+            self._process.pop(attempt_id, None)
         if isinstance(terminal, TaskError) and terminal.reason is Reason.DETERMINISM_UNAVAILABLE and shown_by:
             self.given_up += 1
             self._check_that_it_had_to(effect.task_id, shown_by)

@@ -50,6 +50,8 @@ class StoreRules:
                 self._requests[request.task_id] = request
             case effects.PersistChange() if self._world.store.writing is not None:
                 self._fail("a second change is to be written before the store has answered for the first")
+            case effects.StartRun(request=request) if request.task_id in self._requests:
+                self._fail(f"a run is started for {request.task_id}, which the store has not taken")
             case effects.StageModel(_, source):
                 self._check_wanted(self._world.model_of_source(source).name)
             case effects.StartWorker(node_id, spec):

@@ -2,12 +2,16 @@
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from llorch.errors import Reason
+from llorch.finish_reason import FinishReason
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
-from orchestratord.core.facts.task import TaskRequest, TaskState
+from orchestratord.core.facts.attempt import Loss
+from orchestratord.core.facts.task import RunResult, TaskError, TaskRequest, TaskState, Terminal
+from orchestratord.core.lives.attempt_loss import MOST_FRUITLESS
 from orchestratord.core.lives.task_life import STOPS_WITHIN_S
 from support.simulation.process import Process, Run
 from support.simulation.violation import Violation
@@ -20,6 +24,8 @@ QUEUED, RUNNING, ENDING, FINISHED = "queued", "running", "ending", "finished"
 _STATES = {TaskState.QUEUED: QUEUED, TaskState.RUNNING: RUNNING}
 DEADLINE_SLACK_S = 1.1 + STOPS_WITHIN_S
 LOOKS_AT_ALL_EVERY = 100
+MOST_WORKERS_ENDED = 6
+"""Twice among others, twice as the lone suspect among others, once alone; once more under another suspect."""
 
 
 @dataclass(slots=True)
@@ -32,6 +38,15 @@ class Watched:
     shown: bool = False
     stop_kept: bool = False
     attempts: int = 0
+    writer: str = ""
+    """The attempt that the task runs as."""
+    fruitless: int = 0
+    """Attempts in a row that its workers gave up or did not know before they brought output."""
+    crashes: int = 0
+    """Attempts that were lost because a worker ended."""
+    workers_ended: int = 0
+    unread: dict[str, str] = field(default_factory=dict)
+    """Attempts that are out of reach, with their workers: the first of them and the writer to bring output goes on."""
 
     @property
     def model(self) -> str:
@@ -49,6 +64,10 @@ class TaskRules:
         """By worker: attempts that were started there and that the brain was not told are over."""
         self._worker_of: dict[str, str] = {}
         self._task_of: dict[str, Watched] = {}
+        self._suspects: set[str] = set()
+        """Tasks that were aboard when their worker ended, and have not gone on since."""
+        self._ended: set[str] = set()
+        """Workers that a task has ended."""
         self._stopped: set[str] = set()
         self._touched: set[str] = set()
         self._checks = 0
@@ -58,8 +77,24 @@ class TaskRules:
     # What happens.
 
     def heard(self, event: events.Event) -> None:
-        if isinstance(event, events.AttemptEnded | events.AttemptUnknown):
-            self._over(event.attempt_id)
+        match event:
+            case events.AttemptEnded(attempt_id, outcome):
+                if isinstance(outcome, RunResult) and all(
+                    choice.finish_reason is not FinishReason.CANCELLED for choice in outcome.choices
+                ):
+                    self._decides(attempt_id)
+                self._over(attempt_id)
+            case events.AttemptFirstToken(attempt_id):
+                if task := self._task_of.get(attempt_id):
+                    task.fruitless = 0
+            case events.AttemptUnknown(attempt_id):
+                self._over(attempt_id)
+            case events.OutputWentOn(task_id):
+                self._suspects.discard(task_id)
+            case events.AttemptDecided(attempt_id):
+                self._decides(attempt_id)
+            case events.WorkerAttached(worker_id):
+                self._is_back(worker_id)
 
     def wants(self, effect: effects.Effect) -> None:
         if note := _NOTES.get(type(effect)):
@@ -96,7 +131,8 @@ class TaskRules:
             self._fail(f"{len(live)} attempts were started in the {slots} slots of {effect.worker_id}")
         self._worker_of[effect.attempt_id] = effect.worker_id
         self._task_of[effect.attempt_id] = task
-        task.state = RUNNING
+        self._check_suspects(effect)
+        task.state, task.writer = RUNNING, effect.attempt_id
         task.attempts += 1
         self._attempts += 1
         del self.queued[effect.request.task_id]
@@ -105,15 +141,61 @@ class TaskRules:
     def cancelled(self, effect: effects.CancelRun) -> None:
         """The attempt of a task that has not ended: it waits again, for another one. Or it is ended early."""
         task = self._task_of.pop(effect.attempt_id, None)
-        if task is not None and task.state is RUNNING and effect.keeps_output:
+        if task is not None:
+            task.unread.pop(effect.attempt_id, None)
+        if task is None or task.writer != effect.attempt_id:
+            return
+        if task.state is RUNNING and effect.keeps_output:
             if task.request.durable and not task.stop_kept:
                 self._fail(f"{task.request.task_id} was ended early, and would run again after a restart")
             task.state = ENDING
             self._touched.add(task.request.task_id)
-        elif task is not None and task.state is RUNNING:
-            task.state = QUEUED
-            self.queued[task.request.task_id] = task
-            self._touched.add(task.request.task_id)
+        elif task.state is RUNNING:
+            self._waits_again(task)
+
+    def lost(self, effect: effects.AttemptLost) -> None:
+        """The attempt that the task ran as, for good or until its worker is back."""
+        task = self._known(effect.task_id)
+        task.fruitless += effect.loss is Loss.UNKNOWN
+        task.crashes += effect.loss in (Loss.EXIT, Loss.POISON)
+        if effect.loss is Loss.LEASE:
+            task.unread[task.writer] = self._worker_of[task.writer]
+        self._waits_again(task)
+
+    def _waits_again(self, task: Watched) -> None:
+        task.state, task.writer = QUEUED, ""
+        self.queued[task.request.task_id] = task
+        self._touched.add(task.request.task_id)
+
+    def _decides(self, attempt_id: str) -> None:
+        task = self._task_of.get(attempt_id)
+        if task is None or task.state is FINISHED:
+            return
+        if attempt_id in task.unread:
+            self._goes_on(task, attempt_id)
+        if task.writer == attempt_id:
+            task.unread.clear()
+
+    def _is_back(self, worker_id: str) -> None:
+        for task in list(self.queued.values()):
+            for attempt_id, at in sorted(task.unread.items()):
+                if at == worker_id and attempt_id in self._worker_of and task.state is QUEUED:
+                    self._goes_on(task, attempt_id)
+
+    def _goes_on(self, task: Watched, attempt_id: str) -> None:
+        del task.unread[attempt_id]
+        task.state, task.writer = RUNNING, attempt_id
+        self.queued.pop(task.request.task_id, None)
+        self._touched.add(task.request.task_id)
+
+    def ended_its_worker(self, process: Process, task_id: str) -> None:
+        """A task that ends every worker may end two by itself, and a few more while others were aboard."""
+        self._ended.add(process.worker_id)
+        task = self.tasks.get(task_id)
+        if task is not None:
+            task.workers_ended += 1
+            if task.workers_ended > MOST_WORKERS_ENDED:
+                self._fail(f"{task_id} has ended {task.workers_ended} workers, and is tried still")
 
     def stop_kept(self, effect: effects.PersistStop) -> None:
         self._known(effect.task_id).stop_kept = True
@@ -127,9 +209,20 @@ class TaskRules:
             if is_shown_now and task.request.durable:
                 self._fail(f"the terminal of {effect.task_id} is shown before it was kept")
             self.open -= 1
+            self._check_reason(task, effect.terminal)
         task.state, task.shown = FINISHED, is_shown_now
         self.queued.pop(effect.task_id, None)
+        self._suspects.discard(effect.task_id)
         self._touched.add(effect.task_id)
+
+    def _check_reason(self, task: Watched, terminal: Terminal) -> None:
+        """No task is given up that could go on, or for what another one did."""
+        reason = terminal.reason if isinstance(terminal, TaskError) else None
+        if reason is Reason.WORKER_LOST and task.fruitless < MOST_FRUITLESS:
+            self._fail(f"{task.request.task_id} is given up, and could go on: {terminal}")
+        is_alone_to_blame = not self._world.plan.faults.worker_crashes
+        if reason is Reason.QUARANTINED and is_alone_to_blame and not task.workers_ended:
+            self._fail(f"{task.request.task_id} is blamed for what another task did: {terminal}")
 
     def tokens_used(self, _: effects.TokensUsed) -> None:
         self._attempts_counted += 1
@@ -140,9 +233,13 @@ class TaskRules:
         del self.tasks[effect.task_id]
 
     def detached(self, effect: effects.DetachWorker) -> None:
+        aboard = [task for task in map(self._task_of.get, self.live_on(effect.worker_id)) if task]
+        if effect.worker_id in self._ended and not any(task.crashes for task in aboard):
+            self._suspects |= {task.request.task_id for task in aboard}
         for attempt_id in self._live.pop(effect.worker_id, ()):
             del self._worker_of[attempt_id]
-            self._task_of.pop(attempt_id, None)
+            if (task := self._task_of.pop(attempt_id, None)) is not None:
+                task.unread.pop(attempt_id, None)
 
     def released(self, effect: effects.ReleaseRuns) -> None:
         """The brain counts them as over, also those that it lost sight of."""
@@ -217,8 +314,16 @@ class TaskRules:
         elif link.process.state is WorkerState.STARTING:
             self._fail(f"a run is sent to {worker_id}, which is not loaded yet")
 
+    def _check_suspects(self, effect: effects.StartRun) -> None:
+        if effect.request.task_id not in self._suspects:
+            return
+        beside = {task.request.task_id for task in map(self._task_of.get, self.live_on(effect.worker_id)) if task}
+        if others := beside & self._suspects - {effect.request.task_id}:
+            self._fail(f"{effect.request.task_id} runs beside another suspect: {others}")
+
     def _over(self, attempt_id: str) -> None:
-        self._task_of.pop(attempt_id, None)
+        if (task := self._task_of.pop(attempt_id, None)) is not None:
+            task.unread.pop(attempt_id, None)
         if worker_id := self._worker_of.pop(attempt_id, None):
             self._live[worker_id].discard(attempt_id)
 
@@ -236,6 +341,7 @@ _NOTES: dict[type, Callable[[TaskRules, Any], None]] = {
     effects.OpenLog: TaskRules.opened,
     effects.StartRun: TaskRules.started,
     effects.CancelRun: TaskRules.cancelled,
+    effects.AttemptLost: TaskRules.lost,
     effects.PersistStop: TaskRules.stop_kept,
     effects.PersistTerminal: TaskRules.ended,
     effects.AppendTerminal: TaskRules.ended,

@@ -1,10 +1,11 @@
 """Clients: they submit, read, cancel and leave."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestratord.core import events
 from orchestratord.core.facts.task import TaskRequest
+from support.simulation.task_logs import PARTS
 
 if TYPE_CHECKING:
     from support.simulation.world import World
@@ -18,6 +19,8 @@ class Work:
 
     tokens_in: int
     tokens_out: int
+    fatal_part: int | None = None
+    """Of the answer: at its making the worker ends."""
 
 
 class Traffic:
@@ -55,11 +58,15 @@ class Traffic:
         work = Work(random.randint(*plan.tokens_in), random.randint(*plan.tokens_out))
         drawn["prompt_tokens"] = round(work.tokens_in * random.uniform(0.8, 1.3))
         request = TaskRequest(**(drawn | fields))  # type: ignore[arg-type]  # tests name fields
-        self.work[request.task_id] = work
+        self.work[request.task_id] = self._perhaps_poisoned(work)
         if self.world.tell(events.TaskSubmitted(request)) and not request.durable:
             self.world.tell(events.ReaderAttached(request.task_id))
             self._perhaps_stop(request)
         return request.task_id
+
+    def _perhaps_poisoned(self, work: Work) -> Work:
+        is_poisoned = self.world.happens(self.world.plan.poison)
+        return replace(work, fatal_part=self.world.random.randrange(PARTS)) if is_poisoned else work
 
     def _perhaps_stop(self, request: TaskRequest) -> None:
         """Some cancel, some just go away."""

@@ -1,5 +1,6 @@
 """The link from the orchestrator to one worker, and what runs there."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llorch.errors import Reason
@@ -7,9 +8,11 @@ from llorch.finish_reason import FinishReason
 from llorch.worker_state import WorkerState
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
+from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError
 from support.simulation.process import Process, Run
 from support.simulation.schedule import Action, Line
+from support.simulation.task_logs import PARTS, Part, tokens_in_part
 from support.simulation.violation import Violation
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 ATTACH_AGAIN_AFTER_S = 0.7
 CANCEL_IS_HEARD_WITHIN_S = 0.5
+DETACH_GRACE_S = 20.0
 
 
 class WorkerLink:
@@ -30,6 +34,9 @@ class WorkerLink:
         self.cannot_be_reached_until = 0.0
         self._attached_at = 0.0
         self._cancelled: dict[str, float] = {}
+        self._attempts: set[str] = set()
+        """Those that the orchestrator holds to be there."""
+        self._starting: set[str] = set()
 
     # What the brain wants.
 
@@ -44,7 +51,10 @@ class WorkerLink:
     def start_run(self, effect: StartRun) -> None:
         request = effect.request
         tokens_in, tokens_out = self.world.tokens_of(request.task_id)
-        run = Run(effect.attempt_id, request.task_id, tokens_in, tokens_out)
+        begins_at = self.world.logs.parts_of(request.task_id)
+        run = Run(effect.attempt_id, request.task_id, tokens_in, tokens_out, begins_at)
+        self._attempts.add(effect.attempt_id)
+        self._starting.add(effect.attempt_id)
         self.world.schedule.after(self.world.delay_s(), lambda: self._start_arrives(run))
 
     def cancel_run(self, attempt_id: str) -> None:
@@ -60,6 +70,8 @@ class WorkerLink:
         self._call(arrive)
 
     def release_runs(self, attempt_ids: tuple[str, ...]) -> None:
+        self._attempts.difference_update(attempt_ids)
+
         def arrive() -> None:
             for attempt_id in attempt_ids:
                 self.process.tombstones.add(attempt_id)
@@ -91,6 +103,15 @@ class WorkerLink:
         if self.line is not None:
             self.line.cut()
             self.line = None
+            cut_at = self.world.schedule.now
+            self.world.schedule.after(DETACH_GRACE_S, lambda: self._give_up(cut_at))
+
+    def _give_up(self, cut_at: float) -> None:
+        """The worker had no reader for so long: what runs there is cancelled."""
+        if self.line is None and self._attached_at <= cut_at and self.process.is_alive:
+            for run in self.process.runs.values():
+                if run.is_active:
+                    self._end(run, FinishReason.CANCELLED)
 
     def _is_silent(self) -> None:
         if self.is_wanted:
@@ -105,20 +126,34 @@ class WorkerLink:
             return
         self.line = Line(self.world.schedule, self.world.delay_s)
         self._attached_at = self.world.schedule.now
-        self._send(events.RunsFound(self.process.worker_id, tuple(self.process.runs)))
+        self._send(events.RunsFound(self.process.worker_id, tuple(map(FoundRun, self.process.runs))))
         self._send(events.WorkerAttached(self.process.worker_id))
+        for attempt_id in sorted(self._attempts - self._starting - self.process.runs.keys()):
+            self._send(events.AttemptUnknown(attempt_id))
         for run in self.process.runs.values():
             for said in run.said:
-                self._send(said)
+                self._send_of(run, said)
 
     def _send(self, event: events.Event) -> None:
         if self.line is not None:
             self.line.send(lambda: self.world.tell_perhaps_twice(event))
 
+    def _send_of(self, run: Run, said: events.Event | Part) -> None:
+        """Output goes into the log, and the brain hears what came of that."""
+        if not isinstance(said, Part):
+            self._send(said)
+        elif self.line is not None:
+            self.line.send(lambda: self._take_in(run, said))
+
+    def _take_in(self, run: Run, part: Part) -> None:
+        for event in self.world.logs.append(run.task_id, run.attempt_id, part):
+            self.world.tell(event)
+
     # Runs.
 
     def _start_arrives(self, run: Run) -> None:
         process = self.process
+        self._starting.discard(run.attempt_id)
         if not self._reachable:
             # Whether it arrived is not known to the caller: it cancels, so that it can't start later.
             process.tombstones.add(run.attempt_id)
@@ -131,19 +166,27 @@ class WorkerLink:
             self.world.invariants.run_began(process, run)
             self._say(run, events.AttemptStarted(run.attempt_id, run.tokens_in))
             run.prefill_s, run.decode_s = process.seconds_for(run)
-            self.world.schedule.after(run.prefill_s, lambda: self._first_token(run))
+            for seq in range(run.begins_at, PARTS):
+                share = (seq - run.begins_at + 1) / (PARTS - run.begins_at + 1)
+                self.world.schedule.after(run.prefill_s + run.decode_s * share, partial(self._makes, run, seq))
             self.world.schedule.after(run.prefill_s + run.decode_s, lambda: self._end(run, FinishReason.EOS))
 
-    def _first_token(self, run: Run) -> None:
-        if run.is_active and self.process.is_alive:
-            self._say(run, events.AttemptFirstToken(run.attempt_id))
+    def _makes(self, run: Run, seq: int) -> None:
+        if not run.is_active or not self.process.is_alive:
+            return
+        if seq == self.world.traffic.work[run.task_id].fatal_part:
+            self.world.invariants.tasks.ended_its_worker(self.process, run.task_id)
+            self.world.managers[self.process.node_id].exits(self.process, "killed by signal 6 (SIGABRT)")
+        else:
+            self._say(run, Part(seq, tokens_in_part(seq, run.tokens_out)))
 
     def _end(self, run: Run, reason: FinishReason) -> None:
         if not run.is_active or not self.process.is_alive:
             return
         if reason is FinishReason.EOS:
             self._check_not_cancelled(run)
-        tokens_out = run.tokens_out if reason is FinishReason.EOS else 0
+        shown = run.tokens_out * run.begins_at // PARTS
+        tokens_out = run.tokens_out - shown if reason is FinishReason.EOS else 0
         run.outcome = RunResult(
             (ChoiceEnd(0, reason, tokens_out),),
             run.tokens_in,
@@ -162,9 +205,9 @@ class WorkerLink:
         if self.world.schedule.now > heard_by + 2 * self.world.plan.faults.late_s:
             raise Violation(self.world, f"{run.attempt_id} ran to its end although it was cancelled")
 
-    def _say(self, run: Run, event: events.Event) -> None:
-        run.said.append(event)
-        self._send(event)
+    def _say(self, run: Run, said: events.Event | Part) -> None:
+        run.said.append(said)
+        self._send_of(run, said)
 
     def _tell(self, event: events.Event) -> None:
         self.world.tell_perhaps_twice(event)

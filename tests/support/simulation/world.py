@@ -24,8 +24,9 @@ from support.simulation.process import Process
 from support.simulation.schedule import Schedule
 from support.simulation.specs import model_spec
 from support.simulation.store import Store
+from support.simulation.task_logs import TaskLogs
 from support.simulation.traffic import Traffic
-from support.simulation.worker_link import WorkerLink
+from support.simulation.worker_link import DETACH_GRACE_S, WorkerLink
 
 TICK_S = 0.5
 NOBODY_ENDS_FOR_S = 90.0
@@ -44,6 +45,7 @@ class World:
         self.managers = {host.node_id: PoolManager(self, Host(host)) for host in plan.hosts}
         self.links: dict[str, WorkerLink] = {}
         self.store = Store(self)
+        self.logs = TaskLogs(self)
         self.invariants = Invariants(self)
         self.traffic = Traffic(self)
         self.operator = Operator(self)
@@ -103,7 +105,8 @@ class World:
                 break
 
     def count_lost_output(self, effect: effects.CountLostOutput) -> None:
-        self.schedule.after(0, lambda: self.tell(events.LostOutputCounted(effect.attempt_id, 1)))
+        tokens = self.logs.count_lost(effect)
+        self.schedule.after(0, lambda: self.tell(events.LostOutputCounted(effect.attempt_id, tokens)))
 
     def _tick(self) -> None:
         self.tell(events.Tick())
@@ -168,6 +171,15 @@ class World:
             link = self.links[process.worker_id] = WorkerLink(self, process)
         return link
 
+    def start_run(self, effect: effects.StartRun) -> None:
+        self.logs.begin(effect)
+        self.links[effect.worker_id].start_run(effect)
+
+    def cancel_run(self, effect: effects.CancelRun) -> None:
+        if not effect.keeps_output:
+            self.logs.end_attempt(effect.attempt_id)
+        self.links[effect.worker_id].cancel_run(effect.attempt_id)
+
     def attach(self, worker_id: str) -> None:
         for manager in self.managers.values():
             if process := manager.host.processes.get(worker_id):
@@ -189,6 +201,7 @@ def _config(plan: Plan) -> BrainConfig:
         task_retention_s=20.0,
         no_device_grace_s=10.0,
         recovery_window_s=15.0,
+        detach_grace_s=DETACH_GRACE_S,
         max_starvation_s=plan.max_starvation_s,
         min_residency_s=plan.min_residency_s,
     )
@@ -209,16 +222,14 @@ def _assignment(rule: RulePlan) -> Assignment:
 
 ONLY_TOLD: frozenset[type] = frozenset(
     {
-        effects.OpenLog,
         effects.StartPredicted,
         effects.AnnouncePlacement,
         effects.Narrate,
         effects.WarnOfNode,
         effects.LeaveNode,
-        effects.AppendTerminal,
-        effects.ForgetTask,
         effects.PersistPromise,
         effects.PersistStop,
+        effects.AttemptLost,
         effects.TokensUsed,
         effects.PredictionJudged,
         effects.OnTimeJudged,
@@ -233,8 +244,12 @@ _PERFORM: dict[type, Callable[[World, Any], None]] = {
     effects.StopWorker: lambda world, effect: world.managers[effect.node_id].stop(effect),
     effects.AttachWorker: lambda world, effect: world.attach(effect.worker_id),
     effects.DetachWorker: lambda world, effect: world.detach(effect.worker_id),
-    effects.StartRun: lambda world, effect: world.links[effect.worker_id].start_run(effect),
-    effects.CancelRun: lambda world, effect: world.links[effect.worker_id].cancel_run(effect.attempt_id),
+    effects.OpenLog: lambda world, effect: world.logs.open(effect.request.task_id),
+    effects.AppendTerminal: lambda world, effect: world.logs.ended(effect),
+    effects.ForgetTask: lambda world, effect: world.logs.forget(effect.task_id),
+    effects.WatchOutput: lambda world, effect: world.logs.watch(effect),
+    effects.StartRun: World.start_run,
+    effects.CancelRun: World.cancel_run,
     effects.CountLostOutput: lambda world, effect: world.count_lost_output(effect),
     effects.ReleaseRuns: lambda world, effect: world.links[effect.worker_id].release_runs(effect.attempt_ids),
     effects.PersistTask: lambda world, effect: world.store.save_task(effect),

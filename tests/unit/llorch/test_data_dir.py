@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from llorch.errors import FailedPrecondition, InvalidArgument
 def test_a_second_daemon_is_told_whose_folder_it_is(tmp_path: Path) -> None:
     with (
         held_data_dir(tmp_path / "data", "orchestrator") as folder,
-        pytest.raises(FailedPrecondition, match=r"another orchestrator .*/data; .*--data-dir"),
+        pytest.raises(
+            FailedPrecondition, match=rf"another orchestrator \(process {os.getpid()}\) .*/data; .*--data-dir"
+        ),
         held_data_dir(folder, "orchestrator"),
     ):
         pass

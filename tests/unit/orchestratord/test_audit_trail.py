@@ -38,7 +38,7 @@ NEWS = {
     events.NodeRegistered, events.NodeReported, events.NodeTroubled, events.ModelStaged, events.StagedModelDeleted,
     events.ModelComing, events.StagingFailed, events.WorkerStartAccepted, events.WorkerStartFailed,
     events.WorkerAttached, events.WorkerSilent, events.RunsFound, events.AttemptStarted, events.AttemptFirstToken,
-    events.AttemptEnded, events.AttemptUnknown, events.LostOutputCounted,
+    events.AttemptDecided, events.OutputWentOn, events.AttemptEnded, events.AttemptUnknown, events.LostOutputCounted,
     events.TaskKept, events.TaskNotKept, events.TerminalPersisted,
     events.TaskRestored, events.RecordsFound, events.RecoveryBegan, events.ChangeKept, events.ChangeNotKept,
     events.OutputTooLarge, events.OutputsTooLarge, events.StopsCutShort, events.Tick,

@@ -82,8 +82,9 @@ def test_tasks_for_models_of_one_nodes_folder_run_whichever_node_comes_first(fir
         driver.add_node("attic")
         driver.let_pass(60)
         assert driver.task("task-1").state is TaskState.QUEUED
-    driver.advance(1)
-    (said,) = [one.text for one in driver.all_of(effects.Narrate)]
+    driver.let_pass(11)
+    (looking, said) = [one.text for one in driver.all_of(effects.Narrate)]
+    assert "was started again" in looking
     assert said.startswith(
         "waiting for node 'garage', which is expected back: it has not registered since the orchestrator started"
     )
@@ -113,7 +114,7 @@ def test_a_node_that_does_not_come_back_is_lost_and_its_tasks_hear_which() -> No
     driver.add_node("attic")
     driver.let_pass(41)
     assert driver.state.fleet.node("garage").state is NodeState.LOST
-    driver.let_pass(1)
+    driver.let_pass(10)  # for so long it might have run
     terminal = driver.task("task-1").terminal
     assert isinstance(terminal, TaskError)
     assert (terminal.reason, terminal.retryable) == (Reason.NO_DEVICE, True)
@@ -156,7 +157,7 @@ def test_what_a_node_has_loaded_is_not_loaded_elsewhere_before_it_registers() ->
     driver.add_node("attic", staged={"file:/c.gguf": 4096})
     driver.advance(1)
     driver.add_node("garage", staged={"file:/c.gguf": 4096}, workers=(worker(spec),))
-    driver.handle(events.WorkerAttached(spec.worker_id))
+    driver.attach(spec.worker_id)
     assert driver.task("task-1").state is TaskState.RUNNING
     driver.let_pass(10)
     assert not driver.all_of(effects.StageModel)
@@ -167,7 +168,7 @@ def test_a_node_that_does_not_register_soon_keeps_no_task_from_running_elsewhere
     before, _ = loaded_on_garage()
     driver = started_again(before, durable("task-1", "coder"))
     driver.add_node("attic", staged={"file:/c.gguf": 4096})
-    driver.let_pass(4)
+    driver.let_pass(9)
     assert not driver.all_of(effects.StageModel)
     driver.let_pass(2)
     assert driver.only(effects.StageModel).node_id == "attic"
@@ -365,7 +366,7 @@ def test_a_worker_whose_host_has_another_address_is_reached_there() -> None:
     driver.report(snapshot=Snapshot(full=False, workers=(worker(spec, address="10.0.0.9:9300"),)))
     assert driver.only(effects.DetachWorker).worker_id == spec.worker_id
     assert driver.only(effects.AttachWorker).endpoint.address == "10.0.0.9:9300"
-    driver.handle(events.WorkerAttached(spec.worker_id))
+    driver.attach(spec.worker_id)
     assert driver.task(task_id).state is TaskState.RUNNING
 
 

@@ -301,15 +301,14 @@ def test_a_task_that_runs_at_once_has_no_task_before_it_however_many_wait_for_ot
     assert driver.only(effects.OpenLog).queue_position == 0
 
 
-def test_a_task_that_the_store_could_not_take_fails_and_frees_its_slot() -> None:
-    driver = BrainDriver()
-    driver.add_model()
-    driver.add_node()
+def test_a_task_that_the_store_could_not_take_fails_and_has_had_no_slot() -> None:
+    driver = ready_brain()
+    driver.store_answers = False
     task_id = driver.submit(durable=True)
-    driver.load()
     driver.handle(events.TaskNotKept(task_id, "the disk is full"))
     assert driver.task(task_id).state is TaskState.FAILED
-    assert driver.only(effects.CancelRun)
+    assert not driver.all_of(effects.StartRun)
+    assert driver.only(effects.PersistTerminal).task_id == task_id
     driver.handle(events.TaskNotKept(task_id, "the disk is full"))
     driver.handle(events.TaskNotKept("task-forgotten", "the disk is full"))
 
@@ -332,7 +331,8 @@ def test_however_a_task_ends_its_work_goes(how: str) -> None:
     driver = ready_brain()
     task_id = driver.submit(payload=b"a long prompt")
     if how == "failed":
-        driver.handle(events.AttemptUnknown(driver.only(effects.StartRun).attempt_id))
+        failed = TaskError(Reason.ENGINE_FAILED, "the engine failed")
+        driver.handle(events.AttemptEnded(driver.only(effects.StartRun).attempt_id, failed))
     elif how == "cancelled":
         driver.handle(events.TaskCancelled(task_id))
     else:
@@ -345,8 +345,7 @@ def test_however_a_task_ends_its_work_goes(how: str) -> None:
 def test_a_task_that_goes_on_elsewhere_has_its_work_still() -> None:
     driver = ready_brain()
     task_id = driver.submit(payload=b"a long prompt")
-    attempt = driver.state.attempts[driver.only(effects.StartRun).attempt_id]
-    task_requeue.requeue(driver.state, attempt, "because")
+    task_requeue.move(driver.state, driver.task(task_id), "because")
     assert driver.task(task_id).request.payload == b"a long prompt"
 
 

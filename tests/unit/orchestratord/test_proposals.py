@@ -237,10 +237,42 @@ def test_a_durable_task_beside_one_that_waits_holds_up_no_load() -> None:
     assert driver.all_of(effects.StopWorker)
 
 
-def test_a_durable_task_takes_a_free_slot_at_once() -> None:
+def test_a_durable_task_takes_a_free_slot_as_soon_as_it_is_kept() -> None:
     driver = brain()
-    driver.submit(durable=True)
-    assert driver.only(effects.StartRun)
+    task_id = driver.submit(durable=True)
+    driver.let_pass(5)
+    assert driver.all_of(effects.StartRun) == []
+    assert driver.only(effects.OpenLog).predicted_start_ms in (0, 1), "a slot is free"
+    driver.handle(events.TaskKept(task_id))
+    assert driver.only(effects.StartRun).request.task_id == task_id
+    assert not driver.all_of(effects.PredictionJudged), "it has waited for the disk, and for no slot"
+
+
+def test_others_pass_a_durable_task_that_is_not_kept_yet_and_it_keeps_its_place() -> None:
+    driver = brain()
+    running = driver.submit()  # it takes the only slot
+    first, second = driver.submit(durable=True), driver.submit(durable=True)
+    third, fourth = driver.submit(), driver.submit()
+    order = [running]
+    driver.handle(events.TaskKept(second))
+    for answer in (None, None, first, None, None):
+        if answer is not None:
+            driver.handle(events.TaskKept(answer))
+        started = driver.last(effects.StartRun)
+        driver.finish_attempt(started.attempt_id)
+        order.append(driver.last(effects.StartRun).request.task_id)
+    assert list(dict.fromkeys(order)) == [running, second, third, first, fourth]
+
+
+def test_a_task_that_is_not_kept_leaves_its_request_id_to_the_next_one() -> None:
+    driver = brain()
+    refused = driver.submit(durable=True, request_id="r1")
+    driver.handle(events.TaskNotKept(refused, "the disk is full"))
+    again = driver.submit(durable=True, request_id="r1")
+    assert driver.state.by_request_id["", "r1"] == again
+    driver.handle(events.TerminalPersisted(refused))
+    assert refused not in driver.state.tasks, "it takes the room of none that was accepted"
+    assert driver.state.by_request_id["", "r1"] == again, "it goes with the task that has it"
 
 
 def test_another_task_is_dropped_for_a_durable_one_only_when_that_is_kept() -> None:

@@ -1,4 +1,5 @@
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -26,7 +27,9 @@ def unpack(packed: bytes) -> list[Entry]:
     return [Entry(**json.loads(line)) for line in packed.splitlines()]
 
 
-PACKING: Packing[Entry] = Packing(pack, unpack, lambda entry: len(pack([entry])))
+PACKING: Packing[Entry] = Packing(
+    pack, unpack, lambda entry: len(pack([entry])), lambda entry, before: zlib.crc32(pack([entry]), before)
+)
 
 
 def log_with(*entries: Entry) -> TaskLog[Entry]:
@@ -40,6 +43,7 @@ def log_with(*entries: Entry) -> TaskLog[Entry]:
 @pytest.mark.req("ORCH-1005")
 def test_only_the_current_attempt_may_append() -> None:
     log = log_with(Entry(0))
+    log.end_attempt("a1")
     log.begin_attempt("a2")
     assert not log.append("a1", Entry(1))
     assert log.append("a2", Entry(1))
@@ -127,7 +131,7 @@ def test_packed_or_not_the_entries_are_there_in_any_order_of_reading(
         asked = [seq for seq in read if seq < len(entries)]
         assert [window[seq] for seq in asked] == [entries[seq] for seq in asked]
         assert log.packed() == pack(entries)
-        assert log.size == len(pack(entries)) + 4 * len(entries)
+        assert log.size == len(pack(entries)) + 8 * len(entries)
 
 
 def test_a_reader_goes_on_where_it_was_while_the_log_is_packed_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_orch.v2 import log_entry_pb2, run_pb2, task_event_pb2
-from llorch.errors import InvalidArgument
+from llorch.errors import InvalidArgument, Reason, Unavailable
 from llorch.finish_reason import FinishReason
 from orchestratord.convert import task_output
 from orchestratord.core import events
 from orchestratord.core.facts import task_log
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskRequest
-from orchestratord.runtime.task_reader import HEARTBEAT_S, TaskReader
-from orchestratord.runtime.task_streams import NOTES_KEPT, TaskStream, TaskStreams
+from orchestratord.runtime.task_reader import END_KEPT_WITHIN_S, HEARTBEAT_S, TaskReader
+from orchestratord.runtime.task_streams import NOTES_KEPT, NOTHING_NEW, TaskStream, TaskStreams
 from support.streams import check_stream
 
 
@@ -48,6 +48,27 @@ def kinds(events: list[task_event_pb2.TaskEvent]) -> list[str | None]:
     return [event.WhichOneof("event") for event in events]
 
 
+@pytest.mark.req("ORCH-1009")
+def test_a_reader_does_not_hang_on_an_end_that_can_not_be_kept_and_comes_back_for_it() -> None:
+    """The stream ends, and not the task: with a status, and no terminal."""
+    made = stream()
+    say(made, "a")
+    made.end_asked_at = 10.0
+    reader = TaskReader(made, "", 10.0)
+    assert kinds(list(reader.take(10.0))) == ["started", "tokens"]
+    assert kinds(list(reader.take(10.0 + END_KEPT_WITHIN_S - 0.1))) == []
+    with pytest.raises(Unavailable, match="read on after the cursor") as sent_away:
+        list(reader.take(10.0 + END_KEPT_WITHIN_S))
+    assert (sent_away.value.reason, sent_away.value.retry_after_ms) == (Reason.STORE_FAILED, 1000)
+    assert not reader.is_done
+    come_back = TaskReader(made, "1.1", 20.0).take(20.0)
+    assert kinds([next(come_back)]) == ["started"]
+    with pytest.raises(Unavailable):
+        next(come_back)
+    end(made, 1)
+    assert kinds(read(made, after="1.1", now=30.0)) == ["started", "end"]
+
+
 def test_a_late_reader_gets_what_it_missed_in_one_message() -> None:
     made = stream()
     place(made, 1)
@@ -56,7 +77,7 @@ def test_a_late_reader_gets_what_it_missed_in_one_message() -> None:
     end(made, 3)
     events = read(made)
     assert kinds(events) == ["started", "placed", "tokens", "end"]
-    assert (events[2].tokens.text, events[2].tokens.count, events[2].cursor) == ("abc", 3, "1.3")
+    assert (events[2].tokens.text, events[2].tokens.count, events[2].cursor) == ("abc", 3, str(made.log.end))
     assert check_stream(events) == "abc"
 
 
@@ -178,8 +199,9 @@ def test_nothing_is_told_after_the_terminal_and_a_second_one_is_a_bug() -> None:
 def test_what_a_superseded_attempt_says_is_dropped() -> None:
     made = stream()
     say(made, "a")
+    made.log.end_attempt("a1")
     made.log.begin_attempt("a2")
-    assert not made.append("a1", [log_entry_pb2.LogEntry(seq=1, text="late")])
+    assert made.append("a1", [log_entry_pb2.LogEntry(seq=1, text="late")]) == NOTHING_NEW
     assert made.append("a2", [log_entry_pb2.LogEntry(seq=1, text="b", token_ids=[1])])
 
 
@@ -294,7 +316,7 @@ def test_metrics_come_with_output_once_a_second_at_most_and_stand_for_heartbeats
     assert kinds(list(reader.take(2.1))) == ["tokens"]
     assert kinds(list(reader.take(5))) == []
     (alone,) = reader.take(2.1 + HEARTBEAT_S)
-    assert (alone.metrics.queue_depth, alone.cursor) == (3, "1.3")
+    assert (alone.metrics.queue_depth, alone.cursor) == (3, str(made.log.end))
     end(made, 3)
     assert kinds(list(reader.take(60))) == ["end"], "nothing follows the end"
 

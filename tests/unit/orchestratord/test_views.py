@@ -11,6 +11,7 @@ from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import NodeState, Pool, Snapshot
 from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.model import ModelSpec, Origin
+from orchestratord.core.facts.task import TaskState
 from orchestratord.views import (
     assignments,
     capabilities,
@@ -238,3 +239,17 @@ def test_a_model_that_only_a_call_described_leaves_no_word_behind() -> None:
     assert models.surprises(None, driver.state.catalog.get("coder"), leaving=0) == []
     driver.handle(events.ModelDeleted("coder"))
     assert models.still_there(driver.state, "coder") == []
+
+
+def test_how_a_durable_task_ended_is_told_once_the_store_has_it() -> None:
+    driver = fleet()
+    done, refused = (driver.submit(durable=True) for _ in range(2))
+    first, second = driver.all_of(effects.StartRun)
+    driver.finish_attempt(first.attempt_id)
+    driver.finish_attempt(second.attempt_id)
+    assert [tasks.view(driver.state, driver.task(it)).state for it in (done, refused)] == [TaskState.RUNNING] * 2
+    driver.handle(events.TerminalPersisted(done))
+    assert tasks.view(driver.state, driver.task(done)).state is TaskState.COMPLETED
+    waiting = driver.submit("coder", durable=True, deadline_s=1.0)
+    driver.handle(events.TaskCancelled(waiting))
+    assert tasks.view(driver.state, driver.task(waiting)).state is TaskState.CANCELLED, "its cancel waits for the store"

@@ -17,6 +17,7 @@ from worker_orcd.engines.run_output import Particulars, RunOutput
 from worker_orcd.log_entry import LogEntry, PositionLogprobs, TokenLogprob
 from worker_orcd.run_spec import ConstraintKind, OutputConstraint, RunSpec
 from worker_orcd.run_table import Run
+from worker_orcd.task_attempt import NOTHING
 from worker_orcd.validation import check_run
 
 GOOD = RunSpec(prompt="hi")
@@ -63,7 +64,7 @@ def test_no_log_probabilities_are_something_else_than_no_alternatives(
 def test_log_probabilities_go_out_and_come_back() -> None:
     chosen = TokenLogprob(7, -0.5, b"\xc3")
     entry = LogEntry(0, (7,), "x", logprobs=(PositionLogprobs(chosen, (TokenLogprob(8, -1.5, b"x"), chosen)),))
-    run = Run("a", b"", b"", private=False, admitted_at=0.0, prefix_length=0)
+    run = Run("a", b"", NOTHING, private=False, admitted_at=0.0, prefix_length=0)
     run.log.append(entry)
     delta = run_pb2.RunDelta()
     fill_delta(delta, run, 0, with_start=False)

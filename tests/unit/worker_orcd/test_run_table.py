@@ -158,7 +158,7 @@ def test_a_run_released_while_it_runs_holds_its_place_until_the_engine_lets_go(t
 def test_a_run_without_a_reader_is_cancelled_after_the_grace(table: RunTable, clock: ManualClock) -> None:
     clock.advance(100)
     run = start(table, "a")
-    clock.advance(14.9)
+    clock.advance(59.9)
     assert table.sweep() == []
     clock.advance(0.2)
     assert table.sweep() == [run]
@@ -172,7 +172,7 @@ def test_a_run_that_is_watched_is_left_alone(table: RunTable, clock: ManualClock
     clock.advance(1000)
     assert table.sweep() == []
     table.detach()
-    clock.advance(14.9)
+    clock.advance(59.9)
     assert table.sweep() == []
     clock.advance(0.2)
     assert table.sweep() == [run]

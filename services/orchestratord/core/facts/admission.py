@@ -153,8 +153,8 @@ class AdmissionQueue:
     ) -> None:
         """A task begins to wait. With the `arrival` of an earlier wait it gets its old place, and can't be dropped.
 
-        `unkept`: the store does not have it yet, until `answered`. It gets a slot that is free, but nothing is loaded,
-        and no worker leaves, for such tasks alone.
+        `unkept`: the store does not have it yet, until `answered`. It has its place, but gets no slot: others pass it
+        meanwhile. Nothing is loaded, and no worker leaves, for such tasks alone.
         """
         if unkept:
             self._unkept[task_id] = size
@@ -168,8 +168,9 @@ class AdmissionQueue:
         of_app = self._waiting_of_app.setdefault(app, {})
         of_app[model] = of_app.get(model, 0) + 1
         self._lines.setdefault((model, priority), {}).setdefault(app, Line()).add(place.arrival, work)
-        self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now)
-        if task_id in self._unkept:
+        is_unkept = task_id in self._unkept
+        self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now, unkept=is_unkept)
+        if is_unkept:
             self._unkept_of_model.setdefault(model, Counter())[lane] += 1
 
     def remove(self, task_id: str) -> Waiting:
@@ -198,6 +199,7 @@ class AdmissionQueue:
             return
         if place := self._places.get(task_id):
             self._count_off_unkept(place)
+            self._queue(place.model, place.priority).kept(task_id, place.app, place.lane)
 
     def take(self, task_id: str, tokens: int) -> Waiting:
         """The task gets a slot, and its app is charged with the tokens that it will probably need."""
@@ -241,7 +243,8 @@ class AdmissionQueue:
         return waiting - self._unkept_by_lane(model).total()
 
     def heads(self, model: str) -> Iterator[str]:
-        """The tasks that may be next for a free slot of `model`, in order: one per class, app and lane.
+        """The tasks that may be next for a free slot of `model`, in order: one per class, app and lane. None that the
+        store does not have.
 
         A change to the queue invalidates the iteration; ask again after it.
         """

@@ -22,7 +22,10 @@ class AppTurn:
     """
 
     _heap: list[tuple[int, str]] = field(default_factory=list)
+    """Of those that may start."""
     _arrival: dict[str, int] = field(default_factory=dict)
+    _unkept: dict[str, int] = field(default_factory=dict)
+    """Those of `_arrival` that may not start yet: the store does not have them."""
 
     def __len__(self) -> int:
         return len(self._arrival)
@@ -30,22 +33,37 @@ class AppTurn:
     def __iter__(self) -> Iterator[tuple[int, str]]:
         return iter((arrival, task_id) for task_id, arrival in self._arrival.items())
 
-    def add(self, task_id: str, arrival: int) -> None:
+    def add(self, task_id: str, arrival: int, *, unkept: bool = False) -> None:
         self._arrival[task_id] = arrival
-        heapq.heappush(self._heap, (arrival, task_id))
+        if unkept:
+            self._unkept[task_id] = arrival
+        else:
+            heapq.heappush(self._heap, (arrival, task_id))
+
+    def kept(self, task_id: str) -> None:
+        """One that was added as unkept may start, at the place that it has."""
+        heapq.heappush(self._heap, (self._unkept.pop(task_id), task_id))
 
     def remove(self, task_id: str) -> None:
         """What was removed stays in the heap until it comes up, or until it is the larger part."""
         del self._arrival[task_id]
+        self._unkept.pop(task_id, None)
         if len(self._heap) > 2 * len(self._arrival) + 16:
-            self._heap = [(arrival, task_id) for task_id, arrival in self._arrival.items()]
+            self._heap = [(arrival, it) for it, arrival in self._arrival.items() if it not in self._unkept]
             heapq.heapify(self._heap)
 
-    def first(self) -> tuple[int, str]:
-        """(arrival, task id) of the one that waits longest. There must be one."""
-        while self._arrival.get(self._heap[0][1]) != self._heap[0][0]:
+    def first(self) -> tuple[int, str] | None:
+        """(arrival, task id) of the one that waits longest of those that may start."""
+        while self._heap and self._arrival.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
-        return self._heap[0]
+        return self._heap[0] if self._heap else None
+
+    def first_arrival(self) -> int:
+        """Of all. There must be one."""
+        unkept, first = min(self._unkept.values(), default=None), self.first()
+        if first is None or unkept is None:
+            return first[0] if first is not None else min(self._arrival.values())
+        return min(unkept, first[0])
 
 
 @dataclass(slots=True, eq=False)
@@ -61,14 +79,18 @@ class FairQueue:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, task_id: str, app: str, lane: Hashable, arrival: int, now: float) -> None:
+    def add(self, task_id: str, app: str, lane: Hashable, arrival: int, now: float, *, unkept: bool = False) -> None:
+        """`unkept`: it has its place, and is not the next one before it is `kept`."""
         if not self._count:
             self.unserved_since = now
         if app not in self._lanes:
             self._lanes[app] = {}
             self._virtual_times[app] = max(self._virtual_times.get(app, 0.0), self._clock)
-        self._lanes[app].setdefault(lane, AppTurn()).add(task_id, arrival)
+        self._lanes[app].setdefault(lane, AppTurn()).add(task_id, arrival, unkept=unkept)
         self._count += 1
+
+    def kept(self, task_id: str, app: str, lane: Hashable) -> None:
+        self._lanes[app][lane].kept(task_id)
 
     def remove(self, task_id: str, app: str, lane: Hashable) -> None:
         lanes = self._lanes[app]
@@ -97,18 +119,21 @@ class FairQueue:
             self._virtual_times.pop(app, None)
 
     def in_order(self, held: Collection[str] = ()) -> Iterator[str]:
-        """The first task of every lane, those of the app that is furthest behind first; `held` apps left out."""
+        """The first task of every lane that may start, those of the app that is furthest behind first; `held` apps left
+        out.
+        """
         heads = [
-            (self._virtual_times[app], *turn.first())
+            (self._virtual_times[app], *first)
             for app, lanes in self._lanes.items()
             if app not in held
             for turn in lanes.values()
+            if (first := turn.first()) is not None
         ]
         heads.sort()
         return (task_id for _, _, task_id in heads)
 
     def first_arrival(self) -> int:
-        return min(turn.first()[0] for lanes in self._lanes.values() for turn in lanes.values())
+        return min(turn.first_arrival() for lanes in self._lanes.values() for turn in lanes.values())
 
     def by_arrival(self) -> list[str]:
         """All of them; linear, for reports and for messages to all."""

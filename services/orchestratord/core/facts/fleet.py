@@ -103,6 +103,7 @@ class WorkerReported:
     engine: EngineFacts | None = None
     endpoint: Endpoint | None = None
     failure: tuple[Reason, str] | None = None
+    answers: bool = True
     report: object = None
 
 
@@ -138,6 +139,8 @@ class Leaving(StrEnum):
 class Worker:
     """A worker that the brain wants or has found. `attempts` are the slots taken, by attempt id.
 
+    `reattach_until` is set while its frames are silent, `is_overdue` when attaching again has taken too long: its tasks
+    may go on elsewhere. `answers`: it answers its node's pool manager. `runs_known`: it has told which runs it holds.
     `ready_at` is when tasks could first come to it. `asked`: a caller asked for this very worker, so it is not one too
     many when demand falls. `idle_watched`: a look at how long it has been idle is due.
     """
@@ -151,6 +154,7 @@ class Worker:
     attached: bool = False
     was_attached: bool = False
     reattach_until: float | None = None
+    is_overdue: bool = False
     refused: tuple[Reason, str] | None = None
     start_seq: int | None = None
     ready_at: float | None = None
@@ -158,6 +162,8 @@ class Worker:
     leaving: Leaving | None = None
     asked: bool = False
     idle_watched: bool = False
+    answers: bool = True
+    runs_known: bool = False
     attempts: set[str] = field(default_factory=set)
     report: object = None
 
@@ -194,8 +200,9 @@ class Node:
 
     `loaded_as` has the fingerprints of the last workers that were loaded there, by what they were told to load.
     `host_id` is the host's own, whatever it is called; empty if its pool manager tells none; `former` is the name that
-    it had before. `known` is what is kept of the node, `failed_at` when devices of it stopped to answer, and `refused`
-    what it claims of other nodes. `trouble` says what its operator has to do; empty as soon as the node reports to this
+    it had before. `boot_id` is drawn when the machine boots, empty if it is not told; `was_rebooted` since the link
+    before. `known` is what is kept of the node, `failed_at` when devices of it stopped to answer, and `refused` what it
+    claims of other nodes. `trouble` says what its operator has to do; empty as soon as the node reports to this
     orchestrator. `to_look_at` are sources of files that it is asked about, the last one now.
     """
 
@@ -214,6 +221,8 @@ class Node:
     offered: Mapping[str, str] = field(default_factory=dict)
     host_id: str = ""
     former: str = ""
+    boot_id: str = ""
+    was_rebooted: bool = False
     known: KnownNode | None = None
     failed_at: dict[str, float] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)

@@ -62,12 +62,16 @@ class Lane:
     """All of a task that decides where it may run. Tasks of one lane may stand in for each other.
 
     `app` is empty unless a rule names the app, and `promise` None unless the output of a deterministic task has begun.
+    `continues`: there is output to go on from. `suspect` is the id of a task that may end its worker: it waits by
+    itself.
     """
 
     model: str
     app: str = ""
     overrides: Overrides = NO_OVERRIDES
     promise: Promise | None = None
+    continues: bool = False
+    suspect: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,27 @@
 QUEUED ──► RUNNING ──► COMPLETED
 │  ▲        │ ├────► FAILED
 │  └────────┘ ├────► CANCELLED
-│  (its pool  └────► EXPIRED
-│   drained)
+│ (attempt    └────► EXPIRED
+│  lost, or
+│  pool drained)
 └──► FAILED, CANCELLED, EXPIRED
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from llorch.errors import NotFound, Reason
 from llorch.finish_reason import FinishReason
-from orchestratord.core.facts.admission import Waiting
+from orchestratord.core.facts.attempt import Attempt, Loss
 from orchestratord.core.facts.backlog import TaskSize
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import NO_OVERRIDES, Overrides, Wishes
 from orchestratord.core.facts.sessions import Budget
+from orchestratord.core.facts.suspicion import Suspicion
 from orchestratord.core.facts.work import Work
-from orchestratord.core.learnt.estimates import Estimate
+
+LOSSES_KEPT = 16
 
 WAITING_BYTES = 4096
 """What a task holds while it waits, beside its payload: 2.4 KiB were measured, and what waits for it comes on top."""
@@ -187,35 +190,6 @@ def unknown_task(task_id: str) -> NotFound:
 
 
 @dataclass(slots=True)
-class Attempt:
-    """One execution of a task on one worker. Its slot is held until the attempt ended, is unknown, or is lost.
-
-    `place` is where the task waited, `charged` the tokens that its app was charged with at the start, `served` those
-    that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
-    began, itself included. `made_promise`: no earlier attempt can have shown output of the deterministic task.
-    `tokens_in` are those of the prompt, `cached_tokens` the part of them that was in the worker's KV cache: 0 until it
-    has begun.
-    """
-
-    attempt_id: str
-    number: int
-    task_id: str
-    worker_id: str
-    place: Waiting
-    charged: int
-    began_at: float
-    batch: int
-    session_id: str = ""
-    expected: Estimate | None = None
-    made_promise: bool = False
-    served: int | None = None
-    started: bool = False
-    ended: bool = False
-    tokens_in: int = 0
-    cached_tokens: int = 0
-
-
-@dataclass(slots=True)
 class Task:
     """A task as the brain keeps it. Times are on the brain's clock, in seconds.
 
@@ -223,7 +197,10 @@ class Task:
     done in time, which is `on_time_forecast` corrected by how such forecasts came true. `promise` is what a
     deterministic task holds on to from its first attempt on. `waits_for` is what is away, as its readers were told;
     `placeless_since` when it began to wait for that. `stopping` is why it was ended early, while its worker still has
-    to say what its run came to: its terminal follows. `tokens_in` and `cached_tokens` are as its last attempt had them.
+    to say what its run came to: its terminal follows. `unread` are attempts whose workers are out of reach; the first
+    of them and `attempt` to bring output goes on. `losses` are why attempts were lost, the last ones; `lost` why the
+    one before the next was, `fruitless` how many in a row were that brought no output. `tokens_in` and `cached_tokens`
+    are as its last attempt had them. `was_refused`: the store could not take it, and its submitter was told so.
     """
 
     request: TaskRequest
@@ -231,6 +208,11 @@ class Task:
     state: TaskState = TaskState.QUEUED
     attempt: Attempt | None = None
     attempts: int = 0
+    unread: dict[str, Attempt] = field(default_factory=dict)
+    losses: list[Loss] = field(default_factory=list)
+    lost: Loss | None = None
+    fruitless: int = 0
+    suspicion: Suspicion = field(default_factory=Suspicion)
     promise: Promise | None = None
     readers: int = 0
     unread_since: float | None = None
@@ -238,6 +220,7 @@ class Task:
     first_token_at: float | None = None
     terminal: Terminal | None = None
     terminal_shown: bool = False
+    was_refused: bool = False
     stopping: FinishReason | None = None
     tokens_in: int = 0
     cached_tokens: int = 0
@@ -259,6 +242,11 @@ class Task:
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"task {self.task_id}: {self.state} → {state}")
         self.state = state
+
+    def note_loss(self, loss: Loss) -> None:
+        self.lost = loss
+        self.losses.append(loss)
+        del self.losses[:-LOSSES_KEPT]
 
     def end_wait(self) -> None:
         """It has a place. If something is away later on, that is another wait."""

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from llorch.errors import InvalidArgument, Reason
 
-_CURSOR = re.compile(r"(\d{1,15})\.(\d{1,15})")
+_CURSOR = re.compile(r"(\d{1,15})\.(\d{1,15})(?:\.([0-9a-f]{8}))?")
 
 
 FIRST_EPOCH = 1
@@ -34,13 +34,19 @@ EntryT = TypeVar("EntryT", bound=Entry)
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a reader goes on: `next_seq` in the log of `log_epoch`. A task that starts over gets a new log epoch."""
+    """Where a reader goes on: `next_seq` in the log of `log_epoch`. A task that starts over gets a new log epoch.
+
+    `digest` is that of the entries before it, by which the reader's are known to be those of the log. None: not told,
+    as at the beginning, and by earlier releases.
+    """
 
     log_epoch: int
     next_seq: int
+    digest: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.log_epoch}.{self.next_seq}"
+        told = "" if self.digest is None else f".{self.digest:08x}"
+        return f"{self.log_epoch}.{self.next_seq}{told}"
 
     @classmethod
     def parse(cls, text: str) -> "Cursor":
@@ -50,7 +56,7 @@ class Cursor:
                 Reason.INVALID_CURSOR,
                 f"after: '{text[:40]}' is no cursor of this server; use the cursor of an event, or none to begin anew",
             )
-        return cls(int(match[1]), int(match[2]))
+        return cls(int(match[1]), int(match[2]), None if match[3] is None else int(match[3], 16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +67,24 @@ class Packing(Generic[EntryT]):
     unpack: Callable[[bytes], Sequence[EntryT]]
     size: Callable[[EntryT], int]
     """About how many bytes of a packed block an entry takes."""
+    digest: Callable[[EntryT, int], int]
+    """The rolling digest after an entry, 32 bits; the second argument is that before it."""
 
 
 BLOCK_ENTRIES = 256
 BLOCK_BYTES = 32 * 1024
-_BYTES_PER_INDEX = 4
+_BYTES_PER_INDEX = 8
+
+_LEFT_REMEMBERED = 16
+"""Attempts that write no more, of which it is known what they brought."""
 
 
 @dataclass(slots=True)
 class TaskLog(Generic[EntryT]):
-    """Entries in order, without gaps, from the current attempt only, and nothing after the seal.
+    """Entries in order, without gaps, and nothing after the seal.
+
+    As a rule one attempt writes. Where the worker of one is out of reach, another may begin beside it: the first of
+    them to append decides, and from then on it is the only one.
 
     `first_index[seq]` is how many tokens of the same choice came before entry `seq`: the published index of its first
     token. `append` returns whether the entry was taken; a refused one is no error, it is a late message.
@@ -82,8 +96,11 @@ class TaskLog(Generic[EntryT]):
     packing: Packing[EntryT]
     log_epoch: int = FIRST_EPOCH
     first_index: "array[int]" = field(default_factory=lambda: array("I"))
-    attempt_id: str | None = None
+    digests: "array[int]" = field(default_factory=lambda: array("I"))
+    """The rolling digest after each entry."""
     sealed: bool = False
+    was_found: bool = False
+    """On a worker, at the start of the orchestrator."""
     size: int = 0
     _tokens_of_choice: dict[int, int] = field(default_factory=dict)
     _blocks: list[bytes] = field(default_factory=list)
@@ -92,24 +109,50 @@ class TaskLog(Generic[EntryT]):
     _tail: list[EntryT] = field(default_factory=list)
     """What is not packed yet."""
     _tail_bytes: int = 0
-    _tokens_before: int = 0
-    """Of earlier attempts than the current one."""
+    _writers: dict[str, int] = field(default_factory=dict)
+    """Attempts that may append, with the tokens that there were before each."""
+    _left: dict[str, int] = field(default_factory=dict)
+    """Attempts that may append no more, with the tokens that they brought."""
 
     def __len__(self) -> int:
         return len(self.first_index)
 
     @property
     def end(self) -> Cursor:
-        return Cursor(self.log_epoch, len(self))
+        return self.cursor_at(len(self))
+
+    def cursor_at(self, seq: int) -> Cursor:
+        return Cursor(self.log_epoch, seq, self.digests[seq - 1] if seq else None)
+
+    @property
+    def digest(self) -> int:
+        """Of all entries; 0 if there are none."""
+        return self.digests[-1] if self.digests else 0
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """The attempts that may append, in the order in which they began."""
+        return tuple(self._writers)
 
     def begin_attempt(self, attempt_id: str) -> None:
-        """From now on only this attempt may append; it goes on where the log ends."""
-        self.attempt_id = attempt_id
-        self._tokens_before = self.tokens
+        """From now on this attempt may append as well; it goes on where the log ends."""
+        self._writers[attempt_id] = self.tokens
+
+    def end_attempt(self, attempt_id: str) -> None:
+        """It may append no more."""
+        if attempt_id in self._writers:
+            self._left[attempt_id] = self.tokens - self._writers.pop(attempt_id)
+            if len(self._left) > _LEFT_REMEMBERED:
+                del self._left[next(iter(self._left))]
 
     def append(self, attempt_id: str, entry: EntryT) -> bool:
-        if self.sealed or attempt_id != self.attempt_id or entry.seq != len(self):
+        if self.sealed or attempt_id not in self._writers or entry.seq != len(self):
             return False
+        if len(self._writers) > 1:
+            for other in self.writers:
+                if other != attempt_id:
+                    self.end_attempt(other)
+        self.digests.append(self.packing.digest(entry, self.digest))
         before = self._tokens_of_choice.get(entry.choice, 0)
         self.first_index.append(before)
         self._tail.append(entry)
@@ -124,7 +167,7 @@ class TaskLog(Generic[EntryT]):
     def seal(self) -> None:
         """The terminal was appended: no entry follows."""
         self.sealed = True
-        self.attempt_id = None
+        self._writers, self._left = {}, {}
         self._pack()
 
     def packed(self) -> bytes:
@@ -156,8 +199,10 @@ class TaskLog(Generic[EntryT]):
         return sum(self._tokens_of_choice.values())
 
     def tokens_of_attempt(self, attempt_id: str) -> int:
-        """Of the current one. Of one that another took the place of it is not known any more, and 0."""
-        return self.tokens - self._tokens_before if attempt_id == self.attempt_id else 0
+        """How many it has brought; 0 for one that is not known any more."""
+        if attempt_id in self._writers:
+            return self.tokens - self._writers[attempt_id]
+        return self._left.get(attempt_id, 0)
 
     def choices(self) -> list[int]:
         """The choices that have output, in order."""
@@ -173,7 +218,7 @@ class TaskLog(Generic[EntryT]):
             return 0
         if cursor.log_epoch != self.log_epoch and self.log_epoch == FIRST_EPOCH:
             raise _invalid(cursor, "was never given for this task, whose output was never started over")
-        if cursor.log_epoch != self.log_epoch:
+        if cursor.log_epoch != self.log_epoch or not self._is_what_was_shown(cursor):
             raise InvalidArgument(
                 Reason.STREAM_RESET,
                 "after: the output that this cursor points into was started over; stream again without a cursor",
@@ -181,6 +226,12 @@ class TaskLog(Generic[EntryT]):
         if cursor.next_seq > len(self):
             raise _invalid(cursor, "lies beyond the end of the output")
         return cursor.next_seq
+
+    def _is_what_was_shown(self, cursor: Cursor) -> bool:
+        """A log that was found on a worker may be that of another attempt than the one that was shown, or shorter."""
+        if cursor.next_seq > len(self):
+            return not self.was_found
+        return cursor.digest is None or cursor.digest == self.digests[cursor.next_seq - 1]
 
 
 def _invalid(cursor: Cursor, why: str) -> InvalidArgument:

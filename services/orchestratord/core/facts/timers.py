@@ -21,6 +21,7 @@ class TimerKind(Enum):
     FORGET_FAILURE = auto()
     NODE_GRACE = auto()
     RECOVERY_OVER = auto()
+    RUNS_FOUND = auto()
     PRESSURE = auto()
     RESUME_DEVICE = auto()
     DRAIN_DEADLINE = auto()

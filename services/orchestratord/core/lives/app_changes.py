@@ -7,9 +7,9 @@ from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExh
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import AppCreated, AppDefined, AppDeleted, AppUpdated
 from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.records import RecordChange
-from orchestratord.core.facts.task import Attempt
 from orchestratord.core.lives import forgetting
 from orchestratord.core.state import BrainState
 

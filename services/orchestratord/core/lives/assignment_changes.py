@@ -15,7 +15,7 @@ from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.targets import Place, resolve
 from orchestratord.core.lives import forgetting, model_unloading
-from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.placement.lanes import lane_of_task
 from orchestratord.core.placement.needs import ways_to_less
 from orchestratord.core.placement.rule_problems import too_large
 from orchestratord.core.state import BrainState
@@ -156,7 +156,7 @@ def _sort_anew(state: BrainState, app: str) -> None:
         for task_id in state.queue.waiting_for(model):
             waiting = state.queue[task_id]
             task = state.tasks[task_id]
-            lane = lane_of(state, task.request, task.promise)
+            lane = lane_of_task(state, task)
             if waiting.app == app and waiting.lane != lane:
                 state.queue.remove(task_id)
                 state.queue.add(

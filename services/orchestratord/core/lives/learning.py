@@ -2,8 +2,9 @@
 
 from llorch.finish_reason import FinishReason
 from orchestratord.core.effects import OnTimeJudged, PersistRecord, PredictionJudged
+from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.fleet import Worker
-from orchestratord.core.facts.task import Attempt, RunResult, Task, TaskState
+from orchestratord.core.facts.task import RunResult, Task, TaskState
 from orchestratord.core.learnt.answer_lengths import Answer
 from orchestratord.core.learnt.rates import Rate, Run
 from orchestratord.core.lives import forgetting

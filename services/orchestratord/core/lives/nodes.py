@@ -11,6 +11,7 @@ from llorch.errors import Aborted, FailedPrecondition, Reason, ResourceExhausted
 from llorch.worker_state import TERMINAL, WorkerState
 from orchestratord.core.effects import PersistRecord, StopWorker, WarnOfNode
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported, NodeTroubled
+from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import (
     MOST_DEVICES,
     MOST_NODES,
@@ -30,6 +31,7 @@ from orchestratord.core.lives import (
     assignment_changes,
     devices,
     file_looks,
+    found_runs,
     known_nodes,
     model_loading,
     node_renaming,
@@ -63,10 +65,12 @@ def register(state: BrainState, event: NodeRegistered) -> None:
         last_report_at=state.now,
         labels=event.labels,
         host_id=event.host_id,
+        boot_id=event.boot_id,
     )
     if old is not None:
         node.devices, node.known, node.failed_at, node.trouble = old.devices, old.known, old.failed_at, old.trouble
         node.former = old.former
+        node.was_rebooted = node.boot_id not in ("", old.boot_id) and old.boot_id != ""
     state.fleet.nodes[event.node_id] = node
     is_renamed = node_renaming.take_over(state, node)
     is_restarted = is_renamed or (old is not None and old.instance_id != event.instance_id)
@@ -123,7 +127,7 @@ def _forget(state: BrainState, node_id: str) -> None:
 
 def _remove(state: BrainState, node: Node) -> None:
     for worker in state.fleet.workers_on(node.node_id):
-        worker_life.gone(state, worker, f"node '{node.node_id}' was forgotten")
+        worker_life.gone(state, worker, Loss.NODE, f"node '{node.node_id}' was forgotten")
     model_loading.give_up_loads(state, node.node_id)
     for failure in [failure for failure in state.load_failures.values() if failure.node_id == node.node_id]:
         del state.load_failures[failure.model]
@@ -205,7 +209,7 @@ def _lose(state: BrainState, node: Node) -> None:
     """Tasks stop waiting for its workers. If it comes back with them, they are adopted like unknown workers."""
     node.state = NodeState.LOST
     for worker in state.fleet.workers_on(node.node_id):
-        worker_life.gone(state, worker, f"node '{node.node_id}' is lost")
+        worker_life.gone(state, worker, Loss.NODE, f"node '{node.node_id}' is lost")
     pools.workers_known(state, node)
     state.look_again = True
 
@@ -236,6 +240,7 @@ def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_
         _notice_missing(state, node, snapshot, applied_command_seq)
         known_nodes.keep(state, node)
     _take_in_workers(state, node, snapshot)
+    found_runs.look_whether_all_told(state)
 
 
 def _take_in_workers(state: BrainState, node: Node, snapshot: Snapshot) -> None:
@@ -304,7 +309,7 @@ def _take_in_worker(state: BrainState, node: Node, worker: Worker | None, report
         devices.show_out(state, worker)
         pools.show_out(state, worker)
     worker.start_seq = 0  # the node has it, so a full report without it means that it is gone
-    worker.report = reported.report
+    worker.report, worker.answers = reported.report, reported.answers
     is_ready_now = (worker.state, reported.state) == (WorkerState.STARTING, WorkerState.READY)
     if reported.state is WorkerState.STOPPING:
         if worker.state is WorkerState.READY:
@@ -331,7 +336,7 @@ def _adopt(state: BrainState, node: Node, reported: WorkerReported) -> Worker:
 
 def _worker_ended(state: BrainState, worker: Worker, reported: WorkerReported) -> None:
     if reported.failure is None:
-        worker_life.gone(state, worker, "the worker that ran the task was stopped")
+        worker_life.gone(state, worker, Loss.STOPPED, "the worker that ran the task was stopped")
     else:
         worker_life.failed(state, worker, *reported.failure)
 
@@ -347,7 +352,10 @@ def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_c
         if worker.worker_id in named or worker.start_seq is None:
             continue
         if worker.start_seq <= applied_command_seq:
-            worker_life.gone(state, worker, "the worker that ran the task is gone")
+            if node.was_rebooted:
+                worker_life.gone(state, worker, Loss.POWER, f"the machine of node '{node.node_id}' was started again")
+            else:
+                worker_life.gone(state, worker, Loss.NODE, "the worker that ran the task is gone")
         elif worker.state is WorkerState.STOPPING:
             state.emit(StopWorker(worker.node_id, worker.worker_id, worker.leaving or Leaving.ASKED))
 

@@ -115,11 +115,12 @@ def staged_model_deleted(state: BrainState, event: StagedModelDeleted) -> None:
 
 def _end_attempt(state: BrainState, drain: Drain, attempt_id: str) -> None:
     attempt = state.attempts[attempt_id]
-    if drain.policy is not DrainPolicy.FAIL and task_requeue.can_go_on_elsewhere(state, attempt):
-        task_requeue.requeue(state, attempt, f"{drain.pool_id} was drained: going on elsewhere")
-        return
     task = state.tasks.get(attempt.task_id)
-    if task is not None and not task.is_finished and task.attempt is attempt:
+    if task is None or task.is_finished or task.attempt is not attempt:
+        return
+    if drain.policy is not DrainPolicy.FAIL and task_requeue.can_go_on_elsewhere(state, task, attempt):
+        task_requeue.move(state, task, f"{drain.pool_id} was drained: going on elsewhere")
+    else:
         message = f"pool '{drain.pool_id}' was drained before the task was finished; send the request again"
         task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.DRAINING, message))
 

@@ -14,7 +14,7 @@ from orchestratord.core.facts.known_node import KnownNode
 from orchestratord.core.facts.model import ModelRecord, SourceFacts
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.sessions import Session
-from orchestratord.core.facts.task import Task, TaskError, TaskState
+from orchestratord.core.facts.task import Task, TaskError
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.learnt.rates import Rate
 from orchestratord.core.lives import (
@@ -23,6 +23,7 @@ from orchestratord.core.lives import (
     decision_record,
     devices,
     forgetting,
+    found_runs,
     known_nodes,
     learning,
     measuring,
@@ -65,6 +66,7 @@ def recovery_began(state: BrainState, _: RecoveryBegan) -> None:
     state.recovering_until = state.now + state.config.recovery_window_s
     state.settles_at = state.now + state.config.node_lease_s
     state.knew_no_node = not state.fleet.nodes
+    found_runs.lose_sight(state)
     state.timers.at(state.recovering_until, TimerKind.RECOVERY_OVER, "")
     for node in list(state.fleet.nodes.values()):
         offered_models.take_in(state, node)
@@ -74,7 +76,7 @@ def recovery_over(state: BrainState, _: str) -> None:
     """Tasks of before the start stop waiting for models that no node has brought since."""
     for name in list(state.queue.models()):
         if state.catalog.find(name) is None:
-            task_life.fail_waiting(state, name, TaskError(Reason.MODEL_NOT_FOUND, _nowhere(name)))
+            task_life.fail_waiting(state, name, TaskError(Reason.MODEL_NOT_FOUND, found_runs.nowhere(name)))
     forgetting.unclaimed_files(state)
     state.look_again = True
 
@@ -96,15 +98,8 @@ def task_restored(state: BrainState, event: TaskRestored) -> None:
 
 def _wait_again(state: BrainState, task: Task) -> None:
     """Also where its model is not in the catalog: the node may register that has it."""
-    task_submission.readmit(state, task)
+    task_submission.readmit(state, task, held=state.lost_sight_until is not None)
+    found_runs.restored(state, task)
     state.look_by(state.now)
-    if state.catalog.find(task.request.model) is None and state.now >= state.recovering_until:
-        error = TaskError(Reason.MODEL_NOT_FOUND, _nowhere(task.request.model))
-        task_life.finish(state, task, TaskState.FAILED, error)
-
-
-def _nowhere(name: str) -> str:
-    return (
-        f"model '{name}' is not in the catalog any more: the task was accepted before the orchestrator restarted, and "
-        "no node has offered the model since; add it with `llorch models add`, and send the request again"
-    )
+    if state.lost_sight_until is None:
+        found_runs.fail_without_model(state, task)

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.events import SessionDeleted
+from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.sessions import Session
-from orchestratord.core.facts.task import Attempt, RunResult, TaskRequest
+from orchestratord.core.facts.task import RunResult, TaskRequest
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.state import BrainState
 

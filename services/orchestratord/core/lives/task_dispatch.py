@@ -9,13 +9,14 @@ from orchestratord.core.effects import (
     ReleaseRuns,
     StartRun,
 )
+from orchestratord.core.facts.attempt import Attempt, Loss
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import Lane
-from orchestratord.core.facts.task import Attempt, Task, TaskState
+from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.lives import app_changes, decision_record, forgetting, learning, model_unloading
-from orchestratord.core.placement import prediction, promises
+from orchestratord.core.placement import prediction, promises, replicas
 from orchestratord.core.placement.workers import place_task
 from orchestratord.core.state import BrainState
 
@@ -74,7 +75,8 @@ def cancel_again(state: BrainState, worker: Worker) -> None:
     for attempt_id in sorted(worker.attempts):
         attempt = state.attempts[attempt_id]
         task = state.tasks.get(attempt.task_id)
-        if task is None or task.is_finished or task.attempt is not attempt:
+        may_go_on = task is not None and (task.attempt is attempt or attempt_id in task.unread)
+        if task is None or task.is_finished or not may_go_on:
             state.emit(CancelRun(worker.worker_id, attempt_id, keeps_output=True))
 
 
@@ -86,16 +88,22 @@ def _next_start(state: BrainState, model: str) -> tuple[Task, Worker] | None:
         task = state.tasks[task_id]
         if worker := _worker_for(state, task):
             return task, worker
+        if task.suspicion.must_run_alone and replicas.workers_for(state, _lane_of(state, task)):
+            return None  # it is next: a worker has to become empty for it
     return None
 
 
 def _worker_for(state: BrainState, task: Task) -> Worker | None:
-    lane = state.queue[task.task_id].lane
-    decision = place_task(state, task.request, lane if isinstance(lane, Lane) else Lane(task.request.model))
+    decision = place_task(state, task.request, _lane_of(state, task))
     if decision.chosen is None:
         return None
     decision_record.note(state, decision, Outcome.CHOSEN, task.task_id)
     return state.fleet.workers[decision.chosen.worker_id]
+
+
+def _lane_of(state: BrainState, task: Task) -> Lane:
+    lane = state.queue[task.task_id].lane
+    return lane if isinstance(lane, Lane) else Lane(task.request.model)
 
 
 def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
@@ -118,6 +126,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
         batch=batch,
         session_id=task.request.session_id,
         made_promise=made_promise,
+        resumes=worker.engine is not None and worker.engine.resumes,
         expected=prediction.service_ms(state, task.request, worker, batch),
     )
     learning.judge_start(state, task)
@@ -127,11 +136,19 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     state.attempts[attempt.attempt_id] = attempt
     worker.attempts.add(attempt.attempt_id)
     worker.last_used_at = state.now
-    placement = placement_of(state, worker, attempt.number)
+    placement = placement_of(state, worker, attempt.number, task.lost)
+    task.lost = None
     state.emit(
         AnnouncePlacement(task.task_id, placement),
         Narrate(task.task_id, _describe(placement)),
-        StartRun(worker.worker_id, attempt.attempt_id, task.request, _remaining_s(state, task), task.promise),
+        StartRun(
+            worker.worker_id,
+            attempt.attempt_id,
+            task.request,
+            _remaining_s(state, task),
+            task.promise,
+            attempt.number,
+        ),
     )
 
 
@@ -153,7 +170,7 @@ def set_promise(state: BrainState, task: Task, promise: Promise | None) -> None:
         state.emit(PersistPromise(task.task_id, promise))
 
 
-def placement_of(state: BrainState, worker: Worker, attempt_number: int) -> Placement:
+def placement_of(state: BrainState, worker: Worker, attempt_number: int, lost: Loss | None = None) -> Placement:
     assert worker.engine is not None  # takes_runs needs a ready worker, and ready workers have told their engine
     devices = state.fleet.nodes[worker.node_id].devices
     return Placement(
@@ -162,6 +179,7 @@ def placement_of(state: BrainState, worker: Worker, attempt_number: int) -> Plac
         node_id=worker.node_id,
         devices=tuple(devices[device_id] for device_id in worker.spec.device_ids if device_id in devices),
         engine=worker.engine,
+        lost=lost,
     )
 
 

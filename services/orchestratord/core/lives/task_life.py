@@ -6,10 +6,6 @@ from llorch.errors import Reason, ResourceExhausted
 from llorch.finish_reason import FinishReason
 from orchestratord.core.effects import AppendTerminal, ForgetTask, Narrate, PersistStop, PersistTerminal
 from orchestratord.core.events import (
-    AttemptEnded,
-    AttemptFirstToken,
-    AttemptStarted,
-    AttemptUnknown,
     OutputsTooLarge,
     OutputTooLarge,
     ReaderAttached,
@@ -21,7 +17,6 @@ from orchestratord.core.events import (
 )
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.task import (
-    Attempt,
     CancelOutcome,
     RunResult,
     Stopped,
@@ -32,9 +27,9 @@ from orchestratord.core.facts.task import (
     Terminal,
 )
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import forgetting, learning, session_life, task_dispatch, token_usage
+from orchestratord.core.lives import forgetting, learning, session_life, task_dispatch
 from orchestratord.core.placement import prediction, promises, replicas
-from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.placement.lanes import lane_of_task
 from orchestratord.core.state import BrainState
 
 STOPS_WITHIN_S = 1.0
@@ -48,75 +43,6 @@ _READERS_RETRY_MS = 1000
 _CLOSE_TO_DEADLINE_S = 0.1
 _CUT_SHORT = frozenset({FinishReason.CANCELLED, FinishReason.DEADLINE})
 _MIB = 1024 * 1024
-
-
-def attempt_started(state: BrainState, event: AttemptStarted) -> None:
-    """A worker reports the start again when its link attaches again; the first report counts."""
-    attempt = state.attempts.get(event.attempt_id)
-    if attempt is not None and not attempt.started:
-        attempt.started = True
-        attempt.tokens_in, attempt.cached_tokens = event.tokens_in, event.cached_tokens
-        if task := _task_of(state, event.attempt_id):
-            task.started_at = state.now
-            task.tokens_in, task.cached_tokens = event.tokens_in, event.cached_tokens
-
-
-def attempt_first_token(state: BrainState, event: AttemptFirstToken) -> None:
-    """Of an attempt whose place another one took, or is to take, nothing comes into the log."""
-    task = _task_of(state, event.attempt_id)
-    if task is not None and task.first_token_at is None and task.attempt is state.attempts[event.attempt_id]:
-        task.first_token_at = state.now
-
-
-def attempt_ended(state: BrainState, event: AttemptEnded) -> None:
-    attempt = state.attempts.get(event.attempt_id)
-    if attempt is None:
-        return
-    task = state.tasks.get(attempt.task_id)
-    if isinstance(event.outcome, RunResult):
-        token_usage.attempt_used(state, attempt, event.outcome)
-        learning.run_ended(state, attempt, task, event.outcome)
-    else:
-        token_usage.attempt_used(state, attempt, event.used or RunResult(()), has_failed=True)
-    if task is not None and task.attempt is attempt:
-        if task.stopping is not None:
-            _stopped(state, task, event.used if isinstance(event.outcome, TaskError) else event.outcome)
-        elif not task.is_finished:
-            _conclude(state, task, event.outcome)
-    task_dispatch.free_slot(state, attempt)
-
-
-def _conclude(state: BrainState, task: Task, outcome: RunResult | TaskError) -> None:
-    """What the end of the present attempt means for its task."""
-    if isinstance(outcome, RunResult):
-        outcome = _of_all_attempts(state, task, outcome)
-    reasons = {choice.finish_reason for choice in outcome.choices} if isinstance(outcome, RunResult) else set()
-    if isinstance(outcome, TaskError):
-        finish(state, task, TaskState.FAILED, outcome)
-    elif FinishReason.CANCELLED in reasons:
-        # The task was not cancelled here: another controller told the worker to end.
-        finish(state, task, TaskState.FAILED, _lost("the worker that ran the task was stopped"))
-    elif FinishReason.DEADLINE in reasons:
-        finish(state, task, TaskState.EXPIRED, TaskEnd(outcome, *_times(state, task)))
-    else:
-        finish(state, task, TaskState.COMPLETED, TaskEnd(outcome, *_times(state, task)))
-
-
-def attempt_unknown(state: BrainState, event: AttemptUnknown) -> None:
-    if attempt := state.attempts.get(event.attempt_id):
-        lose_attempt(state, attempt, "the worker does not know the task any more")
-
-
-def lose_attempt(state: BrainState, attempt: Attempt, what_happened: str) -> None:
-    """The attempt is gone with its worker. Trying again elsewhere comes with failover; until then the task fails."""
-    task = state.tasks.get(attempt.task_id)
-    token_usage.attempt_lost(state, attempt)
-    if task is not None and task.attempt is attempt:
-        if task.stopping is not None:
-            _stopped(state, task)
-        elif not task.is_finished:
-            finish(state, task, TaskState.FAILED, _lost(what_happened))
-    task_dispatch.free_slot(state, attempt)
 
 
 def cancel(state: BrainState, event: TaskCancelled) -> CancelOutcome:
@@ -146,13 +72,13 @@ def stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishR
 def stop_wait_over(state: BrainState, task_id: str) -> None:
     task = state.tasks.get(task_id)
     if task is not None and task.stopping is not None:
-        _stopped(state, task)
+        end_stop(state, task)
 
 
 def stops_cut_short(state: BrainState, _: StopsCutShort) -> None:
     for task in state.tasks.values():
         if task.stopping is not None:
-            _stopped(state, task)
+            end_stop(state, task)
 
 
 def tell_running(state: BrainState, worker: Worker, sentence: str) -> None:
@@ -179,12 +105,14 @@ def _leave(state: BrainState, task: Task, final: TaskState) -> None:
         forgetting.wait_over(state, state.queue.remove(task.task_id))
     task.move_to(final)
     state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START, TimerKind.READER_GRACE)
+    state.suspects.discard(task.task_id)
+    task.unread.clear()
     session_life.turn_ended(state, task.request)
     learning.judge_end(state, task)
     task.request = task.request.without_work()
 
 
-def _stopped(state: BrainState, task: Task, result: RunResult | None = None) -> None:
+def end_stop(state: BrainState, task: Task, result: RunResult | None = None) -> None:
     """The terminal of a task that was ended early: with the result of its run, or without it as much as is known."""
     reason, task.stopping = task.stopping, None
     assert reason is not None  # or it was not ended early
@@ -195,8 +123,12 @@ def _stopped(state: BrainState, task: Task, result: RunResult | None = None) -> 
         replace(choice, finish_reason=reason) if choice.finish_reason in _CUT_SHORT else choice
         for choice in result.choices
     )
-    result = _of_all_attempts(state, task, replace(result, choices=choices))
-    _give_terminal(state, task, TaskEnd(result, *_times(state, task)))
+    _give_terminal(state, task, end_of(state, task, replace(result, choices=choices)))
+
+
+def end_of(state: BrainState, task: Task, result: RunResult) -> TaskEnd:
+    """The terminal that follows from what its last worker tells."""
+    return TaskEnd(_of_all_attempts(state, task, result), *_times(state, task))
 
 
 def _cut_off(state: BrainState, task: Task, reason: FinishReason) -> Stopped:
@@ -222,12 +154,22 @@ def _give_terminal(state: BrainState, task: Task, terminal: Terminal) -> None:
 
 
 def not_kept(state: BrainState, event: TaskNotKept) -> None:
-    """Nothing was loaded for it, and no other task was dropped; at most it had a slot that was free."""
+    """Nothing was done for it. Its submitter is refused, and the same `request_id` is a new task: there is no other."""
     state.queue.answered(event.task_id)
     task = state.tasks.get(event.task_id)
-    if task is not None and not task.is_finished:
+    if task is None:
+        return
+    _release_request_id(state, task)
+    task.was_refused = True
+    if not task.is_finished:
         finish(state, task, TaskState.FAILED, TaskError(event.reason, event.message))
-        task_dispatch.cancel_attempt(state, task)
+
+
+def _release_request_id(state: BrainState, task: Task) -> None:
+    """A later task may have it by now."""
+    key = (task.request.app, task.request.request_id)
+    if state.by_request_id.get(key) == task.task_id:
+        del state.by_request_id[key]
 
 
 def output_too_large(state: BrainState, event: OutputTooLarge) -> None:
@@ -290,10 +232,10 @@ def reader_left(state: BrainState, event: ReaderLeft) -> None:
         begin_reader_grace(state, task)
 
 
-def begin_reader_grace(state: BrainState, task: Task) -> None:
-    """No reader is attached: one has to attach within the grace."""
-    task.unread_since = state.now
-    state.timers.at(state.now + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
+def begin_reader_grace(state: BrainState, task: Task, more_s: float = 0.0) -> None:
+    """No reader is attached: one has to attach within the grace, and so much more."""
+    task.unread_since = state.now + more_s
+    state.timers.at(task.unread_since + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
 
 
 def reader_grace_over(state: BrainState, task_id: str) -> None:
@@ -355,19 +297,23 @@ def forget(state: BrainState, task_id: str) -> None:
     del state.finished[task_id]
     state.timers.cancel(task_id, TimerKind.RETENTION)
     task = state.tasks.pop(task_id)
-    if task.request.request_id:
-        state.by_request_id.pop((task.request.app, task.request.request_id), None)
+    _release_request_id(state, task)
     state.forgotten.add(task_id)
     state.emit(ForgetTask(task_id))
 
 
 def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
-    """From now on the task is kept for its retention time; not before, since its readers wait for the terminal."""
+    """From now on the task is kept for its retention time; not before, since its readers wait for the terminal.
+
+    One that was refused is not kept at all: however often it is sent again, others stay for their time.
+    """
     task.terminal_shown = True
     state.emit(AppendTerminal(task.task_id, terminal))
     if task.attempt is not None:
         task_dispatch.release_if_done(state, task.attempt)
     keep_finished(state, task, state.config.task_retention_s)
+    if task.was_refused:
+        forget(state, task.task_id)
 
 
 def keep_finished(state: BrainState, task: Task, for_s: float) -> None:
@@ -376,10 +322,6 @@ def keep_finished(state: BrainState, task: Task, for_s: float) -> None:
     state.timers.at(state.now + for_s, TimerKind.RETENTION, task.task_id)
     while len(state.finished) > state.config.tasks_retained:
         forget(state, next(iter(state.finished)))
-
-
-def _lost(what_happened: str) -> TaskError:
-    return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again")
 
 
 def _too_many_readers(what: str) -> ResourceExhausted:
@@ -392,16 +334,9 @@ def _too_many_readers(what: str) -> ResourceExhausted:
 
 def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
     """The deadline is not the reason where the task could not have gone on with any more time."""
-    if task.promise is not None and not replicas.are_coming(state, lane_of(state, task.request, task.promise)):
+    if task.promise is not None and not replicas.are_coming(state, lane_of_task(state, task)):
         return promises.unavailable(state, task.request.model, task.promise)
     return TaskError(Reason.DEADLINE_PASSED, message)
-
-
-def _task_of(state: BrainState, attempt_id: str) -> Task | None:
-    """Unless its terminal was given."""
-    attempt = state.attempts.get(attempt_id)
-    task = state.tasks.get(attempt.task_id) if attempt else None
-    return task if task is not None and task.terminal is None else None
 
 
 def _times(state: BrainState, task: Task) -> tuple[int, int]:

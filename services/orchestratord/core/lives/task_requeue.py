@@ -1,32 +1,37 @@
 """A running task goes back into the queue at its old place, and continues elsewhere from where its output ends."""
 
 from orchestratord.core.effects import CancelRun, Narrate
-from orchestratord.core.facts.task import Attempt, Task, TaskState
-from orchestratord.core.lives import task_dispatch
-from orchestratord.core.placement.lanes import lane_of
+from orchestratord.core.facts.attempt import Attempt
+from orchestratord.core.facts.task import Task, TaskState
+from orchestratord.core.lives import forgetting, task_dispatch
+from orchestratord.core.placement.lanes import lane_of_task
 from orchestratord.core.state import BrainState
 
 
-def can_go_on_elsewhere(state: BrainState, attempt: Attempt) -> bool:
+def can_go_on_elsewhere(state: BrainState, task: Task, attempt: Attempt) -> bool:
     """Its output has not begun, or its engine can continue from the tokens that there are."""
-    task = state.tasks.get(attempt.task_id)
-    if task is None or state.catalog.find(task.request.model) is None:
+    if state.catalog.find(task.request.model) is None:
         return False
-    if task.first_token_at is None:
-        return True
-    engine = state.fleet.workers[attempt.worker_id].engine
-    return engine is not None and engine.resumes
+    return task.first_token_at is None or attempt.resumes
 
 
-def requeue(state: BrainState, attempt: Attempt, because: str) -> None:
-    """Later output of the old attempt is dropped, and its slot is free when its worker reports the end of the run."""
-    task = state.tasks.get(attempt.task_id)
-    if task is None or task.is_finished or task.attempt is not attempt:
-        return
+def move(state: BrainState, task: Task, because: str) -> None:
+    """On purpose: what the present attempt still brings is dropped, and its slot is free when its worker reports the
+    end of the run.
+    """
+    attempt = task.attempt
+    assert attempt is not None  # or it runs nowhere
+    drop_promise_of_nothing(state, task, attempt)
+    requeue(state, task, because)
+    state.emit(CancelRun(attempt.worker_id, attempt.attempt_id))
+
+
+def requeue(state: BrainState, task: Task, because: str) -> None:
+    attempt = task.attempt
+    assert attempt is not None  # or it runs nowhere
     task.move_to(TaskState.QUEUED)
     task.attempt = None
-    _drop_promise_of_nothing(state, task, attempt)
-    place, lane = attempt.place, lane_of(state, task.request, task.promise)
+    place, lane = attempt.place, lane_of_task(state, task)
     state.queue.add(
         task.task_id,
         place.model,
@@ -37,13 +42,22 @@ def requeue(state: BrainState, attempt: Attempt, because: str) -> None:
         size=place.size,
         work=place.work,
     )
-    state.emit(CancelRun(attempt.worker_id, attempt.attempt_id), Narrate(task.task_id, because))
+    state.emit(Narrate(task.task_id, because))
     if lane in state.waits_told:  # what it waits for is told again, since this task has not heard it
         state.waits_told[lane] = ()
     state.look_again = True
 
 
-def _drop_promise_of_nothing(state: BrainState, task: Task, attempt: Attempt) -> None:
+def take_back(state: BrainState, task: Task, attempt: Attempt, because: str) -> None:
+    """An attempt that was out of reach goes on, before another one has begun."""
+    forgetting.wait_over(state, state.queue.remove(task.task_id))
+    task.move_to(TaskState.RUNNING)
+    task.end_wait()
+    task.attempt, task.lost = attempt, None
+    state.emit(Narrate(task.task_id, because))
+
+
+def drop_promise_of_nothing(state: BrainState, task: Task, attempt: Attempt) -> None:
     """The promise is about bytes that were shown. Where there are none, the task may begin on another kind of card.
 
     A promise of before stays: what an earlier orchestrator has shown of it is not known.

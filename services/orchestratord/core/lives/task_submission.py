@@ -16,7 +16,7 @@ from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.lives import app_changes, model_loading, session_life, task_dispatch, task_life
 from orchestratord.core.placement import availability, prediction
 from orchestratord.core.placement.availability import Wait
-from orchestratord.core.placement.lanes import lane_of, overrides_of
+from orchestratord.core.placement.lanes import lane_of, lane_of_task, overrides_of
 from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.state import BrainState
 
@@ -47,11 +47,14 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
 
 
 def kept(state: BrainState, event: TaskKept) -> None:
-    """The task can't be refused any more: others give way for it, and its model is loaded."""
+    """The task can't be refused any more: it may start, others give way for it, and its model is loaded."""
     state.queue.answered(event.task_id)
     task = state.tasks.get(event.task_id)
     if task is None:
         return
+    predicted, task.predicted_start_ms = task.predicted_start_ms, None  # one that starts now has waited for no slot
+    task_dispatch.dispatch_model(state, task.request.model)
+    task.predicted_start_ms = predicted
     if event.task_id in state.queue:
         _drop(state, state.queue.too_many(event.task_id))
     _note_demand(state, task.request.model)
@@ -64,8 +67,9 @@ def kept(state: BrainState, event: TaskKept) -> None:
             state.emit(StartPredicted(task.task_id, task.predicted_start_ms))
 
 
-def readmit(state: BrainState, task: Task) -> None:
-    """A task that was admitted before waits again, at the end of the queue and whether there is room or not.
+def readmit(state: BrainState, task: Task, *, held: bool) -> None:
+    """A task that was admitted before waits again, at the end of the queue and whether there is room or not. One that
+    is held does not start until the queue has an answer for it.
 
     It was accepted, so it does not matter whether its model is retired by now.
     """
@@ -76,7 +80,8 @@ def readmit(state: BrainState, task: Task) -> None:
         request.model,
         request.priority,
         app=request.app,
-        lane=lane_of(state, request, task.promise),
+        lane=lane_of_task(state, task),
+        unkept=held,
         size=request.waiting_bytes,
         work=request.size,
     )
@@ -170,7 +175,7 @@ def _predict(state: BrainState, task: Task, ahead: Backlog) -> None:
     """When it will start, and whether it will be done in time; left open where that is not known."""
     start: Estimate | None = prediction.AT_ONCE
     if task.task_id in state.queue:
-        start = prediction.predict_start_of(state, task, lane_of(state, task.request, task.promise), ahead)
+        start = prediction.predict_start_of(state, task, lane_of_task(state, task), ahead)
     if start is not None and not task.is_finished:
         task.predicted_start_ms = round(start.mean)
         task.on_time_forecast = prediction.on_time_forecast(state, task, start)

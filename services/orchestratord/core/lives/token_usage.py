@@ -5,7 +5,8 @@ However it ends: answered, cancelled, failed, or lost with its worker.
 
 from orchestratord.core.effects import CountLostOutput, TokensUsed
 from orchestratord.core.events import LostOutputCounted
-from orchestratord.core.facts.task import Attempt, RunResult
+from orchestratord.core.facts.attempt import Attempt
+from orchestratord.core.facts.task import RunResult
 from orchestratord.core.lives import app_changes, session_life
 from orchestratord.core.state import BrainState
 

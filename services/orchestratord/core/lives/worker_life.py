@@ -2,19 +2,21 @@
 
 from llorch.errors import Reason
 from llorch.worker_state import WorkerState
-from orchestratord.core.effects import AttachWorker, DetachWorker, ReleaseRuns
-from orchestratord.core.events import RunsFound, WorkerAttached, WorkerSilent, WorkerStartFailed
+from orchestratord.core.effects import AttachWorker, DetachWorker
+from orchestratord.core.events import WorkerAttached, WorkerSilent, WorkerStartFailed
+from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Worker
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import (
+    attempt_loss,
+    found_runs,
     learning,
     measuring,
     model_loading,
     model_unloading,
     pools,
     task_dispatch,
-    task_life,
 )
 from orchestratord.core.placement.worker_specs import what_was_loaded
 from orchestratord.core.state import BrainState
@@ -36,7 +38,7 @@ def start_failed(state: BrainState, event: WorkerStartFailed) -> None:
         return
     model_loading.refuse_node(state, worker.spec.model, worker.node_id, event.reason, event.message)
     if event.command_seq is None:
-        gone(state, worker, event.message)
+        gone(state, worker, Loss.STOPPED, event.message)
     else:
         state.loads.remove(worker.worker_id)
         model_unloading.stop(state, worker, Leaving.STUCK)
@@ -63,7 +65,7 @@ def moved(state: BrainState, worker: Worker, endpoint: Endpoint) -> None:
     """It is reached elsewhere now: its host has another address. What runs there goes on."""
     worker.endpoint = endpoint
     state.emit(DetachWorker(worker.worker_id), AttachWorker(worker.worker_id, endpoint))
-    worker.reattach_until = None  # it may have been silent at the old address for long
+    worker.reattach_until, worker.is_overdue = None, False  # it may have been silent at the old address for long
     silent(state, WorkerSilent(worker.worker_id))
 
 
@@ -72,9 +74,11 @@ def attached(state: BrainState, event: WorkerAttached) -> None:
     if worker is None:
         return
     worker.attached, worker.was_attached, worker.reattach_until, worker.refused = True, True, None, None
+    worker.is_overdue = False
     state.fleet.silent.discard(worker.worker_id)
     if worker.ready_at is None:
         _begin_residency(state, worker)
+    attempt_loss.worker_is_back(state, worker)
     task_dispatch.cancel_again(state, worker)
     task_dispatch.dispatch_model(state, worker.spec.model)
 
@@ -99,7 +103,7 @@ def give_time_to_reattach(state: BrainState, node_id: str) -> None:
 
 
 def reattach_overdue(state: BrainState) -> None:
-    """Attaching took too long: what ran there is lost. A worker whose node still answers is stuck, and is stopped.
+    """Attaching took too long: what runs there may go on elsewhere, and a worker that is held to be stuck is stopped.
 
     One that could never be reached would not be next time: no load of the model goes to its node until it is asked for.
     One that obeys another orchestrator is ended by its node, which follows this one, and its successor obeys.
@@ -107,8 +111,10 @@ def reattach_overdue(state: BrainState) -> None:
     for worker in [state.fleet.workers[worker_id] for worker_id in sorted(state.fleet.silent)]:
         if worker.reattach_until is None or state.now < worker.reattach_until:
             continue
-        _lose_all(state, worker, "the worker that ran the task no longer answers")
-        if worker.state is WorkerState.READY and state.fleet.node_is_ready(worker):
+        if not worker.is_overdue:
+            worker.is_overdue = state.look_again = True
+            attempt_loss.worker_out_of_reach(state, worker)
+        if worker.state is WorkerState.READY and state.fleet.node_is_ready(worker) and _is_stuck(state, worker):
             reason, message = worker.refused or (Reason.UPSTREAM_UNAVAILABLE, "")
             if not worker.was_attached and reason is not Reason.STALE_EPOCH:
                 why = _refuses(worker, message) if message else _unreachable(worker)
@@ -117,17 +123,20 @@ def reattach_overdue(state: BrainState) -> None:
             state.look_again = True
 
 
-def runs_found(state: BrainState, event: RunsFound) -> None:
-    """Runs that are in no table here are released; they are of an earlier orchestrator process."""
-    unknown = tuple(attempt_id for attempt_id in event.attempt_ids if attempt_id not in state.attempts)
-    if unknown:
-        state.emit(ReleaseRuns(event.worker_id, unknown))
+def _is_stuck(state: BrainState, worker: Worker) -> bool:
+    """Rather than behind a line that is cut, or slow: its node does not hear of it either, or it refuses this
+    orchestrator, or it was never attached, or it has been silent for as long as it keeps runs without a reader.
+    """
+    assert worker.reattach_until is not None  # it is silent
+    silent_for_long = state.now >= worker.reattach_until + state.config.detach_grace_s
+    return silent_for_long or not worker.answers or worker.refused is not None or not worker.was_attached
 
 
-def gone(state: BrainState, worker: Worker, why: str) -> None:
+def gone(state: BrainState, worker: Worker, loss: Loss, why: str) -> None:
     """The process has ended and its memory is back: its slots and its reservation are released."""
     state.ledger.release(worker.worker_id)
-    _forget(state, worker, why)
+    _forget(state, worker)
+    attempt_loss.worker_gone(state, worker, loss, why)
 
 
 def failed(state: BrainState, worker: Worker, reason: Reason, message: str) -> None:
@@ -140,7 +149,8 @@ def failed(state: BrainState, worker: Worker, reason: Reason, message: str) -> N
     state.timers.at(until, TimerKind.MEMORY_BACK, worker.worker_id)
     if worker.state is WorkerState.STARTING:
         model_loading.refuse_node(state, worker.spec.model, worker.node_id, reason, message, worker.worker_id)
-    _forget(state, worker, f"the worker that ran the task ended: {message}")
+    _forget(state, worker)
+    attempt_loss.worker_ended(state, worker, f"the worker that ran the task ended: {message}")
 
 
 def memory_wait_over(state: BrainState, _: str) -> None:
@@ -168,20 +178,15 @@ def _learn_load_time(state: BrainState, worker: Worker) -> None:
         learning.worker_loaded(state, worker, size_mib, (state.now - worker.asked_at) * 1000)
 
 
-def _forget(state: BrainState, worker: Worker, why: str) -> None:
+def _forget(state: BrainState, worker: Worker) -> None:
     state.fleet.remove_worker(worker.worker_id)
     state.timers.cancel(worker.worker_id, TimerKind.IDLE, TimerKind.RESIDENCY)
     state.emit(DetachWorker(worker.worker_id))
-    _lose_all(state, worker, why)
     state.loads.remove(worker.worker_id)
     model_loading.memory_came_back(state, worker.worker_id)
     pools.worker_gone(state, worker)
+    found_runs.look_whether_all_told(state)
     state.look_again = True
-
-
-def _lose_all(state: BrainState, worker: Worker, why: str) -> None:
-    for attempt_id in sorted(worker.attempts):
-        task_life.lose_attempt(state, state.attempts[attempt_id], why)
 
 
 def _refuses(worker: Worker, message: str) -> str:

@@ -16,7 +16,7 @@ from orchestratord.core.placement import filters, prediction
 from orchestratord.core.placement.availability import verdict
 from orchestratord.core.placement.cost import NO_WAIT, load_term
 from orchestratord.core.placement.decision_of import record_of
-from orchestratord.core.placement.lanes import lane_of, overrides_of
+from orchestratord.core.placement.lanes import lane_of, lane_of_task, overrides_of
 from orchestratord.core.placement.load_planning import outlook
 from orchestratord.core.placement.pipeline import place_load
 from orchestratord.core.placement.query import LoadRequest, Query
@@ -49,7 +49,7 @@ def explain(
 def explain_task(state: BrainState, task: Task) -> DecisionRecord:
     """Of one that has not ended. Its record has its id. Raises NotFound or FailedPrecondition as `explain`."""
     model = state.catalog.get_active(task.request.model)
-    lane = lane_of(state, task.request, task.promise)
+    lane = lane_of_task(state, task)
     request = _load_request(state, model, lane, task.request.prompt_tokens, task.request.max_tokens or 0)
     return replace(_explain(state, request, task.request, task), task_id=task.task_id)
 

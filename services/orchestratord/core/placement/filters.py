@@ -247,6 +247,16 @@ def _what_is_other(query: Query, site: Site) -> str:
     return promises.why_not(query, promise, site) if promise is not None else ""
 
 
+def _starts_over(query: Query, site: Site) -> bool:
+    """There is output, and what runs there could not go on from it."""
+    engine = site.worker.engine if site.worker is not None else None
+    return query.request.lane.continues and engine is not None and not engine.resumes
+
+
+def _why_it_starts_over(_: Query, site: Site) -> str:
+    return f"the output has begun, and the worker on {site.node.node_id} can't go on from output of another one"
+
+
 _NODE_READY = Filter("node_ready", _is_not_ready, _why_not_ready, absence=_node_away)
 _FILE = Filter("model_file", _has_not_the_file, _which_file, _is_of_a_folder)
 _LOAD_FAILED = Filter("load_failed", _did_fail, _why_it_failed, lambda query: bool(query.request.excluded_nodes))
@@ -274,6 +284,8 @@ _FINGERPRINT = Filter(
     "fingerprint", _gives_other_bytes, _what_is_other, lambda query: query.request.lane.promise is not None
 )
 
+_CONTINUATION = Filter("continuation", _starts_over, _why_it_starts_over, lambda query: query.request.lane.continues)
+
 # What is told to people is the first that applies.
 
 OF_NODES = (_NODE_READY, _LOAD_FAILED, _FILE)
@@ -291,5 +303,5 @@ OF_RULES = (_DEVICE_MASK, *_WANT_NO_DEVICE, *_WANT_A_SET)
 ALWAYS_TOLD = (*OF_RULES, _FINGERPRINT)
 """Those that are told of places that do not matter, too, since a worker is there already."""
 
-OF_WORKERS = (_NODE_READY, *OF_RULES, _CONTEXT, _FINGERPRINT)
+OF_WORKERS = (_NODE_READY, *OF_RULES, _CONTEXT, _FINGERPRINT, _CONTINUATION)
 """Asked per worker that is there already."""

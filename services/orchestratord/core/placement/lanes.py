@@ -1,11 +1,12 @@
 """The parts of a task that decide where it may run, and the wishes about its place that it may have."""
 
+from dataclasses import replace
+
 from llorch.errors import PermissionDenied, Reason
 from llorch.options.task import WISHES
-from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import NO_OVERRIDES, Lane, OverridePolicy, Overrides, Wishes
 from orchestratord.core.facts.targets import Place, resolve
-from orchestratord.core.facts.task import TaskRequest
+from orchestratord.core.facts.task import Task, TaskRequest
 from orchestratord.core.state import BrainState
 
 
@@ -28,10 +29,19 @@ def overrides_of(state: BrainState, wishes: Wishes | None) -> Overrides:
     )
 
 
-def lane_of(state: BrainState, request: TaskRequest, promise: Promise | None = None) -> Lane:
-    """Apps that no rule names share a lane."""
+def lane_of(state: BrainState, request: TaskRequest) -> Lane:
+    """Of a task that has not begun. Apps that no rule names share a lane."""
     app = request.app if state.assignments.names_app(request.app) else ""
-    return Lane(request.model, app, request.overrides, promise)
+    return Lane(request.model, app, request.overrides)
+
+
+def lane_of_task(state: BrainState, task: Task) -> Lane:
+    return replace(
+        lane_of(state, task.request),
+        promise=task.promise,
+        continues=task.first_token_at is not None,
+        suspect=task.task_id if task.suspicion.is_hot else "",
+    )
 
 
 def _places(state: BrainState, targets: tuple[str, ...]) -> tuple[Place, ...]:

@@ -6,10 +6,11 @@ Times are in ms from now. None = not known; then clients are told nothing.
 import math
 
 from llorch.worker_state import WorkerState
+from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.backlog import Backlog, TaskSize
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.rules import Lane
-from orchestratord.core.facts.task import Attempt, Task, TaskRequest, TaskState
+from orchestratord.core.facts.task import Task, TaskRequest, TaskState
 from orchestratord.core.learnt.answer_lengths import NO_ANSWER, Lengths
 from orchestratord.core.learnt.estimates import Estimate, Remaining
 from orchestratord.core.learnt.rates import SMALLEST_PROMPT, device_key

@@ -72,12 +72,21 @@ def workers_for(state: BrainState, lane: Lane) -> list[Worker]:
     return [
         worker
         for worker in state.fleet.workers_of_model(lane.model)
-        if worker.serves and state.fleet.node_is_ready(worker) and _admits(state, rules, lane, worker)
+        if worker.serves
+        and not worker.is_overdue
+        and state.fleet.node_is_ready(worker)
+        and _admits(state, rules, lane, worker)
     ]
+
+
+def _is_there(state: BrainState, worker: Worker) -> bool:
+    return state.fleet.node_is_ready(worker) and not worker.is_overdue
 
 
 def _admits(state: BrainState, rules: Rules, lane: Lane, worker: Worker) -> bool:
     if not rules.admits(state.fleet.nodes[worker.node_id], worker.spec.device_ids):
+        return False
+    if lane.continues and worker.engine is not None and not worker.engine.resumes:
         return False
     return lane.promise is None or promises.is_kept_by(state, lane.promise, worker)
 

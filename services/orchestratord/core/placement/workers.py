@@ -7,7 +7,7 @@ from orchestratord.core.facts.decision import Candidate, Decision, Term, total_m
 from orchestratord.core.facts.fleet import Device, Node, Worker
 from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.task import TaskRequest
-from orchestratord.core.placement import filters, prediction
+from orchestratord.core.placement import filters, isolation, prediction
 from orchestratord.core.placement.cost import NO_WAIT, Costs, worker_terms
 from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.tally import Tally
@@ -28,7 +28,11 @@ def place_task(state: BrainState, request: TaskRequest, lane: Lane) -> Decision:
         ),
         rules_of(state.assignments, state.fleet, lane),
     )
-    ready = (worker for worker in state.fleet.workers_of_model(model.name) if worker.takes_runs)
+    ready = (
+        worker
+        for worker in state.fleet.workers_of_model(model.name)
+        if worker.takes_runs and isolation.may_join(state, worker, lane)
+    )
     return weigh(query, Tally(query, with_details=False), ready, request)
 
 

@@ -1,5 +1,7 @@
 """A task goes to the worker that would be done with it first, among those that it may use."""
 
+from dataclasses import replace
+
 import pytest
 
 from llorch.assignment_mode import Mode
@@ -127,7 +129,7 @@ def test_a_task_whose_output_has_begun_goes_on_with_the_same_fingerprint_only(sc
     scene.worker("coder", 4000, SMALL.device_id)
     equal = scene.worker("coder", 4000, BIG.device_id, busy=3, fingerprint=ours)
     request = TaskRequest("task", "coder", b"", "", 0, deterministic=True)
-    begun = lane_of(scene.state, request, Promise(ours))
+    begun = replace(lane_of(scene.state, request), promise=Promise(ours))
     decision = place_task(scene.state, request, begun)
     assert [candidate.worker_id for candidate in decision.ranked] == [equal.worker_id]
     assert decision.removed == {"fingerprint": 2}

@@ -168,8 +168,9 @@ async def test_a_rise_whose_caller_gave_up_takes_the_store_from_no_one(tmp_path:
 async def test_what_can_not_be_written_is_refused_and_takes_nothing_else_along(tmp_path: Path) -> None:
     store = open_sqlite(tmp_path)
     await store.begin_incarnation()
-    twice = [store.save_task(TASK, 1), store.save_task(TASK, 2), store.append_audit(ENTRY)]
-    outcomes = await asyncio.gather(*twice, return_exceptions=True)
+    no_text: Any = None
+    writes = [store.save_task(TASK, 1), store.append_audit(replace(ENTRY, details=no_text)), store.append_audit(ENTRY)]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [type(None), Unavailable, type(None)]
     assert [outcome.reason for outcome in outcomes if isinstance(outcome, Unavailable)] == [Reason.STORE_FAILED]
     assert len(await store.tasks()) == len(await store.audit(None, 10)) == 1

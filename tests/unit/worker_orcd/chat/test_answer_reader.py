@@ -633,3 +633,10 @@ def test_a_bracket_too_few_ends_the_call_at_the_mark_and_costs_none_of_what_foll
                 arguments[content.index] = arguments.get(content.index, "") + content.arguments
         assert arguments == {0: '{"a": 1\n', 1: '{"s": "</tool_call> <"}'}
         assert "".join(content.text for content in contents if isinstance(content, Said)) == "Done."
+
+
+@pytest.mark.parametrize("odd", ["{", " a ", "s", "}json"])
+def test_what_stands_in_a_header_and_is_no_part_of_one_is_not_lost(odd: str) -> None:
+    text = f"<|channel|>analysis{odd}<|message|>"
+    said = "".join(content.text for content in read(reader(HARMONY), [text]) if isinstance(content, Said))
+    assert said == text

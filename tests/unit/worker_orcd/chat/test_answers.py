@@ -120,14 +120,14 @@ def test_an_answer_begins_inside_of_thoughts_where_the_prompt_opened_them() -> N
     assert "".join(entry.text for entry in log) == "Yes."
 
 
-def test_call_ids_depend_on_seed_and_number_alone() -> None:
-    def call_ids(seed: int) -> list[str]:
-        log, _ = say(output_of(replace(SPEC, seed=seed), HERMES), CALL + CALL)
+def test_call_ids_depend_on_task_and_number_alone() -> None:
+    def call_ids(task: str) -> list[str]:
+        log, _ = say(output_of(replace(SPEC, call_key=task), HERMES), CALL + CALL)
         return [call.call_id for call in calls_in(log)]
 
-    assert call_ids(7) == call_ids(7)
-    assert len({*call_ids(7), *call_ids(8)}) == 4
-    assert all(len(call_id) == 9 and call_id.isalnum() for call_id in call_ids(7))
+    assert call_ids("task-7") == call_ids("task-7")
+    assert len({*call_ids("task-7"), *call_ids("task-8")}) == 4
+    assert all(len(call_id) == 9 and call_id.isalnum() for call_id in call_ids("task-7"))
 
 
 SAID = st.lists(

@@ -1,0 +1,58 @@
+"""One try to carry out a task."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestratord.core.facts.admission import Waiting
+from orchestratord.core.learnt.estimates import Estimate
+
+
+class Loss(StrEnum):
+    """Why an attempt was lost. The values are labels of metrics."""
+
+    EXIT = "exit"
+    """Its worker ended by itself."""
+    LEASE = "lease"
+    """Its worker could not be attached to again in time."""
+    NODE = "node"
+    """Its node is lost, or came back without its worker."""
+    POWER = "power"
+    """The machine of its node was started again."""
+    POISON = "poison"
+    """Another task ended its worker."""
+    UNKNOWN = "unknown"
+    """Its worker does not know it, or has given it up."""
+    STOPPED = "stopped"
+    """Its worker was told to stop."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One execution of a task on one worker. Its slot is held until the attempt ended, is unknown, or is lost.
+
+    `place` is where the task waited, `charged` the tokens that its app was charged with at the start, `served` those
+    that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
+    began, itself included. `made_promise`: no earlier attempt can have shown output of the deterministic task.
+    `resumes`: its engine can be asked to go on after output that exists, so that another one like it can take over.
+    `has_output`: some of the task's output came of it. `tokens_in` are those of the prompt, `cached_tokens` the part of
+    them that was in the worker's KV cache: 0 until it has begun.
+    """
+
+    attempt_id: str
+    number: int
+    task_id: str
+    worker_id: str
+    place: Waiting
+    charged: int
+    began_at: float
+    batch: int
+    session_id: str = ""
+    expected: Estimate | None = None
+    made_promise: bool = False
+    resumes: bool = False
+    has_output: bool = False
+    served: int | None = None
+    started: bool = False
+    ended: bool = False
+    tokens_in: int = 0
+    cached_tokens: int = 0

@@ -1,0 +1,160 @@
+"""Attempts are lost, or out of reach; their tasks go on elsewhere from where their output ends, where they can."""
+
+from llorch.errors import Reason
+from orchestratord.core.effects import AttemptLost, CancelRun, Narrate, WatchOutput
+from orchestratord.core.events import AttemptDecided, OutputWentOn
+from orchestratord.core.facts import suspicion
+from orchestratord.core.facts.attempt import Attempt, Loss
+from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.task import Task, TaskError, TaskState
+from orchestratord.core.lives import task_dispatch, task_life, task_requeue, token_usage
+from orchestratord.core.state import BrainState
+
+MOST_FRUITLESS = 3
+"""Attempts in a row that workers which go on gave up, or did not know, before they brought output."""
+
+MOST_UNREAD = 2
+"""Attempts of one task that are out of reach and may still go on."""
+
+
+def worker_ended(state: BrainState, worker: Worker, what_happened: str) -> None:
+    """By itself, or because its engine was stuck: one of the tasks aboard may be the reason."""
+    attempts = [state.attempts[attempt_id] for attempt_id in sorted(worker.attempts)]
+    tasks = (state.tasks.get(attempt.task_id) for attempt in attempts)
+    aboard = {task.task_id: task for task in tasks if task is not None and not task.is_finished}
+    verdict = suspicion.worker_ended({task_id: task.suspicion for task_id, task in aboard.items()})
+    for task in aboard.values():
+        state.emit(WatchOutput(task.task_id, suspicion.PAST_AFTER_ENTRIES * task.request.choices))
+        if task.suspicion.is_hot:
+            state.suspects.add(task.task_id)
+    for attempt in attempts:
+        if verdict.is_proven and attempt.task_id == verdict.culprit:
+            _quarantine(state, aboard[attempt.task_id], what_happened)
+        is_other = verdict.culprit not in ("", attempt.task_id)
+        lose(state, attempt, Loss.POISON if is_other else Loss.EXIT, what_happened)
+
+
+def worker_gone(state: BrainState, worker: Worker, loss: Loss, what_happened: str) -> None:
+    """No task that ran there is the reason."""
+    for attempt_id in sorted(worker.attempts):
+        lose(state, state.attempts[attempt_id], loss, what_happened)
+
+
+def worker_out_of_reach(state: BrainState, worker: Worker) -> None:
+    """Attaching again has taken too long. What runs there may still come back first: until another attempt has brought
+    output, either may go on.
+    """
+    for attempt_id in sorted(worker.attempts):
+        attempt = state.attempts[attempt_id]
+        task = state.tasks.get(attempt.task_id)
+        if task is None or task.attempt is not attempt:
+            continue
+        if task.stopping is not None:
+            task_life.end_stop(state, task)
+        elif not task.is_finished and task_requeue.can_go_on_elsewhere(state, task, attempt):
+            _note(state, task, Loss.LEASE)
+            task_requeue.requeue(state, task, "the worker that runs the task does not answer; going on elsewhere")
+            task.unread[attempt_id] = attempt
+            while len(task.unread) > MOST_UNREAD:
+                _supersede(state, task.unread.pop(next(iter(task.unread))))
+
+
+def worker_is_back(state: BrainState, worker: Worker) -> None:
+    """What runs there goes on, unless another attempt has begun meanwhile: then the first to bring output does."""
+    for attempt_id in sorted(worker.attempts):
+        attempt = state.attempts[attempt_id]
+        task = state.tasks.get(attempt.task_id)
+        if task is not None and attempt_id in task.unread and task.state is TaskState.QUEUED:
+            _goes_on(state, task, attempt)
+
+
+def decided(state: BrainState, event: AttemptDecided) -> None:
+    """Of several attempts of a task that might, this one has brought the next output."""
+    attempt = state.attempts.get(event.attempt_id)
+    task = state.tasks.get(attempt.task_id) if attempt is not None else None
+    if attempt is not None and task is not None and not task.is_finished:
+        decide(state, task, attempt)
+
+
+def decide(state: BrainState, task: Task, attempt: Attempt) -> None:
+    """All others of the task's attempts end; nothing that they bring is shown."""
+    if attempt.attempt_id in task.unread:
+        other = task.attempt
+        _goes_on(state, task, attempt)
+        if other is not None:
+            _supersede(state, other)
+    for other in task.unread.values():
+        _supersede(state, other)
+    task.unread.clear()
+
+
+def lose(state: BrainState, attempt: Attempt, loss: Loss, what_happened: str) -> None:
+    """For good: nothing comes of it any more."""
+    task = state.tasks.get(attempt.task_id)
+    token_usage.attempt_lost(state, attempt)
+    if task is not None and task.attempt is attempt:
+        if task.stopping is not None:
+            task_life.end_stop(state, task)
+        elif not task.is_finished:
+            go_on_elsewhere(state, task, attempt, loss, what_happened)
+    elif task is not None:
+        task.unread.pop(attempt.attempt_id, None)
+    task_dispatch.free_slot(state, attempt)
+
+
+def go_on_elsewhere(state: BrainState, task: Task, attempt: Attempt, loss: Loss, what_happened: str) -> None:
+    """The present attempt is lost: another one takes over, or the task fails."""
+    _note(state, task, loss)
+    if attempt.has_output:
+        task.fruitless = 0
+    elif loss is Loss.UNKNOWN:
+        task.fruitless += 1
+    if task.fruitless >= MOST_FRUITLESS or not task_requeue.can_go_on_elsewhere(state, task, attempt):
+        task_life.finish(state, task, TaskState.FAILED, _lost(what_happened))
+        return
+    task_requeue.drop_promise_of_nothing(state, task, attempt)
+    task_requeue.requeue(state, task, f"{what_happened}; going on elsewhere")
+
+
+def output_went_on(state: BrainState, event: OutputWentOn) -> None:
+    """A task is past the point at which its worker ended: it was not the reason."""
+    task = state.tasks.get(event.task_id)
+    if task is None or task.is_finished:
+        return
+    task.suspicion.is_past()
+    if task.task_id in state.suspects:
+        state.suspects.discard(task.task_id)
+        task_dispatch.dispatch_model(state, task.request.model)
+
+
+def _goes_on(state: BrainState, task: Task, attempt: Attempt) -> None:
+    del task.unread[attempt.attempt_id]
+    because = "the worker that ran the task answers again; going on there"
+    if task.state is TaskState.QUEUED:
+        task_requeue.take_back(state, task, attempt, because)
+    else:
+        task.attempt = attempt
+        state.emit(Narrate(task.task_id, because))
+
+
+def _supersede(state: BrainState, attempt: Attempt) -> None:
+    """Its slot is free when its worker reports its end. One that is out of reach is told when it is back."""
+    state.emit(CancelRun(attempt.worker_id, attempt.attempt_id))
+
+
+def _quarantine(state: BrainState, task: Task, what_happened: str) -> None:
+    _note(state, task, Loss.EXIT)
+    message = (
+        f"{what_happened}; the task ended {task.suspicion.ended} workers by itself and is not tried again; report it "
+        "with the workers' logs"
+    )
+    task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.QUARANTINED, message))
+
+
+def _note(state: BrainState, task: Task, loss: Loss) -> None:
+    task.note_loss(loss)
+    state.emit(AttemptLost(task.task_id, task.request.model, loss))
+
+
+def _lost(what_happened: str) -> TaskError:
+    return TaskError(Reason.WORKER_LOST, f"{what_happened}; send the request again")
