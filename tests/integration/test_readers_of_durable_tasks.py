@@ -13,6 +13,7 @@ from llorch import AsyncClient
 from llorch.errors import Reason, Unavailable
 from llorch.rpc.client import call, open_stream
 from support.event_source import EventSource, GaveUp
+from support.streams import check_sse
 from support.whole_system import CALL_S, SILENT_S, WholeSystem, task, wait_until, whole_system
 from worker_orcd.engines.sim.tokens import sim_text
 
@@ -60,11 +61,26 @@ async def test_an_event_source_reads_on_by_itself_until_the_next_orchestrator_ha
         await system.lives.begin(system.address)
         async with asyncio.timeout(WITHIN_S):
             await reading
-    assert next(event["type"] for event in shown if event["type"] != "token") == "reset"
+    assert "reset" not in {event["type"] for event in shown}, "its worker has the output"
     assert (shown[-1]["type"], shown[-1]["tokens_out"]) == ("end", TOKENS)
     assert text_of(shown) == sim_text(7, 0, TOKENS)
     assert any("DRAINING" in comment for comment in source.comments)
     assert any("UPSTREAM_UNAVAILABLE" in comment for comment in source.comments)
+
+
+async def test_an_event_source_notices_nothing_of_the_next_orchestrator_if_it_is_there_in_time(tmp_path: Path) -> None:
+    async with whole_system(tmp_path) as system:
+        assert system.lives is not None
+        task_id = await submitted(system)
+        source = EventSource(system.http, f"/v2/tasks/{task_id}/events")
+        shown: list[dict[str, Any]] = []
+        reading = asyncio.create_task(page(source, shown))
+        await wait_until(lambda: _true_when(any(event["type"] == "token" for event in shown)))
+        await system.lives.begin_next(system.address)
+        async with asyncio.timeout(WITHIN_S):
+            await reading
+    assert source.asked == 1
+    assert check_sse(shown) == sim_text(7, 0, TOKENS)
 
 
 async def test_an_event_source_stops_asking_for_a_task_that_was_lost_with_the_orchestrator(tmp_path: Path) -> None:
