@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import pytest
 
 import pool_managerd.control
 import pool_managerd.host_identity
-from llama_orch.v2 import task_pb2, task_service_pb2, worker_pb2
-from llorch.errors import InvalidArgument, Reason
+from llama_orch.v2 import task_event_pb2, task_pb2, task_service_pb2, worker_pb2
+from llorch.errors import InvalidArgument, Reason, Unavailable
 from llorch.rpc.client import call
 from orchestratord.core.facts.task import TaskState
 from orchestratord.store.sqlite import open_sqlite
+from support.streams import check_stream
 from support.whole_system import STUCK, WholeSystem, gguf, task, wait_until, whole_system
+from worker_orcd.engines.sim.tokens import sim_text
 
 TOKENS = 200
 
@@ -25,20 +29,40 @@ TOKENS = 200
 async def test_what_ran_and_what_waited_is_done_by_the_same_worker(tmp_path: Path) -> None:
     async with whole_system(tmp_path, slots=1) as system:
         tasks = [await system.submit(task(max_tokens=TOKENS)) for _ in range(3)]
-        await wait_until(lambda: _has_output(system, tasks[0]))
+        shown: list[task_event_pb2.TaskEvent] = []
+        reading = asyncio.create_task(system.read(tasks[0], shown))
+        await wait_until(lambda: _true(any(event.HasField("tokens") for event in shown)))
         (before,) = (await system.state()).workers
         assert system.lives is not None
         await system.lives.begin_next(system.address)
-        await wait_until(lambda: _serves(system, before))
-        with pytest.raises(InvalidArgument) as reset:
-            await system.stream(tasks[0], after="1.1")
-        assert reset.value.reason is Reason.STREAM_RESET
-        types = await _as_a_browser_reads(system.http, f"/v2/tasks/{tasks[0]}/events?after=1.1")
-        assert [it for it in types if it in ("reset", "started", "error", "end")] == ["reset", "started", "end"]
+        with pytest.raises(Unavailable):
+            await reading
+        cut = [event for event in shown if event.HasField("tokens")][-1]
+        read = sum(event.tokens.count for event in shown)
+        rest = await system.stream_when_found(tasks[0], after=cut.cursor)
+        assert check_stream(rest, first_index=read) == sim_text(7, 0, TOKENS)[len(sim_text(7, 0, read)) :]
+        assert [event.placed.attempt for event in rest if event.HasField("placed")] == [1], "it went on meanwhile"
         for task_id in tasks:
-            events = await system.stream(task_id)
-            assert events[-1].end.tokens_out == TOKENS
+            assert check_stream(await system.stream(task_id)) == sim_text(7, 0, TOKENS)
+            assert (await system.task(task_id)).attempts == 1
+        assert await _serves(system, before)
         assert len((await system.state()).workers) == 1
+
+
+async def test_a_cursor_of_output_that_is_nowhere_any_more_is_told_so(tmp_path: Path) -> None:
+    async with whole_system(tmp_path, slots=1) as system:
+        task_id = await system.submit(task(max_tokens=TOKENS))
+        await wait_until(lambda: _has_output(system, task_id))
+        (worker,) = (await system.state()).workers
+        assert system.lives is not None
+        await system.lives.end()
+        os.kill(worker.pid, signal.SIGKILL)
+        await system.lives.begin(system.address)
+        with pytest.raises(InvalidArgument) as reset:
+            await system.stream_when_found(task_id, after="1.1")
+        assert reset.value.reason is Reason.STREAM_RESET
+        types = await _as_a_browser_reads(system.http, f"/v2/tasks/{task_id}/events?after=1.1")
+        assert [it for it in types if it in ("reset", "started", "error", "end")] == ["reset", "started", "end"]
 
 
 @pytest.mark.req("ORCH-1009")
@@ -113,6 +137,10 @@ async def _as_a_browser_reads(http: httpx.AsyncClient, url: str) -> list[str]:
                 elif line.startswith("id: "):
                     headers = {"Last-Event-ID": line.removeprefix("id: ")}
     return types
+
+
+async def _true(it: bool) -> bool:
+    return it
 
 
 async def _has_output(system: WholeSystem, task_id: str) -> bool:

@@ -27,6 +27,7 @@ from llama_orch.v2 import (
     task_service_pb2,
     task_service_pb2_grpc,
 )
+from llorch.errors import Unavailable
 from llorch.rpc.client import call, open_channel, open_stream
 from orchestratord.settings import OrchestratorSettings
 from pool_managerd.settings import PoolManagerSettings
@@ -35,6 +36,7 @@ from support.gguf_writer import smallest_model, smallest_ranker
 SERVING_WITHIN_S = 10.0
 CALL_S = 5.0
 SILENT_S = 15.0
+FOUND_WITHIN_S = 20.0
 
 CRASH = "[crash]"
 """A prompt with this makes the worker abort at its sixth token, as native code does."""
@@ -84,6 +86,22 @@ class WholeSystem:
         request = task_service_pb2.StreamTaskRequest(task_id=task_id, after=after)
         async with open_stream(self.tasks.StreamTask, request, idle_timeout_s=SILENT_S) as answers:
             return [answer.event async for answer in answers]
+
+    async def read(self, task_id: str, into: list[task_event_pb2.TaskEvent]) -> None:
+        """As `stream`; `into` has each event as soon as it came, also when the stream breaks."""
+        request = task_service_pb2.StreamTaskRequest(task_id=task_id)
+        async with open_stream(self.tasks.StreamTask, request, idle_timeout_s=SILENT_S) as answers:
+            async for answer in answers:
+                into.append(answer.event)  # noqa: PERF401  what came before an error is looked at, too
+
+    async def stream_when_found(self, task_id: str, after: str = "") -> list[task_event_pb2.TaskEvent]:
+        """As `stream`, once an orchestrator that was started again knows whether there is something to go on from."""
+        async with asyncio.timeout(FOUND_WITHIN_S):
+            while True:
+                try:
+                    return await self.stream(task_id, after)
+                except Unavailable as error:
+                    await asyncio.sleep((error.retry_after_ms or 100) / 1000)
 
     async def task(self, task_id: str) -> task_pb2.Task:
         answer = await call(self.tasks.GetTask, task_service_pb2.GetTaskRequest(task_id=task_id), timeout_s=CALL_S)
