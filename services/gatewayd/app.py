@@ -47,6 +47,9 @@ from llorch.token_rules import refuse_open_bind
 DRAIN_S = 2.0
 """How long streams have to send their end, and calls to be answered."""
 
+_LAST_ANSWERS_S = 0.5
+"""Of that: for the refusal of what is not done by then."""
+
 _THREAD_TURN_S = 0.001
 """How long the loop waits for a thread that reads a large body, each time it wants to go on. Python's default: 5 ms."""
 
@@ -75,7 +78,7 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     limit_log = LimitLog(SystemClock().monotonic)
     with _listening(settings, limit_log) as (server, address):
         async with _orchestrator(settings) as channel, TaskSupervisor("gatewayd") as tasks:
-            streams = EventStream(stop)
+            streams = EventStream(stop, DRAIN_S - _LAST_ANSWERS_S)
             deliveries = Deliveries(channel, settings.call_timeout_s, SystemClock())
             door = build_door(settings, channel, deliveries, streams, limit_log)
             tasks.spawn("deliveries", deliveries.run(), forever=True)
@@ -94,7 +97,13 @@ def build_door(
     streams: EventStream,
     limit_log: LimitLog,
 ) -> Door:
-    upstream = Upstream(channel, deliveries, settings.call_timeout_s, shows_token=settings.token is not None)
+    upstream = Upstream(
+        channel,
+        deliveries,
+        settings.call_timeout_s,
+        settings.reattach_s,
+        shows_token=settings.token is not None,
+    )
     bodies = BodyReader(settings.max_body_mib * 2**20, settings.body_timeout_s)
     health, clock = Health(upstream), SystemClock()
     routes = read_routes(orchestrator_services())

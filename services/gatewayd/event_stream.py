@@ -1,7 +1,8 @@
 """A server-streaming RPC as server-sent events, until the client, the orchestrator or the gateway ends it."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 from gatewayd import sse
@@ -43,12 +44,16 @@ class Frames(Protocol):
 
 
 class EventStream:
-    """The streams of one gateway. `draining` ends them all."""
+    """The streams of one gateway. `draining` ends them all, those that are collected for one answer `collects_for_s`
+    later.
+    """
 
-    def __init__(self, draining: asyncio.Event) -> None:
+    def __init__(self, draining: asyncio.Event, collects_for_s: float) -> None:
         self._draining = draining
+        self._collects_for_s = collects_for_s
         self._opening: set[asyncio.Timeout] = set()
         self._open: set[Responses] = set()
+        self._collected: set[Responses] = set()
 
     async def end_when_draining(self) -> None:
         """To be run beside the streams."""
@@ -57,6 +62,19 @@ class EventStream:
             opening.reschedule(0)
         for incoming in self._open:
             incoming.end(_draining())
+        await asyncio.sleep(self._collects_for_s)
+        for incoming in self._collected:
+            incoming.end(_draining())
+
+    @asynccontextmanager
+    async def collect(self, stream: AbstractAsyncContextManager[Responses]) -> AsyncIterator[Responses]:
+        """A stream that is shown to no client, but becomes one answer."""
+        async with stream as responses:
+            self._collected.add(responses)
+            try:
+                yield responses
+            finally:
+                self._collected.discard(responses)
 
     async def relay(
         self,

@@ -4,7 +4,7 @@ The oneof is flattened: `{"type":"token","t":" blue","i":3,"n":1}`. A field with
 nothing to say:
 
     started    task_id queue_position predicted_start_ms? model seed
-    placed     attempt node worker devices engine engine_version simulated cpu
+    placed     attempt node worker devices engine engine_version simulated cpu lost?
     token      t i n choice? reasoning? tool_call? logprobs?     i: index of the first of n tokens
     metrics    queue_depth on_time_probability? tokens_per_second kv_warm_tokens
     narration  text
@@ -22,6 +22,7 @@ from typing import Any
 
 from gatewayd.transcode import message_to_dict
 from llama_orch.v2 import log_entry_pb2, task_event_pb2
+from llorch.rpc.attempt_loss import loss_word
 from llorch.rpc.enum_tables import DEVICE_KINDS, FINISH_REASONS
 from llorch.rpc.reasons import reason_of_proto
 
@@ -46,6 +47,7 @@ def _started(event: task_event_pb2.TaskEvent) -> Json:
 
 def _placed(event: task_event_pb2.TaskEvent) -> Json:
     placed = event.placed
+    lost = loss_word(placed.lost)
     return {
         "type": "placed",
         "attempt": placed.attempt,
@@ -59,6 +61,7 @@ def _placed(event: task_event_pb2.TaskEvent) -> Json:
         "engine_version": placed.engine_version,
         "simulated": placed.simulated,
         "cpu": placed.cpu,
+        **({} if lost is None else {"lost": lost}),
     }
 
 

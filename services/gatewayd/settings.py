@@ -46,3 +46,10 @@ class GatewaySettings(DaemonSettings, section="gateway"):
     call_timeout_s: float = Field(
         120.0, gt=0, description="Seconds that the orchestrator has for an answer that is not a stream."
     )
+    reattach_s: float = Field(
+        30.0,
+        ge=0,
+        le=600,
+        description="Seconds in which a stream that lost its orchestrator looks for it, before its client is told; 0: "
+        "not at all.",
+    )

@@ -31,6 +31,7 @@ class TaskEvents:
         self._is_over = False
         self._ended_with: LlorchError | None = None
         self._news: asyncio.Future[None] | None = None
+        self._tell_broken: Callable[[], None] | None = None
         self._untold = 0
 
     def bring(self, delivered: delivery_service_pb2.Delivered) -> None:
@@ -42,6 +43,11 @@ class TaskEvents:
         if delivered.failure:
             self._ended_with = error_from_details(delivered.failure) or ended_by_peer()
         self._is_over = delivered.is_last
+        self._wake()
+
+    def when_broken(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` once an error has ended it, whether what came before was read or not."""
+        self._tell_broken = tell
         self._wake()
 
     def end(self, error: LlorchError) -> None:
@@ -71,3 +77,6 @@ class TaskEvents:
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
+        if self._ended_with is not None and self._tell_broken is not None:
+            tell, self._tell_broken = self._tell_broken, None
+            tell()

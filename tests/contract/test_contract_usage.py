@@ -32,5 +32,5 @@ def test_a_field_that_only_its_writer_names_is_found() -> None:
     """Without the list: the finder sees the kinds that it is for."""
     unused = contract_usage.unused_fields()
     assert "WorkerEndpoint.tls_name" in unused, "neither written nor read"
-    assert "StepFrame.step" in unused, "written by a worker, read by none"
+    assert "StepFrame.slots_free" in unused, "written by a worker, read by none"
     assert "WorkerEndpoint.access_token" not in unused

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from orchestratord.runtime import delivery as orchestratord_delivery
 from orchestratord.runtime.delivery import AHEAD_BYTES
 from orchestratord.runtime.task_reader import AttachedReader
 from support.streams import check_stream
-from support.whole_system import CALL_S, WholeSystem, task, wait_until
+from support.whole_system import CALL_S, WholeSystem, task, wait_until, whole_system
 from worker_orcd.engines.sim.tokens import sim_text
 
 
@@ -290,11 +291,15 @@ async def _is_empty(delivery: orchestratord_delivery.Delivery) -> bool:
     return len(delivery) == 0
 
 
-async def test_all_clients_are_told_that_the_orchestrator_ends(
-    system: WholeSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_all_clients_are_told_that_the_orchestrator_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the gateway tells it of each event that was taken, until the call is over."""
     monkeypatch.setattr(task_events, "_TOLD_EVERY_BYTES", 1)
+    async with whole_system(tmp_path, reattach_s=0) as system:
+        assert ["DRAINING" in text for text in await _read_to_the_end(system)] == [True] * 8
+
+
+async def _read_to_the_end(system: WholeSystem) -> list[str]:
+    """Of the orchestrator: what eight clients get whose streams it cuts."""
     assert system.lives is not None
     body = {"model": "sim", "generate": {"prompt": "hello", "max_tokens": 4000}}
     started = 0
@@ -315,7 +320,7 @@ async def test_all_clients_are_told_that_the_orchestrator_ends(
 
     await wait_until(all_have_begun)
     await system.lives.end()
-    assert ["DRAINING" in text for text in await asyncio.gather(*reading)] == [True] * len(reading)
+    return await asyncio.gather(*reading)
 
 
 async def test_a_gateway_has_another_delivery_once_the_orchestrator_is_back(system: WholeSystem) -> None:

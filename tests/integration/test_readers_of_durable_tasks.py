@@ -12,9 +12,10 @@ import pytest
 from llama_orch.v2 import node_pb2, task_event_pb2, task_service_pb2
 from llorch import AsyncClient
 from llorch.errors import Reason, Unavailable
-from llorch.rpc.client import open_stream
+from llorch.rpc.client import call, open_stream
 from support.event_source import EventSource, GaveUp
-from support.whole_system import SILENT_S, WholeSystem, task, wait_until, whole_system
+from support.streams import check_sse
+from support.whole_system import CALL_S, SILENT_S, WholeSystem, task, wait_until, whole_system
 from worker_orcd.engines.sim.tokens import sim_text
 
 TOKENS = 400
@@ -47,7 +48,7 @@ def text_of(shown: list[dict[str, Any]]) -> str:
 
 @pytest.mark.req("GATE-4002", "ORCH-1009")
 async def test_an_event_source_reads_on_by_itself_until_the_next_orchestrator_has_done_the_task(tmp_path: Path) -> None:
-    async with whole_system(tmp_path) as system:
+    async with whole_system(tmp_path, reattach_s=0) as system:
         assert system.lives is not None
         task_id = await submitted(system)
         source = EventSource(system.http, f"/v2/tasks/{task_id}/events")
@@ -68,10 +69,25 @@ async def test_an_event_source_reads_on_by_itself_until_the_next_orchestrator_ha
     assert any("UPSTREAM_UNAVAILABLE" in comment for comment in source.comments)
 
 
+async def test_an_event_source_notices_nothing_of_the_next_orchestrator_if_it_is_there_in_time(tmp_path: Path) -> None:
+    async with whole_system(tmp_path) as system:
+        assert system.lives is not None
+        task_id = await submitted(system)
+        source = EventSource(system.http, f"/v2/tasks/{task_id}/events")
+        shown: list[dict[str, Any]] = []
+        reading = asyncio.create_task(page(source, shown))
+        await wait_until(lambda: _true_when(any(event["type"] == "token" for event in shown)))
+        await system.lives.begin_next(system.address)
+        async with asyncio.timeout(WITHIN_S):
+            await reading
+    assert source.asked == 1
+    assert check_sse(shown) == sim_text(7, 0, TOKENS)
+
+
 @pytest.mark.parametrize("runs", [True, False], ids=["runs", "waits"])
 async def test_a_call_goes_on_for_a_reader_that_comes_back_to_the_next_orchestrator(tmp_path: Path, runs: bool) -> None:
     """A task of Generate, which a second reader follows by its id. One that no worker has begun is lost."""
-    async with whole_system(tmp_path) as system:
+    async with whole_system(tmp_path, reattach_s=0) as system:
         assert system.lives is not None
         events: list[task_event_pb2.TaskEvent] = []
         generating = asyncio.create_task(system.generate(task(max_tokens=TOKENS), into=events))
@@ -153,16 +169,34 @@ async def test_an_answer_of_the_sdk_starts_over_with_the_task(tmp_path: Path) ->
             assert (await answering).text == sim_text(7, 0, TOKENS)
 
 
-async def test_an_answer_of_generate_says_that_it_was_lost(tmp_path: Path) -> None:
+async def test_an_answer_of_generate_outlives_the_orchestrator(tmp_path: Path) -> None:
+    """Nothing of it was given out, so that it does not matter whether it is the same task."""
     async with whole_system(tmp_path) as system, AsyncClient(system.address) as client:
         assert system.lives is not None
-        stream = client.generate("sim", "hello", max_tokens=TOKENS)
+        stream = client.generate("sim", "hello", max_tokens=TOKENS, seed=7)
         answering = asyncio.create_task(stream.answer())
         await wait_until(lambda: _true_when(bool(stream.task_id)))
         await system.lives.begin_next(system.address)
-        with pytest.raises(Unavailable, match="the orchestrator has ended meanwhile") as lost:
-            await answering
-        assert lost.value.reason is Reason.TASK_NOT_FOUND
+        async with asyncio.timeout(WITHIN_S):
+            assert (await answering).text == sim_text(7, 0, TOKENS)
+
+
+async def test_an_answer_of_the_gateway_outlives_the_orchestrator(tmp_path: Path) -> None:
+    """As do 16 of them at once; the task of each is in its model's queue, or runs."""
+    body = {"model": "sim", "messages": [{"role": "user", "content": "hello"}], "max_tokens": TOKENS, "seed": 7}
+    async with whole_system(tmp_path) as system:
+        assert system.lives is not None
+        asking = [asyncio.create_task(system.http.post("/v1/chat/completions", json=body)) for _ in range(16)]
+
+        async def all_wait_or_run() -> bool:
+            request = task_service_pb2.ListTasksRequest()
+            return len((await call(system.tasks.ListTasks, request, timeout_s=CALL_S)).tasks) == len(asking)
+
+        await wait_until(all_wait_or_run)
+        await system.lives.begin_next(system.address)
+        async with asyncio.timeout(WITHIN_S):
+            answers = [answer.json()["choices"][0]["message"]["content"] for answer in await asyncio.gather(*asking)]
+    assert answers == [sim_text(7, 0, TOKENS)] * len(asking)
 
 
 async def _true_when(holds: bool) -> bool:

@@ -55,6 +55,8 @@ class FakeOrchestrator:
     """What comes after the words: tool calls, thoughts, tokens with their probabilities."""
     stream_breaks_after: list[int] = field(default_factory=list)
     """For each stream in turn: after how many events it breaks; streams beyond the list do not."""
+    refusals: dict[str, list[LlorchError | None]] = field(default_factory=dict)
+    """By RPC of TaskService, for each call in turn; None: it breaks, as the library says it of a connection."""
     hang_before_end: bool = False
     finish_reason: task_event_pb2.FinishReason.ValueType = task_event_pb2.FINISH_REASON_EOS
     failure: task_event_pb2.Error | None = None
@@ -66,6 +68,8 @@ class FakeOrchestrator:
     context: int | None = 8192
     """What CountTokens answers; None: not known."""
     cursors_seen: list[str] = field(default_factory=list)
+    asked_again: list[str] = field(default_factory=list)
+    """The cursors of StreamTask, also of those that were refused."""
     pulls_seen: list[fleet_service_pb2.PullModelRequest] = field(default_factory=list)
     pull_progress: list[pool_manager_service_pb2.StageProgress] = field(default_factory=list)
     pull_refusal: LlorchError | None = None
@@ -129,6 +133,14 @@ class FakeOrchestrator:
         )
         return task_event_pb2.TaskEvent(cursor="0.end", end=end)
 
+    async def refuse(self, rpc: str, context: Any) -> None:
+        if not self.refusals.get(rpc):
+            return
+        refusal = self.refusals[rpc].pop(0)
+        if refusal is not None:
+            raise refusal
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "as the library says it of a broken connection")
+
     async def send_events(self, after: str, send: Send, context: Any) -> None:
         """Started always comes first; what the cursor covers is left out, as the orchestrator does it."""
         self.cursors_seen.append(after)
@@ -149,10 +161,12 @@ class _Tasks:
 
     async def SubmitTask(self, request: Any, context: Any) -> Any:
         self._accept(request.task)
+        await self._fake.refuse("SubmitTask", context)
         return task_service_pb2.SubmitTaskResponse(task_id=TASK_ID)
 
     async def Generate(self, request: Any, context: Any) -> None:
         self._accept(request.task)
+        await self._fake.refuse("Generate", context)
 
         async def send(event: task_event_pb2.TaskEvent) -> None:
             await context.write(task_service_pb2.GenerateResponse(event=event))
@@ -162,6 +176,8 @@ class _Tasks:
     async def StreamTask(self, request: Any, context: Any) -> None:
         if request.task_id != TASK_ID:
             raise NotFound(Reason.TASK_NOT_FOUND, f'no task "{request.task_id}"')
+        self._fake.asked_again.append(request.after)
+        await self._fake.refuse("StreamTask", context)
 
         async def send(event: task_event_pb2.TaskEvent) -> None:
             await context.write(task_service_pb2.StreamTaskResponse(event=event))
@@ -170,9 +186,11 @@ class _Tasks:
 
     async def CancelTask(self, request: Any, context: Any) -> Any:
         self._fake.cancelled.append(request.task_id)
+        await self._fake.refuse("CancelTask", context)
         return task_service_pb2.CancelTaskResponse(outcome=cancel_pb2.CANCEL_OUTCOME_CANCELLED)
 
     async def GetTask(self, request: Any, context: Any) -> Any:
+        await self._fake.refuse("GetTask", context)
         found = [task for task in self._fake.running if task.task_id == request.task_id]
         if not found:
             raise NotFound(Reason.TASK_NOT_FOUND, f"no task has the id '{request.task_id}'")

@@ -8,6 +8,7 @@ from llorch.errors import LlorchError
 from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
 from orchestratord.core.effects import Effect
+from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.decision import DecisionRecord, Outcome
 from orchestratord.core.facts.fleet import Leaving
 from orchestratord.metrics.collector import OrchestratorMetrics
@@ -64,6 +65,7 @@ def orchestrator_with_everything() -> OrchestratorMetrics:
         effects.PersistRecord(None, DecisionRecord("decision-1", "coder", Outcome.CHOSEN, 1, considered=3)),
         effects.PredictionJudged("start", 90.0, 100.0),
         effects.OnTimeJudged(0.9, met=True),
+        effects.AttemptLost(task_id, "coder", Loss.EXIT),
         effects.StopWorker("garage", "worker-0", Leaving.IDLE),
     )
     return driver.metrics()

@@ -2,12 +2,14 @@
 
     text = check_stream(events)      # TaskEvents of Generate or StreamTask
     text = check_sse(messages)       # the JSON objects of /v2/tasks/{id}/events
+    text = check_chunks(data)        # what stands behind `data:` of /v1/chat/completions
 
-Both assert: `started` comes first; token indices are contiguous within a choice; text is valid UTF-8; there is exactly
-one terminal, which is the last; its `tokens_out` is the number of tokens that came. They return the text of the first
-choice. `first_index` is where a resumed stream goes on (tokens of the first choice that were read before).
+The first two assert: `started` comes first; token indices are contiguous within a choice; text is valid UTF-8; there is
+exactly one terminal, which is the last; its `tokens_out` is the number of tokens that came. All return the text of the
+first choice. `first_index` is where a resumed stream goes on (tokens of the first choice that were read before).
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,3 +76,16 @@ def _piece_of_message(message: Mapping[str, Any]) -> Piece:
     if kind == "token":
         return Piece("token", message.get("choice", 0), message["i"], message["n"], message.get("t", ""))
     return Piece(kind, tokens_out=message["tokens_out"] if kind == "end" else None)
+
+
+def check_chunks(data: Sequence[str]) -> str:
+    """A streamed chat answer with one choice: chunks of one answer, one opening, one end, nothing after `[DONE]`."""
+    assert data[-1:] == ["[DONE]"], f"the last is [DONE]: {data[-1:]}"
+    chunks = [json.loads(one) for one in data[:-1]]
+    assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1, "all are of one answer"
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [("role" in choice["delta"]) for choice in choices] == [True] + [False] * (len(choices) - 1)
+    ends = [choice["finish_reason"] for choice in choices]
+    assert ends[-1] is not None, ends
+    assert ends[:-1] == [None] * (len(ends) - 1), ends
+    return "".join(choice["delta"].get("content") or "" for choice in choices)

@@ -187,11 +187,12 @@ async def whole_system(
     auth_optional: bool = False,
     allowed_host: Sequence[str] = (),
     config: Path | None = None,
+    reattach_s: float = 30.0,
     **pool_manager: object,
 ) -> AsyncIterator[WholeSystem]:
     """A system with the model `sim`, whose file only looks like one, on the node `garage`. `pool_manager`: settings of
     that one. All daemons have the token, and it is shown by the client that the test gets. `config` is the settings
-    file of the orchestrator.
+    file of the orchestrator, `reattach_s` a setting of the gateway.
     """
     stop = asyncio.Event()
     auth = {"token": token, "auth_optional": auth_optional}
@@ -217,6 +218,7 @@ async def whole_system(
                         token=token,
                         auth_optional=auth_optional,
                         allowed_host=list(allowed_host),
+                        reattach_s=reattach_s,
                     ),
                     stop,
                 ),

@@ -296,11 +296,8 @@ class StepFrame(_message.Message):
     DELTAS_FIELD_NUMBER: _builtins.int
     SLOTS_FREE_FIELD_NUMBER: _builtins.int
     UNKNOWN_ATTEMPT_IDS_FIELD_NUMBER: _builtins.int
-    STEP_FIELD_NUMBER: _builtins.int
     slots_free: _builtins.int
     """Free slots after this step."""
-    step: _builtins.int
-    """Decode steps since the worker's start. Must advance while a run occupies a slot."""
     @_builtins.property
     def deltas(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunDelta]:
         """One per run that has something new."""
@@ -315,11 +312,10 @@ class StepFrame(_message.Message):
         deltas: _abc.Iterable[Global___RunDelta] | None = ...,
         slots_free: _builtins.int = ...,
         unknown_attempt_ids: _abc.Iterable[_builtins.str] | None = ...,
-        step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas", "slots_free", b"slots_free", "step", b"step", "unknown_attempt_ids", b"unknown_attempt_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas", "slots_free", b"slots_free", "unknown_attempt_ids", b"unknown_attempt_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,7 +17,9 @@ from gatewayd.openai.models import model_json, models_json
 from gatewayd.request_body import BodyReader
 from gatewayd.route_table import RouteTable
 from gatewayd.template import PathTemplate, parse_template
+from gatewayd.told import View
 from gatewayd.transcode import JSON
+from gatewayd.unbroken import UnbrokenTask
 from gatewayd.upstream import Upstream
 from llama_orch.v2 import catalog_service_pb2, task_service_pb2
 from llorch.clock import Clock
@@ -26,7 +28,6 @@ from llorch.rpc.client import Metadata
 
 Variables = Mapping[str, str]
 
-_GENERATE = task_service_pb2.DESCRIPTOR.services_by_name["TaskService"].methods_by_name["Generate"]
 _CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].methods_by_name
 _PAGE_SIZE = 1000
 
@@ -77,14 +78,24 @@ class OpenAiDoor:
 
     async def _generate(self, exchange: Exchange, generation: Generation, metadata: Metadata) -> None:
         request = task_service_pb2.GenerateRequest(task=generation.task)
-        events = self._upstream.open_stream(_GENERATE, request, metadata)
         created = int(self._clock.wall().timestamp())
         if generation.stream.wanted:
-            await self._streams.relay(exchange, events, ChunkFrames(generation, created))
+            pieces = self._upstream.read_task(request, metadata, View.PIECES)
+            await self._streams.relay(exchange, pieces, ChunkFrames(generation, created))
             return
-        answer = WholeAnswer(generation.shape, created)
-        await _collect(events, answer)
+        events = self._upstream.read_task(request, metadata, View.WHOLE)
+        answer = await self._collect(events, lambda: WholeAnswer(generation.shape, created))
         _answer(exchange, answer.show())
+
+    async def _collect(self, events: UnbrokenTask, begin: Callable[[], WholeAnswer]) -> WholeAnswer:
+        """Output that begins anew is another answer."""
+        answer, life = begin(), events.lives
+        async with self._streams.collect(events):
+            async for response in events:
+                if events.lives != life:
+                    answer, life = begin(), events.lives
+                answer.take(response.event)
+        return answer
 
     async def _list_models(self, exchange: Exchange, _variables: Variables, metadata: Metadata) -> None:
         models = await self._all_models(metadata)
@@ -105,12 +116,6 @@ class OpenAiDoor:
         request = catalog_service_pb2.GetModelRequest(model=name)
         response: Any = await self._upstream.call(_CATALOG["GetModel"], request, metadata)
         _answer(exchange, model_json(response.model, name))
-
-
-async def _collect(events: Any, answer: WholeAnswer) -> None:
-    async with events as responses:
-        async for response in responses:
-            answer.take(response.event)
 
 
 def _answer(exchange: Exchange, shown: Json) -> None:

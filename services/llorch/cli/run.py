@@ -10,6 +10,7 @@ import typer
 
 from llorch.assignment_mode import Mode
 from llorch.cli import exit_codes
+from llorch.cli.away import Away
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.constraints import output_constraint
 from llorch.cli.mode_flags import flag_per_mode
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from llorch.sdk.task_stream import TaskStream
 
 _CANCEL_WITHIN_S = 2.0
+_RECONNECT_FOR_S = 30.0
+"""An orchestrator that begins anew finds its tasks before that; an answer is worth more than a table."""
 
 
 def _place_flag(mode: Mode) -> Any:
@@ -101,7 +104,12 @@ def run(
         "control_tokens": control_tokens,
     }
     text = said(prompt, alone=not (system or raw))
-    code = ask(address, token, lambda client: _answer(client, model, text, options, quiet=quiet))
+    code = ask(
+        address,
+        token,
+        lambda client: _answer(client, model, text, options, quiet=quiet),
+        reconnect_for_s=_RECONNECT_FOR_S,
+    )
     if code:
         raise typer.Exit(code)
 
@@ -125,7 +133,8 @@ async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
     cut_short = (FinishReason.CANCELLED, FinishReason.DEADLINE)
     printer = _Printer()
     place: Placed | None = None
-    with Waiting(model, quiet=quiet) as waiting:
+    with Waiting(model, quiet=quiet) as waiting, Away(printer.break_line, quiet=quiet) as away:
+        stream.when_it_waits(away.hear)
         async for event in stream:
             match event:
                 case Placed():
@@ -172,10 +181,16 @@ class _Printer:
             sys.stdout.flush()
             self._last = text[-1]
 
+    def break_line(self) -> None:
+        """What comes next on this terminal is no part of the answer, which goes on below it."""
+        if self._to_terminal:
+            self.end()
+
     def end(self) -> None:
         if self._last not in ("", "\n"):
             sys.stdout.write("\n")
             sys.stdout.flush()
+            self._last = "\n"
 
 
 def _summary(model: str, place: "Placed | None", end: "End") -> str:

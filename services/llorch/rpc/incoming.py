@@ -1,6 +1,7 @@
 """The messages of a stream at its client, with a bound on its silence."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
@@ -54,6 +55,12 @@ class Incoming(Generic[Response]):
         if message is grpc.aio.EOF:
             raise StopAsyncIteration
         return message
+
+    def when_broken(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` once the call has ended, whether its messages were read or not; also where it ended in order, as
+        the library does not say how at that time.
+        """
+        self._rpc.add_done_callback(lambda _: tell())
 
     def end(self, error: LlorchError) -> None:
         """Cancels the call; who reads it gets this error."""

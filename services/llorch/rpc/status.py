@@ -76,6 +76,9 @@ _BARE: dict[StatusCode, tuple[type[LlorchError], Reason, str]] = {
 # What grpc.aio makes of a write that fails because the call has ended; the status of the end is lost to it.
 _WRITE_AFTER_END = "Internal error from Core"
 
+# And how it begins what it says of a call for which no connection could be made.
+_NOT_CONNECTED = ("failed to connect", "resolving ")
+
 
 def error_from_rpc(error: grpc.aio.AioRpcError) -> LlorchError:
     """The leaf that a failed call stands for; never holds text that did not come from a llama-orch server."""
@@ -100,6 +103,16 @@ def is_from_server(error: LlorchError) -> bool:
 def has_broken(error: LlorchError) -> bool:
     """Whether the error is of a call, and the call failed on its way."""
     return isinstance(error.__cause__, grpc.aio.AioRpcError) and not is_from_server(error)
+
+
+def never_left(error: LlorchError) -> bool:
+    """Whether the call reached no server, since no connection could be made. Another one that broke on its way may have
+    done what it asked for.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, grpc.aio.AioRpcError) or _told(cause) is not None:
+        return False
+    return (cause.details() or "").lower().startswith(_NOT_CONNECTED)
 
 
 def _told(error: grpc.aio.AioRpcError) -> LlorchError | None:

@@ -51,9 +51,10 @@ def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES, *, max_connectio
         ("grpc.max_connections_per_subchannel_cap", max_connections),
         # Two channels to one address are two connections; else they share one, and lose it together.
         ("grpc.use_local_subchannel_pool", 1),
-        # A server that has just come back is found again soon; the default backs off to two minutes.
+        # A server that has just come back is found again soon: within the 2 s for which the orchestrator keeps what it
+        # has no reader of. The default backs off to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.max_reconnect_backoff_ms", 500),
         # Daemons are reached directly, whatever proxy the environment names for the web.
         ("grpc.enable_http_proxy", 0),
         # No retries by gRPC: the caller knows which call may be repeated.

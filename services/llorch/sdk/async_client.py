@@ -31,9 +31,10 @@ class AsyncClient(
 
     `address` is `host:port` (default: LLORCH_ADDRESS, else 127.0.0.1:8090), `token` the bearer token (default:
     LLORCH_API_TOKEN, else the one that `llorch up` of this user keeps for an address of this machine). `timeout_s`
-    bounds each call that is not a stream. `reconnect_for_s` is how long a stream that broke looks for its
-    orchestrator. Calls raise leaves of `llorch.LlorchError`; `llorch.Unreachable` where no orchestrator answers.
-    Models, tasks and the state are the contract's messages (`llama_orch.v2`).
+    bounds each call that is not a stream. `reconnect_for_s` is how long a stream that broke, and a call that may be
+    made twice, looks for an orchestrator that has answered before. Calls raise leaves of `llorch.LlorchError`;
+    `llorch.Unreachable` where no orchestrator answers. Models, tasks and the state are the contract's messages
+    (`llama_orch.v2`).
     """
 
     async def __aenter__(self) -> Self:

@@ -42,6 +42,10 @@ class SyncTaskStream(Iterator[Event]):
         answer: Answer = self._wait(self._stream.answer())
         return answer
 
+    def when_it_waits(self, tell: Callable[[bool], None]) -> None:
+        """As `TaskStream.when_it_waits`; `tell` is called in the client's own thread."""
+        self._stream.when_it_waits(tell)
+
     def close(self) -> None:
         self._wait(self._stream.aclose())
 

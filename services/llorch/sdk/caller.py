@@ -20,10 +20,12 @@ from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unauthenticated
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.few_at_once import FewAtOnce
 from llorch.rpc.incoming import Incoming
+from llorch.rpc.pauses import Pauses
 from llorch.rpc.status import is_from_server
 from llorch.rpc.transport_options import CALLS_PER_CONNECTION
 from llorch.sdk.connection import find_connection
 from llorch.sdk.failures import Unreachable
+from llorch.sdk.reach import Reach
 from llorch.sdk.why_unreachable import why_unreachable
 
 Item = TypeVar("Item")
@@ -49,6 +51,7 @@ class Caller:
         self._connection = find_connection(address, token)
         self._timeout_s = timeout_s
         self._reconnect_for_s = reconnect_for_s
+        self._reach = Reach()
         most = _MAX_CONNECTIONS * CALLS_PER_CONNECTION
         self._streams = FewAtOnce(
             most, f"this client has {most} streams open; end some of them, or open more with another client"
@@ -66,17 +69,35 @@ class Caller:
             await stubs.close()
 
     async def _call(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
+        """Made once."""
         try:
-            return await call(method, request, timeout_s=timeout_s or self._timeout_s)
+            return await self._try(method, request, timeout_s)
         except (Unavailable, DeadlineExceeded, Unauthenticated) as error:
             raise self._explained(error) from error.__cause__
+
+    async def _ask(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
+        """For calls that do nothing when they are made a second time: repeated while the orchestrator that has answered
+        before is away, until `reconnect_for_s` have passed.
+        """
+        pauses = Pauses(self._reconnect_for_s)
+        while True:
+            try:
+                return await self._try(method, request, timeout_s)
+            except (Unavailable, DeadlineExceeded, Unauthenticated) as error:
+                if not self._reach.may_pass(error) or not await pauses.wait(error.retry_after_ms):
+                    raise self._explained(error) from error.__cause__
+
+    async def _try(self, method: Any, request: Any, timeout_s: float | None) -> Any:
+        answer = await call(method, request, timeout_s=timeout_s or self._timeout_s)
+        self._reach.note_answer()
+        return answer
 
     async def _all_pages(
         self, method: Any, request: Any, items: Callable[[Any], Sequence[Item]], *, most: int | None = None
     ) -> list[Item]:
         found: list[Item] = []
         while True:
-            page = await self._call(method, request)
+            page = await self._ask(method, request)
             found.extend(items(page))
             if not page.next_page_token or (most is not None and len(found) >= most):
                 return found[:most]

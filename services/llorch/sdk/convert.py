@@ -5,6 +5,7 @@ from typing import Any
 
 from llama_orch.v2 import log_entry_pb2, task_event_pb2, task_service_pb2
 from llorch.finish_reason import FinishReason
+from llorch.rpc.attempt_loss import loss_word
 from llorch.rpc.enum_tables import DEVICE_KINDS, FINISH_REASONS
 from llorch.rpc.reasons import reason_of_proto
 from llorch.sdk import events
@@ -71,6 +72,7 @@ def _placed(message: task_event_pb2.TaskEvent, placed: task_event_pb2.Placed) ->
         engine_version=placed.engine_version,
         simulated=placed.simulated,
         cpu=placed.cpu,
+        lost=loss_word(placed.lost),
     )
 
 

@@ -55,7 +55,9 @@ class PlacedDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """An attempt begins: where, and whether it is the CPU or the simulation that answers. `attempt` is from 1."""
+    """An attempt begins: where, and whether it is the CPU or the simulation that answers. `attempt` is from 1. `lost`
+    is why the one before was lost, e.g. "exit" of its worker; None where none was.
+    """
 
     task_id: str
     cursor: str
@@ -67,6 +69,7 @@ class Placed:
     engine_version: str
     simulated: bool
     cpu: bool
+    lost: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ class FleetCalls(Caller):
     async def state(self) -> fleet_service_pb2.State:
         """Nodes, devices with their ledger, workers and queues, all at one moment."""
         request = fleet_service_pb2.GetStateRequest()
-        answer: fleet_service_pb2.GetStateResponse = await self._call(self._stubs.fleet.GetState, request)
+        answer: fleet_service_pb2.GetStateResponse = await self._ask(self._stubs.fleet.GetState, request)
         return answer.state
 
     async def watch_state(self) -> AsyncGenerator[fleet_service_pb2.State, None]:
@@ -30,7 +30,7 @@ class FleetCalls(Caller):
     async def node(self, node_id: str) -> node_pb2.Node:
         """One node."""
         request = filled(fleet_service_pb2.GetNodeRequest, node_id=node_id)
-        answer: fleet_service_pb2.GetNodeResponse = await self._call(self._stubs.fleet.GetNode, request)
+        answer: fleet_service_pb2.GetNodeResponse = await self._ask(self._stubs.fleet.GetNode, request)
         return answer.node
 
     async def deregister_node(self, node_id: str) -> None:

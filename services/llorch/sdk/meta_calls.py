@@ -10,7 +10,7 @@ _LARGEST_PAGE = 1000
 class MetaCalls(Caller):
     async def identity(self) -> meta_service_pb2.GetIdentityResponse:
         """Who this client is to the orchestrator: an app, by its key, or the operator."""
-        answer: meta_service_pb2.GetIdentityResponse = await self._call(
+        answer: meta_service_pb2.GetIdentityResponse = await self._ask(
             self._stubs.meta.GetIdentity, meta_service_pb2.GetIdentityRequest()
         )
         return answer
@@ -18,12 +18,12 @@ class MetaCalls(Caller):
     async def capabilities(self) -> meta_service_pb2.GetCapabilitiesResponse:
         """Versions, what each model can do, limits and priority classes."""
         request = meta_service_pb2.GetCapabilitiesRequest()
-        answer: meta_service_pb2.GetCapabilitiesResponse = await self._call(self._stubs.meta.GetCapabilities, request)
+        answer: meta_service_pb2.GetCapabilitiesResponse = await self._ask(self._stubs.meta.GetCapabilities, request)
         return answer
 
     async def metrics(self) -> str:
         """Metrics in Prometheus' text exposition format."""
-        answer: meta_service_pb2.GetMetricsResponse = await self._call(
+        answer: meta_service_pb2.GetMetricsResponse = await self._ask(
             self._stubs.meta.GetMetrics, meta_service_pb2.GetMetricsRequest()
         )
         return answer.body.data.decode()

@@ -22,7 +22,7 @@ class ModelCalls(Caller):
     async def model(self, name: str) -> model_pb2.Model:
         """One model, by name or alias."""
         request = filled(catalog_service_pb2.GetModelRequest, model=name)
-        answer: catalog_service_pb2.GetModelResponse = await self._call(self._stubs.catalog.GetModel, request)
+        answer: catalog_service_pb2.GetModelResponse = await self._ask(self._stubs.catalog.GetModel, request)
         return answer.model
 
     async def availability(self) -> list[catalog_service_pb2.ModelAvailability]:

@@ -62,7 +62,7 @@ class PlacementCalls(Caller):
             placement=placement,
             task_id=task_id,
         )
-        answer: placement_service_pb2.ExplainPlacementResponse = await self._call(
+        answer: placement_service_pb2.ExplainPlacementResponse = await self._ask(
             self._stubs.placement.ExplainPlacement, request
         )
         return answer.decision

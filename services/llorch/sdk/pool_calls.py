@@ -15,7 +15,7 @@ class PoolCalls(Caller):
     async def pool_health(self, pool_id: str) -> fleet_service_pb2.GetPoolHealthResponse:
         """The health of a pool; while it is drained, what the drain waits for."""
         request = filled(fleet_service_pb2.GetPoolHealthRequest, pool_id=pool_id)
-        answer: fleet_service_pb2.GetPoolHealthResponse = await self._call(self._stubs.fleet.GetPoolHealth, request)
+        answer: fleet_service_pb2.GetPoolHealthResponse = await self._ask(self._stubs.fleet.GetPoolHealth, request)
         return answer
 
     async def drain_pool(

@@ -14,7 +14,7 @@ class SessionCalls(Caller):
     async def session(self, session_id: str) -> session_pb2.Session:
         """What a session has used, what it may use, and where it is warm."""
         request = filled(session_service_pb2.GetSessionRequest, session_id=session_id)
-        answer: session_service_pb2.GetSessionResponse = await self._call(self._stubs.sessions.GetSession, request)
+        answer: session_service_pb2.GetSessionResponse = await self._ask(self._stubs.sessions.GetSession, request)
         return answer.session
 
     async def delete_session(self, session_id: str) -> None:

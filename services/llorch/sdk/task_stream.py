@@ -1,7 +1,5 @@
 """One task's events, as one stream, whatever happens to the connections that bring them."""
 
-import asyncio
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -9,14 +7,16 @@ from typing import Protocol, Self
 
 from llama_orch.v2 import task_event_pb2
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unauthenticated, Unavailable
+from llorch.rpc.pauses import Pauses
 from llorch.rpc.status import has_broken
 from llorch.sdk.answer import Answer, AnswerParts
 from llorch.sdk.convert import event_from_message
 from llorch.sdk.events import End, Event, Failed, Placed, Started, Tokens
 from llorch.sdk.failures import TaskFailed
+from llorch.sdk.reach import Reach
 
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 2.0
+_TOLD_FIRST = ("started", "placed")
+"""Of every connection, also of one that brings nothing new."""
 
 
 class _Message(Protocol):
@@ -34,12 +34,14 @@ class TaskStream(AsyncIterator[Event]):
     async context manager.
 
     A connection that breaks is opened again after the last cursor, until `reconnect_for_s` have passed without an
-    event; then the error is raised. It is raised at once where the task's id is not known yet. A reader never sees
-    an event twice, and never a second `Started`. `explain` says what an error means to the user of this client.
+    event that says something new; then the error is raised. What `begin` opens is repeated where the task's id is not
+    known yet: it is the same request each time. A reader never sees an event twice, and never a second `Started`.
+    `explain` says what an error means to the user of this client.
 
-    A task that ran when its orchestrator ended starts over with the next one: so does `answer()`, and so does this
-    stream as long as it has given out no output; else InvalidArgument / STREAM_RESET is raised. `outlives`: the task
-    goes on without its orchestrator; one that does not is lost with it, which raises Unavailable / TASK_NOT_FOUND.
+    Where the output of a task starts over, so does `answer()`, and so does this stream as long as it has given out no
+    output; else InvalidArgument / STREAM_RESET is raised. `outlives`: the task goes on without its orchestrator. One
+    that does not may be lost with it; then another one takes its place under the same condition, and else Unavailable /
+    TASK_NOT_FOUND is raised.
     """
 
     # Not a generator: one that is dropped half-read is ended by the event loop at a time when what it holds may be
@@ -47,20 +49,25 @@ class TaskStream(AsyncIterator[Event]):
 
     def __init__(
         self,
-        first: Messages,
+        begin: Callable[[], Messages],
         open_again: OpenAgain,
         explain: Callable[[LlorchError], LlorchError],
+        reach: Reach,
         *,
         reconnect_for_s: float,
         outlives: bool = True,
         task_id: str = "",
         after: str = "",
     ) -> None:
-        self._messages: Messages | None = first
+        self._begin = begin
+        self._messages: Messages | None = begin()
         self._incoming: AsyncIterator[_Message] | None = None
         self._open_again = open_again
         self._explain = explain
-        self._pauses = _Pauses(reconnect_for_s)
+        self._reach = reach
+        self._pauses = Pauses(reconnect_for_s)
+        self._tell_waits: Callable[[bool], None] | None = None
+        self._waits = False
         self._attempts_seen: set[int] = set()
         self._started = False
         self._finished = False
@@ -82,7 +89,9 @@ class TaskStream(AsyncIterator[Event]):
                 except Unauthenticated as error:
                     if not self._is_opened_again or error.reason is not Reason.TOKEN_MISSING:
                         raise self._explain(error) from error.__cause__
-                    await self._reconnect(error)  # an `llorch up` that begins keeps its token in a moment
+                    await self._reconnect(
+                        error, may_pass=True
+                    )  # an `llorch up` that begins keeps its token in a moment
                 except LlorchError as error:
                     await self._go_on_after(error)
                 else:
@@ -93,8 +102,18 @@ class TaskStream(AsyncIterator[Event]):
             raise
         raise StopAsyncIteration
 
+    def when_it_waits(self, tell: Callable[[bool], None]) -> None:
+        """`tell` is called with True when the connection has broken, and with False when something comes again, or when
+        the stream is over.
+        """
+        self._tell_waits = tell
+
     async def aclose(self) -> None:
         """Stops reading. A task of `generate` is then cancelled by the orchestrator within seconds."""
+        self._note_waits(False)
+        await self._leave()
+
+    async def _leave(self) -> None:
         messages, incoming = self._messages, self._incoming
         self._messages = self._incoming = None
         if messages is not None and incoming is not None:
@@ -137,7 +156,10 @@ class TaskStream(AsyncIterator[Event]):
         message = await anext(self._incoming, None)
         if message is None:
             raise Unavailable(Reason.UPSTREAM_UNAVAILABLE, "the stream ended before its task did")
-        self._pauses.start_over()
+        self._reach.note_answer()
+        self._note_waits(False)
+        if self._pauses.over_at is not None and message.event.WhichOneof("event") not in _TOLD_FIRST:
+            self._pauses.start_over()
         return event_from_message(message.event)
 
     async def _go_on_after(self, error: LlorchError) -> None:
@@ -145,44 +167,57 @@ class TaskStream(AsyncIterator[Event]):
         if isinstance(error, Unavailable | DeadlineExceeded) or has_broken(error):
             await self._reconnect(error)
         elif self._is_opened_again and error.reason is Reason.STREAM_RESET and self._may_start_over:
-            await self.aclose()
-            self._lives += 1
-            self._attempts_seen.clear()
-            self._open("")
+            self._start_over()
+            await self._reconnect(error)
         elif self._is_opened_again and error.reason is Reason.TASK_NOT_FOUND and not self._outlives:
-            raise _lost() from error
+            if not self._may_start_over:
+                raise _lost() from error
+            self._start_over()
+            self.task_id = ""
+            await self._reconnect(error, may_pass=True)
         else:
             raise error
 
-    async def _reconnect(self, broken: LlorchError) -> None:
+    def _start_over(self) -> None:
+        self._lives += 1
+        self._attempts_seen.clear()
+        self.cursor = ""
+
+    async def _reconnect(self, broken: LlorchError, *, may_pass: bool = False) -> None:
         """Prepares the next connection; where the task has ended there is none."""
-        await self.aclose()
+        await self._leave()
         if self._finished:
             return
-        if not self.task_id or not await self._pauses.wait():
+        may_pass = may_pass or bool(self.task_id) or self._reach.may_pass(broken)
+        self._note_waits(may_pass)
+        if not may_pass or not await self._pauses.wait(broken.retry_after_ms):
             raise self._explain(broken) from broken
-        self._open(self.cursor)
-
-    def _open(self, after: str) -> None:
         self._is_opened_again = True
-        self._messages = self._open_again(self.task_id, after)
+        self._messages = self._open_again(self.task_id, self.cursor) if self.task_id else self._begin()
+
+    def _note_waits(self, waits: bool) -> None:
+        if waits is not self._waits:
+            self._waits = waits
+            if self._tell_waits is not None:
+                self._tell_waits(waits)
 
     def _is_news(self, event: Event) -> bool:
         """Takes note of an event, and tells whether the reader has not had it yet."""
         self.task_id = event.task_id
-        self.cursor = event.cursor or self.cursor
         match event:
             case Started():
-                first, self._started = not self._started, True
-                return first
+                if self._started:
+                    return False
+                self._started = True
             case Placed(attempt=attempt):
-                first = attempt not in self._attempts_seen
+                if attempt in self._attempts_seen:
+                    return False
                 self._attempts_seen.add(attempt)
-                return first
             case Tokens():
                 self._may_start_over = False
             case End() | Failed():
                 self._finished = True
+        self.cursor = event.cursor or self.cursor
         return True
 
 
@@ -195,27 +230,3 @@ def _lost() -> Unavailable:
         Reason.TASK_NOT_FOUND,
         "the orchestrator has ended meanwhile, and with it this task, which was not submitted to outlive it; ask again",
     )
-
-
-class _Pauses:
-    """Between attempts to connect: longer each time, never the same for two clients, bounded in sum."""
-
-    def __init__(self, within_s: float) -> None:
-        self._within_s = within_s
-        self._next_s = _FIRST_PAUSE_S
-        self._broken_since: float | None = None
-
-    def start_over(self) -> None:
-        self._next_s = _FIRST_PAUSE_S
-        self._broken_since = None
-
-    async def wait(self) -> bool:
-        """False when the time is over."""
-        now = asyncio.get_running_loop().time()
-        if self._broken_since is None:
-            self._broken_since = now
-        if now - self._broken_since >= self._within_s:
-            return False
-        await asyncio.sleep(self._next_s * random.uniform(0.5, 1.0))  # noqa: S311  # no secret depends on it
-        self._next_s = min(self._next_s * 2, _LONGEST_PAUSE_S)
-        return True

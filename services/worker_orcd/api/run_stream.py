@@ -79,7 +79,6 @@ class RunStream:
         frame = run_pb2.StepFrame(
             slots_free=self._keeper.slots_free,
             unknown_attempt_ids=self._unknown,
-            step=self._keeper.engine.stats().steps,
         )
         self._unknown = []
         changed, self._changed = self._changed, {}

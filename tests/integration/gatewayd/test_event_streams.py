@@ -158,13 +158,14 @@ async def test_a_bad_body_of_a_stream_is_an_http_status(gateway: RunningGateway)
     ],
 )
 async def test_readers_of_a_task_are_told_to_come_back_where_their_call_broke(
-    orchestrator: FakeOrchestrator, gateway: RunningGateway, error: Unavailable, retry_ms: int
+    orchestrator: FakeOrchestrator, start_gateway: StartGateway, error: Unavailable, retry_ms: int
 ) -> None:
     async def break_off(_request: Any, context: Any) -> None:
         await context.write(STARTED)
         raise error
 
     orchestrator.on("StreamTask", break_off)
+    gateway = await start_gateway(reattach_s=0)
     stream = await SseReader.open(gateway.address, EVENTS)
     assert [event.type for event in await stream.events()] == ["started"]
     await stream.close()
@@ -172,9 +173,10 @@ async def test_readers_of_a_task_are_told_to_come_back_where_their_call_broke(
 
 
 async def test_readers_of_a_task_are_told_to_come_back_when_the_orchestrator_ends(
-    orchestrator: FakeOrchestrator, gateway: RunningGateway
+    orchestrator: FakeOrchestrator, start_gateway: StartGateway
 ) -> None:
     orchestrator.stream("StreamTask", STARTED, then_wait=True)
+    gateway = await start_gateway(reattach_s=0)
     stream = await SseReader.open(gateway.address, EVENTS)
     await stream.events(1)
     await orchestrator.stop()
@@ -189,7 +191,7 @@ async def test_readers_of_a_task_are_told_to_come_back_when_the_orchestrator_is_
     """What a killed orchestrator looks like."""
     orchestrator.stream("StreamTask", STARTED, then_wait=True)
     async with cuttable(orchestrator.address) as line:
-        gateway = await start_gateway(orchestrator=line.address)
+        gateway = await start_gateway(orchestrator=line.address, reattach_s=0)
         stream = await SseReader.open(gateway.address, EVENTS)
         await stream.events(1)
         cut_at = time.monotonic()
@@ -207,7 +209,7 @@ async def test_an_answer_whose_task_is_lost_with_the_orchestrator_ends_with_an_e
 ) -> None:
     orchestrator.stream("Generate", tasks.GenerateResponse(event=STARTED.event), then_wait=True)
     async with cuttable(orchestrator.address) as line:
-        gateway = await start_gateway(orchestrator=line.address)
+        gateway = await start_gateway(orchestrator=line.address, reattach_s=0)
         stream = await SseReader.open(gateway.address, "/v2/generate", body=BODY)
         await stream.events(1)
         line.cut()

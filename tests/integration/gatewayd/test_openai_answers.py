@@ -14,7 +14,7 @@ from llama_orch.v2 import task_service_pb2 as tasks
 from llama_orch.v2.task_event_pb2 import ChoiceEnd, End, Error, Placed, Started, TaskEvent, Tokens
 from llorch.errors import NotFound, Reason, ResourceExhausted, Unavailable
 
-from .conftest import RunningGateway
+from .conftest import RunningGateway, StartGateway
 from .fake_orchestrator import FakeOrchestrator
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -310,9 +310,11 @@ async def test_a_failure_in_mid_stream_is_its_last_word(
     assert last["error"]["code"] == "worker_lost"
 
 
-async def test_a_connection_that_breaks_in_mid_stream_is_told(
-    orchestrator: FakeOrchestrator, client: httpx.AsyncClient
+async def test_a_connection_that_breaks_in_mid_stream_and_is_not_looked_for_is_told(
+    orchestrator: FakeOrchestrator, start_gateway: StartGateway
 ) -> None:
+    client = (await start_gateway(reattach_s=0)).client
+
     async def break_off(_request: Any, context: Any) -> None:
         for event in (*HEAD, say("a")):
             await context.write(tasks.GenerateResponse(event=event))

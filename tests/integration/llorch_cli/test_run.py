@@ -3,6 +3,7 @@ import io
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from llama_orch.v2 import error_reason_pb2, task_event_pb2, task_pb2
+from llorch.cli import away
+from llorch.errors import LlorchError, Reason, Unavailable
 from support.fake_orchestrator import TASK_ID, FakeOrchestrator
 
 Llorch = Callable[..., Awaitable[Any]]
@@ -169,6 +172,41 @@ async def test_a_failed_task_is_one_line_and_exit_code_1(llorch: Llorch, fake: F
     assert (result.code, result.err) == (1, "llorch: the worker is gone\n")
 
 
+def recovering(times: int) -> list[LlorchError | None]:
+    return [Unavailable(Reason.RECOVERING, "it looks for its tasks", retry_after_ms=100) for _ in range(times)]
+
+
+async def test_an_answer_goes_on_where_the_orchestrator_was_lost(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    fake.stream_breaks_after = [0, 4]
+    fake.refusals["StreamTask"] = recovering(3)
+    result = await llorch("run", "smollm2", "Hi")
+    assert (result.code, result.out) == (0, "Red, green, blue.\n")
+    assert result.err.startswith("[smollm2 · "), "nothing is said of it"
+    assert len(fake.asked_again) == 4
+
+
+async def test_a_person_at_a_terminal_is_told_while_it_waits(
+    llorch: Llorch, fake: FakeOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(away, "SAY_SO_AFTER_S", 0.05)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    line = "the orchestrator does not answer; waiting …\r\x1b[K"
+    for terminal, out in ((False, "Red, green, blue.\n"), (True, "Red, green\n, blue.\n")):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        for flags, said in (((), line), (("-q",), "")):
+            fake.stream_breaks_after = [4]
+            fake.refusals["StreamTask"] = recovering(3)
+            result = await llorch("run", "smollm2", "Hi", *flags)
+            assert result.out == (out if said else "Red, green, blue.\n")
+            assert result.err.partition("[smollm2")[0] == said
+
+
+async def test_one_that_never_was_there_is_not_waited_for(llorch: Llorch) -> None:
+    began = time.monotonic()
+    result = await llorch("run", "smollm2", "Hi", "--address", "127.0.0.1:1")
+    assert (result.code, time.monotonic() - began < 3) == (3, True)
+
+
 _SIGNAL_ELSEWHERE = """
 import signal, threading
 from llorch.cli.main import main
@@ -188,6 +226,30 @@ def hears_ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+async def test_ctrl_c_ends_it_while_it_waits_for_the_orchestrator(address: str, fake: FakeOrchestrator) -> None:
+    fake.stream_breaks_after = [5]
+    fake.refusals["StreamTask"] = recovering(1000)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "llorch", "run", "smollm2", "Tell me a story."),
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "LLORCH_ADDRESS": address},
+    )
+    try:
+        async with asyncio.timeout(10):
+            while len(fake.asked_again) < 3:
+                await asyncio.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            out, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (process.returncode, out, errors) == (130, b"Red, green, blue.", b"")
+    assert fake.cancelled == [TASK_ID]
 
 
 @pytest.mark.parametrize("program", [("-m", "llorch"), ("-c", _SIGNAL_ELSEWHERE)])

@@ -76,14 +76,18 @@ async def test_a_stream_that_stays_broken_raises_when_the_time_is_over(address: 
             await texts(client.generate("smollm2", "Hi"))
 
 
-async def test_a_call_that_breaks_before_the_task_is_known_is_not_repeated(
+async def test_a_call_that_breaks_before_the_task_is_known_is_repeated_as_the_same_request(
     client: AsyncClient, fake: FakeOrchestrator
 ) -> None:
-    fake.stream_breaks_after = [0]
+    fake.stream_breaks_after = [0, 0]
 
-    with pytest.raises(Unreachable):
-        await texts(client.generate("smollm2", "Hi"))
-    assert len(fake.tasks_seen) == 1
+    assert await texts(client.generate("smollm2", "Hi")) == "Red, green, blue."
+    assert len(fake.tasks_seen) == 3
+    assert {task.request_id for task in fake.tasks_seen} == {fake.tasks_seen[0].request_id}
+    await texts(client.generate("smollm2", "Hi"))
+    assert fake.tasks_seen[3].request_id not in ("", fake.tasks_seen[0].request_id)
+    await texts(client.generate("smollm2", "Hi", request_id="mine"))
+    assert fake.tasks_seen[4].request_id == "mine"
 
 
 async def test_a_refusal_is_raised_with_its_reason(client: AsyncClient) -> None:

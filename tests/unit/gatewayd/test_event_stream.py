@@ -51,7 +51,7 @@ async def never_opened() -> AsyncIterator[Endless]:
 @pytest.mark.parametrize("drains_before", [True, False])
 async def test_it_is_told_that_the_gateway_ends(stream: Any, drains_before: bool) -> None:
     draining = asyncio.Event()
-    streams = EventStream(draining)
+    streams = EventStream(draining, collects_for_s=0)
     ending = asyncio.create_task(streams.end_when_draining())
     if drains_before:
         draining.set()

@@ -36,6 +36,7 @@ def test_placed_names_what_computes() -> None:
         "simulated": False,
         "cpu": False,
     }
+    assert shown(placed={**placed, "lost": "ATTEMPT_LOSS_EXIT"})["lost"] == "exit"
 
 
 @pytest.mark.parametrize(
