@@ -19,7 +19,7 @@ _MOST_KEPT_BYTES = 64 * 1024
 """Of a broken connection, for a client that lags. What is beyond it is read again."""
 
 _RETRY_WHEN_LOST_MS = 1000
-_PASSES = (Reason.RECOVERING, Reason.DRAINING, Reason.TOO_MANY_CALLS)
+_PASSES = (Reason.RECOVERING, Reason.DRAINING, Reason.TOO_MANY_CALLS, Reason.STORE_FAILED)
 
 _log = get_logger("gatewayd")
 

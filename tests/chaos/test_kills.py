@@ -1,4 +1,4 @@
-"""Whatever is killed while an answer streams: every client hears of its end within five seconds."""
+"""What is killed under `llorch up` while it answers: no client hangs, and no answer looks whole that is not."""
 
 import asyncio
 import json
@@ -16,9 +16,9 @@ from llorch.rpc.client import open_channel, open_stream
 from support.up import Up, running_up
 
 ENDS_WITHIN_S = 5.0
+TOKENS = 300
+"""15 seconds of them: longer than a worker may be silent, and than a model takes to be loaded again."""
 READ_WITHIN_S = 60.0
-# Frames may be silent for 3 s, and attaching again may take 2 s; then the brain ticks and the reader is told.
-STOPPED_ENDS_WITHIN_S = 7.0
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def up(tmp_path: Path) -> AsyncIterator[Up]:
 
 async def read_grpc(address: str, streams: asyncio.Event) -> str:
     """How the stream ended: the terminal's kind, or the reason of the status."""
-    work = task_pb2.GenerateWork(prompt="a long story", max_tokens=3000)
+    work = task_pb2.GenerateWork(prompt="a long story", max_tokens=TOKENS)
     request = task_service_pb2.GenerateRequest(task=task_pb2.TaskSpec(model="smollm2", generate=work))
     channel = open_channel(address)
     kind = ""
@@ -50,7 +50,7 @@ async def read_grpc(address: str, streams: asyncio.Event) -> str:
 
 async def read_sse(url: str, streams: asyncio.Event) -> str:
     """How the stream ended: the last message's type, or the name of the transport's error."""
-    body = {"model": "smollm2", "generate": {"prompt": "a long story", "max_tokens": 3000}}
+    body = {"model": "smollm2", "generate": {"prompt": "a long story", "max_tokens": TOKENS}}
     kind = ""
     async with httpx.AsyncClient(timeout=READ_WITHIN_S, trust_env=False) as http:
         try:
@@ -87,16 +87,12 @@ def find(up: Up, program: str) -> psutil.Process:
 
 
 @pytest.mark.req("TEST-7003")
-async def test_a_killed_worker_ends_its_streams_with_an_error_event(up: Up) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_worker_that_is_killed_or_stopped_costs_its_streams_a_pause(up: Up, how: signal.Signals) -> None:
+    """Its model is loaded again, since there is no other worker of it."""
     reading = await readers(up)
-    find(up, "worker_orcd").kill()
-    assert await endings(reading, ENDS_WITHIN_S) == ["error", "error"]
-
-
-async def test_a_stopped_worker_ends_its_streams_when_its_lease_is_over(up: Up) -> None:
-    reading = await readers(up)
-    find(up, "worker_orcd").send_signal(signal.SIGSTOP)
-    assert await endings(reading, STOPPED_ENDS_WITHIN_S) == ["error", "error"]
+    find(up, "worker_orcd").send_signal(how)
+    assert await endings(reading, READ_WITHIN_S) == ["end", "end"]
     up.process.terminate()
     assert await up.end() == 0
 
@@ -104,6 +100,7 @@ async def test_a_stopped_worker_ends_its_streams_when_its_lease_is_over(up: Up) 
 @pytest.mark.req("TEST-7003")
 @pytest.mark.parametrize("program", ["gatewayd", "orchestratord"])
 async def test_a_killed_daemon_leaves_no_hung_client(up: Up, program: str) -> None:
+    """`llorch up` ends with it."""
     reading = await readers(up)
     find(up, program).kill()
     ended = await endings(reading, ENDS_WITHIN_S)
@@ -118,7 +115,4 @@ async def test_no_client_hears_of_a_killed_pool_manager(up: Up) -> None:
     find(up, "pool_managerd").kill()
     await up.read_until("(?s)takes its models over.*pool-managerd  answers")
     assert find(up, "worker_orcd") == worker
-    await asyncio.sleep(1.0)
-    assert [task for task in reading if task.done()] == []
-    worker.kill()
-    assert await endings(reading, ENDS_WITHIN_S) == ["error", "error"]
+    assert await endings(reading, READ_WITHIN_S) == ["end", "end"]

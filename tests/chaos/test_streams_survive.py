@@ -48,6 +48,7 @@ STREAMS = 6
 WORKER_KILLS = chaos_count.of(300)
 GAP_S = 2.0
 """From the kill of a worker to the next output, where a second worker is ready: the 99th percentile."""
+MANAGER_KILLS = chaos_count.of(60)
 WAYS = ("both ways", "to the host", "from the host")
 CUTS = (
     tuple((seconds, way) for seconds in (1.0, 6.0, 30.0) for way in WAYS for _ in range(chaos_count.of(10)))
@@ -243,6 +244,34 @@ async def test_streams_leave_a_host_that_is_gone(tmp_path: Path) -> None:
                 case "host stopped":
                     host.thaw()
     _log.info("hosts_gone", times=len(GONE), gap_ms={how: round(gap * 1000) for how, gap in gaps.items()})
+
+
+@pytest.mark.req("POOL-2005")
+async def test_no_stream_notices_a_killed_pool_manager(tmp_path: Path) -> None:
+    chance = random.Random(SEED)  # noqa: S311  a schedule, no secret
+    async with (
+        machines(tmp_path, *HOSTS, sim=SIM, cards=[CARD]) as running,
+        two_hosts(running, tmp_path) as (client, channel),
+    ):
+        before = {worker.spec.worker_id: worker.pid for worker in await ready_workers(client)}
+        herd = Herd(channel)
+        keeping = asyncio.create_task(herd.keep(STREAMS))
+        for _ in range(MANAGER_KILLS):
+            manager = running.nodes[chance.choice(HOSTS)].manager
+            await asyncio.sleep(chance.uniform(0.0, 0.3))  # no waiting: the moment of the kill is what varies
+            await manager.kill()
+            await manager.start()
+            await manager.snapshot()
+        await running.wait_ready()
+        herd.is_wanted = False
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            await keeping
+        herd.check()
+        assert {tuple(read.attempts) for read in herd.done} == {(1,)}
+        assert {worker.spec.worker_id: worker.pid for worker in await ready_workers(client)} == before
+        gap = max(longest_gap(read, read.came_at[0]) for read in herd.done)
+    _log.info("pool_managers_killed", kills=MANAGER_KILLS, streams=len(herd.done), longest_gap_ms=round(gap * 1000))
+    assert gap <= GAP_S
 
 
 async def several_aboard(

@@ -75,11 +75,12 @@ async def test_generate_over_http_streams_too(system: WholeSystem) -> None:
     assert check_sse(messages) == sim_text(7, 0, 5)
 
 
-async def test_a_lost_worker_is_an_error_event_with_what_to_do(system: WholeSystem) -> None:
+async def test_a_task_that_ends_its_workers_is_an_error_event_with_what_to_do(system: WholeSystem) -> None:
     messages = [m for _, m in await events(system, "/v2/generate", send=body(prompt=CRASH, max_tokens=50))]
     check_sse(messages)
-    assert messages[-1]["code"] == "WORKER_LOST"
-    assert messages[-1]["retryable"] is True
+    assert messages[-1]["code"] == "QUARANTINED"
+    assert messages[-1]["retryable"] is False
+    assert [message.get("lost") for message in messages if message["type"] == "placed"] == [None, "exit"]
 
 
 @pytest.mark.req("ORCH-1023")

@@ -65,6 +65,24 @@ async def test_a_cursor_of_output_that_is_nowhere_any_more_is_told_so(tmp_path: 
         assert [it for it in types if it in ("reset", "started", "error", "end")] == ["reset", "started", "end"]
 
 
+async def test_a_deadline_that_passes_while_no_orchestrator_is_there_ends_the_task_with_what_there_is(
+    tmp_path: Path,
+) -> None:
+    async with whole_system(tmp_path, slots=1) as system:
+        task_id = await system.submit(task(max_tokens=4_000, deadline_ms=2_500))
+        await wait_until(lambda: _has_output(system, task_id))
+        assert system.lives is not None
+        await system.lives.end()
+        await asyncio.sleep(2.5)  # the deadline passes
+        await system.lives.begin(system.address)
+        events = await system.stream_when_found(task_id)
+        text = check_stream(events)
+        assert text
+        assert sim_text(7, 0, 4_000).startswith(text)
+        assert events[-1].end.choices[0].finish_reason == task_event_pb2.FINISH_REASON_DEADLINE
+        assert (await system.task(task_id)).state == task_pb2.TASK_STATE_EXPIRED
+
+
 @pytest.mark.req("ORCH-1009")
 @pytest.mark.parametrize("drain_s", [0, 2])
 async def test_a_task_that_was_cancelled_does_not_run_again(tmp_path: Path, drain_s: float) -> None:

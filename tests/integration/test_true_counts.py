@@ -87,7 +87,7 @@ async def test_the_end_of_a_task_that_was_ended_early_has_its_counts_everywhere(
     assert await tokens_of_session(system, "chat") == TOKENS_IN + end.tokens_out
 
 
-@pytest.mark.parametrize(("marker", "reason"), [(FAIL, "ENGINE_FAILED"), (CRASH, "WORKER_LOST")])
+@pytest.mark.parametrize(("marker", "reason"), [(FAIL, "ENGINE_FAILED"), (CRASH, "QUARANTINED")])
 async def test_what_a_task_used_that_failed_midway_is_counted(system: WholeSystem, marker: str, reason: str) -> None:
     await system.generate(task())
     before = await tokens_of_metrics(system)

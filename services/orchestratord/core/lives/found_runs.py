@@ -64,6 +64,7 @@ def time_over(state: BrainState, _: str) -> None:
         task = state.tasks.get(task_id)
         if task is not None and not task.is_finished:
             state.queue.answered(task_id)
+            task_life.watch_deadline(state, task)
             state.emit(BeginAnew(task_id))
             fail_without_model(state, task)
     state.look_again = True
@@ -133,6 +134,7 @@ def _go_on(state: BrainState, worker: Worker, run: FoundRun, task: Task) -> None
         has_output=run.entries > 0,
     )
     app_changes.attempt_began(state, attempt)
+    task_life.watch_deadline(state, task)
     task.attempt = state.attempts[attempt.attempt_id] = attempt
     worker.attempts.add(attempt.attempt_id)
     state.emit(

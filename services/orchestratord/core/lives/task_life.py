@@ -246,12 +246,20 @@ def reader_grace_over(state: BrainState, task_id: str) -> None:
         stop(state, task, TaskState.CANCELLED, FinishReason.CANCELLED)
 
 
+def watch_deadline(state: BrainState, task: Task) -> None:
+    if task.request.deadline_s is not None:
+        state.timers.at(task.created_at + task.request.deadline_s, TimerKind.DEADLINE, task.task_id)
+
+
 def deadline_passed(state: BrainState, task_id: str) -> None:
     task = state.tasks.get(task_id)
     if task is None or task.is_finished:
         return
     if task.state is TaskState.RUNNING:
         stop(state, task, TaskState.EXPIRED, FinishReason.DEADLINE)
+        return
+    if state.lost_sight_until is not None and task_id in state.lost_sight:
+        state.timers.at(state.lost_sight_until, TimerKind.DEADLINE, task_id)  # it may have run, and ended at it
         return
     message = (
         f"the deadline of {task.request.deadline_s:g} s passed while the task waited; allow more time or ask for less"

@@ -10,7 +10,6 @@ from orchestratord.core.facts.backlog import Backlog
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskError, TaskRequest, TaskState
-from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.facts.work import Work, refusal_of
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.lives import app_changes, model_loading, session_life, task_dispatch, task_life
@@ -85,8 +84,7 @@ def readmit(state: BrainState, task: Task, *, held: bool) -> None:
         size=request.waiting_bytes,
         work=request.size,
     )
-    if request.deadline_s is not None:
-        state.timers.at(task.created_at + request.deadline_s, TimerKind.DEADLINE, task.task_id)
+    task_life.watch_deadline(state, task)
 
 
 def _find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
@@ -133,8 +131,7 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | Non
         work=request.size,
     )
     session_life.turn_begins(state, request)
-    if request.deadline_s is not None:
-        state.timers.at(state.now + request.deadline_s, TimerKind.DEADLINE, task.task_id)
+    task_life.watch_deadline(state, task)
     if not request.durable:
         task_life.begin_reader_grace(state, task)
     _start_or_wait(state, task, ahead, wait)
