@@ -188,6 +188,7 @@ class TaskStream:
         if self.has_ended:
             raise RuntimeError(f"task {self.request.task_id} was given a second terminal")
         self.log.seal()
+        self._awaits = None  # nothing follows, also where its run was not found before it was cancelled
         self._terminal = task_events.terminal_to_proto(self.request.task_id, self.log, terminal).SerializeToString()
         self.count(len(self._terminal))
         self.wake()

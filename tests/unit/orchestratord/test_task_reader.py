@@ -163,6 +163,20 @@ def test_a_cursor_behind_the_terminal_brings_the_terminal_again() -> None:
     assert kinds(read(made, after="1.1")) == ["started", "end"]
 
 
+@pytest.mark.req("ORCH-1009")
+def test_a_reader_of_a_task_that_was_cancelled_before_its_run_was_found_is_not_sent_away_for_ever() -> None:
+    made = stream()
+    made.log.log_epoch = 77
+    made.lose_sight()
+    with pytest.raises(Unavailable):
+        read(made, after="1.3")
+    made.end(Stopped(FinishReason.CANCELLED, 1, 0))
+    with pytest.raises(InvalidArgument) as reset:
+        read(made, after="1.3")
+    assert reset.value.reason is Reason.STREAM_RESET
+    assert kinds(read(made)) == ["started", "end"]
+
+
 def test_a_cursor_of_the_future_is_refused() -> None:
     with pytest.raises(InvalidArgument):
         read(stream(), after="1.5")
