@@ -29,6 +29,8 @@ from orchestratord.runtime.task_streams import MOST_BYTES_OF_ONE, TaskStreams
 FRAMES_SILENT_S = 3.0
 _CALL_S = 5.0
 _ATTACH_AGAIN_AFTER_S = 0.2
+START_WITHIN_S = 15.0
+_START_AGAIN_AFTER_S = 0.25
 # The worker answers one after the other, so more would only wait there.
 _QUESTIONS_AT_ONCE = 8
 _QUESTION_WAITS_S = 5.0
@@ -74,6 +76,7 @@ class WorkerLink:
         self._attempts: set[str] = set()
         self._starting: set[str] = set()
         self._to_release: set[str] = set()
+        self._is_closed = False
         self._told_of: set[Reason] = set()
         """Why the link broke since the worker was attached last, as the log has it."""
 
@@ -89,6 +92,7 @@ class WorkerLink:
                 self._post(events.WorkerSilent(self._worker_id, refused))
                 await asyncio.sleep(_ATTACH_AGAIN_AFTER_S)
         finally:
+            self._is_closed = True
             await self._asking_channel.close()
             await self._channel.close()
 
@@ -209,7 +213,7 @@ class WorkerLink:
             request.attempt.prefix_entries, request.attempt.prefix_digest = len(stream.log), stream.log.digest
         fill_run_spec(request.spec, effect.request, effect.remaining_s)
         try:
-            await self._command(self._stub.StartRun, request)
+            await self._command_in_time(request)
         except (Unavailable, DeadlineExceeded) as error:
             # Whether it arrived is unknown; the tombstone keeps it from running if it still does.
             _log.info("start_run_failed", attempt_id=effect.attempt_id, reason=error.reason)
@@ -220,6 +224,23 @@ class WorkerLink:
             self._post(events.AttemptEnded(effect.attempt_id, failed))
         finally:
             self._starting.discard(effect.attempt_id)
+
+    async def _command_in_time(self, request: worker_service_pb2.StartRunRequest) -> None:
+        """A worker that is slow, or out of reach for a moment, is not given up: the same start is the same run. Raises
+        the last error once that has taken too long, or what it was for can't write any more.
+        """
+        now = asyncio.get_running_loop().time
+        ends_at = now() + START_WITHIN_S
+        while True:
+            try:
+                await self._command(self._stub.StartRun, request)
+            except (Unavailable, DeadlineExceeded):
+                is_wanted = not self._is_closed and self._streams.writer(request.attempt_id) is not None
+                if now() >= ends_at or not is_wanted:
+                    raise
+                await asyncio.sleep(_START_AGAIN_AFTER_S)
+            else:
+                return
 
     async def _cancel_run(self, attempt_id: str) -> None:
         """If this fails the worker is gone or silent, and the brain gets an event of its own for that."""

@@ -13,7 +13,15 @@ from llama_orch.v2 import log_entry_pb2, run_pb2, tokens_pb2, worker_service_pb2
 from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
-from llorch.errors import FailedPrecondition, LlorchError, PermissionDenied, Reason, ResourceExhausted, invalid_field
+from llorch.errors import (
+    FailedPrecondition,
+    LlorchError,
+    PermissionDenied,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+    invalid_field,
+)
 from llorch.rpc import transport_options
 from llorch.rpc.server import RpcServer
 from orchestratord.core import events
@@ -44,13 +52,18 @@ class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
         self.breaks = asyncio.Event()
         self.positions: list[dict[str, int]] = []
         self.promised: list[str] = []
+        self.starts: list[worker_service_pb2.StartRunRequest] = []
+        self.too_slow_for = 0
         self.asked = 0
         self.may_answer = asyncio.Event()
 
     async def StartRun(self, request: Any, context: Any) -> worker_service_pb2.StartRunResponse:
         self.promised.append(request.promised_fingerprint)
+        self.starts.append(request)
         self.start_came.set()
         await self.go_on.wait()
+        if len(self.starts) <= self.too_slow_for:
+            raise Unavailable(Reason.WORKER_NOT_READY, "in a moment")
         if self.refuses is not None:
             raise self.refuses
         return worker_service_pb2.StartRunResponse()
@@ -146,6 +159,31 @@ async def test_a_run_that_is_just_being_started_is_not_lost_when_the_stream_brea
         await wait_posted(posted, events.WorkerAttached("worker-1"), times=3)
         assert worker.positions == [{}, {}, {"attempt-1": 0}]
         assert events.AttemptUnknown("attempt-1") not in posted
+
+
+@pytest.mark.req("ORCH-1008")
+async def test_a_worker_that_is_slow_to_take_a_run_is_asked_again_and_the_run_is_not_lost() -> None:
+    posted: list[events.Event] = []
+    async with linked(posted) as (worker, link, _):
+        worker.too_slow_for = 2
+        worker.go_on.set()
+        link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None, number=3))
+        await wait_started(link)
+        assert len(worker.starts) == 3
+        assert {start.attempt.SerializeToString() for start in worker.starts} == {
+            run_pb2.TaskAttempt(task_id="task-1", number=3, log_epoch=1).SerializeToString()
+        }
+        assert events.AttemptUnknown("attempt-1") not in posted
+
+
+async def test_a_worker_that_does_not_take_a_run_for_long_loses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_link, "START_WITHIN_S", 0.3)
+    posted: list[events.Event] = []
+    async with linked(posted) as (worker, link, _):
+        worker.too_slow_for = 1000
+        worker.go_on.set()
+        link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None))
+        await wait_posted(posted, events.AttemptUnknown("attempt-1"))
 
 
 async def test_a_field_that_the_worker_refuses_is_named_in_the_end_of_the_task() -> None:

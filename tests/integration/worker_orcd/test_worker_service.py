@@ -28,6 +28,7 @@ from llorch.errors import (
 )
 from llorch.rpc.client import call, open_stream
 from llorch.rpc.fingerprints import digest_of
+from llorch.rpc.log_digest import digest_after
 from support.worker_service import CONTROL, Served, StartWorker, run_spec
 from worker_orcd.api.worker_servicer import WorkerServicer
 from worker_orcd.convert.engine import to_fingerprint
@@ -398,6 +399,55 @@ async def test_runs_are_listed_in_pages_with_what_was_given_to_keep(start_worker
     )
     assert ([run.attempt_id for run in rest.runs], rest.next_page_token) == (["c"], "")
     assert {run.state for run in (*first.runs, *rest.runs)} == {run_pb2.RUN_STATE_RUNNING}
+
+
+@pytest.mark.req("ORCH-1008")
+async def test_a_run_tells_which_attempt_of_which_task_it_is_and_what_it_was_given_to_do(
+    start_worker: StartWorker,
+) -> None:
+    worker = await start_worker(FOREVER)
+    prefix = [log_entry_pb2.LogEntry(seq=0, token_ids=[sim_tokens(7, 0, 1)[0].token_id], text=sim_text(7, 0, 1))]
+    attempt = run_pb2.TaskAttempt(
+        task_id="task-1", number=2, log_epoch=5, prefix_entries=1, prefix_digest=digest_after(prefix)
+    )
+    spec = run_spec(max_tokens=None)
+    spec.remaining_ms = 60_000
+    await start_run(worker, "a", spec, attempt=attempt, prefix=prefix)
+    (run,) = (await call(worker.stub.ListRuns, worker_service_pb2.ListRunsRequest(), timeout_s=5)).runs
+    spec.ClearField("remaining_ms")
+    assert (run.attempt, run.spec) == (attempt, spec)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"number": 0}, {"task_id": ""}, {"prefix_entries": 1}, {"prefix_digest": 1}],
+    ids=["no number", "no task", "another length", "another digest"],
+)
+async def test_an_attempt_that_does_not_begin_where_its_prefix_ends_is_refused(
+    start_worker: StartWorker, wrong: dict[str, Any]
+) -> None:
+    worker = await start_worker()
+    told: dict[str, Any] = {"task_id": "task-1", "number": 1, "log_epoch": 1, **wrong}
+    with pytest.raises(InvalidArgument, match="attempt"):
+        await start_run(worker, "a", attempt=run_pb2.TaskAttempt(**told))
+    await start_run(worker, "a")
+
+
+async def test_runs_with_long_prompts_are_listed_in_pages_that_fit_into_a_message(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker_orcd.api.worker_servicer.MOST_PAGE_BYTES", 1000)
+    worker = await start_worker(FOREVER)
+    for attempt_id in ("a", "b", "c"):
+        await start_run(worker, attempt_id, run_spec("word " * 150, max_tokens=None))
+    found, token = list[str](), ""
+    while len(found) < 3:
+        request = worker_service_pb2.ListRunsRequest(page_token=token)
+        page = await call(worker.stub.ListRuns, request, timeout_s=5)
+        assert len(page.runs) == 1
+        found += [run.attempt_id for run in page.runs]
+        token = page.next_page_token
+    assert (found, token) == (["a", "b", "c"], "")
 
 
 async def test_execute_runs_once_and_leaves_nothing(start_worker: StartWorker) -> None:

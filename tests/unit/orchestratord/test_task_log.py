@@ -69,12 +69,68 @@ def test_the_index_of_the_first_token_is_counted_per_choice() -> None:
     assert log.choices() == [0, 1]
 
 
-@given(st.integers(0, 10**14), st.integers(0, 10**14))
-def test_a_cursor_is_read_as_it_was_written(epoch: int, seq: int) -> None:
-    assert Cursor.parse(str(Cursor(epoch, seq))) == Cursor(epoch, seq)
+@given(st.integers(0, 10**14), st.integers(0, 10**14), st.none() | st.integers(0, 2**32 - 1))
+def test_a_cursor_is_read_as_it_was_written(epoch: int, seq: int, digest: int | None) -> None:
+    assert Cursor.parse(str(Cursor(epoch, seq, digest))) == Cursor(epoch, seq, digest)
 
 
-@pytest.mark.parametrize("text", ["abc", "1", "1.", ".1", "1.2.3", "-1.2", "1.2 ", "1." + "9" * 30, "١.٢x"])
+def test_a_cursor_goes_on_only_after_what_its_reader_was_shown() -> None:
+    shown, other = log_with(Entry(0), Entry(1)), log_with(Entry(0), Entry(1, token_ids=[7]), Entry(2))
+    assert other.resume_at(shown.cursor_at(1)) == 1, "so far they are the same"
+    with pytest.raises(InvalidArgument) as refused:
+        other.resume_at(shown.cursor_at(2))
+    assert refused.value.reason is Reason.STREAM_RESET
+    assert other.resume_at(Cursor(1, 2)) == 2, "an earlier release told no digest"
+
+
+def test_a_found_log_that_is_shorter_than_what_was_shown_is_another_one() -> None:
+    log = log_with(Entry(0))
+    log.was_found = True
+    with pytest.raises(InvalidArgument) as refused:
+        log.resume_at(Cursor(1, 2, 5))
+    assert refused.value.reason is Reason.STREAM_RESET
+
+
+@pytest.mark.req("ORCH-1008")
+def test_of_two_attempts_the_first_to_append_decides() -> None:
+    log = log_with(Entry(0))
+    log.begin_attempt("a2")
+    log.begin_attempt("a3")
+    assert log.append("a2", Entry(1))
+    assert log.writers == ("a2",)
+    assert not log.append("a1", Entry(2))
+    assert not log.append("a3", Entry(2))
+    assert log.append("a2", Entry(2))
+
+
+def test_what_each_attempt_has_brought_is_known_while_it_is_open_and_after() -> None:
+    log = log_with(Entry(0, token_ids=[1, 2]))
+    log.begin_attempt("a2")
+    assert (log.tokens_of_attempt("a1"), log.tokens_of_attempt("a2")) == (2, 0)
+    log.append("a2", Entry(1, token_ids=[3]))
+    assert (log.tokens_of_attempt("a1"), log.tokens_of_attempt("a2")) == (2, 1)
+    log.end_attempt("a2")
+    assert log.tokens_of_attempt("a2") == 1
+    assert log.tokens_of_attempt("never") == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "abc",
+        "1",
+        "1.",
+        ".1",
+        "1.2.3",
+        "1.2.0000000G",
+        "1.2.00000000.1",
+        "1.2.ABCDEF00",
+        "-1.2",
+        "1.2 ",
+        "1." + "9" * 30,
+        "١.٢x",
+    ],
+)
 def test_what_is_no_cursor_is_refused_by_name(text: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         Cursor.parse(text)
