@@ -28,6 +28,10 @@ def test_nothing_that_must_hold_is_violated(first: int) -> None:
     assert not violations
 
 
+OF_A_RESTART = frozenset({effects.AdoptRun, effects.BeginAnew, effects.OpenFoundLog})
+"""What only an orchestrator that is started again wants; `test_restarts` has worlds of that kind."""
+
+
 def test_the_world_knows_what_to_do_about_every_effect() -> None:
-    known = PERFORMED | ONLY_TOLD
+    known = PERFORMED | ONLY_TOLD | OF_A_RESTART
     assert {kind.__name__ for kind in get_args(effects.Effect)} == {kind.__name__ for kind in known}
