@@ -1,0 +1,194 @@
+"""Interleavings of attempts that break what is promised of streams, slots and files."""
+
+from dataclasses import replace
+
+import pytest
+
+from llorch.errors import Reason
+from llorch.finish_reason import FinishReason
+from llorch.worker_spec import WorkerSpec
+from orchestratord.core import effects, events
+from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.found_run import FoundRun, TaskRecord
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError, TaskState
+from support.brain_driver import BrainDriver, gpu_of
+from unit.orchestratord.test_brain_attempts import (
+    HOSTS,
+    crash,
+    fall_silent,
+    host_of,
+    start,
+    two_workers,
+)
+
+
+def back_beside_another(driver: BrainDriver) -> tuple[str, effects.StartRun, effects.StartRun]:
+    """A task with two attempts at workers that are both attached; neither has brought output since."""
+    task_id, first = start(driver)
+    fall_silent(driver, first.worker_id)
+    second = driver.last(effects.StartRun)
+    assert second.number == 2
+    driver.handle(events.WorkerAttached(first.worker_id))
+    driver.forget_effects()
+    return task_id, first, second
+
+
+def test_when_a_task_is_cancelled_both_of_its_attempts_are() -> None:
+    driver, _ = two_workers()
+    task_id, first, second = back_beside_another(driver)
+    driver.handle(events.TaskCancelled(task_id))
+    told = {effect.attempt_id for effect in driver.all_of(effects.CancelRun)}
+    assert told == {first.attempt_id, second.attempt_id}
+
+
+def test_when_a_task_is_done_its_other_attempt_is_cancelled() -> None:
+    driver, _ = two_workers()
+    task_id, first, second = back_beside_another(driver)
+    driver.finish_attempt(second.attempt_id)
+    assert driver.task(task_id).state is TaskState.COMPLETED
+    assert {effect.attempt_id for effect in driver.all_of(effects.CancelRun)} == {first.attempt_id}
+
+
+def test_a_deadline_ends_both_attempts() -> None:
+    driver, _ = two_workers()
+    task_id = driver.submit(deadline_s=20.0)
+    first = driver.last(effects.StartRun)
+    driver.handle(events.AttemptStarted(first.attempt_id, 5))
+    driver.handle(events.AttemptFirstToken(first.attempt_id))
+    fall_silent(driver, first.worker_id)
+    second = driver.last(effects.StartRun)
+    driver.handle(events.WorkerAttached(first.worker_id))
+    driver.forget_effects()
+    driver.let_pass(21)
+    assert driver.task(task_id).state is TaskState.EXPIRED
+    assert {effect.attempt_id for effect in driver.all_of(effects.CancelRun)} == {first.attempt_id, second.attempt_id}
+
+
+def test_a_task_of_which_an_attempt_is_back_goes_on_there_when_the_other_is_lost() -> None:
+    driver, _ = two_workers()
+    task_id, first, second = back_beside_another(driver)
+    crash(driver, second.worker_id)
+    assert driver.task(task_id).state is TaskState.RUNNING
+    assert driver.task(task_id).attempt is driver.state.attempts[first.attempt_id]
+
+
+def test_a_failure_of_the_other_attempt_does_not_fail_a_task_of_which_one_is_back() -> None:
+    driver, _ = two_workers()
+    task_id, first, second = back_beside_another(driver)
+    driver.handle(events.AttemptEnded(second.attempt_id, TaskError(Reason.ENGINE_FAILED, "it broke")))
+    assert not driver.task(task_id).is_finished
+    driver.finish_attempt(first.attempt_id)
+    assert driver.task(task_id).state is TaskState.COMPLETED
+
+
+def test_a_task_in_quarantine_has_its_other_attempt_cancelled() -> None:
+    driver, _ = two_workers()
+    task_id, first = start(driver, output=False)
+    driver.task(task_id).suspicion.is_hot, driver.task(task_id).suspicion.ended = True, 1
+    driver.state.suspects.add(task_id)
+    fall_silent(driver, first.worker_id)
+    second = driver.last(effects.StartRun)
+    crash(driver, first.worker_id)
+    assert driver.task(task_id).state is TaskState.FAILED
+    assert {effect.attempt_id for effect in driver.all_of(effects.CancelRun)} == {second.attempt_id}
+
+
+def test_a_task_of_an_app_at_its_limit_goes_on_elsewhere_when_its_worker_is_out_of_reach() -> None:
+    driver, _ = two_workers()
+    driver.handle(events.AppCreated(App("shop", "hash", max_concurrent_tasks=1)))
+    task_id = driver.submit(app="shop")
+    first = driver.last(effects.StartRun)
+    driver.handle(events.AttemptStarted(first.attempt_id, 5))
+    driver.handle(events.AttemptFirstToken(first.attempt_id))
+    fall_silent(driver, first.worker_id)
+    assert driver.task(task_id).attempts == 2, "it waits for the place that it holds itself"
+
+
+def test_a_queued_task_that_becomes_a_suspect_waits_as_one() -> None:
+    driver, _ = two_workers(slots=2)
+    tasks = [driver.submit() for _ in range(4)]
+    victim = driver.last(effects.StartRun).worker_id
+    aboard = [run.request.task_id for run in driver.all_of(effects.StartRun) if run.worker_id == victim]
+    assert len(aboard) == 2
+    fall_silent(driver, victim)
+    assert all(driver.task(task_id).state is TaskState.QUEUED for task_id in aboard)
+    driver.forget_effects()
+    crash(driver, victim)
+    assert driver.state.suspects == set(aboard)
+    for run in [attempt for attempt in driver.state.attempts.values() if attempt.task_id in tasks]:
+        driver.finish_attempt(run.attempt_id)
+    running = [driver.task(task_id).attempt for task_id in aboard if driver.task(task_id).attempt]
+    by_worker = [attempt.worker_id for attempt in running]  # type: ignore[union-attr]
+    assert len(by_worker) == len(set(by_worker)), "two suspects run on one worker"
+
+
+def test_a_run_whose_end_the_store_does_not_have_is_not_released_when_the_link_comes_back() -> None:
+    driver, _ = two_workers()
+    task_id = driver.submit(durable=True)
+    run = driver.last(effects.StartRun)
+    driver.handle(events.AttemptFirstToken(run.attempt_id))
+    driver.finish_attempt(run.attempt_id)
+    assert driver.only(effects.PersistTerminal).task_id == task_id
+    driver.handle(events.WorkerSilent(run.worker_id))
+    driver.attach(run.worker_id, FoundRun(run.attempt_id, TaskRecord(run.request, 1), 1, 1, 3))
+    assert not driver.all_of(effects.ReleaseRuns), "the store does not have the end yet"
+
+
+def test_a_deterministic_task_keeps_its_promise_as_long_as_an_attempt_may_bring_output() -> None:
+    driver, _ = two_workers()
+    task_id = driver.submit(deterministic=True)
+    first = driver.last(effects.StartRun)
+    promise = driver.task(task_id).promise
+    assert promise is not None
+    fall_silent(driver, first.worker_id)
+    second = driver.last(effects.StartRun)
+    assert second.number == 2
+    fall_silent(driver, second.worker_id)
+    assert driver.task(task_id).state is TaskState.QUEUED
+    driver.handle(events.WorkerAttached(first.worker_id))
+    driver.handle(events.AttemptUnknown(first.attempt_id))
+    assert second.attempt_id in driver.task(task_id).unread
+    assert driver.task(task_id).promise == promise
+
+
+def test_a_worker_that_is_full_for_a_moment_fails_no_task() -> None:
+    """Its slot is free here once it is cancelled there, and there once its engine has let go of it."""
+    driver, _ = two_workers()
+    task_id, first = start(driver, output=False)
+    driver.handle(
+        events.AttemptEnded(first.attempt_id, TaskError(Reason.NO_FREE_SLOT, "1 unfinished run, and takes 1"))
+    )
+    assert not driver.task(task_id).is_finished
+
+
+def test_a_worker_that_shuts_down_fails_no_task() -> None:
+    """It was told to end by its machine: what runs there is given up, and each start is refused with DRAINING."""
+    driver, _ = two_workers()
+    task_id, first = start(driver)
+    cut = RunResult((ChoiceEnd(0, FinishReason.CANCELLED, 4),), tokens_out=4)
+    (other,) = [w for w in driver.state.fleet.workers.values() if w.worker_id != first.worker_id]
+    driver.worker_ended(other.spec, other.node_id)
+    driver.handle(events.AttemptEnded(first.attempt_id, cut))
+    for _ in range(3):
+        driver.handle(events.AttemptUnknown(driver.last(effects.StartRun).attempt_id))
+    assert not driver.task(task_id).is_finished, driver.task(task_id).terminal
+
+
+@pytest.mark.parametrize("others", [3])
+def test_suspects_of_one_worker_load_their_model_once(others: int) -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", slots=4)
+    for host in ("garage", "attic", "cellar", "barn"):
+        driver.add_node(host, gpu_of(host, 6000))
+    tasks = [driver.submit() for _ in range(4)]
+    first = driver.last(effects.StageModel).node_id
+    driver.stage("coder", first)
+    spec = driver.last(effects.StartWorker).spec
+    driver.handle(events.WorkerStartAccepted(spec.worker_id, 1))
+    driver.worker_ready(spec, first)
+    assert all(driver.task(task_id).state is TaskState.RUNNING for task_id in tasks)
+    driver.forget_effects()
+    driver.worker_ended(spec, first, failure=(Reason.WORKER_LOST, "killed"))
+    driver.let_pass(1)
+    loads = [*driver.all_of(effects.StageModel), *driver.all_of(effects.StartWorker)]
+    assert len(loads) == 1, loads
