@@ -2,21 +2,18 @@
 
 from dataclasses import replace
 
-import pytest
-
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
-from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.found_run import FoundRun, TaskRecord
+from orchestratord.core.facts.promise import Fingerprint
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError, TaskState
-from support.brain_driver import BrainDriver, gpu_of
+from support.brain_driver import BrainDriver, gpu, gpu_of
 from unit.orchestratord.test_brain_attempts import (
     HOSTS,
     crash,
     fall_silent,
-    host_of,
     start,
     two_workers,
 )
@@ -134,8 +131,17 @@ def test_a_run_whose_end_the_store_does_not_have_is_not_released_when_the_link_c
     assert not driver.all_of(effects.ReleaseRuns), "the store does not have the end yet"
 
 
+OURS = Fingerprint("aa", ("RTX 3090",))
+OTHERS = Fingerprint("bb", ("RTX 3090",))
+
+
 def test_a_deterministic_task_keeps_its_promise_as_long_as_an_attempt_may_bring_output() -> None:
     driver, _ = two_workers()
+    for worker in driver.state.fleet.workers.values():
+        assert worker.engine is not None
+        worker.engine = replace(worker.engine, fingerprint=OURS)
+        loaded_as = driver.state.fleet.nodes[worker.node_id].loaded_as
+        loaded_as.update(dict.fromkeys(loaded_as, OURS))
     task_id = driver.submit(deterministic=True)
     first = driver.last(effects.StartRun)
     promise = driver.task(task_id).promise
@@ -146,9 +152,21 @@ def test_a_deterministic_task_keeps_its_promise_as_long_as_an_attempt_may_bring_
     fall_silent(driver, second.worker_id)
     assert driver.task(task_id).state is TaskState.QUEUED
     driver.handle(events.WorkerAttached(first.worker_id))
-    driver.handle(events.AttemptUnknown(first.attempt_id))
-    assert second.attempt_id in driver.task(task_id).unread
-    assert driver.task(task_id).promise == promise
+    crash(driver, first.worker_id)
+    start_again(driver, driver.last(effects.StartWorker).node_id, fingerprint=OTHERS)
+    driver.handle(events.WorkerAttached(second.worker_id))
+    driver.handle(events.AttemptDecided(second.attempt_id))
+    driver.handle(events.AttemptFirstToken(second.attempt_id))
+    assert driver.task(task_id).attempt is driver.state.attempts[second.attempt_id], "its output is shown"
+    kept = driver.task(task_id).promise
+    assert kept is not None
+    assert kept.fingerprint == OURS, "if it is lost now, it goes on with other bytes"
+
+
+def start_again(driver: BrainDriver, host: str, fingerprint: Fingerprint) -> None:
+    spec = driver.last(effects.StartWorker).spec
+    driver.handle(events.WorkerStartAccepted(spec.worker_id, 9))
+    driver.worker_ready(spec, host, fingerprint=fingerprint)
 
 
 def test_a_worker_that_is_full_for_a_moment_fails_no_task() -> None:
@@ -174,21 +192,31 @@ def test_a_worker_that_shuts_down_fails_no_task() -> None:
     assert not driver.task(task_id).is_finished, driver.task(task_id).terminal
 
 
-@pytest.mark.parametrize("others", [3])
-def test_suspects_of_one_worker_load_their_model_once(others: int) -> None:
-    driver = BrainDriver()
-    driver.add_model("coder", slots=4)
-    for host in ("garage", "attic", "cellar", "barn"):
-        driver.add_node(host, gpu_of(host, 6000))
+def four_suspects(driver: BrainDriver, host: str) -> None:
+    """They are aboard of the only worker of their model, and it ends."""
     tasks = [driver.submit() for _ in range(4)]
-    first = driver.last(effects.StageModel).node_id
-    driver.stage("coder", first)
     spec = driver.last(effects.StartWorker).spec
     driver.handle(events.WorkerStartAccepted(spec.worker_id, 1))
-    driver.worker_ready(spec, first)
+    driver.worker_ready(spec, host)
     assert all(driver.task(task_id).state is TaskState.RUNNING for task_id in tasks)
     driver.forget_effects()
-    driver.worker_ended(spec, first, failure=(Reason.WORKER_LOST, "killed"))
+    driver.worker_ended(spec, host, failure=(Reason.WORKER_LOST, "killed"))
+    assert len(driver.state.suspects) == 4
     driver.let_pass(1)
-    loads = [*driver.all_of(effects.StageModel), *driver.all_of(effects.StartWorker)]
-    assert len(loads) == 1, loads
+
+
+def test_suspects_of_one_worker_make_room_for_one_worker() -> None:
+    """Each has a lane of its own, and what makes room for the load of one lane is not counted for another."""
+    driver = BrainDriver()
+    cards = [gpu(f"GPU-{number}", 6000, index=number) for number in range(4)]
+    others = [f"other-{number}" for number in range(3)]
+    staged = {f"file:/models/{name}.gguf": 4096 for name in ("coder", *others)}
+    driver.add_node("garage", *cards, staged=staged)
+    driver.add_model("coder", slots=4, size_mib=4096, context=2048)
+    for name in others:
+        driver.add_model(name, size_mib=4096, context=2048)
+        driver.load_idle(name)
+    driver.let_pass(120)
+    four_suspects(driver, "garage")
+    evicted = driver.all_of(effects.StopWorker)
+    assert len(evicted) <= 1, f"{len(evicted)} workers of other models were evicted"
