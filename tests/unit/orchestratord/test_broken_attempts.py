@@ -4,14 +4,15 @@ from dataclasses import replace
 
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
+from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.fleet import Snapshot
 from orchestratord.core.facts.found_run import FoundRun, TaskRecord
 from orchestratord.core.facts.promise import Fingerprint
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError, TaskState
-from support.brain_driver import BrainDriver, gpu, gpu_of
+from support.brain_driver import BrainDriver, gpu
 from unit.orchestratord.test_brain_attempts import (
-    HOSTS,
     crash,
     fall_silent,
     start,
@@ -192,21 +193,8 @@ def test_a_worker_that_shuts_down_fails_no_task() -> None:
     assert not driver.task(task_id).is_finished, driver.task(task_id).terminal
 
 
-def four_suspects(driver: BrainDriver, host: str) -> None:
-    """They are aboard of the only worker of their model, and it ends."""
-    tasks = [driver.submit() for _ in range(4)]
-    spec = driver.last(effects.StartWorker).spec
-    driver.handle(events.WorkerStartAccepted(spec.worker_id, 1))
-    driver.worker_ready(spec, host)
-    assert all(driver.task(task_id).state is TaskState.RUNNING for task_id in tasks)
-    driver.forget_effects()
-    driver.worker_ended(spec, host, failure=(Reason.WORKER_LOST, "killed"))
-    assert len(driver.state.suspects) == 4
-    driver.let_pass(1)
-
-
-def test_suspects_of_one_worker_make_room_for_one_worker() -> None:
-    """Each has a lane of its own, and what makes room for the load of one lane is not counted for another."""
+def full_house() -> BrainDriver:
+    """A host with four cards: three have idle models, and one is free."""
     driver = BrainDriver()
     cards = [gpu(f"GPU-{number}", 6000, index=number) for number in range(4)]
     others = [f"other-{number}" for number in range(3)]
@@ -217,6 +205,47 @@ def test_suspects_of_one_worker_make_room_for_one_worker() -> None:
         driver.add_model(name, size_mib=4096, context=2048)
         driver.load_idle(name)
     driver.let_pass(120)
-    four_suspects(driver, "garage")
+    return driver
+
+
+def four_tasks(driver: BrainDriver, with_output: int = 0) -> WorkerSpec:
+    """They run on the only worker of their model."""
+    tasks = [driver.submit() for _ in range(4)]
+    spec = driver.last(effects.StartWorker).spec
+    driver.handle(events.WorkerStartAccepted(spec.worker_id, 1))
+    driver.worker_ready(spec, "garage")
+    assert all(driver.task(task_id).state is TaskState.RUNNING for task_id in tasks)
+    for run in driver.all_of(effects.StartRun)[:with_output]:
+        driver.handle(events.AttemptFirstToken(run.attempt_id))
+    driver.forget_effects()
+    return spec
+
+
+def test_suspects_of_one_worker_make_room_for_one_worker() -> None:
+    """Each has a lane of its own, and what makes room for the load of one lane is not counted for another."""
+    driver = full_house()
+    spec = four_tasks(driver)
+    driver.worker_ended(spec, "garage", failure=(Reason.WORKER_LOST, "killed"))
+    assert len(driver.state.suspects) == 4
+    driver.let_pass(1)
     evicted = driver.all_of(effects.StopWorker)
     assert len(evicted) <= 1, f"{len(evicted)} workers of other models were evicted"
+
+
+def test_tasks_with_and_without_output_make_room_for_one_worker() -> None:
+    """Their worker was told to stop, and its card is taken by another program."""
+    driver = full_house()
+    spec = four_tasks(driver, with_output=2)
+    driver.report("garage", Snapshot(full=False, devices=(gpu(spec.device_ids[0], 6000, others_mib=5900, index=3),)))
+    driver.worker_ended(spec, "garage")
+    driver.let_pass(1)
+    evicted = driver.all_of(effects.StopWorker)
+    assert len(evicted) <= 1, f"{len(evicted)} workers of other models were evicted"
+
+
+def test_readers_are_told_the_place_of_the_attempt_that_goes_on() -> None:
+    driver, _ = two_workers()
+    _, first, second = back_beside_another(driver)
+    driver.handle(events.AttemptDecided(first.attempt_id))
+    told = driver.all_of(effects.AnnouncePlacement)
+    assert [effect.placement.worker_id for effect in told] == [first.worker_id], f"they were told {second.worker_id}"
