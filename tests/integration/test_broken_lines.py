@@ -31,16 +31,18 @@ async def test_a_stream_is_whole_over_a_line_that_is_away(tmp_path: Path, away_s
         )
         messages = []
         body = {"model": "sim", "generate": {"prompt": "a story", "max_tokens": TOKENS}}
-        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30, trust_env=False) as http:
-            async with http.stream("POST", "/v2/generate", json=body) as answer:
-                async for text in answer.aiter_lines():
-                    if not text.startswith("data:"):
-                        continue
-                    messages.append(json.loads(text[5:]))
-                    if messages[-1]["type"] == "token" and line.passes.is_set() and len(messages) < 50:
-                        line.hold()
-                        line.cut()
-                        asyncio.get_running_loop().call_later(away_s, line.release)
+        async with (
+            httpx.AsyncClient(base_url=f"http://{address}", timeout=30, trust_env=False) as http,
+            http.stream("POST", "/v2/generate", json=body) as answer,
+        ):
+            async for text in answer.aiter_lines():
+                if not text.startswith("data:"):
+                    continue
+                messages.append(json.loads(text[5:]))
+                if messages[-1]["type"] == "token" and line.passes.is_set() and len(messages) < 50:
+                    line.hold()
+                    line.cut()
+                    asyncio.get_running_loop().call_later(away_s, line.release)
         stop.set()
         check_sse(messages)
         assert messages[-1]["finish_reason"] == "length", messages[-1]
