@@ -211,7 +211,7 @@ def schedule(kills: int) -> list[str]:
 
 @pytest.mark.timeout(120 + 15 * KILLS)
 async def test_what_was_taken_on_ends_right_wherever_the_orchestrator_dies(tmp_path: Path) -> None:
-    tally = Tally()
+    tally, accepted = Tally(), list[Client]()
     async with system(tmp_path) as running:
         workers = running.node.manager.worker_pids()
         assert len(workers) == len(MODELS)
@@ -230,7 +230,10 @@ async def test_what_was_taken_on_ends_right_wherever_the_orchestrator_dies(tmp_p
             slowest_s = max((went_on_s for client in clients for went_on_s in client.went_on_s), default=None)
             _log.info("orchestrator_kill", where=where, slowest_s=slowest_s and round(slowest_s, 2))
             assert running.node.manager.worker_pids() == workers, f"{where}: workers came or went"
-        tally.log("orchestrator_kills", kills=KILLS)
+            accepted += [client for client in clients if client.durable]
+        for client in accepted:
+            await client.read_again(running.door)
+        tally.log("orchestrator_kills", kills=KILLS, accepted_tasks=len(accepted))
     assert tally.went_on_s, "no stream was cut in its midst"
     if chaos_count.IS_FULL:
         assert max(tally.went_on_s) <= GOES_ON_WITHIN_S
@@ -308,9 +311,10 @@ async def test_an_orchestrator_that_stood_still_loses_no_worker_and_no_task(tmp_
         workers = running.node.manager.worker_pids()
         for stop in range(1, STOPS + 1):
             where = f"stop {stop} of seed {SEED}"
-            clients = running.clients(round((STOPPED_S + 2) * TOKENS_PER_S))
+            clients = running.clients(round((STOPPED_S + 1) * TOKENS_PER_S))
             async with Crowd(clients, running.door) as crowd:
                 await crowd.wait_shown(RUNNING, DIES_WITHIN_S)
+                running.door.shut()
                 running.orchestrator.send(signal.SIGSTOP)
                 await asyncio.sleep(STOPPED_S)  # no waiting: so long does it stand still
                 running.orchestrator.send(signal.SIGCONT)

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
 
-import grpc
-
 from llama_orch.v2 import fleet_service_pb2, task_event_pb2, task_pb2, task_service_pb2
 from llama_orch.v2.cancel_pb2 import CancelOutcome
 from llama_orch.v2.fleet_service_pb2_grpc import FleetServiceStub
@@ -25,9 +23,9 @@ from worker_orcd.engines.sim.tokens import sim_text
 
 CALL_S = 20.0
 SILENT_S = 60.0
+_ANSWERS_WITHIN_S = 30.0
 _MOST_PAUSE_S = 0.25
 _POLL_S = 0.02
-ANSWERS_WITHIN_S = 30.0
 Answer = TypeVar("Answer")
 
 
@@ -42,8 +40,6 @@ class Door:
         self._channels = AsyncExitStack()
         self._opened = asyncio.Event()
         self._opened_at = math.inf
-        self.refused = 0
-        """Calls that were told to come again."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -57,7 +53,7 @@ class Door:
     async def open(self) -> None:
         """Returns as soon as there is an orchestrator that answers."""
         request = fleet_service_pb2.GetStateRequest()
-        async with asyncio.timeout(ANSWERS_WITHIN_S):
+        async with asyncio.timeout(_ANSWERS_WITHIN_S):
             while True:
                 channel = open_channel(self._address)
                 try:
@@ -88,7 +84,6 @@ class Door:
 
     async def pause(self, error: Unavailable) -> None:
         """As the error says; or until there is another orchestrator, where that is sooner."""
-        self.refused += 1
         with suppress(TimeoutError):
             async with asyncio.timeout(error.retry_after_ms / 1000 if error.retry_after_ms else _MOST_PAUSE_S):
                 await self._opened.wait()
