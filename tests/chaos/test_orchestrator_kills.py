@@ -106,11 +106,11 @@ class System:
     chance: random.Random
     _made: int = 0
 
-    def clients(self, long: int = LONG, *, may_get_lost: bool = False) -> list[Client]:
+    def clients(self, long: int = LONG, **of_calls: bool) -> list[Client]:
         """Of each model more than there are slots: accepted tasks, two of which are cancelled, and open calls."""
         made = []
         for model in MODELS:
-            made += [self.client(model, tokens, durable=False, may_get_lost=may_get_lost) for tokens in (long, SHORT)]
+            made += [self.client(model, tokens, durable=False, **of_calls) for tokens in (long, SHORT)]
             made += [self.client(model, tokens, durable=True) for tokens in (long, SHORT)]
             made.append(self.client(model, long, durable=True, cancel_after=self.chance.randint(1, 30)))
             made.append(self.client(model, SHORT, durable=True, deterministic=True))
@@ -127,8 +127,9 @@ class System:
         await self.orchestrator.end()
 
     async def start_again(self) -> None:
+        """The orchestrator. The clients come back as soon as it answers."""
+        self.door.shut()
         await self.orchestrator.start()
-        await self.orchestrator.wait_serving()
         await self.door.open()
 
     async def check(self, clients: Sequence[Client], where: str) -> None:
@@ -210,7 +211,7 @@ def schedule(kills: int) -> list[str]:
 
 @pytest.mark.timeout(120 + 15 * KILLS)
 async def test_what_was_taken_on_ends_right_wherever_the_orchestrator_dies(tmp_path: Path) -> None:
-    tally = Tally()
+    tally, accepted = Tally(), list[Client]()
     async with system(tmp_path) as running:
         workers = running.node.manager.worker_pids()
         assert len(workers) == len(MODELS)
@@ -218,7 +219,7 @@ async def test_what_was_taken_on_ends_right_wherever_the_orchestrator_dies(tmp_p
             point = POINTS[name]
             passage = running.chance.randint(1, point.passages)
             where = f"kill {kill} of seed {SEED}: {name}, passage {passage}"
-            clients = running.clients()
+            clients = running.clients(end_may_get_lost=point.has_released)
             async with Crowd(clients, running.door) as crowd:
                 await die(running, crowd, name, passage)
                 await running.start_again()
@@ -226,8 +227,13 @@ async def test_what_was_taken_on_ends_right_wherever_the_orchestrator_dies(tmp_p
             await running.check(clients, where)
             running.check_nothing_begun_anew(clients, where)
             tally.add(clients)
+            slowest_s = max((went_on_s for client in clients for went_on_s in client.went_on_s), default=None)
+            _log.info("orchestrator_kill", where=where, slowest_s=slowest_s and round(slowest_s, 2))
             assert running.node.manager.worker_pids() == workers, f"{where}: workers came or went"
-        tally.log("orchestrator_kills", kills=KILLS)
+            accepted += [client for client in clients if client.durable]
+        for client in accepted:
+            await client.read_again(running.door)
+        tally.log("orchestrator_kills", kills=KILLS, accepted_tasks=len(accepted))
     assert tally.went_on_s, "no stream was cut in its midst"
     if chaos_count.IS_FULL:
         assert max(tally.went_on_s) <= GOES_ON_WITHIN_S
@@ -305,9 +311,10 @@ async def test_an_orchestrator_that_stood_still_loses_no_worker_and_no_task(tmp_
         workers = running.node.manager.worker_pids()
         for stop in range(1, STOPS + 1):
             where = f"stop {stop} of seed {SEED}"
-            clients = running.clients(round((STOPPED_S + 2) * TOKENS_PER_S))
+            clients = running.clients(round((STOPPED_S + 1) * TOKENS_PER_S))
             async with Crowd(clients, running.door) as crowd:
                 await crowd.wait_shown(RUNNING, DIES_WITHIN_S)
+                running.door.shut()
                 running.orchestrator.send(signal.SIGSTOP)
                 await asyncio.sleep(STOPPED_S)  # no waiting: so long does it stand still
                 running.orchestrator.send(signal.SIGCONT)

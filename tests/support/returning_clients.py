@@ -5,42 +5,41 @@ is due, or comes at another index than the next one.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
 
-import grpc
-
-from llama_orch.v2 import task_event_pb2, task_pb2, task_service_pb2
+from llama_orch.v2 import fleet_service_pb2, task_event_pb2, task_pb2, task_service_pb2
 from llama_orch.v2.cancel_pb2 import CancelOutcome
+from llama_orch.v2.fleet_service_pb2_grpc import FleetServiceStub
 from llama_orch.v2.task_service_pb2_grpc import TaskServiceStub
-from llorch.errors import InvalidArgument, NotFound, Reason, Unavailable
+from llorch.errors import InvalidArgument, LlorchError, NotFound, Reason, Unavailable
 from llorch.rpc.client import call, open_channel, open_stream
 from support.streams import check_stream
 from worker_orcd.engines.sim.tokens import sim_text
 
 CALL_S = 20.0
 SILENT_S = 60.0
+_ANSWERS_WITHIN_S = 30.0
 _MOST_PAUSE_S = 0.25
-_POLL_S = 0.005
+_POLL_S = 0.02
 Answer = TypeVar("Answer")
 
 
 class Door:
     """The way to the orchestrator at one address, anew for each of its lives; an async context manager.
 
-    A channel that saw one die would wait before it connects to the next.
+    A channel that was refused while there was none would wait before it connects again.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._channels = AsyncExitStack()
         self._opened = asyncio.Event()
-        self._opened_at = 0.0
-        self.refused = 0
-        """Calls that were told to come again."""
+        self._opened_at = math.inf
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -52,15 +51,31 @@ class Door:
         await self._channels.aclose()
 
     async def open(self) -> None:
-        """Another orchestrator answers now."""
-        self.channel: grpc.aio.Channel = await self._channels.enter_async_context(open_channel(self._address))
+        """Returns as soon as there is an orchestrator that answers."""
+        request = fleet_service_pb2.GetStateRequest()
+        async with asyncio.timeout(_ANSWERS_WITHIN_S):
+            while True:
+                channel = open_channel(self._address)
+                try:
+                    await call(FleetServiceStub(channel).GetState, request, timeout_s=CALL_S)
+                except LlorchError:
+                    await channel.close()
+                    await asyncio.sleep(_POLL_S)
+                else:
+                    break
+        self._channels.push_async_callback(channel.close)
+        self.channel = channel
         self._opened_at = asyncio.get_running_loop().time()
         self._opened.set()
         self._opened = asyncio.Event()
 
+    def shut(self) -> None:
+        """There is none, until the next `open`."""
+        self._opened_at = math.inf
+
     @property
     def open_for_s(self) -> float:
-        """0 for what is faster than the one who saw that it answers."""
+        """0 also while it is shut: clients may be faster than `open`."""
         return max(0.0, asyncio.get_running_loop().time() - self._opened_at)
 
     @property
@@ -69,7 +84,6 @@ class Door:
 
     async def pause(self, error: Unavailable) -> None:
         """As the error says; or until there is another orchestrator, where that is sooner."""
-        self.refused += 1
         with suppress(TimeoutError):
             async with asyncio.timeout(error.retry_after_ms / 1000 if error.retry_after_ms else _MOST_PAUSE_S):
                 await self._opened.wait()
@@ -102,6 +116,8 @@ class Client:
     """A call whose task is not known any more."""
     may_get_lost: bool = False
     """A call that ends with its worker, whatever was shown of it."""
+    end_may_get_lost: bool = False
+    """A call whose end may be gone, after all of its output was shown."""
     cancel_outcome: CancelOutcome.ValueType | None = None
     resets: int = 0
     given_up_s: list[float] = field(default_factory=list)
@@ -181,8 +197,9 @@ class Client:
             self.events.clear()
             self.shown = 0
         except NotFound as error:
-            may_be_gone = not self.durable and (self.may_get_lost or not self.shown)
-            if not may_be_gone or error.reason is not Reason.TASK_NOT_FOUND:
+            is_whole = self.shown == self.tokens
+            may_be_gone = not self.shown or self.may_get_lost or (self.end_may_get_lost and is_whole)
+            if self.durable or not may_be_gone or error.reason is not Reason.TASK_NOT_FOUND:
                 raise
             self.given_up_s.append(door.open_for_s)
             self.is_gone = True
