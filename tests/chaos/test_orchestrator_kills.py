@@ -219,7 +219,7 @@ async def test_what_was_taken_on_ends_right_wherever_the_orchestrator_dies(tmp_p
             point = POINTS[name]
             passage = running.chance.randint(1, point.passages)
             where = f"kill {kill} of seed {SEED}: {name}, passage {passage}"
-            clients = running.clients(end_may_get_lost=point.has_released)
+            clients = running.clients()
             async with Crowd(clients, running.door) as crowd:
                 await die(running, crowd, name, passage)
                 await running.start_again()

@@ -130,6 +130,7 @@ class Restart:
                 self._take_note()
             self._check()
             self._pass(0.5)
+        self._readers_leave()
         state = self.driver.state
         left = [task.task_id for task in state.tasks.values() if not task.is_finished]
         assert not left, f"never ended: {left}"
@@ -140,6 +141,11 @@ class Restart:
         assert {request.task_id for request in self.accepted} <= self.terminals.keys(), "accepted is accepted"
         held = {run.attempt_id for runs in self.runs.values() for run in runs}
         assert held <= self.released, f"the workers still hold {held - self.released}"
+
+    def _readers_leave(self) -> None:
+        for task in list(self.driver.state.tasks.values()):
+            for _ in range(task.readers):
+                self._tell(events.ReaderLeft(task.task_id))
 
     # What has to hold.
 

@@ -27,15 +27,13 @@ class Point:
     """Before or after a function of the daemon, `module:Class.name`; after a coroutine is when it has returned.
 
     `passages`: the n-th of them for every n up to this is surely passed. `at_start`: by an orchestrator that begins
-    while tasks of the one before it run and wait. `has_released`: the worker has let a run go whose end a caller may
-    not have been sent yet; of a call, no other process knows that.
+    while tasks of the one before it run and wait.
     """
 
     function: str
     after: bool = False
     passages: int = 1
     at_start: bool = False
-    has_released: bool = False
 
 
 _API, _RUNTIME, _STORE = "orchestratord.api", "orchestratord.runtime", "orchestratord.store"
@@ -77,7 +75,7 @@ POINTS = {
     "end written, but not told": Point(f"{_SQL}.save_ending", after=True, passages=4),
     "terminal shown": Point(f"{_STREAMS}.end", after=True, passages=4),
     "before the run is released": Point(f"{_LINK}._release_runs", passages=3),
-    "run released": Point(f"{_LINK}._release_runs", after=True, passages=3, has_released=True),
+    "run released": Point(f"{_LINK}._release_runs", after=True, passages=3),
     # The next one begins.
     "epoch begun": Point(f"{_SQL}.begin_incarnation", after=True, at_start=True),
     "tasks restored": Point(f"{_RUNTIME}.restart:restore_tasks", after=True, at_start=True),

@@ -116,8 +116,6 @@ class Client:
     """A call whose task is not known any more."""
     may_get_lost: bool = False
     """A call that ends with its worker, whatever was shown of it."""
-    end_may_get_lost: bool = False
-    """A call whose end may be gone, after all of its output was shown."""
     cancel_outcome: CancelOutcome.ValueType | None = None
     resets: int = 0
     given_up_s: list[float] = field(default_factory=list)
@@ -197,8 +195,7 @@ class Client:
             self.events.clear()
             self.shown = 0
         except NotFound as error:
-            is_whole = self.shown == self.tokens
-            may_be_gone = not self.shown or self.may_get_lost or (self.end_may_get_lost and is_whole)
+            may_be_gone = not self.shown or self.may_get_lost
             if self.durable or not may_be_gone or error.reason is not Reason.TASK_NOT_FOUND:
                 raise
             self.given_up_s.append(door.open_for_s)

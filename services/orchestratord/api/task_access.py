@@ -2,7 +2,6 @@
 
 import hashlib
 import secrets
-from functools import partial
 
 from llama_orch.v2 import task_pb2
 from llorch.errors import invalid_field
@@ -49,7 +48,10 @@ class TaskAccess:
         now = self._owner.now()
         reader = TaskReader(stream, after, now, TaskMetrics(self._owner, task, stream.log, now).take)
         self._owner.ask(events.ReaderAttached(task_id))
-        leave = partial(self._owner.post, events.ReaderLeft(task_id))
+
+        def leave(may_return: bool) -> None:
+            self._owner.post(events.ReaderLeft(task_id, may_return))
+
         return AttachedReader(reader, leave, current_call().correlation_id)
 
 

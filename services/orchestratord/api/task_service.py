@@ -147,7 +147,7 @@ class TaskService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name["Task
                     return
                 await stream.changed(seen)
         finally:
-            attached.leave()
+            attached.leave(False)
 
     def _cancel(self, task_id: str) -> "cancel_pb2.CancelOutcome.ValueType":
         try:

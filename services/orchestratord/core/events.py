@@ -60,7 +60,10 @@ class ReaderAttached(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class ReaderLeft:
+    """`may_return`: its line broke, and it looks for the orchestrator."""
+
     task_id: str
+    may_return: bool = False
 
 
 @dataclass(frozen=True, slots=True)

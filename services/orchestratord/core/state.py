@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from llorch.errors import NotFound, Reason, Unavailable
 from orchestratord.core.effects import Effect, PersistChange
-from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy
+from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy, Waiting
 from orchestratord.core.facts.apps import Apps
 from orchestratord.core.facts.assignments import Assignments
 from orchestratord.core.facts.attempt import Attempt
@@ -78,8 +78,10 @@ class BrainState:
     """Whether nothing of before was known at the start, as after an upgrade from a release that kept no nodes."""
     lost_sight_until: float | None = None
     """After a start: until then, runs of before may still be found on workers. None: all that there are were."""
-    lost_sight: dict[str, None] = field(default_factory=dict)
-    """Tasks of before the start that may run, in the order in which they were accepted."""
+    lost_sight: dict[str, Waiting | None] = field(default_factory=dict)
+    """Tasks of before the start that may run, in the order in which they were accepted. Of one that is being ended, the
+    place that it had in the queue.
+    """
     settles_at: float = 0.0
     """After a start: until then, no model is loaded that a node may have, loaded, which has not registered yet."""
     catalog: Catalog = field(default_factory=Catalog)

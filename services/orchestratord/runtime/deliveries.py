@@ -17,14 +17,14 @@ class Deliveries:
 
     @contextmanager
     def open(self, wake: Callable[[], None]) -> Iterator[Delivery]:
-        """All of its readers leave with the block."""
+        """With the block it breaks off."""
         delivery = Delivery(secret_token(), wake, self._slow_after_s)
         self._open[delivery.delivery_id] = delivery
         try:
             yield delivery
         finally:
             del self._open[delivery.delivery_id]
-            delivery.leave_all()
+            delivery.break_off()
 
     def find(self, delivery_id: str) -> Delivery:
         """Raises Unavailable."""

@@ -54,18 +54,19 @@ class Delivery:
         attached.reader.stream.watch(reader.woken)
         self._note(reader)
 
-    def leave(self, number: int) -> None:
+    def leave(self, number: int, *, may_return: bool = False) -> None:
         reader = self._readers.pop(number, None)
         if reader is None:
             return
         self._with_news.pop(number, None)
         self._full.pop(number, None)
         reader.attached.reader.stream.unwatch(reader.woken)
-        reader.attached.leave()
+        reader.attached.leave(may_return)
 
-    def leave_all(self) -> None:
+    def break_off(self) -> None:
+        """The gateway's line broke, or it ended: it has said of no reader that is left here that it has gone."""
         for number in tuple(self._readers):
-            self.leave(number)
+            self.leave(number, may_return=True)
 
     def take(self, number: int, size: int, now: float) -> None:
         """The reader has taken so many bytes of what it was sent."""

@@ -144,9 +144,11 @@ class TaskReader:
 
 @dataclass(frozen=True, slots=True)
 class AttachedReader:
-    """`leave` is to be called once: a task that does not outlive its readers is cancelled after the last one."""
+    """`leave` is to be called once, with whether the reader's line broke: a task that does not outlive its readers is
+    cancelled after the last one, and later where that one may return.
+    """
 
     reader: TaskReader
-    leave: Callable[[], None]
+    leave: Callable[[bool], None]
     correlation_id: str = ""
     """Of the request that it is attached for."""

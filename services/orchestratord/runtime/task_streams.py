@@ -15,7 +15,7 @@ from orchestratord.convert.task_output import PACKING
 from orchestratord.core import events
 from orchestratord.core.events import Event
 from orchestratord.core.facts.task import TaskRequest, Terminal
-from orchestratord.core.facts.task_log import Cursor, TaskLog
+from orchestratord.core.facts.task_log import FIRST_EPOCH, Cursor, TaskLog
 from orchestratord.core.state import RECOVERING_RETRY_MS
 
 MOST_BYTES_OF_ONE = 12 * 1024 * 1024
@@ -97,6 +97,8 @@ class TaskStream:
     """How often it was woken."""
     _last_writer: str = ""
     _watched_from: int | None = None
+    _own_epoch: int = FIRST_EPOCH
+    """Of the log that begins where nothing is found."""
     _awaits: float | None = None
     """Entries that were there before the start of the orchestrator, and are to come; infinite as long as that is not
     known.
@@ -163,8 +165,18 @@ class TaskStream:
 
     def is_found(self, log_epoch: int, entries: int) -> None:
         """On a worker, with so many entries that are still to come from there."""
-        self.log.log_epoch, self.log.was_found = log_epoch, True
+        self._own_epoch, self.log.log_epoch, self.log.was_found = self.log.log_epoch, log_epoch, True
         self._awaits = entries or None
+
+    def writer_left(self) -> None:
+        """An attempt brings no more. Of one that was found and lost before it had told anything nothing is left: what
+        comes next is of another epoch.
+        """
+        if self._awaits is None or math.isinf(self._awaits) or self.log.writers:
+            return
+        self._awaits = None
+        if not len(self.log):
+            self.log.log_epoch = self._own_epoch
 
     def watch_output(self, entries: int) -> None:
         """The append that makes the log so many entries longer than it is now says so."""
@@ -284,6 +296,7 @@ class TaskStreams:
         """What the attempt still brings is dropped, whether or not another one follows."""
         if (stream := self._writing.pop(attempt_id, None)) is not None:
             stream.log.end_attempt(attempt_id)
+            stream.writer_left()
 
     def writer(self, attempt_id: str) -> TaskStream | None:
         """The stream that this attempt may write to; None for a superseded or forgotten one."""

@@ -8,7 +8,7 @@ import grpc
 
 from llama_orch.v2 import control_pb2, run_pb2, tokens_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.background import TaskSupervisor
-from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
+from llorch.errors import DeadlineExceeded, LlorchError, Reason, ResourceExhausted, Unavailable
 from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.few_at_once import FewAtOnce
@@ -19,6 +19,7 @@ from orchestratord.convert.tasks import fill_run_spec
 from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.events import Event
+from orchestratord.core.facts.attempt import NOT_NOW
 from orchestratord.core.facts.fleet import Endpoint
 from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.task import TaskError
@@ -149,6 +150,7 @@ class WorkerLink:
     def _take_in(self, frame: run_pb2.StepFrame) -> None:
         for delta in frame.deltas:
             attempt_id = delta.attempt_id
+            self._starting.discard(attempt_id)  # it has arrived, whatever becomes of the answer
             if delta.HasField("started_after_ms"):
                 self._post(events.AttemptStarted(attempt_id, delta.tokens_in, delta.cached_tokens))
             if delta.entries:
@@ -218,7 +220,10 @@ class WorkerLink:
             # Whether it arrived is unknown; the tombstone keeps it from running if it still does.
             _log.info("start_run_failed", attempt_id=effect.attempt_id, reason=error.reason)
             await self._cancel_run(effect.attempt_id)
-            self._post(events.AttemptUnknown(effect.attempt_id))
+            if error.reason in NOT_NOW:
+                self._post(events.AttemptEnded(effect.attempt_id, TaskError(error.reason, error.message)))
+            else:
+                self._post(events.AttemptUnknown(effect.attempt_id))
         except LlorchError as error:
             failed = TaskError(error.reason, error.message, field=error.field)
             self._post(events.AttemptEnded(effect.attempt_id, failed))
@@ -234,9 +239,12 @@ class WorkerLink:
         while True:
             try:
                 await self._command(self._stub.StartRun, request)
-            except (Unavailable, DeadlineExceeded):
+            except (Unavailable, DeadlineExceeded, ResourceExhausted) as error:
+                if request.attempt_id not in self._starting:  # its frames come
+                    return
                 is_wanted = not self._is_closed and self._streams.writer(request.attempt_id) is not None
-                if now() >= ends_at or not is_wanted:
+                may_pass = not isinstance(error, ResourceExhausted) or error.reason in NOT_NOW
+                if now() >= ends_at or not is_wanted or not may_pass:
                     raise
                 await asyncio.sleep(_START_AGAIN_AFTER_S)
             else:

@@ -53,6 +53,8 @@ class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
         self.positions: list[dict[str, int]] = []
         self.promised: list[str] = []
         self.starts: list[worker_service_pb2.StartRunRequest] = []
+        self.begins: list[str] = []
+        """Attempts that the next frame tells of."""
         self.too_slow_for = 0
         self.asked = 0
         self.may_answer = asyncio.Event()
@@ -81,7 +83,8 @@ class SlowWorker(worker_service_pb2_grpc.WorkerServiceServicer):
             raise self.refuses_streams
         self.positions.append(dict(request.from_seq))
         unknown = [attempt_id for attempt_id in request.from_seq if not self.go_on.is_set()]
-        frame = run_pb2.StepFrame(unknown_attempt_ids=unknown)
+        begun = [run_pb2.RunDelta(attempt_id=attempt_id, started_after_ms=1) for attempt_id in self.begins]
+        frame = run_pb2.StepFrame(unknown_attempt_ids=unknown, deltas=begun)
         await context.write(worker_service_pb2.StreamRunsResponse(frame=frame))
         await self.breaks.wait()
         self.breaks.clear()
@@ -176,6 +179,23 @@ async def test_a_worker_that_is_slow_to_take_a_run_is_asked_again_and_the_run_is
         assert events.AttemptUnknown("attempt-1") not in posted
 
 
+async def test_a_worker_whose_answer_is_late_has_the_run_when_its_frames_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_link, "_CALL_S", 0.2)
+    monkeypatch.setattr(worker_link, "START_WITHIN_S", 0.5)
+    posted: list[events.Event] = []
+    async with linked(posted) as (worker, link, _):
+        await wait_posted(posted, events.WorkerAttached("worker-1"))
+        link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None))
+        await worker.start_came.wait()
+        worker.begins.append("attempt-1")
+        worker.breaks.set()
+        await wait_posted(posted, events.AttemptStarted("attempt-1", 0, 0))
+        await wait_started(link)
+        await asyncio.sleep(1)  # nothing is posted
+        assert events.AttemptUnknown("attempt-1") not in posted
+        worker.go_on.set()
+
+
 async def test_a_worker_that_does_not_take_a_run_for_long_loses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_link, "START_WITHIN_S", 0.3)
     posted: list[events.Event] = []
@@ -183,7 +203,21 @@ async def test_a_worker_that_does_not_take_a_run_for_long_loses_it(monkeypatch: 
         worker.too_slow_for = 1000
         worker.go_on.set()
         link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None))
+        await wait_started(link)
+        (refused,) = [event for event in posted if isinstance(event, events.AttemptEnded)]
+        assert refused.attempt_id == "attempt-1"
+        assert isinstance(refused.outcome, TaskError)
+        assert refused.outcome.reason is Reason.WORKER_NOT_READY
+
+
+async def test_a_worker_that_never_answers_a_start_loses_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_link, "_CALL_S", 0.2)
+    monkeypatch.setattr(worker_link, "START_WITHIN_S", 0.3)
+    posted: list[events.Event] = []
+    async with linked(posted) as (worker, link, _):
+        link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None))
         await wait_posted(posted, events.AttemptUnknown("attempt-1"))
+        worker.go_on.set()
 
 
 async def test_a_field_that_the_worker_refuses_is_named_in_the_end_of_the_task() -> None:

@@ -10,58 +10,10 @@ from orchestratord.core import effects, events
 from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import Snapshot, WorkerReported
 from orchestratord.core.facts.rules import Lane
-from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskEnd, TaskError, TaskState
 from orchestratord.core.lives.attempt_loss import MOST_FRUITLESS
 from support.brain_driver import BrainDriver, gpu_of
-
-KILLED = (Reason.WORKER_LOST, "killed by signal 9")
-HOSTS = ("attic", "cellar")
-
-
-def two_workers(slots: int = 1) -> tuple[BrainDriver, dict[str, WorkerSpec]]:
-    """Of one model, on two hosts, idle."""
-    driver = BrainDriver()
-    driver.add_model("coder", slots=slots)
-    specs = {}
-    for host in HOSTS:
-        driver.add_node(host, gpu_of(host))
-    for host in HOSTS:
-        driver.handle(events.ModelLoadAsked("coder", f"worker-{host}", (Place(host, ()),), anew=True))
-        for at in HOSTS:
-            if "file:/models/coder.gguf" not in driver.state.fleet.nodes[at].staged:
-                driver.stage("coder", at)
-        spec = driver.last(effects.StartWorker)
-        driver.handle(events.WorkerStartAccepted(spec.spec.worker_id, 1))
-        driver.worker_ready(spec.spec, spec.node_id)
-        specs[spec.node_id] = spec.spec
-    driver.forget_effects()
-    assert set(specs) == set(HOSTS)
-    return driver, specs
-
-
-def start(driver: BrainDriver, *, output: bool = True) -> tuple[str, effects.StartRun]:
-    task_id = driver.submit()
-    run = driver.last(effects.StartRun)
-    assert run.request.task_id == task_id
-    driver.handle(events.AttemptStarted(run.attempt_id, 5))
-    if output:
-        driver.handle(events.AttemptFirstToken(run.attempt_id))
-    return task_id, run
-
-
-def host_of(driver: BrainDriver, worker_id: str) -> str:
-    return driver.state.fleet.workers[worker_id].node_id
-
-
-def crash(driver: BrainDriver, worker_id: str) -> None:
-    worker = driver.state.fleet.workers[worker_id]
-    driver.worker_ended(worker.spec, worker.node_id, failure=KILLED)
-
-
-def fall_silent(driver: BrainDriver, worker_id: str) -> None:
-    driver.handle(events.WorkerSilent(worker_id))
-    driver.let_pass(2.5)
+from support.two_workers import HOSTS, crash, fall_silent, host_of, start, two_workers
 
 
 def start_again(driver: BrainDriver, host: str) -> WorkerSpec:

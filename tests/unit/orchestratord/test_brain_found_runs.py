@@ -6,16 +6,20 @@ import pytest
 
 from llorch.device_kind import DeviceKind
 from llorch.errors import NotFound, Reason, Unavailable
+from llorch.finish_reason import FinishReason
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
+from orchestratord.core.facts.fleet import Snapshot
 from orchestratord.core.facts.found_run import FoundRun, TaskRecord
 from orchestratord.core.facts.known_node import KnownDevice, KnownNode
-from orchestratord.core.facts.task import TaskEnd, TaskRequest, TaskState
+from orchestratord.core.facts.promise import Fingerprint, Promise
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskRequest, TaskState
 from orchestratord.core.facts.work import Work
 from support.brain_driver import BrainDriver, gpu_of
 
 NODES = ("attic", "cellar")
 REQUEST = TaskRequest("task-1", "coder", b"work", "digest", 1, durable=True)
+OURS = Promise(Fingerprint("aa", ("RTX 3090",)), ("CUDA RTX 3090",), 4096)
 SPOKEN = replace(REQUEST, task_id="task-9", durable=False)
 """Of a call that its client has open, or had."""
 
@@ -46,10 +50,14 @@ def started(*requests: TaskRequest, nodes: tuple[str, ...] = NODES) -> BrainDriv
     return driver
 
 
+def worker_of(name: str) -> WorkerSpec:
+    gpus = (f"GPU-{name}",)
+    return WorkerSpec(f"worker-{name}", "coder", "file:/models/coder.gguf", gpus, 2, 4096, reservation_mib=(4000,))
+
+
 def comes(driver: BrainDriver, name: str, *runs: FoundRun, attaches: bool = True) -> str:
     """The node, with a worker of the model that holds these runs."""
-    spec = WorkerSpec(f"worker-{name}", "coder", "file:/models/coder.gguf", (f"GPU-{name}",), 2, 4096)
-    spec = replace(spec, reservation_mib=(4000,))
+    spec = worker_of(name)
     driver.add_node(name, gpu_of(name), staged={spec.source: 4000})
     if attaches:
         driver.worker_ready(spec, name, runs=runs)
@@ -176,11 +184,33 @@ def test_a_run_that_comes_too_late_is_released() -> None:
     assert driver.task("task-1").attempt is driver.state.attempts[begun.attempt_id]
 
 
-def test_a_task_that_was_cancelled_before_it_was_found_does_not_go_on() -> None:
+def test_a_task_that_is_cancelled_before_it_is_found_ends_with_what_its_run_came_to() -> None:
+    """Its readers were shown output, and the cancel takes none of it back."""
     driver = started(REQUEST)
     driver.handle(events.TaskCancelled("task-1"))
+    assert driver.task("task-1").state is TaskState.CANCELLED
+    assert driver.only(effects.PersistStop).task_id == "task-1"  # what is answered holds after a crash
     comes(driver, "attic", run_of(REQUEST))
-    assert driver.only(effects.ReleaseRuns).attempt_ids == ("attempt-old",)
+    assert driver.only(effects.AdoptRun).attempt_id == "attempt-old"
+    assert {effect.attempt_id for effect in driver.all_of(effects.CancelRun)} == {"attempt-old"}
+    assert not driver.all_of(effects.PersistTerminal)
+    cut = RunResult((ChoiceEnd(0, FinishReason.CANCELLED, 7),), tokens_out=7)
+    driver.handle(events.AttemptEnded("attempt-old", cut))
+    terminal = driver.only(effects.PersistTerminal).terminal
+    assert isinstance(terminal, TaskEnd)
+    assert terminal.result.tokens_out == 7
+    assert not driver.state.attempts
+
+
+def test_a_task_that_is_cancelled_and_not_found_ends_when_it_is_not_looked_for_any_more() -> None:
+    driver = started(REQUEST)
+    driver.handle(events.TaskCancelled("task-1"))
+    driver.handle(events.TaskCancelled("task-1"))
+    driver.let_pass(9)
+    assert not driver.all_of(effects.PersistTerminal)
+    driver.let_pass(2)
+    assert isinstance(driver.only(effects.PersistTerminal).terminal, Stopped)
+    assert driver.only(effects.PersistStop)
 
 
 @pytest.mark.req("ORCH-1008")
@@ -210,3 +240,29 @@ def test_a_task_that_was_found_goes_on_elsewhere_when_it_is_lost_then() -> None:
     driver.worker_ended(worker.spec, "attic", failure=(Reason.WORKER_LOST, "killed by signal 9"))
     again = driver.only(effects.StartRun)
     assert (again.request.payload, again.number) == (b"work", 2)
+
+
+def test_the_promise_of_a_run_that_is_found_holds_where_the_store_has_none() -> None:
+    """The orchestrator was killed after the run began, and before the disk had its promise; output was shown."""
+    request = replace(REQUEST, deterministic=True)
+    driver = started(request)
+    run = FoundRun("attempt-old", TaskRecord(request, 990_000, OURS), 1, log_epoch=3, entries=7)
+    worker_id = comes(driver, "attic", run)
+    comes(driver, "cellar")
+    assert driver.task("task-1").attempt is not None
+    worker = driver.state.fleet.workers[worker_id]
+    driver.worker_ended(worker.spec, "attic", failure=(Reason.WORKER_LOST, "killed by signal 9"))
+    begun = driver.all_of(effects.StartRun)
+    assert not begun, f"goes on with other bytes: it may be done with {begun[0].promise} now"
+
+
+def test_a_worker_of_before_whose_line_is_cut_at_the_start_is_left_alone_with_its_runs() -> None:
+    """Its node hears of it. Until it is attached it may hold runs of before, which go on when the line is back."""
+    driver = started(REQUEST, nodes=("attic",))
+    worker_id = comes(driver, "attic", attaches=False)
+    spec = worker_of("attic")
+    driver.report("attic", Snapshot(full=False, workers=(driver.ready_report(spec),)))
+    driver.handle(events.WorkerSilent(worker_id))
+    driver.let_pass(6)
+    stopped = driver.all_of(effects.StopWorker)
+    assert not stopped, f"within 6 s: {stopped}"

@@ -15,7 +15,7 @@ from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskState
 from orchestratord.core.lives import task_requeue
-from orchestratord.core.lives.task_life import STOPS_WITHIN_S
+from orchestratord.core.lives.task_life import LINE_IS_BACK_WITHIN_S, STOPS_WITHIN_S
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu_of
 
@@ -52,6 +52,7 @@ def test_a_first_task_stages_loads_runs_and_ends() -> None:
     terminal = driver.only(effects.AppendTerminal).terminal
     assert isinstance(terminal, TaskEnd)
     assert terminal.first_token_ms == 500
+    driver.handle(events.ReaderLeft(task_id))
     assert driver.only(effects.ReleaseRuns).attempt_ids == (run.attempt_id,)
     assert driver.task(task_id).state is TaskState.COMPLETED
 
@@ -200,6 +201,32 @@ def test_a_reader_that_comes_back_within_the_grace_keeps_the_task() -> None:
     driver.handle(events.ReaderAttached(task_id))
     driver.advance(2)
     assert driver.task(task_id).state is TaskState.RUNNING
+
+
+def test_a_reader_whose_line_broke_has_the_time_for_which_its_gateway_looks_for_the_orchestrator() -> None:
+    driver = ready_brain()
+    task_id = driver.submit()
+    driver.handle(events.ReaderLeft(task_id, may_return=True))
+    driver.let_pass(LINE_IS_BACK_WITHIN_S)
+    assert driver.task(task_id).state is TaskState.RUNNING
+    driver.let_pass(3)
+    assert driver.task(task_id).state is TaskState.CANCELLED
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_the_run_of_a_call_is_kept_by_its_worker_until_its_readers_have_left(is_forgotten: bool) -> None:
+    """An orchestrator that is started anew before that finds the end of the call nowhere else."""
+    driver = ready_brain()
+    task_id = driver.submit()
+    run = driver.only(effects.StartRun)
+    driver.finish_attempt(run.attempt_id)
+    assert driver.only(effects.AppendTerminal)
+    assert not driver.all_of(effects.ReleaseRuns)
+    if is_forgotten:
+        driver.let_pass(driver.state.config.task_retention_s + 1)
+    else:
+        driver.handle(events.ReaderLeft(task_id))
+    assert driver.last(effects.ReleaseRuns).attempt_ids == (run.attempt_id,)
 
 
 def test_a_durable_task_needs_no_reader_and_shows_its_terminal_only_when_it_is_kept() -> None:

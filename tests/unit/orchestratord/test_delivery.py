@@ -27,6 +27,8 @@ class Gateway:
     def __init__(self) -> None:
         self.woken = 0
         self.left: list[int] = []
+        self.broken: list[int] = []
+        """Those that may return."""
         self.sent: dict[int, list[pb2.Delivered]] = {}
         self.streams: dict[int, TaskStream] = {}
         self.delivery = Delivery("d1", self._wake, SLOW_AFTER_S)
@@ -34,7 +36,11 @@ class Gateway:
     def attach(self, number: int, stream: TaskStream | None = None) -> TaskStream:
         made = stream or task_stream(f"t{number}")
         self.streams[number] = made
-        self.delivery.attach(number, AttachedReader(TaskReader(made, "", 0), lambda: self.left.append(number)))
+
+        def leave(may_return: bool) -> None:
+            (self.broken if may_return else self.left).append(number)
+
+        self.delivery.attach(number, AttachedReader(TaskReader(made, "", 0), leave))
         return made
 
     def say(self, number: int, text: str) -> None:
@@ -126,11 +132,11 @@ def test_a_reader_that_left_is_sent_nothing_and_its_task_knows_it_no_more(gatewa
     assert (gateway.woken, gateway.frame(), gateway.left) == (woken, None, [1])
 
 
-def test_all_leave_with_the_delivery(gateway: Gateway) -> None:
+def test_when_the_delivery_breaks_off_its_readers_may_return(gateway: Gateway) -> None:
     for number in (1, 2):
         gateway.attach(number)
-    gateway.delivery.leave_all()
-    assert (gateway.left, len(gateway.delivery)) == ([1, 2], 0)
+    gateway.delivery.break_off()
+    assert (gateway.left, gateway.broken, len(gateway.delivery)) == ([], [1, 2], 0)
 
 
 def test_a_number_is_given_once(gateway: Gateway) -> None:

@@ -3,8 +3,14 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from llorch.errors import Reason
 from orchestratord.core.facts.admission import Waiting
 from orchestratord.core.learnt.estimates import Estimate
+
+NOT_NOW = frozenset({Reason.NO_FREE_SLOT, Reason.DRAINING, Reason.WORKER_NOT_READY})
+"""What a worker refuses a task with, and says of itself and not of the task: a slot is free in the fleet's table once
+its run is cancelled, and in the worker once its engine's step is over.
+"""
 
 
 class Loss(StrEnum):
@@ -34,8 +40,9 @@ class Attempt:
     that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
     began, itself included. `made_promise`: no earlier attempt can have shown output of the deterministic task.
     `resumes`: its engine can be asked to go on after output that exists, so that another one like it can take over.
-    `has_output`: some of the task's output came of it. `tokens_in` are those of the prompt, `cached_tokens` the part of
-    them that was in the worker's KV cache: 0 until it has begun.
+    `has_output`: some of the task's output came of it. `is_counted`: it takes one of the tasks at once of its app.
+    `tokens_in` are those of the prompt, `cached_tokens` the part of them that was in the worker's KV cache: 0 until it
+    has begun.
     """
 
     attempt_id: str
@@ -51,6 +58,7 @@ class Attempt:
     made_promise: bool = False
     resumes: bool = False
     has_output: bool = False
+    is_counted: bool = True
     served: int | None = None
     started: bool = False
     ended: bool = False

@@ -141,8 +141,9 @@ class Worker:
 
     `reattach_until` is set while its frames are silent, `is_overdue` when attaching again has taken too long: its tasks
     may go on elsewhere. `answers`: it answers its node's pool manager. `runs_known`: it has told which runs it holds.
-    `ready_at` is when tasks could first come to it. `asked`: a caller asked for this very worker, so it is not one too
-    many when demand falls. `idle_watched`: a look at how long it has been idle is due.
+    `was_found`: this orchestrator did not start it. `ready_at` is when tasks could first come to it. `asked`: a caller
+    asked for this very worker, so it is not one too many when demand falls. `idle_watched`: a look at how long it has
+    been idle is due.
     """
 
     spec: WorkerSpec
@@ -164,6 +165,7 @@ class Worker:
     idle_watched: bool = False
     answers: bool = True
     runs_known: bool = False
+    was_found: bool = False
     attempts: set[str] = field(default_factory=set)
     report: object = None
 

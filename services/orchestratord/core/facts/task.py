@@ -238,6 +238,11 @@ class Task:
     def is_finished(self) -> bool:
         return self.state in TERMINAL_STATES
 
+    @property
+    def is_still_read(self) -> bool:
+        """By readers that have its end from nowhere else."""
+        return self.readers > 0 and not self.request.durable
+
     def move_to(self, state: TaskState) -> None:
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"task {self.task_id}: {self.state} → {state}")

@@ -216,7 +216,7 @@ class TaskLog(Generic[EntryT]):
         """
         if cursor.next_seq == 0:
             return 0
-        if cursor.log_epoch != self.log_epoch and self.log_epoch == FIRST_EPOCH:
+        if cursor.log_epoch != self.log_epoch and self.log_epoch == FIRST_EPOCH and not self.was_found:
             raise _invalid(cursor, "was never given for this task, whose output was never started over")
         if cursor.log_epoch != self.log_epoch or not self._is_what_was_shown(cursor):
             raise InvalidArgument(

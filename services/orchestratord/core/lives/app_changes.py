@@ -95,13 +95,28 @@ def attempt_began(state: BrainState, attempt: Attempt) -> None:
     _hold_if_at_limit(state, attempt.place.app)
 
 
+def set_aside(state: BrainState, attempt: Attempt) -> None:
+    """Its task may run elsewhere: it takes no place of the app's, of which the limit is tasks and not attempts."""
+    if attempt.is_counted:
+        attempt.is_counted = False
+        state.apps.usage(attempt.place.app).running -= 1
+        _hold_if_at_limit(state, attempt.place.app)
+
+
+def count_again(state: BrainState, attempt: Attempt) -> None:
+    """Its task goes on there."""
+    if not attempt.is_counted:
+        attempt.is_counted = True
+        state.apps.usage(attempt.place.app).running += 1
+        _hold_if_at_limit(state, attempt.place.app)
+
+
 def attempt_ended(state: BrainState, attempt: Attempt) -> bool:
     """Returns whether the app was at its limit of tasks at once, so that now another one may start."""
     name = attempt.place.app
-    state.apps.usage(name).running -= 1
-    settle(state, attempt)
     was_held = name in state.queue.held
-    _hold_if_at_limit(state, name)
+    set_aside(state, attempt)
+    settle(state, attempt)
     if state.apps.find(name) is None and not state.apps.usage(name).running:
         state.apps.forget_usage(name)
     return was_held and name not in state.queue.held

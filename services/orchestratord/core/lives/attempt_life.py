@@ -2,7 +2,7 @@
 
 from llorch.finish_reason import FinishReason
 from orchestratord.core.events import AttemptEnded, AttemptFirstToken, AttemptStarted, AttemptUnknown
-from orchestratord.core.facts.attempt import Attempt, Loss
+from orchestratord.core.facts.attempt import NOT_NOW, Attempt, Loss
 from orchestratord.core.facts.task import RunResult, Task, TaskError, TaskState
 from orchestratord.core.lives import attempt_loss, learning, task_dispatch, task_life, token_usage
 from orchestratord.core.state import BrainState
@@ -65,8 +65,11 @@ def _ended_out_of_reach(state: BrainState, task: Task, attempt: Attempt, outcome
 
 def _conclude(state: BrainState, task: Task, attempt: Attempt, outcome: RunResult | TaskError) -> None:
     """What the end of the present attempt means for its task."""
-    if isinstance(outcome, TaskError):
-        task_life.finish(state, task, TaskState.FAILED, outcome)
+    if isinstance(outcome, TaskError) and outcome.reason in NOT_NOW:
+        attempt_loss.go_on_elsewhere(state, task, attempt, Loss.STOPPED, "the worker does not take the task now")
+    elif isinstance(outcome, TaskError):
+        if not attempt_loss.goes_on_instead(state, task):
+            task_life.finish(state, task, TaskState.FAILED, outcome)
     elif _was_given_up(outcome):
         attempt_loss.go_on_elsewhere(state, task, attempt, Loss.UNKNOWN, "the worker gave the task up")
     elif any(choice.finish_reason is FinishReason.DEADLINE for choice in outcome.choices):

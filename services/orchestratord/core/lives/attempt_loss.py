@@ -1,13 +1,13 @@
 """Attempts are lost, or out of reach; their tasks go on elsewhere from where their output ends, where they can."""
 
 from llorch.errors import Reason
-from orchestratord.core.effects import AttemptLost, CancelRun, Narrate, WatchOutput
+from orchestratord.core.effects import AnnouncePlacement, AttemptLost, CancelRun, Narrate, WatchOutput
 from orchestratord.core.events import AttemptDecided, OutputWentOn
 from orchestratord.core.facts import suspicion
 from orchestratord.core.facts.attempt import Attempt, Loss
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.task import Task, TaskError, TaskState
-from orchestratord.core.lives import task_dispatch, task_life, task_requeue, token_usage
+from orchestratord.core.lives import app_changes, task_dispatch, task_life, task_requeue, token_usage
 from orchestratord.core.state import BrainState
 
 MOST_FRUITLESS = 3
@@ -27,6 +27,7 @@ def worker_ended(state: BrainState, worker: Worker, what_happened: str) -> None:
         state.emit(WatchOutput(task.task_id, suspicion.PAST_AFTER_ENTRIES * task.request.choices))
         if task.suspicion.is_hot:
             state.suspects.add(task.task_id)
+            task_requeue.change_lane(state, task)
     for attempt in attempts:
         if verdict.is_proven and attempt.task_id == verdict.culprit:
             _quarantine(state, aboard[attempt.task_id], what_happened)
@@ -53,7 +54,9 @@ def worker_out_of_reach(state: BrainState, worker: Worker) -> None:
             task_life.end_stop(state, task)
         elif not task.is_finished and task_requeue.can_go_on_elsewhere(state, task, attempt):
             _note(state, task, Loss.LEASE)
-            task_requeue.requeue(state, task, "the worker that runs the task does not answer; going on elsewhere")
+            app_changes.set_aside(state, attempt)
+            if not _goes_on_where_it_is_back(state, task):
+                task_requeue.requeue(state, task, "the worker that runs the task does not answer; going on elsewhere")
             task.unread[attempt_id] = attempt
             while len(task.unread) > MOST_UNREAD:
                 _supersede(state, task.unread.pop(next(iter(task.unread))))
@@ -109,11 +112,21 @@ def go_on_elsewhere(state: BrainState, task: Task, attempt: Attempt, loss: Loss,
         task.fruitless = 0
     elif loss is Loss.UNKNOWN:
         task.fruitless += 1
+    if _goes_on_where_it_is_back(state, task):
+        return
     if task.fruitless >= MOST_FRUITLESS or not task_requeue.can_go_on_elsewhere(state, task, attempt):
         task_life.finish(state, task, TaskState.FAILED, _lost(what_happened))
         return
     task_requeue.drop_promise_of_nothing(state, task, attempt)
     task_requeue.requeue(state, task, f"{what_happened}; going on elsewhere")
+
+
+def goes_on_instead(state: BrainState, task: Task) -> bool:
+    """The present attempt has failed. Another one that is back takes its place; what failed there is its own."""
+    if not _goes_on_where_it_is_back(state, task):
+        return False
+    _note(state, task, Loss.UNKNOWN)
+    return True
 
 
 def output_went_on(state: BrainState, event: OutputWentOn) -> None:
@@ -127,14 +140,27 @@ def output_went_on(state: BrainState, event: OutputWentOn) -> None:
         task_dispatch.dispatch_model(state, task.request.model)
 
 
+def _goes_on_where_it_is_back(state: BrainState, task: Task) -> bool:
+    """At an attempt that was out of reach, if there is one whose worker answers again."""
+    for attempt in task.unread.values():
+        worker = state.fleet.workers.get(attempt.worker_id)
+        if worker is not None and worker.attached:
+            _goes_on(state, task, attempt)
+            return True
+    return False
+
+
 def _goes_on(state: BrainState, task: Task, attempt: Attempt) -> None:
     del task.unread[attempt.attempt_id]
-    because = "the worker that ran the task answers again; going on there"
+    app_changes.count_again(state, attempt)
     if task.state is TaskState.QUEUED:
-        task_requeue.take_back(state, task, attempt, because)
-    else:
-        task.attempt = attempt
-        state.emit(Narrate(task.task_id, because))
+        task_requeue.take_back(state, task, attempt)
+    task.attempt, task.lost = attempt, None
+    worker = state.fleet.workers[attempt.worker_id]
+    state.emit(
+        AnnouncePlacement(task.task_id, task_dispatch.placement_of(state, worker, attempt.number)),
+        Narrate(task.task_id, "the worker that ran the task answers again; going on there"),
+    )
 
 
 def _supersede(state: BrainState, attempt: Attempt) -> None:
@@ -149,6 +175,8 @@ def _quarantine(state: BrainState, task: Task, what_happened: str) -> None:
         "with the workers' logs"
     )
     task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.QUARANTINED, message))
+    if task.attempt is not None and task.attempt.worker_id in state.fleet.workers:
+        task_dispatch.cancel_attempt(state, task)  # it has gone on elsewhere meanwhile
 
 
 def _note(state: BrainState, task: Task, loss: Loss) -> None:

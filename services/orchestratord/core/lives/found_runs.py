@@ -6,6 +6,7 @@ For as long as some may still be found, tasks of before do not begin anew, and n
 from llorch.errors import Reason
 from orchestratord.core.effects import AdoptRun, AnnouncePlacement, BeginAnew, Narrate, OpenFoundLog, ReleaseRuns
 from orchestratord.core.events import RunsFound
+from orchestratord.core.facts.admission import Waiting
 from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.fleet import NodeState, Worker
 from orchestratord.core.facts.found_run import FoundRun, TaskRecord
@@ -39,7 +40,7 @@ def runs_found(state: BrainState, event: RunsFound) -> None:
     worker = state.fleet.workers.get(event.worker_id)
     unknown = []
     for run in event.runs:
-        if run.attempt_id in state.attempts:
+        if run.attempt_id in state.attempts or _is_needed(state, run):
             continue
         if worker is None or run.record is None or not _take_up(state, worker, run, run.record):
             unknown.append(run.attempt_id)
@@ -48,6 +49,12 @@ def runs_found(state: BrainState, event: RunsFound) -> None:
     if worker is not None:
         worker.runs_known = True
     look_whether_all_told(state)
+
+
+def _is_needed(state: BrainState, run: FoundRun) -> bool:
+    """It has ended, and what it came to is not kept yet."""
+    task = state.tasks.get(run.record.request.task_id) if run.record is not None else None
+    return task is not None and task.attempt is not None and task.attempt.attempt_id == run.attempt_id
 
 
 def look_whether_all_told(state: BrainState) -> None:
@@ -62,7 +69,9 @@ def time_over(state: BrainState, _: str) -> None:
     lost, state.lost_sight = state.lost_sight, {}
     for task_id in lost:
         task = state.tasks.get(task_id)
-        if task is not None and not task.is_finished:
+        if task is not None and task.stopping is not None:
+            task_life.end_stop(state, task)
+        elif task is not None and not task.is_finished:
             state.queue.answered(task_id)
             task_life.watch_deadline(state, task)
             state.emit(BeginAnew(task_id))
@@ -84,11 +93,18 @@ def _take_up(state: BrainState, worker: Worker, run: FoundRun, record: TaskRecor
         return False
     task_id = record.request.task_id
     task = state.tasks.get(task_id) or _task_of_before(state, record)
-    if task is None or task_id not in state.lost_sight or task.is_finished:
+    if task is None or task_id not in state.lost_sight or (task.is_finished and task.stopping is None):
+        if task is not None:
+            task.attempts = max(task.attempts, run.number)  # readers were told of it
         return False
-    del state.lost_sight[task_id]
+    if task.promise is None and record.promise is not None:  # the store did not take it in time
+        task_dispatch.set_promise(state, task, record.promise)
     state.queue.answered(task_id)
-    _go_on(state, worker, run, task)
+    if (place := state.lost_sight.pop(task_id)) is not None:
+        _adopt(state, worker, run, task, place, charged=0)
+        task_life.stop_run(state, task)
+    else:
+        _go_on(state, worker, run, task)
     return True
 
 
@@ -116,7 +132,16 @@ def _go_on(state: BrainState, worker: Worker, run: FoundRun, task: Task) -> None
     charged = prediction.expected_tokens(state, task.request)
     place = state.queue.take(task.task_id, charged)
     task.move_to(TaskState.RUNNING)
-    task.attempts = run.number
+    _adopt(state, worker, run, task, place, charged)
+    task_life.watch_deadline(state, task)
+    state.emit(
+        AnnouncePlacement(task.task_id, task_dispatch.placement_of(state, worker, run.number)),
+        Narrate(task.task_id, "the orchestrator was started again; the task has gone on meanwhile"),
+    )
+
+
+def _adopt(state: BrainState, worker: Worker, run: FoundRun, task: Task, place: Waiting, charged: int) -> None:
+    task.attempts = max(task.attempts, run.number)
     task.started_at = state.now
     if run.entries:
         task.first_token_at = state.now
@@ -134,14 +159,9 @@ def _go_on(state: BrainState, worker: Worker, run: FoundRun, task: Task) -> None
         has_output=run.entries > 0,
     )
     app_changes.attempt_began(state, attempt)
-    task_life.watch_deadline(state, task)
     task.attempt = state.attempts[attempt.attempt_id] = attempt
     worker.attempts.add(attempt.attempt_id)
-    state.emit(
-        AdoptRun(worker.worker_id, run.attempt_id, task.task_id, run.log_epoch, run.entries),
-        AnnouncePlacement(task.task_id, task_dispatch.placement_of(state, worker, run.number)),
-        Narrate(task.task_id, "the orchestrator was started again; the task has gone on meanwhile"),
-    )
+    state.emit(AdoptRun(worker.worker_id, run.attempt_id, task.task_id, run.log_epoch, run.entries))
 
 
 def fail_without_model(state: BrainState, task: Task) -> None:

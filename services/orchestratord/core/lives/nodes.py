@@ -327,7 +327,7 @@ def _adopt(state: BrainState, node: Node, reported: WorkerReported) -> Worker:
     """A worker that runs already, from before this orchestrator's start: it is charged and used."""
     stopping = reported.state is WorkerState.STOPPING
     begins_as = WorkerState.STOPPING if stopping else WorkerState.STARTING
-    worker = Worker(reported.spec, node.node_id, asked_at=state.now, state=begins_as, start_seq=0)
+    worker = Worker(reported.spec, node.node_id, asked_at=state.now, state=begins_as, start_seq=0, was_found=True)
     state.fleet.add_worker(worker)
     claims = zip(reported.spec.device_ids, reported.spec.reservation_mib, strict=False)
     state.ledger.charge(worker.worker_id, {(node.node_id, device_id): mib for device_id, mib in claims})

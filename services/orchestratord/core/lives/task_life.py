@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from llorch.errors import Reason, ResourceExhausted
 from llorch.finish_reason import FinishReason
-from orchestratord.core.effects import AppendTerminal, ForgetTask, Narrate, PersistStop, PersistTerminal
+from orchestratord.core.effects import AppendTerminal, CancelRun, ForgetTask, Narrate, PersistStop, PersistTerminal
 from orchestratord.core.events import (
     OutputsTooLarge,
     OutputTooLarge,
@@ -32,6 +32,9 @@ from orchestratord.core.placement import prediction, promises, replicas
 from orchestratord.core.placement.lanes import lane_of_task
 from orchestratord.core.state import BrainState
 
+LINE_IS_BACK_WITHIN_S = 30.0
+"""The time for which a gateway looks for the orchestrator, unless its operator sets another."""
+
 STOPS_WITHIN_S = 1.0
 """A cancelled run ends within a step of its engine, in a prompt within a quarter of a second."""
 
@@ -58,15 +61,32 @@ def stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishR
     """End a task early. If it runs, its terminal follows with what its worker says that the run came to, and its slot
     is free then; a worker that does not say so soon is not waited for. That it has ended is kept at once.
     """
-    if task.attempt is None or task.attempt.ended:
+    if task.task_id in state.lost_sight:
+        _stop_when_found(state, task, final, finish_reason)
+    elif task.attempt is None or task.attempt.ended:
         finish(state, task, final, _cut_off(state, task, finish_reason))
-        return
+    else:
+        _begin_stop(state, task, final, finish_reason)
+        stop_run(state, task)
+
+
+def stop_run(state: BrainState, task: Task) -> None:
+    """Of a task that is being ended."""
+    task_dispatch.cancel_attempt(state, task)
+    state.timers.at(state.now + STOPS_WITHIN_S, TimerKind.STOP, task.task_id)
+
+
+def _stop_when_found(state: BrainState, task: Task, final: TaskState, finish_reason: FinishReason) -> None:
+    """It may run, and its readers were shown what it came to until now."""
+    state.lost_sight[task.task_id] = state.queue[task.task_id]
+    _begin_stop(state, task, final, finish_reason)
+
+
+def _begin_stop(state: BrainState, task: Task, final: TaskState, finish_reason: FinishReason) -> None:
     _leave(state, task, final)
     task.stopping = finish_reason
     if task.request.durable:
         state.emit(PersistStop(task.task_id, _cut_off(state, task, finish_reason)))
-    task_dispatch.cancel_attempt(state, task)
-    state.timers.at(state.now + STOPS_WITHIN_S, TimerKind.STOP, task.task_id)
 
 
 def stop_wait_over(state: BrainState, task_id: str) -> None:
@@ -106,10 +126,18 @@ def _leave(state: BrainState, task: Task, final: TaskState) -> None:
     task.move_to(final)
     state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START, TimerKind.READER_GRACE)
     state.suspects.discard(task.task_id)
-    task.unread.clear()
+    _supersede_unread(state, task)
     session_life.turn_ended(state, task.request)
     learning.judge_end(state, task)
     task.request = task.request.without_work()
+
+
+def _supersede_unread(state: BrainState, task: Task) -> None:
+    """Nothing comes of its other attempts any more. One that is out of reach is told when its worker is back."""
+    for attempt in task.unread.values():
+        if attempt.worker_id in state.fleet.workers:
+            state.emit(CancelRun(attempt.worker_id, attempt.attempt_id))
+    task.unread.clear()
 
 
 def end_stop(state: BrainState, task: Task, result: RunResult | None = None) -> None:
@@ -228,8 +256,12 @@ def reader_left(state: BrainState, event: ReaderLeft) -> None:
     if task is None:
         return
     task.readers -= 1
-    if task.readers == 0 and not task.request.durable and not task.is_finished:
-        begin_reader_grace(state, task)
+    if task.readers or task.request.durable:
+        return
+    if not task.is_finished:
+        begin_reader_grace(state, task, LINE_IS_BACK_WITHIN_S if event.may_return else 0.0)
+    elif task.attempt is not None:
+        task_dispatch.release_if_done(state, task.attempt)
 
 
 def begin_reader_grace(state: BrainState, task: Task, more_s: float = 0.0) -> None:
@@ -308,6 +340,8 @@ def forget(state: BrainState, task_id: str) -> None:
     _release_request_id(state, task)
     state.forgotten.add(task_id)
     state.emit(ForgetTask(task_id))
+    if task.attempt is not None:
+        task_dispatch.release_if_done(state, task.attempt)
 
 
 def _show(state: BrainState, task: Task, terminal: Terminal) -> None:

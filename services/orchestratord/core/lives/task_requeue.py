@@ -1,7 +1,9 @@
 """A running task goes back into the queue at its old place, and continues elsewhere from where its output ends."""
 
 from orchestratord.core.effects import CancelRun, Narrate
+from orchestratord.core.facts.admission import Waiting
 from orchestratord.core.facts.attempt import Attempt
+from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.lives import forgetting, task_dispatch
 from orchestratord.core.placement.lanes import lane_of_task
@@ -31,7 +33,30 @@ def requeue(state: BrainState, task: Task, because: str) -> None:
     assert attempt is not None  # or it runs nowhere
     task.move_to(TaskState.QUEUED)
     task.attempt = None
-    place, lane = attempt.place, lane_of_task(state, task)
+    lane = _wait_at(state, task, attempt.place)
+    state.emit(Narrate(task.task_id, because))
+    if lane in state.waits_told:  # what it waits for is told again, since this task has not heard it
+        state.waits_told[lane] = ()
+    state.look_again = True
+
+
+def take_back(state: BrainState, task: Task, attempt: Attempt) -> None:
+    """An attempt that was out of reach goes on, before another one has begun."""
+    forgetting.wait_over(state, state.queue.remove(task.task_id))
+    task.move_to(TaskState.RUNNING)
+    task.end_wait()
+    task.attempt = attempt
+
+
+def change_lane(state: BrainState, task: Task) -> None:
+    """Where it may run is another matter by now. Nothing changes for one that does not wait."""
+    if task.task_id in state.queue:
+        _wait_at(state, task, state.queue.remove(task.task_id))
+        state.look_again = True
+
+
+def _wait_at(state: BrainState, task: Task, place: Waiting) -> Lane:
+    lane = lane_of_task(state, task)
     state.queue.add(
         task.task_id,
         place.model,
@@ -42,25 +67,14 @@ def requeue(state: BrainState, task: Task, because: str) -> None:
         size=place.size,
         work=place.work,
     )
-    state.emit(Narrate(task.task_id, because))
-    if lane in state.waits_told:  # what it waits for is told again, since this task has not heard it
-        state.waits_told[lane] = ()
-    state.look_again = True
-
-
-def take_back(state: BrainState, task: Task, attempt: Attempt, because: str) -> None:
-    """An attempt that was out of reach goes on, before another one has begun."""
-    forgetting.wait_over(state, state.queue.remove(task.task_id))
-    task.move_to(TaskState.RUNNING)
-    task.end_wait()
-    task.attempt, task.lost = attempt, None
-    state.emit(Narrate(task.task_id, because))
+    return lane
 
 
 def drop_promise_of_nothing(state: BrainState, task: Task, attempt: Attempt) -> None:
     """The promise is about bytes that were shown. Where there are none, the task may begin on another kind of card.
 
-    A promise of before stays: what an earlier orchestrator has shown of it is not known.
+    Unless another attempt is out of reach, which may show some yet. A promise of before stays: what an earlier
+    orchestrator has shown of it is not known.
     """
-    if attempt.made_promise and task.first_token_at is None:
+    if attempt.made_promise and task.first_token_at is None and not task.unread:
         task_dispatch.set_promise(state, task, None)

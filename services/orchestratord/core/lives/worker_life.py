@@ -125,11 +125,13 @@ def reattach_overdue(state: BrainState) -> None:
 
 def _is_stuck(state: BrainState, worker: Worker) -> bool:
     """Rather than behind a line that is cut, or slow: its node does not hear of it either, or it refuses this
-    orchestrator, or it was never attached, or it has been silent for as long as it keeps runs without a reader.
+    orchestrator, or it was started by this orchestrator and never attached, or it has been silent for as long as it
+    keeps runs without a reader.
     """
     assert worker.reattach_until is not None  # it is silent
     silent_for_long = state.now >= worker.reattach_until + state.config.detach_grace_s
-    return silent_for_long or not worker.answers or worker.refused is not None or not worker.was_attached
+    may_be_reached = worker.was_attached or worker.was_found
+    return silent_for_long or not worker.answers or worker.refused is not None or not may_be_reached
 
 
 def gone(state: BrainState, worker: Worker, loss: Loss, why: str) -> None:

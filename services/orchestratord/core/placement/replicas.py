@@ -1,5 +1,7 @@
 """How many workers a model should have: what rules want at least and at most, and what its tasks need."""
 
+from dataclasses import replace
+
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.loads import LoadPhase
@@ -92,5 +94,15 @@ def _admits(state: BrainState, rules: Rules, lane: Lane, worker: Worker) -> bool
 
 
 def _on_the_way(state: BrainState, lane: Lane) -> int:
-    """Loads that have no worker yet; one that has is counted as a worker."""
-    return sum(load.phase is not LoadPhase.STARTING and load.lane == lane for load in state.loads.of_model(lane.model))
+    """Loads that have no worker yet; one that has is counted as a worker. What is loaded now can continue output, and a
+    suspect waits for a worker like any other.
+    """
+    wanted = _of_any_task(lane)
+    return sum(
+        load.phase is not LoadPhase.STARTING and _of_any_task(load.lane) == wanted
+        for load in state.loads.of_model(lane.model)
+    )
+
+
+def _of_any_task(lane: Lane) -> Lane:
+    return replace(lane, continues=False, suspect="")

@@ -1,4 +1,4 @@
-"""Interleavings of attempts that break what is promised of streams, slots and files."""
+"""What happens to a task's attempts at the same time, or in an unusual order: all is told, counted and ended once."""
 
 from dataclasses import replace
 
@@ -12,12 +12,7 @@ from orchestratord.core.facts.found_run import FoundRun, TaskRecord
 from orchestratord.core.facts.promise import Fingerprint
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
-from unit.orchestratord.test_brain_attempts import (
-    crash,
-    fall_silent,
-    start,
-    two_workers,
-)
+from support.two_workers import crash, fall_silent, start, two_workers
 
 
 def back_beside_another(driver: BrainDriver) -> tuple[str, effects.StartRun, effects.StartRun]:
@@ -189,7 +184,8 @@ def test_a_worker_that_shuts_down_fails_no_task() -> None:
     driver.worker_ended(other.spec, other.node_id)
     driver.handle(events.AttemptEnded(first.attempt_id, cut))
     for _ in range(3):
-        driver.handle(events.AttemptUnknown(driver.last(effects.StartRun).attempt_id))
+        refused = TaskError(Reason.DRAINING, "this worker shuts down")
+        driver.handle(events.AttemptEnded(driver.last(effects.StartRun).attempt_id, refused))
     assert not driver.task(task_id).is_finished, driver.task(task_id).terminal
 
 

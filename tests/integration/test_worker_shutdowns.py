@@ -29,6 +29,10 @@ async def shown(system: WholeSystem, task_id: str) -> bool:
     return (await system.task(task_id)).log_entries >= 3
 
 
+async def cancel(system: WholeSystem, task_id: str) -> None:
+    await call(system.tasks.CancelTask, task_service_pb2.CancelTaskRequest(task_id=task_id), timeout_s=CALL_S)
+
+
 @pytest.mark.parametrize("streams", [1, 4])
 async def test_a_worker_that_is_told_to_end_by_its_machine_costs_no_stream(tmp_path: Path, streams: int) -> None:
     async with whole_system(tmp_path) as system:
@@ -58,6 +62,7 @@ async def test_a_task_that_comes_while_the_only_worker_shuts_down_waits_for_the_
             os.kill(pid, signal.SIGTERM)
         await asyncio.sleep(0.2)  # nothing tells that it has heard the signal
         task_id = await system.submit(task("a story that comes", max_tokens=TOKENS))
+        await cancel(system, stuck)  # or it would end the next worker too
         async with asyncio.timeout(60):
             events = await system.stream(task_id)
         assert events[-1].HasField("end"), events[-1]
@@ -71,7 +76,7 @@ async def test_a_waiting_task_does_not_fail_since_a_run_of_before_is_just_being_
         waits = await system.submit(task("a story that waits", max_tokens=3))
         assert system.lives is not None
         await system.lives.begin_next(system.address)
-        await call(system.tasks.CancelTask, task_service_pb2.CancelTaskRequest(task_id=runs), timeout_s=CALL_S)
+        await cancel(system, runs)
         async with asyncio.timeout(60):
             events = await system.stream_when_found(waits)
         assert events[-1].HasField("end"), events[-1]
