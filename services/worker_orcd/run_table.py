@@ -71,7 +71,8 @@ class CancelOutcome(Enum):
 @dataclass(slots=True, eq=False)
 class Run:
     """One attempt. `fingerprint` stands for its spec: equal specs have equal fingerprints. Its log begins
-    with the `prefix_length` entries that it was given. `started_after_ms` is None until it got its slot.
+    with the `prefix_length` entries that it was given, and has had some since `output_at`. `started_after_ms` is None
+    until it got its slot.
 
     A `private` run belongs to the call that started it: it is not shown to the orchestrator, and its own call
     cancels it, so that the detach grace does not apply.
@@ -84,6 +85,7 @@ class Run:
     admitted_at: float
     prefix_length: int
     log: list[LogEntry] = field(default_factory=list)
+    output_at: float | None = None
     started_after_ms: int | None = None
     tokens_in: int = 0
     cached_tokens: int = 0
@@ -118,6 +120,11 @@ class RunTable:
 
     def get(self, attempt_id: str) -> Run | None:
         return self._runs.get(attempt_id)
+
+    @property
+    def now(self) -> float:
+        """On the clock of its runs' times."""
+        return self._clock.monotonic()
 
     def shown(self) -> Iterator[Run]:
         """The runs that the orchestrator may see, oldest first."""
@@ -163,7 +170,8 @@ class RunTable:
                 Reason.NO_FREE_SLOT,
                 f"this worker has {self._unfinished} unfinished runs and takes {self._max_admitted}",
             )
-        run = Run(attempt_id, fingerprint, kept, private, self._clock.monotonic(), len(prefix), list(prefix))
+        now = self._clock.monotonic()
+        run = Run(attempt_id, fingerprint, kept, private, now, len(prefix), list(prefix), now if prefix else None)
         self._runs[attempt_id] = run
         self._unfinished += 1
         return run
@@ -181,6 +189,8 @@ class RunTable:
         if step.started:
             run.started_after_ms = round((self._clock.monotonic() - run.admitted_at) * 1000)
             run.tokens_in, run.cached_tokens = step.tokens_in, step.cached_tokens
+        if step.entries and run.output_at is None:
+            run.output_at = self._clock.monotonic()
         run.log.extend(step.entries)
         if step.end is not None:
             run.end = step.end

@@ -281,7 +281,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     What to do: use what the message names, or a later release.
     """
     ERROR_REASON_STORE_FAILED: _ErrorReason.ValueType  # 145
-    """The store could not keep what was asked; nothing was acknowledged. What to do: see to the disk; try again.
+    """The store could not keep what was asked; nothing was acknowledged. Of a stream: the end of the task could not be kept
+    yet, and a reader that comes back reads on. What to do: see to the disk; try again.
     Retryable.
     """
     ERROR_REASON_STORE_FULL: _ErrorReason.ValueType  # 147
@@ -562,7 +563,8 @@ ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 144
 What to do: use what the message names, or a later release.
 """
 ERROR_REASON_STORE_FAILED: ErrorReason.ValueType  # 145
-"""The store could not keep what was asked; nothing was acknowledged. What to do: see to the disk; try again.
+"""The store could not keep what was asked; nothing was acknowledged. Of a stream: the end of the task could not be kept
+yet, and a reader that comes back reads on. What to do: see to the disk; try again.
 Retryable.
 """
 ERROR_REASON_STORE_FULL: ErrorReason.ValueType  # 147

@@ -333,6 +333,8 @@ class Run(_message.Message):
     TASK_RECORD_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    OUTPUT_AGE_MS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """The run."""
     state: Global___RunState.ValueType
@@ -341,6 +343,10 @@ class Run(_message.Message):
     """Entries in its log."""
     task_record: _builtins.bytes
     """What the orchestrator gave it to keep."""
+    age_ms: _builtins.int
+    """Time since the worker took it, in ms."""
+    output_age_ms: _builtins.int
+    """Time since it has had output, in ms: that of an earlier attempt it had at once. Absent where it has none."""
     @_builtins.property
     def attempt(self) -> Global___TaskAttempt:
         """Which try of which task it is; absent if the orchestrator did not say."""
@@ -358,11 +364,15 @@ class Run(_message.Message):
         task_record: _builtins.bytes = ...,
         attempt: Global___TaskAttempt | None = ...,
         spec: Global___RunSpec | None = ...,
+        age_ms: _builtins.int = ...,
+        output_age_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_age_ms", b"_output_age_ms", "attempt", b"attempt", "output_age_ms", b"output_age_ms", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_id", b"attempt_id", "log_entries", b"log_entries", "spec", b"spec", "state", b"state", "task_record", b"task_record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_age_ms", b"_output_age_ms", "age_ms", b"age_ms", "attempt", b"attempt", "attempt_id", b"attempt_id", "log_entries", b"log_entries", "output_age_ms", b"output_age_ms", "spec", b"spec", "state", b"state", "task_record", b"task_record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__output_age_ms: _TypeAlias = _typing.Literal["output_age_ms"]  # noqa: Y015
+    _WhichOneofArgType__output_age_ms: _TypeAlias = _typing.Literal["_output_age_ms", b"_output_age_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_age_ms) -> _WhichOneofReturnType__output_age_ms | None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015

@@ -84,9 +84,9 @@ class _AttemptLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptLo
     ATTEMPT_LOSS_POWER: _AttemptLoss.ValueType  # 4
     """Its node's machine was started again: a power cut or a reboot."""
     ATTEMPT_LOSS_POISON: _AttemptLoss.ValueType  # 5
-    """Its worker was ended by a task that ends workers."""
+    """Its worker ended, and another task there is under suspicion: it was aboard when others ended."""
     ATTEMPT_LOSS_UNKNOWN: _AttemptLoss.ValueType  # 6
-    """Its worker no longer knew it."""
+    """Its worker no longer knew it, or gave it up."""
     ATTEMPT_LOSS_STOPPED: _AttemptLoss.ValueType  # 7
     """Its worker was told to stop."""
 
@@ -104,9 +104,9 @@ ATTEMPT_LOSS_NODE: AttemptLoss.ValueType  # 3
 ATTEMPT_LOSS_POWER: AttemptLoss.ValueType  # 4
 """Its node's machine was started again: a power cut or a reboot."""
 ATTEMPT_LOSS_POISON: AttemptLoss.ValueType  # 5
-"""Its worker was ended by a task that ends workers."""
+"""Its worker ended, and another task there is under suspicion: it was aboard when others ended."""
 ATTEMPT_LOSS_UNKNOWN: AttemptLoss.ValueType  # 6
-"""Its worker no longer knew it."""
+"""Its worker no longer knew it, or gave it up."""
 ATTEMPT_LOSS_STOPPED: AttemptLoss.ValueType  # 7
 """Its worker was told to stop."""
 Global___AttemptLoss: _TypeAlias = AttemptLoss  # noqa: Y015
@@ -529,7 +529,9 @@ class End(_message.Message):
     cached_tokens: _builtins.int
     """Tokens of the prompt that were not computed again."""
     queue_ms: _builtins.int
-    """Time from admission to the start of the last attempt, in ms; to the end of a task that never started."""
+    """Time from admission to the start of the attempt that brought the first token, in ms; to the end of a task that never
+    started.
+    """
     first_token_ms: _builtins.int
     """Time from admission to the first token, in ms; absent if there was none."""
     decode_time_ms: _builtins.int

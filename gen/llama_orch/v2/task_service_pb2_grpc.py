@@ -112,7 +112,8 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Generate(self, request, context):
-        """Submits and streams in one call. The task is cancelled 2 s after its last reader went away.
+        """Submits and streams in one call. The task is cancelled 2 s after its last reader went away, and
+        30 s after the connection of that one's gateway broke.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,9 @@ class TaskServiceStub:
     StreamTask: _aio.UnaryStreamMultiCallable[_task_service_pb2.StreamTaskRequest, _task_service_pb2.StreamTaskResponse]
     """Streams the events of a task, from the beginning or after a cursor. Any number of readers see the same output."""
     Generate: _aio.UnaryStreamMultiCallable[_task_service_pb2.GenerateRequest, _task_service_pb2.GenerateResponse]
-    """Submits and streams in one call. The task is cancelled 2 s after its last reader went away."""
+    """Submits and streams in one call. The task is cancelled 2 s after its last reader went away, and
+    30 s after the connection of that one's gateway broke.
+    """
     CancelTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_service_pb2.CancelTaskResponse]
     """Cancels a task. Idempotent."""
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_service_pb2.GetTaskResponse]
@@ -72,7 +74,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.GenerateRequest,
         context: _aio.ServicerContext[_task_service_pb2.GenerateRequest, _abc.AsyncIterator[_task_service_pb2.GenerateResponse]],
     ) -> _abc.AsyncIterator[_task_service_pb2.GenerateResponse]:
-        """Submits and streams in one call. The task is cancelled 2 s after its last reader went away."""
+        """Submits and streams in one call. The task is cancelled 2 s after its last reader went away, and
+        30 s after the connection of that one's gateway broke.
+        """
 
     @_abc_1.abstractmethod
     def CancelTask(

@@ -9,7 +9,7 @@ from llorch.cli.output import AsJson, as_data, note, print_json, print_table, pr
 from llorch.errors import NotFound, invalid_field
 
 if TYPE_CHECKING:
-    from llama_orch.v2 import decision_pb2
+    from llama_orch.v2 import decision_pb2, task_pb2
     from llorch.sdk.async_client import AsyncClient
 
 _GUESS = "~"
@@ -51,25 +51,34 @@ def _tell_of_model(
 
 
 def _tell_of_task(task: str, address: str | None, token: str | None, *, json: bool) -> None:
-    decisions, waits = ask(address, token, lambda client: _ask_of_task(client, task))
+    from llorch.rpc.attempt_loss import loss_word
+
+    decisions, shown, waits = ask(address, token, lambda client: _ask_of_task(client, task))
+    lost = [loss_word(loss) for loss in shown.losses] if shown is not None else []
+    failed = shown.error if shown is not None and shown.HasField("error") else None
     if json:
         now = {"now": as_data(waits)} if waits is not None else {}
-        print_json({"decisions": [as_data(decision) for decision in decisions]} | now)
+        error = {"error": as_data(failed)} if failed is not None else {}
+        print_json({"decisions": [as_data(decision) for decision in decisions], "losses": lost} | error | now)
         return
     for decision in reversed(decisions):
         print_text(f"{decision.model} {decision.summary}")
+    if lost:
+        print_text(f"Attempts were lost: {', '.join(map(str, lost))}.")
+    if failed is not None:
+        print_text(f"It failed: {failed.message}")
     if waits is not None:
         print_text("It waits. Now:")
         _print_decision(waits)
-    elif not decisions:
+    elif not decisions and failed is None:
         note(f"Nothing was decided for {task}, or so long ago that it is not kept.")
 
 
 async def _ask_of_task(
     client: "AsyncClient", task: str
-) -> "tuple[list[decision_pb2.DecisionLog], decision_pb2.DecisionLog | None]":
-    """What was decided for the task, the newest first, and what holds now if it waits. Raises NotFound where neither it
-    nor a decision is known any more.
+) -> "tuple[list[decision_pb2.DecisionLog], task_pb2.Task | None, decision_pb2.DecisionLog | None]":
+    """What was decided for the task, the newest first, the task if it is kept, and what holds now if it waits. Raises
+    NotFound where neither it nor a decision is known any more.
     """
     from llama_orch.v2 import task_pb2
 
@@ -79,9 +88,9 @@ async def _ask_of_task(
     except NotFound:
         if not decisions:
             raise
-        return decisions, None
+        return decisions, None, None
     waits = shown.state == task_pb2.TASK_STATE_QUEUED
-    return decisions, await client.explain(task_id=task) if waits else None
+    return decisions, shown, await client.explain(task_id=task) if waits else None
 
 
 def _print_decision(decision: "decision_pb2.DecisionLog") -> None:

@@ -81,7 +81,7 @@ class EffectRunner:
             effects.AdoptRun: self._adopt_run,
             effects.BeginAnew: lambda effect: self._streams.get(effect.task_id).begin_anew(),
             effects.CancelRun: self._cancel_run,
-            effects.AttemptLost: _only_watched,
+            effects.AttemptLost: _log_loss,
             effects.WatchOutput: lambda effect: self._streams.get(effect.task_id).watch_output(effect.entries),
             effects.CountLostOutput: self._count_lost_output,
             effects.ReleaseRuns: self._release_runs,
@@ -142,6 +142,8 @@ class EffectRunner:
         self._streams.get(effect.task_id).note(task_event_pb2.Narration(text=effect.text))
 
     def _append_terminal(self, effect: effects.AppendTerminal) -> None:
+        if isinstance(effect.terminal, TaskError):
+            _log.info("task_failed", task_id=effect.task_id, reason=effect.terminal.reason)
         self._streams.end(effect.task_id, effect.terminal)
 
     def _forget_task(self, effect: effects.ForgetTask) -> None:
@@ -241,6 +243,11 @@ class _RunningLink:
 
 def _warn_of_node(effect: effects.WarnOfNode) -> None:
     _log.warning("node_warning", node_id=effect.node_id, what=effect.text)
+
+
+def _log_loss(effect: effects.AttemptLost) -> None:
+    """Whether the task goes on is told to its readers; one that is given up has its own line."""
+    _log.info("attempt_lost", task_id=effect.task_id, model=effect.model, why=effect.loss)
 
 
 def _only_watched(_effect: effects.Effect) -> None:

@@ -20,4 +20,12 @@ def to_found_run(run: run_pb2.Run) -> FoundRun:
     record = task_record.load(run.task_record, run.spec.SerializeToString())
     if record is not None and record.request.task_id != run.attempt.task_id:
         record = None
-    return FoundRun(run.attempt_id, record, run.attempt.number, run.attempt.log_epoch, run.log_entries)
+    return FoundRun(
+        run.attempt_id,
+        record,
+        run.attempt.number,
+        run.attempt.log_epoch,
+        run.log_entries,
+        run.age_ms / 1000,
+        run.output_age_ms / 1000,
+    )

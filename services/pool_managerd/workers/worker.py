@@ -260,6 +260,8 @@ class Worker:
     def _finish(self, event: WorkerEvent, how: WorkerExit) -> None:
         as_told = event is WorkerEvent.ENDED_AS_TOLD
         failures = 0 if as_told else self._host.count_failure(self.status.spec, self._ready_s())
+        if not as_told:
+            _log.warning("worker_failed", worker_id=self.status.spec.worker_id, signal=how.signal, why=how.message)
         self._change(event, exit=replace(how, end_time=self._clock.wall(), failures_in_a_row=failures))
         self.ended.set()
 

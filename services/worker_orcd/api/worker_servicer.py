@@ -129,11 +129,12 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         if request.page_size > MAX_PAGE_SIZE:
             raise invalid_field("page_size", f"is at most {MAX_PAGE_SIZE}")
         size = request.page_size or DEFAULT_PAGE_SIZE
-        runs = sorted(self._ready_keeper().table.shown(), key=lambda run: run.attempt_id)
+        table = self._ready_keeper().table
+        runs = sorted(table.shown(), key=lambda run: run.attempt_id)
         first = bisect_right(runs, request.page_token, key=lambda run: run.attempt_id)
         response, page_bytes = worker_service_pb2.ListRunsResponse(), 0
         for run in runs[first : first + size]:
-            listed = to_listed_run(run)
+            listed = to_listed_run(run, table.now)
             page_bytes += listed.ByteSize()
             if response.runs and page_bytes > MOST_PAGE_BYTES:
                 break

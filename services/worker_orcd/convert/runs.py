@@ -37,7 +37,7 @@ def fill_delta(delta: run_pb2.RunDelta, run: Run, from_seq: int, *, with_start: 
         delta.end.CopyFrom(_run_end(run.end))
 
 
-def to_listed_run(run: Run) -> run_pb2.Run:
+def to_listed_run(run: Run, now: float) -> run_pb2.Run:
     if run.end is not None:
         state = run_pb2.RUN_STATE_ENDED
     elif run.started_after_ms is not None:
@@ -45,7 +45,12 @@ def to_listed_run(run: Run) -> run_pb2.Run:
     else:
         state = run_pb2.RUN_STATE_WAITING
     listed = run_pb2.Run(
-        attempt_id=run.attempt_id, state=state, log_entries=len(run.log), task_record=run.kept.task_record
+        attempt_id=run.attempt_id,
+        state=state,
+        log_entries=len(run.log),
+        task_record=run.kept.task_record,
+        age_ms=_ms(now - run.admitted_at),
+        output_age_ms=None if run.output_at is None else _ms(now - run.output_at),
     )
     if (attempt := run.kept.attempt) is not None:
         listed.attempt.task_id, listed.attempt.number = attempt.task_id, attempt.number
@@ -54,6 +59,10 @@ def to_listed_run(run: Run) -> run_pb2.Run:
     if run.kept.spec:
         listed.spec.ParseFromString(run.kept.spec)
     return listed
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
 
 
 def to_keepsake(request: worker_service_pb2.StartRunRequest) -> Keepsake:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llama_orch.v2 import assignment_pb2, decision_pb2, task_pb2
+from llama_orch.v2 import assignment_pb2, decision_pb2, task_event_pb2, task_pb2
 from llorch.cli import exit_codes, output
 from llorch.errors import FailedPrecondition, Reason
 from support.fake_orchestrator import FakeOrchestrator
@@ -191,6 +191,20 @@ async def test_explain_tells_afterwards_where_a_task_went(llorch: Llorch, fake: 
     assert (unknown.code, unknown.out) == (exit_codes.FAILED, "")
     assert "task-2" in unknown.err
     assert len((await llorch("explain", "--task", "task-1", "--json")).data()["decisions"]) == 2
+
+
+async def test_explain_tells_why_a_task_was_moved_and_failed(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    fake.decisions = [decision_pb2.DecisionLog(model="coder", task_id="task-1", summary="ran on GPU 0")]
+    error = task_event_pb2.Error(message="the worker ended by signal 9")
+    losses = [task_event_pb2.ATTEMPT_LOSS_LEASE, task_event_pb2.ATTEMPT_LOSS_EXIT]
+    fake.running = [task_pb2.Task(task_id="task-1", state=task_pb2.TASK_STATE_FAILED, losses=losses, error=error)]
+    assert (await llorch("explain", "--task", "task-1")).out.splitlines() == [
+        "coder ran on GPU 0",
+        "Attempts were lost: lease, exit.",
+        "It failed: the worker ended by signal 9",
+    ]
+    told = (await llorch("explain", "--task", "task-1", "--json")).data()
+    assert (told["losses"], told["error"]["message"]) == (["lease", "exit"], error.message)
 
 
 async def test_explain_tells_of_a_task_that_waits_where_it_could_go_now(llorch: Llorch, fake: FakeOrchestrator) -> None:

@@ -416,6 +416,8 @@ async def test_a_run_tells_which_attempt_of_which_task_it_is_and_what_it_was_giv
     (run,) = (await call(worker.stub.ListRuns, worker_service_pb2.ListRunsRequest(), timeout_s=5)).runs
     spec.ClearField("remaining_ms")
     assert (run.attempt, run.spec) == (attempt, spec)
+    assert run.HasField("output_age_ms")  # its prefix is output
+    assert run.output_age_ms == run.age_ms
 
 
 @pytest.mark.parametrize(

@@ -280,3 +280,14 @@ def test_a_suspect_that_has_to_run_alone_waits_for_an_empty_worker_and_is_left_a
     driver.finish_attempt(next(a for a in on.values() if a and a not in one_worker).attempt_id)
     assert driver.last(effects.StartRun).request.task_id == behind
     assert driver.last(effects.StartRun).worker_id != driver.task(suspect).attempt.worker_id  # type: ignore[union-attr]
+
+
+def test_what_a_task_waited_before_its_first_token_does_not_grow_when_it_goes_on_elsewhere() -> None:
+    driver, _ = two_workers()
+    task_id, first = start(driver)
+    driver.let_pass(4)
+    crash(driver, first.worker_id)
+    driver.finish_attempt(driver.last(effects.StartRun).attempt_id)
+    terminal = driver.task(task_id).terminal
+    assert isinstance(terminal, TaskEnd)
+    assert terminal.queue_ms <= terminal.first_token_ms < 4000

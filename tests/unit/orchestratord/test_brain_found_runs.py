@@ -266,3 +266,13 @@ def test_a_worker_of_before_whose_line_is_cut_at_the_start_is_left_alone_with_it
     driver.let_pass(6)
     stopped = driver.all_of(effects.StopWorker)
     assert not stopped, f"within 6 s: {stopped}"
+
+
+def test_what_a_task_waited_and_how_soon_its_first_token_came_is_what_it_was_before_the_start() -> None:
+    driver = started(REQUEST)  # accepted 5 s ago
+    comes(driver, "attic", replace(run_of(REQUEST), age_s=4.0, output_age_s=3.0))
+    driver.let_pass(1)
+    driver.finish_attempt("attempt-old")
+    terminal = driver.only(effects.PersistTerminal).terminal
+    assert isinstance(terminal, TaskEnd)
+    assert (terminal.queue_ms, terminal.first_token_ms) == (1000, 2000)

@@ -21,7 +21,8 @@ class TaskRecord:
 @dataclass(frozen=True, slots=True)
 class FoundRun:
     """`number` is that of the attempt, `entries` how long its log is, the prefix included, `log_epoch` that of the
-    task's log. `record` is None where the run keeps none that this orchestrator can read.
+    task's log. `record` is None where the run keeps none that this orchestrator can read. `age_s` is how long the
+    worker has had it, `output_age_s` how long it has had entries.
     """
 
     attempt_id: str
@@ -29,3 +30,5 @@ class FoundRun:
     number: int = 1
     log_epoch: int = 1
     entries: int = 0
+    age_s: float = 0.0
+    output_age_s: float = 0.0

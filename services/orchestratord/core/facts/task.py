@@ -243,6 +243,11 @@ class Task:
         """By readers that have its end from nowhere else."""
         return self.readers > 0 and not self.request.durable
 
+    def note_start(self, now: float) -> None:
+        """Of the attempt that brings the first token: later ones do not make the task's wait longer."""
+        if self.first_token_at is None:
+            self.started_at = now
+
     def move_to(self, state: TaskState) -> None:
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"task {self.task_id}: {self.state} → {state}")

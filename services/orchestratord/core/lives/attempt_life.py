@@ -15,7 +15,7 @@ def started(state: BrainState, event: AttemptStarted) -> None:
         attempt.started = True
         attempt.tokens_in, attempt.cached_tokens = event.tokens_in, event.cached_tokens
         if task := _task_of(state, event.attempt_id):
-            task.started_at = state.now
+            task.note_start(state.now)
             task.tokens_in, task.cached_tokens = event.tokens_in, event.cached_tokens
 
 

@@ -30,7 +30,7 @@ def worker_ended(state: BrainState, worker: Worker, what_happened: str) -> None:
             task_requeue.change_lane(state, task)
     for attempt in attempts:
         if verdict.is_proven and attempt.task_id == verdict.culprit:
-            _quarantine(state, aboard[attempt.task_id], what_happened)
+            _quarantine(state, aboard[attempt.task_id], worker.worker_id, what_happened)
         is_other = verdict.culprit not in ("", attempt.task_id)
         lose(state, attempt, Loss.POISON if is_other else Loss.EXIT, what_happened)
 
@@ -168,11 +168,11 @@ def _supersede(state: BrainState, attempt: Attempt) -> None:
     state.emit(CancelRun(attempt.worker_id, attempt.attempt_id))
 
 
-def _quarantine(state: BrainState, task: Task, what_happened: str) -> None:
+def _quarantine(state: BrainState, task: Task, worker_id: str, what_happened: str) -> None:
     _note(state, task, Loss.EXIT)
     message = (
         f"{what_happened}; the task ended {task.suspicion.ended} workers by itself and is not tried again; report it "
-        "with the workers' logs"
+        f"with the log of the last one, `llorch logs {worker_id}`"
     )
     task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.QUARANTINED, message))
     if task.attempt is not None and task.attempt.worker_id in state.fleet.workers:

@@ -142,9 +142,9 @@ def _go_on(state: BrainState, worker: Worker, run: FoundRun, task: Task) -> None
 
 def _adopt(state: BrainState, worker: Worker, run: FoundRun, task: Task, place: Waiting, charged: int) -> None:
     task.attempts = max(task.attempts, run.number)
-    task.started_at = state.now
+    task.started_at = max(task.created_at, state.now - run.age_s)
     if run.entries:
-        task.first_token_at = state.now
+        task.first_token_at = max(task.started_at, state.now - run.output_age_s)
     attempt = Attempt(
         attempt_id=run.attempt_id,
         number=run.number,

@@ -134,7 +134,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     learning.judge_start(state, task)
     app_changes.attempt_began(state, attempt)
     task.attempt = attempt
-    task.started_at = state.now
+    task.note_start(state.now)
     state.attempts[attempt.attempt_id] = attempt
     worker.attempts.add(attempt.attempt_id)
     worker.last_used_at = state.now
