@@ -97,6 +97,25 @@ def test_a_task_of_an_app_at_its_limit_goes_on_elsewhere_when_its_worker_is_out_
     assert driver.task(task_id).attempts == 2, "it waits for the place that it holds itself"
 
 
+def test_of_an_app_a_task_with_two_attempts_is_one_task_whichever_of_them_goes_on() -> None:
+    driver, _ = two_workers()
+    driver.handle(events.AppCreated(App("shop", "hash", max_concurrent_tasks=2)))
+    driver.submit(app="shop")
+    first = driver.last(effects.StartRun)
+    driver.handle(events.AttemptStarted(first.attempt_id, 5))
+    driver.handle(events.AttemptFirstToken(first.attempt_id))
+    fall_silent(driver, first.worker_id)
+    driver.handle(events.WorkerAttached(first.worker_id))
+    running = driver.state.apps.usage("shop")
+    assert running.running == 1
+    driver.handle(events.AttemptDecided(first.attempt_id))
+    assert running.running == 1
+    driver.handle(events.AttemptUnknown(driver.last(effects.StartRun).attempt_id))
+    assert running.running == 1
+    driver.finish_attempt(first.attempt_id)
+    assert running.running == 0
+
+
 def test_a_queued_task_that_becomes_a_suspect_waits_as_one() -> None:
     driver, _ = two_workers(slots=2)
     tasks = [driver.submit() for _ in range(4)]

@@ -25,7 +25,7 @@ class Loss(StrEnum):
     POWER = "power"
     """The machine of its node was started again."""
     POISON = "poison"
-    """Another task ended its worker."""
+    """Its worker ended, and another task there is under suspicion."""
     UNKNOWN = "unknown"
     """Its worker does not know it, or has given it up."""
     STOPPED = "stopped"

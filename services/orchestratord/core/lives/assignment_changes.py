@@ -14,8 +14,7 @@ from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.rules import Lane, rules_of
 from orchestratord.core.facts.targets import Place, resolve
-from orchestratord.core.lives import forgetting, model_unloading
-from orchestratord.core.placement.lanes import lane_of_task
+from orchestratord.core.lives import model_unloading, task_requeue
 from orchestratord.core.placement.needs import ways_to_less
 from orchestratord.core.placement.rule_problems import too_large
 from orchestratord.core.state import BrainState
@@ -154,24 +153,8 @@ def _sort_anew(state: BrainState, app: str) -> None:
     """Whether a rule names the app decides the lane in which its tasks wait; they keep their places in the queue."""
     for model in state.queue.models_of_app(app):
         for task_id in state.queue.waiting_for(model):
-            waiting = state.queue[task_id]
-            task = state.tasks[task_id]
-            lane = lane_of_task(state, task)
-            if waiting.app == app and waiting.lane != lane:
-                state.queue.remove(task_id)
-                state.queue.add(
-                    task_id,
-                    model,
-                    waiting.priority,
-                    app=app,
-                    lane=lane,
-                    arrival=waiting.arrival,
-                    size=waiting.size,
-                    work=waiting.work,
-                )
-                forgetting.wait_over(state, waiting)
-                if task.placeless_since is not None:
-                    state.waits_told.setdefault(lane, ())
+            if state.queue[task_id].app == app:
+                task_requeue.change_lane(state, state.tasks[task_id])
 
 
 def _move_misplaced(state: BrainState, model: str) -> None:

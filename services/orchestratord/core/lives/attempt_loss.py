@@ -85,6 +85,7 @@ def decide(state: BrainState, task: Task, attempt: Attempt) -> None:
         other = task.attempt
         _goes_on(state, task, attempt)
         if other is not None:
+            app_changes.set_aside(state, other)
             _supersede(state, other)
     for other in task.unread.values():
         _supersede(state, other)

@@ -49,10 +49,17 @@ def take_back(state: BrainState, task: Task, attempt: Attempt) -> None:
 
 
 def change_lane(state: BrainState, task: Task) -> None:
-    """Where it may run is another matter by now. Nothing changes for one that does not wait."""
-    if task.task_id in state.queue:
-        _wait_at(state, task, state.queue.remove(task.task_id))
-        state.look_again = True
+    """Where it may run may be another matter by now. A task that waits keeps its place; one that does not is left as it
+    is.
+    """
+    if task.task_id not in state.queue or state.queue[task.task_id].lane == lane_of_task(state, task):
+        return
+    place = state.queue.remove(task.task_id)
+    lane = _wait_at(state, task, place)
+    forgetting.wait_over(state, place)
+    if task.placeless_since is not None:
+        state.waits_told.setdefault(lane, ())
+    state.look_again = True
 
 
 def _wait_at(state: BrainState, task: Task, place: Waiting) -> Lane:
