@@ -19,10 +19,10 @@ HALVES := --numprocesses 2 --dist loadfile --own-cores
 # starts, compiles all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test unit chaos test-gpu up bench bench-brain bench-engine bench-gpu gen check lint type drift format clean set-up set-up-without-engine
+.PHONY: help demo test unit chaos chaos-long test-gpu up bench bench-brain bench-engine bench-gpu gen check lint type drift format clean set-up set-up-without-engine
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: set-up ## Show a real model answering, over HTTP and over gRPC (CPU=1: on the CPU, even with a GPU)
 	@$(BIN)/python scripts/demo.py $(if $(CPU),--cpu)
@@ -38,6 +38,9 @@ unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and 
 
 chaos: set-up ## The chaos tests with their full counts
 	LLORCH_CHAOS=full LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10 $(PYTEST) $(call suites,chaos)
+
+chaos-long: set-up ## The chaos tests with ten times their full counts: some hours
+	LLORCH_CHAOS=10 LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10 $(PYTEST) $(call suites,chaos)
 
 up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …": options of `llorch up`)
 	@$(BIN)/llorch up $(ARGS)
