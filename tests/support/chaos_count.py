@@ -1,5 +1,6 @@
-"""How often chaos tests do what they do: the full count by `make chaos`, ten times that by `make chaos-long`, a tenth of
-it otherwise.
+"""How often chaos tests do what they do.
+
+The full count by `make chaos`, ten times that by `make chaos-long`, a tenth of it otherwise.
 """
 
 import os

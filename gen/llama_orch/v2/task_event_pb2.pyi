@@ -86,7 +86,7 @@ class _AttemptLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptLo
     ATTEMPT_LOSS_POISON: _AttemptLoss.ValueType  # 5
     """Its worker ended, and another task there is under suspicion: it was aboard when others ended."""
     ATTEMPT_LOSS_UNKNOWN: _AttemptLoss.ValueType  # 6
-    """Its worker no longer knew it, or gave it up."""
+    """Its worker no longer knew it, gave it up, or failed at it while another attempt goes on."""
     ATTEMPT_LOSS_STOPPED: _AttemptLoss.ValueType  # 7
     """Its worker was told to stop."""
 
@@ -106,7 +106,7 @@ ATTEMPT_LOSS_POWER: AttemptLoss.ValueType  # 4
 ATTEMPT_LOSS_POISON: AttemptLoss.ValueType  # 5
 """Its worker ended, and another task there is under suspicion: it was aboard when others ended."""
 ATTEMPT_LOSS_UNKNOWN: AttemptLoss.ValueType  # 6
-"""Its worker no longer knew it, or gave it up."""
+"""Its worker no longer knew it, gave it up, or failed at it while another attempt goes on."""
 ATTEMPT_LOSS_STOPPED: AttemptLoss.ValueType  # 7
 """Its worker was told to stop."""
 Global___AttemptLoss: _TypeAlias = AttemptLoss  # noqa: Y015

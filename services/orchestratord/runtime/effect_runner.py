@@ -128,7 +128,7 @@ class EffectRunner:
         self._streams.open(effect.request, 0, admitted_at)
 
     def _adopt_run(self, effect: effects.AdoptRun) -> None:
-        self._streams.get(effect.task_id).is_found(effect.log_epoch, effect.entries)
+        self._streams.get(effect.task_id).is_found(effect.attempt_id, effect.log_epoch, effect.entries)
         self._streams.begin_attempt(effect.task_id, effect.attempt_id)
         self._links[effect.worker_id].link.adopt_run(effect.attempt_id)
 

@@ -99,6 +99,8 @@ class TaskStream:
     _watched_from: int | None = None
     _own_epoch: int = FIRST_EPOCH
     """Of the log that begins where nothing is found."""
+    _found: str = ""
+    """The attempt that was found."""
     _awaits: float | None = None
     """Entries that were there before the start of the orchestrator, and are to come; infinite as long as that is not
     known.
@@ -140,6 +142,7 @@ class TaskStream:
         is_first, self._last_writer = self._last_writer != attempt_id, attempt_id
         if self._awaits is not None and len(log) >= self._awaits:
             self._awaits = None
+        self.writer_left()
         goes_on = self._watched_from is not None and len(log) >= self._watched_from
         if goes_on:
             self._watched_from = None
@@ -163,16 +166,17 @@ class TaskStream:
     def begin_anew(self) -> None:
         self._awaits = None
 
-    def is_found(self, log_epoch: int, entries: int) -> None:
+    def is_found(self, attempt_id: str, log_epoch: int, entries: int) -> None:
         """On a worker, with so many entries that are still to come from there."""
+        self._found = attempt_id
         self._own_epoch, self.log.log_epoch, self.log.was_found = self.log.log_epoch, log_epoch, True
         self._awaits = entries or None
 
     def writer_left(self) -> None:
-        """An attempt brings no more. Of one that was found and lost before it had told anything nothing is left: what
-        comes next is of another epoch.
+        """An attempt may bring no more. Where that is the one that was found, what it had not told is lost; if it had
+        told nothing, what comes next is of another epoch.
         """
-        if self._awaits is None or math.isinf(self._awaits) or self.log.writers:
+        if self._awaits is None or math.isinf(self._awaits) or self._found in self.log.writers:
             return
         self._awaits = None
         if not len(self.log):

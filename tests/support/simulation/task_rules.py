@@ -69,6 +69,7 @@ class TaskRules:
         self._ended: set[str] = set()
         """Workers that a task has ended."""
         self._stopped: set[str] = set()
+        self._attached: set[str] = set()
         self._touched: set[str] = set()
         self._checks = 0
         self._attempts = 0
@@ -94,7 +95,10 @@ class TaskRules:
             case events.AttemptDecided(attempt_id):
                 self._decides(attempt_id)
             case events.WorkerAttached(worker_id):
+                self._attached.add(worker_id)
                 self._is_back(worker_id)
+            case events.WorkerSilent(worker_id):
+                self._attached.discard(worker_id)
 
     def wants(self, effect: effects.Effect) -> None:
         if note := _NOTES.get(type(effect)):
@@ -163,7 +167,12 @@ class TaskRules:
         self._waits_again(task)
 
     def _waits_again(self, task: Watched) -> None:
+        """Unless it goes on at an attempt that was out of reach, and is back."""
         task.state, task.writer = QUEUED, ""
+        for attempt_id, worker_id in task.unread.items():
+            if worker_id in self._attached:
+                self._goes_on(task, attempt_id)
+                return
         self.queued[task.request.task_id] = task
         self._touched.add(task.request.task_id)
 
@@ -236,6 +245,7 @@ class TaskRules:
         aboard = [task for task in map(self._task_of.get, self.live_on(effect.worker_id)) if task]
         if effect.worker_id in self._ended and not any(task.crashes for task in aboard):
             self._suspects |= {task.request.task_id for task in aboard}
+        self._attached.discard(effect.worker_id)
         for attempt_id in self._live.pop(effect.worker_id, ()):
             del self._worker_of[attempt_id]
             if (task := self._task_of.pop(attempt_id, None)) is not None:

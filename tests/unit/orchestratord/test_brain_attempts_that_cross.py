@@ -7,10 +7,11 @@ from llorch.finish_reason import FinishReason
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.fleet import Snapshot
+from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
+from orchestratord.core.facts.fleet import Pool, Snapshot
 from orchestratord.core.facts.found_run import FoundRun, TaskRecord
 from orchestratord.core.facts.promise import Fingerprint
-from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError, TaskState
+from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskEnd, TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 from support.two_workers import crash, fall_silent, start, two_workers
 
@@ -264,3 +265,74 @@ def test_readers_are_told_the_place_of_the_attempt_that_goes_on() -> None:
     driver.handle(events.AttemptDecided(first.attempt_id))
     told = driver.all_of(effects.AnnouncePlacement)
     assert [effect.placement.worker_id for effect in told] == [first.worker_id], f"they were told {second.worker_id}"
+
+
+def drain_under(driver: BrainDriver, worker_id: str) -> None:
+    host = driver.state.fleet.workers[worker_id].node_id
+    driver.state.fleet.nodes[host].pools["p"] = Pool("p", host, (f"GPU-{host}",))
+    driver.handle(events.PoolDrainAsked("p", 1.0, DrainPolicy.REQUEUE, AfterDrain.STAY))
+    driver.let_pass(2)
+
+
+def test_a_drain_starts_no_second_run_of_a_task_on_the_worker_that_is_back() -> None:
+    driver, _ = two_workers(slots=2)
+    task_id, first, second = back_beside_another(driver)
+    drain_under(driver, second.worker_id)
+    here = [a.number for a in driver.state.attempts.values() if a.worker_id == first.worker_id and a.task_id == task_id]
+    assert here == [1]
+
+
+def test_a_task_with_two_runs_on_one_worker_is_put_into_quarantine_once() -> None:
+    driver, _ = two_workers(slots=2)
+    task_id, first, second = back_beside_another(driver)
+    drain_under(driver, second.worker_id)
+    driver.task(task_id).suspicion.is_hot, driver.task(task_id).suspicion.ended = True, 1
+    crash(driver, first.worker_id)
+    assert driver.task(task_id).state is TaskState.FAILED
+
+
+def test_a_drain_lets_a_task_go_on_where_it_is_back() -> None:
+    driver, _ = two_workers(slots=1)
+    task_id, _, second = back_beside_another(driver)
+    drain_under(driver, second.worker_id)
+    assert driver.task(task_id).state is TaskState.RUNNING
+
+
+def test_a_cancelled_task_on_a_worker_out_of_reach_takes_no_place_of_its_app() -> None:
+    driver, _ = two_workers()
+    driver.handle(events.AppCreated(App("shop", "hash", max_concurrent_tasks=1)))
+    task_id = driver.submit(app="shop")
+    first = driver.last(effects.StartRun)
+    driver.handle(events.AttemptStarted(first.attempt_id, 5))
+    driver.handle(events.WorkerSilent(first.worker_id))
+    driver.handle(events.TaskCancelled(task_id))
+    driver.let_pass(5)
+    assert driver.task(task_id).terminal_shown
+    after = driver.submit(app="shop")
+    driver.let_pass(5)
+    assert driver.task(after).state is TaskState.RUNNING
+
+
+def test_the_queue_time_is_that_of_the_attempt_that_brought_the_first_token() -> None:
+    driver, _ = two_workers()
+    _, first = start(driver, output=False)
+    driver.let_pass(3)
+    fall_silent(driver, first.worker_id)
+    driver.handle(events.AttemptStarted(driver.last(effects.StartRun).attempt_id, 5))
+    driver.handle(events.WorkerAttached(first.worker_id))
+    driver.handle(events.AttemptDecided(first.attempt_id))
+    driver.handle(events.AttemptFirstToken(first.attempt_id))
+    driver.finish_attempt(first.attempt_id)
+    terminal = driver.only(effects.AppendTerminal).terminal
+    assert isinstance(terminal, TaskEnd)
+    assert terminal.queue_ms == 0
+
+
+def test_a_later_placement_names_no_loss_of_another_attempt() -> None:
+    driver, _ = two_workers(slots=1)
+    _, first, second = back_beside_another(driver)
+    driver.handle(events.AttemptEnded(second.attempt_id, TaskError(Reason.ENGINE_FAILED, "it broke")))
+    drain_under(driver, first.worker_id)  # moved on purpose, not lost
+    told = [effect.placement.lost for effect in driver.all_of(effects.AnnouncePlacement)]
+    assert len(told) == 2
+    assert told[-1] is None, told

@@ -10,7 +10,7 @@ from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.sessions import Budget
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Stopped, TaskEnd, TaskError, TaskState
-from orchestratord.core.lives import task_requeue
+from orchestratord.core.lives import attempt_loss
 from orchestratord.core.lives.task_life import STOPS_WITHIN_S
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver
@@ -206,7 +206,7 @@ def test_a_task_that_waits_to_go_on_elsewhere_is_ended_with_what_was_shown_of_it
     worker = next(iter(driver.state.fleet.workers.values()))
     assert worker.engine is not None
     worker.engine = replace(worker.engine, resumes=True)
-    task_requeue.move(driver.state, driver.task(task_id), "a test")
+    attempt_loss.move(driver.state, driver.task(task_id), "a test")
     driver.now += 2
     driver.handle(events.TaskCancelled(task_id))
     assert driver.only(effects.AppendTerminal).terminal == Stopped(

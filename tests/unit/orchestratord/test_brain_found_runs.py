@@ -276,3 +276,30 @@ def test_what_a_task_waited_and_how_soon_its_first_token_came_is_what_it_was_bef
     terminal = driver.only(effects.PersistTerminal).terminal
     assert isinstance(terminal, TaskEnd)
     assert (terminal.queue_ms, terminal.first_token_ms) == (1000, 2000)
+
+
+def test_a_found_task_that_is_lost_later_has_its_whole_time_for_what_is_away() -> None:
+    driver = started(REQUEST)
+    driver.submit(task_id="task-50")  # so that the lane is told what it waits for
+    driver.let_pass(3)
+    worker_id = comes(driver, "attic", run_of(REQUEST))
+    task = driver.task("task-1")
+    assert task.attempt is not None
+    driver.handle(events.TaskCancelled("task-50"))
+    driver.let_pass(300)
+    driver.sessions.clear()  # its node and its worker are out of reach
+    driver.handle(events.WorkerSilent(worker_id))
+    lost_at = driver.now
+    while not task.is_finished and driver.now < lost_at + 900:
+        driver.let_pass(1)
+    assert driver.now - lost_at > driver.config.recovery_window_s, f"failed after {driver.now - lost_at:.0f} s"
+
+
+def test_what_waiting_tasks_were_told_goes_with_a_task_that_is_found() -> None:
+    driver = started(REQUEST)
+    other = driver.submit(task_id="task-50")
+    driver.let_pass(3)
+    driver.handle(events.TaskCancelled(other))
+    comes(driver, "attic", run_of(REQUEST))
+    assert "task-1" not in driver.state.queue
+    assert not driver.state.waits_told

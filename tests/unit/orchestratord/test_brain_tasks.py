@@ -14,7 +14,7 @@ from llorch.errors import (
 from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.task import Stopped, TaskEnd, TaskError, TaskState
-from orchestratord.core.lives import task_requeue
+from orchestratord.core.lives import attempt_loss
 from orchestratord.core.lives.task_life import LINE_IS_BACK_WITHIN_S, STOPS_WITHIN_S
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu_of
@@ -207,10 +207,20 @@ def test_a_reader_whose_line_broke_has_the_time_for_which_its_gateway_looks_for_
     driver = ready_brain()
     task_id = driver.submit()
     driver.handle(events.ReaderLeft(task_id, may_return=True))
-    driver.let_pass(LINE_IS_BACK_WITHIN_S)
+    driver.let_pass(LINE_IS_BACK_WITHIN_S - 1)
     assert driver.task(task_id).state is TaskState.RUNNING
-    driver.let_pass(3)
+    driver.let_pass(2)
     assert driver.task(task_id).state is TaskState.CANCELLED
+
+
+def test_a_reader_that_may_return_is_waited_for_also_when_another_one_leaves() -> None:
+    driver = ready_brain()
+    task_id = driver.submit()
+    driver.handle(events.ReaderAttached(task_id))
+    driver.handle(events.ReaderLeft(task_id, may_return=True))
+    driver.handle(events.ReaderLeft(task_id))
+    driver.let_pass(10)
+    assert not driver.task(task_id).is_finished
 
 
 @pytest.mark.parametrize("is_forgotten", [False, True])
@@ -372,7 +382,7 @@ def test_however_a_task_ends_its_work_goes(how: str) -> None:
 def test_a_task_that_goes_on_elsewhere_has_its_work_still() -> None:
     driver = ready_brain()
     task_id = driver.submit(payload=b"a long prompt")
-    task_requeue.move(driver.state, driver.task(task_id), "because")
+    attempt_loss.move(driver.state, driver.task(task_id), "because")
     assert driver.task(task_id).request.payload == b"a long prompt"
 
 

@@ -29,7 +29,7 @@ def entries(begin: int, end: int) -> list[log_entry_pb2.LogEntry]:
 def test_a_reader_of_a_later_epoch_is_told_a_reset_where_a_run_of_the_first_one_is_found() -> None:
     """The run was cut off during the start before, when its task started over; both runs are there at this start."""
     streams, stream = restored()
-    stream.is_found(FIRST_EPOCH, 3)
+    stream.is_found("attempt-of-before", FIRST_EPOCH, 3)
     streams.begin_attempt("task-1", "attempt-of-before")
     stream.append("attempt-of-before", entries(0, 3))
     with pytest.raises(InvalidArgument) as told:
@@ -39,9 +39,20 @@ def test_a_reader_of_a_later_epoch_is_told_a_reset_where_a_run_of_the_first_one_
 
 def test_a_reader_is_told_a_reset_when_the_run_that_was_found_is_lost_before_it_told_its_output() -> None:
     streams, stream = restored()
-    stream.is_found(EPOCH, 500)
+    stream.is_found("attempt-of-before", EPOCH, 500)
     streams.begin_attempt("task-1", "attempt-of-before")
     streams.end_attempt("attempt-of-before")  # as CountLostOutput does
     with pytest.raises(InvalidArgument) as told:
         stream.resume_at(Cursor(EPOCH, 400, 7))
     assert told.value.reason is Reason.STREAM_RESET
+
+
+def test_a_cursor_of_what_another_attempt_replaced_is_answered() -> None:
+    streams, stream = restored()
+    stream.is_found("old", EPOCH, 500)
+    streams.begin_attempt("task-1", "old")
+    streams.begin_attempt("task-1", "new")  # the old one is out of reach
+    stream.append("new", entries(0, 3))
+    streams.end_attempt("old")
+    with pytest.raises(InvalidArgument):
+        stream.resume_at(Cursor(EPOCH, 400, 7))

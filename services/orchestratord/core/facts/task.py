@@ -200,7 +200,8 @@ class Task:
     to say what its run came to: its terminal follows. `unread` are attempts whose workers are out of reach; the first
     of them and `attempt` to bring output goes on. `losses` are why attempts were lost, the last ones; `lost` why the
     one before the next was, `fruitless` how many in a row were that brought no output. `tokens_in` and `cached_tokens`
-    are as its last attempt had them. `was_refused`: the store could not take it, and its submitter was told so.
+    are as its last attempt had them. `may_return_until`: a reader whose line broke may come
+    back as long. `was_refused`: the store could not take it, and its submitter was told so.
     """
 
     request: TaskRequest
@@ -216,6 +217,7 @@ class Task:
     promise: Promise | None = None
     readers: int = 0
     unread_since: float | None = None
+    may_return_until: float = 0.0
     started_at: float | None = None
     first_token_at: float | None = None
     terminal: Terminal | None = None

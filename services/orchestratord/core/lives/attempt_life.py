@@ -14,7 +14,8 @@ def started(state: BrainState, event: AttemptStarted) -> None:
     if attempt is not None and not attempt.started:
         attempt.started = True
         attempt.tokens_in, attempt.cached_tokens = event.tokens_in, event.cached_tokens
-        if task := _task_of(state, event.attempt_id):
+        task = _task_of(state, event.attempt_id)
+        if task is not None and task.attempt is attempt:
             task.note_start(state.now)
             task.tokens_in, task.cached_tokens = event.tokens_in, event.cached_tokens
 
@@ -68,7 +69,7 @@ def _conclude(state: BrainState, task: Task, attempt: Attempt, outcome: RunResul
     if isinstance(outcome, TaskError) and outcome.reason in NOT_NOW:
         attempt_loss.go_on_elsewhere(state, task, attempt, Loss.STOPPED, "the worker does not take the task now")
     elif isinstance(outcome, TaskError):
-        if not attempt_loss.goes_on_instead(state, task):
+        if not attempt_loss.failed_alone(state, task):
             task_life.finish(state, task, TaskState.FAILED, outcome)
     elif _was_given_up(outcome):
         attempt_loss.go_on_elsewhere(state, task, attempt, Loss.UNKNOWN, "the worker gave the task up")

@@ -29,7 +29,7 @@ def worker_ended(state: BrainState, worker: Worker, what_happened: str) -> None:
             state.suspects.add(task.task_id)
             task_requeue.change_lane(state, task)
     for attempt in attempts:
-        if verdict.is_proven and attempt.task_id == verdict.culprit:
+        if verdict.is_proven and attempt.task_id == verdict.culprit and not aboard[attempt.task_id].is_finished:
             _quarantine(state, aboard[attempt.task_id], worker.worker_id, what_happened)
         is_other = verdict.culprit not in ("", attempt.task_id)
         lose(state, attempt, Loss.POISON if is_other else Loss.EXIT, what_happened)
@@ -48,6 +48,9 @@ def worker_out_of_reach(state: BrainState, worker: Worker) -> None:
     for attempt_id in sorted(worker.attempts):
         attempt = state.attempts[attempt_id]
         task = state.tasks.get(attempt.task_id)
+        if task is None or task.is_finished:
+            app_changes.set_aside(state, attempt)
+            state.look_again = True
         if task is None or task.attempt is not attempt:
             continue
         if task.stopping is not None:
@@ -55,7 +58,7 @@ def worker_out_of_reach(state: BrainState, worker: Worker) -> None:
         elif not task.is_finished and task_requeue.can_go_on_elsewhere(state, task, attempt):
             _note(state, task, Loss.LEASE)
             app_changes.set_aside(state, attempt)
-            if not _goes_on_where_it_is_back(state, task):
+            if not _goes_on_instead(state, task):
                 task_requeue.requeue(state, task, "the worker that runs the task does not answer; going on elsewhere")
             task.unread[attempt_id] = attempt
             while len(task.unread) > MOST_UNREAD:
@@ -113,7 +116,7 @@ def go_on_elsewhere(state: BrainState, task: Task, attempt: Attempt, loss: Loss,
         task.fruitless = 0
     elif loss is Loss.UNKNOWN:
         task.fruitless += 1
-    if _goes_on_where_it_is_back(state, task):
+    if _goes_on_instead(state, task):
         return
     if task.fruitless >= MOST_FRUITLESS or not task_requeue.can_go_on_elsewhere(state, task, attempt):
         task_life.finish(state, task, TaskState.FAILED, _lost(what_happened))
@@ -122,12 +125,25 @@ def go_on_elsewhere(state: BrainState, task: Task, attempt: Attempt, loss: Loss,
     task_requeue.requeue(state, task, f"{what_happened}; going on elsewhere")
 
 
-def goes_on_instead(state: BrainState, task: Task) -> bool:
-    """The present attempt has failed. Another one that is back takes its place; what failed there is its own."""
-    if not _goes_on_where_it_is_back(state, task):
+def failed_alone(state: BrainState, task: Task) -> bool:
+    """The present attempt has failed. Where another one is back, that goes on, and the failure is not the task's."""
+    if _back(state, task) is None:
         return False
     _note(state, task, Loss.UNKNOWN)
-    return True
+    return _goes_on_instead(state, task)
+
+
+def move(state: BrainState, task: Task, because: str) -> None:
+    """On purpose: what the present attempt still brings is dropped, and its slot is free when its worker reports the
+    end of the run.
+    """
+    attempt = task.attempt
+    assert attempt is not None  # or it runs nowhere
+    app_changes.set_aside(state, attempt)
+    if not _goes_on_instead(state, task):
+        task_requeue.drop_promise_of_nothing(state, task, attempt)
+        task_requeue.requeue(state, task, because)
+    _supersede(state, attempt)
 
 
 def output_went_on(state: BrainState, event: OutputWentOn) -> None:
@@ -141,14 +157,21 @@ def output_went_on(state: BrainState, event: OutputWentOn) -> None:
         task_dispatch.dispatch_model(state, task.request.model)
 
 
-def _goes_on_where_it_is_back(state: BrainState, task: Task) -> bool:
-    """At an attempt that was out of reach, if there is one whose worker answers again."""
+def _goes_on_instead(state: BrainState, task: Task) -> bool:
+    """In place of the present attempt, at one that was out of reach and is back, if there is one."""
+    if (attempt := _back(state, task)) is None:
+        return False
+    _goes_on(state, task, attempt)
+    return True
+
+
+def _back(state: BrainState, task: Task) -> Attempt | None:
+    """An attempt that was out of reach, and whose worker answers again."""
     for attempt in task.unread.values():
         worker = state.fleet.workers.get(attempt.worker_id)
         if worker is not None and worker.attached:
-            _goes_on(state, task, attempt)
-            return True
-    return False
+            return attempt
+    return None
 
 
 def _goes_on(state: BrainState, task: Task, attempt: Attempt) -> None:
@@ -157,6 +180,8 @@ def _goes_on(state: BrainState, task: Task, attempt: Attempt) -> None:
     if task.state is TaskState.QUEUED:
         task_requeue.take_back(state, task, attempt)
     task.attempt, task.lost = attempt, None
+    task.tokens_in, task.cached_tokens = attempt.tokens_in, attempt.cached_tokens
+    task.note_start(attempt.began_at)
     worker = state.fleet.workers[attempt.worker_id]
     state.emit(
         AnnouncePlacement(task.task_id, task_dispatch.placement_of(state, worker, attempt.number)),

@@ -13,7 +13,7 @@ from orchestratord.core.facts.found_run import FoundRun, TaskRecord
 from orchestratord.core.facts.task import Task, TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.facts.work import Work
-from orchestratord.core.lives import app_changes, task_dispatch, task_life, task_submission
+from orchestratord.core.lives import app_changes, forgetting, task_dispatch, task_life, task_submission
 from orchestratord.core.placement import prediction
 from orchestratord.core.state import BrainState
 
@@ -131,6 +131,8 @@ def _task_of_before(state: BrainState, record: TaskRecord) -> Task | None:
 def _go_on(state: BrainState, worker: Worker, run: FoundRun, task: Task) -> None:
     charged = prediction.expected_tokens(state, task.request)
     place = state.queue.take(task.task_id, charged)
+    forgetting.wait_over(state, place)
+    task.end_wait()
     task.move_to(TaskState.RUNNING)
     _adopt(state, worker, run, task, place, charged)
     task_life.watch_deadline(state, task)
@@ -152,7 +154,7 @@ def _adopt(state: BrainState, worker: Worker, run: FoundRun, task: Task, place: 
         worker_id=worker.worker_id,
         place=place,
         charged=charged,
-        began_at=state.now,
+        began_at=task.started_at,
         batch=len(worker.attempts) + 1,
         session_id=task.request.session_id,
         resumes=worker.engine is not None and worker.engine.resumes,

@@ -17,7 +17,7 @@ from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import model_loading, model_unloading, task_life, task_requeue
+from orchestratord.core.lives import attempt_loss, model_loading, model_unloading, task_life, task_requeue
 from orchestratord.core.state import BrainState
 
 
@@ -119,7 +119,7 @@ def _end_attempt(state: BrainState, drain: Drain, attempt_id: str) -> None:
     if task is None or task.is_finished or task.attempt is not attempt:
         return
     if drain.policy is not DrainPolicy.FAIL and task_requeue.can_go_on_elsewhere(state, task, attempt):
-        task_requeue.move(state, task, f"{drain.pool_id} was drained: going on elsewhere")
+        attempt_loss.move(state, task, f"{drain.pool_id} was drained: going on elsewhere")
     else:
         message = f"pool '{drain.pool_id}' was drained before the task was finished; send the request again"
         task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.DRAINING, message))

@@ -256,10 +256,13 @@ def reader_left(state: BrainState, event: ReaderLeft) -> None:
     if task is None:
         return
     task.readers -= 1
+    if event.may_return:
+        task.may_return_until = state.now + LINE_IS_BACK_WITHIN_S
     if task.readers or task.request.durable:
         return
     if not task.is_finished:
-        begin_reader_grace(state, task, LINE_IS_BACK_WITHIN_S if event.may_return else 0.0)
+        left_s = task.may_return_until - state.now
+        begin_reader_grace(state, task, max(0.0, left_s - state.config.disconnect_grace_s))
     elif task.attempt is not None:
         task_dispatch.release_if_done(state, task.attempt)
 

@@ -1,6 +1,6 @@
 """A running task goes back into the queue at its old place, and continues elsewhere from where its output ends."""
 
-from orchestratord.core.effects import CancelRun, Narrate
+from orchestratord.core.effects import Narrate
 from orchestratord.core.facts.admission import Waiting
 from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.rules import Lane
@@ -15,17 +15,6 @@ def can_go_on_elsewhere(state: BrainState, task: Task, attempt: Attempt) -> bool
     if state.catalog.find(task.request.model) is None:
         return False
     return task.first_token_at is None or attempt.resumes
-
-
-def move(state: BrainState, task: Task, because: str) -> None:
-    """On purpose: what the present attempt still brings is dropped, and its slot is free when its worker reports the
-    end of the run.
-    """
-    attempt = task.attempt
-    assert attempt is not None  # or it runs nowhere
-    drop_promise_of_nothing(state, task, attempt)
-    requeue(state, task, because)
-    state.emit(CancelRun(attempt.worker_id, attempt.attempt_id))
 
 
 def requeue(state: BrainState, task: Task, because: str) -> None:
