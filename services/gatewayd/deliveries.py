@@ -15,6 +15,7 @@ from gatewayd.delivery import Delivery
 from gatewayd.task_events import TaskEvents
 from llama_orch.v2 import delivery_service_pb2 as pb2
 from llama_orch.v2 import delivery_service_pb2_grpc
+from llorch.background import raise_if_cancelled
 from llorch.clock import Clock
 from llorch.errors import (
     DeadlineExceeded,
@@ -60,6 +61,7 @@ class Deliveries:
             self._wanted.clear()
             if self._open is not None:
                 await self._deliver(self._open)
+                raise_if_cancelled()
 
     @asynccontextmanager
     async def attach(self, request: pb2.AttachReaderRequest, metadata: Metadata) -> AsyncIterator[TaskEvents]:
