@@ -32,7 +32,7 @@ class Told:
         self._knows_task = False
         self._has_output = bool(after)
         self._has_started = False
-        self._attempts: set[int] = set()
+        self._place: tuple[int, str] | None = None
 
     def note(self, event: task_event_pb2.TaskEvent) -> bool:
         """Whether it is news. What a reader that comes back is told first, the client has heard."""
@@ -58,7 +58,7 @@ class Told:
         self.cursor = ""
         self._has_output = False
         self._has_started = self._view is View.EVENTS and self._has_started
-        self._attempts.clear()
+        self._place = None
 
     def become_another(self) -> None:
         """Another task in its place."""
@@ -74,9 +74,8 @@ class Told:
             is_first, self._has_started = not self._has_started, True
             return is_first
         elif kind == "placed":
-            is_first = event.placed.attempt not in self._attempts
-            self._attempts.add(event.placed.attempt)
-            return is_first
+            before, self._place = self._place, (event.placed.attempt, event.placed.worker_id)
+            return self._place != before
         elif kind in ("end", "error"):
             self.is_over = True
         return True

@@ -255,7 +255,7 @@ Global___PlacedDevice: _TypeAlias = PlacedDevice  # noqa: Y015
 
 @_typing.final
 class Placed(_message.Message):
-    """An attempt begins."""
+    """An attempt begins, or an earlier one goes on, since its worker answers again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -55,8 +55,9 @@ class PlacedDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """An attempt begins: where, and whether it is the CPU or the simulation that answers. `attempt` is from 1. `lost`
-    is why the one before was lost, e.g. "exit" of its worker; None where none was.
+    """An attempt begins, or an earlier one goes on, since its worker answers again: where, and whether it is the CPU or
+    the simulation that answers. `attempt` is from 1. `lost` is why the one before was lost, e.g. "exit" of its worker;
+    None where none was.
     """
 
     task_id: str

@@ -68,7 +68,7 @@ class TaskStream(AsyncIterator[Event]):
         self._pauses = Pauses(reconnect_for_s)
         self._tell_waits: Callable[[bool], None] | None = None
         self._waits = False
-        self._attempts_seen: set[int] = set()
+        self._place: tuple[int, str] | None = None
         self._started = False
         self._finished = False
         self._outlives = outlives
@@ -89,9 +89,8 @@ class TaskStream(AsyncIterator[Event]):
                 except Unauthenticated as error:
                     if not self._is_opened_again or error.reason is not Reason.TOKEN_MISSING:
                         raise self._explain(error) from error.__cause__
-                    await self._reconnect(
-                        error, may_pass=True
-                    )  # an `llorch up` that begins keeps its token in a moment
+                    # An `llorch up` that begins keeps its token in a moment.
+                    await self._reconnect(error, may_pass=True)
                 except LlorchError as error:
                     await self._go_on_after(error)
                 else:
@@ -180,7 +179,7 @@ class TaskStream(AsyncIterator[Event]):
 
     def _start_over(self) -> None:
         self._lives += 1
-        self._attempts_seen.clear()
+        self._place = None
         self.cursor = ""
 
     async def _reconnect(self, broken: LlorchError, *, may_pass: bool = False) -> None:
@@ -209,10 +208,10 @@ class TaskStream(AsyncIterator[Event]):
                 if self._started:
                     return False
                 self._started = True
-            case Placed(attempt=attempt):
-                if attempt in self._attempts_seen:
+            case Placed(attempt=attempt, worker_id=worker_id):
+                if self._place == (attempt, worker_id):
                     return False
-                self._attempts_seen.add(attempt)
+                self._place = attempt, worker_id
             case Tokens():
                 self._may_start_over = False
             case End() | Failed():

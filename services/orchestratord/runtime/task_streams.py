@@ -142,7 +142,7 @@ class TaskStream:
         is_first, self._last_writer = self._last_writer != attempt_id, attempt_id
         if self._awaits is not None and len(log) >= self._awaits:
             self._awaits = None
-        self.writer_left()
+        self._note_whether_found_left()
         goes_on = self._watched_from is not None and len(log) >= self._watched_from
         if goes_on:
             self._watched_from = None
@@ -172,9 +172,14 @@ class TaskStream:
         self._own_epoch, self.log.log_epoch, self.log.was_found = self.log.log_epoch, log_epoch, True
         self._awaits = entries or None
 
-    def writer_left(self) -> None:
-        """An attempt may bring no more. Where that is the one that was found, what it had not told is lost; if it had
-        told nothing, what comes next is of another epoch.
+    def end_attempt(self, attempt_id: str) -> None:
+        """What it still brings is dropped."""
+        self.log.end_attempt(attempt_id)
+        self._note_whether_found_left()
+
+    def _note_whether_found_left(self) -> None:
+        """Where the attempt that was found may bring no more, what it had not told is lost; if it had told nothing,
+        what comes next is of another epoch.
         """
         if self._awaits is None or math.isinf(self._awaits) or self._found in self.log.writers:
             return
@@ -299,8 +304,7 @@ class TaskStreams:
     def end_attempt(self, attempt_id: str) -> None:
         """What the attempt still brings is dropped, whether or not another one follows."""
         if (stream := self._writing.pop(attempt_id, None)) is not None:
-            stream.log.end_attempt(attempt_id)
-            stream.writer_left()
+            stream.end_attempt(attempt_id)
 
     def writer(self, attempt_id: str) -> TaskStream | None:
         """The stream that this attempt may write to; None for a superseded or forgotten one."""

@@ -56,11 +56,9 @@ def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB, output_mib: in
     path = folder / FILE
     if not path.exists():
         path.touch(mode=0o600)
-        for made in (
-            folder,
-            folder.parent,
-        ):  # else a power cut may take the file, or the folder, with all that is in it
-            _sync_folder(made)
+        # Else a power cut may take the file, or the folder, with all that is in it.
+        _sync_folder(folder)
+        _sync_folder(folder.parent)
     engine = _engine(path)
     try:
         migrate.bring_up_to_date(engine, lambda revision: _copy(path, folder / f"{FILE}.before-{revision}"))

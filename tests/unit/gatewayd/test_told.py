@@ -23,6 +23,8 @@ def test_what_every_reader_is_told_first_is_news_once_and_moves_no_cursor() -> N
     assert [client.note(event) for event in (STARTED, PLACED)] == [False, False]
     assert client.cursor == "1.1"
     assert client.note(TaskEvent(cursor="1.1", placed=Placed(attempt=2)))
+    assert client.note(PLACED), "it goes on where it was before"
+    assert client.note(TaskEvent(cursor="1.1", placed=Placed(attempt=1, worker_id="w2"))), "begun anew"
     assert client.note(TaskEvent(heartbeat=Heartbeat()))
     assert (client.cursor, client.task_id, client.is_over) == ("1.1", "t1", False)
     assert client.note(END)

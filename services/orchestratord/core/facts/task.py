@@ -216,7 +216,7 @@ class Task:
     suspicion: Suspicion = field(default_factory=Suspicion)
     promise: Promise | None = None
     readers: int = 0
-    unread_since: float | None = None
+    to_be_read_by: float | None = None
     may_return_until: float = 0.0
     started_at: float | None = None
     first_token_at: float | None = None

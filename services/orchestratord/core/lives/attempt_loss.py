@@ -1,7 +1,7 @@
 """Attempts are lost, or out of reach; their tasks go on elsewhere from where their output ends, where they can."""
 
 from llorch.errors import Reason
-from orchestratord.core.effects import AnnouncePlacement, AttemptLost, CancelRun, Narrate, WatchOutput
+from orchestratord.core.effects import AnnouncePlacement, AttemptLost, Narrate, WatchOutput
 from orchestratord.core.events import AttemptDecided, OutputWentOn
 from orchestratord.core.facts import suspicion
 from orchestratord.core.facts.attempt import Attempt, Loss
@@ -62,7 +62,7 @@ def worker_out_of_reach(state: BrainState, worker: Worker) -> None:
                 task_requeue.requeue(state, task, "the worker that runs the task does not answer; going on elsewhere")
             task.unread[attempt_id] = attempt
             while len(task.unread) > MOST_UNREAD:
-                _supersede(state, task.unread.pop(next(iter(task.unread))))
+                task_dispatch.supersede(state, task.unread.pop(next(iter(task.unread))))
 
 
 def worker_is_back(state: BrainState, worker: Worker) -> None:
@@ -89,9 +89,9 @@ def decide(state: BrainState, task: Task, attempt: Attempt) -> None:
         _goes_on(state, task, attempt)
         if other is not None:
             app_changes.set_aside(state, other)
-            _supersede(state, other)
+            task_dispatch.supersede(state, other)
     for other in task.unread.values():
-        _supersede(state, other)
+        task_dispatch.supersede(state, other)
     task.unread.clear()
 
 
@@ -143,7 +143,7 @@ def move(state: BrainState, task: Task, because: str) -> None:
     if not _goes_on_instead(state, task):
         task_requeue.drop_promise_of_nothing(state, task, attempt)
         task_requeue.requeue(state, task, because)
-    _supersede(state, attempt)
+    task_dispatch.supersede(state, attempt)
 
 
 def output_went_on(state: BrainState, event: OutputWentOn) -> None:
@@ -187,11 +187,6 @@ def _goes_on(state: BrainState, task: Task, attempt: Attempt) -> None:
         AnnouncePlacement(task.task_id, task_dispatch.placement_of(state, worker, attempt.number)),
         Narrate(task.task_id, "the worker that ran the task answers again; going on there"),
     )
-
-
-def _supersede(state: BrainState, attempt: Attempt) -> None:
-    """Its slot is free when its worker reports its end. One that is out of reach is told when it is back."""
-    state.emit(CancelRun(attempt.worker_id, attempt.attempt_id))
 
 
 def _quarantine(state: BrainState, task: Task, worker_id: str, what_happened: str) -> None:

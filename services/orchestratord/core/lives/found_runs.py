@@ -123,7 +123,9 @@ def _task_of_before(state: BrainState, record: TaskRecord) -> Task | None:
         state.by_request_id[request.app, request.request_id] = task.task_id
     task_submission.readmit(state, task, held=True)
     state.emit(OpenFoundLog(request, record.accepted_at_ms))
-    task_life.begin_reader_grace(state, task, state.config.runs_found_within_s)
+    # Its reader may have been told to ask again until the end of the search.
+    asked_again_by = state.now + state.config.runs_found_within_s + state.config.disconnect_grace_s
+    task_life.begin_reader_grace(state, task, at_least_until=asked_again_by)
     state.lost_sight[task.task_id] = None
     return task
 

@@ -72,6 +72,14 @@ def cancel_attempt(state: BrainState, task: Task) -> None:
         state.emit(CancelRun(task.attempt.worker_id, task.attempt.attempt_id, keeps_output=True))
 
 
+def supersede(state: BrainState, attempt: Attempt) -> None:
+    """Nothing comes of it any more. Its slot is free when its worker reports its end; one that is out of reach is told
+    when it is back.
+    """
+    if attempt.worker_id in state.fleet.workers:
+        state.emit(CancelRun(attempt.worker_id, attempt.attempt_id))
+
+
 def cancel_again(state: BrainState, worker: Worker) -> None:
     """Runs whose task is over, or goes on elsewhere: a cancel may have got lost while the worker was out of reach."""
     for attempt_id in sorted(worker.attempts):

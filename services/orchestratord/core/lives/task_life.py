@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from llorch.errors import Reason, ResourceExhausted
 from llorch.finish_reason import FinishReason
-from orchestratord.core.effects import AppendTerminal, CancelRun, ForgetTask, Narrate, PersistStop, PersistTerminal
+from orchestratord.core.effects import AppendTerminal, ForgetTask, Narrate, PersistStop, PersistTerminal
 from orchestratord.core.events import (
     OutputsTooLarge,
     OutputTooLarge,
@@ -126,18 +126,12 @@ def _leave(state: BrainState, task: Task, final: TaskState) -> None:
     task.move_to(final)
     state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START, TimerKind.READER_GRACE)
     state.suspects.discard(task.task_id)
-    _supersede_unread(state, task)
+    for attempt in task.unread.values():
+        task_dispatch.supersede(state, attempt)
+    task.unread.clear()
     session_life.turn_ended(state, task.request)
     learning.judge_end(state, task)
     task.request = task.request.without_work()
-
-
-def _supersede_unread(state: BrainState, task: Task) -> None:
-    """Nothing comes of its other attempts any more. One that is out of reach is told when its worker is back."""
-    for attempt in task.unread.values():
-        if attempt.worker_id in state.fleet.workers:
-            state.emit(CancelRun(attempt.worker_id, attempt.attempt_id))
-    task.unread.clear()
 
 
 def end_stop(state: BrainState, task: Task, result: RunResult | None = None) -> None:
@@ -261,23 +255,22 @@ def reader_left(state: BrainState, event: ReaderLeft) -> None:
     if task.readers or task.request.durable:
         return
     if not task.is_finished:
-        left_s = task.may_return_until - state.now
-        begin_reader_grace(state, task, max(0.0, left_s - state.config.disconnect_grace_s))
+        begin_reader_grace(state, task, at_least_until=task.may_return_until)
     elif task.attempt is not None:
         task_dispatch.release_if_done(state, task.attempt)
 
 
-def begin_reader_grace(state: BrainState, task: Task, more_s: float = 0.0) -> None:
-    """No reader is attached: one has to attach within the grace, and so much more."""
-    task.unread_since = state.now + more_s
-    state.timers.at(task.unread_since + state.config.disconnect_grace_s, TimerKind.READER_GRACE, task.task_id)
+def begin_reader_grace(state: BrainState, task: Task, *, at_least_until: float = 0.0) -> None:
+    """No reader is attached: one has to attach within the grace, or until that time where it is later."""
+    task.to_be_read_by = max(state.now + state.config.disconnect_grace_s, at_least_until)
+    state.timers.at(task.to_be_read_by, TimerKind.READER_GRACE, task.task_id)
 
 
 def reader_grace_over(state: BrainState, task_id: str) -> None:
     task = state.tasks.get(task_id)
-    if task is None or task.is_finished or task.readers or task.unread_since is None:
+    if task is None or task.is_finished or task.readers or task.to_be_read_by is None:
         return
-    if state.now >= task.unread_since + state.config.disconnect_grace_s:
+    if state.now >= task.to_be_read_by:
         stop(state, task, TaskState.CANCELLED, FinishReason.CANCELLED)
 
 

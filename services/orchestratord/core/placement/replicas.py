@@ -81,10 +81,6 @@ def workers_for(state: BrainState, lane: Lane) -> list[Worker]:
     ]
 
 
-def _is_there(state: BrainState, worker: Worker) -> bool:
-    return state.fleet.node_is_ready(worker) and not worker.is_overdue
-
-
 def _admits(state: BrainState, rules: Rules, lane: Lane, worker: Worker) -> bool:
     if not rules.admits(state.fleet.nodes[worker.node_id], worker.spec.device_ids):
         return False
