@@ -26,10 +26,11 @@ from llama_orch.v2 import device_pb2 as llama__orch_dot_v2_dot_device__pb2
 from llama_orch.v2 import error_reason_pb2 as llama__orch_dot_v2_dot_error__reason__pb2
 from llama_orch.v2 import node_pb2 as llama__orch_dot_v2_dot_node__pb2
 from llama_orch.v2 import pool_pb2 as llama__orch_dot_v2_dot_pool__pb2
+from llama_orch.v2 import saved_session_pb2 as llama__orch_dot_v2_dot_saved__session__pb2
 from llama_orch.v2 import worker_pb2 as llama__orch_dot_v2_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dllama_orch/v2/node_link.proto\x12\rllama_orch.v2\x1a\x1allama_orch/v2/device.proto\x1a llama_orch/v2/error_reason.proto\x1a\x18llama_orch/v2/node.proto\x1a\x18llama_orch/v2/pool.proto\x1a\x1allama_orch/v2/worker.proto\"f\n\x0cWorkerReport\x12%\n\x06worker\x18\x01 \x01(\x0b\x32\x15.llama_orch.v2.Worker\x12/\n\x08\x65ndpoint\x18\x02 \x01(\x0b\x32\x1d.llama_orch.v2.WorkerEndpoint\"N\n\x0eWorkerActivity\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\x05stats\x18\x02 \x01(\x0b\x32\x1a.llama_orch.v2.WorkerStats\"\x81\x02\n\x0cNodeSnapshot\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\x12&\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x15.llama_orch.v2.Device\x12\"\n\x05pools\x18\x03 \x03(\x0b\x32\x13.llama_orch.v2.Pool\x12,\n\x07workers\x18\x04 \x03(\x0b\x32\x1b.llama_orch.v2.WorkerReport\x12\x31\n\rstaged_models\x18\x05 \x03(\x0b\x32\x1a.llama_orch.v2.StagedModel\x12\x36\n\x0fworker_activity\x18\x06 \x03(\x0b\x32\x1d.llama_orch.v2.WorkerActivity\"\xe8\x02\n\x08Register\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x04 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x05 \x01(\r\x12\x19\n\x11\x61\x64vertise_address\x18\x06 \x01(\t\x12\x33\n\x06labels\x18\x07 \x03(\x0b\x32#.llama_orch.v2.Register.LabelsEntry\x12-\n\x08snapshot\x18\x08 \x01(\x0b\x32\x1b.llama_orch.v2.NodeSnapshot\x12\x0f\n\x07host_id\x18\t \x01(\t\x12\x12\n\ncluster_id\x18\n \x01(\t\x12\x15\n\rcontrol_epoch\x18\x0b \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\rNodeHeartbeat\x12-\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1b.llama_orch.v2.NodeSnapshot\"\xa7\x01\n\nNodeReport\x12\x12\n\nreport_seq\x18\x01 \x01(\x04\x12\x1b\n\x13\x61pplied_command_seq\x18\x02 \x01(\x04\x12+\n\x08register\x18\x03 \x01(\x0b\x32\x17.llama_orch.v2.RegisterH\x00\x12\x31\n\theartbeat\x18\x04 \x01(\x0b\x32\x1c.llama_orch.v2.NodeHeartbeatH\x00\x42\x08\n\x06report\"\x8d\x01\n\nRegistered\x12\x14\n\x0cnode_session\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x15\n\rcontrol_epoch\x18\x03 \x01(\x04\x12\x1d\n\x15heartbeat_interval_ms\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x06 \x01(\tJ\x04\x08\x05\x10\x06R\x08lease_ms\"\x1f\n\tReportAck\x12\x12\n\nreport_seq\x18\x01 \x01(\x04\"F\n\x07Refused\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.llama_orch.v2.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xa1\x01\n\rNodeDirective\x12/\n\nregistered\x18\x01 \x01(\x0b\x32\x19.llama_orch.v2.RegisteredH\x00\x12\'\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x18.llama_orch.v2.ReportAckH\x00\x12)\n\x07refused\x18\x03 \x01(\x0b\x32\x16.llama_orch.v2.RefusedH\x00\x42\x0b\n\tdirectiveb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dllama_orch/v2/node_link.proto\x12\rllama_orch.v2\x1a\x1allama_orch/v2/device.proto\x1a llama_orch/v2/error_reason.proto\x1a\x18llama_orch/v2/node.proto\x1a\x18llama_orch/v2/pool.proto\x1a!llama_orch/v2/saved_session.proto\x1a\x1allama_orch/v2/worker.proto\"f\n\x0cWorkerReport\x12%\n\x06worker\x18\x01 \x01(\x0b\x32\x15.llama_orch.v2.Worker\x12/\n\x08\x65ndpoint\x18\x02 \x01(\x0b\x32\x1d.llama_orch.v2.WorkerEndpoint\"N\n\x0eWorkerActivity\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\x05stats\x18\x02 \x01(\x0b\x32\x1a.llama_orch.v2.WorkerStats\"\xb7\x02\n\x0cNodeSnapshot\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\x12&\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x15.llama_orch.v2.Device\x12\"\n\x05pools\x18\x03 \x03(\x0b\x32\x13.llama_orch.v2.Pool\x12,\n\x07workers\x18\x04 \x03(\x0b\x32\x1b.llama_orch.v2.WorkerReport\x12\x31\n\rstaged_models\x18\x05 \x03(\x0b\x32\x1a.llama_orch.v2.StagedModel\x12\x36\n\x0fworker_activity\x18\x06 \x03(\x0b\x32\x1d.llama_orch.v2.WorkerActivity\x12\x34\n\x0esaved_sessions\x18\x07 \x01(\x0b\x32\x1c.llama_orch.v2.SavedSessions\"\xe8\x02\n\x08Register\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x04 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x05 \x01(\r\x12\x19\n\x11\x61\x64vertise_address\x18\x06 \x01(\t\x12\x33\n\x06labels\x18\x07 \x03(\x0b\x32#.llama_orch.v2.Register.LabelsEntry\x12-\n\x08snapshot\x18\x08 \x01(\x0b\x32\x1b.llama_orch.v2.NodeSnapshot\x12\x0f\n\x07host_id\x18\t \x01(\t\x12\x12\n\ncluster_id\x18\n \x01(\t\x12\x15\n\rcontrol_epoch\x18\x0b \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\rNodeHeartbeat\x12-\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1b.llama_orch.v2.NodeSnapshot\"\xa7\x01\n\nNodeReport\x12\x12\n\nreport_seq\x18\x01 \x01(\x04\x12\x1b\n\x13\x61pplied_command_seq\x18\x02 \x01(\x04\x12+\n\x08register\x18\x03 \x01(\x0b\x32\x17.llama_orch.v2.RegisterH\x00\x12\x31\n\theartbeat\x18\x04 \x01(\x0b\x32\x1c.llama_orch.v2.NodeHeartbeatH\x00\x42\x08\n\x06report\"\x8d\x01\n\nRegistered\x12\x14\n\x0cnode_session\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x15\n\rcontrol_epoch\x18\x03 \x01(\x04\x12\x1d\n\x15heartbeat_interval_ms\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x06 \x01(\tJ\x04\x08\x05\x10\x06R\x08lease_ms\"\x1f\n\tReportAck\x12\x12\n\nreport_seq\x18\x01 \x01(\x04\"F\n\x07Refused\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.llama_orch.v2.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xa1\x01\n\rNodeDirective\x12/\n\nregistered\x18\x01 \x01(\x0b\x32\x19.llama_orch.v2.RegisteredH\x00\x12\'\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x18.llama_orch.v2.ReportAckH\x00\x12)\n\x07refused\x18\x03 \x01(\x0b\x32\x16.llama_orch.v2.RefusedH\x00\x42\x0b\n\tdirectiveb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,26 +39,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REGISTER_LABELSENTRY']._loaded_options = None
   _globals['_REGISTER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_WORKERREPORT']._serialized_start=190
-  _globals['_WORKERREPORT']._serialized_end=292
-  _globals['_WORKERACTIVITY']._serialized_start=294
-  _globals['_WORKERACTIVITY']._serialized_end=372
-  _globals['_NODESNAPSHOT']._serialized_start=375
-  _globals['_NODESNAPSHOT']._serialized_end=632
-  _globals['_REGISTER']._serialized_start=635
-  _globals['_REGISTER']._serialized_end=995
-  _globals['_REGISTER_LABELSENTRY']._serialized_start=950
-  _globals['_REGISTER_LABELSENTRY']._serialized_end=995
-  _globals['_NODEHEARTBEAT']._serialized_start=997
-  _globals['_NODEHEARTBEAT']._serialized_end=1059
-  _globals['_NODEREPORT']._serialized_start=1062
-  _globals['_NODEREPORT']._serialized_end=1229
-  _globals['_REGISTERED']._serialized_start=1232
-  _globals['_REGISTERED']._serialized_end=1373
-  _globals['_REPORTACK']._serialized_start=1375
-  _globals['_REPORTACK']._serialized_end=1406
-  _globals['_REFUSED']._serialized_start=1408
-  _globals['_REFUSED']._serialized_end=1478
-  _globals['_NODEDIRECTIVE']._serialized_start=1481
-  _globals['_NODEDIRECTIVE']._serialized_end=1642
+  _globals['_WORKERREPORT']._serialized_start=225
+  _globals['_WORKERREPORT']._serialized_end=327
+  _globals['_WORKERACTIVITY']._serialized_start=329
+  _globals['_WORKERACTIVITY']._serialized_end=407
+  _globals['_NODESNAPSHOT']._serialized_start=410
+  _globals['_NODESNAPSHOT']._serialized_end=721
+  _globals['_REGISTER']._serialized_start=724
+  _globals['_REGISTER']._serialized_end=1084
+  _globals['_REGISTER_LABELSENTRY']._serialized_start=1039
+  _globals['_REGISTER_LABELSENTRY']._serialized_end=1084
+  _globals['_NODEHEARTBEAT']._serialized_start=1086
+  _globals['_NODEHEARTBEAT']._serialized_end=1148
+  _globals['_NODEREPORT']._serialized_start=1151
+  _globals['_NODEREPORT']._serialized_end=1318
+  _globals['_REGISTERED']._serialized_start=1321
+  _globals['_REGISTERED']._serialized_end=1462
+  _globals['_REPORTACK']._serialized_start=1464
+  _globals['_REPORTACK']._serialized_end=1495
+  _globals['_REFUSED']._serialized_start=1497
+  _globals['_REFUSED']._serialized_end=1567
+  _globals['_NODEDIRECTIVE']._serialized_start=1570
+  _globals['_NODEDIRECTIVE']._serialized_end=1731
 # @@protoc_insertion_point(module_scope)

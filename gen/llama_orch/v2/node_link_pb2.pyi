@@ -11,6 +11,7 @@ from llama_orch.v2 import device_pb2 as _device_pb2
 from llama_orch.v2 import error_reason_pb2 as _error_reason_pb2
 from llama_orch.v2 import node_pb2 as _node_pb2
 from llama_orch.v2 import pool_pb2 as _pool_pb2
+from llama_orch.v2 import saved_session_pb2 as _saved_session_pb2
 from llama_orch.v2 import worker_pb2 as _worker_pb2
 import builtins as _builtins
 import sys
@@ -93,6 +94,7 @@ class NodeSnapshot(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     STAGED_MODELS_FIELD_NUMBER: _builtins.int
     WORKER_ACTIVITY_FIELD_NUMBER: _builtins.int
+    SAVED_SESSIONS_FIELD_NUMBER: _builtins.int
     full: _builtins.bool
     """True: this is all there is, and what is missing here is gone. False: only what changed."""
     @_builtins.property
@@ -115,6 +117,10 @@ class NodeSnapshot(_message.Message):
     def worker_activity(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerActivity]:
         """Workers of which only the stats changed; never in full reports."""
 
+    @_builtins.property
+    def saved_sessions(self) -> _saved_session_pb2.SavedSessions:
+        """What its disk holds of the KV caches of sessions; absent where that did not change."""
+
     def __init__(
         self,
         *,
@@ -124,10 +130,11 @@ class NodeSnapshot(_message.Message):
         workers: _abc.Iterable[Global___WorkerReport] | None = ...,
         staged_models: _abc.Iterable[_node_pb2.StagedModel] | None = ...,
         worker_activity: _abc.Iterable[Global___WorkerActivity] | None = ...,
+        saved_sessions: _saved_session_pb2.SavedSessions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["saved_sessions", b"saved_sessions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "full", b"full", "pools", b"pools", "staged_models", b"staged_models", "worker_activity", b"worker_activity", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "full", b"full", "pools", b"pools", "saved_sessions", b"saved_sessions", "staged_models", b"staged_models", "worker_activity", b"worker_activity", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from llama_orch.v2 import device_pb2 as llama__orch_dot_v2_dot_device__pb2
 from llama_orch.v2 import pool_pb2 as llama__orch_dot_v2_dot_pool__pb2
+from llama_orch.v2 import saved_session_pb2 as llama__orch_dot_v2_dot_saved__session__pb2
 from llama_orch.v2 import worker_pb2 as llama__orch_dot_v2_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18llama_orch/v2/node.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1allama_orch/v2/device.proto\x1a\x18llama_orch/v2/pool.proto\x1a\x1allama_orch/v2/worker.proto\"M\n\x0bStagedModel\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08size_mib\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"\xb8\x03\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.llama_orch.v2.NodeState\x12\x0f\n\x07version\x18\x03 \x01(\t\x12&\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x15.llama_orch.v2.Device\x12\"\n\x05pools\x18\x05 \x03(\x0b\x32\x13.llama_orch.v2.Pool\x12/\n\x06labels\x18\x06 \x03(\x0b\x32\x1f.llama_orch.v2.Node.LabelsEntry\x12\x31\n\rstaged_models\x18\x07 \x03(\x0b\x32\x1a.llama_orch.v2.StagedModel\x12\x31\n\rregister_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12last_report_age_ms\x18\t \x01(\r\x12&\n\x07workers\x18\n \x03(\x0b\x32\x15.llama_orch.v2.Worker\x12\x0f\n\x07trouble\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xcb\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_JOINING\x10\x01\x12\x14\n\x10NODE_STATE_READY\x10\x02\x12\x16\n\x12NODE_STATE_SUSPECT\x10\x03\x12\x17\n\x13NODE_STATE_DRAINING\x10\x04\x12\x13\n\x0fNODE_STATE_LOST\x10\x05\x12\x16\n\x12NODE_STATE_AWAITED\x10\x06\x12\x16\n\x12NODE_STATE_DRAINED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18llama_orch/v2/node.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1allama_orch/v2/device.proto\x1a\x18llama_orch/v2/pool.proto\x1a!llama_orch/v2/saved_session.proto\x1a\x1allama_orch/v2/worker.proto\"M\n\x0bStagedModel\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08size_mib\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"\xee\x03\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.llama_orch.v2.NodeState\x12\x0f\n\x07version\x18\x03 \x01(\t\x12&\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x15.llama_orch.v2.Device\x12\"\n\x05pools\x18\x05 \x03(\x0b\x32\x13.llama_orch.v2.Pool\x12/\n\x06labels\x18\x06 \x03(\x0b\x32\x1f.llama_orch.v2.Node.LabelsEntry\x12\x31\n\rstaged_models\x18\x07 \x03(\x0b\x32\x1a.llama_orch.v2.StagedModel\x12\x31\n\rregister_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12last_report_age_ms\x18\t \x01(\r\x12&\n\x07workers\x18\n \x03(\x0b\x32\x15.llama_orch.v2.Worker\x12\x0f\n\x07trouble\x18\x0c \x01(\t\x12\x34\n\x0esaved_sessions\x18\r \x01(\x0b\x32\x1c.llama_orch.v2.SavedSessions\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xcb\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_JOINING\x10\x01\x12\x14\n\x10NODE_STATE_READY\x10\x02\x12\x16\n\x12NODE_STATE_SUSPECT\x10\x03\x12\x17\n\x13NODE_STATE_DRAINING\x10\x04\x12\x13\n\x0fNODE_STATE_LOST\x10\x05\x12\x16\n\x12NODE_STATE_AWAITED\x10\x06\x12\x16\n\x12NODE_STATE_DRAINED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,12 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODE_LABELSENTRY']._loaded_options = None
   _globals['_NODE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_NODESTATE']._serialized_start=681
-  _globals['_NODESTATE']._serialized_end=884
-  _globals['_STAGEDMODEL']._serialized_start=158
-  _globals['_STAGEDMODEL']._serialized_end=235
-  _globals['_NODE']._serialized_start=238
-  _globals['_NODE']._serialized_end=678
-  _globals['_NODE_LABELSENTRY']._serialized_start=633
-  _globals['_NODE_LABELSENTRY']._serialized_end=678
+  _globals['_NODESTATE']._serialized_start=770
+  _globals['_NODESTATE']._serialized_end=973
+  _globals['_STAGEDMODEL']._serialized_start=193
+  _globals['_STAGEDMODEL']._serialized_end=270
+  _globals['_NODE']._serialized_start=273
+  _globals['_NODE']._serialized_end=767
+  _globals['_NODE_LABELSENTRY']._serialized_start=722
+  _globals['_NODE_LABELSENTRY']._serialized_end=767
 # @@protoc_insertion_point(module_scope)

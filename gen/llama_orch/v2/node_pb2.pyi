@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llama_orch.v2 import device_pb2 as _device_pb2
 from llama_orch.v2 import pool_pb2 as _pool_pb2
+from llama_orch.v2 import saved_session_pb2 as _saved_session_pb2
 from llama_orch.v2 import worker_pb2 as _worker_pb2
 import builtins as _builtins
 import sys
@@ -138,6 +139,7 @@ class Node(_message.Message):
     LAST_REPORT_AGE_MS_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     TROUBLE_FIELD_NUMBER: _builtins.int
+    SAVED_SESSIONS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Chosen by the node's settings; its host name by default."""
     state: Global___NodeState.ValueType
@@ -172,6 +174,10 @@ class Node(_message.Message):
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.Worker]:
         """Its workers."""
 
+    @_builtins.property
+    def saved_sessions(self) -> _saved_session_pb2.SavedSessions:
+        """What its disk holds of the KV caches of sessions."""
+
     def __init__(
         self,
         *,
@@ -186,10 +192,11 @@ class Node(_message.Message):
         last_report_age_ms: _builtins.int = ...,
         workers: _abc.Iterable[_worker_pb2.Worker] | None = ...,
         trouble: _builtins.str = ...,
+        saved_sessions: _saved_session_pb2.SavedSessions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["register_time", b"register_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["register_time", b"register_time", "saved_sessions", b"saved_sessions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "labels", b"labels", "last_report_age_ms", b"last_report_age_ms", "node_id", b"node_id", "pools", b"pools", "register_time", b"register_time", "staged_models", b"staged_models", "state", b"state", "trouble", b"trouble", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "labels", b"labels", "last_report_age_ms", b"last_report_age_ms", "node_id", b"node_id", "pools", b"pools", "register_time", b"register_time", "saved_sessions", b"saved_sessions", "staged_models", b"staged_models", "state", b"state", "trouble", b"trouble", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,65 +26,70 @@ from llama_orch.v2 import control_pb2 as llama__orch_dot_v2_dot_control__pb2
 from llama_orch.v2 import engine_pb2 as llama__orch_dot_v2_dot_engine__pb2
 from llama_orch.v2 import error_reason_pb2 as llama__orch_dot_v2_dot_error__reason__pb2
 from llama_orch.v2 import node_link_pb2 as llama__orch_dot_v2_dot_node__link__pb2
+from llama_orch.v2 import saved_session_pb2 as llama__orch_dot_v2_dot_saved__session__pb2
 from llama_orch.v2 import tokens_pb2 as llama__orch_dot_v2_dot_tokens__pb2
 from llama_orch.v2 import worker_pb2 as llama__orch_dot_v2_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(llama_orch/v2/pool_manager_service.proto\x12\rllama_orch.v2\x1a\x1bllama_orch/v2/control.proto\x1a\x1allama_orch/v2/engine.proto\x1a llama_orch/v2/error_reason.proto\x1a\x1dllama_orch/v2/node_link.proto\x1a\x1allama_orch/v2/tokens.proto\x1a\x1allama_orch/v2/worker.proto\"#\n!PoolManagerServiceGetStateRequest\"\x81\x01\n\"PoolManagerServiceGetStateResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12-\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1b.llama_orch.v2.NodeSnapshot\x12\x1b\n\x13\x61pplied_command_seq\x18\x03 \x01(\x04\"%\n#PoolManagerServiceWatchStateRequest\"U\n$PoolManagerServiceWatchStateResponse\x12-\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1b.llama_orch.v2.NodeSnapshot\"~\n$PoolManagerServiceStartWorkerRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.llama_orch.v2.WorkerSpec\"R\n%PoolManagerServiceStartWorkerResponse\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.llama_orch.v2.WorkerState\"g\n#PoolManagerServiceStopWorkerRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x11\n\tworker_id\x18\x02 \x01(\t\"Q\n$PoolManagerServiceStopWorkerResponse\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.llama_orch.v2.WorkerState\"R\n\x11StageModelRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x0e\n\x06source\x18\x02 \x01(\t\"\x9b\x01\n\rStageProgress\x12\x10\n\x08\x64one_mib\x18\x01 \x01(\r\x12\x16\n\ttotal_mib\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x16\n\x0emib_per_second\x18\x03 \x01(\x02\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12(\n\x05\x66\x61\x63ts\x18\x05 \x01(\x0b\x32\x19.llama_orch.v2.ModelFactsB\x0c\n\n_total_mib\"\x80\x01\n\nLayerFacts\x12\x14\n\x0cweight_bytes\x18\x01 \x01(\x04\x12\x11\n\tkey_width\x18\x02 \x01(\r\x12\x13\n\x0bvalue_width\x18\x03 \x01(\r\x12\x10\n\x08windowed\x18\x04 \x01(\x08\x12\x13\n\x0bstate_bytes\x18\x05 \x01(\x04\x12\r\n\x05heads\x18\x06 \x01(\r\"\xb9\x03\n\nModelFacts\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12\x17\n\x0f\x63ontext_trained\x18\x02 \x01(\r\x12)\n\x06layers\x18\t \x03(\x0b\x32\x19.llama_orch.v2.LayerFacts\x12\x0e\n\x06window\x18\n \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x0b \x01(\r\x12\x18\n\x10\x61\x63tivation_width\x18\x0c \x01(\r\x12\x14\n\x0cweight_bytes\x18\r \x01(\x04\x12\x17\n\x0f\x65mbedding_bytes\x18\x0e \x01(\x04\x12\x14\n\x0coutput_bytes\x18\x0f \x01(\x04\x12\x13\n\x0btied_output\x18\x10 \x01(\x08\x12+\n\x07pooling\x18\x11 \x01(\x0e\x32\x1a.llama_orch.v2.PoolingType\x12\x15\n\rbidirectional\x18\x12 \x01(\x08J\x04\x08\x03\x10\tR\x0bweights_mibR\x12kv_bytes_per_tokenR\x19window_kv_bytes_per_tokenR\rwindow_tokensR\x12state_kib_per_slotR\x0b\x63ompute_mib\"D\n\x12StageModelResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.StageProgress\"Y\n\x18\x44\x65leteStagedModelRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x0e\n\x06source\x18\x02 \x01(\t\",\n\x19\x44\x65leteStagedModelResponseJ\x04\x08\x01\x10\x02R\tfreed_mib\"*\n\x18VerifyStagedModelRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\"P\n\x19VerifyStagedModelResponse\x12\x10\n\x08\x64one_mib\x18\x01 \x01(\r\x12\x11\n\ttotal_mib\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"i\n\x17ReadStagedTokensRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12.\n\x08question\x18\x03 \x01(\x0b\x32\x1c.llama_orch.v2.TokenQuestion\"F\n\x18ReadStagedTokensResponse\x12*\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1a.llama_orch.v2.TokenAnswer\"a\n(PoolManagerServiceStreamWorkerLogRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x12\n\ntail_lines\x18\x02 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\":\n)PoolManagerServiceStreamWorkerLogResponse\x12\r\n\x05lines\x18\x01 \x03(\t\"\xf5\x01\n\x18ReportWorkerReadyRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12)\n\x06\x65ngine\x18\x03 \x01(\x0b\x32\x19.llama_orch.v2.EngineInfo\x12\x32\n\x0e\x66\x61ilure_reason\x18\x04 \x01(\x0e\x32\x1a.llama_orch.v2.ErrorReason\x12\x17\n\x0f\x66\x61ilure_message\x18\x05 \x01(\t\x12\x0f\n\x07loading\x18\x06 \x01(\x08\x12\x1a\n\rload_progress\x18\x07 \x01(\x02H\x00\x88\x01\x01\x42\x10\n\x0e_load_progress\"\x1b\n\x19ReportWorkerReadyResponse*\x9d\x01\n\x0bPoolingType\x12\x1c\n\x18POOLING_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11POOLING_TYPE_NONE\x10\x01\x12\x15\n\x11POOLING_TYPE_MEAN\x10\x02\x12\x14\n\x10POOLING_TYPE_CLS\x10\x03\x12\x15\n\x11POOLING_TYPE_LAST\x10\x04\x12\x15\n\x11POOLING_TYPE_RANK\x10\x05\x32\xec\x08\n\x12PoolManagerService\x12o\n\x08GetState\x12\x30.llama_orch.v2.PoolManagerServiceGetStateRequest\x1a\x31.llama_orch.v2.PoolManagerServiceGetStateResponse\x12w\n\nWatchState\x12\x32.llama_orch.v2.PoolManagerServiceWatchStateRequest\x1a\x33.llama_orch.v2.PoolManagerServiceWatchStateResponse0\x01\x12x\n\x0bStartWorker\x12\x33.llama_orch.v2.PoolManagerServiceStartWorkerRequest\x1a\x34.llama_orch.v2.PoolManagerServiceStartWorkerResponse\x12u\n\nStopWorker\x12\x32.llama_orch.v2.PoolManagerServiceStopWorkerRequest\x1a\x33.llama_orch.v2.PoolManagerServiceStopWorkerResponse\x12S\n\nStageModel\x12 .llama_orch.v2.StageModelRequest\x1a!.llama_orch.v2.StageModelResponse0\x01\x12\x66\n\x11\x44\x65leteStagedModel\x12\'.llama_orch.v2.DeleteStagedModelRequest\x1a(.llama_orch.v2.DeleteStagedModelResponse\x12h\n\x11VerifyStagedModel\x12\'.llama_orch.v2.VerifyStagedModelRequest\x1a(.llama_orch.v2.VerifyStagedModelResponse0\x01\x12\x63\n\x10ReadStagedTokens\x12&.llama_orch.v2.ReadStagedTokensRequest\x1a\'.llama_orch.v2.ReadStagedTokensResponse\x12\x86\x01\n\x0fStreamWorkerLog\x12\x37.llama_orch.v2.PoolManagerServiceStreamWorkerLogRequest\x1a\x38.llama_orch.v2.PoolManagerServiceStreamWorkerLogResponse0\x01\x12\x66\n\x11ReportWorkerReady\x12\'.llama_orch.v2.ReportWorkerReadyRequest\x1a(.llama_orch.v2.ReportWorkerReadyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(llama_orch/v2/pool_manager_service.proto\x12\rllama_orch.v2\x1a\x1bllama_orch/v2/control.proto\x1a\x1allama_orch/v2/engine.proto\x1a llama_orch/v2/error_reason.proto\x1a\x1dllama_orch/v2/node_link.proto\x1a!llama_orch/v2/saved_session.proto\x1a\x1allama_orch/v2/tokens.proto\x1a\x1allama_orch/v2/worker.proto\"#\n!PoolManagerServiceGetStateRequest\"\x81\x01\n\"PoolManagerServiceGetStateResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12-\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1b.llama_orch.v2.NodeSnapshot\x12\x1b\n\x13\x61pplied_command_seq\x18\x03 \x01(\x04\"%\n#PoolManagerServiceWatchStateRequest\"U\n$PoolManagerServiceWatchStateResponse\x12-\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1b.llama_orch.v2.NodeSnapshot\"~\n$PoolManagerServiceStartWorkerRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.llama_orch.v2.WorkerSpec\"R\n%PoolManagerServiceStartWorkerResponse\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.llama_orch.v2.WorkerState\"\x93\x01\n#PoolManagerServiceStopWorkerRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12*\n\x04save\x18\x03 \x03(\x0b\x32\x1c.llama_orch.v2.SessionToSave\"Q\n$PoolManagerServiceStopWorkerResponse\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.llama_orch.v2.WorkerState\"R\n\x11StageModelRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x0e\n\x06source\x18\x02 \x01(\t\"\x9b\x01\n\rStageProgress\x12\x10\n\x08\x64one_mib\x18\x01 \x01(\r\x12\x16\n\ttotal_mib\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x16\n\x0emib_per_second\x18\x03 \x01(\x02\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12(\n\x05\x66\x61\x63ts\x18\x05 \x01(\x0b\x32\x19.llama_orch.v2.ModelFactsB\x0c\n\n_total_mib\"\x80\x01\n\nLayerFacts\x12\x14\n\x0cweight_bytes\x18\x01 \x01(\x04\x12\x11\n\tkey_width\x18\x02 \x01(\r\x12\x13\n\x0bvalue_width\x18\x03 \x01(\r\x12\x10\n\x08windowed\x18\x04 \x01(\x08\x12\x13\n\x0bstate_bytes\x18\x05 \x01(\x04\x12\r\n\x05heads\x18\x06 \x01(\r\"\xb9\x03\n\nModelFacts\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12\x17\n\x0f\x63ontext_trained\x18\x02 \x01(\r\x12)\n\x06layers\x18\t \x03(\x0b\x32\x19.llama_orch.v2.LayerFacts\x12\x0e\n\x06window\x18\n \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x0b \x01(\r\x12\x18\n\x10\x61\x63tivation_width\x18\x0c \x01(\r\x12\x14\n\x0cweight_bytes\x18\r \x01(\x04\x12\x17\n\x0f\x65mbedding_bytes\x18\x0e \x01(\x04\x12\x14\n\x0coutput_bytes\x18\x0f \x01(\x04\x12\x13\n\x0btied_output\x18\x10 \x01(\x08\x12+\n\x07pooling\x18\x11 \x01(\x0e\x32\x1a.llama_orch.v2.PoolingType\x12\x15\n\rbidirectional\x18\x12 \x01(\x08J\x04\x08\x03\x10\tR\x0bweights_mibR\x12kv_bytes_per_tokenR\x19window_kv_bytes_per_tokenR\rwindow_tokensR\x12state_kib_per_slotR\x0b\x63ompute_mib\"D\n\x12StageModelResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.StageProgress\"Y\n\x18\x44\x65leteStagedModelRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x0e\n\x06source\x18\x02 \x01(\t\",\n\x19\x44\x65leteStagedModelResponseJ\x04\x08\x01\x10\x02R\tfreed_mib\"c\n\x1a\x46orgetSavedSessionsRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x16\n\x0esaved_sessions\x18\x02 \x03(\t\"\x1d\n\x1b\x46orgetSavedSessionsResponse\"*\n\x18VerifyStagedModelRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\"P\n\x19VerifyStagedModelResponse\x12\x10\n\x08\x64one_mib\x18\x01 \x01(\r\x12\x11\n\ttotal_mib\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"i\n\x17ReadStagedTokensRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12.\n\x08question\x18\x03 \x01(\x0b\x32\x1c.llama_orch.v2.TokenQuestion\"F\n\x18ReadStagedTokensResponse\x12*\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1a.llama_orch.v2.TokenAnswer\"a\n(PoolManagerServiceStreamWorkerLogRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x12\n\ntail_lines\x18\x02 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\":\n)PoolManagerServiceStreamWorkerLogResponse\x12\r\n\x05lines\x18\x01 \x03(\t\"\xf5\x01\n\x18ReportWorkerReadyRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12)\n\x06\x65ngine\x18\x03 \x01(\x0b\x32\x19.llama_orch.v2.EngineInfo\x12\x32\n\x0e\x66\x61ilure_reason\x18\x04 \x01(\x0e\x32\x1a.llama_orch.v2.ErrorReason\x12\x17\n\x0f\x66\x61ilure_message\x18\x05 \x01(\t\x12\x0f\n\x07loading\x18\x06 \x01(\x08\x12\x1a\n\rload_progress\x18\x07 \x01(\x02H\x00\x88\x01\x01\x42\x10\n\x0e_load_progress\"\x1b\n\x19ReportWorkerReadyResponse*\x9d\x01\n\x0bPoolingType\x12\x1c\n\x18POOLING_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11POOLING_TYPE_NONE\x10\x01\x12\x15\n\x11POOLING_TYPE_MEAN\x10\x02\x12\x14\n\x10POOLING_TYPE_CLS\x10\x03\x12\x15\n\x11POOLING_TYPE_LAST\x10\x04\x12\x15\n\x11POOLING_TYPE_RANK\x10\x05\x32\xda\t\n\x12PoolManagerService\x12o\n\x08GetState\x12\x30.llama_orch.v2.PoolManagerServiceGetStateRequest\x1a\x31.llama_orch.v2.PoolManagerServiceGetStateResponse\x12w\n\nWatchState\x12\x32.llama_orch.v2.PoolManagerServiceWatchStateRequest\x1a\x33.llama_orch.v2.PoolManagerServiceWatchStateResponse0\x01\x12x\n\x0bStartWorker\x12\x33.llama_orch.v2.PoolManagerServiceStartWorkerRequest\x1a\x34.llama_orch.v2.PoolManagerServiceStartWorkerResponse\x12u\n\nStopWorker\x12\x32.llama_orch.v2.PoolManagerServiceStopWorkerRequest\x1a\x33.llama_orch.v2.PoolManagerServiceStopWorkerResponse\x12S\n\nStageModel\x12 .llama_orch.v2.StageModelRequest\x1a!.llama_orch.v2.StageModelResponse0\x01\x12\x66\n\x11\x44\x65leteStagedModel\x12\'.llama_orch.v2.DeleteStagedModelRequest\x1a(.llama_orch.v2.DeleteStagedModelResponse\x12l\n\x13\x46orgetSavedSessions\x12).llama_orch.v2.ForgetSavedSessionsRequest\x1a*.llama_orch.v2.ForgetSavedSessionsResponse\x12h\n\x11VerifyStagedModel\x12\'.llama_orch.v2.VerifyStagedModelRequest\x1a(.llama_orch.v2.VerifyStagedModelResponse0\x01\x12\x63\n\x10ReadStagedTokens\x12&.llama_orch.v2.ReadStagedTokensRequest\x1a\'.llama_orch.v2.ReadStagedTokensResponse\x12\x86\x01\n\x0fStreamWorkerLog\x12\x37.llama_orch.v2.PoolManagerServiceStreamWorkerLogRequest\x1a\x38.llama_orch.v2.PoolManagerServiceStreamWorkerLogResponse0\x01\x12\x66\n\x11ReportWorkerReady\x12\'.llama_orch.v2.ReportWorkerReadyRequest\x1a(.llama_orch.v2.ReportWorkerReadyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llama_orch.v2.pool_manager_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POOLINGTYPE']._serialized_start=2698
-  _globals['_POOLINGTYPE']._serialized_end=2855
-  _globals['_POOLMANAGERSERVICEGETSTATEREQUEST']._serialized_start=237
-  _globals['_POOLMANAGERSERVICEGETSTATEREQUEST']._serialized_end=272
-  _globals['_POOLMANAGERSERVICEGETSTATERESPONSE']._serialized_start=275
-  _globals['_POOLMANAGERSERVICEGETSTATERESPONSE']._serialized_end=404
-  _globals['_POOLMANAGERSERVICEWATCHSTATEREQUEST']._serialized_start=406
-  _globals['_POOLMANAGERSERVICEWATCHSTATEREQUEST']._serialized_end=443
-  _globals['_POOLMANAGERSERVICEWATCHSTATERESPONSE']._serialized_start=445
-  _globals['_POOLMANAGERSERVICEWATCHSTATERESPONSE']._serialized_end=530
-  _globals['_POOLMANAGERSERVICESTARTWORKERREQUEST']._serialized_start=532
-  _globals['_POOLMANAGERSERVICESTARTWORKERREQUEST']._serialized_end=658
-  _globals['_POOLMANAGERSERVICESTARTWORKERRESPONSE']._serialized_start=660
-  _globals['_POOLMANAGERSERVICESTARTWORKERRESPONSE']._serialized_end=742
-  _globals['_POOLMANAGERSERVICESTOPWORKERREQUEST']._serialized_start=744
-  _globals['_POOLMANAGERSERVICESTOPWORKERREQUEST']._serialized_end=847
-  _globals['_POOLMANAGERSERVICESTOPWORKERRESPONSE']._serialized_start=849
-  _globals['_POOLMANAGERSERVICESTOPWORKERRESPONSE']._serialized_end=930
-  _globals['_STAGEMODELREQUEST']._serialized_start=932
-  _globals['_STAGEMODELREQUEST']._serialized_end=1014
-  _globals['_STAGEPROGRESS']._serialized_start=1017
-  _globals['_STAGEPROGRESS']._serialized_end=1172
-  _globals['_LAYERFACTS']._serialized_start=1175
-  _globals['_LAYERFACTS']._serialized_end=1303
-  _globals['_MODELFACTS']._serialized_start=1306
-  _globals['_MODELFACTS']._serialized_end=1747
-  _globals['_STAGEMODELRESPONSE']._serialized_start=1749
-  _globals['_STAGEMODELRESPONSE']._serialized_end=1817
-  _globals['_DELETESTAGEDMODELREQUEST']._serialized_start=1819
-  _globals['_DELETESTAGEDMODELREQUEST']._serialized_end=1908
-  _globals['_DELETESTAGEDMODELRESPONSE']._serialized_start=1910
-  _globals['_DELETESTAGEDMODELRESPONSE']._serialized_end=1954
-  _globals['_VERIFYSTAGEDMODELREQUEST']._serialized_start=1956
-  _globals['_VERIFYSTAGEDMODELREQUEST']._serialized_end=1998
-  _globals['_VERIFYSTAGEDMODELRESPONSE']._serialized_start=2000
-  _globals['_VERIFYSTAGEDMODELRESPONSE']._serialized_end=2080
-  _globals['_READSTAGEDTOKENSREQUEST']._serialized_start=2082
-  _globals['_READSTAGEDTOKENSREQUEST']._serialized_end=2187
-  _globals['_READSTAGEDTOKENSRESPONSE']._serialized_start=2189
-  _globals['_READSTAGEDTOKENSRESPONSE']._serialized_end=2259
-  _globals['_POOLMANAGERSERVICESTREAMWORKERLOGREQUEST']._serialized_start=2261
-  _globals['_POOLMANAGERSERVICESTREAMWORKERLOGREQUEST']._serialized_end=2358
-  _globals['_POOLMANAGERSERVICESTREAMWORKERLOGRESPONSE']._serialized_start=2360
-  _globals['_POOLMANAGERSERVICESTREAMWORKERLOGRESPONSE']._serialized_end=2418
-  _globals['_REPORTWORKERREADYREQUEST']._serialized_start=2421
-  _globals['_REPORTWORKERREADYREQUEST']._serialized_end=2666
-  _globals['_REPORTWORKERREADYRESPONSE']._serialized_start=2668
-  _globals['_REPORTWORKERREADYRESPONSE']._serialized_end=2695
-  _globals['_POOLMANAGERSERVICE']._serialized_start=2858
-  _globals['_POOLMANAGERSERVICE']._serialized_end=3990
+  _globals['_POOLINGTYPE']._serialized_start=2910
+  _globals['_POOLINGTYPE']._serialized_end=3067
+  _globals['_POOLMANAGERSERVICEGETSTATEREQUEST']._serialized_start=272
+  _globals['_POOLMANAGERSERVICEGETSTATEREQUEST']._serialized_end=307
+  _globals['_POOLMANAGERSERVICEGETSTATERESPONSE']._serialized_start=310
+  _globals['_POOLMANAGERSERVICEGETSTATERESPONSE']._serialized_end=439
+  _globals['_POOLMANAGERSERVICEWATCHSTATEREQUEST']._serialized_start=441
+  _globals['_POOLMANAGERSERVICEWATCHSTATEREQUEST']._serialized_end=478
+  _globals['_POOLMANAGERSERVICEWATCHSTATERESPONSE']._serialized_start=480
+  _globals['_POOLMANAGERSERVICEWATCHSTATERESPONSE']._serialized_end=565
+  _globals['_POOLMANAGERSERVICESTARTWORKERREQUEST']._serialized_start=567
+  _globals['_POOLMANAGERSERVICESTARTWORKERREQUEST']._serialized_end=693
+  _globals['_POOLMANAGERSERVICESTARTWORKERRESPONSE']._serialized_start=695
+  _globals['_POOLMANAGERSERVICESTARTWORKERRESPONSE']._serialized_end=777
+  _globals['_POOLMANAGERSERVICESTOPWORKERREQUEST']._serialized_start=780
+  _globals['_POOLMANAGERSERVICESTOPWORKERREQUEST']._serialized_end=927
+  _globals['_POOLMANAGERSERVICESTOPWORKERRESPONSE']._serialized_start=929
+  _globals['_POOLMANAGERSERVICESTOPWORKERRESPONSE']._serialized_end=1010
+  _globals['_STAGEMODELREQUEST']._serialized_start=1012
+  _globals['_STAGEMODELREQUEST']._serialized_end=1094
+  _globals['_STAGEPROGRESS']._serialized_start=1097
+  _globals['_STAGEPROGRESS']._serialized_end=1252
+  _globals['_LAYERFACTS']._serialized_start=1255
+  _globals['_LAYERFACTS']._serialized_end=1383
+  _globals['_MODELFACTS']._serialized_start=1386
+  _globals['_MODELFACTS']._serialized_end=1827
+  _globals['_STAGEMODELRESPONSE']._serialized_start=1829
+  _globals['_STAGEMODELRESPONSE']._serialized_end=1897
+  _globals['_DELETESTAGEDMODELREQUEST']._serialized_start=1899
+  _globals['_DELETESTAGEDMODELREQUEST']._serialized_end=1988
+  _globals['_DELETESTAGEDMODELRESPONSE']._serialized_start=1990
+  _globals['_DELETESTAGEDMODELRESPONSE']._serialized_end=2034
+  _globals['_FORGETSAVEDSESSIONSREQUEST']._serialized_start=2036
+  _globals['_FORGETSAVEDSESSIONSREQUEST']._serialized_end=2135
+  _globals['_FORGETSAVEDSESSIONSRESPONSE']._serialized_start=2137
+  _globals['_FORGETSAVEDSESSIONSRESPONSE']._serialized_end=2166
+  _globals['_VERIFYSTAGEDMODELREQUEST']._serialized_start=2168
+  _globals['_VERIFYSTAGEDMODELREQUEST']._serialized_end=2210
+  _globals['_VERIFYSTAGEDMODELRESPONSE']._serialized_start=2212
+  _globals['_VERIFYSTAGEDMODELRESPONSE']._serialized_end=2292
+  _globals['_READSTAGEDTOKENSREQUEST']._serialized_start=2294
+  _globals['_READSTAGEDTOKENSREQUEST']._serialized_end=2399
+  _globals['_READSTAGEDTOKENSRESPONSE']._serialized_start=2401
+  _globals['_READSTAGEDTOKENSRESPONSE']._serialized_end=2471
+  _globals['_POOLMANAGERSERVICESTREAMWORKERLOGREQUEST']._serialized_start=2473
+  _globals['_POOLMANAGERSERVICESTREAMWORKERLOGREQUEST']._serialized_end=2570
+  _globals['_POOLMANAGERSERVICESTREAMWORKERLOGRESPONSE']._serialized_start=2572
+  _globals['_POOLMANAGERSERVICESTREAMWORKERLOGRESPONSE']._serialized_end=2630
+  _globals['_REPORTWORKERREADYREQUEST']._serialized_start=2633
+  _globals['_REPORTWORKERREADYREQUEST']._serialized_end=2878
+  _globals['_REPORTWORKERREADYRESPONSE']._serialized_start=2880
+  _globals['_REPORTWORKERREADYRESPONSE']._serialized_end=2907
+  _globals['_POOLMANAGERSERVICE']._serialized_start=3070
+  _globals['_POOLMANAGERSERVICE']._serialized_end=4312
 # @@protoc_insertion_point(module_scope)

@@ -12,6 +12,7 @@ from llama_orch.v2 import control_pb2 as _control_pb2
 from llama_orch.v2 import engine_pb2 as _engine_pb2
 from llama_orch.v2 import error_reason_pb2 as _error_reason_pb2
 from llama_orch.v2 import node_link_pb2 as _node_link_pb2
+from llama_orch.v2 import saved_session_pb2 as _saved_session_pb2
 from llama_orch.v2 import tokens_pb2 as _tokens_pb2
 from llama_orch.v2 import worker_pb2 as _worker_pb2
 import builtins as _builtins
@@ -211,21 +212,27 @@ class PoolManagerServiceStopWorkerRequest(_message.Message):
 
     CONTROL_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
+    SAVE_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """The worker."""
     @_builtins.property
     def control(self) -> _control_pb2.ControlHeader:
         """Who commands."""
 
+    @_builtins.property
+    def save(self) -> _containers.RepeatedCompositeFieldContainer[_saved_session_pb2.SessionToSave]:
+        """Sessions whose idle sequences it saves before it ends; at most 1000. Empty = none."""
+
     def __init__(
         self,
         *,
         control: _control_pb2.ControlHeader | None = ...,
         worker_id: _builtins.str = ...,
+        save: _abc.Iterable[_saved_session_pb2.SessionToSave] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "save", b"save", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,6 +508,53 @@ class DeleteStagedModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteStagedModelResponse: _TypeAlias = DeleteStagedModelResponse  # noqa: Y015
+
+@_typing.final
+class ForgetSavedSessionsRequest(_message.Message):
+    """Request of ForgetSavedSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTROL_FIELD_NUMBER: _builtins.int
+    SAVED_SESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def control(self) -> _control_pb2.ControlHeader:
+        """Who commands."""
+
+    @_builtins.property
+    def saved_sessions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which, as StartRun calls them; at most 1000. Empty = all that there are."""
+
+    def __init__(
+        self,
+        *,
+        control: _control_pb2.ControlHeader | None = ...,
+        saved_sessions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "saved_sessions", b"saved_sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetSavedSessionsRequest: _TypeAlias = ForgetSavedSessionsRequest  # noqa: Y015
+
+@_typing.final
+class ForgetSavedSessionsResponse(_message.Message):
+    """Answer of ForgetSavedSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetSavedSessionsResponse: _TypeAlias = ForgetSavedSessionsResponse  # noqa: Y015
 
 @_typing.final
 class VerifyStagedModelRequest(_message.Message):

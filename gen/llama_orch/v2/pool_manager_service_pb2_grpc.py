@@ -65,6 +65,11 @@ class PoolManagerServiceStub:
                 request_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelRequest.SerializeToString,
                 response_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelResponse.FromString,
                 _registered_method=True)
+        self.ForgetSavedSessions = channel.unary_unary(
+                '/llama_orch.v2.PoolManagerService/ForgetSavedSessions',
+                request_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.ForgetSavedSessionsRequest.SerializeToString,
+                response_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.ForgetSavedSessionsResponse.FromString,
+                _registered_method=True)
         self.VerifyStagedModel = channel.unary_stream(
                 '/llama_orch.v2.PoolManagerService/VerifyStagedModel',
                 request_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.VerifyStagedModelRequest.SerializeToString,
@@ -134,6 +139,13 @@ class PoolManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetSavedSessions(self, request, context):
+        """Removes what is saved here of the KV caches of sessions. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyStagedModel(self, request, context):
         """Reads the files of a model that is here from the disk again, and answers their digest.
         """
@@ -195,6 +207,11 @@ def add_PoolManagerServiceServicer_to_server(servicer, server):
                     servicer.DeleteStagedModel,
                     request_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelRequest.FromString,
                     response_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelResponse.SerializeToString,
+            ),
+            'ForgetSavedSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetSavedSessions,
+                    request_deserializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.ForgetSavedSessionsRequest.FromString,
+                    response_serializer=llama__orch_dot_v2_dot_pool__manager__service__pb2.ForgetSavedSessionsResponse.SerializeToString,
             ),
             'VerifyStagedModel': grpc.unary_stream_rpc_method_handler(
                     servicer.VerifyStagedModel,
@@ -380,6 +397,33 @@ class PoolManagerService:
             '/llama_orch.v2.PoolManagerService/DeleteStagedModel',
             llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelRequest.SerializeToString,
             llama__orch_dot_v2_dot_pool__manager__service__pb2.DeleteStagedModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetSavedSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llama_orch.v2.PoolManagerService/ForgetSavedSessions',
+            llama__orch_dot_v2_dot_pool__manager__service__pb2.ForgetSavedSessionsRequest.SerializeToString,
+            llama__orch_dot_v2_dot_pool__manager__service__pb2.ForgetSavedSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,8 @@ class PoolManagerServiceStub:
     """Brings a model's file onto the node; one download for all callers that ask for it."""
     DeleteStagedModel: _aio.UnaryUnaryMultiCallable[_pool_manager_service_pb2.DeleteStagedModelRequest, _pool_manager_service_pb2.DeleteStagedModelResponse]
     """Removes a model's file from the node's cache. Files outside the cache are never removed."""
+    ForgetSavedSessions: _aio.UnaryUnaryMultiCallable[_pool_manager_service_pb2.ForgetSavedSessionsRequest, _pool_manager_service_pb2.ForgetSavedSessionsResponse]
+    """Removes what is saved here of the KV caches of sessions. Idempotent."""
     VerifyStagedModel: _aio.UnaryStreamMultiCallable[_pool_manager_service_pb2.VerifyStagedModelRequest, _pool_manager_service_pb2.VerifyStagedModelResponse]
     """Reads the files of a model that is here from the disk again, and answers their digest."""
     ReadStagedTokens: _aio.UnaryUnaryMultiCallable[_pool_manager_service_pb2.ReadStagedTokensRequest, _pool_manager_service_pb2.ReadStagedTokensResponse]
@@ -93,6 +95,14 @@ class PoolManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pool_manager_service_pb2.DeleteStagedModelRequest, _abc.Awaitable[_pool_manager_service_pb2.DeleteStagedModelResponse]],
     ) -> _abc.Awaitable[_pool_manager_service_pb2.DeleteStagedModelResponse]:
         """Removes a model's file from the node's cache. Files outside the cache are never removed."""
+
+    @_abc_1.abstractmethod
+    def ForgetSavedSessions(
+        self,
+        request: _pool_manager_service_pb2.ForgetSavedSessionsRequest,
+        context: _aio.ServicerContext[_pool_manager_service_pb2.ForgetSavedSessionsRequest, _abc.Awaitable[_pool_manager_service_pb2.ForgetSavedSessionsResponse]],
+    ) -> _abc.Awaitable[_pool_manager_service_pb2.ForgetSavedSessionsResponse]:
+        """Removes what is saved here of the KV caches of sessions. Idempotent."""
 
     @_abc_1.abstractmethod
     def VerifyStagedModel(

@@ -27,11 +27,12 @@ from llama_orch.v2 import control_pb2 as llama__orch_dot_v2_dot_control__pb2
 from llama_orch.v2 import engine_pb2 as llama__orch_dot_v2_dot_engine__pb2
 from llama_orch.v2 import log_entry_pb2 as llama__orch_dot_v2_dot_log__entry__pb2
 from llama_orch.v2 import run_pb2 as llama__orch_dot_v2_dot_run__pb2
+from llama_orch.v2 import saved_session_pb2 as llama__orch_dot_v2_dot_saved__session__pb2
 from llama_orch.v2 import tokens_pb2 as llama__orch_dot_v2_dot_tokens__pb2
 from llama_orch.v2 import worker_pb2 as llama__orch_dot_v2_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"llama_orch/v2/worker_service.proto\x12\rllama_orch.v2\x1a\x1allama_orch/v2/cancel.proto\x1a\x1bllama_orch/v2/control.proto\x1a\x1allama_orch/v2/engine.proto\x1a\x1dllama_orch/v2/log_entry.proto\x1a\x17llama_orch/v2/run.proto\x1a\x1allama_orch/v2/tokens.proto\x1a\x1allama_orch/v2/worker.proto\"\x83\x02\n\x0fStartRunRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\x13\n\x0btask_record\x18\x03 \x01(\x0c\x12$\n\x04spec\x18\x04 \x01(\x0b\x32\x16.llama_orch.v2.RunSpec\x12\'\n\x06prefix\x18\x05 \x03(\x0b\x32\x17.llama_orch.v2.LogEntry\x12\x1c\n\x14promised_fingerprint\x18\x06 \x01(\t\x12+\n\x07\x61ttempt\x18\x07 \x01(\x0b\x32\x1a.llama_orch.v2.TaskAttempt\"$\n\x10StartRunResponseJ\x04\x08\x01\x10\x02R\nslots_free\"\xb3\x01\n\x11StreamRunsRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12?\n\x08\x66rom_seq\x18\x02 \x03(\x0b\x32-.llama_orch.v2.StreamRunsRequest.FromSeqEntry\x1a.\n\x0c\x46romSeqEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"=\n\x12StreamRunsResponse\x12\'\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x18.llama_orch.v2.StepFrame\"U\n\x10\x43\x61ncelRunRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x12\n\nattempt_id\x18\x02 \x01(\t\"B\n\x11\x43\x61ncelRunResponse\x12-\n\x07outcome\x18\x01 \x01(\x0e\x32\x1c.llama_orch.v2.CancelOutcome\"X\n\x12ReleaseRunsRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x13\n\x0b\x61ttempt_ids\x18\x02 \x03(\t\"\'\n\x13ReleaseRunsResponseJ\x04\x08\x01\x10\x02R\nslots_free\"8\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x10ListRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.llama_orch.v2.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x0e\x45xecuteRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.llama_orch.v2.RunSpec\"9\n\x0f\x45xecuteResponse\x12&\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x17.llama_orch.v2.RunDelta\"C\n\x11ReadTokensRequest\x12.\n\x08question\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.TokenQuestion\"@\n\x12ReadTokensResponse\x12*\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1a.llama_orch.v2.TokenAnswer\"\x10\n\x0eGetInfoRequest\"O\n\x0fGetInfoResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\x06\x65ngine\x18\x02 \x01(\x0b\x32\x19.llama_orch.v2.EngineInfo\"%\n\x0c\x41\x64optRequest\x12\x15\n\rready_address\x18\x01 \x01(\t\"M\n\rAdoptResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\x06\x65ngine\x18\x02 \x01(\x0b\x32\x19.llama_orch.v2.EngineInfo\"\x11\n\x0fGetStatsRequest\"=\n\x10GetStatsResponse\x12)\n\x05stats\x18\x01 \x01(\x0b\x32\x1a.llama_orch.v2.WorkerStats\" \n\x0fShutdownRequestJ\x04\x08\x01\x10\x02R\x07\x63ontrol\"\x12\n\x10ShutdownResponse2\xeb\x06\n\rWorkerService\x12K\n\x08StartRun\x12\x1e.llama_orch.v2.StartRunRequest\x1a\x1f.llama_orch.v2.StartRunResponse\x12S\n\nStreamRuns\x12 .llama_orch.v2.StreamRunsRequest\x1a!.llama_orch.v2.StreamRunsResponse0\x01\x12N\n\tCancelRun\x12\x1f.llama_orch.v2.CancelRunRequest\x1a .llama_orch.v2.CancelRunResponse\x12T\n\x0bReleaseRuns\x12!.llama_orch.v2.ReleaseRunsRequest\x1a\".llama_orch.v2.ReleaseRunsResponse\x12K\n\x08ListRuns\x12\x1e.llama_orch.v2.ListRunsRequest\x1a\x1f.llama_orch.v2.ListRunsResponse\x12J\n\x07\x45xecute\x12\x1d.llama_orch.v2.ExecuteRequest\x1a\x1e.llama_orch.v2.ExecuteResponse0\x01\x12Q\n\nReadTokens\x12 .llama_orch.v2.ReadTokensRequest\x1a!.llama_orch.v2.ReadTokensResponse\x12H\n\x07GetInfo\x12\x1d.llama_orch.v2.GetInfoRequest\x1a\x1e.llama_orch.v2.GetInfoResponse\x12\x42\n\x05\x41\x64opt\x12\x1b.llama_orch.v2.AdoptRequest\x1a\x1c.llama_orch.v2.AdoptResponse\x12K\n\x08GetStats\x12\x1e.llama_orch.v2.GetStatsRequest\x1a\x1f.llama_orch.v2.GetStatsResponse\x12K\n\x08Shutdown\x12\x1e.llama_orch.v2.ShutdownRequest\x1a\x1f.llama_orch.v2.ShutdownResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"llama_orch/v2/worker_service.proto\x12\rllama_orch.v2\x1a\x1allama_orch/v2/cancel.proto\x1a\x1bllama_orch/v2/control.proto\x1a\x1allama_orch/v2/engine.proto\x1a\x1dllama_orch/v2/log_entry.proto\x1a\x17llama_orch/v2/run.proto\x1a!llama_orch/v2/saved_session.proto\x1a\x1allama_orch/v2/tokens.proto\x1a\x1allama_orch/v2/worker.proto\"\x9a\x02\n\x0fStartRunRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\x13\n\x0btask_record\x18\x03 \x01(\x0c\x12$\n\x04spec\x18\x04 \x01(\x0b\x32\x16.llama_orch.v2.RunSpec\x12\'\n\x06prefix\x18\x05 \x03(\x0b\x32\x17.llama_orch.v2.LogEntry\x12\x1c\n\x14promised_fingerprint\x18\x06 \x01(\t\x12+\n\x07\x61ttempt\x18\x07 \x01(\x0b\x32\x1a.llama_orch.v2.TaskAttempt\x12\x15\n\rsaved_session\x18\x08 \x01(\t\"$\n\x10StartRunResponseJ\x04\x08\x01\x10\x02R\nslots_free\"\xb3\x01\n\x11StreamRunsRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12?\n\x08\x66rom_seq\x18\x02 \x03(\x0b\x32-.llama_orch.v2.StreamRunsRequest.FromSeqEntry\x1a.\n\x0c\x46romSeqEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"=\n\x12StreamRunsResponse\x12\'\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x18.llama_orch.v2.StepFrame\"U\n\x10\x43\x61ncelRunRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x12\n\nattempt_id\x18\x02 \x01(\t\"B\n\x11\x43\x61ncelRunResponse\x12-\n\x07outcome\x18\x01 \x01(\x0e\x32\x1c.llama_orch.v2.CancelOutcome\"X\n\x12ReleaseRunsRequest\x12-\n\x07\x63ontrol\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.ControlHeader\x12\x13\n\x0b\x61ttempt_ids\x18\x02 \x03(\t\"\'\n\x13ReleaseRunsResponseJ\x04\x08\x01\x10\x02R\nslots_free\"8\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x10ListRunsResponse\x12 \n\x04runs\x18\x01 \x03(\x0b\x32\x12.llama_orch.v2.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x0e\x45xecuteRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.llama_orch.v2.RunSpec\"9\n\x0f\x45xecuteResponse\x12&\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x17.llama_orch.v2.RunDelta\"C\n\x11ReadTokensRequest\x12.\n\x08question\x18\x01 \x01(\x0b\x32\x1c.llama_orch.v2.TokenQuestion\"@\n\x12ReadTokensResponse\x12*\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1a.llama_orch.v2.TokenAnswer\"\x10\n\x0eGetInfoRequest\"O\n\x0fGetInfoResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\x06\x65ngine\x18\x02 \x01(\x0b\x32\x19.llama_orch.v2.EngineInfo\"%\n\x0c\x41\x64optRequest\x12\x15\n\rready_address\x18\x01 \x01(\t\"M\n\rAdoptResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12)\n\x06\x65ngine\x18\x02 \x01(\x0b\x32\x19.llama_orch.v2.EngineInfo\"\x11\n\x0fGetStatsRequest\"=\n\x10GetStatsResponse\x12)\n\x05stats\x18\x01 \x01(\x0b\x32\x1a.llama_orch.v2.WorkerStats\"L\n\x0fShutdownRequest\x12*\n\x04save\x18\x02 \x03(\x0b\x32\x1c.llama_orch.v2.SessionToSaveJ\x04\x08\x01\x10\x02R\x07\x63ontrol\"\x12\n\x10ShutdownResponse2\xeb\x06\n\rWorkerService\x12K\n\x08StartRun\x12\x1e.llama_orch.v2.StartRunRequest\x1a\x1f.llama_orch.v2.StartRunResponse\x12S\n\nStreamRuns\x12 .llama_orch.v2.StreamRunsRequest\x1a!.llama_orch.v2.StreamRunsResponse0\x01\x12N\n\tCancelRun\x12\x1f.llama_orch.v2.CancelRunRequest\x1a .llama_orch.v2.CancelRunResponse\x12T\n\x0bReleaseRuns\x12!.llama_orch.v2.ReleaseRunsRequest\x1a\".llama_orch.v2.ReleaseRunsResponse\x12K\n\x08ListRuns\x12\x1e.llama_orch.v2.ListRunsRequest\x1a\x1f.llama_orch.v2.ListRunsResponse\x12J\n\x07\x45xecute\x12\x1d.llama_orch.v2.ExecuteRequest\x1a\x1e.llama_orch.v2.ExecuteResponse0\x01\x12Q\n\nReadTokens\x12 .llama_orch.v2.ReadTokensRequest\x1a!.llama_orch.v2.ReadTokensResponse\x12H\n\x07GetInfo\x12\x1d.llama_orch.v2.GetInfoRequest\x1a\x1e.llama_orch.v2.GetInfoResponse\x12\x42\n\x05\x41\x64opt\x12\x1b.llama_orch.v2.AdoptRequest\x1a\x1c.llama_orch.v2.AdoptResponse\x12K\n\x08GetStats\x12\x1e.llama_orch.v2.GetStatsRequest\x1a\x1f.llama_orch.v2.GetStatsResponse\x12K\n\x08Shutdown\x12\x1e.llama_orch.v2.ShutdownRequest\x1a\x1f.llama_orch.v2.ShutdownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,52 +41,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STREAMRUNSREQUEST_FROMSEQENTRY']._loaded_options = None
   _globals['_STREAMRUNSREQUEST_FROMSEQENTRY']._serialized_options = b'8\001'
-  _globals['_STARTRUNREQUEST']._serialized_start=251
-  _globals['_STARTRUNREQUEST']._serialized_end=510
-  _globals['_STARTRUNRESPONSE']._serialized_start=512
-  _globals['_STARTRUNRESPONSE']._serialized_end=548
-  _globals['_STREAMRUNSREQUEST']._serialized_start=551
-  _globals['_STREAMRUNSREQUEST']._serialized_end=730
-  _globals['_STREAMRUNSREQUEST_FROMSEQENTRY']._serialized_start=684
-  _globals['_STREAMRUNSREQUEST_FROMSEQENTRY']._serialized_end=730
-  _globals['_STREAMRUNSRESPONSE']._serialized_start=732
-  _globals['_STREAMRUNSRESPONSE']._serialized_end=793
-  _globals['_CANCELRUNREQUEST']._serialized_start=795
-  _globals['_CANCELRUNREQUEST']._serialized_end=880
-  _globals['_CANCELRUNRESPONSE']._serialized_start=882
-  _globals['_CANCELRUNRESPONSE']._serialized_end=948
-  _globals['_RELEASERUNSREQUEST']._serialized_start=950
-  _globals['_RELEASERUNSREQUEST']._serialized_end=1038
-  _globals['_RELEASERUNSRESPONSE']._serialized_start=1040
-  _globals['_RELEASERUNSRESPONSE']._serialized_end=1079
-  _globals['_LISTRUNSREQUEST']._serialized_start=1081
-  _globals['_LISTRUNSREQUEST']._serialized_end=1137
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1139
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1216
-  _globals['_EXECUTEREQUEST']._serialized_start=1218
-  _globals['_EXECUTEREQUEST']._serialized_end=1272
-  _globals['_EXECUTERESPONSE']._serialized_start=1274
-  _globals['_EXECUTERESPONSE']._serialized_end=1331
-  _globals['_READTOKENSREQUEST']._serialized_start=1333
-  _globals['_READTOKENSREQUEST']._serialized_end=1400
-  _globals['_READTOKENSRESPONSE']._serialized_start=1402
-  _globals['_READTOKENSRESPONSE']._serialized_end=1466
-  _globals['_GETINFOREQUEST']._serialized_start=1468
-  _globals['_GETINFOREQUEST']._serialized_end=1484
-  _globals['_GETINFORESPONSE']._serialized_start=1486
-  _globals['_GETINFORESPONSE']._serialized_end=1565
-  _globals['_ADOPTREQUEST']._serialized_start=1567
-  _globals['_ADOPTREQUEST']._serialized_end=1604
-  _globals['_ADOPTRESPONSE']._serialized_start=1606
-  _globals['_ADOPTRESPONSE']._serialized_end=1683
-  _globals['_GETSTATSREQUEST']._serialized_start=1685
-  _globals['_GETSTATSREQUEST']._serialized_end=1702
-  _globals['_GETSTATSRESPONSE']._serialized_start=1704
-  _globals['_GETSTATSRESPONSE']._serialized_end=1765
-  _globals['_SHUTDOWNREQUEST']._serialized_start=1767
-  _globals['_SHUTDOWNREQUEST']._serialized_end=1799
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=1801
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=1819
-  _globals['_WORKERSERVICE']._serialized_start=1822
-  _globals['_WORKERSERVICE']._serialized_end=2697
+  _globals['_STARTRUNREQUEST']._serialized_start=286
+  _globals['_STARTRUNREQUEST']._serialized_end=568
+  _globals['_STARTRUNRESPONSE']._serialized_start=570
+  _globals['_STARTRUNRESPONSE']._serialized_end=606
+  _globals['_STREAMRUNSREQUEST']._serialized_start=609
+  _globals['_STREAMRUNSREQUEST']._serialized_end=788
+  _globals['_STREAMRUNSREQUEST_FROMSEQENTRY']._serialized_start=742
+  _globals['_STREAMRUNSREQUEST_FROMSEQENTRY']._serialized_end=788
+  _globals['_STREAMRUNSRESPONSE']._serialized_start=790
+  _globals['_STREAMRUNSRESPONSE']._serialized_end=851
+  _globals['_CANCELRUNREQUEST']._serialized_start=853
+  _globals['_CANCELRUNREQUEST']._serialized_end=938
+  _globals['_CANCELRUNRESPONSE']._serialized_start=940
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1006
+  _globals['_RELEASERUNSREQUEST']._serialized_start=1008
+  _globals['_RELEASERUNSREQUEST']._serialized_end=1096
+  _globals['_RELEASERUNSRESPONSE']._serialized_start=1098
+  _globals['_RELEASERUNSRESPONSE']._serialized_end=1137
+  _globals['_LISTRUNSREQUEST']._serialized_start=1139
+  _globals['_LISTRUNSREQUEST']._serialized_end=1195
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1197
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1274
+  _globals['_EXECUTEREQUEST']._serialized_start=1276
+  _globals['_EXECUTEREQUEST']._serialized_end=1330
+  _globals['_EXECUTERESPONSE']._serialized_start=1332
+  _globals['_EXECUTERESPONSE']._serialized_end=1389
+  _globals['_READTOKENSREQUEST']._serialized_start=1391
+  _globals['_READTOKENSREQUEST']._serialized_end=1458
+  _globals['_READTOKENSRESPONSE']._serialized_start=1460
+  _globals['_READTOKENSRESPONSE']._serialized_end=1524
+  _globals['_GETINFOREQUEST']._serialized_start=1526
+  _globals['_GETINFOREQUEST']._serialized_end=1542
+  _globals['_GETINFORESPONSE']._serialized_start=1544
+  _globals['_GETINFORESPONSE']._serialized_end=1623
+  _globals['_ADOPTREQUEST']._serialized_start=1625
+  _globals['_ADOPTREQUEST']._serialized_end=1662
+  _globals['_ADOPTRESPONSE']._serialized_start=1664
+  _globals['_ADOPTRESPONSE']._serialized_end=1741
+  _globals['_GETSTATSREQUEST']._serialized_start=1743
+  _globals['_GETSTATSREQUEST']._serialized_end=1760
+  _globals['_GETSTATSRESPONSE']._serialized_start=1762
+  _globals['_GETSTATSRESPONSE']._serialized_end=1823
+  _globals['_SHUTDOWNREQUEST']._serialized_start=1825
+  _globals['_SHUTDOWNREQUEST']._serialized_end=1901
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=1903
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=1921
+  _globals['_WORKERSERVICE']._serialized_start=1924
+  _globals['_WORKERSERVICE']._serialized_end=2799
 # @@protoc_insertion_point(module_scope)

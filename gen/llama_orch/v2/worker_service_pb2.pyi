@@ -12,6 +12,7 @@ from llama_orch.v2 import control_pb2 as _control_pb2
 from llama_orch.v2 import engine_pb2 as _engine_pb2
 from llama_orch.v2 import log_entry_pb2 as _log_entry_pb2
 from llama_orch.v2 import run_pb2 as _run_pb2
+from llama_orch.v2 import saved_session_pb2 as _saved_session_pb2
 from llama_orch.v2 import tokens_pb2 as _tokens_pb2
 from llama_orch.v2 import worker_pb2 as _worker_pb2
 import builtins as _builtins
@@ -38,6 +39,7 @@ class StartRunRequest(_message.Message):
     PREFIX_FIELD_NUMBER: _builtins.int
     PROMISED_FINGERPRINT_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    SAVED_SESSION_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Chosen by the orchestrator; single-use. 1 to 128 characters of [A-Za-z0-9._:-]."""
     task_record: _builtins.bytes
@@ -46,6 +48,10 @@ class StartRunRequest(_message.Message):
     """Of a deterministic run: digest of the fingerprint that its bytes are promised under, as the orchestrator knows the
     worker's: SHA-256 in hexadecimal over the serialized EngineFingerprint. A worker whose own is another refuses with
     FAILED_PRECONDITION / DETERMINISM_UNAVAILABLE. Empty = not told, and not compared.
+    """
+    saved_session: _builtins.str
+    """Session that the run belongs to, as it is called on the disks of GPU hosts: 64 hexadecimal digits, which tell neither
+    its app nor its id. A worker that has none of its tokens looks for those that an earlier worker saved. Empty = of none.
     """
     @_builtins.property
     def control(self) -> _control_pb2.ControlHeader:
@@ -75,10 +81,11 @@ class StartRunRequest(_message.Message):
         prefix: _abc.Iterable[_log_entry_pb2.LogEntry] | None = ...,
         promised_fingerprint: _builtins.str = ...,
         attempt: _run_pb2.TaskAttempt | None = ...,
+        saved_session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "control", b"control", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_id", b"attempt_id", "control", b"control", "prefix", b"prefix", "promised_fingerprint", b"promised_fingerprint", "spec", b"spec", "task_record", b"task_record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_id", b"attempt_id", "control", b"control", "prefix", b"prefix", "promised_fingerprint", b"promised_fingerprint", "saved_session", b"saved_session", "spec", b"spec", "task_record", b"task_record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -564,12 +571,21 @@ class ShutdownRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SAVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def save(self) -> _containers.RepeatedCompositeFieldContainer[_saved_session_pb2.SessionToSave]:
+        """Sessions whose idle sequences the worker saves before it ends, where evaluating them again would take longer. Empty =
+        none is saved.
+        """
+
     def __init__(
         self,
+        *,
+        save: _abc.Iterable[_saved_session_pb2.SessionToSave] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["save", b"save"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
