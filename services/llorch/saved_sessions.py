@@ -1,8 +1,11 @@
-"""KV caches of sessions on the disk of a GPU host: what the worker that writes them and the pool manager that owns their
-folder have to agree on.
+"""KV caches of sessions on the disk of a GPU host: what the worker that writes them and the pool manager that owns
+their folder have to agree on.
 """
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from llorch.errors import invalid_field
@@ -21,6 +24,15 @@ WRITTEN_AS = "*.new"
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """`ends_at` is in seconds since the epoch: its time of modification, which its writer sets ahead."""
+
+    path: Path
+    size_bytes: int
+    ends_at: float
+
+
 def check_saved_session(name: str, field: str) -> str:
     """The name of a session: 64 hexadecimal digits. Raises `InvalidArgument`."""
     if not _NAME.fullmatch(name):
@@ -28,6 +40,21 @@ def check_saved_session(name: str, field: str) -> str:
     return name
 
 
-def files_of(folder: Path, session: str = "*") -> list[Path]:
-    """What is saved of a session, or of all of them, oldest names first. Raises OSError."""
-    return sorted(folder.glob(f"{session}.*{SUFFIX}"))
+def files_of(folder: Path, session: str = "") -> list[SavedFile]:
+    """What is saved of a session, or of all of them; what ends soonest comes first. Empty where there is no folder."""
+    found = []
+    for path in folder.glob(f"{session}*{SUFFIX}"):
+        with suppress(FileNotFoundError):  # its time was over just now
+            facts = path.stat()
+            found.append(SavedFile(path, facts.st_size, facts.st_mtime))
+    return sorted(found, key=lambda file: file.ends_at)
+
+
+def remove_beyond(files: Sequence[SavedFile], budget_bytes: int) -> None:
+    """Removes the first ones, until the others together are no larger. Raises OSError."""
+    used = sum(file.size_bytes for file in files)
+    for file in files:
+        if used <= budget_bytes:
+            return
+        file.path.unlink(missing_ok=True)
+        used -= file.size_bytes

@@ -14,6 +14,7 @@ from llorch.errors import LlorchError
 from llorch.logs import get_logger
 from llorch.ports import announce_address
 from llorch.rpc.server import RpcServer
+from llorch.saved_sessions import SAVE_WITHIN_S
 from llorch.token_rules import refuse_open_bind
 from worker_orcd.api.worker_servicer import WorkerServicer
 from worker_orcd.engines.protocol import Engine
@@ -84,6 +85,7 @@ async def run(settings: WorkerSettings, stop: asyncio.Event) -> None:
         await stopped
         server.set_serving(False)
         await _drain(keeper, servicer)
+        await engine.save_sessions(servicer.save_s, SAVE_WITHIN_S)
 
 
 def _build_server(settings: WorkerSettings, servicer: WorkerServicer) -> RpcServer:

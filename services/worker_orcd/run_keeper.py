@@ -80,6 +80,7 @@ class RunKeeper:
         prefix: Sequence[LogEntry] = (),
         private: bool = False,
         rehearsal: bool = False,
+        session: str = "",
     ) -> Run:
         """Starts a run; the same start again is the same run. Raises `LlorchError` if it can't run here."""
         if self._draining:
@@ -91,7 +92,7 @@ class RunKeeper:
             return same
         check_run(spec, prefix, self.engine.info().capabilities)
         run = self.table.admit(attempt_id, fingerprint, kept=kept, prefix=prefix, private=private)
-        await self._submit(run, EngineRun(attempt_id, spec, tuple(prefix), rehearsal))
+        await self._submit(run, EngineRun(attempt_id, spec, tuple(prefix), rehearsal, session))
         if spec.remaining_ms is not None and run.end is None:
             self._deadlines[attempt_id] = asyncio.get_running_loop().call_later(
                 spec.remaining_ms / 1000, self._end, attempt_id, FinishReason.DEADLINE

@@ -13,7 +13,9 @@ from llorch.settings import DaemonSettings
 
 
 class WorkerSettings(DaemonSettings, section="worker"):
-    """Secrets belong into the environment: LLORCH_WORKER_ACCESS_TOKEN and LLORCH_WORKER_READY_TOKEN."""
+    """Secrets belong into the environment: LLORCH_WORKER_ACCESS_TOKEN, LLORCH_WORKER_READY_TOKEN
+    and LLORCH_WORKER_SAVED_SESSIONS_KEY.
+    """
 
     worker_id: str = Field("worker", description="Id under which the pool manager knows this worker.")
     bind: str = Field("127.0.0.1:0", description="Address to listen on, host:port; port 0 takes any free one.")
@@ -61,6 +63,16 @@ class WorkerSettings(DaemonSettings, section="worker"):
     )
     digest_folder: Path | None = Field(
         None, description="Folder where digests of model files are kept, so that a restart needs not compute them."
+    )
+    saved_sessions_folder: Path | None = Field(
+        None, description="Folder where the KV caches of sessions are kept between this worker and the next."
+    )
+    saved_sessions_mib: int = Field(0, ge=0, description="The most that all of them may take, in MiB; 0 saves none.")
+    saved_sessions_key: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        repr=False,
+        description="Secret that proves what a worker saved: 64 hexadecimal digits. Without one, nothing is saved.",
     )
     metrics_bind: str | None = Field(
         None,

@@ -50,13 +50,13 @@ class Bench:
         self._closed = False
         engine.deliver_to(self._on_steps)
 
-    async def submit(self, attempt_id: str, spec: RunSpec, prefix: Sequence[LogEntry] = ()) -> Seen:
+    async def submit(self, attempt_id: str, spec: RunSpec, prefix: Sequence[LogEntry] = (), session: str = "") -> Seen:
         self._seen[attempt_id] = Seen()
-        await self.engine.submit(EngineRun(attempt_id, spec, tuple(prefix)))
+        await self.engine.submit(EngineRun(attempt_id, spec, tuple(prefix), session=session))
         return self._seen[attempt_id]
 
-    async def run(self, attempt_id: str, spec: RunSpec, prefix: Sequence[LogEntry] = ()) -> Seen:
-        return await ended(await self.submit(attempt_id, spec, prefix))
+    async def run(self, attempt_id: str, spec: RunSpec, prefix: Sequence[LogEntry] = (), session: str = "") -> Seen:
+        return await ended(await self.submit(attempt_id, spec, prefix, session))
 
     async def close(self) -> None:
         """May be called again; an engine's own may not."""

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from llama_orch.v2 import control_pb2, run_pb2, worker_pb2, worker_service_pb2, 
 from llorch.errors import Aborted, FailedPrecondition, Reason, Unavailable, invalid_field
 from llorch.identifiers import check_id, new_id
 from llorch.ports import split_address
+from llorch.rpc.sessions_to_save import to_sessions_to_save
 from llorch.rpc.slow_reader import write_with_deadline
+from llorch.saved_sessions import check_saved_session
 from worker_orcd.api.run_stream import WRITE_DEADLINE_S, RunStream, StreamContext
 from worker_orcd.api.single_run import SingleRun
 from worker_orcd.control_guard import ControlGuard
@@ -52,6 +54,8 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         self._guard = ControlGuard()
         self._stream: RunStream | None = None
         self._stop = stop
+        self.save_s: Mapping[str, float] = {}
+        """The sessions that are to be saved before the end, and for how many seconds."""
 
     def open(self, keeper: RunKeeper, metrics_address: str = "") -> None:
         """The engine is loaded and tested: calls are served from here on."""
@@ -70,6 +74,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         keeper = self._ready_keeper()
         self._check_control(request.control)
         check_id(request.attempt_id, "attempt_id")
+        session = check_saved_session(request.saved_session, "saved_session") if request.saved_session else ""
         if len(request.task_record) > MAX_TASK_RECORD_BYTES:
             raise invalid_field("task_record", f"has at most {MAX_TASK_RECORD_BYTES} bytes")
         kept = to_keepsake(request)
@@ -83,6 +88,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             spec,
             kept=kept,
             prefix=to_log_prefix(request.prefix),
+            session=session,
         )
         return worker_service_pb2.StartRunResponse()
 
@@ -222,6 +228,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     async def Shutdown(
         self, request: worker_service_pb2.ShutdownRequest, context: Context
     ) -> worker_service_pb2.ShutdownResponse:
+        self.save_s = to_sessions_to_save(request.save)
         self._stop.set()
         return worker_service_pb2.ShutdownResponse()
 

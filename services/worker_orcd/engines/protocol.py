@@ -4,7 +4,7 @@ An engine starts its work in `load`, hands over what its steps brought through o
 nothing but the order of its own batches.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +21,8 @@ StepCallback = Callable[[Sequence[TokenStep]], None]
 
 @dataclass(frozen=True, slots=True)
 class EngineRun:
-    """A run as it is submitted. `prefix` are the log entries of earlier attempts, which the run continues.
+    """A run as it is submitted. `prefix` are the log entries of earlier attempts, which the run continues. `session` is
+    as in StartRun's `saved_session`; empty for none.
 
     A `rehearsal` is the worker's self-test: a simulated engine takes no time for it and does not misbehave.
     """
@@ -30,6 +31,7 @@ class EngineRun:
     spec: RunSpec
     prefix: tuple[LogEntry, ...] = ()
     rehearsal: bool = False
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,12 @@ class Engine(Protocol):
 
     def stats(self) -> EngineStats:
         """Counters; cheap, from the event loop at any time."""
+        ...
+
+    async def save_sessions(self, keep_s: Mapping[str, float], within_s: float) -> None:
+        """Saves the idle sequences of these sessions for the next worker, each for so long, where that is worth it.
+        Called before `close`, once all runs have ended. An engine that has nothing to save returns at once.
+        """
         ...
 
     async def close(self) -> None:

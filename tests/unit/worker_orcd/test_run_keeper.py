@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -70,6 +70,8 @@ class SlowEngine:
 
     def stats(self) -> EngineStats:
         return EngineStats()
+
+    async def save_sessions(self, keep_s: Mapping[str, float], within_s: float) -> None: ...
 
     async def close(self) -> None: ...
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker_orcd.engines.llama_cpp.host_cache import HostCache, State
+from worker_orcd.engines.llama_cpp.host_cache import HostCache, SavedSequence, State
 from worker_orcd.engines.llama_cpp.memory_kind import MemoryKind
 from worker_orcd.engines.llama_cpp.slots import Kept, Placement, Slot, Slots, common_prefix
 
@@ -134,16 +134,16 @@ def found(host: HostCache, tokens: list[int]) -> int:
 
 def test_what_was_saved_is_found_by_its_longest_prefix() -> None:
     host = cache()
-    host.add([1, 2, 3, 4], state(10), 0, 0)
-    host.add([1, 2, 9, 9], state(10), 0, 0)
+    host.add(SavedSequence([1, 2, 3, 4], state(10), 0, 0))
+    host.add(SavedSequence([1, 2, 9, 9], state(10), 0, 0))
     assert found(host, [1, 2, 3, 5]) == 3
     assert found(host, [7]) == 0
 
 
 def test_what_continues_a_saved_one_takes_its_place() -> None:
     host = cache()
-    host.add([1, 2], state(10), 0, 0)
-    host.add([1, 2, 3], state(10), 0, 0)
+    host.add(SavedSequence([1, 2], state(10), 0, 0))
+    host.add(SavedSequence([1, 2, 3], state(10), 0, 0))
     assert len(host) == 1
     assert not host.wants([1, 2, 3], 10)
     assert host.wants([1, 2, 3, 4], 10)
@@ -151,12 +151,12 @@ def test_what_continues_a_saved_one_takes_its_place() -> None:
 
 def test_the_budget_holds_and_the_longest_unwanted_goes() -> None:
     host = cache(1000)
-    host.add([1], state(400), 0, 0)
-    host.add([2], state(400), 0, 0)
+    host.add(SavedSequence([1], state(400), 0, 0))
+    host.add(SavedSequence([2], state(400), 0, 0))
     wanted = host.find(lambda saved: int(saved.tokens == [1]))
     assert wanted is not None
     host.want(wanted[0])
-    host.add([3], state(400), 0, 0)
+    host.add(SavedSequence([3], state(400), 0, 0))
     assert host.used_bytes <= 1000
     assert (found(host, [1]), found(host, [2]), found(host, [3])) == (1, 0, 1)
     assert not host.wants([4], 1000)
@@ -165,13 +165,13 @@ def test_the_budget_holds_and_the_longest_unwanted_goes() -> None:
 def test_no_budget_keeps_nothing() -> None:
     host = cache(0)
     assert not host.wants([1], 1)
-    host.add([1], state(1), 0, 0)
+    host.add(SavedSequence([1], state(1), 0, 0))
     assert len(host) == 0
 
 
 def test_a_damaged_state_is_recognised() -> None:
     host = cache()
-    host.add([1], state(100), 0, 0)
+    host.add(SavedSequence([1], state(100), 0, 0))
     hit = host.find(lambda saved: 1)
     assert hit is not None
     assert host.is_intact(hit[0])
@@ -181,7 +181,7 @@ def test_a_damaged_state_is_recognised() -> None:
 
 def test_a_state_of_another_model_is_not_intact() -> None:
     saved = cache()
-    saved.add([1], state(100), 0, 0)
+    saved.add(SavedSequence([1], state(100), 0, 0))
     hit = saved.find(lambda entry: 1)
     assert hit is not None
     assert not HostCache(1000, "another").is_intact(hit[0])

@@ -37,6 +37,11 @@ class ChunkSize:
         speed = self._speed(position)
         return tokens / speed if speed else inf
 
+    def prompt_seconds(self, tokens: int) -> float:
+        """How long a prompt of so many tokens takes from its beginning; for ever if nothing is known."""
+        spans = ((begin, min(begin + _RANGE, tokens) - begin) for begin in range(0, tokens, _RANGE))
+        return sum(self.seconds(begin, count) for begin, count in spans)
+
     def observe(self, position: int, tokens: int, seconds: float) -> None:
         """A piece of this size took so long. Tiny ones say little and are left out."""
         if tokens < self._smallest or seconds <= 0:

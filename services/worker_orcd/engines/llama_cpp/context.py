@@ -27,6 +27,13 @@ class DecodeError(Exception):
         self.code = code
 
 
+class RestoreFailed(Exception):
+    """The library refused a state that is whole, and is not to be trusted from here on.
+
+    The worker ends, and its runs go on with the next one. llama.cpp has given wrong answers after such a refusal.
+    """
+
+
 class Context:
     """One sequence per slot, each with its own part of the KV cache, so that slots do not disturb each other."""
 
@@ -82,13 +89,13 @@ class Context:
         written = self._lib.llama_state_seq_get_data_ext(self.handle, _bytes_of(state), state.nbytes, sequence, 0)
         return state if written == state.nbytes else None
 
-    def restore(self, sequence: int, state: State) -> bool:
-        """Makes the slot what was saved. If it can't be done, the slot is empty. Not while copies are pending."""
+    def restore(self, sequence: int, state: State, tokens: int) -> None:
+        """Makes the slot what was saved, so many tokens. Raises RestoreFailed. Not while copies are pending."""
         self.forget(sequence)
         read = self._lib.llama_state_seq_set_data_ext(self.handle, _bytes_of(state), state.nbytes, sequence, 0)
-        if read != state.nbytes:
-            self.forget(sequence)
-        return bool(read == state.nbytes)
+        last = self.last_position(sequence)
+        if read != state.nbytes or last != tokens - 1:
+            raise RestoreFailed(f"read {read} of {state.nbytes} bytes, up to position {last} of {tokens - 1}")
 
     def wait_computed(self) -> None:
         """A GPU computes while `decode` has returned already."""

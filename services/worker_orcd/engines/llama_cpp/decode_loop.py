@@ -6,7 +6,8 @@ decodes, all of them in one batch, or a piece of one prompt; whose turn it is, P
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as SequenceOf
 
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
@@ -19,12 +20,13 @@ from worker_orcd.engines.llama_cpp.candidates import Candidates
 from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
 from worker_orcd.engines.llama_cpp.context import ABORTED, Context, DecodeError
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks, calls
-from worker_orcd.engines.llama_cpp.host_cache import HostCache
+from worker_orcd.engines.llama_cpp.host_cache import HostCache, SavedSequence
 from worker_orcd.engines.llama_cpp.model import Model
 from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.prompt_turns import Piece, PromptTurns
 from worker_orcd.engines.llama_cpp.sampler import NothingToPick, Sampler, Workbench
 from worker_orcd.engines.llama_cpp.sequence import Sequence, TokensOfChoices, WaitingChoice
+from worker_orcd.engines.llama_cpp.session_files import SavedHead, SessionFiles, Worth
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.llama_cpp.slot_keeper import SlotKeeper
 from worker_orcd.engines.llama_cpp.slots import Slots
@@ -52,6 +54,7 @@ class DecodeLoop:
         self._batch = Batch(native.lib, BATCH_TOKENS)
         fixed = FixedChunks(shape.fixed_chunk)
         chunk = ChunkSize(_largest_piece(context, shape), shape.smallest_piece)
+        self._chunk = chunk
         self._turns = PromptTurns(chunk, fixed, shape.decode_gap_s)
         slots = Slots(shape.slots, shape.context_per_slot)
         self._slots = SlotKeeper(context, slots, HostCache(shape.host_cache_bytes, _identity(native, shape)), fixed)
@@ -94,6 +97,27 @@ class DecodeLoop:
         for number, (choice, constraint) in enumerate(zip(output.choices, constraints, strict=True)):
             if choice.finish is None:
                 self._waiting.append(WaitingChoice(run, output, number, tokens[number], constraint))
+
+    def best_gain(self, heads: SequenceOf[SavedHead], choice: WaitingChoice) -> SavedHead | None:
+        """As SlotKeeper has it."""
+        return self._slots.best_gain(heads, choice)
+
+    def bring_back(self, saved: SavedSequence) -> None:
+        """As SlotKeeper has it."""
+        self._slots.bring_back(saved)
+
+    def save_sessions(self, keep_s: Mapping[str, float], files: SessionFiles, until: float) -> int:
+        """Writes what is idle of these sessions, where that takes less time than evaluating it again; how many
+        sequences. Nothing else is done meanwhile.
+        """
+        saved = 0
+        for session, seconds in keep_s.items():
+            for sequence in self._slots.idle_of(session):
+                if time.monotonic() >= until:
+                    return saved
+                worth = Worth(seconds, self._chunk.prompt_seconds(len(sequence.tokens)), until)
+                saved += files.write(session, sequence, worth)
+        return saved
 
     def cancel(self, attempt_id: str, reason: FinishReason) -> None:
         output = self._runs.get(attempt_id)
@@ -151,7 +175,9 @@ class DecodeLoop:
             output.cached_tokens = min(reused, output.tokens_in)
             self._cached += output.cached_tokens
         sampler = Sampler(self._workbench, run, waiting.number, waiting.tokens, waiting.constraint)
-        sequence = Sequence(slot, run.attempt_id, run.spec, output, sampler, waiting.tokens, number=waiting.number)
+        sequence = Sequence(
+            slot, run.attempt_id, run.spec, output, sampler, waiting.tokens, waiting.number, run.session
+        )
         sequence.evaluated = reused
         self._slots.take(sequence)
         return sequence

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llorch.clock import Clock, SystemClock
 from llorch.device_kind import DeviceKind
@@ -17,7 +17,7 @@ from worker_orcd.engines.llama_cpp.constraints import ConstraintCompiler
 from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
 from worker_orcd.engines.llama_cpp.prompt import Prepared, PromptBuilder
 from worker_orcd.engines.llama_cpp.run_checks import check_sampling
-from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices
+from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices, WaitingChoice
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.llama_cpp.vocabulary import Vocabulary
 from worker_orcd.engines.protocol import Embedded, EngineRun, Ranked, StepCallback
@@ -42,6 +42,7 @@ class LlamaCppEngine:
         self._compiler: ConstraintCompiler | None = None
         self._loaded: Loaded | None = None
         self._prompts: PromptBuilder | None = None
+        self._bringing = asyncio.Lock()
         self._vocabulary: Vocabulary | None = None
 
     async def load(self) -> None:
@@ -97,7 +98,25 @@ class LlamaCppEngine:
         tokens = [prompt + output_so_far for output_so_far in replayed]
         constraints = await asyncio.to_thread(self._constraints, run, replayed, answers)
         self._replay(output, replayed, constraints)
+        await self._bring_session(WaitingChoice(run, output, 0, tokens[0]))
         self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens, constraints))
+
+    async def _bring_session(self, choice: WaitingChoice) -> None:
+        """From the disk, where an earlier worker saved more of the run's session than is here. One at a time: a state
+        is as large as a slot.
+        """
+        files, session = self._known.sessions, choice.run.session
+        if files is None or not session:
+            return
+        heads = await asyncio.to_thread(files.heads, session)
+        if not heads:
+            return
+        async with self._bringing:
+            best = await self._running.ask(lambda decode_loop: decode_loop.best_gain(heads, choice))
+            saved = await asyncio.to_thread(files.take, best) if best is not None else None
+            if saved is not None:
+                await self._running.ask(lambda decode_loop: decode_loop.bring_back(saved))
+                _log.info("session_restored", tokens=len(saved.tokens), mib=saved.state.nbytes // 2**20)
 
     def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
         self._running.cancel(attempt_id, reason)
@@ -115,6 +134,15 @@ class LlamaCppEngine:
 
     def stats(self) -> EngineStats:
         return self._running.stats()
+
+    async def save_sessions(self, keep_s: Mapping[str, float], within_s: float) -> None:
+        files = self._known.sessions
+        if files is None or not keep_s:
+            return
+        began_at = time.monotonic()
+        until = began_at + within_s
+        saved = await self._running.ask(lambda decode_loop: decode_loop.save_sessions(keep_s, files, until))
+        _log.info("sessions_saved", sequences=saved, took_s=round(time.monotonic() - began_at, 3))
 
     async def close(self) -> None:
         if self._thread is None:

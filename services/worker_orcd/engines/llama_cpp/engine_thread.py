@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from llorch.clock import SystemClock
 from llorch.device_kind import DeviceKind
 from llorch.errors import Internal, LlorchError, Reason
 from llorch.finish_reason import FinishReason
@@ -20,7 +21,7 @@ from llorch.gguf.model_file import read_model
 from llorch.logs import get_logger
 from worker_orcd.engine_info import EngineStats, Fingerprint
 from worker_orcd.engines.llama_cpp.abort_switch import AbortSwitch
-from worker_orcd.engines.llama_cpp.context import Context
+from worker_orcd.engines.llama_cpp.context import Context, RestoreFailed
 from worker_orcd.engines.llama_cpp.decode_loop import DecodeLoop
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks
 from worker_orcd.engines.llama_cpp.determinism_proof import DeterminismProof
@@ -31,12 +32,14 @@ from worker_orcd.engines.llama_cpp.model_digest import ModelDigest
 from worker_orcd.engines.llama_cpp.model_file import UnchangedFiles
 from worker_orcd.engines.llama_cpp.native import Native, load_native
 from worker_orcd.engines.llama_cpp.reading_context import ReadingContext
+from worker_orcd.engines.llama_cpp.session_files import SessionFiles
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.llama_cpp.text_reading import TextReading
 from worker_orcd.engines.protocol import StepCallback
 from worker_orcd.resident_memory import resident_mib
 
 Command = Callable[[DecodeLoop], None]
+Answer = TypeVar("Answer")
 _MIB = 1024 * 1024
 _log = get_logger("llama.cpp")
 
@@ -44,7 +47,7 @@ _log = get_logger("llama.cpp")
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What the load brought. `deterministic`: it was proven. `memory_mib` is what it took, per device. `reading` is the
-    thread's; it ends with the model.
+    thread's; it ends with the model. `sessions` are None where none are kept.
     """
 
     model: Model
@@ -55,6 +58,7 @@ class Loaded:
     deterministic: bool
     memory_mib: tuple[int, ...]
     load_ms: int
+    sessions: SessionFiles | None = None
 
 
 class EngineThread:
@@ -85,6 +89,14 @@ class EngineThread:
     def send(self, command: Command) -> None:
         """Carried out between two steps."""
         self._commands.put(command)
+
+    async def ask(self, question: Callable[[DecodeLoop], Answer]) -> Answer | None:
+        """As `send`; returns what it answers, or None once the thread has ended."""
+        answered: asyncio.Future[Answer] = self._event_loop.create_future()
+        self.send(lambda decode_loop: self._tell(_settle, answered, None, question(decode_loop)))
+        either: set[asyncio.Future[Any]] = {answered, self.ended}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        return answered.result() if answered.done() else None
 
     def cancel(self, attempt_id: str, reason: FinishReason) -> None:
         """Ends a run within a step, or within moments while a piece of its prompt is evaluated. A model that only reads
@@ -150,15 +162,17 @@ class EngineThread:
         model_digest = digest.wait()
         deterministic = deterministic and bool(model_digest)
         after = self._measure()
+        known = self._fingerprint(native, model_digest, deterministic=deterministic)
         loaded = Loaded(
             model=model,
             facts=facts,
             reading=reading,
             version=native.version,
-            fingerprint=self._fingerprint(native, model_digest, deterministic=deterministic),
+            fingerprint=known,
             deterministic=deterministic,
             memory_mib=tuple(max(0, now - then) for then, now in zip(before, after, strict=True)),
             load_ms=round((time.monotonic() - began_at) * 1000),
+            sessions=self._session_files(known) if facts.generates else None,
         )
         self._tell(_settle, self.loaded, None, loaded)
         if decode_loop is None:
@@ -185,12 +199,19 @@ class EngineThread:
         gpus = [gpu.description for gpu in self._gpus()]
         return fingerprint(native, self._shape, gpus, model_digest, deterministic=deterministic)
 
+    def _session_files(self, known: Fingerprint) -> SessionFiles | None:
+        """None also where the model's file changed while it was read: no later worker is known to have the same."""
+        place = self._shape.sessions
+        return SessionFiles(place, known, SystemClock()) if place is not None and known.model_digest else None
+
     def _serve(self, decode_loop: DecodeLoop) -> None:
         try:
             while not self.closing.is_set():
                 self._carry_out(decode_loop)
                 if decode_loop.has_work:
                     self._deliver(decode_loop.step())
+        except RestoreFailed:  # no run is to blame: all of them go on with another worker
+            raise
         except Exception:
             self._deliver(decode_loop.fail_all("the engine failed and ends"))
             raise

@@ -4,7 +4,7 @@ Bringing one back is copying; evaluating it again is computing, which takes ten 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 import numpy as np
@@ -20,14 +20,15 @@ _BYTES_PER_TOKEN_ID = 40
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedSequence:
     """`state` is what the engine wrote for exactly these tokens. `first_position` is as in MemoryKind,
-    `watermark` as in FixedChunks.
+    `watermark` as in FixedChunks. `session` is whose they are; empty for no session's. `checksum` is the host cache's.
     """
 
     tokens: list[int]
     state: State
     first_position: int
     watermark: int
-    checksum: int
+    session: str = ""
+    checksum: int = 0
 
     @property
     def size(self) -> int:
@@ -57,12 +58,12 @@ class HostCache:
             return False
         return not any(common_prefix(saved.tokens, tokens, len(tokens)) == len(tokens) for saved in self._saved)
 
-    def add(self, tokens: list[int], state: State, first_position: int, watermark: int) -> None:
+    def add(self, sequence: SavedSequence) -> None:
         """Takes the place of what it continues, and of the oldest if there is no room."""
         for saved in list(self._saved):
-            if common_prefix(saved.tokens, tokens, len(saved.tokens)) == len(saved.tokens):
+            if common_prefix(saved.tokens, sequence.tokens, len(saved.tokens)) == len(saved.tokens):
                 self.drop(saved)
-        added = SavedSequence(tokens, state, first_position, watermark, self._checksum(state))
+        added = replace(sequence, checksum=self._checksum(sequence.state))
         while self._saved and self.used_bytes + added.size > self._budget:
             self.drop(self._saved[0])
         if added.size <= self._budget:
@@ -77,6 +78,9 @@ class HostCache:
             if reused > most:
                 best, most = saved, reused
         return (best, most) if best is not None else None
+
+    def of_session(self, session: str) -> list[SavedSequence]:
+        return [saved for saved in self._saved if saved.session == session]
 
     def is_intact(self, saved: SavedSequence) -> bool:
         return self._checksum(saved.state) == saved.checksum

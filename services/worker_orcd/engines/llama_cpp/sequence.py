@@ -42,17 +42,18 @@ class Sequence:
     output: RunOutput
     sampler: Sampler
     tokens: list[int] = field(default_factory=list)
+    number: int = 0
+    session: str = ""
     evaluated: int = 0
     decoding: bool = False
-    number: int = 0
     last_turn: int = 0
     prefill_tokens: int = field(init=False)
     choice: ChoiceOutput = field(init=False)
     deterministic: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        """A run that resumes evaluates its output so far with its prompt, where that may change bits; where not,
-        token by token, as it did at first.
+        """A run that resumes evaluates its output so far with its prompt, where that may change bits; where not, token
+        by token, as it did at first.
         """
         self.choice = self.output.choices[self.number]
         self.deterministic = self.spec.deterministic

@@ -8,6 +8,7 @@ from llorch.device_kind import DeviceKind
 from llorch.errors import invalid_field
 from llorch.gguf.memory_estimate import tokens_at_once, uses_flash_attention
 from worker_orcd.device import DeviceSet, parse_device, parse_shares
+from worker_orcd.engines.llama_cpp.sessions_on_disk import SessionsOnDisk
 from worker_orcd.settings import WorkerSettings
 
 _SMALLEST_PIECE = 16
@@ -24,6 +25,7 @@ class LlamaCppShape:
     `decode_gap_s` is how long a running answer may wait for its next token while prompts are evaluated.
     `host_cache_bytes` of the host's memory hold conversations that had to leave their slots. `split` and
     `tensor_split` say how the model is spread over several devices: the shares by device, or none for as it fits.
+    `sessions` is where those are saved between two workers; None for nowhere.
     """
 
     model_path: Path
@@ -40,6 +42,7 @@ class LlamaCppShape:
     host_cache_bytes: int = 0
     split: str = "layer"
     tensor_split: tuple[float, ...] = ()
+    sessions: SessionsOnDisk | None = None
 
     @property
     def flash_attention(self) -> bool:
@@ -86,4 +89,12 @@ def shape_of(settings: WorkerSettings, cores: int) -> LlamaCppShape:
         host_cache_bytes=settings.host_cache_mib * 1024 * 1024,
         deterministic_runs=settings.deterministic_runs,
         digest_folder=settings.digest_folder,
+        sessions=_sessions(settings),
     )
+
+
+def _sessions(settings: WorkerSettings) -> SessionsOnDisk | None:
+    folder, key, mib = settings.saved_sessions_folder, settings.saved_sessions_key, settings.saved_sessions_mib
+    if folder is None or not key or not mib:
+        return None
+    return SessionsOnDisk(folder, bytes.fromhex(key), mib * 2**20)

@@ -3,11 +3,15 @@
 It comes from the slot itself, from another slot, or from the memory of the host. Belongs to the engine's thread.
 """
 
+from collections.abc import Iterator
+from collections.abc import Sequence as SequenceOf
+
 from worker_orcd.engines.llama_cpp.context import Context
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks
 from worker_orcd.engines.llama_cpp.host_cache import HostCache, SavedSequence
 from worker_orcd.engines.llama_cpp.sequence import Sequence, WaitingChoice
-from worker_orcd.engines.llama_cpp.slots import MIN_REUSE, Slot, Slots, common_prefix
+from worker_orcd.engines.llama_cpp.session_files import SavedHead
+from worker_orcd.engines.llama_cpp.slots import MIN_REUSE, Kept, Slot, Slots, common_prefix
 
 
 class SlotKeeper:
@@ -43,7 +47,7 @@ class SlotKeeper:
             self._save(slot)
             if self._restore(slot, found[0]):
                 return slot.number, self._trimmed(slot, self._reusable_of_restored(slot, found[0], choice))
-            return self.place(choice)  # the slot lost what it had, and the host what could not be restored
+            return self.place(choice)  # the slot lost what it had, and the host what was not intact
         slot = placement.slot
         if placement.loses:
             self._save(slot)
@@ -84,6 +88,42 @@ class SlotKeeper:
             slot.watermark = self._fixed.watermark(slot.watermark, sequence.evaluated, end)
         sequence.evaluated = end
 
+    def best_gain(self, heads: SequenceOf[SavedHead], choice: WaitingChoice) -> SavedHead | None:
+        """Of which more can be reused than of anything that is here; None if there is none."""
+        host = self._host.find(lambda saved: self._reusable_of_saved(saved, choice))
+        here = max(self._slots.most(lambda slot: self._reusable_of_slot(slot, choice)), host[1] if host else 0)
+        best = max(heads, key=lambda head: self._reusable_of_saved(head, choice), default=None)
+        return best if best is not None and self._reusable_of_saved(best, choice) >= here + MIN_REUSE else None
+
+    def bring_back(self, saved: SavedSequence) -> None:
+        """Into a slot, where a run finds it as what an earlier one left; where none is free, into the host's memory.
+        Raises RestoreFailed.
+        """
+        if self._context.copies_pending or not self._slots.any_free:
+            self._host.add(saved)
+            return
+        slot = self._slots.least_wanted()
+        self._save(slot)
+        self._slots.empty(slot)
+        self._put_back(slot, saved)
+        self._slots.fill(slot, Kept(list(saved.tokens), len(saved.tokens), saved.session))
+
+    def idle_of(self, session: str) -> Iterator[SavedSequence]:
+        """What slots and the host's memory have of a session, one after the other, the longest first: states are large.
+        What another one begins with is left out.
+        """
+        slots = [(slot.tokens[: slot.held], slot) for slot in self._slots.idle_of(session)]
+        hosts = [(saved.tokens, saved) for saved in self._host.of_session(session)]
+        found: list[tuple[list[int], Slot | SavedSequence]] = sorted([*slots, *hosts], key=lambda one: -len(one[0]))
+        given: list[list[int]] = []
+        for tokens, where in found:
+            if any(other[: len(tokens)] == tokens for other in given):
+                continue
+            saved = self._read(where) if isinstance(where, Slot) else where
+            if saved is not None:
+                given.append(tokens)
+                yield saved
+
     def _found_in_host(self, choice: WaitingChoice) -> tuple[SavedSequence, int] | None:
         """While copies are pending nothing can be restored: the prompt is evaluated, if no slot has it."""
         if self._context.copies_pending:
@@ -94,7 +134,7 @@ class SlotKeeper:
         first = self._context.first_position(slot.number) if self._context.kind.window else 0
         return self._reusable(slot.tokens, slot.held, slot.watermark, first, choice)
 
-    def _reusable_of_saved(self, saved: SavedSequence, choice: WaitingChoice) -> int:
+    def _reusable_of_saved(self, saved: SavedSequence | SavedHead, choice: WaitingChoice) -> int:
         return self._reusable(saved.tokens, len(saved.tokens), saved.watermark, saved.first_position, choice)
 
     def _reusable_of_restored(self, slot: Slot, saved: SavedSequence, choice: WaitingChoice) -> int:
@@ -131,17 +171,30 @@ class SlotKeeper:
         tokens = slot.tokens[: slot.held]
         if not tokens or not self._host.wants(tokens, self._context.state_bytes(slot.number)):
             return
+        saved = self._read(slot)
+        if saved is not None:
+            self._host.add(saved)
+
+    def _read(self, slot: Slot) -> SavedSequence | None:
+        """What the slot holds; None if it can't be read now."""
         state = self._context.save(slot.number)
-        if state is not None:
-            first = self._context.kind.first_of_state(len(tokens), self._context.first_position(slot.number))
-            self._host.add(tokens, state, first, slot.watermark)
+        if state is None:
+            return None
+        tokens = slot.tokens[: slot.held]
+        first = self._context.kind.first_of_state(len(tokens), self._context.first_position(slot.number))
+        return SavedSequence(tokens, state, first, slot.watermark, slot.holder.session)
 
     def _restore(self, slot: Slot, saved: SavedSequence) -> bool:
-        """If it fails, the slot is empty."""
+        """False if it is not intact any more; the slot is empty then. Raises RestoreFailed."""
         self._slots.empty(slot)
-        if not self._host.is_intact(saved) or not self._context.restore(slot.number, saved.state):
+        if not self._host.is_intact(saved):
+            self._context.forget(slot.number)
             self._host.drop(saved)
             return False
+        self._put_back(slot, saved)
         self._host.want(saved)
-        slot.watermark = saved.watermark
         return True
+
+    def _put_back(self, slot: Slot, saved: SavedSequence) -> None:
+        self._context.restore(slot.number, saved.state, len(saved.tokens))
+        slot.watermark = saved.watermark

@@ -30,10 +30,13 @@ def common_prefix(one: Sequence[int], other: Sequence[int], limit: int) -> int:
 
 
 class Holder(Protocol):
-    """What occupies a slot. The context has evaluated the first `evaluated` of `tokens`."""
+    """What occupies a slot. The context has evaluated the first `evaluated` of `tokens`. `session` is whose they are;
+    empty for no session's.
+    """
 
     tokens: list[int]
     evaluated: int
+    session: str
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +45,7 @@ class Kept:
 
     tokens: list[int] = field(default_factory=list)
     evaluated: int = 0
+    session: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +121,10 @@ class Slots:
             return Placement(target, source, reused)
         return Placement(target, target, 0) if source.busy else Placement(source, source, reused)
 
+    def most(self, reusable: Callable[[Slot], int]) -> int:
+        """That can be reused of any slot."""
+        return max(map(reusable, self._slots))
+
     def least_wanted(self) -> Slot:
         """Of the free slots the lowest empty one, since neighbours share one pass through the model; else the
         one that was used the longest time ago.
@@ -124,15 +132,23 @@ class Slots:
         free = (slot for slot in self._slots if not slot.busy)
         return min(free, key=lambda slot: (slot.used_at if slot.held >= MIN_REUSE else 0, slot.number))
 
+    def idle_of(self, session: str) -> list[Slot]:
+        """Those that hold tokens of a session, in which nothing runs."""
+        return [slot for slot in self._slots if not slot.busy and slot.held and slot.holder.session == session]
+
     def take(self, slot: Slot, holder: Holder) -> None:
         slot.busy = True
+        self.fill(slot, holder)
+
+    def fill(self, slot: Slot, holder: Holder) -> None:
+        """It is used, also where nothing runs in it."""
         slot.holder = holder
         self._uses += 1
         slot.used_at = self._uses
 
     def release(self, slot: Slot) -> None:
         slot.busy = False
-        slot.holder = Kept(slot.tokens[: slot.held], slot.held)
+        slot.holder = Kept(slot.tokens[: slot.held], slot.held, slot.holder.session)
 
     def empty(self, slot: Slot) -> None:
         slot.holder = Kept()

@@ -7,7 +7,7 @@ turn between steps.
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
@@ -183,6 +183,9 @@ class SimEngine:
                 run.output.tokens_in + sum(choice.index for choice in run.output.choices) for run in self._runs.values()
             ),
         )
+
+    async def save_sessions(self, keep_s: Mapping[str, float], within_s: float) -> None:
+        """It keeps nothing of a run for the next one."""
 
     async def close(self) -> None:
         if self._timer is not None:

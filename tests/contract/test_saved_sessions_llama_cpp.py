@@ -1,0 +1,235 @@
+"""A session whose worker was unloaded goes on in the next one as if it had stayed: with the same tokens, and soon.
+
+Over every kind of memory: caches, windows, states, and both.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llorch.device_kind import DeviceKind
+from llorch.errors import LlorchError
+from llorch.options.sampling import Sampling
+from support.engine_bench import Bench, Seen
+from support.tiny_models import GENERATING, WINDOW, write_tiny_model
+from worker_orcd.device import DeviceSet
+from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
+from worker_orcd.engines.llama_cpp.context import Context, RestoreFailed
+from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+from worker_orcd.engines.llama_cpp.sessions_on_disk import SessionsOnDisk
+from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
+from worker_orcd.run_spec import RunSpec
+
+pytestmark = pytest.mark.native
+
+CONTEXT = 1024
+SESSION, OTHER = "a" * 64, "b" * 64
+SPEC = RunSpec(prompt="", seed=11, max_tokens=12, sampling=Sampling(temperature=0.0), ignore_eos=True)
+LONG = ("the time of all words is now and then " * 10).strip()
+QUESTION = " who are you"
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {architecture: write_tiny_model(folder, architecture) for architecture in GENERATING}
+
+
+@pytest.fixture(params=GENERATING)
+def model(request: pytest.FixtureRequest, models: dict[str, Path]) -> Path:
+    return models[request.param]
+
+
+@pytest.fixture(autouse=True)
+def evaluating_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does with models that are not tiny: these are evaluated faster than any disk writes."""
+    monkeypatch.setattr(ChunkSize, "prompt_seconds", lambda *_: 60.0)
+
+
+@asynccontextmanager
+async def worker(model: Path, folder: Path, *, slots: int = 2, host_cache_bytes: int = 0) -> AsyncIterator[Bench]:
+    devices = DeviceSet(DeviceKind.CPU, ("cpu",))
+    sessions = SessionsOnDisk(folder, bytes(32), 2**30)
+    engine = LlamaCppEngine(
+        LlamaCppShape(
+            model, "m", devices, slots, CONTEXT, threads=1, host_cache_bytes=host_cache_bytes, sessions=sessions
+        )
+    )
+    await engine.load()
+    try:
+        yield Bench(engine)
+    finally:
+        await engine.close()
+
+
+async def turns(bench: Bench, prompts: list[str], spec: RunSpec = SPEC, session: str = SESSION) -> list[Seen]:
+    return [
+        await bench.run(f"{session[0]}-{number}", replace(spec, prompt=prompt), session=session)
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+async def unloaded(bench: Bench, *sessions: str) -> None:
+    """As a worker that is told to end: what is idle is saved."""
+    await bench.engine.save_sessions(dict.fromkeys(sessions or (SESSION,), 600.0), 30.0)
+
+
+def saved_in(folder: Path) -> list[Path]:
+    return list(folder.glob("*.kv"))
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def cached(seen: Seen) -> int:
+    assert seen.end is not None
+    return seen.end.cached_tokens
+
+
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, sampling=Sampling()), replace(SPEC, deterministic=True)])
+async def test_the_next_turn_says_what_it_would_have_said_without_the_unload(
+    model: Path, tmp_path: Path, spec: RunSpec
+) -> None:
+    """After an answer of one token, which is not evaluated, all that is saved is the beginning of the next prompt."""
+    first, following = replace(spec, prompt=LONG, max_tokens=1), replace(spec, prompt=LONG + QUESTION)
+    async with worker(model, tmp_path) as stayed:
+        await stayed.run("first", first, session=SESSION)
+        expected = await stayed.run("next", following, session=SESSION)
+    async with worker(model, tmp_path) as before:
+        await before.run("first", first, session=SESSION)
+        await unloaded(before)
+    assert len(saved_in(tmp_path)) == 1
+    async with worker(model, tmp_path) as after:
+        seen = await after.run("next", following, session=SESSION)
+    assert seen.token_ids == expected.token_ids
+    assert cached(seen) == cached(expected)
+    assert spec.deterministic or cached(seen)
+    assert bool(saved_in(tmp_path)) is not bool(cached(seen)), "it was read where it is of use"
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+async def test_a_turn_that_goes_back_says_what_a_fresh_worker_says(model: Path, tmp_path: Path, kept: float) -> None:
+    """What is left of a saved sequence whose end does not fit: all of its beginning, a whole window, or nothing."""
+    prompt = LONG[: round(kept * len(LONG))] + QUESTION
+    async with worker(model, tmp_path / "none") as fresh:
+        expected = await fresh.run("fresh", replace(SPEC, prompt=prompt))
+    async with worker(model, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(model, tmp_path) as after:
+        seen = await after.run("back", replace(SPEC, prompt=prompt), session=SESSION)
+        again = await after.run("again", replace(SPEC, prompt=prompt), session=SESSION)
+    assert seen.token_ids == again.token_ids == expected.token_ids
+
+
+async def test_a_conversation_is_saved_and_restored_again_and_again(model: Path, tmp_path: Path) -> None:
+    prompt, said, fresh = LONG, [], []
+    for turn in range(4):
+        spec = replace(SPEC, prompt=prompt, max_tokens=1)
+        async with worker(model, tmp_path) as bench:
+            seen = await bench.run("turn", spec, session=SESSION)
+            said.append(seen.token_ids)
+            assert bool(cached(seen)) is bool(turn), "all but the first go on"
+            await unloaded(bench)
+        async with worker(model, tmp_path / "none") as alone:
+            fresh.append((await alone.run("turn", spec)).token_ids)
+        prompt += QUESTION
+    assert said == fresh
+    assert len(saved_in(tmp_path)) == 1
+
+
+@pytest.fixture
+def llama(models: dict[str, Path]) -> Path:
+    return models["llama"]
+
+
+async def test_another_session_with_the_same_words_gets_nothing_of_it(llama: Path, tmp_path: Path) -> None:
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before, SESSION, OTHER)
+    async with worker(llama, tmp_path) as after:
+        assert cached((await turns(after, [LONG], session=OTHER))[0]) == 0
+        (seen,) = await turns(after, [LONG])
+    assert cached(seen) > 0, "its own finds it, in the memory that both share by then"
+
+
+async def test_what_had_to_leave_its_slot_is_saved_as_well(llama: Path, tmp_path: Path) -> None:
+    async with worker(llama, tmp_path, slots=1, host_cache_bytes=2**24) as before:
+        await turns(before, [LONG])
+        await turns(before, [QUESTION * 20], session=OTHER)
+        assert before.engine.stats().host_cache_bytes > 0
+        await unloaded(before, SESSION, OTHER)
+    async with worker(llama, tmp_path, slots=1) as after:
+        assert cached((await turns(after, [LONG]))[0]) > 0
+        assert cached((await turns(after, [QUESTION * 20], session=OTHER))[0]) > 0
+
+
+async def test_a_worker_of_another_fingerprint_evaluates_it_again(llama: Path, tmp_path: Path) -> None:
+    async with worker(llama, tmp_path) as before:
+        (first,) = await turns(before, [LONG])
+        await unloaded(before)
+    devices = DeviceSet(DeviceKind.CPU, ("cpu",))
+    place = SessionsOnDisk(tmp_path, bytes(32), 2**30)
+    other = LlamaCppEngine(LlamaCppShape(llama, "m", devices, 2, CONTEXT // 2, threads=1, sessions=place))
+    await other.load()
+    try:
+        (seen,) = await turns(Bench(other), [LONG])
+    finally:
+        await other.close()
+    assert (cached(seen), seen.token_ids) == (0, first.token_ids)
+    assert saved_in(tmp_path), "it waits for a worker of its own kind"
+
+
+async def test_damage_costs_an_evaluation_and_no_answer(model: Path, tmp_path: Path) -> None:
+    async with worker(model, tmp_path) as before:
+        await before.run("first", replace(SPEC, prompt=LONG, max_tokens=1), session=SESSION)
+        await unloaded(before)
+    following = replace(SPEC, prompt=LONG + QUESTION)
+    async with worker(model, tmp_path / "none") as fresh:
+        expected = await fresh.run("next", following)
+    (path,) = saved_in(tmp_path)
+    damage(path)
+    async with worker(model, tmp_path) as after:
+        seen = await after.run("next", following, session=SESSION)
+    assert (cached(seen), seen.token_ids) == (0, expected.token_ids)
+    assert not path.exists()
+
+
+async def test_a_state_that_the_library_refuses_ends_the_engine_and_no_run(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+
+    def refuse(*_: object) -> None:
+        raise RestoreFailed("as it was told to")
+
+    monkeypatch.setattr(Context, "restore", refuse)
+    async with worker(llama, tmp_path) as after:
+        seen = await after.submit("a", replace(SPEC, prompt=LONG), session=SESSION)
+        with pytest.raises(LlorchError):
+            await after.engine.watch()
+        assert seen.end is None, "it goes on with the next worker"
+    assert not saved_in(tmp_path), "which does not meet it again"
+
+
+async def test_a_saved_window_serves_what_goes_on_and_not_what_goes_back(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    """A saved state has no more than the window of what would come next."""
+    for prompt, is_reused in ((2 * LONG + QUESTION, True), (LONG, False)):
+        async with worker(models["gemma3"], tmp_path) as before:
+            first = await before.run("first", replace(SPEC, prompt=2 * LONG, max_tokens=1), session=SESSION)
+            await unloaded(before)
+        assert first.end is not None
+        assert first.end.tokens_in > 2 * WINDOW
+        async with worker(models["gemma3"], tmp_path) as after:
+            seen = await after.run("next", replace(SPEC, prompt=prompt), session=SESSION)
+        assert cached(seen) == (first.end.tokens_in if is_reused else 0)
