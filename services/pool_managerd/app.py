@@ -38,6 +38,8 @@ from pool_managerd.node_state import NodeState, Pool
 from pool_managerd.pools import plan_pools
 from pool_managerd.preflight.checks import look_beside_the_start
 from pool_managerd.preflight.finding import Level
+from pool_managerd.saved_place import SavedPlace
+from pool_managerd.saved_sessions import SavedSessions
 from pool_managerd.settings import PoolManagerSettings
 from pool_managerd.vocabularies.vocabularies import Vocabularies
 from pool_managerd.workers.command import EnginePolicy
@@ -81,13 +83,17 @@ class PoolManager:
         self._shelf = make_shelf(settings, data_dir.models, facts, tasks, self._clock)
         engines = {**BY_DEVICE, DeviceKind.SIMULATED: (settings.simulated_engine,)}
         self._monitor = DeviceMonitor(inventory, self._bell.ring, settings.reserve_mib, engines)
+        self._saved = SavedSessions(
+            data_dir.sessions, data_dir.sessions_key, settings.saved_sessions_mib, self._bell.ring
+        )
         self._read_ahead = ReadAhead(tasks, self._note_reading)
         self._supervisor = Supervisor(
-            rules=_rules(settings, data_dir),
+            rules=_rules(settings, data_dir, self._saved.place),
             journal=Journal(data_dir.workers),
             devices=self._monitor,
             find_model=self._shelf.find,
             read_ahead=self._read_ahead.begin,
+            when_ended=self._saved.look,
             calls=GrpcWorkerCalls(),
             changed=self._bell.ring,
             tasks=tasks,
@@ -107,6 +113,7 @@ class PoolManager:
             supervisor=self._supervisor,
             shelf=self._shelf,
             vocabularies=self._vocabularies,
+            saved=self._saved,
             guard=self._guard,
             state=self.state,
             bell=self._bell,
@@ -139,6 +146,7 @@ class PoolManager:
             pools=self._pools,
             workers=self._supervisor.statuses(),
             models=self._shelf.models(),
+            saved=self._saved.state,
         )
 
     async def _open(self, bound: str) -> None:
@@ -151,6 +159,7 @@ class PoolManager:
         stats = WorkerStats(self._supervisor.statuses, self._supervisor.note_stats, self._supervisor.note_silence)
         self._tasks.spawn("stats of the workers", stats.run(), forever=True)
         self._tasks.spawn("node link", self._link(join_address(host, split_address(bound)[1])).run(), forever=True)
+        self._tasks.spawn("saved sessions", self._saved.run(), forever=True)
         self._tasks.spawn("vocabularies", self._vocabularies.run(), forever=True)
         self._tasks.spawn("preflight", self._preflight())
         self._server.set_serving(True)
@@ -214,7 +223,7 @@ class PoolManager:
         )
 
 
-def _rules(settings: PoolManagerSettings, data_dir: DataDir) -> WorkerRules:
+def _rules(settings: PoolManagerSettings, data_dir: DataDir, saved: SavedPlace | None) -> WorkerRules:
     environment = dict(os.environ)
     if settings.config is not None:
         environment["LLORCH_CONFIG"] = str(settings.config.absolute())
@@ -222,7 +231,7 @@ def _rules(settings: PoolManagerSettings, data_dir: DataDir) -> WorkerRules:
     return WorkerRules(
         bind_host=bind_host,
         stop_grace_s=settings.worker_stop_grace_s,
-        policy=EnginePolicy(settings.allow_cpu, settings.sim, data_dir.digests),
+        policy=EnginePolicy(settings.allow_cpu, settings.sim, data_dir.digests, saved),
         logs=data_dir.logs,
         environment=environment,
         ports=parse_worker_ports(settings.worker_ports),

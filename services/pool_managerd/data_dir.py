@@ -15,6 +15,8 @@ class DataDir:
         self.models = root / "models"
         self.control = root / "control.json"
         self.host = root / "host.json"
+        self.sessions = root / "sessions"
+        self.sessions_key = root / "sessions_key.json"
 
 
 @contextmanager

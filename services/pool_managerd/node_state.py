@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from pool_managerd.devices.device import Device
 from pool_managerd.models.located_model import LocatedModel
+from pool_managerd.saved_place import SavedState
 from pool_managerd.workers.status import WorkerStatus
 
 
@@ -19,7 +20,7 @@ class Pool:
 class NodeState:
     """`full`: what is missing here is gone. Otherwise only what changed, and then no pools and no models.
 
-    `active` are workers of which only the stats changed.
+    `active` are workers of which only the stats changed. `saved` is None where that did not change.
     """
 
     full: bool = True
@@ -28,6 +29,7 @@ class NodeState:
     workers: tuple[WorkerStatus, ...] = ()
     models: tuple[LocatedModel, ...] = ()
     active: tuple[WorkerStatus, ...] = ()
+    saved: SavedState | None = None
 
 
 def changes(before: NodeState, now: NodeState) -> NodeState:
@@ -43,11 +45,12 @@ def changes(before: NodeState, now: NodeState) -> NodeState:
         devices=tuple(device for device in now.devices if device != known_devices.get(device.device_id)),
         workers=tuple(worker for worker in changed if worker not in active),
         active=tuple(active),
+        saved=now.saved if now.saved != before.saved else None,
     )
 
 
 def is_empty(state: NodeState) -> bool:
-    return not (state.full or state.devices or state.workers or state.active)
+    return not (state.full or state.devices or state.workers or state.active or state.saved is not None)
 
 
 def _vanished(before: NodeState, now: NodeState) -> bool:

@@ -84,6 +84,14 @@ class PoolManagerSettings(ModelSettings, section="pool_manager"):
         "9300-9399",
         description='Ports on which workers listen, e.g. 9300-9399; "any" lets the system choose.',
     )
+    saved_sessions_mib: int = Field(
+        4096,
+        ge=0,
+        le=16_777_216,
+        description="Disk space under data_dir for the KV caches of sessions, in MiB: a worker that is unloaded leaves "
+        "them there for the next one, so that a conversation goes on without its beginning being evaluated again. They "
+        "hold what was said, go with their sessions, and a tenth of the disk stays free; 0 saves none.",
+    )
     engine_stall_s: PositiveFloat = Field(
         30.0,
         description="A worker that does nothing for so long, in seconds, although it has work, is stuck, and is ended; "

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -128,11 +128,13 @@ class PlayedCalls:
     """Played workers don't listen: what they answer is set by the test."""
 
     asked_to_shut_down: list[str] = field(default_factory=list)
+    asked_to_save: list[dict[str, float]] = field(default_factory=list)
     asked_to_adopt: list[tuple[str, str]] = field(default_factory=list)
     adopt_answer: AdoptAnswer | None = None
 
-    async def shut_down(self, address: str, access_token: str) -> bool:
+    async def shut_down(self, address: str, access_token: str, save_s: Mapping[str, float]) -> bool:
         self.asked_to_shut_down.append(address)
+        self.asked_to_save.append(dict(save_s))
         return False
 
     async def adopt(self, address: str, access_token: str, ready_address: str) -> AdoptAnswer | None:

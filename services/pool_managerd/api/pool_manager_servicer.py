@@ -9,13 +9,15 @@ import grpc
 
 from llama_orch.v2 import node_link_pb2
 from llama_orch.v2 import pool_manager_service_pb2 as pb
-from llorch.errors import PermissionDenied, Reason
+from llorch.errors import PermissionDenied, Reason, invalid_field
 from llorch.identifiers import check_id
 from llorch.rpc import worker_spec
 from llorch.rpc.call_context import current_call
 from llorch.rpc.enum_tables import WORKER_STATES
 from llorch.rpc.reasons import reason_of_proto
+from llorch.rpc.sessions_to_save import to_sessions_to_save
 from llorch.rpc.slow_reader import write_with_deadline
+from llorch.saved_sessions import MOST_AT_ONCE, check_saved_session
 from pool_managerd.api.authenticator import is_this_worker, is_worker
 from pool_managerd.bell import Bell
 from pool_managerd.control import ControlGuard
@@ -26,6 +28,7 @@ from pool_managerd.convert.tokens import to_engine, to_tokens_response
 from pool_managerd.models.digest import read_digest
 from pool_managerd.models.shelf import ModelShelf
 from pool_managerd.node_state import NodeState, changes, is_empty
+from pool_managerd.saved_sessions import SavedSessions
 from pool_managerd.vocabularies.vocabularies import Vocabularies
 from pool_managerd.workers.log_file import read_log
 from pool_managerd.workers.supervisor import Supervisor
@@ -50,6 +53,7 @@ class PoolManagerServicer:
         supervisor: Supervisor,
         shelf: ModelShelf,
         vocabularies: Vocabularies,
+        saved: SavedSessions,
         guard: ControlGuard,
         state: Callable[[], NodeState],
         bell: Bell,
@@ -59,6 +63,7 @@ class PoolManagerServicer:
         self._supervisor = supervisor
         self._shelf = shelf
         self._vocabularies = vocabularies
+        self._saved = saved
         self._guard = guard
         self._state = state
         self._bell = bell
@@ -100,7 +105,8 @@ class PoolManagerServicer:
     ) -> pb.PoolManagerServiceStopWorkerResponse:
         _refuse_workers()
         with self._guard.applying(to_command_header(request.control)):
-            state = await self._supervisor.stop(check_id(request.worker_id, "worker_id"))
+            worker_id = check_id(request.worker_id, "worker_id")
+            state = await self._supervisor.stop(worker_id, to_sessions_to_save(request.save))
         return pb.PoolManagerServiceStopWorkerResponse(state=WORKER_STATES.to_proto(state))
 
     async def StageModel(self, request: pb.StageModelRequest, context: Context) -> None:
@@ -119,6 +125,17 @@ class PoolManagerServicer:
         with self._guard.applying(to_command_header(request.control)):
             await self._shelf.forget(request.source, in_use=self._supervisor.uses(request.source))
         return pb.DeleteStagedModelResponse()
+
+    async def ForgetSavedSessions(
+        self, request: pb.ForgetSavedSessionsRequest, context: Context
+    ) -> pb.ForgetSavedSessionsResponse:
+        _refuse_workers()
+        if len(request.saved_sessions) > MOST_AT_ONCE:
+            raise invalid_field("saved_sessions", f"names at most {MOST_AT_ONCE} sessions")
+        names = [check_saved_session(name, "saved_sessions") for name in request.saved_sessions]
+        with self._guard.applying(to_command_header(request.control)):
+            await self._saved.forget(names)
+        return pb.ForgetSavedSessionsResponse()
 
     async def VerifyStagedModel(self, request: pb.VerifyStagedModelRequest, context: Context) -> None:
         _refuse_workers()

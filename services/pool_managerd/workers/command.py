@@ -12,9 +12,11 @@ from llorch.options.model import LoadOptions
 from llorch.options.option import values_of
 from llorch.worker_spec import WorkerSpec
 from pool_managerd.devices.device import Device, DeviceState
+from pool_managerd.saved_place import SavedPlace
 
 ACCESS_TOKEN_VARIABLE = "LLORCH_WORKER_ACCESS_TOKEN"  # noqa: S105 - a name, not a secret
 READY_TOKEN_VARIABLE = "LLORCH_WORKER_READY_TOKEN"  # noqa: S105 - a name, not a secret
+SAVED_SESSIONS_KEY_VARIABLE = "LLORCH_WORKER_SAVED_SESSIONS_KEY"
 
 # -P: the folder that the daemon was started in must not shadow a package.
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "worker_orcd")
@@ -44,6 +46,7 @@ class EnginePolicy:
     allow_cpu: bool = False
     sim_parameters: str = ""  # JSON for the sim engine
     digest_folder: Path | None = None  # where workers keep the digests of model files between their starts
+    saved: SavedPlace | None = None  # where they leave the KV caches of sessions for each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +124,21 @@ def worker_command(
         command.append("--allow-cpu")
     if policy.digest_folder is not None:
         command += ["--digest-folder", str(policy.digest_folder)]
+    if policy.saved is not None:
+        command += ["--saved-sessions-folder", str(policy.saved.folder)]
+        command += ["--saved-sessions-mib", str(policy.saved.budget_mib)]
     if choice.engine is EngineName.sim and policy.sim_parameters:
         command += ["--sim", policy.sim_parameters]
     return command
 
 
 def worker_environment(
-    inherited: Mapping[str, str], choice: EngineChoice, *, access_token: str, ready_token: str
+    inherited: Mapping[str, str],
+    choice: EngineChoice,
+    *,
+    access_token: str,
+    ready_token: str,
+    saved: SavedPlace | None = None,
 ) -> dict[str, str]:
     environment = {name: inherited[name] for name in _INHERITED if name in inherited}
     environment["PYTHONUNBUFFERED"] = "1"  # the last lines of a crash must reach the log
@@ -135,6 +146,8 @@ def worker_environment(
     environment["CUDA_VISIBLE_DEVICES"] = choice.visible_gpus
     environment[ACCESS_TOKEN_VARIABLE] = access_token
     environment[READY_TOKEN_VARIABLE] = ready_token
+    if saved is not None:
+        environment[SAVED_SESSIONS_KEY_VARIABLE] = saved.key
     return environment
 
 

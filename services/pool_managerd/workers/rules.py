@@ -68,6 +68,10 @@ class WorkerRules:
             program=self.program,
         )
         environment = worker_environment(
-            self.environment, choice, access_token=record.access_token, ready_token=record.ready_token
+            self.environment,
+            choice,
+            access_token=record.access_token,
+            ready_token=record.ready_token,
+            saved=self.policy.saved,
         )
         return Launch(command, environment)

@@ -37,6 +37,9 @@ _RETRY_MS = 1000
 _CLOSE_BEYOND_GRACE_S = 3.0
 
 
+async def _nothing() -> None: ...
+
+
 class NodeDevices(Protocol):
     @property
     def by_id(self) -> Mapping[str, Device]: ...
@@ -47,8 +50,8 @@ class NodeDevices(Protocol):
 class WorkerCalls(Protocol):
     """Calls to workers: `address` is where one listens."""
 
-    async def shut_down(self, address: str, access_token: str) -> bool:
-        """Whether it answered that it will end."""
+    async def shut_down(self, address: str, access_token: str, save_s: Mapping[str, float]) -> bool:
+        """Whether it answered that it will end, after it has saved these sessions, each for so many seconds."""
         ...
 
     async def adopt(self, address: str, access_token: str, ready_address: str) -> AdoptAnswer | None:
@@ -75,12 +78,14 @@ class Supervisor:
         tasks: TaskSupervisor,
         clock: Clock,
         read_ahead: Callable[[LocatedModel], None] = lambda _: None,
+        when_ended: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
         self._rules = rules
         self._records = WorkerRecords(journal)
         self._devices = devices
         self._find_model = find_model
         self._read_ahead = read_ahead
+        self._when_ended = when_ended
         self._calls = calls
         self._ports = PortChooser(rules.ports)
         self._failures = FailureCount()
@@ -135,12 +140,14 @@ class Supervisor:
         self._begin_life(worker, worker.run(launch))
         return worker.status
 
-    async def stop(self, worker_id: str) -> WorkerState:
-        """Returns once the stop has begun. An unknown id becomes a used one."""
+    async def stop(self, worker_id: str, save_s: Mapping[str, float] | None = None) -> WorkerState:
+        """Returns once the stop has begun. An unknown id becomes a used one. `save_s` are sessions that the worker
+        saves before it ends, each for so many seconds.
+        """
         async with self._one_at_a_time(worker_id):
             worker = self._workers.get(worker_id)
             if worker is not None:
-                worker.stop(self._rules.stop_grace_s)
+                worker.stop(self._rules.stop_grace_s, save_s if self._rules.policy.saved is not None else None)
                 state = worker.status.state
                 await self._records.renew(worker_id, stage=Stage.STOPPING)
                 return state
@@ -245,8 +252,11 @@ class Supervisor:
     async def note_started(self, worker_id: str, process: ProcessIdentity | None) -> None:
         await self._records.renew(worker_id, process=process)
 
-    async def ask_shutdown(self, status: WorkerStatus) -> bool:
-        return await self._calls.shut_down(status.address, status.access_token)
+    async def note_ended(self) -> None:
+        await self._when_ended()
+
+    async def ask_shutdown(self, status: WorkerStatus, save_s: Mapping[str, float]) -> bool:
+        return await self._calls.shut_down(status.address, status.access_token, save_s)
 
     def count_failure(self, spec: WorkerSpec, ready_s: float) -> int:
         return self._failures.failed(spec, ready_s)

@@ -1,6 +1,7 @@
 """One worker from its acceptance to its end: the only writer of its status."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -8,6 +9,7 @@ from typing import Protocol
 from llorch.clock import Clock
 from llorch.errors import Reason
 from llorch.logs import get_logger
+from llorch.saved_sessions import SAVE_WITHIN_S
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from pool_managerd.models.reading import Reading
@@ -49,8 +51,12 @@ class WorkerHost(Protocol):
         """Its process exists. `process` None: it has ended already."""
         ...
 
-    async def ask_shutdown(self, status: WorkerStatus) -> bool:
-        """Whether the worker answered that it will end."""
+    async def ask_shutdown(self, status: WorkerStatus, save_s: Mapping[str, float]) -> bool:
+        """Whether the worker answered that it will end, after it has saved these sessions."""
+        ...
+
+    async def note_ended(self) -> None:
+        """Its process has ended: what it left on the disk is counted before its end is told."""
         ...
 
     async def memory_back(self, pid: int, within_s: float) -> bool:
@@ -76,6 +82,7 @@ class Worker:
         self._load_is_over = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._grace_s = 0.0
+        self._save_s: Mapping[str, float] = {}
         self._ready_at: float | None = None
         self._failure: tuple[Reason, str] | None = None
 
@@ -162,9 +169,13 @@ class Worker:
         """The worker reports why it is about to end; its end follows."""
         self._failure = (reason, message)
 
-    def stop(self, grace_s: float) -> None:
-        """Begins the end; the last call's grace between SIGTERM and SIGKILL counts until SIGTERM was sent."""
+    def stop(self, grace_s: float, save_s: Mapping[str, float] | None = None) -> None:
+        """Begins the end; the last call's grace between SIGTERM and SIGKILL counts until SIGTERM was sent. `save_s` are
+        the sessions that the worker saves before it ends, and for how many seconds, if it is not on its way already.
+        """
         self._grace_s = grace_s
+        if save_s and not self._stop_asked.is_set():
+            self._save_s = save_s
         if may(self.status.state, WorkerEvent.STOP_ASKED):
             self._change(WorkerEvent.STOP_ASKED)
         self._load_is_over.set()
@@ -207,9 +218,9 @@ class Worker:
             process.kill()
 
     async def _ends_by_itself(self, process: RunningProcess) -> bool:
-        if not self.status.address or not await self._host.ask_shutdown(self.status):
+        if not self.status.address or not await self._host.ask_shutdown(self.status, self._save_s):
             return False
-        return await process.ended_within(min(_SHUTDOWN_EXIT_S, self._grace_s))
+        return await process.ended_within(min(_SHUTDOWN_EXIT_S, self._grace_s) + (SAVE_WITHIN_S if self._save_s else 0))
 
     async def _wait_end_is_due(self, load_s: float) -> None:
         try:
@@ -235,6 +246,7 @@ class Worker:
     async def _settle(self, pid: int, end: ProcessEnd) -> None:
         as_told = self._stop_asked.is_set() and self._failure is None
         lines = await asyncio.to_thread(last_lines, self.log_path, LAST_LINES)
+        await self._host.note_ended()
         reason, message = (None, "") if as_told else self._why(end)
         waits_s = _STOP_MEMORY_S if as_told else _CRASH_MEMORY_S
         if not await self._host.memory_back(pid, waits_s):

@@ -3,6 +3,7 @@ import json
 import signal
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,9 @@ from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, U
 from llorch.ports import free_port
 from llorch.worker_state import WorkerState
 from pool_managerd.models.located_model import LocatedModel
+from pool_managerd.saved_place import SavedPlace
 from pool_managerd.workers import journal, records
+from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.identity import identify
 from pool_managerd.workers.ports import PortRange
 from pool_managerd.workers.stall import EngineSigns
@@ -164,6 +167,21 @@ async def test_a_ready_worker_is_asked_to_end_before_it_is_signalled(host: Host,
     await supervisor.stop("w-1")
     await host.wait_state("w-1", WorkerState.EXITED)
     assert host.calls.asked_to_shut_down == ["10.0.0.7:4321"]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_a_worker_that_ends_is_told_what_to_save_where_this_host_keeps_it(
+    host: Host, model: str, keeps: bool
+) -> None:
+    saved = SavedPlace(Path("/nowhere"), 1, "k") if keeps else None
+    supervisor = await host.open(policy=EnginePolicy(saved=saved))
+    await supervisor.start(worker_spec(model))
+    await host.wait_log("w-1", "loading")
+    await supervisor.report_ready("w-1", "127.0.0.1:4321", b"", ())
+    await supervisor.stop("w-1", {"a" * 64: 9.0})
+    await supervisor.stop("w-1", {"b" * 64: 9.0})
+    await host.wait_state("w-1", WorkerState.EXITED)
+    assert host.calls.asked_to_save == [{"a" * 64: 9.0} if keeps else {}]
 
 
 @pytest.mark.req("POOL-2003")

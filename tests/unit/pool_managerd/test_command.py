@@ -8,6 +8,7 @@ from llorch.engines import BY_DEVICE, EngineName
 from llorch.errors import FailedPrecondition, InvalidArgument, LlorchError, NotFound, PermissionDenied, Reason
 from llorch.worker_spec import WorkerSpec
 from pool_managerd.devices.device import Device, DeviceState
+from pool_managerd.saved_place import SavedPlace
 from pool_managerd.workers.command import EnginePolicy, choose_engine, worker_command, worker_environment
 from support.worker_host import worker_spec
 
@@ -30,6 +31,18 @@ CPU_ALLOWED = EnginePolicy(allow_cpu=True)
 
 def spec_on(*device_ids: str, engine: str = "") -> WorkerSpec:
     return replace(worker_spec("file:/tiny.gguf"), device_ids=device_ids, engine=engine)
+
+
+def test_a_worker_is_told_where_sessions_are_saved_and_the_key_stands_in_its_environment_alone() -> None:
+    policy = EnginePolicy(allow_cpu=True, saved=SavedPlace(Path("/data/sessions"), 512, "the key"))
+    command = command_on("cpu", policy)
+    at = command.index("--saved-sessions-folder")
+    assert command[at : at + 4] == ["--saved-sessions-folder", "/data/sessions", "--saved-sessions-mib", "512"]
+    assert "the key" not in command
+    choice = choose_engine(spec_on("cpu"), DEVICES, policy)
+    environment = worker_environment({}, choice, access_token="a", ready_token="r", saved=policy.saved)
+    assert environment["LLORCH_WORKER_SAVED_SESSIONS_KEY"] == "the key"
+    assert "the key" not in repr(policy)
 
 
 def test_a_worker_on_gpus_sees_these_and_no_others_in_this_order() -> None:
