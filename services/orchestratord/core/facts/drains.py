@@ -17,7 +17,8 @@ class DrainPolicy(StrEnum):
 
 class AfterDrain(StrEnum):
     """STAY: nothing is started there until the pool is reloaded. RELOAD: what ran there is started again. PURGE: model
-    files that no worker or load of the node uses are removed from its cache, and the pool stays empty.
+    files that no worker or load of the node uses are removed from its cache, with all that it has saved of sessions,
+    and the pool stays empty.
     """
 
     STAY = "STAY"
