@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -24,9 +25,11 @@ from orchestratord.core.facts.fleet import Leaving
 from orchestratord.runtime import node_commands
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.control import CommandSequence
+from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.node_commands import NodeCommands
 from orchestratord.runtime.session_names import saved_session_name
 from orchestratord.store.interface import Incarnation
+from support.brain_driver import BrainDriver
 from support.memory_store import MemoryStore
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PoolManagerService"].full_name
@@ -191,6 +194,16 @@ async def test_a_stop_names_the_sessions_to_save_the_last_used_first_and_no_more
     assert [it.keep_ms for it in request.save[:4]] == [2**32 - 1, 600_000, 1, 1]
 
 
+async def test_a_session_that_ends_with_a_node_is_forgotten_on_no_node() -> None:
+    owner: Any = SimpleNamespace(state=BrainDriver().state)
+    rest: Any = None
+    kept: Any = SimpleNamespace(keep_record=None, keep_change=None)
+    async with TaskSupervisor("test") as tasks:
+        runner = EffectRunner(owner, rest, kept, rest, rest, tasks, None)
+        runner.perform(ForgetSavedSession("garage", "chat-ui", "s-0"))
+        await runner.close()
+
+
 class ForgettingNode:
     """Answers when `may_answer` is set; says no to what comes first."""
 
@@ -221,6 +234,8 @@ async def test_sessions_that_end_while_others_are_forgotten_are_told_together_an
         told = [await node.told.get(), await node.told.get()]
         assert [len(some) for some in told] == [MOST_AT_ONCE, 1]
         assert sorted(name for some in told for name in some) == sorted(names[1:])
+        while made.node._is_forgetting:
+            await asyncio.sleep(0.01)
         made.node.forget_saved_session(ForgetSavedSession("garage", "chat-ui", "s-0"))
         assert await node.told.get() == names[:1], "although the first call failed"
         made.node.forget_all_saved_sessions()

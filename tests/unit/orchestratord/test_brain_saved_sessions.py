@@ -94,6 +94,15 @@ def test_a_session_with_a_task_that_waits_or_runs_has_its_whole_time(driver: Bra
     assert driver.only(StopWorker).save[2:] == (SessionToSave("", "idle", TTL_S - 50),)
 
 
+def test_a_session_whose_time_is_over_is_not_saved(driver: BrainDriver) -> None:
+    turn(driver, "old")
+    driver.let_pass(20)
+    turn(driver, "new")
+    driver.now += TTL_S - 20
+    assert driver.state.sessions.find("", "old"), "no tick came since"
+    assert [it.session_id for it in told_to_end(driver).save] == ["new"]
+
+
 def test_a_stop_that_got_lost_names_the_sessions_that_there_are_by_then(driver: BrainDriver) -> None:
     turn(driver, "stays")
     turn(driver, "ends")
