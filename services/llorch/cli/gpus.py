@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.naming import device_marks, node_mark, pool_mark
 from llorch.cli.node_troubles import note_troubles
-from llorch.cli.output import AsJson, as_data, gib, note, print_json, print_rows
+from llorch.cli.output import AsJson, as_data, gib, note, note_sentence, print_json, print_rows
+from llorch.counted import counted
 
 if TYPE_CHECKING:
     from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2
@@ -43,6 +44,9 @@ def gpus(*, address: Address = None, token: Token = None, json: AsJson = False) 
         [_row(ledger, sensors) for ledger in state.devices],
         [_notes(ledger, nodes.get(ledger.node_id)) for ledger in state.devices],
     )
+    for node in state.nodes:
+        if node.saved_sessions.sequences and node.saved_sessions.budget_mib:
+            note_sentence(_saved(node))
 
 
 def _row(ledger: "fleet_service_pb2.DeviceLedger", sensors: Sequence[Sensor]) -> tuple[str, ...]:
@@ -82,6 +86,12 @@ def _notes(ledger: "fleet_service_pb2.DeviceLedger", node: "node_pb2.Node | None
     if programs := _programs_of_others(device):
         notes.append(f"others: {programs}")
     return notes
+
+
+def _saved(node: "node_pb2.Node") -> str:
+    saved = node.saved_sessions
+    sequences = counted(saved.sequences, "sequence")
+    return f"{node.node_id} has saved sessions: {sequences}, {saved.size_mib} of {saved.budget_mib} MiB."
 
 
 def _programs_of_others(device: "device_pb2.Device") -> str:

@@ -80,7 +80,7 @@ def purge(
     token: Token = None,
     json: AsJson = False,
 ) -> None:
-    """Empty a pool, and delete the downloaded model files that no other pool of its machine uses."""
+    """Empty a pool, and delete saved sessions and the downloaded model files that no other pool of its machine uses."""
     options = _options(deadline, policy)
     health = _begin(address, token, pool, lambda client: client.purge_pool(pool, **options))
     told = f"{pool} loses its files and gets no new work until `llorch pool reload {pool}`"

@@ -1,6 +1,6 @@
 """Nodes: what they report."""
 
-from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_pb2, worker_pb2
+from llama_orch.v2 import device_pb2, engine_pb2, node_link_pb2, pool_pb2, saved_session_pb2, worker_pb2
 from llorch.device_kind import DeviceKind
 from llorch.errors import Reason
 from llorch.identifiers import is_id
@@ -8,7 +8,15 @@ from llorch.rpc import fingerprints, worker_spec
 from llorch.rpc.enum_tables import DEVICE_KINDS, WORKER_STATES
 from llorch.rpc.reasons import reason_of_proto
 from llorch.worker_state import WorkerState
-from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Pool, Snapshot, WorkerReported
+from orchestratord.core.facts.fleet import (
+    Device,
+    Endpoint,
+    EngineFacts,
+    Pool,
+    SavedSessions,
+    Snapshot,
+    WorkerReported,
+)
 from orchestratord.core.facts.promise import UNPROVEN, Fingerprint
 
 
@@ -23,7 +31,12 @@ def to_snapshot(snapshot: node_link_pb2.NodeSnapshot) -> Snapshot:
         staged={model.source: model.size_mib for model in snapshot.staged_models},
         pools=tuple(_pool(pool) for pool in snapshot.pools),
         offered={model.name: model.source for model in snapshot.staged_models if is_id(model.name)},
+        saved_sessions=_saved_sessions(snapshot.saved_sessions) if snapshot.HasField("saved_sessions") else None,
     )
+
+
+def _saved_sessions(saved: saved_session_pb2.SavedSessions) -> SavedSessions:
+    return SavedSessions(saved.sequences, saved.size_mib, saved.budget_mib)
 
 
 def _device(device: device_pb2.Device, kind: DeviceKind) -> Device:

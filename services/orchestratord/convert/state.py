@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, worker_pb2
+from llama_orch.v2 import device_pb2, fleet_service_pb2, node_pb2, saved_session_pb2, worker_pb2
 from llorch.redaction import redacted
 from llorch.rpc import worker_spec
 from llorch.rpc.enum_table import EnumTable
@@ -63,6 +63,11 @@ def node_to_proto(view: NodeView, wall: datetime) -> node_pb2.Node:
         register_time=_timestamp(wall - timedelta(seconds=view.registered_ago_s)),
         last_report_age_ms=round(view.reported_ago_s * 1000),
         trouble=node.trouble,
+        saved_sessions=saved_session_pb2.SavedSessions(
+            sequences=node.saved_sessions.sequences,
+            size_mib=node.saved_sessions.size_mib,
+            budget_mib=node.saved_sessions.budget_mib,
+        ),
     )
 
 

@@ -183,6 +183,22 @@ class DeleteStagedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetSavedSession:
+    """A session has ended: what the node's disk has of it goes. Answered by nothing: the node's reports tell."""
+
+    node_id: str
+    app: str
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetAllSavedSessions:
+    """Of all sessions there are."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class StartWorker:
     """Answered by WorkerStartAccepted or WorkerStartFailed."""
 
@@ -191,10 +207,22 @@ class StartWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionToSave:
+    """`keep_s` is how long the disk may have it, more than 0."""
+
+    app: str
+    session_id: str
+    keep_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StopWorker:
+    """`save` are sessions that it should have in its KV cache, those first that are the first to be saved."""
+
     node_id: str
     worker_id: str
     why: Leaving
+    save: tuple[SessionToSave, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +340,8 @@ Effect = (
     | ForgetTask
     | StageModel
     | DeleteStagedModel
+    | ForgetSavedSession
+    | ForgetAllSavedSessions
     | StartWorker
     | StopWorker
     | LeaveNode

@@ -25,6 +25,10 @@ class CommandSequence:
         self._last = last
 
     @property
+    def cluster_id(self) -> str:
+        return self._authority.cluster_id
+
+    @property
     def last(self) -> int:
         return self._last
 

@@ -72,6 +72,8 @@ class EffectRunner:
             effects.ForgetTask: self._forget_task,
             effects.StageModel: lambda effect: self.node(effect.node_id).stage_model(effect),
             effects.DeleteStagedModel: lambda effect: self.node(effect.node_id).delete_staged_model(effect),
+            effects.ForgetSavedSession: self._forget_saved_session,
+            effects.ForgetAllSavedSessions: lambda effect: self.node(effect.node_id).forget_all_saved_sessions(),
             effects.StartWorker: lambda effect: self.node(effect.node_id).start_worker(effect),
             effects.StopWorker: lambda effect: self.node(effect.node_id).stop_worker(effect),
             effects.LeaveNode: self._leave_node,
@@ -191,6 +193,11 @@ class EffectRunner:
 
     def _now_ms(self) -> int:
         return round(self._clock.wall().timestamp() * 1000)
+
+    def _forget_saved_session(self, effect: effects.ForgetSavedSession) -> None:
+        """A session may end by what ends with a node; to one that has gone, no command goes."""
+        if effect.node_id in self._owner.state.fleet.nodes:
+            self.node(effect.node_id).forget_saved_session(effect)
 
     def _leave_node(self, effect: effects.LeaveNode) -> None:
         if commands := self._nodes.pop(effect.node_id, None):

@@ -1,11 +1,12 @@
 """Commands to the pool manager of one node."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from llama_orch.v2 import control_pb2, pool_manager_service_pb2_grpc, tokens_pb2
+from llama_orch.v2 import control_pb2, pool_manager_service_pb2_grpc, saved_session_pb2, tokens_pb2
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llorch.background import TaskSupervisor
 from llorch.errors import (
@@ -23,11 +24,20 @@ from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.few_at_once import FewAtOnce
 from llorch.rpc.incoming import Incoming
 from llorch.rpc.status import is_from_server
+from llorch.saved_sessions import MOST_AT_ONCE
 from orchestratord.core import events
-from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
+from orchestratord.core.effects import (
+    DeleteStagedModel,
+    ForgetSavedSession,
+    SessionToSave,
+    StageModel,
+    StartWorker,
+    StopWorker,
+)
 from orchestratord.core.events import Event
 from orchestratord.runtime import stale_epoch
 from orchestratord.runtime.control import CommandSequence
+from orchestratord.runtime.session_names import saved_session_name
 
 Answer = TypeVar("Answer")
 Tell = Callable[[pool_pb2.StageProgress], Awaitable[None]]
@@ -40,6 +50,8 @@ _FIRST_NEWS_AFTER_S = 1.0
 _NEWS_EVERY_S = 10.0
 _RESTARTS_WITHIN_S = 10.0
 _VERIFYING_SILENT_S = 60.0
+_LONGEST_MS = 2**32 - 1
+"""Times of messages end there, after 49 days."""
 
 # Of one node, for all clients together.
 _LOGS_AT_ONCE = 64
@@ -98,6 +110,8 @@ class NodeCommands:
             _too_many(node_id, f"{_QUESTIONS_AT_ONCE} questions about tokens are answered"),
             wait_s=_QUESTION_WAITS_S,
         )
+        self._to_forget: set[str] = set()
+        self._is_forgetting = False
 
     async def close(self) -> None:
         await self._reading_channel.close()
@@ -148,6 +162,16 @@ class NodeCommands:
 
     def delete_staged_model(self, effect: DeleteStagedModel) -> None:
         self._tasks.spawn(f"delete {effect.source}", self._delete_staged_model(effect))
+
+    def forget_saved_session(self, effect: ForgetSavedSession) -> None:
+        """Coalesces: after a restart of the orchestrator all sessions may end at one time."""
+        self._to_forget.add(saved_session_name(self.sequence.cluster_id, effect.app, effect.session_id))
+        if not self._is_forgetting:
+            self._is_forgetting = True
+            self._tasks.spawn(f"forget saved sessions on {self._node_id}", self._forget_saved_sessions())
+
+    def forget_all_saved_sessions(self) -> None:
+        self._tasks.spawn(f"forget all saved sessions on {self._node_id}", self._forget())
 
     async def verify_model(self, source: str) -> str:
         """The digest of the file as it is on the disk now. Raises the node's error, and as `pull` does."""
@@ -202,7 +226,10 @@ class NodeCommands:
         """Its end is reported by the node; if the node is gone, so is the worker or will be."""
 
         async def stop(control: control_pb2.ControlHeader) -> None:
-            request = pool_pb2.PoolManagerServiceStopWorkerRequest(control=control, worker_id=effect.worker_id)
+            save = [self._to_save(session) for session in effect.save[:MOST_AT_ONCE]]
+            request = pool_pb2.PoolManagerServiceStopWorkerRequest(
+                control=control, worker_id=effect.worker_id, save=save
+            )
             await call(self._stub.StopWorker, request, timeout_s=_CALL_S)
 
         try:
@@ -223,6 +250,32 @@ class NodeCommands:
             _log.warning("delete_model_failed", node_id=self._node_id, reason=error.reason, error=error.message)
         else:
             self._post(events.StagedModelDeleted(self._node_id, effect.source))
+
+    def _to_save(self, session: SessionToSave) -> saved_session_pb2.SessionToSave:
+        return saved_session_pb2.SessionToSave(
+            saved_session=saved_session_name(self.sequence.cluster_id, session.app, session.session_id),
+            keep_ms=math.ceil(min(session.keep_s * 1000, _LONGEST_MS)),
+        )
+
+    async def _forget_saved_sessions(self) -> None:
+        while names := sorted(self._to_forget)[:MOST_AT_ONCE]:
+            self._to_forget.difference_update(names)
+            await self._forget(names)
+        self._is_forgetting = False
+
+    async def _forget(self, names: Sequence[str] | None = None) -> None:
+        """None = all. What stays goes when its time is over, without a command."""
+
+        async def forget(control: control_pb2.ControlHeader) -> None:
+            request = pool_pb2.ForgetSavedSessionsRequest(control=control, saved_sessions=names)
+            await call(self._stub.ForgetSavedSessions, request, timeout_s=_CALL_S)
+
+        try:
+            await self._command(forget)
+        except LlorchError as error:
+            _log.warning(
+                "forget_saved_sessions_failed", node_id=self._node_id, reason=error.reason, error=error.message
+            )
 
     async def _stage_model(self, effect: StageModel) -> None:
         news = _News(self._node_id, effect.source, self._post)

@@ -25,6 +25,7 @@ from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.task import TaskError
 from orchestratord.runtime.control import CommandSequence
 from orchestratord.runtime.found_runs import to_found_run, to_task_record
+from orchestratord.runtime.session_names import saved_session_name
 from orchestratord.runtime.task_streams import MOST_BYTES_OF_ONE, TaskStreams
 
 FRAMES_SILENT_S = 3.0
@@ -207,6 +208,7 @@ class WorkerLink:
             attempt_id=effect.attempt_id,
             prefix=task_output.from_bytes(stream.log.packed()) if stream else (),
             promised_fingerprint=effect.promise.fingerprint.digest if effect.promise else "",
+            saved_session=saved_session_name(self._commands.cluster_id, effect.request.app, effect.request.session_id),
         )
         if stream is not None:
             request.task_record = to_task_record(effect, stream.admitted_at)

@@ -55,6 +55,14 @@ async def test_a_machine_that_needs_its_operator_is_told_with_what_to_do(
         assert "Node 'garage' has seen a later epoch: upgrade llama-orch there." in (await llorch(command)).err
 
 
+async def test_gpus_tells_what_a_machine_has_saved_of_sessions(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    saved = fake.state.nodes[0].saved_sessions
+    saved.budget_mib = 4096
+    assert "saved" not in (await llorch("gpus")).err, "there is none"
+    saved.sequences, saved.size_mib = 3, 240
+    assert "garage has saved sessions: 3 sequences, 240 of 4096 MiB." in (await llorch("gpus")).err
+
+
 async def test_gpus_without_a_machine_says_how_to_get_one(llorch: Llorch, fake: FakeOrchestrator) -> None:
     fake.state.ClearField("nodes")
 

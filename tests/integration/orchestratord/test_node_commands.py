@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -16,14 +17,19 @@ from llorch.errors import Reason, ResourceExhausted, Unavailable
 from llorch.ports import free_port
 from llorch.rpc import transport_options
 from llorch.rpc.server import RpcServer
+from llorch.saved_sessions import MOST_AT_ONCE
 from llorch.worker_spec import WorkerSpec
-from orchestratord.core.effects import StageModel, StartWorker
+from orchestratord.core.effects import ForgetSavedSession, SessionToSave, StageModel, StartWorker, StopWorker
 from orchestratord.core.events import Event, StagingFailed, WorkerStartAccepted, WorkerStartFailed
+from orchestratord.core.facts.fleet import Leaving
 from orchestratord.runtime import node_commands
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.control import CommandSequence
+from orchestratord.runtime.effect_runner import EffectRunner
 from orchestratord.runtime.node_commands import NodeCommands
+from orchestratord.runtime.session_names import saved_session_name
 from orchestratord.store.interface import Incarnation
+from support.brain_driver import BrainDriver
 from support.memory_store import MemoryStore
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PoolManagerService"].full_name
@@ -166,3 +172,72 @@ async def test_pulls_and_verifications_are_bounded_and_leave_commands_their_conn
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
+
+
+async def test_a_stop_names_the_sessions_to_save_the_last_used_first_and_no_more_than_may_be_named() -> None:
+    stops: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def stop(request: Any, context: Any) -> pb.PoolManagerServiceStopWorkerResponse:
+        stops.put_nowait(request)
+        return pb.PoolManagerServiceStopWorkerResponse()
+
+    times_s = (float("inf"), 599.9996, 0.0001, *(0.00001 for _ in range(MOST_AT_ONCE)))
+    save = tuple(SessionToSave("chat-ui", f"s-{number}", keep_s) for number, keep_s in enumerate(times_s))
+    async with serving(StopWorker=stop) as address, commands(address) as made, asyncio.timeout(10):
+        made.node.stop_worker(StopWorker("garage", "w", Leaving.IDLE, save))
+        request = await stops.get()
+        made.node.stop_worker(StopWorker("garage", "w", Leaving.IDLE))
+        assert not (await stops.get()).save
+    assert [it.saved_session for it in request.save] == [
+        saved_session_name("cluster", "chat-ui", f"s-{number}") for number in range(MOST_AT_ONCE)
+    ]
+    assert [it.keep_ms for it in request.save[:4]] == [2**32 - 1, 600_000, 1, 1]
+
+
+async def test_a_session_that_ends_with_a_node_is_forgotten_on_no_node() -> None:
+    owner: Any = SimpleNamespace(state=BrainDriver().state)
+    rest: Any = None
+    kept: Any = SimpleNamespace(keep_record=None, keep_change=None)
+    async with TaskSupervisor("test") as tasks:
+        runner = EffectRunner(owner, rest, kept, rest, rest, tasks, None)
+        runner.perform(ForgetSavedSession("garage", "chat-ui", "s-0"))
+        await runner.close()
+
+
+class ForgettingNode:
+    """Answers when `may_answer` is set; says no to what comes first."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.told: asyncio.Queue[list[str]] = asyncio.Queue()
+        self._refusals = 1
+
+    async def forget(self, request: Any, context: Any) -> pb.ForgetSavedSessionsResponse:
+        self.told.put_nowait(list(request.saved_sessions))
+        await self.may_answer.wait()
+        if self._refusals:
+            self._refusals -= 1
+            raise Unavailable(Reason.STORE_FAILED, "its disk does not answer")
+        return pb.ForgetSavedSessionsResponse()
+
+
+async def test_sessions_that_end_while_others_are_forgotten_are_told_together_and_never_as_none() -> None:
+    """None named would mean all that the node has."""
+    node = ForgettingNode()
+    names = [saved_session_name("cluster", "chat-ui", f"s-{number}") for number in range(MOST_AT_ONCE + 2)]
+    async with serving(ForgetSavedSessions=node.forget) as address, commands(address) as made, asyncio.timeout(10):
+        made.node.forget_saved_session(ForgetSavedSession("garage", "chat-ui", "s-0"))
+        assert await node.told.get() == names[:1]
+        for number in range(1, MOST_AT_ONCE + 2):
+            made.node.forget_saved_session(ForgetSavedSession("garage", "chat-ui", f"s-{number}"))
+        node.may_answer.set()
+        told = [await node.told.get(), await node.told.get()]
+        assert [len(some) for some in told] == [MOST_AT_ONCE, 1]
+        assert sorted(name for some in told for name in some) == sorted(names[1:])
+        while made.node._is_forgetting:
+            await asyncio.sleep(0.01)
+        made.node.forget_saved_session(ForgetSavedSession("garage", "chat-ui", "s-0"))
+        assert await node.told.get() == names[:1], "although the first call failed"
+        made.node.forget_all_saved_sessions()
+        assert await node.told.get() == []
+    assert node.told.empty()

@@ -5,6 +5,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from orchestratord.core.facts.task import TaskError, TaskRequest
 from orchestratord.runtime import worker_link
 from orchestratord.runtime.authority import Authority
 from orchestratord.runtime.control import CommandSequence
+from orchestratord.runtime.session_names import saved_session_name
 from orchestratord.runtime.task_streams import TaskStreams
 from orchestratord.runtime.worker_link import WorkerLink
 from orchestratord.store.interface import Incarnation
@@ -129,6 +131,17 @@ async def test_a_worker_is_told_the_fingerprint_that_it_has_to_keep() -> None:
             link.start_run(StartRun("worker-1", "attempt-1", REQUEST, None, promise))
             await wait_started(link)
         assert worker.promised == ["9f86", "", ""]
+
+
+async def test_a_worker_is_told_what_the_session_of_a_run_is_called_on_disks() -> None:
+    of_a_session = replace(REQUEST, app="chat-ui", session_id="colours")
+    async with linked([]) as (worker, link, _):
+        worker.go_on.set()
+        for request in (of_a_session, REQUEST):
+            link.start_run(StartRun("worker-1", "attempt-1", request, None))
+            await wait_started(link)
+        called = [start.saved_session for start in worker.starts]
+        assert called == [saved_session_name("cluster", "chat-ui", "colours"), ""]
 
 
 async def test_a_worker_that_goes_while_a_run_is_started_ends_nothing_else() -> None:

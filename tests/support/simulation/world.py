@@ -227,6 +227,8 @@ ONLY_TOLD: frozenset[type] = frozenset(
         effects.Narrate,
         effects.WarnOfNode,
         effects.LeaveNode,
+        effects.ForgetSavedSession,
+        effects.ForgetAllSavedSessions,
         effects.PersistPromise,
         effects.PersistStop,
         effects.AttemptLost,
@@ -235,7 +237,9 @@ ONLY_TOLD: frozenset[type] = frozenset(
         effects.OnTimeJudged,
     }
 )
-"""Effects after which the world is as it was before; the invariants look at them all the same."""
+"""Effects after which the world is as it was before, where no host saves sessions; the invariants look at them all the
+same.
+"""
 
 _PERFORM: dict[type, Callable[[World, Any], None]] = {
     effects.StageModel: lambda world, effect: world.managers[effect.node_id].stage(effect),

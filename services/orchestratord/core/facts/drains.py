@@ -1,6 +1,6 @@
 """Pools that are being emptied, and what happens after that."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -17,7 +17,8 @@ class DrainPolicy(StrEnum):
 
 class AfterDrain(StrEnum):
     """STAY: nothing is started there until the pool is reloaded. RELOAD: what ran there is started again. PURGE: model
-    files that no worker or load of the node uses are removed from its cache, and the pool stays empty.
+    files that no worker or load of the node uses are removed from its cache, with all that it has saved of sessions,
+    and the pool stays empty.
     """
 
     STAY = "STAY"
@@ -81,6 +82,13 @@ class Drains:
 
     def on_node(self, node_id: str) -> list[Drain]:
         return [drain for drain in self._by_pool.values() if drain.node_id == node_id]
+
+    def purges(self, node_id: str, device_ids: Iterable[str]) -> bool:
+        """Whether one of the devices is in a pool of which nothing is to stay."""
+        used = set(device_ids)
+        return any(
+            drain.after is AfterDrain.PURGE and not used.isdisjoint(drain.device_ids) for drain in self.on_node(node_id)
+        )
 
     def covers(self, key: DeviceKey) -> bool:
         return key in self._devices

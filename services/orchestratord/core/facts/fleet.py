@@ -72,6 +72,17 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedSessions:
+    """What the disk of a node has of the KV caches of sessions. `budget_mib` is the most that it may take; with 0
+    nothing is saved there.
+    """
+
+    sequences: int = 0
+    size_mib: int = 0
+    budget_mib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineFacts:
     """`resumes`: it continues a run where another attempt's output ends."""
 
@@ -112,6 +123,7 @@ class Snapshot:
     """What a node reports: with `full` all there is, otherwise what changed.
 
     `staged` maps sources to sizes in MiB, `offered` the names of models in the node's own folder to their sources.
+    `saved_sessions` is None where it did not change, and in all reports of a pool manager that saves none.
     """
 
     full: bool
@@ -120,6 +132,7 @@ class Snapshot:
     staged: Mapping[str, int] = field(default_factory=dict)
     pools: tuple[Pool, ...] = ()
     offered: Mapping[str, str] = field(default_factory=dict)
+    saved_sessions: SavedSessions | None = None
 
 
 class Leaving(StrEnum):
@@ -221,6 +234,7 @@ class Node:
     staged: dict[str, int] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
     offered: Mapping[str, str] = field(default_factory=dict)
+    saved_sessions: SavedSessions = SavedSessions()
     host_id: str = ""
     former: str = ""
     boot_id: str = ""

@@ -86,6 +86,10 @@ class Sessions:
         session = self.find(app, session_id)
         return session.warm_tokens if session and session.worker_id == worker_id else 0
 
+    def of_worker(self, worker_id: str) -> list[Session]:
+        """Those that were warm there last."""
+        return [session for session in self._sessions.values() if session.worker_id == worker_id]
+
     def expires_at(self, session: Session) -> float:
         return self._expires[(session.app, session.session_id)]
 

@@ -3,9 +3,10 @@
 from llorch.counted import counted
 from llorch.errors import FailedPrecondition, Reason
 from llorch.worker_state import WorkerState
-from orchestratord.core.effects import StopWorker
+from orchestratord.core.effects import SessionToSave, StopWorker
 from orchestratord.core.events import ModelUnloadAsked, WorkerStopAsked
 from orchestratord.core.facts.fleet import Leaving, Worker
+from orchestratord.core.facts.sessions import Session
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.placement import replicas
 from orchestratord.core.state import BrainState
@@ -29,7 +30,13 @@ def stop(state: BrainState, worker: Worker, why: Leaving) -> None:
     """End the worker with whatever runs on it."""
     if worker.state is not WorkerState.STOPPING:
         worker.state, worker.leaving = WorkerState.STOPPING, why
-        state.emit(StopWorker(worker.node_id, worker.worker_id, why))
+        tell_to_end(state, worker)
+
+
+def tell_to_end(state: BrainState, worker: Worker) -> None:
+    """For the first time, or again where that got lost; each time with the sessions that it is to save."""
+    why = worker.leaving or Leaving.ASKED
+    state.emit(StopWorker(worker.node_id, worker.worker_id, why, _to_save(state, worker)))
 
 
 def stop_asked(state: BrainState, event: WorkerStopAsked) -> None:
@@ -87,6 +94,25 @@ def idle_check(state: BrainState, worker_id: str) -> None:
         watch_idleness(state, worker)
     else:
         leave(state, worker, Leaving.IDLE)
+
+
+def _to_save(state: BrainState, worker: Worker) -> tuple[SessionToSave, ...]:
+    """Its sessions, those first that were used last; none of a pool that is purged, where nothing is to stay."""
+    if state.drains.purges(worker.node_id, worker.spec.device_ids):
+        return ()
+    found = [
+        SessionToSave(session.app, session.session_id, keep_s)
+        for session in state.sessions.of_worker(worker.worker_id)
+        if (keep_s := _time_left_s(state, session)) > 0
+    ]
+    return tuple(sorted(found, key=lambda it: it.keep_s, reverse=True))
+
+
+def _time_left_s(state: BrainState, session: Session) -> float:
+    """A session with tasks is used: its time begins when they have ended."""
+    if state.sessions.is_busy(session):
+        return state.config.session_ttl_s
+    return state.sessions.expires_at(session) - state.now
 
 
 def _refuse_if_busy(worker: Worker, remedy: str) -> None:

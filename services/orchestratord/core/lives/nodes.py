@@ -9,7 +9,7 @@ from functools import partial
 from llorch.device_kind import DeviceKind
 from llorch.errors import Aborted, FailedPrecondition, Reason, ResourceExhausted
 from llorch.worker_state import TERMINAL, WorkerState
-from orchestratord.core.effects import PersistRecord, StopWorker, WarnOfNode
+from orchestratord.core.effects import PersistRecord, WarnOfNode
 from orchestratord.core.events import NodeForgotten, NodeRegistered, NodeReported, NodeTroubled
 from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import (
@@ -17,7 +17,6 @@ from orchestratord.core.facts.fleet import (
     MOST_NODES,
     MOST_WORKERS,
     Device,
-    Leaving,
     Node,
     NodeState,
     Snapshot,
@@ -34,6 +33,7 @@ from orchestratord.core.lives import (
     found_runs,
     known_nodes,
     model_loading,
+    model_unloading,
     node_renaming,
     offered_models,
     pools,
@@ -217,6 +217,8 @@ def _lose(state: BrainState, node: Node) -> None:
 def _take_in(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:
     """The brain looks again for places for waiting tasks only if this may free one: most reports do not."""
     node.last_report_at = state.now
+    if snapshot.saved_sessions is not None:
+        node.saved_sessions = snapshot.saved_sessions
     if node.state is not NodeState.READY:
         worker_life.give_time_to_reattach(state, node.node_id)
         node.state = NodeState.READY
@@ -316,7 +318,7 @@ def _take_in_worker(state: BrainState, node: Node, worker: Worker | None, report
             worker.state = WorkerState.STOPPING
     elif worker.state is WorkerState.STOPPING and not is_new:
         # It has not received the stop: that got lost, or this report was sent before it.
-        state.emit(StopWorker(worker.node_id, worker.worker_id, worker.leaving or Leaving.ASKED))
+        model_unloading.tell_to_end(state, worker)
     elif is_ready_now and reported.engine and reported.endpoint:
         worker_life.became_ready(state, worker, reported.engine, reported.endpoint)
     elif worker.state is WorkerState.READY and reported.endpoint and reported.endpoint != worker.endpoint:
@@ -357,7 +359,7 @@ def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_c
             else:
                 worker_life.gone(state, worker, Loss.NODE, "the worker that ran the task is gone")
         elif worker.state is WorkerState.STOPPING:
-            state.emit(StopWorker(worker.node_id, worker.worker_id, worker.leaving or Leaving.ASKED))
+            model_unloading.tell_to_end(state, worker)
 
 
 def _fail_if_no_device_comes(state: BrainState) -> None:

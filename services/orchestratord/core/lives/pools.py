@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from llorch.errors import Reason
-from orchestratord.core.effects import DeleteStagedModel, PersistRecord
+from orchestratord.core.effects import DeleteStagedModel, ForgetAllSavedSessions, PersistRecord
 from orchestratord.core.events import PoolDrainAsked, StagedModelDeleted
 from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy, Ran
 from orchestratord.core.facts.fleet import Leaving, Node, NodeState, Worker
@@ -144,7 +144,7 @@ def _finish_if_empty(state: BrainState, drain: Drain) -> None:
     state.drains.put(drained, state.drains.due_at(drain.pool_id))
     state.emit(PersistRecord(drain, drained))
     if drain.after is AfterDrain.PURGE:
-        _delete_models(state, drain)
+        _purge(state, drain)
 
 
 def _begin(state: BrainState, before: Drain | None, drain: Drain, deadline_at: float) -> None:
@@ -184,11 +184,18 @@ def _start_again(state: BrainState, drain: Drain, name: str, device_ids: tuple[s
     state.loads.add(load)
 
 
-def _delete_models(state: BrainState, drain: Drain) -> None:
-    """Files that workers and loads elsewhere on the node need stay."""
+def _purge(state: BrainState, drain: Drain) -> None:
     node = state.fleet.nodes.get(drain.node_id)
     if node is None:
         return
+    _delete_models(state, node)
+    # It may have saved something that it has not told yet.
+    if node.saved_sessions.sequences or node.saved_sessions.budget_mib:
+        state.emit(ForgetAllSavedSessions(node.node_id))
+
+
+def _delete_models(state: BrainState, node: Node) -> None:
+    """Files that workers and loads elsewhere on the node need stay."""
     needed = {worker.spec.source for worker in state.fleet.workers_on(node.node_id)}
     needed |= {load.source for load in state.loads.on_node(node.node_id)}
     for source in sorted(set(node.staged) - needed):

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from orchestratord.core.effects import PersistRecord
+from orchestratord.core.effects import ForgetSavedSession, PersistRecord
 from orchestratord.core.events import SessionDeleted
 from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.sessions import Session
@@ -115,3 +115,15 @@ def _remove(state: BrainState, session: Session) -> None:
     state.sessions.remove(session.app, session.session_id)
     state.timers.cancel(session.record_key, TimerKind.SESSION)
     state.emit(PersistRecord(session, None))
+    _forget_what_is_saved(state, session)
+
+
+def _forget_what_is_saved(state: BrainState, session: Session) -> None:
+    """Wherever something is saved: which sessions that are, nodes do not tell.
+
+    Its worker may be ending just now, and save it after the node has carried this out, or the node may be away. Then it
+    stays until its time is over (`SessionToSave.keep_s`), which the node itself sees to.
+    """
+    for node in state.fleet.nodes.values():
+        if node.saved_sessions.sequences:
+            state.emit(ForgetSavedSession(node.node_id, session.app, session.session_id))
