@@ -86,8 +86,20 @@ async def has_workers(client: AsyncClient, count: int) -> bool:
     return len(workers) == count and all(worker.state == worker_pb2.WORKER_STATE_READY for worker in workers)
 
 
-async def saved(client: AsyncClient) -> int:
-    return sum(node.saved_sessions.sequences for node in (await client.state()).nodes)
+async def reload(client: AsyncClient) -> None:
+    """The pool is drained, and the worker started again."""
+    (before,) = (await client.state()).workers
+    await client.reload_pool(before.node_id)
+
+    async def is_another() -> bool:
+        (worker,) = (await client.state()).workers or [before]
+        return worker.spec.worker_id != before.spec.worker_id and await has_workers(client, 1)
+
+    await wait_for(is_another, "the pool to be reloaded")
+
+
+async def are_saved(client: AsyncClient, count: int) -> bool:
+    return sum(node.saved_sessions.sequences for node in (await client.state()).nodes) == count
 
 
 @pytest.mark.req("TEST-7001")
@@ -110,8 +122,12 @@ async def test_a_conversation_goes_on_soon_after_its_model_was_swapped_away_and_
             assert with_saved[-1].text == without[-1].text
             assert (with_saved[-1].cached >= TOKENS, without[-1].cached) == (True, 0)
             first = with_saved[-1]
+        await reload(client)
+        assert (await ask(client, prompt, SESSION)).cached >= TOKENS, "a drain leaves it, too"
+        await client.unload_model(MODEL)
+        await wait_for(lambda: are_saved(client, 1), "the conversation to be saved")
         await client.delete_session(SESSION)
-        await wait_for(lambda: nothing_is_saved(client), "what was saved to be forgotten")
+        await wait_for(lambda: are_saved(client, 0), "what was saved to be forgotten")
     ratio = statistics.median(turn.first_token_s for turn in with_saved) / statistics.median(
         turn.first_token_s for turn in without
     )
@@ -124,7 +140,3 @@ async def test_a_conversation_goes_on_soon_after_its_model_was_swapped_away_and_
         ratio=round(ratio, 4),
     )
     assert ratio <= MOST_OF_WITHOUT
-
-
-async def nothing_is_saved(client: AsyncClient) -> bool:
-    return await saved(client) == 0

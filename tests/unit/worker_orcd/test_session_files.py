@@ -1,5 +1,6 @@
 """What a worker saved of a session, the next one of the same fingerprint gets, bit by bit; and nothing else."""
 
+import errno
 import os
 import stat
 import time
@@ -177,3 +178,16 @@ def test_one_worker_writes_at_a_time_and_the_other_waits_no_longer_than_it_may(t
         assert may_write
         assert not other.write(SESSION, sequence([1]), Worth(600, 60, time.monotonic() + 0.2))
     assert other.write(SESSION, sequence([1]), worth())
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "utime"])
+def test_a_full_disk_costs_this_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    earlier = saved(tmp_path, [1, 2])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    assert not files(tmp_path).write(SESSION, sequence([1, 2, 3]), worth())
+    assert list(tmp_path.glob("*.kv")) == [earlier]
+    assert not list(tmp_path.glob("*.new"))
