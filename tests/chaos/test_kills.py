@@ -4,6 +4,8 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,6 +15,7 @@ import pytest
 from llama_orch.v2 import task_pb2, task_service_pb2, task_service_pb2_grpc
 from llorch.errors import LlorchError
 from llorch.rpc.client import open_channel, open_stream
+from support import beside_each_other
 from support.up import Up, running_up
 
 ENDS_WITHIN_S = 5.0
@@ -21,12 +24,12 @@ TOKENS = 300
 READ_WITHIN_S = 60.0
 
 
-@pytest.fixture
-async def up(tmp_path: Path) -> AsyncIterator[Up]:
+@asynccontextmanager
+async def simulated(folder: Path) -> AsyncIterator[Up]:
     arguments = ("--simulate-gpu", "RTX 3090:24GiB", "--sim", '{"decode_tokens_per_s": 20}')
-    async with running_up(tmp_path, *arguments) as running:
-        await running.ready()
-        yield running
+    async with running_up(folder, *arguments) as up:
+        await up.ready()
+        yield up
 
 
 async def read_grpc(address: str, streams: asyncio.Event) -> str:
@@ -86,33 +89,45 @@ def find(up: Up, program: str) -> psutil.Process:
     return up.family()[program]
 
 
-@pytest.mark.req("TEST-7003")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-async def test_a_worker_that_is_killed_or_stopped_costs_its_streams_a_pause(up: Up, how: signal.Signals) -> None:
-    """Its model is loaded again, since there is no other worker of it."""
-    reading = await readers(up)
-    find(up, "worker_orcd").send_signal(how)
-    assert await endings(reading, READ_WITHIN_S) == ["end", "end"]
-    up.process.terminate()
-    assert await up.end() == 0
+@pytest.mark.req("TEST-7003", "POOL-2005")
+async def test_streams_go_on_when_their_worker_or_its_pool_manager_is_killed_or_stopped(tmp_path: Path) -> None:
+    await beside_each_other.run_all(
+        tmp_path,
+        {
+            "a worker is killed": partial(costs_a_pause, signal.SIGKILL),
+            "a worker is stopped": partial(costs_a_pause, signal.SIGSTOP),
+            "a pool manager is killed": is_not_heard_of,
+        },
+    )
+
+
+async def costs_a_pause(how: signal.Signals, folder: Path) -> None:
+    """The model is loaded again, since there is no other worker of it."""
+    async with simulated(folder) as up:
+        reading = await readers(up)
+        find(up, "worker_orcd").send_signal(how)
+        assert await endings(reading, READ_WITHIN_S) == ["end", "end"]
+        up.process.terminate()
+        assert await up.end() == 0
+
+
+async def is_not_heard_of(folder: Path) -> None:
+    async with simulated(folder) as up:
+        reading = await readers(up)
+        worker = find(up, "worker_orcd")
+        find(up, "pool_managerd").kill()
+        await up.read_until("(?s)takes its models over.*pool-managerd  answers")
+        assert find(up, "worker_orcd") == worker
+        assert await endings(reading, READ_WITHIN_S) == ["end", "end"]
 
 
 @pytest.mark.req("TEST-7003")
 @pytest.mark.parametrize("program", ["gatewayd", "orchestratord"])
-async def test_a_killed_daemon_leaves_no_hung_client(up: Up, program: str) -> None:
+async def test_a_killed_daemon_leaves_no_hung_client(tmp_path: Path, program: str) -> None:
     """`llorch up` ends with it."""
-    reading = await readers(up)
-    find(up, program).kill()
-    ended = await endings(reading, ENDS_WITHIN_S)
-    assert "end" not in ended, "an answer that was cut short does not look whole"
-    assert await up.end() == 1
-
-
-@pytest.mark.req("POOL-2005")
-async def test_no_client_hears_of_a_killed_pool_manager(up: Up) -> None:
-    reading = await readers(up)
-    worker = find(up, "worker_orcd")
-    find(up, "pool_managerd").kill()
-    await up.read_until("(?s)takes its models over.*pool-managerd  answers")
-    assert find(up, "worker_orcd") == worker
-    assert await endings(reading, READ_WITHIN_S) == ["end", "end"]
+    async with simulated(tmp_path) as up:
+        reading = await readers(up)
+        find(up, program).kill()
+        ended = await endings(reading, ENDS_WITHIN_S)
+        assert "end" not in ended, "an answer that was cut short does not look whole"
+        assert await up.end() == 1

@@ -24,7 +24,7 @@ from llorch.rpc.client import open_channel, open_stream
 from support import chaos_count
 from support.orchestrator_stub import NodeReport, OrchestratorStub, serving, snapshot_of
 from support.pool_manager_commands import PoolManagerCommands, commanding
-from support.pool_manager_process import PoolManagerProcess, pool_manager_process, reap_orphans
+from support.pool_manager_process import PoolManagerProcess, pool_manager_process, reap
 from support.whole_system import gguf
 
 KILLS = chaos_count.of(300)
@@ -120,7 +120,7 @@ class Slaughter:
             while self.orchestrator.links == links:
                 await asyncio.sleep(0.01)
         await asyncio.gather(*(self.kill(worker_id, pid) for worker_id, pid in pids.items()))
-        reap_orphans()
+        reap(pids.values())
 
     async def wait_ready(self, worker_id: str) -> worker_pb2.Worker:
         return await self.wait_worker(worker_id, lambda worker: worker.state == worker_pb2.WORKER_STATE_READY)

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -74,8 +74,6 @@ async def has_ended(process: psutil.Process) -> None:
     try:
         async with asyncio.timeout(ENDS_WITHIN_S):
             await has_ended_in_time(process)
-    except psutil.NoSuchProcess:
-        return
     except TimeoutError:
         process.kill()
         raise
@@ -187,8 +185,9 @@ async def test_a_worker_that_still_loads_ends_where_no_pool_manager_takes_it_bac
 
 
 async def has_ended_in_time(process: psutil.Process) -> None:
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        await asyncio.sleep(0.02)
+    with suppress(psutil.NoSuchProcess):
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("moment", [r"orchestratord +starts", r"pool-managerd +starts", r"gatewayd +starts"])

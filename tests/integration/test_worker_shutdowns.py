@@ -11,6 +11,7 @@ import pytest
 
 from llama_orch.v2 import task_service_pb2
 from llorch.rpc.client import call
+from support import living_processes
 from support.streams import check_stream
 from support.whole_system import CALL_S, STUCK, WholeSystem, task, wait_until, whole_system
 
@@ -18,11 +19,7 @@ TOKENS = 400
 
 
 def worker_pids() -> list[int]:
-    return [
-        child.pid
-        for child in psutil.Process(os.getpid()).children(recursive=True)
-        if any("worker" in part for part in child.cmdline())
-    ]
+    return [process.pid for process, command in living_processes.below(psutil.Process()) if "worker_orcd" in command]
 
 
 async def shown(system: WholeSystem, task_id: str) -> bool:

@@ -179,8 +179,8 @@ class Restart:
                 case effects.OpenLog(request) | effects.OpenFoundLog(request):
                     assert request.task_id not in self.opened, f"{request.task_id} is opened twice"
                     self.opened.add(request.task_id)
-                case effects.AppendTerminal(task_id):
-                    self._ended(task_id)
+                case effects.AppendTerminal(request):
+                    self._ended(request.task_id)
                 case effects.PersistTerminal(task_id):
                     self._ended(task_id)
                     self._tell(events.TerminalPersisted(task_id))

@@ -17,6 +17,8 @@ _SECONDS = 10.0
 _NETWORK = IPv4Network("198.18.0.0/15")
 _CABLES = 16
 _PROCESSES = _NETWORK.num_addresses // (4 * _CABLES)
+_numbers_in_use: set[int] = set()
+"""Of the hosts of this process: a test may have several systems at once."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,30 @@ def hosts(*names: str) -> Iterator[tuple[dict[str, Host], dict[str, Cable]]]:
     found: dict[str, Host] = {}
     cables: dict[str, Cable] = {}
     with ExitStack() as stack:
-        for name in names:
-            namespace = _namespace(name)
+        numbers = {name: stack.enter_context(_number()) for name in names}
+        namespaces = {name: f"llorch-{os.getpid()}-{number}-{name}" for name, number in numbers.items()}
+        for namespace in namespaces.values():
             _ip("netns", "add", namespace)
             stack.callback(_ip, "netns", "del", namespace)
             _ip("-n", namespace, "link", "set", "lo", "up")
-        found[first] = _join(0, "", _namespace(first))
-        stack.callback(_ip, "link", "del", _device(0, "a"))  # before its namespace, which would take it along later
-        for number, name in enumerate(others, start=1):
-            found[name] = _join(number, _namespace(first), _namespace(name))
-            cables[name] = Cable(_namespace(first), _device(number, "a"), _namespace(name), _addresses(number))
+        found[first] = _join(numbers[first], "", namespaces[first])
+        # Before its namespace, which would take it along later.
+        stack.callback(_ip, "link", "del", _device(numbers[first], "a"))
+        for name in others:
+            number = numbers[name]
+            found[name] = _join(number, namespaces[first], namespaces[name])
+            cables[name] = Cable(namespaces[first], _device(number, "a"), namespaces[name], _addresses(number))
         yield found, cables
+
+
+@contextmanager
+def _number() -> Iterator[int]:
+    number = min(set(range(_CABLES)) - _numbers_in_use)
+    _numbers_in_use.add(number)
+    try:
+        yield number
+    finally:
+        _numbers_in_use.remove(number)
 
 
 def _join(number: int, near: str, far: str) -> Host:
@@ -108,13 +123,8 @@ def _join(number: int, near: str, far: str) -> Host:
 
 def _addresses(number: int) -> tuple[str, str]:
     """Of the two ends of a cable, in a network of their own; other ones than those of another process."""
-    assert number < _CABLES
     network = _NETWORK.network_address + 4 * (_CABLES * (os.getpid() % _PROCESSES) + number)
     return str(network + 1), str(network + 2)
-
-
-def _namespace(name: str) -> str:
-    return f"llorch-{os.getpid()}-{name}"
 
 
 def _device(number: int, end: str) -> str:

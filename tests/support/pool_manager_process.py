@@ -4,8 +4,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -89,18 +89,17 @@ async def pool_manager_process(
         yield manager
     finally:
         await manager.end()
-        for pid in manager.worker_pids():
+        pids = manager.worker_pids()
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        reap_orphans()
+        reap(pids)
 
 
-def reap_orphans() -> None:
-    """Workers whose pool manager was killed are ours (see `leaks.adopt_orphans`): zombies until they are asked for."""
-    while True:
-        try:
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if found is None:
-            return
-        os.waitpid(found.si_pid, 0)
+def reap(pids: Iterable[int]) -> None:
+    """Workers whose pool manager was killed are ours (see `leaks.adopt_orphans`): zombies until they are asked for.
+
+    These, and no others: who waits for another process that has ended would not hear of it.
+    """
+    for pid in pids:
+        with suppress(ChildProcessError):  # a process of a worker, which its worker has asked for
+            os.waitpid(pid, 0)

@@ -5,12 +5,14 @@ import os
 import re
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from support import living_processes
 
 ENDS_WITHIN_S = 5.0
 """A promise."""
@@ -47,12 +49,12 @@ class Up:
 
     def family(self) -> dict[str, psutil.Process]:
         """What runs below it, by program name."""
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return {_program(process): process for process in found}
+        found = living_processes.below(psutil.Process(self.process.pid))
+        return {_program(command): process for process, command in found}
 
 
-def _program(process: psutil.Process) -> str:
-    return next((name for name in process.cmdline() if re.fullmatch(r"\w+(d|_orcd)", name)), "")
+def _program(command: Sequence[str]) -> str:
+    return next((name for name in command if re.fullmatch(r"\w+(d|_orcd)", name)), "")
 
 
 async def start(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Up:

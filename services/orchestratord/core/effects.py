@@ -75,10 +75,14 @@ class WarnOfNode:
 
 @dataclass(frozen=True, slots=True)
 class AppendTerminal:
-    """The one terminal of a task becomes visible."""
+    """The one terminal of a task becomes visible. `request` is what is kept of it from now on, by all who keep it."""
 
-    task_id: str
+    request: TaskRequest
     terminal: Terminal
+
+    @property
+    def task_id(self) -> str:
+        return self.request.task_id
 
 
 @dataclass(frozen=True, slots=True)

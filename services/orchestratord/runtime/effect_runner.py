@@ -146,7 +146,7 @@ class EffectRunner:
     def _append_terminal(self, effect: effects.AppendTerminal) -> None:
         if isinstance(effect.terminal, TaskError):
             _log.info("task_failed", task_id=effect.task_id, reason=effect.terminal.reason)
-        self._streams.end(effect.task_id, effect.terminal)
+        self._streams.end(effect.request, effect.terminal)
 
     def _forget_task(self, effect: effects.ForgetTask) -> None:
         if self._streams.get(effect.task_id).request.durable:

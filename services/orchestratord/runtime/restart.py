@@ -38,10 +38,11 @@ async def restore_tasks(store: Store, owner: BrainOwner, streams: TaskStreams, c
             owner.post(events.TaskRestored(request, age_s, promise=kept.promise))
         else:
             entries = task_output.from_bytes(kept.ending.output)
-            streams.restore(kept.request, admitted_at, kept.ending.log_epoch, entries)
-            streams.end(kept.request.task_id, kept.ending.terminal)
+            request = kept.request.without_work()
+            streams.restore(request, admitted_at, kept.ending.log_epoch, entries)
+            streams.end(request, kept.ending.terminal)
             ended = (kept.ending.state, kept.ending.terminal, _ago_s(kept.ending.at_ms, clock))
-            owner.post(events.TaskRestored(kept.request, age_s, ended))
+            owner.post(events.TaskRestored(request, age_s, ended))
     return waiting
 
 

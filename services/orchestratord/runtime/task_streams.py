@@ -109,7 +109,8 @@ class TaskStream:
     """Since when the store is to keep the end, by the owner's clock; the terminal is there once it does."""
     _terminal: bytes | None = None
     _reading: bytes | None = None
-    _watching: dict[Callable[[], None], None] = field(default_factory=dict)
+    _watching: dict[Callable[[], None], None] | None = None
+    """None where nobody does, as is the rule for as long as a finished task is kept."""
 
     @property
     def has_ended(self) -> bool:
@@ -210,6 +211,7 @@ class TaskStream:
             raise RuntimeError(f"task {self.request.task_id} was given a second terminal")
         self.log.seal()
         self._awaits = None  # nothing follows, also where its run was not found before it was cancelled
+        self._last_writer = self._found = ""
         self._terminal = task_events.terminal_to_proto(self.request.task_id, self.log, terminal).SerializeToString()
         self.count(len(self._terminal))
         self.wake()
@@ -221,17 +223,19 @@ class TaskStream:
 
     def wake(self) -> None:
         self.revision += 1
-        for woken in tuple(self._watching):
+        for woken in tuple(self._watching or ()):
             woken()
 
     def watch(self, woken: Callable[[], None]) -> None:
         """It is called at each `wake`, until `unwatch`."""
+        if self._watching is None:
+            self._watching = {}
         self._watching[woken] = None
 
     def unwatch(self, woken: Callable[[], None]) -> None:
-        self._watching.pop(woken, None)
-        if not self._watching:
-            self._watching = {}  # one that had entries takes 200 bytes more, for as long as the task is kept
+        if self._watching is not None:
+            self._watching.pop(woken, None)
+        self._watching = self._watching or None
 
     async def changed(self, since: int) -> None:
         """Returns once there was a `wake` after `revision` was `since`. Take the revision before the stream is read:
@@ -294,12 +298,14 @@ class TaskStreams:
             self._writing.pop(attempt_id, None)
         return log
 
-    def end(self, task_id: str, terminal: Terminal) -> None:
-        """The terminal of the task is there for its readers, and what only its attempts needed goes."""
-        stream = self._unfinished.pop(task_id)
-        self.end_writing(task_id)
+    def end(self, request: TaskRequest, terminal: Terminal) -> None:
+        """The terminal of the task is there for its readers, and what only its attempts needed goes. `request` is what
+        is kept of it.
+        """
+        stream = self._unfinished.pop(request.task_id)
+        self.end_writing(request.task_id)
         stream.end(terminal)
-        stream.request = stream.request.without_work()
+        stream.request = request
 
     def end_attempt(self, attempt_id: str) -> None:
         """What the attempt still brings is dropped, whether or not another one follows."""

@@ -47,6 +47,19 @@ def test_a_pulled_cable_cuts_one_host_off_until_it_is_put_back() -> None:
         assert reaches(found["attic"], 5)
 
 
+def test_two_systems_at_once_have_hosts_of_the_same_names_and_cables_of_their_own() -> None:
+    need()
+    with (
+        hosts("brain", "attic") as (found, cables),
+        hosts("brain", "attic") as (others, _),
+        listening(found["brain"]),
+        listening(others["brain"]),
+    ):
+        cables["attic"].hold()
+        assert not reaches(found["attic"], 0.5)
+        assert reaches(others["attic"], 5)
+
+
 def fail_with_hosts() -> None:
     with hosts("brain", "attic"):
         assert any("attic" in name for name in names_in("/run/netns"))

@@ -169,7 +169,7 @@ def test_an_attempt_that_is_lost_again_and_again_without_output_is_not_tried_for
     task_id = driver.submit()
     for _ in range(MOST_FRUITLESS):
         driver.handle(events.AttemptUnknown(driver.last(effects.StartRun).attempt_id))
-    assert driver.task(task_id).losses == [Loss.UNKNOWN] * MOST_FRUITLESS
+    assert driver.task(task_id).losses == (Loss.UNKNOWN,) * MOST_FRUITLESS
     terminal = driver.only(effects.AppendTerminal).terminal
     assert isinstance(terminal, TaskError)
     assert terminal.reason is Reason.WORKER_LOST
@@ -202,7 +202,7 @@ def test_a_node_that_comes_back_without_its_workers_says_whether_the_machine_was
         session = driver.sessions[host] = f"link-{driver.now}"
         snapshot = Snapshot(full=True, devices=(gpu_of(host),), workers=workers)
         driver.handle(events.NodeRegistered(host, session, f"pm-{driver.now}", "a:1", "0", snapshot, boot_id=boot))
-    assert driver.task(task_id).losses == [loss]
+    assert driver.task(task_id).losses == (loss,)
     assert driver.task(task_id).suspicion.ended == 0, "no loss of its own"
 
 
@@ -247,9 +247,9 @@ def test_an_innocent_that_ran_beside_a_lone_suspect_loses_no_attempt_to_it() -> 
     driver.task(suspect).suspicion.is_hot = True
     driver.state.suspects.add(suspect)
     crash(driver, run.worker_id)
-    assert driver.task(innocent).losses == [Loss.POISON]
+    assert driver.task(innocent).losses == (Loss.POISON,)
     assert not driver.task(innocent).suspicion.is_hot
-    assert (driver.task(suspect).losses, driver.task(suspect).suspicion.ended) == ([Loss.EXIT], 1)
+    assert (driver.task(suspect).losses, driver.task(suspect).suspicion.ended) == ((Loss.EXIT,), 1)
     assert len(specs) == len(HOSTS)
 
 

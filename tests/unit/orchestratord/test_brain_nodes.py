@@ -134,7 +134,7 @@ def test_a_run_that_its_worker_cancels_by_itself_is_no_answer() -> None:
     driver, task_id, _ = running_brain()
     cancelled = RunResult((ChoiceEnd(0, FinishReason.CANCELLED, 4),), tokens_out=4)
     driver.handle(events.AttemptEnded(next(iter(driver.state.attempts)), cancelled))
-    assert driver.task(task_id).losses == [Loss.UNKNOWN]
+    assert driver.task(task_id).losses == (Loss.UNKNOWN,)
     assert driver.only(effects.StartRun).number == 2
 
 
@@ -171,7 +171,7 @@ def test_a_worker_that_was_reported_once_and_is_no_more_is_gone_whatever_command
     """A pool manager that was restarted has adopted it, and has heard no command of ours yet."""
     driver, task_id, _ = running_brain()
     driver.report(snapshot=Snapshot(full=True, devices=(gpu(),)), applied=0)
-    assert driver.task(task_id).losses == [Loss.NODE]
+    assert driver.task(task_id).losses == (Loss.NODE,)
     assert not driver.state.fleet.workers
 
 
@@ -203,7 +203,7 @@ def test_a_node_is_forgotten_only_when_it_is_silent() -> None:
         driver.handle(events.NodeForgotten("garage"))
     driver.advance(6)
     driver.handle(events.NodeForgotten("garage"))
-    assert driver.task(task_id).losses == [Loss.NODE]
+    assert driver.task(task_id).losses == (Loss.NODE,)
     assert not driver.state.fleet.workers
     assert driver.state.ledger.capacity(("garage", "GPU-1")) == 0
 

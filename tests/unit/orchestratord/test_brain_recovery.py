@@ -182,7 +182,7 @@ def test_a_start_whose_answer_got_lost_takes_no_worker_that_is_ready() -> None:
     driver.handle(events.WorkerStartFailed(spec.worker_id, Reason.DEADLINE_PASSED, "no answer within 10 s"))
     assert driver.task(task_id).state is TaskState.RUNNING
     driver.report(snapshot=Snapshot(full=True, devices=(gpu(),)))
-    assert driver.task(task_id).losses == [Loss.NODE]
+    assert driver.task(task_id).losses == (Loss.NODE,)
 
 
 def test_a_worker_that_its_node_stops_gets_nothing_new() -> None:

@@ -77,7 +77,7 @@ async def test_what_comes_after_the_end_was_handed_to_the_store_is_shown_to_no_r
         failed = TaskError(Reason.OUTPUT_TOO_LARGE, "too large")
         world.runner.perform(effects.PersistTerminal("task-1", failed))
         assert world.write(2) == 3
-        world.runner.perform(effects.AppendTerminal("task-1", failed))
+        world.runner.perform(effects.AppendTerminal(REQUEST, failed))
         ending = (await world.kept()).ending
         assert ending is not None
         assert len(task_output.from_bytes(ending.output)) == 3

@@ -357,7 +357,7 @@ def test_what_all_tasks_take_is_told_until_it_is_little_enough() -> None:
         streams.open(request, 0, datetime(2026, 1, 1, tzinfo=UTC))
         stream = streams.begin_attempt(request.task_id, f"a{number}")
         assert stream.append(f"a{number}", [log_entry_pb2.LogEntry(seq=0, text="x" * (500_000 + number * 100_000))])
-    streams.end("task-2", Stopped(FinishReason.CANCELLED, 0, 0))
+    streams.end(streams.get("task-2").request, Stopped(FinishReason.CANCELLED, 0, 0))
     told: list[events.Event] = []
     streams.make_room(told.append)
     assert told == []
@@ -386,7 +386,7 @@ def test_what_a_task_takes_is_counted_until_it_is_forgotten() -> None:
         taken.append(streams.total_bytes)
     stream.append("a1", [log_entry_pb2.LogEntry(seq=0, text="x" * 1000)])
     stream.keep_reading(run_pb2.RunEnd(scores=[1.0]))
-    streams.end("task-1", Stopped(FinishReason.CANCELLED, 0, 0))
+    streams.end(request.without_work(), Stopped(FinishReason.CANCELLED, 0, 0))
     assert stream.request.payload == b""
     assert taken == sorted(taken)
     assert streams.total_bytes > taken[-1] + 1000

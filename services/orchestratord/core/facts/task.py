@@ -210,7 +210,7 @@ class Task:
     attempt: Attempt | None = None
     attempts: int = 0
     unread: dict[str, Attempt] = field(default_factory=dict)
-    losses: list[Loss] = field(default_factory=list)
+    losses: tuple[Loss, ...] = ()
     lost: Loss | None = None
     fruitless: int = 0
     suspicion: Suspicion = field(default_factory=Suspicion)
@@ -257,8 +257,7 @@ class Task:
 
     def note_loss(self, loss: Loss) -> None:
         self.lost = loss
-        self.losses.append(loss)
-        del self.losses[:-LOSSES_KEPT]
+        self.losses = (*self.losses, loss)[-LOSSES_KEPT:]
 
     def end_wait(self) -> None:
         """It has a place. If something is away later on, that is another wait."""

@@ -3,8 +3,9 @@
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
 from llorch.errors import InvalidArgument, Reason
@@ -78,6 +79,9 @@ _BYTES_PER_INDEX = 8
 _LEFT_REMEMBERED = 16
 """Attempts that write no more, of which it is known what they brought."""
 
+_NO_ATTEMPTS: Mapping[str, int] = MappingProxyType({})
+"""One for all logs: thousands are kept that no attempt writes to any more."""
+
 
 @dataclass(slots=True)
 class TaskLog(Generic[EntryT]):
@@ -109,9 +113,9 @@ class TaskLog(Generic[EntryT]):
     _tail: list[EntryT] = field(default_factory=list)
     """What is not packed yet."""
     _tail_bytes: int = 0
-    _writers: dict[str, int] = field(default_factory=dict)
+    _writers: Mapping[str, int] = field(default_factory=lambda: _NO_ATTEMPTS)
     """Attempts that may append, with the tokens that there were before each."""
-    _left: dict[str, int] = field(default_factory=dict)
+    _left: Mapping[str, int] = field(default_factory=lambda: _NO_ATTEMPTS)
     """Attempts that may append no more, with the tokens that they brought."""
 
     def __len__(self) -> int:
@@ -136,14 +140,14 @@ class TaskLog(Generic[EntryT]):
 
     def begin_attempt(self, attempt_id: str) -> None:
         """From now on this attempt may append as well; it goes on where the log ends."""
-        self._writers[attempt_id] = self.tokens
+        self._writers = {**self._writers, attempt_id: self.tokens}
 
     def end_attempt(self, attempt_id: str) -> None:
         """It may append no more."""
         if attempt_id in self._writers:
-            self._left[attempt_id] = self.tokens - self._writers.pop(attempt_id)
-            if len(self._left) > _LEFT_REMEMBERED:
-                del self._left[next(iter(self._left))]
+            brought = self.tokens - self._writers[attempt_id]
+            self._writers = {writer: before for writer, before in self._writers.items() if writer != attempt_id}
+            self._left = dict([*self._left.items(), (attempt_id, brought)][-_LEFT_REMEMBERED:])
 
     def append(self, attempt_id: str, entry: EntryT) -> bool:
         if self.sealed or attempt_id not in self._writers or entry.seq != len(self):
@@ -167,7 +171,7 @@ class TaskLog(Generic[EntryT]):
     def seal(self) -> None:
         """The terminal was appended: no entry follows."""
         self.sealed = True
-        self._writers, self._left = {}, {}
+        self._writers = self._left = _NO_ATTEMPTS
         self._pack()
 
     def packed(self) -> bytes:

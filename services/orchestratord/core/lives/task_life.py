@@ -346,7 +346,7 @@ def _show(state: BrainState, task: Task, terminal: Terminal) -> None:
     One that was refused is not kept at all: however often it is sent again, others stay for their time.
     """
     task.terminal_shown = True
-    state.emit(AppendTerminal(task.task_id, terminal))
+    state.emit(AppendTerminal(task.request, terminal))
     if task.attempt is not None:
         task_dispatch.release_if_done(state, task.attempt)
     keep_finished(state, task, state.config.task_retention_s)
