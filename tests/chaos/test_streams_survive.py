@@ -10,40 +10,37 @@ import random
 import signal
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
-import grpc
 import pytest
 
-from llama_orch.v2 import assignment_pb2, task_pb2, worker_pb2
+from llama_orch.v2 import worker_pb2
 from llorch.logs import get_logger
-from llorch.rpc.client import open_channel
 from llorch.sdk.async_client import AsyncClient
 from support import beside_each_other, chaos_count
-from support.machines import Machines, machines, machines_with_cables, wait_for
+from support.machines import machines, machines_with_cables, wait_for
 from support.network_namespaces import Cable, need
-from support.unbroken_reading import Reading
-from support.whole_system import gguf
-from worker_orcd.engines.sim.tokens import sim_text
+from support.surviving_streams import (
+    CARD,
+    HOSTS,
+    SEED,
+    SIM,
+    STREAMS,
+    TOKENS,
+    Herd,
+    both_are_ready,
+    is_true,
+    longest_gap,
+    ready_workers,
+    several_aboard,
+    two_hosts,
+)
 
 pytestmark = [pytest.mark.req("ORCH-1008"), pytest.mark.timeout(1800)]
 _log = get_logger("chaos")
 
-MODEL = "story"
-SEED = 11
-HOSTS = ("attic", "cellar")
-CARD = "RTX 3060:12GiB"
-CLAIM_MIB = 7000
-"""More than half of a card: one worker on each host."""
-SLOTS = 8
-SIM = {"decode_tokens_per_s": 60, "load_s": 0.1}
-TOKENS = 240
-STREAMS = 6
 
 WORKER_KILLS = chaos_count.of(300)
 GAP_S = 2.0
@@ -67,70 +64,6 @@ LEASE_S = 5.0
 ENDS_WITHIN_S = 120.0
 
 
-@dataclass
-class Herd:
-    """Streams that begin anew as they end, for as long as the test wants."""
-
-    channel: grpc.aio.Channel
-    tokens: int = TOKENS
-    reading: list[Reading] = field(default_factory=list)
-    done: list[Reading] = field(default_factory=list)
-    is_wanted: bool = True
-
-    async def keep(self, streams: int) -> None:
-        """Returns when no more are wanted and all have ended."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(streams):
-                group.create_task(self._one_after_the_other())
-
-    async def _one_after_the_other(self) -> None:
-        while self.is_wanted:
-            read = Reading(self.channel, spec(self.tokens))
-            self.reading.append(read)
-            await read.run()
-            self.reading.remove(read)
-            self.done.append(read)
-
-    def aboard(self, worker_id: str) -> list[Reading]:
-        """Those whose output comes from there."""
-        return [read for read in self.reading if read.worker_id == worker_id and read.tokens and not read.has_ended]
-
-    def check(self) -> None:
-        for read in self.done:
-            assert read.text() == sim_text(SEED, 0, self.tokens), f"task {read.task_id}, attempts {read.attempts}"
-
-
-def spec(tokens: int) -> task_pb2.TaskSpec:
-    work = task_pb2.GenerateWork(prompt="once upon a time", max_tokens=tokens)
-    work.sampling.seed = SEED
-    return task_pb2.TaskSpec(model=MODEL, generate=work)
-
-
-async def ready_workers(client: AsyncClient) -> list[worker_pb2.Worker]:
-    workers = (await client.state()).workers
-    return [worker for worker in workers if worker.state == worker_pb2.WORKER_STATE_READY]
-
-
-async def both_are_ready(client: AsyncClient) -> bool:
-    return len({worker.node_id for worker in await ready_workers(client)}) == len(HOSTS)
-
-
-@asynccontextmanager
-async def two_hosts(running: Machines, folder: Path) -> AsyncIterator[tuple[AsyncClient, grpc.aio.Channel]]:
-    """Each has a worker of the model, and gets another one when that is gone."""
-    channel = open_channel(running.orchestrator.address, token=running.orchestrator.token)
-    try:
-        async with running.client() as client:
-            source = f"file:{gguf(folder, 'story.gguf')}"
-            await client.register_model(MODEL, source, slots=SLOTS, vram_claim_mib=CLAIM_MIB)
-            prefer = assignment_pb2.ASSIGNMENT_MODE_PREFER
-            await client.assign(list(HOSTS), prefer, model=MODEL, replicas_min=2, replicas_max=2)
-            await wait_for(lambda: both_are_ready(client), "a worker on each host")
-            yield client, channel
-    finally:
-        await channel.close()
-
-
 def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, round(share * (len(values) - 1)))]
 
@@ -146,7 +79,7 @@ async def test_streams_go_on_when_their_workers_are_killed_at_any_token(tmp_path
         keeping = asyncio.create_task(herd.keep(STREAMS))
         for _ in range(WORKER_KILLS):
             await wait_for(lambda: both_are_ready(client), "a worker on each host")
-            await wait_for(lambda: _true(any(read.tokens for read in herd.reading)), "a stream")
+            await wait_for(lambda: is_true(any(read.tokens for read in herd.reading)), "a stream")
             found = [worker for worker in await ready_workers(client) if herd.aboard(worker.spec.worker_id)]
             victim = chance.choice(found)
             await asyncio.sleep(chance.uniform(0.0, 0.4))  # no waiting: the token of the kill is what varies
@@ -154,7 +87,7 @@ async def test_streams_go_on_when_their_workers_are_killed_at_any_token(tmp_path
             os.kill(victim.pid, signal.SIGKILL)
             killed_at = time.monotonic()
             for read in aboard:
-                await wait_for(lambda: _true(read.has_ended or read.gap_after(killed_at) is not None), "output")  # noqa: B023
+                await wait_for(lambda: is_true(read.has_ended or read.gap_after(killed_at) is not None), "output")  # noqa: B023
             gaps.extend(gap for gap in (read.gap_after(killed_at) for read in aboard) if gap is not None)
         herd.is_wanted = False
         async with asyncio.timeout(ENDS_WITHIN_S):
@@ -284,29 +217,6 @@ async def test_no_stream_notices_a_killed_pool_manager(tmp_path: Path) -> None:
     assert gap <= GAP_S
 
 
-async def several_aboard(
-    client: AsyncClient, channel: grpc.aio.Channel, tokens: int
-) -> tuple[worker_pb2.Worker, Herd, asyncio.Task[None]]:
-    """The worker to whose host something is about to happen, with streams on it, after which no more come."""
-    await wait_for(lambda: both_are_ready(client), "a worker on each host")
-    herd = Herd(channel, tokens)
-    keeping = asyncio.create_task(herd.keep(STREAMS))
-    await wait_for(lambda: _true(sum(read.tokens > 0 for read in herd.reading) == STREAMS), "all streams to run")
-    herd.is_wanted = False
-    worker = max(await ready_workers(client), key=lambda worker: len(herd.aboard(worker.spec.worker_id)))
-    return worker, herd, keeping
-
-
 async def is_ready_there(client: AsyncClient, worker: worker_pb2.Worker) -> bool:
     """It goes on with what it has: the very process."""
     return any(one.spec.worker_id == worker.spec.worker_id for one in await ready_workers(client))
-
-
-def longest_gap(read: Reading, since: float) -> float:
-    """Between two outputs, of those that end after then."""
-    times = [since, *(came_at for came_at in read.came_at if came_at > since)]
-    return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
-
-
-async def _true(it: bool) -> bool:
-    return it

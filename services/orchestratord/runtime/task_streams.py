@@ -110,7 +110,7 @@ class TaskStream:
     _terminal: bytes | None = None
     _reading: bytes | None = None
     _watching: dict[Callable[[], None], None] | None = None
-    """None where nobody does, as is the rule for as long as a finished task is kept."""
+    """None where no reader does, as is the rule for as long as a finished task is kept."""
 
     @property
     def has_ended(self) -> bool:
