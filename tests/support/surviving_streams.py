@@ -31,10 +31,11 @@ STREAMS = 6
 
 @dataclass
 class Herd:
-    """Streams that begin anew as they end, for as long as the test wants."""
+    """Streams that begin anew as they end, for as long as the test wants; on the host `prefer`, if there is one."""
 
     channel: grpc.aio.Channel
     tokens: int = TOKENS
+    prefer: str = ""
     reading: list[Reading] = field(default_factory=list)
     done: list[Reading] = field(default_factory=list)
     is_wanted: bool = True
@@ -47,7 +48,7 @@ class Herd:
 
     async def _one_after_the_other(self) -> None:
         while self.is_wanted:
-            read = Reading(self.channel, spec(self.tokens))
+            read = Reading(self.channel, spec(self.tokens, self.prefer))
             self.reading.append(read)
             await read.run()
             self.reading.remove(read)
@@ -62,10 +63,11 @@ class Herd:
             assert read.text() == sim_text(SEED, 0, self.tokens), f"task {read.task_id}, attempts {read.attempts}"
 
 
-def spec(tokens: int) -> task_pb2.TaskSpec:
+def spec(tokens: int, prefer: str = "") -> task_pb2.TaskSpec:
     work = task_pb2.GenerateWork(prompt="once upon a time", max_tokens=tokens)
     work.sampling.seed = SEED
-    return task_pb2.TaskSpec(model=MODEL, generate=work)
+    wishes = task_pb2.PlacementOverrides(prefer=[prefer]) if prefer else None
+    return task_pb2.TaskSpec(model=MODEL, generate=work, placement=wishes)
 
 
 async def ready_workers(client: AsyncClient) -> list[worker_pb2.Worker]:
@@ -94,11 +96,11 @@ async def two_hosts(running: Machines, folder: Path) -> AsyncIterator[tuple[Asyn
 
 
 async def several_aboard(
-    client: AsyncClient, channel: grpc.aio.Channel, tokens: int
+    client: AsyncClient, channel: grpc.aio.Channel, tokens: int, prefer: str = ""
 ) -> tuple[worker_pb2.Worker, Herd, asyncio.Task[None]]:
     """The worker to whose host something is about to happen, with streams on it, after which no more come."""
     await wait_for(lambda: both_are_ready(client), "a worker on each host")
-    herd = Herd(channel, tokens)
+    herd = Herd(channel, tokens, prefer)
     keeping = asyncio.create_task(herd.keep(STREAMS))
     await wait_for(lambda: is_true(sum(read.tokens > 0 for read in herd.reading) == STREAMS), "all streams to run")
     herd.is_wanted = False
