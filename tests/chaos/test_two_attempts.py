@@ -15,7 +15,7 @@ from llorch.logs import get_logger
 from support import beside_each_other, chaos_count
 from support.machines import machines_with_cables, wait_for
 from support.network_namespaces import Cable, need
-from support.surviving_streams import HOSTS, SIM, STREAMS, is_true, longest_gap, several_aboard, two_hosts
+from support.surviving_streams import CARD, HOSTS, MODEL, SIM, STREAMS, is_true, longest_gap, several_aboard, two_hosts
 
 pytestmark = [pytest.mark.req("ORCH-1008"), pytest.mark.timeout(1800)]
 _log = get_logger("chaos")
@@ -38,12 +38,13 @@ async def accidents(goes: int, folder: Path) -> None:
     """All streams begin on the first host, whose link is cut until the orchestrator has died; it goes on computing."""
     chance, longest = random.Random(goes), 0.0  # noqa: S311  a schedule, no secret
     async with (
-        machines_with_cables(folder, *HOSTS, sim=SIM) as running,
+        machines_with_cables(folder, *HOSTS, sim=SIM, cards=[CARD]) as running,
         two_hosts(running, folder) as (client, channel),
     ):
         cable, gone = running.nodes[HOSTS[0]].line, running.nodes[HOSTS[goes]]
         assert isinstance(cable, Cable)
         for _ in range(TIMES):
+            await client.generate(MODEL, "first", max_tokens=1, placement={"pin": [HOSTS[0]]}).answer()
             worker, herd, keeping = await several_aboard(client, channel, TOKENS, prefer=HOSTS[0])
             assert worker.node_id == HOSTS[0]
             reading, began_at = herd.aboard(worker.spec.worker_id), time.monotonic()

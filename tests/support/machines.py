@@ -119,7 +119,7 @@ async def machines(
 
 @asynccontextmanager
 async def machines_with_cables(
-    folder: Path, *names: str, sim: Mapping[str, object] | None = None
+    folder: Path, *names: str, sim: Mapping[str, object] | None = None, cards: Sequence[str] = CARDS
 ) -> AsyncIterator[Machines]:
     """As `machines`, each in a network namespace of its own: a line that is down is a cable that was pulled, also for
     what the orchestrator sends. There is no gateway to be reached.
@@ -134,7 +134,7 @@ async def machines_with_cables(
             door = GatewayProcess(folder / "gateway", "127.0.0.1:8090", prefix=found[_BRAIN].prefix)
             running = Machines(folder, brain, door)
             for name in names:
-                flags = {**_flags(folder / name, CARDS), "bind": "0.0.0.0:9200"}
+                flags = {**_flags(folder / name, cards), "bind": "0.0.0.0:9200"}
                 manager = await stack.enter_async_context(
                     pool_manager_process(folder / name, f"{found[name].first}:8090", sim=sim, **flags)
                 )
