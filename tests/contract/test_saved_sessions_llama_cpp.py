@@ -233,3 +233,19 @@ async def test_a_saved_window_serves_what_goes_on_and_not_what_goes_back(
         async with worker(models["gemma3"], tmp_path) as after:
             seen = await after.run("next", replace(SPEC, prompt=prompt), session=SESSION)
         assert cached(seen) == (first.end.tokens_in if is_reused else 0)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_a_worker_with_another_number_of_slots_evaluates_it_again(
+    model: Path, tmp_path: Path, slots: int
+) -> None:
+    first, following = replace(SPEC, prompt=LONG, max_tokens=1), replace(SPEC, prompt=LONG + QUESTION)
+    async with worker(model, tmp_path / "none", slots=slots) as fresh:
+        expected = await fresh.run("next", following)
+    async with worker(model, tmp_path, slots=2) as before:
+        await before.run("first", first, session=SESSION)
+        await unloaded(before)
+    async with worker(model, tmp_path, slots=slots) as after:
+        seen = await after.run("next", following, session=SESSION)
+    assert (cached(seen), seen.token_ids) == (0, expected.token_ids)
+    assert saved_in(tmp_path), "it waits for a worker of its own kind"

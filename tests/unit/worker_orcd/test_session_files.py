@@ -21,12 +21,18 @@ MIB = 2**20
 SESSION, OTHER = "a" * 64, "b" * 64
 FINGERPRINT = Fingerprint(engine_version="llama_cpp 1", model_digest="d", context_per_slot=4096)
 KEY = bytes(range(32))
+SLOTS = 2
 
 
 def files(
-    folder: Path, *, budget: int = 64 * MIB, key: bytes = KEY, fingerprint: Fingerprint = FINGERPRINT
+    folder: Path,
+    *,
+    budget: int = 64 * MIB,
+    key: bytes = KEY,
+    fingerprint: Fingerprint = FINGERPRINT,
+    slots: int = SLOTS,
 ) -> SessionFiles:
-    return SessionFiles(SessionsOnDisk(folder, key, budget), fingerprint, SystemClock())
+    return SessionFiles(SessionsOnDisk(folder, key, budget), fingerprint, slots, SystemClock())
 
 
 def sequence(tokens: list[int], size: int = 1000) -> SavedSequence:
@@ -80,6 +86,7 @@ def test_each_session_and_each_fingerprint_has_its_own(tmp_path: Path) -> None:
         replace(FINGERPRINT, context_per_slot=8192),
     ):
         assert not files(tmp_path, fingerprint=other).heads(SESSION)
+    assert not files(tmp_path, slots=SLOTS + 1).heads(SESSION), "the library refuses states of another number of slots"
 
 
 def damaged(content: bytes, at: int) -> bytes:
@@ -150,7 +157,7 @@ class SlowDisk(ManualClock):
 
 @pytest.mark.parametrize(("prefill_s", "is_saved"), [(1.0, False), (1.9, False), (4.0, True)])
 def test_what_is_sooner_evaluated_than_written_is_not_saved(tmp_path: Path, prefill_s: float, is_saved: bool) -> None:
-    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, SlowDisk())
+    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, SLOTS, SlowDisk())
     wrote = slow.write(SESSION, sequence([1, 2], 40 * MIB), Worth(600, prefill_s, until=1e9))
     assert wrote is is_saved
     assert len(list(tmp_path.glob("*.kv"))) == is_saved
@@ -159,13 +166,13 @@ def test_what_is_sooner_evaluated_than_written_is_not_saved(tmp_path: Path, pref
 
 def test_what_can_not_be_written_in_time_is_not_saved(tmp_path: Path) -> None:
     clock = SlowDisk()
-    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, clock)
+    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, SLOTS, clock)
     assert not slow.write(SESSION, sequence([1, 2], 40 * MIB), Worth(600, 1e9, until=clock.monotonic() + 1))
     assert not list(tmp_path.iterdir()) or [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_a_disk_that_was_slow_is_known_to_be(tmp_path: Path) -> None:
-    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, SlowDisk())
+    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, SLOTS, SlowDisk())
     assert not slow.write(SESSION, sequence([1, 2], 40 * MIB), Worth(600, 0.1, until=1e9))
     before = slow._clock.monotonic()
     assert not slow.write(SESSION, sequence([1, 2], 40 * MIB), Worth(600, 0.1, until=1e9))

@@ -84,9 +84,12 @@ class Worth:
     until: float
 
 
-def name_of_fingerprint(fingerprint: Fingerprint) -> str:
-    """States are exchanged between workers of the same name."""
-    return sha256(json.dumps(asdict(fingerprint), sort_keys=True).encode()).hexdigest()[:32]
+def name_of_kind(fingerprint: Fingerprint, slots: int) -> str:
+    """States are exchanged between workers of the same name. The number of slots changes no answer, but the library says
+    in a state how many there are, and refuses one that says another number.
+    """
+    facts = {**asdict(fingerprint), "slots": slots}
+    return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class SessionFiles:
@@ -94,16 +97,16 @@ class SessionFiles:
     more than evaluating again.
     """
 
-    def __init__(self, place: SessionsOnDisk, fingerprint: Fingerprint, clock: Clock) -> None:
+    def __init__(self, place: SessionsOnDisk, fingerprint: Fingerprint, slots: int, clock: Clock) -> None:
         self._place = place
-        self._fingerprint = name_of_fingerprint(fingerprint)
+        self._kind = name_of_kind(fingerprint, slots)
         self._clock = clock
         self._bytes_per_s = inf
         """What the disk took last."""
 
     def heads(self, session: str) -> list[SavedHead]:
         """What there is of a session."""
-        files = files_of(self._place.folder, f"{session}.{self._fingerprint}")
+        files = files_of(self._place.folder, f"{session}.{self._kind}")
         return [head for file in files if (head := _read_head(file.path)) is not None]
 
     def take(self, head: SavedHead) -> SavedSequence | None:
@@ -141,7 +144,7 @@ class SessionFiles:
                     return False
             now = time.time()  # the clock of files
             os.utime(beside, (now, now + worth.keep_s))
-            Path(beside).rename(self._place.folder / f"{session}.{self._fingerprint}.{token_hex(8)}{SUFFIX}")
+            Path(beside).rename(self._place.folder / f"{session}.{self._kind}.{token_hex(8)}{SUFFIX}")
             for path in outdated:
                 path.unlink(missing_ok=True)
             return True
@@ -187,7 +190,7 @@ class SessionFiles:
         return SavedSequence(head.tokens, state, head.first_position, head.watermark, session)
 
     def _code(self, session: str) -> blake2b:
-        return blake2b(f"{session} {self._fingerprint}\n".encode(), key=self._place.key, digest_size=_CODE_BYTES)
+        return blake2b(f"{session} {self._kind}\n".encode(), key=self._place.key, digest_size=_CODE_BYTES)
 
     def _make_room(self, size: int) -> bool:
         folder, budget = self._place.folder, self._place.budget_bytes
