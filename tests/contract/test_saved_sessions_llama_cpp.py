@@ -249,3 +249,18 @@ async def test_a_worker_with_another_number_of_slots_evaluates_it_again(
         seen = await after.run("next", following, session=SESSION)
     assert (cached(seen), seen.token_ids) == (0, expected.token_ids)
     assert saved_in(tmp_path), "it waits for a worker of its own kind"
+
+
+async def test_a_run_whose_choices_all_end_with_their_first_token_is_saved(model: Path, tmp_path: Path) -> None:
+    """The other choice's slot becomes a copy with the next decoding, which does not come any more."""
+    first, following = replace(SPEC, prompt=LONG, max_tokens=1), replace(SPEC, prompt=LONG + QUESTION)
+    async with worker(model, tmp_path / "none") as fresh:
+        expected = await fresh.run("next", following)
+    async with worker(model, tmp_path) as before:
+        await before.run("first", replace(first, choices=2), session=SESSION)
+        await unloaded(before)
+    assert len(saved_in(tmp_path)) == 1
+    async with worker(model, tmp_path) as after:
+        seen = await after.run("next", following, session=SESSION)
+    assert seen.token_ids == expected.token_ids
+    assert cached(seen) > 0
