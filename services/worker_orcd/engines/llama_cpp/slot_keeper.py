@@ -120,7 +120,8 @@ class SlotKeeper:
             if any(other[: len(tokens)] == tokens for other in given):
                 continue
             saved = self._read(where) if isinstance(where, Slot) else where
-            if saved is not None:
+            # Written, what was damaged here would be proven to be what was written.
+            if saved is not None and (saved is not where or self._host.is_intact(saved)):
                 given.append(tokens)
                 yield saved
 
