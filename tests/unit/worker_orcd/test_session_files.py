@@ -146,6 +146,24 @@ def test_the_budget_holds_and_what_ends_soonest_goes(tmp_path: Path) -> None:
     assert len(with_budget.heads(SESSION)) == 2, "nothing goes for what does not fit at all"
 
 
+def test_a_session_that_is_wanted_less_takes_no_room_of_one_that_is_wanted_more(tmp_path: Path) -> None:
+    """A worker saves those first that were used last, which end last; and the longest first of one session."""
+    with_budget = files(tmp_path, budget=3000)
+    for tokens, keep_s in (([0] * 4, 300), ([1] * 4, 200)):
+        assert with_budget.write(SESSION, sequence(tokens, 1000), worth(keep_s=keep_s))
+    assert not with_budget.write(SESSION, sequence([2] * 4, 1000), worth(keep_s=100))
+    assert not with_budget.write(SESSION, sequence([3] * 3, 1000), worth(keep_s=200)), "a branch of what it wrote"
+    assert sorted(head.tokens[0] for head in with_budget.heads(SESSION)) == [0, 1]
+    assert files(tmp_path, budget=3000).write(SESSION, sequence([4] * 4, 1000), worth(keep_s=250))
+    assert sorted(head.tokens[0] for head in with_budget.heads(SESSION)) == [0, 4]
+
+
+def test_a_disk_that_fails_costs_an_evaluation_and_no_task(tmp_path: Path) -> None:
+    loop = tmp_path / f"{SESSION}.{files(tmp_path)._kind}.0.kv"
+    loop.symlink_to(loop)
+    assert files(tmp_path).heads(SESSION) == []
+
+
 class SlowDisk(ManualClock):
     """Each look at the clock is as much later as a piece takes to be written."""
 

@@ -50,7 +50,7 @@ class Context:
 
     @property
     def copies_pending(self) -> bool:
-        """Until they are made, the library must write no states, and can read only those of slots that are no copies."""
+        """Until they are made, the library must write no states, and can read only those of the other slots."""
         return bool(self._to_be_copied)
 
     def decode(self, batch: Batch) -> None:

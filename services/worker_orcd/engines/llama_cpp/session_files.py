@@ -32,7 +32,7 @@ import psutil
 
 from llorch.clock import Clock
 from llorch.logs import get_logger
-from llorch.saved_sessions import SUFFIX, WRITTEN_AS, files_of, remove_beyond
+from llorch.saved_sessions import SAVE_WITHIN_S, SUFFIX, WRITTEN_AS, files_of, remove_beyond
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.llama_cpp.host_cache import SavedSequence, State
 from worker_orcd.engines.llama_cpp.sessions_on_disk import SessionsOnDisk
@@ -85,8 +85,8 @@ class Worth:
 
 
 def name_of_kind(fingerprint: Fingerprint, slots: int) -> str:
-    """States are exchanged between workers of the same name. The number of slots changes no answer, but the library says
-    in a state how many there are, and refuses one that says another number.
+    """States are exchanged between workers of the same name. The number of slots changes no answer, but the library
+    says in a state how many there are, and refuses one that says another number.
     """
     facts = {**asdict(fingerprint), "slots": slots}
     return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
@@ -121,7 +121,9 @@ class SessionFiles:
             return None
 
     def write(self, session: str, saved: SavedSequence, worth: Worth) -> bool:
-        """Whether it is there now. Takes the place of what it continues, and of what ends soonest if room is short."""
+        """Whether it is there now. Takes the place of what it continues, and if room is short, of what ends sooner than
+        it will.
+        """
         try:
             with self._only_writer(worth.until) as may_write:
                 return may_write and self._write(session, saved, worth)
@@ -134,7 +136,7 @@ class SessionFiles:
         numbers = (len(tokens), saved.first_position, saved.watermark, state.nbytes, crc32(state.data))
         beginning = _HEADER.pack(_MAGIC, *numbers) + np.array(tokens, "<i4").tobytes()
         size = len(beginning) + state.nbytes + _CODE_BYTES
-        if size >= worth.prefill_s * self._bytes_per_s or not self._make_room(size):
+        if size >= worth.prefill_s * self._bytes_per_s or not self._make_room(size, worth.keep_s):
             return False
         outdated = [head.path for head in self.heads(session) if _begins_with(tokens, head.tokens)]
         descriptor, beside = mkstemp(suffix=WRITTEN_AS.lstrip("*"), dir=self._place.folder)
@@ -192,13 +194,19 @@ class SessionFiles:
     def _code(self, session: str) -> blake2b:
         return blake2b(f"{session} {self._kind}\n".encode(), key=self._place.key, digest_size=_CODE_BYTES)
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, size: int, keep_s: float) -> bool:
+        """Of what ends sooner. Of what is saved at one time the first is wanted most, of a session the longest."""
         folder, budget = self._place.folder, self._place.budget_bytes
         disk = shutil.disk_usage(folder)
         if size > budget or size > disk.free - _FREE_PART * disk.total:
             return False
         kept = files_of(folder)
-        remove_beyond(kept, budget - size)
+        sooner_than = time.time() + keep_s - SAVE_WITHIN_S
+        wanted_less = [file for file in kept if file.ends_at < sooner_than]
+        room = budget - size - sum(file.size_bytes for file in kept if file.ends_at >= sooner_than)
+        if room < 0:
+            return False
+        remove_beyond(wanted_less, room)
         return True
 
     @contextmanager
