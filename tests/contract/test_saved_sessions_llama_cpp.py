@@ -3,9 +3,12 @@
 Over every kind of memory: caches, windows, states, and both.
 """
 
+import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,8 @@ from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
 from worker_orcd.engines.llama_cpp.context import Context, RestoreFailed
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+from worker_orcd.engines.llama_cpp.host_cache import SavedSequence
+from worker_orcd.engines.llama_cpp.session_files import SavedHead, SessionFiles
 from worker_orcd.engines.llama_cpp.sessions_on_disk import SessionsOnDisk
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.run_spec import RunSpec
@@ -264,3 +269,58 @@ async def test_a_run_whose_choices_all_end_with_their_first_token_is_saved(model
         seen = await after.run("next", following, session=SESSION)
     assert seen.token_ids == expected.token_ids
     assert cached(seen) > 0
+
+
+@dataclass
+class Reading:
+    """Of a large file on a slow disk."""
+
+    began: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
+    seen, take = Reading(), SessionFiles.take
+
+    def slowly(files: SessionFiles, head: SavedHead) -> SavedSequence | None:
+        seen.began.set()
+        time.sleep(0.5)
+        saved = take(files, head)
+        seen.ended.set()
+        return saved
+
+    monkeypatch.setattr(SessionFiles, "take", slowly)
+    return seen
+
+
+async def test_a_start_that_is_given_up_while_a_file_is_read_finds_it_when_it_comes_again(
+    llama: Path, tmp_path: Path, reading: Reading
+) -> None:
+    """The call of a start ends after 5 s, and a file may take longer."""
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(llama, tmp_path) as after:
+        spec = replace(SPEC, prompt=LONG + QUESTION)
+        start = asyncio.create_task(after.submit("a", spec, session=SESSION))
+        await asyncio.to_thread(reading.began.wait, 10)
+        start.cancel()
+        await asyncio.gather(start, return_exceptions=True)
+        seen = await after.run("a", spec, session=SESSION)
+    assert cached(seen) > 0
+
+
+async def test_what_is_being_read_when_the_worker_ends_is_saved_again(
+    llama: Path, tmp_path: Path, reading: Reading
+) -> None:
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(llama, tmp_path) as after:
+        start = asyncio.create_task(after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION))
+        await asyncio.to_thread(reading.began.wait, 10)
+        start.cancel()
+        await unloaded(after)
+        await asyncio.to_thread(reading.ended.wait, 10)
+    assert saved_in(tmp_path)

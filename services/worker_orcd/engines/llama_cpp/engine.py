@@ -18,6 +18,7 @@ from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
 from worker_orcd.engines.llama_cpp.prompt import Prepared, PromptBuilder
 from worker_orcd.engines.llama_cpp.run_checks import check_sampling
 from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices, WaitingChoice
+from worker_orcd.engines.llama_cpp.session_files import SessionFiles
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.llama_cpp.vocabulary import Vocabulary
 from worker_orcd.engines.protocol import Embedded, EngineRun, Ranked, StepCallback
@@ -43,6 +44,8 @@ class LlamaCppEngine:
         self._loaded: Loaded | None = None
         self._prompts: PromptBuilder | None = None
         self._bringing = asyncio.Lock()
+        self._brought_now: dict[str, asyncio.Task[None]] = {}
+        """By session."""
         self._vocabulary: Vocabulary | None = None
 
     async def load(self) -> None:
@@ -102,13 +105,22 @@ class LlamaCppEngine:
         self._running.send(lambda decode_loop: decode_loop.add(run, output, tokens, constraints))
 
     async def _bring_session(self, choice: WaitingChoice) -> None:
-        """From the disk, where an earlier worker saved more of the run's session than is here. One at a time: a state
-        is as large as a slot.
+        """From the disk, where an earlier worker saved more of the run's session than is here. A start that is given up
+        meanwhile comes again: what is being read for it, and is on the disk no more, has to be there then.
         """
         files, session = self._known.sessions, choice.run.session
         if files is None or not session:
             return
-        heads = await asyncio.to_thread(files.heads, session)
+        while (earlier := self._brought_now.get(session)) is not None:
+            await asyncio.wait({earlier})
+        bringing = asyncio.create_task(self._bring(files, choice))
+        self._brought_now[session] = bringing
+        bringing.add_done_callback(lambda _: self._brought_now.pop(session))
+        await asyncio.shield(bringing)
+
+    async def _bring(self, files: SessionFiles, choice: WaitingChoice) -> None:
+        """One at a time: a state is as large as a slot."""
+        heads = await asyncio.to_thread(files.heads, choice.run.session)
         if not heads:
             return
         async with self._bringing:
@@ -141,6 +153,8 @@ class LlamaCppEngine:
             return
         began_at = time.monotonic()
         until = began_at + within_s
+        if self._brought_now:  # what is being read is on the disk no more then, and not here yet
+            await asyncio.wait(self._brought_now.values(), timeout=within_s)
         saved = await self._running.ask(lambda decode_loop: decode_loop.save_sessions(keep_s, files, until))
         _log.info("sessions_saved", sequences=saved, took_s=round(time.monotonic() - began_at, 3))
 
