@@ -16,7 +16,7 @@ import pytest
 from llorch.device_kind import DeviceKind
 from llorch.errors import LlorchError
 from llorch.options.sampling import Sampling
-from support.engine_bench import Bench, Seen
+from support.engine_bench import Bench, Seen, ended, until
 from support.tiny_models import GENERATING, WINDOW, write_tiny_model
 from worker_orcd.device import DeviceSet
 from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
@@ -323,4 +323,20 @@ async def test_what_is_being_read_when_the_worker_ends_is_saved_again(
         start.cancel()
         await unloaded(after)
         await asyncio.to_thread(reading.ended.wait, 10)
+    assert saved_in(tmp_path)
+
+
+async def test_a_file_stays_where_nothing_can_take_it_in(llama: Path, tmp_path: Path) -> None:
+    """No slot is free, and the host's memory has no room for states."""
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(llama, tmp_path, slots=2) as after:
+        busy = [await after.submit(f"{number}", replace(SPEC, prompt=QUESTION, max_tokens=900)) for number in (1, 2)]
+        for one in busy:
+            await until(one, lambda seen: bool(seen.log))
+        waiting = await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
+        for number in (1, 2):
+            after.engine.cancel(f"{number}")
+        assert cached(await ended(waiting)) == 0
     assert saved_in(tmp_path)

@@ -89,17 +89,19 @@ class SlotKeeper:
         sequence.evaluated = end
 
     def best_gain(self, heads: SequenceOf[SavedHead], choice: WaitingChoice) -> SavedHead | None:
-        """Of which more can be reused than of anything that is here; None if there is none."""
+        """Of which more can be reused than of anything that is here; None if there is none, or no place for it now."""
         host = self._host.find(lambda saved: self._reusable_of_saved(saved, choice))
         here = max(self._slots.most(lambda slot: self._reusable_of_slot(slot, choice)), host[1] if host else 0)
         best = max(heads, key=lambda head: self._reusable_of_saved(head, choice), default=None)
-        return best if best is not None and self._reusable_of_saved(best, choice) >= here + MIN_REUSE else None
+        if best is None or self._reusable_of_saved(best, choice) < here + MIN_REUSE:
+            return None
+        return best if self._can_restore or self._host.wants(best.tokens, best.state_bytes) else None
 
     def bring_back(self, saved: SavedSequence) -> None:
         """Into a slot, where a run finds it as what an earlier one left; where none is free, into the host's memory.
         Raises RestoreFailed.
         """
-        if self._context.copies_pending or not self._slots.any_free:
+        if not self._can_restore:
             self._host.add(saved)
             return
         slot = self._slots.least_wanted()
@@ -107,6 +109,10 @@ class SlotKeeper:
         self._slots.empty(slot)
         self._put_back(slot, saved)
         self._slots.fill(slot, Kept(list(saved.tokens), len(saved.tokens), saved.session))
+
+    @property
+    def _can_restore(self) -> bool:
+        return self._slots.any_free and not self._context.copies_pending
 
     def idle_of(self, session: str) -> Iterator[SavedSequence]:
         """What slots and the host's memory have of a session, one after the other, the longest first: states are large.
