@@ -15,10 +15,12 @@ import pytest
 
 from llorch.device_kind import DeviceKind
 from llorch.errors import LlorchError
+from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
 from support.engine_bench import Bench, Seen, ended, until
 from support.tiny_models import GENERATING, WINDOW, write_tiny_model
 from worker_orcd.device import DeviceSet
+from worker_orcd.engines.llama_cpp.batch import Batch
 from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
 from worker_orcd.engines.llama_cpp.context import Context, RestoreFailed
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
@@ -294,21 +296,31 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
     return seen
 
 
-async def test_a_start_that_is_given_up_while_a_file_is_read_finds_it_when_it_comes_again(
-    llama: Path, tmp_path: Path, reading: Reading
-) -> None:
-    """The call of a start ends after 5 s, and a file may take longer."""
+async def test_a_start_does_not_wait_for_a_file(llama: Path, tmp_path: Path, reading: Reading) -> None:
+    """Its call ends after 5 s, and a large file may take longer: what was read for it would be lost."""
     async with worker(llama, tmp_path) as before:
         await turns(before, [LONG])
         await unloaded(before)
     async with worker(llama, tmp_path) as after:
-        spec = replace(SPEC, prompt=LONG + QUESTION)
-        start = asyncio.create_task(after.submit("a", spec, session=SESSION))
+        seen = await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
+        assert not reading.ended.is_set()
+        assert cached(await ended(seen)) > 0
+
+
+async def test_a_run_that_is_cancelled_while_its_file_is_read_ends_at_once(
+    llama: Path, tmp_path: Path, reading: Reading
+) -> None:
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(llama, tmp_path) as after:
+        seen = await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
         await asyncio.to_thread(reading.began.wait, 10)
-        start.cancel()
-        await asyncio.gather(start, return_exceptions=True)
-        seen = await after.run("a", spec, session=SESSION)
-    assert cached(seen) > 0
+        after.engine.cancel("a")
+        await ended(seen)
+        assert not reading.ended.is_set()
+        assert seen.finish is FinishReason.CANCELLED
+        assert cached(await after.run("b", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)) > 0
 
 
 async def test_what_is_being_read_when_the_worker_ends_is_saved_again(
@@ -318,11 +330,11 @@ async def test_what_is_being_read_when_the_worker_ends_is_saved_again(
         await turns(before, [LONG])
         await unloaded(before)
     async with worker(llama, tmp_path) as after:
-        start = asyncio.create_task(after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION))
+        await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
         await asyncio.to_thread(reading.began.wait, 10)
-        start.cancel()
+        after.engine.cancel("a")
         await unloaded(after)
-        await asyncio.to_thread(reading.ended.wait, 10)
+        assert reading.ended.is_set()
     assert saved_in(tmp_path)
 
 
@@ -340,3 +352,24 @@ async def test_a_file_stays_where_nothing_can_take_it_in(llama: Path, tmp_path: 
             after.engine.cancel(f"{number}")
         assert cached(await ended(waiting)) == 0
     assert saved_in(tmp_path)
+
+
+async def test_a_start_does_not_wait_for_a_piece_of_another_prompt(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow CPU a piece takes longer than the call of a start may: the orchestrator would give the run up."""
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(llama, tmp_path) as after:
+        decode = Context.decode
+
+        def slowly(context: Context, batch: Batch) -> None:
+            time.sleep(2.0)
+            decode(context, batch)
+
+        monkeypatch.setattr(Context, "decode", slowly)
+        await after.submit("other", replace(SPEC, prompt=QUESTION * 100, max_tokens=1))
+        began_at = time.monotonic()
+        await after.submit("a", replace(SPEC, prompt=LONG + QUESTION, max_tokens=1), session=SESSION)
+        assert time.monotonic() - began_at < 1.0
