@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from llorch.device_kind import DeviceKind
@@ -57,9 +59,11 @@ def evaluating_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def worker(model: Path, folder: Path, *, slots: int = 2, host_cache_bytes: int = 0) -> AsyncIterator[Bench]:
+async def worker(
+    model: Path, folder: Path, *, slots: int = 2, host_cache_bytes: int = 0, budget: int = 2**30
+) -> AsyncIterator[Bench]:
     devices = DeviceSet(DeviceKind.CPU, ("cpu",))
-    sessions = SessionsOnDisk(folder, bytes(32), 2**30)
+    sessions = SessionsOnDisk(folder, bytes(32), budget)
     engine = LlamaCppEngine(
         LlamaCppShape(
             model, "m", devices, slots, CONTEXT, threads=1, host_cache_bytes=host_cache_bytes, sessions=sessions
@@ -373,3 +377,18 @@ async def test_a_start_does_not_wait_for_a_piece_of_another_prompt(
         began_at = time.monotonic()
         await after.submit("a", replace(SPEC, prompt=LONG + QUESTION, max_tokens=1), session=SESSION)
         assert time.monotonic() - began_at < 1.0
+
+
+@pytest.mark.parametrize("what", ["disk", "memory"])
+async def test_a_state_that_would_not_be_written_is_not_read_from_its_device(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It may be larger than all the memory that the host has left."""
+    reads = []
+    monkeypatch.setattr(Context, "save", lambda _, sequence: reads.append(sequence))
+    if what == "memory":
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    async with worker(llama, tmp_path, budget=1000 if what == "disk" else 2**30) as bench:
+        await turns(bench, [LONG])
+        await unloaded(bench)
+    assert reads == []

@@ -49,7 +49,7 @@ _FREE_PART = 0.1
 """Of the disk stays free."""
 
 _PART_OF_MEMORY = 0.5
-"""Of what the host has left, for a file that is read, until the engine has it."""
+"""Of what the host has left, for a state between the disk and the engine."""
 
 
 _LEAST_S = 1e-6
@@ -120,6 +120,15 @@ class SessionFiles:
             _log.warning("saved_session_not_read", error=error.strerror)
             return None
 
+    def wants(self, tokens: int, state_bytes: int, worth: Worth) -> bool:
+        """False if it is known, before the state is read from its device, that it will not be written."""
+        size = _size(tokens, state_bytes)
+        return (
+            self._clock.monotonic() < worth.until
+            and self._is_sooner_written(size, worth)
+            and size <= min(self._place.budget_bytes, _PART_OF_MEMORY * psutil.virtual_memory().available)
+        )
+
     def write(self, session: str, saved: SavedSequence, worth: Worth) -> bool:
         """Whether it is there now. Takes the place of what it continues, and if room is short, of what ends sooner than
         it will.
@@ -135,8 +144,8 @@ class SessionFiles:
         tokens, state = saved.tokens, saved.state
         numbers = (len(tokens), saved.first_position, saved.watermark, state.nbytes, crc32(state.data))
         beginning = _HEADER.pack(_MAGIC, *numbers) + np.array(tokens, "<i4").tobytes()
-        size = len(beginning) + state.nbytes + _CODE_BYTES
-        if size >= worth.prefill_s * self._bytes_per_s or not self._make_room(size, worth.keep_s):
+        size = _size(len(tokens), state.nbytes)
+        if not self._is_sooner_written(size, worth) or not self._make_room(size, worth.keep_s):
             return False
         outdated = [head.path for head in self.heads(session) if _begins_with(tokens, head.tokens)]
         descriptor, beside = mkstemp(suffix=WRITTEN_AS.lstrip("*"), dir=self._place.folder)
@@ -152,6 +161,9 @@ class SessionFiles:
             return True
         finally:
             Path(beside).unlink(missing_ok=True)
+
+    def _is_sooner_written(self, size: int, worth: Worth) -> bool:
+        return size < worth.prefill_s * self._bytes_per_s
 
     def _write_pieces(self, file: BinaryIO, session: str, beginning: bytes, state: State, worth: Worth) -> bool:
         """False once it is known that it takes too long. Each piece is on the disk before the next one is begun, so
@@ -230,6 +242,10 @@ class SessionFiles:
             time.sleep(_LOCK_AGAIN_S)
 
 
+def _size(tokens: int, state_bytes: int) -> int:
+    return _HEADER.size + 4 * tokens + state_bytes + _CODE_BYTES
+
+
 def _warn(why: str) -> None:
     _log.warning("saved_session_refused", why=why)
 
@@ -260,7 +276,7 @@ def _head_in(path: Path, size: int, read: Callable[[int, int], bytes]) -> SavedH
     if size < _HEADER.size:
         return None
     magic, count, first, watermark, state_bytes, checksum = _HEADER.unpack(read(0, _HEADER.size))
-    if magic != _MAGIC or min(count, state_bytes) < 1 or _HEADER.size + 4 * count + state_bytes + _CODE_BYTES != size:
+    if magic != _MAGIC or min(count, state_bytes) < 1 or _size(count, state_bytes) != size:
         return None
     tokens = np.frombuffer(read(_HEADER.size, 4 * count), "<i4").tolist()
     return SavedHead(path, tokens, first, watermark, state_bytes, checksum)

@@ -3,7 +3,7 @@
 It comes from the slot itself, from another slot, or from the memory of the host. Belongs to the engine's thread.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as SequenceOf
 
 from worker_orcd.engines.llama_cpp.context import Context
@@ -114,9 +114,11 @@ class SlotKeeper:
     def _can_restore(self) -> bool:
         return self._slots.any_free and not self._context.copies_pending
 
-    def idle_of(self, session: str) -> Iterator[SavedSequence]:
+    def idle_of(
+        self, session: str, wants: Callable[[int, int], bool] = lambda _tokens, _bytes: True
+    ) -> Iterator[SavedSequence]:
         """What slots and the host's memory have of a session, one after the other, the longest first: states are large.
-        What another one begins with is left out.
+        What another one begins with is left out, and what is not wanted for its tokens and bytes.
         """
         slots = [(slot.tokens[: slot.held], slot) for slot in self._slots.idle_of(session)]
         hosts = [(saved.tokens, saved) for saved in self._host.of_session(session)]
@@ -124,6 +126,8 @@ class SlotKeeper:
         given: list[list[int]] = []
         for tokens, where in found:
             if any(other[: len(tokens)] == tokens for other in given):
+                continue
+            if not wants(len(tokens), self._state_bytes(where)):
                 continue
             saved = self._read(where) if isinstance(where, Slot) else where
             # Written, what was damaged here would be proven to be what was written.
@@ -181,6 +185,9 @@ class SlotKeeper:
         saved = self._read(slot)
         if saved is not None:
             self._host.add(saved)
+
+    def _state_bytes(self, where: Slot | SavedSequence) -> int:
+        return self._context.state_bytes(where.number) if isinstance(where, Slot) else where.state.nbytes
 
     def _read(self, slot: Slot) -> SavedSequence | None:
         """What the slot holds; None if it can't be read now."""
