@@ -41,12 +41,15 @@ def check_saved_session(name: str, field: str) -> str:
 
 
 def files_of(folder: Path, session: str = "") -> list[SavedFile]:
-    """What is saved of a session, or of all of them; what ends soonest comes first. Empty where there is no folder."""
+    """What is saved of a session, or of all of them; what ends soonest comes first. Empty where there is no folder, and
+    without what the disk can't show.
+    """
     found = []
-    for path in folder.glob(f"{session}*{SUFFIX}"):
-        with suppress(FileNotFoundError):  # its time was over just now
-            facts = path.stat()
-            found.append(SavedFile(path, facts.st_size, facts.st_mtime))
+    with suppress(OSError):
+        for path in folder.glob(f"{session}*{SUFFIX}"):
+            with suppress(OSError):  # its time was over just now, for one
+                facts = path.stat()
+                found.append(SavedFile(path, facts.st_size, facts.st_mtime))
     return sorted(found, key=lambda file: file.ends_at)
 
 

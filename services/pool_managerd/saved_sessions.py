@@ -100,11 +100,11 @@ def _place(folder: Path, key_path: Path, budget_mib: int) -> SavedPlace | None:
 def _key_in(path: Path) -> str:
     """The one that is there, or a new one: what was written with another is refused then, and goes with its time."""
     try:
-        key = str(json.loads(path.read_text())[_KEY])
-        if len(bytes.fromhex(key)) == KEY_BYTES:
-            return key
+        key = bytes.fromhex(str(json.loads(path.read_text())[_KEY]))
+        if len(key) == KEY_BYTES:
+            return key.hex()
     except (FileNotFoundError, KeyError, ValueError, TypeError):
         pass
-    key = secrets.token_hex(KEY_BYTES)
-    write_durably(path, {_KEY: key})
-    return key
+    new = secrets.token_hex(KEY_BYTES)
+    write_durably(path, {_KEY: new})
+    return new

@@ -3,22 +3,31 @@
 Over every kind of memory: caches, windows, states, and both.
 """
 
+import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from llorch.device_kind import DeviceKind
 from llorch.errors import LlorchError
+from llorch.finish_reason import FinishReason
 from llorch.options.sampling import Sampling
-from support.engine_bench import Bench, Seen
+from support.engine_bench import Bench, Seen, ended, until
 from support.tiny_models import GENERATING, WINDOW, write_tiny_model
 from worker_orcd.device import DeviceSet
+from worker_orcd.engines.llama_cpp.batch import Batch
 from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
 from worker_orcd.engines.llama_cpp.context import Context, RestoreFailed
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
+from worker_orcd.engines.llama_cpp.host_cache import SavedSequence
+from worker_orcd.engines.llama_cpp.session_files import SavedHead, SessionFiles
 from worker_orcd.engines.llama_cpp.sessions_on_disk import SessionsOnDisk
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.run_spec import RunSpec
@@ -50,9 +59,11 @@ def evaluating_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def worker(model: Path, folder: Path, *, slots: int = 2, host_cache_bytes: int = 0) -> AsyncIterator[Bench]:
+async def worker(
+    model: Path, folder: Path, *, slots: int = 2, host_cache_bytes: int = 0, budget: int = 2**30
+) -> AsyncIterator[Bench]:
     devices = DeviceSet(DeviceKind.CPU, ("cpu",))
-    sessions = SessionsOnDisk(folder, bytes(32), 2**30)
+    sessions = SessionsOnDisk(folder, bytes(32), budget)
     engine = LlamaCppEngine(
         LlamaCppShape(
             model, "m", devices, slots, CONTEXT, threads=1, host_cache_bytes=host_cache_bytes, sessions=sessions
@@ -233,3 +244,151 @@ async def test_a_saved_window_serves_what_goes_on_and_not_what_goes_back(
         async with worker(models["gemma3"], tmp_path) as after:
             seen = await after.run("next", replace(SPEC, prompt=prompt), session=SESSION)
         assert cached(seen) == (first.end.tokens_in if is_reused else 0)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_a_worker_with_another_number_of_slots_evaluates_it_again(
+    model: Path, tmp_path: Path, slots: int
+) -> None:
+    first, following = replace(SPEC, prompt=LONG, max_tokens=1), replace(SPEC, prompt=LONG + QUESTION)
+    async with worker(model, tmp_path / "none", slots=slots) as fresh:
+        expected = await fresh.run("next", following)
+    async with worker(model, tmp_path, slots=2) as before:
+        await before.run("first", first, session=SESSION)
+        await unloaded(before)
+    async with worker(model, tmp_path, slots=slots) as after:
+        seen = await after.run("next", following, session=SESSION)
+    assert (cached(seen), seen.token_ids) == (0, expected.token_ids)
+    assert saved_in(tmp_path), "it waits for a worker of its own kind"
+
+
+async def test_a_run_whose_choices_all_end_with_their_first_token_is_saved(model: Path, tmp_path: Path) -> None:
+    """The other choice's slot becomes a copy with the next decoding, which does not come any more."""
+    first, following = replace(SPEC, prompt=LONG, max_tokens=1), replace(SPEC, prompt=LONG + QUESTION)
+    async with worker(model, tmp_path / "none") as fresh:
+        expected = await fresh.run("next", following)
+    async with worker(model, tmp_path) as before:
+        await before.run("first", replace(first, choices=2), session=SESSION)
+        await unloaded(before)
+    assert len(saved_in(tmp_path)) == 1
+    async with worker(model, tmp_path) as after:
+        seen = await after.run("next", following, session=SESSION)
+    assert seen.token_ids == expected.token_ids
+    assert cached(seen) > 0
+
+
+@dataclass
+class Reading:
+    """Of a large file on a slow disk."""
+
+    began: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
+    seen, take = Reading(), SessionFiles.take
+
+    def slowly(files: SessionFiles, head: SavedHead) -> SavedSequence | None:
+        seen.began.set()
+        time.sleep(0.5)
+        saved = take(files, head)
+        seen.ended.set()
+        return saved
+
+    monkeypatch.setattr(SessionFiles, "take", slowly)
+    return seen
+
+
+async def test_a_start_does_not_wait_for_a_file(llama: Path, tmp_path: Path, reading: Reading) -> None:
+    """Its call ends after 5 s, and a large file may take longer: what was read for it would be lost."""
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(llama, tmp_path) as after:
+        seen = await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
+        assert not reading.ended.is_set()
+        assert cached(await ended(seen)) > 0
+
+
+async def test_a_run_that_is_cancelled_while_its_file_is_read_ends_at_once(
+    llama: Path, tmp_path: Path, reading: Reading
+) -> None:
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(llama, tmp_path) as after:
+        seen = await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
+        await asyncio.to_thread(reading.began.wait, 10)
+        after.engine.cancel("a")
+        await ended(seen)
+        assert not reading.ended.is_set()
+        assert seen.finish is FinishReason.CANCELLED
+        assert cached(await after.run("b", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)) > 0
+
+
+async def test_what_is_being_read_when_the_worker_ends_is_saved_again(
+    llama: Path, tmp_path: Path, reading: Reading
+) -> None:
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(llama, tmp_path) as after:
+        await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
+        await asyncio.to_thread(reading.began.wait, 10)
+        after.engine.cancel("a")
+        await unloaded(after)
+        assert reading.ended.is_set()
+    assert saved_in(tmp_path)
+
+
+async def test_a_file_stays_where_nothing_can_take_it_in(llama: Path, tmp_path: Path) -> None:
+    """No slot is free, and the host's memory has no room for states."""
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(llama, tmp_path, slots=2) as after:
+        busy = [await after.submit(f"{number}", replace(SPEC, prompt=QUESTION, max_tokens=900)) for number in (1, 2)]
+        for one in busy:
+            await until(one, lambda seen: bool(seen.log))
+        waiting = await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
+        for number in (1, 2):
+            after.engine.cancel(f"{number}")
+        assert cached(await ended(waiting)) == 0
+    assert saved_in(tmp_path)
+
+
+async def test_a_start_does_not_wait_for_a_piece_of_another_prompt(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow CPU a piece takes longer than the call of a start may: the orchestrator would give the run up."""
+    async with worker(llama, tmp_path) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+    async with worker(llama, tmp_path) as after:
+        decode = Context.decode
+
+        def slowly(context: Context, batch: Batch) -> None:
+            time.sleep(2.0)
+            decode(context, batch)
+
+        monkeypatch.setattr(Context, "decode", slowly)
+        await after.submit("other", replace(SPEC, prompt=QUESTION * 100, max_tokens=1))
+        began_at = time.monotonic()
+        await after.submit("a", replace(SPEC, prompt=LONG + QUESTION, max_tokens=1), session=SESSION)
+        assert time.monotonic() - began_at < 1.0
+
+
+@pytest.mark.parametrize("what", ["disk", "memory"])
+async def test_a_state_that_would_not_be_written_is_not_read_from_its_device(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It may be larger than all the memory that the host has left."""
+    reads = []
+    monkeypatch.setattr(Context, "save", lambda _, sequence: reads.append(sequence))
+    if what == "memory":
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    async with worker(llama, tmp_path, budget=1000 if what == "disk" else 2**30) as bench:
+        await turns(bench, [LONG])
+        await unloaded(bench)
+    assert reads == []

@@ -107,6 +107,25 @@ def test_a_key_that_can_not_be_read_is_made_anew(tmp_path: Path, content: str) -
     assert len(bytes.fromhex(place.key)) == 32
 
 
+async def test_a_disk_that_fails_ends_neither_the_pool_manager_nor_the_life_of_a_worker(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    other = saved_at(kept.folder, OTHER)
+    await kept.sessions.look()
+    loop = kept.folder / f"{ONE}.kv"
+    loop.symlink_to(loop)
+    await kept.sessions.look()
+    await kept.sessions.forget([OTHER])
+    assert not other.exists()
+
+
+def test_a_key_that_is_written_otherwise_is_told_to_workers_as_they_take_it(tmp_path: Path) -> None:
+    """None would start: they refuse a setting that is not as it should be."""
+    (tmp_path / "key.json").write_text('{"key": "%s"}' % ("AB " * 32))
+    place = Kept(tmp_path).sessions.place
+    assert place is not None
+    assert place.key == "ab" * 32
+
+
 async def test_without_a_budget_nothing_is_saved_and_what_was_goes(tmp_path: Path) -> None:
     path = saved_at(Kept(tmp_path).folder, ONE)
     kept = Kept(tmp_path, budget_mib=0)

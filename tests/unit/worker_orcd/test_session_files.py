@@ -21,12 +21,18 @@ MIB = 2**20
 SESSION, OTHER = "a" * 64, "b" * 64
 FINGERPRINT = Fingerprint(engine_version="llama_cpp 1", model_digest="d", context_per_slot=4096)
 KEY = bytes(range(32))
+SLOTS = 2
 
 
 def files(
-    folder: Path, *, budget: int = 64 * MIB, key: bytes = KEY, fingerprint: Fingerprint = FINGERPRINT
+    folder: Path,
+    *,
+    budget: int = 64 * MIB,
+    key: bytes = KEY,
+    fingerprint: Fingerprint = FINGERPRINT,
+    slots: int = SLOTS,
 ) -> SessionFiles:
-    return SessionFiles(SessionsOnDisk(folder, key, budget), fingerprint, SystemClock())
+    return SessionFiles(SessionsOnDisk(folder, key, budget), fingerprint, slots, SystemClock())
 
 
 def sequence(tokens: list[int], size: int = 1000) -> SavedSequence:
@@ -80,6 +86,7 @@ def test_each_session_and_each_fingerprint_has_its_own(tmp_path: Path) -> None:
         replace(FINGERPRINT, context_per_slot=8192),
     ):
         assert not files(tmp_path, fingerprint=other).heads(SESSION)
+    assert not files(tmp_path, slots=SLOTS + 1).heads(SESSION), "the library refuses states of another number of slots"
 
 
 def damaged(content: bytes, at: int) -> bytes:
@@ -139,6 +146,24 @@ def test_the_budget_holds_and_what_ends_soonest_goes(tmp_path: Path) -> None:
     assert len(with_budget.heads(SESSION)) == 2, "nothing goes for what does not fit at all"
 
 
+def test_a_session_that_is_wanted_less_takes_no_room_of_one_that_is_wanted_more(tmp_path: Path) -> None:
+    """A worker saves those first that were used last, which end last; and the longest first of one session."""
+    with_budget = files(tmp_path, budget=3000)
+    for tokens, keep_s in (([0] * 4, 300), ([1] * 4, 200)):
+        assert with_budget.write(SESSION, sequence(tokens, 1000), worth(keep_s=keep_s))
+    assert not with_budget.write(SESSION, sequence([2] * 4, 1000), worth(keep_s=100))
+    assert not with_budget.write(SESSION, sequence([3] * 3, 1000), worth(keep_s=200)), "a branch of what it wrote"
+    assert sorted(head.tokens[0] for head in with_budget.heads(SESSION)) == [0, 1]
+    assert files(tmp_path, budget=3000).write(SESSION, sequence([4] * 4, 1000), worth(keep_s=250))
+    assert sorted(head.tokens[0] for head in with_budget.heads(SESSION)) == [0, 4]
+
+
+def test_a_disk_that_fails_costs_an_evaluation_and_no_task(tmp_path: Path) -> None:
+    loop = tmp_path / f"{SESSION}.{files(tmp_path)._kind}.0.kv"
+    loop.symlink_to(loop)
+    assert files(tmp_path).heads(SESSION) == []
+
+
 class SlowDisk(ManualClock):
     """Each look at the clock is as much later as a piece takes to be written."""
 
@@ -150,7 +175,7 @@ class SlowDisk(ManualClock):
 
 @pytest.mark.parametrize(("prefill_s", "is_saved"), [(1.0, False), (1.9, False), (4.0, True)])
 def test_what_is_sooner_evaluated_than_written_is_not_saved(tmp_path: Path, prefill_s: float, is_saved: bool) -> None:
-    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, SlowDisk())
+    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, SLOTS, SlowDisk())
     wrote = slow.write(SESSION, sequence([1, 2], 40 * MIB), Worth(600, prefill_s, until=1e9))
     assert wrote is is_saved
     assert len(list(tmp_path.glob("*.kv"))) == is_saved
@@ -159,13 +184,13 @@ def test_what_is_sooner_evaluated_than_written_is_not_saved(tmp_path: Path, pref
 
 def test_what_can_not_be_written_in_time_is_not_saved(tmp_path: Path) -> None:
     clock = SlowDisk()
-    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, clock)
+    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, SLOTS, clock)
     assert not slow.write(SESSION, sequence([1, 2], 40 * MIB), Worth(600, 1e9, until=clock.monotonic() + 1))
     assert not list(tmp_path.iterdir()) or [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_a_disk_that_was_slow_is_known_to_be(tmp_path: Path) -> None:
-    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, SlowDisk())
+    slow = SessionFiles(SessionsOnDisk(tmp_path, KEY, 64 * MIB), FINGERPRINT, SLOTS, SlowDisk())
     assert not slow.write(SESSION, sequence([1, 2], 40 * MIB), Worth(600, 0.1, until=1e9))
     before = slow._clock.monotonic()
     assert not slow.write(SESSION, sequence([1, 2], 40 * MIB), Worth(600, 0.1, until=1e9))

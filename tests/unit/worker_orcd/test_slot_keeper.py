@@ -251,6 +251,16 @@ def test_of_sequences_that_continue_each_other_the_longest_is_saved_and_branches
     assert lengths == [100, 200]
 
 
+def test_a_state_that_was_damaged_in_the_memory_of_the_host_is_not_saved_as_a_whole_one() -> None:
+    engine = Engine(FakeContext(MemoryKind()))
+    engine.run([7] * 200, "a")
+    for number in range(SLOTS):
+        engine.run([number] * 300, "b")
+    (saved,) = engine.keeper.idle_of("a")
+    saved.state[-1] ^= 1
+    assert not list(engine.keeper.idle_of("a"))
+
+
 def test_what_is_here_already_is_not_read_from_the_disk() -> None:
     engine = Engine(FakeContext(MemoryKind()))
     engine.run([7] * 200, "a")

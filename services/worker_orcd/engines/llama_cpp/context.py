@@ -45,11 +45,16 @@ class Context:
         self._memory = self._lib.llama_get_memory(self.handle)
         self.kind = _memory_kind(self._lib, model)
         self.abort_switch = AbortSwitch(self._lib, self.handle)
-        self.copies_pending = False
-        """The library copies slots when it decodes next; until then it must not read or write states."""
+        self._to_be_copied: set[int] = set()
+        """Slots that the library makes copies of others when it decodes next."""
+
+    @property
+    def copies_pending(self) -> bool:
+        """Until they are made, the library must write no states, and can read only those of the other slots."""
+        return bool(self._to_be_copied)
 
     def decode(self, batch: Batch) -> None:
-        self.copies_pending = False
+        self._to_be_copied.clear()
         code = self._lib.llama_decode(self.handle, batch.struct)
         if code != 0:
             raise DecodeError(code)
@@ -64,7 +69,7 @@ class Context:
         """
         self.forget(target)
         self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-        self.copies_pending = True
+        self._to_be_copied.add(target)
 
     def trim(self, sequence: int, keep: int) -> bool:
         """Forgets all but the first `keep` tokens; False if this kind of memory can't, and nothing is changed."""
@@ -83,7 +88,7 @@ class Context:
 
     def save(self, sequence: int) -> State | None:
         """All that the slot holds; None if it can't be read now."""
-        if self.copies_pending:
+        if sequence in self._to_be_copied:
             return None
         state = np.empty(self.state_bytes(sequence), np.uint8)
         written = self._lib.llama_state_seq_get_data_ext(self.handle, _bytes_of(state), state.nbytes, sequence, 0)

@@ -110,14 +110,7 @@ class DecodeLoop:
         """Writes what is idle of these sessions, where that takes less time than evaluating it again; how many
         sequences. Nothing else is done meanwhile.
         """
-        saved = 0
-        for session, seconds in keep_s.items():
-            for sequence in self._slots.idle_of(session):
-                if time.monotonic() >= until:
-                    return saved
-                worth = Worth(seconds, self._chunk.prompt_seconds(len(sequence.tokens)), until)
-                saved += files.write(session, sequence, worth)
-        return saved
+        return sum(self._save_session(session, kept, files, until) for session, kept in keep_s.items())
 
     def cancel(self, attempt_id: str, reason: FinishReason) -> None:
         output = self._runs.get(attempt_id)
@@ -142,6 +135,13 @@ class DecodeLoop:
         self._steps += 1
         self._step_times.observe(time.monotonic() - began_at)
         return steps
+
+    def _save_session(self, session: str, keep_s: float, files: SessionFiles, until: float) -> int:
+        def worth(tokens: int) -> Worth:
+            return Worth(keep_s, self._chunk.prompt_seconds(tokens), until)
+
+        idle = self._slots.idle_of(session, lambda tokens, size: files.wants(tokens, size, worth(tokens)))
+        return sum(files.write(session, sequence, worth(len(sequence.tokens))) for sequence in idle)
 
     def fail_all(self, message: str) -> list[TokenStep]:
         """The engine can't go on: every run ends with a failure."""

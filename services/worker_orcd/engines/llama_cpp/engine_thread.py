@@ -202,7 +202,9 @@ class EngineThread:
     def _session_files(self, known: Fingerprint) -> SessionFiles | None:
         """None also where the model's file changed while it was read: no later worker is known to have the same."""
         place = self._shape.sessions
-        return SessionFiles(place, known, SystemClock()) if place is not None and known.model_digest else None
+        if place is None or not known.model_digest:
+            return None
+        return SessionFiles(place, known, self._shape.slots, SystemClock())
 
     def _serve(self, decode_loop: DecodeLoop) -> None:
         try:

@@ -32,7 +32,7 @@ import psutil
 
 from llorch.clock import Clock
 from llorch.logs import get_logger
-from llorch.saved_sessions import SUFFIX, WRITTEN_AS, files_of, remove_beyond
+from llorch.saved_sessions import SAVE_WITHIN_S, SUFFIX, WRITTEN_AS, files_of, remove_beyond
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.llama_cpp.host_cache import SavedSequence, State
 from worker_orcd.engines.llama_cpp.sessions_on_disk import SessionsOnDisk
@@ -49,7 +49,7 @@ _FREE_PART = 0.1
 """Of the disk stays free."""
 
 _PART_OF_MEMORY = 0.5
-"""Of what the host has left, for a file that is read, until the engine has it."""
+"""Of what the host has left, for a state between the disk and the engine."""
 
 
 _LEAST_S = 1e-6
@@ -84,9 +84,12 @@ class Worth:
     until: float
 
 
-def name_of_fingerprint(fingerprint: Fingerprint) -> str:
-    """States are exchanged between workers of the same name."""
-    return sha256(json.dumps(asdict(fingerprint), sort_keys=True).encode()).hexdigest()[:32]
+def name_of_kind(fingerprint: Fingerprint, slots: int) -> str:
+    """States are exchanged between workers of the same name. The number of slots changes no answer, but the library
+    says in a state how many there are, and refuses one that says another number.
+    """
+    facts = {**asdict(fingerprint), "slots": slots}
+    return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class SessionFiles:
@@ -94,16 +97,16 @@ class SessionFiles:
     more than evaluating again.
     """
 
-    def __init__(self, place: SessionsOnDisk, fingerprint: Fingerprint, clock: Clock) -> None:
+    def __init__(self, place: SessionsOnDisk, fingerprint: Fingerprint, slots: int, clock: Clock) -> None:
         self._place = place
-        self._fingerprint = name_of_fingerprint(fingerprint)
+        self._kind = name_of_kind(fingerprint, slots)
         self._clock = clock
         self._bytes_per_s = inf
         """What the disk took last."""
 
     def heads(self, session: str) -> list[SavedHead]:
         """What there is of a session."""
-        files = files_of(self._place.folder, f"{session}.{self._fingerprint}")
+        files = files_of(self._place.folder, f"{session}.{self._kind}")
         return [head for file in files if (head := _read_head(file.path)) is not None]
 
     def take(self, head: SavedHead) -> SavedSequence | None:
@@ -117,8 +120,19 @@ class SessionFiles:
             _log.warning("saved_session_not_read", error=error.strerror)
             return None
 
+    def wants(self, tokens: int, state_bytes: int, worth: Worth) -> bool:
+        """False if it is known, before the state is read from its device, that it will not be written."""
+        size = _size(tokens, state_bytes)
+        return (
+            self._clock.monotonic() < worth.until
+            and self._is_sooner_written(size, worth)
+            and size <= min(self._place.budget_bytes, _PART_OF_MEMORY * psutil.virtual_memory().available)
+        )
+
     def write(self, session: str, saved: SavedSequence, worth: Worth) -> bool:
-        """Whether it is there now. Takes the place of what it continues, and of what ends soonest if room is short."""
+        """Whether it is there now. Takes the place of what it continues, and if room is short, of what ends sooner than
+        it will.
+        """
         try:
             with self._only_writer(worth.until) as may_write:
                 return may_write and self._write(session, saved, worth)
@@ -130,8 +144,8 @@ class SessionFiles:
         tokens, state = saved.tokens, saved.state
         numbers = (len(tokens), saved.first_position, saved.watermark, state.nbytes, crc32(state.data))
         beginning = _HEADER.pack(_MAGIC, *numbers) + np.array(tokens, "<i4").tobytes()
-        size = len(beginning) + state.nbytes + _CODE_BYTES
-        if size >= worth.prefill_s * self._bytes_per_s or not self._make_room(size):
+        size = _size(len(tokens), state.nbytes)
+        if not self._is_sooner_written(size, worth) or not self._make_room(size, worth.keep_s):
             return False
         outdated = [head.path for head in self.heads(session) if _begins_with(tokens, head.tokens)]
         descriptor, beside = mkstemp(suffix=WRITTEN_AS.lstrip("*"), dir=self._place.folder)
@@ -141,12 +155,15 @@ class SessionFiles:
                     return False
             now = time.time()  # the clock of files
             os.utime(beside, (now, now + worth.keep_s))
-            Path(beside).rename(self._place.folder / f"{session}.{self._fingerprint}.{token_hex(8)}{SUFFIX}")
+            Path(beside).rename(self._place.folder / f"{session}.{self._kind}.{token_hex(8)}{SUFFIX}")
             for path in outdated:
                 path.unlink(missing_ok=True)
             return True
         finally:
             Path(beside).unlink(missing_ok=True)
+
+    def _is_sooner_written(self, size: int, worth: Worth) -> bool:
+        return size < worth.prefill_s * self._bytes_per_s
 
     def _write_pieces(self, file: BinaryIO, session: str, beginning: bytes, state: State, worth: Worth) -> bool:
         """False once it is known that it takes too long. Each piece is on the disk before the next one is begun, so
@@ -187,15 +204,21 @@ class SessionFiles:
         return SavedSequence(head.tokens, state, head.first_position, head.watermark, session)
 
     def _code(self, session: str) -> blake2b:
-        return blake2b(f"{session} {self._fingerprint}\n".encode(), key=self._place.key, digest_size=_CODE_BYTES)
+        return blake2b(f"{session} {self._kind}\n".encode(), key=self._place.key, digest_size=_CODE_BYTES)
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, size: int, keep_s: float) -> bool:
+        """Of what ends sooner. Of what is saved at one time the first is wanted most, of a session the longest."""
         folder, budget = self._place.folder, self._place.budget_bytes
         disk = shutil.disk_usage(folder)
         if size > budget or size > disk.free - _FREE_PART * disk.total:
             return False
         kept = files_of(folder)
-        remove_beyond(kept, budget - size)
+        sooner_than = time.time() + keep_s - SAVE_WITHIN_S
+        wanted_less = [file for file in kept if file.ends_at < sooner_than]
+        room = budget - size - sum(file.size_bytes for file in kept if file.ends_at >= sooner_than)
+        if room < 0:
+            return False
+        remove_beyond(wanted_less, room)
         return True
 
     @contextmanager
@@ -217,6 +240,10 @@ class SessionFiles:
             if self._clock.monotonic() + _LOCK_AGAIN_S >= until:
                 return False
             time.sleep(_LOCK_AGAIN_S)
+
+
+def _size(tokens: int, state_bytes: int) -> int:
+    return _HEADER.size + 4 * tokens + state_bytes + _CODE_BYTES
 
 
 def _warn(why: str) -> None:
@@ -249,7 +276,7 @@ def _head_in(path: Path, size: int, read: Callable[[int, int], bytes]) -> SavedH
     if size < _HEADER.size:
         return None
     magic, count, first, watermark, state_bytes, checksum = _HEADER.unpack(read(0, _HEADER.size))
-    if magic != _MAGIC or min(count, state_bytes) < 1 or _HEADER.size + 4 * count + state_bytes + _CODE_BYTES != size:
+    if magic != _MAGIC or min(count, state_bytes) < 1 or _size(count, state_bytes) != size:
         return None
     tokens = np.frombuffer(read(_HEADER.size, 4 * count), "<i4").tolist()
     return SavedHead(path, tokens, first, watermark, state_bytes, checksum)

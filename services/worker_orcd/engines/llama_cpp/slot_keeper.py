@@ -3,7 +3,7 @@
 It comes from the slot itself, from another slot, or from the memory of the host. Belongs to the engine's thread.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as SequenceOf
 
 from worker_orcd.engines.llama_cpp.context import Context
@@ -89,17 +89,19 @@ class SlotKeeper:
         sequence.evaluated = end
 
     def best_gain(self, heads: SequenceOf[SavedHead], choice: WaitingChoice) -> SavedHead | None:
-        """Of which more can be reused than of anything that is here; None if there is none."""
+        """Of which more can be reused than of anything that is here; None if there is none, or no place for it now."""
         host = self._host.find(lambda saved: self._reusable_of_saved(saved, choice))
         here = max(self._slots.most(lambda slot: self._reusable_of_slot(slot, choice)), host[1] if host else 0)
         best = max(heads, key=lambda head: self._reusable_of_saved(head, choice), default=None)
-        return best if best is not None and self._reusable_of_saved(best, choice) >= here + MIN_REUSE else None
+        if best is None or self._reusable_of_saved(best, choice) < here + MIN_REUSE:
+            return None
+        return best if self._can_restore or self._host.wants(best.tokens, best.state_bytes) else None
 
     def bring_back(self, saved: SavedSequence) -> None:
         """Into a slot, where a run finds it as what an earlier one left; where none is free, into the host's memory.
         Raises RestoreFailed.
         """
-        if self._context.copies_pending or not self._slots.any_free:
+        if not self._can_restore:
             self._host.add(saved)
             return
         slot = self._slots.least_wanted()
@@ -108,9 +110,15 @@ class SlotKeeper:
         self._put_back(slot, saved)
         self._slots.fill(slot, Kept(list(saved.tokens), len(saved.tokens), saved.session))
 
-    def idle_of(self, session: str) -> Iterator[SavedSequence]:
+    @property
+    def _can_restore(self) -> bool:
+        return self._slots.any_free and not self._context.copies_pending
+
+    def idle_of(
+        self, session: str, wants: Callable[[int, int], bool] = lambda _tokens, _bytes: True
+    ) -> Iterator[SavedSequence]:
         """What slots and the host's memory have of a session, one after the other, the longest first: states are large.
-        What another one begins with is left out.
+        What another one begins with is left out, and what is not wanted for its tokens and bytes.
         """
         slots = [(slot.tokens[: slot.held], slot) for slot in self._slots.idle_of(session)]
         hosts = [(saved.tokens, saved) for saved in self._host.of_session(session)]
@@ -119,8 +127,11 @@ class SlotKeeper:
         for tokens, where in found:
             if any(other[: len(tokens)] == tokens for other in given):
                 continue
+            if not wants(len(tokens), self._state_bytes(where)):
+                continue
             saved = self._read(where) if isinstance(where, Slot) else where
-            if saved is not None:
+            # Written, what was damaged here would be proven to be what was written.
+            if saved is not None and (saved is not where or self._host.is_intact(saved)):
                 given.append(tokens)
                 yield saved
 
@@ -174,6 +185,9 @@ class SlotKeeper:
         saved = self._read(slot)
         if saved is not None:
             self._host.add(saved)
+
+    def _state_bytes(self, where: Slot | SavedSequence) -> int:
+        return self._context.state_bytes(where.number) if isinstance(where, Slot) else where.state.nbytes
 
     def _read(self, slot: Slot) -> SavedSequence | None:
         """What the slot holds; None if it can't be read now."""
