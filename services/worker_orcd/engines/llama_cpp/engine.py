@@ -14,11 +14,11 @@ from worker_orcd.constraint.any_constraint import AnyConstraint
 from worker_orcd.engine_info import EngineInfo, EngineStats
 from worker_orcd.engines.llama_cpp.capabilities import capabilities_of
 from worker_orcd.engines.llama_cpp.constraints import ConstraintCompiler
-from worker_orcd.engines.llama_cpp.engine_thread import Command, EngineThread, Loaded
+from worker_orcd.engines.llama_cpp.engine_thread import EngineThread, Loaded
 from worker_orcd.engines.llama_cpp.prompt import Prepared, PromptBuilder
+from worker_orcd.engines.llama_cpp.returning_sessions import ReturningSessions
 from worker_orcd.engines.llama_cpp.run_checks import check_sampling
 from worker_orcd.engines.llama_cpp.sequence import TokensOfChoices, WaitingChoice
-from worker_orcd.engines.llama_cpp.session_files import SavedHead, SessionFiles
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.llama_cpp.vocabulary import Vocabulary
 from worker_orcd.engines.protocol import Embedded, EngineRun, Ranked, StepCallback
@@ -43,16 +43,14 @@ class LlamaCppEngine:
         self._compiler: ConstraintCompiler | None = None
         self._loaded: Loaded | None = None
         self._prompts: PromptBuilder | None = None
-        self._bringing = asyncio.Lock()
-        self._bringing_now: set[asyncio.Task[None]] = set()
-        self._coming: dict[str, Command] = {}
-        """What adds the runs that wait for their sessions."""
+        self._returning: ReturningSessions | None = None
         self._vocabulary: Vocabulary | None = None
 
     async def load(self) -> None:
         self._thread = EngineThread(self._shape, self._deliver)
         self._thread.start()
         self._loaded = await self._thread.loaded
+        self._returning = ReturningSessions(self._thread, self._loaded.sessions)
         self._vocabulary = Vocabulary(self._loaded.model, self._loaded.facts, self._clock)
         self._thread.before_model_closes.append(self._vocabulary.close)
         if self._loaded.facts.generates:
@@ -102,38 +100,14 @@ class LlamaCppEngine:
         tokens = [prompt + output_so_far for output_so_far in replayed]
         constraints = await asyncio.to_thread(self._constraints, run, replayed, answers)
         self._replay(output, replayed, constraints)
-        files = self._known.sessions
-        heads = await asyncio.to_thread(files.heads, run.session) if files is not None and run.session else []
-        self._coming[run.attempt_id] = lambda decode_loop: decode_loop.add(run, output, tokens, constraints)
-        if files is not None and heads:
-            self._bring_session(files, heads, WaitingChoice(run, output, 0, tokens[0]))
-        else:
-            self._add_now(run.attempt_id)
-
-    def _bring_session(self, files: SessionFiles, heads: Sequence[SavedHead], choice: WaitingChoice) -> None:
-        """Beside the start, whose call has a deadline: a large file takes time, and so does a step on a slow CPU."""
-        bringing = asyncio.create_task(self._bring(files, heads, choice))
-        self._bringing_now.add(bringing)
-        bringing.add_done_callback(self._bringing_now.discard)
-        bringing.add_done_callback(lambda _: self._add_now(choice.run.attempt_id))
-
-    async def _bring(self, files: SessionFiles, heads: Sequence[SavedHead], choice: WaitingChoice) -> None:
-        """From the disk, where an earlier worker saved more of the run's session than is here. One at a time: a state
-        is as large as a slot.
-        """
-        async with self._bringing:
-            best = await self._running.ask(lambda decode_loop: decode_loop.best_gain(heads, choice))
-            saved = await asyncio.to_thread(files.take, best) if best is not None else None
-            if saved is not None:
-                await self._running.ask(lambda decode_loop: decode_loop.bring_back(saved))
-                _log.info("session_restored", tokens=len(saved.tokens), mib=saved.state.nbytes // 2**20)
-
-    def _add_now(self, attempt_id: str) -> None:
-        if (add := self._coming.pop(attempt_id, None)) is not None:
-            self._running.send(add)
+        await self._runs.begin(
+            WaitingChoice(run, output, 0, tokens[0]),
+            lambda decode_loop: decode_loop.add(run, output, tokens, constraints),
+        )
 
     def cancel(self, attempt_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        self._add_now(attempt_id)
+        if self._returning is not None:
+            self._returning.begin_now(attempt_id)
         self._running.cancel(attempt_id, reason)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
@@ -156,8 +130,7 @@ class LlamaCppEngine:
             return
         began_at = time.monotonic()
         until = began_at + within_s
-        if self._bringing_now:  # what is being read is on the disk no more then, and not here yet
-            await asyncio.wait(self._bringing_now, timeout=within_s)
+        await self._runs.settle(within_s)
         saved = await self._running.ask(lambda decode_loop: decode_loop.save_sessions(keep_s, files, until))
         _log.info("sessions_saved", sequences=saved, took_s=round(time.monotonic() - began_at, 3))
 
@@ -168,6 +141,8 @@ class LlamaCppEngine:
         done, _ = await asyncio.wait({self._thread.ended}, timeout=CLOSE_S)
         if not done:
             _log.warning("engine_did_not_close", waited_s=CLOSE_S)
+        if self._returning is not None:
+            await self._returning.settle(CLOSE_S)
         if self._prompts is not None:
             await asyncio.to_thread(self._prompts.close)
 
@@ -182,6 +157,12 @@ class LlamaCppEngine:
         if self._thread is None:
             raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
         return self._thread
+
+    @property
+    def _runs(self) -> ReturningSessions:
+        if self._returning is None:
+            raise Internal(Reason.INTERNAL, "the engine was used before it was loaded")
+        return self._returning
 
     @property
     def _known(self) -> Loaded:
