@@ -228,7 +228,8 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     async def Shutdown(
         self, request: worker_service_pb2.ShutdownRequest, context: Context
     ) -> worker_service_pb2.ShutdownResponse:
-        self.save_s = to_sessions_to_save(request.save)
+        if not self._stop.is_set():
+            self.save_s = to_sessions_to_save(request.save)
         self._stop.set()
         return worker_service_pb2.ShutdownResponse()
 
