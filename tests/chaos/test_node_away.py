@@ -7,7 +7,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 from llama_orch.v2 import assignment_pb2, device_pb2, fleet_service_pb2, node_pb2, pool_pb2
 from llorch.logs import get_logger
 from llorch.sdk.async_client import AsyncClient
-from support import absences, chaos_count
+from support import absences, beside_each_other, chaos_count
 from support.absences import Away
 from support.machines import Machines, is_ready, machines, node_of, wait_for
 from support.pairs import spread
@@ -50,8 +50,10 @@ ENDS_WITHIN_S = 5.0
 
 PAIRS = spread(list(Away), list(WayIn), chaos_count.of(len(Away) * len(WayIn)))
 BY_ABSENCE = {away: tuple(way_in for of_away, way_in in PAIRS if of_away is away) for away in dict(PAIRS)}
-ROUNDS = [[away] for away in BY_ABSENCE] if chaos_count.IS_FULL else [list(BY_ABSENCE)]
-"""A round has machines of its own. The few of the suite come one after the other, to the same ones."""
+ROUNDS = [[away] for away in BY_ABSENCE] if chaos_count.IS_FULL else [list(BY_ABSENCE)[at::2] for at in range(2)]
+"""A round has machines of its own, to which its absences come one after the other."""
+AT_ONCE = [[of_round] for of_round in ROUNDS] if chaos_count.IS_FULL else [ROUNDS]
+"""The suite's rounds, of few questions each, are beside each other: they wait for leases and returns."""
 
 WORKERS_GO_ON = {Away.CRASHED, Away.FROZEN, Away.CUT_OFF, Away.RENAMED}
 COUNTS_AS_LOST = {Away.SHUT_DOWN, Away.UNPLUGGED, Away.FROZEN, Away.MOVED}
@@ -257,13 +259,25 @@ async def inquiry(running: Machines, away: Away) -> AsyncIterator[Inquiry]:
             await ask.give_up()
 
 
-@pytest.mark.parametrize(
-    "ways_to_be_away", ROUNDS, ids=["+".join(away.name for away in of_round) for of_round in ROUNDS]
-)
+def name_of(of_round: Iterable[Away]) -> str:
+    return "+".join(away.name for away in of_round)
+
+
+@pytest.mark.parametrize("rounds", AT_ONCE, ids=[" ".join(map(name_of, rounds)) for rounds in AT_ONCE])
 async def test_every_way_in_tells_what_is_away_and_serves_when_it_is_back(
-    tmp_path: Path, ways_to_be_away: list[Away]
+    tmp_path: Path, rounds: list[list[Away]]
 ) -> None:
-    async with two_machines(tmp_path) as (running, load_s):
+    """The loads with which later ones are compared are made in turn."""
+    turn = asyncio.Lock()
+    await beside_each_other.run_all(
+        tmp_path, {name_of(ways): partial(go_and_come_back_in_turn, ways, turn) for ways in rounds}
+    )
+
+
+async def go_and_come_back_in_turn(ways_to_be_away: list[Away], turn: asyncio.Lock, folder: Path) -> None:
+    async with AsyncExitStack() as stack:
+        async with turn:
+            running, load_s = await stack.enter_async_context(two_machines(folder))
         for away in ways_to_be_away:
             async with inquiry(running, away) as asked:
                 await go_and_come_back(asked, SERVED_WITHIN_S if away in WORKERS_GO_ON else SERVED_WITHIN_S + load_s)
