@@ -30,7 +30,7 @@ from llama_orch.v2 import (
 from llorch.logs import get_logger
 from llorch.rpc.client import call
 from orchestratord.core.state import BrainConfig
-from support import chaos_count
+from support import beside_each_other, chaos_count
 from support.cuttable_line import cuttable
 from support.dying_orchestrator import POINTS, DyingOrchestrator, find
 from support.machines import Machine, wait_for
@@ -251,11 +251,22 @@ async def die(running: System, crowd: Crowd, name: str, passage: int) -> None:
     await orchestrator.wait_dead(DIES_WITHIN_S)
 
 
-@pytest.mark.timeout(120 + 30 * POWER_CUTS)
-async def test_after_a_power_cut_of_all_machines_what_was_accepted_ends_right(tmp_path: Path) -> None:
+@pytest.mark.timeout(120 + 30 * POWER_CUTS + 60 * LATE_NODES + 3 * STOPPED_S * STOPS)
+async def test_what_was_taken_on_ends_right_whatever_else_is_out(tmp_path: Path) -> None:
+    await beside_each_other.run_all(
+        tmp_path,
+        {
+            "all machines lose their power": begins_anew,
+            "the node does not come back in time": is_given_up,
+            "the orchestrator stands still": goes_on,
+        },
+    )
+
+
+async def begins_anew(folder: Path) -> None:
     """Nothing runs any more: what was shown of an accepted task begins anew, and calls are gone."""
     tally = Tally()
-    async with system(tmp_path) as running:
+    async with system(folder) as running:
         for cut in range(1, POWER_CUTS + 1):
             after_s = {daemon: running.chance.uniform(0, BACK_WITHIN_S) for daemon in ("orchestrator", "node")}
             where = f"power cut {cut} of seed {SEED}, back after {after_s}"
@@ -273,11 +284,12 @@ async def test_after_a_power_cut_of_all_machines_what_was_accepted_ends_right(tm
     assert tally.given_up_s, "no stream was cut in its midst"
 
 
-@pytest.mark.timeout(120 + 60 * LATE_NODES)
-async def test_what_does_not_come_back_in_time_begins_anew_and_what_comes_later_is_not_shown(tmp_path: Path) -> None:
-    """The node has lost its power, or was out of reach, and what ran on it still runs when it is back."""
+async def is_given_up(folder: Path) -> None:
+    """What does not come back in time begins anew, and what comes later is not shown. The node has lost its power, or
+    was out of reach, and what ran on it still runs when it is back.
+    """
     tally = Tally()
-    async with system(tmp_path) as running:
+    async with system(folder) as running:
         for kill in range(1, LATE_NODES + 1):
             lives_on = kill % 2 == 1
             where = f"kill {kill} of seed {SEED}, and the node {'froze' if lives_on else 'lost its power'}"
@@ -303,11 +315,10 @@ async def test_what_does_not_come_back_in_time_begins_anew_and_what_comes_later_
     assert max(tally.given_up_s) <= RUNS_FOUND_WITHIN_S + GOES_ON_WITHIN_S
 
 
-@pytest.mark.timeout(120 + 3 * STOPPED_S * STOPS)
-async def test_an_orchestrator_that_stood_still_loses_no_worker_and_no_task(tmp_path: Path) -> None:
-    """Some tasks end meanwhile, some afterwards, and some have not begun."""
+async def goes_on(folder: Path) -> None:
+    """No worker is lost, and no task: some end meanwhile, some afterwards, and some have not begun."""
     tally = Tally()
-    async with system(tmp_path) as running:
+    async with system(folder) as running:
         workers = running.node.manager.worker_pids()
         for stop in range(1, STOPS + 1):
             where = f"stop {stop} of seed {SEED}"

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 
 import httpx
-import pytest
 
 import gatewayd.app
 from gatewayd.settings import GatewaySettings
+from support import beside_each_other
 from support.cuttable_line import cuttable
 from support.streams import check_sse
 from support.whole_system import _start, task, whole_system
@@ -18,15 +19,19 @@ TOKENS = 2000
 """Five seconds of them."""
 
 
-@pytest.mark.parametrize("away_s", [0.5, AWAY_S])
-async def test_a_stream_is_whole_over_a_line_that_is_away(tmp_path: Path, away_s: float) -> None:
-    async with whole_system(tmp_path) as system, cuttable(system.address) as line, asyncio.TaskGroup() as daemons:
+async def test_a_stream_is_whole_over_a_line_that_is_away(tmp_path: Path) -> None:
+    ways = {f"away for {away_s} s": partial(is_whole, away_s) for away_s in (0.5, AWAY_S)}
+    await beside_each_other.run_all(tmp_path, ways)
+
+
+async def is_whole(away_s: float, folder: Path) -> None:
+    async with whole_system(folder) as system, cuttable(system.address) as line, asyncio.TaskGroup() as daemons:
         await system.generate(task())
         stop = asyncio.Event()
-        settings = GatewaySettings(bind="127.0.0.1:0", orchestrator=line.address, address_file=tmp_path / "second")
+        settings = GatewaySettings(bind="127.0.0.1:0", orchestrator=line.address, address_file=folder / "second")
         address = await _start(
             daemons,
-            tmp_path / "second",
+            folder / "second",
             lambda file: gatewayd.app.run(settings.model_copy(update={"address_file": file}), stop),
         )
         messages = []
