@@ -11,6 +11,7 @@ import signal
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
