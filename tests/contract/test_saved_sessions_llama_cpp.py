@@ -27,7 +27,8 @@ from worker_orcd.engines.llama_cpp.chunk_size import ChunkSize
 from worker_orcd.engines.llama_cpp.context import Context, RestoreFailed
 from worker_orcd.engines.llama_cpp.engine import LlamaCppEngine
 from worker_orcd.engines.llama_cpp.host_cache import SavedSequence
-from worker_orcd.engines.llama_cpp.session_files import SavedHead, SessionFiles
+from worker_orcd.engines.llama_cpp.session_file import SavedHead
+from worker_orcd.engines.llama_cpp.session_files import SessionFiles
 from worker_orcd.engines.llama_cpp.sessions_on_disk import SessionsOnDisk
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.run_spec import RunSpec

@@ -216,3 +216,13 @@ def test_a_full_disk_costs_this_file_alone(tmp_path: Path, monkeypatch: pytest.M
     assert not files(tmp_path).write(SESSION, sequence([1, 2, 3]), worth())
     assert list(tmp_path.glob("*.kv")) == [earlier]
     assert not list(tmp_path.glob("*.new"))
+
+
+@pytest.mark.parametrize("left", [0, 1, 57])
+def test_a_head_that_is_cut_while_it_is_read_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    saved(tmp_path)
+    read = os.pread
+    monkeypatch.setattr(os, "pread", lambda *where: read(*where)[:left])
+    assert not files(tmp_path).heads(SESSION)

@@ -17,7 +17,7 @@ from worker_orcd.engines.llama_cpp.determinism import FixedChunks
 from worker_orcd.engines.llama_cpp.host_cache import HostCache, SavedSequence, State
 from worker_orcd.engines.llama_cpp.memory_kind import MemoryKind
 from worker_orcd.engines.llama_cpp.sequence import WaitingChoice
-from worker_orcd.engines.llama_cpp.session_files import SavedHead
+from worker_orcd.engines.llama_cpp.session_file import SavedHead
 from worker_orcd.engines.llama_cpp.slot_keeper import SlotKeeper
 from worker_orcd.engines.llama_cpp.slots import MIN_REUSE, Slots
 from worker_orcd.run_spec import RunSpec

@@ -26,7 +26,8 @@ from worker_orcd.engines.llama_cpp.native import Native
 from worker_orcd.engines.llama_cpp.prompt_turns import Piece, PromptTurns
 from worker_orcd.engines.llama_cpp.sampler import NothingToPick, Sampler, Workbench
 from worker_orcd.engines.llama_cpp.sequence import Sequence, TokensOfChoices, WaitingChoice
-from worker_orcd.engines.llama_cpp.session_files import SavedHead, SessionFiles, Worth
+from worker_orcd.engines.llama_cpp.session_file import SavedHead
+from worker_orcd.engines.llama_cpp.session_files import SessionFiles, Worth
 from worker_orcd.engines.llama_cpp.shape import LlamaCppShape
 from worker_orcd.engines.llama_cpp.slot_keeper import SlotKeeper
 from worker_orcd.engines.llama_cpp.slots import Slots

@@ -5,7 +5,8 @@ import asyncio
 from llorch.logs import get_logger
 from worker_orcd.engines.llama_cpp.engine_thread import Command, EngineThread
 from worker_orcd.engines.llama_cpp.sequence import WaitingChoice
-from worker_orcd.engines.llama_cpp.session_files import SavedHead, SessionFiles
+from worker_orcd.engines.llama_cpp.session_file import SavedHead
+from worker_orcd.engines.llama_cpp.session_files import SessionFiles
 
 _log = get_logger("llama.cpp")
 

@@ -3,9 +3,7 @@
 A file holds what a person wrote, and what native code will take for memory of its own. So it is its owner's alone, and
 nothing of it reaches the engine before a keyed code over all of it, its name included, was found right.
 
-The file: a magic line, five numbers (8 bytes each), the token ids (4 bytes each), the state as the engine wrote it, and
-the code (BLAKE2b, keyed, of the file's session and fingerprint and all that stands before it). Numbers are
-little-endian. A file is kept until the time of its last modification, which lies ahead.
+A file is kept until the time of its last modification, which lies ahead.
 """
 
 import fcntl
@@ -13,21 +11,17 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b, sha256
-from hmac import compare_digest
 from itertools import chain
 from math import inf
 from pathlib import Path
 from secrets import token_hex
-from struct import Struct
 from tempfile import mkstemp
 from typing import BinaryIO
-from zlib import crc32
 
-import numpy as np
 import psutil
 
 from llorch.clock import Clock
@@ -35,42 +29,27 @@ from llorch.logs import get_logger
 from llorch.saved_sessions import SAVE_WITHIN_S, SUFFIX, WRITTEN_AS, files_of, remove_beyond
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.llama_cpp.host_cache import SavedSequence, State
+from worker_orcd.engines.llama_cpp.session_file import (
+    PART_OF_MEMORY,
+    NotProven,
+    SavedHead,
+    beginning_of,
+    new_code,
+    read_head,
+    read_proven,
+    size_of,
+)
 from worker_orcd.engines.llama_cpp.sessions_on_disk import SessionsOnDisk
 
-_MAGIC = b"llama-orch kv 1\n"
-_HEADER = Struct("<16s5q")
-"""The magic line; how many tokens, first_position, watermark, bytes of the state, its CRC-32."""
-
-_CODE_BYTES = 32
 _PIECE_BYTES = 16 * 2**20
 """Written at once; after each one it is known how fast the disk is."""
 
 _FREE_PART = 0.1
 """Of the disk stays free."""
 
-_PART_OF_MEMORY = 0.5
-"""Of what the host has left, for a state between the disk and the engine."""
-
-
 _LEAST_S = 1e-6
 _LOCK_AGAIN_S = 0.05
 _log = get_logger("llama.cpp")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SavedHead:
-    """What a file says of itself, unproven: good for choosing one."""
-
-    path: Path
-    tokens: list[int]
-    first_position: int
-    watermark: int
-    state_bytes: int
-    checksum: int
-
-    @property
-    def state_begins(self) -> int:
-        return _HEADER.size + 4 * len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,26 +86,29 @@ class SessionFiles:
     def heads(self, session: str) -> list[SavedHead]:
         """What there is of a session."""
         files = files_of(self._place.folder, f"{session}.{self._kind}")
-        return [head for file in files if (head := _read_head(file.path)) is not None]
+        return [head for file in files if (head := read_head(file.path)) is not None]
 
     def take(self, head: SavedHead) -> SavedSequence | None:
         """Reads it and removes it, whatever it is worth: what fails once would fail again. None unless all is right."""
+        session = head.path.name.partition(".")[0]
         try:
             try:
-                return self._proven(head.path)
+                return read_proven(head.path, self._code(session), session)
             finally:
                 head.path.unlink(missing_ok=True)
+        except NotProven as refusal:
+            _log.warning("saved_session_refused", why=str(refusal))
         except OSError as error:
             _log.warning("saved_session_not_read", error=error.strerror)
-            return None
+        return None
 
     def wants(self, tokens: int, state_bytes: int, worth: Worth) -> bool:
         """False if it is known, before the state is read from its device, that it will not be written."""
-        size = _size(tokens, state_bytes)
+        size = size_of(tokens, state_bytes)
         return (
             self._clock.monotonic() < worth.until
             and self._is_sooner_written(size, worth)
-            and size <= min(self._place.budget_bytes, _PART_OF_MEMORY * psutil.virtual_memory().available)
+            and size <= min(self._place.budget_bytes, PART_OF_MEMORY * psutil.virtual_memory().available)
         )
 
     def write(self, session: str, saved: SavedSequence, worth: Worth) -> bool:
@@ -141,17 +123,14 @@ class SessionFiles:
             return False
 
     def _write(self, session: str, saved: SavedSequence, worth: Worth) -> bool:
-        tokens, state = saved.tokens, saved.state
-        numbers = (len(tokens), saved.first_position, saved.watermark, state.nbytes, crc32(state.data))
-        beginning = _HEADER.pack(_MAGIC, *numbers) + np.array(tokens, "<i4").tobytes()
-        size = _size(len(tokens), state.nbytes)
+        size = size_of(len(saved.tokens), saved.state.nbytes)
         if not self._is_sooner_written(size, worth) or not self._make_room(size, worth.keep_s):
             return False
-        outdated = [head.path for head in self.heads(session) if _begins_with(tokens, head.tokens)]
+        outdated = [head.path for head in self.heads(session) if _begins_with(saved.tokens, head.tokens)]
         descriptor, beside = mkstemp(suffix=WRITTEN_AS.lstrip("*"), dir=self._place.folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                if not self._write_pieces(file, session, beginning, state, worth):
+                if not self._write_pieces(file, session, saved, worth):
                     return False
             now = time.time()  # the clock of files
             os.utime(beside, (now, now + worth.keep_s))
@@ -165,13 +144,13 @@ class SessionFiles:
     def _is_sooner_written(self, size: int, worth: Worth) -> bool:
         return size < worth.prefill_s * self._bytes_per_s
 
-    def _write_pieces(self, file: BinaryIO, session: str, beginning: bytes, state: State, worth: Worth) -> bool:
+    def _write_pieces(self, file: BinaryIO, session: str, saved: SavedSequence, worth: Worth) -> bool:
         """False once it is known that it takes too long. Each piece is on the disk before the next one is begun, so
         that the disk's speed is measured and not that of the memory before it.
         """
-        code = self._code(session)
-        began_at, written, size = self._clock.monotonic(), 0, len(beginning) + state.nbytes
-        pieces: Iterable[bytes | memoryview] = chain([beginning], _pieces_of(state))
+        code, beginning = self._code(session), beginning_of(saved)
+        began_at, written, size = self._clock.monotonic(), 0, len(beginning) + saved.state.nbytes
+        pieces: Iterable[bytes | memoryview] = chain([beginning], _pieces_of(saved.state))
         for piece in pieces:
             code.update(piece)
             file.write(piece)
@@ -186,25 +165,8 @@ class SessionFiles:
         file.write(code.digest())
         return True
 
-    def _proven(self, path: Path) -> SavedSequence | None:
-        content = _whole(path)
-        if content is None:
-            return None
-        session = path.name.partition(".")[0]
-        code = self._code(session)
-        code.update(content[:-_CODE_BYTES].data)
-        head = _head_in(path, content.nbytes, lambda at, count: content[at : at + count].tobytes())
-        if head is None or not compare_digest(code.digest(), content[-_CODE_BYTES:].tobytes()):
-            _warn("it is not what a worker of this host wrote")
-            return None
-        state = content[head.state_begins : -_CODE_BYTES]
-        if crc32(state.data) != head.checksum:
-            _warn("its checksum is another")
-            return None
-        return SavedSequence(head.tokens, state, head.first_position, head.watermark, session)
-
     def _code(self, session: str) -> blake2b:
-        return blake2b(f"{session} {self._kind}\n".encode(), key=self._place.key, digest_size=_CODE_BYTES)
+        return new_code(self._place.key, session, self._kind)
 
     def _make_room(self, size: int, keep_s: float) -> bool:
         """Of what ends sooner. Of what is saved at one time the first is wanted most, of a session the longest."""
@@ -242,14 +204,6 @@ class SessionFiles:
             time.sleep(_LOCK_AGAIN_S)
 
 
-def _size(tokens: int, state_bytes: int) -> int:
-    return _HEADER.size + 4 * tokens + state_bytes + _CODE_BYTES
-
-
-def _warn(why: str) -> None:
-    _log.warning("saved_session_refused", why=why)
-
-
 def _pieces_of(state: State) -> Iterator[memoryview]:
     """Without a copy."""
     whole = state.data.cast("B")
@@ -258,35 +212,3 @@ def _pieces_of(state: State) -> Iterator[memoryview]:
 
 def _begins_with(tokens: list[int], beginning: list[int]) -> bool:
     return tokens[: len(beginning)] == beginning
-
-
-def _read_head(path: Path) -> SavedHead | None:
-    try:
-        with path.open("rb") as file:
-            descriptor = file.fileno()
-            return _head_in(path, os.fstat(descriptor).st_size, lambda at, count: os.pread(descriptor, count, at))
-    except OSError:  # its time was over just now
-        return None
-
-
-def _head_in(path: Path, size: int, read: Callable[[int, int], bytes]) -> SavedHead | None:
-    """None for what is no such file. `read` gives so many bytes from a position on. A file of a later release has
-    another magic line.
-    """
-    if size < _HEADER.size:
-        return None
-    magic, count, first, watermark, state_bytes, checksum = _HEADER.unpack(read(0, _HEADER.size))
-    if magic != _MAGIC or min(count, state_bytes) < 1 or _size(count, state_bytes) != size:
-        return None
-    tokens = np.frombuffer(read(_HEADER.size, 4 * count), "<i4").tolist()
-    return SavedHead(path, tokens, first, watermark, state_bytes, checksum)
-
-
-def _whole(path: Path) -> State | None:
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > _PART_OF_MEMORY * psutil.virtual_memory().available:
-            _warn(f"the host has not twice the memory that its {size // 2**20} MiB take")
-            return None
-        content = np.fromfile(file, np.uint8, size)
-    return content if content.nbytes == size > _CODE_BYTES else None

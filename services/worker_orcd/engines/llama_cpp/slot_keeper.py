@@ -10,7 +10,7 @@ from worker_orcd.engines.llama_cpp.context import Context
 from worker_orcd.engines.llama_cpp.determinism import FixedChunks
 from worker_orcd.engines.llama_cpp.host_cache import HostCache, SavedSequence
 from worker_orcd.engines.llama_cpp.sequence import Sequence, WaitingChoice
-from worker_orcd.engines.llama_cpp.session_files import SavedHead
+from worker_orcd.engines.llama_cpp.session_file import SavedHead
 from worker_orcd.engines.llama_cpp.slots import MIN_REUSE, Kept, Slot, Slots, common_prefix
 
 
