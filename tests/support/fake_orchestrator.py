@@ -53,6 +53,8 @@ class FakeOrchestrator:
     words: tuple[str, ...] = ("Red", ", green", ", blue.")
     more_output: list[task_event_pb2.Tokens] = field(default_factory=list)
     """What comes after the words: tool calls, thoughts, tokens with their probabilities."""
+    told_after_words: list[str] = field(default_factory=list)
+    """Sentences for people, when some of the answer is there."""
     stream_breaks_after: list[int] = field(default_factory=list)
     """For each stream in turn: after how many events it breaks; streams beyond the list do not."""
     refusals: dict[str, list[LlorchError | None]] = field(default_factory=dict)
@@ -116,6 +118,10 @@ class FakeOrchestrator:
                     cursor=f"0.{index + 1}", tokens=task_event_pb2.Tokens(index=index, count=1, text=word)
                 )
                 for index, word in enumerate(self.words)
+            ),
+            *(
+                task_event_pb2.TaskEvent(cursor=f"0.{len(self.words)}", narration=task_event_pb2.Narration(text=text))
+                for text in self.told_after_words
             ),
             *(task_event_pb2.TaskEvent(cursor=f"0.more{n}", tokens=one) for n, one in enumerate(self.more_output)),
             self._terminal(),

@@ -71,7 +71,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """Ends a session. Its tasks go on.
+        """Ends a session, and removes what is saved of it on the disks of hosts. Its tasks go on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

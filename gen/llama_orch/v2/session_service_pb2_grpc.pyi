@@ -21,7 +21,7 @@ class SessionServiceStub:
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]
     """All sessions, by id."""
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
-    """Ends a session. Its tasks go on."""
+    """Ends a session, and removes what is saved of it on the disks of hosts. Its tasks go on."""
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sessions; they begin when a task first names them. Served by the orchestrator."""
@@ -48,6 +48,6 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.DeleteSessionRequest,
         context: _aio.ServicerContext[_session_service_pb2.DeleteSessionRequest, _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]],
     ) -> _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]:
-        """Ends a session. Its tasks go on."""
+        """Ends a session, and removes what is saved of it on the disks of hosts. Its tasks go on."""
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _aio.Server) -> None: ...

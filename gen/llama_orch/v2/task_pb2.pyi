@@ -722,7 +722,9 @@ class TaskSpec(_message.Message):
     app: _builtins.str
     """The app that asks. Set by the orchestrator from the key; what a client sends here is refused."""
     session_id: _builtins.str
-    """Ties requests to where their KV cache is warm. May be empty. At most 128 characters of [A-Za-z0-9._:-]."""
+    """Ties requests to where their KV cache is warm; each one brings its whole conversation all the same. May be empty. At
+    most 128 characters of [A-Za-z0-9._:-].
+    """
     priority: _builtins.str
     """"interactive" or "batch". Default: the app's, else "interactive"."""
     deadline_ms: _builtins.int

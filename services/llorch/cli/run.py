@@ -128,7 +128,7 @@ async def _answer(client: "AsyncClient", model: str, prompt: str, options: "Gene
 
 
 async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
-    from llorch.sdk.events import End, Failed, FinishReason, Narration, Placed, Tokens
+    from llorch.sdk.events import End, Failed, FinishReason, Narration, Placed, Started, Tokens
 
     cut_short = (FinishReason.CANCELLED, FinishReason.DEADLINE)
     printer = _Printer()
@@ -137,10 +137,15 @@ async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
         stream.when_it_waits(away.hear)
         async for event in stream:
             match event:
+                case Started(task_id=task_id, predicted_start_ms=int(start_ms)) if start_ms:
+                    waiting.expect(task_id, start_ms)
                 case Placed():
                     place = event
                 case Narration(text=text) if not printer.has_begun:
                     waiting.hear(text)
+                case Narration(text=text) if not quiet:
+                    printer.break_line()
+                    note(f"llorch: {text}")
                 case Tokens(choice=0, text=text):
                     waiting.is_over()
                     printer.write(text)

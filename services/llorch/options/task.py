@@ -9,7 +9,9 @@ DEFAULT_PRIORITY = "interactive"
 
 TASK: Table = MappingProxyType(
     {
-        "session_id": Option("Ties requests to where their KV cache is warm."),
+        "session_id": Option(
+            "Ties requests to where their KV cache is warm; each one brings its whole conversation all the same."
+        ),
         "priority": Option('"interactive" or "batch".', default=f'the app\'s, else "{DEFAULT_PRIORITY}"'),
         "deadline_ms": Option(
             "Time from now in which the task has to be finished.", Range(1), default="no deadline", unit="ms"

@@ -185,6 +185,18 @@ async def test_an_answer_goes_on_where_the_orchestrator_was_lost(llorch: Llorch,
     assert len(fake.asked_again) == 4
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+async def test_what_happens_in_the_midst_of_an_answer_is_told_beside_it(
+    llorch: Llorch, fake: FakeOrchestrator, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    fake.told_after_words = ["the worker that ran the task ended; going on elsewhere"]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    result = await llorch("run", "smollm2", "Hi")
+    assert result.err.splitlines()[0] == "llorch: the worker that ran the task ended; going on elsewhere"
+    assert result.out == "Red, green, blue.\n"
+    assert "going on" not in (await llorch("run", "smollm2", "Hi", "-q")).err
+
+
 async def test_a_person_at_a_terminal_is_told_while_it_waits(
     llorch: Llorch, fake: FakeOrchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

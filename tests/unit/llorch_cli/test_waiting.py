@@ -43,3 +43,20 @@ async def test_it_says_nothing_where_it_is_to_be_quiet_or_the_wait_was_short(
         waits.hear("coder loads on garage")
         await asyncio.sleep(0.01)
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+async def test_a_wait_for_a_place_is_told_with_the_task_and_not_where_something_else_was(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr(waiting, "SAY_PLACE_AFTER_S", 0.02)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    place = "coder is busy: the task should begin in about 4.7 s; `llorch explain --task t-1` says what it waits for."
+    with Waiting("coder", quiet=False) as waits:
+        waits.expect("t-1", 4711)
+        assert (await said(capsys, 1))[-1] == place
+    with Waiting("coder", quiet=False) as waits:
+        waits.expect("t-1", 4711)
+        waits.hear("coder loads on garage")
+        await asyncio.sleep(0.05)
+    assert place not in capsys.readouterr().err.splitlines() or not terminal

@@ -47,6 +47,10 @@ _PIECE_BYTES = 16 * 2**20
 _FREE_PART = 0.1
 """Of the disk stays free."""
 
+_NO_TIME = "the time in which a worker may save is over"
+_TOO_SLOW = "writing it takes longer than evaluating it again"
+_NO_ROOM = "what is wanted more takes saved_sessions_mib, or too little of the disk is free"
+
 _LEAST_S = 1e-6
 _LOCK_AGAIN_S = 0.05
 _log = get_logger("llama.cpp")
@@ -105,11 +109,13 @@ class SessionFiles:
     def wants(self, tokens: int, state_bytes: int, worth: Worth) -> bool:
         """False if it is known, before the state is read from its device, that it will not be written."""
         size = size_of(tokens, state_bytes)
-        return (
-            self._clock.monotonic() < worth.until
-            and self._is_sooner_written(size, worth)
-            and size <= min(self._place.budget_bytes, PART_OF_MEMORY * psutil.virtual_memory().available)
-        )
+        if self._clock.monotonic() >= worth.until:
+            return self._not_saved(size, _NO_TIME)
+        if not self._is_sooner_written(size, worth):
+            return self._not_saved(size, _TOO_SLOW)
+        if size > PART_OF_MEMORY * psutil.virtual_memory().available:
+            return self._not_saved(size, "the host has not twice the memory that it takes")
+        return size <= self._place.budget_bytes or self._not_saved(size, _NO_ROOM)
 
     def write(self, session: str, saved: SavedSequence, worth: Worth) -> bool:
         """Whether it is there now. Takes the place of what it continues, and if room is short, of what ends sooner than
@@ -117,21 +123,22 @@ class SessionFiles:
         """
         try:
             with self._only_writer(worth.until) as may_write:
-                return may_write and self._write(session, saved, worth)
+                return self._write(session, saved, worth) if may_write else self._not_saved(saved.size, _NO_TIME)
         except OSError as error:
-            _log.warning("session_not_saved", error=error.strerror)
-            return False
+            return self._not_saved(saved.size, f"the disk refused it: {error.strerror}")
 
     def _write(self, session: str, saved: SavedSequence, worth: Worth) -> bool:
         size = size_of(len(saved.tokens), saved.state.nbytes)
-        if not self._is_sooner_written(size, worth) or not self._make_room(size, worth.keep_s):
-            return False
+        if not self._is_sooner_written(size, worth):
+            return self._not_saved(size, _TOO_SLOW)
+        if not self._make_room(size, worth.keep_s):
+            return self._not_saved(size, _NO_ROOM)
         outdated = [head.path for head in self.heads(session) if _begins_with(saved.tokens, head.tokens)]
         descriptor, beside = mkstemp(suffix=WRITTEN_AS.lstrip("*"), dir=self._place.folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 if not self._write_pieces(file, session, saved, worth):
-                    return False
+                    return self._not_saved(size, _TOO_SLOW)
             now = time.time()  # the clock of files
             os.utime(beside, (now, now + worth.keep_s))
             Path(beside).rename(self._place.folder / f"{session}.{self._kind}.{token_hex(8)}{SUFFIX}")
@@ -140,6 +147,12 @@ class SessionFiles:
             return True
         finally:
             Path(beside).unlink(missing_ok=True)
+
+    @staticmethod
+    def _not_saved(size: int, why: str) -> bool:
+        """False, as an answer; the operator finds the reason in the worker's log."""
+        _log.info("session_not_saved", mib=-(-size // 2**20), why=why)
+        return False
 
     def _is_sooner_written(self, size: int, worth: Worth) -> bool:
         return size < worth.prefill_s * self._bytes_per_s
@@ -160,7 +173,6 @@ class SessionFiles:
             self._bytes_per_s = written / max(self._clock.monotonic() - began_at, _LEAST_S)
             expected_s = size / self._bytes_per_s
             if written > len(beginning) and (expected_s >= worth.prefill_s or began_at + expected_s > worth.until):
-                _log.info("session_not_worth_saving", expected_s=expected_s, prefill_s=worth.prefill_s)
                 return False
         file.write(code.digest())
         return True
