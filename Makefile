@@ -15,6 +15,9 @@ suites = $(wildcard $(addprefix tests/,$(1)))
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal
 # Two processes with half of the cores each, for tests with engines and daemons.
 HALVES := --numprocesses 2 --dist loadfile --own-cores
+# Three processes on two cores, for tests that wait for most of their time.
+WAITING := --numprocesses 3 --dist worksteal
+FULL := LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10
 # Bytecode is kept, also where the environment says otherwise: without it every pytest, and every process that a test
 # starts, compiles all modules again.
 export PYTHONDONTWRITEBYTECODE :=
@@ -37,10 +40,12 @@ unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and 
 	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 LLORCH_TEST_EXAMPLES=quarter $(PYTEST) $(PARALLEL) -m "not native and not quality" $(call suites,unit contract sim)
 
 chaos: set-up ## The chaos tests with their full counts
-	LLORCH_CHAOS=full LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10 $(PYTEST) $(call suites,chaos)
+	$(FULL) LLORCH_CHAOS=full $(PYTEST) $(WAITING) -m "not alone" $(call suites,chaos)
+	$(FULL) LLORCH_CHAOS=full $(PYTEST) -m alone $(call suites,chaos)
 
 chaos-long: set-up ## The chaos tests with ten times their full counts: some hours
-	LLORCH_CHAOS=10 LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10 $(PYTEST) $(call suites,chaos)
+	$(FULL) LLORCH_CHAOS=10 $(PYTEST) $(WAITING) -m "not alone" $(call suites,chaos)
+	$(FULL) LLORCH_CHAOS=10 $(PYTEST) -m alone $(call suites,chaos)
 
 up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …": options of `llorch up`)
 	@$(BIN)/llorch up $(ARGS)

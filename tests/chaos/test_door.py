@@ -30,6 +30,8 @@ _HEAD = (
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 )
 
+pytestmark = pytest.mark.alone
+
 
 @asynccontextmanager
 async def running(folder: Path, token: str | None, **flags: object) -> AsyncIterator[GatewayProcess]:

@@ -29,7 +29,7 @@ from support.pool_manager_process import pool_manager_process
 from support.store_writer import STARTS
 from support.whole_system import gguf, task
 
-pytestmark = pytest.mark.req("ORCH-1009")
+pytestmark = [pytest.mark.req("ORCH-1009"), pytest.mark.alone]
 _log = get_logger("chaos")
 
 SYNC_MS = 20

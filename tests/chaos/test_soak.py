@@ -21,6 +21,8 @@ from support import chaos_count
 from support.up import Up, running_up
 from support.whole_system import gguf
 
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 48
 EVENTS_UNTIL_LEAVING = 3
 SIM = {"decode_tokens_per_s": 400}

@@ -26,7 +26,7 @@ from support.streams import check_stream
 from support.whole_system import gguf
 from worker_orcd.engines.sim.tokens import sim_text
 
-pytestmark = [pytest.mark.req("ORCH-1005"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.req("ORCH-1005"), pytest.mark.timeout(600), pytest.mark.alone]
 _log = get_logger("chaos")
 
 PAIRS = 5 if chaos_count.IS_FULL else 1
