@@ -53,6 +53,11 @@ def files_of(folder: Path, session: str = "") -> list[SavedFile]:
     return sorted(found, key=lambda file: file.ends_at)
 
 
+def session_of(path: Path) -> str:
+    """The name of the session that a file is of."""
+    return path.name.partition(".")[0]
+
+
 def remove_beyond(files: Sequence[SavedFile], budget_bytes: int) -> None:
     """Removes the first ones, until the others together are no larger. Raises OSError."""
     used = sum(file.size_bytes for file in files)

@@ -8,12 +8,13 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from llorch.half_written import remove_left
 from llorch.logs import get_logger
-from llorch.saved_sessions import KEY_BYTES, WRITTEN_AS, SavedFile, files_of, remove_beyond
+from llorch.saved_sessions import KEY_BYTES, WRITTEN_AS, SavedFile, files_of, remove_beyond, session_of
 from pool_managerd.durable_file import write_durably
 from pool_managerd.saved_place import SavedPlace, SavedState
 
@@ -44,7 +45,7 @@ class SavedSessions:
 
     async def forget(self, sessions: Iterable[str]) -> None:
         """Removes what there is of these; of all where none is named."""
-        await asyncio.to_thread(self._remove_all, list(sessions) or [""])
+        await asyncio.to_thread(self._remove_those_of, set(sessions))
         await self.look()
 
     async def look(self) -> None:
@@ -57,21 +58,21 @@ class SavedSessions:
     def _swept(self) -> SavedState:
         """Removes what is over, beyond the budget, or half written by a worker that has gone; what there is then."""
         remove_left(self._folder, WRITTEN_AS)
-        now = time.time()
-        for file in files_of(self._folder):
+        found, now = files_of(self._folder), time.time()
+        for file in found:
             if file.ends_at <= now:
                 self._remove(file)
         try:
-            remove_beyond(files_of(self._folder), self._budget_mib * _MIB)
+            remove_beyond([file for file in found if file.ends_at > now], self._budget_mib * _MIB)
         except OSError as error:
             _log.warning("saved_sessions_not_removed", error=error.strerror)
         left = files_of(self._folder)
         size = sum(file.size_bytes for file in left)
         return SavedState(len(left), -(-size // _MIB), self._budget_mib)
 
-    def _remove_all(self, sessions: Sequence[str]) -> None:
-        for session in sessions:
-            for file in files_of(self._folder, session):
+    def _remove_those_of(self, sessions: AbstractSet[str]) -> None:
+        for file in files_of(self._folder):
+            if not sessions or session_of(file.path) in sessions:
                 self._remove(file)
 
     def _remove(self, file: SavedFile) -> None:
@@ -103,8 +104,10 @@ def _key_in(path: Path) -> str:
         key = bytes.fromhex(str(json.loads(path.read_text())[_KEY]))
         if len(key) == KEY_BYTES:
             return key.hex()
-    except (FileNotFoundError, KeyError, ValueError, TypeError):
+    except FileNotFoundError:
         pass
+    except (KeyError, ValueError, TypeError):
+        _log.warning("sessions_key_made_anew", file=str(path), why="it does not hold what this program writes there")
     new = secrets.token_hex(KEY_BYTES)
     write_durably(path, {_KEY: new})
     return new

@@ -89,6 +89,12 @@ async def unloaded(bench: Bench, *sessions: str) -> None:
     await bench.engine.save_sessions(dict.fromkeys(sessions or (SESSION,), 600.0), 30.0)
 
 
+async def saved_by_an_earlier_worker(model: Path, folder: Path) -> None:
+    async with worker(model, folder) as before:
+        await turns(before, [LONG])
+        await unloaded(before)
+
+
 def saved_in(folder: Path) -> list[Path]:
     return list(folder.glob("*.kv"))
 
@@ -216,9 +222,7 @@ async def test_damage_costs_an_evaluation_and_no_answer(model: Path, tmp_path: P
 async def test_a_state_that_the_library_refuses_ends_the_engine_and_no_run(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with worker(llama, tmp_path) as before:
-        await turns(before, [LONG])
-        await unloaded(before)
+    await saved_by_an_earlier_worker(llama, tmp_path)
 
     def refuse(*_: object) -> None:
         raise RestoreFailed("as it was told to")
@@ -303,9 +307,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
 
 async def test_a_start_does_not_wait_for_a_file(llama: Path, tmp_path: Path, reading: Reading) -> None:
     """Its call ends after 5 s, and a large file may take longer: what was read for it would be lost."""
-    async with worker(llama, tmp_path) as before:
-        await turns(before, [LONG])
-        await unloaded(before)
+    await saved_by_an_earlier_worker(llama, tmp_path)
     async with worker(llama, tmp_path) as after:
         seen = await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
         assert not reading.ended.is_set()
@@ -315,9 +317,7 @@ async def test_a_start_does_not_wait_for_a_file(llama: Path, tmp_path: Path, rea
 async def test_a_run_that_is_cancelled_while_its_file_is_read_ends_at_once(
     llama: Path, tmp_path: Path, reading: Reading
 ) -> None:
-    async with worker(llama, tmp_path) as before:
-        await turns(before, [LONG])
-        await unloaded(before)
+    await saved_by_an_earlier_worker(llama, tmp_path)
     async with worker(llama, tmp_path) as after:
         seen = await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
         await asyncio.to_thread(reading.began.wait, 10)
@@ -331,9 +331,7 @@ async def test_a_run_that_is_cancelled_while_its_file_is_read_ends_at_once(
 async def test_what_is_being_read_when_the_worker_ends_is_saved_again(
     llama: Path, tmp_path: Path, reading: Reading
 ) -> None:
-    async with worker(llama, tmp_path) as before:
-        await turns(before, [LONG])
-        await unloaded(before)
+    await saved_by_an_earlier_worker(llama, tmp_path)
     async with worker(llama, tmp_path) as after:
         await after.submit("a", replace(SPEC, prompt=LONG + QUESTION), session=SESSION)
         await asyncio.to_thread(reading.began.wait, 10)
@@ -345,9 +343,7 @@ async def test_what_is_being_read_when_the_worker_ends_is_saved_again(
 
 async def test_a_file_stays_where_nothing_can_take_it_in(llama: Path, tmp_path: Path) -> None:
     """No slot is free, and the host's memory has no room for states."""
-    async with worker(llama, tmp_path) as before:
-        await turns(before, [LONG])
-        await unloaded(before)
+    await saved_by_an_earlier_worker(llama, tmp_path)
     async with worker(llama, tmp_path, slots=2) as after:
         busy = [await after.submit(f"{number}", replace(SPEC, prompt=QUESTION, max_tokens=900)) for number in (1, 2)]
         for one in busy:
@@ -363,9 +359,7 @@ async def test_a_start_does_not_wait_for_a_piece_of_another_prompt(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a slow CPU a piece takes longer than the call of a start may: the orchestrator would give the run up."""
-    async with worker(llama, tmp_path) as before:
-        await turns(before, [LONG])
-        await unloaded(before)
+    await saved_by_an_earlier_worker(llama, tmp_path)
     async with worker(llama, tmp_path) as after:
         decode = Context.decode
 

@@ -141,6 +141,7 @@ async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
                     waiting.expect(task_id, start_ms)
                 case Placed():
                     place = event
+                    waiting.begins()
                 case Narration(text=text) if not printer.has_begun:
                     waiting.hear(text)
                 case Narration(text=text) if not quiet:

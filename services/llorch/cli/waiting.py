@@ -19,7 +19,8 @@ class Waiting:
     def __init__(self, model: str, *, quiet: bool) -> None:
         self._model = model
         self._quiet = quiet
-        self._heard = f"{model} has not answered yet; `llorch ps` shows what it does."
+        self._silence = f"{model} has not answered yet; `llorch ps` shows what it does."
+        self._heard = self._silence
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -38,12 +39,18 @@ class Waiting:
         if sys.stderr.isatty() and not self._quiet:
             self._timer = asyncio.get_running_loop().call_later(SAY_PLACE_AFTER_S, note, self._heard)
 
+    def begins(self) -> None:
+        """It has its place, and waits for its first token only."""
+        self._heard = self._silence
+        if sys.stderr.isatty():
+            self.is_over()
+
     def hear(self, text: str) -> None:
         self._heard = text
         if sys.stderr.isatty():
             self.is_over()
-        if sys.stderr.isatty() and not self._quiet:
-            note(text)
+            if not self._quiet:
+                note(text)
 
     def is_over(self) -> None:
         if self._timer is not None:

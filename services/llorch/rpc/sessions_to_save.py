@@ -1,5 +1,6 @@
 """Sessions that a worker saves before it ends."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 from llama_orch.v2.saved_session_pb2 import SessionToSave
@@ -7,6 +8,8 @@ from llorch.errors import invalid_field
 from llorch.saved_sessions import MOST_AT_ONCE, check_saved_session
 
 _MS = 1000.0
+_LONGEST_MS = 2**32 - 1
+"""49 days."""
 
 
 def to_sessions_to_save(sessions: Iterable[SessionToSave]) -> dict[str, float]:
@@ -18,7 +21,11 @@ def to_sessions_to_save(sessions: Iterable[SessionToSave]) -> dict[str, float]:
 
 
 def from_sessions_to_save(keep_s: Mapping[str, float]) -> list[SessionToSave]:
-    return [SessionToSave(saved_session=name, keep_ms=max(1, round(kept * _MS))) for name, kept in keep_s.items()]
+    """In the same order; at least 1 ms each, and at most what a message can say."""
+    return [
+        SessionToSave(saved_session=name, keep_ms=math.ceil(min(kept * _MS, _LONGEST_MS)))
+        for name, kept in keep_s.items()
+    ]
 
 
 def _kept_s(session: SessionToSave) -> float:

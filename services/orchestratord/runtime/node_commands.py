@@ -1,12 +1,11 @@
 """Commands to the pool manager of one node."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from llama_orch.v2 import control_pb2, pool_manager_service_pb2_grpc, saved_session_pb2, tokens_pb2
+from llama_orch.v2 import control_pb2, pool_manager_service_pb2_grpc, tokens_pb2
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llorch.background import TaskSupervisor
 from llorch.errors import (
@@ -23,13 +22,13 @@ from llorch.rpc import model_facts, worker_spec
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.few_at_once import FewAtOnce
 from llorch.rpc.incoming import Incoming
+from llorch.rpc.sessions_to_save import from_sessions_to_save
 from llorch.rpc.status import is_from_server
 from llorch.saved_sessions import MOST_AT_ONCE
 from orchestratord.core import events
 from orchestratord.core.effects import (
     DeleteStagedModel,
     ForgetSavedSession,
-    SessionToSave,
     StageModel,
     StartWorker,
     StopWorker,
@@ -50,8 +49,6 @@ _FIRST_NEWS_AFTER_S = 1.0
 _NEWS_EVERY_S = 10.0
 _RESTARTS_WITHIN_S = 10.0
 _VERIFYING_SILENT_S = 60.0
-_LONGEST_MS = 2**32 - 1
-"""Times of messages end there, after 49 days."""
 
 # Of one node, for all clients together.
 _LOGS_AT_ONCE = 64
@@ -165,7 +162,7 @@ class NodeCommands:
 
     def forget_saved_session(self, effect: ForgetSavedSession) -> None:
         """Coalesces: after a restart of the orchestrator all sessions may end at one time."""
-        self._to_forget.add(saved_session_name(self.sequence.cluster_id, effect.app, effect.session_id))
+        self._to_forget.add(self._name(effect.app, effect.session_id))
         if not self._is_forgetting:
             self._is_forgetting = True
             self._tasks.spawn(f"forget saved sessions on {self._node_id}", self._forget_saved_sessions())
@@ -224,11 +221,11 @@ class NodeCommands:
 
     async def _stop_worker(self, effect: StopWorker) -> None:
         """Its end is reported by the node; if the node is gone, so is the worker or will be."""
+        keep_s = {self._name(one.app, one.session_id): one.keep_s for one in effect.save[:MOST_AT_ONCE]}
 
         async def stop(control: control_pb2.ControlHeader) -> None:
-            save = [self._to_save(session) for session in effect.save[:MOST_AT_ONCE]]
             request = pool_pb2.PoolManagerServiceStopWorkerRequest(
-                control=control, worker_id=effect.worker_id, save=save
+                control=control, worker_id=effect.worker_id, save=from_sessions_to_save(keep_s)
             )
             await call(self._stub.StopWorker, request, timeout_s=_CALL_S)
 
@@ -251,11 +248,8 @@ class NodeCommands:
         else:
             self._post(events.StagedModelDeleted(self._node_id, effect.source))
 
-    def _to_save(self, session: SessionToSave) -> saved_session_pb2.SessionToSave:
-        return saved_session_pb2.SessionToSave(
-            saved_session=saved_session_name(self.sequence.cluster_id, session.app, session.session_id),
-            keep_ms=math.ceil(min(session.keep_s * 1000, _LONGEST_MS)),
-        )
+    def _name(self, app: str, session_id: str) -> str:
+        return saved_session_name(self.sequence.cluster_id, app, session_id)
 
     async def _forget_saved_sessions(self) -> None:
         while names := sorted(self._to_forget)[:MOST_AT_ONCE]:

@@ -60,3 +60,15 @@ async def test_a_wait_for_a_place_is_told_with_the_task_and_not_where_something_
         waits.hear("coder loads on garage")
         await asyncio.sleep(0.05)
     assert place not in capsys.readouterr().err.splitlines() or not terminal
+
+
+async def test_a_task_that_has_its_place_is_not_said_to_wait_for_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "SAY_PLACE_AFTER_S", 0.02)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with Waiting("coder", quiet=False) as waits:
+        waits.expect("t-1", 300)
+        waits.begins()
+        await asyncio.sleep(0.05)
+    assert not capsys.readouterr().err

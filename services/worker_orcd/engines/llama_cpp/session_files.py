@@ -11,11 +11,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b, sha256
-from itertools import chain
 from math import inf
 from pathlib import Path
 from secrets import token_hex
@@ -26,7 +25,7 @@ import psutil
 
 from llorch.clock import Clock
 from llorch.logs import get_logger
-from llorch.saved_sessions import SAVE_WITHIN_S, SUFFIX, WRITTEN_AS, files_of, remove_beyond
+from llorch.saved_sessions import SAVE_WITHIN_S, SUFFIX, WRITTEN_AS, files_of, remove_beyond, session_of
 from worker_orcd.engine_info import Fingerprint
 from worker_orcd.engines.llama_cpp.host_cache import SavedSequence, State
 from worker_orcd.engines.llama_cpp.session_file import (
@@ -85,7 +84,7 @@ class SessionFiles:
         self._kind = name_of_kind(fingerprint, slots)
         self._clock = clock
         self._bytes_per_s = inf
-        """What the disk took last."""
+        """What the disk took last, of a whole piece or more: of less, most of the time is that of the sync."""
 
     def heads(self, session: str) -> list[SavedHead]:
         """What there is of a session."""
@@ -94,7 +93,7 @@ class SessionFiles:
 
     def take(self, head: SavedHead) -> SavedSequence | None:
         """Reads it and removes it, whatever it is worth: what fails once would fail again. None unless all is right."""
-        session = head.path.name.partition(".")[0]
+        session = session_of(head.path)
         try:
             try:
                 return read_proven(head.path, self._code(session), session)
@@ -162,17 +161,20 @@ class SessionFiles:
         that the disk's speed is measured and not that of the memory before it.
         """
         code, beginning = self._code(session), beginning_of(saved)
-        began_at, written, size = self._clock.monotonic(), 0, len(beginning) + saved.state.nbytes
-        pieces: Iterable[bytes | memoryview] = chain([beginning], _pieces_of(saved.state))
-        for piece in pieces:
+        began_at, written, size = self._clock.monotonic(), len(beginning), len(beginning) + saved.state.nbytes
+        code.update(beginning)
+        file.write(beginning)
+        for piece in _pieces_of(saved.state):
             code.update(piece)
             file.write(piece)
             file.flush()
             os.fdatasync(file.fileno())
             written += len(piece)
-            self._bytes_per_s = written / max(self._clock.monotonic() - began_at, _LEAST_S)
-            expected_s = size / self._bytes_per_s
-            if written > len(beginning) and (expected_s >= worth.prefill_s or began_at + expected_s > worth.until):
+            spent_s = max(self._clock.monotonic() - began_at, _LEAST_S)
+            if written >= _PIECE_BYTES:
+                self._bytes_per_s = written / spent_s
+            expected_s = spent_s * size / written
+            if expected_s >= worth.prefill_s or began_at + expected_s > worth.until:
                 return False
         file.write(code.digest())
         return True
