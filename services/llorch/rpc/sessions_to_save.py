@@ -21,11 +21,12 @@ def to_sessions_to_save(sessions: Iterable[SessionToSave]) -> dict[str, float]:
 
 
 def from_sessions_to_save(keep_s: Mapping[str, float]) -> list[SessionToSave]:
-    """In the same order; at least 1 ms each, and at most what a message can say."""
-    return [
-        SessionToSave(saved_session=name, keep_ms=math.ceil(min(kept * _MS, _LONGEST_MS)))
-        for name, kept in keep_s.items()
-    ]
+    return [SessionToSave(saved_session=name, keep_ms=whole_ms(kept)) for name, kept in keep_s.items()]
+
+
+def whole_ms(keep_s: float) -> int:
+    """At least 1 for a time above 0, and at most what a message can say."""
+    return math.ceil(min(keep_s * _MS, _LONGEST_MS))
 
 
 def _kept_s(session: SessionToSave) -> float:

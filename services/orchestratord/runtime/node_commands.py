@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from llama_orch.v2 import control_pb2, pool_manager_service_pb2_grpc, tokens_pb2
+from llama_orch.v2 import control_pb2, pool_manager_service_pb2_grpc, saved_session_pb2, tokens_pb2
 from llama_orch.v2 import pool_manager_service_pb2 as pool_pb2
 from llorch.background import TaskSupervisor
 from llorch.errors import (
@@ -22,7 +22,7 @@ from llorch.rpc import model_facts, worker_spec
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.few_at_once import FewAtOnce
 from llorch.rpc.incoming import Incoming
-from llorch.rpc.sessions_to_save import from_sessions_to_save
+from llorch.rpc.sessions_to_save import whole_ms
 from llorch.rpc.status import is_from_server
 from llorch.saved_sessions import MOST_AT_ONCE
 from orchestratord.core import events
@@ -221,11 +221,16 @@ class NodeCommands:
 
     async def _stop_worker(self, effect: StopWorker) -> None:
         """Its end is reported by the node; if the node is gone, so is the worker or will be."""
-        keep_s = {self._name(one.app, one.session_id): one.keep_s for one in effect.save[:MOST_AT_ONCE]}
+        save = [
+            saved_session_pb2.SessionToSave(
+                saved_session=self._name(one.app, one.session_id), keep_ms=whole_ms(one.keep_s)
+            )
+            for one in effect.save[:MOST_AT_ONCE]
+        ]
 
         async def stop(control: control_pb2.ControlHeader) -> None:
             request = pool_pb2.PoolManagerServiceStopWorkerRequest(
-                control=control, worker_id=effect.worker_id, save=from_sessions_to_save(keep_s)
+                control=control, worker_id=effect.worker_id, save=save
             )
             await call(self._stub.StopWorker, request, timeout_s=_CALL_S)
 
