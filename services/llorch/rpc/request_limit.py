@@ -6,7 +6,7 @@ An empty sub-message of two bytes costs the decoder as much as one of a kilobyte
 from dataclasses import dataclass, field
 from functools import cache
 
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from llorch.errors import InvalidArgument, Reason
 
@@ -18,11 +18,24 @@ _VARINT, _LENGTH = 0, 2
 _FIXED = {1: 8, 5: 4}
 """Bytes of the values of the other kinds; groups have begin and end, each a tag alone."""
 _LONGEST_VARINT = 10
+_FIXED_LISTS = {
+    FieldDescriptor.TYPE_DOUBLE: 8,
+    FieldDescriptor.TYPE_FIXED64: 8,
+    FieldDescriptor.TYPE_SFIXED64: 8,
+    FieldDescriptor.TYPE_FLOAT: 4,
+    FieldDescriptor.TYPE_FIXED32: 4,
+    FieldDescriptor.TYPE_SFIXED32: 4,
+}
+"""Bytes of each entry of a packed list; those of the other types are varints."""
+_NOT_LAST = bytes(range(128, 256))
+"""Bytes of a varint that others follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimit:
-    """`max_fields` counts all fields of the message and of those in it, that of a list once for each entry."""
+    """`max_fields` counts all fields of the message and of those in it, that of a list once for each entry, however the
+    list is encoded.
+    """
 
     max_bytes: int
     max_fields: int
@@ -41,9 +54,12 @@ def _too_large(what: str) -> InvalidArgument:
 
 @dataclass(slots=True)
 class _Layout:
-    """The messages in a message, by the tags of their fields."""
+    """By the tags of their fields: the messages in a message, and its packed lists with the bytes of an entry, 0 for a
+    varint.
+    """
 
     inner: dict[int, "_Layout"] = field(default_factory=dict)
+    packed: dict[int, int] = field(default_factory=dict)
 
 
 @cache
@@ -54,8 +70,11 @@ def _layout(message: Descriptor) -> _Layout:
         if of.full_name not in known:
             known[of.full_name] = made = _Layout()
             for each in of.fields:
+                tag = each.number << 3 | _LENGTH
                 if each.message_type is not None:
-                    made.inner[each.number << 3 | _LENGTH] = layout(each.message_type)
+                    made.inner[tag] = layout(each.message_type)
+                elif each.is_packed:
+                    made.packed[tag] = _FIXED_LISTS.get(each.type, 0)
         return known[of.full_name]
 
     return layout(message)
@@ -64,14 +83,13 @@ def _layout(message: Descriptor) -> _Layout:
 def _has_more(raw: bytes, layout: _Layout, most: int) -> bool:
     """Whether there are more fields. Takes 0.3 µs for each, and no longer than `most` of them do."""
     position, end, count = 0, len(raw), 0
-    inner = layout.inner
-    above: list[tuple[int, dict[int, _Layout]]] = []
+    above: list[tuple[int, _Layout]] = []
     try:
         while True:
             while position >= end:
                 if not above:
-                    return False
-                end, inner = above.pop()
+                    return count > most
+                end, layout = above.pop()
             count += 1
             if count > most:
                 return True
@@ -79,18 +97,28 @@ def _has_more(raw: bytes, layout: _Layout, most: int) -> bool:
             encoded = tag & 7
             if encoded == _LENGTH:
                 length, position = _varint(raw, position)
-                within = inner.get(tag)
-                if within is None:
-                    position += length
-                else:
-                    above.append((end, inner))
-                    end, inner = position + length, within.inner
+                within = layout.inner.get(tag)
+                if within is not None:
+                    above.append((end, layout))
+                    end, layout = position + length, within
+                    continue
+                if tag in layout.packed:
+                    count += _entries(raw, position, min(length, len(raw) - position), layout.packed[tag], most)
+                position += length
             elif encoded == _VARINT:
                 _, position = _varint(raw, position)
             else:
                 position += _FIXED.get(encoded, 0)
     except IndexError:
-        return False
+        return count > most
+
+
+def _entries(raw: bytes, position: int, length: int, size: int, most: int) -> int:
+    """Of a packed list, each of which has `size` bytes, 0 for varints; more than `most` are not told apart."""
+    if size:
+        return length // size
+    looked_at = raw[position : position + min(length, (most + 1) * _LONGEST_VARINT)]
+    return len(looked_at.translate(None, _NOT_LAST))
 
 
 def _varint(raw: bytes, position: int) -> tuple[int, int]:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 from google.protobuf.message import DecodeError
 
-from llama_orch.v2 import task_pb2
+from llama_orch.v2 import model_pb2, task_pb2
 from llama_orch.v2 import task_service_pb2 as pb2
+from llama_orch.v2.catalog_service_pb2 import RegisterModelRequest
 from llorch.errors import InvalidArgument, Reason
 from llorch.options.generation import (
     MAX_INPUT_BYTES,
@@ -162,10 +164,23 @@ def test_the_largest_that_is_taken_costs_no_more(shape: str) -> None:
         (chat_of(message_of(MAX_PARTS, 1, calls=1)), f"have {MAX_PARTS + 1} parts and tool calls together; at most"),
         (chat_of(message_of(1, 1), tools=MAX_TOOLS + 1), f"has {MAX_TOOLS + 1} entries; it has to have 0 to"),
         (chat(MESSAGE * 30_000), f"more than {MAX_REQUEST_FIELDS} entries in its lists"),
+        (generate(field(1, b"Hi") + field(5, b"\x01" * (2 * MAX_REQUEST_FIELDS + 1))), "more than"),
+        (generate(field(1, b"Hi") + field(5, b"\x81\x01" * (MAX_REQUEST_FIELDS + 1))), "more than"),
+        (generate(field(1, b"Hi") + field(5, b"\x01" * (2 * MAX_REQUEST_FIELDS + 1)) + b"\xff"), "more than"),
         (generate(field(1, b"a" * MAX_REQUEST_BYTES)), f"at most {MAX_REQUEST_BYTES} are taken"),
     ],
-    ids=["messages", "parts", "tools", "fields", "bytes"],
+    ids=["messages", "parts", "tools", "fields", "packed", "packed, of two bytes", "packed, and cut", "bytes"],
 )
 def test_a_refusal_names_the_limit(raw: bytes, what: str) -> None:
     with pytest.raises(InvalidArgument, match=what):
         admit(raw)
+
+
+@pytest.mark.parametrize(("entries", "is_taken"), [(MAX_REQUEST_FIELDS - 3, True), (MAX_REQUEST_FIELDS - 2, False)])
+def test_packed_numbers_of_a_fixed_size_are_counted_each(entries: int, is_taken: bool) -> None:
+    """Beside them there are three fields: the model, its name and the list."""
+    spec = model_pb2.ModelSpec(name="a", split_shares=[1.0] * entries)
+    raw = RegisterModelRequest(model=spec).SerializeToString()
+    refusal = pytest.raises(InvalidArgument, match=f"more than {MAX_REQUEST_FIELDS} entries in its lists")
+    with nullcontext() if is_taken else refusal:
+        LIMIT.check(raw, RegisterModelRequest.DESCRIPTOR)
