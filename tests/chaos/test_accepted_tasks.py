@@ -16,7 +16,7 @@ import pytest
 from llama_orch.v2 import device_pb2, pool_pb2, worker_pb2
 from llorch.errors import LlorchError
 from llorch.sdk.async_client import AsyncClient
-from support import accepted_tasks, chaos_count, network_namespaces
+from support import accepted_tasks, beside_each_other, chaos_count, network_namespaces
 from support.absences import OF_MACHINES, Away, come_back, leave
 from support.accepted_tasks import Readers
 from support.machines import DESK, Machines, machines, machines_with_cables, places_in_use, wait_for
@@ -24,7 +24,9 @@ from support.placed_models import MACHINES, PIN, register, write_files
 from support.whole_system import gguf
 
 pytestmark = pytest.mark.req("ORCH-1009")
-KILLS = chaos_count.of(30)
+SYSTEMS = 3
+KILLS = chaos_count.of(10)
+"""In each of them."""
 KILLS_WITH_CABLES = chaos_count.of(10)
 POWER_CUTS = chaos_count.of(10)
 SEED = 1
@@ -66,9 +68,16 @@ async def burst(running: Machines, key: str, chance: random.Random) -> AsyncIter
 
 @pytest.mark.timeout(120 + (2 * BACK_WITHIN_S + DONE_WITHIN_S) * KILLS)
 async def test_no_accepted_task_is_lost_with_the_orchestrator_whichever_machine_is_back_last(tmp_path: Path) -> None:
-    write_files(tmp_path)
-    async with machines(tmp_path, *MACHINES, sim=accepted_tasks.SIM) as running:
-        await kill_the_orchestrator(running, KILLS, OF_MACHINES)
+    """In three systems, for most of the time is that in which machines are away."""
+    await beside_each_other.run_all(
+        tmp_path, {f"seed {SEED + number}": partial(kill_in_a_system, SEED + number) for number in range(SYSTEMS)}
+    )
+
+
+async def kill_in_a_system(seed: int, folder: Path) -> None:
+    write_files(folder)
+    async with machines(folder, *MACHINES, sim=accepted_tasks.SIM) as running:
+        await kill_the_orchestrator(running, KILLS, OF_MACHINES, seed)
 
 
 @pytest.mark.timeout(120 + (2 * BACK_WITHIN_S + DONE_WITHIN_S) * KILLS_WITH_CABLES)
@@ -77,12 +86,12 @@ async def test_no_accepted_task_is_lost_when_cables_are_pulled_as_well(tmp_path:
     network_namespaces.need()
     write_files(tmp_path)
     async with machines_with_cables(tmp_path, *MACHINES, sim=accepted_tasks.SIM) as running:
-        await kill_the_orchestrator(running, KILLS_WITH_CABLES, (Away.CUT_OFF, Away.CUT_OFF, Away.CRASHED))
+        await kill_the_orchestrator(running, KILLS_WITH_CABLES, (Away.CUT_OFF, Away.CUT_OFF, Away.CRASHED), SEED)
 
 
-async def kill_the_orchestrator(running: Machines, times: int, ways_to_be_away: Sequence[Away]) -> None:
+async def kill_the_orchestrator(running: Machines, times: int, ways_to_be_away: Sequence[Away], seed: int) -> None:
     """While tasks wait and run; the next one starts while all machines are away, and they come back one by one."""
-    chance = random.Random(SEED)  # noqa: S311  # a schedule, no secret
+    chance = random.Random(seed)  # noqa: S311  # a schedule, no secret
     key = await register(running)
     for kill in range(1, times + 1):
         ways = {name: chance.choice(ways_to_be_away) for name in MACHINES}
@@ -98,7 +107,7 @@ async def kill_the_orchestrator(running: Machines, times: int, ways_to_be_away: 
                 for name, at_s in back_at.items():
                     returns.create_task(later(at_s, partial(come_back, running.nodes[name], ways[name])))
             told = ", ".join(f"{name} after {at_s:.1f} s ({ways[name]})" for name, at_s in back_at.items())
-            await readers.check_completed(DONE_WITHIN_S, f"kill {kill} of seed {SEED}: {told}")
+            await readers.check_completed(DONE_WITHIN_S, f"kill {kill} of seed {seed}: {told}")
         await running.wait_ready()
 
 
