@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llorch.errors import invalid_field
+from llorch.files_in import files_in
 
 KEY_BYTES = 32
 SAVE_WITHIN_S = 10.0
@@ -46,10 +47,8 @@ def files_of(folder: Path, session: str = "") -> list[SavedFile]:
     """
     found = []
     with suppress(OSError):
-        for path in folder.glob(f"{session}*{SUFFIX}"):
-            with suppress(OSError):  # its time was over just now, for one
-                facts = path.stat()
-                found.append(SavedFile(path, facts.st_size, facts.st_mtime))
+        for path, facts in files_in(folder, f"{session}*{SUFFIX}"):
+            found.append(SavedFile(path, facts.st_size, facts.st_mtime))
     return sorted(found, key=lambda file: file.ends_at)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 _SECONDS = 10.0
 _NETWORK = IPv4Network("198.18.0.0/15")
-_CABLES = 16
+_CABLES = 32
 _PROCESSES = _NETWORK.num_addresses // (4 * _CABLES)
 _numbers_in_use: set[int] = set()
 """Of the hosts of this process: a test may have several systems at once."""
@@ -100,7 +100,9 @@ def hosts(*names: str) -> Iterator[tuple[dict[str, Host], dict[str, Cable]]]:
 
 @contextmanager
 def _number() -> Iterator[int]:
-    number = min(set(range(_CABLES)) - _numbers_in_use)
+    free = set(range(_CABLES)) - _numbers_in_use
+    assert free, f"a process has at most {_CABLES} hosts at once"
+    number = min(free)
     _numbers_in_use.add(number)
     try:
         yield number

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llorch.errors import LlorchError, NotFound, Reason, invalid_field
+from llorch.files_in import files_in
 from llorch.gguf.model_file import read_model
 from llorch.logs import get_logger
 from pool_managerd.durable_file import sync_folder, write_durably
@@ -148,7 +149,7 @@ class ModelCache:
             return True
 
     def _disk(self) -> cache_room.Disk:
-        parts = sum(path.stat().st_size for path in self.parts.iterdir())
+        parts = sum(facts.st_size for _, facts in files_in(self.parts))
         return cache_room.Disk(shutil.disk_usage(self._blobs).free, self._budget, parts)
 
     def _kept(self, reference: str) -> cache_room.Kept:
@@ -193,7 +194,7 @@ class ModelCache:
 
     def _forget_old_parts(self) -> None:
         horizon = time.time() - _KEEP_PARTS_S
-        self._remove_parts(path for path in self.parts.iterdir() if path.stat().st_mtime < horizon)
+        self._remove_parts(path for path, facts in files_in(self.parts) if facts.st_mtime < horizon)
 
     def _remove_parts(self, paths: "Iterator[Path] | Collection[Path]") -> None:
         for path in list(paths):

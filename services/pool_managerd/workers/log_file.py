@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from llorch.files_in import files_in
+
 _TAIL_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _FOLLOW_INTERVAL_S = 0.25
@@ -62,9 +64,8 @@ def forget_oldest_logs(folder: Path, living: Collection[str]) -> None:
     those that have ended. Raises OSError.
     """
     logs: dict[str, list[tuple[Path, os.stat_result]]] = {}
-    for path in folder.glob("*.log*"):
-        with suppress(FileNotFoundError):  # another program removed it meanwhile
-            logs.setdefault(path.name.rpartition(".log")[0], []).append((path, path.stat()))
+    for path, facts in files_in(folder, "*.log*"):
+        logs.setdefault(path.name.rpartition(".log")[0], []).append((path, facts))
     ended = [files for worker_id, files in logs.items() if worker_id not in living]
     ended.sort(key=lambda files: max(facts.st_mtime_ns for _, facts in files), reverse=True)
     size_bytes = 0

@@ -123,6 +123,14 @@ def test_the_newest_log_stays_however_long_it_is(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "w.log").exists()
 
 
+def test_a_log_that_goes_while_they_are_looked_at_stops_nothing(tmp_path: Path) -> None:
+    """The ends of two workers at once look at the same folder, and one removes what the other one has listed."""
+    (tmp_path / "gone.log").symlink_to(tmp_path / "removed just now")
+    (tmp_path / "w.log").touch()
+    forget_oldest_logs(tmp_path, living=())
+    assert (tmp_path / "w.log").exists()
+
+
 async def test_a_slow_reader_misses_nothing_of_two_rotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_file, "_FOLLOW_INTERVAL_S", 0.001)
     path = tmp_path / "w.log"

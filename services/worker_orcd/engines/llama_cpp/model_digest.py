@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from llorch.file_identity import identity_of
+from llorch.files_in import files_in
 from llorch.half_written import remove_left
 from llorch.logs import get_logger
 
@@ -91,6 +92,6 @@ class _Memory:
 
     def _forget_oldest(self) -> None:
         """Also what a process left that was killed while it wrote."""
-        found = sorted((file.stat().st_mtime_ns, file) for file in self._folder.iterdir())
+        found = sorted((facts.st_mtime_ns, file) for file, facts in files_in(self._folder))
         for _, file in found[:-_MOST_KEPT]:
             file.unlink(missing_ok=True)
