@@ -1,7 +1,7 @@
 """A GPU driver that does what drivers do: cards fall off the bus and come back, it hangs, it is loaded anew.
 
-After each fault the orchestrator has to hear how the cards are, from the same daemon. `make chaos` does 100 faults, the
-suite a tenth of that.
+After each fault the orchestrator has to hear how the cards are, from the same daemon. `make chaos-long` does 100
+faults, `make chaos` 30, the suite 10.
 """
 
 import random
@@ -20,7 +20,7 @@ from support.nvml_stand_in import DRIVER_NOT_LOADED, GPU_IS_LOST, NvmlStandIn, S
 from support.orchestrator_stub import NodeReport, OrchestratorStub, serving, snapshot_of
 from support.pool_manager_process import pool_manager_process
 
-FAULTS = chaos_count.of(100)
+FAULTS = chaos_count.of_long(100)
 CARDS = 4
 TOLD_WITHIN_S = 15.0  # a driver that was loaded anew is looked for every 3 s
 SEED = 4

@@ -94,14 +94,22 @@ async def test_the_processes_hold_no_more_after_80000_streams(tmp_path: Path) ->
             spec = model_pb2.ModelSpec(name="m", source=f"file:{gguf(tmp_path)}", slots=64, context=4096)
             await call(catalog.RegisterModel, catalog_service_pb2.RegisterModelRequest(model=spec), timeout_s=10)
         client = Client((await up.read_until(r"HTTP +http://(\S+)")).group(1), "m")
-        held = []
+        held, opened = [], []
         for part in range(STREAMS // PART):
             await in_turns(PART, lambda number: client.stream(leaves=number % 2 == 0))
             held.append(resident(up))
-            _log.info("soak", streams=(part + 1) * PART, **held[-1])
+            opened.append(handles(up))
+            _log.info("soak", streams=(part + 1) * PART, handles=opened[-1], **held[-1])
     parts = (STREAMS - SETTLED_AFTER) / PART
     grown = {name: (held[-1][name] - held[SETTLED_AFTER // PART - 1][name]) / parts for name in DAEMONS}
     assert all(bytes_ <= MOST_PER_PART for bytes_ in grown.values()), grown
+    assert opened[-1] == opened[0], "descriptors or threads were left"
+
+
+def handles(up: Up) -> dict[str, tuple[int, int]]:
+    """Open descriptors and threads."""
+    processes = {name: psutil.Process(up.family()[name].pid) for name in DAEMONS}
+    return {name: (process.num_fds(), process.num_threads()) for name, process in processes.items()}
 
 
 def resident(up: Up) -> dict[str, int]:

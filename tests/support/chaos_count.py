@@ -1,6 +1,7 @@
 """How often chaos tests do what they do.
 
-The full count by `make chaos`, ten times that by `make chaos-long`, a tenth of it otherwise.
+A tenth in the suite, `of(full)` times by `make chaos`, which ends within half an hour, ten times that by
+`make chaos-long`.
 """
 
 import os
@@ -8,8 +9,15 @@ import os
 _WANTED = os.environ.get("LLORCH_CHAOS", "0.1")
 _SHARE = 1.0 if _WANTED == "full" else float(_WANTED)
 IS_FULL = _SHARE >= 1
+_OF_LONG = 0.3
 
 
 def of(full: int) -> int:
     """LLORCH_CHAOS=full asks for all of it; a number there is the share, 0.1 by default."""
     return max(1, round(full * _SHARE))
+
+
+def of_long(full: int) -> int:
+    """For what takes much processor time: all of it by `make chaos-long`, 0.3 of it by `make chaos`."""
+    share = max(_OF_LONG, _SHARE / 10) if IS_FULL else _SHARE
+    return max(1, round(full * share))

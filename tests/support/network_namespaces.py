@@ -15,7 +15,7 @@ import pytest
 
 _SECONDS = 10.0
 _NETWORK = IPv4Network("198.18.0.0/15")
-_CABLES = 32
+_CABLES = 16
 _PROCESSES = _NETWORK.num_addresses // (4 * _CABLES)
 _numbers_in_use: set[int] = set()
 """Of the hosts of this process: a test may have several systems at once."""
