@@ -1,7 +1,7 @@
 """A GPU driver that does what drivers do: cards fall off the bus and come back, it hangs, it is loaded anew.
 
 After each fault the orchestrator has to hear how the cards are, from the same daemon. `make chaos-long` does 100
-faults, `make chaos` 30, the suite 10.
+faults, `make chaos` and the suite a tenth of that.
 """
 
 import random

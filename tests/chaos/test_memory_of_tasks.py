@@ -1,6 +1,6 @@
 """What finished tasks leave behind: in the orchestrator's memory, and in its database.
 
-`make chaos-long` has the 10,000 prompts of the figures, `make chaos` 3,000, the suite as many as it has time for.
+`make chaos-long` has the 10,000 prompts of the figures; `make chaos` and the suite have as many as there is time for.
 """
 
 import asyncio

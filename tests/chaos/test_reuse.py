@@ -1,6 +1,6 @@
 """Whatever the engine keeps of earlier runs, in slots and in the host's memory, its log probabilities are llama.cpp's.
 
-`make chaos-long` takes 200 operations for each architecture, `make chaos` 60, the suite 20.
+`make chaos-long` takes 200 operations for each architecture, `make chaos` and the suite a tenth of that.
 """
 
 import random

@@ -1,7 +1,7 @@
 """A model leaves its device and comes back, and a conversation of 4,000 tokens goes on: with what its worker saved, and
 without.
 
-`make chaos` swaps 20 times with it and 10 times without, the suite a tenth of that.
+`make chaos` swaps 20 times with it and 5 times without, the suite a tenth of that.
 """
 
 import statistics
@@ -23,7 +23,7 @@ from support.up import running_up
 pytestmark = [pytest.mark.native, pytest.mark.timeout(1800), pytest.mark.alone]
 
 ROUNDS = chaos_count.of(20)
-WITHOUT_EACH = 2
+WITHOUT_EACH = 4
 """Of so many rounds one goes on without as well, for it takes a quarter of a minute."""
 MOST_OF_WITHOUT = 0.15
 TOKENS = 4000

@@ -1,6 +1,6 @@
 """Ten thousand of each kind come and go: models, nodes, workers, apps, sessions, rules, tasks, drains and devices.
 
-So many by `make chaos-long`; `make chaos` has 3,000 of each, the suite 1,000.
+So many by `make chaos-long`, a tenth of that by `make chaos` and in the suite.
 """
 
 from collections.abc import Callable

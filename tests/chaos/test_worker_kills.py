@@ -1,7 +1,7 @@
 """Workers are killed at any moment of their lives: each end is told within a second, and nothing is left of them.
 
-`make chaos-long` kills 300, `make chaos` 90, the suite 30; every fourth one was started by an earlier life of the pool
-manager.
+`make chaos-long` kills 300, `make chaos` and the suite a tenth of that; every fourth one was started by an earlier life
+of the pool manager.
 """
 
 import asyncio
