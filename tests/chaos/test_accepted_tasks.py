@@ -16,7 +16,7 @@ import pytest
 from llama_orch.v2 import device_pb2, pool_pb2, worker_pb2
 from llorch.errors import LlorchError
 from llorch.sdk.async_client import AsyncClient
-from support import accepted_tasks, beside_each_other, chaos_count, network_namespaces
+from support import accepted_tasks, chaos_count, network_namespaces
 from support.absences import OF_MACHINES, Away, come_back, leave
 from support.accepted_tasks import Readers
 from support.machines import DESK, Machines, machines, machines_with_cables, places_in_use, wait_for
@@ -24,10 +24,10 @@ from support.placed_models import MACHINES, PIN, register, write_files
 from support.whole_system import gguf
 
 pytestmark = pytest.mark.req("ORCH-1009")
-KILLS, KILLS_WITH_CABLES, POWER_CUTS = chaos_count.of_long(10), chaos_count.of_long(5), chaos_count.of_long(5)
-"""In each system. There are several at once, for most of the time is that in which machines are away."""
-SEEDS_OF_KILLS, SEEDS = (1, 2, 3), (1, 2)
-"""A system each."""
+KILLS = chaos_count.of_long(30)
+KILLS_WITH_CABLES = chaos_count.of_long(10)
+POWER_CUTS = chaos_count.of_long(10)
+SEED = 1
 TASKS = 200
 BACK_WITHIN_S = 60.0 if chaos_count.IS_FULL else 2.0
 """After the orchestrator's start the last machine is back."""
@@ -64,37 +64,25 @@ async def burst(running: Machines, key: str, chance: random.Random) -> AsyncIter
         yield readers
 
 
-async def in_systems(folder: Path, scenario: Callable[[int, Path], Awaitable[None]], seeds: Sequence[int]) -> None:
-    await beside_each_other.run_all(folder, {f"seed {seed}": partial(scenario, seed) for seed in seeds})
-
-
 @pytest.mark.timeout(120 + (2 * BACK_WITHIN_S + DONE_WITHIN_S) * KILLS)
 async def test_no_accepted_task_is_lost_with_the_orchestrator_whichever_machine_is_back_last(tmp_path: Path) -> None:
-    async def kills(seed: int, folder: Path) -> None:
-        write_files(folder)
-        async with machines(folder, *MACHINES, sim=accepted_tasks.SIM) as running:
-            await kill_the_orchestrator(running, KILLS, OF_MACHINES, seed)
-
-    await in_systems(tmp_path, kills, SEEDS_OF_KILLS)
+    write_files(tmp_path)
+    async with machines(tmp_path, *MACHINES, sim=accepted_tasks.SIM) as running:
+        await kill_the_orchestrator(running, KILLS, OF_MACHINES)
 
 
 @pytest.mark.timeout(120 + (2 * BACK_WITHIN_S + DONE_WITHIN_S) * KILLS_WITH_CABLES)
 async def test_no_accepted_task_is_lost_when_cables_are_pulled_as_well(tmp_path: Path) -> None:
     """On hosts of their own: what is under way to a worker and from it is gone with the cable, too."""
     network_namespaces.need()
-
-    async def kills(seed: int, folder: Path) -> None:
-        write_files(folder)
-        async with machines_with_cables(folder, *MACHINES, sim=accepted_tasks.SIM) as running:
-            ways = (Away.CUT_OFF, Away.CUT_OFF, Away.CRASHED)
-            await kill_the_orchestrator(running, KILLS_WITH_CABLES, ways, seed)
-
-    await in_systems(tmp_path, kills, SEEDS)
+    write_files(tmp_path)
+    async with machines_with_cables(tmp_path, *MACHINES, sim=accepted_tasks.SIM) as running:
+        await kill_the_orchestrator(running, KILLS_WITH_CABLES, (Away.CUT_OFF, Away.CUT_OFF, Away.CRASHED))
 
 
-async def kill_the_orchestrator(running: Machines, times: int, ways_to_be_away: Sequence[Away], seed: int) -> None:
+async def kill_the_orchestrator(running: Machines, times: int, ways_to_be_away: Sequence[Away]) -> None:
     """While tasks wait and run; the next one starts while all machines are away, and they come back one by one."""
-    chance = random.Random(seed)  # noqa: S311  # a schedule, no secret
+    chance = random.Random(SEED)  # noqa: S311  # a schedule, no secret
     key = await register(running)
     for kill in range(1, times + 1):
         ways = {name: chance.choice(ways_to_be_away) for name in MACHINES}
@@ -110,26 +98,22 @@ async def kill_the_orchestrator(running: Machines, times: int, ways_to_be_away: 
                 for name, at_s in back_at.items():
                     returns.create_task(later(at_s, partial(come_back, running.nodes[name], ways[name])))
             told = ", ".join(f"{name} after {at_s:.1f} s ({ways[name]})" for name, at_s in back_at.items())
-            await readers.check_completed(DONE_WITHIN_S, f"kill {kill} of seed {seed}: {told}")
+            await readers.check_completed(DONE_WITHIN_S, f"kill {kill} of seed {SEED}: {told}")
         await running.wait_ready()
 
 
 @pytest.mark.req("ORCH-1022", "ORCH-1036")
 @pytest.mark.timeout(120 + (2 * BACK_WITHIN_S + DONE_WITHIN_S) * POWER_CUTS)
 async def test_after_a_power_cut_what_was_accepted_is_done_and_what_was_set_holds(tmp_path: Path) -> None:
-    await in_systems(tmp_path, cut_the_power, SEEDS)
-
-
-async def cut_the_power(seed: int, folder: Path) -> None:
-    chance = random.Random(seed)  # noqa: S311  # a schedule, no secret
-    write_files(folder)
-    async with machines(folder, *MACHINES, sim=accepted_tasks.SIM) as running:
+    chance = random.Random(SEED)  # noqa: S311  # a schedule, no secret
+    write_files(tmp_path)
+    async with machines(tmp_path, *MACHINES, sim=accepted_tasks.SIM) as running:
         key = await register(running)
         await set_places(running)
         for cut in range(1, POWER_CUTS + 1):
             back_at = schedule(("orchestrator", "gateway", *MACHINES), chance)
             told = ", ".join(f"{name} after {at_s:.1f} s" for name, at_s in back_at.items())
-            where = f"power cut {cut} of seed {seed}: {told}"
+            where = f"power cut {cut} of seed {SEED}: {told}"
             async with running.client() as client:
                 before = await what_is_set(client)
             async with burst(running, key, chance) as readers, watched(running) as intruders:

@@ -9,12 +9,15 @@ from support import leaks, living_processes
 
 PARENT = """
 import subprocess, sys
-child = subprocess.Popen(["sleep", "60"])
+child = subprocess.Popen(["cat", "-u"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+child.stdin.write(b"runs")
+child.stdout.read(1)
 print(child.pid, flush=True)
 sys.stdin.readline()
 child.kill()
 child.wait()
 """
+"""A process has no command line in the midst of its start, so that the grandchild has to have answered."""
 
 
 def commands() -> dict[int, list[str]]:
@@ -26,7 +29,7 @@ def test_a_grandchild_is_listed_with_its_command_line() -> None:
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         grandchild = int(parent.stdout.readline())
-        assert commands()[grandchild] == ["sleep", "60"]
+        assert commands()[grandchild] == ["cat", "-u"]
         parent.communicate("\n")
     assert grandchild not in commands()
 
