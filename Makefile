@@ -15,8 +15,8 @@ suites = $(wildcard $(addprefix tests/,$(1)))
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal
 # Two processes with half of the cores each, for tests with engines and daemons.
 HALVES := --numprocesses 2 --dist loadfile --own-cores
-# Three processes on two cores, for tests that wait for most of their time.
-WAITING := --numprocesses 3 --dist worksteal
+# Three processes on two cores, for tests that wait for most of their time; each takes the next test when it is free.
+WAITING := --numprocesses 3 --dist load --maxschedchunk 1
 FULL := LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10
 # Bytecode is kept, also where the environment says otherwise: without it every pytest, and every process that a test
 # starts, compiles all modules again.

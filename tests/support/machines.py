@@ -47,9 +47,8 @@ class Machine:
         await self.manager.wait_no_worker(ENDS_WITHIN_S)
 
     async def lose_power(self) -> None:
-        pids = self.manager.worker_pids()
         await self.manager.end()
-        _send_all(pids, signal.SIGKILL)
+        _send_all(self.manager.worker_pids(), signal.SIGKILL)
 
     def freeze(self) -> None:
         """The machine falls silent with all that runs on it: its connections stay, and nothing comes over them."""

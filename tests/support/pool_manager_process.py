@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Container, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from support.daemon_process import DaemonProcess
 
 SERVES_WITHIN_S = 20.0
 _POLL_S = 0.01
+_MOMENT_S, _MOMENTS = 0.001, 1000
 _MARK = "LLORCH_CONFIG"
 
 
@@ -63,7 +65,11 @@ class PoolManagerProcess(DaemonProcess):
     def worker_pids(self) -> set[int]:
         """Every living process that was started with this pool manager's settings, without itself."""
         own = self.process.pid if self.process is not None else 0
-        pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        for _ in range(_MOMENTS):
+            if not any(is_just_started(pid, {own, os.getpid()}) for pid in pids):
+                break
+            time.sleep(_MOMENT_S)
         return {
             pid
             for pid in pids
@@ -93,6 +99,15 @@ async def pool_manager_process(
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         reap(pids)
+
+
+def is_just_started(pid: int, parents: Container[int]) -> bool:
+    """Whether it is in the midst of its exec, where a process has no variables by which it could be found."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+        return int(parent) in parents and state != "Z" and not Path(f"/proc/{pid}/environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def reap(pids: Iterable[int]) -> None:
