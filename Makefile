@@ -39,17 +39,17 @@ test: set-up check ## Everything that has to pass: check, then all test suites
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
 	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 LLORCH_TEST_EXAMPLES=quarter $(PYTEST) $(PARALLEL) -m "not native and not quality" $(call suites,unit contract sim)
 
-# What waits for most of its time, then what computes, then what measures times; $(1) is the share of the full counts.
+# What waits for most of its time, then what computes, then what measures times; $(1) says how often (support.chaos_count).
 define chaos_suite
 	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(WAITING) -m "not alone and not native" $(call suites,chaos)
 	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(HALVES) -m "native and not alone" $(call suites,chaos)
 	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) -m alone $(call suites,chaos)
 endef
 
-chaos: set-up ## The chaos tests with their full counts, in half an hour
+chaos: set-up ## The chaos tests with more kills, cuts and faults: about half an hour
 	$(call chaos_suite,full)
 
-chaos-long: set-up ## The chaos tests with ten times their full counts: some hours
+chaos-long: set-up ## The chaos tests with ten times as many: some hours
 	$(call chaos_suite,10)
 
 up: set-up ## Run a whole system on this machine until Ctrl-C (ARGS="--cpu …": options of `llorch up`)

@@ -28,9 +28,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared_machine")
 
-# They come first: what begins last should be short.
-_TAKE_LONG = ("test_orchestrator_kills.py", "test_streams_survive.py", "test_two_attempts.py")
-
 # The requirements that a test claims to prove and docs/requirements.md does not have.
 _UNKNOWN = pytest.StashKey[list[str]]()
 
@@ -64,7 +61,7 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in _TAKE_LONG)
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     known = requirements.read()
     for item in items:
         claimed = [identifier for mark in item.iter_markers("req") for identifier in mark.args]

@@ -105,7 +105,7 @@ def _key_in(path: Path) -> str:
         if len(key) == KEY_BYTES:
             return key.hex()
     except FileNotFoundError:
-        pass
+        pass  # the first start on this data directory
     except (KeyError, ValueError, TypeError):
         _log.warning("sessions_key_made_anew", file=str(path), why="it does not hold what this program writes there")
     new = secrets.token_hex(KEY_BYTES)

@@ -1,7 +1,7 @@
 """What was accepted is done: the orchestrator is killed, or the power is cut, and the machines come back one by one.
 
 `make chaos-long` kills the orchestrator 30 times, 10 times more where cables are pulled as well, and cuts the power 10
-times, with machines that are away for up to a minute; `make chaos` a tenth of that, and the suite for 2 s at most.
+times, `make chaos` and the suite a tenth of that. Machines are away for up to a minute, in the suite for 2 s.
 """
 
 import asyncio

@@ -30,7 +30,7 @@ from support.streams import check_stream
 from support.whole_system import gguf
 from worker_orcd.engines.sim.tokens import sim_text
 
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.alone]
+pytestmark = [pytest.mark.timeout(chaos_count.within(1200)), pytest.mark.alone]
 _log = get_logger("chaos")
 
 MODEL = "story"

@@ -19,7 +19,7 @@ from support import chaos_count
 from support.unbroken_reading import Reading
 from support.up import Up, running_up
 
-pytestmark = [pytest.mark.native, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.native, pytest.mark.timeout(chaos_count.within(1800))]
 
 KILLS = chaos_count.of(30)
 TOKENS = 48

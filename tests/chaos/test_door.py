@@ -22,8 +22,8 @@ PLACES_BACK_WITHIN_S = 35.0
 PROBE_EVERY_S = 0.2
 GROWS_AT_MOST_MIB = 20
 REFUSED_WITHIN_S = 0.02
-CONNECTIONS = chaos_count.of(2048)
-"""As many as the gateway takes: its `max_connections` too."""
+CONNECTIONS, HEADS, SENDERS = map(chaos_count.up_to, (2048, 200, 150))
+"""The first is what the gateway takes: its `max_connections` too."""
 _FIRST_PART = 64 * 1024
 _HEAD = (
     b"POST /v2/tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer llorch-made-up\r\n"
@@ -89,14 +89,14 @@ async def attacked(token: str | None, turn: asyncio.Lock, folder: Path) -> None:
         async with turn:
             held = [
                 await attacks.enter_async_context(attack(name, connections))
-                for name, connections in (("windows", 12), ("heads", chaos_count.of(200)), ("silence", CONNECTIONS))
+                for name, connections in (("windows", 12), ("heads", HEADS), ("silence", CONNECTIONS))
             ]
             await probing(5)
             async with AsyncExitStack() as floods:
                 flooding = [await floods.enter_async_context(attack(name, 2, again=True)) for name in FLOODS]
                 await probing(6)
         await probing(PLACES_BACK_WITHIN_S - 9)
-        assert [each.made for each in held] == [12, chaos_count.of(200), CONNECTIONS]
+        assert [each.made for each in held] == [12, HEADS, CONNECTIONS]
         assert [each.still_open for each in held] == [0, 0, 0]
         assert all(flood.made > 2 for flood in flooding), "no flood was ended"
         assert max(waits) <= SERVED_WITHIN_S, sorted(waits)[-5:]
@@ -110,7 +110,7 @@ async def test_a_made_up_key_is_refused_before_its_body_is_read(tmp_path: Path) 
         await _refused(gateway.address, b"{}", 2)
         before = process.memory_info().rss
         waits = [await _refused(gateway.address, body[:_FIRST_PART], len(body)) for _ in range(20)]
-        for _ in range(chaos_count.of(150)):
+        for _ in range(SENDERS):
             await stack.enter_async_context(_sending(gateway.address, body[:-1], len(body)))
         assert process.memory_info().rss - before <= GROWS_AT_MOST_MIB * 2**20
         assert sorted(waits)[len(waits) // 2] <= REFUSED_WITHIN_S, waits

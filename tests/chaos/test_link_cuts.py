@@ -32,6 +32,7 @@ def has_ready_worker(report: NodeReport) -> bool:
 
 
 @pytest.mark.req("POOL-2007")
+@pytest.mark.timeout(chaos_count.within(120))
 async def test_a_node_whose_line_is_cut_is_back_with_all_it_has(tmp_path: Path) -> None:
     orchestrator, back_s = OrchestratorStub(), []
     chance = random.Random(SEED)  # noqa: S311  # a schedule, no secret

@@ -38,7 +38,7 @@ from support.pool_manager_process import pool_manager_process
 from support.returning_clients import CALL_S, Client, Crowd, Door
 from support.whole_system import gguf
 
-pytestmark = pytest.mark.req("ORCH-1009", "TEST-7003")
+pytestmark = [pytest.mark.req("ORCH-1009", "TEST-7003"), pytest.mark.long]
 _log = get_logger("chaos")
 
 KILLS = chaos_count.of(60)

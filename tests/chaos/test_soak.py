@@ -114,7 +114,8 @@ async def test_the_processes_hold_no_more_after_80000_streams(tmp_path: Path) ->
 
 def handles(up: Up) -> dict[str, tuple[int, int]]:
     """Open descriptors and threads."""
-    processes = {name: psutil.Process(up.family()[name].pid) for name in DAEMONS}
+    family = up.family()
+    processes = {name: psutil.Process(family[name].pid) for name in DAEMONS}
     return {name: (process.num_fds(), process.num_threads()) for name, process in processes.items()}
 
 

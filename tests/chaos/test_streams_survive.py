@@ -39,7 +39,7 @@ from support.surviving_streams import (
     two_hosts,
 )
 
-pytestmark = [pytest.mark.req("ORCH-1008"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.req("ORCH-1008"), pytest.mark.long, pytest.mark.timeout(chaos_count.within(1800))]
 _log = get_logger("chaos")
 
 
@@ -163,7 +163,7 @@ async def cut(way: str, lengths: Sequence[float], folder: Path) -> None:
                 assert gap <= seconds + GAP_S
             assert gap <= LEASE_S + GAP_S
             await wait_for(partial(is_ready_there, client, worker), "the worker to be back")
-    _log.info("link_cut", way=way, cuts=len(lengths), longest_gap_s=longest)
+    _log.info("link_cut", way=way, cuts=len(lengths), longest_gap_s={s: round(gap, 2) for s, gap in longest.items()})
 
 
 def hold(cable: Cable, way: str) -> None:

@@ -17,7 +17,7 @@ from support.machines import machines_with_cables, wait_for
 from support.network_namespaces import Cable, need
 from support.surviving_streams import CARD, HOSTS, MODEL, SIM, STREAMS, is_true, longest_gap, several_aboard, two_hosts
 
-pytestmark = [pytest.mark.req("ORCH-1008"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.req("ORCH-1008"), pytest.mark.long, pytest.mark.timeout(chaos_count.within(1800))]
 _log = get_logger("chaos")
 
 TIMES = chaos_count.of(5)
