@@ -122,7 +122,7 @@ async def submissions_ms(system: System, count: int) -> list[float]:
 @pytest.mark.timeout(120 + TASKS)
 async def test_a_submission_waits_for_the_disk_twice_at_most_and_other_answers_do_not(tmp_path: Path) -> None:
     """One wait for the group before that is under way, and one for its own. What else there is to wait for, such as
-    other programs of this machine, the same submissions show that have a disk that is not slowed.
+    other programs of this machine, the same submissions show that have a disk that takes no time.
     """
     for name in ("slow", "fast"):
         (tmp_path / name).mkdir()
@@ -152,7 +152,7 @@ async def test_a_submission_waits_for_the_disk_twice_at_most_and_other_answers_d
         assert first["slow"] <= first["fast"] + ABOUT_AS_FAST_MS
 
 
-def watched(folder: Path, sync_ms: int = 0) -> DiskShim:
+def watched(folder: Path, sync_ms: int | None = None) -> DiskShim:
     (folder / "disk").mkdir()
     return DiskShim(folder, folder / "disk", sync_ms)
 

@@ -2,7 +2,8 @@
  *
  * DISK_SHIM_FOLDER: that folder. DISK_SHIM_TRACE: a file outside of it that gets a record of each change, in order.
  * DISK_SHIM_FULL: while a file is there by this name, outside of the folder, the disk is full: of what is written the
- * first half gets there. DISK_SHIM_SYNC_MS: how long fsync and fdatasync take at least. See disk_shim.py for the records.
+ * first half gets there. DISK_SHIM_SYNC_MS: how long fsync and fdatasync take, which then wait for no disk of this
+ * machine: its stalls would be measured too. See disk_shim.py for the records.
  */
 
 #define _GNU_SOURCE
@@ -35,13 +36,15 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char *path_of[MOST_FILES];
 static const char *folder, *full;
 static int trace = -1;
+static int is_timed;
 static long sync_ms;
 
 __attribute__((constructor)) static void begin(void) {
-    const char *to = getenv("DISK_SHIM_TRACE"), *slow = getenv("DISK_SHIM_SYNC_MS");
+    const char *to = getenv("DISK_SHIM_TRACE"), *timed = getenv("DISK_SHIM_SYNC_MS");
     folder = getenv("DISK_SHIM_FOLDER");
     full = getenv("DISK_SHIM_FULL");
-    sync_ms = slow ? atol(slow) : 0;
+    is_timed = !!timed;
+    sync_ms = is_timed ? atol(timed) : 0;
     if (to) {
         trace = REAL(open)(to, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         if (trace < 0) {
@@ -164,12 +167,12 @@ TRUNCATE(ftruncate64, off64_t)
         until.tv_sec += until.tv_nsec / 1000000000;                           \
         until.tv_nsec %= 1000000000;                                          \
         pthread_mutex_lock(&lock);                                            \
-        int result = REAL(name)(file);                                        \
+        int result = is_timed ? 0 : REAL(name)(file);                         \
         if (!result)                                                          \
             note('S', path_of[file], 0, NULL, 0);                             \
         int error = errno;                                                    \
         pthread_mutex_unlock(&lock);                                          \
-        if (sync_ms)                                                          \
+        if (is_timed)                                                         \
             clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);    \
         errno = error;                                                        \
         return result;                                                        \

@@ -1,4 +1,4 @@
-"""A disk that a test watches and slows (disk_shim.c), and what a power cut may leave of it.
+"""A disk that a test watches and times (disk_shim.c), and what a power cut may leave of it.
 
 A record of the trace is a change of a file below the watched folder, once it was made: C created, W written, T cut or
 grown to a size, S synced, which may be a folder, U unlinked. A record that stands after S was made after it.
@@ -40,22 +40,24 @@ class Change:
 
 @dataclass(frozen=True)
 class DiskShim:
-    """For processes that are started with its `environment`. `sync_ms`: how long each fsync takes at least."""
+    """For processes that are started with its `environment`. `sync_ms`: how long each fsync takes; None: as long as the
+    disk of this machine needs.
+    """
 
     work: Path
     """For its library and its trace; not below `folder`."""
     folder: Path
-    sync_ms: int = 0
+    sync_ms: int | None = None
 
     def environment(self) -> Mapping[str, str]:
         library = self.work / "disk_shim.so"
         library.write_bytes(_compiled())
-        return {
+        timed = {} if self.sync_ms is None else {"DISK_SHIM_SYNC_MS": str(self.sync_ms)}
+        return timed | {
             "LD_PRELOAD": str(library),
             "DISK_SHIM_FOLDER": str(self.folder),
             "DISK_SHIM_TRACE": str(self._trace),
             "DISK_SHIM_FULL": str(self._full),
-            "DISK_SHIM_SYNC_MS": str(self.sync_ms),
         }
 
     def run(self, module: str, *arguments: object, within_s: float) -> str:
