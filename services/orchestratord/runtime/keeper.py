@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ LAG_S = 2.0
 MOST_LAGGING = 20_000
 """Records that wait for the disk, a few hundred bytes each."""
 
-_LAGGING_AT_ONCE = 32
+_LAGGING_AT_ONCE = 8
 """Written together, so that a task that is to be acknowledged waits for no more of them."""
 
 MOST_IN_DOUBT = 1000
@@ -47,13 +47,21 @@ _Place = tuple[str, str]
 """(kind, key) of a record."""
 
 
+@dataclass(slots=True, eq=False)
+class _Accepting:
+    """Of a task that is on its way to the store. `error`: why it did not get there."""
+
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
+    error: LlorchError | None = None
+
+
 class Keeper:
     def __init__(self, store: Store, post: Callable[[Event], None], clock: Clock, tasks: TaskSupervisor) -> None:
         self._store = store
         self._post = post
         self._clock = clock
         self._tasks = tasks
-        self._accepting: dict[str, _Writing] = {}
+        self._accepting: dict[str, _Accepting] = {}
         self._refused: dict[str, TaskRequest | None] = {}
         """Tasks that were not kept, until that is carried through: those with their request may be there, since a write
         that failed can have been done.
@@ -70,15 +78,18 @@ class Keeper:
         """Writes that the store could not do."""
 
     def keep_task(self, request: TaskRequest) -> None:
+        self._accepting[request.task_id] = _Accepting()
         writing = self._begin(f"keep {request.task_id}", self._save_task(request))
-        self._accepting[request.task_id] = writing
-        writing.add_done_callback(lambda _: self._accepting.pop(request.task_id, None))
+        writing.add_done_callback(lambda _: self._end_accepting(request.task_id, _ended()))
 
     async def wait_task_kept(self, task_id: str) -> None:
         """Returns when the store has the task. Raises the store's error if it could not keep it; the task fails."""
-        writing = self._accepting.get(task_id)
-        if writing is not None and (error := await asyncio.shield(writing)) is not None:
-            raise error
+        accepting = self._accepting.get(task_id)
+        if accepting is None:
+            return
+        await accepting.is_over.wait()
+        if accepting.error is not None:
+            raise accepting.error
 
     def keep_promise(self, task_id: str, promise: Promise | None) -> None:
         """The store takes it in its turn: no terminal of the task is kept, or shown, before it."""
@@ -180,7 +191,13 @@ class Keeper:
         task.add_done_callback(self._under_way.discard)
         return task
 
-    async def _save_task(self, request: TaskRequest) -> LlorchError | None:
+    def _end_accepting(self, task_id: str, error: LlorchError | None) -> None:
+        """The first time for a task counts."""
+        if (accepting := self._accepting.pop(task_id, None)) is not None:
+            accepting.error = error
+            accepting.is_over.set()
+
+    async def _save_task(self, request: TaskRequest) -> None:
         in_doubt = None
         try:
             await self._take_back(request)
@@ -191,9 +208,11 @@ class Keeper:
                 self.failures += 1
             self._refused[request.task_id] = in_doubt if error.reason is Reason.STORE_FAILED else None
             self._post(events.TaskNotKept(request.task_id, error.message, error.reason))
-            return error
-        self._post(events.TaskKept(request.task_id))
-        return None
+            self._end_accepting(request.task_id, error)
+        else:
+            # Before the event, so that callers get their answers before the runs that it begins.
+            self._end_accepting(request.task_id, None)
+            self._post(events.TaskKept(request.task_id))
 
     async def _take_back(self, request: TaskRequest) -> None:
         """Before a request is kept that was refused earlier: of the tasks that it was then none stays in the store."""
@@ -219,7 +238,7 @@ class Keeper:
 
     async def _save_ending(self, task_id: str, ending: Ending) -> None:
         if (accepting := self._accepting.get(task_id)) is not None:
-            await asyncio.shield(accepting)
+            await accepting.is_over.wait()
         if task_id not in self._refused:
             await self._store.save_ending(task_id, ending)
             return
@@ -289,3 +308,11 @@ def _without_what_would_not_last(lagging: dict[_Place, RecordChange]) -> dict[_P
         if keep_last is None or count[place[0]] <= keep_last:
             kept[place] = change
     return dict(reversed(kept.items()))
+
+
+def _ended() -> Unavailable:
+    return Unavailable(
+        Reason.DRAINING,
+        "the orchestrator ended before it had written the task; submit it again",
+        retry_after_ms=_RETRY_AFTER_MS,
+    )

@@ -30,13 +30,14 @@ class Checkpoints:
         self._groups = 0
         self._thread: threading.Thread | None = None
 
-    def group_written(self) -> None:
+    def groups_written(self, groups: int) -> None:
         """Returns at once, but for a log that is too long."""
-        self._groups += 1
+        self._groups += groups
+        if self._thread is not None and self._thread.is_alive():
+            return
         if self._log_bytes() > MOST_LOG_BYTES:
-            self.close()
             self._make("TRUNCATE")
-        elif self._groups >= GROUPS and (self._thread is None or not self._thread.is_alive()):
+        elif self._groups >= GROUPS:
             self._thread = threading.Thread(target=self._make, args=("PASSIVE",), name="checkpoint", daemon=True)
             self._thread.start()
         else:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     update,
 )
 
@@ -40,12 +41,19 @@ AUDIT_KEPT = 20_000
 """Entries, the newest. One has a few hundred bytes, and 4.5 KiB at most."""
 
 # Made once: to build a statement takes as long as to carry it out.
-_INSERT_TASK = insert(schema.tasks)
-_UPDATE_TASK = (
+_SAVE_TASK = text(
+    "INSERT INTO tasks (task_id, accepted_at_ms, request, payload)"
+    " VALUES (:task_id, :accepted_at_ms, :request, :payload)"
+    " ON CONFLICT (task_id) DO UPDATE"
+    " SET accepted_at_ms = excluded.accepted_at_ms, request = excluded.request, payload = excluded.payload"
+)
+_UPDATE_PROMISE, _UPDATE_ENDING = (
     update(schema.tasks)
     .where(schema.tasks.c.task_id == bindparam("its_id"))
-    .values({name: bindparam(name) for name in ("request", "payload", "accepted_at_ms")})
+    .values({name: bindparam(name) for name in names})
+    for names in (("promise",), ("state", "terminal", "output", "ended_at_ms", "log_epoch", "payload"))
 )
+_DELETE_TASK = delete(schema.tasks).where(schema.tasks.c.task_id == bindparam("its_id"))
 _UPDATE_RECORD = (
     update(schema.records)
     .where((schema.records.c.kind == bindparam("its_kind")) & (schema.records.c.record_key == bindparam("its_key")))
@@ -84,6 +92,8 @@ class SqlStore:
         """Of tasks that have not ended: to overwrite a payload takes as long as to write it."""
         self._fenced: RootTransaction | None = None
         """The transaction that was found to be this incarnation's; for the writer's thread."""
+        self._used_bytes = 0
+        """In that transaction, with what it adds."""
         self._epochs: frozenset[int] = frozenset()
         """The store is this incarnation's as long as it has one of these; they are two while the epoch rises, and after
         a rise that failed until the next one.
@@ -118,10 +128,9 @@ class SqlStore:
         size = self._payload_bytes[request.task_id] = len(request.payload)
 
         def save(connection: Connection) -> None:
-            """Update, else insert: it may be there already where an earlier try failed after it was written."""
-            self._refuse_if_full(connection, size)
-            if connection.execute(_UPDATE_TASK, {**row, "its_id": request.task_id}).rowcount == 0:
-                connection.execute(_INSERT_TASK, row)
+            """It may be there already, where an earlier try failed after it was written."""
+            self._refuse_if_full(size)
+            connection.execute(_SAVE_TASK, row)
 
         try:
             await self._write(save, size)
@@ -130,11 +139,12 @@ class SqlStore:
             raise
 
     async def save_promise(self, task_id: str, promise: Promise | None) -> None:
-        row = {"promise": None if promise is None else codec.dump(Promise, promise)}
-        await self._write(_executing(update(schema.tasks).where(schema.tasks.c.task_id == task_id).values(row)))
+        row = {"its_id": task_id, "promise": None if promise is None else codec.dump(Promise, promise)}
+        await self._write(_executing(_UPDATE_PROMISE, row))
 
     async def save_ending(self, task_id: str, ending: Ending) -> None:
         row = {
+            "its_id": task_id,
             "state": ending.state.value,
             "terminal": codec.dump(Terminal, ending.terminal),
             "output": ending.output,
@@ -142,12 +152,12 @@ class SqlStore:
             "log_epoch": ending.log_epoch,
             "payload": None,
         }
-        statement = update(schema.tasks).where(schema.tasks.c.task_id == task_id).values(row)
-        await self._write(_executing(statement), self._payload_bytes.pop(task_id, 0) + len(ending.output))
+        size = self._payload_bytes.pop(task_id, 0) + len(ending.output)
+        await self._write(_executing(_UPDATE_ENDING, row), size)
 
     async def forget_task(self, task_id: str) -> None:
-        statement = delete(schema.tasks).where(schema.tasks.c.task_id == task_id)
-        await self._write(_executing(statement), self._payload_bytes.pop(task_id, 0))
+        size = self._payload_bytes.pop(task_id, 0)
+        await self._write(_executing(_DELETE_TASK, {"its_id": task_id}), size)
 
     async def tasks(self) -> list[KeptTask]:
         found = await self._write(_read_tasks)
@@ -191,11 +201,11 @@ class SqlStore:
         if self._upkeep is not None:
             await asyncio.to_thread(self._upkeep.close)
 
-    def _refuse_if_full(self, connection: Connection, more: int) -> None:
+    def _refuse_if_full(self, more: int) -> None:
         """So that tasks leave room for their ends, and for everything else."""
         if self._upkeep is None:
             return
-        used, limit = self._upkeep.used_bytes(connection), self._upkeep.limit_bytes
+        used, limit = self._used_bytes, self._upkeep.limit_bytes
         if used + more > limit:
             raise ResourceExhausted(
                 Reason.STORE_FULL,
@@ -204,6 +214,7 @@ class SqlStore:
                 "the section [orchestrator] of its settings file",
                 retry_after_ms=_FULL_RETRY_MS,
             )
+        self._used_bytes += more
 
     async def _write(self, operation: Callable[[Connection], Result], size: int = 0) -> Result:
         def fenced(connection: Connection) -> Result:
@@ -212,6 +223,7 @@ class SqlStore:
             if transaction is None or transaction is not self._fenced:
                 _refuse_if_superseded(connection, self._epochs)
                 self._fenced = transaction
+                self._used_bytes = 0 if self._upkeep is None else self._upkeep.used_bytes(connection)
             return operation(connection)
 
         return await self._writer.write(fenced, size)
@@ -240,9 +252,9 @@ class _Note:
         return found is not None and dict(found) == {**self._row, "seq": self._seq}
 
 
-def _executing(statement: Executable) -> Callable[[Connection], None]:
+def _executing(statement: Executable, row: Mapping[str, Any]) -> Callable[[Connection], None]:
     def execute(connection: Connection) -> None:
-        connection.execute(statement)
+        connection.execute(statement, row)
 
     return execute
 

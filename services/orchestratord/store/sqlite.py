@@ -34,6 +34,9 @@ _PRAGMAS = (
     f"journal_size_limit = {_LARGEST_WAL_BYTES}",  # the log is cut to this after one that was longer
     f"busy_timeout = {_BUSY_TIMEOUT_MS}",
 )
+_USED = (
+    "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+)
 _INCREMENTAL = 2
 _RESERVE = 1 / 8
 """Beyond the limit there is room for what people set and notes of the audit log, and for all output: the ends of tasks
@@ -80,8 +83,8 @@ def open_sqlite(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB, output_mib: in
         raise
     checkpoints = Checkpoints(path)
 
-    def tidy_up(engine: Engine) -> bool:
-        checkpoints.group_written()
+    def tidy_up(engine: Engine, groups: int) -> bool:
+        checkpoints.groups_written(groups)
         return _give_back(engine)
 
     return SqlStore(engine, Upkeep(_used_bytes, limit_mib * _MIB, tidy_up, checkpoints.close))
@@ -126,9 +129,8 @@ def _bound(engine: Engine, most_bytes: int) -> None:
 
 def _used_bytes(connection: Connection) -> int:
     """What the database holds, without free pages."""
-    driver = _driver(connection.connection)
-    used = _pragma(driver, "page_count") - _pragma(driver, "freelist_count")
-    return used * _pragma(driver, "page_size")
+    (used,) = _driver(connection.connection).execute(_USED).fetchone()
+    return int(used)
 
 
 def _give_back(engine: Engine) -> bool:

@@ -1,6 +1,9 @@
 """The one writer of a store: a thread that carries out operations in order, many to a transaction.
 
 A commit costs a wait for the disk, whatever is in it; what was asked for while one was under way shares the next.
+
+Callers go on all at once when their group is committed, and the writer would have to wait for each turn of its thread
+beside them. So they are told when the next group, if there is one, waits for the disk in its turn.
 """
 
 import asyncio
@@ -19,6 +22,10 @@ from llorch.logs import get_logger
 LARGEST_GROUP = 256
 LARGEST_GROUP_BYTES = 16 * 1024 * 1024
 """Of what is written together: a transaction of a gigabyte would hold up those that come next for seconds."""
+GROUPS_UNTIDIED = 16
+"""The most between two steps of tidying up, while there is always something to write, and as many bytes as one group
+may have.
+"""
 _RETRY_AFTER_MS = 1000
 
 _log = get_logger("orchestratord")
@@ -50,23 +57,30 @@ class _Outcome:
             self.future.set_result(self.result)
 
 
-TidyUp = Callable[[Engine], bool]
-"""A short step of what the database needs now and then, in the writer's thread; whether more is to be done."""
+TidyUp = Callable[[Engine, int], bool]
+"""A short step of what the database needs now and then, in the writer's thread, after so many groups; whether more is
+to be done.
+"""
 
 
 class Writer:
     """Started by the first `write`; ended by `close`, after everything that was asked for before.
 
-    Between two groups it takes a step of tidying up, and goes on with that as long as nothing else is asked for.
+    While nothing is asked for it takes steps of tidying up, and now and then between two groups.
     """
 
     def __init__(self, engine: Engine, tidy_up: TidyUp | None = None) -> None:
         self._engine = engine
         self._tidy_up = tidy_up
         self._is_untidy = False
+        self._groups, self._bytes = 0, 0
+        """Since the last step of tidying up."""
+        self._untold: list[_Outcome] = []
+        """Of the group that was committed last."""
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop
 
     async def write(self, operation: Callable[[Connection], Result], size: int = 0) -> Result:
         """The operation's result, once it is committed. Raises Unavailable / STORE_FAILED, and then it may be there, or
@@ -93,14 +107,30 @@ class Writer:
         self._engine.dispose()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         is_open = True
         while is_open:
-            while self._is_untidy and self._asked.empty():
-                self._is_untidy = self._tidy()
+            self._rest()
             group, is_open = self._next_group()
+            self._groups, self._bytes = self._groups + 1, self._bytes + sum(asked.size for asked in group)
             outcomes = self._carry_out(group)
-            loop.call_soon_threadsafe(_tell, outcomes)
-            self._is_untidy = is_open and self._tidy()
+            self._tell()  # where no operation came as far as the disk
+            self._untold, self._is_untidy = outcomes, True
+        self._tell()
+
+    def _rest(self) -> None:
+        """As long as nothing is asked for, and there is anything else to do."""
+        while self._is_untidy and (self._asked.empty() or self._is_time_to_tidy_up()):
+            self._tell()
+            self._is_untidy = self._tidy()
+
+    def _tell(self) -> None:
+        if self._untold:
+            self._loop.call_soon_threadsafe(_set, self._untold)
+            self._untold = []
+
+    def _is_time_to_tidy_up(self) -> bool:
+        return self._groups >= GROUPS_UNTIDIED or self._bytes >= LARGEST_GROUP_BYTES
 
     def _next_group(self) -> tuple[list[_Asked], bool]:
         """Waits for something to do, then takes what else is there; False: it was the last."""
@@ -116,8 +146,9 @@ class Writer:
 
     def _tidy(self) -> bool:
         """What fails is tried again after the next group."""
+        groups, self._groups, self._bytes = self._groups, 0, 0
         try:
-            return self._tidy_up is not None and self._tidy_up(self._engine)
+            return self._tidy_up is not None and self._tidy_up(self._engine, groups)
         except SQLAlchemyError as error:
             _log.warning("store_not_tidied_up", error=str(error.__cause__ or error))
             return False
@@ -128,15 +159,18 @@ class Writer:
             try:
                 with self._engine.begin() as connection:
                     results = [asked.operation(connection) for asked in group]
+                    self._tell()
                 return [_Outcome(asked.future, result) for asked, result in zip(group, results, strict=True)]
             except Exception:  # noqa: BLE001  # below, each operation alone shows which one failed
                 _log.info("group_not_written", operations=len(group))
+                self._tell()
         return [self._carry_out_alone(asked) for asked in group]
 
     def _carry_out_alone(self, asked: _Asked) -> _Outcome:
         try:
             with self._engine.begin() as connection:
                 result = asked.operation(connection)
+                self._tell()
             return _Outcome(asked.future, result)
         except SQLAlchemyError as error:
             _log.error("store_failed", error=str(error.__cause__ or error))
@@ -145,7 +179,7 @@ class Writer:
             return _Outcome(asked.future, error=error)
 
 
-def _tell(outcomes: list[_Outcome]) -> None:
+def _set(outcomes: list[_Outcome]) -> None:
     for outcome in outcomes:
         outcome.tell()
 

@@ -84,6 +84,40 @@ async def test_a_task_whose_submitter_went_away_fails_too_if_it_can_not_be_kept(
         await world.keeper.wait_task_kept("task-1")  # forgotten, so the call returns at once
 
 
+async def test_who_submitted_a_task_hears_of_it_before_its_run_begins() -> None:
+    order: list[str] = []
+
+    def begin_run(event: events.Event) -> None:
+        asyncio.get_running_loop().call_soon(order.append, "run")
+
+    async with TaskSupervisor("test") as tasks:
+        keeper = Keeper(MemoryStore(), begin_run, ManualClock(), tasks)
+        keeper.keep_task(REQUEST)
+        await keeper.wait_task_kept("task-1")
+        order.append("answer")
+        await asyncio.sleep(0)
+    assert order == ["answer", "run"]
+
+
+class HungDisk(MemoryStore):
+    async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("after_s", [0, 0.01], ids=["before it has begun", "while it is written"])
+async def test_a_task_is_not_acknowledged_that_there_was_no_time_to_keep(after_s: float) -> None:
+    async def submit(keeper: Keeper) -> Reason:
+        keeper.keep_task(REQUEST)
+        with pytest.raises(Unavailable, match="submit it again") as refused:
+            await keeper.wait_task_kept("task-1")
+        return refused.value.reason
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as callers, keeping(HungDisk()) as world:
+        submitted = callers.create_task(submit(world.keeper))
+        await asyncio.sleep(after_s)
+    assert submitted.result() is Reason.DRAINING
+
+
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     for pause in ("FIRST_PAUSE_S", "LONGEST_PAUSE_S"):

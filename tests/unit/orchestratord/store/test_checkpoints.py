@@ -33,7 +33,7 @@ def longest_log(folder: Path, database: sqlite3.Connection, made: Checkpoints, *
     for _ in range(4 * 64):
         database.execute("INSERT INTO rows VALUES (randomblob(?))", (ROW_BYTES,)).close()
         longest = max(longest, (folder / f"{FILE}-wal").stat().st_size)
-        made.group_written()
+        made.groups_written(1)
         if pauses:
             made.close()
     made.close()
