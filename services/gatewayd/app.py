@@ -1,7 +1,6 @@
 """The composition root: builds everything once, runs it, and takes it down in order."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -42,6 +41,7 @@ from llorch.logs import get_logger
 from llorch.ports import announce_address, split_address
 from llorch.rpc.client import open_channel
 from llorch.rpc.transport_options import CALLS_PER_CONNECTION
+from llorch.thread_turns import take_short_turns
 from llorch.token_rules import refuse_open_bind
 
 DRAIN_S = 2.0
@@ -49,9 +49,6 @@ DRAIN_S = 2.0
 
 _LAST_ANSWERS_S = 0.5
 """Of that: for the refusal of what is not done by then."""
-
-_THREAD_TURN_S = 0.001
-"""How long the loop waits for a thread that reads a large body, each time it wants to go on. Python's default: 5 ms."""
 
 _MOST_CONNECTIONS = 128
 """An orchestrator takes 512, of all its clients. It answers 5,120 calls at once and refuses others, so that none waits
@@ -74,7 +71,7 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Until `stop` is set. Then nothing new is accepted, streams end with DRAINING, and the rest is closed."""
     refuse_open_bind(settings.bind, settings.token)
     read_long_strings_fast()
-    sys.setswitchinterval(_THREAD_TURN_S)
+    take_short_turns()
     limit_log = LimitLog(SystemClock().monotonic)
     with _listening(settings, limit_log) as (server, address):
         async with _orchestrator(settings) as channel, TaskSupervisor("gatewayd") as tasks:

@@ -27,6 +27,7 @@ from llorch.options.generation import MAX_REQUEST_BYTES, MAX_REQUEST_FIELDS
 from llorch.ports import announce_address
 from llorch.rpc.request_limit import RequestLimit
 from llorch.rpc.server import RpcServer
+from llorch.thread_turns import take_short_turns
 from llorch.token_rules import refuse_open_bind
 from orchestratord.api import (
     app_service,
@@ -79,6 +80,7 @@ _log = get_logger("orchestratord")
 async def run(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain and end."""
     refuse_open_bind(settings.bind, settings.token)
+    take_short_turns()
     with held_data_dir(settings.data_dir, "orchestrator") as folder:
         store = await asyncio.to_thread(open_sqlite, folder, settings.database_mib, settings.output_memory_mib)
         try:

@@ -236,6 +236,8 @@ def _nth_free(slots: list[Remaining], place: int, *, with_spread: bool) -> Estim
 
 def _time_until(slots: list[Remaining], ended: float) -> float:
     """The time by which so many slots should be free, found by doubling and bisection."""
+    if sum(slot.chance_within(0.0) for slot in slots) >= ended:
+        return 0.0
     high = _SOON_MS
     while sum(slot.chance_within(high) for slot in slots) < ended and high < _LONGEST_MS:
         high *= 4
