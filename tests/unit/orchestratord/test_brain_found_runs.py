@@ -98,6 +98,28 @@ def test_a_call_of_before_goes_on_and_its_reader_has_time_to_come_back() -> None
     assert driver.task("task-9").state is TaskState.CANCELLED
 
 
+def test_a_call_of_before_that_has_ended_is_kept_by_its_worker_until_its_reader_came_back() -> None:
+    """The orchestrator may be started once more before that: it found the end nowhere else."""
+    driver = started()
+    comes(driver, "attic", run_of(SPOKEN))
+    driver.finish_attempt("attempt-old")
+    assert driver.only(effects.AppendTerminal)
+    driver.let_pass(driver.config.disconnect_grace_s + 1)
+    assert not driver.all_of(effects.ReleaseRuns)
+    driver.handle(events.ReaderAttached("task-9"))
+    driver.handle(events.ReaderLeft("task-9"))
+    assert driver.only(effects.ReleaseRuns).attempt_ids == ("attempt-old",)
+
+
+def test_a_call_of_before_that_has_ended_is_given_up_when_its_reader_does_not_come_back() -> None:
+    driver = started()
+    comes(driver, "attic", run_of(SPOKEN))
+    driver.finish_attempt("attempt-old")
+    driver.let_pass(driver.config.runs_found_within_s + driver.config.disconnect_grace_s + 1)
+    assert driver.only(effects.ReleaseRuns).attempt_ids == ("attempt-old",)
+    assert driver.task("task-9").state is TaskState.COMPLETED
+
+
 def test_a_call_of_before_whose_reader_does_not_come_back_is_cancelled() -> None:
     driver = started()
     comes(driver, "attic", run_of(SPOKEN))

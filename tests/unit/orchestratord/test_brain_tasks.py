@@ -239,6 +239,33 @@ def test_the_run_of_a_call_is_kept_by_its_worker_until_its_readers_have_left(is_
     assert driver.last(effects.ReleaseRuns).attempt_ids == (run.attempt_id,)
 
 
+def test_the_run_of_a_call_is_kept_for_a_reader_that_left_in_its_midst_and_may_come_back() -> None:
+    driver = ready_brain()
+    task_id = driver.submit()
+    run = driver.only(effects.StartRun)
+    driver.handle(events.ReaderLeft(task_id))
+    driver.finish_attempt(run.attempt_id)
+    assert not driver.all_of(effects.ReleaseRuns)
+    driver.let_pass(driver.config.disconnect_grace_s + 1)
+    assert driver.only(effects.ReleaseRuns).attempt_ids == (run.attempt_id,)
+    assert driver.task(task_id).state is TaskState.COMPLETED
+
+
+def test_the_run_of_a_call_is_kept_for_a_reader_whose_line_broke_at_its_end() -> None:
+    driver = ready_brain()
+    task_id = driver.submit()
+    run = driver.only(effects.StartRun)
+    driver.finish_attempt(run.attempt_id)
+    driver.handle(events.ReaderLeft(task_id, may_return=True))
+    driver.let_pass(LINE_IS_BACK_WITHIN_S - 1)
+    assert not driver.all_of(effects.ReleaseRuns)
+    driver.handle(events.ReaderAttached(task_id))
+    driver.let_pass(2)
+    assert not driver.all_of(effects.ReleaseRuns)
+    driver.handle(events.ReaderLeft(task_id))
+    assert driver.only(effects.ReleaseRuns).attempt_ids == (run.attempt_id,)
+
+
 def test_a_durable_task_needs_no_reader_and_shows_its_terminal_only_when_it_is_kept() -> None:
     driver = ready_brain()
     task_id = driver.submit(durable=True)

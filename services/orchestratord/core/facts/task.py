@@ -240,10 +240,10 @@ class Task:
     def is_finished(self) -> bool:
         return self.state in TERMINAL_STATES
 
-    @property
-    def is_still_read(self) -> bool:
-        """By readers that have its end from nowhere else."""
-        return self.readers > 0 and not self.request.durable
+    def may_be_read(self, now: float) -> bool:
+        """By readers that have its end from nowhere else, and are there or may come back."""
+        may_come_back = self.to_be_read_by is not None and now < self.to_be_read_by
+        return not self.request.durable and (self.readers > 0 or may_come_back)
 
     def note_start(self, now: float) -> None:
         """Of the attempt that brings the first token: later ones do not make the task's wait longer."""

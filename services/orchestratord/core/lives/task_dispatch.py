@@ -54,10 +54,11 @@ def _dispatch_app(state: BrainState, app: str) -> None:
 
 def release_if_done(state: BrainState, attempt: Attempt) -> None:
     """The worker may forget a run once it is over there and its task's terminal is visible here. One of a task that the
-    store does not have stays until its readers have left: the next orchestrator would find its end nowhere else.
+    store does not have stays until its readers have left, or do not come back: the next orchestrator would find its end
+    nowhere else.
     """
     task = state.tasks.get(attempt.task_id)
-    shown = task is None or task.attempt is not attempt or (task.terminal_shown and not task.is_still_read)
+    shown = task is None or task.attempt is not attempt or (task.terminal_shown and not task.may_be_read(state.now))
     if not attempt.ended or not shown:
         return
     if attempt.worker_id in state.fleet.workers:

@@ -124,7 +124,7 @@ def _leave(state: BrainState, task: Task, final: TaskState) -> None:
     if task.task_id in state.queue:
         forgetting.wait_over(state, state.queue.remove(task.task_id))
     task.move_to(final)
-    state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START, TimerKind.READER_GRACE)
+    state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START)
     state.suspects.discard(task.task_id)
     for attempt in task.unread.values():
         task_dispatch.supersede(state, attempt)
@@ -235,6 +235,7 @@ def reader_attached(state: BrainState, event: ReaderAttached) -> None:
         raise _too_many_readers(f"task '{task.task_id}' has {task.readers} readers already")
     refuse_too_many_readers(state)
     task.readers += 1
+    task.to_be_read_by = None
     state.readers += 1
 
 
@@ -254,7 +255,7 @@ def reader_left(state: BrainState, event: ReaderLeft) -> None:
         task.may_return_until = state.now + LINE_IS_BACK_WITHIN_S
     if task.readers or task.request.durable:
         return
-    if not task.is_finished:
+    if not task.is_finished or event.may_return:
         begin_reader_grace(state, task, at_least_until=task.may_return_until)
     elif task.attempt is not None:
         task_dispatch.release_if_done(state, task.attempt)
@@ -268,10 +269,12 @@ def begin_reader_grace(state: BrainState, task: Task, *, at_least_until: float =
 
 def reader_grace_over(state: BrainState, task_id: str) -> None:
     task = state.tasks.get(task_id)
-    if task is None or task.is_finished or task.readers or task.to_be_read_by is None:
+    if task is None or task.to_be_read_by is None or state.now < task.to_be_read_by:
         return
-    if state.now >= task.to_be_read_by:
+    if not task.is_finished:
         stop(state, task, TaskState.CANCELLED, FinishReason.CANCELLED)
+    elif task.attempt is not None:
+        task_dispatch.release_if_done(state, task.attempt)
 
 
 def watch_deadline(state: BrainState, task: Task) -> None:
@@ -331,7 +334,7 @@ def forget(state: BrainState, task_id: str) -> None:
     if task_id not in state.finished:
         return
     del state.finished[task_id]
-    state.timers.cancel(task_id, TimerKind.RETENTION)
+    state.timers.cancel(task_id, TimerKind.RETENTION, TimerKind.READER_GRACE)
     task = state.tasks.pop(task_id)
     _release_request_id(state, task)
     state.forgotten.add(task_id)
