@@ -32,6 +32,7 @@ from support.surviving_streams import (
     TOKENS,
     Herd,
     both_are_ready,
+    is_known_to_be_gone,
     is_true,
     longest_gap,
     ready_workers,
@@ -122,6 +123,7 @@ async def kill_workers(here: Killed, kills: int, folder: Path) -> None:
             for read in aboard:
                 await wait_for(lambda: is_true(read.has_ended or read.gap_after(killed_at) is not None), "output")  # noqa: B023
             here.gaps.extend(gap for gap in (read.gap_after(killed_at) for read in aboard) if gap is not None)
+            await wait_for(partial(is_known_to_be_gone, client, victim), "the kill to be known")
         herd.is_wanted = False
         async with asyncio.timeout(ENDS_WITHIN_S):
             await keeping

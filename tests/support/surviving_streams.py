@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 
-from llama_orch.v2 import assignment_pb2, task_pb2, worker_pb2
+from llama_orch.v2 import assignment_pb2, node_pb2, task_pb2, worker_pb2
 from llorch.rpc.client import open_channel
 from llorch.sdk.async_client import AsyncClient
 from support.machines import Machines, wait_for
@@ -71,8 +71,16 @@ def spec(tokens: int, prefer: str = "") -> task_pb2.TaskSpec:
 
 
 async def ready_workers(client: AsyncClient) -> list[worker_pb2.Worker]:
-    workers = (await client.state()).workers
-    return [worker for worker in workers if worker.state == worker_pb2.WORKER_STATE_READY]
+    """Of hosts that are there: what is known of the others is from before they went."""
+    state = await client.state()
+    there = {node.node_id for node in state.nodes if node.state == node_pb2.NODE_STATE_READY}
+    return [
+        worker for worker in state.workers if worker.state == worker_pb2.WORKER_STATE_READY and worker.node_id in there
+    ]
+
+
+async def is_known_to_be_gone(client: AsyncClient, worker: worker_pb2.Worker) -> bool:
+    return all(other.spec.worker_id != worker.spec.worker_id for other in await ready_workers(client))
 
 
 async def both_are_ready(client: AsyncClient) -> bool:
