@@ -156,7 +156,7 @@ ssize_t write(int file, const void *data, size_t bytes) {
 TRUNCATE(ftruncate, off_t)
 TRUNCATE(ftruncate64, off64_t)
 
-/* What is written meanwhile waits: it is not known to be on the disk after this. */
+/* What is written before it is recorded waits: it is not known to be on the disk after this. */
 #define SYNC(name)                                                            \
     int name(int file) {                                                      \
         if (!watched(file))                                                   \

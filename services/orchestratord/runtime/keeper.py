@@ -28,8 +28,8 @@ LAG_S = 2.0
 MOST_LAGGING = 20_000
 """Records that wait for the disk, a few hundred bytes each."""
 
-_LAGGING_AT_ONCE = 8
-"""Written together, so that a task that is to be acknowledged waits for no more of them."""
+_LAGGING_AT_ONCE, _BESIDE_TASKS = 32, 8
+"""Records that are written together; fewer while tasks are to be acknowledged, which wait for them."""
 
 MOST_IN_DOUBT = 1000
 """Tasks that were refused since the store could not take them, and may stand in it all the same. While there are so
@@ -78,9 +78,9 @@ class Keeper:
         """Writes that the store could not do."""
 
     def keep_task(self, request: TaskRequest) -> None:
-        self._accepting[request.task_id] = _Accepting()
         writing = self._begin(f"keep {request.task_id}", self._save_task(request))
-        writing.add_done_callback(lambda _: self._end_accepting(request.task_id, _ended()))
+        self._accepting[request.task_id] = _Accepting()
+        writing.add_done_callback(lambda _: self._give_up_accepting(request.task_id))
 
     async def wait_task_kept(self, task_id: str) -> None:
         """Returns when the store has the task. Raises the store's error if it could not keep it; the task fails."""
@@ -155,7 +155,7 @@ class Keeper:
         if not self._being_written:
             return
         try:
-            while some := dict(islice(self._being_written.items(), _LAGGING_AT_ONCE)):
+            while some := dict(islice(self._being_written.items(), self._lagging_at_once())):
                 await self._store.save_records(list(some.values()))
                 for place in some:
                     self._being_written.pop(place, None)
@@ -166,6 +166,9 @@ class Keeper:
             self._drop_what_lags_longest()
         finally:
             self._being_written = {}
+
+    def _lagging_at_once(self) -> int:
+        return _BESIDE_TASKS if self._accepting else _LAGGING_AT_ONCE
 
     def _drop_what_lags_longest(self) -> None:
         """While the disk is full: what is lost is learnt anew, and sessions begin anew after a restart."""
@@ -192,10 +195,15 @@ class Keeper:
         return task
 
     def _end_accepting(self, task_id: str, error: LlorchError | None) -> None:
-        """The first time for a task counts."""
+        """Once it is known; for good then."""
         if (accepting := self._accepting.pop(task_id, None)) is not None:
             accepting.error = error
             accepting.is_over.set()
+
+    def _give_up_accepting(self, task_id: str) -> None:
+        """Unless it has ended: its write was cancelled, and may be carried out all the same."""
+        if task_id in self._accepting:
+            self._end_accepting(task_id, _cut_short())
 
     async def _save_task(self, request: TaskRequest) -> None:
         in_doubt = None
@@ -310,9 +318,10 @@ def _without_what_would_not_last(lagging: dict[_Place, RecordChange]) -> dict[_P
     return dict(reversed(kept.items()))
 
 
-def _ended() -> Unavailable:
+def _cut_short() -> Unavailable:
     return Unavailable(
         Reason.DRAINING,
-        "the orchestrator ended before it had written the task; submit it again",
+        "the orchestrator ended while it wrote the task, and may have written it; submit it again, with the same "
+        "request_id if it is not to run twice",
         retry_after_ms=_RETRY_AFTER_MS,
     )

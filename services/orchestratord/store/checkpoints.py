@@ -14,7 +14,9 @@ GROUPS = 64
 """Commits between two checkpoints: the log has a megabyte or two then, and begins anew with the next commit."""
 
 MOST_LOG_BYTES = 32 * 1024 * 1024
-"""A log that grows all the time, since commits come without a pause, is emptied between two of them."""
+"""A log that grows all the time, since commits come without a pause, is emptied between two of them once it is so long,
+or twice as long where a checkpoint is under way.
+"""
 
 _BUSY_TIMEOUT_S = 5.0
 
@@ -33,11 +35,12 @@ class Checkpoints:
     def groups_written(self, groups: int) -> None:
         """Returns at once, but for a log that is too long."""
         self._groups += groups
-        if self._thread is not None and self._thread.is_alive():
-            return
-        if self._log_bytes() > MOST_LOG_BYTES:
+        is_under_way = self._thread is not None and self._thread.is_alive()
+        # To wait for the one that is under way would add its two waits for the disk.
+        if self._log_bytes() > MOST_LOG_BYTES * (2 if is_under_way else 1):
+            self.close()
             self._make("TRUNCATE")
-        elif self._groups >= GROUPS:
+        elif self._groups >= GROUPS and not is_under_way:
             self._thread = threading.Thread(target=self._make, args=("PASSIVE",), name="checkpoint", daemon=True)
             self._thread.start()
         else:

@@ -42,10 +42,10 @@ AUDIT_KEPT = 20_000
 
 # Made once: to build a statement takes as long as to carry it out.
 _SAVE_TASK = text(
-    "INSERT INTO tasks (task_id, accepted_at_ms, request, payload)"
-    " VALUES (:task_id, :accepted_at_ms, :request, :payload)"
+    "INSERT INTO tasks (task_id, request, accepted_at_ms, payload)"
+    " VALUES (:task_id, :request, :accepted_at_ms, :payload)"
     " ON CONFLICT (task_id) DO UPDATE"
-    " SET accepted_at_ms = excluded.accepted_at_ms, request = excluded.request, payload = excluded.payload"
+    " SET request = excluded.request, accepted_at_ms = excluded.accepted_at_ms, payload = excluded.payload"
 )
 _UPDATE_PROMISE, _UPDATE_ENDING = (
     update(schema.tasks)
@@ -93,7 +93,7 @@ class SqlStore:
         self._fenced: RootTransaction | None = None
         """The transaction that was found to be this incarnation's; for the writer's thread."""
         self._used_bytes = 0
-        """In that transaction, with what it adds."""
+        """At the beginning of that transaction, with the tasks that it adds."""
         self._epochs: frozenset[int] = frozenset()
         """The store is this incarnation's as long as it has one of these; they are two while the epoch rises, and after
         a rise that failed until the next one.
@@ -119,13 +119,15 @@ class SqlStore:
         return incarnation
 
     async def save_task(self, request: TaskRequest, accepted_at_ms: int) -> None:
+        text_of_request = codec.dump(TaskRequest, replace(request, payload=b""))
         row = {
             "task_id": request.task_id,
             "accepted_at_ms": accepted_at_ms,
-            "request": codec.dump(TaskRequest, replace(request, payload=b"")),
+            "request": text_of_request,
             "payload": request.payload,
         }
-        size = self._payload_bytes[request.task_id] = len(request.payload)
+        self._payload_bytes[request.task_id] = len(request.payload)
+        size = len(request.payload) + len(text_of_request)
 
         def save(connection: Connection) -> None:
             """It may be there already, where an earlier try failed after it was written."""

@@ -129,8 +129,7 @@ def _bound(engine: Engine, most_bytes: int) -> None:
 
 def _used_bytes(connection: Connection) -> int:
     """What the database holds, without free pages."""
-    (used,) = _driver(connection.connection).execute(_USED).fetchone()
-    return int(used)
+    return int(connection.exec_driver_sql(_USED).scalar_one())
 
 
 def _give_back(engine: Engine) -> bool:

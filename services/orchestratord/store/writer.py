@@ -3,7 +3,8 @@
 A commit costs a wait for the disk, whatever is in it; what was asked for while one was under way shares the next.
 
 Callers go on all at once when their group is committed, and the writer would have to wait for each turn of its thread
-beside them. So they are told when the next group, if there is one, waits for the disk in its turn.
+beside them. So they are told right before the next group, if there is one, is committed and waits for the disk. Where
+another program holds the database locked meanwhile, they wait for that too.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ from llorch.logs import get_logger
 LARGEST_GROUP = 256
 LARGEST_GROUP_BYTES = 16 * 1024 * 1024
 """Of what is written together: a transaction of a gigabyte would hold up those that come next for seconds."""
+_LARGE_BYTES = 1024 * 1024
+"""To write so much takes as long as a turn of a thread, and may have to wait for the disk before it is committed."""
 GROUPS_UNTIDIED = 16
 """The most between two steps of tidying up, while there is always something to write, and as many bytes as one group
 may have.
@@ -76,7 +79,7 @@ class Writer:
         self._groups, self._bytes = 0, 0
         """Since the last step of tidying up."""
         self._untold: list[_Outcome] = []
-        """Of the group that was committed last."""
+        """Of the group before."""
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -112,7 +115,10 @@ class Writer:
         while is_open:
             self._rest()
             group, is_open = self._next_group()
-            self._groups, self._bytes = self._groups + 1, self._bytes + sum(asked.size for asked in group)
+            size = sum(asked.size for asked in group)
+            self._groups, self._bytes = self._groups + 1, self._bytes + size
+            if size >= _LARGE_BYTES:
+                self._tell()
             outcomes = self._carry_out(group)
             self._tell()  # where no operation came as far as the disk
             self._untold, self._is_untidy = outcomes, True

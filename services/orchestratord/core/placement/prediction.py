@@ -27,7 +27,7 @@ _BISECTIONS = 8
 _SOON_MS, _LONGEST_MS = 64.0, 1e9
 _FROM_20_TO_80_PERCENT = 1.683  # standard deviations
 AT_ONCE = Estimate(0.0, 0.0)
-_FREE = Remaining.of(AT_ONCE, passed=0.0)
+_FREE = Remaining.of(AT_ONCE, passed=0.0, at_most=0.0)
 
 
 def expected_tokens(state: BrainState, request: TaskRequest) -> int:

@@ -53,6 +53,15 @@ def test_a_log_that_is_too_long_is_emptied_between_two_writes(
     assert longest_log(tmp_path, database, Checkpoints(tmp_path / FILE), pauses=False) < 512 * KIB + TWICE * ROW_BYTES
 
 
+def test_a_checkpoint_that_is_under_way_lets_the_log_become_no_more_than_twice_as_long(
+    tmp_path: Path, database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "GROUPS", 1)
+    monkeypatch.setattr(checkpoints, "MOST_LOG_BYTES", 512 * KIB)
+    longest = longest_log(tmp_path, database, Checkpoints(tmp_path / FILE), pauses=False)
+    assert longest < 2 * 512 * KIB + TWICE * ROW_BYTES
+
+
 async def test_writes_go_on_where_no_checkpoint_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = 0
 

@@ -1,6 +1,7 @@
 """What the file on disk adds to the contract of stores: migrations, fencing, full disks."""
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -13,6 +14,7 @@ import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.schema import CreateTable
 
@@ -22,7 +24,7 @@ from orchestratord.core.facts.decision import DecisionRecord, Outcome
 from orchestratord.core.facts.model import ModelRecord
 from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.task import Stopped, TaskRequest, TaskState
-from orchestratord.store import migrate, schema
+from orchestratord.store import migrate, schema, sql
 from orchestratord.store.interface import AuditEntry, Ending
 from orchestratord.store.sqlite import FILE, open_sqlite
 
@@ -240,6 +242,16 @@ async def test_every_statement_is_postgresqls_as_well(tmp_path: Path, monkeypatc
     for statement in (*said, *tables):
         assert str(statement.compile(dialect=PGDialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy types it not
     assert len({str(statement) for statement in said}) > 10
+
+
+@pytest.mark.parametrize("dialect", [postgresql, sqlite], ids=["PostgreSQL", "SQLite"])
+def test_a_task_is_saved_as_either_database_is_told_to(dialect: Any) -> None:
+    """SQLAlchemy has such a statement for each of them, and none for both."""
+    insert = dialect.insert(schema.tasks).inline()
+    changed = {name: insert.excluded[name] for name in ("request", "accepted_at_ms", "payload")}
+    saved = insert.on_conflict_do_update(index_elements=["task_id"], set_=changed)
+    told = saved.compile(dialect=dialect.dialect(paramstyle="named"), column_keys=["task_id", *changed])
+    assert re.sub(r"::\w+", "", str(told)) == str(sql._SAVE_TASK)
 
 
 async def _read_with(folder: Path, kind: str, key: str) -> list[Record]:

@@ -1,6 +1,7 @@
 """When callers hear that what they asked for is committed, and when the database is tidied up."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
+from llorch.errors import Reason, Unavailable
 from orchestratord.store import writer
 from orchestratord.store.writer import GROUPS_UNTIDIED, TidyUp, Writer
 
@@ -67,7 +70,10 @@ class Disk:
         assert await asyncio.to_thread(self.waits.wait, WITHIN_S)
 
 
-async def test_what_is_committed_is_told_while_the_next_group_waits_for_the_disk(engine: Engine, disk: Disk) -> None:
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_is_committed_is_told_while_the_next_group_waits_for_the_disk(
+    engine: Engine, disk: Disk, others: int
+) -> None:
     order: list[str] = []
 
     def hold(_: Connection) -> None:
@@ -79,7 +85,7 @@ async def test_what_is_committed_is_told_while_the_next_group_waits_for_the_disk
         first = asyncio.create_task(made.write(nothing))
         await disk.until_it_is_waited_for()
         first.add_done_callback(lambda _: order.append("told"))
-        next_group = asyncio.gather(made.write(hold), made.write(nothing))
+        next_group = asyncio.gather(made.write(hold), *(made.write(nothing) for _ in range(others)))
         await asyncio.sleep(0)
         disk.goes_on.set()
         await first
@@ -87,6 +93,41 @@ async def test_what_is_committed_is_told_while_the_next_group_waits_for_the_disk
         assert not next_group.done()
         disk.goes_on.set()
         await next_group
+
+
+async def test_what_is_committed_is_told_before_a_large_group_is_written(engine: Engine, disk: Disk) -> None:
+    goes_on = threading.Event()
+    async with writing(engine) as made:
+        disk.hold()
+        first = asyncio.create_task(made.write(nothing))
+        await disk.until_it_is_waited_for()
+        large = asyncio.create_task(made.write(lambda _: goes_on.wait(WITHIN_S), size=2**20))
+        await asyncio.sleep(0)
+        disk.goes_on.set()
+        await first
+        goes_on.set()
+        assert await large
+
+
+async def test_what_is_committed_is_told_where_the_next_transaction_can_not_begin(engine: Engine, disk: Disk) -> None:
+    async with writing(engine) as made:
+        disk.hold()
+        first = asyncio.create_task(made.write(nothing))
+        await disk.until_it_is_waited_for()
+        refused = asyncio.create_task(made.write(nothing))
+        await asyncio.sleep(0)
+        event.listen(engine, "begin", locked)
+        disk.goes_on.set()
+        await first
+        with pytest.raises(Unavailable) as failed:
+            await refused
+        assert failed.value.reason is Reason.STORE_FAILED
+        event.remove(engine, "begin", locked)
+        await made.write(nothing)
+
+
+def locked(_: Connection) -> None:
+    raise OperationalError("BEGIN", None, sqlite3.OperationalError("database is locked"))
 
 
 @pytest.mark.parametrize("operations", [1, 3])
