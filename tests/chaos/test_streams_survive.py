@@ -155,6 +155,7 @@ async def cut(way: str, lengths: Sequence[float], folder: Path) -> None:
             hold(cable, way)
             await asyncio.sleep(seconds)  # the length of the cut
             cable.release()
+            lasted_s = time.monotonic() - cut_at  # on a machine that does much else, longer than it was to be
             async with asyncio.timeout(ENDS_WITHIN_S):
                 await keeping
             herd.check()
@@ -162,7 +163,7 @@ async def cut(way: str, lengths: Sequence[float], folder: Path) -> None:
             longest[seconds] = max(gap, longest[seconds])
             if seconds < SHORT_S:
                 assert all(read.attempts == [1] for read in herd.done), "nothing is lost to a short cut"
-                assert gap <= seconds + GAP_S
+                assert gap <= lasted_s + GAP_S, f"a cut of {lasted_s:.2f} s"
             assert gap <= LEASE_S + GAP_S
             await wait_for(partial(is_ready_there, client, worker), "the worker to be back")
     _log.info("link_cut", way=way, cuts=len(lengths), longest_gap_s={s: round(gap, 2) for s, gap in longest.items()})
