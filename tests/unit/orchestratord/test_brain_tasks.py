@@ -251,12 +251,18 @@ def test_the_run_of_a_call_is_kept_for_a_reader_that_left_in_its_midst_and_may_c
     assert driver.task(task_id).state is TaskState.COMPLETED
 
 
-def test_the_run_of_a_call_is_kept_for_a_reader_whose_line_broke_at_its_end() -> None:
+@pytest.mark.parametrize("others", [0, 1])
+def test_the_run_of_a_call_is_kept_for_a_reader_whose_line_broke_at_its_end(others: int) -> None:
+    """Also when other readers leave after it."""
     driver = ready_brain()
     task_id = driver.submit()
     run = driver.only(effects.StartRun)
+    for _ in range(others):
+        driver.handle(events.ReaderAttached(task_id))
     driver.finish_attempt(run.attempt_id)
     driver.handle(events.ReaderLeft(task_id, may_return=True))
+    for _ in range(others):
+        driver.handle(events.ReaderLeft(task_id))
     driver.let_pass(LINE_IS_BACK_WITHIN_S - 1)
     assert not driver.all_of(effects.ReleaseRuns)
     driver.handle(events.ReaderAttached(task_id))

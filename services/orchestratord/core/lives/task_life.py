@@ -255,7 +255,7 @@ def reader_left(state: BrainState, event: ReaderLeft) -> None:
         task.may_return_until = state.now + LINE_IS_BACK_WITHIN_S
     if task.readers or task.request.durable:
         return
-    if not task.is_finished or event.may_return:
+    if not task.is_finished or state.now < task.may_return_until:
         begin_reader_grace(state, task, at_least_until=task.may_return_until)
     elif task.attempt is not None:
         task_dispatch.release_if_done(state, task.attempt)

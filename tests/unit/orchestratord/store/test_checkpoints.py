@@ -1,6 +1,7 @@
 """The write-ahead log stays short, and no write fails for it."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -56,6 +57,14 @@ def test_a_log_that_is_too_long_is_emptied_between_two_writes(
 def test_a_checkpoint_that_is_under_way_lets_the_log_become_no_more_than_twice_as_long(
     tmp_path: Path, database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make = Checkpoints._make
+
+    def make_slowly(made: Checkpoints, how: str) -> None:
+        if how == "PASSIVE":
+            time.sleep(0.2)
+        make(made, how)
+
+    monkeypatch.setattr(Checkpoints, "_make", make_slowly)
     monkeypatch.setattr(checkpoints, "GROUPS", 1)
     monkeypatch.setattr(checkpoints, "MOST_LOG_BYTES", 512 * KIB)
     longest = longest_log(tmp_path, database, Checkpoints(tmp_path / FILE), pauses=False)
