@@ -3,10 +3,13 @@
 import asyncio
 import sys
 
-from gatewayd import app
-from gatewayd.settings import GatewaySettings
-from llorch.run_daemon import run
-from llorch.settings import load
+from llorch.quick_imports import quick_imports
+
+with quick_imports():
+    from gatewayd import app
+    from gatewayd.settings import GatewaySettings
+    from llorch.run_daemon import run
+    from llorch.settings import load
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """Runs a daemon in the event loop: signals, exit codes, and no traceback for a user."""
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -48,9 +47,6 @@ def run(main: Main, name: str, *, log_level: str = "info", own_log: OwnLog | Non
 
 
 def _run(main: Main, name: str) -> int:
-    # What was imported until now is no garbage and never will be: the collector needs not look at it again.
-    gc.collect()
-    gc.freeze()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             try:

@@ -2,11 +2,14 @@
 
 import sys
 
-from llorch.run_daemon import run
-from llorch.settings import load
-from orchestratord import app
-from orchestratord.allocator import give_back_large_blocks
-from orchestratord.settings import OrchestratorSettings
+from llorch.quick_imports import quick_imports
+
+with quick_imports():
+    from llorch.run_daemon import run
+    from llorch.settings import load
+    from orchestratord import app
+    from orchestratord.allocator import give_back_large_blocks
+    from orchestratord.settings import OrchestratorSettings
 
 
 def main() -> None:

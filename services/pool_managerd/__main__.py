@@ -3,10 +3,13 @@
 import sys
 from typing import NoReturn
 
-from llorch import run_daemon
-from llorch.settings import load
-from pool_managerd.app import serve
-from pool_managerd.settings import PoolManagerSettings
+from llorch.quick_imports import quick_imports
+
+with quick_imports():
+    from llorch import run_daemon
+    from llorch.settings import load
+    from pool_managerd.app import serve
+    from pool_managerd.settings import PoolManagerSettings
 
 
 def main() -> NoReturn:

@@ -3,10 +3,13 @@
 import asyncio
 import sys
 
-from llorch.run_daemon import run
-from llorch.settings import load
-from worker_orcd import app
-from worker_orcd.settings import WorkerSettings
+from llorch.quick_imports import quick_imports
+
+with quick_imports():
+    from llorch.run_daemon import run
+    from llorch.settings import load
+    from worker_orcd import app
+    from worker_orcd.settings import WorkerSettings
 
 
 def main() -> None:
