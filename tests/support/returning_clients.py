@@ -16,7 +16,7 @@ from llama_orch.v2 import fleet_service_pb2, task_event_pb2, task_pb2, task_serv
 from llama_orch.v2.cancel_pb2 import CancelOutcome
 from llama_orch.v2.fleet_service_pb2_grpc import FleetServiceStub
 from llama_orch.v2.task_service_pb2_grpc import TaskServiceStub
-from llorch.errors import InvalidArgument, LlorchError, NotFound, Reason, Unavailable
+from llorch.errors import DeadlineExceeded, InvalidArgument, LlorchError, NotFound, Reason, Unavailable
 from llorch.rpc.client import call, open_channel, open_stream
 from support.streams import check_stream
 from worker_orcd.engines.sim.tokens import sim_text
@@ -89,12 +89,14 @@ class Door:
                 await self._opened.wait()
 
     async def insist(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Asks the same until the answer comes."""
+        """Asks the same until the answer comes, also of an orchestrator that stood still for longer than the call."""
         while True:
             try:
                 return await ask()
             except Unavailable as error:
                 await self.pause(error)
+            except DeadlineExceeded:
+                continue
 
 
 @dataclass
