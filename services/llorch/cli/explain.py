@@ -22,7 +22,9 @@ def explain(
     app: Annotated[str | None, typer.Option(help="As if this app asked.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=0, help="Tokens of the prompt.")] = 0,
     output_tokens: Annotated[int, typer.Option(min=0, help="Tokens of the answer.")] = 0,
-    task: Annotated[str | None, typer.Option(metavar="ID", help="Where this task went, and could go, instead.")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="ID", help="Instead: where this task went, or what it waits for.")
+    ] = None,
     address: Address = None,
     token: Token = None,
     json: AsJson = False,

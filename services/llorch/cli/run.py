@@ -119,19 +119,24 @@ def _wishes(places: dict[Mode, list[str] | None]) -> "PlacementWishes | None":
 
 
 async def _answer(client: "AsyncClient", model: str, prompt: str, options: "GenerateOptions", *, quiet: bool) -> int:
+    printer = _Printer()
     async with client.generate(model, prompt, **options) as stream:
         try:
-            return await _show(stream, model, quiet=quiet)
+            return await _show(stream, printer, model, quiet=quiet)
         except asyncio.CancelledError:
             await _cancel(client, stream.task_id)
             raise
+        except LlorchError:
+            if printer.has_begun:
+                printer.end()
+                note(f"llorch: the answer breaks off here; its task, {stream.task_id}, is cancelled without a reader")
+            raise
 
 
-async def _show(stream: "TaskStream", model: str, *, quiet: bool) -> int:
+async def _show(stream: "TaskStream", printer: "_Printer", model: str, *, quiet: bool) -> int:
     from llorch.sdk.events import End, Failed, FinishReason, Narration, Placed, Started, Tokens
 
     cut_short = (FinishReason.CANCELLED, FinishReason.DEADLINE)
-    printer = _Printer()
     place: Placed | None = None
     with Waiting(model, quiet=quiet) as waiting, Away(printer.break_line, quiet=quiet) as away:
         stream.when_it_waits(away.hear)

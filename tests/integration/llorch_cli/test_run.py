@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llama_orch.v2 import error_reason_pb2, task_event_pb2, task_pb2
-from llorch.cli import away
+from llorch.cli import away, run
 from llorch.errors import LlorchError, Reason, Unavailable
 from support.fake_orchestrator import TASK_ID, FakeOrchestrator
 
@@ -211,6 +211,20 @@ async def test_a_person_at_a_terminal_is_told_while_it_waits(
             result = await llorch("run", "smollm2", "Hi", *flags)
             assert result.out == (out if said else "Red, green, blue.\n")
             assert result.err.partition("[smollm2")[0] == said
+
+
+async def test_an_answer_that_breaks_off_for_good_is_not_taken_for_a_whole_one(
+    llorch: Llorch, fake: FakeOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_RECONNECT_FOR_S", 0.3)
+    for flags in ((), ("-q",)):
+        fake.stream_breaks_after = [4]
+        fake.refusals["StreamTask"] = recovering(1000)
+        result = await llorch("run", "smollm2", "Hi", *flags)
+        assert (result.code != 0, result.out) == (True, "Red, green\n")
+        told, error = result.err.splitlines()
+        assert told == f"llorch: the answer breaks off here; its task, {TASK_ID}, is cancelled without a reader"
+        assert "it looks for its tasks" in error
 
 
 async def test_one_that_never_was_there_is_not_waited_for(llorch: Llorch) -> None:
