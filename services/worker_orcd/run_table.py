@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from llorch.clock import Clock
+from llorch.detached_runs import KEPT_FOR_S
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted
 from worker_orcd.log_entry import LogEntry, RunEnd
 from worker_orcd.task_attempt import NOTHING, Keepsake
@@ -23,8 +24,7 @@ from worker_orcd.token_step import TokenStep
 class Keeping:
     """How long things are kept, in seconds."""
 
-    detach_grace_s: float = 60.0
-    """Longer than a cut line takes to be mended, and than an orchestrator that is started again."""
+    detach_grace_s: float = KEPT_FOR_S
     result_retention_s: float = 600.0
     tombstone_s: float = 600.0
     gone_s: float = 60.0

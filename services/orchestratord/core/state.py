@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from llorch.detached_runs import KEPT_FOR_S
 from llorch.errors import NotFound, Reason, Unavailable
 from orchestratord.core.effects import Effect, PersistChange
 from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy, Waiting
@@ -44,7 +45,7 @@ class BrainConfig:
     tasks_retained: int = 10_000
     node_lease_s: float = 5.0
     reattach_s: float = 2.0
-    detach_grace_s: float = 60.0
+    detach_grace_s: float = KEPT_FOR_S
     no_device_grace_s: float = 30.0
     recovery_window_s: float = 120.0
     runs_found_within_s: float = 10.0
