@@ -221,6 +221,7 @@ class NodeCommands:
 
     async def _stop_worker(self, effect: StopWorker) -> None:
         """Its end is reported by the node; if the node is gone, so is the worker or will be."""
+        _log.info("worker_told_to_end", worker_id=effect.worker_id, node_id=effect.node_id, why=effect.why)
         save = [
             saved_session_pb2.SessionToSave(
                 saved_session=self._name(one.app, one.session_id), keep_ms=whole_ms(one.keep_s)
