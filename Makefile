@@ -32,7 +32,7 @@ demo: set-up ## Show a real model answering, over HTTP and over gRPC (CPU=1: on 
 
 test: set-up check ## Everything that has to pass: check, then all test suites
 	@echo "kills, faults, restarts, mutations and seeds in part; make chaos takes all of them"
-	$(PYTEST) $(PARALLEL) -m "not native" $(call suites,unit contract sim)
+	$(PYTEST) $(PARALLEL) -m "not native and not alone" $(call suites,unit contract sim)
 	$(PYTEST) $(HALVES) -m "native or alone" $(call suites,unit contract sim integration chaos e2e)
 	$(PYTEST) $(WAITING) -m "not native and not alone" $(call suites,integration chaos e2e)
 

@@ -23,7 +23,7 @@ def quick_imports() -> Iterator[None]:
     try:
         yield
     finally:
-        modules.pop(_UNUSED)
+        modules.pop(_UNUSED, None)
         if before is not None:
             modules[_UNUSED] = before
         # What was imported is no garbage and never will be: the collector needs not look at it again.

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from llorch.clock import Clock
-from llorch.detached_runs import KEPT_FOR_S
 from llorch.errors import AlreadyExists, FailedPrecondition, Reason, ResourceExhausted
+from llorch.run_times import KEPT_FOR_S
 from worker_orcd.log_entry import LogEntry, RunEnd
 from worker_orcd.task_attempt import NOTHING, Keepsake
 from worker_orcd.token_step import TokenStep

@@ -26,6 +26,8 @@ SILENT_S = 60.0
 _ANSWERS_WITHIN_S = 30.0
 _MOST_PAUSE_S = 0.25
 _POLL_S = 0.02
+_MOST_LATE = 2
+"""Answers, one after the other: they are waited for 60 s together, twice as long as any orchestrator stands still."""
 Answer = TypeVar("Answer")
 
 
@@ -90,13 +92,16 @@ class Door:
 
     async def insist(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Asks the same until the answer comes, also of an orchestrator that stood still for longer than the call."""
+        late = 0
         while True:
             try:
                 return await ask()
             except Unavailable as error:
                 await self.pause(error)
             except DeadlineExceeded:
-                continue
+                late += 1
+                if late > _MOST_LATE:
+                    raise
 
 
 @dataclass

@@ -129,7 +129,7 @@ async def _answer(client: "AsyncClient", model: str, prompt: str, options: "Gene
         except LlorchError:
             if printer.has_begun:
                 printer.end()
-                note(f"llorch: the answer breaks off here; its task, {stream.task_id}, is cancelled without a reader")
+                note(f"llorch: the answer breaks off here; its task was {stream.task_id}")
             raise
 
 

@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llorch.detached_runs import KEPT_FOR_S
 from llorch.errors import NotFound, Reason, Unavailable
+from llorch.run_times import KEPT_FOR_S
 from orchestratord.core.effects import Effect, PersistChange
 from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy, Waiting
 from orchestratord.core.facts.apps import Apps

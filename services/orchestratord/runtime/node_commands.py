@@ -221,7 +221,6 @@ class NodeCommands:
 
     async def _stop_worker(self, effect: StopWorker) -> None:
         """Its end is reported by the node; if the node is gone, so is the worker or will be."""
-        _log.info("worker_told_to_end", worker_id=effect.worker_id, node_id=effect.node_id, why=effect.why)
         save = [
             saved_session_pb2.SessionToSave(
                 saved_session=self._name(one.app, one.session_id), keep_ms=whole_ms(one.keep_s)
@@ -239,6 +238,8 @@ class NodeCommands:
             await self._command(stop)
         except LlorchError as error:
             _log.warning("stop_worker_failed", worker_id=effect.worker_id, reason=error.reason, error=error.message)
+        else:
+            _log.info("worker_told_to_end", worker_id=effect.worker_id, node_id=effect.node_id, why=effect.why)
 
     async def _delete_staged_model(self, effect: DeleteStagedModel) -> None:
         """A file that stays costs disk space and nothing else; the node's next full report tells what is there."""

@@ -13,6 +13,7 @@ from llorch.logs import get_logger
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.few_at_once import FewAtOnce
 from llorch.rpc.status import is_from_server
+from llorch.run_times import SILENT_FOR_S
 from orchestratord.convert import task_output
 from orchestratord.convert.runs import to_outcome, to_result
 from orchestratord.convert.tasks import fill_run_spec
@@ -28,7 +29,6 @@ from orchestratord.runtime.found_runs import to_found_run, to_task_record
 from orchestratord.runtime.session_names import saved_session_name
 from orchestratord.runtime.task_streams import MOST_BYTES_OF_ONE, TaskStreams
 
-FRAMES_SILENT_S = 3.0
 _CALL_S = 5.0
 _ATTACH_AGAIN_AFTER_S = 0.2
 START_WITHIN_S = 15.0
@@ -140,7 +140,7 @@ class WorkerLink:
     async def _read_frames(self, control: control_pb2.ControlHeader) -> None:
         request = worker_service_pb2.StreamRunsRequest(control=control, from_seq=self._positions())
         is_attached = False
-        async with open_stream(self._stub.StreamRuns, request, idle_timeout_s=FRAMES_SILENT_S) as frames:
+        async with open_stream(self._stub.StreamRuns, request, idle_timeout_s=SILENT_FOR_S) as frames:
             async for response in frames:
                 if not is_attached:
                     is_attached = True

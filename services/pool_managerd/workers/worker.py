@@ -9,6 +9,7 @@ from typing import Protocol
 from llorch.clock import Clock
 from llorch.errors import Reason
 from llorch.logs import get_logger
+from llorch.run_times import SILENT_FOR_S
 from llorch.saved_sessions import SAVE_WITHIN_S
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
@@ -28,8 +29,6 @@ _SHUTDOWN_EXIT_S = 2.0  # a worker that answered Shutdown gets this long before 
 _CRASH_MEMORY_S = 0.5  # a crash is reported within 1 s, so its memory is not waited for any longer
 _STOP_MEMORY_S = 10.0
 _SAY_READY_S = 10.0
-SILENT_AFTER_S = 3.0
-"""As long as its frames may be silent to the orchestrator, which then asks whether anything is heard of it at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,7 @@ class Worker:
     def said_nothing(self) -> None:
         """Calls `status_changed` once it has been silent for too long."""
         self._end_if_stuck(None)
-        if self.status.answers and self._stall.silent_s >= SILENT_AFTER_S:
+        if self.status.answers and self._stall.silent_s >= SILENT_FOR_S:
             self.status = replace(self.status, answers=False)
             self._host.status_changed()
 

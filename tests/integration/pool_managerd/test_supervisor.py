@@ -121,6 +121,7 @@ async def test_a_worker_that_is_killed_is_reported_with_its_signal(host: Host, m
     assert (how.exit_code, how.signal) == (None, signal.SIGKILL)
 
 
+@pytest.mark.alone
 @pytest.mark.req("POOL-2004")
 async def test_a_ready_worker_that_dies_is_reported_within_a_second(host: Host, model: str) -> None:
     supervisor = await host.open()
@@ -309,7 +310,7 @@ async def test_a_worker_whose_engine_is_stuck_is_killed_and_told_of(host: Host, 
 async def test_a_worker_that_does_not_answer_for_seconds_is_told_of_and_ends_at_once_when_it_is_to_stop(
     host: Host, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pool_managerd.workers.worker.SILENT_AFTER_S", 0.0)
+    monkeypatch.setattr("pool_managerd.workers.worker.SILENT_FOR_S", 0.0)
     supervisor = await host.open("stubborn")
     await supervisor.start(worker_spec(model))
     await host.wait_log("w-1", "loading")
