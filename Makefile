@@ -13,8 +13,8 @@ HAS_GPU := nvidia-smi --list-gpus >/dev/null 2>&1
 suites = $(wildcard $(addprefix tests/,$(1)))
 # One process per core, for tests without engines and daemons of their own.
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal
-# Two processes with half of the cores each, for tests that compute, or measure times.
-HALVES := --numprocesses 2 --dist loadfile --own-cores
+# Two processes with half of the cores each, for tests that compute, or measure times; what is `long` begins first.
+HALVES := --numprocesses 2 --dist loadfile --no-loadscope-reorder --own-cores
 # Three processes, for tests that wait for much of their time; each takes the next test when it is free.
 WAITING := --numprocesses 3 --dist load --maxschedchunk 1
 FULL := LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10

@@ -20,7 +20,12 @@ from support.machines import wait_for
 from support.real_model import smollm2
 from support.up import running_up
 
-pytestmark = [pytest.mark.native, pytest.mark.timeout(chaos_count.within(1800)), pytest.mark.alone]
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.alone,
+    pytest.mark.long,
+    pytest.mark.timeout(chaos_count.within(1800)),
+]
 
 ROUNDS = chaos_count.of(20)
 WITHOUT_EACH = 4
