@@ -6,6 +6,7 @@
 """
 
 import contextlib
+import gc
 import inspect
 import os
 import signal
@@ -66,6 +67,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         claimed = [identifier for mark in item.iter_markers("req") for identifier in mark.args]
         item.stash[_UNKNOWN] = [identifier for identifier in claimed if identifier not in known]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays until the end: the collector needs not look through it in the midst of each test."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
