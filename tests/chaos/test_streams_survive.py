@@ -30,6 +30,7 @@ from support.surviving_streams import (
     SIM,
     STREAMS,
     TOKENS,
+    TOKENS_PER_S,
     Herd,
     both_are_ready,
     is_known_to_be_gone,
@@ -148,7 +149,7 @@ async def cut(way: str, lengths: Sequence[float], folder: Path) -> None:
         two_hosts(running, folder) as (client, channel),
     ):
         for seconds in lengths:
-            worker, herd, keeping = await several_aboard(client, channel, tokens=round(60 * (seconds + 4)))
+            worker, herd, keeping = await several_aboard(client, channel, tokens=round(TOKENS_PER_S * (seconds + 4)))
             cable = running.nodes[worker.node_id].line
             assert isinstance(cable, Cable)
             aboard, cut_at = herd.aboard(worker.spec.worker_id), time.monotonic()

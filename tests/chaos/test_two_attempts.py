@@ -15,15 +15,26 @@ from llorch.logs import get_logger
 from support import beside_each_other, chaos_count
 from support.machines import machines_with_cables, wait_for
 from support.network_namespaces import Cable, need
-from support.surviving_streams import CARD, HOSTS, MODEL, SIM, STREAMS, is_true, longest_gap, several_aboard, two_hosts
+from support.surviving_streams import (
+    CARD,
+    HOSTS,
+    MODEL,
+    SIM,
+    STREAMS,
+    TOKENS_PER_S,
+    is_true,
+    longest_gap,
+    several_aboard,
+    two_hosts,
+)
 
 pytestmark = [pytest.mark.req("ORCH-1008"), pytest.mark.long, pytest.mark.timeout(chaos_count.within(1800))]
 _log = get_logger("chaos")
 
 TIMES = chaos_count.of(5)
 """With each host."""
-TOKENS = 1200
-"""They take 20 s at a worker, longer than all that happens to them."""
+TOKENS = 20 * TOKENS_PER_S
+"""They take longer than all that happens to them."""
 ENDS_WITHIN_S = 120.0
 GOES_ON_WITHIN_S = 20.0
 """5 s until an attempt begins elsewhere, the orchestrator's start, and the 10 s for which it looks for runs."""

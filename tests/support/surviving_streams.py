@@ -24,8 +24,10 @@ CARD = "RTX 3060:12GiB"
 CLAIM_MIB = 7000
 """More than half of a card: one worker on each host."""
 SLOTS = 8
-SIM = {"decode_tokens_per_s": 60, "load_s": 0.1}
-TOKENS = 240
+TOKENS_PER_S = 30
+"""Of each stream: so fast does a person see it come, and several systems of streams fit on two cores."""
+SIM = {"decode_tokens_per_s": TOKENS_PER_S, "load_s": 0.1}
+TOKENS = 4 * TOKENS_PER_S
 STREAMS = 6
 
 
