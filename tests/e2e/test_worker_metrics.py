@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from llama_orch.v2 import fleet_service_pb2, worker_pb2
-from llorch.ports import free_port
 from llorch.sdk.async_client import AsyncClient
+from support.free_ports import free_port
 from support.gguf_writer import smallest_model
 from support.up import Up, start
 from support.whole_system import wait_until

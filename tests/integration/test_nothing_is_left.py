@@ -10,8 +10,8 @@ import grpc
 
 from llama_orch.v2 import fleet_service_pb2, node_pb2
 from llorch.errors import LlorchError
-from llorch.ports import free_port
 from llorch.rpc.client import call, open_stream
+from support.free_ports import free_port
 from support.linked_node import linked
 from support.whole_system import CALL_S, SILENT_S, WholeSystem, orchestrator_alone, wait_until
 

@@ -23,9 +23,9 @@ from llama_orch.v2 import (
     pool_manager_service_pb2_grpc,
 )
 from llorch.errors import Reason, Unauthenticated
-from llorch.ports import free_port
 from llorch.rpc.client import DuplexCall, call, open_channel
 from orchestratord.settings import OrchestratorSettings
+from support.free_ports import free_port
 from support.streams import check_stream
 from support.whole_system import (
     CALL_S,

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from llorch.ports import free_port
+from support.free_ports import free_port
 from support.machines import Machine
 
 

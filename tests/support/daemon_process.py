@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from llorch.ports import free_port
+from support.free_ports import free_port
 
 ENDS_WITHIN_S = 10.0
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from llorch.ports import free_port, is_free
+from llorch.ports import is_free
+from support.free_ports import free_port
 
 LISTENS_WITHIN_S = 20.0
 ENDS_WITHIN_S = 5.0

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from llorch.cli import exit_codes
-from llorch.ports import free_port
 from llorch.system import listener_check
 from llorch.system.host_check import Finding, check_host
 from llorch.system.listener_check import check_gateway
 from llorch.system.plan import DaemonPlan
 from support.fake_orchestrator import FakeOrchestrator
+from support.free_ports import free_port
 
 pytestmark = pytest.mark.req("POOL-2002")
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from llorch.cli import main
-from llorch.ports import free_port
+from support.free_ports import free_port
 
 Llorch = Callable[..., Awaitable[Any]]
 

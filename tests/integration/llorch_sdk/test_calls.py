@@ -4,8 +4,8 @@ import pytest
 
 from llorch import AsyncClient, Unreachable
 from llorch.errors import InvalidArgument, Unauthenticated
-from llorch.ports import free_port
 from support.fake_orchestrator import TASK_ID, FakeOrchestrator, serving, smollm2
+from support.free_ports import free_port
 
 
 async def test_models_reads_all_pages(client: AsyncClient, fake: FakeOrchestrator) -> None:

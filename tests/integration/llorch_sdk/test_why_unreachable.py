@@ -7,10 +7,10 @@ import grpc
 import pytest
 
 from llorch.errors import DeadlineExceeded, LlorchError, Reason, Unavailable
-from llorch.ports import free_port
 from llorch.sdk.async_client import AsyncClient
 from llorch.sdk.failures import Unreachable
 from llorch.sdk.why_unreachable import why_unreachable
+from support.free_ports import free_port
 
 BROKEN = Unavailable(Reason.UPSTREAM_UNAVAILABLE, "can't be reached")
 LATE = DeadlineExceeded(Reason.DEADLINE_PASSED, "nothing came")

@@ -14,7 +14,6 @@ from llama_orch.v2 import pool_manager_service_pb2 as pb
 from llorch.auth import BearerAuth
 from llorch.background import TaskSupervisor
 from llorch.errors import Reason, ResourceExhausted, Unavailable
-from llorch.ports import free_port
 from llorch.rpc import transport_options
 from llorch.rpc.server import RpcServer
 from llorch.saved_sessions import MOST_AT_ONCE
@@ -30,6 +29,7 @@ from orchestratord.runtime.node_commands import NodeCommands
 from orchestratord.runtime.session_names import saved_session_name
 from orchestratord.store.interface import Incarnation
 from support.brain_driver import BrainDriver
+from support.free_ports import free_port
 from support.memory_store import MemoryStore
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PoolManagerService"].full_name

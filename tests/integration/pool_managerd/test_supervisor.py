@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from llorch.errors import AlreadyExists, FailedPrecondition, NotFound, Reason, Unavailable
-from llorch.ports import free_port
 from llorch.worker_state import WorkerState
 from pool_managerd.models.located_model import LocatedModel
 from pool_managerd.saved_place import SavedPlace
@@ -19,6 +18,7 @@ from pool_managerd.workers.ports import PortRange
 from pool_managerd.workers.stall import EngineSigns
 from pool_managerd.workers.status import WorkerExit
 from pool_managerd.workers.supervisor import NodeDevices
+from support.free_ports import free_port
 from support.worker_host import Host, eventually, worker_spec
 
 

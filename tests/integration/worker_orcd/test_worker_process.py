@@ -15,8 +15,8 @@ import pytest
 from llama_orch.v2 import error_reason_pb2, run_pb2, worker_service_pb2, worker_service_pb2_grpc
 from llorch.errors import Unauthenticated, Unavailable
 from llorch.own_log import OwnLog
-from llorch.ports import free_port
 from llorch.rpc.client import call, open_stream
+from support.free_ports import free_port
 from support.worker_alone import StartProcess, connect, serve_pool_manager, worker_processes
 from support.worker_service import CONTROL, run_spec
 

@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 from llorch import errors
 from llorch.auth import BearerAuth
 from llorch.errors import FieldViolation, LlorchError, Reason
-from llorch.ports import free_port
 from llorch.rpc.client import call, open_channel, open_stream
 from llorch.rpc.server import RpcServer
 from llorch.rpc.status import DETAILS_KEY, error_from_rpc
+from support.free_ports import free_port
 from support.scripted_service import Script, Serving
 
 LEAVES = LlorchError.__subclasses__()
