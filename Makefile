@@ -31,7 +31,7 @@ demo: set-up ## Show a real model answering, over HTTP and over gRPC (CPU=1: on 
 	@$(BIN)/python scripts/demo.py $(if $(CPU),--cpu)
 
 test: set-up check ## Everything that has to pass: check, then all test suites
-	@echo "kills, faults, restarts, mutations and seeds in part; make chaos takes all of them"
+	@echo "kills, faults, restarts, mutations and seeds in part; make chaos takes the full counts"
 	$(PYTEST) $(PARALLEL) -m "not native and not alone" $(call suites,unit contract sim)
 	$(PYTEST) $(HALVES) -m "native or alone" $(call suites,unit contract sim integration chaos e2e)
 	$(PYTEST) $(WAITING) -m "not native and not alone" $(call suites,integration chaos e2e)
@@ -46,7 +46,7 @@ define chaos_suite
 	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) -m alone $(call suites,chaos)
 endef
 
-chaos: set-up ## The chaos tests with more kills, cuts and faults: about half an hour
+chaos: set-up ## The chaos tests with the full counts of kills, cuts and faults: about half an hour
 	$(call chaos_suite,full)
 
 chaos-long: set-up ## The chaos tests with ten times as many: some hours
