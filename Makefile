@@ -41,8 +41,8 @@ unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and 
 
 # What waits for most of its time, then what computes, then what measures times; $(1) says how often (support.chaos_count).
 define chaos_suite
-	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(WAITING) -m "not alone and not native" $(call suites,chaos)
-	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(HALVES) -m "native and not alone" $(call suites,chaos)
+	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(WAITING) -m "not alone and not native and not busy" $(call suites,chaos)
+	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(HALVES) -m "(native or busy) and not alone" $(call suites,chaos)
 	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) -m alone $(call suites,chaos)
 endef
 

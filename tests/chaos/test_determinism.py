@@ -16,7 +16,7 @@ from llama_orch.v2 import run_pb2
 from support.real_model import smollm2
 from support.worker_process import Stub, execute, worker_on_cpu
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.long]
 
 SEEDS = int(os.environ.get("LLORCH_TEST_SEEDS", "8"))
 LOADERS = 3 if SEEDS <= 8 else 14

@@ -22,7 +22,6 @@ from support.up import running_up
 
 pytestmark = [
     pytest.mark.native,
-    pytest.mark.alone,
     pytest.mark.long,
     pytest.mark.timeout(chaos_count.within(1800)),
 ]

@@ -22,7 +22,7 @@ from support import chaos_count
 from support.up import Up, running_up
 from support.whole_system import gguf
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.busy, pytest.mark.long, pytest.mark.timeout(1800)]
 
 AT_ONCE = 48
 EVENTS_UNTIL_LEAVING = 3
