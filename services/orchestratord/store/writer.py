@@ -1,6 +1,7 @@
 """The one writer of a store: a thread that carries out operations in order, many to a transaction.
 
-A commit costs a wait for the disk, whatever is in it; what was asked for while one was under way shares the next.
+A commit costs a wait for the disk, whatever is in it; what was asked for while one was under way shares the next. So
+does what comes while that one is carried out, once: it would have to wait for the disk twice.
 
 Callers go on all at once when their group is committed, and the writer would have to wait for each turn of its thread
 beside them. So they are told right before the next group, if there is one, is committed and waits for the disk. Where
@@ -81,6 +82,8 @@ class Writer:
         self._untold: list[_Outcome] = []
         """Of the group before."""
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        """None is the last."""
+        self._has_more = True
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop
@@ -111,17 +114,13 @@ class Writer:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        is_open = True
-        while is_open:
+        while self._has_more:
             self._rest()
-            group, is_open = self._next_group()
-            size = sum(asked.size for asked in group)
-            self._groups, self._bytes = self._groups + 1, self._bytes + size
-            if size >= _LARGE_BYTES:
-                self._tell()
-            outcomes = self._carry_out(group)
+            group = self._next_group()
+            outcomes = self._carry_out(group) if group else []
             self._tell()  # where no operation came as far as the disk
             self._untold, self._is_untidy = outcomes, True
+            self._groups, self._bytes = self._groups + 1, self._bytes + _size(group)
         self._tell()
 
     def _rest(self) -> None:
@@ -138,17 +137,29 @@ class Writer:
     def _is_time_to_tidy_up(self) -> bool:
         return self._groups >= GROUPS_UNTIDIED or self._bytes >= LARGEST_GROUP_BYTES
 
-    def _next_group(self) -> tuple[list[_Asked], bool]:
-        """Waits for something to do, then takes what else is there; False: it was the last."""
+    def _next_group(self) -> list[_Asked]:
+        """Waits for something to do, then takes what else is there."""
         group: list[_Asked] = []
+        self._take_into(group)
+        self._take_all_into(group)
+        return group
+
+    def _take_all_into(self, group: list[_Asked]) -> None:
+        """What is there, as far as a group may have it."""
+        while (
+            self._has_more
+            and not self._asked.empty()
+            and len(group) < LARGEST_GROUP
+            and _size(group) < LARGEST_GROUP_BYTES
+        ):
+            self._take_into(group)
+
+    def _take_into(self, group: list[_Asked]) -> None:
         asked = self._asked.get()
-        while asked is not None:
+        if asked is None:
+            self._has_more = False
+        else:
             group.append(asked)
-            is_large = sum(each.size for each in group) >= LARGEST_GROUP_BYTES
-            if is_large or len(group) == LARGEST_GROUP or self._asked.empty():
-                return group, True
-            asked = self._asked.get()
-        return group, False
 
     def _tidy(self) -> bool:
         """What fails is tried again after the next group."""
@@ -161,28 +172,47 @@ class Writer:
 
     def _carry_out(self, group: list[_Asked]) -> list[_Outcome]:
         """All in one transaction; if that fails, one transaction each, so that one bad operation fails alone."""
-        if len(group) > 1:
-            try:
-                with self._engine.begin() as connection:
-                    results = [asked.operation(connection) for asked in group]
-                    self._tell()
-                return [_Outcome(asked.future, result) for asked, result in zip(group, results, strict=True)]
-            except Exception:  # noqa: BLE001  # below, each operation alone shows which one failed
-                _log.info("group_not_written", operations=len(group))
+        try:
+            with self._engine.begin() as connection:
+                results = self._results(connection, group)
                 self._tell()
+            return [_Outcome(asked.future, result) for asked, result in zip(group, results, strict=True)]
+        except Exception as error:  # noqa: BLE001  # the caller gets it, and the thread goes on
+            self._tell()
+            if len(group) == 1:
+                return [_failure(group[0], error)]
+            _log.info("group_not_written", operations=len(group))  # below, each alone shows which one failed
         return [self._carry_out_alone(asked) for asked in group]
+
+    def _results(self, connection: Connection, group: list[_Asked]) -> list[Any]:
+        """Of the group, and of what comes meanwhile, which joins it."""
+        results = self._results_of(connection, group)
+        self._take_all_into(group)
+        return results + self._results_of(connection, group[len(results) :])
+
+    def _results_of(self, connection: Connection, some: list[_Asked]) -> list[Any]:
+        if _size(some) >= _LARGE_BYTES:
+            self._tell()
+        return [asked.operation(connection) for asked in some]
 
     def _carry_out_alone(self, asked: _Asked) -> _Outcome:
         try:
             with self._engine.begin() as connection:
                 result = asked.operation(connection)
-                self._tell()
             return _Outcome(asked.future, result)
-        except SQLAlchemyError as error:
-            _log.error("store_failed", error=str(error.__cause__ or error))
-            return _Outcome(asked.future, error=_failed())
         except Exception as error:  # noqa: BLE001  # the caller gets it, and the thread goes on
-            return _Outcome(asked.future, error=error)
+            return _failure(asked, error)
+
+
+def _size(group: list[_Asked]) -> int:
+    return sum(asked.size for asked in group)
+
+
+def _failure(asked: _Asked, error: Exception) -> _Outcome:
+    if not isinstance(error, SQLAlchemyError):
+        return _Outcome(asked.future, error=error)
+    _log.error("store_failed", error=str(error.__cause__ or error))
+    return _Outcome(asked.future, error=_failed())
 
 
 def _set(outcomes: list[_Outcome]) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.pool import StaticPool
 
 from llorch.errors import Reason, Unavailable
 from orchestratord.store import writer
-from orchestratord.store.writer import GROUPS_UNTIDIED, TidyUp, Writer
+from orchestratord.store.writer import GROUPS_UNTIDIED, Operation, TidyUp, Writer
 
 WITHIN_S = 5.0
 
@@ -145,6 +145,46 @@ async def test_what_is_committed_is_told_where_all_that_comes_next_fails(
         assert [type(outcome) for outcome in await failing] == [ValueError] * operations
 
 
+async def test_what_comes_while_a_group_is_carried_out_shares_its_commit_once(engine: Engine) -> None:
+    commits: list[Connection] = []
+    event.listen(engine, "commit", commits.append)
+    async with writing(engine) as made:
+        third = AskingFor(made, nothing)
+        second = AskingFor(made, third)
+        first = AskingFor(made, second)
+        await made.write(first)
+        await asyncio.gather(first.asked, second.asked, third.asked)
+        assert len(commits) == 2, "of the first with the second, and of the third with the last"
+
+
+async def test_what_joins_a_group_and_fails_fails_alone(engine: Engine) -> None:
+    async with writing(engine) as made:
+        first = AskingFor(made, bad)
+        await made.write(first)
+        with pytest.raises(ValueError, match="no such thing"):
+            await first.asked
+
+
+class AskingFor:
+    """An operation that asks for the next one while it is carried out, the first time."""
+
+    def __init__(self, made: Writer, next_one: Operation) -> None:
+        self.next_one = next_one
+        self.asked: asyncio.Future[None]
+        self._made = made
+        self._has_asked = threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, _: Connection) -> None:
+        if not self._has_asked.is_set():
+            self._loop.call_soon_threadsafe(self._ask)
+            assert self._has_asked.wait(WITHIN_S)
+
+    def _ask(self) -> None:
+        self.asked = asyncio.ensure_future(self._made.write(self.next_one))
+        self._loop.call_soon(self._has_asked.set)
+
+
 async def test_the_database_is_tidied_up_now_and_then_while_there_is_always_something_to_write(engine: Engine) -> None:
     groups, tidied = 200, list[int]()
 
@@ -153,7 +193,7 @@ async def test_the_database_is_tidied_up_now_and_then_while_there_is_always_some
         return True
 
     async with writing(engine, tidy_up) as made:
-        await always_writing(made, groups, size=0)
+        await always_writing(made, 2 * groups, size=0)
         assert max(tidied) == GROUPS_UNTIDIED
         assert sum(tidied) >= groups - GROUPS_UNTIDIED
 
@@ -170,11 +210,11 @@ async def test_the_database_is_tidied_up_after_as_many_bytes_as_a_group_may_have
 
     async with writing(engine, tidy_up) as made:
         await always_writing(made, 60, size=30)
-        assert max(tidied) == 4
+        assert max(tidied) == 2
 
 
-async def always_writing(made: Writer, groups: int, size: int) -> None:
-    """Each operation of a group asks for the next one, so that there is no pause."""
+async def always_writing(made: Writer, operations: int, size: int) -> None:
+    """Each operation asks for the next one, so that there is no pause: two are a group, for one joins."""
     numbers, loop = count(1), asyncio.get_running_loop()
     written: list[asyncio.Future[None]] = []
     is_over = asyncio.Event()
@@ -183,7 +223,7 @@ async def always_writing(made: Writer, groups: int, size: int) -> None:
         written.append(asyncio.ensure_future(made.write(operation, size)))
 
     def one(_: Connection) -> None:
-        if next(numbers) >= groups:
+        if next(numbers) >= operations:
             loop.call_soon_threadsafe(is_over.set)
             return
         asked = threading.Event()
