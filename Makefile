@@ -13,11 +13,9 @@ HAS_GPU := nvidia-smi --list-gpus >/dev/null 2>&1
 suites = $(wildcard $(addprefix tests/,$(1)))
 # One process per core, for tests without engines and daemons of their own.
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal
-# Two processes with half of the cores each, for tests that compute, or measure times; what is `long` begins first.
-HALVES := --numprocesses 2 --dist loadfile --no-loadscope-reorder --own-cores
-# Three processes on all cores, for tests with daemons, which wait for much of their time.
-THIRDS := --numprocesses 3 --dist loadfile --no-loadscope-reorder
-# The same for few and long tests: each process takes the next one when it is free.
+# Two processes with half of the cores each, for tests with engines and daemons.
+HALVES := --numprocesses 2 --dist loadfile --own-cores
+# Three processes on all cores, for tests that wait for much of their time; each takes the next one when it is free.
 WAITING := --numprocesses 3 --dist load --maxschedchunk 1
 FULL := LLORCH_TEST_MUTATIONS=100000 LLORCH_TEST_SEEDS=64 LLORCH_TEST_RESTARTS=10
 # Bytecode is kept, also where the environment says otherwise: without it every pytest, and every process that a test
@@ -34,9 +32,9 @@ demo: set-up ## Show a real model answering, over HTTP and over gRPC (CPU=1: on 
 
 test: set-up check ## Everything that has to pass: check, then all test suites
 	@echo "kills, faults, restarts, mutations and seeds in part; make chaos takes the full counts"
-	$(PYTEST) $(PARALLEL) -m "not native and not alone" $(call suites,unit contract sim)
-	$(PYTEST) $(HALVES) -m "native or alone" $(call suites,unit contract sim integration chaos e2e)
-	$(PYTEST) $(THIRDS) -m "not native and not alone" $(call suites,integration chaos e2e)
+	$(PYTEST) $(PARALLEL) -m "not native" $(call suites,unit contract sim)
+	$(PYTEST) $(HALVES) -m native $(call suites,unit contract sim)
+	$(PYTEST) $(HALVES) $(call suites,integration chaos e2e)
 
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
 	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 LLORCH_TEST_EXAMPLES=quarter $(PYTEST) $(PARALLEL) -m "not native and not quality" $(call suites,unit contract sim)
@@ -44,7 +42,7 @@ unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and 
 # What waits for most of its time, then what computes, then what measures times; $(1) says how often (support.chaos_count).
 define chaos_suite
 	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(WAITING) -m "not alone and not native and not busy" $(call suites,chaos)
-	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(HALVES) -m "(native or busy) and not alone" $(call suites,chaos)
+	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(HALVES) --no-loadscope-reorder -m "(native or busy) and not alone" $(call suites,chaos)
 	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) -m alone $(call suites,chaos)
 endef
 
