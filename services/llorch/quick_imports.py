@@ -1,4 +1,4 @@
-"""How a daemon imports its parts: a third of the time of its start would go into looking for garbage among them, and
+"""How a daemon imports its parts: a quarter of the time of its start would go into looking for garbage among them, and
 into a library that it does not use.
 """
 

@@ -24,7 +24,6 @@ async def test_the_state_tells_what_a_worker_did(system: WholeSystem) -> None:
     assert seen.slots_busy == 0
 
 
-@pytest.mark.alone
 async def test_the_rate_is_true_soon_after_the_first_tokens_and_gone_with_the_last(system: WholeSystem) -> None:
     await system.generate(task(max_tokens=1))  # loads the model
     events: list[task_event_pb2.TaskEvent] = []

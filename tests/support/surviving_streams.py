@@ -25,7 +25,7 @@ CLAIM_MIB = 7000
 """More than half of a card: one worker on each host."""
 SLOTS = 8
 TOKENS_PER_S = 30
-"""Of each stream: so fast does a person see it come, and several systems of streams fit on two cores."""
+"""Of each stream, so that the systems of a test, with several streams each, fit on two cores."""
 SIM = {"decode_tokens_per_s": TOKENS_PER_S, "load_s": 0.1}
 TOKENS = 4 * TOKENS_PER_S
 STREAMS = 6

@@ -3,8 +3,6 @@
 import asyncio
 import time
 
-import pytest
-
 from .conftest import RunningGateway
 from .fake_orchestrator import FakeOrchestrator
 from .test_event_streams import END, EVENTS, STARTED, token
@@ -21,7 +19,6 @@ async def test_what_is_no_message_ends_the_readers_and_not_the_gateway(
     assert (answer.status_code, answer.text.count("event: end")) == (200, 1)
 
 
-@pytest.mark.alone
 async def test_a_gateway_that_ends_does_not_wait_for_an_orchestrator_that_does_not_answer(
     orchestrator: FakeOrchestrator, gateway: RunningGateway
 ) -> None:

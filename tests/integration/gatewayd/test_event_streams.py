@@ -185,7 +185,6 @@ async def test_readers_of_a_task_are_told_to_come_back_when_the_orchestrator_end
     assert stream.comments[-1].endswith("\nretry: 1000")
 
 
-@pytest.mark.alone
 async def test_readers_of_a_task_are_told_to_come_back_when_the_orchestrator_is_gone_without_a_word(
     orchestrator: FakeOrchestrator, start_gateway: StartGateway
 ) -> None:
@@ -282,7 +281,6 @@ async def test_a_reader_that_comes_back_to_output_that_was_started_over_begins_a
         assert event.data == {"type": "reset", "code": "STREAM_RESET", "message": "it was started over"}
 
 
-@pytest.mark.alone
 async def test_a_client_that_leaves_is_noticed_within_250_ms(
     orchestrator: FakeOrchestrator, gateway: RunningGateway
 ) -> None:

@@ -6,16 +6,12 @@ import statistics
 import sys
 from typing import Any
 
-import pytest
-
 from llama_orch.v2 import task_event_pb2, task_service_pb2
 from llorch.ports import split_address
 from support import native_memory
 
 from .conftest import StartGateway
 from .fake_orchestrator import FakeOrchestrator
-
-pytestmark = pytest.mark.alone
 
 AT_ONCE = 32
 WARM_UP = 400

@@ -358,7 +358,6 @@ async def test_refusals_come_in_openais_envelope(orchestrator: FakeOrchestrator,
     assert full.json()["error"]["type"] == "rate_limit_error"
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("wants_stream", ["true", "false"])
 async def test_a_client_that_leaves_ends_the_call_within_250_ms(
     orchestrator: FakeOrchestrator, gateway: RunningGateway, wants_stream: str

@@ -388,7 +388,6 @@ async def test_an_end_that_has_come_is_told_though_the_task_is_gone_before_its_c
     assert len(script.asked) == 1
 
 
-@pytest.mark.alone
 @both_ways
 async def test_a_gateway_that_ends_ends_streams_that_look_for_their_orchestrator(
     orchestrator: FakeOrchestrator, gateway: RunningGateway

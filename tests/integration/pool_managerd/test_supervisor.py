@@ -121,7 +121,6 @@ async def test_a_worker_that_is_killed_is_reported_with_its_signal(host: Host, m
     assert (how.exit_code, how.signal) == (None, signal.SIGKILL)
 
 
-@pytest.mark.alone
 @pytest.mark.req("POOL-2004")
 async def test_a_ready_worker_that_dies_is_reported_within_a_second(host: Host, model: str) -> None:
     supervisor = await host.open()

@@ -17,8 +17,6 @@ from llorch.rpc.client import call, open_stream
 from support import native_memory
 from support.scripted_service import SERVICE, Script, Serving
 
-pytestmark = pytest.mark.alone
-
 WARM_UP = 300
 CALLS = 800
 AT_ONCE = 24
