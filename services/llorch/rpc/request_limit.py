@@ -93,7 +93,10 @@ def _has_more(raw: bytes, layout: _Layout, most: int) -> bool:
             count += 1
             if count > most:
                 return True
-            tag, position = _varint(raw, position)
+            tag = raw[position]
+            position += 1
+            if tag > 127:  # few are: a call for each costs a tenth
+                tag, position = _varint(raw, position - 1)
             encoded = tag & 7
             if encoded == _LENGTH:
                 length, position = _varint(raw, position)
@@ -105,12 +108,15 @@ def _has_more(raw: bytes, layout: _Layout, most: int) -> bool:
                 if tag in layout.packed:
                     count += _entries(raw, position, min(length, len(raw) - position), layout.packed[tag], most)
                 position += length
-            elif encoded == _VARINT:
-                _, position = _varint(raw, position)
             else:
-                position += _FIXED.get(encoded, 0)
+                position = _after(raw, position, encoded)
     except IndexError:
         return count > most
+
+
+def _after(raw: bytes, position: int, encoded: int) -> int:
+    """Where a value without a length ends."""
+    return _varint(raw, position)[1] if encoded == _VARINT else position + _FIXED.get(encoded, 0)
 
 
 def _entries(raw: bytes, position: int, length: int, size: int, most: int) -> int:

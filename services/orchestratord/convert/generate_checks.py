@@ -1,5 +1,7 @@
 """Checks the generation that a client asks for, before anything else sees it."""
 
+from dataclasses import dataclass
+
 from llama_orch.v2 import task_pb2
 from llorch.errors import InvalidArgument, Reason, invalid_field
 from llorch.options.checking import check_entries
@@ -11,13 +13,25 @@ from orchestratord.convert.option_checks import check_options
 ROLES = ("system", "user", "assistant", "tool")
 
 
-def check_generate(work: task_pb2.GenerateWork) -> None:
-    """Raises InvalidArgument that names the first field that can't be right. Lists are counted before they are read."""
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Of texts. `bytes` is bounded, tokens are guessed from `characters`."""
+
+    bytes: int
+    characters: int
+
+
+def check_generate(work: task_pb2.GenerateWork) -> int:
+    """The characters that the model reads. Raises InvalidArgument that names the first field that can't be right.
+
+    Lists are counted before they are read, and texts are read once: that is most of what a large request costs.
+    """
     _check_counts(work.chat)
-    _check_input(work)
+    characters = _check_input(work)
     check_options("generate", GENERATION, work)
     check_options("generate.sampling", SAMPLING, work.sampling)
     check_options("generate.output_constraint", OUTPUT_CONSTRAINT, work.output_constraint)
+    return characters
 
 
 def _check_counts(chat: task_pb2.ChatInput) -> None:
@@ -32,18 +46,22 @@ def _check_counts(chat: task_pb2.ChatInput) -> None:
         )
 
 
-def _check_input(work: task_pb2.GenerateWork) -> None:
+def _check_input(work: task_pb2.GenerateWork) -> int:
+    """The characters of all text."""
     kind = work.WhichOneof("input")
     if kind is None:
         raise invalid_field("generate", "needs 'prompt' or 'chat'")
     if kind == "prompt":
-        if not work.prompt:
+        prompt = work.prompt
+        if not prompt:
             raise invalid_field("generate.prompt", "must not be empty")
-        size = len(work.prompt.encode())
+        size, characters = len(prompt.encode()), len(prompt)
     else:
         if work.control_tokens:
             raise invalid_field("generate.control_tokens", "goes with a plain prompt; a chat's template writes its own")
-        size = _check_messages(work.chat) + _size_of_tools(work.chat)
+        in_messages, in_tools = _check_messages(work.chat), _tools(work.chat)
+        size = in_messages.bytes + in_tools.bytes + len(work.chat.template_values.encode())
+        characters = in_messages.characters + in_tools.characters
     if work.continue_last_message:
         check_continued(_last_message(work.chat))
     if size > MAX_INPUT_BYTES:
@@ -51,20 +69,47 @@ def _check_input(work: task_pb2.GenerateWork) -> None:
             Reason.REQUEST_TOO_LARGE,
             f"generate: the text has {size} bytes; at most {MAX_INPUT_BYTES} are taken; send less",
         )
+    return characters
 
 
-def _check_messages(chat: task_pb2.ChatInput) -> int:
-    """The size of all text, in bytes."""
-    size = 0
+def _check_messages(chat: task_pb2.ChatInput) -> _Size:
+    """All text of all parts."""
+    size = characters = 0
     for index, message in enumerate(chat.messages):
-        field = f"generate.chat.messages[{index}]"
         if message.role not in ROLES:
-            raise invalid_field(f"{field}.role", f"'{message.role[:40]}' is none of: {', '.join(ROLES)}")
+            raise invalid_field(
+                f"generate.chat.messages[{index}].role", f"'{message.role[:40]}' is none of: {', '.join(ROLES)}"
+            )
         for part in message.content:
-            size += _check_part(part, field)
+            if not part.HasField("text"):
+                raise _without_text(part, f"generate.chat.messages[{index}].content")
+            text = part.text
+            size += len(text.encode())
+            characters += len(text)
     if size == 0:
         raise invalid_field("generate.chat.messages", "at least one message needs text")
-    return size
+    return _Size(size, characters)
+
+
+def _without_text(part: task_pb2.ContentPart, field: str) -> InvalidArgument:
+    kind = part.WhichOneof("part")
+    if kind is None:
+        return invalid_field(field, "a content part is empty; give it 'text'")
+    return InvalidArgument(
+        Reason.UNSUPPORTED_CONTENT,
+        f"{field}: no engine here takes {kind} yet; send text",
+        metadata={"field": field},
+    )
+
+
+def _tools(chat: task_pb2.ChatInput) -> _Size:
+    """What the tools are, and the calls of earlier turns. What they mean, the worker reads."""
+    calls = [call for message in chat.messages for call in message.tool_calls]
+    return _Size(
+        bytes=sum(tool.ByteSize() for tool in chat.tools) + sum(call.ByteSize() for call in calls),
+        characters=sum(len(tool.description) + len(tool.parameters) for tool in chat.tools)
+        + sum(len(call.arguments) for call in calls),
+    )
 
 
 def _last_message(chat: task_pb2.ChatInput) -> LastMessage | None:
@@ -73,26 +118,3 @@ def _last_message(chat: task_pb2.ChatInput) -> LastMessage | None:
     last = chat.messages[-1]
     text = "".join(part.text for part in last.content)
     return LastMessage(last.role, text, bool(last.tool_calls), chat.tool_choice not in ("", "auto", "none"))
-
-
-def _size_of_tools(chat: task_pb2.ChatInput) -> int:
-    """In bytes, with the calls of earlier turns. What they mean, the worker reads."""
-    calls = [call for message in chat.messages for call in message.tool_calls]
-    return (
-        sum(tool.ByteSize() for tool in chat.tools)
-        + sum(call.ByteSize() for call in calls)
-        + len(chat.template_values.encode())
-    )
-
-
-def _check_part(part: task_pb2.ContentPart, field: str) -> int:
-    kind = part.WhichOneof("part")
-    if kind is None:
-        raise invalid_field(f"{field}.content", "a content part is empty; give it 'text'")
-    if kind != "text":
-        raise InvalidArgument(
-            Reason.UNSUPPORTED_CONTENT,
-            f"{field}.content: no engine here takes {kind} yet; send text",
-            metadata={"field": f"{field}.content"},
-        )
-    return len(part.text.encode())

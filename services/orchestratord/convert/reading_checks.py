@@ -11,17 +11,21 @@ from llorch.options.option import Table
 from llorch.options.rerank import RERANK
 
 
-def check_embed(work: task_pb2.EmbedWork) -> None:
+def check_embed(work: task_pb2.EmbedWork) -> int:
+    """The characters that the model reads. Raises InvalidArgument that names what can't be right."""
     check_entries("embed.inputs", EMBEDDING["inputs"], len(work.inputs))
     _check_size("embed.inputs: the texts have", sum(len(text.encode()) for text in work.inputs))
     _check_options("embed", EMBEDDING, work)
+    return sum(map(len, work.inputs))
 
 
-def check_rerank(work: task_pb2.RerankWork) -> None:
+def check_rerank(work: task_pb2.RerankWork) -> int:
+    """The characters that the model reads, the query once for each document. Raises InvalidArgument as above."""
     check_entries("rerank.documents", RERANK["documents"], len(work.documents))
     size = len(work.documents) * len(work.query.encode()) + sum(len(text.encode()) for text in work.documents)
     _check_size("rerank.documents: with the query once for each, they have", size)
     _check_options("rerank", RERANK, work)
+    return len(work.documents) * len(work.query) + sum(map(len, work.documents))
 
 
 def _check_options(kind: str, table: Table, work: Message) -> None:

@@ -1,8 +1,7 @@
 """Tasks: what clients ask for, and what they are shown."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from itertools import repeat
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -25,7 +24,7 @@ from orchestratord.core.facts.task import CancelOutcome, TaskRequest, TaskState
 from orchestratord.core.facts.work import Work
 from orchestratord.views.tasks import TaskView
 
-_CHECKS: Mapping[Work, Callable[[Any], None]] = {
+_CHECKS: Mapping[Work, Callable[[Any], int]] = {
     Work.GENERATE: check_generate,
     Work.EMBED: check_embed,
     Work.RERANK: check_rerank,
@@ -55,7 +54,7 @@ def to_request(
 
     `work` is the kind that the call takes. `seed` counts if the client gave none, so that the task can be repeated.
     """
-    _check_spec(spec, work)
+    characters = _check_spec(spec, work)
     run = _run(spec, work, seed)
     return TaskRequest(
         task_id=task_id,
@@ -71,7 +70,7 @@ def to_request(
         correlation_id=correlation_id,
         deadline_s=spec.deadline_ms / 1000 if spec.HasField("deadline_ms") else None,
         durable=durable,
-        prompt_tokens=guess_prompt_tokens(sum(map(len, _texts(spec, work))), len(spec.generate.chat.messages)),
+        prompt_tokens=guess_prompt_tokens(characters, len(spec.generate.chat.messages)),
         max_tokens=_most_tokens(spec, work),
         fills_limit=_fills_limit(spec.generate),
         choices=spec.generate.n if spec.generate.HasField("n") else 1,
@@ -96,24 +95,6 @@ def to_prompt(spec: task_pb2.TaskSpec) -> run_pb2.RunSpec:
     work = Work.EMBED if spec.WhichOneof("work") == "embed" else Work.GENERATE
     _check_spec(spec, work)
     return _run(spec, work, seed=0)
-
-
-def _texts(spec: task_pb2.TaskSpec, work: Work) -> Iterator[str]:
-    """All that a model reads, as often as it does."""
-    if work is Work.EMBED:
-        yield from spec.embed.inputs
-    elif work is Work.RERANK:
-        yield from spec.rerank.documents
-        yield from repeat(spec.rerank.query, len(spec.rerank.documents))
-    elif spec.generate.WhichOneof("input") == "prompt":
-        yield spec.generate.prompt
-    else:
-        for message in spec.generate.chat.messages:
-            yield from (part.text for part in message.content)
-            yield from (call.arguments for call in message.tool_calls)
-        for tool in spec.generate.chat.tools:
-            yield tool.description
-            yield tool.parameters
 
 
 def _most_tokens(spec: task_pb2.TaskSpec, work: Work) -> int | None:
@@ -179,7 +160,8 @@ def to_proto(
     )
 
 
-def _check_spec(spec: task_pb2.TaskSpec, work: Work) -> None:
+def _check_spec(spec: task_pb2.TaskSpec, work: Work) -> int:
+    """The characters that the model reads."""
     kind = spec.WhichOneof("work")
     if kind is None:
         raise invalid_field("task", f"needs work: set '{work}'")
@@ -191,7 +173,7 @@ def _check_spec(spec: task_pb2.TaskSpec, work: Work) -> None:
         raise invalid_field("app", "is set from the key that is used; leave it out")
     _check_ids_and_times(spec)
     _refuse_unsupported(spec, work)
-    _CHECKS[work](getattr(spec, work))
+    return _CHECKS[work](getattr(spec, work))
 
 
 def _check_ids_and_times(spec: task_pb2.TaskSpec) -> None:
