@@ -34,15 +34,22 @@ test: set-up check ## Everything that has to pass: check, then all test suites
 	@echo "kills, faults, restarts, mutations and seeds in part; make chaos takes the full counts"
 	$(PYTEST) $(PARALLEL) -m "not native" $(call suites,unit contract sim)
 	$(PYTEST) $(HALVES) -m native $(call suites,unit contract sim)
-	$(PYTEST) $(HALVES) $(call suites,integration chaos e2e)
+	$(PYTEST) $(HALVES) $(call suites,integration e2e)
+	$(call chaos_beside_each_other)
+	$(PYTEST) $(HALVES) -m alone $(call suites,chaos)
 
 unit: set-up-without-engine ## The inner loop, at most 60 s: unit, contract and simulation, without the native engine
 	LLORCH_SIM_SEEDS=25 LLORCH_SIM_WORLDS=100 LLORCH_TEST_EXAMPLES=quarter $(PYTEST) $(PARALLEL) -m "not native and not quality" $(call suites,unit contract sim)
 
-# What waits for most of its time, then what computes, then what measures times; $(1) says how often (support.chaos_count).
+# Chaos tests: what waits for most of its time, then what computes; $(1) says how often (support.chaos_count).
+define chaos_beside_each_other
+	$(1) $(PYTEST) $(WAITING) -m "not alone and not native and not busy" $(call suites,chaos)
+	$(1) $(PYTEST) $(HALVES) --no-loadscope-reorder -m "(native or busy) and not alone" $(call suites,chaos)
+endef
+
+# Then what measures times.
 define chaos_suite
-	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(WAITING) -m "not alone and not native and not busy" $(call suites,chaos)
-	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) $(HALVES) --no-loadscope-reorder -m "(native or busy) and not alone" $(call suites,chaos)
+	$(call chaos_beside_each_other,$(FULL) LLORCH_CHAOS=$(1))
 	$(FULL) LLORCH_CHAOS=$(1) $(PYTEST) -m alone $(call suites,chaos)
 endef
 
