@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -61,6 +62,7 @@ class UnbrokenTask:
         self._has_reached = False
         self._stack = AsyncExitStack()
         self._incoming: Attachment | None = None
+        self._attachments = 0
         self._is_reading = False
         self._kept: deque[Any] = deque()
         self._kept_bytes = 0
@@ -127,7 +129,8 @@ class UnbrokenTask:
     async def _open(self, request: TaskRequest) -> Attachment:
         incoming = await self._stack.enter_async_context(self._attach(request))
         self._incoming = incoming
-        incoming.when_broken(lambda: self._hear_broken(incoming))
+        self._attachments += 1
+        incoming.when_broken(partial(self._hear_broken, self._attachments))
         return incoming
 
     async def _leave(self) -> None:
@@ -150,12 +153,15 @@ class UnbrokenTask:
             self._pauses.start_over()
         return is_news
 
-    def _hear_broken(self, incoming: Attachment) -> None:
-        """Its reader finds out by itself; but while the client takes nothing there is none."""
-        if incoming is not self._incoming or self._is_reading or self._ended_with is not None:
+    def _hear_broken(self, number: int) -> None:
+        """The attachment of this number. Its reader finds out by itself; but while the client takes nothing there is
+        none.
+        """
+        incoming = self._incoming
+        if number != self._attachments or incoming is None or self._is_reading or self._ended_with is not None:
             return
         if self._mending is not None and not self._mending.done():
-            self._mending.add_done_callback(lambda _: self._hear_broken(incoming))
+            self._mending.add_done_callback(lambda _: self._hear_broken(number))
         else:
             self._mending = asyncio.create_task(self._take_rest(incoming), name="rest of a broken stream")
 

@@ -2,16 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 from llorch.errors import LlorchError
 
 
 class Body:
-    """For one task to read. `taken` hears how much was read of what had arrived, in units of the one who puts it in."""
+    """For one task to read. Each part has a weight, in units of the one who puts it in, and gives it back once."""
 
-    def __init__(self, taken: Callable[[int], None]) -> None:
-        self._taken = taken
+    def __init__(self) -> None:
         self._parts: deque[tuple[bytes, int]] = deque()
         self._arrived = asyncio.Event()
         self.size = 0
@@ -19,13 +17,14 @@ class Body:
         self._error: LlorchError | None = None
         self._is_unwanted = False
 
-    def put(self, data: bytes, weight: int) -> None:
+    def put(self, data: bytes, weight: int) -> int:
+        """The weight of it where it is not wanted."""
         if self._is_unwanted:
-            self._taken(weight)
-            return
+            return weight
         self._parts.append((data, weight))
         self.size += len(data)
         self._arrived.set()
+        return 0
 
     def complete(self) -> None:
         self.is_complete = True
@@ -36,16 +35,16 @@ class Body:
         self._error = error
         self._arrived.set()
 
-    def drop(self) -> None:
-        """What is here, and what comes, is not wanted."""
+    def drop(self) -> int:
+        """What is here, and what comes, is not wanted. The weight of what is here."""
         self._is_unwanted = True
-        parts = list(self._parts)
+        weight = sum(weight for _, weight in self._parts)
         self._parts.clear()
         self.size = 0
-        for _, weight in parts:
-            self._taken(weight)
+        return weight
 
-    async def receive(self) -> bytes | None:
+    async def receive(self) -> tuple[bytes, int] | None:
+        """The next part and its weight; None once there is no more."""
         while not self._parts:
             if self.is_complete:
                 return None
@@ -55,5 +54,4 @@ class Body:
             await self._arrived.wait()
         data, weight = self._parts.popleft()
         self.size -= len(data)
-        self._taken(weight)
-        return data
+        return data, weight

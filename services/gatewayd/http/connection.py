@@ -53,6 +53,10 @@ class Wire(Protocol):
         """Takes no further request."""
         ...
 
+    def lose(self) -> None:
+        """The connection is lost, and with it the streams."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -148,6 +152,9 @@ class Connection(asyncio.BufferedProtocol):
         self._unread.clear()
         for task in self._tasks:
             task.cancel()
+        if self._wire is not None:
+            self._wire.lose()
+            self._wire = None
         self._shared.on_lost(self)
         if not self.lost.done():
             self.lost.set_result(None)
@@ -374,6 +381,7 @@ class Connection(asyncio.BufferedProtocol):
             _log.error("request_not_answered", exc_info=error)
         finally:
             stream.abort()
+            stream.task = None
 
     def _served(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

@@ -113,6 +113,9 @@ class Http1:
     def is_writable(self) -> bool:
         return self._connection.is_writable
 
+    def lose(self) -> None:
+        self._stream = None
+
     def abort(self) -> None:
         self._connection.abort()
 
@@ -239,7 +242,7 @@ class Http1Stream:
         self._started = self._ended = self.is_broken = False
         self._probe = b""
         self._raw = self._read = 0
-        self.body = Body(self._was_read)
+        self.body = Body()
         self.taken = asyncio.Event()
         self.is_full = False
         self.task: asyncio.Task[None] | None = None
@@ -253,10 +256,13 @@ class Http1Stream:
             self._wants_continue = False
             if not self._started and not self.body.size:
                 self._wire.send(h11.InformationalResponse(status_code=100, headers=[]))
-        return await self.body.receive()
+        received = await self.body.receive()
+        self._make_room()
+        return None if received is None else received[0]
 
     def ignore_body(self) -> None:
         self.body.drop()
+        self._make_room()
 
     def keep_place(self) -> None:
         self._wire.keep_place(self.task)
@@ -286,7 +292,7 @@ class Http1Stream:
             return
         self._ended = True
         self._wire.send(h11.EndOfMessage())
-        self.body.drop()
+        self.ignore_body()
         self._wire.answered()
 
     def abort(self) -> None:
@@ -331,7 +337,7 @@ class Http1Stream:
         self._raw += raw
         return not self.body.is_complete and self._raw > 2 * self._read + limits.FRAMING_BYTES + limits.BODY_AHEAD_BYTES
 
-    def _was_read(self, _: int) -> None:
+    def _make_room(self) -> None:
         if self.is_full and self.body.size <= limits.BODY_AHEAD_BYTES:
             self.is_full = False
             self._wire.release()

@@ -62,14 +62,6 @@ class Http2:
         self._streams: dict[int, Http2Stream] = {}
         self._newest = 0
         self._is_last = False
-        self._on: dict[type[Event], Callable[[Any], None]] = {
-            RequestReceived: self._begin,
-            DataReceived: self._take_data,
-            StreamEnded: self._end_body,
-            StreamReset: self._reset,
-            WindowUpdated: self._open_window,
-            RemoteSettingsChanged: self._pump_all,
-        }
 
     def feed(self, data: bytes) -> None:
         taken = self._budget.take(data, self._loop.time())
@@ -84,20 +76,21 @@ class Http2:
             self._give_up(None)
             return
         for event in events:
-            handle = self._on.get(type(event))
-            if handle is not None:
-                handle(event)
+            self._take(event)
         encoder = self._machine.encoder
         encoder.header_table_size = min(encoder.header_table_size, limits.HEADER_TABLE_BYTES)
         self._connection.flush_soon()
         if self._budget.goes_away or self._newest > 2 * limits.REQUESTS:
             self.close()
 
+    def lose(self) -> None:
+        self._streams.clear()
+
     def feed_end(self) -> bool:
         return False
 
     def can_write(self) -> None:
-        self._pump_all(None)
+        self._pump_all()
 
     def collect(self) -> bytes:
         return self._machine.data_to_send()
@@ -176,6 +169,21 @@ class Http2:
         except ProtocolError as error:
             _log.debug("too_late_for_http2", why=str(error)[:200])
 
+    def _take(self, event: Event) -> None:
+        match event:
+            case RequestReceived():
+                self._begin(event)
+            case DataReceived():
+                self._take_data(event)
+            case StreamEnded():
+                self._end_body(event)
+            case StreamReset():
+                self._reset(event)
+            case WindowUpdated():
+                self._open_window(event)
+            case RemoteSettingsChanged():
+                self._pump_all()
+
     def _begin(self, event: RequestReceived) -> None:
         stream_id = event.stream_id
         if self._is_last:
@@ -206,7 +214,7 @@ class Http2:
         if stream is None:
             self.was_read(event.stream_id, weight)
         else:
-            stream.body.put(event.data or b"", weight)
+            self.was_read(event.stream_id, stream.body.put(event.data or b"", weight))
 
     def _end_body(self, event: StreamEnded) -> None:
         stream = self._streams.get(event.stream_id)
@@ -221,11 +229,11 @@ class Http2:
 
     def _open_window(self, event: WindowUpdated) -> None:
         if event.stream_id == 0:
-            self._pump_all(event)
+            self._pump_all()
         elif stream := self._streams.get(event.stream_id):
             stream.pump()
 
-    def _pump_all(self, _: object) -> None:
+    def _pump_all(self) -> None:
         for stream in list(self._streams.values()):
             stream.pump()
 
@@ -250,15 +258,20 @@ class Http2Stream:
         self._ended = self.is_over = False
         self._blocked_since: float | None = None
         self._taken = asyncio.Event()
-        self.body = Body(partial(wire.was_read, number))
+        self.body = Body()
         self.task: asyncio.Task[None] | None = None
         self.is_head = False
 
     async def receive(self) -> bytes | None:
-        return await self.body.receive()
+        received = await self.body.receive()
+        if received is None:
+            return None
+        data, weight = received
+        self._wire.was_read(self._number, weight)
+        return data
 
     def ignore_body(self) -> None:
-        self.body.drop()
+        self._wire.was_read(self._number, self.body.drop())
 
     def keep_place(self) -> None:
         self._wire.keep_place(self.task)
@@ -277,7 +290,7 @@ class Http2Stream:
     def end(self) -> None:
         if not self._ended:
             self._ended = True
-            self.body.drop()
+            self.ignore_body()
             self.pump()
 
     def abort(self) -> None:
@@ -292,7 +305,7 @@ class Http2Stream:
         """The client wants no more of it."""
         self._ended = self.is_over = True
         self._unsent.clear()
-        self.body.drop()
+        self.ignore_body()
         if self.task is not None:
             self.task.cancel()
 
@@ -350,7 +363,7 @@ class Http2Stream:
         self.is_over = True
         self._unsent.clear()
         self._blocked_since = None
-        self.body.drop()
+        self.ignore_body()
         self._wire.forget(self._number, code)
         if code is ErrorCodes.CANCEL and self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()

@@ -154,8 +154,9 @@ class CallGuard:
                 self._refuse_while_draining(places)
                 places.take(task)
                 return encode(await behaviour(raw if decode is None else decode(raw), context))
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # every one ends the call
+            except (Exception, asyncio.CancelledError) as error:  # every one ends the call
                 await self._end_with(error, method, task, context)
+                raise
             finally:
                 places.leave(task)
                 self._cancelled_by_us.discard(task)
@@ -193,8 +194,10 @@ class CallGuard:
             return LOCALHOST
         return self._authenticator.authenticate(metadata, peer)
 
-    async def _end_with(self, raised: BaseException, method: str, task: asyncio.Task[Any], context: Any) -> NoReturn:
-        """Ends the call with the status that an exception stands for."""
+    async def _end_with(self, raised: BaseException, method: str, task: asyncio.Task[Any], context: Any) -> None:
+        """Ends the call with the status that an exception stands for. Returns where no client is left to take one; not
+        from here, since this frame would hold its own traceback.
+        """
         error = root_of(raised)
         if isinstance(error, grpc.aio.AbortError):
             raise error
@@ -203,7 +206,7 @@ class CallGuard:
                 await _abort(context, _draining())
             if task.cancelling():
                 # The client went away, or its deadline passed. grpc.aio would never free a status that no client takes.
-                raise error
+                return
         if isinstance(error, LlorchError) and error.reason in _SENT_AFTER_S:
             await asyncio.sleep(_SENT_AFTER_S[error.reason])
         if isinstance(error, LlorchError) and not (isinstance(error, Internal) and error.reason is Reason.INTERNAL):

@@ -66,6 +66,7 @@ class Settled(Generic[Result]):
                 raise cancelled from None
             raise
         finally:
+            cancelled = None  # what was raised has this frame in its traceback, and would hold itself by it
             if self._late is not None:
                 self._late.cancel()
 
