@@ -42,8 +42,6 @@ class Watched:
     """The attempt that the task runs as."""
     fruitless: int = 0
     """Attempts in a row that its workers gave up or did not know before they brought output."""
-    crashes: int = 0
-    """Attempts that were lost because a worker ended."""
     workers_ended: int = 0
     unread: dict[str, str] = field(default_factory=dict)
     """Attempts that are out of reach, with their workers: the first of them and the writer to bring output goes on."""
@@ -64,8 +62,10 @@ class TaskRules:
         """By worker: attempts that were started there and that the brain was not told are over."""
         self._worker_of: dict[str, str] = {}
         self._task_of: dict[str, Watched] = {}
-        self._suspects: set[str] = set()
+        self._aboard_once: set[str] = set()
         """Tasks that were aboard when their worker ended, and have not gone on since."""
+        self._suspects: set[str] = set()
+        """Those of them that were aboard when another one ended."""
         self._ended: set[str] = set()
         """Workers that a task has ended."""
         self._stopped: set[str] = set()
@@ -91,7 +91,7 @@ class TaskRules:
             case events.AttemptUnknown(attempt_id):
                 self._over(attempt_id)
             case events.OutputWentOn(task_id):
-                self._suspects.discard(task_id)
+                self._is_no_suspect(task_id)
             case events.AttemptDecided(attempt_id):
                 self._decides(attempt_id)
             case events.WorkerAttached(worker_id):
@@ -161,7 +161,6 @@ class TaskRules:
         """The attempt that the task ran as, for good or until its worker is back."""
         task = self._known(effect.task_id)
         task.fruitless += effect.loss is Loss.UNKNOWN
-        task.crashes += effect.loss in (Loss.EXIT, Loss.POISON)
         if effect.loss is Loss.LEASE:
             task.unread[task.writer] = self._worker_of[task.writer]
         self._waits_again(task)
@@ -221,7 +220,7 @@ class TaskRules:
             self._check_reason(task, effect.terminal)
         task.state, task.shown = FINISHED, is_shown_now
         self.queued.pop(effect.task_id, None)
-        self._suspects.discard(effect.task_id)
+        self._is_no_suspect(effect.task_id)
         self._touched.add(effect.task_id)
 
     def _check_reason(self, task: Watched, terminal: Terminal) -> None:
@@ -242,9 +241,10 @@ class TaskRules:
         del self.tasks[effect.task_id]
 
     def detached(self, effect: effects.DetachWorker) -> None:
-        aboard = [task for task in map(self._task_of.get, self.live_on(effect.worker_id)) if task]
-        if effect.worker_id in self._ended and not any(task.crashes for task in aboard):
-            self._suspects |= {task.request.task_id for task in aboard}
+        aboard = {task.request.task_id for task in map(self._task_of.get, self.live_on(effect.worker_id)) if task}
+        if effect.worker_id in self._ended:
+            self._suspects |= aboard & self._aboard_once
+            self._aboard_once |= aboard
         self._attached.discard(effect.worker_id)
         for attempt_id in self._live.pop(effect.worker_id, ()):
             del self._worker_of[attempt_id]
@@ -330,6 +330,10 @@ class TaskRules:
         beside = {task.request.task_id for task in map(self._task_of.get, self.live_on(effect.worker_id)) if task}
         if others := beside & self._suspects - {effect.request.task_id}:
             self._fail(f"{effect.request.task_id} runs beside another suspect: {others}")
+
+    def _is_no_suspect(self, task_id: str) -> None:
+        self._aboard_once.discard(task_id)
+        self._suspects.discard(task_id)
 
     def _over(self, attempt_id: str) -> None:
         if (task := self._task_of.pop(attempt_id, None)) is not None:

@@ -15,6 +15,9 @@ from orchestratord.core.lives.attempt_loss import MOST_FRUITLESS
 from support.brain_driver import BrainDriver, gpu_of
 from support.two_workers import HOSTS, crash, fall_silent, host_of, start, two_workers
 
+MEMORY_BACK_S = 5.0
+"""After a worker has ended, where its host tells nothing of its card."""
+
 
 def start_again(driver: BrainDriver, host: str) -> WorkerSpec:
     """Its model is loaded there anew."""
@@ -222,20 +225,39 @@ def test_what_ends_two_workers_by_itself_is_not_tried_a_third_time() -> None:
     assert not driver.state.suspects
 
 
+def test_what_was_aboard_a_worker_that_ended_goes_on_at_once_and_beside_each_other() -> None:
+    driver, _ = two_workers(slots=8)
+    aboard = crash_the_last(driver, after=8)
+    assert len(driver.all_of(effects.WatchOutput)) == len(aboard) == 4
+    assert {run.request.task_id for run in driver.all_of(effects.StartRun)} == aboard
+    assert not driver.state.suspects
+
+
 def test_suspects_run_one_to_a_worker_until_their_output_has_gone_on() -> None:
-    driver, _ = two_workers(slots=4)
-    tasks = [driver.submit() for _ in range(4)]
-    victim = driver.last(effects.StartRun).worker_id
-    aboard = [run for run in driver.all_of(effects.StartRun) if run.worker_id == victim]
-    driver.forget_effects()
-    crash(driver, victim)
-    assert len(driver.all_of(effects.WatchOutput)) == len(aboard)
-    (again,) = driver.all_of(effects.StartRun)
+    driver, _ = two_workers(slots=8)
+    twice = crash_the_last(driver, after=8)
+    crash_the_last(driver)
+    assert driver.state.suspects == twice, "the others have met it once"
+    driver.let_pass(MEMORY_BACK_S)
+    start_again(driver, driver.last(effects.StartWorker).node_id)
+    (again,) = (run for run in driver.all_of(effects.StartRun) if run.request.task_id in twice)
+    assert len(driver.all_of(effects.StartRun)) == 5, "the other four, and a suspect"
     driver.handle(events.AttemptFirstToken(again.attempt_id))
-    assert len(driver.all_of(effects.StartRun)) == 1
+    assert len(driver.all_of(effects.StartRun)) == 5
     driver.handle(events.OutputWentOn(again.request.task_id))
-    assert len(driver.all_of(effects.StartRun)) == 2, "the next suspect"
-    assert all(not driver.task(task_id).is_finished for task_id in tasks)
+    assert len(driver.all_of(effects.StartRun)) == 6, "the next suspect"
+    assert not any(driver.task(task_id).is_finished for task_id in twice)
+
+
+def crash_the_last(driver: BrainDriver, after: int = 0) -> set[str]:
+    """The worker that got the last task, after so many came; those that are aboard."""
+    for _ in range(after):
+        driver.submit()
+    worker_id = driver.last(effects.StartRun).worker_id
+    aboard = {run.task_id for run in driver.state.attempts.values() if run.worker_id == worker_id}
+    driver.forget_effects()
+    crash(driver, worker_id)
+    return aboard
 
 
 def test_an_innocent_that_ran_beside_a_lone_suspect_loses_no_attempt_to_it() -> None:

@@ -1,5 +1,6 @@
 """What happens to a task's attempts at the same time, or in an unusual order: all is told, counted and ended once."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from llorch.errors import Reason
@@ -11,6 +12,7 @@ from orchestratord.core.facts.drains import AfterDrain, DrainPolicy
 from orchestratord.core.facts.fleet import Pool, Snapshot
 from orchestratord.core.facts.found_run import FoundRun, TaskRecord
 from orchestratord.core.facts.promise import Fingerprint
+from orchestratord.core.facts.suspicion import UNDER_AT_MOST
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskEnd, TaskError, TaskState
 from support.brain_driver import BrainDriver, gpu
 from support.two_workers import crash, fall_silent, start, two_workers
@@ -126,6 +128,7 @@ def test_a_queued_task_that_becomes_a_suspect_waits_as_one() -> None:
     fall_silent(driver, victim)
     assert all(driver.task(task_id).state is TaskState.QUEUED for task_id in aboard)
     driver.forget_effects()
+    have_met_it_once(driver, aboard)
     crash(driver, victim)
     assert driver.state.suspects == set(aboard)
     for run in [attempt for attempt in driver.state.attempts.values() if attempt.task_id in tasks]:
@@ -209,6 +212,12 @@ def test_a_worker_that_shuts_down_fails_no_task() -> None:
     assert not driver.task(task_id).is_finished, driver.task(task_id).terminal
 
 
+def have_met_it_once(driver: BrainDriver, tasks: Iterable[str]) -> None:
+    """A worker has ended under them before, and their output has not gone past that point."""
+    for task_id in tasks:
+        driver.task(task_id).suspicion.under = UNDER_AT_MOST - 1
+
+
 def full_house() -> BrainDriver:
     """A host with four cards: three have idle models, and one is free."""
     driver = BrainDriver()
@@ -241,6 +250,7 @@ def test_suspects_of_one_worker_make_room_for_one_worker() -> None:
     """Each has a lane of its own, and what makes room for the load of one lane is not counted for another."""
     driver = full_house()
     spec = four_tasks(driver)
+    have_met_it_once(driver, driver.state.tasks)
     driver.worker_ended(spec, "garage", failure=(Reason.WORKER_LOST, "killed"))
     assert len(driver.state.suspects) == 4
     driver.let_pass(1)

@@ -55,6 +55,33 @@ def test_nothing_new_goes_to_a_suspect_node_until_it_reports_again() -> None:
     assert driver.task(waiting).state is TaskState.RUNNING
 
 
+def test_a_worker_of_a_node_that_is_back_is_waited_for_before_another_one_is_loaded() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", slots=1)
+    driver.add_node("garage", gpu("GPU-1"), gpu("GPU-2", index=1))
+    spec = driver.load_idle("coder")
+    driver.handle(events.WorkerSilent(spec.worker_id))
+    driver.advance(10)
+    task_id = driver.submit()
+    driver.forget_effects()
+    driver.let_pass(1)
+    assert not driver.all_of(effects.StartWorker)
+    driver.handle(events.WorkerAttached(spec.worker_id))
+    assert driver.task(task_id).state is TaskState.RUNNING
+
+
+def test_another_one_is_loaded_where_it_stays_away() -> None:
+    driver = BrainDriver()
+    driver.add_model("coder", slots=1)
+    driver.add_node("garage", gpu("GPU-1"), gpu("GPU-2", index=1))
+    spec = driver.load_idle("coder")
+    driver.handle(events.WorkerSilent(spec.worker_id))
+    driver.advance(10)
+    driver.submit()
+    driver.let_pass(1 + driver.config.reattach_s)
+    assert driver.last(effects.StartWorker).spec.worker_id != spec.worker_id
+
+
 def test_waiting_tasks_end_when_no_node_comes_back() -> None:
     driver = BrainDriver()
     driver.add_model()

@@ -13,10 +13,15 @@ def test_alone_aboard_a_task_may_end_two_workers() -> None:
     assert worker_ended(aboard) == Verdict("a", is_proven=True)
 
 
-def test_of_several_none_is_blamed_and_all_are_suspects() -> None:
+def test_of_several_none_is_blamed_and_what_the_next_worker_ends_under_is_a_suspect() -> None:
     aboard = {name: Suspicion() for name in "abc"}
     assert worker_ended(aboard) == Verdict()
-    assert all(one.is_hot and not one.ended for one in aboard.values())
+    assert all(one == Suspicion(under=1) for one in aboard.values())
+    aboard["c"].is_past()
+    aboard["d"] = Suspicion()
+    assert worker_ended(aboard) == Verdict()
+    assert {name: one.is_hot for name, one in aboard.items()} == {"a": True, "b": True, "c": False, "d": False}
+    assert not any(one.ended for one in aboard.values())
 
 
 def test_a_lone_suspect_is_blamed_and_what_runs_beside_it_is_not() -> None:

@@ -1,8 +1,9 @@
 """Which task it is that ends the workers that it runs on. Pure.
 
-A worker that ends by itself makes every task aboard a suspect. At most one suspect runs on a worker, until its output
-has gone past the point at which that worker ended. So when a worker ends under a lone suspect, it was most likely that
-one; what was beside it is a suspect only where workers end under it again.
+Most workers that end by themselves are killed from outside, so the tasks aboard go on at once, and beside each other.
+Those under which the next one ends as well, before their output has gone past the point at which the first one did, are
+suspects. At most one suspect runs on a worker, until it has gone past that point. So when a worker ends under a lone
+suspect, or under a task that was alone aboard, it was most likely that one.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ ENDS_AT_MOST = 2
 """Workers that one task may end by itself."""
 
 UNDER_AT_MOST = 2
-"""Workers that end under a task while another one is suspected; from then on it is a suspect as well."""
+"""Workers that end under a task with others aboard; from then on it is a suspect."""
 
 PAST_AFTER_ENTRIES = 4
 """Of output, beyond what had come when the worker ended: that many may have been computed and not told."""
@@ -50,16 +51,13 @@ class Verdict:
 
 def worker_ended(aboard: Mapping[str, Suspicion]) -> Verdict:
     """A worker has ended by itself, with these tasks, by their ids. Their suspicions are brought up to date."""
+    hot = [task_id for task_id, suspicion in aboard.items() if suspicion.is_hot]
     for suspicion in aboard.values():
         suspicion.under += 1
-    hot = [task_id for task_id, suspicion in aboard.items() if suspicion.is_hot]
+        suspicion.is_hot = suspicion.is_hot or suspicion.under >= UNDER_AT_MOST
     candidates = hot or list(aboard)
-    if len(candidates) == 1:
-        suspicion = aboard[candidates[0]]
-        suspicion.is_hot, suspicion.ended = True, suspicion.ended + 1
-        for beside in aboard.values():
-            beside.is_hot = beside.is_hot or beside.under >= UNDER_AT_MOST
-        return Verdict(candidates[0], is_proven=suspicion.ended >= ENDS_AT_MOST and len(aboard) == 1)
-    for suspicion in aboard.values():
-        suspicion.is_hot = True
-    return Verdict()
+    if len(candidates) != 1:
+        return Verdict()
+    suspicion = aboard[candidates[0]]
+    suspicion.is_hot, suspicion.ended = True, suspicion.ended + 1
+    return Verdict(candidates[0], is_proven=suspicion.ended >= ENDS_AT_MOST and len(aboard) == 1)

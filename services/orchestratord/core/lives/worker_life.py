@@ -96,10 +96,12 @@ def silent(state: BrainState, event: WorkerSilent) -> None:
 
 
 def give_time_to_reattach(state: BrainState, node_id: str) -> None:
-    """The node is back: workers of it that fell silent meanwhile may be about to be reached again."""
+    """The node is back: workers of it that fell silent meanwhile may be about to be reached again. For so long they
+    count as there, so that none is loaded in their place.
+    """
     for worker in state.fleet.workers_on(node_id):
         if worker.reattach_until is not None:
-            worker.reattach_until = state.now + state.config.reattach_s
+            worker.reattach_until, worker.is_overdue = state.now + state.config.reattach_s, False
 
 
 def reattach_overdue(state: BrainState) -> None:
