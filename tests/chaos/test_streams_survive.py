@@ -114,9 +114,7 @@ async def kill_workers(here: Killed, kills: int, folder: Path) -> None:
         keeping = asyncio.create_task(herd.keep(STREAMS))
         for _ in range(kills):
             await wait_for(lambda: both_are_ready(client), "a worker on each host")
-            await wait_for(lambda: is_true(any(read.tokens for read in herd.reading)), "a stream")
-            found = [worker for worker in await ready_workers(client) if herd.aboard(worker.spec.worker_id)]
-            victim = here.chance.choice(found)
+            victim = here.chance.choice(await with_streams(client, herd))
             await asyncio.sleep(here.chance.uniform(0.0, 0.4))  # no waiting: the token of the kill is what varies
             aboard = herd.aboard(victim.spec.worker_id)
             os.kill(victim.pid, signal.SIGKILL)
@@ -131,6 +129,18 @@ async def kill_workers(here: Killed, kills: int, folder: Path) -> None:
         herd.check()
         here.streams = len(herd.done)
         here.moved = sum(len(read.attempts) > 1 for read in herd.done)
+
+
+async def with_streams(client: AsyncClient, herd: Herd) -> list[worker_pb2.Worker]:
+    """Streams that went on together end together, and for a moment there is none."""
+    found: list[worker_pb2.Worker] = []
+
+    async def are_there() -> bool:
+        found[:] = [worker for worker in await ready_workers(client) if herd.aboard(worker.spec.worker_id)]
+        return bool(found)
+
+    await wait_for(are_there, "a stream")
+    return found
 
 
 async def test_a_cut_link_costs_no_stream_its_output(tmp_path: Path) -> None:
