@@ -1,8 +1,11 @@
 """A model with a worker on each of two hosts, and what happens to them."""
 
+from dataclasses import replace
+
 from llorch.errors import Reason
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
+from orchestratord.core.facts.fleet import Leaving, Snapshot
 from orchestratord.core.facts.targets import Place
 from support.brain_driver import BrainDriver, gpu_of
 
@@ -48,6 +51,15 @@ def host_of(driver: BrainDriver, worker_id: str) -> str:
 def crash(driver: BrainDriver, worker_id: str) -> None:
     worker = driver.state.fleet.workers[worker_id]
     driver.worker_ended(worker.spec, worker.node_id, failure=KILLED)
+
+
+def hang(driver: BrainDriver, worker_id: str) -> None:
+    """Nothing answers there any more, also not to its pool manager, which is told to stop it."""
+    spec, host = driver.state.fleet.workers[worker_id].spec, host_of(driver, worker_id)
+    driver.report(host, Snapshot(full=False, workers=(replace(driver.ready_report(spec), answers=False),)))
+    fall_silent(driver, worker_id)
+    assert effects.StopWorker(host, worker_id, Leaving.STUCK) in driver.effects
+    driver.worker_ended(spec, host)
 
 
 def fall_silent(driver: BrainDriver, worker_id: str) -> None:

@@ -59,7 +59,7 @@ def _check_input(work: task_pb2.GenerateWork) -> int:
     else:
         if work.control_tokens:
             raise invalid_field("generate.control_tokens", "goes with a plain prompt; a chat's template writes its own")
-        in_messages, in_tools = _check_messages(work.chat), _tools(work.chat)
+        in_messages, in_tools = _check_messages(work.chat), _size_of_tools(work.chat)
         size = in_messages.bytes + in_tools.bytes + len(work.chat.template_values.encode())
         characters = in_messages.characters + in_tools.characters
     if work.continue_last_message:
@@ -102,7 +102,7 @@ def _without_text(part: task_pb2.ContentPart, field: str) -> InvalidArgument:
     )
 
 
-def _tools(chat: task_pb2.ChatInput) -> _Size:
+def _size_of_tools(chat: task_pb2.ChatInput) -> _Size:
     """What the tools are, and the calls of earlier turns. What they mean, the worker reads."""
     calls = [call for message in chat.messages for call in message.tool_calls]
     return _Size(

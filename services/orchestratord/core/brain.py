@@ -64,6 +64,7 @@ _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
     TimerKind.RETENTION: task_life.forget,
     TimerKind.IDLE: model_unloading.idle_check,
     TimerKind.RESIDENCY: worker_life.residency_over,
+    TimerKind.EXPECTED: worker_life.expected_no_more,
     TimerKind.LOOK_AGAIN: model_loading.look_is_due,
     TimerKind.MEMORY_BACK: worker_life.memory_wait_over,
     TimerKind.RETRY_LOAD: model_loading.retry,

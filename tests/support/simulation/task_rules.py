@@ -24,8 +24,8 @@ QUEUED, RUNNING, ENDING, FINISHED = "queued", "running", "ending", "finished"
 _STATES = {TaskState.QUEUED: QUEUED, TaskState.RUNNING: RUNNING}
 DEADLINE_SLACK_S = 1.1 + STOPS_WITHIN_S
 LOOKS_AT_ALL_EVERY = 100
-MOST_WORKERS_ENDED = 6
-"""Twice among others, twice as the lone suspect among others, once alone; once more under another suspect."""
+MOST_WORKERS_ENDED = 5
+"""Twice among others, twice as the lone suspect among others, once alone."""
 
 
 @dataclass(slots=True)

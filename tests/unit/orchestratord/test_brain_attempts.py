@@ -13,7 +13,7 @@ from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskEnd, TaskError, TaskState
 from orchestratord.core.lives.attempt_loss import MOST_FRUITLESS
 from support.brain_driver import BrainDriver, gpu_of
-from support.two_workers import HOSTS, crash, fall_silent, host_of, start, two_workers
+from support.two_workers import HOSTS, crash, fall_silent, hang, host_of, start, two_workers
 
 MEMORY_BACK_S = 5.0
 """After a worker has ended, where its host tells nothing of its card."""
@@ -222,6 +222,20 @@ def test_what_ends_two_workers_by_itself_is_not_tried_a_third_time() -> None:
     assert isinstance(terminal, TaskError)
     assert terminal.reason is Reason.QUARANTINED
     assert driver.task(task_id).state is TaskState.FAILED
+    assert not driver.state.suspects
+
+
+def test_what_hangs_two_workers_is_not_tried_a_third_time() -> None:
+    """A process that does nothing any more ends no more than a crash does by itself: it has to be stopped."""
+    driver, _ = two_workers()
+    task_id, run = start(driver, output=False)
+    hang(driver, run.worker_id)
+    assert driver.task(task_id).losses[-1] is Loss.LEASE
+    assert driver.state.suspects == {task_id}
+    hang(driver, driver.last(effects.StartRun).worker_id)
+    terminal = driver.only(effects.AppendTerminal).terminal
+    assert isinstance(terminal, TaskError)
+    assert terminal.reason is Reason.QUARANTINED
     assert not driver.state.suspects
 
 

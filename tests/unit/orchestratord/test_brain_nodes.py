@@ -1,5 +1,7 @@
 """Nodes and workers come, fall silent and go; no task waits for ever and nothing is counted twice."""
 
+from dataclasses import replace
+
 import pytest
 
 from llorch.errors import Aborted, FailedPrecondition, Reason
@@ -10,7 +12,9 @@ from orchestratord.core import effects, events
 from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import Endpoint, EngineFacts, NodeState, Snapshot, WorkerReported
 from orchestratord.core.facts.found_run import FoundRun
+from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskEnd, TaskError, TaskState
+from orchestratord.core.placement import eviction, replicas
 from support.brain_driver import BrainDriver, gpu
 
 
@@ -55,31 +59,74 @@ def test_nothing_new_goes_to_a_suspect_node_until_it_reports_again() -> None:
     assert driver.task(waiting).state is TaskState.RUNNING
 
 
-def test_a_worker_of_a_node_that_is_back_is_waited_for_before_another_one_is_loaded() -> None:
+CARDS = (gpu("GPU-1"), gpu("GPU-2", index=1))
+BACK_AFTER_S = 10.0
+
+
+def node_that_was_away(*, keep_loaded: bool = False) -> tuple[BrainDriver, WorkerSpec]:
+    """Its worker fell silent with it; the next report says that the node is back."""
     driver = BrainDriver()
     driver.add_model("coder", slots=1)
-    driver.add_node("garage", gpu("GPU-1"), gpu("GPU-2", index=1))
+    driver.add_node("garage", *CARDS)
     spec = driver.load_idle("coder")
+    if keep_loaded:
+        driver.assign("coder", "garage", keep_loaded=True)
     driver.handle(events.WorkerSilent(spec.worker_id))
-    driver.advance(10)
-    task_id = driver.submit()
+    driver.advance(BACK_AFTER_S)
     driver.forget_effects()
-    driver.let_pass(1)
+    return driver, spec
+
+
+def test_a_worker_of_a_node_that_is_back_is_waited_for_before_another_one_is_loaded() -> None:
+    driver, spec = node_that_was_away()
+    tasks = [driver.submit() for _ in range(3)]
+    driver.report()
     assert not driver.all_of(effects.StartWorker)
     driver.handle(events.WorkerAttached(spec.worker_id))
-    assert driver.task(task_id).state is TaskState.RUNNING
+    assert driver.task(tasks[0]).state is TaskState.RUNNING
 
 
-def test_another_one_is_loaded_where_it_stays_away() -> None:
-    driver = BrainDriver()
-    driver.add_model("coder", slots=1)
-    driver.add_node("garage", gpu("GPU-1"), gpu("GPU-2", index=1))
-    spec = driver.load_idle("coder")
-    driver.handle(events.WorkerSilent(spec.worker_id))
-    driver.advance(10)
+def test_a_promise_may_be_kept_by_a_worker_of_a_node_that_is_back() -> None:
+    driver, spec = node_that_was_away()
+    driver.report()
+    assert replicas.are_coming(driver.state, Lane("coder"))
+    driver.advance(driver.config.reattach_s)
+    assert spec.worker_id in driver.state.fleet.workers
+    assert not replicas.are_coming(driver.state, Lane("coder"))
+
+
+def test_another_one_is_loaded_where_the_worker_stays_away() -> None:
+    driver, spec = node_that_was_away()
     driver.submit()
-    driver.let_pass(1 + driver.config.reattach_s)
+    driver.report()
+    driver.let_pass(driver.config.reattach_s)
     assert driver.last(effects.StartWorker).spec.worker_id != spec.worker_id
+
+
+def test_a_node_that_comes_back_again_and_again_holds_up_no_load() -> None:
+    driver, spec = node_that_was_away()
+    driver.submit()
+    for _ in range(4):
+        driver.add_node("garage", *CARDS, staged={spec.source: 4096}, workers=(driver.ready_report(spec),))
+        driver.advance(driver.config.reattach_s / 2)
+    assert driver.last(effects.StartWorker).spec.worker_id != spec.worker_id
+
+
+def test_a_worker_that_its_node_gets_no_answer_from_is_not_waited_for() -> None:
+    driver, spec = node_that_was_away()
+    driver.submit()
+    wedged = replace(driver.ready_report(spec), answers=False)
+    driver.report(snapshot=Snapshot(full=False, workers=(wedged,)))
+    assert driver.last(effects.StartWorker).spec.worker_id != spec.worker_id
+
+
+def test_the_only_worker_of_a_kept_model_is_kept_while_it_is_waited_for() -> None:
+    driver, spec = node_that_was_away(keep_loaded=True)
+    driver.report()
+    worker = driver.state.fleet.workers[spec.worker_id]
+    assert eviction.is_kept(driver.state, worker)
+    assert not driver.all_of(effects.StartWorker)
+    assert replicas.idle_limit_s(driver.state, worker) is None
 
 
 def test_waiting_tasks_end_when_no_node_comes_back() -> None:

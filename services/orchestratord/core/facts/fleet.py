@@ -153,10 +153,11 @@ class Worker:
     """A worker that the brain wants or has found. `attempts` are the slots taken, by attempt id.
 
     `reattach_until` is set while its frames are silent, `is_overdue` when attaching again has taken too long: its tasks
-    may go on elsewhere. `answers`: it answers its node's pool manager. `runs_known`: it has told which runs it holds.
-    `was_found`: this orchestrator did not start it. `ready_at` is when tasks could first come to it. `asked`: a caller
-    asked for this very worker, so it is not one too many when demand falls. `idle_watched`: a look at how long it has
-    been idle is due.
+    may go on elsewhere. `expected_until`: its node has come back since, and until then no worker is loaded in its
+    place; it is set once in a silence. `answers`: it answers its node's pool manager. `runs_known`: it has told which
+    runs it holds. `was_found`: this orchestrator did not start it. `ready_at` is when tasks could first come to it.
+    `asked`: a caller asked for this very worker, so it is not one too many when demand falls. `idle_watched`: a look
+    at how long it has been idle is due.
     """
 
     spec: WorkerSpec
@@ -169,6 +170,7 @@ class Worker:
     was_attached: bool = False
     reattach_until: float | None = None
     is_overdue: bool = False
+    expected_until: float | None = None
     refused: tuple[Reason, str] | None = None
     start_seq: int | None = None
     ready_at: float | None = None

@@ -15,6 +15,7 @@ class TimerKind(Enum):
     RETENTION = auto()
     IDLE = auto()
     RESIDENCY = auto()
+    EXPECTED = auto()
     LOOK_AGAIN = auto()
     MEMORY_BACK = auto()
     RETRY_LOAD = auto()

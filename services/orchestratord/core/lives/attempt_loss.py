@@ -18,7 +18,7 @@ MOST_UNREAD = 2
 
 
 def worker_ended(state: BrainState, worker: Worker, what_happened: str) -> None:
-    """By itself, or because its engine was stuck: one of the tasks aboard may be the reason."""
+    """By itself, or because it was stuck: one of the tasks aboard may be the reason."""
     attempts = [state.attempts[attempt_id] for attempt_id in sorted(worker.attempts)]
     tasks = (state.tasks.get(attempt.task_id) for attempt in attempts)
     aboard = {task.task_id: task for task in tasks if task is not None and not task.is_finished}

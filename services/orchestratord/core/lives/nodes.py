@@ -17,6 +17,7 @@ from orchestratord.core.facts.fleet import (
     MOST_NODES,
     MOST_WORKERS,
     Device,
+    Leaving,
     Node,
     NodeState,
     Snapshot,
@@ -337,10 +338,12 @@ def _adopt(state: BrainState, node: Node, reported: WorkerReported) -> Worker:
 
 
 def _worker_ended(state: BrainState, worker: Worker, reported: WorkerReported) -> None:
-    if reported.failure is None:
-        worker_life.gone(state, worker, Loss.STOPPED, "the worker that ran the task was stopped")
-    else:
+    if reported.failure is not None:
         worker_life.failed(state, worker, *reported.failure)
+    elif worker.leaving is Leaving.STUCK and not worker.answers:
+        worker_life.hung(state, worker)
+    else:
+        worker_life.gone(state, worker, Loss.STOPPED, "the worker that ran the task was stopped")
 
 
 def _notice_missing(state: BrainState, node: Node, snapshot: Snapshot, applied_command_seq: float) -> None:

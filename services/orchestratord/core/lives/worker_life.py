@@ -65,7 +65,7 @@ def moved(state: BrainState, worker: Worker, endpoint: Endpoint) -> None:
     """It is reached elsewhere now: its host has another address. What runs there goes on."""
     worker.endpoint = endpoint
     state.emit(DetachWorker(worker.worker_id), AttachWorker(worker.worker_id, endpoint))
-    worker.reattach_until, worker.is_overdue = None, False  # it may have been silent at the old address for long
+    _heard_of(worker)  # it may have been silent at the old address for long
     silent(state, WorkerSilent(worker.worker_id))
 
 
@@ -73,8 +73,8 @@ def attached(state: BrainState, event: WorkerAttached) -> None:
     worker = state.fleet.workers.get(event.worker_id)
     if worker is None:
         return
-    worker.attached, worker.was_attached, worker.reattach_until, worker.refused = True, True, None, None
-    worker.is_overdue = False
+    worker.attached, worker.was_attached, worker.refused = True, True, None
+    _heard_of(worker)
     state.fleet.silent.discard(worker.worker_id)
     if worker.ready_at is None:
         _begin_residency(state, worker)
@@ -96,12 +96,14 @@ def silent(state: BrainState, event: WorkerSilent) -> None:
 
 
 def give_time_to_reattach(state: BrainState, node_id: str) -> None:
-    """The node is back: workers of it that fell silent meanwhile may be about to be reached again. For so long they
-    count as there, so that none is loaded in their place.
-    """
+    """The node is back: workers of it that fell silent meanwhile may be about to be reached again."""
     for worker in state.fleet.workers_on(node_id):
-        if worker.reattach_until is not None:
-            worker.reattach_until, worker.is_overdue = state.now + state.config.reattach_s, False
+        if worker.reattach_until is None:
+            continue
+        worker.reattach_until = state.now + state.config.reattach_s
+        if worker.expected_until is None:
+            worker.expected_until = worker.reattach_until
+            state.timers.at(worker.expected_until, TimerKind.EXPECTED, worker.worker_id)
 
 
 def reattach_overdue(state: BrainState) -> None:
@@ -143,6 +145,13 @@ def gone(state: BrainState, worker: Worker, loss: Loss, why: str) -> None:
     attempt_loss.worker_gone(state, worker, loss, why)
 
 
+def hung(state: BrainState, worker: Worker) -> None:
+    """It was stopped, as it did not answer its node either: what ran there may be why, as where it ends by itself."""
+    state.ledger.release(worker.worker_id)
+    _forget(state, worker)
+    attempt_loss.worker_ended(state, worker, "the worker that ran the task did not answer any more and was stopped")
+
+
 def failed(state: BrainState, worker: Worker, reason: Reason, message: str) -> None:
     """It ended by itself: its memory counts again once its device shows it free.
 
@@ -168,6 +177,16 @@ def residency_over(state: BrainState, worker_id: str) -> None:
         state.look_again = True
 
 
+def expected_no_more(state: BrainState, worker_id: str) -> None:
+    """From now on another worker may be loaded in its place."""
+    if worker_id in state.fleet.workers:
+        state.look_again = True
+
+
+def _heard_of(worker: Worker) -> None:
+    worker.reattach_until, worker.is_overdue, worker.expected_until = None, False, None
+
+
 def _begin_residency(state: BrainState, worker: Worker) -> None:
     worker.ready_at = worker.last_used_at = state.now
     state.timers.at(state.now + state.config.min_residency_s, TimerKind.RESIDENCY, worker.worker_id)
@@ -184,7 +203,7 @@ def _learn_load_time(state: BrainState, worker: Worker) -> None:
 
 def _forget(state: BrainState, worker: Worker) -> None:
     state.fleet.remove_worker(worker.worker_id)
-    state.timers.cancel(worker.worker_id, TimerKind.IDLE, TimerKind.RESIDENCY)
+    state.timers.cancel(worker.worker_id, TimerKind.IDLE, TimerKind.RESIDENCY, TimerKind.EXPECTED)
     state.emit(DetachWorker(worker.worker_id))
     state.loads.remove(worker.worker_id)
     model_loading.memory_came_back(state, worker.worker_id)

@@ -24,7 +24,7 @@ def is_kept(state: BrainState, worker: Worker) -> bool:
 
 def wants_another(state: BrainState, lane: Lane) -> bool:
     """Whether to begin a load of the model now, for tasks that wait in this lane or for rules that keep it loaded."""
-    there = serving(state, lane) + _on_the_way(state, lane)
+    there = _there_or_coming(state, lane)
     if lane == Lane(lane.model) and there < least(state, lane.model):
         return True
     if not state.queue.has_waiting(lane.model):
@@ -34,7 +34,7 @@ def wants_another(state: BrainState, lane: Lane) -> bool:
 
 def are_coming(state: BrainState, lane: Lane) -> bool:
     """Whether there are workers for the lane, or loads of them."""
-    return serving(state, lane) + _on_the_way(state, lane) > 0
+    return _there_or_coming(state, lane) > 0
 
 
 def serving(state: BrainState, lane: Lane) -> int:
@@ -58,7 +58,7 @@ def idle_limit_s(state: BrainState, worker: Worker) -> float | None:
 
 def _is_overloaded(state: BrainState, lane: Lane) -> bool:
     """All workers are busy, none is on its way, and the waiting tasks would fill all slots once more."""
-    if lane.model in state.loads:
+    if lane.model in state.loads or _expected(state, lane):
         return False
     slots = 0
     for worker in workers_for(state, lane):
@@ -70,14 +70,36 @@ def _is_overloaded(state: BrainState, lane: Lane) -> bool:
 
 def workers_for(state: BrainState, lane: Lane) -> list[Worker]:
     """Workers that tasks of the lane may use, or soon will."""
+    return [worker for worker in _all_for(state, lane) if not worker.is_overdue]
+
+
+def _there_or_coming(state: BrainState, lane: Lane) -> int:
+    return serving(state, lane) + len(_expected(state, lane)) + _on_the_way(state, lane)
+
+
+def _expected(state: BrainState, lane: Lane) -> list[Worker]:
+    """Workers out of reach that have a moment to be reached again, as their node is back. Tasks do not wait for them
+    where another worker is free, and they may be evicted; but none is loaded in their place.
+    """
+    if not state.fleet.silent:
+        return []
+    return [
+        worker
+        for worker in _all_for(state, lane)
+        if worker.is_overdue
+        and worker.answers
+        and worker.expected_until is not None
+        and state.now < worker.expected_until
+    ]
+
+
+def _all_for(state: BrainState, lane: Lane) -> list[Worker]:
+    """Workers of ready nodes that tasks of the lane could use, within reach or not."""
     rules = rules_of(state.assignments, state.fleet, lane)
     return [
         worker
         for worker in state.fleet.workers_of_model(lane.model)
-        if worker.serves
-        and not worker.is_overdue
-        and state.fleet.node_is_ready(worker)
-        and _admits(state, rules, lane, worker)
+        if worker.serves and state.fleet.node_is_ready(worker) and _admits(state, rules, lane, worker)
     ]
 
 
