@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from types import FrameType, FunctionType, MethodType, TracebackType
 from typing import Any
 
-_GOES_WITHIN_S = 0.3
+_GOES_WITHIN_S = 0.1
 """Of what a loop that runs still holds: tasks that end, timers that were cancelled."""
 
 
 async def cycles_left_by(once: Callable[[], Awaitable[None]], times: int, *packages: str) -> Counter[str]:
-    """The objects of these packages, by what they are, that wait for the collector after `times` turns. Also the frames
-    of their code.
+    """The objects of these packages, by what they are, that wait for the collector after `times` turns, and the frames
+    of their code. What is there for less than half of the turns, happens once and not with each.
     """
     await once()
     await asyncio.sleep(_GOES_WITHIN_S)
@@ -26,8 +26,8 @@ async def cycles_left_by(once: Callable[[], Awaitable[None]], times: int, *packa
         await asyncio.sleep(_GOES_WITHIN_S)
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        found = [what for what in map(_name, gc.garbage) if what.split(".")[0] in packages]
-        return Counter(found)
+        found = Counter(what for what in map(_name, gc.garbage) if what.split(".")[0] in packages)
+        return Counter({what: count for what, count in found.items() if 2 * count >= times})
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

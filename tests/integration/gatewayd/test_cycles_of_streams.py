@@ -18,7 +18,7 @@ from .fake_orchestrator import FakeOrchestrator
 from .raw_http import connected, http2
 from .scripted_task import ScriptedTask, Turn
 
-STREAMS = 4
+STREAMS = 8
 OF_THE_GATEWAY = ("gatewayd", "llorch")
 EVENTS = b"GET /v2/tasks/t/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 

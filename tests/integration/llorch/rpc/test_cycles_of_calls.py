@@ -14,7 +14,7 @@ from llorch.rpc.client import DuplexCall, call, open_stream
 from support.cycles import cycles_left_by
 from support.scripted_service import Script, Serving
 
-CALLS = 4
+CALLS = 8
 REQUEST = StringValue(value="x")
 
 Once = Callable[[], Awaitable[None]]
