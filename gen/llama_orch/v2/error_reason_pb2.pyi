@@ -255,8 +255,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Retryable.
     """
     ERROR_REASON_QUARANTINED: _ErrorReason.ValueType  # 105
-    """The task ended the worker that ran it, alone, again and again, and is not tried again.
-    Example: a prompt on which the engine crashes. What to do: report it with the workers' logs.
+    """Two workers ended, or hung, under this task, the last with nothing else on it, and it is not tried again.
+    Example: a prompt on which the engine crashes. What to do: look who ended the workers (the pool manager's log has the
+    signals); unless they were killed from outside, change the prompt or the model, and report it with the workers' logs.
     """
     ERROR_REASON_TOKEN_MISSING: _ErrorReason.ValueType  # 120
     """A token is needed here and none was sent. What to do: send "authorization: Bearer <token>"."""
@@ -537,8 +538,9 @@ have all of it from another one.
 Retryable.
 """
 ERROR_REASON_QUARANTINED: ErrorReason.ValueType  # 105
-"""The task ended the worker that ran it, alone, again and again, and is not tried again.
-Example: a prompt on which the engine crashes. What to do: report it with the workers' logs.
+"""Two workers ended, or hung, under this task, the last with nothing else on it, and it is not tried again.
+Example: a prompt on which the engine crashes. What to do: look who ended the workers (the pool manager's log has the
+signals); unless they were killed from outside, change the prompt or the model, and report it with the workers' logs.
 """
 ERROR_REASON_TOKEN_MISSING: ErrorReason.ValueType  # 120
 """A token is needed here and none was sent. What to do: send "authorization: Bearer <token>"."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def logs(
     worker: Annotated[
-        str, typer.Argument(help="A model that is loaded, or a worker as `llorch ps` shows it; also one that ended.")
+        str,
+        typer.Argument(help="A model that is loaded, or a worker as `llorch ps` shows it; an ended one by its id."),
     ],
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until the worker ends.")] = False,

@@ -12,6 +12,7 @@ from orchestratord.core.facts.fleet import Snapshot, WorkerReported
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskEnd, TaskError, TaskState
 from orchestratord.core.lives.attempt_loss import MOST_FRUITLESS
+from orchestratord.core.placement import availability
 from support.brain_driver import BrainDriver, gpu_of
 from support.two_workers import HOSTS, crash, fall_silent, hang, host_of, start, two_workers
 
@@ -207,6 +208,68 @@ def test_a_node_that_comes_back_without_its_workers_says_whether_the_machine_was
         driver.handle(events.NodeRegistered(host, session, f"pm-{driver.now}", "a:1", "0", snapshot, boot_id=boot))
     assert driver.task(task_id).losses == (loss,)
     assert driver.task(task_id).suspicion.ended == 0, "no loss of its own"
+
+
+# Loads that fail.
+
+
+def lost_with_its_only_worker() -> tuple[BrainDriver, str, WorkerSpec]:
+    """The task, and the worker that is loaded for it anew."""
+    driver = BrainDriver()
+    driver.add_model("coder", slots=1)
+    driver.add_node()
+    task_id = driver.submit()
+    spec = driver.load()
+    driver.handle(events.AttemptFirstToken(driver.last(effects.StartRun).attempt_id))
+    driver.worker_ended(spec, failure=(Reason.WORKER_LOST, "killed"))
+    driver.let_pass(MEMORY_BACK_S)
+    again = driver.last(effects.StartWorker).spec
+    assert again != spec
+    driver.forget_effects()
+    return driver, task_id, again
+
+
+def test_a_load_that_fails_for_a_task_that_has_been_running_is_tried_again() -> None:
+    driver, task_id, spec = lost_with_its_only_worker()
+    driver.worker_ended(spec, failure=(Reason.MODEL_LOAD_FAILED, "killed while it loaded"))
+    assert driver.task(task_id).state is TaskState.QUEUED
+    assert "another load of the model, as the last one failed: killed" in driver.last(effects.Narrate).text
+    driver.let_pass(driver.config.load_retry_s + MEMORY_BACK_S)
+    driver.load()
+    assert driver.task(task_id).state is TaskState.RUNNING
+    assert not driver.state.load_failures
+
+
+def test_one_that_comes_meanwhile_is_a_reason_to_try_again_at_once() -> None:
+    driver, task_id, spec = lost_with_its_only_worker()
+    driver.worker_ended(spec, failure=(Reason.MODEL_LOAD_FAILED, "killed while it loaded"))
+    driver.submit()
+    driver.let_pass(MEMORY_BACK_S)
+    driver.load()
+    assert driver.task(task_id).state is TaskState.RUNNING
+
+
+def test_where_the_model_can_not_be_loaded_any_more_the_task_fails_with_the_reason() -> None:
+    driver, task_id, spec = lost_with_its_only_worker()
+    for failed in range(availability.LOADS_OF_BEGUN):
+        assert driver.task(task_id).state is TaskState.QUEUED
+        driver.worker_ended(spec, failure=(Reason.MODEL_LOAD_FAILED, "no such tensor"))
+        driver.let_pass(driver.config.load_retry_s * 2**failed + MEMORY_BACK_S)
+        spec = driver.last(effects.StartWorker).spec if driver.all_of(effects.StartWorker) else spec
+    terminal = driver.only(effects.AppendTerminal).terminal
+    assert isinstance(terminal, TaskError)
+    assert terminal.reason is Reason.MODEL_LOAD_FAILED
+    assert len(driver.all_of(effects.StartWorker)) == availability.LOADS_OF_BEGUN - 1
+
+
+def test_what_waits_for_a_load_is_explained() -> None:
+    driver, task_id, spec = lost_with_its_only_worker()
+    driver.worker_ended(spec, failure=(Reason.MODEL_LOAD_FAILED, "killed while it loaded"))
+    driver.let_pass(1)
+    task = driver.task(task_id)
+    wait = availability.wait_for_load(driver.state, task)
+    assert wait is not None
+    assert availability.told_to(driver.state, wait, task).endswith("; for 4 s at most")
 
 
 # Tasks that end workers.

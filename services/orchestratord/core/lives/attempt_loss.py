@@ -192,8 +192,9 @@ def _goes_on(state: BrainState, task: Task, attempt: Attempt) -> None:
 def _quarantine(state: BrainState, task: Task, worker_id: str, what_happened: str) -> None:
     _note(state, task, Loss.EXIT)
     message = (
-        f"{what_happened}; the task ended {task.suspicion.ended} workers by itself and is not tried again; report it "
-        f"with the log of the last one, `llorch logs {worker_id}`"
+        f"{what_happened}; {task.suspicion.ended} workers ended under this task, the last with nothing else on it, so "
+        "it is not tried again; unless they were killed from outside, or for want of memory, the prompt or the model "
+        f"is the cause; `llorch logs {worker_id}` has the last one's log"
     )
     task_life.finish(state, task, TaskState.FAILED, TaskError(Reason.QUARANTINED, message))
     if task.attempt is not None and task.attempt.worker_id in state.fleet.workers:

@@ -222,7 +222,9 @@ def tell_wait(state: BrainState, task: Task, wait: Wait) -> None:
 
 
 def retry(state: BrainState, name: str) -> None:
-    """The wait after a failed load is over, for rules that keep the model loaded; the tasks got the error long ago."""
+    """The wait after a failed load is over, for rules that keep the model loaded and for tasks that have been running;
+    all others got the error long ago.
+    """
     if name in state.load_failures and availability.may_try(state, name):
         state.refusals.pop(name, None)
         state.look_again = True
@@ -412,15 +414,17 @@ def _refuse_waiting(state: BrainState, lane: Lane, looked: Outlook, error: TaskE
 
 
 def refuse(state: BrainState, tasks: Sequence[Task], error: TaskError, wait: Wait | None) -> list[Task]:
-    """Of those that were accepted for good, such as have waited long enough for what is away. Returns who failed."""
+    """Of those that were accepted for good, or have been running, such as have waited for long enough. Returns who has
+    failed.
+    """
     failed = []
     for task in tasks:
         until = availability.waits_until(state, task, wait)
         if state.now < until:
             _note_placeless(state, task)
             state.look_by(until)
-            if wait is not None:
-                tell_wait(state, task, wait)
+            if told := wait or availability.wait_for_load(state, task):
+                tell_wait(state, task, told)
         else:
             failed.append(task)
             task_life.finish(state, task, TaskState.FAILED, error)

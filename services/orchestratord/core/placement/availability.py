@@ -46,6 +46,9 @@ _LEFT_ONLY = {
 _TOLD_AT_MOST = 4
 """Things that are away, in a message."""
 
+LOADS_OF_BEGUN = 3
+"""Loads that may fail in a row before tasks that have been running fail with them: the model was loaded before."""
+
 
 def is_served(state: BrainState, name: str) -> bool:
     """Whether a worker of the model is there or on its way, on a node that can be reached."""
@@ -120,20 +123,39 @@ def may_be_there(state: BrainState, model: Model, lane: Lane) -> Wait | None:
 
 def waits_until(state: BrainState, task: Task, wait: Wait | None) -> float:
     """How long a task without a place waits beyond the time of others: one that was accepted for good does so for what
-    is away, or, after a start that knew no node, for nodes that may come yet.
+    is away, or, after a start that knew no node, for nodes that may come yet; one that has been running, for another
+    load.
     """
     is_blind = state.knew_no_node and state.now < state.recovering_until
+    again_at = _loads_again_at(state, task) or state.now
     if not task.request.durable or not (wait or is_blind):
-        return state.now
+        return again_at
     began = state.now if task.placeless_since is None else task.placeless_since
-    return began + state.config.recovery_window_s
+    return max(again_at, began + state.config.recovery_window_s)
+
+
+def wait_for_load(state: BrainState, task: Task) -> Wait | None:
+    """Of a task that has been running, whose model could not be loaded again at the first try."""
+    if _loads_again_at(state, task) is None:
+        return None
+    failure = state.load_failures[task.request.model]
+    words = f"another load of the model, as the last one failed: {failure.message}"
+    return Wait((f"load after {failure.worker_id} on {failure.node_id}",), words)
+
+
+def _loads_again_at(state: BrainState, task: Task) -> float | None:
+    name = task.request.model
+    failure = state.load_failures.get(name)
+    if not task.attempts or failure is None or failure.in_a_row >= LOADS_OF_BEGUN or not state.refusals.get(name):
+        return None
+    return failure.at + retry_after_s(state, name)
 
 
 def told_to(state: BrainState, wait: Wait, task: Task | None) -> str:
     """What a task waits for, and how long it will; without a task, any that comes and is not accepted for good."""
     limits = [] if wait.for_s is None else [wait.for_s]
-    if task is not None and task.request.durable:
-        limits.append(waits_until(state, task, wait) - state.now)
+    if task is not None and (left_s := waits_until(state, task, wait) - state.now) > 0:
+        limits.append(left_s)
     return f"{wait.words}; for {max(limits):.0f} s at most" if limits else wait.words
 
 
@@ -155,7 +177,8 @@ def verdict(
     may_wait = task is not None and state.now < waits_until(state, task, stands.wait)
     if stands.error is not None and not may_wait:
         return Outcome.REFUSED, stands.error.message
-    return Outcome.WAITS, told_to(state, stands.wait, task) if stands.wait else ""
+    wait = stands.wait or (wait_for_load(state, task) if task is not None else None)
+    return Outcome.WAITS, told_to(state, wait, task) if wait else ""
 
 
 def _is_left_out_by_its_length(

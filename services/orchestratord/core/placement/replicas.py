@@ -38,7 +38,7 @@ def are_coming(state: BrainState, lane: Lane) -> bool:
 
 
 def serving(state: BrainState, lane: Lane) -> int:
-    """Workers that tasks of the lane may use, or soon will."""
+    """How many workers tasks of the lane may use, or soon will."""
     return len(workers_for(state, lane))
 
 
