@@ -66,15 +66,20 @@ class PoolManagerProcess(DaemonProcess):
         """Every living process that was started with this pool manager's settings, without itself."""
         own = self.process.pid if self.process is not None else 0
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        parents = {own, os.getpid()}
+        return {pid for pid in pids if pid != own and self._is_its_mark_on(pid, parents) and identify(pid) is not None}
+
+    def _is_its_mark_on(self, pid: int, parents: Container[int]) -> bool:
+        """A process that begins its exec between two looks has the variables of its parent at the first, none in the
+        midst of it, and its own at the last.
+        """
         for _ in range(_MOMENTS):
-            if not any(is_just_started(pid, {own, os.getpid()}) for pid in pids):
+            if has_variable(pid, _MARK, str(self.config)):
+                return True
+            if not is_just_started(pid, parents):
                 break
             time.sleep(_MOMENT_S)
-        return {
-            pid
-            for pid in pids
-            if pid != own and has_variable(pid, _MARK, str(self.config)) and identify(pid) is not None
-        }
+        return has_variable(pid, _MARK, str(self.config))
 
     async def wait_no_worker(self, within_s: float) -> None:
         async with asyncio.timeout(within_s):
