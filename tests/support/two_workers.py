@@ -54,12 +54,18 @@ def crash(driver: BrainDriver, worker_id: str) -> None:
 
 
 def hang(driver: BrainDriver, worker_id: str) -> None:
-    """Nothing answers there any more, also not to its pool manager, which is told to stop it."""
+    """Nothing answers there any more, and it is ended."""
+    spec, host = driver.state.fleet.workers[worker_id].spec, host_of(driver, worker_id)
+    stops_answering(driver, worker_id)
+    driver.worker_ended(spec, host)
+
+
+def stops_answering(driver: BrainDriver, worker_id: str) -> None:
+    """Also to its pool manager, which is told to stop it."""
     spec, host = driver.state.fleet.workers[worker_id].spec, host_of(driver, worker_id)
     driver.report(host, Snapshot(full=False, workers=(replace(driver.ready_report(spec), answers=False),)))
     fall_silent(driver, worker_id)
     assert effects.StopWorker(host, worker_id, Leaving.STUCK) in driver.effects
-    driver.worker_ended(spec, host)
 
 
 def fall_silent(driver: BrainDriver, worker_id: str) -> None:

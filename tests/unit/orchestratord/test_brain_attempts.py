@@ -10,11 +10,12 @@ from orchestratord.core import effects, events
 from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import Snapshot, WorkerReported
 from orchestratord.core.facts.rules import Lane
+from orchestratord.core.facts.suspicion import Suspicion
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskEnd, TaskError, TaskState
 from orchestratord.core.lives.attempt_loss import MOST_FRUITLESS
 from orchestratord.core.placement import availability
 from support.brain_driver import BrainDriver, gpu_of
-from support.two_workers import HOSTS, crash, fall_silent, hang, host_of, start, two_workers
+from support.two_workers import HOSTS, crash, fall_silent, hang, host_of, start, stops_answering, two_workers
 
 MEMORY_BACK_S = 5.0
 """After a worker has ended, where its host tells nothing of its card."""
@@ -300,6 +301,35 @@ def test_what_hangs_two_workers_is_not_tried_a_third_time() -> None:
     assert isinstance(terminal, TaskError)
     assert terminal.reason is Reason.QUARANTINED
     assert not driver.state.suspects
+
+
+def test_the_late_end_of_a_worker_is_no_mark_against_what_has_gone_on_elsewhere() -> None:
+    """Of a process that hangs in its driver, the end may be told long after its task has gone on."""
+    driver, specs = two_workers()
+    task_id, run = start(driver)
+    stops_answering(driver, run.worker_id)
+    again = driver.last(effects.StartRun)
+    driver.handle(events.AttemptStarted(again.attempt_id, 5))
+    driver.handle(events.AttemptDecided(again.attempt_id))
+    spec = next(spec for spec in specs.values() if spec.worker_id == run.worker_id)
+    driver.worker_ended(spec, host_of(driver, run.worker_id))
+    assert driver.task(task_id).suspicion == Suspicion()
+    assert driver.task(task_id).state is TaskState.RUNNING
+
+
+def test_what_ran_beside_a_task_that_was_given_up_was_not_alone() -> None:
+    driver, _ = two_workers(slots=2)
+    for _ in range(2):
+        driver.submit()
+    innocent, poison = driver.all_of(effects.StartRun)[-2:]
+    while innocent.worker_id != poison.worker_id:
+        driver.submit()
+        poison = driver.last(effects.StartRun)
+    spec, host = driver.state.fleet.workers[innocent.worker_id].spec, host_of(driver, innocent.worker_id)
+    stops_answering(driver, innocent.worker_id)
+    driver.handle(events.TaskCancelled(poison.request.task_id))
+    driver.worker_ended(spec, host)
+    assert driver.task(innocent.request.task_id).suspicion == Suspicion(under=1)
 
 
 def test_what_was_aboard_a_worker_that_ended_goes_on_at_once_and_beside_each_other() -> None:

@@ -71,8 +71,10 @@ def node_that_was_away(*, keep_loaded: bool = False) -> tuple[BrainDriver, Worke
     spec = driver.load_idle("coder")
     if keep_loaded:
         driver.assign("coder", "garage", keep_loaded=True)
+    driver.advance(driver.config.node_lease_s)
     driver.handle(events.WorkerSilent(spec.worker_id))
     driver.advance(BACK_AFTER_S)
+    assert len(driver.all_of(effects.StartWorker)) == 1
     driver.forget_effects()
     return driver, spec
 

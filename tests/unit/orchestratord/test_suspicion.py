@@ -30,6 +30,17 @@ def test_a_lone_suspect_is_blamed_and_what_runs_beside_it_is_not() -> None:
     assert (suspect.ended, innocent) == (1, Suspicion(under=1))
 
 
+def test_a_task_beside_runs_of_others_is_not_alone() -> None:
+    """Those may be the cause, though their tasks are over or go on elsewhere."""
+    innocent = Suspicion()
+    assert worker_ended({"i": innocent}, others=1) == Verdict()
+    assert worker_ended({"i": innocent}, others=1) == Verdict()
+    assert innocent == Suspicion(under=2, is_hot=True)
+    for _ in range(ENDS_AT_MOST):
+        assert worker_ended({"i": innocent}, others=1) == Verdict("i", is_proven=False)
+    assert worker_ended({"i": innocent}) == Verdict("i", is_proven=True)
+
+
 def test_what_runs_beside_a_lone_suspect_again_and_again_is_a_suspect_as_well() -> None:
     beside = Suspicion()
     for other in "ab":

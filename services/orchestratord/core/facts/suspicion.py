@@ -49,15 +49,19 @@ class Verdict:
     is_proven: bool = False
 
 
-def worker_ended(aboard: Mapping[str, Suspicion]) -> Verdict:
-    """A worker has ended by itself, with these tasks, by their ids. Their suspicions are brought up to date."""
+def worker_ended(aboard: Mapping[str, Suspicion], others: int = 0) -> Verdict:
+    """A worker has ended by itself, with these tasks, by their ids. Their suspicions are brought up to date.
+
+    `others`: runs that were aboard as well, of tasks that are over or go on elsewhere. They may be the cause, and are
+    no suspects.
+    """
     hot = [task_id for task_id, suspicion in aboard.items() if suspicion.is_hot]
     for suspicion in aboard.values():
         suspicion.under += 1
         suspicion.is_hot = suspicion.is_hot or suspicion.under >= UNDER_AT_MOST
     candidates = hot or list(aboard)
-    if len(candidates) != 1:
+    if len(candidates) != 1 or (others and not hot):
         return Verdict()
     suspicion = aboard[candidates[0]]
     suspicion.is_hot, suspicion.ended = True, suspicion.ended + 1
-    return Verdict(candidates[0], is_proven=suspicion.ended >= ENDS_AT_MOST and len(aboard) == 1)
+    return Verdict(candidates[0], is_proven=suspicion.ended >= ENDS_AT_MOST and len(aboard) + others == 1)

@@ -20,9 +20,10 @@ MOST_UNREAD = 2
 def worker_ended(state: BrainState, worker: Worker, what_happened: str) -> None:
     """By itself, or because it was stuck: one of the tasks aboard may be the reason."""
     attempts = [state.attempts[attempt_id] for attempt_id in sorted(worker.attempts)]
-    tasks = (state.tasks.get(attempt.task_id) for attempt in attempts)
-    aboard = {task.task_id: task for task in tasks if task is not None and not task.is_finished}
-    verdict = suspicion.worker_ended({task_id: task.suspicion for task_id, task in aboard.items()})
+    found = ((attempt, state.tasks.get(attempt.task_id)) for attempt in attempts)
+    aboard = {task.task_id: task for attempt, task in found if task is not None and _may_go_on_by(task, attempt)}
+    suspicions = {task_id: task.suspicion for task_id, task in aboard.items()}
+    verdict = suspicion.worker_ended(suspicions, others=len(attempts) - len(aboard))
     for task in aboard.values():
         state.emit(WatchOutput(task.task_id, suspicion.PAST_AFTER_ENTRIES * task.request.choices))
         if task.suspicion.is_hot:
@@ -33,6 +34,11 @@ def worker_ended(state: BrainState, worker: Worker, what_happened: str) -> None:
             _quarantine(state, aboard[attempt.task_id], worker.worker_id, what_happened)
         is_other = verdict.culprit not in ("", attempt.task_id)
         lose(state, attempt, Loss.POISON if is_other else Loss.EXIT, what_happened)
+
+
+def _may_go_on_by(task: Task, attempt: Attempt) -> bool:
+    """Neither is the task over, nor has another attempt brought its next output since."""
+    return not task.is_finished and (task.attempt is attempt or attempt.attempt_id in task.unread)
 
 
 def worker_gone(state: BrainState, worker: Worker, loss: Loss, what_happened: str) -> None:
