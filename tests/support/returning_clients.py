@@ -19,7 +19,7 @@ from llama_orch.v2.task_service_pb2_grpc import TaskServiceStub
 from llorch.errors import DeadlineExceeded, InvalidArgument, LlorchError, NotFound, Reason, Unavailable
 from llorch.rpc.client import call, open_channel, open_stream
 from support.streams import check_stream
-from worker_orcd.engines.sim.tokens import sim_text
+from worker_orcd.engines.sim.tokens import sim_text, sim_token
 
 CALL_S = 20.0
 SILENT_S = 60.0
@@ -232,7 +232,8 @@ class Client:
 
     def _check_tokens(self, tokens: task_event_pb2.Tokens) -> None:
         assert tokens.index == self.shown, f"{self.name}: token {tokens.index} where {self.shown} is due"
-        due = sim_text(self.seed, 0, tokens.index + tokens.count)[len(sim_text(self.seed, 0, tokens.index)) :]
+        indices = range(tokens.index, tokens.index + tokens.count)
+        due = "".join(sim_token(self.seed, 0, index).text for index in indices)
         assert tokens.text == due, f"{self.name}: another text at {tokens.index}: {tokens.text!r}, not {due!r}"
 
     async def _cancel(self, door: Door) -> None:
