@@ -223,6 +223,8 @@ async def test_no_task_is_lost_and_no_reader_hangs_where_the_disk_is_full_in_the
                 shim.make_room()
             task_id = await burst.submit("held-up", HELD_UP_TOKENS)
             shim.fill()
+            # Of the burst, all may be reading by now.
+            late = asyncio.create_task(burst.submit("late", 1))
             began = asyncio.get_running_loop().time()
             assert not await burst.read(task_id, until=lambda: True), "a terminal was shown that the disk does not have"
             waited_s = asyncio.get_running_loop().time() - began
@@ -230,6 +232,8 @@ async def test_no_task_is_lost_and_no_reader_hangs_where_the_disk_is_full_in_the
             assert shown <= ended_on_disk(folder / "data"), "terminals were shown that the disk does not have"
             shim.make_room()
             burst.terminals[task_id] = await burst.read(task_id)
+            late_id = await late
+            burst.terminals[late_id] = await burst.read(late_id)
             await running
         finally:
             shim.make_room()
