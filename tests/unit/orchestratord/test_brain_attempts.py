@@ -241,6 +241,17 @@ def test_a_load_that_fails_for_a_task_that_has_been_running_is_tried_again() -> 
     assert not driver.state.load_failures
 
 
+def test_what_happens_just_before_the_tick_that_tries_again_does_not_end_the_task() -> None:
+    driver, task_id, spec = lost_with_its_only_worker()
+    driver.worker_ended(spec, failure=(Reason.MODEL_LOAD_FAILED, "killed while it loaded"))
+    driver.now += driver.config.load_retry_s
+    driver.state.look_again = True
+    driver.report()
+    assert driver.task(task_id).state is TaskState.QUEUED
+    driver.let_pass(1)
+    assert driver.all_of(effects.StartWorker)
+
+
 def test_one_that_comes_meanwhile_is_a_reason_to_try_again_at_once() -> None:
     driver, task_id, spec = lost_with_its_only_worker()
     driver.worker_ended(spec, failure=(Reason.MODEL_LOAD_FAILED, "killed while it loaded"))

@@ -46,6 +46,9 @@ _LEFT_ONLY = {
 _TOLD_AT_MOST = 4
 """Things that are away, in a message."""
 
+_TICK_S = 1.0
+"""The next one comes sooner."""
+
 LOADS_OF_BEGUN = 3
 """Loads that may fail in a row before tasks that have been running fail with them: the model was loaded before."""
 
@@ -144,11 +147,12 @@ def wait_for_load(state: BrainState, task: Task) -> Wait | None:
 
 
 def _loads_again_at(state: BrainState, task: Task) -> float | None:
+    """While the load is refused, it is due with a tick: what happens before that, after its time, ends no task."""
     name = task.request.model
     failure = state.load_failures.get(name)
     if not task.attempts or failure is None or failure.in_a_row >= LOADS_OF_BEGUN or not state.refusals.get(name):
         return None
-    return failure.at + retry_after_s(state, name)
+    return max(failure.at + retry_after_s(state, name), state.now + _TICK_S)
 
 
 def told_to(state: BrainState, wait: Wait, task: Task | None) -> str:
