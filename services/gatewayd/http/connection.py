@@ -235,6 +235,11 @@ class Connection(asyncio.BufferedProtocol):
         return bool(self._allowed)
 
     @property
+    def has_request(self) -> bool:
+        """One that is answered, or that is still to be let in."""
+        return bool(self._tasks or self._to_serve)
+
+    @property
     def is_over(self) -> bool:
         """Nothing more is read of it."""
         return self._lost or self._closing or self._ends_at is not None

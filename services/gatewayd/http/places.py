@@ -13,6 +13,11 @@ class Holder(Protocol):
     @property
     def is_serving(self) -> bool: ...
 
+    @property
+    def has_request(self) -> bool:
+        """One that is answered, or that is still to be let in."""
+        ...
+
 
 H = TypeVar("H", bound=Holder)
 
@@ -64,7 +69,9 @@ class Places(Generic[H]):
         return None if self._count < self._most or self._yielding() is not None else MAX_CONNECTIONS
 
     def in_the_way(self) -> H | None:
-        """Which one has to leave before the next comes: of the address with the most, the oldest that serves none."""
+        """Which one has to leave before the next comes: of the address with the most, the oldest that serves none. One
+        whose request is still to be let in, since its key is being checked, leaves after those that ask for nothing.
+        """
         return None if self._count < self._most else self._yielding()
 
     def take(self, holder: H) -> None:
@@ -83,7 +90,12 @@ class Places(Generic[H]):
 
     def _yielding(self) -> H | None:
         for holders in sorted(self._by_origin.values(), key=len, reverse=True):
+            asking: H | None = None
             for holder in holders:
-                if not holder.is_serving:
+                if not holder.has_request:
                     return holder
+                if asking is None and not holder.is_serving:
+                    asking = holder
+            if asking is not None:
+                return asking
         return None

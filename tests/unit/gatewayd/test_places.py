@@ -11,6 +11,11 @@ from gatewayd.http.places import Places, origin_of
 class Caller:
     address: str
     is_serving: bool = False
+    is_asking: bool = False
+
+    @property
+    def has_request(self) -> bool:
+        return self.is_serving or self.is_asking
 
 
 def places(most: int, most_per_address: int, *callers: Caller) -> Places[Caller]:
@@ -27,6 +32,15 @@ def test_one_that_serves_no_request_leaves_for_a_newcomer() -> None:
     assert held.in_the_way() is first
     held.leave(first)
     assert held.in_the_way() is None
+
+
+def test_one_whose_request_is_still_to_be_let_in_leaves_after_those_that_ask_for_nothing() -> None:
+    asks, silent = Caller("10.0.0.1", is_asking=True), Caller("10.0.0.1")
+    held = places(2, 9, asks, silent)
+    assert held.in_the_way() is silent
+    held.leave(silent)
+    held.take(Caller("10.0.0.1", is_serving=True))
+    assert held.in_the_way() is asks
 
 
 def test_the_address_with_the_most_gives_way_first() -> None:
