@@ -32,8 +32,8 @@ class GatewaySettings(DaemonSettings, section="gateway"):
         2048,
         ge=1,
         le=65536,
-        description="Connections that are open at once. Beyond it, the oldest one without a request that is being "
-        "served leaves for a new one.",
+        description="Connections that are open at once. Beyond it, the oldest one without a request leaves for a new "
+        "one; where all that have been there for long have one, the oldest whose request is not let in yet.",
     )
     max_per_address: int = Field(
         256,

@@ -24,6 +24,11 @@ class Wire(Protocol):
 
     def feed(self, data: bytes) -> None: ...
 
+    @property
+    def slice_bytes(self) -> int:
+        """What is fed at once."""
+        ...
+
     def feed_end(self) -> bool:
         """The client sends nothing more. Whether it may still read."""
         ...
@@ -236,8 +241,8 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def has_request(self) -> bool:
-        """One that is answered, or that is still to be let in."""
-        return bool(self._tasks or self._to_serve)
+        """One that is being answered, or is still to be read or let in."""
+        return bool(self._tasks or self._to_serve or self._asks)
 
     @property
     def is_over(self) -> bool:
@@ -327,7 +332,7 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def _read_slice(self) -> None:
-        data = bytes(self._unread[: limits.SLICE_BYTES])
+        data = bytes(self._unread[: limits.HTTP2_SLICE_BYTES if self._wire is None else self._wire.slice_bytes])
         del self._unread[: len(data)]
         if data:
             self._guard(partial(self._feed, data))

@@ -48,6 +48,11 @@ class FrameBudget:
         self._keeps = True
         self.goes_away = False
 
+    @property
+    def left_of_frame(self) -> int:
+        """Bytes of the frame that is being read which are still to come."""
+        return self._skip
+
     def sent_data(self) -> None:
         self._left = min(self._most, self._left + _EARNED_BY_DATA)
 

@@ -41,6 +41,10 @@ class Http1:
         self._sends_no_more = False
         self._waits = False
 
+    @property
+    def slice_bytes(self) -> int:
+        return limits.SLICE_BYTES
+
     def feed(self, data: bytes) -> None:
         if data.startswith(_TLS) and self._machine.their_state is h11.IDLE:
             self._refuse(_malformed("it is TLS, and this port speaks plain HTTP; use http://"), None)

@@ -63,6 +63,10 @@ class Http2:
         self._newest = 0
         self._is_last = False
 
+    @property
+    def slice_bytes(self) -> int:
+        return max(limits.HTTP2_SLICE_BYTES, min(limits.SLICE_BYTES, self._budget.left_of_frame))
+
     def feed(self, data: bytes) -> None:
         taken = self._budget.take(data, self._loop.time())
         if taken is None:

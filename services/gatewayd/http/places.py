@@ -1,6 +1,8 @@
 """Which connections may be there: how many in all, how many of one address, and which one leaves for a newcomer."""
 
 import ipaddress
+from functools import lru_cache
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 
@@ -15,7 +17,7 @@ class Holder(Protocol):
 
     @property
     def has_request(self) -> bool:
-        """One that is answered, or that is still to be let in."""
+        """One that is being answered, or is still to be read or let in."""
         ...
 
 
@@ -28,7 +30,11 @@ MAX_PER_ADDRESS = "max_per_address"
 _V6_NETWORK = 64
 """Bits. A machine may take any address of its network, so the network counts as one."""
 
+_ADDRESSES = 1024
+"""Of which the origin is remembered: it takes as long as a connection's other bookkeeping, and is asked for often."""
 
+
+@lru_cache(_ADDRESSES)
 def origin_of(address: str) -> str | None:
     """What counts as one address; None for this machine, where a proxy may stand before all clients."""
     try:
@@ -70,7 +76,9 @@ class Places(Generic[H]):
 
     def in_the_way(self) -> H | None:
         """Which one has to leave before the next comes: of the address with the most, the oldest that serves none. One
-        whose request is still to be let in, since its key is being checked, leaves after those that ask for nothing.
+        that waits to be let in leaves after those that ask for nothing: it would be the oldest by the time that its key
+        is checked, where many come at once. Only after those that have been there for as long, though: a newcomer
+        has had no time to ask.
         """
         return None if self._count < self._most else self._yielding()
 
@@ -90,12 +98,10 @@ class Places(Generic[H]):
 
     def _yielding(self) -> H | None:
         for holders in sorted(self._by_origin.values(), key=len, reverse=True):
-            asking: H | None = None
-            for holder in holders:
-                if not holder.has_request:
-                    return holder
-                if asking is None and not holder.is_serving:
-                    asking = holder
-            if asking is not None:
-                return asking
+            older = islice(holders, len(holders) // 2)
+            yielding = next((holder for holder in older if not holder.has_request), None)
+            if yielding is None:
+                yielding = next((holder for holder in holders if not holder.is_serving), None)
+            if yielding is not None:
+                return yielding
         return None

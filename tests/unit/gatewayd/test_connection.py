@@ -1,8 +1,10 @@
 """One connection, by the calls that the event loop makes."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
+import hpack
 import pytest
 
 from gatewayd.exchange import Exchange
@@ -10,6 +12,8 @@ from gatewayd.http.connection import Connection, Shared
 from gatewayd.http.limit_log import LimitLog
 from gatewayd.http.stream import RequestHead, Stream
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+NAMED = [(":method", "POST"), (":path", "/a"), (":scheme", "http"), (":authority", "localhost")]
 GET = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -101,3 +105,34 @@ async def test_a_step_that_fails_ends_its_own_connection(monkeypatch: pytest.Mon
     connection.resume_writing()
     async with asyncio.timeout(5):
         await transport.is_closed.wait()
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+async def steps_for(data: bytes) -> list[int]:
+    """How many requests there are after each step of a connection of HTTP/2 that is sent this."""
+    connection, _ = connect()
+    receive(connection, PREFACE + frame(4, 0, 0) + data)
+    counts = [0]
+    while connection._unread:
+        connection.take_step()
+        counts.append(len(connection._tasks) + len(connection._to_serve))
+    tasks = list(connection._tasks)
+    connection.connection_lost(None)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return counts
+
+
+async def test_many_small_heads_of_http2_are_read_in_small_steps() -> None:
+    encoder = hpack.Encoder()
+    heads = b"".join(frame(1, 4, 2 * number + 1, encoder.encode(NAMED)) for number in range(90))
+    counts = await steps_for(heads)
+    assert counts[-1] == 90
+    assert max(after - before for before, after in pairwise(counts)) <= 25
+
+
+async def test_the_inside_of_a_frame_of_http2_is_read_in_large_steps() -> None:
+    head = frame(1, 4, 1, hpack.Encoder().encode(NAMED))
+    assert len(await steps_for(head + frame(0, 0, 1, bytes(10_000)))) <= 14

@@ -101,6 +101,15 @@ def test_frames_are_counted_however_they_are_cut() -> None:
         assert whole * size - len(read) < 9, "all but the head of a frame that is cut"
 
 
+def test_what_is_left_of_a_frame_is_told() -> None:
+    of = budget(skip=3)
+    told = []
+    for data in (b"PRE", frame(DATA, 500)[:9], bytes(200), bytes(300)):
+        of.take(data, 0.0)
+        told.append(of.left_of_frame)
+    assert told == [0, 500, 300, 0]
+
+
 def test_the_budget_comes_back_with_time_and_with_what_the_client_is_sent() -> None:
     of = budget()
     assert of.take(frame(PING, 8) * 100, 0.0)

@@ -34,13 +34,18 @@ def test_one_that_serves_no_request_leaves_for_a_newcomer() -> None:
     assert held.in_the_way() is None
 
 
-def test_one_whose_request_is_still_to_be_let_in_leaves_after_those_that_ask_for_nothing() -> None:
-    asks, silent = Caller("10.0.0.1", is_asking=True), Caller("10.0.0.1")
-    held = places(2, 9, asks, silent)
-    assert held.in_the_way() is silent
-    held.leave(silent)
-    held.take(Caller("10.0.0.1", is_serving=True))
-    assert held.in_the_way() is asks
+def test_one_that_waits_to_be_let_in_leaves_after_those_that_ask_for_nothing() -> None:
+    waiting, silent = Caller("10.0.0.1", is_asking=True), [Caller("10.0.0.1") for _ in range(3)]
+    held = places(4, 9, waiting, *silent)
+    assert held.in_the_way() is silent[0]
+    for each in silent:
+        each.is_asking = True
+    assert held.in_the_way() is waiting
+
+
+def test_a_newcomer_that_has_not_asked_yet_outlasts_those_that_wait_to_be_let_in() -> None:
+    waiting = [Caller("10.0.0.1", is_asking=True) for _ in range(3)]
+    assert places(4, 9, *waiting, Caller("10.0.0.1")).in_the_way() is waiting[0]
 
 
 def test_the_address_with_the_most_gives_way_first() -> None:
