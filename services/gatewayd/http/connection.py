@@ -332,7 +332,9 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def _read_slice(self) -> None:
-        data = bytes(self._unread[: limits.HTTP2_SLICE_BYTES if self._wire is None else self._wire.slice_bytes])
+        # Before the wire is known, it may be either.
+        size = limits.HTTP2_SLICE_BYTES if self._wire is None else self._wire.slice_bytes
+        data = bytes(self._unread[:size])
         del self._unread[: len(data)]
         if data:
             self._guard(partial(self._feed, data))

@@ -73,11 +73,11 @@ class HttpServer:
             listener.setblocking(False)
             listener.bind((self._host, self._port))
             listener.listen(_BACKLOG)
-            _prepare_files(listener, self._most)
         except OSError as error:
             listener.close()
             raise PortTaken(self._host, self._port) from error
         self._listener = listener
+        _prepare_files(listener, self._most)
         host, port, *_ = listener.getsockname()
         return join_address(host, port)
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ssl
-import time
 from typing import Any
 
 import httpx
@@ -13,13 +12,12 @@ from h2.errors import ErrorCodes
 
 from gatewayd.exchange import Exchange
 from gatewayd.http import limits
-from gatewayd.http.limit_log import LimitLog
-from gatewayd.http.server import HttpServer
 from gatewayd.http.stream import RequestHead, Stream
 from llama_orch.v2 import task_pb2, task_service_pb2
 
 from .conftest import RunningGateway
 from .fake_orchestrator import FakeOrchestrator
+from .http_server import http_server
 from .raw_http import RawHttp2, connected, http2, read_answer
 
 EVENTS = "/v2/tasks/t/events"
@@ -164,11 +162,8 @@ async def test_over_tls_both_versions_are_spoken(tmp_path: Any, http2_only: bool
         exchange = Exchange(head, stream)
         exchange.answer(200, "text/plain", await exchange.read_body(10**6, 5))
 
-    server = HttpServer("127.0.0.1:0", 10, 10, LimitLog(time.monotonic), served)
-    address, closing = server.listen(), asyncio.Event()
-    serving = asyncio.create_task(server.serve(answer, closing, 1))
-    host, port = address.split(":")
-    try:
+    async with http_server(answer, tls=served) as (_, address):
+        host, port = address.split(":")
         reader, writer = await asyncio.open_connection(host, int(port), ssl=trusting)
         if http2_only:
             client = RawHttp2(reader, writer)
@@ -179,10 +174,6 @@ async def test_over_tls_both_versions_are_spoken(tmp_path: Any, http2_only: bool
             writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000)
             assert await read_answer(reader) == (200, b"x" * 50_000)
         writer.transport.abort()
-    finally:
-        closing.set()
-        await serving
-        server.close()
 
 
 async def test_a_tls_handshake_that_never_ends_holds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,18 +185,11 @@ async def test_a_tls_handshake_that_never_ends_holds_no_place(monkeypatch: pytes
     async def answer(_head: RequestHead, _stream: Stream) -> None:
         raise AssertionError
 
-    server = HttpServer("127.0.0.1:0", 10, 10, LimitLog(time.monotonic), served)
-    address, closing = server.listen(), asyncio.Event()
-    serving = asyncio.create_task(server.serve(answer, closing, 1))
-    try:
+    async with http_server(answer, tls=served) as (server, address):
         async with connected(address) as (reader, _), asyncio.timeout(5):
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
         assert len(server._places) == 0
-    finally:
-        closing.set()
-        await serving
-        server.close()
 
 
 async def test_a_gateway_that_shuts_down_answers_what_runs_and_takes_nothing_new(

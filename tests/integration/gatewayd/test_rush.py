@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 import socket
-import time
+import subprocess
+import sys
 
 import pytest
 
 from gatewayd.exchange import Exchange
-from gatewayd.http.limit_log import LimitLog
-from gatewayd.http.server import HttpServer
 from gatewayd.http.stream import RequestHead, Stream
 
+from .http_server import http_server
 from .raw_http import read_answer
 
 PLACES = 64
@@ -33,25 +33,36 @@ async def test_a_request_that_waits_to_be_let_in_outlasts_clients_that_ask_for_n
         await let_in.wait()
         Exchange(head, stream).answer(200, "text/plain", b"in")
 
-    server = HttpServer("127.0.0.1:0", PLACES, PLACES, LimitLog(time.monotonic))
-    host, port = server.listen().split(":")
-    closing = asyncio.Event()
-    serving = asyncio.create_task(server.serve(answer, closing, 1))
-    try:
+    async with http_server(answer, places=PLACES) as (_, address):
         with contextlib.ExitStack() as clients:
-            newcomer = clients.enter_context(socket.create_connection((host, int(port))))
+
+            def connect() -> socket.socket:
+                host, port = address.split(":")
+                return clients.enter_context(socket.create_connection((host, int(port))))
+
+            newcomer = connect()
             newcomer.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             async with asyncio.timeout(5):
                 if it_comes == "before the rush":
                     await asked.wait()
-                rush = [clients.enter_context(socket.create_connection((host, int(port)))) for _ in range(COME)]
+                rush = [connect() for _ in range(COME)]
                 await asyncio.gather(asked.wait(), *(ended(client) for client in rush[: COME - PLACES + 1]))
                 let_in.set()
                 newcomer.setblocking(False)
                 reader, writer = await asyncio.open_connection(sock=newcomer)
                 assert await read_answer(reader) == (200, b"in")
                 writer.transport.abort()
-    finally:
-        closing.set()
-        await serving
-        server.close()
+
+
+def test_the_table_of_files_does_not_grow_while_clients_come() -> None:
+    """It takes a process with threads 20 ms each time. A process of its own, since the table never shrinks."""
+    listens = """
+import time
+from gatewayd.http.limit_log import LimitLog
+from gatewayd.http.server import HttpServer
+HttpServer("127.0.0.1:0", 700, 700, LimitLog(time.monotonic)).listen()
+print(open("/proc/self/status").read())
+"""
+    told = subprocess.run([sys.executable, "-c", listens], capture_output=True, text=True, check=True, timeout=30)
+    size = next(line for line in told.stdout.splitlines() if line.startswith("FDSize:"))
+    assert int(size.split()[1]) > 700

@@ -11,8 +11,8 @@ from gatewayd.exchange import Exchange
 from gatewayd.http.connection import Connection, Shared
 from gatewayd.http.limit_log import LimitLog
 from gatewayd.http.stream import RequestHead, Stream
+from support.door_attacks import PREFACE, frame
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 NAMED = [(":method", "POST"), (":path", "/a"), (":scheme", "http"), (":authority", "localhost")]
 GET = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -105,10 +105,6 @@ async def test_a_step_that_fails_ends_its_own_connection(monkeypatch: pytest.Mon
     connection.resume_writing()
     async with asyncio.timeout(5):
         await transport.is_closed.wait()
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
 async def steps_for(data: bytes) -> list[int]:

@@ -46,8 +46,8 @@ _LEFT_ONLY = {
 _TOLD_AT_MOST = 4
 """Things that are away, in a message."""
 
-_TICK_S = 1.0
-"""The next one comes sooner."""
+_TRIED_WITHIN_S = 1.0
+"""Of the time from which a load may be tried again: the next tick, which tries, comes sooner than this."""
 
 LOADS_OF_BEGUN = 3
 """Loads that may fail in a row before tasks that have been running fail with them: the model was loaded before."""
@@ -152,7 +152,7 @@ def _loads_again_at(state: BrainState, task: Task) -> float | None:
     failure = state.load_failures.get(name)
     if not task.attempts or failure is None or failure.in_a_row >= LOADS_OF_BEGUN or not state.refusals.get(name):
         return None
-    return max(failure.at + retry_after_s(state, name), state.now + _TICK_S)
+    return max(failure.at + retry_after_s(state, name), state.now + _TRIED_WITHIN_S)
 
 
 def told_to(state: BrainState, wait: Wait, task: Task | None) -> str:
