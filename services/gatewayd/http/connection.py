@@ -11,11 +11,12 @@ from gatewayd.http import limits
 from gatewayd.http.http1 import Http1
 from gatewayd.http.http2 import PREFACE, Http2
 from gatewayd.http.limit_log import LimitLog
+from gatewayd.http.reads import Reads
 from gatewayd.http.stream import RequestHead, Serve, Stream
 from gatewayd.http.turns import Turns
 from llorch.logs import get_logger
 
-_READ = "GET"
+_READS = frozenset({"GET", "HEAD"})
 _log = get_logger("http")
 
 
@@ -73,7 +74,8 @@ class Shared:
     serve: Serve
     on_lost: Callable[["Connection"], None]
     limit_log: LimitLog
-    turns: Turns = field(default_factory=Turns)
+    turns: Turns
+    reads: Reads
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(limits.READ_BYTES)))
 
 
@@ -196,8 +198,8 @@ class Connection(asyncio.BufferedProtocol):
         """Of the request that this task serves; another one may begin."""
         if task in self._reads:
             self._reads.discard(task)
-            if self._may_begin:
-                self._ask()
+            self._shared.reads.end()
+            self._look_for_next()
 
     def limit_reached(self, limit: str) -> None:
         self._shared.limit_log.reached(limit, self.address)
@@ -301,11 +303,30 @@ class Connection(asyncio.BufferedProtocol):
         if self.is_over:
             self._to_serve.clear()
             self._drop_unread()
-        elif not self._begin_one():
+        elif self._may_begin:
+            self._begin_one()
+        else:
             self._read_slice()
         self._asks = bool(self._unread) or self._may_begin
+        self._wait_to_read()
         self._note_idle()
         return self._asks
+
+    def begin_next(self) -> None:
+        """The request that waited until it may read."""
+        if not self.is_over:
+            self._begin_one()
+            self._look_for_next()
+            self._note_idle()
+
+    def _look_for_next(self) -> None:
+        if self._may_begin:
+            self._ask()
+        self._wait_to_read()
+
+    def _wait_to_read(self) -> None:
+        if self._to_serve and not self._may_begin:
+            self._shared.reads.wait(self, len(self._reads))
 
     def _ask(self) -> None:
         if not self._asks:
@@ -315,21 +336,21 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def _may_begin(self) -> bool:
         return bool(self._to_serve) and (
-            len(self._reads) < limits.READS_AT_ONCE or self._to_serve[0][0].method != _READ
+            self._to_serve[0][0].method not in _READS or self._shared.reads.may_begin(len(self._reads))
         )
 
-    def _begin_one(self) -> bool:
-        while self._may_begin:
+    def _begin_one(self) -> None:
+        while self._to_serve:
             head, stream = self._to_serve.popleft()
             if not stream.is_over:
                 name = f"{head.method} {head.raw_path[:80]}"
                 task = stream.task = self._loop.create_task(self._run(head, stream), name=name)
                 self._tasks.add(task)
-                if head.method == _READ:
+                if head.method in _READS:
                     self._reads.add(task)
+                    self._shared.reads.begin()
                 task.add_done_callback(self._served)
-                return True
-        return False
+                return
 
     def _read_slice(self) -> None:
         # Before the wire is known, it may be either.

@@ -45,13 +45,16 @@ EVENTS_PER_SLICE = 256
 """Parts of a message that are read in one of a connection's turns."""
 
 TURN_S = 0.002
-"""In one turn of the loop, of one connection after the other: slices are read, and requests begin, for so long. The
-largest step takes as long by itself.
+STEPS_PER_TURN = 8
+"""In one turn of the loop, of one connection after the other: slices are read, and requests begin, for so long, and as
+often. The largest step takes as long by itself; what a request takes that has begun, up to 1 ms, comes after the turn.
 """
 
-READS_AT_ONCE = 8
-"""GET requests of one connection that wait for their answers to begin; the others wait their turn. They are short, and
-what one connection asks for at once must not have all others wait behind it at the orchestrator.
+READS_OF_ONE = 8
+READS_OF_ALL = 24
+"""Requests that only read and wait for their answers to begin: of one connection, and of all connections, beside the
+first one of each. The others wait their turn. They are short, and what some connections ask for at once must not have
+all others wait behind it at the orchestrator.
 """
 
 BACKED_UP_BYTES = 64 * 1024

@@ -12,7 +12,9 @@ from gatewayd.http import limits
 from gatewayd.http.connection import Connection, Shared
 from gatewayd.http.limit_log import LimitLog
 from gatewayd.http.places import MAX_CONNECTIONS, Places
+from gatewayd.http.reads import Reads
 from gatewayd.http.stream import Serve
+from gatewayd.http.turns import Turns
 from llorch.logs import get_logger
 from llorch.ports import PortTaken, ensure_free, join_address, resolve_bind, split_address
 
@@ -106,7 +108,8 @@ class HttpServer:
         if self._listener is None:
             raise RuntimeError("listen first")
         loop = asyncio.get_running_loop()
-        shared = Shared(door, self._places.leave, self._limit_log)
+        turns = Turns()
+        shared = Shared(door, self._places.leave, self._limit_log, turns, Reads(turns))
         while True:
             try:
                 client, peer = await loop.sock_accept(self._listener)

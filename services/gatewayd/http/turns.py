@@ -41,11 +41,11 @@ class Turns:
     def _take(self) -> None:
         self._is_due = False
         ends_at = self._now() + limits.TURN_S
-        while self._asking:
+        for _ in range(limits.STEPS_PER_TURN):
             asker = self._asking.popleft()
             if asker.take_step():
                 self._asking.append(asker)
-            if self._now() >= ends_at:
+            if not self._asking or self._now() >= ends_at:
                 break
         if self._asking:
             self._come_soon()

@@ -10,7 +10,9 @@ import pytest
 from gatewayd.exchange import Exchange
 from gatewayd.http.connection import Connection, Shared
 from gatewayd.http.limit_log import LimitLog
-from gatewayd.http.stream import RequestHead, Stream
+from gatewayd.http.reads import Reads
+from gatewayd.http.stream import RequestHead, Serve, Stream
+from gatewayd.http.turns import Turns
 from support.door_attacks import PREFACE, frame
 
 NAMED = [(":method", "POST"), (":path", "/a"), (":scheme", "http"), (":authority", "localhost")]
@@ -57,8 +59,13 @@ async def answer(head: RequestHead, stream: Stream) -> None:
     exchange.answer(200, "text/plain", b"%d" % len(body))
 
 
-def connect() -> tuple[Connection, Transport]:
-    connection = Connection("127.0.0.1", Shared(answer, lambda _: None, LimitLog(lambda: 0.0)))
+def shared(serve: Serve = answer) -> Shared:
+    turns = Turns()
+    return Shared(serve, lambda _: None, LimitLog(lambda: 0.0), turns, Reads(turns))
+
+
+def connect(among: Shared | None = None) -> tuple[Connection, Transport]:
+    connection = Connection("127.0.0.1", among or shared())
     transport = Transport()
     connection.connection_made(transport)
     return connection, transport

@@ -8,7 +8,7 @@ from gatewayd.http.turns import Turns
 
 
 class Asker:
-    """Each of its steps takes a quarter of a turn."""
+    """Each of its steps takes a quarter of a turn, or what `pass_time` makes of it."""
 
     def __init__(self, name: str, steps: int, taken: list[str], pass_time: Callable[[float], None]) -> None:
         self._name = name
@@ -42,3 +42,13 @@ async def test_steps_are_taken_of_one_connection_after_the_other_and_for_a_short
     for _ in range(100):
         await asyncio.sleep(0)
     assert (taken.count("flood"), taken.count("flood too"), taken.count("newcomer")) == (100, 100, 1)
+
+
+async def test_steps_that_take_no_time_are_few_too() -> None:
+    """What a request takes that begins comes after the turn."""
+    taken: list[str] = []
+    turns = Turns(lambda: 0.0)
+    turns.ask(Asker("flood", 3 * limits.STEPS_PER_TURN, taken, lambda _: None))
+    for turn in range(1, 4):
+        await asyncio.sleep(0)
+        assert len(taken) == turn * limits.STEPS_PER_TURN

@@ -1,0 +1,137 @@
+"""Many connections ask for a lot at once: how much of it is under way, and whose is the next."""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import hpack
+
+from gatewayd.http import limits
+from gatewayd.http.stream import RequestHead, Stream
+from support.door_attacks import PREFACE, frame
+
+from .test_connection import connect, receive, shared
+
+ASKS = 90
+TURNS_FOR_ALL = 400
+
+
+class Door:
+    """Requests whose answers begin when the test says so."""
+
+    def __init__(self) -> None:
+        self.under_way: deque[tuple[str, asyncio.Event]] = deque()
+        self.answered: list[str] = []
+        self._shared = shared(self._serve)
+
+    async def _serve(self, head: RequestHead, stream: Stream) -> None:
+        begins = asyncio.Event()
+        self.under_way.append((head.raw_path, begins))
+        await begins.wait()
+        stream.start(200, [])
+        self.answered.append(head.raw_path)
+        stream.end()
+
+    @contextmanager
+    def client(self, *paths: str, method: str = "GET") -> Iterator[None]:
+        connection, _ = connect(self._shared)
+        encoder = hpack.Encoder()
+        heads = [
+            encoder.encode([(":method", method), (":path", path), (":scheme", "http"), (":authority", "localhost")])
+            for path in paths
+        ]
+        asked = b"".join(frame(1, 5, 2 * number + 1, head) for number, head in enumerate(heads))
+        receive(connection, PREFACE + frame(4, 0, 0) + asked)
+        try:
+            yield
+        finally:
+            connection.connection_lost(None)
+
+    def answer_one(self, path: str | None = None) -> None:
+        at = 0 if path is None else [one for one, _ in self.under_way].index(path)
+        self.under_way[at][1].set()
+        del self.under_way[at]
+
+    def of(self, path: str) -> int:
+        return Counter(one for one, _ in self.under_way)[path]
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_one_connection_has_a_few() -> None:
+    for method in ("GET", "HEAD"):
+        door = Door()
+        with door.client(*["/a"] * ASKS, method=method):
+            for _ in range(ASKS):
+                await turns(10 if door.answered else TURNS_FOR_ALL)
+                assert len(door.under_way) == min(limits.READS_OF_ONE, ASKS - len(door.answered))
+                door.answer_one()
+            await turns(10)
+            assert len(door.answered) == ASKS
+        await turns(10)
+
+
+async def test_many_connections_have_not_much_more_than_a_few_do_and_each_has_its_share() -> None:
+    door = Door()
+    names = [f"/{number}" for number in range(12)]
+    with _clients(door, *([name] * ASKS for name in names)):
+        await turns(TURNS_FOR_ALL)
+        for _ in range(len(names) * ASKS):
+            assert 0 < len(door.under_way) <= limits.READS_OF_ALL + len(names)
+            door.answer_one()
+            await turns(10)
+        assert len(door.answered) == len(names) * ASKS
+        half = Counter(door.answered[: len(door.answered) // 2])
+        assert max(half.values()) <= 1.2 * min(half.values()), half
+    await turns(10)
+
+
+async def test_the_first_of_a_connection_waits_for_no_other_connection() -> None:
+    door = Door()
+    crowd = [f"/{number}" for number in range(6)]
+    with _clients(door, *([name] * ASKS for name in crowd)):
+        await turns(TURNS_FOR_ALL)
+        with door.client("/newcomer"):
+            await turns(20)
+            assert door.of("/newcomer") == 1
+    await turns(10)
+
+
+async def test_a_slow_answer_keeps_nothing_behind_it_once_there_are_places() -> None:
+    door = Door()
+    with _clients(door, *([f"/{number}"] * ASKS for number in range(6))):
+        await turns(TURNS_FOR_ALL)
+        with door.client("/slow", "/fast"):
+            await turns(20)
+            assert (door.of("/slow"), door.of("/fast")) == (1, 0)
+            for number in range(limits.READS_OF_ALL):
+                door.answer_one(f"/{number % 6}")
+                await turns(10)
+            assert (door.of("/slow"), door.of("/fast")) == (1, 1)
+    await turns(10)
+
+
+async def test_places_of_lost_connections_are_taken_by_those_that_wait() -> None:
+    door = Door()
+    with door.client(*["/stays"] * ASKS):
+        with _clients(door, *([f"/{number}"] * ASKS for number in range(12))):
+            await turns(TURNS_FOR_ALL)
+            while door.of("/stays") > 1:
+                door.answer_one("/stays")
+            assert door.of("/stays") == 1
+        await turns(TURNS_FOR_ALL)
+        assert door.of("/stays") == limits.READS_OF_ONE
+    await turns(10)
+
+
+@contextmanager
+def _clients(door: Door, *paths: list[str]) -> Iterator[None]:
+    if not paths:
+        yield
+        return
+    with door.client(*paths[0]), _clients(door, *paths[1:]):
+        yield
