@@ -105,6 +105,8 @@ class Connection(asyncio.BufferedProtocol):
         self._allowed: set[asyncio.Task[None]] = set()
         self._reads: set[asyncio.Task[None]] = set()
         """Of which the answers have not begun."""
+        self._counted: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
+        """Those that count among the reads of all connections, with what ends that."""
         self._unwanted = False
         self.client: tuple[str, int] | None = None
         self.is_writable = True
@@ -198,7 +200,7 @@ class Connection(asyncio.BufferedProtocol):
         """Of the request that this task serves; another one may begin."""
         if task in self._reads:
             self._reads.discard(task)
-            self._shared.reads.end()
+            self._count_no_more(task)
             self._look_for_next()
 
     def limit_reached(self, limit: str) -> None:
@@ -348,9 +350,16 @@ class Connection(asyncio.BufferedProtocol):
                 self._tasks.add(task)
                 if head.method in _READS:
                     self._reads.add(task)
+                    self._counted[task] = self._loop.call_later(limits.READ_COUNTS_S, self._count_no_more, task)
                     self._shared.reads.begin()
                 task.add_done_callback(self._served)
                 return
+
+    def _count_no_more(self, task: "asyncio.Task[None]") -> None:
+        counting = self._counted.pop(task, None)
+        if counting is not None:
+            counting.cancel()
+            self._shared.reads.end()
 
     def _read_slice(self) -> None:
         # Before the wire is known, it may be either.

@@ -57,6 +57,11 @@ first one of each. The others wait their turn. They are short, and what some con
 all others wait behind it at the orchestrator.
 """
 
+READ_COUNTS_S = 0.5
+"""Among those of all connections. One that takes longer waits for something else than its turn at the orchestrator: an
+event stream that has nothing to say yet, or another machine. It keeps nobody's further reads waiting.
+"""
+
 BACKED_UP_BYTES = 64 * 1024
 """Of an answer: what waits for its client before more is made."""
 

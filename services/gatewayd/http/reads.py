@@ -13,7 +13,7 @@ class Reader(Protocol):
 
 
 class Reads:
-    """Of all connections. Each may always have one; the further ones take what places there are, one connection after
+    """Of all connections. Each may always have one; the further ones begin where there are few, of one connection after
     the other.
     """
 
@@ -38,7 +38,7 @@ class Reads:
         self._count += 1
 
     def end(self) -> None:
-        """Its answer begins, or it is over without one."""
+        """Its answer begins, or it is over without one, or it takes longer than a read does."""
         self._count -= 1
         if self._waiting and not self._asks:
             self._asks = True

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import hpack
+import pytest
 
 from gatewayd.http import limits
 from gatewayd.http.stream import RequestHead, Stream
@@ -112,6 +113,26 @@ async def test_a_slow_answer_keeps_nothing_behind_it_once_there_are_places() -> 
                 door.answer_one(f"/{number % 6}")
                 await turns(10)
             assert (door.of("/slow"), door.of("/fast")) == (1, 1)
+    await turns(10)
+
+
+async def test_reads_that_take_long_keep_no_other_connection_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of event streams that have nothing to say yet."""
+    monkeypatch.setattr(limits, "READ_COUNTS_S", 0.1)
+    door = Door()
+    with _clients(door, *([f"/{number}"] * ASKS for number in range(4))):
+        await turns(TURNS_FOR_ALL)
+        with door.client("/other", "/other"):
+            await turns(20)
+            assert door.of("/other") == 1
+            await asyncio.sleep(0.2)
+            await turns(TURNS_FOR_ALL)
+            assert door.of("/other") == 2
+        assert [door.of(f"/{number}") for number in range(4)] == [limits.READS_OF_ONE] * 4
+        for _ in range(len(door.under_way)):
+            door.answer_one()
+        await turns(TURNS_FOR_ALL)
+        assert limits.READS_OF_ALL <= len(door.under_way) <= limits.READS_OF_ALL + 5
     await turns(10)
 
 
