@@ -342,7 +342,7 @@ class Connection(asyncio.BufferedProtocol):
         )
 
     def _begin_one(self) -> None:
-        while self._to_serve:
+        while self._may_begin:
             head, stream = self._to_serve.popleft()
             if not stream.is_over:
                 name = f"{head.method} {head.raw_path[:80]}"

@@ -15,6 +15,7 @@ from support.door_attacks import PREFACE, frame
 from .test_connection import connect, receive, shared
 
 ASKS = 90
+TAKEN_BACK = "/taken-back"
 TURNS_FOR_ALL = 400
 
 
@@ -36,13 +37,21 @@ class Door:
 
     @contextmanager
     def client(self, *paths: str, method: str = "GET") -> Iterator[None]:
+        """Asks for these; of those named `TAKEN_BACK` it resets each at once, and they are no reads."""
         connection, _ = connect(self._shared)
         encoder = hpack.Encoder()
-        heads = [
-            encoder.encode([(":method", method), (":path", path), (":scheme", "http"), (":authority", "localhost")])
-            for path in paths
-        ]
-        asked = b"".join(frame(1, 5, 2 * number + 1, head) for number, head in enumerate(heads))
+        asked = b""
+        for number, path in enumerate(paths):
+            named = [
+                (":method", "POST" if path == TAKEN_BACK else method),
+                (":path", path),
+                (":scheme", "http"),
+                (":authority", "localhost"),
+            ]
+            stream = 2 * number + 1
+            asked += frame(1, 5, stream, encoder.encode(named))
+            if path == TAKEN_BACK:
+                asked += frame(3, 0, stream, (8).to_bytes(4))
         receive(connection, PREFACE + frame(4, 0, 0) + asked)
         try:
             yield
@@ -74,6 +83,18 @@ async def test_one_connection_has_a_few() -> None:
             await turns(10)
             assert len(door.answered) == ASKS
         await turns(10)
+
+
+async def test_what_is_taken_back_lets_nothing_behind_it_begin() -> None:
+    door = Door()
+    with door.client(*["/a"] * (limits.READS_OF_ONE + 1), *[TAKEN_BACK, "/a"] * 20):
+        await turns(TURNS_FOR_ALL)
+        for _ in range(limits.READS_OF_ONE + 1 + 20):
+            assert 0 < len(door.under_way) <= limits.READS_OF_ONE
+            door.answer_one()
+            await turns(10)
+        assert set(door.answered) == {"/a"}
+    await turns(10)
 
 
 async def test_many_connections_have_not_much_more_than_a_few_do_and_each_has_its_share() -> None:
