@@ -159,6 +159,7 @@ class Connection(asyncio.BufferedProtocol):
         self._out.clear()
         self._to_serve.clear()
         self._unread.clear()
+        self._shared.reads.forget(self)
         for task in self._tasks:
             task.cancel()
         if self._wire is not None:
@@ -201,7 +202,6 @@ class Connection(asyncio.BufferedProtocol):
         if task in self._reads:
             self._reads.discard(task)
             self._count_no_more(task)
-            self._look_for_next()
 
     def limit_reached(self, limit: str) -> None:
         self._shared.limit_log.reached(limit, self.address)
@@ -321,6 +321,14 @@ class Connection(asyncio.BufferedProtocol):
             self._look_for_next()
             self._note_idle()
 
+    @property
+    def counted_reads(self) -> int:
+        return len(self._counted)
+
+    @property
+    def all_reads(self) -> int:
+        return len(self._reads)
+
     def _look_for_next(self) -> None:
         if self._may_begin:
             self._ask()
@@ -328,7 +336,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _wait_to_read(self) -> None:
         if self._to_serve and not self._may_begin:
-            self._shared.reads.wait(self, len(self._reads))
+            self._shared.reads.wait(self)
 
     def _ask(self) -> None:
         if not self._asks:
@@ -338,7 +346,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def _may_begin(self) -> bool:
         return bool(self._to_serve) and (
-            self._to_serve[0][0].method not in _READS or self._shared.reads.may_begin(len(self._reads))
+            self._to_serve[0][0].method not in _READS or self._shared.reads.may_begin(self)
         )
 
     def _begin_one(self) -> None:
@@ -348,6 +356,7 @@ class Connection(asyncio.BufferedProtocol):
                 name = f"{head.method} {head.raw_path[:80]}"
                 task = stream.task = self._loop.create_task(self._run(head, stream), name=name)
                 self._tasks.add(task)
+                self._shared.turns.begin()
                 if head.method in _READS:
                     self._reads.add(task)
                     self._counted[task] = self._loop.call_later(limits.READ_COUNTS_S, self._count_no_more, task)
@@ -360,6 +369,7 @@ class Connection(asyncio.BufferedProtocol):
         if counting is not None:
             counting.cancel()
             self._shared.reads.end()
+        self._look_for_next()
 
     def _read_slice(self) -> None:
         # Before the wire is known, it may be either.

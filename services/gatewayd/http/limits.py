@@ -45,21 +45,24 @@ EVENTS_PER_SLICE = 256
 """Parts of a message that are read in one of a connection's turns."""
 
 TURN_S = 0.002
-STEPS_PER_TURN = 8
-"""In one turn of the loop, of one connection after the other: slices are read, and requests begin, for so long, and as
-often. The largest step takes as long by itself; what a request takes that has begun, up to 1 ms, comes after the turn.
+"""In one turn of the loop, of one connection after the other: slices are read, and requests begin, for so long. The
+largest step takes as long by itself.
 """
+
+BEGINS_PER_TURN = 8
+"""Requests. What each of them takes, up to 1 ms, comes after the turn."""
 
 READS_OF_ONE = 8
 READS_OF_ALL = 24
-"""Requests that only read and wait for their answers to begin: of one connection, and of all connections, beside the
-first one of each. The others wait their turn. They are short, and what some connections ask for at once must not have
-all others wait behind it at the orchestrator.
+"""Requests that only read and wait for their answers to begin: of one connection, and of all connections. The others
+wait their turn; a connection without one among these waits for no other connection. They are short, and what some
+connections ask for at once must not have all others wait behind it at the orchestrator.
 """
 
 READ_COUNTS_S = 0.5
 """Among those of all connections. One that takes longer waits for something else than its turn at the orchestrator: an
-event stream that has nothing to say yet, or another machine. It keeps nobody's further reads waiting.
+event stream that has nothing to say yet, or another machine. No further read waits for it. Where the orchestrator takes
+as long, only those of one connection are bounded.
 """
 
 BACKED_UP_BYTES = 64 * 1024

@@ -7,35 +7,50 @@ from gatewayd.http.turns import Turns
 
 
 class Reader(Protocol):
-    """A connection that waits to begin a further one."""
+    """A connection. It may always have one that counts; further ones begin where there are few, of one connection after
+    the other.
+    """
+
+    @property
+    def counted_reads(self) -> int: ...
+
+    @property
+    def all_reads(self) -> int:
+        """With those that have taken too long to count."""
+        ...
 
     def begin_next(self) -> None: ...
 
 
 class Reads:
-    """Of all connections. Each may always have one; the further ones begin where there are few, of one connection after
-    the other.
-    """
+    """Of all connections."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._count = 0
         self._waiting: dict[Reader, None] = {}
+        self._next: Reader | None = None
         self._asks = False
 
-    def may_begin(self, of_its_own: int) -> bool:
-        """A connection that has so many already."""
-        if not of_its_own:
+    def may_begin(self, reader: Reader) -> bool:
+        if reader.all_reads >= limits.READS_OF_ONE:
+            return False
+        if not reader.counted_reads:
             return True
-        return of_its_own < limits.READS_OF_ONE and self._count < limits.READS_OF_ALL
+        return self._count < limits.READS_OF_ALL and (not self._waiting or reader is self._next)
 
-    def wait(self, reader: Reader, of_its_own: int) -> None:
+    def wait(self, reader: Reader) -> None:
         """Until its `begin_next` is called. One that has as many as it may looks again when one of them is over."""
-        if 0 < of_its_own < limits.READS_OF_ONE:
+        if reader.all_reads < limits.READS_OF_ONE:
             self._waiting[reader] = None
+
+    def forget(self, reader: Reader) -> None:
+        """It waits no more."""
+        self._waiting.pop(reader, None)
 
     def begin(self) -> None:
         self._count += 1
+        self._next = None
 
     def end(self) -> None:
         """Its answer begins, or it is over without one, or it takes longer than a read does."""
@@ -47,9 +62,10 @@ class Reads:
     def take_step(self) -> bool:
         """The connection that has waited longest begins one."""
         if self._has_next:
-            reader = next(iter(self._waiting))
+            reader = self._next = next(iter(self._waiting))
             del self._waiting[reader]
             reader.begin_next()
+            self._next = None
         self._asks = self._has_next
         return self._asks
 

@@ -27,11 +27,16 @@ class Turns:
         self._now = now
         self._asking: deque[Asker] = deque()
         self._is_due = False
+        self._begun = 0
 
     def ask(self, asker: Asker) -> None:
         """Once, until a step says that there is nothing more to do."""
         self._asking.append(asker)
         self._come_soon()
+
+    def begin(self) -> None:
+        """In this step a request begins. What it takes comes after the turn."""
+        self._begun += 1
 
     def _come_soon(self) -> None:
         if not self._is_due:
@@ -41,11 +46,12 @@ class Turns:
     def _take(self) -> None:
         self._is_due = False
         ends_at = self._now() + limits.TURN_S
-        for _ in range(limits.STEPS_PER_TURN):
+        self._begun = 0
+        while self._asking:
             asker = self._asking.popleft()
             if asker.take_step():
                 self._asking.append(asker)
-            if not self._asking or self._now() >= ends_at:
+            if self._begun >= limits.BEGINS_PER_TURN or self._now() >= ends_at:
                 break
         if self._asking:
             self._come_soon()

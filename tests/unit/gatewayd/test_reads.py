@@ -1,14 +1,18 @@
 """Many connections ask for a lot at once: how much of it is under way, and whose is the next."""
 
 import asyncio
+import gc
+import weakref
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import hpack
 import pytest
 
 from gatewayd.http import limits
+from gatewayd.http.connection import Connection
 from gatewayd.http.stream import RequestHead, Stream
 from support.door_attacks import PREFACE, frame
 
@@ -17,6 +21,39 @@ from .test_connection import connect, receive, shared
 ASKS = 90
 TAKEN_BACK = "/taken-back"
 TURNS_FOR_ALL = 400
+
+
+def named(path: str, method: str = "GET") -> list[tuple[str, str]]:
+    return [(":method", method), (":path", path), (":scheme", "http"), (":authority", "localhost")]
+
+
+class Timer:
+    def __init__(self, step: Callable[..., None], *given: object) -> None:
+        self._step: Callable[[], None] | None = partial(step, *given)
+
+    def cancel(self) -> None:
+        self._step = None
+
+    def fire(self) -> None:
+        if self._step is not None:
+            self._step()
+
+
+class Clock:
+    """Timers that fire when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._timers: list[Timer] = []
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", self._call_later)
+
+    def _call_later(self, _seconds: float, step: Callable[..., None], *given: object) -> Timer:
+        self._timers.append(Timer(step, *given))
+        return self._timers[-1]
+
+    def pass_time(self) -> None:
+        timers, self._timers = self._timers, []
+        for timer in timers:
+            timer.fire()
 
 
 class Door:
@@ -36,25 +73,20 @@ class Door:
         stream.end()
 
     @contextmanager
-    def client(self, *paths: str, method: str = "GET") -> Iterator[None]:
+    def client(self, *paths: str, method: str = "GET") -> Iterator[Connection]:
         """Asks for these; of those named `TAKEN_BACK` it resets each at once, and they are no reads."""
         connection, _ = connect(self._shared)
         encoder = hpack.Encoder()
         asked = b""
         for number, path in enumerate(paths):
-            named = [
-                (":method", "POST" if path == TAKEN_BACK else method),
-                (":path", path),
-                (":scheme", "http"),
-                (":authority", "localhost"),
-            ]
             stream = 2 * number + 1
-            asked += frame(1, 5, stream, encoder.encode(named))
+            head = named(path, "POST" if path == TAKEN_BACK else method)
+            asked += frame(1, 5, stream, encoder.encode(head))
             if path == TAKEN_BACK:
                 asked += frame(3, 0, stream, (8).to_bytes(4))
         receive(connection, PREFACE + frame(4, 0, 0) + asked)
         try:
-            yield
+            yield connection
         finally:
             connection.connection_lost(None)
 
@@ -139,14 +171,13 @@ async def test_a_slow_answer_keeps_nothing_behind_it_once_there_are_places() -> 
 
 async def test_reads_that_take_long_keep_no_other_connection_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of event streams that have nothing to say yet."""
-    monkeypatch.setattr(limits, "READ_COUNTS_S", 0.1)
-    door = Door()
+    clock, door = Clock(monkeypatch), Door()
     with _clients(door, *([f"/{number}"] * ASKS for number in range(4))):
         await turns(TURNS_FOR_ALL)
         with door.client("/other", "/other"):
             await turns(20)
             assert door.of("/other") == 1
-            await asyncio.sleep(0.2)
+            clock.pass_time()
             await turns(TURNS_FOR_ALL)
             assert door.of("/other") == 2
         assert [door.of(f"/{number}") for number in range(4)] == [limits.READS_OF_ONE] * 4
@@ -170,10 +201,52 @@ async def test_places_of_lost_connections_are_taken_by_those_that_wait() -> None
     await turns(10)
 
 
+async def test_a_read_that_takes_long_holds_up_nothing_of_its_own_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, door = Clock(monkeypatch), Door()
+    with door.client("/quiet") as client:
+        await turns(20)
+        clock.pass_time()
+        with _clients(door, *([f"/{number}"] for number in range(limits.READS_OF_ALL))):
+            await turns(TURNS_FOR_ALL)
+            ask_again = frame(1, 5, 3, hpack.Encoder().encode(named("/next")))
+            receive(client, ask_again)
+            await turns(20)
+            assert (door.of("/quiet"), door.of("/next")) == (1, 1)
+    await turns(10)
+
+
+async def test_connections_that_go_on_sending_do_not_pass_those_that_wait() -> None:
+    ping = frame(6, 0, 0, bytes(8))
+    door = Door()
+    with _clients(door, *([f"/{number}"] * ASKS for number in range(8))) as crowd:
+        await turns(TURNS_FOR_ALL)
+        with door.client(*["/waits"] * ASKS):
+            await turns(20)
+            for number in range(60):
+                for client in crowd:
+                    receive(client, ping)
+                door.answer_one(f"/{number % 8}")
+                await turns(1)
+            await turns(10)
+            assert door.of("/waits") >= 4
+    await turns(10)
+
+
+async def test_a_lost_connection_waits_for_nothing() -> None:
+    door = Door()
+    with _clients(door, *([f"/{number}"] for number in range(limits.READS_OF_ALL))):
+        await turns(TURNS_FOR_ALL)
+        with door.client("/a", "/a") as client:
+            await turns(20)
+        await turns(10)
+        lost = weakref.ref(client)
+        del client
+        gc.collect()
+        assert lost() is None
+    await turns(10)
+
+
 @contextmanager
-def _clients(door: Door, *paths: list[str]) -> Iterator[None]:
-    if not paths:
-        yield
-        return
-    with door.client(*paths[0]), _clients(door, *paths[1:]):
-        yield
+def _clients(door: Door, *paths: list[str]) -> Iterator[list[Connection]]:
+    with ExitStack() as clients:
+        yield [clients.enter_context(door.client(*each)) for each in paths]

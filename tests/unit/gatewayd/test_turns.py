@@ -44,11 +44,19 @@ async def test_steps_are_taken_of_one_connection_after_the_other_and_for_a_short
     assert (taken.count("flood"), taken.count("flood too"), taken.count("newcomer")) == (100, 100, 1)
 
 
-async def test_steps_that_take_no_time_are_few_too() -> None:
-    """What a request takes that begins comes after the turn."""
+async def test_few_requests_begin_in_one_turn() -> None:
+    """What each of them takes comes after the turn."""
     taken: list[str] = []
     turns = Turns(lambda: 0.0)
-    turns.ask(Asker("flood", 3 * limits.STEPS_PER_TURN, taken, lambda _: None))
+    turns.ask(Asker("begins", 3 * limits.BEGINS_PER_TURN, taken, lambda _: turns.begin()))
     for turn in range(1, 4):
         await asyncio.sleep(0)
-        assert len(taken) == turn * limits.STEPS_PER_TURN
+        assert len(taken) == turn * limits.BEGINS_PER_TURN
+
+
+async def test_steps_that_begin_nothing_are_bound_by_their_time_alone() -> None:
+    taken: list[str] = []
+    turns = Turns(lambda: 0.0)
+    turns.ask(Asker("reads", 10 * limits.BEGINS_PER_TURN, taken, lambda _: None))
+    await asyncio.sleep(0)
+    assert len(taken) == 10 * limits.BEGINS_PER_TURN
