@@ -188,6 +188,18 @@ async def test_reads_that_take_long_keep_no_other_connection_waiting(monkeypatch
     await turns(10)
 
 
+async def test_few_requests_begin_in_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "TURN_S", 5)
+    door = Door()
+    with _clients(door, *([f"/{number}"] for number in range(5 * limits.BEGINS_PER_TURN))):
+        for _ in range(20):
+            before = len(door.under_way)
+            await turns(1)
+            assert len(door.under_way) - before <= limits.BEGINS_PER_TURN
+        assert len(door.under_way) == 5 * limits.BEGINS_PER_TURN
+    await turns(10)
+
+
 async def test_places_of_lost_connections_are_taken_by_those_that_wait() -> None:
     door = Door()
     with door.client(*["/stays"] * ASKS):
@@ -223,12 +235,12 @@ async def test_connections_that_go_on_sending_do_not_pass_those_that_wait() -> N
         with door.client(*["/waits"] * ASKS):
             await turns(20)
             for number in range(60):
-                for client in crowd:
-                    receive(client, ping)
                 door.answer_one(f"/{number % 8}")
-                await turns(1)
-            await turns(10)
-            assert door.of("/waits") >= 4
+                for _ in range(3):
+                    for client in crowd:
+                        receive(client, ping)
+                    await turns(1)
+            assert door.of("/waits") >= limits.READS_OF_ALL // 8
     await turns(10)
 
 
