@@ -44,16 +44,16 @@ HTTP2_SLICE_BYTES = 256
 EVENTS_PER_SLICE = 256
 """Parts of a message that are read in one of a connection's turns."""
 
-TURN_S = 0.002
+TURN_S = 0.001
 """In one turn of the loop, of one connection after the other: slices are read, and requests begin, for so long. The
 largest step takes as long by itself.
 """
 
-BEGINS_PER_TURN = 8
+BEGINS_PER_TURN = 4
 """Requests. What each of them takes, up to 1 ms, comes after the turn."""
 
 READS_OF_ONE = 8
-READS_OF_ALL = 24
+READS_OF_ALL = 16
 """Requests that only read and wait for their answers to begin: of one connection, and of all connections. The others
 wait their turn; a connection without one among these waits for no other connection. They are short, and what some
 connections ask for at once must not have all others wait behind it at the orchestrator.
