@@ -7,29 +7,34 @@ from gatewayd.http.turns import Turns
 
 
 class Reader(Protocol):
-    """A connection. It may always have one that counts; further ones begin where there are few, of one connection after
-    the other.
-    """
+    """A connection."""
 
     @property
-    def counted_reads(self) -> int: ...
+    def counted_reads(self) -> int:
+        """Those that are among the reads of all connections."""
+        ...
 
     @property
     def all_reads(self) -> int:
         """With those that have taken too long to count."""
         ...
 
-    def begin_next(self) -> None: ...
+    def begin_next(self) -> None:
+        """The read that waited, if it is still wanted."""
+        ...
 
 
 class Reads:
-    """Of all connections."""
+    """Of all connections. Each may always have one that counts; further ones begin where there are few, and of one
+    connection after the other.
+    """
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._count = 0
         self._waiting: dict[Reader, None] = {}
         self._next: Reader | None = None
+        """May begin one though others wait."""
         self._asks = False
 
     def may_begin(self, reader: Reader) -> bool:
