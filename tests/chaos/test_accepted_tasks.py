@@ -38,6 +38,10 @@ DONE_BEFORE = 60
 
 KEPT, SENT_AWAY = "kept", "sent-away"
 RELEASED_FOR_MS = 12 * 3_600_000
+SHOWN_WITHIN_S = 0.1
+"""The orchestrator stores when a release ends, and shows it by how long that is from now: 1 ms more or less after a
+start.
+"""
 FORBIDDEN = {("cellar", "sim-1"), ("attic", "sim-1"), ("barn", "sim-0")}
 """Node and device of what `set_places` takes away."""
 
@@ -115,7 +119,7 @@ async def test_after_a_power_cut_what_was_accepted_is_done_and_what_was_set_hold
             told = ", ".join(f"{name} after {at_s:.1f} s" for name, at_s in back_at.items())
             where = f"power cut {cut} of seed {SEED}: {told}"
             async with running.client() as client:
-                before = await what_is_set(client)
+                before, ends_before = await what_is_set(client), await release_ends(client)
             async with burst(running, key, chance) as readers, watched(running) as intruders:
                 await running.cut_power()
                 async with asyncio.TaskGroup() as returns:
@@ -130,9 +134,11 @@ async def test_after_a_power_cut_what_was_accepted_is_done_and_what_was_set_hold
                 await running.wait_ready()
                 async with running.client() as client:
                     await wait_for(partial(is_loaded, client, KEPT, "barn"), f"{KEPT} to be loaded by its rule")
-                    now = await what_is_set(client)
+                    now, ends = await what_is_set(client), await release_ends(client)
                 changed = {name: (was, now.get(name)) for name, was in before.items() if now.get(name) != was}
                 assert not changed, f"{where}; what was set, before and now: {changed}"
+                assert ends == pytest.approx(ends_before, abs=SHOWN_WITHIN_S), where
+                assert list(ends) == ["attic/RTX 3060"], where
                 assert not intruders, f"{where}; on devices that were taken away: {intruders}"
 
 
@@ -160,13 +166,20 @@ async def what_is_set(client: AsyncClient) -> dict[str, str]:
     nodes, state = await client.nodes(), await client.state()
     pools = {f"pool {pool.pool_id}": pool_pb2.PoolState.Name(pool.state) for node in nodes for pool in node.pools}
     cards = {
-        f"card {ledger.node_id}/{ledger.device.name}": (
-            f"{device_pb2.DeviceState.Name(ledger.device.state)} until {ledger.release_end_time.seconds}"
-        )
+        f"card {ledger.node_id}/{ledger.device.name}": device_pb2.DeviceState.Name(ledger.device.state)
         for ledger in state.devices
     }
     rules = {f"rule {rule.assignment_id}": str(rule) for rule in await client.assignments()}
     return {**pools, **cards, **rules}
+
+
+async def release_ends(client: AsyncClient) -> dict[str, float]:
+    """Of each card that is released until a time, in seconds since 1970."""
+    return {
+        f"{ledger.node_id}/{ledger.device.name}": ledger.release_end_time.ToNanoseconds() / 1e9
+        for ledger in (await client.state()).devices
+        if ledger.HasField("release_end_time")
+    }
 
 
 async def is_loaded(client: AsyncClient, model: str, node_id: str) -> bool:
