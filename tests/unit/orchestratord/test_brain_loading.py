@@ -281,6 +281,76 @@ def test_a_replica_that_is_no_longer_needed_leaves() -> None:
     assert driver.only(effects.StopWorker), "the last one stays"
 
 
+@pytest.mark.req("ORCH-1015")
+@pytest.mark.parametrize("first_s", [None, 7200.0])
+def test_an_idle_time_that_is_set_later_holds_for_what_is_loaded(first_s: float | None) -> None:
+    driver = brain(idle_unload_s=first_s)
+    driver.load_idle("coder")
+    driver.let_pass(100)
+    driver.add_model("coder", size_mib=8000, slots=1, vram_claim_mib=8000, idle_unload_s=120.0)
+    driver.let_pass(18)
+    assert not driver.all_of(effects.StopWorker)
+    driver.let_pass(4)
+    assert driver.only(effects.StopWorker).why is Leaving.IDLE
+
+
+@pytest.mark.req("ORCH-1015")
+def test_a_longer_idle_time_that_is_set_later_holds_too() -> None:
+    driver = brain(idle_unload_s=60.0)
+    driver.load_idle("coder")
+    driver.add_model("coder", size_mib=8000, slots=1, vram_claim_mib=8000, idle_unload_s=600.0)
+    driver.let_pass(590)
+    assert not driver.all_of(effects.StopWorker)
+    driver.let_pass(12)
+    assert driver.only(effects.StopWorker).why is Leaving.IDLE
+
+
+@pytest.mark.req("ORCH-1012")
+def test_what_was_kept_leaves_after_its_idle_time_once_no_rule_keeps_it() -> None:
+    driver = brain(idle_unload_s=60.0)
+    driver.assign("coder", "garage", assignment_id="keep", keep_loaded=True)
+    driver.load("coder")
+    driver.let_pass(200)
+    assert not driver.all_of(effects.StopWorker)
+    driver.handle(events.AssignmentDeleted("keep"))
+    driver.let_pass(2)
+    assert driver.only(effects.StopWorker).why is Leaving.IDLE
+
+
+@pytest.mark.req("ORCH-1012")
+@pytest.mark.parametrize("then", [None, 1])
+def test_replicas_that_no_rule_wants_any_more_leave(then: int | None) -> None:
+    driver = two_cards()
+    driver.assign("coder", "garage", assignment_id="two", replicas_min=2)
+    for start in driver.all_of(effects.StartWorker):
+        driver.worker_ready(start.spec)
+    driver.let_pass(driver.config.replica_idle_s + 2)
+    assert not driver.all_of(effects.StopWorker)
+    if then is None:
+        driver.handle(events.AssignmentDeleted("two"))
+    else:
+        driver.assign("coder", "garage", assignment_id="two", replicas_min=then)
+    driver.let_pass(2)
+    assert driver.only(effects.StopWorker).why is Leaving.IDLE
+    driver.let_pass(2 * driver.config.replica_idle_s)
+    assert driver.only(effects.StopWorker), "the last one stays"
+
+
+def test_the_worker_that_falls_idle_leaves_whichever_came_first() -> None:
+    """The first was the only one when it was loaded, and might be idle for ever; of two, one is too many."""
+    driver = two_cards()
+    driver.assign("coder", "garage", replicas_max=2)
+    first = driver.submit("coder")
+    driver.load("coder")
+    driver.submit("coder")
+    second = driver.load("coder")
+    driver.finish_attempt(next(a for a, one in driver.state.attempts.items() if one.task_id == first))
+    driver.let_pass(driver.config.replica_idle_s + 2)
+    stopped = driver.only(effects.StopWorker)
+    assert stopped.why is Leaving.IDLE
+    assert stopped.worker_id != second.worker_id, "the second still runs its task"
+
+
 @pytest.mark.req("ORCH-1012")
 def test_as_many_replicas_as_a_rule_wants_at_least_are_loaded() -> None:
     driver = two_cards()

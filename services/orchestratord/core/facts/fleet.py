@@ -156,8 +156,7 @@ class Worker:
     may go on elsewhere. `expected_until`: its node has come back since, and until then no worker is loaded in its
     place; it is set once in a silence. `answers`: it answers its node's pool manager. `runs_known`: it has told which
     runs it holds. `was_found`: this orchestrator did not start it. `ready_at` is when tasks could first come to it.
-    `asked`: a caller asked for this very worker, so it is not one too many when demand falls. `idle_watched`: a look
-    at how long it has been idle is due.
+    `asked`: a caller asked for this very worker, so it is not one too many when demand falls.
     """
 
     spec: WorkerSpec
@@ -177,7 +176,6 @@ class Worker:
     last_used_at: float = 0.0
     leaving: Leaving | None = None
     asked: bool = False
-    idle_watched: bool = False
     answers: bool = True
     runs_known: bool = False
     was_found: bool = False

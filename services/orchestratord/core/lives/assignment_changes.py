@@ -146,6 +146,7 @@ def _changed(state: BrainState, old: Assignment | None, new: Assignment | None) 
     for name in sorted({rule.model for rule in rules if rule.model}):
         state.refusals.pop(name, None)
         _move_misplaced(state, name)
+        model_unloading.watch_workers(state, name)
     state.look_again = True
 
 

@@ -88,6 +88,7 @@ def _follow(state: BrainState, name: str, old: Options | None) -> None:
         forgetting.file_left(state, str(old[0]))  # its source comes first
         for worker in list(state.fleet.workers_of_model(name)):
             model_unloading.leave(state, worker, Leaving.CHANGED)
+    model_unloading.watch_workers(state, name)
 
 
 def _forget(state: BrainState, name: str) -> None:

@@ -71,29 +71,32 @@ def give_up_loads(state: BrainState, name: str) -> None:
         state.loads.remove(load.load_id)
 
 
-def watch_idleness(state: BrainState, worker: Worker) -> None:
-    """Look at the worker when it will have been idle for its time, if it has one. At most one such look is due."""
-    limit_s = replicas.idle_limit_s(state, worker)
-    if limit_s is not None and not worker.idle_watched:
-        worker.idle_watched = True
-        state.timers.at(worker.last_used_at + limit_s, TimerKind.IDLE, worker.worker_id)
+def watch_workers(state: BrainState, name: str) -> None:
+    """How long workers of the model may be idle has changed: by a rule, by its options, or by how many there are."""
+    for worker in state.fleet.workers_of_model(name):
+        if worker.ready_at is not None:
+            _watch_idleness(state, worker)
 
 
 def idle_check(state: BrainState, worker_id: str) -> None:
     worker = state.fleet.workers.get(worker_id)
     if worker is None or not worker.serves:
         return
-    worker.idle_watched = False
     limit_s = replicas.idle_limit_s(state, worker)
-    if limit_s is None:
-        return
-    if not worker.is_idle:
-        worker.idle_watched = True
-        state.timers.at(state.now + limit_s, TimerKind.IDLE, worker_id)
-    elif state.now - worker.last_used_at < limit_s:
-        watch_idleness(state, worker)
-    else:
+    if limit_s is not None and worker.is_idle and state.now - worker.last_used_at >= limit_s:
         leave(state, worker, Leaving.IDLE)
+    else:
+        _watch_idleness(state, worker)
+
+
+def _watch_idleness(state: BrainState, worker: Worker) -> None:
+    """Look at the worker when it will have been idle for its time. One that may be idle for ever is looked at now and
+    then: that it may can pass without a word here, as when a node comes back with another worker of the model.
+    """
+    limit_s = replicas.idle_limit_s(state, worker)
+    since = worker.last_used_at if worker.is_idle and limit_s is not None else state.now
+    look_at = since + (state.config.replica_idle_s if limit_s is None else limit_s)
+    state.timers.at(look_at, TimerKind.IDLE, worker.worker_id)
 
 
 def _to_save(state: BrainState, worker: Worker) -> tuple[SessionToSave, ...]:

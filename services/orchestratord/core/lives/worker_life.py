@@ -190,7 +190,7 @@ def _heard_of(worker: Worker) -> None:
 def _begin_residency(state: BrainState, worker: Worker) -> None:
     worker.ready_at = worker.last_used_at = state.now
     state.timers.at(state.now + state.config.min_residency_s, TimerKind.RESIDENCY, worker.worker_id)
-    model_unloading.watch_idleness(state, worker)
+    model_unloading.watch_workers(state, worker.spec.model)
 
 
 def _learn_load_time(state: BrainState, worker: Worker) -> None:
