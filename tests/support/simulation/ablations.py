@@ -4,8 +4,7 @@ Nothing of this is a switch in the brain: a safeguard is one named function ther
 by. A name that is gone makes the patch fail, and so the test.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -117,6 +116,10 @@ def _start_what_is_not_kept(stack: ExitStack) -> None:
     stack.enter_context(mock.patch.object(AppTurn, "kept", _nothing))
 
 
+def _lanes_of_all(queue: AdmissionQueue, model: str, _: object = None) -> list[Hashable]:
+    return list({queue[task_id].lane: None for task_id in queue.waiting_for(model)})
+
+
 def _keep_no_promise(stack: ExitStack) -> None:
     for name in ("is_kept_by", "may_be_kept_at"):
         stack.enter_context(mock.patch.object(promises, name, return_value=True))
@@ -144,7 +147,7 @@ ABLATIONS = (
     Ablation(
         "a task loads a model when it is kept",
         "has a task that asks for it",
-        _replace(AdmissionQueue, "_unkept_by_lane", lambda *_: Counter()),
+        _replace(AdmissionQueue, "lanes_of", _lanes_of_all),
     ),
     Ablation("a task starts when it is kept", "which the store has not taken", _start_what_is_not_kept),
     Ablation(

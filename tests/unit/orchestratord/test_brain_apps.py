@@ -5,11 +5,12 @@ import pytest
 from llorch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Reason, ResourceExhausted
 from orchestratord.core import effects, events
 from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.fleet import Snapshot
 from orchestratord.core.facts.model import Origin
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.task import TaskState
 from orchestratord.core.state import BrainConfig
-from support.brain_driver import BrainDriver
+from support.brain_driver import BrainDriver, gpu
 
 KEY = "ab" * 32
 
@@ -131,6 +132,83 @@ def test_an_app_below_its_limit_again_starts_what_waits_for_another_model() -> N
     assert running(driver) == own[:1]
     driver.finish_attempt(driver.last(effects.StartRun).attempt_id)
     assert running(driver) == own[1:]
+
+
+def two_cards_of_one_model_each() -> BrainDriver:
+    driver = BrainDriver()
+    driver.add_node("garage", gpu("GPU-1", total_mib=10_000), gpu("GPU-2", total_mib=10_000, index=1))
+    for name in ("coder", "writer", "painter"):
+        driver.add_model(name, size_mib=4000, slots=2, vram_claim_mib=8000)
+        driver.stage(name)
+    driver.handle(events.AppDefined(App("aider", max_concurrent_tasks=1)))
+    return driver
+
+
+def models_loaded(driver: BrainDriver) -> list[str]:
+    return [effect.spec.model for effect in driver.all_of(effects.StartWorker)]
+
+
+@pytest.mark.req("ORCH-1025")
+def test_no_model_is_loaded_and_none_leaves_for_tasks_that_may_not_start() -> None:
+    driver = two_cards_of_one_model_each()
+    driver.submit("coder", app="aider")
+    driver.load("coder")
+    driver.submit("writer", app="another")
+    driver.load("writer")
+    driver.finish_attempt(driver.last(effects.StartRun).attempt_id)
+    held = driver.submit("painter", app="aider")
+    driver.let_pass(600)
+    assert models_loaded(driver) == ["coder", "writer"]
+    assert not driver.all_of(effects.StopWorker)
+    driver.finish_attempt(driver.all_of(effects.StartRun)[0].attempt_id)
+    driver.let_pass(60)
+    driver.worker_ended(next(it.spec for it in driver.state.fleet.workers.values() if it.leaving))
+    driver.load("painter")
+    assert running(driver) == [held]
+
+
+@pytest.mark.req("ORCH-1025")
+def test_for_an_app_that_may_run_one_task_one_model_is_loaded_at_a_time() -> None:
+    driver = two_cards_of_one_model_each()
+    first = driver.submit("coder", app="aider")
+    second = driver.submit("writer", app="aider")
+    driver.let_pass(3)
+    assert models_loaded(driver) == ["coder"]
+    spec = driver.last(effects.StartWorker).spec
+    driver.report(snapshot=Snapshot(full=False, workers=(driver.ready_report(spec),)))
+    driver.let_pass(3)
+    assert models_loaded(driver) == ["coder"], "its task is about to start there"
+    driver.attach(spec.worker_id)
+    assert running(driver) == [first]
+    driver.let_pass(3)
+    assert models_loaded(driver) == ["coder"]
+    driver.finish_attempt(driver.last(effects.StartRun).attempt_id)
+    driver.load("writer")
+    assert running(driver) == [second]
+
+
+def test_a_task_that_is_cancelled_lets_the_next_of_its_app_have_its_model() -> None:
+    driver = two_cards_of_one_model_each()
+    first = driver.submit("coder", app="aider")
+    driver.submit("writer", app="aider")
+    driver.handle(events.TaskCancelled(first))
+    driver.let_pass(1)
+    assert models_loaded(driver) == ["coder", "writer"]
+
+
+@pytest.mark.req("ORCH-1025")
+def test_no_replica_is_loaded_for_tasks_that_may_not_start() -> None:
+    driver = two_cards_of_one_model_each()
+    driver.assign("coder", "garage", replicas_max=2)
+    driver.handle(events.AppDefined(App("aider", max_concurrent_tasks=2)))
+    for _ in range(8):
+        driver.submit("coder", app="aider")
+    driver.load("coder")
+    driver.let_pass(30)
+    assert models_loaded(driver) == ["coder"]
+    for _ in range(2):
+        driver.submit("coder", app="another")
+    assert models_loaded(driver) == ["coder", "coder"]
 
 
 def test_a_higher_limit_holds_at_once() -> None:

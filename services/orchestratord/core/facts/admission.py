@@ -4,14 +4,14 @@ Classes go first, the highest before the others, but a lower class is passed ove
 a class apps share by weight (`fair_queue`). What is shared is the slots of a model, so all of this is kept by model.
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from llorch.errors import Reason, ResourceExhausted
 from orchestratord.core.facts.backlog import OPEN, Backlog, Line, TaskSize
-from orchestratord.core.facts.fair_queue import FairQueue
+from orchestratord.core.facts.fair_queue import Allowance, FairQueue, no_limit
 from orchestratord.core.learnt.drain_rate import DrainRate
 
 
@@ -22,9 +22,6 @@ class QueuePolicy(StrEnum):
     """It is refused with a delay after which to come back."""
     DROP_LRU = "drop-lru"
     """The task that has waited longest in the lowest class is dropped for it, or more, if it needs their bytes."""
-
-
-_NONE: Counter[Hashable] = Counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +89,6 @@ class AdmissionQueue:
     held: set[str] = field(default_factory=set)
     _unkept: dict[str, int] = field(default_factory=dict)
     """Tasks that the store does not have yet, with their sizes."""
-    _unkept_of_model: dict[str, Counter[Hashable]] = field(default_factory=dict)
-    """By lane: how many of those wait."""
     _arrivals: int = 0
     _places: dict[str, Waiting] = field(default_factory=dict)
     _classes: dict[str, _Class] = field(default_factory=dict)
@@ -170,14 +165,10 @@ class AdmissionQueue:
         self._lines.setdefault((model, priority), {}).setdefault(app, Line()).add(place.arrival, work)
         is_unkept = task_id in self._unkept
         self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now, unkept=is_unkept)
-        if is_unkept:
-            self._unkept_of_model.setdefault(model, Counter())[lane] += 1
 
     def remove(self, task_id: str) -> Waiting:
         """The task stops waiting: it gets a slot, or ends without one."""
         place = self._places.pop(task_id)
-        if task_id in self._unkept:
-            self._count_off_unkept(place)
         self._by_model[place.model][place.priority].remove(task_id, place.app, place.lane)
         of_app = self._waiting_of_app[place.app]
         of_app[place.model] -= 1
@@ -198,7 +189,6 @@ class AdmissionQueue:
         if self._unkept.pop(task_id, None) is None:
             return
         if place := self._places.get(task_id):
-            self._count_off_unkept(place)
             self._queue(place.model, place.priority).kept(task_id, place.app, place.lane)
 
     def take(self, task_id: str, tokens: int) -> Waiting:
@@ -237,10 +227,13 @@ class AdmissionQueue:
     def has_waiting(self, model: str) -> bool:
         return any(map(len, self._by_model.get(model, {}).values()))
 
-    def count(self, model: str) -> int:
-        """Tasks that wait for the model, and for which it may be loaded."""
-        waiting = sum(len(queue) for queue in self._by_model.get(model, {}).values())
-        return waiting - self._unkept_by_lane(model).total()
+    def count(self, model: str, allowance: Allowance = no_limit) -> float:
+        """Tasks that wait for the model, and that could start if they had slots."""
+        return sum(queue.startable(allowance) for queue in self._by_model.get(model, {}).values())
+
+    def waiting_of_app(self, app: str) -> Mapping[str, int]:
+        """By model."""
+        return self._waiting_of_app.get(app, {})
 
     def heads(self, model: str) -> Iterator[str]:
         """The tasks that may be next for a free slot of `model`, in order: one per class, app and lane. None that the
@@ -256,13 +249,9 @@ class AdmissionQueue:
         queues = self._by_model.get(model, {})
         return [task_id for name in self.priorities if (queue := queues.get(name)) for task_id in queue.by_arrival()]
 
-    def lanes_of(self, model: str) -> list[Hashable]:
-        """The lanes of tasks for which the model may be loaded."""
-        queues = self._in_turn(model)
-        lanes = list(dict.fromkeys(lane for queue in queues for lane in queue.lanes()))
-        if unkept := self._unkept_by_lane(model):
-            return [lane for lane in lanes if sum(queue.in_lane(lane) for queue in queues) > unkept[lane]]
-        return lanes
+    def lanes_of(self, model: str, allowance: Allowance = no_limit) -> list[Hashable]:
+        """The lanes of tasks that could start if they had slots: for those the model may be loaded."""
+        return list(dict.fromkeys(lane for queue in self._in_turn(model) for lane in queue.lanes(allowance)))
 
     def models(self) -> Iterator[str]:
         """Models that tasks wait for, the longest waiting first within the highest class."""
@@ -340,9 +329,6 @@ class AdmissionQueue:
             and sum(self._unkept.values()) < self.capacity_bytes * classes
         )
 
-    def _unkept_by_lane(self, model: str) -> Counter[Hashable]:
-        return self._unkept_of_model.get(model, _NONE)
-
     def _leave_line(self, place: Waiting) -> None:
         of_apps = self._lines[place.model, place.priority]
         of_apps[place.app].remove(place.arrival)
@@ -350,14 +336,6 @@ class AdmissionQueue:
             del of_apps[place.app]
         if not of_apps:
             del self._lines[place.model, place.priority]
-
-    def _count_off_unkept(self, place: Waiting) -> None:
-        lanes = self._unkept_of_model[place.model]
-        lanes[place.lane] -= 1
-        if not lanes[place.lane]:
-            del lanes[place.lane]
-        if not lanes:
-            del self._unkept_of_model[place.model]
 
     def _excess(self, priority: str, size: int, *, is_there: bool) -> "_Excess":
         """How much is too much with a task of so many bytes: no more than that task itself. What came back into the

@@ -7,8 +7,17 @@ are that were served meanwhile: a pause earns nothing, and a flood delays only t
 """
 
 import heapq
-from collections.abc import Collection, Hashable, Iterator
+import math
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field
+
+Allowance = Callable[[str], float]
+"""How many more tasks of an app may start, below 1 for none."""
+
+
+def no_limit(_: str) -> float:
+    return math.inf
+
 
 DEBTORS_KEPT = 64
 """Apps that have nothing waiting for the model, and had more of it than the others; they wait for it when they come."""
@@ -32,6 +41,11 @@ class AppTurn:
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         return iter((arrival, task_id) for task_id, arrival in self._arrival.items())
+
+    @property
+    def startable(self) -> int:
+        """How many may start."""
+        return len(self._arrival) - len(self._unkept)
 
     def add(self, task_id: str, arrival: int, *, unkept: bool = False) -> None:
         self._arrival[task_id] = arrival
@@ -142,11 +156,22 @@ class FairQueue:
     def has_lane(self, lane: Hashable) -> bool:
         return any(lane in lanes for lanes in self._lanes.values())
 
-    def lanes(self) -> Iterator[Hashable]:
-        return iter(dict.fromkeys(lane for lanes in self._lanes.values() for lane in lanes))
+    def lanes(self, allowance: Allowance = no_limit) -> Iterator[Hashable]:
+        """Those with tasks that may start."""
+        return (
+            lane
+            for app, lanes in self._lanes.items()
+            if allowance(app) >= 1
+            for lane, turn in lanes.items()
+            if turn.startable
+        )
 
-    def in_lane(self, lane: Hashable) -> int:
-        return sum(len(lanes[lane]) for lanes in self._lanes.values() if lane in lanes)
+    def startable(self, allowance: Allowance = no_limit) -> float:
+        """How many of the tasks may start, if they had slots."""
+        return sum(
+            min(sum(turn.startable for turn in lanes.values()), max(0.0, allowance(app)))
+            for app, lanes in self._lanes.items()
+        )
 
     def _waiting(self) -> Iterator[tuple[int, str]]:
         return (entry for lanes in self._lanes.values() for turn in lanes.values() for entry in turn)

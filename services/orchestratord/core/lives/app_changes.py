@@ -101,6 +101,7 @@ def set_aside(state: BrainState, attempt: Attempt) -> None:
         attempt.is_counted = False
         state.apps.usage(attempt.place.app).running -= 1
         _hold_if_at_limit(state, attempt.place.app)
+        may_ask_for_more(state, attempt.place.app)
 
 
 def count_again(state: BrainState, attempt: Attempt) -> None:
@@ -127,6 +128,15 @@ def settle(state: BrainState, attempt: Attempt) -> None:
     if attempt.served is not None:
         state.queue.settle(attempt.place, attempt.charged, attempt.served)
         _use_tokens(state, attempt.place.app, attempt.served - attempt.charged)
+
+
+def may_ask_for_more(state: BrainState, name: str) -> None:
+    """Of an app with a limit of tasks at once, one runs no more, or waits no more: its other tasks may have models
+    loaded now.
+    """
+    app = state.apps.find(name)
+    if app is not None and app.max_concurrent_tasks and state.queue.waiting_of_app(name):
+        state.look_again = True
 
 
 def _use_tokens(state: BrainState, name: str, tokens: int) -> None:

@@ -27,7 +27,7 @@ from orchestratord.core.lives import (
     task_life,
     yielding,
 )
-from orchestratord.core.placement import availability, replicas
+from orchestratord.core.placement import allowances, availability, replicas
 from orchestratord.core.placement.availability import Wait
 from orchestratord.core.placement.load_planning import Outlook, outlook
 from orchestratord.core.placement.load_progress import describe_load
@@ -231,8 +231,8 @@ def retry(state: BrainState, name: str) -> None:
 
 
 def _lanes(state: BrainState, model: Model) -> Iterator[Lane]:
-    """The lanes of waiting tasks, and at last the model's own, for rules that keep it loaded."""
-    for lane in state.queue.lanes_of(model.name):
+    """The lanes of waiting tasks that may start, and at last the model's own, for rules that keep it loaded."""
+    for lane in state.queue.lanes_of(model.name, allowances.may_start(state, model.name)):
         yield lane if isinstance(lane, Lane) else Lane(model.name)
     if model.state is ModelState.ACTIVE and replicas.least(state, model.name):
         yield Lane(model.name)

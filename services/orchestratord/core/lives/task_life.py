@@ -27,7 +27,7 @@ from orchestratord.core.facts.task import (
     Terminal,
 )
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import forgetting, learning, session_life, task_dispatch
+from orchestratord.core.lives import app_changes, forgetting, learning, session_life, task_dispatch
 from orchestratord.core.placement import prediction, promises, replicas
 from orchestratord.core.placement.lanes import lane_of_task
 from orchestratord.core.state import BrainState
@@ -123,6 +123,7 @@ def finish(state: BrainState, task: Task, final: TaskState, terminal: Terminal) 
 def _leave(state: BrainState, task: Task, final: TaskState) -> None:
     if task.task_id in state.queue:
         forgetting.wait_over(state, state.queue.remove(task.task_id))
+        app_changes.may_ask_for_more(state, task.request.app)
     task.move_to(final)
     state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START)
     state.suspects.discard(task.task_id)

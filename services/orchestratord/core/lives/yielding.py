@@ -14,7 +14,7 @@ from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task
 from orchestratord.core.lives import model_unloading
-from orchestratord.core.placement import eviction
+from orchestratord.core.placement import allowances, eviction
 from orchestratord.core.state import BrainState
 
 WORTH_OF_A_LOAD = 4
@@ -51,7 +51,7 @@ def is_worth_evicting(state: BrainState, lane: Lane, evicted: Sequence[str]) -> 
         return True
     workers = (state.fleet.workers[worker_id] for worker_id in evicted)
     regret_s = sum(eviction.regret_ms(state, worker) for worker in workers) / 1000
-    waiting = max(1.0, state.queue.count(lane.model) / 2)
+    waiting = max(1.0, state.queue.count(lane.model, allowances.may_start(state, lane.model)) / 2)
     wait_s = min(regret_s / waiting, _longest_wait_s(state, head))
     if state.now - head.created_at >= wait_s:
         return True

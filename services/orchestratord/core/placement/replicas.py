@@ -6,7 +6,7 @@ from llorch.worker_state import WorkerState
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.rules import Lane, Rules, rules_of
-from orchestratord.core.placement import promises
+from orchestratord.core.placement import allowances, promises
 from orchestratord.core.state import BrainState
 
 
@@ -65,7 +65,7 @@ def _is_overloaded(state: BrainState, lane: Lane) -> bool:
         if worker.state is WorkerState.STARTING or worker.slots_free > 0:
             return False
         slots += len(worker.attempts)
-    return state.queue.count(lane.model) >= slots
+    return state.queue.count(lane.model, allowances.may_start(state, lane.model)) >= slots
 
 
 def workers_for(state: BrainState, lane: Lane) -> list[Worker]:
