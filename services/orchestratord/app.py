@@ -45,7 +45,7 @@ from orchestratord.api.task_access import TaskAccess
 from orchestratord.convert.scrape_targets import scrape_targets
 from orchestratord.core import events
 from orchestratord.core.brain import Brain
-from orchestratord.core.facts.admission import QueuePolicy
+from orchestratord.core.facts.queue_room import QueuePolicy
 from orchestratord.core.facts.rules import OverridePolicy
 from orchestratord.core.state import BrainConfig
 from orchestratord.metrics.watcher import Watcher

@@ -26,7 +26,7 @@ from llorch.sdk.convert import event_from_message
 from llorch.sdk.events import Failed
 from llorch.task_failure import failure_of_task
 from orchestratord.convert.task_events import error_to_proto
-from orchestratord.core.facts.admission import QueuePolicy
+from orchestratord.core.facts.queue_room import QueuePolicy
 from orchestratord.core.facts.task import TaskError
 from worker_orcd.convert import runs
 from worker_orcd.log_entry import RunEnd, RunFailure

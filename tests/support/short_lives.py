@@ -23,6 +23,7 @@ from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.facts.task import ChoiceEnd, RunResult
 from orchestratord.core.learnt.answer_lengths import ANSWERS_REMEMBERED
+from orchestratord.core.learnt.drain_rate import REMEMBERED
 from orchestratord.core.lives.devices import RELEASES_OF_FORGOTTEN_KEPT
 from orchestratord.core.state import BrainConfig
 from orchestratord.metrics.tallies import MOST_VALUES
@@ -355,6 +356,7 @@ BOUNDS = {
     "decisions._ring": DECISIONS_KEPT,
     "stored decisions": DECISIONS_KEPT,
     "fleet.nodes[].loaded_as": 64,  # FINGERPRINTS_KEPT, of the host that stays
+    "queue._room._classes[].returns[]._rate._intervals": REMEMBERED,  # of callers without an app
     "rates.answers._answers[][]": ANSWERS_REMEMBERED,  # of the model that stays
     "released._by_key": RELEASES_OF_FORGOTTEN_KEPT,
     "stored released_devices": RELEASES_OF_FORGOTTEN_KEPT,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from llorch.errors import NotFound, Reason, Unavailable
 from llorch.run_times import KEPT_FOR_S
 from orchestratord.core.effects import Effect, PersistChange
-from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy, Waiting
+from orchestratord.core.facts.admission import AdmissionQueue, Waiting
 from orchestratord.core.facts.apps import Apps
 from orchestratord.core.facts.assignments import Assignments
 from orchestratord.core.facts.attempt import Attempt
@@ -19,6 +19,7 @@ from orchestratord.core.facts.fleet import Fleet
 from orchestratord.core.facts.forgotten import ForgottenTasks
 from orchestratord.core.facts.ledger import DeviceKey, Ledger
 from orchestratord.core.facts.loads import LoadFailure, Loads
+from orchestratord.core.facts.queue_room import QueuePolicy
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.released import ReleasedDevices
 from orchestratord.core.facts.rules import Lane, OverridePolicy

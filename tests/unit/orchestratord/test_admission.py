@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llorch.errors import Reason, ResourceExhausted
-from orchestratord.core.facts.admission import AdmissionQueue, QueuePolicy
-from orchestratord.core.learnt.drain_rate import DEFAULT_RETRY_AFTER_MS, DrainRate
+from orchestratord.core.facts.admission import AdmissionQueue
+from orchestratord.core.facts.queue_room import QueuePolicy
+from orchestratord.core.facts.returns import DEFAULT_RETRY_AFTER_MS
 
 
 def queue(capacity: int = 10, policy: QueuePolicy = QueuePolicy.REJECT) -> AdmissionQueue:
@@ -83,14 +84,6 @@ def test_no_more_are_dropped_than_make_the_room_and_none_where_that_does_not_mak
     full.add("kept", "coder", "batch", size=400, unkept=True)
     full.answered("kept")
     assert full.too_many("kept") == [], "without all of the batch it would be too large all the same"
-
-
-def test_the_delay_follows_from_how_fast_the_queue_drains() -> None:
-    rate = DrainRate()
-    for second in range(20):
-        rate.departed(second * 0.25)
-    assert rate.retry_after_ms(19 * 0.25) == 250
-    assert rate.retry_after_ms(19 * 0.25 + 2) == 2000, "it stands still, so it is slower than it was"
 
 
 def test_refused_clients_are_not_told_to_come_back_all_at_once() -> None:

@@ -6,9 +6,9 @@ from llorch.assignment_mode import Mode
 from llorch.errors import InvalidArgument, Reason, ResourceExhausted
 from llorch.finish_reason import FinishReason
 from orchestratord.core import effects, events
-from orchestratord.core.facts.admission import QueuePolicy
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
+from orchestratord.core.facts.queue_room import QueuePolicy
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError, TaskState
 from orchestratord.core.learnt.answer_lengths import Answer

@@ -7,7 +7,7 @@ import pytest
 from llorch.errors import Reason, ResourceExhausted
 from orchestratord.core import events
 from orchestratord.core.facts import sessions as session_facts
-from orchestratord.core.facts.admission import QueuePolicy
+from orchestratord.core.facts.queue_room import QueuePolicy
 from orchestratord.core.facts.rules import Wishes
 from orchestratord.core.facts.task import TaskError, TaskState
 from orchestratord.core.lives.model_loading import MOST_LOADS

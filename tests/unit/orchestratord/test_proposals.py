@@ -7,11 +7,11 @@ import pytest
 from llorch.assignment_mode import Mode
 from llorch.errors import NotFound, Reason, ResourceExhausted, Unavailable
 from orchestratord.core import effects, events
-from orchestratord.core.facts.admission import QueuePolicy
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.fleet import Leaving
 from orchestratord.core.facts.model import ModelSpec, ModelState, Origin
+from orchestratord.core.facts.queue_room import QueuePolicy
 from orchestratord.core.facts.task import TaskError, TaskState
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu

@@ -4,24 +4,12 @@ Classes go first, the highest before the others, but a lower class is passed ove
 a class apps share by weight (`fair_queue`). What is shared is the slots of a model, so all of this is kept by model.
 """
 
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from llorch.errors import Reason, ResourceExhausted
 from orchestratord.core.facts.backlog import OPEN, Backlog, Line, TaskSize
 from orchestratord.core.facts.fair_queue import Allowance, FairQueue, no_limit
-from orchestratord.core.learnt.drain_rate import DrainRate
-
-
-class QueuePolicy(StrEnum):
-    """What happens to a task that comes when its class is full."""
-
-    REJECT = "reject"
-    """It is refused with a delay after which to come back."""
-    DROP_LRU = "drop-lru"
-    """The task that has waited longest in the lowest class is dropped for it, or more, if it needs their bytes."""
+from orchestratord.core.facts.queue_room import UNKNOWN, Amount, Outlook, QueuePolicy, QueueRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,42 +27,10 @@ class Waiting:
     work: TaskSize = OPEN
 
 
-def _small_and_new_first(victim: tuple[Waiting, str]) -> tuple[int, int]:
-    place, _ = victim
-    return place.size, -place.arrival
-
-
-@dataclass(slots=True)
-class _Class:
-    """One priority: how many tasks wait, with how many bytes, and the arrival order of those that may be dropped."""
-
-    depth: int = 0
-    size: int = 0
-    droppable: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    rate: DrainRate = field(default_factory=DrainRate)
-
-
-@dataclass(frozen=True, slots=True)
-class _Excess:
-    """How many tasks, and how many bytes, are too many; not above 0 for none."""
-
-    tasks: int
-    size: int
-
-    def __bool__(self) -> bool:
-        return self.tasks > 0 or self.size > 0
-
-    def without(self, size: int) -> "_Excess":
-        return _Excess(self.tasks - 1, self.size - size)
-
-    def with_again(self, size: int) -> "_Excess":
-        return _Excess(self.tasks + 1, self.size + size)
-
-
 @dataclass(slots=True)
 class AdmissionQueue:
     """Waiting tasks. `capacity`, in tasks, and `capacity_bytes` bound each class; under drop-lru they bound all of them
-    together, with so much for each.
+    together, with so much for each. Beyond that an app gets in as long as it has less than its part.
 
     `now` is the brain's clock, `weights` has the apps whose weight is not 1, `held` the apps that may not start tasks.
     """
@@ -91,14 +47,14 @@ class AdmissionQueue:
     """Tasks that the store does not have yet, with their sizes."""
     _arrivals: int = 0
     _places: dict[str, Waiting] = field(default_factory=dict)
-    _classes: dict[str, _Class] = field(default_factory=dict)
+    _room: QueueRoom = field(init=False)
     _by_model: dict[str, dict[str, FairQueue]] = field(default_factory=dict)
     _waiting_of_app: dict[str, dict[str, int]] = field(default_factory=dict)
     _lines: dict[tuple[str, str], dict[str, Line]] = field(default_factory=dict)
     """By model and class: what waits of each app."""
 
     def __post_init__(self) -> None:
-        self._classes = {priority: _Class() for priority in self.priorities}
+        self._room = QueueRoom(self.priorities, self.capacity, self.policy, self.capacity_bytes)
 
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._places
@@ -109,29 +65,21 @@ class AdmissionQueue:
     def __getitem__(self, task_id: str) -> Waiting:
         return self._places[task_id]
 
-    def make_room(self, priority: str, size: int = 0) -> list[str]:
-        """Make room for one more task, of so many bytes.
+    def make_room(self, priority: str, size: int = 0, app: str = "", outlook: Outlook = UNKNOWN) -> list[str]:
+        """Make room for one more task of the app, of so many bytes; one that starts at once needs none.
 
         Returns the tasks that have to be dropped for it. Raises ResourceExhausted with a delay that follows from how
-        fast the class drains.
+        fast those of the app leave the class.
         """
-        excess = self._excess(priority, size, is_there=False)
-        if not excess:
-            return []
-        victims = self._victims(priority, excess) if self._may_drop else []
-        if not victims:
-            raise self._no_room(priority)
-        return victims
+        unkept = Amount(len(self._unkept), sum(self._unkept.values()))
+        return self._room.make_room(priority, size, app, self.now, unkept, outlook)
 
     def too_many(self, task_id: str) -> list[str]:
         """Under drop-lru: the tasks that have to be dropped for this one, which was added without making room. None if
         that would not do: it stays all the same.
         """
         place = self._places[task_id]
-        excess = self._excess(place.priority, place.size, is_there=True)
-        if self.policy is not QueuePolicy.DROP_LRU or not excess:
-            return []
-        return self._victims(place.priority, excess, newcomer=task_id)
+        return self._room.too_many(task_id, place.priority, place.app, place.size)
 
     def add(
         self,
@@ -153,15 +101,13 @@ class AdmissionQueue:
         """
         if unkept:
             self._unkept[task_id] = size
-        if arrival is None:
-            self._arrivals += 1
-            self._classes[priority].droppable[task_id] = None
+        is_new = arrival is None
+        self._arrivals += is_new
         place = Waiting(model, priority, app, lane, self._arrivals if arrival is None else arrival, size, work)
         self._places[task_id] = place
-        self._classes[priority].depth += 1
-        self._classes[priority].size += size
-        of_app = self._waiting_of_app.setdefault(app, {})
-        of_app[model] = of_app.get(model, 0) + 1
+        self._room.add(task_id, priority, app, size, place.arrival, self.now, may_go=is_new)
+        by_model = self._waiting_of_app.setdefault(app, {})
+        by_model[model] = by_model.get(model, 0) + 1
         self._lines.setdefault((model, priority), {}).setdefault(app, Line()).add(place.arrival, work)
         is_unkept = task_id in self._unkept
         self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now, unkept=is_unkept)
@@ -177,11 +123,7 @@ class AdmissionQueue:
         if not of_app:
             del self._waiting_of_app[place.app]
         self._leave_line(place)
-        of_class = self._classes[place.priority]
-        of_class.depth -= 1
-        of_class.size -= place.size
-        of_class.droppable.pop(task_id, None)
-        of_class.rate.departed(self.now)
+        self._room.remove(task_id, place.priority, place.app, place.size, self.now)
         return place
 
     def answered(self, task_id: str) -> None:
@@ -216,16 +158,26 @@ class AdmissionQueue:
         """No app has this name any more."""
         self.weights.pop(app, None)
         self.held.discard(app)
+        self.forget_returns(app)
         for queues in self._by_model.values():
             for queue in queues.values():
                 queue.forget(app)
+
+    def forget_returns(self, app: str) -> None:
+        """Nothing of it waits any more, and no app has this name."""
+        if app not in self._waiting_of_app:
+            self._room.forget_app(app)
 
     def has_lane(self, place: Waiting) -> bool:
         """Whether a task still waits in the lane of one that waited there."""
         return any(queue.has_lane(place.lane) for queue in self._by_model.get(place.model, {}).values())
 
     def has_waiting(self, model: str) -> bool:
-        return any(map(len, self._by_model.get(model, {}).values()))
+        return self.waiting(model) > 0
+
+    def waiting(self, model: str) -> int:
+        """Tasks that wait for it, whether they may start or not."""
+        return sum(map(len, self._by_model.get(model, {}).values()))
 
     def count(self, model: str, allowance: Allowance = no_limit) -> float:
         """Tasks that wait for the model, and that could start if they had slots."""
@@ -281,11 +233,11 @@ class AdmissionQueue:
         return self._before(place.model, place.priority, place.app, own)
 
     def depth(self, priority: str) -> int:
-        return self._classes[priority].depth
+        return self._room.amount(priority).tasks
 
     def size(self, priority: str) -> int:
         """In bytes."""
-        return self._classes[priority].size
+        return self._room.amount(priority).size
 
     def _queue(self, model: str, priority: str) -> FairQueue:
         return self._by_model.setdefault(model, {}).setdefault(priority, FairQueue())
@@ -318,17 +270,6 @@ class AdmissionQueue:
                 own.join(line.whole, min(waiting, int(turns * self.weights.get(other, 1.0) / weight)) / waiting)
         return own
 
-    @property
-    def _may_drop(self) -> bool:
-        """What the store does not have yet drops none, so there may be only as much of it as of the rest."""
-        classes = len(self.priorities)
-        has_room = len(self._unkept) < self.capacity * classes
-        return (
-            self.policy is QueuePolicy.DROP_LRU
-            and has_room
-            and sum(self._unkept.values()) < self.capacity_bytes * classes
-        )
-
     def _leave_line(self, place: Waiting) -> None:
         of_apps = self._lines[place.model, place.priority]
         of_apps[place.app].remove(place.arrival)
@@ -336,54 +277,3 @@ class AdmissionQueue:
             del of_apps[place.app]
         if not of_apps:
             del self._lines[place.model, place.priority]
-
-    def _excess(self, priority: str, size: int, *, is_there: bool) -> "_Excess":
-        """How much is too much with a task of so many bytes: no more than that task itself. What came back into the
-        queue beyond its capacity is not its to make up for.
-        """
-        shares_all = self.policy is QueuePolicy.DROP_LRU
-        classes = list(self._classes.values()) if shares_all else [self._classes[priority]]
-        more, more_size = (0, 0) if is_there else (1, size)
-        tasks = sum(one.depth for one in classes) + more - self.capacity * len(classes)
-        in_all = sum(one.size for one in classes) + more_size - self.capacity_bytes * len(classes)
-        return _Excess(min(1, tasks), min(size, in_all))
-
-    def _victims(self, priority: str, excess: "_Excess", newcomer: str = "") -> list[str]:
-        """The tasks that wait longest in the lowest class, up to those that make room; never one of a higher class than
-        that of the newcomer. None if that is not enough.
-        """
-        victims: list[str] = []
-        not_higher = self.priorities[self.priorities.index(priority) :]
-        for name in reversed(not_higher):
-            for task_id in self._classes[name].droppable:
-                if task_id == newcomer:
-                    continue
-                victims.append(task_id)
-                excess = excess.without(self._places[task_id].size)
-                if not excess:
-                    return self._needed(victims, excess)
-        return []
-
-    def _needed(self, victims: list[str], left: "_Excess") -> list[str]:
-        """The fewest of them that make room: small ones may stay where large ones go, the newest first. `left` is below
-        0 by what is more than enough.
-        """
-        spared = set()
-        for place, task_id in sorted(((self._places[it], it) for it in victims), key=_small_and_new_first):
-            left = left.with_again(place.size)
-            if left:
-                break
-            spared.add(task_id)
-        return [task_id for task_id in victims if task_id not in spared]
-
-    def _no_room(self, priority: str) -> ResourceExhausted:
-        rate = self._classes[priority].rate
-        rate.refused()
-        return ResourceExhausted(
-            Reason.QUEUE_FULL,
-            f"the queue for priority '{priority}' is full: {self.depth(priority)} of {self.capacity} tasks "
-            f"(queue_capacity) wait, with {self.size(priority) / 2**20:.1f} of {self.capacity_bytes / 2**20:g} MiB "
-            "(queue_mib); try again later",
-            retry_after_ms=rate.retry_after_ms(self.now),
-            metadata={"policy_label": self.policy.value, "priority": priority},
-        )

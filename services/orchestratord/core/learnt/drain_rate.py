@@ -1,39 +1,36 @@
 """How fast a queue empties, for clients that have to come back later."""
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
-MAX_RETRY_AFTER_MS = 60_000
-DEFAULT_RETRY_AFTER_MS = 1_000
+REMEMBERED = 32
+"""Tasks that run side by side leave several at once and then none for long: few departures say little."""
 
 
 @dataclass(slots=True)
 class DrainRate:
-    """Exponentially weighted mean of the time between two departures, in seconds."""
+    """The mean time between two departures while tasks wait, in seconds."""
 
-    weight: float = 0.2
-    _last_at: float | None = None
-    _interval_s: float | None = None
-    _refused: int = 0
+    _intervals: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    _since: float | None = None
+    """The last departure, or when the first task began to wait after it; None if none waits."""
+    _has_departed: bool = False
 
-    def departed(self, now: float) -> None:
-        if self._last_at is not None:
-            interval = now - self._last_at
-            known = self._interval_s
-            self._interval_s = interval if known is None else known + self.weight * (interval - known)
-        self._last_at = now
-        self._refused = max(0, self._refused - 1)
+    def began(self, now: float) -> None:
+        """A task waits, and before it none did: the time until now says nothing of how fast the queue empties."""
+        self._since, self._has_departed = now, False
 
-    def refused(self) -> None:
-        """A client was refused, and comes back after the delay that it was given."""
-        self._refused += 1
+    def departed(self, now: float, *, others_wait: bool) -> None:
+        if self._has_departed and self._since is not None:
+            self._intervals.append(now - self._since)
+        self._since, self._has_departed = (now, True) if others_wait else (None, False)
 
-    def retry_after_ms(self, now: float) -> int:
-        """Time until there should be a place for one more, in ms; a second as long as nothing is known.
-
-        Every refused client gets a place of its own, so that they do not all come back at once. A queue that has
-        stood still for longer than usual is taken to be that slow.
+    def interval_s(self, now: float) -> float | None:
+        """None as long as nothing is known. The time since the last departure counts as an interval that is not over
+        yet: where the queue stands still, the mean grows with it.
         """
-        if self._interval_s is None or self._last_at is None:
-            return DEFAULT_RETRY_AFTER_MS
-        interval_s = max(self._interval_s, now - self._last_at)
-        return max(1, min(round(interval_s * 1000 * max(1, self._refused)), MAX_RETRY_AFTER_MS))
+        if not self._intervals:
+            return None
+        mean = sum(self._intervals) / len(self._intervals)
+        standing = 0.0 if self._since is None else now - self._since
+        return mean if standing <= mean else (sum(self._intervals) + standing) / (len(self._intervals) + 1)

@@ -17,6 +17,7 @@ from orchestratord.core.placement import availability, prediction
 from orchestratord.core.placement.availability import Wait
 from orchestratord.core.placement.lanes import lane_of, lane_of_task, overrides_of
 from orchestratord.core.placement.load_progress import describe_load
+from orchestratord.core.placement.newcomer import Newcomer
 from orchestratord.core.state import BrainState
 
 
@@ -39,7 +40,8 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
     session_life.refuse_if_spent(state, request)
     lane = lane_of(state, request)
     wait = availability.refuse_if_hopeless(state, model, lane)
-    victims = state.queue.make_room(request.priority, request.waiting_bytes)
+    newcomer = Newcomer(state, request, lane)
+    victims = state.queue.make_room(request.priority, request.waiting_bytes, request.app, newcomer)
     if not request.durable:  # for a durable one they go when that is kept
         _drop(state, victims)
     return _admit(state, request, lane, wait)

@@ -11,9 +11,9 @@ from llorch.errors import LlorchError
 from llorch.metrics_server import MetricsServer
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
-from orchestratord.core.facts.admission import QueuePolicy
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.fleet import Leaving, Worker
+from orchestratord.core.facts.queue_room import QueuePolicy
 from orchestratord.core.state import BrainConfig
 from orchestratord.metrics.fleet_families import ReplicaNumbers
 from orchestratord.metrics.tallies import MOST_VALUES, OTHER, Bounded
