@@ -31,7 +31,9 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
         description="Folder for what has to survive a restart: tasks, models, apps, assignments. Default: "
         "`llama-orch/orchestratord` in $XDG_STATE_HOME (~/.local/state).",
     )
-    queue_capacity: int = Field(1000, ge=1, le=1_000_000, description="Tasks that may wait per priority class.")
+    queue_capacity: int = Field(
+        1000, ge=1, le=1_000_000, description="Tasks that may wait per priority class; apps share the room alike."
+    )
     queue_mib: int = Field(
         128,
         ge=8,
@@ -40,8 +42,8 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
     )
     queue_policy: Literal["reject", "drop-lru"] = Field(
         "reject",
-        description="What happens to a task that comes when the queue is full: it is refused (reject), or the task "
-        "that has waited longest in the lowest priority gives it its place (drop-lru).",
+        description="What happens to a task that comes when the queue is full: it is refused (reject), or a task "
+        "of the app with most of the queue, the longest waiting of its lowest priority, gives it its place (drop-lru).",
     )
     max_starvation_s: float = Field(
         60, gt=0, description="Time after which tasks of a lower priority get a slot before higher ones, in seconds."

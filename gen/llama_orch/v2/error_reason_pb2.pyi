@@ -184,7 +184,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     What to do: give one of the two another node_id in its settings.
     """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 80
-    """The queue of this priority is full; RetryInfo has a delay computed from how fast it drains.
+    """The queue of this priority is full, and the app has its part of it: an equal one for each app that waits. RetryInfo
+    has a delay computed from how fast the app's own tasks leave the queue; who comes then finds a place.
     What to do: wait that long, then send the request again.
     Retryable.
     """
@@ -193,7 +194,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Retryable.
     """
     ERROR_REASON_DROPPED_FROM_QUEUE: _ErrorReason.ValueType  # 82
-    """The task waited longest in the lowest priority when the queue was full, and the policy is drop-lru.
+    """The queue was full, the policy is drop-lru, and of the app with most of the queue this task had waited longest in its
+    lowest priority.
     What to do: submit it again later, or with a higher priority.
     Retryable.
     """
@@ -467,7 +469,8 @@ ERROR_REASON_NODE_ID_TAKEN: ErrorReason.ValueType  # 68
 What to do: give one of the two another node_id in its settings.
 """
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 80
-"""The queue of this priority is full; RetryInfo has a delay computed from how fast it drains.
+"""The queue of this priority is full, and the app has its part of it: an equal one for each app that waits. RetryInfo
+has a delay computed from how fast the app's own tasks leave the queue; who comes then finds a place.
 What to do: wait that long, then send the request again.
 Retryable.
 """
@@ -476,7 +479,8 @@ ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 81
 Retryable.
 """
 ERROR_REASON_DROPPED_FROM_QUEUE: ErrorReason.ValueType  # 82
-"""The task waited longest in the lowest priority when the queue was full, and the policy is drop-lru.
+"""The queue was full, the policy is drop-lru, and of the app with most of the queue this task had waited longest in its
+lowest priority.
 What to do: submit it again later, or with a higher priority.
 Retryable.
 """

@@ -109,8 +109,8 @@ def _drop(state: BrainState, victims: Sequence[str]) -> None:
     for victim in victims:
         task = state.tasks[victim]
         message = (
-            f"the queue was full and this task had waited longest in priority '{task.request.priority}'; submit it "
-            "again later, or with a higher priority"
+            "the queue was full, and of the app with most of it this task had waited longest in priority "
+            f"'{task.request.priority}'; submit it again later, or with a higher priority"
         )
         dropped = TaskError(Reason.DROPPED_FROM_QUEUE, message)
         task_life.finish(state, task, TaskState.FAILED, dropped)
