@@ -73,7 +73,7 @@ class _Class:
         return self.apps[app].amount if app in self.apps else NOTHING
 
 
-class Outlook(Protocol):
+class Prospect(Protocol):
     """What is known of a task that comes, beside the queue. Asked only if the queue is full."""
 
     def starts_at_once(self) -> bool:
@@ -111,18 +111,20 @@ class QueueRoom:
     def __post_init__(self) -> None:
         self._classes = {priority: _Class() for priority in self.priorities}
 
-    def make_room(self, priority: str, size: int, app: str, now: float, unkept: Amount, outlook: Outlook) -> list[str]:
+    def make_room(
+        self, priority: str, size: int, app: str, now: float, unkept: Amount, prospect: Prospect
+    ) -> list[str]:
         """As `AdmissionQueue.make_room`. `unkept` is what the store does not have yet."""
         newcomer = Amount(1, size)
         excess = self._excess(priority, newcomer)
         returns = self._returns(priority, app)
         left, capacity = self._left(priority)
         may_have = returns.may_have(now, left, capacity)
-        if (not excess and may_have) or outlook.starts_at_once():
+        if (not excess and may_have) or prospect.starts_at_once():
             return []
         victims = self._victims(priority, app, excess, newcomer) if excess and self._may_drop(unkept) else []
         if not victims and (not excess or self._over(priority, app, newcomer)):
-            raise self._no_room(priority, app, returns.refused(now, outlook.first_place_s()))
+            raise self._no_room(priority, app, returns.refused(now, prospect.first_place_s()))
         return victims
 
     def too_many(self, task_id: str, priority: str, app: str, size: int) -> list[str]:

@@ -12,7 +12,7 @@ from orchestratord.core.state import BrainState
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """A `queue_room.Outlook`."""
+    """A `queue_room.Prospect`."""
 
     state: BrainState
     request: TaskRequest
