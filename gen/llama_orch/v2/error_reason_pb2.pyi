@@ -185,7 +185,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 80
     """The queue of this priority is full, and the app has its part of it: an equal one for each app that waits. RetryInfo
-    has a delay computed from how fast the app's own tasks leave the queue; who comes then finds a place.
+    has a delay computed from how fast the app's own tasks leave the queue; a client that comes then finds a place kept, unless many
+    others come without waiting.
     What to do: wait that long, then send the request again.
     Retryable.
     """
@@ -470,7 +471,8 @@ What to do: give one of the two another node_id in its settings.
 """
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 80
 """The queue of this priority is full, and the app has its part of it: an equal one for each app that waits. RetryInfo
-has a delay computed from how fast the app's own tasks leave the queue; who comes then finds a place.
+has a delay computed from how fast the app's own tasks leave the queue; a client that comes then finds a place kept, unless many
+others come without waiting.
 What to do: wait that long, then send the request again.
 Retryable.
 """

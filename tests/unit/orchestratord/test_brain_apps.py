@@ -196,6 +196,21 @@ def test_a_task_that_is_cancelled_lets_the_next_of_its_app_have_its_model() -> N
     assert models_loaded(driver) == ["coder", "writer"]
 
 
+def test_a_load_that_waits_for_a_place_keeps_no_other_model_of_the_app_out() -> None:
+    driver = BrainDriver()
+    driver.add_node("garage", gpu("GPU-1", total_mib=10_000), gpu("GPU-2", total_mib=22_000, index=1))
+    for name, mib in (("large", 20_000), ("kept", 20_000), ("small", 8000)):
+        driver.add_model(name, size_mib=mib, slots=1, vram_claim_mib=mib)
+        driver.stage(name, size_mib=mib)
+    driver.handle(events.AppDefined(App("aider", max_concurrent_tasks=1)))
+    driver.submit("kept", app="another")
+    driver.load("kept")
+    driver.handle(events.ModelLoadAsked("large", "worker-of-large"))
+    driver.submit("large", app="aider")
+    driver.submit("small", app="aider")
+    assert models_loaded(driver) == ["kept", "small"]
+
+
 @pytest.mark.req("ORCH-1025")
 def test_no_replica_is_loaded_for_tasks_that_may_not_start() -> None:
     driver = two_cards_of_one_model_each()

@@ -319,7 +319,7 @@ class Obedient:
 @pytest.mark.req("ORCH-1002")
 @pytest.mark.parametrize("load", [1.3, 1.5, 3.0])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_of_those_who_come_when_they_were_told_nine_in_ten_get_in(load: float, seed: int) -> None:
+def test_nine_in_ten_clients_that_come_back_when_they_were_told_get_in(load: float, seed: int) -> None:
     clients = Obedient(load, seed)
     refused, at_first_return, longest_s = clients.come()
     assert refused > clients.clients / 3
@@ -364,7 +364,18 @@ def test_newcomers_leave_a_few_places_to_those_on_their_way_back_and_not_for_lon
     full.now = 1.0
     full.make_room("interactive", app="app")  # the one that was told a second
     full.now = 1000.0
-    assert fill(full, "app") == KEPT_FREE, "nobody came"
+    assert fill(full, "app") == KEPT_FREE, "no client came"
+
+
+def test_of_its_part_too_an_app_leaves_places_to_its_own_clients_on_their_way_back() -> None:
+    full = queue(capacity=40)
+    fill(full, "flood")
+    assert fill(full, "calm") == 20, "and one more was told to come back"
+    for task_id in [it for it in full.waiting_for("coder") if full[it].app == "calm"][:5]:
+        full.remove(task_id)
+    assert fill(full, "calm") == 4
+    full.now = 1000.0
+    assert fill(full, "calm") == 1
 
 
 def test_what_is_expected_is_bounded() -> None:

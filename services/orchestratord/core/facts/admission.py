@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from orchestratord.core.facts.backlog import OPEN, Backlog, Line, TaskSize
 from orchestratord.core.facts.fair_queue import Allowance, FairQueue, no_limit
-from orchestratord.core.facts.queue_room import UNKNOWN, Amount, Prospect, QueuePolicy, QueueRoom
+from orchestratord.core.facts.queue_room import NOTHING_KNOWN, Prospect, QueuePolicy, QueueRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,13 @@ class AdmissionQueue:
     def __getitem__(self, task_id: str) -> Waiting:
         return self._places[task_id]
 
-    def make_room(self, priority: str, size: int = 0, app: str = "", prospect: Prospect = UNKNOWN) -> list[str]:
+    def make_room(self, priority: str, size: int = 0, app: str = "", prospect: Prospect = NOTHING_KNOWN) -> list[str]:
         """Make room for one more task of the app, of so many bytes; one that starts at once needs none.
 
         Returns the tasks that have to be dropped for it. Raises ResourceExhausted with a delay that follows from how
         fast those of the app leave the class.
         """
-        unkept = Amount(len(self._unkept), sum(self._unkept.values()))
-        return self._room.make_room(priority, size, app, self.now, unkept, prospect)
+        return self._room.make_room(priority, size, app, self.now, self._unkept, prospect)
 
     def too_many(self, task_id: str) -> list[str]:
         """Under drop-lru: the tasks that have to be dropped for this one, which was added without making room. None if

@@ -5,7 +5,7 @@ all the same, so n apps hold 1 + 1/2 + … + 1/n times the capacity at most, whi
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -74,7 +74,7 @@ class _Class:
 
 
 class Prospect(Protocol):
-    """What is known of a task that comes, beside the queue. Asked only if the queue is full."""
+    """What is known of a task that comes, beside the queue. Asked only if there is no place for it."""
 
     def starts_at_once(self) -> bool:
         """There is a slot for it, so it needs no place in the queue."""
@@ -85,7 +85,7 @@ class Prospect(Protocol):
         ...
 
 
-class Unknown:
+class _NothingKnown:
     def starts_at_once(self) -> bool:
         return False
 
@@ -93,7 +93,7 @@ class Unknown:
         return 0.0
 
 
-UNKNOWN = Unknown()
+NOTHING_KNOWN = _NothingKnown()
 
 
 @dataclass(slots=True)
@@ -112,20 +112,20 @@ class QueueRoom:
         self._classes = {priority: _Class() for priority in self.priorities}
 
     def make_room(
-        self, priority: str, size: int, app: str, now: float, unkept: Amount, prospect: Prospect
+        self, priority: str, size: int, app: str, now: float, unkept: Mapping[str, int], prospect: Prospect
     ) -> list[str]:
-        """As `AdmissionQueue.make_room`. `unkept` is what the store does not have yet."""
+        """As `AdmissionQueue.make_room`. `unkept` has the sizes of the tasks that the store does not have yet."""
         newcomer = Amount(1, size)
         excess = self._excess(priority, newcomer)
         returns = self._returns(priority, app)
-        left, capacity = self._left(priority)
+        left, capacity = self._left(priority, app)
         may_have = returns.may_have(now, left, capacity)
-        if (not excess and may_have) or prospect.starts_at_once():
+        if (may_have and not excess) or prospect.starts_at_once():
             return []
         victims = self._victims(priority, app, excess, newcomer) if excess and self._may_drop(unkept) else []
-        if not victims and (not excess or self._over(priority, app, newcomer)):
-            raise self._no_room(priority, app, returns.refused(now, prospect.first_place_s()))
-        return victims
+        if victims or (may_have and not self._over(priority, app, newcomer)):
+            return victims
+        raise self._no_room(priority, app, returns.refused(now, prospect.first_place_s()))
 
     def too_many(self, task_id: str, priority: str, app: str, size: int) -> list[str]:
         """As `AdmissionQueue.too_many`."""
@@ -163,17 +163,21 @@ class QueueRoom:
         return self._classes[priority].amount
 
     def _returns(self, priority: str, app: str) -> Returns:
-        return self._classes[priority].returns.setdefault(app, Returns())
+        of_class = self._classes[priority]
+        if app not in of_class.returns:
+            of_class.returns[app] = Returns()
+        return of_class.returns[app]
 
     def _sharing(self, priority: str) -> list[_Class]:
         """The classes that have their room together with this one."""
         return list(self._classes.values()) if self.policy is QueuePolicy.DROP_LRU else [self._classes[priority]]
 
-    def _left(self, priority: str) -> tuple[int, int]:
-        """Tasks for which there is room, and those for which there would be if none waited."""
+    def _left(self, priority: str, app: str) -> tuple[int, int]:
+        """Tasks of the app for which there is room, in all of it or in its part, and those that it all is for."""
         classes = self._sharing(priority)
         capacity = self.capacity * len(classes)
-        return capacity - sum(one.amount.tasks for one in classes), capacity
+        left = capacity - sum(one.amount.tasks for one in classes)
+        return max(left, -self._over(priority, app).tasks), capacity
 
     def _excess(self, priority: str, newcomer: Amount, *, is_there: bool = False) -> Amount:
         """How much is too much with such a task: no more than that task itself. What came back into the queue beyond
@@ -191,11 +195,12 @@ class QueueRoom:
         tasks, size = self.capacity * len(classes) // apps, self.capacity_bytes * len(classes) // apps
         return sum((one.of(app) for one in classes), more) - Amount(max(1, tasks), size)
 
-    def _may_drop(self, unkept: Amount) -> bool:
+    def _may_drop(self, unkept: Mapping[str, int]) -> bool:
         """What the store does not have yet drops none, so there may be only as much of it as of the rest."""
+        if self.policy is not QueuePolicy.DROP_LRU:
+            return False
         classes = len(self.priorities)
-        has_room = unkept.tasks < self.capacity * classes and unkept.size < self.capacity_bytes * classes
-        return self.policy is QueuePolicy.DROP_LRU and has_room
+        return len(unkept) < self.capacity * classes and sum(unkept.values()) < self.capacity_bytes * classes
 
     def _victims(self, priority: str, app: str, excess: Amount, more: Amount, newcomer: str = "") -> list[str]:
         """Tasks of the apps that have more than their part, as the newcomer's app may have with so much `more`: always

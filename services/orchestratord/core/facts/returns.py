@@ -1,6 +1,6 @@
 """Clients that were refused and told when to come back, and the places in the queue that are kept for them.
 
-Whether a client that comes is one of them is not known: who comes when one is due is taken to be that one. Refused
+Whether a client that comes is one of them is not known: one that comes when one is due is taken to be that one. Refused
 clients get one time each, so they do not come back all at once; and as what leaves the queue does not leave it by the
 clock, a few places are not given to newcomers while some are on their way back.
 
@@ -75,13 +75,12 @@ class Returns:
             interval_s = DEFAULT_RETRY_AFTER_MS / 1000
         if self._refused_per_place > OBEYS_UP_TO:
             return _ms(max(interval_s, first_s))
-        first = now + max(interval_s, first_s)
+        due = now + max(interval_s, first_s)
         if self._due:
-            first = max(first, self._due[-1] + interval_s)
+            due = max(due, self._due[-1] + interval_s)
         if len(self._due) < MOST_EXPECTED:
-            self._due.append(min(first, now + MAX_RETRY_AFTER_MS / 1000))
-        last = self._due[-1]
-        return _ms(last - now)
+            self._due.append(min(due, now + MAX_RETRY_AFTER_MS / 1000))
+        return _ms(self._due[-1] - now)
 
 
 def _ms(seconds: float) -> int:

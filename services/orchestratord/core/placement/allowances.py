@@ -1,12 +1,13 @@
 """How many tasks of an app may start beside those that run. No model is loaded for tasks that may not."""
 
 import math
-from collections.abc import Callable
 
+from orchestratord.core.facts.fair_queue import Allowance
+from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.state import BrainState
 
 
-def may_start(state: BrainState, model: str) -> Callable[[str], float]:
+def may_start(state: BrainState, model: str) -> Allowance:
     """By app, how many more tasks of it may start of this model. What waits for a model that is on its way will start
     there: for an app that may run one task at once, one model is loaded at a time.
     """
@@ -23,7 +24,10 @@ def may_start(state: BrainState, model: str) -> Callable[[str], float]:
 
 
 def _is_coming(state: BrainState, model: str) -> bool:
-    """A worker of the model is on its way, and no task has come to it yet."""
-    return model in state.loads or any(
+    """A worker of the model is on its way, and no task has come to it yet. A load that was asked for, and has no place,
+    is not on its way.
+    """
+    is_loading = any(load.phase is not LoadPhase.WAITING for load in state.loads.of_model(model))
+    return is_loading or any(
         worker.serves and not worker.was_attached for worker in state.fleet.workers_of_model(model)
     )
