@@ -93,7 +93,18 @@ class Scene:
         for number in range(busy):
             place = Waiting(model, "interactive", "", Lane(model), number)
             run_id = f"{worker_id}-run-{number}"
-            attempt = Attempt(run_id, 1, f"task-of-{run_id}", worker_id, place, charged=1, began_at=0.0, batch=1)
+            attempt = Attempt(
+                run_id,
+                1,
+                f"task-of-{run_id}",
+                worker_id,
+                place,
+                charged=1,
+                share=1.0,
+                charged_s=1.0,
+                began_at=0.0,
+                batch=1,
+            )
             self.state.attempts[attempt.attempt_id] = attempt
             worker.attempts.add(attempt.attempt_id)
         self.state.fleet.add_worker(worker)

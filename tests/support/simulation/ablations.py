@@ -4,7 +4,7 @@ Nothing of this is a switch in the brain: a safeguard is one named function ther
 by. A name that is gone makes the patch fail, and so the test.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +13,7 @@ from unittest import mock
 from llorch.assignment_mode import Mode
 from orchestratord.core import brain, events
 from orchestratord.core.effects import PersistChange
+from orchestratord.core.facts.accounts import Accounts
 from orchestratord.core.facts.admission import AdmissionQueue
 from orchestratord.core.facts.fair_queue import AppTurn, FairQueue
 from orchestratord.core.facts.fleet import Node, Worker
@@ -80,8 +81,15 @@ def _time(kind: TimerKind) -> Callable[[ExitStack], object]:
 
 
 def _let_virtual_time_stand_still(stack: ExitStack) -> None:
-    stack.enter_context(mock.patch.object(FairQueue, "charge", _nothing))
-    stack.enter_context(mock.patch.object(FairQueue, "correct", _nothing))
+    stack.enter_context(mock.patch.object(Accounts, "charge", _nothing))
+    stack.enter_context(mock.patch.object(Accounts, "correct", _nothing))
+
+
+_IN_ORDER = FairQueue.in_order
+
+
+def _by_name(queue: FairQueue, _: object, held: Collection[str] = ()) -> Iterator[str]:
+    return _IN_ORDER(queue, lambda app: sum(map(ord, app)), held)
 
 
 def _count_nothing_as_held(stack: ExitStack) -> None:
@@ -162,7 +170,12 @@ ABLATIONS = (
     Ablation("what is to be kept stays", "is to be kept", _replace(eviction, "is_kept", lambda *_: False)),
     Ablation("pins hold", "against", _replace(Rules, "excluded_by", _excluded_by_all_but_pins)),
     Ablation("no class starves", "goes before those in", _replace(AdmissionQueue, "_is_overdue", lambda *_: False)),
-    Ablation("apps share by weight", "its weight means", _let_virtual_time_stand_still),
+    Ablation("apps share by weight", "its account has", _let_virtual_time_stand_still),
+    Ablation(
+        "the app that has had least is next",
+        "is served at",
+        _replace(FairQueue, "in_order", _by_name),
+    ),
     Ablation("deadlines end tasks", "after its deadline", _time(TimerKind.DEADLINE)),
     Ablation("memory counts when it is back", "spoken for", _replace(Ledger, "release_when_back", _release_now)),
     Ablation("a task ends once", "second terminal", _let_tasks_end_again),

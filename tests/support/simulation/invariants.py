@@ -49,6 +49,7 @@ class Invariants:
     def check(self, event: events.Event) -> None:
         self.tasks.check()
         self.store.check()
+        self.fairness.check()
         if isinstance(event, events.Tick):
             self.tasks.check_deadlines()
 
@@ -72,6 +73,7 @@ class Invariants:
     def at_rest(self) -> None:
         self.tasks.at_rest()
         self.memory.at_rest()
+        self.fairness.at_rest()
 
 
 _FACTS = (

@@ -162,7 +162,7 @@ def test_a_lower_class_is_passed_over_for_no_longer_than_the_bound() -> None:
 @pytest.mark.parametrize(("weights", "share"), [({}, 0.5), ({"flood": 3.0}, 0.75), ({"calm": 4.0}, 0.2)])
 def test_apps_that_always_wait_are_served_by_weight(weights: dict[str, float], share: float) -> None:
     waiting = queue(capacity=10_000)
-    waiting.weights = weights
+    waiting.accounts.weights = weights
     for number in range(600):
         waiting.add(f"flood-{number}", "coder", "batch", app="flood")
     for number in range(500):

@@ -72,7 +72,7 @@ def test_an_update_leaves_the_key_and_the_time_of_creation() -> None:
     driver.handle(events.AppCreated(App("aider", KEY, created_at_ms=7)))
     driver.handle(events.AppUpdated(App("aider", weight=2.0)))
     assert driver.state.apps.get("aider") == App("aider", KEY, weight=2.0, created_at_ms=7)
-    assert driver.state.queue.weights["aider"] == 2.0
+    assert driver.state.queue.accounts.weights["aider"] == 2.0
 
 
 def test_the_settings_file_wins_over_calls_and_leaves_the_key_to_them() -> None:
@@ -255,6 +255,7 @@ def test_a_flood_of_one_app_does_not_keep_another_waiting() -> None:
     for _ in range(50):
         driver.submit(app="flood")
     calm = driver.submit(app="calm")
+    driver.let_pass(1)
     driver.finish_attempt(driver.last(effects.StartRun).attempt_id)
     assert running(driver) == [calm]
 

@@ -1,12 +1,13 @@
 """The bounded queue: which tasks wait, which is next, and which is refused or dropped.
 
 Classes go first, the highest before the others, but a lower class is passed over for `max_starvation_s` at most. Within
-a class apps share by weight (`fair_queue`). What is shared is the slots of a model, so all of this is kept by model.
+a class apps share the GPUs by weight (`accounts`). Tasks get slots of a model, so what waits is kept by model.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from orchestratord.core.facts.accounts import Accounts
 from orchestratord.core.facts.backlog import OPEN, Backlog, Line, TaskSize
 from orchestratord.core.facts.fair_queue import Allowance, FairQueue, no_limit
 from orchestratord.core.facts.queue_room import NOTHING_KNOWN, Prospect, QueuePolicy, QueueRoom
@@ -32,7 +33,7 @@ class AdmissionQueue:
     """Waiting tasks. `capacity`, in tasks, and `capacity_bytes` bound each class; under drop-lru they bound all of them
     together, with so much for each. Beyond that an app gets in as long as it has less than its part.
 
-    `now` is the brain's clock, `weights` has the apps whose weight is not 1, `held` the apps that may not start tasks.
+    `now` is the brain's clock, `held` are the apps that may not start tasks.
     """
 
     priorities: Sequence[str]
@@ -41,7 +42,7 @@ class AdmissionQueue:
     max_starvation_s: float = 60.0
     capacity_bytes: int = 128 * 2**20
     now: float = 0.0
-    weights: dict[str, float] = field(default_factory=dict)
+    accounts: Accounts = field(default_factory=Accounts)
     held: set[str] = field(default_factory=set)
     _unkept: dict[str, int] = field(default_factory=dict)
     """Tasks that the store does not have yet, with their sizes."""
@@ -108,6 +109,7 @@ class AdmissionQueue:
         by_model = self._waiting_of_app.setdefault(app, {})
         by_model[model] = by_model.get(model, 0) + 1
         self._lines.setdefault((model, priority), {}).setdefault(app, Line()).add(place.arrival, work)
+        self.accounts.begins(app)
         is_unkept = task_id in self._unkept
         self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now, unkept=is_unkept)
 
@@ -123,6 +125,7 @@ class AdmissionQueue:
             del self._waiting_of_app[place.app]
         self._leave_line(place)
         self._room.remove(task_id, place.priority, place.app, place.size, self.now)
+        self.accounts.ends(place.app)
         return place
 
     def answered(self, task_id: str) -> None:
@@ -132,21 +135,22 @@ class AdmissionQueue:
         if place := self._places.get(task_id):
             self._queue(place.model, place.priority).kept(task_id, place.app, place.lane)
 
-    def take(self, task_id: str, tokens: int) -> Waiting:
-        """The task gets a slot, and its app is charged with the tokens that it will probably need."""
-        place = self.remove(task_id)
-        self.charge(place, tokens)
-        return place
+    def take(self, task_id: str, device_s: float) -> Waiting:
+        """The task gets a slot. Its app has not been idle in between."""
+        place = self._places[task_id]
+        self.run_begins(place, device_s)
+        self._queue(place.model, place.priority).unserved_since = self.now
+        return self.remove(task_id)
 
-    def charge(self, place: Waiting, tokens: int) -> None:
-        queue = self._by_model[place.model][place.priority]
-        queue.charge(place.app, tokens, self.weights.get(place.app, 1.0), self.now)
+    def run_begins(self, place: Waiting, device_s: float) -> None:
+        """Its app is charged with the device-seconds that it will probably take."""
+        self.accounts.begins(place.app)
+        self.accounts.charge(place.app, device_s)
 
-    def settle(self, place: Waiting, charged: int, served: int) -> None:
-        """The work is done: the app pays for what it got, not for what was expected."""
-        queue = self._by_model.get(place.model, {}).get(place.priority)
-        if queue is not None:
-            queue.correct(place.app, served - charged, self.weights.get(place.app, 1.0))
+    def settle(self, place: Waiting, charged: float, used: float) -> None:
+        """The run is over: the app pays for what it got, not for what was expected."""
+        self.accounts.correct(place.app, used - charged)
+        self.accounts.ends(place.app)
 
     def forget_model(self, model: str) -> None:
         """It is in the catalog no more. What still waits for it goes on doing so, and is forgotten with its end."""
@@ -155,12 +159,9 @@ class AdmissionQueue:
 
     def forget_app(self, app: str) -> None:
         """No app has this name any more."""
-        self.weights.pop(app, None)
+        self.accounts.forget(app)
         self.held.discard(app)
         self.forget_returns(app)
-        for queues in self._by_model.values():
-            for queue in queues.values():
-                queue.forget(app)
 
     def forget_returns(self, app: str) -> None:
         """Nothing of it waits any more, and no app has this name."""
@@ -193,7 +194,7 @@ class AdmissionQueue:
         A change to the queue invalidates the iteration; ask again after it.
         """
         for queue in self._in_turn(model):
-            yield from queue.in_order(self.held)
+            yield from queue.in_order(self.accounts.time_of, self.held)
 
     def waiting_for(self, model: str) -> list[str]:
         """All tasks that wait for it, by class and arrival. Linear."""
@@ -259,14 +260,14 @@ class AdmissionQueue:
         """With `own` tasks of its app before it, to which the rest is added; the other apps get their share of the
         slots meanwhile.
         """
-        turns, weight = own.tasks + 1, self.weights.get(app, 1.0)
+        turns, weight = own.tasks + 1, self.accounts.weight(app)
         for name in self.priorities[: self.priorities.index(priority)]:
             for line in self._lines_of(model, name).values():
                 own.join(line.whole)
         for other, line in self._lines_of(model, priority).items():
             if other != app:
                 waiting = line.whole.tasks
-                own.join(line.whole, min(waiting, int(turns * self.weights.get(other, 1.0) / weight)) / waiting)
+                own.join(line.whole, min(waiting, int(turns * self.accounts.weight(other) / weight)) / waiting)
         return own
 
     def _leave_line(self, place: Waiting) -> None:

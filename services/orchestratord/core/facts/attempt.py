@@ -36,13 +36,14 @@ class Loss(StrEnum):
 class Attempt:
     """One execution of a task on one worker. Its slot is held until the attempt ended, is unknown, or is lost.
 
-    `place` is where the task waited, `charged` the tokens that its app was charged with at the start, `served` those
-    that it took, once they are known. `expected` is how long it should take, in ms, `batch` how many ran there when it
-    began, itself included. `made_promise`: no earlier attempt can have shown output of the deterministic task.
-    `resumes`: its engine can be asked to go on after output that exists, so that another one like it can take over.
-    `has_output`: some of the task's output came of it. `is_counted`: it takes one of the tasks at once of its app.
-    `tokens_in` are those of the prompt, `cached_tokens` the part of them that was in the worker's KV cache: 0 until it
-    has begun.
+    `place` is where the task waited, `charged` the tokens that count in its app's quota from the start, `served` those
+    that it took, once they are known. `share` is the part of a device that it takes, `charged_s` the device-seconds
+    that its app's account was charged with at the start. `expected` is how long it should take, in ms, `batch` how many
+    ran there when it began, itself included. `made_promise`: no earlier attempt can have shown output of the
+    deterministic task. `resumes`: its engine can be asked to go on after output that exists, so that another one like
+    it can take over. `has_output`: some of the task's output came of it. `is_counted`: it takes one of the tasks at
+    once of its app. `tokens_in` are those of the prompt, `cached_tokens` the part of them that was in the worker's KV
+    cache: 0 until it has begun.
     """
 
     attempt_id: str
@@ -51,6 +52,8 @@ class Attempt:
     worker_id: str
     place: Waiting
     charged: int
+    share: float
+    charged_s: float
     began_at: float
     batch: int
     session_id: str = ""

@@ -1,9 +1,7 @@
 """Which task is next among those that wait for one model in one class.
 
-Apps share the model's slots by weight, in tokens served; within an app it is first come, first served. The method is
-start-time fair queueing (Goyal, Vin and Cheng, 1996): every app has a virtual time, the tokens that it got divided by
-its weight, and the app that is furthest behind is next. An app that comes back after a pause starts where the apps
-are that were served meanwhile: a pause earns nothing, and a flood delays only the app that sends it.
+Those of the app that has had least of the GPUs for its weight go first (`accounts`); within an app it is first come,
+first served.
 """
 
 import heapq
@@ -17,10 +15,6 @@ Allowance = Callable[[str], float]
 
 def no_limit(_: str) -> float:
     return math.inf
-
-
-DEBTORS_KEPT = 64
-"""Apps that have nothing waiting for the model, and had more of it than the others; they wait for it when they come."""
 
 
 @dataclass(slots=True)
@@ -85,8 +79,6 @@ class FairQueue:
     """`unserved_since`: when the last of its tasks got a slot, or when the queue last became non-empty."""
 
     unserved_since: float = 0.0
-    _clock: float = 0.0
-    _virtual_times: dict[str, float] = field(default_factory=dict)
     _lanes: dict[str, dict[Hashable, AppTurn]] = field(default_factory=dict)
     _count: int = 0
 
@@ -97,10 +89,7 @@ class FairQueue:
         """`unkept`: it has its place, and is not the next one before it is `kept`."""
         if not self._count:
             self.unserved_since = now
-        if app not in self._lanes:
-            self._lanes[app] = {}
-            self._virtual_times[app] = max(self._virtual_times.get(app, 0.0), self._clock)
-        self._lanes[app].setdefault(lane, AppTurn()).add(task_id, arrival, unkept=unkept)
+        self._lanes.setdefault(app, {}).setdefault(lane, AppTurn()).add(task_id, arrival, unkept=unkept)
         self._count += 1
 
     def kept(self, task_id: str, app: str, lane: Hashable) -> None:
@@ -115,29 +104,12 @@ class FairQueue:
             del self._lanes[app]
         self._count -= 1
 
-    def charge(self, app: str, tokens: float, weight: float, now: float) -> None:
-        """One of the app's tasks gets a slot, and is expected to take so many tokens."""
-        virtual_time = self._virtual_times.get(app, self._clock)
-        self._clock = max(self._clock, virtual_time)
-        self._virtual_times[app] = virtual_time + tokens / weight
-        self.unserved_since = now
-
-    def correct(self, app: str, tokens: float, weight: float) -> None:
-        """The task took so many tokens more than it was charged for, or fewer if below 0."""
-        self._virtual_times[app] = self._virtual_times.get(app, self._clock) + tokens / weight
-        self._forget_apps_without_debt()
-
-    def forget(self, app: str) -> None:
-        """The app is gone. What still waits of it goes on with the debt that it has."""
-        if app not in self._lanes:
-            self._virtual_times.pop(app, None)
-
-    def in_order(self, held: Collection[str] = ()) -> Iterator[str]:
-        """The first task of every lane that may start, those of the app that is furthest behind first; `held` apps left
-        out.
+    def in_order(self, time_of: Callable[[str], float], held: Collection[str] = ()) -> Iterator[str]:
+        """The first task of every lane that may start, those of the app whose account is furthest behind first; `held`
+        apps left out.
         """
         heads = [
-            (self._virtual_times[app], *first)
+            (time_of(app), *first)
             for app, lanes in self._lanes.items()
             if app not in held
             for turn in lanes.values()
@@ -175,15 +147,3 @@ class FairQueue:
 
     def _waiting(self) -> Iterator[tuple[int, str]]:
         return (entry for lanes in self._lanes.values() for turn in lanes.values() for entry in turn)
-
-    def _forget_apps_without_debt(self) -> None:
-        """Those that do not wait. Of more than `DEBTORS_KEPT` the least debts are let go as well."""
-        away = [app for app in self._virtual_times if app not in self._lanes]
-        if len(away) > DEBTORS_KEPT:
-            away.sort(key=self._virtual_times.__getitem__)
-            for app in away[:-DEBTORS_KEPT]:
-                del self._virtual_times[app]
-            away = away[-DEBTORS_KEPT:]
-        for app in away:
-            if self._virtual_times[app] <= self._clock:
-                del self._virtual_times[app]

@@ -117,6 +117,8 @@ def attempt_ended(state: BrainState, attempt: Attempt) -> bool:
     name = attempt.place.app
     was_held = name in state.queue.held
     set_aside(state, attempt)
+    used_s = (state.now - attempt.began_at) * attempt.share
+    state.queue.settle(attempt.place, attempt.charged_s, used_s)
     settle(state, attempt)
     if state.apps.find(name) is None and not state.apps.usage(name).running:
         state.apps.forget_usage(name)
@@ -126,7 +128,6 @@ def attempt_ended(state: BrainState, attempt: Attempt) -> bool:
 def settle(state: BrainState, attempt: Attempt) -> None:
     """The tokens that it really took replace those that were expected. Once, when they are known."""
     if attempt.served is not None:
-        state.queue.settle(attempt.place, attempt.charged, attempt.served)
         _use_tokens(state, attempt.place.app, attempt.served - attempt.charged)
 
 
@@ -168,7 +169,7 @@ def _change(state: BrainState, old: App | None, app: App) -> App:
 
 def _take_in(state: BrainState, app: App) -> None:
     state.apps.put(app)
-    state.queue.weights[app.name] = app.weight
+    state.queue.accounts.weights[app.name] = app.weight
     _hold_if_at_limit(state, app.name)
     state.look_again = True
 

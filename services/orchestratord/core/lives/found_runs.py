@@ -14,7 +14,7 @@ from orchestratord.core.facts.task import Task, TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.facts.work import Work
 from orchestratord.core.lives import app_changes, forgetting, task_dispatch, task_life, task_submission
-from orchestratord.core.placement import prediction
+from orchestratord.core.placement import prediction, shares
 from orchestratord.core.state import BrainState
 
 
@@ -101,7 +101,9 @@ def _take_up(state: BrainState, worker: Worker, run: FoundRun, record: TaskRecor
         task_dispatch.set_promise(state, task, record.promise)
     state.queue.answered(task_id)
     if (place := state.lost_sight.pop(task_id)) is not None:
-        _adopt(state, worker, run, task, place, charged=0)
+        charged_s = _used_s(state, worker, run)
+        state.queue.run_begins(place, charged_s)
+        _adopt(state, worker, run, task, place, charged_s, charged=0)
         task_life.stop_run(state, task)
     else:
         _go_on(state, worker, run, task)
@@ -132,11 +134,12 @@ def _task_of_before(state: BrainState, record: TaskRecord) -> Task | None:
 
 def _go_on(state: BrainState, worker: Worker, run: FoundRun, task: Task) -> None:
     charged = prediction.expected_tokens(state, task.request)
-    place = state.queue.take(task.task_id, charged)
+    charged_s = _used_s(state, worker, run)
+    place = state.queue.take(task.task_id, charged_s)
     forgetting.wait_over(state, place)
     task.end_wait()
     task.move_to(TaskState.RUNNING)
-    _adopt(state, worker, run, task, place, charged)
+    _adopt(state, worker, run, task, place, charged_s, charged)
     task_life.watch_deadline(state, task)
     state.emit(
         AnnouncePlacement(task.task_id, task_dispatch.placement_of(state, worker, run.number)),
@@ -144,7 +147,14 @@ def _go_on(state: BrainState, worker: Worker, run: FoundRun, task: Task) -> None
     )
 
 
-def _adopt(state: BrainState, worker: Worker, run: FoundRun, task: Task, place: Waiting, charged: int) -> None:
+def _used_s(state: BrainState, worker: Worker, run: FoundRun) -> float:
+    """Device-seconds, until now."""
+    return shares.of_run(state, worker) * run.age_s
+
+
+def _adopt(
+    state: BrainState, worker: Worker, run: FoundRun, task: Task, place: Waiting, charged_s: float, charged: int
+) -> None:
     task.attempts = max(task.attempts, run.number)
     task.started_at = max(task.created_at, state.now - run.age_s)
     if run.entries:
@@ -156,6 +166,8 @@ def _adopt(state: BrainState, worker: Worker, run: FoundRun, task: Task, place: 
         worker_id=worker.worker_id,
         place=place,
         charged=charged,
+        share=shares.of_run(state, worker),
+        charged_s=charged_s,
         began_at=task.started_at,
         batch=len(worker.attempts) + 1,
         session_id=task.request.session_id,

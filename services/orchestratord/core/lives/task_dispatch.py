@@ -16,7 +16,7 @@ from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.lives import app_changes, decision_record, forgetting, learning, model_unloading
-from orchestratord.core.placement import prediction, promises, replicas
+from orchestratord.core.placement import prediction, promises, replicas, shares
 from orchestratord.core.placement.workers import place_task
 from orchestratord.core.state import BrainState
 
@@ -118,27 +118,31 @@ def _lane_of(state: BrainState, task: Task) -> Lane:
 
 
 def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
-    charged = prediction.expected_tokens(state, task.request)
-    place = state.queue.take(task.task_id, charged)
+    batch = len(worker.attempts) + 1
+    expected = prediction.service_ms(state, task.request, worker, batch)
+    share = shares.of_run(state, worker)
+    charged_s = share * prediction.expected_s(state, task.request, expected)
+    place = state.queue.take(task.task_id, charged_s)
     forgetting.wait_over(state, place)
     task.move_to(TaskState.RUNNING)
     task.end_wait()
     task.attempts += 1
     made_promise = _make_promise(state, task, worker)
-    batch = len(worker.attempts) + 1
     attempt = Attempt(
         attempt_id=state.new_id("attempt"),
         number=task.attempts,
         task_id=task.task_id,
         worker_id=worker.worker_id,
         place=place,
-        charged=charged,
+        charged=prediction.expected_tokens(state, task.request),
+        share=share,
+        charged_s=charged_s,
         began_at=state.now,
         batch=batch,
         session_id=task.request.session_id,
         made_promise=made_promise,
         resumes=worker.engine is not None and worker.engine.resumes,
-        expected=prediction.service_ms(state, task.request, worker, batch),
+        expected=expected,
     )
     learning.judge_start(state, task)
     app_changes.attempt_began(state, attempt)

@@ -19,7 +19,10 @@ from orchestratord.core.placement.cost import known_load_ms
 from orchestratord.core.state import BrainState
 
 GUESSED_ANSWER = 256
-"""Tokens of an answer of which nothing is known; only for shares, never shown to clients."""
+"""Tokens of an answer of which nothing is known; only for shares and quotas, never shown to clients."""
+
+GUESSED_RUN_S = 5.0
+"""Seconds of a run of a model of which nothing is known; likewise."""
 
 _LENGTHS_LOOKED_AT = 16
 _MANY_ANSWERS = 16
@@ -63,6 +66,12 @@ def service_ms(state: BrainState, request: TaskRequest, worker: Worker, batch: i
     if decode is None:
         return None
     return prefill + decode.times(lengths.mean) + Estimate(0.0, lengths.spread * decode.mean, decode.count)
+
+
+def expected_s(state: BrainState, request: TaskRequest, expected: Estimate | None) -> float:
+    """For how long a task will probably hold its slot, with what `service_ms` expects of it; for shares only."""
+    expected = expected or state.rates.holding_ms(request.model)
+    return GUESSED_RUN_S if expected is None else expected.mean / 1000
 
 
 def prefill_ms(state: BrainState, request: TaskRequest, worker: Worker) -> Estimate | None:
