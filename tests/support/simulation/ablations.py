@@ -4,7 +4,7 @@ Nothing of this is a switch in the brain: a safeguard is one named function ther
 by. A name that is gone makes the patch fail, and so the test.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ from orchestratord.core.facts.accounts import Accounts
 from orchestratord.core.facts.admission import AdmissionQueue
 from orchestratord.core.facts.fair_queue import AppTurn, FairQueue
 from orchestratord.core.facts.fleet import Node, Worker
-from orchestratord.core.facts.ledger import Ledger
+from orchestratord.core.facts.ledger import DeviceKey, Ledger
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.core.facts.rules import Rule, Rules
 from orchestratord.core.facts.task import Task, TaskState
@@ -37,11 +37,14 @@ from orchestratord.core.state import BrainState
 
 @dataclass(frozen=True)
 class Ablation:
-    """`violates` is a part of what the simulation has to say when the safeguard is out."""
+    """`violates` is a part of what the simulation has to say when the safeguard is out. `first_seed` is where worlds
+    begin in which that matters, where few are such.
+    """
 
     safeguard: str
     violates: str
     take_out: Callable[[ExitStack], object]
+    first_seed: int = 0
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -96,6 +99,14 @@ def _count_nothing_as_held(stack: ExitStack) -> None:
     stack.enter_context(mock.patch.object(Ledger, "available", Ledger.capacity))
     stack.enter_context(mock.patch.object(Ledger, "room", lambda self, key: (self.capacity(key),) * 2))
     stack.enter_context(mock.patch.object(Ledger, "reserve", Ledger.charge))
+    stack.enter_context(mock.patch.object(Ledger, "fits", return_value=True))
+
+
+_PROMISE = Ledger.promise
+
+
+def _promise_nothing(ledger: Ledger, load_id: str, claims: Mapping[DeviceKey, int]) -> None:
+    _PROMISE(ledger, load_id, dict.fromkeys(claims, 0))
 
 
 def _let_busy_ones_go(stack: ExitStack) -> None:
@@ -166,7 +177,13 @@ ABLATIONS = (
         "reports over an old link are dropped", "over an old link", _handle(events.NodeReported, _report_of_any_session)
     ),
     Ablation("only idle workers are evicted", "while it runs", _let_busy_ones_go),
-    Ablation("a worker just loaded stays", "is evicted", _replace(eviction, "residency_over", lambda *_: True)),
+    Ablation(
+        "a worker just loaded stays",
+        "for a model that no task waits for",
+        _replace(eviction, "residency_over", lambda *_: True),
+        first_seed=650,
+    ),
+    Ablation("what is promised is not there for others", "will not be", _replace(Ledger, "promise", _promise_nothing)),
     Ablation("what is to be kept stays", "is to be kept", _replace(eviction, "is_kept", lambda *_: False)),
     Ablation("pins hold", "against", _replace(Rules, "excluded_by", _excluded_by_all_but_pins)),
     Ablation("no class starves", "goes before those in", _replace(AdmissionQueue, "_is_overdue", lambda *_: False)),

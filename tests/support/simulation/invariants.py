@@ -15,6 +15,7 @@ from support.simulation.process import Process, Run
 from support.simulation.promise_rules import PromiseRules
 from support.simulation.store_rules import StoreRules
 from support.simulation.task_rules import TaskRules
+from support.simulation.turn_rules import TurnRules
 from support.simulation.violation import Violation
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ class Invariants:
         self.placement = PlacementRules(world, self.tasks)
         self.promises = PromiseRules(world)
         self.store = StoreRules(world)
+        self.turns = TurnRules(world)
 
     def heard(self, event: events.Event) -> None:
         self.tasks.heard(event)
         self.memory.heard(event)
-        self.placement.heard(event)
+        self.turns.heard(event)
         self.promises.heard(event)
         self.store.heard(event)
 
@@ -43,6 +45,7 @@ class Invariants:
         self.tasks.wants(effect)
         self.memory.wants(effect)
         self.placement.wants(effect)
+        self.turns.wants(effect)
         self.promises.wants(effect)
         self.store.wants(effect)
 
@@ -50,6 +53,7 @@ class Invariants:
         self.tasks.check()
         self.store.check()
         self.fairness.check()
+        self.turns.check()
         if isinstance(event, events.Tick):
             self.tasks.check_deadlines()
 

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
-from llorch.worker_state import WorkerState
-from orchestratord.core import effects, events
+from orchestratord.core import effects
 from support.simulation.plan import RulePlan
 from support.simulation.task_rules import TaskRules
 from support.simulation.violation import Violation
@@ -11,7 +10,6 @@ from support.simulation.violation import Violation
 if TYPE_CHECKING:
     from support.simulation.world import World
 
-LEAVES_FOR_OTHERS = frozenset({"evicted"})
 LEAVES_UNASKED = frozenset({"evicted", "idle"})
 """Reasons of a stop that no operator asked for and no failure forced."""
 
@@ -21,16 +19,8 @@ class PlacementRules:
         self._world = world
         self._tasks = tasks
         self._model_of: dict[str, str] = {}
-        self._ready_at: dict[str, float] = {}
-        """By worker: when the brain heard that it is loaded."""
         self._pins = [rule for rule in world.plan.rules if rule.mode == "PIN"]
         self._kept = {rule.model for rule in world.plan.rules if rule.keep_loaded}
-
-    def heard(self, event: events.Event) -> None:
-        if isinstance(event, events.NodeReported | events.NodeRegistered):
-            for told in event.snapshot.workers:
-                if told.state is WorkerState.READY:
-                    self._ready_at.setdefault(told.spec.worker_id, self._world.schedule.now)
 
     def wants(self, effect: effects.Effect) -> None:
         if isinstance(effect, effects.StartWorker):
@@ -66,10 +56,6 @@ class PlacementRules:
             self._fail(f"{worker_id} is stopped ({effect.why}) while it runs {sorted(busy)}")
         if self._model_of.get(worker_id) in self._kept:
             self._fail(f"{worker_id} is stopped ({effect.why}) although {self._model_of[worker_id]} is to be kept")
-        loaded_for = self._world.schedule.now - self._ready_at.get(worker_id, self._world.schedule.now)
-        least = self._world.plan.min_residency_s
-        if effect.why in LEAVES_FOR_OTHERS and loaded_for < least:
-            self._fail(f"{worker_id} is evicted {loaded_for:.1f} s after it was loaded; {least:g} s are the least")
 
     def _fail(self, what: str) -> NoReturn:
         raise Violation(self._world, what)

@@ -8,7 +8,6 @@ from unittest import mock
 
 from orchestratord.core import effects
 from orchestratord.core.facts.fleet import Worker
-from orchestratord.core.lives import yielding
 from orchestratord.core.placement import eviction
 from orchestratord.core.state import BrainConfig, BrainState
 from support.simulation.plan import GIB, AppPlan, DevicePlan, FaultPlan, HostPlan, ModelPlan, Plan
@@ -99,17 +98,10 @@ def _last_used(_: BrainState, worker: Worker) -> float:
     return worker.last_used_at
 
 
-def _at_once(*_: object) -> bool:
-    return True
-
-
 @contextmanager
 def _by_last_use() -> Iterator[None]:
     """The least recently used model leaves as soon as a task waits."""
-    with (
-        mock.patch.object(eviction, "regret_ms", _last_used),
-        mock.patch.object(yielding, "is_worth_evicting", _at_once),
-    ):
+    with mock.patch.object(eviction, "regret_ms", _last_used):
         yield
 
 

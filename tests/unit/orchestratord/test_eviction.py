@@ -1,5 +1,7 @@
 """Which models leave memory for another: none that must stay, as few as will do, and the least wanted."""
 
+from functools import partial
+
 import pytest
 
 from llorch.errors import Reason
@@ -27,8 +29,14 @@ def brain_with(*models: tuple[str, int], total_mib: int = 12_000) -> tuple[Brain
     return driver, specs
 
 
-def evicted(driver: BrainDriver, mib: int) -> list[str] | None:
-    found = eviction.cheapest(driver.state, {KEY: mib})
+def cheapest(driver: BrainDriver, mib: int, *, for_tasks: bool = True) -> eviction.Eviction | None:
+    """Of workers that have nothing to do."""
+    may_go = partial(eviction.may_leave, driver.state, for_tasks=for_tasks)
+    return eviction.cheapest(driver.state, {KEY: mib}, may_go, partial(eviction.regret_ms, driver.state))
+
+
+def evicted(driver: BrainDriver, mib: int, *, for_tasks: bool = True) -> list[str] | None:
+    found = cheapest(driver, mib, for_tasks=for_tasks)
     if found is None:
         return None
     return sorted(driver.state.fleet.workers[worker_id].spec.model for worker_id in found.worker_ids)
@@ -36,7 +44,7 @@ def evicted(driver: BrainDriver, mib: int) -> list[str] | None:
 
 def test_no_model_leaves_where_there_is_room() -> None:
     driver, _ = brain_with(("one", 4000))
-    assert eviction.cheapest(driver.state, {KEY: 8000}) == eviction.NO_EVICTION
+    assert evicted(driver, 8000) == []
 
 
 @pytest.mark.req("ORCH-1015")
@@ -72,7 +80,7 @@ def test_what_a_reload_costs_is_what_placing_it_there_would_cost(took_ms: float 
 
 def test_no_more_leave_than_have_to() -> None:
     driver, _ = brain_with(("a", 3000), ("b", 3000), ("c", 3000))
-    found = eviction.cheapest(driver.state, {KEY: 6000})
+    found = cheapest(driver, 6000)
     assert found is not None
     assert len(found.worker_ids) == 1
 
@@ -93,14 +101,15 @@ def test_a_model_that_a_rule_keeps_loaded_never_leaves() -> None:
 
 
 @pytest.mark.req("ORCH-1015")
-def test_a_model_that_has_just_been_loaded_does_not_leave() -> None:
+def test_a_model_that_has_just_been_loaded_leaves_for_tasks_alone() -> None:
     driver, _ = brain_with()
     driver.add_model("young", size_mib=9000, slots=1, vram_claim_mib=9000)
     driver.load_idle("young")
     driver.let_pass(driver.config.min_residency_s - 1)
-    assert evicted(driver, 6000) is None
-    driver.let_pass(1)
+    assert evicted(driver, 6000, for_tasks=False) is None
     assert evicted(driver, 6000) == ["young"]
+    driver.let_pass(1)
+    assert evicted(driver, 6000, for_tasks=False) == ["young"]
 
 
 @pytest.mark.req("ORCH-1015")
@@ -138,34 +147,6 @@ def test_a_loading_model_blocks_only_the_tasks_that_wait_for_it() -> None:
     assert driver.task(driver.submit("ready")).state is TaskState.RUNNING
 
 
-@pytest.mark.req("ORCH-1003")
-def test_a_model_that_is_always_busy_makes_way_for_one_that_has_waited_long() -> None:
-    driver, specs = brain_with()
-    for name in ("busy", "patient"):
-        driver.add_model(name, size_mib=9000, slots=1, vram_claim_mib=9000)
-        driver.stage(name, size_mib=9000)
-    specs["busy"] = driver.load_idle("busy")
-    driver.let_pass(60)
-    driver.submit("busy")
-    patient = driver.submit("patient")
-    keep_asking(driver, "busy", driver.config.model_wait_s - 2)
-    assert not driver.all_of(effects.StopWorker)
-    keep_asking(driver, "busy", 4)
-    assert driver.only(effects.StopWorker).worker_id == specs["busy"].worker_id
-    driver.worker_ended(specs["busy"])
-    driver.load("patient")
-    assert driver.task(patient).state is TaskState.RUNNING
-
-
-def keep_asking(driver: BrainDriver, model: str, seconds: float) -> None:
-    """Whenever a task of the model has ended, the next ones wait already."""
-    for _ in range(round(seconds)):
-        driver.submit(model)
-        for attempt_id in list(driver.state.attempts):
-            driver.finish_attempt(attempt_id)
-        driver.let_pass(1)
-
-
 def test_a_worker_that_ends_by_itself_while_room_is_made_does_not_lose_the_load() -> None:
     driver, specs = brain_with(("old", 10_000))
     driver.add_model("next", size_mib=9000, slots=1, vram_claim_mib=9000)
@@ -188,32 +169,3 @@ def test_a_busy_worker_that_was_asked_to_leave_takes_nothing_new_and_goes_when_i
     assert not driver.all_of(effects.StopWorker)
     driver.finish_attempt(next(iter(driver.state.attempts)))
     assert driver.only(effects.StopWorker) == effects.StopWorker("garage", specs["coder"].worker_id, Leaving.RELEASED)
-
-
-@pytest.mark.req("ORCH-1015")
-def test_a_model_that_will_be_wanted_back_stays_for_as_long_as_its_reload_would_take() -> None:
-    driver, _ = brain_with(("loved", 9000))
-    driver.state.rates.loaded("loved", "garage", 9000, 6_000)
-    for _ in range(500):
-        driver.state.demand.note("loved", driver.now)
-    driver.add_model("next", size_mib=9000, slots=1, vram_claim_mib=9000)
-    driver.stage("next", size_mib=9000)
-    driver.submit("next")
-    driver.let_pass(2)
-    assert not driver.all_of(effects.StopWorker)
-    driver.let_pass(3)
-    assert driver.only(effects.StopWorker).why is Leaving.EVICTED
-
-
-@pytest.mark.req("ORCH-1015")
-def test_the_more_wait_the_sooner_it_goes() -> None:
-    driver, _ = brain_with(("loved", 9000))
-    driver.state.rates.loaded("loved", "garage", 9000, 6_000)
-    for _ in range(500):
-        driver.state.demand.note("loved", driver.now)
-    driver.add_model("next", size_mib=9000, slots=1, vram_claim_mib=9000)
-    driver.stage("next", size_mib=9000)
-    for _ in range(20):
-        driver.submit("next")
-    driver.let_pass(1)
-    assert driver.only(effects.StopWorker)

@@ -4,6 +4,7 @@ Classes go first, the highest before the others, but a lower class is passed ove
 a class apps share the GPUs by weight (`accounts`). Tasks get slots of a model, so what waits is kept by model.
 """
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -205,15 +206,21 @@ class AdmissionQueue:
         """The lanes of tasks that could start if they had slots: for those the model may be loaded."""
         return list(dict.fromkeys(lane for queue in self._in_turn(model) for lane in queue.lanes(allowance)))
 
-    def models(self) -> Iterator[str]:
-        """Models that tasks wait for, the longest waiting first within the highest class."""
-        firsts = (
-            (self.priorities.index(priority), queue.first_arrival(), model)
-            for model, queues in self._by_model.items()
-            for priority, queue in queues.items()
-            if len(queue)
+    def models(self) -> list[str]:
+        """Models that tasks wait for, in the order in which their first tasks are next; last those of which none may
+        start.
+        """
+        heads = ((model, next(self.heads(model), None)) for model in self._by_model if self.has_waiting(model))
+        return [model for _, model in sorted((self._turn_of(head), model) for model, head in heads)]
+
+    def _turn_of(self, task_id: str | None) -> tuple[float, ...]:
+        if task_id is None:
+            return (math.inf,)
+        place = self._places[task_id]
+        rank = (
+            0 if self._is_overdue(self._queue(place.model, place.priority)) else self.priorities.index(place.priority)
         )
-        return iter(dict.fromkeys(model for _, _, model in sorted(firsts)))
+        return rank, self.accounts.time_of(place.app), place.arrival
 
     def models_of_app(self, app: str) -> list[str]:
         """Models that tasks of this app wait for."""

@@ -66,13 +66,6 @@ class AppTurn:
             heapq.heappop(self._heap)
         return self._heap[0] if self._heap else None
 
-    def first_arrival(self) -> int:
-        """Of all. There must be one."""
-        unkept, first = min(self._unkept.values(), default=None), self.first()
-        if first is None or unkept is None:
-            return first[0] if first is not None else min(self._arrival.values())
-        return min(unkept, first[0])
-
 
 @dataclass(slots=True, eq=False)
 class FairQueue:
@@ -117,9 +110,6 @@ class FairQueue:
         ]
         heads.sort()
         return (task_id for _, _, task_id in heads)
-
-    def first_arrival(self) -> int:
-        return min(turn.first_arrival() for lanes in self._lanes.values() for turn in lanes.values())
 
     def by_arrival(self) -> list[str]:
         """All of them; linear, for reports and for messages to all."""

@@ -156,7 +156,8 @@ class Worker:
     may go on elsewhere. `expected_until`: its node has come back since, and until then no worker is loaded in its
     place; it is set once in a silence. `answers`: it answers its node's pool manager. `runs_known`: it has told which
     runs it holds. `was_found`: this orchestrator did not start it. `ready_at` is when tasks could first come to it.
-    `asked`: a caller asked for this very worker, so it is not one too many when demand falls.
+    `asked`: a caller asked for this very worker, so it is not one too many when demand falls. `grant`: how many tasks
+    it still serves, of those that waited for it when it was ready, before it leaves for others that wait for longer.
     """
 
     spec: WorkerSpec
@@ -179,6 +180,7 @@ class Worker:
     answers: bool = True
     runs_known: bool = False
     was_found: bool = False
+    grant: int = 0
     attempts: set[str] = field(default_factory=set)
     report: object = None
 

@@ -62,9 +62,9 @@ class Ledger:
     """available = total − reserve − others − Σ max(reserved, measured) − returning − promised, per device, in MiB.
 
     Reservations are made for a set of devices at once or not at all, under the id of the load (the worker's id), and
-    released under that id only. A promise keeps memory for a load that waits until evicted workers have left; it may
-    exceed what is there. Another program that takes memory lowers `available`, also below zero; that is an event to
-    react to, not a fault of the ledger.
+    released under that id only. A promise keeps memory for a load that waits until workers have left; it is made of
+    what is there and of what those will give back. Another program that takes memory lowers `available`, also below
+    zero; that is an event to react to, not a fault of the ledger.
     """
 
     _accounts: dict[DeviceKey, _Account] = field(default_factory=dict)
@@ -125,12 +125,12 @@ class Ledger:
             account.promised_mib += mib
 
     def fits(self, load_id: str, claims: Mapping[DeviceKey, int]) -> bool:
-        """Whether `reserve` would succeed: what was promised to this load is its own."""
-        for device, mib in claims.items():
-            account = self._accounts.get(device, _Account())
-            if mib > _free(account) - account.promised_mib + account.promised.get(load_id, 0):
-                return False
-        return True
+        """Whether `reserve` would succeed. Of a load with a promise: whether the memory is there; what is promised to
+        others comes of workers that have not left yet.
+        """
+        accounts = ((self._accounts.get(device, _Account()), mib) for device, mib in claims.items())
+        has_promise = load_id in self._promises
+        return all(mib <= _free(account) - (0 if has_promise else account.promised_mib) for account, mib in accounts)
 
     def reserve(self, load_id: str, claims: Mapping[DeviceKey, int]) -> None:
         if load_id in self._loads:

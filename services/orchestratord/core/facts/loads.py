@@ -23,7 +23,7 @@ class LoadPhase(Enum):
 class Plan:
     """Where a load goes, and what it takes there: MiB and share per device, tokens that one request may use.
 
-    `evicts` are idle workers that have to leave first.
+    `evicts` are workers that have to leave first.
     """
 
     node_id: str
@@ -41,11 +41,14 @@ class Plan:
 
 @dataclass(slots=True)
 class Load:
-    """One attempt to load a model. `load_id` becomes the worker's id, and memory is reserved under it.
+    """One attempt to load a model. `load_id` becomes the worker's id, and memory is reserved under it; before, while
+    workers leave for it, promised.
 
     `source` is what the model's file was when the load began, `shape` all else that it was to be loaded with. `lane` is
     what may wait for it. `waits_for` are workers whose memory has to return first. `asked`: a caller wants the model
-    loaded, whether tasks wait or not; `places` are then the only ones that will do.
+    loaded, whether tasks wait or not; `places` are then the only ones that will do. `is_for_tasks`: tasks wait for it,
+    those of `app` first when it began. `share` the part of the devices that it takes, `charged_s` the device-seconds
+    that the app was charged with.
     """
 
     load_id: str
@@ -59,6 +62,10 @@ class Load:
     waits_for: set[str] = field(default_factory=set)
     asked: bool = False
     places: tuple[Place, ...] = ()
+    is_for_tasks: bool = False
+    app: str = ""
+    share: float = 0.0
+    charged_s: float = 0.0
 
     @property
     def node_id(self) -> str:

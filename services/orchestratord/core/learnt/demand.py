@@ -1,35 +1,93 @@
-"""How often models are asked for: the choice of which workers leave memory follows it."""
+"""How often models are asked for: the choice of which workers leave memory follows it.
+
+What the recent requests say of the next one depends on how far back one looks: steady demand is known best by many
+requests, demand that changes by the last few. So shares are kept over several half-lives at once, in requests, and each
+counts by how well it has foretold the requests of late (a mixture of experts, weighted by their likelihoods).
+"""
 
 import math
 from dataclasses import dataclass, field
 
-MEMORY_S = 900.0
-"""Demand of this long ago weighs 1/e of demand now."""
+HALF_LIVES = (40.0, 120.0, 400.0)
+"""In requests for any model."""
+
+_UNSEEN = 0.3
+"""Requests that a model counts as having had before its first one: rare is not never."""
+_FORGETS = 0.99
+"""What a forecast of one request ago still counts."""
+_GAP_WEIGHT = 0.02
+_FIRST_GAP_S = 60.0  # until there are two requests
+_LEAST_GAP_S = 1e-3
+_LARGEST_UNIT = 1e100
 
 
 @dataclass(slots=True)
-class _Recent:
-    per_s: float
-    at: float
+class _Shares:
+    """Requests by model, of which each later one weighs more: a `unit` is what the next one counts."""
+
+    growth: float
+    unit: float = 1.0
+    total: float = 0.0
+    counts: dict[str, float] = field(default_factory=dict)
+    log_likelihood: float = 0.0
+
+    def share(self, model: str, models: int) -> float:
+        unseen = _UNSEEN * self.unit
+        return (self.counts.get(model, 0.0) + unseen) / (self.total + unseen * models)
+
+    def note(self, model: str, models: int) -> None:
+        self.log_likelihood = self.log_likelihood * _FORGETS + math.log(self.share(model, models))
+        self.counts[model] = self.counts.get(model, 0.0) + self.unit
+        self.total += self.unit
+        self.unit *= self.growth
+        if self.unit > _LARGEST_UNIT:
+            self.counts = {name: count / self.unit for name, count in self.counts.items()}
+            self.total, self.unit = self.total / self.unit, 1.0
+
+    def forget(self, model: str) -> None:
+        self.total = max(0.0, self.total - self.counts.pop(model, 0.0))
+
+
+def _shares() -> list[_Shares]:
+    return [_Shares(2 ** (1 / half_life)) for half_life in HALF_LIVES]
 
 
 @dataclass(slots=True)
 class Demand:
-    """Requests per second by model, exponentially weighted over the last quarter of an hour."""
+    """Requests for each model, of all that came."""
 
-    _recent: dict[str, _Recent] = field(default_factory=dict)
+    _over: list[_Shares] = field(default_factory=_shares)
+    _gap_s: float = _FIRST_GAP_S
+    """Mean time between requests."""
+    _gaps: int = 1
+    _last_at: float | None = None
 
     def note(self, model: str, now: float) -> None:
         """A task asks for the model."""
-        self._recent[model] = _Recent(self.rate(model, now) + 1 / MEMORY_S, now)
+        if self._last_at is not None:
+            weight = max(_GAP_WEIGHT, 1 / self._gaps)
+            self._gap_s += weight * (now - self._last_at - self._gap_s)
+            self._gaps += 1
+        self._last_at = now
+        models = self._models(model)
+        for shares in self._over:
+            shares.note(model, models)
 
-    def rate(self, model: str, now: float) -> float:
-        recent = self._recent.get(model)
-        return 0.0 if recent is None else recent.per_s * math.exp((recent.at - now) / MEMORY_S)
-
-    def probability(self, model: str, now: float, within_s: float) -> float:
-        """The probability of a request for the model within this time, if requests are independent of each other."""
-        return -math.expm1(-self.rate(model, now) * within_s)
+    def rate(self, model: str) -> float:
+        """Requests for it per second, as they came until now; 0 before the first request for any model."""
+        if self._last_at is None:
+            return 0.0
+        models = self._models(model)
+        best = max(shares.log_likelihood for shares in self._over)
+        weights = [math.exp(shares.log_likelihood - best) for shares in self._over]
+        share = sum(weight * shares.share(model, models) for weight, shares in zip(weights, self._over, strict=True))
+        return share / sum(weights) / max(_LEAST_GAP_S, self._gap_s)
 
     def forget(self, model: str) -> None:
-        self._recent.pop(model, None)
+        for shares in self._over:
+            shares.forget(model)
+
+    def _models(self, model: str) -> int:
+        """How many are known, with this one."""
+        counts = self._over[0].counts
+        return len(counts) + (model not in counts)

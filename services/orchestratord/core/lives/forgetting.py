@@ -62,10 +62,13 @@ def app_gone(state: BrainState, name: str) -> None:
 
 
 def wait_over(state: BrainState, place: Waiting) -> None:
-    """A task waits no more: what those of its lane were told goes with the last of them."""
+    """A task waits no more: what those of its lane were told goes with the last of them, and what was to be loaded for
+    them alone is looked at again.
+    """
     if not state.apps.has(place.app):
         state.queue.forget_returns(place.app)
     if not state.queue.has_lane(place):
+        state.look_again |= place.model in state.loads
         state.waits_told.pop(place.lane if isinstance(place.lane, Lane) else Lane(place.model), None)
         if not state.catalog.has(place.model):
             state.queue.forget_model(place.model)

@@ -25,9 +25,8 @@ from orchestratord.core.lives import (
     sources,
     task_dispatch,
     task_life,
-    yielding,
 )
-from orchestratord.core.placement import allowances, availability, replicas
+from orchestratord.core.placement import allowances, availability, eviction, replicas, shares, turns
 from orchestratord.core.placement.availability import Wait
 from orchestratord.core.placement.load_planning import Outlook, outlook
 from orchestratord.core.placement.load_progress import describe_load
@@ -58,9 +57,9 @@ def ensure_loaded(state: BrainState, name: str) -> None:
     model = state.catalog.find(name)
     if model is None:
         return
-    for lane in _lanes(state, model):
+    for lane, for_tasks in _lanes(state, model).items():
         while replicas.wants_another(state, lane) and availability.may_try(state, model.name):
-            if not _begin(state, model, lane):
+            if not _begin(state, model, lane, for_tasks=for_tasks):
                 break
         else:
             _place_is_there(state, lane)
@@ -76,6 +75,8 @@ def look_again(state: BrainState) -> None:
     for load in state.loads.values():
         if load.phase is LoadPhase.WAITING:
             _try_again(state, load)
+        elif load.phase is LoadPhase.MAKING_ROOM and not load.asked:
+            _look_whether_needed(state, load)
     for name in state.queue.models():
         task_dispatch.dispatch_model(state, name)
         state.to_look_at[name] = None
@@ -107,7 +108,7 @@ def load_asked(state: BrainState, event: ModelLoadAsked) -> str:
     availability.refuse_without_device(state)
     load = Load(event.load_id, model.name, model.spec.source, Lane(model.name), state.now, asked=True)
     load.places = event.places
-    looked = outlook(state, model, load.lane, places=event.places)
+    looked = outlook(state, model, load.lane, places=event.places, for_tasks=False)
     availability.refuse_if_nowhere(state, model, load.lane, looked, event.places)
     _refuse_too_many(state)
     state.refusals.pop(model.name, None)
@@ -158,22 +159,27 @@ def give_up_loads(state: BrainState, node_id: str) -> None:
 
 def begin_anew(state: BrainState, load: Load) -> None:
     """The load can't go on as planned. One that was asked for looks for another place; for others, their tasks do."""
-    state.ledger.withdraw_promise(load.load_id)
     if load.asked and load.phase is not LoadPhase.STARTING:
         load.phase, load.plan = LoadPhase.WAITING, None
-        load.waits_for.clear()
     else:
         state.loads.remove(load.load_id)
+    model_unloading.let_stay(state, load)
     state.look_again = True
 
 
 def memory_came_back(state: BrainState, worker_id: str) -> None:
-    """A worker has ended; loads that waited for its memory go on once they wait for no other worker."""
+    """A worker has ended; loads that waited for its memory go on once there is enough, those first that came first."""
     for load in state.loads.values():
         if worker_id in load.waits_for:
             load.waits_for.discard(worker_id)
-            if not load.waits_for:
+            if not load.waits_for or _has_its_room(state, load):
                 _take_the_room(state, load)
+
+
+def _has_its_room(state: BrainState, load: Load) -> bool:
+    """Though others that are to leave are there yet. Those that leave for it alone have left."""
+    assert load.plan is not None  # or it waits for no worker
+    return load.waits_for.isdisjoint(load.plan.evicts) and state.ledger.fits(load.load_id, load.plan.claims)
 
 
 def refuse_node(state: BrainState, name: str, node_id: str, reason: Reason, message: str, worker_id: str = "") -> None:
@@ -230,21 +236,28 @@ def retry(state: BrainState, name: str) -> None:
         state.look_again = True
 
 
-def _lanes(state: BrainState, model: Model) -> Iterator[Lane]:
-    """The lanes of waiting tasks that may start, and at last the model's own, for rules that keep it loaded."""
-    for lane in state.queue.lanes_of(model.name, allowances.may_start(state, model.name)):
-        yield lane if isinstance(lane, Lane) else Lane(model.name)
+def _lanes(state: BrainState, model: Model) -> dict[Lane, bool]:
+    """The lanes of waiting tasks that may start, and the model's own for rules that keep it loaded; and whether they
+    are lanes of tasks.
+    """
+    waiting = state.queue.lanes_of(model.name, allowances.may_start(state, model.name))
+    lanes = {lane if isinstance(lane, Lane) else Lane(model.name): True for lane in waiting}
     if model.state is ModelState.ACTIVE and replicas.least(state, model.name):
-        yield Lane(model.name)
+        lanes.setdefault(Lane(model.name), False)
+    return lanes
 
 
-def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
+def _begin(state: BrainState, model: Model, lane: Lane, *, for_tasks: bool) -> bool:
     """Begin a load; False if there is no place for it now. Then its tasks go on waiting, or fail with the reason."""
-    looked = _look(state, model, lane)
+    looked = _look(state, model, lane, for_tasks=for_tasks)
+    rival = turns.rival_of(state, lane) if for_tasks else None
+    if looked.waits and rival is not None and not replicas.are_coming(state, lane):
+        looked = turns.reserve(state, rival, looked)
     if looked.plan is None:
         if looked.waits:
             _place_is_there(state, lane)
-            yielding.make_way(state, lane, looked.decision)
+            if rival is not None:
+                state.look_by(state.now + turns.LOOK_EVERY_S)
             return False
         stands = availability.standing(state, model, lane, looked)
         if stands.error is None:
@@ -257,9 +270,9 @@ def _begin(state: BrainState, model: Model, lane: Lane) -> bool:
         _tell_wait(state, lane, wait)
         return False
     _place_is_there(state, lane)
-    if looked.plan.evicts and not yielding.is_worth_evicting(state, lane, looked.plan.evicts):
-        return False
     load = Load(state.new_id("worker"), model.name, model.spec.source, lane, state.now)
+    load.app = "" if rival is None else rival.app
+    load.is_for_tasks = rival is not None
     state.loads.add(load)
     _carry_out(state, model, load, looked)
     return True
@@ -271,7 +284,7 @@ def _try_again(state: BrainState, load: Load) -> None:
     if model is None:
         state.loads.remove(load.load_id)
         return
-    looked = _look(state, model, load.lane, load.places)
+    looked = _look(state, model, load.lane, load.places, for_tasks=False)
     if looked.plan is not None:
         load.source = model.spec.source
         _carry_out(state, model, load, looked)
@@ -279,8 +292,23 @@ def _try_again(state: BrainState, load: Load) -> None:
         state.loads.remove(load.load_id)
 
 
-def _look(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...] = ()) -> Outlook:
-    return outlook(state, model, lane, frozenset(state.refusals.get(model.name, ())), places)
+def _look_whether_needed(state: BrainState, load: Load) -> None:
+    """A load that waits until workers have left: it ends with the last task that may start there, and where another
+    place is free meanwhile.
+    """
+    model = state.catalog.find(load.model)
+    lanes = {} if model is None else _lanes(state, model)
+    if model is None or load.lane not in lanes:
+        model_unloading.end_load(state, load)
+    elif any(worker.attempts for worker_id in load.waits_for if (worker := state.fleet.workers.get(worker_id))):
+        looked = _look(state, model, load.lane, for_tasks=lanes[load.lane])
+        if looked.plan is not None and state.ledger.fits("", looked.plan.claims):
+            model_unloading.end_load(state, load)
+
+
+def _look(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...] = (), *, for_tasks: bool) -> Outlook:
+    refusals = frozenset(state.refusals.get(model.name, ()))
+    return outlook(state, model, lane, refusals, places, for_tasks=for_tasks)
 
 
 def _carry_out(state: BrainState, model: Model, load: Load, looked: Outlook) -> None:
@@ -294,15 +322,20 @@ def _carry_out(state: BrainState, model: Model, load: Load, looked: Outlook) -> 
         _tell_waiting(state, model.name)
         return
     decision_record.note(state, looked.decision, Outcome.CHOSEN)
-    if plan.evicts:
-        load.phase = LoadPhase.MAKING_ROOM
-        load.waits_for = set(plan.evicts)
-        state.ledger.promise(load.load_id, plan.claims)
-        for worker_id in plan.evicts:
-            model_unloading.leave(state, state.fleet.workers[worker_id], Leaving.EVICTED)
-    else:
+    state.ledger.promise(load.load_id, plan.claims)
+    if not plan.evicts and state.ledger.fits(load.load_id, plan.claims):
         _start(state, model, load, plan)
+    else:
+        _make_room(state, load, plan)
     _tell_waiting(state, model.name)
+
+
+def _make_room(state: BrainState, load: Load, plan: Plan) -> None:
+    """The load has its place from now on, though workers hold memory there that are still to leave."""
+    load.phase = LoadPhase.MAKING_ROOM
+    load.waits_for = eviction.leaving(state, plan.claims).union(plan.evicts)
+    for worker_id in plan.evicts:
+        model_unloading.leave(state, state.fleet.workers[worker_id], Leaving.EVICTED)
 
 
 def _take_the_room(state: BrainState, load: Load) -> None:
@@ -333,6 +366,11 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
         reservation_mib=plan.claims_mib,
         tensor_split=plan.tensor_split,
     )
+    load.waits_for.clear()
+    if load.is_for_tasks:
+        load.share = shares.of_claims(state, plan.claims)
+        load.charged_s = load.share * eviction.load_ms(state, model.name, plan.node_id) / 1000
+        state.queue.accounts.charge(load.app, load.charged_s)
     state.ledger.reserve(load.load_id, plan.claims)
     state.fleet.add_worker(Worker(spec, plan.node_id, asked_at=state.now, asked=load.asked))
     load.phase = LoadPhase.STARTING

@@ -6,6 +6,7 @@ from llorch.worker_state import WorkerState
 from orchestratord.core.effects import SessionToSave, StopWorker
 from orchestratord.core.events import ModelUnloadAsked, WorkerStopAsked
 from orchestratord.core.facts.fleet import Leaving, Worker
+from orchestratord.core.facts.loads import Load
 from orchestratord.core.facts.sessions import Session
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.placement import replicas
@@ -67,8 +68,25 @@ def unload_asked(state: BrainState, event: ModelUnloadAsked) -> list[str]:
 def give_up_loads(state: BrainState, name: str) -> None:
     """The model is to be loaded no more. Workers that are being started are there, and have to go by themselves."""
     for load in state.loads.of_model(name):
-        state.ledger.withdraw_promise(load.load_id)
-        state.loads.remove(load.load_id)
+        end_load(state, load)
+
+
+def end_load(state: BrainState, load: Load) -> None:
+    """It is not to be carried out. What would have left for it stays, if it still works."""
+    state.loads.remove(load.load_id)
+    let_stay(state, load)
+
+
+def let_stay(state: BrainState, load: Load) -> None:
+    """The load does not wait for workers any more. What it was promised is not there for it."""
+    state.ledger.withdraw_promise(load.load_id)
+    waits_for, load.waits_for = load.waits_for, set()
+    awaited = {worker_id for other in state.loads.values() for worker_id in other.waits_for}
+    for worker_id in sorted(waits_for - awaited):
+        worker = state.fleet.workers.get(worker_id)
+        if worker is not None and worker.leaving is Leaving.EVICTED and worker.state is WorkerState.READY:
+            worker.leaving = None
+            state.look_again = True
 
 
 def watch_workers(state: BrainState, name: str) -> None:

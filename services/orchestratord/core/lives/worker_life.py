@@ -18,6 +18,7 @@ from orchestratord.core.lives import (
     pools,
     task_dispatch,
 )
+from orchestratord.core.placement import allowances
 from orchestratord.core.placement.worker_specs import what_was_loaded
 from orchestratord.core.state import BrainState
 
@@ -189,16 +190,20 @@ def _heard_of(worker: Worker) -> None:
 
 def _begin_residency(state: BrainState, worker: Worker) -> None:
     worker.ready_at = worker.last_used_at = state.now
+    worker.grant = int(state.queue.count(worker.spec.model, allowances.may_start(state, worker.spec.model)))
     state.timers.at(state.now + state.config.min_residency_s, TimerKind.RESIDENCY, worker.worker_id)
     model_unloading.watch_workers(state, worker.spec.model)
 
 
 def _learn_load_time(state: BrainState, worker: Worker) -> None:
     """Of a load that was watched from its beginning; an adopted worker was loaded before this orchestrator's start."""
-    if state.loads.get(worker.worker_id) is not None:
+    if (load := state.loads.get(worker.worker_id)) is not None:
+        took_s = state.now - worker.asked_at
+        if load.charged_s:
+            state.queue.accounts.correct(load.app, took_s * load.share - load.charged_s)
         model = state.catalog.find(worker.spec.model)
         size_mib = model.size_mib if model is not None else None
-        learning.worker_loaded(state, worker, size_mib, (state.now - worker.asked_at) * 1000)
+        learning.worker_loaded(state, worker, size_mib, took_s * 1000)
 
 
 def _forget(state: BrainState, worker: Worker) -> None:

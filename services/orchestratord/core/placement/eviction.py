@@ -1,6 +1,6 @@
 """Which workers leave memory so that another model has room: as little as will do, and what is needed least."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -14,12 +14,22 @@ from orchestratord.core.state import BrainState
 EVICT_MS = 500.0
 """A worker ends, and the driver gives its memory back; the ledger bounds the wait for that. No eviction costs less."""
 
+REGRET_S, REGRET_MS = 60.0, 3000.0
+"""A worker that leaves is missed by as many requests as are expected within this time, and each of them costs so much.
+By number and not by the time to load it again: what is large is needed for longer as well, once it is there.
+"""
+
 _TRY_ALL_UP_TO = 8
+
+MayGo = Callable[[Worker], bool]
+CostMs = Callable[[Worker], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """Workers that would have to leave. `regret_ms`: expected time to load them again, by how likely that is soon."""
+    """Workers that would have to leave, beside those that are leaving already. `regret_ms`: what it costs that they are
+    gone.
+    """
 
     worker_ids: tuple[str, ...]
     regret_ms: float
@@ -27,31 +37,44 @@ class Eviction:
     @property
     def terms(self) -> tuple[Term, ...]:
         """What it adds to the cost of a place: the wait for the memory, and the regret."""
-        return (Term("evict", EVICT_MS), Term("regret", self.regret_ms)) if self.worker_ids else ()
+        return (Term("evict", EVICT_MS), Term("regret", self.regret_ms))
 
 
-NO_EVICTION = Eviction((), 0.0)
+def lacking(state: BrainState, claims: Mapping[DeviceKey, int]) -> dict[DeviceKey, int]:
+    """MiB by device, above 0, that workers which stay hold too much for these claims.
 
-
-def cheapest(state: BrainState, claims: Mapping[DeviceKey, int]) -> Eviction | None:
-    """The workers to evict so that all claims fit; none, if they fit now. None, if they don't fit even then.
-
-    The set with the least regret; if equal, the smaller one, and the least recently used workers. Every set is tried
-    where few workers could leave; where many could, workers are added by regret, the least first, until there is room.
+    What is promised to other loads is not there; what leaving workers will give back is.
     """
-    lacking = {key: mib - state.ledger.available(key) for key, mib in claims.items()}
-    lacking = {key: mib for key, mib in lacking.items() if mib > 0}
-    if not lacking:
-        return NO_EVICTION
-    may_go = [worker for worker in _holders(state, lacking) if may_leave(state, worker)]
-    if not _is_enough(state, may_go, lacking):
+    short = {key: mib - state.ledger.available(key) for key, mib in claims.items()}
+    found = {key: mib - _leaving_mib(state, key) for key, mib in short.items() if mib > 0}
+    return {key: mib for key, mib in found.items() if mib > 0}
+
+
+def leaving(state: BrainState, claims: Mapping[DeviceKey, int]) -> set[str]:
+    """Workers on these devices that take nothing new, and leave as soon as nothing runs on them."""
+    return {worker.worker_id for key in claims for worker in state.fleet.workers_on_device(*key) if not worker.serves}
+
+
+def cheapest(state: BrainState, claims: Mapping[DeviceKey, int], may_go: MayGo, cost_ms: CostMs) -> Eviction | None:
+    """The workers to evict so that all claims fit, once they and those that leave already are gone. None, if they don't
+    fit even then.
+
+    The set that costs least; if equal, what is loaded again sooner, the smaller one, and the least recently used
+    workers. Every set is tried where few workers could leave; where many could, workers are added by cost, the least
+    first, until there is room.
+    """
+    short = lacking(state, claims)
+    if not short:
+        return Eviction((), 0.0)
+    found = [worker for worker in _holders(state, short) if may_go(worker)]
+    if not _is_enough(state, found, short):
         return None
-    regrets = {worker.worker_id: regret_ms(state, worker) for worker in may_go}
-    may_go.sort(key=lambda worker: (regrets[worker.worker_id], worker.last_used_at, worker.worker_id))
-    chosen = _best_set(state, may_go, regrets, lacking)
+    costs = {worker.worker_id: (cost_ms(worker), reload_ms(state, worker)) for worker in found}
+    found.sort(key=lambda worker: (costs[worker.worker_id], worker.last_used_at, worker.worker_id))
+    chosen = _best_set(state, found, costs, short)
     return Eviction(
         worker_ids=tuple(worker.worker_id for worker in chosen),
-        regret_ms=sum(regrets[worker.worker_id] for worker in chosen),
+        regret_ms=sum(costs[worker.worker_id][0] for worker in chosen),
     )
 
 
@@ -65,12 +88,13 @@ def free_when_all_left(state: BrainState, device: DeviceKey) -> int:
     return state.ledger.capacity(device) - _kept_mib(state, device)
 
 
-def may_leave(state: BrainState, worker: Worker) -> bool:
+def may_leave(state: BrainState, worker: Worker, *, for_tasks: bool) -> bool:
+    """At once. For tasks, one that was loaded just now as well: it has served what waited for it."""
     return (
         worker.is_idle
         and worker.leaving is None
         and not is_kept(state, worker)
-        and residency_over(state, worker)
+        and (for_tasks or residency_over(state, worker))
         and not is_waited_for(state, worker)
     )
 
@@ -91,55 +115,69 @@ def is_waited_for(state: BrainState, worker: Worker) -> bool:
 
 
 def regret_ms(state: BrainState, worker: Worker) -> float:
-    """Reload time × probability of use while its place is taken at least; 0 if the model has another worker."""
+    """What it costs that the worker is gone; 0 if the model has another one."""
     name = worker.spec.model
     if any(other.serves and other is not worker for other in state.fleet.workers_of_model(name)):
         return 0.0
-    reload = reload_ms(state, worker)
-    place_taken_s = reload / 1000 + state.config.min_residency_s
-    return reload * state.demand.probability(name, state.now, place_taken_s)
+    return REGRET_MS * REGRET_S * state.demand.rate(name)
 
 
 def reload_ms(state: BrainState, worker: Worker) -> float:
     """The time to load the worker's model there again."""
-    return load_term(state, worker.spec.model, worker.node_id).ms
+    return load_ms(state, worker.spec.model, worker.node_id)
+
+
+def load_ms(state: BrainState, model: str, node_id: str) -> float:
+    return load_term(state, model, node_id).ms
 
 
 def _best_set(
-    state: BrainState, may_go: Sequence[Worker], regrets: Mapping[str, float], lacking: Mapping[DeviceKey, int]
+    state: BrainState,
+    may_go: Sequence[Worker],
+    costs: Mapping[str, tuple[float, float]],
+    short: Mapping[DeviceKey, int],
 ) -> Sequence[Worker]:
     if len(may_go) > _TRY_ALL_UP_TO:
-        return _greedy(state, may_go, lacking)
+        return _greedy(state, may_go, short)
+
+    def cost(chosen: Sequence[Worker]) -> tuple[float, float, int]:
+        each = [costs[worker.worker_id] for worker in chosen]
+        return sum(ms for ms, _ in each), sum(ms for _, ms in each), len(chosen)
+
     sets = (chosen for size in range(1, len(may_go) + 1) for chosen in combinations(may_go, size))
-    enough = (chosen for chosen in sets if _is_enough(state, chosen, lacking))
-    return min(enough, key=lambda chosen: (sum(regrets[worker.worker_id] for worker in chosen), len(chosen)))
+    return min((chosen for chosen in sets if _is_enough(state, chosen, short)), key=cost)
 
 
-def _greedy(state: BrainState, may_go: Sequence[Worker], lacking: Mapping[DeviceKey, int]) -> Sequence[Worker]:
+def _greedy(state: BrainState, may_go: Sequence[Worker], short: Mapping[DeviceKey, int]) -> Sequence[Worker]:
     chosen: list[Worker] = []
     for worker in may_go:
         chosen.append(worker)
-        if _is_enough(state, chosen, lacking):
+        if _is_enough(state, chosen, short):
             break
     for worker in list(reversed(chosen)):
         rest = [other for other in chosen if other is not worker]
-        if _is_enough(state, rest, lacking):
+        if _is_enough(state, rest, short):
             chosen = rest
     return chosen
 
 
-def _is_enough(state: BrainState, leaving: Iterable[Worker], lacking: Mapping[DeviceKey, int]) -> bool:
-    freed = dict.fromkeys(lacking, 0)
+def _is_enough(state: BrainState, leaving: Iterable[Worker], short: Mapping[DeviceKey, int]) -> bool:
+    freed = dict.fromkeys(short, 0)
     for worker in leaving:
         for key in _keys(worker):
             if key in freed:
                 freed[key] += state.ledger.held_by(worker.worker_id, key)
-    return all(freed[key] >= mib for key, mib in lacking.items())
+    return all(freed[key] >= mib for key, mib in short.items())
 
 
 def _holders(state: BrainState, keys: Iterable[DeviceKey]) -> list[Worker]:
     load_ids = dict.fromkeys(load_id for key in keys for load_id in state.ledger.loads_on(key))
     return [state.fleet.workers[load_id] for load_id in load_ids if load_id in state.fleet.workers]
+
+
+def _leaving_mib(state: BrainState, key: DeviceKey) -> int:
+    going = (worker for worker in _holders(state, (key,)) if not worker.serves)
+    return sum(state.ledger.held_by(worker.worker_id, key) for worker in going)
 
 
 def _kept_mib(state: BrainState, key: DeviceKey) -> int:

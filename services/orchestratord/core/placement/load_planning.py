@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from orchestratord.core.facts.contexts import contexts_to_try
-from orchestratord.core.facts.decision import Decision
+from orchestratord.core.facts.decision import Candidate, Decision
 from orchestratord.core.facts.loads import Plan
 from orchestratord.core.facts.memory_estimate import estimate_mib
 from orchestratord.core.facts.model import Model
@@ -19,10 +19,11 @@ from orchestratord.core.state import BrainState
 class Outlook:
     """`plan` is None if nothing is possible now. `waits`: it would be, if workers were gone that can't leave yet.
 
-    `promise` is what the place has to keep.
+    `context` is the one that was looked at, in tokens, `promise` what the place has to keep.
     """
 
     decision: Decision
+    context: int
     plan: Plan | None
     needed_mib: int
     promise: Promise | None = None
@@ -38,11 +39,13 @@ def outlook(
     lane: Lane,
     excluded_nodes: frozenset[str] = frozenset(),
     places: tuple[Place, ...] = (),
+    *,
+    for_tasks: bool = True,
 ) -> Outlook:
     """The largest context that fits anywhere at all; less only where the owner left it open."""
     first: Outlook | None = None
     for context in contexts_to_try(model):
-        request = LoadRequest(model, lane, context, excluded_nodes, places)
+        request = LoadRequest(model, lane, context, excluded_nodes, places, for_tasks=for_tasks)
         looked = _with(state, request)
         if looked.plan is not None or looked.waits:
             return looked
@@ -64,8 +67,12 @@ def _with(state: BrainState, request: LoadRequest) -> Outlook:
     decision = pipeline.place_load(state, request)
     chosen = decision.chosen
     if chosen is None:
-        return Outlook(decision, None, needed_mib, request.lane.promise)
-    plan = Plan(
+        return Outlook(decision, context, None, needed_mib, request.lane.promise)
+    return Outlook(decision, context, plan_of(chosen, context), needed_mib, request.lane.promise)
+
+
+def plan_of(chosen: Candidate, context: int) -> Plan:
+    return Plan(
         node_id=chosen.node_id,
         device_ids=chosen.device_ids,
         claims_mib=chosen.claims_mib,
@@ -73,4 +80,3 @@ def _with(state: BrainState, request: LoadRequest) -> Outlook:
         tensor_split=chosen.tensor_split,
         evicts=chosen.evicts,
     )
-    return Outlook(decision, plan, needed_mib, request.lane.promise)

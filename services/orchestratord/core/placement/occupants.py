@@ -15,14 +15,15 @@ def why_full(query: Query, site: Site) -> str:
     return "; ".join(
         f"{device.name}: {reasons}"
         for device in site.devices
-        if (reasons := ", ".join(_reasons(query.state, site.node.node_id, device.device_id)))
+        if (reasons := ", ".join(_reasons(query, site.node.node_id, device.device_id)))
     )
 
 
-def _reasons(state: BrainState, node_id: str, device_id: str) -> Iterator[str]:
+def _reasons(query: Query, node_id: str, device_id: str) -> Iterator[str]:
+    state, for_tasks = query.state, query.request.for_tasks
     for load_id in state.ledger.loads_on((node_id, device_id)):
         worker = state.fleet.workers.get(load_id)
-        if worker is not None and not eviction.may_leave(state, worker):
+        if worker is not None and not eviction.may_leave(state, worker, for_tasks=for_tasks):
             yield f"{worker.spec.model} {_why_it_stays(state, worker)}"
 
 
@@ -35,6 +36,4 @@ def _why_it_stays(state: BrainState, worker: Worker) -> str:
         return "is loading"
     if worker.state is WorkerState.STOPPING or worker.leaving is not None:
         return "is just leaving"
-    if not eviction.residency_over(state, worker):
-        return "was loaded only just now"
     return "is about to be used"

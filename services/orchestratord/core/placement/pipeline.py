@@ -4,7 +4,7 @@ Of a place that was removed nothing is kept but a count, unless details are aske
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 
@@ -18,7 +18,7 @@ from orchestratord.core.placement.claims import Claims
 from orchestratord.core.placement.cost import Costs
 from orchestratord.core.placement.filters import Filter
 from orchestratord.core.placement.places import Claimed, Fit, Surveyor
-from orchestratord.core.placement.possible import Possible, possible_places
+from orchestratord.core.placement.possible import Possible, idle_ones, possible_places
 from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.state import BrainState
@@ -41,10 +41,10 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
     blocked: list[Claimed] = []
     for size in sizes_to_try(query, usable):
         places = [place for here in usable for place in _left(surveyor, tally, of_sets, here, size)]
-        possible = possible_places(state, places)
+        possible = possible_places(query, places)
         if possible:
             if details:
-                tally.tell_full(_full(state, places))
+                tally.tell_full(_full(query, places))
             break
         occupied = [*places, *surveyor.taken]
         tally.lack_room([place.site for place in occupied])
@@ -119,14 +119,16 @@ def _left(surveyor: Surveyor, tally: Tally, of_sets: list[Filter], here: Usable,
             tally.too_small(place.site, place.claims_mib, place.capacity_mib)
 
 
-def _full(state: BrainState, places: Sequence[Fit]) -> list[Site]:
+def _full(query: Query, places: Sequence[Fit]) -> list[Site]:
     """Places that no eviction would make free now."""
-    return [place.site for place in places if not place.fits_now and eviction.cheapest(state, place.claims) is None]
+    return [place.site for place in places if not place.fits_now and idle_ones(query, place) is None]
 
 
 def _blocked(place: Claimed) -> Candidate:
     site = place.site
-    return Candidate(site.node.node_id, site.device_ids, site.where, claims_mib=place.claims_mib)
+    return Candidate(
+        site.node.node_id, site.device_ids, site.where, claims_mib=place.claims_mib, tensor_split=place.shares
+    )
 
 
 def _candidate(surveyor: Surveyor, one: Possible) -> Candidate:
@@ -137,9 +139,13 @@ def _candidate(surveyor: Surveyor, one: Possible) -> Candidate:
         where=place.site.where,
         claims_mib=place.claims_mib,
         tensor_split=place.shares,
-        evicted=tuple(_evicted(surveyor.query.state, worker_id) for worker_id in one.eviction.worker_ids),
-        terms=(*surveyor.terms(place), *one.eviction.terms),
+        evicted=evicted_by(surveyor.query.state, one.eviction.worker_ids if one.eviction else ()),
+        terms=(*surveyor.terms(place), *(one.eviction.terms if one.eviction else ())),
     )
+
+
+def evicted_by(state: BrainState, worker_ids: Iterable[str]) -> tuple[Evicted, ...]:
+    return tuple(_evicted(state, worker_id) for worker_id in worker_ids)
 
 
 def _evicted(state: BrainState, worker_id: str) -> Evicted:

@@ -23,10 +23,11 @@ Order = tuple[int, float, int, str, tuple[str, ...]]
 
 @dataclass(slots=True)
 class Claimed:
-    """A place, and what the model would take there: MiB per device."""
+    """A place, and what the model would take there: MiB per device. `shares` of the model are empty on one device."""
 
     site: Site
     claims_mib: tuple[int, ...]
+    shares: Shares
 
     @property
     def claims(self) -> dict[DeviceKey, int]:
@@ -36,12 +37,11 @@ class Claimed:
 
 @dataclass(slots=True)
 class Fit(Claimed):
-    """How the model fits on a place, with memory in MiB per device. `shares` of the model are empty on one device.
+    """How the model fits on a place, with memory in MiB per device.
 
     `preferred` counts wishes that the place meets. `cost_ms` is its cost without an eviction.
     """
 
-    shares: Shares
     available_mib: tuple[int, ...]
     capacity_mib: tuple[int, ...]
     preferred: int
@@ -95,7 +95,7 @@ class Surveyor:
             key = node_id, device.device_id
             available, capacity = ledger.room(key)
             if available < claim <= capacity and self._idle_hold_too_little(key, claim - available):
-                self.taken.append(Claimed(site, claims))
+                self.taken.append(Claimed(site, claims, ()))
                 continue
             cost_ms = node_ms + cards_ms
             for _, ms in OF_PLACES:
@@ -200,13 +200,13 @@ def in_gib(memory_mib: tuple[int, ...]) -> Shares:
 
 
 def _idle_mib(state: BrainState) -> dict[DeviceKey, int]:
-    """How much memory idle workers hold, by device: more than that no eviction can free.
+    """How much memory idle and leaving workers hold, by device: more than that no eviction can free.
 
     In a large fleet it spares the search for workers to evict where all are busy, which may be everywhere.
     """
     held: dict[DeviceKey, int] = {}
     for worker in state.fleet.workers.values():
-        if not worker.attempts and worker.is_idle:  # most are busy where this is asked
+        if worker.is_idle or not worker.serves:
             for device_id in worker.spec.device_ids:
                 key = worker.node_id, device_id
                 held[key] = held.get(key, 0) + state.ledger.held_by(worker.worker_id, key)

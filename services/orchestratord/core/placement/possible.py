@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from orchestratord.core.facts.decision import total_ms
 from orchestratord.core.placement import eviction
-from orchestratord.core.placement.eviction import EVICT_MS, NO_EVICTION, Eviction
+from orchestratord.core.placement.eviction import EVICT_MS, Eviction
 from orchestratord.core.placement.places import Fit, Order
-from orchestratord.core.state import BrainState
+from orchestratord.core.placement.query import Query
 
 EVICTIONS_COMPARED = 16
 """In a fleet where nothing is free, so many places that could be made free: those that lack least."""
@@ -22,29 +22,40 @@ _NOTHING = (0, math.inf)
 
 @dataclass(slots=True)
 class Possible:
-    """A place, and the workers that have to leave for it."""
+    """A place, and the workers that have to leave for it; None where the memory is free."""
 
     place: Fit
-    eviction: Eviction
+    eviction: Eviction | None
     order: Order
 
 
-def possible_places(state: BrainState, places: Sequence[Fit]) -> list[Possible]:
+def possible_places(query: Query, places: Sequence[Fit]) -> list[Possible]:
     """In no order. Of those that cost an eviction, only such as could still be the best."""
-    possible = [Possible(place, NO_EVICTION, place.order()) for place in places if place.fits_now]
+    possible = [Possible(place, None, place.order()) for place in places if place.fits_now]
     best = min((one.order[:2] for one in possible), default=_NOTHING)
     occupied = [
         place for place in places if not place.fits_now and (-place.preferred, place.cost_ms + EVICT_MS) <= best
     ]
-    return possible + _with_evictions(state, occupied, best)
+    return possible + _with_evictions(query, occupied, best)
 
 
-def _with_evictions(state: BrainState, occupied: list[Fit], best: tuple[int, float]) -> list[Possible]:
+def idle_ones(query: Query, place: Fit) -> Eviction | None:
+    """The workers to evict for the place, of those that have nothing to do."""
+    state, for_tasks = query.state, query.request.for_tasks
+    return eviction.cheapest(
+        state,
+        place.claims,
+        may_go=lambda worker: eviction.may_leave(state, worker, for_tasks=for_tasks),
+        cost_ms=lambda worker: eviction.regret_ms(state, worker),
+    )
+
+
+def _with_evictions(query: Query, occupied: list[Fit], best: tuple[int, float]) -> list[Possible]:
     found: list[Possible] = []
     for place in sorted(occupied, key=Fit.order):
         if len(found) >= EVICTIONS_COMPARED or place.order(EVICT_MS)[:2] > best:
             break
-        chosen = eviction.cheapest(state, place.claims)
+        chosen = idle_ones(query, place)
         if chosen is not None:
             found.append(Possible(place, chosen, place.order(total_ms(chosen.terms))))
             best = min(best, found[-1].order[:2])

@@ -24,6 +24,7 @@ GUESSED_ANSWER = 256
 GUESSED_RUN_S = 5.0
 """Seconds of a run of a model of which nothing is known; likewise."""
 
+_OVERDUE = 0.3
 _LENGTHS_LOOKED_AT = 16
 _MANY_ANSWERS = 16
 _BISECTIONS = 8
@@ -70,8 +71,24 @@ def service_ms(state: BrainState, request: TaskRequest, worker: Worker, batch: i
 
 def expected_s(state: BrainState, request: TaskRequest, expected: Estimate | None) -> float:
     """For how long a task will probably hold its slot, with what `service_ms` expects of it; for shares only."""
-    expected = expected or state.rates.holding_ms(request.model)
-    return GUESSED_RUN_S if expected is None else expected.mean / 1000
+    return holding_s(state, request.model) if expected is None else expected.mean / 1000
+
+
+def holding_s(state: BrainState, model: str) -> float:
+    """For how long runs of the model hold a slot; a guess where none was seen."""
+    holding = state.rates.holding_ms(model)
+    return GUESSED_RUN_S if holding is None else holding.mean / 1000
+
+
+def busy_ms(state: BrainState, worker: Worker) -> float:
+    """About how long it takes until all that runs there has ended, if nothing new comes: 0 if nothing runs. What runs
+    for longer than it should goes on for a part of that again.
+    """
+    left = 0.0
+    for attempt in (state.attempts[attempt_id] for attempt_id in worker.attempts):
+        whole = holding_s(state, worker.spec.model) * 1000 if attempt.expected is None else attempt.expected.mean
+        left = max(left, _OVERDUE * whole, whole - (state.now - attempt.began_at) * 1000)
+    return left
 
 
 def prefill_ms(state: BrainState, request: TaskRequest, worker: Worker) -> Estimate | None:

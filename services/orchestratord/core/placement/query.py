@@ -15,7 +15,7 @@ class LoadRequest:
     """A model that needs a worker. `context` is what one request may use, in tokens; `only` is a place that was named.
 
     The tokens are those of a task, as far as they are known. A length that is guessed from the text orders workers;
-    only one that is exact excludes any.
+    only one that is exact excludes any. `for_tasks`: tasks wait for it, and not only a rule or a caller.
     """
 
     model: Model
@@ -26,6 +26,7 @@ class LoadRequest:
     prompt_tokens: int = 0
     output_tokens: int = 0
     prompt_is_exact: bool = False
+    for_tasks: bool = True
 
 
 @dataclass(frozen=True, slots=True)

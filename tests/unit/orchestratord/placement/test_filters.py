@@ -128,10 +128,6 @@ def make_busy(scene: Scene) -> None:
     scene.worker("writer", 10_000, SMALL.device_id, busy=2)
 
 
-def make_young(scene: Scene) -> None:
-    scene.worker("writer", 10_000, SMALL.device_id, age_s=5)
-
-
 def make_kept(scene: Scene) -> None:
     scene.rule(Mode.PREFER, "garage", model="writer", keep_loaded=True)
     scene.worker("writer", 10_000, SMALL.device_id)
@@ -141,7 +137,6 @@ def make_kept(scene: Scene) -> None:
     ("occupy", "why"),
     [
         (make_busy, "works on 2 tasks"),
-        (make_young, "was loaded only just now"),
         (make_kept, "stays loaded by a rule"),
     ],
 )
