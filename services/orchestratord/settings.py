@@ -57,12 +57,16 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
         "(within), or anything, above the assignments (any).",
     )
     min_residency_s: float = Field(
-        20, ge=0, description="Time that a model stays in memory at least before another takes its place, in seconds."
+        20,
+        ge=0,
+        description="Time that a model stays in memory at least before one takes its place for which no task waits, in "
+        "seconds.",
     )
     model_wait_s: float = Field(
         20,
         gt=0,
-        description="Time after which a model that is always busy makes way for one that others wait for, in seconds.",
+        description="Time after which a model that is always busy makes way for one that a task of the first priority "
+        "waits for, in seconds; later where loading both takes long, sooner for an app that has had less.",
     )
     replica_idle_s: float = Field(
         300, gt=0, description="Time without use after which a worker beyond the replicas asked for leaves, in seconds."
