@@ -14,7 +14,7 @@ from orchestratord.core.state import BrainState
 EVICT_MS = 500.0
 """A worker ends, and the driver gives its memory back; the ledger bounds the wait for that. No eviction costs less."""
 
-REGRET_S, REGRET_MS = 60.0, 3000.0
+REGRET_S, REGRET_MS = 60.0, 6000.0
 """A worker that leaves is missed by as many requests as are expected within this time, and each of them costs so much.
 By number and not by the time to load it again: what is large is needed for longer as well, once it is there.
 """

@@ -201,8 +201,9 @@ async def test_long_prompts_are_not_written_in_one_transaction(tmp_path: Path, m
     carry_out = writer.Writer._carry_out
 
     def noting(self: writer.Writer, group: list[Any]) -> list[Any]:
-        groups.append(len(group))
-        return carry_out(self, group)
+        outcomes = carry_out(self, group)
+        groups.append(len(group))  # what is asked for until it is committed goes with it
+        return outcomes
 
     monkeypatch.setattr(writer.Writer, "_carry_out", noting)
     async with opened(tmp_path) as store:
