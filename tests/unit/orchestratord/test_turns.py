@@ -2,6 +2,7 @@
 
 import pytest
 
+from llorch.assignment_mode import Mode
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
 from orchestratord.core.effects import StartWorker, StopWorker
@@ -9,6 +10,7 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.fleet import Leaving
 from orchestratord.core.facts.task import TaskState
 from orchestratord.core.placement import turns
+from orchestratord.core.placement.explain import explain_task
 from support.brain_driver import BrainDriver, gpu_of
 
 LOAD_S = 5.0
@@ -125,6 +127,16 @@ def test_the_app_has_to_be_behind_even_after_it_has_paid_for_the_switch(weight: 
     assert (leaves(driver) == []) is has_to_wait
 
 
+@pytest.mark.req("ORCH-1013")
+def test_it_is_explained_for_whom_a_task_waits() -> None:
+    driver = one_card()
+    for _ in range(3):
+        driver.submit("busy", app="flood")
+    calm = driver.submit("rival", app="calm")
+    (place,) = explain_task(driver.state, driver.task(calm)).candidates
+    assert place.filter_detail == "RTX 3090: busy works on 1 task and is waited for by 2 tasks, of app 'flood' first"
+
+
 @pytest.mark.req("ORCH-1003")
 def test_a_task_of_a_higher_class_does_not_wait_for_a_queue_of_a_lower_one() -> None:
     driver = one_card()
@@ -147,6 +159,22 @@ def test_a_task_waits_no_longer_than_its_class_or_eight_switches(priority: str, 
     go_on(driver, after_s - RUN_S, asks="flood")
     assert leaves(driver) == []
     go_on(driver, 2 * RUN_S, asks="flood")
+    assert driver.only(StopWorker).why is Leaving.EVICTED
+
+
+def test_a_task_that_may_not_run_on_the_worker_holds_no_other_model_up() -> None:
+    """A rule wants the model of an app on another node, where it is not there yet."""
+    driver = one_card()
+    driver.add_node("attic", gpu_of("attic", total_mib=12_000))
+    driver.assign("busy", "attic/0", mode=Mode.PIN, app="calm")
+    driver.submit("busy", app="calm")
+    driver.let_pass(1)
+    driver.submit("busy", app="flood")
+    driver.submit("busy", app="flood")
+    driver.assign("rival", "garage/0", mode=Mode.PIN)
+    driver.submit("rival", app="flood")
+    go_on(driver, max(driver.config.model_wait_s, turns.LONGEST_IN_SWITCHES * SWITCH_S) + 2 * RUN_S, asks="flood")
+    assert driver.state.queue[next(driver.state.queue.heads("busy"))].app == "calm"
     assert driver.only(StopWorker).why is Leaving.EVICTED
 
 

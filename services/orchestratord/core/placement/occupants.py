@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from llorch.counted import counted
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.fleet import Worker
-from orchestratord.core.placement import eviction
+from orchestratord.core.placement import eviction, replicas
 from orchestratord.core.placement.query import Query, Site
 from orchestratord.core.state import BrainState
 
@@ -31,9 +31,19 @@ def _why_it_stays(state: BrainState, worker: Worker) -> str:
     if eviction.is_kept(state, worker):
         return "stays loaded by a rule"
     if worker.attempts:
-        return f"works on {counted(len(worker.attempts), 'task')}"
+        return f"works on {counted(len(worker.attempts), 'task')}{_before(state, worker)}"
     if worker.state is WorkerState.STARTING:
         return "is loading"
     if worker.state is WorkerState.STOPPING or worker.leaving is not None:
         return "is just leaving"
     return "is about to be used"
+
+
+def _before(state: BrainState, worker: Worker) -> str:
+    """For whom a task waits that wants the place."""
+    waiting = replicas.heads_for(state, worker)
+    if not waiting or worker.leaving is not None:
+        return ""
+    tasks, app = state.queue.waiting(worker.spec.model), waiting[0].request.app
+    first = f", of app '{app}' first" if app else ""
+    return f" and is waited for by {counted(tasks, 'task')}{first}"

@@ -6,6 +6,7 @@ from llorch.worker_state import WorkerState
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.rules import Lane, Rules, rules_of
+from orchestratord.core.facts.task import Task
 from orchestratord.core.placement import allowances, promises
 from orchestratord.core.state import BrainState
 
@@ -71,6 +72,22 @@ def _is_overloaded(state: BrainState, lane: Lane) -> bool:
 def workers_for(state: BrainState, lane: Lane) -> list[Worker]:
     """Workers that tasks of the lane may use, or soon will."""
     return [worker for worker in _all_for(state, lane) if not worker.is_overdue]
+
+
+def heads_for(state: BrainState, worker: Worker) -> list[Task]:
+    """The first tasks of each app that wait for its model and may run on this worker, in order. What may not, such as
+    a task that a rule wants on a node that is away, holds no other model up.
+    """
+    lanes: dict[Lane, bool] = {}
+    found = []
+    for task_id in state.queue.heads(worker.spec.model):
+        place = state.queue[task_id]
+        lane = place.lane if isinstance(place.lane, Lane) else Lane(place.model)
+        if lane not in lanes:
+            lanes[lane] = worker in workers_for(state, lane)
+        if lanes[lane]:
+            found.append(state.tasks[task_id])
+    return found
 
 
 def _there_or_coming(state: BrainState, lane: Lane) -> int:

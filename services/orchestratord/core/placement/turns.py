@@ -26,7 +26,7 @@ from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task
-from orchestratord.core.placement import allowances, eviction, prediction, shares
+from orchestratord.core.placement import allowances, eviction, prediction, replicas, shares
 from orchestratord.core.placement.eviction import EVICT_MS, Eviction
 from orchestratord.core.placement.load_planning import Outlook, plan_of
 from orchestratord.core.placement.pipeline import evicted_by
@@ -94,7 +94,7 @@ def may_be_asked(state: BrainState, worker: Worker, rival: Rival, share: float) 
         return False
     switch_s = (_load_ms(state, rival, worker) + eviction.reload_ms(state, worker)) / 1000
     waited_s = state.now - rival.since
-    waiting = [state.tasks[task_id] for task_id in state.queue.heads(worker.spec.model)]
+    waiting = replicas.heads_for(state, worker)
     if not waiting:
         return worker.is_idle or waited_s * rival.tasks >= WORTH_OF_SWITCHES * switch_s
     here, there = _rank(state, rival.first), min(_rank(state, task) for task in waiting)
