@@ -11,9 +11,7 @@ APP: Table = MappingProxyType(
     {
         "models": Option("The app's own names for models: its name to the catalog's."),
         "priority": Option("Priority class of its tasks unless they say otherwise.", default=f'"{DEFAULT_PRIORITY}"'),
-        "weight": Option(
-            "Share within its class relative to other apps.", Range(0.01, 100), default=DEFAULT_WEIGHT
-        ),
+        "weight": Option("Share within its class relative to other apps.", Range(0.01, 100), default=DEFAULT_WEIGHT),
         "max_concurrent_tasks": Option(
             "Tasks that run at once, further ones wait in the queue; 0 = no limit.", Range(0, MOST_UINT32)
         ),
