@@ -46,9 +46,9 @@ class Load:
 
     `source` is what the model's file was when the load began, `shape` all else that it was to be loaded with. `lane` is
     what may wait for it. `waits_for` are workers whose memory has to return first. `asked`: a caller wants the model
-    loaded, whether tasks wait or not; `places` are then the only ones that will do. `is_for_tasks`: tasks wait for it,
-    those of `app` first when it began. `share` the part of the devices that it takes, `charged_s` the device-seconds
-    that the app was charged with.
+    loaded, whether tasks wait or not; `places` are then the only ones that will do. `payer` is the app
+    whose task was first when it began, None where no task waits for it; `share` the part of the devices that it takes,
+    `charged_s` the device-seconds that the app was charged with.
     """
 
     load_id: str
@@ -62,8 +62,7 @@ class Load:
     waits_for: set[str] = field(default_factory=set)
     asked: bool = False
     places: tuple[Place, ...] = ()
-    is_for_tasks: bool = False
-    app: str = ""
+    payer: str | None = None
     share: float = 0.0
     charged_s: float = 0.0
 

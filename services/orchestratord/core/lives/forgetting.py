@@ -6,8 +6,8 @@ learns nothing, so each of these is asked for where something is learnt.
 
 from orchestratord.core.effects import PersistRecord
 from orchestratord.core.facts.admission import Waiting
-from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.timers import TimerKind
+from orchestratord.core.placement.lanes import lane_of_place
 from orchestratord.core.state import BrainState
 
 UNCLAIMED_FILES_KEPT = 256
@@ -69,7 +69,7 @@ def wait_over(state: BrainState, place: Waiting) -> None:
         state.queue.forget_returns(place.app)
     if not state.queue.has_lane(place):
         state.look_again |= place.model in state.loads
-        state.waits_told.pop(place.lane if isinstance(place.lane, Lane) else Lane(place.model), None)
+        state.waits_told.pop(lane_of_place(place), None)
         if not state.catalog.has(place.model):
             state.queue.forget_model(place.model)
 

@@ -28,6 +28,8 @@ from orchestratord.core.lives import (
 )
 from orchestratord.core.placement import allowances, availability, eviction, replicas, shares, turns
 from orchestratord.core.placement.availability import Wait
+from orchestratord.core.placement.cost import load_term
+from orchestratord.core.placement.lanes import lane_of_place
 from orchestratord.core.placement.load_planning import Outlook, outlook
 from orchestratord.core.placement.load_progress import describe_load
 from orchestratord.core.placement.worker_specs import what_to_load
@@ -271,8 +273,7 @@ def _begin(state: BrainState, model: Model, lane: Lane, *, for_tasks: bool) -> b
         return False
     _place_is_there(state, lane)
     load = Load(state.new_id("worker"), model.name, model.spec.source, lane, state.now)
-    load.app = "" if rival is None else rival.app
-    load.is_for_tasks = rival is not None
+    load.payer = None if rival is None else rival.app
     state.loads.add(load)
     _carry_out(state, model, load, looked)
     return True
@@ -367,10 +368,10 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
         tensor_split=plan.tensor_split,
     )
     load.waits_for.clear()
-    if load.is_for_tasks:
+    if load.payer is not None:
         load.share = shares.of_claims(state, plan.claims)
-        load.charged_s = load.share * eviction.load_ms(state, model.name, plan.node_id) / 1000
-        state.queue.accounts.charge(load.app, load.charged_s)
+        load.charged_s = load.share * load_term(state, model.name, plan.node_id).ms / 1000
+        state.queue.accounts.charge(load.payer, load.charged_s)
     state.ledger.reserve(load.load_id, plan.claims)
     state.fleet.add_worker(Worker(spec, plan.node_id, asked_at=state.now, asked=load.asked))
     load.phase = LoadPhase.STARTING
@@ -406,8 +407,7 @@ def _note_placeless(state: BrainState, task: Task) -> None:
     """Since now, unless it is already. With a note of the lane: what has none costs nothing when a place is there."""
     if task.placeless_since is None:
         task.placeless_since = state.now
-        lane = state.queue[task.task_id].lane
-        state.waits_told.setdefault(lane if isinstance(lane, Lane) else Lane(task.request.model), ())
+        state.waits_told.setdefault(lane_of_place(state.queue[task.task_id]), ())
 
 
 def _place_is_there(state: BrainState, lane: Lane) -> None:
@@ -429,7 +429,7 @@ def _is_news(state: BrainState, lane: Lane, told: tuple[str, ...]) -> bool:
 
 def _waiting_in(state: BrainState, lane: Lane) -> Iterator[Task]:
     for task_id in state.queue.waiting_for(lane.model):
-        if state.queue[task_id].lane in (lane, None):
+        if lane_of_place(state.queue[task_id]) == lane:
             yield state.tasks[task_id]
 
 

@@ -13,10 +13,10 @@ from orchestratord.core.facts.attempt import Attempt, Loss
 from orchestratord.core.facts.decision import Outcome
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.promise import Promise
-from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.lives import app_changes, decision_record, forgetting, learning, model_unloading
 from orchestratord.core.placement import prediction, promises, replicas, shares
+from orchestratord.core.placement.lanes import lane_of_place
 from orchestratord.core.placement.workers import place_task
 from orchestratord.core.state import BrainState
 
@@ -99,22 +99,17 @@ def _next_start(state: BrainState, model: str) -> tuple[Task, Worker] | None:
         task = state.tasks[task_id]
         if worker := _worker_for(state, task):
             return task, worker
-        if task.suspicion.must_run_alone and replicas.workers_for(state, _lane_of(state, task)):
+        if task.suspicion.must_run_alone and replicas.workers_for(state, lane_of_place(state.queue[task.task_id])):
             return None  # it is next: a worker has to become empty for it
     return None
 
 
 def _worker_for(state: BrainState, task: Task) -> Worker | None:
-    decision = place_task(state, task.request, _lane_of(state, task))
+    decision = place_task(state, task.request, lane_of_place(state.queue[task.task_id]))
     if decision.chosen is None:
         return None
     decision_record.note(state, decision, Outcome.CHOSEN, task.task_id)
     return state.fleet.workers[decision.chosen.worker_id]
-
-
-def _lane_of(state: BrainState, task: Task) -> Lane:
-    lane = state.queue[task.task_id].lane
-    return lane if isinstance(lane, Lane) else Lane(task.request.model)
 
 
 def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:

@@ -199,8 +199,8 @@ def _learn_load_time(state: BrainState, worker: Worker) -> None:
     """Of a load that was watched from its beginning; an adopted worker was loaded before this orchestrator's start."""
     if (load := state.loads.get(worker.worker_id)) is not None:
         took_s = state.now - worker.asked_at
-        if load.charged_s:
-            state.queue.accounts.correct(load.app, took_s * load.share - load.charged_s)
+        if load.payer is not None:
+            state.queue.accounts.correct(load.payer, took_s * load.share - load.charged_s)
         model = state.catalog.find(worker.spec.model)
         size_mib = model.size_mib if model is not None else None
         learning.worker_loaded(state, worker, size_mib, took_s * 1000)

@@ -124,11 +124,7 @@ def regret_ms(state: BrainState, worker: Worker) -> float:
 
 def reload_ms(state: BrainState, worker: Worker) -> float:
     """The time to load the worker's model there again."""
-    return load_ms(state, worker.spec.model, worker.node_id)
-
-
-def load_ms(state: BrainState, model: str, node_id: str) -> float:
-    return load_term(state, model, node_id).ms
+    return load_term(state, worker.spec.model, worker.node_id).ms
 
 
 def _best_set(

@@ -4,10 +4,16 @@ from dataclasses import replace
 
 from llorch.errors import PermissionDenied, Reason
 from llorch.options.task import WISHES
+from orchestratord.core.facts.admission import Waiting
 from orchestratord.core.facts.rules import NO_OVERRIDES, Lane, OverridePolicy, Overrides, Wishes
 from orchestratord.core.facts.targets import Place, resolve
 from orchestratord.core.facts.task import Task, TaskRequest
 from orchestratord.core.state import BrainState
+
+
+def lane_of_place(place: Waiting) -> Lane:
+    """Where a task waits in the queue, for which a lane is any value."""
+    return place.lane if isinstance(place.lane, Lane) else Lane(place.model)
 
 
 def overrides_of(state: BrainState, wishes: Wishes | None) -> Overrides:

@@ -31,7 +31,8 @@ def _why_it_stays(state: BrainState, worker: Worker) -> str:
     if eviction.is_kept(state, worker):
         return "stays loaded by a rule"
     if worker.attempts:
-        return f"works on {counted(len(worker.attempts), 'task')}{_before(state, worker)}"
+        tasks = counted(len(worker.attempts), "task")
+        return f"leaves after {tasks}" if worker.leaving else f"works on {tasks}{_waited_for(state, worker)}"
     if worker.state is WorkerState.STARTING:
         return "is loading"
     if worker.state is WorkerState.STOPPING or worker.leaving is not None:
@@ -39,10 +40,10 @@ def _why_it_stays(state: BrainState, worker: Worker) -> str:
     return "is about to be used"
 
 
-def _before(state: BrainState, worker: Worker) -> str:
+def _waited_for(state: BrainState, worker: Worker) -> str:
     """For whom a task waits that wants the place."""
     waiting = replicas.heads_for(state, worker)
-    if not waiting or worker.leaving is not None:
+    if not waiting:
         return ""
     tasks, app = state.queue.waiting(worker.spec.model), waiting[0].request.app
     first = f", of app '{app}' first" if app else ""

@@ -62,7 +62,7 @@ def place_load(state: BrainState, request: LoadRequest, *, details: bool = False
         details=tuple(tally.details),
         considered=tally.considered,
         waits=bool(blocked) and not possible,
-        blocked=() if possible else tuple(_blocked(place) for place in blocked),
+        blocked=() if possible else tuple(_blocked(surveyor, place) for place in blocked),
         pinned=bool(query.rules.of(Mode.PIN)),
         fallback_used=query.rules.fallback_used,
         largest=tally.largest,
@@ -124,10 +124,20 @@ def _full(query: Query, places: Sequence[Fit]) -> list[Site]:
     return [place.site for place in places if not place.fits_now and idle_ones(query, place) is None]
 
 
-def _blocked(place: Claimed) -> Candidate:
-    site = place.site
+def _blocked(surveyor: Surveyor, place: Claimed) -> Candidate:
+    """With what it would cost without an eviction."""
+    site, ledger = place.site, surveyor.query.state.ledger
+    capacity_mib, left_mib = 0, -sum(place.claims_mib)
+    for key in place.claims:
+        available, capacity = ledger.room(key)
+        capacity_mib, left_mib = capacity_mib + capacity, left_mib + available
     return Candidate(
-        site.node.node_id, site.device_ids, site.where, claims_mib=place.claims_mib, tensor_split=place.shares
+        site.node.node_id,
+        site.device_ids,
+        site.where,
+        claims_mib=place.claims_mib,
+        tensor_split=place.shares,
+        terms=surveyor.costs.terms(site, capacity_mib, left_mib),
     )
 
 

@@ -86,7 +86,8 @@ def busy_ms(state: BrainState, worker: Worker) -> float:
     """
     left = 0.0
     for attempt in (state.attempts[attempt_id] for attempt_id in worker.attempts):
-        whole = holding_s(state, worker.spec.model) * 1000 if attempt.expected is None else attempt.expected.mean
+        expected = _expected(state, worker, attempt)
+        whole = GUESSED_RUN_S * 1000 if expected is None else expected.mean
         left = max(left, _OVERDUE * whole, whole - (state.now - attempt.began_at) * 1000)
     return left
 

@@ -8,6 +8,7 @@ from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.rules import Lane, Rules, rules_of
 from orchestratord.core.facts.task import Task
 from orchestratord.core.placement import allowances, promises
+from orchestratord.core.placement.lanes import lane_of_place
 from orchestratord.core.state import BrainState
 
 
@@ -81,8 +82,7 @@ def heads_for(state: BrainState, worker: Worker) -> list[Task]:
     lanes: dict[Lane, bool] = {}
     found = []
     for task_id in state.queue.heads(worker.spec.model):
-        place = state.queue[task_id]
-        lane = place.lane if isinstance(place.lane, Lane) else Lane(place.model)
+        lane = lane_of_place(state.queue[task_id])
         if lane not in lanes:
             lanes[lane] = worker in workers_for(state, lane)
         if lanes[lane]:

@@ -27,7 +27,9 @@ from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task
 from orchestratord.core.placement import allowances, eviction, prediction, replicas, shares
+from orchestratord.core.placement.cost import load_term
 from orchestratord.core.placement.eviction import EVICT_MS, Eviction
+from orchestratord.core.placement.lanes import lane_of_place
 from orchestratord.core.placement.load_planning import Outlook, plan_of
 from orchestratord.core.placement.pipeline import evicted_by
 from orchestratord.core.state import BrainState
@@ -64,7 +66,9 @@ class Rival:
 
 def rival_of(state: BrainState, lane: Lane) -> Rival | None:
     """None if no task of the lane may start."""
-    heads = [state.tasks[task_id] for task_id in state.queue.heads(lane.model) if state.queue[task_id].lane == lane]
+    heads = [
+        state.tasks[task_id] for task_id in state.queue.heads(lane.model) if lane_of_place(state.queue[task_id]) == lane
+    ]
     tasks = state.queue.count(lane.model, allowances.may_start(state, lane.model))
     if not heads or tasks < 1:
         return None
@@ -76,14 +80,13 @@ def reserve(state: BrainState, rival: Rival, looked: Outlook) -> Outlook:
     the place where that costs least.
     """
     found = [
-        (costs.regret_ms, place, costs)
+        replace(place, evicted=evicted_by(state, leave.worker_ids), terms=(*place.terms, *leave.terms))
         for place in looked.decision.blocked
-        if (costs := _who_leaves(state, rival, place)) is not None
+        if (leave := _who_leaves(state, rival, place)) is not None
     ]
     if not found:
         return looked
-    _, place, costs = min(found, key=lambda one: (one[0], one[1].node_id, one[1].device_ids))
-    chosen = replace(place, evicted=evicted_by(state, costs.worker_ids), terms=costs.terms)
+    chosen = min(found, key=lambda place: (place.score_ms, place.node_id, place.device_ids))
     decision = replace(looked.decision, ranked=(chosen,), waits=False, blocked=())
     return replace(looked, decision=decision, plan=plan_of(chosen, looked.context))
 
@@ -153,7 +156,7 @@ def _is_behind(state: BrainState, worker: Worker, rival: Rival, app: str, switch
 
 
 def _load_ms(state: BrainState, rival: Rival, worker: Worker) -> float:
-    return eviction.load_ms(state, rival.model, worker.node_id)
+    return load_term(state, rival.model, worker.node_id).ms
 
 
 def _rank(state: BrainState, task: Task) -> int:
