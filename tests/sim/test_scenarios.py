@@ -13,6 +13,12 @@ def test_a_flood_from_one_app_at_most_doubles_the_wait_of_another() -> None:
     assert beside <= 2 * alone, f"{alone:.2f} s alone, {beside:.2f} s beside the flood"
 
 
+@pytest.mark.req("ORCH-1003")
+def test_apps_get_shares_of_all_devices_by_their_weights_whatever_one_of_them_floods() -> None:
+    for app, share in scenarios.shares(seed=2).items():
+        assert share == pytest.approx(scenarios.WEIGHTS[app], abs=0.02), app
+
+
 @pytest.mark.req("ORCH-1015")
 def test_agents_among_six_models_cause_fewer_loads_than_by_lru_or_by_idle_time() -> None:
     by_cost = scenarios.swapping(scenarios.BY_COST)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from unittest import mock
 
+from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.placement import eviction
@@ -89,6 +90,70 @@ def _send_every(world: World, per_s: float, app: str) -> list[str]:
 
     world.schedule.after(1.0, send)
     return sent
+
+
+# Apps of unlike weights that all want more than there is, of six models; the two devices hold two each.
+
+WEIGHTS = {"app0": 0.1, "app1": 0.1, "app2": 0.2, "app3": 0.2, "app4": 0.4}
+OPEN_TASKS, FLOODED_TASKS = 12, 200
+"""Of each app at any time, and of the first one."""
+
+
+class DeviceTime:
+    """What each app takes of the devices: its runs, and the loads that begin for it, in device-seconds."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._since: dict[str, float] = {}
+        self._payers: dict[str, str] = {}
+        self._specs: dict[str, WorkerSpec] = {}
+        self._runs: dict[str, effects.StartRun] = {}
+        self.took_s = dict.fromkeys(WEIGHTS, 0.0)
+        world.listeners.append(self._note)
+
+    def _note(self, effect: effects.Effect) -> None:
+        now = self._world.schedule.now
+        if isinstance(effect, effects.StartWorker):
+            self._specs[effect.spec.worker_id] = effect.spec
+            load = self._world.brain.state.loads.get(effect.spec.worker_id)
+            if load is not None and load.payer is not None:
+                self._payers[effect.spec.worker_id], self._since[effect.spec.worker_id] = load.payer, now
+        elif isinstance(effect, effects.AttachWorker):
+            if (payer := self._payers.pop(effect.worker_id, None)) is not None:
+                self._took(payer, effect.worker_id, self._since.pop(effect.worker_id), parts=1)
+        elif isinstance(effect, effects.StartRun):
+            self._runs[effect.request.task_id], self._since[effect.request.task_id] = effect, now
+        elif isinstance(effect, effects.AppendTerminal) and (run := self._runs.pop(effect.task_id, None)):
+            slots = self._specs[run.worker_id].slots
+            self._took(run.request.app, run.worker_id, self._since.pop(effect.task_id), parts=slots)
+
+    def _took(self, app: str, worker_id: str, since: float, parts: int) -> None:
+        (mib,) = self._specs[worker_id].reservation_mib
+        self.took_s[app] += (self._world.schedule.now - since) * mib / CARD.total_mib / parts
+
+
+def shares(seed: int = 1, until_s: float = 1200.0) -> dict[str, float]:
+    """The part of all device time that each app got while all always wanted more."""
+    plan = _agents_plan(seed, None, 0.0)
+    plan = plan.with_(apps=tuple(AppPlan(name, weight, 1.0) for name, weight in WEIGHTS.items()))
+    world = World(plan, config=BrainConfig(queue_capacity=100_000))
+    time, app_of = DeviceTime(world), dict[str, str]()
+
+    def ask(app: str) -> None:
+        app_of[world.traffic.submit(app=app)] = app
+
+    def ask_again(effect: effects.Effect) -> None:
+        if isinstance(effect, effects.AppendTerminal):
+            app = app_of[effect.task_id]
+            world.schedule.after(0.0, lambda: ask(app))
+
+    world.listeners.append(ask_again)
+    world.begin()
+    for number, app in enumerate(WEIGHTS):
+        for _ in range(OPEN_TASKS if number else FLOODED_TASKS):
+            world.schedule.after(1.0, lambda app=app: ask(app))  # type: ignore[misc]  # the app of this turn
+    world.schedule.run_until(until_s)
+    return {app: took_s / sum(time.took_s.values()) for app, took_s in time.took_s.items()}
 
 
 # Agents take turns among six models; the two devices hold two each.

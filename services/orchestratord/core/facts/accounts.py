@@ -11,8 +11,10 @@ the app that sends it. Nor is an app owed without end what it could not use, as 
 
 from dataclasses import dataclass, field
 
-MOST_OWED_S = 120.0
-"""Device-seconds that an app can be behind what it would have had by its weight."""
+MOST_OWED_S = 600.0
+"""Device-seconds that an app can be behind what it would have had by its weight. Less than twice what turns among many
+models need is too little: weights do not hold then.
+"""
 
 DEBTORS_KEPT = 64
 """Apps that do nothing now, and had more than the others; they wait for it when they come."""
