@@ -8,7 +8,7 @@ from orchestratord.core.facts.accounts import DEBTORS_KEPT, MOST_OWED_S, Account
 def accounts(*active: str, **weights: float) -> Accounts:
     made = Accounts(weights)
     for app in active:
-        made.begins(app)
+        made.begins_to_wait(app)
     return made
 
 
@@ -31,7 +31,7 @@ def test_an_app_that_wakes_is_served_before_a_flood_but_is_owed_nothing_for_its_
     made = accounts("flood")
     for _ in range(1000):
         made.charge("flood", 1.0)
-    made.begins("calm")
+    made.begins_to_wait("calm")
     assert next_of(made, "flood", "calm") == "calm"
     for _ in range(2):
         made.charge("calm", 1.0)
@@ -41,9 +41,9 @@ def test_an_app_that_wakes_is_served_before_a_flood_but_is_owed_nothing_for_its_
 def test_a_debt_is_not_lost_by_a_pause() -> None:
     made = accounts("steady", "greedy")
     made.charge("greedy", 50.0)
-    made.ends("greedy")
+    made.waits_no_more("greedy")
     made.charge("steady", 10.0)
-    made.begins("greedy")
+    made.begins_to_wait("greedy")
     assert made.time_of("greedy") == 50.0
 
 
@@ -52,9 +52,9 @@ def test_time_alone_is_no_debt() -> None:
     made = accounts("first")
     for _ in range(3600):
         made.charge("first", 1.0)
-    made.ends("first")
-    made.begins("second")
-    made.begins("first")
+    made.waits_no_more("first")
+    made.begins_to_wait("second")
+    made.begins_to_wait("first")
     assert made.time_of("first") - made.time_of("second") == 1.0
 
 
@@ -78,11 +78,11 @@ def test_the_clock_never_goes_back() -> None:
     made = accounts("a", "b")
     made.charge("a", 10.0)
     made.charge("b", 10.0)
-    made.begins("c")
+    made.begins_to_wait("c")
     came = made.time_of("c")
     made.correct("a", -9.0)
-    made.ends("c")
-    made.begins("d")
+    made.waits_no_more("c")
+    made.begins_to_wait("d")
     assert made.time_of("d") >= came
 
 
@@ -90,19 +90,19 @@ def test_of_apps_that_do_nothing_the_largest_debts_are_kept() -> None:
     made = accounts("steady")
     for number in range(DEBTORS_KEPT + 10):
         app = f"app-{number}"
-        made.begins(app)
+        made.begins_to_wait(app)
         made.charge(app, 1.0 + number)
-        made.ends(app)
+        made.waits_no_more(app)
     kept = [number for number in range(DEBTORS_KEPT + 10) if made.time_of(f"app-{number}") > 0]
     assert kept == list(range(10, DEBTORS_KEPT + 10))
 
 
 def test_an_app_that_is_gone_has_no_account_and_no_weight() -> None:
     made = accounts(gone=4.0)
-    made.begins("gone")
+    made.begins_to_wait("gone")
     made.charge("gone", 8.0)
     made.forget("gone")
-    assert made.time_of("gone") == 2.0, "something of it still runs"
-    made.ends("gone")
+    assert made.time_of("gone") == 2.0, "something of it still waits"
+    made.waits_no_more("gone")
     made.forget("gone")
     assert (made.time_of("gone"), made.weight("gone")) == (0.0, 1.0)

@@ -226,7 +226,7 @@ def test_what_was_to_leave_stays_when_no_task_waits_for_the_room_any_more() -> N
     driver = one_card()
     flood(driver, 100)
     calm = driver.submit("rival", app="calm")
-    go_on(driver, SWITCH_S)
+    go_on(driver, 3 * RUN_S)
     driver.let_pass(1)
     assert leaves(driver) == ["busy"]
     assert not driver.all_of(StopWorker)

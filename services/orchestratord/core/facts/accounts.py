@@ -5,7 +5,7 @@ the device-seconds that it got, divided by its weight. One device-second is a wh
 shares a device takes a part of it, and a load takes what the model holds for as long as it loads. What is only kept in
 memory costs nothing.
 
-An app that wakes starts where the apps are that were active meanwhile: a pause earns nothing, and a flood delays only
+An app that begins to wait starts where the apps are that wait already: a pause earns nothing, and a flood delays only
 the app that sends it. Nor is an app owed without end what it could not use, as while its only device was away.
 """
 
@@ -17,7 +17,7 @@ models need is too little: weights do not hold then.
 """
 
 DEBTORS_KEPT = 64
-"""Apps that do nothing now, and had more than the others; they wait for it when they come."""
+"""Apps that wait for nothing, and had more than the others; they wait for it when they come."""
 
 
 @dataclass(slots=True)
@@ -26,12 +26,12 @@ class Accounts:
 
     weights: dict[str, float] = field(default_factory=dict)
     _times: dict[str, float] = field(default_factory=dict)
-    _active: dict[str, int] = field(default_factory=dict)
-    """By app: its tasks that wait, and its runs."""
+    _waiting: dict[str, int] = field(default_factory=dict)
+    """By app: its tasks. What it runs is no reason to be owed anything: it asks for no more."""
     _served_at: dict[str, float] = field(default_factory=dict)
-    """Of active apps: the virtual time at which each was served last, or at which it woke."""
+    """Of apps that wait: the virtual time at which each was served last, or at which it began to wait."""
     _clock: float = 0.0
-    """Where an app starts that wakes. It never goes back."""
+    """Where an app starts that begins to wait. It never goes back."""
     _front: float = 0.0
     """The latest virtual time at which an app was served."""
 
@@ -42,26 +42,26 @@ class Accounts:
         """Its virtual time, in device-seconds at weight 1."""
         return max(self._times.get(app, self._clock), self._front - MOST_OWED_S / self.weight(app))
 
-    def begins(self, app: str) -> None:
-        """One of its tasks begins to wait, or to run."""
-        if app not in self._active:
+    def begins_to_wait(self, app: str) -> None:
+        """One of its tasks begins to wait."""
+        if app not in self._waiting:
             self._go_on()
             self._times[app] = self._served_at[app] = max(self.time_of(app), self._clock)
-        self._active[app] = self._active.get(app, 0) + 1
+        self._waiting[app] = self._waiting.get(app, 0) + 1
 
-    def ends(self, app: str) -> None:
-        """One of its tasks waits no more, or runs no more."""
-        self._active[app] -= 1
-        if not self._active[app]:
+    def waits_no_more(self, app: str) -> None:
+        """One of its tasks waits no more."""
+        self._waiting[app] -= 1
+        if not self._waiting[app]:
             self._go_on()
-            del self._active[app], self._served_at[app]
+            del self._waiting[app], self._served_at[app]
             self._forget_apps_without_debt()
 
     def charge(self, app: str, device_s: float) -> None:
         """For what the app gets from now on."""
         time = self.time_of(app)
         self._front = max(self._front, time)
-        if app in self._active:
+        if app in self._waiting:
             self._served_at[app] = time
         self._times[app] = time + device_s / self.weight(app)
 
@@ -72,7 +72,7 @@ class Accounts:
     def forget(self, app: str) -> None:
         """The app is gone. What still waits of it goes on with the debt that it has, at weight 1."""
         self.weights.pop(app, None)
-        if app not in self._active:
+        if app not in self._waiting:
             self._times.pop(app, None)
 
     def _go_on(self) -> None:
@@ -80,8 +80,8 @@ class Accounts:
         self._clock = max(self._clock, min(served_at, default=0.0))
 
     def _forget_apps_without_debt(self) -> None:
-        """Those that are not active. Of more than `DEBTORS_KEPT` the least debts are let go as well."""
-        away = sorted((app for app in self._times if app not in self._active), key=self._times.__getitem__)
+        """Those that do not wait. Of more than `DEBTORS_KEPT` the least debts are let go as well."""
+        away = sorted((app for app in self._times if app not in self._waiting), key=self._times.__getitem__)
         too_many = len(away) - DEBTORS_KEPT
         for place, app in enumerate(away):
             if place < too_many or self._times[app] <= self._clock:

@@ -110,7 +110,7 @@ class AdmissionQueue:
         by_model = self._waiting_of_app.setdefault(app, {})
         by_model[model] = by_model.get(model, 0) + 1
         self._lines.setdefault((model, priority), {}).setdefault(app, Line()).add(place.arrival, work)
-        self.accounts.begins(app)
+        self.accounts.begins_to_wait(app)
         is_unkept = task_id in self._unkept
         self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now, unkept=is_unkept)
 
@@ -126,7 +126,7 @@ class AdmissionQueue:
             del self._waiting_of_app[place.app]
         self._leave_line(place)
         self._room.remove(task_id, place.priority, place.app, place.size, self.now)
-        self.accounts.ends(place.app)
+        self.accounts.waits_no_more(place.app)
         return place
 
     def answered(self, task_id: str) -> None:
@@ -137,21 +137,15 @@ class AdmissionQueue:
             self._queue(place.model, place.priority).kept(task_id, place.app, place.lane)
 
     def take(self, task_id: str, device_s: float) -> Waiting:
-        """The task gets a slot. Its app has not been idle in between."""
+        """The task gets a slot, and its app is charged with the device-seconds that it will probably take."""
         place = self._places[task_id]
-        self.run_begins(place, device_s)
+        self.accounts.charge(place.app, device_s)
         self._queue(place.model, place.priority).unserved_since = self.now
         return self.remove(task_id)
-
-    def run_begins(self, place: Waiting, device_s: float) -> None:
-        """Its app is charged with the device-seconds that it will probably take."""
-        self.accounts.begins(place.app)
-        self.accounts.charge(place.app, device_s)
 
     def settle(self, place: Waiting, charged: float, used: float) -> None:
         """The run is over: the app pays for what it got, not for what was expected."""
         self.accounts.correct(place.app, used - charged)
-        self.accounts.ends(place.app)
 
     def forget_model(self, model: str) -> None:
         """It is in the catalog no more. What still waits for it goes on doing so, and is forgotten with its end."""
