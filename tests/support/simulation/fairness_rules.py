@@ -12,6 +12,9 @@ from support.simulation.violation import Violation
 if TYPE_CHECKING:
     from support.simulation.world import World
 
+NEWCOMER = "?"
+"""No app has this name: its account is where apps begin."""
+
 LEAST_PAID = 0.9
 """Of what an app was seen to use. The brain knows how large a device is by reports, which come later than what they
 tell: of memory that returns, a part is counted twice for a moment.
@@ -104,6 +107,8 @@ class FairnessRules:
         begun = [attempts[attempt_id] for attempt_id in self._begun if attempt_id in attempts]
         for place in {(one.place.model, one.place.priority, one.place.lane): one.place for one in begun}.values():
             charged = sum(one.charged_s for one in begun if one.place.app == place.app)
+            if accounts.time_of(place.app) == accounts.time_of(NEWCOMER):
+                continue  # It was paid back so much that it is no debtor: where it was when it was served is forgotten.
             served_at = accounts.time_of(place.app) - charged / accounts.weight(place.app)
             for task_id in state.queue.heads(place.model):
                 other = state.queue[task_id]
