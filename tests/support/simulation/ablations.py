@@ -28,10 +28,9 @@ from orchestratord.core.lives import (
     model_unloading,
     nodes,
     task_dispatch,
-    task_requeue,
     worker_life,
 )
-from orchestratord.core.placement import eviction, isolation, promises
+from orchestratord.core.placement import continuation, eviction, isolation, promises
 from orchestratord.core.state import BrainState
 
 
@@ -206,7 +205,7 @@ ABLATIONS = (
     Ablation(
         "what was lost goes on elsewhere",
         "could go on",
-        _replace(task_requeue, "can_go_on_elsewhere", lambda *_: False),
+        _replace(continuation, "can_go_on_elsewhere", lambda *_: False),
     ),
     Ablation("suspects run apart", "beside another suspect", _replace(isolation, "may_join", lambda *_: True)),
     Ablation("the first to bring output decides", "is spliced", _replace(TaskLog, "end_attempt", _nothing)),

@@ -8,6 +8,7 @@ from orchestratord.core.facts.attempt import Attempt, Loss
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.task import Task, TaskError, TaskState
 from orchestratord.core.lives import app_changes, task_dispatch, task_life, task_requeue, token_usage
+from orchestratord.core.placement import continuation
 from orchestratord.core.state import BrainState
 
 MOST_FRUITLESS = 3
@@ -61,7 +62,7 @@ def worker_out_of_reach(state: BrainState, worker: Worker) -> None:
             continue
         if task.stopping is not None:
             task_life.end_stop(state, task)
-        elif not task.is_finished and task_requeue.can_go_on_elsewhere(state, task, attempt):
+        elif not task.is_finished and continuation.can_go_on_elsewhere(state, task, attempt):
             _note(state, task, Loss.LEASE)
             app_changes.set_aside(state, attempt)
             if not _goes_on_instead(state, task):
@@ -124,7 +125,7 @@ def go_on_elsewhere(state: BrainState, task: Task, attempt: Attempt, loss: Loss,
         task.fruitless += 1
     if _goes_on_instead(state, task):
         return
-    if task.fruitless >= MOST_FRUITLESS or not task_requeue.can_go_on_elsewhere(state, task, attempt):
+    if task.fruitless >= MOST_FRUITLESS or not continuation.can_go_on_elsewhere(state, task, attempt):
         task_life.finish(state, task, TaskState.FAILED, _lost(what_happened))
         return
     task_requeue.drop_promise_of_nothing(state, task, attempt)

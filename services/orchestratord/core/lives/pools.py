@@ -17,7 +17,8 @@ from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
-from orchestratord.core.lives import attempt_loss, model_loading, model_unloading, task_life, task_requeue
+from orchestratord.core.lives import attempt_loss, model_loading, model_unloading, task_life
+from orchestratord.core.placement import continuation
 from orchestratord.core.state import BrainState
 
 
@@ -118,7 +119,7 @@ def _end_attempt(state: BrainState, drain: Drain, attempt_id: str) -> None:
     task = state.tasks.get(attempt.task_id)
     if task is None or task.is_finished or task.attempt is not attempt:
         return
-    if drain.policy is not DrainPolicy.FAIL and task_requeue.can_go_on_elsewhere(state, task, attempt):
+    if drain.policy is not DrainPolicy.FAIL and continuation.can_go_on_elsewhere(state, task, attempt):
         attempt_loss.move(state, task, f"{drain.pool_id} was drained: going on elsewhere")
     else:
         message = f"pool '{drain.pool_id}' was drained before the task was finished; send the request again"

@@ -10,13 +10,6 @@ from orchestratord.core.placement.lanes import lane_of_task
 from orchestratord.core.state import BrainState
 
 
-def can_go_on_elsewhere(state: BrainState, task: Task, attempt: Attempt) -> bool:
-    """Its output has not begun, or its engine can continue from the tokens that there are."""
-    if state.catalog.find(task.request.model) is None:
-        return False
-    return task.first_token_at is None or attempt.resumes
-
-
 def requeue(state: BrainState, task: Task, because: str) -> None:
     attempt = task.attempt
     assert attempt is not None  # or it runs nowhere
