@@ -15,6 +15,7 @@ from orchestratord.core.lives import (
     attempt_loss,
     devices,
     found_runs,
+    giving_way,
     model_changes,
     model_loading,
     model_unloading,
@@ -155,8 +156,10 @@ class Brain:
         self.state.now = self.state.queue.now = now
         try:
             answer = HANDLERS[type(event)](self.state, event)
-            while self.state.look_again:
-                model_loading.look_again(self.state)
+            while self.state.look_again or self.state.crowded:
+                if self.state.look_again:
+                    model_loading.look_again(self.state)
+                giving_way.give_slots(self.state)
         finally:
             effects, self.state.outbox = self.state.outbox, []
         return Handled(effects, answer)

@@ -303,6 +303,14 @@ class AttemptLost:
 
 
 @dataclass(frozen=True, slots=True)
+class RunGaveWay:
+    """To a task of a higher class. Its own task, of this class, waits again."""
+
+    model: str
+    priority: str
+
+
+@dataclass(frozen=True, slots=True)
 class WatchOutput:
     """Answered by OutputWentOn when the task's log is so many entries longer than it is now."""
 
@@ -356,6 +364,7 @@ Effect = (
     | BeginAnew
     | CancelRun
     | AttemptLost
+    | RunGaveWay
     | WatchOutput
     | CountLostOutput
     | ReleaseRuns

@@ -11,6 +11,7 @@ from orchestratord.core.facts.admission import AdmissionQueue, Waiting
 from orchestratord.core.facts.apps import Apps
 from orchestratord.core.facts.assignments import Assignments
 from orchestratord.core.facts.attempt import Attempt
+from orchestratord.core.facts.attempts import Attempts
 from orchestratord.core.facts.calibration import Calibrations
 from orchestratord.core.facts.catalog import Catalog
 from orchestratord.core.facts.decision import Decisions
@@ -98,7 +99,7 @@ class BrainState:
     forgotten: ForgottenTasks = field(default_factory=ForgottenTasks)
     readers: int = 0
     """Of all tasks together."""
-    attempts: dict[str, Attempt] = field(default_factory=dict)
+    attempts: Attempts = field(default_factory=Attempts)
     suspects: set[str] = field(default_factory=set)
     """Tasks that have not ended, and under which a worker has."""
     lost_attempts: dict[str, Attempt] = field(default_factory=dict)
@@ -121,6 +122,8 @@ class BrainState:
     """What follows from the change that is on its way to the store, once that has it."""
     next_look_at: float | None = None
     to_look_at: dict[str, None] = field(default_factory=dict)
+    crowded: dict[str, None] = field(default_factory=dict)
+    """Models for which tasks wait, and that had no free slot for them."""
     look_again: bool = False
     """Something became free or came: after this event, the brain looks again for places for what waits."""
 

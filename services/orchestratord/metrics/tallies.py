@@ -83,6 +83,9 @@ class Tallies:
         self.decisions = Count("placement_decisions", "Decisions where to go.", ("outcome", "pinned", "fallback"))
         self.loads = Count("model_loads", "Loads that came to an end.", ("model", "outcome"))
         self.attempts_lost = Count("attempts_lost", "Attempts of tasks that were lost, by why.", ("model", "why"))
+        self.gave_way = Count(
+            "runs_given_way", "Runs that gave way to a task of a higher class, by their own.", ("model", "priority")
+        )
         self.stops = Count("worker_stops", "Workers that were told to end, by why.", ("why",))
         self.queue_wait = Distribution(
             "queue_wait_seconds", "From admission to the start of the work.", SECONDS, "priority"

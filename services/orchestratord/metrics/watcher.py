@@ -41,6 +41,7 @@ class Watcher:
             effects.AppendTerminal: lambda effect: self._task_ended(effect.task_id, effect.terminal),
             effects.PersistRecord: self._recorded,
             effects.AttemptLost: self._attempt_lost,
+            effects.RunGaveWay: self._gave_way,
             effects.TokensUsed: self._used,
             effects.PredictionJudged: self._prediction_judged,
             effects.OnTimeJudged: self._chance_judged,
@@ -131,6 +132,9 @@ class Watcher:
 
     def _attempt_lost(self, effect: effects.AttemptLost) -> None:
         self.tallies.attempts_lost.add(self._model(effect.model), effect.loss.value)
+
+    def _gave_way(self, effect: effects.RunGaveWay) -> None:
+        self.tallies.gave_way.add(self._model(effect.model), effect.priority)
 
     def _stopped(self, effect: effects.StopWorker) -> None:
         self.tallies.stops.add(effect.why.value)

@@ -84,6 +84,7 @@ class EffectRunner:
             effects.BeginAnew: lambda effect: self._streams.get(effect.task_id).begin_anew(),
             effects.CancelRun: self._cancel_run,
             effects.AttemptLost: _log_loss,
+            effects.RunGaveWay: _only_watched,
             effects.WatchOutput: lambda effect: self._streams.get(effect.task_id).watch_output(effect.entries),
             effects.CountLostOutput: self._count_lost_output,
             effects.ReleaseRuns: self._release_runs,

@@ -211,10 +211,21 @@ class AdmissionQueue:
         if task_id is None:
             return (math.inf,)
         place = self._places[task_id]
-        rank = (
-            0 if self._is_overdue(self._queue(place.model, place.priority)) else self.priorities.index(place.priority)
-        )
-        return rank, self.accounts.time_of(place.app), place.arrival
+        return self.rank(task_id), self.accounts.time_of(place.app), place.arrival
+
+    def rank(self, task_id: str) -> int:
+        """Of its class; the highest, 0, in one that was passed over for too long."""
+        return 0 if self.is_overdue(task_id) else self.priorities.index(self._places[task_id].priority)
+
+    def is_overdue(self, task_id: str) -> bool:
+        """Whether its class, for its model, was passed over for as long as it may be."""
+        place = self._places[task_id]
+        return self._is_overdue(self._queue(place.model, place.priority))
+
+    def alike(self, task_id: str) -> int:
+        """How many tasks of its app, class and lane may start, if they have slots."""
+        place = self._places[task_id]
+        return self._queue(place.model, place.priority).alike(place.app, place.lane)
 
     def models_of_app(self, app: str) -> list[str]:
         """Models that tasks of this app wait for."""

@@ -135,5 +135,9 @@ class FairQueue:
             for app, lanes in self._lanes.items()
         )
 
+    def alike(self, app: str, lane: Hashable) -> int:
+        """How many of the app and lane may start."""
+        return self._lanes[app][lane].startable
+
     def _waiting(self) -> Iterator[tuple[int, str]]:
         return (entry for lanes in self._lanes.values() for turn in lanes.values() for entry in turn)

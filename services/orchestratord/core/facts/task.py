@@ -200,8 +200,9 @@ class Task:
     to say what its run came to: its terminal follows. `unread` are attempts whose workers are out of reach; the first
     of them and `attempt` to bring output goes on. `losses` are why attempts were lost, the last ones; `lost` why the
     one before the next was, `fruitless` how many in a row were that brought no output. `tokens_in` and `cached_tokens`
-    are as its last attempt had them. `may_return_until`: a reader whose line broke may come
-    back as long. `was_refused`: the store could not take it, and its submitter was told so.
+    are as its last attempt had them. `gave_way_at`: when it first gave way to a task of a higher class.
+    `may_return_until`: a reader whose line broke may come back as long. `was_refused`: the store could not take it, and
+    its submitter was told so.
     """
 
     request: TaskRequest
@@ -226,6 +227,7 @@ class Task:
     stopping: FinishReason | None = None
     tokens_in: int = 0
     cached_tokens: int = 0
+    gave_way_at: float | None = None
     predicted_start_ms: int | None = None
     on_time: float | None = None
     on_time_forecast: float | None = None

@@ -21,6 +21,7 @@ from orchestratord.core.facts.work import refusal_of
 from orchestratord.core.lives import (
     decision_record,
     file_looks,
+    giving_way,
     model_unloading,
     sources,
     task_dispatch,
@@ -305,6 +306,8 @@ def _look_whether_needed(state: BrainState, load: Load) -> None:
         looked = _look(state, model, load.lane, for_tasks=lanes[load.lane])
         if looked.plan is not None and state.ledger.fits("", looked.plan.claims):
             model_unloading.end_load(state, load)
+        else:
+            giving_way.empty_workers(state, load)
 
 
 def _look(state: BrainState, model: Model, lane: Lane, places: tuple[Place, ...] = (), *, for_tasks: bool) -> Outlook:
@@ -337,6 +340,7 @@ def _make_room(state: BrainState, load: Load, plan: Plan) -> None:
     load.waits_for = eviction.leaving(state, plan.claims).union(plan.evicts)
     for worker_id in plan.evicts:
         model_unloading.leave(state, state.fleet.workers[worker_id], Leaving.EVICTED)
+    giving_way.empty_workers(state, load)
 
 
 def _take_the_room(state: BrainState, load: Load) -> None:

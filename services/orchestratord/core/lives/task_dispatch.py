@@ -15,7 +15,7 @@ from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.task import Task, TaskState
 from orchestratord.core.lives import app_changes, decision_record, forgetting, learning, model_unloading
-from orchestratord.core.placement import prediction, promises, replicas, shares
+from orchestratord.core.placement import giving_way, prediction, promises, replicas, shares
 from orchestratord.core.placement.lanes import lane_of_place
 from orchestratord.core.placement.workers import place_task
 from orchestratord.core.state import BrainState
@@ -25,6 +25,8 @@ def dispatch_model(state: BrainState, model: str) -> None:
     """Give the free slots of a model's workers to the tasks that wait, in the queue's order."""
     while found := _next_start(state, model):
         _start_attempt(state, *found)
+    if state.queue.has_waiting(model):
+        state.crowded[model] = None
 
 
 def free_slot(state: BrainState, attempt: Attempt) -> None:
@@ -43,6 +45,7 @@ def free_slot(state: BrainState, attempt: Attempt) -> None:
         _dispatch_app(state, attempt.place.app)
     if not worker.attempts:
         model_unloading.leave_if_due(state, worker)
+    if not worker.attempts or worker.leaving is not None:  # what is left of it may give way now
         state.look_again = True
 
 
@@ -117,6 +120,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     expected = prediction.service_ms(state, task.request, worker, batch)
     share = shares.of_run(state, worker)
     charged_s = share * prediction.expected_s(state, task.request, expected)
+    has_grant = giving_way.gets_grant(state, task)
     place = state.queue.take(task.task_id, charged_s)
     forgetting.wait_over(state, place)
     task.move_to(TaskState.RUNNING)
@@ -138,6 +142,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
         made_promise=made_promise,
         resumes=worker.engine is not None and worker.engine.resumes,
         expected=expected,
+        has_grant=has_grant,
     )
     learning.judge_start(state, task)
     app_changes.attempt_began(state, attempt)

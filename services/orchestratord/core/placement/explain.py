@@ -95,7 +95,7 @@ def _workers(state: BrainState, request: LoadRequest, task: TaskRequest, waiting
         ahead = state.queue.before(waiting.task_id)
     else:
         ahead = state.queue.ahead(request.model.name, task.priority, task.app)
-    start = None if is_held else prediction.predict_start(state, request.lane, ahead)
+    start = None if is_held else prediction.predict_start(state, request.lane, task.priority, ahead)
 
     def wait(worker: Worker, own_ms: float) -> tuple[Term, ...]:
         """Where nothing better is known, the tasks before it are taken to be such as it is, and no shorter than what
@@ -104,7 +104,7 @@ def _workers(state: BrainState, request: LoadRequest, task: TaskRequest, waiting
         if worker.takes_runs and not is_held:
             return (NO_WAIT,)
         load = (_rest_of_load(state, worker),) if worker.state is WorkerState.STARTING else ()
-        free = prediction.first_free(state, worker)
+        free = prediction.first_free(state, worker, task.priority)
         if start is not None and free is not None:
             return *load, Term("queue", max(start.mean, free.mean) - total_ms(load))
         rounds = ahead.tasks // worker.slots + (0 if load else 1)
@@ -116,7 +116,7 @@ def _workers(state: BrainState, request: LoadRequest, task: TaskRequest, waiting
 
 def _rest_of_load(state: BrainState, worker: Worker) -> Term:
     """It takes as long again as it did, where it took longer than any guess."""
-    if (free := prediction.first_free(state, worker)) is not None:
+    if (free := prediction.first_free(state, worker, state.config.priorities[-1])) is not None:
         return Term("load", free.mean)
     passed_ms = (state.now - worker.asked_at) * 1000
     left_ms = load_term(state, worker.spec.model, worker.node_id).ms - passed_ms

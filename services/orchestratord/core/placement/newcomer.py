@@ -32,5 +32,5 @@ class Newcomer:
         waiting, model = self.state.queue.waiting_of_app(self.request.app), self.request.model
         if 2 * waiting.get(model, 0) < sum(waiting.values()):
             return 0.0
-        start = predict_start(self.state, self.lane, Backlog())
+        start = predict_start(self.state, self.lane, self.request.priority, Backlog())
         return 0.0 if start is None else start.mean / 1000

@@ -14,7 +14,7 @@ from orchestratord.core.facts.task import Task, TaskRequest, TaskState
 from orchestratord.core.learnt.answer_lengths import NO_ANSWER, Lengths
 from orchestratord.core.learnt.estimates import Estimate, Remaining
 from orchestratord.core.learnt.rates import SMALLEST_PROMPT, device_key
-from orchestratord.core.placement import replicas
+from orchestratord.core.placement import giving_way, replicas
 from orchestratord.core.placement.cost import known_load_ms
 from orchestratord.core.state import BrainState
 
@@ -105,13 +105,16 @@ def predict_start_of(state: BrainState, task: Task, lane: Lane, ahead: Backlog) 
     """Of a task that waits. While its app is at its limit of tasks at once, free slots say nothing."""
     if task.request.app in state.queue.held:
         return None
-    return predict_start(state, lane, ahead, with_spread=task.request.deadline_s is not None)
+    with_spread = task.request.deadline_s is not None
+    return predict_start(state, lane, task.request.priority, ahead, with_spread=with_spread)
 
 
-def predict_start(state: BrainState, lane: Lane, ahead: Backlog, *, with_spread: bool = False) -> Estimate | None:
-    """Time until a task of the lane gets a slot that has those `ahead` before it. Its spread costs extra."""
+def predict_start(
+    state: BrainState, lane: Lane, priority: str, ahead: Backlog, *, with_spread: bool = False
+) -> Estimate | None:
+    """Time until a task of the lane and class gets a slot that has those `ahead` before it. Its spread costs extra."""
     workers = replicas.workers_for(state, lane)
-    slots = [slot for worker in workers for slot in _slots_of_worker(state, worker) if slot is not None]
+    slots = [slot for worker in workers for slot in _slots_of_worker(state, worker, priority) if slot is not None]
     if not slots:
         return None
     rounds, place = divmod(ahead.tasks, len(slots))
@@ -126,9 +129,9 @@ def predict_start(state: BrainState, lane: Lane, ahead: Backlog, *, with_spread:
     return begin + wait
 
 
-def first_free(state: BrainState, worker: Worker) -> Estimate | None:
-    """Time until a slot of this very worker is free, if no other task takes it."""
-    slots = [slot for slot in _slots_of_worker(state, worker) if slot is not None]
+def first_free(state: BrainState, worker: Worker, priority: str) -> Estimate | None:
+    """Time until a slot of this very worker is free for a task of the class, if no other task takes it."""
+    slots = [slot for slot in _slots_of_worker(state, worker, priority) if slot is not None]
     return _nth_free(slots, 0, with_spread=False) if slots else None
 
 
@@ -214,19 +217,20 @@ def device_of(state: BrainState, worker: Worker) -> str:
     return device_key(devices[device_id].name for device_id in worker.spec.device_ids if device_id in devices)
 
 
-def _slots_of_worker(state: BrainState, worker: Worker) -> list[Remaining | None]:
-    """When each will be free; None where that is not known."""
+def _slots_of_worker(state: BrainState, worker: Worker, priority: str) -> list[Remaining | None]:
+    """When each will be free for a task of the class; None where that is not known."""
     if worker.state is WorkerState.STARTING:
         load = known_load_ms(state, worker.spec.model, worker.node_id)
         return [_left(state, load, worker.asked_at)] * worker.spec.slots
     if worker.state is not WorkerState.READY:
         return []
-    attempts = (state.attempts[attempt_id] for attempt_id in worker.attempts)
+    attempts = [state.attempts[attempt_id] for attempt_id in worker.attempts]
     running = [
         _left(state, _expected(state, worker, attempt), attempt.began_at, _time_left_ms(state, attempt))
         for attempt in attempts
+        if not (attempt.gives_way or giving_way.gives_way(state, attempt, priority))
     ]
-    return [*running, *[_FREE] * worker.slots_free]
+    return [*running, *[_FREE] * (worker.slots_free + len(attempts) - len(running))]
 
 
 def _expected(state: BrainState, worker: Worker, attempt: Attempt) -> Estimate | None:

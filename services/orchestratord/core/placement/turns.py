@@ -26,7 +26,7 @@ from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task
-from orchestratord.core.placement import allowances, eviction, prediction, replicas, shares
+from orchestratord.core.placement import allowances, eviction, giving_way, prediction, replicas, shares
 from orchestratord.core.placement.cost import load_term
 from orchestratord.core.placement.eviction import EVICT_MS, Eviction
 from orchestratord.core.placement.lanes import lane_of_place
@@ -97,12 +97,16 @@ def may_be_asked(state: BrainState, worker: Worker, rival: Rival, share: float) 
         return False
     switch_s = (_load_ms(state, rival, worker) + eviction.reload_ms(state, worker)) / 1000
     waited_s = state.now - rival.since
+    priority = rival.first.request.priority
     waiting = replicas.heads_for(state, worker)
     if not waiting:
-        return worker.is_idle or waited_s * rival.tasks >= WORTH_OF_SWITCHES * switch_s
+        gives_way = giving_way.worker_gives_way(state, worker, priority)
+        return gives_way or waited_s * rival.tasks >= WORTH_OF_SWITCHES * switch_s
     here, there = _rank(state, rival.first), min(_rank(state, task) for task in waiting)
-    if here != there:
-        return here < there
+    if there < here:
+        return False
+    if here < there and here == state.config.priorities.index(priority):
+        return not giving_way.has_grants(state, worker)
     if _is_behind(state, worker, rival, waiting[0].request.app, switch_s, share):
         return True
     is_older = rival.since < min(task.created_at for task in waiting)
@@ -133,7 +137,9 @@ def _cost_ms(state: BrainState, worker: Worker, rival: Rival) -> float:
     is loaded at least; and the worker is missed later.
     """
     waiting = state.queue.waiting(worker.spec.model) * (_load_ms(state, rival, worker) + EVICT_MS)
-    return prediction.busy_ms(state, worker) * rival.tasks + waiting + eviction.regret_ms(state, worker)
+    gives_way = giving_way.worker_gives_way(state, worker, rival.first.request.priority)
+    busy_ms = 0.0 if gives_way else prediction.busy_ms(state, worker)
+    return busy_ms * rival.tasks + waiting + eviction.regret_ms(state, worker)
 
 
 def _could_go(state: BrainState, worker: Worker, rival: Rival) -> bool:
@@ -160,6 +166,4 @@ def _load_ms(state: BrainState, rival: Rival, worker: Worker) -> float:
 
 
 def _rank(state: BrainState, task: Task) -> int:
-    """Of its class; the highest, for a task that has waited behind others for as long as it may."""
-    has_waited = state.now - task.created_at >= state.config.max_starvation_s
-    return 0 if has_waited else state.config.priorities.index(task.request.priority)
+    return state.queue.rank(task.task_id)

@@ -1,14 +1,17 @@
 """Which of the workers that have a model a task goes to: filters and costs as for a load."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from llorch.assignment_mode import Mode
+from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.decision import Candidate, Decision, Term, total_ms
 from orchestratord.core.facts.fleet import Device, Node, Worker
 from orchestratord.core.facts.rules import Lane, rules_of
-from orchestratord.core.facts.task import TaskRequest
-from orchestratord.core.placement import filters, isolation, prediction
+from orchestratord.core.facts.task import Task, TaskRequest
+from orchestratord.core.placement import filters, giving_way, isolation, prediction
 from orchestratord.core.placement.cost import NO_WAIT, Costs, worker_terms
+from orchestratord.core.placement.lanes import lane_of_place
 from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.state import BrainState
@@ -16,24 +19,30 @@ from orchestratord.core.state import BrainState
 
 def place_task(state: BrainState, request: TaskRequest, lane: Lane) -> Decision:
     """The best worker, in the order of `weigh`, of those that have a slot for the task now."""
-    model = state.catalog.get(request.model)
-    query = Query(
-        state,
-        LoadRequest(
-            model=model,
-            lane=lane,
-            context=model.context,
-            prompt_tokens=state.rates.prompt_tokens(request.model, request.prompt_tokens),
-            output_tokens=prediction.expected_output(state, request),
-        ),
-        rules_of(state.assignments, state.fleet, lane),
-    )
+    query = _query(state, request, lane)
     ready = (
         worker
-        for worker in state.fleet.workers_of_model(model.name)
+        for worker in state.fleet.workers_of_model(request.model)
         if worker.takes_runs and isolation.may_join(state, worker, lane)
     )
     return weigh(query, Tally(query, with_details=False), ready, request)
+
+
+def first_to_give_way(state: BrainState, task: Task) -> Attempt | None:
+    """The run that gives its slot to this task, which waits for one."""
+    model, priority = task.request.model, task.request.priority
+    lane = lane_of_place(state.queue[task.task_id])
+    classes = state.config.priorities
+    unfit = set()
+    for lower in reversed(classes[classes.index(priority) + 1 :]):
+        for attempt in islice(state.attempts.of_class(model, lower), giving_way.MOST_LOOKED_AT):
+            worker = state.fleet.workers.get(attempt.worker_id)
+            if worker is None or worker.worker_id in unfit or not giving_way.gives_way(state, attempt, priority):
+                continue
+            if _could_run(state, task.request, lane, worker):
+                return attempt
+            unfit.add(worker.worker_id)
+    return None
 
 
 def weigh(
@@ -69,6 +78,28 @@ def weigh(
         considered=tally.considered,
         pinned=bool(query.rules.of(Mode.PIN)),
         fallback_used=query.rules.fallback_used,
+    )
+
+
+def _could_run(state: BrainState, request: TaskRequest, lane: Lane, worker: Worker) -> bool:
+    """Whether the worker would do for the task if it had a free slot."""
+    query = _query(state, request, lane)
+    does = worker.serves and worker.attached and isolation.may_join(state, worker, lane)
+    return does and any(True for _ in _left(query, Tally(query, with_details=False), (worker,)))
+
+
+def _query(state: BrainState, request: TaskRequest, lane: Lane) -> Query:
+    model = state.catalog.get(request.model)
+    return Query(
+        state,
+        LoadRequest(
+            model=model,
+            lane=lane,
+            context=model.context,
+            prompt_tokens=state.rates.prompt_tokens(request.model, request.prompt_tokens),
+            output_tokens=prediction.expected_output(state, request),
+        ),
+        rules_of(state.assignments, state.fleet, lane),
     )
 
 

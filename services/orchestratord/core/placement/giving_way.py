@@ -1,0 +1,70 @@
+"""Which runs give way to a task of a higher class.
+
+A run that gives way ends at its next token. Its task keeps its place in the queue, and another attempt goes on from
+where the output ends. The run that began last gives way first: least of it has to be evaluated again.
+
+A lower class gets on however much of a higher one comes. A run keeps its slot to its end that began when its class had
+been passed over for as long as it may be; and so does, one at a time of each model and class, a run of a task that has
+given way as long ago.
+"""
+
+from itertools import islice
+
+from orchestratord.core.facts.attempt import Attempt
+from orchestratord.core.facts.fleet import Worker
+from orchestratord.core.facts.task import Task, TaskState
+from orchestratord.core.placement.continuation import can_go_on_elsewhere
+from orchestratord.core.state import BrainState
+
+MOST_LOOKED_AT = 256
+"""Runs of one class, for one task that has no slot."""
+
+
+def gives_way(state: BrainState, attempt: Attempt, priority: str) -> bool:
+    """Whether the run would, to a task of this class."""
+    classes = state.config.priorities
+    if attempt.has_grant or classes.index(attempt.place.priority) <= classes.index(priority):
+        return False
+    task = state.tasks.get(attempt.task_id)
+    return (
+        task is not None
+        and task.attempt is attempt
+        and task.state is TaskState.RUNNING
+        and task.stopping is None
+        and not task.suspicion.is_hot
+        and can_go_on_elsewhere(state, task, attempt)
+    )
+
+
+def worker_gives_way(state: BrainState, worker: Worker, priority: str) -> bool:
+    """Whether all that runs there would, or is about to end."""
+    attempts = (state.attempts[attempt_id] for attempt_id in worker.attempts)
+    return all(attempt.gives_way or gives_way(state, attempt, priority) for attempt in attempts)
+
+
+def has_grants(state: BrainState, worker: Worker) -> bool:
+    return any(state.attempts[attempt_id].has_grant for attempt_id in worker.attempts)
+
+
+def slots_to_come(state: BrainState, model: str) -> int:
+    """Slots of runs that give way already, and that have not ended yet."""
+    return sum(
+        attempt.gives_way and _is_attached(state, attempt)
+        for lower in state.config.priorities[1:]
+        for attempt in islice(state.attempts.of_class(model, lower), MOST_LOOKED_AT)
+    )
+
+
+def gets_grant(state: BrainState, task: Task) -> bool:
+    """Whether the run that begins now is to keep its slot to its end."""
+    if state.queue.is_overdue(task.task_id):
+        return True
+    if task.gave_way_at is None or state.now - task.gave_way_at < state.config.max_starvation_s:
+        return False
+    place = state.queue[task.task_id]
+    return not any(attempt.has_grant for attempt in state.attempts.of_class(place.model, place.priority))
+
+
+def _is_attached(state: BrainState, attempt: Attempt) -> bool:
+    worker = state.fleet.workers.get(attempt.worker_id)
+    return worker is not None and worker.attached
