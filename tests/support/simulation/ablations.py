@@ -128,9 +128,7 @@ def _move_whatever_was(task: Task, state: TaskState) -> None:
 
 def _start_what_is_not_kept(stack: ExitStack) -> None:
     add = AppTurn.add
-    stack.enter_context(
-        mock.patch.object(AppTurn, "add", lambda turn, task_id, arrival, **_: add(turn, task_id, arrival))
-    )
+    stack.enter_context(mock.patch.object(AppTurn, "add", lambda turns, task_id, turn, **_: add(turns, task_id, turn)))
     stack.enter_context(mock.patch.object(AppTurn, "kept", _nothing))
 
 

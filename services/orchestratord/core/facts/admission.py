@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 
 from orchestratord.core.facts.accounts import Accounts
 from orchestratord.core.facts.backlog import OPEN, Backlog, Line, TaskSize
-from orchestratord.core.facts.fair_queue import Allowance, FairQueue, no_limit
+from orchestratord.core.facts.fair_queue import Allowance, FairQueue, no_limit, turn_of
 from orchestratord.core.facts.queue_room import NOTHING_KNOWN, Prospect, QueuePolicy, QueueRoom
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """Where a task waits. `arrival` orders all tasks; `lane` stands for the workers that it may run on. `size` is what
-    it holds of memory as long as it waits, in bytes; `work` how much of a worker it will take.
+    it holds of memory as long as it waits, in bytes; `work` how much of a worker it will take. `due_at` is its deadline
+    or, without one, when it may have been passed by others of its app for long enough.
     """
 
     model: str
@@ -27,6 +28,12 @@ class Waiting:
     arrival: int
     size: int = 0
     work: TaskSize = OPEN
+    due_at: float = 0.0
+
+    @property
+    def turn(self) -> int:
+        """Among the tasks of its app."""
+        return turn_of(self.due_at, self.arrival)
 
 
 @dataclass(slots=True)
@@ -91,28 +98,31 @@ class AdmissionQueue:
         app: str = "",
         lane: Hashable = None,
         arrival: int | None = None,
+        due_at: float | None = None,
         unkept: bool = False,
         size: int = 0,
         work: TaskSize = OPEN,
     ) -> None:
         """A task begins to wait. With the `arrival` of an earlier wait it gets its old place, and can't be dropped.
 
-        `unkept`: the store does not have it yet, until `answered`. It has its place, but gets no slot: others pass it
-        meanwhile. Nothing is loaded, and no worker leaves, for such tasks alone.
+        `due_at`: its deadline. One that has none is due as late as a task may be passed by, so deadlines that are far
+        away are no reason to pass it. `unkept`: the store does not have it yet, until `answered`. It has its place, but
+        gets no slot: others pass it meanwhile. Nothing is loaded, and no worker leaves, for such tasks alone.
         """
         if unkept:
             self._unkept[task_id] = size
         is_new = arrival is None
         self._arrivals += is_new
-        place = Waiting(model, priority, app, lane, self._arrivals if arrival is None else arrival, size, work)
+        arrival = self._arrivals if arrival is None else arrival
+        place = Waiting(model, priority, app, lane, arrival, size, work, self._due_at(due_at))
         self._places[task_id] = place
         self._room.add(task_id, priority, app, size, place.arrival, self.now, may_go=is_new)
         by_model = self._waiting_of_app.setdefault(app, {})
         by_model[model] = by_model.get(model, 0) + 1
-        self._lines.setdefault((model, priority), {}).setdefault(app, Line()).add(place.arrival, work)
+        self._lines.setdefault((model, priority), {}).setdefault(app, Line()).add(place.turn, work)
         self.accounts.begins_to_wait(app)
         is_unkept = task_id in self._unkept
-        self._queue(model, priority).add(task_id, app, lane, place.arrival, self.now, unkept=is_unkept)
+        self._queue(model, priority).add(task_id, app, lane, place.turn, self.now, unkept=is_unkept)
 
     def remove(self, task_id: str) -> Waiting:
         """The task stops waiting: it gets a slot, or ends without one."""
@@ -231,17 +241,17 @@ class AdmissionQueue:
         """Models that tasks of this app wait for."""
         return sorted(self._waiting_of_app.get(app, ()))
 
-    def ahead(self, model: str, priority: str, app: str = "") -> Backlog:
+    def ahead(self, model: str, priority: str, app: str = "", due_at: float | None = None) -> Backlog:
         """About the tasks that would get a slot of the model before a task that came now."""
         own = Backlog()
         if line := self._lines_of(model, priority).get(app):
-            own.join(line.whole)
+            own = line.before(turn_of(self._due_at(due_at), self._arrivals + 1))
         return self._before(model, priority, app, own)
 
     def before(self, task_id: str) -> Backlog:
         """About the tasks that get a slot of its model before it. Linear: for reports, not for decisions."""
         place = self._places[task_id]
-        own = self._lines_of(place.model, place.priority)[place.app].before(place.arrival)
+        own = self._lines_of(place.model, place.priority)[place.app].before(place.turn)
         return self._before(place.model, place.priority, place.app, own)
 
     def depth(self, priority: str) -> int:
@@ -250,6 +260,9 @@ class AdmissionQueue:
     def size(self, priority: str) -> int:
         """In bytes."""
         return self._room.amount(priority).size
+
+    def _due_at(self, due_at: float | None) -> float:
+        return self.now + self.max_starvation_s if due_at is None else due_at
 
     def _queue(self, model: str, priority: str) -> FairQueue:
         return self._by_model.setdefault(model, {}).setdefault(priority, FairQueue())
@@ -284,7 +297,7 @@ class AdmissionQueue:
 
     def _leave_line(self, place: Waiting) -> None:
         of_apps = self._lines[place.model, place.priority]
-        of_apps[place.app].remove(place.arrival)
+        of_apps[place.app].remove(place.turn)
         if not of_apps[place.app]:
             del of_apps[place.app]
         if not of_apps:

@@ -80,7 +80,7 @@ _BLOCK_BITS = 6
 
 @dataclass(slots=True)
 class _Block:
-    """Those whose arrivals have all but the last bits in common."""
+    """Those whose turns have all but the last bits in common."""
 
     whole: Backlog = field(default_factory=Backlog)
     sizes: dict[int, TaskSize] = field(default_factory=dict)
@@ -88,38 +88,44 @@ class _Block:
 
 @dataclass(slots=True)
 class Line:
-    """Tasks in the order of their arrival, which is a number of its own for each."""
+    """Tasks in the order of their turns, which are a number of its own for each (`fair_queue.turn_of`)."""
 
     whole: Backlog = field(default_factory=Backlog)
     _blocks: dict[int, _Block] = field(default_factory=dict)
+    _last: int = 0
+    """No turn is larger."""
 
     def __bool__(self) -> bool:
         return bool(self._blocks)
 
-    def add(self, arrival: int, size: TaskSize) -> None:
-        block = self._blocks.setdefault(arrival >> _BLOCK_BITS, _Block())
-        block.sizes[arrival] = size
+    def add(self, turn: int, size: TaskSize) -> None:
+        block = self._blocks.setdefault(turn >> _BLOCK_BITS, _Block())
+        block.sizes[turn] = size
         block.whole.add(size)
         self.whole.add(size)
+        self._last = max(self._last, turn)
 
-    def remove(self, arrival: int) -> None:
-        number = arrival >> _BLOCK_BITS
+    def remove(self, turn: int) -> None:
+        number = turn >> _BLOCK_BITS
         block = self._blocks[number]
-        size = block.sizes.pop(arrival)
+        size = block.sizes.pop(turn)
         block.whole.add(size, -1)
         self.whole.add(size, -1)
         if not block.sizes:
             del self._blocks[number]
 
-    def before(self, arrival: int) -> Backlog:
-        """Those that came earlier."""
-        found, last = Backlog(), arrival >> _BLOCK_BITS
+    def before(self, turn: int) -> Backlog:
+        """Those that are before it. Linear, unless all are."""
+        found, last = Backlog(), turn >> _BLOCK_BITS
+        if turn > self._last:
+            found.join(self.whole)
+            return found
         for number, block in self._blocks.items():
             if number < last:
                 found.join(block.whole)
         if last in self._blocks:
-            for came, size in self._blocks[last].sizes.items():
-                if came < arrival:
+            for other, size in self._blocks[last].sizes.items():
+                if other < turn:
                     found.add(size)
         return found
 

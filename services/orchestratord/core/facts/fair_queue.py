@@ -1,7 +1,7 @@
 """Which task is next among those that wait for one model in one class.
 
-Those of the app that has had least of the GPUs for its weight go first (`accounts`); within an app it is first come,
-first served.
+Those of the app that has had least of the GPUs for its weight go first (`accounts`); within an app the one that is due
+first, and of those that are due together the one that came first. A deadline is no use against other apps.
 """
 
 import heapq
@@ -13,40 +13,49 @@ Allowance = Callable[[str], float]
 """How many more tasks of an app may start, below 1 for none."""
 
 
+_ARRIVAL_BITS = 48
+
+
+def turn_of(due_at: float, arrival: int) -> int:
+    """A number that orders the tasks of an app: by when they are due, to a tenth of a second, then by arrival."""
+    return (round(due_at * 10) << _ARRIVAL_BITS) + arrival
+
+
+def arrival_of(turn: int) -> int:
+    return turn & ((1 << _ARRIVAL_BITS) - 1)
+
+
 def no_limit(_: str) -> float:
     return math.inf
 
 
 @dataclass(slots=True)
 class AppTurn:
-    """Tasks of one app that may run on the same workers, that is of one lane, by arrival.
-
-    The order among them is one key per task, so another order, such as the earliest deadline, would be another key.
-    """
+    """Tasks of one app that may run on the same workers, that is of one lane, by their turns."""
 
     _heap: list[tuple[int, str]] = field(default_factory=list)
     """Of those that may start."""
-    _arrival: dict[str, int] = field(default_factory=dict)
+    _turn: dict[str, int] = field(default_factory=dict)
     _unkept: dict[str, int] = field(default_factory=dict)
-    """Those of `_arrival` that may not start yet: the store does not have them."""
+    """Those of `_turn` that may not start yet: the store does not have them."""
 
     def __len__(self) -> int:
-        return len(self._arrival)
+        return len(self._turn)
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        return iter((arrival, task_id) for task_id, arrival in self._arrival.items())
+        return iter((turn, task_id) for task_id, turn in self._turn.items())
 
     @property
     def startable(self) -> int:
         """How many may start."""
-        return len(self._arrival) - len(self._unkept)
+        return len(self._turn) - len(self._unkept)
 
-    def add(self, task_id: str, arrival: int, *, unkept: bool = False) -> None:
-        self._arrival[task_id] = arrival
+    def add(self, task_id: str, turn: int, *, unkept: bool = False) -> None:
+        self._turn[task_id] = turn
         if unkept:
-            self._unkept[task_id] = arrival
+            self._unkept[task_id] = turn
         else:
-            heapq.heappush(self._heap, (arrival, task_id))
+            heapq.heappush(self._heap, (turn, task_id))
 
     def kept(self, task_id: str) -> None:
         """One that was added as unkept may start, at the place that it has."""
@@ -54,15 +63,15 @@ class AppTurn:
 
     def remove(self, task_id: str) -> None:
         """What was removed stays in the heap until it comes up, or until it is the larger part."""
-        del self._arrival[task_id]
+        del self._turn[task_id]
         self._unkept.pop(task_id, None)
-        if len(self._heap) > 2 * len(self._arrival) + 16:
-            self._heap = [(arrival, it) for it, arrival in self._arrival.items() if it not in self._unkept]
+        if len(self._heap) > 2 * len(self._turn) + 16:
+            self._heap = [(turn, it) for it, turn in self._turn.items() if it not in self._unkept]
             heapq.heapify(self._heap)
 
     def first(self) -> tuple[int, str] | None:
-        """(arrival, task id) of the one that waits longest of those that may start."""
-        while self._heap and self._arrival.get(self._heap[0][1]) != self._heap[0][0]:
+        """(turn, task id) of the first of those that may start."""
+        while self._heap and self._turn.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0] if self._heap else None
 
@@ -78,11 +87,11 @@ class FairQueue:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, task_id: str, app: str, lane: Hashable, arrival: int, now: float, *, unkept: bool = False) -> None:
+    def add(self, task_id: str, app: str, lane: Hashable, turn: int, now: float, *, unkept: bool = False) -> None:
         """`unkept`: it has its place, and is not the next one before it is `kept`."""
         if not self._count:
             self.unserved_since = now
-        self._lanes.setdefault(app, {}).setdefault(lane, AppTurn()).add(task_id, arrival, unkept=unkept)
+        self._lanes.setdefault(app, {}).setdefault(lane, AppTurn()).add(task_id, turn, unkept=unkept)
         self._count += 1
 
     def kept(self, task_id: str, app: str, lane: Hashable) -> None:
@@ -101,19 +110,17 @@ class FairQueue:
         """The first task of every lane that may start, those of the app whose account is furthest behind first; `held`
         apps left out.
         """
-        heads = [
-            (time_of(app), *first)
-            for app, lanes in self._lanes.items()
-            if app not in held
-            for turn in lanes.values()
-            if (first := turn.first()) is not None
-        ]
-        heads.sort()
-        return (task_id for _, _, task_id in heads)
+        apps = []
+        for app, lanes in self._lanes.items():
+            heads = [] if app in held else sorted(first for turn in lanes.values() if (first := turn.first()))
+            if heads:
+                apps.append((time_of(app), min(arrival_of(turn) for turn, _ in heads), heads))
+        apps.sort()
+        return (task_id for _, _, heads in apps for _, task_id in heads)
 
     def by_arrival(self) -> list[str]:
         """All of them; linear, for reports and for messages to all."""
-        return [task_id for _, task_id in sorted(self._waiting())]
+        return [task_id for _, task_id in sorted((arrival_of(turn), task_id) for turn, task_id in self._waiting())]
 
     def has_lane(self, lane: Hashable) -> bool:
         return any(lane in lanes for lanes in self._lanes.values())

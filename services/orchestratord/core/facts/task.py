@@ -239,6 +239,12 @@ class Task:
         return self.request.task_id
 
     @property
+    def due_at(self) -> float | None:
+        """When its deadline is."""
+        deadline_s = self.request.deadline_s
+        return None if deadline_s is None else self.created_at + deadline_s
+
+    @property
     def is_finished(self) -> bool:
         return self.state in TERMINAL_STATES
 

@@ -53,6 +53,7 @@ def _wait_at(state: BrainState, task: Task, place: Waiting) -> Lane:
         app=place.app,
         lane=lane,
         arrival=place.arrival,
+        due_at=place.due_at,
         size=place.size,
         work=place.work,
     )

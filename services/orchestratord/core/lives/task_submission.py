@@ -61,7 +61,7 @@ def kept(state: BrainState, event: TaskKept) -> None:
     _note_demand(state, task.request.model)
     model_loading.ensure_loaded(state, task.request.model)
     if event.task_id in state.queue and task.predicted_start_ms is None:
-        ahead = state.queue.ahead(task.request.model, task.request.priority, task.request.app)
+        ahead = _ahead(state, task)
         ahead.add(task.request.size, -1)  # without itself
         _predict(state, task, ahead)
         if task.predicted_start_ms is not None:
@@ -83,6 +83,7 @@ def readmit(state: BrainState, task: Task, *, held: bool) -> None:
         app=request.app,
         lane=lane_of_task(state, task),
         unkept=held,
+        due_at=task.due_at,
         size=request.waiting_bytes,
         work=request.size,
     )
@@ -118,7 +119,7 @@ def _drop(state: BrainState, victims: Sequence[str]) -> None:
 
 def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | None) -> Task:
     task = Task(request, created_at=state.now)
-    ahead = state.queue.ahead(request.model, request.priority, request.app)
+    ahead = _ahead(state, task)
     state.tasks[task.task_id] = task
     if request.request_id:
         state.by_request_id[(request.app, request.request_id)] = task.task_id
@@ -129,6 +130,7 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | Non
         app=request.app,
         lane=lane,
         unkept=request.durable,
+        due_at=task.due_at,
         size=request.waiting_bytes,
         work=request.size,
     )
@@ -179,6 +181,12 @@ def _predict(state: BrainState, task: Task, ahead: Backlog) -> None:
         task.predicted_start_ms = round(start.mean)
         task.on_time_forecast = prediction.on_time_forecast(state, task, start)
         task.on_time = None if task.on_time_forecast is None else state.rates.on_time.corrected(task.on_time_forecast)
+
+
+def _ahead(state: BrainState, task: Task) -> Backlog:
+    """Of one that comes now, and is to wait as all do."""
+    request = task.request
+    return state.queue.ahead(request.model, request.priority, request.app, task.due_at)
 
 
 def _priority_of(state: BrainState, request: TaskRequest) -> str:
