@@ -30,7 +30,7 @@ from orchestratord.core.lives import (
     task_dispatch,
     worker_life,
 )
-from orchestratord.core.placement import continuation, eviction, isolation, promises
+from orchestratord.core.placement import continuation, eviction, giving_way, isolation, promises
 from orchestratord.core.state import BrainState
 
 
@@ -204,6 +204,11 @@ ABLATIONS = (
         "what was lost goes on elsewhere",
         "could go on",
         _replace(continuation, "can_go_on_elsewhere", lambda *_: False),
+    ),
+    Ablation(
+        "what gave way for long enough keeps its slot",
+        "though its task did long ago",
+        _replace(giving_way, "gets_grant", lambda *_: False),
     ),
     Ablation("suspects run apart", "beside another suspect", _replace(isolation, "may_join", lambda *_: True)),
     Ablation("the first to bring output decides", "is spliced", _replace(TaskLog, "end_attempt", _nothing)),

@@ -50,6 +50,8 @@ class FairnessRules:
         """By app, in device-seconds."""
         self._begun: list[str] = []
         """Attempts, by this event."""
+        self._loading: list[str] = []
+        """Loads that it began."""
         self._comparable = not any(rule.app for rule in world.plan.rules) and not world.plan.faults.pool_drains
         """Where an app may not run everywhere, a slot that another app gets may be none for it; so it is
         with a task that had to leave a drained pool.
@@ -77,6 +79,9 @@ class FairnessRules:
         self._uses[effect.attempt_id] = Use(request.app, self._world.schedule.now, share)
         self._begun.append(effect.attempt_id)
 
+    def loads(self, effect: effects.StartWorker) -> None:
+        self._loading.append(effect.spec.worker_id)
+
     def ended(self, effect: effects.PersistTerminal | effects.AppendTerminal) -> None:
         self._left(effect.task_id)
 
@@ -86,6 +91,7 @@ class FairnessRules:
         if self._comparable and len(ended) <= 1:  # an app is paid back what its lost runs did not take, one by one
             self._check_order()
         self._begun.clear()
+        self._loading.clear()
         for attempt_id in ended:
             use = self._uses.pop(attempt_id)
             took_s = (self._world.schedule.now - use.since) * use.share
@@ -104,9 +110,11 @@ class FairnessRules:
         """Of the same model, class and lane. The account of an app that was served has what that cost already."""
         state = self._world.brain.state
         accounts, attempts = state.queue.accounts, state.attempts
+        loads = [load for load_id in self._loading if (load := state.loads.get(load_id))]
         begun = [attempts[attempt_id] for attempt_id in self._begun if attempt_id in attempts]
         for place in {(one.place.model, one.place.priority, one.place.lane): one.place for one in begun}.values():
             charged = sum(one.charged_s for one in begun if one.place.app == place.app)
+            charged += sum(load.charged_s for load in loads if load.payer == place.app)
             if accounts.time_of(place.app) == accounts.time_of(NEWCOMER):
                 continue  # It was paid back so much that it is no debtor: where it was when it was served is forgotten.
             served_at = accounts.time_of(place.app) - charged / accounts.weight(place.app)
@@ -158,6 +166,7 @@ class FairnessRules:
 _NOTES: dict[type, Callable[[FairnessRules, Any], None]] = {
     effects.OpenLog: FairnessRules.opened,
     effects.StartRun: FairnessRules.started,
+    effects.StartWorker: FairnessRules.loads,
     effects.PersistTerminal: FairnessRules.ended,
     effects.AppendTerminal: FairnessRules.ended,
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llorch.errors import Aborted, LlorchError
 from orchestratord.core import effects, events
 from support.simulation.fairness_rules import FairnessRules
+from support.simulation.giving_way_rules import GivingWayRules
 from support.simulation.host import Host
 from support.simulation.memory_rules import MemoryRules
 from support.simulation.placement_rules import PlacementRules
@@ -32,6 +33,7 @@ class Invariants:
         self.promises = PromiseRules(world)
         self.store = StoreRules(world)
         self.turns = TurnRules(world)
+        self.giving_way = GivingWayRules(world)
 
     def heard(self, event: events.Event) -> None:
         self.tasks.heard(event)
@@ -46,6 +48,7 @@ class Invariants:
         self.memory.wants(effect)
         self.placement.wants(effect)
         self.turns.wants(effect)
+        self.giving_way.wants(effect)
         self.promises.wants(effect)
         self.store.wants(effect)
 
@@ -54,6 +57,7 @@ class Invariants:
         self.store.check()
         self.fairness.check()
         self.turns.check()
+        self.giving_way.check()
         if isinstance(event, events.Tick):
             self.tasks.check_deadlines()
 

@@ -232,6 +232,7 @@ ONLY_TOLD: frozenset[type] = frozenset(
         effects.PersistPromise,
         effects.PersistStop,
         effects.AttemptLost,
+        effects.RunGaveWay,
         effects.TokensUsed,
         effects.PredictionJudged,
         effects.OnTimeJudged,
