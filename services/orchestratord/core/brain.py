@@ -58,6 +58,7 @@ def _tick(state: BrainState, _: events.Tick) -> None:
 
 _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
     TimerKind.DEADLINE: task_life.deadline_passed,
+    TimerKind.HOPE: task_life.hope_over,
     TimerKind.LATEST_START: task_life.latest_start_passed,
     TimerKind.SESSION: session_life.time_over,
     TimerKind.READER_GRACE: task_life.reader_grace_over,

@@ -83,6 +83,37 @@ def test_positions_follow_the_order(deadlines: list[float | None], data: st.Data
     assert [positions[task_id] for task_id in order] == list(range(len(left)))
 
 
+def test_a_task_that_lets_others_pass_keeps_all_else_that_it_had() -> None:
+    waiting = queue()
+    waiting.add("late", "coder", "interactive", due_at=1.0, unkept=True)
+    waiting.add("later", "coder", "interactive", due_at=2.0)
+    waiting.add("undated", "coder", "interactive")
+    for task_id in ("late", "later"):
+        waiting.let_others_pass(task_id)
+    waiting.add("dated", "coder", "interactive", due_at=50.0)
+    waiting.answered("late")
+    positions = [waiting.before(task_id).tasks for task_id in ("dated", "late", "later", "undated")]
+    assert positions == [0, 1, 2, 3], "as tasks without a deadline they are in the order of arrival"
+    assert served(waiting) == ["dated", "late", "later", "undated"]
+
+
+@pytest.mark.req("ORCH-1035")
+def test_a_task_that_will_be_late_makes_no_other_one_late() -> None:
+    driver = BrainDriver()
+    driver.add_node()
+    driver.add_model(slots=1)
+    driver.state.rates.held("coder", 8000.0)
+    driver.submit()
+    driver.load()
+    driver.submit(deadline_s=10.0)
+    in_time = driver.submit(deadline_s=20.0)
+    assert driver.state.queue.before(in_time).tasks == 1
+    driver.let_pass(3)
+    assert driver.state.queue.before(in_time).tasks == 0
+    driver.finish_attempt(driver.only(effects.StartRun).attempt_id)
+    assert driver.last(effects.StartRun).request.task_id == in_time
+
+
 @pytest.mark.req("ORCH-1035")
 def test_the_next_slot_goes_to_the_task_with_the_earliest_deadline() -> None:
     driver = BrainDriver()

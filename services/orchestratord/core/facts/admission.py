@@ -6,7 +6,7 @@ a class apps share the GPUs by weight (`accounts`). Tasks get slots of a model, 
 
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestratord.core.facts.accounts import Accounts
 from orchestratord.core.facts.backlog import OPEN, Backlog, Line, TaskSize
@@ -138,6 +138,16 @@ class AdmissionQueue:
         self._room.remove(task_id, place.priority, place.app, place.size, self.now)
         self.accounts.waits_no_more(place.app)
         return place
+
+    def let_others_pass(self, task_id: str) -> None:
+        """From now on the task is due as late as one without a deadline that came now, if that is later."""
+        place = self._places[task_id]
+        later = replace(place, due_at=max(place.due_at, self._due_at(None)))
+        line = self._lines[place.model, place.priority][place.app]
+        line.remove(place.turn)
+        line.add(later.turn, later.work)
+        self._queue(place.model, place.priority).change(task_id, place.app, place.lane, later.turn)
+        self._places[task_id] = later
 
     def answered(self, task_id: str) -> None:
         """The store has the task now, or never will."""

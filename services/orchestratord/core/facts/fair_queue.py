@@ -57,12 +57,18 @@ class AppTurn:
         else:
             heapq.heappush(self._heap, (turn, task_id))
 
+    def change(self, task_id: str, turn: int) -> None:
+        if task_id in self._unkept:
+            self._turn[task_id] = self._unkept[task_id] = turn
+        else:
+            self.add(task_id, turn)
+
     def kept(self, task_id: str) -> None:
         """One that was added as unkept may start, at the place that it has."""
         heapq.heappush(self._heap, (self._unkept.pop(task_id), task_id))
 
     def remove(self, task_id: str) -> None:
-        """What was removed stays in the heap until it comes up, or until it is the larger part."""
+        """What was removed, or changed, stays in the heap until it comes up, or until it is the larger part."""
         del self._turn[task_id]
         self._unkept.pop(task_id, None)
         if len(self._heap) > 2 * len(self._turn) + 16:
@@ -96,6 +102,9 @@ class FairQueue:
 
     def kept(self, task_id: str, app: str, lane: Hashable) -> None:
         self._lanes[app][lane].kept(task_id)
+
+    def change(self, task_id: str, app: str, lane: Hashable, turn: int) -> None:
+        self._lanes[app][lane].change(task_id, turn)
 
     def remove(self, task_id: str, app: str, lane: Hashable) -> None:
         lanes = self._lanes[app]

@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 class TimerKind(Enum):
     DEADLINE = auto()
+    HOPE = auto()
     LATEST_START = auto()
     SESSION = auto()
     READER_GRACE = auto()

@@ -125,7 +125,7 @@ def _leave(state: BrainState, task: Task, final: TaskState) -> None:
         forgetting.wait_over(state, state.queue.remove(task.task_id))
         app_changes.may_ask_for_more(state, task.request.app)
     task.move_to(final)
-    state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.LATEST_START)
+    state.timers.cancel(task.task_id, TimerKind.DEADLINE, TimerKind.HOPE, TimerKind.LATEST_START)
     state.suspects.discard(task.task_id)
     for attempt in task.unread.values():
         task_dispatch.supersede(state, attempt)
@@ -279,8 +279,20 @@ def reader_grace_over(state: BrainState, task_id: str) -> None:
 
 
 def watch_deadline(state: BrainState, task: Task) -> None:
-    if task.request.deadline_s is not None:
-        state.timers.at(task.created_at + task.request.deadline_s, TimerKind.DEADLINE, task.task_id)
+    if task.due_at is None:
+        return
+    state.timers.at(task.due_at, TimerKind.DEADLINE, task.task_id)
+    holding = state.rates.holding_ms(task.request.model)
+    if holding is not None:
+        state.timers.at(task.due_at - holding.mean / 1000, TimerKind.HOPE, task.task_id)
+
+
+def hope_over(state: BrainState, task_id: str) -> None:
+    """A task that would probably be late even if it started now lets those of its app pass that can be in time: else
+    one that is late makes the next one late.
+    """
+    if task_id in state.queue:
+        state.queue.let_others_pass(task_id)
 
 
 def deadline_passed(state: BrainState, task_id: str) -> None:
