@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from llorch.worker_state import WorkerState
 from orchestratord.core.facts.decision import Term, total_ms
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.placement import eviction
@@ -87,16 +88,22 @@ class Surveyor:
     def _single(self, here: Usable) -> Iterator[Fit]:
         """The path of almost every decision, over every device of the fleet."""
         node_id, ledger = here.node.node_id, self.query.state.ledger
-        node_ms = total_ms(self.costs.of_node(here.node))
+        node_ms: float | None = None
+        idle_mib = self._idle_mib
         for site in here.sites:
             device = site.devices[0]
             claims, cards_ms = self._cards.get((device.name, device.kind, device.engines)) or self._card(site)
             claim = claims[0]
             key = node_id, device.device_id
             available, capacity = ledger.room(key)
-            if available < claim <= capacity and self._idle_hold_too_little(key, claim - available):
-                self.taken.append(Claimed(site, claims, ()))
-                continue
+            if available < claim <= capacity:
+                if idle_mib is None:
+                    idle_mib = self._idle_table()
+                if idle_mib is not None and idle_mib.get(key, 0) < claim - available:
+                    self.taken.append(Claimed(site, claims, ()))
+                    continue
+            if node_ms is None:
+                node_ms = total_ms(self.costs.of_node(here.node))
             cost_ms = node_ms + cards_ms
             for _, ms in OF_PLACES:
                 cost_ms += ms(self.query, site, capacity, available - claim)
@@ -133,14 +140,12 @@ class Surveyor:
         heapq.heappushpop(self._best, -cost_ms)
         return False
 
-    def _idle_hold_too_little(self, device: DeviceKey, lacking_mib: int) -> bool:
-        """By a table that is made only if many places are full: for a few, searching workers to evict costs less."""
-        if self._idle_mib is None:
-            self._full += 1
-            if self.wanted is None or self._least_ms < math.inf or self._full <= LOOKED_AT_CLOSELY:
-                return False
+    def _idle_table(self) -> Mapping[DeviceKey, int] | None:
+        """Made only if many places are full: for a few, searching workers to evict costs less."""
+        self._full += 1
+        if self.wanted is not None and self._least_ms == math.inf and self._full > LOOKED_AT_CLOSELY:
             self._idle_mib = _idle_mib(self.query.state)
-        return self._idle_mib.get(device, 0) < lacking_mib
+        return self._idle_mib
 
     def _card(self, site: Site) -> tuple[tuple[int, ...], float]:
         device = site.devices[0]
@@ -206,6 +211,8 @@ def _idle_mib(state: BrainState) -> dict[DeviceKey, int]:
     """
     held: dict[DeviceKey, int] = {}
     for worker in state.fleet.workers.values():
+        if worker.attempts and worker.leaving is None and worker.state is not WorkerState.STOPPING:
+            continue  # of nearly all, and sooner told than by what follows
         if worker.is_idle or not worker.serves:
             for device_id in worker.spec.device_ids:
                 key = worker.node_id, device_id

@@ -84,7 +84,9 @@ def heads_for(state: BrainState, worker: Worker) -> list[Task]:
     for task_id in state.queue.heads(worker.spec.model):
         lane = lane_of_place(state.queue[task_id])
         if lane not in lanes:
-            lanes[lane] = worker in workers_for(state, lane)
+            lanes[lane] = not worker.is_overdue and _is_for(
+                state, rules_of(state.assignments, state.fleet, lane), lane, worker
+            )
         if lanes[lane]:
             found.append(state.tasks[task_id])
     return found
@@ -113,11 +115,11 @@ def _expected(state: BrainState, lane: Lane) -> list[Worker]:
 def _all_for(state: BrainState, lane: Lane) -> list[Worker]:
     """Workers of ready nodes that tasks of the lane could use, within reach or not."""
     rules = rules_of(state.assignments, state.fleet, lane)
-    return [
-        worker
-        for worker in state.fleet.workers_of_model(lane.model)
-        if worker.serves and state.fleet.node_is_ready(worker) and _admits(state, rules, lane, worker)
-    ]
+    return [worker for worker in state.fleet.workers_of_model(lane.model) if _is_for(state, rules, lane, worker)]
+
+
+def _is_for(state: BrainState, rules: Rules, lane: Lane, worker: Worker) -> bool:
+    return worker.serves and state.fleet.node_is_ready(worker) and _admits(state, rules, lane, worker)
 
 
 def _admits(state: BrainState, rules: Rules, lane: Lane, worker: Worker) -> bool:
