@@ -11,15 +11,16 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from brain_fleet import Fleet, Size
+from brain_fleet import GIB, Fleet, Size
 from rich.console import Console
 from rich.table import Table
 
 from orchestratord.core import events
+from orchestratord.core.facts.task import TaskRequest
 from support.simulation import scenarios
 from support.simulation.plan import draw
 from support.simulation.violation import Violation
@@ -59,40 +60,88 @@ def times_of(actions: Iterator[Callable[[], object]]) -> Times:
     return Times(statistics.median(taken), statistics.quantiles(taken, n=100)[98])
 
 
-def decisions(quick: bool) -> Iterator[Row]:
-    fleet = Fleet(Size())
-    fleet.fill()
-    for number in range(10_000):
-        fleet.submit(number % fleet.size.models)
-    rounds = 300 if quick else 3000
+LONGEST_MS = 5.0
+"""What one decision takes at most, since the brain hears nothing meanwhile."""
 
-    def ends() -> Iterator[Callable[[], object]]:
+
+@dataclass(frozen=True)
+class Kind:
+    what: str
+    most_ms: float
+    """In the median."""
+    actions: Callable[[int], Iterator[Callable[[], object]]]
+
+
+def decisions(quick: bool) -> Iterator[Row]:
+    """800 GPUs and 2,000 workers. Where it is not said otherwise all are busy, and 10,000 tasks wait."""
+    busy = BusyFleet()
+    for kind in (
+        Kind("a slot gets free and goes to the next task", 0.2, busy.ends),
+        Kind("a task comes and is placed", 0.5, busy.new_tasks),
+        Kind("a task comes for a model that is not loaded", 1.5, busy.cold_tasks),
+        Kind("a task comes that is larger than a device", 3.0, busy.large_tasks),
+        Kind("a tick, with tasks for 16 models that are not loaded", LONGEST_MS, busy.ticks),
+        Kind("a task comes for a model that is not loaded; all that are loaded are idle", 2.0, idle_workers),
+    ):
+        times = times_of(kind.actions(300 if quick else 3000))
+        is_met = times.median <= kind.most_ms and times.p99 <= LONGEST_MS
+        bar = f"≤ {kind.most_ms:g}, p99 ≤ {LONGEST_MS:g}"
+        yield Row(f"decision: {kind.what} (ms)", f"{times.median:.3f}, p99 {times.p99:.3f}", bar, is_met)
+
+
+class BusyFleet:
+    def __init__(self) -> None:
+        self._fleet = fleet = Fleet(Size())
+        fleet.fill()
+        for number in range(10_000):
+            fleet.submit(number % fleet.size.models)
+
+    def ends(self, rounds: int) -> Iterator[Callable[[], object]]:
+        fleet = self._fleet
         for _ in range(rounds):
             event = fleet.ended()
             yield partial(fleet.handle, event)
             fleet.handle(events.TerminalPersisted(fleet.finished))
             fleet.submit(int(fleet.finished.removeprefix("task-")) % fleet.size.models)
 
-    def new_tasks() -> Iterator[Callable[[], object]]:
+    def new_tasks(self, rounds: int) -> Iterator[Callable[[], object]]:
         for number in range(rounds):
-            request = fleet.request(number % fleet.size.models)
-            yield partial(fleet.handle, events.TaskSubmitted(request))
+            request = self._fleet.request(number % self._fleet.size.models)
+            yield partial(self._fleet.handle, events.TaskSubmitted(request))
 
-    def loads() -> Iterator[Callable[[], object]]:
-        """A model that is nowhere: every device is looked at for room, and for who could leave."""
+    def cold_tasks(self, rounds: int) -> Iterator[Callable[[], object]]:
+        """Every device is looked at for room, and for who could leave."""
         for number in range(rounds // 10):
-            request = fleet.request(fleet.size.models + number % fleet.size.spare)
-            yield partial(fleet.handle, events.TaskSubmitted(request))
-            fleet.handle(events.TaskCancelled(request.task_id))
+            request = self._fleet.request(self._fleet.size.models + number % self._fleet.size.spare)
+            yield from self._comes_and_goes(request)
 
-    for what, actions in (
-        ("a slot gets free and goes to the next task", ends()),
-        ("a task comes and is placed", new_tasks()),
-        ("a task comes for a model that is not loaded", loads()),
-    ):
-        times = times_of(actions)
-        is_met = times.median <= 2 and times.p99 <= 5
-        yield Row(f"decision: {what} (ms)", f"{times.median:.3f}, p99 {times.p99:.3f}", "≤ 2, p99 ≤ 5", is_met)
+    def large_tasks(self, rounds: int) -> Iterator[Callable[[], object]]:
+        """It has to be split over two devices."""
+        self._fleet.add_model("large", 40 * GIB)
+        for _ in range(rounds // 10):
+            yield from self._comes_and_goes(replace(self._fleet.request(0), model="large"))
+
+    def ticks(self, rounds: int) -> Iterator[Callable[[], object]]:
+        """Four a second, as the daemon has them."""
+        fleet = self._fleet
+        for number in range(16):
+            fleet.submit(fleet.size.models + number)
+        for _ in range(rounds // 10):
+            fleet.now += 0.25
+            yield partial(fleet.handle, events.Tick())
+
+    def _comes_and_goes(self, request: TaskRequest) -> Iterator[Callable[[], object]]:
+        yield partial(self._fleet.handle, events.TaskSubmitted(request))
+        self._fleet.handle(events.TaskCancelled(request.task_id))
+
+
+def idle_workers(rounds: int) -> Iterator[Callable[[], object]]:
+    """Each task has some of them leave, for a model of its own; there are enough others."""
+    fleet = Fleet(Size(spare=rounds // 10))
+    for number in range(rounds // 10):
+        request = fleet.request(fleet.size.models + number)
+        yield partial(fleet.handle, events.TaskSubmitted(request))
+        fleet.handle(events.TaskCancelled(request.task_id))
 
 
 def events_per_second(quick: bool) -> Iterator[Row]:

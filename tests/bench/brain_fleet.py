@@ -46,8 +46,7 @@ class Fleet:
         self.brain = Brain(config, lambda prefix: f"{prefix}-{next(numbers)}")
         self._tasks = count(1)
         for number in range(self.size.models + self.size.spare):
-            spec = ModelSpec(f"model{number}", source(number), slots=SLOTS, vram_claim_mib=CLAIM_MIB, context=4096)
-            self.handle(events.ModelRegistered(spec, Origin.CALL, "a measurement"))
+            self.add_model(f"model{number}", CLAIM_MIB)
         workers = iter(range(self.size.workers))
         for number in range(self.size.nodes):
             self._add_node(f"node{number:03}", workers)
@@ -64,6 +63,10 @@ class Fleet:
             elif isinstance(effect, effects.PersistChange):
                 wanted += self.handle(events.ChangeKept())
         return wanted
+
+    def add_model(self, name: str, claim_mib: int) -> None:
+        spec = ModelSpec(name, source(name), slots=SLOTS, vram_claim_mib=claim_mib, context=4096)
+        self.handle(events.ModelRegistered(spec, Origin.CALL, "a measurement"))
 
     def request(self, model: int, **fields: object) -> TaskRequest:
         number = next(self._tasks)
@@ -105,7 +108,7 @@ class Fleet:
             full=True,
             devices=devices,
             workers=tuple(self._reported(spec) for spec in specs),
-            staged={source(number): CLAIM_MIB for number in range(self.size.models + self.size.spare)},
+            staged={source(f"model{number}"): CLAIM_MIB for number in range(self.size.models + self.size.spare)},
         )
         self.handle(events.NodeRegistered(node_id, node_id, "first", f"{node_id}:9200", "0", snapshot))
         for spec in specs:
@@ -116,7 +119,7 @@ class Fleet:
         return WorkerSpec(
             f"found-{number}",
             f"model{model}",
-            source(model),
+            source(f"model{model}"),
             (device.device_id,),
             SLOTS,
             4096,
@@ -134,8 +137,8 @@ class Fleet:
         )
 
 
-def source(number: int) -> str:
-    return f"file:/models/model{number}.gguf"
+def source(name: str) -> str:
+    return f"file:/models/{name}.gguf"
 
 
 def answer() -> RunResult:
