@@ -14,9 +14,10 @@ from orchestratord.core.facts.loads import LoadPhase
 from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.facts.task import TaskError, TaskState
+from orchestratord.core.lives import model_loading
 from orchestratord.core.lives.model_loading import FAILURE_SHOWN_S
 from orchestratord.views import loads as view_loads
-from support.brain_driver import BrainDriver, gpu
+from support.brain_driver import BrainDriver, gpu, gpu_of
 
 
 def brain(*devices: object, **options: object) -> BrainDriver:
@@ -515,3 +516,22 @@ def test_nothing_is_started_before_it_is_known_how_large_it_is() -> None:
     assert driver.only(effects.StageModel)
     driver.stage("coder", size_mib=8000)
     assert driver.only(effects.StartWorker).spec.reservation_mib > (8000,)
+
+
+@pytest.mark.parametrize(("devices_at_once", "looks"), [(100, 3), (4, 2), (1, 1)])
+def test_one_event_looks_at_a_bounded_number_of_devices(
+    devices_at_once: int, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left over is looked at after the next event."""
+    driver = BrainDriver()
+    for node_id in ("garage", "attic"):
+        driver.add_node(node_id, gpu_of(node_id))
+    looked: list[str] = []
+    monkeypatch.setattr(model_loading, "DEVICES_AT_ONCE", devices_at_once)
+    monkeypatch.setattr(model_loading, "ensure_loaded", lambda _, name: looked.append(name))
+    driver.state.to_look_at = dict.fromkeys(("a", "b", "c"))
+    driver.handle(events.Tick())
+    assert len(looked) == looks
+    driver.handle(events.Tick())
+    driver.handle(events.Tick())
+    assert looked == ["a", "b", "c"]

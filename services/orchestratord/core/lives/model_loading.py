@@ -40,8 +40,10 @@ MOST_LOADS = 1024
 """From this many on, callers are asked to wait with further ones. Tasks may still have models loaded."""
 _LOADS_RETRY_MS = 10_000
 
-LOOKS_AT_ONCE = 16
-"""Models for which a place is looked for after one event."""
+LOOKS_AT_ONCE, DEVICES_AT_ONCE = 16, 1600
+"""Models for which a place is looked for after one event; fewer, where that would be a look at more devices than so
+many, all together: the brain hears nothing meanwhile.
+"""
 
 FAILURE_SHOWN_S = 600.0
 """How long a failed load is shown: as long as finished tasks are by default, longer than it takes to try again."""
@@ -95,7 +97,9 @@ def look_is_due(state: BrainState, _: str) -> None:
 
 
 def go_on_looking(state: BrainState) -> None:
-    for name in list(islice(state.to_look_at, LOOKS_AT_ONCE)):
+    devices = sum(len(node.devices) for node in state.fleet.nodes.values())
+    looks = max(1, min(LOOKS_AT_ONCE, DEVICES_AT_ONCE // max(1, devices)))
+    for name in list(islice(state.to_look_at, looks)):
         del state.to_look_at[name]
         ensure_loaded(state, name)
 
