@@ -264,6 +264,30 @@ def test_a_position_knows_that_apps_take_turns() -> None:
     assert waiting.before("calm").tasks == served(waiting).index("calm")
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 8)), min_size=1, max_size=12),
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=30),
+    st.sampled_from("abc"),
+)
+def test_a_position_knows_what_the_apps_have_had(had: list[tuple[str, int]], waits: list[str], newcomer: str) -> None:
+    """All tasks cost one device-second; of those at the same place in their accounts, either may be first."""
+    waiting = queue(capacity=1000)
+    waiting.accounts.weights.update({"a": 1.0, "b": 2.0, "c": 4.0})
+    for number, app in enumerate("abc"):
+        waiting.add(f"first-{number}", "coder", "interactive", app=app)
+    for app, device_s in had:
+        waiting.accounts.charge(app, device_s)
+    for app in "abc":
+        waiting.add(f"more-{app}", "coder", "interactive", app=app)
+    waiting.take("first-0", 1.0)
+    for number, app in enumerate(waits):
+        waiting.add(f"t{number}", "coder", "interactive", app=app)
+    foretold = waiting.ahead("coder", "interactive", newcomer).tasks
+    waiting.add("new", "coder", "interactive", app=newcomer)
+    assert foretold == waiting.before("new").tasks
+    assert abs(served(waiting, tokens=1).index("new") - foretold) <= 2
+
+
 Step = tuple[str, str, str, str, bool]
 
 

@@ -10,7 +10,8 @@ from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.fleet import Leaving
 from orchestratord.core.facts.task import TaskState
 from orchestratord.core.placement import turns
-from orchestratord.core.placement.explain import explain_task
+from orchestratord.core.placement.explain import explain, explain_task
+from orchestratord.core.placement.sentences import sentence
 from support.brain_driver import BrainDriver, gpu_of
 
 LOAD_S = 5.0
@@ -279,3 +280,16 @@ def test_a_load_is_paid_by_the_app_for_which_it_began_and_by_what_it_took() -> N
     run = driver.state.attempts[driver.only(effects.StartRun).attempt_id]
     paid = driver.state.queue.accounts.time_of("calm") - before - run.charged_s
     assert paid == pytest.approx(20 * share)
+
+
+@pytest.mark.req("ORCH-1013")
+def test_it_is_explained_behind_whom_a_task_waits_for_a_slot() -> None:
+    driver = one_card()
+    flood(driver, 4)
+    calm = driver.submit("busy", app="calm")
+    told = sentence(explain_task(driver.state, driver.task(calm)))
+    assert told == "waited for a slot on GPU 0 (RTX 3090) of garage, about 8.0 s, behind 1 task, of app 'flood' first"
+    told = sentence(explain(driver.state, "busy", "flood", 10, 10), is_dry_run=True)
+    assert (
+        told == "would wait for a slot on GPU 0 (RTX 3090) of garage, about 16 s, behind 4 tasks, of app 'flood' first"
+    )

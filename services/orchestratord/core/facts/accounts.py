@@ -42,6 +42,10 @@ class Accounts:
         """Its virtual time, in device-seconds at weight 1."""
         return max(self._times.get(app, self._clock), self._front - MOST_OWED_S / self.weight(app))
 
+    def time_at_start(self, app: str) -> float:
+        """Where it is, or would be if one of its tasks began to wait now."""
+        return self.time_of(app) if app in self._waiting else max(self.time_of(app), self._clock_now())
+
     def begins_to_wait(self, app: str) -> None:
         """One of its tasks begins to wait."""
         if app not in self._waiting:
@@ -76,8 +80,11 @@ class Accounts:
             self._times.pop(app, None)
 
     def _go_on(self) -> None:
+        self._clock = self._clock_now()
+
+    def _clock_now(self) -> float:
         served_at = (min(time, self._times[app]) for app, time in self._served_at.items())
-        self._clock = max(self._clock, min(served_at, default=0.0))
+        return max(self._clock, min(served_at, default=0.0))
 
     def _forget_apps_without_debt(self) -> None:
         """Those that do not wait. Of more than `DEBTORS_KEPT` the least debts are let go as well."""

@@ -160,7 +160,8 @@ class AdmissionQueue:
         """The task gets a slot, and its app is charged with the device-seconds that it will probably take."""
         place = self._places[task_id]
         self.accounts.charge(place.app, device_s)
-        self._queue(place.model, place.priority).unserved_since = self.now
+        queue = self._queue(place.model, place.priority)
+        queue.unserved_since, queue.run_s = self.now, device_s
         return self.remove(task_id)
 
     def settle(self, place: Waiting, charged: float, used: float) -> None:
@@ -292,17 +293,21 @@ class AdmissionQueue:
         return self.now - queue.unserved_since >= self.max_starvation_s
 
     def _before(self, model: str, priority: str, app: str, own: Backlog) -> Backlog:
-        """With `own` tasks of its app before it, to which the rest is added; the other apps get their share of the
-        slots meanwhile.
+        """With `own` tasks of its app before it, to which the rest is added: the other apps get slots meanwhile, until
+        their accounts are where that of the app will be. Their tasks are taken to cost what the last one did.
         """
-        turns, weight = own.tasks + 1, self.accounts.weight(app)
+        accounts, queue = self.accounts, self._by_model.get(model, {}).get(priority)
+        run_s = queue.run_s if queue else 0.0
+        turns, weight, begin = own.tasks + 1, accounts.weight(app), accounts.time_at_start(app)
         for name in self.priorities[: self.priorities.index(priority)]:
             for line in self._lines_of(model, name).values():
                 own.join(line.whole)
         for other, line in self._lines_of(model, priority).items():
             if other != app:
-                waiting = line.whole.tasks
-                own.join(line.whole, min(waiting, int(turns * self.accounts.weight(other) / weight)) / waiting)
+                waiting, share = line.whole.tasks, accounts.weight(other)
+                is_behind_by = (begin - accounts.time_of(other)) * share / run_s if run_s else 0.0
+                first = max(0, int(turns * share / weight + is_behind_by))
+                own.join(line.whole, min(waiting, first) / waiting)
         return own
 
     def _leave_line(self, place: Waiting) -> None:

@@ -84,9 +84,12 @@ class AppTurn:
 
 @dataclass(slots=True, eq=False)
 class FairQueue:
-    """`unserved_since`: when the last of its tasks got a slot, or when the queue last became non-empty."""
+    """`unserved_since`: when the last of its tasks got a slot, or when the queue last became non-empty; `run_s`: the
+    device-seconds that its app was charged with then.
+    """
 
     unserved_since: float = 0.0
+    run_s: float = 0.0
     _lanes: dict[str, dict[Hashable, AppTurn]] = field(default_factory=dict)
     _count: int = 0
 

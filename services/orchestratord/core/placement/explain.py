@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from llorch.counted import counted
 from llorch.worker_state import WorkerState
+from orchestratord.core.facts.backlog import Backlog
 from orchestratord.core.facts.contexts import contexts_to_try
 from orchestratord.core.facts.decision import Candidate, Decision, DecisionRecord, Outcome, Term, total_ms
 from orchestratord.core.facts.fleet import Worker
@@ -20,6 +21,7 @@ from orchestratord.core.placement.lanes import lane_of, lane_of_task, overrides_
 from orchestratord.core.placement.load_planning import outlook
 from orchestratord.core.placement.pipeline import place_load
 from orchestratord.core.placement.query import LoadRequest, Query
+from orchestratord.core.placement.sentences import slot_behind
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.placement.workers import weigh
 from orchestratord.core.state import BrainState
@@ -66,13 +68,16 @@ def _load_request(state: BrainState, model: Model, lane: Lane, prompt_tokens: in
 
 
 def _explain(state: BrainState, request: LoadRequest, task: TaskRequest, waiting: Task | None = None) -> DecisionRecord:
-    there = _workers(state, request, task, waiting)
+    ahead = _ahead(state, task, waiting)
+    there = _workers(state, request, task, ahead)
     elsewhere = place_load(state, request, details=True)
     if there.chosen is None:
         outcome, why = verdict(state, request, there, elsewhere, waiting)
         return record_of(state, _both(elsewhere, there, there.details), outcome, decision_id="", why=why)
     why = _held_back(state, task.app)
     is_free = state.fleet.workers[there.chosen.worker_id].takes_runs and not why
+    if not (is_free or why):
+        why = _behind(state, there.chosen, ahead, "" if waiting is None else waiting.task_id)
     outcome = Outcome.CHOSEN if is_free else Outcome.WAITS
     by_rules = _by_rules(elsewhere)
     return record_of(state, _both(there, by_rules, there.details), outcome, decision_id="", why=why)
@@ -86,15 +91,28 @@ def _held_back(state: BrainState, app: str) -> str:
     return f"one of the tasks of app '{app}' to end: it may run {counted(known.max_concurrent_tasks, 'task')} at once"
 
 
-def _workers(state: BrainState, request: LoadRequest, task: TaskRequest, waiting: Task | None) -> Decision:
+def _ahead(state: BrainState, task: TaskRequest, waiting: Task | None) -> Backlog:
+    """What gets slots before it."""
+    if waiting is not None and waiting.task_id in state.queue:
+        return state.queue.before(waiting.task_id)
+    return state.queue.ahead(task.model, task.priority, task.app)
+
+
+def _behind(state: BrainState, place: Candidate, ahead: Backlog, task_id: str) -> str:
+    """The slot that it waits for, and for whom; empty where no task is before it, or its worker is still loading."""
+    worker = state.fleet.workers[place.worker_id]
+    if not ahead.tasks or worker.state is WorkerState.STARTING:
+        return ""
+    others = (state.tasks[head] for head in state.queue.heads(worker.spec.model) if head != task_id)
+    first = next(others, None)
+    return slot_behind(place, ahead.tasks, "" if first is None else first.request.app)
+
+
+def _workers(state: BrainState, request: LoadRequest, task: TaskRequest, ahead: Backlog) -> Decision:
     """The workers that have the model or are loading it, with the time until they have a slot."""
     query = Query(state, request, rules_of(state.assignments, state.fleet, request.lane))
     serving = [worker for worker in state.fleet.workers_of_model(request.model.name) if worker.serves]
     is_held = task.app in state.queue.held
-    if waiting is not None and waiting.task_id in state.queue:
-        ahead = state.queue.before(waiting.task_id)
-    else:
-        ahead = state.queue.ahead(request.model.name, task.priority, task.app)
     start = None if is_held else prediction.predict_start(state, request.lane, task.priority, ahead)
 
     def wait(worker: Worker, own_ms: float) -> tuple[Term, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from llorch.counted import counted
 from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome
 from orchestratord.core.facts.durations import duration
 from orchestratord.core.placement import filters
@@ -40,6 +41,13 @@ def _what(record: DecisionRecord, *, is_dry_run: bool) -> str:
         case _:
             told = "can't be placed" if is_dry_run else "could not be placed"
             return f"{told}: {record.why}" if record.why else told
+
+
+def slot_behind(place: Candidate, tasks: int, app: str) -> str:
+    """For example: a slot on GPU 0 (RTX 3090) of garage, about 12 s, behind 3 tasks, of app 'flood' first."""
+    how_long = f",{told}" if (told := _how_long(place)) else ""
+    first = f", of app '{app}' first" if app else ""
+    return f"a slot on {place.where}{how_long}, behind {counted(tasks, 'task')}{first}"
 
 
 def _how_long(place: Candidate) -> str:
