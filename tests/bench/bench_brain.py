@@ -235,6 +235,19 @@ def fairness(quick: bool) -> Iterator[Row]:
     yield Row("wait beside an app that sends 100 times as much", value, "≤ 2 ×", beside <= 2 * alone)
 
 
+def beside_batch(quick: bool) -> Iterator[Row]:
+    seeds = range(1, 2 if quick else 6)
+    for model, whose, most_s in (("a", "that model", 1.0), ("b", "another model", 2.0)):
+        judged = [scenarios.beside_batch(model, seed) for seed in seeds]
+        waits = [wait for one in judged for wait in one.waited_s]
+        load_s = 0.0 if model == "a" else judged[0].load_s
+        mean, longest = statistics.mean(waits), max(waits)
+        value = f"{mean:.2f} s, at most {longest:.2f}"
+        bar = f"mean ≤ {most_s:g} s" if not load_s else f"mean ≤ a load ({load_s:.1f} s) + {most_s:g} s"
+        what = f"interactive beside batch that holds all slots: wait for {whose}"
+        yield Row(what, value, bar, mean <= load_s + most_s)
+
+
 def eviction(quick: bool) -> Iterator[Row]:
     seeds = range(1, 2 if quick else 6)
     policies = {"by cost": scenarios.BY_COST, "LRU": scenarios.LEAST_RECENTLY_USED, "idle": scenarios.IDLE_FOR_A_WHILE}
@@ -262,6 +275,7 @@ MEASUREMENTS: tuple[Callable[[bool], Iterator[Row]], ...] = (
     growth,
     worlds,
     fairness,
+    beside_batch,
     eviction,
     predictions,
 )

@@ -1,5 +1,7 @@
 """How well the brain decides, in virtual time: the same on every machine."""
 
+import statistics
+
 import pytest
 
 from support.simulation import scenarios
@@ -17,6 +19,15 @@ def test_a_flood_from_one_app_at_most_doubles_the_wait_of_another() -> None:
 def test_apps_get_shares_of_all_devices_by_their_weights_whatever_one_of_them_floods() -> None:
     for app, share in scenarios.shares(seed=2).items():
         assert share == pytest.approx(scenarios.WEIGHTS[app], abs=0.02), app
+
+
+@pytest.mark.req("ORCH-1024")
+def test_a_question_waits_for_no_batch_work_and_all_of_that_is_done() -> None:
+    """Of the same model; of another one, it waits for a load, unless batch work has been passed over for too long."""
+    same, other = scenarios.beside_batch("a"), scenarios.beside_batch("b")
+    assert max(same.waited_s) <= 1
+    assert statistics.median(other.waited_s) <= other.load_s + 2
+    assert same.batch_done == other.batch_done == scenarios.NIGHT_TASKS
 
 
 @pytest.mark.req("ORCH-1015")

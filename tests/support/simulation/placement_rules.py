@@ -51,7 +51,8 @@ class PlacementRules:
         if effect.why not in LEAVES_UNASKED:
             return
         worker_id = effect.worker_id
-        is_out_of_reach = self._world.links[worker_id].line is None  # and what ran there may be given up
+        link = self._world.links.get(worker_id)  # none to one that has not been loaded
+        is_out_of_reach = link is None or link.line is None  # and what ran there may be given up
         if not is_out_of_reach and (busy := self._tasks.live_on(worker_id)):
             self._fail(f"{worker_id} is stopped ({effect.why}) while it runs {sorted(busy)}")
         if self._model_of.get(worker_id) in self._kept:

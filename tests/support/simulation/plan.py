@@ -78,6 +78,8 @@ class FaultPlan:
     """Chance per write of a task or of a change."""
     load_fails: float = 0.0
     """Chance per load."""
+    load_is_slow: float = 0.05
+    """Chance per load that it takes eight times as long."""
     answer_lost: float = 0.0
     """Chance per command: it was carried out, but its answer never comes."""
     duplicate: float = 0.0

@@ -92,6 +92,54 @@ def _send_every(world: World, per_s: float, app: str) -> list[str]:
     return sent
 
 
+# A night's batch work holds all slots of a model; now and then a person asks, for that model or for another one.
+
+LARGE = tuple(ModelPlan(name, 16 * GIB, 16 * GIB, slots=4, popularity=1.0, decode_tokens_per_s=40.0) for name in "ab")
+NIGHT_TASKS, ANSWER_TOKENS = 120, 400
+ASKS_EVERY_S, QUESTIONS = 20.0, 12
+
+
+@dataclass(frozen=True)
+class BesideBatch:
+    """How long each question waited for its start, and what was done of the batch work; in virtual seconds."""
+
+    waited_s: list[float]
+    load_s: float
+    batch_done: int
+
+
+def beside_batch(model: str, seed: int = 1) -> BesideBatch:
+    world = World(
+        ONE_HOST.with_(
+            seed=seed,
+            models=LARGE,
+            tokens_out=(ANSWER_TOKENS, ANSWER_TOKENS),
+            faults=FaultPlan(late_s=0.002, load_is_slow=0.0),
+        )
+    )
+    times = Times(world)
+    world.begin()
+    asked: list[str] = []
+    night: list[str] = []
+
+    def ask() -> None:
+        asked.append(world.traffic.submit(model=model, priority="interactive"))
+
+    def begin() -> None:
+        night.extend(world.traffic.submit(model="a", priority="batch") for _ in range(NIGHT_TASKS))
+
+    world.schedule.after(1.0, begin)
+    for number in range(QUESTIONS):
+        at_s = ASKS_EVERY_S * (1 + number + world.random.random() / 2)
+        world.schedule.after(at_s, ask)
+    world.schedule.run_until(3000.0)
+    return BesideBatch(
+        [times.started[task_id] - times.came[task_id] for task_id in asked],
+        LARGE[0].claim_mib / HOST.disk_mib_per_s,
+        sum(task_id in times.answered for task_id in night),
+    )
+
+
 # Apps of unlike weights that all want more than there is, of six models; the two devices hold two each.
 
 WEIGHTS = {"app0": 0.1, "app1": 0.1, "app2": 0.2, "app3": 0.2, "app4": 0.4}

@@ -254,3 +254,63 @@ def test_a_run_that_is_about_to_end_counts_as_a_free_slot() -> None:
     (worker,) = driver.state.fleet.workers_of_model("coder")
     free = prediction.first_free(driver.state, worker, "batch")
     assert free == prediction.AT_ONCE
+
+
+@pytest.mark.req("ORCH-1024")
+def test_a_worker_that_serves_a_higher_class_does_not_leave_for_a_lower_one_before_that_is_overdue() -> None:
+    driver = one_worker()
+    running = driver.submit()
+    for _ in range(50):
+        driver.submit("writer", priority="batch")
+    driver.let_pass(STARVES_AFTER_S - 5)
+    assert leaving(driver) == []
+    next_one = driver.submit()
+    assert driver.task(next_one).state is TaskState.RUNNING
+    driver.let_pass(10)
+    assert leaving(driver) == ["coder"]
+    assert cancelled(driver) == []
+    assert driver.task(running).state is TaskState.RUNNING
+
+
+def loading(driver: BrainDriver, *, asked: bool = False, priority: str = "batch") -> str:
+    """The worker of `writer`, which is being loaded in place of `coder`."""
+    if asked:
+        driver.handle(events.ModelLoadAsked("writer", "asked"))
+    else:
+        driver.submit("writer", priority=priority)
+    driver.let_pass(BrainConfig().min_residency_s)
+    (coder,) = driver.state.fleet.workers_of_model("coder")
+    driver.worker_ended(coder.spec)
+    assert driver.only(StartWorker).spec.model == "writer"
+    driver.forget_effects()
+    return next(worker.worker_id for worker in driver.state.fleet.workers_of_model("writer"))
+
+
+@pytest.mark.req("ORCH-1024")
+def test_a_load_for_a_lower_class_is_given_up_for_a_higher_one() -> None:
+    driver = one_worker()
+    starting = loading(driver)
+    driver.let_pass(3)
+    accounts = driver.state.queue.accounts
+    before = accounts.time_of("")
+    driver.submit("coder")
+    assert driver.only(StopWorker).worker_id == starting
+    (writer,) = driver.state.fleet.workers_of_model("writer")
+    driver.worker_ended(writer.spec)
+    assert driver.only(StartWorker).spec.model == "coder"
+    assert accounts.time_of("") < before + 1, "what did not come to its end is not paid for as if it had"
+
+
+@pytest.mark.parametrize("why", ["same class", "asked for", "overdue"])
+def test_other_loads_are_carried_out(why: str) -> None:
+    driver = one_worker()
+    loading(driver, asked=why == "asked for", priority="interactive" if why == "same class" else "batch")
+    if why == "overdue":
+        driver.let_pass(STARVES_AFTER_S)
+    driver.submit("coder")
+    driver.let_pass(1)
+    assert not driver.all_of(StopWorker)
+
+
+def leaving(driver: BrainDriver) -> list[str]:
+    return [worker.spec.model for worker in driver.state.fleet.workers.values() if worker.leaving is not None]

@@ -37,12 +37,15 @@ class _Account:
     promised: dict[str, int] = field(default_factory=dict)
     promised_mib: int = 0
     returning: dict[str, _Returning] = field(default_factory=dict)
+    others_at_stop: dict[str, int] = field(default_factory=dict)
+    """By load whose worker was told to end: what the device counted among the others then."""
 
     def hold(self, load_id: str, mib: int) -> None:
         self.held_mib += mib - self.held.get(load_id, 0)
         self.held[load_id] = mib
 
     def let_go(self, load_id: str) -> int:
+        self.others_at_stop.pop(load_id, None)
         mib = self.held.pop(load_id)
         self.held_mib -= mib
         return mib
@@ -169,6 +172,29 @@ class Ledger:
         for device in self._loads.pop(load_id, ()):
             self._accounts[device].let_go(load_id)
             self._close_if_empty(device)
+
+    def begins_to_end(self, load_id: str) -> None:
+        """Its worker was told to end: soon its device may count its memory among the others for a moment."""
+        for device in self._loads.get(load_id, ()):
+            account = self._accounts[device]
+            account.others_at_stop.setdefault(load_id, account.others_mib)
+
+    def release_ended(self, load_id: str, until: float) -> bool:
+        """The worker has ended as it was told to, and its memory is back. Where the last report of its device was made
+        before that, and counts it among the others, it is free by the next one, or after `until`: then True.
+        """
+        late: dict[DeviceKey, _Returning] = {}
+        for device in self._loads.get(load_id, ()):
+            account = self._accounts[device]
+            before = account.others_at_stop.get(load_id, account.others_mib)
+            mib = min(account.held[load_id], account.others_mib - before)
+            if mib > 0:
+                late[device] = _Returning(mib, before, until, in_others=True)
+        self.release(load_id)
+        for device, entry in late.items():
+            self._accounts[device].returning[load_id] = entry
+            self._returns.add(device)
+        return bool(late)
 
     def release_when_back(self, load_id: str, until: float) -> None:
         """The worker has ended by itself: its memory counts again once its device shows it free, or after `until`."""

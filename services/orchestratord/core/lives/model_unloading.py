@@ -31,6 +31,7 @@ def stop(state: BrainState, worker: Worker, why: Leaving) -> None:
     """End the worker with whatever runs on it."""
     if worker.state is not WorkerState.STOPPING:
         worker.state, worker.leaving = WorkerState.STOPPING, why
+        state.ledger.begins_to_end(worker.worker_id)
         tell_to_end(state, worker)
 
 

@@ -6,6 +6,7 @@ from orchestratord.core.effects import AttachWorker, DetachWorker
 from orchestratord.core.events import WorkerAttached, WorkerSilent, WorkerStartFailed
 from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.fleet import Endpoint, EngineFacts, Leaving, Worker
+from orchestratord.core.facts.loads import Load
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import (
@@ -141,7 +142,9 @@ def _is_stuck(state: BrainState, worker: Worker) -> bool:
 
 def gone(state: BrainState, worker: Worker, loss: Loss, why: str) -> None:
     """The process has ended and its memory is back: its slots and its reservation are released."""
-    state.ledger.release(worker.worker_id)
+    until = state.now + state.config.memory_return_s
+    if state.ledger.release_ended(worker.worker_id, until):
+        state.timers.at(until, TimerKind.MEMORY_BACK, worker.worker_id)
     _forget(state, worker)
     attempt_loss.worker_gone(state, worker, loss, why)
 
@@ -199,14 +202,21 @@ def _learn_load_time(state: BrainState, worker: Worker) -> None:
     """Of a load that was watched from its beginning; an adopted worker was loaded before this orchestrator's start."""
     if (load := state.loads.get(worker.worker_id)) is not None:
         took_s = state.now - worker.asked_at
-        if load.payer is not None:
-            state.queue.accounts.correct(load.payer, took_s * load.share - load.charged_s)
+        _settle(state, load, took_s)
         model = state.catalog.find(worker.spec.model)
         size_mib = model.size_mib if model is not None else None
         learning.worker_loaded(state, worker, size_mib, took_s * 1000)
 
 
+def _settle(state: BrainState, load: Load, took_s: float) -> None:
+    """The app that pays for the load pays for what it took, to its end or not."""
+    if load.payer is not None:
+        state.queue.accounts.correct(load.payer, took_s * load.share - load.charged_s)
+
+
 def _forget(state: BrainState, worker: Worker) -> None:
+    if (load := state.loads.get(worker.worker_id)) is not None:
+        _settle(state, load, state.now - worker.asked_at)
     state.fleet.remove_worker(worker.worker_id)
     state.timers.cancel(worker.worker_id, TimerKind.IDLE, TimerKind.RESIDENCY, TimerKind.EXPECTED)
     state.emit(DetachWorker(worker.worker_id))

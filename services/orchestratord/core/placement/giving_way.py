@@ -42,6 +42,13 @@ def worker_gives_way(state: BrainState, worker: Worker, priority: str) -> bool:
     return all(attempt.gives_way or gives_way(state, attempt, priority) for attempt in attempts)
 
 
+def highest_class(state: BrainState, worker: Worker) -> int:
+    """Of what runs there, by the place of its class among all; beyond the last, if nothing runs."""
+    classes = state.config.priorities
+    attempts = (state.attempts[attempt_id] for attempt_id in worker.attempts)
+    return min((classes.index(attempt.place.priority) for attempt in attempts), default=len(classes))
+
+
 def has_grants(state: BrainState, worker: Worker) -> bool:
     return any(state.attempts[attempt_id].has_grant for attempt_id in worker.attempts)
 

@@ -95,13 +95,17 @@ def may_be_asked(state: BrainState, worker: Worker, rival: Rival, share: float) 
     """Whether the worker may be told to take nothing new, for a model that would take this share of the devices."""
     if not _could_go(state, worker, rival):
         return False
+    if worker.state is WorkerState.STARTING:
+        return _loads_for_less(state, worker, rival)
     switch_s = (_load_ms(state, rival, worker) + eviction.reload_ms(state, worker)) / 1000
     waited_s = state.now - rival.since
     priority = rival.first.request.priority
     waiting = replicas.heads_for(state, worker)
     if not waiting:
-        gives_way = giving_way.worker_gives_way(state, worker, priority)
-        return gives_way or waited_s * rival.tasks >= WORTH_OF_SWITCHES * switch_s
+        if giving_way.worker_gives_way(state, worker, priority):
+            return True
+        is_worth_it = waited_s * rival.tasks >= WORTH_OF_SWITCHES * switch_s
+        return is_worth_it and giving_way.highest_class(state, worker) >= _rank(state, rival.first)
     here, there = _rank(state, rival.first), min(_rank(state, task) for task in waiting)
     if there < here:
         return False
@@ -143,14 +147,23 @@ def _cost_ms(state: BrainState, worker: Worker, rival: Rival) -> float:
 
 
 def _could_go(state: BrainState, worker: Worker, rival: Rival) -> bool:
-    return (
-        worker.state is WorkerState.READY
-        and worker.leaving is None
-        and worker.ready_at is not None
-        and worker.spec.model != rival.model
-        and not eviction.is_kept(state, worker)
-        and not eviction.is_waited_for(state, worker)
-    )
+    if worker.leaving is not None or worker.spec.model == rival.model or eviction.is_kept(state, worker):
+        return False
+    if worker.state is WorkerState.STARTING:
+        return True
+    is_up = worker.state is WorkerState.READY and worker.ready_at is not None
+    return is_up and not eviction.is_waited_for(state, worker)
+
+
+def _loads_for_less(state: BrainState, worker: Worker, rival: Rival) -> bool:
+    """Whether the load is given up: it began for tasks of lower classes, and they have not been passed over for too
+    long. What a caller asked for, or the tasks of the same class, is loaded to the end.
+    """
+    here = _rank(state, rival.first)
+    if worker.asked or here != state.config.priorities.index(rival.first.request.priority):
+        return False
+    waiting = replicas.heads_for(state, worker)
+    return bool(waiting) and all(_rank(state, task) > here for task in waiting)
 
 
 def _is_behind(state: BrainState, worker: Worker, rival: Rival, app: str, switch_s: float, share: float) -> bool:
