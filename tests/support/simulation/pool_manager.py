@@ -210,7 +210,7 @@ class PoolManager:
         self.host.processes[spec.worker_id] = process
         world.invariants.process_began(self.host, process)
         seconds = 0.5 + model.needs_mib / self.host.plan.disk_mib_per_s
-        if world.happens(world.plan.faults.load_is_slow):
+        if world.happens(world.plan.faults.load_is_slow) and not world.faults.are_over:
             seconds *= 8
         world.schedule.after(seconds, lambda: self._loaded(process))
 

@@ -3,10 +3,13 @@
 import pytest
 
 from llorch.assignment_mode import Mode
+from llorch.errors import Reason
+from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.effects import CancelRun, StartWorker, StopWorker
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.attempt import Attempt
+from orchestratord.core.facts.fleet import Snapshot, WorkerReported
 from orchestratord.core.facts.task import RunResult, TaskState
 from orchestratord.core.placement import prediction
 from orchestratord.core.state import BrainConfig
@@ -236,6 +239,18 @@ def test_a_worker_with_a_run_that_has_a_grant_keeps_its_memory() -> None:
     driver.let_pass(1)
     assert cancelled(driver) == []
     assert all(worker.leaving is None for worker in driver.state.fleet.workers.values())
+
+
+def test_a_run_that_ends_its_worker_while_it_gives_way_is_as_suspect_as_others() -> None:
+    driver = one_worker(slots=1)
+    (fatal,) = batch(driver, 1)
+    driver.submit()
+    assert cancelled(driver) == [fatal]
+    (worker,) = driver.state.fleet.workers_of_model("coder")
+    crashed = WorkerReported(worker.spec, WorkerState.FAILED, failure=(Reason.ENGINE_FAILED, "killed by signal 6"))
+    driver.report(snapshot=Snapshot(full=False, workers=(crashed,)))
+    suspicion = driver.task(fatal).suspicion
+    assert (suspicion.under, suspicion.ended) == (1, 1)
 
 
 def test_who_gives_way_is_told_and_counted() -> None:

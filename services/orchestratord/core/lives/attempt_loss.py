@@ -22,7 +22,7 @@ def worker_ended(state: BrainState, worker: Worker, what_happened: str) -> None:
     """By itself, or because it was stuck: one of the tasks aboard may be the reason."""
     attempts = [state.attempts[attempt_id] for attempt_id in sorted(worker.attempts)]
     found = ((attempt, state.tasks.get(attempt.task_id)) for attempt in attempts)
-    aboard = {task.task_id: task for attempt, task in found if task is not None and _may_go_on_by(task, attempt)}
+    aboard = {task.task_id: task for attempt, task in found if task is not None and _is_aboard(task, attempt)}
     suspicions = {task_id: task.suspicion for task_id, task in aboard.items()}
     verdict = suspicion.worker_ended(suspicions, others=len(attempts) - len(aboard))
     for task in aboard.values():
@@ -37,9 +37,12 @@ def worker_ended(state: BrainState, worker: Worker, what_happened: str) -> None:
         lose(state, attempt, Loss.POISON if is_other else Loss.EXIT, what_happened)
 
 
-def _may_go_on_by(task: Task, attempt: Attempt) -> bool:
-    """Neither is the task over, nor has another attempt brought its next output since."""
-    return not task.is_finished and (task.attempt is attempt or attempt.attempt_id in task.unread)
+def _is_aboard(task: Task, attempt: Attempt) -> bool:
+    """Neither is the task over, nor has another attempt brought its next output since, or begun."""
+    if task.is_finished:
+        return False
+    has_just_given_way = attempt.gives_way and task.attempt is None
+    return task.attempt is attempt or attempt.attempt_id in task.unread or has_just_given_way
 
 
 def worker_gone(state: BrainState, worker: Worker, loss: Loss, what_happened: str) -> None:
