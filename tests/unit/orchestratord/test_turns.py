@@ -292,3 +292,27 @@ def test_it_is_explained_behind_whom_a_task_waits_for_a_slot() -> None:
     assert told == f"waited {slot}, about 8.0 s, behind 1 task, of app 'flood' first"
     told = sentence(explain(driver.state, "busy", "flood", 10, 10), is_dry_run=True)
     assert told == f"would wait {slot}, about 20 s, behind 4 tasks, of app 'flood' first"
+
+
+def test_a_worker_stays_when_the_last_load_that_it_leaves_for_has_room_without_it() -> None:
+    driver = BrainDriver()
+    driver.add_node("garage", gpu_of("garage", total_mib=24_000))
+    for name, mib in {"one": 9000, "two": 9000, "first": 12_000, "second": 12_000}.items():
+        driver.add_model(name, slots=1, vram_claim_mib=mib)
+        driver.stage(name, size_mib=mib)
+    for name in ("one", "two"):
+        for _ in range(2):
+            driver.submit(name, priority="batch")
+        driver.worker_ready(there(driver, name), resumes=False)
+    for attempt_id in runs(driver):
+        driver.handle(events.AttemptFirstToken(attempt_id))
+    task_of_first = driver.submit("first")
+    (leaver,) = leaves(driver)
+    driver.submit("second")
+    assert leaves(driver) == ["one", "two"]
+    driver.handle(events.TaskCancelled(task_of_first))
+    (other,) = {"one", "two"} - {leaver}
+    driver.finish_attempt(next(it for it in runs(driver) if driver.state.attempts[it].place.model == other))
+    driver.worker_ended(there(driver, other))
+    assert driver.last(StartWorker).spec.model == "second"
+    assert leaves(driver) == []

@@ -375,7 +375,7 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
         reservation_mib=plan.claims_mib,
         tensor_split=plan.tensor_split,
     )
-    load.waits_for.clear()
+    model_unloading.wait_no_more(state, load)
     if load.payer is not None:
         load.share = shares.of_claims(state, plan.claims)
         load.charged_s = load.share * load_term(state, model.name, plan.node_id).ms / 1000

@@ -81,6 +81,13 @@ def end_load(state: BrainState, load: Load) -> None:
 def let_stay(state: BrainState, load: Load) -> None:
     """The load does not wait for workers any more. What it was promised is not there for it."""
     state.ledger.withdraw_promise(load.load_id)
+    wait_no_more(state, load)
+
+
+def wait_no_more(state: BrainState, load: Load) -> None:
+    """The load waits for no worker any more, as it has its room, or is not to be carried out. What leaves for no other
+    load stays, if it still works.
+    """
     waits_for, load.waits_for = load.waits_for, set()
     awaited = {worker_id for other in state.loads.values() for worker_id in other.waits_for}
     for worker_id in sorted(waits_for - awaited):
