@@ -85,16 +85,20 @@ def let_stay(state: BrainState, load: Load) -> None:
 
 
 def wait_no_more(state: BrainState, load: Load) -> None:
-    """The load waits for no worker any more, as it has its room, or is not to be carried out. What leaves for no other
-    load stays, if it still works.
+    """The load waits for no worker any more, as it has its room, or is not to be carried out. What leaves for the load
+    of no other model stays, if it still works; and none of its own model is loaded in its place.
     """
     waits_for, load.waits_for = load.waits_for, set()
-    awaited = {worker_id for other in state.loads.values() for worker_id in other.waits_for}
-    for worker_id in sorted(waits_for - awaited):
+    for worker_id in sorted(waits_for):
         worker = state.fleet.workers.get(worker_id)
-        if worker is not None and worker.leaving is Leaving.EVICTED and worker.state is WorkerState.READY:
+        if worker is None or worker.leaving is not Leaving.EVICTED or worker.state is not WorkerState.READY:
+            continue
+        waiting = [other for other in state.loads.values() if worker_id in other.waits_for]
+        if all(other.model == worker.spec.model and not other.asked for other in waiting):
             worker.leaving = None
             state.look_again = True
+            for other in waiting:
+                end_load(state, other)
 
 
 def watch_workers(state: BrainState, name: str) -> None:
