@@ -27,6 +27,7 @@ class Line:
 
     unserved_since: float
     waiting: int = 0
+    running: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Use:
     app: str
     since: float
     share: float
+    line: Line
 
 
 class FairnessRules:
@@ -73,10 +75,12 @@ class FairnessRules:
         request = effect.request
         if self._comparable:
             self._check_that_no_task_starves(request)
-        self._line(request).unserved_since = self._world.schedule.now
+        line = self._line(request)
+        line.unserved_since = self._world.schedule.now
+        line.running += 1
         self._left(request.task_id)
         share = self._share(self._world.links[effect.worker_id].process)
-        self._uses[effect.attempt_id] = Use(request.app, self._world.schedule.now, share)
+        self._uses[effect.attempt_id] = Use(request.app, self._world.schedule.now, share, line)
         self._begun.append(effect.attempt_id)
 
     def loads(self, effect: effects.StartWorker) -> None:
@@ -94,6 +98,8 @@ class FairnessRules:
         self._loading.clear()
         for attempt_id in ended:
             use = self._uses.pop(attempt_id)
+            use.line.running -= 1
+            use.line.unserved_since = self._world.schedule.now
             took_s = (self._world.schedule.now - use.since) * use.share
             self._used[use.app] = self._used.get(use.app, 0.0) + took_s
 
@@ -146,7 +152,7 @@ class FairnessRules:
         now = self._world.schedule.now
         for lower in classes[classes.index(request.priority) + 1 :]:
             line = self._lines.get((request.model, lower))
-            if line is not None and line.waiting and now - line.unserved_since > self._bound_s:
+            if line is not None and line.waiting and not line.running and now - line.unserved_since > self._bound_s:
                 raise Violation(
                     self._world,
                     f"{request.task_id} ({request.priority}) goes before those in {lower}, which got no slot of "

@@ -48,19 +48,13 @@ class GivingWayRules:
         self._gave_way.clear()
 
     def _check_number(self, model: str, going: list[Attempt]) -> None:
-        """For their slots alone no more end than tasks wait that are of a higher class, or go before those since theirs
-        was passed over for too long; what makes room for another model ends whole.
-        """
+        """For their slots alone no more end than tasks wait; what makes room for another model ends whole."""
         state = self._world.brain.state
         workers = state.fleet.workers
         ending = [workers[it.worker_id] for it in going if it.place.model == model and it.worker_id in workers]
         for_slots = [worker for worker in ending if worker.attached and worker.leaving is None]
         lowest = state.config.priorities[-1]
-        waiting = [
-            task_id
-            for task_id in state.queue.waiting_for(model)
-            if self._is_higher(task_id, lowest) or state.queue.is_overdue(task_id)
-        ]
+        waiting = [task_id for task_id in state.queue.waiting_for(model) if self._is_higher(task_id, lowest)]
         if len(for_slots) > len(waiting):
             self._fail(f"{len(for_slots)} runs of {model} give way to {len(waiting)} tasks")
 

@@ -140,3 +140,41 @@ def test_a_task_that_is_requeued_is_due_when_it_was() -> None:
     assert driver.last(effects.StartRun).request.task_id == sooner
     assert list(driver.state.queue.heads("coder")) == [moved]
     assert driver.state.queue.before(later).tasks == 1
+
+
+def test_the_length_that_a_task_is_bounded_to_tells_how_late_it_may_start() -> None:
+    driver = BrainDriver()
+    driver.add_node()
+    driver.add_model(slots=1)
+    driver.submit()
+    driver.load()
+    driver.state.rates.held("coder", 30_000.0)
+    driver.finish_attempt(driver.only(effects.StartRun).attempt_id, tokens_out=50)
+    driver.submit()
+    for _ in range(3):
+        driver.submit()
+    short = driver.submit(deadline_s=20.0, max_tokens=1, fills_limit=True)
+    driver.let_pass(1)
+    assert driver.state.queue.before(short).tasks == 0
+
+
+def test_a_task_that_is_kept_late_is_foretold_a_start() -> None:
+    """Its hope is over before the store has it, and its app is at its limit."""
+    driver = BrainDriver()
+    driver.add_node()
+    driver.add_model(slots=1)
+    driver.submit()
+    driver.load()
+    driver.state.rates.held("coder", 30_000.0)
+    driver.store_answers = False
+    task_id = driver.submit(durable=True, deadline_s=20.0)
+    driver.let_pass(1)
+    driver.handle(events.TaskKept(task_id))
+    assert driver.task(task_id).predicted_start_ms is not None
+
+
+def test_a_deadline_may_be_as_far_as_can_be() -> None:
+    waiting = AdmissionQueue(("interactive", "batch"), 1000, QueuePolicy.REJECT, max_starvation_s=float("inf"))
+    waiting.add("never", "coder", "interactive")
+    waiting.add("dated", "coder", "interactive", due_at=1e9)
+    assert served(waiting) == ["dated", "never"]

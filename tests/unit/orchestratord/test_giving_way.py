@@ -329,3 +329,123 @@ def test_other_loads_are_carried_out(why: str) -> None:
 
 def leaving(driver: BrainDriver) -> list[str]:
     return [worker.spec.model for worker in driver.state.fleet.workers.values() if worker.leaving is not None]
+
+
+def test_one_task_is_given_one_slot_however_long_batch_work_has_run() -> None:
+    driver = one_worker(slots=8)
+    for _ in range(28):
+        driver.submit(priority="batch")
+    driver.let_pass(STARVES_AFTER_S + 1)
+    driver.forget_effects()
+    urgent = driver.submit()
+    assert len(cancelled(driver)) == 1
+    end_what_gives_way(driver)
+    assert driver.task(urgent).state is TaskState.RUNNING, "the slot goes to it and not to the class that gave it"
+    assert cancelled(driver) == []
+
+
+def test_tasks_that_may_not_run_there_take_no_slots_from_those_that_may() -> None:
+    driver = one_worker(slots=8)
+    driver.add_node("attic", gpu_of("attic", total_mib=12_000))
+    driver.handle(events.AppCreated(App("picky")))
+    driver.handle(events.ChangeKept())
+    driver.assign("coder", "attic/0", mode=Mode.PIN, app="picky")
+    batch(driver, 8)
+    for _ in range(20):
+        driver.submit(app="picky")
+    driver.submit()
+    driver.let_pass(1)
+    assert len(cancelled(driver)) == 1
+
+
+def test_an_app_at_its_limit_hides_no_other() -> None:
+    driver = one_worker(slots=8)
+    driver.handle(events.AppCreated(App("small", max_concurrent_tasks=2)))
+    driver.handle(events.ChangeKept())
+    batch(driver, 8)
+    for _ in range(30):
+        driver.submit("writer", app="small")
+    cancelled(driver)
+    driver.submit(app="small")
+    for _ in range(3):
+        driver.submit(app="other")
+    driver.let_pass(1)
+    going = [it for it in driver.state.attempts.values() if it.gives_way is not None]
+    assert len(going) >= 3
+
+
+def test_batch_work_that_only_waits_for_itself_has_no_grants() -> None:
+    driver = one_worker(slots=1)
+    for _ in range(3):
+        driver.submit(priority="batch")
+    for _ in range(2):
+        (attempt_id,) = driver.state.attempts
+        assert not driver.state.attempts[attempt_id].has_grant
+        driver.let_pass(2 * STARVES_AFTER_S)
+        driver.finish_attempt(attempt_id)
+    driver.forget_effects()
+    driver.submit("writer")
+    assert len(cancelled(driver)) == 1
+
+
+def test_grants_never_take_all_slots() -> None:
+    driver = one_worker(slots=2)
+    for _ in range(4):
+        driver.submit(priority="batch")
+    for _ in range(8):
+        urgent = [driver.submit(), driver.submit()]
+        end_what_gives_way(driver)
+        driver.let_pass(STARVES_AFTER_S / 2)
+        for task_id in urgent:
+            if (attempt := driver.task(task_id).attempt) is not None:
+                driver.finish_attempt(attempt.attempt_id)
+        assert sum(it.has_grant for it in driver.state.attempts.values()) <= 1
+
+
+def test_batch_tasks_of_a_model_that_wait_for_long_hide_no_interactive_ones_of_it() -> None:
+    driver = one_worker(slots=1)
+    batch(driver, 3)
+    driver.submit("writer", priority="batch")
+    driver.let_pass(STARVES_AFTER_S / 2)
+    driver.finish_attempt(next(iter(driver.state.attempts)))
+    driver.let_pass(STARVES_AFTER_S / 2 + 2)
+    driver.forget_effects()
+    driver.submit("writer")
+    assert len(cancelled(driver)) == 1
+
+
+def test_runs_of_a_worker_that_is_silent_are_not_given_up() -> None:
+    driver = one_worker(slots=1)
+    batch(driver, 1)
+    (worker,) = driver.state.fleet.workers_of_model("coder")
+    driver.handle(events.WorkerSilent(worker.worker_id))
+    driver.submit("writer")
+    driver.submit()
+    driver.let_pass(1)
+    assert cancelled(driver) == []
+
+
+def test_what_gives_way_teaches_nothing_of_how_long_runs_take() -> None:
+    driver = one_worker(slots=1)
+    driver.state.rates.held("coder", 40_000.0)
+    batch(driver, 1)
+    driver.submit()
+    end_what_gives_way(driver)
+    holding = driver.state.rates.holding_ms("coder")
+    assert holding is not None
+    assert holding.mean == 40_000.0
+
+
+def test_a_task_with_output_is_not_held_to_be_late_for_what_a_whole_answer_takes() -> None:
+    driver = one_worker(slots=1)
+    for _ in range(20):
+        task_id = driver.submit()
+        driver.let_pass(9)
+        driver.finish_attempt(run_of(driver, task_id).attempt_id, tokens_out=90)
+    task_id = driver.submit(priority="batch", deadline_s=15.0)
+    driver.handle(events.AttemptFirstToken(run_of(driver, task_id).attempt_id))
+    driver.let_pass(4)
+    driver.submit()
+    end_what_gives_way(driver)
+    driver.let_pass(8)
+    assert driver.task(task_id).state is TaskState.QUEUED

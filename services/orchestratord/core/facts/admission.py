@@ -159,14 +159,19 @@ class AdmissionQueue:
     def take(self, task_id: str, device_s: float) -> Waiting:
         """The task gets a slot, and its app is charged with the device-seconds that it will probably take."""
         place = self._places[task_id]
-        self.accounts.charge(place.app, device_s)
-        queue = self._queue(place.model, place.priority)
-        queue.unserved_since, queue.run_s = self.now, device_s
+        self.run_begins(place, device_s)
         return self.remove(task_id)
+
+    def run_begins(self, place: Waiting, device_s: float) -> None:
+        """Of a task that waited there, and does not any more, or is about not to."""
+        self.accounts.charge(place.app, device_s)
+        self._queue(place.model, place.priority).run_begins(self.now, device_s)
 
     def settle(self, place: Waiting, charged: float, used: float) -> None:
         """The run is over: the app pays for what it got, not for what was expected."""
         self.accounts.correct(place.app, used - charged)
+        if queue := self._by_model.get(place.model, {}).get(place.priority):
+            queue.run_ends(self.now)
 
     def forget_model(self, model: str) -> None:
         """It is in the catalog no more. What still waits for it goes on doing so, and is forgotten with its end."""
@@ -235,13 +240,13 @@ class AdmissionQueue:
         return self.rank(task_id), self.accounts.time_of(place.app), place.arrival
 
     def rank(self, task_id: str) -> int:
-        """Of its class; the highest, 0, in one that was passed over for too long."""
-        return 0 if self.is_overdue(task_id) else self.priorities.index(self._places[task_id].priority)
+        """Of its class; the highest, 0, in one that has waited without a slot for too long."""
+        return 0 if self.lacks_slots(task_id) else self.priorities.index(self._places[task_id].priority)
 
-    def is_overdue(self, task_id: str) -> bool:
-        """Whether its class, for its model, was passed over for as long as it may be."""
+    def lacks_slots(self, task_id: str) -> bool:
+        """Whether its class, for its model, has had no slot at all for as long as it may be passed over."""
         place = self._places[task_id]
-        return self._is_overdue(self._queue(place.model, place.priority))
+        return self._queue(place.model, place.priority).without_slot_s(self.now) >= self.max_starvation_s
 
     def alike(self, task_id: str) -> int:
         """How many tasks of its app, class and lane may start, if they have slots."""
@@ -298,7 +303,7 @@ class AdmissionQueue:
         """
         accounts, queue = self.accounts, self._by_model.get(model, {}).get(priority)
         run_s = queue.run_s if queue else 0.0
-        turns, weight, begin = own.tasks + 1, accounts.weight(app), accounts.time_at_start(app)
+        own_tasks, weight, begin = own.tasks, accounts.weight(app), accounts.time_at_start(app)
         for name in self.priorities[: self.priorities.index(priority)]:
             for line in self._lines_of(model, name).values():
                 own.join(line.whole)
@@ -306,8 +311,8 @@ class AdmissionQueue:
             if other != app:
                 waiting, share = line.whole.tasks, accounts.weight(other)
                 is_behind_by = (begin - accounts.time_of(other)) * share / run_s if run_s else 0.0
-                first = max(0, int(turns * share / weight + is_behind_by))
-                own.join(line.whole, min(waiting, first) / waiting)
+                turns = own_tasks * share / weight + is_behind_by  # until it is where the app will be then
+                own.join(line.whole, min(waiting, int(turns) + 1 if turns >= 0 else 0) / waiting)
         return own
 
     def _leave_line(self, place: Waiting) -> None:

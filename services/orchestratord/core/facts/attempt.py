@@ -1,5 +1,6 @@
 """One try to carry out a task."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,9 +43,9 @@ class Attempt:
     ran there when it began, itself included. `made_promise`: no earlier attempt can have shown output of the
     deterministic task. `resumes`: its engine can be asked to go on after output that exists, so that another one like
     it can take over. `has_output`: some of the task's output came of it. `is_counted`: it takes one of the tasks at
-    once of its app. `has_grant`: it gives way to no task of a higher class; `gives_way`: it has, and is about to end.
-    `tokens_in` are those of the prompt, `cached_tokens` the part of them that was in the worker's KV cache: 0 until it
-    has begun.
+    once of its app. `has_grant`: it gives way to no task of a higher class. `gives_way`: it has, to tasks of this class
+    and lane, and is about to end. `tokens_in` are those of the prompt, `cached_tokens` the part of them that was in the
+    worker's KV cache: 0 until it has begun.
     """
 
     attempt_id: str
@@ -64,7 +65,7 @@ class Attempt:
     has_output: bool = False
     is_counted: bool = True
     has_grant: bool = False
-    gives_way: bool = False
+    gives_way: tuple[str, Hashable] | None = None
     served: int | None = None
     started: bool = False
     ended: bool = False

@@ -75,58 +75,68 @@ class Backlog:
             del self.by_kind[kind]
 
 
-_BLOCK_BITS = 6
+_BLOCK_BITS = (54, 6)
+"""Of a turn (`fair_queue.turn_of`), from the right: blocks of some seconds, and within these of 64 tasks."""
 
 
 @dataclass(slots=True)
 class _Block:
-    """Those whose turns have all but the last bits in common."""
+    """Those whose turns have all but the last bits in common: in blocks of fewer bits, or one by one."""
 
     whole: Backlog = field(default_factory=Backlog)
+    blocks: dict[int, "_Block"] = field(default_factory=dict)
     sizes: dict[int, TaskSize] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.blocks or self.sizes)
 
 
 @dataclass(slots=True)
 class Line:
-    """Tasks in the order of their turns, which are a number of its own for each (`fair_queue.turn_of`)."""
+    """Tasks in the order of their turns, which are a number of its own for each."""
 
-    whole: Backlog = field(default_factory=Backlog)
-    _blocks: dict[int, _Block] = field(default_factory=dict)
-    _last: int = 0
-    """No turn is larger."""
+    _root: _Block = field(default_factory=_Block)
+
+    @property
+    def whole(self) -> Backlog:
+        return self._root.whole
 
     def __bool__(self) -> bool:
-        return bool(self._blocks)
+        return not self._root.is_empty
 
     def add(self, turn: int, size: TaskSize) -> None:
-        block = self._blocks.setdefault(turn >> _BLOCK_BITS, _Block())
-        block.sizes[turn] = size
+        block = self._root
         block.whole.add(size)
-        self.whole.add(size)
-        self._last = max(self._last, turn)
+        for bits in _BLOCK_BITS:
+            block = block.blocks.setdefault(turn >> bits, _Block())
+            block.whole.add(size)
+        block.sizes[turn] = size
 
     def remove(self, turn: int) -> None:
-        number = turn >> _BLOCK_BITS
-        block = self._blocks[number]
-        size = block.sizes.pop(turn)
-        block.whole.add(size, -1)
-        self.whole.add(size, -1)
-        if not block.sizes:
-            del self._blocks[number]
+        path = [self._root]
+        for bits in _BLOCK_BITS:
+            path.append(path[-1].blocks[turn >> bits])
+        size = path[-1].sizes.pop(turn)
+        for block in path:
+            block.whole.add(size, -1)
+        for bits, block, inner in reversed(list(zip(_BLOCK_BITS, path, path[1:], strict=False))):
+            if inner.is_empty:
+                del block.blocks[turn >> bits]
 
     def before(self, turn: int) -> Backlog:
-        """Those that are before it. Linear, unless all are."""
-        found, last = Backlog(), turn >> _BLOCK_BITS
-        if turn > self._last:
-            found.join(self.whole)
-            return found
-        for number, block in self._blocks.items():
-            if number < last:
-                found.join(block.whole)
-        if last in self._blocks:
-            for other, size in self._blocks[last].sizes.items():
-                if other < turn:
-                    found.add(size)
+        """Those that are before it."""
+        found, block = Backlog(), self._root
+        for bits in _BLOCK_BITS:
+            for number, inner in block.blocks.items():
+                if number < turn >> bits:
+                    found.join(inner.whole)
+            if turn >> bits not in block.blocks:
+                return found
+            block = block.blocks[turn >> bits]
+        for other, size in block.sizes.items():
+            if other < turn:
+                found.add(size)
         return found
 
 

@@ -14,11 +14,12 @@ Allowance = Callable[[str], float]
 
 
 _ARRIVAL_BITS = 48
+_LATEST_S = 1e10
 
 
 def turn_of(due_at: float, arrival: int) -> int:
     """A number that orders the tasks of an app: by when they are due, to a tenth of a second, then by arrival."""
-    return (round(due_at * 10) << _ARRIVAL_BITS) + arrival
+    return (round(min(due_at, _LATEST_S) * 10) << _ARRIVAL_BITS) + arrival
 
 
 def arrival_of(turn: int) -> int:
@@ -84,11 +85,14 @@ class AppTurn:
 
 @dataclass(slots=True, eq=False)
 class FairQueue:
-    """`unserved_since`: when the last of its tasks got a slot, or when the queue last became non-empty; `run_s`: the
-    device-seconds that its app was charged with then.
+    """`unserved_since`: when the last of its tasks got a slot, or when the queue last became non-empty. `running` of
+    its tasks hold slots; `left_at`: when the last of them ended. `run_s`: the device-seconds that an app was charged
+    with for the last one.
     """
 
     unserved_since: float = 0.0
+    running: int = 0
+    left_at: float = 0.0
     run_s: float = 0.0
     _lanes: dict[str, dict[Hashable, AppTurn]] = field(default_factory=dict)
     _count: int = 0
@@ -102,6 +106,18 @@ class FairQueue:
             self.unserved_since = now
         self._lanes.setdefault(app, {}).setdefault(lane, AppTurn()).add(task_id, turn, unkept=unkept)
         self._count += 1
+
+    def run_begins(self, now: float, device_s: float) -> None:
+        self.running += 1
+        self.unserved_since, self.run_s = now, device_s
+
+    def run_ends(self, now: float) -> None:
+        self.running = max(0, self.running - 1)
+        self.left_at = now
+
+    def without_slot_s(self, now: float) -> float:
+        """For how long the class has had no slot of the model, and wanted one."""
+        return 0.0 if self.running else now - max(self.unserved_since, self.left_at)
 
     def kept(self, task_id: str, app: str, lane: Hashable) -> None:
         self._lanes[app][lane].kept(task_id)

@@ -41,7 +41,7 @@ def _is_aboard(task: Task, attempt: Attempt) -> bool:
     """Neither is the task over, nor has another attempt brought its next output since, or begun."""
     if task.is_finished:
         return False
-    has_just_given_way = attempt.gives_way and task.attempt is None
+    has_just_given_way = attempt.gives_way is not None and task.attempt is None
     return task.attempt is attempt or attempt.attempt_id in task.unread or has_just_given_way
 
 

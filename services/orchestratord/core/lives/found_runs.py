@@ -102,7 +102,7 @@ def _take_up(state: BrainState, worker: Worker, run: FoundRun, record: TaskRecor
     state.queue.answered(task_id)
     if (place := state.lost_sight.pop(task_id)) is not None:
         charged_s = _used_s(state, worker, run)
-        state.queue.accounts.charge(place.app, charged_s)
+        state.queue.run_begins(place, charged_s)
         _adopt(state, worker, run, task, place, charged_s, charged=0)
         task_life.stop_run(state, task)
     else:

@@ -19,7 +19,7 @@ def run_ended(state: BrainState, attempt: Attempt, task: Task | None, result: Ru
     worker = state.fleet.workers.get(attempt.worker_id)
     if task is None or worker is None:
         return
-    if not state.catalog.has(attempt.place.model):
+    if not state.catalog.has(attempt.place.model) or attempt.gives_way is not None:
         return
     state.rates.held(attempt.place.model, (state.now - attempt.began_at) * 1000)
     reasons = {choice.finish_reason for choice in result.choices}

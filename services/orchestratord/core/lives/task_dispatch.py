@@ -1,5 +1,7 @@
 """Waiting tasks get free slots. A task is bound to a worker only when that worker has a free slot."""
 
+from collections.abc import Hashable
+
 from orchestratord.core.effects import (
     AnnouncePlacement,
     CancelRun,
@@ -40,6 +42,8 @@ def free_slot(state: BrainState, attempt: Attempt) -> None:
     worker.attempts.discard(attempt.attempt_id)
     worker.last_used_at = state.now
     release_if_done(state, attempt)
+    if attempt.gives_way is not None and (found := _next_start(state, worker.spec.model, attempt.gives_way)):
+        _start_attempt(state, *found)
     dispatch_model(state, worker.spec.model)
     if was_held:
         _dispatch_app(state, attempt.place.app)
@@ -94,12 +98,14 @@ def cancel_again(state: BrainState, worker: Worker) -> None:
             state.emit(CancelRun(worker.worker_id, attempt_id, keeps_output=True))
 
 
-def _next_start(state: BrainState, model: str) -> tuple[Task, Worker] | None:
-    """The first task in the queue's order for which a slot is free that it may use."""
+def _next_start(state: BrainState, model: str, only: tuple[str, Hashable] | None = None) -> tuple[Task, Worker] | None:
+    """The first task in the queue's order for which a slot is free that it may use; `only` of a class and lane."""
     if not state.queue.has_waiting(model) or not any(w.takes_runs for w in state.fleet.workers_of_model(model)):
         return None
     for task_id in state.queue.heads(model):
-        task = state.tasks[task_id]
+        task, place = state.tasks[task_id], state.queue[task_id]
+        if only is not None and only != (place.priority, lane_of_place(place)):
+            continue
         if worker := _worker_for(state, task):
             return task, worker
         if task.suspicion.must_run_alone and replicas.workers_for(state, lane_of_place(state.queue[task.task_id])):

@@ -282,16 +282,23 @@ def watch_deadline(state: BrainState, task: Task) -> None:
     if task.due_at is None:
         return
     state.timers.at(task.due_at, TimerKind.DEADLINE, task.task_id)
-    holding = state.rates.holding_ms(task.request.model)
-    if holding is not None:
-        state.timers.at(task.due_at - holding.mean / 1000, TimerKind.HOPE, task.task_id)
+    watch_hope(state, task)
+
+
+def watch_hope(state: BrainState, task: Task) -> None:
+    """Until when a task that waits can start and is in time, if it runs for as long as such tasks do. Not of one that
+    has output: how much it lacks is not known.
+    """
+    run_s = None if task.due_at is None or task.first_token_at is not None else prediction.run_s(state, task.request)
+    if run_s is not None and task.due_at is not None:
+        state.timers.at(task.due_at - run_s, TimerKind.HOPE, task.task_id)
 
 
 def hope_over(state: BrainState, task_id: str) -> None:
     """A task that would probably be late even if it started now lets those of its app pass that can be in time: else
     one that is late makes the next one late.
     """
-    if task_id in state.queue:
+    if task_id in state.queue and state.tasks[task_id].first_token_at is None:
         state.queue.let_others_pass(task_id)
 
 
@@ -332,7 +339,7 @@ def latest_start_passed(state: BrainState, task_id: str) -> None:
         return
     least_ms = prediction.least_service_ms(state, task.request)
     left_s = task.created_at + task.request.deadline_s - state.now
-    if least_ms is None or left_s * 1000 > least_ms:
+    if least_ms is None or left_s * 1000 > least_ms or task.first_token_at is not None:
         watch_latest_start(state, task)
         return
     message = (

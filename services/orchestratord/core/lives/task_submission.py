@@ -61,9 +61,7 @@ def kept(state: BrainState, event: TaskKept) -> None:
     _note_demand(state, task.request.model)
     model_loading.ensure_loaded(state, task.request.model)
     if event.task_id in state.queue and task.predicted_start_ms is None:
-        ahead = _ahead(state, task)
-        ahead.add(task.request.size, -1)  # without itself
-        _predict(state, task, ahead)
+        _predict(state, task, state.queue.before(event.task_id))
         if task.predicted_start_ms is not None:
             state.emit(StartPredicted(task.task_id, task.predicted_start_ms))
 
@@ -119,7 +117,7 @@ def _drop(state: BrainState, victims: Sequence[str]) -> None:
 
 def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | None) -> Task:
     task = Task(request, created_at=state.now)
-    ahead = _ahead(state, task)
+    ahead = state.queue.ahead(request.model, request.priority, request.app, task.due_at)
     state.tasks[task.task_id] = task
     if request.request_id:
         state.by_request_id[(request.app, request.request_id)] = task.task_id
@@ -181,12 +179,6 @@ def _predict(state: BrainState, task: Task, ahead: Backlog) -> None:
         task.predicted_start_ms = round(start.mean)
         task.on_time_forecast = prediction.on_time_forecast(state, task, start)
         task.on_time = None if task.on_time_forecast is None else state.rates.on_time.corrected(task.on_time_forecast)
-
-
-def _ahead(state: BrainState, task: Task) -> Backlog:
-    """Of one that comes now, and is to wait as all do."""
-    request = task.request
-    return state.queue.ahead(request.model, request.priority, request.app, task.due_at)
 
 
 def _priority_of(state: BrainState, request: TaskRequest) -> str:

@@ -80,6 +80,14 @@ def holding_s(state: BrainState, model: str) -> float:
     return GUESSED_RUN_S if holding is None else holding.mean / 1000
 
 
+def run_s(state: BrainState, request: TaskRequest) -> float | None:
+    """For how long such a task will hold its slot, where all slots are busy; None where that is not known."""
+    worker = next(iter(state.fleet.workers_of_model(request.model)), None)
+    holding = state.rates.holding_ms(request.model)
+    expected = holding if worker is None else _holding_ms(state, worker, request.size, worker.slots)
+    return None if expected is None else expected.mean / 1000
+
+
 def busy_ms(state: BrainState, worker: Worker) -> float:
     """About how long it takes until all that runs there has ended, if nothing new comes: 0 if nothing runs. What runs
     for longer than it should goes on for a part of that again.
@@ -228,7 +236,7 @@ def _slots_of_worker(state: BrainState, worker: Worker, priority: str) -> list[R
     running = [
         _left(state, _expected(state, worker, attempt), attempt.began_at, _time_left_ms(state, attempt))
         for attempt in attempts
-        if not (attempt.gives_way or giving_way.gives_way(state, attempt, priority))
+        if attempt.gives_way is None and not giving_way.gives_way(state, attempt, priority)
     ]
     return [*running, *[_FREE] * (worker.slots_free + len(attempts) - len(running))]
 

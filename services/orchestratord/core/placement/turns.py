@@ -48,7 +48,9 @@ LOOK_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """What waits in one lane: its first task, since when the oldest of the first of each app waits, and how many."""
+    """What waits in one lane: the first task of the highest class that does, since when the oldest of the first of each
+    app waits, and how many.
+    """
 
     lane: Lane
     first: Task
@@ -72,7 +74,8 @@ def rival_of(state: BrainState, lane: Lane) -> Rival | None:
     tasks = state.queue.count(lane.model, allowances.may_start(state, lane.model))
     if not heads or tasks < 1:
         return None
-    return Rival(lane, heads[0], min(task.created_at for task in heads), tasks)
+    first = min(heads, key=lambda task: state.config.priorities.index(task.request.priority))
+    return Rival(lane, first, min(task.created_at for task in heads), tasks)
 
 
 def reserve(state: BrainState, rival: Rival, looked: Outlook) -> Outlook:
@@ -109,8 +112,9 @@ def may_be_asked(state: BrainState, worker: Worker, rival: Rival, share: float) 
     here, there = _rank(state, rival.first), min(_rank(state, task) for task in waiting)
     if there < here:
         return False
-    if here < there and here == state.config.priorities.index(priority):
-        return not giving_way.has_grants(state, worker)
+    is_higher = here < there and here == state.config.priorities.index(priority)
+    if is_higher and not giving_way.has_grants(state, worker):
+        return True
     if _is_behind(state, worker, rival, waiting[0].request.app, switch_s, share):
         return True
     is_older = rival.since < min(task.created_at for task in waiting)

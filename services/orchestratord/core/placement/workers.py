@@ -16,6 +16,9 @@ from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.tally import Tally
 from orchestratord.core.state import BrainState
 
+MOST_RUNS_LOOKED_AT = 256
+"""Of each lower class, those that began last, when a slot is looked for."""
+
 
 def place_task(state: BrainState, request: TaskRequest, lane: Lane) -> Decision:
     """The best worker, in the order of `weigh`, of those that have a slot for the task now."""
@@ -32,10 +35,9 @@ def first_to_give_way(state: BrainState, task: Task) -> Attempt | None:
     """The run that gives its slot to this task, which waits for one."""
     model, priority = task.request.model, task.request.priority
     lane = lane_of_place(state.queue[task.task_id])
-    classes = state.config.priorities
     unfit = set()
-    for lower in reversed(classes[classes.index(priority) + 1 :]):
-        for attempt in islice(state.attempts.of_class(model, lower), giving_way.MOST_LOOKED_AT):
+    for lower in reversed(giving_way.classes_below(state, priority)):
+        for attempt in islice(state.attempts.of_class(model, lower), MOST_RUNS_LOOKED_AT):
             worker = state.fleet.workers.get(attempt.worker_id)
             if worker is None or worker.worker_id in unfit or not giving_way.gives_way(state, attempt, priority):
                 continue
