@@ -97,6 +97,8 @@ class Line:
     """Tasks in the order of their turns, which are a number of its own for each."""
 
     _root: _Block = field(default_factory=_Block)
+    _last: int = 0
+    """No turn is larger."""
 
     @property
     def whole(self) -> Backlog:
@@ -106,6 +108,7 @@ class Line:
         return not self._root.is_empty
 
     def add(self, turn: int, size: TaskSize) -> None:
+        self._last = max(self._last, turn)
         block = self._root
         block.whole.add(size)
         for bits in _BLOCK_BITS:
@@ -127,6 +130,9 @@ class Line:
     def before(self, turn: int) -> Backlog:
         """Those that are before it."""
         found, block = Backlog(), self._root
+        if turn > self._last:
+            found.join(block.whole)
+            return found
         for bits in _BLOCK_BITS:
             for number, inner in block.blocks.items():
                 if number < turn >> bits:
