@@ -79,7 +79,7 @@ class FaultPlan:
     load_fails: float = 0.0
     """Chance per load."""
     load_is_slow: float = 0.05
-    """Chance per load that it takes eight times as long."""
+    """Chance per load that it takes up to eight times as long."""
     answer_lost: float = 0.0
     """Chance per command: it was carried out, but its answer never comes."""
     duplicate: float = 0.0

@@ -19,6 +19,9 @@ HEARTBEATS_PER_FULL_REPORT = 15
 CALL_TIMES_OUT_AFTER_S = 3.0
 CONNECTS_AGAIN_AFTER_S = 0.5
 UNLOAD_S = 0.3
+SLOW_LOAD_S = 60.0
+"""What a load takes longer at most: all has to end before the world does."""
+
 CRASH_IS_SEEN_AFTER_S = 0.02
 
 
@@ -211,7 +214,7 @@ class PoolManager:
         world.invariants.process_began(self.host, process)
         seconds = 0.5 + model.needs_mib / self.host.plan.disk_mib_per_s
         if world.happens(world.plan.faults.load_is_slow) and not world.faults.are_over:
-            seconds *= 8
+            seconds = min(8 * seconds, seconds + SLOW_LOAD_S)
         world.schedule.after(seconds, lambda: self._loaded(process))
 
     def _loaded(self, process: Process) -> None:

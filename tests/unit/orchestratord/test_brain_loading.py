@@ -535,3 +535,20 @@ def test_one_event_looks_at_a_bounded_number_of_devices(
     driver.handle(events.Tick())
     driver.handle(events.Tick())
     assert looked == ["a", "b", "c"]
+
+
+def test_a_start_that_a_former_pool_manager_accepted_is_forgotten_when_the_present_one_does_not_know_it() -> None:
+    """Its answer comes when the next one has registered, whose commands begin anew."""
+    driver = BrainDriver()
+    driver.add_node(staged={"file:/models/coder.gguf": 4096})
+    driver.add_model()
+    driver.submit()
+    lost = driver.only(effects.StartWorker).spec
+    driver.let_pass(1)
+    driver.add_node(staged={"file:/models/coder.gguf": 4096}, instance_id="the next one")
+    driver.handle(events.WorkerStartAccepted(lost.worker_id, 4))
+    everything = Snapshot(full=True, devices=(gpu_of("garage"),), staged={"file:/models/coder.gguf": 4096})
+    driver.report(snapshot=everything)
+    assert driver.last(effects.StartWorker).spec.worker_id != lost.worker_id
+    driver.load()
+    assert driver.only(effects.StartRun)

@@ -156,8 +156,9 @@ class Worker:
     may go on elsewhere. `expected_until`: its node has come back since, and until then no worker is loaded in its
     place; it is set once in a silence. `answers`: it answers its node's pool manager. `runs_known`: it has told which
     runs it holds. `was_found`: this orchestrator did not start it. `ready_at` is when tasks could first come to it.
-    `asked`: a caller asked for this very worker, so it is not one too many when demand falls. `grant`: how many tasks
-    it still serves, of those that waited for it when it was ready, before it leaves for others that wait for longer.
+    `asked_of`: the pool manager, by its `instance_id`, that was told to start it. `asked`: a caller asked for this very
+    worker, so it is not one too many when demand falls. `grant`: how many tasks it still serves, of those that waited
+    for it when it was ready, before it leaves for others that wait for longer.
     """
 
     spec: WorkerSpec
@@ -173,6 +174,7 @@ class Worker:
     expected_until: float | None = None
     refused: tuple[Reason, str] | None = None
     start_seq: int | None = None
+    asked_of: str = ""
     ready_at: float | None = None
     last_used_at: float = 0.0
     leaving: Leaving | None = None

@@ -154,8 +154,12 @@ def staging_failed(state: BrainState, event: StagingFailed) -> None:
 
 
 def start_accepted(state: BrainState, event: WorkerStartAccepted) -> None:
+    """Where its pool manager was started again since, the next full report says whether the present one knows of it."""
     if worker := state.fleet.workers.get(event.worker_id):
-        worker.start_seq = event.command_seq if worker.start_seq is None else worker.start_seq
+        node = state.fleet.nodes.get(worker.node_id)
+        by_present = node is None or node.instance_id == worker.asked_of
+        seq = event.command_seq if by_present else 0
+        worker.start_seq = seq if worker.start_seq is None else worker.start_seq
 
 
 def give_up_loads(state: BrainState, node_id: str) -> None:
@@ -381,7 +385,7 @@ def _start(state: BrainState, model: Model, load: Load, plan: Plan) -> None:
         load.charged_s = load.share * load_term(state, model.name, plan.node_id).ms / 1000
         state.queue.accounts.charge(load.payer, load.charged_s)
     state.ledger.reserve(load.load_id, plan.claims)
-    state.fleet.add_worker(Worker(spec, plan.node_id, asked_at=state.now, asked=load.asked))
+    state.fleet.add_worker(Worker(spec, plan.node_id, asked_at=state.now, asked=load.asked, asked_of=node.instance_id))
     load.phase = LoadPhase.STARTING
     state.emit(StartWorker(plan.node_id, spec))
 
