@@ -541,7 +541,7 @@ def test_a_start_that_a_former_pool_manager_accepted_is_forgotten_when_the_prese
     """Its answer comes when the next one has registered, whose commands begin anew."""
     driver = BrainDriver()
     driver.add_node(staged={"file:/models/coder.gguf": 4096})
-    driver.add_model()
+    driver.add_model(size_mib=4096)
     driver.submit()
     lost = driver.only(effects.StartWorker).spec
     driver.let_pass(1)
