@@ -16,6 +16,16 @@ def queue(now: float = 0.0) -> AdmissionQueue:
     return AdmissionQueue(("interactive", "batch"), 1000, QueuePolicy.REJECT, max_starvation_s=PATIENCE_S, now=now)
 
 
+def busy_worker() -> BrainDriver:
+    """With one slot, which a task has."""
+    driver = BrainDriver()
+    driver.add_node()
+    driver.add_model(slots=1)
+    driver.submit()
+    driver.load()
+    return driver
+
+
 def served(waiting: AdmissionQueue, device_s: float = 1.0) -> list[str]:
     order = []
     while (task_id := next(waiting.heads("coder"), None)) is not None:
@@ -116,11 +126,7 @@ def test_a_task_that_will_be_late_makes_no_other_one_late() -> None:
 
 @pytest.mark.req("ORCH-1035")
 def test_the_next_slot_goes_to_the_task_with_the_earliest_deadline() -> None:
-    driver = BrainDriver()
-    driver.add_node()
-    driver.add_model(slots=1)
-    driver.submit()
-    driver.load()
+    driver = busy_worker()
     driver.submit(deadline_s=50.0)
     driver.let_pass(5)
     urgent = driver.submit(deadline_s=20.0)
@@ -143,11 +149,7 @@ def test_a_task_that_is_requeued_is_due_when_it_was() -> None:
 
 
 def test_the_length_that_a_task_is_bounded_to_tells_how_late_it_may_start() -> None:
-    driver = BrainDriver()
-    driver.add_node()
-    driver.add_model(slots=1)
-    driver.submit()
-    driver.load()
+    driver = busy_worker()
     driver.state.rates.held("coder", 30_000.0)
     driver.finish_attempt(driver.only(effects.StartRun).attempt_id, tokens_out=50)
     driver.submit()
@@ -160,11 +162,7 @@ def test_the_length_that_a_task_is_bounded_to_tells_how_late_it_may_start() -> N
 
 def test_a_task_that_is_kept_late_is_foretold_a_start() -> None:
     """Its hope is over before the store has it, and its app is at its limit."""
-    driver = BrainDriver()
-    driver.add_node()
-    driver.add_model(slots=1)
-    driver.submit()
-    driver.load()
+    driver = busy_worker()
     driver.state.rates.held("coder", 30_000.0)
     driver.store_answers = False
     task_id = driver.submit(durable=True, deadline_s=20.0)
