@@ -66,6 +66,7 @@ def orchestrator_with_everything() -> OrchestratorMetrics:
         effects.PredictionJudged("start", 90.0, 100.0),
         effects.OnTimeJudged(0.9, met=True),
         effects.AttemptLost(task_id, "coder", Loss.EXIT),
+        effects.RunGaveWay("coder", "batch"),
         effects.StopWorker("garage", "worker-0", Leaving.IDLE),
     )
     return driver.metrics()

@@ -333,13 +333,17 @@ def watch_latest_start(state: BrainState, task: Task) -> None:
 
 
 def latest_start_passed(state: BrainState, task_id: str) -> None:
-    """If even a start now would be too late, the task ends now rather than at its deadline."""
+    """If even a start now would be too late, the task ends now rather than at its deadline. Not one with output: how much
+    it lacks is not known.
+    """
     task = state.tasks.get(task_id)
     if task is None or task.task_id not in state.queue or task.request.deadline_s is None:
         return
+    if task.first_token_at is not None:
+        return
     least_ms = prediction.least_service_ms(state, task.request)
     left_s = task.created_at + task.request.deadline_s - state.now
-    if least_ms is None or left_s * 1000 > least_ms or task.first_token_at is not None:
+    if least_ms is None or left_s * 1000 > least_ms:
         watch_latest_start(state, task)
         return
     message = (
