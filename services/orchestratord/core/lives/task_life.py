@@ -333,8 +333,8 @@ def watch_latest_start(state: BrainState, task: Task) -> None:
 
 
 def latest_start_passed(state: BrainState, task_id: str) -> None:
-    """If even a start now would be too late, the task ends now rather than at its deadline. Not one with output: how much
-    it lacks is not known.
+    """If even a start now would be too late, the task ends now rather than at its deadline. Not one with output, of
+    which it is not known how much it lacks.
     """
     task = state.tasks.get(task_id)
     if task is None or task.task_id not in state.queue or task.request.deadline_s is None:
