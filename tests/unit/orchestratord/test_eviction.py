@@ -7,9 +7,11 @@ import pytest
 from llorch.errors import Reason
 from llorch.worker_spec import WorkerSpec
 from orchestratord.core import effects, events
-from orchestratord.core.facts.fleet import Leaving
+from orchestratord.core.facts.fleet import Leaving, Worker
+from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import TaskState
 from orchestratord.core.placement import eviction
+from orchestratord.core.placement.query import LoadRequest
 from support.brain_driver import BrainDriver, gpu_of
 from support.placement import GIB, Scene
 
@@ -31,7 +33,12 @@ def brain_with(*models: tuple[str, int], total_mib: int = 12_000) -> tuple[Brain
 
 def cheapest(driver: BrainDriver, mib: int, *, for_tasks: bool = True) -> eviction.Eviction | None:
     """Of workers that have nothing to do."""
-    may_go = partial(eviction.may_leave, driver.state, for_tasks=for_tasks)
+    driver.add_model("rival", size_mib=mib)
+    request = LoadRequest(driver.state.catalog.get("rival"), Lane("rival"), context=4096, for_tasks=for_tasks)
+
+    def may_go(worker: Worker) -> bool:
+        return eviction.may_leave(driver.state, worker, request)
+
     return eviction.cheapest(driver.state, {KEY: mib}, may_go, partial(eviction.regret_ms, driver.state))
 
 

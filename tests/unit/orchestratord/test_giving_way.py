@@ -12,6 +12,7 @@ from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.fleet import Snapshot, WorkerReported
 from orchestratord.core.facts.task import RunResult, TaskState
 from orchestratord.core.placement import prediction
+from orchestratord.core.placement.explain import explain_task
 from orchestratord.core.state import BrainConfig
 from support.brain_driver import BrainDriver, gpu_of
 
@@ -448,3 +449,52 @@ def test_a_task_with_output_is_not_held_to_be_late_for_what_a_whole_answer_takes
     end_what_gives_way(driver)
     driver.let_pass(8)
     assert driver.task(task_id).state is TaskState.QUEUED
+
+
+def loads_take(driver: BrainDriver, **seconds: float) -> None:
+    for model, took_s in seconds.items():
+        for _ in range(50):
+            driver.state.rates.loaded(model, "garage", 9000, 1000 * took_s)
+
+
+@pytest.mark.req("ORCH-1024", "ORCH-1015")
+def test_a_pause_of_interactive_work_is_no_reason_for_batch_work_to_load_its_model() -> None:
+    driver = one_worker()
+    loads_take(driver, coder=4.0, writer=6.0)
+    question = driver.submit()
+    driver.submit("writer", priority="batch")
+    driver.finish_attempt(run_of(driver, question).attempt_id)
+    driver.let_pass(8)
+    assert not driver.all_of(StopWorker), "the switch, both loads, takes 10 s"
+    waits = next(iter(driver.state.queue.waiting_for("writer")))
+    (place,) = explain_task(driver.state, driver.task(waits)).candidates
+    assert place.filter_detail == "RTX 3090: coder has just been used by tasks of class 'interactive'"
+    driver.let_pass(4)
+    assert driver.only(StopWorker)
+
+
+@pytest.mark.req("ORCH-1024")
+def test_batch_work_that_has_had_no_slot_for_too_long_is_loaded_in_any_pause() -> None:
+    driver = one_worker(slots=1)
+    loads_take(driver, coder=40.0)
+    question = driver.submit()
+    driver.submit("writer", priority="batch")
+    for _ in range(8):
+        driver.let_pass(7)
+        driver.finish_attempt(run_of(driver, question).attempt_id)
+        driver.let_pass(0.25)
+        assert not driver.all_of(StopWorker)
+        question = driver.submit()
+    driver.finish_attempt(run_of(driver, question).attempt_id)
+    driver.let_pass(STARVES_AFTER_S - 8 * 7.25 + 1)
+    assert driver.only(StopWorker)
+
+
+def test_a_class_whose_only_run_has_ended_lacks_slots_again() -> None:
+    driver = one_worker(slots=1)
+    (first,) = batch(driver, 1)
+    driver.finish_attempt(run_of(driver, first).attempt_id)
+    driver.submit()
+    waits = driver.submit(priority="batch")
+    driver.let_pass(STARVES_AFTER_S + 1)
+    assert driver.state.queue.lacks_slots(waits)

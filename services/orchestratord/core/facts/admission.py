@@ -170,7 +170,8 @@ class AdmissionQueue:
     def settle(self, place: Waiting, charged: float, used: float) -> None:
         """The run is over: the app pays for what it got, not for what was expected."""
         self.accounts.correct(place.app, used - charged)
-        if queue := self._by_model.get(place.model, {}).get(place.priority):
+        queue = self._by_model.get(place.model, {}).get(place.priority)
+        if queue is not None:  # else the model is gone
             queue.run_ends(self.now)
 
     def forget_model(self, model: str) -> None:
@@ -302,7 +303,7 @@ class AdmissionQueue:
         their accounts are where that of the app will be. Their tasks are taken to cost what the last one did.
         """
         accounts, queue = self.accounts, self._by_model.get(model, {}).get(priority)
-        run_s = queue.run_s if queue else 0.0
+        run_s = 0.0 if queue is None else queue.run_s
         own_tasks, weight, begin = own.tasks, accounts.weight(app), accounts.time_at_start(app)
         for name in self.priorities[: self.priorities.index(priority)]:
             for line in self._lines_of(model, name).values():

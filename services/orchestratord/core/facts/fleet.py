@@ -155,7 +155,8 @@ class Worker:
     `reattach_until` is set while its frames are silent, `is_overdue` when attaching again has taken too long: its tasks
     may go on elsewhere. `expected_until`: its node has come back since, and until then no worker is loaded in its
     place; it is set once in a silence. `answers`: it answers its node's pool manager. `runs_known`: it has told which
-    runs it holds. `was_found`: this orchestrator did not start it. `ready_at` is when tasks could first come to it.
+    runs it holds. `was_found`: this orchestrator did not start it. `ready_at` is when tasks could first come to it,
+    `last_class` that of its last run, by its place among the classes.
     `asked_of`: the pool manager, by its `instance_id`, that was told to start it. `asked`: a caller asked for this very
     worker, so it is not one too many when demand falls. `grant`: how many tasks it still serves, of those that waited
     for it when it was ready, before it leaves for others that wait for longer.
@@ -177,6 +178,7 @@ class Worker:
     asked_of: str = ""
     ready_at: float | None = None
     last_used_at: float = 0.0
+    last_class: int | None = None
     leaving: Leaving | None = None
     asked: bool = False
     answers: bool = True

@@ -177,6 +177,7 @@ def _adopt(
     app_changes.attempt_began(state, attempt)
     task.attempt = state.attempts[attempt.attempt_id] = attempt
     worker.attempts.add(attempt.attempt_id)
+    worker.last_class = state.config.priorities.index(place.priority)
     state.emit(AdoptRun(worker.worker_id, run.attempt_id, task.task_id, run.log_epoch, run.entries))
 
 

@@ -157,7 +157,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     state.attempts[attempt.attempt_id] = attempt
     worker.attempts.add(attempt.attempt_id)
     worker.grant = max(0, worker.grant - 1)
-    worker.last_used_at = state.now
+    worker.last_used_at, worker.last_class = state.now, state.config.priorities.index(place.priority)
     placement = placement_of(state, worker, attempt.number, task.lost)
     task.lost = None
     state.emit(

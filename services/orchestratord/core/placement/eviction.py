@@ -9,6 +9,7 @@ from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.ledger import DeviceKey
 from orchestratord.core.placement import replicas
 from orchestratord.core.placement.cost import load_term
+from orchestratord.core.placement.query import LoadRequest
 from orchestratord.core.state import BrainState
 
 EVICT_MS = 500.0
@@ -88,15 +89,26 @@ def free_when_all_left(state: BrainState, device: DeviceKey) -> int:
     return state.ledger.capacity(device) - _kept_mib(state, device)
 
 
-def may_leave(state: BrainState, worker: Worker, *, for_tasks: bool) -> bool:
+def may_leave(state: BrainState, worker: Worker, request: LoadRequest) -> bool:
     """At once. For tasks, one that was loaded just now as well: it has served what waited for it."""
     return (
         worker.is_idle
         and worker.leaving is None
         and not is_kept(state, worker)
-        and (for_tasks or residency_over(state, worker))
+        and (request.for_tasks or residency_over(state, worker))
         and not is_waited_for(state, worker)
+        and has_been_quiet(state, worker, request.rank, request.model.name)
     )
+
+
+def has_been_quiet(state: BrainState, worker: Worker, rank: int, rival: str) -> bool:
+    """Tasks of a lower class have a worker leave that served a higher one only once it has been idle for as long as the
+    switch takes: else each pause of a conversation costs two loads.
+    """
+    if worker.last_class is None or worker.last_class >= rank:
+        return True
+    switch_ms = load_term(state, rival, worker.node_id).ms + reload_ms(state, worker)
+    return 1000 * (state.now - worker.last_used_at) >= switch_ms
 
 
 def is_kept(state: BrainState, worker: Worker) -> bool:

@@ -17,7 +17,7 @@ from orchestratord.core.placement import filters, prediction
 from orchestratord.core.placement.availability import verdict
 from orchestratord.core.placement.cost import NO_WAIT, load_term
 from orchestratord.core.placement.decision_of import record_of
-from orchestratord.core.placement.lanes import lane_of, lane_of_task, overrides_of
+from orchestratord.core.placement.lanes import lane_of, lane_of_task, overrides_of, rank_in
 from orchestratord.core.placement.load_planning import outlook
 from orchestratord.core.placement.pipeline import place_load
 from orchestratord.core.placement.query import LoadRequest, Query
@@ -40,12 +40,15 @@ def explain(
         payload=b"",
         content_digest="",
         seed=0,
+        priority=state.apps.priority_of(app, ""),
         app=app,
         prompt_tokens=prompt_tokens,
         overrides=overrides_of(state, wishes),
     )
     request = _load_request(state, model, lane_of(state, task), prompt_tokens, output_tokens)
-    return _explain(state, replace(request, prompt_is_exact=True), task)
+    classes = state.config.priorities
+    rank = classes.index(task.priority) if task.priority in classes else 0
+    return _explain(state, replace(request, prompt_is_exact=True, rank=rank), task)
 
 
 def explain_task(state: BrainState, task: Task) -> DecisionRecord:
@@ -64,6 +67,7 @@ def _load_request(state: BrainState, model: Model, lane: Lane, prompt_tokens: in
         excluded_nodes=frozenset(state.refusals.get(model.name, ())),
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
+        rank=rank_in(state, lane),
     )
 
 

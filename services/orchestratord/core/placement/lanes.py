@@ -16,6 +16,12 @@ def lane_of_place(place: Waiting) -> Lane:
     return place.lane if isinstance(place.lane, Lane) else Lane(place.model)
 
 
+def rank_in(state: BrainState, lane: Lane) -> int:
+    """Of the first task that waits in the lane; the highest, 0, where none does."""
+    waiting = (task_id for task_id in state.queue.heads(lane.model) if lane_of_place(state.queue[task_id]) == lane)
+    return min(map(state.queue.rank, waiting), default=0)
+
+
 def overrides_of(state: BrainState, wishes: Wishes | None) -> Overrides:
     """The wishes by the devices that they mean. Raises PermissionDenied, NotFound or InvalidArgument."""
     if wishes is None or wishes == Wishes():

@@ -11,6 +11,7 @@ from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.targets import Place
 from orchestratord.core.placement import pipeline
+from orchestratord.core.placement.lanes import rank_in
 from orchestratord.core.placement.query import LoadRequest
 from orchestratord.core.state import BrainState
 
@@ -43,9 +44,10 @@ def outlook(
     for_tasks: bool = True,
 ) -> Outlook:
     """The largest context that fits anywhere at all; less only where the owner left it open."""
+    rank = rank_in(state, lane) if for_tasks else 0
     first: Outlook | None = None
     for context in contexts_to_try(model):
-        request = LoadRequest(model, lane, context, excluded_nodes, places, for_tasks=for_tasks)
+        request = LoadRequest(model, lane, context, excluded_nodes, places, for_tasks=for_tasks, rank=rank)
         looked = _with(state, request)
         if looked.plan is not None or looked.waits:
             return looked

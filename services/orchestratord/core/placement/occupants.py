@@ -6,7 +6,7 @@ from llorch.counted import counted
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.placement import eviction, replicas
-from orchestratord.core.placement.query import Query, Site
+from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.state import BrainState
 
 
@@ -20,14 +20,14 @@ def why_full(query: Query, site: Site) -> str:
 
 
 def _reasons(query: Query, node_id: str, device_id: str) -> Iterator[str]:
-    state, for_tasks = query.state, query.request.for_tasks
+    state, request = query.state, query.request
     for load_id in state.ledger.loads_on((node_id, device_id)):
         worker = state.fleet.workers.get(load_id)
-        if worker is not None and not eviction.may_leave(state, worker, for_tasks=for_tasks):
-            yield f"{worker.spec.model} {_why_it_stays(state, worker)}"
+        if worker is not None and not eviction.may_leave(state, worker, request):
+            yield f"{worker.spec.model} {_why_it_stays(state, worker, request)}"
 
 
-def _why_it_stays(state: BrainState, worker: Worker) -> str:
+def _why_it_stays(state: BrainState, worker: Worker, request: LoadRequest) -> str:
     if eviction.is_kept(state, worker):
         return "stays loaded by a rule"
     if worker.attempts:
@@ -37,6 +37,8 @@ def _why_it_stays(state: BrainState, worker: Worker) -> str:
         return "is loading"
     if worker.state is WorkerState.STOPPING or worker.leaving is not None:
         return "is just leaving"
+    if not eviction.has_been_quiet(state, worker, request.rank, request.model.name):
+        return f"has just been used by tasks of class '{state.config.priorities[worker.last_class or 0]}'"
     return "is about to be used"
 
 

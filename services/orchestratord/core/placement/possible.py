@@ -41,11 +41,11 @@ def possible_places(query: Query, places: Sequence[Fit]) -> list[Possible]:
 
 def idle_ones(query: Query, place: Fit) -> Eviction | None:
     """The workers to evict for the place, of those that have nothing to do."""
-    state, for_tasks = query.state, query.request.for_tasks
+    state, request = query.state, query.request
     return eviction.cheapest(
         state,
         place.claims,
-        may_go=lambda worker: eviction.may_leave(state, worker, for_tasks=for_tasks),
+        may_go=lambda worker: eviction.may_leave(state, worker, request),
         cost_ms=lambda worker: eviction.regret_ms(state, worker),
     )
 

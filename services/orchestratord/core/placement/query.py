@@ -15,7 +15,8 @@ class LoadRequest:
     """A model that needs a worker. `context` is what one request may use, in tokens; `only` is a place that was named.
 
     The tokens are those of a task, as far as they are known. A length that is guessed from the text orders workers;
-    only one that is exact excludes any. `for_tasks`: tasks wait for it, and not only a rule or a caller.
+    only one that is exact excludes any. `for_tasks`: tasks wait for it, and not only a rule or a caller;
+    `rank` is that of the first of them, 0 for the highest class.
     """
 
     model: Model
@@ -27,6 +28,7 @@ class LoadRequest:
     output_tokens: int = 0
     prompt_is_exact: bool = False
     for_tasks: bool = True
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)

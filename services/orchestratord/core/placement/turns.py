@@ -105,6 +105,8 @@ def may_be_asked(state: BrainState, worker: Worker, rival: Rival, share: float) 
     priority = rival.first.request.priority
     waiting = replicas.heads_for(state, worker)
     if not waiting:
+        if worker.is_idle:
+            return eviction.has_been_quiet(state, worker, _rank(state, rival.first), rival.model)
         if giving_way.worker_gives_way(state, worker, priority):
             return True
         is_worth_it = waited_s * rival.tasks >= WORTH_OF_SWITCHES * switch_s
