@@ -141,6 +141,28 @@ async def test_kill_9_of_the_worker_in_mid_stream_costs_no_stream_on_it_more_tha
     assert (told.attempts, list(told.losses)) == (2, [task_event_pb2.ATTEMPT_LOSS_EXIT])
 
 
+@pytest.mark.req("ORCH-1024")
+async def test_a_question_is_given_a_slot_of_batch_work_which_goes_on_in_its_stream(system: WholeSystem) -> None:
+    """Batch work has all four slots of the worker."""
+    batch = [await system.submit(task(max_tokens=1500, priority="batch")) for _ in range(4)]
+    reading = [asyncio.create_task(system.stream(task_id)) for task_id in batch]
+
+    async def all_have_output() -> bool:
+        return all([(await system.task(task_id)).log_entries > 0 for task_id in batch])
+
+    await wait_until(all_have_output)
+    question = await system.generate(task(max_tokens=5))
+    assert check_stream(question) == sim_text(7, 0, 5)
+    async with asyncio.timeout(30):
+        answers = await asyncio.gather(*reading)
+    assert question[-1].end.queue_ms < min(answer[-1].end.decode_time_ms for answer in answers)
+    assert {check_stream(answer) for answer in answers} == {sim_text(7, 0, 1500)}
+    attempts = [[event.placed.attempt for event in answer if event.HasField("placed")] for answer in answers]
+    assert sorted(attempts) == [[1]] * (len(batch) - 1) + [[1, 2]]
+    told = [await system.task(task_id) for task_id in batch]
+    assert not any(it.losses for it in told), "nothing is lost"
+
+
 async def test_a_run_that_fails_hurts_no_other_run(system: WholeSystem) -> None:
     failed, good = await asyncio.gather(
         system.generate(task(prompt=FAIL, max_tokens=50)), system.generate(task(max_tokens=50))

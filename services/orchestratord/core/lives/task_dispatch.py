@@ -215,6 +215,4 @@ def _describe(placement: Placement) -> str:
 
 
 def _remaining_s(state: BrainState, task: Task) -> float | None:
-    if task.request.deadline_s is None:
-        return None
-    return max(0.001, task.created_at + task.request.deadline_s - state.now)
+    return None if task.due_at is None else max(0.001, task.due_at - state.now)

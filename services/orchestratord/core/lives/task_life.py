@@ -323,12 +323,11 @@ def watch_latest_start(state: BrainState, task: Task) -> None:
 
     As long as nothing is known of such tasks, it is looked at again after half of the time that is left.
     """
-    if task.request.deadline_s is None or task.task_id not in state.queue:
+    if task.due_at is None or task.task_id not in state.queue:
         return
-    ends_at = task.created_at + task.request.deadline_s
     least_ms = prediction.least_service_ms(state, task.request)
-    look_at = (state.now + ends_at) / 2 if least_ms is None else ends_at - least_ms / 1000
-    if look_at < ends_at - _CLOSE_TO_DEADLINE_S:
+    look_at = (state.now + task.due_at) / 2 if least_ms is None else task.due_at - least_ms / 1000
+    if look_at < task.due_at - _CLOSE_TO_DEADLINE_S:
         state.timers.at(look_at, TimerKind.LATEST_START, task.task_id)
 
 
@@ -337,12 +336,10 @@ def latest_start_passed(state: BrainState, task_id: str) -> None:
     which it is not known how much it lacks.
     """
     task = state.tasks.get(task_id)
-    if task is None or task.task_id not in state.queue or task.request.deadline_s is None:
-        return
-    if task.first_token_at is not None:
+    if task is None or task.task_id not in state.queue or task.due_at is None or task.first_token_at is not None:
         return
     least_ms = prediction.least_service_ms(state, task.request)
-    left_s = task.created_at + task.request.deadline_s - state.now
+    left_s = task.due_at - state.now
     if least_ms is None or left_s * 1000 > least_ms:
         watch_latest_start(state, task)
         return

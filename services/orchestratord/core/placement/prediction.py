@@ -177,9 +177,9 @@ def _most_ms(state: BrainState, worker: Worker, size: TaskSize, limit: int, batc
 def on_time_forecast(state: BrainState, task: Task, start: Estimate) -> float | None:
     """How likely the last token comes before the deadline, if the task starts then. None without a deadline."""
     request = task.request
-    if request.deadline_s is None:
+    if task.due_at is None:
         return None
-    left_ms = (task.created_at + request.deadline_s - state.now) * 1000
+    left_ms = (task.due_at - state.now) * 1000
     worker = next(iter(state.fleet.workers_of_model(request.model)), None)
     lengths = answer_lengths(state, request)
     if worker is None or not lengths.values:
@@ -249,9 +249,9 @@ def _expected(state: BrainState, worker: Worker, attempt: Attempt) -> Estimate |
 def _time_left_ms(state: BrainState, attempt: Attempt) -> float:
     """Until its task is ended by its deadline."""
     task = state.tasks.get(attempt.task_id)
-    if task is None or task.request.deadline_s is None:
+    if task is None or task.due_at is None:
         return math.inf
-    return max(0.0, task.created_at + task.request.deadline_s - state.now) * 1000
+    return max(0.0, task.due_at - state.now) * 1000
 
 
 def _left(state: BrainState, whole: Estimate | None, began_at: float, at_most_ms: float = math.inf) -> Remaining | None:
