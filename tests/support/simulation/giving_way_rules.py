@@ -35,7 +35,7 @@ class GivingWayRules:
 
     def check(self) -> None:
         state = self._world.brain.state
-        going = [attempt for attempt in state.attempts.values() if attempt.gives_way]
+        going = [attempt for model in self._world.models for attempt in state.attempts.giving_way(model)]
         for attempt in going:
             self._since.setdefault(attempt.task_id, self._world.schedule.now)
             if attempt.attempt_id in self._granted:
