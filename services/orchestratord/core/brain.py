@@ -13,6 +13,7 @@ from orchestratord.core.lives import (
     assignment_changes,
     attempt_life,
     attempt_loss,
+    deadlines,
     devices,
     found_runs,
     giving_way,
@@ -57,9 +58,9 @@ def _tick(state: BrainState, _: events.Tick) -> None:
 
 
 _TIMERS: dict[TimerKind, Callable[[BrainState, str], None]] = {
-    TimerKind.DEADLINE: task_life.deadline_passed,
-    TimerKind.HOPE: task_life.hope_over,
-    TimerKind.LATEST_START: task_life.latest_start_passed,
+    TimerKind.DEADLINE: deadlines.deadline_passed,
+    TimerKind.HOPE: deadlines.hope_over,
+    TimerKind.LATEST_START: deadlines.latest_start_passed,
     TimerKind.SESSION: session_life.time_over,
     TimerKind.READER_GRACE: task_life.reader_grace_over,
     TimerKind.STOP: task_life.stop_wait_over,

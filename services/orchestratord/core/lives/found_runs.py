@@ -13,7 +13,7 @@ from orchestratord.core.facts.found_run import FoundRun, TaskRecord
 from orchestratord.core.facts.task import Task, TaskError, TaskState
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.facts.work import Work
-from orchestratord.core.lives import app_changes, forgetting, task_dispatch, task_life, task_submission
+from orchestratord.core.lives import app_changes, deadlines, forgetting, task_dispatch, task_life, task_submission
 from orchestratord.core.placement import prediction, shares
 from orchestratord.core.state import BrainState
 
@@ -73,7 +73,7 @@ def time_over(state: BrainState, _: str) -> None:
             task_life.end_stop(state, task)
         elif task is not None and not task.is_finished:
             state.queue.answered(task_id)
-            task_life.watch_deadline(state, task)
+            deadlines.watch_deadline(state, task)
             state.emit(BeginAnew(task_id))
             fail_without_model(state, task)
     state.look_again = True
@@ -140,7 +140,7 @@ def _go_on(state: BrainState, worker: Worker, run: FoundRun, task: Task) -> None
     task.end_wait()
     task.move_to(TaskState.RUNNING)
     _adopt(state, worker, run, task, place, charged_s, charged)
-    task_life.watch_deadline(state, task)
+    deadlines.watch_deadline(state, task)
     state.emit(
         AnnouncePlacement(task.task_id, task_dispatch.placement_of(state, worker, run.number)),
         Narrate(task.task_id, "the orchestrator was started again; the task has gone on meanwhile"),

@@ -8,7 +8,7 @@ from orchestratord.core.facts.attempt import Attempt
 from orchestratord.core.facts.loads import Load
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task
-from orchestratord.core.lives import attempt_loss, task_life
+from orchestratord.core.lives import attempt_loss, deadlines
 from orchestratord.core.placement import allowances, giving_way, turns
 from orchestratord.core.placement.lanes import lane_of_place
 from orchestratord.core.placement.workers import first_to_give_way
@@ -76,4 +76,4 @@ def _give_way(state: BrainState, attempt: Attempt, priority: str, lane: Lane) ->
     task.gave_way_at = state.now if task.gave_way_at is None else task.gave_way_at
     state.emit(RunGaveWay(task.request.model, task.request.priority))
     attempt_loss.move(state, task, f"gives way to a task of class '{priority}'; goes on from here when it has a slot")
-    task_life.watch_hope(state, task)
+    deadlines.watch_hope(state, task)

@@ -1,4 +1,4 @@
-"""Tasks end: with an answer, an error, a cancel or a deadline. Exactly one terminal each."""
+"""Tasks end: with an answer, an error or a cancel. Exactly one terminal each."""
 
 from dataclasses import replace
 
@@ -28,8 +28,6 @@ from orchestratord.core.facts.task import (
 )
 from orchestratord.core.facts.timers import TimerKind
 from orchestratord.core.lives import app_changes, forgetting, learning, session_life, task_dispatch
-from orchestratord.core.placement import prediction, promises, replicas
-from orchestratord.core.placement.lanes import lane_of_task
 from orchestratord.core.state import BrainState
 
 LINE_IS_BACK_WITHIN_S = 30.0
@@ -43,7 +41,6 @@ MOST_READERS = 4096
 MOST_READERS_OF_TASK = 64
 _READERS_RETRY_MS = 1000
 
-_CLOSE_TO_DEADLINE_S = 0.1
 _CUT_SHORT = frozenset({FinishReason.CANCELLED, FinishReason.DEADLINE})
 _MIB = 1024 * 1024
 
@@ -278,78 +275,6 @@ def reader_grace_over(state: BrainState, task_id: str) -> None:
         task_dispatch.release_if_done(state, task.attempt)
 
 
-def watch_deadline(state: BrainState, task: Task) -> None:
-    if task.due_at is None:
-        return
-    state.timers.at(task.due_at, TimerKind.DEADLINE, task.task_id)
-    watch_hope(state, task)
-
-
-def watch_hope(state: BrainState, task: Task) -> None:
-    """Until when a task that waits can start and is in time, if it runs for as long as such tasks do. Not of one that
-    has output: how much it lacks is not known.
-    """
-    run_s = None if task.due_at is None or task.first_token_at is not None else prediction.run_s(state, task.request)
-    if run_s is not None and task.due_at is not None:
-        state.timers.at(task.due_at - run_s, TimerKind.HOPE, task.task_id)
-
-
-def hope_over(state: BrainState, task_id: str) -> None:
-    """A task that would probably be late even if it started now lets those of its app pass that can be in time: else
-    one that is late makes the next one late.
-    """
-    if task_id in state.queue and state.tasks[task_id].first_token_at is None:
-        state.queue.let_others_pass(task_id)
-
-
-def deadline_passed(state: BrainState, task_id: str) -> None:
-    task = state.tasks.get(task_id)
-    if task is None or task.is_finished:
-        return
-    if task.state is TaskState.RUNNING:
-        stop(state, task, TaskState.EXPIRED, FinishReason.DEADLINE)
-        return
-    if state.lost_sight_until is not None and task_id in state.lost_sight:
-        state.timers.at(state.lost_sight_until, TimerKind.DEADLINE, task_id)  # it may have run, and ended at it
-        return
-    message = (
-        f"the deadline of {task.request.deadline_s:g} s passed while the task waited; allow more time or ask for less"
-    )
-    finish(state, task, TaskState.EXPIRED, _too_late(state, task, message))
-
-
-def watch_latest_start(state: BrainState, task: Task) -> None:
-    """A task that waits with a deadline is looked at again at the last moment at which it could still be done in time.
-
-    As long as nothing is known of such tasks, it is looked at again after half of the time that is left.
-    """
-    if task.due_at is None or task.task_id not in state.queue:
-        return
-    least_ms = prediction.least_service_ms(state, task.request)
-    look_at = (state.now + task.due_at) / 2 if least_ms is None else task.due_at - least_ms / 1000
-    if look_at < task.due_at - _CLOSE_TO_DEADLINE_S:
-        state.timers.at(look_at, TimerKind.LATEST_START, task.task_id)
-
-
-def latest_start_passed(state: BrainState, task_id: str) -> None:
-    """If even a start now would be too late, the task ends now rather than at its deadline. Not one with output, of
-    which it is not known how much it lacks.
-    """
-    task = state.tasks.get(task_id)
-    if task is None or task.task_id not in state.queue or task.due_at is None or task.first_token_at is not None:
-        return
-    least_ms = prediction.least_service_ms(state, task.request)
-    left_s = task.due_at - state.now
-    if least_ms is None or left_s * 1000 > least_ms:
-        watch_latest_start(state, task)
-        return
-    message = (
-        f"the task still waits, and of its deadline of {task.request.deadline_s:g} s only {max(0.0, left_s):.1f} s are "
-        f"left, while it needs at least {least_ms / 1000:.1f} s; allow more time or ask for less"
-    )
-    finish(state, task, TaskState.EXPIRED, _too_late(state, task, message))
-
-
 def forget(state: BrainState, task_id: str) -> None:
     """A finished task is no longer kept; its id is remembered for a while, so that the answer can be EXPIRED."""
     if task_id not in state.finished:
@@ -392,13 +317,6 @@ def _too_many_readers(what: str) -> ResourceExhausted:
         f"{what}; end some of the streams that are open, or try again later",
         retry_after_ms=_READERS_RETRY_MS,
     )
-
-
-def _too_late(state: BrainState, task: Task, message: str) -> TaskError:
-    """The deadline is not the reason where the task could not have gone on with any more time."""
-    if task.promise is not None and not replicas.are_coming(state, lane_of_task(state, task)):
-        return promises.unavailable(state, task.request.model, task.promise)
-    return TaskError(Reason.DEADLINE_PASSED, message)
 
 
 def _times(state: BrainState, task: Task) -> tuple[int, int]:

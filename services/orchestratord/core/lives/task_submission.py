@@ -12,7 +12,7 @@ from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskError, TaskRequest, TaskState
 from orchestratord.core.facts.work import Work, refusal_of
 from orchestratord.core.learnt.estimates import Estimate
-from orchestratord.core.lives import app_changes, model_loading, session_life, task_dispatch, task_life
+from orchestratord.core.lives import app_changes, deadlines, model_loading, session_life, task_dispatch, task_life
 from orchestratord.core.placement import availability, prediction
 from orchestratord.core.placement.availability import Wait
 from orchestratord.core.placement.lanes import lane_of, lane_of_task, overrides_of
@@ -85,7 +85,7 @@ def readmit(state: BrainState, task: Task, *, held: bool) -> None:
         size=request.waiting_bytes,
         work=request.size,
     )
-    task_life.watch_deadline(state, task)
+    deadlines.watch_deadline(state, task)
 
 
 def _find_repeated(state: BrainState, request: TaskRequest) -> Task | None:
@@ -133,11 +133,11 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | Non
         work=request.size,
     )
     session_life.turn_begins(state, request)
-    task_life.watch_deadline(state, task)
+    deadlines.watch_deadline(state, task)
     if not request.durable:
         task_life.begin_reader_grace(state, task)
     _start_or_wait(state, task, ahead, wait)
-    task_life.watch_latest_start(state, task)
+    deadlines.watch_latest_start(state, task)
     return task
 
 
