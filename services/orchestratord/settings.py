@@ -46,7 +46,10 @@ class OrchestratorSettings(DaemonSettings, section="orchestrator"):
         "of the app with most of the queue, the longest waiting of its lowest priority, gives it its place (drop-lru).",
     )
     max_starvation_s: float = Field(
-        60, gt=0, description="Time after which tasks of a lower priority get a slot before higher ones, in seconds."
+        60,
+        gt=0,
+        description="Time after which tasks of a lower priority get a slot before higher ones, and one that has given "
+        "way keeps the next slot that it gets; a task without a deadline is due so long after it came. In seconds.",
     )
     session_ttl_s: float = Field(
         600, gt=0, description="Time after its last use at which a session is forgotten, in seconds."

@@ -303,7 +303,7 @@ class AdmissionQueue:
         their accounts are where that of the app will be. Their tasks are taken to cost what the last one did.
         """
         accounts, queue = self.accounts, self._by_model.get(model, {}).get(priority)
-        run_s = 0.0 if queue is None else queue.run_s
+        run_s = 0.0 if queue is None else queue.charged_s
         own_tasks, weight, begin = own.tasks, accounts.weight(app), accounts.time_at_start(app)
         for name in self.priorities[: self.priorities.index(priority)]:
             for line in self._lines_of(model, name).values():

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
+
+from orchestratord.core.facts.fair_queue import ARRIVAL_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,8 @@ class Backlog:
             del self.by_kind[kind]
 
 
-_BLOCK_BITS = (54, 6)
-"""Of a turn (`fair_queue.turn_of`), from the right: blocks of some seconds, and within these of 64 tasks."""
+_BLOCK_BITS = (ARRIVAL_BITS + 6, 6)
+"""Of a turn, from the right: blocks of some seconds, and within these of 64 tasks."""
 
 
 @dataclass(slots=True)
@@ -123,7 +126,7 @@ class Line:
         size = path[-1].sizes.pop(turn)
         for block in path:
             block.whole.add(size, -1)
-        for bits, block, inner in reversed(list(zip(_BLOCK_BITS, path, path[1:], strict=False))):
+        for bits, (block, inner) in reversed(list(zip(_BLOCK_BITS, pairwise(path), strict=True))):
             if inner.is_empty:
                 del block.blocks[turn >> bits]
 

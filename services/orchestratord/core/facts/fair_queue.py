@@ -13,17 +13,20 @@ Allowance = Callable[[str], float]
 """How many more tasks of an app may start, below 1 for none."""
 
 
-_ARRIVAL_BITS = 48
+ARRIVAL_BITS = 48
+"""The last ones of a turn."""
+
 _LATEST_S = 1e10
+"""Deadlines beyond are alike."""
 
 
 def turn_of(due_at: float, arrival: int) -> int:
     """A number that orders the tasks of an app: by when they are due, to a tenth of a second, then by arrival."""
-    return (round(min(due_at, _LATEST_S) * 10) << _ARRIVAL_BITS) + arrival
+    return (round(min(due_at, _LATEST_S) * 10) << ARRIVAL_BITS) + arrival
 
 
 def arrival_of(turn: int) -> int:
-    return turn & ((1 << _ARRIVAL_BITS) - 1)
+    return turn & ((1 << ARRIVAL_BITS) - 1)
 
 
 def no_limit(_: str) -> float:
@@ -86,14 +89,14 @@ class AppTurn:
 @dataclass(slots=True, eq=False)
 class FairQueue:
     """`unserved_since`: when the last of its tasks got a slot, or when the queue last became non-empty. `running` of
-    its tasks hold slots; `left_at`: when the last of them ended. `run_s`: the device-seconds that an app was charged
-    with for the last one.
+    its tasks hold slots; `left_at`: when the last of them ended. `charged_s`: the device-seconds that an app was
+    charged with for the last one.
     """
 
     unserved_since: float = 0.0
     running: int = 0
     left_at: float = 0.0
-    run_s: float = 0.0
+    charged_s: float = 0.0
     _lanes: dict[str, dict[Hashable, AppTurn]] = field(default_factory=dict)
     _count: int = 0
 
@@ -109,9 +112,10 @@ class FairQueue:
 
     def run_begins(self, now: float, device_s: float) -> None:
         self.running += 1
-        self.unserved_since, self.run_s = now, device_s
+        self.unserved_since, self.charged_s = now, device_s
 
     def run_ends(self, now: float) -> None:
+        """It may have begun before this queue was there, where the model was deleted and came back."""
         self.running = max(0, self.running - 1)
         self.left_at = now
 

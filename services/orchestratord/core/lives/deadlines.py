@@ -23,8 +23,10 @@ def watch_hope(state: BrainState, task: Task) -> None:
     """Until when a task that waits can start and is in time, if it runs for as long as such tasks do. Not of one that
     has output: how much it lacks is not known.
     """
-    run_s = None if task.due_at is None or task.first_token_at is not None else prediction.run_s(state, task.request)
-    if run_s is not None and task.due_at is not None:
+    if task.due_at is None or task.first_token_at is not None:
+        return
+    run_s = prediction.run_s(state, task.request)
+    if run_s is not None:
         state.timers.at(task.due_at - run_s, TimerKind.HOPE, task.task_id)
 
 

@@ -97,6 +97,8 @@ def look_is_due(state: BrainState, _: str) -> None:
 
 
 def go_on_looking(state: BrainState) -> None:
+    if not state.to_look_at:
+        return
     devices = sum(len(node.devices) for node in state.fleet.nodes.values())
     looks = max(1, min(LOOKS_AT_ONCE, DEVICES_AT_ONCE // max(1, devices)))
     for name in list(islice(state.to_look_at, looks)):

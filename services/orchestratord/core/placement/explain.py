@@ -46,8 +46,7 @@ def explain(
         overrides=overrides_of(state, wishes),
     )
     request = _load_request(state, model, lane_of(state, task), prompt_tokens, output_tokens)
-    classes = state.config.priorities
-    rank = classes.index(task.priority) if task.priority in classes else 0
+    rank = state.config.priorities.index(task.priority)
     return _explain(state, replace(request, prompt_is_exact=True, rank=rank), task)
 
 

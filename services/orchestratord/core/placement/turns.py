@@ -106,12 +106,12 @@ def may_be_asked(state: BrainState, worker: Worker, rival: Rival, share: float) 
     waiting = replicas.heads_for(state, worker)
     if not waiting:
         if worker.is_idle:
-            return eviction.has_been_quiet(state, worker, _rank(state, rival.first), rival.model)
+            return eviction.has_been_quiet(state, worker, state.queue.rank(rival.first.task_id), rival.model)
         if giving_way.worker_gives_way(state, worker, priority):
             return True
         is_worth_it = waited_s * rival.tasks >= WORTH_OF_SWITCHES * switch_s
-        return is_worth_it and giving_way.highest_class(state, worker) >= _rank(state, rival.first)
-    here, there = _rank(state, rival.first), min(_rank(state, task) for task in waiting)
+        return is_worth_it and giving_way.highest_class(state, worker) >= state.queue.rank(rival.first.task_id)
+    here, there = state.queue.rank(rival.first.task_id), min(state.queue.rank(task.task_id) for task in waiting)
     if there < here:
         return False
     is_higher = here < there and here == state.config.priorities.index(priority)
@@ -165,11 +165,11 @@ def _loads_for_less(state: BrainState, worker: Worker, rival: Rival) -> bool:
     """Whether the load is given up: it began for tasks of lower classes, and they have not been passed over for too
     long. What a caller asked for, or the tasks of the same class, is loaded to the end.
     """
-    here = _rank(state, rival.first)
+    here = state.queue.rank(rival.first.task_id)
     if worker.asked or here != state.config.priorities.index(rival.first.request.priority):
         return False
     waiting = replicas.heads_for(state, worker)
-    return bool(waiting) and all(_rank(state, task) > here for task in waiting)
+    return bool(waiting) and all(state.queue.rank(task.task_id) > here for task in waiting)
 
 
 def _is_behind(state: BrainState, worker: Worker, rival: Rival, app: str, switch_s: float, share: float) -> bool:
@@ -182,7 +182,3 @@ def _is_behind(state: BrainState, worker: Worker, rival: Rival, app: str, switch
 
 def _load_ms(state: BrainState, rival: Rival, worker: Worker) -> float:
     return load_term(state, rival.model, worker.node_id).ms
-
-
-def _rank(state: BrainState, task: Task) -> int:
-    return state.queue.rank(task.task_id)
