@@ -18,12 +18,14 @@ from llama_orch.v2 import (
     placement_service_pb2_grpc,
     task_pb2,
     task_service_pb2,
+    worker_pb2,
 )
 from llorch.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
 from llorch.rpc.client import call
 from support.whole_system import CALL_S, WholeSystem, gguf, task, wait_until, whole_system
 
 PIN, AVOID = assignment_pb2.ASSIGNMENT_MODE_PIN, assignment_pb2.ASSIGNMENT_MODE_AVOID
+PREFER = assignment_pb2.ASSIGNMENT_MODE_PREFER
 
 
 @pytest.fixture
@@ -111,6 +113,30 @@ async def test_rules_that_a_deletion_leaves_behind_are_told(system: WholeSystem)
     await call(stub(system).SetAssignment, request, timeout_s=CALL_S)
     gone = await call(apps.DeleteApp, app_service_pb2.DeleteAppRequest(app="aider"), timeout_s=CALL_S)
     assert [warning.split(" still names ")[1][:11] for warning in gone.warnings] == ["app 'aider'"]
+
+
+@pytest.mark.req("ORCH-1018")
+async def test_conversations_without_a_session_go_on_where_they_began(tmp_path: Path) -> None:
+    async with whole_system(tmp_path, simulate_gpu=["RTX 3090:24GiB", "RTX 3090:24GiB"]) as system:
+        rule = assignment_pb2.Assignment(model="sim", targets=["garage"], mode=PREFER, replicas_min=2)
+        await call(
+            stub(system).SetAssignment, placement_service_pb2.SetAssignmentRequest(assignment=rule), timeout_s=CALL_S
+        )
+
+        async def both_are_ready() -> bool:
+            return sum(worker.state == worker_pb2.WORKER_STATE_READY for worker in (await system.state()).workers) == 2
+
+        await wait_until(both_are_ready)
+        talks = {name: f"{name} says: " + "once more " * 100 for name in "abcd"}
+        places: dict[str, list[str]] = {name: [] for name in talks}
+        for name in "abcddbca":
+            (placed, *_) = [
+                event.placed for event in await system.generate(task(talks[name])) if event.HasField("placed")
+            ]
+            places[name].append(placed.worker_id)
+            talks[name] += "and again " * 60
+        assert all(first == second for first, second in places.values())
+        assert len({first for first, _ in places.values()}) == 2, "new ones go where less is kept"
 
 
 @pytest.mark.req("ORCH-1012")

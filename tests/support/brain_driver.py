@@ -18,6 +18,7 @@ from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Snapsh
 from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, Task, TaskRequest
+from orchestratord.core.facts.warmth import NO_HEAD, PromptHead
 from orchestratord.core.state import BrainConfig, BrainState
 
 EffectT = TypeVar("EffectT")
@@ -125,6 +126,8 @@ class BrainDriver:
         self.handle(events.NodeReported(node_id, self.sessions[node_id], applied, snapshot or Snapshot(full=False)))
 
     def submit(self, model: str = "coder", **options: object) -> str:
+        head = options.pop("head", NO_HEAD)
+        assert isinstance(head, PromptHead)
         number = next(self._task_numbers)
         fields: dict[str, object] = {
             "task_id": f"task-{number}",
@@ -134,7 +137,7 @@ class BrainDriver:
             "seed": 1,
         }
         request = TaskRequest(**(fields | options))  # type: ignore[arg-type]  # tests name fields
-        self.handle(events.TaskSubmitted(request))
+        self.handle(events.TaskSubmitted(request, head))
         if not request.durable and request.task_id in self.state.tasks:
             self.handle(events.ReaderAttached(request.task_id))
         return request.task_id

@@ -7,6 +7,7 @@ from llama_orch.v2 import task_pb2
 from llorch.errors import invalid_field
 from llorch.identifiers import new_id
 from llorch.rpc.call_context import current_call
+from orchestratord.api.prompt_heads import to_head
 from orchestratord.api.task_metrics import TaskMetrics
 from orchestratord.convert import tasks
 from orchestratord.core import events
@@ -34,7 +35,7 @@ class TaskAccess:
             content_digest=digest_of(spec, durable=durable),
             seed=secrets.randbits(63),
         )
-        return self._owner.ask(events.TaskSubmitted(request))
+        return self._owner.ask(events.TaskSubmitted(request, to_head(spec)))
 
     def find(self, task_id: str) -> Task:
         """A task that the caller may see."""

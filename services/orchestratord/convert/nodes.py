@@ -70,6 +70,7 @@ def _worker(report: node_link_pb2.WorkerReport, state: WorkerState) -> WorkerRep
         endpoint=_endpoint(report.endpoint) if report.HasField("endpoint") else None,
         failure=_failure(worker),
         answers=not worker.does_not_answer,
+        warm_prompts=worker.stats.warm_prefixes,
         report=worker,
     )
 

@@ -24,6 +24,7 @@ from orchestratord.core.facts.task import (
     TaskState,
     Terminal,
 )
+from orchestratord.core.facts.warmth import NO_HEAD, PromptHead
 
 Answer_co = TypeVar("Answer_co", covariant=True)
 
@@ -43,6 +44,7 @@ class Command(Generic[Answer_co]):
 @dataclass(frozen=True, slots=True)
 class TaskSubmitted(Command[Task]):
     request: TaskRequest
+    head: PromptHead = NO_HEAD
 
 
 @dataclass(frozen=True, slots=True)

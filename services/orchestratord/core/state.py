@@ -27,6 +27,7 @@ from orchestratord.core.facts.rules import Lane, OverridePolicy
 from orchestratord.core.facts.sessions import Sessions
 from orchestratord.core.facts.task import Task, TaskError, unknown_task
 from orchestratord.core.facts.timers import TimerKind, Timers
+from orchestratord.core.facts.warmth import Warmth
 from orchestratord.core.learnt.demand import Demand
 from orchestratord.core.learnt.rates import Rates
 
@@ -93,6 +94,7 @@ class BrainState:
     timers: Timers = field(default_factory=Timers)
     apps: Apps = field(default_factory=Apps)
     sessions: Sessions = field(default_factory=Sessions)
+    warmth: Warmth = field(default_factory=Warmth)
     rates: Rates = field(default_factory=Rates)
     tasks: dict[str, Task] = field(default_factory=dict)
     finished: OrderedDict[str, None] = field(default_factory=OrderedDict)

@@ -107,7 +107,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReported:
-    """A worker as its node reports it; `failure` is (reason, message) of one that ended badly."""
+    """A worker as its node reports it; `failure` is (reason, message) of one that ended badly. `warm_prompts` are
+    conversations that it keeps, beside those of what runs.
+    """
 
     spec: WorkerSpec
     state: WorkerState
@@ -115,6 +117,7 @@ class WorkerReported:
     endpoint: Endpoint | None = None
     failure: tuple[Reason, str] | None = None
     answers: bool = True
+    warm_prompts: int = 0
     report: object = None
 
 

@@ -313,6 +313,7 @@ def _take_in_worker(state: BrainState, node: Node, worker: Worker | None, report
         pools.show_out(state, worker)
     worker.start_seq = 0  # the node has it, so a full report without it means that it is gone
     worker.report, worker.answers = reported.report, reported.answers
+    state.warmth.keeps(worker.worker_id, max(worker.slots, reported.warm_prompts + len(worker.attempts)))
     is_ready_now = (worker.state, reported.state) == (WorkerState.STARTING, WorkerState.READY)
     if reported.state is WorkerState.STOPPING:
         if worker.state is WorkerState.READY:

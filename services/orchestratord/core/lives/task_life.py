@@ -128,6 +128,7 @@ def _leave(state: BrainState, task: Task, final: TaskState) -> None:
         task_dispatch.supersede(state, attempt)
     task.unread.clear()
     session_life.turn_ended(state, task.request)
+    state.warmth.task_went(task.task_id)
     learning.judge_end(state, task)
     task.request = task.request.without_work()
 

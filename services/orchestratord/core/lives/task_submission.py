@@ -10,6 +10,7 @@ from orchestratord.core.facts.backlog import Backlog
 from orchestratord.core.facts.model import Model
 from orchestratord.core.facts.rules import Lane
 from orchestratord.core.facts.task import Task, TaskError, TaskRequest, TaskState
+from orchestratord.core.facts.warmth import PromptHead
 from orchestratord.core.facts.work import Work, refusal_of
 from orchestratord.core.learnt.estimates import Estimate
 from orchestratord.core.lives import app_changes, deadlines, model_loading, session_life, task_dispatch, task_life
@@ -44,7 +45,7 @@ def submit(state: BrainState, event: TaskSubmitted) -> Task:
     victims = state.queue.make_room(request.priority, request.waiting_bytes, request.app, newcomer)
     if not request.durable:  # for a durable one they go when that is kept
         _drop(state, victims)
-    return _admit(state, request, lane, wait)
+    return _admit(state, request, event.head, lane, wait)
 
 
 def kept(state: BrainState, event: TaskKept) -> None:
@@ -115,7 +116,7 @@ def _drop(state: BrainState, victims: Sequence[str]) -> None:
         task_life.finish(state, task, TaskState.FAILED, dropped)
 
 
-def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | None) -> Task:
+def _admit(state: BrainState, request: TaskRequest, head: PromptHead, lane: Lane, wait: Wait | None) -> Task:
     task = Task(request, created_at=state.now)
     ahead = state.queue.ahead(request.model, request.priority, request.app, task.due_at)
     state.tasks[task.task_id] = task
@@ -133,6 +134,7 @@ def _admit(state: BrainState, request: TaskRequest, lane: Lane, wait: Wait | Non
         work=request.size,
     )
     session_life.turn_begins(state, request)
+    state.warmth.task_came(task.task_id, head)
     deadlines.watch_deadline(state, task)
     if not request.durable:
         task_life.begin_reader_grace(state, task)

@@ -15,6 +15,8 @@ def attempt_used(state: BrainState, attempt: Attempt, used: RunResult, *, has_fa
     """It is known what the attempt took; nothing, of one that its worker refused."""
     attempt.served = used.tokens_in + used.tokens_out
     session_life.run_ended(state, attempt, used, has_failed=has_failed)
+    if has_failed:
+        state.warmth.failed(attempt.task_id, attempt.worker_id)
     place = attempt.place
     state.emit(TokensUsed(place.model, place.priority, place.app, used.tokens_in, used.tokens_out, used.cached_tokens))
 

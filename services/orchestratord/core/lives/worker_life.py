@@ -218,6 +218,7 @@ def _forget(state: BrainState, worker: Worker) -> None:
     if (load := state.loads.get(worker.worker_id)) is not None:
         _settle(state, load, state.now - worker.asked_at)
     state.fleet.remove_worker(worker.worker_id)
+    state.warmth.worker_gone(worker.worker_id)
     state.timers.cancel(worker.worker_id, TimerKind.IDLE, TimerKind.RESIDENCY, TimerKind.EXPECTED)
     state.emit(DetachWorker(worker.worker_id))
     state.loads.remove(worker.worker_id)

@@ -16,6 +16,7 @@ from orchestratord.core.learnt.estimates import Estimate, Remaining
 from orchestratord.core.learnt.rates import SMALLEST_PROMPT, device_key
 from orchestratord.core.placement import giving_way, replicas
 from orchestratord.core.placement.cost import known_load_ms
+from orchestratord.core.placement.warmth import warm_tokens
 from orchestratord.core.state import BrainState
 
 GUESSED_ANSWER = 256
@@ -102,8 +103,8 @@ def busy_ms(state: BrainState, worker: Worker) -> float:
 
 def prefill_ms(state: BrainState, request: TaskRequest, worker: Worker) -> Estimate | None:
     """Time to evaluate what is not warm on this worker."""
-    warm = state.sessions.warm_tokens(request.app, request.session_id, worker.worker_id)
-    cold = state.rates.prompt_tokens(request.model, request.prompt_tokens) - warm
+    cold = state.rates.prompt_tokens(request.model, request.prompt_tokens)
+    cold -= warm_tokens(state, request, worker.worker_id)
     if cold < SMALLEST_PROMPT:
         return AT_ONCE
     return state.rates.prefill_ms(request.model, device_of(state, worker), cold)

@@ -14,6 +14,7 @@ from orchestratord.core.placement.cost import NO_WAIT, Costs, worker_terms
 from orchestratord.core.placement.lanes import lane_of_place
 from orchestratord.core.placement.query import LoadRequest, Query, Site
 from orchestratord.core.placement.tally import Tally
+from orchestratord.core.placement.warmth import warm_tokens
 from orchestratord.core.state import BrainState
 
 MOST_RUNS_LOOKED_AT = 256
@@ -54,7 +55,8 @@ def weigh(
     request: TaskRequest,
     wait: Callable[[Worker, float], tuple[Term, ...]] = lambda *_: (NO_WAIT,),
 ) -> Decision:
-    """Best first: where the prompt should fit, what is preferred, cost, free slots, names.
+    """Best first: where the prompt should fit, what is preferred, cost, what is warm, free slots, what would be
+    overwritten, names.
 
     Total, so that equal snapshots decide equally. `wait`: how long a worker has no slot, where the task itself would
     take so many ms.
@@ -62,7 +64,7 @@ def weigh(
     costs = Costs(query)
     ranked = []
     for site, worker in _left(query, tally, workers):
-        warm = query.state.sessions.warm_tokens(request.app, request.session_id, worker.worker_id)
+        warm = warm_tokens(query.state, request, worker.worker_id)
         work = worker_terms(query, costs, site, worker, warm_tokens=warm)
         terms = (*wait(worker, total_ms(work)), *work)
         candidate = Candidate(
@@ -70,7 +72,8 @@ def weigh(
         )
         preferred = query.rules.preferences_met(site.node, site.device_ids) if query.rules.prefers else 0
         is_short = query.request.prompt_tokens >= filters.context_of(query, site)
-        order = (is_short, -preferred, candidate.score_ms, -worker.slots_free, worker.worker_id)
+        kept = query.state.warmth.prompts_of(worker.worker_id)
+        order = (is_short, -preferred, candidate.score_ms, -warm, -worker.slots_free, kept, worker.worker_id)
         ranked.append((order, candidate))
     return Decision(
         model=query.model.name,
