@@ -21,9 +21,9 @@ from rich.table import Table
 
 from orchestratord.core import events
 from orchestratord.core.facts.task import TaskRequest
+from orchestratord.simulation.violation import Violation
 from support.simulation import scenarios
 from support.simulation.plan import draw
-from support.simulation.violation import Violation
 from support.simulation.world import World
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench-results"

@@ -2,9 +2,9 @@
 
 import pytest
 
+from orchestratord.simulation.violation import Violation
 from support.simulation.ablations import ABLATIONS, Ablation
 from support.simulation.plan import draw
-from support.simulation.violation import Violation
 from support.simulation.world import World
 
 pytestmark = pytest.mark.quality

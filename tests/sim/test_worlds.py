@@ -8,9 +8,10 @@ from typing import get_args
 import pytest
 
 from orchestratord.core import effects
+from orchestratord.simulation.violation import Violation
+from orchestratord.simulation.world import ONLY_TOLD, PERFORMED
 from support.simulation.plan import draw
-from support.simulation.violation import Violation
-from support.simulation.world import ONLY_TOLD, PERFORMED, World
+from support.simulation.world import World
 
 WORLDS = int(os.environ.get("LLORCH_SIM_WORLDS", "2000"))
 PER_TEST = 10

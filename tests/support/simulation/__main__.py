@@ -9,8 +9,8 @@ import time
 
 from orchestratord.core import events
 from orchestratord.core.brain import Handled
+from orchestratord.simulation.violation import Violation
 from support.simulation.plan import draw
-from support.simulation.violation import Violation
 from support.simulation.world import World
 
 

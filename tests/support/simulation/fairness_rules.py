@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestratord.core import effects
 from orchestratord.core.facts.task import TaskRequest
-from support.simulation.process import Process
-from support.simulation.violation import Violation
+from orchestratord.simulation.process import Process
+from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World

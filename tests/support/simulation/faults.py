@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from orchestratord.core import events
 from orchestratord.core.facts.drains import AfterDrain
-from support.simulation.host import Card
-from support.simulation.pool_manager import PoolManager
-from support.simulation.process import Process
-from support.simulation.violation import Violation
+from orchestratord.simulation.host import Card
+from orchestratord.simulation.pool_manager import PoolManager
+from orchestratord.simulation.process import Process
+from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 class Faults:
     def __init__(self, world: "World") -> None:
         self.world = world
-        self.are_over = False
         self._drained: set[str] = set()
 
     def begin(self) -> None:
@@ -31,7 +30,7 @@ class Faults:
 
     def end(self) -> None:
         """From now on everything works; hosts that were away come back, and drained pools are put to work."""
-        self.are_over = True
+        self.world.is_disturbed = False
         for pool_id in sorted(self._drained):
             self._put_to_work(pool_id)
         for manager in self.world.managers.values():
@@ -46,7 +45,7 @@ class Faults:
             return
 
         def strike() -> None:
-            if not self.are_over:
+            if self.world.is_disturbed:
                 fault()
                 self._now_and_then(rate, fault)
 
@@ -116,7 +115,7 @@ class Faults:
         )
 
     def _other_program_goes(self, manager: PoolManager, card: Card, taken: int) -> None:
-        if not self.are_over:
+        if self.world.is_disturbed:
             card.other_program_mib -= taken
             manager.report()
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from orchestratord.core import effects
 from orchestratord.core.facts.attempt import Attempt
-from support.simulation.violation import Violation
+from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World

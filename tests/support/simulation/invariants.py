@@ -3,27 +3,30 @@
 Each rule keeps its own small account of what the brain was told and what it wanted; none repeats the brain's reckoning.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llorch.errors import Aborted, LlorchError
 from orchestratord.core import effects, events
+from orchestratord.core.facts.records import RecordChange
+from orchestratord.simulation.host import Host
+from orchestratord.simulation.process import Process, Run
+from orchestratord.simulation.violation import Violation
+from orchestratord.simulation.watch import Watch
 from support.simulation.fairness_rules import FairnessRules
 from support.simulation.giving_way_rules import GivingWayRules
-from support.simulation.host import Host
 from support.simulation.memory_rules import MemoryRules
 from support.simulation.placement_rules import PlacementRules
-from support.simulation.process import Process, Run
 from support.simulation.promise_rules import PromiseRules
 from support.simulation.store_rules import StoreRules
 from support.simulation.task_rules import TaskRules
 from support.simulation.turn_rules import TurnRules
-from support.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World
 
 
-class Invariants:
+class Invariants(Watch):
     def __init__(self, world: "World") -> None:
         self._world = world
         self.tasks = TaskRules(world)
@@ -71,6 +74,12 @@ class Invariants:
 
     def process_began(self, host: Host, process: Process) -> None:
         self.memory.process_began(host, process)
+
+    def ended_its_worker(self, process: Process, task_id: str) -> None:
+        self.tasks.ended_its_worker(process, task_id)
+
+    def written(self, changes: Sequence[RecordChange]) -> None:
+        self.store.written(changes)
 
     def ran_out_of_memory(self, host: Host, process: Process) -> None:
         self.memory.ran_out_of_memory(host, process)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, NoReturn
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
-from support.simulation.host import Host
-from support.simulation.process import Process
-from support.simulation.violation import Violation
+from orchestratord.simulation.host import Host
+from orchestratord.simulation.process import Process
+from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World

@@ -9,8 +9,8 @@ from llorch.assignment_mode import Mode
 from orchestratord.core import events
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.model import Origin
-from support.simulation.plan import DevicePlan, HostPlan
-from support.simulation.specs import model_spec
+from orchestratord.simulation.plan import DevicePlan, HostPlan
+from orchestratord.simulation.specs import model_spec
 
 if TYPE_CHECKING:
     from support.simulation.world import World
@@ -37,7 +37,7 @@ class Operator:
             self.world.schedule.after(0.1, self.end)
 
     def _act(self) -> None:
-        if self.world.faults.are_over:
+        if not self.world.is_disturbed:
             return
         if self.world.store.writing is None:
             self._random.choice(_DEEDS)(self)

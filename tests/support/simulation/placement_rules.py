@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, NoReturn
 
 from orchestratord.core import effects
-from support.simulation.plan import RulePlan
+from orchestratord.simulation.plan import RulePlan
+from orchestratord.simulation.violation import Violation
 from support.simulation.task_rules import TaskRules
-from support.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World

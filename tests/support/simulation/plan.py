@@ -3,67 +3,24 @@
 from dataclasses import dataclass, field, replace
 from random import Random
 
-GIB = 1024
+from orchestratord.simulation.plan import GIB, AppPlan, Chances, DevicePlan, HostPlan, ModelPlan, RulePlan
+from orchestratord.simulation.plan import Plan as UndisturbedPlan
 
 
 @dataclass(frozen=True)
-class DevicePlan:
-    device_id: str
-    name: str
-    total_mib: int
-    reserve_mib: int
-    speed: float
-    """Relative to the slowest card."""
+class AskedModel(ModelPlan):
+    popularity: float = 1.0
+    """How often it is asked for, against the others."""
 
 
 @dataclass(frozen=True)
-class HostPlan:
-    """Equal cards with another `driver` give other bytes. A host that is not `proven` does not say what it gives."""
-
-    node_id: str
-    devices: tuple[DevicePlan, ...]
-    disk_mib_per_s: float
-    driver: int = 1
-    proven: bool = True
+class BusyApp(AppPlan):
+    traffic: float = 1.0
+    """How often it asks, against the others."""
 
 
 @dataclass(frozen=True)
-class ModelPlan:
-    """`claim_mib` is what the brain reckons with; `needs_mib` what a process of it really takes."""
-
-    name: str
-    claim_mib: int
-    needs_mib: int
-    slots: int
-    popularity: float
-    decode_tokens_per_s: float
-    idle_unload_s: float | None = None
-
-
-@dataclass(frozen=True)
-class AppPlan:
-    name: str
-    weight: float
-    traffic: float
-
-
-@dataclass(frozen=True)
-class RulePlan:
-    """An assignment: of a model, of an app, or of a model for an app, to one device or to a whole host."""
-
-    model: str
-    app: str
-    mode: str
-    node_id: str
-    device_ids: tuple[str, ...] = ()
-    keep_loaded: bool = False
-
-    def covers(self, node_id: str, device_ids: tuple[str, ...]) -> bool:
-        return node_id == self.node_id and (not self.device_ids or device_ids == self.device_ids)
-
-
-@dataclass(frozen=True)
-class FaultPlan:
+class FaultPlan(Chances):
     """How often things go wrong, per virtual second and in the whole world; delays in seconds."""
 
     node_cut_off: float = 0.0
@@ -74,26 +31,15 @@ class FaultPlan:
     other_program_comes: float = 0.0
     pool_drains: float = 0.0
     operator_acts: float = 0.0
-    writes_fail: float = 0.0
-    """Chance per write of a task or of a change."""
-    load_fails: float = 0.0
-    """Chance per load."""
     load_is_slow: float = 0.05
-    """Chance per load that it takes up to eight times as long."""
-    answer_lost: float = 0.0
-    """Chance per command: it was carried out, but its answer never comes."""
-    duplicate: float = 0.0
-    """Chance per message that may come twice."""
     late_s: float = 0.02
     memory_returns_after_s: float = 0.2
 
 
-@dataclass(frozen=True)
-class Plan:
-    seed: int
-    hosts: tuple[HostPlan, ...]
-    models: tuple[ModelPlan, ...]
-    apps: tuple[AppPlan, ...]
+@dataclass(frozen=True, kw_only=True)
+class Plan(UndisturbedPlan):
+    models: tuple[AskedModel, ...]
+    apps: tuple[BusyApp, ...]
     arrivals_per_s: float
     burst: int
     """A burst brings this many tasks at once, now and then."""
@@ -109,12 +55,8 @@ class Plan:
     """Share of tasks that end every worker that they run on, at one and the same part of their answer."""
     tokens_in: tuple[int, int] = (5, 400)
     tokens_out: tuple[int, int] = (5, 120)
-    rules: tuple[RulePlan, ...] = ()
     max_starvation_s: float = 60.0
     min_residency_s: float = 4.0
-
-    def with_(self, **changes: object) -> "Plan":
-        return replace(self, **changes)  # type: ignore[arg-type]  # scenarios name fields
 
 
 CARDS = (
@@ -201,8 +143,8 @@ def _draw_moving(random: Random, seed: int) -> Plan:
     return Plan(
         seed=seed,
         hosts=tuple(hosts),
-        models=(ModelPlan("model0", 9000, 9000, random.choice([1, 2, 4]), 1.0, random.choice([20.0, 45.0])),),
-        apps=(AppPlan("app0", 1.0, 1.0),),
+        models=(AskedModel("model0", 9000, 9000, random.choice([1, 2, 4]), random.choice([20.0, 45.0])),),
+        apps=(BusyApp("app0", 1.0, 1.0),),
         arrivals_per_s=random.choice([0.5, 1.0]),
         burst=random.choice([0, 3]),
         disturbed_s=25.0,
@@ -219,8 +161,8 @@ def _draw_contended(random: Random, seed: int) -> Plan:
     return Plan(
         seed=seed,
         hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 1.0),), 4000.0),),
-        models=(ModelPlan("model0", 9000, 9000, random.choice([2, 4]), 1.0, 40.0),),
-        apps=tuple(AppPlan(name, random.choice([1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 5.0])) for name in names),
+        models=(AskedModel("model0", 9000, 9000, random.choice([2, 4]), 40.0),),
+        apps=tuple(BusyApp(name, random.choice([1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 5.0])) for name in names),
         arrivals_per_s=random.choice([8.0, 12.0]),
         burst=0,
         disturbed_s=20.0,
@@ -239,8 +181,8 @@ def _draw_wavering(random: Random, seed: int) -> Plan:
     return Plan(
         seed=seed,
         hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 1.0),), 4000.0),),
-        models=(ModelPlan("model0", 9000, 9000, 8, 1.0, random.choice([20.0, 40.0])),),
-        apps=(AppPlan("app0", 1.0, 1.0),),
+        models=(AskedModel("model0", 9000, 9000, 8, random.choice([20.0, 40.0])),),
+        apps=(BusyApp("app0", 1.0, 1.0),),
         arrivals_per_s=random.choice([1.0, 2.0]),
         burst=0,
         disturbed_s=25.0,
@@ -262,8 +204,8 @@ def _draw_losing(random: Random, seed: int) -> Plan:
     plan = Plan(
         seed=seed,
         hosts=hosts,
-        models=(ModelPlan("model0", 9000, 9000, random.choice([2, 4, 8]), 1.0, random.choice([40.0, 90.0])),),
-        apps=(AppPlan("app0", 1.0, 1.0),),
+        models=(AskedModel("model0", 9000, 9000, random.choice([2, 4, 8]), random.choice([40.0, 90.0])),),
+        apps=(BusyApp("app0", 1.0, 1.0),),
         arrivals_per_s=random.choice([1.0, 3.0]),
         burst=0,
         disturbed_s=30.0,
@@ -288,9 +230,9 @@ def _draw_device(random: Random, node_id: str, index: int) -> DevicePlan:
     return DevicePlan(f"GPU-{node_id}-{index}", name, total_mib, random.choice([0, 0, 512]), speed)
 
 
-def _draw_model(random: Random, number: int) -> ModelPlan:
+def _draw_model(random: Random, number: int) -> AskedModel:
     claim_mib = random.choice([900, 2500, 5000, 5500, 9000, 11_000, 20_000, 30_000])
-    return ModelPlan(
+    return AskedModel(
         name=f"model{number}",
         claim_mib=claim_mib,
         needs_mib=round(claim_mib * random.choice([0.8, 0.97, 1.0])),
@@ -301,16 +243,16 @@ def _draw_model(random: Random, number: int) -> ModelPlan:
     )
 
 
-def _draw_apps(random: Random) -> tuple[AppPlan, ...]:
+def _draw_apps(random: Random) -> tuple[BusyApp, ...]:
     count = random.choice([1, 2, 3])
     return tuple(
-        AppPlan(f"app{number}", random.choice([1.0, 1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 20.0]))
+        BusyApp(f"app{number}", random.choice([1.0, 1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 20.0]))
         for number in range(count)
     )
 
 
 def _draw_rules(
-    random: Random, hosts: tuple[HostPlan, ...], models: tuple[ModelPlan, ...], apps: tuple[AppPlan, ...]
+    random: Random, hosts: tuple[HostPlan, ...], models: tuple[ModelPlan, ...], apps: tuple[BusyApp, ...]
 ) -> tuple[RulePlan, ...]:
     """At most one of each subject, so that they do not contradict one another; pins that can be met."""
     rules = []

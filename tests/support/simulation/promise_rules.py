@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from llorch.errors import Reason
 from orchestratord.core import effects, events
 from orchestratord.core.facts.task import TaskError
-from support.simulation.process import Process
-from support.simulation.violation import Violation
+from orchestratord.simulation.process import Process
+from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World

@@ -11,17 +11,18 @@ from orchestratord.core import effects
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.placement import eviction
 from orchestratord.core.state import BrainConfig, BrainState
-from support.simulation.plan import GIB, AppPlan, DevicePlan, FaultPlan, HostPlan, ModelPlan, Plan
+from orchestratord.simulation.plan import GIB, DevicePlan, HostPlan
+from support.simulation.plan import AskedModel, BusyApp, FaultPlan, Plan
 from support.simulation.world import World
 
 CARD = DevicePlan("GPU-a", "RTX 3090", 24 * GIB, 0, 1.0)
 HOST = HostPlan("garage", (CARD,), 2000.0)
-SMALL = ModelPlan("small", 4 * GIB, 4 * GIB, slots=4, popularity=1.0, decode_tokens_per_s=40.0)
+SMALL = AskedModel("small", 4 * GIB, 4 * GIB, slots=4, decode_tokens_per_s=40.0)
 ONE_HOST = Plan(
     seed=0,
     hosts=(HOST,),
     models=(SMALL,),
-    apps=(AppPlan("only", 1.0, 1.0),),
+    apps=(BusyApp("only", 1.0, 1.0),),
     arrivals_per_s=0.0,
     burst=0,
     disturbed_s=0.0,
@@ -68,7 +69,7 @@ QUIET_PER_S = 0.3
 
 def wait_beside(flood: bool, seed: int = 1) -> float:
     """Median seconds from a quiet app's request to its answer, alone or beside an app that sends 100 times as much."""
-    apps = (AppPlan("quiet", 1.0, 1.0), AppPlan("loud", 1.0, 100.0))
+    apps = (BusyApp("quiet", 1.0, 1.0), BusyApp("loud", 1.0, 100.0))
     world = World(ONE_HOST.with_(seed=seed, apps=apps))
     times = Times(world)
     world.begin()
@@ -94,7 +95,7 @@ def _send_every(world: World, per_s: float, app: str) -> list[str]:
 
 # A night's batch work holds all slots of a model; now and then a person asks, for that model or for another one.
 
-LARGE = tuple(ModelPlan(name, 16 * GIB, 16 * GIB, slots=4, popularity=1.0, decode_tokens_per_s=40.0) for name in "ab")
+LARGE = tuple(AskedModel(name, 16 * GIB, 16 * GIB, slots=4, decode_tokens_per_s=40.0) for name in "ab")
 NIGHT_TASKS, ANSWER_TOKENS = 120, 400
 ASKS_EVERY_S, QUESTIONS = 20.0, 12
 
@@ -183,7 +184,7 @@ class DeviceTime:
 def shares(seed: int = 1, until_s: float = 1200.0) -> dict[str, float]:
     """The part of all device time that each app got while all always wanted more."""
     plan = _agents_plan(seed, None, 0.0)
-    plan = plan.with_(apps=tuple(AppPlan(name, weight, 1.0) for name, weight in WEIGHTS.items()))
+    plan = plan.with_(apps=tuple(BusyApp(name, weight, 1.0) for name, weight in WEIGHTS.items()))
     world = World(plan, config=BrainConfig(queue_capacity=100_000))
     time, app_of = DeviceTime(world), dict[str, str]()
 
@@ -255,7 +256,8 @@ THINKS_S = (0.5, 8.0)
 
 def _agents_plan(seed: int, idle_unload_s: float | None, min_residency_s: float) -> Plan:
     models = tuple(
-        ModelPlan(f"model{number}", 11 * GIB, 11 * GIB, 2, 1 / (number + 1), 40.0, idle_unload_s) for number in range(6)
+        AskedModel(f"model{number}", 11 * GIB, 11 * GIB, 2, 40.0, idle_unload_s, 1 / (number + 1))
+        for number in range(6)
     )
     cards = (CARD, DevicePlan("GPU-b", "RTX 3090", 24 * GIB, 0, 1.0))
     return ONE_HOST.with_(

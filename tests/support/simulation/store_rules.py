@@ -12,7 +12,7 @@ from orchestratord.core.facts.model import ModelRecord, Origin
 from orchestratord.core.facts.records import Record, RecordChange
 from orchestratord.core.facts.released import ReleasedDevice
 from orchestratord.core.facts.task import TaskRequest
-from support.simulation.violation import Violation
+from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World

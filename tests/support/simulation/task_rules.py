@@ -13,8 +13,8 @@ from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.task import RunResult, TaskError, TaskRequest, TaskState, Terminal
 from orchestratord.core.lives.attempt_loss import MOST_FRUITLESS
 from orchestratord.core.lives.task_life import STOPS_WITHIN_S
-from support.simulation.process import Process, Run
-from support.simulation.violation import Violation
+from orchestratord.simulation.process import Process, Run
+from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World

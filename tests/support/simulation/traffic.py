@@ -1,11 +1,12 @@
 """Clients: they submit, read, cancel and leave."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestratord.core import events
 from orchestratord.core.facts.task import TaskRequest
-from support.simulation.task_logs import PARTS
+from orchestratord.simulation.task_logs import PARTS
+from orchestratord.simulation.work import Work
 
 if TYPE_CHECKING:
     from support.simulation.world import World
@@ -13,20 +14,9 @@ if TYPE_CHECKING:
 BURST_EVERY_S = 6.0
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a task costs, which the brain learns only when it is over."""
-
-    tokens_in: int
-    tokens_out: int
-    fatal_part: int | None = None
-    """Of the answer: at its making the worker ends."""
-
-
 class Traffic:
     def __init__(self, world: "World") -> None:
         self.world = world
-        self.work: dict[str, Work] = {}
         self.is_open = True
         self._count = 0
 
@@ -58,7 +48,7 @@ class Traffic:
         work = Work(random.randint(*plan.tokens_in), random.randint(*plan.tokens_out))
         drawn["prompt_tokens"] = round(work.tokens_in * random.uniform(0.8, 1.3))
         request = TaskRequest(**(drawn | fields))  # type: ignore[arg-type]  # tests name fields
-        self.work[request.task_id] = self._perhaps_poisoned(work)
+        self.world.work[request.task_id] = self._perhaps_poisoned(work)
         if self.world.tell(events.TaskSubmitted(request)) and not request.durable:
             self.world.tell(events.ReaderAttached(request.task_id))
             self._perhaps_stop(request)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
 from orchestratord.core.facts.loads import Load, LoadPhase
-from support.simulation.violation import Violation
+from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from support.simulation.world import World

@@ -1,63 +1,28 @@
-"""The world of one plan: the brain in the middle, everything else around it."""
+"""A world that is disturbed, with clients and an operator, in which everything is checked."""
 
-import hashlib
-from collections.abc import Callable
-from itertools import count
-from random import Random
-from typing import Any
-
-from llorch.assignment_mode import Mode
-from llorch.errors import LlorchError
-from orchestratord.core import effects, events
-from orchestratord.core.brain import Brain
-from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.assignments import Assignment
-from orchestratord.core.facts.model import Origin
 from orchestratord.core.state import BrainConfig
+from orchestratord.simulation.worker_link import DETACH_GRACE_S
+from orchestratord.simulation.world import DUPLICATE_AFTER_S
+from orchestratord.simulation.world import World as UndisturbedWorld
 from support.simulation.faults import Faults
-from support.simulation.host import Host
 from support.simulation.invariants import Invariants
 from support.simulation.operator import Operator
-from support.simulation.plan import ModelPlan, Plan, RulePlan
-from support.simulation.pool_manager import PoolManager
-from support.simulation.process import Process
-from support.simulation.schedule import Schedule
-from support.simulation.specs import model_spec
-from support.simulation.store import Store
-from support.simulation.task_logs import TaskLogs
+from support.simulation.plan import Plan
 from support.simulation.traffic import Traffic
-from support.simulation.worker_link import DETACH_GRACE_S, WorkerLink
 
-TICK_S = 0.5
 NOBODY_ENDS_FOR_S = 90.0
 FULL_REPORTS_UNTIL_REST = 5
-DUPLICATE_AFTER_S = (0.0, 1.0, 4.0)
 
 
-class World:
+class World(UndisturbedWorld):
+    plan: Plan
+
     def __init__(self, plan: Plan, *, config: BrainConfig | None = None, trace: bool = False) -> None:
-        numbers = count(1)
-        self.plan = plan
-        self.random = Random(plan.seed)  # noqa: S311  # a schedule, not a secret
-        self.schedule = Schedule()
-        self.models = {model.name: model for model in plan.models}
-        self.brain = Brain(config or _config(plan), lambda prefix: f"{prefix}-{next(numbers)}")
-        self.managers = {host.node_id: PoolManager(self, Host(host)) for host in plan.hosts}
-        self.links: dict[str, WorkerLink] = {}
-        self.store = Store(self)
-        self.logs = TaskLogs(self)
-        self.invariants = Invariants(self)
+        super().__init__(plan, config or _config(plan), trace=trace)
+        self.watch = self.invariants = Invariants(self)
         self.traffic = Traffic(self)
         self.operator = Operator(self)
         self.faults = Faults(self)
-        self.listeners: list[Callable[[effects.Effect], object]] = []
-        """Callback of a measuring test: called with every effect, before it is carried out."""
-        self.events = 0
-        self.refused = 0
-        self._trace = hashlib.sha256() if trace else None
-        self._numbers = count(1)
-
-    # Its life.
 
     def run(self) -> None:
         """Disturbed for as long as the plan says, then healed, until everything has ended."""
@@ -66,16 +31,7 @@ class World:
         self.settle()
 
     def begin(self) -> None:
-        for app in self.plan.apps:
-            self.tell(events.AppDefined(App(app.name, weight=app.weight)))
-        for model in self.plan.models:
-            self.tell(events.ModelRegistered(model_spec(model), Origin.CALL, "the simulation"))
-        for rule in self.plan.rules:
-            self.tell(events.AssignmentSet(_assignment(rule)))
-        self.store.is_instant = False
-        for manager in self.managers.values():
-            manager.connect()
-        self.schedule.after(TICK_S, self._tick)
+        super().begin()
         # Clients come when the hosts are there: before that they are refused, and that is soon told.
         self.schedule.after(0.5, self.traffic.begin)
         self.schedule.after(0.5, self.faults.begin)
@@ -104,96 +60,6 @@ class World:
             if not self.invariants.memory.differences():
                 break
 
-    def count_lost_output(self, effect: effects.CountLostOutput) -> None:
-        tokens = self.logs.count_lost(effect)
-        self.schedule.after(0, lambda: self.tell(events.LostOutputCounted(effect.attempt_id, tokens)))
-
-    def _tick(self) -> None:
-        self.tell(events.Tick())
-        self.schedule.after(TICK_S, self._tick)
-
-    # Between the brain and the rest.
-
-    def tell(self, event: events.Event) -> bool:
-        """Hand an event to the brain, and carry out what it wants; False if it refused. Everything is looked at."""
-        self.events += 1
-        try:
-            wanted = self.brain.handle(event, self.schedule.now).effects
-        except LlorchError as error:
-            self.refused += 1
-            self.invariants.refused(event, error)
-            return False
-        self.invariants.heard(event)
-        for effect in wanted:
-            self.invariants.wants(effect)
-            for listen in self.listeners:
-                listen(effect)
-            if perform := _PERFORM.get(type(effect)):
-                perform(self, effect)
-        self.invariants.check(event)
-        if self._trace is not None:
-            self._trace.update(repr((self.schedule.now, wanted)).encode())
-        return True
-
-    def tell_perhaps_twice(self, event: events.Event) -> None:
-        """Answers of calls and frames of workers may come again, right away or much later."""
-        self.tell(event)
-        if self.happens(self.plan.faults.duplicate):
-            self.schedule.after(self.random.choice(DUPLICATE_AFTER_S), lambda: self.tell(event))
-
-    def digest(self) -> str:
-        """Of everything that the brain wanted, in order and with times; needs `trace`."""
-        assert self._trace is not None
-        return self._trace.hexdigest()
-
-    # What the parts ask for.
-
-    def happens(self, chance: float) -> bool:
-        return bool(chance) and self.random.random() < chance
-
-    def delay_s(self) -> float:
-        late_s = self.plan.faults.late_s
-        return late_s * self.random.random() if late_s else 0.0
-
-    def next_number(self) -> int:
-        return next(self._numbers)
-
-    def model_of_source(self, source: str) -> ModelPlan:
-        return self.models[source.removeprefix("file:/models/").removesuffix(".gguf")]
-
-    def tokens_of(self, task_id: str) -> tuple[int, int]:
-        work = self.traffic.work[task_id]
-        return work.tokens_in, work.tokens_out
-
-    def link_of(self, process: Process) -> WorkerLink:
-        link = self.links.get(process.worker_id)
-        if link is None or link.process is not process:
-            link = self.links[process.worker_id] = WorkerLink(self, process)
-        return link
-
-    def start_run(self, effect: effects.StartRun) -> None:
-        self.logs.begin(effect)
-        self.links[effect.worker_id].start_run(effect)
-
-    def cancel_run(self, effect: effects.CancelRun) -> None:
-        if not effect.keeps_output:
-            self.logs.end_attempt(effect.attempt_id)
-        self.links[effect.worker_id].cancel_run(effect.attempt_id)
-
-    def attach(self, worker_id: str) -> None:
-        for manager in self.managers.values():
-            if process := manager.host.processes.get(worker_id):
-                self.link_of(process).attach()
-                return
-
-    def detach(self, worker_id: str) -> None:
-        if link := self.links.get(worker_id):
-            link.detach()
-
-    def persist_terminal(self, effect: effects.PersistTerminal) -> None:
-        persisted = events.TerminalPersisted(effect.task_id)
-        self.schedule.after(self.delay_s(), lambda: self.tell_perhaps_twice(persisted))
-
 
 def _config(plan: Plan) -> BrainConfig:
     return BrainConfig(
@@ -205,61 +71,3 @@ def _config(plan: Plan) -> BrainConfig:
         max_starvation_s=plan.max_starvation_s,
         min_residency_s=plan.min_residency_s,
     )
-
-
-def _assignment(rule: RulePlan) -> Assignment:
-    """As the settings file sets it: before its host was ever seen."""
-    return Assignment(
-        assignment_id="",
-        model=rule.model,
-        app=rule.app,
-        targets=("/".join((rule.node_id, *rule.device_ids)),),
-        mode=Mode[rule.mode],
-        keep_loaded=rule.keep_loaded,
-        origin=Origin.FILE,
-    )
-
-
-ONLY_TOLD: frozenset[type] = frozenset(
-    {
-        effects.StartPredicted,
-        effects.AnnouncePlacement,
-        effects.Narrate,
-        effects.WarnOfNode,
-        effects.LeaveNode,
-        effects.ForgetSavedSession,
-        effects.ForgetAllSavedSessions,
-        effects.PersistPromise,
-        effects.PersistStop,
-        effects.AttemptLost,
-        effects.RunGaveWay,
-        effects.TokensUsed,
-        effects.PredictionJudged,
-        effects.OnTimeJudged,
-    }
-)
-"""Effects after which the world is as it was before, where no host saves sessions; the invariants look at them all the
-same.
-"""
-
-_PERFORM: dict[type, Callable[[World, Any], None]] = {
-    effects.StageModel: lambda world, effect: world.managers[effect.node_id].stage(effect),
-    effects.DeleteStagedModel: lambda world, effect: world.managers[effect.node_id].delete_staged(effect),
-    effects.StartWorker: lambda world, effect: world.managers[effect.node_id].start(effect),
-    effects.StopWorker: lambda world, effect: world.managers[effect.node_id].stop(effect),
-    effects.AttachWorker: lambda world, effect: world.attach(effect.worker_id),
-    effects.DetachWorker: lambda world, effect: world.detach(effect.worker_id),
-    effects.OpenLog: lambda world, effect: world.logs.open(effect.request.task_id),
-    effects.AppendTerminal: lambda world, effect: world.logs.ended(effect),
-    effects.ForgetTask: lambda world, effect: world.logs.forget(effect.task_id),
-    effects.WatchOutput: lambda world, effect: world.logs.watch(effect),
-    effects.StartRun: World.start_run,
-    effects.CancelRun: World.cancel_run,
-    effects.CountLostOutput: lambda world, effect: world.count_lost_output(effect),
-    effects.ReleaseRuns: lambda world, effect: world.links[effect.worker_id].release_runs(effect.attempt_ids),
-    effects.PersistTask: lambda world, effect: world.store.save_task(effect),
-    effects.PersistRecord: lambda world, effect: world.store.save_record(effect),
-    effects.PersistChange: lambda world, effect: world.store.save_change(effect),
-    effects.PersistTerminal: World.persist_terminal,
-}
-PERFORMED = frozenset(_PERFORM)

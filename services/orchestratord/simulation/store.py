@@ -9,7 +9,7 @@ from orchestratord.core.facts.drains import Drain
 from orchestratord.core.facts.records import Record, RecordChange
 
 if TYPE_CHECKING:
-    from support.simulation.world import World
+    from orchestratord.simulation.world import World
 
 Place = tuple[type, str]
 """Kind and key of a record."""
@@ -52,7 +52,7 @@ class Store:
             return
         for change in effect.changes:
             self._keep(change)
-        self.world.invariants.store.written(effect.changes)
+        self.world.watch.written(effect.changes)
         self.world.tell(events.ChangeKept())
 
     def _keep(self, change: RecordChange) -> None:
@@ -69,6 +69,6 @@ class Store:
             self.world.schedule.after(self._random.uniform(0, self._longest_s), answer)
 
     def _fails(self) -> bool:
-        if self.is_instant or self.world.faults.are_over:
+        if self.is_instant or not self.world.is_disturbed:
             return False
         return self._random.random() < self.world.plan.faults.writes_fail

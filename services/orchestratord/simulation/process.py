@@ -6,7 +6,7 @@ from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core.events import Event
 from orchestratord.core.facts.task import RunResult, TaskError
-from support.simulation.task_logs import PARTS, Part
+from orchestratord.simulation.task_logs import PARTS, Part
 
 PREFILL_TIMES_FASTER = 20
 BATCH_PENALTY = 0.15

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from orchestratord.core import effects, events
 from orchestratord.core.facts.task import TaskEnd, TaskState
 from orchestratord.core.facts.task_log import Packing, TaskLog
-from support.simulation.violation import Violation
+from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
-    from support.simulation.world import World
+    from orchestratord.simulation.world import World
 
 PARTS = 6
 """Of each answer."""

@@ -1,7 +1,7 @@
 """What the brain is told of a plan."""
 
 from orchestratord.core.facts.model import ModelSpec
-from support.simulation.plan import ModelPlan
+from orchestratord.simulation.plan import ModelPlan
 
 
 def model_spec(model: ModelPlan) -> ModelSpec:

@@ -10,13 +10,13 @@ from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError
-from support.simulation.process import Process, Run
-from support.simulation.schedule import Action, Line
-from support.simulation.task_logs import PARTS, Part, tokens_in_part
-from support.simulation.violation import Violation
+from orchestratord.simulation.process import Process, Run
+from orchestratord.simulation.schedule import Action, Line
+from orchestratord.simulation.task_logs import PARTS, Part, tokens_in_part
+from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
-    from support.simulation.world import World
+    from orchestratord.simulation.world import World
 
 ATTACH_AGAIN_AFTER_S = 0.7
 CANCEL_IS_HEARD_WITHIN_S = 0.5
@@ -163,7 +163,7 @@ class WorkerLink:
             self._tell(events.AttemptEnded(run.attempt_id, refused))
         elif run.attempt_id not in process.runs:
             process.runs[run.attempt_id] = run
-            self.world.invariants.run_began(process, run)
+            self.world.watch.run_began(process, run)
             self._say(run, events.AttemptStarted(run.attempt_id, run.tokens_in))
             run.prefill_s, run.decode_s = process.seconds_for(run)
             for seq in range(run.begins_at, PARTS):
@@ -174,8 +174,8 @@ class WorkerLink:
     def _makes(self, run: Run, seq: int) -> None:
         if not run.is_active or not self.process.is_alive:
             return
-        if seq == self.world.traffic.work[run.task_id].fatal_part:
-            self.world.invariants.tasks.ended_its_worker(self.process, run.task_id)
+        if seq == self.world.work[run.task_id].fatal_part:
+            self.world.watch.ended_its_worker(self.process, run.task_id)
             self.world.managers[self.process.node_id].exits(self.process, "killed by signal 6 (SIGABRT)")
         else:
             self._say(run, Part(seq, tokens_in_part(seq, run.tokens_out)))

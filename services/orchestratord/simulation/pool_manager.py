@@ -7,12 +7,12 @@ from llorch.errors import Reason
 from llorch.worker_state import WorkerState
 from orchestratord.core import events
 from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
-from support.simulation.host import Host
-from support.simulation.process import Process
-from support.simulation.schedule import Line
+from orchestratord.simulation.host import Host
+from orchestratord.simulation.process import Process
+from orchestratord.simulation.schedule import Line
 
 if TYPE_CHECKING:
-    from support.simulation.world import World
+    from orchestratord.simulation.world import World
 
 HEARTBEAT_S = 1.0
 HEARTBEATS_PER_FULL_REPORT = 15
@@ -211,9 +211,9 @@ class PoolManager:
             fingerprint=self.host.fingerprint_of(spec),
         )
         self.host.processes[spec.worker_id] = process
-        world.invariants.process_began(self.host, process)
+        world.watch.process_began(self.host, process)
         seconds = 0.5 + model.needs_mib / self.host.plan.disk_mib_per_s
-        if world.happens(world.plan.faults.load_is_slow) and not world.faults.are_over:
+        if world.happens(world.plan.faults.load_is_slow) and world.is_disturbed:
             seconds = min(8 * seconds, seconds + SLOW_LOAD_S)
         world.schedule.after(seconds, lambda: self._loaded(process))
 
@@ -221,7 +221,7 @@ class PoolManager:
         if not process.is_alive or process.state is not WorkerState.STARTING:
             return
         if not self.host.fits(process):
-            self.world.invariants.ran_out_of_memory(self.host, process)
+            self.world.watch.ran_out_of_memory(self.host, process)
             self.exits(process, "out of memory")
         elif self.world.happens(self.world.plan.faults.load_fails):
             self.exits(process, "the engine refused the file")

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from support.simulation.world import World
+    from orchestratord.simulation.world import World
 
 
 class Violation(AssertionError):

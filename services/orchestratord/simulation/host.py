@@ -8,9 +8,9 @@ from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Pool, Snapshot, WorkerReported
 from orchestratord.core.facts.promise import Fingerprint
-from support.simulation.plan import DevicePlan, HostPlan
-from support.simulation.process import Process
-from support.simulation.schedule import Line
+from orchestratord.simulation.plan import DevicePlan, HostPlan
+from orchestratord.simulation.process import Process
+from orchestratord.simulation.schedule import Line
 
 
 @dataclass

@@ -1,0 +1,91 @@
+"""What there is in a simulated world: hosts, models, apps and rules; and how unreliable it is."""
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+GIB = 1024
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    device_id: str
+    name: str
+    total_mib: int
+    reserve_mib: int
+    speed: float
+    """What `decode_tokens_per_s` of a model is multiplied by here."""
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """Equal cards with another `driver` give other bytes. A host that is not `proven` does not say what it gives."""
+
+    node_id: str
+    devices: tuple[DevicePlan, ...]
+    disk_mib_per_s: float
+    driver: int = 1
+    proven: bool = True
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """`claim_mib` is what the brain reckons with; `needs_mib` what a process of it really takes."""
+
+    name: str
+    claim_mib: int
+    needs_mib: int
+    slots: int
+    decode_tokens_per_s: float
+    idle_unload_s: float | None = None
+
+
+@dataclass(frozen=True)
+class AppPlan:
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class RulePlan:
+    """An assignment: of a model, of an app, or of a model for an app, to one device or to a whole host."""
+
+    model: str
+    app: str
+    mode: str
+    node_id: str
+    device_ids: tuple[str, ...] = ()
+    keep_loaded: bool = False
+
+    def covers(self, node_id: str, device_ids: tuple[str, ...]) -> bool:
+        return node_id == self.node_id and (not self.device_ids or device_ids == self.device_ids)
+
+
+@dataclass(frozen=True)
+class Chances:
+    """Of what goes wrong by itself; delays in seconds."""
+
+    writes_fail: float = 0.0
+    """Chance per write of a task or of a change."""
+    load_fails: float = 0.0
+    """Chance per load."""
+    load_is_slow: float = 0.0
+    """Chance per load that it takes up to eight times as long."""
+    answer_lost: float = 0.0
+    """Chance per command: it was carried out, but its answer never comes."""
+    duplicate: float = 0.0
+    """Chance per message that may come twice."""
+    late_s: float = 0.0
+    memory_returns_after_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    seed: int
+    hosts: tuple[HostPlan, ...]
+    models: tuple[ModelPlan, ...]
+    apps: tuple[AppPlan, ...]
+    rules: tuple[RulePlan, ...] = ()
+    faults: Chances = field(default_factory=Chances)
+
+    def with_(self, **changes: object) -> Self:
+        return replace(self, **changes)  # type: ignore[arg-type]  # callers name fields
