@@ -1,4 +1,4 @@
-"""What there is in a simulated world: hosts, models, apps and rules; and how unreliable it is."""
+"""What there is in a simulated world: hosts and models; and how unreliable it is."""
 
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -40,27 +40,6 @@ class ModelPlan:
 
 
 @dataclass(frozen=True)
-class AppPlan:
-    name: str
-    weight: float
-
-
-@dataclass(frozen=True)
-class RulePlan:
-    """An assignment: of a model, of an app, or of a model for an app, to one device or to a whole host."""
-
-    model: str
-    app: str
-    mode: str
-    node_id: str
-    device_ids: tuple[str, ...] = ()
-    keep_loaded: bool = False
-
-    def covers(self, node_id: str, device_ids: tuple[str, ...]) -> bool:
-        return node_id == self.node_id and (not self.device_ids or device_ids == self.device_ids)
-
-
-@dataclass(frozen=True)
 class Chances:
     """Of what goes wrong by itself; delays in seconds."""
 
@@ -83,8 +62,6 @@ class Plan:
     seed: int
     hosts: tuple[HostPlan, ...]
     models: tuple[ModelPlan, ...]
-    apps: tuple[AppPlan, ...]
-    rules: tuple[RulePlan, ...] = ()
     faults: Chances = field(default_factory=Chances)
 
     def with_(self, **changes: object) -> Self:

@@ -1,25 +1,20 @@
 """The world of one plan: the brain in the middle, everything else around it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from random import Random
 from typing import Any
 
-from llorch.assignment_mode import Mode
 from llorch.errors import LlorchError
 from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
-from orchestratord.core.facts.apps import App
-from orchestratord.core.facts.assignments import Assignment
-from orchestratord.core.facts.model import Origin
 from orchestratord.core.state import BrainConfig
 from orchestratord.simulation.host import Host
-from orchestratord.simulation.plan import ModelPlan, Plan, RulePlan
+from orchestratord.simulation.plan import ModelPlan, Plan
 from orchestratord.simulation.pool_manager import PoolManager
 from orchestratord.simulation.process import Process
 from orchestratord.simulation.schedule import Schedule
-from orchestratord.simulation.specs import model_spec
 from orchestratord.simulation.store import Store
 from orchestratord.simulation.task_logs import TaskLogs
 from orchestratord.simulation.watch import Watch
@@ -31,11 +26,16 @@ DUPLICATE_AFTER_S = (0.0, 1.0, 4.0)
 
 
 class World:
-    """`work` says of each task what it costs; it has to be there before the task is submitted."""
+    """`settings` are the models, apps and rules that the orchestrator has at its start. `work` says of each task what it
+    costs; it has to be there before the task is submitted.
+    """
 
-    def __init__(self, plan: Plan, config: BrainConfig, *, trace: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, config: BrainConfig, settings: Iterable[events.Event], *, trace: bool = False
+    ) -> None:
         numbers = count(1)
         self.plan = plan
+        self.settings = tuple(settings)
         self.random = Random(plan.seed)  # noqa: S311  # a schedule, not a secret
         self.schedule = Schedule()
         self.models = {model.name: model for model in plan.models}
@@ -56,12 +56,8 @@ class World:
         self._numbers = count(1)
 
     def begin(self) -> None:
-        for app in self.plan.apps:
-            self.tell(events.AppDefined(App(app.name, weight=app.weight)))
-        for model in self.plan.models:
-            self.tell(events.ModelRegistered(model_spec(model), Origin.CALL, "the simulation"))
-        for rule in self.plan.rules:
-            self.tell(events.AssignmentSet(_assignment(rule)))
+        for setting in self.settings:
+            self.tell(setting)
         self.store.is_instant = False
         for manager in self.managers.values():
             manager.connect()
@@ -156,19 +152,6 @@ class World:
     def persist_terminal(self, effect: effects.PersistTerminal) -> None:
         persisted = events.TerminalPersisted(effect.task_id)
         self.schedule.after(self.delay_s(), lambda: self.tell_perhaps_twice(persisted))
-
-
-def _assignment(rule: RulePlan) -> Assignment:
-    """As the settings file sets it: before its host was ever seen."""
-    return Assignment(
-        assignment_id="",
-        model=rule.model,
-        app=rule.app,
-        targets=("/".join((rule.node_id, *rule.device_ids)),),
-        mode=Mode[rule.mode],
-        keep_loaded=rule.keep_loaded,
-        origin=Origin.FILE,
-    )
 
 
 ONLY_TOLD: frozenset[type] = frozenset(

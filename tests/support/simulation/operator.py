@@ -10,7 +10,7 @@ from orchestratord.core import events
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.model import Origin
 from orchestratord.simulation.plan import DevicePlan, HostPlan
-from orchestratord.simulation.specs import model_spec
+from support.simulation.specs import model_spec
 
 if TYPE_CHECKING:
     from support.simulation.world import World

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, NoReturn
 
 from orchestratord.core import effects
-from orchestratord.simulation.plan import RulePlan
 from orchestratord.simulation.violation import Violation
+from support.simulation.plan import RulePlan
 from support.simulation.task_rules import TaskRules
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from orchestratord.simulation.plan import GIB, AppPlan, Chances, DevicePlan, HostPlan, ModelPlan, RulePlan
+from orchestratord.simulation.plan import GIB, Chances, DevicePlan, HostPlan, ModelPlan
 from orchestratord.simulation.plan import Plan as UndisturbedPlan
 
 
@@ -14,9 +14,27 @@ class AskedModel(ModelPlan):
 
 
 @dataclass(frozen=True)
-class BusyApp(AppPlan):
-    traffic: float = 1.0
-    """How often it asks, against the others."""
+class AppPlan:
+    """`traffic`: how often it asks, against the others."""
+
+    name: str
+    weight: float
+    traffic: float
+
+
+@dataclass(frozen=True)
+class RulePlan:
+    """An assignment: of a model, of an app, or of a model for an app, to one device or to a whole host."""
+
+    model: str
+    app: str
+    mode: str
+    node_id: str
+    device_ids: tuple[str, ...] = ()
+    keep_loaded: bool = False
+
+    def covers(self, node_id: str, device_ids: tuple[str, ...]) -> bool:
+        return node_id == self.node_id and (not self.device_ids or device_ids == self.device_ids)
 
 
 @dataclass(frozen=True)
@@ -39,7 +57,7 @@ class FaultPlan(Chances):
 @dataclass(frozen=True, kw_only=True)
 class Plan(UndisturbedPlan):
     models: tuple[AskedModel, ...]
-    apps: tuple[BusyApp, ...]
+    apps: tuple[AppPlan, ...]
     arrivals_per_s: float
     burst: int
     """A burst brings this many tasks at once, now and then."""
@@ -57,6 +75,7 @@ class Plan(UndisturbedPlan):
     tokens_out: tuple[int, int] = (5, 120)
     max_starvation_s: float = 60.0
     min_residency_s: float = 4.0
+    rules: tuple[RulePlan, ...] = ()
 
 
 CARDS = (
@@ -144,7 +163,7 @@ def _draw_moving(random: Random, seed: int) -> Plan:
         seed=seed,
         hosts=tuple(hosts),
         models=(AskedModel("model0", 9000, 9000, random.choice([1, 2, 4]), random.choice([20.0, 45.0])),),
-        apps=(BusyApp("app0", 1.0, 1.0),),
+        apps=(AppPlan("app0", 1.0, 1.0),),
         arrivals_per_s=random.choice([0.5, 1.0]),
         burst=random.choice([0, 3]),
         disturbed_s=25.0,
@@ -162,7 +181,7 @@ def _draw_contended(random: Random, seed: int) -> Plan:
         seed=seed,
         hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 1.0),), 4000.0),),
         models=(AskedModel("model0", 9000, 9000, random.choice([2, 4]), 40.0),),
-        apps=tuple(BusyApp(name, random.choice([1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 5.0])) for name in names),
+        apps=tuple(AppPlan(name, random.choice([1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 5.0])) for name in names),
         arrivals_per_s=random.choice([8.0, 12.0]),
         burst=0,
         disturbed_s=20.0,
@@ -182,7 +201,7 @@ def _draw_wavering(random: Random, seed: int) -> Plan:
         seed=seed,
         hosts=(HostPlan("host0", (DevicePlan("GPU-host0-0", "RTX 3090", 24 * GIB, 0, 1.0),), 4000.0),),
         models=(AskedModel("model0", 9000, 9000, 8, random.choice([20.0, 40.0])),),
-        apps=(BusyApp("app0", 1.0, 1.0),),
+        apps=(AppPlan("app0", 1.0, 1.0),),
         arrivals_per_s=random.choice([1.0, 2.0]),
         burst=0,
         disturbed_s=25.0,
@@ -205,7 +224,7 @@ def _draw_losing(random: Random, seed: int) -> Plan:
         seed=seed,
         hosts=hosts,
         models=(AskedModel("model0", 9000, 9000, random.choice([2, 4, 8]), random.choice([40.0, 90.0])),),
-        apps=(BusyApp("app0", 1.0, 1.0),),
+        apps=(AppPlan("app0", 1.0, 1.0),),
         arrivals_per_s=random.choice([1.0, 3.0]),
         burst=0,
         disturbed_s=30.0,
@@ -243,16 +262,16 @@ def _draw_model(random: Random, number: int) -> AskedModel:
     )
 
 
-def _draw_apps(random: Random) -> tuple[BusyApp, ...]:
+def _draw_apps(random: Random) -> tuple[AppPlan, ...]:
     count = random.choice([1, 2, 3])
     return tuple(
-        BusyApp(f"app{number}", random.choice([1.0, 1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 20.0]))
+        AppPlan(f"app{number}", random.choice([1.0, 1.0, 2.0, 4.0]), random.choice([1.0, 1.0, 20.0]))
         for number in range(count)
     )
 
 
 def _draw_rules(
-    random: Random, hosts: tuple[HostPlan, ...], models: tuple[ModelPlan, ...], apps: tuple[BusyApp, ...]
+    random: Random, hosts: tuple[HostPlan, ...], models: tuple[ModelPlan, ...], apps: tuple[AppPlan, ...]
 ) -> tuple[RulePlan, ...]:
     """At most one of each subject, so that they do not contradict one another; pins that can be met."""
     rules = []

@@ -12,7 +12,7 @@ from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.placement import eviction
 from orchestratord.core.state import BrainConfig, BrainState
 from orchestratord.simulation.plan import GIB, DevicePlan, HostPlan
-from support.simulation.plan import AskedModel, BusyApp, FaultPlan, Plan
+from support.simulation.plan import AppPlan, AskedModel, FaultPlan, Plan
 from support.simulation.world import World
 
 CARD = DevicePlan("GPU-a", "RTX 3090", 24 * GIB, 0, 1.0)
@@ -22,7 +22,7 @@ ONE_HOST = Plan(
     seed=0,
     hosts=(HOST,),
     models=(SMALL,),
-    apps=(BusyApp("only", 1.0, 1.0),),
+    apps=(AppPlan("only", 1.0, 1.0),),
     arrivals_per_s=0.0,
     burst=0,
     disturbed_s=0.0,
@@ -69,7 +69,7 @@ QUIET_PER_S = 0.3
 
 def wait_beside(flood: bool, seed: int = 1) -> float:
     """Median seconds from a quiet app's request to its answer, alone or beside an app that sends 100 times as much."""
-    apps = (BusyApp("quiet", 1.0, 1.0), BusyApp("loud", 1.0, 100.0))
+    apps = (AppPlan("quiet", 1.0, 1.0), AppPlan("loud", 1.0, 100.0))
     world = World(ONE_HOST.with_(seed=seed, apps=apps))
     times = Times(world)
     world.begin()
@@ -184,7 +184,7 @@ class DeviceTime:
 def shares(seed: int = 1, until_s: float = 1200.0) -> dict[str, float]:
     """The part of all device time that each app got while all always wanted more."""
     plan = _agents_plan(seed, None, 0.0)
-    plan = plan.with_(apps=tuple(BusyApp(name, weight, 1.0) for name, weight in WEIGHTS.items()))
+    plan = plan.with_(apps=tuple(AppPlan(name, weight, 1.0) for name, weight in WEIGHTS.items()))
     world = World(plan, config=BrainConfig(queue_capacity=100_000))
     time, app_of = DeviceTime(world), dict[str, str]()
 

@@ -1,5 +1,12 @@
 """A world that is disturbed, with clients and an operator, in which everything is checked."""
 
+from collections.abc import Iterator
+
+from llorch.assignment_mode import Mode
+from orchestratord.core import events
+from orchestratord.core.facts.apps import App
+from orchestratord.core.facts.assignments import Assignment
+from orchestratord.core.facts.model import Origin
 from orchestratord.core.state import BrainConfig
 from orchestratord.simulation.worker_link import DETACH_GRACE_S
 from orchestratord.simulation.world import DUPLICATE_AFTER_S
@@ -7,7 +14,8 @@ from orchestratord.simulation.world import World as UndisturbedWorld
 from support.simulation.faults import Faults
 from support.simulation.invariants import Invariants
 from support.simulation.operator import Operator
-from support.simulation.plan import Plan
+from support.simulation.plan import Plan, RulePlan
+from support.simulation.specs import model_spec
 from support.simulation.traffic import Traffic
 
 NOBODY_ENDS_FOR_S = 90.0
@@ -18,7 +26,7 @@ class World(UndisturbedWorld):
     plan: Plan
 
     def __init__(self, plan: Plan, *, config: BrainConfig | None = None, trace: bool = False) -> None:
-        super().__init__(plan, config or _config(plan), trace=trace)
+        super().__init__(plan, config or _config(plan), _settings(plan), trace=trace)
         self.watch = self.invariants = Invariants(self)
         self.traffic = Traffic(self)
         self.operator = Operator(self)
@@ -61,6 +69,15 @@ class World(UndisturbedWorld):
                 break
 
 
+def _settings(plan: Plan) -> Iterator[events.Event]:
+    for app in plan.apps:
+        yield events.AppDefined(App(app.name, weight=app.weight))
+    for model in plan.models:
+        yield events.ModelRegistered(model_spec(model), Origin.CALL, "the simulation")
+    for rule in plan.rules:
+        yield events.AssignmentSet(_assignment(rule))
+
+
 def _config(plan: Plan) -> BrainConfig:
     return BrainConfig(
         queue_capacity=plan.queue_capacity,
@@ -70,4 +87,17 @@ def _config(plan: Plan) -> BrainConfig:
         detach_grace_s=DETACH_GRACE_S,
         max_starvation_s=plan.max_starvation_s,
         min_residency_s=plan.min_residency_s,
+    )
+
+
+def _assignment(rule: RulePlan) -> Assignment:
+    """As the settings file sets it: before its host was ever seen."""
+    return Assignment(
+        assignment_id="",
+        model=rule.model,
+        app=rule.app,
+        targets=("/".join((rule.node_id, *rule.device_ids)),),
+        mode=Mode[rule.mode],
+        keep_loaded=rule.keep_loaded,
+        origin=Origin.FILE,
     )
