@@ -13,9 +13,9 @@ from llorch.engines import EngineName
 from llorch.errors import LlorchError
 from llorch.identifiers import check_id
 from llorch.settings import auth_optional_field
+from llorch.simulated_gpu import parse_simulated_gpu
 from llorch.state_dir import state_dir
 from llorch.token_rules import BearerToken
-from pool_managerd.devices.simulated import parse_simulated_gpu
 from pool_managerd.models.settings import ModelSettings
 from pool_managerd.workers.ports import parse_worker_ports
 

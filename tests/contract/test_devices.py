@@ -10,13 +10,14 @@ import psutil
 import pytest
 
 from llorch.device_kind import DeviceKind
+from llorch.simulated_gpu import SimulatedGpu
 from pool_managerd.devices.cpu import CpuInventory
 from pool_managerd.devices.deadline import DeadlineInventory
 from pool_managerd.devices.device import Device, DeviceProcess, DeviceState, OwnUse, ThrottleReason
 from pool_managerd.devices.inventory import CombinedInventory, DeviceInventory, InventoryUnavailable
 from pool_managerd.devices.nvml import NvmlInventory
 from pool_managerd.devices.nvml_processes import sees_host_processes
-from pool_managerd.devices.simulated import SimulatedGpu, SimulatedInventory
+from pool_managerd.devices.simulated import SimulatedInventory
 from support.nvml_stand_in import (
     DRIVER_NOT_LOADED,
     GPU_IS_LOST,

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from llorch.background import TaskSupervisor
 from llorch.clock import SystemClock
+from llorch.simulated_gpu import SimulatedGpu
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from pool_managerd.bell import Bell
 from pool_managerd.devices.device import OwnUse
 from pool_managerd.devices.monitor import DeviceMonitor
-from pool_managerd.devices.simulated import SimulatedGpu, SimulatedInventory
+from pool_managerd.devices.simulated import SimulatedInventory
 from pool_managerd.models.shelf import ModelShelf
 from pool_managerd.workers.command import EnginePolicy
 from pool_managerd.workers.journal import Journal

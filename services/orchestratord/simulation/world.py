@@ -26,8 +26,8 @@ DUPLICATE_AFTER_S = (0.0, 1.0, 4.0)
 
 
 class World:
-    """`settings` are the models, apps and rules that the orchestrator has at its start. `work` says of each task what it
-    costs; it has to be there before the task is submitted.
+    """`settings` are the models, apps and rules that the orchestrator has at its start. `work` says of each task what
+    it costs; it has to be there before the task is submitted.
     """
 
     def __init__(

@@ -5,12 +5,13 @@ from typing import Any
 
 from llorch.errors import FailedPrecondition, Reason
 from llorch.logs import get_logger
+from llorch.simulated_gpu import parse_simulated_gpu
 from pool_managerd.devices.cpu import CpuInventory
 from pool_managerd.devices.deadline import DeadlineInventory
 from pool_managerd.devices.inventory import CombinedInventory, DeviceInventory, InventoryUnavailable
 from pool_managerd.devices.nvml import NvmlInventory
 from pool_managerd.devices.pci import cards_on_the_bus
-from pool_managerd.devices.simulated import SimulatedInventory, parse_simulated_gpu
+from pool_managerd.devices.simulated import SimulatedInventory
 
 _log = get_logger(__name__)
 

@@ -4,12 +4,12 @@ import pytest
 
 from llorch.device_kind import DeviceKind
 from llorch.errors import FailedPrecondition, InvalidArgument, Reason
+from llorch.simulated_gpu import parse_simulated_gpu
 from pool_managerd.devices import choose
 from pool_managerd.devices.choose import open_inventory
 from pool_managerd.devices.device import OwnUse
 from pool_managerd.devices.inventory import DeviceInventory
 from pool_managerd.devices.pci import cards_on_the_bus
-from pool_managerd.devices.simulated import parse_simulated_gpu
 
 
 class NoDriver:
