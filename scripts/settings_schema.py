@@ -19,6 +19,9 @@ class Tables:
     models: type[BaseModel]
     apps: type[BaseModel]
     assignments: type[BaseModel]
+    simulated_hosts: type[BaseModel]
+    simulated_models: type[BaseModel]
+    simulated_work: type[BaseModel]
 
 
 def schema_text(daemons: Iterable[type[DaemonSettings]], tables: Tables) -> str:
@@ -43,6 +46,28 @@ def schema(daemons: Iterable[type[DaemonSettings]], tables: Tables) -> _Node:
             "description": "Placement rules, one table [[assignments]] for each rule.",
             "type": "array",
             "items": _table(tables.assignments),
+        },
+        "simulate": {
+            "description": "What `llorch simulate` needs beside models, apps and assignments. Daemons do not read it.",
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "hosts": {
+                    "description": "One table for each machine, [simulate.hosts.NAME].",
+                    "type": "object",
+                    "additionalProperties": _table(tables.simulated_hosts),
+                },
+                "models": {
+                    "description": "One table for each model whose speed is known, [simulate.models.NAME].",
+                    "type": "object",
+                    "additionalProperties": _table(tables.simulated_models),
+                },
+                "work": {
+                    "description": "Tasks that come, one table [[simulate.work]] for each kind.",
+                    "type": "array",
+                    "items": _table(tables.simulated_work),
+                },
+            },
         },
         "logging": {
             "description": "What all daemons log.",

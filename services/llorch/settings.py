@@ -31,7 +31,7 @@ from llorch.errors import InvalidArgument, LlorchError, Reason
 from llorch.own_log import OwnLog
 
 KNOWN_SECTIONS = frozenset(
-    {"orchestrator", "pool_manager", "gateway", "worker", "models", "apps", "assignments", "logging"}
+    {"orchestrator", "pool_manager", "gateway", "worker", "models", "apps", "assignments", "logging", "simulate"}
 )
 TOP_KEYS = frozenset({"models_dir"})
 """May stand above all sections; the daemon that has such a setting reads it."""

@@ -42,12 +42,10 @@ from orchestratord.api import (
 )
 from orchestratord.api.app_keys import AppAuth
 from orchestratord.api.task_access import TaskAccess
+from orchestratord.brain_config import brain_config_of
 from orchestratord.convert.scrape_targets import scrape_targets
 from orchestratord.core import events
 from orchestratord.core.brain import Brain
-from orchestratord.core.facts.queue_room import QueuePolicy
-from orchestratord.core.facts.rules import OverridePolicy
-from orchestratord.core.state import BrainConfig
 from orchestratord.metrics.watcher import Watcher
 from orchestratord.model_sources import models_of_packages
 from orchestratord.runtime import restart
@@ -92,7 +90,7 @@ async def run(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
 async def _serve(settings: OrchestratorSettings, store: Store, stop: asyncio.Event) -> None:
     incarnation = await store.begin_incarnation()
     clock = SystemClock()
-    owner = BrainOwner(Brain(_brain_config(settings), new_id), clock)
+    owner = BrainOwner(Brain(brain_config_of(settings), new_id), clock)
     streams = TaskStreams(settings.output_memory_mib * _MIB)
     auth = AppAuth(owner.state.apps.by_key_hash, BearerAuth(settings.token, optional=settings.auth_optional))
     server = RpcServer(name="orchestratord", bind=settings.bind, authenticator=auth, open_to_probes=True)
@@ -159,25 +157,6 @@ async def _metrics_served(
 async def _targets(owner: BrainOwner) -> bytes:
     """On the loop's thread, where the state is read."""
     return scrape_targets(owner.state.fleet.workers.values())
-
-
-def _brain_config(settings: OrchestratorSettings) -> BrainConfig:
-    return BrainConfig(
-        queue_capacity=settings.queue_capacity,
-        queue_bytes=settings.queue_mib * 2**20,
-        queue_policy=QueuePolicy(settings.queue_policy),
-        max_starvation_s=settings.max_starvation_s,
-        session_ttl_s=settings.session_ttl_s,
-        override_policy=OverridePolicy(settings.placement_overrides),
-        min_residency_s=settings.min_residency_s,
-        model_wait_s=settings.model_wait_s,
-        replica_idle_s=settings.replica_idle_s,
-        node_lost_s=settings.node_lost_s,
-        recovery_window_s=settings.recovery_window_s,
-        task_retention_s=settings.task_retention_s,
-        tasks_retained=settings.tasks_retained,
-        disconnect_grace_s=settings.disconnect_grace_s,
-    )
 
 
 async def _restore(

@@ -70,7 +70,11 @@ def listed_tables(file: Path | None, section: str, kind: type[Table]) -> Iterato
 
 
 def _section(file: Path | None, section: str) -> Any:
-    return None if file is None else tomllib.loads(file.read_text()).get(section)
+    """Of `a.b`, what the section a has as b."""
+    found: Any = {} if file is None else tomllib.loads(file.read_text())
+    for name in section.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def _checked(heading: Heading, kind: type[Table], table: object) -> Table:

@@ -23,6 +23,7 @@ from llorch.cli import (
     ps,
     pull,
     run,
+    simulate,
     tokens,
     up,
     version,
@@ -47,6 +48,7 @@ app.command()(pull.pull)
 app.command()(load.load)
 app.command()(load.unload)
 app.command()(explain.explain)
+app.command()(simulate.simulate)
 app.command()(assign.assign)
 app.command()(assignments.assignments)
 app.command()(assignments.unassign)

@@ -1,5 +1,6 @@
 """What there is in a simulated world: hosts and models; and how unreliable it is."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -29,7 +30,11 @@ class HostPlan:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """`claim_mib` is what the brain reckons with; `needs_mib` what a process of it really takes."""
+    """`claim_mib` is what the brain reckons with; `needs_mib` what a process of it really takes.
+
+    `decode_tokens_per_s` is that of one run alone on a card with the speed 1; where the model's speed is known on cards
+    of a name, `measured` has it.
+    """
 
     name: str
     claim_mib: int
@@ -37,6 +42,12 @@ class ModelPlan:
     slots: int
     decode_tokens_per_s: float
     idle_unload_s: float | None = None
+    measured: tuple[tuple[str, float], ...] = ()
+
+    def tokens_per_s(self, devices: Iterable[DevicePlan]) -> float:
+        """Over several devices as on the slowest of them."""
+        measured = dict(self.measured)
+        return min(measured.get(one.name, self.decode_tokens_per_s * one.speed) for one in devices)
 
 
 @dataclass(frozen=True)

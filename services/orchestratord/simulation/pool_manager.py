@@ -201,13 +201,13 @@ class PoolManager:
         needs_mib = tuple(
             round(model.needs_mib * mib / max(1, sum(spec.reservation_mib))) for mib in spec.reservation_mib
         )
-        speed = min(self.host.cards[device_id].plan.speed for device_id in spec.device_ids)
+        devices = [self.host.cards[device_id].plan for device_id in spec.device_ids]
         process = Process(
             node_id=self.host.node_id,
             spec=spec,
             needs_mib=needs_mib,
             started_at=world.schedule.now,
-            decode_tokens_per_s=model.decode_tokens_per_s * speed,
+            decode_tokens_per_s=model.tokens_per_s(devices),
             fingerprint=self.host.fingerprint_of(spec),
         )
         self.host.processes[spec.worker_id] = process

@@ -57,7 +57,7 @@ class World:
 
     def begin(self) -> None:
         for setting in self.settings:
-            self.tell(setting)
+            self.ask(setting)
         self.store.is_instant = False
         for manager in self.managers.values():
             manager.connect()
@@ -74,14 +74,19 @@ class World:
     # Between the brain and the rest.
 
     def tell(self, event: events.Event) -> bool:
-        """Hand an event to the brain, and carry out what it wants; False if it refused. Everything is looked at."""
-        self.events += 1
+        """As `ask`; False if the brain refused."""
         try:
-            wanted = self.brain.handle(event, self.schedule.now).effects
+            self.ask(event)
         except LlorchError as error:
             self.refused += 1
             self.watch.refused(event, error)
             return False
+        return True
+
+    def ask(self, event: events.Event) -> None:
+        """Hand an event to the brain, and carry out what it wants; everything is looked at. Raises its refusals."""
+        self.events += 1
+        wanted = self.brain.handle(event, self.schedule.now).effects
         self.watch.heard(event)
         for effect in wanted:
             self.watch.wants(effect)
@@ -92,7 +97,6 @@ class World:
         self.watch.check(event)
         if self._trace is not None:
             self._trace.update(repr((self.schedule.now, wanted)).encode())
-        return True
 
     def tell_perhaps_twice(self, event: events.Event) -> None:
         """Answers of calls and frames of workers may come again, right away or much later."""

@@ -1,0 +1,115 @@
+"""`llorch simulate`: what a day of work would be like, and what other hardware or another rule would change."""
+
+import json as json_text
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llorch.cli.output import AsJson, print_json, print_table, print_text
+from llorch.cli.server_packages import require_server_packages
+from llorch.counted import counted
+from llorch.errors import InvalidArgument, Reason
+
+_ARROW = " → "
+_MOST_PROBLEMS = 5
+
+
+def simulate(
+    file: Annotated[Path, typer.Argument(help="Settings file with the sections [simulate.…]; docs/cli.md has one.")],
+    *,
+    add_gpu: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NODE=NAME:SIZE", help='Another GPU, e.g. "garage=RTX 3090:24GiB"; may be repeated.'),
+    ] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=PLACE", help='Another pin, e.g. "coder=garage/3060"; may be repeated.'),
+    ] = None,
+    instead: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The same work, with all else as this file has it."),
+    ] = None,
+    lasts: Annotated[str, typer.Option(metavar="TIME", help='How long the day is, e.g. "8h".')] = "24h",
+    seed: Annotated[int, typer.Option(help="Draws other arrivals of the same work.")] = 1,
+    json: AsJson = False,
+) -> None:
+    """Simulate a day of work, decided as the orchestrator decides, and say what a change would change. Runs nothing."""
+    require_server_packages("simulate")
+    arguments = [str(file), "--lasts", lasts, "--seed", str(seed)]
+    arguments += [part for gpu in add_gpu or [] for part in ("--add-gpu", gpu)]
+    arguments += [part for rule in pin or [] for part in ("--pin", rule)]
+    arguments += [] if instead is None else ["--instead", str(instead)]
+    told = _simulated(arguments)
+    if json:
+        print_json(told)
+    else:
+        _print(told)
+
+
+def _simulated(arguments: Sequence[str]) -> Any:
+    """The orchestrator's package simulates itself: this one knows nothing of what it decides."""
+    command = [sys.executable, "-m", "orchestratord.simulate", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"the simulation ended with code {done.returncode}"]
+        raise InvalidArgument(Reason.INVALID_FIELD, said[-1])
+    return json_text.loads(done.stdout)
+
+
+def _print(told: Mapping[str, Any]) -> None:
+    now, then = told["now"], told.get("then", told["now"])
+    changed = ", as it is → as it would be" if "then" in told else ""
+    print_text(f"{counted(told['tasks'], 'task')} in {_hours(told['lasts_s'])}{changed}. Waits are in seconds.\n")
+    print_table(
+        ("APP", ">TASKS", ">MEDIAN WAIT", ">95 % WAIT LESS", ">LONGEST", ">NOT ANSWERED"),
+        [_app_row(name, now["apps"][name], then["apps"][name]) for name in now["apps"]],
+    )
+    print_text("")
+    print_table(("CARD", "GPU", ">BUSY", ">MEMORY IN USE"), [_card_row(*cards) for cards in _cards(now, then)])
+    counts = (("loads", "loads"), ("evictions", "evictions"), ("gave_way", "runs that gave way"))
+    print_text("\n" + ", ".join(f"{words}: {_both(now[key], then[key], str)}" for key, words in counts))
+    for problem, count in list((now["problems"] | then["problems"]).items())[:_MOST_PROBLEMS]:
+        print_text(f"{count} × {problem}")
+
+
+def _app_row(name: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> tuple[str, ...]:
+    waits = (_both(now[key], then[key], _seconds) for key in ("median_s", "p95_s", "longest_s"))
+    return name or "(no app)", str(now["tasks"]), *waits, _both(_missed(now), _missed(then), str)
+
+
+def _missed(waits: Mapping[str, Any]) -> int:
+    return int(waits["tasks"] - waits["answered"])
+
+
+def _cards(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """By place; None where a card is not there."""
+    before, after = ({card["place"]: card for card in one["cards"]} for one in (now, then))
+    return [(before.get(place), after.get(place)) for place in before | after]
+
+
+def _card_row(now: Mapping[str, Any] | None, then: Mapping[str, Any] | None) -> tuple[str, ...]:
+    card = now or then or {}
+    shares = (_both(now and now[key], then and then[key], _percent) for key in ("busy", "held"))
+    return card["place"], card["name"], *shares
+
+
+def _both(now: Any, then: Any, show: Callable[[Any], str]) -> str:
+    """One figure where nothing changes; a dash where there is none."""
+    shown = ["-" if one is None else show(one) for one in (now, then)]
+    return shown[0] if shown[0] == shown[1] else _ARROW.join(shown)
+
+
+def _seconds(amount: float) -> str:
+    return f"{amount:.1f}" if amount < 100 else f"{amount:.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:g} h"

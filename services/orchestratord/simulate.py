@@ -1,0 +1,78 @@
+"""Simulates a day, and tells what became of it as JSON. `llorch simulate` runs this and shows it."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llorch.errors import LlorchError, invalid_field
+from llorch.quantities import seconds
+from llorch.settings import load
+from orchestratord.brain_config import brain_config_of
+from orchestratord.core.state import BrainConfig
+from orchestratord.day_file import day_of_file, with_gpu, with_pin
+from orchestratord.settings import OrchestratorSettings
+from orchestratord.simulation.outcome import Outcome
+from orchestratord.simulation.replay import replay
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        given = _parser().parse_args(arguments)
+        sys.stdout.write(json.dumps(_simulated(given), ensure_ascii=False) + "\n")
+    except LlorchError as error:
+        sys.stderr.write(error.message + "\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--instead", type=Path)
+    parser.add_argument("--add-gpu", action="append", default=[])
+    parser.add_argument("--pin", action="append", default=[])
+    parser.add_argument("--lasts", default="24h")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser
+
+
+def _simulated(given: argparse.Namespace) -> dict[str, object]:
+    """`now` is the day of the file; `then` the same work with what was changed, if anything was."""
+    try:
+        lasts_s = seconds(given.lasts)
+    except ValueError as error:
+        raise invalid_field("lasts", str(error)) from None
+    config, day = _config(given.file), day_of_file(given.file, lasts_s, given.seed)
+    told: dict[str, object] = {"tasks": len(day.work), "lasts_s": lasts_s, "now": _told(replay(day, config))}
+    if given.instead or given.add_gpu or given.pin:
+        if given.instead:
+            config = _config(given.instead)
+            day = day.instead(day_of_file(given.instead, lasts_s, given.seed))
+        for gpu in given.add_gpu:
+            day = with_gpu(day, *_parted("add_gpu", gpu, "NODE=NAME:SIZE"))
+        for pin in given.pin:
+            day = with_pin(day, *_parted("pin", pin, "MODEL=PLACE"))
+        told["then"] = _told(replay(day, config))
+    return told
+
+
+def _config(file: Path) -> BrainConfig:
+    return brain_config_of(load(OrchestratorSettings, ["--config", str(file)], env={}))
+
+
+def _parted(field: str, text: str, form: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (name and sign and value):
+        raise invalid_field(field, f"'{text}' is not {form}")
+    return name, value
+
+
+def _told(outcome: Outcome) -> dict[str, object]:
+    return dataclasses.asdict(outcome)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""A day in a simulated world, from its morning until all work is done."""
+
+from dataclasses import replace
+from functools import partial
+
+from orchestratord.core.state import BrainConfig
+from orchestratord.simulation.clients import Clients
+from orchestratord.simulation.day import Day
+from orchestratord.simulation.outcome import Outcome, Tally
+from orchestratord.simulation.world import World
+
+SETTLES_S = 2.0
+"""Until the hosts have registered and models that rules keep loaded are on their way."""
+
+LONGEST_S = 6 * 3600.0
+"""After the day, for what still waits and runs."""
+
+
+def replay(day: Day, config: BrainConfig) -> Outcome:
+    """Raises LlorchError where the orchestrator refuses a model, an app or a rule."""
+    world = World(day.plan, config, day.settings)
+    clients = Clients(world)
+    ends_at = SETTLES_S + day.lasts_s
+    tally = world.watch = Tally(world, clients, ends_at)
+    world.begin()
+    for arrival in day.work:
+        coming = replace(arrival, at=SETTLES_S + arrival.at)
+        world.schedule.at(coming.at, partial(clients.come, coming))
+    world.schedule.run_until(ends_at)
+    state = world.brain.state
+    while (len(state.queue) or state.running) and world.schedule.now < ends_at + LONGEST_S:
+        world.schedule.run_until(world.schedule.now + 10.0)
+    return tally.outcome()
