@@ -4,8 +4,9 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from llorch.errors import LlorchError, invalid_field
 from llorch.quantities import seconds
@@ -14,8 +15,9 @@ from orchestratord.brain_config import brain_config_of
 from orchestratord.core.state import BrainConfig
 from orchestratord.day_file import day_of_file, with_gpu, with_pin
 from orchestratord.settings import OrchestratorSettings
-from orchestratord.simulation.outcome import Outcome
+from orchestratord.simulation.day import Arrival, Day
 from orchestratord.simulation.replay import replay
+from orchestratord.simulation.work import Work
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--instead", type=Path)
     parser.add_argument("--add-gpu", action="append", default=[])
     parser.add_argument("--pin", action="append", default=[])
+    parser.add_argument("--tasks", type=Path, help="JSON: tasks that came, instead of the file's work")
     parser.add_argument("--lasts", default="24h")
     parser.add_argument("--seed", type=int, default=1)
     return parser
@@ -46,17 +49,30 @@ def _simulated(given: argparse.Namespace) -> dict[str, object]:
     except ValueError as error:
         raise invalid_field("lasts", str(error)) from None
     config, day = _config(given.file), day_of_file(given.file, lasts_s, given.seed)
-    told: dict[str, object] = {"tasks": len(day.work), "lasts_s": lasts_s, "now": _told(replay(day, config))}
+    if given.tasks:
+        day = day.with_work(_arrivals(json.loads(given.tasks.read_text())))
+    days = {"now": (day, config)}
     if given.instead or given.add_gpu or given.pin:
-        if given.instead:
-            config = _config(given.instead)
-            day = day.instead(day_of_file(given.instead, lasts_s, given.seed))
-        for gpu in given.add_gpu:
-            day = with_gpu(day, *_parted("add_gpu", gpu, "NODE=NAME:SIZE"))
-        for pin in given.pin:
-            day = with_pin(day, *_parted("pin", pin, "MODEL=PLACE"))
-        told["then"] = _told(replay(day, config))
-    return told
+        days["then"] = _changed(given, day, config)
+    told: dict[str, object] = {"tasks": len(day.work), "lasts_s": day.lasts_s}
+    return told | {name: dataclasses.asdict(replay(*one)) for name, one in days.items()}
+
+
+def _arrivals(tasks: Sequence[Mapping[str, Any]]) -> Iterator[Arrival]:
+    for task in tasks:
+        work = Work(task["tokens_in"], task["tokens_out"])
+        yield Arrival(task["at"], task["app"], task["model"], task["priority"], work)
+
+
+def _changed(given: argparse.Namespace, day: Day, config: BrainConfig) -> tuple[Day, BrainConfig]:
+    if given.instead:
+        config = _config(given.instead)
+        day = day.instead(day_of_file(given.instead, day.lasts_s, given.seed))
+    for gpu in given.add_gpu:
+        day = with_gpu(day, *_parted("add_gpu", gpu, "NODE=NAME:SIZE"))
+    for pin in given.pin:
+        day = with_pin(day, *_parted("pin", pin, "MODEL=PLACE"))
+    return day, config
 
 
 def _config(file: Path) -> BrainConfig:
@@ -68,10 +84,6 @@ def _parted(field: str, text: str, form: str) -> tuple[str, str]:
     if not (name and sign and value):
         raise invalid_field(field, f"'{text}' is not {form}")
     return name, value
-
-
-def _told(outcome: Outcome) -> dict[str, object]:
-    return dataclasses.asdict(outcome)
 
 
 if __name__ == "__main__":

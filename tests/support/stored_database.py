@@ -24,7 +24,7 @@ from llorch.split_mode import SplitMode
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
-from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Outcome, Term
+from orchestratord.core.facts.decision import Asked, Candidate, DecisionRecord, Evicted, Outcome, Term
 from orchestratord.core.facts.drains import AfterDrain, Drain, DrainPolicy, Ran
 from orchestratord.core.facts.known_node import KnownDevice, KnownNode, KnownPool
 from orchestratord.core.facts.model import ModelRecord, ModelSpec, ModelState, Origin, SourceFacts
@@ -165,6 +165,7 @@ RECORDS: tuple[Record, ...] = (
         pinned=True,
         fallback_used=True,
         why="node garage",
+        asked=Asked("aider", "batch", 1_700_000_000_001, 300, 40),
     ),
 )
 """One of each kind, in the order in which the store reads them."""

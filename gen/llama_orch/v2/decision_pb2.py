@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cllama_orch/v2/decision.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\tScoreTerm\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02ms\x18\x02 \x01(\x02\x12\r\n\x05guess\x18\x03 \x01(\x08\"\x89\x02\n\x12PlacementCandidate\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ndevice_ids\x18\x02 \x03(\t\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12\x13\n\x0b\x66iltered_by\x18\x04 \x01(\t\x12\x15\n\rfilter_detail\x18\x05 \x01(\t\x12\'\n\x05score\x18\x06 \x03(\x0b\x32\x18.llama_orch.v2.ScoreTerm\x12\x19\n\x11\x65victs_worker_ids\x18\x07 \x03(\t\x12\x12\n\nevicts_mib\x18\x08 \x01(\r\x12\x12\n\nclaims_mib\x18\t \x03(\r\x12\x14\n\x0ctensor_split\x18\n \x03(\x02\x12\r\n\x05where\x18\x0b \x01(\t\"\xf9\x02\n\x0b\x44\x65\x63isionLog\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\ncandidates\x18\x05 \x03(\x0b\x32!.llama_orch.v2.PlacementCandidate\x12\x13\n\x06\x63hosen\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06pinned\x18\x07 \x01(\x08\x12\x15\n\rfallback_used\x18\x08 \x01(\x08\x12\x0f\n\x07summary\x18\t \x01(\t\x12\x12\n\nconsidered\x18\n \x01(\r\x12\x38\n\x07removed\x18\x0b \x03(\x0b\x32\'.llama_orch.v2.DecisionLog.RemovedEntry\x1a.\n\x0cRemovedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x42\t\n\x07_chosenb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cllama_orch/v2/decision.proto\x12\rllama_orch.v2\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\tScoreTerm\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02ms\x18\x02 \x01(\x02\x12\r\n\x05guess\x18\x03 \x01(\x08\"\x89\x02\n\x12PlacementCandidate\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ndevice_ids\x18\x02 \x03(\t\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12\x13\n\x0b\x66iltered_by\x18\x04 \x01(\t\x12\x15\n\rfilter_detail\x18\x05 \x01(\t\x12\'\n\x05score\x18\x06 \x03(\x0b\x32\x18.llama_orch.v2.ScoreTerm\x12\x19\n\x11\x65victs_worker_ids\x18\x07 \x03(\t\x12\x12\n\nevicts_mib\x18\x08 \x01(\r\x12\x12\n\nclaims_mib\x18\t \x03(\r\x12\x14\n\x0ctensor_split\x18\n \x03(\x02\x12\r\n\x05where\x18\x0b \x01(\t\"\xa9\x03\n\x0b\x44\x65\x63isionLog\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\ncandidates\x18\x05 \x03(\x0b\x32!.llama_orch.v2.PlacementCandidate\x12\x13\n\x06\x63hosen\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06pinned\x18\x07 \x01(\x08\x12\x15\n\rfallback_used\x18\x08 \x01(\x08\x12\x0f\n\x07summary\x18\t \x01(\t\x12\x12\n\nconsidered\x18\n \x01(\r\x12\x38\n\x07removed\x18\x0b \x03(\x0b\x32\'.llama_orch.v2.DecisionLog.RemovedEntry\x12.\n\x0bplaced_task\x18\x0c \x01(\x0b\x32\x19.llama_orch.v2.PlacedTask\x1a.\n\x0cRemovedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x42\t\n\x07_chosen\"\x8a\x01\n\nPlacedTask\x12\x0b\n\x03\x61pp\x18\x01 \x01(\t\x12\x10\n\x08priority\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x15\n\routput_tokens\x18\x05 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEMENTCANDIDATE']._serialized_start=135
   _globals['_PLACEMENTCANDIDATE']._serialized_end=400
   _globals['_DECISIONLOG']._serialized_start=403
-  _globals['_DECISIONLOG']._serialized_end=780
-  _globals['_DECISIONLOG_REMOVEDENTRY']._serialized_start=723
-  _globals['_DECISIONLOG_REMOVEDENTRY']._serialized_end=769
+  _globals['_DECISIONLOG']._serialized_end=828
+  _globals['_DECISIONLOG_REMOVEDENTRY']._serialized_start=771
+  _globals['_DECISIONLOG_REMOVEDENTRY']._serialized_end=817
+  _globals['_PLACEDTASK']._serialized_start=831
+  _globals['_PLACEDTASK']._serialized_end=969
 # @@protoc_insertion_point(module_scope)

@@ -158,6 +158,7 @@ class DecisionLog(_message.Message):
     SUMMARY_FIELD_NUMBER: _builtins.int
     CONSIDERED_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
+    PLACED_TASK_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Id."""
     task_id: _builtins.str
@@ -186,6 +187,10 @@ class DecisionLog(_message.Message):
     def removed(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """How many places each filter removed, by its name."""
 
+    @_builtins.property
+    def placed_task(self) -> Global___PlacedTask:
+        """The task that was placed. Absent where none was, and for an app where it is another app's."""
+
     def __init__(
         self,
         *,
@@ -200,13 +205,54 @@ class DecisionLog(_message.Message):
         summary: _builtins.str = ...,
         considered: _builtins.int = ...,
         removed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        placed_task: Global___PlacedTask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "chosen", b"chosen", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "chosen", b"chosen", "placed_task", b"placed_task", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "candidates", b"candidates", "chosen", b"chosen", "considered", b"considered", "decision_id", b"decision_id", "fallback_used", b"fallback_used", "model", b"model", "pinned", b"pinned", "removed", b"removed", "summary", b"summary", "task_id", b"task_id", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chosen", b"_chosen", "candidates", b"candidates", "chosen", b"chosen", "considered", b"considered", "decision_id", b"decision_id", "fallback_used", b"fallback_used", "model", b"model", "pinned", b"pinned", "placed_task", b"placed_task", "removed", b"removed", "summary", b"summary", "task_id", b"task_id", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chosen: _TypeAlias = _typing.Literal["chosen"]  # noqa: Y015
     _WhichOneofArgType__chosen: _TypeAlias = _typing.Literal["_chosen", b"_chosen"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chosen) -> _WhichOneofReturnType__chosen | None: ...
 
 Global___DecisionLog: _TypeAlias = DecisionLog  # noqa: Y015
+
+@_typing.final
+class PlacedTask(_message.Message):
+    """What a task that was placed asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    app: _builtins.str
+    """App that asked; empty for none."""
+    priority: _builtins.str
+    """Priority class."""
+    prompt_tokens: _builtins.int
+    """Tokens of its prompt, as expected when it was placed."""
+    output_tokens: _builtins.int
+    """Tokens of all its choices together, as expected then."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was accepted."""
+
+    def __init__(
+        self,
+        *,
+        app: _builtins.str = ...,
+        priority: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        prompt_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "create_time", b"create_time", "output_tokens", b"output_tokens", "priority", b"priority", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacedTask: _TypeAlias = PlacedTask  # noqa: Y015

@@ -5,14 +5,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llorch.cli.connecting import Address, Token, ask
 from llorch.cli.output import AsJson, print_json, print_table, print_text
 from llorch.cli.server_packages import require_server_packages
 from llorch.counted import counted
-from llorch.errors import InvalidArgument, Reason
+from llorch.errors import InvalidArgument, NotFound, Reason
+
+if TYPE_CHECKING:
+    from llama_orch.v2 import decision_pb2
 
 _ARROW = " → "
 _MOST_PROBLEMS = 5
@@ -33,8 +38,14 @@ def simulate(
         Path | None,
         typer.Option(metavar="FILE", help="The same work, with all else as this file has it."),
     ] = None,
+    log: Annotated[
+        bool,
+        typer.Option("--log", help="Instead of the file's work: the tasks that a running orchestrator placed last."),
+    ] = False,
     lasts: Annotated[str, typer.Option(metavar="TIME", help='How long the day is, e.g. "8h".')] = "24h",
     seed: Annotated[int, typer.Option(help="Draws other arrivals of the same work.")] = 1,
+    address: Address = None,
+    token: Token = None,
     json: AsJson = False,
 ) -> None:
     """Simulate a day of work, decided as the orchestrator decides, and say what a change would change. Runs nothing."""
@@ -43,11 +54,45 @@ def simulate(
     arguments += [part for gpu in add_gpu or [] for part in ("--add-gpu", gpu)]
     arguments += [part for rule in pin or [] for part in ("--pin", rule)]
     arguments += [] if instead is None else ["--instead", str(instead)]
-    told = _simulated(arguments)
+    if log:
+        told = _with_tasks(arguments, _tasks_of(ask(address, token, lambda client: client.decisions())))
+    else:
+        told = _simulated(arguments)
     if json:
         print_json(told)
     else:
         _print(told)
+
+
+def _with_tasks(arguments: Sequence[str], tasks: Sequence[Mapping[str, Any]]) -> Any:
+    """Raises NotFound where there are none."""
+    if not tasks:
+        raise NotFound(
+            Reason.TASK_NOT_FOUND,
+            "the orchestrator knows of no task that it has placed; describe the work in the file, and leave out --log",
+        )
+    with TemporaryDirectory(prefix="llorch-") as folder:
+        file = Path(folder) / "tasks.json"
+        file.write_text(json_text.dumps(tasks))
+        return _simulated([*arguments, "--tasks", str(file)])
+
+
+def _tasks_of(decisions: "Sequence[decision_pb2.DecisionLog]") -> list[dict[str, Any]]:
+    """Each task once, by when it came, however often it was placed; times in seconds since the first of them."""
+    placed = {one.task_id: one for one in decisions if one.HasField("placed_task")}  # newest first
+    came = {task_id: one.placed_task.create_time.ToMilliseconds() / 1000 for task_id, one in placed.items()}
+    first = min(came.values(), default=0.0)
+    return [
+        {
+            "at": came[task_id] - first,
+            "app": one.placed_task.app,
+            "model": one.model,
+            "priority": one.placed_task.priority,
+            "tokens_in": max(1, one.placed_task.prompt_tokens),
+            "tokens_out": max(1, one.placed_task.output_tokens),
+        }
+        for task_id, one in placed.items()
+    ]
 
 
 def _simulated(arguments: Sequence[str]) -> Any:
@@ -63,7 +108,7 @@ def _simulated(arguments: Sequence[str]) -> Any:
 def _print(told: Mapping[str, Any]) -> None:
     now, then = told["now"], told.get("then", told["now"])
     changed = ", as it is → as it would be" if "then" in told else ""
-    print_text(f"{counted(told['tasks'], 'task')} in {_hours(told['lasts_s'])}{changed}. Waits are in seconds.\n")
+    print_text(f"{counted(told['tasks'], 'task')} in {_long(told['lasts_s'])}{changed}. Waits are in seconds.\n")
     print_table(
         ("APP", ">TASKS", ">MEDIAN WAIT", ">95 % WAIT LESS", ">LONGEST", ">NOT ANSWERED"),
         [_app_row(name, now["apps"][name], then["apps"][name]) for name in now["apps"]],
@@ -111,5 +156,5 @@ def _percent(share: float) -> str:
     return f"{share:.0%}"
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:g} h"
+def _long(seconds: float) -> str:
+    return f"{seconds / 3600:.3g} h" if seconds >= 3600 else f"{seconds / 60:.3g} min"

@@ -81,10 +81,12 @@ class PlacementService(PartialServicer, service=pb2.DESCRIPTOR.services_by_name[
         )
 
     async def ListDecisions(self, request: pb2.ListDecisionsRequest, context: Any) -> pb2.ListDecisionsResponse:
+        own = current_call().app
         wanted = [record for record in self._owner.state.decisions.newest_first() if _is_wanted(record, request)]
         page, following = page_of(wanted, _age_key, request.page_size, request.page_token, newest_first=True)
         return pb2.ListDecisionsResponse(
-            decisions=[decisions.to_proto(view_decisions.view(record)) for record in page], next_page_token=following
+            decisions=[decisions.to_proto(view_decisions.view(record, app=own)) for record in page],
+            next_page_token=following,
         )
 
     def _shown(self, rules: Iterable[Assignment]) -> list[assignment_pb2.Assignment]:

@@ -3,7 +3,7 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llama_orch.v2 import decision_pb2
-from orchestratord.core.facts.decision import Candidate, Outcome
+from orchestratord.core.facts.decision import Asked, Candidate, Outcome
 from orchestratord.views.decisions import DecisionView
 
 
@@ -23,6 +23,19 @@ def to_proto(view: DecisionView) -> decision_pb2.DecisionLog:
         summary=view.summary,
         considered=record.considered,
         removed=record.removed,
+        placed_task=None if view.asked is None else _placed(view.asked),
+    )
+
+
+def _placed(asked: Asked) -> decision_pb2.PlacedTask:
+    create_time = Timestamp()
+    create_time.FromMilliseconds(asked.came_at_ms)
+    return decision_pb2.PlacedTask(
+        app=asked.app,
+        priority=asked.priority,
+        create_time=create_time,
+        prompt_tokens=asked.prompt_tokens,
+        output_tokens=asked.output_tokens,
     )
 
 

@@ -1,6 +1,6 @@
 """What happens in a simulated world, and when: a day of work, from its description and a seed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -70,6 +70,11 @@ class Day:
     def instead(self, other: "Day") -> "Day":
         """The work of this day, with the hardware, models, apps and rules of another one."""
         return replace(self, plan=other.plan, settings=other.settings)
+
+    def with_work(self, arrivals: Iterable[Arrival]) -> "Day":
+        """The tasks that came to an orchestrator, instead of these. The day ends with the last one."""
+        work = tuple(sorted(arrivals, key=lambda arrival: arrival.at))
+        return replace(self, work=work, lasts_s=work[-1].at if work else 0.0)
 
 
 def drawn(streams: Sequence[Stream], seed: int) -> tuple[Arrival, ...]:

@@ -13,7 +13,7 @@ from llorch.gguf.layers import Layer
 from orchestratord.core.facts.apps import App
 from orchestratord.core.facts.assignments import Assignment
 from orchestratord.core.facts.calibration import Calibration
-from orchestratord.core.facts.decision import Candidate, DecisionRecord, Evicted, Term
+from orchestratord.core.facts.decision import Asked, Candidate, DecisionRecord, Evicted, Term
 from orchestratord.core.facts.drains import Drain, Ran
 from orchestratord.core.facts.known_node import KnownDevice, KnownNode, KnownPool
 from orchestratord.core.facts.model import ModelRecord, ModelSpec, SourceFacts
@@ -127,8 +127,10 @@ SHAPES = (
             "pinned",
             "fallback_used",
             "why",
+            "asked",
         ),
     ),
+    Shape(Asked, ("app", "priority", "came_at_ms", "prompt_tokens", "output_tokens")),
     Shape(
         Candidate,
         (
@@ -237,6 +239,7 @@ CHANGES: tuple[Change, ...] = (
     Change(5, TaskError, _forget_what_the_reason_says),
     added(5, Stopped, tokens_in=0, cached_tokens=0, decode_ms=0),
     added(6, TaskRequest, fills_limit=False),
+    added(7, DecisionRecord, asked=None),
 )
 """By format, the earliest first. An entry that was released stays as it is."""
 

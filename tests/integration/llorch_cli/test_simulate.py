@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from llama_orch.v2 import decision_pb2
+from support.fake_orchestrator import FakeOrchestrator
 
 Llorch = Callable[..., Awaitable[Any]]
 
@@ -55,6 +59,35 @@ async def test_a_pin_that_serves_an_app_no_more_is_seen_in_its_row(llorch: Llorc
     assert row.endswith(f"0 → {row.split()[1]}")
     assert " → - " in row
     assert re.search(r"^\d+ × model 'coder' needs 22528 MiB", said.out, re.MULTILINE)
+
+
+def placed(task_id: str, came_at_s: int, app: str = "aider", model: str = "coder") -> decision_pb2.DecisionLog:
+    asked = decision_pb2.PlacedTask(
+        app=app, priority="batch", create_time=Timestamp(seconds=came_at_s), prompt_tokens=500, output_tokens=60
+    )
+    return decision_pb2.DecisionLog(task_id=task_id, model=model, placed_task=asked)
+
+
+async def test_the_log_of_an_orchestrator_is_work_too(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    """A task that was placed twice came once; decisions on loads are no tasks."""
+    last = 1_700_000_600
+    fake.decisions = [
+        decision_pb2.DecisionLog(model="coder"),
+        placed("task-3", last),
+        placed("task-1", last - 600),
+        placed("task-2", last - 300, "new", "chat"),
+        placed("task-1", last - 600),
+    ]
+    told = (await llorch("simulate", DAY, "--log", "--json")).data()
+    assert (told["tasks"], told["lasts_s"]) == (3, 600.0)
+    assert {name: app["answered"] for name, app in told["now"]["apps"].items()} == {"aider": 2, "new": 1}
+
+
+async def test_a_log_without_tasks_is_no_work(llorch: Llorch, fake: FakeOrchestrator) -> None:
+    fake.decisions = [decision_pb2.DecisionLog(model="coder")]
+    said = await llorch("simulate", DAY, "--log")
+    assert (said.code, said.out) == (1, "")
+    assert "knows of no task that it has placed; describe the work in the file" in said.err
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,19 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a task that was placed asks for, and when it came, in milliseconds since 1970. Tokens are those that were
+    expected then: of its prompt, and of all its choices together.
+    """
+
+    app: str
+    priority: str
+    came_at_ms: int
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionRecord:
     """A decision as it is kept. `task_id` is empty for a load that no single task asked for.
 
@@ -149,6 +162,7 @@ class DecisionRecord:
     pinned: bool = False
     fallback_used: bool = False
     why: str = ""
+    asked: Asked | None = None
 
     @property
     def record_key(self) -> str:

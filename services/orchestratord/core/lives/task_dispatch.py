@@ -12,7 +12,7 @@ from orchestratord.core.effects import (
     StartRun,
 )
 from orchestratord.core.facts.attempt import Attempt, Loss
-from orchestratord.core.facts.decision import Outcome
+from orchestratord.core.facts.decision import Asked, Outcome
 from orchestratord.core.facts.fleet import Worker
 from orchestratord.core.facts.promise import Promise
 from orchestratord.core.facts.task import Task, TaskState
@@ -117,8 +117,19 @@ def _worker_for(state: BrainState, task: Task) -> Worker | None:
     decision = place_task(state, task.request, lane_of_place(state.queue[task.task_id]))
     if decision.chosen is None:
         return None
-    decision_record.note(state, decision, Outcome.CHOSEN, task.task_id)
+    decision_record.note(state, decision, Outcome.CHOSEN, task.task_id, asked=_asked(state, task))
     return state.fleet.workers[decision.chosen.worker_id]
+
+
+def _asked(state: BrainState, task: Task) -> Asked:
+    request = task.request
+    return Asked(
+        request.app,
+        request.priority,
+        round(state.ms_since_1970(task.created_at)),
+        state.rates.prompt_tokens(request.model, request.prompt_tokens),
+        request.choices * prediction.expected_output(state, request),
+    )
 
 
 def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:

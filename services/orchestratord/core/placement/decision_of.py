@@ -2,14 +2,20 @@
 
 from collections.abc import Mapping
 
-from orchestratord.core.facts.decision import Candidate, Decision, DecisionRecord, Outcome
+from orchestratord.core.facts.decision import Asked, Candidate, Decision, DecisionRecord, Outcome
 from orchestratord.core.state import BrainState
 
 CANDIDATES_KEPT = 8
 
 
 def record_of(
-    state: BrainState, decision: Decision, outcome: Outcome, decision_id: str, task_id: str = "", why: str = ""
+    state: BrainState,
+    decision: Decision,
+    outcome: Outcome,
+    decision_id: str,
+    task_id: str = "",
+    why: str = "",
+    asked: Asked | None = None,
 ) -> DecisionRecord:
     candidates: tuple[Candidate, ...] = decision.ranked + decision.details
     removed: Mapping[str, int] = decision.removed
@@ -25,4 +31,5 @@ def record_of(
         pinned=decision.pinned,
         fallback_used=decision.fallback_used,
         why=why,
+        asked=asked,
     )
