@@ -22,7 +22,7 @@ from orchestratord.quantities import MiB, Seconds
 from orchestratord.settings_tables import Heading, SettingsTable, listed_tables, named_tables
 from orchestratord.simulation.cards import speed_of, tokens_per_s
 from orchestratord.simulation.day import MOST_ARRIVALS, Day, Stream, drawn
-from orchestratord.simulation.plan import Chances, DevicePlan, HostPlan, ModelPlan, Plan
+from orchestratord.simulation.plan import Chances, DevicePlan, HostPlan, ModelPlan, WorldPlan
 
 _Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
 _DEFAULT_SLOTS = 4
@@ -76,7 +76,7 @@ def day_of_file(file: Path, lasts_s: float, seed: int) -> Day:
     if not hosts or not specs:
         missing = "[simulate.hosts.NAME]" if specs else "[models.NAME]"
         raise SettingsError(f"{file}: has no {missing}, so there is nothing to simulate; add what there is")
-    plan = Plan(
+    plan = WorldPlan(
         seed=seed,
         hosts=hosts,
         models=tuple(_models(file, specs)),

@@ -17,7 +17,7 @@ from orchestratord.day_file import day_of_file, with_gpu, with_pin
 from orchestratord.settings import OrchestratorSettings
 from orchestratord.simulation.day import Arrival, Day
 from orchestratord.simulation.replay import replay
-from orchestratord.simulation.work import Work
+from orchestratord.simulation.true_size import TrueSize
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--instead", type=Path)
     parser.add_argument("--add-gpu", action="append", default=[])
     parser.add_argument("--pin", action="append", default=[])
-    parser.add_argument("--tasks", type=Path, help="JSON: tasks that came, instead of the file's work")
+    parser.add_argument("--log", type=Path)
     parser.add_argument("--lasts", default="24h")
     parser.add_argument("--seed", type=int, default=1)
     return parser
@@ -49,8 +49,8 @@ def _simulated(given: argparse.Namespace) -> dict[str, object]:
     except ValueError as error:
         raise invalid_field("lasts", str(error)) from None
     config, day = _config(given.file), day_of_file(given.file, lasts_s, given.seed)
-    if given.tasks:
-        day = day.with_work(_arrivals(json.loads(given.tasks.read_text())))
+    if given.log:
+        day = day.with_work(_arrivals(json.loads(given.log.read_text())))
     days = {"now": (day, config)}
     if given.instead or given.add_gpu or given.pin:
         days["then"] = _changed(given, day, config)
@@ -59,8 +59,9 @@ def _simulated(given: argparse.Namespace) -> dict[str, object]:
 
 
 def _arrivals(tasks: Sequence[Mapping[str, Any]]) -> Iterator[Arrival]:
+    """Of tasks that came to an orchestrator, as `llorch simulate` writes them."""
     for task in tasks:
-        work = Work(task["tokens_in"], task["tokens_out"])
+        work = TrueSize(task["tokens_in"], task["tokens_out"])
         yield Arrival(task["at"], task["app"], task["model"], task["priority"], work)
 
 

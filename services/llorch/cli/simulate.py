@@ -74,7 +74,7 @@ def _with_tasks(arguments: Sequence[str], tasks: Sequence[Mapping[str, Any]]) ->
     with TemporaryDirectory(prefix="llorch-") as folder:
         file = Path(folder) / "tasks.json"
         file.write_text(json_text.dumps(tasks))
-        return _simulated([*arguments, "--tasks", str(file)])
+        return _simulated([*arguments, "--log", str(file)])
 
 
 def _tasks_of(decisions: "Sequence[decision_pb2.DecisionLog]") -> list[dict[str, Any]]:

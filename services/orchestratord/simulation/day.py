@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from orchestratord.core import events
-from orchestratord.simulation.plan import Plan
-from orchestratord.simulation.work import Work
+from orchestratord.simulation.plan import WorldPlan
+from orchestratord.simulation.true_size import TrueSize
 
 MOST_ARRIVALS = 200_000
 """In one simulation: minutes of this machine's time, and 1 KiB of its memory for each."""
@@ -20,7 +20,7 @@ class Arrival:
     app: str
     model: str
     priority: str
-    work: Work
+    work: TrueSize
     deadline_s: float | None = None
 
 
@@ -54,7 +54,7 @@ class Stream:
             if at >= self.ends_s:
                 return
             for _ in range(self.at_once):
-                work = Work(random.randint(*self.tokens_in), random.randint(*self.tokens_out))
+                work = TrueSize(random.randint(*self.tokens_in), random.randint(*self.tokens_out))
                 yield Arrival(at, self.app, self.model, self.priority, work, self.deadline_s)
 
 
@@ -62,7 +62,7 @@ class Stream:
 class Day:
     """`settings` are the models, apps and rules. `work` is the same, whatever becomes of the rest."""
 
-    plan: Plan
+    plan: WorldPlan
     settings: tuple[events.Event, ...]
     work: tuple[Arrival, ...]
     lasts_s: float

@@ -10,7 +10,7 @@ from orchestratord.core.facts.fleet import Device, Endpoint, EngineFacts, Pool, 
 from orchestratord.core.facts.promise import Fingerprint
 from orchestratord.simulation.plan import DevicePlan, HostPlan
 from orchestratord.simulation.process import Process
-from orchestratord.simulation.schedule import Line
+from orchestratord.simulation.schedule import Wire
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Host:
     instance: int = 1
     boots: int = 0
     session: str = ""
-    line: Line | None = None
+    line: Wire | None = None
     """The link's way up; None while the host is cut off."""
     applied_command_seq: int = 0
     told: dict[str, tuple[int, int]] = field(default_factory=dict)

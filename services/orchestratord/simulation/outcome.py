@@ -37,7 +37,7 @@ class CardUse:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DayOutcome:
     """`apps` by name, where what asks as no app is ""; `problems` says of each kind of refusal or failure how many."""
 
     apps: dict[str, Waits]
@@ -48,7 +48,7 @@ class Outcome:
     problems: dict[str, int] = field(default_factory=dict)
 
 
-class Tally(Watch):
+class DayTally(Watch):
     """Looks at the cards at every tick of the orchestrator."""
 
     def __init__(self, world: World, clients: Clients, ends_at: float) -> None:
@@ -82,7 +82,7 @@ class Tally(Watch):
         if isinstance(event, events.Tick) and self._world.schedule.now <= self._ends_at:
             self._look()
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> DayOutcome:
         refused = Counter(arrival.app for arrival, _ in self._clients.refused)
         for _, error in self._clients.refused:
             self._problems[error.message] += 1
@@ -92,7 +92,7 @@ class Tally(Watch):
             for node_id, manager in self._world.managers.items()
             for index, card in enumerate(manager.host.cards.values())
         )
-        return Outcome(
+        return DayOutcome(
             {app: self._waits_of(app, came[app] + refused[app], refused[app]) for app in sorted(came | refused)},
             cards,
             self._counts["loads"],

@@ -69,7 +69,7 @@ class Chances:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class WorldPlan:
     seed: int
     hosts: tuple[HostPlan, ...]
     models: tuple[ModelPlan, ...]

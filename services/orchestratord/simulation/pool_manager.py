@@ -9,7 +9,7 @@ from orchestratord.core import events
 from orchestratord.core.effects import DeleteStagedModel, StageModel, StartWorker, StopWorker
 from orchestratord.simulation.host import Host
 from orchestratord.simulation.process import Process
-from orchestratord.simulation.schedule import Line
+from orchestratord.simulation.schedule import Wire
 
 if TYPE_CHECKING:
     from orchestratord.simulation.world import World
@@ -30,7 +30,7 @@ class PoolManager:
         self.world = world
         self.host = host
         self._commands = 0
-        self._calls = Line(world.schedule, world.delay_s)
+        self._calls = Wire(world.schedule, world.delay_s)
         self.heard_session = ""
         """The newest session that the brain knows of."""
         self._registered_instance = 0
@@ -44,7 +44,7 @@ class PoolManager:
         """A new session; the newest wins, and messages of an older one may still be on their way."""
         host = self.host
         host.session = f"{host.node_id}-{self.world.next_number()}"
-        host.line = Line(self.world.schedule, self.world.delay_s)
+        host.line = Wire(self.world.schedule, self.world.delay_s)
         snapshot, samples = host.snapshot(full=True), host.samples()
         registered = events.NodeRegistered(
             node_id=host.node_id,

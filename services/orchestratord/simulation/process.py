@@ -6,7 +6,7 @@ from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core.events import Event
 from orchestratord.core.facts.task import RunResult, TaskError
-from orchestratord.simulation.task_logs import PARTS, Part
+from orchestratord.simulation.task_logs import PARTS, AnswerPart
 
 PREFILL_TIMES_FASTER = 20
 BATCH_PENALTY = 0.15
@@ -14,7 +14,7 @@ BATCH_PENALTY = 0.15
 
 
 @dataclass
-class Run:
+class SimulatedRun:
     attempt_id: str
     task_id: str
     tokens_in: int
@@ -22,7 +22,7 @@ class Run:
     """Of the whole answer, that of earlier attempts included."""
     begins_at: int = 0
     """How many parts of the answer there were when it was started."""
-    said: list[Event | Part] = field(default_factory=list)
+    said: list[Event | AnswerPart] = field(default_factory=list)
     """Its messages in order: sent again to every orchestrator that attaches."""
     outcome: RunResult | TaskError | None = None
     prefill_s: float = 0.0
@@ -49,7 +49,7 @@ class Process:
     state: WorkerState = WorkerState.STARTING
     is_alive: bool = True
     failure: str = ""
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, SimulatedRun] = field(default_factory=dict)
     tombstones: set[str] = field(default_factory=set)
     """Attempts that were cancelled or released before they came: they never start."""
 
@@ -68,7 +68,7 @@ class Process:
             if held == device_id and self.is_alive
         )
 
-    def seconds_for(self, run: Run) -> tuple[float, float]:
+    def seconds_for(self, run: SimulatedRun) -> tuple[float, float]:
         """To evaluate its prompt, and to decode its answer, in the batch that it meets when it starts."""
         per_token_s = (1 + BATCH_PENALTY * (self.active - 1)) / self.decode_tokens_per_s
         shown = run.tokens_out * run.begins_at // PARTS

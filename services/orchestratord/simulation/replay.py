@@ -6,7 +6,7 @@ from functools import partial
 from orchestratord.core.state import BrainConfig
 from orchestratord.simulation.clients import Clients
 from orchestratord.simulation.day import Day
-from orchestratord.simulation.outcome import Outcome, Tally
+from orchestratord.simulation.outcome import DayOutcome, DayTally
 from orchestratord.simulation.world import World
 
 SETTLES_S = 2.0
@@ -16,12 +16,12 @@ LONGEST_S = 6 * 3600.0
 """After the day, for what still waits and runs."""
 
 
-def replay(day: Day, config: BrainConfig) -> Outcome:
+def replay(day: Day, config: BrainConfig) -> DayOutcome:
     """Raises LlorchError where the orchestrator refuses a model, an app or a rule."""
     world = World(day.plan, config, day.settings)
     clients = Clients(world)
     ends_at = SETTLES_S + day.lasts_s
-    tally = world.watch = Tally(world, clients, ends_at)
+    tally = world.watch = DayTally(world, clients, ends_at)
     world.begin()
     for arrival in day.work:
         coming = replace(arrival, at=SETTLES_S + arrival.at)

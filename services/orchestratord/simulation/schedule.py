@@ -28,7 +28,7 @@ class Schedule:
         self.now = max(self.now, end)
 
 
-class Line:
+class Wire:
     """A connection: messages come late, but never overtake one another. Cut it, and what is under way is lost."""
 
     def __init__(self, schedule: Schedule, delay_s: Callable[[], float]) -> None:

@@ -17,7 +17,7 @@ Place = tuple[type, str]
 LONGEST_WRITE_S = (0.0, 0.005, 0.05, 0.8)
 
 
-class Store:
+class SimulatedStore:
     """Draws apart from the rest of the world, so that a slow disk changes nothing else."""
 
     def __init__(self, world: "World") -> None:

@@ -18,7 +18,7 @@ PARTS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AnswerPart:
     seq: int
     tokens: int
     choice: int = 0
@@ -28,9 +28,9 @@ class Part:
         return array("I", [0]) * self.tokens
 
 
-_PACKING: Packing[Part] = Packing(
+_PACKING: Packing[AnswerPart] = Packing(
     pack=lambda parts: b"".join(bytes([part.seq]) for part in parts),
-    unpack=lambda packed: [Part(seq, 0) for seq in packed],
+    unpack=lambda packed: [AnswerPart(seq, 0) for seq in packed],
     size=lambda _: 1,
     digest=lambda part, before: before + part.seq,
 )
@@ -39,7 +39,7 @@ _PACKING: Packing[Part] = Packing(
 class TaskLogs:
     def __init__(self, world: "World") -> None:
         self._world = world
-        self._logs: dict[str, TaskLog[Part]] = {}
+        self._logs: dict[str, TaskLog[AnswerPart]] = {}
         self._written_by: dict[str, list[str]] = {}
         """The attempt that each part of a task's output came of."""
         self._begins_at: dict[str, int] = {}
@@ -64,7 +64,7 @@ class TaskLogs:
     def watch(self, effect: effects.WatchOutput) -> None:
         self._watched_from[effect.task_id] = self.parts_of(effect.task_id) + effect.entries
 
-    def append(self, task_id: str, attempt_id: str, part: Part) -> list[events.Event]:
+    def append(self, task_id: str, attempt_id: str, part: AnswerPart) -> list[events.Event]:
         """What the link to a worker tells the brain, as it takes a frame in."""
         log = self._logs.get(task_id)
         if log is None:

@@ -6,7 +6,7 @@ from llorch.errors import LlorchError
 from orchestratord.core import effects, events
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.simulation.host import Host
-from orchestratord.simulation.process import Process, Run
+from orchestratord.simulation.process import Process, SimulatedRun
 
 
 class Watch:
@@ -28,7 +28,7 @@ class Watch:
     def ran_out_of_memory(self, host: Host, process: Process) -> None:
         """The host did not have what the process takes."""
 
-    def run_began(self, process: Process, run: Run) -> None:
+    def run_began(self, process: Process, run: SimulatedRun) -> None:
         """The worker has taken it."""
 
     def ended_its_worker(self, process: Process, task_id: str) -> None:

@@ -10,9 +10,9 @@ from orchestratord.core import events
 from orchestratord.core.effects import StartRun
 from orchestratord.core.facts.found_run import FoundRun
 from orchestratord.core.facts.task import ChoiceEnd, RunResult, TaskError
-from orchestratord.simulation.process import Process, Run
-from orchestratord.simulation.schedule import Action, Line
-from orchestratord.simulation.task_logs import PARTS, Part, tokens_in_part
+from orchestratord.simulation.process import Process, SimulatedRun
+from orchestratord.simulation.schedule import Action, Wire
+from orchestratord.simulation.task_logs import PARTS, AnswerPart, tokens_in_part
 from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ CANCEL_IS_HEARD_WITHIN_S = 0.5
 DETACH_GRACE_S = 20.0
 
 
-class WorkerLink:
+class SimulatedLink:
     """Exists from AttachWorker to DetachWorker. The worker sends again on attaching what was not read before."""
 
     def __init__(self, world: "World", process: Process) -> None:
         self.world = world
         self.process = process
-        self.line: Line | None = None
+        self.line: Wire | None = None
         self.is_wanted = False
         self.cannot_be_reached_until = 0.0
         self._attached_at = 0.0
@@ -52,7 +52,7 @@ class WorkerLink:
         request = effect.request
         tokens_in, tokens_out = self.world.tokens_of(request.task_id)
         begins_at = self.world.logs.parts_of(request.task_id)
-        run = Run(effect.attempt_id, request.task_id, tokens_in, tokens_out, begins_at)
+        run = SimulatedRun(effect.attempt_id, request.task_id, tokens_in, tokens_out, begins_at)
         self._attempts.add(effect.attempt_id)
         self._starting.add(effect.attempt_id)
         self.world.schedule.after(self.world.delay_s(), lambda: self._start_arrives(run))
@@ -124,7 +124,7 @@ class WorkerLink:
         if not self._reachable:
             self._is_silent()
             return
-        self.line = Line(self.world.schedule, self.world.delay_s)
+        self.line = Wire(self.world.schedule, self.world.delay_s)
         self._attached_at = self.world.schedule.now
         self._send(events.RunsFound(self.process.worker_id, tuple(map(FoundRun, self.process.runs))))
         self._send(events.WorkerAttached(self.process.worker_id))
@@ -138,20 +138,20 @@ class WorkerLink:
         if self.line is not None:
             self.line.send(lambda: self.world.tell_perhaps_twice(event))
 
-    def _send_of(self, run: Run, said: events.Event | Part) -> None:
+    def _send_of(self, run: SimulatedRun, said: events.Event | AnswerPart) -> None:
         """Output goes into the log, and the brain hears what came of that."""
-        if not isinstance(said, Part):
+        if not isinstance(said, AnswerPart):
             self._send(said)
         elif self.line is not None:
             self.line.send(lambda: self._take_in(run, said))
 
-    def _take_in(self, run: Run, part: Part) -> None:
+    def _take_in(self, run: SimulatedRun, part: AnswerPart) -> None:
         for event in self.world.logs.append(run.task_id, run.attempt_id, part):
             self.world.tell(event)
 
     # Runs.
 
-    def _start_arrives(self, run: Run) -> None:
+    def _start_arrives(self, run: SimulatedRun) -> None:
         process = self.process
         self._starting.discard(run.attempt_id)
         if not self._reachable:
@@ -171,16 +171,16 @@ class WorkerLink:
                 self.world.schedule.after(run.prefill_s + run.decode_s * share, partial(self._makes, run, seq))
             self.world.schedule.after(run.prefill_s + run.decode_s, lambda: self._end(run, FinishReason.EOS))
 
-    def _makes(self, run: Run, seq: int) -> None:
+    def _makes(self, run: SimulatedRun, seq: int) -> None:
         if not run.is_active or not self.process.is_alive:
             return
         if seq == self.world.work[run.task_id].fatal_part:
             self.world.watch.ended_its_worker(self.process, run.task_id)
             self.world.managers[self.process.node_id].exits(self.process, "killed by signal 6 (SIGABRT)")
         else:
-            self._say(run, Part(seq, tokens_in_part(seq, run.tokens_out)))
+            self._say(run, AnswerPart(seq, tokens_in_part(seq, run.tokens_out)))
 
-    def _end(self, run: Run, reason: FinishReason) -> None:
+    def _end(self, run: SimulatedRun, reason: FinishReason) -> None:
         if not run.is_active or not self.process.is_alive:
             return
         if reason is FinishReason.EOS:
@@ -196,7 +196,7 @@ class WorkerLink:
         )
         self._say(run, events.AttemptEnded(run.attempt_id, run.outcome))
 
-    def _check_not_cancelled(self, run: Run) -> None:
+    def _check_not_cancelled(self, run: SimulatedRun) -> None:
         """A cancel may get lost while the worker can't be reached; not for longer."""
         cancelled_at = self._cancelled.get(run.attempt_id)
         if cancelled_at is None or self.line is None:
@@ -205,7 +205,7 @@ class WorkerLink:
         if self.world.schedule.now > heard_by + 2 * self.world.plan.faults.late_s:
             raise Violation(self.world, f"{run.attempt_id} ran to its end although it was cancelled")
 
-    def _say(self, run: Run, said: events.Event | Part) -> None:
+    def _say(self, run: SimulatedRun, said: events.Event | AnswerPart) -> None:
         run.said.append(said)
         self._send_of(run, said)
 

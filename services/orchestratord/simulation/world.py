@@ -11,15 +11,15 @@ from orchestratord.core import effects, events
 from orchestratord.core.brain import Brain
 from orchestratord.core.state import BrainConfig
 from orchestratord.simulation.host import Host
-from orchestratord.simulation.plan import ModelPlan, Plan
+from orchestratord.simulation.plan import ModelPlan, WorldPlan
 from orchestratord.simulation.pool_manager import PoolManager
 from orchestratord.simulation.process import Process
 from orchestratord.simulation.schedule import Schedule
-from orchestratord.simulation.store import Store
+from orchestratord.simulation.store import SimulatedStore
 from orchestratord.simulation.task_logs import TaskLogs
+from orchestratord.simulation.true_size import TrueSize
 from orchestratord.simulation.watch import Watch
-from orchestratord.simulation.work import Work
-from orchestratord.simulation.worker_link import WorkerLink
+from orchestratord.simulation.worker_link import SimulatedLink
 
 TICK_S = 0.5
 DUPLICATE_AFTER_S = (0.0, 1.0, 4.0)
@@ -31,7 +31,7 @@ class World:
     """
 
     def __init__(
-        self, plan: Plan, config: BrainConfig, settings: Iterable[events.Event], *, trace: bool = False
+        self, plan: WorldPlan, config: BrainConfig, settings: Iterable[events.Event], *, trace: bool = False
     ) -> None:
         numbers = count(1)
         self.plan = plan
@@ -41,10 +41,10 @@ class World:
         self.models = {model.name: model for model in plan.models}
         self.brain = Brain(config, lambda prefix: f"{prefix}-{next(numbers)}")
         self.managers = {host.node_id: PoolManager(self, Host(host)) for host in plan.hosts}
-        self.links: dict[str, WorkerLink] = {}
-        self.store = Store(self)
+        self.links: dict[str, SimulatedLink] = {}
+        self.store = SimulatedStore(self)
         self.logs = TaskLogs(self)
-        self.work: dict[str, Work] = {}
+        self.work: dict[str, TrueSize] = {}
         self.watch = Watch()
         self.is_disturbed = True
         """False where all that has begun is to end well."""
@@ -128,10 +128,10 @@ class World:
         work = self.work[task_id]
         return work.tokens_in, work.tokens_out
 
-    def link_of(self, process: Process) -> WorkerLink:
+    def link_of(self, process: Process) -> SimulatedLink:
         link = self.links.get(process.worker_id)
         if link is None or link.process is not process:
-            link = self.links[process.worker_id] = WorkerLink(self, process)
+            link = self.links[process.worker_id] = SimulatedLink(self, process)
         return link
 
     def start_run(self, effect: effects.StartRun) -> None:

@@ -10,7 +10,7 @@ from llorch.errors import Aborted, LlorchError
 from orchestratord.core import effects, events
 from orchestratord.core.facts.records import RecordChange
 from orchestratord.simulation.host import Host
-from orchestratord.simulation.process import Process, Run
+from orchestratord.simulation.process import Process, SimulatedRun
 from orchestratord.simulation.violation import Violation
 from orchestratord.simulation.watch import Watch
 from support.simulation.fairness_rules import FairnessRules
@@ -69,7 +69,7 @@ class Invariants(Watch):
         if isinstance(event, _FACTS) and not isinstance(error, Aborted):
             raise Violation(self._world, f"{event} was refused: {error}")
 
-    def run_began(self, process: Process, run: Run) -> None:
+    def run_began(self, process: Process, run: SimulatedRun) -> None:
         self.tasks.run_began(process, run)
 
     def process_began(self, host: Host, process: Process) -> None:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from orchestratord.simulation.plan import GIB, Chances, DevicePlan, HostPlan, ModelPlan
-from orchestratord.simulation.plan import Plan as UndisturbedPlan
+from orchestratord.simulation.plan import GIB, Chances, DevicePlan, HostPlan, ModelPlan, WorldPlan
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class FaultPlan(Chances):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(UndisturbedPlan):
+class Plan(WorldPlan):
     models: tuple[AskedModel, ...]
     apps: tuple[AppPlan, ...]
     arrivals_per_s: float

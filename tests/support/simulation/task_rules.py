@@ -13,7 +13,7 @@ from orchestratord.core.facts.attempt import Loss
 from orchestratord.core.facts.task import RunResult, TaskError, TaskRequest, TaskState, Terminal
 from orchestratord.core.lives.attempt_loss import MOST_FRUITLESS
 from orchestratord.core.lives.task_life import STOPS_WITHIN_S
-from orchestratord.simulation.process import Process, Run
+from orchestratord.simulation.process import Process, SimulatedRun
 from orchestratord.simulation.violation import Violation
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class TaskRules:
         if note := _NOTES.get(type(effect)):
             note(self, effect)
 
-    def run_began(self, process: Process, run: Run) -> None:
+    def run_began(self, process: Process, run: SimulatedRun) -> None:
         """The truth at the worker: it never has more to do than slots."""
         if process.active > process.spec.slots:
             self._fail(f"worker {process.worker_id} runs {process.active} tasks in {process.spec.slots} slots")

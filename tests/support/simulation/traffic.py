@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from orchestratord.core import events
 from orchestratord.core.facts.task import TaskRequest
 from orchestratord.simulation.task_logs import PARTS
-from orchestratord.simulation.work import Work
+from orchestratord.simulation.true_size import TrueSize
 
 if TYPE_CHECKING:
     from support.simulation.world import World
@@ -45,7 +45,7 @@ class Traffic:
             "durable": self.world.happens(plan.durable_share),
             "deterministic": self.world.happens(plan.deterministic_share),
         }
-        work = Work(random.randint(*plan.tokens_in), random.randint(*plan.tokens_out))
+        work = TrueSize(random.randint(*plan.tokens_in), random.randint(*plan.tokens_out))
         drawn["prompt_tokens"] = round(work.tokens_in * random.uniform(0.8, 1.3))
         request = TaskRequest(**(drawn | fields))  # type: ignore[arg-type]  # tests name fields
         self.world.work[request.task_id] = self._perhaps_poisoned(work)
@@ -54,7 +54,7 @@ class Traffic:
             self._perhaps_stop(request)
         return request.task_id
 
-    def _perhaps_poisoned(self, work: Work) -> Work:
+    def _perhaps_poisoned(self, work: TrueSize) -> TrueSize:
         is_poisoned = self.world.happens(self.world.plan.poison)
         return replace(work, fatal_part=self.world.random.randrange(PARTS)) if is_poisoned else work
 

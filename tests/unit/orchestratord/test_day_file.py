@@ -9,7 +9,7 @@ from llorch.settings import SettingsError
 from orchestratord.core import events
 from orchestratord.day_file import day_of_file, with_gpu, with_pin
 from orchestratord.simulation.day import Day
-from orchestratord.simulation.work import Work
+from orchestratord.simulation.true_size import TrueSize
 
 HOUR = 3600.0
 FILE = """
@@ -148,4 +148,4 @@ def test_the_work_stays_where_all_else_is_of_another_file(tmp_path: Path) -> Non
     mixed = day.instead(other)
     assert mixed.plan.hosts[0].node_id == "cellar"
     assert {one.work.tokens_in for one in mixed.work} == {500}
-    assert mixed.work[0].work == Work(500, day.work[0].work.tokens_out)
+    assert mixed.work[0].work == TrueSize(500, day.work[0].work.tokens_out)

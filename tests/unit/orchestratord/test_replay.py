@@ -11,14 +11,14 @@ from orchestratord.core.facts.model import ModelSpec, Origin
 from orchestratord.core.state import BrainConfig
 from orchestratord.day_file import with_gpu, with_pin
 from orchestratord.simulation.day import Arrival, Day
-from orchestratord.simulation.plan import GIB, DevicePlan, HostPlan, ModelPlan, Plan
+from orchestratord.simulation.plan import GIB, DevicePlan, HostPlan, ModelPlan, WorldPlan
 from orchestratord.simulation.process import PREFILL_TIMES_FASTER
 from orchestratord.simulation.replay import replay
-from orchestratord.simulation.work import Work
+from orchestratord.simulation.true_size import TrueSize
 
 LOADS_S = 0.5 + 16 * GIB / 2000
 CARD = DevicePlan("GPU-garage-0", "RTX 3090", 24 * GIB, 0, 1.0)
-WORK = Work(tokens_in=400, tokens_out=100)
+WORK = TrueSize(tokens_in=400, tokens_out=100)
 RUNS_S = 100 / 40 + 400 / 40 / PREFILL_TIMES_FASTER
 
 
@@ -30,7 +30,7 @@ def day(*arrivals: Arrival, slots: int = 1, apps: tuple[App, ...] = ()) -> Day:
         *(events.ModelRegistered(spec, Origin.FILE, "a test") for spec in specs),
         *(events.AppDefined(app) for app in apps),
     )
-    plan = Plan(seed=1, hosts=(HostPlan("garage", (CARD,), 2000.0),), models=models)
+    plan = WorldPlan(seed=1, hosts=(HostPlan("garage", (CARD,), 2000.0),), models=models)
     return Day(plan, settings, arrivals, lasts_s=600.0)
 
 

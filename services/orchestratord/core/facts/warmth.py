@@ -33,7 +33,7 @@ NO_HEAD = PromptHead()
 
 
 @dataclass(slots=True)
-class _Kept:
+class _WorkerCache:
     """Of one worker. `prompts` are by their last block, in the order of their last use; `blocks` says in how many of
     them a block is.
     """
@@ -49,7 +49,7 @@ class Warmth:
     bytes: int = 0
     _heads: dict[str, PromptHead] = field(default_factory=dict)
     """Of tasks that have not ended."""
-    _workers: dict[str, _Kept] = field(default_factory=dict)
+    _workers: dict[str, _WorkerCache] = field(default_factory=dict)
     _by_use: dict[tuple[str, int], None] = field(default_factory=dict)
     """A worker, and the last block of a prompt that it has."""
 
@@ -83,7 +83,7 @@ class Warmth:
         head = self._heads.get(task_id)
         if head is None:
             return
-        kept = self._workers.setdefault(worker_id, _Kept())
+        kept = self._workers.setdefault(worker_id, _WorkerCache())
         for block in head.blocks:
             if block in kept.prompts:
                 self._drop(worker_id, block)

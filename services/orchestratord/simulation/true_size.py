@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Work:
+class TrueSize:
     tokens_in: int
     tokens_out: int
     fatal_part: int | None = None
