@@ -25,6 +25,7 @@ from orchestratord.simulation.day import MOST_ARRIVALS, Day, Stream, drawn
 from orchestratord.simulation.plan import Chances, DevicePlan, HostPlan, ModelPlan, WorldPlan
 
 _Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+_Speed = Annotated[float, Field(gt=0, le=100_000)]
 _DEFAULT_SLOTS = 4
 _LATE_S, _MEMORY_RETURNS_AFTER_S = 0.002, 0.5
 
@@ -33,13 +34,15 @@ class SimulatedHost(SettingsTable):
     """One table [simulate.hosts.NAME]: a machine with GPUs."""
 
     gpus: tuple[str, ...] = Field(description='Its GPUs in their order, such as ["RTX 3090:24GiB", "RTX 3060:12GiB"].')
-    disk: MiB = Field(1500, description='What it reads of model files per second, such as "3GiB". Default: 1500 MiB.')
+    disk: MiB = Field(
+        1500, ge=1, description='What it reads of model files per second, such as "3GiB". Default: 1500 MiB.'
+    )
 
 
 class SimulatedModel(SettingsTable):
     """One table [simulate.models.NAME]: how fast a model of the file is."""
 
-    tokens_per_s: dict[str, float] = Field(
+    tokens_per_s: dict[str, _Speed] = Field(
         description='Of one answer alone, by the name of the card, such as { "RTX 3090" = 95 }. Elsewhere by how '
         "fast the card reads the model's memory."
     )
@@ -87,6 +90,7 @@ def day_of_file(file: Path, lasts_s: float, seed: int) -> Day:
 
 def with_gpu(day: Day, node_id: str, gpu: str) -> Day:
     """With another GPU in a machine; in a new one if the day has none of this name."""
+    check_id(node_id, "add_gpu")
     hosts = {host.node_id: host for host in day.plan.hosts}
     host = hosts.get(node_id) or HostPlan(node_id, (), SimulatedHost(gpus=()).disk)
     hosts[node_id] = replace(host, devices=(*host.devices, _device(node_id, len(host.devices), gpu)))

@@ -123,15 +123,17 @@ class DayTally(Watch):
 
     def _look(self) -> None:
         self._looks += 1
-        seen: set[tuple[str, str]] = set()
+        busy: set[tuple[str, str]] = set()
         for node_id, manager in self._world.managers.items():
             for process in manager.host.processes.values():
-                runs = process.is_alive and process.state is WorkerState.READY and process.active > 0
+                if not process.is_alive:
+                    continue
+                runs = process.state is WorkerState.READY and process.active > 0
                 for device_id, mib in zip(process.spec.device_ids, process.needs_mib, strict=True):
-                    self._held_mib[node_id, device_id] += mib if process.is_alive else 0
-                    self._busy[node_id, device_id] += runs and (node_id, device_id) not in seen
+                    self._held_mib[node_id, device_id] += mib
                     if runs:
-                        seen.add((node_id, device_id))
+                        busy.add((node_id, device_id))
+        self._busy.update(busy)
 
     def _use_of(self, node_id: str, index: int, card: Card) -> CardUse:
         looks, place = max(1, self._looks), (node_id, card.plan.device_id)
