@@ -157,7 +157,9 @@ class Surveyor:
         for site in sites_of_size(self.query, here, size):
             rooms = [self.query.state.ledger.room((here.node.node_id, device_id)) for device_id in site.device_ids]
             available, capacity = tuple(room[0] for room in rooms), tuple(room[1] for room in rooms)
-            yield self._too_small(site, available, capacity) or self._spread(site, available, capacity)
+            place = self._too_small(site, available, capacity) or self._spread(site, available, capacity)
+            if place is not None:
+                yield place
 
     def _too_small(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Fit | None:
         """Without a search: in parts a model takes no less than as a whole."""
@@ -168,13 +170,19 @@ class Surveyor:
         claims = tuple(-(-int(whole * share) // int(sum(shares))) for share in shares)
         return Fit(site, claims, shares, available, capacity, 0, 0.0, fits_now=False, fits_when_empty=False)
 
-    def _spread(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Fit:
-        """Shares go by what is free; by what could be free, where that is not enough; or as the owner says."""
+    def _spread(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Fit | None:
+        """Shares go by what is free; by what could be free, where that is not enough; or as the owner says. None where
+        the place is taken.
+        """
         for shares in self._shares_to_try(site, available, capacity):
             claims = self.claims.on(site.devices, shares)
             fits_now = all(map(int.__le__, claims, available))
             if fits_now:
                 break
+        fits_when_empty = all(map(int.__le__, claims, capacity))
+        if fits_when_empty and not fits_now and self._is_taken(place := Claimed(site, claims, shares), available):
+            self.taken.append(place)
+            return None
         return Fit(
             site,
             claims,
@@ -184,7 +192,17 @@ class Surveyor:
             self.query.rules.preferences_met(site.node, site.device_ids),
             total_ms(self.costs.terms(site, sum(capacity), sum(available) - sum(claims))),
             fits_now,
-            all(map(int.__le__, claims, capacity)),
+            fits_when_empty,
+        )
+
+    def _is_taken(self, place: Claimed, available: tuple[int, ...]) -> bool:
+        """Whether no eviction could make it free; where few places are full, that is not asked."""
+        idle_mib = self._idle_table() if self._idle_mib is None else self._idle_mib
+        if idle_mib is None:
+            return False
+        return any(
+            idle_mib.get(key, 0) < claim - free
+            for (key, claim), free in zip(place.claims.items(), available, strict=True)
         )
 
     def _shares_to_try(self, site: Site, available: tuple[int, ...], capacity: tuple[int, ...]) -> Iterator[Shares]:
