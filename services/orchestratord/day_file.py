@@ -61,7 +61,7 @@ class SimulatedWork(SettingsTable):
         description="Tokens of an answer, or the least and the most, as [20, 400]."
     )
     priority: str = Field("", description="Priority class; else the app's.")
-    at_once: int = Field(1, ge=1, le=10_000, description="So many come together each time.")
+    at_once: int = Field(1, ge=1, le=10_000, description="So many of them come together each time.")
     begin: Seconds = Field(
         0.0, description='When they begin to come, since the day began, such as "9h". Default: at once.'
     )

@@ -20,6 +20,8 @@ class Clients:
         """By task."""
         self.refused: list[tuple[Arrival, LlorchError]] = []
         """Those that went away without an answer."""
+        self.away = 0
+        """So many will come back."""
 
     def come(self, arrival: Arrival, tries: int = 1) -> None:
         task_id = f"task-{next(self._numbers)}"
@@ -43,6 +45,11 @@ class Clients:
             if error.retry_after_ms is None or tries == TRIES:
                 self.refused.append((arrival, error))
             else:
-                self._world.schedule.after(error.retry_after_ms / 1000, lambda: self.come(arrival, tries + 1))
+                self.away += 1
+                self._world.schedule.after(error.retry_after_ms / 1000, lambda: self._come_back(arrival, tries + 1))
             return
         self._world.tell(events.ReaderAttached(task_id))
+
+    def _come_back(self, arrival: Arrival, tries: int) -> None:
+        self.away -= 1
+        self.come(arrival, tries)

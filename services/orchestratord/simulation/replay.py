@@ -28,6 +28,6 @@ def replay(day: Day, config: BrainConfig) -> DayOutcome:
         world.schedule.at(coming.at, partial(clients.come, coming))
     world.schedule.run_until(ends_at)
     state = world.brain.state
-    while (len(state.queue) or state.running) and world.schedule.now < ends_at + LONGEST_S:
+    while (len(state.queue) or state.running or clients.away) and world.schedule.now < ends_at + LONGEST_S:
         world.schedule.run_until(world.schedule.now + 10.0)
     return tally.outcome()

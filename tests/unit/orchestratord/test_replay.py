@@ -94,6 +94,15 @@ def test_a_client_that_finds_no_room_comes_back_and_its_wait_goes_on() -> None:
     assert narrow.apps[""].longest_s >= LOADS_S
 
 
+def test_no_client_is_lost_that_would_come_back_after_the_day() -> None:
+    """A place that is not there now may be there later, so clients are told to come back."""
+    late = [comes(at) for at in (1.0, 300.0, 599.0)]
+    outcome = replay(with_pin(day(*late), "a", "cellar"), BrainConfig())
+    waits = outcome.apps[""]
+    assert (waits.tasks, waits.answered, waits.refused, waits.failed) == (3, 0, 3, 0)
+    assert sum(outcome.problems.values()) == 3
+
+
 def test_a_task_that_is_late_is_not_answered() -> None:
     outcome = replay(day(comes(1.0, deadline_s=2.0)), BrainConfig())
     assert (outcome.apps[""].answered, outcome.apps[""].failed) == (0, 1)
