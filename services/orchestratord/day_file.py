@@ -1,6 +1,6 @@
 """A day that is to be simulated: [simulate.…] of a settings file, and what that file says of models, apps and rules."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -85,7 +85,7 @@ def day_of_file(file: Path, lasts_s: float, seed: int) -> Day:
         models=tuple(_models(file, specs)),
         faults=Chances(late_s=_LATE_S, memory_returns_after_s=_MEMORY_RETURNS_AFTER_S),
     )
-    return Day(plan, settings, drawn(list(_streams(file, lasts_s)), seed), lasts_s)
+    return Day(plan, settings, drawn(list(_streams(file, settings, lasts_s)), seed), lasts_s)
 
 
 def with_gpu(day: Day, node_id: str, gpu: str) -> Day:
@@ -144,13 +144,20 @@ def _models(file: Path, specs: dict[str, ModelSpec]) -> Iterator[ModelPlan]:
         )
 
 
-def _streams(file: Path, lasts_s: float) -> Iterator[Stream]:
-    expected = 0.0
+def _streams(file: Path, settings: Sequence[events.Event], lasts_s: float) -> Iterator[Stream]:
+    expected, apps = 0.0, {event.app.name: event.app for event in settings if isinstance(event, events.AppDefined)}
+    models = {
+        name
+        for event in settings
+        if isinstance(event, events.ModelRegistered)
+        for name in (event.spec.name, *event.spec.aliases)
+    }
     for heading, _, table in listed_tables(file, "simulate.work", SimulatedWork):
-        with heading:
-            if table.app:
-                check_id(table.app, "app")
-            check_id(table.model, "model")
+        if table.app and table.app not in apps:
+            raise heading.refuse(f"app: there is no [apps.{table.app}]; known are {', '.join(apps) or 'none'}")
+        known = models | (apps[table.app].models.keys() if table.app else set())
+        if table.model not in known:
+            raise heading.refuse(f"model: none is called '{table.model}'; known are {', '.join(sorted(known))}")
         stream = _stream(heading, table, lasts_s)
         expected += stream.expected
         if expected > MOST_ARRIVALS:

@@ -99,6 +99,9 @@ def test_work_that_begins_after_the_day_does_not_come(tmp_path: Path, lasts_s: f
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
+        ('app = "aider"', 'app = "eider"', "app: there is no [apps.eider]; known are aider"),
+        ('model = "gpt"', 'model = "gtp"', "model: none is called 'gtp'; known are chat, coder, gpt"),
+        ('app = "aider"\n', "", "model: none is called 'gpt'; known are chat, coder"),
         ("per_hour", "per_hours", "[[simulate.work]] number 1: unknown key per_hours; did you mean per_hour?"),
         ("per_hour = 100", "per_hour = 0", "per_hour: "),
         ("per_hour = 100", "per_hour = 900000", "per_hour: about 1800000 tasks would come; at most 200000"),
