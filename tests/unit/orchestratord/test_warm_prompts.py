@@ -1,5 +1,6 @@
 """A prompt whose beginning a worker has evaluated for another one goes there, if that is done first."""
 
+import time
 import tracemalloc
 from array import array
 
@@ -7,6 +8,8 @@ import pytest
 
 from llorch.errors import Reason
 from llorch.finish_reason import FinishReason
+from llorch.gguf.facts import ModelFacts
+from llorch.gguf.layers import Layer
 from llorch.worker_spec import WorkerSpec
 from llorch.worker_state import WorkerState
 from orchestratord.core import effects, events
@@ -94,13 +97,47 @@ def test_a_worker_that_ended_is_warm_no_more(driver: BrainDriver) -> None:
     assert driver.state.warmth == Warmth()
 
 
-def test_a_run_that_failed_left_nothing(driver: BrainDriver) -> None:
-    talk = own("talk", 40)
-    driver.submit(head=talk, prompt_tokens=5000)
+REFUSED = TaskError(Reason.CONTEXT_TOO_LONG, "too long")
+CANCELLED = RunResult((ChoiceEnd(0, FinishReason.CANCELLED),))
+"""Before its first token."""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ended_before"),
+    [(REFUSED, False), (REFUSED, True), (CANCELLED, True)],
+    ids=["refused", "refused too late", "cancelled"],
+)
+def test_a_run_that_evaluated_nothing_left_nothing(
+    driver: BrainDriver, outcome: TaskError | RunResult, *, ended_before: bool
+) -> None:
+    worker_id = begin(driver, own("talk", 40))
     started = driver.last(effects.StartRun)
-    assert driver.state.warmth.prompts_of(started.worker_id) == 1
-    driver.handle(events.AttemptEnded(started.attempt_id, TaskError(Reason.CONTEXT_TOO_LONG, "too long")))
-    assert driver.state.warmth.prompts_of(started.worker_id) == 0
+    assert driver.state.warmth.prompts_of(worker_id) == 1
+    if ended_before:
+        driver.handle(events.TaskCancelled(started.request.task_id))
+        driver.let_pass(30)
+    driver.handle(events.AttemptEnded(started.attempt_id, outcome))
+    assert driver.state.warmth.prompts_of(worker_id) == 0
+
+
+def test_a_turn_that_was_refused_leaves_the_conversation_as_it_was(driver: BrainDriver) -> None:
+    talk = own("talk", 40)
+    warm = run(driver, talk)
+    assert begin(driver, after(talk, "too much", 100)) == warm
+    driver.handle(events.AttemptEnded(driver.last(effects.StartRun).attempt_id, REFUSED))
+    driver.state.warmth.task_came("next", after(talk, "less", 4))
+    assert driver.state.warmth.share("next", warm) == pytest.approx(40 / 44)
+
+
+def test_a_recurrent_model_goes_on_from_whole_prompts_alone(driver: BrainDriver) -> None:
+    """Its state is that of all tokens together, so that instructions which prompts share are evaluated anew."""
+    layer = Layer(0, 0, 0, windowed=False, state_bytes=4096, weight_bytes=1)
+    facts = ModelFacts("mamba", 8192, (layer,), 0, 32_000, 512, 1000, 100, 100, tied_output=True)
+    driver.state.catalog.get("coder").facts = facts
+    shared = own("system", 40)
+    first = run(driver, after(shared, "a", 4))
+    assert begin(driver, after(shared, "b", 4)) != first, "where less is kept"
+    assert begin(driver, after(after(shared, "a", 4), "more", 4)) == first
 
 
 def test_what_a_worker_keeps_no_more_is_forgotten_the_oldest_first(driver: BrainDriver) -> None:
@@ -146,7 +183,7 @@ class TestIndex:
         first = own("a", 10)
         for number, one in enumerate([first, after(first, "b", 2), after(first, "c", 2)]):
             index.task_came(f"task-{number}", one)
-            index.sent(f"task-{number}", "worker")
+            index.evaluated("worker", index.sent(f"task-{number}", "worker"))
         assert index.prompts_of("worker") == 2, "b and c share a beginning, and neither goes on from the other"
         assert index.share("task-0", "worker") == 1.0
         index.keeps("worker", 1)
@@ -194,11 +231,24 @@ class TestIndex:
         index = Warmth()
         for name in ("a", "b"):
             index.task_came(name, own(name, 10))
-            index.sent(name, "worker")
-            index.sent(name, "worker")
-        index.failed("a", "worker")
-        index.failed("a", "worker")
+            last = index.sent(name, "worker")
+            assert index.sent(name, "worker") == last
+            index.evaluated("worker", last)
+        index.not_evaluated("worker", last)
+        index.not_evaluated("worker", last)
         index.worker_gone("worker")
+        index.evaluated("worker", last)
         for name in ("a", "b"):
             index.task_went(name)
         assert index == Warmth()
+
+    def test_many_short_prompts_are_forgotten_at_once(self) -> None:
+        """Not one after the other past those that are gone already."""
+        index = Warmth()
+        for number in range(20_000):
+            index.task_came("task", own(str(number), 1))
+            index.sent("task", "worker")
+        begin = time.thread_time()
+        index.keeps("worker", 4)
+        index.worker_gone("worker")
+        assert time.thread_time() - begin < 0.1

@@ -45,7 +45,7 @@ class Attempt:
     it can take over. `has_output`: some of the task's output came of it. `is_counted`: it takes one of the tasks at
     once of its app. `has_grant`: it gives way to no task of a higher class. `gives_way`: it has, to tasks of this class
     and lane, and is about to end. `tokens_in` are those of the prompt, `cached_tokens` the part of them that was in the
-    worker's KV cache: 0 until it has begun.
+    worker's KV cache: 0 until it has begun. `prompt` is what the index of warm prompts has of it.
     """
 
     attempt_id: str
@@ -71,3 +71,4 @@ class Attempt:
     ended: bool = False
     tokens_in: int = 0
     cached_tokens: int = 0
+    prompt: int | None = None

@@ -3,6 +3,7 @@
 A worker keeps the conversations that were used last, in its slots and in the memory of its host, and tells how many.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -38,7 +39,7 @@ class _WorkerCache:
     them a block is.
     """
 
-    prompts: dict[int, Sequence[int]] = field(default_factory=dict)
+    prompts: OrderedDict[int, Sequence[int]] = field(default_factory=OrderedDict)
     blocks: dict[int, int] = field(default_factory=dict)
 
 
@@ -50,7 +51,7 @@ class Warmth:
     _heads: dict[str, PromptHead] = field(default_factory=dict)
     """Of tasks that have not ended."""
     _workers: dict[str, _WorkerCache] = field(default_factory=dict)
-    _by_use: dict[tuple[str, int], None] = field(default_factory=dict)
+    _by_use: OrderedDict[tuple[str, int], None] = field(default_factory=OrderedDict)
     """A worker, and the last block of a prompt that it has."""
 
     def task_came(self, task_id: str, head: PromptHead) -> None:
@@ -74,20 +75,29 @@ class Warmth:
                 high = middle - 1
         return low * BLOCK_BYTES / head.size
 
+    def share_in_one(self, task_id: str, worker_id: str) -> float:
+        """Of the prompt, by a whole prompt that the worker has and this one goes on from."""
+        head, kept = self._heads.get(task_id), self._workers.get(worker_id)
+        if head is None or kept is None:
+            return 0.0
+        found = next((at for at in range(len(head.blocks), 0, -1) if head.blocks[at - 1] in kept.prompts), 0)
+        return found * BLOCK_BYTES / head.size
+
     def prompts_of(self, worker_id: str) -> int:
         kept = self._workers.get(worker_id)
         return len(kept.prompts) if kept else 0
 
-    def sent(self, task_id: str, worker_id: str) -> None:
-        """The task runs there. A prompt that it goes on from is no prompt of its own any more: it has its place."""
+    def sent(self, task_id: str, worker_id: str) -> int | None:
+        """The task runs there. What names its prompt among those of the worker; None where it is too short for that."""
         head = self._heads.get(task_id)
         if head is None:
-            return
+            return None
         kept = self._workers.setdefault(worker_id, _WorkerCache())
-        for block in head.blocks:
-            if block in kept.prompts:
-                self._drop(worker_id, block)
         last = head.blocks[-1]
+        if last in kept.prompts:
+            kept.prompts.move_to_end(last)
+            self._by_use.move_to_end((worker_id, last))
+            return last
         kept.prompts[last] = head.blocks
         for block in head.blocks:
             kept.blocks[block] = kept.blocks.get(block, 0) + 1
@@ -95,12 +105,22 @@ class Warmth:
         self.bytes += _bytes_of(head.blocks)
         while self.bytes > MOST_BYTES:
             self._drop(*next(iter(self._by_use)))
+        return last
 
-    def failed(self, task_id: str, worker_id: str) -> None:
-        """Whether the worker has evaluated the prompt is not known."""
-        head, kept = self._heads.get(task_id), self._workers.get(worker_id)
-        if head is not None and kept is not None and head.blocks[-1] in kept.prompts:
-            self._drop(worker_id, head.blocks[-1])
+    def evaluated(self, worker_id: str, last: int | None) -> None:
+        """The worker has the prompt. One that it goes on from is none of its own any more: its place was taken."""
+        kept = self._workers.get(worker_id)
+        if kept is None or last is None or last not in kept.prompts:
+            return
+        for block in kept.prompts[last][:-1]:
+            if block in kept.prompts:
+                self._drop(worker_id, block)
+
+    def not_evaluated(self, worker_id: str, last: int | None) -> None:
+        """The worker may not have the prompt; what it had before, it still has."""
+        kept = self._workers.get(worker_id)
+        if kept is not None and last is not None and last in kept.prompts:
+            self._drop(worker_id, last)
 
     def keeps(self, worker_id: str, prompts: int) -> None:
         """So many conversations at most are there."""

@@ -167,7 +167,7 @@ def _start_attempt(state: BrainState, task: Task, worker: Worker) -> None:
     task.note_start(state.now)
     state.attempts[attempt.attempt_id] = attempt
     worker.attempts.add(attempt.attempt_id)
-    state.warmth.sent(task.task_id, worker.worker_id)
+    attempt.prompt = state.warmth.sent(task.task_id, worker.worker_id)
     worker.grant = max(0, worker.grant - 1)
     worker.last_used_at, worker.last_class = state.now, state.config.priorities.index(place.priority)
     placement = placement_of(state, worker, attempt.number, task.lost)

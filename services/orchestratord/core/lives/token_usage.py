@@ -15,8 +15,9 @@ def attempt_used(state: BrainState, attempt: Attempt, used: RunResult, *, has_fa
     """It is known what the attempt took; nothing, of one that its worker refused."""
     attempt.served = used.tokens_in + used.tokens_out
     session_life.run_ended(state, attempt, used, has_failed=has_failed)
-    if has_failed:
-        state.warmth.failed(attempt.task_id, attempt.worker_id)
+    has_begun = any(choice.tokens_out for choice in used.choices)
+    note_prompt = state.warmth.evaluated if has_begun and not has_failed else state.warmth.not_evaluated
+    note_prompt(attempt.worker_id, attempt.prompt)
     place = attempt.place
     state.emit(TokensUsed(place.model, place.priority, place.app, used.tokens_in, used.tokens_out, used.cached_tokens))
 

@@ -265,8 +265,9 @@ def test_equal_snapshots_give_equal_decisions_whatever_came_first() -> None:
     assert found == {("node-0/GPU-a",)}
 
 
+@pytest.mark.parametrize("gib", [(8, 14), (26, 40)], ids=["one card", "several"])
 @pytest.mark.parametrize("seed", range(10))
-def test_in_a_large_fleet_nothing_that_matters_is_passed_over(seed: int) -> None:
+def test_in_a_large_fleet_nothing_that_matters_is_passed_over(seed: int, gib: tuple[int, int]) -> None:
     """Without details most places are not looked at closely; what comes of it is the same."""
     random, scene = Random(seed), Scene()  # noqa: S311  a fleet, not a secret
     scene.model("writer")
@@ -277,7 +278,7 @@ def test_in_a_large_fleet_nothing_that_matters_is_passed_over(seed: int) -> None
         for device in cards:
             mib = device.total_mib - random.choice([0, 2, 9]) * GIB
             scene.worker("writer", mib, device.device_id, node_id=node_id, busy=int(random.random() < seed / 9))
-    scene.model("coder", random.choice([8, 14]) * GIB)
+    scene.model("coder", random.choice(gib) * GIB)
     closely, quickly = scene.place(details=True), scene.place()
     assert closely.considered > EVICTIONS_COMPARED
     assert quickly.ranked == closely.ranked[: len(quickly.ranked)]
